@@ -1,0 +1,59 @@
+"""Condition types and reasons. `Ready` is derived from the others and never set by itself."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class DeploymentCondition(StrEnum):
+    """Conditions of an `InferenceDeployment`."""
+
+    READY = "Ready"
+    MODEL_RESOLVED = "ModelResolved"
+    POOL_READY = "PoolReady"
+    SERVING = "Serving"
+    PROGRESSING = "Progressing"
+
+
+class PoolCondition(StrEnum):
+    """Conditions of a `ServingPool`."""
+
+    READY = "Ready"
+
+
+class Reason(StrEnum):
+    """Every reason that a condition or an event can carry."""
+
+    # All is well.
+    READY = "Ready"
+    MODEL_LOADED = "ModelLoaded"
+    POOL_AVAILABLE = "PoolAvailable"
+    REPLICAS_READY = "ReplicasReady"
+    SCALED_TO_ZERO = "ScaledToZero"
+    ROLLED_OUT = "RolledOut"
+
+    # Under way.
+    PENDING = "Pending"
+    STARTING_REPLICAS = "StartingReplicas"
+    ROLLING_OUT = "RollingOut"
+    TERMINATING = "Terminating"
+
+    # The model.
+    MODEL_NOT_FOUND = "ModelNotFound"
+    DIGEST_MISMATCH = "DigestMismatch"
+    MODEL_INVALID = "ModelInvalid"
+    UNSUPPORTED_STORAGE = "UnsupportedStorage"
+
+    # The pool.
+    POOL_NOT_FOUND = "PoolNotFound"
+    POOL_UNREACHABLE = "PoolUnreachable"
+    POOL_UNAUTHORIZED = "PoolUnauthorized"
+    SECRET_NOT_FOUND = "SecretNotFound"
+    UNSCHEDULABLE = "Unschedulable"
+
+    # The replicas.
+    REPLICA_FAILED = "ReplicaFailed"
+    DEPLOY_FAILED = "DeployFailed"
+    GATEWAY_UNREACHABLE = "GatewayUnreachable"
+    NAME_CONFLICT = "NameConflict"
+    INVALID_SPEC = "InvalidSpec"

@@ -1,0 +1,98 @@
+"""Messages of the gateway agent's control API.
+
+A replica holds a place behind the gateway by a short lease that it renews; the operator declares a route.
+Both speak JSON over HTTP to the agent:
+
+    PUT    /v1/replicas/{replica_id}             ReplicaLease      (replica token)  -> LeaseGranted
+    DELETE /v1/replicas/{replica_id}                               (replica token)  -> 204, once no new request goes there
+    PUT    /v1/routes/{namespace}/{model}        Route             (admin token)    -> 204
+    DELETE /v1/routes/{namespace}/{model}                          (admin token)    -> 204
+    GET    /v1/routes                                              (admin token)    -> RouteList
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from penstock.models import Frozen
+
+
+class ReplicaStats(Frozen):
+    """What a replica saw lately. Also what the scaling policy reads."""
+
+    in_flight: float = 0.0
+    """Mean requests in the replica (queued and executing) over the last reporting interval."""
+    queued: float = 0.0
+    """Requests waiting for the engine now."""
+    queue_wait_p95_seconds: float = 0.0
+    arrival_rate: float = 0.0
+    """Requests a second over the last reporting interval."""
+    idle_seconds: float = 0.0
+    """Seconds since the last request ended; 0 while one is in flight."""
+
+
+class ReplicaLease(Frozen):
+    """A replica asks to receive, or goes on receiving, a model's requests."""
+
+    namespace: str
+    model: str
+    version: str
+    revision: str
+    address: str
+    """host:port of the replica's own HTTP socket."""
+    lease_seconds: Annotated[float, Field(gt=0, le=60)] = 5.0
+    stats: ReplicaStats = ReplicaStats()
+
+
+class LeaseGranted(Frozen):
+    """The agent's answer to a lease: how long it holds."""
+
+    lease_seconds: float
+
+
+class Route(Frozen):
+    """How the operator wants a model's requests to flow."""
+
+    namespace: str
+    model: str
+    revisions: dict[str, int] = {}
+    """Weight by revision (0 to 100). A revision that is not named gets no request. Empty: every revision does."""
+    wake_url: str | None = None
+    """A GET here makes a model at zero replicas start one; it may block until one is up."""
+    hold_seconds: Annotated[float, Field(gt=0)] = 120.0
+    """How long a request waits for a first replica before it gets 503."""
+    max_held_requests: Annotated[int, Field(ge=0)] = 1024
+    sampling_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the requests that came without a traceparent whose trace is kept."""
+
+
+class RouteReplica(Frozen):
+    """A replica as the gateway knows it."""
+
+    replica_id: str
+    version: str
+    revision: str
+    address: str
+    receiving: bool
+    expires_in_seconds: float
+    stats: ReplicaStats
+
+
+class RouteStatus(Frozen):
+    """A route and what stands behind it now."""
+
+    namespace: str
+    model: str
+    declared: Route | None
+    replicas: list[RouteReplica]
+    held_requests: int
+
+
+class RouteList(Frozen):
+    """All routes that the gateway knows, declared or held by a replica's lease."""
+
+    url: str
+    """Where clients reach this gateway, without a trailing slash."""
+    routes: list[RouteStatus]

@@ -1,0 +1,117 @@
+"""A replica's settings, and the messages on its control pipe.
+
+The supervisor (the Ray actor, or a test) starts `python -m penstock_serving.replica` and writes one JSON line of
+`ReplicaSettings` to its standard input, then any number of `Command` lines. The replica writes `Event` lines to its
+standard output and logs to standard error. When standard input closes, the replica drains and exits.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from penstock.models import Frozen
+from penstock.routing.leases import ReplicaStats
+
+
+class ModelFormat(StrEnum):
+    """Formats that an engine can load."""
+
+    ONNX = "onnx"
+
+
+class BatchingSettings(Frozen):
+    """How requests become batches. Changes are taken in place."""
+
+    max_batch_size: Annotated[int, Field(ge=1)] = 32
+    """Rows in a batch at most. A model without a dynamic first axis has 1 whatever this says."""
+    max_delay_milliseconds: Annotated[int, Field(ge=0)] = 0
+    """How long a batch may wait for more while the engine is free. A lone request never waits."""
+    max_queued_requests: Annotated[int, Field(ge=1)] = 512
+    """Past this many waiting requests the answer is 429 with Retry-After."""
+
+
+class ReplicaSettings(Frozen):
+    """All that one replica needs to know."""
+
+    namespace: str
+    model: str
+    version: str = "1"
+    revision: str
+    replica_id: str
+    storage_uri: str
+    model_format: ModelFormat = ModelFormat.ONNX
+    digest: str | None = None
+    """`sha256:` and 64 hex digits; enforced when given."""
+    host: str = "127.0.0.1"
+    """Address to listen on and to register with the gateways."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+    engine_threads: Annotated[int, Field(ge=1)] = 1
+    batching: BatchingSettings = BatchingSettings()
+    slo_milliseconds: Annotated[int, Field(gt=0)] | None = None
+    """Requests slower than this keep their trace."""
+    max_body_bytes: Annotated[int, Field(gt=0)] = 64 * 1024 * 1024
+    gateways: tuple[str, ...] = ()
+    """Base URLs of gateway agents to register with. None: register nowhere (tests, benchmarks)."""
+    registration_token: str = ""
+    lease_seconds: Annotated[float, Field(gt=0, le=60)] = 5.0
+    drain_seconds: Annotated[float, Field(ge=0)] = 20.0
+
+
+class Reconfigure(Frozen):
+    """Take these settings now, without dropping a request."""
+
+    type: Literal["reconfigure"] = "reconfigure"
+    batching: BatchingSettings
+    slo_milliseconds: int | None = None
+
+
+class Drain(Frozen):
+    """Leave the gateways, answer what is in flight, say `drained`, exit 0."""
+
+    type: Literal["drain"] = "drain"
+
+
+class QueryStats(Frozen):
+    """Answer with a `stats` event."""
+
+    type: Literal["stats"] = "stats"
+
+
+Command = Annotated[Reconfigure | Drain | QueryStats, Field(discriminator="type")]
+COMMAND: TypeAdapter[Reconfigure | Drain | QueryStats] = TypeAdapter(Command)
+
+
+class Ready(Frozen):
+    """The model is loaded and warm, and the socket answers."""
+
+    type: Literal["ready"] = "ready"
+    address: str
+    digest: str
+
+
+class Failed(Frozen):
+    """The replica cannot start; it exits with 1. Reasons are those of `penstock.api.conditions`."""
+
+    type: Literal["failed"] = "failed"
+    reason: str
+    message: str
+
+
+class Stats(Frozen):
+    """The answer to `QueryStats`."""
+
+    type: Literal["stats"] = "stats"
+    stats: ReplicaStats
+
+
+class Drained(Frozen):
+    """Nothing is in flight any more."""
+
+    type: Literal["drained"] = "drained"
+
+
+Event = Annotated[Ready | Failed | Stats | Drained, Field(discriminator="type")]
+EVENT: TypeAdapter[Ready | Failed | Stats | Drained] = TypeAdapter(Event)
