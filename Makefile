@@ -1,0 +1,55 @@
+# `make help` lists what there is. Everything sets itself up: the first run of any target installs what it needs.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-fast lint format verify generate bench clean
+
+BIN := .venv/bin
+SOURCES := platform operators services tests
+# UV_LINK_MODE: a cache on another file system is copied from without a warning.
+export UV_LINK_MODE ?= copy
+ifeq ($(shell stat -c %d $(HOME)/.cache 2>/dev/null || echo a),$(shell stat -c %d . 2>/dev/null || echo b))
+  UV_LINK_MODE := hardlink
+endif
+
+help:  ## Show this help
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: .venv/.synced  ## Install uv if it is absent, and everything pinned in uv.lock, into .venv
+
+.venv/.synced: uv.lock pyproject.toml
+	@echo "penstock: installing the packages pinned in uv.lock (the first time, torch and its libraries: about 6 GB on disk)"
+	@scripts/uv sync --frozen --all-extras
+	@touch $@
+
+run: setup  ## Train a small model, serve it on this machine, send it real requests, show a trace (ONCE=1: then stop)
+	@$(BIN)/penstock run $(if $(ONCE),--once)
+
+test: setup  ## Run every test that needs no GPU, those against a real API server and a real Ray among them
+	$(BIN)/pytest $(ARGS)
+
+test-fast: setup  ## Run the tests that start neither Ray nor an API server
+	$(BIN)/pytest -m 'not ray and not apiserver' $(ARGS)
+
+lint: setup  ## Check style, types and the direction of imports
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: setup  ## Format the code and mend what can be mended
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+verify: setup  ## Check that generated files are up to date with their sources
+	scripts/uv lock --check --quiet
+	$(BIN)/python -m penstock.api.crds --check manifests/crds
+
+generate: setup  ## Write the generated files again
+	$(BIN)/python -m penstock.api.crds manifests/crds
+
+bench: setup  ## Measure the data path, the batcher, the control plane and scaling; JSON and tables under build/bench
+	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+clean:  ## Remove what was built here (caches in the user's cache directory stay)
+	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
