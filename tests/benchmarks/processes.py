@@ -1,0 +1,75 @@
+"""CPU time and memory of processes, from /proc."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def _fields(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat after the command's name (state is field 0)."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """User and system time that live processes have used so far, all threads, in seconds.
+
+    Linux' scheduler statistics give nanoseconds per thread; where they are absent, clock ticks do.
+    """
+    total = 0.0
+    for pid in pids:
+        try:
+            total += sum(
+                int((task / "schedstat").read_text().split()[0]) / 1e9 for task in Path(f"/proc/{pid}/task").iterdir()
+            )
+        except (FileNotFoundError, ProcessLookupError, IndexError):
+            try:
+                total += sum(int(ticks) for ticks in _fields(pid)[11:13]) / _TICKS
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    return total
+
+
+def memory_mib(pid: int) -> float:
+    """Proportional set size where readable, else resident set size, in MiB."""
+    for name, key in (("smaps_rollup", "Pss:"), ("status", "VmRSS:")):
+        try:
+            for line in Path(f"/proc/{pid}/{name}").read_text().splitlines():
+                if line.startswith(key):
+                    return int(line.split()[1]) / 1024
+        except (FileNotFoundError, PermissionError):
+            continue
+    return 0.0
+
+
+def all_processes() -> Iterator[tuple[int, int, str]]:
+    """Every process as (pid, parent's pid, command line)."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+                yield int(entry.name), int(_fields(int(entry.name))[1]), command
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+
+
+def descendants(root: int) -> list[int]:
+    """The process and all that it started, directly or not, and that live."""
+    children: dict[int, list[int]] = {}
+    for pid, parent, _ in all_processes():
+        children.setdefault(parent, []).append(pid)
+    found, frontier = [], [root]
+    while frontier:
+        pid = frontier.pop()
+        found.append(pid)
+        frontier.extend(children.get(pid, ()))
+    return found
+
+
+def matching(text: str, among: Iterable[int]) -> list[int]:
+    """Those of the given processes whose command line contains the text."""
+    wanted = set(among)
+    return [pid for pid, _, command in all_processes() if pid in wanted and text in command]
