@@ -1,0 +1,196 @@
+"""A controller: informers feed keys to a queue, worker threads reconcile them."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from penstock.errors import Conflict, Invalid, Unavailable
+from penstock_operator.runtime import metrics
+from penstock_operator.runtime.cluster import Cluster, Key, Manifest, ResourceKind, key_of
+from penstock_operator.runtime.informer import Informer, InformerSettings
+from penstock_operator.runtime.metrics import Outcome
+from penstock_operator.runtime.queue import Backoff, Schedule, WorkQueue
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a reconcile ended well."""
+
+    requeue_after: float | None = None
+    """Seconds after which to look again without being told; None: only when something changes."""
+    reason: str = ""
+    """Why to look again, for the log."""
+
+
+Reconcile = Callable[[Key], Result]
+"""Brings one object to its wanted state. Raises `Invalid` (after it has set a condition; not retried), `Unavailable` or
+`Conflict` (retried with back-off); anything else is a bug: logged with its trace, and retried with back-off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A kind to follow, and which primary objects look again when one of its objects changes."""
+
+    kind: ResourceKind
+    keys: Callable[[Manifest], Iterable[Key]]
+    namespace: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerSettings:
+    """A controller's numbers."""
+
+    workers: int = 4
+    namespace: str | None = None
+    """Follow the primary kind in this namespace only."""
+    backoff: Backoff = field(default_factory=Backoff)
+    informers: InformerSettings = field(default_factory=InformerSettings)
+    stuck_seconds: float = 300.0
+    """A reconcile that runs longer makes the controller unhealthy."""
+
+
+class Controller:
+    """Reconciles the objects of one kind.
+
+    Args:
+        kind: the primary kind; each of its objects is a key.
+        reconcile: see `Reconcile`. Never called for the same key by two threads at once.
+        cluster: where to follow the kinds.
+        sources: secondary kinds.
+        settings: numbers.
+        may_act: asked before each reconcile; False (the lease is lost) leaves the key in the queue.
+    """
+
+    def __init__(
+        self,
+        kind: ResourceKind,
+        reconcile: Reconcile,
+        cluster: Cluster,
+        *,
+        sources: Sequence[Source] = (),
+        settings: ControllerSettings = ControllerSettings(),  # frozen
+        may_act: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.kind = kind
+        self._reconcile = reconcile
+        self._settings = settings
+        self._may_act = may_act
+        self._queue: WorkQueue[Key] = WorkQueue(Schedule(settings.backoff, random.random))
+        self._stop = threading.Event()
+        self._running: dict[Key, float] = {}
+        primary = Source(kind, lambda manifest: (key_of(manifest),), settings.namespace)
+        self.informers = {source.kind: self._informer(cluster, source) for source in (primary, *sources)}
+        self._workers = [
+            threading.Thread(target=self._work, name=f"{kind.plural}-{index}", daemon=True)
+            for index in range(settings.workers)
+        ]
+
+    def _informer(self, cluster: Cluster, source: Source) -> Informer:
+        def changed(manifests: Iterable[Manifest]) -> None:
+            for manifest in manifests:
+                for key in source.keys(manifest):
+                    self.enqueue(key)
+
+        return Informer(cluster, source.kind, changed, namespace=source.namespace, settings=self._settings.informers)
+
+    def start(self) -> None:
+        """Start informers and workers."""
+        for informer in self.informers.values():
+            informer.start()
+        for worker in self._workers:
+            worker.start()
+
+    def wait_synced(self, timeout: float) -> bool:
+        """Wait until every kind has been listed once; False after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        return all(informer.wait_synced(max(0.0, deadline - time.monotonic())) for informer in self.informers.values())
+
+    def enqueue(self, key: Key, after: float = 0.0) -> None:
+        """Look at a key in `after` seconds at the latest."""
+        self._queue.add(key, after)
+        metrics.queue_depth(self.kind.kind, len(self._queue))
+
+    def stop(self, timeout: float = 10.0) -> bool:
+        """Take no more keys and let running reconciles end; False where one had not after `timeout` seconds.
+
+        Informers end when the cluster is closed, or when their present watch does.
+        """
+        self._stop.set()
+        for informer in self.informers.values():
+            informer.stop()
+        self._queue.close()
+        deadline = time.monotonic() + timeout
+        for worker in self._workers:
+            if worker.ident is not None:
+                worker.join(max(0.0, deadline - time.monotonic()))
+        return not any(worker.is_alive() for worker in self._workers)
+
+    def complaint(self) -> str | None:
+        """What is wrong with this controller, for a liveness probe; None where it is well."""
+        if self._stop.is_set():
+            return None
+        for informer in self.informers.values():
+            if not informer.alive:
+                return f"the watch of {informer.kind.plural} is dead"
+        if not all(worker.is_alive() for worker in self._workers):
+            return f"a worker of {self.kind.plural} is dead"
+        now = time.monotonic()
+        for key, since in tuple(self._running.items()):
+            if now - since > self._settings.stuck_seconds:
+                return f"reconciling {self.kind.kind} {key} has taken {now - since:.0f} s"
+        return None
+
+    def _work(self) -> None:
+        while not self._stop.is_set():
+            key = self._queue.take(timeout=1.0)
+            if key is None:
+                continue
+            if not self._may_act():
+                self._queue.succeeded(key, requeue_after=1.0)
+                continue
+            self._running[key] = time.monotonic()
+            outcome = self._attempt(key)
+            started = self._running.pop(key)
+            metrics.reconciled(self.kind.kind, outcome, time.monotonic() - started)
+            metrics.queue_depth(self.kind.kind, len(self._queue))
+
+    def _attempt(self, key: Key) -> Outcome:
+        """One reconcile, and what its end means for the queue."""
+        error: Exception | None = None
+        result = Result()
+        try:
+            result = self._reconcile(key)
+            outcome = Outcome.OK
+        except Invalid as caught:
+            error, outcome = caught, Outcome.INVALID
+        except Conflict as caught:
+            error, outcome = caught, Outcome.CONFLICT
+        except Unavailable as caught:
+            error, outcome = caught, Outcome.UNAVAILABLE
+        except Exception as caught:  # noqa: BLE001  # a bug in one key's reconcile must not stop the others
+            error, outcome = caught, Outcome.BUG
+        match outcome:
+            case Outcome.OK:
+                self._queue.succeeded(key, result.requeue_after)
+                if result.requeue_after is not None:
+                    log.debug("%s %s: again in %.1f s: %s", self.kind.kind, key, result.requeue_after, result.reason)
+            case Outcome.INVALID:
+                self._queue.succeeded(key)
+                log.warning("%s %s: %s", self.kind.kind, key, error)
+            case Outcome.CONFLICT | Outcome.UNAVAILABLE:
+                delay = self._queue.failed(key)
+                log.info("%s %s: %s; again in %.1f s", self.kind.kind, key, error, delay)
+            case Outcome.BUG:
+                delay = self._queue.failed(key)
+                log.error("%s %s: bug; again in %.1f s", self.kind.kind, key, delay, exc_info=error)
+            case _:
+                assert_never(outcome)
+        return outcome

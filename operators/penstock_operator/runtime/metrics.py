@@ -1,0 +1,37 @@
+"""The operator's Prometheus metrics."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from penstock.telemetry import names
+
+
+class Outcome(StrEnum):
+    """How a reconcile ended."""
+
+    OK = "ok"
+    INVALID = "invalid"
+    CONFLICT = "conflict"
+    UNAVAILABLE = "unavailable"
+    BUG = "bug"
+
+
+_RECONCILES = Counter(names.METRIC_RECONCILES, "Reconciles by kind and outcome.", ["kind", "outcome"])
+_RECONCILE_SECONDS = Histogram(
+    names.METRIC_RECONCILE_SECONDS, "Seconds that a reconcile took.", ["kind"], buckets=names.SECONDS_BUCKETS
+)
+_QUEUE_DEPTH = Gauge(names.METRIC_RECONCILE_QUEUE, "Keys that wait, those with a later time included.", ["kind"])
+
+
+def reconciled(kind: str, outcome: Outcome, seconds: float) -> None:
+    """Count one reconcile."""
+    _RECONCILES.labels(kind, outcome.value).inc()
+    _RECONCILE_SECONDS.labels(kind).observe(seconds)
+
+
+def queue_depth(kind: str, depth: int) -> None:
+    """Note how many keys wait."""
+    _QUEUE_DEPTH.labels(kind).set(depth)
