@@ -1,0 +1,1 @@
+"""How spans leave a serving process."""
