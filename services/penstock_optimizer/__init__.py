@@ -1,0 +1,1 @@
+"""Builds models. The only part that needs torch, and nothing that serves imports it."""
