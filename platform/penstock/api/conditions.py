@@ -48,7 +48,7 @@ class Reason(StrEnum):
     POOL_NOT_FOUND = "PoolNotFound"
     POOL_UNREACHABLE = "PoolUnreachable"
     POOL_UNAUTHORIZED = "PoolUnauthorized"
-    SECRET_NOT_FOUND = "SecretNotFound"
+    SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a reason, not a secret
     UNSCHEDULABLE = "Unschedulable"
 
     # The replicas.

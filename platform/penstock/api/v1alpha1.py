@@ -5,14 +5,36 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 from penstock.models import Frozen
 from penstock.serving.settings import ModelFormat
 
-Quantity = str
+
+def _whole_to_text(value: object) -> object:
+    """`1` and `"1"` mean the same where Kubernetes has IntOrString. A float does not pass: its digits are not kept."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+IntOrString = Annotated[
+    str,
+    BeforeValidator(_whole_to_text),
+    Field(max_length=32),
+    WithJsonSchema(
+        {"x-kubernetes-int-or-string": True, "anyOf": [{"type": "integer"}, {"type": "string"}], "maxLength": 32}
+    ),
+]
+"""A string that may be written as a whole number, without quotes."""
+
+Quantity = IntOrString
 """A Kubernetes resource quantity, such as `500m` or `1Gi`."""
+
+
+class Described(Frozen):
+    """A model whose attribute docstrings become the descriptions that `kubectl explain` shows."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
 
 class ObjectMeta(Frozen):
@@ -30,8 +52,8 @@ class ObjectMeta(Frozen):
     creation_timestamp: str | None = None
     deletion_timestamp: str | None = None
     finalizers: tuple[str, ...] = ()
-    labels: dict[str, str] = {}
-    annotations: dict[str, str] = {}
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
 
 
 class ConditionStatus(StrEnum):
@@ -42,67 +64,81 @@ class ConditionStatus(StrEnum):
     UNKNOWN = "Unknown"
 
 
-class Condition(Frozen):
+class Condition(Described):
     """`metav1.Condition`."""
 
     type: str
+    """What is said to be so, such as `Ready`."""
     status: ConditionStatus
     reason: str
+    """Why, as a constant in CamelCase."""
     message: str = ""
+    """Why, for people."""
     last_transition_time: str = ""
+    """When `status` last changed: RFC 3339 in UTC."""
     observed_generation: int = 0
+    """The `metadata.generation` that this was said of."""
 
 
-class ModelSource(Frozen):
+class ModelSource(Described):
     """Where the model is and what it is."""
 
-    storage_uri: str
+    storage_uri: Annotated[str, Field(max_length=2048)]
     """A folder with `manifest.json`, or a single model file: `file:///models/digits/1`."""
     model_format: ModelFormat
-    digest: str | None = None
+    """What the engine is to load."""
+    digest: Annotated[str, Field(max_length=128)] | None = None
     """`sha256:` and 64 hex digits. When given, a model with another digest is not served."""
-    version: str = "1"
+    version: Annotated[str, Field(max_length=32)] = "1"
     """The version in the path of the Open Inference Protocol: `/v2/models/NAME/versions/VERSION`."""
 
 
-class LocalReference(Frozen):
+class LocalReference(Described):
     """An object in the same namespace."""
 
-    name: str
+    name: Annotated[str, Field(max_length=253)]
+    """Its `metadata.name`."""
 
 
-class Accelerator(Frozen):
+class Accelerator(Described):
     """An accelerator for each replica."""
 
-    type: str
+    type: Annotated[str, Field(max_length=63)]
     """The value of the nodes' accelerator-type label, such as `nvidia-l4`."""
-    count: str = "1"
-    """A whole number, or a share of one accelerator such as `0.5`."""
+    count: IntOrString = "1"
+    """A whole number, or a share of one accelerator such as `"0.5"`."""
 
 
-class Resources(Frozen):
+class Resources(Described):
     """What each replica is given."""
 
     cpu: Quantity = "1"
+    """Cores, such as `1` or `500m`."""
     memory: Quantity | None = None
+    """Bytes, such as `1Gi`. Left out: nothing is reserved."""
     accelerator: Accelerator | None = None
 
 
-class Batching(Frozen):
+class Batching(Described):
     """How requests become batches."""
 
     max_batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
+    """Rows in a batch at most. 1: no batching."""
     max_delay_milliseconds: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """How long a batch may wait for more while the engine is free. A lone request never waits."""
     max_queued_requests: Annotated[int, Field(ge=1, le=1_000_000)] = 512
+    """Past this many waiting requests a replica answers 429."""
 
 
-class Scaling(Frozen):
+class Scaling(Described):
     """How many replicas, and when."""
 
     replicas: Annotated[int, Field(ge=0, le=1000)] | None = None
     """A fixed number, as `kubectl scale` sets it. While set, nothing scales by load."""
     min_replicas: Annotated[int, Field(ge=0, le=1000)] = 1
+    """At least this many. 0: none while nobody asks, and the first request waits for a start."""
     max_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
+    """At most this many."""
     target_in_flight_requests: Annotated[int, Field(ge=1, le=100_000)] = 16
     """Requests in flight that one replica should carry."""
     stabilization_window_seconds: Annotated[int, Field(ge=0, le=3600)] = 60
@@ -111,24 +147,26 @@ class Scaling(Frozen):
     """With `minReplicas: 0`: idle time after which the last replica goes."""
 
 
-class ServiceLevelObjective(Frozen):
+class ServiceLevelObjective(Described):
     """What users of the model were promised."""
 
     latency_p99_milliseconds: Annotated[int, Field(ge=1, le=600_000)]
+    """99 of 100 requests are answered in this time. Slower ones keep their trace."""
 
 
-class Tracing(Frozen):
+class Tracing(Described):
     """Which requests leave a trace. Slow and failed ones always do."""
 
-    sampling_ratio: str = "0.01"
-    """Share of the requests without a `traceparent` of their own, from `0` to `1`."""
+    sampling_ratio: IntOrString = "0.01"
+    """Share of the requests without a `traceparent` of their own, from `"0"` to `"1"`."""
 
 
-class InferenceDeploymentSpec(Frozen):
+class InferenceDeploymentSpec(Described):
     """What is to be served and how."""
 
     model: ModelSource
     pool_ref: LocalReference = LocalReference(name="default")
+    """The `ServingPool` whose Ray cluster runs the replicas. Cannot be changed."""
     resources: Resources = Resources()
     batching: Batching = Batching()
     scaling: Scaling = Scaling()
@@ -136,30 +174,38 @@ class InferenceDeploymentSpec(Frozen):
     tracing: Tracing = Tracing()
 
 
-class ReplicaCounts(Frozen):
+class ReplicaCounts(Described):
     """How many replicas there are and why."""
 
     desired: int = 0
+    """How many there should be."""
     ready: int = 0
+    """How many answer."""
     reason: str = ""
     """Why that many, in a sentence."""
 
 
-class InferenceDeploymentStatus(Frozen):
+class InferenceDeploymentStatus(Described):
     """What is served."""
 
     observed_generation: int = 0
+    """The `metadata.generation` that this status is about."""
     conditions: tuple[Condition, ...] = ()
+    """`Ready` sums up the others: ModelResolved, PoolReady, Serving. Progressing says whether a change is under way."""
     url: str | None = None
+    """Where clients send their requests."""
     replicas: ReplicaCounts = ReplicaCounts()
     selector: str = ""
     """Label selector in string form, for the scale subresource."""
     active_revision: str | None = None
+    """The revision that gets the requests."""
     candidate_revision: str | None = None
+    """The revision that is starting beside it."""
     digest: str | None = None
+    """Digest of the model that is served."""
 
 
-class InferenceDeployment(Frozen):
+class InferenceDeployment(Described):
     """One model, served."""
 
     api_version: Literal["penstock.dev/v1alpha1"] = "penstock.dev/v1alpha1"
@@ -169,50 +215,60 @@ class InferenceDeployment(Frozen):
     status: InferenceDeploymentStatus = InferenceDeploymentStatus()
 
 
-class SecretKeyReference(Frozen):
+class SecretKeyReference(Described):
     """A key of a Secret in the same namespace."""
 
-    name: str
-    key: str = "token"
+    name: Annotated[str, Field(max_length=253)]
+    """The Secret's `metadata.name`."""
+    key: Annotated[str, Field(max_length=253)] = "token"
+    """The key in its `data`."""
 
 
-class ExistingRayCluster(Frozen):
+class ExistingRayCluster(Described):
     """A Ray cluster that someone else runs."""
 
-    address: str
-    """Base URL of its dashboard, such as `http://ray-head:8265`."""
-    serve_address: str | None = None
+    address: Annotated[str, Field(max_length=2048)]
+    """Base URL of its dashboard, such as `http://ray-head:8265`. Cannot be changed."""
+    serve_address: Annotated[str, Field(max_length=2048)] | None = None
     """Base URL of Serve's HTTP proxy, which wakes models at zero replicas. Default: the same host, port 8000."""
     token_secret_ref: SecretKeyReference | None = None
     """Ray's authentication token."""
 
 
-class ServingPoolSpec(Frozen):
+class ServingPoolSpec(Described):
     """A namespace's Ray cluster. Exactly one kind of pool is named."""
 
     existing: ExistingRayCluster
 
 
-class PoolCapacity(Frozen):
+class PoolCapacity(Described):
     """What the pool's nodes have in all."""
 
     nodes: int = 0
+    """Nodes that are alive."""
     cpu: Quantity = "0"
+    """Cores."""
     memory: Quantity = "0"
-    accelerators: dict[str, str] = {}
+    """Bytes."""
+    accelerators: dict[str, str] = Field(default_factory=dict)
+    """How many accelerators, by type."""
 
 
-class ServingPoolStatus(Frozen):
+class ServingPoolStatus(Described):
     """Whether the pool can be used."""
 
     observed_generation: int = 0
+    """The `metadata.generation` that this status is about."""
     conditions: tuple[Condition, ...] = ()
+    """`Ready` says whether the Ray cluster answers."""
     ray_version: str | None = None
+    """What the Ray cluster runs."""
     capacity: PoolCapacity = PoolCapacity()
     deployments: int = 0
+    """How many deployments run here."""
 
 
-class ServingPool(Frozen):
+class ServingPool(Described):
     """Where a namespace's models run."""
 
     api_version: Literal["penstock.dev/v1alpha1"] = "penstock.dev/v1alpha1"

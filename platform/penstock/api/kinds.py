@@ -1,0 +1,95 @@
+"""What Kubernetes must know of each kind beside its fields: names, columns, subresources."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic import BaseModel
+
+from penstock.api.v1alpha1 import InferenceDeployment, InferenceDeploymentStatus, ServingPool, ServingPoolStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of `kubectl get`. Priority above 0 shows only with `-o wide`."""
+
+    name: str
+    json_path: str
+    type: str = "string"
+    description: str = ""
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Where the scale subresource finds its figures."""
+
+    spec_replicas_path: str
+    status_replicas_path: str
+    label_selector_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of resource."""
+
+    model: type[BaseModel]
+    status: type[BaseModel]
+    plural: str
+    short_names: tuple[str, ...]
+    columns: tuple[Column, ...]
+    scale: Scale | None = None
+
+    @property
+    def name(self) -> str:
+        """The kind in CamelCase."""
+        return self.model.__name__
+
+
+_READY: Final = Column(
+    "Ready", '.status.conditions[?(@.type=="Ready")].status', description="Whether requests are answered."
+)
+_REASON: Final = Column(
+    "Reason", '.status.conditions[?(@.type=="Ready")].reason', description="Why Ready is what it is.", priority=1
+)
+_AGE: Final = Column("Age", ".metadata.creationTimestamp", type="date", description="Time since creation.")
+
+INFERENCE_DEPLOYMENT: Final = Kind(
+    model=InferenceDeployment,
+    status=InferenceDeploymentStatus,
+    plural="inferencedeployments",
+    short_names=("infdep",),
+    columns=(
+        _READY,
+        Column("Model", ".spec.model.storageUri", description="Where the model is."),
+        Column("Replicas", ".status.replicas.ready", type="integer", description="How many replicas answer."),
+        Column("URL", ".status.url", description="Where clients send their requests."),
+        _AGE,
+        _REASON,
+        Column("Desired", ".status.replicas.desired", type="integer", description="Replicas wanted now.", priority=1),
+        Column("Pool", ".spec.poolRef.name", description="Where the replicas run.", priority=1),
+    ),
+    # `ready`, not `desired`: an HPA multiplies the count by a metric averaged over the replicas that answer.
+    scale=Scale(".spec.scaling.replicas", ".status.replicas.ready", ".status.selector"),
+)
+SERVING_POOL: Final = Kind(
+    model=ServingPool,
+    status=ServingPoolStatus,
+    plural="servingpools",
+    short_names=("spool",),
+    columns=(
+        _READY,
+        Column("Address", ".spec.existing.address", description="The Ray dashboard."),
+        Column("Nodes", ".status.capacity.nodes", type="integer", description="Nodes that are alive."),
+        Column("CPU", ".status.capacity.cpu", description="Cores in all."),
+        Column("Deployments", ".status.deployments", type="integer", description="Deployments that run here."),
+        _AGE,
+        _REASON,
+        Column("Ray", ".status.rayVersion", description="The cluster's Ray version.", priority=1),
+    ),
+)
+
+KINDS: Final[Mapping[str, Kind]] = {kind.name: kind for kind in (INFERENCE_DEPLOYMENT, SERVING_POOL)}
+"""Every kind of this group, by name."""

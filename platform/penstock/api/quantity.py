@@ -1,0 +1,45 @@
+"""Kubernetes resource quantities, after `k8s.io/apimachinery/pkg/api/resource`."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Final
+
+from penstock.api.conditions import Reason
+from penstock.errors import Invalid
+
+_QUANTITY = re.compile(
+    r"(?P<number>[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))"
+    r"(?P<suffix>[KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,3})?",
+    re.ASCII,
+)
+_DECIMAL: Final = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
+_BINARY: Final = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
+
+
+def parse_quantity(text: str) -> Decimal:
+    """The value of a quantity in its base unit: cores, or bytes.
+
+    Suffixes are those of Kubernetes: `n u m k M G T P E` (powers of 1000), `Ki Mi Gi Ti Pi Ei` (powers of 1024), or an
+    exponent such as `e3`.
+
+    Raises:
+        Invalid: the text is not a quantity.
+    """
+    match = _QUANTITY.fullmatch(text)
+    if match is None:
+        raise Invalid(
+            Reason.INVALID_SPEC,
+            f'"{text}" is not a quantity: write a number with an optional suffix, such as "500m", "2" or "1Gi"',
+        )
+    number, suffix = Decimal(match["number"]), match["suffix"] or ""
+    if suffix in _BINARY:
+        return number * Decimal(1 << _BINARY[suffix])
+    exponent = _DECIMAL[suffix] if suffix in _DECIMAL else int(suffix[1:])
+    return number.scaleb(exponent)
+
+
+def is_quantity(text: str) -> bool:
+    """Whether the text is a quantity, as CEL's `isQuantity` says."""
+    return _QUANTITY.fullmatch(text) is not None
