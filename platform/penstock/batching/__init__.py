@@ -1,0 +1,1 @@
+"""How requests become batches: a state machine that does no I/O and reads no clock."""

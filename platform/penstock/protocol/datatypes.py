@@ -1,0 +1,194 @@
+"""Element types: how each travels as JSON and as bytes, and what array holds it.
+
+BF16 has no numpy type: its array is of uint16 and holds the upper half of the FP32 with the same value. BYTES is an array of
+Python `bytes` objects.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from penstock.protocol.refusals import bad_request
+from penstock.serving.manifest import DataType
+
+Array = npt.NDArray[Any]
+
+DTYPES: Final[dict[DataType, np.dtype[Any]]] = {
+    DataType.BOOL: np.dtype(np.bool_),
+    DataType.UINT8: np.dtype("<u1"),
+    DataType.UINT16: np.dtype("<u2"),
+    DataType.UINT32: np.dtype("<u4"),
+    DataType.UINT64: np.dtype("<u8"),
+    DataType.INT8: np.dtype("<i1"),
+    DataType.INT16: np.dtype("<i2"),
+    DataType.INT32: np.dtype("<i4"),
+    DataType.INT64: np.dtype("<i8"),
+    DataType.FP16: np.dtype("<f2"),
+    DataType.BF16: np.dtype("<u2"),
+    DataType.FP32: np.dtype("<f4"),
+    DataType.FP64: np.dtype("<f8"),
+    DataType.BYTES: np.dtype(object),
+}
+"""The array type of each datatype."""
+
+_FLOATS: Final = (DataType.FP16, DataType.BF16, DataType.FP32, DataType.FP64)
+_LENGTH: Final = struct.Struct("<I")
+_BF16_LIMIT: Final = float(np.array([0x7F7F0000], dtype=np.uint32).view(np.float32)[0])
+
+
+def array_from_json(data: Any, datatype: DataType, where: str) -> Array:
+    """An array from JSON data, nested or flat.
+
+    Args:
+        data: what JSON gave.
+        datatype: the elements' type.
+        where: names the tensor in errors.
+
+    Returns:
+        An array of the data's own nesting; its elements are of the datatype.
+
+    Raises:
+        Invalid: the data is no list, is ragged, or an element is not of the datatype or out of its range.
+    """
+    if type(data) is not list:
+        raise bad_request(f"{where}: 'data' must be a list, flat or nested as the shape says")
+    if datatype is DataType.BYTES:
+        return _strings(data, where)
+    try:
+        found = np.array(data)
+    except (ValueError, OverflowError) as error:
+        raise bad_request(
+            f"{where}: 'data' is ragged or nested too deeply: all lists at a level must be as long"
+        ) from error
+    return _converted(found, datatype, where)
+
+
+def _converted(found: Array, datatype: DataType, where: str) -> Array:
+    kind = found.dtype.kind
+    dtype = DTYPES[datatype]
+    if datatype in _FLOATS:
+        if kind not in "fiu":
+            raise _not_of(datatype, "numbers", found, where)
+        return _floats(found, datatype, where)
+    if not found.size:
+        return found.astype(dtype)
+    if datatype is DataType.BOOL:
+        if kind != "b":
+            raise _not_of(datatype, "true and false", found, where)
+        return found
+    if kind not in "iu":
+        raise _not_of(datatype, "whole numbers", found, where)
+    limits = np.iinfo(dtype)
+    low, high = int(found.min()), int(found.max())
+    if low < limits.min or high > limits.max:
+        bad = low if low < limits.min else high
+        raise bad_request(f"{where}: {bad} is out of {datatype}'s range of {limits.min} to {limits.max}")
+    return found.astype(dtype)
+
+
+def _floats(found: Array, datatype: DataType, where: str) -> Array:
+    try:
+        with np.errstate(over="raise"):
+            if datatype is not DataType.BF16:
+                return found.astype(DTYPES[datatype])
+            single = found.astype(np.float32)
+    except FloatingPointError as error:
+        raise bad_request(f"{where}: a number is out of {datatype}'s range") from error
+    if np.any(np.abs(single) > _BF16_LIMIT):
+        raise bad_request(f"{where}: a number is out of {datatype}'s range")
+    bits = single.view(np.uint32)
+    # Round to nearest, ties to even, as IEEE 754 does.
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def _not_of(datatype: DataType, wanted: str, found: Array, where: str) -> Exception:
+    match found.dtype.kind:
+        case "O":
+            got = "null, an object, a number too large, or values of several types"
+        case "U":
+            got = "strings"
+        case "b":
+            got = "booleans"
+        case "f":
+            got = "numbers with a decimal point"
+        case _:
+            got = "other numbers"
+    return bad_request(f"{where}: {datatype} takes {wanted}, but 'data' has {got}")
+
+
+def _strings(data: list[Any], where: str) -> Array:
+    found = np.array(data, dtype=object)
+    flat = found.ravel()
+    for index, element in enumerate(flat):
+        if type(element) is not str:
+            ragged = " (are all lists at a level as long?)" if type(element) is list else ""
+            raise bad_request(
+                f"{where}: BYTES takes strings, but element {index} is a {type(element).__name__}{ragged}"
+            )
+        flat[index] = element.encode()
+    return found
+
+
+def array_from_bytes(data: memoryview, datatype: DataType, count: int, where: str) -> Array:
+    """A flat, read-only array of `count` elements from their binary form (little-endian; BYTES prefixed by 4-byte lengths).
+
+    Raises:
+        Invalid: the bytes are not exactly that many elements.
+    """
+    if datatype is DataType.BYTES:
+        return _byte_strings(data, count, where)
+    dtype = DTYPES[datatype]
+    if len(data) != count * dtype.itemsize:
+        raise bad_request(
+            f"{where}: {count} elements of {datatype} are {count * dtype.itemsize} bytes, but there are {len(data)}"
+        )
+    if datatype is DataType.BOOL:
+        # Any other byte than 0 and 1 in a numpy boolean is undefined behaviour further on.
+        return np.frombuffer(data, dtype=np.uint8).astype(np.bool_)
+    return np.frombuffer(data, dtype=dtype)
+
+
+def _byte_strings(data: memoryview, count: int, where: str) -> Array:
+    if count * _LENGTH.size > len(data):
+        raise bad_request(f"{where}: {len(data)} bytes cannot hold {count} elements with their 4-byte lengths")
+    flat = np.empty(count, dtype=object)
+    offset = 0
+    for index in range(count):
+        start = offset + _LENGTH.size
+        if start > len(data):
+            raise bad_request(f"{where}: the binary data ends before element {index}")
+        offset = start + _LENGTH.unpack_from(data, offset)[0]
+        if offset > len(data):
+            raise bad_request(f"{where}: element {index} is longer than the binary data that is left")
+        flat[index] = bytes(data[start:offset])
+    if offset != len(data):
+        raise bad_request(f"{where}: {len(data) - offset} bytes are left over after {count} elements")
+    return flat
+
+
+def array_to_bytes(array: Array, datatype: DataType) -> bytes:
+    """The binary form of an array's elements in row-major order."""
+    if datatype is not DataType.BYTES:
+        return array.tobytes()
+    parts: list[bytes] = []
+    for element in array.ravel():
+        raw = element.encode() if isinstance(element, str) else bytes(element)
+        parts += (_LENGTH.pack(len(raw)), raw)
+    return b"".join(parts)
+
+
+def array_to_json(array: Array, datatype: DataType) -> Array | list[str]:
+    """What orjson writes as the array's flat data.
+
+    Raises:
+        UnicodeDecodeError: a BYTES element is not UTF-8.
+    """
+    if datatype is DataType.BYTES:
+        return [element if isinstance(element, str) else bytes(element).decode() for element in array.ravel()]
+    if datatype is DataType.BF16:
+        return (array.astype(np.uint32).ravel() << 16).view(np.float32)
+    return np.ascontiguousarray(array).reshape(-1)

@@ -1,0 +1,60 @@
+"""Why a request is not answered with tensors, and with which HTTP status it is told so."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import orjson
+
+from penstock.errors import Invalid, PenstockError
+
+
+class Refusal(StrEnum):
+    """Every reason for which a request gets an error."""
+
+    BAD_REQUEST = "BadRequest"
+    NOT_FOUND = "NotFound"
+    METHOD_NOT_ALLOWED = "MethodNotAllowed"
+    TIMED_OUT_READING = "RequestTimeout"
+    LENGTH_TOO_LARGE = "BodyTooLarge"
+    UNSUPPORTED_ENCODING = "UnsupportedEncoding"
+    EXPECTATION_FAILED = "ExpectationFailed"
+    HEADERS_TOO_LARGE = "HeadersTooLarge"
+    QUEUE_FULL = "QueueFull"
+    NOT_REPRESENTABLE = "NotRepresentable"
+    ENGINE_FAILED = "EngineFailed"
+    DRAINING = "Draining"
+    EXPIRED = "DeadlineExceeded"
+
+
+STATUS: dict[str, int] = {
+    Refusal.BAD_REQUEST: 400,
+    Refusal.NOT_FOUND: 404,
+    Refusal.METHOD_NOT_ALLOWED: 405,
+    Refusal.TIMED_OUT_READING: 408,
+    Refusal.LENGTH_TOO_LARGE: 413,
+    Refusal.UNSUPPORTED_ENCODING: 415,
+    Refusal.EXPECTATION_FAILED: 417,
+    Refusal.HEADERS_TOO_LARGE: 431,
+    Refusal.QUEUE_FULL: 429,
+    Refusal.NOT_REPRESENTABLE: 500,
+    Refusal.ENGINE_FAILED: 500,
+    Refusal.DRAINING: 503,
+    Refusal.EXPIRED: 504,
+}
+"""HTTP status by refusal."""
+
+
+def status_of(error: PenstockError) -> int:
+    """The HTTP status for an error; 500 for a reason that is not a refusal."""
+    return STATUS.get(error.reason, 500)
+
+
+def error_document(message: str) -> bytes:
+    """The protocol's error body: `{"error": "..."}`."""
+    return orjson.dumps({"error": message})
+
+
+def bad_request(message: str) -> Invalid:
+    """An error for input that is wrong."""
+    return Invalid(Refusal.BAD_REQUEST, message)

@@ -1,0 +1,256 @@
+"""Infer requests: from a body to named arrays that fit the model's signature."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from penstock.protocol.datatypes import Array, array_from_bytes, array_from_json
+from penstock.protocol.refusals import bad_request
+from penstock.serving.manifest import DataType, Signature, TensorSpec
+
+DEFAULT_PRIORITY: Final = 8
+"""The priority of a request that names none, or 0."""
+LAST_PRIORITY: Final = 16
+_MAX_AXES: Final = 32
+_SHARED_MEMORY: Final = "shared_memory_region"
+
+
+@dataclass(slots=True)
+class RequestedOutput:
+    """An output that the client asked for, and in which form."""
+
+    name: str
+    datatype: DataType
+    binary: bool
+
+
+@dataclass(slots=True)
+class InferRequest:
+    """A decoded request.
+
+    `bucket` is equal for two requests that may run in one batch; `rows` is the length of the batch axis, 1 for a model that
+    has none. `timeout_seconds` counts from the request's arrival. Priority 1 goes first.
+    """
+
+    inputs: dict[str, Array]
+    rows: int
+    bucket: tuple[tuple[int, ...], ...]
+    outputs: tuple[RequestedOutput, ...]
+    id: str | None = None
+    timeout_seconds: float | None = None
+    priority: int = DEFAULT_PRIORITY
+
+
+class RequestDecoder:
+    """Decodes infer requests for one model."""
+
+    def __init__(self, signature: Signature) -> None:
+        self._batchable = signature.batchable
+        self._inputs = {spec.name: spec for spec in signature.inputs}
+        self._outputs = {spec.name: spec for spec in signature.outputs}
+        skip = int(self._batchable)
+        self._varies = any(-1 in spec.shape[skip:] for spec in signature.inputs)
+        self._default = {
+            binary: tuple(RequestedOutput(spec.name, spec.datatype, binary) for spec in signature.outputs)
+            for binary in (False, True)
+        }
+
+    def decode(self, body: bytes | bytearray, json_length: int | None = None) -> InferRequest:
+        """Decode a request.
+
+        Args:
+            body: the HTTP body.
+            json_length: `Inference-Header-Content-Length`: how much of the body is JSON; binary tensors follow. None: all.
+
+        Raises:
+            Invalid: with what is wrong and where.
+        """
+        document, binary = _split(body, json_length)
+        inputs, rows = self._decode_inputs(document.get("inputs"), binary)
+        request = InferRequest(inputs, rows, self._bucket(inputs), self._default[False])
+        identity = document.get("id")
+        if identity is not None:
+            if type(identity) is not str:
+                raise bad_request("'id' must be a string")
+            request.id = identity
+        parameters = document.get("parameters")
+        if parameters is not None:
+            _apply_parameters(request, parameters)
+            if _flag(parameters, "binary_data_output", "parameters"):
+                request.outputs = self._default[True]
+        outputs = document.get("outputs")
+        if outputs:
+            request.outputs = self._requested(outputs, binary=request.outputs is self._default[True])
+        return request
+
+    def _decode_inputs(self, listed: Any, binary: memoryview) -> tuple[dict[str, Array], int]:
+        if type(listed) is not list or not listed:
+            raise bad_request("'inputs' must be a list of the model's input tensors")
+        inputs: dict[str, Array] = {}
+        rows = 1
+        offset = 0
+        for index, item in enumerate(listed):
+            spec, where = self._spec(index, item)
+            if spec.name in inputs:
+                raise bad_request(f"{where}: given twice")
+            array, used = _tensor(item, spec, where, binary[offset:])
+            offset += used
+            if self._batchable:
+                if inputs and array.shape[0] != rows:
+                    raise bad_request(f"{where}: its batch axis is {array.shape[0]}, but the inputs before have {rows}")
+                rows = array.shape[0]
+            inputs[spec.name] = array
+        if len(inputs) != len(self._inputs):
+            missing = ", ".join(f"'{name}'" for name in self._inputs if name not in inputs)
+            raise bad_request(f"inputs: {missing} missing")
+        if offset != len(binary):
+            raise bad_request(f"{len(binary) - offset} bytes of binary data belong to no input's 'binary_data_size'")
+        return inputs, rows
+
+    def _spec(self, index: int, item: Any) -> tuple[TensorSpec, str]:
+        if type(item) is not dict:
+            raise bad_request(f"inputs[{index}]: must be an object")
+        name = item.get("name")
+        if type(name) is not str:
+            raise bad_request(f"inputs[{index}]: 'name' must be a string")
+        spec = self._inputs.get(name)
+        if spec is None:
+            known = ", ".join(f"'{known}'" for known in self._inputs)
+            raise bad_request(f"inputs[{index}] '{name}': the model has no such input; it has {known}")
+        return spec, f"inputs[{index}] '{name}'"
+
+    def _bucket(self, inputs: dict[str, Array]) -> tuple[tuple[int, ...], ...]:
+        if not self._varies:
+            return ()
+        skip = int(self._batchable)
+        return tuple(inputs[name].shape[skip:] for name in self._inputs)
+
+    def _requested(self, listed: Any, *, binary: bool) -> tuple[RequestedOutput, ...]:
+        if type(listed) is not list:
+            raise bad_request("'outputs' must be a list")
+        chosen: dict[str, RequestedOutput] = {}
+        for index, item in enumerate(listed):
+            name = item.get("name") if type(item) is dict else None
+            if type(name) is not str:
+                raise bad_request(f"outputs[{index}]: must be an object with a 'name'")
+            where = f"outputs[{index}] '{name}'"
+            spec = self._outputs.get(name)
+            if spec is None:
+                known = ", ".join(f"'{known}'" for known in self._outputs)
+                raise bad_request(f"{where}: the model has no such output; it has {known}")
+            if name in chosen:
+                raise bad_request(f"{where}: asked for twice")
+            parameters = item.get("parameters") or {}
+            asked = _flag(parameters, "binary_data", where)
+            if parameters.get("classification"):
+                raise bad_request(f"{where}: classification is not supported; ask for the tensor")
+            if _SHARED_MEMORY in parameters:
+                raise bad_request(f"{where}: shared memory is not supported")
+            chosen[name] = RequestedOutput(name, spec.datatype, binary if asked is None else asked)
+        return tuple(chosen.values())
+
+
+def _split(body: bytes | bytearray, json_length: int | None) -> tuple[dict[str, Any], memoryview]:
+    whole = memoryview(body)
+    if json_length is None:
+        text, binary = body, whole[len(whole) :]
+    elif json_length > len(whole):
+        raise bad_request(f"Inference-Header-Content-Length is {json_length}, but the body has {len(whole)} bytes")
+    else:
+        text, binary = whole[:json_length], whole[json_length:]  # type: ignore[assignment]  # orjson reads both
+    try:
+        document = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raw = bytes(text)
+        hint = ""
+        if b"NaN" in raw or b"Infinity" in raw:
+            hint = "; JSON has no NaN and no Infinity: send the tensor in binary form"
+        raise bad_request(f"the body is not valid JSON: {error}{hint}") from error
+    if type(document) is not dict:
+        raise bad_request("the body must be a JSON object with 'inputs'")
+    return document, binary
+
+
+def _tensor(item: dict[str, Any], spec: TensorSpec, where: str, binary: memoryview) -> tuple[Array, int]:
+    """One input's array, and how many bytes of the binary data it used."""
+    datatype = item.get("datatype")
+    if datatype != spec.datatype:
+        raise bad_request(f"{where}: datatype is {datatype!r}, but the model's is '{spec.datatype}'")
+    count = _check_shape(item.get("shape"), spec.shape, where)
+    shape = item["shape"]
+    if "parameters" in item:
+        size = _binary_size(item, where, len(binary))
+        if size is not None:
+            return array_from_bytes(binary[:size], spec.datatype, count, where).reshape(shape), size
+    array = array_from_json(item.get("data"), spec.datatype, where)
+    if array.size != count:
+        raise bad_request(f"{where}: shape {shape} has {count} elements, but 'data' has {array.size}")
+    if array.ndim == 1:
+        return array.reshape(shape), 0
+    if array.shape != tuple(shape):
+        raise bad_request(f"{where}: 'data' is nested as {list(array.shape)}, but the shape is {shape}")
+    return array, 0
+
+
+def _binary_size(item: dict[str, Any], where: str, available: int) -> int | None:
+    """`binary_data_size` of an input, or None where its data is in the JSON."""
+    parameters = item["parameters"]
+    if type(parameters) is not dict:
+        raise bad_request(f"{where}: 'parameters' must be an object")
+    if _SHARED_MEMORY in parameters:
+        raise bad_request(f"{where}: shared memory is not supported")
+    size = parameters.get("binary_data_size")
+    if size is None:
+        return None
+    if type(size) is not int or not 0 <= size <= available:
+        raise bad_request(f"{where}: binary_data_size is {size!r}, but {available} bytes of binary data are left")
+    if "data" in item:
+        raise bad_request(f"{where}: has both 'data' and 'binary_data_size'")
+    return size
+
+
+def _check_shape(shape: Any, wanted: tuple[int, ...], where: str) -> int:
+    """The number of elements of a shape that fits the model's."""
+    if type(shape) is not list or len(shape) > _MAX_AXES:
+        raise bad_request(f"{where}: 'shape' must be a list of at most {_MAX_AXES} whole numbers")
+    count = 1
+    fits = len(shape) == len(wanted)
+    for index, length in enumerate(shape):
+        if type(length) is not int or length < 0:
+            raise bad_request(f"{where}: 'shape' must hold whole numbers from 0, not {length!r}")
+        count *= length
+        fits = fits and wanted[index] in (-1, length)
+    if not fits:
+        raise bad_request(f"{where}: shape {shape} does not fit the model's {list(wanted)}")
+    if count == 0:
+        raise bad_request(f"{where}: shape {shape} has no elements")
+    return count
+
+
+def _flag(parameters: Any, name: str, where: str) -> bool | None:
+    if type(parameters) is not dict:
+        raise bad_request(f"{where}: 'parameters' must be an object")
+    value = parameters.get(name)
+    if value is not None and type(value) is not bool:
+        raise bad_request(f"{where}: parameter '{name}' must be true or false, not {value!r}")
+    return value
+
+
+def _apply_parameters(request: InferRequest, parameters: Any) -> None:
+    if type(parameters) is not dict:
+        raise bad_request("'parameters' must be an object")
+    timeout = parameters.get("timeout")
+    if timeout is not None:
+        if type(timeout) is not int or timeout < 0:
+            raise bad_request(f"parameter 'timeout' must be whole microseconds from 0, not {timeout!r}")
+        request.timeout_seconds = timeout / 1e6 if timeout else None
+    priority = parameters.get("priority")
+    if priority is not None:
+        if type(priority) is not int or not 0 <= priority <= LAST_PRIORITY:
+            raise bad_request(
+                f"parameter 'priority' must be a whole number from 0 to {LAST_PRIORITY}, not {priority!r}"
+            )
+        request.priority = priority or DEFAULT_PRIORITY
