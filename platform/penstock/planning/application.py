@@ -1,0 +1,168 @@
+"""Builds the Serve application of one revision, complete and normalised.
+
+Every field that we mean is written out, so that two specs which mean the same are equal, and equal to the
+`deployed_app_config` that Serve echoes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from penstock.api.v1alpha1 import InferenceDeployment, Resources
+from penstock.planning import names
+from penstock.planning.arguments import (
+    Attempt,
+    BuildArguments,
+    Owner,
+    ReplicaArguments,
+    ScalingSettings,
+    UserConfig,
+)
+from penstock.planning.quantities import number
+from penstock.serving.settings import BatchingSettings
+
+ServeApplication = dict[str, Any]
+"""A `ServeApplicationSchema` as it travels."""
+
+DRAIN_SECONDS: Final = 20.0
+_SHUTDOWN_MARGIN_SECONDS: Final = 10.0
+_METRICS_SECONDS: Final = 1.0
+_LOOK_BACK_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaNetwork:
+    """Where replicas listen and register."""
+
+    gateways: tuple[str, ...] = ()
+    registration_token: str = ""
+    host: str | None = None
+
+
+def replica_bounds(deployment: InferenceDeployment) -> tuple[int, int]:
+    """Least and greatest number of replicas; (0, 0) where the user scaled to none."""
+    scaling = deployment.spec.scaling
+    if scaling.replicas is not None:
+        return scaling.replicas, scaling.replicas
+    return scaling.min_replicas, max(scaling.min_replicas, scaling.max_replicas)
+
+
+def build(
+    deployment: InferenceDeployment, revision: str, attempt: Attempt, network: ReplicaNetwork
+) -> ServeApplication:
+    """The Serve application of the present spec, which is of `revision`.
+
+    Raises:
+        Invalid: a quantity in the spec is none.
+    """
+    metadata, model = deployment.metadata, deployment.spec.model
+    name = names.application(metadata.namespace, metadata.name, revision)
+    arguments = BuildArguments(
+        owner=Owner(namespace=metadata.namespace, name=metadata.name, uid=metadata.uid),
+        attempt=attempt,
+        replica=ReplicaArguments(
+            version=model.version,
+            revision=revision,
+            storage_uri=model.storage_uri,
+            model_format=model.model_format,
+            digest=model.digest,
+            engine_threads=max(1, int(number(deployment.spec.resources.cpu))),
+            host=network.host,
+            gateways=network.gateways,
+            registration_token=network.registration_token,
+            drain_seconds=DRAIN_SECONDS,
+        ),
+    )
+    return {
+        "name": name,
+        "route_prefix": names.route_prefix(name),
+        "import_path": names.IMPORT_PATH,
+        "runtime_env": {},
+        "args": arguments.model_dump(mode="json"),
+        "deployments": [_deployment(deployment)],
+    }
+
+
+def adjust(deployed: ServeApplication, deployment: InferenceDeployment) -> ServeApplication:
+    """A deployed application of an older revision, with what changes in place taken from the present spec.
+
+    What its replicas were started with stays.
+    """
+    present = _deployment(deployment)
+    ours = [each for each in deployed.get("deployments", ()) if each.get("name") == names.SERVE_DEPLOYMENT]
+    if not ours:
+        return deployed
+    present["ray_actor_options"] = ours[0].get("ray_actor_options", present["ray_actor_options"])
+    return {**deployed, "deployments": [present]}
+
+
+def required_resources(resources: Resources) -> dict[str, float]:
+    """What a replica takes from a node, by Ray's names: CPU (cores), memory (bytes), GPU (pieces)."""
+    required = {"CPU": number(resources.cpu)}
+    if resources.memory is not None:
+        required["memory"] = number(resources.memory)
+    if resources.accelerator is not None:
+        required["GPU"] = number(resources.accelerator.count)
+    return required
+
+
+def _actor_options(resources: Resources) -> dict[str, Any]:
+    required = required_resources(resources)
+    options: dict[str, Any] = {"num_cpus": required["CPU"]}
+    if "memory" in required:
+        options["memory"] = required["memory"]
+    if resources.accelerator is not None:
+        options["num_gpus"] = required["GPU"]
+        options["label_selector"] = {names.ACCELERATOR_LABEL: resources.accelerator.type}
+    return options
+
+
+def _deployment(deployment: InferenceDeployment) -> dict[str, Any]:
+    spec = deployment.spec
+    settings = UserConfig(
+        batching=BatchingSettings(
+            max_batch_size=spec.batching.max_batch_size,
+            max_delay_milliseconds=spec.batching.max_delay_milliseconds,
+            max_queued_requests=spec.batching.max_queued_requests,
+        ),
+        slo_milliseconds=spec.slo.latency_p99_milliseconds if spec.slo else None,
+        scaling=ScalingSettings(
+            stabilization_window_seconds=spec.scaling.stabilization_window_seconds,
+            scale_to_zero_after_seconds=spec.scaling.scale_to_zero_after_seconds,
+        ),
+    )
+    return {
+        "name": names.SERVE_DEPLOYMENT,
+        # Only wake-ups pass through Serve, and each returns at once.
+        "max_ongoing_requests": 1000,
+        "max_queued_requests": -1,
+        "user_config": settings.model_dump(mode="json"),
+        "autoscaling_config": _autoscaling(deployment),
+        "graceful_shutdown_wait_loop_s": 0.5,
+        "graceful_shutdown_timeout_s": DRAIN_SECONDS + _SHUTDOWN_MARGIN_SECONDS,
+        "health_check_period_s": 2.0,
+        "health_check_timeout_s": 30.0,
+        "ray_actor_options": _actor_options(spec.resources),
+        "max_surge_percent": 100,
+    }
+
+
+def _autoscaling(deployment: InferenceDeployment) -> dict[str, Any]:
+    """Always present, also for a fixed number: adding or removing it would restart every replica.
+
+    The delays are 0 since the policy has a window of its own. Serve restarts replicas when `policy` changes, so it is
+    the same for all.
+    """
+    low, high = replica_bounds(deployment)
+    return {
+        "min_replicas": low,
+        "max_replicas": max(1, high),
+        "target_ongoing_requests": float(deployment.spec.scaling.target_in_flight_requests),
+        "metrics_interval_s": _METRICS_SECONDS,
+        "look_back_period_s": _LOOK_BACK_SECONDS,
+        "upscale_delay_s": 0.0,
+        "downscale_delay_s": 0.0,
+        "downscale_to_zero_delay_s": 0.0,
+        "policy": {"policy_function": names.POLICY_PATH, "policy_kwargs": {}},
+    }

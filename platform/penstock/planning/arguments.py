@@ -1,0 +1,82 @@
+"""What a Serve application carries in its `args`: what the replicas need, whose it is, and which attempt it is.
+
+Serve echoes `args` in `GET /api/serve/applications/`, so that the operator need not remember any of it. Whatever is in
+here starts all replicas anew when it changes; what changes in place is in `UserConfig`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from penstock.models import Frozen
+from penstock.serving.settings import BatchingSettings, ModelFormat
+
+FAILURE_MARKER = "penstock-failure: "
+"""Precedes a JSON `StartFailure` in the exception by which a replica's constructor fails."""
+
+
+class Owner(Frozen):
+    """The `InferenceDeployment` that an application serves."""
+
+    namespace: str
+    name: str
+    uid: str
+
+
+class Attempt(Frozen):
+    """How often this application was tried. A new one makes Serve construct replicas again."""
+
+    number: Annotated[int, Field(ge=0)] = 0
+    attempted_at: int = 0
+    """Seconds since the Unix epoch."""
+
+
+class ReplicaArguments(Frozen):
+    """What each replica is started with, beyond what it learns from Serve."""
+
+    version: str
+    revision: str
+    storage_uri: str
+    model_format: ModelFormat
+    digest: str | None = None
+    engine_threads: Annotated[int, Field(ge=1)] = 1
+    host: str | None = None
+    """Address to listen on; None: the node's own."""
+    gateways: tuple[str, ...] = ()
+    registration_token: str = ""
+    drain_seconds: Annotated[float, Field(ge=0)] = 20.0
+
+
+class BuildArguments(Frozen):
+    """`args` of the application."""
+
+    owner: Owner
+    attempt: Attempt = Attempt()
+    replica: ReplicaArguments
+
+
+class ScalingSettings(Frozen):
+    """What the policy needs beyond Serve's own fields.
+
+    It travels by the replicas' statistics: as `policy_kwargs` a change of it would restart every replica.
+    """
+
+    stabilization_window_seconds: Annotated[float, Field(ge=0)] = 60.0
+    scale_to_zero_after_seconds: Annotated[float, Field(ge=0)] = 300.0
+
+
+class UserConfig(Frozen):
+    """`user_config`: taken by replicas in place."""
+
+    batching: BatchingSettings = BatchingSettings()
+    slo_milliseconds: int | None = None
+    scaling: ScalingSettings = ScalingSettings()
+
+
+class StartFailure(Frozen):
+    """Why a replica could not start."""
+
+    reason: str
+    message: str

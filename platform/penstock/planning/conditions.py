@@ -1,0 +1,81 @@
+"""Conditions: made from verdicts, with the time of the last transition kept where nothing changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from penstock.api.conditions import DeploymentCondition, Reason
+from penstock.api.v1alpha1 import Condition, ConditionStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What holds for one condition, and why."""
+
+    status: ConditionStatus
+    reason: Reason
+    message: str = ""
+
+
+def true(reason: Reason, message: str = "") -> Verdict:
+    """The condition holds."""
+    return Verdict(ConditionStatus.TRUE, reason, message)
+
+
+def false(reason: Reason, message: str) -> Verdict:
+    """The condition does not hold."""
+    return Verdict(ConditionStatus.FALSE, reason, message)
+
+
+def unknown(reason: Reason, message: str) -> Verdict:
+    """It cannot be told."""
+    return Verdict(ConditionStatus.UNKNOWN, reason, message)
+
+
+def timestamp(now: float) -> str:
+    """Epoch seconds as Kubernetes writes a time."""
+    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def epoch(text: str) -> float:
+    """A Kubernetes time as epoch seconds."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+
+
+def condition(kind: str, verdict: Verdict, previous: Iterable[Condition], generation: int, now: float) -> Condition:
+    """The condition for a verdict. Its transition time is kept where the status is what it was."""
+    before = next((each for each in previous if each.type == kind), None)
+    same = before is not None and before.status == verdict.status and before.last_transition_time
+    return Condition(
+        type=kind,
+        status=verdict.status,
+        reason=verdict.reason,
+        message=verdict.message,
+        last_transition_time=before.last_transition_time if before and same else timestamp(now),
+        observed_generation=generation,
+    )
+
+
+def ready(verdicts: dict[DeploymentCondition, Verdict]) -> Verdict:
+    """`Ready` from the rest: the first of them that is against it, in the order in which things depend on each other.
+
+    `Progressing` is against it while it holds (not yet there) and where it failed.
+    """
+    for kind in (DeploymentCondition.POOL_READY, DeploymentCondition.MODEL_RESOLVED):
+        if verdicts[kind].status is ConditionStatus.FALSE:
+            return false(verdicts[kind].reason, verdicts[kind].message)
+    progressing = verdicts[DeploymentCondition.PROGRESSING]
+    if progressing.reason is not Reason.ROLLED_OUT:
+        return false(progressing.reason, progressing.message)
+    serving = verdicts[DeploymentCondition.SERVING]
+    if serving.status is not ConditionStatus.TRUE:
+        return false(serving.reason, serving.message)
+    return true(Reason.READY, serving.message)
+
+
+def transitions(previous: Iterable[Condition], present: Iterable[Condition]) -> tuple[Condition, ...]:
+    """Conditions whose status or reason is not what it was."""
+    before = {each.type: (each.status, each.reason) for each in previous}
+    return tuple(each for each in present if before.get(each.type) != (each.status, each.reason))

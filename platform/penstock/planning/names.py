@@ -1,0 +1,70 @@
+"""Every name that the control plane gives to something, and the revision hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Final
+
+from penstock.api.v1alpha1 import InferenceDeployment
+from penstock.planning.quantities import canonical
+
+IMPORT_PATH: Final = "penstock_serving.replica.app:build"
+POLICY_PATH: Final = "penstock_serving.replica.policy:desired_replicas"
+SERVE_DEPLOYMENT: Final = "replica"
+FINALIZER: Final = "penstock.dev/release"
+DEPLOYMENT_MANAGER: Final = "penstock-deployment"
+POOL_MANAGER: Final = "penstock-pool"
+MODEL_LABEL: Final = "penstock.dev/deployment"
+ACCELERATOR_LABEL: Final = "ray.io/accelerator-type"
+
+_HASH_VERSION: Final = "v1"
+
+
+def revision(deployment: InferenceDeployment) -> str:
+    """`v1` and ten hex digits over all that needs new replicas.
+
+    The prefix versions the rule: an operator with a new rule can still compute the old one, so that an upgrade does
+    not roll every model. Namespace and name are hashed too, since `a-b/c` and `a/b-c` would otherwise share a name.
+    """
+    model, resources = deployment.spec.model, deployment.spec.resources
+    accelerator = resources.accelerator
+    content: dict[str, Any] = {
+        "namespace": deployment.metadata.namespace,
+        "name": deployment.metadata.name,
+        "storageUri": model.storage_uri,
+        "modelFormat": model.model_format.value,
+        "digest": model.digest,
+        "version": model.version,
+        "cpu": canonical(resources.cpu),
+        "memory": canonical(resources.memory) if resources.memory else None,
+        "accelerator": [accelerator.type, canonical(accelerator.count)] if accelerator else None,
+        "pool": deployment.spec.pool_ref.name,
+    }
+    encoded = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+    return _HASH_VERSION + hashlib.sha256(encoded).hexdigest()[:10]
+
+
+def application(namespace: str, name: str, revision_name: str) -> str:
+    """The Serve application of one revision."""
+    return f"penstock-{namespace}-{name}-{revision_name}"
+
+
+def route_prefix(application_name: str) -> str:
+    """Where Serve's own proxy reaches an application. Only wake-ups go there."""
+    return f"/-/penstock/{application_name}"
+
+
+def wake_url(serve_address: str, application_name: str) -> str:
+    """A GET here makes an application at zero replicas start one."""
+    return serve_address.rstrip("/") + route_prefix(application_name)
+
+
+def selector(name: str) -> str:
+    """The scale subresource's label selector."""
+    return f"{MODEL_LABEL}={name}"
+
+
+def model_url(gateway_url: str, namespace: str, name: str) -> str:
+    """Where clients reach a model."""
+    return f"{gateway_url.rstrip('/')}/{namespace}/v2/models/{name}"

@@ -1,0 +1,101 @@
+"""What the planner is told. All of it was read a moment ago; nothing is remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from penstock.api.conditions import Reason
+from penstock.api.v1alpha1 import InferenceDeployment
+from penstock.planning.application import ReplicaNetwork
+from penstock.planning.arguments import BuildArguments
+from penstock.routing.leases import RouteStatus
+
+
+class ApplicationState(StrEnum):
+    """Serve's states of an application."""
+
+    NOT_STARTED = "NOT_STARTED"
+    DEPLOYING = "DEPLOYING"
+    DEPLOY_FAILED = "DEPLOY_FAILED"
+    RUNNING = "RUNNING"
+    UNHEALTHY = "UNHEALTHY"
+    DELETING = "DELETING"
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """A Serve application as it is."""
+
+    name: str
+    state: ApplicationState
+    message: str = ""
+    """Serve's message on the application, then the one on its deployment."""
+    running: int = 0
+    wanted: int = 0
+    """Replicas that Serve is to run now."""
+    waiting_since: float | None = None
+    """Epoch seconds since which the longest-waiting replica has no node; None where none waits."""
+    config: Mapping[str, Any] | None = None
+    """Echo of what was deployed; None where it was not by REST, or the application is going."""
+    arguments: BuildArguments | None = None
+    """Ours, from the echo; None for an application that is not ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A Ray node that is alive. Resources by Ray's names: CPU in cores, memory in bytes, GPU in pieces."""
+
+    name: str
+    total: Mapping[str, float]
+    available: Mapping[str, float]
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A pool that answers."""
+
+    serve_address: str
+    applications: tuple[Application, ...] = ()
+    """All of the Ray cluster's, also those that are not ours."""
+    nodes: tuple[Node, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PoolProblem:
+    """Why a pool cannot be used now."""
+
+    reason: Reason
+    message: str
+    exists: bool = True
+    """Whether there is a pool object that may come to answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A gateway's view of this model; `route` is None where it knows nothing of it."""
+
+    address: str
+    url: str
+    route: RouteStatus | None
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayProblem:
+    """A gateway that does not answer."""
+
+    address: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """All that decides what happens to one `InferenceDeployment`."""
+
+    deployment: InferenceDeployment
+    pool: Pool | PoolProblem
+    gateways: tuple[Gateway | GatewayProblem, ...] = ()
+    network: ReplicaNetwork = ReplicaNetwork()

@@ -1,0 +1,200 @@
+"""Which revision gets the requests, and which applications there should be. Derived from what runs, never remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from penstock.api.v1alpha1 import InferenceDeployment
+from penstock.planning import names
+from penstock.planning.application import ServeApplication, adjust, build, replica_bounds
+from penstock.planning.arguments import Attempt
+from penstock.planning.observed import Application, ApplicationState, Gateway, Observed, Pool
+from penstock.routing.leases import Route
+
+FIRST_BACKOFF_SECONDS: Final = 10.0
+LONGEST_BACKOFF_SECONDS: Final = 300.0
+FORGIVEN_AFTER_SECONDS: Final = 1800.0
+"""An attempt this long ago says nothing about the next: the back-off begins anew."""
+SURGE_PATIENCE_SECONDS: Final = 30.0
+"""A roll goes on with fewer replicas where the rest found no node for this long."""
+FULL: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """Where a model's revisions stand and what follows."""
+
+    wanted: str
+    active: str
+    """The revision that gets the requests after this step."""
+    switched: bool
+    """Whether all gateways that answer send requests to `wanted` alone, and none to a replica of another."""
+    mine: Mapping[str, Application]
+    applications: tuple[ServeApplication, ...]
+    route: Route
+
+
+def backoff(number: int) -> float:
+    """Seconds from an attempt to the next: 10, 20, 40 … 300."""
+    return min(LONGEST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** min(number, 10))
+
+
+def next_attempt_at(attempt: Attempt) -> float:
+    """When a failed attempt is followed by another, in epoch seconds."""
+    return attempt.attempted_at + backoff(attempt.number)
+
+
+def own(deployment: InferenceDeployment, pool: Pool) -> dict[str, Application]:
+    """This deployment's applications by revision, without those that are going."""
+    key = (deployment.metadata.namespace, deployment.metadata.name)
+    return {
+        each.arguments.replica.revision: each
+        for each in pool.applications
+        if each.arguments is not None
+        and (each.arguments.owner.namespace, each.arguments.owner.name) == key
+        and each.state is not ApplicationState.DELETING
+        and each.config is not None
+    }
+
+
+def answering(observed: Observed, revision: str) -> int:
+    """Gateways that answer: the least number of this revision's replicas that one of them lists."""
+    counts = [
+        sum(1 for replica in each.route.replicas if replica.revision == revision) if each.route else 0
+        for each in observed.gateways
+        if isinstance(each, Gateway)
+    ]
+    return min(counts, default=0)
+
+
+def receiving(observed: Observed, revision: str) -> int:
+    """As `answering`, of those that requests go to."""
+    counts = [
+        sum(1 for r in each.route.replicas if r.revision == revision and r.receiving) if each.route else 0
+        for each in observed.gateways
+        if isinstance(each, Gateway)
+    ]
+    return min(counts, default=0)
+
+
+def roll(observed: Observed, pool: Pool, now: float) -> Rollout:
+    """Decide on revisions, applications and route."""
+    deployment = observed.deployment
+    wanted = names.revision(deployment)
+    mine = own(deployment, pool)
+    low, high = replica_bounds(deployment)
+    if high == 0:
+        return Rollout(wanted, wanted, switched=True, mine=mine, applications=(), route=_route(observed, pool, None))
+    active = _active(observed, mine, wanted)
+    if active != wanted and _can_take_over(observed, mine.get(wanted), wanted, _needed(mine, active, low, high), low):
+        active = wanted
+    switched = active == wanted and _switched(observed, wanted)
+    keep = {wanted} if switched else {wanted, active, *_still_receiving(observed, mine)}
+    applications = [_present(observed, mine, wanted, active, now)]
+    applications += [
+        adjust(dict(app.config or {}), deployment) for name, app in mine.items() if name in keep and name != wanted
+    ]
+    return Rollout(wanted, active, switched, mine, tuple(applications), _route(observed, pool, active))
+
+
+def _active(observed: Observed, mine: Mapping[str, Application], wanted: str) -> str:
+    routed = {
+        revision
+        for each in observed.gateways
+        if isinstance(each, Gateway) and each.route and each.route.declared
+        for revision, weight in each.route.declared.revisions.items()
+        if weight > 0 and revision in mine
+    }
+    if wanted in routed:
+        return wanted
+    if routed:
+        return min(routed)
+    recorded = observed.deployment.status.active_revision
+    if recorded in mine and recorded is not None:
+        return recorded
+    serving = sorted(name for name, app in mine.items() if app.running)
+    return wanted if not serving or wanted in serving else serving[0]
+
+
+def _needed(mine: Mapping[str, Application], active: str, low: int, high: int) -> int:
+    """Replicas that the new revision must have: as many as the old one runs, within the bounds."""
+    running = mine[active].running if active in mine else 0
+    return max(1, low, min(high, running))
+
+
+def _can_take_over(observed: Observed, candidate: Application | None, revision: str, needed: int, low: int) -> bool:
+    if candidate is None or candidate.running < max(1, low):
+        return False
+    listed = answering(observed, revision) if observed.gateways else candidate.running
+    if candidate.state is ApplicationState.RUNNING and listed >= needed:
+        return True
+    return candidate.waiting_since is not None and listed >= max(1, low)
+
+
+def _switched(observed: Observed, wanted: str) -> bool:
+    for each in observed.gateways:
+        if not isinstance(each, Gateway):
+            continue
+        if each.route is None or each.route.declared is None or each.route.declared.revisions != {wanted: FULL}:
+            return False
+        if any(replica.receiving and replica.revision != wanted for replica in each.route.replicas):
+            return False
+    return not observed.gateways or any(isinstance(each, Gateway) for each in observed.gateways)
+
+
+def _still_receiving(observed: Observed, mine: Mapping[str, Application]) -> set[str]:
+    return {
+        replica.revision
+        for each in observed.gateways
+        if isinstance(each, Gateway) and each.route
+        for replica in each.route.replicas
+        if replica.receiving and replica.revision in mine
+    }
+
+
+def _attempt(app: Application | None, now: float) -> Attempt:
+    if app is None or app.arguments is None:
+        return Attempt(number=0, attempted_at=int(now))
+    attempt = app.arguments.attempt
+    if app.state is not ApplicationState.DEPLOY_FAILED or now < next_attempt_at(attempt):
+        return attempt
+    old = now - attempt.attempted_at > FORGIVEN_AFTER_SECONDS
+    return Attempt(number=0 if old else attempt.number + 1, attempted_at=int(now))
+
+
+def _present(
+    observed: Observed, mine: Mapping[str, Application], wanted: str, active: str, now: float
+) -> ServeApplication:
+    """The wanted revision's application. While another serves, it starts with as many replicas as that one runs."""
+    application = build(observed.deployment, wanted, _attempt(mine.get(wanted), now), observed.network)
+    old = mine.get(active) if active != wanted else None
+    if old is None:
+        return application
+    low, high = replica_bounds(observed.deployment)
+    candidate = mine.get(wanted)
+    patient = (
+        candidate is None or candidate.waiting_since is None or now - candidate.waiting_since < SURGE_PATIENCE_SECONDS
+    )
+    least = _needed(mine, active, low, high) if patient else max(1, low)
+    return _with_minimum(application, least)
+
+
+def _with_minimum(application: ServeApplication, least: int) -> ServeApplication:
+    deployment: dict[str, Any] = application["deployments"][0]
+    scaling = {**deployment["autoscaling_config"], "min_replicas": least}
+    scaling["max_replicas"] = max(least, scaling["max_replicas"])
+    return {**application, "deployments": [{**deployment, "autoscaling_config": scaling}]}
+
+
+def _route(observed: Observed, pool: Pool, target: str | None) -> Route:
+    """All requests to one revision; to none where the user scaled to zero."""
+    metadata, spec = observed.deployment.metadata, observed.deployment.spec
+    low, _ = replica_bounds(observed.deployment)
+    base = Route(namespace=metadata.namespace, model=metadata.name, sampling_ratio=float(spec.tracing.sampling_ratio))
+    if target is None:
+        return base.model_copy(update={"max_held_requests": 0, "hold_seconds": 1.0})
+    application = names.application(metadata.namespace, metadata.name, target)
+    wake = names.wake_url(pool.serve_address, application) if low == 0 else None
+    return base.model_copy(update={"revisions": {target: FULL}, "wake_url": wake})

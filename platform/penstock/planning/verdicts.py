@@ -1,0 +1,160 @@
+"""What each condition of an `InferenceDeployment` says, from what is observed and where the rollout stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, assert_never
+
+from penstock.api.conditions import DeploymentCondition, Reason
+from penstock.api.v1alpha1 import ConditionStatus
+from penstock.planning.application import replica_bounds, required_resources
+from penstock.planning.arguments import FAILURE_MARKER, StartFailure
+from penstock.planning.conditions import Verdict, false, timestamp, true, unknown
+from penstock.planning.failure import start_failure
+from penstock.planning.observed import Application, ApplicationState, Gateway, GatewayProblem, Observed, Pool
+from penstock.planning.placement import obstacle
+from penstock.planning.rollout import Rollout, next_attempt_at, receiving
+
+Verdicts = dict[DeploymentCondition, Verdict]
+
+UNSCHEDULABLE_AFTER_SECONDS: Final = 10.0
+_MODEL_REASONS: Final = {
+    Reason.MODEL_NOT_FOUND, Reason.DIGEST_MISMATCH, Reason.MODEL_INVALID, Reason.UNSUPPORTED_STORAGE,
+}  # fmt: skip
+
+
+def failure_of(app: Application | None) -> StartFailure | None:
+    """Why an application's replicas do not start, as soon as Serve lets it be known."""
+    if app is None:
+        return None
+    match app.state:
+        case ApplicationState.DEPLOY_FAILED:
+            return start_failure(app.message)
+        case ApplicationState.DEPLOYING | ApplicationState.UNHEALTHY | ApplicationState.NOT_STARTED:
+            return start_failure(app.message) if FAILURE_MARKER in app.message and not app.running else None
+        case ApplicationState.RUNNING | ApplicationState.DELETING:
+            return None
+        case _:
+            assert_never(app.state)
+
+
+def judge(observed: Observed, pool: Pool, rollout: Rollout, now: float) -> Verdicts:
+    """All conditions but `Ready`."""
+    candidate = rollout.mine.get(rollout.wanted)
+    failure = failure_of(candidate)
+    scaled_away = replica_bounds(observed.deployment)[1] == 0
+    return {
+        DeploymentCondition.POOL_READY: true(Reason.POOL_AVAILABLE, "The pool answers."),
+        DeploymentCondition.MODEL_RESOLVED: _model(observed, candidate, failure),
+        DeploymentCondition.SERVING: (
+            true(Reason.SCALED_TO_ZERO, "Scaled to no replica by spec.scaling.replicas.")
+            if scaled_away
+            else serving(observed, rollout.mine, rollout.active)
+        ),
+        DeploymentCondition.PROGRESSING: (
+            true(Reason.TERMINATING, "The replicas drain.")
+            if scaled_away and rollout.mine
+            else true(Reason.ROLLED_OUT, "Nothing is to be rolled out.")
+            if scaled_away
+            else _progressing(observed, pool, rollout, failure, now)
+        ),
+    }
+
+
+def judge_without_pool(observed: Observed, problem: Verdict) -> Verdicts:
+    """Conditions while the pool cannot be asked. What serves goes on serving: the gateways tell."""
+    previous = {each.type: each for each in observed.deployment.status.conditions}
+    model = previous.get(DeploymentCondition.MODEL_RESOLVED)
+    active = observed.deployment.status.active_revision
+    return {
+        DeploymentCondition.POOL_READY: problem,
+        DeploymentCondition.MODEL_RESOLVED: (
+            Verdict(model.status, Reason(model.reason), model.message)
+            if model
+            else unknown(Reason.PENDING, "Not tried yet: the pool cannot be used.")
+        ),
+        DeploymentCondition.SERVING: (
+            serving(observed, {}, active) if active else false(problem.reason, "Nothing was served yet.")
+        ),
+        DeploymentCondition.PROGRESSING: false(problem.reason, problem.message),
+    }
+
+
+def serving(observed: Observed, mine: Mapping[str, Application], active: str) -> Verdict:
+    """Whether requests to the model are answered now."""
+    app = mine.get(active)
+    reachable = [each for each in observed.gateways if isinstance(each, Gateway)]
+    count = receiving(observed, active) if observed.gateways else (app.running if app else 0)
+    if count:
+        return true(Reason.REPLICAS_READY, f"{count} {'replica answers' if count == 1 else 'replicas answer'}.")
+    problems = [each for each in observed.gateways if isinstance(each, GatewayProblem)]
+    if problems and not reachable:
+        return unknown(Reason.GATEWAY_UNREACHABLE, problems[0].message)
+    failure = failure_of(app)
+    if failure is not None:
+        return false(Reason(failure.reason), failure.message)
+    if app is None:
+        return false(Reason.PENDING, "No replica was started yet.")
+    at_zero = app.state is ApplicationState.RUNNING and app.wanted == 0
+    if at_zero and replica_bounds(observed.deployment)[0] == 0:
+        return true(Reason.SCALED_TO_ZERO, "No replica runs; the next request starts one.")
+    if app.state is ApplicationState.UNHEALTHY:
+        return false(Reason.REPLICA_FAILED, _last_line(app.message))
+    return false(Reason.STARTING_REPLICAS, f"{app.running} of {app.wanted} replicas run; none answers yet.")
+
+
+def _model(observed: Observed, candidate: Application | None, failure: StartFailure | None) -> Verdict:
+    if failure is not None and Reason(failure.reason) in _MODEL_REASONS:
+        return false(Reason(failure.reason), failure.message)
+    if candidate is not None and (candidate.running or candidate.state is ApplicationState.RUNNING):
+        return true(Reason.MODEL_LOADED, "Replicas loaded the model.")
+    previous = next(
+        (c for c in observed.deployment.status.conditions if c.type == DeploymentCondition.MODEL_RESOLVED), None
+    )
+    retrying = candidate is not None and candidate.arguments is not None and candidate.arguments.attempt.number > 0
+    if retrying and previous is not None and previous.status is ConditionStatus.FALSE:
+        return Verdict(previous.status, Reason(previous.reason), previous.message)
+    return unknown(Reason.PENDING, "No replica has loaded the model yet.")
+
+
+def _progressing(observed: Observed, pool: Pool, rollout: Rollout, failure: StartFailure | None, now: float) -> Verdict:
+    candidate = rollout.mine.get(rollout.wanted)
+    if candidate is None:
+        return true(Reason.PENDING, "The Serve application is being declared.")
+    if failure is not None:
+        return false(Reason(failure.reason), failure.message + _again(candidate))
+    if candidate.waiting_since is not None and now - candidate.waiting_since > UNSCHEDULABLE_AFTER_SECONDS:
+        resources = observed.deployment.spec.resources
+        message = obstacle(required_resources(resources), resources.accelerator, pool.nodes)
+        if candidate.running:
+            message = f"{candidate.running} of {candidate.wanted} replicas run. {message}"
+        return false(Reason.UNSCHEDULABLE, message)
+    if candidate.state is ApplicationState.UNHEALTHY:
+        return false(Reason.REPLICA_FAILED, _last_line(candidate.message))
+    gateways = [each for each in observed.gateways if isinstance(each, GatewayProblem)]
+    if gateways:
+        return false(Reason.GATEWAY_UNREACHABLE, gateways[0].message)
+    starting = candidate.state is not ApplicationState.RUNNING
+    if len(rollout.mine) > 1 or rollout.active != rollout.wanted:
+        return true(Reason.ROLLING_OUT, f"From {_others(rollout)} to {rollout.wanted}: {_count(candidate)}.")
+    if starting or not rollout.switched:
+        return true(Reason.STARTING_REPLICAS, f"{_count(candidate).capitalize()}.")
+    return true(Reason.ROLLED_OUT, f"Revision {rollout.wanted} gets all requests.")
+
+
+def _others(rollout: Rollout) -> str:
+    return ", ".join(sorted(name for name in rollout.mine if name != rollout.wanted)) or rollout.active
+
+
+def _count(app: Application) -> str:
+    return f"{app.running} of {app.wanted} new replicas run"
+
+
+def _again(app: Application) -> str:
+    if app.state is not ApplicationState.DEPLOY_FAILED or app.arguments is None:
+        return ""
+    return f" Next attempt at {timestamp(next_attempt_at(app.arguments.attempt))}."
+
+
+def _last_line(message: str) -> str:
+    return start_failure(message).message if message else "Serve says that the application is unhealthy."

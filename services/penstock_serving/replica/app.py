@@ -1,0 +1,107 @@
+"""The Serve deployment: places a replica server beside itself, watches it, and speaks for it to Serve.
+
+Requests do not come through here; they reach the server's own socket. A GET that does is a wake-up.
+"""
+
+import asyncio
+import logging
+import os
+from typing import Any, Final
+
+import ray
+from ray import serve
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from penstock.api.conditions import Reason
+from penstock.errors import Unavailable
+from penstock.planning.arguments import BuildArguments, UserConfig
+from penstock.planning.names import SERVE_DEPLOYMENT
+from penstock.serving.settings import Ready, Reconfigure, ReplicaSettings
+from penstock_serving.replica.policy import statistics
+from penstock_serving.replica.supervision import Supervisor
+
+log = logging.getLogger(__name__)
+
+_STATISTICS_SECONDS: Final = 2.0
+_DRAIN_MARGIN_SECONDS: Final = 3.0
+
+
+def _died(status: int) -> None:
+    """End the actor with its server: Serve notices a dead actor sooner than one that says that it is unwell."""
+    log.error("ending the replica actor: its server ended with status %d", status)
+    os._exit(1)
+
+
+class Replica:
+    """One replica actor.
+
+    Args:
+        arguments: the application's `args`.
+
+    Raises:
+        ReplicaFailedError: the server cannot start; Serve puts its text into the deployment's message.
+    """
+
+    def __init__(self, arguments: dict[str, Any]) -> None:
+        build_arguments = BuildArguments.model_validate(arguments)
+        self._replica = build_arguments.replica
+        context = serve.get_replica_context()
+        self._config = UserConfig.model_validate(context._deployment_config.user_config or {})  # noqa: SLF001  # Serve calls reconfigure() only after the constructor, and the server shall start with the right settings
+        settings = ReplicaSettings(
+            namespace=build_arguments.owner.namespace,
+            model=build_arguments.owner.name,
+            version=self._replica.version,
+            revision=self._replica.revision,
+            replica_id=context.replica_id.unique_id,
+            storage_uri=self._replica.storage_uri,
+            model_format=self._replica.model_format,
+            digest=self._replica.digest,
+            host=self._replica.host or ray.util.get_node_ip_address(),
+            engine_threads=self._replica.engine_threads,
+            batching=self._config.batching,
+            slo_milliseconds=self._config.slo_milliseconds,
+            gateways=self._replica.gateways,
+            registration_token=self._replica.registration_token,
+            drain_seconds=self._replica.drain_seconds,
+        )
+        self._supervisor = Supervisor(settings, _died)
+        self._ready: Ready = self._supervisor.start()
+
+    async def __call__(self, request: Request) -> JSONResponse:
+        """A wake-up: by the time this runs, there is a replica."""
+        del request
+        return JSONResponse({"address": self._ready.address, "digest": self._ready.digest})
+
+    def check_health(self) -> None:
+        """Serve replaces the replica when this raises."""
+        if not self._supervisor.alive:
+            raise Unavailable(Reason.REPLICA_FAILED, "the replica server is not running")
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Take new settings in place."""
+        config = UserConfig.model_validate(user_config)
+        if config == self._config:
+            return
+        self._config = config
+        self._supervisor.reconfigure(Reconfigure(batching=config.batching, slo_milliseconds=config.slo_milliseconds))
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What the scaling policy reads: the server's statistics, and the limits that change in place."""
+        asked = asyncio.wrap_future(self._supervisor.statistics())
+        stats = await asyncio.wait_for(asked, _STATISTICS_SECONDS)
+        return statistics(stats, self._config)
+
+    async def __del__(self) -> None:
+        """Serve awaits this before the actor goes: leave the gateways, then answer what is in flight."""
+        supervisor = getattr(self, "_supervisor", None)
+        if supervisor is not None:
+            timeout = self._replica.drain_seconds + _DRAIN_MARGIN_SECONDS
+            await asyncio.to_thread(supervisor.drain, timeout)
+
+
+def build(args: BuildArguments) -> serve.Application:
+    """The application that `import_path` names. Serve validates `args` against the annotation."""
+    # One try: the operator sees the reason at once, and tries again itself, with a back-off.
+    replica = serve.deployment(Replica, name=SERVE_DEPLOYMENT, max_constructor_retry_count=1)
+    return replica.bind(args.model_dump(mode="json"))

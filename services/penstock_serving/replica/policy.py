@@ -1,0 +1,97 @@
+"""The autoscaling policy as Serve calls it: translates Serve's context for the pure `penstock.scaling`.
+
+It runs in the Serve controller some ten times a second, so it imports little. Serve copies this module by value into the
+controller; what it imports must be installed there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from penstock.planning.arguments import ScalingSettings, UserConfig
+from penstock.routing.leases import ReplicaStats
+from penstock.scaling.policy import Demand, Limits, State, decide
+
+_STATISTICS = tuple(ReplicaStats.model_fields)
+_WINDOW = "stabilization_window_seconds"
+_TO_ZERO = "scale_to_zero_after_seconds"
+_SLO = "slo_seconds"
+
+
+class Context(Protocol):
+    """What we read of `ray.serve.config.AutoscalingContext`. Metrics are by name, then by replica."""
+
+    target_num_replicas: int
+    running_replicas: list[Any]
+    capacity_adjusted_min_replicas: int
+    capacity_adjusted_max_replicas: int
+    policy_state: dict[str, Any]
+    current_time: float | None
+    config: Any
+
+    @property
+    def raw_metrics(self) -> Mapping[str, Mapping[Any, Any]] | None:
+        """Time series (`timestamp`, `value`), oldest first."""
+
+    @property
+    def total_num_requests(self) -> float:
+        """Requests at Serve's own proxy and at replicas by it: wake-ups."""
+
+
+def statistics(stats: ReplicaStats, config: UserConfig) -> dict[str, float]:
+    """What a replica reports to Serve."""
+    scaling = config.scaling
+    return {
+        **{name: float(getattr(stats, name)) for name in _STATISTICS},
+        _WINDOW: scaling.stabilization_window_seconds,
+        _TO_ZERO: scaling.scale_to_zero_after_seconds,
+        _SLO: (config.slo_milliseconds or 0) / 1000,
+    }
+
+
+def desired_replicas(ctx: Context) -> tuple[int, dict[str, Any]]:
+    """How many replicas Serve is to run, and what the next call is told."""
+    reports = _newest(ctx.raw_metrics or {}, ctx.running_replicas)
+    seen = [ReplicaStats(**{name: report[name] for name in _STATISTICS}) for report in reports]
+    decision = decide(
+        Demand(seen, silent=len(ctx.running_replicas) - len(seen), waking=0.0 if seen else ctx.total_num_requests),
+        ctx.target_num_replicas,
+        _limits(ctx, reports),
+        _state(ctx.policy_state),
+        ctx.current_time or 0.0,
+    )
+    return decision.replicas, {
+        "recommendations": [list(each) for each in decision.state.recommendations],
+        "since": decision.state.since,
+        "reason": decision.reason,
+    }
+
+
+def _newest(metrics: Mapping[str, Mapping[Any, Any]], replicas: Iterable[Any]) -> list[dict[str, float]]:
+    """The last report of each replica that has made one."""
+    found = []
+    for replica in replicas:
+        report = {name: series[replica][-1].value for name, series in metrics.items() if series.get(replica)}
+        if all(name in report for name in _STATISTICS):
+            found.append(report)
+    return found
+
+
+def _limits(ctx: Context, reports: list[dict[str, float]]) -> Limits:
+    defaults = ScalingSettings()
+    latest = reports[-1] if reports else {}
+    return Limits(
+        minimum=ctx.capacity_adjusted_min_replicas,
+        maximum=ctx.capacity_adjusted_max_replicas,
+        target_in_flight=float(ctx.config.target_ongoing_requests),
+        stabilization_window_seconds=latest.get(_WINDOW, defaults.stabilization_window_seconds),
+        scale_to_zero_after_seconds=latest.get(_TO_ZERO, defaults.scale_to_zero_after_seconds),
+        slo_seconds=latest.get(_SLO) or None,
+    )
+
+
+def _state(state: Mapping[str, Any]) -> State:
+    return State(
+        tuple((float(when), int(count)) for when, count in state.get("recommendations", ())), state.get("since")
+    )

@@ -1,0 +1,168 @@
+"""A real Ray head on this machine for tests: own process group, loopback, free ports, token authentication."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+STARTUP_SECONDS = 180.0
+
+ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+    "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+    "RAY_worker_niceness": "0",
+    "RAY_DISABLE_DOCKER_CPU_WARNING": "1",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+}
+"""What `ray start` needs in its environment so that Serve reacts within a second or two."""
+
+
+@dataclass(frozen=True)
+class LocalRay:
+    """Where the head is."""
+
+    dashboard_url: str
+    serve_url: str
+    """A free port for Serve's HTTP proxy, which starts with the first PUT that asks for it."""
+    token: str
+    pid: int
+    log_dir: Path
+
+    def get(self, path: str, timeout: float = 10.0) -> bytes:
+        """GET a path of the dashboard with the token."""
+        request = urllib.request.Request(  # noqa: S310  # always http, on loopback
+            self.dashboard_url + path, headers={"authorization": f"Bearer {self.token}"}
+        )
+        with urllib.request.urlopen(request, timeout=timeout) as response:  # noqa: S310  # as above
+            body: bytes = response.read()
+            return body
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago, all different."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def _arguments(ports: list[int], home: Path, cpus: int) -> list[str]:
+    names = (
+        "--port",
+        "--object-manager-port",
+        "--node-manager-port",
+        "--ray-client-server-port",
+        "--dashboard-port",
+        "--dashboard-agent-listen-port",
+        "--dashboard-agent-grpc-port",
+        "--runtime-env-agent-port",
+        "--metrics-export-port",
+    )
+    return [
+        str(Path(sys.executable).with_name("ray")),
+        "start",
+        "--head",
+        "--block",
+        "--node-ip-address=127.0.0.1",
+        "--dashboard-host=127.0.0.1",
+        "--disable-usage-stats",
+        f"--num-cpus={cpus}",
+        "--object-store-memory=100000000",
+        f"--temp-dir={home}",
+        *(f"{name}={port}" for name, port in zip(names, ports, strict=True)),
+    ]
+
+
+@contextmanager
+def local_ray(*, cpus: int = 8, environment: Mapping[str, str] | None = None) -> Iterator[LocalRay]:
+    """A running head; ended, with all that it started, on exit."""
+    # Ray's sockets lie under this folder, and a socket's path has at most 107 bytes.
+    home = Path(tempfile.mkdtemp(prefix="pray"))
+    token = secrets.token_hex(32)
+    token_file = home / "token"
+    token_file.write_text(token)
+    ports = free_ports(10)
+    env = {
+        **os.environ,
+        **ENVIRONMENT,
+        "RAY_AUTH_TOKEN_PATH": str(token_file),
+        **(environment or {}),
+    }
+    env.pop("RAY_ADDRESS", None)
+    with (home / "start.log").open("wb") as log:
+        process = subprocess.Popen(
+            _arguments(ports[:9], home, cpus), env=env, stdout=log, stderr=log, start_new_session=True
+        )
+    ray = LocalRay(
+        f"http://127.0.0.1:{ports[4]}", f"http://127.0.0.1:{ports[9]}", token, process.pid, home / "session_latest/logs"
+    )
+    try:
+        _wait_until_up(ray, process, home / "start.log")
+        yield ray
+    finally:
+        _end(process, home)
+
+
+def _wait_until_up(ray: LocalRay, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + STARTUP_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        try:
+            json.loads(ray.get("/api/serve/applications/"))
+        except (urllib.error.URLError, OSError, ValueError):
+            time.sleep(0.3)
+        else:
+            return
+    raise RuntimeError(f"Ray did not come up (exit status {process.poll()}): {log.read_text()[-2000:]}")
+
+
+def _members(home: Path) -> set[int]:
+    """Processes that belong to this head: those whose arguments or environment name its folder."""
+    marker = os.fsencode(str(home))
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            texts = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+        except OSError:  # it ended while we looked, or is another user's
+            continue
+        if marker in texts:
+            found.add(int(entry.name))
+    return found
+
+
+def _end(process: subprocess.Popen[bytes], home: Path) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(10)
+    deadline = time.monotonic() + 20
+    while (left := _members(home)) and time.monotonic() < deadline:
+        for pid in left:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        time.sleep(0.2)
+    shutil.rmtree(home, ignore_errors=True)
