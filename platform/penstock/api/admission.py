@@ -1,0 +1,141 @@
+"""The API server's verdict on a manifest, without one: the schema and the CEL rules of the generated CRDs.
+
+Checking needs `jsonschema` and `cel-python`, which the `cli` extra installs; `from_manifest` needs neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from penstock.api import API_VERSION, GROUP
+from penstock.api.conditions import Reason
+from penstock.api.crds import root_schema
+from penstock.api.documents import Document, load_documents
+from penstock.api.kinds import KINDS
+from penstock.api.problems import Problem, path_of
+from penstock.api.schema import Schema
+from penstock.api.v1alpha1 import InferenceDeployment, Manifest, ServingPool
+from penstock.errors import Invalid
+
+__all__ = ["Document", "Problem", "Verdict", "from_manifest", "is_checked", "load_documents", "validate", "verdict"]
+
+_MODELS: Final[Mapping[str, type[InferenceDeployment | ServingPool]]] = {
+    "InferenceDeployment": InferenceDeployment,
+    "ServingPool": ServingPool,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a file."""
+
+    documents: tuple[Document, ...]
+    problems: tuple[Problem, ...]
+    """Each with file and line. Empty: the API server would take it."""
+    not_checked: tuple[str, ...]
+    """`Kind/name` of objects of other groups, which nothing here knows."""
+
+
+def is_checked(manifest: Manifest) -> bool:
+    """Whether the object is of Penstock's group, so that `validate` can judge it. Secrets and the like are not."""
+    return str(manifest.get("apiVersion", "")).partition("/")[0] == GROUP
+
+
+def validate(manifest: Manifest, old: Manifest | None = None) -> list[Problem]:
+    """What the API server would refuse; empty where it would take the object, or where the group is not ours.
+
+    Args:
+        manifest: the object as a user wrote it.
+        old: the object that is there already, for the rules about changes.
+
+    Raises:
+        ImportError: the `cli` extra is not installed.
+    """
+    nameless = _identity(manifest)
+    if nameless or not is_checked(manifest):
+        return nameless
+    try:
+        from penstock.api import cel, structural  # noqa: PLC0415 - optional libraries; the rest works without
+    except ImportError as error:
+        message = f"checking manifests needs {error.name}: install penstock[cli]"
+        raise ImportError(message, name=error.name) from error
+    schema = _schema(str(manifest["kind"]))
+    unknown = list(structural.unknown_fields(manifest, schema))
+    if unknown:
+        return unknown
+    value = structural.stored(manifest, schema)
+    violations = structural.violations(value, schema)
+    if violations:
+        # The server, too, runs the rules only over what the schema took.
+        return violations
+    before = None if old is None else structural.stored(old, schema)
+    return list(cel.refusals(value, schema, before))
+
+
+def verdict(text: str, filename: str) -> Verdict:
+    """Judge a whole file. A problem carries the line of the field, or of the nearest field around it.
+
+    Raises:
+        Invalid: the text cannot be read as manifests.
+        ImportError: the `cli` extra is not installed.
+    """
+    documents = load_documents(text, filename)
+    problems = tuple(
+        replace(problem, filename=filename, line=document.line_of(problem.field))
+        for document in documents
+        for problem in validate(document.manifest)
+    )
+    foreign = tuple(_title(d.manifest) for d in documents if d.manifest.get("kind") and not is_checked(d.manifest))
+    return Verdict(tuple(documents), problems, foreign)
+
+
+def from_manifest(manifest: Manifest) -> InferenceDeployment | ServingPool:
+    """The typed resource.
+
+    Raises:
+        Invalid: the kind is not ours, or a field has the wrong type or range; the message names each by its path.
+    """
+    problems = _identity(manifest)
+    model = _MODELS.get(str(manifest.get("kind")))
+    if problems or model is None or not is_checked(manifest):
+        message = "; ".join(map(str, problems)) or f"{_title(manifest)} is not of {API_VERSION}"
+        raise Invalid(Reason.INVALID_SPEC, message)
+    try:
+        return model.model_validate(manifest)
+    except ValidationError as error:
+        found = "; ".join(f"{path_of(item['loc'])}: {item['msg']}" for item in error.errors(include_url=False))
+        raise Invalid(Reason.INVALID_SPEC, f"{_title(manifest)}: {found}") from error
+
+
+def _identity(manifest: Manifest) -> list[Problem]:
+    """What is wrong with `apiVersion`, `kind` and `metadata.name`."""
+    kind, version = manifest.get("kind"), manifest.get("apiVersion")
+    if not isinstance(kind, str) or not isinstance(version, str) or not kind or not version:
+        missing = "kind" if isinstance(version, str) and version else "apiVersion"
+        return [Problem(missing, f"Required value: such as {API_VERSION} {', '.join(KINDS)}")]
+    known = f"known: {', '.join(KINDS)} in {API_VERSION}"
+    if version.partition("/")[0] != GROUP:
+        return [Problem("apiVersion", f'"{version}" has no kind "{kind}": {known}')] if kind in KINDS else []
+    if version != API_VERSION or kind not in KINDS:
+        field = "kind" if version == API_VERSION else "apiVersion"
+        return [Problem(field, f'no matches for kind "{kind}" in version "{version}": {known}')]
+    metadata = manifest.get("metadata")
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str) or not metadata["name"]:
+        return [Problem("metadata.name", "Required value: such as digits")]
+    return []
+
+
+def _title(manifest: Manifest) -> str:
+    metadata: Any = manifest.get("metadata")
+    name = metadata.get("name", "") if isinstance(metadata, dict) else ""
+    return f"{manifest.get('kind', 'object')}/{name}"
+
+
+@cache
+def _schema(kind: str) -> Schema:
+    return root_schema(KINDS[kind])

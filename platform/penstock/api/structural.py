@@ -1,0 +1,103 @@
+"""The API server's reading of an object against a structural schema: strict decoding, defaults, validation.
+
+Field paths and messages are the API server's own (kube-openapi and apimachinery's `field.Error`).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from jsonschema import Draft4Validator
+from jsonschema.exceptions import ValidationError
+
+from penstock.api.problems import Problem, child, path_of
+from penstock.api.schema import Schema
+from penstock.api.v1alpha1 import Manifest
+
+
+def unknown_fields(value: Any, schema: Schema, path: str = "") -> Iterator[Problem]:
+    """Every field that the schema does not name, which strict validation refuses."""
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from unknown_fields(item, schema.get("items", {}), f"{path}[{index}]")
+    if not isinstance(value, dict) or "properties" not in schema:
+        return
+    for key, inner in value.items():
+        if key in schema["properties"]:
+            yield from unknown_fields(inner, schema["properties"][key], child(path, key))
+        elif path != "metadata":
+            known = ", ".join(schema["properties"])
+            yield Problem(child(path, key), f'unknown field "{child(path, key)}": known here: {known}')
+
+
+def with_defaults(value: Any, schema: Schema) -> Any:
+    """A copy with nulls dropped and defaults filled in, as the API server stores it."""
+    if isinstance(value, list):
+        return [with_defaults(item, schema.get("items", {})) for item in value]
+    if not isinstance(value, dict) or "properties" not in schema:
+        return copy.deepcopy(value)
+    properties: dict[str, Schema] = schema["properties"]
+    filled = {key: inner for key, inner in value.items() if inner is not None or key not in properties}
+    for key, inner in properties.items():
+        if "default" in inner:
+            filled.setdefault(key, inner["default"])
+    return {key: with_defaults(inner, properties.get(key, {})) for key, inner in filled.items()}
+
+
+def stored(manifest: Manifest, schema: Schema) -> Any:
+    """The object as the API server stores it: defaults filled in, and no status, which an apply cannot write."""
+    return with_defaults({key: value for key, value in manifest.items() if key != "status"}, schema)
+
+
+def violations(value: Any, schema: Schema) -> list[Problem]:
+    """What the schema refuses, in the order of the fields."""
+    errors = sorted(Draft4Validator(schema).iter_errors(value), key=lambda error: [str(p) for p in error.absolute_path])
+    return [problem for error in errors for problem in _problems(error)]
+
+
+def _problems(error: ValidationError) -> Iterator[Problem]:
+    path = path_of(error.absolute_path)
+    value: Any = error.instance
+    limit: Any = error.validator_value
+    body = f"{path} in body"
+    match error.validator:
+        case "required":
+            missing = [name for name in limit if name not in value]
+            # jsonschema reports each missing field apart, and names it only in its message.
+            (name,) = [name for name in missing if error.message.startswith(f"{name!r} ")]
+            yield Problem(child(path, name), "Required value")
+        case "enum":
+            wanted = ", ".join(json.dumps(item) for item in limit)
+            yield Problem(path, f"Unsupported value: {json.dumps(value)}: supported values: {wanted}")
+        case "minimum":
+            yield _invalid(path, value, f"{body} should be greater than or equal to {limit}")
+        case "maximum":
+            yield _invalid(path, value, f"{body} should be less than or equal to {limit}")
+        case "maxLength":
+            yield Problem(path, f"Too long: may not be more than {limit} bytes")
+        case "type":
+            yield _wrong_type(path, value, str(limit))
+        case "anyOf":
+            yield _wrong_type(path, value, "integer,string")
+        case _:
+            yield _invalid(path, value, error.message)
+
+
+def _wrong_type(path: str, value: Any, wanted: str) -> Problem:
+    found = json_type(value)
+    return Problem(path, f'Invalid value: "{found}": {path} in body must be of type {wanted}: "{found}"')
+
+
+def _invalid(path: str, value: Any, message: str) -> Problem:
+    return Problem(path, f"Invalid value: {json.dumps(value)}: {message}")
+
+
+def json_type(value: Any) -> str:
+    """The JSON name of a value's type, as the API server prints it."""
+    names: Sequence[tuple[type | tuple[type, ...], str]] = (
+        (bool, "boolean"), (int, "integer"), (float, "number"), (str, "string"), (list, "array"), (dict, "object"),
+    )  # fmt: skip
+    return next((name for kind, name in names if isinstance(value, kind)), "null")

@@ -1,0 +1,309 @@
+"""Each rule, refused and allowed: by our own admission and, with the same table, by the real API server."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from penstock.api.admission import validate
+from penstock.api.v1alpha1 import Manifest
+
+ROOT = Path(__file__).parents[2]
+DIGEST = "sha256:" + "0123456789abcdef" * 4
+
+
+def deployment(**spec: Any) -> Manifest:
+    model = {"storageUri": "file:///models/digits/1", "modelFormat": "onnx"} | spec.pop("model", {})
+    return {
+        "apiVersion": "penstock.dev/v1alpha1",
+        "kind": "InferenceDeployment",
+        "metadata": {"name": "rules", "namespace": "default"},
+        "spec": {"model": {key: value for key, value in model.items() if value is not ...}, **spec},
+    }
+
+
+def named(name: str) -> Manifest:
+    return deployment() | {"metadata": {"name": name, "namespace": "default"}}
+
+
+def pool(**existing: Any) -> Manifest:
+    return {
+        "apiVersion": "penstock.dev/v1alpha1",
+        "kind": "ServingPool",
+        "metadata": {"name": "rules", "namespace": "default"},
+        "spec": {"existing": {"address": "http://ray-head:8265"} | existing},
+    }
+
+
+def accelerator(count: Any) -> Manifest:
+    return deployment(resources={"accelerator": {"type": "nvidia-l4", "count": count}})
+
+
+def uri(value: Any) -> Manifest:
+    return deployment(model={"storageUri": value})
+
+
+def top(manifest: Manifest, **fields: Any) -> Manifest:
+    return {**manifest, **fields}
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    manifest: Manifest
+    refusals: tuple[str, ...] = ()
+    """Fragments of the answer: field path and message. Empty: the object is taken."""
+    old: Manifest | None = None
+
+
+def taken(name: str, manifest: Manifest, *, old: Manifest | None = None) -> Case:
+    return Case(name, manifest, (), old)
+
+
+def refused(name: str, manifest: Manifest, *fragments: str, old: Manifest | None = None) -> Case:
+    return Case(name, manifest, fragments, old)
+
+
+CASES = (
+    taken("the least deployment is taken", deployment()),
+    taken("a pool is taken", pool()),
+    # Unknown fields and types.
+    refused("an unknown field in spec", deployment(modle={}), 'unknown field "spec.modle"'),
+    refused(
+        "an unknown field deep in spec", deployment(batching={"maxSize": 4}), 'unknown field "spec.batching.maxSize"'
+    ),
+    refused("an unknown field at the root", top(deployment(), extra=1), 'unknown field "extra"'),
+    refused("an unknown field in a pool", pool(adress="http://x"), 'unknown field "spec.existing.adress"'),
+    refused("no spec", {k: v for k, v in deployment().items() if k != "spec"}, "spec: Required value"),
+    refused("no storageUri", deployment(model={"storageUri": ...}), "spec.model.storageUri: Required value"),
+    refused("an SLO without a latency", deployment(slo={}), "spec.slo.latencyP99Milliseconds: Required value"),
+    refused("a null where a value is required", uri(None), "spec.model.storageUri: Required value"),
+    taken("a null where there is a default", deployment(batching=None, scaling={"replicas": None})),
+    refused("a list for an object", deployment(scaling=[1]), "spec.scaling in body must be of type object"),
+    refused("a number for a string", uri(4), "spec.model.storageUri in body must be of type string"),
+    refused(
+        "a string for a number",
+        deployment(batching={"maxBatchSize": "8"}),
+        "spec.batching.maxBatchSize in body must be of type integer",
+    ),
+    refused(
+        "two faults are both named",
+        deployment(model={"modelFormat": "tf"}, batching={"maxBatchSize": 0}),
+        'spec.model.modelFormat: Unsupported value: "tf": supported values: "onnx"',
+        "spec.batching.maxBatchSize: Invalid value: 0",
+    ),
+    taken("a status beside the spec is left out", top(deployment(), status={"url": "http://x"})),
+    # The model.
+    refused(
+        "an unknown format",
+        deployment(model={"modelFormat": "pickle"}),
+        'spec.model.modelFormat: Unsupported value: "pickle": supported values: "onnx"',
+    ),
+    refused(
+        "a scheme that is not supported",
+        uri("s3://models/digits/1"),
+        'spec.model.storageUri: Invalid value: "s3://models/digits/1": storageUri must start with file://',
+    ),
+    refused("a bare path", uri("/models/digits"), "storageUri must start with file://"),
+    refused("a relative file URI", uri("file://models/digits"), "storageUri must be file:// and an absolute path"),
+    refused("a file URI with nothing after it", uri("file:///"), "storageUri must be file:// and an absolute path"),
+    refused("a file URI with a query", uri("file:///a?b=1"), "storageUri must be file:// and an absolute path"),
+    refused("a URI of 2,100 characters", uri("file:///" + "a" * 2100), "spec.model.storageUri: Too long"),
+    taken("a digest", deployment(model={"digest": DIGEST})),
+    refused("a digest without its algorithm", deployment(model={"digest": "0" * 64}), "digest must be sha256: and 64"),
+    refused("a digest in capitals", deployment(model={"digest": DIGEST.upper()}), "digest must be sha256: and 64"),
+    refused("a digest cut short", deployment(model={"digest": DIGEST[:-1]}), "digest must be sha256: and 64"),
+    taken("a version with dots and dashes", deployment(model={"version": "2026-03.b"})),
+    refused("a version with a slash", deployment(model={"version": "1/2"}), "version must be one segment of a URL"),
+    refused("a version that climbs", deployment(model={"version": ".."}), "version must be one segment of a URL"),
+    refused("an empty version", deployment(model={"version": ""}), "version must be one segment of a URL"),
+    # The name.
+    taken("a name of 40 characters", named("a" * 40)),
+    refused("a name of 41 characters", named("a" * 41), "metadata.name must have at most 40 characters"),
+    refused("a name with a dot", named("digits.v2"), "metadata.name must have at most 40 characters, all of them a-z"),
+    # The pool's reference.
+    taken("another poolRef at creation", deployment(poolRef={"name": "gpu"})),
+    taken("the same poolRef again", deployment(poolRef={"name": "default"}), old=deployment()),
+    refused(
+        "a change of poolRef",
+        deployment(poolRef={"name": "gpu"}),
+        "poolRef cannot be changed: create",
+        old=deployment(),
+    ),
+    refused("a poolRef that is no name", deployment(poolRef={"name": "GPU pool"}), "spec.poolRef.name: Invalid value"),
+    # Resources.
+    taken("half a core", deployment(resources={"cpu": "500m"})),
+    taken("a whole core without quotes", deployment(resources={"cpu": 2, "memory": "1Gi"})),
+    refused("no core", deployment(resources={"cpu": 0}), "spec.resources.cpu", "cpu must be more than 0"),
+    refused("less than no core", deployment(resources={"cpu": "-1"}), "cpu must be more than 0"),
+    refused(
+        "cpu in words", deployment(resources={"cpu": "two"}), 'cpu must be a quantity, such as 1 or 500m: "two" is none'
+    ),
+    refused(
+        "a fraction without quotes", deployment(resources={"cpu": 0.5}), "spec.resources.cpu in body must be of type"
+    ),
+    refused("no memory", deployment(resources={"memory": "0Gi"}), "memory must be more than 0, such as 1Gi"),
+    refused("memory in GB", deployment(resources={"memory": "1GB"}), "memory must be a quantity, such as 1Gi"),
+    # Accelerators.
+    taken("a whole accelerator", accelerator(1)),
+    taken("eight accelerators in quotes", accelerator("8")),
+    taken("half an accelerator", accelerator("0.5")),
+    taken("a quarter of one, with two decimals", accelerator("0.25")),
+    taken("two accelerators written as 2.0", accelerator("2.0")),
+    refused("one and a half accelerators", accelerator("1.5"), "count above 1 must be whole, such as 2"),
+    refused("no accelerator", accelerator(0), "count must be more than 0"),
+    refused("no accelerator in decimals", accelerator("0.00"), "count must be more than 0"),
+    refused("less than no accelerator", accelerator("-1"), "count must be more than 0"),
+    refused("a third, to three decimals", accelerator("0.333"), 'count must have at most two decimals, such as "0.25"'),
+    refused("a count in words", accelerator("half"), "count must be a whole number or a share of one accelerator"),
+    refused("a count with a suffix", accelerator("500m"), "count must be a whole number or a share of one accelerator"),
+    refused(
+        "an accelerator type that is no label",
+        deployment(resources={"accelerator": {"type": "nvidia/l4"}}),
+        "type must be the value of a node label",
+    ),
+    # Batching and the SLO.
+    refused("a negative batch", deployment(batching={"maxBatchSize": -1}), "should be greater than or equal to 1"),
+    refused("an empty batch", deployment(batching={"maxBatchSize": 0}), "should be greater than or equal to 1"),
+    refused("a huge batch", deployment(batching={"maxBatchSize": 5000}), "should be less than or equal to 4096"),
+    refused(
+        "a negative wait", deployment(batching={"maxDelayMilliseconds": -1}), "should be greater than or equal to 0"
+    ),
+    refused("no queue", deployment(batching={"maxQueuedRequests": 0}), "should be greater than or equal to 1"),
+    taken(
+        "a wait within the promise",
+        deployment(batching={"maxDelayMilliseconds": 49}, slo={"latencyP99Milliseconds": 50}),
+    ),
+    refused(
+        "a wait as long as the promise",
+        deployment(batching={"maxDelayMilliseconds": 50}, slo={"latencyP99Milliseconds": 50}),
+        "spec.batching.maxDelayMilliseconds",
+        "maxDelayMilliseconds must be less than slo.latencyP99Milliseconds, at most 49",
+    ),
+    refused(
+        "a promise of no time", deployment(slo={"latencyP99Milliseconds": 0}), "should be greater than or equal to 1"
+    ),
+    # Scaling.
+    taken("one to four replicas", deployment(scaling={"minReplicas": 1, "maxReplicas": 4})),
+    taken("scale to zero", deployment(scaling={"minReplicas": 0})),
+    taken("a fixed number of replicas", deployment(scaling={"replicas": 3})),
+    refused(
+        "min over max",
+        deployment(scaling={"minReplicas": 3, "maxReplicas": 2}),
+        "spec.scaling.minReplicas",
+        "minReplicas must not be more than maxReplicas: write at most 2, or raise maxReplicas to 3",
+    ),
+    refused("min over the default max", deployment(scaling={"minReplicas": 2}), "or raise maxReplicas to 2"),
+    refused("fewer than no replicas", deployment(scaling={"replicas": -1}), "should be greater than or equal to 0"),
+    refused("a maximum of none", deployment(scaling={"minReplicas": 0, "maxReplicas": 0}), "or equal to 1"),
+    # Tracing.
+    taken("a ratio in decimals", deployment(tracing={"samplingRatio": "0.05"})),
+    taken("every request, without quotes", deployment(tracing={"samplingRatio": 1})),
+    taken("no request", deployment(tracing={"samplingRatio": "0"})),
+    refused("a ratio above 1", deployment(tracing={"samplingRatio": "1.01"}), 'must be a decimal from "0"'),
+    refused("a negative ratio", deployment(tracing={"samplingRatio": "-0.1"}), 'must be a decimal from "0"'),
+    refused("a ratio in per cent", deployment(tracing={"samplingRatio": "5%"}), 'must be a decimal from "0"'),
+    # Pools.
+    refused("a pool of no kind", top(pool(), spec={}), "spec.existing: Required value"),
+    refused(
+        "an address without a scheme", pool(address="ray-head:8265"), "address must be the http:// or https:// URL"
+    ),
+    refused("Ray's own scheme", pool(address="ray://ray-head:10001"), "address must be the http:// or https:// URL"),
+    refused("a password in the address", pool(address="http://a:b@ray:8265"), "without user, query or fragment"),
+    refused("a change of address", pool(address="http://other:8265"), "address cannot be changed, since", old=pool()),
+    taken("the same address again", pool(), old=pool()),
+    taken("a serve address and a token", pool(serveAddress="https://serve/x", tokenSecretRef={"name": "ray-token"})),
+    taken("a change of the serve address", pool(serveAddress="http://b:8000"), old=pool(serveAddress="http://a:8000")),
+    refused("a serve address without a scheme", pool(serveAddress="serve"), "serveAddress must be the http://"),
+    refused("a Secret that is no name", pool(tokenSecretRef={"name": "Ray Token"}), "name must be that of a Secret"),
+    refused(
+        "a Secret's key that is none",
+        pool(tokenSecretRef={"name": "t", "key": "a b"}),
+        "key must be a key of the Secret",
+    ),
+    # Kinds.
+    refused(
+        "an unknown kind", top(deployment(), kind="InferenceDeploymnt"), 'no matches for kind "InferenceDeploymnt"'
+    ),
+    refused(
+        "an unknown version",
+        top(deployment(), apiVersion="penstock.dev/v9"),
+        'no matches for kind "InferenceDeployment" in version "penstock.dev/v9"',
+    ),
+)
+
+by_sentence = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+@by_sentence
+def test_our_admission_gives_the_verdict(case: Case) -> None:
+    before = copy.deepcopy(case.manifest)
+
+    problems = validate(case.manifest, old=case.old)
+
+    said = "\n".join(str(problem) for problem in problems)
+    assert bool(problems) == bool(case.refusals), said
+    assert [fragment for fragment in case.refusals if fragment not in said] == [], said
+    assert case.manifest == before
+
+
+class ApiServer(Protocol):
+    kubectl: Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def with_crds(api_server: ApiServer) -> ApiServer:
+    crds = ROOT / "manifests" / "crds"
+    applied = api_server.kubectl("apply", "--server-side", "-f", str(crds))
+    assert applied.returncode == 0, applied.stderr
+    established = api_server.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", str(crds))
+    assert established.returncode == 0, established.stderr
+    return api_server
+
+
+@pytest.mark.apiserver
+@by_sentence
+def test_the_real_api_server_gives_the_same_verdict(case: Case, with_crds: ApiServer) -> None:
+    if case.old is not None:
+        created = with_crds.kubectl("apply", "-f", "-", input=json.dumps(case.old))
+        assert created.returncode == 0, created.stderr
+    try:
+        # Only a dry run: it is validated in full, and nothing is left behind.
+        answer = with_crds.kubectl("apply", "--dry-run=server", "-f", "-", input=json.dumps(case.manifest))
+    finally:
+        if case.old is not None:
+            with_crds.kubectl("delete", "-f", "-", "--wait=false", "--ignore-not-found", input=json.dumps(case.old))
+
+    assert (answer.returncode != 0) == bool(case.refusals), answer.stderr
+    assert [fragment for fragment in case.refusals if fragment not in answer.stderr] == [], answer.stderr
+
+
+@pytest.mark.apiserver
+def test_both_say_the_same_words_where_a_field_is_refused(with_crds: ApiServer) -> None:
+    different = []
+    for case in CASES:
+        if not case.refusals or case.old is not None:
+            continue
+        answer = with_crds.kubectl("apply", "--dry-run=server", "-f", "-", input=json.dumps(case.manifest))
+        different += [
+            (case.name, str(problem), answer.stderr)
+            for problem in validate(case.manifest)
+            if "unknown field" not in problem.message
+            and "no matches for kind" not in problem.message
+            and f"{problem.field}: {problem.message}" not in answer.stderr
+        ]
+    assert different == []
+
+
+@pytest.mark.apiserver
+@pytest.mark.parametrize("sample", sorted((ROOT / "manifests" / "samples").glob("*.yaml")), ids=lambda path: path.name)
+def test_the_real_api_server_takes_the_sample(sample: Path, with_crds: ApiServer) -> None:
+    answer = with_crds.kubectl("apply", "--dry-run=server", "-f", str(sample))
+    assert answer.returncode == 0, answer.stderr
