@@ -16,6 +16,9 @@ from penstock.errors import Invalid
 _MAX_NODES: Final = 100_000
 """Nodes in a document once its aliases are followed: beyond, it is an attack and no manifest."""
 
+_MAX_DEPTH: Final = 100
+"""Levels of nesting; an alias of itself has no end."""
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
@@ -55,9 +58,9 @@ def load_documents(text: str, filename: str) -> list[Document]:
         Invalid: the text is not YAML, a key stands twice, or a document is no object; the message begins with
             `filename:line:`.
     """
-    loader = _Loader(text)
     documents: list[Document] = []
     try:
+        loader = _Loader(text)
         while loader.check_node():
             node: Node | None = loader.get_node()
             if node is not None and not _is_null(node):
@@ -67,8 +70,8 @@ def load_documents(text: str, filename: str) -> list[Document]:
         raise _invalid(filename, line, f"not YAML: {error.problem or error.context}") from error
     except (yaml.YAMLError, ValueError) as error:
         raise _invalid(filename, 1, f"not YAML: {error}") from error
-    finally:
-        loader.dispose()
+    except RecursionError as error:
+        raise _invalid(filename, 1, "nested too deeply") from error
     return documents
 
 
@@ -100,6 +103,8 @@ class _Walk:
 
     def visit(self, node: Node, path: str) -> None:
         self._seen += 1
+        if path.count(".") + path.count("[") > _MAX_DEPTH:
+            raise _invalid(self._filename, node.start_mark.line + 1, "nested too deeply")
         if self._seen > _MAX_NODES:
             raise _invalid(self._filename, node.start_mark.line + 1, "too large once its aliases are followed")
         match node:

@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import builtins
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock.api.admission import from_manifest, is_checked, load_documents, validate, verdict
+from penstock.api.v1alpha1 import InferenceDeployment, ServingPool
+from penstock.errors import Invalid
+
+ROOT = Path(__file__).parents[3]
+
+FILE = """\
+# a comment
+apiVersion: v1
+kind: Secret
+metadata: {name: ray-token}
+---
+---
+apiVersion: penstock.dev/v1alpha1
+kind: InferenceDeployment
+metadata:
+  name: digits
+spec:
+  model:
+    storageUri: s3://models/digits
+    modelFormat: onnx
+  scaling:
+    minReplicas: 3
+"""
+
+
+def test_a_problem_names_file_line_and_field() -> None:
+    judged = verdict(FILE, "digits.yaml")
+
+    assert [(p.filename, p.line, p.field) for p in judged.problems] == [
+        ("digits.yaml", 13, "spec.model.storageUri"),
+        ("digits.yaml", 16, "spec.scaling.minReplicas"),
+    ]
+    assert str(judged.problems[0]).startswith("digits.yaml:13: spec.model.storageUri: Invalid value: ")
+    assert judged.not_checked == ("Secret/ray-token",)
+    assert [document.line for document in judged.documents] == [2, 7]
+
+
+def test_a_missing_field_stands_at_what_should_hold_it() -> None:
+    text = FILE.replace("    storageUri: s3://models/digits\n", "").replace("minReplicas: 3", "minReplicas: 0")
+
+    (problem,) = verdict(text, "f.yaml").problems
+
+    assert (problem.line, problem.field, problem.message) == (12, "spec.model.storageUri", "Required value")
+
+
+@pytest.mark.parametrize("sample", sorted((ROOT / "manifests" / "samples").glob("*.yaml")), ids=lambda path: path.name)
+def test_the_samples_are_taken(sample: Path) -> None:
+    judged = verdict(sample.read_text(), sample.name)
+
+    assert judged.problems == ()
+    assert [from_manifest(document.manifest).metadata.namespace for document in judged.documents] == ["default"]
+
+
+def test_a_list_is_taken_apart() -> None:
+    inner = textwrap.indent(FILE.split("---\n")[2], "  ").replace("  apiVersion", "- apiVersion", 1)
+    text = "apiVersion: v1\nkind: List\nitems:\n" + inner
+
+    assert [p.line for p in verdict(text, "l.yaml").problems] == [10, 13]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param("a: 1\nb: 2\na: 3\n", r'f\.yaml:3: key "a" stands twice: keep one', id="a key that stands twice"),
+        pytest.param(
+            "s:\n  m:\n    x: 1\n    x: 1\n", r'f\.yaml:4: key "s\.m\.x" stands twice', id="a key twice, deep"
+        ),
+        pytest.param("a: [1\nb: 2\n", r"f\.yaml:2: not YAML", id="a bracket that stays open"),
+        pytest.param("a: b: c\n", r"f\.yaml:1: not YAML", id="two colons"),
+        pytest.param("a: !!python/object:os.system {}\n", r"f\.yaml:1: not YAML", id="a Python object"),
+        pytest.param("- a\n", r"f\.yaml:1: a document must be an object", id="a list as document"),
+        pytest.param("---\njust words\n", r"f\.yaml:2: a document must be an object", id="words"),
+        pytest.param("? [a]\n: 1\n", r"f\.yaml:1: ", id="a list as a key"),
+        pytest.param("a: \x00\n", r"f\.yaml:1: not YAML", id="a character that YAML forbids"),
+        pytest.param(
+            "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
+            + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9)),
+            r"too large once its aliases are followed",
+            id="a billion laughs",
+        ),
+        pytest.param("a: &a [*a]\n", r"f\.yaml:1: nested too deeply", id="an alias of itself"),
+        pytest.param("a: " + "[" * 150 + "]" * 150, r"f\.yaml:1: nested too deeply", id="150 brackets"),
+        pytest.param("a: " + "[" * 9000 + "]" * 9000, r"f\.yaml:1: nested too deeply", id="9,000 brackets"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_its_line(text: str, message: str) -> None:
+    with pytest.raises(Invalid, match=message):
+        load_documents(text, "f.yaml")
+
+
+def test_nothing_is_no_document() -> None:
+    assert load_documents("# only a comment\n---\n---\nnull\n", "f.yaml") == []
+
+
+def test_a_date_stays_a_string() -> None:
+    (document,) = load_documents("a: 2026-01-01\n", "f.yaml")
+    assert document.manifest == {"a": "2026-01-01"}
+
+
+@pytest.mark.parametrize(
+    ("manifest", "said"),
+    [
+        pytest.param({}, "apiVersion: Required value", id="nothing"),
+        pytest.param({"apiVersion": "penstock.dev/v1alpha1"}, "kind: Required value", id="no kind"),
+        pytest.param(
+            {"apiVersion": "penstock.dev/v1alpha1", "kind": "Model"},
+            'kind: no matches for kind "Model" in version "penstock.dev/v1alpha1": known: InferenceDeployment, ServingPool',
+            id="an unknown kind",
+        ),
+        pytest.param(
+            {"apiVersion": "v1", "kind": "ServingPool"},
+            'apiVersion: "v1" has no kind "ServingPool": known: InferenceDeployment, ServingPool',
+            id="our kind in another group",
+        ),
+        pytest.param(
+            {"apiVersion": "penstock.dev/v1alpha1", "kind": "ServingPool", "metadata": {}, "spec": {}},
+            "metadata.name: Required value",
+            id="no name",
+        ),
+        pytest.param(
+            {"apiVersion": "penstock.dev/v1alpha1", "kind": "ServingPool", "metadata": 3, "spec": {}},
+            "metadata.name: Required value",
+            id="metadata that is no object",
+        ),
+    ],
+)
+def test_an_object_without_identity_is_refused(manifest: dict[str, Any], said: str) -> None:
+    assert [str(p)[: len(said)] for p in validate(manifest)] == [said]
+    with pytest.raises(Invalid):
+        from_manifest(manifest)
+
+
+def test_objects_of_others_pass_unchecked() -> None:
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "vision"}}
+    assert not is_checked(namespace)
+    assert validate(namespace) == []
+
+
+def manifest(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "apiVersion": "penstock.dev/v1alpha1",
+        "kind": kind,
+        "metadata": {"name": "a", "namespace": "vision", "managedFields": []},
+        "spec": spec,
+    }
+
+
+def test_a_manifest_becomes_a_typed_resource() -> None:
+    model = {"storageUri": "file:///m", "modelFormat": "onnx"}
+    deployment = from_manifest(
+        manifest(
+            "InferenceDeployment", {"model": model, "resources": {"cpu": 2, "accelerator": {"type": "x", "count": 1}}}
+        )
+    )
+    pool = from_manifest(manifest("ServingPool", {"existing": {"address": "http://ray:8265"}}))
+
+    assert isinstance(deployment, InferenceDeployment)
+    assert deployment.spec.resources.cpu == "2"
+    assert deployment.spec.resources.accelerator is not None
+    assert deployment.spec.resources.accelerator.count == "1"
+    assert deployment.spec.pool_ref.name == "default"
+    assert isinstance(pool, ServingPool)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        pytest.param(
+            {"model": {"modelFormat": "onnx"}}, r"spec\.model\.storageUri: Field required", id="a field missing"
+        ),
+        pytest.param(
+            {"model": {"storageUri": "file:///m", "modelFormat": "tf"}},
+            r"spec\.model\.modelFormat: ",
+            id="a wrong value",
+        ),
+        pytest.param(
+            {"model": {"storageUri": "file:///m", "modelFormat": "onnx"}, "resources": {"cpu": 0.5}},
+            r"spec\.resources\.cpu: ",
+            id="a float for a quantity",
+        ),
+        pytest.param(
+            {"model": {"storageUri": "file:///m", "modelFormat": "onnx"}, "resources": {"cpu": True}},
+            r"spec\.resources\.cpu: ",
+            id="a truth value for a quantity",
+        ),
+    ],
+)
+def test_from_manifest_names_the_field(spec: dict[str, Any], message: str) -> None:
+    with pytest.raises(Invalid, match=message):
+        from_manifest(manifest("InferenceDeployment", spec))
+
+
+def test_without_the_cli_extra_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = builtins.__import__
+
+    def without_cel(name: str, *rest: Any, **more: Any) -> Any:
+        if name == "penstock.api" and "cel" in (rest[2] or ()):
+            raise ImportError("No module named 'celpy'", name="celpy")
+        return original(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without_cel)
+
+    with pytest.raises(ImportError, match=r"needs celpy: install penstock\[cli\]"):
+        validate(manifest("ServingPool", {"existing": {"address": "http://ray:8265"}}))
