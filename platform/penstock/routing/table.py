@@ -1,0 +1,159 @@
+"""Who is there and what is wanted: leases and routes as an immutable table, and what follows from it.
+
+Times are seconds on the caller's monotonic clock.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from penstock.errors import Conflict, Invalid
+from penstock.routing.leases import ReplicaLease, Route, RouteReplica, RouteStatus
+
+ModelKey = tuple[str, str]
+"""Namespace and model."""
+
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
+_ADDRESS = re.compile(r"(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):([0-9]{1,5})")
+_RESERVED_NAMESPACE = "v2"
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A replica with a lease."""
+
+    replica_id: str
+    lease: ReplicaLease
+    expires_at: float
+
+    @property
+    def key(self) -> ModelKey:
+        """The model that it serves."""
+        return self.lease.namespace, self.lease.model
+
+
+def _empty() -> MappingProxyType[str, Replica]:
+    return MappingProxyType({})
+
+
+def _no_routes() -> MappingProxyType[ModelKey, Route]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """All leases and all declared routes. Every change gives a new table."""
+
+    replicas: Mapping[str, Replica] = field(default_factory=_empty)
+    routes: Mapping[ModelKey, Route] = field(default_factory=_no_routes)
+
+    def leased(self, replica_id: str, lease: ReplicaLease, now: float) -> Table:
+        """The table with this lease begun or renewed.
+
+        Raises:
+            Invalid: a name or the address is malformed.
+            Conflict: another model's replica has this id.
+        """
+        check_model(lease.namespace, lease.model)
+        if not _NAME.fullmatch(lease.version):
+            raise Invalid("InvalidLease", f"version {lease.version!r} must be letters, digits, '.', '_' and '-'")
+        check_address(lease.address)
+        known = self.replicas.get(replica_id)
+        if known is not None and known.key != (lease.namespace, lease.model):
+            raise Conflict("ReplicaIdTaken", f"replica id {replica_id!r} belongs to another model")
+        renewed = Replica(replica_id, lease, now + lease.lease_seconds)
+        return replace(self, replicas={**self.replicas, replica_id: renewed})
+
+    def released(self, replica_id: str) -> Table:
+        """The table without this replica."""
+        return replace(self, replicas={i: r for i, r in self.replicas.items() if i != replica_id})
+
+    def declared(self, route: Route) -> Table:
+        """The table with this route.
+
+        Raises:
+            Invalid: a name is malformed or a weight is not within 0 to 100.
+        """
+        check_model(route.namespace, route.model)
+        for revision, weight in route.revisions.items():
+            if not 0 <= weight <= 100:  # noqa: PLR2004 -- weights are percentages
+                raise Invalid("InvalidRoute", f"weight {weight} of revision {revision!r} must be from 0 to 100")
+        return replace(self, routes={**self.routes, (route.namespace, route.model): route})
+
+    def withdrawn(self, key: ModelKey) -> Table:
+        """The table without this route."""
+        return replace(self, routes={k: r for k, r in self.routes.items() if k != key})
+
+    def expired(self, now: float) -> Table:
+        """The table without the leases that have ended; this very table where none has."""
+        if all(replica.expires_at > now for replica in self.replicas.values()):
+            return self
+        return replace(self, replicas={i: r for i, r in self.replicas.items() if r.expires_at > now})
+
+    def next_expiry(self) -> float | None:
+        """When the next lease ends."""
+        return min((replica.expires_at for replica in self.replicas.values()), default=None)
+
+    def knows(self, key: ModelKey) -> bool:
+        """Whether the model is declared or has a live replica."""
+        return key in self.routes or any(replica.key == key for replica in self.replicas.values())
+
+    def keys(self) -> list[ModelKey]:
+        """All known models, in order."""
+        return sorted({*self.routes, *(replica.key for replica in self.replicas.values())})
+
+    def of(self, key: ModelKey) -> Iterator[Replica]:
+        """The model's replicas."""
+        return (replica for replica in self.replicas.values() if replica.key == key)
+
+    def receives(self, replica: Replica) -> bool:
+        """Whether requests go to this replica."""
+        route = self.routes.get(replica.key)
+        return route is None or not route.revisions or route.revisions.get(replica.lease.revision, 0) > 0
+
+    def status(self, key: ModelKey, held_requests: int, now: float) -> RouteStatus:
+        """What stands behind a route now."""
+        replicas = [
+            RouteReplica(
+                replica_id=replica.replica_id,
+                version=replica.lease.version,
+                revision=replica.lease.revision,
+                address=replica.lease.address,
+                receiving=self.receives(replica),
+                expires_in_seconds=max(0.0, replica.expires_at - now),
+                stats=replica.lease.stats,
+            )
+            for replica in sorted(self.of(key), key=lambda replica: replica.replica_id)
+        ]
+        namespace, model = key
+        declared = self.routes.get(key)
+        return RouteStatus(
+            namespace=namespace, model=model, declared=declared, replicas=replicas, held_requests=held_requests
+        )
+
+
+def check_model(namespace: str, model: str) -> None:
+    """Refuse names that could not stand in a path.
+
+    Raises:
+        Invalid: the namespace or the model is malformed.
+    """
+    for what, name in (("namespace", namespace), ("model", model)):
+        if not _NAME.fullmatch(name):
+            raise Invalid("InvalidName", f"{what} {name!r} must be letters, digits, '.', '_' and '-'")
+    if namespace == _RESERVED_NAMESPACE:
+        raise Invalid("InvalidName", f"namespace {namespace!r} is reserved: it is the protocol's path")
+
+
+def check_address(address: str) -> None:
+    """Refuse what is not host:port.
+
+    Raises:
+        Invalid: the address is malformed.
+    """
+    match = _ADDRESS.fullmatch(address)
+    if match is None or not 0 < int(match[1]) < 65536:  # noqa: PLR2004 -- TCP ports
+        raise Invalid("InvalidLease", f"address {address!r} must be host:port")

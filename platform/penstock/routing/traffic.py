@@ -1,0 +1,108 @@
+"""From the table to where each path's requests go, and with what weights."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from penstock.routing.leases import Route
+from penstock.routing.table import ModelKey, Replica, Table
+
+MAX_WEIGHT = 256
+"""HAProxy's highest server weight."""
+PER_MILLION = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A replica that receives."""
+
+    replica_id: str
+    address: str
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where the requests of one path go. Without a target they wait."""
+
+    targets: tuple[Target, ...]
+    split: bool
+    """Several revisions share the requests by weight; otherwise the least busy replica gets each."""
+    sampled_per_million: int
+
+
+def weights(route: Route | None, replicas: Iterable[Replica]) -> Mapping[str, int]:
+    """Each replica's weight, such that revisions get their shares whatever their number of replicas.
+
+    A revision's weight is divided among its replicas; the largest quotient becomes 256, and none is below 1.
+
+    Args:
+        route: the declared route, if any.
+        replicas: those that receive.
+
+    Returns:
+        Weight from 1 to 256 by replica id.
+    """
+    members = list(replicas)
+    if route is None or not route.revisions:
+        return {replica.replica_id: MAX_WEIGHT for replica in members}
+    count = Counter(replica.lease.revision for replica in members)
+    share = {r.replica_id: route.revisions[r.lease.revision] / count[r.lease.revision] for r in members}
+    top = max(share.values(), default=1.0)
+    return {replica_id: max(1, round(MAX_WEIGHT * value / top)) for replica_id, value in share.items()}
+
+
+def _destination(table: Table, key: ModelKey, version: str | None) -> Destination:
+    route = table.routes.get(key)
+    members = sorted(
+        (r for r in table.of(key) if table.receives(r) and version in (None, r.lease.version)),
+        key=lambda replica: replica.replica_id,
+    )
+    weight = weights(route, members)
+    declared = route is not None and bool(route.revisions)
+    return Destination(
+        targets=tuple(Target(r.replica_id, r.lease.address, weight[r.replica_id]) for r in members),
+        split=declared and len({r.lease.revision for r in members}) > 1,
+        sampled_per_million=round(PER_MILLION * route.sampling_ratio) if route is not None else 0,
+    )
+
+
+def traffic(table: Table) -> dict[str, Destination]:
+    """Where requests go, by `namespace/model` and, for each version with a replica, `namespace/model/version`."""
+    destinations = {}
+    for key in table.keys():  # noqa: SIM118 -- a table is no mapping
+        path = "/".join(key)
+        destinations[path] = _destination(table, key, None)
+        for version in sorted({replica.lease.version for replica in table.of(key)}):
+            destinations[f"{path}/{version}"] = _destination(table, key, version)
+    return destinations
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """There is no such model, or no such version of it."""
+
+    message: str
+
+
+def lookup(table: Table, key: ModelKey, version: str | None) -> Destination | Unknown:
+    """Where one request goes.
+
+    Args:
+        table: leases and routes.
+        key: namespace and model.
+        version: the version in the path, if any.
+
+    Returns:
+        A destination (without targets: wait for one), or why there is none.
+    """
+    namespace, model = key
+    if not table.knows(key):
+        return Unknown(f"model '{model}' is not found in namespace '{namespace}'")
+    versions = {replica.lease.version for replica in table.of(key)}
+    if version is not None and versions and version not in versions:
+        known = ", ".join(sorted(versions))
+        return Unknown(f"model '{model}' in namespace '{namespace}' has no version '{version}', only: {known}")
+    return _destination(table, key, version)

@@ -1,0 +1,162 @@
+"""HAProxy's log, one line a request: counted always, made a span where the trace is kept."""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from penstock.routing.table import ModelKey, Table
+from penstock.telemetry import names
+from penstock.telemetry.spans import SpanContext, SpanKind, SpanRecord
+
+logger = logging.getLogger(__name__)
+_FIELDS = 14
+_NONE = b"-"
+_SERVER_ERROR = 500
+_LABELS = ("namespace", "model", "code")
+
+
+@dataclass(slots=True)
+class _Series:
+    """One histogram: counts by bucket (the last one unbounded), and the sum in microseconds."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(names.SECONDS_BUCKETS) + 1))
+    total_us: int = 0
+
+
+_BUCKETS_US = tuple(bucket * 1e6 for bucket in names.SECONDS_BUCKETS)
+
+
+class AccessLog(Collector):
+    """Reads lines of `penstock_serving.gateway.config.LOG_FORMAT`.
+
+    Args:
+        table: the current table; models that it does not know share one label, so that strangers cannot fill the memory.
+        emit: takes the spans that are kept.
+        held: requests that wait now, by model.
+    """
+
+    def __init__(
+        self,
+        table: Callable[[], Table],
+        emit: Callable[[Iterable[SpanRecord]], None],
+        held: Callable[[], dict[ModelKey, int]],
+    ) -> None:
+        self._table = table
+        self._emit = emit
+        self._held = held
+        self._series: dict[tuple[bytes, bytes], _Series] = {}
+        self._by_labels: dict[tuple[str, str, str], _Series] = {}
+        self.malformed = 0
+
+    def take(self, lines: list[bytes]) -> None:
+        """Count each line, and emit the spans of those kept."""
+        spans = []
+        series = self._series
+        for line in lines:
+            fields = line.split(b" ", _FIELDS - 1)
+            if len(fields) != _FIELDS:
+                self.malformed += 1
+                continue
+            start, end, status = fields[5], fields[6], fields[8]
+            found = series.get((fields[7], status)) or self._new_series(fields[7], status)
+            # Requests that HAProxy refused before it looked at them have no start.
+            took = int(end) - int(start) if start != _NONE else 0
+            found.counts[bisect_left(_BUCKETS_US, took)] += 1
+            found.total_us += took
+            if _kept(fields[3], fields[4], status) and fields[0] != _NONE:
+                spans.append(gateway_span(fields))
+        if spans:
+            self._emit(spans)
+
+    def _new_series(self, key: bytes, status: bytes) -> _Series:
+        namespace, _, path = key.decode(errors="replace").partition("/")
+        model = path.partition("/")[0]
+        known = self._table().knows((namespace, model))
+        code = f"{status[:1].decode()}xx" if status.isdigit() else "none"
+        labels = (namespace, model, code) if known else ("", "", code)
+        series = self._by_labels.setdefault(labels, _Series())
+        if known:
+            self._series[key, status] = series
+        return series
+
+    def collect(self) -> Iterator[Metric]:
+        """What `/metrics` shows."""
+        requests = CounterMetricFamily(names.METRIC_GATEWAY_REQUESTS, "Requests by status class.", labels=_LABELS)
+        seconds = HistogramMetricFamily(
+            names.METRIC_GATEWAY_SECONDS, "From a request's arrival to its last byte out.", labels=_LABELS
+        )
+        for labels, series in self._by_labels.items():
+            running = 0
+            buckets = []
+            for bound, count in zip((*names.SECONDS_BUCKETS, float("inf")), series.counts, strict=True):
+                running += count
+                buckets.append(("+Inf" if bound == float("inf") else str(bound), running))
+            requests.add_metric(labels, running)
+            seconds.add_metric(labels, buckets, series.total_us / 1e6)
+        yield requests
+        yield seconds
+        yield from self._gauges()
+
+    def _gauges(self) -> Iterator[Metric]:
+        held = GaugeMetricFamily(names.METRIC_GATEWAY_HELD, "Requests waiting for a first replica.", labels=_LABELS[:2])
+        replicas = GaugeMetricFamily(names.METRIC_GATEWAY_REPLICAS, "Replicas that receive.", labels=_LABELS[:2])
+        waiting = self._held()
+        table = self._table()
+        for key in table.keys():  # noqa: SIM118 -- a table is no mapping
+            held.add_metric(key, waiting.get(key, 0))
+            replicas.add_metric(key, sum(table.receives(replica) for replica in table.of(key)))
+        yield held
+        yield replicas
+
+
+def _odd(flags: bytes) -> bool:
+    """Whether the last bit of a hexadecimal number is set."""
+    return flags[-1:] in b"13579bdf" and flags != b""
+
+
+def _kept(own: bytes, answered: bytes, status: bytes) -> bool:
+    """The replica's word on the trace if it gave one, else the sampling decision; failures always."""
+    return _odd(own if answered == _NONE else answered) or status[:1] == b"5"
+
+
+def gateway_span(fields: list[bytes]) -> SpanRecord:
+    """The gateway's span of one request.
+
+    Args:
+        fields: a log line's, in the order of `LOG_FORMAT`.
+    """
+    trace, parent, span, own, _, start, end, key, status, _, termination, server, method, path = (
+        part.decode(errors="replace") for part in fields
+    )
+    trace_id = int(trace, 16)
+    attributes: dict[str, str | int | float | bool] = {
+        names.ATTR_HTTP_METHOD: method,
+        names.ATTR_HTTP_STATUS: int(status),
+        names.ATTR_URL_PATH: path,
+        "penstock.gateway.server": server,
+    }
+    if key != "-":
+        namespace, _, rest = key.partition("/")
+        model, _, version = rest.partition("/")
+        attributes |= {names.ATTR_NAMESPACE: namespace, names.ATTR_MODEL: model}
+        if version:
+            attributes[names.ATTR_VERSION] = version
+    failed = int(status) >= _SERVER_ERROR
+    if failed:
+        attributes[names.ATTR_ERROR_TYPE] = status
+    return SpanRecord(
+        name=names.SPAN_GATEWAY,
+        context=SpanContext(trace_id, int(span, 16), sampled=True),
+        parent=SpanContext(trace_id, int(parent, 16), _odd(own.encode())) if parent != "-" else None,
+        start_ns=int(start) * 1000,
+        end_ns=int(end) * 1000,
+        kind=SpanKind.SERVER,
+        attributes=attributes,
+        error=f"status {status}, HAProxy's termination state {termination}" if failed else None,
+    )

@@ -1,0 +1,178 @@
+"""The control API of `penstock.routing.leases`, and the metrics.
+
+`/metrics` needs no token, as Prometheus expects; it is on the control address only, which is loopback by default.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+import aiohttp
+from aiohttp import hdrs, web
+from prometheus_client import CollectorRegistry, generate_latest
+from pydantic import ValidationError
+
+from penstock.errors import Conflict, Invalid, PenstockError, Unavailable
+from penstock.models import Frozen
+from penstock.routing.leases import LeaseGranted, ReplicaLease, Route, RouteList
+from penstock.routing.tokens import admin_token, matches, replica_token
+from penstock_serving.gateway.holding import Holding
+from penstock_serving.gateway.registry import Registry
+from penstock_serving.gateway.settings import Settings
+
+logger = logging.getLogger(__name__)
+_MAX_BODY_BYTES = 1 << 20
+_SETTLE_SECONDS = 10.0
+_SCHEME = "Bearer "
+_STATUS: Mapping[type[PenstockError], int] = {Invalid: 400, Conflict: 403, Unavailable: 503}
+_EXPORTER_URL = "http://haproxy/metrics?scope=global&scope=frontend"
+"""Not the backends: there are two for each slot, mostly empty, and their names say nothing."""
+
+
+class _Refused(Exception):  # noqa: N818 -- an answer, not a failure
+    """The caller may not."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def _failure(status: int, message: str) -> web.Response:
+    headers = {401: {hdrs.WWW_AUTHENTICATE: "Bearer"}, 503: {hdrs.RETRY_AFTER: "1"}}.get(status, {})
+    return web.json_response({"error": message}, status=status, headers=headers)
+
+
+@web.middleware
+async def _errors(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Every error as JSON."""
+    try:
+        return await handler(request)
+    except _Refused as refused:
+        return _failure(refused.status, str(refused))
+    except ValidationError as invalid:
+        where = "; ".join(f"{'.'.join(str(p) for p in e['loc']) or 'body'}: {e['msg']}" for e in invalid.errors())
+        return _failure(400, where)
+    except PenstockError as error:
+        return _failure(_STATUS.get(type(error), 500), error.message)
+    except web.HTTPException as known:
+        return _failure(known.status, known.reason)
+    except Exception:
+        logger.exception("%s %s failed", request.method, request.path)
+        return _failure(500, "the gateway agent failed; its log says why")
+
+
+def _json(model: Frozen) -> web.Response:
+    return web.Response(text=model.model_dump_json(), content_type="application/json")
+
+
+class ControlServer:
+    """Leases from replicas, routes from the operator."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        holding: Holding,
+        metrics: CollectorRegistry,
+    ) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._holding = holding
+        self._metrics = metrics
+
+    def application(self) -> web.Application:
+        """The aiohttp application."""
+        application = web.Application(middlewares=[_errors], client_max_size=_MAX_BODY_BYTES)
+        application.add_routes(
+            [
+                web.put("/v1/replicas/{replica_id}", self._put_replica),
+                web.delete("/v1/replicas/{replica_id}", self._delete_replica),
+                web.put("/v1/routes/{namespace}/{model}", self._put_route),
+                web.delete("/v1/routes/{namespace}/{model}", self._delete_route),
+                web.get("/v1/routes", self._get_routes),
+                web.get("/metrics", self._get_metrics),
+            ]
+        )
+        return application
+
+    async def _put_replica(self, request: web.Request) -> web.Response:
+        token = _token(request)
+        lease = ReplicaLease.model_validate_json(await request.read())
+        _require(token, replica_token(self._settings.secret, lease.namespace, lease.model))
+        generation = self._registry.generation
+        self._registry.lease(request.match_info["replica_id"], lease)
+        if generation != self._registry.generation:
+            await self._registry.settled(_SETTLE_SECONDS)
+        return _json(LeaseGranted(lease_seconds=lease.lease_seconds))
+
+    async def _delete_replica(self, request: web.Request) -> web.Response:
+        token = _token(request)
+        replica_id = request.match_info["replica_id"]
+        replica = self._registry.table.replicas.get(replica_id)
+        if replica is None:
+            # It has expired or was never there: what the caller asks for is already so once HAProxy knows it.
+            await self._registry.settled(_SETTLE_SECONDS)
+            return web.Response(status=204)
+        _require(token, replica_token(self._settings.secret, *replica.key))
+        self._registry.release(replica_id)
+        await self._registry.settled(_SETTLE_SECONDS)
+        return web.Response(status=204)
+
+    async def _put_route(self, request: web.Request) -> web.Response:
+        self._require_admin(request)
+        route = Route.model_validate_json(await request.read())
+        named = (request.match_info["namespace"], request.match_info["model"])
+        if (route.namespace, route.model) != named:
+            raise Invalid("InvalidRoute", f"the path names {'/'.join(named)}, the body {route.namespace}/{route.model}")
+        self._registry.declare(route)
+        await self._registry.settled(_SETTLE_SECONDS)
+        return web.Response(status=204)
+
+    async def _delete_route(self, request: web.Request) -> web.Response:
+        self._require_admin(request)
+        self._registry.withdraw((request.match_info["namespace"], request.match_info["model"]))
+        await self._registry.settled(_SETTLE_SECONDS)
+        return web.Response(status=204)
+
+    async def _get_routes(self, request: web.Request) -> web.Response:
+        self._require_admin(request)
+        table, now, waiting = self._registry.table, self._registry.now(), self._holding.waiting()
+        keys = table.keys()
+        return _json(
+            RouteList(url=self._settings.url, routes=[table.status(key, waiting.get(key, 0), now) for key in keys])
+        )
+
+    async def _get_metrics(self, _: web.Request) -> web.Response:
+        own = generate_latest(self._metrics).decode()
+        return web.Response(text=own + await self._haproxy_metrics(), content_type="text/plain", charset="utf-8")
+
+    async def _haproxy_metrics(self) -> str:
+        connector = aiohttp.UnixConnector(str(self._settings.layout.metrics_socket))
+        timeout = aiohttp.ClientTimeout(total=5.0)
+        try:
+            async with (
+                aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
+                session.get(_EXPORTER_URL) as response,
+            ):
+                return await response.text()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            logger.warning("HAProxy's metrics are missing: %r", error)
+            return ""
+
+    def _require_admin(self, request: web.Request) -> None:
+        _require(_token(request), admin_token(self._settings.secret))
+
+
+def _token(request: web.Request) -> str:
+    header = request.headers.get(hdrs.AUTHORIZATION, "")
+    if not header.startswith(_SCHEME):
+        raise _Refused(401, "send the token as 'Authorization: Bearer TOKEN'")
+    return header.removeprefix(_SCHEME).strip()
+
+
+def _require(given: str, wanted: str) -> None:
+    if not matches(given, wanted):
+        raise _Refused(403, "the token is not the one for this model or action")

