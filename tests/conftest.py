@@ -1,0 +1,64 @@
+"""Fixtures that many tests share: a real API server, and a namespace of one's own in it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.cluster.binary import build
+from tests.cluster.controlplane import ControlPlane
+
+CRDS = Path(__file__).resolve().parents[1] / "manifests" / "crds"
+_BINARY = pytest.StashKey[Path]()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build the control plane before the first test, whose time limit must not run meanwhile."""
+    wanted = any("control_plane_binary" in getattr(item, "fixturenames", ()) for item in session.items)
+    if wanted and not session.config.option.collectonly:
+        session.config.stash[_BINARY] = build(_reporter(session.config))
+
+
+def _reporter(config: pytest.Config) -> Callable[[str], None]:
+    capture = config.pluginmanager.getplugin("capturemanager")
+    terminal = config.pluginmanager.getplugin("terminalreporter")
+
+    def report(line: str) -> None:
+        with capture.global_and_fixture_disabled():
+            terminal.ensure_newline()
+            terminal.write_line(line)
+
+    return report
+
+
+@pytest.fixture(scope="session")
+def control_plane_binary(request: pytest.FixtureRequest) -> Path:
+    """The built control plane, for tests that boot one of their own."""
+    stash = request.config.stash
+    return stash[_BINARY] if _BINARY in stash else build(_reporter(request.config))
+
+
+@pytest.fixture(scope="session")
+def api_server(control_plane_binary: Path) -> Iterator[ControlPlane]:
+    """One real API server for the whole session."""
+    with ControlPlane(control_plane_binary) as plane:
+        yield plane
+
+
+@pytest.fixture(scope="session")
+def crds(api_server: ControlPlane) -> ControlPlane:
+    """The API server, once it serves Penstock's resources."""
+    api_server.kubectl("apply", "--server-side", "-f", str(CRDS))
+    api_server.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", str(CRDS))
+    return api_server
+
+
+@pytest.fixture
+def namespace(api_server: ControlPlane) -> Iterator[str]:
+    """A fresh namespace; deleted afterwards, without waiting."""
+    name = f"test-{secrets.token_hex(4)}"
+    api_server.kubectl("create", "namespace", name)
+    yield name
+    api_server.kubectl("delete", "namespace", name, "--wait=false")
