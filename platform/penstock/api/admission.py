@@ -65,7 +65,7 @@ def validate(manifest: Manifest, old: Manifest | None = None) -> list[Problem]:
         message = f"checking manifests needs {error.name}: install penstock[cli]"
         raise ImportError(message, name=error.name) from error
     schema = _schema(str(manifest["kind"]))
-    unknown = list(structural.unknown_fields(manifest, schema))
+    unknown = [*structural.metadata_problems(manifest["metadata"]), *structural.unknown_fields(manifest, schema)]
     if unknown:
         return unknown
     value = structural.stored(manifest, schema)

@@ -5,6 +5,7 @@ The only module that needs cel-python; `penstock.api.admission` imports it when 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any, Final
@@ -15,7 +16,6 @@ from celpy import celtypes
 from penstock.api.problems import Problem
 from penstock.api.quantity import is_quantity, parse_quantity
 from penstock.api.schema import Schema
-from penstock.api.structural import json_type
 
 
 def _quantity(text: Any) -> Any:
@@ -70,7 +70,11 @@ def refusals(value: Any, schema: Schema, old: Any = None, path: str = "") -> Ite
 
 
 def _check(rule: Mapping[str, str], value: Any, old: Any, path: str) -> Problem | None:
-    if "oldSelf" in rule["rule"] and old is None:
+    about_change = "oldSelf" in rule["rule"]
+    if about_change and old is None:
+        return None
+    if not about_change and old is not None and value == old:
+        # What was there before a rule was added stays allowed while it is not touched (CRD ratcheting).
         return None
     variables = {"self": celpy.json_to_cel(value)}
     if old is not None:
@@ -83,11 +87,6 @@ def _check(rule: Mapping[str, str], value: Any, old: Any, path: str) -> Problem 
     field = path + rule.get("fieldPath", "")
     if rule["reason"] == "FieldValueForbidden":
         return Problem(field, f"Forbidden: {message}")
-    return Problem(field, f"Invalid value: {_shown(value)}: {message}")
-
-
-def _shown(value: Any) -> str:
-    """The value as the API server quotes it: scalars as they are, the rest by type."""
-    if isinstance(value, str):
-        return f'"{value}"'
-    return str(value) if isinstance(value, int) else f'"{json_type(value)}"'
+    # The API server quotes scalars and leaves objects out.
+    quoted = "" if isinstance(value, (dict, list)) else f"{json.dumps(value, ensure_ascii=False)}: "
+    return Problem(field, f"Invalid value: {quoted}{message}")

@@ -7,15 +7,25 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Sequence
-from typing import Any
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
-from jsonschema import Draft4Validator
+from jsonschema import Draft7Validator
 from jsonschema.exceptions import ValidationError
 
 from penstock.api.problems import Problem, child, path_of
 from penstock.api.schema import Schema
 from penstock.api.v1alpha1 import Manifest
+
+_METADATA_FIELDS: Final = (
+    "name", "generateName", "namespace", "labels", "annotations", "finalizers", "ownerReferences", "uid",
+    "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds",
+    "managedFields", "selfLink",
+)  # fmt: skip
+"""`metav1.ObjectMeta`, what people write first."""
+_SUBDOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", re.ASCII)
+_MAX_NAME: Final = 253
 
 
 def unknown_fields(value: Any, schema: Schema, path: str = "") -> Iterator[Problem]:
@@ -28,9 +38,26 @@ def unknown_fields(value: Any, schema: Schema, path: str = "") -> Iterator[Probl
     for key, inner in value.items():
         if key in schema["properties"]:
             yield from unknown_fields(inner, schema["properties"][key], child(path, key))
-        elif path != "metadata":
+        else:
             known = ", ".join(schema["properties"])
             yield Problem(child(path, key), f'unknown field "{child(path, key)}": known here: {known}')
+
+
+def metadata_problems(metadata: Mapping[str, Any]) -> Iterator[Problem]:
+    """What the API server refuses in any object's `metadata`: unknown fields, and a name that is none."""
+    for key in metadata:
+        if key not in _METADATA_FIELDS:
+            yield Problem(
+                f"metadata.{key}", f'unknown field "metadata.{key}": known here: {", ".join(_METADATA_FIELDS)}'
+            )
+    name = metadata.get("name")
+    if not isinstance(name, str) or _SUBDOMAIN.fullmatch(name) is None or len(name) > _MAX_NAME:
+        yield _invalid(
+            "metadata.name",
+            name,
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must "
+            "start and end with an alphanumeric character",
+        )
 
 
 def with_defaults(value: Any, schema: Schema) -> Any:
@@ -54,7 +81,7 @@ def stored(manifest: Manifest, schema: Schema) -> Any:
 
 def violations(value: Any, schema: Schema) -> list[Problem]:
     """What the schema refuses, in the order of the fields."""
-    errors = sorted(Draft4Validator(schema).iter_errors(value), key=lambda error: [str(p) for p in error.absolute_path])
+    errors = sorted(Draft7Validator(schema).iter_errors(value), key=lambda error: [str(p) for p in error.absolute_path])
     return [problem for error in errors for problem in _problems(error)]
 
 
