@@ -1,0 +1,1 @@
+"""Reconciles `InferenceDeployment`s: observe, plan, apply, write the status."""

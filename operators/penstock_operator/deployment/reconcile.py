@@ -1,0 +1,153 @@
+"""Brings one `InferenceDeployment` to what its spec says."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from pydantic import ValidationError
+
+from penstock.api.conditions import Reason
+from penstock.api.v1alpha1 import Condition, ConditionStatus, InferenceDeployment, InferenceDeploymentStatus
+from penstock.errors import Invalid, Unavailable
+from penstock.planning.conditions import transitions
+from penstock.planning.deployment import Finalizer, Plan, Requeue, invalid_status, plan
+from penstock.planning.names import DEPLOYMENT_MANAGER, FINALIZER
+from penstock.planning.observed import Gateway, Observed
+from penstock.routing.leases import Route
+from penstock_operator.deployment.observe import GatewayView, Observer
+from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT
+from penstock_operator.pool.writer import PoolWriter
+from penstock_operator.runtime.cluster import Cluster, Key, Manifest, NotFound
+from penstock_operator.runtime.controller import Result
+
+log = logging.getLogger(__name__)
+
+Record = Callable[[Manifest, bool, str, str], None]
+"""Records an event: on which object, whether it is a warning, reason, message."""
+
+
+class DeploymentReconciler:
+    """Observe, plan, apply, one status write.
+
+    Args:
+        cluster: where the objects are.
+        observer: reads what lies outside.
+        gateways: where routes are declared.
+        record: takes events.
+        clock: seconds since the Unix epoch.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        observer: Observer,
+        gateways: Sequence[GatewayView],
+        record: Record,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._cluster = cluster
+        self._observer = observer
+        self._gateways = tuple(gateways)
+        self._record = record
+        self._clock = clock
+
+    def reconcile(self, key: Key) -> Result:
+        """See `penstock_operator.runtime.controller.Reconcile`."""
+        manifest = self._cluster.get(INFERENCE_DEPLOYMENT, key)
+        if manifest is None:
+            return Result()
+        try:
+            deployment = InferenceDeployment.model_validate(manifest)
+        except ValidationError as error:
+            raise Invalid(Reason.INVALID_SPEC, f"{key} is not valid: {error}") from error
+        observed, writer = self._observer.observe(deployment)
+        now = self._clock()
+        try:
+            wanted = plan(observed, now)
+        except Invalid as error:
+            self._write(manifest, deployment, invalid_status(observed, error.message, now))
+            raise
+        try:
+            manifest = self._apply(manifest, observed, wanted, writer)
+        except Invalid as error:
+            self._write(manifest, deployment, invalid_status(observed, error.message, now))
+            raise
+        if wanted.status is not None and wanted.finalizer is not Finalizer.REMOVE:
+            self._write(manifest, deployment, wanted.status)
+        return _result(wanted.requeue)
+
+    def _apply(self, manifest: Manifest, observed: Observed, wanted: Plan, writer: PoolWriter | None) -> Manifest:
+        """In an order in which a kill at any line leaves nothing that the next run does not find."""
+        if wanted.finalizer is Finalizer.ADD:
+            manifest = self._cluster.add_finalizer(INFERENCE_DEPLOYMENT, manifest, FINALIZER)
+        metadata = observed.deployment.metadata
+        if wanted.delete_route:
+            self._delete_route(observed)
+        if wanted.route is not None:
+            self._declare(observed, wanted.route)
+        if wanted.applications is not None and writer is not None:
+            current = writer.applications()
+            mine = {
+                each.name: dict(each.config or {})
+                for each in current
+                if each.arguments is not None
+                and (each.arguments.owner.namespace, each.arguments.owner.name) == (metadata.namespace, metadata.name)
+                and each.config is not None
+            }
+            if mine != {each["name"]: each for each in wanted.applications}:
+                writer.declare((metadata.namespace, metadata.name), wanted.applications)
+        if wanted.finalizer is Finalizer.REMOVE:
+            manifest = self._cluster.remove_finalizer(INFERENCE_DEPLOYMENT, manifest, FINALIZER)
+        return manifest
+
+    def _declare(self, observed: Observed, route: Route) -> None:
+        for view, seen in zip(self._gateways, observed.gateways, strict=True):
+            if isinstance(seen, Gateway) and (seen.route is None or seen.route.declared != route):
+                self._tell(view, partial(view.client.declare, route))
+
+    def _delete_route(self, observed: Observed) -> None:
+        metadata = observed.deployment.metadata
+        for view, seen in zip(self._gateways, observed.gateways, strict=True):
+            if isinstance(seen, Gateway) and seen.route is not None and seen.route.declared is not None:
+                self._tell(view, partial(view.client.delete, metadata.namespace, metadata.name))
+
+    @staticmethod
+    def _tell(view: GatewayView, what: Callable[[], None]) -> None:
+        """One gateway that fails must not keep the others, or the pool, from being told; the next look shows it."""
+        try:
+            what()
+        except Unavailable as error:
+            log.warning("%s", error.message)
+        view.forget()
+
+    def _write(self, manifest: Manifest, deployment: InferenceDeployment, status: InferenceDeploymentStatus) -> None:
+        if status == deployment.status:
+            return
+        key = deployment.metadata
+        content = status.model_dump(mode="json", exclude_none=True)
+        body = {
+            "apiVersion": deployment.api_version,
+            "kind": deployment.kind,
+            "metadata": {"name": key.name, "namespace": key.namespace},
+            "status": content,
+        }
+        try:
+            self._cluster.apply_status(INFERENCE_DEPLOYMENT, body, DEPLOYMENT_MANAGER)
+        except NotFound:
+            return  # deleted meanwhile
+        for each in transitions(deployment.status.conditions, status.conditions):
+            self._announce(manifest, each)
+
+    def _announce(self, manifest: Manifest, condition: Condition) -> None:
+        if condition.status is ConditionStatus.UNKNOWN:
+            return
+        neutral = {Reason.PENDING, Reason.STARTING_REPLICAS, Reason.ROLLING_OUT, Reason.ROLLED_OUT, Reason.TERMINATING}
+        warning = condition.status is ConditionStatus.FALSE and condition.reason not in neutral
+        self._record(manifest, warning, condition.reason, f"{condition.type}: {condition.message}")
+
+
+def _result(requeue: Requeue | None) -> Result:
+    return Result() if requeue is None else Result(requeue.after_seconds, requeue.reason)

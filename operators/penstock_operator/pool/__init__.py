@@ -1,0 +1,1 @@
+"""Reconciles `ServingPool`s, and is the one writer of each Ray cluster."""

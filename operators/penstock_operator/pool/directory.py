@@ -1,0 +1,113 @@
+"""Finds a pool's Ray cluster: its address and token from the API, its client and writer kept for as long as they fit."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import threading
+from dataclasses import dataclass
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import ValidationError
+
+from penstock.api.conditions import Reason
+from penstock.api.v1alpha1 import SecretKeyReference, ServingPool
+from penstock.planning.observed import PoolProblem
+from penstock_operator.clients.ray import RayClient
+from penstock_operator.pool.writer import PoolWriter
+from penstock_operator.runtime.cluster import SECRET, Cluster, Key, Manifest, ResourceKind
+
+SERVING_POOL = ResourceKind("penstock.dev", "v1alpha1", "ServingPool", "servingpools", has_status=True)
+INFERENCE_DEPLOYMENT = ResourceKind(
+    "penstock.dev", "v1alpha1", "InferenceDeployment", "inferencedeployments", has_status=True
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Access:
+    address: str
+    serve_address: str
+    token: str | None
+
+
+class PoolDirectory:
+    """Pools by key. There is one writer for each Ray cluster, whichever pools point to it."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._lock = threading.Lock()
+        self._writers: dict[_Access, PoolWriter] = {}
+
+    def pool(self, key: Key) -> ServingPool | PoolProblem:
+        """The pool object. Raises `Unavailable` where the API does not answer."""
+        manifest = self._cluster.get(SERVING_POOL, key)
+        if manifest is None:
+            return PoolProblem(
+                Reason.POOL_NOT_FOUND,
+                f"There is no ServingPool {key.name} in namespace {key.namespace}; create one with "
+                "spec.existing.address set to a Ray cluster's dashboard, or name another in spec.poolRef.",
+                exists=False,
+            )
+        return parse_pool(manifest)
+
+    def writer(self, pool: ServingPool) -> PoolWriter | PoolProblem:
+        """The writer of the pool's Ray cluster. Raises `Unavailable` where the API does not answer."""
+        existing = pool.spec.existing
+        token: str | None = None
+        if existing.token_secret_ref is not None:
+            found = self._token(pool.metadata.namespace, existing.token_secret_ref)
+            if isinstance(found, PoolProblem):
+                return found
+            token = found
+        access = _Access(
+            existing.address.rstrip("/"), existing.serve_address or _default_serve(existing.address), token
+        )
+        with self._lock:
+            writer = self._writers.get(access)
+            if writer is None:
+                writer = PoolWriter(RayClient(access.address, access.token), access.serve_address)
+                self._writers[access] = writer
+            return writer
+
+    def close(self) -> None:
+        """Give all connections back."""
+        with self._lock:
+            for writer in self._writers.values():
+                writer.client.close()
+            self._writers.clear()
+
+    def _token(self, namespace: str, reference: SecretKeyReference) -> str | PoolProblem:
+        secret = self._cluster.get(SECRET, Key(namespace, reference.name))
+        if secret is None:
+            return PoolProblem(
+                Reason.SECRET_NOT_FOUND,
+                f"There is no Secret {reference.name} in namespace {namespace} that the operator may read; create it "
+                f"with the key {reference.key}, and a Role that lets the operator get it.",
+            )
+        encoded = (secret.get("data") or {}).get(reference.key)
+        plain = (secret.get("stringData") or {}).get(reference.key)
+        if encoded is None and plain is None:
+            return PoolProblem(
+                Reason.SECRET_NOT_FOUND, f"The Secret {reference.name} has no key {reference.key}; add it."
+            )
+        if encoded is None:
+            return str(plain).strip()
+        try:
+            return base64.b64decode(encoded, validate=True).decode().strip()
+        except (binascii.Error, UnicodeDecodeError):
+            return PoolProblem(
+                Reason.SECRET_NOT_FOUND, f"The key {reference.key} of Secret {reference.name} is not base64 text."
+            )
+
+
+def parse_pool(manifest: Manifest) -> ServingPool | PoolProblem:
+    """The pool as a type."""
+    try:
+        return ServingPool.model_validate(manifest)
+    except ValidationError as error:
+        return PoolProblem(Reason.INVALID_SPEC, f"The ServingPool is not valid: {error}")
+
+
+def _default_serve(address: str) -> str:
+    parts = urlsplit(address)
+    return urlunsplit((parts.scheme, f"{parts.hostname}:8000", "", "", ""))
