@@ -22,6 +22,7 @@ P = TypeVar("P")
 _MIN_WINDOW_SECONDS: Final = 0.1
 _DELAYS_IN_WINDOW: Final = 10
 _MAX_RETRY_SECONDS: Final = 60.0
+_SLACK: Final = 64
 
 
 class State(StrEnum):
@@ -99,6 +100,7 @@ class Batcher(Generic[P]):
         self._deadlines: list[tuple[float, int, Ticket[P]]] = []
         self._counter = itertools.count()
         self._executing = 0
+        self._gone = 0
         self.queued = 0
         self._rate = ServiceRate()
         self.reconfigure(settings)
@@ -130,6 +132,9 @@ class Batcher(Generic[P]):
         self.queued += 1
         if ticket.deadline is not None:
             heapq.heappush(self._deadlines, (ticket.deadline, ticket.order, ticket))
+            if len(self._deadlines) > self._bound():
+                self._deadlines = [entry for entry in self._deadlines if entry[2].state is State.QUEUED]
+                heapq.heapify(self._deadlines)
         if self._delay:
             self._concurrency.observe(self.in_system, now)
         return None
@@ -139,8 +144,20 @@ class Batcher(Generic[P]):
         if ticket.state is not State.QUEUED:
             return False
         ticket.state = State.CANCELLED
-        self.queued -= 1
+        self._left()
         return True
+
+    def _left(self) -> None:
+        """A ticket has left the queue from the middle of its lane; drop such tickets before they pile up."""
+        self.queued -= 1
+        self._gone += 1
+        if self._gone > self._bound():
+            for lane in self._lanes.values():
+                lane.tickets = deque(ticket for ticket in lane.tickets if ticket.state is State.QUEUED)
+            self._gone = 0
+
+    def _bound(self) -> int:
+        return 2 * self.queued + _SLACK
 
     def poll(self, now: float, *, engine_free: bool) -> Step[P]:
         """What to do now: which tickets have expired, which batch to run, when to ask again."""
@@ -169,7 +186,7 @@ class Batcher(Generic[P]):
             ticket = heapq.heappop(self._deadlines)[2]
             if ticket.state is State.QUEUED:
                 ticket.state = State.EXPIRED
-                self.queued -= 1
+                self._left()
                 expired.append(ticket)
         return tuple(expired)
 

@@ -100,11 +100,11 @@ def _exporter(kind: str) -> SpanExporter:
     return OTLPSpanExporter()
 
 
-def _context(context: SpanContext, *, is_remote: bool) -> otel.SpanContext:
+def _context(context: SpanContext, *, is_remote: bool, sampled: bool) -> otel.SpanContext:
     from opentelemetry import trace as otel  # noqa: PLC0415 -- as in from_env
 
-    # A span that is here is kept, whatever its parent's flag said: the SDK drops those without the flag.
-    return otel.SpanContext(context.trace_id, context.span_id, is_remote, otel.TraceFlags(otel.TraceFlags.SAMPLED))
+    flags = otel.TraceFlags.SAMPLED if sampled else otel.TraceFlags.DEFAULT
+    return otel.SpanContext(context.trace_id, context.span_id, is_remote, otel.TraceFlags(flags))
 
 
 def _readable(span: SpanRecord, resource: Resource) -> ReadableSpan:
@@ -112,14 +112,16 @@ def _readable(span: SpanRecord, resource: Resource) -> ReadableSpan:
     from opentelemetry.sdk.trace import ReadableSpan  # noqa: PLC0415 -- as in from_env
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope  # noqa: PLC0415 -- as in from_env
 
+    parent = span.parent
     status = otel.Status(otel.StatusCode.ERROR, span.error) if span.error is not None else otel.Status()
     return ReadableSpan(
         name=span.name,
-        context=_context(span.context, is_remote=False),
-        parent=_context(span.parent, is_remote=span.kind is SpanKind.SERVER) if span.parent is not None else None,
+        # A span that is here is kept, whatever its parent's flag said: the SDK drops those without the flag.
+        context=_context(span.context, is_remote=False, sampled=True),
+        parent=_context(parent, is_remote=span.kind is SpanKind.SERVER, sampled=parent.sampled) if parent else None,
         resource=resource,
         attributes=dict(span.attributes),
-        links=[otel.Link(_context(link, is_remote=False)) for link in span.links],
+        links=[otel.Link(_context(link, is_remote=False, sampled=link.sampled)) for link in span.links],
         kind=otel.SpanKind.SERVER if span.kind is SpanKind.SERVER else otel.SpanKind.INTERNAL,
         status=status,
         start_time=span.start_ns,

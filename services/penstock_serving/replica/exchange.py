@@ -1,0 +1,68 @@
+"""One request and its answer, with the times at which it passed each stage."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from penstock.batching.batcher import Ticket
+from penstock.protocol.requests import InferRequest
+from penstock.telemetry.spans import SpanContext
+
+if TYPE_CHECKING:
+    from penstock_serving.replica.http import HttpConnection
+
+
+class Exchange:
+    """A request being answered.
+
+    A plain class with slots, made once a request on the hot path. Times are nanoseconds of the monotonic clock, 0 where a
+    stage was not reached.
+    """
+
+    __slots__ = (
+        "body",
+        "connection",
+        "decoded_ns",
+        "encoded_ns",
+        "execute_end_ns",
+        "execute_start_ns",
+        "gateway_start_ns",
+        "json_length",
+        "keep_alive",
+        "kept",
+        "method",
+        "parent",
+        "received_ns",
+        "request",
+        "response",
+        "span",
+        "status",
+        "ticket",
+        "url",
+        "written_ns",
+    )
+
+    def __init__(self, connection: HttpConnection, method: bytes, url: bytes, received_ns: int) -> None:
+        self.connection = connection
+        self.method = method
+        self.url = url
+        self.received_ns = received_ns
+        self.body: bytes | bytearray = b""
+        self.json_length: int | None = None
+        self.keep_alive = True
+        self.parent: SpanContext | None = None
+        """The caller's span, from `traceparent`."""
+        self.gateway_start_ns = 0
+        """Nanoseconds since the epoch at which the gateway saw the request, from `X-Request-Start`."""
+        self.request: InferRequest | None = None
+        self.ticket: Ticket[Exchange] | None = None
+        self.response: bytes | None = None
+        self.status = 0
+        self.span: SpanContext | None = None
+        self.kept = ""
+        """Why the trace is kept: empty while it is not."""
+        self.decoded_ns = 0
+        self.execute_start_ns = 0
+        self.execute_end_ns = 0
+        self.encoded_ns = 0
+        self.written_ns = 0

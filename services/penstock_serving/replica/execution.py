@@ -1,0 +1,202 @@
+"""Runs batches: on the event loop where a hop to a thread would cost more than the run, else on one worker thread."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from penstock.batching.batcher import Batcher, Rejected, Step, Ticket
+from penstock.errors import Invalid
+from penstock.protocol.refusals import Refusal
+from penstock.serving.settings import BatchingSettings
+from penstock_serving.replica.engines import Array, Engine
+from penstock_serving.replica.exchange import Exchange
+
+logger = logging.getLogger(__name__)
+
+INLINE_SECONDS: Final = 300e-6
+"""A run that is expected to be shorter happens on the event loop."""
+_SMOOTHING: Final = 0.1
+
+Outputs = dict[str, Array]
+
+
+@dataclass(slots=True)
+class Ran:
+    """A batch that ran: the outputs or the error of each member, and when."""
+
+    members: tuple[Ticket[Exchange], ...]
+    rows: int
+    results: list[Outputs | Invalid]
+    start_ns: int = 0
+    end_ns: int = 0
+
+
+class Executor:
+    """Owns the batcher and the engine's turn. All methods are called on the event loop."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: BatchingSettings,
+        on_ran: Callable[[Ran], None],
+        on_expired: Callable[[Exchange], None],
+    ) -> None:
+        self._engine = engine
+        self._loop = asyncio.get_running_loop()
+        self.batcher: Batcher[Exchange] = Batcher(settings, batchable=engine.signature.batchable)
+        self._on_ran = on_ran
+        self._on_expired = on_expired
+        self._seconds: dict[int, float] = {}
+        self._busy = False
+        self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._work: queue.SimpleQueue[Step[Exchange] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._worker, name="engine", daemon=True)
+        self._thread.start()
+
+    def warm_up(self, rows: int, seconds: float) -> None:
+        """Record how long a warm-up run of so many rows took."""
+        self._seconds[rows.bit_length()] = seconds
+
+    def submit(self, ticket: Ticket[Exchange], now: float) -> Rejected | None:
+        """Queue a request. It runs at the earliest after everything that can be read now has been read."""
+        rejected = self.batcher.submit(ticket, now)
+        if rejected is None and (not self._busy or ticket.deadline is not None):
+            self._schedule()
+        return rejected
+
+    def cancel(self, ticket: Ticket[Exchange]) -> bool:
+        """Take a request out, if it is not executing yet."""
+        return self.batcher.cancel(ticket)
+
+    def close(self) -> None:
+        """Let the worker thread end after the run in progress."""
+        self._work.put(None)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._scheduled = False
+        step = self.batcher.poll(time.monotonic(), engine_free=not self._busy)
+        for ticket in step.expired:
+            self._on_expired(ticket.payload)
+        if step.wake_at is not None:
+            self._wake(step.wake_at)
+        if not step.batch:
+            return
+        if self._seconds.get(step.rows.bit_length(), 1.0) < INLINE_SECONDS:
+            self._deliver(run_batch(self._engine, step))
+        else:
+            self._busy = True
+            self._work.put(step)
+
+    def _wake(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(max(at - time.monotonic(), 0.0), self._schedule)
+
+    def _worker(self) -> None:
+        while (step := self._work.get()) is not None:
+            ran = run_batch(self._engine, step)
+            try:
+                self._loop.call_soon_threadsafe(self._returned, ran)
+            except RuntimeError:
+                logger.info("a batch of %d ended after the replica had stopped", len(ran.members))
+                return
+
+    def _returned(self, ran: Ran) -> None:
+        self._busy = False
+        self._deliver(ran)
+
+    def _deliver(self, ran: Ran) -> None:
+        seconds = (ran.end_ns - ran.start_ns) / 1e9
+        size = ran.rows.bit_length()
+        known = self._seconds.get(size, seconds)
+        self._seconds[size] = known + _SMOOTHING * (seconds - known)
+        self.batcher.finished(len(ran.members), seconds)
+        # The engine gets its next batch before this one's answers are written, where it runs beside the loop.
+        if self.batcher.queued:
+            if self._seconds.get(size, 1.0) >= INLINE_SECONDS:
+                self._pump()
+            else:
+                self._schedule()
+        self._on_ran(ran)
+
+
+def run_batch(engine: Engine, step: Step[Exchange]) -> Ran:
+    """Join the members' inputs, run, and split the outputs. A batch that fails is run again one by one."""
+    members = step.batch
+    ran = Ran(members, step.rows, [], time.monotonic_ns())
+    try:
+        ran.results = list(_run(engine, members, step.rows))
+    except Exception as error:  # noqa: BLE001 -- an engine may raise anything; it must not take the others' requests down
+        if len(members) == 1:
+            ran.results = [_failure(error)]
+        else:
+            logger.warning("a batch of %d requests failed (%s); running each alone", len(members), error)
+            ran.results = [_run_alone(engine, member) for member in members]
+    ran.end_ns = time.monotonic_ns()
+    return ran
+
+
+def _run_alone(engine: Engine, member: Ticket[Exchange]) -> Outputs | Invalid:
+    try:
+        return _run(engine, (member,), member.rows)[0]
+    except Exception as error:  # noqa: BLE001 -- as in run_batch
+        return _failure(error)
+
+
+def _failure(error: Exception) -> Invalid:
+    if isinstance(error, Invalid):
+        return error
+    lines = str(error).strip().splitlines()
+    return Invalid(
+        Refusal.ENGINE_FAILED, f"the model failed on this input: {lines[0] if lines else type(error).__name__}"
+    )
+
+
+def _inputs(member: Ticket[Exchange]) -> Mapping[str, Array]:
+    request = member.payload.request
+    if request is None:
+        raise Invalid(Refusal.ENGINE_FAILED, "the request has gone")
+    return request.inputs
+
+
+def _run(engine: Engine, members: tuple[Ticket[Exchange], ...], rows: int) -> list[Outputs]:
+    if len(members) == 1:
+        outputs = engine.run(_inputs(members[0]))
+        if engine.signature.batchable:
+            _check_rows(outputs, rows)
+        return [outputs]
+    each = [_inputs(member) for member in members]
+    outputs = engine.run({name: np.concatenate([inputs[name] for inputs in each]) for name in each[0]})
+    _check_rows(outputs, rows)
+    if len(members) == rows:
+        return [{name: array[i : i + 1] for name, array in outputs.items()} for i in range(rows)]
+    split: list[Outputs] = []
+    start = 0
+    for member in members:
+        stop = start + member.rows
+        split.append({name: array[start:stop] for name, array in outputs.items()})
+        start = stop
+    return split
+
+
+def _check_rows(outputs: Outputs, rows: int) -> None:
+    for name, array in outputs.items():
+        if array.shape[:1] != (rows,):
+            raise Invalid(Refusal.ENGINE_FAILED, f"output '{name}' has shape {list(array.shape)} for {rows} input rows")

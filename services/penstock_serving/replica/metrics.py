@@ -1,0 +1,65 @@
+"""The replica's Prometheus metrics: plain counters on the data path, made into families when they are scraped."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from penstock.telemetry import names
+from penstock_serving.replica.load import Histogram, LoadMeter
+
+_LABELS = ("namespace", "model", "version")
+
+
+class ReplicaMetrics(Collector):
+    """What one replica has counted."""
+
+    def __init__(self, namespace: str, model: str, version: str, load: LoadMeter) -> None:
+        self._labels = (namespace, model, version)
+        self._load = load
+        self.request_seconds = Histogram(names.SECONDS_BUCKETS)
+        self.execute_seconds = Histogram(names.SECONDS_BUCKETS)
+        self.batch_rows = Histogram(names.ROWS_BUCKETS)
+        self.requests: Counter[int] = Counter()
+        self.queued = 0
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def text(self, queued: int) -> bytes:
+        """The exposition text. `queued`: requests waiting for the engine now."""
+        self.queued = queued
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterable[Metric]:
+        """All families."""
+        yield self._histogram(names.METRIC_REQUEST_SECONDS, "From headers read to answer written", self.request_seconds)
+        yield self._histogram(names.METRIC_QUEUE_SECONDS, "Waiting for the engine", self._load.waits)
+        yield self._histogram(names.METRIC_EXECUTE_SECONDS, "One engine run", self.execute_seconds)
+        yield self._histogram(names.METRIC_BATCH_ROWS, "Rows in a batch", self.batch_rows)
+        counted = CounterMetricFamily(
+            names.METRIC_REQUESTS.removesuffix("_total"), "Infer requests by HTTP status", labels=(*_LABELS, "status")
+        )
+        for status, count in self.requests.items():
+            counted.add_metric((*self._labels, str(status)), count)
+        yield counted
+        for name, text, value in (
+            (names.METRIC_QUEUED, "Requests waiting for the engine", self.queued),
+            (names.METRIC_IN_FLIGHT, "Requests queued or executing", self._load.in_flight),
+        ):
+            gauge = GaugeMetricFamily(name, text, labels=_LABELS)
+            gauge.add_metric(self._labels, value)
+            yield gauge
+
+    def _histogram(self, name: str, text: str, histogram: Histogram) -> HistogramMetricFamily:
+        family = HistogramMetricFamily(name, text, labels=_LABELS)
+        seen = 0
+        buckets: list[tuple[str, float]] = []
+        for bound, count in zip((*map(str, histogram.bounds), "+Inf"), histogram.counts, strict=True):
+            seen += count
+            buckets.append((bound, seen))
+        family.add_metric(self._labels, buckets, histogram.total)
+        return family

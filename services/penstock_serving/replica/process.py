@@ -1,0 +1,169 @@
+"""The life of a replica process: load, warm up, listen, register, serve, leave, drain, exit."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import faulthandler
+import gc
+import logging
+import os
+import signal
+import sys
+import time
+from typing import Final
+
+import uvloop
+from pydantic import ValidationError
+
+from penstock.api.conditions import Reason
+from penstock.errors import Invalid
+from penstock.serving.settings import (
+    COMMAND,
+    Drain,
+    Drained,
+    Failed,
+    QueryStats,
+    Ready,
+    Reconfigure,
+    ReplicaSettings,
+    Stats,
+)
+from penstock.telemetry import names
+from penstock_serving.replica.control import ControlPipe
+from penstock_serving.replica.lease import Leases
+from penstock_serving.replica.model import LoadedModel, load
+from penstock_serving.replica.server import ReplicaServer, listen
+from penstock_serving.replica.warmup import warm_up
+from penstock_serving.telemetry.export import SpanSink
+
+logger = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG: Final = 1
+_TICK_SECONDS: Final = 1.0
+_DRAIN_POLL_SECONDS: Final = 0.02
+_SPANS_SECONDS: Final = 5.0
+
+
+def main() -> int:
+    """Run one replica. Returns the exit status."""
+    faulthandler.enable()
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    parent = os.getppid()
+    _follow_parent()
+    pipe = ControlPipe()
+    line = pipe.first_line()
+    if not line:
+        logger.error("standard input closed before the settings came")
+        return 1
+    try:
+        settings = ReplicaSettings.model_validate_json(line)
+    except ValidationError as error:
+        pipe.send(Failed(reason=Reason.INVALID_SPEC, message=f"the replica's settings are wrong: {error}"))
+        return 1
+    try:
+        model = load(settings)
+    except Invalid as error:
+        logger.error("%s: %s", error.reason, error.message)  # noqa: TRY400 -- the user's fault has no traceback
+        pipe.send(Failed(reason=error.reason, message=error.message))
+        return 1
+    try:
+        return uvloop.run(_serve(settings, model, pipe, parent))
+    except OSError as error:
+        pipe.send(Failed(reason=Reason.REPLICA_FAILED, message=f"cannot listen on {settings.host}: {error}"))
+        return 1
+
+
+def _follow_parent() -> None:
+    """Have the kernel tell when the supervisor dies, even where another process still holds the pipe.
+
+    The signal comes when the *thread* that started this process ends, so the handler must look whether the parent lives.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGUSR1, 0, 0, 0) != 0:
+        logger.warning("prctl(PR_SET_PDEATHSIG) failed: %s", os.strerror(ctypes.get_errno()))
+
+
+async def _serve(settings: ReplicaSettings, model: LoadedModel, pipe: ControlPipe, parent: int) -> int:
+    loop = asyncio.get_running_loop()
+    resource = {
+        names.ATTR_NAMESPACE: settings.namespace,
+        names.ATTR_MODEL: settings.model,
+        names.ATTR_VERSION: settings.version,
+        names.ATTR_REVISION: settings.revision,
+        names.ATTR_REPLICA: settings.replica_id,
+    }
+    sink = SpanSink.from_env(names.SERVICE_REPLICA, resource)
+    server = ReplicaServer(settings, model, sink)
+    for rows, seconds in warm_up(model.engine, settings.batching.max_batch_size).items():
+        server.executor.warm_up(rows, seconds)
+    listener, address = await listen(server, settings.host, settings.port)
+    leaving = asyncio.Event()
+
+    def on_line(line: bytes) -> None:
+        _command(line, server, pipe, leaving)
+
+    def parent_signal() -> None:
+        if os.getppid() != parent:
+            leaving.set()
+
+    loop.add_signal_handler(signal.SIGUSR1, parent_signal)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, leaving.set)
+    pipe.start(on_line, leaving.set)
+    # What has been made so far stays: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    ticking = asyncio.create_task(_tick(server), name="tick")
+    leases = Leases(settings, address, server.stats)
+    pipe.send(Ready(address=address, digest=model.digest))
+    logger.info("serving %s/%s version %s on %s", settings.namespace, settings.model, settings.version, address)
+    await leaving.wait()
+    await _drain(settings, server, listener, leases)
+    ticking.cancel()
+    server.executor.close()
+    await loop.run_in_executor(None, sink.shutdown, _SPANS_SECONDS)
+    pipe.send(Drained())
+    logger.info("drained")
+    return 0
+
+
+def _command(line: bytes, server: ReplicaServer, pipe: ControlPipe, leaving: asyncio.Event) -> None:
+    try:
+        command = COMMAND.validate_json(line)
+    except ValidationError:
+        logger.exception("a command was not understood")
+        return
+    match command:
+        case Reconfigure(batching=batching, slo_milliseconds=slo):
+            server.reconfigure(batching, slo)
+        case QueryStats():
+            pipe.send(Stats(stats=server.stats()))
+        case Drain():
+            leaving.set()
+
+
+async def _tick(server: ReplicaServer) -> None:
+    while True:
+        await asyncio.sleep(_TICK_SECONDS)
+        server.tick()
+
+
+async def _drain(settings: ReplicaSettings, server: ReplicaServer, listener: asyncio.Server, leases: Leases) -> None:
+    """Leave the gateways first; then finish what came, for at most `drain_seconds`."""
+    server.ready = False
+    deadline = time.monotonic() + settings.drain_seconds
+    await leases.leave()
+    listener.close()
+    while True:
+        for connection in tuple(server.connections):
+            connection.close_when_idle()
+        if not server.in_flight and not server.connections:
+            return
+        if time.monotonic() >= deadline:
+            break
+        await asyncio.sleep(_DRAIN_POLL_SECONDS)
+    if server.in_flight:
+        logger.warning("%d requests were still in flight after %.1f s", server.in_flight, settings.drain_seconds)
+    for connection in tuple(server.connections):
+        connection.abort()

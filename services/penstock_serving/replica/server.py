@@ -1,0 +1,240 @@
+"""The replica's routes: the Open Inference Protocol v2 for the one model that it serves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+from urllib.parse import unquote
+
+from penstock.batching.batcher import Ticket
+from penstock.errors import Invalid, PenstockError
+from penstock.protocol import responses
+from penstock.protocol.refusals import Refusal, error_document, status_of
+from penstock.protocol.requests import RequestDecoder
+from penstock.routing.leases import ReplicaStats
+from penstock.serving.settings import BatchingSettings, ReplicaSettings
+from penstock_serving.replica.engines import Array
+from penstock_serving.replica.exchange import Exchange
+from penstock_serving.replica.execution import Executor, Ran
+from penstock_serving.replica.http import HttpConnection, Limits
+from penstock_serving.replica.load import LoadMeter
+from penstock_serving.replica.metrics import ReplicaMetrics
+from penstock_serving.replica.model import LoadedModel
+from penstock_serving.replica.tracing import Tracer
+from penstock_serving.telemetry.export import SpanSink
+
+logger = logging.getLogger(__name__)
+
+_JSON: Final = b"Content-Type: application/json\r\n"
+_BINARY: Final = b"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: %d\r\n"
+_TEXT: Final = b"Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n"
+
+Route = Callable[[Exchange], None]
+
+
+class ReplicaServer:
+    """Decodes, batches, runs and answers. All methods are called on the event loop."""
+
+    def __init__(self, settings: ReplicaSettings, model: LoadedModel, sink: SpanSink) -> None:
+        self._settings = settings
+        self._signature = model.signature
+        self._platform = model.engine.platform
+        self._limits = Limits(settings.max_body_bytes)
+        self.connections: set[HttpConnection] = set()
+        self._decoder = RequestDecoder(model.signature)
+        self._encoder = responses.ResponseEncoder(settings.model, settings.version)
+        self._load = LoadMeter(settings.lease_seconds, time.monotonic())
+        self.metrics = ReplicaMetrics(settings.namespace, settings.model, settings.version, self._load)
+        self.tracer = Tracer(settings, sink)
+        self.executor = Executor(model.engine, settings.batching, self._ran, self._expired)
+        self.ready = True
+        self._gets, self._posts = self._routes()
+
+    def connection(self) -> HttpConnection:
+        """A protocol for a new client; the factory that the event loop's server calls."""
+        return HttpConnection(self, self._limits, self.connections)
+
+    def reconfigure(self, batching: BatchingSettings, slo_milliseconds: int | None) -> None:
+        """Take other settings without dropping a request."""
+        self.executor.batcher.reconfigure(batching)
+        self.tracer.set_slo(slo_milliseconds)
+
+    def stats(self) -> ReplicaStats:
+        """What the replica saw lately."""
+        return self._load.stats(time.monotonic(), self.executor.batcher.queued)
+
+    @property
+    def in_flight(self) -> int:
+        """Infer requests that are not answered yet."""
+        return self._load.in_flight
+
+    def tick(self) -> None:
+        """Called about once a second."""
+        now = time.monotonic()
+        self._load.tick(now)
+        self.tracer.synchronize()
+        for connection in tuple(self.connections):
+            connection.check_deadlines(now)
+
+    # What an HTTP connection calls.
+
+    def handle(self, exchange: Exchange) -> None:
+        """Answer a request or queue it."""
+        try:
+            table = self._posts if exchange.method == b"POST" else self._gets
+            route = table.get(exchange.url) or self._find(exchange)
+            route(exchange)
+        except PenstockError as error:
+            self._fail(exchange, error)
+        except Exception:
+            logger.exception("a request failed by a defect of the replica")
+            self._fail(exchange, Invalid(Refusal.ENGINE_FAILED, "internal error; the replica's log has the details"))
+
+    def refuse(self, exchange: Exchange, error: Invalid, *, close: bool) -> None:
+        """Answer a request that is wrong as HTTP."""
+        if close:
+            exchange.keep_alive = False
+        logger.info("refused a request: %s", error.message)
+        self._fail(exchange, error)
+
+    def disconnected(self, exchange: Exchange) -> None:
+        """Take the request of a client that has gone out of the queue. One that is executing ends with its batch."""
+        if exchange.ticket is not None and self.executor.cancel(exchange.ticket):
+            self._load.left(time.monotonic())
+
+    # Routes.
+
+    def _routes(self) -> tuple[dict[bytes, Route], dict[bytes, Route]]:
+        name, version = self._settings.model, self._settings.version
+        gets: dict[bytes, Route] = {}
+        posts: dict[bytes, Route] = {}
+        for prefix in ("", f"/{self._settings.namespace}"):
+            gets[f"{prefix}/v2".encode()] = self._server_metadata
+            gets[f"{prefix}/v2/".encode()] = self._server_metadata
+            gets[f"{prefix}/v2/health/live".encode()] = self._live
+            gets[f"{prefix}/v2/health/ready".encode()] = self._health_ready
+            for path in (f"{prefix}/v2/models/{name}", f"{prefix}/v2/models/{name}/versions/{version}"):
+                gets[path.encode()] = self._model_metadata
+                gets[f"{path}/ready".encode()] = self._model_ready
+                posts[f"{path}/infer".encode()] = self._infer
+        gets[b"/metrics"] = self._metrics
+        return gets, posts
+
+    def _find(self, exchange: Exchange) -> Route:
+        """The route of a target that is not written in its plain form, or the error that says why there is none."""
+        path = unquote(exchange.url.partition(b"?")[0].decode("latin-1"))
+        key = path.encode()
+        if (exchange.method == b"POST" and key in self._posts) or (exchange.method == b"GET" and key in self._gets):
+            return self._posts[key] if exchange.method == b"POST" else self._gets[key]
+        if key in self._posts or key in self._gets:
+            wanted = "POST" if key in self._posts else "GET"
+            raise Invalid(Refusal.METHOD_NOT_ALLOWED, f"{path} takes {wanted}")
+        serving = f"model '{self._settings.model}' version '{self._settings.version}' of namespace '{self._settings.namespace}'"
+        raise Invalid(Refusal.NOT_FOUND, f"there is nothing at {path}: this replica serves {serving}")
+
+    def _server_metadata(self, exchange: Exchange) -> None:
+        exchange.connection.respond(exchange, 200, _JSON, responses.server_metadata())
+
+    def _live(self, exchange: Exchange) -> None:
+        exchange.connection.respond(exchange, 200, _JSON, b'{"live":true}')
+
+    def _health_ready(self, exchange: Exchange) -> None:
+        self._readiness(exchange, b'{"ready":true}')
+
+    def _model_ready(self, exchange: Exchange) -> None:
+        self._readiness(exchange, responses.model_readiness(self._settings.model, ready=True))
+
+    def _readiness(self, exchange: Exchange, body: bytes) -> None:
+        if not self.ready:
+            raise Invalid(Refusal.DRAINING, "this replica is leaving")
+        exchange.connection.respond(exchange, 200, _JSON, body)
+
+    def _model_metadata(self, exchange: Exchange) -> None:
+        body = responses.model_metadata(self._settings.model, self._settings.version, self._platform, self._signature)
+        exchange.connection.respond(exchange, 200, _JSON, body)
+
+    def _metrics(self, exchange: Exchange) -> None:
+        exchange.connection.respond(exchange, 200, _TEXT, self.metrics.text(self.executor.batcher.queued))
+
+    def _infer(self, exchange: Exchange) -> None:
+        request = self._decoder.decode(exchange.body, exchange.json_length)
+        exchange.body = b""
+        exchange.request = request
+        exchange.decoded_ns = time.monotonic_ns()
+        now = exchange.decoded_ns / 1e9
+        deadline = None
+        if request.timeout_seconds is not None:
+            deadline = exchange.received_ns / 1e9 + request.timeout_seconds
+        ticket = Ticket(exchange, request.rows, request.bucket, request.priority, deadline)
+        rejected = self.executor.submit(ticket, now)
+        if rejected is not None:
+            seconds = max(math.ceil(rejected.retry_after_seconds), 1)
+            error = Invalid(Refusal.QUEUE_FULL, f"the queue is full; try again in {seconds} s")
+            self._fail(exchange, error, b"Retry-After: %d\r\n" % seconds)
+            return
+        exchange.ticket = ticket
+        self._load.arrived(now)
+
+    # What the executor calls.
+
+    def _ran(self, ran: Ran) -> None:
+        metrics = self.metrics
+        waits = self._load.waits
+        metrics.batch_rows.observe(ran.rows)
+        metrics.execute_seconds.observe((ran.end_ns - ran.start_ns) / 1e9)
+        members: list[Exchange] = []
+        for ticket, result in zip(ran.members, ran.results, strict=True):
+            exchange = ticket.payload
+            members.append(exchange)
+            exchange.execute_start_ns = ran.start_ns
+            exchange.execute_end_ns = ran.end_ns
+            waits.observe((ran.start_ns - exchange.decoded_ns) / 1e9)
+            if isinstance(result, Invalid):
+                self._fail(exchange, result)
+            else:
+                self._answer(exchange, result)
+            self._load.left(exchange.written_ns / 1e9)
+        self.tracer.batch_answered(members, ran.rows)
+
+    def _expired(self, exchange: Exchange) -> None:
+        self._load.left(time.monotonic())
+        timeout = exchange.request.timeout_seconds if exchange.request is not None else 0
+        self._fail(exchange, Invalid(Refusal.EXPIRED, f"the request waited for longer than its timeout of {timeout} s"))
+
+    def _answer(self, exchange: Exchange, outputs: Mapping[str, Array]) -> None:
+        request = exchange.request
+        if request is None:
+            return
+        try:
+            body, json_length = self._encoder.encode(request, outputs)
+        except Invalid as error:
+            self._fail(exchange, error)
+            return
+        headers = _JSON if json_length is None else _BINARY % json_length
+        exchange.encoded_ns = time.monotonic_ns()
+        self._respond(exchange, 200, headers, body)
+
+    def _fail(self, exchange: Exchange, error: PenstockError, headers: bytes = b"") -> None:
+        body = error_document(error.message)
+        self._respond(exchange, status_of(error), _JSON + headers, body)
+        if exchange.execute_start_ns == 0:
+            self.tracer.answered(exchange)
+
+    def _respond(self, exchange: Exchange, status: int, headers: bytes, body: bytes) -> None:
+        trace = self.tracer.decide(exchange, status, exchange.encoded_ns or time.monotonic_ns())
+        exchange.connection.respond(exchange, status, headers + trace if trace else headers, body)
+        now = exchange.written_ns = time.monotonic_ns()
+        self.metrics.requests[status] += 1
+        self.metrics.request_seconds.observe((now - exchange.received_ns) / 1e9)
+
+
+async def listen(server: ReplicaServer, host: str, port: int) -> tuple[asyncio.Server, str]:
+    """Start listening. Returns the server and its `host:port`."""
+    loop = asyncio.get_running_loop()
+    listener = await loop.create_server(server.connection, host, port, backlog=1024)
+    bound = listener.sockets[0].getsockname()[1]
+    return listener, f"[{host}]:{bound}" if ":" in host else f"{host}:{bound}"

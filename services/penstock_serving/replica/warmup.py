@@ -1,0 +1,62 @@
+"""First runs of a model, before it says that it is ready: they allocate, and they tell how long a run takes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Final
+
+import numpy as np
+
+from penstock.protocol.datatypes import DTYPES
+from penstock.serving.manifest import DataType, TensorSpec
+from penstock_serving.replica.engines import Array, Engine
+
+logger = logging.getLogger(__name__)
+
+_REPEATS: Final = 3
+_BUDGET_SECONDS: Final = 5.0
+
+
+def warm_up(engine: Engine, max_rows: int) -> dict[int, float]:
+    """Run on zeros with 1, 2, 4, … and `max_rows` rows, as far as a few seconds reach.
+
+    Returns:
+        Seconds of a run by number of rows. Empty for a model whose axes are not known or that zeros do not suit.
+    """
+    signature = engine.signature
+    batchable = signature.batchable
+    skip = int(batchable)
+    if any(-1 in spec.shape[skip:] for spec in signature.inputs):
+        return {}
+    measured: dict[int, float] = {}
+    began = time.monotonic()
+    for rows in _sizes(max_rows if batchable else 1):
+        inputs = {spec.name: _zeros(spec, rows, batchable=batchable) for spec in signature.inputs}
+        try:
+            measured[rows] = min(_timed(engine, inputs) for _ in range(_REPEATS))
+        except Exception as error:  # noqa: BLE001 -- a model may refuse zeros and still serve real inputs
+            logger.warning("the warm-up on zeros with %d rows failed: %s", rows, error)
+            return measured
+        if time.monotonic() - began > _BUDGET_SECONDS:
+            break
+    return measured
+
+
+def _sizes(max_rows: int) -> list[int]:
+    """1, max, and the powers of two between, in that order of use: the two ends matter most."""
+    powers = [1 << power for power in range(1, max_rows.bit_length()) if 1 << power < max_rows]
+    return [1, *([max_rows] if max_rows > 1 else []), *powers]
+
+
+def _zeros(spec: TensorSpec, rows: int, *, batchable: bool) -> Array:
+    shape = (rows, *spec.shape[1:]) if batchable else spec.shape
+    if spec.datatype is DataType.BYTES:
+        return np.full(shape, b"", dtype=object)
+    return np.zeros(shape, dtype=DTYPES[spec.datatype])
+
+
+def _timed(engine: Engine, inputs: dict[str, Array]) -> float:
+    start = time.monotonic()
+    engine.run(inputs)
+    return time.monotonic() - start
