@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -68,8 +70,10 @@ def load_documents(text: str, filename: str) -> list[Document]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise _invalid(filename, line, f"not YAML: {error.problem or error.context}") from error
-    except (yaml.YAMLError, ValueError) as error:
+    except yaml.YAMLError as error:
         raise _invalid(filename, 1, f"not YAML: {error}") from error
+    except ValueError as error:
+        raise _invalid(filename, 1, f"not YAML that JSON can hold: {error}") from error
     except RecursionError as error:
         raise _invalid(filename, 1, "nested too deeply") from error
     return documents
@@ -81,7 +85,7 @@ def _documents(loader: _Loader, node: Node, filename: str) -> Iterator[Document]
         raise _invalid(filename, line, "a document must be an object with apiVersion, kind, metadata and spec")
     lines: dict[str, int] = {}
     _Walk(filename, lines).visit(node, "")
-    manifest: Any = loader.construct_document(node)
+    manifest: Any = _as_json(loader.construct_document(node))
     if manifest.get("kind") == "List" and isinstance(manifest.get("items"), list):
         for index, item in enumerate(manifest["items"]):
             prefix = f"items[{index}]"
@@ -130,6 +134,25 @@ class _Walk:
             keys.add(name)
             self._lines[child] = line
             self.visit(value, child)
+
+
+def _as_json(value: Any) -> Any:
+    """YAML's value as JSON can hold it: keys become strings.
+
+    Raises:
+        ValueError: JSON has no such value (a set, bytes, NaN).
+    """
+    match value:
+        case dict():
+            return {json.dumps(k) if isinstance(k, bool) else str(k): _as_json(inner) for k, inner in value.items()}
+        case list():
+            return [_as_json(item) for item in value]
+        case float() if not math.isfinite(value):
+            raise ValueError(f"JSON has no {value}")
+        case None | bool() | int() | float() | str():
+            return value
+        case _:
+            raise ValueError(f"JSON has no {type(value).__name__}")
 
 
 def _is_null(node: Node) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from jsonschema import Draft7Validator
 from jsonschema.exceptions import ValidationError
+from jsonschema.validators import extend
 
 from penstock.api.problems import Problem, child, path_of
 from penstock.api.schema import Schema
@@ -26,6 +27,18 @@ _METADATA_FIELDS: Final = (
 """`metav1.ObjectMeta`, what people write first."""
 _SUBDOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", re.ASCII)
 _MAX_NAME: Final = 253
+_INT64: Final = range(-(2**63), 2**63)
+
+
+def _is_integer(_checker: object, value: Any) -> bool:
+    """Whole, and small enough that Go's JSON reader does not make a float of it."""
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    return whole and not isinstance(value, bool) and int(value) in _INT64
+
+
+_Validator: Final = extend(  # type: ignore[no-untyped-call]  # jsonschema's stubs leave it untyped
+    Draft7Validator, type_checker=Draft7Validator.TYPE_CHECKER.redefine("integer", _is_integer)
+)
 
 
 def unknown_fields(value: Any, schema: Schema, path: str = "") -> Iterator[Problem]:
@@ -81,7 +94,7 @@ def stored(manifest: Manifest, schema: Schema) -> Any:
 
 def violations(value: Any, schema: Schema) -> list[Problem]:
     """What the schema refuses, in the order of the fields."""
-    errors = sorted(Draft7Validator(schema).iter_errors(value), key=lambda error: [str(p) for p in error.absolute_path])
+    errors = sorted(_Validator(schema).iter_errors(value), key=lambda error: [str(p) for p in error.absolute_path])
     return [problem for error in errors for problem in _problems(error)]
 
 
@@ -124,6 +137,8 @@ def _invalid(path: str, value: Any, message: str) -> Problem:
 
 def json_type(value: Any) -> str:
     """The JSON name of a value's type, as the API server prints it."""
+    if isinstance(value, int) and value not in _INT64:
+        return "number"
     names: Sequence[tuple[type | tuple[type, ...], str]] = (
         (bool, "boolean"), (int, "integer"), (float, "number"), (str, "string"), (list, "array"), (dict, "object"),
     )  # fmt: skip

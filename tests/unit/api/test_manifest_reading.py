@@ -88,6 +88,9 @@ def test_a_list_is_taken_apart() -> None:
             r"too large once its aliases are followed",
             id="a billion laughs",
         ),
+        pytest.param("a: .nan\n", r"f\.yaml:1: not YAML that JSON can hold: JSON has no nan", id="not a number"),
+        pytest.param("a: !!set {x}\n", r"f\.yaml:1: .*JSON has no set", id="a set"),
+        pytest.param("a: !!binary aGk=\n", r"f\.yaml:1: .*JSON has no bytes", id="bytes"),
         pytest.param("a: &a [*a]\n", r"f\.yaml:1: nested too deeply", id="an alias of itself"),
         pytest.param("a: " + "[" * 150 + "]" * 150, r"f\.yaml:1: nested too deeply", id="150 brackets"),
         pytest.param("a: " + "[" * 9000 + "]" * 9000, r"f\.yaml:1: nested too deeply", id="9,000 brackets"),
@@ -100,6 +103,11 @@ def test_what_cannot_be_read_is_refused_with_its_line(text: str, message: str) -
 
 def test_nothing_is_no_document() -> None:
     assert load_documents("# only a comment\n---\n---\nnull\n", "f.yaml") == []
+
+
+def test_keys_are_strings() -> None:
+    (document,) = load_documents("7: a\ntrue: {2.5: b}\n", "f.yaml")
+    assert document.manifest == {"7": "a", "true": {"2.5": "b"}}
 
 
 def test_a_date_stays_a_string() -> None:
