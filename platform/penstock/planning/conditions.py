@@ -41,7 +41,7 @@ def timestamp(now: float) -> str:
 
 def epoch(text: str) -> float:
     """A Kubernetes time as epoch seconds."""
-    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+    return datetime.fromisoformat(text).timestamp()
 
 
 def condition(kind: str, verdict: Verdict, previous: Iterable[Condition], generation: int, now: float) -> Condition:

@@ -76,7 +76,7 @@ def plan(observed: Observed, now: float) -> Plan:
     finalizer = Finalizer.ADD if missing else Finalizer.KEEP
     if isinstance(observed.pool, PoolProblem):
         verdicts = judge_without_pool(observed, false(observed.pool.reason, observed.pool.message))
-        status = _status(observed, verdicts, observed.deployment.status.active_revision, None, None, now)
+        status = _status(observed, verdicts, now, active=observed.deployment.status.active_revision)
         wait = PROBLEM_SECONDS if observed.pool.exists else RESYNC_SECONDS
         return Plan(status=status, finalizer=finalizer, requeue=Requeue(wait, observed.pool.message))
     conflict = _conflict(observed, observed.pool)
@@ -90,7 +90,7 @@ def plan(observed: Observed, now: float) -> Plan:
     return Plan(
         applications=rollout.applications,
         route=rollout.route,
-        status=_status(observed, verdicts, active, candidate, serving_app, now),
+        status=_status(observed, verdicts, now, active=active, candidate=candidate, app=serving_app),
         finalizer=finalizer,
         requeue=_requeue(rollout, verdicts, now),
     )
@@ -109,7 +109,7 @@ def conflict_status(observed: Observed, message: str, now: float) -> InferenceDe
 def _stopped(observed: Observed, problem: Verdict, now: float) -> InferenceDeploymentStatus:
     verdicts = judge_without_pool(observed, problem)
     verdicts[DeploymentCondition.POOL_READY] = true(Reason.POOL_AVAILABLE, "The pool answers.")
-    return _status(observed, verdicts, observed.deployment.status.active_revision, None, None, now)
+    return _status(observed, verdicts, now, active=observed.deployment.status.active_revision)
 
 
 def _conflict(observed: Observed, pool: Pool) -> str | None:
@@ -124,10 +124,11 @@ def _conflict(observed: Observed, pool: Pool) -> str | None:
 def _status(
     observed: Observed,
     verdicts: Verdicts,
-    active: str | None,
-    candidate: str | None,
-    app: Application | None,
     now: float,
+    *,
+    active: str | None,
+    candidate: str | None = None,
+    app: Application | None = None,
 ) -> InferenceDeploymentStatus:
     deployment = observed.deployment
     metadata, before = deployment.metadata, deployment.status
@@ -258,7 +259,7 @@ def _leaving(observed: Observed, applications: tuple[ServeApplication, ...] | No
         verdicts[DeploymentCondition.POOL_READY] = false(observed.pool.reason, observed.pool.message)
     verdicts[DeploymentCondition.SERVING] = false(Reason.TERMINATING, message)
     verdicts[DeploymentCondition.PROGRESSING] = true(Reason.TERMINATING, message)
-    status = _status(observed, verdicts, observed.deployment.status.active_revision, None, None, now)
+    status = _status(observed, verdicts, now, active=observed.deployment.status.active_revision)
     return Plan(
         applications=applications,
         delete_route=True,

@@ -98,4 +98,4 @@ class Observed:
     deployment: InferenceDeployment
     pool: Pool | PoolProblem
     gateways: tuple[Gateway | GatewayProblem, ...] = ()
-    network: ReplicaNetwork = ReplicaNetwork()
+    network: ReplicaNetwork = field(default_factory=ReplicaNetwork)

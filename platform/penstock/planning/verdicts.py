@@ -90,6 +90,11 @@ def serving(observed: Observed, mine: Mapping[str, Application], active: str) ->
     problems = [each for each in observed.gateways if isinstance(each, GatewayProblem)]
     if problems and not reachable:
         return unknown(Reason.GATEWAY_UNREACHABLE, problems[0].message)
+    return _not_answering(observed, app)
+
+
+def _not_answering(observed: Observed, app: Application | None) -> Verdict:
+    """Why no replica answers."""
     failure = failure_of(app)
     if failure is not None:
         return false(Reason(failure.reason), failure.message)
@@ -121,6 +126,13 @@ def _progressing(observed: Observed, pool: Pool, rollout: Rollout, failure: Star
     candidate = rollout.mine.get(rollout.wanted)
     if candidate is None:
         return true(Reason.PENDING, "The Serve application is being declared.")
+    return _hindrance(observed, pool, candidate, failure, now) or _way(rollout, candidate)
+
+
+def _hindrance(
+    observed: Observed, pool: Pool, candidate: Application, failure: StartFailure | None, now: float
+) -> Verdict | None:
+    """What keeps the wanted revision from being rolled out."""
     if failure is not None:
         return false(Reason(failure.reason), failure.message + _again(candidate))
     if candidate.waiting_since is not None and now - candidate.waiting_since > UNSCHEDULABLE_AFTER_SECONDS:
@@ -132,12 +144,14 @@ def _progressing(observed: Observed, pool: Pool, rollout: Rollout, failure: Star
     if candidate.state is ApplicationState.UNHEALTHY:
         return false(Reason.REPLICA_FAILED, _last_line(candidate.message))
     gateways = [each for each in observed.gateways if isinstance(each, GatewayProblem)]
-    if gateways:
-        return false(Reason.GATEWAY_UNREACHABLE, gateways[0].message)
-    starting = candidate.state is not ApplicationState.RUNNING
+    return false(Reason.GATEWAY_UNREACHABLE, gateways[0].message) if gateways else None
+
+
+def _way(rollout: Rollout, candidate: Application) -> Verdict:
+    """How far the wanted revision has come."""
     if len(rollout.mine) > 1 or rollout.active != rollout.wanted:
         return true(Reason.ROLLING_OUT, f"From {_others(rollout)} to {rollout.wanted}: {_count(candidate)}.")
-    if starting or not rollout.switched:
+    if candidate.state is not ApplicationState.RUNNING or not rollout.switched:
         return true(Reason.STARTING_REPLICAS, f"{_count(candidate).capitalize()}.")
     return true(Reason.ROLLED_OUT, f"Revision {rollout.wanted} gets all requests.")
 

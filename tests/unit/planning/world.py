@@ -25,6 +25,8 @@ SERVE = "http://ray:8000"
 UID = "0c1e"
 OLD_MODEL = "file:///models/old"
 NEW_MODEL = "file:///models/new"
+FIRST_ATTEMPT = Attempt(attempted_at=int(NOW) - 100)
+AT_REST = ReplicaStats()
 
 
 def deployment(
@@ -38,9 +40,8 @@ def deployment(
     finalizers: tuple[str, ...] = (names.FINALIZER,),
 ) -> InferenceDeployment:
     spec: dict[str, Any] = {"model": {"storageUri": model, "modelFormat": "onnx"}}
-    for key, value in (("scaling", scaling), ("resources", resources), ("batching", batching)):
-        if value is not None:
-            spec[key] = value
+    optional = {"scaling": scaling, "resources": resources, "batching": batching}
+    spec |= {key: value for key, value in optional.items() if value is not None}
     metadata = {"name": "digits", "namespace": "vision", "uid": UID, "generation": 3, "finalizers": list(finalizers)}
     if deleted_at is not None:
         metadata["deletionTimestamp"] = deleted_at
@@ -64,7 +65,7 @@ def serve_app(
     wanted: int = 1,
     message: str = "",
     waiting_since: float | None = None,
-    attempt: Attempt = Attempt(attempted_at=int(NOW) - 100),
+    attempt: Attempt = FIRST_ATTEMPT,
 ) -> Application:
     config = application.build(of, names.revision(of), attempt, application.ReplicaNetwork())
     return Application(
@@ -85,7 +86,7 @@ def gateway(
     *,
     listed_only: dict[str, int] | None = None,
     held: int = 0,
-    stats: ReplicaStats = ReplicaStats(),
+    stats: ReplicaStats = AT_REST,
     wake_url: str | None = None,
 ) -> Gateway:
     """A gateway with so many replicas by revision that receive, and so many that are only listed."""

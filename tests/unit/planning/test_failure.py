@@ -1,0 +1,78 @@
+"""What is read from Serve's messages, and said about placement."""
+
+from __future__ import annotations
+
+import pytest
+
+from penstock.api.v1alpha1 import Accelerator
+from penstock.planning.failure import start_failure
+from penstock.planning.observed import Node
+from penstock.planning.placement import obstacle
+
+SERVE = (
+    "Failed to update the deployments ['replica'].\nThe deployment failed to start 1 times in a row. Error:\n"
+    "\x1b[36mray::ServeReplica:x:replica.initialize_and_get_metadata()\x1b[39m (pid=1, ip=127.0.0.1)\n"
+    '  File "app.py", line 90, in start\n    raise ReplicaFailedError(failure)\n'
+)
+MESSAGES = [
+    (
+        "a structured failure",
+        SERVE
+        + 'x.ReplicaFailedError: penstock-failure: {"reason":"ModelNotFound","message":"No file /m/model.onnx."}\n',
+        ("ModelNotFound", "No file /m/model.onnx."),
+    ),
+    (
+        "a structured failure with quotes, braces and text behind it",
+        'E: penstock-failure: {"reason":"ModelInvalid","message":"a \\"b\\" {c}"} and more }',
+        ("ModelInvalid", 'a "b" {c}'),
+    ),
+    (
+        "the last of two structured failures",
+        'penstock-failure: {"reason":"ModelInvalid","message":"1"}\npenstock-failure: {"reason":"ModelNotFound","message":"2"}',
+        ("ModelNotFound", "2"),
+    ),
+    (
+        "a reason that no condition may carry",
+        'penstock-failure: {"reason":"Whatever","message":"m"}',
+        ("ReplicaFailed", "m"),
+    ),
+    (
+        "a failed import",
+        "Traceback (most recent call last):\n  File \"x\", line 1\nModuleNotFoundError: No module named 'no'\n",
+        ("DeployFailed", "ModuleNotFoundError: No module named 'no'"),
+    ),
+    (
+        "the source line of a raise is not taken for the exception",
+        "Traceback\n    raise RuntimeError(x)\nRuntimeError: broken\n",
+        ("DeployFailed", "RuntimeError: broken"),
+    ),
+    ("no exception at all", "Something odd.\nThe end.", ("DeployFailed", "The end.")),
+    ("no message", "", ("DeployFailed", "Ray Serve gave no message")),
+    ("a marker with broken JSON", 'penstock-failure: {"reason":', ("DeployFailed", 'penstock-failure: {"reason":')),
+]
+
+
+@pytest.mark.parametrize(("message", "expected"), [row[1:] for row in MESSAGES], ids=[row[0] for row in MESSAGES])
+def test_failure(message: str, expected: tuple[str, str]) -> None:
+    failure = start_failure(message)
+    assert (failure.reason, failure.message) == expected
+
+
+SMALL = Node("10.0.0.1", {"CPU": 4.0, "memory": 2.0**33}, {"CPU": 1.0, "memory": 2.0**32})
+LABELLED = Node("10.0.0.2", {"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 0.0}, {"ray.io/accelerator-type": "L4"})
+PLACEMENTS = [
+    ("no node", {"CPU": 1.0}, None, [], ["1 CPU", "no live node"]),
+    ("too large for any", {"CPU": 64.0}, None, [SMALL], ["64 CPU", "no node is that large", "4 CPU"]),
+    ("full now", {"CPU": 2.0}, None, [SMALL], ["full now", "10.0.0.1 has 1 CPU"]),
+    ("too much memory", {"CPU": 1.0, "memory": 2.0**34}, None, [SMALL], ["16Gi memory", "8Gi memory"]),
+    ("no such accelerator", {"CPU": 1.0, "GPU": 1.0}, "A100", [LABELLED], ["on A100", "have L4"]),
+    ("the accelerator is taken", {"CPU": 1.0, "GPU": 1.0}, "L4", [LABELLED], ["full now", "0 GPU"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("required", "accelerator", "nodes", "words"), [row[1:] for row in PLACEMENTS], ids=[row[0] for row in PLACEMENTS]
+)
+def test_placement(required: dict[str, float], accelerator: str | None, nodes: list[Node], words: list[str]) -> None:
+    text = obstacle(required, Accelerator(type=accelerator) if accelerator else None, nodes)
+    assert [word for word in words if word not in text] == []
