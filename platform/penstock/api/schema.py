@@ -96,8 +96,8 @@ def _scalar_schema(annotation: Any) -> Schema:
 
 def _default(value: object) -> Any:
     if isinstance(value, BaseModel):
-        # The API server fills an empty object in from the defaults of its own fields.
-        return value.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        # Written out: the API server runs the rules over a default before it fills in the fields of it.
+        return value.model_dump(mode="json", by_alias=True, exclude_none=True)
     return value
 
 

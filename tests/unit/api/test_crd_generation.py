@@ -87,7 +87,7 @@ def test_a_crd_that_is_no_longer_generated_is_removed(tmp_path: Path) -> None:
             id="bounds and a default",
         ),
         pytest.param(
-            "InferenceDeployment", "spec.scaling", {"type": "object", "default": {}}, id="an object's default"
+            "InferenceDeployment", "spec.tracing", {"default": {"samplingRatio": "0.01"}}, id="an object's default"
         ),
         pytest.param("InferenceDeployment", "spec.poolRef", {"default": {"name": "default"}}, id="a filled default"),
         pytest.param(
