@@ -97,7 +97,6 @@ def _defaults(settings: Settings) -> Iterator[str]:
     yield "  retries 5"
     yield "  option redispatch 1"
     yield "  retry-on conn-failure empty-response"
-    yield "  option http-buffer-request"
     yield "  option abortonclose"
     yield "  option idle-close-on-response"
     yield "  option dontlognull"
@@ -185,6 +184,8 @@ def _backend(settings: Settings, desired: Desired, slot: int, kind: str) -> Iter
     yield f"backend {name}"
     # `leastconn` gives each request to the least busy, but keeps no shares when idle; `random(2)` keeps both.
     yield f"  balance {'leastconn' if kind == 'm' else 'random(2)'}"
+    # Not in the frontend, which would wait for a body before it refused its size.
+    yield "  option http-buffer-request"
     yield f"  server {AGENT} unix@{settings.layout.agent_socket} backup"
     for server, wanted in sorted(desired.backends.get(name, {}).items()):
         yield f"  server {server} {wanted.address} weight {wanted.weight} {CHECK}"

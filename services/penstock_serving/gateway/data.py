@@ -93,7 +93,7 @@ class DataServer:
     def application(self) -> web.Application:
         """The aiohttp application. Its runner must cancel handlers whose client went away."""
         application = web.Application()
-        application.router.add_route("*", "/{path:.*}", self.handle)
+        application.router.add_route("*", r"/{path:[\s\S]*}", self.handle)
         return application
 
     async def handle(self, request: web.Request) -> web.Response:

@@ -1,0 +1,213 @@
+"""Requests that find no replica: held, counted, woken for, and none lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import pytest
+from aiohttp import web
+from tests.integration.gateway_parts import (
+    GUARD_SECONDS,
+    SECRET,
+    Gateway,
+    Replica,
+    free_port,
+    gateway,
+    replica_process,
+    until,
+)
+
+from penstock.routing.tokens import admin_token
+
+
+def run(scenario: Callable[[Gateway, AsyncExitStack], Awaitable[None]], *arguments: str) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(120), gateway(*arguments) as running, AsyncExitStack() as stack:
+            await scenario(running, stack)
+
+    asyncio.run(main())
+
+
+class Waker:
+    """Serve's proxy: counts the calls, and blocks until `up`."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.at_once = 0
+        self.most_at_once = 0
+        self.called = asyncio.Event()
+        self.up = asyncio.Event()
+        self.url = ""
+
+    async def start(self, stack: AsyncExitStack) -> None:
+        application = web.Application()
+        application.router.add_get("/wake", self._wake)
+        runner = web.AppRunner(application, shutdown_timeout=0.1, handler_cancellation=True)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}/wake"
+
+    async def _wake(self, _: web.Request) -> web.Response:
+        self.calls += 1
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        self.called.set()
+        try:
+            await self.up.wait()
+        finally:
+            self.at_once -= 1
+        return web.Response()
+
+
+async def until_held(gw: Gateway, count: int, model: str = "default/m") -> None:
+    async def held() -> bool:
+        return bool((await gw.routes())[model]["heldRequests"] == count)
+
+    await until(held)
+
+
+def test_fifty_requests_at_zero_replicas_are_all_answered_after_one_wake() -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        waker = Waker()
+        await waker.start(stack)
+        await gw.declare("team/m", wakeUrl=waker.url)
+        body = b"x" * 100_000
+        path = "/team/v2/models/m/infer?q=1"
+        requests = [asyncio.create_task(gw.infer(path, body, {"x-mark": str(n)})) for n in range(50)]
+        await asyncio.wait_for(waker.called.wait(), GUARD_SECONDS)
+        await until_held(gw, 50, "team/m")
+        replica = await stack.enter_async_context(Replica("a"))
+        await gw.lease("a", replica.address, "team/m")
+        answers = [await request for request in requests]
+        assert [status for status, _, _ in answers] == [200] * 50
+        assert {(body["path"], body["size"]) for _, body, _ in answers} == {("/v2/models/m/infer?q=1", 100_000)}
+        assert [body["headers"]["x-mark"] for _, body, _ in answers] == [str(n) for n in range(50)]
+        assert all(body["headers"]["traceparent"] == headers["traceresponse"] for _, body, headers in answers)
+        assert (waker.calls, waker.most_at_once) == (1, 1)
+        await until_held(gw, 0, "team/m")
+
+    run(scenario)
+
+
+def test_a_failing_wake_is_repeated_while_requests_wait() -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        waker = Waker()
+        port = free_port()
+        await gw.declare(wakeUrl=f"http://127.0.0.1:{port}/wake")
+        request = asyncio.create_task(gw.infer())
+        await until_held(gw, 1)
+        waker.up.set()
+        await waker.start(stack)
+        await gw.declare(wakeUrl=waker.url)
+        await asyncio.wait_for(waker.called.wait(), GUARD_SECONDS)
+        replica = await stack.enter_async_context(Replica("a"))
+        await gw.lease("a", replica.address)
+        assert (await request)[0] == 200
+
+    run(scenario)
+
+
+def test_a_request_held_too_long_gets_503_and_when_to_retry() -> None:
+    async def scenario(gw: Gateway, _: AsyncExitStack) -> None:
+        await gw.declare(holdSeconds=0.2)
+        status, body, headers = await gw.infer()
+        assert (status, body) == (503, {"error": "no replica of model 'm' was ready within 0.2 s"})
+        assert headers["retry-after"] == "1"
+        assert headers["traceresponse"].endswith("-01")
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fields"),
+    [((), {"maxHeldRequests": 1}), (("--max-held-bytes", "150"), {})],
+    ids=["more requests than the route holds get 503", "more bytes than the gateway holds get 503"],
+)
+def test_bounds(arguments: tuple[str, ...], fields: dict[str, int]) -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        await gw.declare(**fields)
+        first = asyncio.create_task(gw.infer(body=b"x" * 100))
+        await until_held(gw, 1)
+        status, body, headers = await gw.infer(body=b"x" * 100)
+        assert (status, headers["retry-after"]) == (503, "1")
+        assert "wait" in body["error"]
+        replica = await stack.enter_async_context(Replica("a"))
+        await gw.lease("a", replica.address)
+        assert (await first)[0] == 200
+
+    run(scenario, *arguments)
+
+
+def test_a_client_that_goes_away_frees_its_place() -> None:
+    async def scenario(gw: Gateway, _: AsyncExitStack) -> None:
+        await gw.declare(maxHeldRequests=1)
+        reader, writer = await asyncio.open_connection("127.0.0.1", gw.port)
+        writer.write(b"POST /v2/models/m/infer HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}")
+        await until_held(gw, 1)
+        writer.close()
+        await until_held(gw, 0)
+        assert reader is not None
+
+    run(scenario)
+
+
+def test_a_replica_that_fails_at_once_is_passed_over_for_another() -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        process, dead = await stack.enter_async_context(replica_process("dead"))
+        process.kill()
+        await process.wait()
+        await gw.declare()
+        requests = [asyncio.create_task(gw.infer()) for _ in range(10)]
+        await until_held(gw, 10)
+        await gw.lease("dead", dead)
+        replica = await stack.enter_async_context(Replica("a"))
+        await gw.lease("a", replica.address)
+        assert [(await request)[1]["replica"] for request in requests] == ["a"] * 10
+
+    run(scenario)
+
+
+def test_a_full_replica_is_asked_again_until_the_hold_ends() -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        await gw.declare()
+        request = asyncio.create_task(gw.infer())
+        await until_held(gw, 1)
+        replica = await stack.enter_async_context(Replica("a"))
+        replica.status = 429
+        await gw.lease("a", replica.address)
+        await asyncio.wait_for(replica.arrived.wait(), GUARD_SECONDS)
+        replica.status = 200
+        assert (await request)[0] == 200
+        assert replica.answered > 1
+
+    run(scenario)
+
+
+def test_a_withdrawn_route_lets_its_requests_go() -> None:
+    async def scenario(gw: Gateway, _: AsyncExitStack) -> None:
+        await gw.declare()
+        request = asyncio.create_task(gw.infer())
+        await until_held(gw, 1)
+
+        assert (await gw.call("DELETE", "/v1/routes/default/m", None, admin_token(SECRET)))[0] == 204
+        assert (await request)[:2] == (404, {"error": "model 'm' is not found in namespace 'default'"})
+
+    run(scenario)
+
+
+def test_only_revisions_with_a_weight_end_the_wait() -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        await gw.declare(revisions={"r2": 100})
+        request = asyncio.create_task(gw.infer())
+        await until_held(gw, 1)
+        replica = await stack.enter_async_context(Replica("a"))
+        await gw.lease("a", replica.address, revision="r1")
+        await until_held(gw, 1)
+        assert replica.answered == 0
+        await gw.declare(revisions={"r1": 100})
+        assert (await request)[0] == 200
+
+    run(scenario)

@@ -1,0 +1,349 @@
+"""What clients, replicas and tracers see of the gateway: errors, tokens, trace context, spans, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from aiohttp import web
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from tests.integration.gateway_parts import GUARD_SECONDS, SECRET, Gateway, Replica, gateway, token_of, until
+
+from penstock.routing.tokens import admin_token
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+PARENT = "b7ad6b7169203331"
+
+
+def run(scenario: Callable[[Gateway, AsyncExitStack], Awaitable[None]], *arguments: str, **environment: str) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(120), gateway(*arguments, **environment) as running, AsyncExitStack() as stack:
+            await scenario(running, stack)
+
+    asyncio.run(main())
+
+
+async def raw(gw: Gateway, sent: bytes) -> tuple[int, dict[str, str], Any]:
+    """Send bytes; status, headers and JSON of what comes back."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", gw.port)
+    try:
+        writer.write(sent)
+        head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), GUARD_SECONDS)).decode().split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
+        body = await asyncio.wait_for(reader.readexactly(int(headers["content-length"])), GUARD_SECONDS)
+        return int(head[0].split()[1]), headers, json.loads(body)
+    finally:
+        writer.close()
+
+
+async def every_error(gw: Gateway, stack: AsyncExitStack) -> None:
+    a = await stack.enter_async_context(Replica("a"))
+    await gw.lease("a", a.address)
+    head = b"POST /v2/models/%s/infer HTTP/1.1\r\nhost: a\r\n"
+    quoted = b'a%22%5C%0A"'
+    cases = {
+        "a slow body": (
+            head % b"m" + b"content-length: 9\r\n\r\n{",
+            408,
+            "the request did not arrive in time",
+        ),
+        "an announced gigabyte": (
+            head % b"m" + b"content-length: 1000000000\r\n\r\n",
+            413,
+            "the request's body is larger than this gateway takes",
+        ),
+        "an unknown model": (
+            head % quoted + b"content-length: 0\r\n\r\n",
+            404,
+            "model 'a\"\\\n\"' is not found in namespace 'default'",
+        ),
+        "no path of ours": (
+            b"GET /nowhere HTTP/1.1\r\nhost: a\r\n\r\n",
+            404,
+            "there is no such path; models are under /v2/models/ or /NAMESPACE/v2/models/",
+        ),
+        "a wrong method": (b"DELETE /v2 HTTP/1.1\r\nhost: a\r\n\r\n", 405, "/v2 takes GET only"),
+    }
+    for name, (sent, status, message) in cases.items():
+        got_status, headers, body = await raw(gw, sent)
+        assert (name, got_status, body) == (name, status, {"error": message})
+        assert headers["content-type"].startswith("application/json")
+    a.go_on.clear()
+    status, headers, body = await raw(gw, head % b"m" + b"content-length: 2\r\n\r\n{}")
+    assert (status, body) == (504, {"error": "the replica did not answer in time"})
+    a.go_on.set()
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GARBAGE\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nhost: a\r\nx: " + b"x" * 70_000 + b"\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nhost: a\r\n", 408),
+    ],
+    ids=["what is not HTTP gets 400", "headers larger than the buffer get 400", "headers that do not end get 408"],
+)
+def test_what_cannot_be_read_is_answered_and_ends(sent: bytes, status: int) -> None:
+    async def scenario(gw: Gateway, _: AsyncExitStack) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", gw.port)
+        writer.write(sent)
+        answer = await asyncio.wait_for(reader.read(-1), GUARD_SECONDS)
+        writer.close()
+        # HAProxy's parser has an answer of its own, before any configured one applies.
+        assert int(answer.split()[1]) == status
+
+    run(scenario, "--header-timeout-seconds", "0.5")
+
+
+def test_every_error_is_json_in_the_protocols_form() -> None:
+    run(every_error, "--header-timeout-seconds", "0.5", "--request-timeout-seconds", "1", "--max-body-bytes", "1000000")
+
+
+def test_a_chunked_body_over_the_limit_is_refused_while_it_waits() -> None:
+    async def scenario(gw: Gateway, _: AsyncExitStack) -> None:
+        await gw.declare()
+
+        async def chunks() -> Any:
+            for _ in range(3):
+                yield b"x" * 100_000
+
+        async with gw.session.post(f"{gw.url}/v2/models/m/infer", data=chunks()) as response:
+            assert (response.status, await response.json()) == (413, {"error": "the body is larger than 100000 bytes"})
+
+    run(scenario, "--max-body-bytes", "100000")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--max-requests-per-second-per-client", "5"), ("--max-connections-per-client", "2")],
+    ids=["too many requests a second get 429", "too many connections get 429"],
+)
+def test_bounds_per_client(arguments: tuple[str, ...]) -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        a = await stack.enter_async_context(Replica("a", delay=0.05))
+        await gw.lease("a", a.address)
+        answers = await asyncio.gather(*(gw.infer() for _ in range(20)))
+        refused = [(body, headers["retry-after"]) for status, body, headers in answers if status == 429]
+        assert refused
+        assert refused[0] == ({"error": "too many requests or connections from this client"}, "1")
+        assert {status for status, _, _ in answers} <= {200, 429}
+
+    run(scenario, *arguments)
+
+
+def test_the_gateways_own_paths_answer_for_every_namespace() -> None:
+    async def scenario(gw: Gateway, _: AsyncExitStack) -> None:
+        async def get(path: str) -> tuple[int, Any]:
+            async with gw.session.get(gw.url + path) as response:
+                return response.status, await response.json()
+
+        for prefix in ("", "/team"):
+            status, body = await get(f"{prefix}/v2")
+            assert (status, body["name"], body["extensions"]) == (200, "penstock", ["binary_tensor_data"])
+            assert await get(f"{prefix}/v2/health/live") == (200, {"live": True})
+            assert await get(f"{prefix}/v2/health/ready") == (200, {"ready": True})
+
+    run(scenario)
+
+
+async def trace_rules(gw: Gateway, stack: AsyncExitStack) -> None:
+    a = await stack.enter_async_context(Replica("a"))
+    await gw.lease("a", a.address)
+    for flags in ("00", "01"):
+        sent = {"traceparent": f"00-{TRACE}-{PARENT}-{flags}", "tracestate": "v=1"}
+        _, body, headers = await gw.infer(headers=sent)
+        trace, span = headers["traceresponse"].split("-")[1:3]
+        assert (trace, headers["traceresponse"][-2:]) == (TRACE, flags)
+        assert span != PARENT
+        assert body["headers"]["traceparent"] == headers["traceresponse"]
+        assert body["headers"]["tracestate"] == "v=1"
+        assert re.fullmatch(r"t=\d{16}", body["headers"]["x-request-start"])
+    malformed = [
+        f"00-{'0' * 32}-{PARENT}-01", f"00-{TRACE}-{'0' * 16}-01", f"ff-{TRACE}-{PARENT}-01",
+        f"00-{TRACE}-{PARENT}-01-more", f"00-{TRACE.upper()}-{PARENT}-01", f"00-{TRACE}-{PARENT}", "nonsense",
+    ]  # fmt: skip
+    seen = set()
+    for header in malformed:
+        _, body, _ = await gw.infer(headers={"traceparent": header, "tracestate": "v=1"})
+        version, trace, span, flags = body["headers"]["traceparent"].split("-")
+        assert (header, version, flags, len(trace), len(span)) == (header, "00", "00", 32, 16)
+        assert "tracestate" not in body["headers"]
+        seen |= {trace, span}
+    assert len(seen) == 2 * len(malformed)
+    assert TRACE not in seen
+    future = await gw.infer(headers={"traceparent": f"01-{TRACE}-{PARENT}-01-more"})
+    assert future[1]["headers"]["traceparent"].startswith(f"00-{TRACE}-")
+    await gw.declare(samplingRatio=1)
+    assert (await gw.infer())[2]["traceresponse"].endswith("-01")
+    await gw.declare(samplingRatio=0.5)
+    flags = [(await gw.infer())[2]["traceresponse"][-2:] for _ in range(100)]
+    assert {"00", "01"} == set(flags)
+
+
+def test_trace_context_is_kept_or_made() -> None:
+    run(trace_rules)
+
+
+class Collector:
+    """An OTLP receiver over HTTP."""
+
+    def __init__(self) -> None:
+        self.spans: dict[str, Any] = {}
+        self.resource: dict[str, str] = {}
+        self.endpoint = ""
+
+    async def start(self, stack: AsyncExitStack) -> None:
+        application = web.Application()
+        application.router.add_post("/v1/traces", self._take)
+        runner = web.AppRunner(application, shutdown_timeout=0.1)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self.endpoint = f"http://127.0.0.1:{runner.addresses[0][1]}"
+
+    async def _take(self, request: web.Request) -> web.Response:
+        for group in ExportTraceServiceRequest.FromString(await request.read()).resource_spans:
+            self.resource = {a.key: a.value.string_value for a in group.resource.attributes}
+            for scope in group.scope_spans:
+                self.spans |= {f"{s.trace_id.hex()} {s.name}": s for s in scope.spans}
+        return web.Response(content_type="application/x-protobuf")
+
+
+def test_kept_traces_leave_the_gateways_spans_over_otlp_and_no_others() -> None:
+    async def main() -> None:
+        async with asyncio.timeout(120), AsyncExitStack() as stack:
+            collector = Collector()
+            await collector.start(stack)
+            a = await stack.enter_async_context(Replica("a"))
+            async with gateway(OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint, OTEL_BSP_SCHEDULE_DELAY="100") as gw:
+                traces = [f"{n:032x}" for n in range(1, 6)]
+                await gw.declare("team/m", holdSeconds=60)
+                held = asyncio.create_task(
+                    gw.infer("/team/v2/models/m/infer", headers={"traceparent": f"00-{traces[0]}-{PARENT}-01"})
+                )
+
+                async def is_held() -> bool:
+                    return bool((await gw.routes())["team/m"]["heldRequests"])
+
+                await until(is_held)
+                await gw.lease("a", a.address, "team/m")
+                await held
+                for trace, sampled, path in (
+                    (traces[1], "01", "/team/v2/models/m/versions/1/infer"),
+                    (traces[2], "00", "/team/v2/models/m/infer"),
+                ):
+                    await gw.infer(path, headers={"traceparent": f"00-{trace}-{PARENT}-{sampled}"})
+                a.sampled = "01"
+                await gw.infer("/team/v2/models/m/infer", headers={"traceparent": f"00-{traces[3]}-{PARENT}-00"})
+                a.status, a.sampled = 500, "00"
+                await gw.infer("/team/v2/models/m/infer", headers={"traceparent": f"00-{traces[4]}-{PARENT}-00"})
+            wanted = {f"{t} gateway" for t in (traces[0], traces[1], traces[3], traces[4])} | {f"{traces[0]} hold"}
+            assert set(collector.spans) == wanted
+            assert collector.resource["service.name"] == "penstock-gateway"
+            span = collector.spans[f"{traces[1]} gateway"]
+            attributes = {a.key: a.value for a in span.attributes}
+            assert (span.parent_span_id.hex(), span.kind) == (PARENT, 2)
+            assert attributes["penstock.namespace"].string_value == "team"
+            assert attributes["penstock.model.name"].string_value == "m"
+            assert attributes["penstock.model.version"].string_value == "1"
+            assert attributes["url.path"].string_value == "/team/v2/models/m/versions/1/infer"
+            assert attributes["http.response.status_code"].int_value == 200
+            assert span.start_time_unix_nano < span.end_time_unix_nano
+            hold, outer = collector.spans[f"{traces[0]} hold"], collector.spans[f"{traces[0]} gateway"]
+            assert hold.parent_span_id == outer.span_id
+            assert collector.spans[f"{traces[4]} gateway"].status.code == 2
+
+    asyncio.run(main())
+
+
+LEASE = {"namespace": "default", "model": "m", "version": "1", "revision": "r", "address": "127.0.0.1:9"}
+ROUTE = {"namespace": "default", "model": "m"}
+ADMIN = admin_token(SECRET)
+OURS, THEIRS = token_of("default/m"), token_of("other/m")
+
+
+@pytest.mark.parametrize(
+    ("call", "status", "says"),
+    [
+        (("PUT", "/v1/replicas/a", LEASE, None), 401, "Bearer"),
+        (("PUT", "/v1/replicas/a", LEASE, "wrong"), 403, "token"),
+        (("PUT", "/v1/replicas/a", LEASE, THEIRS), 403, "token"),
+        (("PUT", "/v1/replicas/a", LEASE, ADMIN), 403, "token"),
+        (("PUT", "/v1/replicas/held", LEASE | {"namespace": "other"}, THEIRS), 403, "another model"),
+        (("DELETE", "/v1/replicas/held", None, THEIRS), 403, "token"),
+        (("DELETE", "/v1/replicas/held", None, None), 401, "Bearer"),
+        (("PUT", "/v1/routes/default/m", ROUTE, OURS), 403, "token"),
+        (("DELETE", "/v1/routes/default/m", None, OURS), 403, "token"),
+        (("GET", "/v1/routes", None, OURS), 403, "token"),
+        (("GET", "/v1/routes", None, None), 401, "Bearer"),
+        (("PUT", "/v1/replicas/a", b"{not json", OURS), 400, "JSON"),
+        (("PUT", "/v1/replicas/a", LEASE | {"extra": 1}, OURS), 400, "extra"),
+        (("PUT", "/v1/replicas/a", LEASE | {"leaseSeconds": 0}, OURS), 400, "leaseSeconds"),
+        (("PUT", "/v1/replicas/a", LEASE | {"address": "h:1 weight 9;shutdown"}, OURS), 400, "host:port"),
+        (("PUT", "/v1/replicas/a", LEASE | {"version": "1 x"}, OURS), 400, "version"),
+        (("PUT", "/v1/replicas/a", LEASE | {"model": "a b"}, token_of("default/a b")), 400, "model"),
+        (("PUT", "/v1/routes/default/m", b"[]", ADMIN), 400, "object"),
+        (("PUT", "/v1/routes/default/x", ROUTE, ADMIN), 400, "path names"),
+        (("PUT", "/v1/routes/default/m", ROUTE | {"revisions": {"r": 101}}, ADMIN), 400, "0 to 100"),
+        (("PUT", "/v1/routes/v2/m", ROUTE | {"namespace": "v2"}, ADMIN), 400, "reserved"),
+        (("PUT", "/v1/replicas/a", b"x" * (2 << 20), OURS), 413, "Too Large"),
+        (("GET", "/v1/nothing", None, ADMIN), 404, "Not Found"),
+    ],
+)  # fmt: skip
+def test_the_control_api_refuses(
+    shared: Callable[..., tuple[int, Any]], call: tuple[str, str, object, str | None], status: int, says: str
+) -> None:
+    got, answer = shared(*call)
+    assert got == status
+    assert set(answer) == {"error"}
+    assert says in answer["error"]
+    _, routes = shared("GET", "/v1/routes", None, ADMIN)
+    assert [replica["replicaId"] for route in routes["routes"] for replica in route["replicas"]] == ["held"]
+
+
+@pytest.fixture(scope="module")
+def shared() -> Any:
+    """One gateway with the replica `held` of `default/m`, called from synchronous tests."""
+    with asyncio.Runner() as runner:
+        stack = AsyncExitStack()
+        gw = runner.run(stack.enter_async_context(gateway()))
+        runner.run(gw.lease("held", "127.0.0.1:9"))
+
+        async def call(*arguments: Any) -> tuple[int, Any]:
+            await gw.lease("held", "127.0.0.1:9")
+            return await gw.call(*arguments)
+
+        yield lambda *arguments: runner.run(call(*arguments))
+        runner.run(stack.aclose())
+
+
+def test_metrics_count_known_models_by_name_and_strangers_together() -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        a = await stack.enter_async_context(Replica("a"))
+        await gw.lease("a", a.address, "team/m")
+        for _ in range(3):
+            await gw.infer("/team/v2/models/m/infer")
+        for number in range(3):
+            await gw.infer(f"/v2/models/stranger-{number}/infer")
+        known = 'penstock_gateway_requests_total{code="2xx",model="m",namespace="team"} 3.0'
+        async with asyncio.timeout(GUARD_SECONDS):
+            while True:
+                async with gw.session.get(f"{gw.control}/metrics") as response:
+                    text = await response.text()
+                if known in text and 'code="4xx",model="",namespace=""} 3.0' in text:
+                    break
+                await asyncio.sleep(0.05)
+        assert "stranger" not in text
+        assert 'penstock_gateway_replicas{model="m",namespace="team"} 1.0' in text
+        assert (
+            'penstock_gateway_request_duration_seconds_bucket{code="2xx",le="+Inf",model="m",namespace="team"} 3.0'
+            in text
+        )
+        assert "haproxy_process_uptime_seconds" in text
+
+    run(scenario)
