@@ -1,0 +1,129 @@
+"""The operator put together: controllers on a cluster, with what they need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from penstock.routing.tokens import admin_token
+from penstock_operator.clients.gateway import GatewayClient
+from penstock_operator.deployment.observe import GatewayView, Observer
+from penstock_operator.deployment.reconcile import DeploymentReconciler, Record
+from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL, PoolDirectory
+from penstock_operator.pool.reconcile import PoolReconciler, deployments_of, pool_of
+from penstock_operator.runtime.cluster import Cluster, Key, Manifest, key_of
+from penstock_operator.runtime.controller import Controller, ControllerSettings, Source
+from penstock_operator.settings import Settings
+
+
+class Operation:
+    """All controllers of one operator process.
+
+    Args:
+        cluster: where the resources are.
+        settings: how it runs.
+        record: takes events.
+        may_act: whether this process holds the lease.
+    """
+
+    def __init__(self, cluster: Cluster, settings: Settings, record: Record, may_act: Callable[[], bool]) -> None:
+        self._pools = PoolDirectory(cluster)
+        token = admin_token(settings.gateway_secret)
+        self._gateways = [GatewayView(GatewayClient(url, token)) for url in settings.gateways]
+        observer = Observer(self._pools, self._gateways, settings.gateway_secret, settings.replica_host)
+        deployments = DeploymentReconciler(cluster, observer, self._gateways, record)
+        pools = PoolReconciler(cluster, self._pools, record)
+        self.controllers: list[Controller] = []
+        for namespace in settings.namespaces or (None,):
+            primary = ControllerSettings(workers=settings.workers, namespace=namespace)
+            secondary = ControllerSettings(workers=2, namespace=namespace)
+            deployment_controller = Controller(
+                INFERENCE_DEPLOYMENT,
+                deployments.reconcile,
+                cluster,
+                sources=[Source(SERVING_POOL, _Users(self._deployments), namespace)],
+                settings=primary,
+                may_act=may_act,
+            )
+            pool_controller = Controller(
+                SERVING_POOL,
+                pools.reconcile,
+                cluster,
+                sources=[Source(INFERENCE_DEPLOYMENT, _Pools(), namespace)],
+                settings=secondary,
+                may_act=may_act,
+            )
+            self.controllers += [deployment_controller, pool_controller]
+
+    def _deployments(self) -> list[Manifest]:
+        found: list[Manifest] = []
+        for controller in self.controllers:
+            if controller.kind is INFERENCE_DEPLOYMENT:
+                found += controller.informers[INFERENCE_DEPLOYMENT].mirror.items()
+        return found
+
+    def start(self) -> None:
+        """Start all controllers."""
+        for controller in self.controllers:
+            controller.start()
+
+    def unready(self) -> str | None:
+        """Why this is not ready: something has not been listed yet."""
+        if all(controller.wait_synced(0.0) for controller in self.controllers):
+            return None
+        return "the resources have not been listed yet"
+
+    def unhealthy(self) -> str | None:
+        """What is wrong with a controller."""
+        return next(filter(None, (controller.complaint() for controller in self.controllers)), None)
+
+    def stop(self, timeout: float) -> bool:
+        """End all controllers and give connections back; whether all had ended after `timeout` seconds each."""
+        ended = [controller.stop(timeout) for controller in self.controllers]
+        self._pools.close()
+        for each in self._gateways:
+            each.client.close()
+        return all(ended)
+
+
+class _Aspect:
+    """Whether what matters of an object changed since it was last seen. Missing one costs a resync's delay, no more."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Key, object] = {}
+
+    def changed(self, manifest: Manifest, aspect: object) -> bool:
+        key = key_of(manifest)
+        before = self._seen.get(key)
+        self._seen[key] = aspect
+        return aspect != before
+
+
+class _Users:
+    """The deployments of a pool, where its spec or its readiness changed: its counts are nothing to them."""
+
+    def __init__(self, deployments: Callable[[], list[Manifest]]) -> None:
+        self._deployments = deployments
+        self._aspect = _Aspect()
+
+    def __call__(self, pool: Manifest) -> Iterable[Key]:
+        conditions = (pool.get("status") or {}).get("conditions") or ()
+        metadata = pool["metadata"]
+        aspect = (
+            metadata.get("uid"),
+            metadata.get("generation"),
+            metadata.get("deletionTimestamp"),
+            [(each.get("status"), each.get("reason")) for each in conditions],
+        )
+        return deployments_of(key_of(pool), self._deployments()) if self._aspect.changed(pool, aspect) else ()
+
+
+class _Pools:
+    """The pool of a deployment, where it is new, going, or names another pool."""
+
+    def __init__(self) -> None:
+        self._aspect = _Aspect()
+
+    def __call__(self, deployment: Manifest) -> Iterable[Key]:
+        pool, metadata = pool_of(deployment), deployment["metadata"]
+        going = metadata.get("deletionTimestamp")
+        return (pool,) if self._aspect.changed(deployment, (pool, metadata.get("uid"), going)) else ()
