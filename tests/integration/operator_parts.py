@@ -1,0 +1,194 @@
+"""A tiny real model, a gateway process, and an operator on an embedded store, for tests of the whole path."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import TensorProto, helper
+from tests.integration.local_ray import LocalRay, free_ports
+
+from penstock_operator.operation import Operation
+from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL
+from penstock_operator.runtime.cluster import SECRET, Key, Manifest
+from penstock_operator.runtime.embedded import EmbeddedCluster
+from penstock_operator.settings import Settings
+
+GATEWAY_SECRET = "a-secret-of-the-tests"
+PATIENCE = 120.0
+
+
+def scaling_model(path: Path, factor: float) -> Path:
+    """An ONNX model that multiplies rows of four numbers by a factor."""
+    graph = helper.make_graph(
+        [helper.make_node("Mul", ["x", "k"], ["y"])],
+        "scale",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4])],
+        [helper.make_tensor("k", TensorProto.FLOAT, [1], [factor])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, str(path))
+    return path
+
+
+def eventually(look: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
+    """The first true answer; fails with the last one after `patience` seconds."""
+    deadline = time.monotonic() + patience
+    answer = look()
+    while not answer:
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {patience:g} s: {what}")
+        time.sleep(0.2)
+        answer = look()
+    return answer
+
+
+@dataclass
+class GatewayProcess:
+    """Where a gateway process is."""
+
+    url: str
+    agent_url: str
+
+
+@contextmanager
+def gateway_process(folder: Path) -> Iterator[GatewayProcess]:
+    """`penstock-gateway` as a child process."""
+    secret = folder / "secret"
+    secret.write_text(GATEWAY_SECRET)
+    port, control = free_ports(2)
+    arguments = ["--port", str(port), "--control-port", str(control), "--secret-file", str(secret)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "penstock_serving.gateway.main", *arguments, "--state-dir", str(folder / "state")]
+    )
+    try:
+        yield GatewayProcess(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{control}")
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@dataclass
+class Platform:
+    """An operator on an embedded store, and what it works with."""
+
+    cluster: EmbeddedCluster
+    gateway: GatewayProcess
+    ray: LocalRay
+    events: list[tuple[str, str]] = field(default_factory=list)
+
+    def apply(self, name: str, model: Path, **spec: Any) -> None:
+        """Apply an `InferenceDeployment`."""
+        manifest = {
+            "apiVersion": "penstock.dev/v1alpha1",
+            "kind": "InferenceDeployment",
+            "metadata": {"name": name, "namespace": "default"},
+            "spec": {
+                "model": {"storageUri": model.as_uri(), "modelFormat": "onnx", **spec.pop("model", {})},
+                "resources": {"cpu": "100m"},
+                **spec,
+            },
+        }
+        self.cluster.apply(INFERENCE_DEPLOYMENT, manifest, "test")
+
+    def get(self, name: str) -> Manifest | None:
+        """The deployment."""
+        return self.cluster.get(INFERENCE_DEPLOYMENT, Key("default", name))
+
+    def condition(self, name: str, kind: str) -> tuple[str, str, str]:
+        """Status, reason and message of a condition."""
+        status = (self.get(name) or {}).get("status") or {}
+        for each in status.get("conditions", ()):
+            if each["type"] == kind:
+                return each["status"], each["reason"], each.get("message", "")
+        return "", "", ""
+
+    def wait(self, name: str, kind: str, status: str, reason: str, patience: float = PATIENCE) -> str:
+        """Wait for a condition; its message."""
+        eventually(
+            lambda: self.condition(name, kind)[:2] == (status, reason),
+            f"{name}: {kind} {status} {reason}; it is {(self.get(name) or {}).get('status')}",
+            patience,
+        )
+        return self.condition(name, kind)[2]
+
+    def delete(self, name: str) -> None:
+        """Delete the deployment."""
+        self.cluster.delete(INFERENCE_DEPLOYMENT, Key("default", name))
+
+    def infer(self, name: str, row: list[float]) -> tuple[int, list[float]]:
+        """One answer through the gateway: status, and the output."""
+        tensor = {"name": "x", "datatype": "FP32", "shape": [1, 4], "data": row}
+        request = urllib.request.Request(
+            f"{self.gateway.url}/default/v2/models/{name}/infer",
+            json.dumps({"inputs": [tensor]}).encode(),
+            {"content-type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:
+                return response.status, json.load(response)["outputs"][0]["data"]
+        except urllib.error.HTTPError as error:
+            return error.code, []
+
+    def applications(self) -> dict[str, str]:
+        """Status of each Serve application by name."""
+        listed = json.loads(self.ray.get("/api/serve/applications/"))["applications"]
+        return {name: each["status"] for name, each in listed.items()}
+
+
+@contextmanager
+def platform(ray: LocalRay, folder: Path) -> Iterator[Platform]:
+    """Gateway, store with a pool, and operator."""
+    with gateway_process(folder) as gateway:
+        cluster = EmbeddedCluster(folder / "cluster.sqlite")
+        encoded = base64.b64encode(ray.token.encode()).decode()
+        secret = {"metadata": {"name": "ray", "namespace": "default"}, "data": {"token": encoded}}
+        cluster.apply(SECRET, secret, "test")
+        existing = {
+            "address": ray.dashboard_url,
+            "serveAddress": ray.serve_url,
+            "tokenSecretRef": {"name": "ray", "key": "token"},
+        }
+        pool = {
+            "apiVersion": "penstock.dev/v1alpha1",
+            "kind": "ServingPool",
+            "metadata": {"name": "default", "namespace": "default"},
+            "spec": {"existing": existing},
+        }
+        cluster.apply(SERVING_POOL, pool, "test")
+        built = Platform(cluster, gateway, ray)
+        settings = Settings(
+            gateways=(gateway.agent_url,), gateway_secret=GATEWAY_SECRET, replica_host="127.0.0.1", workers=4
+        )
+        operation = Operation(
+            cluster,
+            settings,
+            lambda _object, _warning, reason, message: built.events.append((reason, message)),
+            lambda: True,
+        )
+        operation.start()
+        try:
+            yield built
+        finally:
+            for each in cluster.list(INFERENCE_DEPLOYMENT).items:
+                built.delete(each["metadata"]["name"])
+            eventually(lambda: not cluster.list(INFERENCE_DEPLOYMENT).items, "all deployments deleted")
+            operation.stop(10)
+            cluster.close()

@@ -1,0 +1,127 @@
+"""From an applied resource to an HTTP answer, on real parts: store, operator, Ray, replica, gateway."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.integration.local_ray import LocalRay
+from tests.integration.operator_parts import Platform, eventually, platform, scaling_model
+
+from penstock_operator.pool.directory import SERVING_POOL
+from penstock_operator.runtime.cluster import Key
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def up(ray_head: LocalRay, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    with platform(ray_head, tmp_path_factory.mktemp("p")) as built:
+        yield built
+
+
+def test_from_apply_to_an_answer_through_a_change_of_model_to_nothing(up: Platform, tmp_path: Path) -> None:
+    up.apply("scale", scaling_model(tmp_path / "one.onnx", 2.0))
+    up.wait("scale", "Ready", "True", "Ready")
+    assert up.infer("scale", [1, 2, 3, 4]) == (200, [2, 4, 6, 8])
+    status = (up.get("scale") or {})["status"]
+    assert status["url"] == f"{up.gateway.url}/default/v2/models/scale"
+    assert status["replicas"]["ready"] == 1
+    first = status["activeRevision"]
+
+    up.apply("scale", scaling_model(tmp_path / "two.onnx", 3.0))
+    answers = []
+
+    def rolled() -> bool:
+        answers.append(up.infer("scale", [1, 1, 1, 1]))
+        now = (up.get("scale") or {})["status"]
+        return now["activeRevision"] != first and up.condition("scale", "Ready")[0] == "True"
+
+    eventually(rolled, "the new revision is active")
+    assert {status for status, _ in answers} == {200}
+    assert up.infer("scale", [1, 1, 1, 1]) == (200, [3, 3, 3, 3])
+    eventually(lambda: len([n for n in up.applications() if "-scale-" in n]) == 1, "the old application is gone")
+
+    up.delete("scale")
+    eventually(lambda: up.get("scale") is None, "the object is gone")
+    assert [name for name in up.applications() if "-scale-" in name] == []
+    assert up.infer("scale", [1, 1, 1, 1])[0] == 404
+
+
+def test_a_missing_file_is_told_and_heals_once_it_is_there(up: Platform, tmp_path: Path) -> None:
+    path = tmp_path / "late.onnx"
+    up.apply("late", path)
+    text = up.wait("late", "ModelResolved", "False", "ModelNotFound")
+    assert "late.onnx" in text
+    scaling_model(path, 5.0)
+    up.wait("late", "Ready", "True", "Ready")
+    assert up.infer("late", [1, 0, 0, 0]) == (200, [5, 0, 0, 0])
+
+
+def test_a_digest_that_differs_is_told_while_the_old_revision_serves(up: Platform, tmp_path: Path) -> None:
+    path = scaling_model(tmp_path / "sum.onnx", 7.0)
+    right = "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+    up.apply("sum", path, model={"digest": right})
+    up.wait("sum", "Ready", "True", "Ready")
+    up.apply("sum", path, model={"digest": "sha256:" + "0" * 64})
+    up.wait("sum", "Ready", "False", "DigestMismatch")
+    assert up.condition("sum", "Serving")[:2] == ("True", "ReplicasReady")
+    assert up.infer("sum", [1, 0, 0, 0]) == (200, [7, 0, 0, 0])
+    up.apply("sum", path, model={"digest": right})
+    up.wait("sum", "Ready", "True", "Ready")
+
+
+def test_what_no_node_can_hold_is_told_with_what_there_is(up: Platform, tmp_path: Path) -> None:
+    up.apply("huge", scaling_model(tmp_path / "huge.onnx", 1.0), resources={"cpu": "4096"})
+    text = up.wait("huge", "Ready", "False", "Unschedulable")
+    assert "4096 CPU" in text
+    assert "8 CPU" in text
+
+
+def test_a_killed_replica_server_is_replaced(up: Platform, tmp_path: Path) -> None:
+    up.apply("phoenix", scaling_model(tmp_path / "phoenix.onnx", 2.0))
+    up.wait("phoenix", "Ready", "True", "Ready")
+    victims = _servers(up, "phoenix")
+    assert victims
+    for pid in victims:
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: up.infer("phoenix", [1, 1, 1, 1]) == (200, [2, 2, 2, 2]), "a new replica answers")
+
+
+def _servers(up: Platform, name: str) -> list[int]:
+    """The replica servers of a deployment: children of its replica actors."""
+    listed = json.loads(up.ray.get("/api/serve/applications/"))["applications"]
+    actors = {
+        replica["pid"]
+        for app, details in listed.items()
+        if f"-{name}-" in app
+        for each in details["deployments"].values()
+        for replica in each["replicas"]
+    }
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it ended while we looked
+            continue
+        if parent in actors:
+            found.append(int(entry.name))
+    return found
+
+
+def test_the_pool_tells_what_it_has(up: Platform) -> None:
+    eventually(
+        lambda: (up.cluster.get(SERVING_POOL, Key("default", "default")) or {}).get("status", {}).get("rayVersion"),
+        "the pool's status",
+    )
+    status = (up.cluster.get(SERVING_POOL, Key("default", "default")) or {})["status"]
+    assert status["capacity"]["cpu"] == "8"
+    assert status["capacity"]["nodes"] == 1
+    assert status["conditions"][0]["status"] == "True"
