@@ -7,6 +7,7 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 INLINE_SECONDS: Final = 300e-6
 """A run that is expected to be shorter happens on the event loop."""
-_SMOOTHING: Final = 0.1
+_REMEMBERED: Final = 8
 
 Outputs = dict[str, Array]
 
@@ -55,7 +56,8 @@ class Executor:
         self.batcher: Batcher[Exchange] = Batcher(settings, batchable=engine.signature.batchable)
         self._on_ran = on_ran
         self._on_expired = on_expired
-        self._seconds: dict[int, float] = {}
+        self._batchable = engine.signature.batchable
+        self._recent: dict[int, deque[float]] = {}
         self._busy = False
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
@@ -65,13 +67,22 @@ class Executor:
 
     def warm_up(self, rows: int, seconds: float) -> None:
         """Record how long a warm-up run of so many rows took."""
-        self._seconds[rows.bit_length()] = seconds
+        self._remember(rows, seconds)
 
-    def submit(self, ticket: Ticket[Exchange], now: float) -> Rejected | None:
-        """Queue a request. It runs at the earliest after everything that can be read now has been read."""
+    def submit(self, ticket: Ticket[Exchange], now: float, *, lone: bool = False) -> Rejected | None:
+        """Queue a request. It runs at the earliest after everything that can be read now has been read.
+
+        Args:
+            ticket: its place in the queue.
+            now: seconds of the monotonic clock.
+            lone: nothing else can have come at the same time, so it need not wait for that turn of the event loop.
+        """
         rejected = self.batcher.submit(ticket, now)
         if rejected is None and (not self._busy or ticket.deadline is not None):
-            self._schedule()
+            if lone and not self._scheduled:
+                self._pump()
+            else:
+                self._schedule()
         return rejected
 
     def cancel(self, ticket: Ticket[Exchange]) -> bool:
@@ -98,8 +109,8 @@ class Executor:
             self._wake(step.wake_at)
         if not step.batch:
             return
-        if self._seconds.get(step.rows.bit_length(), 1.0) < INLINE_SECONDS:
-            self._deliver(run_batch(self._engine, step))
+        if self._is_short(step.rows):
+            self._deliver(run_batch(self._engine, step, batchable=self._batchable))
         else:
             self._busy = True
             self._work.put(step)
@@ -109,9 +120,24 @@ class Executor:
             self._timer.cancel()
         self._timer = self._loop.call_later(max(at - time.monotonic(), 0.0), self._schedule)
 
+    def _remember(self, rows: int, seconds: float) -> None:
+        size = rows.bit_length()
+        recent = self._recent.get(size)
+        if recent is None:
+            recent = self._recent[size] = deque(maxlen=_REMEMBERED)
+        recent.append(seconds)
+
+    def _is_short(self, rows: int) -> bool:
+        """Whether a batch of about so many rows runs so fast that a hop to a thread would cost more.
+
+        The shortest of the last runs counts: the others also hold what the scheduler gave to other processes meanwhile.
+        """
+        recent = self._recent.get(rows.bit_length())
+        return recent is not None and min(recent) < INLINE_SECONDS
+
     def _worker(self) -> None:
         while (step := self._work.get()) is not None:
-            ran = run_batch(self._engine, step)
+            ran = run_batch(self._engine, step, batchable=self._batchable)
             try:
                 self._loop.call_soon_threadsafe(self._returned, ran)
             except RuntimeError:
@@ -124,38 +150,36 @@ class Executor:
 
     def _deliver(self, ran: Ran) -> None:
         seconds = (ran.end_ns - ran.start_ns) / 1e9
-        size = ran.rows.bit_length()
-        known = self._seconds.get(size, seconds)
-        self._seconds[size] = known + _SMOOTHING * (seconds - known)
+        self._remember(ran.rows, seconds)
         self.batcher.finished(len(ran.members), seconds)
         # The engine gets its next batch before this one's answers are written, where it runs beside the loop.
         if self.batcher.queued:
-            if self._seconds.get(size, 1.0) >= INLINE_SECONDS:
-                self._pump()
-            else:
+            if self._is_short(ran.rows):
                 self._schedule()
+            else:
+                self._pump()
         self._on_ran(ran)
 
 
-def run_batch(engine: Engine, step: Step[Exchange]) -> Ran:
+def run_batch(engine: Engine, step: Step[Exchange], *, batchable: bool) -> Ran:
     """Join the members' inputs, run, and split the outputs. A batch that fails is run again one by one."""
     members = step.batch
     ran = Ran(members, step.rows, [], time.monotonic_ns())
     try:
-        ran.results = list(_run(engine, members, step.rows))
+        ran.results = _run(engine, members, step.rows, batchable=batchable)
     except Exception as error:  # noqa: BLE001 -- an engine may raise anything; it must not take the others' requests down
         if len(members) == 1:
             ran.results = [_failure(error)]
         else:
             logger.warning("a batch of %d requests failed (%s); running each alone", len(members), error)
-            ran.results = [_run_alone(engine, member) for member in members]
+            ran.results = [_run_alone(engine, member, batchable=batchable) for member in members]
     ran.end_ns = time.monotonic_ns()
     return ran
 
 
-def _run_alone(engine: Engine, member: Ticket[Exchange]) -> Outputs | Invalid:
+def _run_alone(engine: Engine, member: Ticket[Exchange], *, batchable: bool) -> Outputs | Invalid:
     try:
-        return _run(engine, (member,), member.rows)[0]
+        return _run(engine, (member,), member.rows, batchable=batchable)[0]
     except Exception as error:  # noqa: BLE001 -- as in run_batch
         return _failure(error)
 
@@ -176,10 +200,12 @@ def _inputs(member: Ticket[Exchange]) -> Mapping[str, Array]:
     return request.inputs
 
 
-def _run(engine: Engine, members: tuple[Ticket[Exchange], ...], rows: int) -> list[Outputs]:
+def _run(
+    engine: Engine, members: tuple[Ticket[Exchange], ...], rows: int, *, batchable: bool
+) -> list[Outputs | Invalid]:
     if len(members) == 1:
         outputs = engine.run(_inputs(members[0]))
-        if engine.signature.batchable:
+        if batchable:
             _check_rows(outputs, rows)
         return [outputs]
     each = [_inputs(member) for member in members]
@@ -187,7 +213,7 @@ def _run(engine: Engine, members: tuple[Ticket[Exchange], ...], rows: int) -> li
     _check_rows(outputs, rows)
     if len(members) == rows:
         return [{name: array[i : i + 1] for name, array in outputs.items()} for i in range(rows)]
-    split: list[Outputs] = []
+    split: list[Outputs | Invalid] = []
     start = 0
     for member in members:
         stop = start + member.rows

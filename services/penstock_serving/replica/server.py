@@ -170,14 +170,15 @@ class ReplicaServer:
         if request.timeout_seconds is not None:
             deadline = exchange.received_ns / 1e9 + request.timeout_seconds
         ticket = Ticket(exchange, request.rows, request.bucket, request.priority, deadline)
-        rejected = self.executor.submit(ticket, now)
+        exchange.ticket = ticket
+        self._load.arrived(now)
+        rejected = self.executor.submit(ticket, now, lone=len(self.connections) == 1)
         if rejected is not None:
             seconds = max(math.ceil(rejected.retry_after_seconds), 1)
             error = Invalid(Refusal.QUEUE_FULL, f"the queue is full; try again in {seconds} s")
+            exchange.ticket = None
+            self._load.left(now)
             self._fail(exchange, error, b"Retry-After: %d\r\n" % seconds)
-            return
-        exchange.ticket = ticket
-        self._load.arrived(now)
 
     # What the executor calls.
 
@@ -230,6 +231,8 @@ class ReplicaServer:
         now = exchange.written_ns = time.monotonic_ns()
         self.metrics.requests[status] += 1
         self.metrics.request_seconds.observe((now - exchange.received_ns) / 1e9)
+        # The ticket holds the exchange: without this, only the cycle collector could free the two.
+        exchange.ticket = None
 
 
 async def listen(server: ReplicaServer, host: str, port: int) -> tuple[asyncio.Server, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from penstock.protocol.refusals import STATUS, Refusal
 from penstock.serving.settings import ReplicaSettings
 from penstock.telemetry import names
 from penstock.telemetry.spans import SpanContext, SpanKind, SpanRecord, new_span_id, new_trace_id
@@ -131,7 +132,7 @@ class Tracer:
 
         if exchange.decoded_ns:
             part(names.SPAN_DECODE, exchange.received_ns, exchange.decoded_ns)
-            if exchange.ticket is not None:
+            if exchange.status != STATUS[Refusal.QUEUE_FULL]:
                 part(names.SPAN_QUEUE, exchange.decoded_ns, exchange.execute_start_ns or end_ns)
         if execute is not None:
             part(names.SPAN_EXECUTE, exchange.execute_start_ns, exchange.execute_end_ns, execute)
