@@ -95,9 +95,9 @@ class ControlPlane:
     def kubectl(
         self,
         *args: str,
-        input: str | None = None,
+        input: str | None = None,  # noqa: A002  # as subprocess.run names it
         kubeconfig: Path | None = None,
-        check: bool = True,  # noqa: A002  # as subprocess.run names it
+        check: bool = True,
     ) -> subprocess.CompletedProcess[str]:
         """Run kubectl, as the administrator unless another kubeconfig is given."""
         done = subprocess.run(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -54,7 +53,7 @@ def _processes_in(folder: Path) -> int:
     count = 0
     for entry in Path("/proc").iterdir():
         try:
-            count += entry.name.isdigit() and Path(os.readlink(entry / "cwd")) == folder
+            count += entry.name.isdigit() and (entry / "cwd").readlink() == folder
         except OSError:
             continue  # it ended meanwhile, or is another user's
     return count

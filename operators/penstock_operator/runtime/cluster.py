@@ -71,7 +71,6 @@ class Propagation(StrEnum):
     """What a deletion does to the objects that the deleted one owns."""
 
     BACKGROUND = "Background"
-    FOREGROUND = "Foreground"
     ORPHAN = "Orphan"
 
 

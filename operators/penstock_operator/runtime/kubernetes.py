@@ -1,0 +1,320 @@
+"""The `Cluster` protocol over the official client's transport: a real API server.
+
+The client's dynamic layer is left out: a `ResourceKind` already says where each kind lives, so nothing has to be
+discovered. Its informer is left out because it does not work on custom resources.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections.abc import Iterator
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import urllib3
+from kubernetes import client, config
+from kubernetes.config.config_exception import ConfigException
+
+from penstock.errors import Conflict, Invalid, PenstockError, Unavailable
+from penstock_operator.runtime.cluster import (
+    EventType,
+    Gone,
+    Key,
+    Listing,
+    Manifest,
+    NotFound,
+    Propagation,
+    ResourceKind,
+    WatchEvent,
+)
+
+_CONNECT_SECONDS = 5.0
+_READ_SECONDS = 30.0
+_PAGE = 500
+_APPLY = "application/apply-patch+yaml"
+_MERGE = "application/merge-patch+json"
+_JSON = "application/json"
+
+
+class KubernetesCluster:
+    """A real Kubernetes API. See `Cluster`.
+
+    Args:
+        configuration: the official client's configuration.
+    """
+
+    def __init__(self, configuration: Any) -> None:
+        # A write that was sent may have been done: only connecting is tried again here.
+        configuration.retries = urllib3.Retry(total=None, connect=2, read=0, redirect=0, status=0, other=0)
+        configuration.connection_pool_maxsize = 16
+        self._client = client.ApiClient(configuration)
+        self._watches: set[urllib3.HTTPResponse] = set()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @classmethod
+    def connect(cls, kubeconfig: Path | None = None, context: str | None = None) -> KubernetesCluster:
+        """From a kubeconfig file; without one, from the pod's own service account, else from the user's default.
+
+        Raises:
+            Invalid: there is no such configuration, or it cannot be used.
+        """
+        configuration = client.Configuration()
+        try:
+            if kubeconfig is None:
+                try:
+                    config.load_incluster_config(client_configuration=configuration)
+                    return cls(configuration)
+                except ConfigException:
+                    pass  # not in a pod: the user's default file is next
+            config.load_kube_config(
+                config_file=None if kubeconfig is None else str(kubeconfig),
+                context=context,
+                client_configuration=configuration,
+            )
+        except (ConfigException, OSError) as error:
+            raise Invalid(
+                "KubeconfigInvalid", f"cannot use {kubeconfig or 'the default kubeconfig'}: {error}"
+            ) from error
+        return cls(configuration)
+
+    def get(self, kind: ResourceKind, key: Key) -> Manifest | None:
+        """See `Cluster.get`."""
+        try:
+            return self._call("GET", _path(kind, key.namespace, key.name))
+        except NotFound:
+            return None
+
+    def list(self, kind: ResourceKind, namespace: str | None = None) -> Listing:
+        """See `Cluster.list`. Fetched in pages."""
+        items: list[Manifest] = []
+        token = ""
+        while True:
+            query = {"limit": str(_PAGE)} | ({"continue": token} if token else {})
+            try:
+                page = self._call("GET", _path(kind, namespace), query)
+            except Gone:
+                if not token:
+                    raise
+                items, token = [], ""  # paging took too long for the API server: from the start
+                continue
+            # Items of built-in kinds come without their type.
+            items += ({"apiVersion": kind.api_version, "kind": kind.kind} | item for item in page["items"] or ())
+            token = page["metadata"].get("continue") or ""
+            if not token:
+                return Listing(tuple(items), page["metadata"]["resourceVersion"])
+
+    def watch(
+        self, kind: ResourceKind, namespace: str | None, resource_version: str, timeout_seconds: float
+    ) -> Iterator[WatchEvent]:
+        """See `Cluster.watch`. A connection that goes silent for longer than the timeout counts as dead."""
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": resource_version,
+            "timeoutSeconds": str(max(1, math.ceil(timeout_seconds))),
+        }
+        response = self._send("GET", _path(kind, namespace), query, read_timeout=timeout_seconds + 10.0)
+        with self._lock:
+            if self._closed:
+                response.close()
+                return
+            self._watches.add(response)
+        try:
+            for line in _lines(response):
+                yield _watch_event(json.loads(line))
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            if not self._closed:
+                raise Unavailable("ApiUnavailable", f"watch of {kind.plural} broke: {error}") from error
+        finally:
+            with self._lock:
+                self._watches.discard(response)
+            response.close()
+
+    def apply(self, kind: ResourceKind, manifest: Manifest, field_manager: str) -> Manifest:
+        """See `Cluster.apply`."""
+        metadata = manifest["metadata"]
+        path = _path(kind, metadata.get("namespace"), metadata["name"])
+        return self._call("PATCH", path, _applying(field_manager), manifest, _APPLY)
+
+    def apply_status(self, kind: ResourceKind, manifest: Manifest, field_manager: str) -> Manifest:
+        """See `Cluster.apply_status`."""
+        metadata = {name: manifest["metadata"][name] for name in ("name", "namespace") if name in manifest["metadata"]}
+        body = {
+            "apiVersion": kind.api_version,
+            "kind": kind.kind,
+            "metadata": metadata,
+            "status": manifest.get("status", {}),
+        }
+        path = _path(kind, metadata.get("namespace"), metadata["name"]) + "/status"
+        return self._call("PATCH", path, _applying(field_manager), body, _APPLY)
+
+    def create(self, kind: ResourceKind, manifest: Manifest) -> Manifest:
+        """See `Cluster.create`."""
+        return self._call("POST", _path(kind, manifest["metadata"].get("namespace")), {}, manifest)
+
+    def update(self, kind: ResourceKind, manifest: Manifest) -> Manifest:
+        """See `Cluster.update`."""
+        metadata = manifest["metadata"]
+        if not metadata.get("resourceVersion"):
+            raise Invalid("Invalid", f"an update of {kind.kind} {metadata['name']} needs metadata.resourceVersion")
+        return self._call("PUT", _path(kind, metadata.get("namespace"), metadata["name"]), {}, manifest)
+
+    def add_finalizer(self, kind: ResourceKind, manifest: Manifest, finalizer: str) -> Manifest:
+        """See `Cluster.add_finalizer`."""
+        present = manifest["metadata"].get("finalizers") or []
+        if finalizer in present:
+            return manifest
+        return self._set_finalizers(kind, manifest, (*present, finalizer))
+
+    def remove_finalizer(self, kind: ResourceKind, manifest: Manifest, finalizer: str) -> Manifest:
+        """See `Cluster.remove_finalizer`."""
+        present = manifest["metadata"].get("finalizers") or []
+        if finalizer not in present:
+            return manifest
+        return self._set_finalizers(kind, manifest, tuple(name for name in present if name != finalizer))
+
+    def delete(
+        self,
+        kind: ResourceKind,
+        key: Key,
+        *,
+        uid: str | None = None,
+        propagation: Propagation = Propagation.BACKGROUND,
+    ) -> None:
+        """See `Cluster.delete`."""
+        body: Manifest = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": propagation.value}
+        if uid is not None:
+            body["preconditions"] = {"uid": uid}
+        try:
+            self._call("DELETE", _path(kind, key.namespace, key.name), {}, body)
+        except NotFound:
+            return
+
+    def close(self) -> None:
+        """See `Cluster.close`. Watches end at once, from whatever thread."""
+        with self._lock:
+            self._closed = True
+            watches = tuple(self._watches)
+        for response in watches:
+            try:
+                response.shutdown()
+            except (OSError, ValueError, RuntimeError):
+                continue  # it ended by itself meanwhile
+        self._client.rest_client.close()
+
+    def _set_finalizers(self, kind: ResourceKind, manifest: Manifest, finalizers: tuple[str, ...]) -> Manifest:
+        metadata = manifest["metadata"]
+        body = {"metadata": {"resourceVersion": metadata["resourceVersion"], "finalizers": [*finalizers]}}
+        return self._call("PATCH", _path(kind, metadata.get("namespace"), metadata["name"]), {}, body, _MERGE)
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str] | None = None,
+        body: Manifest | None = None,
+        content_type: str = _JSON,
+    ) -> Manifest:
+        """One request and its JSON answer."""
+        response = self._send(method, path, query or {}, body, content_type)
+        try:
+            answer: Manifest = json.loads(response.data)
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            raise Unavailable("ApiUnavailable", f"{method} {path}: the answer broke off: {error}") from error
+        return answer
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str],
+        body: Manifest | None = None,
+        content_type: str = _JSON,
+        *,
+        read_timeout: float = _READ_SECONDS,
+    ) -> urllib3.HTTPResponse:
+        """One request; returns the answer's head, or raises what its status means."""
+        request = self._client.param_serialize(
+            method,
+            path,
+            query_params=list(query.items()),
+            header_params={"Accept": _JSON, "Content-Type": content_type},
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        try:
+            answer = self._client.call_api(*request, _request_timeout=(_CONNECT_SECONDS, read_timeout))
+            response: urllib3.HTTPResponse = answer.response
+            if response.status < HTTPStatus.BAD_REQUEST:
+                return response
+            raise _error_of(response.status, response.data)
+        except client.ApiException as error:
+            if error.status:
+                raise _error_of(error.status, (error.body or "").encode()) from error
+            raise Unavailable("ApiUnavailable", f"{method} {path}: {error.reason}") from error
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise Unavailable("ApiUnavailable", f"{method} {path}: {error}") from error
+
+
+def _path(kind: ResourceKind, namespace: str | None, name: str | None = None) -> str:
+    """URL path of an object, or of a collection (without a name)."""
+    parts = ["apis", kind.group, kind.version] if kind.group else ["api", kind.version]
+    if kind.namespaced and namespace:
+        parts += ["namespaces", namespace]
+    parts.append(kind.plural)
+    if name is not None:
+        parts.append(name)
+    return "/" + "/".join(parts)
+
+
+def _applying(field_manager: str) -> dict[str, str]:
+    return {"fieldManager": field_manager, "force": "true"}
+
+
+def _lines(response: urllib3.HTTPResponse) -> Iterator[bytes]:
+    """The answer's lines, each as soon as it is whole."""
+    rest = b""
+    for chunk in response.stream(65536):
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from (line for line in lines if line)
+
+
+def _watch_event(event: Manifest) -> WatchEvent:
+    manifest = event["object"]
+    if event["type"] == "ERROR":
+        raise _error_of(int(manifest.get("code") or HTTPStatus.INTERNAL_SERVER_ERROR), json.dumps(manifest).encode())
+    return WatchEvent(EventType(event["type"]), manifest, manifest["metadata"]["resourceVersion"])
+
+
+def _error_of(status: int, body: bytes) -> PenstockError:
+    """What an HTTP error means to the operator, in the API server's words.
+
+    Not being allowed (401, 403) is `Unavailable`: it is the installation's fault and heals when that is mended.
+    """
+    reason, message = _said(body)
+    match status:
+        case HTTPStatus.NOT_FOUND:
+            return NotFound(reason or "NotFound", message)
+        case HTTPStatus.CONFLICT:
+            return Conflict(reason or "Conflict", message)
+        case HTTPStatus.GONE:
+            return Gone(reason or "Gone", message)
+        case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN | HTTPStatus.TOO_MANY_REQUESTS:
+            return Unavailable(reason or "Refused", message)
+        case _ if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            return Unavailable(reason or "ApiUnavailable", message)
+        case _:
+            return Invalid(reason or "Invalid", message)
+
+
+def _said(body: bytes) -> tuple[str, str]:
+    """Reason and message of a `metav1.Status`, or the bare text where something else answered."""
+    try:
+        status = json.loads(body)
+        return str(status.get("reason") or ""), str(status.get("message") or "")
+    except (ValueError, AttributeError):
+        return "", body.decode(errors="replace")[:500]
