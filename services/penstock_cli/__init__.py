@@ -1,0 +1,1 @@
+"""The command line: `penstock`, and the same as `kubectl penstock`."""

@@ -1,0 +1,1 @@
+"""The digits demo: real requests, and a report of what came back."""

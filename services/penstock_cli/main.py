@@ -1,0 +1,103 @@
+"""The command line's entry point. Heavy imports wait until a command needs them, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from penstock.errors import PenstockError
+from penstock_cli import objects, tracing, validation, versions
+from penstock_cli.standalone.state import StateFolder, default_cache_folder, default_state_folder
+
+_DEBUG_VARIABLE = "PENSTOCK_DEBUG"
+_INTERRUPTED = 130
+
+app = typer.Typer(
+    help="Serve models on Ray: describe a deployment, get measured and traced serving.\n\n"
+    "Start with `penstock run`, which needs no cluster. With one (`--kubeconfig`, `--context` or KUBECONFIG), the same "
+    "commands speak to it; without, to the platform that `penstock run` started on this machine.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+objects.register(app)
+validation.register(app)
+tracing.register(app)
+versions.register(app)
+
+
+@app.command()
+def run(
+    files: Annotated[
+        list[str] | None, typer.Argument(help="Manifests to serve. None: the digits demo.", show_default=False)
+    ] = None,
+    *,
+    once: Annotated[bool, typer.Option("--once", help="End after the demo's report instead of serving on.")] = False,
+    port: Annotated[int, typer.Option(help="The gateway's port; the next free one if it is taken.")] = 8080,
+    ray: Annotated[
+        str,
+        typer.Option(help="`auto`: the Ray that is up on this machine, else a new one; `new`; or a dashboard's URL."),
+    ] = "auto",
+    ray_token_file: Annotated[
+        Path | None, typer.Option(help="File with the token of the Ray at that URL.", exists=True, dir_okay=False)
+    ] = None,
+    state_dir: Annotated[
+        Path | None, typer.Option(help="Where everything is kept. Default: the user's state folder.", file_okay=False)
+    ] = None,
+) -> None:
+    """Run the whole platform on this machine, with no cluster.
+
+    It starts Ray, the gateway and the operator, serves, and ends all of them on Ctrl-C. Without files it trains a
+    small model on handwritten digits, serves it, sends it images that it never saw, and shows what came back.
+
+    **Examples**
+
+    `penstock run`: the demo, then serve until Ctrl-C
+
+    `penstock run --once`: the demo; exit 0 only if every answer is the model's own
+
+    `penstock run my-model.yaml --port 9000`: serve your own
+    """
+    from penstock_cli.run import RunSettings  # noqa: PLC0415 (NumPy and more, only for this command)
+    from penstock_cli.run import run as run_platform  # noqa: PLC0415 (the same)
+
+    settings = RunSettings(
+        files=tuple(files or ()),
+        once=once,
+        port=port,
+        state=StateFolder(state_dir.absolute() if state_dir else default_state_folder()),
+        cache=default_cache_folder(),
+        ray=ray,
+        ray_token=ray_token_file.read_text(encoding="ascii").strip() if ray_token_file else None,
+    )
+    raise typer.Exit(run_platform(settings, Console()))
+
+
+def main() -> None:
+    """Run the command line, under the name by which it was called."""
+    name = "kubectl penstock" if Path(sys.argv[0]).name.startswith("kubectl-penstock") else "penstock"
+    try:
+        app(prog_name=name)
+    except PenstockError as error:
+        if os.environ.get(_DEBUG_VARIABLE) == "1":
+            raise
+        console = Console(stderr=True)
+        console.print("[bold red]error:[/bold red] ", end="")
+        console.print(error.message, markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough. What is still buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Steps as they happen: with a spinner on a terminal, as plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.status import Status
+
+
+class Steps:
+    """Shows each step with its seconds."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._started = time.monotonic()
+        self._status: Status | None = None
+        self._shown = ""
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the first step."""
+        return time.monotonic() - self._started
+
+    @contextmanager
+    def step(self, doing: str, done: str = "") -> Iterator[None]:
+        """A step. A failure leaves its line with a cross and passes on.
+
+        Args:
+            doing: what is done, such as `Starting Ray`.
+            done: what to say afterwards; default: the same.
+        """
+        began = time.monotonic()
+        try:
+            if self._console.is_terminal:
+                with self._console.status(doing) as self._status:
+                    yield
+            else:
+                self._console.print(f"… {doing}", highlight=False)
+                yield
+        except BaseException:
+            self._line("[red]✗[/red]", doing, began)
+            raise
+        finally:
+            self._status = None
+            self._shown = ""
+        self._line("[green]✓[/green]", done or doing, began)
+
+    def say(self, text: str) -> None:
+        """Say how the running step gets on; the same thing is said once."""
+        if text == self._shown:
+            return
+        self._shown = text
+        if self._status is not None:
+            self._status.update(text)
+        else:
+            self._console.print(f"  {text}", highlight=False, markup=False)
+
+    def note(self, text: str) -> None:
+        """A line of its own."""
+        self._console.print(text, highlight=False)
+
+    def _line(self, mark: str, text: str, began: float) -> None:
+        self._console.print(f"{mark} {text} [dim]{time.monotonic() - began:.1f} s[/dim]", highlight=False)

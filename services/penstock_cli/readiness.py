@@ -1,0 +1,83 @@
+"""Waits until a deployment serves, saying on the way what it waits for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from penstock.api.conditions import DeploymentCondition, Reason
+from penstock.api.v1alpha1 import Condition, ConditionStatus, InferenceDeployment
+from penstock.errors import Unavailable
+from penstock_cli.resources import INFERENCE_DEPLOYMENT
+from penstock_operator.runtime.cluster import Cluster, Key, NotFound
+
+_POLL_SECONDS = 0.1
+_LASTING = frozenset(
+    {
+        Reason.MODEL_NOT_FOUND, Reason.DIGEST_MISMATCH, Reason.MODEL_INVALID, Reason.UNSUPPORTED_STORAGE,
+        Reason.DEPLOY_FAILED, Reason.INVALID_SPEC, Reason.NAME_CONFLICT,
+    }
+)  # fmt: skip
+"""Reasons that no waiting mends."""
+
+
+def wait_until_ready(
+    cluster: Cluster, key: Key, seconds: float, say: Callable[[str], None], check: Callable[[], None]
+) -> InferenceDeployment:
+    """Wait until the deployment's present generation is Ready.
+
+    Args:
+        cluster: where it is.
+        key: its namespace and name.
+        seconds: how long to wait.
+        say: told what a condition says, whenever that changes.
+        check: called on the way; raises to give up.
+
+    Raises:
+        Unavailable: it failed for a reason that waiting does not mend, or the time is up; with its conditions.
+        NotFound: it is gone.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        check()
+        manifest = cluster.get(INFERENCE_DEPLOYMENT, key)
+        if manifest is None:
+            raise NotFound("NotFound", f"InferenceDeployment {key} was deleted while it was waited for")
+        deployment = InferenceDeployment.model_validate(manifest)
+        ready = _condition(deployment, DeploymentCondition.READY)
+        if ready is not None and ready.status is ConditionStatus.TRUE:
+            return deployment
+        lasting = next((c for c in _current(deployment) if _failed(c) and c.reason in _LASTING), None)
+        if lasting is not None:
+            raise Unavailable(lasting.reason, lasting.message)
+        if time.monotonic() > deadline:
+            raise Unavailable("NotReady", f"{key} was not Ready within {seconds:.0f} s.\n{_told(deployment)}")
+        say(_waiting_for(deployment))
+        time.sleep(_POLL_SECONDS)
+
+
+def _current(deployment: InferenceDeployment) -> list[Condition]:
+    """Conditions that speak of the present spec."""
+    generation = deployment.metadata.generation
+    return [c for c in deployment.status.conditions if c.observed_generation >= generation]
+
+
+def _condition(deployment: InferenceDeployment, kind: DeploymentCondition) -> Condition | None:
+    return next((c for c in _current(deployment) if c.type == kind), None)
+
+
+def _failed(condition: Condition) -> bool:
+    return condition.status is ConditionStatus.FALSE and condition.type != DeploymentCondition.PROGRESSING
+
+
+def _waiting_for(deployment: InferenceDeployment) -> str:
+    name = deployment.metadata.name
+    ready = _condition(deployment, DeploymentCondition.READY)
+    if ready is None:
+        return f"{name}: waiting for the operator"
+    return f"{name}: {ready.reason}{f': {ready.message}' if ready.message else ''}"
+
+
+def _told(deployment: InferenceDeployment) -> str:
+    lines = [f"  {c.type}={c.status} {c.reason}: {c.message}" for c in deployment.status.conditions]
+    return "\n".join(lines) or "  The operator has set no condition."

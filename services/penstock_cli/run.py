@@ -1,0 +1,212 @@
+"""`penstock run`: the whole platform on this machine."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from time import sleep
+
+from rich.console import Console
+
+from penstock.api.v1alpha1 import Manifest
+from penstock.errors import Invalid
+from penstock_cli.demo import digits
+from penstock_cli.demo.report import print_report
+from penstock_cli.manifests import accepted
+from penstock_cli.progress import Steps
+from penstock_cli.readiness import wait_until_ready
+from penstock_cli.resources import FIELD_MANAGER, INFERENCE_DEPLOYMENT, SERVING_POOL, kind_of, placed
+from penstock_cli.standalone.gateway import Gateway
+from penstock_cli.standalone.ports import next_free_port
+from penstock_cli.standalone.ray_head import RayAccess, ray_at, running_ray
+from penstock_cli.standalone.stack import Stack, StackSettings
+from penstock_cli.standalone.state import StateFolder, StateLock
+from penstock_cli.target import open_embedded
+from penstock_operator.runtime.cluster import SECRET, Cluster, Key, key_of
+from penstock_optimizer.artifact import DigitsArtifact, digits_artifact
+
+_READY_SECONDS = 240.0
+_WATCH_SECONDS = 1.0
+_TOKEN_SECRET = "ray-token"  # noqa: S105 (the name of a Secret)
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """What `penstock run` was asked for."""
+
+    files: tuple[str, ...]
+    """Manifests to apply; none: the digits demo."""
+    once: bool
+    port: int
+    state: StateFolder
+    cache: Path
+    ray: str
+    """`auto`, `new`, or a dashboard's URL."""
+    ray_token: str | None = None
+
+
+def run(settings: RunSettings, console: Console) -> int:
+    """Run until Ctrl-C, or with `once` until the report.
+
+    Returns:
+        The exit status: 0, or 1 where an answer of the demo is missing or differs from the model's own.
+
+    Raises:
+        Conflict: the state folder is in use.
+        Invalid: a manifest would be refused.
+        Unavailable: a part of the platform does not start, or a deployment does not become Ready.
+    """
+    if settings.files and settings.once:
+        raise Invalid("InvalidOption", "--once ends after the demo's report; with files there is none")
+    manifests = [document.manifest for document in accepted(settings.files)] if settings.files else []
+    settings.state.create()
+    with StateLock(settings.state):
+        port = next_free_port(settings.port)
+        steps = Steps(console)
+        if port != settings.port:
+            steps.note(f"Port {settings.port} is taken; the gateway uses {port}.")
+        ray = _ray(settings)
+        with Stack(StackSettings(settings.state, port, ray)) as stack:
+            session = _Session(settings, console, steps, stack, ray)
+            return session.serve(manifests) if manifests else session.demo()
+
+
+def _ray(settings: RunSettings) -> RayAccess | None:
+    match settings.ray:
+        case "new":
+            return None
+        case "auto":
+            return running_ray()
+        case url:
+            return ray_at(url, settings.ray_token)
+
+
+class _Session:
+    """One run, once its folder is locked and its context entered."""
+
+    def __init__(
+        self, settings: RunSettings, console: Console, steps: Steps, stack: Stack, ray: RayAccess | None
+    ) -> None:
+        self._settings = settings
+        self._console = console
+        self._steps = steps
+        self._stack = stack
+        self._ray = ray
+
+    def demo(self) -> int:
+        """Train, serve, measure, report."""
+        artifact = digits_artifact(self._settings.cache)
+        trained = None if artifact.exists() else self._stack.start_training(self._settings.cache)
+        gateway, cluster = self._start_platform()
+        try:
+            if trained is None:
+                self._steps.note(f"[green]✓[/green] The digits model was trained before: {artifact.root}")
+            else:
+                with self._steps.step("Training a small CNN on 1,347 digits and exporting it to ONNX"):
+                    trained()
+            url = self._apply(cluster, [digits.manifest(artifact)])[0]
+            return self._measure(url, gateway, artifact)
+        finally:
+            cluster.close()
+
+    def serve(self, manifests: list[Manifest]) -> int:
+        """Apply the user's manifests and serve them."""
+        _, cluster = self._start_platform()
+        try:
+            urls = self._apply(cluster, manifests)
+            for url in urls:
+                self._steps.note(f"Serving {url}")
+            self._until_interrupted()
+        finally:
+            cluster.close()
+        return 0
+
+    def _start_platform(self) -> tuple[Gateway, Cluster]:
+        """Start all parts at once, then wait for each."""
+        stack = self._stack
+        head = stack.start_ray() if self._ray is None else None
+        gateway = stack.start_gateway()
+        cluster = open_embedded(self._settings.state)
+        with self._steps.step("Starting the gateway"):
+            gateway.wait_ready()
+        operator = stack.start_operator(gateway)
+        with self._steps.step("Starting the operator"):
+            operator.wait_ready()
+        if head is not None:
+            with self._steps.step("Starting Ray"):
+                head.wait_ready()
+        access = head.access if head is not None else self._ray
+        assert access is not None  # noqa: S101 (one of the two is there)
+        if head is None:
+            self._steps.note(f"[green]✓[/green] Using the Ray that is up at {access.url}")
+        _declare_pool(cluster, access)
+        stack.announce(gateway, access)
+        return gateway, cluster
+
+    def _apply(self, cluster: Cluster, manifests: list[Manifest]) -> list[str]:
+        """Apply, and wait for each deployment; returns their URLs."""
+        deployments: list[Key] = []
+        for manifest in manifests:
+            kind = kind_of(manifest)
+            applied = cluster.apply(kind, placed(manifest, kind, "default"), FIELD_MANAGER)
+            if kind is INFERENCE_DEPLOYMENT:
+                deployments.append(key_of(applied))
+        urls: list[str] = []
+        for key in deployments:
+            with self._steps.step(f"Deploying {key}", f"{key} is Ready"):
+                ready = wait_until_ready(cluster, key, _READY_SECONDS, self._steps.say, self._stack.check)
+            urls.append(f"{(ready.status.url or '').rstrip('/')}")
+        return urls
+
+    def _measure(self, url: str, gateway: Gateway, artifact: DigitsArtifact) -> int:
+        settings = self._settings
+        infer = f"{url}/infer"
+        with self._steps.step("Sending the held-out images as HTTP requests"):
+            result = digits.measure(
+                infer, gateway.agent_url, settings.state, artifact, with_trace=self._stack.collects_traces
+            )
+        print_report(self._console, result)
+        body = digits.request_file(settings.state, artifact)
+        self._steps.note(f"Ready and measured after [bold]{self._steps.seconds:.1f} s[/bold].")
+        if not settings.once:
+            self._console.print("Try it from another terminal:")
+            # Not wrapped by us: a terminal's own wrapping can be pasted, ours could not.
+            self._console.print(f"  curl -s {infer} -d @{body}", soft_wrap=True, highlight=False, markup=False)
+            self._until_interrupted()
+        return 0 if result.passed else 1
+
+    def _until_interrupted(self) -> None:
+        self._steps.note("Ctrl-C ends it. `penstock get infdep` and `penstock trace` tell how it goes.")
+        try:
+            while True:
+                sleep(_WATCH_SECONDS)
+                self._stack.check()
+        except KeyboardInterrupt:
+            # The clean-up must not be interrupted by a second, impatient Ctrl-C on its way to the stack.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            self._steps.note("Stopping.")
+
+
+def _declare_pool(cluster: Cluster, ray: RayAccess) -> None:
+    """The default pool: this machine's Ray."""
+    existing: Manifest = {"address": ray.url, "serveAddress": ray.serve_url}
+    if ray.token:
+        cluster.apply(
+            SECRET,
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": _TOKEN_SECRET, "namespace": "default"},
+                "stringData": {"token": ray.token},
+            },
+            FIELD_MANAGER,
+        )
+        existing["tokenSecretRef"] = {"name": _TOKEN_SECRET}
+    pool = {
+        "apiVersion": SERVING_POOL.api_version,
+        "kind": SERVING_POOL.kind,
+        "metadata": {"name": "default", "namespace": "default"},
+        "spec": {"existing": existing},
+    }
+    cluster.apply(SERVING_POOL, pool, FIELD_MANAGER)

@@ -1,0 +1,43 @@
+"""The operator as a process of this machine, on the embedded store."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from penstock_cli.standalone.child import Child, Program
+from penstock_cli.standalone.http import get
+from penstock_cli.standalone.ports import LOOPBACK
+from penstock_cli.standalone.state import StateFolder
+
+_START_SECONDS = 60.0
+
+
+class Operator:
+    """The same operator as in a cluster, against the store in the state folder."""
+
+    def __init__(self, state: StateFolder, environment: Mapping[str, str], agent_url: str, health_port: int) -> None:
+        self._health_url = f"http://{LOOPBACK}:{health_port}/readyz"
+        self.child = Child(
+            Program(
+                name="The operator",
+                argv=[
+                    sys.executable, "-m", "penstock_operator.main",
+                    "--standalone", str(state.store),
+                    "--gateway", agent_url,
+                    "--gateway-secret-file", str(state.gateway_secret_file),
+                    "--health-port", str(health_port),
+                ],
+                environment=environment,
+                log=state.logs / "operator.log",
+            )
+        )  # fmt: skip
+
+    def wait_ready(self) -> None:
+        """Wait until the operator's caches are filled.
+
+        Raises:
+            Unavailable: it ended, or was not ready in time.
+        """
+        self.child.wait_until(lambda: get(self._health_url)[0] == HTTPStatus.OK, _START_SECONDS)

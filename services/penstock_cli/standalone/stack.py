@@ -1,0 +1,141 @@
+"""Starts the whole platform on this machine, and ends all of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Self
+
+from penstock_cli.standalone.child import Child, Program
+from penstock_cli.standalone.collector import Collector
+from penstock_cli.standalone.gateway import Gateway
+from penstock_cli.standalone.operator import Operator
+from penstock_cli.standalone.ports import free_ports
+from penstock_cli.standalone.ray_head import RayAccess, RayHead
+from penstock_cli.standalone.state import RunRecord, StateFolder
+
+_OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
+_OTLP_TRACES_ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+_TRAINING_SECONDS = 300.0
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+Handler = Callable[[int, FrameType | None], object] | int | signal.Handlers | None
+
+
+@dataclass(frozen=True, slots=True)
+class StackSettings:
+    """What to start."""
+
+    state: StateFolder
+    port: int
+    """The gateway's, for clients; it must be free."""
+    ray: RayAccess | None
+    """A Ray cluster that is up; None: start one."""
+
+
+class Stack:
+    """The platform's processes. Leaving the context ends every one that it started."""
+
+    def __init__(self, settings: StackSettings) -> None:
+        self._settings = settings
+        self._children: list[Child] = []
+        self._collector: Collector | None = None
+        self._signals: dict[signal.Signals, Handler] = {}
+
+    def __enter__(self) -> Self:
+        """Start the trace collector unless the user has one, and take signals as a request to end."""
+        for number in _ENDING:
+            self._signals[number] = signal.signal(number, _interrupt)
+        if _OTLP_ENDPOINT not in os.environ and _OTLP_TRACES_ENDPOINT not in os.environ:
+            self._collector = Collector(self._settings.state.traces)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End everything, last started first, all at once."""
+        # A second Ctrl-C must not cut the clean-up short: every step of it has a deadline.
+        for number in _ENDING:
+            signal.signal(number, signal.SIG_IGN)
+        for child in reversed(self._children):
+            child.begin_stop()
+        for child in reversed(self._children):
+            child.stop()
+        if self._collector is not None:
+            self._collector.stop()
+        self._settings.state.record_file.unlink(missing_ok=True)
+        for number, handler in self._signals.items():
+            signal.signal(number, handler)
+
+    @property
+    def collects_traces(self) -> bool:
+        """Whether spans come to this process; else to the endpoint that the user named."""
+        return self._collector is not None
+
+    def start_ray(self) -> RayHead:
+        """Begin to start Ray; `wait_ready` on what is returned."""
+        head = RayHead(self._settings.state, self._environment())
+        self._children.append(head.child)
+        return head
+
+    def start_gateway(self) -> Gateway:
+        """Begin to start the gateway."""
+        (control_port,) = free_ports(1)
+        gateway = Gateway(self._settings.state, self._environment(), self._settings.port, control_port)
+        self._children.append(gateway.child)
+        return gateway
+
+    def start_operator(self, gateway: Gateway) -> Operator:
+        """Begin to start the operator."""
+        (health_port,) = free_ports(1)
+        operator = Operator(self._settings.state, self._environment(), gateway.agent_url, health_port)
+        self._children.append(operator.child)
+        return operator
+
+    def start_training(self, cache: Path) -> Callable[[], None]:
+        """Begin to train the digits model into the cache; the call that is returned waits for it."""
+        child = Child(
+            Program(
+                name="Training",
+                argv=[sys.executable, "-m", "penstock_optimizer.digits", str(cache)],
+                environment=self._environment(),
+                log=self._settings.state.logs / "training.log",
+            )
+        )
+        self._children.append(child)
+        return lambda: child.wait(_TRAINING_SECONDS)
+
+    def announce(self, gateway: Gateway, ray: RayAccess) -> None:
+        """Write what runs for other commands to read."""
+        record = RunRecord(process_id=os.getpid(), gateway_url=gateway.url, ray_url=ray.url)
+        self._settings.state.write_record(record)
+
+    def _environment(self) -> Mapping[str, str]:
+        found = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        # The platform's parts speak to each other on loopback, which no proxy reaches.
+        local = "127.0.0.1,localhost"
+        for name in ("NO_PROXY", "no_proxy"):
+            found[name] = f"{found[name]},{local}" if found.get(name) else local
+        if self._collector is not None:
+            found[_OTLP_ENDPOINT] = self._collector.endpoint
+            found["OTEL_EXPORTER_OTLP_PROTOCOL"] = "http/protobuf"
+        return found
+
+    def check(self) -> None:
+        """Raise if something that must run has ended.
+
+        Raises:
+            Unavailable: with the end of its log.
+        """
+        for child in self._children:
+            child.check()
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """Every ending signal is as Ctrl-C: an exception that leaves every context."""
+    raise KeyboardInterrupt

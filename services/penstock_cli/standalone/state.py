@@ -1,0 +1,147 @@
+"""The folder in which a standalone Penstock keeps everything, and the lock that lets one run use it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pydantic import ValidationError
+
+from penstock.errors import Conflict
+from penstock.models import Frozen
+
+
+class RunRecord(Frozen):
+    """What the running stack says of itself to other commands."""
+
+    process_id: int
+    gateway_url: str
+    ray_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class StateFolder:
+    """Names of the files in the state folder."""
+
+    root: Path
+
+    @property
+    def store(self) -> Path:
+        """The embedded store's database."""
+        return self.root / "cluster.db"
+
+    @property
+    def logs(self) -> Path:
+        """A log file for each process."""
+        return self.root / "logs"
+
+    @property
+    def traces(self) -> Path:
+        """Collected spans, as OTLP JSON lines."""
+        return self.root / "traces.jsonl"
+
+    @property
+    def ray_token_file(self) -> Path:
+        """Ray's authentication token."""
+        return self.root / "ray-token"
+
+    @property
+    def gateway_secret_file(self) -> Path:
+        """The gateway's secret."""
+        return self.root / "gateway-secret"
+
+    @property
+    def record_file(self) -> Path:
+        """What runs now."""
+        return self.root / "run.json"
+
+    def create(self) -> None:
+        """Make the folder, for its owner only."""
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.logs.mkdir(exist_ok=True)
+
+    def secret(self, path: Path) -> str:
+        """The secret in a file that only its owner can read; made at the first call."""
+        if not path.exists():
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                file.write(secrets.token_hex(32))
+        path.chmod(0o600)
+        return path.read_text(encoding="ascii").strip()
+
+    def record(self) -> RunRecord | None:
+        """What the running stack wrote, or None where none runs."""
+        if not is_locked(self):
+            return None
+        try:
+            return RunRecord.model_validate_json(self.record_file.read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return None
+
+    def write_record(self, record: RunRecord) -> None:
+        """Tell other commands what runs here."""
+        scratch = self.record_file.with_suffix(".tmp")
+        scratch.write_text(record.model_dump_json(), encoding="utf-8")
+        scratch.replace(self.record_file)
+
+
+def default_state_folder() -> Path:
+    """`$PENSTOCK_STATE_DIR`, or `penstock` in the user's state folder (XDG)."""
+    given = os.environ.get("PENSTOCK_STATE_DIR")
+    if given:
+        return Path(given).absolute()
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "penstock"
+
+
+def default_cache_folder() -> Path:
+    """`penstock` in the user's cache folder (XDG)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "penstock"
+
+
+class StateLock:
+    """Held by the run that uses a state folder; the kernel gives it back however that run ends."""
+
+    def __init__(self, folder: StateFolder) -> None:
+        self._path = folder.root / "lock"
+        self._file = self._path.open("a")
+
+    def __enter__(self) -> Self:
+        """Take the lock.
+
+        Raises:
+            Conflict: another run has it.
+        """
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._file.close()
+            raise Conflict(
+                "StateInUse",
+                f"another `penstock run` uses {self._path.parent}. Stop it, or give this one a folder of its own: "
+                "penstock run --state-dir FOLDER",
+            ) from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give the lock back."""
+        self._file.close()
+
+
+def is_locked(folder: StateFolder) -> bool:
+    """Whether a run uses the folder now."""
+    path = folder.root / "lock"
+    if not path.exists():
+        return False
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
