@@ -1,0 +1,165 @@
+"""What an answer costs: bare uvicorn, the replica's own socket, through the gateway, and plain Ray Serve, interleaved.
+
+CPU is summed over every process that a request passes through or that supervises one: for the replica its server and its
+Ray actor, for the gateway those and HAProxy and the agent, for plain Serve the proxy and the replica. Ray's own daemons
+(GCS, raylet, dashboard, Serve's controller) run beside both and are noted apart.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from penstock.api.v1alpha1 import InferenceDeployment
+from penstock.planning.application import ReplicaNetwork, build
+from penstock.planning.arguments import Attempt
+from penstock.routing.tokens import replica_token
+from tests.benchmarks import parts, processes, report
+from tests.benchmarks.load import LoadResult, run_load
+from tests.integration.local_ray import LocalRay, free_ports, local_ray
+
+CONNECTIONS = (1, 16, 64)
+BASELINE = "bare uvicorn"
+REPLICA, GATEWAY, SERVE = "replica's socket", "through the gateway", "plain Serve, default proxy"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Something that answers."""
+
+    name: str
+    url: str
+    pids: tuple[int, ...]
+
+
+def main(seconds: float = 4.0, rounds: int = 3) -> None:
+    """Measure, and publish `data-path`."""
+    with tempfile.TemporaryDirectory(prefix="pbench") as folder, ExitStack() as stack:
+        home = Path(folder)
+        model = parts.dense_model(home / "tiny" / "model.onnx", (64, 10))
+        body = home / "body.json"
+        body.write_bytes(parts.request_body())
+        report.progress("starting Ray, the gateway and the servers")
+        ray = stack.enter_context(local_ray(environment={"PYTHONPATH": os.getcwd()}))
+        subjects, daemons = _start(stack, ray, home, model)
+        before, began = processes.cpu_seconds(daemons), time.monotonic()
+        rows = []
+        for pinned in (True, False):
+            _pin(subjects, pinned=pinned)
+            results = _measure(subjects, body, seconds, rounds, pinned=pinned)
+            rows += _rows(results, pinned=pinned)
+        idle = (processes.cpu_seconds(daemons) - before) / (time.monotonic() - began)
+    report.publish(
+        "data-path",
+        "CPU and requests/s, model 64 → 10, JSON, one replica (medians of "
+        f"{rounds} interleaved rounds of {seconds:g} s; client on the second core)",
+        rows,
+        [
+            "pinned: all server processes on the first core. free: no pinning, the client on the second core.",
+            f"Ray's daemons beside all of them used {idle:.2f} core on average over the whole run.",
+        ],
+    )
+
+
+def _start(stack: ExitStack, ray: LocalRay, home: Path, model: Path) -> tuple[list[Subject], list[int]]:
+    edge = stack.enter_context(parts.gateway(home / "gateway", {"OTEL_SDK_DISABLED": "true"}))
+    deployment = InferenceDeployment.model_validate(
+        {
+            "metadata": {"name": "tiny", "namespace": "default", "uid": "bench"},
+            "spec": {"model": {"storageUri": model.as_uri(), "modelFormat": "onnx"}, "resources": {"cpu": "1"}},
+        }
+    )
+    network = ReplicaNetwork((edge.control_url,), replica_token(edge.secret, "default", "tiny"), "127.0.0.1")
+    ours = build(deployment, "v1bench", Attempt(), network)
+    plain = {
+        "name": "plain",
+        "route_prefix": "/plain",
+        "import_path": "tests.benchmarks.peers.plain_serve:app",
+        "args": {"model": str(model)},
+    }
+    parts.put_applications(ray, [ours, plain])
+    address = parts.until("the replica's lease", lambda: edge.receiving("default", "tiny"))[0]["address"]
+    (port,) = free_ports(1)
+    uvicorn = [sys.executable, str(Path(__file__).parent / "peers" / "bare_uvicorn.py"), str(model), str(port)]
+    bare = stack.enter_context(parts.process(uvicorn, home / "uvicorn.log"))
+    parts.until("uvicorn", lambda: _answers(f"http://127.0.0.1:{port}/"))
+    family = processes.descendants(ray.pid)
+    actor = processes.matching(f"ServeReplica:{ours['name']}", family)
+    replica = (*actor, *(pid for each in actor for pid in processes.descendants(each) if pid != each))
+    proxy = processes.matching("ProxyActor", family) + processes.matching("ServeReplica:plain", family)
+    edge_pids = tuple(processes.descendants(edge.pid))
+    subjects = [
+        Subject(BASELINE, f"http://127.0.0.1:{port}/", (bare.pid,)),
+        Subject(REPLICA, f"http://{address}/v2/models/tiny/infer", replica),
+        Subject(GATEWAY, f"{edge.url}/v2/models/tiny/infer", (*replica, *edge_pids)),
+        Subject(SERVE, f"{ray.serve_url}/plain", tuple(proxy)),
+    ]
+    serving = {pid for subject in subjects for pid in subject.pids}
+    return subjects, [pid for pid in family if pid not in serving]
+
+
+def _answers(url: str) -> bool:
+    return bool(parts.http_json(url, "POST", {"inputs": [{"shape": [1, 64], "data": [0.0] * 64}]}))
+
+
+def _pin(subjects: Sequence[Subject], *, pinned: bool) -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    for pid in {pid for subject in subjects for pid in subject.pids}:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            os.sched_setaffinity(int(task.name), cores[:1] if pinned else cores)
+
+
+def _measure(
+    subjects: Sequence[Subject], body: Path, seconds: float, rounds: int, *, pinned: bool
+) -> dict[tuple[str, int], list[LoadResult]]:
+    client = str(sorted(os.sched_getaffinity(0))[-1])
+    results: dict[tuple[str, int], list[LoadResult]] = {}
+    cases = [(subject, count) for subject in subjects for count in CONNECTIONS]
+    for number in range(rounds):
+        random.shuffle(cases)
+        report.progress(f"round {number + 1} of {rounds}, {'pinned' if pinned else 'free'}")
+        for subject, count in cases:
+            result = run_load(
+                subject.url, body, connections=count, seconds=seconds, pids=subject.pids, cpus=client
+            )  # fmt: skip
+            if result.errors:
+                raise RuntimeError(f"{subject.name} at {count} connections: {result.errors} errors")
+            results.setdefault((subject.name, count), []).append(result)
+    return results
+
+
+def _rows(results: dict[tuple[str, int], list[LoadResult]], *, pinned: bool) -> list[dict[str, Any]]:
+    def median(name: str, count: int, field: str) -> float:
+        return statistics.median(getattr(result, field) for result in results[name, count])
+
+    rows = []
+    for count in CONNECTIONS:
+        for name in (BASELINE, REPLICA, GATEWAY, SERVE):
+            cpu = median(name, count, "cpu_us_per_answer")
+            rows.append(
+                {
+                    "cores": "pinned" if pinned else "free",
+                    "connections": count,
+                    "server": name,
+                    "CPU µs/answer": round(cpu, 1),
+                    "× bare uvicorn": round(cpu / median(BASELINE, count, "cpu_us_per_answer"), 2),
+                    "× gateway": round(cpu / median(GATEWAY, count, "cpu_us_per_answer"), 2),
+                    "requests/s": round(median(name, count, "requests_per_second")),
+                    "p50 ms": round(median(name, count, "p50_ms"), 3),
+                    "p99 ms": round(median(name, count, "p99_ms"), 3),
+                }
+            )
+    return rows
+
+
+if __name__ == "__main__":
+    main()
