@@ -20,6 +20,7 @@ from pathlib import Path
 from penstock.errors import Conflict, Invalid, Unavailable
 from penstock_operator.runtime import ownership
 from penstock_operator.runtime.cluster import (
+    EVENT,
     NAMESPACE,
     EventType,
     Gone,
@@ -38,6 +39,7 @@ Admit = Callable[[Manifest, Manifest | None], list[str]]
 
 _POLL_SECONDS = 0.05
 _BUSY_SECONDS = 30.0
+_EVENT_LIFETIME = dt.timedelta(hours=1)
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS objects (
     resource TEXT, namespace TEXT, name TEXT, manifest TEXT NOT NULL, owned TEXT NOT NULL,
@@ -264,6 +266,8 @@ class EmbeddedCluster:
             fresh["metadata"] |= {"uid": str(uuid.uuid4()), "creationTimestamp": created, "generation": 1}
             self._check(kind, fresh, None)
             self._store(EventType.ADDED, _resource(kind), fresh, owned)
+            if kind == EVENT:
+                self._forget_old_events()
             return fresh
         if _spec(fresh) != _spec(live):
             fresh["metadata"]["generation"] = live["metadata"]["generation"] + 1
@@ -277,6 +281,16 @@ class EmbeddedCluster:
         else:
             self._store(EventType.MODIFIED, _resource(kind), fresh, owned)
         return fresh
+
+    def _forget_old_events(self) -> None:
+        """Kubernetes forgets events after an hour; without that the file would only grow."""
+        oldest = (self._now() - _EVENT_LIFETIME).strftime("%Y-%m-%dT%H:%M:%SZ")
+        query = (
+            "SELECT manifest FROM objects"
+            " WHERE resource = ? AND json_extract(manifest, '$.metadata.creationTimestamp') < ?"
+        )
+        for row in self._database.execute(query, (_resource(EVENT), oldest)).fetchall():
+            self._remove(_resource(EVENT), json.loads(row[0]), Propagation.BACKGROUND)
 
     def _check(self, kind: ResourceKind, fresh: Manifest, live: Manifest | None) -> None:
         wrong = self._admit(fresh, live)
