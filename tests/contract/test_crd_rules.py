@@ -198,7 +198,7 @@ CASES = (
         "a wait as long as the promise",
         deployment(batching={"maxDelayMilliseconds": 50}, slo={"latencyP99Milliseconds": 50}),
         "spec.batching.maxDelayMilliseconds",
-        "maxDelayMilliseconds must be less than slo.latencyP99Milliseconds, at most 49",
+        "maxDelayMilliseconds must be less than slo.latencyP99Milliseconds, since",
     ),
     refused(
         "a promise of no time", deployment(slo={"latencyP99Milliseconds": 0}), "should be greater than or equal to 1"
@@ -211,9 +211,9 @@ CASES = (
         "min over max",
         deployment(scaling={"minReplicas": 3, "maxReplicas": 2}),
         "spec.scaling.minReplicas",
-        "minReplicas must not be more than maxReplicas: write at most 2, or raise maxReplicas to 3",
+        "minReplicas must not be more than maxReplicas (1 where it is left out): lower",
     ),
-    refused("min over the default max", deployment(scaling={"minReplicas": 2}), "or raise maxReplicas to 2"),
+    refused("min over the default max", deployment(scaling={"minReplicas": 2}), "maxReplicas (1 where it is left out)"),
     refused("fewer than no replicas", deployment(scaling={"replicas": -1}), "should be greater than or equal to 0"),
     refused("a maximum of none", deployment(scaling={"minReplicas": 0, "maxReplicas": 0}), "or equal to 1"),
     # Tracing.

@@ -27,7 +27,11 @@ class Rule:
     rule: str
     message: str
     message_expression: str | None = None
-    """CEL that makes the message where it can quote what was written; `message` stands in when it fails."""
+    """CEL that makes the message where it can quote what was written; `message` stands in when it fails.
+
+    Only over strings of a maximum length: the API server takes a number turned into text for one of any length, and
+    refuses the CRD for what the expression could cost.
+    """
     reason: str = "FieldValueInvalid"
     field_path: str | None = None
     """The field to blame, relative to where the rule stands."""
@@ -73,23 +77,15 @@ MODEL_RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
     api.InferenceDeploymentSpec: (
         Rule(
             "!has(self.slo) || self.batching.maxDelayMilliseconds < self.slo.latencyP99Milliseconds",
-            "maxDelayMilliseconds must be less than slo.latencyP99Milliseconds",
-            message_expression=(
-                "'maxDelayMilliseconds must be less than slo.latencyP99Milliseconds, at most ' + "
-                "string(self.slo.latencyP99Milliseconds - 1) + ': a request that waits ' + "
-                "string(self.batching.maxDelayMilliseconds) + ' ms for its batch breaks the promise'"
-            ),
+            "maxDelayMilliseconds must be less than slo.latencyP99Milliseconds, since a request that waits so long for "
+            "its batch breaks the promise: lower the one or raise the other",
             field_path=".batching.maxDelayMilliseconds",
         ),
     ),
     api.Scaling: (
         Rule(
             "self.minReplicas <= self.maxReplicas",
-            "minReplicas must not be more than maxReplicas: lower the one or raise the other",
-            message_expression=(
-                "'minReplicas must not be more than maxReplicas: write at most ' + string(self.maxReplicas) + "
-                "', or raise maxReplicas to ' + string(self.minReplicas)"
-            ),
+            "minReplicas must not be more than maxReplicas (1 where it is left out): lower the one or raise the other",
             field_path=".minReplicas",
         ),
     ),
