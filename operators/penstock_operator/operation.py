@@ -26,7 +26,7 @@ class Operation:
     """
 
     def __init__(self, cluster: Cluster, settings: Settings, record: Record, may_act: Callable[[], bool]) -> None:
-        self._pools = PoolDirectory(cluster)
+        self._pools = PoolDirectory(cluster, may_act)
         token = admin_token(settings.gateway_secret)
         self._gateways = [GatewayView(GatewayClient(url, token)) for url in settings.gateways]
         observer = Observer(self._pools, self._gateways, settings.gateway_secret, settings.replica_host)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
 
@@ -33,8 +34,9 @@ class _Access:
 class PoolDirectory:
     """Pools by key. There is one writer for each Ray cluster, whichever pools point to it."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, may_write: Callable[[], bool] = lambda: True) -> None:
         self._cluster = cluster
+        self._may_write = may_write
         self._lock = threading.Lock()
         self._writers: dict[_Access, PoolWriter] = {}
 
@@ -65,7 +67,9 @@ class PoolDirectory:
         with self._lock:
             writer = self._writers.get(access)
             if writer is None:
-                writer = PoolWriter(RayClient(access.address, access.token), access.serve_address)
+                writer = PoolWriter(
+                    RayClient(access.address, access.token), access.serve_address, may_write=self._may_write
+                )
                 self._writers[access] = writer
             return writer
 

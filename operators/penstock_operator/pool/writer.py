@@ -35,6 +35,7 @@ class PoolWriter:
     Args:
         client: the cluster.
         serve_address: where Serve's proxy is to listen, if it is not up yet.
+        may_write: asked before each PUT; False where the lease is lost.
         clock: monotonic seconds.
         wall_clock: seconds since the Unix epoch.
     """
@@ -44,6 +45,7 @@ class PoolWriter:
         client: RayClient,
         serve_address: str,
         *,
+        may_write: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -51,6 +53,7 @@ class PoolWriter:
         self.serve_address = serve_address
         self._clock = clock
         self._wall_clock = wall_clock
+        self._may_write = may_write
         self._lock = threading.Lock()
         self._reading = threading.Lock()
         self._writing = threading.Lock()
@@ -126,6 +129,8 @@ class PoolWriter:
     ) -> Aggregate:
         aggregate = merge(_applications(details), wanted, orphaned)
         if aggregate.changed:
+            if not self._may_write():
+                raise Unavailable(Reason.PENDING, "this process holds the lease no more")
             self.client.declare(_config(details, aggregate, self.serve_address))
             with self._reading:
                 self._seen = None

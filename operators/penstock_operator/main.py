@@ -1,0 +1,114 @@
+"""The operator's entry point."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from penstock.errors import Invalid
+from penstock_operator.health import HealthServer
+from penstock_operator.operation import Operation
+from penstock_operator.runtime.cluster import Cluster, Key, Manifest
+from penstock_operator.runtime.embedded import EmbeddedCluster
+from penstock_operator.runtime.events import EventRecorder
+from penstock_operator.runtime.lease import Election
+from penstock_operator.settings import Settings, read
+
+log = logging.getLogger(__name__)
+
+_CONTROLLER: Final = "penstock.dev/operator"
+_STOP_SECONDS: Final = 10.0
+_STORE_NAME: Final = "cluster.sqlite"
+
+
+class KeyValueFormatter(logging.Formatter):
+    """One line of `key=value` for each record; a trace is one value."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as a line."""
+        message = record.getMessage()
+        if record.exc_info:
+            message += "\n" + self.formatException(record.exc_info)
+        when = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03d}Z"
+        return (
+            f"time={when} level={record.levelname.lower()} logger={record.name} "
+            f"msg={json.dumps(message, ensure_ascii=False)}"
+        )
+
+
+def connect(settings: Settings) -> Cluster:
+    """The cluster that the settings name. Raises `Invalid`."""
+    if settings.standalone is not None:
+        path = settings.standalone
+        return EmbeddedCluster(path / _STORE_NAME if path.is_dir() else path)
+    from penstock_operator.runtime.kubernetes import KubernetesCluster  # noqa: PLC0415  # slow, and not for standalone
+
+    return KubernetesCluster.connect(settings.kubeconfig, settings.context)
+
+
+def run(cluster: Cluster, settings: Settings, stop: threading.Event) -> bool:
+    """Reconcile until `stop` is set.
+
+    Returns:
+        Whether all that ran had ended in time.
+    """
+    recorder = EventRecorder(cluster, _CONTROLLER, settings.identity)
+    election = Election(
+        cluster,
+        Key(settings.lease_namespace, settings.lease_name),
+        settings.identity,
+        elected=lambda: log.info("leading"),
+        # Every reconcile and every PUT asks `leading` first; nothing else acts.
+        lost=lambda: log.warning("not leading any more"),
+    )
+    operation = Operation(cluster, settings, _recording(recorder), lambda: election.leading)
+    health = HealthServer(settings.health_host, settings.health_port, operation.unhealthy, operation.unready)
+    health.start()
+    operation.start()
+    election.start()
+    log.info("started; health on port %d", health.port)
+    stop.wait()
+    log.info("stopping")
+    ended = operation.stop(_STOP_SECONDS)
+    election.stop()
+    health.stop()
+    return ended
+
+
+def _recording(recorder: EventRecorder) -> Callable[[Manifest, bool, str, str], None]:
+    def record(regarding: Manifest, warning: bool, reason: str, note: str) -> None:  # noqa: FBT001  # by position only
+        (recorder.warning if warning else recorder.normal)(regarding, reason, note)
+
+    return record
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the operator until SIGTERM or SIGINT; the exit status."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(KeyValueFormatter())
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        settings = read(sys.argv[1:] if arguments is None else arguments)
+        logging.getLogger().setLevel(settings.log_level.upper())
+        cluster = connect(settings)
+    except Invalid as error:
+        log.error("%s", error.message)  # noqa: TRY400  # it is the user's to correct; a trace would hide the sentence
+        return 2
+    try:
+        return 0 if run(cluster, settings, stop) else 1
+    finally:
+        cluster.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
