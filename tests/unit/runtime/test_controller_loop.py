@@ -1,0 +1,194 @@
+"""A controller over the embedded cluster: what it looks at, and what becomes of its errors."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from penstock.errors import Conflict, Invalid, Unavailable
+from penstock_operator.runtime.cluster import CONFIG_MAP, SECRET, Key, Manifest, owner_keys, owner_reference
+from penstock_operator.runtime.controller import Controller, ControllerSettings, Result, Source
+from penstock_operator.runtime.embedded import EmbeddedCluster
+from penstock_operator.runtime.informer import InformerSettings
+from penstock_operator.runtime.queue import Backoff
+
+FAST = ControllerSettings(workers=2, backoff=Backoff(base=0.01, maximum=0.05))
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[EmbeddedCluster]:
+    made = EmbeddedCluster(tmp_path / "cluster.sqlite")
+    yield made
+    made.close()
+
+
+def config_map(name: str, value: str = "1") -> Manifest:
+    return {"metadata": {"name": name, "namespace": "default"}, "data": {"value": value}}
+
+
+def eventually(true: Callable[[], bool], seconds: float = 30.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+class Reconciler:
+    """Notes what it was asked, and answers what it was told to, in turn."""
+
+    def __init__(self, *answers: Exception | Result) -> None:
+        self.asked: list[Key] = []
+        self._answers = list(answers)
+        self._lock = threading.Lock()
+
+    def __call__(self, key: Key) -> Result:
+        with self._lock:
+            self.asked.append(key)
+            answer = self._answers.pop(0) if self._answers else Result()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+ONE = Key("default", "one")
+
+
+def test_existing_new_changed_and_deleted_objects_are_looked_at(cluster: EmbeddedCluster) -> None:
+    cluster.create(CONFIG_MAP, config_map("one"))
+    reconcile = Reconciler()
+    controller = Controller(CONFIG_MAP, reconcile, cluster, settings=FAST)
+    controller.start()
+    assert controller.wait_synced(30)
+    for count, act in enumerate(
+        (
+            lambda: None,
+            lambda: cluster.apply(CONFIG_MAP, config_map("one", "2"), "test"),
+            lambda: cluster.delete(CONFIG_MAP, ONE),
+        ),
+        start=1,
+    ):
+        act()
+        assert eventually(lambda count=count: len(reconcile.asked) >= count)  # type: ignore[misc]  # a default argument binds it
+    assert set(reconcile.asked) == {ONE}
+    assert controller.stop()
+
+
+def test_a_change_of_what_an_object_owns_looks_at_the_owner(cluster: EmbeddedCluster) -> None:
+    owner = cluster.create(CONFIG_MAP, config_map("one"))
+    reconcile = Reconciler()
+    sources = (Source(SECRET, lambda manifest: owner_keys(manifest, CONFIG_MAP)),)
+    controller = Controller(CONFIG_MAP, reconcile, cluster, sources=sources, settings=FAST)
+    controller.start()
+    assert eventually(lambda: len(reconcile.asked) == 1)
+    secret = {"metadata": {"name": "s", "namespace": "default", "ownerReferences": [owner_reference(owner)]}}
+    cluster.create(SECRET, secret)
+    assert eventually(lambda: len(reconcile.asked) == 2)
+    assert reconcile.asked == [ONE, ONE]
+    assert controller.stop()
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts"),
+    [
+        pytest.param(Unavailable("Down", "no answer"), 2, id="what does not answer is asked again"),
+        pytest.param(Conflict("Conflict", "someone was first"), 2, id="a conflict is tried again"),
+        pytest.param(ZeroDivisionError("a bug"), 2, id="a bug is tried again"),
+        pytest.param(Invalid("Invalid", "no such format"), 1, id="what the user must mend is left alone"),
+    ],
+)
+def test_errors(cluster: EmbeddedCluster, error: Exception, attempts: int) -> None:
+    reconcile = Reconciler(error)
+    controller = Controller(CONFIG_MAP, reconcile, cluster, settings=FAST)
+    controller.enqueue(ONE)
+    controller.start()
+    assert eventually(lambda: len(reconcile.asked) >= attempts)
+    controller.enqueue(Key("default", "marker"), after=0.5)
+    assert eventually(lambda: reconcile.asked[-1].name == "marker")
+    assert reconcile.asked.count(ONE) == attempts
+    assert controller.complaint() is None
+    assert controller.stop()
+
+
+def test_a_bug_is_logged_with_its_trace(cluster: EmbeddedCluster, caplog: pytest.LogCaptureFixture) -> None:
+    controller = Controller(CONFIG_MAP, Reconciler(ZeroDivisionError("a bug")), cluster, settings=FAST)
+    controller.enqueue(ONE)
+    with caplog.at_level(logging.ERROR):
+        controller.start()
+        assert eventually(lambda: "ZeroDivisionError: a bug" in caplog.text)
+    assert controller.stop()
+
+
+def test_a_result_with_a_time_is_looked_at_again(cluster: EmbeddedCluster) -> None:
+    reconcile = Reconciler(Result(0.01, "replicas are starting"))
+    controller = Controller(CONFIG_MAP, reconcile, cluster, settings=FAST)
+    controller.enqueue(ONE)
+    controller.start()
+    assert eventually(lambda: reconcile.asked == [ONE, ONE])
+    assert controller.stop()
+
+
+def test_nothing_is_done_without_the_lease_and_all_is_done_once_it_is_held(cluster: EmbeddedCluster) -> None:
+    reconcile, lease = Reconciler(), threading.Event()
+    controller = Controller(CONFIG_MAP, reconcile, cluster, settings=FAST, may_act=lease.is_set)
+    controller.enqueue(ONE)
+    controller.start()
+    time.sleep(0.3)
+    assert reconcile.asked == []
+    lease.set()
+    assert eventually(lambda: reconcile.asked == [ONE])
+    assert controller.stop()
+
+
+def test_stopping_waits_for_the_reconcile_that_runs(cluster: EmbeddedCluster) -> None:
+    entered, leave, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def reconcile(_key: Key) -> Result:
+        entered.set()
+        leave.wait(30)
+        ended.set()
+        return Result()
+
+    controller = Controller(CONFIG_MAP, reconcile, cluster, settings=FAST)
+    controller.enqueue(ONE)
+    controller.start()
+    assert entered.wait(30)
+    assert not controller.stop(timeout=0.1)
+    leave.set()
+    assert controller.stop()
+    assert ended.is_set()
+
+
+def test_a_reconcile_that_hangs_is_a_complaint(cluster: EmbeddedCluster) -> None:
+    leave = threading.Event()
+
+    def reconcile(_key: Key) -> Result:
+        leave.wait(30)
+        return Result()
+
+    controller = Controller(CONFIG_MAP, reconcile, cluster, settings=ControllerSettings(stuck_seconds=0.05))
+    controller.enqueue(ONE)
+    controller.start()
+    assert eventually(lambda: "default/one" in (controller.complaint() or ""))
+    leave.set()
+    assert controller.stop()
+
+
+def test_a_watch_that_fell_behind_lists_anew_and_misses_nothing(tmp_path: Path) -> None:
+    cluster = EmbeddedCluster(tmp_path / "cluster.sqlite", keep_events=3)
+    settings = ControllerSettings(informers=InformerSettings(backoff=Backoff(base=0.01, maximum=0.05)))
+    reconcile = Reconciler()
+    controller = Controller(CONFIG_MAP, reconcile, cluster, settings=settings)
+    controller.start()
+    assert controller.wait_synced(30)
+    for index in range(300):
+        cluster.create(CONFIG_MAP, config_map(f"c{index}"))
+    assert eventually(lambda: len(set(reconcile.asked)) == 300)
+    assert controller.stop()
+    cluster.close()

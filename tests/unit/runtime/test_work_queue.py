@@ -1,0 +1,146 @@
+"""The queue's decisions, at times that the test names."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from penstock_operator.runtime.queue import Backoff, Schedule, WorkQueue
+
+
+def schedule() -> Schedule[str]:
+    return Schedule(Backoff(base=1.0, maximum=8.0))
+
+
+@pytest.mark.parametrize(
+    ("adds", "taken_at"),
+    [
+        pytest.param([("a", 0.0)], {0.0: "a"}, id="a key that is due is taken"),
+        pytest.param([("a", 5.0)], {4.9: None, 5.0: "a"}, id="a key waits until it is due"),
+        pytest.param([("a", 0.0), ("a", 0.0)], {0.0: "a", 1.0: None}, id="a key that is added twice is taken once"),
+        pytest.param([("a", 5.0), ("a", 1.0)], {1.0: "a", 5.0: None}, id="the earlier of two times wins"),
+        pytest.param([("a", 1.0), ("a", 5.0)], {1.0: "a", 5.0: None}, id="a later time does not defer"),
+        pytest.param([("a", 2.0), ("b", 1.0)], {2.0: "b", 2.1: "a"}, id="what has been due longest comes first"),
+        pytest.param([("b", 0.0), ("a", 0.0)], {0.0: "b", 0.1: "a"}, id="of equals the first added comes first"),
+        pytest.param([], {0.0: None}, id="an empty queue gives nothing"),
+    ],
+)
+def test_taking(adds: list[tuple[str, float]], taken_at: dict[float, str | None]) -> None:
+    queue = schedule()
+    for key, due in adds:
+        queue.add(key, due)
+    assert {now: queue.take(now) for now in taken_at} == taken_at
+
+
+def test_a_key_that_is_processed_is_not_given_to_another_worker() -> None:
+    queue = schedule()
+    queue.add("a", 0.0)
+    assert queue.take(0.0) == "a"
+    queue.add("a", 0.0)
+    queue.add("b", 1.0)
+    assert queue.take(1.0) == "b"
+    assert queue.take(1.0) is None
+    queue.succeeded("a")
+    assert queue.take(1.0) == "a"
+
+
+def test_a_key_that_is_processed_wakes_no_waiter() -> None:
+    queue = schedule()
+    queue.add("a", 0.0)
+    queue.take(0.0)
+    queue.add("a", 3.0)
+    assert queue.next_due() is None
+    queue.succeeded("a")
+    assert queue.next_due() == 3.0
+
+
+def test_failures_double_the_wait_up_to_the_maximum_and_success_forgets_them() -> None:
+    queue = schedule()
+    delays = []
+    for _ in range(5):
+        queue.add("a", 0.0)
+        queue.take(100.0)
+        delays.append(queue.failed("a", 0.0))
+    assert delays == [1.0, 2.0, 4.0, 8.0, 8.0]
+    queue.take(100.0)
+    queue.succeeded("a")
+    queue.add("a", 0.0)
+    queue.take(100.0)
+    assert queue.failed("a", 0.0) == 1.0
+
+
+def test_one_keys_failures_do_not_slow_another() -> None:
+    queue = schedule()
+    for key in ("a", "a", "b"):
+        queue.add(key, 0.0)
+        queue.take(100.0)
+        last = queue.failed(key, 0.0)
+    assert last == 1.0
+
+
+@pytest.mark.parametrize(
+    ("failures", "jitter", "expected"),
+    [
+        pytest.param(1, 0.0, 1.0, id="no jitter keeps the whole wait"),
+        pytest.param(1, 1.0, 0.5, id="full jitter halves it"),
+        pytest.param(10_000, 0.0, 8.0, id="no number of failures overflows"),
+    ],
+)
+def test_backoff(failures: int, jitter: float, expected: float) -> None:
+    assert Backoff(base=1.0, maximum=8.0).delay(failures, jitter) == expected
+
+
+def test_a_waiting_worker_gets_a_key_that_is_added_later() -> None:
+    queue = WorkQueue(schedule())
+    got: list[str | None] = []
+    worker = threading.Thread(target=lambda: got.append(queue.take(30.0)))
+    worker.start()
+    queue.add("a")
+    worker.join(30)
+    assert got == ["a"]
+
+
+def test_closing_wakes_every_worker_with_nothing() -> None:
+    queue = WorkQueue(schedule())
+    got: list[str | None] = []
+    workers = [threading.Thread(target=lambda: got.append(queue.take(60.0))) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    queue.close()
+    for worker in workers:
+        worker.join(30)
+    assert got == [None, None, None]
+
+
+def test_each_of_many_keys_is_processed_by_one_worker_at_a_time_and_none_is_lost() -> None:
+    queue = WorkQueue(schedule())
+    inside: set[str] = set()
+    seen: dict[str, int] = {}
+    overlaps: list[str] = []
+    lock = threading.Lock()
+
+    def work(next_key: Callable[[], str | None]) -> None:
+        while (key := next_key()) is not None:
+            with lock:
+                if key in inside:
+                    overlaps.append(key)
+                inside.add(key)
+                seen[key] = seen.get(key, 0) + 1
+            with lock:
+                inside.discard(key)
+            queue.succeeded(key)
+
+    for index in range(1000):
+        queue.add(f"k{index % 100}")
+    workers = [threading.Thread(target=work, args=(lambda: queue.take(0.5),)) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for index in range(1000):
+        queue.add(f"k{index % 100}")
+    for worker in workers:
+        worker.join(60)
+    assert overlaps == []
+    assert len(seen) == 100
+    assert len(queue) == 0
