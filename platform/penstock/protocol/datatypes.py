@@ -64,7 +64,20 @@ def array_from_json(data: Any, datatype: DataType, where: str) -> Array:
         raise bad_request(
             f"{where}: 'data' is ragged or nested too deeply: all lists at a level must be as long"
         ) from error
+    if datatype is DataType.UINT64 and found.dtype.kind == "f":
+        found = _large(data, found, where)
     return _converted(found, datatype, where)
+
+
+def _large(data: list[Any], found: Array, where: str) -> Array:
+    """UINT64 values: numpy takes a mixture of those above and below 2^63 for FP64."""
+    exact = np.array(data, dtype=object)
+    if not all(type(element) is int for element in exact.ravel()):
+        return found
+    try:
+        return exact.astype(np.uint64)
+    except OverflowError as error:
+        raise bad_request(f"{where}: a number is out of UINT64's range of 0 to {2**64 - 1}") from error
 
 
 def _converted(found: Array, datatype: DataType, where: str) -> Array:

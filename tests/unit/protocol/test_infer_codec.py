@@ -1,0 +1,334 @@
+"""The Open Inference Protocol codec: every datatype in both forms, and every way in which a request can be wrong."""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+
+from penstock.errors import Invalid
+from penstock.protocol.datatypes import DTYPES
+from penstock.protocol.refusals import Refusal, status_of
+from penstock.protocol.requests import DEFAULT_PRIORITY, RequestDecoder
+from penstock.protocol.responses import ResponseEncoder, model_metadata
+from penstock.serving.manifest import DataType, Signature, TensorSpec
+
+
+def signature(datatype: DataType, shape: tuple[int, ...] = (-1, 2)) -> Signature:
+    return Signature(
+        inputs=(TensorSpec(name="x", datatype=datatype, shape=shape),),
+        outputs=(TensorSpec(name="y", datatype=datatype, shape=shape),),
+    )
+
+
+FP32 = signature(DataType.FP32, (-1, 64))
+TWO = Signature(
+    inputs=(
+        TensorSpec(name="a", datatype=DataType.FP32, shape=(-1, 2)),
+        TensorSpec(name="b", datatype=DataType.INT64, shape=(-1,)),
+    ),
+    outputs=(
+        TensorSpec(name="p", datatype=DataType.FP32, shape=(-1, 2)),
+        TensorSpec(name="q", datatype=DataType.BYTES, shape=(-1,)),
+    ),
+)
+
+JSON_VALUES: dict[DataType, list[Any]] = {
+    DataType.BOOL: [True, False, False, True],
+    DataType.UINT8: [0, 255, 1, 2],
+    DataType.UINT16: [0, 65535, 1, 2],
+    DataType.UINT32: [0, 2**32 - 1, 1, 2],
+    DataType.UINT64: [0, 2**64 - 1, 1, 2],
+    DataType.INT8: [-128, 127, 0, 1],
+    DataType.INT16: [-(2**15), 2**15 - 1, 0, 1],
+    DataType.INT32: [-(2**31), 2**31 - 1, 0, 1],
+    DataType.INT64: [-(2**63), 2**63 - 1, 0, 1],
+    DataType.FP16: [0.5, -65504.0, 0.0, 2.0],
+    DataType.BF16: [0.5, -1.0, 0.0, 256.0],
+    DataType.FP32: [0.1, -3.4e38, 0.0, 1],
+    DataType.FP64: [0.1, -1.7e308, 0.0, 1],
+    DataType.BYTES: ["", "grüße", "\u0000", '"'],
+}
+
+
+def body(**changes: Any) -> dict[str, Any]:
+    tensor = {"name": "x", "shape": [1, 64], "datatype": "FP32", "data": [0.0] * 64}
+    return {"inputs": [tensor | changes]}
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["flat", "nested"])
+@pytest.mark.parametrize("datatype", list(DataType))
+def test_json_of_every_datatype_comes_back_as_it_was(datatype: DataType, *, nested: bool) -> None:
+    values = JSON_VALUES[datatype]
+    data = [values[:2], values[2:]] if nested else values
+    tensor = {"name": "x", "shape": [2, 2], "datatype": datatype, "data": data}
+    request = RequestDecoder(signature(datatype)).decode(orjson.dumps({"inputs": [tensor]}))
+    assert request.rows == 2
+    assert request.inputs["x"].shape == (2, 2)
+    assert request.inputs["x"].dtype == DTYPES[datatype]
+    text, json_length = ResponseEncoder("m", "1").encode(request, {"y": request.inputs["x"]})
+    assert json_length is None
+    (output,) = orjson.loads(text)["outputs"]
+    assert output["shape"] == [2, 2]
+    assert output["datatype"] == datatype
+    assert output["data"] == pytest.approx(values) if datatype.startswith("FP") else output["data"] == values
+
+
+def binary_of(datatype: DataType) -> bytes:
+    if datatype is DataType.BYTES:
+        parts = [b"", b"\xff\xfe", b"abc", b"\x00"]
+        return b"".join(struct.pack("<I", len(part)) + part for part in parts)
+    if datatype is DataType.BF16:
+        return np.array([0x3F80, 0x7F80, 0xFFC0, 0], dtype="<u2").tobytes()
+    if datatype is DataType.BOOL:
+        return bytes([1, 0, 0, 1])
+    return np.array(JSON_VALUES[datatype], dtype=DTYPES[datatype]).tobytes()
+
+
+@pytest.mark.parametrize("datatype", list(DataType))
+def test_binary_of_every_datatype_comes_back_byte_for_byte(datatype: DataType) -> None:
+    blob = binary_of(datatype)
+    header = orjson.dumps(
+        {
+            "id": "7",
+            "parameters": {"binary_data_output": True},
+            "inputs": [
+                {"name": "x", "shape": [2, 2], "datatype": datatype, "parameters": {"binary_data_size": len(blob)}}
+            ],
+        }
+    )
+    request = RequestDecoder(signature(datatype)).decode(header + blob, len(header))
+    answer, json_length = ResponseEncoder("m", "1").encode(request, {"y": request.inputs["x"]})
+    assert json_length is not None
+    document = orjson.loads(answer[:json_length])
+    assert document["id"] == "7"
+    assert document["outputs"] == [
+        {"name": "y", "datatype": datatype, "shape": [2, 2], "parameters": {"binary_data_size": len(blob)}}
+    ]
+    assert answer[json_length:] == blob
+
+
+def test_several_inputs_and_outputs_mix_json_and_binary() -> None:
+    blob = struct.pack("<2q", 5, -6)
+    header = orjson.dumps(
+        {
+            "inputs": [
+                {"name": "b", "shape": [2], "datatype": "INT64", "parameters": {"binary_data_size": 16}},
+                {"name": "a", "shape": [2, 2], "datatype": "FP32", "data": [[1, 2], [3, 4]]},
+            ],
+            "outputs": [{"name": "q", "parameters": {"binary_data": True}}, {"name": "p"}],
+        }
+    )
+    request = RequestDecoder(TWO).decode(header + blob, len(header))
+    assert request.inputs["b"].tolist() == [5, -6]
+    outputs = {
+        "p": np.ones((2, 2), np.float32),
+        "q": np.array([b"x", b"yz"], dtype=object),
+    }
+    answer, json_length = ResponseEncoder("m", "1").encode(request, outputs)
+    assert json_length is not None
+    names = [output["name"] for output in orjson.loads(answer[:json_length])["outputs"]]
+    assert names == ["q", "p"]
+    assert answer[json_length:] == b"\x01\x00\x00\x00x\x02\x00\x00\x00yz"
+
+
+def test_timeout_and_priority_are_read_in_tritons_units() -> None:
+    decoder = RequestDecoder(FP32)
+    request = decoder.decode(orjson.dumps(body() | {"parameters": {"timeout": 250_000, "priority": 2}}))
+    assert (request.timeout_seconds, request.priority) == (0.25, 2)
+    request = decoder.decode(orjson.dumps(body() | {"parameters": {"timeout": 0, "priority": 0}}))
+    assert (request.timeout_seconds, request.priority) == (None, DEFAULT_PRIORITY)
+
+
+def test_requests_of_other_inner_shapes_get_other_buckets() -> None:
+    decoder = RequestDecoder(signature(DataType.FP32, (-1, -1)))
+    buckets = [
+        decoder.decode(orjson.dumps(body(shape=shape, data=[0.0] * 4))).bucket for shape in ([1, 4], [2, 2], [4, 1])
+    ]
+    assert len(set(buckets)) == 3
+
+
+BAD: dict[str, tuple[dict[str, Any] | bytes, str]] = {
+    "not JSON": (b'{"inputs": [', "not valid JSON"),
+    "empty body": (b"", "not valid JSON"),
+    "NaN": (
+        b'{"inputs":[{"name":"x","shape":[1,64],"datatype":"FP32","data":[NaN]}]}',
+        "JSON has no NaN",
+    ),
+    "a list instead of an object": (b"[]", "must be a JSON object"),
+    "no inputs": ({}, "'inputs' must be a list"),
+    "inputs empty": ({"inputs": []}, "'inputs' must be a list"),
+    "an input that is no object": ({"inputs": [3]}, "inputs[0]: must be an object"),
+    "an input without a name": ({"inputs": [{}]}, "'name' must be a string"),
+    "an unknown input": (body(name="z"), "inputs[0] 'z': the model has no such input; it has 'x'"),
+    "an input twice": ({"inputs": body()["inputs"] * 2}, "inputs[1] 'x': given twice"),
+    "another datatype": (body(datatype="INT8"), "datatype is 'INT8', but the model's is 'FP32'"),
+    "no datatype": (body(datatype=None), "datatype is None"),
+    "a wrong width": (body(shape=[1, 63]), "inputs[0] 'x': shape [1, 63] does not fit the model's [-1, 64]"),
+    "a wrong rank": (body(shape=[64]), "does not fit"),
+    "a negative axis": (body(shape=[-1, 64]), "whole numbers from 0"),
+    "a boolean axis": (body(shape=[True, 64]), "whole numbers from 0"),
+    "a shape that is no list": (body(shape="1"), "'shape' must be a list"),
+    "no rows": (body(shape=[0, 64], data=[]), "has no elements"),
+    "a huge shape": (body(shape=[10**12, 64]), "has 64000000000000 elements, but 'data' has 64"),
+    "too few elements": (body(data=[0.0] * 63), "has 64 elements, but 'data' has 63"),
+    "ragged data": (body(shape=[2, 64], data=[[0.0] * 64, [0.0] * 63]), "ragged"),
+    "another nesting": (body(data=[[[0.0] * 64]]), "nested as [1, 1, 64]"),
+    "null among numbers": (body(data=[None] * 64), "null"),
+    "strings among numbers": (body(data=["1"] * 64), "strings"),
+    "booleans for numbers": (body(data=[True] * 64), "booleans"),
+    "data that is no list": (body(data=3.0), "'data' must be a list"),
+    "no data": ({"inputs": [{"name": "x", "shape": [1, 64], "datatype": "FP32"}]}, "'data' must be a list"),
+    "a number past FP32": (body(data=[1e39] * 64), "out of FP32's range"),
+    "a number past FP64": (b'{"inputs":[{"name":"x","shape":[1,64],"datatype":"FP32","data":[1e999]}]}', ""),
+    "shared memory": (body(parameters={"shared_memory_region": "r"}), "shared memory is not supported"),
+    "parameters that are no object": (body() | {"parameters": 3}, "'parameters' must be an object"),
+    "a negative timeout": (body() | {"parameters": {"timeout": -1}}, "'timeout' must be whole microseconds"),
+    "a priority past the last": (body() | {"parameters": {"priority": 17}}, "from 0 to 16"),
+    "an id that is no string": (body() | {"id": 3}, "'id' must be a string"),
+    "an unknown output": (body() | {"outputs": [{"name": "z"}]}, "no such output; it has 'y'"),
+    "an output twice": (body() | {"outputs": [{"name": "y"}, {"name": "y"}]}, "asked for twice"),
+    "outputs that are no list": (body() | {"outputs": {"name": "y"}}, "'outputs' must be a list"),
+    "classification": (
+        body() | {"outputs": [{"name": "y", "parameters": {"classification": 3}}]},
+        "classification is not supported",
+    ),
+    "a binary flag that is no boolean": (
+        body() | {"outputs": [{"name": "y", "parameters": {"binary_data": 1}}]},
+        "must be true or false",
+    ),
+    "a binary size with no binary data": (
+        {"inputs": [{"name": "x", "shape": [1, 64], "datatype": "FP32", "parameters": {"binary_data_size": 256}}]},
+        "0 bytes of binary data are left",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_wrong_request_is_refused_saying_what_and_where(name: str) -> None:
+    document, message = BAD[name]
+    raw = document if isinstance(document, bytes) else orjson.dumps(document)
+    with pytest.raises(Invalid) as caught:
+        RequestDecoder(FP32).decode(raw)
+    assert message in caught.value.message
+    assert status_of(caught.value) == 400
+
+
+@pytest.mark.parametrize(
+    ("datatype", "data", "message"),
+    [
+        (DataType.INT8, [128, 0], "128 is out of INT8's range of -128 to 127"),
+        (DataType.UINT8, [-1, 0], "-1 is out of UINT8's range"),
+        (DataType.UINT64, [2**64, 0], ""),
+        (DataType.INT32, [1.5, 0], "numbers with a decimal point"),
+        (DataType.BOOL, [1, 0], "BOOL takes true and false"),
+        (DataType.BYTES, [1, 0], "BYTES takes strings, but element 0 is a int"),
+        (DataType.BYTES, [["a"], ["b", "c"]], "are all lists at a level as long?"),
+        (DataType.FP16, [70000, 0], "out of FP16's range"),
+        (DataType.BF16, [3.4e38, 0], ""),
+    ],
+)
+def test_an_element_that_the_datatype_cannot_hold_is_refused(datatype: DataType, data: list[Any], message: str) -> None:
+    tensor = {"name": "x", "shape": [1, 2], "datatype": datatype, "data": data}
+    # orjson writes no more than 64 bits; a client can.
+    raw = json.dumps({"inputs": [tensor]}).encode()
+    with pytest.raises(Invalid) as caught:
+        RequestDecoder(signature(datatype)).decode(raw)
+    assert message in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("datatype", "blob", "message"),
+    [
+        (DataType.FP32, b"\0" * 15, "4 elements of FP32 are 16 bytes, but there are 15"),
+        (DataType.BYTES, b"\0" * 15, "cannot hold 4 elements"),
+        (DataType.BYTES, struct.pack("<I", 100) + b"\0" * 12, "element 0 is longer"),
+        (DataType.BYTES, struct.pack("<I", 12) + b"\0" * 12, "ends before element 1"),
+        (DataType.BYTES, b"\0" * 17, "1 bytes are left over"),
+    ],
+)
+def test_binary_data_that_does_not_fit_is_refused(datatype: DataType, blob: bytes, message: str) -> None:
+    parameters = {"binary_data_size": len(blob)}
+    header = orjson.dumps({"inputs": [{"name": "x", "shape": [2, 2], "datatype": datatype, "parameters": parameters}]})
+    with pytest.raises(Invalid) as caught:
+        RequestDecoder(signature(datatype)).decode(header + blob, len(header))
+    assert message in caught.value.message
+
+
+def test_binary_data_of_no_input_is_refused() -> None:
+    header = orjson.dumps(body())
+    with pytest.raises(Invalid, match="3 bytes of binary data belong to no input"):
+        RequestDecoder(FP32).decode(header + b"abc", len(header))
+
+
+def test_a_json_length_past_the_body_is_refused() -> None:
+    with pytest.raises(Invalid, match="Inference-Header-Content-Length is 99"):
+        RequestDecoder(FP32).decode(b"{}", 99)
+
+
+def test_inputs_with_different_batch_axes_are_refused() -> None:
+    inputs = [
+        {"name": "a", "shape": [2, 2], "datatype": "FP32", "data": [1, 2, 3, 4]},
+        {"name": "b", "shape": [3], "datatype": "INT64", "data": [1, 2, 3]},
+    ]
+    with pytest.raises(Invalid, match=r"its batch axis is 3, but the inputs before have 2"):
+        RequestDecoder(TWO).decode(orjson.dumps({"inputs": inputs}))
+    with pytest.raises(Invalid, match="inputs: 'b' missing"):
+        RequestDecoder(TWO).decode(orjson.dumps({"inputs": inputs[:1]}))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_result_that_json_cannot_hold_is_an_error_that_points_to_the_binary_form(value: float) -> None:
+    decoder = RequestDecoder(FP32)
+    encoder = ResponseEncoder("m", "1")
+    arrays = {"y": np.array([[1.0, value]], np.float32)}
+    with pytest.raises(Invalid, match="ask for it in binary form") as caught:
+        encoder.encode(decoder.decode(orjson.dumps(body())), arrays)
+    assert caught.value.reason == Refusal.NOT_REPRESENTABLE
+    asked = body() | {"outputs": [{"name": "y", "parameters": {"binary_data": True}}]}
+    answer, json_length = encoder.encode(decoder.decode(orjson.dumps(asked)), arrays)
+    assert np.frombuffer(answer[json_length:], "<f4").tobytes() == arrays["y"].tobytes()
+
+
+def test_bytes_that_are_not_utf8_can_only_be_had_in_binary_form() -> None:
+    decoder = RequestDecoder(signature(DataType.BYTES, (-1, 1)))
+    tensor = {"name": "x", "shape": [1, 1], "datatype": "BYTES", "data": ["a"]}
+    request = decoder.decode(orjson.dumps({"inputs": [tensor]}))
+    with pytest.raises(Invalid, match="not UTF-8"):
+        ResponseEncoder("m", "1").encode(request, {"y": np.array([[b"\xff"]], dtype=object)})
+
+
+def test_the_word_null_in_a_string_is_no_error() -> None:
+    request = RequestDecoder(TWO).decode(
+        orjson.dumps(
+            {
+                "inputs": [
+                    {"name": "a", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]},
+                    {"name": "b", "shape": [1], "datatype": "INT64", "data": [1]},
+                ]
+            }
+        )
+    )
+    outputs = {"p": np.ones((1, 2), np.float32), "q": np.array([b"null"], dtype=object)}
+    text, _ = ResponseEncoder("m", "1").encode(request, outputs)
+    assert orjson.loads(text)["outputs"][1]["data"] == ["null"]
+
+
+def test_model_metadata_names_every_tensor() -> None:
+    assert orjson.loads(model_metadata("m", "3", "onnx_onnxv1", TWO)) == {
+        "name": "m",
+        "versions": ["3"],
+        "platform": "onnx_onnxv1",
+        "inputs": [
+            {"name": "a", "datatype": "FP32", "shape": [-1, 2]},
+            {"name": "b", "datatype": "INT64", "shape": [-1]},
+        ],
+        "outputs": [
+            {"name": "p", "datatype": "FP32", "shape": [-1, 2]},
+            {"name": "q", "datatype": "BYTES", "shape": [-1]},
+        ],
+    }
