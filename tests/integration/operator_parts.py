@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import subprocess
 import sys
 import time
@@ -94,14 +95,14 @@ class Platform:
     ray: LocalRay
     events: list[tuple[str, str]] = field(default_factory=list)
 
-    def apply(self, name: str, model: Path, **spec: Any) -> None:
+    def apply(self, name: str, path: Path, *, digest: str | None = None, **spec: Any) -> None:
         """Apply an `InferenceDeployment`."""
         manifest = {
             "apiVersion": "penstock.dev/v1alpha1",
             "kind": "InferenceDeployment",
             "metadata": {"name": name, "namespace": "default"},
             "spec": {
-                "model": {"storageUri": model.as_uri(), "modelFormat": "onnx", **spec.pop("model", {})},
+                "model": {"storageUri": path.as_uri(), "modelFormat": "onnx", **({"digest": digest} if digest else {})},
                 "resources": {"cpu": "100m"},
                 **spec,
             },
@@ -184,6 +185,7 @@ def platform(ray: LocalRay, folder: Path) -> Iterator[Platform]:
             lambda: True,
         )
         operation.start()
+        logging.getLogger("httpx").setLevel(logging.WARNING)
         try:
             yield built
         finally:

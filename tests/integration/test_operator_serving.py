@@ -66,13 +66,13 @@ def test_a_missing_file_is_told_and_heals_once_it_is_there(up: Platform, tmp_pat
 def test_a_digest_that_differs_is_told_while_the_old_revision_serves(up: Platform, tmp_path: Path) -> None:
     path = scaling_model(tmp_path / "sum.onnx", 7.0)
     right = "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
-    up.apply("sum", path, model={"digest": right})
+    up.apply("sum", path, digest=right)
     up.wait("sum", "Ready", "True", "Ready")
-    up.apply("sum", path, model={"digest": "sha256:" + "0" * 64})
+    up.apply("sum", path, digest="sha256:" + "0" * 64)
     up.wait("sum", "Ready", "False", "DigestMismatch")
     assert up.condition("sum", "Serving")[:2] == ("True", "ReplicasReady")
     assert up.infer("sum", [1, 0, 0, 0]) == (200, [7, 0, 0, 0])
-    up.apply("sum", path, model={"digest": right})
+    up.apply("sum", path, digest=right)
     up.wait("sum", "Ready", "True", "Ready")
 
 
@@ -125,3 +125,24 @@ def test_the_pool_tells_what_it_has(up: Platform) -> None:
     assert status["capacity"]["cpu"] == "8"
     assert status["capacity"]["nodes"] == 1
     assert status["conditions"][0]["status"] == "True"
+
+
+def test_an_idle_model_goes_to_zero_and_the_next_request_wakes_it(up: Platform, tmp_path: Path) -> None:
+    scaling = {"minReplicas": 0, "maxReplicas": 2, "scaleToZeroAfterSeconds": 2, "stabilizationWindowSeconds": 2}
+    up.apply("sleepy", scaling_model(tmp_path / "sleepy.onnx", 4.0), scaling=scaling)
+    up.wait("sleepy", "Ready", "True", "Ready")
+    up.wait("sleepy", "Serving", "True", "ScaledToZero")
+    assert up.condition("sleepy", "Ready")[0] == "True"
+    assert up.infer("sleepy", [1, 1, 1, 1]) == (200, [4, 4, 4, 4])
+
+
+def test_a_batch_size_and_a_number_of_replicas_change_in_place(up: Platform, tmp_path: Path) -> None:
+    path = scaling_model(tmp_path / "steady.onnx", 2.0)
+    up.apply("steady", path)
+    up.wait("steady", "Ready", "True", "Ready")
+    before = _servers(up, "steady")
+    up.apply("steady", path, batching={"maxBatchSize": 4}, scaling={"replicas": 2})
+    eventually(lambda: ((up.get("steady") or {})["status"]["replicas"]).get("ready") == 2, "two replicas answer")
+    up.wait("steady", "Ready", "True", "Ready")
+    assert set(before) < set(_servers(up, "steady"))
+    assert up.infer("steady", [1, 1, 1, 1]) == (200, [2, 2, 2, 2])
