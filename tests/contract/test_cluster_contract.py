@@ -14,6 +14,7 @@ from tests.contract.conftest import WIDGET, Home
 from penstock.errors import Conflict, Invalid
 from penstock_operator.runtime.cluster import (
     CONFIG_MAP,
+    EVENT,
     LEASE,
     Cluster,
     EventType,
@@ -27,6 +28,7 @@ from penstock_operator.runtime.cluster import (
     owner_keys,
     owner_reference,
 )
+from penstock_operator.runtime.events import EventRecorder, EventSettings
 
 FINALIZER = "testing.penstock.dev/hold"
 
@@ -400,3 +402,13 @@ def test_a_watch_from_a_version_that_is_no_longer_known_is_gone(home: Home) -> N
         home.cluster.apply(WIDGET, widget(home, size=size), "alice")
     with pytest.raises(Gone):
         list(home.cluster.watch(WIDGET, home.namespace, "1", 5.0))
+
+
+def test_an_event_that_repeats_counts_up(home: Home) -> None:
+    about = home.cluster.create(CONFIG_MAP, config_map(home, "one"))
+    recorder = EventRecorder(home.cluster, "penstock.dev/operator", "pod-1", settings=EventSettings(update_seconds=0.0))
+    for _ in range(3):
+        recorder.warning(about, "ModelNotFound", "there is no such file")
+    (event,) = home.cluster.list(EVENT, home.namespace).items
+    assert (event["reason"], event["series"]["count"]) == ("ModelNotFound", 3)
+    assert event["regarding"]["uid"] == about["metadata"]["uid"]

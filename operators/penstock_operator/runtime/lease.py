@@ -27,13 +27,15 @@ _GUARD_SECONDS = 0.25
 
 @dataclass(frozen=True, slots=True)
 class LeaseSettings:
-    """Times in seconds. A killed leader is followed after at most `duration + retry`."""
+    """Times in seconds. A killed leader is followed after at most `duration + retry`: the last renewal is seen up to
+    `retry` late, and the lease ages from when it was seen.
+    """
 
     duration: float = 10.0
     """How long others respect a lease that they see unchanged."""
     renew_deadline: float = 7.0
     """A leader that could not renew for this long stops acting: before another may begin."""
-    retry: float = 2.5
+    retry: float = 2.0
     """Seconds between attempts to get or to renew the lease."""
 
 
@@ -230,8 +232,16 @@ class Election:
             except Exception:
                 log.exception("bug in the election; this process leads no more")
                 self._resign("a bug in the election")
-            self._stop.wait(max(0.05, self._settings.retry - (self._clock() - started)))
+            self._stop.wait(max(0.05, self._next_attempt(started) - self._clock()))
         self._give_back()
+
+    def _next_attempt(self, last: float) -> float:
+        """When to try again: after the retry time, or just when another's lease runs out."""
+        due = last + self._settings.retry
+        observed = self._observed
+        if self._valid_until is None and observed is not None and observed.holder:
+            due = min(due, max(last, observed.since + observed.duration))
+        return due
 
     def _give_back(self) -> None:
         """Empty the lease's holder, if it is ours."""

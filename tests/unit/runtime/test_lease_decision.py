@@ -67,7 +67,7 @@ class Candidate:
             identity,
             elected=lambda: self.told.append("elected"),
             lost=lambda: self.told.append("lost"),
-            settings=LeaseSettings(duration=10, renew_deadline=7, retry=2.5),
+            settings=LeaseSettings(duration=10, renew_deadline=7, retry=2.0),
             clock=clock,
         )
 

@@ -1,0 +1,57 @@
+"""An informer goes on after the API server was killed and came back."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+from tests.cluster.controlplane import ControlPlane
+
+from penstock.errors import Unavailable
+from penstock_operator.runtime.cluster import CONFIG_MAP, Key, Manifest
+from penstock_operator.runtime.informer import Informer
+from penstock_operator.runtime.kubernetes import KubernetesCluster
+
+pytestmark = pytest.mark.apiserver
+
+
+def eventually(true: Callable[[], bool], seconds: float = 60.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def test_an_informer_survives_a_restart_of_the_api_server(control_plane_binary: Path) -> None:
+    with ControlPlane(control_plane_binary) as plane:
+        cluster = KubernetesCluster.connect(plane.kubeconfig)
+        seen: dict[str, int] = {}
+        lock = threading.Lock()
+
+        def changed(manifests: Iterable[Manifest]) -> None:
+            with lock:
+                for manifest in manifests:
+                    seen[manifest["metadata"]["name"]] = seen.get(manifest["metadata"]["name"], 0) + 1
+
+        informer = Informer(cluster, CONFIG_MAP, changed, namespace="default")
+        informer.start()
+        assert informer.wait_synced(60)
+        plane.kubectl("create", "configmap", "before")
+        assert eventually(lambda: "before" in seen)
+        plane.kill_api_server()
+        with pytest.raises(Unavailable):
+            cluster.get(CONFIG_MAP, Key("default", "before"))
+        plane.start_api_server()
+        plane.kubectl("create", "configmap", "after")
+        assert eventually(lambda: "after" in seen)
+        plane.kubectl("delete", "configmap", "before")
+        assert eventually(lambda: informer.mirror.get(Key("default", "before")) is None)
+        assert informer.mirror.get(Key("default", "after")) is not None
+        informer.stop()
+        cluster.close()
+        assert informer.join(30)
