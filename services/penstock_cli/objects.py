@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 import yaml
 from rich.console import Console
-from rich.table import Table
 
 from penstock.errors import Invalid
 from penstock_cli.standalone.state import StateFolder, default_state_folder
@@ -204,7 +203,7 @@ class _Shower:
         self._kind = kind
         self._output = output
         self._with_namespace = with_namespace
-        self._console = Console()
+        self._widths: list[int] = []
 
     def all(self, manifests: list[Manifest], *, single: bool) -> None:
         """What is there now."""
@@ -231,20 +230,22 @@ class _Shower:
             Console(stderr=True).print(f"No {self._kind.plural} found.", highlight=False)
             return
         wide = self._output is OutputFormat.WIDE
-        table = Table(box=None, show_header=headings, pad_edge=False, padding=(0, 3, 0, 0))
-        for heading in resources.headings(self._kind, wide=wide, with_namespace=self._with_namespace):
-            table.add_column(heading, no_wrap=True, overflow="ignore")
         now = resources.utc_now()
-        for manifest in manifests:
-            row = resources.cells(manifest, self._kind, now, wide=wide, with_namespace=self._with_namespace)
-            table.add_row(*row)
-        # As wide as it must be: what is piped into another program is not to be cut.
-        needed = max(self._console.width, self._console.measure(table).maximum)
-        self._console.print(table, width=needed, crop=False, soft_wrap=True, markup=False, highlight=False)
+        top = resources.headings(self._kind, wide=wide, with_namespace=self._with_namespace)
+        rows = [
+            resources.cells(manifest, self._kind, now, wide=wide, with_namespace=self._with_namespace)
+            for manifest in manifests
+        ]
+        widths = [max(map(len, column)) for column in zip(top, *rows, strict=True)]
+        # Lines of a watch come later, and stay under the headings that stand.
+        self._widths = [max(pair) for pair in zip(widths, self._widths or widths, strict=True)]
+        for row in [top, *rows] if headings else rows:
+            cells = (f"{cell:<{width}}" for cell, width in zip(row, self._widths, strict=True))
+            _say("   ".join(cells).rstrip())
 
     def _write(self, value: Manifest) -> None:
         text = json.dumps(value, indent=2) if self._output is OutputFormat.JSON else "---\n" + yaml.safe_dump(value)
-        self._console.print(text.rstrip(), markup=False, highlight=False, soft_wrap=True)
+        _say(text.rstrip())
 
 
 def _shown(manifest: Manifest) -> Manifest:

@@ -17,6 +17,7 @@ def span(
     span_id: int,
     interval: tuple[int, int],
     parent: int | None = None,
+    *,
     links: tuple[tuple[int, int], ...] = (),
     trace: int = TRACE,
     **more: object,
