@@ -1,0 +1,139 @@
+"""`penstock run`: the whole platform on this machine, from one command to a report, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from penstock.telemetry.otlp import read_lines
+from penstock_cli.standalone.ports import free_ports
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+
+RUN_SECONDS = 400.0
+MARK = "PENSTOCK_TEST_RUN"
+
+
+@dataclass(frozen=True)
+class Home:
+    """Folders of one test, and the mark that every process of it inherits."""
+
+    root: Path
+
+    @property
+    def state(self) -> Path:
+        return self.root / "state"
+
+    def environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "OTEL_"))}
+        return kept | {"XDG_CACHE_HOME": str(cache(self.root)), MARK: str(self.root), "COLUMNS": "110"}
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        (port,) = free_ports(1)
+        argv = ["run", "--ray", "new", "--port", str(port), "--state-dir", str(self.state), *arguments]
+        return subprocess.Popen(
+            [sys.executable, "-m", "penstock_cli.main", *argv],
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def left(self) -> list[str]:
+        """Command lines of processes that carry the mark."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) == os.getpid():
+                continue
+            try:
+                if f"{MARK}={self.root}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                    found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+            except (FileNotFoundError, PermissionError, ProcessLookupError):
+                continue
+        return found
+
+
+def cache(root: Path) -> Path:
+    """One for all tests of this file: the model is trained once."""
+    return root.parent / "standalone-cache"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    home = Home(tmp_path)
+    yield home
+    deadline = time.monotonic() + 60
+    while home.left() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert home.left() == []
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    try:
+        return process.communicate(timeout=RUN_SECONDS)[0]
+    except subprocess.TimeoutExpired:
+        process.kill()
+        pytest.fail(f"still running after {RUN_SECONDS} s: {process.communicate()[0]}")
+
+
+def logs(home: Home) -> str:
+    return "\n".join(f"== {p.name}\n{p.read_text(errors='replace')[-3000:]}" for p in home.state.glob("logs/*.log"))
+
+
+def test_once_reports_and_leaves_nothing(home: Home) -> None:
+    process = home.start("--once")
+    output = finish(process)
+    assert process.returncode == 0, output + logs(home)
+    assert home.left() == []
+    for part in ("default/digits is Ready", "0 failed", "0 answers differ", "p99", "requests/s", "mean batch", "✓ ("):
+        assert part in output
+    waterfall = [line.split()[0:2] for line in output.splitlines() if "ms" in line and "+" in line]
+    names = {word for words in waterfall for word in words}
+    assert {"gateway", "request", "queue", "execute", "batch"} <= names
+
+    with (home.state / "traces.jsonl").open(encoding="utf-8") as lines:
+        spans = read_lines(lines)
+    assert {span.service for span in spans} == {"penstock-gateway", "penstock-replica"}
+    assert (home.state / "ray-token").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "SIGKILL"])
+def test_it_serves_until_it_ends_and_leaves_nothing(home: Home, number: signal.Signals) -> None:
+    process = home.start()
+    assert process.stdout is not None
+    output: list[str] = []
+    for line in process.stdout:
+        output.append(line)
+        if "curl -s" in line:
+            break
+    else:
+        pytest.fail("".join(output) + logs(home))
+    _, _, url, _, body = output[-1].split()
+    request = urllib.request.Request(url, Path(body.removeprefix("@")).read_bytes())
+    with urllib.request.urlopen(request, timeout=30) as response:
+        assert json.loads(response.read())["outputs"][0]["shape"] == [1, 10]
+
+    get = [sys.executable, "-m", "penstock_cli.main", "get", "infdep", "--state-dir", str(home.state)]
+    listed = subprocess.run(get, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert listed.splitlines()[1].split()[:2] == ["digits", "True"]
+
+    second = home.start()
+    assert "--state-dir" in finish(second)
+    assert second.returncode == 1
+
+    process.send_signal(number)
+    finish(process)
+    if number is signal.SIGINT:
+        assert process.returncode == 0
+        assert home.left() == []
