@@ -1,0 +1,212 @@
+"""A real replica process, small ONNX models for it, and a raw HTTP client."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from penstock.serving.settings import (
+    COMMAND,
+    EVENT,
+    Drain,
+    Failed,
+    QueryStats,
+    Ready,
+    Reconfigure,
+    ReplicaSettings,
+    Stats,
+)
+
+_ROOT = Path(__file__).resolve().parents[2]
+_SECONDS = 60
+
+
+def save_model(
+    path: Path,
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Mapping[str, tuple[int, Sequence[int | str]]],
+    outputs: Mapping[str, tuple[int, Sequence[int | str]]],
+    constants: Mapping[str, np.ndarray[Any, Any]] | None = None,
+) -> Path:
+    """Write a model made of the given nodes. Tensors are (element type, shape) by name."""
+    graph = helper.make_graph(
+        list(nodes),
+        "test",
+        [helper.make_tensor_value_info(name, *what) for name, what in inputs.items()],
+        [helper.make_tensor_value_info(name, *what) for name, what in outputs.items()],
+        [numpy_helper.from_array(value, name) for name, value in (constants or {}).items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
+    return path
+
+
+def linear_weights() -> np.ndarray[Any, Any]:
+    """The weights of `save_linear`'s model, 64 by 10."""
+    return np.random.default_rng(0).normal(size=(64, 10)).astype(np.float32)
+
+
+def save_linear(path: Path) -> Path:
+    """x[n, 64] times fixed weights: y[n, 10]."""
+    return save_model(
+        path,
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        {"x": (TensorProto.FLOAT, ["n", 64])},
+        {"y": (TensorProto.FLOAT, ["n", 10])},
+        {"w": linear_weights()},
+    )
+
+
+def save_slow(path: Path, size: int = 700) -> Path:
+    """y = x after some hundreds of milliseconds of matrix products, so that requests meet in the queue."""
+    big = np.full((size, size), 1e-9, dtype=np.float32)
+    # A term that depends on x keeps the products from being folded away when the model is loaded.
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["s"], keepdims=0),
+        helper.make_node("Add", ["big", "s"], ["m0"]),
+        *(helper.make_node("MatMul", [f"m{i}", "big"], [f"m{i + 1}"]) for i in range(30)),
+        helper.make_node("ReduceSum", ["m30"], ["total"], keepdims=0),
+        helper.make_node("Mul", ["total", "zero"], ["nothing"]),
+        helper.make_node("Add", ["x", "nothing"], ["y"]),
+    ]
+    return save_model(
+        path,
+        nodes,
+        {"x": (TensorProto.FLOAT, ["n", 1])},
+        {"y": (TensorProto.FLOAT, ["n", 1])},
+        {"big": big, "zero": np.zeros((), np.float32)},
+    )
+
+
+class ReplicaProcess:
+    """`python -m penstock_serving.replica` and its control pipe."""
+
+    def __init__(self, environment: Mapping[str, str], **settings: Any) -> None:
+        paths = os.pathsep.join(str(_ROOT / part) for part in ("platform", "services"))
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "penstock_serving.replica"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": paths} | dict(environment),
+        )
+        given = {"namespace": "default", "model": "tiny", "revision": "r1", "replica_id": "replica-1"} | settings
+        self.write(ReplicaSettings(**given).model_dump_json())
+        self.event = self.read()
+
+    @property
+    def address(self) -> str:
+        assert isinstance(self.event, Ready), self.event
+        return self.event.address
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}"
+
+    def write(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line.encode() + b"\n")
+        self.process.stdin.flush()
+
+    def send(self, command: Reconfigure | Drain | QueryStats) -> None:
+        self.write(COMMAND.dump_json(command).decode())
+
+    def read(self) -> Any:
+        """The next event; None once the process has closed its side."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        return EVENT.validate_json(line) if line else None
+
+    def stats(self) -> Any:
+        self.send(QueryStats())
+        event = self.read()
+        assert isinstance(event, Stats)
+        return event.stats
+
+    def infer(self, document: dict[str, Any], path: str = "/v2/models/tiny/infer", **kwargs: Any) -> httpx.Response:
+        return httpx.post(self.url + path, json=document, timeout=_SECONDS, **kwargs)
+
+    def connect(self) -> socket.socket:
+        host, _, port = self.address.rpartition(":")
+        return socket.create_connection((host, int(port)), timeout=_SECONDS)
+
+    def close(self) -> str:
+        """Close the control pipe and wait for the end. Returns the log."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.process.stdin = None
+        try:
+            _, log = self.process.communicate(timeout=_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+        return log.decode()
+
+
+@contextlib.contextmanager
+def replica(storage: Path, environment: Mapping[str, str] | None = None, **settings: Any) -> Iterator[ReplicaProcess]:
+    """A replica that serves the model at a path, until the block ends."""
+    started = ReplicaProcess(environment or {}, storage_uri=storage.as_uri(), **settings)
+    try:
+        assert isinstance(started.event, Ready), started.event
+        yield started
+    finally:
+        log = started.close()
+        print(log)
+
+
+def failure(**settings: Any) -> Failed:
+    """The event of a replica that cannot start."""
+    started = ReplicaProcess({}, **settings)
+    log = started.close()
+    assert isinstance(started.event, Failed), (started.event, log)
+    assert started.process.returncode == 1
+    return started.event
+
+
+def document(rows: np.ndarray[Any, Any], name: str = "x", datatype: str = "FP32") -> dict[str, Any]:
+    """An infer request with one input."""
+    return {"inputs": [{"name": name, "shape": list(rows.shape), "datatype": datatype, "data": rows.tolist()}]}
+
+
+def raw_request(body: bytes, path: str = "/v2/models/tiny/infer", headers: Sequence[str] = ()) -> bytes:
+    """A POST as bytes."""
+    lines = [f"POST {path} HTTP/1.1", "Host: replica", f"Content-Length: {len(body)}", *headers, "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+def read_answer(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
+    """Read one answer: status, headers by lower-case name, body."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        part = connection.recv(65536)
+        if not part:
+            raise ConnectionError(f"closed after {data!r}")
+        data += part
+    head, _, rest = data.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    while len(rest) < int(headers["content-length"]):
+        rest += connection.recv(65536)
+    return int(first.split()[1]), headers, rest
+
+
+def error_of(response: httpx.Response) -> str:
+    """The protocol's error message."""
+    (key,) = json.loads(response.content)
+    assert key == "error"
+    return str(response.json()["error"])

@@ -1,0 +1,83 @@
+"""The replica holds a place behind a gateway's agent, and gives it back before it drains."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from tests.integration.replica_process import replica, save_linear
+
+from penstock.routing.leases import LeaseGranted, ReplicaLease
+from penstock.serving.settings import Drain, Drained
+
+
+class Agent:
+    """The agent's side of the lease protocol: takes leases and remembers the calls."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str, str, bytes]] = []
+        agent = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def _take(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                agent.calls.append((self.command, self.path, self.headers["Authorization"], body))
+                granted = LeaseGranted(lease_seconds=5).model_dump_json().encode() if self.command == "PUT" else b""
+                self.send_response(200 if granted else 204)
+                self.send_header("Content-Length", str(len(granted)))
+                self.end_headers()
+                self.wfile.write(granted)
+
+            do_PUT = do_DELETE = _take  # noqa: N815 -- the base class's names
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def wait(self, count: int) -> None:
+        deadline = time.monotonic() + 30
+        while len(self.calls) < count and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert len(self.calls) >= count
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def agent() -> Iterator[Agent]:
+    started = Agent()
+    yield started
+    started.close()
+
+
+def test_a_replica_renews_its_lease_and_deletes_it_when_it_drains(tmp_path: Path, agent: Agent) -> None:
+    model = save_linear(tmp_path / "model.onnx")
+    # Port 9 is discard: nobody listens there, and the other gateway must not suffer for it.
+    gateways = ("http://127.0.0.1:9", agent.url)
+    settings = {"gateways": gateways, "registration_token": "secret", "lease_seconds": 0.3, "replica_id": "a/b"}
+    with replica(model, **settings) as started:
+        agent.wait(3)
+        method, path, authorization, body = agent.calls[0]
+        assert (method, path, authorization) == ("PUT", "/v1/replicas/a%2Fb", "Bearer secret")
+        lease = ReplicaLease.model_validate_json(body)
+        assert (lease.namespace, lease.model, lease.version, lease.revision) == ("default", "tiny", "1", "r1")
+        assert lease.address == started.address
+        assert lease.lease_seconds == 0.3
+        assert set(json.loads(body)["stats"]) == {
+            "inFlight", "queued", "queueWaitP95Seconds", "arrivalRate", "idleSeconds",
+        }  # fmt: skip
+        started.send(Drain())
+        assert isinstance(started.read(), Drained)
+        methods = [call[0] for call in agent.calls]
+        assert methods.count("DELETE") == 1
+        assert methods[-1] == "DELETE"
