@@ -20,6 +20,8 @@ from penstock_operator.pool.writer import PoolWriter
 from penstock_operator.runtime.cluster import Key
 
 _FRESH_SECONDS: Final = 0.5
+_SILENT_SECONDS: Final = 2.0
+"""A gateway that did not answer is not asked again for so long: its deployments would each wait out a timeout."""
 
 
 class GatewayView:
@@ -29,18 +31,22 @@ class GatewayView:
         self.client = client
         self._clock = clock
         self._lock = threading.Lock()
+        self._failed: tuple[float, str] | None = None
         self._seen: tuple[float, str, dict[tuple[str, str], RouteStatus]] | None = None
 
     def look(self, namespace: str, model: str) -> Gateway | GatewayProblem:
         """What it knows of one model."""
         try:
             with self._lock:
+                if self._failed is not None and self._clock() - self._failed[0] < _SILENT_SECONDS:
+                    return GatewayProblem(self.client.address, self._failed[1])
                 if self._seen is None or self._clock() - self._seen[0] > _FRESH_SECONDS:
                     started = self._clock()
                     routes: RouteList = self.client.routes()
                     self._seen = (started, routes.url, {(each.namespace, each.model): each for each in routes.routes})
                 _, url, by_model = self._seen
         except Unavailable as error:
+            self._failed = self._clock(), error.message
             return GatewayProblem(self.client.address, error.message)
         return Gateway(self.client.address, url, by_model.get((namespace, model)))
 

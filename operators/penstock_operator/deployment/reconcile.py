@@ -9,7 +9,7 @@ from functools import partial
 
 from pydantic import ValidationError
 
-from penstock.api.conditions import Reason
+from penstock.api.conditions import DeploymentCondition, Reason
 from penstock.api.v1alpha1 import Condition, ConditionStatus, InferenceDeployment, InferenceDeploymentStatus
 from penstock.errors import Invalid, Unavailable
 from penstock.planning.conditions import transitions
@@ -142,8 +142,9 @@ class DeploymentReconciler:
             self._announce(manifest, each)
 
     def _announce(self, manifest: Manifest, condition: Condition) -> None:
-        if condition.status is ConditionStatus.UNKNOWN:
-            return
+        ready = condition.type == DeploymentCondition.READY
+        if condition.status is ConditionStatus.UNKNOWN or (ready and condition.status is ConditionStatus.FALSE):
+            return  # what `Ready` derives from says it too
         neutral = {Reason.PENDING, Reason.STARTING_REPLICAS, Reason.ROLLING_OUT, Reason.ROLLED_OUT, Reason.TERMINATING}
         warning = condition.status is ConditionStatus.FALSE and condition.reason not in neutral
         self._record(manifest, warning, condition.reason, f"{condition.type}: {condition.message}")

@@ -25,6 +25,8 @@ from penstock_operator.clients.ray import RayClient, ServeDetails, application
 _GATHER_SECONDS: Final = 0.05
 _WAIT_SECONDS: Final = 180.0
 _FRESH_SECONDS: Final = 0.5
+_SILENT_SECONDS: Final = 2.0
+"""A cluster that did not answer is not asked again for so long."""
 _SLOW_SECONDS: Final = 8.0
 """A replica that starts for longer is looked up among Ray's actors."""
 
@@ -59,13 +61,22 @@ class PoolWriter:
         self._writing = threading.Lock()
         self._pending: dict[OwnerKey, tuple[tuple[ServeApplication, ...], Future[None]]] = {}
         self._seen: tuple[float, tuple[Application, ...]] | None = None
+        self._failed: tuple[float, Unavailable] | None = None
 
     def applications(self) -> tuple[Application, ...]:
         """What the cluster runs, at most half a second old. Raises `Unavailable`."""
         with self._reading:
+            if self._failed is not None and self._clock() - self._failed[0] < _SILENT_SECONDS:
+                # Each of a pool's deployments waiting out the same timeout in turn would take minutes.
+                raise Unavailable(self._failed[1].reason, self._failed[1].message)
             if self._seen is None or self._clock() - self._seen[0] > _FRESH_SECONDS:
                 started = self._clock()
-                self._seen = started, self._placed(_applications(self.client.serve()))
+                try:
+                    self._seen = started, self._placed(_applications(self.client.serve()))
+                except Unavailable as error:
+                    self._failed = self._clock(), error
+                    raise
+                self._failed = None
             return self._seen[1]
 
     def _placed(self, applications: tuple[Application, ...]) -> tuple[Application, ...]:

@@ -105,6 +105,8 @@ def _not_answering(observed: Observed, app: Application | None) -> Verdict:
         return true(Reason.SCALED_TO_ZERO, "No replica runs; the next request starts one.")
     if app.state is ApplicationState.UNHEALTHY:
         return false(Reason.REPLICA_FAILED, _last_line(app.message))
+    if not app.wanted:
+        return false(Reason.STARTING_REPLICAS, "Ray Serve is building the application.")
     return false(Reason.STARTING_REPLICAS, f"{app.running} of {app.wanted} replicas run; none answers yet.")
 
 
@@ -152,7 +154,7 @@ def _way(rollout: Rollout, candidate: Application) -> Verdict:
     if len(rollout.mine) > 1 or rollout.active != rollout.wanted:
         return true(Reason.ROLLING_OUT, f"From {_others(rollout)} to {rollout.wanted}: {_count(candidate)}.")
     if candidate.state is not ApplicationState.RUNNING or not rollout.switched:
-        return true(Reason.STARTING_REPLICAS, f"{_count(candidate).capitalize()}.")
+        return true(Reason.STARTING_REPLICAS, f"{_count(candidate)}.")
     return true(Reason.ROLLED_OUT, f"Revision {rollout.wanted} gets all requests.")
 
 
@@ -161,7 +163,7 @@ def _others(rollout: Rollout) -> str:
 
 
 def _count(app: Application) -> str:
-    return f"{app.running} of {app.wanted} new replicas run"
+    return f"{app.running} of {app.wanted} new replicas run" if app.wanted else "Ray Serve is building the application"
 
 
 def _again(app: Application) -> str:
