@@ -8,8 +8,9 @@ from collections.abc import Callable
 from penstock.api.conditions import DeploymentCondition, Reason
 from penstock.api.v1alpha1 import Condition, ConditionStatus, InferenceDeployment
 from penstock.errors import Unavailable
-from penstock_cli.resources import INFERENCE_DEPLOYMENT
-from penstock_operator.runtime.cluster import Cluster, Key, NotFound
+from penstock.planning.names import DEPLOYMENT_MANAGER, POOL_MANAGER
+from penstock_cli.resources import INFERENCE_DEPLOYMENT, SERVING_POOL
+from penstock_operator.runtime.cluster import Cluster, Key, Manifest, NotFound
 
 _POLL_SECONDS = 0.1
 _LASTING = frozenset(
@@ -54,6 +55,19 @@ def wait_until_ready(
             raise Unavailable("NotReady", f"{key} was not Ready within {seconds:.0f} s.\n{_told(deployment)}")
         say(_waiting_for(deployment))
         time.sleep(_POLL_SECONDS)
+
+
+def forget_readiness(cluster: Cluster) -> None:
+    """Take back every status in a store: what a former run's operator said is true no longer, since all has ended.
+
+    To be called before this run's operator starts, which then says anew how things are.
+    """
+    # In the name of the operator's own field manager: an apply that leaves fields out removes them.
+    for kind, manager in ((SERVING_POOL, POOL_MANAGER), (INFERENCE_DEPLOYMENT, DEPLOYMENT_MANAGER)):
+        for manifest in cluster.list(kind).items:
+            name = {field: manifest["metadata"][field] for field in ("name", "namespace")}
+            blank: Manifest = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": name, "status": {}}
+            cluster.apply_status(kind, blank, manager)
 
 
 def _current(deployment: InferenceDeployment) -> list[Condition]:

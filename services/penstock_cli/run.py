@@ -15,7 +15,7 @@ from penstock_cli.demo import digits
 from penstock_cli.demo.report import print_report
 from penstock_cli.manifests import accepted
 from penstock_cli.progress import Steps
-from penstock_cli.readiness import wait_until_ready
+from penstock_cli.readiness import forget_readiness, wait_until_ready
 from penstock_cli.resources import FIELD_MANAGER, INFERENCE_DEPLOYMENT, SERVING_POOL, kind_of, placed
 from penstock_cli.standalone.gateway import Gateway
 from penstock_cli.standalone.ports import next_free_port
@@ -128,6 +128,7 @@ class _Session:
         head = stack.start_ray() if self._ray is None else None
         gateway = stack.start_gateway()
         cluster = open_embedded(self._settings.state)
+        forget_readiness(cluster)
         with self._steps.step("Starting the gateway"):
             gateway.wait_ready()
         operator = stack.start_operator(gateway)
