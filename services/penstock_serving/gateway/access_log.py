@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -16,7 +16,10 @@ from penstock.telemetry.spans import SpanContext, SpanKind, SpanRecord
 
 logger = logging.getLogger(__name__)
 _FIELDS = 14
+_COUNTED = 9
 _NONE = b"-"
+_CLEAR, _UNKEPT, _FAILED = b"00", (b"00", b"-"), b"5"
+"""Flags of most requests, which need no closer look."""
 _SERVER_ERROR = 500
 _LABELS = ("namespace", "model", "code")
 
@@ -37,14 +40,14 @@ class AccessLog(Collector):
 
     Args:
         table: the current table; models that it does not know share one label, so that strangers cannot fill the memory.
-        emit: takes the spans that are kept.
+        emit: takes the spans that are kept; None where nothing exports them.
         held: requests that wait now, by model.
     """
 
     def __init__(
         self,
         table: Callable[[], Table],
-        emit: Callable[[Iterable[SpanRecord]], None],
+        emit: Callable[[Iterable[SpanRecord]], None] | None,
         held: Callable[[], dict[ModelKey, int]],
     ) -> None:
         self._table = table
@@ -56,23 +59,24 @@ class AccessLog(Collector):
 
     def take(self, lines: list[bytes]) -> None:
         """Count each line, and emit the spans of those kept."""
-        spans = []
+        kept = []
         series = self._series
         for line in lines:
-            fields = line.split(b" ", _FIELDS - 1)
-            if len(fields) != _FIELDS:
+            # The first nine fields are all that counting needs.
+            fields = line.split(b" ", _COUNTED)
+            if len(fields) <= _COUNTED:
                 self.malformed += 1
                 continue
-            start, end, status = fields[5], fields[6], fields[8]
-            found = series.get((fields[7], status)) or self._new_series(fields[7], status)
+            trace, _, _, own, answered, start, end, key, status, _ = fields
+            found = series.get((key, status)) or self._new_series(key, status)
             # Requests that HAProxy refused before it looked at them have no start.
             took = int(end) - int(start) if start != _NONE else 0
             found.counts[bisect_left(_BUCKETS_US, took)] += 1
             found.total_us += took
-            if _kept(fields[3], fields[4], status) and fields[0] != _NONE:
-                spans.append(gateway_span(fields))
-        if spans:
-            self._emit(spans)
+            if (own != _CLEAR or answered not in _UNKEPT or status >= _FAILED) and trace != _NONE:
+                kept.append(line)
+        if kept and self._emit is not None:
+            self._emit([gateway_span(fields) for line in kept if _kept(fields := line.split(b" ", _FIELDS - 1))])
 
     def _new_series(self, key: bytes, status: bytes) -> _Series:
         namespace, _, path = key.decode(errors="replace").partition("/")
@@ -120,8 +124,9 @@ def _odd(flags: bytes) -> bool:
     return flags[-1:] in b"13579bdf" and flags != b""
 
 
-def _kept(own: bytes, answered: bytes, status: bytes) -> bool:
+def _kept(fields: Sequence[bytes]) -> bool:
     """The replica's word on the trace if it gave one, else the sampling decision; failures always."""
+    own, answered, status = fields[3], fields[4], fields[8]
     return _odd(own if answered == _NONE else answered) or status[:1] == b"5"
 
 

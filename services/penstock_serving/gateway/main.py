@@ -57,7 +57,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         )
         registry = Registry(layout.routes)
         holding = Holding(registry, session, settings.max_held_bytes)
-        log = AccessLog(lambda: registry.table, sink.emit, holding.waiting)
+        log = AccessLog(lambda: registry.table, sink.emit if sink.enabled else None, holding.waiting)
         metrics = CollectorRegistry()
         for collector in (log, GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR):
             metrics.register(collector)

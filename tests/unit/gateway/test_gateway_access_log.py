@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from penstock.routing.leases import Route
+from penstock.routing.table import Table
+from penstock.routing.traffic import Target
+from penstock.telemetry.spans import SpanContext, SpanKind, SpanRecord
+from penstock_serving.gateway.access_log import AccessLog, gateway_span
+from penstock_serving.gateway.data import ModelPath, choose, parse_path
+
+TABLE = Table().declared(Route(namespace="ns", model="m"))
+
+
+def line(
+    flags: str = "00",
+    answered: str = "00",
+    *,
+    status: str = "200",
+    key: str = "ns/m",
+    parent: str = "-",
+    trace: str = "a" * 32,
+) -> bytes:
+    start = "-" if trace == "-" else "1795226437414777"
+    return f"{trace} {parent} {'b' * 16} {flags} {answered} {start} 1795226437415777 {key} {status} 162 -- m0/ra POST /v2/x".encode()
+
+
+def log() -> tuple[AccessLog, list[SpanRecord], CollectorRegistry]:
+    spans: list[SpanRecord] = []
+
+    def emit(records: Iterable[SpanRecord]) -> None:
+        spans.extend(records)
+
+    taken = AccessLog(lambda: TABLE, emit, lambda: {("ns", "m"): 4})
+    registry = CollectorRegistry()
+    registry.register(taken)
+    return taken, spans, registry
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        (line(), False),
+        (line(flags="01", answered="01"), True),
+        (line(flags="00", answered="01"), True),
+        (line(flags="01", answered="00"), False),
+        (line(flags="01", answered="-"), True),
+        (line(flags="03", answered="-"), True),
+        (line(flags="02", answered="-"), False),
+        (line(status="503"), True),
+        (line(status="404"), False),
+        (line(trace="-", flags="-", answered="-", status="400", key="-"), False),
+        (line(trace="-", flags="-", answered="-", status="503", key="-"), False),
+    ],
+    ids=[
+        "neither sampled nor kept by the replica",
+        "sampled",
+        "kept by the replica, which saw it slow",
+        "the replica's word counts where it has spoken",
+        "sampled and answered without a replica",
+        "sampled, with another flag set",
+        "another flag alone does not sample",
+        "failed",
+        "the client's fault is no failure",
+        "without a trace there is no span",
+        "nor for a failure without a trace",
+    ],
+)
+def test_which_requests_leave_a_span(sent: bytes, *, kept: bool) -> None:
+    taken, spans, _ = log()
+    taken.take([sent])
+    assert bool(spans) == kept
+    assert taken.malformed == 0
+
+
+def test_the_gateways_span() -> None:
+    fields = line(flags="01", status="504", key="ns/m/7", parent="c" * 16).split(b" ")
+    assert gateway_span(fields) == SpanRecord(
+        name="gateway",
+        context=SpanContext(int("a" * 32, 16), int("b" * 16, 16), sampled=True),
+        parent=SpanContext(int("a" * 32, 16), int("c" * 16, 16), sampled=True),
+        start_ns=1795226437414777000,
+        end_ns=1795226437415777000,
+        kind=SpanKind.SERVER,
+        attributes={
+            "http.request.method": "POST",
+            "http.response.status_code": 504,
+            "url.path": "/v2/x",
+            "penstock.gateway.server": "m0/ra",
+            "penstock.namespace": "ns",
+            "penstock.model.name": "m",
+            "penstock.model.version": "7",
+            "error.type": "504",
+        },
+        error="status 504, HAProxy's termination state --",
+    )
+
+
+def test_all_are_counted_and_strangers_share_a_label() -> None:
+    taken, _, registry = log()
+    taken.take([line(), line(key="ns/m/1"), line(status="503"), line(status="-1"), b"cut short"])
+    taken.take([line(key=f"ns/stranger-{n}", status="404") for n in range(3)])
+
+    def requests(model: str, code: str) -> float | None:
+        labels = {"namespace": "ns" if model else "", "model": model, "code": code}
+        return registry.get_sample_value("penstock_gateway_requests_total", labels)
+
+    assert [requests("m", code) for code in ("2xx", "5xx", "none")] == [2, 1, 1]
+    assert requests("", "4xx") == 3
+    assert taken.malformed == 1
+    labels = {"namespace": "ns", "model": "m", "code": "2xx"}
+    name = "penstock_gateway_request_duration_seconds"
+    assert registry.get_sample_value(f"{name}_sum", labels) == pytest.approx(0.002)
+    assert registry.get_sample_value(f"{name}_bucket", labels | {"le": "0.0005"}) == 0
+    assert registry.get_sample_value(f"{name}_bucket", labels | {"le": "0.001"}) == 2
+    assert registry.get_sample_value("penstock_gateway_held_requests", {"namespace": "ns", "model": "m"}) == 4
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/v2/models/m", ModelPath(("ns", "m"), None)),
+        ("/v2/models/m/infer", ModelPath(("ns", "m"), None)),
+        ("/v2/models/m/versions/3/infer", ModelPath(("ns", "m"), "3")),
+        ("/v2/models/a%2Fb/ready", ModelPath(("ns", "a/b"), None)),
+        ("/v2/models/", None),
+        ("/v2/health/live", None),
+        ("/", None),
+    ],
+)
+def test_the_model_in_a_path(path: str, expected: ModelPath | None) -> None:
+    assert parse_path("ns", path) == expected
+
+
+def test_a_target_is_chosen_among_those_not_tried() -> None:
+    a, b = Target("a", "h:1", 1), Target("b", "h:2", 256)
+    assert choose((a, b), {"b"}) == a
+    assert choose((a, b), {"a", "b"}) is None
+    assert choose((), ()) is None

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from penstock.errors import Invalid
+from penstock_serving.gateway.config import ERRORS, error_file, render_config, render_map
+from penstock_serving.gateway.plan import Desired, Server
+from penstock_serving.gateway.process import find_haproxy
+from penstock_serving.gateway.settings import SECRET_FILE_VARIABLE, Settings, read_settings
+
+NOTHING = Desired({}, {})
+PLAIN = Settings(secret="s", state_dir=Path("/state"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (replace(PLAIN, host="10.0.0.1", port=80), "  bind 10.0.0.1:80"),
+        (PLAIN, "  stats socket unix@/state/run/haproxy.sock mode 600 level admin expose-fd listeners"),
+        (PLAIN, "  tune.bufsize 65536"),
+        (replace(PLAIN, threads=3), "  nbthread 3"),
+        (replace(PLAIN, max_body_bytes=7), "  http-request deny deny_status 413 if { req.body_size gt 7 }"),
+        (replace(PLAIN, header_timeout_seconds=1.5), "  timeout http-request 1500ms"),
+        (replace(PLAIN, default_namespace="prod"), "  http-request set-var(txn.ns) str(prod) if short"),
+        (replace(PLAIN, max_connections=9), "  maxconn 9"),
+        (replace(PLAIN, max_connections_per_client=4), "  http-request deny deny_status 429 if { sc_conn_cur(0) gt 4 }"),
+        (
+            replace(PLAIN, max_requests_per_second_per_client=4),
+            "  http-request deny deny_status 429 if { sc_http_req_rate(0) gt 4 }",
+        ),
+    ],
+)  # fmt: skip
+def test_a_setting_is_in_the_configuration(settings: Settings, line: str) -> None:
+    assert line in render_config(settings, 1, NOTHING).splitlines()
+
+
+def test_clients_are_tracked_only_where_they_are_bounded() -> None:
+    assert "stick-table" not in render_config(PLAIN, 1, NOTHING)
+
+
+def test_nothing_else_is_bound() -> None:
+    lines = render_config(PLAIN, 2, NOTHING).splitlines()
+    assert [line.strip() for line in lines if line.strip().startswith("bind")] == [
+        "bind 127.0.0.1:8080",
+        "bind unix@/state/run/metrics.sock mode 600",
+    ]
+
+
+def test_servers_known_at_the_start_are_in_their_backends() -> None:
+    text = render_config(PLAIN, 2, Desired({"w1": {"ra": Server("h:1", 9)}}, {}))
+    backend = text.split("\nbackend w1\n")[1].splitlines()
+    assert [line for line in backend if "server ra" in line] == [
+        (
+            "  server ra h:1 weight 9 check inter 5s fastinter 500ms downinter 500ms fall 1 rise 1 "
+            "observe layer4 error-limit 1 on-error mark-down"
+        )
+    ]
+    assert "backend m1\n" in text
+    assert "backend m2\n" not in text
+    assert text.count(" backup\n") == 4
+
+
+def test_haproxy_takes_the_configuration_without_a_warning(tmp_path: Path) -> None:
+    settings = Settings(
+        secret="s", state_dir=tmp_path, max_connections_per_client=9, max_requests_per_second_per_client=9
+    )
+    layout = settings.layout
+    layout.run.mkdir()
+    desired = Desired({"m1": {"ra": Server("127.0.0.1:1", 9)}}, {"ns/m": "m1|10"})
+    layout.config.write_text(render_config(settings, 2, desired))
+    layout.map.write_text(render_map(desired))
+    for status in ERRORS:
+        layout.error_file(status).write_bytes(error_file(status))
+    command = [str(find_haproxy(settings)), "-c", "-f", str(layout.config)]
+    checked = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (checked.returncode, "[WARNING]" in checked.stderr) == (0, False), checked.stderr
+
+
+@pytest.mark.parametrize("status", sorted(ERRORS))
+def test_haproxys_own_answers_are_json_of_the_announced_length(status: int) -> None:
+    head, _, body = error_file(status).partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")
+    assert lines[0].startswith(f"HTTP/1.1 {status} ")
+    assert f"content-length: {len(body)}" in lines
+    assert list(json.loads(body)) == ["error"]
+    assert ("retry-after: 1" in lines) == (status in (429, 503))
+
+
+def secret(folder: Path, text: str = "abc\n") -> str:
+    path = folder / "secret"
+    path.write_text(text)
+    return str(path)
+
+
+def test_settings_come_from_flags_and_the_secret_from_a_file(tmp_path: Path) -> None:
+    flags = ["--state-dir", "/s", "--port", "1", "--slots", "3"]
+    for more, environment in (
+        (["--secret-file", secret(tmp_path)], {}),
+        ([], {SECRET_FILE_VARIABLE: secret(tmp_path)}),
+    ):
+        settings = read_settings([*flags, *more], environment)
+        assert (settings.secret, settings.port, settings.slots, settings.state_dir) == ("abc", 1, 3, Path("/s"))
+        assert "abc" not in repr(settings)
+    assert replace(settings, public_url="https://x/").url == "https://x"
+    assert settings.url == "http://127.0.0.1:1"
+
+
+@pytest.mark.parametrize(
+    ("flags", "text", "environment", "says"),
+    [
+        ([], None, {}, "--secret-file"),
+        ([], None, {SECRET_FILE_VARIABLE: "/nowhere"}, "cannot read"),
+        ([], " \n", {}, "empty"),
+        (["--slots", "0"], "s", {}, "at least 1"),
+        (["--header-timeout-seconds", "0"], "s", {}, "above 0"),
+        (["--state-dir", "/" + "x" * 90], "s", {}, "too long"),
+        (["--state-dir", "/a b"], "s", {}, "space"),
+    ],
+    ids=[
+        "a secret is needed",
+        "its file must be there",
+        "it must not be empty",
+        "a gateway needs a slot",
+        "a timeout bounds something",
+        "sockets need short paths",
+        "no space in HAProxy's paths",
+    ],
+)
+def test_wrong_settings_are_refused(
+    tmp_path: Path, flags: list[str], text: str | None, environment: Mapping[str, str], says: str
+) -> None:
+    given = [] if text is None else ["--secret-file", secret(tmp_path, text)]
+    with pytest.raises(Invalid, match=says):
+        read_settings(["--state-dir", "/s", *given, *flags], environment)

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import pytest
+
+from penstock.routing.traffic import Destination, Target
+from penstock_serving.gateway.plan import (
+    CHECK,
+    Desired,
+    Observed,
+    ObservedServer,
+    Plan,
+    Server,
+    assign,
+    desire,
+    plan,
+    server_name,
+)
+from penstock_serving.gateway.runtime_socket import parse_map, parse_servers
+
+A = Target("a", "h:1", 256)
+LIVE = ObservedServer(256, maintenance=False)
+LEAVING = ObservedServer(256, maintenance=True)
+
+
+def to(*targets: Target, split: bool = False, sampled: int = 0) -> Destination:
+    return Destination(targets, split, sampled)
+
+
+@pytest.mark.parametrize(
+    ("desired", "observed", "expected"),
+    [
+        (Desired({"m0": {"ra": Server("h:1", 256)}}, {"ns/m": "m0|0"}), Observed({"m0": {"ra": LIVE}}, {"ns/m": "m0|0"}), Plan((), ())),
+        (
+            Desired({"m0": {"ra": Server("h:1", 256)}}, {"ns/m": "m0|5"}),
+            Observed({"m0": {}}, {}),
+            Plan(
+                (
+                    f"add server m0/ra h:1 weight 256 {CHECK}",
+                    "enable health m0/ra",
+                    "enable server m0/ra",
+                    "add map /m ns/m m0|5",
+                ),
+                (),
+            ),
+        ),
+        (
+            Desired({}, {}),
+            Observed({"m0": {"ra": LIVE}}, {"ns/m": "m0|0"}),
+            Plan(("del map /m ns/m", "set server m0/ra state maint"), ("del server m0/ra",)),
+        ),
+        (Desired({}, {}), Observed({"m0": {"ra": LEAVING}}, {}), Plan((), ("del server m0/ra",))),
+        (
+            Desired({"m0": {"ra": Server("h:1", 9)}}, {}),
+            Observed({"m0": {"ra": LEAVING}}, {}),
+            Plan(("set server m0/ra weight 9", "set server m0/ra state ready"), ()),
+        ),
+        (
+            Desired({"w0": {"ra": Server("h:1", 256)}}, {"ns/m": "w0|0"}),
+            Observed({"m0": {"ra": LIVE}, "w0": {}}, {"ns/m": "m0|0"}),
+            Plan(
+                (
+                    f"add server w0/ra h:1 weight 256 {CHECK}",
+                    "enable health w0/ra",
+                    "enable server w0/ra",
+                    "set map /m ns/m w0|0",
+                    "set server m0/ra state maint",
+                ),
+                ("del server m0/ra",),
+            ),
+        ),
+    ],
+    ids=[
+        "nothing to do where all is as wanted",
+        "a new replica is enabled before the map leads to it",
+        "a route that ends leaves the map before its servers leave",
+        "a server that was busy is removed later",
+        "a replica that comes back while it leaves stays",
+        "another way of sharing moves the path without a gap",
+    ],
+)  # fmt: skip
+def test_commands(desired: Desired, observed: Observed, expected: Plan) -> None:
+    assert plan(desired, observed, "/m") == expected
+
+
+@pytest.mark.parametrize(
+    ("destinations", "previous", "unfit", "expected"),
+    [
+        ({"a": to(A), "b": to(A)}, {}, (), {"a": 0, "b": 1}),
+        ({"a": to(A), "b": to(A)}, {"b": 0}, (), {"a": 1, "b": 0}),
+        ({"a": to()}, {}, (), {}),
+        ({"a": to()}, {"a": 1}, (), {"a": 1}),
+        ({"a": to(A)}, {"gone": 0}, (), {"a": 0}),
+        ({"a": to(A)}, {}, (0,), {"a": 1}),
+        ({"a": to(A), "b": to(A)}, {}, (0,), None),
+        ({"a": to(A), "b": to(A), "c": to(A)}, {}, (), None),
+    ],
+    ids=[
+        "each path gets a slot",
+        "a path keeps its slot",
+        "a path that never had a replica needs none",
+        "a path at zero replicas keeps its slot",
+        "a forgotten path gives its slot back",
+        "a slot with requests of another path is not given",
+        "a slot that may not be given can be the one too few",
+        "too many paths need more slots",
+    ],
+)
+def test_slots(
+    destinations: dict[str, Destination],
+    previous: dict[str, int],
+    unfit: tuple[int, ...],
+    expected: dict[str, int] | None,
+) -> None:
+    assert assign(destinations, previous, 2, unfit) == expected
+
+
+def test_what_is_desired_of_haproxy() -> None:
+    destinations = {"ns/m": to(A, sampled=10), "ns/w": to(A, split=True), "ns/zero": to(), "ns/new": to(sampled=7)}
+    assert desire(destinations, {"ns/m": 0, "ns/w": 3, "ns/zero": 1}) == Desired(
+        {"m0": {server_name(A): Server("h:1", 256)}, "w3": {server_name(A): Server("h:1", 256)}},
+        {"ns/m": "m0|10", "ns/w": "w3|0", "ns/zero": "m1|0", "ns/new": "agent|7"},
+    )
+
+
+def test_a_servers_name_is_safe_and_changes_with_the_address() -> None:
+    assert server_name(A) == server_name(Target("a", "h:1", 1))
+    assert server_name(A) != server_name(Target("a", "h:2", 256))
+    assert server_name(Target("a b;#/", "h:1", 1)).isalnum()
+
+
+def test_haproxys_state_is_read() -> None:
+    state = (
+        "1\n# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight\n"
+        "3 agent 1 agent - 2 0 1 1\n4 m0 1 agent - 2 0 1 1\n4 m0 2 ra 127.0.0.1 0 0 9 1\n5 w0 2 rb h 2 1 256 1\n\n"
+    )
+    assert parse_servers(state) == {
+        "agent": {},
+        "m0": {"ra": ObservedServer(9, maintenance=False)},
+        "w0": {"rb": LEAVING},
+    }
+    assert parse_map("0x1 ns/m m0|0\n0x2 ns/m/1 agent|5\n\n") == {"ns/m": "m0|0", "ns/m/1": "agent|5"}

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import pytest
+
+from penstock.errors import Conflict, Invalid, PenstockError
+from penstock.routing.leases import ReplicaLease, Route
+from penstock.routing.table import Table
+from penstock.routing.traffic import Destination, Target, Unknown, lookup, traffic
+
+
+def lease(
+    model: str = "m", revision: str = "r1", version: str = "1", address: str = "h:1", **more: float
+) -> ReplicaLease:
+    return ReplicaLease(namespace="ns", model=model, version=version, revision=revision, address=address, **more)
+
+
+def route(sampling_ratio: float = 0.0, **revisions: int) -> Route:
+    return Route(namespace="ns", model="m", revisions=revisions, sampling_ratio=sampling_ratio)
+
+
+def shares(table: Table, path: str = "ns/m") -> dict[str, int]:
+    return {target.replica_id: target.weight for target in traffic(table)[path].targets}
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        (Table().leased("a", lease(), 0), {"a": 256}),
+        (Table().declared(route(r1=100)), {}),
+        (Table().declared(route(r1=100)).leased("a", lease(), 0), {"a": 256}),
+        (Table().declared(route(r2=100)).leased("a", lease(), 0), {}),
+        (Table().declared(route(r1=0, r2=5)).leased("a", lease(), 0).leased("b", lease(revision="r2"), 0), {"b": 256}),
+        (Table().declared(route()).leased("a", lease(), 0).leased("b", lease(revision="r2"), 0), {"a": 256, "b": 256}),
+        (
+            Table()
+            .declared(route(r1=50, r2=50))
+            .leased("a", lease(), 0)
+            .leased("b", lease(), 0)
+            .leased("c", lease(revision="r2"), 0),
+            {"a": 128, "b": 128, "c": 256},
+        ),
+        (
+            Table().declared(route(r1=100, r2=1)).leased("a", lease(), 0).leased("b", lease(revision="r2"), 0),
+            {"a": 256, "b": 3},
+        ),
+    ],
+    ids=[
+        "a live lease without a declared route receives",
+        "a declared route without replicas has no target",
+        "a revision with a weight receives",
+        "a revision that is not named does not",
+        "a revision of weight zero does not",
+        "without named revisions all receive alike",
+        "a revision's weight is divided among its replicas",
+        "a small share is small",
+    ],
+)
+def test_who_receives_and_how_much(table: Table, expected: dict[str, int]) -> None:
+    assert shares(table) == expected
+
+
+def test_requests_are_split_only_while_several_declared_revisions_receive() -> None:
+    two = Table().leased("a", lease(), 0).leased("b", lease(revision="r2"), 0)
+    assert not traffic(two)["ns/m"].split
+    assert traffic(two.declared(route(r1=1, r2=1)))["ns/m"].split
+    assert not traffic(two.declared(route(r1=1, r2=0)))["ns/m"].split
+
+
+def test_each_version_has_a_path_of_its_own() -> None:
+    table = Table().declared(route(0.25)).leased("a", lease(), 0).leased("b", lease(version="2", address="h:2"), 0)
+    a, b = Target("a", "h:1", 256), Target("b", "h:2", 256)
+    assert traffic(table) == {
+        "ns/m": Destination((a, b), split=False, sampled_per_million=250_000),
+        "ns/m/1": Destination((a,), split=False, sampled_per_million=250_000),
+        "ns/m/2": Destination((b,), split=False, sampled_per_million=250_000),
+    }
+
+
+@pytest.mark.parametrize(
+    ("model", "version", "expected"),
+    [
+        ("m", None, ("a",)),
+        ("m", "1", ("a",)),
+        ("m", "9", Unknown("model 'm' in namespace 'ns' has no version '9', only: 1")),
+        ("x", None, Unknown("model 'x' is not found in namespace 'ns'")),
+        ("idle", "9", ()),
+    ],
+    ids=[
+        "a known model",
+        "a known version",
+        "an unknown version of a live model is refused",
+        "an unknown model is refused",
+        "any version of a model at zero replicas may still come",
+    ],
+)
+def test_lookup(model: str, version: str | None, expected: tuple[str, ...] | Unknown) -> None:
+    table = Table().declared(Route(namespace="ns", model="idle")).leased("a", lease(), 0)
+    found = lookup(table, ("ns", model), version)
+    assert (found if isinstance(found, Unknown) else tuple(t.replica_id for t in found.targets)) == expected
+
+
+def test_a_lease_ends_unless_renewed() -> None:
+    table = Table().leased("a", lease(lease_seconds=5), 10).leased("b", lease(lease_seconds=5), 12)
+    assert table.next_expiry() == 15
+    assert table.expired(14.9) is table
+    assert set(table.expired(15).replicas) == {"b"}
+    assert set(table.leased("a", lease(lease_seconds=5), 14).expired(17).replicas) == {"a"}
+    assert table.expired(99).next_expiry() is None
+
+
+def test_a_released_replica_and_a_withdrawn_route_are_forgotten() -> None:
+    table = Table().declared(route()).leased("a", lease(), 0)
+    assert table.released("a").knows(("ns", "m"))
+    assert table.withdrawn(("ns", "m")).knows(("ns", "m"))
+    assert not table.released("a").withdrawn(("ns", "m")).knows(("ns", "m"))
+
+
+def test_status_tells_what_receives_and_how_long_the_lease_lasts() -> None:
+    table = Table().declared(route(r2=1)).leased("a", lease(lease_seconds=5), 10)
+    status = table.status(("ns", "m"), held_requests=3, now=12)
+    assert (status.held_requests, status.declared) == (3, route(r2=1))
+    assert [(r.replica_id, r.receiving, r.expires_in_seconds) for r in status.replicas] == [("a", False, 3)]
+
+
+@pytest.mark.parametrize(
+    ("namespace", "model", "version", "address", "error"),
+    [
+        ("ns", "m", "1", "[::1]:80", None),
+        ("ns", "m", "1", "host.name-1:65535", None),
+        ("ns", "m", "1", "host", Invalid),
+        ("ns", "m", "1", "host:0", Invalid),
+        ("ns", "m", "1", "host:65536", Invalid),
+        ("ns", "m", "1", "host:1;shutdown sessions", Invalid),
+        ("ns", "m", "1\n", "h:1", Invalid),
+        ("ns", "a/b", "1", "h:1", Invalid),
+        ("ns", "", "1", "h:1", Invalid),
+        ("n s", "m", "1", "h:1", Invalid),
+        ("v2", "m", "1", "h:1", Invalid),
+        ("other", "m", "1", "h:1", Conflict),
+    ],
+    ids=[
+        "an IPv6 address is fine",
+        "a host name is fine",
+        "an address needs a port",
+        "port zero is none",
+        "a port has 16 bits",
+        "no command hides in an address",
+        "no line break in a version",
+        "no slash in a name",
+        "a name is not empty",
+        "no space in a namespace",
+        "the protocol's prefix is no namespace",
+        "another model's replica id is refused",
+    ],
+)
+def test_what_a_lease_may_say(
+    namespace: str, model: str, version: str, address: str, error: type[PenstockError] | None
+) -> None:
+    said = ReplicaLease(namespace=namespace, model=model, version=version, revision="r", address=address)
+    table = Table().leased("a", lease(), 0)
+    if error is None:
+        assert table.leased("a", said, 0).replicas["a"].lease == said
+    else:
+        with pytest.raises(error):
+            table.leased("a", said, 0)
+
+
+@pytest.mark.parametrize("weight", [-1, 101])
+def test_a_weight_is_a_percentage(weight: int) -> None:
+    with pytest.raises(Invalid, match="0 to 100"):
+        Table().declared(route(r1=weight))
