@@ -145,10 +145,12 @@ class ReplicaProcess:
 
     def close(self) -> str:
         """Close the control pipe and wait for the end. Returns the log."""
-        assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
-        self.process.stdin = None
+        if self.process.returncode is not None:
+            return ""
+        if self.process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self.process.stdin.close()
+            self.process.stdin = None
         try:
             _, log = self.process.communicate(timeout=_SECONDS)
         except subprocess.TimeoutExpired:

@@ -1,0 +1,57 @@
+"""What a replica reports about its load, on a clock that the test moves."""
+
+from __future__ import annotations
+
+import pytest
+
+from penstock.telemetry.names import SECONDS_BUCKETS
+from penstock_serving.replica.load import Histogram, LoadMeter, quantile
+
+
+def test_requests_in_flight_are_a_mean_over_time() -> None:
+    meter = LoadMeter(5.0, 100.0)
+    meter.arrived(100.0)
+    meter.arrived(101.0)
+    meter.left(103.0)
+    meter.left(104.0)
+    stats = meter.stats(105.0, queued=0)
+    # One from 100 to 101, two to 103, one to 104: six request-seconds in five seconds.
+    assert stats.in_flight == pytest.approx(6 / 5)
+    assert stats.arrival_rate == pytest.approx(2 / 5)
+    assert stats.idle_seconds == pytest.approx(1.0)
+
+
+def test_what_is_older_than_the_window_is_forgotten() -> None:
+    meter = LoadMeter(5.0, 0.0)
+    for second in range(1, 10):
+        meter.arrived(second - 0.5)
+        meter.left(second - 0.5)
+        meter.waits.observe(10.0)
+        meter.tick(float(second))
+    for second in range(10, 20):
+        meter.tick(float(second))
+    stats = meter.stats(20.0, queued=0)
+    assert stats.in_flight == 0
+    assert stats.arrival_rate == 0
+    assert stats.queue_wait_p95_seconds == 0
+    assert stats.idle_seconds == pytest.approx(11.5)
+
+
+def test_idle_is_zero_while_a_request_is_in_flight() -> None:
+    meter = LoadMeter(5.0, 0.0)
+    meter.arrived(1.0)
+    stats = meter.stats(4.0, queued=1)
+    assert (stats.idle_seconds, stats.queued) == (0.0, 1.0)
+
+
+def test_a_quantile_is_the_bound_of_its_bucket() -> None:
+    histogram = Histogram(SECONDS_BUCKETS)
+    for _ in range(90):
+        histogram.observe(0.0004)
+    for _ in range(10):
+        histogram.observe(0.2)
+    assert quantile(SECONDS_BUCKETS, histogram.counts, 0.5) == 0.0005
+    assert quantile(SECONDS_BUCKETS, histogram.counts, 0.95) == 0.25
+    assert quantile(SECONDS_BUCKETS, [0] * 17, 0.95) == 0.0
+    histogram.observe(99.0)
+    assert quantile(SECONDS_BUCKETS, histogram.counts, 1.0) == 10.0
