@@ -16,6 +16,7 @@ from penstock_cli.standalone.state import StateFolder, default_cache_folder, def
 
 _DEBUG_VARIABLE = "PENSTOCK_DEBUG"
 _INTERRUPTED = 130
+_USUAL_KUBECONFIG = Path.home() / ".kube" / "config"
 
 app = typer.Typer(
     help="Serve models on Ray: describe a deployment, get measured and traced serving.\n\n"
@@ -81,7 +82,11 @@ def run(
 
 def main() -> None:
     """Run the command line, under the name by which it was called."""
-    name = "kubectl penstock" if Path(sys.argv[0]).name.startswith("kubectl-penstock") else "penstock"
+    plugin = Path(sys.argv[0]).name.startswith("kubectl-penstock")
+    name = "kubectl penstock" if plugin else "penstock"
+    if plugin and _USUAL_KUBECONFIG.is_file():
+        # Whoever says kubectl means the cluster that kubectl speaks to.
+        os.environ.setdefault("KUBECONFIG", str(_USUAL_KUBECONFIG))
     try:
         app(prog_name=name)
     except PenstockError as error:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.status import Status
 
 
@@ -54,7 +55,7 @@ class Steps:
             return
         self._shown = text
         if self._status is not None:
-            self._status.update(text)
+            self._status.update(escape(text))
         else:
             self._console.print(f"  {text}", highlight=False, markup=False)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 from pathlib import Path
-from time import sleep
+from time import monotonic, sleep
 
 from rich.console import Console
 
 from penstock.api.v1alpha1 import Manifest
-from penstock.errors import Invalid
+from penstock.errors import Invalid, Unavailable
 from penstock_cli.demo import digits
 from penstock_cli.demo.report import print_report
 from penstock_cli.manifests import accepted
@@ -28,6 +28,8 @@ from penstock_optimizer.artifact import DigitsArtifact, digits_artifact
 
 _READY_SECONDS = 240.0
 _WATCH_SECONDS = 1.0
+_GONE_SECONDS = 30.0
+_GONE_POLL_SECONDS = 0.2
 _TOKEN_SECRET = "ray-token"  # noqa: S105 (the name of a Secret)
 
 
@@ -93,6 +95,7 @@ class _Session:
         self._steps = steps
         self._stack = stack
         self._ray = ray
+        self._deployments: list[Key] = []
 
     def demo(self) -> int:
         """Train, serve, measure, report."""
@@ -108,7 +111,7 @@ class _Session:
             url = self._apply(cluster, [digits.manifest(artifact)])[0]
             return self._measure(url, gateway, artifact)
         finally:
-            cluster.close()
+            self._leave(cluster)
 
     def serve(self, manifests: list[Manifest]) -> int:
         """Apply the user's manifests and serve them."""
@@ -119,7 +122,7 @@ class _Session:
                 self._steps.note(f"Serving {url}")
             self._until_interrupted()
         finally:
-            cluster.close()
+            self._leave(cluster)
         return 0
 
     def _start_platform(self) -> tuple[Gateway, Cluster]:
@@ -147,18 +150,41 @@ class _Session:
 
     def _apply(self, cluster: Cluster, manifests: list[Manifest]) -> list[str]:
         """Apply, and wait for each deployment; returns their URLs."""
-        deployments: list[Key] = []
         for manifest in manifests:
             kind = kind_of(manifest)
             applied = cluster.apply(kind, placed(manifest, kind, "default"), FIELD_MANAGER)
             if kind is INFERENCE_DEPLOYMENT:
-                deployments.append(key_of(applied))
-        urls: list[str] = []
-        for key in deployments:
+                self._deployments.append(key_of(applied))
+        return [self._wait_ready(cluster, key) for key in self._deployments]
+
+    def _wait_ready(self, cluster: Cluster, key: Key) -> str:
+        """Wait for one deployment; returns its URL."""
+        try:
             with self._steps.step(f"Deploying {key}", f"{key} is Ready"):
                 ready = wait_until_ready(cluster, key, _READY_SECONDS, self._steps.say, self._stack.check)
-            urls.append(f"{(ready.status.url or '').rstrip('/')}")
-        return urls
+        except Unavailable as error:
+            raise Unavailable(error.reason, f"{error.message}
+Logs are in {self._settings.state.logs}") from error
+        return (ready.status.url or "").rstrip("/")
+
+    def _leave(self, cluster: Cluster) -> None:
+        """Before all ends: a Ray that is not ours goes on, so take our deployments off it."""
+        try:
+            if self._ray is not None:
+                for key in self._deployments:
+                    cluster.delete(INFERENCE_DEPLOYMENT, key)
+                self._wait_gone(cluster)
+        finally:
+            cluster.close()
+
+    def _wait_gone(self, cluster: Cluster) -> None:
+        deadline = monotonic() + _GONE_SECONDS
+        while left := [key for key in self._deployments if cluster.get(INFERENCE_DEPLOYMENT, key) is not None]:
+            if monotonic() > deadline:
+                names = ", ".join(map(str, left))
+                self._steps.note(f"[yellow]{names} could not be taken off Ray in {_GONE_SECONDS:.0f} s.[/yellow]")
+                return
+            sleep(_GONE_POLL_SECONDS)
 
     def _measure(self, url: str, gateway: Gateway, artifact: DigitsArtifact) -> int:
         settings = self._settings

@@ -16,7 +16,10 @@ from pathlib import Path
 import pytest
 
 from penstock.telemetry.otlp import read_lines
+from penstock_cli.standalone.http import get
 from penstock_cli.standalone.ports import free_ports
+from penstock_cli.standalone.ray_head import RayHead
+from penstock_cli.standalone.state import StateFolder
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
@@ -40,7 +43,8 @@ class Home:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         (port,) = free_ports(1)
-        argv = ["run", "--ray", "new", "--port", str(port), "--state-dir", str(self.state), *arguments]
+        ray = [] if "--ray" in arguments else ["--ray", "new"]
+        argv = ["run", *ray, "--port", str(port), "--state-dir", str(self.state), *arguments]
         return subprocess.Popen(
             [sys.executable, "-m", "penstock_cli.main", *argv],
             env=self.environment(),
@@ -124,8 +128,8 @@ def test_it_serves_until_it_ends_and_leaves_nothing(home: Home, number: signal.S
     with urllib.request.urlopen(request, timeout=30) as response:
         assert json.loads(response.read())["outputs"][0]["shape"] == [1, 10]
 
-    get = [sys.executable, "-m", "penstock_cli.main", "get", "infdep", "--state-dir", str(home.state)]
-    listed = subprocess.run(get, capture_output=True, text=True, check=True, timeout=60).stdout
+    command = [sys.executable, "-m", "penstock_cli.main", "get", "infdep", "--state-dir", str(home.state)]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
     assert listed.splitlines()[1].split()[:2] == ["digits", "True"]
 
     second = home.start()
@@ -137,3 +141,18 @@ def test_it_serves_until_it_ends_and_leaves_nothing(home: Home, number: signal.S
     if number is signal.SIGINT:
         assert process.returncode == 0
         assert home.left() == []
+
+
+def test_a_ray_that_is_up_is_used_and_left_as_it_was(home: Home) -> None:
+    state = StateFolder(home.root / "ray")
+    state.create()
+    head = RayHead(state, home.environment())
+    try:
+        head.wait_ready()
+        process = home.start("--once", "--ray", head.access.url, "--ray-token-file", str(state.ray_token_file))
+        output = finish(process)
+        assert process.returncode == 0, output + logs(home)
+        status, body = get(f"{head.access.url}/api/serve/applications/", head.access.token)
+        assert (status, json.loads(body)["applications"]) == (200, {})
+    finally:
+        head.child.stop()

@@ -173,11 +173,15 @@ def _note(attributes: Mapping[str, str | int | float | bool]) -> str:
     """What is worth saying about a span: a batch's size, a request's model and status."""
     if names.ATTR_BATCH_ROWS in attributes:
         requests = attributes.get(names.ATTR_BATCH_REQUESTS)
-        together = f" of {requests} requests" if requests is not None else ""
-        return f"{attributes[names.ATTR_BATCH_ROWS]} rows{together}"
+        together = f" of {_counted(requests, 'request')}" if requests is not None else ""
+        return f"{_counted(attributes[names.ATTR_BATCH_ROWS], 'row')}{together}"
     status = attributes.get(names.ATTR_HTTP_STATUS)
     parts = (attributes.get(names.ATTR_MODEL), status if status is None else f"HTTP {status}")
     return " ".join(str(part) for part in parts if part is not None)
+
+
+def _counted(number: str | float, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _by_start(spans: Iterable[CollectedSpan]) -> list[CollectedSpan]:
