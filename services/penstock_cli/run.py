@@ -163,8 +163,7 @@ class _Session:
             with self._steps.step(f"Deploying {key}", f"{key} is Ready"):
                 ready = wait_until_ready(cluster, key, _READY_SECONDS, self._steps.say, self._stack.check)
         except Unavailable as error:
-            raise Unavailable(error.reason, f"{error.message}
-Logs are in {self._settings.state.logs}") from error
+            raise Unavailable(error.reason, f"{error.message}\nLogs are in {self._settings.state.logs}") from error
         return (ready.status.url or "").rstrip("/")
 
     def _leave(self, cluster: Cluster) -> None:
