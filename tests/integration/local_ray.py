@@ -46,10 +46,10 @@ class LocalRay:
 
     def get(self, path: str, timeout: float = 10.0) -> bytes:
         """GET a path of the dashboard with the token."""
-        request = urllib.request.Request(  # noqa: S310  # always http, on loopback
+        request = urllib.request.Request(  # always http, on loopback
             self.dashboard_url + path, headers={"authorization": f"Bearer {self.token}"}
         )
-        with urllib.request.urlopen(request, timeout=timeout) as response:  # noqa: S310  # as above
+        with urllib.request.urlopen(request, timeout=timeout) as response:  # as above
             body: bytes = response.read()
             return body
 
