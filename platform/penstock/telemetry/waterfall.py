@@ -12,7 +12,10 @@ from penstock.telemetry.otlp import CollectedSpan
 _NANOSECONDS_PER_MILLISECOND = 1_000_000
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _FULL = "█"
-_LEAST_BAR = 8
+_LEAST_BAR, _MOST_BAR = 8, 48
+_GAP = 2
+_REMARK = 24
+"""Columns that are kept for what is said of a span; the rest of a longer remark runs past the width."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,10 @@ def rows(spans: Sequence[CollectedSpan], trace_id: int) -> list[Row]:
 
 
 def render(waterfall: Sequence[Row], width: int = 100) -> list[str]:
-    """Lines of at most `width` columns: name, service, a bar on a common time axis, start and duration, note."""
+    """Lines of about `width` columns: name, service, a bar on a common time axis, start and duration, remark.
+
+    A remark longer than the room for it, such as an error, is not cut.
+    """
     if not waterfall:
         return []
     labels = [f"{'  ' * row.depth}{'↳ ' if row.linked else ''}{row.name}" for row in waterfall]
@@ -95,15 +101,17 @@ def render(waterfall: Sequence[Row], width: int = 100) -> list[str]:
     label_width, service_width = max(map(len, labels)), max(map(len, services))
     times = [f"{_milliseconds(row.offset_ns)} +{_milliseconds(row.duration_ns)} ms" for row in waterfall]
     time_width = max(map(len, times))
-    bar_width = max(_LEAST_BAR, min(48, width - label_width - service_width - time_width - 3 * 2))
+    remarks = [f"failed: {row.error}" if row.error else row.note for row in waterfall]
+    remark_width = min(_REMARK, max(map(len, remarks)))
+    taken = label_width + service_width + time_width + remark_width + 4 * _GAP
+    bar_width = max(_LEAST_BAR, min(_MOST_BAR, width - taken))
     start = min(row.offset_ns for row in waterfall)
     end = max(row.offset_ns + row.duration_ns for row in waterfall)
     lines: list[str] = []
-    for row, label, service, time in zip(waterfall, labels, services, times, strict=True):
+    for row, label, service, time, remark in zip(waterfall, labels, services, times, remarks, strict=True):
         bar = _bar(row.offset_ns - start, row.duration_ns, end - start, bar_width)
         line = f"{label:<{label_width}}  {service:<{service_width}}  {bar}  {time:>{time_width}}"
-        remark = f"failed: {row.error}" if row.error else row.note
-        lines.append(f"{line}  {remark}"[: max(width, len(line))].rstrip())
+        lines.append(f"{line}  {remark}".rstrip())
     return lines
 
 
