@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -140,6 +141,7 @@ def _compile(go: tuple[str, ...], output: Path, report: Report) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     ) as process:
         assert process.stderr is not None
         reader = threading.Thread(target=lines.extend, args=(process.stderr,), daemon=True)
@@ -151,11 +153,11 @@ def _compile(go: tuple[str, ...], output: Path, report: Report) -> None:
             except subprocess.TimeoutExpired:
                 seconds = time.monotonic() - started
                 if seconds > _DEADLINE_SECONDS:
-                    process.kill()
+                    os.killpg(process.pid, signal.SIGKILL)
                     raise BuildFailedError(f"building took more than {_DEADLINE_SECONDS:.0f} s") from None
                 report(f"building the test control plane: {_progress(lines)}, {seconds:.0f} s")
             except BaseException:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)
                 raise
         reader.join(10)
     if status != 0:

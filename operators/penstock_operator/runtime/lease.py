@@ -27,8 +27,10 @@ _GUARD_SECONDS = 0.25
 
 @dataclass(frozen=True, slots=True)
 class LeaseSettings:
-    """Times in seconds. A killed leader is followed after at most `duration + retry`: the last renewal is seen up to
-    `retry` late, and the lease ages from when it was seen.
+    """Times in seconds.
+
+    A killed leader is followed after at most `duration + retry`: its last renewal is seen up to `retry` late, and the
+    lease ages from when it was seen.
     """
 
     duration: float = 10.0
