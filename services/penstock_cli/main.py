@@ -89,19 +89,20 @@ def main() -> None:
         os.environ.setdefault("KUBECONFIG", str(_USUAL_KUBECONFIG))
     try:
         app(prog_name=name)
-    except PenstockError as error:
-        if os.environ.get(_DEBUG_VARIABLE) == "1":
-            raise
-        console = Console(stderr=True)
-        console.print("[bold red]error:[/bold red] ", end="")
-        console.print(error.message, markup=False, highlight=False, soft_wrap=True)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(_INTERRUPTED)
     except BrokenPipeError:
         # The reader (head, less) has seen enough. What is still buffered has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except (PenstockError, OSError) as error:
+        if os.environ.get(_DEBUG_VARIABLE) == "1":
+            raise
+        console = Console(stderr=True)
+        console.print("[bold red]error:[/bold red] ", end="")
+        message = error.message if isinstance(error, PenstockError) else str(error)
+        console.print(message, markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
 
 
 if __name__ == "__main__":
