@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -146,3 +147,31 @@ def test_a_batch_size_and_a_number_of_replicas_change_in_place(up: Platform, tmp
     up.wait("steady", "Ready", "True", "Ready")
     assert set(before) < set(_servers(up, "steady"))
     assert up.infer("steady", [1, 1, 1, 1]) == (200, [2, 2, 2, 2])
+
+
+def test_load_adds_replicas_and_its_end_takes_them_away_without_a_failed_request(up: Platform, tmp_path: Path) -> None:
+    scaling = {"minReplicas": 1, "maxReplicas": 3, "targetInFlightRequests": 1, "stabilizationWindowSeconds": 3}
+    up.apply("busy", scaling_model(tmp_path / "busy.onnx", 2.0), scaling=scaling)
+    up.wait("busy", "Ready", "True", "Ready")
+    stop, failed = threading.Event(), []
+
+    def ask() -> None:
+        while not stop.is_set():
+            answer = up.infer("busy", [1, 1, 1, 1])
+            if answer != (200, [2, 2, 2, 2]):
+                failed.append(answer)
+
+    def replicas() -> int:
+        return int((up.get("busy") or {})["status"]["replicas"]["ready"])
+
+    clients = [threading.Thread(target=ask) for _ in range(12)]
+    for client in clients:
+        client.start()
+    try:
+        eventually(lambda: replicas() >= 2, "replicas were added")
+    finally:
+        stop.set()
+        for client in clients:
+            client.join()
+    eventually(lambda: replicas() == 1, "replicas were taken away")
+    assert failed == []
