@@ -28,6 +28,7 @@ from penstock_optimizer.artifact import DigitsArtifact, digits_artifact
 
 _READY_SECONDS = 240.0
 _WATCH_SECONDS = 1.0
+_POOL = Key("default", "default")
 _GONE_SECONDS = 30.0
 _GONE_POLL_SECONDS = 0.2
 _TOKEN_SECRET = "ray-token"  # noqa: S105 (the name of a Secret)
@@ -131,6 +132,8 @@ class _Session:
         head = stack.start_ray() if self._ray is None else None
         gateway = stack.start_gateway()
         cluster = open_embedded(self._settings.state)
+        # Both are of a former run, whose Ray is gone. A pool's address cannot be changed, since a cluster's Ray stays.
+        cluster.delete(SERVING_POOL, _POOL)
         forget_readiness(cluster)
         with self._steps.step("Starting the gateway"):
             gateway.wait_ready()
@@ -232,7 +235,7 @@ def _declare_pool(cluster: Cluster, ray: RayAccess) -> None:
     pool = {
         "apiVersion": SERVING_POOL.api_version,
         "kind": SERVING_POOL.kind,
-        "metadata": {"name": "default", "namespace": "default"},
+        "metadata": {"name": _POOL.name, "namespace": _POOL.namespace},
         "spec": {"existing": existing},
     }
     cluster.apply(SERVING_POOL, pool, FIELD_MANAGER)

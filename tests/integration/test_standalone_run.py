@@ -111,6 +111,11 @@ def test_once_reports_and_leaves_nothing(home: Home) -> None:
     assert {span.service for span in spans} == {"penstock-gateway", "penstock-replica"}
     assert (home.state / "ray-token").stat().st_mode & 0o777 == 0o600
 
+    again = home.start("--once")
+    output = finish(again)
+    assert again.returncode == 0, output + logs(home)
+    assert "was trained before" in output
+
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "SIGKILL"])
 def test_it_serves_until_it_ends_and_leaves_nothing(home: Home, number: signal.Signals) -> None:
