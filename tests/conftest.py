@@ -7,18 +7,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.cluster.binary import build
+from tests.cluster.binary import BuildFailedError, build
 from tests.cluster.controlplane import ControlPlane
 
 CRDS = Path(__file__).resolve().parents[1] / "manifests" / "crds"
-_BINARY = pytest.StashKey[Path]()
+_BINARY = pytest.StashKey[Path | BuildFailedError]()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Build the control plane before the first test, whose time limit must not run meanwhile."""
-    wanted = any("control_plane_binary" in getattr(item, "fixturenames", ()) for item in session.items)
+    wanted = any(
+        item.get_closest_marker("apiserver") or "control_plane_binary" in getattr(item, "fixturenames", ())
+        for item in session.items
+    )
     if wanted and not session.config.option.collectonly:
-        session.config.stash[_BINARY] = build(_reporter(session.config))
+        try:
+            session.config.stash[_BINARY] = build(_reporter(session.config))
+        except BuildFailedError as error:
+            session.config.stash[_BINARY] = error  # fails the tests that need it, not the others
 
 
 def _reporter(config: pytest.Config) -> Callable[[str], None]:
@@ -36,8 +42,10 @@ def _reporter(config: pytest.Config) -> Callable[[str], None]:
 @pytest.fixture(scope="session")
 def control_plane_binary(request: pytest.FixtureRequest) -> Path:
     """The built control plane, for tests that boot one of their own."""
-    stash = request.config.stash
-    return stash[_BINARY] if _BINARY in stash else build(_reporter(request.config))
+    built = request.config.stash[_BINARY]
+    if isinstance(built, BuildFailedError):
+        raise built
+    return built
 
 
 @pytest.fixture(scope="session")
