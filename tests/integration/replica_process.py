@@ -70,15 +70,15 @@ def save_linear(path: Path) -> Path:
     )
 
 
-def save_slow(path: Path, size: int = 700) -> Path:
+def save_slow(path: Path, size: int = 640) -> Path:
     """y = x after some hundreds of milliseconds of matrix products, so that requests meet in the queue."""
-    big = np.full((size, size), 1e-9, dtype=np.float32)
+    big = np.full((size, size), 1 / size, dtype=np.float32)
     # A term that depends on x keeps the products from being folded away when the model is loaded.
     nodes = [
         helper.make_node("ReduceSum", ["x"], ["s"], keepdims=0),
         helper.make_node("Add", ["big", "s"], ["m0"]),
-        *(helper.make_node("MatMul", [f"m{i}", "big"], [f"m{i + 1}"]) for i in range(30)),
-        helper.make_node("ReduceSum", ["m30"], ["total"], keepdims=0),
+        *(helper.make_node("MatMul", [f"m{i}", "big"], [f"m{i + 1}"]) for i in range(20)),
+        helper.make_node("ReduceSum", ["m20"], ["total"], keepdims=0),
         helper.make_node("Mul", ["total", "zero"], ["nothing"]),
         helper.make_node("Add", ["x", "nothing"], ["y"]),
     ]

@@ -191,6 +191,12 @@ def test_a_wrong_path_gets_the_protocols_error(tiny: ReplicaProcess, path: str, 
     assert_answers(tiny)
 
 
+@pytest.mark.parametrize("method", ["DELETE", "PUT", "PATCH", "HEAD"])
+def test_another_method_gets_405(tiny: ReplicaProcess, method: str) -> None:
+    assert httpx.request(method, f"{tiny.url}/v2/health/live").status_code == 405
+    assert_answers(tiny)
+
+
 @pytest.mark.parametrize(
     "path",
     [

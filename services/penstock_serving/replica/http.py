@@ -87,7 +87,7 @@ class HttpConnection(asyncio.Protocol):
         self._read_paused = False
         self._write_paused = False
         self._draining = False
-        self.last_data = time.monotonic()
+        self.last_data = self._began = time.monotonic()
         self._clear_headers()
 
     def _clear_headers(self) -> None:
@@ -163,6 +163,7 @@ class HttpConnection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         self._receiving = self._in_headers = True
+        self._began = self.last_data
         self._header_bytes = 0
         self._url = b""
         self._clear_headers()
@@ -295,10 +296,14 @@ class HttpConnection(asyncio.Protocol):
         silent = now - self.last_data
         if self._transport is None:
             return
-        if self._receiving and not self._read_paused:
-            if silent > self._limits.receive_seconds and not self._done:
+        if self._write_paused and silent > self._limits.idle_seconds:
+            self._transport.abort()
+        elif self._receiving and not self._read_paused and not self._done:
+            # Headers must come within the time as a whole, or a byte now and then would hold a connection for ever.
+            waited = now - self._began if self._in_headers else silent
+            if waited > self._limits.receive_seconds:
                 self._refuse(
-                    Invalid(Refusal.TIMED_OUT_READING, f"the rest of the request did not come within {silent:.0f} s")
+                    Invalid(Refusal.TIMED_OUT_READING, f"the rest of the request did not come within {waited:.0f} s")
                 )
         elif not self._pending and silent > self._limits.idle_seconds:
             self._transport.close()

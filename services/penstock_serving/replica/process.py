@@ -79,6 +79,8 @@ def _follow_parent() -> None:
 
     The signal comes when the *thread* that started this process ends, so the handler must look whether the parent lives.
     """
+    # Until the event loop handles it; the loop's start looks at the parent once more.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGUSR1, 0, 0, 0) != 0:
         logger.warning("prctl(PR_SET_PDEATHSIG) failed: %s", os.strerror(ctypes.get_errno()))
@@ -108,6 +110,7 @@ async def _serve(settings: ReplicaSettings, model: LoadedModel, pipe: ControlPip
             leaving.set()
 
     loop.add_signal_handler(signal.SIGUSR1, parent_signal)
+    parent_signal()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, leaving.set)
     pipe.start(on_line, leaving.set)

@@ -53,6 +53,7 @@ class ReplicaServer:
         self.executor = Executor(model.engine, settings.batching, self._ran, self._expired)
         self.ready = True
         self._gets, self._posts = self._routes()
+        self._tables = {b"GET": self._gets, b"POST": self._posts}
 
     def connection(self) -> HttpConnection:
         """A protocol for a new client; the factory that the event loop's server calls."""
@@ -85,8 +86,8 @@ class ReplicaServer:
     def handle(self, exchange: Exchange) -> None:
         """Answer a request or queue it."""
         try:
-            table = self._posts if exchange.method == b"POST" else self._gets
-            route = table.get(exchange.url) or self._find(exchange)
+            table = self._tables.get(exchange.method)
+            route = (table.get(exchange.url) if table is not None else None) or self._find(exchange)
             route(exchange)
         except PenstockError as error:
             self._fail(exchange, error)
@@ -128,8 +129,12 @@ class ReplicaServer:
         """The route of a target that is not written in its plain form, or the error that says why there is none."""
         path = unquote(exchange.url.partition(b"?")[0].decode("latin-1"))
         key = path.encode()
-        if (exchange.method == b"POST" and key in self._posts) or (exchange.method == b"GET" and key in self._gets):
-            return self._posts[key] if exchange.method == b"POST" else self._gets[key]
+        route = self._tables.get(exchange.method, {}).get(key)
+        if route is not None:
+            return route
+        if exchange.method == b"HEAD":
+            # Its answer has no body, but the error does: the client must not take that for the next answer.
+            exchange.keep_alive = False
         if key in self._posts or key in self._gets:
             wanted = "POST" if key in self._posts else "GET"
             raise Invalid(Refusal.METHOD_NOT_ALLOWED, f"{path} takes {wanted}")

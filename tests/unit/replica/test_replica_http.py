@@ -1,0 +1,98 @@
+"""The HTTP connection's time limits, over a real socket with short ones."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from penstock.errors import Invalid
+from penstock.protocol.refusals import status_of
+from penstock_serving.replica.exchange import Exchange
+from penstock_serving.replica.http import HttpConnection, Limits
+
+_PIPELINED = 3
+
+
+class Echo:
+    """Answers every request with its body."""
+
+    def __init__(self) -> None:
+        self.gone: list[Exchange] = []
+        self.hold = False
+        self.all_gone = asyncio.Event()
+
+    def handle(self, exchange: Exchange) -> None:
+        if not self.hold:
+            exchange.connection.respond(exchange, 200, b"", bytes(exchange.body))
+
+    def refuse(self, exchange: Exchange, error: Invalid, *, close: bool) -> None:
+        exchange.keep_alive = not close
+        exchange.connection.respond(exchange, status_of(error), b"", error.message.encode())
+
+    def disconnected(self, exchange: Exchange) -> None:
+        self.gone.append(exchange)
+        if len(self.gone) == _PIPELINED:
+            self.all_gone.set()
+
+
+async def talk(sent: bytes, echo: Echo, later: float, limits: Limits) -> bytes:
+    """Send some bytes, let the connection look at its limits as of `later` seconds from now, and read to the end."""
+    connections: set[HttpConnection] = set()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: HttpConnection(echo, limits, connections), "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    writer.write(sent)
+    await asyncio.sleep(0.05)
+    for connection in tuple(connections):
+        connection.check_deadlines(time.monotonic() + later)
+    try:
+        async with asyncio.timeout(10):
+            return await reader.read()
+    finally:
+        writer.close()
+        server.close()
+
+
+LIMITS = Limits(max_body_bytes=1000, receive_seconds=30, idle_seconds=300)
+
+
+def test_a_header_that_does_not_end_gets_408() -> None:
+    answer = asyncio.run(talk(b"POST / HTTP/1.1\r\nHost: r\r\n", Echo(), 31, LIMITS))
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"Connection: close" in answer
+
+
+def test_a_body_that_stops_gets_408() -> None:
+    answer = asyncio.run(talk(b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\n12345", Echo(), 31, LIMITS))
+    assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+def test_an_idle_connection_is_closed_after_its_answer() -> None:
+    answer = asyncio.run(talk(b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nab", Echo(), 301, LIMITS))
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert answer.endswith(b"\r\n\r\nab")
+
+
+def test_http_1_0_is_answered_and_closed() -> None:
+    answer = asyncio.run(talk(b"POST / HTTP/1.0\r\nContent-Length: 2\r\n\r\nab", Echo(), 0, LIMITS))
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"Connection: close" in answer
+
+
+def test_a_client_that_goes_is_reported_for_each_request_that_it_waited_for() -> None:
+    async def scenario() -> int:
+        echo = Echo()
+        echo.hold = True
+        connections: set[HttpConnection] = set()
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: HttpConnection(echo, LIMITS, connections), "127.0.0.1", 0)
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n" * _PIPELINED)
+        await asyncio.sleep(0.05)
+        writer.close()
+        async with asyncio.timeout(10):
+            await echo.all_gone.wait()
+        server.close()
+        return len(echo.gone)
+
+    assert asyncio.run(scenario()) == _PIPELINED
