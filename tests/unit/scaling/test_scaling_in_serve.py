@@ -1,0 +1,107 @@
+"""The policy as Serve calls it: through Serve's own wrapper, with the configuration that we declare."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ray.serve._private.common import DeploymentID, ReplicaID, TimeStampedValue
+from ray.serve.autoscaling_policy import _apply_autoscaling_config
+from ray.serve.config import AutoscalingConfig, AutoscalingContext
+
+from penstock.api.v1alpha1 import InferenceDeployment
+from penstock.planning import names
+from penstock.planning.application import ReplicaNetwork, build
+from penstock.planning.arguments import Attempt, ScalingSettings, UserConfig
+from penstock.routing.leases import ReplicaStats
+from penstock_serving.replica.policy import statistics
+
+DEPLOYMENT = DeploymentID(name="replica", app_name="app")
+SETTINGS = UserConfig(scaling=ScalingSettings(stabilization_window_seconds=10, scale_to_zero_after_seconds=20))
+
+
+def serve_config(**scaling: Any) -> AutoscalingConfig:
+    deployment = InferenceDeployment.model_validate(
+        {
+            "metadata": {"name": "m", "namespace": "n"},
+            "spec": {"model": {"storageUri": "file:///m", "modelFormat": "onnx"}, "scaling": scaling},
+        }
+    )
+    application = build(deployment, names.revision(deployment), Attempt(), ReplicaNetwork())
+    return AutoscalingConfig(**application["deployments"][0]["autoscaling_config"])
+
+
+class Controller:
+    """Calls the policy as Serve's controller does, and keeps what it keeps."""
+
+    def __init__(self, **scaling: Any) -> None:
+        self.config = serve_config(**scaling)
+        self.policy = _apply_autoscaling_config(self.config.policy.get_policy())
+        self.target = self.config.min_replicas
+        self.state: dict[str, Any] = {}
+        self.now = 1000.0
+
+    def tick(self, seconds: float = 1.0, waking: float = 0.0, **stats: float) -> int:
+        self.now += seconds
+        replicas = [ReplicaID(unique_id=str(n), deployment_id=DEPLOYMENT) for n in range(self.target)]
+        reported = statistics(ReplicaStats(**stats), SETTINGS)
+        series = {
+            name: {replica: [TimeStampedValue(self.now - 0.5, value)] for replica in replicas}
+            for name, value in reported.items()
+        }
+        context = AutoscalingContext(
+            deployment_id=DEPLOYMENT,
+            deployment_name="replica",
+            app_name="app",
+            current_num_replicas=self.target,
+            target_num_replicas=self.target,
+            running_replicas=replicas,
+            total_num_requests=waking,
+            total_queued_requests=waking,
+            aggregated_metrics={},
+            raw_metrics=series,
+            capacity_adjusted_min_replicas=self.config.min_replicas,
+            capacity_adjusted_max_replicas=self.config.max_replicas,
+            policy_state=dict(self.state),
+            last_scale_up_time=None,
+            last_scale_down_time=None,
+            current_time=self.now,
+            config=self.config,
+        )
+        wanted, self.state = self.policy(context)
+        self.target = max(self.config.min_replicas, min(self.config.max_replicas, int(wanted)))
+        return self.target
+
+
+def test_load_adds_replicas_at_the_next_tick() -> None:
+    controller = Controller(minReplicas=1, maxReplicas=4, targetInFlightRequests=16)
+    assert controller.tick(in_flight=61) == 4
+
+
+def test_replicas_go_once_the_window_has_passed_and_not_after_two_windows() -> None:
+    controller = Controller(minReplicas=1, maxReplicas=4, targetInFlightRequests=16)
+    controller.tick(in_flight=61)
+    assert [controller.tick(in_flight=1) for _ in range(10)] == [4] * 10
+    assert controller.tick(in_flight=1) == 1
+
+
+def test_a_new_model_that_may_be_at_zero_starts_with_one_and_goes_when_idle() -> None:
+    controller = Controller(minReplicas=0, maxReplicas=4)
+    assert controller.tick() == 1
+    assert [controller.tick(idle_seconds=n) for n in range(20)] == [1] * 20
+    assert controller.tick(idle_seconds=20) == 0
+    assert controller.tick() == 0
+
+
+def test_a_request_at_the_proxy_wakes_a_model_at_zero() -> None:
+    controller = Controller(minReplicas=0, maxReplicas=4)
+    controller.tick()
+    controller.tick(seconds=60, idle_seconds=60)
+    assert controller.target == 0
+    assert controller.tick(waking=1) == 1
+
+
+@pytest.mark.parametrize("load", [0.0, 16.0, 500.0])
+def test_a_fixed_number_stays(load: float) -> None:
+    controller = Controller(replicas=3)
+    assert [controller.tick(in_flight=load) for _ in range(20)] == [3] * 20
