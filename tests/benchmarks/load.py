@@ -105,6 +105,7 @@ async def drive(
     body: bytes,
     connections: int,
     seconds: float,
+    *,
     pids: Sequence[int] = (),
     headers: Sequence[tuple[str, str]] = (),
 ) -> LoadResult:
