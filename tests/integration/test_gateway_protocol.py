@@ -284,7 +284,7 @@ OURS, THEIRS = token_of("default/m"), token_of("other/m")
         (("PUT", "/v1/replicas/a", b"{not json", OURS), 400, "JSON"),
         (("PUT", "/v1/replicas/a", LEASE | {"extra": 1}, OURS), 400, "extra"),
         (("PUT", "/v1/replicas/a", LEASE | {"leaseSeconds": 0}, OURS), 400, "leaseSeconds"),
-        (("PUT", "/v1/replicas/a", LEASE | {"address": "h:1 weight 9;shutdown"}, OURS), 400, "host:port"),
+        (("PUT", "/v1/replicas/a", LEASE | {"address": "10.0.0.1:1 weight 9;shutdown"}, OURS), 400, "IP:port"),
         (("PUT", "/v1/replicas/a", LEASE | {"version": "1 x"}, OURS), 400, "version"),
         (("PUT", "/v1/replicas/a", LEASE | {"model": "a b"}, token_of("default/a b")), 400, "model"),
         (("PUT", "/v1/routes/default/m", b"[]", ADMIN), 400, "object"),

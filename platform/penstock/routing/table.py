@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 from types import MappingProxyType
 
 from penstock.errors import Conflict, Invalid
@@ -17,7 +18,8 @@ ModelKey = tuple[str, str]
 """Namespace and model."""
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
-_ADDRESS = re.compile(r"(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):([0-9]{1,5})")
+_MAX_REPLICAS = 1024
+_MAX_VERSIONS = 8
 _RESERVED_NAMESPACE = "v2"
 
 
@@ -61,11 +63,20 @@ class Table:
         if not _NAME.fullmatch(lease.version):
             raise Invalid("InvalidLease", f"version {lease.version!r} must be letters, digits, '.', '_' and '-'")
         check_address(lease.address)
+        self._check_bounds(replica_id, lease)
         known = self.replicas.get(replica_id)
         if known is not None and known.key != (lease.namespace, lease.model):
             raise Conflict("ReplicaIdTaken", f"replica id {replica_id!r} belongs to another model")
         renewed = Replica(replica_id, lease, now + lease.lease_seconds)
         return replace(self, replicas={**self.replicas, replica_id: renewed})
+
+    def _check_bounds(self, replica_id: str, lease: ReplicaLease) -> None:
+        """One model's token must not fill the gateway for all."""
+        others = [r for r in self.of((lease.namespace, lease.model)) if r.replica_id != replica_id]
+        if len(others) >= _MAX_REPLICAS:
+            raise Invalid("TooManyReplicas", f"a model has {_MAX_REPLICAS} replicas at most")
+        if len({lease.version, *(replica.lease.version for replica in others)}) > _MAX_VERSIONS:
+            raise Invalid("TooManyVersions", f"a model has {_MAX_VERSIONS} versions at a time at most")
 
     def released(self, replica_id: str) -> Table:
         """The table without this replica."""
@@ -149,11 +160,22 @@ def check_model(namespace: str, model: str) -> None:
 
 
 def check_address(address: str) -> None:
-    """Refuse what is not host:port.
+    """Refuse what is not an IP address with a port.
+
+    A name would have to be resolved, by HAProxy and while all requests wait.
 
     Raises:
         Invalid: the address is malformed.
     """
-    match = _ADDRESS.fullmatch(address)
-    if match is None or not 0 < int(match[1]) < 65536:  # noqa: PLR2004 -- TCP ports
-        raise Invalid("InvalidLease", f"address {address!r} must be host:port")
+    host, _, port = address.rpartition(":")
+    try:
+        ip = ip_address(host[1:-1] if host.startswith("[") and host.endswith("]") else host)
+    except ValueError:
+        ip = None
+    bracketed = host.startswith("[")
+    if ip is None or ip.is_unspecified or bracketed != (ip.version == 6) or "%" in host or not _is_port(port):  # noqa: PLR2004 -- IPv6
+        raise Invalid("InvalidLease", f"address {address!r} must be IP:port, or [IP]:port for IPv6")
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and 0 < int(text[:6]) < 65536  # noqa: PLR2004 -- TCP ports

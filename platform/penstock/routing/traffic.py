@@ -54,10 +54,10 @@ def weights(route: Route | None, replicas: Iterable[Replica]) -> Mapping[str, in
     return {replica_id: max(1, round(MAX_WEIGHT * value / top)) for replica_id, value in share.items()}
 
 
-def _destination(table: Table, key: ModelKey, version: str | None) -> Destination:
+def _destination(table: Table, key: ModelKey, version: str | None, replicas: Iterable[Replica]) -> Destination:
     route = table.routes.get(key)
     members = sorted(
-        (r for r in table.of(key) if table.receives(r) and version in (None, r.lease.version)),
+        (r for r in replicas if table.receives(r) and version in (None, r.lease.version)),
         key=lambda replica: replica.replica_id,
     )
     weight = weights(route, members)
@@ -71,12 +71,15 @@ def _destination(table: Table, key: ModelKey, version: str | None) -> Destinatio
 
 def traffic(table: Table) -> dict[str, Destination]:
     """Where requests go, by `namespace/model` and, for each version with a replica, `namespace/model/version`."""
+    grouped: dict[ModelKey, list[Replica]] = {key: [] for key in table.routes}
+    for replica in table.replicas.values():
+        grouped.setdefault(replica.key, []).append(replica)
     destinations = {}
-    for key in table.keys():  # noqa: SIM118 -- a table is no mapping
+    for key, replicas in sorted(grouped.items()):
         path = "/".join(key)
-        destinations[path] = _destination(table, key, None)
-        for version in sorted({replica.lease.version for replica in table.of(key)}):
-            destinations[f"{path}/{version}"] = _destination(table, key, version)
+        destinations[path] = _destination(table, key, None, replicas)
+        for version in sorted({replica.lease.version for replica in replicas}):
+            destinations[f"{path}/{version}"] = _destination(table, key, version, replicas)
     return destinations
 
 
@@ -101,8 +104,9 @@ def lookup(table: Table, key: ModelKey, version: str | None) -> Destination | Un
     namespace, model = key
     if not table.knows(key):
         return Unknown(f"model '{model}' is not found in namespace '{namespace}'")
-    versions = {replica.lease.version for replica in table.of(key)}
+    replicas = list(table.of(key))
+    versions = {replica.lease.version for replica in replicas}
     if version is not None and versions and version not in versions:
         known = ", ".join(sorted(versions))
         return Unknown(f"model '{model}' in namespace '{namespace}' has no version '{version}', only: {known}")
-    return _destination(table, key, version)
+    return _destination(table, key, version, replicas)

@@ -144,7 +144,7 @@ def gateway_span(fields: list[bytes]) -> SpanRecord:
         names.ATTR_HTTP_METHOD: method,
         names.ATTR_HTTP_STATUS: int(status),
         names.ATTR_URL_PATH: path,
-        "penstock.gateway.server": server,
+        names.ATTR_GATEWAY_SERVER: server,
     }
     if key != "-":
         namespace, _, rest = key.partition("/")

@@ -123,10 +123,12 @@ class Convergence:
 
     async def _grow(self, destinations: dict[str, Destination]) -> Observed:
         """Reload with more slots; no connection is refused and no request lost."""
-        assigned = None
+        # A new worker has no request under way, so no slot must rest there.
+        self._resting = {}
+        assigned = assign(destinations, self._slot_of, self._slots, ())
         while assigned is None:
             self._slots *= 2
-            assigned = assign(destinations, self._slot_of, self._slots, self._resting)
+            assigned = assign(destinations, self._slot_of, self._slots, ())
         self._slot_of = assigned
         self._write(desire(destinations, assigned))
         self._haproxy.reload()

@@ -23,6 +23,7 @@ _PR_SET_PDEATHSIG = 1
 _PIPE_BYTES = 1 << 20
 _KILL_AFTER_SECONDS = 5.0
 _OTHER_FILES = 512
+_LAST_LINES_SECONDS = 1.0
 
 
 def find_haproxy(settings: Settings) -> Path:
@@ -73,6 +74,10 @@ class _Lines(asyncio.Protocol):
     def __init__(self, take: Callable[[list[bytes]], None]) -> None:
         self._take = take
         self._rest = b""
+        self.closed = asyncio.Event()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self.closed.set()
 
     def data_received(self, data: bytes) -> None:
         lines = (self._rest + data).split(b"\n")
@@ -89,6 +94,7 @@ class Haproxy:
         self._take_log = take_log
         self._child: asyncio.subprocess.Process | None = None
         self._log: asyncio.ReadTransport | None = None
+        self._lines: _Lines | None = None
 
     @property
     def running(self) -> bool:
@@ -103,7 +109,7 @@ class Haproxy:
             fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         loop = asyncio.get_running_loop()
         source = os.fdopen(reading, "rb", 0)
-        self._log, _ = await loop.connect_read_pipe(lambda: _Lines(self._take_log), source)
+        self._log, self._lines = await loop.connect_read_pipe(lambda: _Lines(self._take_log), source)
         try:
             self._child = await asyncio.create_subprocess_exec(
                 str(self._binary),
@@ -145,6 +151,10 @@ class Haproxy:
                 self._child.send_signal(stop)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._child.wait(), seconds)
+        if self._lines is not None:
+            # What the workers have logged last is still in the pipe.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._lines.closed.wait(), _LAST_LINES_SECONDS)
         self._close_log()
 
     def _close_log(self) -> None:

@@ -9,7 +9,7 @@ from penstock.routing.traffic import Destination, Target, Unknown, lookup, traff
 
 
 def lease(
-    model: str = "m", revision: str = "r1", version: str = "1", address: str = "h:1", **more: float
+    model: str = "m", revision: str = "r1", version: str = "1", address: str = "10.0.0.1:1", **more: float
 ) -> ReplicaLease:
     return ReplicaLease(namespace="ns", model=model, version=version, revision=revision, address=address, **more)
 
@@ -67,8 +67,10 @@ def test_requests_are_split_only_while_several_declared_revisions_receive() -> N
 
 
 def test_each_version_has_a_path_of_its_own() -> None:
-    table = Table().declared(route(0.25)).leased("a", lease(), 0).leased("b", lease(version="2", address="h:2"), 0)
-    a, b = Target("a", "h:1", 256), Target("b", "h:2", 256)
+    table = (
+        Table().declared(route(0.25)).leased("a", lease(), 0).leased("b", lease(version="2", address="10.0.0.2:1"), 0)
+    )
+    a, b = Target("a", "10.0.0.1:1", 256), Target("b", "10.0.0.2:1", 256)
     assert traffic(table) == {
         "ns/m": Destination((a, b), split=False, sampled_per_million=250_000),
         "ns/m/1": Destination((a,), split=False, sampled_per_million=250_000),
@@ -126,25 +128,31 @@ def test_status_tells_what_receives_and_how_long_the_lease_lasts() -> None:
     ("namespace", "model", "version", "address", "error"),
     [
         ("ns", "m", "1", "[::1]:80", None),
-        ("ns", "m", "1", "host.name-1:65535", None),
-        ("ns", "m", "1", "host", Invalid),
-        ("ns", "m", "1", "host:0", Invalid),
-        ("ns", "m", "1", "host:65536", Invalid),
-        ("ns", "m", "1", "host:1;shutdown sessions", Invalid),
-        ("ns", "m", "1\n", "h:1", Invalid),
-        ("ns", "a/b", "1", "h:1", Invalid),
-        ("ns", "", "1", "h:1", Invalid),
-        ("n s", "m", "1", "h:1", Invalid),
-        ("v2", "m", "1", "h:1", Invalid),
-        ("other", "m", "1", "h:1", Conflict),
+        ("ns", "m", "1", "127.0.0.1:65535", None),
+        ("ns", "m", "1", "10.0.0.1", Invalid),
+        ("ns", "m", "1", "10.0.0.1:0", Invalid),
+        ("ns", "m", "1", "10.0.0.1:65536", Invalid),
+        ("ns", "m", "1", "10.0.0.1:1;shutdown sessions", Invalid),
+        ("ns", "m", "1", "localhost:80", Invalid),
+        ("ns", "m", "1", "0.0.0.0:80", Invalid),
+        ("ns", "m", "1", "::1:80", Invalid),
+        ("ns", "m", "1\n", "10.0.0.1:1", Invalid),
+        ("ns", "a/b", "1", "10.0.0.1:1", Invalid),
+        ("ns", "", "1", "10.0.0.1:1", Invalid),
+        ("n s", "m", "1", "10.0.0.1:1", Invalid),
+        ("v2", "m", "1", "10.0.0.1:1", Invalid),
+        ("other", "m", "1", "10.0.0.1:1", Conflict),
     ],
     ids=[
         "an IPv6 address is fine",
-        "a host name is fine",
+        "an IPv4 address is fine",
         "an address needs a port",
         "port zero is none",
         "a port has 16 bits",
         "no command hides in an address",
+        "a name would have to be resolved",
+        "no address is everyone's",
+        "an IPv6 address needs its brackets",
         "no line break in a version",
         "no slash in a name",
         "a name is not empty",
@@ -169,3 +177,16 @@ def test_what_a_lease_may_say(
 def test_a_weight_is_a_percentage(weight: int) -> None:
     with pytest.raises(Invalid, match="0 to 100"):
         Table().declared(route(r1=weight))
+
+
+def test_one_model_cannot_fill_the_gateway() -> None:
+    table = Table()
+    for number in range(8):
+        table = table.leased(str(number), lease(version=str(number)), 0)
+    with pytest.raises(Invalid, match="versions"):
+        table.leased("more", lease(version="more"), 0)
+    assert table.leased("7", lease(version="more"), 0).replicas["7"].lease.version == "more"
+    for number in range(1016):
+        table = table.leased(f"r{number}", lease(), 0)
+    with pytest.raises(Invalid, match="replicas"):
+        table.leased("more", lease(), 0)
