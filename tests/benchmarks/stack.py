@@ -1,0 +1,30 @@
+"""The whole platform for benchmarks: a real API server, a real Ray, a gateway, an operator."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from tests.benchmarks import report
+from tests.cluster.binary import build
+from tests.cluster.controlplane import ControlPlane
+from tests.e2e.stack import Platform, platform
+from tests.integration.local_ray import local_ray
+
+
+@contextmanager
+def running_platform(cpus: int = 8) -> Iterator[Platform]:
+    """Everything up, with a pool in the namespace `default`."""
+    environment = {"OTEL_SDK_DISABLED": "true"}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pbench")))
+        report.progress("booting the API server")
+        api = stack.enter_context(ControlPlane(build(report.progress)))
+        report.progress("starting Ray, the gateway and the operator")
+        ray = stack.enter_context(local_ray(cpus=cpus, environment={"PYTHONPATH": os.getcwd(), **environment}))
+        running = stack.enter_context(platform(api, ray, folder, environment))
+        running.add_tenant("default")
+        yield running

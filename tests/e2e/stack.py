@@ -1,0 +1,168 @@
+"""The whole platform on real parts: an API server, a Ray, a gateway, operators. For end-to-end tests and benchmarks."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.benchmarks import parts, processes
+from tests.cluster.controlplane import ControlPlane
+from tests.integration.local_ray import LocalRay, free_ports
+
+MANIFESTS = Path(__file__).resolve().parents[2] / "manifests"
+
+
+@dataclass
+class Operator:
+    """An operator process; `kill` and `start` again as often as wanted."""
+
+    command: list[str]
+    log: Path
+    environment: Mapping[str, str]
+    child: subprocess.Popen[bytes] | None = field(default=None)
+
+    def start(self) -> None:
+        """Start it; returns at once."""
+        with self.log.open("ab") as output:
+            self.child = subprocess.Popen(
+                self.command, stdout=output, stderr=output, env=os.environ | dict(self.environment),
+                start_new_session=True,
+            )  # fmt: skip
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        assert self.child is not None
+        self.child.kill()
+        self.child.wait(10)
+
+    def stop(self) -> None:
+        """SIGTERM and wait."""
+        if self.child is not None:
+            parts.end(self.child)
+
+
+@dataclass
+class Platform:
+    """Everything that runs, and how to reach it."""
+
+    api: ControlPlane
+    ray: LocalRay
+    gateway: parts.GatewayProcess
+    folder: Path
+    environment: Mapping[str, str]
+    operators: list[Operator] = field(default_factory=list)
+
+    def operator(self, identity: str) -> Operator:
+        """Another operator with the least-privilege identity of manifests/rbac."""
+        (health,) = free_ports(1)
+        kubeconfig = self.api.kubeconfig_for("penstock-operator", "penstock-system")
+        command = [
+            sys.executable, "-m", "penstock_operator.main", "--kubeconfig", str(kubeconfig),
+            "--gateway", self.gateway.control_url, "--gateway-secret-file", str(self.gateway.secret_file),
+            "--replica-host", "127.0.0.1", "--identity", identity, "--health-port", str(health),
+        ]  # fmt: skip
+        found = Operator(command, self.folder / f"{identity}.log", self.environment)
+        self.operators.append(found)
+        return found
+
+    def kubectl(self, *arguments: str, manifest: object = None, check: bool = True) -> str:
+        """Run kubectl as admin; its standard output (and standard error where it may fail)."""
+        text = None if manifest is None else json.dumps(manifest)
+        done = self.api.kubectl(*arguments, input=text, check=check)
+        return done.stdout if check else done.stdout + done.stderr
+
+    def add_tenant(self, namespace: str) -> None:
+        """A namespace with a pool, its token, and the right of the operator to read that one Secret."""
+        token = base64.b64encode(self.ray.token.encode()).decode()
+        secret = {
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "ray-token", "namespace": namespace},
+            "data": {"token": token},
+        }  # fmt: skip
+        pool = {
+            "apiVersion": "penstock.dev/v1alpha1", "kind": "ServingPool",
+            "metadata": {"name": "default", "namespace": namespace},
+            "spec": {"existing": {
+                "address": self.ray.dashboard_url, "serveAddress": self.ray.serve_url,
+                "tokenSecretRef": {"name": "ray-token", "key": "token"},
+            }},
+        }  # fmt: skip
+        rights = list(yaml.safe_load_all((MANIFESTS / "rbac" / "pool-token.example.yaml").read_text()))
+        for each in rights:
+            each["metadata"]["namespace"] = namespace
+            for rule in each.get("rules", ()):
+                rule["resourceNames"] = ["ray-token"]
+        items = [secret, pool, *rights]
+        self.kubectl("apply", "-f", "-", manifest={"apiVersion": "v1", "kind": "List", "items": items})
+
+    def get(self, namespace: str, name: str) -> dict[str, Any]:
+        """An InferenceDeployment as it is."""
+        found: dict[str, Any] = json.loads(self.kubectl("get", "infdep", name, "-n", namespace, "-o", "json"))
+        return found
+
+    def condition(self, namespace: str, name: str, kind: str) -> dict[str, Any]:
+        """One of its conditions; empty while it has none."""
+        conditions = self.get(namespace, name).get("status", {}).get("conditions", [])
+        return next((each for each in conditions if each["type"] == kind), {})
+
+    def until_ready(self, namespace: str, name: str, seconds: float = 180.0) -> dict[str, Any]:
+        """Wait until it is Ready for its present generation, and return it."""
+
+        def ready() -> dict[str, Any] | None:
+            found = self.get(namespace, name)
+            status = found.get("status", {})
+            current = status.get("observedGeneration") == found["metadata"]["generation"]
+            good = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", []))
+            return found if current and good else None
+
+        result: dict[str, Any] = parts.until(f"{namespace}/{name} Ready", ready, seconds, pause=0.3)
+        return result
+
+    def serve_applications(self) -> dict[str, Any]:
+        """What Serve runs."""
+        url = f"{self.ray.dashboard_url}/api/serve/applications/"
+        found: dict[str, Any] = parts.http_json(url, token=self.ray.token)["applications"]
+        return found
+
+    def replica_processes(self, namespace: str, name: str) -> list[int]:
+        """The replica servers (not their actors) of one model."""
+        family = processes.descendants(self.ray.pid)
+        actors = processes.matching(f"ServeReplica:penstock-{namespace}-{name}-", family)
+        servers = [pid for actor in actors for pid in processes.descendants(actor) if pid != actor]
+        return processes.matching("penstock_serving.replica", servers)
+
+
+def deployment(namespace: str, name: str, model: Path, **spec: Any) -> dict[str, Any]:
+    """An InferenceDeployment of an ONNX model."""
+    return {
+        "apiVersion": "penstock.dev/v1alpha1",
+        "kind": "InferenceDeployment",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"model": {"storageUri": model.as_uri(), "modelFormat": "onnx"}, "resources": {"cpu": "100m"}} | spec,
+    }
+
+
+@contextmanager
+def platform(
+    api: ControlPlane, ray: LocalRay, folder: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[Platform]:
+    """CRDs, rights, a gateway and one operator on an API server and a Ray that are up."""
+    env = dict(environment or {})
+    for each in ("crds", "rbac/operator.yaml"):
+        api.kubectl("apply", "--server-side", "-f", str(MANIFESTS / each))
+    api.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", str(MANIFESTS / "crds"))
+    with ExitStack() as stack:
+        edge = stack.enter_context(parts.gateway(folder / "gateway", env))
+        built = Platform(api, ray, edge, folder, env)
+        stack.callback(lambda: [each.stop() for each in built.operators])
+        built.operator("operator-a").start()
+        yield built

@@ -1,0 +1,296 @@
+"""From `kubectl apply` to an answer, on a real API server, a real Ray, a real gateway and a real collector."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import urllib.error
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import yaml
+from tests.benchmarks import parts
+from tests.benchmarks.open_loop import Connections, Outcome, http_request, send_at
+from tests.e2e.otlp_receiver import Receiver, Span
+from tests.e2e.stack import MANIFESTS, Platform, deployment
+
+pytestmark = [pytest.mark.apiserver, pytest.mark.ray, pytest.mark.timeout(420)]
+
+
+def direct(model: Path, body: bytes) -> list[float]:
+    """The model's own output for a request of ours."""
+    tensor = json.loads(body)["inputs"][0]
+    array = np.asarray(tensor["data"], np.float32).reshape(tensor["shape"])
+    (out,) = ort.InferenceSession(str(model), providers=["CPUExecutionProvider"]).run(None, {"x": array})
+    values: list[float] = np.asarray(out).ravel().tolist()
+    return values
+
+
+def infer(url: str, body: bytes) -> list[float]:
+    """The platform's output for it."""
+    values: list[float] = parts.http_json(f"{url}/infer", "POST", json.loads(body))["outputs"][0]["data"]
+    return values
+
+
+def load(url: str, body: bytes, per_second: int, seconds: float) -> Outcome:
+    """A steady open-loop load on a model."""
+    host, _, path = url.removeprefix("http://").partition("/")
+    address, _, port = host.partition(":")
+
+    async def run() -> Outcome:
+        connections = Connections(address, int(port))
+        times = [number / per_second for number in range(int(per_second * seconds))]
+        try:
+            return await send_at(connections, [http_request(host, f"/{path}/infer", body)], times)
+        finally:
+            connections.close()
+
+    return asyncio.run(run())
+
+
+async def under_load(url: str, body: bytes, seconds: float, act: Any) -> Outcome:
+    """Send 50 requests a second while something happens in a thread."""
+    loading = asyncio.create_task(asyncio.to_thread(load, url, body, 50, seconds))
+    await asyncio.sleep(1.0)
+    await asyncio.to_thread(act)
+    return await loading
+
+
+def test_the_sample_is_applied_becomes_ready_and_answers_as_the_model_itself(
+    penstock: Platform, tenant: str, tmp_path: Path
+) -> None:
+    sample = yaml.safe_load((MANIFESTS / "samples" / "digits.yaml").read_text())
+    model = parts.dense_model(tmp_path / "model.onnx", (64, 16, 10))
+    sample["metadata"]["namespace"] = tenant
+    sample["spec"]["model"]["storageUri"] = model.as_uri()
+    sample["spec"]["resources"] = {"cpu": "100m"}
+    assert "created" in penstock.kubectl("apply", "-f", "-", manifest=sample)
+    status = penstock.until_ready(tenant, "digits")["status"]
+    body = parts.request_body()
+    np.testing.assert_allclose(infer(status["url"], body), direct(model, body), rtol=1e-5, atol=1e-6)
+    header, row = penstock.kubectl("get", "infdep", "-n", tenant).splitlines()
+    for column in ("NAME", "READY", "MODEL", "REPLICAS", "URL", "AGE"):
+        assert column in header
+    assert row.split()[:2] == ["digits", "True"]
+    assert model.as_uri() in row
+    assert status["url"] in row
+    events = penstock.kubectl("events", "-n", tenant, "--for", "inferencedeployment/digits")
+    assert "Ready" in events
+    penstock.kubectl("delete", "infdep", "digits", "-n", tenant, "--timeout=120s")
+    assert not [name for name in penstock.serve_applications() if tenant in name]
+    assert not [route for route in penstock.gateway.routes() if route["namespace"] == tenant]
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        infer(status["url"], body)
+    assert caught.value.code == 404
+    assert "digits" in json.loads(caught.value.read())["error"]
+
+
+def test_one_trace_has_every_phase_from_the_gateway_to_the_batch(
+    penstock: Platform, tenant: str, models: dict[str, Path], spans: Receiver
+) -> None:
+    penstock.kubectl("apply", "-f", "-", manifest=deployment(tenant, "traced", models["a"]))
+    url = penstock.until_ready(tenant, "traced")["status"]["url"]
+    trace, caller = os.urandom(16).hex(), os.urandom(8).hex()
+    host, _, path = url.removeprefix("http://").partition("/")
+    request = http_request(
+        host, f"/{path}/infer", parts.request_body(), {"traceparent": f"00-{trace}-{caller}-01"}
+    )  # fmt: skip
+
+    async def send() -> Outcome:
+        return await send_at(Connections(*_address(host)), [request], [0.0])
+
+    assert asyncio.run(send()).statuses() == {200: 1}
+    wanted = {"gateway", "request", "queue", "execute"}
+
+    def whole() -> dict[str, Span] | None:
+        found = spans.trace(trace)
+        return found if wanted <= set(found) else None
+
+    found = parts.until("the trace", whole, 30)
+    assert found["gateway"].parent_id == caller
+    assert found["request"].parent_id == found["gateway"].span_id
+    assert found["queue"].parent_id == found["execute"].parent_id == found["request"].span_id
+    assert found["gateway"].resource["service.name"] == "penstock-gateway"
+    assert found["request"].resource["service.name"] == "penstock-replica"
+    assert found["request"].resource["penstock.model.name"] == "traced"
+    execute = found["execute"]
+    batch = parts.until(
+        "the batch span",
+        lambda: next((b for b in spans.named("batch") if (trace, execute.span_id) in b.links), None),
+        30,
+    )
+    assert (batch.trace_id, batch.span_id) in execute.links
+    assert found["gateway"].start_ns <= found["request"].start_ns <= execute.start_ns <= execute.end_ns
+
+
+def _address(host: str) -> tuple[str, int]:
+    name, _, port = host.partition(":")
+    return name, int(port)
+
+
+def test_killing_the_operator_changes_nothing_that_serves_and_the_next_one_goes_on(
+    penstock: Platform, tenant: str, models: dict[str, Path]
+) -> None:
+    penstock.kubectl("apply", "-f", "-", manifest=deployment(tenant, "steady", models["a"]))
+    url = penstock.until_ready(tenant, "steady")["status"]["url"]
+    before = (penstock.replica_processes(tenant, "steady"), penstock.gateway.receiving(tenant, "steady")[0]["replicaId"])
+    operator = penstock.operators[0]
+
+    def restart() -> None:
+        for _ in range(2):
+            operator.kill()
+            operator.start()
+
+    outcome = asyncio.run(under_load(url, parts.request_body(), 4.0, restart))
+    assert outcome.statuses() == {200: 200}
+    patch = '{"spec":{"batching":{"maxBatchSize":4}}}'
+    penstock.kubectl("patch", "infdep", "steady", "-n", tenant, "--type=merge", "-p", patch)
+    generation = penstock.get(tenant, "steady")["metadata"]["generation"]
+    assert penstock.until_ready(tenant, "steady")["status"]["observedGeneration"] == generation
+    after = (penstock.replica_processes(tenant, "steady"), penstock.gateway.receiving(tenant, "steady")[0]["replicaId"])
+    assert after == before
+
+
+def test_of_two_operators_one_acts_and_the_other_takes_over_when_it_is_killed(
+    penstock: Platform, tenant: str, models: dict[str, Path]
+) -> None:
+    def holder() -> str:
+        lease = json.loads(
+            penstock.kubectl("get", "lease", "penstock-operator", "-n", "penstock-system", "-o", "json")
+        )
+        return str(lease["spec"]["holderIdentity"])
+
+    first = penstock.operators[0]
+    second = penstock.operator("operator-b")
+    parts.until("operator-a leads", lambda: holder() == "operator-a", 60)
+    second.start()
+    try:
+        penstock.kubectl("apply", "-f", "-", manifest=deployment(tenant, "handed", models["a"]))
+        penstock.until_ready(tenant, "handed")
+        assert holder() == "operator-a"
+        first.kill()
+        parts.until("operator-b leads", lambda: holder() == "operator-b", 60)
+        penstock.kubectl("scale", "infdep", "handed", "-n", tenant, "--replicas=2")
+        parts.until("two replicas", lambda: len(penstock.gateway.receiving(tenant, "handed")) == 2)
+    finally:
+        first.start()
+        second.kill()
+        parts.until("operator-a leads again", lambda: holder() == "operator-a", 60)
+
+
+def test_kubectl_scale_sets_the_number_of_replicas_and_the_status_says_why(
+    penstock: Platform, tenant: str, models: dict[str, Path]
+) -> None:
+    penstock.kubectl("apply", "-f", "-", manifest=deployment(tenant, "scaled", models["a"]))
+    penstock.until_ready(tenant, "scaled")
+    for count in (3, 1):
+        penstock.kubectl("scale", "infdep", "scaled", "-n", tenant, f"--replicas={count}")
+        parts.until(
+            f"{count} replicas", lambda n=count: len(penstock.gateway.receiving(tenant, "scaled")) == n
+        )  # fmt: skip
+        parts.until(
+            "the status", lambda n=count: penstock.get(tenant, "scaled")["status"]["replicas"].get("ready") == n, 90
+        )
+    assert "fixed" in penstock.get(tenant, "scaled")["status"]["replicas"]["reason"]
+
+
+def test_a_change_of_model_and_a_killed_replica_fail_no_request(
+    penstock: Platform, tenant: str, models: dict[str, Path]
+) -> None:
+    manifest = deployment(tenant, "rolled", models["a"], scaling={"replicas": 2})
+    penstock.kubectl("apply", "-f", "-", manifest=manifest)
+    url = penstock.until_ready(tenant, "rolled")["status"]["url"]
+    parts.until("two replicas", lambda: len(penstock.gateway.receiving(tenant, "rolled")) == 2)
+    body = parts.request_body()
+    np.testing.assert_allclose(infer(url, body), direct(models["a"], body), rtol=1e-5, atol=1e-6)
+
+    def kill_then_roll() -> None:
+        os.kill(penstock.replica_processes(tenant, "rolled")[0], signal.SIGKILL)
+        changed = deployment(tenant, "rolled", models["b"], scaling={"replicas": 2})
+        penstock.kubectl("apply", "-f", "-", manifest=changed)
+        penstock.until_ready(tenant, "rolled")
+
+    outcome = asyncio.run(under_load(url, body, 45.0, kill_then_roll))
+    assert outcome.failed() == []
+    assert penstock.until_ready(tenant, "rolled")["status"].get("candidateRevision") is None
+    np.testing.assert_allclose(infer(url, body), direct(models["b"], body), rtol=1e-5, atol=1e-6)
+
+
+def test_at_zero_replicas_requests_are_held_and_all_are_answered(
+    penstock: Platform, tenant: str, models: dict[str, Path]
+) -> None:
+    scaling = {"minReplicas": 0, "maxReplicas": 1, "scaleToZeroAfterSeconds": 3, "stabilizationWindowSeconds": 1}
+    penstock.kubectl("apply", "-f", "-", manifest=deployment(tenant, "sleepy", models["a"], scaling=scaling))
+    url = penstock.until_ready(tenant, "sleepy")["status"]["url"]
+    infer(url, parts.request_body())
+    parts.until("no replica", lambda: not penstock.gateway.receiving(tenant, "sleepy"), 120)
+    outcome = load(url, parts.request_body(), 50, 1.0)
+    assert outcome.statuses() == {200: 50}
+
+
+@pytest.mark.parametrize("cause", ["the file is missing", "the digest differs"])
+def test_what_is_wrong_with_the_model_reaches_a_condition_and_heals_once_the_cause_is_gone(
+    penstock: Platform, tenant: str, models: dict[str, Path], tmp_path: Path, cause: str
+) -> None:
+    path = tmp_path / "late" / "model.onnx"
+    manifest = deployment(tenant, "late", path)
+    reason = "ModelNotFound"
+    if cause == "the digest differs":
+        path = models["a"]
+        manifest = deployment(tenant, "late", path)
+        manifest["spec"]["model"]["digest"] = "sha256:" + "0" * 64
+        reason = "DigestMismatch"
+    penstock.kubectl("apply", "-f", "-", manifest=manifest)
+    found = parts.until(
+        "the condition",
+        lambda: (c := penstock.condition(tenant, "late", "ModelResolved")).get("reason") == reason and c,
+    )
+    assert found["status"] == "False"
+    assert str(path) in found["message"]
+    assert penstock.condition(tenant, "late", "Ready")["status"] == "False"
+    if cause == "the file is missing":
+        parts.dense_model(path, (64, 32, 10))
+    else:
+        del manifest["spec"]["model"]["digest"]
+        penstock.kubectl("apply", "-f", "-", manifest=manifest)
+    penstock.until_ready(tenant, "late")
+
+
+def test_a_replica_that_no_node_can_hold_is_said_to_be_unschedulable(
+    penstock: Platform, tenant: str, models: dict[str, Path]
+) -> None:
+    large = deployment(tenant, "large", models["a"], resources={"cpu": "64"})
+    penstock.kubectl("apply", "-f", "-", manifest=large)
+    found = parts.until(
+        "the condition",
+        lambda: (c := penstock.condition(tenant, "large", "Progressing")).get("reason") == "Unschedulable" and c,
+        60,
+    )
+    assert "64" in found["message"]
+    assert "CPU" in found["message"]
+
+
+def test_an_application_that_is_not_ours_survives(penstock: Platform, tenant: str, models: dict[str, Path]) -> None:
+    url = f"{penstock.ray.dashboard_url}/api/serve/applications/"
+    present = parts.http_json(url, token=penstock.ray.token)
+    ours = [app["deployed_app_config"] for app in present["applications"].values()]
+    foreign = {
+        "name": f"foreign-{tenant}", "route_prefix": f"/foreign-{tenant}",
+        "import_path": "tests.benchmarks.peers.plain_serve:app", "args": {"model": str(models["a"])},
+        "deployments": [{"name": "plain", "ray_actor_options": {"num_cpus": 0.1}}],
+    }  # fmt: skip
+    parts.put_applications(penstock.ray, [*ours, foreign])
+    penstock.kubectl("apply", "-f", "-", manifest=deployment(tenant, "beside", models["a"]))
+    penstock.until_ready(tenant, "beside")
+    penstock.kubectl("delete", "infdep", "beside", "-n", tenant, "--timeout=120s")
+    found = penstock.serve_applications()[foreign["name"]]
+    assert found["status"] == "RUNNING"
+    rest = [
+        app["deployed_app_config"] for name, app in penstock.serve_applications().items() if name != foreign["name"]
+    ]  # fmt: skip
+    parts.put_applications(penstock.ray, rest)
