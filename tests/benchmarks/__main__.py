@@ -1,0 +1,32 @@
+"""Runs the benchmarks: all of them, or those named on the command line."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+BENCHMARKS = {
+    "data-path": "what an answer costs beside a bare uvicorn server and plain Ray Serve",
+    "batcher-arrivals": "when requests are put together, beside ray.serve.batch",
+    "hundred-deployments": "the control plane's cost",
+    "scaling": "from one replica to four and back; from zero",
+    "faults": "a steady load while things are killed and changed",
+}
+
+
+def main() -> int:
+    """Run what is asked for."""
+    names = sys.argv[1:] or list(BENCHMARKS)
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        print(f"no benchmark {', '.join(unknown)}; there are:", file=sys.stderr)
+        for name, what in BENCHMARKS.items():
+            print(f"  {name:20} {what}", file=sys.stderr)
+        return 2
+    for name in names:
+        importlib.import_module(f"tests.benchmarks.{name.replace('-', '_')}").main()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
