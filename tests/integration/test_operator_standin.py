@@ -150,7 +150,10 @@ def test_a_deployment_without_a_pool_says_so_and_goes_on_once_there_is_one(opera
     operator.cluster.apply(INFERENCE_DEPLOYMENT, deployment("early"), "test")
     operator.start()
     eventually(lambda: operator.reason("early") == "PoolNotFound", "the missing pool is told")
-    assert any(reason == "PoolNotFound" and "create one" in note for reason, note in operator.events)
+    eventually(
+        lambda: any(reason == "PoolNotFound" and "create one" in note for reason, note in operator.events),
+        "an event says what to do",
+    )
     operator.cluster.apply(SERVING_POOL, pool(ray.url), "test")
     eventually(lambda: operator.reason("early") == "Ready", "it is ready")
 

@@ -138,11 +138,15 @@ class DeploymentReconciler:
             self._cluster.apply_status(INFERENCE_DEPLOYMENT, body, DEPLOYMENT_MANAGER)
         except NotFound:
             return  # deleted meanwhile
+        failed = {each.type for each in deployment.status.conditions if each.status is ConditionStatus.FALSE}
         for each in transitions(deployment.status.conditions, status.conditions):
-            self._announce(manifest, each)
+            self._announce(manifest, each, healed=each.type in failed)
 
-    def _announce(self, manifest: Manifest, condition: Condition) -> None:
+    def _announce(self, manifest: Manifest, condition: Condition, *, healed: bool) -> None:
         ready = condition.type == DeploymentCondition.READY
+        steps = {DeploymentCondition.READY, DeploymentCondition.PROGRESSING}
+        if condition.status is ConditionStatus.TRUE and condition.type not in steps and not healed:
+            return  # went as it should; `Ready` and `Progressing` tell the story
         if condition.status is ConditionStatus.UNKNOWN or (ready and condition.status is ConditionStatus.FALSE):
             return  # what `Ready` derives from says it too
         neutral = {Reason.PENDING, Reason.STARTING_REPLICAS, Reason.ROLLING_OUT, Reason.ROLLED_OUT, Reason.TERMINATING}

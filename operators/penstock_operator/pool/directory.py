@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import ValidationError
@@ -23,6 +25,9 @@ INFERENCE_DEPLOYMENT = ResourceKind(
     "penstock.dev", "v1alpha1", "InferenceDeployment", "inferencedeployments", has_status=True
 )
 
+_FRESH_SECONDS: Final = 2.0
+"""A pool and its Secret are read at most this often, however many deployments use them."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Access:
@@ -34,15 +39,22 @@ class _Access:
 class PoolDirectory:
     """Pools by key. There is one writer for each Ray cluster, whichever pools point to it."""
 
-    def __init__(self, cluster: Cluster, may_write: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        may_write: Callable[[], bool] = lambda: True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._cluster = cluster
         self._may_write = may_write
+        self._clock = clock
+        self._seen: dict[tuple[ResourceKind, Key], tuple[float, Manifest | None]] = {}
         self._lock = threading.Lock()
         self._writers: dict[_Access, PoolWriter] = {}
 
     def pool(self, key: Key) -> ServingPool | PoolProblem:
         """The pool object. Raises `Unavailable` where the API does not answer."""
-        manifest = self._cluster.get(SERVING_POOL, key)
+        manifest = self._get(SERVING_POOL, key)
         if manifest is None:
             return PoolProblem(
                 Reason.POOL_NOT_FOUND,
@@ -73,6 +85,16 @@ class PoolDirectory:
                 self._writers[access] = writer
             return writer
 
+    def _get(self, kind: ResourceKind, key: Key) -> Manifest | None:
+        """What the API has, at most two seconds old. What is absent is asked for each time."""
+        seen = self._seen.get((kind, key))
+        if seen is not None and seen[1] is not None and self._clock() - seen[0] <= _FRESH_SECONDS:
+            return seen[1]
+        started = self._clock()
+        manifest = self._cluster.get(kind, key)
+        self._seen[kind, key] = started, manifest
+        return manifest
+
     def close(self) -> None:
         """Give all connections back."""
         with self._lock:
@@ -81,7 +103,7 @@ class PoolDirectory:
             self._writers.clear()
 
     def _token(self, namespace: str, reference: SecretKeyReference) -> str | PoolProblem:
-        secret = self._cluster.get(SECRET, Key(namespace, reference.name))
+        secret = self._get(SECRET, Key(namespace, reference.name))
         if secret is None:
             return PoolProblem(
                 Reason.SECRET_NOT_FOUND,
