@@ -28,7 +28,7 @@ def test_apply_get_and_delete(crds: ControlPlane, namespace: str, tmp_path: Path
     assert run("apply", "-f", str(file)) == "inferencedeployment/digits created\n"
     assert run("apply", "-f", str(file)) == "inferencedeployment/digits unchanged\n"
     assert run("get").splitlines()[1].startswith("digits ")
-    assert crds.kubectl("-n", namespace, "get", "infdep", "-o", "name").strip().endswith("/digits")
+    assert crds.kubectl("-n", namespace, "get", "infdep", "-o", "name").stdout.strip().endswith("/digits")
     assert run("delete", "infdep", "digits") == "inferencedeployment/digits deleted\n"
     with pytest.raises(PenstockError, match="not found"):
         run("get", "infdep", "digits")
