@@ -1,0 +1,1 @@
+"""The operator: reconciles Penstock's resources with Ray clusters and gateways."""

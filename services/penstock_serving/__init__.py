@@ -1,0 +1,1 @@
+"""The data plane: replicas and the gateway."""

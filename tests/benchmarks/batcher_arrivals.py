@@ -7,12 +7,15 @@ a Serve deployment that drives itself. The engine sleeps: what is measured is wh
 from __future__ import annotations
 
 import asyncio
-import os
 import statistics
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
+from tests.benchmarks import parts, report
+from tests.benchmarks.arrivals import ENGINE, LARGEST, arrive
+from tests.integration.local_ray import local_ray
 
 from penstock.batching.batcher import Ticket
 from penstock.protocol.requests import InferRequest
@@ -21,9 +24,6 @@ from penstock.serving.settings import BatchingSettings
 from penstock_serving.replica.engines import Array
 from penstock_serving.replica.exchange import Exchange
 from penstock_serving.replica.execution import Executor, Ran
-from tests.benchmarks import parts, report
-from tests.benchmarks.arrivals import ENGINE, LARGEST, arrive
-from tests.integration.local_ray import local_ray
 
 
 class SleepingEngine:
@@ -51,7 +51,7 @@ async def _ours(delay_milliseconds: int) -> tuple[list[float], list[int]]:
             waiting.pop(id(member.payload)).set_result(None)
 
     settings = BatchingSettings(max_batch_size=LARGEST, max_delay_milliseconds=delay_milliseconds)
-    executor = Executor(SleepingEngine(), settings, ran, lambda exchange: None)
+    executor = Executor(SleepingEngine(), settings, ran, lambda _: None)
 
     async def submit() -> None:
         exchange = Exchange(None, b"POST", b"/", time.monotonic_ns())  # type: ignore[arg-type]  # no socket here
@@ -68,7 +68,7 @@ async def _ours(delay_milliseconds: int) -> tuple[list[float], list[int]]:
 
 def _serve_batch() -> tuple[list[float], list[int]]:
     application = {"name": "batch", "route_prefix": "/batch", "import_path": "tests.benchmarks.peers.serve_batch:app"}
-    with local_ray(environment={"PYTHONPATH": os.getcwd()}) as ray:
+    with local_ray(environment={"PYTHONPATH": str(Path.cwd())}) as ray:
         parts.put_applications(ray, [application])
         seen = parts.http_json(f"{ray.serve_url}/batch", timeout=120)
     return seen["latencies"], [int(size) for size in seen["batches"]]

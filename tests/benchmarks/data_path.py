@@ -19,13 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks import parts, processes, report
+from tests.benchmarks.load import LoadResult, run_load
+from tests.integration.local_ray import LocalRay, free_ports, local_ray
+
 from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.planning.application import ReplicaNetwork, build
 from penstock.planning.arguments import Attempt
 from penstock.routing.tokens import replica_token
-from tests.benchmarks import parts, processes, report
-from tests.benchmarks.load import LoadResult, run_load
-from tests.integration.local_ray import LocalRay, free_ports, local_ray
 
 CONNECTIONS = (1, 16, 64)
 BASELINE = "bare uvicorn"
@@ -49,7 +50,7 @@ def main(seconds: float = 4.0, rounds: int = 3) -> None:
         body = home / "body.json"
         body.write_bytes(parts.request_body())
         report.progress("starting Ray, the gateway and the servers")
-        ray = stack.enter_context(local_ray(environment={"PYTHONPATH": os.getcwd()}))
+        ray = stack.enter_context(local_ray(environment={"PYTHONPATH": str(Path.cwd())}))
         subjects, daemons = _start(stack, ray, home, model)
         before, began = processes.cpu_seconds(daemons), time.monotonic()
         rows = []
@@ -121,7 +122,7 @@ def _pin(subjects: Sequence[Subject], *, pinned: bool) -> None:
 def _measure(
     subjects: Sequence[Subject], body: Path, seconds: float, rounds: int, *, pinned: bool
 ) -> dict[tuple[str, int], list[LoadResult]]:
-    client = str(sorted(os.sched_getaffinity(0))[-1])
+    client = str(max(os.sched_getaffinity(0)))
     results: dict[tuple[str, int], list[LoadResult]] = {}
     cases = [(subject, count) for subject in subjects for count in CONNECTIONS]
     for number in range(rounds):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -19,16 +20,16 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from tests.integration.local_ray import LocalRay, free_ports
 
 from penstock.routing.tokens import admin_token
-from tests.integration.local_ray import LocalRay, free_ports
 
 
 def dense_model(path: Path, widths: tuple[int, ...], seed: int = 0) -> Path:
     """An ONNX model of dense layers with ReLU between, with a dynamic batch axis; input `x`, output `y`."""
     random = np.random.default_rng(seed)
     nodes, weights, name = [], [], "x"
-    for layer, (before, after) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for layer, (before, after) in enumerate(itertools.pairwise(widths)):
         last = layer == len(widths) - 2
         for kind, shape in (("w", (before, after)), ("b", (after,))):
             array = (random.standard_normal(shape) / np.sqrt(before)).astype(np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 import time
@@ -48,11 +49,13 @@ def progress(text: str) -> None:
 def machine() -> str:
     """The processor and how many of its cores are ours."""
     model = next(
-        (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
         platform.machine(),
     )
-    import os
-
     return f"{len(os.sched_getaffinity(0))} × {model}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from typing import Any
+from typing import Any, Self
 
 from tests.benchmarks import parts, report
 from tests.benchmarks.open_loop import Connections, Outcome, http_request, send_at
@@ -25,7 +25,7 @@ class Watch:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Self:
         self._start = time.monotonic()
         self._thread.start()
         return self

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,7 +23,7 @@ def running_platform(cpus: int = 8) -> Iterator[Platform]:
         report.progress("booting the API server")
         api = stack.enter_context(ControlPlane(build(report.progress)))
         report.progress("starting Ray, the gateway and the operator")
-        ray = stack.enter_context(local_ray(cpus=cpus, environment={"PYTHONPATH": os.getcwd(), **environment}))
+        ray = stack.enter_context(local_ray(cpus=cpus, environment={"PYTHONPATH": str(Path.cwd()), **environment}))
         running = stack.enter_context(platform(api, ray, folder, environment))
         running.add_tenant("default")
         yield running

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -24,13 +23,11 @@ def spans() -> Iterator[Receiver]:
 
 
 @pytest.fixture(scope="session")
-def penstock(
-    api_server: ControlPlane, spans: Receiver, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Platform]:
+def penstock(api_server: ControlPlane, spans: Receiver, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """API server, Ray, gateway and an operator with its own identity."""
     environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": spans.url, "OTEL_BSP_SCHEDULE_DELAY": "200"}
     with ExitStack() as stack:
-        ray = stack.enter_context(local_ray(cpus=4, environment={"PYTHONPATH": os.getcwd(), **environment}))
+        ray = stack.enter_context(local_ray(cpus=4, environment={"PYTHONPATH": str(Path.cwd()), **environment}))
         yield stack.enter_context(platform(api_server, ray, tmp_path_factory.mktemp("e2e"), environment))
 
 

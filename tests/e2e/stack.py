@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
 from tests.benchmarks import parts, processes
 from tests.cluster.controlplane import ControlPlane
 from tests.integration.local_ray import LocalRay, free_ports

@@ -138,7 +138,10 @@ def test_killing_the_operator_changes_nothing_that_serves_and_the_next_one_goes_
 ) -> None:
     penstock.kubectl("apply", "-f", "-", manifest=deployment(tenant, "steady", models["a"]))
     url = penstock.until_ready(tenant, "steady")["status"]["url"]
-    before = (penstock.replica_processes(tenant, "steady"), penstock.gateway.receiving(tenant, "steady")[0]["replicaId"])
+    before = (
+        penstock.replica_processes(tenant, "steady"),
+        penstock.gateway.receiving(tenant, "steady")[0]["replicaId"],
+    )
     operator = penstock.operators[0]
 
     def restart() -> None:
@@ -160,9 +163,7 @@ def test_of_two_operators_one_acts_and_the_other_takes_over_when_it_is_killed(
     penstock: Platform, tenant: str, models: dict[str, Path]
 ) -> None:
     def holder() -> str:
-        lease = json.loads(
-            penstock.kubectl("get", "lease", "penstock-operator", "-n", "penstock-system", "-o", "json")
-        )
+        lease = json.loads(penstock.kubectl("get", "lease", "penstock-operator", "-n", "penstock-system", "-o", "json"))
         return str(lease["spec"]["holderIdentity"])
 
     first = penstock.operators[0]

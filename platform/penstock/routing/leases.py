@@ -57,7 +57,7 @@ class Route(Frozen):
 
     namespace: str
     model: str
-    revisions: dict[str, int] = {}
+    revisions: dict[str, int] = Field(default={})
     """Weight by revision (0 to 100). A revision that is not named gets no request. Empty: every revision does."""
     wake_url: str | None = None
     """A GET here makes a model at zero replicas start one; it may block until one is up."""

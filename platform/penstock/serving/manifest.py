@@ -9,6 +9,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Literal
 
+from pydantic import Field
+
 from penstock.models import Frozen
 
 MANIFEST_NAME = "manifest.json"
@@ -71,4 +73,4 @@ class ModelManifest(Frozen):
     signature: Signature
     files: dict[str, ModelFile]
     """By path relative to the manifest; `entrypoint` is among them."""
-    annotations: dict[str, str] = {}
+    annotations: dict[str, str] = Field(default={})

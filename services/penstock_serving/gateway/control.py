@@ -30,7 +30,7 @@ _EXPORTER_URL = "http://haproxy/metrics?scope=global&scope=frontend"
 """Not the backends: there are two for each slot, mostly empty, and their names say nothing."""
 
 
-class _Refused(Exception):  # noqa: N818 -- an answer, not a failure
+class _Refused(Exception):
     """The caller may not."""
 
     def __init__(self, status: int, message: str) -> None:

@@ -23,6 +23,7 @@ output = session.get_outputs()[0].name
 
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
     """Answer every POST as an Open Inference Protocol request with one FP32 input."""
+    del scope
     body = b""
     while True:
         message = await receive()

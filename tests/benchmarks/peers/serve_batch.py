@@ -6,7 +6,6 @@ import asyncio
 
 from ray import serve
 from ray.serve import Application
-
 from tests.benchmarks.arrivals import ENGINE, LARGEST, arrive
 
 
