@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import threading
@@ -10,27 +9,11 @@ import time
 from collections.abc import Callable
 
 from tests.benchmarks import parts, report
-from tests.benchmarks.open_loop import Connections, Outcome, http_request, send_at
+from tests.benchmarks.open_loop import Outcome, steady
 from tests.benchmarks.stack import running_platform
 from tests.e2e.stack import deployment
 
 PER_SECOND = 200
-
-
-def steady(url: str, body: bytes, seconds: float, per_second: int = PER_SECOND) -> Outcome:
-    """An open-loop load on a model's URL."""
-    host, _, path = url.removeprefix("http://").partition("/")
-    address, _, port = host.partition(":")
-
-    async def run() -> Outcome:
-        connections = Connections(address, int(port))
-        times = [number / per_second for number in range(int(per_second * seconds))]
-        try:
-            return await send_at(connections, [http_request(host, f"/{path}/infer", body)], times)
-        finally:
-            connections.close()
-
-    return asyncio.run(run())
 
 
 def during(url: str, body: bytes, seconds: float, act: Callable[[], None]) -> Outcome:
@@ -46,7 +29,7 @@ def during(url: str, body: bytes, seconds: float, act: Callable[[], None]) -> Ou
 
     thread = threading.Thread(target=acting)
     thread.start()
-    outcome = steady(url, body, seconds)
+    outcome = steady(url, body, PER_SECOND, seconds)
     thread.join(300)
     if problem:
         raise problem[0]

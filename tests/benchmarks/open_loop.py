@@ -117,3 +117,23 @@ async def send_at(
             await asyncio.sleep(max(0.0, start + when - time.monotonic()))
             tasks.create_task(one(number))
     return outcome
+
+
+def infer_at(url: str, body: bytes, times: Sequence[float], headers: dict[str, str] | None = None) -> Outcome:
+    """POST the body to a model's URL (`…/v2/models/NAME`) at each of the times."""
+    host, _, path = url.removeprefix("http://").partition("/")
+    address, _, port = host.partition(":")
+
+    async def run() -> Outcome:
+        connections = Connections(address, int(port))
+        try:
+            return await send_at(connections, [http_request(host, f"/{path}/infer", body, headers)], times)
+        finally:
+            connections.close()
+
+    return asyncio.run(run())
+
+
+def steady(url: str, body: bytes, per_second: float, seconds: float) -> Outcome:
+    """A steady load on a model's URL."""
+    return infer_at(url, body, [number / per_second for number in range(int(per_second * seconds))])

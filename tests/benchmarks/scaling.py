@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from typing import Any, Self
 
 from tests.benchmarks import parts, report
-from tests.benchmarks.open_loop import Connections, Outcome, http_request, send_at
+from tests.benchmarks.open_loop import Outcome, infer_at
 from tests.benchmarks.stack import running_platform
 from tests.e2e.stack import Platform, deployment
 
@@ -62,18 +61,7 @@ def main() -> None:
 
 
 def _send(url: str, times: list[float]) -> Outcome:
-    host, _, path = url.removeprefix("http://").partition("/")
-    address, _, port = host.partition(":")
-    request = http_request(host, f"/{path}/infer", parts.request_body())
-
-    async def run() -> Outcome:
-        connections = Connections(address, int(port))
-        try:
-            return await send_at(connections, [request], times)
-        finally:
-            connections.close()
-
-    return asyncio.run(run())
+    return infer_at(url, parts.request_body(), times)
 
 
 def _row(case: str, outcome: Outcome, **more: Any) -> dict[str, Any]:

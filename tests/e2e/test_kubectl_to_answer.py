@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
+import time
 import urllib.error
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 import yaml
 from tests.benchmarks import parts
-from tests.benchmarks.open_loop import Connections, Outcome, http_request, send_at
+from tests.benchmarks.open_loop import Outcome, infer_at, steady
 from tests.e2e.otlp_receiver import Receiver, Span
 from tests.e2e.stack import MANIFESTS, Platform, deployment
 
@@ -37,28 +38,13 @@ def infer(url: str, body: bytes) -> list[float]:
     return values
 
 
-def load(url: str, body: bytes, per_second: int, seconds: float) -> Outcome:
-    """A steady open-loop load on a model."""
-    host, _, path = url.removeprefix("http://").partition("/")
-    address, _, port = host.partition(":")
-
-    async def run() -> Outcome:
-        connections = Connections(address, int(port))
-        times = [number / per_second for number in range(int(per_second * seconds))]
-        try:
-            return await send_at(connections, [http_request(host, f"/{path}/infer", body)], times)
-        finally:
-            connections.close()
-
-    return asyncio.run(run())
-
-
-async def under_load(url: str, body: bytes, seconds: float, act: Any) -> Outcome:
-    """Send 50 requests a second while something happens in a thread."""
-    loading = asyncio.create_task(asyncio.to_thread(load, url, body, 50, seconds))
-    await asyncio.sleep(1.0)
-    await asyncio.to_thread(act)
-    return await loading
+def under_load(url: str, body: bytes, seconds: float, act: Callable[[], None]) -> Outcome:
+    """Send 50 requests a second while something happens in another thread, beginning a second in."""
+    with ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(steady, url, body, 50, seconds)
+        time.sleep(1.0)
+        act()
+        return loading.result()
 
 
 def test_the_sample_is_applied_becomes_ready_and_answers_as_the_model_itself(
@@ -96,15 +82,8 @@ def test_one_trace_has_every_phase_from_the_gateway_to_the_batch(
     penstock.kubectl("apply", "-f", "-", manifest=deployment(tenant, "traced", models["a"]))
     url = penstock.until_ready(tenant, "traced")["status"]["url"]
     trace, caller = os.urandom(16).hex(), os.urandom(8).hex()
-    host, _, path = url.removeprefix("http://").partition("/")
-    request = http_request(
-        host, f"/{path}/infer", parts.request_body(), {"traceparent": f"00-{trace}-{caller}-01"}
-    )  # fmt: skip
-
-    async def send() -> Outcome:
-        return await send_at(Connections(*_address(host)), [request], [0.0])
-
-    assert asyncio.run(send()).statuses() == {200: 1}
+    headers = {"traceparent": f"00-{trace}-{caller}-01"}
+    assert infer_at(url, parts.request_body(), [0.0], headers).statuses() == {200: 1}
     wanted = {"gateway", "request", "queue", "execute"}
 
     def whole() -> dict[str, Span] | None:
@@ -128,11 +107,6 @@ def test_one_trace_has_every_phase_from_the_gateway_to_the_batch(
     assert found["gateway"].start_ns <= found["request"].start_ns <= execute.start_ns <= execute.end_ns
 
 
-def _address(host: str) -> tuple[str, int]:
-    name, _, port = host.partition(":")
-    return name, int(port)
-
-
 def test_killing_the_operator_changes_nothing_that_serves_and_the_next_one_goes_on(
     penstock: Platform, tenant: str, models: dict[str, Path]
 ) -> None:
@@ -149,7 +123,7 @@ def test_killing_the_operator_changes_nothing_that_serves_and_the_next_one_goes_
             operator.kill()
             operator.start()
 
-    outcome = asyncio.run(under_load(url, parts.request_body(), 4.0, restart))
+    outcome = under_load(url, parts.request_body(), 4.0, restart)
     assert outcome.statuses() == {200: 200}
     patch = '{"spec":{"batching":{"maxBatchSize":4}}}'
     penstock.kubectl("patch", "infdep", "steady", "-n", tenant, "--type=merge", "-p", patch)
@@ -216,7 +190,7 @@ def test_a_change_of_model_and_a_killed_replica_fail_no_request(
         penstock.kubectl("apply", "-f", "-", manifest=changed)
         penstock.until_ready(tenant, "rolled")
 
-    outcome = asyncio.run(under_load(url, body, 45.0, kill_then_roll))
+    outcome = under_load(url, body, 45.0, kill_then_roll)
     assert outcome.failed() == []
     assert penstock.until_ready(tenant, "rolled")["status"].get("candidateRevision") is None
     np.testing.assert_allclose(infer(url, body), direct(models["b"], body), rtol=1e-5, atol=1e-6)
@@ -230,7 +204,7 @@ def test_at_zero_replicas_requests_are_held_and_all_are_answered(
     url = penstock.until_ready(tenant, "sleepy")["status"]["url"]
     infer(url, parts.request_body())
     parts.until("no replica", lambda: not penstock.gateway.receiving(tenant, "sleepy"), 120)
-    outcome = load(url, parts.request_body(), 50, 1.0)
+    outcome = steady(url, parts.request_body(), 50, 1.0)
     assert outcome.statuses() == {200: 50}
 
 

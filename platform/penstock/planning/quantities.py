@@ -1,33 +1,26 @@
-"""Kubernetes quantities as numbers."""
+"""Quantities as the planner uses them: as numbers, in one spelling, and as text for people."""
 
 from __future__ import annotations
 
-import re
-from decimal import Decimal
 from typing import Final
 
 from penstock.api.conditions import Reason
+from penstock.api.quantity import parse_quantity
 from penstock.errors import Invalid
 
-_FORM: Final = re.compile(r"^([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:([eE][+-]?[0-9]+)|([a-zA-Z]*))$")
-_UNITS: Final = {
-    "": Decimal(1), "n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3"), "k": Decimal(1000),
-    "M": Decimal(10) ** 6, "G": Decimal(10) ** 9, "T": Decimal(10) ** 12, "P": Decimal(10) ** 15,
-    "Ki": Decimal(2) ** 10, "Mi": Decimal(2) ** 20, "Gi": Decimal(2) ** 30, "Ti": Decimal(2) ** 40,
-    "Pi": Decimal(2) ** 50,
-}  # fmt: skip
+_BYTE_UNITS: Final = {"Ti": 2**40, "Gi": 2**30, "Mi": 2**20, "Ki": 2**10}
 
 
 def number(quantity: str) -> float:
     """A quantity such as `500m` or `1Gi` in its base unit (cores, bytes, pieces).
 
     Raises:
-        Invalid: the text is not a quantity.
+        Invalid: the text is not a quantity, or is negative.
     """
-    match = _FORM.match(quantity)
-    if match is None or (match[3] or "") not in _UNITS:
-        raise Invalid(Reason.INVALID_SPEC, f"{quantity!r} is not a quantity; write for example 500m, 2 or 1Gi")
-    return float(Decimal(match[1] + (match[2] or "")) * _UNITS[match[3] or ""])
+    value = float(parse_quantity(quantity))
+    if value < 0:
+        raise Invalid(Reason.INVALID_SPEC, f'"{quantity}" is negative: write a quantity of 0 or more, such as "500m"')
+    return value
 
 
 def canonical(quantity: str) -> str:
@@ -37,8 +30,7 @@ def canonical(quantity: str) -> str:
 
 def readable_bytes(amount: float) -> str:
     """Bytes as a whole quantity: 1610612736 is `1536Mi`."""
-    for unit in ("Ti", "Gi", "Mi", "Ki"):
-        size = float(_UNITS[unit])
+    for unit, size in _BYTE_UNITS.items():
         if amount >= size and (amount % size == 0 or amount >= 100 * size):
             return f"{int(amount // size)}{unit}"
     return f"{int(amount)}"
