@@ -202,7 +202,7 @@ class InferenceDeploymentStatus(Described):
     candidate_revision: str | None = None
     """The revision that is starting beside it."""
     digest: str | None = None
-    """Digest of the model that is served."""
+    """Digest of the model that the active revision's replicas loaded."""
 
 
 class InferenceDeployment(Described):

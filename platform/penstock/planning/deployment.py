@@ -147,8 +147,20 @@ def _status(
         selector=names.selector(metadata.name),
         active_revision=active,
         candidate_revision=candidate,
-        digest=deployment.spec.model.digest,
+        digest=_digest(observed, active) or (before.digest if active == before.active_revision else None),
     )
+
+
+def _digest(observed: Observed, active: str | None) -> str | None:
+    """The digest of the model that the active replicas say they loaded."""
+    found = {
+        replica.digest
+        for each in observed.gateways
+        if isinstance(each, Gateway) and each.route
+        for replica in each.route.replicas
+        if replica.revision == active and replica.digest
+    }
+    return min(found, default=None)
 
 
 def _replicas(observed: Observed, active: str | None, app: Application | None) -> ReplicaCounts:

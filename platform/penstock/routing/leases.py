@@ -40,6 +40,8 @@ class ReplicaLease(Frozen):
     model: str
     version: str
     revision: str
+    digest: str = ""
+    """Of the model that it loaded."""
     address: str
     """host:port of the replica's own HTTP socket."""
     lease_seconds: Annotated[float, Field(gt=0, le=60)] = 5.0
@@ -74,6 +76,7 @@ class RouteReplica(Frozen):
     replica_id: str
     version: str
     revision: str
+    digest: str = ""
     address: str
     receiving: bool
     expires_in_seconds: float

@@ -132,6 +132,7 @@ class Table:
                 replica_id=replica.replica_id,
                 version=replica.lease.version,
                 revision=replica.lease.revision,
+                digest=replica.lease.digest,
                 address=replica.lease.address,
                 receiving=self.receives(replica),
                 expires_in_seconds=max(0.0, replica.expires_at - now),

@@ -23,9 +23,10 @@ _MAX_ANSWER_BYTES: Final = 64 * 1024
 class Leases:
     """One renewing task for each gateway."""
 
-    def __init__(self, settings: ReplicaSettings, address: str, stats: Callable[[], ReplicaStats]) -> None:
+    def __init__(self, settings: ReplicaSettings, address: str, digest: str, stats: Callable[[], ReplicaStats]) -> None:
         self._settings = settings
         self._address = address
+        self._digest = digest
         self._stats = stats
         self._tasks = [asyncio.create_task(self._renew(url), name=f"lease {url}") for url in settings.gateways]
 
@@ -70,6 +71,7 @@ class Leases:
             model=settings.model,
             version=settings.version,
             revision=settings.revision,
+            digest=self._digest,
             address=self._address,
             lease_seconds=settings.lease_seconds,
             stats=self._stats(),

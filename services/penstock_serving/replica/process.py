@@ -118,7 +118,7 @@ async def _serve(settings: ReplicaSettings, model: LoadedModel, pipe: ControlPip
     gc.collect()
     gc.freeze()
     ticking = asyncio.create_task(_tick(server), name="tick")
-    leases = Leases(settings, address, server.stats)
+    leases = Leases(settings, address, model.digest, server.stats)
     pipe.send(Ready(address=address, digest=model.digest))
     logger.info("serving %s/%s version %s on %s", settings.namespace, settings.model, settings.version, address)
     await leaving.wait()

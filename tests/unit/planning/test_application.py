@@ -140,7 +140,7 @@ def test_a_quantity_is_a_number(text: str, value: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "one", "1X", "-1", "1 Gi", "1.2.3"])
 def test_what_is_no_quantity_is_refused_with_an_example(text: str) -> None:
-    with pytest.raises(Invalid, match="write a (number|quantity)"):
+    with pytest.raises(Invalid, match=r"write a (number|quantity)"):
         number(text)
 
 

@@ -405,6 +405,18 @@ def test_the_status_says_how_many_and_why() -> None:
     assert status.replicas.reason == "4: 61 requests in flight at a target of 16 each"
 
 
+def test_the_status_has_the_digest_that_replicas_loaded_and_keeps_it_while_none_runs() -> None:
+    of = deployment()
+    world = World(of, (serve_app(of),), (gateway({NEW: 100}, {NEW: 1}, digest="sha256:abc"),))
+    status = plan(world.observed(), NOW).status
+    assert status is not None
+    assert status.digest == "sha256:abc"
+    asleep = World(deployment(status=status), (serve_app(of, running=0, wanted=0),), (gateway({NEW: 100}),))
+    later = plan(asleep.observed(), NOW).status
+    assert later is not None
+    assert later.digest == "sha256:abc"
+
+
 DELETED = timestamp(NOW - 5)
 LONG_AGO = timestamp(NOW - 601)
 UNREACHABLE = PoolProblem(Reason.POOL_UNREACHABLE, "no answer")

@@ -88,6 +88,7 @@ def gateway(
     held: int = 0,
     stats: ReplicaStats = AT_REST,
     wake_url: str | None = None,
+    digest: str = "",
 ) -> Gateway:
     """A gateway with so many replicas by revision that receive, and so many that are only listed."""
     rows = [
@@ -95,6 +96,7 @@ def gateway(
             replica_id=f"{revision}-{index}-{receiving}",
             version="1",
             revision=revision,
+            digest=digest,
             address=f"127.0.0.1:{index + 1000}",
             receiving=receiving,
             expires_in_seconds=5,
