@@ -1,4 +1,4 @@
-"""Fixtures that many tests share: a real API server, and a namespace of one's own in it."""
+"""Fixtures that many tests share: a real API server, a real Ray and a real trace collector, each once a session."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from tests.cluster.binary import BuildFailedError, build
 from tests.cluster.controlplane import ControlPlane
+from tests.integration.local_ray import LocalRay, local_ray
+from tests.integration.replica_collector import Collector
 
 CRDS = Path(__file__).resolve().parents[1] / "manifests" / "crds"
 _BINARY = pytest.StashKey[Path | BuildFailedError]()
@@ -70,3 +72,23 @@ def namespace(api_server: ControlPlane) -> Iterator[str]:
     api_server.kubectl("create", "namespace", name)
     yield name
     api_server.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def collector() -> Iterator[Collector]:
+    """A real OTLP/HTTP receiver, to which the shared Ray's replicas send their spans."""
+    found = Collector()
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="session")
+def ray_head(collector: Collector) -> Iterator[LocalRay]:
+    """A real local Ray with token authentication, for all tests that need one."""
+    environment = {
+        "PYTHONPATH": str(CRDS.parents[1]),
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+        "OTEL_BSP_SCHEDULE_DELAY": "200",
+    }
+    with local_ray(environment=environment) as head:
+        yield head

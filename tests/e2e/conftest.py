@@ -1,34 +1,30 @@
-"""The whole platform once for all end-to-end tests, and a namespace with a pool for each."""
+"""The whole platform for the end-to-end tests, and a namespace with a pool for each."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from tests.benchmarks.parts import dense_model
 from tests.cluster.controlplane import ControlPlane
-from tests.e2e.otlp_receiver import Receiver, receiver
 from tests.e2e.stack import Platform, platform
-from tests.integration.local_ray import local_ray
+from tests.integration.local_ray import LocalRay
+from tests.integration.replica_collector import Collector
 
 
-@pytest.fixture(scope="session")
-def spans() -> Iterator[Receiver]:
-    """A real OTLP/HTTP receiver."""
-    with receiver() as found:
-        yield found
+@pytest.fixture(scope="module")
+def penstock(
+    api_server: ControlPlane, ray_head: LocalRay, collector: Collector, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Platform]:
+    """API server, Ray, gateway and an operator with its own identity.
 
-
-@pytest.fixture(scope="session")
-def penstock(api_server: ControlPlane, spans: Receiver, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """API server, Ray, gateway and an operator with its own identity."""
-    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": spans.url, "OTEL_BSP_SCHEDULE_DELAY": "200"}
-    with ExitStack() as stack:
-        ray = stack.enter_context(local_ray(cpus=4, environment={"PYTHONPATH": str(Path.cwd()), **environment}))
-        yield stack.enter_context(platform(api_server, ray, tmp_path_factory.mktemp("e2e"), environment))
+    For one module: an operator owns its Ray cluster's applications, and other tests bring operators of their own.
+    """
+    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "200"}
+    with platform(api_server, ray_head, tmp_path_factory.mktemp("e2e"), environment) as running:
+        yield running
 
 
 @pytest.fixture

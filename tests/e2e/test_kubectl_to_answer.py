@@ -10,15 +10,17 @@ import urllib.error
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 import yaml
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from tests.benchmarks import parts
 from tests.benchmarks.open_loop import Outcome, infer_at, steady
-from tests.e2e.otlp_receiver import Receiver, Span
 from tests.e2e.stack import MANIFESTS, Platform, deployment
+from tests.integration.replica_collector import Collector
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.ray, pytest.mark.timeout(420)]
 
@@ -77,34 +79,37 @@ def test_the_sample_is_applied_becomes_ready_and_answers_as_the_model_itself(
 
 
 def test_one_trace_has_every_phase_from_the_gateway_to_the_batch(
-    penstock: Platform, tenant: str, models: dict[str, Path], spans: Receiver
+    penstock: Platform, tenant: str, models: dict[str, Path], collector: Collector
 ) -> None:
     penstock.kubectl("apply", "-f", "-", manifest=deployment(tenant, "traced", models["a"]))
     url = penstock.until_ready(tenant, "traced")["status"]["url"]
-    trace, caller = os.urandom(16).hex(), os.urandom(8).hex()
-    headers = {"traceparent": f"00-{trace}-{caller}-01"}
+    trace, caller = os.urandom(16), os.urandom(8)
+    headers = {"traceparent": f"00-{trace.hex()}-{caller.hex()}-01"}
     assert infer_at(url, parts.request_body(), [0.0], headers).statuses() == {200: 1}
-    wanted = {"gateway", "request", "queue", "execute"}
 
-    def whole() -> dict[str, Span] | None:
-        found = spans.trace(trace)
-        return found if wanted <= set(found) else None
+    def whole() -> dict[str, tuple[dict[str, Any], Span]] | None:
+        found = {span.name: (resource, span) for resource, span in list(collector.spans) if span.trace_id == trace}
+        return found if {"gateway", "request", "queue", "execute"} <= set(found) else None
 
     found = parts.until("the trace", whole, 30)
-    assert found["gateway"].parent_id == caller
-    assert found["request"].parent_id == found["gateway"].span_id
-    assert found["queue"].parent_id == found["execute"].parent_id == found["request"].span_id
-    assert found["gateway"].resource["service.name"] == "penstock-gateway"
-    assert found["request"].resource["service.name"] == "penstock-replica"
-    assert found["request"].resource["penstock.model.name"] == "traced"
-    execute = found["execute"]
-    batch = parts.until(
-        "the batch span",
-        lambda: next((b for b in spans.named("batch") if (trace, execute.span_id) in b.links), None),
-        30,
-    )
-    assert (batch.trace_id, batch.span_id) in execute.links
-    assert found["gateway"].start_ns <= found["request"].start_ns <= execute.start_ns <= execute.end_ns
+    resources = {name: resource for name, (resource, _) in found.items()}
+    gateway, request, queue, execute = (found[name][1] for name in ("gateway", "request", "queue", "execute"))
+    assert gateway.parent_span_id == caller
+    assert request.parent_span_id == gateway.span_id
+    assert queue.parent_span_id == execute.parent_span_id == request.span_id
+    assert resources["gateway"]["service.name"] == "penstock-gateway"
+    assert resources["request"]["service.name"] == "penstock-replica"
+    assert resources["request"]["penstock.model.name"] == "traced"
+
+    def batch_of(member: Span) -> Span | None:
+        batches = [span for _, span in list(collector.spans) if span.name == "batch"]
+        wanted = (member.trace_id, member.span_id)
+        return next((b for b in batches if wanted in {(link.trace_id, link.span_id) for link in b.links}), None)
+
+    batch = parts.until("the batch span", lambda: batch_of(execute), 30)
+    assert (batch.trace_id, batch.span_id) in {(link.trace_id, link.span_id) for link in execute.links}
+    times = [gateway.start_time_unix_nano, request.start_time_unix_nano, execute.start_time_unix_nano]
+    assert times == sorted(times)
 
 
 def test_killing_the_operator_changes_nothing_that_serves_and_the_next_one_goes_on(
