@@ -29,6 +29,7 @@ ENVIRONMENT = {
     "RAY_worker_niceness": "0",
     "RAY_DISABLE_DOCKER_CPU_WARNING": "1",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
 }
 """What `ray start` needs in its environment so that Serve reacts within a second or two."""
 
