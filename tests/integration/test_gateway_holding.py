@@ -186,6 +186,41 @@ def test_a_full_replica_is_asked_again_until_the_hold_ends() -> None:
     run(scenario)
 
 
+def test_a_model_that_cannot_start_is_refused_with_the_reason_and_frees_those_that_wait() -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        await gw.declare()
+        waiting = asyncio.create_task(gw.infer())
+        await until_held(gw, 1)
+        await gw.declare(unavailable="ModelNotFound: there is no file")
+        wanted = {"error": "model 'm' cannot be served now: ModelNotFound: there is no file"}
+        assert (await waiting)[:2] == (503, wanted)
+        assert (await gw.infer())[:2] == (503, wanted)
+        replica = await stack.enter_async_context(Replica("a"))
+        await gw.lease("a", replica.address)
+        assert (await gw.infer())[0] == 200
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({"wakeUrl": "http://127.0.0.1:9/wake"}, 200),
+        ({}, 503),
+        ({"wakeUrl": "http://127.0.0.1:9/wake", "unavailable": "Unschedulable: no node"}, 503),
+    ],
+    ids=["asleep: a request would wake it", "starting: not ready", "asleep and unable to start: not ready"],
+)
+def test_whether_a_model_without_replicas_is_ready_is_said_at_once(fields: dict[str, str], status: int) -> None:
+    async def scenario(gw: Gateway, _: AsyncExitStack) -> None:
+        await gw.declare(**fields)
+        async with gw.session.get(f"{gw.url}/v2/models/m/ready") as response:
+            assert response.status == status
+        assert (await gw.routes())["default/m"]["heldRequests"] == 0
+
+    run(scenario)
+
+
 def test_a_withdrawn_route_lets_its_requests_go() -> None:
     async def scenario(gw: Gateway, _: AsyncExitStack) -> None:
         await gw.declare()

@@ -89,11 +89,27 @@ def plan(observed: Observed, now: float) -> Plan:
     serving_app = rollout.mine.get(rollout.active)
     return Plan(
         applications=rollout.applications,
-        route=rollout.route,
+        route=_with_problem(rollout, verdicts),
         status=_status(observed, verdicts, now, active=active, candidate=candidate, app=serving_app),
         finalizer=finalizer,
         requeue=_requeue(rollout, verdicts, now),
     )
+
+
+_CANNOT_START: Final = {
+    Reason.MODEL_NOT_FOUND, Reason.DIGEST_MISMATCH, Reason.MODEL_INVALID, Reason.UNSUPPORTED_STORAGE,
+    Reason.DEPLOY_FAILED, Reason.UNSCHEDULABLE,
+}  # fmt: skip
+
+
+def _with_problem(rollout: Rollout, verdicts: Verdicts) -> Route:
+    """The route; where the active revision cannot start, requests are told why instead of being held."""
+    serving, progressing = verdicts[DeploymentCondition.SERVING], verdicts[DeploymentCondition.PROGRESSING]
+    if serving.status is not ConditionStatus.FALSE or rollout.active != rollout.wanted:
+        return rollout.route
+    if progressing.status is not ConditionStatus.FALSE or progressing.reason not in _CANNOT_START:
+        return rollout.route
+    return rollout.route.model_copy(update={"unavailable": f"{progressing.reason}: {progressing.message}"})
 
 
 def invalid_status(observed: Observed, message: str, now: float) -> InferenceDeploymentStatus:

@@ -10,8 +10,8 @@ from penstock.planning.observed import Node
 from penstock.planning.quantities import readable_bytes
 
 
-def obstacle(required: Mapping[str, float], accelerator: Accelerator | None, nodes: Sequence[Node]) -> str:
-    """A sentence on what a replica needs and what the pool's nodes have."""
+def obstacle(required: Mapping[str, float], accelerator: Accelerator | None, nodes: Sequence[Node]) -> str | None:
+    """A sentence on what a replica needs and what the pool's nodes have; None where a node has room."""
     wanted = _listing(required) + (f" on {accelerator.type}" if accelerator else "")
     if not nodes:
         return f"A replica needs {wanted}; the pool has no live node."
@@ -22,6 +22,8 @@ def obstacle(required: Mapping[str, float], accelerator: Accelerator | None, nod
     if not any(_fits(required, node.total) for node in matching):
         most = {name: max(node.total.get(name, 0.0) for node in matching) for name in required}
         return f"A replica needs {wanted}; no node is that large: the most that one has is {_listing(most)}."
+    if any(_fits(required, node.available) for node in matching):
+        return None  # it is placed, and its process is being started
     free = "; ".join(
         f"{node.name} has {_listing({n: node.available.get(n, 0.0) for n in required})}" for node in matching[:5]
     )

@@ -42,10 +42,11 @@ def judge(observed: Observed, pool: Pool, rollout: Rollout, now: float) -> Verdi
     """All conditions but `Ready`."""
     candidate = rollout.mine.get(rollout.wanted)
     failure = failure_of(candidate)
+    model = _model(observed, candidate, failure)
     scaled_away = replica_bounds(observed.deployment)[1] == 0
     return {
         DeploymentCondition.POOL_READY: true(Reason.POOL_AVAILABLE, "The pool answers."),
-        DeploymentCondition.MODEL_RESOLVED: _model(observed, candidate, failure),
+        DeploymentCondition.MODEL_RESOLVED: model,
         DeploymentCondition.SERVING: (
             true(Reason.SCALED_TO_ZERO, "Scaled to no replica by spec.scaling.replicas.")
             if scaled_away
@@ -56,7 +57,7 @@ def judge(observed: Observed, pool: Pool, rollout: Rollout, now: float) -> Verdi
             if scaled_away and rollout.mine
             else true(Reason.ROLLED_OUT, "Nothing is to be rolled out.")
             if scaled_away
-            else _progressing(observed, pool, rollout, failure, now)
+            else _progressing(observed, pool, rollout, failure, model, now=now)
         ),
     }
 
@@ -112,7 +113,7 @@ def _not_answering(observed: Observed, app: Application | None) -> Verdict:
 
 def _model(observed: Observed, candidate: Application | None, failure: StartFailure | None) -> Verdict:
     if failure is not None and Reason(failure.reason) in _MODEL_REASONS:
-        return false(Reason(failure.reason), failure.message)
+        return false(Reason(failure.reason), _sentence(failure.message))
     if candidate is not None and (candidate.running or candidate.state is ApplicationState.RUNNING):
         return true(Reason.MODEL_LOADED, "Replicas loaded the model.")
     previous = next(
@@ -124,11 +125,20 @@ def _model(observed: Observed, candidate: Application | None, failure: StartFail
     return unknown(Reason.PENDING, "No replica has loaded the model yet.")
 
 
-def _progressing(observed: Observed, pool: Pool, rollout: Rollout, failure: StartFailure | None, now: float) -> Verdict:
+def _sentence(message: str) -> str:
+    return message if message.endswith((".", "!", "?")) else f"{message}."
+
+
+def _progressing(
+    observed: Observed, pool: Pool, rollout: Rollout, failure: StartFailure | None, model: Verdict, *, now: float
+) -> Verdict:
     candidate = rollout.mine.get(rollout.wanted)
     if candidate is None:
         return true(Reason.PENDING, "The Serve application is being declared.")
-    return _hindrance(observed, pool, candidate, failure, now) or _way(rollout, candidate)
+    hindrance = _hindrance(observed, pool, candidate, failure, now)
+    if hindrance is None and model.status is ConditionStatus.FALSE and not candidate.running:
+        return false(model.reason, f"{model.message} It is being tried again.")
+    return hindrance or _way(rollout, candidate)
 
 
 def _hindrance(
@@ -136,13 +146,14 @@ def _hindrance(
 ) -> Verdict | None:
     """What keeps the wanted revision from being rolled out."""
     if failure is not None:
-        return false(Reason(failure.reason), failure.message + _again(candidate))
+        return false(Reason(failure.reason), _sentence(failure.message) + _again(candidate))
     if candidate.waiting_since is not None and now - candidate.waiting_since > UNSCHEDULABLE_AFTER_SECONDS:
         resources = observed.deployment.spec.resources
         message = obstacle(required_resources(resources), resources.accelerator, pool.nodes)
-        if candidate.running:
+        if message is not None and candidate.running:
             message = f"{candidate.running} of {candidate.wanted} replicas run. {message}"
-        return false(Reason.UNSCHEDULABLE, message)
+        if message is not None:
+            return false(Reason.UNSCHEDULABLE, message)
     if candidate.state is ApplicationState.UNHEALTHY:
         return false(Reason.REPLICA_FAILED, _last_line(candidate.message))
     gateways = [each for each in observed.gateways if isinstance(each, GatewayProblem)]

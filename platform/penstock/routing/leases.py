@@ -63,6 +63,8 @@ class Route(Frozen):
     """Weight by revision (0 to 100). A revision that is not named gets no request. Empty: every revision does."""
     wake_url: str | None = None
     """A GET here makes a model at zero replicas start one; it may block until one is up."""
+    unavailable: str | None = None
+    """Why no replica can start, for as long as that is so. Requests that find none are then refused with it, not held."""
     hold_seconds: Annotated[float, Field(gt=0)] = 120.0
     """How long a request waits for a first replica before it gets 503."""
     max_held_requests: Annotated[int, Field(ge=0)] = 1024

@@ -132,12 +132,28 @@ class DataServer:
         found = lookup(self._registry.table, path.key, path.version)
         if isinstance(found, Unknown):
             return error(_NOT_FOUND, found.message)
+        if not found.targets and request.rel_url.raw_path.endswith("/ready"):
+            return self._readiness(path.key)
         with self._holding.body() as body:
             try:
                 await body.read(request.content, self._settings.max_body_bytes)
             except Invalid as invalid:
                 return error(_TOO_LARGE, invalid.message)
             return await self._deliver(request, path, body.data)
+
+    def _readiness(self, key: ModelKey) -> web.Response:
+        """Whether a model without a replica would answer: one that is asleep would, since a request wakes it."""
+        route = self._registry.table.routes.get(key)
+        if route is not None and route.unavailable is None and route.wake_url is not None:
+            return web.json_response({"name": key[1], "ready": True})
+        return error(_UNAVAILABLE, self._problem(key) or f"no replica of model '{key[1]}' is ready yet")
+
+    def _problem(self, key: ModelKey) -> str | None:
+        """Why the model's replicas cannot start, where the operator says so."""
+        route = self._registry.table.routes.get(key)
+        if route is None or route.unavailable is None:
+            return None
+        return f"model '{key[1]}' cannot be served now: {route.unavailable}"
 
     async def _deliver(self, request: web.Request, path: ModelPath, body: bytearray) -> web.Response:
         """Pass the request to a replica, waiting for one as long as the route says."""
@@ -157,6 +173,8 @@ class DataServer:
                 last = await self._attempt(request, target, body)
                 if last is not None and last.status != _BUSY:
                     return last
+            elif (problem := self._problem(path.key)) is not None and not found.targets:
+                return error(_UNAVAILABLE, problem)
             elif self._registry.now() < deadline:
                 # Replicas that failed or were full just now are tried again after a moment.
                 tried.clear()
@@ -174,7 +192,7 @@ class DataServer:
                 generation = self._registry.generation
                 found = lookup(self._registry.table, path.key, path.version)
                 left = deadline - self._registry.now()
-                if isinstance(found, Unknown) or found.targets or left <= 0:
+                if isinstance(found, Unknown) or found.targets or left <= 0 or self._problem(path.key) is not None:
                     return found
                 await self._registry.changed(generation, left)
 

@@ -20,6 +20,7 @@ from penstock.routing.leases import ReplicaStats
 FAILED = ApplicationState.DEPLOY_FAILED
 DIGEST = 'Traceback…\nX: penstock-failure: {"reason":"DigestMismatch","message":"It is sha256:aa, not sha256:bb."}'
 NODE = Node("10.0.0.1", {"CPU": 4.0, "memory": 2.0**33}, {"CPU": 4.0, "memory": 2.0**33})
+FULL = Node("10.0.0.1", {"CPU": 4.0, "memory": 2.0**33}, {"CPU": 0.5, "memory": 2.0**33})
 
 
 def verdict(result: Plan, kind: Kind) -> tuple[str, str]:
@@ -92,14 +93,21 @@ CONDITIONS = [
     ),
     (
         "a replica without a node for ten seconds is unschedulable",
-        starting(waiting_since=NOW - 11).but(nodes=(NODE,)),
+        starting(waiting_since=NOW - 11).but(nodes=(FULL,)),
         Kind.READY,
         "False",
         Reason.UNSCHEDULABLE,
     ),
     (
+        "a replica that waits although a node has room is being started",
+        starting(waiting_since=NOW - 11).but(nodes=(FULL, NODE)),
+        Kind.PROGRESSING,
+        "True",
+        Reason.STARTING_REPLICAS,
+    ),
+    (
         "a replica without a node for five seconds is starting",
-        starting(waiting_since=NOW - 5).but(nodes=(NODE,)),
+        starting(waiting_since=NOW - 5).but(nodes=(FULL,)),
         Kind.READY,
         "False",
         Reason.STARTING_REPLICAS,
@@ -366,7 +374,30 @@ def test_while_a_failed_model_is_tried_again_the_reason_stays() -> None:
         deployment(status=status),
         (serve_app(deployment(), ApplicationState.DEPLOYING, running=0, attempt=Attempt(number=1, attempted_at=1)),),
     )
-    assert verdict(plan(again.observed(), NOW), Kind.READY) == ("False", Reason.DIGEST_MISMATCH)
+    planned = plan(again.observed(), NOW)
+    assert verdict(planned, Kind.READY) == ("False", Reason.DIGEST_MISMATCH)
+    assert verdict(planned, Kind.PROGRESSING) == ("False", Reason.DIGEST_MISMATCH)
+
+
+UNAVAILABLE = [
+    ("a model that cannot be loaded", starting(message=DIGEST), "DigestMismatch: "),
+    ("a replica that no node can hold", starting(waiting_since=NOW - 11).but(nodes=(FULL,)), "Unschedulable: "),
+    ("a replica that is starting", starting(), None),
+    ("a model that serves", SETTLED, None),
+]
+
+
+@pytest.mark.parametrize(("world", "problem"), [row[1:] for row in UNAVAILABLE], ids=[row[0] for row in UNAVAILABLE])
+def test_requests_are_told_what_keeps_a_model_from_starting(world: World, problem: str | None) -> None:
+    route = plan(world.observed(), NOW).route
+    assert route is not None
+    assert (route.unavailable or "").startswith(problem or "")
+    assert (route.unavailable is None) == (problem is None)
+
+
+def test_a_failure_and_the_time_of_the_next_attempt_are_sentences() -> None:
+    failed = World(deployment(), (serve_app(deployment(), FAILED, running=0, message=DIGEST),))
+    assert ". Next attempt at " in message(plan(failed.observed(), NOW), Kind.PROGRESSING)
 
 
 def test_unschedulable_says_what_is_needed_and_what_there_is() -> None:
