@@ -33,6 +33,9 @@ from penstock_operator.runtime.storage import Storage, Stored
 Admit = Callable[[Manifest, Manifest | None], list[str]]
 """Given an object as it would be and as it was: what is wrong with it, in sentences; nothing: it is admitted."""
 
+FillIn = Callable[[Manifest], Manifest]
+"""Gives an object the defaults that its author left out. What it gives back is given back the same a second time."""
+
 _POLL_SECONDS = 0.05
 _EVENT_LIFETIME = dt.timedelta(hours=1)
 _SERVER_FIELDS = ("uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp")
@@ -44,6 +47,7 @@ class EmbeddedCluster:
     Args:
         path: the database; made where absent.
         admit: asked about every object that is created or whose spec changes.
+        fill_in: gives every object that is written its defaults, which nobody owns.
         keep_events: how many changes a watch can go back.
         now: the time, for timestamps.
     """
@@ -54,8 +58,10 @@ class EmbeddedCluster:
         admit: Admit = lambda _manifest, _old: [],
         keep_events: int = 10_000,
         now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+        fill_in: FillIn = lambda manifest: manifest,
     ) -> None:
         self._admit = admit
+        self._fill_in = fill_in
         self._now = now
         self._storage = Storage(path, keep_events)
         self.apply(NAMESPACE, {"metadata": {"name": "default"}}, "embedded")
@@ -184,7 +190,7 @@ class EmbeddedCluster:
         self, kind: ResourceKind, live: Manifest | None, fresh: Manifest, owned: dict[str, Manifest]
     ) -> Manifest:
         """Store an object as it shall be; a change of nothing is no change."""
-        fresh |= {"apiVersion": kind.api_version, "kind": kind.kind}
+        fresh = self._fill_in(fresh | {"apiVersion": kind.api_version, "kind": kind.kind})
         if not fresh["metadata"].get("finalizers", True):
             del fresh["metadata"]["finalizers"]
         key = key_of(fresh)

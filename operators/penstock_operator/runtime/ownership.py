@@ -35,7 +35,7 @@ def merge(live: Tree, owned: Mapping[str, Tree], manager: str, wanted: Tree) -> 
     result = _unfold(live)
     for path in dict(_leaves(_unfold(owned.get(manager, {})))):
         if path not in leaves and not any(path in tree for tree in others.values()):
-            _remove(result, path)
+            _remove(result, _forsaken(path, {*leaves}.union(*others.values())))
     for path, value in leaves.items():
         _put(result, path, value)
     now_owned = {
@@ -44,6 +44,15 @@ def merge(live: Tree, owned: Mapping[str, Tree], manager: str, wanted: Tree) -> 
     }
     now_owned[manager] = copy.deepcopy(wanted)
     return _fold(result), now_owned
+
+
+def _forsaken(path: Path, owned: set[Path]) -> Path:
+    """What goes with a field that nobody owns any more: the outermost map of the spec in which nobody owns anything.
+
+    Defaults, which have no owner, are not left behind in it.
+    """
+    outer = (path[:length] for length in range(2, len(path)) if path[0] == "spec")
+    return next((each for each in outer if not any(kept[: len(each)] == each for kept in owned)), path)
 
 
 def _leaves(tree: Tree, prefix: Path = ()) -> Iterator[tuple[Path, Any]]:
