@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from penstock.api.admission import validate
+from penstock.api.admission import default_spec, validate
 from penstock.errors import Unavailable
 from penstock_cli.standalone.state import StateFolder
 from penstock_operator.runtime.cluster import Cluster, Manifest
@@ -60,7 +60,7 @@ def connect(target: Target, standalone: StateFolder) -> Cluster:
 
 def open_embedded(folder: StateFolder) -> Cluster:
     """The embedded store of a state folder; made at the first call."""
-    return EmbeddedCluster(folder.store, admit=_admit)
+    return EmbeddedCluster(folder.store, admit=_admit, fill_in=default_spec)
 
 
 def _admit(manifest: Manifest, old: Manifest | None) -> list[str]:

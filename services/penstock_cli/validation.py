@@ -29,10 +29,10 @@ def validate(
 
     `kustomize build . | penstock validate -`
     """
-    from penstock_cli.manifests import judge  # noqa: PLC0415 (the CEL evaluator takes half a second to import)
+    from penstock_cli.manifests import judge, problems_of  # noqa: PLC0415 (the CEL evaluator takes half a second to import)
 
     verdicts = judge(files)
-    problems = [problem for each in verdicts for problem in each.problems]
+    problems = problems_of(verdicts)
     console = Console()
     for problem in problems:
         console.print(_line(problem), soft_wrap=True, highlight=False)
@@ -42,7 +42,16 @@ def validate(
         console.print(f"not checked (not of Penstock's kinds): {', '.join(passed_over)}", style="dim", soft_wrap=True)
     if problems:
         raise typer.Exit(1)
-    console.print(f"{objects - len(passed_over)} of {objects} objects checked; the API server would accept them")
+    console.print(_summary(objects, objects - len(passed_over)), highlight=False)
+
+
+def _summary(objects: int, checked: int) -> str:
+    """What can be said of objects with which nothing is wrong."""
+    if not objects:
+        return "nothing was checked: there is no object in what was named"
+    if not checked:
+        return f"nothing was checked: none of {objects} objects is of Penstock's kinds"
+    return f"{checked} of {objects} objects checked; the API server would accept them"
 
 
 def _line(problem: Problem) -> Text:
@@ -51,5 +60,5 @@ def _line(problem: Problem) -> Text:
     text.append(f"{problem.filename or ''}:{problem.line or ''}: ", style="bold")
     if problem.field:
         text.append(f"{problem.field}: ", style="cyan")
-    text.append(problem.message)
+    text.append(problem.told)
     return text

@@ -5,7 +5,7 @@ Checking needs `jsonschema` and `cel-python`, which the `cli` extra installs; `f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Final
@@ -22,7 +22,10 @@ from penstock.api.schema import Schema
 from penstock.api.v1alpha1 import InferenceDeployment, Manifest, ServingPool
 from penstock.errors import Invalid
 
-__all__ = ["Document", "Problem", "Verdict", "from_manifest", "is_checked", "load_documents", "validate", "verdict"]
+__all__ = [
+    "Document", "Problem", "Verdict", "default_spec", "from_manifest", "is_checked", "load_documents", "repeated",
+    "validate", "verdict",
+]  # fmt: skip
 
 _MODELS: Final[Mapping[str, type[InferenceDeployment | ServingPool]]] = {
     "InferenceDeployment": InferenceDeployment,
@@ -85,13 +88,47 @@ def verdict(text: str, filename: str) -> Verdict:
         ImportError: the `cli` extra is not installed.
     """
     documents = load_documents(text, filename)
+    judged = [(document, validate(document.manifest)) for document in documents]
     problems = tuple(
         replace(problem, filename=filename, line=document.line_of(problem.field))
-        for document in documents
-        for problem in validate(document.manifest)
+        for document, found in judged
+        for problem in found
     )
-    foreign = tuple(_title(d.manifest) for d in documents if d.manifest.get("kind") and not is_checked(d.manifest))
+    foreign = tuple(_title(d.manifest) for d, found in judged if not found and not is_checked(d.manifest))
     return Verdict(tuple(documents), problems, foreign)
+
+
+def repeated(documents: Iterable[Document]) -> list[Problem]:
+    """Objects that stand twice, of which the API server would keep the last: a slip of whoever wrote them."""
+    first: dict[tuple[str, str, str], Document] = {}
+    found = []
+    for document in documents:
+        metadata: Any = document.manifest.get("metadata")
+        name = metadata.get("name") if isinstance(metadata, dict) else None
+        if not name:
+            continue
+        group = str(document.manifest.get("apiVersion", "")).rpartition("/")[0]
+        identity = (f"{group}/{document.manifest.get('kind')}", str(metadata.get("namespace", "")), str(name))
+        earlier = first.setdefault(identity, document)
+        if earlier is not document:
+            message = f"{_title(document.manifest)} stands twice, first at {earlier.filename}:{earlier.line}: keep one"
+            line = document.line_of("metadata.name")
+            found.append(Problem("metadata.name", message, document.filename, line))
+    return found
+
+
+def default_spec(manifest: Manifest) -> Manifest:
+    """An object of ours as the API server stores it, with the defaults of its spec; another's as it is.
+
+    Raises:
+        ImportError: the `cli` extra is not installed.
+    """
+    if not is_checked(manifest) or manifest.get("kind") not in KINDS or not isinstance(manifest.get("spec"), dict):
+        return manifest
+    from penstock.api import structural  # noqa: PLC0415 - optional libraries; the rest works without
+
+    schema = _schema(str(manifest["kind"]))["properties"]["spec"]
+    return {**manifest, "spec": structural.with_defaults(manifest["spec"], schema)}
 
 
 def from_manifest(manifest: Manifest) -> InferenceDeployment | ServingPool:
@@ -116,8 +153,9 @@ def _identity(manifest: Manifest) -> list[Problem]:
     """What is wrong with `apiVersion`, `kind` and `metadata.name`."""
     kind, version = manifest.get("kind"), manifest.get("apiVersion")
     if not isinstance(kind, str) or not isinstance(version, str) or not kind or not version:
-        missing = "kind" if isinstance(version, str) and version else "apiVersion"
-        return [Problem(missing, f"Required value: such as {API_VERSION} {', '.join(KINDS)}")]
+        if not isinstance(version, str) or not version:
+            return [Problem("apiVersion", f"Required value: such as {API_VERSION}")]
+        return [Problem("kind", f"Required value: such as {' or '.join(KINDS)}")]
     known = f"known: {', '.join(KINDS)} in {API_VERSION}"
     if version.partition("/")[0] != GROUP:
         return [Problem("apiVersion", f'"{version}" has no kind "{kind}": {known}')] if kind in KINDS else []

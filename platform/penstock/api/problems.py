@@ -15,11 +15,18 @@ class Problem:
     message: str
     filename: str | None = None
     line: int | None = None
+    hint: str = ""
+    """What we add to the message, where that is the API server's own: what was found, and what to write."""
 
     def __str__(self) -> str:
         place = "".join(f"{part}:" for part in (self.filename, self.line) if part is not None)
         field = f"{self.field}: " if self.field else ""
-        return f"{place} {field}{self.message}".strip()
+        return f"{place} {field}{self.told}".strip()
+
+    @property
+    def told(self) -> str:
+        """The message with its hint."""
+        return f"{self.message} ({self.hint})" if self.hint else self.message
 
 
 def child(path: str, name: str) -> str:

@@ -28,6 +28,16 @@ _METADATA_FIELDS: Final = (
 _SUBDOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", re.ASCII)
 _MAX_NAME: Final = 253
 _INT64: Final = range(-(2**63), 2**63)
+_LONGEST_SHOWN: Final = 60
+_IN_WORDS: Final[Mapping[str, str]] = {
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "text",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "an object, that is fields with their values",
+    "integer,string": "a whole number, or text in quotes",
+}
 
 
 def _is_integer(_checker: object, value: Any) -> bool:
@@ -128,7 +138,29 @@ def _problems(error: ValidationError) -> Iterator[Problem]:
 
 def _wrong_type(path: str, value: Any, wanted: str) -> Problem:
     found = json_type(value)
-    return Problem(path, f'Invalid value: "{found}": {path} in body must be of type {wanted}: "{found}"')
+    message = f'Invalid value: "{found}": {path} in body must be of type {wanted}: "{found}"'
+    return Problem(path, message, hint=_type_hint(value, wanted))
+
+
+def _type_hint(value: Any, wanted: str) -> str:
+    """What was found, which the API server does not say, and what to write instead."""
+    found = json.dumps(value, ensure_ascii=False)
+    shown = found if len(found) <= _LONGEST_SHOWN else f"{found[:_LONGEST_SHOWN]}…"
+    scalar = not isinstance(value, dict | list) and value is not None
+    if scalar and wanted.endswith("string") and len(found) <= _LONGEST_SHOWN:
+        return f'found {found}: write "{found}", in quotes'
+    if isinstance(value, str) and _reads_as(value, wanted):
+        return f"found {shown}: write {value}, without quotes"
+    return f"found {shown}; expected {_IN_WORDS.get(wanted, wanted)}"
+
+
+def _reads_as(text: str, wanted: str) -> bool:
+    """Whether a string would be of the wanted type if its quotes were left out."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return False
+    return not isinstance(value, dict | list) and bool(_Validator({"type": wanted}).is_valid(value))
 
 
 def _invalid(path: str, value: Any, message: str) -> Problem:
