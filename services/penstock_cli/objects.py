@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-import yaml
-from rich.console import Console
 
 from penstock.errors import Invalid
-from penstock_cli.standalone.state import StateFolder, default_state_folder
+from penstock_cli.showing import OutputFormat, TableWriter, remark, say, write_document
+from penstock_cli.standalone.state import StateFolder, default_state_folder, is_locked
 
 if TYPE_CHECKING:
+    from penstock_cli.selection import Selection
     from penstock_operator.runtime.cluster import Cluster, Key, Manifest, ResourceKind
 
 _WATCH_SECONDS = 300.0
-_FIELDS_NOT_SHOWN = ("managedFields",)
-
-
-class OutputFormat(StrEnum):
-    """How `get` writes."""
-
-    TABLE = "table"
-    WIDE = "wide"
-    YAML = "yaml"
-    JSON = "json"
-
 
 Kubeconfig = Annotated[Path | None, typer.Option(help="Kubeconfig of the cluster to speak to.", dir_okay=False)]
 Context = Annotated[str | None, typer.Option(help="Context in the kubeconfig.")]
@@ -75,12 +62,18 @@ def apply(
             target = placed(manifest, kind, namespace)
             before = cluster.get(kind, _key(target))
             after = cluster.apply(kind, target, FIELD_MANAGER)
-            _say(f"{title(after)} {_outcome(before, after)}")
+            say(f"{title(after)} {_outcome(before, after)}")
 
 
 def get(
-    kind: Annotated[str, typer.Argument(help="`infdep`, `spool`, or any kind's name or plural.")] = "infdep",
-    name: Annotated[str | None, typer.Argument(help="One object's name.", show_default=False)] = None,
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KIND NAME",
+            help="A kind (none: `infdep`) and names, words such as `infdep/digits`, or `all`.",
+            show_default=False,
+        ),
+    ] = None,
     *,
     output: Annotated[OutputFormat, typer.Option("-o", "--output", help="How to write.")] = OutputFormat.TABLE,
     namespace: Namespace = "default",
@@ -98,34 +91,107 @@ def get(
 
     `penstock get infdep digits -o yaml`
 
-    `penstock get spool -A -o wide`
+    `penstock get infdep/digits spool/default`
+
+    `penstock get all -A -o wide`
 
     `penstock get infdep -w`
     """
-    from penstock_cli.resources import kind_named  # noqa: PLC0415 (only for these commands)
+    from penstock_cli.selection import selected  # noqa: PLC0415 (loads the API types)
 
-    wanted = kind_named(kind)
-    place = None if all_namespaces or not wanted.namespaced else namespace
-    with _cluster(kubeconfig, context, state_dir) as cluster:
-        listing = cluster.list(wanted, place)
-        found = [m for m in listing.items if name is None or m["metadata"]["name"] == name]
-        if name is not None and not found and not watch:
-            raise Invalid("NotFound", f"{wanted.plural} {name!r} not found in {place or 'any namespace'}")
-        show = _Shower(wanted, output, with_namespace=all_namespaces and wanted.namespaced)
-        show.all(found, single=name is not None)
-        version = listing.resource_version
-        while watch:
-            for event in cluster.watch(wanted, place, version, _WATCH_SECONDS):
-                version = event.resource_version
-                if event.manifest.get("metadata", {}).get("name") and (
-                    name is None or event.manifest["metadata"]["name"] == name
-                ):
-                    show.one(event.manifest)
+    selections = selected(what or ["infdep"])
+    if watch and len(selections) > 1:
+        raise Invalid("InvalidOption", "--watch watches one kind: name one")
+    place = None if all_namespaces else namespace
+    with _cluster(kubeconfig, context, state_dir, note_if_idle=True) as cluster:
+        if watch:
+            _watch(cluster, selections[0], output, place)
+        else:
+            _show(cluster, selections, output, place)
+
+
+def _show(cluster: Cluster, selections: list[Selection], output: OutputFormat, place: str | None) -> None:
+    """What is there now; then what was asked for by name and is not there.
+
+    Raises:
+        Invalid: something is not there.
+    """
+    found = [(each, _listed(cluster, each, place)[0]) for each in selections]
+    if output.is_table:
+        _show_tables(found, output, place)
+    else:
+        single = len(selections) == 1 and len(selections[0].names) == 1
+        every = [manifest for _, manifests in found for manifest in manifests]
+        if every or not single:
+            write_document(every, output, single=single)
+    missing = [
+        _not_found(each.kind, name, place or "")
+        for each, manifests in found
+        for name in each.names
+        if name not in [manifest["metadata"]["name"] for manifest in manifests]
+    ]
+    if missing:
+        raise Invalid("NotFound", "\n".join(missing))
+
+
+def _show_tables(found: list[tuple[Selection, list[Manifest]]], output: OutputFormat, place: str | None) -> None:
+    filled = [(each, manifests) for each, manifests in found if manifests]
+    for position, (each, manifests) in enumerate(filled):
+        if position:
+            say("")
+        _table(each.kind, output, place, with_kind=len(found) > 1).write(manifests, headings=True)
+    if not filled and not any(each.names for each, _ in found):
+        remark(f"No {' or '.join(each.kind.plural for each, _ in found)} found.")
+
+
+def _watch(cluster: Cluster, selection: Selection, output: OutputFormat, place: str | None) -> None:
+    """What is there now, and then each change, until interrupted."""
+    manifests, version = _listed(cluster, selection, place)
+    table = _table(selection.kind, output, place)
+    if output.is_table:
+        table.write(manifests, headings=True)
+    else:
+        for manifest in manifests:
+            write_document([manifest], output, single=True)
+    within = place if selection.kind.namespaced else None
+    while True:
+        for event in cluster.watch(selection.kind, within, version, _WATCH_SECONDS):
+            version = event.resource_version
+            name = event.manifest.get("metadata", {}).get("name")
+            if not name or (selection.names and name not in selection.names):
+                continue
+            if output.is_table:
+                table.write([event.manifest], headings=False)
+            else:
+                write_document([event.manifest], output, single=True)
+
+
+def _listed(cluster: Cluster, selection: Selection, place: str | None) -> tuple[list[Manifest], str]:
+    """The objects, and the version from which a watch goes on."""
+    from penstock_cli.resources import in_order  # noqa: PLC0415 (loads the API types)
+
+    listing = cluster.list(selection.kind, place if selection.kind.namespaced else None)
+    wanted = [m for m in listing.items if not selection.names or m["metadata"]["name"] in selection.names]
+    return in_order(wanted, selection.kind), listing.resource_version
+
+
+def _table(kind: ResourceKind, output: OutputFormat, place: str | None, *, with_kind: bool = False) -> TableWriter:
+    with_namespace = place is None and kind.namespaced
+    return TableWriter(kind, wide=output is OutputFormat.WIDE, with_namespace=with_namespace, with_kind=with_kind)
+
+
+def _not_found(kind: ResourceKind, name: str, namespace: str) -> str:
+    where = (namespace or "any namespace") if kind.namespaced else "the cluster"
+    return f"{kind.plural} {name!r} not found in {where}"
 
 
 def delete(
-    kind: Annotated[str | None, typer.Argument(help="The object's kind.", show_default=False)] = None,
-    name: Annotated[str | None, typer.Argument(help="The object's name.", show_default=False)] = None,
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KIND NAME", help="A kind and names, or words such as `infdep/digits`.", show_default=False
+        ),
+    ] = None,
     *,
     filename: Files = None,
     namespace: Namespace = "default",
@@ -137,42 +203,54 @@ def delete(
 
     **Examples**
 
-    `penstock delete infdep digits`
+    `penstock delete infdep digits letters`
+
+    `penstock delete infdep/digits spool/default`
 
     `penstock delete -f digits.yaml`
     """
+    missing = []
     with _cluster(kubeconfig, context, state_dir) as cluster:
-        for each, key in _named(kind, name, filename, namespace):
+        for each, key in _named(what or [], filename, namespace):
             if cluster.get(each, key) is None:
-                raise Invalid("NotFound", f"{each.plural} {key.name!r} not found in {key.namespace or 'the cluster'}")
+                missing.append(_not_found(each, key.name, key.namespace))
+                continue
             cluster.delete(each, key)
-            _say(f"{each.kind.lower()}/{key.name} deleted")
+            say(f"{each.kind.lower()}/{key.name} deleted")
+    if missing:
+        raise Invalid("NotFound", "\n".join(missing))
 
 
-def _named(
-    kind: str | None, name: str | None, filename: list[str] | None, namespace: str
-) -> list[tuple[ResourceKind, Key]]:
+def _named(what: list[str], filename: list[str] | None, namespace: str) -> list[tuple[ResourceKind, Key]]:
     """What a delete is about."""
-    from penstock_cli.manifests import judge  # noqa: PLC0415 (the CEL evaluator takes half a second to import)
-    from penstock_cli.resources import kind_named, kind_of, placed  # noqa: PLC0415 (the same)
+    from penstock_cli.manifests import identified  # noqa: PLC0415 (the CEL evaluator takes half a second to import)
+    from penstock_cli.resources import kind_of, placed  # noqa: PLC0415 (the same)
+    from penstock_cli.selection import selected  # noqa: PLC0415 (the same)
     from penstock_operator.runtime.cluster import Key  # noqa: PLC0415 (the same)
 
-    if filename and kind is None:
-        manifests = [document.manifest for each in judge(filename) for document in each.documents]
+    if filename and not what:
+        manifests = [document.manifest for document in identified(filename)]
         return [(kind_of(m), _key(placed(m, kind_of(m), namespace))) for m in manifests]
-    if filename or kind is None or name is None:
+    selections = selected(what) if what else []
+    if filename or not selections or not all(each.names for each in selections):
         raise Invalid("NothingToDelete", "name what to delete: penstock delete KIND NAME, or penstock delete -f FILE")
-    wanted = kind_named(kind)
-    return [(wanted, Key(namespace if wanted.namespaced else "", name))]
+    return [
+        (each.kind, Key(namespace if each.kind.namespaced else "", name)) for each in selections for name in each.names
+    ]
 
 
 @contextmanager
-def _cluster(kubeconfig: Path | None, context: str | None, state_dir: Path | None) -> Iterator[Cluster]:
+def _cluster(
+    kubeconfig: Path | None, context: str | None, state_dir: Path | None, *, note_if_idle: bool = False
+) -> Iterator[Cluster]:
     from penstock_cli.target import Target, connect  # noqa: PLC0415 (loads the schema and the store)
 
     state = StateFolder(state_dir.absolute()) if state_dir else None
-    cluster = connect(Target(kubeconfig, context, state), StateFolder(default_state_folder()))
+    target, standalone = Target(kubeconfig, context, state), StateFolder(default_state_folder())
+    cluster = connect(target, standalone)
     try:
+        if note_if_idle and not target.is_cluster and not is_locked(state or standalone):
+            remark("Note: no `penstock run` is up, so nothing is served; this is the last known state.")
         yield cluster
     finally:
         cluster.close()
@@ -190,69 +268,3 @@ def _outcome(before: Manifest | None, after: Manifest) -> str:
         return "created"
     same = before["metadata"].get("resourceVersion") == after["metadata"].get("resourceVersion")
     return "unchanged" if same else "configured"
-
-
-def _say(text: str) -> None:
-    Console().print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-class _Shower:
-    """Writes objects in the asked form."""
-
-    def __init__(self, kind: ResourceKind, output: OutputFormat, *, with_namespace: bool) -> None:
-        self._kind = kind
-        self._output = output
-        self._with_namespace = with_namespace
-        self._widths: list[int] = []
-
-    def all(self, manifests: list[Manifest], *, single: bool) -> None:
-        """What is there now."""
-        match self._output:
-            case OutputFormat.TABLE | OutputFormat.WIDE:
-                self._table(manifests, headings=True)
-            case OutputFormat.YAML | OutputFormat.JSON:
-                shown = [_shown(manifest) for manifest in manifests]
-                whole = {"apiVersion": "v1", "kind": "List", "items": shown}
-                self._write(shown[0] if single and shown else whole)
-
-    def one(self, manifest: Manifest) -> None:
-        """A change."""
-        match self._output:
-            case OutputFormat.TABLE | OutputFormat.WIDE:
-                self._table([manifest], headings=False)
-            case OutputFormat.YAML | OutputFormat.JSON:
-                self._write(_shown(manifest))
-
-    def _table(self, manifests: list[Manifest], *, headings: bool) -> None:
-        from penstock_cli import resources  # noqa: PLC0415 (loads the API types)
-
-        if headings and not manifests:
-            Console(stderr=True).print(f"No {self._kind.plural} found.", highlight=False)
-            return
-        wide = self._output is OutputFormat.WIDE
-        now = resources.utc_now()
-        top = resources.headings(self._kind, wide=wide, with_namespace=self._with_namespace)
-        rows = [
-            resources.cells(manifest, self._kind, now, wide=wide, with_namespace=self._with_namespace)
-            for manifest in manifests
-        ]
-        widths = [max(map(len, column)) for column in zip(top, *rows, strict=True)]
-        # Lines of a watch come later, and stay under the headings that stand.
-        self._widths = [max(pair) for pair in zip(widths, self._widths or widths, strict=True)]
-        for row in [top, *rows] if headings else rows:
-            cells = (f"{cell:<{width}}" for cell, width in zip(row, self._widths, strict=True))
-            _say("   ".join(cells).rstrip())
-
-    def _write(self, value: Manifest) -> None:
-        text = json.dumps(value, indent=2) if self._output is OutputFormat.JSON else "---\n" + yaml.safe_dump(value)
-        _say(text.rstrip())
-
-
-def _shown(manifest: Manifest) -> Manifest:
-    """The object without what only the API server reads; a Secret's values are not written out."""
-    metadata = {name: value for name, value in manifest["metadata"].items() if name not in _FIELDS_NOT_SHOWN}
-    shown = {**manifest, "metadata": metadata}
-    for field in ("data", "stringData"):
-        if manifest.get("kind") == "Secret" and field in manifest:
-            shown[field] = dict.fromkeys(manifest[field], "(not shown)")
-    return shown

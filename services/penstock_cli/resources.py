@@ -18,6 +18,12 @@ INFERENCE_DEPLOYMENT = _OURS["InferenceDeployment"]
 SERVING_POOL = _OURS["ServingPool"]
 _CORE = {kind.kind: kind for kind in (NAMESPACE, SECRET, CONFIG_MAP, EVENT)}
 _CONDITION_PATH = re.compile(r'^\.status\.conditions\[\?\(@\.type=="(\w+)"\)\]\.(\w+)$')
+_LAST_SEEN = Column("Last seen", "", type="date")
+_EVENT_COLUMNS = (
+    _LAST_SEEN, Column("Type", ".type"), Column("Reason", ".reason"), Column("Kind", ".regarding.kind"),
+    Column("Object", ".regarding.name"), Column("Message", ".note"),
+)  # fmt: skip
+"""The message, which may be long, comes last: as with `kubectl get events`."""
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 
 
@@ -44,7 +50,8 @@ def kind_of(manifest: Manifest) -> ResourceKind:
     kind = {**_OURS, **_CORE}.get(str(manifest.get("kind")))
     if kind is None or manifest.get("apiVersion") != kind.api_version:
         title = f"{manifest.get('apiVersion')} {manifest.get('kind')}"
-        raise Invalid("UnknownKind", f"{title} is not of Penstock's kinds; use kubectl for it")
+        known = ", ".join(sorted([*_OURS, *_CORE]))
+        raise Invalid("UnknownKind", f"{title} is not known here; known: {known}; use kubectl for others")
     return kind
 
 
@@ -63,14 +70,16 @@ def title(manifest: Manifest) -> str:
 def headings(kind: ResourceKind, *, wide: bool, with_namespace: bool) -> list[str]:
     """Column headings of `get`."""
     columns = [column.name.upper() for column in _columns(kind, wide=wide)]
-    return [*(["NAMESPACE"] if with_namespace else []), "NAME", *columns]
+    # An event's name tells nothing, and its message needs the room.
+    return [*(["NAMESPACE"] if with_namespace else []), *(["NAME"] if kind is not EVENT else []), *columns]
 
 
 def cells(manifest: Manifest, kind: ResourceKind, now: datetime, *, wide: bool, with_namespace: bool) -> list[str]:
     """An object's row, with the columns that its CRD gives `kubectl get`."""
     metadata = manifest["metadata"]
-    found = [metadata.get("namespace", ""), metadata["name"]] if with_namespace else [metadata["name"]]
-    return found + [_cell(manifest, column, now) for column in _columns(kind, wide=wide)]
+    namespace = [metadata.get("namespace", "")] if with_namespace else []
+    name = [metadata["name"]] if kind is not EVENT else []
+    return namespace + name + [_cell(manifest, column, now) for column in _columns(kind, wide=wide)]
 
 
 def age(timestamp: str, now: datetime) -> str:
@@ -101,20 +110,30 @@ def value_at(manifest: Manifest, json_path: str) -> Any:
 def _columns(kind: ResourceKind, *, wide: bool) -> list[Column]:
     if kind.kind in KINDS:
         return [column for column in KINDS[kind.kind].columns if wide or column.priority == 0]
-    age_column = Column("Age", ".metadata.creationTimestamp", type="date")
     if kind is EVENT:
-        return [
-            Column("Type", ".type"), Column("Reason", ".reason"), Column("Object", ".regarding.name"),
-            Column("Message", ".note"), age_column,
-        ]  # fmt: skip
-    return [age_column]
+        return list(_EVENT_COLUMNS)
+    return [Column("Age", ".metadata.creationTimestamp", type="date")]
 
 
 def _cell(manifest: Manifest, column: Column, now: datetime) -> str:
-    value = value_at(manifest, column.json_path)
-    if value is None:
-        return "<unknown>" if column.type == "date" else ""
-    return age(str(value), now) if column.type == "date" else str(value)
+    value = _last_seen(manifest) if column is _LAST_SEEN else value_at(manifest, column.json_path)
+    if not value and column.type == "date":
+        return "<unknown>"
+    # A message of several lines would break the table.
+    return age(str(value), now) if column.type == "date" else " ".join(str("" if value is None else value).split())
+
+
+def in_order(manifests: list[Manifest], kind: ResourceKind) -> list[Manifest]:
+    """Events by the time at which they were last seen, as they read best; others as they came."""
+    return sorted(manifests, key=lambda event: _last_seen(event).removesuffix("Z")) if kind is EVENT else manifests
+
+
+def _last_seen(event: Manifest) -> str:
+    """When an event last happened, in RFC 3339; empty where it does not say."""
+    paths = (
+        ".series.lastObservedTime", ".deprecatedLastTimestamp", ".eventTime", ".metadata.creationTimestamp",
+    )  # fmt: skip
+    return next((str(value) for path in paths if (value := value_at(event, path))), "")
 
 
 def utc_now() -> datetime:

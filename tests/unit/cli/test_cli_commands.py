@@ -65,12 +65,12 @@ def test_nothing_is_applied_when_one_is_wrong(cli: Cli, tmp_path: Path) -> None:
 
 def test_get_shows_the_columns_of_kubectl(cli: Cli) -> None:
     cli("apply", "-f", str(SAMPLES))
-    heading, row = cli("get").output.splitlines()
+    heading, row = cli("get").stdout.splitlines()
     assert heading.split() == ["NAME", "READY", "MODEL", "REPLICAS", "URL", "AGE"]
     assert row.startswith("digits ")
     assert "file:///var/lib/penstock/models/digits/1" in row
-    assert "POOL" in cli("get", "-o", "wide").output.splitlines()[0]
-    assert cli("get", "-A").output.splitlines()[0].startswith("NAMESPACE")
+    assert "POOL" in cli("get", "-o", "wide").stdout.splitlines()[0]
+    assert cli("get", "-A").stdout.splitlines()[0].startswith("NAMESPACE")
 
 
 @pytest.mark.parametrize(
@@ -79,8 +79,8 @@ def test_get_shows_the_columns_of_kubectl(cli: Cli) -> None:
 )
 def test_get_writes_the_object(cli: Cli, output: str, parse: Callable[[str], dict[str, dict[str, str]]]) -> None:
     cli("apply", "-f", str(SAMPLES))
-    assert parse(cli("get", "infdep", "digits", "-o", output).output)["metadata"]["name"] == "digits"
-    listed = parse(cli("get", "infdep", "-o", output).output)
+    assert parse(cli("get", "infdep", "digits", "-o", output).stdout)["metadata"]["name"] == "digits"
+    listed = parse(cli("get", "infdep", "-o", output).stdout)
     assert (listed["kind"], len(listed["items"])) == ("List", 1)
 
 
@@ -89,7 +89,7 @@ def test_get_does_not_write_secrets_out(cli: Cli, tmp_path: Path) -> None:
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"token": "hunter2"}}
     file.write_text(yaml.safe_dump(secret))
     assert cli("apply", "-f", str(file)).output == "secret/s created\n"
-    shown = cli("get", "secret", "s", "-o", "yaml").output
+    shown = cli("get", "secret", "s", "-o", "yaml").stdout
     assert "hunter2" not in shown
     assert "(not shown)" in shown
 
