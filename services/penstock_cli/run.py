@@ -8,11 +8,14 @@ from pathlib import Path
 from time import monotonic, sleep
 
 from rich.console import Console
+from rich.markup import escape
 
 from penstock.api.v1alpha1 import Manifest
 from penstock.errors import Invalid, Unavailable
+from penstock.telemetry.spans import SpanContext, new_span_id, new_trace_id
 from penstock_cli.demo import digits
 from penstock_cli.demo.report import print_report
+from penstock_cli.invocation import command_as_typed
 from penstock_cli.manifests import accepted
 from penstock_cli.progress import Steps
 from penstock_cli.readiness import forget_readiness, wait_until_ready
@@ -70,9 +73,43 @@ def run(settings: RunSettings, console: Console) -> int:
         if port != settings.port:
             steps.note(f"Port {settings.port} is taken; the gateway uses {port}.")
         ray = _ray(settings)
-        with Stack(StackSettings(settings.state, port, ray)) as stack:
-            session = _Session(settings, console, steps, stack, ray)
-            return session.serve(manifests) if manifests else session.demo()
+        try:
+            with Stack(StackSettings(settings.state, port, ray)) as stack:
+                session = _Session(settings, console, steps, stack, ray)
+                status = session.serve(manifests) if manifests else session.demo()
+        except KeyboardInterrupt:
+            steps.note(stopped(ray))
+            raise
+        if not settings.once:
+            steps.note(stopped(ray))
+        return status
+
+
+def stopped(ray: RayAccess | None) -> str:
+    """The last words of a run whose processes have all ended.
+
+    Args:
+        ray: the Ray that was there before; None where the run had its own.
+    """
+    if ray is None:
+        return "Stopped; nothing is left running."
+    return f"Stopped; nothing of this run is left. The Ray at {ray.url} stays up."
+
+
+def try_it(infer_url: str, body: Path, command: str, traceparent: str | None) -> list[str]:
+    """Lines that say how to send a request oneself, and how to see where its time went.
+
+    Args:
+        infer_url: where requests go.
+        body: file with one.
+        command: the command line's name, as the user can type it.
+        traceparent: a W3C trace context that asks for a trace; None where traces are not collected here.
+    """
+    lines = ["Try it from another terminal:", f"  curl -s {infer_url} -d @{body}"]
+    if traceparent is None:
+        return lines
+    header = f"-H 'traceparent: {traceparent}'"
+    return [*lines, f"To keep its trace, add {header}; then `{command} trace --last` shows it."]
 
 
 def _ray(settings: RunSettings) -> RayAccess | None:
@@ -199,14 +236,17 @@ class _Session:
         body = digits.request_file(settings.state, artifact)
         self._steps.note(f"Ready and measured after [bold]{self._steps.seconds:.1f} s[/bold].")
         if not settings.once:
-            self._console.print("Try it from another terminal:")
-            # Not wrapped by us: a terminal's own wrapping can be pasted, ours could not.
-            self._console.print(f"  curl -s {infer} -d @{body}", soft_wrap=True, highlight=False, markup=False)
+            asked = SpanContext(new_trace_id(), new_span_id(), sampled=True).traceparent()
+            traceparent = asked if self._stack.collects_traces else None
+            for line in try_it(infer, body, command_as_typed(), traceparent):
+                # Not wrapped by us: a terminal's own wrapping can be pasted, ours could not.
+                self._console.print(line, soft_wrap=True, highlight=False, markup=False)
             self._until_interrupted()
         return 0 if result.passed else 1
 
     def _until_interrupted(self) -> None:
-        self._steps.note("Ctrl-C ends it. `penstock get infdep` and `penstock trace` tell how it goes.")
+        name = escape(command_as_typed())
+        self._steps.note(f"Ctrl-C ends it. `{name} get infdep` and `{name} trace` tell how it goes.")
         try:
             while True:
                 sleep(_WATCH_SECONDS)

@@ -142,9 +142,10 @@ def test_it_serves_until_it_ends_and_leaves_nothing(home: Home, number: signal.S
     assert second.returncode == 1
 
     process.send_signal(number)
-    finish(process)
+    rest = finish(process)
     if number is signal.SIGINT:
         assert process.returncode == 0
+        assert rest.splitlines()[-1] == "Stopped; nothing is left running."
         assert home.left() == []
 
 
