@@ -146,8 +146,11 @@ def _type_hint(value: Any, wanted: str) -> str:
     """What was found, which the API server does not say, and what to write instead."""
     found = json.dumps(value, ensure_ascii=False)
     shown = found if len(found) <= _LONGEST_SHOWN else f"{found[:_LONGEST_SHOWN]}…"
-    scalar = not isinstance(value, dict | list) and value is not None
-    if scalar and wanted.endswith("string") and len(found) <= _LONGEST_SHOWN:
+    if isinstance(value, bool) and wanted == "string":
+        # Perhaps it was written as yes, no, on or off, which YAML reads so.
+        return f"found {found}: write the text in quotes"
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and wanted.endswith("string") and len(found) <= _LONGEST_SHOWN:
         return f'found {found}: write "{found}", in quotes'
     if isinstance(value, str) and _reads_as(value, wanted):
         return f"found {shown}: write {value}, without quotes"

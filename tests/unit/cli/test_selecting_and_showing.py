@@ -150,6 +150,22 @@ def test_a_field_that_is_left_out_goes_back_to_its_default(cli: Cli) -> None:
     assert again["spec"] == first["spec"]
 
 
+def test_a_default_does_not_outlive_the_map_that_it_is_in(cli: Cli) -> None:
+    pool: Manifest = yaml.safe_load((SAMPLES / "pool.yaml").read_text())
+    existing = {"address": "http://127.0.0.1:8265"}
+    bare = {**pool, "spec": {"existing": existing}}
+    guarded = {**pool, "spec": {"existing": existing | {"tokenSecretRef": {"name": "ray-token"}}}}
+
+    def applied(wanted: Manifest) -> Manifest:
+        result = cli("apply", "-f", "-", stdin=yaml.safe_dump(wanted))
+        assert result.exit_code == 0, result.exception
+        found: Manifest = yaml.safe_load(cli("get", "spool/default", "-o", "yaml").stdout)["spec"]["existing"]
+        return found
+
+    assert applied(guarded)["tokenSecretRef"] == {"name": "ray-token", "key": "token"}
+    assert "tokenSecretRef" not in applied(bare)
+
+
 def test_a_status_is_no_new_generation(cli: Cli, tmp_path: Path) -> None:
     before = yaml.safe_load(cli("get", "infdep/digits", "-o", "yaml").stdout)
     cluster = open_embedded(StateFolder(tmp_path / "state"))

@@ -93,6 +93,9 @@ def test_a_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
         pytest.param('batching: {maxBatchSize: "8"}', 'found "8": write 8, without quotes', id="a number in quotes"),
         pytest.param("batching: {maxBatchSize: many}", 'found "many"; expected a whole number', id="words"),
         pytest.param("batching: {maxBatchSize: 1.5}", "found 1.5; expected a whole number", id="a fraction"),
+        pytest.param("resources: {cpu: yes}", "found true; expected a whole number, or text", id="a truth value"),
+        pytest.param("poolRef: {name: 7}", 'found 7: write "7", in quotes', id="a number for a name"),
+        pytest.param("poolRef: {name: on}", "found true: write the text in quotes", id="a truth value for a name"),
         pytest.param("scaling: [1]", "found [1]; expected an object, that is fields", id="a list"),
     ],
 )
@@ -103,4 +106,4 @@ def test_a_wrong_type_says_what_to_write(fields: str, hint: str) -> None:
     )
     (line,) = validate("-", stdin=text).output.splitlines()
     assert "in body must be of type" in line
-    assert line.endswith(f"({hint})") or hint in line
+    assert f"({hint}" in line
