@@ -33,6 +33,12 @@ def cpu_seconds(pids: Iterable[int]) -> float:
     return total
 
 
+def age_seconds(pid: int) -> float:
+    """How long ago a process was started."""
+    uptime = float(Path("/proc/uptime").read_text().split()[0])
+    return uptime - int(_fields(pid)[19]) / _TICKS
+
+
 def memory_mib(pid: int) -> float:
     """Proportional set size where readable, else resident set size, in MiB."""
     for name, key in (("smaps_rollup", "Pss:"), ("status", "VmRSS:")):

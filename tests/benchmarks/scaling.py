@@ -6,13 +6,14 @@ import threading
 import time
 from typing import Any, Self
 
-from tests.benchmarks import parts, report
+from tests.benchmarks import parts, processes, report
 from tests.benchmarks.open_loop import Outcome, infer_at
 from tests.benchmarks.stack import running_platform
 from tests.e2e.stack import Platform, deployment
 
-WIDTHS = (64, 2048, 2048, 10)
+WIDTHS = (64, 3072, 3072, 10)
 """A model of some milliseconds, so that replicas are what limits."""
+BURST = 200
 
 
 class Watch:
@@ -51,12 +52,13 @@ class Watch:
 def main() -> None:
     """Measure, and publish `scaling`."""
     with running_platform() as penstock:
-        rows = [_step(penstock), _from_zero(penstock)]
+        step = _step(penstock)
+        zero, phases = _from_zero(penstock)
     report.publish(
         "scaling",
         "Autoscaling: a step load from 1 replica to 4 and back; 50 requests at once at zero",
-        rows,
-        ["seconds count from the first request; the model's answer takes some milliseconds on one core"],
+        [step, zero],
+        ["seconds count from the first request", phases],
     )
 
 
@@ -82,13 +84,15 @@ def _step(penstock: Platform) -> dict[str, Any]:
     manifest = deployment("default", "step", model, scaling=scaling, batching={"maxBatchSize": 1})
     penstock.kubectl("apply", "-f", "-", manifest=manifest)
     url = penstock.until_ready("default", "step")["status"]["url"]
-    seconds_each = _send(url, [number * 0.05 for number in range(60)]).quantile(0.5)
-    rate = min(1.0 / seconds_each * 1.3, 1500)
-    report.progress(f"one request takes {seconds_each * 1000:.1f} ms; {rate:.0f} requests/s for 40 s")
+    burst = _send(url, [0.0] * BURST)
+    capacity = BURST / max(answer.sent + answer.seconds for answer in burst.answers)
+    rate = capacity * 1.2
+    report.progress(f"one replica answers {capacity:.0f} requests/s; {rate:.0f} requests/s for 40 s")
     with Watch(penstock, "step") as watch:
         outcome = _send(url, [number / rate for number in range(int(rate * 40))])
         up = time.monotonic()
-        report.progress(f"{watch.most()} replicas; {penstock.get('default', 'step')['status']['replicas']}")
+        said = penstock.get("default", "step")["status"]["replicas"]
+        report.progress(f"{watch.most()} replicas; the status says: {said}")
         parts.until("one replica", lambda: len(penstock.gateway.receiving("default", "step")) == 1, 240)
         down = time.monotonic() - up
     penstock.kubectl("delete", "infdep", "step", "--timeout=120s")
@@ -99,7 +103,7 @@ def _step(penstock: Platform) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def _from_zero(penstock: Platform) -> dict[str, Any]:
+def _from_zero(penstock: Platform) -> tuple[dict[str, Any], str]:
     model = parts.dense_model(penstock.folder / "zero" / "model.onnx", (64, 10))
     scaling = {"minReplicas": 0, "maxReplicas": 1, "scaleToZeroAfterSeconds": 3, "stabilizationWindowSeconds": 1}
     penstock.kubectl("apply", "-f", "-", manifest=deployment("default", "zero", model, scaling=scaling))
@@ -107,8 +111,16 @@ def _from_zero(penstock: Platform) -> dict[str, Any]:
     parts.until("no replica", lambda: not penstock.gateway.receiving("default", "zero"), 120)
     report.progress("50 requests at once at zero replicas")
     with Watch(penstock, "zero") as watch:
+        began = time.monotonic()
         outcome = _send(url, [0.0] * 50)
-    return _row("50 at once at zero", outcome, most=watch.most(), **{"2 replicas at s": "-"})
+        started = time.monotonic() - processes.age_seconds(penstock.replica_processes("default", "zero")[0]) - began
+    first = min(answer.sent + answer.seconds for answer in outcome.answers)
+    receiving = min(next((when for when, seen in watch.changes if seen), first), first)
+    phases = (
+        f"at zero, by phase: woken, decided by Serve and placed {started:.2f} s; process, model and lease "
+        f"{receiving - started:.2f} s; to the first answer {first - receiving:.2f} s"
+    )
+    return _row("50 at once at zero", outcome, most=watch.most()), phases
 
 
 if __name__ == "__main__":

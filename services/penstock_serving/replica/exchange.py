@@ -38,6 +38,7 @@ class Exchange:
         "span",
         "status",
         "ticket",
+        "traceparent",
         "url",
         "written_ns",
     )
@@ -50,8 +51,9 @@ class Exchange:
         self.body: bytes | bytearray = b""
         self.json_length: int | None = None
         self.keep_alive = True
+        self.traceparent = b""
+        """The header as it came. It is parsed only where the trace is kept, into `parent`."""
         self.parent: SpanContext | None = None
-        """The caller's span, from `traceparent`."""
         self.gateway_start_ns = 0
         """Nanoseconds since the epoch at which the gateway saw the request, from `X-Request-Start`."""
         self.request: InferRequest | None = None

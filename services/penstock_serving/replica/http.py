@@ -16,7 +16,6 @@ import httptools
 
 from penstock.errors import Invalid
 from penstock.protocol.refusals import Refusal
-from penstock.telemetry.spans import parse_traceparent
 from penstock_serving.replica.exchange import Exchange
 
 logger = logging.getLogger(__name__)
@@ -199,8 +198,7 @@ class HttpConnection(asyncio.Protocol):
         self._in_headers = False
         exchange = Exchange(self, self._parser.get_method(), self._url, time.monotonic_ns())
         self._exchange = exchange
-        if self._traceparent:
-            exchange.parent = parse_traceparent(self._traceparent.decode("latin-1"))
+        exchange.traceparent = self._traceparent
         if self._gateway_start.startswith(_GATEWAY_START_PREFIX) and self._gateway_start[2:].isdigit():
             exchange.gateway_start_ns = int(self._gateway_start[2:]) * 1000
         exchange.json_length = self._json_length

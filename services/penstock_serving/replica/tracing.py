@@ -8,11 +8,26 @@ from collections.abc import Sequence
 from penstock.protocol.refusals import STATUS, Refusal
 from penstock.serving.settings import ReplicaSettings
 from penstock.telemetry import names
-from penstock.telemetry.spans import SpanContext, SpanKind, SpanRecord, new_span_id, new_trace_id
+from penstock.telemetry.spans import (
+    SpanContext,
+    SpanKind,
+    SpanRecord,
+    new_span_id,
+    new_trace_id,
+    parse_traceparent,
+)
 from penstock_serving.replica.exchange import Exchange
 from penstock_serving.telemetry.export import SpanSink
 
 _FIRST_FAILURE = 500
+_FLAGS_END = 54
+"""Where `traceparent` has the last digit of its flags; the lowest bit of it says that the caller samples."""
+_ODD_DIGITS = frozenset(b"%c" % digit for digit in b"13579bdf")
+
+
+def _caller(exchange: Exchange) -> SpanContext | None:
+    """The caller's span, from the header as it came."""
+    return parse_traceparent(exchange.traceparent.decode("latin-1")) if exchange.traceparent else None
 
 
 class Tracer:
@@ -40,20 +55,21 @@ class Tracer:
     def decide(self, exchange: Exchange, status: int, now_ns: int) -> bytes:
         """Decide whether the trace is kept.
 
+        Most are not, and for those nothing is parsed or made: this is on the hot path.
+
         Returns:
-            The `traceresponse` header line, or nothing for a request without a trace.
+            The `traceresponse` header line of a trace that is kept, else nothing.
         """
-        parent = exchange.parent
-        if parent is not None and parent.sampled:
-            exchange.kept = "sampled"
-        elif status >= _FIRST_FAILURE:
-            exchange.kept = "failed"
-        elif now_ns - exchange.received_ns > self._slo_ns:
-            exchange.kept = "slow"
-        elif parent is None:
+        header = exchange.traceparent
+        failed, slow = status >= _FIRST_FAILURE, now_ns - exchange.received_ns > self._slo_ns
+        if not (failed or slow or header[_FLAGS_END : _FLAGS_END + 1] in _ODD_DIGITS):
             return b""
-        trace_id = parent.trace_id if parent is not None else new_trace_id()
-        exchange.span = SpanContext(trace_id, new_span_id(), bool(exchange.kept))
+        parent = exchange.parent = _caller(exchange)
+        sampled = parent is not None and parent.sampled
+        if not (failed or slow or sampled):
+            return b""
+        exchange.kept = "sampled" if sampled else "failed" if failed else "slow"
+        exchange.span = SpanContext(parent.trace_id if parent else new_trace_id(), new_span_id(), sampled=True)
         return b"traceresponse: %b\r\n" % exchange.span.traceparent().encode()
 
     def answered(self, exchange: Exchange) -> None:
@@ -70,7 +86,7 @@ class Tracer:
         links: list[SpanContext] = []
         for member in members:
             # A member whose trace is not kept, or who has none, is still linked: the batch shows all that ran in it.
-            own = member.span
+            own = member.span or _caller(member)
             trace_id = own.trace_id if own is not None else new_trace_id()
             execute = SpanContext(trace_id, new_span_id(), bool(member.kept))
             links.append(execute)
