@@ -28,6 +28,7 @@ from penstock_operator.runtime.cluster import (
     WatchEvent,
     key_of,
 )
+from penstock_operator.runtime.finalizers import Finalizers
 from penstock_operator.runtime.storage import Storage, Stored
 
 Admit = Callable[[Manifest, Manifest | None], list[str]]
@@ -41,7 +42,7 @@ _EVENT_LIFETIME = dt.timedelta(hours=1)
 _SERVER_FIELDS = ("uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp")
 
 
-class EmbeddedCluster:
+class EmbeddedCluster(Finalizers):
     """A Kubernetes API in a file. See `Cluster`.
 
     Args:
@@ -123,20 +124,6 @@ class EmbeddedCluster:
             if kind.has_status and "status" in live:
                 fresh["status"] = live["status"]
             return self._write(kind, live, fresh, owned)
-
-    def add_finalizer(self, kind: ResourceKind, manifest: Manifest, finalizer: str) -> Manifest:
-        """See `Cluster.add_finalizer`."""
-        present = manifest["metadata"].get("finalizers") or []
-        if finalizer in present:
-            return manifest
-        return self._set_finalizers(kind, manifest, (*present, finalizer))
-
-    def remove_finalizer(self, kind: ResourceKind, manifest: Manifest, finalizer: str) -> Manifest:
-        """See `Cluster.remove_finalizer`."""
-        present = manifest["metadata"].get("finalizers") or []
-        if finalizer not in present:
-            return manifest
-        return self._set_finalizers(kind, manifest, tuple(name for name in present if name != finalizer))
 
     def delete(
         self,

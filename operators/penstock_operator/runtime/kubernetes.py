@@ -30,6 +30,7 @@ from penstock_operator.runtime.cluster import (
     ResourceKind,
     WatchEvent,
 )
+from penstock_operator.runtime.finalizers import Finalizers
 
 _CONNECT_SECONDS = 5.0
 _READ_SECONDS = 30.0
@@ -39,7 +40,7 @@ _MERGE = "application/merge-patch+json"
 _JSON = "application/json"
 
 
-class KubernetesCluster:
+class KubernetesCluster(Finalizers):
     """A real Kubernetes API. See `Cluster`.
 
     Args:
@@ -162,20 +163,6 @@ class KubernetesCluster:
         if not metadata.get("resourceVersion"):
             raise Invalid("Invalid", f"an update of {kind.kind} {metadata['name']} needs metadata.resourceVersion")
         return self._call("PUT", _path(kind, metadata.get("namespace"), metadata["name"]), {}, manifest)
-
-    def add_finalizer(self, kind: ResourceKind, manifest: Manifest, finalizer: str) -> Manifest:
-        """See `Cluster.add_finalizer`."""
-        present = manifest["metadata"].get("finalizers") or []
-        if finalizer in present:
-            return manifest
-        return self._set_finalizers(kind, manifest, (*present, finalizer))
-
-    def remove_finalizer(self, kind: ResourceKind, manifest: Manifest, finalizer: str) -> Manifest:
-        """See `Cluster.remove_finalizer`."""
-        present = manifest["metadata"].get("finalizers") or []
-        if finalizer not in present:
-            return manifest
-        return self._set_finalizers(kind, manifest, tuple(name for name in present if name != finalizer))
 
     def delete(
         self,
