@@ -26,7 +26,6 @@ class Exchange:
         "encoded_ns",
         "execute_end_ns",
         "execute_start_ns",
-        "gateway_start_ns",
         "json_length",
         "keep_alive",
         "kept",
@@ -54,8 +53,6 @@ class Exchange:
         self.traceparent = b""
         """The header as it came. It is parsed only where the trace is kept, into `parent`."""
         self.parent: SpanContext | None = None
-        self.gateway_start_ns = 0
-        """Nanoseconds since the epoch at which the gateway saw the request, from `X-Request-Start`."""
         self.request: InferRequest | None = None
         self.ticket: Ticket[Exchange] | None = None
         self.response: bytes | None = None

@@ -22,7 +22,6 @@ logger = logging.getLogger(__name__)
 
 _LINGER_SECONDS: Final = 2.0
 _MAX_PIPELINED: Final = 64
-_GATEWAY_START_PREFIX: Final = b"t="
 _REASONS: Final = {
     200: "OK",
     400: "Bad Request",
@@ -95,7 +94,6 @@ class HttpConnection(asyncio.Protocol):
         self._expects = b""
         self._encoding = b""
         self._traceparent = b""
-        self._gateway_start = b""
 
     # Called by the event loop.
 
@@ -180,8 +178,6 @@ class HttpConnection(asyncio.Protocol):
                 self._length = int(value)
             case b"traceparent":
                 self._traceparent = value
-            case b"x-request-start":
-                self._gateway_start = value
             case b"inference-header-content-length":
                 if not value.isdigit() or len(value) > 18:  # noqa: PLR2004 -- digits of a 64-bit number
                     raise Invalid(Refusal.BAD_REQUEST, "Inference-Header-Content-Length must be a number of bytes")
@@ -199,8 +195,6 @@ class HttpConnection(asyncio.Protocol):
         exchange = Exchange(self, self._parser.get_method(), self._url, time.monotonic_ns())
         self._exchange = exchange
         exchange.traceparent = self._traceparent
-        if self._gateway_start.startswith(_GATEWAY_START_PREFIX) and self._gateway_start[2:].isdigit():
-            exchange.gateway_start_ns = int(self._gateway_start[2:]) * 1000
         exchange.json_length = self._json_length
         if self._length > self._limits.max_body_bytes:
             raise self._too_large()
