@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast lint format verify generate bench clean
+.PHONY: help setup run test test-fast lint format verify generate bench bench-models clean
 
 BIN := .venv/bin
 SOURCES := platform operators services tests
@@ -50,6 +50,9 @@ generate: setup  ## Write the generated files again
 
 bench: setup  ## Measure the data path, the batcher, the control plane and scaling; JSON and tables under build/bench
 	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+bench-models: setup  ## Optimize three models, and measure the guard, resuming, serving and the cache (about 40 minutes)
+	$(BIN)/python -m tests.benchmarks.models $(ARGS)
 
 clean:  ## Remove what was built here (caches in the user's cache directory stay)
 	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

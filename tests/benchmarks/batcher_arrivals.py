@@ -21,7 +21,7 @@ from penstock.batching.batcher import Ticket
 from penstock.protocol.requests import InferRequest
 from penstock.serving.manifest import DataType, Signature, TensorSpec
 from penstock.serving.settings import BatchingSettings
-from penstock_serving.replica.engines import Array
+from penstock_runtime.engines import Array
 from penstock_serving.replica.exchange import Exchange
 from penstock_serving.replica.execution import Executor, Ran
 

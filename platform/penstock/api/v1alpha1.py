@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 from penstock.models import Frozen
-from penstock.serving.settings import ModelFormat
+from penstock.serving.manifest import ModelFormat
+from penstock.serving.settings import CacheMode
 
 
 def _whole_to_text(value: object) -> object:
@@ -29,6 +30,10 @@ IntOrString = Annotated[
 
 Quantity = IntOrString
 """A Kubernetes resource quantity, such as `500m` or `1Gi`."""
+
+
+AUTO: Final = "Auto"
+"""Take what was measured."""
 
 
 class Described(Frozen):
@@ -91,6 +96,10 @@ class ModelSource(Described):
     """`sha256:` and 64 hex digits. When given, a model with another digest is not served."""
     version: Annotated[str, Field(max_length=32)] = "1"
     """The version in the path of the Open Inference Protocol: `/v2/models/NAME/versions/VERSION`."""
+    import_path: Annotated[str, Field(max_length=253)] | None = None
+    """`package.module:callable` that gives the `torch.nn.Module`, for safetensors. It runs in a sandboxed job only."""
+    data_uri: Annotated[str, Field(max_length=2048)] | None = None
+    """Samples for calibration and evaluation. Left out: the profile's."""
 
 
 class LocalReference(Described):
@@ -120,14 +129,26 @@ class Resources(Described):
 
 
 class Batching(Described):
-    """How requests become batches."""
+    """How requests become batches. `Auto` is what an optimization run measured, or a default where none did."""
 
-    max_batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
-    """Rows in a batch at most. 1: no batching."""
-    max_delay_milliseconds: Annotated[int, Field(ge=0, le=10_000)] = 0
-    """How long a batch may wait for more while the engine is free. A lone request never waits."""
+    max_batch_size: IntOrString = AUTO
+    """Rows in a batch at most, from 1 to 4096, or Auto (32 until measured). 1: no batching."""
+    max_delay_milliseconds: IntOrString = AUTO
+    """How long a batch may wait for more while the engine is free, from 0 to 10000, or Auto (0 until measured). A lone
+    request never waits."""
     max_queued_requests: Annotated[int, Field(ge=1, le=1_000_000)] = 512
     """Past this many waiting requests a replica answers 429."""
+
+
+class Cache(Described):
+    """Answers that are kept and given again."""
+
+    mode: CacheMode = CacheMode.OFF
+    """`Exact`: byte-identical inputs of the same tenant get the answer that was computed before."""
+    max_bytes: Quantity = "64Mi"
+    """In each replica, keys and answers together."""
+    ttl_seconds: Annotated[int, Field(ge=1, le=604_800)] = 300
+    """An older answer is computed anew."""
 
 
 class Scaling(Described):
@@ -139,8 +160,8 @@ class Scaling(Described):
     """At least this many. 0: none while nobody asks, and the first request waits for a start."""
     max_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
     """At most this many."""
-    target_in_flight_requests: Annotated[int, Field(ge=1, le=100_000)] = 16
-    """Requests in flight that one replica should carry."""
+    target_in_flight_requests: IntOrString = AUTO
+    """Requests in flight that one replica should carry, from 1 to 100000, or Auto (16 until measured)."""
     stabilization_window_seconds: Annotated[int, Field(ge=0, le=3600)] = 60
     """Scale down only to the highest number wanted in this window."""
     scale_to_zero_after_seconds: Annotated[int, Field(ge=1, le=86_400)] = 300
@@ -161,14 +182,32 @@ class Tracing(Described):
     """Share of the requests without a `traceparent` of their own, from `"0"` to `"1"`."""
 
 
+class ProfileKind(StrEnum):
+    """Where a profile is looked for."""
+
+    NAMESPACED = "OptimizationProfile"
+    CLUSTER = "ClusterOptimizationProfile"
+
+
+class ProfileReference(Described):
+    """An optimization profile."""
+
+    kind: ProfileKind = ProfileKind.CLUSTER
+    name: Annotated[str, Field(max_length=253)]
+    """Its `metadata.name`."""
+
+
 class InferenceDeploymentSpec(Described):
     """What is to be served and how."""
 
     model: ModelSource
     pool_ref: LocalReference = LocalReference(name="default")
     """The `ServingPool` whose Ray cluster runs the replicas. Cannot be changed."""
+    optimization_profile_ref: ProfileReference | None = None
+    """What is to make the model faster. The model itself serves until a faster one was measured and accepted."""
     resources: Resources = Resources()
     batching: Batching = Batching()
+    cache: Cache = Cache()
     scaling: Scaling = Scaling()
     slo: ServiceLevelObjective | None = None
     tracing: Tracing = Tracing()
@@ -191,7 +230,8 @@ class InferenceDeploymentStatus(Described):
     observed_generation: int = 0
     """The `metadata.generation` that this status is about."""
     conditions: tuple[Condition, ...] = ()
-    """`Ready` sums up the others: ModelResolved, PoolReady, Serving. Progressing says whether a change is under way."""
+    """`Ready` sums up the others: ModelResolved, PoolReady, Serving. Progressing says whether a change is under way,
+    ProfileApplied whether the optimized model serves and if not, why."""
     url: str | None = None
     """Where clients send their requests."""
     replicas: ReplicaCounts = ReplicaCounts()
@@ -203,6 +243,10 @@ class InferenceDeploymentStatus(Described):
     """The revision that is starting beside it."""
     digest: str | None = None
     """Digest of the model that the active revision's replicas loaded."""
+    optimization_run: str | None = None
+    """The `OptimizationRun` that decides which model serves."""
+    speedup: str | None = None
+    """Of the model that serves, against the run's baseline, such as `8.40x`."""
 
 
 class InferenceDeployment(Described):

@@ -11,7 +11,8 @@ from typing import Annotated
 from pydantic import Field
 
 from penstock.models import Frozen
-from penstock.serving.settings import BatchingSettings, ModelFormat
+from penstock.serving.manifest import ModelFormat
+from penstock.serving.settings import BatchingSettings
 
 FAILURE_MARKER = "penstock-failure: "
 """Precedes a JSON `StartFailure` in the exception by which a replica's constructor fails."""

@@ -7,11 +7,13 @@ since that lists each file's SHA-256, it covers every byte. A lone `model.onnx` 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from penstock.models import Frozen
+from penstock.optimization.hardware import Hardware, HardwareRequirement
+from penstock.optimization.recipes import EngineSettings, Recipe
 
 MANIFEST_NAME = "manifest.json"
 
@@ -33,6 +35,20 @@ class DataType(StrEnum):
     FP32 = "FP32"
     FP64 = "FP64"
     BYTES = "BYTES"
+
+
+class ModelFormat(StrEnum):
+    """Formats of a model on disk."""
+
+    ONNX = "onnx"
+    OPENVINO = "openvino"
+    """OpenVINO IR: `model.xml` and `model.bin`."""
+    TORCH_EXPORT = "torch-export"
+    """`.pt2`, as `torch.export.save` writes it."""
+    TORCHSCRIPT = "torchscript"
+    SAFETENSORS = "safetensors"
+    """Weights; the code comes by an import path, so it is converted in the sandbox and never served as it is."""
+    LITERT = "litert"
 
 
 class TensorSpec(Frozen):
@@ -62,15 +78,63 @@ class ModelFile(Frozen):
     size_bytes: int
 
 
+class BatchPoint(Frozen):
+    """One point of the measured batch curve, on the hardware that the manifest requires."""
+
+    rows: Annotated[int, Field(ge=1)]
+    p50_milliseconds: float
+    """Time of one engine run with so many rows."""
+    p99_milliseconds: float
+    rows_per_second: float
+
+
+class Capacity(Frozen):
+    """What one replica carries, by measurement. From it come batch size, wait and the autoscaling target."""
+
+    curve: tuple[BatchPoint, ...]
+    """By ascending rows."""
+    max_batch_size: Annotated[int, Field(ge=1)]
+    max_delay_milliseconds: Annotated[int, Field(ge=0)]
+    requests_per_second: Annotated[float, Field(ge=0)]
+    """Of one row each, at the service-level objective where one was given."""
+    target_in_flight_requests: Annotated[int, Field(ge=1)]
+
+
+class Optimization(Frozen):
+    """The lineage of an optimized model."""
+
+    profile: str
+    """Kind and name, such as `ClusterOptimizationProfile/balanced`."""
+    profile_digest: str
+    source_digest: str
+    """Of the model that it was made from."""
+    calibration_digest: str | None = None
+    recipe: Recipe
+    library_versions: dict[str, str]
+    hardware: Hardware
+    """Where it was measured."""
+    requires: HardwareRequirement
+    """Where it may be served."""
+    capacity: Capacity | None = None
+    speedups: dict[str, float] = Field(default={})
+    """By baseline, such as `TorchEager fp32`."""
+    report: str | None = None
+    """Path of the report within the folder."""
+
+
 class ModelManifest(Frozen):
     """`manifest.json` in a model folder."""
 
     api_version: Literal["penstock.dev/v1alpha1"] = "penstock.dev/v1alpha1"
     kind: Literal["ModelManifest"] = "ModelManifest"
     name: str
-    format: Literal["onnx"] = "onnx"
+    format: ModelFormat = ModelFormat.ONNX
     entrypoint: str = "model.onnx"
     signature: Signature
     files: dict[str, ModelFile]
     """By path relative to the manifest; `entrypoint` is among them."""
+    engine: EngineSettings | None = None
+    """How it is to be run; None: by the default engine of its format, with the replica's own threads."""
+    optimization: Optimization | None = None
+    """What made it; None: a model as its owner gave it. One with this must be signed."""
     annotations: dict[str, str] = Field(default={})

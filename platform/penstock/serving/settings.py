@@ -14,12 +14,7 @@ from pydantic import Field, TypeAdapter
 
 from penstock.models import Frozen
 from penstock.routing.leases import ReplicaStats
-
-
-class ModelFormat(StrEnum):
-    """Formats that an engine can load."""
-
-    ONNX = "onnx"
+from penstock.serving.manifest import ModelFormat
 
 
 class BatchingSettings(Frozen):
@@ -31,6 +26,24 @@ class BatchingSettings(Frozen):
     """How long a batch may wait for more while the engine is free. A lone request never waits."""
     max_queued_requests: Annotated[int, Field(ge=1)] = 512
     """Past this many waiting requests the answer is 429 with Retry-After."""
+
+
+class CacheMode(StrEnum):
+    """Whether answers are kept."""
+
+    OFF = "Off"
+    EXACT = "Exact"
+    """An answer is given again to byte-identical inputs of the same tenant."""
+
+
+class CacheSettings(Frozen):
+    """The prediction cache of a replica. Changes are taken in place."""
+
+    mode: CacheMode = CacheMode.OFF
+    max_bytes: Annotated[int, Field(ge=0)] = 64 * 1024 * 1024
+    """Of keys and answers together, with what keeping them costs."""
+    ttl_seconds: Annotated[float, Field(gt=0)] = 300.0
+    """An answer older than this is computed anew."""
 
 
 class ReplicaSettings(Frozen):
@@ -50,6 +63,10 @@ class ReplicaSettings(Frozen):
     port: Annotated[int, Field(ge=0, le=65535)] = 0
     engine_threads: Annotated[int, Field(ge=1)] = 1
     batching: BatchingSettings = BatchingSettings()
+    cache: CacheSettings = CacheSettings()
+    trusted_keys: tuple[str, ...] = ()
+    """Public keys in PEM. A model whose manifest names an optimization must be signed by one of them; none: such a
+    model is refused."""
     slo_milliseconds: Annotated[int, Field(gt=0)] | None = None
     """Requests slower than this keep their trace."""
     max_body_bytes: Annotated[int, Field(gt=0)] = 64 * 1024 * 1024
@@ -65,6 +82,7 @@ class Reconfigure(Frozen):
 
     type: Literal["reconfigure"] = "reconfigure"
     batching: BatchingSettings
+    cache: CacheSettings = CacheSettings()
     slo_milliseconds: int | None = None
 
 

@@ -18,7 +18,7 @@ from penstock.batching.batcher import Batcher, Rejected, Step, Ticket
 from penstock.errors import Invalid
 from penstock.protocol.refusals import Refusal
 from penstock.serving.settings import BatchingSettings
-from penstock_serving.replica.engines import Array, Engine
+from penstock_runtime.engines import Array, Engine
 from penstock_serving.replica.exchange import Exchange
 
 logger = logging.getLogger(__name__)

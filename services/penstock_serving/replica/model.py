@@ -14,7 +14,7 @@ from penstock.api.conditions import Reason
 from penstock.errors import Invalid
 from penstock.serving.manifest import MANIFEST_NAME, ModelManifest, Signature, TensorSpec
 from penstock.serving.settings import ReplicaSettings
-from penstock_serving.replica.engines import ENGINES, Engine
+from penstock_runtime.engines import ENGINES, Engine
 
 _CHUNK: Final = 1 << 20
 

@@ -17,7 +17,7 @@ from penstock.protocol.refusals import Refusal, error_document, status_of
 from penstock.protocol.requests import RequestDecoder
 from penstock.routing.leases import ReplicaStats
 from penstock.serving.settings import BatchingSettings, ReplicaSettings
-from penstock_serving.replica.engines import Array
+from penstock_runtime.engines import Array
 from penstock_serving.replica.exchange import Exchange
 from penstock_serving.replica.execution import Executor, Ran
 from penstock_serving.replica.http import HttpConnection, Limits

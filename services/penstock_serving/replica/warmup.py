@@ -10,7 +10,7 @@ import numpy as np
 
 from penstock.protocol.datatypes import DTYPES
 from penstock.serving.manifest import DataType, TensorSpec
-from penstock_serving.replica.engines import Array, Engine
+from penstock_runtime.engines import Array, Engine
 
 logger = logging.getLogger(__name__)
 

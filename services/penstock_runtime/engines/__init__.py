@@ -8,8 +8,7 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from penstock.serving.manifest import Signature
-from penstock.serving.settings import ModelFormat
+from penstock.serving.manifest import ModelFormat, Signature
 
 Array = npt.NDArray[Any]
 
@@ -29,7 +28,7 @@ class Engine(Protocol):
 
 
 def _onnx(path: Path, threads: int) -> Engine:
-    from penstock_serving.replica.engines.onnx import OnnxEngine  # noqa: PLC0415 -- only the engine in use is loaded
+    from penstock_runtime.engines.onnx import OnnxEngine  # noqa: PLC0415 -- only the engine in use is loaded
 
     return OnnxEngine(path, threads)
 

@@ -12,7 +12,7 @@ import onnxruntime as ort
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid
 from penstock.serving.manifest import DataType, Signature, TensorSpec
-from penstock_serving.replica.engines import Array
+from penstock_runtime.engines import Array
 
 _DATATYPES: Final = {
     "tensor(bool)": DataType.BOOL,

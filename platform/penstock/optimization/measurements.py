@@ -1,0 +1,147 @@
+"""Figures of a variant. Times are in the unit that the name says."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from penstock.models import Frozen
+
+
+class Scenario(StrEnum):
+    """MLPerf Inference's scenarios."""
+
+    SINGLE_STREAM = "SingleStream"
+    """One request at a time; latency counts."""
+    SERVER = "Server"
+    """Requests arrive as a Poisson process; throughput at a latency bound counts."""
+    OFFLINE = "Offline"
+    """All samples are there at once; throughput counts."""
+
+
+class MetricName(StrEnum):
+    """How good a model is. All grow with quality but `MeanSquaredError`."""
+
+    ACCURACY = "Accuracy"
+    TOP_K = "TopK"
+    F1 = "F1"
+    MEAN_SQUARED_ERROR = "MeanSquaredError"
+    COSINE = "Cosine"
+    """Mean cosine similarity of each sample's output with the baseline's. Needs no labels."""
+    RANK_AGREEMENT = "RankAgreement"
+    """Share of samples whose nearest neighbour among the samples is the baseline's. Needs no labels."""
+    IMPORT_PATH = "ImportPath"
+
+
+class Role(StrEnum):
+    """What a measured process is for."""
+
+    BASELINE = "Baseline"
+    """What ratios are to: torch eager fp32 where the source allows, else ONNX Runtime fp32."""
+    SECOND_BASELINE = "SecondBaseline"
+    """ONNX Runtime fp32, where the baseline is torch."""
+    SAME_AGAIN = "SameAgain"
+    """A/A: another process of the baseline. Outside ±10 % nothing is decided."""
+    NEGATIVE_CONTROL = "NegativeControl"
+    """The second baseline with half its weights zeroed, which no dense kernel runs faster. Read against that baseline;
+    above 1.10 nothing is decided."""
+    CANDIDATE = "Candidate"
+
+
+class EnergyMethod(StrEnum):
+    """Where joules come from. An estimate is never claimed as a saving."""
+
+    MEASURED_RAPL = "measured-rapl"
+    MEASURED_NVML = "measured-nvml"
+    ESTIMATED = "estimated"
+    """CPU seconds are what was measured; no joules are given."""
+
+
+class Energy(Frozen):
+    """Energy of one sample."""
+
+    method: EnergyMethod
+    cpu_seconds_per_sample: float
+    joules_per_sample: float | None = None
+    """None where it was not measured."""
+
+
+class Timing(Frozen):
+    """One variant in one session of interleaved rounds, at one batch size."""
+
+    role: Role
+    recipe_key: str
+    """Of the recipe that runs; the A/A copy carries the baseline's."""
+    batch_size: Annotated[int, Field(ge=1)]
+    rounds: int
+    runs: int
+    """Engine runs in all rounds, without warm-up."""
+    cpu_seconds_per_run: tuple[float, ...]
+    """One figure a round: the process's CPU time over the round's runs."""
+    wall_milliseconds_p50: float
+    wall_milliseconds_p99: float
+    histogram_milliseconds: tuple[tuple[float, int], ...] = ()
+    """Upper bound and count of each bucket of wall time, for the report's distributions."""
+    peak_memory_bytes: int
+    """Peak resident set of the process."""
+    load_seconds: float
+    energy: Energy
+
+
+class Ratio(Frozen):
+    """A speed-up: the median over rounds of (reference / variant) CPU time of the same round."""
+
+    value: float
+    low: float
+    high: float
+    """Bounds of the 95 % bootstrap interval."""
+
+
+class AccuracyResult(Frozen):
+    """A paired comparison of a candidate with the baseline on the same samples."""
+
+    metric: MetricName
+    samples: int
+    baseline: float
+    candidate: float
+    loss: float
+    """baseline - candidate, in the metric's own unit (a share for accuracy: 0.01 is one point), so that growth is worse;
+    for MeanSquaredError candidate - baseline."""
+    loss_bound: float
+    """One-sided upper confidence bound of the loss."""
+    confidence: float
+    baseline_right_candidate_wrong: int | None = None
+    candidate_right_baseline_wrong: int | None = None
+    split: str = "test"
+
+
+class LoadPoint(Frozen):
+    """A finalist under load through the replica's own batcher, in the profile's scenario."""
+
+    recipe_key: str
+    requests_per_second: float
+    """The most that met the latency bound; without a bound, the most."""
+    p50_milliseconds: float
+    p99_milliseconds: float
+    bound_milliseconds: float | None = None
+    cpu_seconds_per_request: float
+
+
+class OperatorShare(Frozen):
+    """Time of one kind of operator in a profile."""
+
+    operator: str
+    calls: int
+    milliseconds: float
+    """In one run."""
+    share: float
+
+
+class Limit(StrEnum):
+    """What holds a model back on this machine."""
+
+    COMPUTE = "Compute"
+    MEMORY = "Memory"
+    OVERHEAD = "Overhead"

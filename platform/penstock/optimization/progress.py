@@ -1,0 +1,115 @@
+"""How a search runs elsewhere and is followed: `python -m penstock_optimizer` in a Job, a subprocess, or the CLI's own.
+
+It reads one JSON line of `OptimizationRequest` from its standard input, or from the file given as its argument, and
+writes `Progress` lines to its standard output. Where the request names a run folder, it also keeps `progress.json`
+there, and at the end `result.json` (a `RunResult`), both in the artifact store. Exit status: 0 once a verdict is
+reached, whichever; 1 where it could not be; 75 (EX_TEMPFAIL) where trying again may help.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from penstock.api.optimization import OptimizationProfileSpec
+from penstock.models import Frozen
+from penstock.optimization.report import Verdict
+from penstock.optimization.trials import Stage
+from penstock.optimization.variants import SourceRequest
+from penstock.serving.manifest import Capacity, ModelFormat
+
+PROGRESS_FILE = "progress.json"
+RESULT_FILE = "result.json"
+
+
+class OptimizationRequest(Frozen):
+    """All that one search needs to know."""
+
+    model: SourceRequest
+    model_uri: str | None = None
+    """Where to fetch the model from, as `storageUri`; None: `model.path` is local."""
+    name: str
+    """Of the model."""
+    profile: str
+    """Kind and name, such as `ClusterOptimizationProfile/balanced`."""
+    spec: OptimizationProfileSpec
+    data_uri: str | None = None
+    """Overrides the profile's."""
+    store: str
+    """fsspec URI of the artifact store."""
+    run_folder: str | None = None
+    """fsspec URI of a folder for `progress.json` and `result.json`."""
+    workspace: str
+    """Local folder that keeps ledgers and built variants between runs; a second run with the same key is free."""
+    signing_key: str
+    """File with the private key in PEM (ECDSA P-256)."""
+    latency_bound_milliseconds: float | None = None
+    """The deployment's p99 objective; the load test's bound. The profile's own constraint goes first."""
+    memory_bytes: int | None = None
+    """What a replica is given."""
+    threads: Annotated[int, Field(ge=1)] = 1
+    """Of one replica."""
+    budget_seconds: float | None = None
+    """Overrides the profile's."""
+    seed: int = 0
+    sandbox: bool = True
+    """Whether import paths and converters run without network and with an environment of their own. False only where
+    the whole process already is in one."""
+    command: str = ""
+    """What the user typed, for the report."""
+
+
+class Progress(Frozen):
+    """Where a search stands."""
+
+    stage: Stage
+    message: str
+    done: int = 0
+    total: int = 0
+    """Trials of this stage."""
+    elapsed_seconds: float = 0.0
+    budget_seconds: float = 0.0
+    best: str | None = None
+    """Label of the best candidate so far."""
+    best_speedup: float | None = None
+
+
+class Figures(Frozen):
+    """Before and after, as the status of an `OptimizationRun` shows them. The reference is the first baseline."""
+
+    baseline: str
+    """Such as `TorchEager fp32`."""
+    speedups: dict[str, float] = Field(default={})
+    """By baseline."""
+    latency_p50_milliseconds: tuple[float, float] | None = None
+    latency_p99_milliseconds: tuple[float, float] | None = None
+    requests_per_second: tuple[float, float] | None = None
+    size_bytes: tuple[int, int] | None = None
+    memory_bytes: tuple[int, int] | None = None
+    metric: str | None = None
+    accuracy: tuple[float, float] | None = None
+    cpu_seconds_per_request: tuple[float, float] | None = None
+    """The energy that a virtual machine can vouch for."""
+
+
+class RunResult(Frozen):
+    """`result.json`."""
+
+    verdict: Verdict
+    summary: str
+    figures: Figures | None = None
+    recipe: str | None = None
+    """Label of the chosen recipe."""
+    artifact_uri: str | None = None
+    artifact_digest: str | None = None
+    """`sha256:` of the artifact's `manifest.json`."""
+    artifact_format: ModelFormat | None = None
+    capacity: Capacity | None = None
+    report_uri: str | None = None
+    """Folder with `report.json` and `report.html`."""
+    reused: bool = False
+    """All trials were there already."""
+    trials: int = 0
+    error: str | None = None
+    """Why no verdict was reached; `verdict` is then NoDecision."""

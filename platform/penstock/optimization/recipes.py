@@ -1,0 +1,120 @@
+"""A recipe: what is done to a model, in order, and what runs the result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from penstock.models import Frozen
+
+
+class StepName(StrEnum):
+    """The steps. Each is one file in `penstock_optimizer.steps`."""
+
+    GRAPH_OPTIMIZE = "graphOptimize"
+    QUANTIZE = "quantize"
+    PRUNE = "prune"
+    DISTIL = "distil"
+    COMPILE = "compile"
+
+
+class QuantizeMethod(StrEnum):
+    """How weights, and perhaps activations, get fewer bits."""
+
+    DYNAMIC = "Dynamic"
+    """int8 weights; activations are quantized at run time."""
+    STATIC = "Static"
+    """int8 QDQ with calibrated activations: ONNX Runtime's for ONNX Runtime, NNCF's for OpenVINO."""
+    BF16 = "BF16"
+    FP16 = "FP16"
+    FP8 = "FP8"
+    """On GPUs, by torchao."""
+    INT4_WEIGHT_ONLY = "INT4WeightOnly"
+    """On GPUs, by torchao."""
+
+
+class PruneMethod(StrEnum):
+    """Which weights go."""
+
+    STRUCTURED = "Structured"
+    """Whole channels: the model becomes smaller."""
+    UNSTRUCTURED = "Unstructured"
+    """Single weights become zero: smaller when compressed, no faster on dense kernels."""
+    SEMI_STRUCTURED = "SemiStructured24"
+    """Two of four, for GPUs that have sparse tensor cores."""
+
+
+class EngineName(StrEnum):
+    """The engines. Each is one file in `penstock_runtime.engines`."""
+
+    ONNX_RUNTIME = "ONNXRuntime"
+    OPENVINO = "OpenVINO"
+    TORCH_EAGER = "TorchEager"
+    TORCH_COMPILE = "TorchCompile"
+    TORCH_EXPORT = "TorchExport"
+    """A `.pt2` compiled ahead of time by AOTInductor."""
+    ONNX_RUNTIME_CUDA = "ONNXRuntimeCUDA"
+    ONNX_RUNTIME_TENSORRT = "ONNXRuntimeTensorRT"
+    LITERT = "LiteRT"
+
+
+class Precision(StrEnum):
+    """Arithmetic that an engine is pinned to. What is quantized in the model itself stays so."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
+class EngineSettings(Frozen):
+    """How a model is run."""
+
+    name: EngineName
+    threads: Annotated[int, Field(ge=1)] = 1
+    precision: Precision = Precision.FP32
+    """Always pinned: OpenVINO lowers it unasked on hardware with bf16."""
+    options: dict[str, str] = Field(default={})
+    """The engine's own; its file says which it knows."""
+
+
+class Step(Frozen):
+    """One thing done to a model."""
+
+    name: StepName
+    method: str = ""
+    """A `QuantizeMethod` or `PruneMethod` where the step has methods."""
+    parameters: dict[str, str | int | float | bool] = Field(default={})
+    """The step's own; its file says which it knows."""
+
+    @property
+    def label(self) -> str:
+        """For people: `quantize Static`."""
+        return f"{self.name} {self.method}".strip()
+
+
+class Recipe(Frozen):
+    """Steps in order, and the engine that runs what they made. No steps: a baseline."""
+
+    steps: tuple[Step, ...] = ()
+    engine: EngineSettings
+
+    @property
+    def key(self) -> str:
+        """Sixteen hex digits that are equal for equal recipes."""
+        return hashlib.sha256(canonical_json(self.model_dump(mode="json"))).hexdigest()[:16]
+
+    @property
+    def label(self) -> str:
+        """For people: `graphOptimize + quantize Static → ONNXRuntime fp32`."""
+        steps = " + ".join(step.label for step in self.steps)
+        engine = f"{self.engine.name} {self.engine.precision}"
+        return f"{steps} → {engine}" if steps else engine
+
+
+def canonical_json(value: object) -> bytes:
+    """JSON with sorted keys and no spaces: equal values give equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
