@@ -92,14 +92,14 @@ CASES = (
     refused("a number for a string", uri(4), "spec.model.storageUri in body must be of type string"),
     refused(
         "a string for a number",
-        deployment(batching={"maxBatchSize": "8"}),
-        "spec.batching.maxBatchSize in body must be of type integer",
+        deployment(batching={"maxQueuedRequests": "8"}),
+        "spec.batching.maxQueuedRequests in body must be of type integer",
     ),
     refused(
         "two faults are both named",
-        deployment(model={"modelFormat": "tf"}, batching={"maxBatchSize": 0}),
+        deployment(model={"modelFormat": "tf"}, batching={"maxQueuedRequests": 0}),
         'spec.model.modelFormat: Unsupported value: "tf": supported values: "onnx"',
-        "spec.batching.maxBatchSize: Invalid value: 0",
+        "spec.batching.maxQueuedRequests: Invalid value: 0",
     ),
     taken("a status beside the spec is left out", top(deployment(), status={"url": "http://x"})),
     # The model.
@@ -183,12 +183,19 @@ CASES = (
         "type must be the value of a node label",
     ),
     # Batching and the SLO.
-    refused("a negative batch", deployment(batching={"maxBatchSize": -1}), "should be greater than or equal to 1"),
-    refused("an empty batch", deployment(batching={"maxBatchSize": 0}), "should be greater than or equal to 1"),
-    refused("a huge batch", deployment(batching={"maxBatchSize": 5000}), "should be less than or equal to 4096"),
+    taken("a measured batch, in words", deployment(batching={"maxBatchSize": "Auto", "maxDelayMilliseconds": "Auto"})),
+    taken("a batch size in quotes", deployment(batching={"maxBatchSize": "8"})),
+    refused("a negative batch", deployment(batching={"maxBatchSize": -1}), "must be Auto or a whole number from 1 to"),
+    refused("an empty batch", deployment(batching={"maxBatchSize": 0}), 'whole number from 1 to 4096: "0" is neither'),
+    refused("a huge batch", deployment(batching={"maxBatchSize": 5000}), "must be Auto or a whole number from 1 to"),
+    refused("auto in small letters", deployment(batching={"maxBatchSize": "auto"}), '"auto" is neither'),
+    refused("a batch and a half", deployment(batching={"maxBatchSize": 1.5}), "must be of type integer,string"),
     refused(
-        "a negative wait", deployment(batching={"maxDelayMilliseconds": -1}), "should be greater than or equal to 0"
+        "a negative wait",
+        deployment(batching={"maxDelayMilliseconds": -1}),
+        "maxDelayMilliseconds must be Auto or a whole number from 0 to 10000",
     ),
+    refused("a wait with a unit", deployment(batching={"maxDelayMilliseconds": "5ms"}), '"5ms" is neither'),
     refused("no queue", deployment(batching={"maxQueuedRequests": 0}), "should be greater than or equal to 1"),
     taken(
         "a wait within the promise",
@@ -214,6 +221,12 @@ CASES = (
         "minReplicas must not be more than maxReplicas (1 where it is left out): lower",
     ),
     refused("min over the default max", deployment(scaling={"minReplicas": 2}), "maxReplicas (1 where it is left out)"),
+    taken("a measured target", deployment(scaling={"targetInFlightRequests": "Auto"})),
+    refused(
+        "a target of nothing",
+        deployment(scaling={"targetInFlightRequests": 0}),
+        "targetInFlightRequests must be Auto or a whole number from 1 to 100000",
+    ),
     refused("fewer than no replicas", deployment(scaling={"replicas": -1}), "should be greater than or equal to 0"),
     refused("a maximum of none", deployment(scaling={"minReplicas": 0, "maxReplicas": 0}), "or equal to 1"),
     # Tracing.

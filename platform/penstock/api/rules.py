@@ -64,6 +64,19 @@ def _positive_quantity(field: str, example: str) -> tuple[Rule, ...]:
     )
 
 
+def _auto(field: str, low: int, high: int) -> tuple[Rule, ...]:
+    return (
+        Rule(
+            f"string(self) == 'Auto' || (string(self).matches('^[0-9]{{1,6}}$') && "
+            f"int(string(self)) >= {low} && int(string(self)) <= {high})",
+            f"{field} must be Auto or a whole number from {low} to {high}",
+            message_expression=(
+                f"'{field} must be Auto or a whole number from {low} to {high}: \"' + string(self) + '\" is neither'"
+            ),
+        ),
+    )
+
+
 _IS_NUMBER: Final = f"string(self).matches('{_NUMBER}')"
 
 MODEL_RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
@@ -76,7 +89,8 @@ MODEL_RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
     ),
     api.InferenceDeploymentSpec: (
         Rule(
-            "!has(self.slo) || self.batching.maxDelayMilliseconds < self.slo.latencyP99Milliseconds",
+            "!has(self.slo) || !string(self.batching.maxDelayMilliseconds).matches('^[0-9]{1,9}$') || "
+            "int(string(self.batching.maxDelayMilliseconds)) < self.slo.latencyP99Milliseconds",
             "maxDelayMilliseconds must be less than slo.latencyP99Milliseconds, since a request that waits so long for "
             "its batch breaks the promise: lower the one or raise the other",
             field_path=".batching.maxDelayMilliseconds",
@@ -148,6 +162,10 @@ FIELD_RULES: Final[Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]]] = {
             'count must have at most two decimals, such as "0.25"',
         ),
     ),
+    (api.Batching, "max_batch_size"): _auto("maxBatchSize", 1, 4096),
+    (api.Batching, "max_delay_milliseconds"): _auto("maxDelayMilliseconds", 0, 10_000),
+    (api.Scaling, "target_in_flight_requests"): _auto("targetInFlightRequests", 1, 100_000),
+    (api.Cache, "max_bytes"): _positive_quantity("maxBytes", "64Mi"),
     (api.Tracing, "sampling_ratio"): (
         Rule(
             "string(self).matches('^(0(\\\\.[0-9]+)?|1(\\\\.0+)?)$')",

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Union, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 from penstock.api.rules import FIELD_RULES, MODEL_RULES
 from penstock.api.v1alpha1 import Condition
@@ -95,10 +96,8 @@ def _scalar_schema(annotation: Any) -> Schema:
 
 
 def _default(value: object) -> Any:
-    if isinstance(value, BaseModel):
-        # Written out: the API server runs the rules over a default before it fills in the fields of it.
-        return value.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return value
+    # Objects are written out: the API server runs the rules over a default before it fills in the fields of it.
+    return to_jsonable_python(value, by_alias=True, exclude_none=True)
 
 
 def _summary(model: type[BaseModel]) -> str:

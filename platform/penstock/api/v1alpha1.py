@@ -193,6 +193,7 @@ class ProfileReference(Described):
     """An optimization profile."""
 
     kind: ProfileKind = ProfileKind.CLUSTER
+    """Where it is looked for: in the cluster, or in this namespace."""
     name: Annotated[str, Field(max_length=253)]
     """Its `metadata.name`."""
 

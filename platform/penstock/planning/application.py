@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from penstock.api.v1alpha1 import InferenceDeployment, Resources
-from penstock.planning import names
+from penstock.planning import automatic, names
 from penstock.planning.arguments import (
     Attempt,
     BuildArguments,
@@ -20,7 +20,7 @@ from penstock.planning.arguments import (
     UserConfig,
 )
 from penstock.planning.quantities import number
-from penstock.serving.settings import BatchingSettings
+from penstock.serving.settings import BatchingSettings, CacheSettings
 
 ServeApplication = dict[str, Any]
 """A `ServeApplicationSchema` as it travels."""
@@ -33,11 +33,13 @@ _LOOK_BACK_SECONDS: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ReplicaNetwork:
-    """Where replicas listen and register."""
+    """Where replicas listen and register, and whom they trust."""
 
     gateways: tuple[str, ...] = ()
     registration_token: str = ""
     host: str | None = None
+    trusted_keys: tuple[str, ...] = ()
+    """Public keys in PEM, one of which must have signed an optimized model."""
 
 
 def replica_bounds(deployment: InferenceDeployment) -> tuple[int, int]:
@@ -71,6 +73,7 @@ def build(
             host=network.host,
             gateways=network.gateways,
             registration_token=network.registration_token,
+            trusted_keys=network.trusted_keys,
             drain_seconds=DRAIN_SECONDS,
         ),
     )
@@ -122,9 +125,12 @@ def _deployment(deployment: InferenceDeployment) -> dict[str, Any]:
     spec = deployment.spec
     settings = UserConfig(
         batching=BatchingSettings(
-            max_batch_size=spec.batching.max_batch_size,
-            max_delay_milliseconds=spec.batching.max_delay_milliseconds,
+            max_batch_size=automatic.max_batch_size(deployment),
+            max_delay_milliseconds=automatic.max_delay_milliseconds(deployment),
             max_queued_requests=spec.batching.max_queued_requests,
+        ),
+        cache=CacheSettings(
+            mode=spec.cache.mode, max_bytes=int(number(spec.cache.max_bytes)), ttl_seconds=float(spec.cache.ttl_seconds)
         ),
         slo_milliseconds=spec.slo.latency_p99_milliseconds if spec.slo else None,
         scaling=ScalingSettings(
@@ -158,7 +164,7 @@ def _autoscaling(deployment: InferenceDeployment) -> dict[str, Any]:
     return {
         "min_replicas": low,
         "max_replicas": max(1, high),
-        "target_ongoing_requests": float(deployment.spec.scaling.target_in_flight_requests),
+        "target_ongoing_requests": float(automatic.target_in_flight_requests(deployment)),
         "metrics_interval_s": _METRICS_SECONDS,
         "look_back_period_s": _LOOK_BACK_SECONDS,
         "upscale_delay_s": 0.0,

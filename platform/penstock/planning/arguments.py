@@ -12,7 +12,7 @@ from pydantic import Field
 
 from penstock.models import Frozen
 from penstock.serving.manifest import ModelFormat
-from penstock.serving.settings import BatchingSettings
+from penstock.serving.settings import BatchingSettings, CacheSettings
 
 FAILURE_MARKER = "penstock-failure: "
 """Precedes a JSON `StartFailure` in the exception by which a replica's constructor fails."""
@@ -47,6 +47,8 @@ class ReplicaArguments(Frozen):
     """Address to listen on; None: the node's own."""
     gateways: tuple[str, ...] = ()
     registration_token: str = ""
+    trusted_keys: tuple[str, ...] = ()
+    """Public keys in PEM, one of which must have signed an optimized model."""
     drain_seconds: Annotated[float, Field(ge=0)] = 20.0
 
 
@@ -72,6 +74,7 @@ class UserConfig(Frozen):
     """`user_config`: taken by replicas in place."""
 
     batching: BatchingSettings = BatchingSettings()
+    cache: CacheSettings = CacheSettings()
     slo_milliseconds: int | None = None
     scaling: ScalingSettings = ScalingSettings()
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from penstock.api.conditions import DeploymentCondition, Reason
 from penstock.api.v1alpha1 import Condition, ConditionStatus, InferenceDeploymentStatus, ReplicaCounts
-from penstock.planning import names
+from penstock.planning import automatic, names
 from penstock.planning.application import ServeApplication, replica_bounds
 from penstock.planning.conditions import Verdict, condition, epoch, false, ready, true
 from penstock.planning.observed import (
@@ -206,7 +206,7 @@ def _explain(observed: Observed, active: str, app: Application) -> str:
     limits = Limits(
         minimum=low,
         maximum=high,
-        target_in_flight=scaling.target_in_flight_requests,
+        target_in_flight=automatic.target_in_flight_requests(observed.deployment),
         stabilization_window_seconds=scaling.stabilization_window_seconds,
         scale_to_zero_after_seconds=scaling.scale_to_zero_after_seconds,
         slo_seconds=slo.latency_p99_milliseconds / 1000 if slo else None,

@@ -79,12 +79,18 @@ def test_a_crd_that_is_no_longer_generated_is_removed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "path", "expected"),
     [
-        pytest.param("InferenceDeployment", "spec.model.modelFormat", {"enum": ["onnx"]}, id="an enum"),
+        pytest.param("InferenceDeployment", "spec.cache.mode", {"enum": ["Off", "Exact"]}, id="an enum"),
+        pytest.param(
+            "InferenceDeployment",
+            "spec.batching.maxQueuedRequests",
+            {"type": "integer", "default": 512, "minimum": 1, "maximum": 1_000_000},
+            id="bounds and a default",
+        ),
         pytest.param(
             "InferenceDeployment",
             "spec.batching.maxBatchSize",
-            {"type": "integer", "default": 32, "minimum": 1, "maximum": 4096},
-            id="bounds and a default",
+            {"x-kubernetes-int-or-string": True, "default": "Auto", "maxLength": 32},
+            id="a number or a word",
         ),
         pytest.param(
             "InferenceDeployment", "spec.tracing", {"default": {"samplingRatio": "0.01"}}, id="an object's default"

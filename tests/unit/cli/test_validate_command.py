@@ -90,9 +90,11 @@ def test_a_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
         pytest.param(
             "resources: {accelerator: {type: l4, count: 0.5}}", 'found 0.5: write "0.5", in quotes', id="half a GPU"
         ),
-        pytest.param('batching: {maxBatchSize: "8"}', 'found "8": write 8, without quotes', id="a number in quotes"),
-        pytest.param("batching: {maxBatchSize: many}", 'found "many"; expected a whole number', id="words"),
-        pytest.param("batching: {maxBatchSize: 1.5}", "found 1.5; expected a whole number", id="a fraction"),
+        pytest.param(
+            'batching: {maxQueuedRequests: "8"}', 'found "8": write 8, without quotes', id="a number in quotes"
+        ),
+        pytest.param("batching: {maxQueuedRequests: many}", 'found "many"; expected a whole number', id="words"),
+        pytest.param("batching: {maxQueuedRequests: 1.5}", "found 1.5; expected a whole number", id="a fraction"),
         pytest.param("resources: {cpu: yes}", "found true; expected a whole number, or text", id="a truth value"),
         pytest.param("poolRef: {name: 7}", 'found 7: write "7", in quotes', id="a number for a name"),
         pytest.param("poolRef: {name: on}", "found true: write the text in quotes", id="a truth value for a name"),
