@@ -80,6 +80,10 @@ class Timing(Frozen):
     """Engine runs in all rounds, without warm-up."""
     cpu_seconds_per_run: tuple[float, ...]
     """One figure a round: the process's CPU time over the round's runs."""
+    wall_seconds_per_run: tuple[float, ...] = ()
+    """Likewise by the wall's clock."""
+    accelerated: bool = False
+    """A GPU did the work: then wall time counts, not CPU time."""
     wall_milliseconds_p50: float
     wall_milliseconds_p99: float
     histogram_milliseconds: tuple[tuple[float, int], ...] = ()

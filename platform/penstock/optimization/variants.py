@@ -80,6 +80,10 @@ class DataSplits(Frozen):
     """Decides between candidates. None: the test split is used, and the report says so."""
     test: str
     """Only looked at for the full accuracy test."""
+    samples: dict[str, int] = Field(default={})
+    """By split."""
+    notes: tuple[str, ...] = ()
+    """What was changed or limits what can be said: `12 samples of train stood in test too and were dropped`."""
 
 
 class BuildRequest(Frozen):
