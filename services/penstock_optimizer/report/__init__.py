@@ -1,0 +1,1 @@
+"""The report as people look at it: one HTML page that needs nothing else."""
