@@ -56,6 +56,7 @@ SECRET = ResourceKind("", "v1", "Secret", "secrets")
 CONFIG_MAP = ResourceKind("", "v1", "ConfigMap", "configmaps")
 LEASE = ResourceKind("coordination.k8s.io", "v1", "Lease", "leases")
 EVENT = ResourceKind("events.k8s.io", "v1", "Event", "events")
+JOB = ResourceKind("batch", "v1", "Job", "jobs", has_status=True)
 
 
 class EventType(StrEnum):
