@@ -29,10 +29,22 @@ def test_no_rule_has_a_wildcard() -> None:
         assert "*" not in (*rule["apiGroups"], *rule["resources"], *rule["verbs"])
 
 
-def test_the_operator_reads_no_secret_and_deletes_nothing() -> None:
+def test_the_operator_reads_no_secret_and_no_pod() -> None:
     for _, rule in rules(OPERATOR):
-        assert "secrets" not in rule["resources"]
-        assert not {"delete", "deletecollection"} & set(rule["verbs"])
+        assert not {"secrets", "pods", "configmaps"} & set(rule["resources"])
+
+
+def test_the_operator_deletes_nothing_but_what_it_made() -> None:
+    deletes = [rule for _, rule in rules(OPERATOR) if {"delete", "deletecollection"} & set(rule["verbs"])]
+    assert {resource for rule in deletes for resource in rule["resources"]} == {"optimizationruns", "jobs"}
+    assert all("create" in rule["verbs"] for rule in deletes)
+    assert not any("deletecollection" in rule["verbs"] for _, rule in rules(OPERATOR))
+
+
+@pytest.mark.parametrize("resource", ["optimizationprofiles", "clusteroptimizationprofiles"])
+def test_the_operator_only_reads_profiles(resource: str) -> None:
+    verbs = {verb for _, rule in rules(OPERATOR) if resource in rule["resources"] for verb in rule["verbs"]}
+    assert verbs == {"get", "list", "watch"}
 
 
 def test_the_operator_cannot_change_a_pool() -> None:
