@@ -13,9 +13,10 @@ from penstock.api.conditions import DeploymentCondition, Reason
 from penstock.api.v1alpha1 import Condition, ConditionStatus, InferenceDeployment, InferenceDeploymentStatus
 from penstock.errors import Invalid, Unavailable
 from penstock.planning.conditions import transitions
-from penstock.planning.deployment import Finalizer, Plan, Requeue, invalid_status, plan
+from penstock.planning.deployment import Finalizer, Plan, invalid_status, plan
 from penstock.planning.names import DEPLOYMENT_MANAGER, FINALIZER
 from penstock.planning.observed import Gateway, Observed
+from penstock.planning.requeue import Requeue
 from penstock.routing.leases import Route
 from penstock_operator.deployment.observe import GatewayView, Observer
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT

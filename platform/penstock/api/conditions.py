@@ -43,6 +43,13 @@ class Reason(StrEnum):
     DIGEST_MISMATCH = "DigestMismatch"
     MODEL_INVALID = "ModelInvalid"
     UNSUPPORTED_STORAGE = "UnsupportedStorage"
+    STORAGE_DENIED = "StorageDenied"
+    STORAGE_UNREACHABLE = "StorageUnreachable"
+    SIGNATURE_MISSING = "SignatureMissing"
+    SIGNATURE_INVALID = "SignatureInvalid"
+    KEY_NOT_TRUSTED = "KeyNotTrusted"
+    HARDWARE_MISMATCH = "HardwareMismatch"
+    ENGINE_UNAVAILABLE = "EngineUnavailable"
 
     # The pool.
     POOL_NOT_FOUND = "PoolNotFound"

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Final
 
 from penstock.api.conditions import DeploymentCondition, Reason
-from penstock.api.v1alpha1 import Condition, ConditionStatus, InferenceDeploymentStatus, ReplicaCounts
+from penstock.api.v1alpha1 import Condition, ConditionStatus, InferenceDeploymentStatus, Manifest, ReplicaCounts
 from penstock.planning import automatic, names
 from penstock.planning.application import ServeApplication, replica_bounds
 from penstock.planning.conditions import Verdict, condition, epoch, false, ready, true
@@ -20,6 +20,7 @@ from penstock.planning.observed import (
     Pool,
     PoolProblem,
 )
+from penstock.planning.requeue import Requeue
 from penstock.planning.rollout import Rollout, next_attempt_at, receiving, roll
 from penstock.planning.verdicts import Verdicts, failure_of, judge, judge_without_pool
 from penstock.routing.leases import Route
@@ -42,14 +43,6 @@ class Finalizer(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Requeue:
-    """When to look again, and why."""
-
-    after_seconds: float
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class Plan:
     """What is to be done."""
 
@@ -58,6 +51,10 @@ class Plan:
     route: Route | None = None
     """To be declared to each gateway that has another; None: leave what there is."""
     delete_route: bool = False
+    run: Manifest | None = None
+    """An `OptimizationRun` to be created; it may be there already by then."""
+    superseded_runs: tuple[str, ...] = ()
+    """Names of runs of a former spec, to be deleted."""
     status: InferenceDeploymentStatus | None = None
     finalizer: Finalizer = Finalizer.KEEP
     requeue: Requeue | None = None
@@ -98,6 +95,8 @@ def plan(observed: Observed, now: float) -> Plan:
 
 _CANNOT_START: Final = {
     Reason.MODEL_NOT_FOUND, Reason.DIGEST_MISMATCH, Reason.MODEL_INVALID, Reason.UNSUPPORTED_STORAGE,
+    Reason.STORAGE_DENIED, Reason.STORAGE_UNREACHABLE, Reason.SIGNATURE_MISSING, Reason.SIGNATURE_INVALID,
+    Reason.KEY_NOT_TRUSTED, Reason.HARDWARE_MISMATCH, Reason.ENGINE_UNAVAILABLE,
     Reason.DEPLOY_FAILED, Reason.UNSCHEDULABLE,
 }  # fmt: skip
 

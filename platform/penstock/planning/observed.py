@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from penstock.api.conditions import Reason
+from penstock.api.optimization import OptimizationProfileSpec, OptimizationRun
 from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.planning.application import ReplicaNetwork
 from penstock.planning.arguments import BuildArguments
@@ -92,6 +93,24 @@ class GatewayProblem:
 
 
 @dataclass(frozen=True, slots=True)
+class ProfileProblem:
+    """Why a profile cannot be used now: it is not there, it is not valid, or this operator runs no optimization."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizationView:
+    """What is known of a deployment's optimization."""
+
+    profile: OptimizationProfileSpec | ProfileProblem | None = None
+    """Of the profile that the spec names; None where it names none."""
+    runs: tuple[OptimizationRun, ...] = ()
+    """All that this deployment owns, also those of a former spec, without those that are going."""
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """All that decides what happens to one `InferenceDeployment`."""
 
@@ -99,3 +118,4 @@ class Observed:
     pool: Pool | PoolProblem
     gateways: tuple[Gateway | GatewayProblem, ...] = ()
     network: ReplicaNetwork = field(default_factory=ReplicaNetwork)
+    optimization: OptimizationView = field(default_factory=OptimizationView)

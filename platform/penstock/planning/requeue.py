@@ -1,0 +1,13 @@
+"""When to look at an object again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Requeue:
+    """When to look again, and why."""
+
+    after_seconds: float
+    reason: str
