@@ -156,7 +156,7 @@ def _row(index: int, each: CandidateReport, report: Report, names: Sequence[str]
         element("td", each.recipe.label),
         element("td", element("span", _words(each.outcome), class_=f"pill {TONES[each.outcome]}")),
         *(element("td", text, class_="number") for text in figures),
-        element("td", *why),
+        element("td", *why, class_="why"),
         class_=str(each.outcome),
     )
 

@@ -10,12 +10,17 @@ from typing import Final
 
 _STEPS: Final = (1.0, 2.0, 2.5, 5.0, 10.0)
 _MOST_LABELS: Final = 8
+_ALONE: Final = 0.01
+"""Room beside a single value, as a share of it."""
 
 
 class Markup(str):
     """Text that is markup already."""
 
     __slots__ = ()
+
+    def __add__(self, other: str) -> Markup:
+        return Markup(str(self) + (other if isinstance(other, Markup) else escape(other, quote=False)))
 
 
 def element(name: str, *children: str, **attributes: object) -> Markup:
@@ -75,7 +80,7 @@ def axis(values: Sequence[float], start: float, end: float, *, logarithmic: bool
     if logarithmic:
         room = max((high / low) ** margin, 1.1)
         return Axis(low / room, high * room, start, end, logarithmic=True)
-    room = (high - low) * margin or abs(high) * margin or 1.0
+    room = (high - low) * margin or abs(high) * _ALONE or 1.0
     return Axis(low - room, high + room, start, end)
 
 

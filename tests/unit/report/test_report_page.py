@@ -90,6 +90,17 @@ def test_attributes_are_escaped_too() -> None:
     assert element("a", "b", title='"><script>') == '<a title="&quot;&gt;&lt;script&gt;">b</a>'
 
 
+def test_markup_joined_with_text_stays_markup_and_the_text_is_escaped() -> None:
+    assert element("p", element("b", "x") + "<") == "<p><b>x</b>&lt;</p>"
+
+
+@pytest.mark.parametrize("picture", ["Latency distributions", "Accuracy intervals"])
+def test_pictures_hold_no_escaped_markup(picture: str) -> None:
+    drawing = render(report()).partition(f'aria-label="{picture}"')[2].partition("</svg>")[0]
+    assert "<line" in drawing
+    assert "&lt;" not in drawing
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [
