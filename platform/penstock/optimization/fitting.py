@@ -1,0 +1,65 @@
+"""Whether an artifact may run on a machine, and what an artifact made on a machine needs."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from penstock.optimization.hardware import KNOWN_INSTRUCTION_SETS, Hardware, HardwareRequirement
+from penstock.optimization.recipes import EngineName, EngineSettings, Precision
+
+_GPU_ENGINES: Final = frozenset({EngineName.ONNX_RUNTIME_CUDA, EngineName.ONNX_RUNTIME_TENSORRT})
+_NATIVE_CODE_ENGINES: Final = frozenset({EngineName.TORCH_EXPORT})
+"""Their files hold machine code for the processor that they were compiled on."""
+_INT8: Final = ("avx512_vnni", "avx_vnni", "asimddp")
+"""Without an 8-bit dot product, x86 kernels add pairs in 16 bits and saturate: other answers, and slower. The first
+that a machine has is enough: AMX computes the same as VNNI, only faster."""
+_BF16: Final = ("avx512_bf16", "amx_bf16", "bf16")
+_FP16: Final = ("avx512_fp16", "asimd")
+
+
+def misfit(requirement: HardwareRequirement, hardware: Hardware) -> str | None:
+    """What the machine lacks of a requirement, as a sentence without its stop; None where it has all."""
+    if requirement.architecture != hardware.architecture:
+        return f"it needs a {requirement.architecture} processor, and this machine has {hardware.architecture}"
+    missing = [each for each in requirement.instruction_sets if each not in hardware.instruction_sets]
+    if missing:
+        return f"it needs the instruction sets {', '.join(missing)}, which {hardware.cpu} here does not have"
+    names = [gpu.name for gpu in hardware.gpus]
+    if requirement.gpu is not None and requirement.gpu not in names:
+        return f"it is made for the GPU {requirement.gpu}, and this machine has {', '.join(names) or 'none'}"
+    return None
+
+
+def requirement_of(hardware: Hardware, engine: EngineSettings, weight_precision: str) -> HardwareRequirement:
+    """What an artifact needs that was made and measured on a machine.
+
+    Args:
+        hardware: where it was measured.
+        engine: what runs it.
+        weight_precision: such as `int8`, `fp32`.
+
+    Returns:
+        The architecture; the instructions that its low-precision arithmetic used there, since without them the same
+        file gives other answers or loses what was measured; all instruction sets for machine code; the GPU for an
+        engine that runs on one.
+    """
+    if engine.name in _GPU_ENGINES:
+        gpu = hardware.gpus[0].name if hardware.gpus else None
+        return HardwareRequirement(architecture=hardware.architecture, gpu=gpu)
+    if engine.name in _NATIVE_CODE_ENGINES:
+        return HardwareRequirement(architecture=hardware.architecture, instruction_sets=hardware.instruction_sets)
+    wanted: set[str] = set()
+    if weight_precision == "int8":
+        wanted |= _first(_INT8, hardware)
+    if engine.precision is Precision.BF16:
+        wanted |= _first(_BF16, hardware)
+    if engine.precision is Precision.FP16:
+        wanted |= _first(_FP16, hardware)
+    needed = tuple(each for each in KNOWN_INSTRUCTION_SETS if each in wanted)
+    return HardwareRequirement(architecture=hardware.architecture, instruction_sets=needed)
+
+
+def _first(names: tuple[str, ...], hardware: Hardware) -> set[str]:
+    return {name for name in names if name in hardware.instruction_sets} and {
+        next(name for name in names if name in hardware.instruction_sets)
+    }
