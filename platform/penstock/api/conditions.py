@@ -13,6 +13,17 @@ class DeploymentCondition(StrEnum):
     POOL_READY = "PoolReady"
     SERVING = "Serving"
     PROGRESSING = "Progressing"
+    PROFILE_APPLIED = "ProfileApplied"
+    """Only where the spec names a profile. It has no say in `Ready`: the model itself serves meanwhile."""
+
+
+class RunCondition(StrEnum):
+    """Conditions of an `OptimizationRun`."""
+
+    COMPLETE = "Complete"
+    """Whether a verdict was reached."""
+    ACCEPTED = "Accepted"
+    """Which."""
 
 
 class PoolCondition(StrEnum):
@@ -50,6 +61,21 @@ class Reason(StrEnum):
     KEY_NOT_TRUSTED = "KeyNotTrusted"
     HARDWARE_MISMATCH = "HardwareMismatch"
     ENGINE_UNAVAILABLE = "EngineUnavailable"
+
+    # Optimization.
+    OPTIMIZED = "Optimized"
+    VERDICT_REACHED = "VerdictReached"
+    PROFILE_ACCEPTED = "ProfileAccepted"
+    OPTIMIZING = "Optimizing"
+    OPTIMIZATION_RETRIED = "OptimizationRetried"
+    WAITING_FOR_OPTIMIZATION = "WaitingForOptimization"
+    PROFILE_REJECTED = "ProfileRejected"
+    NO_DECISION = "NoDecision"
+    OPTIMIZATION_FAILED = "OptimizationFailed"
+    OPTIMIZATION_UNAVAILABLE = "OptimizationUnavailable"
+    PROFILE_NOT_FOUND = "ProfileNotFound"
+    PROFILE_INVALID = "ProfileInvalid"
+    ARTIFACT_REFUSED = "ArtifactRefused"
 
     # The pool.
     POOL_NOT_FOUND = "PoolNotFound"

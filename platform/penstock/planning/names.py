@@ -6,7 +6,9 @@ import hashlib
 import json
 from typing import Any, Final
 
-from penstock.api.v1alpha1 import InferenceDeployment
+from penstock.api.optimization import OptimizationProfileSpec
+from penstock.api.v1alpha1 import InferenceDeployment, Manifest, ObjectMeta, Resources
+from penstock.optimization.recipes import canonical_json
 from penstock.planning.quantities import canonical
 
 IMPORT_PATH: Final = "penstock_serving.replica.app:build"
@@ -15,10 +17,13 @@ SERVE_DEPLOYMENT: Final = "replica"
 FINALIZER: Final = "penstock.dev/release"
 DEPLOYMENT_MANAGER: Final = "penstock-deployment"
 POOL_MANAGER: Final = "penstock-pool"
+RUN_MANAGER: Final = "penstock-run"
+RUN_LABEL: Final = "penstock.dev/run"
 MODEL_LABEL: Final = "penstock.dev/deployment"
 ACCELERATOR_LABEL: Final = "ray.io/accelerator-type"
 
 _HASH_VERSION: Final = "v1"
+_RUN_HASH_VERSION: Final = "v1"
 
 
 def revision(deployment: InferenceDeployment) -> str:
@@ -28,7 +33,6 @@ def revision(deployment: InferenceDeployment) -> str:
     not roll every model. Namespace and name are hashed too, since `a-b/c` and `a/b-c` would otherwise share a name.
     """
     model, resources = deployment.spec.model, deployment.spec.resources
-    accelerator = resources.accelerator
     content: dict[str, Any] = {
         "namespace": deployment.metadata.namespace,
         "name": deployment.metadata.name,
@@ -36,13 +40,50 @@ def revision(deployment: InferenceDeployment) -> str:
         "modelFormat": model.model_format.value,
         "digest": model.digest,
         "version": model.version,
-        "cpu": canonical(resources.cpu),
-        "memory": canonical(resources.memory) if resources.memory else None,
-        "accelerator": [accelerator.type, canonical(accelerator.count)] if accelerator else None,
+        **_canonical(resources),
         "pool": deployment.spec.pool_ref.name,
     }
     encoded = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
     return _HASH_VERSION + hashlib.sha256(encoded).hexdigest()[:10]
+
+
+def run(deployment: InferenceDeployment, profile: OptimizationProfileSpec) -> str:
+    """The `OptimizationRun` of a deployment: its name and ten hex digits over all that a measurement depends on.
+
+    Fields of the profile at their defaults are left out, so that a release that adds one runs nothing anew.
+    """
+    spec = deployment.spec
+    reference = spec.optimization_profile_ref
+    content = {
+        "rule": _RUN_HASH_VERSION,
+        "model": spec.model.model_dump(mode="json", exclude={"version"}, exclude_none=True),
+        "profile": [reference.kind.value, reference.name] if reference else None,
+        "profileSpec": profile.model_dump(mode="json", exclude_defaults=True),
+        "resources": _canonical(spec.resources),
+        "slo": spec.slo.latency_p99_milliseconds if spec.slo else None,
+    }
+    return f"{deployment.metadata.name}-{hashlib.sha256(canonical_json(content)).hexdigest()[:10]}"
+
+
+def owner_reference(api_version: str, kind: str, owner: ObjectMeta) -> Manifest:
+    """An `ownerReferences` entry that makes an object go with its controller `owner`."""
+    return {
+        "apiVersion": api_version,
+        "kind": kind,
+        "name": owner.name,
+        "uid": owner.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def _canonical(resources: Resources) -> dict[str, Any]:
+    accelerator = resources.accelerator
+    return {
+        "cpu": canonical(resources.cpu),
+        "memory": canonical(resources.memory) if resources.memory else None,
+        "accelerator": [accelerator.type, canonical(accelerator.count)] if accelerator else None,
+    }
 
 
 def application(namespace: str, name: str, revision_name: str) -> str:
