@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from enum import StrEnum
 from importlib import metadata, resources
 from pathlib import Path
 
@@ -12,14 +13,31 @@ from numpy.typing import NDArray
 
 from penstock.serving.manifest import MANIFEST_NAME, ModelManifest
 
-BUILT_WITH = ("torch", "onnx", "onnxscript", "scikit-learn", "numpy")
+BUILT_WITH = ("torch", "onnx", "onnxscript", "safetensors", "scikit-learn", "numpy")
 """Distributions whose versions can change the model."""
-_SOURCES = ("digits.py", "export.py")
+IMPORT_PATH = "penstock_optimizer.digits:network"
+"""Gives the untrained module that the source's safetensors are the weights of."""
+INPUT_NAME = "image"
+OUTPUT_NAME = "logits"
+LABELS_NAME = "labels"
+_SOURCES = ("artifact.py", "digits.py", "export.py")
+
+
+class Split(StrEnum):
+    """The parts of the data. No two share an image."""
+
+    TRAIN = "train"
+    CALIBRATION = "calibration"
+    """From which a quantization learns activation ranges. The network itself may have been trained on these too."""
+    VALIDATION = "validation"
+    """Decides between candidates."""
+    TEST = "test"
+    """Held out: only for figures that are shown."""
 
 
 @dataclass(frozen=True, slots=True)
-class HeldOut:
-    """Images that training never saw, with their labels."""
+class Images:
+    """Images and their labels."""
 
     images: NDArray[np.float32]
     """Shape (images, 1, 8, 8), from 0 to 1."""
@@ -29,7 +47,7 @@ class HeldOut:
 
 @dataclass(frozen=True, slots=True)
 class DigitsArtifact:
-    """A trained digits model on disk: the model folder, and the held-out images beside it."""
+    """A trained digits model on disk: the model folder, the torch weights that it was exported from, and the data."""
 
     root: Path
 
@@ -39,13 +57,33 @@ class DigitsArtifact:
         return self.root / "model"
 
     @property
+    def source_folder(self) -> Path:
+        """The folder with the weights, for those who change the torch module itself."""
+        return self.root / "source"
+
+    @property
+    def weights_file(self) -> Path:
+        """Safetensors of the module that `IMPORT_PATH` gives."""
+        return self.source_folder / "model.safetensors"
+
+    @property
+    def data_folder(self) -> Path:
+        """The folder with a `.npz` for each `Split`, whose arrays are `image` and `labels`."""
+        return self.root / "data"
+
+    @property
     def held_out_file(self) -> Path:
-        """The held-out images and labels, as a NumPy archive."""
-        return self.root / "held-out.npz"
+        """The test images and labels, as a NumPy archive."""
+        return self.split_file(Split.TEST)
+
+    def split_file(self, split: Split) -> Path:
+        """The NumPy archive of one part of the data."""
+        return self.data_folder / f"{split}.npz"
 
     def exists(self) -> bool:
-        """Whether both parts are there. They appear at once, by a rename."""
-        return (self.model_folder / MANIFEST_NAME).is_file() and self.held_out_file.is_file()
+        """Whether all parts are there. They appear at once, by a rename."""
+        files = (self.model_folder / MANIFEST_NAME, self.weights_file, *(self.split_file(split) for split in Split))
+        return all(file.is_file() for file in files)
 
     def manifest(self) -> ModelManifest:
         """The model's manifest.
@@ -56,14 +94,22 @@ class DigitsArtifact:
         """
         return ModelManifest.model_validate_json((self.model_folder / MANIFEST_NAME).read_bytes())
 
-    def held_out(self) -> HeldOut:
-        """The held-out images.
+    def images(self, split: Split) -> Images:
+        """One part of the data.
 
         Raises:
             FileNotFoundError: it has not been built.
         """
-        with np.load(self.held_out_file, allow_pickle=False) as archive:
-            return HeldOut(archive["images"].astype(np.float32), archive["labels"].astype(np.int64))
+        with np.load(self.split_file(split), allow_pickle=False) as archive:
+            return Images(archive[INPUT_NAME].astype(np.float32), archive[LABELS_NAME].astype(np.int64))
+
+    def held_out(self) -> Images:
+        """The test images, which neither training nor any choice ever saw.
+
+        Raises:
+            FileNotFoundError: it has not been built.
+        """
+        return self.images(Split.TEST)
 
 
 def digits_artifact(cache: Path) -> DigitsArtifact:

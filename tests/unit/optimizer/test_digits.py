@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 from pathlib import Path
 
@@ -10,13 +11,14 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from penstock.errors import Invalid
 from penstock.serving.manifest import DataType, TensorSpec
 from penstock_optimizer import artifact as artifacts
 from penstock_optimizer import export
-from penstock_optimizer.artifact import DigitsArtifact, digits_artifact
-from penstock_optimizer.digits import Training, accuracy, build, split, train
+from penstock_optimizer.artifact import IMPORT_PATH, DigitsArtifact, Split, digits_artifact
+from penstock_optimizer.digits import Training, accuracy, build, network, split, train
 
 SHORT = Training(epochs=4)
 
@@ -26,19 +28,22 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> DigitsArtifact:
     return build(tmp_path_factory.mktemp("cache"), SHORT)
 
 
-def test_the_parts_share_no_image() -> None:
-    data = split(SHORT)
-    assert len(data.train.images) + len(data.held_out.images) == 1797
-    assert len(data.held_out.images) == 450
-    # The data set itself holds a few identical images; what matters is that no sample stands in both parts.
-    counts = np.bincount(data.train.labels) + np.bincount(data.held_out.labels)
-    assert counts.sum() == 1797
-    assert (np.bincount(data.held_out.labels) > 40).all()
+def test_the_parts_share_no_image(built: DigitsArtifact) -> None:
+    data = {part: built.images(part) for part in Split}
+    assert {part: len(images.images) for part, images in data.items()} == {
+        Split.TRAIN: 847,
+        Split.CALIBRATION: 100,
+        Split.VALIDATION: 150,
+        Split.TEST: 700,
+    }
+    # The data set itself has no two equal images.
+    assert len({row.tobytes() for images in data.values() for row in images.images}) == 1797
+    assert (np.bincount(data[Split.TEST].labels) > 60).all()
 
 
-def test_the_onnx_model_computes_what_torch_computes(built: DigitsArtifact) -> None:
-    data = split(SHORT)
-    model = train(data.train, SHORT)
+def test_the_onnx_model_and_the_weights_compute_the_same(built: DigitsArtifact) -> None:
+    model = network().eval()
+    model.load_state_dict(load_file(built.weights_file))
     session = onnxruntime.InferenceSession(str(built.model_folder / "model.onnx"))
     images = built.held_out().images
     for rows in (images[:1], images[:3], images):
@@ -47,10 +52,23 @@ def test_the_onnx_model_computes_what_torch_computes(built: DigitsArtifact) -> N
             np.testing.assert_allclose(got, model(torch.from_numpy(rows)).numpy(), rtol=1e-4, atol=1e-4)
 
 
+def test_the_import_path_gives_the_network() -> None:
+    module, _, name = IMPORT_PATH.partition(":")
+    model = getattr(importlib.import_module(module), name)()
+    assert sum(parameter.numel() for parameter in model.parameters()) == 692_206
+
+
 def test_it_learns(built: DigitsArtifact) -> None:
-    data = split(SHORT)
-    assert accuracy(train(data.train, SHORT), data.held_out) > 0.9
+    model = network().eval()
+    model.load_state_dict(load_file(built.weights_file))
+    assert accuracy(model, built.held_out()) > 0.9
     assert float(built.manifest().annotations["penstock.dev/held-out-accuracy"]) > 0.9
+
+
+def test_the_same_seed_gives_the_same_weights() -> None:
+    data = split(SHORT)[Split.CALIBRATION]
+    first, second = (train(data, Training(epochs=1)).state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_the_manifest_covers_every_byte(built: DigitsArtifact) -> None:
@@ -100,7 +118,7 @@ def test_half_an_artifact_is_none(tmp_path: Path) -> None:
 
 def test_an_export_that_differs_is_refused(built: DigitsArtifact) -> None:
     session = onnxruntime.InferenceSession(str(built.model_folder / "model.onnx"))
-    other = train(split(SHORT).train, Training(epochs=1, seed=7))
+    other = train(split(SHORT)[Split.CALIBRATION], Training(epochs=1, seed=7))
     images = torch.from_numpy(built.held_out().images[:4])
     request = export.ExportRequest("digits", other, images, "image", "logits", {})
     with pytest.raises(Invalid, match="differ from torch's"):
