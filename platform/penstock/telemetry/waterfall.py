@@ -184,7 +184,12 @@ def _note(attributes: Mapping[str, str | int | float | bool]) -> str:
         together = f" of {_counted(requests, 'request')}" if requests is not None else ""
         return f"{_counted(attributes[names.ATTR_BATCH_ROWS], 'row')}{together}"
     status = attributes.get(names.ATTR_HTTP_STATUS)
-    parts = (attributes.get(names.ATTR_MODEL), status if status is None else f"HTTP {status}")
+    cache = attributes.get(names.ATTR_CACHE)
+    parts = (
+        attributes.get(names.ATTR_MODEL),
+        status if status is None else f"HTTP {status}",
+        cache if cache is None else f"cache {cache}",
+    )
     return " ".join(str(part) for part in parts if part is not None)
 
 

@@ -60,7 +60,9 @@ class Replica:
             host=self._replica.host or ray.util.get_node_ip_address(),
             engine_threads=self._replica.engine_threads,
             batching=self._config.batching,
+            cache=self._config.cache,
             slo_milliseconds=self._config.slo_milliseconds,
+            trusted_keys=self._replica.trusted_keys,
             gateways=self._replica.gateways,
             registration_token=self._replica.registration_token,
             drain_seconds=self._replica.drain_seconds,
@@ -84,7 +86,9 @@ class Replica:
         if config == self._config:
             return
         self._config = config
-        self._supervisor.reconfigure(Reconfigure(batching=config.batching, slo_milliseconds=config.slo_milliseconds))
+        self._supervisor.reconfigure(
+            Reconfigure(batching=config.batching, cache=config.cache, slo_milliseconds=config.slo_milliseconds)
+        )
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """What the scaling policy reads: the server's statistics, and the limits that change in place."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from penstock.batching.batcher import Ticket
+from penstock.caching.cache import CacheResult, Flight
 from penstock.protocol.requests import InferRequest
 from penstock.telemetry.spans import SpanContext
 
@@ -21,11 +22,13 @@ class Exchange:
 
     __slots__ = (
         "body",
+        "cache",
         "connection",
         "decoded_ns",
         "encoded_ns",
         "execute_end_ns",
         "execute_start_ns",
+        "flight",
         "json_length",
         "keep_alive",
         "kept",
@@ -34,6 +37,7 @@ class Exchange:
         "received_ns",
         "request",
         "response",
+        "served_ns",
         "span",
         "status",
         "ticket",
@@ -55,6 +59,10 @@ class Exchange:
         self.parent: SpanContext | None = None
         self.request: InferRequest | None = None
         self.ticket: Ticket[Exchange] | None = None
+        self.cache: CacheResult | None = None
+        """What the prediction cache did; None where it was not asked."""
+        self.flight: Flight[Exchange] | None = None
+        """The run that this request leads or waits for, where the cache knows of it."""
         self.response: bytes | None = None
         self.status = 0
         self.span: SpanContext | None = None
@@ -63,5 +71,7 @@ class Exchange:
         self.decoded_ns = 0
         self.execute_start_ns = 0
         self.execute_end_ns = 0
+        self.served_ns = 0
+        """When the cache, or an identical request, gave the answer."""
         self.encoded_ns = 0
         self.written_ns = 0

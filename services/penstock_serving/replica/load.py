@@ -77,6 +77,10 @@ class LoadMeter:
         self.in_flight -= 1
         self._idle_since = now
 
+    def touched(self, now: float) -> None:
+        """A request was answered without the engine: the replica is in use, and that is all that it is."""
+        self._idle_since = now
+
     def tick(self, now: float) -> None:
         """Remember the totals; called about once a second."""
         self._marks.append(self._mark(now))

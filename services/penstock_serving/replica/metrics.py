@@ -9,7 +9,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from penstock.caching.cache import CacheResult, PredictionCache
 from penstock.telemetry import names
+from penstock_serving.replica.exchange import Exchange
 from penstock_serving.replica.load import Histogram, LoadMeter
 
 _LABELS = ("namespace", "model", "version")
@@ -18,9 +20,12 @@ _LABELS = ("namespace", "model", "version")
 class ReplicaMetrics(Collector):
     """What one replica has counted."""
 
-    def __init__(self, namespace: str, model: str, version: str, load: LoadMeter) -> None:
+    def __init__(
+        self, namespace: str, model: str, version: str, load: LoadMeter, cache: PredictionCache[Exchange]
+    ) -> None:
         self._labels = (namespace, model, version)
         self._load = load
+        self._cache = cache
         self.request_seconds = Histogram(names.SECONDS_BUCKETS)
         self.execute_seconds = Histogram(names.SECONDS_BUCKETS)
         self.batch_rows = Histogram(names.ROWS_BUCKETS)
@@ -46,13 +51,31 @@ class ReplicaMetrics(Collector):
         for status, count in self.requests.items():
             counted.add_metric((*self._labels, str(status)), count)
         yield counted
+        yield from self._cache_counters()
         for name, text, value in (
             (names.METRIC_QUEUED, "Requests waiting for the engine", self.queued),
             (names.METRIC_IN_FLIGHT, "Requests queued or executing", self._load.in_flight),
+            (names.METRIC_CACHE_BYTES, "In use by the prediction cache", self._cache.bytes_used),
+            (names.METRIC_CACHE_ENTRIES, "Answers in the prediction cache", self._cache.entries),
         ):
             gauge = GaugeMetricFamily(name, text, labels=_LABELS)
             gauge.add_metric(self._labels, value)
             yield gauge
+
+    def _cache_counters(self) -> Iterable[Metric]:
+        asked = CounterMetricFamily(
+            names.METRIC_CACHE_REQUESTS.removesuffix("_total"),
+            "Infer requests by what the prediction cache did",
+            labels=(*_LABELS, "result"),
+        )
+        for result in CacheResult:
+            asked.add_metric((*self._labels, result), self._cache.results[result])
+        yield asked
+        evicted = CounterMetricFamily(
+            names.METRIC_CACHE_EVICTIONS.removesuffix("_total"), "Answers dropped for room", labels=_LABELS
+        )
+        evicted.add_metric(self._labels, self._cache.evictions)
+        yield evicted
 
     def _histogram(self, name: str, text: str, histogram: Histogram) -> HistogramMetricFamily:
         family = HistogramMetricFamily(name, text, labels=_LABELS)

@@ -138,8 +138,8 @@ def _command(line: bytes, server: ReplicaServer, pipe: ControlPipe, leaving: asy
         logger.exception("a command was not understood")
         return
     match command:
-        case Reconfigure(batching=batching, slo_milliseconds=slo):
-            server.reconfigure(batching, slo)
+        case Reconfigure():
+            server.reconfigure(command)
         case QueryStats():
             pipe.send(Stats(stats=server.stats()))
         case Drain():

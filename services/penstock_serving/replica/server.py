@@ -11,13 +11,16 @@ from typing import Final
 from urllib.parse import unquote
 
 from penstock.batching.batcher import Ticket
+from penstock.caching.cache import PredictionCache
+from penstock.caching.keys import InputKeys
 from penstock.errors import Invalid, PenstockError
 from penstock.protocol import responses
 from penstock.protocol.refusals import Refusal, error_document, status_of
-from penstock.protocol.requests import RequestDecoder
+from penstock.protocol.requests import InferRequest, RequestDecoder
 from penstock.routing.leases import ReplicaStats
-from penstock.serving.settings import BatchingSettings, ReplicaSettings
+from penstock.serving.settings import Reconfigure, ReplicaSettings
 from penstock_runtime.engines import Array
+from penstock_serving.replica.caching import CACHE_STATUS, CachedAnswers
 from penstock_serving.replica.exchange import Exchange
 from penstock_serving.replica.execution import Executor, Ran
 from penstock_serving.replica.http import HttpConnection, Limits
@@ -48,7 +51,11 @@ class ReplicaServer:
         self._decoder = RequestDecoder(model.signature)
         self._encoder = responses.ResponseEncoder(settings.model, settings.version)
         self._load = LoadMeter(settings.lease_seconds, time.monotonic())
-        self.metrics = ReplicaMetrics(settings.namespace, settings.model, settings.version, self._load)
+        # A replica serves one namespace, and only what is within one may be shared. No header of a client's is asked.
+        keys = InputKeys(model.digest, settings.namespace, model.signature)
+        self._cache: PredictionCache[Exchange] = PredictionCache(keys, settings.cache)
+        self._cached = CachedAnswers(self._cache, self._run, self._answer_without_run, self._expired_in_flight)
+        self.metrics = ReplicaMetrics(settings.namespace, settings.model, settings.version, self._load, self._cache)
         self.tracer = Tracer(settings, sink)
         self.executor = Executor(model.engine, settings.batching, self._ran, self._expired)
         self.ready = True
@@ -59,10 +66,11 @@ class ReplicaServer:
         """A protocol for a new client; the factory that the event loop's server calls."""
         return HttpConnection(self, self._limits, self.connections)
 
-    def reconfigure(self, batching: BatchingSettings, slo_milliseconds: int | None) -> None:
+    def reconfigure(self, settings: Reconfigure) -> None:
         """Take other settings without dropping a request."""
-        self.executor.batcher.reconfigure(batching)
-        self.tracer.set_slo(slo_milliseconds)
+        self.executor.batcher.reconfigure(settings.batching)
+        self._cache.reconfigure(settings.cache, time.monotonic())
+        self.tracer.set_slo(settings.slo_milliseconds)
 
     def stats(self) -> ReplicaStats:
         """What the replica saw lately."""
@@ -71,7 +79,7 @@ class ReplicaServer:
     @property
     def in_flight(self) -> int:
         """Infer requests that are not answered yet."""
-        return self._load.in_flight
+        return self._load.in_flight + self._cache.waiting
 
     def tick(self) -> None:
         """Called about once a second."""
@@ -104,7 +112,9 @@ class ReplicaServer:
 
     def disconnected(self, exchange: Exchange) -> None:
         """Take the request of a client that has gone out of the queue. One that is executing ends with its batch."""
-        if exchange.ticket is not None and self.executor.cancel(exchange.ticket):
+        unwanted = self._cached.left(exchange)
+        if unwanted is not None and unwanted.ticket is not None and self.executor.cancel(unwanted.ticket):
+            unwanted.flight = None
             self._load.left(time.monotonic())
 
     # Routes.
@@ -170,11 +180,11 @@ class ReplicaServer:
         exchange.body = b""
         exchange.request = request
         exchange.decoded_ns = time.monotonic_ns()
-        now = exchange.decoded_ns / 1e9
-        deadline = None
-        if request.timeout_seconds is not None:
-            deadline = exchange.received_ns / 1e9 + request.timeout_seconds
-        ticket = Ticket(exchange, request.rows, request.bucket, request.priority, deadline)
+        if not (self._cache.enabled and self._cached.take(exchange, request, _deadline(exchange, request))):
+            self._run(exchange, request, exchange.decoded_ns / 1e9)
+
+    def _run(self, exchange: Exchange, request: InferRequest, now: float) -> None:
+        ticket = Ticket(exchange, request.rows, request.bucket, request.priority, _deadline(exchange, request))
         exchange.ticket = ticket
         self._load.arrived(now)
         rejected = self.executor.submit(ticket, now, lone=len(self.connections) == 1)
@@ -183,7 +193,8 @@ class ReplicaServer:
             error = Invalid(Refusal.QUEUE_FULL, f"the queue is full; try again in {seconds} s")
             exchange.ticket = None
             self._load.left(now)
-            self._fail(exchange, error, b"Retry-After: %d\r\n" % seconds)
+            for refused in (exchange, *self._cached.dropped(exchange)):
+                self._fail(refused, error, b"Retry-After: %d\r\n" % seconds)
 
     # What the executor calls.
 
@@ -192,6 +203,8 @@ class ReplicaServer:
         waits = self._load.waits
         metrics.batch_rows.observe(ran.rows)
         metrics.execute_seconds.observe((ran.end_ns - ran.start_ns) / 1e9)
+        if self._cache.enabled:
+            self._cache.ran((ran.end_ns - ran.start_ns) / 1e9 / len(ran.members))
         members: list[Exchange] = []
         for ticket, result in zip(ran.members, ran.results, strict=True):
             exchange = ticket.payload
@@ -204,12 +217,35 @@ class ReplicaServer:
             else:
                 self._answer(exchange, result)
             self._load.left(exchange.written_ns / 1e9)
+            if exchange.flight is not None:
+                self._cached.ran(exchange, result)
         self.tracer.batch_answered(members, ran.rows)
 
     def _expired(self, exchange: Exchange) -> None:
         self._load.left(time.monotonic())
+        self._fail_expired(exchange)
+        self._cached.abandoned(exchange)
+
+    def _fail_expired(self, exchange: Exchange) -> None:
         timeout = exchange.request.timeout_seconds if exchange.request is not None else 0
         self._fail(exchange, Invalid(Refusal.EXPIRED, f"the request waited for longer than its timeout of {timeout} s"))
+
+    # What the cache calls.
+
+    def _expired_in_flight(self, exchange: Exchange) -> None:
+        self.disconnected(exchange)
+        self._fail_expired(exchange)
+
+    def _answer_without_run(self, exchange: Exchange, result: Mapping[str, Array] | Invalid) -> None:
+        if isinstance(result, Invalid):
+            self._fail(exchange, result)
+        else:
+            self._answer(exchange, result)
+            if exchange.encoded_ns:
+                self.tracer.answered(exchange)
+        self._load.touched(exchange.written_ns / 1e9)
+
+    # Answers.
 
     def _answer(self, exchange: Exchange, outputs: Mapping[str, Array]) -> None:
         request = exchange.request
@@ -231,6 +267,8 @@ class ReplicaServer:
             self.tracer.answered(exchange)
 
     def _respond(self, exchange: Exchange, status: int, headers: bytes, body: bytes) -> None:
+        if exchange.cache is not None:
+            headers += CACHE_STATUS[exchange.cache]
         trace = self.tracer.decide(exchange, status, exchange.encoded_ns or time.monotonic_ns())
         exchange.connection.respond(exchange, status, headers + trace if trace else headers, body)
         now = exchange.written_ns = time.monotonic_ns()
@@ -238,6 +276,13 @@ class ReplicaServer:
         self.metrics.request_seconds.observe((now - exchange.received_ns) / 1e9)
         # The ticket holds the exchange: without this, only the cycle collector could free the two.
         exchange.ticket = None
+
+
+def _deadline(exchange: Exchange, request: InferRequest) -> float | None:
+    """Until when a request may wait for its run, in seconds of the monotonic clock."""
+    if request.timeout_seconds is None:
+        return None
+    return exchange.received_ns / 1e9 + request.timeout_seconds
 
 
 async def listen(server: ReplicaServer, host: str, port: int) -> tuple[asyncio.Server, str]:

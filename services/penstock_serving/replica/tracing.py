@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from penstock.caching.cache import CacheResult
 from penstock.protocol.refusals import STATUS, Refusal
 from penstock.serving.settings import ReplicaSettings
 from penstock.telemetry import names
@@ -73,7 +74,7 @@ class Tracer:
         return b"traceresponse: %b\r\n" % exchange.span.traceparent().encode()
 
     def answered(self, exchange: Exchange) -> None:
-        """A request that was in no batch is over."""
+        """A request that was in no batch is over: it failed, or the cache answered it."""
         if exchange.kept and self._sink.enabled:
             self._sink.emit(self._request_spans(exchange, None))
 
@@ -113,19 +114,8 @@ class Tracer:
         span = exchange.span
         if span is None:
             return []
-        request = exchange.request
-        attributes = self._model | {
-            names.ATTR_HTTP_METHOD: exchange.method.decode("latin-1"),
-            names.ATTR_URL_PATH: exchange.url.partition(b"?")[0].decode("latin-1"),
-            names.ATTR_HTTP_STATUS: exchange.status,
-            names.ATTR_KEPT: exchange.kept,
-        }
-        if request is not None:
-            attributes[names.ATTR_REQUEST_ROWS] = request.rows
-        error = None
-        if exchange.status >= _FIRST_FAILURE:
-            attributes[names.ATTR_ERROR_TYPE] = str(exchange.status)
-            error = f"HTTP {exchange.status}"
+        attributes = self._model | _attributes(exchange)
+        error = f"HTTP {exchange.status}" if exchange.status >= _FIRST_FAILURE else None
         base = self._epoch_ns
         end_ns = exchange.written_ns
         spans = [
@@ -148,10 +138,28 @@ class Tracer:
 
         if exchange.decoded_ns:
             part(names.SPAN_DECODE, exchange.received_ns, exchange.decoded_ns)
-            if exchange.status != STATUS[Refusal.QUEUE_FULL]:
+            if exchange.cache in (CacheResult.HIT, CacheResult.SHARED):
+                part(names.SPAN_CACHE, exchange.decoded_ns, exchange.served_ns or end_ns)
+            elif exchange.status != STATUS[Refusal.QUEUE_FULL]:
                 part(names.SPAN_QUEUE, exchange.decoded_ns, exchange.execute_start_ns or end_ns)
         if execute is not None:
             part(names.SPAN_EXECUTE, exchange.execute_start_ns, exchange.execute_end_ns, execute)
         if exchange.encoded_ns:
-            part(names.SPAN_ENCODE, exchange.execute_end_ns, exchange.encoded_ns)
+            part(names.SPAN_ENCODE, exchange.served_ns or exchange.execute_end_ns, exchange.encoded_ns)
         return spans
+
+
+def _attributes(exchange: Exchange) -> dict[str, str | int | float | bool]:
+    attributes: dict[str, str | int | float | bool] = {
+        names.ATTR_HTTP_METHOD: exchange.method.decode("latin-1"),
+        names.ATTR_URL_PATH: exchange.url.partition(b"?")[0].decode("latin-1"),
+        names.ATTR_HTTP_STATUS: exchange.status,
+        names.ATTR_KEPT: exchange.kept,
+    }
+    if exchange.request is not None:
+        attributes[names.ATTR_REQUEST_ROWS] = exchange.request.rows
+    if exchange.cache is not None:
+        attributes[names.ATTR_CACHE] = exchange.cache.value
+    if exchange.status >= _FIRST_FAILURE:
+        attributes[names.ATTR_ERROR_TYPE] = str(exchange.status)
+    return attributes

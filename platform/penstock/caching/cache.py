@@ -1,0 +1,202 @@
+"""The prediction cache of one model: a state machine that whoever owns the model asks before it runs anything."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
+
+import numpy.typing as npt
+
+from penstock.caching.keys import InputKeys
+from penstock.caching.payoff import Payoff
+from penstock.caching.store import Answer, AnswerStore
+from penstock.serving.settings import CacheMode, CacheSettings
+
+P = TypeVar("P")
+
+
+class CacheResult(StrEnum):
+    """What the cache did for a request."""
+
+    HIT = "hit"
+    """It had the answer."""
+    MISS = "miss"
+    """The model runs for it."""
+    SHARED = "shared"
+    """An identical request is with the model already, and this one waits for its answer."""
+    BYPASS = "bypass"
+    """The model runs for it, and the cache was not asked, since of late that cost more than it saved."""
+
+
+@dataclass(slots=True, eq=False)
+class Flight(Generic[P]):
+    """A run of the model and all requests that wait for it."""
+
+    key: bytes
+    leader: P
+    """The request that runs."""
+    urgency: int
+    """The leader's priority; lower goes first."""
+    followers: list[P] = field(default_factory=list)
+    wanted: bool = True
+    """Whether the leader's client is still there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found(Generic[P]):
+    """What to do with a request: give it this answer, let it wait for this flight, or run it."""
+
+    result: CacheResult
+    answer: Answer | None = None
+    flight: Flight[P] | None = None
+    """The one that a SHARED request waits for, or that a MISS leads."""
+
+
+class PredictionCache(Generic[P]):
+    """Answers by identical inputs. `P` is a request; times are seconds of any monotonic clock.
+
+    The owner calls `ask` for each request and, for each flight that a MISS leads, either `landed` or `lost` once.
+    Followers stay with their flight whatever becomes of the settings.
+    """
+
+    def __init__(self, keys: InputKeys, settings: CacheSettings) -> None:
+        self._keys = keys
+        self._flights: dict[bytes, Flight[P]] = {}
+        self._evictions = 0
+        self._store: AnswerStore | None = None
+        self._payoff = Payoff()
+        self.waiting = 0
+        """Followers of all flights."""
+        self.results: Counter[CacheResult] = Counter()
+        """Requests so far; a follower counts once it has left its flight, since it may have to run after all."""
+        self.reconfigure(settings, 0.0)
+
+    @property
+    def enabled(self) -> bool:
+        """Whether to ask at all."""
+        return self._store is not None
+
+    @property
+    def bytes_used(self) -> int:
+        """In use."""
+        return self._store.bytes_used if self._store is not None else 0
+
+    @property
+    def entries(self) -> int:
+        """Answers that are kept."""
+        return len(self._store) if self._store is not None else 0
+
+    @property
+    def evictions(self) -> int:
+        """Answers that had to leave so far, because others needed the room."""
+        return self._evictions + (self._store.evictions if self._store is not None else 0)
+
+    def reconfigure(self, settings: CacheSettings, now: float) -> None:
+        """Take other settings. Off frees all memory; what is in flight lands as it would have."""
+        match settings.mode:
+            case CacheMode.OFF:
+                self._evictions = self.evictions
+                self._store = None
+                self._payoff = Payoff()
+            case CacheMode.EXACT:
+                if self._store is None:
+                    self._store = AnswerStore(settings.max_bytes, settings.ttl_seconds)
+                else:
+                    self._store.resize(settings.max_bytes, settings.ttl_seconds, now)
+
+    def ask(self, inputs: Mapping[str, npt.NDArray[Any]], asker: P, urgency: int, now: float) -> Found[P]:
+        """What to do with a request.
+
+        Args:
+            inputs: the request's, fit for the model.
+            asker: the request.
+            urgency: its priority; lower goes first. It never waits for a flight of lower urgency than its own.
+            now: the time.
+        """
+        store = self._store
+        if store is None or (self._payoff.bypassing and not self._payoff.sampled(self._keys.sample(inputs))):
+            found: Found[P] = Found(CacheResult.BYPASS)
+        else:
+            found = self._look_up(store, self._keys.key(inputs), asker, urgency, now)
+        if found.result is not CacheResult.SHARED:
+            self.results[found.result] += 1
+        return found
+
+    def _look_up(self, store: AnswerStore, key: bytes, asker: P, urgency: int, now: float) -> Found[P]:
+        answer = store.find(key, now)
+        if answer is not None:
+            return Found(CacheResult.HIT, answer)
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = self._flights[key] = Flight(key, asker, urgency)
+            return Found(CacheResult.MISS, flight=flight)
+        if urgency < flight.urgency:
+            # It would wait for one that lets others pass. It runs by itself, and nobody follows it.
+            return Found(CacheResult.MISS, flight=Flight(key, asker, urgency))
+        flight.followers.append(asker)
+        self.waiting += 1
+        return Found(CacheResult.SHARED, flight=flight)
+
+    def asked(self, result: CacheResult, seconds: float) -> None:
+        """Asking took so long."""
+        if result is not CacheResult.BYPASS:
+            self._payoff.looked_up(seconds, hit=result is not CacheResult.MISS)
+
+    def ran(self, seconds: float) -> None:
+        """The engine spent so long on one request."""
+        self._payoff.ran(seconds)
+
+    def landed(self, flight: Flight[P], answer: Answer, now: float) -> tuple[P, ...]:
+        """The model has answered. The answer is kept, and is also the answer of the followers, which are returned."""
+        if self._store is not None:
+            self._store.keep(flight.key, answer, now)
+        return self._close(flight)
+
+    def kept(self, seconds: float) -> None:
+        """Keeping an answer took so long."""
+        self._payoff.kept(seconds)
+
+    def lost(self, flight: Flight[P]) -> tuple[P, ...]:
+        """The model failed on these inputs. Nothing is kept; the failure is also that of the followers returned."""
+        return self._close(flight)
+
+    def _close(self, flight: Flight[P]) -> tuple[P, ...]:
+        if self._flights.get(flight.key) is flight:
+            del self._flights[flight.key]
+        followers = tuple(flight.followers)
+        flight.followers.clear()
+        self.waiting -= len(followers)
+        if followers:
+            self.results[CacheResult.SHARED] += len(followers)
+        return followers
+
+    def succeed(self, flight: Flight[P]) -> P | None:
+        """The leader left without having run. The first follower leads now and has to run; None: there was none."""
+        if not flight.followers:
+            self._close(flight)
+            return None
+        flight.leader = flight.followers.pop(0)
+        flight.wanted = True
+        self.waiting -= 1
+        self.results[CacheResult.MISS] += 1
+        return flight.leader
+
+    def leave(self, flight: Flight[P], request: P) -> bool:
+        """A request's client is gone, or its time is up.
+
+        Returns:
+            Whether nobody wants the flight's answer any more: then its leader need not run, and the flight is closed.
+        """
+        if request is flight.leader:
+            flight.wanted = False
+        elif request in flight.followers:
+            flight.followers.remove(request)
+            self.waiting -= 1
+            self.results[CacheResult.SHARED] += 1
+        if flight.wanted or flight.followers:
+            return False
+        self._close(flight)
+        return True
