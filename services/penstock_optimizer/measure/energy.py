@@ -1,0 +1,115 @@
+"""Joules, where the machine tells them: RAPL for processors, NVML for NVIDIA's GPUs. Virtual machines mostly show neither."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from penstock.optimization.measurements import EnergyMethod
+
+POWERCAP: Final = Path("/sys/class/powercap")
+_MICRO: Final = 1e-6
+_MILLI: Final = 1e-3
+
+
+class Meter(Protocol):
+    """Reads energy."""
+
+    @property
+    def method(self) -> EnergyMethod:
+        """Where its joules come from."""
+
+    def read(self) -> float | None:
+        """Joules since some moment in the past; None where they cannot be read."""
+
+    def between(self, before: float | None, after: float | None) -> float | None:
+        """Joules from one reading to the next."""
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """Nothing can be read: CPU seconds are all that is known."""
+
+    method: EnergyMethod = EnergyMethod.ESTIMATED
+
+    def read(self) -> None:
+        """Nothing."""
+
+    def between(self, before: float | None, after: float | None) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True)
+class Rapl:
+    """The package counters of the kernel's powercap. They count all that the processor does, so the machine must be idle."""
+
+    packages: tuple[Path, ...]
+    wrap: float
+    """Joules at which the counters begin anew."""
+    method: EnergyMethod = EnergyMethod.MEASURED_RAPL
+
+    def read(self) -> float | None:
+        """Joules of all packages together."""
+        try:
+            return sum(int((package / "energy_uj").read_text()) for package in self.packages) * _MICRO
+        except OSError:
+            return None
+
+    def between(self, before: float | None, after: float | None) -> float | None:
+        """Joules between; a counter that began anew in between is seen to."""
+        if before is None or after is None:
+            return None
+        return after - before if after >= before else after - before + self.wrap
+
+
+class Nvml:
+    """The total energy counter of one GPU, read from NVIDIA's own library (Volta and later)."""
+
+    method = EnergyMethod.MEASURED_NVML
+
+    def __init__(self, library: ctypes.CDLL, device: ctypes.c_void_p) -> None:
+        self._library = library
+        self._device = device
+
+    def read(self) -> float | None:
+        """Joules since the driver was loaded."""
+        found = ctypes.c_ulonglong()
+        if self._library.nvmlDeviceGetTotalEnergyConsumption(self._device, ctypes.byref(found)) != 0:
+            return None
+        return found.value * _MILLI
+
+    def between(self, before: float | None, after: float | None) -> float | None:
+        """Joules between."""
+        return None if before is None or after is None else after - before
+
+
+def meter(*, gpu: bool, powercap: Path = POWERCAP) -> Meter:
+    """The best meter that there is for what does the work."""
+    return (_nvml() if gpu else _rapl(powercap)) or Estimated()
+
+
+def _rapl(powercap: Path) -> Rapl | None:
+    """RAPL's packages, if their counters may be read; subzones (`intel-rapl:0:1`) are part of them."""
+    packages = tuple(sorted(zone for zone in powercap.glob("intel-rapl:*") if zone.name.count(":") == 1))
+    if not packages:
+        return None
+    try:
+        wrap = sum(int((package / "max_energy_range_uj").read_text()) for package in packages) * _MICRO
+    except OSError:
+        return None
+    found = Rapl(packages, wrap)
+    return found if found.read() is not None else None
+
+
+def _nvml() -> Nvml | None:
+    try:
+        library = ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return None
+    device = ctypes.c_void_p()
+    if library.nvmlInit_v2() != 0 or library.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(device)) != 0:
+        return None
+    found = Nvml(library, device)
+    return found if found.read() is not None else None

@@ -1,0 +1,195 @@
+"""Samples as arrays: reading and writing them, checking them against a signature, making them, and cutting batches."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from penstock.errors import Invalid
+from penstock.protocol.datatypes import DTYPES
+from penstock.serving.manifest import DataType, Signature, TensorSpec
+from penstock_runtime.engines import Array
+
+LABELS: Final = "labels"
+"""The array of a split that is no input."""
+INVALID: Final = "DataInvalid"
+Samples = dict[str, Array]
+"""Arrays by name. The first axis of each counts samples."""
+
+_FLOATS: Final = (DataType.FP16, DataType.FP32, DataType.FP64)
+_TOKENS: Final = 1000
+"""Made token ids are below this: every vocabulary has so many."""
+_MASK_NAMES: Final = ("mask",)
+_ZERO_NAMES: Final = ("token_type", "segment", "position")
+"""Inputs whose other values mean something that chance does not hit; 0 is right for one sequence."""
+
+
+def read(path: Path) -> Samples:
+    """All arrays of an `.npz` file. Pickled objects in it are refused.
+
+    Raises:
+        Invalid: it is no such file, or holds pickled objects.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, zipfile.BadZipFile, EOFError, AttributeError) as error:
+        raise Invalid(
+            INVALID,
+            f"{path.name} is no .npz archive of plain arrays ({error}): write it with numpy.savez, without objects",
+        ) from error
+
+
+def written(samples: Mapping[str, Array], path: Path) -> None:
+    """Write arrays as an `.npz` file."""
+    np.savez(path, **dict(samples))  # type: ignore[arg-type]  # numpy's stub takes allow_pickle for one of the arrays
+
+
+def rows_of(samples: Samples, rows: npt.NDArray[np.int64]) -> Samples:
+    """The given rows of every array."""
+    return {name: array[rows] for name, array in samples.items()}
+
+
+def checked(samples: Samples, signature: Signature, where: str) -> Samples:
+    """The inputs and, where there are any, the labels, if they fit the signature.
+
+    Raises:
+        Invalid: which array, what it is and what is expected.
+    """
+    missing = [spec.name for spec in signature.inputs if spec.name not in samples]
+    unknown = sorted(set(samples) - {spec.name for spec in signature.inputs} - {LABELS})
+    if missing or unknown:
+        wanted = ", ".join(f"'{spec.name}'" for spec in signature.inputs)
+        raise Invalid(
+            INVALID,
+            f"{where} has the arrays {_listed(samples)}, but the model takes {wanted}"
+            f" (and '{LABELS}', if there are labels): name them so",
+        )
+    for spec in signature.inputs:
+        _check_array(samples[spec.name], spec, f"{where}, array '{spec.name}'")
+    counts = {name: len(array) if array.ndim else -1 for name, array in samples.items()}
+    if len(set(counts.values())) != 1 or min(counts.values()) < 1:
+        listed = ", ".join(f"'{name}' {count}" for name, count in sorted(counts.items()))
+        raise Invalid(INVALID, f"{where}: the first axis of every array counts samples, but the lengths are {listed}")
+    labels = samples.get(LABELS)
+    if labels is not None and labels.dtype.kind not in "iufb":
+        raise Invalid(INVALID, f"{where}, array '{LABELS}' is {labels.dtype}: expected numbers")
+    return samples
+
+
+def _listed(samples: Samples) -> str:
+    return ", ".join(f"'{name}'" for name in sorted(samples)) or "none"
+
+
+def _check_array(array: Array, spec: TensorSpec, where: str) -> None:
+    wanted = ("samples", *("any" if axis < 0 else str(axis) for axis in spec.shape[1:]))
+    shape = f"({', '.join(wanted)})"
+    if not spec.shape:
+        raise Invalid(
+            INVALID, f"input '{spec.name}' is a scalar: a model can be optimized only where inputs have a first axis"
+        )
+    fits = array.ndim == len(spec.shape) and all(
+        axis in (-1, length) for axis, length in zip(spec.shape[1:], array.shape[1:], strict=True)
+    )
+    if not fits:
+        raise Invalid(INVALID, f"{where} has the shape {array.shape}: expected {shape}")
+    if spec.datatype is DataType.BYTES:
+        if array.dtype.kind not in "SU":
+            raise Invalid(INVALID, f"{where} is {array.dtype}: expected strings (numpy's S or U)")
+        return
+    dtype = DTYPES[spec.datatype]
+    if array.dtype != dtype:
+        hint = "the bits of the BF16 values as uint16" if spec.datatype is DataType.BF16 else f".astype(numpy.{dtype})"
+        raise Invalid(INVALID, f"{where} is {array.dtype}: expected {dtype} for {spec.datatype}; convert it by {hint}")
+    if spec.datatype in _FLOATS and not np.isfinite(array).all():
+        raise Invalid(INVALID, f"{where} has values that are not finite: expected numbers, without NaN and infinity")
+
+
+def made_from(
+    signature: Signature, example_shapes: Mapping[str, Sequence[int]], most: int, most_bytes: int, seed: int
+) -> Samples:
+    """Samples from nothing but the signature: normal floats, small token ids, masks of ones.
+
+    Args:
+        signature: of the model.
+        example_shapes: shape by input, with or without the batch axis, for open axes.
+        most: how many samples at most.
+        most_bytes: how large at most, in all.
+        seed: of the generator.
+
+    Raises:
+        Invalid: an axis beside the batch is open and no example shape says how long it is, or an input takes strings.
+    """
+    shapes = {spec.name: _sample_shape(spec, example_shapes.get(spec.name)) for spec in signature.inputs}
+    each = sum(int(np.prod(shapes[spec.name])) * DTYPES[spec.datatype].itemsize for spec in signature.inputs)
+    fixed = max((spec.shape[0] for spec in signature.inputs), default=-1)
+    count = max(8, 4 * fixed, min(most, most_bytes // max(each, 1)))
+    generator = np.random.default_rng(seed)
+    return {spec.name: _made(spec, (count, *shapes[spec.name]), generator) for spec in signature.inputs}
+
+
+def _sample_shape(spec: TensorSpec, example: Sequence[int] | None) -> tuple[int, ...]:
+    if not spec.shape:
+        raise Invalid(
+            INVALID, f"input '{spec.name}' is a scalar: a model can be optimized only where inputs have a first axis"
+        )
+    inner = spec.shape[1:]
+    if example is not None:
+        given = tuple(example[1:] if len(example) == len(spec.shape) else example)
+        if len(given) != len(inner) or any(
+            axis not in (-1, length) for axis, length in zip(inner, given, strict=False)
+        ):
+            raise Invalid(
+                INVALID, f"example shape {tuple(example)} of input '{spec.name}' does not fit its {spec.shape}"
+            )
+        return given
+    if -1 in inner:
+        raise Invalid(
+            INVALID,
+            f"input '{spec.name}' of shape {spec.shape} leaves axes open, so no samples can be made for it: give data, or "
+            f"an example shape for '{spec.name}'",
+        )
+    return inner
+
+
+def _made(spec: TensorSpec, shape: tuple[int, ...], generator: np.random.Generator) -> Array:
+    name = spec.name.lower()
+    if spec.datatype is DataType.BYTES:
+        raise Invalid(INVALID, f"input '{spec.name}' takes strings, for which no samples can be made: give data")
+    dtype = DTYPES[spec.datatype]
+    if spec.datatype is DataType.BF16:
+        return (generator.standard_normal(shape, dtype=np.float32).view(np.uint32) >> 16).astype(dtype)
+    if spec.datatype is DataType.BOOL or any(word in name for word in _MASK_NAMES):
+        return np.ones(shape, dtype)
+    if spec.datatype in _FLOATS:
+        return generator.standard_normal(shape, dtype=np.float32).astype(dtype)
+    if any(word in name for word in _ZERO_NAMES):
+        return np.zeros(shape, dtype)
+    return generator.integers(0, min(_TOKENS, np.iinfo(dtype).max), shape).astype(dtype)
+
+
+def batches(samples: Mapping[str, Array], signature: Signature, rows: int) -> Iterator[tuple[int, dict[str, Array]]]:
+    """Batches that an engine takes, in order, each with the number of its rows that are samples.
+
+    Where the model's first axis is fixed, batches are so long whatever `rows` says, and the last is filled up by repeating.
+    """
+    fixed = signature.inputs[0].shape[0]
+    size = rows if fixed < 0 else fixed
+    count = len(next(iter(samples.values())))
+    for start in range(0, count, size):
+        real = min(size, count - start)
+        take = np.arange(start, start + (real if fixed < 0 else size)) % count
+        yield real, {spec.name: fed(samples[spec.name][take], spec) for spec in signature.inputs}
+
+
+def fed(array: Array, spec: TensorSpec) -> Array:
+    """An array as an engine takes it: strings as objects, all else contiguous."""
+    if spec.datatype is not DataType.BYTES:
+        return np.ascontiguousarray(array)
+    encoded = np.strings.encode(array, "utf-8") if array.dtype.kind == "U" else array
+    return encoded.astype(object)
