@@ -12,7 +12,15 @@ from penstock_operator.runtime.cluster import CONFIG_MAP, EVENT, NAMESPACE, SECR
 
 FIELD_MANAGER = "penstock-cli"
 _OURS = {
-    name: ResourceKind("penstock.dev", "v1alpha1", name, kind.plural, has_status=True) for name, kind in KINDS.items()
+    name: ResourceKind(
+        "penstock.dev",
+        "v1alpha1",
+        name,
+        kind.plural,
+        namespaced=kind.namespaced,
+        has_status=kind.status is not None,
+    )
+    for name, kind in KINDS.items()
 }
 INFERENCE_DEPLOYMENT = _OURS["InferenceDeployment"]
 SERVING_POOL = _OURS["ServingPool"]
@@ -57,7 +65,10 @@ def kind_of(manifest: Manifest) -> ResourceKind:
 
 def placed(manifest: Manifest, kind: ResourceKind, namespace: str) -> Manifest:
     """The manifest with its namespace filled in where it names none."""
-    if not kind.namespaced or manifest["metadata"].get("namespace"):
+    metadata = manifest["metadata"]
+    if not kind.namespaced and "namespace" in metadata:
+        return {**manifest, "metadata": {name: value for name, value in metadata.items() if name != "namespace"}}
+    if not kind.namespaced or metadata.get("namespace"):
         return manifest
     return {**manifest, "metadata": {**manifest["metadata"], "namespace": namespace}}
 
@@ -119,6 +130,8 @@ def _cell(manifest: Manifest, column: Column, now: datetime) -> str:
     value = _last_seen(manifest) if column is _LAST_SEEN else value_at(manifest, column.json_path)
     if not value and column.type == "date":
         return "<unknown>"
+    if isinstance(value, list):
+        value = ",".join(map(str, value))
     # A message of several lines would break the table.
     return age(str(value), now) if column.type == "date" else " ".join(str("" if value is None else value).split())
 

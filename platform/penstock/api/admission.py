@@ -17,19 +17,21 @@ from penstock.api.conditions import Reason
 from penstock.api.crds import root_schema
 from penstock.api.documents import Document, load_documents
 from penstock.api.kinds import KINDS
+from penstock.api.optimization import ClusterOptimizationProfile, OptimizationProfile, OptimizationRun
 from penstock.api.problems import Problem, path_of
 from penstock.api.schema import Schema
 from penstock.api.v1alpha1 import InferenceDeployment, Manifest, ServingPool
 from penstock.errors import Invalid
 
 __all__ = [
-    "Document", "Problem", "Verdict", "default_spec", "from_manifest", "is_checked", "load_documents", "repeated",
+    "Document", "Problem", "Resource", "Verdict", "default_spec", "from_manifest", "is_checked", "load_documents", "repeated",
     "validate", "verdict",
 ]  # fmt: skip
 
-_MODELS: Final[Mapping[str, type[InferenceDeployment | ServingPool]]] = {
-    "InferenceDeployment": InferenceDeployment,
-    "ServingPool": ServingPool,
+Resource = InferenceDeployment | ServingPool | OptimizationProfile | ClusterOptimizationProfile | OptimizationRun
+_MODELS: Final[Mapping[str, type[Resource]]] = {
+    model.__name__: model
+    for model in (InferenceDeployment, ServingPool, OptimizationProfile, ClusterOptimizationProfile, OptimizationRun)
 }
 
 
@@ -131,7 +133,7 @@ def default_spec(manifest: Manifest) -> Manifest:
     return {**manifest, "spec": structural.with_defaults(manifest["spec"], schema)}
 
 
-def from_manifest(manifest: Manifest) -> InferenceDeployment | ServingPool:
+def from_manifest(manifest: Manifest) -> Resource:
     """The typed resource.
 
     Raises:

@@ -34,7 +34,7 @@ def crd(kind: Kind) -> dict[str, Any]:
         "metadata": {"name": f"{kind.plural}.{GROUP}"},
         "spec": {
             "group": GROUP,
-            "scope": "Namespaced",
+            "scope": "Namespaced" if kind.namespaced else "Cluster",
             "names": {
                 "kind": kind.name,
                 "listKind": f"{kind.name}List",
@@ -57,13 +57,14 @@ def root_schema(kind: Kind) -> Schema:
         "kind": {"description": f"`{kind.name}`.", "type": "string"},
         "metadata": {"type": "object"},
         "spec": schema["properties"]["spec"],
-        "status": object_schema(kind.status, defaults=False),
     }
+    if kind.status is not None:
+        schema["properties"]["status"] = object_schema(kind.status, defaults=False)
     return schema
 
 
 def _version(kind: Kind) -> dict[str, Any]:
-    subresources: dict[str, Any] = {"status": {}}
+    subresources: dict[str, Any] = {} if kind.status is None else {"status": {}}
     if kind.scale is not None:
         subresources["scale"] = {
             "specReplicasPath": kind.scale.spec_replicas_path,

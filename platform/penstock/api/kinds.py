@@ -8,6 +8,12 @@ from typing import Final
 
 from pydantic import BaseModel
 
+from penstock.api.optimization import (
+    ClusterOptimizationProfile,
+    OptimizationProfile,
+    OptimizationRun,
+    OptimizationRunStatus,
+)
 from penstock.api.v1alpha1 import InferenceDeployment, InferenceDeploymentStatus, ServingPool, ServingPoolStatus
 
 
@@ -36,11 +42,13 @@ class Kind:
     """A kind of resource."""
 
     model: type[BaseModel]
-    status: type[BaseModel]
+    status: type[BaseModel] | None
+    """None: nothing is ever observed of it."""
     plural: str
     short_names: tuple[str, ...]
     columns: tuple[Column, ...]
     scale: Scale | None = None
+    namespaced: bool = True
 
     @property
     def name(self) -> str:
@@ -70,6 +78,8 @@ INFERENCE_DEPLOYMENT: Final = Kind(
         _REASON,
         Column("Desired", ".status.replicas.desired", type="integer", description="Replicas wanted now.", priority=1),
         Column("Pool", ".spec.poolRef.name", description="Where the replicas run.", priority=1),
+        Column("Profile", ".spec.optimizationProfileRef.name", description="What is to make it faster.", priority=1),
+        Column("Speedup", ".status.speedup", description="Of the model that serves, by measurement.", priority=1),
     ),
     # `ready`, not `desired`: an HPA multiplies the count by a metric averaged over the replicas that answer.
     scale=Scale(".spec.scaling.replicas", ".status.replicas.ready", ".status.selector"),
@@ -91,5 +101,58 @@ SERVING_POOL: Final = Kind(
     ),
 )
 
-KINDS: Final[Mapping[str, Kind]] = {kind.name: kind for kind in (INFERENCE_DEPLOYMENT, SERVING_POOL)}
+_PROFILE_COLUMNS: Final = (
+    Column("Objective", ".spec.objective", description="What is to become better."),
+    Column("Strategy", ".spec.search.strategy", description="How hard to look."),
+    Column("Minutes", ".spec.search.budgetMinutes", type="integer", description="After which no trial begins."),
+    Column("Minimum", ".spec.constraints.minSpeedup", description="Least speed-up against ONNX Runtime fp32."),
+    _AGE,
+    Column("Engines", ".spec.engines", description="What may run the result.", priority=1),
+    Column("Scenario", ".spec.workload.scenario", description="How requests come.", priority=1),
+)
+OPTIMIZATION_PROFILE: Final = Kind(
+    model=OptimizationProfile,
+    status=None,
+    plural="optimizationprofiles",
+    short_names=("optprof",),
+    columns=_PROFILE_COLUMNS,
+)
+CLUSTER_OPTIMIZATION_PROFILE: Final = Kind(
+    model=ClusterOptimizationProfile,
+    status=None,
+    plural="clusteroptimizationprofiles",
+    short_names=("coptprof",),
+    columns=_PROFILE_COLUMNS,
+    namespaced=False,
+)
+OPTIMIZATION_RUN: Final = Kind(
+    model=OptimizationRun,
+    status=OptimizationRunStatus,
+    plural="optimizationruns",
+    short_names=("optrun",),
+    columns=(
+        Column("Verdict", ".status.verdict", description="Accepted, Rejected or NoDecision."),
+        Column("Speedup", ".status.figures.speedup", description="Against the baseline, in CPU time."),
+        Column("Stage", ".status.progress.stage", description="Where the search stands."),
+        Column("Accuracy", ".status.figures.accuracy", description="Before and after."),
+        _AGE,
+        Column("Progress", ".status.progress.message", description="What it does now.", priority=1),
+        Column("Recipe", ".status.recipe", description="What was chosen.", priority=1),
+        Column("Size", ".status.figures.size", description="Before and after.", priority=1),
+        Column("p99", ".status.figures.latencyP99", description="Under load, before and after.", priority=1),
+        Column(
+            "Reason",
+            '.status.conditions[?(@.type=="Complete")].reason',
+            description="Why Complete is what it is.",
+            priority=1,
+        ),
+    ),
+)
+
+KINDS: Final[Mapping[str, Kind]] = {
+    kind.name: kind
+    for kind in (
+        INFERENCE_DEPLOYMENT, SERVING_POOL, OPTIMIZATION_PROFILE, CLUSTER_OPTIMIZATION_PROFILE, OPTIMIZATION_RUN,
+    )
+}  # fmt: skip
 """Every kind of this group, by name."""

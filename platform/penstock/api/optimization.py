@@ -83,9 +83,9 @@ class Steps(Described):
 class HardwareSelector(Described):
     """Where the profile is worth trying. A run elsewhere is rejected with the reason."""
 
-    architectures: Annotated[tuple[str, ...], Field(max_length=4)] = ()
+    architectures: Annotated[tuple[Annotated[str, Field(max_length=32)], ...], Field(max_length=4)] = ()
     """`x86_64`, `aarch64`. Empty: any."""
-    instruction_sets: Annotated[tuple[str, ...], Field(max_length=16)] = ()
+    instruction_sets: Annotated[tuple[Annotated[str, Field(max_length=32)], ...], Field(max_length=16)] = ()
     """The kernel's flags that must be there, such as `avx512_vnni`."""
     accelerator_required: bool = False
 
@@ -181,7 +181,7 @@ class OptimizationProfileSpec(Described):
     """A recipe book: what may be tried, on what data, under which constraints, for which objective. Immutable."""
 
     steps: Steps = Steps()
-    engines: Annotated[tuple[EngineName, ...], Field(max_length=8)] = (EngineName.ONNX_RUNTIME,)
+    engines: Annotated[tuple[EngineName, ...], Field(min_length=1, max_length=8)] = (EngineName.ONNX_RUNTIME,)
     """Each is tried with each combination of steps that it can run."""
     hardware: HardwareSelector = HardwareSelector()
     data: DataSource = DataSource()

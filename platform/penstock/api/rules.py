@@ -7,79 +7,23 @@ them at `kubectl apply`; `penstock.api.admission` checks the same text without a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from pydantic import BaseModel
 
+from penstock.api import profile_rules
 from penstock.api import v1alpha1 as api
+from penstock.api.rule import SUBDOMAIN, Rule, auto, import_path, location, matches, positive_quantity
 
-_SUBDOMAIN: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 _LABEL_VALUE: Final = r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
 _BASE_URL: Final = r"^https?://[^/?#@ ]+(/[^?# ]*)?$"
 _NUMBER: Final = r"^-?[0-9]+(\\.[0-9]+)?$"
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One entry of `x-kubernetes-validations`."""
-
-    rule: str
-    message: str
-    message_expression: str | None = None
-    """CEL that makes the message where it can quote what was written; `message` stands in when it fails.
-
-    Only over strings of a maximum length: the API server takes a number turned into text for one of any length, and
-    refuses the CRD for what the expression could cost.
-    """
-    reason: str = "FieldValueInvalid"
-    field_path: str | None = None
-    """The field to blame, relative to where the rule stands."""
-
-    def as_schema(self) -> dict[str, str]:
-        """The entry as Kubernetes spells it."""
-        entry = {"rule": self.rule, "message": self.message, "reason": self.reason}
-        if self.message_expression is not None:
-            entry["messageExpression"] = self.message_expression
-        if self.field_path is not None:
-            entry["fieldPath"] = self.field_path
-        return entry
-
-
-def _matches(pattern: str, message: str) -> Rule:
-    return Rule(f"self.matches('{pattern}')", message)
-
-
-def _positive_quantity(field: str, example: str) -> tuple[Rule, ...]:
-    return (
-        Rule(
-            "isQuantity(string(self))",
-            f"{field} must be a quantity, such as {example}",
-            message_expression=f"'{field} must be a quantity, such as {example}: \"' + string(self) + '\" is none'",
-        ),
-        Rule(
-            "!isQuantity(string(self)) || quantity(string(self)).isGreaterThan(quantity('0'))",
-            f"{field} must be more than 0, such as {example}",
-        ),
-    )
-
-
-def _auto(field: str, low: int, high: int) -> tuple[Rule, ...]:
-    return (
-        Rule(
-            f"string(self) == 'Auto' || (string(self).matches('^[0-9]{{1,6}}$') && "
-            f"int(string(self)) >= {low} && int(string(self)) <= {high})",
-            f"{field} must be Auto or a whole number from {low} to {high}",
-            message_expression=(
-                f"'{field} must be Auto or a whole number from {low} to {high}: \"' + string(self) + '\" is neither'"
-            ),
-        ),
-    )
-
-
 _IS_NUMBER: Final = f"string(self).matches('{_NUMBER}')"
 
 MODEL_RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
+    **profile_rules.MODEL_RULES,
     api.InferenceDeployment: (
         Rule(
             "self.metadata.name.size() <= 40 && !self.metadata.name.contains('.')",
@@ -87,7 +31,38 @@ MODEL_RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
             "it becomes part of a URL and of other objects' names",
         ),
     ),
+    api.ModelSource: (
+        Rule(
+            "self.modelFormat != 'safetensors' || has(self.importPath)",
+            "importPath is needed with modelFormat safetensors, which holds weights and no code: name the callable that "
+            "gives the torch.nn.Module, such as models.digits:build",
+            field_path=".importPath",
+        ),
+        Rule(
+            "self.modelFormat == 'safetensors' || !has(self.importPath)",
+            "importPath goes with modelFormat safetensors only: leave it out, since other formats hold the whole model",
+            field_path=".importPath",
+        ),
+    ),
     api.InferenceDeploymentSpec: (
+        Rule(
+            "!(self.model.modelFormat in ['safetensors', 'torchscript']) || has(self.optimizationProfileRef)",
+            "modelFormat safetensors or torchscript is not served as it is: add optimizationProfileRef, such as "
+            "{name: balanced}, whose run converts it, or give the model as onnx or torch-export",
+            field_path=".model.modelFormat",
+        ),
+        Rule(
+            "self.model.modelFormat != 'litert'",
+            "modelFormat litert is what the profile edge makes for devices, and no replica serves it: give the model as "
+            "onnx or torch-export",
+            field_path=".model.modelFormat",
+        ),
+        Rule(
+            "!has(self.optimizationProfileRef) || self.model.modelFormat != 'openvino'",
+            "an optimization starts from onnx, torch-export, torchscript or safetensors; openvino is what it may end "
+            "with: give the model as onnx, or leave optimizationProfileRef out",
+            field_path=".model.modelFormat",
+        ),
         Rule(
             "!has(self.slo) || !string(self.batching.maxDelayMilliseconds).matches('^[0-9]{1,9}$') || "
             "int(string(self.batching.maxDelayMilliseconds)) < self.slo.latencyP99Milliseconds",
@@ -106,33 +81,28 @@ MODEL_RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
 }
 
 FIELD_RULES: Final[Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]]] = {
-    (api.ModelSource, "storage_uri"): (
-        Rule(
-            "self.startsWith('file://')",
-            "storageUri must start with file://, the only scheme that this release reads, such as "
-            "file:///models/digits/1",
-        ),
-        Rule(
-            "!self.startsWith('file://') || self.matches('^file:///[^?#]+$')",
-            "storageUri must be file:// and an absolute path, with three slashes in all, such as "
-            "file:///models/digits/1",
-        ),
-    ),
+    **profile_rules.FIELD_RULES,
+    (api.ModelSource, "storage_uri"): location("storageUri", "file:///models/digits/1"),
+    (api.ModelSource, "data_uri"): location("dataUri", "file:///data/digits"),
+    (api.ModelSource, "import_path"): import_path("importPath", "models.digits:build"),
     (api.ModelSource, "digest"): (
-        _matches(
+        matches(
             "^sha256:[0-9a-f]{64}$",
             "digest must be sha256: and 64 lower-case hex digits, those that sha256sum prints for the model's "
             "manifest.json; leave it out to take whatever model is there",
         ),
     ),
     (api.ModelSource, "version"): (
-        _matches(
+        matches(
             "^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$",
             "version must be one segment of a URL: letters, digits, - _ and . between them, such as 1 or 2026-03.b",
         ),
     ),
+    (api.ProfileReference, "name"): (
+        matches(SUBDOMAIN, "name must be that of a profile: a-z, 0-9, - and ., such as balanced"),
+    ),
     (api.LocalReference, "name"): (
-        _matches(_SUBDOMAIN, "name must be that of an object in this namespace: a-z, 0-9, - and ., such as default"),
+        matches(SUBDOMAIN, "name must be that of an object in this namespace: a-z, 0-9, - and ., such as default"),
     ),
     (api.InferenceDeploymentSpec, "pool_ref"): (
         Rule(
@@ -142,10 +112,10 @@ FIELD_RULES: Final[Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]]] = {
             field_path=".name",
         ),
     ),
-    (api.Resources, "cpu"): _positive_quantity("cpu", "1 or 500m"),
-    (api.Resources, "memory"): _positive_quantity("memory", "1Gi or 512Mi"),
+    (api.Resources, "cpu"): positive_quantity("cpu", "1 or 500m"),
+    (api.Resources, "memory"): positive_quantity("memory", "1Gi or 512Mi"),
     (api.Accelerator, "type"): (
-        _matches(_LABEL_VALUE, "type must be the value of a node label: letters, digits, - _ and ., such as nvidia-l4"),
+        matches(_LABEL_VALUE, "type must be the value of a node label: letters, digits, - _ and ., such as nvidia-l4"),
     ),
     (api.Accelerator, "count"): (
         Rule(_IS_NUMBER, 'count must be a whole number or a share of one accelerator in decimals, such as 1 or "0.5"'),
@@ -162,10 +132,10 @@ FIELD_RULES: Final[Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]]] = {
             'count must have at most two decimals, such as "0.25"',
         ),
     ),
-    (api.Batching, "max_batch_size"): _auto("maxBatchSize", 1, 4096),
-    (api.Batching, "max_delay_milliseconds"): _auto("maxDelayMilliseconds", 0, 10_000),
-    (api.Scaling, "target_in_flight_requests"): _auto("targetInFlightRequests", 1, 100_000),
-    (api.Cache, "max_bytes"): _positive_quantity("maxBytes", "64Mi"),
+    (api.Batching, "max_batch_size"): auto("maxBatchSize", 1, 4096),
+    (api.Batching, "max_delay_milliseconds"): auto("maxDelayMilliseconds", 0, 10_000),
+    (api.Scaling, "target_in_flight_requests"): auto("targetInFlightRequests", 1, 100_000),
+    (api.Cache, "max_bytes"): positive_quantity("maxBytes", "64Mi"),
     (api.Tracing, "sampling_ratio"): (
         Rule(
             "string(self).matches('^(0(\\\\.[0-9]+)?|1(\\\\.0+)?)$')",
@@ -173,7 +143,7 @@ FIELD_RULES: Final[Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]]] = {
         ),
     ),
     (api.ExistingRayCluster, "address"): (
-        _matches(
+        matches(
             _BASE_URL,
             "address must be the http:// or https:// URL of the Ray dashboard, without user, query or fragment, such as "
             "http://ray-head:8265",
@@ -186,17 +156,17 @@ FIELD_RULES: Final[Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]]] = {
         ),
     ),
     (api.ExistingRayCluster, "serve_address"): (
-        _matches(
+        matches(
             _BASE_URL,
             "serveAddress must be the http:// or https:// URL of Ray Serve's proxy, without user, query or fragment, "
             "such as http://ray-head:8000",
         ),
     ),
     (api.SecretKeyReference, "name"): (
-        _matches(_SUBDOMAIN, "name must be that of a Secret in this namespace: a-z, 0-9, - and ., such as ray-token"),
+        matches(SUBDOMAIN, "name must be that of a Secret in this namespace: a-z, 0-9, - and ., such as ray-token"),
     ),
     (api.SecretKeyReference, "key"): (
-        _matches(
+        matches(
             "^[-._a-zA-Z0-9]+$", "key must be a key of the Secret's data: letters, digits, - _ and ., such as token"
         ),
     ),

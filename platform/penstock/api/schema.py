@@ -69,7 +69,7 @@ def _type_schema(annotation: Any, *, defaults: bool) -> Schema:
         (inner,) = [arg for arg in get_args(bare) if arg is not type(None)]
         return _type_schema(inner, defaults=defaults)
     if origin is tuple:
-        return _array_schema(get_args(bare)[0], defaults=defaults)
+        return _array_schema(annotation, get_args(bare)[0], defaults=defaults)
     if origin is dict:
         return {"type": "object", "additionalProperties": _type_schema(get_args(bare)[1], defaults=defaults)}
     return _scalar_schema(annotation)
@@ -81,8 +81,11 @@ def _strip(annotation: Any) -> tuple[Any, Any]:
     return annotation, get_origin(annotation)
 
 
-def _array_schema(item: Any, *, defaults: bool) -> Schema:
-    schema: Schema = {"type": "array", "items": _type_schema(item, defaults=defaults)}
+def _array_schema(annotation: Any, item: Any, *, defaults: bool) -> Schema:
+    # The bounds are also what the API server reckons a rule's cost from.
+    generated = TypeAdapter(annotation).json_schema()
+    bounds: Schema = {key: generated[key] for key in ("minItems", "maxItems") if key in generated}
+    schema: Schema = {"type": "array", **bounds, "items": _type_schema(item, defaults=defaults)}
     if item is Condition:
         schema |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
     return schema

@@ -323,6 +323,5 @@ class ServingPool(Described):
     status: ServingPoolStatus = ServingPoolStatus()
 
 
-Resource = InferenceDeployment | ServingPool
 Manifest = dict[str, Any]
 """A Kubernetes object as it travels. Past the boundary it is one of the types above."""

@@ -1,0 +1,163 @@
+"""The CEL rules of optimization profiles and runs. See `penstock.api.rules`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from pydantic import BaseModel
+
+from penstock.api import optimization as api
+from penstock.api.rule import Rule, decimal, import_path, location, positive_quantity, ratio, shares, unchanging
+from penstock.optimization.hardware import KNOWN_INSTRUCTION_SETS
+from penstock.optimization.recipes import EngineName
+
+_TORCH: Final = (EngineName.TORCH_EAGER, EngineName.TORCH_COMPILE, EngineName.TORCH_EXPORT)
+_COMPILERS: Final = (EngineName.TORCH_COMPILE, EngineName.TORCH_EXPORT)
+_INTEGER: Final = (
+    EngineName.ONNX_RUNTIME, EngineName.OPENVINO, EngineName.ONNX_RUNTIME_CUDA, EngineName.ONNX_RUNTIME_TENSORRT,
+    EngineName.LITERT,
+)  # fmt: skip
+_GPU: Final = (*_TORCH, EngineName.ONNX_RUNTIME_CUDA, EngineName.ONNX_RUNTIME_TENSORRT)
+_IMMUTABLE_PROFILE: Final = unchanging(
+    "a profile cannot be changed, since what was measured under it would no longer be what it says: create another "
+    "profile under a new name and point the deployments' optimizationProfileRef at it"
+)
+
+
+def _engine_for(condition: str, engines: tuple[EngineName, ...], message: str, field_path: str) -> Rule:
+    """Where the condition holds, one of these engines must be there."""
+    wanted = ", ".join(f"'{each}'" for each in engines)
+    return Rule(f"!({condition}) || self.engines.exists(each, each in [{wanted}])", message, field_path=field_path)
+
+
+def _method(step: str, methods: tuple[str, ...]) -> str:
+    wanted = ", ".join(f"'{each}'" for each in methods)
+    return f"has(self.steps.{step}) && self.steps.{step}.methods.exists(each, each in [{wanted}])"
+
+
+MODEL_RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
+    api.OptimizationRun: (
+        Rule(
+            "self.metadata.name.size() <= 60 && !self.metadata.name.contains('.')",
+            "metadata.name must have at most 60 characters, all of them a-z, 0-9 or -, such as digits-2: it becomes part "
+            "of other objects' names",
+        ),
+    ),
+    api.OptimizationRunSpec: (
+        Rule(
+            "self.model.modelFormat in ['onnx', 'torch-export', 'torchscript', 'safetensors']",
+            "an optimization starts from onnx, torch-export, torchscript or safetensors: give the model as one of these",
+            field_path=".model.modelFormat",
+        ),
+    ),
+    api.OptimizationProfileSpec: (
+        Rule(
+            "self.engines.exists(each, each != 'LiteRT')",
+            "engines must name one that serves, such as ONNXRuntime or OpenVINO: LiteRT alone only makes bundles for "
+            "devices",
+            field_path=".engines",
+        ),
+        _engine_for(
+            _method("quantize", ("FP8", "INT4WeightOnly")),
+            _TORCH,
+            "FP8 and INT4WeightOnly are torchao's, on GPUs: add TorchEager, TorchCompile or TorchExport to engines, or "
+            "leave these methods out",
+            ".steps.quantize.methods",
+        ),
+        _engine_for(
+            _method("quantize", ("Static", "Dynamic")),
+            _INTEGER,
+            "Static and Dynamic make int8 for ONNX Runtime, OpenVINO and LiteRT: add ONNXRuntime or OpenVINO to engines, "
+            "or leave these methods out",
+            ".steps.quantize.methods",
+        ),
+        _engine_for(
+            _method("prune", ("SemiStructured24",)),
+            _GPU,
+            "SemiStructured24 is for GPUs with sparse tensor cores: add TorchEager, TorchCompile or "
+            "ONNXRuntimeTensorRT to engines, or take Structured, which makes models faster everywhere",
+            ".steps.prune.methods",
+        ),
+        _engine_for(
+            "has(self.steps.compile)",
+            _COMPILERS,
+            "compile makes machine code by torch's Inductor: add TorchCompile or TorchExport to engines, or leave "
+            "compile out",
+            ".steps.compile",
+        ),
+        _engine_for(
+            "self.hardware.acceleratorRequired",
+            _GPU,
+            "acceleratorRequired needs an engine that uses one: add ONNXRuntimeCUDA, ONNXRuntimeTensorRT or a torch "
+            "engine to engines, or leave acceleratorRequired out",
+            ".hardware.acceleratorRequired",
+        ),
+    ),
+    api.Workload: (
+        Rule(
+            "self.batchSizes.all(each, each <= self.maxBatchSize)",
+            "batchSizes must not be above maxBatchSize (32 where it is left out): lower the one or raise the other",
+            field_path=".batchSizes",
+        ),
+    ),
+    api.AccuracyConstraint: (
+        Rule(
+            "has(self.minRatio) || has(self.maxLossPoints) || has(self.minValue)",
+            'accuracy needs a bound: write minRatio, such as "0.99", maxLossPoints, such as "1", or minValue, such as '
+            '"0.995"',
+        ),
+        Rule(
+            "!has(self.metric) || self.metric != 'ImportPath' || has(self.importPath)",
+            "importPath is needed with metric ImportPath: name the callable from (outputs, labels) to a figure for each "
+            "sample, such as metrics.ranking:score",
+            field_path=".importPath",
+        ),
+        Rule(
+            "!has(self.importPath) || (has(self.metric) && self.metric == 'ImportPath')",
+            "importPath is used with metric ImportPath only: write metric: ImportPath, or leave importPath out",
+            field_path=".importPath",
+        ),
+    ),
+}
+
+FIELD_RULES: Final[Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]]] = {
+    (api.OptimizationProfile, "spec"): (_IMMUTABLE_PROFILE,),
+    (api.ClusterOptimizationProfile, "spec"): (_IMMUTABLE_PROFILE,),
+    (api.OptimizationRun, "spec"): (
+        unchanging(
+            "a run cannot be changed, since it says what was measured: create another under a new name; a deployment's "
+            "own run follows the deployment"
+        ),
+    ),
+    (api.PruneStep, "sparsities"): shares("sparsities", "0.5"),
+    (api.DistilStep, "widths"): shares("widths", "0.5"),
+    (api.DistilStep, "student_import_path"): import_path("studentImportPath", "models.digits:small"),
+    (api.DistilStep, "temperature"): decimal("temperature", "4", positive=True),
+    (api.DistilStep, "soft_label_weight"): ratio("softLabelWeight", "0.7"),
+    (api.HardwareSelector, "architectures"): (
+        Rule(
+            "self.all(each, each in ['x86_64', 'aarch64'])",
+            "architectures must be the kernel's names, x86_64 or aarch64 (not amd64 or arm64)",
+        ),
+    ),
+    (api.HardwareSelector, "instruction_sets"): (
+        Rule(
+            f"self.all(each, each in [{', '.join(repr(each) for each in KNOWN_INSTRUCTION_SETS)}])",
+            f"instructionSets must be flags as /proc/cpuinfo has them, of these: {', '.join(KNOWN_INSTRUCTION_SETS)}",
+        ),
+    ),
+    (api.DataSource, "storage_uri"): location("storageUri", "file:///data/digits"),
+    (api.AccuracyConstraint, "import_path"): import_path("importPath", "metrics.ranking:score"),
+    (api.AccuracyConstraint, "min_ratio"): ratio("minRatio", "0.99"),
+    (api.AccuracyConstraint, "max_loss_points"): decimal("maxLossPoints", "1"),
+    (api.AccuracyConstraint, "min_value"): decimal("minValue", "0.995"),
+    (api.AccuracyConstraint, "confidence"): (
+        Rule(
+            r"string(self).matches('^0\\.[5-9][0-9]*$')",
+            'confidence must be a decimal from "0.5" to below "1", in quotes, such as "0.95"',
+        ),
+    ),
+    (api.Constraints, "memory"): positive_quantity("memory", "1Gi or 512Mi"),
+    (api.Constraints, "min_speedup"): decimal("minSpeedup", "1.1", positive=True),
+}

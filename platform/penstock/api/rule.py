@@ -1,0 +1,145 @@
+"""A CEL rule, and those that many fields share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+SUBDOMAIN: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+"""RFC 1123, as Kubernetes has it for names."""
+_IDENTIFIERS: Final = r"[A-Za-z_][A-Za-z0-9_]*(\\.[A-Za-z_][A-Za-z0-9_]*)*"
+_RATIO: Final = r"^(0(\\.[0-9]+)?|1(\\.0+)?)$"
+_DECIMAL: Final = r"^[0-9]+(\\.[0-9]+)?$"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One entry of `x-kubernetes-validations`."""
+
+    rule: str
+    message: str
+    message_expression: str | None = None
+    """CEL that makes the message where it can quote what was written; `message` stands in when it fails.
+
+    Only over strings of a maximum length: the API server takes a number turned into text for one of any length, and
+    refuses the CRD for what the expression could cost.
+    """
+    reason: str = "FieldValueInvalid"
+    field_path: str | None = None
+    """The field to blame, relative to where the rule stands."""
+
+    def as_schema(self) -> dict[str, str]:
+        """The entry as Kubernetes spells it."""
+        entry = {"rule": self.rule, "message": self.message, "reason": self.reason}
+        if self.message_expression is not None:
+            entry["messageExpression"] = self.message_expression
+        if self.field_path is not None:
+            entry["fieldPath"] = self.field_path
+        return entry
+
+
+def matches(pattern: str, message: str) -> Rule:
+    """Text that fits a pattern (RE2)."""
+    return Rule(f"self.matches('{pattern}')", message)
+
+
+def positive_quantity(field: str, example: str) -> tuple[Rule, ...]:
+    """A Kubernetes quantity above 0."""
+    return (
+        Rule(
+            "isQuantity(string(self))",
+            f"{field} must be a quantity, such as {example}",
+            message_expression=f"'{field} must be a quantity, such as {example}: \"' + string(self) + '\" is none'",
+        ),
+        Rule(
+            "!isQuantity(string(self)) || quantity(string(self)).isGreaterThan(quantity('0'))",
+            f"{field} must be more than 0, such as {example}",
+        ),
+    )
+
+
+def auto(field: str, low: int, high: int) -> tuple[Rule, ...]:
+    """A whole number, or Auto."""
+    return (
+        Rule(
+            f"string(self) == 'Auto' || (string(self).matches('^[0-9]{{1,6}}$') && "
+            f"int(string(self)) >= {low} && int(string(self)) <= {high})",
+            f"{field} must be Auto or a whole number from {low} to {high}",
+            message_expression=(
+                f"'{field} must be Auto or a whole number from {low} to {high}: \"' + string(self) + '\" is neither'"
+            ),
+        ),
+    )
+
+
+def ratio(field: str, example: str) -> tuple[Rule, ...]:
+    """A decimal from 0 to 1."""
+    return (
+        Rule(
+            f"string(self).matches('{_RATIO}')",
+            f'{field} must be a decimal from "0" to "1", in quotes, such as "{example}"',
+            message_expression=(
+                f'\'{field} must be a decimal from "0" to "1", in quotes, such as "{example}": "\' + '
+                "string(self) + '\" is none'"
+            ),
+        ),
+    )
+
+
+def decimal(field: str, example: str, *, positive: bool = False) -> tuple[Rule, ...]:
+    """A decimal of 0 or more, or above 0."""
+    least = "more than 0" if positive else "0 or more"
+    above = " && double(string(self)) > 0.0" if positive else ""
+    return (
+        Rule(
+            f"string(self).matches('{_DECIMAL}'){above}",
+            f'{field} must be a decimal of {least}, in quotes, such as "{example}"',
+            message_expression=(
+                f'\'{field} must be a decimal of {least}, in quotes, such as "{example}": "\' + '
+                "string(self) + '\" is none'"
+            ),
+        ),
+    )
+
+
+def shares(field: str, example: str) -> tuple[Rule, ...]:
+    """A list of decimals between 0 and 1, without both."""
+    return (
+        Rule(
+            r"self.all(each, string(each).matches('^0\\.[0-9]*[1-9][0-9]*$'))",
+            f'{field} must be decimals between "0" and "1", without these two, in quotes, such as ["{example}"]',
+        ),
+    )
+
+
+def import_path(field: str, example: str) -> tuple[Rule, ...]:
+    """`package.module:callable`."""
+    return (
+        matches(
+            f"^{_IDENTIFIERS}:{_IDENTIFIERS}$",
+            f"{field} must be package.module:callable, with one colon, such as {example}",
+        ),
+    )
+
+
+def location(field: str, example: str) -> tuple[Rule, ...]:
+    """A URI that this release reads."""
+    return (
+        Rule(
+            "self.startsWith('file://') || self.startsWith('s3://')",
+            f"{field} must start with file:// or s3://, the schemes that this release reads, such as {example}",
+        ),
+        Rule(
+            "!self.startsWith('file://') || self.matches('^file:///[^?#]+$')",
+            f"{field} must be file:// and an absolute path, with three slashes in all, such as {example}",
+        ),
+        Rule(
+            "!self.startsWith('s3://') || self.matches('^s3://[^/?#]+/[^?#]+$')",
+            f"{field} must be s3://, a bucket and a path in it, such as s3://models/digits/1",
+        ),
+    )
+
+
+def unchanging(message: str) -> Rule:
+    """A value that stays as it was created."""
+    return Rule("self == oldSelf", message, reason="FieldValueForbidden")
