@@ -27,6 +27,7 @@ from penstock_optimizer.measure.channel import Channel, ChildGone, serve_lines
 from penstock_optimizer.measure.variant import opened, read_variant
 from penstock_optimizer.metrics import Outputs, Scored, chosen_metric, compare, compared_figures
 from penstock_optimizer.samples import LABELS, batches, read
+from penstock_optimizer.sandbox import run_module
 from penstock_runtime.engines import Array, Engine
 
 logger = logging.getLogger(__name__)
@@ -188,13 +189,14 @@ def _imported(
             baseline=ours,
             candidate=theirs,
             labels=None if labels is None else str(label_file),
+            answer=str(Path(scratch) / "figures.json"),
         )
-        try:
-            with Channel(MODULE) as channel:
-                channel.tell(request.model_dump_json())
-                answer = Figures.model_validate_json(channel.hear(_METRIC_SECONDS))
-        except ChildGone as error:
-            raise Invalid(METRIC_FAILED, f"{import_path}: {error}") from error
+        ended = run_module(
+            MODULE, request.model_dump_json(), home=Path(scratch), isolated=sandbox, timeout=_METRIC_SECONDS
+        )
+        if ended.status != 0 or ended.timed_out:
+            raise Invalid(METRIC_FAILED, f"{import_path}: {ended.reason}")
+        answer = Figures.model_validate_json(Path(request.answer).read_bytes())
     if answer.problem is not None:
         raise Invalid(METRIC_FAILED, answer.problem)
     return Scored(np.asarray(answer.baseline), np.asarray(answer.candidate))

@@ -1,7 +1,7 @@
-"""A metric that the user wrote, in a process of its own: `python -m penstock_optimizer.imported`.
+"""A metric that the user wrote, in the sandbox: `python -m penstock_optimizer.imported`.
 
 The callable gets a model's outputs (arrays by name, the first axis counting samples) and the labels (an array or None), and
-gives a figure for each sample; greater is better. It reads one line of `FiguresRequest` and answers with one of `Figures`.
+gives a figure for each sample; greater is better. The process reads a `FiguresRequest` and writes a file of `Figures`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from penstock.errors import Invalid
 from penstock.models import Frozen
-from penstock_optimizer.measure.channel import serve_lines
 from penstock_runtime.engines import Array
 
 logger = logging.getLogger(__name__)
@@ -35,6 +34,8 @@ class FiguresRequest(Frozen):
     candidate: dict[str, str]
     labels: str | None = None
     """A `.npy` file."""
+    answer: str
+    """The file to write."""
 
 
 class Figures(Frozen):
@@ -83,15 +84,15 @@ def _applied(metric: Any, request: FiguresRequest, files: dict[str, str], labels
 
 def main() -> None:
     """Answer one request."""
-    requests, answers = serve_lines()
+    request = FiguresRequest.model_validate_json(sys.stdin.read())
     try:
-        answer = figures(FiguresRequest.model_validate_json(requests.readline()))
+        answer = figures(request)
     except Invalid as error:
         answer = Figures(problem=error.message)
     except Exception as error:
         logger.exception("the metric failed")
-        answer = Figures(problem=f"{type(error).__name__}: {error}")
-    answers.write(answer.model_dump_json() + "\n")
+        answer = Figures(problem=f"{request.import_path} failed: {type(error).__name__}: {error}")
+    Path(request.answer).write_text(answer.model_dump_json(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ _RUNS_IN_LATENCY: Final = 2
 """A request that comes just after a batch has started waits for that one to end, and then for its own."""
 _WAITING_PAYS: Final = 1.5
 """Waiting for a fuller batch is worth it from this gain in rows a second on. CPUs gain 1.3 at most, GPUs many times."""
+_REQUEST_MILLISECONDS: Final = 0.2
+"""Roughly what a replica and its gateway spend on a small request beside the model. It counts for tiny models only."""
 _MAX_DELAY_MILLISECONDS: Final = 10_000
 
 
@@ -44,8 +46,17 @@ def capacity(curve: Sequence[BatchPoint], bound_milliseconds: float | None, load
         max_batch_size=knee.rows,
         max_delay_milliseconds=_delay(points[0], knee, bound_milliseconds) if fitting else 0,
         requests_per_second=load.requests_per_second if load is not None else knee.rows_per_second,
-        target_in_flight_requests=_RUNS_IN_LATENCY * knee.rows if fitting else knee.rows,
+        target_in_flight_requests=_target(knee, bound_milliseconds) if fitting else 1,
     )
+
+
+def _target(knee: BatchPoint, bound_milliseconds: float | None) -> int:
+    """Two full batches, or as many requests as are answered one after another within the bound, if those are fewer."""
+    target = _RUNS_IN_LATENCY * knee.rows
+    if bound_milliseconds is None:
+        return target
+    each = _REQUEST_MILLISECONDS + 1000 / knee.rows_per_second
+    return max(1, min(target, math.floor(bound_milliseconds / each)))
 
 
 def _fits(point: BatchPoint, bound_milliseconds: float | None) -> bool:

@@ -1,0 +1,165 @@
+"""The load test of one variant: its batch curve, and what it carries in the profile's scenario.
+
+`python -m penstock_optimizer.measure.load` does it in one process: it reads one line of `LoadRequest` and answers with one
+of `LoadAnswer`. Requests of one row go through the replica's own batcher; time is real, and what HTTP costs is not in it.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from pydantic import Field
+
+from penstock.api.optimization import Workload
+from penstock.errors import Invalid
+from penstock.models import Frozen
+from penstock.optimization.capacity import capacity
+from penstock.optimization.measurements import LoadPoint, Scenario
+from penstock.optimization.variants import DataSplits
+from penstock.serving.manifest import BatchPoint
+from penstock_optimizer.measure import variant as variants
+from penstock_optimizer.measure.channel import Channel, ChildGone, serve_lines
+from penstock_optimizer.measure.placement import shared_cores
+from penstock_optimizer.measure.scenarios import Drive, Subject, batch_curve, closed_loop, most_within, offline
+from penstock_optimizer.samples import read, rows_of, written
+
+logger = logging.getLogger(__name__)
+
+LOAD_FAILED: Final = "LoadTestFailed"
+_MODULE: Final = "penstock_optimizer.measure.load"
+_SPARE_SECONDS: Final = 120.0
+"""For loading, and for runs that take longer than the time that is set for them."""
+_CURVE_SHARE: Final = 0.4
+"""Of the time, for the batch curve."""
+_SAMPLES: Final = 256
+
+
+class LoadRequest(Frozen):
+    """All that the child needs to know."""
+
+    variant: str
+    """The folder."""
+    samples: str
+    """An `.npz` file."""
+    workload: Workload
+    bound_milliseconds: float | None
+    seconds: float = Field(gt=0)
+    cores: tuple[int, ...] | None
+    seed: int
+
+
+class LoadAnswer(Frozen):
+    """What came out."""
+
+    load: LoadPoint | None = None
+    curve: tuple[BatchPoint, ...] = ()
+    problem: str | None = None
+
+
+def load_test(
+    folder: Path,
+    data: DataSplits,
+    workload: Workload,
+    bound_milliseconds: float | None,
+    *,
+    seconds: float = 12.0,
+    seed: int = 0,
+) -> tuple[LoadPoint, tuple[BatchPoint, ...]]:
+    """Load a finalist.
+
+    Args:
+        folder: its variant folder.
+        data: whose test inputs are sent.
+        workload: the scenario, and up to which batch size the curve goes.
+        bound_milliseconds: p99 that requests must keep; None: the most that goes through.
+        seconds: to spend on measuring, about.
+        seed: of the arrivals.
+
+    Returns:
+        The most that it carries, 0 requests a second where not even a slow trickle keeps the bound; and the batch curve,
+        by ascending rows.
+
+    Raises:
+        Invalid: LoadTestFailed, or that the folder holds no variant.
+    """
+    variant = variants.read_variant(folder)
+    samples = read(Path(data.test))
+    count = min(len(next(iter(samples.values()))), _SAMPLES)
+    with tempfile.TemporaryDirectory(prefix="penstock-load-") as scratch:
+        path = Path(scratch) / "samples.npz"
+        written(rows_of(samples, np.arange(count)), path)
+        request = LoadRequest(
+            variant=str(folder),
+            samples=str(path),
+            workload=workload,
+            bound_milliseconds=bound_milliseconds,
+            seconds=seconds,
+            cores=shared_cores(variant.engine.threads),
+            seed=seed,
+        )
+        try:
+            with Channel(_MODULE, variant.engine.threads) as channel:
+                channel.tell(request.model_dump_json())
+                answer = LoadAnswer.model_validate_json(channel.hear(seconds * 3 + _SPARE_SECONDS))
+        except ChildGone as error:
+            raise Invalid(LOAD_FAILED, f"{variant.recipe.label} under load: {error}") from error
+    if answer.load is None:
+        raise Invalid(LOAD_FAILED, f"{variant.recipe.label} under load: {answer.problem}")
+    return answer.load, answer.curve
+
+
+def run(request: LoadRequest) -> LoadAnswer:
+    """In the child: the curve, then the scenario at the knee's batch size.
+
+    Raises:
+        Invalid: the variant cannot be loaded.
+    """
+    variants.go_to(request.cores)
+    subject = Subject(*variants.opened(Path(request.variant)), read(Path(request.samples)))
+    curve = batch_curve(subject, request.workload.max_batch_size, request.seconds * _CURVE_SHARE)
+    bound = request.bound_milliseconds
+    found_capacity = capacity(curve, bound, None)
+    knee = found_capacity.max_batch_size
+    drive = Drive(subject, knee, request.seed)
+    left = request.seconds * (1 - _CURVE_SHARE)
+    match request.workload.scenario:
+        case Scenario.SINGLE_STREAM:
+            found = closed_loop(drive, left / 2, in_flight=1)
+        case Scenario.OFFLINE:
+            found = offline(drive, left / 2)
+        case Scenario.SERVER if bound is None:
+            found = closed_loop(drive, left / 2, in_flight=2 * knee)
+        case Scenario.SERVER:
+            found = most_within(drive, left, bound, found_capacity.requests_per_second)
+    return LoadAnswer(
+        curve=curve,
+        load=LoadPoint(
+            recipe_key=subject.variant.recipe.key,
+            requests_per_second=found.requests_per_second,
+            p50_milliseconds=found.p50_milliseconds,
+            p99_milliseconds=found.p99_milliseconds,
+            bound_milliseconds=bound,
+            cpu_seconds_per_request=found.cpu_seconds_per_request,
+        ),
+    )
+
+
+def main() -> None:
+    """Answer one request."""
+    requests, answers = serve_lines()
+    try:
+        answer = run(LoadRequest.model_validate_json(requests.readline()))
+    except Invalid as error:
+        answer = LoadAnswer(problem=error.message)
+    except Exception as error:
+        logger.exception("the load test failed")
+        answer = LoadAnswer(problem=f"{type(error).__name__}: {error}")
+    answers.write(answer.model_dump_json() + "\n")
+
+
+if __name__ == "__main__":
+    main()
