@@ -58,16 +58,18 @@ def condition(kind: str, verdict: Verdict, previous: Iterable[Condition], genera
     )
 
 
-def ready(verdicts: dict[DeploymentCondition, Verdict]) -> Verdict:
+def ready(verdicts: dict[DeploymentCondition, Verdict], *, present: bool = False) -> Verdict:
     """`Ready` from the rest: the first of them that is against it, in the order in which things depend on each other.
 
-    `Progressing` is against it while it holds (not yet there) and where it failed.
+    `Progressing` is against it while it holds (not yet there) and where it failed, unless what serves is of the present
+    spec already (`present`), as it is while an optimized model takes over from the model itself.
     """
     for kind in (DeploymentCondition.POOL_READY, DeploymentCondition.MODEL_RESOLVED):
         if verdicts[kind].status is ConditionStatus.FALSE:
             return false(verdicts[kind].reason, verdicts[kind].message)
     progressing = verdicts[DeploymentCondition.PROGRESSING]
-    if progressing.reason is not Reason.ROLLED_OUT:
+    unreachable = progressing.reason is Reason.GATEWAY_UNREACHABLE
+    if progressing.reason is not Reason.ROLLED_OUT and (unreachable or not present):
         return false(progressing.reason, progressing.message)
     serving = verdicts[DeploymentCondition.SERVING]
     if serving.status is not ConditionStatus.TRUE:

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
 from penstock.api.conditions import DeploymentCondition, Reason
-from penstock.api.v1alpha1 import Condition, ConditionStatus, InferenceDeploymentStatus, Manifest, ReplicaCounts
-from penstock.planning import automatic, names
+from penstock.api.v1alpha1 import ConditionStatus, InferenceDeploymentStatus, Manifest
+from penstock.planning import names
 from penstock.planning.application import ServeApplication, replica_bounds
-from penstock.planning.conditions import Verdict, condition, epoch, false, ready, true
+from penstock.planning.conditions import Verdict, epoch, false, true
 from penstock.planning.observed import (
-    Application,
     ApplicationState,
-    Gateway,
     GatewayProblem,
     Observed,
     Pool,
     PoolProblem,
 )
+from penstock.planning.optimization import Resolved, applied, is_present_spec, resolve
 from penstock.planning.requeue import Requeue
-from penstock.planning.rollout import Rollout, next_attempt_at, receiving, roll
+from penstock.planning.rollout import Rollout, beside, closed_route, next_attempt_at, own, roll
+from penstock.planning.status import deployment_status
 from penstock.planning.verdicts import Verdicts, failure_of, judge, judge_without_pool
 from penstock.routing.leases import Route
-from penstock.scaling.policy import Demand, Limits, State, decide
 
 RESYNC_SECONDS: Final = 30.0
 TRANSITION_SECONDS: Final = 1.0
@@ -71,26 +70,78 @@ def plan(observed: Observed, now: float) -> Plan:
         return _delete(observed, now)
     missing = names.FINALIZER not in metadata.finalizers
     finalizer = Finalizer.ADD if missing else Finalizer.KEEP
-    if isinstance(observed.pool, PoolProblem):
-        verdicts = judge_without_pool(observed, false(observed.pool.reason, observed.pool.message))
-        status = _status(observed, verdicts, now, active=observed.deployment.status.active_revision)
-        wait = PROBLEM_SECONDS if observed.pool.exists else RESYNC_SECONDS
-        return Plan(status=status, finalizer=finalizer, requeue=Requeue(wait, observed.pool.message))
-    conflict = _conflict(observed, observed.pool)
+    resolved = resolve(observed)
+    result = replace(
+        _serve(observed, resolved, now), finalizer=finalizer, run=resolved.run, superseded_runs=resolved.superseded
+    )
+    if result.status is None:
+        return result
+    told = {"optimization_run": resolved.run_name}
+    return replace(result, status=result.status.model_copy(update=told))
+
+
+def _serve(observed: Observed, resolved: Resolved, now: float) -> Plan:
+    """What is to serve, once it is known which model."""
+    pool, before = observed.pool, observed.deployment.status
+    if isinstance(pool, PoolProblem):
+        verdicts = judge_without_pool(observed, false(pool.reason, pool.message))
+        _add_profile(verdicts, resolved, before.active_revision)
+        status = deployment_status(observed, verdicts, now, active=before.active_revision)
+        wait = PROBLEM_SECONDS if pool.exists else RESYNC_SECONDS
+        return Plan(status=status.model_copy(update={"speedup": before.speedup}), requeue=Requeue(wait, pool.message))
+    original, observed = observed.deployment, replace(observed, deployment=resolved.deployment)
+    conflict = _conflict(observed, pool)
     if conflict is not None:
         return Plan(status=conflict_status(observed, conflict, now), requeue=Requeue(RESYNC_SECONDS, conflict))
-    rollout = roll(observed, observed.pool, now)
-    verdicts = judge(observed, observed.pool, rollout, now)
+    if resolved.waiting is not None:
+        return _wait(observed, pool, resolved, resolved.waiting, now)
+    rollout = roll(observed, pool, now)
     candidate = rollout.wanted if rollout.active != rollout.wanted else None
+    if resolved.refused and resolved.optimized is not None:
+        rollout = beside(rollout, replace(observed, deployment=resolved.optimized), now)
+        candidate = names.revision(resolved.optimized)
+    verdicts = judge(observed, pool, rollout, now)
     active = rollout.active if replica_bounds(observed.deployment)[1] else None
+    _add_profile(verdicts, resolved, active)
+    present = is_present_spec(resolved, rollout.active, frozenset(rollout.mine), original)
     serving_app = rollout.mine.get(rollout.active)
+    status = deployment_status(
+        observed, verdicts, now, active=active, candidate=candidate, app=serving_app, present=present
+    )
+    faster = resolved.optimized is not None and active == names.revision(resolved.optimized)
     return Plan(
         applications=rollout.applications,
         route=_with_problem(rollout, verdicts),
-        status=_status(observed, verdicts, now, active=active, candidate=candidate, app=serving_app),
-        finalizer=finalizer,
-        requeue=_requeue(rollout, verdicts, now),
+        status=status.model_copy(update={"speedup": resolved.speedup if faster else None}),
+        requeue=Requeue(PROBLEM_SECONDS, "the artifact is to be tried again")
+        if resolved.refused
+        else _requeue(rollout, verdicts, now),
     )
+
+
+def _add_profile(verdicts: Verdicts, resolved: Resolved, active: str | None) -> None:
+    serving, progressing = verdicts[DeploymentCondition.SERVING], verdicts[DeploymentCondition.PROGRESSING]
+    verdict = applied(resolved, active, serving, progressing)
+    if verdict is not None:
+        verdicts[DeploymentCondition.PROFILE_APPLIED] = verdict
+
+
+def _wait(observed: Observed, pool: Pool, resolved: Resolved, why: Verdict, now: float) -> Plan:
+    """The model must be converted before anything can serve it. What served before goes on; else requests are told."""
+    active = observed.deployment.status.active_revision
+    mine = own(observed.deployment, pool)
+    verdicts = judge_without_pool(observed, why)
+    verdicts[DeploymentCondition.POOL_READY] = true(Reason.POOL_AVAILABLE, "The pool answers.")
+    if active not in mine:
+        active = None
+        verdicts[DeploymentCondition.SERVING] = why
+    _add_profile(verdicts, resolved, active)
+    status = deployment_status(observed, verdicts, now, active=active, app=mine.get(active) if active else None)
+    requeue = Requeue(RESYNC_SECONDS, why.message)
+    if active is not None:
+        return Plan(status=status, requeue=requeue)
+    route = closed_route(observed, f"{why.reason}: {why.message}")
+    return Plan(applications=(), route=route, status=status, requeue=requeue)
 
 
 _CANNOT_START: Final = {
@@ -124,7 +175,7 @@ def conflict_status(observed: Observed, message: str, now: float) -> InferenceDe
 def _stopped(observed: Observed, problem: Verdict, now: float) -> InferenceDeploymentStatus:
     verdicts = judge_without_pool(observed, problem)
     verdicts[DeploymentCondition.POOL_READY] = true(Reason.POOL_AVAILABLE, "The pool answers.")
-    return _status(observed, verdicts, now, active=observed.deployment.status.active_revision)
+    return deployment_status(observed, verdicts, now, active=observed.deployment.status.active_revision)
 
 
 def _conflict(observed: Observed, pool: Pool) -> str | None:
@@ -134,91 +185,6 @@ def _conflict(observed: Observed, pool: Pool) -> str | None:
         if each.name == name and each.arguments is None and each.state is not ApplicationState.DELETING:
             return f"The pool has a Serve application {name} that is not Penstock's; delete or rename it."
     return None
-
-
-def _status(
-    observed: Observed,
-    verdicts: Verdicts,
-    now: float,
-    *,
-    active: str | None,
-    candidate: str | None = None,
-    app: Application | None = None,
-) -> InferenceDeploymentStatus:
-    deployment = observed.deployment
-    metadata, before = deployment.metadata, deployment.status
-    everything = {**verdicts, DeploymentCondition.READY: ready(verdicts)}
-    conditions: tuple[Condition, ...] = tuple(
-        condition(kind, everything[kind], before.conditions, metadata.generation, now)
-        for kind in DeploymentCondition
-        if kind in everything
-    )
-    gateway = next((each for each in observed.gateways if isinstance(each, Gateway)), None)
-    return InferenceDeploymentStatus(
-        observed_generation=metadata.generation,
-        conditions=conditions,
-        url=names.model_url(gateway.url, metadata.namespace, metadata.name) if gateway else before.url,
-        replicas=_replicas(observed, active, app),
-        selector=names.selector(metadata.name),
-        active_revision=active,
-        candidate_revision=candidate,
-        digest=_digest(observed, active) or (before.digest if active == before.active_revision else None),
-    )
-
-
-def _digest(observed: Observed, active: str | None) -> str | None:
-    """The digest of the model that the active replicas say they loaded."""
-    found = {
-        replica.digest
-        for each in observed.gateways
-        if isinstance(each, Gateway) and each.route
-        for replica in each.route.replicas
-        if replica.revision == active and replica.digest
-    }
-    return min(found, default=None)
-
-
-def _replicas(observed: Observed, active: str | None, app: Application | None) -> ReplicaCounts:
-    spec = observed.deployment.spec
-    low, high = replica_bounds(observed.deployment)
-    count = receiving(observed, active) if active and observed.gateways else (app.running if app else 0)
-    desired = app.wanted if app else (observed.deployment.status.replicas.desired if active else 0)
-    if spec.scaling.replicas is not None or low == high:
-        return ReplicaCounts(desired=desired, ready=count, reason=f"{high}: fixed by the spec")
-    if app is None or active is None:
-        return ReplicaCounts(desired=desired, ready=count, reason=observed.deployment.status.replicas.reason)
-    return ReplicaCounts(desired=desired, ready=count, reason=_explain(observed, active, app))
-
-
-def _explain(observed: Observed, active: str, app: Application) -> str:
-    """The policy's own reason, asked with what the gateways' leases report: Serve does not tell what its policy said.
-
-    Where Serve wants another number than the policy would from here (a window holds it, or reports differ by a second),
-    that number leads and the demand follows.
-    """
-    scaling, slo = observed.deployment.spec.scaling, observed.deployment.spec.slo
-    low, high = replica_bounds(observed.deployment)
-    gateway = next((each for each in observed.gateways if isinstance(each, Gateway) and each.route), None)
-    if gateway is None or gateway.route is None:
-        return f"{app.wanted}: decided by the policy in Serve"
-    stats = [each.stats for each in gateway.route.replicas if each.revision == active]
-    limits = Limits(
-        minimum=low,
-        maximum=high,
-        target_in_flight=automatic.target_in_flight_requests(observed.deployment),
-        stabilization_window_seconds=scaling.stabilization_window_seconds,
-        scale_to_zero_after_seconds=scaling.scale_to_zero_after_seconds,
-        slo_seconds=slo.latency_p99_milliseconds / 1000 if slo else None,
-    )
-    # A state that began long ago and holds no recommendation: the reason is then of the demand alone.
-    decision = decide(
-        Demand(stats, waking=float(gateway.route.held_requests)), app.wanted, limits, State((), -1e9), now=0.0
-    )
-    if decision.replicas >= app.wanted:
-        return decision.reason
-    cause = decision.reason.partition(": ")[2]
-    window = f"{scaling.stabilization_window_seconds} s"
-    return f"{app.wanted}: {cause}; {decision.replicas} once that has held for {window}"
 
 
 def _requeue(rollout: Rollout, verdicts: Verdicts, now: float) -> Requeue:
@@ -286,7 +252,7 @@ def _leaving(observed: Observed, applications: tuple[ServeApplication, ...] | No
         verdicts[DeploymentCondition.POOL_READY] = false(observed.pool.reason, observed.pool.message)
     verdicts[DeploymentCondition.SERVING] = false(Reason.TERMINATING, message)
     verdicts[DeploymentCondition.PROGRESSING] = true(Reason.TERMINATING, message)
-    status = _status(observed, verdicts, now, active=observed.deployment.status.active_revision)
+    status = deployment_status(observed, verdicts, now, active=observed.deployment.status.active_revision)
     return Plan(
         applications=applications,
         delete_route=True,

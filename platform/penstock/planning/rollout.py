@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from penstock.api.v1alpha1 import InferenceDeployment
@@ -99,6 +99,22 @@ def roll(observed: Observed, pool: Pool, now: float) -> Rollout:
     return Rollout(wanted, active, switched, mine, tuple(applications), _route(observed, pool, active))
 
 
+def beside(rollout: Rollout, observed: Observed, now: float) -> Rollout:
+    """The same rollout, with the application of `observed.deployment` tried beside it, as one that gets no requests.
+
+    It stays declared although it fails, since its failures are known only from its application.
+    """
+    deployment = observed.deployment
+    if replica_bounds(deployment)[1] == 0:
+        return rollout
+    revision = names.revision(deployment)
+    tried = build(deployment, revision, _attempt(rollout.mine.get(revision), now), observed.network)
+    tried = _with_minimum(tried, max(1, replica_bounds(deployment)[0]))
+    others = tuple(each for each in rollout.applications if each["name"] != tried["name"])
+    mine = {name: app for name, app in rollout.mine.items() if name != revision or name == rollout.active}
+    return replace(rollout, applications=(*others, tried), mine=mine)
+
+
 def _active(observed: Observed, mine: Mapping[str, Application], wanted: str) -> str:
     routed = {
         revision
@@ -186,6 +202,17 @@ def _with_minimum(application: ServeApplication, least: int) -> ServeApplication
     scaling = {**deployment["autoscaling_config"], "min_replicas": least}
     scaling["max_replicas"] = max(least, scaling["max_replicas"])
     return {**application, "deployments": [{**deployment, "autoscaling_config": scaling}]}
+
+
+def closed_route(observed: Observed, why: str) -> Route:
+    """No revision, and every request is told why."""
+    metadata, spec = observed.deployment.metadata, observed.deployment.spec
+    return Route(
+        namespace=metadata.namespace,
+        model=metadata.name,
+        sampling_ratio=float(spec.tracing.sampling_ratio),
+        unavailable=why,
+    )
 
 
 def _route(observed: Observed, pool: Pool, target: str | None) -> Route:

@@ -1,0 +1,110 @@
+"""The status of an `InferenceDeployment`, from verdicts and figures."""
+
+from __future__ import annotations
+
+from penstock.api.conditions import DeploymentCondition
+from penstock.api.v1alpha1 import Condition, InferenceDeploymentStatus, ReplicaCounts
+from penstock.planning import automatic, names
+from penstock.planning.application import replica_bounds
+from penstock.planning.conditions import condition, ready
+from penstock.planning.observed import Application, Gateway, Observed
+from penstock.planning.rollout import receiving
+from penstock.planning.verdicts import Verdicts
+from penstock.scaling.policy import Demand, Limits, State, decide
+
+
+def deployment_status(
+    observed: Observed,
+    verdicts: Verdicts,
+    now: float,
+    *,
+    active: str | None,
+    candidate: str | None = None,
+    app: Application | None = None,
+    present: bool = False,
+) -> InferenceDeploymentStatus:
+    """The whole status.
+
+    Args:
+        observed: what is there.
+        verdicts: all conditions but `Ready`.
+        now: epoch seconds.
+        active: the revision that gets the requests.
+        candidate: the one that starts beside it.
+        app: the active revision's application.
+        present: whether what serves is of the present spec.
+    """
+    deployment = observed.deployment
+    metadata, before = deployment.metadata, deployment.status
+    everything = {**verdicts, DeploymentCondition.READY: ready(verdicts, present=present)}
+    conditions: tuple[Condition, ...] = tuple(
+        condition(kind, everything[kind], before.conditions, metadata.generation, now)
+        for kind in DeploymentCondition
+        if kind in everything
+    )
+    gateway = next((each for each in observed.gateways if isinstance(each, Gateway)), None)
+    return InferenceDeploymentStatus(
+        observed_generation=metadata.generation,
+        conditions=conditions,
+        url=names.model_url(gateway.url, metadata.namespace, metadata.name) if gateway else before.url,
+        replicas=_replicas(observed, active, app),
+        selector=names.selector(metadata.name),
+        active_revision=active,
+        candidate_revision=candidate,
+        digest=_digest(observed, active) or (before.digest if active == before.active_revision else None),
+    )
+
+
+def _digest(observed: Observed, active: str | None) -> str | None:
+    """The digest of the model that the active replicas say they loaded."""
+    found = {
+        replica.digest
+        for each in observed.gateways
+        if isinstance(each, Gateway) and each.route
+        for replica in each.route.replicas
+        if replica.revision == active and replica.digest
+    }
+    return min(found, default=None)
+
+
+def _replicas(observed: Observed, active: str | None, app: Application | None) -> ReplicaCounts:
+    spec = observed.deployment.spec
+    low, high = replica_bounds(observed.deployment)
+    count = receiving(observed, active) if active and observed.gateways else (app.running if app else 0)
+    desired = app.wanted if app else (observed.deployment.status.replicas.desired if active else 0)
+    if spec.scaling.replicas is not None or low == high:
+        return ReplicaCounts(desired=desired, ready=count, reason=f"{high}: fixed by the spec")
+    if app is None or active is None:
+        return ReplicaCounts(desired=desired, ready=count, reason=observed.deployment.status.replicas.reason)
+    return ReplicaCounts(desired=desired, ready=count, reason=_explain(observed, active, app))
+
+
+def _explain(observed: Observed, active: str, app: Application) -> str:
+    """The policy's own reason, asked with what the gateways' leases report: Serve does not tell what its policy said.
+
+    Where Serve wants another number than the policy would from here (a window holds it, or reports differ by a second),
+    that number leads and the demand follows.
+    """
+    scaling, slo = observed.deployment.spec.scaling, observed.deployment.spec.slo
+    low, high = replica_bounds(observed.deployment)
+    gateway = next((each for each in observed.gateways if isinstance(each, Gateway) and each.route), None)
+    if gateway is None or gateway.route is None:
+        return f"{app.wanted}: decided by the policy in Serve"
+    stats = [each.stats for each in gateway.route.replicas if each.revision == active]
+    limits = Limits(
+        minimum=low,
+        maximum=high,
+        target_in_flight=automatic.target_in_flight_requests(observed.deployment),
+        stabilization_window_seconds=scaling.stabilization_window_seconds,
+        scale_to_zero_after_seconds=scaling.scale_to_zero_after_seconds,
+        slo_seconds=slo.latency_p99_milliseconds / 1000 if slo else None,
+    )
+    # A state that began long ago and holds no recommendation: the reason is then of the demand alone.
+    decision = decide(
+        Demand(stats, waking=float(gateway.route.held_requests)), app.wanted, limits, State((), -1e9), now=0.0
+    )
+    if decision.replicas >= app.wanted:
+        return decision.reason
+    cause = decision.reason.partition(": ")[2]
+    window = f"{scaling.stabilization_window_seconds} s"
+    return f"{app.wanted}: {cause}; {decision.replicas} once that has held for {window}"
