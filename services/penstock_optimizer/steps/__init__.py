@@ -1,12 +1,13 @@
-"""What is done to a model. A further step, or method of one, is one file here and one line in `STEPS`.
+"""What is done to a model. A further step, or method of one, is one file here and one line in `_RUNNERS`.
 
 Steps run in the build process (`penstock_optimizer.build`), so they may run a user's code, take memory and crash.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -76,5 +77,30 @@ class StepRunner(Protocol):
         """
 
 
-STEPS: Mapping[str, StepRunner] = {}
+_RUNNERS: Mapping[str, str] = {
+    "prune Structured": "prune_structured:PruneStructured",
+    "prune Unstructured": "prune_unstructured:PruneUnstructured",
+    "prune SemiStructured24": "prune_semi_structured:PruneSemiStructured",
+    "distil": "distil:Distil",
+}
+"""By `Step.label`: a module of this package, and its class without constructor arguments. A module imports what is heavy
+(torch) only in `apply`, so that `infeasible` stays cheap."""
+
+
+class _Steps(Mapping[str, StepRunner]):
+    """Imports a step when it is looked up."""
+
+    def __getitem__(self, label: str) -> StepRunner:
+        module, _, name = _RUNNERS[label].partition(":")
+        runner: StepRunner = getattr(import_module(f"{__name__}.{module}"), name)()
+        return runner
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_RUNNERS)
+
+    def __len__(self) -> int:
+        return len(_RUNNERS)
+
+
+STEPS: Mapping[str, StepRunner] = _Steps()
 """By `Step.label`, such as `quantize Static`."""
