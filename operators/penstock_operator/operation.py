@@ -4,15 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from penstock_runtime.storage import Store
+
+from penstock.planning.job import JobSettings
 from penstock.routing.tokens import admin_token
 from penstock_operator.clients.gateway import GatewayClient
 from penstock_operator.deployment.observe import GatewayView, Observer
 from penstock_operator.deployment.reconcile import DeploymentReconciler, Record
+from penstock_operator.optimization.directory import (
+    CLUSTER_OPTIMIZATION_PROFILE,
+    OPTIMIZATION_PROFILE,
+    OPTIMIZATION_RUN,
+    OptimizationDirectory,
+    users_of,
+)
+from penstock_operator.optimization.observe import RunObserver
+from penstock_operator.optimization.reconcile import RunReconciler
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL, PoolDirectory
 from penstock_operator.pool.reconcile import PoolReconciler, deployments_of, pool_of
-from penstock_operator.runtime.cluster import Cluster, Key, Manifest, key_of
+from penstock_operator.runtime.cluster import JOB, Cluster, Key, Manifest, ResourceKind, key_of, owner_keys
 from penstock_operator.runtime.controller import Controller, ControllerSettings, Source
+from penstock_operator.runtime.jobs import JobRunner
 from penstock_operator.settings import Settings
+
+_PROFILES = (OPTIMIZATION_PROFILE, CLUSTER_OPTIMIZATION_PROFILE)
+_NO_JOBS = JobSettings(store="", signing_key="")
+"""Where this operator has no artifact store: runs are told so, and no Job is made."""
 
 
 class Operation:
@@ -29,40 +46,77 @@ class Operation:
         self._pools = PoolDirectory(cluster, may_act)
         token = admin_token(settings.gateway_secret)
         self._gateways = [GatewayView(GatewayClient(url, token)) for url in settings.gateways]
-        observer = Observer(self._pools, self._gateways, settings.gateway_secret, settings.replica_host)
+        optimization = OptimizationDirectory(cluster, available=settings.jobs is not None)
+        observer = Observer(
+            self._pools,
+            optimization,
+            self._gateways,
+            gateway_secret=settings.gateway_secret,
+            replica_host=settings.replica_host,
+            trusted_keys=settings.trusted_keys,
+        )
         deployments = DeploymentReconciler(cluster, observer, self._gateways, record)
         pools = PoolReconciler(cluster, self._pools, record)
-        self.controllers: list[Controller] = []
+        runs = RunReconciler(cluster, RunObserver(cluster, optimization, settings.jobs or _NO_JOBS, Store), record)
+        self._runner = None if settings.job_folder is None else JobRunner(cluster, settings.job_folder, may_act)
+        self.controllers: list[Controller] = [] if self._runner is None else [self._runner.controller]
         for namespace in settings.namespaces or (None,):
             primary = ControllerSettings(workers=settings.workers, namespace=namespace)
             secondary = ControllerSettings(workers=2, namespace=namespace)
-            deployment_controller = Controller(
-                INFERENCE_DEPLOYMENT,
-                deployments.reconcile,
-                cluster,
-                sources=[Source(SERVING_POOL, _Users(self._deployments), namespace)],
-                settings=primary,
-                may_act=may_act,
-            )
-            pool_controller = Controller(
-                SERVING_POOL,
-                pools.reconcile,
-                cluster,
-                sources=[Source(INFERENCE_DEPLOYMENT, _Pools(), namespace)],
-                settings=secondary,
-                may_act=may_act,
-            )
-            self.controllers += [deployment_controller, pool_controller]
+            self.controllers += [
+                Controller(
+                    INFERENCE_DEPLOYMENT,
+                    deployments.reconcile,
+                    cluster,
+                    sources=[
+                        Source(SERVING_POOL, _Users(lambda: self._seen(INFERENCE_DEPLOYMENT)), namespace),
+                        Source(OPTIMIZATION_RUN, _Owners(), namespace),
+                        *self._profiles(INFERENCE_DEPLOYMENT, "optimizationProfileRef", namespace),
+                    ],
+                    settings=primary,
+                    may_act=may_act,
+                ),
+                Controller(
+                    SERVING_POOL,
+                    pools.reconcile,
+                    cluster,
+                    sources=[Source(INFERENCE_DEPLOYMENT, _Pools(), namespace)],
+                    settings=secondary,
+                    may_act=may_act,
+                ),
+                Controller(
+                    OPTIMIZATION_RUN,
+                    runs.reconcile,
+                    cluster,
+                    sources=[
+                        Source(JOB, lambda job: owner_keys(job, OPTIMIZATION_RUN), namespace),
+                        *self._profiles(OPTIMIZATION_RUN, "profileRef", namespace),
+                    ],
+                    settings=secondary,
+                    may_act=may_act,
+                ),
+            ]
 
-    def _deployments(self) -> list[Manifest]:
+    def _profiles(self, users: ResourceKind, field: str, namespace: str | None) -> list[Source]:
+        """Both kinds of profiles, whose appearance and going make their users look again."""
+
+        def keys(profile: Manifest) -> Iterable[Key]:
+            return users_of(profile, self._seen(users), field)
+
+        return [Source(kind, keys, namespace if kind.namespaced else None) for kind in _PROFILES]
+
+    def _seen(self, kind: ResourceKind) -> list[Manifest]:
+        """All objects of a primary kind, as last seen."""
         found: list[Manifest] = []
         for controller in self.controllers:
-            if controller.kind is INFERENCE_DEPLOYMENT:
-                found += controller.informers[INFERENCE_DEPLOYMENT].mirror.items()
+            if controller.kind is kind:
+                found += controller.informers[kind].mirror.items()
         return found
 
     def start(self) -> None:
         """Start all controllers."""
+        if self._runner is not None:
+            self._runner.prepare()
         for controller in self.controllers:
             controller.start()
 
@@ -79,6 +133,8 @@ class Operation:
     def stop(self, timeout: float) -> bool:
         """End all controllers and give connections back; whether all had ended after `timeout` seconds each."""
         ended = [controller.stop(timeout) for controller in self.controllers]
+        if self._runner is not None:
+            self._runner.end()
         self._pools.close()
         for each in self._gateways:
             each.client.close()
@@ -115,6 +171,19 @@ class _Users:
             [(each.get("status"), each.get("reason")) for each in conditions],
         )
         return deployments_of(key_of(pool), self._deployments()) if self._aspect.changed(pool, aspect) else ()
+
+
+class _Owners:
+    """The deployment of a run, where its verdict or what it says changed: its progress is nothing to it."""
+
+    def __init__(self) -> None:
+        self._aspect = _Aspect()
+
+    def __call__(self, run: Manifest) -> Iterable[Key]:
+        status, metadata = run.get("status") or {}, run["metadata"]
+        conditions = [(each.get("status"), each.get("reason")) for each in status.get("conditions") or ()]
+        aspect = (metadata.get("uid"), metadata.get("deletionTimestamp"), status.get("verdict"), conditions)
+        return owner_keys(run, INFERENCE_DEPLOYMENT) if self._aspect.changed(run, aspect) else ()
 
 
 class _Pools:

@@ -5,29 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 import socket
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.errors import Invalid
+from penstock.planning.job import JobSettings
 
 _LEVELS = ("debug", "info", "warning", "error")
-
-
-@dataclass(frozen=True)
-class OptimizationSettings:
-    """How models are optimized."""
-
-    store: str | None = None
-    """fsspec URI of the artifact store; None: profiles are not applied, and deployments say so."""
-    signing_key_file: Path | None = None
-    """Private key in PEM, for Jobs that are processes of this machine."""
-    signing_key_secret: str | None = None
-    """Secret in each namespace with the private key, for Jobs in pods."""
-    image: str | None = None
-    """The optimizer's container image, for Jobs in pods."""
-    workspace: Path | None = None
-    """Folder that keeps what searches found, on this machine; in pods it goes with the pod."""
+_MOUNTED_KEY = "/etc/penstock/signing/key.pem"
+"""Where a pod finds the Secret's key."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +33,10 @@ class Settings:
     """Where replicas listen; None: their node's address."""
     trusted_keys: tuple[str, ...] = ()
     """Public keys in PEM: an optimized model must be signed by one of them."""
-    optimization: OptimizationSettings = OptimizationSettings()
+    jobs: JobSettings | None = None
+    """How models are optimized; None: they are not, and deployments with a profile say so."""
+    job_folder: Path | None = None
+    """Where Jobs that are processes of this machine keep locks and logs; None: Kubernetes runs Jobs."""
     namespaces: tuple[str, ...] = ()
     """What to watch; empty: all namespaces."""
     lease_name: str = "penstock-operator"
@@ -68,21 +59,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--gateway", action="append", default=[], metavar="URL", help="a gateway agent; repeatable")
     result.add_argument("--gateway-secret-file", type=Path, help="file with the gateways' secret")
     result.add_argument("--replica-host", help="address for replicas to listen on; default: their node's")
-    result.add_argument(
-        "--artifact-store", metavar="URI", help="where optimized models and reports go; none: no profiles"
-    )
-    result.add_argument("--optimizer-image", metavar="IMAGE", help="container image of the optimization Jobs")
-    result.add_argument("--signing-key-file", type=Path, help="private key (PEM), with --standalone")
-    result.add_argument(
-        "--signing-key-secret", metavar="NAME", help="Secret with the private key in key.pem, in each model's namespace"
-    )
-    result.add_argument(
-        "--trusted-key-file", type=Path, action="append", default=[],
-        help="public key (PEM) that optimized models may be signed by; repeatable",
-    )  # fmt: skip
-    result.add_argument(
-        "--optimizer-workspace", type=Path, help="folder that keeps what searches found, with --standalone"
-    )
+    _add_optimization(result)
     result.add_argument("--namespace", action="append", default=[], help="watch only this one; repeatable")
     result.add_argument("--lease-name", default=Settings.lease_name)
     result.add_argument("--lease-namespace", default=Settings.lease_namespace)
@@ -92,6 +69,34 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--workers", type=int, default=Settings.workers, help="reconciles at a time")
     result.add_argument("--log-level", choices=_LEVELS, default=Settings.log_level)
     return result
+
+
+def _add_optimization(result: argparse.ArgumentParser) -> None:
+    group = result.add_argument_group("optimization")
+    group.add_argument("--artifact-store", metavar="URI", help="for optimized models and reports; none: no profiles")
+    group.add_argument(
+        "--trusted-key-file", type=Path, action="append", default=[],
+        help="public key (PEM) that optimized models may be signed by; repeatable",
+    )  # fmt: skip
+    here = result.add_argument_group("optimization on this machine (with --standalone)")
+    here.add_argument("--signing-key-file", type=Path, help="private key (PEM)")
+    here.add_argument("--optimizer-workspace", type=Path, metavar="FOLDER", help="keeps what searches found")
+    pods = result.add_argument_group("optimization in pods")
+    pods.add_argument("--optimizer-image", metavar="IMAGE", help="container image of the Jobs")
+    pods.add_argument(
+        "--signing-key-secret", metavar="NAME", help="Secret in the models' namespaces; its key.pem is the private key"
+    )
+    pods.add_argument(
+        "--optimizer-workspace-claim", metavar="NAME", help="PersistentVolumeClaim that keeps what searches found"
+    )
+    pods.add_argument(
+        "--model-volume", action="append", default=[], metavar="CLAIM=PATH",
+        help="PersistentVolumeClaim with models and data for file://, mounted read-only there; repeatable",
+    )  # fmt: skip
+    pods.add_argument(
+        "--optimizer-env", action="append", default=[], metavar="NAME=VALUE", help="of the Jobs' process; repeatable"
+    )
+    pods.add_argument("--optimizer-env-secret", metavar="NAME", help="Secret whose keys become such variables")
 
 
 def read(arguments: Sequence[str]) -> Settings:
@@ -107,7 +112,6 @@ def read(arguments: Sequence[str]) -> Settings:
         raise Invalid("InvalidSettings", "--gateway needs --gateway-secret-file, the gateways' secret")
     if given.workers < 1:
         raise Invalid("InvalidSettings", "--workers must be at least 1")
-    _check_optimization(given)
     return Settings(
         kubeconfig=given.kubeconfig,
         context=given.context,
@@ -117,13 +121,8 @@ def read(arguments: Sequence[str]) -> Settings:
         # One machine: replicas, gateway and operator meet on loopback.
         replica_host=given.replica_host or ("127.0.0.1" if given.standalone else None),
         trusted_keys=tuple(_read(path, "--trusted-key-file") for path in given.trusted_key_file),
-        optimization=OptimizationSettings(
-            store=given.artifact_store,
-            signing_key_file=given.signing_key_file,
-            signing_key_secret=given.signing_key_secret,
-            image=given.optimizer_image,
-            workspace=given.optimizer_workspace,
-        ),
+        jobs=_jobs(given),
+        job_folder=_job_folder(given.standalone),
         namespaces=tuple(given.namespace),
         lease_name=given.lease_name,
         lease_namespace="default" if given.standalone else given.lease_namespace,
@@ -135,10 +134,15 @@ def read(arguments: Sequence[str]) -> Settings:
     )
 
 
-def _check_optimization(given: argparse.Namespace) -> None:
+def _job_folder(store: Path | None) -> Path | None:
+    """Beside the embedded store."""
+    return None if store is None else (store if store.is_dir() else store.parent) / "jobs"
+
+
+def _jobs(given: argparse.Namespace) -> JobSettings | None:
     """With an artifact store, all that a Job needs must be there."""
     if given.artifact_store is None:
-        return
+        return None
     needed = (
         ("--signing-key-file", given.signing_key_file), ("--optimizer-workspace", given.optimizer_workspace),
     ) if given.standalone else (
@@ -146,8 +150,34 @@ def _check_optimization(given: argparse.Namespace) -> None:
     )  # fmt: skip
     missing = [name for name, value in (*needed, ("--trusted-key-file", given.trusted_key_file)) if not value]
     if missing:
-        home = "standalone" if given.standalone else "in a cluster"
+        home = "with --standalone" if given.standalone else "in a cluster"
         raise Invalid("InvalidSettings", f"--artifact-store needs, {home}, also {', '.join(missing)}")
+    environment = tuple(_pair(each, "--optimizer-env") for each in given.optimizer_env)
+    if given.standalone:
+        return JobSettings(
+            store=given.artifact_store,
+            signing_key=str(given.signing_key_file.absolute()),
+            workspace=str(given.optimizer_workspace.absolute()),
+            python=sys.executable,
+            environment=environment,
+        )
+    return JobSettings(
+        store=given.artifact_store,
+        signing_key=_MOUNTED_KEY,
+        image=given.optimizer_image,
+        signing_key_secret=given.signing_key_secret,
+        workspace_claim=given.optimizer_workspace_claim,
+        model_volumes=tuple(_pair(each, "--model-volume") for each in given.model_volume),
+        environment=environment,
+        environment_secret=given.optimizer_env_secret,
+    )
+
+
+def _pair(text: str, option: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not (name and sign):
+        raise Invalid("InvalidSettings", f"{option} {text}: write it as NAME=VALUE")
+    return name, value
 
 
 def _secret(path: Path | None) -> str:

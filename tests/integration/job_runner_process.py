@@ -11,5 +11,6 @@ from penstock_operator.runtime.jobs import JobRunner
 
 if __name__ == "__main__":
     runner = JobRunner(EmbeddedCluster(Path(sys.argv[1])), Path(sys.argv[2]))
-    runner.start()
+    runner.prepare()
+    runner.controller.start()
     threading.Event().wait(120)

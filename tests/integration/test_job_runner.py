@@ -43,8 +43,14 @@ class Home:
 
     def start(self) -> JobRunner:
         self.runner = JobRunner(self.cluster, self.folder / "jobs")
-        self.runner.start()
+        self.runner.prepare()
+        self.runner.controller.start()
         return self.runner
+
+    def stop(self) -> None:
+        if self.runner is not None:
+            assert self.runner.controller.stop(10)
+            self.runner.end()
 
     def apply(self, name: str, seconds: float = 0.0, code: int = 0, **spec: Any) -> Manifest:
         container = {
@@ -93,8 +99,7 @@ def alive(process: int) -> bool:
 def home(tmp_path: Path) -> Iterator[Home]:
     made = Home(tmp_path)
     yield made
-    if made.runner is not None:
-        assert made.runner.stop(10)
+    made.stop()
     made.cluster.close()
 
 
@@ -157,10 +162,10 @@ def test_a_job_past_its_deadline_ends(home: Home) -> None:
 
 
 def test_an_orderly_end_of_the_operator_ends_the_process_and_the_next_starts_it_again(home: Home) -> None:
-    first = home.start()
+    home.start()
     home.apply("long", LONG)
     (line,) = eventually(lambda: home.notes("long"))
-    assert first.stop(10)
+    home.stop()
     assert not alive(int(line[0]))
     assert home.end("long") is None
     home.start()

@@ -15,6 +15,7 @@ from penstock.planning.observed import Application, Gateway, GatewayProblem, Nod
 from penstock.routing.leases import RouteList, RouteStatus
 from penstock.routing.tokens import replica_token
 from penstock_operator.clients.gateway import GatewayClient
+from penstock_operator.optimization.directory import OptimizationDirectory
 from penstock_operator.pool.directory import PoolDirectory
 from penstock_operator.pool.writer import PoolWriter
 from penstock_operator.runtime.cluster import Key
@@ -61,18 +62,29 @@ class Observer:
 
     Args:
         pools: where pools are found.
+        optimization: where profiles and runs are found.
         gateways: every gateway that requests may come through.
         gateway_secret: from which replicas' tokens are derived.
         replica_host: address for replicas to listen on; None: their node's.
+        trusted_keys: public keys in PEM that optimized models may be signed by.
     """
 
     def __init__(
-        self, pools: PoolDirectory, gateways: Sequence[GatewayView], gateway_secret: str, replica_host: str | None
+        self,
+        pools: PoolDirectory,
+        optimization: OptimizationDirectory,
+        gateways: Sequence[GatewayView],
+        *,
+        gateway_secret: str,
+        replica_host: str | None,
+        trusted_keys: tuple[str, ...],
     ) -> None:
         self._pools = pools
+        self._optimization = optimization
         self._gateways = tuple(gateways)
         self._secret = gateway_secret
         self._replica_host = replica_host
+        self._trusted_keys = trusted_keys
 
     def observe(self, deployment: InferenceDeployment) -> tuple[Observed, PoolWriter | None]:
         """The observation, and the writer of the pool where it has one. Raises `Unavailable` for the API itself."""
@@ -82,9 +94,12 @@ class Observer:
             gateways=tuple(each.client.address for each in self._gateways),
             registration_token=replica_token(self._secret, metadata.namespace, metadata.name),
             host=self._replica_host,
+            trusted_keys=self._trusted_keys,
         )
+        reference = deployment.spec.optimization_profile_ref
+        optimization = self._optimization.view(metadata.namespace, metadata.uid, reference)
         pool, writer = self._pool(Key(metadata.namespace, deployment.spec.pool_ref.name))
-        return Observed(deployment, pool, gateways, network), writer
+        return Observed(deployment, pool, gateways, network, optimization), writer
 
     def _pool(self, key: Key) -> tuple[Pool | PoolProblem, PoolWriter | None]:
         pool = self._pools.pool(key)

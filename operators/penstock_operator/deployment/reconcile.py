@@ -19,9 +19,10 @@ from penstock.planning.observed import Gateway, Observed
 from penstock.planning.requeue import Requeue
 from penstock.routing.leases import Route
 from penstock_operator.deployment.observe import GatewayView, Observer
+from penstock_operator.optimization.directory import OPTIMIZATION_RUN
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT
 from penstock_operator.pool.writer import PoolWriter
-from penstock_operator.runtime.cluster import Cluster, Key, Manifest, NotFound
+from penstock_operator.runtime.cluster import Cluster, Key, Manifest, NotFound, create_unless_there
 from penstock_operator.runtime.controller import Result
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,10 @@ class DeploymentReconciler:
         if wanted.finalizer is Finalizer.ADD:
             manifest = self._cluster.add_finalizer(INFERENCE_DEPLOYMENT, manifest, FINALIZER)
         metadata = observed.deployment.metadata
+        if wanted.run is not None:
+            create_unless_there(self._cluster, OPTIMIZATION_RUN, wanted.run)
+        for name in wanted.superseded_runs:
+            self._cluster.delete(OPTIMIZATION_RUN, Key(metadata.namespace, name))
         if wanted.delete_route:
             self._delete_route(observed)
         if wanted.route is not None:
@@ -145,14 +150,20 @@ class DeploymentReconciler:
 
     def _announce(self, manifest: Manifest, condition: Condition, *, healed: bool) -> None:
         ready = condition.type == DeploymentCondition.READY
-        steps = {DeploymentCondition.READY, DeploymentCondition.PROGRESSING}
+        steps = {DeploymentCondition.READY, DeploymentCondition.PROGRESSING, DeploymentCondition.PROFILE_APPLIED}
         if condition.status is ConditionStatus.TRUE and condition.type not in steps and not healed:
-            return  # went as it should; `Ready` and `Progressing` tell the story
+            return  # went as it should; the steps tell the story
         if condition.status is ConditionStatus.UNKNOWN or (ready and condition.status is ConditionStatus.FALSE):
             return  # what `Ready` derives from says it too
-        neutral = {Reason.PENDING, Reason.STARTING_REPLICAS, Reason.ROLLING_OUT, Reason.ROLLED_OUT, Reason.TERMINATING}
-        warning = condition.status is ConditionStatus.FALSE and condition.reason not in neutral
+        warning = condition.status is ConditionStatus.FALSE and condition.reason not in _NEUTRAL
         self._record(manifest, warning, condition.reason, f"{condition.type}: {condition.message}")
+
+
+_NEUTRAL = {
+    Reason.PENDING, Reason.STARTING_REPLICAS, Reason.ROLLING_OUT, Reason.ROLLED_OUT, Reason.TERMINATING,
+    Reason.WAITING_FOR_OPTIMIZATION, Reason.PROFILE_REJECTED, Reason.NO_DECISION,
+}  # fmt: skip
+"""What may be false without anything being wrong: a model that cannot be made faster is no fault."""
 
 
 def _result(requeue: Requeue | None) -> Result:

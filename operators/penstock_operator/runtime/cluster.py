@@ -189,3 +189,12 @@ def owner_reference(owner: Manifest) -> Manifest:
         "controller": True,
         "blockOwnerDeletion": True,
     }
+
+
+def create_unless_there(cluster: Cluster, kind: ResourceKind, manifest: Manifest) -> None:
+    """Create an object, unless a former attempt at the same thing already has."""
+    try:
+        cluster.create(kind, manifest)
+    except Conflict as error:
+        if error.reason != "AlreadyExists":
+            raise

@@ -139,6 +139,20 @@ def seconds_left(job: Manifest, now: float) -> float | None:
     return None if deadline is None or started is None else epoch(started) + float(deadline) - now
 
 
+def seconds_to_keep(job: Manifest, now: float) -> float | None:
+    """Until `ttlSecondsAfterFinished` is over, for a Job that has ended; None where it is kept."""
+    keep, ended = job["spec"].get("ttlSecondsAfterFinished"), ended_at(job)
+    return None if keep is None or ended is None else epoch(ended) + float(keep) - now
+
+
+def ended_at(job: Manifest) -> str | None:
+    """When a Job ended. Only one that succeeded has a completion time."""
+    status = job.get("status") or {}
+    failed = (each for each in status.get("conditions") or () if each["type"] == "Failed" and each["status"] == "True")
+    when = status.get("completionTime") or next((each.get("lastTransitionTime") for each in failed), None)
+    return None if when is None else str(when)
+
+
 def retry_seconds(job: Manifest) -> float:
     """How long to wait before the next try: 10 seconds, doubled with each failure, as Kubernetes does."""
     failed = int((job.get("status") or {}).get("failed") or 0)

@@ -71,18 +71,15 @@ class JobRunner:
             JOB, self.reconcile, cluster, settings=ControllerSettings(workers=1), may_act=may_act
         )
 
-    def start(self) -> None:
-        """Begin to follow Jobs."""
+    def prepare(self) -> None:
+        """Before the controller starts."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.controller.start()
 
-    def stop(self, timeout: float) -> bool:
-        """End the running child, whose Job a later operator starts again; whether all had ended in time."""
-        ended = self.controller.stop(timeout)
+    def end(self) -> None:
+        """After the controller stopped: end the running child, whose Job a later operator starts again."""
         if self._running is not None:
             _end(self._running.process)
             self._running = None
-        return ended
 
     def log_of(self, uid: str) -> Path:
         """Where a Job's output goes."""
@@ -97,13 +94,24 @@ class JobRunner:
             log.info("Job %s is gone; ending its command", key)
             _end(running.process)
             self._running = running = None
-        if job is None or going or job_status.end_of(job) is not None or job["spec"].get("suspend"):
+        if job is None or going or job["spec"].get("suspend"):
             return Result()
+        if job_status.end_of(job) is not None:
+            return self._keep(key, job)
         if running is None:
             return self._begin(key, job)
         if running.key != key:
             return Result(_BUSY_SECONDS, "another Job runs")
         return self._follow(key, job, running.process)
+
+    def _keep(self, key: Key, job: Manifest) -> Result:
+        """A Job that is over, until its time to live is."""
+        left = job_status.seconds_to_keep(job, self._clock())
+        if left is None or left > 0:
+            return Result() if left is None else Result(left, "the Job's time to live")
+        self._cluster.delete(JOB, key, uid=_uid(job))
+        self.log_of(_uid(job)).unlink(missing_ok=True)
+        return Result()
 
     def _begin(self, key: Key, job: Manifest) -> Result:
         """Start a Job's command, unless a former operator's child is still there."""

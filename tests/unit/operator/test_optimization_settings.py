@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from penstock.errors import Invalid
-from penstock_operator.settings import OptimizationSettings, read
+from penstock.planning.job import JobSettings
+from penstock_operator.settings import read
 
 STORE = ["--artifact-store", "file:///artifacts"]
 REFUSED = [
@@ -24,16 +26,27 @@ def test_refused(arguments: list[str], words: str) -> None:
 
 
 def test_without_a_store_nothing_is_optimized() -> None:
-    assert read([]).optimization == OptimizationSettings()
+    assert (read([]).jobs, read([]).job_folder) == (None, None)
 
 
-def test_all_of_it_is_read(tmp_path: Path) -> None:
+def test_on_one_machine_a_job_is_a_process_with_this_interpreter(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / name).write_text(f"key {name}\n")
     trusted = ["--trusted-key-file", str(tmp_path / "a"), "--trusted-key-file", str(tmp_path / "b")]
-    key = ["--signing-key-file", "k", "--optimizer-workspace", "w"]
-    settings = read(["--standalone", "s", *STORE, *trusted, *key])
+    key = ["--signing-key-file", "/k", "--optimizer-workspace", "/w"]
+    settings = read(["--standalone", str(tmp_path / "store"), *STORE, *trusted, *key])
     assert settings.trusted_keys == ("key a", "key b")
-    assert settings.optimization == OptimizationSettings(
-        store="file:///artifacts", signing_key_file=Path("k"), workspace=Path("w")
-    )
+    assert settings.jobs == JobSettings("file:///artifacts", "/k", "/w", python=sys.executable)
+    assert settings.job_folder == tmp_path / "jobs"
+
+
+def test_in_a_cluster_a_job_is_a_pod(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("key")
+    pods = ["--optimizer-image", "i", "--signing-key-secret", "s", "--optimizer-workspace-claim", "c"]
+    more = ["--model-volume", "models=/models", "--optimizer-env", "A=b=c", "--optimizer-env-secret", "e"]
+    settings = read([*STORE, "--trusted-key-file", str(tmp_path / "key"), *pods, *more])
+    assert settings.jobs == JobSettings(
+        "file:///artifacts", "/etc/penstock/signing/key.pem", image="i", signing_key_secret="s", workspace_claim="c",
+        model_volumes=(("models", "/models"),), environment=(("A", "b=c"),), environment_secret="e",
+    )  # fmt: skip
+    assert settings.job_folder is None

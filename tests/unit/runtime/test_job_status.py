@@ -84,3 +84,12 @@ def test_this_machine_cannot_run(container: dict[str, Any]) -> None:
 def test_arguments_follow_the_command_and_the_environment_is_text() -> None:
     container = {"command": ["a"], "args": ["b"], "env": [{"name": "X", "value": "1"}], "workingDir": "/"}
     assert job_status.command_of(job(container=container)) == job_status.Command(("a", "b"), {"X": "1"}, "/")
+
+
+@pytest.mark.parametrize("code", [0, 1], ids=["a success", "a failure"])
+def test_what_is_over_is_kept_for_its_time_to_live(code: int) -> None:
+    kept = {"ttlSecondsAfterFinished": 100}
+    over = job(status=job_status.exited_status(job(**kept), code, NOW), **kept)
+    assert job_status.seconds_to_keep(over, NOW + 30) == 70.0
+    assert job_status.seconds_to_keep(job(status=over["status"]), NOW) is None
+    assert job_status.seconds_to_keep(job(**kept), NOW) is None

@@ -1,0 +1,109 @@
+"""Where profiles and runs are, and who uses them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from pydantic import ValidationError
+
+from penstock.api.conditions import Reason
+from penstock.api.optimization import (
+    ClusterOptimizationProfile,
+    OptimizationProfile,
+    OptimizationProfileSpec,
+    OptimizationRun,
+)
+from penstock.api.v1alpha1 import ProfileKind, ProfileReference
+from penstock.errors import Invalid
+from penstock.planning.observed import OptimizationView, ProfileProblem
+from penstock_operator.runtime.cluster import Cluster, Key, Manifest, ResourceKind, key_of
+
+_GROUP: Final = "penstock.dev"
+_VERSION: Final = "v1alpha1"
+OPTIMIZATION_PROFILE = ResourceKind(_GROUP, _VERSION, "OptimizationProfile", "optimizationprofiles")
+CLUSTER_OPTIMIZATION_PROFILE = ResourceKind(
+    _GROUP, _VERSION, "ClusterOptimizationProfile", "clusteroptimizationprofiles", namespaced=False
+)
+OPTIMIZATION_RUN = ResourceKind(_GROUP, _VERSION, "OptimizationRun", "optimizationruns", has_status=True)
+
+_UNAVAILABLE: Final = "This operator has no artifact store, so it cannot optimize; start it with --artifact-store. The model serves as it is."
+
+
+class OptimizationDirectory:
+    """Profiles by reference, and runs by their owner.
+
+    Args:
+        cluster: where the objects are.
+        available: whether this operator runs optimizations.
+    """
+
+    def __init__(self, cluster: Cluster, *, available: bool) -> None:
+        self._cluster = cluster
+        self._available = available
+
+    def profile(self, namespace: str, reference: ProfileReference) -> OptimizationProfileSpec | ProfileProblem:
+        """The profile that an object of this namespace names. Raises `Unavailable` where the API does not answer."""
+        if not self._available:
+            return ProfileProblem(Reason.OPTIMIZATION_UNAVAILABLE, _UNAVAILABLE)
+        clusterwide = reference.kind is ProfileKind.CLUSTER
+        kind = CLUSTER_OPTIMIZATION_PROFILE if clusterwide else OPTIMIZATION_PROFILE
+        manifest = self._cluster.get(kind, Key("" if clusterwide else namespace, reference.name))
+        where = "" if clusterwide else f" in namespace {namespace}"
+        if manifest is None:
+            return ProfileProblem(
+                Reason.PROFILE_NOT_FOUND,
+                f"There is no {reference.kind} {reference.name}{where}; create it, or name another in the "
+                "deployment's spec.optimizationProfileRef.",
+            )
+        model = ClusterOptimizationProfile if clusterwide else OptimizationProfile
+        try:
+            return model.model_validate(manifest).spec
+        except ValidationError as error:
+            return ProfileProblem(
+                Reason.PROFILE_INVALID, f"{reference.kind} {reference.name}{where} is not valid: {error}"
+            )
+
+    def view(self, namespace: str, uid: str, reference: ProfileReference | None) -> OptimizationView:
+        """What is known of one deployment's optimization. Raises `Unavailable` where the API does not answer."""
+        profile = None if reference is None else self.profile(namespace, reference)
+        return OptimizationView(profile, tuple(self._runs(namespace, uid)))
+
+    def _runs(self, namespace: str, owner: str) -> Iterable[OptimizationRun]:
+        for manifest in self._cluster.list(OPTIMIZATION_RUN, namespace).items:
+            metadata = manifest["metadata"]
+            owners = {each["uid"] for each in metadata.get("ownerReferences") or ()}
+            if owner in owners and metadata.get("deletionTimestamp") is None:
+                yield parse_run(manifest)
+
+
+def parse_run(manifest: Manifest) -> OptimizationRun:
+    """A run as a type.
+
+    Raises:
+        Invalid: it is none.
+    """
+    try:
+        return OptimizationRun.model_validate(manifest)
+    except ValidationError as error:
+        raise Invalid(Reason.INVALID_SPEC, f"OptimizationRun {key_of(manifest)} is not valid: {error}") from error
+
+
+def users_of(profile: Manifest, manifests: Sequence[Manifest], field: str) -> list[Key]:
+    """Keys of the objects that name a profile.
+
+    Args:
+        profile: of either kind.
+        manifests: deployments or runs.
+        field: of their spec, that holds the reference.
+    """
+    metadata = profile["metadata"]
+    namespace = metadata.get("namespace") if profile["kind"] == OPTIMIZATION_PROFILE.kind else None
+    found = []
+    for each in manifests:
+        reference = (each.get("spec") or {}).get(field) or {}
+        named = (reference.get("kind", CLUSTER_OPTIMIZATION_PROFILE.kind), reference.get("name"))
+        same_namespace = namespace is None or each["metadata"].get("namespace") == namespace
+        if named == (profile["kind"], metadata["name"]) and same_namespace:
+            found.append(key_of(each))
+    return found
