@@ -1,7 +1,7 @@
 """Signatures of model folders, in sigstore's model-signing format, with a local ECDSA P-256 key: no network is used.
 
 `model.sig` in the folder covers every other file in it, and verification fails for files that were changed, removed or
-added. The library takes 0.1 s to import, so that is done where a model is signed or verified.
+added. The library takes more than half a second to import (it brings sigstore), so it is imported where it is used.
 """
 
 from __future__ import annotations

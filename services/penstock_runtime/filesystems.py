@@ -1,0 +1,154 @@
+"""Fsspec's file systems, and what they raise in words that a user can act on."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+import fsspec
+
+from penstock.api.conditions import Reason
+from penstock.errors import Invalid, PenstockError, Unavailable
+
+_DENIED: Final = (
+    "AccessDenied",
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "ExpiredToken",
+    "InvalidToken",
+    "403",
+    "401",
+)
+_TIMEOUTS: Final = {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 4, "mode": "standard"}}
+
+
+def file_uri(uri: str) -> str:
+    """The URI; an absolute path becomes a `file://` URI.
+
+    Raises:
+        Invalid: UnsupportedStorage, for a relative path, a `file://` URI with a host, or one with credentials in it.
+    """
+    if uri.startswith("/"):
+        return Path(uri).as_uri()
+    parts = urlsplit(uri)
+    if parts.scheme in ("", "file", "local") and (
+        parts.netloc not in ("", "localhost") or not parts.path.startswith("/")
+    ):
+        raise Invalid(
+            Reason.UNSUPPORTED_STORAGE,
+            f"{uri!r} is not supported: write file:// and an absolute path, such as file:///models/digits/1",
+        )
+    if "@" in parts.netloc:
+        raise Invalid(
+            Reason.UNSUPPORTED_STORAGE,
+            f"{parts.scheme}://…@{parts.netloc.rpartition('@')[2]}: credentials do not belong into a URI; "
+            "set them in the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        )
+    return uri
+
+
+def local_path(uri: str) -> Path | None:
+    """The path of a `file://` URI; None for another scheme."""
+    parts = urlsplit(file_uri(uri))
+    return Path(unquote(parts.path)) if parts.scheme in ("file", "local") else None
+
+
+def write_atomically(path: Path, body: bytes) -> None:
+    """Write a local file beside its place, to disk, and rename it."""
+    with staged(path) as partial:
+        partial.write_bytes(body)
+
+
+@contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """A name beside a path; what is written there is brought to disk and renamed to the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    partial = Path(name)
+    try:
+        yield partial
+        partial.chmod(0o644)
+        os.fsync(handle)
+        partial.replace(path)
+    finally:
+        os.close(handle)
+        partial.unlink(missing_ok=True)
+
+
+def is_local(uri: str) -> bool:
+    """Whether a URI is of this machine's file system."""
+    return urlsplit(uri).scheme in ("file", "local")
+
+
+def safe(relative: str) -> str:
+    """A relative path in its plain form.
+
+    Raises:
+        Invalid: it leads out of the folder that it is relative to.
+    """
+    parts = PurePosixPath(relative).parts
+    if not parts or ".." in parts or relative.startswith("/"):
+        raise Invalid(
+            Reason.INVALID_SPEC, f"{relative!r} is not a path in the store: give one without a leading / and .."
+        )
+    return "/".join(parts)
+
+
+def file_system(uri: str, options: Mapping[str, Any]) -> tuple[Any, str]:
+    """The file system of a URI, and the path in it.
+
+    Raises:
+        Invalid: UnsupportedStorage.
+    """
+    given = dict(options)
+    if urlsplit(uri).scheme in ("s3", "s3a"):
+        given = {"config_kwargs": _TIMEOUTS, "skip_instance_cache": True} | given
+    path = urlsplit(uri)
+    if path.scheme in ("file", "local"):
+        return fsspec.filesystem("file"), unquote(path.path)
+    try:
+        files, base = fsspec.url_to_fs(uri, **given)
+    except ImportError as error:
+        extra = "install penstock[s3]" if path.scheme in ("s3", "s3a") else str(error)
+        raise Invalid(
+            Reason.UNSUPPORTED_STORAGE, f"{uri!r}: the library for {path.scheme}:// is not installed: {extra}"
+        ) from error
+    except ValueError as error:
+        raise Invalid(
+            Reason.UNSUPPORTED_STORAGE,
+            f"{uri!r}: {path.scheme}:// is not a known scheme: use file:// with an absolute path, or s3://",
+        ) from error
+    return files, str(base)
+
+
+@contextmanager
+def translated(uri: str) -> Iterator[None]:
+    """Turn what file systems raise into `Invalid` or `Unavailable`, saying what to do."""
+    try:
+        yield
+    except PenstockError:
+        raise
+    except Exception as error:
+        raise _problem(uri, error) from error
+
+
+def _problem(uri: str, error: Exception) -> PenstockError:
+    text = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+    kind = type(error).__name__
+    if isinstance(error, FileNotFoundError):
+        return Invalid(
+            Reason.MODEL_NOT_FOUND, f"there is nothing at {uri} ({text}): check the address, and that it was put there"
+        )
+    if isinstance(error, PermissionError) or "Credentials" in kind or any(code in text for code in _DENIED):
+        return Invalid(
+            Reason.STORAGE_DENIED,
+            f"{uri} may not be used ({text}): check the credentials in the environment and what they allow",
+        )
+    return Unavailable(
+        Reason.STORAGE_UNREACHABLE, f"{uri} cannot be used ({kind}: {text}): check that it is up and can be reached"
+    )
