@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tests.cluster.controlplane import ControlPlane
 
 from penstock.api import structural
@@ -50,6 +51,33 @@ def accelerator(count: Any) -> Manifest:
 
 def uri(value: Any) -> Manifest:
     return deployment(model={"storageUri": value})
+
+
+def profile(kind: str = "ClusterOptimizationProfile", **spec: Any) -> Manifest:
+    metadata = {"name": "rules"} | ({"namespace": "default"} if kind == "OptimizationProfile" else {})
+    return {"apiVersion": "penstock.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec}
+
+
+def step(name: str, **fields: Any) -> Manifest:
+    return profile(steps={name: fields})
+
+
+def accuracy(**fields: Any) -> Manifest:
+    return profile(constraints={"accuracy": fields})
+
+
+def run(**spec: Any) -> Manifest:
+    model = {"storageUri": "file:///models/digits/1", "modelFormat": "onnx"} | spec.pop("model", {})
+    return {
+        "apiVersion": "penstock.dev/v1alpha1",
+        "kind": "OptimizationRun",
+        "metadata": {"name": "rules", "namespace": "default"},
+        "spec": {"model": model, "profileRef": {"name": "balanced"}, **spec},
+    }
+
+
+def of_format(name: str, **spec: Any) -> Manifest:
+    return deployment(model={"modelFormat": name}, **spec)
 
 
 def top(manifest: Manifest, **fields: Any) -> Manifest:
@@ -110,13 +138,15 @@ CASES = (
     ),
     refused(
         "a scheme that is not supported",
-        uri("s3://models/digits/1"),
-        'spec.model.storageUri: Invalid value: "s3://models/digits/1": storageUri must start with file://',
+        uri("ftp://models/digits/1"),
+        'spec.model.storageUri: Invalid value: "ftp://models/digits/1": storageUri must start with file:// or s3://',
     ),
     refused("a bare path", uri("/models/digits"), "storageUri must start with file://"),
     refused("a relative file URI", uri("file://models/digits"), "storageUri must be file:// and an absolute path"),
     refused("a file URI with nothing after it", uri("file:///"), "storageUri must be file:// and an absolute path"),
     refused("a file URI with a query", uri("file:///a?b=1"), "storageUri must be file:// and an absolute path"),
+    taken("a folder in S3", uri("s3://models/digits/1")),
+    refused("a bucket without a path", uri("s3://models"), "storageUri must be s3://, a bucket and a path in it"),
     refused("a URI of 2,100 characters", uri("file:///" + "a" * 2100), "spec.model.storageUri: Too long"),
     taken("a digest", deployment(model={"digest": DIGEST})),
     refused("a digest without its algorithm", deployment(model={"digest": "0" * 64}), "digest must be sha256: and 64"),
@@ -265,7 +295,168 @@ CASES = (
     ),
 )
 
-by_sentence = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+PROFILE_CASES = (
+    taken("the least profile is taken", profile()),
+    taken("a profile of a namespace is taken", profile("OptimizationProfile")),
+    taken(
+        "a profile that says everything",
+        profile(
+            steps={
+                "distil": {"studentImportPath": "models.digits:small", "widths": ["0.5", "0.25"], "temperature": 2},
+                "prune": {"methods": ["Structured", "Unstructured"], "sparsities": ["0.25"]},
+                "graphOptimize": {"simplify": False},
+                "quantize": {"methods": ["Static", "Dynamic", "BF16"], "calibrationSamples": 100},
+                "compile": {"mode": "MaxAutotune"},
+            },
+            engines=["ONNXRuntime", "OpenVINO", "TorchCompile"],
+            hardware={"architectures": ["x86_64"], "instructionSets": ["avx512_vnni"]},
+            data={"storageUri": "s3://data/digits", "maxSamples": 500},
+            workload={"scenario": "Offline", "batchSizes": [1, 8, 32], "maxBatchSize": 64},
+            constraints={
+                "accuracy": {"metric": "Accuracy", "minRatio": "0.99", "maxLossPoints": "0.5", "minValue": "0.9"},
+                "latencyP99Milliseconds": 10,
+                "memory": "512Mi",
+                "minSpeedup": "1.5",
+            },
+            objective="Energy",
+            search={"strategy": "Thorough", "budgetMinutes": 60, "finalists": 3},
+        ),
+    ),
+    taken("a run is taken", run(resources={"cpu": 2}, latencyP99Milliseconds=10)),
+    # Lists.
+    refused("no method", step("quantize", methods=[]), "spec.steps.quantize.methods", "should have at least 1 items"),
+    refused("no methods at all", step("quantize"), "spec.steps.quantize.methods: Required value"),
+    refused("an unknown method", step("quantize", methods=["Int8"]), 'Unsupported value: "Int8": supported values:'),
+    refused(
+        "too many batch sizes", profile(workload={"batchSizes": [1] * 9}), "Too many: 9: must have at most 8 items"
+    ),
+    refused("no engine", profile(engines=[]), "spec.engines", "should have at least 1 items"),
+    # Decimals.
+    refused(
+        "a sparsity of all", step("prune", methods=["Structured"], sparsities=["1"]), "sparsities must be decimals"
+    ),
+    refused(
+        "a sparsity in per cent", step("prune", methods=["Structured"], sparsities=[50]), "sparsities must be decimals"
+    ),
+    refused("a width of nothing", step("distil", widths=["0.0"]), "widths must be decimals between"),
+    refused("no temperature", step("distil", temperature=0), "temperature must be a decimal of more than 0, in quotes"),
+    refused(
+        "a weight above 1", step("distil", softLabelWeight="1.5"), 'softLabelWeight must be a decimal from "0" to "1"'
+    ),
+    refused("a ratio in per cent", accuracy(minRatio=99), 'minRatio must be a decimal from "0" to "1"', '"99" is none'),
+    refused("points below 0", accuracy(maxLossPoints="-1"), "maxLossPoints must be a decimal of 0 or more"),
+    refused("a ratio without quotes", accuracy(minRatio=0.99), "minRatio in body must be of type integer,string"),
+    refused(
+        "certainty", accuracy(minRatio="0.99", confidence="1"), 'confidence must be a decimal from "0.5" to below "1"'
+    ),
+    refused(
+        "a speed-up in words", profile(constraints={"minSpeedup": "2x"}), "minSpeedup must be a decimal of more than 0"
+    ),
+    refused("memory in MB", profile(constraints={"memory": "100MB"}), "memory must be a quantity, such as 1Gi"),
+    # Accuracy.
+    refused("a metric without a bound", accuracy(metric="Cosine"), "accuracy needs a bound: write minRatio"),
+    refused(
+        "a metric of one's own without its code", accuracy(metric="ImportPath", minValue="1"), "importPath is needed"
+    ),
+    refused(
+        "code without its metric", accuracy(importPath="a.b:c", minValue="1"), "write metric: ImportPath, or leave"
+    ),
+    taken("a metric of one's own", accuracy(metric="ImportPath", importPath="a.b:c.d", minValue="1")),
+    refused(
+        "code by a path", accuracy(metric="ImportPath", importPath="a/b.py:c", minValue="1"), "package.module:callable"
+    ),
+    # What can never work together.
+    refused("LiteRT alone", profile(engines=["LiteRT"]), "spec.engines", "LiteRT alone only makes bundles"),
+    refused("FP8 for ONNX Runtime alone", step("quantize", methods=["FP8"]), "FP8 and INT4WeightOnly are torchao's"),
+    refused(
+        "int8 for torch alone",
+        profile(engines=["TorchEager"], steps={"quantize": {"methods": ["Static"]}}),
+        "Static and Dynamic make int8 for ONNX Runtime, OpenVINO and LiteRT",
+    ),
+    refused("2:4 for a CPU", step("prune", methods=["SemiStructured24"]), "SemiStructured24 is for GPUs"),
+    refused("compiling without a compiler", step("compile"), "compile makes machine code by torch's Inductor"),
+    refused(
+        "an accelerator that no engine uses",
+        profile(hardware={"acceleratorRequired": True}),
+        "acceleratorRequired needs an engine that uses one",
+    ),
+    refused("Docker's name of an architecture", profile(hardware={"architectures": ["amd64"]}), "not amd64 or arm64"),
+    refused("an unknown flag", profile(hardware={"instructionSets": ["vnni"]}), "avx512_vnni"),
+    refused(
+        "a batch above the greatest",
+        profile(workload={"batchSizes": [64]}),
+        "batchSizes must not be above maxBatchSize (32 where it is left out)",
+    ),
+    refused(
+        "data on a web page", profile(data={"storageUri": "https://x/y"}), "storageUri must start with file:// or s3://"
+    ),
+    # What stays.
+    refused(
+        "a change of a profile",
+        profile(objective="Memory"),
+        "a profile cannot be changed, since",
+        "point the deployments' optimizationProfileRef at it",
+        old=profile(),
+    ),
+    taken("a profile again", profile(), old=profile()),
+    taken("a profile again, with a default written out", profile(objective="Latency"), old=profile()),
+    refused("a change of a run", run(resources={"cpu": 2}), "a run cannot be changed, since", old=run()),
+    # Runs.
+    refused("a run from a result", run(model={"modelFormat": "openvino"}), "an optimization starts from onnx"),
+    refused(
+        "a run of no profile", top(run(), spec={"model": run()["spec"]["model"]}), "spec.profileRef: Required value"
+    ),
+    refused("a profile that is no name", run(profileRef={"name": "Balanced"}), "name must be that of a profile"),
+    # Deployments.
+    taken("a profile of the cluster", deployment(optimizationProfileRef={"name": "balanced"})),
+    taken(
+        "a profile of the namespace", deployment(optimizationProfileRef={"kind": "OptimizationProfile", "name": "own"})
+    ),
+    refused(
+        "a profile of another kind", deployment(optimizationProfileRef={"kind": "Profile", "name": "x"}), "Unsupported"
+    ),
+    taken("another profile", deployment(optimizationProfileRef={"name": "small"}), old=deployment()),
+    refused(
+        "weights without their code",
+        of_format("safetensors", optimizationProfileRef={"name": "balanced"}),
+        "importPath is needed with modelFormat safetensors",
+    ),
+    taken(
+        "weights with their code",
+        deployment(
+            model={"modelFormat": "safetensors", "importPath": "models.digits:build"},
+            optimizationProfileRef={"name": "balanced"},
+        ),
+    ),
+    refused(
+        "code with ONNX", deployment(model={"importPath": "a:b"}), "importPath goes with modelFormat safetensors only"
+    ),
+    refused(
+        "code by a path, in a model",
+        deployment(
+            model={"modelFormat": "safetensors", "importPath": "build"}, optimizationProfileRef={"name": "balanced"}
+        ),
+        "importPath must be package.module:callable",
+    ),
+    refused("TorchScript without a profile", of_format("torchscript"), "add optimizationProfileRef, such as {name:"),
+    taken("TorchScript with a profile", of_format("torchscript", optimizationProfileRef={"name": "balanced"})),
+    refused("LiteRT in a replica", of_format("litert"), "no replica serves it: give the model as onnx"),
+    taken("an OpenVINO model as it is", of_format("openvino")),
+    refused(
+        "an OpenVINO model with a profile",
+        of_format("openvino", optimizationProfileRef={"name": "balanced"}),
+        "openvino is what it may end with",
+    ),
+    taken("data for the measurement", deployment(model={"dataUri": "file:///data/digits.npz"})),
+    refused("data by a bare path", deployment(model={"dataUri": "/data"}), "dataUri must start with file:// or s3://"),
+    # The cache.
+    taken("a cache", deployment(cache={"mode": "Exact", "maxBytes": "16Mi", "ttlSeconds": 60})),
+    refused("a cache of no size", deployment(cache={"maxBytes": "0"}), "maxBytes must be more than 0, such as 64Mi"),
+    refused("a cache that is on", deployment(cache={"mode": "On"}), 'Unsupported value: "On"'),
+    refused("a cache without time", deployment(cache={"ttlSeconds": 0}), "should be greater than or equal to 1"),
+)
+
+by_sentence = pytest.mark.parametrize("case", [*CASES, *PROFILE_CASES], ids=lambda case: case.name)
 
 
 @by_sentence
@@ -356,3 +547,42 @@ def test_the_server_fills_in_the_defaults_that_we_fill_in(crds: ControlPlane, na
 
     schema = root_schema(KINDS["InferenceDeployment"])
     assert structural.stored(manifest, schema)["spec"] == stored["spec"]
+
+
+@pytest.mark.apiserver
+def test_get_shows_what_a_run_found(crds: ControlPlane, namespace: str) -> None:
+    manifest = run() | {"metadata": {"name": "columns", "namespace": namespace}}
+    status = {
+        "verdict": "Accepted",
+        "progress": {"stage": "Publish"},
+        "figures": {"speedup": "8.40x", "accuracy": "Accuracy 0.9926", "size": "102 MB"},
+    }
+    crds.kubectl("apply", "-f", "-", input=json.dumps(manifest))
+    patch = ("--subresource=status", "--type=merge", "-p", json.dumps({"status": status}))
+    crds.kubectl("patch", "optrun/columns", "-n", namespace, *patch)
+
+    heading, row = crds.kubectl("get", "optrun", "-n", namespace).stdout.splitlines()
+
+    assert heading.split() == ["NAME", "VERDICT", "SPEEDUP", "STAGE", "ACCURACY", "AGE"]
+    assert row.split()[:-1] == ["columns", "Accepted", "8.40x", "Publish", "Accuracy", "0.9926"]
+
+
+@pytest.mark.apiserver
+def test_the_profiles_that_ship_are_taken_with_the_defaults_that_we_fill_in(crds: ControlPlane) -> None:
+    crds.kubectl("apply", "--server-side", "-f", str(ROOT / "manifests" / "profiles"))
+
+    stored = json.loads(crds.kubectl("get", "coptprof", "-o", "json").stdout)["items"]
+
+    schema = root_schema(KINDS["ClusterOptimizationProfile"])
+    ours = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "manifests" / "profiles").glob("*.yaml")}
+    assert {item["metadata"]["name"]: item["spec"] for item in stored if item["metadata"]["name"] in ours} == {
+        name: structural.stored(manifest, schema)["spec"] for name, manifest in ours.items()
+    }
+
+
+@pytest.mark.apiserver
+@pytest.mark.parametrize("field", ["spec.steps.quantize.methods", "spec.constraints.accuracy", "spec.objective"])
+def test_explain_says_what_a_field_is_for(crds: ControlPlane, field: str) -> None:
+    said = crds.kubectl("explain", f"coptprof.{field}").stdout
+    assert "DESCRIPTION:" in said
+    assert "<empty>" not in said

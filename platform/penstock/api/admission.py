@@ -157,7 +157,7 @@ def _identity(manifest: Manifest) -> list[Problem]:
     if not isinstance(kind, str) or not isinstance(version, str) or not kind or not version:
         if not isinstance(version, str) or not version:
             return [Problem("apiVersion", f"Required value: such as {API_VERSION}")]
-        return [Problem("kind", f"Required value: such as {' or '.join(KINDS)}")]
+        return [Problem("kind", f"Required value: such as {next(iter(KINDS))}")]
     known = f"known: {', '.join(KINDS)} in {API_VERSION}"
     if version.partition("/")[0] != GROUP:
         return [Problem("apiVersion", f'"{version}" has no kind "{kind}": {known}')] if kind in KINDS else []

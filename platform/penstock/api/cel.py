@@ -76,17 +76,24 @@ def _check(rule: Mapping[str, str], value: Any, old: Any, path: str) -> Problem 
     if not about_change and old is not None and value == old:
         # What was there before a rule was added stays allowed while it is not touched (CRD ratcheting).
         return None
-    variables = {"self": celpy.json_to_cel(value)}
-    if old is not None:
-        variables["oldSelf"] = celpy.json_to_cel(old)
-    if _program(rule["rule"]).evaluate(variables):
+    if _holds(rule["rule"], value, old):
         return None
     message = rule["message"]
     if "messageExpression" in rule:
-        message = str(_program(rule["messageExpression"]).evaluate(variables))
+        message = str(_program(rule["messageExpression"]).evaluate({"self": celpy.json_to_cel(value)}))
     field = path + rule.get("fieldPath", "")
     if rule["reason"] == "FieldValueForbidden":
         return Problem(field, f"Forbidden: {message}")
     # The API server quotes scalars and leaves objects out.
     quoted = "" if isinstance(value, (dict, list)) else f"{json.dumps(value, ensure_ascii=False)}: "
     return Problem(field, f"Invalid value: {quoted}{message}")
+
+
+def _holds(rule: str, value: Any, old: Any) -> bool:
+    if rule == "self == oldSelf":
+        # cel-python cannot compare 1 with "1", which for Kubernetes' CEL are unequal.
+        return bool(value == old)
+    variables = {"self": celpy.json_to_cel(value)}
+    if old is not None:
+        variables["oldSelf"] = celpy.json_to_cel(old)
+    return bool(_program(rule).evaluate(variables))

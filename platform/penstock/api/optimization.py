@@ -46,6 +46,7 @@ class PruneStep(Described):
     """Fewer weights."""
 
     methods: Annotated[tuple[PruneMethod, ...], Field(min_length=1, max_length=3)]
+    """Each is tried with each of the sparsities. Only Structured makes models faster on CPUs."""
     sparsities: Annotated[tuple[Ratio, ...], Field(min_length=1, max_length=4)] = ("0.5",)
     """Shares of channels, or of weights, to drop. Each is tried."""
     fine_tuning_epochs: Annotated[int, Field(ge=0, le=1000)] = 10
@@ -60,14 +61,18 @@ class DistilStep(Described):
     widths: Annotated[tuple[Ratio, ...], Field(min_length=1, max_length=4)] = ("0.5", "0.25")
     """Of an automatic student's layers, as shares of the model's. Each is tried."""
     temperature: Decimal = "4"
+    """By which outputs are divided before the softmax: the higher, the more the student sees of unlikely classes."""
     soft_label_weight: Ratio = "0.7"
+    """Of the model's outputs in the student's loss; the rest is the labels'."""
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 40
+    """Over the training split. Too few can make the student worse than its control."""
 
 
 class CompileStep(Described):
     """Compiles the model for this very machine."""
 
     mode: Literal["Default", "MaxAutotune"] = "Default"
+    """MaxAutotune tries several kernels for each operator, which takes minutes more."""
 
 
 class Steps(Described):
@@ -88,6 +93,7 @@ class HardwareSelector(Described):
     instruction_sets: Annotated[tuple[Annotated[str, Field(max_length=32)], ...], Field(max_length=16)] = ()
     """The kernel's flags that must be there, such as `avx512_vnni`."""
     accelerator_required: bool = False
+    """Only where the replica has a GPU."""
 
 
 class DataSource(Described):
@@ -104,6 +110,7 @@ class Workload(Described):
     """How requests come, as MLPerf Inference has it."""
 
     scenario: Scenario = Scenario.SERVER
+    """SingleStream: one at a time. Server: they arrive as a Poisson process. Offline: all are there at once."""
     batch_sizes: Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_length=1, max_length=8)] = (1, 8)
     """At which candidates are compared. The first counts most."""
     max_batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
@@ -171,6 +178,7 @@ class Search(Described):
     """How candidates are found."""
 
     strategy: Strategy = Strategy.RAPID
+    """Rapid: each method with its usual settings. Thorough: also their combinations and knobs."""
     budget_minutes: Annotated[int, Field(ge=1, le=10_080)] = 20
     """No trial begins after this. What was decided by then stands."""
     finalists: Annotated[int, Field(ge=1, le=10)] = 2
@@ -188,6 +196,7 @@ class OptimizationProfileSpec(Described):
     workload: Workload = Workload()
     constraints: Constraints = Constraints()
     objective: Objective = Objective.LATENCY
+    """What is to become better: Latency, Throughput, Memory, Cost (CPU seconds of a request) or Energy."""
     search: Search = Search()
 
 
@@ -224,7 +233,9 @@ class RunProgress(Described):
     """Where a run stands."""
 
     stage: str = ""
+    """Prepare, Feasibility, Build, Gate, Measure, Certify, Load or Publish."""
     message: str = ""
+    """What it does now, and the best so far."""
     completed_trials: int = 0
     """Of this stage."""
     total_trials: int = 0
@@ -245,7 +256,9 @@ class RunFigures(Described):
     throughput: str = ""
     """Such as `240/s → 2110/s`."""
     size: str = ""
+    """Of the files, such as `102 MB → 25.7 MB`."""
     memory: str = ""
+    """Peak of the process, such as `302 MB → 122 MB`."""
     accuracy: str = ""
     """With the metric's name."""
 
@@ -254,8 +267,11 @@ class RunCapacity(Described):
     """The measured figures from which a deployment's `Auto` settings are taken."""
 
     max_batch_size: int = 1
+    """Rows in a batch, past which the batch curve gains nothing, or breaks the bound."""
     max_delay_milliseconds: int = 0
+    """How long it pays to wait for more."""
     target_in_flight_requests: int = 1
+    """That one replica carries within the bound."""
     requests_per_second: str = ""
     """Of one replica."""
 
@@ -264,7 +280,9 @@ class Artifact(Described):
     """The optimized model in the artifact store."""
 
     storage_uri: str
+    """Its folder."""
     model_format: str
+    """What its engine loads."""
     digest: str
     """Of its manifest."""
 

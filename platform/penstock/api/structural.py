@@ -128,6 +128,10 @@ def _problems(error: ValidationError) -> Iterator[Problem]:
             yield _invalid(path, value, f"{body} should be less than or equal to {limit}")
         case "maxLength":
             yield Problem(path, f"Too long: may not be more than {limit} bytes")
+        case "minItems":
+            yield _invalid(path, len(value), f"{body} should have at least {limit} items")
+        case "maxItems":
+            yield Problem(path, f"Too many: {len(value)}: must have at most {limit} items")
         case "type":
             yield _wrong_type(path, value, str(limit))
         case "anyOf":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.api.conditions import DeploymentCondition, Reason
+from penstock.api.conditions import DeploymentCondition, Reason, RunCondition
 
 TEXT = (Path(__file__).resolve().parents[3] / "docs" / "conditions.md").read_text()
 
@@ -16,6 +16,6 @@ def test_each_reason_is_explained(reason: Reason) -> None:
     assert f"`{reason}`" in TEXT
 
 
-@pytest.mark.parametrize("kind", list(DeploymentCondition))
-def test_each_condition_is_explained(kind: DeploymentCondition) -> None:
+@pytest.mark.parametrize("kind", [*DeploymentCondition, *RunCondition])
+def test_each_condition_is_explained(kind: DeploymentCondition | RunCondition) -> None:
     assert f"| `{kind}` |" in TEXT

@@ -26,7 +26,7 @@ metadata:
   name: digits
 spec:
   model:
-    storageUri: s3://models/digits
+    storageUri: ftp://models/digits
     modelFormat: onnx
   scaling:
     minReplicas: 3
@@ -46,7 +46,7 @@ def test_a_problem_names_file_line_and_field() -> None:
 
 
 def test_a_missing_field_stands_at_what_should_hold_it() -> None:
-    text = FILE.replace("    storageUri: s3://models/digits\n", "").replace("minReplicas: 3", "minReplicas: 0")
+    text = FILE.replace("    storageUri: ftp://models/digits\n", "").replace("minReplicas: 3", "minReplicas: 0")
 
     (problem,) = verdict(text, "f.yaml").problems
 

@@ -9,10 +9,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
+from penstock.api.kinds import KINDS
 from penstock.api.v1alpha1 import Manifest
 from penstock.errors import Invalid, PenstockError
 from penstock_cli.main import app
-from penstock_cli.resources import INFERENCE_DEPLOYMENT, SERVING_POOL
+from penstock_cli.resources import INFERENCE_DEPLOYMENT, SERVING_POOL, kind_named
 from penstock_cli.selection import Selection, selected
 from penstock_cli.standalone.state import StateFolder, StateLock
 from penstock_cli.target import open_embedded
@@ -58,7 +59,7 @@ def two_deployments(cli: Cli) -> None:
             [Selection(INFERENCE_DEPLOYMENT, ("a", "b")), Selection(SERVING_POOL, ("p",))],
             id="words of two kinds",
         ),
-        pytest.param(["all"], [Selection(INFERENCE_DEPLOYMENT), Selection(SERVING_POOL)], id="all are our kinds"),
+        pytest.param(["all"], [Selection(kind_named(name)) for name in KINDS], id="all are our kinds"),
         pytest.param(
             ["spool,infdep"], [Selection(SERVING_POOL), Selection(INFERENCE_DEPLOYMENT)], id="kinds with a comma"
         ),
@@ -126,7 +127,7 @@ def test_get_says_when_nothing_runs(cli: Cli, tmp_path: Path, output: str) -> No
 def test_applied_objects_have_their_defaults(cli: Cli) -> None:
     spec = yaml.safe_load(cli("get", "infdep/digits", "-o", "yaml").stdout)["spec"]
     assert spec["poolRef"] == {"name": "default"}
-    assert cli("get", "-o", "wide").stdout.splitlines()[1].split()[-1] == "default"
+    assert cli("get", "-o", "wide").stdout.splitlines()[1].split()[-2:] == ["default", "balanced"]
     assert cli("apply", "-f", str(SAMPLES / "digits.yaml")).output == "inferencedeployment/digits unchanged\n"
 
 
@@ -193,3 +194,33 @@ def test_events_are_in_the_order_of_time_and_on_one_line(cli: Cli, tmp_path: Pat
 
     assert heading.split() == ["LAST", "SEEN", "TYPE", "REASON", "KIND", "OBJECT", "MESSAGE"]
     assert [row.split("digits")[1].strip() for row in rows] == ["first in two lines", "second", "third"]
+
+
+PROFILES = SAMPLES.parent / "profiles"
+
+
+def test_profiles_of_the_cluster_are_applied_shown_and_deleted(cli: Cli) -> None:
+    applied = cli("apply", "-f", str(PROFILES), "-n", "default")
+    assert "clusteroptimizationprofile/balanced created" in applied.output
+
+    table = cli("get", "coptprof", "-n", "elsewhere").stdout.splitlines()
+    assert table[0].split() == ["NAME", "OBJECTIVE", "STRATEGY", "MINUTES", "MINIMUM", "AGE"]
+    assert [line.split()[0] for line in table[1:]] == ["balanced", "edge", "latency", "none", "small", "throughput"]
+    assert "ONNXRuntime,OpenVINO" in cli("get", "coptprof", "balanced", "-o", "wide").output
+
+    assert cli("delete", "coptprof/balanced").output == "clusteroptimizationprofile/balanced deleted\n"
+    assert cli("delete", "-f", str(PROFILES / "edge.yaml")).exit_code == 0
+    assert "not found in the cluster" in refusal(cli("get", "coptprof", "edge"))
+
+
+def test_a_namespace_written_into_a_profile_of_the_cluster_is_left_out(cli: Cli) -> None:
+    text = (PROFILES / "none.yaml").read_text().replace("  name: none", "  name: none\n  namespace: vision")
+    assert cli("apply", "-f", "-", stdin=text).exit_code == 0
+    shown = yaml.safe_load(cli("get", "coptprof", "none", "-o", "yaml").stdout)
+    assert "namespace" not in shown["metadata"]
+
+
+def test_a_profile_that_is_there_cannot_be_changed(cli: Cli) -> None:
+    cli("apply", "-f", str(PROFILES / "none.yaml"))
+    text = (PROFILES / "none.yaml").read_text().replace("budgetMinutes: 5", "budgetMinutes: 6")
+    assert "a profile cannot be changed" in refusal(cli("apply", "-f", "-", stdin=text))

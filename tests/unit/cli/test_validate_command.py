@@ -64,7 +64,7 @@ def test_a_folder_of_folders_says_that_they_are_not_searched(tmp_path: Path) -> 
         ),
         pytest.param(
             "apiVersion: penstock.dev/v1alpha1\n",
-            "kind: Required value: such as InferenceDeployment or ServingPool",
+            "kind: Required value: such as InferenceDeployment",
             id="no kind",
         ),
     ],
