@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,11 @@ OPERATOR = "system:serviceaccount:penstock-system:penstock-operator"
 def with_rights(crds: ControlPlane) -> ControlPlane:
     crds.kubectl("apply", "-f", str(RBAC / "operator.yaml"))
     crds.kubectl("apply", "-f", str(RBAC / "pool-token.example.yaml"))
+    # A resource is served a moment before discovery tells of it, which `auth can-i` goes by.
+    deadline = time.monotonic() + 30
+    while "optimizationruns" not in (found := crds.kubectl("api-resources", "--api-group=penstock.dev").stdout):
+        assert time.monotonic() < deadline, found
+        time.sleep(0.1)
     return crds
 
 
