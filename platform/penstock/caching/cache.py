@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -30,6 +29,9 @@ class CacheResult(StrEnum):
     BYPASS = "bypass"
     """The model runs for it, and the cache was not asked, since of late that cost more than it saved."""
 
+    __hash__ = str.__hash__
+    """Enum's own is written in Python, and this is a key on the hot path."""
+
 
 @dataclass(slots=True, eq=False)
 class Flight(Generic[P]):
@@ -45,20 +47,10 @@ class Flight(Generic[P]):
     """Whether the leader's client is still there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Found(Generic[P]):
-    """What to do with a request: give it this answer, let it wait for this flight, or run it."""
-
-    result: CacheResult
-    answer: Answer | None = None
-    flight: Flight[P] | None = None
-    """The one that a SHARED request waits for, or that a MISS leads."""
-
-
 class PredictionCache(Generic[P]):
     """Answers by identical inputs. `P` is a request; times are seconds of any monotonic clock.
 
-    The owner calls `ask` for each request and, for each flight that a MISS leads, either `landed` or `lost` once.
+    The owner calls `ask` for each request and, for each flight that a request leads, either `landed` or `lost` once.
     Followers stay with their flight whatever becomes of the settings.
     """
 
@@ -70,8 +62,7 @@ class PredictionCache(Generic[P]):
         self._payoff = Payoff()
         self.waiting = 0
         """Followers of all flights."""
-        self.results: Counter[CacheResult] = Counter()
-        """Requests so far; a follower counts once it has left its flight, since it may have to run after all."""
+        self._hits = self._misses = self._shared = self._bypassed = 0
         self.reconfigure(settings, 0.0)
 
     @property
@@ -94,6 +85,16 @@ class PredictionCache(Generic[P]):
         """Answers that had to leave so far, because others needed the room."""
         return self._evictions + (self._store.evictions if self._store is not None else 0)
 
+    @property
+    def results(self) -> dict[CacheResult, int]:
+        """Requests so far. A follower counts once it has left its flight, since it may have to run after all."""
+        return {
+            CacheResult.HIT: self._hits,
+            CacheResult.MISS: self._misses,
+            CacheResult.SHARED: self._shared,
+            CacheResult.BYPASS: self._bypassed,
+        }
+
     def reconfigure(self, settings: CacheSettings, now: float) -> None:
         """Take other settings. Off frees all memory; what is in flight lands as it would have."""
         match settings.mode:
@@ -107,47 +108,55 @@ class PredictionCache(Generic[P]):
                 else:
                     self._store.resize(settings.max_bytes, settings.ttl_seconds, now)
 
-    def ask(self, inputs: Mapping[str, npt.NDArray[Any]], asker: P, urgency: int, now: float) -> Found[P]:
-        """What to do with a request.
+    def ask(
+        self, inputs: Mapping[str, npt.NDArray[Any]], asker: P, urgency: int, now: float
+    ) -> Answer | Flight[P] | None:
+        """What to do with a request. This is on the hot path of every request, so nothing is made that is not kept.
 
         Args:
             inputs: the request's, fit for the model.
             asker: the request.
             urgency: its priority; lower goes first. It never waits for a flight of lower urgency than its own.
             now: the time.
+
+        Returns:
+            HIT: the answer. MISS: a flight that the request leads: it has to run. SHARED: the flight of another that it
+            now waits for. BYPASS: None; it has to run.
         """
         store = self._store
         if store is None or (self._payoff.bypassing and not self._payoff.sampled(self._keys.sample(inputs))):
-            found: Found[P] = Found(CacheResult.BYPASS)
-        else:
-            found = self._look_up(store, self._keys.key(inputs), asker, urgency, now)
-        if found.result is not CacheResult.SHARED:
-            self.results[found.result] += 1
-        return found
-
-    def _look_up(self, store: AnswerStore, key: bytes, asker: P, urgency: int, now: float) -> Found[P]:
+            self._bypassed += 1
+            return None
+        key = self._keys.key(inputs)
         answer = store.find(key, now)
         if answer is not None:
-            return Found(CacheResult.HIT, answer)
+            self._hits += 1
+            self._payoff.looked_up(hit=True)
+            return answer
+        return self._join(key, asker, urgency)
+
+    def _join(self, key: bytes, asker: P, urgency: int) -> Flight[P]:
         flight = self._flights.get(key)
+        if flight is not None and urgency >= flight.urgency:
+            flight.followers.append(asker)
+            self.waiting += 1
+            self._payoff.looked_up(hit=True)
+            return flight
+        own = Flight(key, asker, urgency)
         if flight is None:
-            flight = self._flights[key] = Flight(key, asker, urgency)
-            return Found(CacheResult.MISS, flight=flight)
-        if urgency < flight.urgency:
-            # It would wait for one that lets others pass. It runs by itself, and nobody follows it.
-            return Found(CacheResult.MISS, flight=Flight(key, asker, urgency))
-        flight.followers.append(asker)
-        self.waiting += 1
-        return Found(CacheResult.SHARED, flight=flight)
+            self._flights[key] = own
+        # Else it would wait for one that lets others pass: it runs by itself, and nobody follows it.
+        self._misses += 1
+        self._payoff.looked_up(hit=False)
+        return own
 
-    def asked(self, result: CacheResult, seconds: float) -> None:
-        """Asking took so long."""
-        if result is not CacheResult.BYPASS:
-            self._payoff.looked_up(seconds, hit=result is not CacheResult.MISS)
+    def asked(self, seconds: float) -> None:
+        """Asking took so long, where it was not bypassed. Not every time need be told."""
+        self._payoff.asked(seconds)
 
-    def ran(self, seconds: float) -> None:
-        """The engine spent so long on one request."""
-        self._payoff.ran(seconds)
+    def ran(self, requests: int, seconds: float) -> None:
+        """The engine ran for so long, for so many requests."""
+        self._payoff.ran(requests, seconds)
 
     def landed(self, flight: Flight[P], answer: Answer, now: float) -> tuple[P, ...]:
         """The model has answered. The answer is kept, and is also the answer of the followers, which are returned."""
@@ -156,7 +165,7 @@ class PredictionCache(Generic[P]):
         return self._close(flight)
 
     def kept(self, seconds: float) -> None:
-        """Keeping an answer took so long."""
+        """Keeping an answer took so long. Not every time need be told."""
         self._payoff.kept(seconds)
 
     def lost(self, flight: Flight[P]) -> tuple[P, ...]:
@@ -169,8 +178,7 @@ class PredictionCache(Generic[P]):
         followers = tuple(flight.followers)
         flight.followers.clear()
         self.waiting -= len(followers)
-        if followers:
-            self.results[CacheResult.SHARED] += len(followers)
+        self._shared += len(followers)
         return followers
 
     def succeed(self, flight: Flight[P]) -> P | None:
@@ -181,7 +189,7 @@ class PredictionCache(Generic[P]):
         flight.leader = flight.followers.pop(0)
         flight.wanted = True
         self.waiting -= 1
-        self.results[CacheResult.MISS] += 1
+        self._misses += 1
         return flight.leader
 
     def leave(self, flight: Flight[P], request: P) -> bool:
@@ -195,7 +203,7 @@ class PredictionCache(Generic[P]):
         elif request in flight.followers:
             flight.followers.remove(request)
             self.waiting -= 1
-            self.results[CacheResult.SHARED] += 1
+            self._shared += 1
         if flight.wanted or flight.followers:
             return False
         self._close(flight)

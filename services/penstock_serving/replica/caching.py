@@ -13,6 +13,7 @@ from penstock.errors import Invalid
 from penstock.protocol.requests import InferRequest
 from penstock_serving.replica.exchange import Exchange
 
+_TIMED_ONE_IN: Final = 8
 CACHE_STATUS: Final = {
     CacheResult.HIT: b"Cache-Status: penstock; hit\r\n",
     CacheResult.MISS: b"Cache-Status: penstock; fwd=miss\r\n",
@@ -45,6 +46,7 @@ class CachedAnswers:
         self._run = run
         self._answer = answer
         self._expired = expired
+        self._turn = -1
         self._timers: dict[Exchange, asyncio.TimerHandle] = {}
 
     def take(self, exchange: Exchange, request: InferRequest, deadline: float | None) -> bool:
@@ -60,18 +62,23 @@ class CachedAnswers:
         """
         cache = self.cache
         found = cache.ask(request.inputs, exchange, request.priority, exchange.decoded_ns / 1e9)
-        exchange.cache = found.result
-        if found.result is CacheResult.BYPASS:
+        if found is None:
+            exchange.cache = CacheResult.BYPASS
             return False
         now_ns = time.monotonic_ns()
-        cache.asked(found.result, (now_ns - exchange.decoded_ns) / 1e9)
-        exchange.flight = found.flight
-        if found.answer is not None:
+        self._turn = turn = (self._turn + 1) % _TIMED_ONE_IN
+        if not turn:
+            cache.asked((now_ns - exchange.decoded_ns) / 1e9)
+        if not isinstance(found, Flight):
+            exchange.cache = CacheResult.HIT
             exchange.served_ns = now_ns
-            self._answer(exchange, found.answer)
+            self._answer(exchange, found)
             return True
-        if found.result is CacheResult.MISS:
+        exchange.flight = found
+        if found.leader is exchange:
+            exchange.cache = CacheResult.MISS
             return False
+        exchange.cache = CacheResult.SHARED
         if deadline is not None:
             delay = max(deadline - now_ns / 1e9, 0.0)
             self._timers[exchange] = asyncio.get_running_loop().call_later(delay, self._late, exchange)

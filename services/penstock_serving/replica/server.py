@@ -204,7 +204,7 @@ class ReplicaServer:
         metrics.batch_rows.observe(ran.rows)
         metrics.execute_seconds.observe((ran.end_ns - ran.start_ns) / 1e9)
         if self._cache.enabled:
-            self._cache.ran((ran.end_ns - ran.start_ns) / 1e9 / len(ran.members))
+            self._cache.ran(len(ran.members), (ran.end_ns - ran.start_ns) / 1e9)
         members: list[Exchange] = []
         for ticket, result in zip(ran.members, ran.results, strict=True):
             exchange = ticket.payload

@@ -240,14 +240,19 @@ def number(value: int) -> dict[str, Array]:
 
 
 def ask(target: PredictionCache[str], value: int, asker: str, urgency: int = 8, now: float = 0.0) -> CacheResult:
-    return target.ask(number(value), asker, urgency, now).result
+    found = target.ask(number(value), asker, urgency, now)
+    if found is None:
+        return CacheResult.BYPASS
+    if not isinstance(found, Flight):
+        return CacheResult.HIT
+    return CacheResult.MISS if found.leader == asker else CacheResult.SHARED
 
 
 def led(target: PredictionCache[str], value: int, asker: str, urgency: int = 8) -> Flight[str]:
     found = target.ask(number(value), asker, urgency, 0.0)
-    assert found.result is CacheResult.MISS
-    assert found.flight is not None
-    return found.flight
+    assert isinstance(found, Flight)
+    assert found.leader == asker
+    return found
 
 
 def test_identical_requests_share_one_run_and_later_ones_its_answer() -> None:
@@ -259,10 +264,14 @@ def test_identical_requests_share_one_run_and_later_ones_its_answer() -> None:
     assert target.waiting == 2
     assert target.landed(flight, answer(7), 0.0) == ("b", "d")
     found = target.ask(number(1), "e", 8, 1.0)
-    assert found.result is CacheResult.HIT
-    assert found.answer is not None
-    assert found.answer["y"].tolist() == answer(7)["y"].tolist()
-    assert target.results == {CacheResult.HIT: 1, CacheResult.MISS: 2, CacheResult.SHARED: 2}
+    assert isinstance(found, dict)
+    assert found["y"].tolist() == answer(7)["y"].tolist()
+    assert target.results == {
+        CacheResult.HIT: 1,
+        CacheResult.MISS: 2,
+        CacheResult.SHARED: 2,
+        CacheResult.BYPASS: 0,
+    }
     assert (target.waiting, target.entries) == (0, 1)
 
 
@@ -364,14 +373,14 @@ LOOKUP, STORE, RUN = 2e-6, 2e-6, 50e-6
 
 def drive(target: PredictionCache[str], values: Any, run: float = RUN) -> dict[CacheResult, int]:
     """Requests one after the other, each answered before the next."""
-    before = target.results.copy()
+    before = target.results
     for value in values:
         found = target.ask(number(int(value)), "r", 8, 0.0)
-        target.asked(found.result, LOOKUP)
-        if found.answer is None:
-            target.ran(run)
-        if found.flight is not None:
-            target.landed(found.flight, answer(1), 0.0)
+        target.asked(LOOKUP)
+        if found is None or isinstance(found, Flight):
+            target.ran(1, run)
+        if isinstance(found, Flight):
+            target.landed(found, answer(1), 0.0)
             target.kept(STORE)
     return {result: target.results[result] - before[result] for result in CacheResult}
 
@@ -411,20 +420,46 @@ def test_it_comes_back_when_inputs_begin_to_repeat() -> None:
 
 def test_one_long_pause_of_the_scheduler_does_not_decide() -> None:
     payoff = Payoff()
-    payoff.ran(RUN)
+    payoff.ran(1, RUN)
+    payoff.kept(STORE)
+    for _ in range(3):
+        payoff.asked(LOOKUP)
+    payoff.asked(4e-3)
     for index in range(WINDOW):
-        payoff.looked_up(4e-3 if index == WINDOW - 2 else LOOKUP, hit=index % 4 == 0)
+        payoff.looked_up(hit=index % 4 == 0)
     assert not payoff.bypassing
 
 
-def test_before_anything_was_measured_it_does_not_stand_aside_for_nothing() -> None:
+@pytest.mark.parametrize(
+    ("per_run", "per_request", "bypasses"),
+    [
+        pytest.param(80e-6, 1e-6, True, id="a request more costs next to nothing"),
+        pytest.param(0.0, 20e-6, False, id="a run costs what its requests cost"),
+    ],
+)
+def test_requests_that_run_together_save_only_what_one_more_would_cost(
+    per_run: float, per_request: float, *, bypasses: bool
+) -> None:
     payoff = Payoff()
+    payoff.asked(LOOKUP)
+    payoff.kept(STORE)
+    random = np.random.default_rng(0)
+    for index in range(WINDOW):
+        requests = int(random.integers(4, 16))
+        payoff.ran(requests, (per_run + requests * per_request) * float(random.uniform(0.9, 1.1)))
+        payoff.looked_up(hit=index % 2 == 0)
+    assert payoff.bypassing is bypasses
+
+
+def test_it_decides_once_a_window_and_sooner_while_it_stands_aside() -> None:
+    payoff = Payoff()
+    payoff.asked(LOOKUP)
+    payoff.ran(1, RUN)
     for _ in range(WINDOW - 1):
-        payoff.looked_up(LOOKUP, hit=False)
+        payoff.looked_up(hit=False)
     assert not payoff.bypassing
-    payoff.looked_up(LOOKUP, hit=False)
+    payoff.looked_up(hit=False)
     assert payoff.bypassing
     for _ in range(PROBE_WINDOW):
-        payoff.looked_up(LOOKUP, hit=True)
-        payoff.ran(RUN)
+        payoff.looked_up(hit=True)
     assert not payoff.bypassing
