@@ -1,0 +1,52 @@
+"""`prune SemiStructured24`: two of each four weights become zero, as the sparse tensor cores of NVIDIA GPUs want it.
+
+Parameters: `fineTuningEpochs` (10).
+"""
+
+from __future__ import annotations
+
+from penstock.optimization.hardware import Hardware
+from penstock.optimization.recipes import EngineName, Step
+from penstock_optimizer.steps import Context, Draft
+from penstock_optimizer.steps.retraining import module_of, no_module, no_training, number
+
+_SPARSE_SINCE = (8, 0)
+"""Ampere."""
+_GPU_ENGINES = (
+    EngineName.ONNX_RUNTIME_TENSORRT,
+    EngineName.ONNX_RUNTIME_CUDA,
+    EngineName.TORCH_EAGER,
+    EngineName.TORCH_COMPILE,
+    EngineName.TORCH_EXPORT,
+)
+
+
+class PruneSemiStructured:
+    """Zeroes two of four weights."""
+
+    def infeasible(self, step: Step, context: Context) -> str | None:
+        """See `StepRunner`."""
+        if not has_sparse_tensor_cores(context.hardware):
+            return (
+                "two-of-four sparsity is faster on sparse tensor cores only, and there are none here: it needs an NVIDIA"
+                " GPU of compute capability 8.0 or more"
+            )
+        if context.engine.name not in _GPU_ENGINES:
+            return f"{context.engine.name} runs on the CPU, which has no sparse tensor cores: use {_GPU_ENGINES[0]}"
+        return no_module(context) or (no_training(context) if number(step, "fineTuningEpochs", 10) > 0 else None)
+
+    def apply(self, step: Step, draft: Draft, context: Context) -> None:
+        """See `StepRunner`."""
+        from penstock_optimizer.steps.masking import masked_and_tuned, two_of_four  # noqa: PLC0415 -- torch
+
+        masked_and_tuned(step, draft, context, two_of_four(module_of(draft, context)))
+
+
+def has_sparse_tensor_cores(hardware: Hardware) -> bool:
+    """Whether a GPU here multiplies two-of-four sparse matrices in hardware."""
+    return any(_capability(gpu.compute_capability) >= _SPARSE_SINCE for gpu in hardware.gpus)
+
+
+def _capability(text: str) -> tuple[int, ...]:
+    parts = text.split(".")
+    return tuple(int(part) for part in parts) if all(part.isdigit() for part in parts) else (0,)
