@@ -166,7 +166,8 @@ def _follow(observed: ObservedRun, job: ObservedJob, now: float) -> RunPlan:
     attempts = max(run.status.attempts, _attempt(run, job))
     started = run.status.start_time or timestamp(job.started_at or now)
     status = status.model_copy(update={"progress": shown, "attempts": attempts, "start_time": started})
-    return RunPlan(status, requeue=Requeue(PROGRESS_SECONDS, "the search goes on"))
+    stale = tuple(each.name for each in observed.jobs if each.name != job.name)
+    return RunPlan(status, delete_jobs=stale, requeue=Requeue(PROGRESS_SECONDS, "the search goes on"))
 
 
 def _without_result(observed: ObservedRun, job: ObservedJob, now: float) -> RunPlan:

@@ -283,6 +283,10 @@ def test_a_later_attempt_takes_the_place_of_the_earlier_job() -> None:
     assert plan_run(seen(failed(ago=31)), NOW).delete_jobs == ("digits-1-1",)
 
 
+def test_an_earlier_job_that_was_left_over_is_deleted() -> None:
+    assert plan_run(seen(failed(ago=31), job(2)), NOW).delete_jobs == ("digits-1-1",)
+
+
 def made(of: OptimizationRun | None = None, settings: JobSettings = SETTINGS) -> dict[str, Any]:
     result = plan_run(seen(of=of, settings=settings), NOW).job
     assert result is not None
