@@ -1,0 +1,236 @@
+"""Which recipes a profile stands for, on what is known of the source and the machine. The baselines always go first.
+
+Rapid takes each method with its usual settings; Thorough also their combinations and knobs. Recipes that a machine cannot
+run are among them: the search asks each step and engine, and the report says what is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from penstock.api.optimization import HardwareSelector, Objective, OptimizationProfileSpec, Strategy
+from penstock.optimization.hardware import Hardware
+from penstock.optimization.recipes import (
+    EngineName,
+    EngineSettings,
+    Precision,
+    PruneMethod,
+    QuantizeMethod,
+    Recipe,
+    Step,
+    StepName,
+)
+
+_ATTENTION_MATMULS: Final = 4
+_TORCH_ENGINES: Final = (EngineName.TORCH_EAGER, EngineName.TORCH_COMPILE, EngineName.TORCH_EXPORT)
+_COMPILING_ENGINES: Final = (EngineName.TORCH_COMPILE, EngineName.TORCH_EXPORT)
+_HALF: Final = {QuantizeMethod.BF16: Precision.BF16, QuantizeMethod.FP16: Precision.FP16}
+_METHOD_ORDER: Final = (
+    QuantizeMethod.STATIC,
+    QuantizeMethod.BF16,
+    QuantizeMethod.FP8,
+    QuantizeMethod.DYNAMIC,
+    QuantizeMethod.FP16,
+    QuantizeMethod.INT4_WEIGHT_ONLY,
+)
+"""What gains most on most machines goes first, so that a short budget is well spent."""
+_CALIBRATIONS: Final = ("Entropy", "Percentile")
+"""Further ways to choose activation ranges in ONNX Runtime's static quantization; the usual one is MinMax."""
+_SHARED_THROUGHPUT: Final = (Objective.THROUGHPUT, Objective.COST, Objective.ENERGY)
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """What the choice of recipes needs to know."""
+
+    hardware: Hardware
+    torch: bool = False
+    """The source has a program that torch can run, so that torch eager is a baseline."""
+    module: bool = False
+    """The source has an import path: without the real `torch.nn.Module` nothing is pruned or distilled."""
+    trainable: bool = False
+    """There is a train split."""
+    operators: Mapping[str, int] = field(default_factory=dict)
+    """How many nodes of each operator type the ONNX form has."""
+
+    @property
+    def transformer(self) -> bool:
+        """Attention looks like a softmax between matrix products; a classifier's head alone has too few of them."""
+        products = self.operators.get("MatMul", 0) + self.operators.get("Gemm", 0)
+        return self.operators.get("Softmax", 0) > 0 and products > max(
+            _ATTENTION_MATMULS, self.operators.get("Conv", 0)
+        )
+
+
+def misplaced(selector: HardwareSelector, hardware: Hardware) -> str | None:
+    """Why a profile is not worth trying on a machine, as a sentence; None where it is."""
+    if selector.architectures and hardware.architecture not in selector.architectures:
+        wanted = " or ".join(selector.architectures)
+        return f"The profile is for {wanted} processors, and this machine has {hardware.architecture}."
+    missing = [each for each in selector.instruction_sets if each not in hardware.instruction_sets]
+    if missing:
+        return f"The profile wants the instruction sets {', '.join(missing)}, which {hardware.cpu} does not have."
+    if selector.accelerator_required and not hardware.gpus:
+        return "The profile wants an accelerator, and this machine has none."
+    return None
+
+
+def baselines(facts: SourceFacts, threads: int) -> tuple[Recipe, ...]:
+    """Torch eager where the source allows, and ONNX Runtime; both fp32 and with nothing done to the model."""
+    names = ((EngineName.TORCH_EAGER,) if facts.torch else ()) + (EngineName.ONNX_RUNTIME,)
+    return tuple(Recipe(engine=EngineSettings(name=name, threads=threads)) for name in names)
+
+
+def enumerate_recipes(spec: OptimizationProfileSpec, facts: SourceFacts, threads: int) -> tuple[Recipe, ...]:
+    """All recipes of a profile, without repetition: the baselines, then what is cheap and likely to win first.
+
+    Args:
+        spec: the profile.
+        facts: of the source and the machine.
+        threads: of one replica.
+    """
+    found = list(_combined(spec, facts, threads))
+    if spec.search.strategy is Strategy.THOROUGH:
+        found += _with_knobs(found, facts)
+        if threads > 1 and spec.objective in _SHARED_THROUGHPUT:
+            # As many replicas of one thread each as one of many threads would take cores.
+            found += [_single_threaded(recipe) for recipe in found]
+    ordered = sorted(found, key=lambda recipe: _cost(recipe, spec, facts))
+    by_key = {recipe.key: recipe for recipe in (*baselines(facts, threads), *ordered)}
+    return tuple(by_key.values())
+
+
+def _combined(spec: OptimizationProfileSpec, facts: SourceFacts, threads: int) -> Iterator[Recipe]:
+    """Every shrinking of the model, on every engine, with every quantization that the strategy asks for."""
+    thorough = spec.search.strategy is Strategy.THOROUGH
+    for prefix in _prefixes(spec, thorough=thorough):
+        possible = not prefix or (facts.module and facts.trainable)
+        # One recipe is enough to tell why a shrinking cannot be done here.
+        engines = spec.engines if possible else spec.engines[:1]
+        for engine in engines:
+            for method in _methods(spec, shrunk=bool(prefix), thorough=thorough) if possible else (None,):
+                yield _recipe(prefix, engine, method, spec, threads)
+
+
+def _prefixes(spec: OptimizationProfileSpec, *, thorough: bool) -> Iterator[tuple[Step, ...]]:
+    """Ways to make the model smaller before it is quantized; none of them first."""
+    yield ()
+    prunes = list(_prunes(spec, thorough=thorough))
+    distils = list(_distils(spec, thorough=thorough))
+    for step in (*prunes, *distils):
+        yield (step,)
+    if thorough and distils and prunes:
+        yield (distils[0], prunes[0])
+
+
+def _prunes(spec: OptimizationProfileSpec, *, thorough: bool) -> Iterator[Step]:
+    prune = spec.steps.prune
+    if prune is None:
+        return
+    for method in prune.methods:
+        fixed = method is PruneMethod.SEMI_STRUCTURED
+        for sparsity in prune.sparsities[: None if thorough and not fixed else 1]:
+            share = 0.5 if fixed else float(sparsity)
+            yield Step(
+                name=StepName.PRUNE,
+                method=method,
+                parameters={"sparsity": share, "fineTuningEpochs": prune.fine_tuning_epochs},
+            )
+
+
+def _distils(spec: OptimizationProfileSpec, *, thorough: bool) -> Iterator[Step]:
+    distil = spec.steps.distil
+    if distil is None:
+        return
+    automatic = distil.student_import_path is None
+    for width in distil.widths[: None if thorough and automatic else 1]:
+        parameters: dict[str, str | int | float | bool] = {
+            "temperature": float(distil.temperature),
+            "softLabelWeight": float(distil.soft_label_weight),
+            "epochs": distil.epochs,
+        }
+        yield Step(name=StepName.DISTIL, parameters=parameters | ({"width": float(width)} if automatic else {}))
+
+
+def _methods(spec: OptimizationProfileSpec, *, shrunk: bool, thorough: bool) -> tuple[QuantizeMethod | None, ...]:
+    """Quantizations to combine with; a shrunk model gets the profile's first one only, where time is short."""
+    quantize = spec.steps.quantize
+    if quantize is None:
+        return (None,)
+    return quantize.methods[:1] if shrunk and not thorough else (*quantize.methods, None)
+
+
+def _recipe(
+    prefix: tuple[Step, ...],
+    engine: EngineName,
+    method: QuantizeMethod | None,
+    spec: OptimizationProfileSpec,
+    threads: int,
+) -> Recipe:
+    steps = list(prefix)
+    graph_optimize, quantize, compiled = spec.steps.graph_optimize, spec.steps.quantize, spec.steps.compile
+    if graph_optimize is not None and engine not in _TORCH_ENGINES:
+        steps.append(Step(name=StepName.GRAPH_OPTIMIZE, parameters={"simplify": graph_optimize.simplify}))
+    if method is not None and quantize is not None:
+        calibrated = method is QuantizeMethod.STATIC
+        parameters: dict[str, str | int | float | bool] = (
+            {"calibrationSamples": quantize.calibration_samples} if calibrated else {}
+        )
+        steps.append(Step(name=StepName.QUANTIZE, method=method, parameters=parameters))
+    if compiled is not None and engine in _COMPILING_ENGINES:
+        steps.append(Step(name=StepName.COMPILE, parameters={"mode": compiled.mode}))
+    precision = _HALF.get(method, Precision.FP32) if method is not None else Precision.FP32
+    return Recipe(steps=tuple(steps), engine=EngineSettings(name=engine, threads=threads, precision=precision))
+
+
+def _with_knobs(recipes: list[Recipe], facts: SourceFacts) -> Iterator[Recipe]:
+    """The same recipes with other settings than the usual ones. What was shrunk by training is not trained for each."""
+    for recipe in recipes:
+        if any(step.name in (StepName.PRUNE, StepName.DISTIL) for step in recipe.steps):
+            continue
+        quantize = next((step for step in recipe.steps if step.name is StepName.QUANTIZE), None)
+        method = quantize.method if quantize is not None else None
+        if method == QuantizeMethod.STATIC and recipe.engine.name is EngineName.ONNX_RUNTIME:
+            for calibration in _CALIBRATIONS:
+                yield _changed(recipe, StepName.QUANTIZE, "calibration", calibration)
+        if method == QuantizeMethod.DYNAMIC and recipe.engine.name is EngineName.ONNX_RUNTIME:
+            yield _changed(recipe, StepName.QUANTIZE, "perChannel", value=False)
+        if method == QuantizeMethod.STATIC and recipe.engine.name is EngineName.OPENVINO:
+            yield _lowered(recipe)
+        if facts.transformer and recipe.engine.name is EngineName.ONNX_RUNTIME:
+            yield _changed(recipe, StepName.GRAPH_OPTIMIZE, "transformer", value=True)
+
+
+def _changed(recipe: Recipe, name: StepName, parameter: str, value: str | bool) -> Recipe:  # noqa: FBT001 -- a step's setting
+    steps = tuple(
+        step.model_copy(update={"parameters": {**step.parameters, parameter: value}}) if step.name is name else step
+        for step in recipe.steps
+    )
+    return recipe.model_copy(update={"steps": steps})
+
+
+def _lowered(recipe: Recipe) -> Recipe:
+    """int8 where the model is quantized, bf16 in between."""
+    engine = recipe.engine.model_copy(update={"precision": Precision.BF16})
+    return recipe.model_copy(update={"engine": engine})
+
+
+def _single_threaded(recipe: Recipe) -> Recipe:
+    return recipe.model_copy(update={"engine": recipe.engine.model_copy(update={"threads": 1})})
+
+
+def _cost(recipe: Recipe, spec: OptimizationProfileSpec, facts: SourceFacts) -> tuple[int, int, int, int]:
+    """A key to sort by: what trains goes last, then what seldom wins; engines as the profile lists them."""
+    names = [step.name for step in recipe.steps]
+    training = 2 * names.count(StepName.DISTIL) + names.count(StepName.PRUNE)
+    quantize = next((step for step in recipe.steps if step.name is StepName.QUANTIZE), None)
+    method = _METHOD_ORDER.index(QuantizeMethod(quantize.method)) if quantize is not None else len(_METHOD_ORDER)
+    knobs = int(recipe.engine.precision is Precision.BF16 and method == 0) + sum(
+        name in step.parameters for step in recipe.steps for name in ("calibration", "perChannel", "transformer")
+    )
+    engine = spec.engines.index(recipe.engine.name)
+    if facts.transformer and recipe.engine.name is EngineName.OPENVINO:
+        engine = -1  # its int8 keeps a transformer's accuracy, where others' seldom does
+    return training, knobs, method, engine
