@@ -154,7 +154,7 @@ def test_metrics_that_do_not_suit(
 )
 def test_the_metric_follows_from_constraint_and_data(
     constraint: AccuracyConstraint,
-    labelled: bool,
+    labelled: bool,  # noqa: FBT001 -- a table
     metric: MetricName,
 ) -> None:
     assert chosen_metric(constraint, labelled=labelled) is metric

@@ -64,6 +64,13 @@ def test_a_lone_file_is_split_without_overlap_and_alike_each_time(tmp_path: Path
     assert inputs(again) == parts
 
 
+def test_a_uri_is_fetched(tmp_path: Path) -> None:
+    np.savez(tmp_path / "all.npz", image=pictures(40))
+    for number, uri in enumerate([f"file://{tmp_path}/all.npz", f"local://{tmp_path}/all.npz"]):
+        splits = prepare_data(uri, source(IMAGES), tmp_path / f"out{number}", max_samples=9, seed=0)
+        assert splits.samples["test"] == 9
+
+
 def test_labels_stay_with_their_images(tmp_path: Path) -> None:
     images = pictures(50)
     np.savez(tmp_path / "all.npz", image=images, labels=np.arange(50))
