@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from tests.integration.replica_collector import Collector, values
 from tests.integration.replica_process import (
     ReplicaProcess,
     document,
-    error_of,
     linear_weights,
     raw_request,
     replica,
@@ -81,7 +80,7 @@ def wait(condition: Callable[[], bool]) -> None:
 
 @pytest.fixture(scope="module")
 def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_slow(tmp_path_factory.mktemp("slow-cached") / "model.onnx", size=900)
+    return save_slow(tmp_path_factory.mktemp("slow-cached") / "model.onnx")
 
 
 def test_identical_inputs_get_the_kept_answer_in_whatever_form_they_ask(tmp_path: Path) -> None:
@@ -128,80 +127,103 @@ def test_it_is_off_unless_asked_for_and_changes_in_place(tmp_path: Path) -> None
         assert results(started) == {"hit": 1, "miss": 2}
 
 
+def pipelined(*bodies: dict[str, Any]) -> bytes:
+    """Requests that, sent at once on one connection, are also read at once."""
+    return b"".join(raw_request(json.dumps(body).encode()) for body in bodies)
+
+
+def all_answers(connection: socket.socket, count: int) -> list[tuple[int, str | None, list[float] | None]]:
+    """Status, Cache-Status and output of so many answers on a connection."""
+    found = []
+    with connection.makefile("rb") as stream:
+        for _ in range(count):
+            status = int(stream.readline().split()[1])
+            lines = iter(lambda: stream.readline().strip().decode(), "")
+            headers = dict(line.split(": ", 1) for line in lines)
+            body = json.loads(stream.read(int(headers["Content-Length"])))
+            data = body["outputs"][0]["data"] if status == 200 else None
+            found.append((status, headers.get("Cache-Status"), data))
+    return found
+
+
+ONE_BY_ONE = BatchingSettings(max_batch_size=1)
+BEFORE = tuple(one(-number) for number in range(1, 5))
+"""Keep the engine from what comes after them for some seconds."""
+
+
+@pytest.fixture
+def occupied(slow_model: Path) -> Iterator[ReplicaProcess]:
+    """A replica whose engine is busy with one request while three more are queued."""
+    with replica(slow_model, cache=EXACT, batching=ONE_BY_ONE) as started, started.connect() as connection:
+        connection.sendall(pipelined(*BEFORE))
+        wait(lambda: led(started) == len(BEFORE))
+        yield started
+        assert [status for status, _, _ in all_answers(connection, len(BEFORE))] == [200] * len(BEFORE)
+
+
+def led(started: ReplicaProcess) -> float:
+    """How many requests have led a run so far, or are to."""
+    return results(started).get("miss", 0)
+
+
+def followed(started: ReplicaProcess) -> float:
+    """How many requests wait, or have waited, for the answer of another."""
+    return counted(started, names.METRIC_CACHE_WAITING) + results(started).get("shared", 0)
+
+
 def test_identical_requests_at_once_run_once(slow_model: Path) -> None:
-    # Pipelined, they are read at once.
     with replica(slow_model, cache=EXACT) as started, started.connect() as connection:
-        connection.sendall(raw_request(json.dumps(one(3)).encode()) * 8)
-        received = b""
-        while received.count(b'"data":[3.0]') < 8:
-            received += connection.recv(65536)
-        assert received.count(b"HTTP/1.1 200 OK") == 8
-        assert received.count(b"Cache-Status: penstock; fwd=miss\r\n") == 1
-        assert received.count(b"Cache-Status: penstock; fwd=miss; collapsed\r\n") == 7
+        connection.sendall(pipelined(*[one(3)] * 8))
+        answers = all_answers(connection, 8)
+        assert answers == [(200, MISS, [3]), *[(200, SHARED, [3])] * 7]
         assert rows_run(started) == 1
         assert results(started) == {"miss": 1, "shared": 7}
 
 
-def shared(started: ReplicaProcess, pool: ThreadPoolExecutor, body: dict[str, Any]) -> Future[httpx.Response]:
-    """Send a request and wait until it is in flight as another's follower: then nothing more is queued for it."""
-    future = pool.submit(started.infer, body)
-    time.sleep(0.05)
-    return future
+def test_those_who_wait_are_answered_though_the_first_client_is_killed_in_the_queue(occupied: ReplicaProcess) -> None:
+    with occupied.connect() as follower:
+        with occupied.connect() as leader:
+            leader.sendall(pipelined(one(4)))
+            wait(lambda: led(occupied) > len(BEFORE))
+            follower.sendall(pipelined(one(4)))
+            wait(lambda: followed(occupied) == 1)
+        assert all_answers(follower, 1) == [(200, SHARED, [4])]
+    assert rows_run(occupied) == len(BEFORE) + 1
 
 
-def busy(started: ReplicaProcess, pool: ThreadPoolExecutor) -> Future[httpx.Response]:
-    """Occupy the engine with another request."""
-    future = pool.submit(started.infer, one(-1))
-    wait(lambda: started.stats().in_flight > 0 and not started.stats().queued)
-    return future
+def test_what_nobody_waits_for_any_more_does_not_run(occupied: ReplicaProcess) -> None:
+    with occupied.connect() as leader, occupied.connect() as follower:
+        leader.sendall(pipelined(one(4)))
+        wait(lambda: led(occupied) > len(BEFORE))
+        follower.sendall(pipelined(one(4)))
+        wait(lambda: followed(occupied) == 1)
+    with occupied.connect() as last:
+        last.sendall(pipelined(one(5)))
+        assert all_answers(last, 1) == [(200, MISS, [5])]
+    assert rows_run(occupied) == len(BEFORE) + 1
 
 
-def test_those_who_wait_are_answered_though_the_first_client_is_killed_in_the_queue(slow_model: Path) -> None:
-    with replica(slow_model, cache=EXACT) as started, ThreadPoolExecutor(4) as pool:
-        before = busy(started, pool)
-        with started.connect() as leader:
-            leader.sendall(raw_request(json.dumps(one(4)).encode()))
-            wait(lambda: before.done() or started.stats().queued == 1)
-            follower = shared(started, pool, one(4))
-        assert output(follower.result()) == [4]
-        assert follower.result().headers["Cache-Status"] == SHARED
-        assert output(before.result()) == [-1]
-        assert rows_run(started) == 2
+def test_those_who_wait_run_by_themselves_when_the_firsts_time_is_up(occupied: ReplicaProcess) -> None:
+    with occupied.connect() as connection:
+        connection.sendall(pipelined(one(5, timeout_seconds=0.001), one(5), one(5)))
+        assert all_answers(connection, 3) == [(504, MISS, None), (200, MISS, [5]), (200, SHARED, [5])]
+    assert rows_run(occupied) == len(BEFORE) + 1
 
 
-def test_those_who_wait_run_by_themselves_when_the_firsts_time_is_up(slow_model: Path) -> None:
-    with replica(slow_model, cache=EXACT) as started, ThreadPoolExecutor(4) as pool:
-        before = busy(started, pool)
-        leader = pool.submit(started.infer, one(5, timeout_seconds=0.12))
-        time.sleep(0.03)
-        followers = [shared(started, pool, one(5)) for _ in range(2)]
-        assert [output(follower.result()) for follower in followers] == [[5], [5]]
-        assert output(before.result()) == [-1]
-        if leader.result().status_code == 504:  # else the engine was free before its time was up
-            assert sorted(each.result().headers["Cache-Status"] for each in followers) == [MISS, SHARED]
-        assert rows_run(started) == 2
-
-
-def test_one_who_waits_waits_no_longer_than_it_may(slow_model: Path) -> None:
-    with replica(slow_model, cache=EXACT) as started, ThreadPoolExecutor(4) as pool:
-        leader = pool.submit(started.infer, one(6))
-        wait(lambda: started.stats().in_flight > 0)
-        late = started.infer(one(6, timeout_seconds=0.001))
-        assert late.status_code == 504
-        assert "timeout of 0.001 s" in error_of(late)
-        assert late.headers["Cache-Status"] == SHARED
-        assert output(leader.result()) == [6]
-        assert started.infer(one(6, timeout_seconds=0.001)).headers["Cache-Status"] == HIT
+def test_one_who_waits_waits_no_longer_than_it_may(occupied: ReplicaProcess) -> None:
+    with occupied.connect() as connection:
+        connection.sendall(pipelined(one(6), one(6, timeout_seconds=0.001), one(6)))
+        assert all_answers(connection, 3) == [(200, MISS, [6]), (504, SHARED, None), (200, SHARED, [6])]
+    assert output(occupied.infer(one(6))) == [6]
 
 
 def test_leaving_answers_those_who_wait(slow_model: Path) -> None:
-    with replica(slow_model, cache=EXACT) as started, ThreadPoolExecutor(4) as pool:
-        waiting = [pool.submit(started.infer, one(7)) for _ in range(4)]
-        wait(lambda: started.stats().in_flight > 0)
-        time.sleep(0.05)
+    with replica(slow_model, cache=EXACT) as started, started.connect() as connection:
+        connection.sendall(pipelined(*[one(7)] * 4))
+        wait(lambda: followed(started) == 3)
         started.send(Drain())
+        assert all_answers(connection, 4) == [(200, MISS, [7]), *[(200, SHARED, [7])] * 3]
         assert isinstance(started.read(), Drained)
-        assert [output(each.result()) for each in waiting] == [[7]] * 4
 
 
 def test_a_failure_is_never_kept(tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ class ReplicaMetrics(Collector):
         for name, text, value in (
             (names.METRIC_QUEUED, "Requests waiting for the engine", self.queued),
             (names.METRIC_IN_FLIGHT, "Requests queued or executing", self._load.in_flight),
+            (names.METRIC_CACHE_WAITING, "Requests waiting for the answer to an identical one", self._cache.waiting),
             (names.METRIC_CACHE_BYTES, "In use by the prediction cache", self._cache.bytes_used),
             (names.METRIC_CACHE_ENTRIES, "Answers in the prediction cache", self._cache.entries),
         ):
