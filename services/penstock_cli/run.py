@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
@@ -13,8 +14,9 @@ from rich.markup import escape
 from penstock.api.v1alpha1 import Manifest
 from penstock.errors import Invalid, Unavailable
 from penstock.telemetry.spans import SpanContext, new_span_id, new_trace_id
+from penstock_cli import shipped
 from penstock_cli.demo import digits
-from penstock_cli.demo.report import print_report
+from penstock_cli.demo.sequence import Demo, DemoPlace, reset
 from penstock_cli.invocation import command_as_typed
 from penstock_cli.manifests import accepted
 from penstock_cli.progress import Steps
@@ -27,7 +29,7 @@ from penstock_cli.standalone.stack import Stack, StackSettings
 from penstock_cli.standalone.state import StateFolder, StateLock
 from penstock_cli.target import open_embedded
 from penstock_operator.runtime.cluster import SECRET, Cluster, Key, key_of
-from penstock_optimizer.artifact import DigitsArtifact, digits_artifact
+from penstock_optimizer.artifact import digits_artifact
 
 _READY_SECONDS = 240.0
 _WATCH_SECONDS = 1.0
@@ -74,7 +76,7 @@ def run(settings: RunSettings, console: Console) -> int:
             steps.note(f"Port {settings.port} is taken; the gateway uses {port}.")
         ray = _ray(settings)
         try:
-            with Stack(StackSettings(settings.state, port, ray)) as stack:
+            with Stack(StackSettings(settings.state, port, ray, settings.cache)) as stack:
                 session = _Session(settings, console, steps, stack, ray)
                 status = session.serve(manifests) if manifests else session.demo()
         except KeyboardInterrupt:
@@ -136,24 +138,34 @@ class _Session:
         self._deployments: list[Key] = []
 
     def demo(self) -> int:
-        """Train, serve, measure, report."""
+        """Train, serve, measure, optimize, measure again, report."""
         artifact = digits_artifact(self._settings.cache)
-        trained = None if artifact.exists() else self._stack.start_training(self._settings.cache)
-        gateway, cluster = self._start_platform()
+        trained = None if artifact.exists() else self._stack.start_training()
+        gateway, cluster = self._start_platform(lambda cluster: reset(cluster, artifact))
         try:
             if trained is None:
                 self._steps.note(f"[green]✓[/green] The digits model was trained before: {artifact.root}")
             else:
-                with self._steps.step("Training a small CNN on 1,347 digits and exporting it to ONNX"):
+                with self._steps.step("Training a CNN on handwritten digits and exporting it to ONNX"):
                     trained()
-            url = self._apply(cluster, [digits.manifest(artifact)])[0]
-            return self._measure(url, gateway, artifact)
+            url = self._apply(cluster, [digits.manifest(artifact, optimized=False)])[0]
+            demo = Demo(
+                DemoPlace(cluster, self._settings.state, gateway, f"{url}/infer", artifact, self._stack),
+                self._console,
+                self._steps,
+            )
+            try:
+                passed = demo.run()
+            except Unavailable as error:
+                raise Unavailable(error.reason, f"{error.message}\n{self._logs()}") from error
+            self._try_it(f"{url}/infer", digits.request_file(self._settings.state, artifact))
+            return 0 if passed else 1
         finally:
             self._leave(cluster)
 
     def serve(self, manifests: list[Manifest]) -> int:
         """Apply the user's manifests and serve them."""
-        _, cluster = self._start_platform()
+        _, cluster = self._start_platform(lambda _: None)
         try:
             urls = self._apply(cluster, manifests)
             for url in urls:
@@ -163,8 +175,8 @@ class _Session:
             self._leave(cluster)
         return 0
 
-    def _start_platform(self) -> tuple[Gateway, Cluster]:
-        """Start all parts at once, then wait for each."""
+    def _start_platform(self, prepare: Callable[[Cluster], None]) -> tuple[Gateway, Cluster]:
+        """Start all parts at once, then wait for each. `prepare` is called before the operator sees what is stored."""
         stack = self._stack
         head = stack.start_ray() if self._ray is None else None
         gateway = stack.start_gateway()
@@ -172,6 +184,7 @@ class _Session:
         # Both are of a former run, whose Ray is gone. A pool's address cannot be changed, since a cluster's Ray stays.
         cluster.delete(SERVING_POOL, _POOL)
         forget_readiness(cluster)
+        prepare(cluster)
         with self._steps.step("Starting the gateway"):
             gateway.wait_ready()
         operator = stack.start_operator(gateway)
@@ -185,6 +198,7 @@ class _Session:
         if head is None:
             self._steps.note(f"[green]✓[/green] Using the Ray that is up at {access.url}")
         _declare_pool(cluster, access)
+        _declare_profiles(cluster)
         stack.announce(gateway, access)
         return gateway, cluster
 
@@ -203,8 +217,12 @@ class _Session:
             with self._steps.step(f"Deploying {key}", f"{key} is Ready"):
                 ready = wait_until_ready(cluster, key, _READY_SECONDS, self._steps.say, self._stack.check)
         except Unavailable as error:
-            raise Unavailable(error.reason, f"{error.message}\nLogs are in {self._settings.state.logs}") from error
+            raise Unavailable(error.reason, f"{error.message}\n{self._logs()}") from error
         return (ready.status.url or "").rstrip("/")
+
+    def _logs(self) -> str:
+        state = self._settings.state
+        return f"Logs are in {state.logs}; those of searches in {state.jobs}"
 
     def _leave(self, cluster: Cluster) -> None:
         """Before all ends: a Ray that is not ours goes on, so take our deployments off it."""
@@ -225,24 +243,17 @@ class _Session:
                 return
             sleep(_GONE_POLL_SECONDS)
 
-    def _measure(self, url: str, gateway: Gateway, artifact: DigitsArtifact) -> int:
-        settings = self._settings
-        infer = f"{url}/infer"
-        with self._steps.step("Sending the held-out images as HTTP requests"):
-            result = digits.measure(
-                infer, gateway.agent_url, settings.state, artifact, with_trace=self._stack.collects_traces
-            )
-        print_report(self._console, result)
-        body = digits.request_file(settings.state, artifact)
+    def _try_it(self, infer: str, body: Path) -> None:
+        """Serve on, unless asked to end."""
         self._steps.note(f"Ready and measured after [bold]{self._steps.seconds:.1f} s[/bold].")
-        if not settings.once:
-            asked = SpanContext(new_trace_id(), new_span_id(), sampled=True).traceparent()
-            traceparent = asked if self._stack.collects_traces else None
-            for line in try_it(infer, body, command_as_typed(), traceparent):
-                # Not wrapped by us: a terminal's own wrapping can be pasted, ours could not.
-                self._console.print(line, soft_wrap=True, highlight=False, markup=False)
-            self._until_interrupted()
-        return 0 if result.passed else 1
+        if self._settings.once:
+            return
+        asked = SpanContext(new_trace_id(), new_span_id(), sampled=True).traceparent()
+        traceparent = asked if self._stack.collects_traces else None
+        for line in try_it(infer, body, command_as_typed(), traceparent):
+            # Not wrapped by us: a terminal's own wrapping can be pasted, ours could not.
+            self._console.print(line, soft_wrap=True, highlight=False, markup=False)
+        self._until_interrupted()
 
     def _until_interrupted(self) -> None:
         name = escape(command_as_typed())
@@ -279,3 +290,14 @@ def _declare_pool(cluster: Cluster, ray: RayAccess) -> None:
         "spec": {"existing": existing},
     }
     cluster.apply(SERVING_POOL, pool, FIELD_MANAGER)
+
+
+def _declare_profiles(cluster: Cluster) -> None:
+    """The shipped profiles. One of another version of Penstock gives way, since profiles cannot be changed."""
+    for manifest in shipped.profiles():
+        kind = kind_of(manifest)
+        try:
+            cluster.apply(kind, manifest, FIELD_MANAGER)
+        except Invalid:
+            cluster.delete(kind, key_of(manifest))
+            cluster.apply(kind, manifest, FIELD_MANAGER)

@@ -2,38 +2,52 @@
 
 from __future__ import annotations
 
-from importlib import resources
+from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
+import numpy as np
 
 from penstock.api.v1alpha1 import Manifest
-from penstock.errors import Unavailable
+from penstock.serving.manifest import MANIFEST_NAME, ModelManifest
 from penstock.telemetry.spans import SpanContext, new_span_id, new_trace_id
 from penstock.telemetry.waterfall import Row
-from penstock_cli.demo.batches import count_batches
 from penstock_cli.demo.load import request_body, run_load, send
 from penstock_cli.demo.reference import direct_predictions
 from penstock_cli.demo.report import DemoResult
+from penstock_cli.demo.usage import replica_usage
+from penstock_cli.shipped import sample
 from penstock_cli.standalone.state import StateFolder
 from penstock_cli.traces import wait_for_trace
 from penstock_optimizer.artifact import DigitsArtifact
 
 NAME = "digits"
 CONNECTIONS = 16
+ROUNDS = 4
+"""How often each image is sent: enough requests for a p99."""
 _SAMPLE = "digits.yaml"
 _TRACE_SECONDS = 15.0
 
 
-def manifest(artifact: DigitsArtifact) -> Manifest:
-    """The sample deployment, with the folder of the model that was trained here.
+def manifest(artifact: DigitsArtifact, *, optimized: bool) -> Manifest:
+    """The sample deployment, with the model that was trained here and its data.
+
+    Args:
+        artifact: the model.
+        optimized: with the sample's profile; without, the model serves as it is.
 
     Raises:
         Unavailable: the sample is neither beside the code nor in the installed package.
     """
-    sample: Manifest = yaml.safe_load(_sample_text())
-    model = {**sample["spec"]["model"], "storageUri": artifact.model_folder.absolute().as_uri()}
-    return {**sample, "spec": {**sample["spec"], "model": model}}
+    found = sample(_SAMPLE)
+    model = {
+        **found["spec"]["model"],
+        "storageUri": artifact.model_folder.absolute().as_uri(),
+        "dataUri": artifact.data_folder.absolute().as_uri(),
+    }
+    spec = {**found["spec"], "model": model}
+    if not optimized:
+        del spec["optimizationProfileRef"]
+    return {**found, "spec": spec}
 
 
 def request_file(state: StateFolder, artifact: DigitsArtifact) -> Path:
@@ -43,42 +57,63 @@ def request_file(state: StateFolder, artifact: DigitsArtifact) -> Path:
     return path
 
 
-def measure(url: str, agent_url: str, state: StateFolder, artifact: DigitsArtifact, *, with_trace: bool) -> DemoResult:
-    """Send every held-out image and compare with the model run directly.
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A revision of the model, to be measured."""
+
+    url: str
+    """Where requests go."""
+    agent_url: str
+    """The gateway agent's, for the replicas' metrics."""
+    secret: str
+    """The gateway's."""
+    revision: str | None
+    model_folder: Path
+    """What it serves, to be run directly too."""
+
+
+def measure(served: Served, artifact: DigitsArtifact, traces: Path | None) -> DemoResult:
+    """Send every held-out image some times and compare with the model run directly. A first round is not counted.
 
     Args:
-        url: the model's infer URL.
-        agent_url: the gateway agent's, for the replicas' metrics.
-        state: where traces are collected.
-        artifact: the model and the images.
-        with_trace: whether spans come to the state folder.
+        served: what answers.
+        artifact: has the images.
+        traces: file in which spans arrive; None: they are not collected here.
 
     Raises:
+        Invalid: the model cannot be run in this process.
         Unavailable: the gateway's agent or a replica gives no metrics.
     """
     held_out, signature = artifact.held_out(), artifact.manifest().signature
-    secret = state.secret(state.gateway_secret_file)
     bodies = [request_body(signature.inputs[0], image) for image in held_out.images]
-    direct = direct_predictions(artifact.model_folder / artifact.manifest().entrypoint, held_out.images)
-    before = count_batches(agent_url, secret, NAME)
-    load = run_load(url, bodies, CONNECTIONS)
-    mean_batch = count_batches(agent_url, secret, NAME).mean_since(before)
-    trace = _one_trace(url, bodies[0], state) if with_trace else []
-    return DemoResult(held_out.images, held_out.labels, direct, load, CONNECTIONS, mean_batch, trace)
+    direct = direct_predictions(served.model_folder, held_out.images)
+    warm_up = run_load(served.url, bodies, CONNECTIONS)
+    before = replica_usage(served.agent_url, served.secret, NAME, served.revision)
+    load = run_load(served.url, bodies * ROUNDS, CONNECTIONS)
+    after = replica_usage(served.agent_url, served.secret, NAME, served.revision)
+    return DemoResult(
+        images=np.tile(held_out.images, (ROUNDS, 1, 1, 1)),
+        labels=np.tile(held_out.labels, ROUNDS),
+        direct=np.tile(direct, ROUNDS),
+        load=load,
+        failed_in_warm_up=len(warm_up.failed),
+        connections=CONNECTIONS,
+        mean_batch=after.mean_batch_since(before),
+        cpu_seconds=after.cpu_seconds_since(before),
+        resident_bytes=after.resident_bytes,
+        size_bytes=folder_size(served.model_folder),
+        trace=_one_trace(served.url, bodies[0], traces) if traces else [],
+    )
 
 
-def _one_trace(url: str, body: bytes, state: StateFolder) -> list[Row]:
+def folder_size(folder: Path) -> int:
+    """Bytes of the files that a model's manifest lists."""
+    manifest = ModelManifest.model_validate_json((folder / MANIFEST_NAME).read_bytes())
+    return sum(each.size_bytes for each in manifest.files.values())
+
+
+def _one_trace(url: str, body: bytes, traces: Path) -> list[Row]:
     """One request whose caller asks for its trace."""
     caller = SpanContext(new_trace_id(), new_span_id(), sampled=True)
     send(url, body, {"traceparent": caller.traceparent()})
-    return wait_for_trace(state.traces, caller.trace_id, _TRACE_SECONDS)
-
-
-def _sample_text() -> str:
-    packaged = resources.files("penstock_cli") / "samples" / _SAMPLE
-    if packaged.is_file():
-        return packaged.read_text(encoding="utf-8")
-    beside = Path(__file__).resolve().parents[3] / "manifests" / "samples" / _SAMPLE
-    if beside.is_file():
-        return beside.read_text(encoding="utf-8")
-    raise Unavailable("SampleMissing", f"{_SAMPLE} is neither in the package nor at {beside}")
+    return wait_for_trace(traces, caller.trace_id, _TRACE_SECONDS)

@@ -5,19 +5,33 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from http import HTTPStatus
+from pathlib import Path
 
 from penstock_cli.standalone.child import Child, Program
 from penstock_cli.standalone.http import get
 from penstock_cli.standalone.ports import LOOPBACK
 from penstock_cli.standalone.state import StateFolder
+from penstock_runtime.signing import make_keys
 
 _START_SECONDS = 60.0
 
 
 class Operator:
-    """The same operator as in a cluster, against the store in the state folder."""
+    """The same operator as in a cluster, against the store in the state folder.
 
-    def __init__(self, state: StateFolder, environment: Mapping[str, str], agent_url: str, health_port: int) -> None:
+    Args:
+        state: where everything is kept.
+        environment: of the process, and of the searches that it runs.
+        agent_url: the gateway agent's.
+        health_port: for its probes.
+        workspace: where searches keep what they found.
+    """
+
+    def __init__(
+        self, state: StateFolder, environment: Mapping[str, str], agent_url: str, health_port: int, workspace: Path
+    ) -> None:
+        state.public_key_file.write_text(make_keys(state.signing_key_file), encoding="ascii")
+        state.artifacts.mkdir(exist_ok=True)
         self._health_url = f"http://{LOOPBACK}:{health_port}/readyz"
         self.child = Child(
             Program(
@@ -28,6 +42,10 @@ class Operator:
                     "--gateway", agent_url,
                     "--gateway-secret-file", str(state.gateway_secret_file),
                     "--health-port", str(health_port),
+                    "--artifact-store", state.artifacts.absolute().as_uri(),
+                    "--signing-key-file", str(state.signing_key_file),
+                    "--trusted-key-file", str(state.public_key_file),
+                    "--optimizer-workspace", str(workspace),
                 ],
                 environment=environment,
                 log=state.logs / "operator.log",

@@ -17,7 +17,7 @@ from penstock_cli.standalone.gateway import Gateway
 from penstock_cli.standalone.operator import Operator
 from penstock_cli.standalone.ports import free_ports
 from penstock_cli.standalone.ray_head import RayAccess, RayHead
-from penstock_cli.standalone.state import RunRecord, StateFolder
+from penstock_cli.standalone.state import RunRecord, StateFolder, optimizer_workspace
 
 _OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _OTLP_TRACES_ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
@@ -36,6 +36,8 @@ class StackSettings:
     """The gateway's, for clients; it must be free."""
     ray: RayAccess | None
     """A Ray cluster that is up; None: start one."""
+    cache: Path
+    """The user's, for models and for what searches found."""
 
 
 class Stack:
@@ -93,16 +95,17 @@ class Stack:
     def start_operator(self, gateway: Gateway) -> Operator:
         """Begin to start the operator."""
         (health_port,) = free_ports(1)
-        operator = Operator(self._settings.state, self._environment(), gateway.agent_url, health_port)
+        workspace = optimizer_workspace(self._settings.cache)
+        operator = Operator(self._settings.state, self._environment(), gateway.agent_url, health_port, workspace)
         self._children.append(operator.child)
         return operator
 
-    def start_training(self, cache: Path) -> Callable[[], None]:
+    def start_training(self) -> Callable[[], None]:
         """Begin to train the digits model into the cache; the call that is returned waits for it."""
         child = Child(
             Program(
                 name="Training",
-                argv=[sys.executable, "-m", "penstock_optimizer.digits", str(cache)],
+                argv=[sys.executable, "-m", "penstock_optimizer.digits", str(self._settings.cache)],
                 environment=self._environment(),
                 log=self._settings.state.logs / "training.log",
             )

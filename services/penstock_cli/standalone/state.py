@@ -56,6 +56,26 @@ class StateFolder:
         return self.root / "gateway-secret"
 
     @property
+    def jobs(self) -> Path:
+        """Where the operator keeps the output of the Jobs that it runs on this machine."""
+        return self.root / "jobs"
+
+    @property
+    def artifacts(self) -> Path:
+        """The artifact store: optimized models, reports, and how searches get on."""
+        return self.root / "artifacts"
+
+    @property
+    def signing_key_file(self) -> Path:
+        """The private key that signs optimized models."""
+        return self.root / "signing-key.pem"
+
+    @property
+    def public_key_file(self) -> Path:
+        """Its public half, which replicas trust."""
+        return self.root / "signing-key.pub.pem"
+
+    @property
     def record_file(self) -> Path:
         """What runs now."""
         return self.root / "run.json"
@@ -101,6 +121,11 @@ def default_state_folder() -> Path:
 def default_cache_folder() -> Path:
     """`penstock` in the user's cache folder (XDG)."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "penstock"
+
+
+def optimizer_workspace(cache: Path) -> Path:
+    """Where searches keep what they built and measured, so that the same search again is free."""
+    return cache / "optimizer"
 
 
 class StateLock:
