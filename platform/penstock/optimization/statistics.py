@@ -210,6 +210,10 @@ def accelerated_bound(estimate: float, resampled: Floats, jackknife: Floats, con
     below = float((resampled < estimate).mean() + (resampled == estimate).mean() / 2)
     bias = normal.inv_cdf(min(max(below, edge), 1 - edge))
     spread = jackknife.mean() - jackknife
+    largest = float(np.abs(spread).max())
+    spread = (
+        spread / largest if largest > 0 else spread
+    )  # the acceleration has no scale, but squares of tiny figures vanish
     squares = float((spread**2).sum())
     acceleration = float((spread**3).sum()) / (6 * squares**1.5) if squares > 0 else 0.0
     z = bias + normal.inv_cdf(confidence)

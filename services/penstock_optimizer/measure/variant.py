@@ -38,7 +38,7 @@ def opened(folder: Path) -> tuple[Variant, Engine]:
         Invalid: there is no variant, or its engine cannot load it.
     """
     variant = read_variant(folder)
-    return variant, load_engine(folder / variant.entrypoint, variant.engine)
+    return variant, load_engine(folder / variant.entrypoint, variant.engine, variant.signature)
 
 
 def accelerated(variant: Variant) -> bool:

@@ -27,6 +27,7 @@ SOURCE = PreparedSource(
     size_bytes=151_592,
     files={},
 )
+_ENGINE = EngineSettings(name=EngineName.ONNX_RUNTIME)
 _LAYERS = {"c1": (16, 1, 3, 3), "b1": (16,), "c2": (32, 16, 3, 3), "b2": (32,), "f1": (512, 64), "f2": (64, 10)}
 """Shaped as the demo's digits network: 37,898 parameters but for the last biases."""
 
@@ -63,12 +64,18 @@ def _weight(
     return (weight + noise * scale * other.standard_normal(shape)).astype(np.float32)
 
 
-def variant(folder: Path, model: onnx.ModelProto, *, label: str = "", body: bytes | None = None) -> Path:
+def variant(
+    folder: Path,
+    model: onnx.ModelProto,
+    *,
+    label: str = "",
+    body: bytes | None = None,
+    engine: EngineSettings = _ENGINE,
+) -> Path:
     """A variant folder; with a body of its own, one that is no model."""
     folder.mkdir(parents=True)
     path = folder / "model.onnx"
     path.write_bytes(model.SerializeToString() if body is None else body)
-    engine = EngineSettings(name=EngineName.ONNX_RUNTIME)
     steps = (Step(name=StepName.GRAPH_OPTIMIZE, parameters={"test": label}),) if label else ()
     batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or -1
     signature = Signature(

@@ -14,16 +14,18 @@ import onnx
 import pytest
 from onnx import numpy_helper
 from tests.integration.measurement.conftest import Small
-from tests.integration.measurement.small_models import SOURCE
+from tests.integration.measurement.small_models import SOURCE, digits_model, variant
 
 from penstock.errors import Invalid
 from penstock.optimization.measurements import EnergyMethod, Role
-from penstock.optimization.recipes import PruneMethod
+from penstock.optimization.recipes import EngineName, EngineSettings, PruneMethod
 from penstock.optimization.statistics import controls
 from penstock_optimizer.measure.channel import Channel, ChildGone
 from penstock_optimizer.measure.controls import negative_control
 from penstock_optimizer.measure.session import Contestant, SessionResult, SessionSettings, run_session
 from penstock_optimizer.measure.variant import read_variant
+from penstock_runtime.engines import unavailable
+from penstock_runtime.hardware import probe
 
 WORKER = "penstock_optimizer.measure.worker"
 
@@ -85,6 +87,19 @@ def test_the_number_of_runs_can_be_fixed(small: Small) -> None:
     settings = SessionSettings(batch_size=1, samples=Path(small.data.test), rounds=2, runs_per_round=3)
     (timing,) = run_session([Contestant(Role.BASELINE, "base", small.baseline)], settings).timings
     assert (timing.rounds, timing.runs) == (2, 6)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_wall_time_counts_and_its_own_counter_tells_joules(small: Small, tmp_path: Path) -> None:
+    missing = unavailable(EngineName.ONNX_RUNTIME_CUDA, probe())
+    if missing is not None:
+        pytest.skip(missing)
+    folder = variant(tmp_path / "cuda", digits_model(), engine=EngineSettings(name=EngineName.ONNX_RUNTIME_CUDA))
+    settings = SessionSettings(batch_size=8, samples=Path(small.data.test), rounds=5)
+    (timing,) = run_session([Contestant(Role.CANDIDATE, "cuda", folder)], settings).timings
+    assert timing.accelerated
+    assert timing.energy.method is EnergyMethod.MEASURED_NVML
+    assert timing.energy.joules_per_sample is not None
 
 
 def test_a_worker_that_dies_in_the_middle_is_out_and_the_others_go_on(small: Small) -> None:
