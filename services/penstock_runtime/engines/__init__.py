@@ -1,13 +1,20 @@
-"""What runs a model. A further engine is one file here and one line in `ENGINES`."""
+"""What runs a model. A further engine is one file here and one line in `BACKENDS`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol, cast
 
 import numpy.typing as npt
 
+from penstock.api.conditions import Reason
+from penstock.errors import Invalid
+from penstock.optimization.hardware import Hardware
+from penstock.optimization.recipes import EngineName, EngineSettings
 from penstock.serving.manifest import ModelFormat, Signature
 
 Array = npt.NDArray[Any]
@@ -27,13 +34,123 @@ class Engine(Protocol):
         """
 
 
-def _onnx(path: Path, threads: int) -> Engine:
-    from penstock_runtime.engines.onnx import OnnxEngine  # noqa: PLC0415 -- only the engine in use is loaded
+class EngineModule(Protocol):
+    """What an engine's file has."""
 
-    return OnnxEngine(path, threads)
+    def unavailable(self, name: EngineName, hardware: Hardware) -> str | None:
+        """Why it cannot run here, though its library is installed; None where it can."""
+
+    def load(self, entrypoint: Path, settings: EngineSettings, signature: Signature | None) -> Engine:
+        """Load a model."""
 
 
-ENGINES: Mapping[ModelFormat, Callable[[Path, int], Engine]] = {ModelFormat.ONNX: _onnx}
-"""How each format is loaded, from a file and a number of threads."""
+@dataclass(frozen=True)
+class Backend:
+    """Where an engine is, and what it can load."""
 
-__all__ = ["ENGINES", "Array", "Engine"]
+    module: str
+    """Its file here. It is imported only when the engine is used."""
+    package: str
+    """The library that it needs."""
+    install: str
+    formats: tuple[ModelFormat, ...]
+
+
+_TORCH_FORMATS: Final = (ModelFormat.TORCH_EXPORT, ModelFormat.TORCHSCRIPT, ModelFormat.SAFETENSORS)
+_GPU_INSTALL: Final = "onnxruntime-gpu in place of onnxruntime"
+
+BACKENDS: Mapping[EngineName, Backend] = {
+    EngineName.ONNX_RUNTIME: Backend("onnx", "onnxruntime", "penstock[serving]", (ModelFormat.ONNX,)),
+    EngineName.OPENVINO: Backend("openvino", "openvino", "penstock[serving]", (ModelFormat.OPENVINO, ModelFormat.ONNX)),
+    EngineName.TORCH_EAGER: Backend("torch_eager", "torch", "penstock[optimizer]", _TORCH_FORMATS),
+    EngineName.TORCH_COMPILE: Backend("torch_compile", "torch", "penstock[optimizer]", _TORCH_FORMATS),
+    EngineName.TORCH_EXPORT: Backend("torch_export", "torch", "penstock[optimizer]", (ModelFormat.TORCH_EXPORT,)),
+    EngineName.ONNX_RUNTIME_CUDA: Backend("onnx", "onnxruntime", _GPU_INSTALL, (ModelFormat.ONNX,)),
+    EngineName.ONNX_RUNTIME_TENSORRT: Backend("onnx", "onnxruntime", _GPU_INSTALL, (ModelFormat.ONNX,)),
+    EngineName.LITERT: Backend("litert", "ai_edge_litert", "ai-edge-litert", (ModelFormat.LITERT,)),
+}
+
+ENGINE_FORMATS: Mapping[EngineName, tuple[ModelFormat, ...]] = {
+    name: backend.formats for name, backend in BACKENDS.items()
+}
+"""Formats that each engine can load."""
+
+DEFAULT_ENGINES: Mapping[ModelFormat, EngineName] = {
+    ModelFormat.ONNX: EngineName.ONNX_RUNTIME,
+    ModelFormat.OPENVINO: EngineName.OPENVINO,
+    ModelFormat.TORCH_EXPORT: EngineName.TORCH_EAGER,
+    ModelFormat.TORCHSCRIPT: EngineName.TORCH_EAGER,
+    ModelFormat.SAFETENSORS: EngineName.TORCH_EAGER,
+    ModelFormat.LITERT: EngineName.LITERT,
+}
+"""What runs a model of each format that names no engine."""
+
+
+def load_engine(entrypoint: Path, settings: EngineSettings, signature: Signature | None = None) -> Engine:
+    """Load a model.
+
+    Args:
+        entrypoint: the file.
+        settings: what runs it; threads and precision are pinned to them.
+        signature: what the model is declared to take and give, for formats that carry no names of tensors (torch's).
+            None: what `variant.json` or `manifest.json` beside the file says.
+
+    Raises:
+        Invalid: ModelInvalid, where the engine cannot load the file; EngineUnavailable, where it cannot run here.
+    """
+    missing = _missing_package(settings.name)
+    if missing is not None:
+        raise Invalid(Reason.ENGINE_UNAVAILABLE, f"{settings.name} cannot load {entrypoint.name}: {missing}")
+    if not entrypoint.is_file():
+        raise Invalid(Reason.MODEL_INVALID, f"{settings.name} cannot load {entrypoint}: there is no such file")
+    return _module(settings.name).load(entrypoint, settings, signature)
+
+
+def unavailable(name: EngineName, hardware: Hardware) -> str | None:
+    """Why an engine cannot run here, and what would help; None where it can. Imports no torch."""
+    return _missing_package(name) or _module(name).unavailable(name, hardware)
+
+
+def options_of(settings: EngineSettings, known: Mapping[str, str]) -> dict[str, str]:
+    """An engine's options over their defaults.
+
+    Raises:
+        Invalid: ModelInvalid, for an option that the engine does not know.
+    """
+    unknown = sorted(set(settings.options) - set(known))
+    if unknown:
+        raise Invalid(
+            Reason.MODEL_INVALID,
+            f"{settings.name} has no option {unknown[0]!r}; it has {', '.join(sorted(known)) or 'none'}",
+        )
+    return {**known, **settings.options}
+
+
+def first_line(error: BaseException) -> str:
+    """What an engine's error says first."""
+    text = str(error).strip()
+    return text.splitlines()[0][:500] if text else type(error).__name__
+
+
+def _missing_package(name: EngineName) -> str | None:
+    backend = BACKENDS[name]
+    if importlib.util.find_spec(backend.package) is not None:
+        return None
+    return f"{backend.package} is not installed here: install {backend.install}"
+
+
+def _module(name: EngineName) -> EngineModule:
+    return cast(EngineModule, importlib.import_module(f"{__name__}.{BACKENDS[name].module}"))
+
+
+__all__ = [
+    "BACKENDS",
+    "DEFAULT_ENGINES",
+    "ENGINE_FORMATS",
+    "Array",
+    "Engine",
+    "first_line",
+    "load_engine",
+    "options_of",
+    "unavailable",
+]

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote, urlsplit
 
 from pydantic import ValidationError
 
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid
-from penstock.serving.manifest import MANIFEST_NAME, ModelManifest, Signature, TensorSpec
+from penstock.optimization.fitting import misfit
+from penstock.optimization.recipes import EngineName, EngineSettings
+from penstock.serving.manifest import MANIFEST_NAME, ModelFormat, ModelManifest, Signature, TensorSpec
 from penstock.serving.settings import ReplicaSettings
-from penstock_runtime.engines import ENGINES, Engine
+from penstock_runtime.engines import DEFAULT_ENGINES, ENGINE_FORMATS, Engine, load_engine
+from penstock_runtime.hardware import probe
+from penstock_runtime.signing import verify
+from penstock_runtime.storage import fetch, sha256_of
 
-_CHUNK: Final = 1 << 20
+_SUFFIXES: Final[Mapping[ModelFormat, str]] = {
+    ModelFormat.ONNX: ".onnx",
+    ModelFormat.OPENVINO: ".xml",
+    ModelFormat.TORCH_EXPORT: ".pt2",
+    ModelFormat.LITERT: ".tflite",
+}
+"""What is served. TorchScript and safetensors come with code: they are converted in the optimizer's sandbox."""
 
 
 @dataclass(frozen=True)
@@ -28,79 +40,155 @@ class LoadedModel:
     signature: Signature
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What lies where the URI says."""
+
+    manifest: ModelManifest | None
+    digest: str
+    entrypoint: Path
+    format: ModelFormat
+
+
 def load(settings: ReplicaSettings) -> LoadedModel:
-    """Find, verify and load the model of a replica.
+    """Fetch, verify and load the model of a replica.
 
     Raises:
-        Invalid: UnsupportedStorage, ModelNotFound, DigestMismatch or ModelInvalid, each saying what to do.
+        Invalid: why the model is not served, and what to do. UnsupportedStorage, StorageDenied or ModelNotFound; then
+            DigestMismatch or ModelInvalid; for an optimized one SignatureMissing, KeyNotTrusted, SignatureInvalid or
+            HardwareMismatch; last EngineUnavailable.
+        Unavailable: StorageUnreachable.
     """
-    path = locate(settings.storage_uri)
-    manifest, digest, entrypoint = _read(path)
-    if settings.digest is not None and settings.digest != digest:
+    path = fetch(settings.storage_uri, cache_folder())
+    found = _read(path, settings.model_format)
+    if settings.digest is not None and settings.digest != found.digest:
         raise Invalid(
             Reason.DIGEST_MISMATCH,
-            f"the model at {settings.storage_uri} has digest {digest}, but {settings.digest} was asked for: "
+            f"the model at {settings.storage_uri} has digest {found.digest}, but {settings.digest} was asked for: "
             "restore that model, or set spec.model.digest to the new one",
         )
-    if manifest is not None:
-        _verify_files(path, manifest)
-    engine = ENGINES[settings.model_format](entrypoint, settings.engine_threads)
-    if manifest is not None:
-        _check_signature(manifest.signature, engine.signature)
-        engine.signature = manifest.signature
-    return LoadedModel(engine, digest, engine.signature)
+    if found.manifest is not None:
+        _verify_files(path, found.manifest)
+        _admit(path, found.manifest, settings)
+    declared = found.manifest.signature if found.manifest else None
+    engine = load_engine(found.entrypoint, engine_settings(found.manifest, found.format, settings), declared)
+    if declared is not None:
+        _check_signature(declared, engine.signature)
+        engine.signature = declared
+    return LoadedModel(engine, found.digest, engine.signature)
 
 
-def locate(storage_uri: str) -> Path:
-    """The local path of a `file://` URI.
+def cache_folder() -> Path:
+    """Where fetched models are kept: `$XDG_CACHE_HOME/penstock/models` or `~/.cache/penstock/models`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "penstock" / "models"
+
+
+def engine_settings(
+    manifest: ModelManifest | None, model_format: ModelFormat, settings: ReplicaSettings
+) -> EngineSettings:
+    """What runs the model.
+
+    The manifest's threads win over those that follow from the replica's CPU: its capacity, and so the batch size and
+    the autoscaling target, were measured with them.
 
     Raises:
-        Invalid: UnsupportedStorage or ModelNotFound.
+        Invalid: ModelInvalid, for an engine that does not load the format.
     """
-    parts = urlsplit(storage_uri)
-    if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
+    if manifest is None or manifest.engine is None:
+        return EngineSettings(name=DEFAULT_ENGINES[model_format], threads=settings.engine_threads)
+    if model_format not in ENGINE_FORMATS[manifest.engine.name]:
         raise Invalid(
-            Reason.UNSUPPORTED_STORAGE,
-            f"storageUri {storage_uri!r} is not supported: write file:// and an absolute path, such as file:///models/digits/1",
+            Reason.MODEL_INVALID,
+            f"{MANIFEST_NAME} names the engine {manifest.engine.name}, which loads no {model_format}: "
+            f"name {DEFAULT_ENGINES[model_format]}, or none",
         )
-    path = Path(unquote(parts.path))
-    if not path.exists():
-        raise Invalid(
-            Reason.MODEL_NOT_FOUND,
-            f"there is nothing at {path} on the replica's node: check storageUri and that the node has this folder mounted",
-        )
-    return path
+    return manifest.engine
 
 
-def _read(path: Path) -> tuple[ModelManifest | None, str, Path]:
-    """The manifest if there is one, the digest, and the file to load."""
-    if path.is_file():
-        return None, f"sha256:{_sha256(path)}", path
-    manifest_path = path / MANIFEST_NAME
-    if manifest_path.is_file():
-        try:
-            raw = manifest_path.read_bytes()
-        except OSError as error:
-            raise _unreadable(manifest_path, error) from error
-        try:
-            manifest = ModelManifest.model_validate_json(raw)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the document"
-            raise Invalid(Reason.MODEL_INVALID, f"{manifest_path}: {where}: {first['msg']}") from error
-        if manifest.entrypoint not in manifest.files:
+def _admit(folder: Path, manifest: ModelManifest, settings: ReplicaSettings) -> None:
+    """An optimized model must be signed by a trusted key and made for such a machine. Machine code must be optimized."""
+    if manifest.optimization is None:
+        if manifest.engine is not None and manifest.engine.name is EngineName.TORCH_EXPORT:
             raise Invalid(
-                Reason.MODEL_INVALID, f"{manifest_path}: entrypoint {manifest.entrypoint!r} is not among its files"
+                Reason.SIGNATURE_MISSING,
+                f"{folder / MANIFEST_NAME} names the engine {EngineName.TORCH_EXPORT}, whose files hold machine code, "
+                "but it is not the signed result of an optimization: serve the program itself, or optimize it by a profile",
             )
-        return manifest, f"sha256:{hashlib.sha256(raw).hexdigest()}", path / manifest.entrypoint
-    models = sorted(path.glob("*.onnx"))
+        return
+    verify(folder, settings.trusted_keys)
+    lacking = misfit(manifest.optimization.requires, probe())
+    if lacking is not None:
+        raise Invalid(
+            Reason.HARDWARE_MISMATCH,
+            f"the model at {settings.storage_uri} was optimized for another machine: {lacking}. "
+            "Place replicas where it was measured, or run the profile on this hardware",
+        )
+
+
+def _read(path: Path, model_format: ModelFormat) -> _Found:
+    """The manifest if there is one, the digest, and the file to load."""
+    manifest_path = path / MANIFEST_NAME
+    if not manifest_path.is_file():
+        suffix = _suffix(model_format)
+        entrypoint = path if path.is_file() else _only(path, suffix)
+        if model_format is not ModelFormat.ONNX:
+            _check_name(entrypoint, suffix)
+        return _Found(None, _digest(entrypoint, model_format), entrypoint, model_format)
+    try:
+        raw = manifest_path.read_bytes()
+    except OSError as error:
+        raise _unreadable(manifest_path, error) from error
+    try:
+        manifest = ModelManifest.model_validate_json(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the document"
+        raise Invalid(Reason.MODEL_INVALID, f"{manifest_path}: {where}: {first['msg']}") from error
+    if manifest.entrypoint not in manifest.files:
+        raise Invalid(
+            Reason.MODEL_INVALID, f"{manifest_path}: entrypoint {manifest.entrypoint!r} is not among its files"
+        )
+    entrypoint = path / manifest.entrypoint
+    _check_name(entrypoint, _suffix(manifest.format))
+    return _Found(manifest, f"sha256:{hashlib.sha256(raw).hexdigest()}", entrypoint, manifest.format)
+
+
+def _suffix(model_format: ModelFormat) -> str:
+    if model_format not in _SUFFIXES:
+        raise Invalid(
+            Reason.MODEL_INVALID,
+            f"{model_format} is not served as it is, since it comes with code: give the deployment an optimization "
+            f"profile, or convert it to {', '.join(_SUFFIXES)}",
+        )
+    return _SUFFIXES[model_format]
+
+
+def _check_name(entrypoint: Path, suffix: str) -> None:
+    """An engine tells by the name what is in a file; another kind must not slip in under a harmless format."""
+    if entrypoint.suffix != suffix:
+        raise Invalid(
+            Reason.MODEL_INVALID, f"{entrypoint} does not end in {suffix}, as its format wants: set modelFormat"
+        )
+
+
+def _only(folder: Path, suffix: str) -> Path:
+    models = sorted(folder.glob(f"*{suffix}"))
     if len(models) != 1:
-        found = f"{len(models)} .onnx files" if models else "no .onnx file"
+        found = f"{len(models)} {suffix} files" if models else f"no {suffix} file"
         raise Invalid(
             Reason.MODEL_NOT_FOUND,
-            f"{path} has no {MANIFEST_NAME} and {found}: put a manifest or exactly one .onnx file there",
+            f"{folder} has no {MANIFEST_NAME} and {found}: put a manifest or exactly one {suffix} file there",
         )
-    return None, f"sha256:{_sha256(models[0])}", models[0]
+    return models[0]
+
+
+def _digest(entrypoint: Path, model_format: ModelFormat) -> str:
+    """A lone file's SHA-256. OpenVINO's weights lie beside its file: then that of `sha256sum`'s lines of both."""
+    weights = entrypoint.with_suffix(".bin")
+    if model_format is not ModelFormat.OPENVINO or not weights.is_file():
+        return f"sha256:{_sha256(entrypoint)}"
+    lines = "".join(f"{_sha256(file)}  {file.name}\n" for file in (weights, entrypoint))
+    return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
 
 
 def _verify_files(folder: Path, manifest: ModelManifest) -> None:
@@ -124,14 +212,10 @@ def _verify_files(folder: Path, manifest: ModelManifest) -> None:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
+        return sha256_of(path)
     except OSError as error:
         raise _unreadable(path, error) from error
-    return digest.hexdigest()
 
 
 def _unreadable(path: Path, error: OSError) -> Invalid:

@@ -17,7 +17,7 @@ import uvloop
 from pydantic import ValidationError
 
 from penstock.api.conditions import Reason
-from penstock.errors import Invalid
+from penstock.errors import PenstockError
 from penstock.serving.settings import (
     COMMAND,
     Drain,
@@ -63,8 +63,8 @@ def main() -> int:
         return 1
     try:
         model = load(settings)
-    except Invalid as error:
-        logger.error("%s: %s", error.reason, error.message)  # noqa: TRY400 -- the user's fault has no traceback
+    except PenstockError as error:
+        logger.error("%s: %s", error.reason, error.message)  # noqa: TRY400 -- a refusal has no traceback
         pipe.send(Failed(reason=error.reason, message=error.message))
         return 1
     try:

@@ -116,7 +116,7 @@ def another_width(path: Path) -> str:
 
 
 def another_storage(_: Path) -> str:
-    return "s3://bucket/model"
+    return "floppy://bucket/model"
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def another_storage(_: Path) -> str:
         (another_input, Reason.MODEL_INVALID, "declares inputs ['z'], but the model has ['x']"),
         (another_datatype, Reason.MODEL_INVALID, "as INT64[-1, 64], but the model has FP32[-1, 64]"),
         (another_width, Reason.MODEL_INVALID, "as FP32[-1, 65], but the model has FP32[-1, 64]"),
-        (another_storage, Reason.UNSUPPORTED_STORAGE, "write file:// and an absolute path"),
+        (another_storage, Reason.UNSUPPORTED_STORAGE, "use file:// with an absolute path, or s3://"),
     ],
     ids=lambda value: value.__name__.replace("_", " ") if callable(value) else "",
 )

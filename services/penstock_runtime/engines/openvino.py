@@ -1,0 +1,164 @@
+"""OpenVINO on the CPU, from its own IR or from ONNX.
+
+Left alone, OpenVINO lowers fp32 to bf16 where the processor has it, takes all cores and pins threads to them. Here
+precision, threads and streams are what the settings say, and what was taken is read back.
+
+Options: `dynamicQuantizationGroupSize` (0: activations of models with compressed weights keep their precision).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import openvino as ov
+
+from penstock.api.conditions import Reason
+from penstock.errors import Invalid
+from penstock.optimization.hardware import Hardware
+from penstock.optimization.recipes import EngineName, EngineSettings, Precision
+from penstock.serving.manifest import DataType, Signature, TensorSpec
+from penstock_runtime.engines import Array, first_line, options_of
+
+_DATATYPES: Final = {
+    "boolean": DataType.BOOL,
+    "u8": DataType.UINT8,
+    "u16": DataType.UINT16,
+    "u32": DataType.UINT32,
+    "u64": DataType.UINT64,
+    "i8": DataType.INT8,
+    "i16": DataType.INT16,
+    "i32": DataType.INT32,
+    "i64": DataType.INT64,
+    "f16": DataType.FP16,
+    "bf16": DataType.BF16,
+    "f32": DataType.FP32,
+    "f64": DataType.FP64,
+}
+_PRECISIONS: Final = {Precision.FP32: "f32", Precision.BF16: "bf16", Precision.FP16: "f16"}
+_KNOWN: Final = {"dynamicQuantizationGroupSize": "0"}
+
+
+def unavailable(name: EngineName, hardware: Hardware) -> str | None:
+    """It runs on every CPU that it is packaged for."""
+    del name, hardware
+    return None
+
+
+def load(entrypoint: Path, settings: EngineSettings, signature: Signature | None) -> OpenVinoEngine:
+    """Load a model; it carries its own signature."""
+    del signature
+    return OpenVinoEngine(entrypoint, settings)
+
+
+class OpenVinoEngine:
+    """One compiled model with one request."""
+
+    platform = "openvino"
+
+    def __init__(self, path: Path, settings: EngineSettings) -> None:
+        properties = _properties(settings)
+        try:
+            core = ov.Core()
+            model = core.read_model(str(path))
+            compiled = core.compile_model(model, "CPU", properties)
+        except RuntimeError as error:
+            raise Invalid(Reason.MODEL_INVALID, f"OpenVINO cannot load {path.name}: {_said(error)}") from error
+        _check_pinned(compiled, settings)
+        self.signature = Signature(
+            inputs=tuple(_spec(port, f"input_{i}", "input") for i, port in enumerate(model.inputs)),
+            outputs=tuple(_spec(port, f"output_{i}", "output") for i, port in enumerate(model.outputs)),
+        )
+        self._inputs, self._outputs = self.signature.inputs, self.signature.outputs
+        self._compiled = compiled
+        self._request = compiled.create_infer_request()
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run the model once. The outputs are the caller's own: the request's memory is used again."""
+        request = self._request
+        for index, spec in enumerate(self._inputs):
+            request.set_input_tensor(index, _tensor(inputs[spec.name], spec.datatype))
+        request.infer()
+        return {
+            spec.name: _copied(request.get_output_tensor(index), spec.datatype)
+            for index, spec in enumerate(self._outputs)
+        }
+
+    def pinned(self) -> dict[str, str]:
+        """What OpenVINO says that it runs with: threads, streams, precision."""
+        names = ("INFERENCE_NUM_THREADS", "NUM_STREAMS", "INFERENCE_PRECISION_HINT", "ENABLE_CPU_PINNING")
+        return {name: str(self._compiled.get_property(name)) for name in names}
+
+
+def _properties(settings: EngineSettings) -> dict[str, Any]:
+    options = options_of(settings, _KNOWN)
+    size = options["dynamicQuantizationGroupSize"]
+    if not size.isdigit():
+        raise Invalid(Reason.MODEL_INVALID, f"dynamicQuantizationGroupSize {size!r} is not a number")
+    return {
+        "INFERENCE_PRECISION_HINT": _PRECISIONS[settings.precision],
+        "INFERENCE_NUM_THREADS": settings.threads,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+        "ENABLE_CPU_PINNING": False,  # replicas share the machine: the kernel places them
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": int(size),
+        "CACHE_DIR": "",
+    }
+
+
+def _check_pinned(compiled: Any, settings: EngineSettings) -> None:
+    wanted = _PRECISIONS[settings.precision]
+    taken = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    if taken != wanted:
+        raise Invalid(
+            Reason.ENGINE_UNAVAILABLE,
+            f"OpenVINO cannot compute in {settings.precision} on this processor, it took {taken}: use fp32 here",
+        )
+
+
+def _spec(port: Any, fallback: str, what: str) -> TensorSpec:
+    name = _name(port) or fallback
+    datatype = _DATATYPES.get(port.element_type.get_type_name())
+    if datatype is None:
+        raise Invalid(
+            Reason.MODEL_INVALID,
+            f"{what} '{name}' is a {port.element_type.get_type_name()}, which cannot be served with OpenVINO: "
+            "use ONNX Runtime for strings, or export it as numbers",
+        )
+    shape = port.partial_shape
+    if shape.rank.is_dynamic:
+        raise Invalid(Reason.MODEL_INVALID, f"{what} '{name}' has no fixed number of axes: export it with one")
+    axes = tuple(-1 if axis.is_dynamic else int(axis.get_length()) for axis in shape)
+    return TensorSpec(name=name, datatype=datatype, shape=axes)
+
+
+def _name(port: Any) -> str | None:
+    """The name that the model's owner gave. A tensor may have several: its node's is the owner's where it is one."""
+    names = sorted(port.get_names())
+    node = port.get_node().get_friendly_name().removesuffix("/sink_port_0")
+    return node if node in names else next(iter(names), None)
+
+
+def _tensor(array: Array, datatype: DataType) -> Any:
+    """The array as OpenVINO's, without a copy where its memory lies in order."""
+    array = np.ascontiguousarray(array)
+    if datatype is DataType.BF16:
+        return ov.Tensor(array, array.shape, ov.Type.bf16)
+    return ov.Tensor(array, shared_memory=array.flags.writeable)
+
+
+def _copied(tensor: Any, datatype: DataType) -> Array:
+    if datatype is DataType.BF16:
+        copy: Array = np.frombuffer(tensor.data.tobytes(), dtype=np.uint16)
+        return copy.reshape(tuple(tensor.shape))
+    data: Array = tensor.data
+    return data.copy()
+
+
+def _said(error: RuntimeError) -> str:
+    """OpenVINO's messages begin with where in its source they were made."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith(("Exception from", "Check "))]
+    return (telling or lines or [first_line(error)])[0][:500]

@@ -1,0 +1,357 @@
+"""Models of PyTorch: how each of its formats is loaded, and one engine that runs them all."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ValidationError
+from torch import nn
+
+from penstock.api.conditions import Reason
+from penstock.errors import Invalid
+from penstock.optimization.recipes import EngineName, EngineSettings, Precision
+from penstock.serving.manifest import DataType, Signature, TensorSpec
+from penstock_runtime.engines import Array, first_line, options_of
+from penstock_runtime.engines.pt2_archive import refuse_code
+
+DATATYPES: Final = {
+    torch.bool: DataType.BOOL,
+    torch.uint8: DataType.UINT8,
+    torch.int8: DataType.INT8,
+    torch.int16: DataType.INT16,
+    torch.int32: DataType.INT32,
+    torch.int64: DataType.INT64,
+    torch.float16: DataType.FP16,
+    torch.bfloat16: DataType.BF16,
+    torch.float32: DataType.FP32,
+    torch.float64: DataType.FP64,
+}
+_TORCH_TYPES: Final = {datatype: dtype for dtype, datatype in DATATYPES.items()}
+_LOWER: Final = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
+_EAGER_OPTIONS: Final = {"importPath": "", "pythonPath": "", "device": "cpu"}
+_OPTIONS: Final[Mapping[EngineName, Mapping[str, str]]] = {
+    EngineName.TORCH_EAGER: _EAGER_OPTIONS,
+    EngineName.TORCH_COMPILE: {**_EAGER_OPTIONS, "mode": "default"},
+    EngineName.TORCH_EXPORT: {},
+}
+_IMAGE_AXES: Final = 4
+
+
+@dataclass(frozen=True)
+class Program:
+    """Something to call with tensors in the signature's order, and what it takes and gives."""
+
+    call: Callable[..., Any]
+    signature: Signature
+    name: str
+    """Of its file."""
+    keywords: tuple[str, ...] = ()
+    """Inputs that go by name."""
+
+
+class _Described(BaseModel):
+    """What a variant's or an artifact's JSON says that matters here."""
+
+    signature: Signature
+
+
+class TorchEngine:
+    """One program, with torch's threads pinned to the number given. Torch has one number of threads a process."""
+
+    platform = "pytorch"
+
+    def __init__(self, program: Program, settings: EngineSettings) -> None:
+        torch.set_num_threads(settings.threads)
+        self.signature = program.signature
+        self._program = program
+        self._settings = settings
+        self._device = torch.device(_chosen(settings).get("device", "cpu"))
+        self._lower = _LOWER.get(settings.precision)
+        # Inductor lays out tensors itself, and fails on some that are laid out already.
+        self._images_last = self._lower is not None and settings.name is EngineName.TORCH_EAGER
+        if isinstance(program.call, nn.Module):
+            _move(program.call, self._device)
+            if self._lower is not None:
+                _lower_weights(program.call, self._lower, images_last=self._images_last)
+        self._names = [spec.name for spec in self.signature.outputs]
+        self._types = [_TORCH_TYPES.get(spec.datatype) for spec in self.signature.outputs]
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run the model once."""
+        tensors = [self._tensor(inputs[spec.name], spec.datatype) for spec in self.signature.inputs]
+        keywords = dict(zip(self._program.keywords, tensors[len(tensors) - len(self._program.keywords) :], strict=True))
+        with torch.inference_mode(), self._autocast():
+            given = self._program.call(*tensors[: len(tensors) - len(keywords)], **keywords)
+        outputs = _flat(given, self._names)
+        if len(outputs) != len(self._names):
+            raise Invalid(
+                Reason.MODEL_INVALID,
+                f"{self._program.name} gives {len(outputs)} tensors, but {len(self._names)} outputs are declared",
+            )
+        return {
+            name: _array(tensor, dtype) for name, tensor, dtype in zip(self._names, outputs, self._types, strict=True)
+        }
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self._lower is None or self._settings.name is EngineName.TORCH_EXPORT:
+            return contextlib.nullcontext()
+        return torch.autocast(self._device.type, dtype=self._lower)
+
+    def _tensor(self, array: Array, datatype: DataType) -> torch.Tensor:
+        array = np.ascontiguousarray(array)
+        tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
+        if datatype is DataType.BF16:
+            tensor = tensor.view(torch.bfloat16)
+        tensor = tensor.to(self._device)
+        if self._images_last and tensor.ndim == _IMAGE_AXES:
+            tensor = tensor.to(memory_format=torch.channels_last)
+        return tensor
+
+
+def load_program(path: Path, settings: EngineSettings, signature: Signature | None) -> Program:
+    """Load a `.pt2`, TorchScript or safetensors file.
+
+    Raises:
+        Invalid: ModelInvalid.
+    """
+    options = _chosen(settings)
+    torch.set_num_threads(settings.threads)
+    declared = signature or _declared(path)
+    with _refusing(path):
+        match path.suffix:
+            case ".pt2":
+                return _exported(path, declared)
+            case ".safetensors":
+                return Program(_imported(path, options), _required(declared, path), path.name)
+            case ".pt" | ".ts" | ".pth" | ".torchscript":
+                module = torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]  # torch's own
+                return Program(module, _required(declared, path), path.name)
+            case _:
+                raise Invalid(
+                    Reason.MODEL_INVALID,
+                    f"torch cannot load {path.name}: it takes .pt2, .safetensors, and TorchScript as .pt",
+                )
+
+
+def load_package(path: Path, settings: EngineSettings, signature: Signature | None) -> Program:
+    """Load what AOTInductor compiled.
+
+    Raises:
+        Invalid: ModelInvalid.
+    """
+    _chosen(settings)
+    torch.set_num_threads(settings.threads)
+    declared = _required(signature or _declared(path), path)
+    with _refusing(path):
+        package = torch._inductor.aoti_load_package(str(path))  # noqa: SLF001 -- torch's documented name for it
+    return Program(package, declared, path.name)
+
+
+def compiled(program: Program, settings: EngineSettings, missing: str | None) -> TorchEngine:
+    """An engine of the program, compiled: one run on zeros shows whether the compiler manages.
+
+    Raises:
+        Invalid: EngineUnavailable without a compiler; ModelInvalid where it fails.
+    """
+    if missing is not None:
+        raise Invalid(Reason.ENGINE_UNAVAILABLE, f"{settings.name} cannot run {program.name}: {missing}")
+    import torch._inductor.config as inductor  # noqa: PLC0415 -- only for this engine
+
+    inductor.freezing = True
+    inductor.compile_threads = 1  # no pool of processes that outlives the load
+    plain = TorchEngine(program, settings)
+    mode = _chosen(settings)["mode"]
+    if mode not in ("default", "max-autotune"):
+        raise Invalid(Reason.MODEL_INVALID, f"mode {mode!r} is neither default nor max-autotune")
+    call = torch.compile(program.call, mode=None if mode == "default" else "max-autotune-no-cudagraphs")
+    engine = TorchEngine(Program(call, program.signature, program.name, program.keywords), settings)
+    del plain
+    zeros = _zeros(program.signature)
+    if zeros is not None:
+        with _refusing(Path(program.name)):
+            engine.run(zeros)
+    return engine
+
+
+def _exported(path: Path, declared: Signature | None) -> Program:
+    refuse_code(path)
+    program = torch.export.load(str(path))
+    actual = _signature_of(program)
+    module = program.module()
+    graph: torch.fx.Graph = module.graph  # type: ignore[assignment]  # it gives a GraphModule, typed as Module
+    for node in list(graph.nodes):
+        # They hold the types of fp32; autocast gives others.
+        if node.op == "call_function" and node.target is torch.ops.aten._assert_tensor_metadata.default:  # noqa: SLF001 -- an operator's name
+            graph.erase_node(node)
+    module.recompile()  # type: ignore[operator]  # likewise
+    names = _keywords(program, path)
+    if declared is not None and (
+        len(declared.inputs) != len(actual.inputs) or len(declared.outputs) != len(actual.outputs)
+    ):
+        raise Invalid(
+            Reason.MODEL_INVALID,
+            f"{path.name} takes {len(actual.inputs)} and gives {len(actual.outputs)} tensors, but "
+            f"{len(declared.inputs)} inputs and {len(declared.outputs)} outputs are declared",
+        )
+    return Program(module, declared or actual, path.name, names)
+
+
+def _keywords(program: torch.export.ExportedProgram, path: Path) -> tuple[str, ...]:
+    """Inputs that the program takes by name, after those by position."""
+    spec = program.call_spec.in_spec
+    if spec is None:
+        return ()
+    positional, keyword = spec.children()
+    if any(not each.is_leaf() for each in (*positional.children(), *keyword.children())):
+        raise Invalid(
+            Reason.MODEL_INVALID, f"{path.name} takes nested inputs: export it with a tensor for each argument"
+        )
+    return tuple(map(str, keyword.context or ()))
+
+
+def _signature_of(program: torch.export.ExportedProgram) -> Signature:
+    """By the program's own names: its arguments', and `output_0` and so on unless it gives a dictionary."""
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    inputs = [_spec(str(name), values[str(name)]) for name in program.graph_signature.user_inputs]
+    spec = program.call_spec.out_spec
+    keys = list(spec.context) if spec is not None and spec.type is dict else None
+    results = [str(name) for name in program.graph_signature.user_outputs]
+    names = (
+        [str(key) for key in keys]
+        if keys and len(keys) == len(results)
+        else [f"output_{i}" for i in range(len(results))]
+    )
+    outputs = [_spec(name, values[result]) for name, result in zip(names, results, strict=True)]
+    return Signature(inputs=tuple(inputs), outputs=tuple(outputs))
+
+
+def _spec(name: str, value: Any) -> TensorSpec:
+    if not isinstance(value, torch.Tensor) or value.dtype not in DATATYPES:
+        raise Invalid(Reason.MODEL_INVALID, f"'{name}' is no tensor that can be served: export with tensors only")
+    shape = tuple(axis if isinstance(axis, int) else -1 for axis in value.shape)
+    return TensorSpec(name=name, datatype=DATATYPES[value.dtype], shape=shape)
+
+
+def _imported(path: Path, options: Mapping[str, str]) -> nn.Module:
+    """A user's module with its weights. This runs the user's code."""
+    from safetensors.torch import load_file  # noqa: PLC0415 -- only for this format
+
+    module_name, colon, attribute = options["importPath"].partition(":")
+    if not colon:
+        raise Invalid(
+            Reason.MODEL_INVALID,
+            f"{path.name} holds weights only: give the option importPath as package.module:callable",
+        )
+    for folder in reversed(options["pythonPath"].split(":") if options["pythonPath"] else []):
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+    module = getattr(importlib.import_module(module_name), attribute)()
+    if not isinstance(module, nn.Module):
+        raise Invalid(
+            Reason.MODEL_INVALID, f"{options['importPath']} gives a {type(module).__name__}, no torch.nn.Module"
+        )
+    module.load_state_dict(load_file(path))
+    return module.eval()
+
+
+def _declared(path: Path) -> Signature | None:
+    """What the JSON beside the file says."""
+    for name in ("variant.json", "manifest.json"):
+        beside = path.parent / name
+        if beside.is_file():
+            try:
+                return _Described.model_validate_json(beside.read_bytes()).signature
+            except ValidationError as error:
+                raise Invalid(
+                    Reason.MODEL_INVALID, f"{beside} has no signature that can be read: {first_line(error)}"
+                ) from error
+    return None
+
+
+def _required(signature: Signature | None, path: Path) -> Signature:
+    if signature is None:
+        raise Invalid(
+            Reason.MODEL_INVALID,
+            f"{path.name} does not name its tensors: put a manifest.json with a signature beside it",
+        )
+    return signature
+
+
+def _chosen(settings: EngineSettings) -> dict[str, str]:
+    return options_of(settings, _OPTIONS[settings.name])
+
+
+def _move(module: nn.Module, device: torch.device) -> None:
+    if device.type != "cpu":
+        if device.type != "cuda" or not torch.cuda.is_available():
+            raise Invalid(
+                Reason.ENGINE_UNAVAILABLE, f"torch has no device {device} here: use cpu, or a machine with a GPU"
+            )
+        module.to(device)
+
+
+def _lower_weights(module: nn.Module, dtype: torch.dtype, *, images_last: bool) -> None:
+    """Keep matrices and kernels in the precision that autocast would cast them to at each run."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.is_floating_point() and parameter.ndim > 1:
+                lowered = parameter.data.to(dtype)
+                image = images_last and lowered.ndim == _IMAGE_AXES
+                parameter.data = lowered.to(memory_format=torch.channels_last) if image else lowered
+
+
+def _flat(given: Any, names: Sequence[str]) -> list[torch.Tensor]:
+    """The tensors that a call gave. A dictionary is read by name where it has the names."""
+    if isinstance(given, torch.Tensor):
+        return [given]
+    if isinstance(given, Mapping):
+        values = [given[name] for name in names] if all(name in given for name in names) else list(given.values())
+    else:
+        values = list(given)
+    return [value for value in values if isinstance(value, torch.Tensor)]
+
+
+def _array(tensor: torch.Tensor, dtype: torch.dtype | None) -> Array:
+    tensor = tensor.detach()
+    if dtype is not None and tensor.dtype != dtype:
+        tensor = tensor.to(dtype)
+    if tensor.dtype is torch.bfloat16:
+        tensor = tensor.view(torch.uint16)
+    array: Array = tensor.cpu().contiguous().numpy()
+    return array
+
+
+def _zeros(signature: Signature) -> dict[str, Array] | None:
+    """One row of zeros; None where axes beside the first are open."""
+    if any(-1 in spec.shape[1:] for spec in signature.inputs):
+        return None
+    return {
+        spec.name: np.zeros(
+            tuple(1 if axis == -1 else axis for axis in spec.shape),
+            np.uint16
+            if spec.datatype is DataType.BF16
+            else torch.empty(0, dtype=_TORCH_TYPES[spec.datatype]).numpy().dtype,
+        )
+        for spec in signature.inputs
+    }
+
+
+@contextlib.contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """Whatever loading raises means that the file is not what it should be: torch and users' code raise anything."""
+    try:
+        yield
+    except Invalid:
+        raise
+    except Exception as error:
+        raise Invalid(
+            Reason.MODEL_INVALID, f"torch cannot use {path.name}: {type(error).__name__}: {first_line(error)}"
+        ) from error
