@@ -1,0 +1,116 @@
+"""torch's own profiler over the eager program, in a child: reading a `.pt2` evaluates expressions from it.
+
+python -m penstock_optimizer.profiling.torch_eager < request.json
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+from penstock.errors import Invalid
+from penstock.models import Frozen
+from penstock.optimization.measurements import OperatorShare
+from penstock.optimization.profiling import operator_shares
+from penstock_optimizer.samples import Samples, read, written
+from penstock_optimizer.sandbox import run_module
+
+_MODULE: Final = "penstock_optimizer.profiling.torch_eager"
+_TIMEOUT: Final = 300.0
+_SECONDS: Final = 1.0
+_WARM_UP: Final = 3
+_FEWEST_RUNS: Final = 3
+_MOST_RUNS: Final = 100
+
+
+class TorchRequest(Frozen):
+    """What the child is told."""
+
+    program: str
+    """A `.pt2`."""
+    feeds: str
+    """An `.npz`."""
+    threads: int
+    answer: str
+    """The file to write."""
+
+
+class TorchProfile(Frozen):
+    """What it answers."""
+
+    operators: tuple[OperatorShare, ...]
+    """By ATen operator, each without those that it calls."""
+    milliseconds: float
+    """Median wall time of one run without the profiler."""
+
+
+def profile_torch(program: Path, feeds: Samples, threads: int, *, isolated: bool) -> TorchProfile:
+    """Profile an exported program in eager mode.
+
+    Args:
+        program: a `.pt2`.
+        feeds: an array for each input.
+        threads: of torch.
+        isolated: whether the child runs in the sandbox.
+
+    Raises:
+        Invalid: ProfileFailed: it cannot be loaded or run.
+    """
+    with tempfile.TemporaryDirectory(prefix="penstock-profile-") as name:
+        folder = Path(name)
+        written(feeds, folder / "feeds.npz")
+        request = TorchRequest(
+            program=str(program.absolute()), feeds=str(folder / "feeds.npz"), threads=threads,
+            answer=str(folder / "answer.json"),
+        )  # fmt: skip
+        ended = run_module(
+            _MODULE, request.model_dump_json(), home=folder, isolated=isolated, timeout=_TIMEOUT, threads=threads
+        )
+        if not Path(request.answer).is_file():
+            raise Invalid("ProfileFailed", f"torch could not run {program.name}: {ended.reason}")
+        return TorchProfile.model_validate_json(Path(request.answer).read_bytes())
+
+
+def main() -> None:
+    """The child: read a request, profile, and write the answer."""
+    request = TorchRequest.model_validate_json(sys.stdin.read())
+    answer = Path(request.answer)
+    answer.with_suffix(".tmp").write_text(_profiled(request).model_dump_json(), encoding="utf-8")
+    answer.with_suffix(".tmp").rename(answer)
+
+
+def _profiled(request: TorchRequest) -> TorchProfile:
+    import torch  # noqa: PLC0415 -- the parent needs none
+    from torch.profiler import ProfilerActivity, profile  # noqa: PLC0415 -- as above
+
+    torch.set_num_threads(request.threads)
+    program = torch.export.load(request.program)
+    module = program.module()
+    names = [each.arg.name for each in program.graph_signature.input_specs if each.kind.name == "USER_INPUT"]
+    arrays = read(Path(request.feeds))
+    given = [torch.from_numpy(arrays.get(name, array)) for name, array in zip(names, arrays.values(), strict=True)]
+    positional, keyword = len(program.example_inputs[0]), list(program.example_inputs[1])
+    arguments, keywords = given[:positional], dict(zip(keyword, given[positional:], strict=True))
+    with torch.no_grad():
+        times: list[float] = []
+        until = time.perf_counter() + _SECONDS
+        while len(times) < _WARM_UP + _FEWEST_RUNS or (time.perf_counter() < until and len(times) < _MOST_RUNS):
+            begun = time.perf_counter()
+            module(*arguments, **keywords)
+            times.append((time.perf_counter() - begun) * 1e3)
+        runs = max(_FEWEST_RUNS, len(times) // 2)
+        with profile(activities=[ProfilerActivity.CPU]) as profiler:
+            for _ in range(runs):
+                module(*arguments, **keywords)
+    kernels = [
+        (event.name, event.self_cpu_time_total) for event in profiler.events() if event.name.startswith("aten::")
+    ]
+    return TorchProfile(operators=operator_shares(kernels, runs), milliseconds=statistics.median(times[_WARM_UP:]))
+
+
+if __name__ == "__main__":
+    main()
