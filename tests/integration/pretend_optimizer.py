@@ -1,0 +1,30 @@
+"""Stands for the optimizer: notes that it was started, reports, and gives a verdict.
+
+While the file `wait` lies beside the notes, it reports and does not end.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from penstock.optimization.progress import PROGRESS_FILE, RESULT_FILE, OptimizationRequest, Progress, RunResult
+from penstock.optimization.report import Verdict
+from penstock.optimization.trials import Stage
+from penstock.planning.job import REQUEST_VARIABLE
+from penstock_runtime.storage import Store
+
+if __name__ == "__main__":
+    request = OptimizationRequest.model_validate_json(os.environ[REQUEST_VARIABLE])
+    workspace = Path(request.workspace)
+    with (workspace / "started").open("a") as notes:
+        notes.write(f"{os.getpid()}\n")
+    assert request.run_folder is not None
+    store = Store(request.run_folder)
+    store.write(PROGRESS_FILE, Progress(stage=Stage.MEASURE, message="pretending").model_dump_json().encode())
+    deadline = time.monotonic() + 60
+    while (workspace / "wait").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    result = RunResult(verdict=Verdict.REJECTED, summary="It was only pretended.")
+    store.write(RESULT_FILE, result.model_dump_json().encode())
