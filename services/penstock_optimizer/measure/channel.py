@@ -26,7 +26,10 @@ class ChildGone(Exception):
 
 
 class Channel:
-    """One child, in a process group of its own. Used as a context manager, at whose end it is gone."""
+    """One child, in a process group of its own. Used as a context manager, at whose end it is gone.
+
+    The kernel kills the child when the thread that started it ends: start and use it in the same one.
+    """
 
     def __init__(self, module: str, threads: int = 1, environment: Mapping[str, str] | None = None) -> None:
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 -- closed by `close`
