@@ -87,6 +87,12 @@ def fill(module: torch.nn.Module, names: Sequence[str], leading: int, examples: 
     return _made(module, {name: tuple(examples.shapes[name]) for name in names}, leading)
 
 
+def program_inputs(program: ExportedProgram, names: Sequence[str], arrays: Mapping[str, Array]) -> Inputs:
+    """Example inputs of a program by the names of its ONNX form, which are in the program's order."""
+    arguments = program.call_spec.in_spec.children()[0]
+    return Inputs({name: torch.from_numpy(arrays[name]) for name in names}, arguments.num_leaves)
+
+
 def run(module: torch.nn.Module, inputs: Inputs) -> Outputs:
     """A module's outputs by name: its own `output_names`, a mapping's keys, or `output` and a number.
 

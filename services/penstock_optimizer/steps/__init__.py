@@ -56,6 +56,8 @@ class Draft:
     """The `.xml`; its `.bin` lies beside it."""
     exported: Path | None = None
     """`.pt2`."""
+    compiled: bool = False
+    """Whether `exported` is machine code already."""
     engine: EngineSettings | None = None
     """The recipe's, with what a step had to fix in it; None: as in the recipe."""
     weight_precision: str = "fp32"
@@ -78,6 +80,14 @@ class StepRunner(Protocol):
 
 
 _RUNNERS: Mapping[str, str] = {
+    "graphOptimize": "graph_optimize:GraphOptimize",
+    "quantize Dynamic": "quantize_dynamic:QuantizeDynamic",
+    "quantize Static": "quantize_static:QuantizeStatic",
+    "quantize BF16": "half:QuantizeBF16",
+    "quantize FP16": "half:QuantizeFP16",
+    "quantize FP8": "gpu_quantize:QuantizeFP8",
+    "quantize INT4WeightOnly": "gpu_quantize:QuantizeInt4WeightOnly",
+    "compile": "compile:Compile",
     "prune Structured": "prune_structured:PruneStructured",
     "prune Unstructured": "prune_unstructured:PruneUnstructured",
     "prune SemiStructured24": "prune_semi_structured:PruneSemiStructured",

@@ -1,0 +1,86 @@
+"""quantize BF16 and FP16: half the bits for arithmetic, or for weights. They have no parameters.
+
+BF16 and FP16 on OpenVINO and torch: the engine is pinned to the precision, and the model stays as it is. FP16 on ONNX
+Runtime's GPU providers and for LiteRT: weights are converted, inputs and outputs stay fp32. Where the processor has no
+instructions for it, this is slower than fp32, and so cannot be done.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from penstock.optimization.hardware import Hardware
+from penstock.optimization.recipes import EngineName, Precision, Step
+from penstock_optimizer import forms
+from penstock_optimizer.steps import Context, Draft
+from penstock_optimizer.steps.parameters import Parameters
+
+_NATIVE: Final = {
+    Precision.BF16: frozenset({"avx512_bf16", "amx_bf16", "bf16"}),
+    Precision.FP16: frozenset({"avx512_fp16", "asimdhp"}),
+}
+_ARM: Final = "aarch64"
+_GPU_ENGINES: Final = (EngineName.ONNX_RUNTIME_CUDA, EngineName.ONNX_RUNTIME_TENSORRT)
+_PINNED: Final = (EngineName.OPENVINO, EngineName.TORCH_EAGER, EngineName.TORCH_COMPILE)
+
+
+class _Half:
+    """One of the two."""
+
+    precision: Precision
+
+    def infeasible(self, step: Step, context: Context) -> str | None:
+        """Where the engine has kernels and the processor has instructions."""
+        Parameters(step, {})
+        engine = context.engine.name
+        if engine in _GPU_ENGINES:
+            if self.precision is Precision.BF16:
+                return f"{engine} is given FP16 or FP32 models: use quantize FP16"
+            return None if context.hardware.gpus else "it takes a GPU, and this machine has none"
+        if engine not in _PINNED:
+            return f"{engine} has no {self.precision} kernels for CPUs: use OpenVINO"
+        if context.engine.options.get("device", "cpu") != "cpu":
+            return None
+        return _missing(self.precision, context.hardware)
+
+    def apply(self, step: Step, draft: Draft, context: Context) -> None:
+        """Pin the engine, or convert the weights."""
+        del step
+        engine = draft.engine or context.engine
+        if engine.name in _GPU_ENGINES:
+            _convert(draft, context)
+        else:
+            draft.engine = engine.model_copy(update={"precision": self.precision})
+        draft.weight_precision = str(self.precision)
+
+
+class QuantizeBF16(_Half):
+    """bfloat16: the range of fp32 with 8 bits of it."""
+
+    precision = Precision.BF16
+
+
+class QuantizeFP16(_Half):
+    """IEEE half precision."""
+
+    precision = Precision.FP16
+
+
+def _missing(precision: Precision, hardware: Hardware) -> str | None:
+    native = _NATIVE[precision]
+    fp16_arm = precision is Precision.FP16 and hardware.architecture == _ARM
+    if fp16_arm or native & set(hardware.instruction_sets):
+        return None
+    return (
+        f"{hardware.cpu} has no {precision} instructions ({' or '.join(sorted(native))}): it would be slower than fp32"
+    )
+
+
+def _convert(draft: Draft, context: Context) -> None:
+    import onnx  # noqa: PLC0415 -- only where the step runs
+    from onnxruntime.transformers.float16 import convert_float_to_float16  # noqa: PLC0415 -- as above
+
+    target = context.work / "fp16.onnx"
+    model = onnx.load(str(forms.as_onnx(draft, context)))
+    onnx.save_model(convert_float_to_float16(model, keep_io_types=True), str(target))
+    forms.set_onnx(draft, target)
