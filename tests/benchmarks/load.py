@@ -18,7 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -40,8 +40,8 @@ class LoadResult:
 
 
 class _Client(asyncio.Protocol):
-    def __init__(self, request: bytes, latencies: list[float], errors: list[str]) -> None:
-        self._request = request
+    def __init__(self, next_request: Callable[[], bytes], latencies: list[float], errors: list[str]) -> None:
+        self._next_request = next_request
         self._latencies = latencies
         self._errors = errors
         self._buffer = b""
@@ -56,8 +56,9 @@ class _Client(asyncio.Protocol):
         self._send()
 
     def _send(self) -> None:
+        request = self._next_request()
         self._sent = time.perf_counter()
-        self._transport.write(self._request)  # type: ignore[attr-defined]  # uvloop's transports have no common base
+        self._transport.write(request)  # type: ignore[attr-defined]  # uvloop's transports have no common base
 
     def data_received(self, data: bytes) -> None:
         self._buffer = self._buffer + data if self._buffer else data
@@ -108,8 +109,12 @@ async def drive(
     *,
     pids: Sequence[int] = (),
     headers: Sequence[tuple[str, str]] = (),
+    next_request: Callable[[], bytes] | None = None,
 ) -> LoadResult:
-    """Load a server for some seconds after a short warm-up."""
+    """Load a server for some seconds after a short warm-up.
+
+    Every request is a POST of `body`, unless `next_request` gives whole ones.
+    """
     loop = asyncio.get_running_loop()
     parts = urlsplit(url)
     latencies: list[float] = []
@@ -118,7 +123,7 @@ async def drive(
     clients: list[_Client] = []
     for _ in range(connections):
         _, client = await loop.create_connection(
-            lambda: _Client(request, latencies, errors), parts.hostname, parts.port or 80
+            lambda: _Client(next_request or (lambda: request), latencies, errors), parts.hostname, parts.port or 80
         )
         clients.append(client)
     await asyncio.sleep(min(0.5, seconds / 4))
