@@ -186,12 +186,12 @@ def _exported(path: Path, declared: Signature | None) -> Program:
     program = torch.export.load(str(path))
     actual = _signature_of(program)
     module = program.module()
-    graph: torch.fx.Graph = module.graph  # type: ignore[assignment]  # it gives a GraphModule, typed as Module
+    graph: torch.fx.Graph = module.graph
     for node in list(graph.nodes):
         # They hold the types of fp32; autocast gives others.
         if node.op == "call_function" and node.target is torch.ops.aten._assert_tensor_metadata.default:  # noqa: SLF001 -- an operator's name
             graph.erase_node(node)
-    module.recompile()  # type: ignore[operator]  # likewise
+    module.recompile()
     names = _keywords(program, path)
     if declared is not None and (
         len(declared.inputs) != len(actual.inputs) or len(declared.outputs) != len(actual.outputs)
