@@ -1,17 +1,11 @@
 """What the prediction cache costs and gives, by how many of the inputs repeat, beside the same replica without it.
 
-One replica process is told to switch its cache between runs, so that nothing else differs. Half of the time "off" runs
-once more under another name: what differs between the two is noise.
-
-    python -m tests.benchmarks.prediction_cache URL CONNECTIONS SECONDS REPEATED RUN INPUT SHAPE [PID ...]
-
-is the load of one run: one row of the shape (such as 1x64) a request, and a share of them, in random order, out of 64 rows
-that come again and again.
+One replica process is told to switch its cache between runs, so that nothing else differs. "Off" runs a second
+time under another name: what differs between the two is noise.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import os
@@ -20,17 +14,15 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
-import uvloop
 from prometheus_client.parser import text_string_to_metric_families
 from tests.benchmarks import parts, report
-from tests.benchmarks.load import LoadResult, drive, render_request
+from tests.benchmarks.load import LoadResult
+from tests.benchmarks.repeating import HOT_ROWS
 from tests.integration.replica_process import ReplicaProcess, replica
 
 from penstock.serving.settings import BatchingSettings, CacheMode, CacheSettings, Reconfigure
@@ -39,8 +31,6 @@ from penstock_optimizer.artifact import INPUT_NAME
 from penstock_optimizer.digits import build
 
 CONNECTIONS = (1, 16)
-HOT_ROWS = 64
-_DIGITS = 6
 
 
 @dataclass(frozen=True)
@@ -118,7 +108,7 @@ def _run(started: ReplicaProcess, model: Model, number: int, case: Case, *, conn
     url = f"{started.url}/v2/models/{model.name}/infer"
     shape = "x".join(map(str, (1, *model.shape)))
     command = [
-        "taskset", "-c", str(max(os.sched_getaffinity(0))), sys.executable, "-m", "tests.benchmarks.prediction_cache",
+        "taskset", "-c", str(max(os.sched_getaffinity(0))), sys.executable, "-m", "tests.benchmarks.repeating",
         url, str(connections), str(seconds), str(case.repeated), str(number), model.input, shape, str(started.process.pid),
     ]  # fmt: skip
     before = _results(started)
@@ -192,48 +182,5 @@ def publish(measured: dict[str, dict[tuple[str, int], list[Run]]], seconds: floa
     )
 
 
-def request_source(
-    url: str, tensor_name: str, shape: tuple[int, ...], repeated: float, run_number: int
-) -> Callable[[], bytes]:
-    """Gives one request after the other; its first two numbers say whether its row is new."""
-    size = int(np.prod(shape))
-    tail = [round(float(value), 4) for value in np.random.default_rng(1).random(size - 2)]
-    first, second = "1" * _DIGITS, "2" * _DIGITS
-    tensor = {"name": tensor_name, "shape": list(shape), "datatype": "FP32", "data": ["first", "second", *tail]}
-    body = json.dumps({"inputs": [tensor]}).replace('"first"', f"0.{first}").replace('"second"', f"0.{second}")
-    request = render_request(url, body.encode())
-    head, _, rest = request.partition(first.encode())
-    middle, _, end = rest.partition(second.encode())
-    hot = [b"%b%06d%b%06d%b" % (head, 0, middle, number, end) for number in range(HOT_ROWS)]
-    draw, pick = random.Random(run_number), itertools.cycle(range(HOT_ROWS))
-    again = itertools.cycle([draw.random() < repeated for _ in range(10_000)])
-    fresh = itertools.count(1)
-    start = b"%b%06d%b" % (head, run_number, middle)
-
-    def next_request() -> bytes:
-        if next(again):
-            return hot[next(pick)]
-        return b"%b%06d%b" % (start, next(fresh), end)
-
-    return next_request
-
-
-def load() -> None:
-    """Be the client of one run."""
-    url, connections, seconds, repeated, number, name, shape, *pids = sys.argv[1:]
-    axes = tuple(int(axis) for axis in shape.split("x"))
-    result = uvloop.run(
-        drive(
-            url,
-            b"",
-            connections=int(connections),
-            seconds=float(seconds),
-            pids=[int(pid) for pid in pids],
-            next_request=request_source(url, name, axes, float(repeated), int(number)),
-        )
-    )
-    print(json.dumps(dataclasses.asdict(result)))
-
-
 if __name__ == "__main__":
-    load()
+    main()
