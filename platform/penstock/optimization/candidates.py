@@ -92,8 +92,9 @@ def enumerate_recipes(spec: OptimizationProfileSpec, facts: SourceFacts, threads
         threads: of one replica.
     """
     found = list(_combined(spec, facts, threads))
+    found += list(_for_transformers(spec, tuple(found), facts))
     if spec.search.strategy is Strategy.THOROUGH:
-        found += _with_knobs(found, facts)
+        found += list(_with_knobs(tuple(found), facts))
         if threads > 1 and spec.objective in _SHARED_THROUGHPUT:
             # As many replicas of one thread each as one of many threads would take cores.
             found += [_single_threaded(recipe) for recipe in found]
@@ -185,7 +186,7 @@ def _recipe(
     return Recipe(steps=tuple(steps), engine=EngineSettings(name=engine, threads=threads, precision=precision))
 
 
-def _with_knobs(recipes: list[Recipe], facts: SourceFacts) -> Iterator[Recipe]:
+def _with_knobs(recipes: tuple[Recipe, ...], facts: SourceFacts) -> Iterator[Recipe]:
     """The same recipes with other settings than the usual ones. What was shrunk by training is not trained for each."""
     for recipe in recipes:
         if any(step.name in (StepName.PRUNE, StepName.DISTIL) for step in recipe.steps):
@@ -201,6 +202,20 @@ def _with_knobs(recipes: list[Recipe], facts: SourceFacts) -> Iterator[Recipe]:
             yield _lowered(recipe)
         if facts.transformer and recipe.engine.name is EngineName.ONNX_RUNTIME:
             yield _changed(recipe, StepName.GRAPH_OPTIMIZE, "transformer", value=True)
+            if method == QuantizeMethod.STATIC:
+                yield _changed(recipe, StepName.QUANTIZE, "quantizer", "NNCF")
+
+
+def _for_transformers(
+    spec: OptimizationProfileSpec, recipes: tuple[Recipe, ...], facts: SourceFacts
+) -> Iterator[Recipe]:
+    """int8 and bf16 together are a method of its own for transformers: their attention stays unquantized."""
+    quantize = spec.steps.quantize
+    if facts.transformer and quantize is not None and QuantizeMethod.BF16 in quantize.methods:
+        for recipe in recipes:
+            static = any(step.method == QuantizeMethod.STATIC for step in recipe.steps)
+            if static and recipe.engine.name is EngineName.OPENVINO:
+                yield _lowered(recipe)
 
 
 def _changed(recipe: Recipe, name: StepName, parameter: str, value: str | bool) -> Recipe:  # noqa: FBT001 -- a step's setting
@@ -228,7 +243,9 @@ def _cost(recipe: Recipe, spec: OptimizationProfileSpec, facts: SourceFacts) -> 
     quantize = next((step for step in recipe.steps if step.name is StepName.QUANTIZE), None)
     method = _METHOD_ORDER.index(QuantizeMethod(quantize.method)) if quantize is not None else len(_METHOD_ORDER)
     knobs = int(recipe.engine.precision is Precision.BF16 and method == 0) + sum(
-        name in step.parameters for step in recipe.steps for name in ("calibration", "perChannel", "transformer")
+        name in step.parameters
+        for step in recipe.steps
+        for name in ("calibration", "perChannel", "transformer", "quantizer")
     )
     engine = spec.engines.index(recipe.engine.name)
     if facts.transformer and recipe.engine.name is EngineName.OPENVINO:

@@ -44,6 +44,8 @@ class Outcome(StrEnum):
     INFEASIBLE = "Infeasible"
     BROKEN = "Broken"
     OUT_OF_BUDGET = "OutOfBudget"
+    UNDECIDED = "Undecided"
+    """It was measured, but the controls failed."""
 
 
 class CandidateReport(Frozen):

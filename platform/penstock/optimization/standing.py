@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from statistics import median
+from functools import cached_property, lru_cache
 from typing import Final
 
 from penstock.api.optimization import Objective, OptimizationProfileSpec, Strategy
@@ -133,7 +132,7 @@ class Standing:
 
     def controls_of(self, session: SessionTrial) -> tuple[ControlReport, ...]:
         """A session's controls, decided."""
-        return controls(session.timings, self.plan.seed)
+        return _controls(session.timings, self.plan.seed)
 
     def holds(self, session: SessionTrial | None) -> bool:
         """Whether a session's controls let anything be decided."""
@@ -194,16 +193,21 @@ class Standing:
     def against(self, reference: str, key: str, session: SessionTrial) -> Ratio | None:
         """How many times faster a recipe is than another, in one session."""
         first, second = self.timing(reference, session), self.timing(key, session)
-        return speedup(first, second, self.plan.seed) if first and second else None
+        return _speedup(first, second, self.plan.seed) if first and second else None
 
     def measured_gain(self, key: str, session: SessionTrial) -> Ratio | None:
         """A recipe's gain over ONNX Runtime fp32 in what a session can tell of the objective's figure."""
-        if self.plan.spec.objective is not Objective.MEMORY:
-            return self.against(self.plain.key, key, session)
         first, second = self.timing(self.plain.key, session), self.timing(key, session)
         if first is None or second is None:
             return None
-        share = first.peak_memory_bytes / max(second.peak_memory_bytes, 1)
+        a, b = first.energy.joules_per_sample, second.energy.joules_per_sample
+        match self.plan.spec.objective:
+            case Objective.MEMORY:
+                share = first.peak_memory_bytes / max(second.peak_memory_bytes, 1)
+            case Objective.ENERGY if self.joules_known and a is not None and b:
+                share = a / b
+            case _:
+                return _speedup(first, second, self.plan.seed)
         return Ratio(value=share, low=share, high=share)
 
     def worthwhile(self, key: str, session: SessionTrial) -> bool:
@@ -217,7 +221,19 @@ class Standing:
     @property
     def by_load(self) -> bool:
         """Whether the load test has the objective's figure."""
-        return self.plan.spec.objective in (Objective.THROUGHPUT, Objective.COST, Objective.ENERGY)
+        match self.plan.spec.objective:
+            case Objective.THROUGHPUT | Objective.COST:
+                return True
+            case Objective.ENERGY:
+                return not self.joules_known
+            case Objective.LATENCY | Objective.MEMORY:
+                return False
+
+    @cached_property
+    def joules_known(self) -> bool:
+        """Whether this machine measures energy."""
+        timings = [timing for session in self.sessions for timing in session.timings]
+        return bool(timings) and all(timing.energy.joules_per_sample is not None for timing in timings)
 
     def gain(self, key: str) -> Ratio | None:
         """A recipe's gain over ONNX Runtime fp32 in the objective's figure, by all that is known."""
@@ -264,6 +280,13 @@ class Standing:
         return f"its p99 under load is {trial.load.p99_milliseconds:.2f} ms, and {bound:.0f} ms are allowed"
 
 
-def cpu_milliseconds(timing: Timing) -> float:
-    """CPU time of one run, the median over rounds."""
-    return 1000 * median(timing.cpu_seconds_per_run)
+@lru_cache(maxsize=4096)
+def _speedup(reference: Timing, variant: Timing, seed: int) -> Ratio:
+    """A search looks at the same timings before each trial, and a bootstrap takes its time."""
+    return speedup(reference, variant, seed)
+
+
+@lru_cache(maxsize=256)
+def _controls(timings: tuple[Timing, ...], seed: int) -> tuple[ControlReport, ...]:
+    """Likewise."""
+    return controls(timings, seed)

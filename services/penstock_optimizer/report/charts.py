@@ -30,6 +30,7 @@ TONES: Final = {
     Outcome.INFEASIBLE: "plain",
     Outcome.BROKEN: "bad",
     Outcome.OUT_OF_BUDGET: "plain",
+    Outcome.UNDECIDED: "warn",
 }
 """How an outcome is coloured."""
 
