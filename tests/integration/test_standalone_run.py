@@ -102,6 +102,9 @@ def test_once_reports_and_leaves_nothing(home: Home) -> None:
     assert home.left() == []
     for part in ("default/digits is Ready", "0 failed", "0 answers differ", "p99", "requests/s", "mean batch", "✓ ("):
         assert part in output
+    assert ("The same requests through the gateway" in output) or ("serves on as it is" in output)
+    assert "report.html" in output
+    assert (home.state / "signing-key.pem").stat().st_mode & 0o777 == 0o600
     waterfall = [line.split()[0:2] for line in output.splitlines() if "ms" in line and "+" in line]
     names = {word for words in waterfall for word in words}
     assert {"gateway", "request", "queue", "execute", "batch"} <= names
