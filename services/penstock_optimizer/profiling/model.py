@@ -53,7 +53,7 @@ def profile_model(request: ProfileRequest, say: Callable[[str], None]) -> ModelP
         if source.exported is not None:
             say("Running it under torch's profiler")
             program = folder / "source" / source.exported
-            torch = profile_torch(program, feeds, request.threads, isolated=request.sandbox)
+            torch = profile_torch(program, source.signature, feeds, request.threads, isolated=request.sandbox)
     say("Measuring this machine's peaks")
     moved = sum(kernel.moved_bytes for kernel in profiled.kernels)
     peak, hardware = measure_peak(request.threads, int(moved)), probe()

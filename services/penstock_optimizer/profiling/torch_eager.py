@@ -16,8 +16,11 @@ from penstock.errors import Invalid
 from penstock.models import Frozen
 from penstock.optimization.measurements import OperatorShare
 from penstock.optimization.profiling import operator_shares
+from penstock.optimization.recipes import EngineName, EngineSettings
+from penstock.serving.manifest import Signature
 from penstock_optimizer.samples import Samples, read, written
 from penstock_optimizer.sandbox import run_module
+from penstock_runtime.engines import load_engine
 
 _MODULE: Final = "penstock_optimizer.profiling.torch_eager"
 _TIMEOUT: Final = 300.0
@@ -32,6 +35,7 @@ class TorchRequest(Frozen):
 
     program: str
     """A `.pt2`."""
+    signature: Signature
     feeds: str
     """An `.npz`."""
     threads: int
@@ -48,11 +52,12 @@ class TorchProfile(Frozen):
     """Median wall time of one run without the profiler."""
 
 
-def profile_torch(program: Path, feeds: Samples, threads: int, *, isolated: bool) -> TorchProfile:
+def profile_torch(program: Path, signature: Signature, feeds: Samples, threads: int, *, isolated: bool) -> TorchProfile:
     """Profile an exported program in eager mode.
 
     Args:
         program: a `.pt2`.
+        signature: of the model; a program names no tensors.
         feeds: an array for each input.
         threads: of torch.
         isolated: whether the child runs in the sandbox.
@@ -64,7 +69,7 @@ def profile_torch(program: Path, feeds: Samples, threads: int, *, isolated: bool
         folder = Path(name)
         written(feeds, folder / "feeds.npz")
         request = TorchRequest(
-            program=str(program.absolute()), feeds=str(folder / "feeds.npz"), threads=threads,
+            program=str(program.absolute()), signature=signature, feeds=str(folder / "feeds.npz"), threads=threads,
             answer=str(folder / "answer.json"),
         )  # fmt: skip
         ended = run_module(
@@ -84,28 +89,21 @@ def main() -> None:
 
 
 def _profiled(request: TorchRequest) -> TorchProfile:
-    import torch  # noqa: PLC0415 -- the parent needs none
-    from torch.profiler import ProfilerActivity, profile  # noqa: PLC0415 -- as above
+    from torch.profiler import ProfilerActivity, profile  # noqa: PLC0415 -- the parent needs no torch
 
-    torch.set_num_threads(request.threads)
-    program = torch.export.load(request.program)
-    module = program.module()
-    names = [each.arg.name for each in program.graph_signature.input_specs if each.kind.name == "USER_INPUT"]
+    settings = EngineSettings(name=EngineName.TORCH_EAGER, threads=request.threads)
+    engine = load_engine(Path(request.program), settings, request.signature)
     arrays = read(Path(request.feeds))
-    given = [torch.from_numpy(arrays.get(name, array)) for name, array in zip(names, arrays.values(), strict=True)]
-    positional, keyword = len(program.example_inputs[0]), list(program.example_inputs[1])
-    arguments, keywords = given[:positional], dict(zip(keyword, given[positional:], strict=True))
-    with torch.no_grad():
-        times: list[float] = []
-        until = time.perf_counter() + _SECONDS
-        while len(times) < _WARM_UP + _FEWEST_RUNS or (time.perf_counter() < until and len(times) < _MOST_RUNS):
-            begun = time.perf_counter()
-            module(*arguments, **keywords)
-            times.append((time.perf_counter() - begun) * 1e3)
-        runs = max(_FEWEST_RUNS, len(times) // 2)
-        with profile(activities=[ProfilerActivity.CPU]) as profiler:
-            for _ in range(runs):
-                module(*arguments, **keywords)
+    times: list[float] = []
+    until = time.perf_counter() + _SECONDS
+    while len(times) < _WARM_UP + _FEWEST_RUNS or (time.perf_counter() < until and len(times) < _MOST_RUNS):
+        begun = time.perf_counter()
+        engine.run(arrays)
+        times.append((time.perf_counter() - begun) * 1e3)
+    runs = max(_FEWEST_RUNS, len(times) // 2)
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        for _ in range(runs):
+            engine.run(arrays)
     kernels = [
         (event.name, event.self_cpu_time_total) for event in profiler.events() if event.name.startswith("aten::")
     ]

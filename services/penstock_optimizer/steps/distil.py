@@ -18,14 +18,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from penstock.optimization.recipes import Step
+from penstock_optimizer.forms import as_module, set_module
 from penstock_optimizer.steps import CannotDo, Context, Draft
 from penstock_optimizer.steps.retraining import (
     Splits,
-    module_of,
     no_module,
     no_training,
     number,
-    replace_module,
     share,
     splits_of,
     training_deadline,
@@ -52,7 +51,7 @@ class Distil:
         from penstock_optimizer.steps.narrowing import parameter_count  # noqa: PLC0415 -- torch
         from penstock_optimizer.steps.training import Learning, fit  # noqa: PLC0415 -- torch
 
-        teacher, splits = module_of(draft, context), splits_of(context)
+        teacher, splits = as_module(draft, context), splits_of(context)
         learning = Learning(
             epochs=int(number(step, "epochs", 40)),
             seed=context.seed,
@@ -70,7 +69,7 @@ class Distil:
         before, after = parameter_count(teacher), parameter_count(student)
         draft.notes.append(f"distilled {before:,} to {after:,} parameters in {taught.epochs} epochs")
         _record(draft, taught, alone, labelled=splits.train.labels is not None)
-        replace_module(draft, control if alone.score > taught.score else student)
+        set_module(draft, (control if alone.score > taught.score else student).eval())
 
 
 def _student(step: Step, context: Context, teacher: nn.Module, train: Samples, learning: Learning) -> nn.Module:

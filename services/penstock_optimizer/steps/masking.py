@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import nn
 
 from penstock.optimization.recipes import Step
+from penstock_optimizer.forms import as_module, set_module
 from penstock_optimizer.steps import CannotDo, Context, Draft
-from penstock_optimizer.steps.retraining import module_of, number, replace_module, splits_of, training_deadline
-from penstock_optimizer.steps.training import Learning, fit
+from penstock_optimizer.steps.retraining import number, splits_of, training_deadline
+from penstock_optimizer.steps.training import Learning, fit, trainable
 
 Masks = dict[str, torch.Tensor]
 """By parameter: 1 where a weight stays, else 0."""
@@ -59,11 +58,11 @@ def masked_and_tuned(step: Step, draft: Draft, context: Context, masks: Masks) -
     Raises:
         CannotDo: there is nothing to drop, or no time to fine-tune.
     """
-    original, splits = module_of(draft, context), splits_of(context)
+    original, splits = as_module(draft, context), splits_of(context)
     dropped = sum(int((mask == 0).sum()) for mask in masks.values())
     if dropped == 0:
         raise CannotDo("the module has no weights that this could drop")
-    module = copy.deepcopy(original)
+    module = trainable(original)
     apply_masks(module, masks)
     epochs = int(number(step, "fineTuningEpochs", 10))
     teacher = original if splits.train.labels is None else None
@@ -83,7 +82,7 @@ def masked_and_tuned(step: Step, draft: Draft, context: Context, masks: Masks) -
     total = sum(parameter.numel() for parameter in module.parameters())
     draft.figures |= {"prune.zeroShare": dropped / total}
     draft.notes.append(f"{dropped:,} of {total:,} weights are zero")
-    replace_module(draft, module)
+    set_module(draft, module)
 
 
 def _weights(module: nn.Module) -> dict[str, nn.Parameter]:

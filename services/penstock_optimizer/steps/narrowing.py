@@ -5,8 +5,7 @@ Fang et al., "DepGraph: Towards Any Structural Pruning" (2023). Nothing else her
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 
 import torch
@@ -14,7 +13,7 @@ import torch_pruning
 from torch import nn
 
 from penstock_optimizer.steps import CannotDo
-from penstock_optimizer.steps.training import Learning, Samples, loss_of, outputs_of
+from penstock_optimizer.steps.training import Learning, Samples, loss_of, outputs_of, trainable
 
 _PRUNABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)
 _LANES = (8, 4, 2)
@@ -46,10 +45,8 @@ def narrowed(
     Raises:
         CannotDo: no layer can be made narrower, or the narrower module no longer runs or gives other shapes.
     """
-    copied = copy.deepcopy(module).eval()
-    for parameter in copied.parameters():
-        parameter.requires_grad = True
-    example = tuple(each[:2] for each in samples.inputs)
+    copied = trainable(module)
+    example = samples.rows(torch.arange(2)).inputs
     shapes = [tuple(output.shape) for output in outputs_of(copied, example)]
     before = parameter_count(copied)
     try:
@@ -74,7 +71,7 @@ def parameter_count(module: nn.Module) -> int:
 
 def _prune(
     module: nn.Module,
-    example: tuple[torch.Tensor, ...],
+    example: Mapping[str, torch.Tensor],
     share: float,
     ranking: Callable[[], object],
 ) -> None:
@@ -88,6 +85,7 @@ def _prune(
         ranking(),
         pruning_ratio=share,
         ignored_layers=ignored,
+        forward_fn=outputs_of,
         round_to=_lanes([_width(each) for each in free], share),
         # Its defaults for these are shared between all pruners of a process.
         in_channel_groups={},
@@ -108,9 +106,9 @@ def _importance(module: nn.Module, importance: Importance, samples: Samples, lea
             return torch_pruning.importance.GroupTaylorImportance()
 
 
-def _fixed_layers(module: nn.Module, example: tuple[torch.Tensor, ...]) -> list[nn.Module]:
+def _fixed_layers(module: nn.Module, example: Mapping[str, torch.Tensor]) -> list[nn.Module]:
     """Layers whose width shows in an output, and those inside attention, whose width is tied to the number of heads."""
-    graph = torch_pruning.DependencyGraph().build_dependency(module, example_inputs=example)
+    graph = torch_pruning.DependencyGraph().build_dependency(module, example_inputs=example, forward_fn=outputs_of)
     fixed: list[nn.Module] = [
         inner
         for attention in module.modules()

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from penstock.optimization.hardware import Hardware
 from penstock.optimization.recipes import EngineName, Step
+from penstock_optimizer.forms import as_module
 from penstock_optimizer.steps import Context, Draft
-from penstock_optimizer.steps.retraining import module_of, no_module, no_training, number
+from penstock_optimizer.steps.retraining import no_module, no_training, number
 
 _SPARSE_SINCE = (8, 0)
 """Ampere."""
@@ -39,7 +40,7 @@ class PruneSemiStructured:
         """See `StepRunner`."""
         from penstock_optimizer.steps.masking import masked_and_tuned, two_of_four  # noqa: PLC0415 -- torch
 
-        masked_and_tuned(step, draft, context, two_of_four(module_of(draft, context)))
+        masked_and_tuned(step, draft, context, two_of_four(as_module(draft, context)))
 
 
 def has_sparse_tensor_cores(hardware: Hardware) -> bool:

@@ -7,13 +7,12 @@ the labels, or without them from the model as it was; `importance`, `magnitude` 
 from __future__ import annotations
 
 from penstock.optimization.recipes import Step
+from penstock_optimizer.forms import as_module, set_module
 from penstock_optimizer.steps import CannotDo, Context, Draft
 from penstock_optimizer.steps.retraining import (
-    module_of,
     no_module,
     no_training,
     number,
-    replace_module,
     share,
     splits_of,
     training_deadline,
@@ -37,7 +36,7 @@ class PruneStructured:
         from penstock_optimizer.steps.narrowing import Importance, narrowed, parameter_count  # noqa: PLC0415 -- torch
         from penstock_optimizer.steps.training import Learning, fit  # noqa: PLC0415 -- torch
 
-        original, splits = module_of(draft, context), splits_of(context)
+        original, splits = as_module(draft, context), splits_of(context)
         epochs = int(number(step, "fineTuningEpochs", 10))
         teacher = original if splits.train.labels is None else None
         learning = Learning(epochs, context.seed, training_deadline(context), teacher=teacher)
@@ -54,4 +53,4 @@ class PruneStructured:
             draft.figures |= {"prune.validationScore": fitted.score, "prune.epochs": float(fitted.epochs)}
             if fitted.epochs < epochs:
                 draft.notes.append(f"fine-tuning ended after {fitted.epochs} of {epochs} epochs: the budget was spent")
-        replace_module(draft, module)
+        set_module(draft, module)

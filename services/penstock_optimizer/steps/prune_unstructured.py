@@ -7,8 +7,9 @@ weights (0.5); `fineTuningEpochs` (10).
 from __future__ import annotations
 
 from penstock.optimization.recipes import Step
+from penstock_optimizer.forms import as_module
 from penstock_optimizer.steps import Context, Draft
-from penstock_optimizer.steps.retraining import module_of, no_module, no_training, number, share
+from penstock_optimizer.steps.retraining import no_module, no_training, number, share
 
 
 class PruneUnstructured:
@@ -22,7 +23,7 @@ class PruneUnstructured:
         """See `StepRunner`."""
         from penstock_optimizer.steps.masking import global_magnitude, masked_and_tuned  # noqa: PLC0415 -- torch
 
-        masks = global_magnitude(module_of(draft, context), share(step, "sparsity", 0.5))
+        masks = global_magnitude(as_module(draft, context), share(step, "sparsity", 0.5))
         masked_and_tuned(step, draft, context, masks)
         draft.notes.append(
             "dense kernels multiply by zeros as by anything else: no speed is gained, and size only when compressed"

@@ -1,4 +1,4 @@
-"""What the steps that train have in common: whether they can, on what, and how the draft takes the result."""
+"""What the steps that train have in common: whether they can, and on what."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.optimization.recipes import Step
-from penstock_optimizer.steps import CannotDo, Context, Draft
+from penstock_optimizer.steps import CannotDo, Context
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from penstock_optimizer.steps.training import Samples
 
 _TRAINING_SHARE = 0.7
@@ -69,27 +67,6 @@ def share(step: Step, name: str, default: float) -> float:
     if not 0 < value < 1:
         raise CannotDo(f"{step.label}: {name} is {value}: expected a number between 0 and 1")
     return value
-
-
-def module_of(draft: Draft, context: Context) -> nn.Module:
-    """The draft's module, loaded where it is not yet.
-
-    Raises:
-        CannotDo: there is none.
-    """
-    if draft.module is None:
-        from penstock_optimizer.forms import as_module  # noqa: PLC0415 -- it loads torch
-
-        as_module(draft, context)
-    if draft.module is None:
-        raise CannotDo(no_module(context) or "the module could not be loaded")
-    return draft.module
-
-
-def replace_module(draft: Draft, module: nn.Module) -> None:
-    """Set the module and empty the forms that show another."""
-    draft.module = module.eval()
-    draft.onnx = draft.openvino = draft.exported = None
 
 
 def splits_of(context: Context) -> Splits:

@@ -6,6 +6,8 @@ to standard error.
 
 from __future__ import annotations
 
+import copy
+import inspect
 import math
 import sys
 import time
@@ -29,16 +31,17 @@ _CLASS_AXES = 2
 class Samples:
     """A split as tensors. The first axis of each counts samples."""
 
-    inputs: tuple[torch.Tensor, ...]
-    """In the order of the model's signature, which is that of the module's arguments."""
+    inputs: Mapping[str, torch.Tensor]
+    """By name, in the order of the model's signature."""
     labels: torch.Tensor | None
 
     def __len__(self) -> int:
-        return len(self.inputs[0])
+        return len(next(iter(self.inputs.values())))
 
     def rows(self, index: torch.Tensor) -> Samples:
         """The samples with these indices."""
-        return Samples(tuple(each[index] for each in self.inputs), None if self.labels is None else self.labels[index])
+        inputs = {name: each[index] for name, each in self.inputs.items()}
+        return Samples(inputs, None if self.labels is None else self.labels[index])
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +85,23 @@ def load_samples(path: Path, signature: Signature) -> Samples:
             raise CannotDo(
                 f"{path.name} has no array named {absent[0]}: its arrays must be named by the model's inputs"
             )
-        inputs = tuple(torch.from_numpy(archive[spec.name]) for spec in signature.inputs)
+        inputs = {spec.name: torch.from_numpy(archive[spec.name]) for spec in signature.inputs}
         labels = torch.from_numpy(archive[LABELS]) if LABELS in archive.files else None
     if labels is not None:
         labels = labels.float() if labels.is_floating_point() else labels.long()
     return Samples(inputs, labels)
 
 
-def outputs_of(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    """The tensors that a module gives, whether as one, a sequence, or a mapping."""
-    given = module(*inputs)
+def outputs_of(module: nn.Module, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """The tensors that a module gives, whether as one, a sequence, or a mapping.
+
+    It is called by name where its arguments have the inputs' names, else by position.
+
+    Raises:
+        CannotDo: it gives no tensor.
+    """
+    by_name = inputs.keys() <= inspect.signature(module.forward).parameters.keys()
+    given = module(**inputs) if by_name else module(*inputs.values())
     if isinstance(given, torch.Tensor):
         return (given,)
     values = given.values() if isinstance(given, Mapping) else given
@@ -99,6 +109,14 @@ def outputs_of(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[tor
     if not tensors:
         raise CannotDo(f"the module gives {type(given).__name__} without a tensor in it, from which nothing can learn")
     return tensors
+
+
+def trainable(module: nn.Module) -> nn.Module:
+    """A copy whose parameters take gradients, in eval mode."""
+    copied = copy.deepcopy(module).eval()
+    for parameter in copied.parameters():
+        parameter.requires_grad = parameter.is_floating_point()
+    return copied
 
 
 def score(module: nn.Module, samples: Samples, teacher: nn.Module | None) -> float:
