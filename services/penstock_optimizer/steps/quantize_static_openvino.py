@@ -16,7 +16,6 @@ An engine pinned to bf16 runs what stays unquantized in bf16: with int8 often th
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -101,8 +100,6 @@ def quantize_onnx(path: Path, target: Path, samples: int, context: Context) -> N
 
 
 def _quantized(model: Any, parameters: Parameters, context: Context, *, transformer: bool) -> Any:
-    # The library reports its use to its maker, and there is no network here.
-    os.environ["NNCF_TELEMETRY"] = "0"
     import nncf  # noqa: PLC0415 -- as above
 
     samples = forms.calibration(context, parameters.whole("calibrationSamples"))

@@ -56,7 +56,7 @@ def _check(archive: zipfile.ZipFile, name: str, path: Path) -> None:
             raise _refused(
                 path, f"has pickled tensors ({pickled[0]})", "make them plain contiguous tensors, and export again"
             )
-    elif name.endswith(".pt"):
+    elif name.endswith(".pt") and archive.getinfo(name).file_size:  # empty: it was saved without example inputs
         _check_pickles(archive.read(name), name, path)
 
 
