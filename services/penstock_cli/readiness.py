@@ -16,7 +16,9 @@ _POLL_SECONDS = 0.1
 _LASTING = frozenset(
     {
         Reason.MODEL_NOT_FOUND, Reason.DIGEST_MISMATCH, Reason.MODEL_INVALID, Reason.UNSUPPORTED_STORAGE,
-        Reason.DEPLOY_FAILED, Reason.INVALID_SPEC, Reason.NAME_CONFLICT,
+        Reason.STORAGE_DENIED, Reason.SIGNATURE_MISSING, Reason.SIGNATURE_INVALID, Reason.KEY_NOT_TRUSTED,
+        Reason.HARDWARE_MISMATCH, Reason.ENGINE_UNAVAILABLE, Reason.DEPLOY_FAILED, Reason.INVALID_SPEC,
+        Reason.NAME_CONFLICT,
     }
 )  # fmt: skip
 """Reasons that no waiting mends."""
