@@ -1,0 +1,159 @@
+"""Carries out what `penstock.optimization.search` decides: one action, one trial. Failures are trials too."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from penstock.errors import Invalid
+from penstock.optimization.measurements import AccuracyResult, Role
+from penstock.optimization.recipes import Recipe
+from penstock.optimization.search import Build, Certify, Gate, LoadTest, MeasureSession
+from penstock.optimization.trials import BuildTrial, GateTrial, LoadTrial, SessionTrial, Stage, Trial
+from penstock.optimization.variants import BuildRequest
+from penstock_optimizer.build import build, infeasible
+from penstock_optimizer.evaluate import evaluate
+from penstock_optimizer.measure.controls import negative_control
+from penstock_optimizer.measure.load import load_test
+from penstock_optimizer.measure.session import Contestant, SessionSettings, run_session
+from penstock_optimizer.preparation import Prepared
+from penstock_optimizer.workspace import SearchFolder
+
+_CONTROL_KEY: Final = "negative-control"
+_LEAST_BUILD_SECONDS: Final = 60.0
+_BUILD_SHARE: Final = 0.5
+"""Of the time that is left, for one build: a training that took all of it would leave none to measure."""
+
+Doable = Build | Gate | MeasureSession | Certify | LoadTest
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Runs trials of one search. Each runs in children of its own, which end with this process."""
+
+    prepared: Prepared
+    folder: SearchFolder
+
+    def run(self, action: Doable, seconds_left: float) -> Trial:
+        """Carry out an action.
+
+        Args:
+            action: what to do.
+            seconds_left: of the budget. What trains sizes itself to it.
+
+        Raises:
+            Invalid: the samples cannot be read any more.
+        """
+        started = time.monotonic()
+        match action:
+            case Build():
+                return self._build(action.recipe, seconds_left, started)
+            case Gate():
+                return self._accuracy(
+                    Stage.GATE,
+                    action.recipe,
+                    action.baseline,
+                    split="validation",
+                    limit=action.samples,
+                    started=started,
+                )
+            case Certify():
+                return self._accuracy(
+                    Stage.CERTIFY, action.recipe, action.baseline, split="test", limit=None, started=started
+                )
+            case MeasureSession():
+                return self._session(action, started)
+            case LoadTest():
+                return self._load(action, started)
+
+    def _build(self, recipe: Recipe, seconds_left: float, started: float) -> BuildTrial:
+        prepared = self.prepared
+        built = infeasible(recipe, prepared.source, prepared.data, prepared.hardware) or build(
+            BuildRequest(
+                source=str(prepared.source_folder),
+                data=prepared.data,
+                recipe=recipe,
+                output=str(self.folder.variant(recipe.key)),
+                seed=prepared.request.seed,
+                # Nothing is measured meanwhile, so a build may use the whole machine.
+                threads=max(recipe.engine.threads, prepared.hardware.cores),
+                budget_seconds=max(_LEAST_BUILD_SECONDS, seconds_left * _BUILD_SHARE),
+            ),
+            sandbox=prepared.request.sandbox,
+        )
+        return BuildTrial(recipe=recipe, built=built, seconds=time.monotonic() - started)
+
+    def _accuracy(
+        self,
+        stage: Literal[Stage.GATE, Stage.CERTIFY],
+        recipe: Recipe,
+        baseline: Recipe,
+        *,
+        split: str,
+        limit: int | None,
+        started: float,
+    ) -> GateTrial:
+        prepared = self.prepared
+        result: AccuracyResult | None = None
+        problem: str | None = None
+        try:
+            result = evaluate(
+                self.folder.variant(baseline.key),
+                self.folder.variant(recipe.key),
+                prepared.data,
+                prepared.plan.spec.constraints.accuracy,
+                split=split,
+                limit=limit,
+                work=self.folder.outputs,
+                python_path=prepared.source.python_path,
+                sandbox=prepared.request.sandbox,
+            )
+        except Invalid as error:
+            problem = error.message
+        return GateTrial(
+            stage=stage, recipe_key=recipe.key, result=result, problem=problem, seconds=time.monotonic() - started
+        )
+
+    def _session(self, action: MeasureSession, started: float) -> SessionTrial:
+        settings = SessionSettings(
+            batch_size=action.batch_size,
+            samples=Path(self.prepared.data.test),
+            rounds=action.rounds,
+            seconds_per_round=action.seconds_per_round,
+            seed=self.prepared.plan.seed + 1000 * action.rung + action.attempt,
+        )
+        result = run_session([self._contestant(each.role, each.recipe) for each in action.entrants], settings)
+        return SessionTrial(
+            rung=action.rung,
+            attempt=action.attempt,
+            batch_size=action.batch_size,
+            timings=result.timings,
+            problems=result.problems,
+            seconds=time.monotonic() - started,
+        )
+
+    def _contestant(self, role: Role, recipe: Recipe) -> Contestant:
+        folder = self.folder.variant(recipe.key)
+        if role is Role.NEGATIVE_CONTROL:
+            return Contestant(role, _CONTROL_KEY, negative_control(folder, self.folder.control))
+        return Contestant(role, recipe.key, folder)
+
+    def _load(self, action: LoadTest, started: float) -> LoadTrial:
+        prepared = self.prepared
+        try:
+            load, curve = load_test(
+                self.folder.variant(action.recipe.key),
+                prepared.data,
+                prepared.plan.spec.workload,
+                prepared.plan.bound_milliseconds,
+                seconds=action.seconds,
+                seed=prepared.plan.seed,
+            )
+        except Invalid as error:
+            return LoadTrial(
+                recipe_key=action.recipe.key, load=None, problem=error.message, seconds=time.monotonic() - started
+            )
+        load = load.model_copy(update={"recipe_key": action.recipe.key})
+        return LoadTrial(recipe_key=action.recipe.key, load=load, curve=curve, seconds=time.monotonic() - started)

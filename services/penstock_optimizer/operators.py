@@ -1,0 +1,64 @@
+"""Time by operator of a variant, in a process of its own, since it loads a model into an engine.
+
+`python -m penstock_optimizer.operators` reads one line of `OperatorsRequest` and answers with one of `OperatorsAnswer`.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Final
+
+from penstock.errors import Invalid
+from penstock.models import Frozen
+from penstock.optimization.measurements import OperatorShare
+from penstock.optimization.variants import DataSplits
+from penstock_optimizer.measure.channel import Channel, ChildGone, serve_lines
+
+logger = logging.getLogger(__name__)
+
+_MODULE: Final = "penstock_optimizer.operators"
+_SECONDS: Final = 120.0
+
+
+class OperatorsRequest(Frozen):
+    """Profile one variant."""
+
+    variant: str
+    data: DataSplits
+    batch_size: int
+
+
+class OperatorsAnswer(Frozen):
+    """What came of it."""
+
+    operators: tuple[OperatorShare, ...] = ()
+    problem: str | None = None
+
+
+def operators(folder: Path, data: DataSplits, batch_size: int, threads: int) -> OperatorsAnswer:
+    """Time by operator of one run. A variant that cannot be profiled has none, and the answer says why."""
+    request = OperatorsRequest(variant=str(folder), data=data, batch_size=batch_size)
+    try:
+        with Channel(_MODULE, threads) as channel:
+            channel.tell(request.model_dump_json())
+            return OperatorsAnswer.model_validate_json(channel.hear(_SECONDS))
+    except ChildGone as error:
+        return OperatorsAnswer(problem=str(error))
+
+
+def main() -> None:
+    """The child."""
+    from penstock_optimizer.profiling.variant import profile_variant  # noqa: PLC0415 -- engines are for the child only
+
+    requests, answers = serve_lines()
+    request = OperatorsRequest.model_validate_json(requests.readline())
+    try:
+        answer = OperatorsAnswer(operators=profile_variant(Path(request.variant), request.data, request.batch_size))
+    except Invalid as error:
+        answer = OperatorsAnswer(problem=error.message)
+    print(answer.model_dump_json(), file=answers)
+
+
+if __name__ == "__main__":
+    main()

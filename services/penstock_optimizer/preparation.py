@@ -1,0 +1,171 @@
+"""From a request to all that a search is a function of: the model, the samples, the machine, the plan and its key."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from platform import python_version
+from typing import Final
+
+import onnx
+
+from penstock.optimization.candidates import SourceFacts, enumerate_recipes, misplaced
+from penstock.optimization.hardware import Hardware
+from penstock.optimization.keys import digest_of, search_key
+from penstock.optimization.progress import OptimizationRequest
+from penstock.optimization.standing import SearchPlan
+from penstock.optimization.variants import DataSplits, PreparedSource, SourceRequest
+from penstock_optimizer.data import prepare_data
+from penstock_optimizer.prepare import prepare
+from penstock_optimizer.workspace import Workspace
+from penstock_runtime.hardware import probe
+from penstock_runtime.storage import fetch
+
+LIBRARIES: Final = (
+    "penstock", "torch", "onnxruntime", "openvino", "nncf", "onnx", "onnxscript", "onnxslim", "torchao", "torch-pruning",
+    "safetensors", "numpy", "litert-torch", "ai-edge-litert",
+)  # fmt: skip
+"""What builds, runs and measures. Other versions make another search."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a search is a function of."""
+
+    request: OptimizationRequest
+    source_folder: Path
+    source: PreparedSource
+    data: DataSplits
+    hardware: Hardware
+    versions: dict[str, str]
+    plan: SearchPlan
+    misplaced: str | None
+    """Why the profile is not for this machine; then only the baselines are tried."""
+    key: str
+
+
+def prepared(request: OptimizationRequest, workspace: Workspace) -> Prepared:
+    """Fetch, open and describe.
+
+    Raises:
+        Invalid: what is wrong with the model or the data, and what to do.
+        Unavailable: a store does not answer.
+    """
+    model = _model(request, workspace)
+    raw = _raw_data(request, workspace)
+    asked = digest_of({"model": model.model_dump(mode="json"), "data": str(raw) if raw else None})
+    folder = workspace.source(asked)
+    with workspace.preparing(folder):
+        source = prepare(model, folder, data=raw, sandbox=request.sandbox)
+    data = _data(request, raw, source, workspace)
+    hardware, versions = probe(), library_versions()
+    facts = SourceFacts(
+        hardware=hardware,
+        torch=source.exported is not None or source.weights is not None,
+        module=source.import_path is not None and source.weights is not None,
+        trainable=data.train is not None and not data.synthetic,
+        operators=_operators(folder / source.onnx),
+    )
+    wrong = misplaced(request.spec.hardware, hardware)
+    plan = _plan(request, facts, data, wrong)
+    settings = {
+        "seed": request.seed,
+        "threads": request.threads,
+        "latencyBound": request.latency_bound_milliseconds,
+        "memory": request.memory_bytes,
+        "budget": plan.budget_seconds,
+        "student": source.student_import_path,
+    }
+    key = search_key(
+        source_digest=source.digest,
+        data_digest=data.digest,
+        spec=request.spec,
+        settings=settings,
+        library_versions=versions,
+        hardware=hardware,
+    )
+    return Prepared(request, folder, source, data, hardware, versions, plan, wrong, key)
+
+
+@cache
+def library_versions() -> dict[str, str]:
+    """Of what is installed of `LIBRARIES`, and Python's."""
+    found = {"python": python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _plan(request: OptimizationRequest, facts: SourceFacts, data: DataSplits, wrong: str | None) -> SearchPlan:
+    recipes = enumerate_recipes(request.spec, facts, request.threads)
+    count = 2 if facts.torch else 1
+    return SearchPlan(
+        spec=request.spec,
+        recipes=recipes[:count] if wrong else recipes,
+        baseline_count=count,
+        budget_seconds=request.budget_seconds or request.spec.search.budget_minutes * 60.0,
+        seed=request.seed,
+        latency_bound_milliseconds=request.latency_bound_milliseconds,
+        memory_bytes=request.memory_bytes,
+        labelled=data.labelled,
+    )
+
+
+def _model(request: OptimizationRequest, workspace: Workspace) -> SourceRequest:
+    if request.model_uri is None:
+        return request.model
+    local = fetch(request.model_uri, workspace.fetched)
+    return request.model.model_copy(update={"path": str(local)})
+
+
+def _raw_data(request: OptimizationRequest, workspace: Workspace) -> Path | None:
+    """The user's samples on this machine; None where none were given."""
+    uri = request.data_uri or request.spec.data.storage_uri
+    if uri is None:
+        return None
+    return fetch(uri, workspace.fetched) if "://" in uri else Path(uri).expanduser().absolute()
+
+
+def _data(request: OptimizationRequest, raw: Path | None, source: PreparedSource, workspace: Workspace) -> DataSplits:
+    shapes = request.model.example_shapes
+    content = {
+        "files": _contents(raw) if raw is not None else {},
+        "made": raw is None,
+        "signature": source.signature.model_dump(mode="json"),
+        "shapes": {name: list(shape) for name, shape in shapes.items()},
+        "most": request.spec.data.max_samples,
+        "seed": request.seed,
+    }
+    folder = workspace.data(digest_of(content))
+    with workspace.preparing(folder):
+        return prepare_data(
+            str(raw) if raw is not None else None,
+            source,
+            folder,
+            max_samples=request.spec.data.max_samples,
+            seed=request.seed,
+            example_shapes=shapes,
+        )
+
+
+def _contents(path: Path) -> dict[str, str]:
+    """SHA-256 of the sample files, by name."""
+    files = sorted(path.glob("*.npz")) if path.is_dir() else [path] if path.is_file() else []
+    found: dict[str, str] = {}
+    for file in files:
+        with file.open("rb") as body:
+            found[file.name] = hashlib.file_digest(body, "sha256").hexdigest()
+    return found
+
+
+def _operators(path: Path) -> dict[str, int]:
+    """How many nodes of each type an ONNX model has."""
+    model = onnx.load(str(path), load_external_data=False)
+    return dict(Counter(node.op_type for node in model.graph.node))
