@@ -128,7 +128,8 @@ def cosines(baseline: Outputs, candidate: Outputs) -> Floats:
     names = [name for name, array in baseline.items() if array.dtype.kind == "f"]
     if not names:
         raise Invalid(METRIC_UNSUITED, "Cosine needs an output of floats: take Accuracy with labels, or an import path")
-    return np.minimum.reduce([_cosine(baseline[name], candidate[name]) for name in names])
+    least: Floats = np.minimum.reduce([_cosine(baseline[name], candidate[name]) for name in names])
+    return least
 
 
 def _cosine(first: Array, second: Array) -> Floats:
@@ -209,11 +210,11 @@ def _scores(outputs: Outputs) -> tuple[Array, bool]:
 def _hits(outputs: Outputs, wanted: npt.NDArray[np.int64], top: int) -> Floats:
     scores, ranked = _scores(outputs)
     if not ranked:
-        return (scores == wanted).astype(np.float64)
+        return np.asarray(scores == wanted, dtype=np.float64)
     if top == 1:
-        return (scores.argmax(axis=1) == wanted).astype(np.float64)
+        return np.asarray(scores.argmax(axis=1) == wanted, dtype=np.float64)
     best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
-    return (best == wanted[:, None]).any(axis=1).astype(np.float64)
+    return np.asarray((best == wanted[:, None]).any(axis=1), dtype=np.float64)
 
 
 def predicted(outputs: Outputs) -> npt.NDArray[np.int64]:

@@ -200,6 +200,7 @@ def _with_knobs(recipes: tuple[Recipe, ...], facts: SourceFacts) -> Iterator[Rec
             yield _changed(recipe, StepName.QUANTIZE, "perChannel", value=False)
         if method == QuantizeMethod.STATIC and recipe.engine.name is EngineName.OPENVINO:
             yield _lowered(recipe)
+            yield _changed(recipe, StepName.QUANTIZE, "preset", "Mixed")
         if facts.transformer and recipe.engine.name is EngineName.ONNX_RUNTIME:
             yield _changed(recipe, StepName.GRAPH_OPTIMIZE, "transformer", value=True)
             if method == QuantizeMethod.STATIC:
