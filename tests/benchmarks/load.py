@@ -39,7 +39,9 @@ class LoadResult:
     cpu_us_per_answer: float
 
 
-class _Client(asyncio.Protocol):
+class Client(asyncio.Protocol):
+    """One connection: its next request goes out when the answer is there."""
+
     def __init__(self, next_request: Callable[[], bytes], latencies: list[float], errors: list[str]) -> None:
         self._next_request = next_request
         self._latencies = latencies
@@ -120,10 +122,10 @@ async def drive(
     latencies: list[float] = []
     errors: list[str] = []
     request = render_request(url, body, headers)
-    clients: list[_Client] = []
+    clients: list[Client] = []
     for _ in range(connections):
         _, client = await loop.create_connection(
-            lambda: _Client(next_request or (lambda: request), latencies, errors), parts.hostname, parts.port or 80
+            lambda: Client(next_request or (lambda: request), latencies, errors), parts.hostname, parts.port or 80
         )
         clients.append(client)
     await asyncio.sleep(min(0.5, seconds / 4))
