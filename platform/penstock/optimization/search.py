@@ -211,9 +211,11 @@ def _measure(standing: Standing) -> Action | None:
         if last:
             break
         rung += 1
+    # At the other batch sizes only those are measured that may be chosen.
+    leaders = standing.leaders[: standing.plan.spec.search.finalists]
     others = (size for size in standing.plan.spec.workload.batch_sizes[1:] if standing.session(rung, size) is None)
     size = next(others, None)
-    return _session(standing, standing.entrants(rung), rung, 0, size, last=True) if size is not None else None
+    return _session(standing, leaders, rung, 0, size, last=True) if size is not None and leaders else None
 
 
 def _session(
