@@ -139,7 +139,7 @@ class _Waiting(Client):
 
     def ask(self, request: bytes, due: float) -> None:
         self._sent = due
-        self._transport.write(request)  # type: ignore[attr-defined]  # uvloop's transports have no common base
+        self._transport.write(request)
 
     def close(self) -> None:
         self.stopping = True
@@ -200,7 +200,7 @@ async def opened(load: Load, requests: Iterator[bytes], per_second: float) -> Se
     loop, target = asyncio.get_running_loop(), urlsplit(load.url)
     arrivals = Arrivals(lambda: next(requests))
     clients = [
-        (await loop.create_connection(lambda: _Waiting(arrivals), target.hostname, target.port))[1]
+        (await loop.create_connection(lambda: _Waiting(arrivals), target.hostname or "", target.port or 80))[1]
         for _ in range(load.connections)
     ]
     await arrivals.send(poisson(per_second, load.seconds / 4, load.seed), time.perf_counter())

@@ -15,7 +15,8 @@ import statistics
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def _start(
                 trusted_keys=(trusted_key,) if trusted_key else (),
             )
         )  # fmt: skip
-        parts.until(f"the lease of {model}", lambda model=model: edge.receiving("default", model), 30)
+        parts.until(f"the lease of {model}", partial(edge.receiving, "default", model), 30)
         url = f"{edge.url}/v2/models/{model}/infer"
         requests = [image_request(url, INPUT_NAME, image) for image in images.images]
         file = home / f"{model}.requests"
@@ -186,7 +187,8 @@ def at_bound(ladder: Sequence[Served], bound_ms: float) -> Served:
     if kept[-1] == len(ladder) - 1:
         return below
     above = ladder[kept[-1] + 1]
-    return below.towards(above, math.log(bound_ms / below.p99_ms) / math.log(above.p99_ms / below.p99_ms))
+    share = math.log(bound_ms / below.p99_ms) / math.log(above.p99_ms / below.p99_ms)
+    return replace(below.towards(above, share), p99_ms=bound_ms)
 
 
 def memory_mib(pids: Sequence[int]) -> dict[str, float]:
