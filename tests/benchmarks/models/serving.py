@@ -36,7 +36,7 @@ SHARES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Rates that are tried, as shares of the most that a model answers in a closed loop."""
 BOUND_SHARE = 0.6
 """Where the bound is taken from. Higher up, p99 says more of what else runs on the machine than of the model."""
-BASELINE, AGAIN, OPTIMIZED = "baseline", "baseline again", "optimized"
+BASELINE, AGAIN, OPTIMIZED = "baseline", "baseline 2", "optimized"
 _QUIET = {"OTEL_SDK_DISABLED": "true"}
 _CHECKED = 200
 _MIB = 1 << 10
