@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from penstock.errors import PenstockError
-from penstock_cli import objects, profiling, tracing, validation, versions
+from penstock_cli import objects, optimizing, profiling, tracing, validation, versions
 from penstock_cli.standalone.state import StateFolder, default_cache_folder, default_state_folder
 
 _DEBUG_VARIABLE = "PENSTOCK_DEBUG"
@@ -30,6 +30,7 @@ app = typer.Typer(
 objects.register(app)
 validation.register(app)
 profiling.register(app)
+optimizing.register(app)
 tracing.register(app)
 versions.register(app)
 
