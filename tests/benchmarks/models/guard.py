@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.models.inputs import Input
-from tests.benchmarks.models.searching import PROFILES, search
+from tests.benchmarks.models.searching import PROFILES, search, workspace
 from tests.benchmarks.report import progress, publish
 
 from penstock.optimization.report import CandidateReport, Outcome, Verdict
@@ -58,7 +58,7 @@ def run(models: dict[str, Input], work: Path) -> None:
 
 def _gate_written(folder: Path, refused: CandidateReport) -> float:
     """When the trial that refused it was kept, in seconds since the Unix epoch."""
-    for path in sorted((folder / "workspace" / "searches").glob("*/ledger/*.json")):
+    for path in sorted(workspace(folder).glob("searches/*/ledger/*.json")):
         trial = TRIAL.validate_json(path.read_bytes())
         if isinstance(trial, GateTrial) and trial.recipe_key == refused.recipe.key:
             return path.stat().st_mtime

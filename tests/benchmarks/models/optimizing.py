@@ -32,12 +32,12 @@ AIMS = {
 }
 
 
-def run(models: dict[str, Input], work: Path) -> dict[str, Found]:
+def run(models: dict[str, Input], work: Path, names: tuple[str, ...]) -> dict[str, Found]:
     """Optimize each model by each of its profiles, and publish a row for each; what was found, by profile."""
     found: dict[str, Found] = {}
     rows: list[dict[str, Any]] = []
-    for name, aims in AIMS.items():
-        for aim in aims:
+    for name in names:
+        for aim in AIMS[name]:
             progress(f"optimizing {name} by {aim.profile}")
             ended = search(models[name], PROFILES / f"{aim.profile}.yaml", work)
             found[aim.profile] = ended

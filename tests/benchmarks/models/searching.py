@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from tests.benchmarks.models.inputs import ROOT, Input
 
 from penstock.optimization.progress import RunResult
 from penstock.optimization.report import Report
+from penstock_runtime.signing import make_keys
 
 PROFILES = Path(__file__).parent / "profiles"
 _SECONDS = 1500
@@ -32,13 +34,18 @@ class Found:
         return Path(urlsplit(self.result.artifact_uri).path)
 
 
+def workspace(work: Path) -> Path:
+    """Where the command keeps its ledgers, given that the user's cache folder is one under `work`."""
+    return work / "cache" / "penstock" / "optimizer"
+
+
 def command(model: Input, profile: Path, work: Path) -> list[str]:
-    """The command line that optimizes a model by a profile; what it makes stays under `work`."""
+    """The command line that optimizes a model by a profile."""
     return [
-        *(sys.executable, "-m", "penstock_cli.main", "optimize", str(model.path)),
+        *(str(Path(sys.executable).with_name("penstock")), "optimize", str(model.path)),
         *("--name", model.name, "--profile", str(profile), "--data", str(model.data)),
         *("--import-path", model.import_path, "--python-path", str(ROOT)),
-        *("--output", (work / "store").as_uri(), "--workspace", str(work / "workspace")),
+        *("--output", (work / "store").as_uri()),
         *("--signing-key", str(work / "key.pem"), "--threads", "1", "--json"),
     ]
 
@@ -50,8 +57,14 @@ def search(model: Input, profile: Path, work: Path) -> Found:
         RuntimeError: no verdict was reached.
     """
     work.mkdir(parents=True, exist_ok=True)
+    make_keys(work / "key.pem")
     ran = subprocess.run(
-        command(model, profile, work), stdout=subprocess.PIPE, text=True, timeout=_SECONDS, check=False
+        command(model, profile, work),
+        env={**os.environ, "XDG_CACHE_HOME": str(work / "cache")},
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=_SECONDS,
+        check=False,
     )
     if ran.returncode != 0:
         raise RuntimeError(f"penstock optimize ended with {ran.returncode}: {ran.stdout[-2000:]}")
