@@ -19,8 +19,8 @@ from penstock.serving.manifest import MANIFEST_NAME, ModelFormat, ModelManifest,
 from penstock.serving.settings import ReplicaSettings
 from penstock_runtime.engines import DEFAULT_ENGINES, ENGINE_FORMATS, Engine, load_engine
 from penstock_runtime.hardware import probe
-from penstock_runtime.signing import verify
 from penstock_runtime.storage import fetch, sha256_of
+from penstock_runtime.verifying import verify_apart
 
 _SUFFIXES: Final[Mapping[ModelFormat, str]] = {
     ModelFormat.ONNX: ".onnx",
@@ -115,7 +115,7 @@ def _admit(folder: Path, manifest: ModelManifest, settings: ReplicaSettings) -> 
                 "but it is not the signed result of an optimization: serve the program itself, or optimize it by a profile",
             )
         return
-    verify(folder, settings.trusted_keys)
+    verify_apart(folder, settings.trusted_keys)
     lacking = misfit(manifest.optimization.requires, probe())
     if lacking is not None:
         raise Invalid(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,3 +214,20 @@ def test_one_that_does_not_fit_is_refused_with_the_reason(
     with pytest.raises(Invalid) as caught:
         load(arrange(artifact))
     assert (caught.value.reason, message in caught.value.message) == (reason, True), caught.value
+
+
+def test_checking_a_signature_leaves_its_libraries_out_of_the_replica(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "weights").write_bytes(b"weights")
+    key = make_keys(tmp_path / "key.pem")
+    sign(folder, tmp_path / "key.pem")
+    script = (
+        "import sys; from pathlib import Path; from penstock_runtime.verifying import verify_apart\n"
+        "verify_apart(Path(sys.argv[1]), [sys.argv[2]])\n"
+        "print([name for name in sys.modules if name.split('.')[0] in ('model_signing', 'sigstore')])\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script, str(folder), key], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert ran.stdout.strip() == "[]"
