@@ -139,8 +139,12 @@ def before_and_after(report: Report) -> Table:
         values = [row.value(each) for each in shown]
         if any(value is not None for value in values):
             texts = [row.text(value) if value is not None else "" for value in values]
-            factors = _factors(values, len(baselines), more=row.more_is_better) if chosen is not None else []
-            table.add_row(row.name, *texts, *factors)
+            factors = _factors(values, len(baselines), more=row.more_is_better)
+            if chosen is not None:
+                # The report's own ratios are paired by round, which those of two medians are not.
+                paired = [chosen.speedups.get(f"{each.recipe.label}, {row.paired}") for each in baselines]
+                factors = [f"{a.value:.2f}x" if a else b for a, b in zip(paired, factors, strict=True)]
+            table.add_row(row.name, *texts, *(factors if chosen is not None else []))
     if chosen is not None and chosen.accuracy is not None:
         found = chosen.accuracy
         others = ["" for _ in baselines[1:]]
@@ -158,13 +162,18 @@ class _Row:
     value: Callable[[CandidateReport], float | None]
     text: Callable[[float], str]
     more_is_better: bool = False
+    paired: str = ""
+    """How the report calls its ratio, after the baseline."""
 
 
 def _rows(report: Report) -> list[_Row]:
     sizes = report.profile_spec.workload.batch_sizes
     first = sizes[0]
     return [
-        *(_Row(f"CPU time, batch {size}", _timed(size, _cpu_milliseconds), _milliseconds) for size in sizes),
+        *(
+            _Row(f"CPU time, batch {size}", _timed(size, _cpu_milliseconds), _milliseconds, paired=f"batch {size}")
+            for size in sizes
+        ),
         _Row("latency p50", _timed(first, lambda timing: timing.wall_milliseconds_p50), _milliseconds),
         _Row("latency p99", _timed(first, lambda timing: timing.wall_milliseconds_p99), _milliseconds),
         _Row(

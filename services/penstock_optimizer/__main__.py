@@ -97,7 +97,10 @@ def read_request(arguments: list[str]) -> OptimizationRequest:
         Invalid: there is none, or it is none.
     """
     if arguments:
-        text = Path(arguments[0]).read_text(encoding="utf-8")
+        try:
+            text = Path(arguments[0]).read_text(encoding="utf-8")
+        except OSError as error:
+            raise Invalid("RequestInvalid", f"{arguments[0]} cannot be read: {error.strerror}") from error
     else:
         text = os.environ.get(REQUEST_VARIABLE) or sys.stdin.readline()
     try:

@@ -98,7 +98,7 @@ def enumerate_recipes(spec: OptimizationProfileSpec, facts: SourceFacts, threads
         if threads > 1 and spec.objective in _SHARED_THROUGHPUT:
             # As many replicas of one thread each as one of many threads would take cores.
             found += [_single_threaded(recipe) for recipe in found]
-    ordered = sorted(found, key=lambda recipe: _cost(recipe, spec, facts))
+    ordered = sorted(found, key=lambda recipe: _cost(recipe, spec))
     by_key = {recipe.key: recipe for recipe in (*baselines(facts, threads), *ordered)}
     return tuple(by_key.values())
 
@@ -237,7 +237,7 @@ def _single_threaded(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"engine": recipe.engine.model_copy(update={"threads": 1})})
 
 
-def _cost(recipe: Recipe, spec: OptimizationProfileSpec, facts: SourceFacts) -> tuple[int, int, int, int]:
+def _cost(recipe: Recipe, spec: OptimizationProfileSpec) -> tuple[int, int, int, int]:
     """A key to sort by: what trains goes last, then what seldom wins; engines as the profile lists them."""
     names = [step.name for step in recipe.steps]
     training = 2 * names.count(StepName.DISTIL) + names.count(StepName.PRUNE)
@@ -248,7 +248,4 @@ def _cost(recipe: Recipe, spec: OptimizationProfileSpec, facts: SourceFacts) -> 
         for step in recipe.steps
         for name in ("calibration", "perChannel", "transformer", "quantizer")
     )
-    engine = spec.engines.index(recipe.engine.name)
-    if facts.transformer and recipe.engine.name is EngineName.OPENVINO:
-        engine = -1  # its int8 keeps a transformer's accuracy, where others' seldom does
-    return training, knobs, method, engine
+    return training, knobs, method, spec.engines.index(recipe.engine.name)

@@ -47,7 +47,7 @@ def gate_problem(constraint: AccuracyConstraint, result: AccuracyResult) -> str 
     return f"{said(result)}; at least {_points(certain)} is lost for certain and {_allowed(allowed)}"
 
 
-def test_problem(constraint: AccuracyConstraint, result: AccuracyResult) -> tuple[Outcome, str] | None:
+def full_test_problem(constraint: AccuracyConstraint, result: AccuracyResult) -> tuple[Outcome, str] | None:
     """What is wrong with a full test's result; None where it keeps the constraint."""
     allowed = allowed_loss(constraint, result.metric, result.baseline)
     if result.loss > allowed + _TINY:

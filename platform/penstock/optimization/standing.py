@@ -10,7 +10,7 @@ from typing import Final
 
 from penstock.api.optimization import Objective, OptimizationProfileSpec, Strategy
 from penstock.api.quantity import parse_quantity
-from penstock.optimization.constraints import gate_problem, test_problem
+from penstock.optimization.constraints import gate_problem, full_test_problem
 from penstock.optimization.measurements import Ratio, Role, Timing
 from penstock.optimization.recipes import Recipe
 from penstock.optimization.report import ControlReport, Outcome
@@ -114,7 +114,7 @@ class Standing:
             return None
         if trial.result is None:
             return Outcome.BROKEN, trial.problem or "it could not be run"
-        return test_problem(self.plan.spec.constraints.accuracy, trial.result)
+        return full_test_problem(self.plan.spec.constraints.accuracy, trial.result)
 
     @cached_property
     def admitted(self) -> tuple[Recipe, ...]:
