@@ -68,7 +68,8 @@ class QuantizeDynamic:
             reduce_range=parameters.boolean("reduceRange") or saturates(context.hardware),
             weight_type=QuantType.QInt8,
             nodes_to_exclude=list(parameters.words("excludeNodes")),
-            extra_options={"MatMulConstBOnly": True},
+            # Of what comes out of fused operators, whose types ONNX does not infer.
+            extra_options={"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT},
         )
         forms.set_onnx(draft, target)
         draft.weight_precision = "int8"
