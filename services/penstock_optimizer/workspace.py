@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -112,7 +113,16 @@ class Workspace:
                 )
             for each in (folder.ledger, folder.variants, folder.outputs):
                 each.mkdir(exist_ok=True)
+            _sweep(folder)
             yield folder
+
+
+def _sweep(folder: SearchFolder) -> None:
+    """Remove what a killed search left half made. The search is held, so nobody else makes it now."""
+    for parent in (folder.root, folder.variants, folder.outputs):
+        for scratch in parent.glob(".*"):
+            if scratch.is_dir():
+                shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextmanager

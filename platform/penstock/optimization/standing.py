@@ -10,7 +10,7 @@ from typing import Final
 
 from penstock.api.optimization import Objective, OptimizationProfileSpec, Strategy
 from penstock.api.quantity import parse_quantity
-from penstock.optimization.constraints import gate_problem, full_test_problem
+from penstock.optimization.constraints import full_test_problem, gate_problem
 from penstock.optimization.measurements import Ratio, Role, Timing
 from penstock.optimization.recipes import Recipe
 from penstock.optimization.report import ControlReport, Outcome

@@ -9,7 +9,7 @@ from tests.unit.optimization.search_world import HARDWARE, facts, spec
 
 from penstock.api.optimization import AccuracyConstraint, HardwareSelector
 from penstock.optimization.candidates import enumerate_recipes, misplaced
-from penstock.optimization.constraints import gate_problem, full_test_problem
+from penstock.optimization.constraints import full_test_problem, gate_problem
 from penstock.optimization.keys import search_key, trial_key
 from penstock.optimization.measurements import AccuracyResult, MetricName
 from penstock.optimization.recipes import EngineName

@@ -57,6 +57,15 @@ def test_the_same_search_is_held_by_one_only(tmp_path: Path) -> None:
         pass
 
 
+def test_what_a_killed_search_left_half_made_is_removed(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    with workspace.searching("one") as folder:
+        (folder.variants / ".building-x" / "variant").mkdir(parents=True)
+        folder.variant("whole").mkdir()
+    with workspace.searching("one") as folder:
+        assert [each.name for each in folder.variants.iterdir()] == ["whole"]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
