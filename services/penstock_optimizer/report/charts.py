@@ -200,7 +200,7 @@ def operators(before: CandidateReport, after: CandidateReport | None) -> Markup 
     if not found:
         return None
     longest = max(share.milliseconds for _, _, shares in found for share in shares)
-    x = Axis(0.0, longest or 1.0, _LABELS, _RIGHT - 70)
+    x = Axis(0.0, longest or 1.0, _LABELS, _RIGHT - 120)
     at, parts = _TOP, []
     for name, label, shares in found:
         parts.append(element("text", f"{name}: {label}", x=8.0, y=at + 14, class_="title"))

@@ -153,7 +153,7 @@ def _row(index: int, each: CandidateReport, report: Report, names: Sequence[str]
     return element(
         "tr",
         element("td", str(index)),
-        element("td", each.recipe.label),
+        element("td", each.recipe.label, class_="recipe"),
         element("td", element("span", _words(each.outcome), class_=f"pill {TONES[each.outcome]}")),
         *(element("td", text, class_="number") for text in figures),
         element("td", *why, class_="why"),
@@ -172,7 +172,9 @@ def _ratio(ratio: Ratio | None) -> str:
 
 
 def _quality(result: AccuracyResult | None) -> str:
-    return f"{result.candidate:.4f}" if result else ""
+    if result is None:
+        return ""
+    return f"{result.candidate:.4f}" if result.split == "test" else f"{result.candidate:.4f} ({result.split})"
 
 
 def _capacity(report: Report) -> str:
