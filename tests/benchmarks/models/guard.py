@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from tests.benchmarks.models.inputs import Input
 from tests.benchmarks.models.searching import PROFILES, search, workspace
 from tests.benchmarks.report import progress, publish
 
-from penstock.optimization.report import CandidateReport, Outcome, Verdict
+from penstock.optimization.report import CandidateReport, Outcome
 from penstock.optimization.trials import TRIAL, GateTrial
 
 _SECONDS = 60.0
@@ -38,16 +38,17 @@ def run(models: dict[str, Input], work: Path) -> None:
     for bad in PIPELINES:
         progress(f"guard: {bad.what}")
         folder = work / "guard" / bad.profile
-        began = time.time()
+        # Anew each time: how soon it is refused is what is measured.
+        shutil.rmtree(folder, ignore_errors=True)
         report = search(models[bad.model], PROFILES / f"{bad.profile}.yaml", folder).report
         refused = [each for each in report.candidates if each.outcome is Outcome.ACCURACY_LOST]
-        seconds = max((_gate_written(folder, each) - began for each in refused), default=float("inf"))
-        met = report.verdict is Verdict.REJECTED and bool(refused) and seconds <= _SECONDS
+        seconds = max((_refused_after(folder, each) for each in refused), default=float("inf"))
+        pipeline = max(report.candidates, key=lambda each: len(each.recipe.steps))
+        met = pipeline in refused and seconds <= _SECONDS
         rows.append(
             {
                 "pipeline": bad.what,
-                "verdict": str(report.verdict),
-                "refused": "; ".join(each.reason for each in refused),
+                "refused": "; ".join(f"{each.recipe.label}: {each.reason}" for each in refused),
                 "refused after s": seconds,
                 "whole search s": report.seconds,
                 "met": "yes" if met else "NO",
@@ -56,10 +57,15 @@ def run(models: dict[str, Input], work: Path) -> None:
     publish("guard", "Known-bad pipelines", rows)
 
 
-def _gate_written(folder: Path, refused: CandidateReport) -> float:
-    """When the trial that refused it was kept, in seconds since the Unix epoch."""
-    for path in sorted(workspace(folder).glob("searches/*/ledger/*.json")):
-        trial = TRIAL.validate_json(path.read_bytes())
-        if isinstance(trial, GateTrial) and trial.recipe_key == refused.recipe.key:
-            return path.stat().st_mtime
-    raise RuntimeError(f"the ledger holds no accuracy test of {refused.recipe.label}")
+def _refused_after(folder: Path, refused: CandidateReport) -> float:
+    """Seconds from the first trial's start to the end of the accuracy test that refused a candidate."""
+    kept = [
+        (TRIAL.validate_json(path.read_bytes()), path.stat().st_mtime)
+        for path in sorted(workspace(folder).glob("searches/*/ledger/*.json"))
+    ]
+    began = min(written - trial.seconds for trial, written in kept)
+    return max(
+        written - began
+        for trial, written in kept
+        if isinstance(trial, GateTrial) and trial.recipe_key == refused.recipe.key
+    )
