@@ -153,7 +153,9 @@ def as_openvino(draft: Draft, context: Context) -> Path:
 
 def example_inputs(draft: Draft, context: Context) -> Inputs:
     """A few calibration samples, as the module or the program takes them."""
-    return _bound(draft.module or load_program(draft, context).module(), context)
+    if draft.module is not None:
+        return _bound(draft.module, context)
+    return _inputs_of(load_program(draft, context), context)
 
 
 def _bound(module: torch.nn.Module, context: Context) -> Inputs:
@@ -177,7 +179,7 @@ def load_program(draft: Draft, context: Context) -> ExportedProgram:
 
 
 def _program(draft: Draft, context: Context) -> tuple[ExportedProgram, Inputs]:
-    from penstock_optimizer.sources.torch_program import export, program_inputs  # noqa: PLC0415 -- as above
+    from penstock_optimizer.sources.torch_program import export  # noqa: PLC0415 -- as above
 
     if draft.module is not None:
         inputs = _bound(draft.module, context)
@@ -186,8 +188,14 @@ def _program(draft: Draft, context: Context) -> tuple[ExportedProgram, Inputs]:
         except Invalid as error:
             raise CannotDo(error.message) from error
     program = load_program(draft, context)
+    return program, _inputs_of(program, context)
+
+
+def _inputs_of(program: ExportedProgram, context: Context) -> Inputs:
+    from penstock_optimizer.sources.torch_program import program_inputs  # noqa: PLC0415 -- as above
+
     names = [spec.name for spec in context.source.signature.inputs]
-    return program, program_inputs(program, names, calibration(context, _ROWS))
+    return program_inputs(program, names, calibration(context, _ROWS))
 
 
 def deliver(draft: Draft, context: Context, folder: Path) -> tuple[ModelFormat, str]:

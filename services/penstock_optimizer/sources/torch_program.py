@@ -49,6 +49,33 @@ class Inputs:
         return Inputs({name: tensor[:rows] for name, tensor in self.tensors.items()}, self.leading)
 
 
+class Positional(torch.nn.Module):
+    """A module that takes all its inputs by position, and perhaps computes in a lower precision.
+
+    Args:
+        inner: takes `inputs` as they are given.
+        inputs: its example inputs.
+        inside: floats are cast to it on the way in, and back to fp32 on the way out; None: left alone.
+    """
+
+    def __init__(self, inner: torch.nn.Module, inputs: Inputs, inside: torch.dtype | None = None) -> None:
+        super().__init__()
+        self.inner = inner
+        self._leading = inputs.leading
+        self._names = list(inputs.tensors)[inputs.leading :]
+        self._inside = inside
+
+    def forward(self, *given: torch.Tensor) -> Any:
+        """What the inner module gives."""
+        inside = self._inside
+        if inside is not None:
+            given = tuple(each.to(inside) if each.is_floating_point() else each for each in given)
+        result = self.inner(*given[: self._leading], **dict(zip(self._names, given[self._leading :], strict=True)))
+        if inside is None:
+            return result
+        return torch.utils._pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.float(), result)  # noqa: SLF001 -- torch has no public name for it
+
+
 def bind(module: torch.nn.Module, examples: Examples) -> Inputs:
     """Example inputs for a module: from data whose arrays are named by the forward method's arguments, or from shapes.
 
@@ -127,7 +154,11 @@ def export(module: torch.nn.Module, inputs: Inputs) -> ExportedProgram:
     problems = []
     for batch in (Dim("batch", min=1), Dim.DYNAMIC, None):
         axes = {0: batch} if batch is not None else None
-        shapes = dict.fromkeys(inputs.tensors, axes) if not inputs.leading else (axes,) * len(inputs.tensors)
+        shapes: Any = dict.fromkeys(inputs.tensors, axes)
+        if isinstance(module, Positional):
+            shapes = ((axes,) * len(inputs.tensors),)  # one argument, which takes all
+        elif inputs.leading:
+            shapes = (axes,) * len(inputs.tensors)
         try:
             with warnings.catch_warnings(action="ignore"), torch.no_grad():
                 return torch.export.export(

@@ -59,10 +59,16 @@ def package(draft: Draft, context: Context, *, tuned: bool = False) -> Path:
     import torch  # noqa: PLC0415 -- torch takes seconds
     import torch._inductor.config as inductor  # noqa: PLC0415 -- as above
 
+    from penstock_optimizer.sources.torch_program import Inputs, Positional, export  # noqa: PLC0415 -- as above
+
     target = context.work / "compiled.pt2"
     inputs = forms.example_inputs(draft, context)
     program = forms.load_program(draft, context)
-    program.example_inputs = (inputs.arguments, inputs.keywords)
+    tensors = tuple(inputs.tensors.values())
+    if inputs.keywords:  # a package is called by position
+        inner = program.module(check_guards=False)
+        program = export(Positional(inner, inputs), Inputs(inputs.tensors, len(tensors)))
+    program.example_inputs = (tensors, {})
     options = {"freezing": True, "max_autotune": tuned, "compile_threads": 1}
     try:
         with warnings.catch_warnings(action="ignore"), torch.no_grad(), inductor.patch(options):

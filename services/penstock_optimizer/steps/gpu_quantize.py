@@ -105,23 +105,10 @@ def _captured(module: torch.nn.Module, inputs: Inputs, context: Context) -> Path
     import torch  # noqa: PLC0415 -- as above
     from torchao.utils import unwrap_tensor_subclass  # noqa: PLC0415 -- as above
 
-    from penstock_optimizer.sources.torch_program import Inputs, export, save  # noqa: PLC0415 -- as above
-
-    class Outer(torch.nn.Module):
-        """bf16 inside."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = unwrap_tensor_subclass(module)
-
-        def forward(self, *given: torch.Tensor) -> Any:
-            """fp32 outside."""
-            lowered = [each.to(torch.bfloat16) if each.is_floating_point() else each for each in given]
-            arguments, names = lowered[: inputs.leading], list(inputs.tensors)[inputs.leading :]
-            result = self.inner(*arguments, **dict(zip(names, lowered[inputs.leading :], strict=True)))
-            return torch.utils._pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.float(), result)  # noqa: SLF001 -- torch has no public name for it
+    from penstock_optimizer.sources.torch_program import Inputs, Positional, export, save  # noqa: PLC0415 -- as above
 
     on_gpu = {name: tensor.to("cuda") for name, tensor in inputs.tensors.items()}
+    outer = Positional(unwrap_tensor_subclass(module), inputs, torch.bfloat16)
     path = context.work / "gpu.pt2"
-    save(export(Outer(), Inputs(on_gpu, len(on_gpu))), path)
+    save(export(outer, Inputs(on_gpu, len(on_gpu))), path)
     return path

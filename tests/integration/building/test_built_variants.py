@@ -22,6 +22,7 @@ from penstock.optimization.variants import Broken, BuildRequest, Built, Infeasib
 from penstock.serving.manifest import ModelFormat
 from penstock_optimizer.build import build
 from penstock_runtime.engines import load_engine
+from penstock_runtime.engines.compiler import missing_compiler
 
 SLIM = Step(name=StepName.GRAPH_OPTIMIZE)
 
@@ -82,6 +83,19 @@ def test_a_recipe_becomes_a_variant_that_computes_nearly_the_same(
     assert Variant.model_validate_json((tmp_path / "variant" / "variant.json").read_bytes()) == variant
     assert cosine(small, variant, tmp_path / "variant") >= least
     assert [path.name for path in tmp_path.iterdir()] == ["variant"], "nothing is left beside it"
+
+
+@pytest.mark.skipif(missing_compiler() is not None, reason=str(missing_compiler()))
+def test_a_program_is_compiled_ahead_of_time(small: Any, tmp_path: Path) -> None:
+    compiled = recipe(EngineName.TORCH_EXPORT, Step(name=StepName.COMPILE))
+    folder = tmp_path / "variant"
+    built = made(small, compiled, folder)
+    assert isinstance(built, Variant), built
+    with np.load(small.data) as archive:
+        feed = {name: archive[name] for name in archive.files}
+    reference = load_engine(small.folder / "model.onnx", EngineSettings(name=EngineName.ONNX_RUNTIME))
+    outputs = load_engine(folder / built.entrypoint, built.engine).run(feed)
+    np.testing.assert_allclose(*outputs.values(), reference.run(feed)["scores"], rtol=1e-3, atol=1e-3)
 
 
 def test_entropy_gives_other_ranges_than_minmax(small: Any, tmp_path: Path) -> None:
