@@ -39,7 +39,10 @@ def optimize(
     ] = "balanced",
     data: Annotated[
         str | None,
-        typer.Option(help="Samples: a .npz file, or a folder with test.npz, calibration.npz, … Default: made up."),
+        typer.Option(
+            help="Samples: a .npz file, or a folder with test.npz, calibration.npz, …; arrays are named by the model's "
+            "inputs, and `labels`. Default: made up."
+        ),
     ] = None,
     import_path: Annotated[
         str | None, typer.Option(help="`package.module:callable` that gives the torch module of safetensors.")
@@ -209,6 +212,8 @@ def profile_named(name: str) -> OptimizationProfile | ClusterOptimizationProfile
 
 def _profile_in(name: str, shipped: tuple[str, ...]) -> dict[str, object]:
     if not Path(name).is_file():
+        if Path(name).suffix in (".yaml", ".yml") or "/" in name:
+            raise Invalid("ProfileNotFound", f"there is no file {name}: give one with an OptimizationProfile")
         raise Invalid(
             "ProfileNotFound", f"there is no profile '{name}': shipped are {', '.join(shipped)}; or name a YAML file"
         )

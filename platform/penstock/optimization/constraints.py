@@ -72,7 +72,11 @@ def said(result: AccuracyResult) -> str:
 
 
 def _allowed(allowed: float) -> str:
-    return f"at most {_points(allowed)} is allowed" if allowed >= 0 else "the baseline itself is below what is asked"
+    return (
+        f"a loss of at most {_points(allowed)} is allowed"
+        if allowed >= 0
+        else "the baseline itself is below what is asked"
+    )
 
 
 def _points(loss: float) -> str:

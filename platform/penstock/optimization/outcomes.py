@@ -95,6 +95,8 @@ def _left_behind(standing: Standing, recipe: Recipe) -> Ending:
         return Outcome.BROKEN, last.problems[recipe.key]
     gain = standing.measured_gain(recipe.key, last)
     reached = f"{words_of_gain(standing, gain)}; " if gain is not None and not standing.by_load else ""
+    if gain is not None and not standing.by_load and not enough(standing, gain):
+        return Outcome.NO_GAIN, _too_little(standing, gain)
     return Outcome.SLOWER, f"{reached}others did better in round {last.rung + 1}"
 
 

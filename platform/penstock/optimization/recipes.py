@@ -109,9 +109,14 @@ class Recipe(Frozen):
 
     @property
     def label(self) -> str:
-        """For people: `graphOptimize + quantize Static → ONNXRuntime fp32`."""
+        """For people: `graphOptimize + quantize Static → ONNXRuntime`, `graphOptimize → OpenVINO bf16`.
+
+        fp32 is left out where the model itself is int8: what is not quantized stays fp32, but nobody would call it that.
+        """
         steps = " + ".join(step.label for step in self.steps)
-        engine = f"{self.engine.name} {self.engine.precision}"
+        int8 = any(step.method in (QuantizeMethod.STATIC, QuantizeMethod.DYNAMIC) for step in self.steps)
+        plain = int8 and self.engine.precision is Precision.FP32
+        engine = self.engine.name.value if plain else f"{self.engine.name} {self.engine.precision}"
         return f"{steps} → {engine}" if steps else engine
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import median
 from typing import Final
 
-from penstock.optimization.measurements import AccuracyResult, MetricName, OperatorShare, Timing
+from penstock.optimization.measurements import AccuracyResult, OperatorShare, Timing
 from penstock.optimization.report import CandidateReport, Outcome, Report
 from penstock.serving.manifest import BatchPoint
 from penstock_optimizer.report.svg import Axis, Markup, axis, chart, element, frame, number
@@ -58,7 +59,8 @@ def quality(candidate: CandidateReport) -> AccuracyResult | None:
 def pareto(report: Report) -> Markup | None:
     """Speed against accuracy, a number for each candidate, and the front: those that nothing beats in both.
 
-    None where fewer than two candidates have both figures.
+    Accuracy is the difference from the baseline on the same samples: the full test and the gate look at different ones,
+    on which the baseline itself differs. None where fewer than two candidates have both figures.
     """
     points = []
     batch_size = first_batch_size(report)
@@ -67,7 +69,7 @@ def pareto(report: Report) -> Markup | None:
         return None
     for index, each in enumerate(report.candidates, 1):
         timing, result = timing_at(each, batch_size), quality(each)
-        value = result.candidate if result else compared.baseline if each.outcome is Outcome.BASELINE else None
+        value = -result.loss if result else 0.0 if each.outcome is Outcome.BASELINE else None
         if timing is not None and value is not None:
             points.append((index, each, cpu_milliseconds(timing), value))
     if len(points) < 2:  # noqa: PLR2004 (a front of one point is none)
@@ -75,10 +77,10 @@ def pareto(report: Report) -> Markup | None:
     height = 380
     x = axis([p[2] for p in points], _LEFT, _RIGHT, logarithmic=True)
     y = axis([p[3] for p in points], height - _BOTTOM, _TOP, margin=0.12)
-    smaller_is_better = compared.metric is MetricName.MEAN_SQUARED_ERROR
-    drawn = [_front(points, x, y, smaller_is_better=smaller_is_better)]
+    drawn = [_front(points, x, y)]
     for index, each, milliseconds, value in points:
-        tip = f"{index}. {each.recipe.label}: {number(milliseconds)} ms, {compared.metric} {number(value)}, {each.outcome}"
+        split = f" on {result.split}" if (result := quality(each)) else ""
+        tip = f"{index}. {each.recipe.label}: {number(milliseconds)} ms, {value:+.4f}{split}, {each.outcome}"
         drawn.append(
             element(
                 "g",
@@ -87,19 +89,21 @@ def pareto(report: Report) -> Markup | None:
                 element("text", str(index), x=x(milliseconds), y=y(value) + 4, class_="in middle"),
             )
         )
-    axes = frame(x, y, f"CPU time of one run at batch {batch_size}, ms (left is better)", str(compared.metric))
+    axes = frame(
+        x,
+        y,
+        f"CPU time of one run at batch {batch_size}, ms (left is better)",
+        f"{compared.metric}, against the baseline",
+    )
     return chart(WIDTH, height, "Speed against accuracy", axes, *drawn)
 
 
-def _front(
-    points: Sequence[tuple[int, CandidateReport, float, float]], x: Axis, y: Axis, *, smaller_is_better: bool
-) -> Markup:
-    sign = -1 if smaller_is_better else 1
+def _front(points: Sequence[tuple[int, CandidateReport, float, float]], x: Axis, y: Axis) -> Markup:
     best: float | None = None
     corners: list[tuple[float, float]] = []
-    for _, _, milliseconds, value in sorted(points, key=lambda p: (p[2], -sign * p[3])):
-        if best is None or sign * value > best:
-            best = sign * value
+    for _, _, milliseconds, value in sorted(points, key=lambda p: (p[2], -p[3])):
+        if best is None or value > best:
+            best = value
             corners.append((x(milliseconds), y(value)))
     return element("polyline", points=" ".join(f"{a:.1f},{b:.1f}" for a, b in corners), class_="front")
 
@@ -139,7 +143,14 @@ def distributions(report: Report) -> Markup | None:
 
 def _ridge(label: str, timing: Timing, x: Axis, floor: float, tone: str) -> Markup:
     most = max(count for _, count in timing.histogram_milliseconds)
-    shape = [(x(bound), floor - 32.0 * count / most) for bound, count in timing.histogram_milliseconds if bound > 0]
+    bounds = [bound for bound, _ in timing.histogram_milliseconds]
+    # A bucket is known by its upper bound and drawn at its middle, so that marks of percentiles stand where they belong.
+    lower = [bounds[0] ** 2 / bounds[1] if len(bounds) > 1 else bounds[0], *bounds[:-1]]
+    shape = [
+        (x(math.sqrt(low * bound)), floor - 32.0 * count / most)
+        for low, (bound, count) in zip(lower, timing.histogram_milliseconds, strict=True)
+        if low > 0
+    ]
     outline = [(shape[0][0], floor), *shape, (shape[-1][0], floor)]
     tip = f"{label}: p50 {number(timing.wall_milliseconds_p50)} ms, p99 {number(timing.wall_milliseconds_p99)} ms"
     marks = [

@@ -50,7 +50,8 @@ def _parts(report: Report) -> list[Markup | None]:
     parts += _section("Candidates", "Every recipe that was tried, and why it ended where it did.", _candidates(report))
     parts += _section(
         "Speed against accuracy",
-        "Numbers are those of the table. Nothing beats a candidate on the dashed front in both.",
+        "Numbers are those of the table; accuracy is the difference from the baseline on the same samples, of the full test "
+        "where there was one, else of the gate. Nothing beats a candidate on the dashed front in both.",
         pareto(report),
     )
     parts += _section("Latency", "The solid mark is the median, the dashed one p99.", distributions(report))
@@ -59,14 +60,19 @@ def _parts(report: Report) -> list[Markup | None]:
     )
     if baseline is not None:
         profiled = next((each for each in report.candidates if each.operators), baseline)
-        parts += _section("Where the time goes", "One run, by operator.", operators(profiled, chosen))
+        parts += _section(
+            "Where the time goes",
+            "One run, by operator, as the engine's own profiler tells it. Profiling slows small operators: read shares, not sums.",
+            operators(profiled, chosen),
+        )
     if report.capacity is not None:
         parts += _section(
             "Batch curve", _capacity(report), batch_curve(report.capacity.curve, report.capacity.max_batch_size)
         )
     parts += _section(
         "Controls",
-        "A copy of the baseline must read 1, and a change that cannot help must not seem to. Otherwise nothing is decided.",
+        "A copy of the baseline must read 1, and a change that cannot help must not seem to. The ratio itself decides, one row "
+        "for each session; a session whose controls failed was run again, and where none passed, nothing is decided.",
         _controls(report),
     )
     return [*parts, *_section("How it was measured", "", _provenance(report))]
@@ -106,19 +112,26 @@ def _cards(report: Report, baseline: CandidateReport | None, chosen: CandidateRe
 
 def _changes(report: Report, baseline: CandidateReport, after: CandidateReport) -> list[tuple[str, str]]:
     cards = []
+    named = baseline.recipe.label
     result = quality(after)
     if result is not None:
         cards.append((f"{result.candidate:.4f}", f"{result.metric}; baseline {result.baseline:.4f}"))
     before_size = baseline.size_bytes or report.source_size_bytes
     if after.size_bytes is not None:
-        cards.append((_megabytes(after.size_bytes), f"on disk; was {_megabytes(before_size)}"))
+        cards.append((_megabytes(after.size_bytes), f"on disk; was {_megabytes(before_size)} ({named})"))
     mine, theirs = timing_at(after, first_batch_size(report)), timing_at(baseline, first_batch_size(report))
     if mine and theirs:
-        cards.append((_mebibytes(mine.peak_memory_bytes), f"peak memory; was {_mebibytes(theirs.peak_memory_bytes)}"))
-        was = f"p99 of one run; was {number(theirs.wall_milliseconds_p99)} ms"
+        cards.append(
+            (_mebibytes(mine.peak_memory_bytes), f"peak memory; was {_mebibytes(theirs.peak_memory_bytes)} ({named})")
+        )
+        was = f"p99 of one run; was {number(theirs.wall_milliseconds_p99)} ms ({named})"
         cards.append((f"{number(mine.wall_milliseconds_p99)} ms", was))
     if after.load is not None:
-        was = f"; was {number(baseline.load.requests_per_second)}" if baseline.load and after is not baseline else ""
+        was = (
+            f"; was {number(baseline.load.requests_per_second)} ({named})"
+            if baseline.load and after is not baseline
+            else ""
+        )
         cards.append((f"{number(after.load.requests_per_second)}/s", f"requests of one replica under load{was}"))
     return cards
 

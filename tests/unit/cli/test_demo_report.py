@@ -100,7 +100,7 @@ def test_only_replicas_that_were_there_before_count() -> None:
 
 def accepted(**figures: str) -> OptimizationRun:
     spec = {"model": {"storageUri": "file:///m", "modelFormat": "onnx"}, "profileRef": {"name": "balanced"}}
-    status = {"verdict": "Accepted", "recipe": "quantize Static → OpenVINO fp32", "figures": figures}
+    status = {"verdict": "Accepted", "recipe": "quantize Static → OpenVINO", "figures": figures}
     return OptimizationRun.model_validate({"metadata": {"name": "r"}, "spec": spec, "status": status})
 
 
@@ -132,7 +132,7 @@ SEARCHED = [
 @pytest.mark.parametrize(("figures", "words"), [row[1:] for row in SEARCHED], ids=[row[0] for row in SEARCHED])
 def test_the_search_s_own_speed_ups_name(figures: dict[str, str], words: str) -> None:
     recipe, line = searched(accepted(**figures))
-    assert recipe == "Recipe: quantize Static → OpenVINO fp32"
+    assert recipe == "Recipe: quantize Static → OpenVINO"
     assert words in line
 
 

@@ -44,12 +44,12 @@ def test_baselines_go_first(torch: bool, expected: list[str]) -> None:  # noqa: 
 def test_rapid_tries_each_method_once_on_each_engine() -> None:
     found = labels(spec(), facts(torch=False))[1:]
     assert found == [
-        "graphOptimize + quantize Static → ONNXRuntime fp32",
-        "graphOptimize + quantize Static → OpenVINO fp32",
+        "graphOptimize + quantize Static → ONNXRuntime",
+        "graphOptimize + quantize Static → OpenVINO",
         "graphOptimize + quantize BF16 → ONNXRuntime bf16",
         "graphOptimize + quantize BF16 → OpenVINO bf16",
-        "graphOptimize + quantize Dynamic → ONNXRuntime fp32",
-        "graphOptimize + quantize Dynamic → OpenVINO fp32",
+        "graphOptimize + quantize Dynamic → ONNXRuntime",
+        "graphOptimize + quantize Dynamic → OpenVINO",
         "graphOptimize → ONNXRuntime fp32",
         "graphOptimize → OpenVINO fp32",
     ]
@@ -78,7 +78,7 @@ def test_thorough_also_tries_knobs() -> None:
 def test_rapid_combines_shrinking_with_the_first_quantization_only() -> None:
     found = labels(spec(**TRAINED), facts())
     assert [each for each in found if "prune" in each] == [
-        f"prune Structured + graphOptimize + quantize Static → {engine} fp32" for engine in ("ONNXRuntime", "OpenVINO")
+        f"prune Structured + graphOptimize + quantize Static → {engine}" for engine in ("ONNXRuntime", "OpenVINO")
     ]
 
 

@@ -57,7 +57,7 @@ def said(result: RunPlan, kind: RunCondition) -> tuple[str, str]:
 ACCEPTED = RunResult(
     verdict=Verdict.ACCEPTED,
     summary="4.10x faster.",
-    recipe="quantize Static → ONNXRuntime fp32",
+    recipe="quantize Static → ONNXRuntime",
     artifact_uri="s3://store/artifacts/sha256-aa",
     artifact_digest="sha256:aa",
     artifact_format=ModelFormat.ONNX,
