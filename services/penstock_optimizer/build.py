@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -80,12 +81,13 @@ def _without_torch(engine: EngineName, source: PreparedSource, recipe: Recipe) -
     return None
 
 
-def build(request: BuildRequest, *, sandbox: bool) -> Variant | Infeasible | Broken:
+def build(request: BuildRequest, *, sandbox: bool, hidden: Sequence[Path] = ()) -> Variant | Infeasible | Broken:
     """Build a variant in a child process. A folder that is whole already is taken as it is.
 
     Args:
         request: what to build, and where.
         sandbox: whether code of the model runs isolated. False only where all of this is in a sandbox.
+        hidden: folders and files that the model's code must not see.
 
     Returns:
         What came of it. Whatever a step does, nothing is raised.
@@ -96,12 +98,14 @@ def build(request: BuildRequest, *, sandbox: bool) -> Variant | Infeasible | Bro
     output.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".building-", dir=output.parent))
     try:
-        return _awaited(request, work, output, sandbox=sandbox)
+        return _awaited(request, work, output, sandbox=sandbox, hidden=hidden)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _awaited(request: BuildRequest, work: Path, output: Path, *, sandbox: bool) -> Variant | Infeasible | Broken:
+def _awaited(
+    request: BuildRequest, work: Path, output: Path, *, sandbox: bool, hidden: Sequence[Path]
+) -> Variant | Infeasible | Broken:
     source = read_source(Path(request.source))
     absolute = request.model_copy(
         update={
@@ -114,7 +118,7 @@ def _awaited(request: BuildRequest, work: Path, output: Path, *, sandbox: bool) 
     try:
         ended = run_module(
             "penstock_optimizer.build", absolute.model_dump_json(), home=work, isolated=isolated,
-            timeout=request.budget_seconds + _GRACE, threads=request.threads,
+            timeout=request.budget_seconds + _GRACE, threads=request.threads, hidden=hidden,
         )  # fmt: skip
     except Invalid as error:
         return Infeasible(part=source.import_path or request.recipe.engine.name, reason=error.message)

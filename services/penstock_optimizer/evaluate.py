@@ -10,6 +10,7 @@ import hashlib
 import logging
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -72,6 +73,7 @@ def evaluate(
     work: Path,
     python_path: tuple[str, ...] = (),
     sandbox: bool = True,
+    hidden: Sequence[Path] = (),
     timeout: float = 900.0,
 ) -> AccuracyResult:
     """Compare a candidate with the baseline, sample by sample.
@@ -86,6 +88,7 @@ def evaluate(
         work: where outputs are kept; those that are there already are not computed again.
         python_path: folders to import the metric from, where it is an import path.
         sandbox: whether an import path runs without network and with an environment of its own.
+        hidden: folders and files that it must not see.
         timeout: seconds for one variant's outputs.
 
     Raises:
@@ -105,7 +108,10 @@ def evaluate(
         if constraint.import_path is None:
             raise Invalid(METRIC_FAILED, "the metric ImportPath needs constraints.accuracy.importPath")
         found = compared_figures(
-            _imported(constraint.import_path, python_path, (ours, theirs), labels, work, sandbox=sandbox), confidence
+            _imported(
+                constraint.import_path, python_path, (ours, theirs), labels, work, sandbox=sandbox, hidden=hidden
+            ),
+            confidence,
         )
     else:
         found = compare(metric, ours, theirs, labels, top_k=constraint.top_k, confidence=confidence)
@@ -176,6 +182,7 @@ def _imported(
     work: Path,
     *,
     sandbox: bool,
+    hidden: Sequence[Path],
 ) -> Scored:
     """The figures of the user's own metric, from its child."""
     with tempfile.TemporaryDirectory(prefix=".metric-", dir=work) as scratch:
@@ -192,7 +199,12 @@ def _imported(
             answer=str(Path(scratch) / "figures.json"),
         )
         ended = run_module(
-            MODULE, request.model_dump_json(), home=Path(scratch), isolated=sandbox, timeout=_METRIC_SECONDS
+            MODULE,
+            request.model_dump_json(),
+            home=Path(scratch),
+            isolated=sandbox,
+            timeout=_METRIC_SECONDS,
+            hidden=hidden,
         )
         if ended.status != 0 or ended.timed_out:
             raise Invalid(METRIC_FAILED, f"{import_path}: {ended.reason}")

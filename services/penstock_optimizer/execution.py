@@ -82,6 +82,7 @@ class Execution:
                 budget_seconds=max(_LEAST_BUILD_SECONDS, seconds_left * _BUILD_SHARE),
             ),
             sandbox=prepared.request.sandbox,
+            hidden=(Path(prepared.request.signing_key),),
         )
         return BuildTrial(recipe=recipe, built=built, seconds=time.monotonic() - started)
 
@@ -109,6 +110,7 @@ class Execution:
                 work=self.folder.outputs,
                 python_path=prepared.source.python_path,
                 sandbox=prepared.request.sandbox,
+                hidden=(Path(prepared.request.signing_key),),
             )
         except Invalid as error:
             problem = error.message

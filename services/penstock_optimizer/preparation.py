@@ -60,7 +60,8 @@ def prepared(request: OptimizationRequest, workspace: Workspace) -> Prepared:
     asked = digest_of({"model": model.model_dump(mode="json"), "data": str(raw) if raw else None})
     folder = workspace.source(asked)
     with workspace.preparing(folder):
-        source = prepare(model, folder, data=raw, sandbox=request.sandbox)
+        hidden = (Path(request.signing_key),)
+        source = prepare(model, folder, data=raw, sandbox=request.sandbox, hidden=hidden)
     data = _data(request, raw, source, workspace)
     hardware, versions = probe(), library_versions()
     facts = SourceFacts(

@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -67,7 +67,13 @@ _OUTCOMES: TypeAdapter[_Prepared | _Unchanged | _Refused] = TypeAdapter(_Outcome
 
 
 def prepare(
-    request: SourceRequest, output: Path, *, data: Path | None, sandbox: bool, timeout: float = _TIMEOUT
+    request: SourceRequest,
+    output: Path,
+    *,
+    data: Path | None,
+    sandbox: bool,
+    hidden: Sequence[Path] = (),
+    timeout: float = _TIMEOUT,
 ) -> PreparedSource:
     """Make the source folder of a model. One that is there is taken as it is, where the model did not change.
 
@@ -76,6 +82,7 @@ def prepare(
         output: the folder to make. It appears whole.
         data: an `.npz` file or a folder of them, for the example by which a torch module is captured.
         sandbox: whether the child runs isolated. It always does where the model is code, unless this is False.
+        hidden: folders and files that the model's code must not see.
         timeout: in seconds.
 
     Returns:
@@ -101,7 +108,7 @@ def prepare(
         code = request.import_path is not None or format_ in CODE_FORMATS
         ended = run_module(
             "penstock_optimizer.prepare", job.model_dump_json(), home=work, isolated=_isolated(code=code, asked=sandbox),
-            timeout=timeout, threads=min(2, os.cpu_count() or 1),
+            timeout=timeout, threads=min(2, os.cpu_count() or 1), hidden=hidden,
         )  # fmt: skip
         if not (work / _OUTCOME).is_file():
             raise Invalid(PREPARE_FAILED, f"{entry.name} could not be opened: {ended.reason}")

@@ -48,7 +48,7 @@ _CLONE_NEWIPC: Final = 0x0800_0000
 _CLONE_NEWUSER: Final = 0x1000_0000
 _CLONE_NEWPID: Final = 0x2000_0000
 _CLONE_NEWNET: Final = 0x4000_0000
-_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 0x2, 0x4, 0x8, 0x4000, 0x4_0000
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND, _MS_REC, _MS_PRIVATE = 0x2, 0x4, 0x8, 0x1000, 0x4000, 0x4_0000
 _PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 24, 38
 _CAPABILITY_VERSION_3: Final = 0x2008_0522
 _CAPABILITIES: Final = 64
@@ -102,7 +102,7 @@ def run_module(
         isolated: by namespaces. Otherwise only the environment, the limits and the end with the parent are kept.
         timeout: in seconds, after which it is killed with all that it started.
         threads: for libraries that read OMP_NUM_THREADS.
-        hidden: further folders that it must not see.
+        hidden: further folders and files that it must not see, such as a signing key: they are empty to it.
 
     Raises:
         Invalid: SandboxUnavailable.
@@ -190,10 +190,12 @@ def isolate() -> None:
     Path("/proc/self/uid_map").write_text(f"{user} {user} 1", encoding="ascii")
     Path("/proc/self/gid_map").write_text(f"{group} {group} 1", encoding="ascii")
     _checked(libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None), "mount")
-    for folder in os.environ.pop(_HIDE, "").split(os.pathsep):
-        if folder and Path(folder).is_dir():
+    for path in filter(None, os.environ.pop(_HIDE, "").split(os.pathsep)):
+        if Path(path).is_dir():
             flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
-            _checked(libc.mount(b"none", os.fsencode(folder), b"tmpfs", flags, b"size=64k"), f"hiding {folder}")
+            _checked(libc.mount(b"none", os.fsencode(path), b"tmpfs", flags, b"size=64k"), f"hiding {path}")
+        elif Path(path).exists():
+            _checked(libc.mount(b"/dev/null", os.fsencode(path), None, _MS_BIND, None), f"hiding {path}")
 
 
 def main(arguments: Sequence[str]) -> None:

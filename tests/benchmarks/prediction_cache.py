@@ -74,7 +74,7 @@ class Run:
 def main(seconds: float = 2.0, rounds: int = 5) -> None:
     """Measure two models of very different cost, and publish `prediction-cache`."""
     with tempfile.TemporaryDirectory(prefix="pbench") as folder:
-        home = Path(folder)
+        home = Path(folder).absolute()
         models = (
             Model("digits", build(report.OUT / "models").model_folder, INPUT_NAME, (1, 8, 8)),
             Model("tiny", parts.dense_model(home / "tiny.onnx", (64, 10)), "x", (64,)),

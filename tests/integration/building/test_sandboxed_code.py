@@ -58,6 +58,15 @@ def test_it_sees_hidden_folders_empty_and_cannot_unhide_them(probe: Path, tmp_pa
     assert ended.status == 0, ended.reason
 
 
+def test_it_reads_nothing_in_a_hidden_file(probe: Path, tmp_path: Path) -> None:
+    key = tmp_path / "signing-key.pem"
+    key.write_text("secret")
+    probe.write_text(f"assert open({str(key)!r}).read() == ''")
+    ended = sandbox.run_module("sandbox_probe", "", home=tmp_path, isolated=True, timeout=30, hidden=[key])
+    assert ended.status == 0, ended.reason
+    assert key.read_text() == "secret"
+
+
 def test_a_crash_is_told_by_its_signal(probe: Path) -> None:
     assert "SIGSEGV" in run(probe, "import ctypes; ctypes.string_at(0)").reason
 
