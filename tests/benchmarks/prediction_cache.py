@@ -74,9 +74,9 @@ class Run:
 def main(seconds: float = 2.0, rounds: int = 5) -> None:
     """Measure two models of very different cost, and publish `prediction-cache`."""
     with tempfile.TemporaryDirectory(prefix="pbench") as folder:
-        home = Path(folder).absolute()
+        home = Path(folder)
         models = (
-            Model("digits", build(report.OUT / "models").model_folder, INPUT_NAME, (1, 8, 8)),
+            Model("digits", build((report.OUT / "models").absolute()).model_folder, INPUT_NAME, (1, 8, 8)),
             Model("tiny", parts.dense_model(home / "tiny.onnx", (64, 10)), "x", (64,)),
         )
         publish({model.name: run(model, seconds, rounds) for model in models}, seconds, rounds)
