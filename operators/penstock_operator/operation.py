@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from penstock_runtime.storage import Store
-
 from penstock.planning.job import JobSettings
 from penstock.routing.tokens import admin_token
 from penstock_operator.clients.gateway import GatewayClient
@@ -26,6 +24,7 @@ from penstock_operator.runtime.cluster import JOB, Cluster, Key, Manifest, Resou
 from penstock_operator.runtime.controller import Controller, ControllerSettings, Source
 from penstock_operator.runtime.jobs import JobRunner
 from penstock_operator.settings import Settings
+from penstock_runtime.storage import Store
 
 _PROFILES = (OPTIMIZATION_PROFILE, CLUSTER_OPTIMIZATION_PROFILE)
 _NO_JOBS = JobSettings(store="", signing_key="")

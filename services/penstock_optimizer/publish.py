@@ -8,17 +8,16 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from penstock.optimization.fitting import requirement_of
-from penstock_runtime.signing import sign
-from penstock_runtime.storage import Store
-
 from penstock.errors import Invalid
+from penstock.optimization.fitting import requirement_of
 from penstock.optimization.progress import OptimizationRequest
 from penstock.optimization.recipes import canonical_json
 from penstock.optimization.report import Report
 from penstock.optimization.variants import VARIANT_FILE, DataSplits, PreparedSource, Variant
 from penstock.serving.manifest import MANIFEST_NAME, Capacity, ModelFile, ModelManifest, Optimization
 from penstock_optimizer.report.page import render
+from penstock_runtime.signing import sign
+from penstock_runtime.storage import Store
 
 REPORT_JSON: Final = "report.json"
 REPORT_PAGE: Final = "report.html"
