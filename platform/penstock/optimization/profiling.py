@@ -29,6 +29,8 @@ _GENERAL_PRODUCTS = frozenset({"Gemm", "FusedGemm", "QGemm"})
 _WEIGHTS_FOURTH = frozenset({"QLinearConv", "QLinearMatMul", "QGemm"})
 """Their inputs are x, its scale, its zero point, then the weights."""
 _TINY_MICROSECONDS = 10.0
+_CACHED = 1.2
+"""Traffic at so many times the peak bandwidth is none of main memory's; below, the peak may have been measured low."""
 _NEAR_PEAK = 0.25
 """A short kernel that runs at less than this share of its roof is limited by its start, not by the roof."""
 
@@ -174,9 +176,14 @@ def operator_shares(kernels: Sequence[tuple[str, float]], runs: int) -> tuple[Op
 
 
 def limit_of(kernel: Kernel, peak: Peak) -> Limit:
-    """What limits one kernel."""
+    """What limits one kernel.
+
+    One that moved its data faster than main memory can found it in the caches, and did not wait for memory.
+    """
     compute = kernel.flops / (peak.gigaflops * 1e3)
     memory = kernel.moved_bytes / (peak.gigabytes_per_second * 1e3)
+    if memory > kernel.microseconds * _CACHED:
+        memory = 0.0
     roof = max(compute, memory)
     if kernel.microseconds < _TINY_MICROSECONDS and roof < kernel.microseconds * _NEAR_PEAK:
         return Limit.OVERHEAD

@@ -67,6 +67,9 @@ def test_arithmetic(operator: str, inputs: list[tuple[int, ...]], outputs: list[
         pytest.param(Kernel("Gemm", 100, 1e5, 9e5), Limit.MEMORY, id="much traffic for little arithmetic"),
         pytest.param(Kernel("Add", 5, 100, 800), Limit.OVERHEAD, id="short, and far from both roofs"),
         pytest.param(Kernel("Add", 5, 100, 40_000), Limit.MEMORY, id="short, and near the roof"),
+        pytest.param(
+            Kernel("Gemm", 18, 9e5, 9e5), Limit.COMPUTE, id="faster than memory can: its data is in the caches"
+        ),
     ],
 )
 def test_what_limits_a_kernel(kernel: Kernel, limit: Limit) -> None:
