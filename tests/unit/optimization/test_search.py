@@ -172,6 +172,16 @@ def test_a_gain_below_the_asked_one_is_none() -> None:
     assert "at least 1.10x is asked" in report.reason
 
 
+def test_what_an_early_round_left_behind_without_a_gain_is_not_called_merely_slower() -> None:
+    searched = plan(spec(search={"finalists": 1}))
+    world = World(searched, speed={each.key: 2.0 + i for i, each in enumerate(searched.candidates)})
+    none, some = named(searched, ORT, "Dynamic"), named(searched, OPENVINO)
+    world.speed |= {none.key: 0.6, some.key: 1.3}
+    found = outcomes(world)
+    assert found[none.key] is Outcome.NO_GAIN
+    assert found[some.key] is Outcome.SLOWER
+
+
 def test_an_export_that_computes_something_else_ends_the_search() -> None:
     world = good_world()
     plain = world.searched.baselines[1]

@@ -6,9 +6,10 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from tests.unit.report.reports import CHOSEN, LOSSY, report
+from tests.unit.report.reports import CHOSEN, LOSSY, accuracy, report, timing
 
 from penstock.optimization.report import Verdict
+from penstock_optimizer.report.charts import distributions, pareto
 from penstock_optimizer.report.page import render
 from penstock_optimizer.report.svg import axis, element, number
 
@@ -92,6 +93,36 @@ def test_attributes_are_escaped_too() -> None:
 
 def test_markup_joined_with_text_stays_markup_and_the_text_is_escaped() -> None:
     assert element("p", element("b", "x") + "<") == "<p><b>x</b>&lt;</p>"
+
+
+def test_a_better_candidate_stands_above_the_baseline_though_that_did_better_on_other_samples() -> None:
+    found = report()
+    gate = accuracy(1.0, 0.02).model_copy(update={"baseline": 1.0, "loss": 0.0, "split": "validation"})
+    better = accuracy(0.9986, 0.0025)
+    baseline, second, chosen, *rest = found.candidates
+    changed = (
+        baseline,
+        second.model_copy(update={"gate": gate}),
+        chosen.model_copy(update={"accuracy": better}),
+        *rest,
+    )
+    drawing = pareto(found.model_copy(update={"candidates": changed}))
+    assert drawing is not None
+    heights = [float(y) for y in re.findall(r'<circle cx="[^"]+" cy="([^"]+)"', drawing)]
+    assert heights[2] < heights[1] == heights[0], "pixels count downwards"
+
+
+def test_the_median_stands_within_its_distribution() -> None:
+    found = timing(CHOSEN, 0.04).model_copy(
+        update={"histogram_milliseconds": ((0.036, 10), (0.044, 80), (0.053, 10)), "wall_milliseconds_p50": 0.04}
+    )
+    only = report().candidates[2].model_copy(update={"timings": (found,)})
+    drawing = distributions(report().model_copy(update={"candidates": (only,)}))
+    assert drawing is not None
+    corners = re.findall(r"([\d.]+),([\d.]+)", drawing.partition('points="')[2].partition('"')[0])
+    (mode, _) = min(corners, key=lambda corner: float(corner[1]))
+    median = float(re.findall(r'<line x1="([^"]+)"[^>]*class="mark p50"', drawing)[0])
+    assert median == pytest.approx(float(mode), abs=12)
 
 
 @pytest.mark.parametrize("picture", ["Latency distributions", "Accuracy intervals"])
