@@ -34,6 +34,7 @@ from tests.cluster.certificates import Identities, Pair, client_certificate, mak
 _PREFIX = "penstock-controlplane-"
 _READY_SECONDS = 180.0
 _STOP_SECONDS = 10.0
+_CONTROLLER_MANAGER = "kube-controller-manager"
 _BOOT_ATTEMPTS = 3
 _CONTROLLERS = (
     "clusterrole-aggregation-controller",
@@ -126,13 +127,23 @@ class ControlPlane:
         process.wait(_STOP_SECONDS)
 
     def start_api_server(self) -> None:
-        """Start a killed API server again, on the same port and data."""
-        self._start_api_server()
-        self._wait_ready()
+        """Start a killed API server again, on the same port and data.
+
+        A controller manager that was only starting ends with its API server; it is started again, as a kubelet would.
+        """
+        manager = self._processes.pop(_CONTROLLER_MANAGER, None)
+        try:
+            self._start_api_server()
+            self._wait_ready()
+        finally:
+            if manager is not None:
+                self._processes[_CONTROLLER_MANAGER] = manager
+        if manager is not None and manager.poll() is not None:
+            self._start_controller_manager()
 
     def stop(self) -> None:
         """Stop everything and remove the folder."""
-        for name in ("kube-controller-manager", "kube-apiserver", "etcd"):
+        for name in (_CONTROLLER_MANAGER, "kube-apiserver", "etcd"):
             process = self._processes.pop(name, None)
             if process is not None:
                 _end(process)
@@ -197,7 +208,7 @@ class ControlPlane:
         user = client_certificate(self._identities.controller_manager)
         write_kubeconfig(config, self.url, self._identities.authority, user)
         self._start(
-            "kube-controller-manager",
+            _CONTROLLER_MANAGER,
             f"--kubeconfig={config}",
             f"--controllers={','.join(_CONTROLLERS)}",
             f"--service-account-private-key-file={self._identities.service_account_key}",
