@@ -34,10 +34,11 @@ from penstock.optimization.variants import (
 )
 from penstock.serving.manifest import ModelFormat, Signature
 from penstock_optimizer import forms, litert
-from penstock_optimizer.prepare import describe_folder, read_source
+from penstock_optimizer.prepare import read_source
 from penstock_optimizer.sandbox import run_module, unavailable
 from penstock_optimizer.steps import STEPS, CannotDo, Context, Draft
 from penstock_runtime import engines
+from penstock_runtime.files import describe_folder
 from penstock_runtime.hardware import probe
 
 _BUILT: Final = "built.json"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ import onnxruntime
 import torch
 
 from penstock.errors import Invalid
-from penstock.serving.manifest import MANIFEST_NAME, DataType, ModelFile, ModelManifest, Signature, TensorSpec
+from penstock.serving.manifest import MANIFEST_NAME, DataType, ModelManifest, Signature, TensorSpec
+from penstock_runtime.files import describe_file
 
 MODEL_FILE = "model.onnx"
 TOLERANCE = 1e-4
@@ -80,12 +80,6 @@ def signature_of(session: onnxruntime.InferenceSession) -> Signature:
         inputs=tuple(_tensor(node) for node in session.get_inputs()),
         outputs=tuple(_tensor(node) for node in session.get_outputs()),
     )
-
-
-def describe_file(path: Path) -> ModelFile:
-    """A file's SHA-256 and size in bytes."""
-    body = path.read_bytes()
-    return ModelFile(sha256=hashlib.sha256(body).hexdigest(), size_bytes=len(body))
 
 
 def _export(request: ExportRequest, module: torch.nn.Module, path: Path) -> None:

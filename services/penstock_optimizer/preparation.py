@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
@@ -22,6 +21,7 @@ from penstock.optimization.variants import DataSplits, PreparedSource, SourceReq
 from penstock_optimizer.data import prepare_data
 from penstock_optimizer.prepare import prepare
 from penstock_optimizer.workspace import Workspace
+from penstock_runtime.files import sha256_of
 from penstock_runtime.hardware import probe
 from penstock_runtime.storage import fetch
 
@@ -159,11 +159,7 @@ def _data(request: OptimizationRequest, raw: Path | None, source: PreparedSource
 def _contents(path: Path) -> dict[str, str]:
     """SHA-256 of the sample files, by name."""
     files = sorted(path.glob("*.npz")) if path.is_dir() else [path] if path.is_file() else []
-    found: dict[str, str] = {}
-    for file in files:
-        with file.open("rb") as body:
-            found[file.name] = hashlib.file_digest(body, "sha256").hexdigest()
-    return found
+    return {file.name: sha256_of(file) for file in files}
 
 
 def _operators(path: Path) -> dict[str, int]:

@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -20,18 +20,18 @@ from pydantic import Field, TypeAdapter
 from penstock.errors import Invalid
 from penstock.models import Frozen
 from penstock.optimization.variants import SOURCE_FILE, PreparedSource, SourceRequest
-from penstock.serving.manifest import MANIFEST_NAME, ModelFile, ModelFormat, ModelManifest
+from penstock.serving.manifest import MANIFEST_NAME, ModelFormat, ModelManifest
 from penstock_optimizer.sandbox import run_module
 from penstock_optimizer.sources import CODE_FORMATS, EXPORTED_FILE, ONNX_FILE, SOURCES, WEIGHTS_FILE, Opening
 from penstock_optimizer.sources.detect import MODEL_INVALID, detect, locate
 from penstock_optimizer.sources.examples import read_examples
+from penstock_runtime.files import describe_folder, sha256_of
 
 PREPARE_FAILED: Final = "PrepareFailed"
 _OUTCOME: Final = "outcome.json"
 _REQUEST: Final = "request.json"
 _TIMEOUT: Final = 1800.0
 _FP32_BYTES: Final = 4
-_READ: Final = 1 << 20
 
 
 class _Job(Frozen):
@@ -213,26 +213,6 @@ def _name(path: Path, entry: Path) -> str:
     if path.is_dir() and (path / MANIFEST_NAME).is_file():
         return ModelManifest.model_validate_json((path / MANIFEST_NAME).read_bytes()).name
     return path.name if path.is_dir() else entry.stem
-
-
-def describe_folder(folder: Path, leave_out: Iterable[str] = ()) -> dict[str, ModelFile]:
-    """Size and SHA-256 of every file under a folder, by relative path."""
-    found = sorted(path for path in folder.rglob("*") if path.is_file())
-    named = {path.relative_to(folder).as_posix(): path for path in found}
-    return {
-        name: ModelFile(sha256=sha256_of(path), size_bytes=path.stat().st_size)
-        for name, path in named.items()
-        if name not in set(leave_out)
-    }
-
-
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_READ):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _digest(job: _Job, entry: Path) -> str:

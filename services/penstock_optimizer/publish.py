@@ -16,6 +16,7 @@ from penstock.optimization.report import Report
 from penstock.optimization.variants import VARIANT_FILE, DataSplits, PreparedSource, Variant
 from penstock.serving.manifest import MANIFEST_NAME, Capacity, ModelFile, ModelManifest, Optimization
 from penstock_optimizer.report.page import render
+from penstock_runtime.files import describe_file, describe_folder
 from penstock_runtime.signing import sign
 from penstock_runtime.storage import Store
 
@@ -97,18 +98,13 @@ def _copy(source: Path, target: Path, expected: ModelFile) -> None:
         shutil.copyfile(source, target)
     except OSError as error:
         raise Invalid("VariantIncomplete", f"{source} cannot be copied: {error.strerror}; build it again") from error
-    found = _described(target)
+    found = describe_file(target)
     if found != expected:
         raise Invalid(
             "VariantChanged",
             f"{source} has SHA-256 {found.sha256} and {found.size_bytes} bytes, but was built with {expected.sha256} and "
             f"{expected.size_bytes}: remove the variant's folder, so that it is built again",
         )
-
-
-def _described(path: Path) -> ModelFile:
-    with path.open("rb") as file:
-        return ModelFile(sha256=hashlib.file_digest(file, "sha256").hexdigest(), size_bytes=path.stat().st_size)
 
 
 def _manifest(
@@ -122,13 +118,12 @@ def _manifest(
     capacity: Capacity | None,
 ) -> ModelManifest:
     chosen = report.candidate(variant.recipe.key)
-    files = {str(path.relative_to(folder)): _described(path) for path in sorted(folder.rglob("*")) if path.is_file()}
     return ModelManifest(
         name=request.name,
         format=variant.format,
         entrypoint=variant.entrypoint,
         signature=variant.signature,
-        files=files,
+        files=describe_folder(folder),
         engine=variant.engine,
         optimization=Optimization(
             profile=request.profile,

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid
 from penstock.serving.manifest import MANIFEST_NAME, ModelManifest
+from penstock_runtime.files import sha256_of
 from penstock_runtime.filesystems import (
     file_system,
     file_uri,
@@ -30,8 +31,6 @@ from penstock_runtime.filesystems import (
     write_atomically,
 )
 from penstock_runtime.signing import SIGNATURE_NAME
-
-_CHUNK: Final = 1 << 20
 
 
 class Store:
@@ -273,15 +272,6 @@ class _Download:
             target.rename(away / target.name)
         finally:
             shutil.rmtree(away, ignore_errors=True)
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file in hex digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _sums(manifest: bytes, uri: str) -> dict[str, str]:

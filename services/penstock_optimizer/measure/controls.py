@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 from pathlib import Path
@@ -15,14 +14,14 @@ from onnx import numpy_helper
 from penstock.errors import Invalid
 from penstock.optimization.recipes import PruneMethod, Recipe, Step, StepName
 from penstock.optimization.variants import VARIANT_FILE, Variant
-from penstock.serving.manifest import ModelFile, ModelFormat
+from penstock.serving.manifest import ModelFormat
 from penstock_optimizer.measure.variant import read_variant
 from penstock_runtime.engines import Array
+from penstock_runtime.files import describe_folder
 
 _SHARE: Final = 0.5
 _MODEL: Final = "model.onnx"
 _FLOATS: Final = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
-_CHUNK: Final = 1 << 20
 
 
 def negative_control(baseline_folder: Path, output: Path) -> Path:
@@ -79,16 +78,8 @@ def _described(baseline: Variant, folder: Path, zeroed: int) -> Variant:
         update={
             "recipe": Recipe(steps=(step,), engine=baseline.recipe.engine),
             "entrypoint": _MODEL,
-            "files": {file.name: _file(file) for file in sorted(folder.iterdir())},
+            "files": describe_folder(folder),
             "notes": (f"negative control: {zeroed} weights set to zero",),
             "figures": {},
         }
     )
-
-
-def _file(path: Path) -> ModelFile:
-    digest = hashlib.sha256()
-    with path.open("rb") as body:
-        while chunk := body.read(_CHUNK):
-            digest.update(chunk)
-    return ModelFile(sha256=digest.hexdigest(), size_bytes=path.stat().st_size)

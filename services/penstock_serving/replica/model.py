@@ -18,8 +18,9 @@ from penstock.optimization.recipes import EngineName, EngineSettings
 from penstock.serving.manifest import MANIFEST_NAME, ModelFormat, ModelManifest, Signature, TensorSpec
 from penstock.serving.settings import ReplicaSettings
 from penstock_runtime.engines import DEFAULT_ENGINES, ENGINE_FORMATS, Engine, load_engine
+from penstock_runtime.files import sha256_of
 from penstock_runtime.hardware import probe
-from penstock_runtime.storage import fetch, sha256_of
+from penstock_runtime.storage import fetch
 from penstock_runtime.verifying import verify_apart
 
 _SUFFIXES: Final[Mapping[ModelFormat, str]] = {
