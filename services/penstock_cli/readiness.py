@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 
 from penstock.api.conditions import DeploymentCondition, Reason
-from penstock.api.v1alpha1 import Condition, ConditionStatus, InferenceDeployment
+from penstock.api.meta import Condition, ConditionStatus
+from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.errors import Unavailable
 from penstock.planning.names import DEPLOYMENT_MANAGER, POOL_MANAGER
 from penstock_cli.resources import INFERENCE_DEPLOYMENT, SERVING_POOL

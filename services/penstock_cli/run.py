@@ -11,7 +11,7 @@ from time import monotonic, sleep
 from rich.console import Console
 from rich.markup import escape
 
-from penstock.api.v1alpha1 import Manifest
+from penstock.api.meta import Manifest
 from penstock.errors import Invalid, Unavailable
 from penstock.telemetry.spans import SpanContext, new_span_id, new_trace_id
 from penstock_cli import shipped

@@ -16,7 +16,7 @@ from penstock.api import structural
 from penstock.api.admission import validate
 from penstock.api.crds import root_schema
 from penstock.api.kinds import KINDS
-from penstock.api.v1alpha1 import Manifest
+from penstock.api.meta import Manifest
 
 ROOT = Path(__file__).parents[2]
 DIGEST = "sha256:" + "0123456789abcdef" * 4
@@ -267,7 +267,7 @@ CASES = (
     refused("a negative ratio", deployment(tracing={"samplingRatio": "-0.1"}), 'must be a decimal from "0"'),
     refused("a ratio in per cent", deployment(tracing={"samplingRatio": "5%"}), 'must be a decimal from "0"'),
     # Pools.
-    refused("a pool of no kind", top(pool(), spec={}), "spec.existing: Required value"),
+    refused("a pool of no kind", top(pool(), spec={}), "exactly one of the two"),
     refused(
         "an address without a scheme", pool(address="ray-head:8265"), "address must be the http:// or https:// URL"
     ),

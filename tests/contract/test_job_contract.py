@@ -9,8 +9,9 @@ import pytest
 import yaml
 from tests.contract.conftest import Home
 
+from penstock.api.meta import ObjectMeta
 from penstock.api.optimization import ClusterOptimizationProfile, OptimizationRun, OptimizationRunSpec
-from penstock.api.v1alpha1 import Accelerator, ModelSource, ObjectMeta, ProfileReference, Resources
+from penstock.api.v1alpha1 import Accelerator, ModelSource, ProfileReference, Resources
 from penstock.errors import Conflict
 from penstock.planning.job import JobSettings, build
 from penstock.serving.manifest import ModelFormat

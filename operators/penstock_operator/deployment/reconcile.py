@@ -10,7 +10,8 @@ from functools import partial
 from pydantic import ValidationError
 
 from penstock.api.conditions import DeploymentCondition, Reason
-from penstock.api.v1alpha1 import Condition, ConditionStatus, InferenceDeployment, InferenceDeploymentStatus
+from penstock.api.meta import Condition, ConditionStatus
+from penstock.api.v1alpha1 import InferenceDeployment, InferenceDeploymentStatus
 from penstock.errors import Invalid, Unavailable
 from penstock.planning.conditions import transitions
 from penstock.planning.deployment import Finalizer, Plan, invalid_status, plan

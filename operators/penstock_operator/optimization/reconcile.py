@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 
 from penstock.api.conditions import Reason
+from penstock.api.meta import ConditionStatus
 from penstock.api.optimization import OptimizationRun, OptimizationRunStatus
-from penstock.api.v1alpha1 import ConditionStatus
 from penstock.errors import Invalid
 from penstock.planning.conditions import transitions
 from penstock.planning.names import RUN_MANAGER

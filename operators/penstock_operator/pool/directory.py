@@ -14,7 +14,8 @@ from urllib.parse import urlsplit, urlunsplit
 from pydantic import ValidationError
 
 from penstock.api.conditions import Reason
-from penstock.api.v1alpha1 import SecretKeyReference, ServingPool
+from penstock.api.meta import SecretKeyReference
+from penstock.api.pool import ServingPool
 from penstock.planning.observed import PoolProblem
 from penstock_operator.clients.ray import RayClient
 from penstock_operator.pool.writer import PoolWriter
@@ -67,6 +68,8 @@ class PoolDirectory:
     def writer(self, pool: ServingPool) -> PoolWriter | PoolProblem:
         """The writer of the pool's Ray cluster. Raises `Unavailable` where the API does not answer."""
         existing = pool.spec.existing
+        if existing is None:
+            return PoolProblem(Reason.PENDING, "The pool's Ray cluster has not been made yet.")
         token: str | None = None
         if existing.token_secret_ref is not None:
             found = self._token(pool.metadata.namespace, existing.token_secret_ref)

@@ -9,12 +9,8 @@ from typing import Final
 from pydantic import ValidationError
 
 from penstock.api.conditions import PoolCondition, Reason
-from penstock.api.v1alpha1 import (
-    ConditionStatus,
-    PoolCapacity,
-    ServingPool,
-    ServingPoolStatus,
-)
+from penstock.api.meta import ConditionStatus
+from penstock.api.pool import PoolCapacity, ServingPool, ServingPoolStatus
 from penstock.errors import Invalid, Unavailable
 from penstock.planning.arguments import Owner
 from penstock.planning.conditions import Verdict, condition, false, transitions, true

@@ -13,14 +13,18 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from penstock.api import API_VERSION, GROUP
+from penstock.api.access import APIKey
 from penstock.api.conditions import Reason
 from penstock.api.crds import root_schema
 from penstock.api.documents import Document, load_documents
 from penstock.api.kinds import KINDS
+from penstock.api.meta import Manifest
 from penstock.api.optimization import ClusterOptimizationProfile, OptimizationProfile, OptimizationRun
+from penstock.api.pool import ServingPool
 from penstock.api.problems import Problem, path_of
+from penstock.api.quota import TenantQuota
 from penstock.api.schema import Schema
-from penstock.api.v1alpha1 import InferenceDeployment, Manifest, ServingPool
+from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.errors import Invalid
 
 __all__ = [
@@ -28,11 +32,22 @@ __all__ = [
     "validate", "verdict",
 ]  # fmt: skip
 
-Resource = InferenceDeployment | ServingPool | OptimizationProfile | ClusterOptimizationProfile | OptimizationRun
+Resource = (
+    InferenceDeployment
+    | ServingPool
+    | OptimizationProfile
+    | ClusterOptimizationProfile
+    | OptimizationRun
+    | APIKey
+    | TenantQuota
+)
 _MODELS: Final[Mapping[str, type[Resource]]] = {
     model.__name__: model
-    for model in (InferenceDeployment, ServingPool, OptimizationProfile, ClusterOptimizationProfile, OptimizationRun)
-}
+    for model in (
+        InferenceDeployment, ServingPool, OptimizationProfile, ClusterOptimizationProfile, OptimizationRun, APIKey,
+        TenantQuota,
+    )
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

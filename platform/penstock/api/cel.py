@@ -67,6 +67,11 @@ def refusals(value: Any, schema: Schema, old: Any = None, path: str = "") -> Ite
             if key in value:
                 before = old.get(key) if isinstance(old, dict) else None
                 yield from refusals(value[key], inner, before, f"{path}.{key}" if path else key)
+    elif isinstance(value, list) and "items" in schema:
+        # Items of a list without keys have no former selves: rules about changes do not apply to them.
+        for index, item in enumerate(value):
+            same = item if isinstance(old, list) and item in old else None
+            yield from refusals(item, schema["items"], same, f"{path}[{index}]")
 
 
 def _check(rule: Mapping[str, str], value: Any, old: Any, path: str) -> Problem | None:

@@ -30,6 +30,21 @@ class PoolCondition(StrEnum):
     """Conditions of a `ServingPool`."""
 
     READY = "Ready"
+    PROGRESSING = "Progressing"
+    """Whether a change is under way, and what stops it."""
+
+
+class QuotaCondition(StrEnum):
+    """Conditions of a `TenantQuota`."""
+
+    READY = "Ready"
+    EXCEEDED = "Exceeded"
+
+
+class KeyCondition(StrEnum):
+    """Conditions of an `APIKey`."""
+
+    READY = "Ready"
 
 
 class Reason(StrEnum):
@@ -83,6 +98,19 @@ class Reason(StrEnum):
     POOL_UNAUTHORIZED = "PoolUnauthorized"
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a reason, not a secret
     UNSCHEDULABLE = "Unschedulable"
+    SUSPENDED = "Suspended"
+    STARTING_POOL = "StartingPool"
+    CHANGING_IN_PLACE = "ChangingInPlace"
+    REPLACING = "Replacing"
+    SURGE_DOES_NOT_FIT = "SurgeDoesNotFit"
+    KUBERAY_MISSING = "KubeRayMissing"
+
+    # Tenants.
+    QUOTA_EXCEEDED = "QuotaExceeded"
+    WITHIN_QUOTA = "WithinQuota"
+    KEY_ACCEPTED = "KeyAccepted"
+    KEY_EXPIRED = "KeyExpired"
+    KEY_DISABLED = "KeyDisabled"
 
     # The replicas.
     REPLICA_FAILED = "ReplicaFailed"

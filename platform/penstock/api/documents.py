@@ -12,7 +12,7 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from penstock.api.conditions import Reason
-from penstock.api.v1alpha1 import Manifest
+from penstock.api.meta import Manifest
 from penstock.errors import Invalid
 
 _MAX_NODES: Final = 100_000

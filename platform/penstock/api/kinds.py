@@ -8,13 +8,16 @@ from typing import Final
 
 from pydantic import BaseModel
 
+from penstock.api.access import APIKey, APIKeyStatus
 from penstock.api.optimization import (
     ClusterOptimizationProfile,
     OptimizationProfile,
     OptimizationRun,
     OptimizationRunStatus,
 )
-from penstock.api.v1alpha1 import InferenceDeployment, InferenceDeploymentStatus, ServingPool, ServingPoolStatus
+from penstock.api.pool import ServingPool, ServingPoolStatus
+from penstock.api.quota import TenantQuota, TenantQuotaStatus
+from penstock.api.v1alpha1 import InferenceDeployment, InferenceDeploymentStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +94,48 @@ SERVING_POOL: Final = Kind(
     short_names=("spool",),
     columns=(
         _READY,
-        Column("Address", ".spec.existing.address", description="The Ray dashboard."),
+        Column("Change", ".status.change", description="What the change under way or the last one was.", priority=1),
+        Column("Address", ".status.address", description="The Ray dashboard.", priority=1),
         Column("Nodes", ".status.capacity.nodes", type="integer", description="Nodes that are alive."),
         Column("CPU", ".status.capacity.cpu", description="Cores in all."),
         Column("Deployments", ".status.deployments", type="integer", description="Deployments that run here."),
         _AGE,
         _REASON,
         Column("Ray", ".status.rayVersion", description="The cluster's Ray version.", priority=1),
+    ),
+)
+
+API_KEY: Final = Kind(
+    model=APIKey,
+    status=APIKeyStatus,
+    plural="apikeys",
+    short_names=("apik",),
+    columns=(
+        _READY,
+        Column("Deployments", ".spec.deployments", description="What it opens; all where empty."),
+        Column("Limit", ".spec.requestsPerSecond", type="integer", description="Requests a second."),
+        Column("Expires", ".spec.expiresAt", description="When it ends."),
+        _AGE,
+        _REASON,
+    ),
+)
+TENANT_QUOTA: Final = Kind(
+    model=TenantQuota,
+    status=TenantQuotaStatus,
+    plural="tenantquotas",
+    short_names=("tquota",),
+    columns=(
+        Column("Deployments", ".status.used.deployments", type="integer", description="Taken."),
+        Column("Replicas", ".status.used.replicas", type="integer", description="Taken."),
+        Column("Of", ".spec.hard.replicas", type="integer", description="Replicas allowed."),
+        Column("Accelerators", ".status.used.accelerators", type="integer", description="Taken."),
+        Column("Memory", ".status.used.memory", description="Taken."),
+        Column(
+            "Exceeded",
+            '.status.conditions[?(@.type=="Exceeded")].status',
+            description="Whether deployments are kept from serving by it.",
+        ),
+        _AGE,
     ),
 )
 
@@ -153,6 +191,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     kind.name: kind
     for kind in (
         INFERENCE_DEPLOYMENT, SERVING_POOL, OPTIMIZATION_PROFILE, CLUSTER_OPTIMIZATION_PROFILE, OPTIMIZATION_RUN,
+        API_KEY, TENANT_QUOTA,
     )
 }  # fmt: skip
 """Every kind of this group, by name."""

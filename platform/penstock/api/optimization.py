@@ -7,16 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from penstock.api.v1alpha1 import (
-    Condition,
-    Described,
-    IntOrString,
-    ModelSource,
-    ObjectMeta,
-    ProfileReference,
-    Quantity,
-    Resources,
-)
+from penstock.api.meta import Condition, Described, IntOrString, ObjectMeta, Quantity
+from penstock.api.v1alpha1 import ModelSource, ProfileReference, Resources
 from penstock.optimization.measurements import MetricName, Scenario
 from penstock.optimization.recipes import EngineName, PruneMethod, QuantizeMethod
 

@@ -11,12 +11,11 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from penstock.api import profile_rules
+from penstock.api import meta, pool_rules, profile_rules
 from penstock.api import v1alpha1 as api
 from penstock.api.rule import SUBDOMAIN, Rule, auto, import_path, location, matches, positive_quantity
 
 _LABEL_VALUE: Final = r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
-_BASE_URL: Final = r"^https?://[^/?#@ ]+(/[^?# ]*)?$"
 _NUMBER: Final = r"^-?[0-9]+(\\.[0-9]+)?$"
 
 
@@ -24,6 +23,7 @@ _IS_NUMBER: Final = f"string(self).matches('{_NUMBER}')"
 
 MODEL_RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
     **profile_rules.MODEL_RULES,
+    **pool_rules.MODEL_RULES,
     api.InferenceDeployment: (
         Rule(
             "self.metadata.name.size() <= 40 && !self.metadata.name.contains('.')",
@@ -82,6 +82,7 @@ MODEL_RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
 
 FIELD_RULES: Final[Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]]] = {
     **profile_rules.FIELD_RULES,
+    **pool_rules.FIELD_RULES,
     (api.ModelSource, "storage_uri"): location("storageUri", "file:///models/digits/1"),
     (api.ModelSource, "data_uri"): location("dataUri", "file:///data/digits"),
     (api.ModelSource, "import_path"): import_path("importPath", "models.digits:build"),
@@ -101,7 +102,7 @@ FIELD_RULES: Final[Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]]] = {
     (api.ProfileReference, "name"): (
         matches(SUBDOMAIN, "name must be that of a profile: a-z, 0-9, - and ., such as balanced"),
     ),
-    (api.LocalReference, "name"): (
+    (meta.LocalReference, "name"): (
         matches(SUBDOMAIN, "name must be that of an object in this namespace: a-z, 0-9, - and ., such as default"),
     ),
     (api.InferenceDeploymentSpec, "pool_ref"): (
@@ -140,34 +141,6 @@ FIELD_RULES: Final[Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]]] = {
         Rule(
             "string(self).matches('^(0(\\\\.[0-9]+)?|1(\\\\.0+)?)$')",
             'samplingRatio must be a decimal from "0" (no request) to "1" (every request), such as "0.01"',
-        ),
-    ),
-    (api.ExistingRayCluster, "address"): (
-        matches(
-            _BASE_URL,
-            "address must be the http:// or https:// URL of the Ray dashboard, without user, query or fragment, such as "
-            "http://ray-head:8265",
-        ),
-        Rule(
-            "self == oldSelf",
-            "address cannot be changed, since what runs at the old one would be lost: create another ServingPool and "
-            "move the deployments there",
-            reason="FieldValueForbidden",
-        ),
-    ),
-    (api.ExistingRayCluster, "serve_address"): (
-        matches(
-            _BASE_URL,
-            "serveAddress must be the http:// or https:// URL of Ray Serve's proxy, without user, query or fragment, "
-            "such as http://ray-head:8000",
-        ),
-    ),
-    (api.SecretKeyReference, "name"): (
-        matches(SUBDOMAIN, "name must be that of a Secret in this namespace: a-z, 0-9, - and ., such as ray-token"),
-    ),
-    (api.SecretKeyReference, "key"): (
-        matches(
-            "^[-._a-zA-Z0-9]+$", "key must be a key of the Secret's data: letters, digits, - _ and ., such as token"
         ),
     ),
 }

@@ -11,8 +11,8 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
+from penstock.api.meta import Condition
 from penstock.api.rules import FIELD_RULES, MODEL_RULES
-from penstock.api.v1alpha1 import Condition
 
 Schema = dict[str, Any]
 """An OpenAPI v3 schema as Kubernetes reads it: a tree of JSON values, built here and only written out."""

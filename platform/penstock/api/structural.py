@@ -15,9 +15,9 @@ from jsonschema import Draft7Validator
 from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
 
+from penstock.api.meta import Manifest
 from penstock.api.problems import Problem, child, path_of
 from penstock.api.schema import Schema
-from penstock.api.v1alpha1 import Manifest
 
 _METADATA_FIELDS: Final = (
     "name", "generateName", "namespace", "labels", "annotations", "finalizers", "ownerReferences", "uid",

@@ -1,88 +1,16 @@
-"""The resources of `penstock.dev/v1alpha1` as types. The CRDs are generated from them."""
+"""`InferenceDeployment` of `penstock.dev/v1alpha1` as types. The CRDs are generated from them."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
-from pydantic.alias_generators import to_camel
+from pydantic import Field
 
-from penstock.models import Frozen
+from penstock.api.access import Access
+from penstock.api.meta import AUTO, Condition, Described, IntOrString, LocalReference, ObjectMeta, Quantity
 from penstock.serving.manifest import ModelFormat
 from penstock.serving.settings import CacheMode
-
-
-def _whole_to_text(value: object) -> object:
-    """`1` and `"1"` mean the same where Kubernetes has IntOrString. A float does not pass: its digits are not kept."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-IntOrString = Annotated[
-    str,
-    BeforeValidator(_whole_to_text),
-    Field(max_length=32),
-    WithJsonSchema(
-        {"x-kubernetes-int-or-string": True, "anyOf": [{"type": "integer"}, {"type": "string"}], "maxLength": 32}
-    ),
-]
-"""A string that may be written as a whole number, without quotes."""
-
-Quantity = IntOrString
-"""A Kubernetes resource quantity, such as `500m` or `1Gi`."""
-
-
-AUTO: Final = "Auto"
-"""Take what was measured."""
-
-
-class Described(Frozen):
-    """A model whose attribute docstrings become the descriptions that `kubectl explain` shows."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-
-class ObjectMeta(Frozen):
-    """The part of `metadata` that Penstock reads. Kubernetes owns the rest, so unknown fields pass."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True, serialize_by_alias=True
-    )
-
-    name: str
-    namespace: str = "default"
-    uid: str = ""
-    generation: int = 0
-    resource_version: str = ""
-    creation_timestamp: str | None = None
-    deletion_timestamp: str | None = None
-    finalizers: tuple[str, ...] = ()
-    labels: dict[str, str] = Field(default_factory=dict)
-    annotations: dict[str, str] = Field(default_factory=dict)
-
-
-class ConditionStatus(StrEnum):
-    """`metav1.ConditionStatus`."""
-
-    TRUE = "True"
-    FALSE = "False"
-    UNKNOWN = "Unknown"
-
-
-class Condition(Described):
-    """`metav1.Condition`."""
-
-    type: str
-    """What is said to be so, such as `Ready`."""
-    status: ConditionStatus
-    reason: str
-    """Why, as a constant in CamelCase."""
-    message: str = ""
-    """Why, for people."""
-    last_transition_time: str = ""
-    """When `status` last changed: RFC 3339 in UTC."""
-    observed_generation: int = 0
-    """The `metadata.generation` that this was said of."""
 
 
 class ModelSource(Described):
@@ -100,20 +28,16 @@ class ModelSource(Described):
     """`package.module:callable` that gives the `torch.nn.Module`, for safetensors. It runs in a sandboxed job only."""
     data_uri: Annotated[str, Field(max_length=2048)] | None = None
     """Samples for calibration and evaluation. Left out: the profile's."""
-
-
-class LocalReference(Described):
-    """An object in the same namespace."""
-
-    name: Annotated[str, Field(max_length=253)]
-    """Its `metadata.name`."""
+    credentials_secret_ref: LocalReference | None = None
+    """A Secret whose keys are what the store's library reads from the environment, such as `AWS_ACCESS_KEY_ID` or
+    `HF_TOKEN`. The pool must list it in `credentials`. Only the process that fetches the model gets it."""
 
 
 class Accelerator(Described):
     """An accelerator for each replica."""
 
     type: Annotated[str, Field(max_length=63)]
-    """The value of the nodes' accelerator-type label, such as `nvidia-l4`."""
+    """The type of a worker group of the pool, such as `nvidia-l4`, `nvidia-a100-mig-1g.5gb` or `google-tpu-v5e`."""
     count: IntOrString = "1"
     """A whole number, or a share of one accelerator such as `"0.5"`."""
 
@@ -126,6 +50,11 @@ class Resources(Described):
     memory: Quantity | None = None
     """Bytes, such as `1Gi`. Left out: nothing is reserved."""
     accelerator: Accelerator | None = None
+    node_labels: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=8)] = Field(
+        default_factory=dict
+    )
+    """Node labels that a replica needs, such as `kubernetes.io/arch: arm64` or
+    `feature.node.kubernetes.io/cpu-cpuid.AMXINT8: "true"`. A worker group of the pool must select by them."""
 
 
 class Batching(Described):
@@ -212,6 +141,7 @@ class InferenceDeploymentSpec(Described):
     scaling: Scaling = Scaling()
     slo: ServiceLevelObjective | None = None
     tracing: Tracing = Tracing()
+    access: Access = Access()
 
 
 class ReplicaCounts(Described):
@@ -258,70 +188,3 @@ class InferenceDeployment(Described):
     metadata: ObjectMeta
     spec: InferenceDeploymentSpec
     status: InferenceDeploymentStatus = InferenceDeploymentStatus()
-
-
-class SecretKeyReference(Described):
-    """A key of a Secret in the same namespace."""
-
-    name: Annotated[str, Field(max_length=253)]
-    """The Secret's `metadata.name`."""
-    key: Annotated[str, Field(max_length=253)] = "token"
-    """The key in its `data`."""
-
-
-class ExistingRayCluster(Described):
-    """A Ray cluster that someone else runs."""
-
-    address: Annotated[str, Field(max_length=2048)]
-    """Base URL of its dashboard, such as `http://ray-head:8265`. Cannot be changed."""
-    serve_address: Annotated[str, Field(max_length=2048)] | None = None
-    """Base URL of Serve's HTTP proxy, which wakes models at zero replicas. Default: the same host, port 8000."""
-    token_secret_ref: SecretKeyReference | None = None
-    """Ray's authentication token."""
-
-
-class ServingPoolSpec(Described):
-    """A namespace's Ray cluster. Exactly one kind of pool is named."""
-
-    existing: ExistingRayCluster
-
-
-class PoolCapacity(Described):
-    """What the pool's nodes have in all."""
-
-    nodes: int = 0
-    """Nodes that are alive."""
-    cpu: Quantity = "0"
-    """Cores."""
-    memory: Quantity = "0"
-    """Bytes."""
-    accelerators: dict[str, str] = Field(default_factory=dict)
-    """How many accelerators, by type."""
-
-
-class ServingPoolStatus(Described):
-    """Whether the pool can be used."""
-
-    observed_generation: int = 0
-    """The `metadata.generation` that this status is about."""
-    conditions: tuple[Condition, ...] = ()
-    """`Ready` says whether the Ray cluster answers."""
-    ray_version: str | None = None
-    """What the Ray cluster runs."""
-    capacity: PoolCapacity = PoolCapacity()
-    deployments: int = 0
-    """How many deployments run here."""
-
-
-class ServingPool(Described):
-    """Where a namespace's models run."""
-
-    api_version: Literal["penstock.dev/v1alpha1"] = "penstock.dev/v1alpha1"
-    kind: Literal["ServingPool"] = "ServingPool"
-    metadata: ObjectMeta
-    spec: ServingPoolSpec
-    status: ServingPoolStatus = ServingPoolStatus()
-
-
-Manifest = dict[str, Any]
-"""A Kubernetes object as it travels. Past the boundary it is one of the types above."""

@@ -6,7 +6,8 @@ import re
 from typing import Final
 
 from penstock.api.conditions import Reason
-from penstock.api.v1alpha1 import AUTO, InferenceDeployment
+from penstock.api.meta import AUTO
+from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.errors import Invalid
 
 DEFAULT_MAX_BATCH_SIZE: Final = 32

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from penstock.api.conditions import DeploymentCondition, Reason
-from penstock.api.v1alpha1 import Condition, ConditionStatus
+from penstock.api.meta import Condition, ConditionStatus
 
 
 @dataclass(frozen=True, slots=True)

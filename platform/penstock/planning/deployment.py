@@ -7,7 +7,8 @@ from enum import StrEnum
 from typing import Final
 
 from penstock.api.conditions import DeploymentCondition, Reason
-from penstock.api.v1alpha1 import ConditionStatus, InferenceDeploymentStatus, Manifest
+from penstock.api.meta import ConditionStatus, Manifest
+from penstock.api.v1alpha1 import InferenceDeploymentStatus
 from penstock.planning import names
 from penstock.planning.application import ServeApplication, replica_bounds
 from penstock.planning.conditions import Verdict, epoch, false, true

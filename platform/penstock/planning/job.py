@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from penstock.api.conditions import Reason
+from penstock.api.meta import Manifest
 from penstock.api.optimization import OptimizationProfileSpec, OptimizationRun
-from penstock.api.v1alpha1 import Manifest
 from penstock.errors import Invalid
 from penstock.optimization.progress import OptimizationRequest
 from penstock.optimization.variants import SourceRequest

@@ -6,8 +6,9 @@ import hashlib
 import json
 from typing import Any, Final
 
+from penstock.api.meta import Manifest, ObjectMeta
 from penstock.api.optimization import OptimizationProfileSpec
-from penstock.api.v1alpha1 import InferenceDeployment, Manifest, ObjectMeta, Resources
+from penstock.api.v1alpha1 import InferenceDeployment, Resources
 from penstock.optimization.recipes import canonical_json
 from penstock.planning.quantities import canonical
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from penstock.api.conditions import DeploymentCondition, Reason, RunCondition
+from penstock.api.meta import AUTO, ConditionStatus, Manifest
 from penstock.api.optimization import OptimizationProfileSpec, OptimizationRun, OptimizationRunSpec, RunCapacity
-from penstock.api.v1alpha1 import AUTO, ConditionStatus, InferenceDeployment, Manifest, ProfileReference
+from penstock.api.v1alpha1 import InferenceDeployment, ProfileReference
 from penstock.errors import Invalid
 from penstock.optimization.report import Verdict as Found
 from penstock.planning import names

@@ -7,8 +7,8 @@ from enum import StrEnum
 from typing import Final, assert_never
 
 from penstock.api.conditions import Reason, RunCondition
+from penstock.api.meta import Manifest
 from penstock.api.optimization import OptimizationProfileSpec, OptimizationRun, OptimizationRunStatus, RunProgress
-from penstock.api.v1alpha1 import Manifest
 from penstock.errors import Invalid
 from penstock.optimization.progress import Progress, RunResult
 from penstock.optimization.report import Verdict as Found

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from penstock.api.conditions import DeploymentCondition
-from penstock.api.v1alpha1 import Condition, InferenceDeploymentStatus, ReplicaCounts
+from penstock.api.meta import Condition
+from penstock.api.v1alpha1 import InferenceDeploymentStatus, ReplicaCounts
 from penstock.planning import automatic, names
 from penstock.planning.application import replica_bounds
 from penstock.planning.conditions import condition, ready

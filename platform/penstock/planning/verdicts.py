@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final, assert_never
 
 from penstock.api.conditions import DeploymentCondition, Reason
-from penstock.api.v1alpha1 import ConditionStatus
+from penstock.api.meta import ConditionStatus
 from penstock.planning.application import replica_bounds, required_resources
 from penstock.planning.arguments import FAILURE_MARKER, StartFailure
 from penstock.planning.conditions import Verdict, false, timestamp, true, unknown

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from penstock.api.v1alpha1 import Manifest
+from penstock.api.meta import Manifest
 from penstock.serving.manifest import MANIFEST_NAME, ModelManifest
 from penstock.telemetry.spans import SpanContext, new_span_id, new_trace_id
 from penstock.telemetry.waterfall import Row

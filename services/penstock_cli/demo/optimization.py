@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from penstock.api.conditions import DeploymentCondition, Reason, RunCondition
+from penstock.api.meta import Condition, ConditionStatus
 from penstock.api.optimization import OptimizationRun
-from penstock.api.v1alpha1 import Condition, ConditionStatus, InferenceDeployment
+from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.errors import Unavailable
 from penstock_cli.demo.load import Answer, send
 from penstock_operator.optimization.directory import OPTIMIZATION_RUN

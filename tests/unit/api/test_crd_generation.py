@@ -157,7 +157,9 @@ def test_every_rule_stands_in_a_crd() -> None:
     ("kind", "columns"),
     [
         ("InferenceDeployment", ["Ready", "Model", "Replicas", "URL", "Age"]),
-        ("ServingPool", ["Ready", "Address", "Nodes", "CPU", "Deployments", "Age"]),
+        ("ServingPool", ["Ready", "Nodes", "CPU", "Deployments", "Age"]),
+        ("APIKey", ["Ready", "Deployments", "Limit", "Expires", "Age"]),
+        ("TenantQuota", ["Deployments", "Replicas", "Of", "Accelerators", "Memory", "Exceeded", "Age"]),
         ("OptimizationRun", ["Verdict", "Speedup", "Stage", "Accuracy", "Age"]),
         ("OptimizationProfile", ["Objective", "Strategy", "Minutes", "Minimum", "Age"]),
     ],

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from penstock.api.admission import from_manifest, is_checked, load_documents, validate, verdict
-from penstock.api.v1alpha1 import InferenceDeployment, ServingPool
+from penstock.api.pool import ServingPool
+from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.errors import Invalid
 
 ROOT = Path(__file__).parents[3]

@@ -10,7 +10,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from penstock.api.kinds import KINDS
-from penstock.api.v1alpha1 import Manifest
+from penstock.api.meta import Manifest
 from penstock.errors import Invalid, PenstockError
 from penstock_cli.main import app
 from penstock_cli.resources import INFERENCE_DEPLOYMENT, SERVING_POOL, kind_named

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from penstock.api.v1alpha1 import Manifest
+from penstock.api.meta import Manifest
 from penstock.errors import Unavailable
 from penstock.planning.names import DEPLOYMENT_MANAGER
 from penstock_cli.readiness import forget_readiness, wait_until_ready

@@ -9,7 +9,8 @@ from tests.unit.planning.world import NEW, NEW_MODEL, NOW, OLD, OLD_MODEL, World
 
 from penstock.api.conditions import DeploymentCondition as Kind
 from penstock.api.conditions import Reason
-from penstock.api.v1alpha1 import Condition, ConditionStatus, InferenceDeploymentStatus
+from penstock.api.meta import Condition, ConditionStatus
+from penstock.api.v1alpha1 import InferenceDeploymentStatus
 from penstock.planning import names
 from penstock.planning.arguments import Attempt
 from penstock.planning.conditions import timestamp
