@@ -18,6 +18,7 @@ from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTO
 import penstock
 from penstock.errors import Invalid
 from penstock.telemetry import names
+from penstock_runtime.spans import SpanSink
 from penstock_serving.gateway.access_log import AccessLog
 from penstock_serving.gateway.control import ControlServer
 from penstock_serving.gateway.convergence import Convergence
@@ -26,7 +27,6 @@ from penstock_serving.gateway.holding import Holding
 from penstock_serving.gateway.process import Haproxy, connections_within_limits, find_haproxy
 from penstock_serving.gateway.registry import Registry
 from penstock_serving.gateway.settings import Settings, read_settings
-from penstock_serving.telemetry.export import SpanSink
 
 logger = logging.getLogger(__name__)
 _FLUSH_SECONDS = 5.0

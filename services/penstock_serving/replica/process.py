@@ -30,12 +30,12 @@ from penstock.serving.settings import (
     Stats,
 )
 from penstock.telemetry import names
+from penstock_runtime.spans import SpanSink
 from penstock_serving.replica.control import ControlPipe
 from penstock_serving.replica.lease import Leases
 from penstock_serving.replica.model import LoadedModel, load
 from penstock_serving.replica.server import ReplicaServer, listen
 from penstock_serving.replica.warmup import warm_up
-from penstock_serving.telemetry.export import SpanSink
 
 logger = logging.getLogger(__name__)
 

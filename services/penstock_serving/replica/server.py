@@ -20,6 +20,7 @@ from penstock.protocol.requests import InferRequest, RequestDecoder
 from penstock.routing.leases import ReplicaStats
 from penstock.serving.settings import Reconfigure, ReplicaSettings
 from penstock_runtime.engines import Array
+from penstock_runtime.spans import SpanSink
 from penstock_serving.replica.caching import CACHE_STATUS, CachedAnswers
 from penstock_serving.replica.exchange import Exchange
 from penstock_serving.replica.execution import Executor, Ran
@@ -28,7 +29,6 @@ from penstock_serving.replica.load import LoadMeter
 from penstock_serving.replica.metrics import ReplicaMetrics
 from penstock_serving.replica.model import LoadedModel
 from penstock_serving.replica.tracing import Tracer
-from penstock_serving.telemetry.export import SpanSink
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from penstock.telemetry.spans import (
     new_trace_id,
     parse_traceparent,
 )
+from penstock_runtime.spans import SpanSink
 from penstock_serving.replica.exchange import Exchange
-from penstock_serving.telemetry.export import SpanSink
 
 _FIRST_FAILURE = 500
 _FLAGS_END = 54

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from penstock.telemetry.spans import SpanContext, SpanRecord
-from penstock_serving.telemetry.export import SpanSink, _exporter_kind
+from penstock_runtime.spans import SpanSink, _exporter_kind
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
 

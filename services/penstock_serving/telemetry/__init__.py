@@ -1,1 +1,0 @@
-"""How spans leave a serving process."""
