@@ -1,13 +1,36 @@
-"""Says why replicas find no node."""
+"""Where replicas may run: accelerators by Ray's names, and why a replica finds no node."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
+from penstock.api.pool import GroupAccelerator
 from penstock.api.v1alpha1 import Accelerator
 from penstock.planning.names import ACCELERATOR_LABEL
 from penstock.planning.observed import Node
 from penstock.planning.quantities import readable_bytes
+
+GPU: Final = "GPU"
+"""Ray's name of the resource behind `num_gpus`."""
+
+
+def ray_resource(accelerator: GroupAccelerator) -> tuple[str, float]:
+    """By which name Ray counts a worker's accelerators, and how many it has.
+
+    A GPU, whole or a MIG slice or a time-sliced share, is Ray's `GPU`, so that replicas can ask for fractions and Ray
+    sets their visible devices. Anything else is a custom resource named by its type.
+    """
+    return (GPU if is_gpu(accelerator) else accelerator.type), float(accelerator.count)
+
+
+def is_gpu(accelerator: GroupAccelerator) -> bool:
+    """Whether Kubernetes' resource is a GPU: `nvidia.com/gpu`, `amd.com/gpu`, `nvidia.com/mig-1g.5gb` and the like.
+
+    The rule is KubeRay's (`IsGPUResourceKey`), and `nvidia.com/gpu.shared`, as NVIDIA's plugin may name shares.
+    """
+    resource = accelerator.resource
+    return resource.endswith(("gpu", "gpu.shared")) or resource.startswith("nvidia.com/mig-")
 
 
 def obstacle(required: Mapping[str, float], accelerator: Accelerator | None, nodes: Sequence[Node]) -> str | None:
