@@ -6,6 +6,7 @@ import base64
 import datetime as dt
 import ipaddress
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 _LIFETIME = dt.timedelta(days=7)
-_SERVER_NAMES = ("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
+_SERVER_NAMES = ("127.0.0.1", "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,10 @@ class _Authority:
         self.path = folder / "ca.crt"
         _write(self.path, certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, file: str, common_name: str, *, organization: str | None = None, server: bool = False) -> Pair:
+    def issue(
+        self, file: str, common_name: str, *, organization: str | None = None, server: Sequence[str] = ()
+    ) -> Pair:
+        """A client's pair, or a server's with the names and addresses that it answers to."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = self._sign(_name(common_name, organization), key.public_key(), server=server)
         pair = Pair(self._folder / f"{file}.crt", self._folder / f"{file}.key")
@@ -56,8 +60,14 @@ class _Authority:
         _write(pair.key, _pem(key))
         return pair
 
+    def write_key(self) -> Path:
+        """The authority's own key as a file, for the controller that signs requests."""
+        path = self._folder / "ca.key"
+        _write(path, _pem(self._key))
+        return path
+
     def _sign(
-        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, *, authority: bool = False, server: bool = False
+        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, *, authority: bool = False, server: Sequence[str] = ()
     ) -> x509.Certificate:
         now = dt.datetime.now(dt.UTC)
         builder = (
@@ -74,10 +84,30 @@ class _Authority:
             usage = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH
             builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         if server:
-            names: list[x509.GeneralName] = [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-            names += [x509.DNSName(name) for name in _SERVER_NAMES]
-            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+            names = x509.SubjectAlternativeName([_alternative(name) for name in server])
+            builder = builder.add_extension(names, critical=False)
         return builder.sign(self._key, hashes.SHA256())
+
+
+@dataclass(frozen=True)
+class NodeIdentity:
+    """What one node's kubelet authenticates with, to the API server and towards it."""
+
+    client: Pair
+    server: Pair
+
+
+@dataclass(frozen=True)
+class ClusterIdentities(Identities):
+    """What a cluster with nodes needs besides."""
+
+    authority_key: Path
+    scheduler: Pair
+    proxy: Pair
+    dns: Pair
+    kubelet_client: Pair
+    """What the API server shows kubelets."""
+    nodes: tuple[NodeIdentity, ...]
 
 
 def make_identities(folder: Path) -> Identities:
@@ -88,10 +118,42 @@ def make_identities(folder: Path) -> Identities:
     _write(service_account_key, _pem(rsa.generate_private_key(public_exponent=65537, key_size=2048)))
     return Identities(
         authority=authority.path,
-        server=authority.issue("apiserver", "kube-apiserver", server=True),
+        server=authority.issue("apiserver", "kube-apiserver", server=_SERVER_NAMES),
         admin=authority.issue("admin", "penstock-test-admin", organization="system:masters"),
         controller_manager=authority.issue("controller-manager", "system:kube-controller-manager"),
         service_account_key=service_account_key,
+    )
+
+
+def make_cluster_identities(
+    folder: Path, server_addresses: Sequence[str], nodes: Sequence[tuple[str, str]]
+) -> ClusterIdentities:
+    """Make everything for a cluster whose API server has further addresses, and with nodes of (name, address)."""
+    folder.mkdir(mode=0o700)
+    authority = _Authority(folder)
+    service_account_key = folder / "service-account.key"
+    _write(service_account_key, _pem(rsa.generate_private_key(public_exponent=65537, key_size=2048)))
+    masters = "system:masters"
+    return ClusterIdentities(
+        authority=authority.path,
+        authority_key=authority.write_key(),
+        server=authority.issue("apiserver", "kube-apiserver", server=(*_SERVER_NAMES, *server_addresses)),
+        admin=authority.issue("admin", "penstock-test-admin", organization=masters),
+        controller_manager=authority.issue("controller-manager", "system:kube-controller-manager"),
+        scheduler=authority.issue("scheduler", "system:kube-scheduler"),
+        proxy=authority.issue("proxy", "system:kube-proxy"),
+        dns=authority.issue("dns", "penstock-test-dns"),
+        kubelet_client=authority.issue("kubelet-client", "kube-apiserver-kubelet-client", organization=masters),
+        service_account_key=service_account_key,
+        nodes=tuple(_node_identity(authority, name, address) for name, address in nodes),
+    )
+
+
+def _node_identity(authority: _Authority, name: str, address: str) -> NodeIdentity:
+    user = f"system:node:{name}"
+    return NodeIdentity(
+        client=authority.issue(f"{name}-client", user, organization="system:nodes"),
+        server=authority.issue(f"{name}-server", user, server=(name, address)),
     )
 
 
@@ -136,6 +198,13 @@ def _name(common_name: str, organization: str | None = None) -> x509.Name:
     if organization is not None:
         attributes.insert(0, x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization))
     return x509.Name(attributes)
+
+
+def _alternative(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
 
 
 def _pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:

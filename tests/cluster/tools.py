@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.cluster.binary import FOLDER, Program, Report, build
 
-_TOOLS = FOLDER / "tools"
+_MODULES = FOLDER / "modules"
 _HELM = "helm.sh/helm/v3"
 KUBERAY_MODULE = "github.com/ray-project/kuberay/ray-operator"
 KUBERAY_VERSION = "v1.6.0"
@@ -18,20 +18,20 @@ KUBERAY_VERSION = "v1.6.0"
 PROGRAMS = {
     program.name: program
     for program in (
-        Program("kuberay", _TOOLS / "kuberay", f"the KubeRay operator {KUBERAY_VERSION}", KUBERAY_MODULE),
-        Program("coredns", _TOOLS / "coredns", "CoreDNS"),
-        Program("pause", _TOOLS / "pause", "the pause program"),
+        Program("kuberay", _MODULES / "kuberay", f"the KubeRay operator {KUBERAY_VERSION}", KUBERAY_MODULE),
+        Program("coredns", _MODULES / "coredns", "CoreDNS"),
+        Program("pause", _MODULES / "pause", "the pause program"),
         Program(
-            "helm", _TOOLS / "helm", "helm", f"{_HELM}/cmd/helm",
+            "helm", _MODULES / "helm", "helm", f"{_HELM}/cmd/helm",
             (
                 (f"{_HELM}/internal/version.version", "v3.20.0"),
                 (f"{_HELM}/pkg/chartutil.k8sVersionMajor", "1"),
                 (f"{_HELM}/pkg/chartutil.k8sVersionMinor", "35"),
             ),
         ),
-        Program("kwok", _TOOLS / "kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok"),
-        Program("kube-score", _TOOLS / "kube-score", "kube-score", "github.com/zegl/kube-score/cmd/kube-score"),
-        Program("kubeconform", _TOOLS / "kubeconform", "kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform"),
+        Program("kwok", _MODULES / "kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok"),
+        Program("kube-score", _MODULES / "kube-score", "kube-score", "github.com/zegl/kube-score/cmd/kube-score"),
+        Program("kubeconform", _MODULES / "kubeconform", "kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform"),
     )
 }  # fmt: skip
 

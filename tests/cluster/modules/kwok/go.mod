@@ -1,4 +1,4 @@
-module penstock.dev/tests/cluster/tools/kwok
+module penstock.dev/tests/cluster/modules/kwok
 
 go 1.26.0
 

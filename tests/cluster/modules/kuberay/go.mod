@@ -1,4 +1,4 @@
-module penstock.dev/tests/cluster/tools/kuberay
+module penstock.dev/tests/cluster/modules/kuberay
 
 go 1.26.0
 

@@ -1,4 +1,4 @@
-module penstock.dev/tests/cluster/tools/kube-score
+module penstock.dev/tests/cluster/modules/kube-score
 
 go 1.26.0
 

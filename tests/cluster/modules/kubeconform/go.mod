@@ -1,4 +1,4 @@
-module penstock.dev/tests/cluster/tools/kubeconform
+module penstock.dev/tests/cluster/modules/kubeconform
 
 go 1.26.0
 

@@ -1,0 +1,86 @@
+"""The KubeRay operator in a cluster: its CRDs, its rights and itself as a pod, from the module that it is built from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.cluster.archive import write_archive
+from tests.cluster.binary import Report, build, cache_directory, locked, module_folder
+from tests.cluster.tools import KUBERAY_MODULE, KUBERAY_VERSION, PROGRAMS
+
+NAMESPACE = "kuberay-system"
+IMAGE = f"docker.io/penstock-test/kuberay:{KUBERAY_VERSION}"
+_KINDS = "rayclusters,rayservices,rayjobs"
+_OVERLAY = {
+    "apiVersion": "kustomize.config.k8s.io/v1beta1",
+    "kind": "Kustomization",
+    "namespace": NAMESPACE,
+    "resources": ["rbac", "manager", "namespace.json"],
+    "images": [{"name": "kuberay/operator", "newName": IMAGE.rpartition(":")[0], "newTag": KUBERAY_VERSION}],
+}
+_CONTAINER = "/spec/template/spec/containers/0"
+_PATCH = [
+    # Smaller and sooner than upstream's, as tests wait for it: no more than that.
+    {
+        "op": "replace",
+        "path": f"{_CONTAINER}/resources",
+        "value": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}},
+    },
+    {"op": "replace", "path": f"{_CONTAINER}/readinessProbe/initialDelaySeconds", "value": 1},
+    {"op": "replace", "path": f"{_CONTAINER}/readinessProbe/periodSeconds", "value": 1},
+]
+
+Kubectl = Callable[..., object]
+"""Runs kubectl with arguments; raises where it fails."""
+
+
+def image_archive(report: Report) -> Path:
+    """The operator's image, made where it is not in the cache yet."""
+    return program_archive("kuberay", IMAGE, "/manager", report, user="65532:65532")
+
+
+def program_archive(program: str, image: str, entry: str, report: Report, user: str = "") -> Path:
+    """An image of one program, made where it is not in the cache yet."""
+    binary = build(report, PROGRAMS[program])
+    path = cache_directory() / f"{binary.name}.image.tar"
+    with locked(cache_directory() / f"{program}.image.lock", report):
+        if not path.exists():
+            files: dict[str, Path | bytes] = {entry: binary, "/etc/passwd": b"nonroot:x:65532:65532::/:/sbin/nologin\n"}
+            write_archive(path, image, files, {"Entrypoint": [entry], "User": user})
+    return path
+
+
+def manifests(report: Report) -> Path:
+    """A folder with upstream's manifests, copied where they are not in the cache yet, and a kustomization over them."""
+    folder = cache_directory() / f"kuberay-manifests-{KUBERAY_VERSION}"
+    with locked(cache_directory() / "kuberay-manifests.lock", report):
+        if not folder.exists():
+            source = module_folder(PROGRAMS["kuberay"], KUBERAY_MODULE) / "config"
+            partial = folder.with_suffix(".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            for part in ("crd", "rbac", "manager"):
+                shutil.copytree(source / part, partial / part, copy_function=shutil.copyfile)
+            for each in (partial, *(path for path in partial.rglob("*") if path.is_dir())):
+                each.chmod(0o755)
+            partial.rename(folder)
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
+        (folder / "namespace.json").write_text(json.dumps(namespace))
+        target = {"kind": "Deployment", "name": "kuberay-operator"}
+        overlay = _OVERLAY | {"patches": [{"target": target, "patch": json.dumps(_PATCH)}]}
+        (folder / "kustomization.yaml").write_text(json.dumps(overlay))
+    return folder
+
+
+def install(kubectl: Kubectl, report: Report) -> None:
+    """Apply CRDs, rights and the operator, and wait until it is up. Its image must be on the nodes."""
+    folder = manifests(report)
+    crds = str(folder / "crd" / "bases")
+    kubectl("apply", "--server-side", "--force-conflicts", "-f", crds)
+    # An operator that starts before its kinds are served looks again only after ten seconds.
+    kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", crds)
+    kubectl("get", _KINDS, "-A")
+    kubectl("apply", "--server-side", "--force-conflicts", "-k", str(folder))
+    kubectl("-n", NAMESPACE, "rollout", "status", "deployment/kuberay-operator", "--timeout=180s")

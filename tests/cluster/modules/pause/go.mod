@@ -1,0 +1,3 @@
+module penstock.dev/tests/cluster/modules/pause
+
+go 1.26.0

@@ -1,0 +1,59 @@
+"""Debian packages that the test cluster needs, installed where they are missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from tests.cluster.binary import Report
+
+_PROGRAMS = {
+    "containerd": "containerd",
+    "ctr": "containerd",
+    "runc": "runc",
+    "nft": "nftables",
+    "conntrack": "conntrack",
+    "ip": "iproute2",
+    "nsenter": "util-linux",
+    "setpriv": "util-linux",
+    "mount": "mount",
+}
+_CNI = Path("/usr/lib/cni/ptp")
+_CNI_PACKAGE = "containernetworking-plugins"
+_SECONDS = 600
+
+
+class NotPossibleError(Exception):
+    """This machine cannot run the test cluster; the message says why, and what would help."""
+
+
+def ensure(report: Report) -> None:
+    """Install what is missing.
+
+    Raises:
+        NotPossibleError: not root, or not a Debian with a package index, and something is missing.
+    """
+    if os.geteuid() != 0:
+        raise NotPossibleError("the test cluster makes namespaces, mounts and control groups: run it as root")
+    missing = {package for program, package in _PROGRAMS.items() if shutil.which(program, path=_path()) is None}
+    if not _CNI.exists():
+        missing.add(_CNI_PACKAGE)
+    if not missing:
+        return
+    names = sorted(missing)
+    if shutil.which("apt-get") is None:
+        raise NotPossibleError(f"the test cluster needs {', '.join(names)} (Debian's names), and there is no apt-get")
+    report(f"installing {', '.join(names)}")
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    for arguments in (["update", "-qq"], ["install", "-qq", "-y", "--no-install-recommends", *names]):
+        done = subprocess.run(
+            ["apt-get", *arguments], capture_output=True, text=True, timeout=_SECONDS, check=False, env=environment
+        )
+        if done.returncode != 0:
+            raise NotPossibleError(f"apt-get {arguments[0]} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+
+
+def _path() -> str:
+    return os.environ.get("PATH", "") + ":/usr/sbin:/sbin"

@@ -1,3 +1,0 @@
-module penstock.dev/tests/cluster/tools/pause
-
-go 1.26.0
