@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast lint format verify generate bench bench-models clean
+.PHONY: help setup run test test-fast e2e cluster-up cluster-down lint format verify generate bench bench-models bench-cluster clean
 
 BIN := .venv/bin
 SOURCES := platform operators services tests
@@ -31,6 +31,15 @@ test: setup  ## Run every test that needs no GPU, those against a real API serve
 test-fast: setup  ## Run the tests that start neither Ray nor an API server
 	$(BIN)/pytest -m 'not ray and not apiserver' $(ARGS)
 
+cluster-up: setup  ## Boot a whole Kubernetes with KubeRay on this machine (as root; it stays until cluster-down)
+	@$(BIN)/python -m tests.cluster up
+
+cluster-down: setup  ## End it; nothing stays but its caches
+	@$(BIN)/python -m tests.cluster down
+
+e2e: setup  ## Install the chart in a real cluster, serve models, break things (CLUSTER=own, kind or current)
+	PENSTOCK_CLUSTER=$(or $(CLUSTER),own) $(BIN)/pytest -m cluster tests/e2e/cluster $(ARGS)
+
 lint: setup  ## Check style, types and the direction of imports
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
@@ -53,6 +62,9 @@ bench: setup  ## Measure the data path, the batcher, the control plane and scali
 
 bench-models: setup  ## Optimize three models, and measure the guard, resuming, serving and the cache (about 40 minutes)
 	$(BIN)/python -m tests.benchmarks.models $(ARGS)
+
+bench-cluster: setup  ## Measure installing, applying and faults in a real cluster; JSON and tables under build/bench
+	PENSTOCK_CLUSTER=$(or $(CLUSTER),own) $(BIN)/python -m tests.benchmarks.cluster $(ARGS)
 
 clean:  ## Remove what was built here (caches in the user's cache directory stay)
 	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
