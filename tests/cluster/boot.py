@@ -48,7 +48,7 @@ def parts(report: Report) -> Parts:
     """
     kubernetes = build(report)
     coredns = build(report, PROGRAMS["coredns"])
-    pause = kuberay.program_archive("pause", PAUSE_IMAGE, "/pause", report)
+    pause = kuberay.program_archive("pause", PAUSE_IMAGE, "pause", report)
     return Parts(kubernetes, coredns, (pause, kuberay.image_archive(report)))
 
 
@@ -61,13 +61,14 @@ def alive(layout: Layout) -> bool:
     return False
 
 
-def up(layout: Layout, report: Report, *, owner: int | None = None) -> None:
-    """Boot the cluster with KubeRay in it, unless it is up already.
+def up(layout: Layout, report: Report, *, owner: int | None = None, with_kuberay: bool = True) -> None:
+    """Boot the cluster, unless it is up already.
 
     Args:
         layout: which.
         report: shows progress.
         owner: a process whose end is the cluster's too; None to stay until `down`.
+        with_kuberay: whether to install KubeRay in it.
 
     Raises:
         NotPossibleError: this machine lacks something.
@@ -83,12 +84,20 @@ def up(layout: Layout, report: Report, *, owner: int | None = None) -> None:
             _start(layout, made, owner)
         _await_up(layout)
         report(f"the control plane is ready ({time.monotonic() - started:.1f} s)")
-        load_images(layout, made.archives, report)
-        kubectl(layout, made.kubernetes, "apply", "-f", "-", manifest={"items": dns_rights()})
-        kuberay.install(lambda *arguments: kubectl(layout, made.kubernetes, *arguments), report)
-        names = [f"node/{node.name}" for node in layout.nodes]
-        kubectl(layout, made.kubernetes, "wait", "--for=condition=Ready", "--timeout=120s", *names)
+        if not layout.installed.exists():
+            _install(layout, made, report, with_kuberay=with_kuberay)
+            layout.installed.touch()
         report(f"the cluster is up ({time.monotonic() - started:.1f} s)")
+
+
+def _install(layout: Layout, made: Parts, report: Report, *, with_kuberay: bool) -> None:
+    """What a fresh control plane lacks."""
+    load_images(layout, made.archives, report)
+    kubectl(layout, made.kubernetes, "apply", "-f", "-", manifest=dns_rights())
+    if with_kuberay:
+        kuberay.install(lambda *arguments: kubectl(layout, made.kubernetes, *arguments), report)
+    names = [f"node/{node.name}" for node in layout.nodes]
+    kubectl(layout, made.kubernetes, "wait", "--for=condition=Ready", "--timeout=120s", *names)
 
 
 def down(layout: Layout) -> None:
@@ -111,15 +120,13 @@ def down(layout: Layout) -> None:
         sweep(layout)
 
 
-def kubectl(layout: Layout, binary: Path, *arguments: str, manifest: object = None) -> str:
+def kubectl(layout: Layout, binary: Path, *arguments: str, manifest: list[dict[str, object]] | None = None) -> str:
     """Run kubectl as the administrator, with objects as its standard input where given.
 
     Raises:
         AssertionError: it failed; its words are in the message.
     """
-    text = None
-    if manifest is not None:
-        text = json.dumps({"apiVersion": "v1", "kind": "List"} | manifest if isinstance(manifest, dict) else manifest)
+    text = None if manifest is None else json.dumps({"apiVersion": "v1", "kind": "List", "items": manifest})
     done = subprocess.run(
         [str(binary), "kubectl", "--kubeconfig", str(layout.kubeconfig), *arguments],
         input=text, capture_output=True, text=True, timeout=300, check=False,

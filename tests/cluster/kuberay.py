@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.cluster.archive import write_archive
+from images.archive import ImageConfig, write_scratch_image
 from tests.cluster.binary import Report, build, cache_directory, locked, module_folder
 from tests.cluster.tools import KUBERAY_MODULE, KUBERAY_VERSION, PROGRAMS
 
@@ -39,17 +40,19 @@ Kubectl = Callable[..., object]
 
 def image_archive(report: Report) -> Path:
     """The operator's image, made where it is not in the cache yet."""
-    return program_archive("kuberay", IMAGE, "/manager", report, user="65532:65532")
+    return program_archive("kuberay", IMAGE, "manager", report)
 
 
-def program_archive(program: str, image: str, entry: str, report: Report, user: str = "") -> Path:
+def program_archive(program: str, image: str, entry: str, report: Report) -> Path:
     """An image of one program, made where it is not in the cache yet."""
     binary = build(report, PROGRAMS[program])
     path = cache_directory() / f"{binary.name}.image.tar"
     with locked(cache_directory() / f"{program}.image.lock", report):
         if not path.exists():
-            files: dict[str, Path | bytes] = {entry: binary, "/etc/passwd": b"nonroot:x:65532:65532::/:/sbin/nologin\n"}
-            write_archive(path, image, files, {"Entrypoint": [entry], "User": user})
+            with tempfile.TemporaryDirectory() as tree:
+                shutil.copy(binary, Path(tree, entry))
+                config = ImageConfig(entrypoint=(f"/{entry}",), user="65532:65532")
+                write_scratch_image(path, image, Path(tree), config)
     return path
 
 

@@ -110,6 +110,11 @@ class Layout:
         """A file that is there once all components have been started."""
         return self.state / "up"
 
+    @property
+    def installed(self) -> Path:
+        """A file that is there once what every cluster has is installed in it."""
+        return self.state / "installed"
+
     def node_pid(self, node: Node) -> Path:
         """A file with the id, inside the cluster's PID namespace, of the process whose namespaces are the node's."""
         return self.state / f"{node.name}.pid"
