@@ -9,6 +9,7 @@ from penstock.routing.tokens import admin_token
 from penstock_operator.clients.gateway import GatewayClient
 from penstock_operator.deployment.observe import GatewayView, Observer
 from penstock_operator.deployment.reconcile import DeploymentReconciler, Record
+from penstock_operator.nodes.view import ClusterView
 from penstock_operator.optimization.directory import (
     CLUSTER_OPTIMIZATION_PROFILE,
     OPTIMIZATION_PROFILE,
@@ -42,6 +43,8 @@ class Operation:
     """
 
     def __init__(self, cluster: Cluster, settings: Settings, record: Record, may_act: Callable[[], bool]) -> None:
+        # One machine has no Kubernetes nodes.
+        self._nodes = None if settings.standalone is not None else ClusterView(cluster)
         self._pools = PoolDirectory(cluster, may_act)
         token = admin_token(settings.gateway_secret)
         self._gateways = [GatewayView(GatewayClient(url, token)) for url in settings.gateways]
@@ -116,6 +119,8 @@ class Operation:
         """Start all controllers."""
         if self._runner is not None:
             self._runner.prepare()
+        if self._nodes is not None:
+            self._nodes.start()
         for controller in self.controllers:
             controller.start()
 
@@ -134,6 +139,8 @@ class Operation:
         ended = [controller.stop(timeout) for controller in self.controllers]
         if self._runner is not None:
             self._runner.end()
+        if self._nodes is not None:
+            self._nodes.stop()
         self._pools.close()
         for each in self._gateways:
             each.client.close()

@@ -18,6 +18,7 @@ from penstock_operator.runtime.cluster import (
     LEASE,
     Cluster,
     EventType,
+    Excerpt,
     Gone,
     Key,
     Manifest,
@@ -267,6 +268,19 @@ def test_a_watch_tells_every_change_since_the_listing_in_order(home: Home) -> No
         EventType.DELETED,
     ]
     assert [event.manifest["spec"]["size"] for event in events] == [1, 2, 2, 2]
+
+
+def test_an_excerpt_is_all_that_lists_and_watches_give_of_an_object(home: Home) -> None:
+    sizes = Excerpt(
+        WIDGET.group, WIDGET.version, WIDGET.kind, WIDGET.plural, has_status=True,
+        project=lambda full: {"metadata": {"name": full["metadata"]["name"]}, "size": full["spec"]["size"]},
+    )  # fmt: skip
+    listing = home.cluster.list(sizes, home.namespace)
+    home.cluster.create(WIDGET, widget(home, "a", size=3))
+    assert home.cluster.list(sizes, home.namespace).items == ({"metadata": {"name": "a"}, "size": 3},)
+    watched = next(iter(home.cluster.watch(sizes, home.namespace, listing.resource_version, 5.0)))
+    assert watched.manifest == {"metadata": {"name": "a"}, "size": 3}
+    assert watched.resource_version != listing.resource_version
 
 
 def test_a_watch_resumes_where_another_ended(home: Home) -> None:

@@ -5,8 +5,8 @@ Objects travel as plain manifests. One contract suite, `tests/contract/test_clus
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
@@ -49,6 +49,22 @@ class ResourceKind:
     def api_version(self) -> str:
         """`apiVersion` of this kind's manifests."""
         return f"{self.group}/{self.version}" if self.group else self.version
+
+
+@dataclass(frozen=True, slots=True)
+class Excerpt(ResourceKind):
+    """A kind of which only a part is wanted: lists and watches give what `project` makes of each object.
+
+    Objects are projected as they come in, so that thousands of large ones are never held at a time.
+    """
+
+    project: Callable[[Manifest], Manifest] = field(default=dict, compare=False)
+    """Must keep `metadata.name` and `metadata.namespace`."""
+
+
+def projected(kind: ResourceKind, manifest: Manifest) -> Manifest:
+    """What is wanted of an object of this kind."""
+    return kind.project(manifest) if isinstance(kind, Excerpt) else manifest
 
 
 NAMESPACE = ResourceKind("", "v1", "Namespace", "namespaces", namespaced=False, has_status=True)

@@ -11,6 +11,7 @@ import datetime as dt
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from penstock.errors import Conflict, Invalid
@@ -27,6 +28,7 @@ from penstock_operator.runtime.cluster import (
     ResourceKind,
     WatchEvent,
     key_of,
+    projected,
 )
 from penstock_operator.runtime.finalizers import Finalizers
 from penstock_operator.runtime.storage import Storage, Stored
@@ -76,7 +78,7 @@ class EmbeddedCluster(Finalizers):
         """See `Cluster.list`."""
         with self._storage.reading():
             found = self._storage.read_all(_resource(kind), namespace)
-            return Listing(tuple(stored.manifest for stored in found), str(self._storage.version()))
+            return Listing(tuple(projected(kind, each.manifest) for each in found), str(self._storage.version()))
 
     def watch(
         self, kind: ResourceKind, namespace: str | None, resource_version: str, timeout_seconds: float
@@ -86,7 +88,7 @@ class EmbeddedCluster(Finalizers):
         version = int(resource_version)
         while not self._storage.closed:
             events, version = self._storage.changes(_resource(kind), namespace, version)
-            yield from events
+            yield from (replace(each, manifest=projected(kind, each.manifest)) for each in events)
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 return

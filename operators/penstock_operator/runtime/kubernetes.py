@@ -29,6 +29,7 @@ from penstock_operator.runtime.cluster import (
     Propagation,
     ResourceKind,
     WatchEvent,
+    projected,
 )
 from penstock_operator.runtime.finalizers import Finalizers
 
@@ -103,7 +104,8 @@ class KubernetesCluster(Finalizers):
                 items, token = [], ""  # paging took too long for the API server: from the start
                 continue
             # Items of built-in kinds come without their type.
-            items += ({"apiVersion": kind.api_version, "kind": kind.kind} | item for item in page["items"] or ())
+            typed = ({"apiVersion": kind.api_version, "kind": kind.kind} | item for item in page["items"] or ())
+            items += (projected(kind, item) for item in typed)
             token = page["metadata"].get("continue") or ""
             if not token:
                 return Listing(tuple(items), page["metadata"]["resourceVersion"])
@@ -126,7 +128,7 @@ class KubernetesCluster(Finalizers):
             self._watches.add(response)
         try:
             for line in _lines(response):
-                yield _watch_event(json.loads(line))
+                yield _watch_event(kind, json.loads(line))
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             if not self._closed:
                 raise Unavailable("ApiUnavailable", f"watch of {kind.plural} broke: {error}") from error
@@ -270,11 +272,12 @@ def _lines(response: urllib3.HTTPResponse) -> Iterator[bytes]:
         yield from (line for line in lines if line)
 
 
-def _watch_event(event: Manifest) -> WatchEvent:
+def _watch_event(kind: ResourceKind, event: Manifest) -> WatchEvent:
     manifest = event["object"]
     if event["type"] == "ERROR":
         raise _error_of(int(manifest.get("code") or HTTPStatus.INTERNAL_SERVER_ERROR), json.dumps(manifest).encode())
-    return WatchEvent(EventType(event["type"]), manifest, manifest["metadata"]["resourceVersion"])
+    type_, version = EventType(event["type"]), manifest["metadata"]["resourceVersion"]
+    return WatchEvent(type_, manifest if type_ is EventType.BOOKMARK else projected(kind, manifest), version)
 
 
 def _error_of(status: int, body: bytes) -> PenstockError:

@@ -1,0 +1,115 @@
+"""What is kept of nodes and pods: some hundreds of bytes of the tens of thousands that each is."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from penstock.errors import Invalid
+from penstock.planning.nodes import PODS, KubernetesNode, Taint
+from penstock.planning.quantities import number
+from penstock_operator.runtime.cluster import Excerpt, Manifest
+
+_ENDED: Final = frozenset({"Succeeded", "Failed"})
+
+
+def node_excerpt(manifest: Manifest) -> Manifest:
+    """Labels, taints and what the node offers, without annotations, images and conditions' history."""
+    spec, status = manifest.get("spec") or {}, manifest.get("status") or {}
+    ready = any(each.get("type") == "Ready" and each.get("status") == "True" for each in status.get("conditions") or ())
+    return {
+        **_identity(manifest),
+        "labels": _interned((manifest["metadata"].get("labels") or {}).items()),
+        "taints": tuple(
+            Taint(each["key"], each.get("value") or "", each["effect"]) for each in spec.get("taints") or ()
+        ),
+        "allocatable": _amounts(status.get("allocatable") or {}),
+        "ready": ready,
+        "unschedulable": bool(spec.get("unschedulable")),
+    }
+
+
+def pod_excerpt(manifest: Manifest) -> Manifest:
+    """On which node a pod is and what it asked for; without a node where it has none, or has ended."""
+    spec, status = manifest.get("spec") or {}, manifest.get("status") or {}
+    bound = spec.get("nodeName") if status.get("phase") not in _ENDED else None
+    if not bound:
+        return _identity(manifest)
+    return {**_identity(manifest), "node": sys.intern(bound), "requests": requests_of(spec)}
+
+
+NODE: Final = Excerpt("", "v1", "Node", "nodes", namespaced=False, has_status=True, project=node_excerpt)
+POD: Final = Excerpt("", "v1", "Pod", "pods", has_status=True, project=pod_excerpt)
+
+
+def requests_of(spec: Mapping[str, Any]) -> dict[str, float]:
+    """What a pod takes of its node, after `PodRequests` of k8s.io/component-helpers/resource.
+
+    Containers and restartable init containers (sidecars) run together; each other init container runs beside the
+    sidecars before it; the most of either counts, and the pod's overhead comes on top. What the pod asks for as a whole
+    takes the place of what its containers do.
+    """
+    running = _sum(_requested(each) for each in spec.get("containers") or ())
+    sidecars: dict[str, float] = {}
+    starting: dict[str, float] = {}
+    for each in spec.get("initContainers") or ():
+        if each.get("restartPolicy") == "Always":
+            sidecars = _sum((sidecars, _requested(each)))
+            starting = _most(starting, sidecars)
+        else:
+            starting = _most(starting, _sum((sidecars, _requested(each))))
+    needed = _most(_sum((running, sidecars)), starting)
+    whole = _amounts((spec.get("resources") or {}).get("requests") or {})
+    return _sum(({**needed, **whole}, _amounts(spec.get("overhead") or {}), {PODS: 1.0}))
+
+
+def kubernetes_node(excerpt: Manifest, requested: Mapping[str, float]) -> KubernetesNode:
+    """A node as the planner sees it."""
+    return KubernetesNode(
+        name=excerpt["metadata"]["name"],
+        labels=excerpt["labels"],
+        taints=excerpt["taints"],
+        allocatable=excerpt["allocatable"],
+        requested=requested,
+        ready=excerpt["ready"],
+        unschedulable=excerpt["unschedulable"],
+    )
+
+
+def _identity(manifest: Manifest) -> Manifest:
+    metadata = manifest["metadata"]
+    return {"metadata": {"name": metadata["name"], "namespace": sys.intern(metadata.get("namespace") or "")}}
+
+
+def _requested(container: Mapping[str, Any]) -> dict[str, float]:
+    resources = container.get("resources") or {}
+    return _amounts((resources.get("limits") or {}) | (resources.get("requests") or {}))
+
+
+def _amounts(quantities: Mapping[str, Any]) -> dict[str, float]:
+    """In base units. What cannot be read is left out: nothing here may fail for one odd object."""
+    found: dict[str, float] = {}
+    for resource, quantity in quantities.items():
+        try:
+            found[sys.intern(resource)] = number(str(quantity))
+        except Invalid:
+            continue
+    return found
+
+
+def _interned(labels: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Nodes have mostly the same labels."""
+    return {sys.intern(key): sys.intern(value) for key, value in labels}
+
+
+def _sum(amounts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for each in amounts:
+        for resource, amount in each.items():
+            total[resource] = total.get(resource, 0.0) + amount
+    return total
+
+
+def _most(left: Mapping[str, float], right: Mapping[str, float]) -> dict[str, float]:
+    return {name: max(left.get(name, 0.0), right.get(name, 0.0)) for name in (*left, *right)}

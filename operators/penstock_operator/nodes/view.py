@@ -1,0 +1,75 @@
+"""Follows nodes and pods, and tells what is free where."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from penstock.planning.nodes import KubernetesNode
+from penstock_operator.nodes.excerpts import NODE, POD, kubernetes_node
+from penstock_operator.runtime.cluster import Cluster, Manifest
+from penstock_operator.runtime.informer import Informer, InformerSettings
+from penstock_operator.runtime.queue import Backoff
+
+_FRESH_SECONDS: Final = 1.0
+"""The sums over all pods are made at most this often."""
+_PATIENT: Final = InformerSettings(backoff=Backoff(base=1.0, maximum=300.0))
+"""Where the operator may not see nodes, it need not ask every few seconds."""
+
+
+class ClusterView:
+    """Kubernetes' nodes with what pods requested on them. Safe for several threads.
+
+    It only ever explains and forecasts: without the right to see nodes and pods all else works, and says less.
+
+    Args:
+        cluster: where nodes and pods are.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, cluster: Cluster, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._informers = [Informer(cluster, kind, _unheard, settings=_PATIENT) for kind in (NODE, POD)]
+        self._lock = threading.Lock()
+        self._seen: tuple[float, tuple[KubernetesNode, ...]] | None = None
+
+    def start(self) -> None:
+        """Begin to follow."""
+        for informer in self._informers:
+            informer.start()
+
+    def wait_synced(self, timeout: float) -> bool:
+        """Wait until both kinds have been listed once; False after `timeout` seconds."""
+        deadline = self._clock() + timeout
+        return all(each.wait_synced(max(0.0, deadline - self._clock())) for each in self._informers)
+
+    def nodes(self) -> tuple[KubernetesNode, ...] | None:
+        """All nodes, at most a second old beside what the watches tell; None where they may not or not yet be seen."""
+        if not self.wait_synced(0.0):
+            return None
+        with self._lock:
+            if self._seen is None or self._clock() - self._seen[0] > _FRESH_SECONDS:
+                self._seen = self._clock(), self._summed()
+            return self._seen[1]
+
+    def stop(self) -> None:
+        """Ask the watches to end."""
+        for informer in self._informers:
+            informer.stop()
+
+    def _summed(self) -> tuple[KubernetesNode, ...]:
+        nodes, pods = (informer.mirror for informer in self._informers)
+        requested: dict[str, dict[str, float]] = {}
+        for pod in pods.items():
+            if "node" not in pod:
+                continue
+            of_node = requested.setdefault(pod["node"], {})
+            for resource, amount in pod["requests"].items():
+                of_node[resource] = of_node.get(resource, 0.0) + amount
+        return tuple(kubernetes_node(each, requested.get(each["metadata"]["name"], {})) for each in nodes.items())
+
+
+def _unheard(_: Iterable[Manifest]) -> None:
+    """Nothing is reconciled by a node's change: whoever waits for one looks again by itself."""
