@@ -1,0 +1,99 @@
+{{/* Labels of every object. */}}
+{{- define "penstock.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+app.kubernetes.io/part-of: penstock
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{ include "penstock.common" . }}
+{{- end }}
+
+{{/* Labels by which the release's pods are known, of whatever version. */}}
+{{- define "penstock.common" -}}
+app.kubernetes.io/name: penstock
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{/* The reference of an image. Argument: [root, image]. */}}
+{{- define "penstock.image" -}}
+{{- $root := index . 0 -}}
+{{- $image := index . 1 -}}
+{{- with $root.Values.images.registry }}{{ trimSuffix "/" . }}/{{ end -}}
+{{ $image.repository }}
+{{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default $root.Chart.AppVersion }}{{ end }}
+{{- end }}
+
+{{/* The Secret that tokens are derived from. */}}
+{{- define "penstock.gatewaySecret" -}}
+{{ .Values.gateway.secret.existingSecret | default "penstock-gateway-secret" }}
+{{- end }}
+
+{{/* Where clients reach the gateway. */}}
+{{- define "penstock.publicUrl" -}}
+{{- if .Values.gateway.publicUrl -}}
+{{ .Values.gateway.publicUrl }}
+{{- else if and .Values.gateway.ingress.enabled .Values.gateway.ingress.host -}}
+{{ ternary "https" "http" (ne .Values.gateway.ingress.tlsSecret "") }}://{{ .Values.gateway.ingress.host }}
+{{- else -}}
+http://penstock-gateway.{{ .Release.Namespace }}.svc{{ if ne (int .Values.gateway.service.port) 80 }}:{{ .Values.gateway.service.port }}{{ end }}
+{{- end -}}
+{{- end }}
+
+{{/* Where operator, gateways and replicas send their spans. */}}
+{{- define "penstock.otlpEndpoint" -}}
+{{- if .Values.tracing.otlpEndpoint -}}
+{{ .Values.tracing.otlpEndpoint }}
+{{- else if .Values.collector.enabled -}}
+http://penstock-collector.{{ .Release.Namespace }}.svc:4318
+{{- end -}}
+{{- end }}
+
+{{/* Every pod's own rights: none. */}}
+{{- define "penstock.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "penstock.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+privileged: false
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/* Where pods run. Arguments: [root, the component's values, its name]. */}}
+{{- define "penstock.placement" -}}
+{{- $root := index . 0 -}}
+{{- $values := index . 1 -}}
+{{- $component := index . 2 -}}
+{{- $labels := dict "app.kubernetes.io/name" "penstock" "app.kubernetes.io/instance" $root.Release.Name "app.kubernetes.io/component" $component -}}
+{{- with $values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with $values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+affinity:
+{{- if $values.affinity }}
+  {{- toYaml $values.affinity | nindent 2 }}
+{{- else }}
+  podAntiAffinity:
+    preferredDuringSchedulingIgnoredDuringExecution:
+    - weight: 100
+      podAffinityTerm:
+        topologyKey: kubernetes.io/hostname
+        labelSelector:
+          matchLabels: {{- toYaml $labels | nindent 12 }}
+{{- end }}
+topologySpreadConstraints:
+- maxSkew: 1
+  topologyKey: topology.kubernetes.io/zone
+  whenUnsatisfiable: ScheduleAnyway
+  labelSelector:
+    matchLabels: {{- toYaml $labels | nindent 6 }}
+{{- end }}

@@ -1,0 +1,28 @@
+{{/* The operator's arguments on optimization. */}}
+{{- define "penstock.optimizationArguments" -}}
+{{- with .Values.optimization }}
+{{- if .artifactStore }}
+- --artifact-store={{ .artifactStore }}
+- --optimizer-image={{ include "penstock.image" (list $ $.Values.images.optimizer) }}
+- --signing-key-secret={{ required "optimization.artifactStore needs optimization.signingKeySecret: the Secret, in the models' namespaces, with the private key" .signingKeySecret }}
+{{- if not .trustedKeys }}
+{{- fail "optimization.artifactStore needs optimization.trustedKeys: the public key (PEM) of optimization.signingKeySecret" }}
+{{- end }}
+{{- range $index, $key := .trustedKeys }}
+- --trusted-key-file=/etc/penstock/settings/trusted-{{ $index }}.pem
+{{- end }}
+{{- with .workspaceClaim }}
+- --optimizer-workspace-claim={{ . }}
+{{- end }}
+{{- range $claim, $path := .modelVolumes }}
+- --model-volume={{ $claim }}={{ $path }}
+{{- end }}
+{{- range $name, $value := .jobEnv }}
+- --optimizer-env={{ $name }}={{ $value }}
+{{- end }}
+{{- with .jobEnvSecret }}
+- --optimizer-env-secret={{ . }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
