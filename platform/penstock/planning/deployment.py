@@ -9,7 +9,7 @@ from typing import Final
 from penstock.api.conditions import DeploymentCondition, Reason
 from penstock.api.meta import ConditionStatus, Manifest
 from penstock.api.v1alpha1 import InferenceDeploymentStatus
-from penstock.planning import names
+from penstock.planning import access, names
 from penstock.planning.application import ServeApplication, replica_bounds
 from penstock.planning.conditions import Verdict, epoch, false, true
 from penstock.planning.observed import (
@@ -75,6 +75,7 @@ def plan(observed: Observed, now: float) -> Plan:
     result = replace(
         _serve(observed, resolved, now), finalizer=finalizer, run=resolved.run, superseded_runs=resolved.superseded
     )
+    result = replace(result, route=access.guarded(result.route, observed, now))
     if result.status is None:
         return result
     told = {"optimization_run": resolved.run_name}

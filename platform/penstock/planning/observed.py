@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from penstock.api.access import APIKey, Authentication
 from penstock.api.conditions import Reason
 from penstock.api.optimization import OptimizationProfileSpec, OptimizationRun
 from penstock.api.v1alpha1 import InferenceDeployment
@@ -119,3 +120,7 @@ class Observed:
     gateways: tuple[Gateway | GatewayProblem, ...] = ()
     network: ReplicaNetwork = field(default_factory=ReplicaNetwork)
     optimization: OptimizationView = field(default_factory=OptimizationView)
+    keys: tuple[APIKey, ...] = ()
+    """Every API key of the namespace."""
+    default_authentication: Authentication = Authentication.ANONYMOUS
+    """Where `spec.access` does not say."""

@@ -8,6 +8,9 @@ Both speak JSON over HTTP to the agent:
     PUT    /v1/routes/{namespace}/{model}        Route             (admin token)    -> 204
     DELETE /v1/routes/{namespace}/{model}                          (admin token)    -> 204
     GET    /v1/routes                                              (admin token)    -> RouteList
+    HEAD   /v1/routes                                              (admin token)    -> headers of `penstock.routing.fleet`
+    POST   /v1/routes                            RouteSet          (admin token)    -> 204; routes that it has, stay
+    PUT    /v1/complete                          Completion        (admin token)    -> 204, 403 for another instance
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from typing import Annotated
 from pydantic import Field
 
 from penstock.models import Frozen
+from penstock.routing.access import RouteAccess
 
 
 class ReplicaStats(Frozen):
@@ -70,6 +74,21 @@ class Route(Frozen):
     max_held_requests: Annotated[int, Field(ge=0)] = 1024
     sampling_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the requests that came without a traceparent whose trace is kept."""
+    access: RouteAccess | None = None
+    """Who may ask, and how often. None: nothing is said, and the gateway's default holds."""
+
+
+class RouteSet(Frozen):
+    """Routes for a gateway that may not have them yet."""
+
+    routes: list[Route]
+
+
+class Completion(Frozen):
+    """The operator's word that a gateway has been told all routes."""
+
+    instance: str
+    """The gateway's process that it is true of."""
 
 
 class RouteReplica(Frozen):

@@ -18,6 +18,7 @@ from penstock.planning.observed import (
     Pool,
     PoolProblem,
 )
+from penstock.routing.access import RouteAccess
 from penstock.routing.leases import ReplicaStats, Route, RouteReplica, RouteStatus
 
 NOW = 1_000_000.0
@@ -35,12 +36,13 @@ def deployment(
     scaling: dict[str, Any] | None = None,
     resources: dict[str, Any] | None = None,
     batching: dict[str, Any] | None = None,
+    access: dict[str, Any] | None = None,
     status: InferenceDeploymentStatus | None = None,
     deleted_at: str | None = None,
     finalizers: tuple[str, ...] = (names.FINALIZER,),
 ) -> InferenceDeployment:
     spec: dict[str, Any] = {"model": {"storageUri": model, "modelFormat": "onnx"}}
-    optional = {"scaling": scaling, "resources": resources, "batching": batching}
+    optional = {"scaling": scaling, "resources": resources, "batching": batching, "access": access}
     spec |= {key: value for key, value in optional.items() if value is not None}
     metadata = {"name": "digits", "namespace": "vision", "uid": UID, "generation": 3, "finalizers": list(finalizers)}
     if deleted_at is not None:
@@ -107,7 +109,14 @@ def gateway(
         for index in range(count)
     ]
     route = (
-        Route(namespace="vision", model="digits", revisions=declared, wake_url=wake_url, sampling_ratio=0.01)
+        Route(
+            namespace="vision",
+            model="digits",
+            revisions=declared,
+            wake_url=wake_url,
+            sampling_ratio=0.01,
+            access=RouteAccess(required=False),
+        )
         if declared is not None
         else None
     )

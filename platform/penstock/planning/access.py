@@ -1,0 +1,153 @@
+"""Who may ask a deployment's model, from `spec.access` and the namespace's API keys; and what is said of each key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from penstock.api.access import APIKey, APIKeyStatus, Authentication
+from penstock.api.conditions import KeyCondition, Reason
+from penstock.api.v1alpha1 import InferenceDeployment
+from penstock.planning.conditions import Verdict, condition, epoch, false, timestamp, true
+from penstock.planning.observed import Gateway, Observed
+from penstock.planning.requeue import Requeue
+from penstock.routing.access import MAX_KEYS, NEVER, RouteAccess, RouteIssuer, RouteKey
+from penstock.routing.leases import Route
+
+_LONGEST_WAIT_SECONDS: Final = 86_400.0
+"""Until a key's end is looked at again; clocks are set anew meanwhile."""
+
+
+def expiry(key: APIKey) -> int:
+    """When a key ends, in epoch seconds.
+
+    What is no time of this calendar, such as the 30th of February, is long past: such a key opens nothing.
+    """
+    text = key.spec.expires_at
+    if text is None:
+        return NEVER
+    try:
+        return max(0, min(NEVER, int(epoch(text))))
+    except ValueError:
+        return 0
+
+
+def counted(keys: Iterable[APIKey]) -> list[APIKey]:
+    """The keys that a namespace may have: its oldest `MAX_KEYS`, without those that are going."""
+    present = [key for key in keys if key.metadata.deletion_timestamp is None]
+    return sorted(present, key=lambda key: (key.metadata.creation_timestamp or "", key.metadata.name))[:MAX_KEYS]
+
+
+def opening(deployment: str, keys: Sequence[APIKey], now: float) -> tuple[RouteKey, ...]:
+    """The keys that open a deployment now, by name; of two objects for the same key the first.
+
+    Args:
+        deployment: its name.
+        keys: of its namespace.
+        now: epoch seconds.
+    """
+    found: dict[str, RouteKey] = {}
+    for key in sorted(counted(keys), key=lambda each: each.metadata.name):
+        spec = key.spec
+        if spec.disabled or expiry(key) <= now or (spec.deployments and deployment not in spec.deployments):
+            continue
+        route_key = RouteKey(
+            name=key.metadata.name,
+            sha256=spec.sha256,
+            expires_at=expiry(key),
+            requests_per_second=spec.requests_per_second,
+        )
+        found.setdefault(spec.sha256, route_key)
+    return tuple(found.values())
+
+
+def route_access(
+    deployment: InferenceDeployment, keys: Sequence[APIKey], default: Authentication, now: float
+) -> RouteAccess:
+    """What gateways are told of a deployment.
+
+    Args:
+        deployment: with its `spec.access`.
+        keys: every key of its namespace.
+        default: where the deployment says nothing of authentication.
+        now: epoch seconds.
+    """
+    access = deployment.spec.access
+    limit = access.rate_limit.requests_per_second if access.rate_limit else None
+    if (access.authentication or default) is Authentication.ANONYMOUS:
+        return RouteAccess(required=False, requests_per_second=limit)
+    issuers = tuple(
+        RouteIssuer(
+            issuer=each.issuer,
+            audiences=each.audiences,
+            jwks_uri=each.jwks_uri,
+            required_claims=dict(sorted(each.required_claims.items())),
+        )
+        for each in access.jwt
+    )
+    return RouteAccess(
+        required=True,
+        keys=opening(deployment.metadata.name, keys, now),
+        issuers=issuers,
+        requests_per_second=limit,
+    )
+
+
+def guarded(route: Route | None, observed: Observed, now: float) -> Route | None:
+    """The route to declare, with who may ask.
+
+    A key that was taken away must stop although nothing else can be planned now, say because the pool does not answer:
+    then it is the route that the gateways have, with access as it is now; None where they all have that already.
+
+    Args:
+        route: as it was planned, or None where the present one is to stay.
+        observed: what the plan was made from.
+        now: epoch seconds.
+    """
+    wanted = route_access(observed.deployment, observed.keys, observed.default_authentication, now)
+    if route is not None:
+        return route.model_copy(update={"access": wanted})
+    for each in observed.gateways:
+        declared = each.route.declared if isinstance(each, Gateway) and each.route else None
+        if declared is not None and declared.access != wanted:
+            return declared.model_copy(update={"access": wanted})
+    return None
+
+
+def judge_key(key: APIKey, others: Sequence[APIKey], now: float) -> Verdict:
+    """Whether requests with a key are let in.
+
+    Args:
+        key: the key.
+        others: every key of its namespace.
+        now: epoch seconds.
+    """
+    if key.spec.disabled:
+        return false(Reason.KEY_DISABLED, "spec.disabled is true; requests with this key get 401.")
+    if expiry(key) <= now:
+        return false(
+            Reason.KEY_EXPIRED,
+            f"It ended at {key.spec.expires_at}; requests with it get 401. Create another and delete this one.",
+        )
+    if key.metadata.name not in {each.metadata.name for each in counted(others)}:
+        return false(
+            Reason.QUOTA_EXCEEDED,
+            f"The namespace has more than {MAX_KEYS} keys, and this is not among the oldest; delete those not in use.",
+        )
+    opens = ", ".join(key.spec.deployments) or "every InferenceDeployment of the namespace"
+    return true(Reason.KEY_ACCEPTED, f"It opens {opens}.")
+
+
+def key_status(key: APIKey, others: Sequence[APIKey], now: float) -> APIKeyStatus:
+    """The status of a key."""
+    generation = key.metadata.generation
+    ready = condition(KeyCondition.READY, judge_key(key, others, now), key.status.conditions, generation, now)
+    return APIKeyStatus(observed_generation=generation, conditions=(ready,))
+
+
+def next_look(key: APIKey, now: float) -> Requeue | None:
+    """When a key's end is due."""
+    due = expiry(key) - now
+    if key.spec.expires_at is None or due <= 0:
+        return None
+    return Requeue(min(due, _LONGEST_WAIT_SECONDS), f"the key ends at {timestamp(expiry(key))}")

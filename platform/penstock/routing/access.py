@@ -1,0 +1,289 @@
+"""Who may ask a model: what the operator declares, and what follows from it for one request. Pure.
+
+Times are seconds since the Unix epoch: keys and tokens say themselves when they end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Final
+
+from pydantic import Field
+
+from penstock.models import Frozen
+
+MAX_KEYS: Final = 4096
+"""Of a namespace. A route is one message, and HAProxy keeps every key in memory."""
+NEVER: Final = 253_402_300_799
+"""The end of the year 9999: a key that does not expire."""
+MAX_TOKEN_CHARACTERS: Final = 16_384
+
+
+class RouteKey(Frozen):
+    """An API key that opens a model. Only its hash is known."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
+    """Of the `APIKey`; who calls, in traces."""
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    expires_at: Annotated[int, Field(ge=0, le=NEVER)] = NEVER
+    requests_per_second: Annotated[int, Field(ge=1)] | None = None
+    """Over all models that it opens."""
+
+
+class RouteIssuer(Frozen):
+    """Whose tokens are accepted. See `penstock.api.access.JwtIssuer`."""
+
+    issuer: str
+    audiences: tuple[str, ...]
+    jwks_uri: str | None = None
+    required_claims: dict[str, str] = Field(default={})
+
+
+class RouteAccess(Frozen):
+    """Who may ask one model, as the operator declares it."""
+
+    required: bool
+    """Whether callers must say who they are."""
+    keys: Annotated[tuple[RouteKey, ...], Field(max_length=MAX_KEYS)] = ()
+    issuers: tuple[RouteIssuer, ...] = ()
+    requests_per_second: Annotated[int, Field(ge=1)] | None = None
+    """Of each caller, to this model."""
+
+
+class Refusal(StrEnum):
+    """Why a request is not let in, as its caller is told."""
+
+    MISSING = "this model needs an API key or a token: send it as 'Authorization: Bearer KEY'"
+    UNKNOWN = "the API key or token is not known here, was disabled, or has expired"
+    OTHER_MODELS = "the API key is valid, but it does not open this model"
+    NOT_YET = "the gateway has not been told yet who may ask this model; try again"
+    TOO_OFTEN = "this caller sends more requests than its limit allows; try again in a second"
+
+    @property
+    def status(self) -> int:
+        """The HTTP status that goes with it."""
+        return _STATUS[self]
+
+
+_STATUS: Final = {
+    Refusal.MISSING: 401,
+    Refusal.UNKNOWN: 401,
+    Refusal.OTHER_MODELS: 403,
+    Refusal.NOT_YET: 503,
+    Refusal.TOO_OFTEN: 429,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Let:
+    """The request may pass."""
+
+    caller: str | None
+    """Who asks, where that is known: `key/NAME` or `jwt/HASH`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verify:
+    """The credential may be a token of one of these issuers."""
+
+    token: str
+    issuers: tuple[RouteIssuer, ...]
+
+
+def credential(authorization: str | None, api_key: str | None) -> str | None:
+    """The key or token that a request carries, by `Authorization: Bearer` or else `X-API-Key`; None where there is none."""
+    scheme, _, value = (authorization or "").strip().partition(" ")
+    if scheme.lower() == "bearer" and value.strip():
+        return value.strip()
+    return (api_key or "").strip() or None
+
+
+def fingerprint(secret: str) -> str:
+    """SHA-256 of a key or token, in lower-case hex."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def key_caller(name: str) -> str:
+    """Who a key stands for."""
+    return f"key/{name}"
+
+
+def token_caller(issuer: str, subject: str) -> str:
+    """Who a token stands for: a hash, since a subject may be a person's name or address."""
+    return "jwt/" + hashlib.sha256(f"{issuer}\n{subject}".encode()).hexdigest()[:16]
+
+
+def decide(
+    access: RouteAccess | None,
+    neighbours: Iterable[RouteAccess],
+    given: str | None,
+    now: float,
+    *,
+    default_required: bool,
+) -> Let | Verify | Refusal:
+    """Whether a request to one model may pass.
+
+    Args:
+        access: what is declared of the model; None: nothing yet.
+        neighbours: what is declared of the namespace's other models; their keys are valid ones that open others.
+        given: the credential.
+        now: the present.
+        default_required: whether a model of which nothing is declared is closed.
+    """
+    if access is None:
+        return Refusal.NOT_YET if default_required else Let(None)
+    if not access.required:
+        return Let(None)
+    return Refusal.MISSING if given is None else _judge(access, neighbours, given, now)
+
+
+def _judge(access: RouteAccess, neighbours: Iterable[RouteAccess], given: str, now: float) -> Let | Verify | Refusal:
+    digest = fingerprint(given)
+    live = _live(access, digest, now)
+    if live is not None:
+        return Let(key_caller(live.name))
+    if any(_live(each, digest, now) for each in neighbours):
+        return Refusal.OTHER_MODELS
+    if access.issuers and looks_like_token(given):
+        return Verify(given, access.issuers)
+    return Refusal.UNKNOWN
+
+
+def looks_like_token(given: str) -> bool:
+    """Whether this may be a JSON Web Token in compact form (RFC 7519)."""
+    return given.count(".") == 2 and len(given) <= MAX_TOKEN_CHARACTERS  # noqa: PLR2004 -- three parts
+
+
+def _live(access: RouteAccess, digest: str, now: float) -> RouteKey | None:
+    return next((key for key in access.keys if key.sha256 == digest and key.expires_at > now), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A token that was verified a moment ago."""
+
+    caller: str
+    until: int
+    """It is verified anew after this."""
+    issuers: tuple[RouteIssuer, ...]
+    """Those of the model when it was verified; with others, it is verified anew."""
+
+
+ModelKey = tuple[str, str]
+"""Namespace and model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """How one model is guarded, as a data path needs it."""
+
+    authentication: Authenticity
+    requests_per_second: int
+    """Of each caller; 0: no bound."""
+
+
+class Authenticity(StrEnum):
+    """What a caller must show. The values stand in HAProxy's map."""
+
+    ANYONE = "-"
+    KEY = "k"
+    KEY_OR_JWT = "j"
+    UNDECIDED = "?"
+    """Nothing is declared yet, and what is not declared is closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a credential is worth in a namespace or at one model."""
+
+    caller: str
+    requests_per_second: int
+    """Over all models; 0: no bound."""
+    until: int
+    everywhere: bool
+    """Whether it opens every guarded model of the namespace."""
+
+
+@dataclass(frozen=True, slots=True)
+class Locks:
+    """Every model that is guarded or bounded, and every credential.
+
+    A credential that opens all guarded models of its namespace is kept once, whatever their number; any other once for
+    the namespace (so that it is known to be valid) and once for each model that it opens.
+    """
+
+    models: Mapping[ModelKey, Lock]
+    namespaces: Mapping[tuple[str, str], Grant]
+    """By namespace and the credential's SHA-256."""
+    single: Mapping[tuple[str, str, str], Grant]
+    """By namespace, model and the credential's SHA-256."""
+
+
+def locks(
+    declared: Mapping[ModelKey, RouteAccess | None],
+    admitted: Mapping[tuple[str, str, str], Admitted],
+    now: float,
+    *,
+    default_required: bool,
+) -> Locks:
+    """What a data path must hold.
+
+    Args:
+        declared: every model that is known, and what is declared of it.
+        admitted: tokens that were verified, by namespace, model and SHA-256.
+        now: the present; what has expired is left out.
+        default_required: whether models of which nothing is declared are closed.
+    """
+    models: dict[ModelKey, Lock] = {}
+    guarded: dict[str, list[tuple[str, RouteAccess]]] = {}
+    for (namespace, model), access in declared.items():
+        lock = _lock(access, default_required=default_required)
+        if lock != Lock(Authenticity.ANYONE, 0):
+            models[namespace, model] = lock
+        if access is not None and access.required:
+            guarded.setdefault(namespace, []).append((model, access))
+    namespaces: dict[tuple[str, str], Grant] = {}
+    single: dict[tuple[str, str, str], Grant] = {}
+    for namespace, members in guarded.items():
+        _add_keys(namespace, members, now, namespaces, single)
+    for (namespace, model, digest), token in admitted.items():
+        access = declared.get((namespace, model))
+        if access is not None and access.required and access.issuers == token.issuers and token.until > now:
+            single[namespace, model, digest] = Grant(token.caller, 0, token.until, everywhere=False)
+    return Locks(models, namespaces, single)
+
+
+def _lock(access: RouteAccess | None, *, default_required: bool) -> Lock:
+    if access is None:
+        return Lock(Authenticity.UNDECIDED if default_required else Authenticity.ANYONE, 0)
+    limit = access.requests_per_second or 0
+    if not access.required:
+        return Lock(Authenticity.ANYONE, limit)
+    return Lock(Authenticity.KEY_OR_JWT if access.issuers else Authenticity.KEY, limit)
+
+
+def _add_keys(
+    namespace: str,
+    members: list[tuple[str, RouteAccess]],
+    now: float,
+    namespaces: dict[tuple[str, str], Grant],
+    single: dict[tuple[str, str, str], Grant],
+) -> None:
+    """The namespace's keys. Where routes differ on one key for a moment, the stricter word on it counts."""
+    opened: dict[str, list[tuple[str, RouteKey]]] = {}
+    for model, access in members:
+        for key in access.keys:
+            opened.setdefault(key.sha256, []).append((model, key))
+    for digest, uses in opened.items():
+        until = min(key.expires_at for _, key in uses)
+        if until <= now:
+            continue
+        limit = min((key.requests_per_second for _, key in uses if key.requests_per_second), default=0)
+        everywhere = len({model for model, _ in uses}) == len(members)
+        grant = Grant(key_caller(uses[0][1].name), limit, until, everywhere)
+        namespaces[namespace, digest] = grant
+        if not everywhere:
+            single.update({(namespace, model, digest): grant for model, _ in uses})

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tests.unit.planning.world import World, deployment, gateway
+
+from penstock.api.access import APIKey, Authentication
+from penstock.api.conditions import Reason
+from penstock.planning import access
+from penstock.planning.deployment import plan
+from penstock.planning.observed import PoolProblem
+from penstock.routing.access import MAX_KEYS, NEVER, RouteAccess, RouteIssuer, RouteKey
+
+NOW = 1_800_000_000.0
+PAST, FUTURE = "2027-01-15T07:59:59Z", "2027-01-15T08:00:01Z"
+"""A second before and after `NOW`."""
+
+
+def key(name: str = "alice", **more: Any) -> APIKey:
+    metadata = {"name": name, "namespace": "vision", "creationTimestamp": "2026-11-21T00:00:00Z"} | more.pop(
+        "metadata", {}
+    )
+    return APIKey.model_validate({"metadata": metadata, "spec": {"sha256": "a" * 64, **more}})
+
+
+def opened(name: str = "alice", **more: Any) -> RouteKey:
+    return RouteKey.model_validate({"name": name, "sha256": "a" * 64, **more})
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ([key()], [opened()]),
+        ([key(deployments=["letters", "digits"])], [opened()]),
+        ([key(deployments=["letters"])], []),
+        ([key(disabled=True)], []),
+        ([key(expiresAt=PAST)], []),
+        ([key(expiresAt=FUTURE)], [opened(expiresAt=int(NOW) + 1)]),
+        ([key(expiresAt="2027-02-30T00:00:00Z")], []),
+        ([key(metadata={"deletionTimestamp": PAST})], []),
+        ([key(requestsPerSecond=5)], [opened(requestsPerSecond=5)]),
+        ([key("b"), key("a")], [opened("a")]),
+        (
+            [key("b", sha256="b" * 64), key("a")],
+            [opened("a"), opened("b", sha256="b" * 64)],
+        ),
+    ],
+    ids=[
+        "a key that names no deployment opens all",
+        "a key opens those that it names",
+        "and no other",
+        "a disabled key opens nothing",
+        "nor does one that has ended",
+        "until its end it does",
+        "a day that no calendar has is past",
+        "a key that is being deleted opens nothing",
+        "a key brings its limit",
+        "two objects for one key are one key",
+        "keys come in the order of their names",
+    ],
+)
+def test_which_keys_open_a_deployment(keys: list[APIKey], expected: list[RouteKey]) -> None:
+    assert list(access.opening("digits", keys, NOW)) == expected
+
+
+@pytest.mark.parametrize(
+    ("spec", "default", "expected"),
+    [
+        ({}, Authentication.ANONYMOUS, RouteAccess(required=False)),
+        ({}, Authentication.REQUIRED, RouteAccess(required=True, keys=(opened(),))),
+        ({"authentication": "Anonymous"}, Authentication.REQUIRED, RouteAccess(required=False)),
+        ({"authentication": "Required"}, Authentication.ANONYMOUS, RouteAccess(required=True, keys=(opened(),))),
+        (
+            {"authentication": "Anonymous", "rateLimit": {"requestsPerSecond": 7}},
+            Authentication.REQUIRED,
+            RouteAccess(required=False, requests_per_second=7),
+        ),
+        (
+            {
+                "authentication": "Required",
+                "rateLimit": {"requestsPerSecond": 7},
+                "jwt": [{"issuer": "https://i", "audiences": ["a"], "requiredClaims": {"team": "vision"}}],
+            },
+            Authentication.ANONYMOUS,
+            RouteAccess(
+                required=True,
+                keys=(opened(),),
+                requests_per_second=7,
+                issuers=(RouteIssuer(issuer="https://i", audiences=("a",), required_claims={"team": "vision"}),),
+            ),
+        ),
+    ],
+    ids=[
+        "the operator's default may leave a model open",
+        "or closed",
+        "a deployment opens itself",
+        "or closes itself",
+        "an open model may have a limit",
+        "tokens of issuers are accepted beside keys",
+    ],
+)
+def test_what_gateways_are_told(spec: dict[str, Any], default: Authentication, expected: RouteAccess) -> None:
+    assert access.route_access(deployment(access=spec), [key()], default, NOW) == expected
+
+
+def test_every_planned_route_says_who_may_ask() -> None:
+    observed = replace(World(deployment()).observed(), keys=(key(),), default_authentication=Authentication.REQUIRED)
+    route = plan(observed, NOW).route
+    assert route is not None
+    assert route.access == RouteAccess(required=True, keys=(opened(),))
+
+
+@pytest.mark.parametrize(
+    ("default", "told"),
+    [(Authentication.ANONYMOUS, None), (Authentication.REQUIRED, RouteAccess(required=True))],
+    ids=["nothing is said again to gateways that know", "a change is said, and nothing else changes"],
+)
+def test_who_may_ask_is_told_although_the_pool_does_not_answer(
+    default: Authentication, told: RouteAccess | None
+) -> None:
+    problem = PoolProblem(Reason.POOL_UNREACHABLE, "no answer")
+    present = gateway({"v1": 100})
+    world = World(deployment(), gateways=(present,), problem=problem)
+    route = plan(replace(world.observed(), default_authentication=default), NOW).route
+    assert present.route is not None
+    declared = present.route.declared
+    assert declared is not None
+    assert route == (None if told is None else declared.model_copy(update={"access": told}))
+
+
+@pytest.mark.parametrize(
+    ("subject", "reason"),
+    [
+        (key(), Reason.KEY_ACCEPTED),
+        (key(expiresAt=FUTURE), Reason.KEY_ACCEPTED),
+        (key(expiresAt=PAST), Reason.KEY_EXPIRED),
+        (key(disabled=True, expiresAt=PAST), Reason.KEY_DISABLED),
+        (key("late", metadata={"creationTimestamp": "2026-11-22T00:00:00Z"}), Reason.QUOTA_EXCEEDED),
+    ],
+    ids=[
+        "a key that opens something",
+        "until its end",
+        "after its end",
+        "disabled is what the user did",
+        "one more than a namespace may have",
+    ],
+)
+def test_what_is_said_of_a_key(subject: APIKey, reason: Reason) -> None:
+    crowd = [key(f"k{number}", sha256=f"{number:064x}") for number in range(MAX_KEYS - 1)]
+    others = [*crowd, key(), subject]
+    status = access.key_status(subject, others, NOW)
+    assert [(each.type, each.reason) for each in status.conditions] == [("Ready", reason)]
+    assert (status.conditions[0].status == "True") == (reason is Reason.KEY_ACCEPTED)
+
+
+def test_a_key_is_looked_at_again_when_it_ends() -> None:
+    assert access.next_look(key(), NOW) is None
+    assert access.next_look(key(expiresAt=PAST), NOW) is None
+    due = access.next_look(key(expiresAt=FUTURE), NOW)
+    assert due is not None
+    assert due.after_seconds == 1
+    assert access.expiry(key()) == NEVER
