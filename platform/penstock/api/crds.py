@@ -15,7 +15,7 @@ from penstock.api import GROUP, VERSION
 from penstock.api.kinds import KINDS, Kind
 from penstock.api.schema import Schema, object_schema
 
-_HEADER: Final = "# Generated from penstock.api by `python -m penstock.api.crds`. Do not edit.\n"
+_HEADER: Final = "---\n# Generated from penstock.api by `python -m penstock.api.crds`. Do not edit.\n"
 _LINE_WIDTH: Final = 120
 
 

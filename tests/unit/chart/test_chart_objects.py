@@ -1,0 +1,319 @@
+"""What the chart asks Kubernetes for, rendered by a real Helm."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.chart.helm import CHART, EVERYTHING, HelmFailedError, Object, Rendered, helm, render
+
+from penstock_operator import settings as operator_settings
+from penstock_serving.gateway import settings as gateway_settings
+
+ROOT = Path(__file__).parents[3]
+BOTH = [pytest.param({}, id="as it comes"), pytest.param(EVERYTHING, id="with everything turned on")]
+
+
+def _workloads(chart: Rendered) -> list[Object]:
+    return chart.all("Deployment")
+
+
+def _outside_tmp_and_state(container: Object) -> list[str]:
+    return [each["mountPath"] for each in container["volumeMounts"] if not each.get("readOnly")]
+
+
+@pytest.mark.parametrize("values", BOTH)
+@pytest.mark.parametrize(
+    "holds",
+    [
+        pytest.param(
+            lambda pod, _: pod["securityContext"]["runAsNonRoot"] is True, id="runs as a user that is not root"
+        ),
+        pytest.param(
+            lambda pod, _: pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"},
+            id="makes only system calls that the runtime's profile knows",
+        ),
+        pytest.param(
+            lambda _, each: each["securityContext"]["readOnlyRootFilesystem"] is True, id="cannot write to its root"
+        ),
+        pytest.param(
+            lambda _, each: each["securityContext"]["allowPrivilegeEscalation"] is False, id="cannot gain privileges"
+        ),
+        pytest.param(
+            lambda _, each: each["securityContext"]["capabilities"] == {"drop": ["ALL"]}, id="has no capability"
+        ),
+        pytest.param(lambda _, each: "memory" in each["resources"]["limits"], id="has a bound on its memory"),
+        pytest.param(
+            lambda _, each: {"cpu", "memory"} <= set(each["resources"]["requests"]), id="reserves what it needs"
+        ),
+        pytest.param(lambda _, each: not each["image"].endswith(":latest"), id="has an image with a version"),
+        pytest.param(lambda pod, _: not pod.get("hostNetwork"), id="is not on its node's network"),
+        pytest.param(
+            lambda pod, _: all(
+                {"configMap", "secret", "emptyDir"} & set(each) and "hostPath" not in each
+                for each in pod.get("volumes", ())
+            ),
+            id="mounts nothing of its node",
+        ),
+        pytest.param(
+            lambda pod, _: all(
+                "sizeLimit" in each["emptyDir"] for each in pod.get("volumes", ()) if "emptyDir" in each
+            ),
+            id="cannot fill its node's disk",
+        ),
+    ],
+)
+def test_every_container(holds: Callable[[Object, Object], bool], values: Object) -> None:
+    pods = render(values).pods()
+    assert {"Deployment/penstock-operator", "Deployment/penstock-gateway", "Pod/penstock-test"} <= set(pods)
+    assert [name for name, pod in pods.items() for container in pod["containers"] if not holds(pod, container)] == []
+
+
+@pytest.mark.parametrize("name", ["penstock-operator", "penstock-gateway"])
+@pytest.mark.parametrize(
+    "holds",
+    [
+        pytest.param(lambda _, found: found["spec"]["replicas"] == 2, id="has two replicas"),
+        pytest.param(
+            lambda chart, found: (
+                chart.one("PodDisruptionBudget", found["metadata"]["name"])["spec"]
+                == {"maxUnavailable": 1, "selector": found["spec"]["selector"]}
+            ),
+            id="loses one at a time",
+        ),
+        pytest.param(
+            lambda _, found: (
+                found["spec"]["selector"]["matchLabels"].items()
+                <= found["spec"]["template"]["metadata"]["labels"].items()
+            ),
+            id="selects its own pods",
+        ),
+        pytest.param(
+            lambda _, found: "app.kubernetes.io/version" not in found["spec"]["selector"]["matchLabels"],
+            id="selects pods of every version, since a selector can never change",
+        ),
+        pytest.param(
+            lambda _, found: "podAntiAffinity" in found["spec"]["template"]["spec"]["affinity"],
+            id="prefers nodes apart",
+        ),
+        pytest.param(
+            lambda _, found: all(
+                each["labelSelector"]["matchLabels"] == found["spec"]["selector"]["matchLabels"]
+                for each in found["spec"]["template"]["spec"]["topologySpreadConstraints"]
+            ),
+            id="spreads over zones",
+        ),
+        pytest.param(
+            lambda _, found: (
+                {"startupProbe", "livenessProbe", "readinessProbe"}
+                <= set(found["spec"]["template"]["spec"]["containers"][0])
+            ),
+            id="is asked whether it has started, lives and is ready",
+        ),
+        pytest.param(
+            lambda _, found: all(
+                probe["httpGet"]["port"] in {each["name"] for each in container["ports"]}
+                for container in found["spec"]["template"]["spec"]["containers"]
+                for probe in (container["startupProbe"], container["livenessProbe"], container["readinessProbe"])
+            ),
+            id="is asked at a port that it has",
+        ),
+    ],
+)
+def test_the_deployment(holds: Callable[[Rendered, Object], bool], name: str) -> None:
+    chart = render()
+    assert holds(chart, chart.one("Deployment", name))
+
+
+@pytest.mark.parametrize("values", BOTH)
+def test_the_operator_understands_its_arguments(
+    values: Object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _read = operator_settings._read
+    monkeypatch.setattr(operator_settings, "_read", lambda path, option: _read(_file_for(tmp_path, path), option))
+    arguments = [each.replace("$(POD_NAME)", "pod-a") for each in render(values).arguments("penstock-operator")]
+    read = operator_settings.read(arguments)
+    assert read.identity == "pod-a"
+    assert read.gateways == ("http://penstock-gateway-agents.penstock-system.svc:8081",)
+    assert (read.jobs is not None) == ("optimization" in values)
+
+
+@pytest.mark.parametrize("values", BOTH)
+def test_the_gateway_understands_its_arguments(values: Object, tmp_path: Path) -> None:
+    arguments = render(values).arguments("penstock-gateway")
+    secret = _file_for(tmp_path, Path("secret"))
+    read = gateway_settings.read_settings([*arguments, f"--secret-file={secret}"], {})
+    url = "https://models.example.com" if values else "http://penstock-gateway.penstock-system.svc"
+    assert (read.host, read.port, read.control_port, read.url) == ("0.0.0.0", 8080, 8081, url)
+
+
+def _file_for(folder: Path, path: Path) -> Path:
+    """A file with something in it, in the place of one that only pods have."""
+    file = folder / path.name
+    file.write_text("something")
+    return file
+
+
+@pytest.mark.parametrize("values", BOTH)
+def test_services_lead_to_ports_that_pods_have(values: Object) -> None:
+    chart = render(values)
+    for service in chart.all("Service"):
+        (target,) = (
+            each
+            for each in _workloads(chart)
+            if service["spec"]["selector"].items() <= each["spec"]["template"]["metadata"]["labels"].items()
+        )
+        named = {port["name"] for each in target["spec"]["template"]["spec"]["containers"] for port in each["ports"]}
+        assert {port["targetPort"] for port in service["spec"]["ports"]} <= named
+
+
+def test_gateways_that_are_not_ready_are_found_by_operator_and_replicas_alone() -> None:
+    chart = render()
+    agents = chart.one("Service", "penstock-gateway-agents")["spec"]
+    assert (agents["clusterIP"], agents["publishNotReadyAddresses"]) == ("None", True)
+    assert "publishNotReadyAddresses" not in chart.one("Service", "penstock-gateway")["spec"]
+
+
+@pytest.mark.parametrize("values", BOTH)
+def test_only_the_operator_and_the_test_have_a_token_of_the_kubernetes_api(values: Object) -> None:
+    pods = render(values).pods()
+    assert {name for name, pod in pods.items() if pod["automountServiceAccountToken"]} == {
+        "Deployment/penstock-operator",
+        "Pod/penstock-test",
+    }
+
+
+def test_nobody_comes_in_but_by_a_policy_of_its_own() -> None:
+    policies = {each["metadata"]["name"]: each["spec"] for each in render().all("NetworkPolicy")}
+    deny = policies.pop("penstock-deny")
+    assert "ingress" not in deny
+    assert deny["policyTypes"] == ["Ingress"]
+    for deployment in _workloads(render()):
+        labels = deployment["spec"]["template"]["metadata"]["labels"]
+        assert deny["podSelector"]["matchLabels"].items() <= labels.items()
+        assert labels["app.kubernetes.io/component"] in {
+            each["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for each in policies.values()
+        }
+
+
+def test_the_agents_port_is_not_open_to_clients() -> None:
+    rules = render().one("NetworkPolicy", "penstock-gateway")["spec"]["ingress"]
+    (agent,) = (each for each in rules if each["ports"][0]["port"] == "agent")
+    (clients,) = (each for each in rules if each["ports"][0]["port"] == "http")
+    assert "from" not in clients
+    assert {"podSelector", "namespaceSelector"} >= {key for each in agent["from"] for key in each}
+    assert {} not in agent["from"]
+
+
+def test_no_rule_of_the_operator_has_a_wildcard() -> None:
+    rules = [rule for each in render().all("ClusterRole", "Role") for rule in each["rules"]]
+    assert rules
+    assert [each for each in rules if "*" in {*each["apiGroups"], *each["resources"], *each["verbs"]}] == []
+
+
+def test_each_rule_says_why_it_is_there() -> None:
+    for file in ("operator-rights.yaml", "tenant-roles.yaml"):
+        lines = (CHART / "templates" / file).read_text().splitlines()
+        bare = [
+            number + 1
+            for number, line in enumerate(lines)
+            if line.startswith("- apiGroups:")
+            and not lines[number - 1].startswith("#")
+            and "resourceNames" not in lines[number + 2]
+            and lines[number - 1] != "rules:"
+        ]
+        assert bare == [], file
+
+
+def test_rights_are_bound_in_the_watched_namespaces_alone_where_there_are_some() -> None:
+    chart = render({"operator": {"watchNamespaces": ["vision", "speech"]}})
+    bound = [
+        each["metadata"]["namespace"] for each in chart.all("RoleBinding") if each["roleRef"]["kind"] == "ClusterRole"
+    ]
+    assert sorted(bound) == ["speech", "vision"]
+    assert "penstock-operator" not in {each["metadata"]["name"] for each in chart.all("ClusterRoleBinding")}
+
+
+def test_resources_and_profiles_are_those_of_the_manifests() -> None:
+    shown = list(yaml.safe_load_all(helm("show", "crds", str(CHART))))
+    assert sorted(each["metadata"]["name"] for each in shown if each) == sorted(
+        yaml.safe_load(path.read_text())["metadata"]["name"] for path in (ROOT / "manifests" / "crds").glob("*.yaml")
+    )
+    rendered = {each["metadata"]["name"]: each["spec"] for each in render().all("ClusterOptimizationProfile")}
+    assert rendered == {
+        path.stem: yaml.safe_load(path.read_text())["spec"] for path in (ROOT / "manifests" / "profiles").glob("*.yaml")
+    }
+
+
+def test_the_package_holds_them_too(tmp_path: Path) -> None:
+    helm("package", str(CHART), "--destination", str(tmp_path))
+    (package,) = tmp_path.glob("*.tgz")
+    assert helm("show", "crds", str(package)) == helm("show", "crds", str(CHART))
+    assert helm("template", "p", str(package)).count("kind: ClusterOptimizationProfile") == 6
+
+
+def test_chart_and_code_have_the_same_version() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert (chart["version"], chart["appVersion"]) == (project, project)
+
+
+def test_every_value_is_described() -> None:
+    """Each key has a comment above it, beside it, or stands in a group whose comment is for all of them."""
+    lines = (CHART / "values.yaml").read_text().splitlines()
+    bare = [
+        line
+        for number, line in enumerate(lines)
+        if line and not line.startswith((" ", "#")) and not _described(lines, number)
+    ]
+    assert bare == []
+
+
+def _described(lines: list[str], number: int) -> bool:
+    inner = lines[number + 1] if number + 1 < len(lines) else ""
+    return lines[number - 1].startswith("#") or inner.lstrip().startswith("#")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        pytest.param({"gatway": {}}, "'gatway' not allowed", id="a name that there is not"),
+        pytest.param(
+            {"gateway": {"service": {"prot": 1}}}, "'prot' not allowed", id="a name that there is not, within"
+        ),
+        pytest.param({"operator": {"replicas": "2"}}, "got string, want integer", id="a text for a number"),
+        pytest.param({"operator": {"replicas": 0}}, "minimum", id="no operator"),
+        pytest.param({"access": {"defaultAuthentication": "None"}}, "value must be one of", id="a word of no meaning"),
+        pytest.param({"images": {"operator": {"digest": "abc"}}}, "does not match pattern", id="half a digest"),
+        pytest.param(
+            {"optimization": {"artifactStore": "s3://models"}},
+            "needs optimization.signingKeySecret",
+            id="a store, no key",
+        ),
+        pytest.param({"collector": {"enabled": True}}, "needs collector.image", id="a collector without an image"),
+    ],
+)
+def test_values_are_refused(values: Object, message: str) -> None:
+    with pytest.raises(HelmFailedError, match=message):
+        render(values)
+
+
+@pytest.mark.parametrize(
+    ("image", "reference"),
+    [
+        pytest.param({}, "penstock/operator:0.1.0", id="the chart's version"),
+        pytest.param({"tag": "edge"}, "penstock/operator:edge", id="a tag"),
+        pytest.param({"digest": f"sha256:{'0' * 64}"}, f"penstock/operator@sha256:{'0' * 64}", id="a digest"),
+    ],
+)
+def test_an_image_is_named_by(image: Object, reference: str) -> None:
+    operator = render({"images": {"operator": image}}).one("Deployment", "penstock-operator")
+    assert operator["spec"]["template"]["spec"]["containers"][0]["image"] == reference
+
+
+@pytest.mark.parametrize("values", BOTH)
+def test_helm_lint_finds_nothing(values: Object) -> None:
+    assert "0 chart(s) failed" in helm("lint", "--strict", str(CHART), values=values)
