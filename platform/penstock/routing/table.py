@@ -125,25 +125,37 @@ class Table:
         route = self.routes.get(replica.key)
         return route is None or not route.revisions or route.revisions.get(replica.lease.revision, 0) > 0
 
-    def status(self, key: ModelKey, held_requests: int, now: float) -> RouteStatus:
-        """What stands behind a route now."""
-        replicas = [
-            RouteReplica(
-                replica_id=replica.replica_id,
-                version=replica.lease.version,
-                revision=replica.lease.revision,
-                digest=replica.lease.digest,
-                address=replica.lease.address,
-                receiving=self.receives(replica),
-                expires_in_seconds=max(0.0, replica.expires_at - now),
-                stats=replica.lease.stats,
+    def statuses(self, held: Mapping[ModelKey, int], now: float) -> list[RouteStatus]:
+        """What stands behind each known model now.
+
+        Args:
+            held: requests that wait, by model.
+            now: on the clock of the leases.
+        """
+        grouped: dict[ModelKey, list[Replica]] = {key: [] for key in self.routes}
+        for _, replica in sorted(self.replicas.items()):
+            grouped.setdefault(replica.key, []).append(replica)
+        return [
+            RouteStatus(
+                namespace=key[0],
+                model=key[1],
+                declared=self.routes.get(key),
+                replicas=[self._status(replica, now) for replica in replicas],
+                held_requests=held.get(key, 0),
             )
-            for replica in sorted(self.of(key), key=lambda replica: replica.replica_id)
+            for key, replicas in sorted(grouped.items())
         ]
-        namespace, model = key
-        declared = self.routes.get(key)
-        return RouteStatus(
-            namespace=namespace, model=model, declared=declared, replicas=replicas, held_requests=held_requests
+
+    def _status(self, replica: Replica, now: float) -> RouteReplica:
+        return RouteReplica(
+            replica_id=replica.replica_id,
+            version=replica.lease.version,
+            revision=replica.lease.revision,
+            digest=replica.lease.digest,
+            address=replica.lease.address,
+            receiving=self.receives(replica),
+            expires_in_seconds=max(0.0, replica.expires_at - now),
+            stats=replica.lease.stats,
         )
 
 

@@ -9,6 +9,8 @@ from http import HTTPStatus
 from penstock_serving.gateway.plan import AGENT, CHECK, Desired
 from penstock_serving.gateway.settings import Settings
 
+LEAVING = "proc.leaving"
+"""HAProxy's variable that is true while this gateway prepares to end."""
 NAMESPACE_HEADER = "x-penstock-namespace"
 ERRORS: Mapping[int, str] = {
     400: "the request is malformed",
@@ -82,6 +84,7 @@ def _global(settings: Settings) -> Iterator[str]:
     # A retry needs the whole request in one buffer.
     yield "  tune.bufsize 65536"
     yield f"  hard-stop-after {_milliseconds(settings.request_timeout_seconds)}"
+    yield f"  set-var {LEAVING} bool(0)"
 
 
 def _defaults(settings: Settings) -> Iterator[str]:
@@ -122,6 +125,7 @@ def _clients(settings: Settings) -> Iterator[str]:
         limit = settings.max_requests_per_second_per_client
         yield f"  http-request deny deny_status 429 if {{ sc_http_req_rate(0) gt {limit} }}"
     yield "  http-response set-var(txn.kept) res.hdr(traceresponse),field(4,-)"
+    yield f"  http-after-response set-header connection close if {{ var({LEAVING}) -m bool }}"
     yield "  use_backend %[var(txn.route),field(1,|)]"
     yield f"  default_backend {AGENT}"
 

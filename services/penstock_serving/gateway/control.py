@@ -1,23 +1,19 @@
-"""The control API of `penstock.routing.leases`, and the metrics.
-
-`/metrics` needs no token, as Prometheus expects; it is on the control address only, which is loopback by default.
-"""
+"""The control API of `penstock.routing.leases`."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
-import aiohttp
 from aiohttp import hdrs, web
-from prometheus_client import CollectorRegistry, generate_latest
 from pydantic import ValidationError
 
 from penstock.errors import Conflict, Invalid, PenstockError, Unavailable
 from penstock.models import Frozen
-from penstock.routing.leases import LeaseGranted, ReplicaLease, Route, RouteList
+from penstock.routing.leases import Completion, LeaseGranted, ReplicaLease, Route, RouteList, RouteSet
 from penstock.routing.tokens import admin_token, matches, replica_token
 from penstock_serving.gateway.holding import Holding
+from penstock_serving.gateway.readiness import Readiness
 from penstock_serving.gateway.registry import Registry
 from penstock_serving.gateway.settings import Settings
 
@@ -26,8 +22,6 @@ _MAX_BODY_BYTES = 1 << 20
 _SETTLE_SECONDS = 10.0
 _SCHEME = "Bearer "
 _STATUS: Mapping[type[PenstockError], int] = {Invalid: 400, Conflict: 403, Unavailable: 503}
-_EXPORTER_URL = "http://haproxy/metrics?scope=global&scope=frontend"
-"""Not the backends: there are two for each slot, mostly empty, and their names say nothing."""
 
 
 class _Refused(Exception):
@@ -76,12 +70,12 @@ class ControlServer:
         settings: Settings,
         registry: Registry,
         holding: Holding,
-        metrics: CollectorRegistry,
+        readiness: Readiness,
     ) -> None:
         self._settings = settings
         self._registry = registry
         self._holding = holding
-        self._metrics = metrics
+        self._readiness = readiness
 
     def application(self) -> web.Application:
         """The aiohttp application."""
@@ -92,8 +86,10 @@ class ControlServer:
                 web.delete("/v1/replicas/{replica_id}", self._delete_replica),
                 web.put("/v1/routes/{namespace}/{model}", self._put_route),
                 web.delete("/v1/routes/{namespace}/{model}", self._delete_route),
-                web.get("/v1/routes", self._get_routes),
-                web.get("/metrics", self._get_metrics),
+                web.post("/v1/routes", self._add_routes),
+                web.get("/v1/routes", self._get_routes, allow_head=False),
+                web.head("/v1/routes", self._head_routes),
+                web.put("/v1/complete", self._put_complete),
             ]
         )
         return application
@@ -127,6 +123,7 @@ class ControlServer:
         named = (request.match_info["namespace"], request.match_info["model"])
         if (route.namespace, route.model) != named:
             raise Invalid("InvalidRoute", f"the path names {'/'.join(named)}, the body {route.namespace}/{route.model}")
+        self._readiness.told()
         self._registry.declare(route)
         await self._registry.settled(_SETTLE_SECONDS)
         return web.Response(status=204)
@@ -140,27 +137,26 @@ class ControlServer:
     async def _get_routes(self, request: web.Request) -> web.Response:
         self._require_admin(request)
         table, now, waiting = self._registry.table, self._registry.now(), self._holding.waiting()
-        keys = table.keys()
-        return _json(
-            RouteList(url=self._settings.url, routes=[table.status(key, waiting.get(key, 0), now) for key in keys])
-        )
+        listed = _json(RouteList(url=self._settings.url, routes=table.statuses(waiting, now)))
+        listed.headers.update(self._readiness.state.headers())
+        return listed
 
-    async def _get_metrics(self, _: web.Request) -> web.Response:
-        own = generate_latest(self._metrics).decode()
-        return web.Response(text=own + await self._haproxy_metrics(), content_type="text/plain", charset="utf-8")
+    async def _head_routes(self, request: web.Request) -> web.Response:
+        self._require_admin(request)
+        return web.Response(headers=self._readiness.state.headers())
 
-    async def _haproxy_metrics(self) -> str:
-        connector = aiohttp.UnixConnector(str(self._settings.layout.metrics_socket))
-        timeout = aiohttp.ClientTimeout(total=5.0)
-        try:
-            async with (
-                aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
-                session.get(_EXPORTER_URL) as response,
-            ):
-                return await response.text()
-        except (aiohttp.ClientError, TimeoutError) as error:
-            logger.warning("HAProxy's metrics are missing: %r", error)
-            return ""
+    async def _add_routes(self, request: web.Request) -> web.Response:
+        self._require_admin(request)
+        routes = RouteSet.model_validate_json(await request.read()).routes
+        self._readiness.told()
+        self._registry.add(routes)
+        await self._registry.settled(_SETTLE_SECONDS)
+        return web.Response(status=204)
+
+    async def _put_complete(self, request: web.Request) -> web.Response:
+        self._require_admin(request)
+        self._readiness.completed(Completion.model_validate_json(await request.read()).instance)
+        return web.Response(status=204)
 
     def _require_admin(self, request: web.Request) -> None:
         _require(_token(request), admin_token(self._settings.secret))

@@ -22,6 +22,7 @@ from penstock.telemetry import names
 from penstock.telemetry.spans import SpanContext, SpanRecord, new_span_id, parse_traceparent
 from penstock_serving.gateway.config import NAMESPACE_HEADER
 from penstock_serving.gateway.holding import DEFAULT_HOLD_SECONDS, Holding
+from penstock_serving.gateway.readiness import Readiness
 from penstock_serving.gateway.registry import Registry
 from penstock_serving.gateway.settings import Settings
 
@@ -30,6 +31,8 @@ _HOP_BY_HOP = {
     hdrs.EXPECT, hdrs.PROXY_AUTHENTICATE, hdrs.PROXY_AUTHORIZATION,
 }  # fmt: skip
 _TRACERESPONSE = "traceresponse"
+_COMPLETION_POLL_SECONDS = 0.25
+"""That all routes are declared is no change of the table; whoever waits for it looks this often."""
 _NOT_FOUND, _METHOD, _TOO_LARGE, _BUSY, _SERVER_ERROR, _UNAVAILABLE, _TIMEOUT = 404, 405, 413, 429, 500, 503, 504
 
 
@@ -81,12 +84,15 @@ class DataServer:
         settings: Settings,
         registry: Registry,
         holding: Holding,
+        readiness: Readiness,
+        *,
         session: aiohttp.ClientSession,
         emit: Callable[[Iterable[SpanRecord]], None],
     ) -> None:
         self._settings = settings
         self._registry = registry
         self._holding = holding
+        self._readiness = readiness
         self._session = session
         self._emit = emit
 
@@ -119,21 +125,21 @@ class DataServer:
                 "extensions": ["binary_tensor_data"],
             },
             "/v2/health/live": {"live": True},
-            "/v2/health/ready": {"ready": True},
+            "/v2/health/ready": {"ready": self._readiness.complaint() is None},
         }
         answer = answers.get(request.path.rstrip("/"))
         if answer is None:
             return error(_NOT_FOUND, "there is no such path; models are under /v2/models/ or /NAMESPACE/v2/models/")
         if request.method not in (hdrs.METH_GET, hdrs.METH_HEAD):
             return error(_METHOD, f"{request.path} takes GET only")
-        return web.json_response(answer)
+        return web.json_response(answer, status=_UNAVAILABLE if answer.get("ready") is False else 200)
 
     async def _model(self, request: web.Request, path: ModelPath) -> web.Response:
-        found = lookup(self._registry.table, path.key, path.version)
+        found = await self._found(path)
         if isinstance(found, Unknown):
             return error(_NOT_FOUND, found.message)
         if not found.targets and request.rel_url.raw_path.endswith("/ready"):
-            return self._readiness(path.key)
+            return self._ready(path.key)
         with self._holding.body() as body:
             try:
                 await body.read(request.content, self._settings.max_body_bytes)
@@ -141,7 +147,24 @@ class DataServer:
                 return error(_TOO_LARGE, invalid.message)
             return await self._deliver(request, path, body.data)
 
-    def _readiness(self, key: ModelKey) -> web.Response:
+    async def _found(self, path: ModelPath) -> Destination | Unknown:
+        """Where the request goes. A model is known to be unknown only once the operator has declared all routes.
+
+        Raises:
+            Unavailable: it may be one whose route has not been declared yet.
+        """
+        deadline = self._registry.now() + self._settings.request_timeout_seconds * 0.9
+        while True:
+            found = lookup(self._registry.table, path.key, path.version)
+            if not isinstance(found, Unknown) or self._registry.table.knows(path.key) or self._readiness.complete:
+                return found
+            if not self._readiness.awaits or self._registry.now() > deadline:
+                raise Unavailable(
+                    "RoutesUnknown", f"this gateway does not know yet whether there is a model '{path.key[1]}'"
+                )
+            await self._registry.changed(self._registry.generation, _COMPLETION_POLL_SECONDS)
+
+    def _ready(self, key: ModelKey) -> web.Response:
         """Whether a model without a replica would answer: one that is asleep would, since a request wakes it."""
         route = self._registry.table.routes.get(key)
         if route is not None and route.unavailable is None and route.wake_url is not None:

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from aiohttp import web
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
 
 import penstock
-from penstock.errors import Invalid
+from penstock.errors import Invalid, Unavailable
 from penstock.telemetry import names
 from penstock_runtime.spans import SpanSink
 from penstock_serving.gateway.access_log import AccessLog
@@ -24,8 +25,11 @@ from penstock_serving.gateway.control import ControlServer
 from penstock_serving.gateway.convergence import Convergence
 from penstock_serving.gateway.data import DataServer
 from penstock_serving.gateway.holding import Holding
+from penstock_serving.gateway.probes import Probes
 from penstock_serving.gateway.process import Haproxy, connections_within_limits, find_haproxy
+from penstock_serving.gateway.readiness import Readiness
 from penstock_serving.gateway.registry import Registry
+from penstock_serving.gateway.runtime_socket import announce_leaving
 from penstock_serving.gateway.settings import Settings, read_settings
 
 logger = logging.getLogger(__name__)
@@ -62,25 +66,49 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         for collector in (log, GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR):
             metrics.register(collector)
 
-        data = DataServer(settings, registry, holding, session, sink.emit)
+        haproxy = Haproxy(find_haproxy(settings), layout.config, log.take)
+        readiness = Readiness(settings, lambda: haproxy.running and registry.taken)
+        data = DataServer(settings, registry, holding, readiness, session=session, emit=sink.emit)
         layout.agent_socket.unlink(missing_ok=True)
         await web.UnixSite(await _listen(stack, data.application(), cancels=True), layout.agent_socket).start()
         layout.agent_socket.chmod(0o600)
-        control = ControlServer(settings, registry, holding, metrics)
-        runner = await _listen(stack, control.application(), cancels=False)
+        control = ControlServer(settings, registry, holding, readiness).application()
+        probes = Probes(settings, readiness, metrics)
+        if settings.probe_port:
+            runner = await _listen(stack, probes.add_to(web.Application()), cancels=False)
+            await web.TCPSite(runner, settings.probe_host, settings.probe_port).start()
+        else:
+            probes.add_to(control)
+        runner = await _listen(stack, control, cancels=False)
         await web.TCPSite(runner, settings.control_host, settings.control_port).start()
 
-        haproxy = Haproxy(find_haproxy(settings), layout.config, log.take)
         convergence = Convergence(settings, registry, haproxy)
         stack.push_async_callback(haproxy.stop, settings.drain_seconds)
         loops = [asyncio.create_task(convergence.run()), asyncio.create_task(convergence.expire())]
-        await _until(stop, loops, registry, settings)
+        await _until(_left(stop, readiness, settings), loops, registry, settings)
 
 
-async def _until(stop: asyncio.Event, loops: list[asyncio.Task[None]], registry: Registry, settings: Settings) -> None:
-    """Wait for the stop; a loop that ends has failed, and its exception ends the gateway."""
+async def _left(stop: asyncio.Event, readiness: Readiness, settings: Settings) -> None:
+    """Wait for the stop, and then until nobody sends new clients here any more."""
+    await stop.wait()
+    readiness.leaving = True
+    if not settings.shutdown_delay_seconds:
+        return
+    logger.info("leaving in %g s", settings.shutdown_delay_seconds)
+    try:
+        # Clients that keep their connections find another gateway by themselves, each at the end of a request.
+        await announce_leaving(settings.layout.runtime_socket)
+    except Unavailable as error:
+        logger.warning("%s; clients keep their connections until the end", error)
+    await asyncio.sleep(settings.shutdown_delay_seconds)
+
+
+async def _until(
+    left: Coroutine[None, None, None], loops: list[asyncio.Task[None]], registry: Registry, settings: Settings
+) -> None:
+    """Wait for the end; a loop that ends has failed, and its exception ends the gateway."""
     ready = asyncio.create_task(_say_ready(registry, settings))
-    stopped = asyncio.create_task(stop.wait())
+    stopped = asyncio.create_task(left)
     tasks = [*loops, ready, stopped]
     try:
         await asyncio.wait([*loops, stopped], return_when=asyncio.FIRST_COMPLETED)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -68,6 +69,11 @@ class Registry:
         """Counts the changes to where requests go."""
         return self._generation
 
+    @property
+    def taken(self) -> bool:
+        """Whether HAProxy has ever held what the table said."""
+        return self._settled >= 0
+
     def now(self) -> float:
         """The clock of the leases, in seconds."""
         return time.monotonic()
@@ -97,6 +103,19 @@ class Registry:
         """
         if self._table.routes.get((route.namespace, route.model)) != route:
             self._store(self._table.declared(route))
+
+    def add(self, routes: Iterable[Route]) -> None:
+        """Declare those routes whose models have none yet, and keep them on disk.
+
+        Raises:
+            Invalid: a route is malformed; then none is declared.
+        """
+        table = self._table
+        for route in routes:
+            if (route.namespace, route.model) not in table.routes:
+                table = table.declared(route)
+        if table is not self._table:
+            self._store(table)
 
     def withdraw(self, key: ModelKey) -> None:
         """Forget a route."""

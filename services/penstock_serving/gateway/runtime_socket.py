@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from penstock.errors import Unavailable
+from penstock_serving.gateway.config import LEAVING
 from penstock_serving.gateway.plan import AGENT, Observed, ObservedServer
 
 _TIMEOUT_SECONDS = 10.0
@@ -46,6 +47,16 @@ async def apply(socket: Path, commands: Sequence[str]) -> list[str]:
         output = await execute(socket, commands[start : start + _BATCH])
         complaints += [line for line in output.splitlines() if line.strip() not in _EXPECTED]
     return complaints
+
+
+async def announce_leaving(socket: Path) -> None:
+    """From now on each answer to a client says that its connection ends with it; see `LEAVING`.
+
+    Raises:
+        Unavailable: HAProxy does not answer.
+    """
+    # One line: the mode is the connection's, and HAProxy ends it after one line.
+    await execute(socket, ["experimental-mode on", f"set var {LEAVING} bool(1)"])
 
 
 async def observe(socket: Path, map_path: Path) -> Observed:

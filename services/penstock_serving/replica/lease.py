@@ -1,14 +1,21 @@
-"""Holding a place behind each gateway: renew the lease, and give it back before leaving."""
+"""Holding a place behind each gateway: find them, renew the leases, and give them back before leaving.
+
+A gateway's URL may name several (a headless Service of Kubernetes): each of its host's addresses is a gateway of its own,
+and the replica holds a lease with every one.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+import random
+import socket
+from collections.abc import Awaitable, Callable
 from typing import Final
 from urllib.parse import quote, urlsplit
 
 from penstock.errors import Unavailable
+from penstock.routing.fleet import Endpoint, endpoints, name_to_resolve
 from penstock.routing.leases import ReplicaLease, ReplicaStats
 from penstock.serving.settings import ReplicaSettings
 
@@ -16,28 +23,103 @@ logger = logging.getLogger(__name__)
 
 _REQUEST_SECONDS: Final = 3.0
 _DELETE_SECONDS: Final = 5.0
+_RESOLVE_SECONDS: Final = 5.0
+"""How long to wait for an answer about a name, and the longest time between two questions."""
 _RENEWALS_IN_LEASE: Final = 3
 _MAX_ANSWER_BYTES: Final = 64 * 1024
 
+Resolve = Callable[[str], Awaitable[tuple[str, ...]]]
+"""From a host's name to its IP addresses. Raises `OSError` where it has none."""
+
+
+async def resolve(host: str) -> tuple[str, ...]:
+    """A host's IP addresses, as the system finds them."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return tuple(str(each[4][0]) for each in found)
+
 
 class Leases:
-    """One renewing task for each gateway."""
+    """One renewing task for each gateway, and one for each URL that looks which gateways there are.
 
-    def __init__(self, settings: ReplicaSettings, address: str, digest: str, stats: Callable[[], ReplicaStats]) -> None:
+    Args:
+        settings: the replica's.
+        address: host:port that requests are to be sent to.
+        digest: of the model that it loaded.
+        stats: what it reports with each renewal.
+        find: asked about each URL whose host is a name.
+    """
+
+    def __init__(
+        self,
+        settings: ReplicaSettings,
+        address: str,
+        digest: str,
+        stats: Callable[[], ReplicaStats],
+        find: Resolve = resolve,
+    ) -> None:
         self._settings = settings
         self._address = address
         self._digest = digest
         self._stats = stats
-        self._tasks = [asyncio.create_task(self._renew(url), name=f"lease {url}") for url in settings.gateways]
+        self._find = find
+        self._renewing: dict[Endpoint, asyncio.Task[None]] = {}
+        self._unresolved: set[str] = set()
+        self._following = [
+            asyncio.create_task(self._follow(url), name=f"gateways of {url}") for url in settings.gateways
+        ]
 
     async def leave(self) -> None:
         """Stop renewing and take this replica out of every gateway. Returns once they send no new request."""
-        for task in self._tasks:
+        held = tuple(self._renewing)
+        tasks = (*self._following, *self._renewing.values())
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(self._delete(url) for url in self._settings.gateways))
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(self._delete(each) for each in held))
 
-    async def _renew(self, gateway: str) -> None:
+    async def _follow(self, url: str) -> None:
+        """Hold a lease with each gateway that a URL stands for, for ever.
+
+        One whose address is gone is renewed for one lease's time more, so that a gap in an answer costs nothing.
+        """
+        host = name_to_resolve(url)
+        seen: dict[Endpoint, float] = {}
+        clock = asyncio.get_running_loop().time
+        while True:
+            now = clock()
+            for each in await self._gateways(url, host, tuple(seen)):
+                seen[each] = now
+                if each not in self._renewing:
+                    task = asyncio.create_task(self._renew(each), name=f"lease {each.base_url}")
+                    self._renewing[each] = task
+            if host is None:
+                return
+            for each, last in tuple(seen.items()):
+                if now - last > self._settings.lease_seconds:
+                    del seen[each]
+                    self._renewing.pop(each).cancel()
+                    logger.info("gateway %s is gone", each.base_url)
+            # Spread, so that replicas that started together do not ask together.
+            shortest = min(_RESOLVE_SECONDS, self._settings.lease_seconds) / 2
+            await asyncio.sleep(shortest * (1 + random.random()))  # noqa: S311 -- guards nothing
+
+    async def _gateways(self, url: str, host: str | None, last: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
+        """The gateways behind a URL; those last known where its name cannot be resolved now."""
+        if host is None:
+            return endpoints(url, ())
+        try:
+            async with asyncio.timeout(_RESOLVE_SECONDS):
+                found = endpoints(url, await self._find(host))
+        except (OSError, TimeoutError) as error:
+            if host not in self._unresolved:
+                self._unresolved.add(host)
+                problem = str(error) or type(error).__name__
+                logger.warning("cannot resolve %s: %s; keeping its %d known gateways", host, problem, len(last))
+            return last
+        self._unresolved.discard(host)
+        return found
+
+    async def _renew(self, gateway: Endpoint) -> None:
         held = None
         while True:
             try:
@@ -49,20 +131,20 @@ class Leases:
             if held is not (not problem):
                 held = not problem
                 if held:
-                    logger.info("gateway %s sends requests here", gateway)
+                    logger.info("gateway %s sends requests here", gateway.base_url)
                 else:
-                    logger.warning("gateway %s does not take this replica: %s; trying on", gateway, problem)
+                    logger.warning("gateway %s does not take this replica: %s; trying on", gateway.base_url, problem)
             await asyncio.sleep(self._settings.lease_seconds / _RENEWALS_IN_LEASE)
 
-    async def _delete(self, gateway: str) -> None:
+    async def _delete(self, gateway: Endpoint) -> None:
         try:
             async with asyncio.timeout(_DELETE_SECONDS):
                 status, answer = await self._call("DELETE", gateway, b"")
         except (OSError, TimeoutError, Unavailable) as error:
-            logger.warning("could not leave gateway %s: %s; the lease will end by itself", gateway, error)
+            logger.warning("could not leave gateway %s: %s; the lease will end by itself", gateway.base_url, error)
             return
         if status >= 300:  # noqa: PLR2004 -- HTTP's success
-            logger.warning("could not leave gateway %s: HTTP %d %s", gateway, status, answer[:200])
+            logger.warning("could not leave gateway %s: HTTP %d %s", gateway.base_url, status, answer[:200])
 
     def _lease(self) -> bytes:
         settings = self._settings
@@ -78,12 +160,12 @@ class Leases:
         )
         return lease.model_dump_json().encode()
 
-    async def _call(self, method: str, gateway: str, body: bytes) -> tuple[int, str]:
+    async def _call(self, method: str, gateway: Endpoint, body: bytes) -> tuple[int, str]:
         path = f"/v1/replicas/{quote(self._settings.replica_id, safe='')}"
         return await _request(method, gateway, path, self._settings.registration_token, body)
 
 
-async def _request(method: str, base: str, path: str, token: str, body: bytes) -> tuple[int, str]:
+async def _request(method: str, gateway: Endpoint, path: str, token: str, body: bytes) -> tuple[int, str]:
     """One HTTP request on a connection of its own; the caller sets the deadline.
 
     A full client would cost this process more memory than all the rest of the module.
@@ -92,13 +174,16 @@ async def _request(method: str, base: str, path: str, token: str, body: bytes) -
         OSError: no connection.
         Unavailable: the answer is not HTTP.
     """
-    url = urlsplit(base)
+    url = urlsplit(gateway.base_url)
     tls = url.scheme == "https"
     port = url.port or (443 if tls else 80)
-    reader, writer = await asyncio.open_connection(url.hostname, port, ssl=tls or None, limit=_MAX_ANSWER_BYTES)
+    name = gateway.server_name if tls else None
+    reader, writer = await asyncio.open_connection(
+        url.hostname, port, ssl=tls or None, server_hostname=name, limit=_MAX_ANSWER_BYTES
+    )
     try:
         head = (
-            f"{method} {url.path.rstrip('/')}{path} HTTP/1.1\r\nHost: {url.netloc}\r\nAuthorization: Bearer {token}\r\n"
+            f"{method} {url.path.rstrip('/')}{path} HTTP/1.1\r\nHost: {gateway.host}\r\nAuthorization: Bearer {token}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         )
         writer.write(head.encode() + body)

@@ -119,7 +119,7 @@ def test_a_released_replica_and_a_withdrawn_route_are_forgotten() -> None:
 
 def test_status_tells_what_receives_and_how_long_the_lease_lasts() -> None:
     table = Table().declared(route(r2=1)).leased("a", lease(lease_seconds=5), 10)
-    status = table.status(("ns", "m"), held_requests=3, now=12)
+    (status,) = table.statuses({("ns", "m"): 3}, now=12)
     assert (status.held_requests, status.declared) == (3, route(r2=1))
     assert [(r.replica_id, r.receiving, r.expires_in_seconds) for r in status.replicas] == [("a", False, 3)]
 

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import pytest
+
+from penstock.routing.fleet import (
+    Endpoint,
+    GatewayState,
+    endpoints,
+    lacks_replicas,
+    missing_routes,
+    name_to_resolve,
+    stale_routes,
+)
+from penstock.routing.leases import ReplicaStats, Route, RouteList, RouteReplica, RouteStatus
+
+URL = "http://agents.system.svc:8081"
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        pytest.param(URL, "agents.system.svc", id="a name may stand for several gateways"),
+        pytest.param("http://127.0.0.1:8081", None, id="an IPv4 address is one gateway"),
+        pytest.param("http://[::1]:8081", None, id="an IPv6 address is one gateway"),
+        pytest.param("http://localhost:8081", None, id="localhost is one machine, whatever its addresses"),
+    ],
+)
+def test_what_is_resolved(url: str, host: str | None) -> None:
+    assert name_to_resolve(url) == host
+
+
+@pytest.mark.parametrize(
+    ("url", "addresses", "found"),
+    [
+        pytest.param(
+            URL + "/", ["10.0.0.9", "10.0.0.10", "10.0.0.9"], ["http://10.0.0.9:8081", "http://10.0.0.10:8081"],
+            id="each address once, in order",
+        ),
+        pytest.param(
+            "https://agents/base", ["fd00::1", "fe80::2%eth0"], ["https://[fd00::1]/base", "https://[fe80::2]/base"],
+            id="IPv6 addresses in brackets, with the path and without a port",
+        ),
+        pytest.param(
+            URL, ["fd00::1", "10.0.0.9"], ["http://10.0.0.9:8081"], id="of a dual-stack Pod only the IPv4 address"
+        ),
+        pytest.param(URL, [], [URL], id="without an address the URL itself"),
+    ],
+)  # fmt: skip
+def test_the_gateways_of_a_url(url: str, addresses: list[str], found: list[str]) -> None:
+    assert [each.base_url for each in endpoints(url, addresses)] == found
+    assert {each.url for each in endpoints(url, addresses)} == {url.rstrip("/")}
+
+
+def test_a_gateway_is_asked_by_its_name_wherever_it_is() -> None:
+    endpoint = Endpoint("https://agents:8443", "https://10.0.0.9:8443")
+    assert (endpoint.host, endpoint.server_name) == ("agents:8443", "agents")
+
+
+@pytest.mark.parametrize(
+    ("headers", "state"),
+    [
+        pytest.param(
+            GatewayState("abc", complete=False, age_seconds=1.5).headers(), GatewayState("abc", False, 1.5),
+            id="as it was said",
+        ),
+        pytest.param({}, GatewayState("", True, float("inf")), id="a gateway that says nothing is complete"),
+        pytest.param({"x-penstock-age-seconds": "old"}, GatewayState(), id="nonsense is nothing"),
+    ],
+)  # fmt: skip
+def test_what_a_gateway_says_of_itself(headers: dict[str, str], state: GatewayState) -> None:
+    assert GatewayState.read(headers) == state
+
+
+def _status(model: str, *, declared: str | None = "r1", replicas: int = 0, receiving: bool = True) -> RouteStatus:
+    route = None if declared is None else Route(namespace="ns", model=model, revisions={declared: 100})
+    there = RouteReplica(
+        replica_id="r", version="1", revision="r1", address="10.0.0.1:1", receiving=receiving, expires_in_seconds=1,
+        stats=ReplicaStats(),
+    )  # fmt: skip
+    return RouteStatus(namespace="ns", model=model, declared=route, replicas=[there] * replicas, held_requests=0)
+
+
+def _listed(*statuses: RouteStatus) -> RouteList:
+    return RouteList(url="http://gw", routes=list(statuses))
+
+
+def test_a_fresh_gateway_misses_what_its_peers_were_told() -> None:
+    own = _listed(_status("a", declared="r9"), _status("leased", declared=None, replicas=1))
+    peers = [
+        _listed(_status("a"), _status("leased"), _status("undeclared", declared=None)),
+        _listed(_status("b"), _status("leased", declared="r7")),
+    ]
+    missing = missing_routes(own, peers)
+    assert [(each.model, each.revisions) for each in missing] == [("leased", {"r1": 100}), ("b", {"r1": 100})]
+
+
+@pytest.mark.parametrize(
+    ("own", "peer", "lacks"),
+    [
+        pytest.param(_status("a", replicas=1), _status("a", replicas=2), False, id="one replica found it"),
+        pytest.param(_status("a"), _status("a", replicas=2), True, id="no replica has found it yet"),
+        pytest.param(_status("a"), _status("a"), False, id="a model that sleeps has none anywhere"),
+        pytest.param(
+            _status("a"), _status("a", replicas=1, receiving=False), False, id="one that receives nothing is not missed"
+        ),
+    ],
+)
+def test_replicas_that_have_not_found_a_gateway(own: RouteStatus, peer: RouteStatus, *, lacks: bool) -> None:
+    assert lacks_replicas(_listed(own), [_listed(peer)]) is lacks
+
+
+def test_routes_of_models_that_are_gone_are_stale_where_all_models_are_known() -> None:
+    listed = _listed(_status("a"), _status("gone"), _status("leased", declared=None, replicas=1))
+    assert stale_routes(listed, {("ns", "a")}, ()) == (("ns", "gone"),)
+    assert stale_routes(listed, {("ns", "a")}, ("ns",)) == (("ns", "gone"),)
+    assert stale_routes(listed, {("ns", "a")}, ("other",)) == ()
