@@ -34,6 +34,8 @@ class GroupCount:
     replicas: int = 0
     leaving: tuple[str, ...] = ()
     """Names of pods that are to be deleted."""
+    kind: str = ""
+    """`group_hash` of what it was built from."""
     template: Mapping[str, Any] = field(default_factory=dict)
     """The whole group as it is, for one that is no longer in the spec and still has workers."""
 
@@ -73,7 +75,7 @@ def build(
     metadata = pool.metadata
     annotations = {
         KIND_OF: replacement_hash(spec, settings, secret),
-        GROUP_KINDS: json.dumps({each.name: group_hash(each) for each in spec.worker_groups}, sort_keys=True),
+        GROUP_KINDS: json.dumps(_kinds(spec, groups or {}), sort_keys=True),
         APPLIED: _applied_hash(body),
     }
     if took_over is not None:
@@ -114,6 +116,12 @@ def group_hash(group: WorkerGroup) -> str:
     """A hash of all of a group that cannot change while its workers run."""
     fixed = group.model_dump(mode="json", exclude={"min_workers", "max_workers"}, exclude_none=True)
     return _hash({"rule": _RULE, "group": fixed})
+
+
+def _kinds(spec: ManagedRayCluster, present: Mapping[str, GroupCount]) -> dict[str, str]:
+    """Also of groups that left the spec, for as long as they have workers: they may come back as something else."""
+    wanted = {each.name: group_hash(each) for each in spec.worker_groups}
+    return {name: count.kind for name, count in present.items() if name not in wanted and count.replicas} | wanted
 
 
 def _managed(pool: ServingPool) -> ManagedRayCluster:

@@ -1,0 +1,174 @@
+"""What the pool's planner is told: its RayClusters, their pods, and what Serve runs on them. All was read a moment ago."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from penstock.api.meta import Manifest
+from penstock.api.pool import ServingPool
+from penstock.planning.nodes import KubernetesNode
+from penstock.planning.observed import Application
+from penstock.planning.pool_names import (
+    APPLIED,
+    CLUSTER_LABEL,
+    GROUP_KINDS,
+    GROUP_LABEL,
+    KIND_OF,
+    NODE_TYPE_LABEL,
+    TOOK_OVER,
+)
+from penstock.planning.raycluster import GroupCount
+from penstock.planning.raypods import PoolSettings
+
+_STUCK: Final = {
+    "ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "CrashLoopBackOff",
+    "CreateContainerConfigError", "CreateContainerError", "RunContainerError",
+}  # fmt: skip
+"""Reasons of a waiting container that do not pass by themselves."""
+_LONGEST: Final = 300
+
+
+@dataclass(frozen=True, slots=True)
+class RayClusterView:
+    """A `RayCluster` as it is."""
+
+    name: str
+    owner: str = ""
+    """Uid of the pool that it belongs to."""
+    deleting: bool = False
+    kind: str = ""
+    """`penstock.planning.raycluster.replacement_hash` of what it was built from."""
+    applied: str = ""
+    secret: str = ""
+    """The Secret with its token."""
+    took_over: float | None = None
+    """Since when it serves or served, in epoch seconds; None: it never did."""
+    resource_version: str = ""
+    groups: Mapping[str, GroupCount] = field(default_factory=dict)
+    """In their order."""
+    suspended: bool = False
+    """Whether it was told to give its pods back."""
+    head_ready: bool = False
+    ever_ready: bool = False
+    """Whether all its pods have been ready at some time."""
+    desired: int = 0
+    ready: int = 0
+    """Workers."""
+    problem: str = ""
+    """What KubeRay says keeps it from making pods."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodView:
+    """A pod of a RayCluster."""
+
+    name: str
+    cluster: str
+    group: str
+    """Empty: the head."""
+    ready: bool = False
+    unschedulable: str | None = None
+    """What the scheduler says, where no node takes it."""
+    stuck: str | None = None
+    """Why a container does not run, where it is not just starting."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolObserved:
+    """All that decides what happens to one managed `ServingPool`."""
+
+    pool: ServingPool
+    settings: PoolSettings
+    secret: str
+    """Name of the Secret with Ray's token."""
+    clusters: tuple[RayClusterView, ...] = ()
+    pods: tuple[PodView, ...] = ()
+    """Of the RayClusters of which pods are missing."""
+    nodes: tuple[KubernetesNode, ...] | None = None
+    """None: nothing is known of the cluster's nodes."""
+    applications: Mapping[str, tuple[Application, ...]] = field(default_factory=dict)
+    """By RayCluster, of those that were asked and answered."""
+
+
+def view(manifest: Manifest) -> RayClusterView:
+    """A RayCluster's manifest as what the planner is told."""
+    metadata, spec, status = manifest["metadata"], manifest.get("spec") or {}, manifest.get("status") or {}
+    annotations = metadata.get("annotations") or {}
+    conditions = {each["type"]: each for each in status.get("conditions") or ()}
+    failure = conditions.get("ReplicaFailure") or {}
+    kinds = _mapping(annotations.get(GROUP_KINDS))
+    took_over = annotations.get(TOOK_OVER)
+    return RayClusterView(
+        name=metadata["name"],
+        owner=next((each["uid"] for each in metadata.get("ownerReferences") or () if each.get("controller")), ""),
+        deleting=bool(metadata.get("deletionTimestamp")),
+        kind=annotations.get(KIND_OF, ""),
+        applied=annotations.get(APPLIED, ""),
+        secret=(spec.get("authOptions") or {}).get("secretName", ""),
+        took_over=float(took_over) if took_over and took_over.isdecimal() else None,
+        resource_version=metadata.get("resourceVersion", ""),
+        groups={each["groupName"]: _count(each, kinds) for each in spec.get("workerGroupSpecs") or ()},
+        suspended=bool(spec.get("suspend")),
+        head_ready=_holds(conditions, "HeadPodReady"),
+        ever_ready=_holds(conditions, "RayClusterProvisioned"),
+        desired=int(status.get("desiredWorkerReplicas") or 0),
+        ready=int(status.get("readyWorkerReplicas") or 0),
+        problem=str(failure.get("message") or "") if failure.get("status") == "True" else "",
+    )
+
+
+def pod_view(manifest: Manifest) -> PodView:
+    """A pod's manifest as what the planner is told."""
+    metadata, status = manifest["metadata"], manifest.get("status") or {}
+    labels = metadata.get("labels") or {}
+    conditions = {each["type"]: each for each in status.get("conditions") or ()}
+    scheduled = conditions.get("PodScheduled") or {}
+    refused = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
+    containers = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+    return PodView(
+        name=metadata["name"],
+        cluster=labels.get(CLUSTER_LABEL, ""),
+        group="" if labels.get(NODE_TYPE_LABEL) == "head" else labels.get(GROUP_LABEL, ""),
+        ready=_holds(conditions, "Ready"),
+        unschedulable=str(scheduled.get("message") or "No node takes it.") if refused else None,
+        stuck=_stuck(containers),
+    )
+
+
+def _stuck(containers: Iterable[Mapping[str, Any]]) -> str | None:
+    for each in containers:
+        state = each.get("state") or {}
+        waiting, ended = state.get("waiting") or {}, state.get("terminated") or {}
+        if waiting.get("reason") in _STUCK:
+            said = _shortened(waiting.get("message") or "")
+            return f"{waiting['reason']}: {said}" if said else str(waiting["reason"])
+        if ended.get("exitCode"):
+            why = ended.get("reason") or "Error"
+            return f"its container {each.get('name')} ended with status {ended['exitCode']} ({why})"
+    return None
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+def _holds(conditions: Mapping[str, Mapping[str, Any]], kind: str) -> bool:
+    return (conditions.get(kind) or {}).get("status") == "True"
+
+
+def _count(group: Mapping[str, Any], kinds: Mapping[str, str]) -> GroupCount:
+    leaving = (group.get("scaleStrategy") or {}).get("workersToDelete") or ()
+    kind = kinds.get(group["groupName"], "")
+    return GroupCount(int(group.get("replicas") or 0), tuple(leaving), kind, dict(group))
+
+
+def _mapping(text: str | None) -> dict[str, str]:
+    """What we wrote; anything else counts as nothing known, which makes a replacement and no mistake."""
+    try:
+        content = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return {str(key): str(value) for key, value in content.items()} if isinstance(content, dict) else {}

@@ -1,0 +1,91 @@
+"""What a managed pool's status says of its Ray cluster: whether it runs, what it waits for, and its groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from penstock.api.conditions import Reason
+from penstock.api.pool import GroupStatus, ManagedRayCluster
+from penstock.planning import raypods
+from penstock.planning.conditions import Verdict, false
+from penstock.planning.nodes import PodDemand, closest
+from penstock.planning.pool_observed import PodView, PoolObserved, RayClusterView
+
+_NO_NODE: Final = "no node takes it: "
+
+
+@dataclass(frozen=True, slots=True)
+class GroupReport:
+    """Groups as the status has them."""
+
+    groups: tuple[GroupStatus, ...]
+    head: str | None
+    """What keeps the head from running."""
+
+
+def report(observed: PoolObserved, serving: RayClusterView) -> GroupReport:
+    """The groups, each with what keeps its workers from running; nothing where they are just starting."""
+    spec = observed.pool.spec.managed
+    pods = [each for each in observed.pods if each.cluster == serving.name]
+    if spec is None:
+        return GroupReport((), None)
+    head = _why([each for each in pods if not each.group], raypods.head_demand(spec.head), observed)
+    return GroupReport(tuple(_groups(observed, spec, serving, pods)), head or serving.problem or None)
+
+
+def missing_pods(cluster: RayClusterView) -> bool:
+    """Whether pods must be looked at: only a cluster that lacks some has something to tell."""
+    return not cluster.suspended and (not cluster.head_ready or cluster.ready < wanted(cluster))
+
+
+def wanted(cluster: RayClusterView) -> int:
+    """Workers that there are to be."""
+    return max(cluster.desired, sum(each.replicas for each in cluster.groups.values()))
+
+
+def starting(observed: PoolObserved, serving: RayClusterView | None, head: str | None, waiting: str) -> Verdict:
+    """Why the pool cannot be used yet. `waiting` stands in where nothing hinders."""
+    if observed.pool.spec.suspend:
+        said = "Its nodes are given back. The deployments stay; set spec.suspend to false to start them again."
+        return false(Reason.SUSPENDED, said)
+    if head is not None:
+        reason = Reason.UNSCHEDULABLE if head.startswith(_NO_NODE) else Reason.STARTING_POOL
+        return false(reason, f"The head of the Ray cluster does not run: {_sentence(head.removeprefix(_NO_NODE))}")
+    if serving is None or not serving.head_ready:
+        return false(Reason.STARTING_POOL, waiting)
+    return false(Reason.STARTING_POOL, f"The head of {serving.name} runs; Ray is starting on it.")
+
+
+def _groups(
+    observed: PoolObserved, spec: ManagedRayCluster, serving: RayClusterView, pods: Sequence[PodView]
+) -> list[GroupStatus]:
+    complete = not missing_pods(serving)
+    found = []
+    for group in spec.worker_groups:
+        count = serving.groups.get(group.name)
+        desired = max(count.replicas if count else 0, group.min_workers) if not serving.suspended else 0
+        own = [each for each in pods if each.group == group.name]
+        ready = desired if complete else sum(1 for each in own if each.ready)
+        why = _why([each for each in own if not each.ready], raypods.worker_demand(group), observed)
+        message = _sentence(why.removeprefix(_NO_NODE)) if why else ""
+        found.append(GroupStatus(name=group.name, desired=desired, ready=min(ready, desired), message=message))
+    return found
+
+
+def _why(pods: Sequence[PodView], demand: PodDemand, observed: PoolObserved) -> str | None:
+    """The first thing that keeps one of these pods from running."""
+    for each in pods:
+        if each.stuck is not None:
+            return f"pod {each.name}: {each.stuck}"
+    refused = next((each for each in pods if each.unschedulable is not None), None)
+    if refused is None:
+        return None
+    if observed.nodes:
+        return _NO_NODE + closest(demand, observed.nodes)
+    return f"{_NO_NODE}pod {refused.name}: {refused.unschedulable}"
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
