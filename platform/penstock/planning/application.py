@@ -6,10 +6,12 @@ Every field that we mean is written out, so that two specs which mean the same a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from penstock.api.v1alpha1 import InferenceDeployment, Resources
+from penstock.api.pool import WorkerGroup
+from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.planning import automatic, names
 from penstock.planning.arguments import (
     Attempt,
@@ -19,6 +21,7 @@ from penstock.planning.arguments import (
     ScalingSettings,
     UserConfig,
 )
+from penstock.planning.placement import actor_options
 from penstock.planning.quantities import number
 from penstock.serving.settings import BatchingSettings, CacheSettings
 
@@ -51,12 +54,16 @@ def replica_bounds(deployment: InferenceDeployment) -> tuple[int, int]:
 
 
 def build(
-    deployment: InferenceDeployment, revision: str, attempt: Attempt, network: ReplicaNetwork
+    deployment: InferenceDeployment,
+    revision: str,
+    attempt: Attempt,
+    network: ReplicaNetwork,
+    groups: Sequence[WorkerGroup] = (),
 ) -> ServeApplication:
-    """The Serve application of the present spec, which is of `revision`.
+    """The Serve application of the present spec, which is of `revision`, for a pool with these worker groups.
 
     Raises:
-        Invalid: a quantity in the spec is none.
+        Invalid: a quantity in the spec is none, or a share is asked of an accelerator that cannot be shared.
     """
     metadata, model = deployment.metadata, deployment.spec.model
     name = names.application(metadata.namespace, metadata.name, revision)
@@ -83,7 +90,7 @@ def build(
         "import_path": names.IMPORT_PATH,
         "runtime_env": {},
         "args": arguments.model_dump(mode="json"),
-        "deployments": [_deployment(deployment)],
+        "deployments": [_deployment(deployment, groups)],
     }
 
 
@@ -92,36 +99,15 @@ def adjust(deployed: ServeApplication, deployment: InferenceDeployment) -> Serve
 
     What its replicas were started with stays.
     """
-    present = _deployment(deployment)
     ours = [each for each in deployed.get("deployments", ()) if each.get("name") == names.SERVE_DEPLOYMENT]
     if not ours:
         return deployed
+    present = _deployment(deployment)
     present["ray_actor_options"] = ours[0].get("ray_actor_options", present["ray_actor_options"])
     return {**deployed, "deployments": [present]}
 
 
-def required_resources(resources: Resources) -> dict[str, float]:
-    """What a replica takes from a node, by Ray's names: CPU (cores), memory (bytes), GPU (pieces)."""
-    required = {"CPU": number(resources.cpu)}
-    if resources.memory is not None:
-        required["memory"] = number(resources.memory)
-    if resources.accelerator is not None:
-        required["GPU"] = number(resources.accelerator.count)
-    return required
-
-
-def _actor_options(resources: Resources) -> dict[str, Any]:
-    required = required_resources(resources)
-    options: dict[str, Any] = {"num_cpus": required["CPU"]}
-    if "memory" in required:
-        options["memory"] = required["memory"]
-    if resources.accelerator is not None:
-        options["num_gpus"] = required["GPU"]
-        options["label_selector"] = {names.ACCELERATOR_LABEL: resources.accelerator.type}
-    return options
-
-
-def _deployment(deployment: InferenceDeployment) -> dict[str, Any]:
+def _deployment(deployment: InferenceDeployment, groups: Sequence[WorkerGroup] = ()) -> dict[str, Any]:
     spec = deployment.spec
     settings = UserConfig(
         batching=BatchingSettings(
@@ -149,7 +135,7 @@ def _deployment(deployment: InferenceDeployment) -> dict[str, Any]:
         "graceful_shutdown_timeout_s": DRAIN_SECONDS + _SHUTDOWN_MARGIN_SECONDS,
         "health_check_period_s": 2.0,
         "health_check_timeout_s": 30.0,
-        "ray_actor_options": _actor_options(spec.resources),
+        "ray_actor_options": actor_options(spec.resources, groups),
         "max_surge_percent": 100,
     }
 

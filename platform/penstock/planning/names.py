@@ -44,6 +44,8 @@ def revision(deployment: InferenceDeployment) -> str:
         **_canonical(resources),
         "pool": deployment.spec.pool_ref.name,
     }
+    if model.credentials_secret_ref is not None:
+        content["credentials"] = model.credentials_secret_ref.name
     encoded = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
     return _HASH_VERSION + hashlib.sha256(encoded).hexdigest()[:10]
 
@@ -80,10 +82,13 @@ def owner_reference(api_version: str, kind: str, owner: ObjectMeta) -> Manifest:
 
 def _canonical(resources: Resources) -> dict[str, Any]:
     accelerator = resources.accelerator
+    # Younger fields count only where they are set, so that a release that adds one rolls and measures nothing anew.
+    labels = {"nodeLabels": dict(sorted(resources.node_labels.items()))} if resources.node_labels else {}
     return {
         "cpu": canonical(resources.cpu),
         "memory": canonical(resources.memory) if resources.memory else None,
         "accelerator": [accelerator.type, canonical(accelerator.count)] if accelerator else None,
+        **labels,
     }
 
 

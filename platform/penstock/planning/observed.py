@@ -10,6 +10,7 @@ from typing import Any
 from penstock.api.access import APIKey, Authentication
 from penstock.api.conditions import Reason
 from penstock.api.optimization import OptimizationProfileSpec, OptimizationRun
+from penstock.api.pool import WorkerGroup
 from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.planning.application import ReplicaNetwork
 from penstock.planning.arguments import BuildArguments
@@ -64,6 +65,10 @@ class Pool:
     applications: tuple[Application, ...] = ()
     """All of the Ray cluster's, also those that are not ours."""
     nodes: tuple[Node, ...] = ()
+    groups: tuple[WorkerGroup, ...] = ()
+    """Of a managed pool's spec; none of an existing pool."""
+    problems: tuple[str, ...] = ()
+    """Why pods of a managed pool have no node or no image, a sentence for each `group NAME`."""
 
 
 @dataclass(frozen=True, slots=True)

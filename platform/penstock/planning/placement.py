@@ -1,15 +1,16 @@
-"""Where replicas may run: accelerators by Ray's names, and why a replica finds no node."""
+"""What a replica asks of Ray: accelerators by Ray's names, and labels of the nodes that it needs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
-from penstock.api.pool import GroupAccelerator
-from penstock.api.v1alpha1 import Accelerator
+from penstock.api.conditions import Reason
+from penstock.api.pool import GroupAccelerator, WorkerGroup
+from penstock.api.v1alpha1 import Accelerator, Resources
+from penstock.errors import Invalid
 from penstock.planning.names import ACCELERATOR_LABEL
-from penstock.planning.observed import Node
-from penstock.planning.quantities import readable_bytes
+from penstock.planning.quantities import number
 
 GPU: Final = "GPU"
 """Ray's name of the resource behind `num_gpus`."""
@@ -27,42 +28,62 @@ def ray_resource(accelerator: GroupAccelerator) -> tuple[str, float]:
 def is_gpu(accelerator: GroupAccelerator) -> bool:
     """Whether Kubernetes' resource is a GPU: `nvidia.com/gpu`, `amd.com/gpu`, `nvidia.com/mig-1g.5gb` and the like.
 
-    The rule is KubeRay's (`IsGPUResourceKey`), and `nvidia.com/gpu.shared`, as NVIDIA's plugin may name shares.
+    As KubeRay has it (`IsGPUResourceKey`); and `nvidia.com/gpu.shared`, as NVIDIA's device plugin may name shares.
     """
     resource = accelerator.resource
     return resource.endswith(("gpu", "gpu.shared")) or resource.startswith("nvidia.com/mig-")
 
 
-def obstacle(required: Mapping[str, float], accelerator: Accelerator | None, nodes: Sequence[Node]) -> str | None:
-    """A sentence on what a replica needs and what the pool's nodes have; None where a node has room."""
-    wanted = _listing(required) + (f" on {accelerator.type}" if accelerator else "")
-    if not nodes:
-        return f"A replica needs {wanted}; the pool has no live node."
-    matching = [node for node in nodes if _matches(node, accelerator)]
-    if not matching:
-        types = sorted({node.labels.get(ACCELERATOR_LABEL, "no accelerator") for node in nodes})
-        return f"A replica needs {wanted}; the pool's nodes have {', '.join(types)}."
-    if not any(_fits(required, node.total) for node in matching):
-        most = {name: max(node.total.get(name, 0.0) for node in matching) for name in required}
-        return f"A replica needs {wanted}; no node is that large: the most that one has is {_listing(most)}."
-    if any(_fits(required, node.available) for node in matching):
-        return None  # it is placed, and its process is being started
-    free = "; ".join(
-        f"{node.name} has {_listing({n: node.available.get(n, 0.0) for n in required})}" for node in matching[:5]
-    )
-    return f"A replica needs {wanted}; the nodes that could hold it are full now. Free: {free}."
+def required_resources(resources: Resources, groups: Sequence[WorkerGroup] = ()) -> dict[str, float]:
+    """What a replica takes from a Ray node, by Ray's names: CPU (cores), memory (bytes), GPU and others (pieces).
+
+    Args:
+        resources: of the deployment.
+        groups: the pool's worker groups, which say what kind of thing an accelerator is; without any it is a GPU.
+
+    Raises:
+        Invalid: a quantity is none, or a share is asked of what cannot be shared.
+    """
+    required = {"CPU": number(resources.cpu)}
+    if resources.memory is not None:
+        required["memory"] = number(resources.memory)
+    if resources.accelerator is not None:
+        required[_accelerator_resource(resources.accelerator, groups)] = number(resources.accelerator.count)
+    return required
 
 
-def _matches(node: Node, accelerator: Accelerator | None) -> bool:
-    return accelerator is None or node.labels.get(ACCELERATOR_LABEL) == accelerator.type
+def actor_options(resources: Resources, groups: Sequence[WorkerGroup] = ()) -> dict[str, Any]:
+    """`ray_actor_options` of a replica. Arguments and errors are those of `required_resources`."""
+    required = required_resources(resources, groups)
+    options: dict[str, Any] = {"num_cpus": required.pop("CPU")}
+    if "memory" in required:
+        options["memory"] = required.pop("memory")
+    if GPU in required:
+        options["num_gpus"] = required.pop(GPU)
+    if required:
+        options["resources"] = required
+    labels = required_labels(resources)
+    if labels:
+        options["label_selector"] = labels
+    return options
 
 
-def _fits(required: Mapping[str, float], resources: Mapping[str, float]) -> bool:
-    return all(resources.get(name, 0.0) >= amount for name, amount in required.items())
+def required_labels(resources: Resources) -> dict[str, str]:
+    """Labels of the Ray nodes where a replica may run."""
+    labels = dict(resources.node_labels)
+    if resources.accelerator is not None:
+        labels[ACCELERATOR_LABEL] = resources.accelerator.type
+    return labels
 
 
-def _listing(resources: Mapping[str, float]) -> str:
-    return ", ".join(
-        f"{readable_bytes(amount)} memory" if name == "memory" else f"{amount:g} {name}"
-        for name, amount in resources.items()
-    )
+def _accelerator_resource(accelerator: Accelerator, groups: Sequence[WorkerGroup]) -> str:
+    of_type = [each.accelerator for each in groups if each.accelerator and each.accelerator.type == accelerator.type]
+    if not of_type or any(is_gpu(each) for each in of_type):
+        return GPU
+    if number(accelerator.count) % 1:
+        raise Invalid(
+            Reason.INVALID_SPEC,
+            f"resources.accelerator.count is {accelerator.count}, and {accelerator.type} ({of_type[0].resource}) is no "
+            "GPU: only a GPU can be shared. Write a whole number, such as 1",
+        )
+    return accelerator.type

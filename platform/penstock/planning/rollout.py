@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from penstock.api.pool import WorkerGroup
 from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.planning import names
 from penstock.planning.application import ServeApplication, adjust, build, replica_bounds
@@ -108,7 +109,8 @@ def beside(rollout: Rollout, observed: Observed, now: float) -> Rollout:
     if replica_bounds(deployment)[1] == 0:
         return rollout
     revision = names.revision(deployment)
-    tried = build(deployment, revision, _attempt(rollout.mine.get(revision), now), observed.network)
+    attempt = _attempt(rollout.mine.get(revision), now)
+    tried = build(deployment, revision, attempt, observed.network, _groups(observed))
     tried = _with_minimum(tried, max(1, replica_bounds(deployment)[0]))
     others = tuple(each for each in rollout.applications if each["name"] != tried["name"])
     mine = {name: app for name, app in rollout.mine.items() if name != revision or name == rollout.active}
@@ -184,7 +186,8 @@ def _present(
     observed: Observed, mine: Mapping[str, Application], wanted: str, active: str, now: float
 ) -> ServeApplication:
     """The wanted revision's application. While another serves, it starts with as many replicas as that one runs."""
-    application = build(observed.deployment, wanted, _attempt(mine.get(wanted), now), observed.network)
+    attempt = _attempt(mine.get(wanted), now)
+    application = build(observed.deployment, wanted, attempt, observed.network, _groups(observed))
     old = mine.get(active) if active != wanted else None
     if old is None:
         return application
@@ -195,6 +198,10 @@ def _present(
     )
     least = _needed(mine, active, low, high) if patient else max(1, low)
     return _with_minimum(application, least)
+
+
+def _groups(observed: Observed) -> tuple[WorkerGroup, ...]:
+    return observed.pool.groups if isinstance(observed.pool, Pool) else ()
 
 
 def _with_minimum(application: ServeApplication, least: int) -> ServeApplication:

@@ -7,17 +7,18 @@ from typing import Final, assert_never
 
 from penstock.api.conditions import DeploymentCondition, Reason
 from penstock.api.meta import ConditionStatus
-from penstock.planning.application import replica_bounds, required_resources
+from penstock.planning.application import replica_bounds
 from penstock.planning.arguments import FAILURE_MARKER, StartFailure
 from penstock.planning.conditions import Verdict, false, timestamp, true, unknown
 from penstock.planning.failure import start_failure
 from penstock.planning.observed import Application, ApplicationState, Gateway, GatewayProblem, Observed, Pool
-from penstock.planning.placement import obstacle
+from penstock.planning.obstacle import Obstacle, never, obstacle
 from penstock.planning.rollout import Rollout, next_attempt_at, receiving
 
 Verdicts = dict[DeploymentCondition, Verdict]
 
 UNSCHEDULABLE_AFTER_SECONDS: Final = 10.0
+"""Until then a replica that no node has may simply be starting."""
 _MODEL_REASONS: Final = {
     Reason.MODEL_NOT_FOUND, Reason.DIGEST_MISMATCH, Reason.MODEL_INVALID, Reason.UNSUPPORTED_STORAGE,
     Reason.STORAGE_DENIED, Reason.STORAGE_UNREACHABLE, Reason.SIGNATURE_MISSING, Reason.SIGNATURE_INVALID,
@@ -137,37 +138,48 @@ def _progressing(
     candidate = rollout.mine.get(rollout.wanted)
     if candidate is None:
         return true(Reason.PENDING, "The Serve application is being declared.")
-    hindrance = _hindrance(observed, pool, candidate, failure, now)
+    waits_for = _waits_for(observed, pool, candidate, now)
+    hindrance = _hindrance(observed, candidate, failure, waits_for)
     if hindrance is None and model.status is ConditionStatus.FALSE and not candidate.running:
         return false(model.reason, f"{model.message} It is being tried again.")
-    return hindrance or _way(rollout, candidate)
+    return hindrance or _way(rollout, candidate, waits_for.message if waits_for else "")
+
+
+def _waits_for(observed: Observed, pool: Pool, candidate: Application, now: float) -> Obstacle | None:
+    """What a replica has no node for."""
+    resources = observed.deployment.spec.resources
+    if not candidate.running or candidate.running < candidate.wanted:
+        # What no worker could ever hold need not be waited for.
+        impossible = never(resources, pool.groups)
+        if impossible is not None:
+            return Obstacle(impossible)
+    if candidate.waiting_since is None or now - candidate.waiting_since <= UNSCHEDULABLE_AFTER_SECONDS:
+        return None
+    return obstacle(resources, pool)
 
 
 def _hindrance(
-    observed: Observed, pool: Pool, candidate: Application, failure: StartFailure | None, now: float
+    observed: Observed, candidate: Application, failure: StartFailure | None, waits_for: Obstacle | None
 ) -> Verdict | None:
     """What keeps the wanted revision from being rolled out."""
     if failure is not None:
         return false(Reason(failure.reason), _sentence(failure.message) + _again(candidate))
-    if candidate.waiting_since is not None and now - candidate.waiting_since > UNSCHEDULABLE_AFTER_SECONDS:
-        resources = observed.deployment.spec.resources
-        message = obstacle(required_resources(resources), resources.accelerator, pool.nodes)
-        if message is not None and candidate.running:
-            message = f"{candidate.running} of {candidate.wanted} replicas run. {message}"
-        if message is not None:
-            return false(Reason.UNSCHEDULABLE, message)
+    if waits_for is not None and not waits_for.starting:
+        some = f"{candidate.running} of {candidate.wanted} replicas run. " if candidate.running else ""
+        return false(Reason.UNSCHEDULABLE, some + waits_for.message)
     if candidate.state is ApplicationState.UNHEALTHY:
         return false(Reason.REPLICA_FAILED, _last_line(candidate.message))
     gateways = [each for each in observed.gateways if isinstance(each, GatewayProblem)]
     return false(Reason.GATEWAY_UNREACHABLE, gateways[0].message) if gateways else None
 
 
-def _way(rollout: Rollout, candidate: Application) -> Verdict:
+def _way(rollout: Rollout, candidate: Application, waiting: str) -> Verdict:
     """How far the wanted revision has come."""
+    count = f"{_count(candidate)}. {waiting}".strip()
     if len(rollout.mine) > 1 or rollout.active != rollout.wanted:
-        return true(Reason.ROLLING_OUT, f"From {_others(rollout)} to {rollout.wanted}: {_count(candidate)}.")
+        return true(Reason.ROLLING_OUT, f"From {_others(rollout)} to {rollout.wanted}: {count}")
     if candidate.state is not ApplicationState.RUNNING or not rollout.switched:
-        return true(Reason.STARTING_REPLICAS, f"{_count(candidate)}.")
+        return true(Reason.STARTING_REPLICAS, count)
     return true(Reason.ROLLED_OUT, f"Revision {rollout.wanted} gets all requests.")
 
 

@@ -1,13 +1,10 @@
-"""What is read from Serve's messages, and said about placement."""
+"""What is read from Serve's messages."""
 
 from __future__ import annotations
 
 import pytest
 
-from penstock.api.v1alpha1 import Accelerator
 from penstock.planning.failure import start_failure
-from penstock.planning.observed import Node
-from penstock.planning.placement import obstacle
 
 SERVE = (
     "Failed to update the deployments ['replica'].\nThe deployment failed to start 1 times in a row. Error:\n"
@@ -56,23 +53,3 @@ MESSAGES = [
 def test_failure(message: str, expected: tuple[str, str]) -> None:
     failure = start_failure(message)
     assert (failure.reason, failure.message) == expected
-
-
-SMALL = Node("10.0.0.1", {"CPU": 4.0, "memory": 2.0**33}, {"CPU": 1.0, "memory": 2.0**32})
-LABELLED = Node("10.0.0.2", {"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 0.0}, {"ray.io/accelerator-type": "L4"})
-PLACEMENTS = [
-    ("no node", {"CPU": 1.0}, None, [], ["1 CPU", "no live node"]),
-    ("too large for any", {"CPU": 64.0}, None, [SMALL], ["64 CPU", "no node is that large", "4 CPU"]),
-    ("full now", {"CPU": 2.0}, None, [SMALL], ["full now", "10.0.0.1 has 1 CPU"]),
-    ("too much memory", {"CPU": 1.0, "memory": 2.0**34}, None, [SMALL], ["16Gi memory", "8Gi memory"]),
-    ("no such accelerator", {"CPU": 1.0, "GPU": 1.0}, "A100", [LABELLED], ["on A100", "have L4"]),
-    ("the accelerator is taken", {"CPU": 1.0, "GPU": 1.0}, "L4", [LABELLED], ["full now", "0 GPU"]),
-]
-
-
-@pytest.mark.parametrize(
-    ("required", "accelerator", "nodes", "words"), [row[1:] for row in PLACEMENTS], ids=[row[0] for row in PLACEMENTS]
-)
-def test_placement(required: dict[str, float], accelerator: str | None, nodes: list[Node], words: list[str]) -> None:
-    text = obstacle(required, Accelerator(type=accelerator) if accelerator else None, nodes)
-    assert [word for word in words if word not in text] == []
