@@ -1,0 +1,151 @@
+"""The chart's life on a real API server: installed, upgraded, rolled back, uninstalled, by a real Helm."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.chart.helm import CHART, EVERYTHING, NAMESPACE, HelmFailedError, Object, helm, render
+from tests.cluster.controlplane import ControlPlane
+
+pytestmark = pytest.mark.apiserver
+
+_PROFILE = "files/profiles/small.yaml"
+_PLAIN = EVERYTHING | {"metrics": {"dashboards": {"enabled": True}}}
+"""Everything but the Prometheus operator's kinds, which this API server does not have."""
+_MADE_BY_THE_SERVER = ("creationTimestamp", "generation", "managedFields", "resourceVersion", "uid")
+
+
+class Release:
+    """One release of the chart in a cluster."""
+
+    def __init__(self, cluster: ControlPlane) -> None:
+        self.cluster = cluster
+
+    def helm(self, *arguments: str, values: Object | None = None) -> str:
+        return helm(*arguments, "-n", NAMESPACE, values=values, kubeconfig=self.cluster.kubeconfig)
+
+    def install(self, chart: Path, values: Object | None = None) -> str:
+        return self.helm("install", "penstock", str(chart), "--create-namespace", values=values)
+
+    def upgrade(self, chart: Path, values: Object | None = None) -> str:
+        return self.helm("upgrade", "penstock", str(chart), values=values)
+
+    def get(self, kind: str, name: str) -> Any:
+        return json.loads(self.cluster.kubectl("get", kind, name, "-n", NAMESPACE, "-o", "json").stdout)
+
+    def objects(self) -> dict[str, Object]:
+        """Every object of the release as it is, without what the API server notes of its own."""
+        kinds = sorted({_resource(each) for each in render(_PLAIN).objects})
+        found = self.cluster.kubectl(
+            "get", ",".join(kinds), "-n", NAMESPACE, "-l", "app.kubernetes.io/part-of=penstock", "-o", "json"
+        )
+        return {
+            f"{each['kind']}/{each['metadata']['name']}": _plain(each) for each in json.loads(found.stdout)["items"]
+        }
+
+
+def _resource(found: Object) -> str:
+    group = found["apiVersion"].partition("/")[0] if "/" in found["apiVersion"] else ""
+    return f"{found['kind']}.{group}" if group else str(found["kind"])
+
+
+def _plain(found: Object) -> Object:
+    metadata = {key: value for key, value in found["metadata"].items() if key not in _MADE_BY_THE_SERVER}
+    metadata.get("annotations", {}).pop("deployment.kubernetes.io/revision", None)
+    return {key: value for key, value in found.items() if key not in {"metadata", "status"}} | {"metadata": metadata}
+
+
+@pytest.fixture(scope="module")
+def next_chart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The chart's next version: another profile, one object more, one less."""
+    folder = tmp_path_factory.mktemp("next") / "penstock"
+    shutil.copytree(CHART, folder)
+    meta = yaml.safe_load((folder / "Chart.yaml").read_text()) | {"version": "0.2.0", "appVersion": "0.2.0"}
+    (folder / "Chart.yaml").write_text(yaml.safe_dump(meta))
+    profile = yaml.safe_load((folder / _PROFILE).read_text())
+    profile["spec"]["search"]["budgetMinutes"] = 45
+    (folder / _PROFILE).write_text(yaml.safe_dump(profile))
+    (folder / "templates" / "tenant-roles.yaml").unlink()
+    (folder / "templates" / "new.yaml").write_text(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: penstock-new\n  namespace: {{ .Release.Namespace }}\n"
+        '  labels: {{- include "penstock.labels" . | nindent 4 }}\n'
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def release(control_plane_binary: Path) -> Iterator[Release]:
+    """A cluster of its own: the chart's objects belong to no namespace, and the CRDs are to be installed by Helm."""
+    with ControlPlane(control_plane_binary) as cluster:
+        yield Release(cluster)
+
+
+def _images(release: Release) -> set[str]:
+    return {
+        release.get("deployment", name)["spec"]["template"]["spec"]["containers"][0]["image"]
+        for name in ("penstock-operator", "penstock-gateway")
+    }
+
+
+def test_install_upgrade_roll_back_and_uninstall(release: Release, next_chart: Path) -> None:
+    notes = release.install(CHART)
+    assert "kubectl create namespace vision" in notes
+    installed = release.objects()
+    secret = release.get("secret", "penstock-gateway-secret")["data"]
+    assert len(secret["secret"]) >= 32
+    assert set(installed) >= {f"{each['kind']}/{each['metadata']['name']}" for each in render().objects} - {
+        "Pod/penstock-test"
+    }
+
+    release.upgrade(CHART)
+    assert release.objects() == installed, "an upgrade to the same version changes nothing"
+
+    release.upgrade(next_chart)
+    upgraded = release.objects()
+    assert _images(release) == {"penstock/operator:0.2.0", "penstock/gateway:0.2.0"}
+    assert release.get("clusteroptimizationprofile", "small")["spec"]["search"]["budgetMinutes"] == 45
+    assert set(upgraded) - set(installed) == {"ConfigMap/penstock-new"}
+    assert set(installed) - set(upgraded) == {each for each in installed if _is_tenants(each)}
+    assert release.get("secret", "penstock-gateway-secret")["data"] == secret
+
+    release.helm("rollback", "penstock", "1")
+    assert release.objects() == installed
+    assert release.get("secret", "penstock-gateway-secret")["data"] == secret
+
+    release.helm("uninstall", "penstock")
+    assert {each for each in release.objects() if "Profile/" not in each} == {"Secret/penstock-gateway-secret"}
+    assert release.get("crd", "inferencedeployments.penstock.dev")
+
+    release.install(CHART, _PLAIN)
+    assert release.get("secret", "penstock-gateway-secret")["data"] == secret, "a new installation finds the secret"
+    assert release.get("horizontalpodautoscaler", "penstock-gateway")
+    release.helm("uninstall", "penstock")
+
+
+def _is_tenants(name: str) -> bool:
+    tenants = {"penstock-edit", "penstock-view", "penstock-admin", "penstock-profiles-view"}
+    return name.partition("/")[2] in tenants
+
+
+def test_an_upgrade_with_former_crds_is_refused_and_says_what_to_do(release: Release, next_chart: Path) -> None:
+    release.install(CHART)
+    path = next_chart / "crds" / "penstock.dev_tenantquotas.yaml"
+    changed = yaml.safe_load(path.read_text())
+    schema = changed["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    schema["properties"]["soft"] = {"type": "boolean"}
+    path.write_text(yaml.safe_dump(changed))
+    with pytest.raises(
+        HelmFailedError, match=r"tenantquotas.penstock.dev is not of release 0.2.0: run `helm show crds"
+    ):
+        release.upgrade(next_chart)
+    release.cluster.kubectl(
+        "apply", "--server-side", "--force-conflicts", "-f", "-", input=helm("show", "crds", str(next_chart))
+    )
+    release.upgrade(next_chart)
+    release.helm("uninstall", "penstock")
