@@ -181,6 +181,28 @@ def test_what_the_schema_forbids_is_invalid_with_the_reason(home: Home) -> None:
     assert home.cluster.get(WIDGET, Key(home.namespace, "one")) is None
 
 
+def test_an_apply_to_what_changed_since_it_was_read_is_a_conflict(home: Home) -> None:
+    seen = home.cluster.apply(WIDGET, widget(home, size=1), "alice")["metadata"]["resourceVersion"]
+    home.cluster.apply(WIDGET, widget(home, size=2), "bob")
+    stale = widget(home, size=3)
+    stale["metadata"]["resourceVersion"] = seen
+    with pytest.raises(Conflict):
+        home.cluster.apply(WIDGET, stale, "alice")
+    assert read(home)["spec"] == {"size": 2}
+    stale["metadata"]["resourceVersion"] = read(home)["metadata"]["resourceVersion"]
+    home.cluster.apply(WIDGET, stale, "alice")
+    assert read(home)["spec"] == {"size": 3}
+
+
+def test_list_gives_only_what_has_all_the_labels(home: Home) -> None:
+    for name, labels in (("both", {"a": "1", "b": "2"}), ("one", {"a": "1"}), ("none", {})):
+        labelled = widget(home, name)
+        labelled["metadata"]["labels"] = labels
+        home.cluster.create(WIDGET, labelled)
+    found = home.cluster.list(WIDGET, home.namespace, {"a": "1", "b": "2"})
+    assert [each["metadata"]["name"] for each in found.items] == ["both"]
+
+
 def test_an_object_in_an_absent_namespace_is_not_found(home: Home) -> None:
     lost = widget(home)
     lost["metadata"]["namespace"] = "absent"

@@ -5,10 +5,11 @@ Objects travel as plain manifests. One contract suite, `tests/contract/test_clus
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NamedTuple, Protocol
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, Protocol
 
 from penstock.errors import Conflict, Unavailable
 
@@ -108,6 +109,10 @@ class Listing:
     resource_version: str
 
 
+NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
+"""Any object will do."""
+
+
 class Cluster(Protocol):
     """A Kubernetes API, real or embedded.
 
@@ -119,8 +124,8 @@ class Cluster(Protocol):
     def get(self, kind: ResourceKind, key: Key) -> Manifest | None:
         """The object, or None where there is none."""
 
-    def list(self, kind: ResourceKind, namespace: str | None = None) -> Listing:
-        """All objects of a kind in one namespace, or in all (None)."""
+    def list(self, kind: ResourceKind, namespace: str | None = None, labels: Mapping[str, str] = NO_LABELS) -> Listing:
+        """All objects of a kind in one namespace, or in all (None), that have all of these labels."""
 
     def watch(
         self, kind: ResourceKind, namespace: str | None, resource_version: str, timeout_seconds: float
@@ -136,6 +141,9 @@ class Cluster(Protocol):
 
         Fields that this manager applied before and now leaves out are removed. `status` is ignored where the kind
         has a status subresource.
+
+        Raises:
+            Conflict: the manifest has a `metadata.resourceVersion`, and it is not the present one.
         """
 
     def apply_status(self, kind: ResourceKind, manifest: Manifest, field_manager: str) -> Manifest:

@@ -10,7 +10,7 @@ import copy
 import datetime as dt
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from penstock_operator.runtime import ownership
 from penstock_operator.runtime.cluster import (
     EVENT,
     NAMESPACE,
+    NO_LABELS,
     EventType,
     Key,
     Listing,
@@ -74,10 +75,13 @@ class EmbeddedCluster(Finalizers):
         with self._storage.reading():
             return self._read(kind, key)[0]
 
-    def list(self, kind: ResourceKind, namespace: str | None = None) -> Listing:
+    def list(self, kind: ResourceKind, namespace: str | None = None, labels: Mapping[str, str] = NO_LABELS) -> Listing:
         """See `Cluster.list`."""
         with self._storage.reading():
-            found = self._storage.read_all(_resource(kind), namespace)
+            stored = self._storage.read_all(_resource(kind), namespace)
+            found = [
+                each for each in stored if labels.items() <= (each.manifest["metadata"].get("labels") or {}).items()
+            ]
             return Listing(tuple(projected(kind, each.manifest) for each in found), str(self._storage.version()))
 
     def watch(
@@ -99,6 +103,9 @@ class EmbeddedCluster(Finalizers):
         wanted = _cleaned(kind, manifest)
         with self._storage.writing():
             live, owned = self._read(kind, key_of(wanted))
+            seen = manifest["metadata"].get("resourceVersion")
+            if seen and (live is None or live["metadata"]["resourceVersion"] != seen):
+                raise Conflict("Conflict", f"{kind.kind} {key_of(wanted)} has been modified since version {seen}")
             merged, owned = ownership.merge(live or {}, owned, field_manager, wanted)
             return self._write(kind, live, merged, owned)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from kubernetes.config.config_exception import ConfigException
 
 from penstock.errors import Conflict, Invalid, PenstockError, Unavailable
 from penstock_operator.runtime.cluster import (
+    NO_LABELS,
     EventType,
     Gone,
     Key,
@@ -90,12 +91,13 @@ class KubernetesCluster(Finalizers):
         except NotFound:
             return None
 
-    def list(self, kind: ResourceKind, namespace: str | None = None) -> Listing:
+    def list(self, kind: ResourceKind, namespace: str | None = None, labels: Mapping[str, str] = NO_LABELS) -> Listing:
         """See `Cluster.list`. Fetched in pages."""
+        chosen = {"labelSelector": ",".join(f"{key}={value}" for key, value in labels.items())} if labels else {}
         items: list[Manifest] = []
         token = ""
         while True:
-            query = {"limit": str(_PAGE)} | ({"continue": token} if token else {})
+            query = {"limit": str(_PAGE), **chosen} | ({"continue": token} if token else {})
             try:
                 page = self._call("GET", _path(kind, namespace), query)
             except Gone:
