@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
-from tests.integration.replica_process import replica, save_linear
+from tests.integration.replica_collector import Collector
+from tests.integration.replica_process import document, replica, save_linear
 
 from penstock.routing.leases import LeaseGranted, ReplicaLease
 from penstock.serving.settings import Drain, Drained
+from penstock.telemetry.startup import start_context
 
 
 class Agent:
@@ -81,3 +84,24 @@ def test_a_replica_renews_its_lease_and_deletes_it_when_it_drains(tmp_path: Path
         methods = [call[0] for call in agent.calls]
         assert methods.count("DELETE") == 1
         assert methods[-1] == "DELETE"
+
+
+def test_the_start_is_a_trace_of_phases_that_follow_one_another(tmp_path: Path, agent: Agent) -> None:
+    collector = Collector()
+    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "50"}
+    began = time.time()
+    settings = {"gateways": (agent.url,), "owner_uid": "u", "revision": "v1a", "attempted_at": int(began) - 2}
+    phases = ["schedule", "spawn", "pull", "load", "warm-up", "register", "first-answer"]
+    try:
+        with replica(save_linear(tmp_path / "model.onnx"), environment, **settings) as started:
+            collector.wait(len(phases) - 1)
+            started.infer(document(np.ones((1, 64), np.float32)))
+            spans = collector.wait(len(phases))
+    finally:
+        collector.close()
+    assert [span.name for span in spans] == phases
+    start = start_context("u", "v1a", 0)
+    assert {span.parent_span_id for span in spans} == {start.span_id.to_bytes(8)}
+    assert {span.trace_id for span in spans} == {start.trace_id.to_bytes(16)}
+    ends = [span.end_time_unix_nano for span in spans]
+    assert [span.start_time_unix_nano for span in spans] == [(int(began) - 2) * 1_000_000_000, *ends[:-1]]

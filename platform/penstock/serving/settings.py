@@ -75,6 +75,13 @@ class ReplicaSettings(Frozen):
     registration_token: str = ""
     lease_seconds: Annotated[float, Field(gt=0, le=60)] = 5.0
     drain_seconds: Annotated[float, Field(ge=0)] = 20.0
+    owner_uid: str = ""
+    """Of the `InferenceDeployment`. Empty: this start is part of no trace."""
+    attempt: Annotated[int, Field(ge=0)] = 0
+    attempted_at: int = 0
+    """When the revision was declared, in seconds since the Unix epoch."""
+    started_ns: int = 0
+    """When the replica's actor began, in nanoseconds since the Unix epoch."""
 
 
 class Reconfigure(Frozen):

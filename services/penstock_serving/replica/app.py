@@ -6,6 +6,7 @@ Requests do not come through here; they reach the server's own socket. A GET tha
 import asyncio
 import logging
 import os
+import time
 from typing import Any, Final
 
 import ray
@@ -44,6 +45,7 @@ class Replica:
     """
 
     def __init__(self, arguments: dict[str, Any]) -> None:
+        started_ns = time.time_ns()
         build_arguments = BuildArguments.model_validate(arguments)
         self._replica = build_arguments.replica
         context = serve.get_replica_context()
@@ -66,6 +68,10 @@ class Replica:
             gateways=self._replica.gateways,
             registration_token=self._replica.registration_token,
             drain_seconds=self._replica.drain_seconds,
+            owner_uid=build_arguments.owner.uid,
+            attempt=build_arguments.attempt.number,
+            attempted_at=build_arguments.attempt.attempted_at,
+            started_ns=started_ns,
         )
         self._supervisor = Supervisor(settings, _died)
         self._ready: Ready = self._supervisor.start()

@@ -64,6 +64,8 @@ class Leases:
         self._find = find
         self._renewing: dict[Endpoint, asyncio.Task[None]] = {}
         self._unresolved: set[str] = set()
+        self.registered = asyncio.Event()
+        """Set once a first gateway has taken this replica."""
         self._following = [
             asyncio.create_task(self._follow(url), name=f"gateways of {url}") for url in settings.gateways
         ]
@@ -131,6 +133,7 @@ class Leases:
             if held is not (not problem):
                 held = not problem
                 if held:
+                    self.registered.set()
                     logger.info("gateway %s sends requests here", gateway.base_url)
                 else:
                     logger.warning("gateway %s does not take this replica: %s; trying on", gateway.base_url, problem)

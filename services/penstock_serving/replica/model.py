@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,7 @@ from penstock.optimization.fitting import misfit
 from penstock.optimization.recipes import EngineName, EngineSettings
 from penstock.serving.manifest import MANIFEST_NAME, ModelFormat, ModelManifest, Signature, TensorSpec
 from penstock.serving.settings import ReplicaSettings
+from penstock.telemetry import names
 from penstock_runtime.engines import DEFAULT_ENGINES, ENGINE_FORMATS, Engine, load_engine
 from penstock_runtime.files import sha256_of
 from penstock_runtime.hardware import probe
@@ -51,8 +52,12 @@ class _Found:
     format: ModelFormat
 
 
-def load(settings: ReplicaSettings) -> LoadedModel:
+def load(settings: ReplicaSettings, done: Callable[[str], None] = lambda _: None) -> LoadedModel:
     """Fetch, verify and load the model of a replica.
+
+    Args:
+        settings: the replica's.
+        done: told the name of each phase of the start that is over.
 
     Raises:
         Invalid: why the model is not served, and what to do. UnsupportedStorage, StorageDenied or ModelNotFound; then
@@ -71,11 +76,13 @@ def load(settings: ReplicaSettings) -> LoadedModel:
     if found.manifest is not None:
         _verify_files(path, found.manifest)
         _admit(path, found.manifest, settings)
+    done(names.SPAN_PULL)
     declared = found.manifest.signature if found.manifest else None
     engine = load_engine(found.entrypoint, engine_settings(found.manifest, found.format, settings), declared)
     if declared is not None:
         _check_signature(declared, engine.signature)
         engine.signature = declared
+    done(names.SPAN_LOAD)
     return LoadedModel(engine, found.digest, engine.signature)
 
 

@@ -35,6 +35,7 @@ from penstock_serving.replica.control import ControlPipe
 from penstock_serving.replica.lease import Leases
 from penstock_serving.replica.model import LoadedModel, load
 from penstock_serving.replica.server import ReplicaServer, listen
+from penstock_serving.replica.starting import StartTrace
 from penstock_serving.replica.warmup import warm_up
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ _SPANS_SECONDS: Final = 5.0
 
 def main() -> int:
     """Run one replica. Returns the exit status."""
+    began_ns = time.time_ns()
     faulthandler.enable()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     parent = os.getppid()
@@ -61,14 +63,16 @@ def main() -> int:
     except ValidationError as error:
         pipe.send(Failed(reason=Reason.INVALID_SPEC, message=f"the replica's settings are wrong: {error}"))
         return 1
+    start = StartTrace(settings, began_ns)
+    start.done(names.SPAN_SPAWN)
     try:
-        model = load(settings)
+        model = load(settings, start.done)
     except PenstockError as error:
         logger.error("%s: %s", error.reason, error.message)  # noqa: TRY400 -- a refusal has no traceback
         pipe.send(Failed(reason=error.reason, message=error.message))
         return 1
     try:
-        return uvloop.run(_serve(settings, model, pipe, parent))
+        return uvloop.run(_serve(settings, model, pipe, parent, start))
     except OSError as error:
         pipe.send(Failed(reason=Reason.REPLICA_FAILED, message=f"cannot listen on {settings.host}: {error}"))
         return 1
@@ -86,7 +90,9 @@ def _follow_parent() -> None:
         logger.warning("prctl(PR_SET_PDEATHSIG) failed: %s", os.strerror(ctypes.get_errno()))
 
 
-async def _serve(settings: ReplicaSettings, model: LoadedModel, pipe: ControlPipe, parent: int) -> int:
+async def _serve(
+    settings: ReplicaSettings, model: LoadedModel, pipe: ControlPipe, parent: int, start: StartTrace
+) -> int:
     loop = asyncio.get_running_loop()
     resource = {
         names.ATTR_NAMESPACE: settings.namespace,
@@ -99,6 +105,7 @@ async def _serve(settings: ReplicaSettings, model: LoadedModel, pipe: ControlPip
     server = ReplicaServer(settings, model, sink)
     for rows, seconds in warm_up(model.engine, settings.batching.max_batch_size).items():
         server.executor.warm_up(rows, seconds)
+    start.done(names.SPAN_WARM_UP)
     listener, address = await listen(server, settings.host, settings.port)
     leaving = asyncio.Event()
 
@@ -119,11 +126,13 @@ async def _serve(settings: ReplicaSettings, model: LoadedModel, pipe: ControlPip
     gc.freeze()
     ticking = asyncio.create_task(_tick(server), name="tick")
     leases = Leases(settings, address, model.digest, server.stats)
+    telling = asyncio.create_task(_tell_start(start, server, leases, sink), name="start trace")
     pipe.send(Ready(address=address, digest=model.digest))
     logger.info("serving %s/%s version %s on %s", settings.namespace, settings.model, settings.version, address)
     await leaving.wait()
     await _drain(settings, server, listener, leases)
     ticking.cancel()
+    telling.cancel()
     server.executor.close()
     await loop.run_in_executor(None, sink.shutdown, _SPANS_SECONDS)
     pipe.send(Drained())
@@ -150,6 +159,17 @@ async def _tick(server: ReplicaServer) -> None:
     while True:
         await asyncio.sleep(_TICK_SECONDS)
         server.tick()
+
+
+async def _tell_start(start: StartTrace, server: ReplicaServer, leases: Leases, sink: SpanSink) -> None:
+    """Export the phases of the start: once requests can come, and once one was answered."""
+    if not sink.enabled:
+        return
+    await leases.registered.wait()
+    start.done(names.SPAN_REGISTER)
+    start.tell(sink)
+    await server.answered.wait()
+    start.tell_one_more(names.SPAN_FIRST_ANSWER, sink)
 
 
 async def _drain(settings: ReplicaSettings, server: ReplicaServer, listener: asyncio.Server, leases: Leases) -> None:

@@ -59,6 +59,8 @@ class ReplicaServer:
         self.tracer = Tracer(settings, sink)
         self.executor = Executor(model.engine, settings.batching, self._ran, self._expired)
         self.ready = True
+        self.answered = asyncio.Event()
+        """Set once a first batch has been answered."""
         self._gets, self._posts = self._routes()
         self._tables = {b"GET": self._gets, b"POST": self._posts}
 
@@ -220,6 +222,7 @@ class ReplicaServer:
             if exchange.flight is not None:
                 self._cached.ran(exchange, result)
         self.tracer.batch_answered(members, ran.rows)
+        self.answered.set()
 
     def _expired(self, exchange: Exchange) -> None:
         self._load.left(time.monotonic())
