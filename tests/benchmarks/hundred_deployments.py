@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks import parts, processes, report
+from tests.chart.helm import grant_operator_rights
 from tests.cluster.binary import build
 from tests.cluster.controlplane import ControlPlane
 from tests.contract.ray_rest_standin import RayStandIn
@@ -70,8 +71,8 @@ def main(count: int = 100, rest_seconds: float = 60.0) -> None:
 
 
 def _start(stack: ExitStack, api: ControlPlane, ray: RayStandIn, folder: Path) -> int:
-    for each in ("crds", "rbac/operator.yaml"):
-        api.kubectl("apply", "--server-side", "-f", str(MANIFESTS / each))
+    api.kubectl("apply", "--server-side", "-f", str(MANIFESTS / "crds"))
+    grant_operator_rights(api)
     api.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", str(MANIFESTS / "crds"))
     rights = (MANIFESTS / "rbac" / "pool-token.example.yaml").read_text()
     api.kubectl("apply", "-f", "-", input=rights)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tests.cluster.controlplane import ControlPlane
 from tests.cluster.tools import tool
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "penstock"
@@ -120,6 +121,14 @@ class Rendered:
 def render(values: Object | None = None) -> Rendered:
     """The chart without a cluster: its objects in namespace `penstock-system`, hooks among them."""
     return _render(json.dumps(values or {}, sort_keys=True))
+
+
+def grant_operator_rights(cluster: ControlPlane) -> None:
+    """Give a cluster the operator's namespace, ServiceAccount and rights, and nothing else of the chart."""
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
+    rights = render().all("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
+    everything = {"apiVersion": "v1", "kind": "List", "items": [namespace, *rights]}
+    cluster.kubectl("apply", "--server-side", "-f", "-", input=json.dumps(everything))
 
 
 @functools.cache

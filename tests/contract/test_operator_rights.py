@@ -1,21 +1,22 @@
-"""What manifests/rbac grants the operator, asked of a real API server."""
+"""What the chart grants the operator and its tenants, asked of a real API server."""
 
 from __future__ import annotations
 
+import json
 import time
-from pathlib import Path
 
 import pytest
+from tests.chart.helm import grant_operator_rights
 from tests.cluster.controlplane import ControlPlane
 
-RBAC = Path(__file__).parents[2] / "manifests" / "rbac"
 OPERATOR = "system:serviceaccount:penstock-system:penstock-operator"
+_EXAMPLE = "manifests/rbac/pool-token.example.yaml"
 
 
 @pytest.fixture(scope="module")
-def with_rights(crds: ControlPlane) -> ControlPlane:
-    crds.kubectl("apply", "-f", str(RBAC / "operator.yaml"))
-    crds.kubectl("apply", "-f", str(RBAC / "pool-token.example.yaml"))
+def with_rights(crds: ControlPlane, pytestconfig: pytest.Config) -> ControlPlane:
+    grant_operator_rights(crds)
+    crds.kubectl("apply", "-f", str(pytestconfig.rootpath / _EXAMPLE))
     # A resource is served a moment before discovery tells of it, which `auth can-i` goes by.
     deadline = time.monotonic() + 30
     while "optimizationruns" not in (found := crds.kubectl("api-resources", "--api-group=penstock.dev").stdout):
@@ -33,6 +34,9 @@ def with_rights(crds: ControlPlane) -> ControlPlane:
         pytest.param("patch infdep -n vision", "yes", id="puts its finalizer on a deployment"),
         pytest.param("patch infdep --subresource=status -n vision", "yes", id="writes a deployment's status"),
         pytest.param("patch servingpools --subresource=status -n vision", "yes", id="writes a pool's status"),
+        pytest.param("patch apikeys --subresource=status -n vision", "yes", id="writes a key's status"),
+        pytest.param("patch tenantquotas --subresource=status -n vision", "yes", id="writes a quota's status"),
+        pytest.param("create servingpools -n vision", "yes", id="makes the default pool"),
         pytest.param("create events.events.k8s.io -n vision", "yes", id="tells what happened"),
         pytest.param("create leases.coordination.k8s.io -n penstock-system", "yes", id="makes its lease"),
         pytest.param(
@@ -41,14 +45,40 @@ def with_rights(crds: ControlPlane) -> ControlPlane:
         pytest.param("get secrets/ray-token -n default", "yes", id="reads the one Secret that was granted"),
         pytest.param("get secrets/other -n default", "no", id="reads no other Secret beside it"),
         pytest.param("list secrets -n default", "no", id="lists no Secret"),
+        pytest.param("watch secrets -A", "no", id="watches no Secret"),
         pytest.param("get secrets/ray-token -n vision", "no", id="reads no Secret of another namespace"),
         pytest.param("get secrets -n penstock-system", "no", id="reads no Secret of its own namespace"),
+        pytest.param(
+            "get secrets/penstock-gateway-secret -n penstock-system", "no", id="has its own secret from a file alone"
+        ),
+        pytest.param("patch secrets -n vision", "no", id="changes no Secret"),
+        pytest.param("delete secrets -n vision", "no", id="deletes no Secret"),
+        pytest.param("create serviceaccounts --subresource=token -n vision", "no", id="makes no token"),
+        pytest.param("get configmaps -n vision", "no", id="reads no ConfigMap"),
         pytest.param("create infdep -n vision", "no", id="creates no deployment"),
         pytest.param("delete infdep -n vision", "no", id="deletes no deployment"),
         pytest.param("patch servingpools -n vision", "no", id="changes no pool"),
+        pytest.param("delete servingpools -n vision", "no", id="deletes no pool"),
+        pytest.param("create apikeys -n vision", "no", id="makes no key"),
+        pytest.param("patch tenantquotas -n vision", "no", id="changes no quota"),
         pytest.param("update leases.coordination.k8s.io/another -n penstock-system", "no", id="takes no other lease"),
         pytest.param("get leases.coordination.k8s.io -n kube-system", "no", id="sees no lease elsewhere"),
-        pytest.param("get pods -n vision", "no", id="sees no pod"),
+        pytest.param("list pods -A", "yes", id="sees what pods reserve"),
+        pytest.param("list nodes", "yes", id="sees what nodes have"),
+        pytest.param("create pods -n vision", "no", id="makes no pod"),
+        pytest.param("delete pods -n vision", "no", id="deletes no pod"),
+        pytest.param("create pods --subresource=exec -n vision", "no", id="runs nothing in a pod"),
+        pytest.param("create pods --subresource=eviction -n vision", "no", id="evicts no pod"),
+        pytest.param("get pods --subresource=log -n vision", "no", id="reads no log"),
+        pytest.param("patch nodes", "no", id="changes no node"),
+        pytest.param("patch deployments.apps -n vision", "no", id="touches nobody's Deployments"),
+        pytest.param("patch services -n vision", "no", id="touches nobody's Services"),
+        pytest.param("delete namespaces", "no", id="deletes no namespace"),
+        pytest.param("create clusterrolebindings.rbac.authorization.k8s.io", "no", id="grants nothing to the cluster"),
+        pytest.param(
+            "create rolebindings.rbac.authorization.k8s.io -n vision", "no", id="grants nothing in a namespace"
+        ),
+        pytest.param("patch customresourcedefinitions.apiextensions.k8s.io", "no", id="changes no CRD"),
         pytest.param("create optimizationruns -n vision", "yes", id="makes a run"),
         pytest.param("delete optimizationruns -n vision", "yes", id="takes a superseded run away"),
         pytest.param("patch optimizationruns --subresource=status -n vision", "yes", id="writes a run's status"),
@@ -65,3 +95,76 @@ def with_rights(crds: ControlPlane) -> ControlPlane:
 def test_the_operator(request_: str, answer: str, with_rights: ControlPlane) -> None:
     done = with_rights.kubectl("auth", "can-i", *request_.split(), f"--as={OPERATOR}", check=False)
     assert done.stdout.strip().split()[:1] == [answer], done.stderr
+
+
+@pytest.mark.apiserver
+def test_the_operator_is_refused_what_is_anothers(with_rights: ControlPlane) -> None:
+    """By its own token, on objects that are there: what `auth can-i` says is what happens."""
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "anothers"}, "stringData": {"token": "secret"}}
+    with_rights.kubectl("apply", "-n", "default", "-f", "-", input=json.dumps(secret))
+    kubeconfig = with_rights.kubeconfig_for("penstock-operator", "penstock-system")
+    for request in (
+        "get secret anothers -o yaml",
+        "get secrets",
+        "delete secret anothers",
+        "label secret anothers stolen=yes",
+        "create token default",
+        "delete serviceaccount default",
+    ):
+        done = with_rights.kubectl(*request.split(), "-n", "default", kubeconfig=kubeconfig, check=False)
+        assert done.returncode != 0
+        assert "forbidden" in done.stderr.lower(), request
+    with_rights.kubectl("delete", "secret", "anothers", "-n", "default")
+
+
+@pytest.fixture(scope="module")
+def tenants(with_rights: ControlPlane) -> ControlPlane:
+    """A namespace with one user for each of the roles that every cluster has."""
+    with_rights.kubectl("create", "namespace", "speech")
+    for role in ("admin", "edit", "view"):
+        with_rights.kubectl("create", "rolebinding", role, f"--clusterrole={role}", f"--user={role}", "-n", "speech")
+    # Kubernetes adds the chart's rules to its own roles within moments.
+    deadline = time.monotonic() + 30
+    while _can(with_rights, "admin", "create servingpools -n speech") != "yes":
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return with_rights
+
+
+def _can(cluster: ControlPlane, user: str, request: str) -> str:
+    done = cluster.kubectl(
+        "auth", "can-i", *request.split(), f"--as={user}", "--as-group=system:authenticated", check=False
+    )
+    return done.stdout.strip().split()[0]
+
+
+@pytest.mark.apiserver
+@pytest.mark.parametrize(
+    ("user", "request_", "answer"),
+    [
+        pytest.param("edit", "create infdep -n speech", "yes", id="who edits a namespace serves models there"),
+        pytest.param("edit", "create infdep -n vision", "no", id="and in no other"),
+        pytest.param("edit", "list infdep -n vision", "no", id="whose models are not to be seen"),
+        pytest.param("edit", "create apikeys -n speech", "yes", id="and gives keys to them"),
+        pytest.param("edit", "update infdep --subresource=scale -n speech", "yes", id="and scales them"),
+        pytest.param("edit", "patch infdep --subresource=status -n speech", "no", id="but does not say how they are"),
+        pytest.param("edit", "create servingpools -n speech", "no", id="nor on what they run"),
+        pytest.param("admin", "create servingpools -n speech", "yes", id="which the namespace's admin does"),
+        pytest.param("admin", "create servingpools -n vision", "no", id="in this namespace alone"),
+        pytest.param("admin", "patch tenantquotas -n speech", "no", id="and cannot raise the namespace's quota"),
+        pytest.param("admin", "delete tenantquotas -n speech", "no", id="nor be rid of it"),
+        pytest.param("admin", "patch tenantquotas --subresource=status -n speech", "no", id="nor say what is used"),
+        pytest.param(
+            "admin", "use-foreign-address servingpools -n speech", "no", id="nor point a pool at another's Ray"
+        ),
+        pytest.param("admin", "use-any-host-path servingpools -n speech", "no", id="nor mount a node's folders"),
+        pytest.param("admin", "create optimizationruns -n speech", "no", id="runs are the operator's to make"),
+        pytest.param("view", "list infdep -n speech", "yes", id="who views a namespace sees its models"),
+        pytest.param("view", "get tenantquotas -n speech", "yes", id="and its quota"),
+        pytest.param("view", "list clusteroptimizationprofiles", "yes", id="and the profiles for all"),
+        pytest.param("view", "create infdep -n speech", "no", id="and changes nothing"),
+        pytest.param("edit", "create clusteroptimizationprofiles", "no", id="profiles for all are the administrators'"),
+    ],
+)
+def test_tenants(user: str, request_: str, answer: str, tenants: ControlPlane) -> None:
+    assert _can(tenants, user, request_) == answer

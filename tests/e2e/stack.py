@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 from tests.benchmarks import parts, processes
+from tests.chart.helm import grant_operator_rights
 from tests.cluster.controlplane import ControlPlane
 from tests.integration.local_ray import LocalRay, free_ports
 
@@ -62,7 +63,7 @@ class Platform:
     operators: list[Operator] = field(default_factory=list)
 
     def operator(self, identity: str) -> Operator:
-        """Another operator with the least-privilege identity of manifests/rbac."""
+        """Another operator with the least-privilege identity of the chart."""
         (health,) = free_ports(1)
         kubeconfig = self.api.kubeconfig_for("penstock-operator", "penstock-system")
         command = [
@@ -156,8 +157,8 @@ def platform(
 ) -> Iterator[Platform]:
     """CRDs, rights, a gateway and one operator on an API server and a Ray that are up."""
     env = dict(environment or {})
-    for each in ("crds", "rbac/operator.yaml"):
-        api.kubectl("apply", "--server-side", "-f", str(MANIFESTS / each))
+    api.kubectl("apply", "--server-side", "-f", str(MANIFESTS / "crds"))
+    grant_operator_rights(api)
     api.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", str(MANIFESTS / "crds"))
     with ExitStack() as stack:
         edge = stack.enter_context(parts.gateway(folder / "gateway", env))

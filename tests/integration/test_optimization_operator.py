@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.chart.helm import grant_operator_rights
 from tests.cluster.controlplane import ControlPlane
 from tests.contract.ray_rest_standin import RayStandIn
 from tests.integration.operator_parts import eventually
@@ -159,7 +160,7 @@ def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Home]:
             return EmbeddedCluster(path)
     else:
         plane: ControlPlane = request.getfixturevalue("crds")
-        plane.kubectl("apply", "-f", str(MANIFESTS / "rbac" / "operator.yaml"))
+        grant_operator_rights(plane)
         cluster = KubernetesCluster.connect(plane.kubeconfig)
 
         def connect() -> Cluster:

@@ -208,35 +208,6 @@ def test_the_agents_port_is_not_open_to_clients() -> None:
     assert {} not in agent["from"]
 
 
-def test_no_rule_of_the_operator_has_a_wildcard() -> None:
-    rules = [rule for each in render().all("ClusterRole", "Role") for rule in each["rules"]]
-    assert rules
-    assert [each for each in rules if "*" in {*each["apiGroups"], *each["resources"], *each["verbs"]}] == []
-
-
-def test_each_rule_says_why_it_is_there() -> None:
-    for file in ("operator-rights.yaml", "tenant-roles.yaml"):
-        lines = (CHART / "templates" / file).read_text().splitlines()
-        bare = [
-            number + 1
-            for number, line in enumerate(lines)
-            if line.startswith("- apiGroups:")
-            and not lines[number - 1].startswith("#")
-            and "resourceNames" not in lines[number + 2]
-            and lines[number - 1] != "rules:"
-        ]
-        assert bare == [], file
-
-
-def test_rights_are_bound_in_the_watched_namespaces_alone_where_there_are_some() -> None:
-    chart = render({"operator": {"watchNamespaces": ["vision", "speech"]}})
-    bound = [
-        each["metadata"]["namespace"] for each in chart.all("RoleBinding") if each["roleRef"]["kind"] == "ClusterRole"
-    ]
-    assert sorted(bound) == ["speech", "vision"]
-    assert "penstock-operator" not in {each["metadata"]["name"] for each in chart.all("ClusterRoleBinding")}
-
-
 def test_resources_and_profiles_are_those_of_the_manifests() -> None:
     shown = list(yaml.safe_load_all(helm("show", "crds", str(CHART))))
     assert sorted(each["metadata"]["name"] for each in shown if each) == sorted(
