@@ -17,9 +17,9 @@ class QuotaAmounts(Described):
     replicas: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
     """Replicas."""
     accelerators: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
-    """Accelerators of all types; shares are added up and rounded up."""
+    """Accelerators of all types, a MIG slice as one; shares are added up and rounded up."""
     memory: Quantity | None = None
-    """Bytes that replicas reserve."""
+    """Bytes that replicas reserve. Where it is bounded, every deployment must give `resources.memory`."""
 
 
 class TenantQuotaSpec(Described):
@@ -38,6 +38,8 @@ class TenantQuotaStatus(Described):
     """`Ready`: whether the figures are up to date. `Exceeded`: whether deployments are kept from serving by it."""
     used: QuotaAmounts = QuotaAmounts()
     """By the deployments that there are."""
+    accelerator_shares: Annotated[str, Field(max_length=32)] = "0"
+    """What `used.accelerators` is rounded up from, such as `1.5`."""
 
 
 class TenantQuota(Described):

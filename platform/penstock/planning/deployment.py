@@ -20,10 +20,11 @@ from penstock.planning.observed import (
     PoolProblem,
 )
 from penstock.planning.optimization import Resolved, applied, is_present_spec, resolve
+from penstock.planning.quota import Excess
 from penstock.planning.requeue import Requeue
-from penstock.planning.rollout import Rollout, beside, closed_route, next_attempt_at, own, roll
+from penstock.planning.rollout import Rollout, beside, closed_route, hold, next_attempt_at, own, roll
 from penstock.planning.status import deployment_status
-from penstock.planning.verdicts import Verdicts, failure_of, judge, judge_without_pool
+from penstock.planning.verdicts import Verdicts, failure_of, judge, judge_without_pool, serving
 from penstock.routing.leases import Route
 
 RESYNC_SECONDS: Final = 30.0
@@ -72,6 +73,8 @@ def plan(observed: Observed, now: float) -> Plan:
     missing = names.FINALIZER not in metadata.finalizers
     finalizer = Finalizer.ADD if missing else Finalizer.KEEP
     resolved = resolve(observed)
+    if observed.quota is not None:
+        resolved = replace(resolved, run=None)  # what may not serve need not be measured
     result = replace(
         _serve(observed, resolved, now), finalizer=finalizer, run=resolved.run, superseded_runs=resolved.superseded
     )
@@ -87,14 +90,24 @@ def _serve(observed: Observed, resolved: Resolved, now: float) -> Plan:
     pool, before = observed.pool, observed.deployment.status
     if isinstance(pool, PoolProblem):
         verdicts = judge_without_pool(observed, false(pool.reason, pool.message))
+        if pool.reason is Reason.SUSPENDED and verdicts[DeploymentCondition.SERVING].status is ConditionStatus.FALSE:
+            verdicts[DeploymentCondition.SERVING] = false(pool.reason, pool.message)
         _add_profile(verdicts, resolved, before.active_revision)
         status = deployment_status(observed, verdicts, now, active=before.active_revision)
         wait = PROBLEM_SECONDS if pool.exists else RESYNC_SECONDS
-        return Plan(status=status.model_copy(update={"speedup": before.speedup}), requeue=Requeue(wait, pool.message))
+        # Nothing comes of waiting for a pool that was suspended, so requests are told at once.
+        closed = closed_route(observed, f"{pool.reason}: {pool.message}") if pool.reason is Reason.SUSPENDED else None
+        return Plan(
+            route=closed,
+            status=status.model_copy(update={"speedup": before.speedup}),
+            requeue=Requeue(wait, pool.message),
+        )
     original, observed = observed.deployment, replace(observed, deployment=resolved.deployment)
     conflict = _conflict(observed, pool)
     if conflict is not None:
         return Plan(status=conflict_status(observed, conflict, now), requeue=Requeue(RESYNC_SECONDS, conflict))
+    if observed.quota is not None:
+        return _beyond_quota(observed, pool, resolved, observed.quota, now)
     if resolved.waiting is not None:
         return _wait(observed, pool, resolved, resolved.waiting, now)
     rollout = roll(observed, pool, now)
@@ -144,6 +157,24 @@ def _wait(observed: Observed, pool: Pool, resolved: Resolved, why: Verdict, now:
         return Plan(status=status, requeue=requeue)
     route = closed_route(observed, f"{why.reason}: {why.message}")
     return Plan(applications=(), route=route, status=status, requeue=requeue)
+
+
+def _beyond_quota(observed: Observed, pool: Pool, resolved: Resolved, excess: Excess, now: float) -> Plan:
+    """No new replicas. What serves goes on, in its present revision."""
+    why = false(Reason.QUOTA_EXCEEDED, excess.message)
+    held = hold(observed, pool, excess.replicas)
+    active = held.active if held else None
+    verdicts = judge_without_pool(observed, why)
+    verdicts[DeploymentCondition.POOL_READY] = true(Reason.POOL_AVAILABLE, "The pool answers.")
+    verdicts[DeploymentCondition.SERVING] = serving(observed, held.mine, held.active) if held else why
+    _add_profile(verdicts, resolved, active)
+    app = held.mine[held.active] if held else None
+    return Plan(
+        applications=held.applications if held else (),
+        route=held.route if held else closed_route(observed, f"{why.reason}: {why.message}"),
+        status=deployment_status(observed, verdicts, now, active=active, app=app),
+        requeue=Requeue(RESYNC_SECONDS, why.message),
+    )
 
 
 _CANNOT_START: Final = {
@@ -211,7 +242,7 @@ def _delete(observed: Observed, now: float) -> Plan:
         return Plan()
     overdue = now - epoch(deployment.metadata.deletion_timestamp or "") > RELEASE_AFTER_SECONDS
     if isinstance(observed.pool, PoolProblem):
-        if overdue or not observed.pool.exists:
+        if overdue or observed.pool.empty or not observed.pool.exists:
             return Plan(delete_route=True, finalizer=Finalizer.REMOVE)
         message = f"Waiting for the pool, at most {RELEASE_AFTER_SECONDS:g} s: {observed.pool.message}"
         return _leaving(observed, None, message, now)
@@ -224,7 +255,7 @@ def _delete(observed: Observed, now: float) -> Plan:
     going = _going(observed, observed.pool)
     routed = [
         each
-        for each in observed.gateways
+        for each in (*observed.gateways, *observed.joining)
         if isinstance(each, GatewayProblem) or (each.route is not None and each.route.declared is not None)
     ]
     if overdue or not (left or going or routed):

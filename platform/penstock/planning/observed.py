@@ -14,6 +14,7 @@ from penstock.api.pool import WorkerGroup
 from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.planning.application import ReplicaNetwork
 from penstock.planning.arguments import BuildArguments
+from penstock.planning.quota import Excess
 from penstock.routing.leases import RouteStatus
 
 
@@ -79,6 +80,8 @@ class PoolProblem:
     message: str
     exists: bool = True
     """Whether there is a pool object that may come to answer."""
+    empty: bool = False
+    """Whether it is known to run nothing, so that nothing is to be taken down there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,10 @@ class Gateway:
     address: str
     url: str
     route: RouteStatus | None
+    instance: str = ""
+    """Its process; empty where it does not say."""
+    complete: bool = True
+    """Whether it has been told all routes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +130,13 @@ class Observed:
     deployment: InferenceDeployment
     pool: Pool | PoolProblem
     gateways: tuple[Gateway | GatewayProblem, ...] = ()
+    """Those that requests come through."""
+    joining: tuple[Gateway, ...] = ()
+    """Fresh ones, which are told the route too, but get no requests yet and say nothing of how the model does."""
     network: ReplicaNetwork = field(default_factory=ReplicaNetwork)
     optimization: OptimizationView = field(default_factory=OptimizationView)
+    quota: Excess | None = None
+    """Why the namespace's quota leaves no room for it."""
     keys: tuple[APIKey, ...] = ()
     """Every API key of the namespace."""
     default_authentication: Authentication = Authentication.ANONYMOUS

@@ -100,6 +100,28 @@ def roll(observed: Observed, pool: Pool, now: float) -> Rollout:
     return Rollout(wanted, active, switched, mine, tuple(applications), _route(observed, pool, active))
 
 
+def hold(observed: Observed, pool: Pool, room: int) -> Rollout | None:
+    """What runs goes on, with no more replicas than each revision wants now, or than there is room for; nothing new starts.
+
+    Returns:
+        None where nothing runs.
+    """
+    deployment = observed.deployment
+    mine = {name: app for name, app in own(deployment, pool).items() if app.running or app.wanted}
+    if not mine:
+        return None
+    wanted = names.revision(deployment)
+    active = _active(observed, mine, wanted)
+    active = active if active in mine else min(mine)
+    applications = tuple(
+        _with_maximum(adjust(dict(app.config or {}), deployment), max(1, app.wanted, room if name == active else 0))
+        for name, app in mine.items()
+    )
+    return Rollout(
+        wanted, active, switched=False, mine=mine, applications=applications, route=_route(observed, pool, active)
+    )
+
+
 def beside(rollout: Rollout, observed: Observed, now: float) -> Rollout:
     """The same rollout, with the application of `observed.deployment` tried beside it, as one that gets no requests.
 
@@ -209,6 +231,13 @@ def _with_minimum(application: ServeApplication, least: int) -> ServeApplication
     scaling = {**deployment["autoscaling_config"], "min_replicas": least}
     scaling["max_replicas"] = max(least, scaling["max_replicas"])
     return {**application, "deployments": [{**deployment, "autoscaling_config": scaling}]}
+
+
+def _with_maximum(application: ServeApplication, most: int) -> ServeApplication:
+    deployment: dict[str, Any] = application["deployments"][0]
+    scaling = deployment["autoscaling_config"]
+    capped = {name: min(scaling[name], most) for name in ("min_replicas", "max_replicas")}
+    return {**application, "deployments": [{**deployment, "autoscaling_config": {**scaling, **capped}}]}
 
 
 def closed_route(observed: Observed, why: str) -> Route:
