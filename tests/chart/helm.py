@@ -32,6 +32,10 @@ EVERYTHING: Object = {
         "ingress": {"enabled": True, "className": "nginx", "host": "models.example.com", "tlsSecret": "models-tls"},
         "extraEnv": [{"name": "OTEL_BSP_SCHEDULE_DELAY", "value": "200"}],
     },
+    "access": {
+        "allowPrivateIssuers": True,
+        "issuerCertificates": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    },
     "networkPolicy": {
         "clients": [{"namespaceSelector": {"matchLabels": {"clients": "yes"}}}],
         "agents": [{"ipBlock": {"cidr": "192.0.2.0/24"}}],
