@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 
 from penstock.planning.job import JobSettings
 from penstock.routing.tokens import admin_token
-from penstock_operator.clients.gateway import GatewayClient
-from penstock_operator.deployment.observe import GatewayView, Observer
+from penstock_operator.deployment.observe import Observer
 from penstock_operator.deployment.reconcile import DeploymentReconciler, Record
+from penstock_operator.gateway.fleet import Fleet
+from penstock_operator.gateway.keeper import GatewayKeeper, Models
 from penstock_operator.nodes.view import ClusterView
 from penstock_operator.optimization.directory import (
     CLUSTER_OPTIMIZATION_PROFILE,
@@ -47,17 +49,24 @@ class Operation:
         self._nodes = None if settings.standalone is not None else ClusterView(cluster)
         self._pools = PoolDirectory(cluster, may_act)
         token = admin_token(settings.gateway_secret)
-        self._gateways = [GatewayView(GatewayClient(url, token)) for url in settings.gateways]
+        self._fleet = Fleet(settings.gateways, token)
+        models = Models(
+            known=self._known,
+            exists=lambda key: cluster.get(INFERENCE_DEPLOYMENT, key) is not None,
+            reconcile=self._reconcile,
+            namespaces=settings.namespaces,
+        )
+        self._keeper = GatewayKeeper(self._fleet, models, may_act) if settings.gateways else None
         optimization = OptimizationDirectory(cluster, available=settings.jobs is not None)
         observer = Observer(
             self._pools,
             optimization,
-            self._gateways,
+            self._fleet,
             gateway_secret=settings.gateway_secret,
             replica_host=settings.replica_host,
             trusted_keys=settings.trusted_keys,
         )
-        deployments = DeploymentReconciler(cluster, observer, self._gateways, record)
+        deployments = DeploymentReconciler(cluster, observer, self._fleet, record=record, tried=self._tried)
         pools = PoolReconciler(cluster, self._pools, record)
         runs = RunReconciler(cluster, RunObserver(cluster, optimization, settings.jobs or _NO_JOBS, Store), record)
         self._runner = None if settings.job_folder is None else JobRunner(cluster, settings.job_folder, may_act)
@@ -115,6 +124,22 @@ class Operation:
                 found += controller.informers[kind].mirror.items()
         return found
 
+    def _known(self) -> set[Key] | None:
+        """All deployments, as last seen; None where they have not been listed yet."""
+        if self.unready() is not None:
+            return None
+        return {key_of(each) for each in self._seen(INFERENCE_DEPLOYMENT)}
+
+    def _reconcile(self, deployment: Key) -> None:
+        """Look at a deployment now, whichever controller it is of."""
+        for controller in self.controllers:
+            if controller.kind is INFERENCE_DEPLOYMENT and controller.informers[controller.kind].mirror.get(deployment):
+                controller.enqueue(deployment)
+
+    def _tried(self, address: str, instance: str, deployment: Key) -> None:
+        if self._keeper is not None:
+            self._keeper.tried(address, instance, deployment)
+
     def start(self) -> None:
         """Start all controllers."""
         if self._runner is not None:
@@ -123,6 +148,8 @@ class Operation:
             self._nodes.start()
         for controller in self.controllers:
             controller.start()
+        if self._keeper is not None:
+            self._keeper.start()
 
     def unready(self) -> str | None:
         """Why this is not ready: something has not been listed yet."""
@@ -131,19 +158,24 @@ class Operation:
         return "the resources have not been listed yet"
 
     def unhealthy(self) -> str | None:
-        """What is wrong with a controller."""
-        return next(filter(None, (controller.complaint() for controller in self.controllers)), None)
+        """What is wrong with a controller, or with what looks after the gateways."""
+        complaints = (each.complaint() for each in (*self.controllers, self._keeper) if each is not None)
+        return next(filter(None, complaints), None)
 
     def stop(self, timeout: float) -> bool:
-        """End all controllers and give connections back; whether all had ended after `timeout` seconds each."""
-        ended = [controller.stop(timeout) for controller in self.controllers]
+        """End all controllers and give connections back; whether all had ended after `timeout` seconds."""
+        if self._keeper is not None:
+            self._keeper.stop()
+        for controller in self.controllers:
+            controller.take_no_more()
+        deadline = time.monotonic() + timeout
+        ended = [controller.stop(max(0.0, deadline - time.monotonic())) for controller in self.controllers]
         if self._runner is not None:
             self._runner.end()
         if self._nodes is not None:
             self._nodes.stop()
         self._pools.close()
-        for each in self._gateways:
-            each.client.close()
+        self._fleet.close()
         return all(ended)
 
 

@@ -56,14 +56,15 @@ class Gateway:
     environment: dict[str, str] = field(default_factory=dict)
     process: asyncio.subprocess.Process | None = None
     session: aiohttp.ClientSession = field(init=False)
+    address: str = "127.0.0.1"
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.address}:{self.port}"
 
     @property
     def control(self) -> str:
-        return f"http://127.0.0.1:{self.control_port}"
+        return f"http://{self.address}:{self.control_port}"
 
     async def start(self) -> None:
         secret = self.state / "secret"
@@ -71,7 +72,9 @@ class Gateway:
         self.process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "penstock_serving.gateway.main",
             "--secret-file", str(secret), "--state-dir", str(self.state / "s"),
-            "--port", str(self.port), "--control-port", str(self.control_port), "--drain-seconds", "0", *self.arguments,
+            "--host", self.address, "--port", str(self.port),
+            "--control-host", self.address, "--control-port", str(self.control_port),
+            "--drain-seconds", "0", *self.arguments,
             env=os.environ | self.environment,
         )  # fmt: skip
         await self.until_live()
@@ -144,10 +147,12 @@ def _children(pid: int) -> list[int]:
 
 
 @asynccontextmanager
-async def gateway(*arguments: str, **environment: str) -> AsyncIterator[Gateway]:
+async def gateway(
+    *arguments: str, address: str = "127.0.0.1", control_port: int | None = None, **environment: str
+) -> AsyncIterator[Gateway]:
     """A running gateway with a state folder whose path is short enough for sockets."""
     state = Path(tempfile.mkdtemp(prefix="gw-"))
-    running = Gateway(state, free_port(), free_port(), arguments, environment)
+    running = Gateway(state, free_port(), control_port or free_port(), arguments, environment, address=address)
     timeout = aiohttp.ClientTimeout(total=GUARD_SECONDS)
     try:
         async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import httpx
@@ -9,26 +10,30 @@ from pydantic import ValidationError
 
 from penstock.api.conditions import Reason
 from penstock.errors import Unavailable
-from penstock.routing.leases import Route, RouteList
+from penstock.routing.fleet import Endpoint, GatewayState
+from penstock.routing.leases import Completion, Route, RouteList, RouteSet
 
+_CONNECT_SECONDS: Final = 1.0
 _SECONDS: Final = 5.0
+_TOLD_AT_ONCE_BYTES: Final = 256 * 1024
 
 
 class GatewayClient:
     """One gateway's agent. Safe for several threads.
 
     Args:
-        address: base URL of the agent.
+        endpoint: where it is, and by which name it is asked for.
         token: the admin token.
         transport: for tests that answer in-process.
     """
 
-    def __init__(self, address: str, token: str, transport: httpx.BaseTransport | None = None) -> None:
-        self.address = address.rstrip("/")
+    def __init__(self, endpoint: Endpoint, token: str, transport: httpx.BaseTransport | None = None) -> None:
+        self.address = endpoint.base_url
+        self._server_name = endpoint.server_name
         self._http = httpx.Client(
-            base_url=self.address,
-            headers={"authorization": f"Bearer {token}"},
-            timeout=_SECONDS,
+            base_url=endpoint.base_url,
+            headers={"authorization": f"Bearer {token}", "host": endpoint.host},
+            timeout=httpx.Timeout(_SECONDS, connect=_CONNECT_SECONDS),
             transport=transport,
             trust_env=False,
         )
@@ -37,17 +42,31 @@ class GatewayClient:
         """Give connections back."""
         self._http.close()
 
-    def routes(self) -> RouteList:
-        """All routes that it knows. Raises `Unavailable`."""
+    def routes(self) -> tuple[RouteList, GatewayState]:
+        """All routes that it knows, and what it says of itself. Raises `Unavailable`."""
+        response = self._call("GET", "/v1/routes")
         try:
-            return RouteList.model_validate_json(self._call("GET", "/v1/routes").content)
+            return RouteList.model_validate_json(response.content), GatewayState.read(response.headers)
         except ValidationError as error:
             raise self._problem(f"answers in a form unknown here: {error}") from error
+
+    def state(self) -> GatewayState:
+        """What it says of itself. Raises `Unavailable`."""
+        return GatewayState.read(self._call("HEAD", "/v1/routes").headers)
 
     def declare(self, route: Route) -> None:
         """Declare a route. Raises `Unavailable`."""
         path = f"/v1/routes/{route.namespace}/{route.model}"
         self._call("PUT", path, route.model_dump_json())
+
+    def add(self, routes: Iterable[Route]) -> None:
+        """Declare those routes whose models have none there yet. Raises `Unavailable`."""
+        for some in _portions(routes):
+            self._call("POST", "/v1/routes", RouteSet(routes=list(some)).model_dump_json())
+
+    def complete(self, instance: str) -> None:
+        """Say that an instance has been told all routes. Raises `Unavailable`, also where another one is there now."""
+        self._call("PUT", "/v1/complete", Completion(instance=instance).model_dump_json())
 
     def delete(self, namespace: str, model: str) -> None:
         """Delete a route; no-op where there is none. Raises `Unavailable`."""
@@ -55,8 +74,9 @@ class GatewayClient:
 
     def _call(self, method: str, path: str, content: str | None = None) -> httpx.Response:
         headers = {"content-type": "application/json"} if content is not None else {}
+        extensions = {"sni_hostname": self._server_name}
         try:
-            response = self._http.request(method, path, content=content, headers=headers)
+            response = self._http.request(method, path, content=content, headers=headers, extensions=extensions)
         except httpx.HTTPError as error:
             raise self._problem(f"does not answer: {error or type(error).__name__}") from error
         gone = method == "DELETE" and response.status_code == httpx.codes.NOT_FOUND
@@ -66,3 +86,18 @@ class GatewayClient:
 
     def _problem(self, what: str) -> Unavailable:
         return Unavailable(Reason.GATEWAY_UNREACHABLE, f"The gateway {self.address} {what}")
+
+
+def _portions(routes: Iterable[Route]) -> Iterator[Sequence[Route]]:
+    """Routes in portions that one request can carry."""
+    portion: list[Route] = []
+    size = 0
+    for route in routes:
+        length = len(route.model_dump_json())
+        if portion and size + length > _TOLD_AT_ONCE_BYTES:
+            yield portion
+            portion, size = [], 0
+        portion.append(route)
+        size += length
+    if portion:
+        yield portion

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 
 from pydantic import ValidationError
 
@@ -19,7 +18,9 @@ from penstock.planning.names import DEPLOYMENT_MANAGER, FINALIZER
 from penstock.planning.observed import Gateway, Observed
 from penstock.planning.requeue import Requeue
 from penstock.routing.leases import Route
-from penstock_operator.deployment.observe import GatewayView, Observer
+from penstock_operator.clients.gateway import GatewayClient
+from penstock_operator.deployment.observe import Observer
+from penstock_operator.gateway.fleet import Fleet
 from penstock_operator.optimization.directory import OPTIMIZATION_RUN
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT
 from penstock_operator.pool.writer import PoolWriter
@@ -38,8 +39,9 @@ class DeploymentReconciler:
     Args:
         cluster: where the objects are.
         observer: reads what lies outside.
-        gateways: where routes are declared.
+        fleet: the gateways, where routes are declared.
         record: takes events.
+        tried: told which gateway (address, instance), not yet complete, has been told all there was to tell of a key.
         clock: seconds since the Unix epoch.
     """
 
@@ -47,13 +49,16 @@ class DeploymentReconciler:
         self,
         cluster: Cluster,
         observer: Observer,
-        gateways: Sequence[GatewayView],
+        fleet: Fleet,
+        *,
         record: Record,
+        tried: Callable[[str, str, Key], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._cluster = cluster
         self._observer = observer
-        self._gateways = tuple(gateways)
+        self._fleet = fleet
+        self._tried = tried
         self._record = record
         self._clock = clock
 
@@ -67,7 +72,15 @@ class DeploymentReconciler:
         except ValidationError as error:
             raise Invalid(Reason.INVALID_SPEC, f"{key} is not valid: {error}") from error
         observed, writer = self._observer.observe(deployment)
-        now = self._clock()
+        try:
+            return self._carry_out(manifest, observed, writer)
+        finally:
+            for each in (*observed.gateways, *observed.joining):
+                if isinstance(each, Gateway) and not each.complete:
+                    self._tried(each.address, each.instance, key)
+
+    def _carry_out(self, manifest: Manifest, observed: Observed, writer: PoolWriter | None) -> Result:
+        deployment, now = observed.deployment, self._clock()
         try:
             wanted = plan(observed, now)
         except Invalid as error:
@@ -111,21 +124,23 @@ class DeploymentReconciler:
         return manifest
 
     def _declare(self, observed: Observed, route: Route) -> None:
-        for view, seen in zip(self._gateways, observed.gateways, strict=True):
+        for seen in (*observed.gateways, *observed.joining):
             if isinstance(seen, Gateway) and (seen.route is None or seen.route.declared != route):
-                self._tell(view, partial(view.client.declare, route))
+                self._tell(seen, lambda gateway: gateway.declare(route))
 
     def _delete_route(self, observed: Observed) -> None:
         metadata = observed.deployment.metadata
-        for view, seen in zip(self._gateways, observed.gateways, strict=True):
+        for seen in (*observed.gateways, *observed.joining):
             if isinstance(seen, Gateway) and seen.route is not None and seen.route.declared is not None:
-                self._tell(view, partial(view.client.delete, metadata.namespace, metadata.name))
+                self._tell(seen, lambda gateway: gateway.delete(metadata.namespace, metadata.name))
 
-    @staticmethod
-    def _tell(view: GatewayView, what: Callable[[], None]) -> None:
+    def _tell(self, seen: Gateway, what: Callable[[GatewayClient], None]) -> None:
         """One gateway that fails must not keep the others, or the pool, from being told; the next look shows it."""
+        view = self._fleet.at(seen.address)
+        if view is None:
+            return  # it is gone
         try:
-            what()
+            what(view.client)
         except Unavailable as error:
             log.warning("%s", error.message)
         view.forget()

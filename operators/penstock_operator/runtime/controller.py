@@ -19,6 +19,8 @@ from penstock_operator.runtime.queue import Backoff, Schedule, WorkQueue
 
 log = logging.getLogger(__name__)
 
+_STANDBY_SECONDS = 0.25
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -118,15 +120,19 @@ class Controller:
         self._queue.add(key, after)
         metrics.queue_depth(self.kind.kind, len(self._queue))
 
+    def take_no_more(self) -> None:
+        """Begin no more reconciles. Those that run go on."""
+        self._stop.set()
+        for informer in self.informers.values():
+            informer.stop()
+        self._queue.close()
+
     def stop(self, timeout: float = 10.0) -> bool:
         """Take no more keys and let running reconciles end; False where one had not after `timeout` seconds.
 
         Informers end when the cluster is closed, or when their present watch does.
         """
-        self._stop.set()
-        for informer in self.informers.values():
-            informer.stop()
-        self._queue.close()
+        self.take_no_more()
         deadline = time.monotonic() + timeout
         for worker in self._workers:
             if worker.ident is not None:
@@ -150,6 +156,10 @@ class Controller:
 
     def _work(self) -> None:
         while not self._stop.is_set():
+            if not self._may_act():
+                # A standby's keys wait where they are, so that it costs nothing and begins at once.
+                self._stop.wait(_STANDBY_SECONDS)
+                continue
             key = self._queue.take(timeout=1.0)
             if key is None:
                 continue

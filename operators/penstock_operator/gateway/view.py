@@ -1,0 +1,101 @@
+"""One gateway, as seen by all reconciles."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from penstock.errors import Unavailable
+from penstock.planning.observed import Gateway, GatewayProblem
+from penstock.routing.fleet import GatewayState
+from penstock.routing.leases import RouteList, RouteStatus
+from penstock_operator.clients.gateway import GatewayClient
+
+log = logging.getLogger(__name__)
+
+_FRESH_SECONDS: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What a gateway said when it was asked last."""
+
+    at: float
+    state: GatewayState
+    routes: RouteList
+    by_model: dict[tuple[str, str], RouteStatus]
+
+
+class GatewayView:
+    """One gateway's routes, at most half a second old. Safe for several threads.
+
+    One that did not answer is not asked again by reconciles, each of which would wait out a timeout: `probe` is to be
+    called every now and then, and finds out that it answers again.
+    """
+
+    def __init__(self, client: GatewayClient, clock: Callable[[], float] = time.monotonic) -> None:
+        self.client = client
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._failure: str | None = None
+        self._seen: Listed | None = None
+
+    @property
+    def address(self) -> str:
+        """Its base URL."""
+        return self.client.address
+
+    def look(self, namespace: str, model: str) -> Gateway | GatewayProblem:
+        """What it knows of one model."""
+        try:
+            seen = self.listed()
+        except Unavailable as error:
+            return GatewayProblem(self.address, error.message)
+        status = seen.by_model.get((namespace, model))
+        return Gateway(self.address, seen.routes.url, status, seen.state.instance, complete=seen.state.complete)
+
+    def listed(self) -> Listed:
+        """All that it knows. Raises `Unavailable`."""
+        with self._lock:
+            if self._failure is not None:
+                raise Unavailable("GatewayUnreachable", self._failure)
+            if self._seen is None or self._clock() - self._seen.at > _FRESH_SECONDS:
+                started = self._clock()
+                try:
+                    routes, state = self.client.routes()
+                except Unavailable as error:
+                    self._fail(error)
+                    raise
+                by_model = {(each.namespace, each.model): each for each in routes.routes}
+                self._seen = Listed(started, state, routes, by_model)
+            return self._seen
+
+    def probe(self) -> GatewayState | None:
+        """Ask whether it answers (again), and what it says of itself; None where it does not answer."""
+        try:
+            state = self.client.state()
+        except Unavailable as error:
+            with self._lock:
+                self._fail(error)
+            return None
+        with self._lock:
+            if self._failure is not None:
+                log.info("the gateway %s answers again", self.address)
+            self._failure = None
+            if self._seen is not None and self._seen.state.instance != state.instance:
+                self._seen = None  # another process, which knows what it was told since
+        return state
+
+    def forget(self) -> None:
+        """Something was changed: the next look asks."""
+        with self._lock:
+            self._seen = None
+
+    def _fail(self, error: Unavailable) -> None:
+        if self._failure is None:
+            log.warning("%s", error.message)
+        self._failure, self._seen = error.message, None
