@@ -21,8 +21,13 @@ from penstock_operator.optimization.directory import (
 )
 from penstock_operator.optimization.observe import RunObserver
 from penstock_operator.optimization.reconcile import RunReconciler
+from penstock_operator.pool.clusters import RayClusters
+from penstock_operator.pool.defaults import DefaultPools
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL, PoolDirectory
-from penstock_operator.pool.reconcile import PoolReconciler, deployments_of, pool_of
+from penstock_operator.pool.kinds import OWNED_RAY_CLUSTER
+from penstock_operator.pool.managed import ManagedPools
+from penstock_operator.pool.reconcile import PoolReconciler
+from penstock_operator.pool.users import deployments_of, pool_of
 from penstock_operator.runtime.cluster import JOB, Cluster, Key, Manifest, ResourceKind, key_of, owner_keys
 from penstock_operator.runtime.controller import Controller, ControllerSettings, Source
 from penstock_operator.runtime.jobs import JobRunner
@@ -47,7 +52,8 @@ class Operation:
     def __init__(self, cluster: Cluster, settings: Settings, record: Record, may_act: Callable[[], bool]) -> None:
         # One machine has no Kubernetes nodes.
         self._nodes = None if settings.standalone is not None else ClusterView(cluster)
-        self._pools = PoolDirectory(cluster, may_act)
+        ray_clusters = RayClusters(cluster, settings.pools, settings.gateway_secret)
+        self._pools = PoolDirectory(cluster, ray_clusters, may_act)
         token = admin_token(settings.gateway_secret)
         self._fleet = Fleet(settings.gateways, token)
         models = Models(
@@ -67,7 +73,9 @@ class Operation:
             trusted_keys=settings.trusted_keys,
         )
         deployments = DeploymentReconciler(cluster, observer, self._fleet, record=record, tried=self._tried)
-        pools = PoolReconciler(cluster, self._pools, record)
+        managed = ManagedPools(cluster, ray_clusters, self._pools, self._nodes.nodes if self._nodes else lambda: None)
+        defaults = DefaultPools(cluster, settings.default_pool)
+        pools = PoolReconciler(cluster, self._pools, managed, record, defaults=defaults)
         runs = RunReconciler(cluster, RunObserver(cluster, optimization, settings.jobs or _NO_JOBS, Store), record)
         self._runner = None if settings.job_folder is None else JobRunner(cluster, settings.job_folder, may_act)
         self.controllers: list[Controller] = [] if self._runner is None else [self._runner.controller]
@@ -91,7 +99,7 @@ class Operation:
                     SERVING_POOL,
                     pools.reconcile,
                     cluster,
-                    sources=[Source(INFERENCE_DEPLOYMENT, _Pools(), namespace)],
+                    sources=[Source(INFERENCE_DEPLOYMENT, _Pools(), namespace), *_ray_clusters(settings, namespace)],
                     settings=secondary,
                     may_act=may_act,
                 ),
@@ -179,6 +187,13 @@ class Operation:
         return all(ended)
 
 
+def _ray_clusters(settings: Settings, namespace: str | None) -> list[Source]:
+    """RayClusters, whose changes make their pools look again. KubeRay may be installed later, or never."""
+    if settings.pools is None:
+        return []
+    return [Source(OWNED_RAY_CLUSTER, lambda each: owner_keys(each, SERVING_POOL), namespace, optional=True)]
+
+
 class _Aspect:
     """Whether what matters of an object changed since it was last seen. Missing one costs a resync's delay, no more."""
 
@@ -200,9 +215,11 @@ class _Users:
         self._aspect = _Aspect()
 
     def __call__(self, pool: Manifest) -> Iterable[Key]:
-        conditions = (pool.get("status") or {}).get("conditions") or ()
+        status = pool.get("status") or {}
+        conditions = status.get("conditions") or ()
         metadata = pool["metadata"]
         aspect = (
+            status.get("rayCluster"),
             metadata.get("uid"),
             metadata.get("generation"),
             metadata.get("deletionTimestamp"),

@@ -10,8 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+from pydantic import ValidationError
+
+from penstock.api.pool import ServingPoolSpec
 from penstock.errors import Invalid
 from penstock.planning.job import JobSettings
+from penstock.planning.raypods import PoolSettings
 
 _LEVELS = ("debug", "info", "warning", "error")
 _MOUNTED_KEY = "/etc/penstock/signing/key.pem"
@@ -37,6 +42,10 @@ class Settings:
     """How models are optimized; None: they are not, and deployments with a profile say so."""
     job_folder: Path | None = None
     """Where Jobs that are processes of this machine keep locks and logs; None: Kubernetes runs Jobs."""
+    pools: PoolSettings | None = None
+    """How managed pools are made; None: there is no Kubernetes to make them in."""
+    default_pool: ServingPoolSpec | None = None
+    """Of the pool that a namespace without one gets at its first deployment; None: it gets none."""
     namespaces: tuple[str, ...] = ()
     """What to watch; empty: all namespaces."""
     lease_name: str = "penstock-operator"
@@ -59,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--gateway", action="append", default=[], metavar="URL", help="a gateway agent; repeatable")
     result.add_argument("--gateway-secret-file", type=Path, help="file with the gateways' secret")
     result.add_argument("--replica-host", help="address for replicas to listen on; default: their node's")
+    _add_pools(result)
     _add_optimization(result)
     result.add_argument("--namespace", action="append", default=[], help="watch only this one; repeatable")
     result.add_argument("--lease-name", default=Settings.lease_name)
@@ -69,6 +79,22 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--workers", type=int, default=Settings.workers, help="reconciles at a time")
     result.add_argument("--log-level", choices=_LEVELS, default=Settings.log_level)
     return result
+
+
+def _add_pools(result: argparse.ArgumentParser) -> None:
+    group = result.add_argument_group("managed pools")
+    group.add_argument("--runtime-image", metavar="IMAGE", default="", help="of pools that name none")
+    group.add_argument(
+        "--pool-env", action="append", default=[], metavar="NAME=VALUE",
+        help="variable of all pods of pools, such as OTEL_EXPORTER_OTLP_ENDPOINT=URL; repeatable",
+    )  # fmt: skip
+    group.add_argument(
+        "--system-namespace", help="where operator and gateways run, for pools' NetworkPolicies; default: the lease's"
+    )
+    group.add_argument(
+        "--default-pool-file", type=Path, metavar="FILE",
+        help="spec of a ServingPool (YAML) that a namespace without one gets at its first deployment",
+    )  # fmt: skip
 
 
 def _add_optimization(result: argparse.ArgumentParser) -> None:
@@ -123,6 +149,8 @@ def read(arguments: Sequence[str]) -> Settings:
         trusted_keys=tuple(_read(path, "--trusted-key-file") for path in given.trusted_key_file),
         jobs=_jobs(given),
         job_folder=_job_folder(given.standalone),
+        pools=_pools(given),
+        default_pool=_default_pool(given.default_pool_file),
         namespaces=tuple(given.namespace),
         lease_name=given.lease_name,
         lease_namespace="default" if given.standalone else given.lease_namespace,
@@ -132,6 +160,26 @@ def read(arguments: Sequence[str]) -> Settings:
         workers=given.workers,
         log_level=given.log_level,
     )
+
+
+def _pools(given: argparse.Namespace) -> PoolSettings | None:
+    if given.standalone:
+        return None
+    return PoolSettings(
+        image=given.runtime_image,
+        system_namespace=given.system_namespace or given.lease_namespace,
+        environment=tuple(_pair(each, "--pool-env") for each in given.pool_env),
+    )
+
+
+def _default_pool(path: Path | None) -> ServingPoolSpec | None:
+    if path is None:
+        return None
+    try:
+        content = yaml.safe_load(_read(path, "--default-pool-file"))
+        return ServingPoolSpec.model_validate(content)
+    except (yaml.YAMLError, ValidationError) as error:
+        raise Invalid("InvalidSettings", f"{path} is no spec of a ServingPool: {error}") from error
 
 
 def _job_folder(store: Path | None) -> Path | None:

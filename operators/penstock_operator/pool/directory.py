@@ -6,18 +6,21 @@ import base64
 import binascii
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import ValidationError
 
-from penstock.api.conditions import Reason
+from penstock.api.conditions import PoolCondition, Reason
 from penstock.api.meta import SecretKeyReference
 from penstock.api.pool import ServingPool
 from penstock.planning.observed import PoolProblem
+from penstock.planning.pool_observed import RayClusterView
+from penstock.planning.pool_plan import sort
 from penstock_operator.clients.ray import RayClient
+from penstock_operator.pool.clusters import RayClusters
 from penstock_operator.pool.writer import PoolWriter
 from penstock_operator.runtime.cluster import SECRET, Cluster, Key, Manifest, ResourceKind
 
@@ -38,18 +41,28 @@ class _Access:
 
 
 class PoolDirectory:
-    """Pools by key. There is one writer for each Ray cluster, whichever pools point to it."""
+    """Pools by key. There is one writer for each Ray cluster, whichever pools point to it.
+
+    Args:
+        cluster: where pools are.
+        ray_clusters: of managed pools.
+        may_write: asked before each change of what a Ray cluster runs.
+        clock: monotonic seconds.
+    """
 
     def __init__(
         self,
         cluster: Cluster,
+        ray_clusters: RayClusters,
         may_write: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cluster = cluster
+        self._ray_clusters = ray_clusters
         self._may_write = may_write
         self._clock = clock
         self._seen: dict[tuple[ResourceKind, Key], tuple[float, Manifest | None]] = {}
+        self._serving: dict[str, tuple[float, RayClusterView | PoolProblem]] = {}
         self._lock = threading.Lock()
         self._writers: dict[_Access, PoolWriter] = {}
 
@@ -69,24 +82,42 @@ class PoolDirectory:
         """The writer of the pool's Ray cluster. Raises `Unavailable` where the API does not answer."""
         existing = pool.spec.existing
         if existing is None:
-            return PoolProblem(Reason.PENDING, "The pool's Ray cluster has not been made yet.")
+            serving = self._serving_cluster(pool)
+            return serving if isinstance(serving, PoolProblem) else self.writer_at(pool, serving.name)
         token: str | None = None
         if existing.token_secret_ref is not None:
             found = self._token(pool.metadata.namespace, existing.token_secret_ref)
             if isinstance(found, PoolProblem):
                 return found
             token = found
-        access = _Access(
-            existing.address.rstrip("/"), existing.serve_address or _default_serve(existing.address), token
-        )
+        address, serve = existing.address.rstrip("/"), existing.serve_address
+        return self._writer(_Access(address, serve or _default_serve(existing.address), token))
+
+    def writer_at(self, pool: ServingPool, ray_cluster: str) -> PoolWriter:
+        """The writer of one RayCluster of a managed pool."""
+        addresses = self._ray_clusters.addresses(pool, ray_cluster)
+        return self._writer(_Access(addresses.dashboard, addresses.serve, self._ray_clusters.token(pool)))
+
+    def _writer(self, access: _Access) -> PoolWriter:
         with self._lock:
             writer = self._writers.get(access)
             if writer is None:
-                writer = PoolWriter(
-                    RayClient(access.address, access.token), access.serve_address, may_write=self._may_write
-                )
+                client = RayClient(access.address, access.token)
+                writer = PoolWriter(client, access.serve_address, may_write=self._may_write)
                 self._writers[access] = writer
             return writer
+
+    def _serving_cluster(self, pool: ServingPool) -> RayClusterView | PoolProblem:
+        """The RayCluster that serves, as it was two seconds ago at most."""
+        uid = pool.metadata.uid
+        seen = self._serving.get(uid)
+        if seen is not None and self._clock() - seen[0] <= _FRESH_SECONDS:
+            return seen[1]
+        started = self._clock()
+        clusters = self._ray_clusters.of(pool)
+        found = clusters if isinstance(clusters, PoolProblem) else _serving(pool, clusters)
+        self._serving[uid] = started, found
+        return found
 
     def _get(self, kind: ResourceKind, key: Key) -> Manifest | None:
         """What the API has, at most two seconds old. What is absent is asked for each time."""
@@ -127,6 +158,24 @@ class PoolDirectory:
             return PoolProblem(
                 Reason.SECRET_NOT_FOUND, f"The key {reference.key} of Secret {reference.name} is not base64 text."
             )
+
+
+def _serving(pool: ServingPool, clusters: Sequence[RayClusterView]) -> RayClusterView | PoolProblem:
+    serving = sort(pool.metadata.uid, clusters).serving
+    if pool.metadata.deletion_timestamp is not None:
+        return PoolProblem(Reason.POOL_NOT_FOUND, "The pool is being deleted.", empty=True)
+    if pool.spec.suspend:
+        said = "The pool is suspended: its nodes are given back. It starts again once its spec.suspend is false."
+        return PoolProblem(Reason.SUSPENDED, said, empty=True)
+    if serving is not None and serving.head_ready and not serving.suspended:
+        return serving
+    told = next((each for each in pool.status.conditions if each.type == PoolCondition.READY), None)
+    hindered = told is not None and told.reason in {Reason.UNSCHEDULABLE, Reason.STARTING_POOL, Reason.INVALID_SPEC}
+    said = told.message if told is not None and hindered else "The pool's Ray cluster is starting."
+    reason = Reason.UNSCHEDULABLE if told and told.reason == Reason.UNSCHEDULABLE else Reason.STARTING_POOL
+    # Without Redis a head that starts knows of nothing that ran before.
+    never = serving is None or not serving.ever_ready
+    return PoolProblem(reason, said, empty=never)
 
 
 def parse_pool(manifest: Manifest) -> ServingPool | PoolProblem:

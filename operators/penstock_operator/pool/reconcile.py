@@ -1,38 +1,65 @@
-"""Says of a `ServingPool` whether it can be used, and drops applications whose deployment is gone."""
+"""Says of a `ServingPool` whether it can be used, makes those that are managed, and drops what belongs to nobody."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from pydantic import ValidationError
 
 from penstock.api.conditions import PoolCondition, Reason
 from penstock.api.meta import ConditionStatus
-from penstock.api.pool import PoolCapacity, ServingPool, ServingPoolStatus
+from penstock.api.pool import GroupStatus, PoolCapacity, PoolChange, ServingPool, ServingPoolStatus
 from penstock.errors import Invalid, Unavailable
 from penstock.planning.arguments import Owner
 from penstock.planning.conditions import Verdict, condition, false, transitions, true
 from penstock.planning.names import ACCELERATOR_LABEL, POOL_MANAGER
 from penstock.planning.observed import Node, PoolProblem
+from penstock.planning.pool_observed import PoolObserved, RayClusterView
+from penstock.planning.pool_plan import PoolPlan, plan
+from penstock.planning.pool_status import missing_pods, report, starting
 from penstock.planning.quantities import readable_bytes
+from penstock_operator.pool.defaults import DefaultPools
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL, PoolDirectory
+from penstock_operator.pool.managed import ManagedPools
+from penstock_operator.pool.users import deployments_of
 from penstock_operator.pool.writer import PoolWriter
-from penstock_operator.runtime.cluster import Cluster, Key, Manifest, NotFound, key_of
+from penstock_operator.runtime.cluster import Cluster, Key, Manifest, NotFound
 from penstock_operator.runtime.controller import Result
 
 _RESYNC_SECONDS: Final = 60.0
 _PROBLEM_SECONDS: Final = 10.0
+_WAITING_SECONDS: Final = 4.0
+_MOVING_SECONDS: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What the status says."""
+
+    ready: Verdict
+    seen: tuple[str, Sequence[Node]] | None = None
+    """Ray's version and nodes; None: it was not asked or did not answer."""
+    progressing: Verdict | None = None
+    address: str | None = None
+    ray_cluster: str | None = None
+    candidate: str | None = None
+    change: PoolChange | None = None
+    groups: tuple[GroupStatus, ...] = ()
+    suspended: bool = False
 
 
 class PoolReconciler:
-    """Observe, clean up, one status write.
+    """Observe, plan, apply, clean up, one status write.
 
     Args:
         cluster: where the objects are.
         pools: finds Ray clusters.
+        managed: makes those of managed pools.
         record: takes events: object, whether a warning, reason, message.
+        defaults: makes pools where there is none.
         clock: seconds since the Unix epoch.
     """
 
@@ -40,11 +67,16 @@ class PoolReconciler:
         self,
         cluster: Cluster,
         pools: PoolDirectory,
+        managed: ManagedPools,
         record: Callable[[Manifest, bool, str, str], None],
+        *,
+        defaults: DefaultPools,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._cluster = cluster
         self._pools = pools
+        self._managed = managed
+        self._defaults = defaults
         self._record = record
         self._clock = clock
 
@@ -52,6 +84,7 @@ class PoolReconciler:
         """See `penstock_operator.runtime.controller.Reconcile`."""
         manifest = self._cluster.get(SERVING_POOL, key)
         if manifest is None:
+            self._defaults.make(key)
             return Result()
         try:
             pool = ServingPool.model_validate(manifest)
@@ -59,23 +92,78 @@ class PoolReconciler:
             raise Invalid(Reason.INVALID_SPEC, f"{key} is not valid: {error}") from error
         if pool.metadata.deletion_timestamp is not None:
             return Result()
-        users = self._users(key)
+        if pool.spec.managed is not None:
+            return self._reconcile_managed(manifest, pool)
+        found, result = self._existing(pool)
+        self._write(manifest, pool, found)
+        return result
+
+    def _existing(self, pool: ServingPool) -> tuple[_Found, Result]:
+        """A Ray cluster that someone else runs."""
         writer = self._pools.writer(pool)
         if isinstance(writer, PoolProblem):
-            self._write(manifest, pool, false(writer.reason, writer.message), None, len(users))
-            return Result(_PROBLEM_SECONDS, writer.message)
+            return _Found(false(writer.reason, writer.message)), Result(_PROBLEM_SECONDS, writer.message)
         try:
-            version, nodes = writer.client.version(), writer.client.nodes()
-            self._drop_orphans(writer)
+            seen = self._ask(writer)
         except Unavailable as error:
-            self._write(manifest, pool, false(Reason(error.reason), error.message), None, len(users))
-            return Result(_PROBLEM_SECONDS, error.message)
-        self._write(manifest, pool, true(Reason.READY, f"Ray {version} answers."), (version, nodes), len(users))
-        return Result(_RESYNC_SECONDS, "nodes may have changed; nobody tells")
+            return _Found(false(Reason(error.reason), error.message)), Result(_PROBLEM_SECONDS, error.message)
+        return _Found(_answers(seen), seen), Result(_RESYNC_SECONDS, "nodes may have changed; nobody tells")
 
-    def _users(self, key: Key) -> list[Key]:
-        listing = self._cluster.list(INFERENCE_DEPLOYMENT, key.namespace)
-        return [key_of(each) for each in listing.items if _pool_name(each) == key.name]
+    def _reconcile_managed(self, manifest: Manifest, pool: ServingPool) -> Result:
+        """A Ray cluster of our own."""
+        observed = self._managed.observe(pool)
+        if isinstance(observed, PoolProblem):
+            self._write(manifest, pool, _Found(false(observed.reason, observed.message)))
+            return Result(_PROBLEM_SECONDS, observed.message)
+        try:
+            wanted = plan(observed, self._clock())
+            self._managed.apply(observed, wanted)
+        except Invalid as error:
+            refused = false(Reason.INVALID_SPEC, error.message)
+            self._write(manifest, pool, _Found(refused, progressing=refused))
+            raise
+        serving = next((each for each in observed.clusters if each.name == wanted.serving and not each.deleting), None)
+        found = self._look(observed, wanted, serving)
+        self._write(manifest, pool, found)
+        if found.ready.status is ConditionStatus.TRUE and wanted.settled:
+            if serving is not None and missing_pods(serving):
+                return Result(_WAITING_SECONDS, "workers are starting")
+            return Result(_RESYNC_SECONDS, "nodes may have changed; nobody tells")
+        if wanted.candidate or wanted.withdraw or wanted.delete or wanted.apply:
+            return Result(_MOVING_SECONDS, wanted.progressing.message)
+        return Result(_RESYNC_SECONDS if pool.spec.suspend else _WAITING_SECONDS, found.ready.message)
+
+    def _look(self, observed: PoolObserved, wanted: PoolPlan, serving: RayClusterView | None) -> _Found:
+        """What there is to say of a managed pool, once the plan is applied."""
+        pool = observed.pool
+        reported = report(observed, serving) if serving is not None else None
+        head = reported.head if reported is not None else None
+        found = _Found(
+            starting(observed, serving, head, wanted.progressing.message),
+            progressing=wanted.progressing,
+            address=self._pools.writer_at(pool, wanted.serving).client.address if wanted.serving else None,
+            ray_cluster=wanted.serving,
+            candidate=wanted.candidate,
+            change=wanted.change or pool.status.change,
+            groups=reported.groups if reported is not None else (),
+            suspended=pool.spec.suspend,
+        )
+        if serving is None or pool.spec.suspend:
+            return found
+        if not serving.head_ready:
+            return _started(found)
+        try:
+            seen = self._ask(self._pools.writer_at(pool, serving.name))
+        except Unavailable as error:
+            reason = Reason(error.reason) if serving.ever_ready else Reason.STARTING_POOL
+            return _started(replace(found, ready=false(reason, error.message)))
+        return replace(found, ready=_answers(seen), seen=seen)
+
+    def _ask(self, writer: PoolWriter) -> tuple[str, Sequence[Node]]:
+        """Ray's version and nodes; and what belongs to nobody goes. Raises `Unavailable`."""
+        seen = writer.client.version(), writer.client.nodes()
+        self._drop_orphans(writer)
+        return seen
 
     def _drop_orphans(self, writer: PoolWriter) -> None:
         """An owner is gone only if the API says so of it, one by one: a list may be partial, an answer is not."""
@@ -87,22 +175,27 @@ class PoolReconciler:
     def _is_gone(self, owner: Owner) -> bool:
         return self._cluster.get(INFERENCE_DEPLOYMENT, Key(owner.namespace, owner.name)) is None
 
-    def _write(
-        self,
-        manifest: Manifest,
-        pool: ServingPool,
-        verdict: Verdict,
-        seen: tuple[str, Sequence[Node]] | None,
-        deployments: int,
-    ) -> None:
+    def _write(self, manifest: Manifest, pool: ServingPool, found: _Found) -> None:
         before, metadata = pool.status, pool.metadata
-        ready = condition(PoolCondition.READY, verdict, before.conditions, metadata.generation, self._clock())
+        key = Key(metadata.namespace, metadata.name)
+        users = deployments_of(key, self._cluster.list(INFERENCE_DEPLOYMENT, key.namespace).items)
+        verdicts = {PoolCondition.READY: found.ready, PoolCondition.PROGRESSING: found.progressing}
+        generation, now = metadata.generation, self._clock()
         status = ServingPoolStatus(
-            observed_generation=metadata.generation,
-            conditions=(ready,),
-            ray_version=seen[0] if seen else before.ray_version,
-            capacity=capacity(seen[1]) if seen else before.capacity,
-            deployments=deployments,
+            observed_generation=generation,
+            conditions=tuple(
+                condition(kind, verdict, before.conditions, generation, now)
+                for kind, verdict in verdicts.items()
+                if verdict is not None
+            ),
+            address=found.address,
+            ray_cluster=found.ray_cluster,
+            candidate_ray_cluster=found.candidate,
+            change=found.change,
+            groups=found.groups,
+            ray_version=found.seen[0] if found.seen else before.ray_version,
+            capacity=_capacity(found, before),
+            deployments=len(users),
         )
         if status == before:
             return
@@ -117,8 +210,12 @@ class PoolReconciler:
         except NotFound:
             return  # deleted meanwhile
         for each in transitions(before.conditions, status.conditions):
-            warning = each.status is ConditionStatus.FALSE
+            warning = each.status is ConditionStatus.FALSE and each.reason not in _NEUTRAL
             self._record(manifest, warning, each.reason, f"{each.type}: {each.message}")
+
+
+_NEUTRAL: Final = {Reason.STARTING_POOL, Reason.SUSPENDED, Reason.PENDING}
+"""What may be false without anything being wrong."""
 
 
 def capacity(nodes: Sequence[Node]) -> PoolCapacity:
@@ -126,28 +223,33 @@ def capacity(nodes: Sequence[Node]) -> PoolCapacity:
     accelerators: dict[str, float] = {}
     for node in nodes:
         kind = node.labels.get(ACCELERATOR_LABEL)
-        if kind is not None and node.total.get("GPU"):
-            accelerators[kind] = accelerators.get(kind, 0.0) + node.total["GPU"]
+        if kind is not None:
+            # Ray counts GPUs as such, and every other accelerator by its type.
+            accelerators[kind] = accelerators.get(kind, 0.0) + (node.total.get("GPU") or node.total.get(kind, 0.0))
     memory = sum(node.total.get("memory", 0.0) for node in nodes)
     return PoolCapacity(
         nodes=len(nodes),
         cpu=f"{sum(node.total.get('CPU', 0.0) for node in nodes):g}",
         memory=readable_bytes(memory // 2**20 * 2**20),
-        accelerators={kind: f"{count:g}" for kind, count in sorted(accelerators.items())},
+        accelerators={kind: f"{count:g}" for kind, count in sorted(accelerators.items()) if count},
     )
 
 
-def pool_of(manifest: Manifest) -> Key:
-    """The pool that an `InferenceDeployment` names."""
-    return Key(manifest["metadata"].get("namespace") or "", _pool_name(manifest))
+def _capacity(found: _Found, before: ServingPoolStatus) -> PoolCapacity:
+    if found.suspended:
+        return PoolCapacity()
+    return capacity(found.seen[1]) if found.seen else before.capacity
 
 
-def _pool_name(manifest: Mapping[str, object]) -> str:
-    spec = manifest.get("spec")
-    reference = spec.get("poolRef") if isinstance(spec, dict) else None
-    return str(reference.get("name") or "default") if isinstance(reference, dict) else "default"
+def _answers(seen: tuple[str, Sequence[Node]]) -> Verdict:
+    return true(Reason.READY, f"Ray {seen[0]} answers.")
 
 
-def deployments_of(pool: Key, manifests: Sequence[Manifest]) -> list[Key]:
-    """The deployments that name a pool."""
-    return [key_of(each) for each in manifests if pool_of(each) == pool]
+def _started(found: _Found) -> _Found:
+    """Where nothing else is under way, the start is."""
+    progressing = found.progressing
+    if progressing is None or progressing.reason is not Reason.ROLLED_OUT:
+        return found
+    under_way = found.ready.reason is Reason.STARTING_POOL
+    status = ConditionStatus.TRUE if under_way else ConditionStatus.FALSE
+    return replace(found, progressing=Verdict(status, found.ready.reason, found.ready.message))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, Final
@@ -18,7 +18,7 @@ from penstock.api.conditions import Reason
 from penstock.errors import Unavailable
 from penstock.planning.application import ServeApplication
 from penstock.planning.arguments import Owner
-from penstock.planning.observed import Application
+from penstock.planning.observed import Application, ApplicationState
 from penstock.planning.pool import Aggregate, OwnerKey, merge
 from penstock_operator.clients.ray import RayClient, ServeDetails, application
 
@@ -114,6 +114,20 @@ class PoolWriter:
         except TimeoutError as error:
             raise Unavailable(Reason.POOL_UNREACHABLE, f"{self.client.address} took no applications") from error
 
+    def replace_all(self, applications: Sequence[ServeApplication]) -> None:
+        """Make these all that the cluster runs, whoever they are of. Raises `Unavailable`, or `Invalid` as `declare`."""
+        with self._writing:
+            details = self.client.serve()
+            deployed = {
+                each.name: dict(each.config)
+                for each in _applications(details)
+                if each.config is not None and each.state is not ApplicationState.DELETING
+            }
+            if deployed == {each["name"]: each for each in applications}:
+                return
+            ordered = tuple(sorted(applications, key=lambda each: str(each["name"])))
+            self._send(details, Aggregate(ordered, changed=True))
+
     def drop_orphans(self, orphaned: Callable[[Owner], bool]) -> bool:
         """Drop what belongs to owners that are gone; whether there was anything. Raises `Unavailable`."""
         with self._writing:
@@ -140,12 +154,15 @@ class PoolWriter:
     ) -> Aggregate:
         aggregate = merge(_applications(details), wanted, orphaned)
         if aggregate.changed:
-            if not self._may_write():
-                raise Unavailable(Reason.PENDING, "this process holds the lease no more")
-            self.client.declare(_config(details, aggregate, self.serve_address))
-            with self._reading:
-                self._seen = None
+            self._send(details, aggregate)
         return aggregate
+
+    def _send(self, details: ServeDetails, aggregate: Aggregate) -> None:
+        if not self._may_write():
+            raise Unavailable(Reason.PENDING, "this process holds the lease no more")
+        self.client.declare(_config(details, aggregate, self.serve_address))
+        with self._reading:
+            self._seen = None
 
 
 def _applications(details: ServeDetails) -> tuple[Application, ...]:

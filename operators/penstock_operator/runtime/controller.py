@@ -7,7 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from penstock.errors import Conflict, Invalid, Unavailable
@@ -19,6 +19,7 @@ from penstock_operator.runtime.queue import Backoff, Schedule, WorkQueue
 
 log = logging.getLogger(__name__)
 
+_OPTIONAL_BACKOFF = Backoff(base=1.0, maximum=30.0)
 _STANDBY_SECONDS = 0.25
 
 
@@ -44,6 +45,8 @@ class Source:
     kind: ResourceKind
     keys: Callable[[Manifest], Iterable[Key]]
     namespace: str | None = None
+    optional: bool = False
+    """Whether the API may not serve this kind: it is then followed from when it does, and nothing waits for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,7 @@ class Controller:
         self._running: dict[Key, float] = {}
         primary = Source(kind, lambda manifest: (key_of(manifest),), settings.namespace)
         self.informers = {source.kind: self._informer(cluster, source) for source in (primary, *sources)}
+        self._needed = [self.informers[source.kind] for source in (primary, *sources) if not source.optional]
         self._workers = [
             threading.Thread(target=self._work, name=f"{kind.plural}-{index}", daemon=True)
             for index in range(settings.workers)
@@ -101,7 +105,10 @@ class Controller:
                 for key in source.keys(manifest):
                     self.enqueue(key)
 
-        return Informer(cluster, source.kind, changed, namespace=source.namespace, settings=self._settings.informers)
+        times = self._settings.informers
+        if source.optional:
+            times = replace(times, backoff=_OPTIONAL_BACKOFF)
+        return Informer(cluster, source.kind, changed, namespace=source.namespace, settings=times)
 
     def start(self) -> None:
         """Start informers and workers."""
@@ -113,7 +120,7 @@ class Controller:
     def wait_synced(self, timeout: float) -> bool:
         """Wait until every kind has been listed once; False after `timeout` seconds."""
         deadline = time.monotonic() + timeout
-        return all(informer.wait_synced(max(0.0, deadline - time.monotonic())) for informer in self.informers.values())
+        return all(informer.wait_synced(max(0.0, deadline - time.monotonic())) for informer in self._needed)
 
     def enqueue(self, key: Key, after: float = 0.0) -> None:
         """Look at a key in `after` seconds at the latest."""

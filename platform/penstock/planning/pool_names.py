@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import re
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 POOL_LABEL: Final = "penstock.dev/pool"
 """On everything that a pool is made of, pods too: the pool's name."""
@@ -78,6 +80,11 @@ def ray_token(secret: str, uid: str) -> str:
 def token_secret(pool: str, token: str) -> str:
     """The Secret that holds a pool's token. Its name says which token, since it never changes."""
     return f"{ray_cluster(pool)}-ray-{_digest(token)[:10]}"
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    """Twelve hex digits over a JSON object, whatever the order of its keys."""
+    return _digest(json.dumps(content, sort_keys=True, separators=(",", ":")))[:12]
 
 
 def _digest(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import Final
 from penstock.api.meta import Manifest
 from penstock.api.pool import ServingPool
 from penstock.planning.names import owner_reference
-from penstock.planning.pool_names import NODE_TYPE_LABEL, POOL_LABEL, label, ray_cluster
+from penstock.planning.pool_names import APPLIED, NODE_TYPE_LABEL, POOL_LABEL, digest, label, ray_cluster
 
 NAMESPACE_LABEL: Final = "kubernetes.io/metadata.name"
 """Kubernetes puts it on every namespace."""
@@ -56,6 +56,16 @@ def policies(pool: ServingPool, system_namespace: str) -> tuple[Manifest, ...]:
 
 def _policy(pool: ServingPool, node_type: str, ingress: list[Manifest]) -> Manifest:
     metadata = pool.metadata
+    spec: Manifest = {
+        "podSelector": {"matchLabels": {POOL_LABEL: label(metadata.name), NODE_TYPE_LABEL: node_type}},
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": ingress,
+        "egress": [
+            {"to": [_own(pool)]},
+            {"ports": [_port(_DNS, protocol="UDP"), _port(_DNS)]},
+            {"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": [_LINK_LOCAL]}}, {"ipBlock": {"cidr": "::/0"}}]},
+        ],
+    }
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -63,18 +73,10 @@ def _policy(pool: ServingPool, node_type: str, ingress: list[Manifest]) -> Manif
             "name": f"{ray_cluster(metadata.name)}-{node_type}",
             "namespace": metadata.namespace,
             "labels": {POOL_LABEL: label(metadata.name), "app.kubernetes.io/managed-by": "penstock"},
+            "annotations": {APPLIED: digest(spec)},
             "ownerReferences": [owner_reference(pool.api_version, pool.kind, metadata)],
         },
-        "spec": {
-            "podSelector": {"matchLabels": {POOL_LABEL: label(metadata.name), NODE_TYPE_LABEL: node_type}},
-            "policyTypes": ["Ingress", "Egress"],
-            "ingress": ingress,
-            "egress": [
-                {"to": [_own(pool)]},
-                {"ports": [_port(_DNS, protocol="UDP"), _port(_DNS)]},
-                {"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": [_LINK_LOCAL]}}, {"ipBlock": {"cidr": "::/0"}}]},
-            ],
-        },
+        "spec": spec,
     }
 
 

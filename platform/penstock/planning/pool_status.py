@@ -87,5 +87,16 @@ def _why(pods: Sequence[PodView], demand: PodDemand, observed: PoolObserved) -> 
     return f"{_NO_NODE}pod {refused.name}: {refused.unschedulable}"
 
 
+def problems(groups: Sequence[GroupStatus]) -> tuple[str, ...]:
+    """What keeps workers from running, a sentence or two for each group, which is named in it."""
+    return tuple(
+        each.message
+        if f"group {each.name} " in each.message
+        else f"A worker of group {each.name} waits: {each.message}"
+        for each in groups
+        if each.message
+    )
+
+
 def _sentence(text: str) -> str:
     return text if text.endswith((".", "!", "?")) else f"{text}."

@@ -6,7 +6,6 @@ suspension. A changed pod template would reach only pods that start later, the h
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from penstock.api.pool import ManagedRayCluster, ServingPool, WorkerGroup
 from penstock.errors import Invalid
 from penstock.planning import raypods
 from penstock.planning.names import owner_reference
-from penstock.planning.pool_names import APPLIED, GROUP_KINDS, KIND_OF, POOL_LABEL, TOOK_OVER, label
+from penstock.planning.pool_names import APPLIED, GROUP_KINDS, KIND_OF, POOL_LABEL, TOOK_OVER, digest, label
 from penstock.planning.raypods import PoolSettings
 
 RAY_VERSION: Final = "2.60.0"
@@ -100,7 +99,7 @@ def build(
 def replacement_hash(spec: ManagedRayCluster, settings: PoolSettings, secret: str) -> str:
     """A hash of all but the groups that cannot change while the cluster runs."""
     fixed = spec.model_dump(mode="json", exclude={"worker_groups", "idle_timeout_seconds"}, exclude_none=True)
-    return _hash(
+    return digest(
         {
             "rule": _RULE,
             "ray": RAY_VERSION,
@@ -115,7 +114,7 @@ def replacement_hash(spec: ManagedRayCluster, settings: PoolSettings, secret: st
 def group_hash(group: WorkerGroup) -> str:
     """A hash of all of a group that cannot change while its workers run."""
     fixed = group.model_dump(mode="json", exclude={"min_workers", "max_workers"}, exclude_none=True)
-    return _hash({"rule": _RULE, "group": fixed})
+    return digest({"rule": _RULE, "group": fixed})
 
 
 def _kinds(spec: ManagedRayCluster, present: Mapping[str, GroupCount]) -> dict[str, str]:
@@ -203,9 +202,4 @@ def _applied_hash(body: Manifest) -> str:
         {key: value for key, value in each.items() if key not in {"replicas", "scaleStrategy"}}
         for each in body["workerGroupSpecs"]
     ]
-    return _hash({**body, "workerGroupSpecs": groups})
-
-
-def _hash(content: Mapping[str, Any]) -> str:
-    encoded = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
-    return hashlib.sha256(encoded).hexdigest()[:12]
+    return digest({**body, "workerGroupSpecs": groups})

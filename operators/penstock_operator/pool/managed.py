@@ -1,0 +1,146 @@
+"""Observes what a managed pool is made of, and brings it to what was planned."""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Callable, Sequence
+
+from penstock.api.pool import ServingPool
+from penstock.errors import Unavailable
+from penstock.planning.names import POOL_MANAGER, owner_reference
+from penstock.planning.nodes import KubernetesNode
+from penstock.planning.observed import Application, PoolProblem
+from penstock.planning.pool_names import APPLIED, POOL_LABEL, label
+from penstock.planning.pool_network import policies
+from penstock.planning.pool_observed import PoolObserved, RayClusterView
+from penstock.planning.pool_plan import PoolPlan, sort
+from penstock.planning.pool_status import missing_pods
+from penstock.planning.raypods import PoolSettings
+from penstock_operator.pool.clusters import RayClusters
+from penstock_operator.pool.directory import PoolDirectory
+from penstock_operator.pool.kinds import NETWORK_POLICY, RAY_CLUSTER
+from penstock_operator.runtime.cluster import SECRET, Cluster, Key, create_unless_there, key_of
+
+log = logging.getLogger(__name__)
+
+SeeNodes = Callable[[], Sequence[KubernetesNode] | None]
+
+
+class ManagedPools:
+    """The edge of `penstock.planning.pool_plan`.
+
+    Args:
+        cluster: where the objects are.
+        ray_clusters: reads RayClusters and pods.
+        directory: finds what writes to a Ray cluster.
+        nodes: Kubernetes' nodes; None where they cannot be seen.
+    """
+
+    def __init__(
+        self, cluster: Cluster, ray_clusters: RayClusters, directory: PoolDirectory, nodes: SeeNodes = lambda: None
+    ) -> None:
+        self._cluster = cluster
+        self._ray_clusters = ray_clusters
+        self._directory = directory
+        self._nodes = nodes
+
+    def observe(self, pool: ServingPool) -> PoolObserved | PoolProblem:
+        """All that the planner is told. Raises `Unavailable`."""
+        settings = self._ray_clusters.settings()
+        clusters = self._ray_clusters.of(pool)
+        if isinstance(settings, PoolProblem):
+            return settings
+        if isinstance(clusters, PoolProblem):
+            return clusters
+        standing = sort(pool.metadata.uid, clusters)
+        moving = bool(standing.candidates or standing.retired)
+        own = [each for each in (standing.serving, *standing.candidates, *standing.retired) if each is not None]
+        nodes = self._nodes()
+        return PoolObserved(
+            pool=pool,
+            settings=settings,
+            secret=self._ray_clusters.secret_name(pool),
+            clusters=clusters,
+            pods=tuple(
+                pod
+                for each in own
+                if missing_pods(each)
+                for pod in self._ray_clusters.pods(pool.metadata.namespace, each.name)
+            ),
+            nodes=None if nodes is None else tuple(nodes),
+            applications=self._applications(pool, own) if moving else {},
+        )
+
+    def apply(self, observed: PoolObserved, wanted: PoolPlan) -> None:
+        """In an order in which a kill at any line leaves nothing that the next run does not find.
+
+        Raises:
+            Conflict: Ray's autoscaler wrote meanwhile.
+            Unavailable, Invalid: as they say.
+        """
+        pool = observed.pool
+        namespace = pool.metadata.namespace
+        if wanted.apply or any(each.stuck for each in observed.pods):
+            self._create_secret(pool, observed.secret)
+        self._guard(pool, observed.settings)
+        for manifest in wanted.apply:
+            log.info("applying RayCluster %s", key_of(manifest))
+            self._cluster.apply(RAY_CLUSTER, manifest, POOL_MANAGER)
+        if wanted.mirror is not None and wanted.candidate is not None:
+            self._directory.writer_at(pool, wanted.candidate).replace_all(wanted.mirror)
+        for name in wanted.withdraw:
+            self._withdraw(pool, name)
+        for name in wanted.delete:
+            log.info("deleting RayCluster %s/%s", namespace, name)
+            self._cluster.delete(RAY_CLUSTER, Key(namespace, name))
+
+    def _withdraw(self, pool: ServingPool, name: str) -> None:
+        """One that does not answer goes all the same, only later."""
+        try:
+            self._directory.writer_at(pool, name).replace_all(())
+        except Unavailable as error:
+            log.warning("%s", error.message)
+
+    def _applications(
+        self, pool: ServingPool, clusters: Sequence[RayClusterView]
+    ) -> dict[str, tuple[Application, ...]]:
+        found: dict[str, tuple[Application, ...]] = {}
+        for each in clusters:
+            if not each.head_ready:
+                continue
+            try:
+                found[each.name] = self._directory.writer_at(pool, each.name).applications()
+            except Unavailable as error:
+                log.info("%s", error.message)
+        return found
+
+    def _create_secret(self, pool: ServingPool, name: str) -> None:
+        """The operator may create Secrets, not read them: what it holds follows from the name."""
+        token = base64.b64encode(self._ray_clusters.token(pool).encode()).decode()
+        manifest = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {
+                "name": name,
+                "namespace": pool.metadata.namespace,
+                "labels": {POOL_LABEL: label(pool.metadata.name), "app.kubernetes.io/managed-by": "penstock"},
+                "ownerReferences": [owner_reference(pool.api_version, pool.kind, pool.metadata)],
+            },
+            "immutable": True,
+            "type": "Opaque",
+            "data": {"auth_token": token},
+        }
+        create_unless_there(self._cluster, SECRET, manifest)
+
+    def _guard(self, pool: ServingPool, settings: PoolSettings) -> None:
+        """Its NetworkPolicies, where they are not what they should be."""
+        chosen = {POOL_LABEL: label(pool.metadata.name)}
+        listed = self._cluster.list(NETWORK_POLICY, pool.metadata.namespace, chosen).items
+        present = {
+            each["metadata"]["name"]: (each["metadata"].get("annotations") or {}).get(APPLIED) for each in listed
+        }
+        for manifest in policies(pool, settings.system_namespace):
+            metadata = manifest["metadata"]
+            if present.get(metadata["name"]) != metadata["annotations"][APPLIED]:
+                self._cluster.apply(NETWORK_POLICY, manifest, POOL_MANAGER)
