@@ -190,13 +190,24 @@ def test_nobody_comes_in_but_by_a_policy_of_its_own() -> None:
     policies = {each["metadata"]["name"]: each["spec"] for each in render().all("NetworkPolicy")}
     deny = policies.pop("penstock-deny")
     assert "ingress" not in deny
-    assert deny["policyTypes"] == ["Ingress"]
+    assert deny["policyTypes"] == ["Ingress", "Egress"]
     for deployment in _workloads(render()):
         labels = deployment["spec"]["template"]["metadata"]["labels"]
         assert deny["podSelector"]["matchLabels"].items() <= labels.items()
         assert labels["app.kubernetes.io/component"] in {
             each["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for each in policies.values()
         }
+
+
+def test_no_pod_reaches_the_clouds_credentials_unless_asked_for() -> None:
+    def refused(values: Object) -> list[str]:
+        (rule,) = (
+            each for each in render(values).one("NetworkPolicy", "penstock-deny")["spec"]["egress"] if "to" in each
+        )
+        return [cidr for each in rule["to"] for cidr in each.get("ipBlock", {}).get("except", ())]
+
+    assert "169.254.0.0/16" in refused({})
+    assert refused({"networkPolicy": {"metadataServices": True}}) == []
 
 
 def test_the_agents_port_is_not_open_to_clients() -> None:
