@@ -9,6 +9,7 @@ from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.errors import Unavailable
 from penstock.planning.application import ReplicaNetwork
 from penstock.planning.observed import Application, Node, Observed, Pool, PoolProblem
+from penstock.planning.pool_status import problems
 from penstock.routing.tokens import replica_token
 from penstock_operator.gateway.fleet import Fleet
 from penstock_operator.optimization.directory import OptimizationDirectory
@@ -70,7 +71,9 @@ class Observer:
             return writer, None
         try:
             applications = writer.applications()
-            return Pool(writer.serve_address, applications, _nodes(writer, applications)), writer
+            nodes = _nodes(writer, applications)
+            groups = pool.spec.managed.worker_groups if pool.spec.managed is not None else ()
+            return Pool(writer.serve_address, applications, nodes, groups, problems(pool.status.groups)), writer
         except Unavailable as error:
             return problem(error), None
 
