@@ -28,7 +28,7 @@ from tests.cluster.layout import Layout
 boot.up(Layout(sys.argv[1], 1), lambda line: None, owner=os.getpid(), with_kuberay=False)
 time.sleep(600)
 """
-_POD = {
+_POD: dict[str, object] = {
     "apiVersion": "v1",
     "kind": "Pod",
     "metadata": {"name": "sleeper", "namespace": "default"},

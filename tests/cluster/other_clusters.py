@@ -1,0 +1,166 @@
+"""Clusters that are not of our making: kind's, and whichever KUBECONFIG leads to."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from tests.cluster import kuberay
+from tests.cluster.archive import read_image
+from tests.cluster.binary import Report
+from tests.cluster.cluster import Cluster, Kubectl, OwnCluster, start_here
+from tests.cluster.packages import NotPossibleError
+
+
+class KindCluster(Kubectl):
+    """A cluster made by kind, in docker or podman, with KubeRay in it."""
+
+    _NAME = "penstock-e2e"
+
+    def __init__(self, report: Report) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="penstock-kind-")
+        kubeconfig = Path(self._folder.name, "kubeconfig")
+        existing = _kind("get", "clusters").split()
+        if self._NAME in existing:
+            _kind("export", "kubeconfig", "--name", self._NAME, "--kubeconfig", str(kubeconfig))
+        else:
+            report("creating a kind cluster")
+            configuration = {
+                "apiVersion": "kind.x-k8s.io/v1alpha4", "kind": "Cluster",
+                "nodes": [{"role": "control-plane"}, {"role": "worker"}, {"role": "worker"}],
+            }  # fmt: skip
+            file = Path(self._folder.name, "kind.json")
+            file.write_text(json.dumps(configuration))
+            _kind(
+                "create", "cluster", "--name", self._NAME, "--config", str(file), "--kubeconfig", str(kubeconfig),
+                "--wait", "180s",
+            )  # fmt: skip
+        self._created = self._NAME not in existing
+        super().__init__(kubeconfig, report)
+        self.load_image(kuberay.image_archive(report))
+        kuberay.install(self.kubectl, report)
+
+    def load_image(self, archive: Path) -> str:
+        """Have kind import an archive into its nodes."""
+        _kind("load", "image-archive", str(archive), "--name", self._NAME)
+        return read_image(archive).name
+
+    @contextmanager
+    def forward(self, service: str, namespace: str, port: int) -> Iterator[str]:
+        """A NodePort on a node, whose address docker's host can reach: a port-forward would end with its pod."""
+        found = json.loads(self.kubectl("get", "service", service, "-n", namespace, "-o", "json"))
+        name = f"{service}-e2e-{secrets.token_hex(2)}"
+        ports = [{"port": each["port"], "targetPort": each["targetPort"]} for each in found["spec"]["ports"]]
+        twin = {
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": namespace},
+            "spec": {
+                "type": "NodePort", "selector": found["spec"]["selector"],
+                "ports": [each | {"name": f"p{each['port']}"} for each in ports if each["port"] == port],
+            },
+        }  # fmt: skip
+        self.kubectl("apply", "-f", "-", manifest=twin)
+        try:
+            where = ("get", "service", name, "-n", namespace, "-o", "jsonpath={.spec.ports[0].nodePort}")
+            node = 'jsonpath={.items[0].status.addresses[?(@.type=="InternalIP")].address}'
+            yield f"http://{self.kubectl('get', 'nodes', '-o', node)}:{self.kubectl(*where)}"
+        finally:
+            self.kubectl("delete", "service", name, "-n", namespace)
+
+    def reach(self, service: str, namespace: str, port: int) -> AbstractContextManager[str]:
+        """As `forward`."""
+        return self.forward(service, namespace, port)
+
+    def start(self, arguments: Sequence[str]) -> subprocess.Popen[str]:
+        """Start a program on this machine."""
+        return start_here(arguments)
+
+    def stop(self) -> None:
+        """Delete the cluster, if it was this object that made it."""
+        if self._created:
+            _kind("delete", "cluster", "--name", self._NAME)
+        self._folder.cleanup()
+
+
+class CurrentCluster(Kubectl):
+    """Whichever cluster KUBECONFIG leads to. It must run KubeRay already, and be able to pull the images."""
+
+    def __init__(self, report: Report) -> None:
+        kubeconfig = os.environ.get("KUBECONFIG")
+        self._repository = os.environ.get("E2E_IMAGE_REPOSITORY", "")
+        if not kubeconfig or not self._repository:
+            raise NotPossibleError(
+                "CLUSTER=current needs KUBECONFIG, and E2E_IMAGE_REPOSITORY: the registry and folder from which the"
+                " cluster pulls operator, gateway, runtime and optimizer"
+            )
+        super().__init__(Path(kubeconfig), report)
+        self.kubectl("get", "crd", "rayclusters.ray.io")
+
+    def load_image(self, archive: Path) -> str:
+        """The name under which the cluster pulls the image; it must have been pushed there."""
+        return f"{self._repository.rstrip('/')}/{read_image(archive).name.rpartition('/')[2]}"
+
+    @contextmanager
+    def forward(self, service: str, namespace: str, port: int) -> Iterator[str]:
+        """A kubectl port-forward; it leads to one pod, and ends with it."""
+        with tempfile.TemporaryFile("w+") as log:
+            process = subprocess.Popen(
+                [
+                    str(self._kubectl), "kubectl", "--kubeconfig", str(self.kubeconfig), "port-forward",
+                    "-n", namespace, f"service/{service}", f":{port}",
+                ],
+                stdout=subprocess.PIPE, stderr=log, text=True,
+            )  # fmt: skip
+            try:
+                assert process.stdout is not None
+                line = process.stdout.readline()  # Forwarding from 127.0.0.1:40000 -> 80
+                if "->" not in line:
+                    log.seek(0)
+                    raise AssertionError(f"kubectl port-forward service/{service}: {line}{log.read()}")
+                yield f"http://{line.split()[2]}"
+            finally:
+                process.terminate()
+                process.wait(10)
+
+    def reach(self, service: str, namespace: str, port: int) -> AbstractContextManager[str]:
+        """As `forward`."""
+        return self.forward(service, namespace, port)
+
+    def start(self, arguments: Sequence[str]) -> subprocess.Popen[str]:
+        """Start a program on this machine."""
+        return start_here(arguments)
+
+    def stop(self) -> None:
+        """The cluster is not ours to end."""
+
+
+def _kind(*arguments: str) -> str:
+    try:
+        done = subprocess.run(["kind", *arguments], capture_output=True, text=True, timeout=900, check=False)
+    except FileNotFoundError:
+        raise NotPossibleError("CLUSTER=kind needs kind on PATH, and docker or podman") from None
+    if done.returncode != 0:
+        raise NotPossibleError(f"kind {' '.join(arguments)}: {done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def open_cluster(kind: str, report: Report) -> Cluster:
+    """The cluster of a kind: `own`, `kind` or `current`.
+
+    Raises:
+        NotPossibleError: it cannot be had here; the message says what is missing.
+    """
+    match kind:
+        case "own":
+            return OwnCluster(report)
+        case "kind":
+            return KindCluster(report)
+        case "current":
+            return CurrentCluster(report)
+        case _:
+            raise NotPossibleError(f"CLUSTER={kind}: write own, kind or current")
