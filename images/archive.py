@@ -118,6 +118,14 @@ def write_scratch_image(archive: Path, name: str, tree: Path, config: ImageConfi
         return write_image(archive, name, [write_layer(tree, Path(scratch, "layer.tar"))], config)
 
 
+def canonical(name: str) -> str:
+    """An image's name as container runtimes store it: one that names no registry is said to be in Docker Hub's."""
+    first, slash, _ = name.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        return name
+    return f"docker.io/{name}" if slash else f"docker.io/library/{name}"
+
+
 def _store(layer: Layer, compression: Compression, scratch: Path) -> _Blob:
     match compression:
         case Compression.NONE:
@@ -174,7 +182,7 @@ def _index(manifest: _Blob, name: str) -> dict[str, object]:
         "platform": {"architecture": "amd64", "os": "linux"},
         "annotations": {
             # containerd names the image by the first, other tools tag it by the second.
-            "io.containerd.image.name": name,
+            "io.containerd.image.name": canonical(name),
             "org.opencontainers.image.ref.name": name.rsplit(":", 1)[-1],
         },
     }

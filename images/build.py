@@ -57,7 +57,6 @@ class Builder:
     def __init__(self, settings: BuildSettings) -> None:
         self._settings = settings
         self._cache = LayerCache(settings.cache)
-        self._recipe = _recipe()
 
     @cached_property
     def _project(self) -> Project:
@@ -122,7 +121,7 @@ class Builder:
     def _debian(self, flavours: list[Flavour]) -> BuiltLayer:
         wanted = [name for flavour in flavours for name in debian.WANTED[flavour]]
         below = [name for flavour in flavours[:-1] for name in debian.WANTED[flavour]]
-        key = repr((wanted, self._settings.mirror, self._recipe))
+        key = repr((wanted, self._settings.mirror, _recipe("debian", "layers", "python", "sbom")))
         return self._cache.layer(
             f"base-{flavours[-1]}", key, partial(_make_base, wanted, below, flavours[-1], self._settings.mirror)
         )
@@ -134,10 +133,11 @@ class Builder:
         def fill(tree: Path) -> None:
             if image.stands_on is None:
                 write_environment(tree, interpreter, _LOGIN_PROGRAMS if "serving" in image.extras else ())
-            install(requirements, tree, interpreter, repository)
+            install(requirements, image.programs, tree, interpreter, repository)
             compile_tree(tree, [interpreter.packages], interpreter.version)
 
-        key = repr((requirements, interpreter, sys.version, self._recipe))
+        recipe = _recipe("layers", "packages", "python", "sbom")
+        key = repr((requirements, image.programs, interpreter, sys.version, recipe))
         return self._cache.layer(f"packages-{image.name}", key, fill)
 
     def _code(self, image: Image, interpreter: Interpreter, below: Iterable[BuiltLayer]) -> BuiltLayer:
@@ -153,7 +153,8 @@ class Builder:
                 write_sbom(f"penstock/{image.name}", project.version, [*components, *find_components(tree)])
             )
 
-        key = repr((source_key(image, project), components, interpreter, sys.version, self._recipe))
+        recipe = _recipe("layers", "packages", "python", "sbom", "source")
+        key = repr((source_key(image, project), components, interpreter, sys.version, recipe))
         return self._cache.layer(f"code-{image.name}", key, fill)
 
     def _sbom(self, image: Image, layers: Iterable[BuiltLayer]) -> bytes:
@@ -166,11 +167,11 @@ def sbom_path(name: ImageName) -> PurePosixPath:
     return SBOM_FOLDER / f"penstock-{name}.cdx.json"
 
 
-def _recipe() -> str:
-    """A digest of this package's own code: a changed rule makes new layers."""
+def _recipe(*modules: str) -> str:
+    """A digest of the modules that make a layer: a changed rule makes new layers."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
+    for name in modules:
+        digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
     return digest.hexdigest()
 
 

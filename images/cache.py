@@ -18,7 +18,9 @@ from images.layers import Layer, write_layer
 from images.python import Interpreter, find_interpreter
 from images.sbom import Component, find_components
 
-_KEPT: Final = 2
+_KEPT_BYTES: Final = 2_000_000_000
+"""Of each kind, older layers are kept while all of them together are no more than this."""
+
 _KEY_LENGTH: Final = 16
 
 
@@ -33,7 +35,7 @@ class BuiltLayer:
 
 
 class LayerCache:
-    """A folder of layers. Of each kind the last few are kept."""
+    """A folder of layers. Of each kind the newest is kept, and older ones while they are small."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -85,8 +87,11 @@ class LayerCache:
     def _prune(self, kind: str, newest: Path) -> None:
         length = len(f"{kind}-") + _KEY_LENGTH
         others = [path for path in self._root.glob(f"{kind}-*") if path != newest and len(path.name) == length]
-        for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT - 1 :]:
-            shutil.rmtree(path)
+        kept = 0
+        for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True):
+            kept += sum(file.stat().st_size for file in path.iterdir())
+            if kept > _KEPT_BYTES:
+                shutil.rmtree(path)
 
 
 def _interpreter(tree: Path) -> str | None:

@@ -63,7 +63,7 @@ class Image:
         stands_on: an image whose packages lie in a layer below its own, shared by the two.
         left_out: packages that the lock file names for these extras and that nothing in this image imports.
         environment: beside what every image has.
-        probe: modules that must be importable in it, as a check after it was built.
+        programs: of third-party packages, to keep beside our own.
         command: arguments of the entrypoint that a pod's replace.
     """
 
@@ -75,6 +75,7 @@ class Image:
     user: User
     stands_on: ImageName | None = None
     left_out: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     command: tuple[str, ...] = ()
 
@@ -123,6 +124,7 @@ IMAGES: Final[Mapping[ImageName, Image]] = {
             flavour=Flavour.SHELL,
             extras=("serving", "s3"),
             packages=("penstock", "penstock_runtime", "penstock_serving"),
+            programs=("py-spy", "ray", "serve"),
             # KubeRay puts `/bin/bash -c` and `ray start …` in its place.
             entrypoint=(),
             command=("/bin/bash",),

@@ -29,8 +29,8 @@ WANTED: Final[dict[Flavour, tuple[str, ...]]] = {
     Flavour.PYTHON: ("base-files", "ca-certificates", "libstdc++6", "media-types", "netbase", "python3.11"),
     # KubeRay starts its pods by bash, and its probes are bash, wget and grep.
     Flavour.SHELL: ("bash", "coreutils", "dash", "grep", "sed", "wget"),
-    # With g++ and Python's headers torch compiles models.
-    Flavour.COMPILER: ("g++", "libpython3.11-dev"),
+    # With g++ and Python's headers torch compiles models; it takes checksums by openssl.
+    Flavour.COMPILER: ("g++", "libpython3.11-dev", "openssl"),
 }
 # Needed by what installs or configures packages; nothing is installed or configured in an image.
 _DROPPED: Final = frozenset({"debconf", "dpkg", "mawk", "openssl", "perl-base", "tar", "tzdata"})
@@ -41,6 +41,7 @@ _LEFT_OUT: Final = (
     "usr/share/lintian/*",
     "usr/share/locale/*",
     "usr/share/man/*",
+    "usr/bin/*-lto-dump*",
     "usr/lib/python3.*/ensurepip/*",
     "usr/lib/python3.*/idlelib/*",
     "usr/lib/python3.*/lib2to3/*",
@@ -82,7 +83,7 @@ def download(packages: Sequence[str], scratch: Path, mirror: str | None) -> tupl
     command += ["--aptopt=Acquire::Languages none", f"--include={','.join(packages)}", SUITE, str(root)]
     _run([*command, mirror] if mirror else command)
     debs = sorted((root / "var/cache/apt/archives").glob("*.deb"))
-    return tuple(deb for deb in map(_read, debs) if deb.name not in _DROPPED)
+    return tuple(deb for deb in map(_read, debs) if deb.name in packages or deb.name not in _DROPPED)
 
 
 def _read(path: Path) -> Deb:

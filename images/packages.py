@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +32,7 @@ TRIMMED: Final[Mapping[str, str]] = {
     "ray/jars": "Ray's Java workers",
     "ray/rllib": "reinforcement learning",
     "torch/test": "C++ tests",
+    "triton/**/*.a": "libraries to link a profiler with",
     "uv_cache.json": "where this machine got a package from",
 }
 _LAUNCHER: Final = """\
@@ -88,8 +89,8 @@ def _uv(arguments: Iterable[str], repository: Path, requirements: str = "") -> s
     return done.stdout
 
 
-def install(requirements: str, tree: Path, interpreter: Interpreter, repository: Path) -> None:
-    """Install `requirements` into the environment of the image whose files are `tree`, trimmed, with its launchers.
+def install(requirements: str, programs: Sequence[str], tree: Path, interpreter: Interpreter, repository: Path) -> None:
+    """Install `requirements` into the environment of the image whose files are `tree`, trimmed, with those `programs`.
 
     Raises:
         Unavailable: a package cannot be had, or its hash is not the pinned one.
@@ -105,29 +106,29 @@ def install(requirements: str, tree: Path, interpreter: Interpreter, repository:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     for lock in (".lock", ".gitignore"):
         (packages / lock).unlink(missing_ok=True)
-    programs = tree / (PREFIX / "bin").relative_to("/")
-    programs.mkdir(parents=True, exist_ok=True)
-    _move_programs(packages / "bin", programs)
+    folder = tree / (PREFIX / "bin").relative_to("/")
+    _move_programs(packages / "bin", folder, programs)
     for distribution in sorted(packages.glob("*.dist-info")):
         entry_points = distribution / "entry_points.txt"
         if entry_points.exists():
-            write_launchers(programs, entry_points.read_text())
+            write_launchers(folder, entry_points.read_text(), programs)
         _write_record(distribution, packages)
 
 
-def _move_programs(source: Path, target: Path) -> None:
+def _move_programs(source: Path, target: Path, programs: Sequence[str]) -> None:
     """Keep the programs that are no Python: launchers of Python ones name this machine's interpreter."""
     if not source.is_dir():
         return
-    for path in sorted(source.iterdir()):
+    for path in sorted(path for path in source.iterdir() if path.name in programs):
+        target.mkdir(parents=True, exist_ok=True)
         with path.open("rb") as file:
             if file.read(2) != b"#!":
                 shutil.move(path, target / path.name)
     shutil.rmtree(source)
 
 
-def write_launchers(programs: Path, entry_points: str) -> None:
-    """Write a program for each console script in `entry_points` (the text of an entry_points.txt).
+def write_launchers(folder: Path, entry_points: str, programs: Sequence[str]) -> None:
+    """Write a program for each console script in `entry_points` (the text of an entry_points.txt) that `programs` names.
 
     Raises:
         Invalid: the text is not in that format.
@@ -140,11 +141,13 @@ def write_launchers(programs: Path, entry_points: str) -> None:
         raise Invalid("PackageBroken", f"an entry_points.txt cannot be read: {error}") from error
     if not parser.has_section("console_scripts"):
         return
-    programs.mkdir(parents=True, exist_ok=True)
     for script, target in parser.items("console_scripts"):
+        if script not in programs:
+            continue
         module, _, attribute = target.split("[")[0].strip().partition(":")
         name = attribute.split(".")[0]
-        launcher = programs / script
+        folder.mkdir(parents=True, exist_ok=True)
+        launcher = folder / script
         launcher.write_text(
             _LAUNCHER.format(python=PREFIX / "bin/python", module=module.strip(), name=name, call=attribute)
         )

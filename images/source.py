@@ -72,7 +72,7 @@ def install_source(image: Image, tree: Path, interpreter: Interpreter, project: 
     )
     (metadata / "entry_points.txt").write_text(entry_points)
     (metadata / "INSTALLER").write_text("penstock-images\n")
-    write_launchers(tree / (PREFIX / "bin").relative_to("/"), entry_points)
+    write_launchers(tree / (PREFIX / "bin").relative_to("/"), entry_points, tuple(scripts))
     installed = [path for name in (*image.packages, metadata.name) for path in (packages / name).rglob("*")]
     rows = sorted(record_row(path, packages) for path in installed if path.is_file())
     with (metadata / "RECORD").open("w", newline="") as file:
