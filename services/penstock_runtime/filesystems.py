@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
-
-import fsspec
 
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid, PenstockError, Unavailable
@@ -24,7 +23,13 @@ _DENIED: Final = (
     "403",
     "401",
 )
-_TIMEOUTS: Final = {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 4, "mode": "standard"}}
+TIMEOUTS: Final = {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 4, "mode": "standard"}}
+"""Of S3's client: seconds, and tries."""
+_STANDING: Final[Mapping[str, Mapping[str, Any]]] = {
+    "s3": {"config_kwargs": TIMEOUTS},
+    "s3a": {"config_kwargs": TIMEOUTS},
+}
+_QUERY: Final = re.compile(r"\?[^\s'\")]+")
 
 
 def file_uri(uri: str) -> str:
@@ -47,7 +52,7 @@ def file_uri(uri: str) -> str:
         raise Invalid(
             Reason.UNSUPPORTED_STORAGE,
             f"{parts.scheme}://…@{parts.netloc.rpartition('@')[2]}: credentials do not belong into a URI; "
-            "set them in the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+            "put them into a Secret and name it in model.credentialsSecretRef, or into the environment",
         )
     return uri
 
@@ -105,23 +110,24 @@ def file_system(uri: str, options: Mapping[str, Any]) -> tuple[Any, str]:
     Raises:
         Invalid: UnsupportedStorage.
     """
-    given = dict(options)
-    if urlsplit(uri).scheme in ("s3", "s3a"):
-        given = {"config_kwargs": _TIMEOUTS, "skip_instance_cache": True} | given
+    import fsspec  # noqa: PLC0415 -- a replica whose model lies on its node does without
+
     path = urlsplit(uri)
+    given = {"skip_instance_cache": True, **_STANDING.get(path.scheme, {}), **options}
     if path.scheme in ("file", "local"):
         return fsspec.filesystem("file"), unquote(path.path)
     try:
         files, base = fsspec.url_to_fs(uri, **given)
     except ImportError as error:
-        extra = "install penstock[s3]" if path.scheme in ("s3", "s3a") else str(error)
         raise Invalid(
-            Reason.UNSUPPORTED_STORAGE, f"{uri!r}: the library for {path.scheme}:// is not installed: {extra}"
+            Reason.UNSUPPORTED_STORAGE,
+            f"{uri}: the library for {path.scheme}:// is not installed ({error}): install penstock[stores]",
         ) from error
     except ValueError as error:
         raise Invalid(
             Reason.UNSUPPORTED_STORAGE,
-            f"{uri!r}: {path.scheme}:// is not a known scheme: use file:// with an absolute path, or s3://",
+            f"{uri!r}: {path.scheme}:// is not a known scheme: use s3://, gs://, https://, hf://, oci://, pvc://, or "
+            "file:// with an absolute path",
         ) from error
     return files, str(base)
 
@@ -134,11 +140,14 @@ def translated(uri: str) -> Iterator[None]:
     except PenstockError:
         raise
     except Exception as error:
-        raise _problem(uri, error) from error
+        raise problem(uri, error) from error
 
 
-def _problem(uri: str, error: Exception) -> PenstockError:
+def problem(uri: str, error: Exception) -> PenstockError:
+    """What a store's library raised, as a reason and what to do."""
     text = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+    # A store may send on to an address whose query is a password for it.
+    text = _QUERY.sub("?…", text)
     kind = type(error).__name__
     if isinstance(error, FileNotFoundError):
         return Invalid(
@@ -147,7 +156,8 @@ def _problem(uri: str, error: Exception) -> PenstockError:
     if isinstance(error, PermissionError) or "Credentials" in kind or any(code in text for code in _DENIED):
         return Invalid(
             Reason.STORAGE_DENIED,
-            f"{uri} may not be used ({text}): check the credentials in the environment and what they allow",
+            f"{uri} may not be used ({text}): check the credentials (model.credentialsSecretRef, or the "
+            "environment) and what they allow",
         )
     return Unavailable(
         Reason.STORAGE_UNREACHABLE, f"{uri} cannot be used ({kind}: {text}): check that it is up and can be reached"

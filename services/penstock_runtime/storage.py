@@ -1,4 +1,4 @@
-"""Where models, artifacts and reports lie: a folder, S3, or whatever else fsspec has a file system for.
+"""Where artifacts and reports lie, and are put: a folder, S3, or whatever else fsspec has a file system for.
 
 Credentials and endpoints come from the environment, as each library has it (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`), or
 from storage options; a URI with them in it is refused.
@@ -6,7 +6,7 @@ from storage options; a URI with them in it is refused.
 
 from __future__ import annotations
 
-import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -14,23 +14,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import ValidationError
-
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid
-from penstock.serving.manifest import MANIFEST_NAME, ModelManifest
-from penstock_runtime.files import sha256_of
+from penstock.serving.manifest import MANIFEST_NAME
+from penstock_runtime.fetching import CacheSettings, fetched, placed
 from penstock_runtime.filesystems import (
     file_system,
     file_uri,
     is_local,
-    local_path,
     safe,
     staged,
     translated,
     write_atomically,
 )
-from penstock_runtime.signing import SIGNATURE_NAME
 
 
 class Store:
@@ -144,141 +140,18 @@ class Store:
 
 
 def fetch(uri: str, cache: Path, options: Mapping[str, Any] | None = None) -> Path:
-    """The local file or folder of a model.
+    """The local file or folder of a model; see `penstock_runtime.fetching`, which also keeps it from being removed.
 
-    A `file://` URI is returned in place. Anything else is copied into the cache, under a name made from its content: a
-    folder's from `manifest.json` and `model.sig`, whose files are checked against it; without a manifest, from names,
-    sizes and versions as the store tells them. What is there already is checked and used again. A copy is renamed into
-    place when it is whole, so that several processes may fetch the same at once.
+    A `file://` or `pvc://` URI is returned in place. Anything else is copied into the cache, a folder that is this
+    caller's own or bounded by no one, under a name made from its content or its version.
 
     Raises:
-        Invalid: UnsupportedStorage, ModelNotFound, StorageDenied, or DigestMismatch for a file that is not what the
-            manifest says.
-        Unavailable: StorageUnreachable.
+        Invalid: UnsupportedStorage, ModelNotFound, StorageDenied, ModelInvalid, or DigestMismatch.
+        Unavailable: StorageUnreachable or CacheUnavailable.
     """
-    uri = file_uri(uri)
-    path = local_path(uri)
+    path = placed(uri, os.environ)
     if path is not None:
-        if not path.exists():
-            raise Invalid(
-                Reason.MODEL_NOT_FOUND,
-                f"there is nothing at {path} on this node: check storageUri and that the node has this folder mounted",
-            )
         return path
-    return _Download(uri, options or {}).into(cache)
-
-
-class _Download:
-    """One model in a store that is not this machine's file system."""
-
-    def __init__(self, uri: str, options: Mapping[str, Any]) -> None:
-        self._uri = uri.rstrip("/")
-        self._files, base = file_system(self._uri, options)
-        self._base = base.rstrip("/")
-        self._web = urlsplit(uri).scheme in ("http", "https")
-        with translated(self._uri):
-            self._manifest = self._optional(MANIFEST_NAME)
-            signature = self._optional(SIGNATURE_NAME) if self._manifest is not None else None
-        self._sums = {} if self._manifest is None else _sums(self._manifest, self._uri)
-        with translated(self._uri):
-            self._names = self._list(signature)
-            self._key = self._content_key(signature)
-
-    def into(self, cache: Path) -> Path:
-        """The whole copy in the cache."""
-        target = cache / self._key
-        found = self._result(target)
-        if found.exists():
-            if not self._faults(target):
-                return found
-            self._discard(target)
-        cache.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".fetching-", dir=cache))
-        try:
-            self._copy(staging)
-            try:
-                staging.rename(target)
-            except OSError:  # another process was first, and its copy is as good
-                if not found.exists():
-                    raise
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-        return found
-
-    def _copy(self, folder: Path) -> None:
-        for name in self._names or (self._lone,):
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            source = f"{self._base}/{name}" if self._names else self._base
-            with translated(f"{self._uri}/{name}" if self._names else self._uri):
-                self._files.get_file(source, str(target))
-        faults = self._faults(folder)
-        if faults:
-            raise Invalid(
-                Reason.DIGEST_MISMATCH,
-                f"{self._uri}/{faults[0]} is not what {MANIFEST_NAME} says: it was changed or copied in part; put it there again",
-            )
-
-    def _faults(self, folder: Path) -> list[str]:
-        """Files that are missing or not what the manifest says."""
-        missing = [name for name in self._names or (self._lone,) if not (folder / name).is_file()]
-        return missing or [name for name, wanted in self._sums.items() if sha256_of(folder / name) != wanted]
-
-    def _list(self, signature: bytes | None) -> tuple[str, ...]:
-        """Files by relative path; none where the URI names a lone file."""
-        listed = {MANIFEST_NAME, *self._sums} if self._manifest is not None else set()
-        if signature is not None:
-            listed.add(SIGNATURE_NAME)
-        if self._web:
-            return tuple(sorted(listed))
-        if self._manifest is None and self._files.isfile(self._base):
-            return ()
-        found = [str(path) for path in self._files.find(self._base)]
-        listed |= {safe(path.removeprefix(self._base).lstrip("/")) for path in found if not path.endswith("/")}
-        if not listed:
-            raise FileNotFoundError("no such file or folder")
-        return tuple(sorted(listed))
-
-    def _content_key(self, signature: bytes | None) -> str:
-        digest = hashlib.sha256()
-        if self._manifest is not None:
-            digest.update(hashlib.sha256(self._manifest).digest() + hashlib.sha256(signature or b"").digest())
-            digest.update("\0".join(self._names).encode())
-            return f"manifest-{digest.hexdigest()}"
-        digest.update(self._uri.encode())
-        for name in self._names or ("",):
-            path = f"{self._base}/{name}" if name else self._base
-            digest.update(f"\0{name}\0{self._files.ukey(path)}".encode())
-        return f"listing-{digest.hexdigest()}"
-
-    def _optional(self, name: str) -> bytes | None:
-        try:
-            return bytes(self._files.cat_file(f"{self._base}/{name}"))
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            return None
-
-    @property
-    def _lone(self) -> str:
-        return self._base.rsplit("/", 1)[-1]
-
-    def _result(self, target: Path) -> Path:
-        return target if self._names else target / self._lone
-
-    @staticmethod
-    def _discard(target: Path) -> None:
-        """Move a broken copy away first, so that no other process finds half of it."""
-        away = Path(tempfile.mkdtemp(prefix=".broken-", dir=target.parent))
-        try:
-            target.rename(away / target.name)
-        finally:
-            shutil.rmtree(away, ignore_errors=True)
-
-
-def _sums(manifest: bytes, uri: str) -> dict[str, str]:
-    try:
-        files = ModelManifest.model_validate_json(manifest).files
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the document"
-        raise Invalid(Reason.MODEL_INVALID, f"{uri}/{MANIFEST_NAME}: {where}: {first['msg']}") from error
-    return {safe(name): file.sha256.removeprefix("sha256:") for name, file in files.items()}
+    held, found = fetched(uri, CacheSettings(cache), options=options)
+    with held:
+        return held.path / found.lone if found.lone else held.path

@@ -89,10 +89,12 @@ def test_a_changed_file_in_s3_is_refused_naming_it(s3_store: str, tmp_path: Path
     store = Store(s3_store)
     uri = store.put_folder(model(tmp_path / "local"), "m")
     store.write("m/model.onnx", b"changed")
-    with pytest.raises(Invalid, match=r"model\.onnx is not what manifest\.json says") as caught:
+    with pytest.raises(
+        Invalid, match=r"m/model\.onnx is not what it should be: .* as manifest\.json says, found"
+    ) as caught:
         fetch(uri, tmp_path / "cache")
     assert caught.value.reason == Reason.DIGEST_MISMATCH
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert [each.name for each in (tmp_path / "cache").iterdir()] == [".lock"]
 
 
 def test_a_broken_copy_in_the_cache_is_fetched_again(s3_store: str, tmp_path: Path) -> None:
@@ -113,7 +115,7 @@ def test_many_may_fetch_the_same_at_once(s3_store: str, tmp_path: Path) -> None:
     assert len(found) == 6
     assert len(set(found)) == 1
     assert contents(found[0]) == contents(tmp_path / "local")
-    assert [each.name for each in (tmp_path / "cache").iterdir()] == [found[0].name]
+    assert [each.name for each in (tmp_path / "cache").glob("version-*") if each.is_dir()] == [found[0].parent.name]
 
 
 def fetched(uri: str, cache: Path) -> None:
@@ -164,7 +166,6 @@ def test_a_server_that_is_not_up_is_unreachable(monkeypatch: pytest.MonkeyPatch)
         ("floppy://models/x", "not a known scheme"),
         ("models/x", "write file:// and an absolute path"),
         ("file://host/models", "write file:// and an absolute path"),
-        ("gs://models/x", "is not installed"),
     ],
 )
 def test_a_uri_that_cannot_be_used_says_what_to_write(uri: str, message: str) -> None:

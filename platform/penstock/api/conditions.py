@@ -71,6 +71,7 @@ class Reason(StrEnum):
     UNSUPPORTED_STORAGE = "UnsupportedStorage"
     STORAGE_DENIED = "StorageDenied"
     STORAGE_UNREACHABLE = "StorageUnreachable"
+    CACHE_UNAVAILABLE = "CacheUnavailable"
     SIGNATURE_MISSING = "SignatureMissing"
     SIGNATURE_INVALID = "SignatureInvalid"
     KEY_NOT_TRUSTED = "KeyNotTrusted"

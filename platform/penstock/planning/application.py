@@ -76,6 +76,7 @@ def build(
             storage_uri=model.storage_uri,
             model_format=model.model_format,
             digest=model.digest,
+            credentials=model.credentials_secret_ref.name if model.credentials_secret_ref else None,
             engine_threads=max(1, int(number(deployment.spec.resources.cpu))),
             host=network.host,
             gateways=network.gateways,

@@ -42,6 +42,8 @@ class ReplicaArguments(Frozen):
     storage_uri: str
     model_format: ModelFormat
     digest: str | None = None
+    credentials: Annotated[str | None, Field(exclude_if=lambda name: name is None)] = None
+    """Secret for fetching the model. Left out where there is none, so that older applications have the same `args`."""
     engine_threads: Annotated[int, Field(ge=1)] = 1
     host: str | None = None
     """Address to listen on; None: the node's own."""

@@ -219,6 +219,8 @@ def _with_artifact(deployment: InferenceDeployment, run: OptimizationRun) -> Inf
             "digest": artifact.digest,
             "import_path": None,
             "data_uri": None,
+            # It lies in the artifact store, which the model's own Secret need not open.
+            "credentials_secret_ref": None,
         }
     )
     return deployment.model_copy(update={"spec": deployment.spec.model_copy(update={"model": served})})

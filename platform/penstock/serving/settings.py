@@ -58,6 +58,8 @@ class ReplicaSettings(Frozen):
     model_format: ModelFormat = ModelFormat.ONNX
     digest: str | None = None
     """`sha256:` and 64 hex digits; enforced when given."""
+    credentials: str | None = None
+    """Secret whose keys the process that fetches the model gets, mounted by the pool. Its name, never its content."""
     host: str = "127.0.0.1"
     """Address to listen on and to register with the gateways."""
     port: Annotated[int, Field(ge=0, le=65535)] = 0

@@ -59,6 +59,7 @@ class Replica:
             storage_uri=self._replica.storage_uri,
             model_format=self._replica.model_format,
             digest=self._replica.digest,
+            credentials=self._replica.credentials,
             host=self._replica.host or ray.util.get_node_ip_address(),
             engine_threads=self._replica.engine_threads,
             batching=self._config.batching,

@@ -19,9 +19,10 @@ from penstock.serving.manifest import MANIFEST_NAME, ModelFormat, ModelManifest,
 from penstock.serving.settings import ReplicaSettings
 from penstock.telemetry import names
 from penstock_runtime.engines import DEFAULT_ENGINES, ENGINE_FORMATS, Engine, load_engine
+from penstock_runtime.fetching import fetch_apart
 from penstock_runtime.files import sha256_of
 from penstock_runtime.hardware import probe
-from penstock_runtime.storage import fetch
+from penstock_runtime.model_cache import Held
 from penstock_runtime.verifying import verify_apart
 
 _SUFFIXES: Final[Mapping[ModelFormat, str]] = {
@@ -40,6 +41,8 @@ class LoadedModel:
     engine: Engine
     digest: str
     signature: Signature
+    held: Held
+    """Keeps its files in the node's cache."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,13 @@ def load(settings: ReplicaSettings, done: Callable[[str], None] = lambda _: None
         done: told the name of each phase of the start that is over.
 
     Raises:
-        Invalid: why the model is not served, and what to do. UnsupportedStorage, StorageDenied or ModelNotFound; then
-            DigestMismatch or ModelInvalid; for an optimized one SignatureMissing, KeyNotTrusted, SignatureInvalid or
-            HardwareMismatch; last EngineUnavailable.
-        Unavailable: StorageUnreachable.
+        Invalid: why the model is not served, and what to do. UnsupportedStorage, SecretNotFound, StorageDenied or
+            ModelNotFound; then DigestMismatch or ModelInvalid; for an optimized one SignatureMissing, KeyNotTrusted,
+            SignatureInvalid or HardwareMismatch; last EngineUnavailable.
+        Unavailable: StorageUnreachable or CacheUnavailable.
     """
-    path = fetch(settings.storage_uri, cache_folder())
+    held = fetch_apart(settings.storage_uri, os.environ, settings.digest, settings.credentials)
+    path = held.path
     found = _read(path, settings.model_format)
     if settings.digest is not None and settings.digest != found.digest:
         raise Invalid(
@@ -83,12 +87,7 @@ def load(settings: ReplicaSettings, done: Callable[[str], None] = lambda _: None
         _check_signature(declared, engine.signature)
         engine.signature = declared
     done(names.SPAN_LOAD)
-    return LoadedModel(engine, found.digest, engine.signature)
-
-
-def cache_folder() -> Path:
-    """Where fetched models are kept: `$XDG_CACHE_HOME/penstock/models` or `~/.cache/penstock/models`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "penstock" / "models"
+    return LoadedModel(engine, found.digest, engine.signature, held)
 
 
 def engine_settings(

@@ -134,6 +134,7 @@ async def _serve(
     ticking.cancel()
     telling.cancel()
     server.executor.close()
+    model.held.close()
     await loop.run_in_executor(None, sink.shutdown, _SPANS_SECONDS)
     pipe.send(Drained())
     logger.info("drained")

@@ -134,7 +134,7 @@ def another_storage(_: Path) -> str:
         (another_input, Reason.MODEL_INVALID, "declares inputs ['z'], but the model has ['x']"),
         (another_datatype, Reason.MODEL_INVALID, "as INT64[-1, 64], but the model has FP32[-1, 64]"),
         (another_width, Reason.MODEL_INVALID, "as FP32[-1, 65], but the model has FP32[-1, 64]"),
-        (another_storage, Reason.UNSUPPORTED_STORAGE, "use file:// with an absolute path, or s3://"),
+        (another_storage, Reason.UNSUPPORTED_STORAGE, "is not a known scheme: use s3://, gs://"),
     ],
     ids=lambda value: value.__name__.replace("_", " ") if callable(value) else "",
 )

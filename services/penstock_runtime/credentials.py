@@ -1,0 +1,88 @@
+"""What a Secret gives to the process that fetches a model, and to no other.
+
+The pool mounts each Secret as a folder with a file for each key. Only keys that stores' libraries know are taken: a Secret
+that a tenant writes must not set `LD_PRELOAD` or a configuration that names programs to run.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from penstock.api.conditions import Reason
+from penstock.errors import Invalid
+from penstock.serving.mounts import CREDENTIALS_ROOT, CREDENTIALS_VARIABLE
+
+logger = logging.getLogger(__name__)
+
+VALUES: Final = frozenset(
+    {
+        "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3",
+        "AWS_REGION", "AWS_DEFAULT_REGION", "HF_TOKEN", "HF_ENDPOINT", "HTTP_BEARER_TOKEN", "HTTP_USERNAME",
+        "HTTP_PASSWORD", "OCI_USERNAME", "OCI_PASSWORD", "OCI_PLAIN_HTTP", "STORAGE_EMULATOR_HOST",
+    }
+)  # fmt: skip
+"""Keys that become variables."""
+PATHS: Final[Mapping[str, tuple[str, ...]]] = {
+    "GOOGLE_APPLICATION_CREDENTIALS": ("GOOGLE_APPLICATION_CREDENTIALS",),
+    ".dockerconfigjson": ("OCI_DOCKER_CONFIG",),
+    "ca.crt": ("REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE", "SSL_CERT_FILE"),
+}
+"""Keys whose file's path becomes these variables."""
+_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+
+
+def environment_with(name: str | None, base: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a process that fetches.
+
+    Args:
+        name: of the Secret; None: none is named, and the pod's own credentials are used.
+        base: of this process. With a Secret, other credentials in it are left out, since halves of two would not fit.
+
+    Raises:
+        Invalid: SecretNotFound.
+    """
+    if name is None:
+        return dict(base)
+    folder = _folder(name, base)
+    environment = {key: value for key, value in base.items() if key not in _ours()}
+    ignored = []
+    for file in sorted(folder.iterdir()):
+        if file.name.startswith("..") or not file.is_file():
+            continue  # Kubernetes keeps the versions of a Secret in folders beside links to the files
+        if file.name in VALUES:
+            environment[file.name] = file.read_text().strip()
+        elif file.name in PATHS:
+            environment |= dict.fromkeys(PATHS[file.name], str(file))
+        else:
+            ignored.append(file.name)
+    if ignored:
+        logger.warning("keys of the Secret %s that no store's library knows: %s", name, ", ".join(ignored))
+    return environment
+
+
+def _ours() -> frozenset[str]:
+    named = {variable for variables in PATHS.values() for variable in variables}
+    more = {
+        "AWS_PROFILE",
+        "AWS_SHARED_CREDENTIALS_FILE",
+        "AWS_CONFIG_FILE",
+        "AWS_ROLE_ARN",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+    }
+    return VALUES | named | more
+
+
+def _folder(name: str, base: Mapping[str, str]) -> Path:
+    folder = Path(base.get(CREDENTIALS_VARIABLE) or CREDENTIALS_ROOT) / name
+    if not _NAME.fullmatch(name) or not folder.is_dir() or not any(folder.iterdir()):
+        raise Invalid(
+            Reason.SECRET_NOT_FOUND,
+            f"the Secret {name!r} that model.credentialsSecretRef names is not mounted on this node ({folder}): create it in "
+            "the deployment's namespace, and list it in the pool's managed.credentials; a new Secret reaches running pods "
+            "within about a minute",
+        )
+    return folder

@@ -1,0 +1,229 @@
+"""Bringing a model from a store into a folder: checked as it streams, resumed where a connection breaks."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import random
+import time
+from collections.abc import Callable, Iterator
+from io import FileIO
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+
+from penstock.api.conditions import Reason
+from penstock.errors import Invalid, PenstockError, Unavailable
+from penstock.serving.manifest import ModelFile
+from penstock_runtime.filesystems import problem, translated
+from penstock_runtime.sources.source import CHUNK_BYTES, Checksum, Listing, RemoteFile, Source
+from penstock_runtime.sources.unpacking import unpack
+
+_TRIES: Final = 5
+_FIRST_DELAY_SECONDS: Final = 0.5
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+
+Result = TypeVar("Result")
+
+
+class Room(Protocol):
+    """Where bytes may be put."""
+
+    def claim(self, count: int) -> None:
+        """Have room for so many more bytes.
+
+        Raises:
+            Unavailable: CacheUnavailable; there is none.
+        """
+
+    def exhausted(self, error: OSError) -> None:
+        """Make room after the disk said that it is full.
+
+        Raises:
+            Unavailable: CacheUnavailable; there is none to be made.
+        """
+
+
+def patiently(uri: str, act: Callable[[], Result]) -> Result:
+    """Do what a store may fail at for a moment, a few times, with growing pauses.
+
+    Raises:
+        Invalid: what the store refuses.
+        Unavailable: it failed each time.
+    """
+    for failures in range(1, _TRIES):
+        try:
+            with translated(uri):
+                return act()
+        except Unavailable:
+            _pause(failures)
+    with translated(uri):
+        return act()
+
+
+def download(source: Source, listing: Listing, folder: Path, room: Room) -> dict[str, ModelFile]:
+    """Bring all files into a folder that nobody else looks into.
+
+    What an earlier download of the same listing left there is used: its files are read again, and go on where they end.
+
+    Returns:
+        Every file in the folder, by relative path.
+
+    Raises:
+        Invalid: DigestMismatch, naming the file, what it should be and what it is; ModelInvalid for a bad archive; or
+            what the store refuses.
+        Unavailable: StorageUnreachable, or CacheUnavailable for a full disk.
+    """
+    found: dict[str, ModelFile] = {}
+    for file in listing.files:
+        where = _where(source, listing, file)
+        if file.archive is None:
+            found[file.path] = _plain_file(source, file, folder / file.path, room, where)
+        else:
+            found |= _archive(source, file, folder, room, where)
+    return {name: about for name, about in found.items() if (folder / name).is_file()}
+
+
+def _archive(source: Source, file: RemoteFile, folder: Path, room: Room, where: str) -> dict[str, ModelFile]:
+    found: dict[str, ModelFile] = {}
+
+    def write(path: Path, pieces: Iterator[bytes]) -> None:
+        digest = hashlib.sha256()
+        with path.open("wb", buffering=0) as out:
+            for piece in pieces:
+                digest.update(piece)
+                _put(out, piece, room)
+        found[path.relative_to(folder).as_posix()] = ModelFile(
+            sha256=digest.hexdigest(), size_bytes=path.stat().st_size
+        )
+
+    if file.archive is None:
+        return found
+    checks = _Checks(file, where)
+    pieces = checks.over(_steadily(source, file, 0))
+    try:
+        unpack(pieces, file.archive, folder, write, where)
+    except Invalid as error:
+        if error.reason == Reason.MODEL_INVALID:
+            # Of what was damaged on its way, the checksum says more than the place where it makes no sense.
+            for _ in pieces:
+                pass
+        raise
+    return found
+
+
+def _plain_file(source: Source, file: RemoteFile, target: Path, room: Room, where: str) -> ModelFile:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_file() and target.stat().st_size:
+        try:
+            return _from_end(source, file, target, room, where)
+        except Invalid as error:
+            if error.reason != Reason.DIGEST_MISMATCH:
+                raise
+            target.unlink()  # what the earlier download left is what is wrong, or the store is: once more from the start
+    return _from_end(source, file, target, room, where)
+
+
+def _from_end(source: Source, file: RemoteFile, target: Path, room: Room, where: str) -> ModelFile:
+    """Go on where a file ends, and look at it whole."""
+    checks = _Checks(file, where)
+    with target.open("ab", buffering=0) as out:
+        with target.open("rb") as there:
+            for _ in checks.over(iter(lambda: there.read(CHUNK_BYTES), b""), last=False):
+                pass
+            offset = there.tell()
+        room.claim(offset)
+        rest = _steadily(source, file, offset) if offset != file.size else iter(())
+        for piece in checks.over(rest):
+            _put(out, piece, room)
+    return ModelFile(sha256=checks.sha256, size_bytes=checks.count)
+
+
+class _Checks:
+    """What a file should be, held against its bytes as they pass."""
+
+    def __init__(self, file: RemoteFile, where: str) -> None:
+        self._size = file.size
+        self._where = where
+        self._hashers: list[tuple[Checksum, Any]] = [(each, each.hasher(file.size)) for each in file.checksums]
+        self._plain = hashlib.sha256()
+        self.count = 0
+
+    @property
+    def sha256(self) -> str:
+        """Of what has passed."""
+        return self._plain.hexdigest()
+
+    def over(self, pieces: Iterator[bytes], *, last: bool = True) -> Iterator[bytes]:
+        """The pieces; after the last one of the file it is known whether they are what they should be."""
+        for piece in pieces:
+            self.count += len(piece)
+            if self._size is not None and self.count > self._size:
+                raise self._mismatch(f"{self._size} bytes, as the store says", "more")
+            self._plain.update(piece)
+            for _, hasher in self._hashers:
+                hasher.update(piece)
+            yield piece
+        if not last:
+            return
+        if self._size is not None and self.count != self._size:
+            raise self._mismatch(f"{self._size} bytes, as the store says", f"{self.count}")
+        for checksum, hasher in self._hashers:
+            if hasher.hexdigest() != checksum.hexdigest:
+                wanted = f"{checksum.algorithm} {checksum.hexdigest}, as {checksum.origin} says"
+                raise self._mismatch(wanted, hasher.hexdigest())
+
+    def _mismatch(self, wanted: str, found: str) -> Invalid:
+        return Invalid(
+            Reason.DIGEST_MISMATCH,
+            f"{self._where} is not what it should be: expected {wanted}, found {found}. "
+            "It was changed or copied in part; put it there again",
+        )
+
+
+def _steadily(source: Source, file: RemoteFile, offset: int) -> Iterator[bytes]:
+    """The content from a byte on, over breaks and refusals that pass."""
+    failures = 0
+    while True:
+        trouble: PenstockError
+        try:
+            for piece in source.stream(file, offset):
+                offset += len(piece)
+                failures = 0
+                yield piece
+            if file.size is None or offset >= file.size:
+                return
+            trouble = Unavailable(
+                Reason.STORAGE_UNREACHABLE,
+                f"{source.uri} stops after {offset} of the {file.size} bytes of {file.path}: check the server",
+            )
+        except PenstockError as error:
+            trouble = error
+        except Exception as error:  # noqa: BLE001 -- each store's library has errors of its own
+            trouble = problem(source.uri, error)
+        failures += 1
+        if not isinstance(trouble, Unavailable) or failures >= _TRIES:
+            raise trouble
+        _pause(failures)
+
+
+def _pause(failures: int) -> None:
+    """Longer each time, and not in step with others that failed at the same moment."""
+    time.sleep(_FIRST_DELAY_SECONDS * 2 ** (failures - 1) * random.uniform(0.5, 1.0))  # noqa: S311 -- no secret
+
+
+def _put(out: FileIO, piece: bytes, room: Room) -> None:
+    room.claim(len(piece))
+    left = memoryview(piece)
+    while left:
+        try:
+            left = left[out.write(left) :]
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            room.exhausted(error)
+
+
+def _where(source: Source, listing: Listing, file: RemoteFile) -> str:
+    if listing.lone:
+        return source.uri
+    return f"{file.path} of {source.uri}" if file.archive else f"{source.uri}/{file.path}"

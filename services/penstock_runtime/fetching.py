@@ -1,0 +1,260 @@
+"""A model by its URI: where it lies, or a copy of it in the node's cache.
+
+Whatever comes over a network is fetched in a child process. The libraries of the stores take up to 50 MiB, which a replica
+would keep for life, and only the child gets the credentials that a deployment names:
+
+    python -m penstock_runtime.fetching
+
+reads a `FetchRequest` as JSON from its standard input. Exit status: 0 with a `Fetched` as JSON on its standard output; 3
+with a `Refused`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+from pydantic import ValidationError
+
+from penstock.api.conditions import Reason
+from penstock.errors import Invalid, PenstockError, Unavailable
+from penstock.models import Frozen
+from penstock.serving.manifest import ModelFile
+from penstock.serving.mounts import CACHE_BYTES_VARIABLE, CACHE_VARIABLE, CLAIMS_ROOT, CLAIMS_VARIABLE
+from penstock_runtime.credentials import environment_with
+from penstock_runtime.downloading import Room, download, patiently
+from penstock_runtime.filesystems import file_uri, local_path
+from penstock_runtime.model_cache import Held, ModelCache
+from penstock_runtime.sources.manifests import with_digest, with_manifest
+from penstock_runtime.sources.source import Listing, Source
+
+logger = logging.getLogger(__name__)
+
+_REFUSED: Final = 3
+_TRIES: Final = 5
+_PR_SET_PDEATHSIG: Final = 1
+
+
+class FetchRequest(Frozen):
+    """What the child is to fetch."""
+
+    uri: str
+    cache: str
+    """Folder."""
+    max_bytes: int | None = None
+    """Of the cache."""
+    digest: str | None = None
+    """`sha256:` and 64 hex digits: of a lone file, or of a folder's `manifest.json`."""
+    parent: int
+    """Process that waits; when it ends, so does the child."""
+
+
+class Fetched(Frozen):
+    """A model in the cache."""
+
+    key: str
+    lone: str | None = None
+    """Name of the file, where the URI names a single one."""
+
+
+class Refused(Frozen):
+    """Why there is no model."""
+
+    reason: str
+    message: str
+    lasting: bool
+    """Whether trying again cannot help."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSettings:
+    """Where fetched models are kept."""
+
+    folder: Path
+    max_bytes: int | None = None
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> CacheSettings:
+        """`PENSTOCK_MODEL_CACHE` and `PENSTOCK_MODEL_CACHE_BYTES`, else a folder of the user's own cache.
+
+        Raises:
+            Invalid: InvalidSpec; the bound is no number of bytes.
+        """
+        given = environment.get(CACHE_VARIABLE)
+        own = Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "penstock" / "models"
+        bound = environment.get(CACHE_BYTES_VARIABLE) or None
+        if bound is not None and not re.fullmatch(r"[1-9][0-9]*", bound):
+            raise Invalid(
+                Reason.INVALID_SPEC, f"{CACHE_BYTES_VARIABLE} must be a whole number of bytes: {bound!r} is none"
+            )
+        return cls(Path(given) if given else own, int(bound) if bound else None)
+
+
+def placed(uri: str, environment: Mapping[str, str]) -> Path | None:
+    """Where a model lies that need not be fetched: on this machine (`file://`), or on a claim (`pvc://`); else None.
+
+    Raises:
+        Invalid: ModelNotFound, or UnsupportedStorage for a URI that names no place.
+    """
+    uri = file_uri(uri)
+    if urlsplit(uri).scheme == "pvc":
+        return _on_claim(uri, environment)
+    path = local_path(uri)
+    if path is not None and not path.exists():
+        raise Invalid(
+            Reason.MODEL_NOT_FOUND,
+            f"there is nothing at {path} on this node: check storageUri and that the node has this folder mounted",
+        )
+    return path
+
+
+def fetched(
+    uri: str, settings: CacheSettings, digest: str | None = None, options: Mapping[str, Any] | None = None
+) -> tuple[Held, Fetched]:
+    """A model of a store, in the cache; by this process, with its environment's credentials.
+
+    Raises:
+        Invalid: UnsupportedStorage, ModelNotFound, StorageDenied, ModelInvalid, or DigestMismatch for what is not what
+            the manifest, the digest or the store says.
+        Unavailable: StorageUnreachable or CacheUnavailable.
+    """
+    from penstock_runtime.sources import open_source  # noqa: PLC0415 -- brings the store's library
+
+    source = open_source(file_uri(uri), options)
+    listing = patiently(source.uri, lambda: _listing(source, digest))
+    key = listing.key(source.uri)
+
+    def fill(folder: Path, room: Room) -> dict[str, ModelFile]:
+        files = download(source, listing, folder, room)
+        if not listing.pinned and patiently(source.uri, lambda: _listing(source, digest)).key(source.uri) != key:
+            raise Unavailable(
+                Reason.STORAGE_UNREACHABLE, f"{source.uri} was changed while it was fetched: it is fetched again"
+            )
+        return files
+
+    held = ModelCache(settings.folder, settings.max_bytes).get(key, source.uri, listing.size, fill)
+    return held, Fetched(key=key, lone=listing.files[0].path if listing.lone else None)
+
+
+def fetch_apart(
+    uri: str, environment: Mapping[str, str], digest: str | None = None, credentials: str | None = None
+) -> Held:
+    """A model, wherever it lies. What is not on this machine is fetched into the node's cache by a child process.
+
+    Args:
+        uri: of the model.
+        environment: of this process: cache, claims, and credentials of the pod's own.
+        digest: see `FetchRequest`.
+        credentials: Secret whose keys the child gets instead of the pod's own.
+
+    Returns:
+        The file or folder. It stays in the cache until it is closed, or this process ends.
+
+    Raises:
+        Invalid: see `placed` and `fetched`; SecretNotFound.
+        Unavailable: StorageUnreachable or CacheUnavailable.
+    """
+    path = placed(uri, environment)
+    if path is not None:
+        return Held(path)
+    settings = CacheSettings.from_environment(environment)
+    request = FetchRequest(
+        uri=uri, cache=str(settings.folder), max_bytes=settings.max_bytes, digest=digest, parent=os.getpid()
+    )
+    child = environment_with(credentials, environment)
+    for _ in range(_TRIES):
+        found = _ask_child(request, child)
+        held = ModelCache(settings.folder, settings.max_bytes).hold(found.key)
+        if held is not None:
+            held.path = held.path / found.lone if found.lone else held.path
+            return held
+    raise Unavailable(
+        Reason.CACHE_UNAVAILABLE,
+        f"{uri} was removed from {settings.folder} as soon as it was there, {_TRIES} times: the cache is too small for "
+        "what this node starts at once; raise the pool's cache.maxBytes",
+    )
+
+
+def main() -> int:
+    """Fetch one model; the exit status."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    request = FetchRequest.model_validate_json(sys.stdin.read())
+    _end_with(request.parent)
+    try:
+        held, found = fetched(request.uri, CacheSettings(Path(request.cache), request.max_bytes), request.digest)
+    except PenstockError as error:
+        refused = Refused(reason=error.reason, message=error.message, lasting=isinstance(error, Invalid))
+        sys.stdout.write(refused.model_dump_json())
+        return _REFUSED
+    with held:
+        sys.stdout.write(found.model_dump_json())
+    return 0
+
+
+def _listing(source: Source, digest: str | None) -> Listing:
+    return with_digest(with_manifest(source, source.listing()), digest)
+
+
+def _ask_child(request: FetchRequest, environment: Mapping[str, str]) -> Fetched:
+    ran = subprocess.run(
+        [sys.executable, "-m", "penstock_runtime.fetching"],
+        input=request.model_dump_json(), env=dict(environment), stdout=subprocess.PIPE, stderr=None, text=True, check=False,
+    )  # fmt: skip
+    try:
+        if ran.returncode == 0:
+            return Fetched.model_validate_json(ran.stdout)
+        if ran.returncode == _REFUSED:
+            refused = Refused.model_validate_json(ran.stdout)
+            kind = Invalid if refused.lasting else Unavailable
+            raise kind(Reason(refused.reason), refused.message)
+    except ValidationError:
+        logger.exception("the process that fetches said what is not understood")
+    raise Unavailable(
+        Reason.STORAGE_UNREACHABLE,
+        f"the process that fetches {request.uri} ended with status {ran.returncode}: the replica's log has its last words",
+    )
+
+
+def _end_with(parent: int) -> None:
+    """Be killed when the process that waits ends, so that no download goes on for nobody."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        sys.exit(1)
+
+
+def _on_claim(uri: str, environment: Mapping[str, str]) -> Path:
+    parts = urlsplit(uri)
+    name, inside = parts.netloc, unquote(parts.path).strip("/")
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", name) or not inside:
+        raise Invalid(
+            Reason.UNSUPPORTED_STORAGE, f"{uri!r} names no model: write pvc://CLAIM/path, such as pvc://models/digits/1"
+        )
+    claim = Path(environment.get(CLAIMS_VARIABLE) or CLAIMS_ROOT) / name
+    if not claim.is_dir():
+        raise Invalid(
+            Reason.MODEL_NOT_FOUND,
+            f"the PersistentVolumeClaim {name!r} is not mounted on this node ({claim}): list it in the pool's "
+            "managed.modelClaims",
+        )
+    path = claim / inside
+    if not path.resolve().is_relative_to(claim.resolve()):
+        raise Invalid(
+            Reason.MODEL_NOT_FOUND, f"{uri} leads out of its claim: name a path in it, with no link out of it"
+        )
+    if not path.exists():
+        raise Invalid(Reason.MODEL_NOT_FOUND, f"there is nothing at {inside} of the claim {name!r}: check storageUri")
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

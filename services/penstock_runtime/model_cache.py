@@ -1,0 +1,328 @@
+"""Fetched models in a folder of the node, shared by all its replicas.
+
+In the folder, for each model by its key (`penstock_runtime.sources.source.Listing.key`):
+
+- `KEY/model/`: its files; `KEY/record.json`: their sizes and SHA-256. The folder appears whole, by renaming.
+- `KEY.lock`: locked (flock) shared while a replica serves from it, exclusively while it is fetched or removed. Its time of
+  modification is that of the last use.
+- `.fetching-KEY/`: a fetch that is under way, or was when its process died: then the next one for it goes on there.
+
+`.lock` is held, for moments, by who counts bytes or removes a model. Locks go with the process that holds them, so there
+is nothing to clean up after one that was killed, except for `.fetching-KEY`, which the next fetch of anything removes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from pydantic import ValidationError
+
+from penstock.api.conditions import Reason
+from penstock.errors import Unavailable
+from penstock.models import Frozen
+from penstock.serving.manifest import ModelFile
+from penstock_runtime.cache_locks import CacheLocks, reached
+from penstock_runtime.downloading import Room
+from penstock_runtime.files import sha256_of
+from penstock_runtime.filesystems import write_atomically
+
+_MODEL: Final = "model"
+_RECORD: Final = "record.json"
+_RESERVED: Final = "reserved"
+_FETCHING: Final = ".fetching-"
+_REMOVED: Final = ".removed-"
+_WAIT_SECONDS: Final = 3600.0
+_ABANDONED_SECONDS: Final = 600.0
+"""After which a fetch that nobody works on is removed, if no one needs its room sooner."""
+_STEP_BYTES: Final = 64 * 1024 * 1024
+"""Room is reserved so much at a time where a model's size is not known."""
+
+Fill = Callable[[Path, Room], dict[str, ModelFile]]
+"""Brings a model into a folder and says what it brought."""
+
+
+class _Record(Frozen):
+    """`record.json`."""
+
+    uri: str
+    bytes: int
+    files: dict[str, ModelFile]
+
+
+@dataclass
+class Held:
+    """A model that stays where it is until this is closed, or its process ends."""
+
+    path: Path
+    """Folder of its files."""
+    key: str = ""
+    """Of a model in the cache; empty for one that lies elsewhere."""
+    lock: int | None = field(default=None, repr=False)
+
+    def touch(self) -> None:
+        """Note that it is in use now."""
+        if self.lock is not None:
+            os.utime(self.lock)
+
+    def close(self) -> None:
+        """Let it be removed when its room is needed."""
+        if self.lock is not None:
+            self.touch()
+            os.close(self.lock)
+            self.lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class ModelCache:
+    """The folder.
+
+    Args:
+        folder: made where it is not there.
+        max_bytes: of all models together; None: as many as the disk has.
+        wait_seconds: for another process that fetches the same model.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int | None = None, wait_seconds: float = _WAIT_SECONDS) -> None:
+        self.folder = folder
+        self.max_bytes = max_bytes
+        self._locks = CacheLocks(folder, wait_seconds)
+
+    def get(self, key: str, uri: str, size: int | None, fill: Fill) -> Held:
+        """A model, brought by `fill` where it is not there. Of several processes, one fills and the others wait.
+
+        Its files are read and compared with what was recorded; what changed is fetched again.
+
+        Args:
+            key: of its content.
+            uri: for the record.
+            size: bytes that it will take; None where that is not known.
+            fill: see `Fill`.
+
+        Raises:
+            Unavailable: CacheUnavailable: no room, no access, or another process fetches for too long.
+            PenstockError: whatever `fill` raises.
+        """
+        with reached(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        while True:
+            held = self._shared(key)
+            if self._whole(key):
+                held.touch()
+                return held
+            held.close()
+            with self._locks.exclusive(key):
+                if not (self.folder / key).exists():
+                    self._fill(key, uri, size, fill)
+
+    def hold(self, key: str) -> Held | None:
+        """A model that was just got by a process that has let go of it; None where it went meanwhile."""
+        held = self._shared(key)
+        if (self.folder / key / _RECORD).is_file():
+            return held
+        held.close()
+        return None
+
+    def used_bytes(self) -> int:
+        """Of all models and of fetches that are under way."""
+        return sum(self._sizes().values()) + sum(self._reserved(each) for each in self.folder.glob(f"{_FETCHING}*"))
+
+    def _shared(self, key: str) -> Held:
+        return Held(self.folder / key / _MODEL, key, self._locks.shared(key))
+
+    def _fill(self, key: str, uri: str, size: int | None, fill: Fill) -> None:
+        """Under the exclusive lock."""
+        staging = self.folder / f"{_FETCHING}{key}"
+        self._sweep(_ABANDONED_SECONDS, but=staging)
+        try:
+            with reached(self.folder):
+                (staging / _MODEL).mkdir(parents=True, exist_ok=True)
+            room = _Reservation(self, staging, size)
+            with reached(self.folder):
+                files = fill(staging / _MODEL, room)
+                total = sum(each.size_bytes for each in files.values())
+                record = _Record(uri=uri, bytes=total, files=files)
+                write_atomically(staging / _RECORD, record.model_dump_json().encode())
+                (staging / _RESERVED).unlink(missing_ok=True)
+                staging.rename(self.folder / key)
+        except BaseException as error:
+            # What a store broke off is gone on with by the next fetch; all else begins anew.
+            if not (isinstance(error, Unavailable) and error.reason == Reason.STORAGE_UNREACHABLE):
+                shutil.rmtree(staging, ignore_errors=True)
+                self._locks.path(key).unlink(missing_ok=True)
+            raise
+
+    def _whole(self, key: str) -> bool:
+        """Whether a model is there as it was recorded. One that is not is put out of the way, for good."""
+        folder = self.folder / key
+        try:
+            seen = _identity(folder)
+            record = _Record.model_validate_json((folder / _RECORD).read_bytes())
+            if all(_is(folder / _MODEL / name, about) for name, about in record.files.items()):
+                return True
+        except FileNotFoundError:
+            return False
+        except ValidationError:
+            pass
+        with self._locks.counting():
+            # Another process may have put a good one there since. Who serves the bad one keeps its lock, on a file that
+            # has no name any more.
+            if folder.exists() and _identity(folder) == seen:
+                self._remove(key)
+        return False
+
+    def make_room(self, reservation: Path, total: int) -> None:
+        """Reserve `total` bytes for a fetch, removing what was least recently used.
+
+        Raises:
+            Unavailable: CacheUnavailable.
+        """
+        with self._locks.counting():
+            held = self._reserved(reservation)
+            if total <= held:
+                return
+            while True:
+                used = self.used_bytes() - held
+                free = shutil.disk_usage(self.folder).free
+                fits = self.max_bytes is None or used + total <= self.max_bytes
+                if fits and total - held <= free:
+                    break
+                if not self._remove_oldest(reservation):
+                    raise self._no_room(total, used, free)
+            (reservation / _RESERVED).write_text(str(total))
+
+    def remove_one(self, reservation: Path) -> bool:
+        """Remove the model that was least recently used, of those that are not in use; False where there is none."""
+        with self._locks.counting():
+            return self._remove_oldest(reservation)
+
+    def _remove_oldest(self, reservation: Path) -> bool:
+        if self._sweep(0, but=reservation):
+            return True
+        last_used = {key: self._last_use(key) for key in self._sizes()}
+        for key in sorted(last_used, key=lambda each: last_used[each]):
+            lock = self._locks.attempt(key)
+            if lock is not None:
+                self._remove(key)
+                os.close(lock)
+                return True
+        return False
+
+    def _remove(self, key: str) -> None:
+        """Under `.lock`: the folder first, so that no one finds half of it."""
+        away = self.folder / f"{_REMOVED}{key}-{os.getpid()}-{time.monotonic_ns()}"
+        (self.folder / key).rename(away)
+        self._locks.path(key).unlink(missing_ok=True)
+        shutil.rmtree(away, ignore_errors=True)
+
+    def _sweep(self, age_seconds: float, but: Path) -> bool:
+        """Remove what processes that died left; whether there was anything."""
+        found = False
+        for each in self.folder.glob(f"{_REMOVED}*"):
+            shutil.rmtree(each, ignore_errors=True)
+        for each in self.folder.glob(f"{_FETCHING}*"):
+            key = each.name.removeprefix(_FETCHING)
+            with contextlib.suppress(FileNotFoundError):
+                if each == but or time.time() - _newest(each) < age_seconds:
+                    continue
+                lock = self._locks.attempt(key)
+                if lock is None:
+                    continue
+                shutil.rmtree(each, ignore_errors=True)
+                if not (self.folder / key).exists():
+                    self._locks.path(key).unlink(missing_ok=True)
+                os.close(lock)
+                found = True
+        return found
+
+    def _sizes(self) -> dict[str, int]:
+        """Bytes of each whole model, by key."""
+        sizes = {}
+        for path in self.folder.glob(f"*/{_RECORD}"):
+            if not path.parent.name.startswith("."):
+                with contextlib.suppress(FileNotFoundError, ValidationError):
+                    sizes[path.parent.name] = _Record.model_validate_json(path.read_bytes()).bytes
+        return sizes
+
+    def _last_use(self, key: str) -> float:
+        try:
+            return self._locks.path(key).stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
+
+    @staticmethod
+    def _reserved(staging: Path) -> int:
+        try:
+            return int((staging / _RESERVED).read_text() or 0)
+        except FileNotFoundError:
+            return 0
+
+    def _no_room(self, total: int, used: int, free: int) -> Unavailable:
+        bound = "" if self.max_bytes is None else f" of the {_mib(self.max_bytes)} that it may hold"
+        return Unavailable(
+            Reason.CACHE_UNAVAILABLE,
+            f"the model cache {self.folder} has no room for {_mib(total)}: models in use take {_mib(used)}{bound}, and the "
+            f"disk has {_mib(free)} free. Raise the pool's cache.maxBytes, or give its nodes a larger disk",
+        )
+
+
+class _Reservation:
+    """The room of one fetch."""
+
+    def __init__(self, cache: ModelCache, staging: Path, size: int | None) -> None:
+        self._cache = cache
+        self._staging = staging
+        self._claimed = 0
+        self._reserved = size or 0
+        if size:
+            cache.make_room(staging, size)
+
+    def claim(self, count: int) -> None:
+        """Have room for so many more bytes."""
+        self._claimed += count
+        if self._claimed > self._reserved:
+            self._reserved = max(self._claimed, self._reserved + _STEP_BYTES)
+            bound = self._cache.max_bytes
+            if bound is not None and self._claimed <= bound:
+                self._reserved = min(self._reserved, bound)
+            self._cache.make_room(self._staging, self._reserved)
+
+    def exhausted(self, error: OSError) -> None:
+        """Make room after the disk said that it is full."""
+        if not self._cache.remove_one(self._staging):
+            raise Unavailable(
+                Reason.CACHE_UNAVAILABLE,
+                f"the disk of the model cache {self._cache.folder} is full after {_mib(self._claimed)} of this model, and "
+                "all other models there are in use: give the pool's nodes a larger disk",
+            ) from error
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    about = folder.stat()
+    return about.st_ino, about.st_ctime_ns
+
+
+def _is(path: Path, about: ModelFile) -> bool:
+    return path.is_file() and path.stat().st_size == about.size_bytes and sha256_of(path) == about.sha256
+
+
+def _newest(folder: Path) -> float:
+    return max((each.stat().st_mtime for each in (folder, *folder.rglob("*"))), default=0.0)
+
+
+def _mib(count: int) -> str:
+    return f"{count / 2**20:,.1f} MiB"

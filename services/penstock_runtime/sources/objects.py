@@ -1,0 +1,72 @@
+"""Models in an object store: S3 and Google Cloud Storage, by fsspec's file systems."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from penstock_runtime.filesystems import TIMEOUTS, file_system, safe
+from penstock_runtime.sources.source import SMALL_BYTES, Listing, RemoteFile, in_order, too_large
+
+_PIECE_BYTES: Final = 8 * 1024 * 1024
+"""Of each request for a range: large enough to keep a link busy, and held in memory once."""
+_VERSIONS: Final = ("ETag", "etag", "generation", "LastModified", "updated")
+"""Of an object, whichever the file system tells."""
+
+
+class ObjectSource:
+    """A folder or an object of a bucket.
+
+    Args:
+        uri: such as `s3://bucket/prefix`.
+        options: of fsspec's file system.
+
+    Raises:
+        Invalid: UnsupportedStorage, when the library is not installed.
+    """
+
+    def __init__(self, uri: str, options: Mapping[str, Any]) -> None:
+        self.uri = uri.rstrip("/")
+        self._files, base = file_system(self.uri, {"use_listings_cache": False, **_few_tries(self.uri), **options})
+        self._base = base.rstrip("/")
+
+    def listing(self) -> Listing:
+        """All objects below the URI; where there are none, the object that it names."""
+        found: Mapping[str, Mapping[str, Any]] = self._files.find(self._base, detail=True)
+        below = {path: about for path, about in found.items() if path != self._base and not path.endswith("/")}
+        if below:
+            return Listing(in_order([self._file(path, about) for path, about in below.items()]))
+        if self._base in found:
+            return Listing((self._file(self._base, found[self._base]),), lone=True)
+        raise FileNotFoundError("no such file or folder")
+
+    def small(self, path: str) -> bytes | None:
+        """An object below the URI, whole."""
+        address = f"{self._base}/{safe(path)}"
+        try:
+            size = int(self._files.info(address)["size"] or 0)
+            if size > SMALL_BYTES:
+                raise too_large(f"{self.uri}/{path}")
+            return bytes(self._files.cat_file(address))
+        except (FileNotFoundError, IsADirectoryError):
+            return None
+
+    def stream(self, file: RemoteFile, offset: int) -> Iterator[bytes]:
+        """The content, by requests for ranges."""
+        size = file.size or 0
+        while offset < size:
+            piece = bytes(self._files.cat_file(file.address, start=offset, end=min(offset + _PIECE_BYTES, size)))
+            if not piece:
+                return
+            offset += len(piece)
+            yield piece
+
+    def _file(self, path: str, about: Mapping[str, Any]) -> RemoteFile:
+        name = path.removeprefix(self._base).lstrip("/") or path.rsplit("/", 1)[-1]
+        version = next((str(about[each]) for each in _VERSIONS if about.get(each)), "")
+        return RemoteFile(path=safe(name), address=path, size=int(about.get("size") or 0), version=version)
+
+
+def _few_tries(uri: str) -> Mapping[str, Any]:
+    """Who downloads tries again, and goes on where it was; the library need not, too."""
+    return {"config_kwargs": {**TIMEOUTS, "retries": {"max_attempts": 1}}} if uri.startswith("s3") else {}

@@ -1,0 +1,183 @@
+"""Tar archives, unpacked as they arrive. Only plain files and folders come out, and only into the folder."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import shutil
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Final
+
+from penstock.api.conditions import Reason
+from penstock.errors import Invalid
+from penstock_runtime.sources.source import CHUNK_BYTES, Archive, Packing
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+_MOST_ENTRIES: Final = 100_000
+_READ_BYTES: Final = 64 * 1024
+_MOST_WINDOW: Final = 128 * 1024 * 1024
+"""Bytes that zstd may look back, and so keep in memory; what its command line takes without being asked to."""
+_WHITEOUT: Final = ".wh."
+_OPAQUE: Final = ".wh..wh..opq"
+
+Writer = Callable[[Path, Iterator[bytes]], None]
+"""Puts pieces into a new file, minding the room that there is."""
+
+
+def unpack(pieces: Iterator[bytes], archive: Archive, folder: Path, write: Writer, where: str) -> None:
+    """Unpack an archive into a folder. All pieces are consumed, also those behind the archive's end.
+
+    Args:
+        pieces: of the archive, as it is stored.
+        archive: how it is packed, and what of it is wanted.
+        folder: there must be no links in it.
+        write: called for each file.
+        where: the archive, for messages.
+
+    Raises:
+        Invalid: ModelInvalid; an entry is a link, a device or outside the folder, there are too many, or it is no such
+            archive. UnsupportedStorage; the library for its compression is not installed.
+    """
+    incoming: io.BufferedReader = io.BufferedReader(_Incoming(pieces), CHUNK_BYTES)
+    try:
+        with tarfile.open(fileobj=_plain(incoming, archive.packing, where), mode="r|", bufsize=_READ_BYTES) as tar:
+            for count, member in enumerate(tar):
+                if count >= _MOST_ENTRIES:
+                    raise _refused(where, f"has more than {_MOST_ENTRIES} entries")
+                _entry(tar, member, _Goal(archive, folder, write, where))
+    except (tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError) as error:
+        raise _refused(where, f"is no {archive.packing} archive ({error})") from error
+    for _ in pieces:
+        pass
+
+
+class _Incoming(io.RawIOBase):
+    """Pieces, read as a file."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        super().__init__()
+        self._pieces = pieces
+        self._left = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: WriteableBuffer) -> int:
+        while not self._left:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return 0
+            self._left = memoryview(piece)
+        into = memoryview(target)
+        count = min(len(into), len(self._left))
+        into[:count] = self._left[:count]
+        self._left = self._left[count:]
+        return count
+
+
+def _plain(incoming: io.BufferedReader, packing: Packing, where: str) -> Any:
+    """What `tarfile` reads in its stream mode, in which it calls nothing but `read`."""
+    match packing:
+        case Packing.PLAIN:
+            return incoming
+        case Packing.GZIP:
+            return gzip.GzipFile(fileobj=incoming, mode="rb")
+        case Packing.ZSTD:
+            return _zstd(incoming, where)
+
+
+def _zstd(incoming: io.BufferedReader, where: str) -> Any:
+    try:
+        import zstandard  # noqa: PLC0415 -- few archives need it
+    except ImportError as error:
+        raise Invalid(
+            Reason.UNSUPPORTED_STORAGE,
+            f"{where} is compressed with zstd, and its library is not installed: install penstock[oci], or use gzip",
+        ) from error
+
+    class Reader:
+        """The library's reader, whose error is then tarfile's."""
+
+        def __init__(self) -> None:
+            decompressor = zstandard.ZstdDecompressor(max_window_size=_MOST_WINDOW)
+            self._stream: Any = decompressor.stream_reader(incoming, read_across_frames=True)
+
+        def read(self, size: int) -> bytes:
+            try:
+                return bytes(self._stream.read(size))
+            except zstandard.ZstdError as error:
+                raise tarfile.ReadError(str(error)) from error
+
+    return Reader()
+
+
+@dataclass(frozen=True, slots=True)
+class _Goal:
+    """What of an archive is wanted, and where it goes."""
+
+    archive: Archive
+    folder: Path
+    write: Writer
+    where: str
+
+
+def _entry(tar: tarfile.TarFile, member: tarfile.TarInfo, goal: _Goal) -> None:
+    path = PurePosixPath(member.name)
+    if path.is_absolute() or ".." in path.parts:
+        raise _refused(goal.where, f"has the entry {member.name!r}, which leads out of the folder")
+    if goal.archive.below:
+        if path.parts[:1] != (goal.archive.below,):
+            return
+        path = path.relative_to(goal.archive.below)
+    target = goal.folder / path
+    if goal.archive.layered and path.name.startswith(_WHITEOUT):
+        _take_away(target)
+    elif member.isdir():
+        _make_folder(target, member, goal.where)
+    elif member.isreg() and not member.issparse():
+        content = tar.extractfile(member)
+        if content is None or not path.parts:
+            raise _refused(goal.where, f"has the entry {member.name!r}, which is not readable")
+        _make_folder(target.parent, member, goal.where)
+        _remove(target)
+        goal.write(target, iter(lambda: content.read(CHUNK_BYTES), b""))
+    else:
+        kind = "a link" if member.issym() or member.islnk() else "neither a file nor a folder"
+        raise _refused(goal.where, f"has the entry {member.name!r}, which is {kind}")
+
+
+def _make_folder(target: Path, member: tarfile.TarInfo, where: str) -> None:
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise _refused(where, f"has the entry {member.name!r} where there is a file already") from error
+
+
+def _take_away(whiteout: Path) -> None:
+    """What an image's layer says is gone."""
+    if whiteout.name == _OPAQUE:
+        for each in whiteout.parent.iterdir() if whiteout.parent.is_dir() else ():
+            _remove(each)
+        return
+    name = whiteout.name.removeprefix(_WHITEOUT)
+    if name not in ("", ".", ".."):
+        _remove(whiteout.parent / name)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _refused(where: str, what: str) -> Invalid:
+    return Invalid(
+        Reason.MODEL_INVALID, f"the archive {where} {what}: pack the model again, as plain files and folders"
+    )

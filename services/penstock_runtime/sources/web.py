@@ -1,0 +1,108 @@
+"""Models on a web server: a file, or a folder whose `manifest.json` says what is in it."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Final
+from urllib.parse import quote, unquote, urlsplit
+
+import requests
+
+from penstock.serving.manifest import MANIFEST_NAME
+from penstock_runtime.filesystems import safe
+from penstock_runtime.signing import SIGNATURE_NAME
+from penstock_runtime.sources.http import checked, headers, pieces, whole, with_deadlines
+from penstock_runtime.sources.manifests import described
+from penstock_runtime.sources.source import Listing, RemoteFile, in_order
+
+_FILES: Final = frozenset({".onnx", ".xml", ".pt2", ".pt", ".tflite", ".safetensors", ".npz"})
+"""What ends in one of these is a file; anything else is a folder if it has a manifest."""
+_NO_HEAD: Final = (400, 403, 405, 501)
+"""Servers that sign addresses, or serve only GET, refuse HEAD with these."""
+
+
+class WebSource:
+    """A file or a folder at an `https://` address.
+
+    `HTTP_BEARER_TOKEN`, or `HTTP_USERNAME` and `HTTP_PASSWORD`, are sent to the address's own host and to no other.
+
+    Args:
+        uri: of the file or the folder.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri.rstrip("/")
+        self._session = with_deadlines(requests.Session())
+        token, user = os.environ.get("HTTP_BEARER_TOKEN"), os.environ.get("HTTP_USERNAME")
+        if token:
+            self._session.auth = _Bearer(token)
+        elif user:
+            self._session.auth = (user, os.environ.get("HTTP_PASSWORD", ""))
+
+    def listing(self) -> Listing:
+        """The manifest's files with it and its signature; without a manifest, the file itself."""
+        path = unquote(urlsplit(self.uri).path)
+        if PurePosixPath(path).suffix not in _FILES:
+            manifest = self.small(MANIFEST_NAME)
+            if manifest is not None:
+                return self._folder(manifest)
+        name = safe(path.rsplit("/", 1)[-1] or "model")
+        return Listing((self._file(name, self.uri),), lone=True)
+
+    def small(self, path: str) -> bytes | None:
+        """A file below the address, whole."""
+        address = self._below(path)
+        try:
+            return whole(self._get(address, 0), address)
+        except FileNotFoundError:
+            return None
+
+    def stream(self, file: RemoteFile, offset: int) -> Iterator[bytes]:
+        """The content of a file; servers that know no ranges send it from its start, and that is skipped."""
+        return pieces(self._get(file.address, offset, file.version), offset)
+
+    def _folder(self, manifest: bytes) -> Listing:
+        files = [
+            RemoteFile(path=name, address=self._below(name), size=each.size_bytes)
+            for name, each in described(manifest, self.uri).items()
+        ]
+        files.append(RemoteFile(path=MANIFEST_NAME, address=self._below(MANIFEST_NAME), size=len(manifest)))
+        signature = self.small(SIGNATURE_NAME)
+        if signature is not None:
+            files.append(self._file(SIGNATURE_NAME, self._below(SIGNATURE_NAME)))
+        return Listing(in_order(files))
+
+    def _file(self, name: str, address: str) -> RemoteFile:
+        response = self._session.head(address, headers=headers(0), allow_redirects=True)
+        if response.status_code in _NO_HEAD:
+            response = self._session.get(address, headers=headers(0), stream=True)
+        with checked(response):
+            size = response.headers.get("Content-Length")
+            stamp = response.headers.get("ETag") or response.headers.get("Last-Modified")
+        # A server that tells no version could have changed the file since: then no earlier copy is used.
+        return RemoteFile(
+            path=name, address=address, size=int(size) if size else None, version=stamp or f"unknown {uuid.uuid4()}"
+        )
+
+    def _get(self, address: str, offset: int, version: str = "") -> requests.Response:
+        asked = headers(offset)
+        if offset and version.startswith('"'):
+            asked["If-Range"] = version
+        return checked(self._session.get(address, headers=asked, stream=True))
+
+    def _below(self, path: str) -> str:
+        return f"{self.uri}/{quote(safe(path))}"
+
+
+class _Bearer(requests.auth.AuthBase):
+    """A token. `requests` takes it away when it is sent on to another host."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
