@@ -1,0 +1,216 @@
+"""What the admission policies let a tenant apply, asked of a real API server."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.cluster.controlplane import ControlPlane
+
+from penstock.api.meta import Manifest
+
+POLICIES = Path(__file__).parents[2] / "manifests" / "policies"
+TENANT = "tenant"
+QUOTA: dict[str, Any] = {"replicas": 6, "accelerators": 3, "memory": "8Gi", "deployments": 3}
+TAKEN: dict[str, Any] = {
+    "used": {"deployments": 1, "replicas": 2, "accelerators": 1, "memory": "2Gi"},
+    "acceleratorShares": "1",
+}
+"""By the deployment `there`."""
+
+
+def deployment(
+    name: str, replicas: int = 1, *, count: str | None = None, memory: str | None = "1Gi", fixed: bool = False
+) -> Manifest:
+    resources: dict[str, Any] = {"cpu": "1"}
+    resources |= {"memory": memory} if memory else {}
+    resources |= {"accelerator": {"type": "nvidia-l4", "count": count}} if count else {}
+    return {
+        "apiVersion": "penstock.dev/v1alpha1",
+        "kind": "InferenceDeployment",
+        "metadata": {"name": name},
+        "spec": {
+            "model": {"storageUri": "file:///models/digits/1", "modelFormat": "onnx"},
+            "resources": resources,
+            "scaling": {"replicas": replicas} if fixed else {"maxReplicas": replicas},
+        },
+    }
+
+
+def pool(name: str, spec: dict[str, Any]) -> Manifest:
+    return {"apiVersion": "penstock.dev/v1alpha1", "kind": "ServingPool", "metadata": {"name": name}, "spec": spec}
+
+
+def managed(host_path: str | None) -> dict[str, Any]:
+    group = {"name": "cpu", "cpu": "1", "memory": "1Gi"}
+    return {"managed": {"workerGroups": [group], "cache": {"hostPath": host_path} if host_path else {}}}
+
+
+THERE = deployment("there", 2, count="0.5")
+
+
+@pytest.fixture(scope="module")
+def policed(crds: ControlPlane) -> ControlPlane:
+    """The API server with the policies in force, and a user who may edit pools."""
+    crds.kubectl("apply", "-f", str(POLICIES))
+    rules = [
+        {"apiGroups": ["penstock.dev"], "resources": ["servingpools"], "verbs": ["get", "create", "patch", "update"]}
+    ]
+    role = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": TENANT},
+        "rules": rules,
+    }
+    binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": TENANT},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": TENANT},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": TENANT}],
+    }
+    crds.kubectl("apply", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": [role, binding]}))
+    return crds
+
+
+@pytest.fixture
+def bounded(policed: ControlPlane, namespace: str) -> ControlPlane:
+    """A namespace with a deployment, and a quota of which that one takes a part."""
+    apply(policed, namespace, THERE)
+    quota = {"apiVersion": "penstock.dev/v1alpha1", "kind": "TenantQuota", "metadata": {"name": "team"}}
+    policed.kubectl("apply", "-n", namespace, "-f", "-", input=json.dumps({**quota, "spec": {"hard": QUOTA}}))
+    patch = ("--subresource=status", "--type=merge", "-p", json.dumps({"status": TAKEN}))
+    policed.kubectl("patch", "tenantquota/team", "-n", namespace, *patch)
+    until_refused(policed, namespace, deployment("far-too-many", 99))
+    return policed
+
+
+def apply(plane: ControlPlane, namespace: str, manifest: Manifest, *options: str, check: bool = True) -> str:
+    done = plane.kubectl("apply", "-n", namespace, "-f", "-", *options, input=json.dumps(manifest), check=check)
+    return done.stdout + done.stderr
+
+
+def until_refused(plane: ControlPlane, namespace: str, manifest: Manifest, *options: str) -> None:
+    """A policy, or what it goes by, is in force a moment after it was written."""
+    deadline = time.monotonic() + 30
+    while "ValidatingAdmissionPolicy" not in (
+        said := apply(plane, namespace, manifest, "--dry-run=server", *options, check=False)
+    ):
+        assert time.monotonic() < deadline, said
+        time.sleep(0.2)
+
+
+@pytest.mark.apiserver
+@pytest.mark.parametrize(
+    ("manifest", "words"),
+    [
+        pytest.param(deployment("new", 4), (), id="what just fits is taken"),
+        pytest.param(
+            deployment("new", 5),
+            ("TenantQuota team allows 6 replicas", "other deployments take 2", "asks for up to 5"),
+            id="too many replicas",
+        ),
+        pytest.param(deployment("new", 5, fixed=True), ("asks for up to 5",), id="too many replicas in a fixed number"),
+        pytest.param(
+            deployment("new", 2, count="2"),
+            ("allows 3 accelerators", "other deployments take 1", "asks for up to 4 (2 for each of 2 replicas)"),
+            id="too many accelerators over its replicas",
+        ),
+        pytest.param(deployment("new", 4, count="0.5"), (), id="shares are added up"),
+        pytest.param(
+            deployment("new", 4, memory="2Gi"),
+            ("allows 8Gi memory", "other deployments take 2048Mi", "asks for up to 8192Mi (2Gi for each of 4 replicas)"),
+            id="too much memory over its replicas",
+        ),
+        pytest.param(deployment("new", memory=None), ("spec.resources.memory must be given",), id="no memory given"),
+        pytest.param(THERE, (), id="the same once more is taken"),
+        pytest.param(deployment("there", 6, count="0.5"), (), id="growing to what the quota leaves, its own part included"),
+        pytest.param(deployment("there", 7, count="0.5"), ("other deployments take 0", "asks for up to 7"), id="growing beyond"),
+        pytest.param(deployment("there", 1), (), id="shrinking is taken"),
+        pytest.param(deployment("new", 99), ("allows 6 replicas",), id="far beyond"),
+    ],
+)  # fmt: skip
+def test_a_deployment_is_held_to_the_quota(
+    manifest: Manifest, words: tuple[str, ...], bounded: ControlPlane, namespace: str
+) -> None:
+    said = apply(bounded, namespace, manifest, "--dry-run=server", check=False)
+    assert ("denied request" in said) is bool(words), said
+    for word in words:
+        assert word in said, said
+
+
+@pytest.mark.apiserver
+def test_lowering_a_quota_refuses_growth_and_nothing_else(bounded: ControlPlane, namespace: str) -> None:
+    bounded.kubectl("patch", "tenantquota/team", "-n", namespace, "--type=merge",
+                    "-p", json.dumps({"spec": {"hard": {"replicas": 1, "deployments": 1}}}))  # fmt: skip
+    until_refused(bounded, namespace, deployment("new"))
+    said = {
+        name: apply(bounded, namespace, manifest, "--dry-run=server", check=False)
+        for name, manifest in {
+            "another model": {**THERE, "spec": {**THERE["spec"], "model": {**THERE["spec"]["model"], "version": "2"}}},
+            "a finalizer": {**THERE, "metadata": {"name": "there", "finalizers": ["penstock.dev/release"]}},
+            "growth": deployment("there", 3),
+            "another deployment": deployment("new", 0, fixed=True),
+        }.items()
+    }
+    assert {name for name, answer in said.items() if "denied request" in answer} == {"growth", "another deployment"}
+    assert "allows 1 deployments in this namespace, and there are 1" in said["another deployment"]
+
+
+@pytest.mark.apiserver
+@pytest.mark.parametrize(
+    ("replicas", "words"),
+    [
+        pytest.param(6, (), id="to what the quota leaves"),
+        pytest.param(7, ("TenantQuota team allows 6 replicas", "asks for 7"), id="beyond it"),
+    ],
+)
+def test_scaling_by_hand_is_held_to_the_quota(
+    replicas: int, words: tuple[str, ...], bounded: ControlPlane, namespace: str
+) -> None:
+    done = bounded.kubectl("scale", "infdep/there", "-n", namespace, f"--replicas={replicas}", check=False)
+    assert (done.returncode != 0) is bool(words), done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+@pytest.mark.apiserver
+def test_a_namespace_without_a_quota_is_not_bounded(policed: ControlPlane, namespace: str) -> None:
+    assert "created" in apply(policed, namespace, deployment("new", 500, memory=None), "--dry-run=server")
+
+
+OUTSIDE = ({"existing": {"address": "http://ray-head.other.svc:8265"}}, "must name a Service of this namespace")
+
+
+@pytest.mark.apiserver
+@pytest.mark.parametrize(
+    ("spec", "word"),
+    [
+        pytest.param({"existing": {"address": "http://ray-head.NS.svc:8265"}}, "", id="a Service of its own"),
+        pytest.param({"existing": {"address": "http://ray-head.NS.svc.cluster.local:8265"}}, "", id="in full"),
+        pytest.param(*OUTSIDE, id="another namespace's Service"),
+        pytest.param({"existing": {"address": "http://169.254.169.254"}}, OUTSIDE[1], id="an address"),
+        pytest.param({"existing": {"address": "http://ray-head.NS.svc.example.org"}}, OUTSIDE[1], id="a name that looks like one"),
+        pytest.param(
+            {"existing": {"address": "http://ray-head.NS.svc:8265", "serveAddress": "http://ray-head.other.svc:8000"}},
+            OUTSIDE[1],
+            id="another namespace's proxy",
+        ),
+        pytest.param(managed(None), "", id="a managed pool"),
+        pytest.param(managed("/var/cache/penstock/models"), "", id="the nodes' cache"),
+        pytest.param(managed("/etc"), "hostPath must be /var/cache/penstock", id="another folder of the nodes"),
+        pytest.param(managed("/var/cache/penstock-other"), "hostPath must be /var/cache/penstock", id="a folder beside it"),
+    ],
+)  # fmt: skip
+def test_a_tenants_pool_is_kept_to_its_own(
+    spec: dict[str, Any], word: str, policed: ControlPlane, namespace: str
+) -> None:
+    until_refused(policed, namespace, pool("probe", OUTSIDE[0]), f"--as={TENANT}")
+    manifest = json.loads(json.dumps(pool("own", spec)).replace(".NS.", f".{namespace}."))
+    said = apply(policed, namespace, manifest, "--dry-run=server", f"--as={TENANT}", check=False)
+    assert ("denied request" in said) is bool(word), said
+    assert word in said
+    assert "created" in apply(policed, namespace, manifest, "--dry-run=server"), "who runs the cluster may do more"
