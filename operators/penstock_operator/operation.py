@@ -28,6 +28,9 @@ from penstock_operator.pool.kinds import OWNED_RAY_CLUSTER
 from penstock_operator.pool.managed import ManagedPools
 from penstock_operator.pool.reconcile import PoolReconciler
 from penstock_operator.pool.users import deployments_of, pool_of
+from penstock_operator.quota.directory import TENANT_QUOTA, Mirrored, QuotaDirectory
+from penstock_operator.quota.reconcile import QuotaReconciler
+from penstock_operator.quota.sources import DeploymentsOfQuota, QuotasOfDeployment
 from penstock_operator.runtime.cluster import JOB, Cluster, Key, Manifest, ResourceKind, key_of, owner_keys
 from penstock_operator.runtime.controller import Controller, ControllerSettings, Source
 from penstock_operator.runtime.jobs import JobRunner
@@ -68,6 +71,7 @@ class Operation:
             self._pools,
             optimization,
             self._fleet,
+            QuotaDirectory(cluster, self._mirrored(INFERENCE_DEPLOYMENT)),
             gateway_secret=settings.gateway_secret,
             replica_host=settings.replica_host,
             trusted_keys=settings.trusted_keys,
@@ -77,6 +81,7 @@ class Operation:
         defaults = DefaultPools(cluster, settings.default_pool)
         pools = PoolReconciler(cluster, self._pools, managed, record, defaults=defaults)
         runs = RunReconciler(cluster, RunObserver(cluster, optimization, settings.jobs or _NO_JOBS, Store), record)
+        quotas = QuotaReconciler(cluster, QuotaDirectory(cluster, self._mirrored(TENANT_QUOTA)), record)
         self._runner = None if settings.job_folder is None else JobRunner(cluster, settings.job_folder, may_act)
         self.controllers: list[Controller] = [] if self._runner is None else [self._runner.controller]
         for namespace in settings.namespaces or (None,):
@@ -90,6 +95,7 @@ class Operation:
                     sources=[
                         Source(SERVING_POOL, _Users(lambda: self._seen(INFERENCE_DEPLOYMENT)), namespace),
                         Source(OPTIMIZATION_RUN, _Owners(), namespace),
+                        Source(TENANT_QUOTA, DeploymentsOfQuota(lambda: self._seen(INFERENCE_DEPLOYMENT)), namespace),
                         *self._profiles(INFERENCE_DEPLOYMENT, "optimizationProfileRef", namespace),
                     ],
                     settings=primary,
@@ -114,6 +120,20 @@ class Operation:
                     settings=secondary,
                     may_act=may_act,
                 ),
+                Controller(
+                    TENANT_QUOTA,
+                    quotas.reconcile,
+                    cluster,
+                    sources=[
+                        Source(
+                            INFERENCE_DEPLOYMENT,
+                            QuotasOfDeployment(lambda: self._seen(TENANT_QUOTA), self._counted),
+                            namespace,
+                        )
+                    ],
+                    settings=secondary,
+                    may_act=may_act,
+                ),
             ]
 
     def _profiles(self, users: ResourceKind, field: str, namespace: str | None) -> list[Source]:
@@ -131,6 +151,23 @@ class Operation:
             if controller.kind is kind:
                 found += controller.informers[kind].mirror.items()
         return found
+
+    def _mirrored(self, of: ResourceKind) -> Mirrored:
+        """What the controllers of one kind have last seen of any kind that they follow."""
+
+        def mirrored(kind: ResourceKind, namespace: str) -> list[Manifest] | None:
+            informers = [each.informers[kind] for each in self.controllers if each.kind is of]
+            if not all(each.wait_synced(0.0) for each in informers):
+                return None
+            items = (item for each in informers for item in each.mirror.items())
+            return [item for item in items if key_of(item).namespace == namespace]
+
+        return mirrored
+
+    def _counted(self, deployment: Key) -> bool:
+        """Whether a deployment is there, as those who count them see it."""
+        counting = (each for each in self.controllers if each.kind is TENANT_QUOTA)
+        return any(each.informers[INFERENCE_DEPLOYMENT].mirror.get(deployment) for each in counting)
 
     def _known(self) -> set[Key] | None:
         """All deployments, as last seen; None where they have not been listed yet."""

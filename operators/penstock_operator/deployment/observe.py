@@ -15,6 +15,7 @@ from penstock_operator.gateway.fleet import Fleet
 from penstock_operator.optimization.directory import OptimizationDirectory
 from penstock_operator.pool.directory import PoolDirectory
 from penstock_operator.pool.writer import PoolWriter
+from penstock_operator.quota.directory import QuotaDirectory
 from penstock_operator.runtime.cluster import Key
 
 
@@ -25,6 +26,7 @@ class Observer:
         pools: where pools are found.
         optimization: where profiles and runs are found.
         fleet: the gateways that requests may come through.
+        quotas: says what a namespace's quota leaves no room for.
         gateway_secret: from which replicas' tokens are derived.
         replica_host: address for replicas to listen on; None: their node's.
         trusted_keys: public keys in PEM that optimized models may be signed by.
@@ -35,6 +37,7 @@ class Observer:
         pools: PoolDirectory,
         optimization: OptimizationDirectory,
         fleet: Fleet,
+        quotas: QuotaDirectory,
         *,
         gateway_secret: str,
         replica_host: str | None,
@@ -43,6 +46,7 @@ class Observer:
         self._pools = pools
         self._optimization = optimization
         self._fleet = fleet
+        self._quotas = quotas
         self._secret = gateway_secret
         self._replica_host = replica_host
         self._trusted_keys = trusted_keys
@@ -60,7 +64,8 @@ class Observer:
         reference = deployment.spec.optimization_profile_ref
         optimization = self._optimization.view(metadata.namespace, metadata.uid, reference)
         pool, writer = self._pool(Key(metadata.namespace, deployment.spec.pool_ref.name))
-        return Observed(deployment, pool, seen.gateways, seen.joining, network, optimization), writer
+        quota = self._quotas.excess(deployment)
+        return Observed(deployment, pool, seen.gateways, seen.joining, network, optimization, quota), writer
 
     def _pool(self, key: Key) -> tuple[Pool | PoolProblem, PoolWriter | None]:
         pool = self._pools.pool(key)
