@@ -139,7 +139,8 @@ CASES = (
     refused(
         "a scheme that is not supported",
         uri("ftp://models/digits/1"),
-        'spec.model.storageUri: Invalid value: "ftp://models/digits/1": storageUri must start with file:// or s3://',
+        'spec.model.storageUri: Invalid value: "ftp://models/digits/1": storageUri must start with '
+        "file://, pvc://, s3://, gs://, https://, hf:// or oci://",
     ),
     refused("a bare path", uri("/models/digits"), "storageUri must start with file://"),
     refused("a relative file URI", uri("file://models/digits"), "storageUri must be file:// and an absolute path"),
@@ -147,6 +148,29 @@ CASES = (
     refused("a file URI with a query", uri("file:///a?b=1"), "storageUri must be file:// and an absolute path"),
     taken("a folder in S3", uri("s3://models/digits/1")),
     refused("a bucket without a path", uri("s3://models"), "storageUri must be s3://, a bucket and a path in it"),
+    refused("a password before a bucket", uri("s3://key:secret@models/x"), "storageUri must be s3://, a bucket and"),
+    taken("a folder in Google Cloud Storage", uri("gs://models/digits/1")),
+    refused(
+        "a Google bucket without a path", uri("gs://models/"), "storageUri must be gs://, a bucket and a path in it"
+    ),
+    taken("a folder on a web server", uri("https://models.example.com:8443/digits/1")),
+    refused("a web page without TLS", uri("http://models.example.com/digits"), "storageUri must start with file://"),
+    refused(
+        "a signed address",
+        uri("https://x/y?signature=z"),
+        "storageUri must be https://, a host and a path, with no query",
+    ),
+    refused("a password in an address", uri("https://me:secret@x/y"), "storageUri must be https://, a host and a path"),
+    taken("a repository of the Hub", uri("hf://org/repo")),
+    taken("a file at a revision of the Hub", uri("hf://org/repo@v1.0/onnx/model.onnx")),
+    refused("a repository without its organization", uri("hf://repo"), "storageUri must be hf://, an organization and"),
+    taken("a tag in a registry", uri("oci://registry.example.com:5000/models/digits:1")),
+    taken("a digest in a registry", uri("oci://registry.example.com/digits@" + DIGEST)),
+    refused("neither tag nor digest", uri("oci://registry.example.com/digits"), "a repository, and a tag or a digest"),
+    taken("a folder of a claim", uri("pvc://models/digits/1")),
+    refused(
+        "a claim without a path", uri("pvc://models"), "storageUri must be pvc://, a PersistentVolumeClaim of the pool"
+    ),
     refused("a URI of 2,100 characters", uri("file:///" + "a" * 2100), "spec.model.storageUri: Too long"),
     taken("a digest", deployment(model={"digest": DIGEST})),
     refused("a digest without its algorithm", deployment(model={"digest": "0" * 64}), "digest must be sha256: and 64"),
@@ -387,9 +411,7 @@ PROFILE_CASES = (
         profile(workload={"batchSizes": [64]}),
         "batchSizes must not be above maxBatchSize (32 where it is left out)",
     ),
-    refused(
-        "data on a web page", profile(data={"storageUri": "https://x/y"}), "storageUri must start with file:// or s3://"
-    ),
+    refused("data by FTP", profile(data={"storageUri": "ftp://x/y"}), "storageUri must start with file://, pvc://"),
     # What stays.
     refused(
         "a change of a profile",
@@ -448,7 +470,7 @@ PROFILE_CASES = (
         "openvino is what it may end with",
     ),
     taken("data for the measurement", deployment(model={"dataUri": "file:///data/digits.npz"})),
-    refused("data by a bare path", deployment(model={"dataUri": "/data"}), "dataUri must start with file:// or s3://"),
+    refused("data by a bare path", deployment(model={"dataUri": "/data"}), "dataUri must start with file://, pvc://"),
     # The cache.
     taken("a cache", deployment(cache={"mode": "Exact", "maxBytes": "16Mi", "ttlSeconds": 60})),
     refused("a cache of no size", deployment(cache={"maxBytes": "0"}), "maxBytes must be more than 0, such as 64Mi"),

@@ -122,20 +122,50 @@ def import_path(field: str, example: str) -> tuple[Rule, ...]:
     )
 
 
+_LOCATIONS: Final = (
+    (
+        "file",
+        "^file:///[^?#]+$",
+        "file:// and an absolute path, with three slashes in all, such as file:///models/digits/1",
+    ),
+    (
+        "pvc",
+        "^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[^?#]+$",
+        "pvc://, a PersistentVolumeClaim of the pool and a path in it, such as pvc://models/digits/1",
+    ),
+    ("s3", "^s3://[^/?#@]+/[^?#]+$", "s3://, a bucket and a path in it, such as s3://models/digits/1"),
+    ("gs", "^gs://[^/?#@]+/[^?#]+$", "gs://, a bucket and a path in it, such as gs://models/digits/1"),
+    (
+        "https",
+        "^https://[^/?#@]+/[^?#]+$",
+        "https://, a host and a path, with no query and no password, such as https://models.example.com/digits/1",
+    ),
+    (
+        "hf",
+        "^hf://[A-Za-z0-9._-]+/[A-Za-z0-9._-]+(@[^/?#]+)?(/[^?#]+)?$",
+        "hf://, an organization and a repository, such as hf://org/repo, hf://org/repo/path or hf://org/repo@main/path",
+    ),
+    (
+        "oci",
+        "^oci://[^/?#@]+/[a-z0-9._/-]+(:[A-Za-z0-9_][A-Za-z0-9._-]*|(:[A-Za-z0-9_][A-Za-z0-9._-]*)?@sha256:[0-9a-f]{64})$",
+        "oci://, a registry, a repository, and a tag or a digest, such as oci://registry.example.com/models/digits:1",
+    ),
+)
+"""Schemes, what their URIs look like (RE2), and in words."""
+
+
 def location(field: str, example: str) -> tuple[Rule, ...]:
     """A URI that this release reads."""
+    schemes = [f"{scheme}://" for scheme, _, _ in _LOCATIONS]
+    known = "|".join(scheme for scheme, _, _ in _LOCATIONS)
     return (
         Rule(
-            "self.startsWith('file://') || self.startsWith('s3://')",
-            f"{field} must start with file:// or s3://, the schemes that this release reads, such as {example}",
+            f"self.matches('^({known})://')",
+            f"{field} must start with {', '.join(schemes[:-1])} or {schemes[-1]}, such as {example}",
         ),
-        Rule(
-            "!self.startsWith('file://') || self.matches('^file:///[^?#]+$')",
-            f"{field} must be file:// and an absolute path, with three slashes in all, such as {example}",
-        ),
-        Rule(
-            "!self.startsWith('s3://') || self.matches('^s3://[^/?#]+/[^?#]+$')",
-            f"{field} must be s3://, a bucket and a path in it, such as s3://models/digits/1",
+        *(
+            Rule(f"!self.startsWith('{scheme}://') || self.matches('{pattern}')", f"{field} must be {words}")
+            for scheme, pattern, words in _LOCATIONS
         ),
     )
 

@@ -17,7 +17,9 @@ class ModelSource(Described):
     """Where the model is and what it is."""
 
     storage_uri: Annotated[str, Field(max_length=2048)]
-    """A folder with `manifest.json`, or a single model file: `file:///models/digits/1`."""
+    """A folder with `manifest.json`, or a single model file: `file:///models/digits/1`, `pvc://CLAIM/path`,
+    `s3://BUCKET/path`, `gs://BUCKET/path`, `https://HOST/path`, `hf://ORG/REPO@REVISION/path` or
+    `oci://REGISTRY/REPOSITORY:TAG`."""
     model_format: ModelFormat
     """What the engine is to load."""
     digest: Annotated[str, Field(max_length=128)] | None = None
