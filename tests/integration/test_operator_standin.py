@@ -13,6 +13,7 @@ from tests.integration.operator_parts import eventually
 
 from penstock_operator.operation import Operation
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL
+from penstock_operator.quota.directory import TENANT_QUOTA
 from penstock_operator.runtime.cluster import SECRET, Key
 from penstock_operator.runtime.embedded import EmbeddedCluster
 from penstock_operator.settings import Settings
@@ -102,6 +103,38 @@ def test_many_deployments_share_few_puts_and_foreign_applications_survive(operat
         operator.cluster.delete(INFERENCE_DEPLOYMENT, Key("default", name))
     eventually(lambda: not operator.cluster.list(INFERENCE_DEPLOYMENT).items, "all are gone")
     assert apps(ray) == {"theirs"}
+
+
+def test_what_is_beyond_the_quota_waits_until_there_is_room(operator: Operator, ray: RayStandIn) -> None:
+    quota = {"metadata": {"name": "team", "namespace": "default"}, "spec": {"hard": {"replicas": 3}}}
+    operator.cluster.apply(TENANT_QUOTA, quota, "test")
+    operator.cluster.apply(SERVING_POOL, pool(ray.url), "test")
+    for name in ("one", "three", "two"):  # of one second, so that names decide
+        operator.cluster.apply(INFERENCE_DEPLOYMENT, deployment(name, scaling={"maxReplicas": 2}), "test")
+
+    def taken() -> dict[str, Any]:
+        manifest = operator.cluster.get(TENANT_QUOTA, Key("default", "team")) or {}
+        used: dict[str, Any] = (manifest.get("status") or {}).get("used") or {}
+        return used
+
+    operator.start()
+    eventually(lambda: operator.reason("one") == "Ready", "the first fits")
+    eventually(lambda: operator.reason("three") == operator.reason("two") == "QuotaExceeded", "the others wait")
+    eventually(lambda: taken().get("replicas") == 6, "all are counted")
+    assert len(apps(ray)) == 2
+    assert any(reason == "QuotaExceeded" and "three, two" in note for reason, note in operator.events)
+    operator.stop()
+    operator.start()
+    operator.cluster.delete(INFERENCE_DEPLOYMENT, Key("default", "one"))
+    eventually(lambda: operator.reason("three") == "Ready", "the next has room once the first has gone")
+    eventually(lambda: taken().get("replicas") == 4, "what went is not counted")
+    assert operator.reason("two") == "QuotaExceeded"
+    operator.cluster.apply(TENANT_QUOTA, {**quota, "spec": {"hard": {"replicas": 4}}}, "test")
+    eventually(lambda: operator.reason("two") == "Ready", "a raised quota lets the last in")
+    operator.cluster.apply(TENANT_QUOTA, {**quota, "spec": {"hard": {"replicas": 1}}}, "test")
+    eventually(lambda: operator.reason("two") == operator.reason("three") == "QuotaExceeded", "the quota was lowered")
+    assert operator.reason("two", "Serving") == "ReplicasReady"
+    assert len(apps(ray)) == 3
 
 
 def test_a_restarted_operator_changes_nothing_that_is_settled(operator: Operator, ray: RayStandIn) -> None:
