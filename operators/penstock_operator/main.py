@@ -11,7 +11,9 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+import penstock
 from penstock.errors import Invalid
+from penstock.telemetry import names
 from penstock_operator.health import HealthServer
 from penstock_operator.operation import Operation
 from penstock_operator.runtime.cluster import Cluster, Key, Manifest
@@ -19,11 +21,13 @@ from penstock_operator.runtime.embedded import EmbeddedCluster
 from penstock_operator.runtime.events import EventRecorder
 from penstock_operator.runtime.lease import Election
 from penstock_operator.settings import Settings, read
+from penstock_runtime.spans import SpanSink
 
 log = logging.getLogger(__name__)
 
 _CONTROLLER: Final = "penstock.dev/operator"
 _STOP_SECONDS: Final = 10.0
+_SPANS_SECONDS: Final = 2.0
 _STORE_NAME: Final = "cluster.sqlite"
 
 
@@ -67,7 +71,8 @@ def run(cluster: Cluster, settings: Settings, stop: threading.Event) -> bool:
         # Every reconcile and every PUT asks `leading` first; nothing else acts.
         lost=lambda: log.warning("not leading any more"),
     )
-    operation = Operation(cluster, settings, _recording(recorder), lambda: election.leading)
+    sink = SpanSink.from_env(names.SERVICE_OPERATOR, {"service.version": penstock.__version__})
+    operation = Operation(cluster, settings, _recording(recorder), lambda: election.leading, sink.emit)
     health = HealthServer(settings.health_host, settings.health_port, operation.unhealthy, operation.unready)
     health.start()
     operation.start()
@@ -78,6 +83,7 @@ def run(cluster: Cluster, settings: Settings, stop: threading.Event) -> bool:
     ended = operation.stop(_STOP_SECONDS)
     election.stop()
     health.stop()
+    sink.shutdown(_SPANS_SECONDS)
     return ended
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from penstock.planning.job import JobSettings
 from penstock.routing.tokens import admin_token
+from penstock.telemetry.spans import SpanRecord
 from penstock_operator.deployment.observe import Observer
 from penstock_operator.deployment.reconcile import DeploymentReconciler, Record
 from penstock_operator.gateway.fleet import Fleet
@@ -50,9 +51,17 @@ class Operation:
         settings: how it runs.
         record: takes events.
         may_act: whether this process holds the lease.
+        tell: takes the spans of deployments' starts.
     """
 
-    def __init__(self, cluster: Cluster, settings: Settings, record: Record, may_act: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        settings: Settings,
+        record: Record,
+        may_act: Callable[[], bool],
+        tell: Callable[[Sequence[SpanRecord]], None] = lambda _: None,
+    ) -> None:
         # One machine has no Kubernetes nodes.
         self._nodes = None if settings.standalone is not None else ClusterView(cluster)
         ray_clusters = RayClusters(cluster, settings.pools, settings.gateway_secret)
@@ -76,7 +85,7 @@ class Operation:
             replica_host=settings.replica_host,
             trusted_keys=settings.trusted_keys,
         )
-        deployments = DeploymentReconciler(cluster, observer, self._fleet, record=record, tried=self._tried)
+        deployments = DeploymentReconciler(cluster, observer, self._fleet, record=record, tried=self._tried, tell=tell)
         managed = ManagedPools(cluster, ray_clusters, self._pools, self._nodes.nodes if self._nodes else lambda: None)
         defaults = DefaultPools(cluster, settings.default_pool)
         pools = PoolReconciler(cluster, self._pools, managed, record, defaults=defaults)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pydantic import ValidationError
 
@@ -15,9 +15,12 @@ from penstock.errors import Invalid, Unavailable
 from penstock.planning.conditions import transitions
 from penstock.planning.deployment import Finalizer, Plan, invalid_status, plan
 from penstock.planning.names import DEPLOYMENT_MANAGER, FINALIZER
-from penstock.planning.observed import Gateway, Observed
+from penstock.planning.observed import Gateway, Observed, Pool
 from penstock.planning.requeue import Requeue
+from penstock.planning.rollout import own
 from penstock.routing.leases import Route
+from penstock.telemetry.spans import SpanRecord
+from penstock.telemetry.startup import operator_spans
 from penstock_operator.clients.gateway import GatewayClient
 from penstock_operator.deployment.observe import Observer
 from penstock_operator.gateway.fleet import Fleet
@@ -43,6 +46,7 @@ class DeploymentReconciler:
         record: takes events.
         tried: told which gateway (address, instance), not yet complete, has been told all there was to tell of a key.
         clock: seconds since the Unix epoch.
+        tell: takes the spans of a start.
     """
 
     def __init__(
@@ -54,9 +58,11 @@ class DeploymentReconciler:
         record: Record,
         tried: Callable[[str, str, Key], None],
         clock: Callable[[], float] = time.time,
+        tell: Callable[[Sequence[SpanRecord]], None] = lambda _: None,
     ) -> None:
         self._cluster = cluster
         self._observer = observer
+        self._tell_start = tell
         self._fleet = fleet
         self._tried = tried
         self._record = record
@@ -92,6 +98,8 @@ class DeploymentReconciler:
             self._write(manifest, deployment, invalid_status(observed, error.message, now))
             raise
         if wanted.status is not None and wanted.finalizer is not Finalizer.REMOVE:
+            # Before the status is: after a kill between the two it is told again, with the same ids.
+            self._tell_start(start_spans(observed, wanted.status))
             self._write(manifest, deployment, wanted.status)
         return _result(wanted.requeue)
 
@@ -184,3 +192,14 @@ _NEUTRAL = {
 
 def _result(requeue: Requeue | None) -> Result:
     return Result() if requeue is None else Result(requeue.after_seconds, requeue.reason)
+
+
+def start_spans(observed: Observed, status: InferenceDeploymentStatus) -> tuple[SpanRecord, ...]:
+    """The spans of a start, where this status is the first to say that its revision is ready."""
+    pool = observed.pool
+    if not isinstance(pool, Pool) or status.active_revision is None:
+        return ()
+    mine = own(observed.deployment, pool).get(status.active_revision)
+    if mine is None or mine.arguments is None:
+        return ()
+    return operator_spans(observed.deployment, status, mine.arguments.attempt, observed.optimization.runs)
