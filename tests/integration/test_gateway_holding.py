@@ -123,7 +123,7 @@ def test_a_request_held_too_long_gets_503_and_when_to_retry() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "fields"),
-    [((), {"maxHeldRequests": 1}), (("--max-held-bytes", "150"), {})],
+    [((), {"maxHeldRequests": 1}), (("--max-held-bytes", "300"), {})],
     ids=["more requests than the route holds get 503", "more bytes than the gateway holds get 503"],
 )
 def test_bounds(arguments: tuple[str, ...], fields: dict[str, int]) -> None:

@@ -145,7 +145,7 @@ def _judge(access: RouteAccess, neighbours: Iterable[RouteAccess], given: str, n
     live = _live(access, digest, now)
     if live is not None:
         return Let(key_caller(live.name))
-    if any(_live(each, digest, now) for each in neighbours):
+    if any(opens(each, digest, now) for each in neighbours):
         return Refusal.OTHER_MODELS
     if access.issuers and looks_like_token(given):
         return Verify(given, access.issuers)
@@ -155,6 +155,11 @@ def _judge(access: RouteAccess, neighbours: Iterable[RouteAccess], given: str, n
 def looks_like_token(given: str) -> bool:
     """Whether this may be a JSON Web Token in compact form (RFC 7519)."""
     return given.count(".") == 2 and len(given) <= MAX_TOKEN_CHARACTERS  # noqa: PLR2004 -- three parts
+
+
+def opens(access: RouteAccess, digest: str, now: float) -> bool:
+    """Whether the key with this SHA-256 opens the model now."""
+    return _live(access, digest, now) is not None
 
 
 def _live(access: RouteAccess, digest: str, now: float) -> RouteKey | None:

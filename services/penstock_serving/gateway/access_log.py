@@ -15,13 +15,16 @@ from penstock.telemetry import names
 from penstock.telemetry.spans import SpanContext, SpanKind, SpanRecord
 
 logger = logging.getLogger(__name__)
-_FIELDS = 14
+_FIELDS = 15
 _COUNTED = 9
 _NONE = b"-"
 _CLEAR, _UNKEPT, _FAILED = b"00", (b"00", b"-"), b"5"
 """Flags of most requests, which need no closer look."""
 _SERVER_ERROR = 500
 _LABELS = ("namespace", "model", "code")
+_REFUSED = (b"401", b"403", b"429")
+_MOST_SERIES = 10_000
+"""A client can name any version of a model that is known; past this many, each line finds its counters anew."""
 
 
 @dataclass(slots=True)
@@ -54,7 +57,8 @@ class AccessLog(Collector):
         self._emit = emit
         self._held = held
         self._series: dict[tuple[bytes, bytes], _Series] = {}
-        self._by_labels: dict[tuple[str, str, str], _Series] = {}
+        self._by_labels: dict[tuple[str, str, str, str], _Series] = {}
+        """By namespace, model, status class and, where a request was refused, its status."""
         self.malformed = 0
 
     def take(self, lines: list[bytes]) -> None:
@@ -83,9 +87,10 @@ class AccessLog(Collector):
         model = path.partition("/")[0]
         known = self._table().knows((namespace, model))
         code = f"{status[:1].decode()}xx" if status.isdigit() else "none"
-        labels = (namespace, model, code) if known else ("", "", code)
+        refused = status.decode() if status in _REFUSED else ""
+        labels = (namespace, model, code, refused) if known else ("", "", code, refused)
         series = self._by_labels.setdefault(labels, _Series())
-        if known:
+        if known and len(self._series) < _MOST_SERIES:
             self._series[key, status] = series
         return series
 
@@ -95,7 +100,12 @@ class AccessLog(Collector):
         seconds = HistogramMetricFamily(
             names.METRIC_GATEWAY_SECONDS, "From a request's arrival to its last byte out.", labels=_LABELS
         )
-        for labels, series in self._by_labels.items():
+        refused = CounterMetricFamily(
+            names.METRIC_GATEWAY_REFUSED,
+            "Requests not let in: no valid key, not for this model, too many.",
+            labels=_LABELS,
+        )
+        for labels, series in self._classes().items():
             running = 0
             buckets = []
             for bound, count in zip((*names.SECONDS_BUCKETS, float("inf")), series.counts, strict=True):
@@ -103,9 +113,22 @@ class AccessLog(Collector):
                 buckets.append(("+Inf" if bound == float("inf") else str(bound), running))
             requests.add_metric(labels, running)
             seconds.add_metric(labels, buckets, series.total_us / 1e6)
+        for (namespace, model, _, status), series in self._by_labels.items():
+            if status:
+                refused.add_metric((namespace, model, status), sum(series.counts))
         yield requests
         yield seconds
+        yield refused
         yield from self._gauges()
+
+    def _classes(self) -> dict[tuple[str, str, str], _Series]:
+        """The histograms by namespace, model and status class."""
+        found: dict[tuple[str, str, str], _Series] = {}
+        for labels, series in self._by_labels.items():
+            whole = found.setdefault(labels[:3], _Series())
+            whole.counts = [a + b for a, b in zip(whole.counts, series.counts, strict=True)]
+            whole.total_us += series.total_us
+        return found
 
     def _gauges(self) -> Iterator[Metric]:
         held = GaugeMetricFamily(names.METRIC_GATEWAY_HELD, "Requests waiting for a first replica.", labels=_LABELS[:2])
@@ -136,7 +159,7 @@ def gateway_span(fields: list[bytes]) -> SpanRecord:
     Args:
         fields: a log line's, in the order of `LOG_FORMAT`.
     """
-    trace, parent, span, own, _, start, end, key, status, _, termination, server, method, path = (
+    trace, parent, span, own, _, start, end, key, status, _, termination, server, method, caller, path = (
         part.decode(errors="replace") for part in fields
     )
     trace_id = int(trace, 16)
@@ -152,6 +175,8 @@ def gateway_span(fields: list[bytes]) -> SpanRecord:
         attributes |= {names.ATTR_NAMESPACE: namespace, names.ATTR_MODEL: model}
         if version:
             attributes[names.ATTR_VERSION] = version
+    if caller != "-":
+        attributes[names.ATTR_CALLER] = caller
     failed = int(status) >= _SERVER_ERROR
     if failed:
         attributes[names.ATTR_ERROR_TYPE] = status

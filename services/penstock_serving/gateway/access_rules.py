@@ -1,0 +1,187 @@
+"""HAProxy's rules on who may ask a model and how often. What they look up is `penstock.routing.access.Locks`.
+
+Most requests are decided here, without the agent. What HAProxy cannot know, a token that it has not seen yet, goes to
+the agent, with its credential. Everything else that goes on loses its credential and gets the caller's name instead.
+
+Counters (`sc`) of a stream: 0 the client's address, 1 the caller over all models, 2 the caller at one model, 3 the
+namespace, 4 what is handed to the agent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from penstock.routing.access import Grant, Locks, Refusal
+from penstock_serving.gateway.settings import Settings
+
+API_KEY_HEADER: Final = "x-api-key"
+CALLER_HEADER: Final = "x-penstock-caller"
+"""Who asks, as the gateway found; set by it alone."""
+STICK_COUNTERS: Final = 5
+VERIFY: Final = "verify"
+"""The backend of requests whose token the agent must verify."""
+_CHALLENGE: Final[Mapping[Refusal, str]] = {
+    Refusal.MISSING: "Bearer",
+    Refusal.UNKNOWN: 'Bearer error="invalid_token"',
+    Refusal.OTHER_MODELS: 'Bearer error="insufficient_scope"',
+}
+_CALLERS: Final = "callers"
+_NAMESPACES: Final = "namespaces"
+_HANDED_OVER: Final = "handed_over"
+_VERIFIED: Final = "verified"
+
+
+def challenge(refusal: Refusal) -> Mapping[str, str]:
+    """The headers of a refusal: RFC 6750 section 3, and when to come again."""
+    if refusal in _CHALLENGE:
+        return {"www-authenticate": _CHALLENGE[refusal]}
+    return {"retry-after": "1"}
+
+
+def render_locks(wanted: Locks) -> dict[str, str]:
+    """The map of models: how each is guarded, and how often each caller may ask."""
+    return {
+        "/".join(model): f"{lock.authentication}|{lock.requests_per_second}" for model, lock in wanted.models.items()
+    }
+
+
+def render_grants(wanted: Locks) -> dict[str, str]:
+    """The map of credentials. HAProxy writes hex in capitals."""
+    rows = {f"{namespace}/{digest.upper()}": _grant(each) for (namespace, digest), each in wanted.namespaces.items()}
+    return rows | {
+        f"{namespace}/{model}/{digest.upper()}": _grant(each)
+        for (namespace, model, digest), each in wanted.single.items()
+    }
+
+
+def _grant(grant: Grant) -> str:
+    scope = "*" if grant.everywhere else "-"
+    return f"{grant.caller}|{grant.requests_per_second}|{grant.until}|{scope}"
+
+
+def tables() -> Iterator[str]:
+    """Where HAProxy counts. Keys are 128 bits of a hash, so that nobody's counter is another's; each table is bounded."""
+    for name, kind, size, stored in (
+        (_CALLERS, "binary len 16", "100k", "gpc0,gpc0_rate(1s)"),
+        (_NAMESPACES, "string len 64", "10k", "conn_cur"),
+        (_HANDED_OVER, "string len 64", "10k", "gpc0,gpc0_rate(1s)"),
+        (_VERIFIED, "string len 64", "10k", "gpc0,gpc0_rate(1s)"),
+    ):
+        yield f"backend {name}"
+        yield f"  stick-table type {kind} size {size} expire 10s store {stored}"
+
+
+def lock_rules(settings: Settings) -> Iterator[str]:
+    """`txn.lock` and `txn.model`, from `txn.key` while it names a model without a version."""
+    yield f"  http-request set-var(txn.lock) var(txn.key),map_str({settings.layout.locks})"
+    yield "  acl locked var(txn.lock) -m found"
+    yield "  http-request set-var(txn.model) var(txn.key) if locked"
+
+
+def access_rules(settings: Settings) -> Iterator[str]:
+    """`txn.caller`, or a refusal; a request that is guarded and has no caller goes to the backend `verify`."""
+    grants = settings.layout.grants
+    yield f"  http-request del-header {CALLER_HEADER}"
+    yield _refuse(Refusal.NOT_YET, "{ var(txn.lock) -m beg ? }")
+    yield "  acl guarded var(txn.lock) -m beg k j"
+    yield "  acl presented var(txn.secret) -m found"
+    yield "  http-request set-var(txn.secret) http_auth_bearer if guarded"
+    yield f"  http-request set-var(txn.secret) req.hdr({API_KEY_HEADER}) if guarded !presented"
+    yield _refuse(Refusal.MISSING, "guarded !presented")
+    yield "  http-request set-var(txn.hash) var(txn.secret),digest(sha256),hex if guarded"
+    yield f"  http-request set-var(txn.grant) var(txn.ns),concat(/,txn.hash),map_str({grants}) if guarded"
+    yield "  acl everywhere var(txn.grant) -m end |*"
+    yield f"  http-request set-var(txn.own) var(txn.model),concat(/,txn.hash),map_str({grants}) if guarded !everywhere"
+    yield "  acl valid var(txn.grant) -m found"
+    yield "  acl opening var(txn.own) -m found"
+    yield "  http-request set-var(txn.until) var(txn.grant),field(3,|) if guarded valid"
+    yield "  acl ended date,sub(txn.until) ge 0"
+    yield _refuse(Refusal.OTHER_MODELS, "guarded valid !everywhere !opening !ended")
+    yield "  http-request set-var(txn.grant) var(txn.own) if guarded opening"
+    yield "  http-request set-var(txn.until) var(txn.grant),field(3,|) if guarded opening"
+    yield "  http-request set-var(txn.caller) var(txn.grant),field(1,|) if guarded valid !ended"
+    yield "  acl identified var(txn.caller) -m found"
+    yield "  acl verifiable var(txn.lock) -m beg j"
+    yield "  acl dotted var(txn.secret) -m sub ."
+    yield _refuse(Refusal.UNKNOWN, "guarded !identified !verifiable")
+    yield _refuse(Refusal.UNKNOWN, "guarded !identified !dotted")
+    # What leads nowhere yet goes to the agent with its credential; the agent takes it from what it passes on.
+    yield "  acl routed var(txn.route) -m found"
+    yield "  http-request del-header authorization if identified || routed !guarded"
+    yield f"  http-request del-header {API_KEY_HEADER} if identified || routed !guarded"
+    yield f"  http-request set-header {CALLER_HEADER} %[var(txn.caller)] if identified"
+    yield from _rate_rules()
+    yield from _share_rules(settings)
+
+
+def _rate_rules() -> Iterator[str]:
+    """Only what was let in counts, so that a caller who sends too much still gets what its limit allows.
+
+    A request whose token is still to be verified has no name to count by; HAProxy knows the token a moment later.
+    """
+    yield "  http-request set-var(txn.rate) var(txn.grant),field(2,|) if identified"
+    yield "  acl bounded_caller var(txn.rate) -m int gt 0"
+    yield (
+        f"  http-request track-sc1 var(txn.ns),concat(/,txn.caller),digest(sha256) table {_CALLERS} if bounded_caller"
+    )
+    yield _refuse(Refusal.TOO_OFTEN, "bounded_caller { sc_gpc0_rate(1),sub(txn.rate) ge 0 }")
+    yield "  http-request set-var(txn.bound) var(txn.lock),field(2,|) if locked"
+    yield "  acl bounded_model var(txn.bound) -m int gt 0"
+    yield "  http-request set-var(txn.who) src if bounded_model !guarded"
+    yield "  http-request set-var(txn.who) var(txn.caller) if bounded_model identified"
+    yield "  acl named var(txn.who) -m found"
+    yield (
+        f"  http-request track-sc2 var(txn.model),concat(|,txn.who),digest(sha256) table {_CALLERS} "
+        "if bounded_model named"
+    )
+    yield _refuse(Refusal.TOO_OFTEN, "bounded_model named { sc_gpc0_rate(2),sub(txn.bound) ge 0 }")
+    yield "  http-request sc-inc-gpc0(1) if bounded_caller"
+    yield "  http-request sc-inc-gpc0(2) if bounded_model named"
+
+
+def _share_rules(settings: Settings) -> Iterator[str]:
+    """One namespace's requests, however many, leave connections to the others."""
+    limit = settings.requests_per_namespace
+    yield f"  http-request track-sc3 var(txn.ns) table {_NAMESPACES} if routed"
+    yield f"  http-request deny deny_status 429 if {{ sc_conn_cur(3) gt {limit} }}"
+
+
+def agent_backends(settings: Settings, agent: str) -> Iterator[str]:
+    """What is handed to the agent, in bounded portions: it has one thread for all namespaces."""
+    server = f"  server {agent} unix@{settings.layout.agent_socket}"
+    routes = settings.layout.map
+    yield f"backend {agent}"
+    yield f"  http-request set-var(txn.known) var(txn.key),field(1,/,2),map_str({routes})"
+    yield "  http-request set-var(txn.bucket) str(+)"
+    yield "  http-request set-var(txn.bucket) str(?) if { var(txn.key) -m found }"
+    yield "  http-request set-var(txn.bucket) var(txn.ns) if { var(txn.known) -m found }"
+    yield from _portion(_HANDED_OVER, settings.agent_requests_per_second)
+    yield server
+    yield f"backend {VERIFY}"
+    yield "  http-request set-var(txn.bucket) var(txn.ns)"
+    yield from _portion(_VERIFIED, settings.agent_requests_per_second)
+    yield server
+
+
+def _portion(table: str, limit: int) -> Iterator[str]:
+    yield f"  http-request track-sc4 var(txn.bucket) table {table}"
+    yield f"  http-request deny deny_status 429 if {{ sc_gpc0_rate(4) ge {limit} }}"
+    yield "  http-request sc-inc-gpc0(4)"
+
+
+def _refuse(refusal: Refusal, condition: str) -> str:
+    """An answer that keeps the connection: a caller that goes on wrong costs no new one each time."""
+    body = json.dumps({"error": refusal.value})
+    headers = {"cache-control": "no-store", **challenge(refusal)}
+    fields = " ".join(f"hdr {name} {_quoted(value)}" for name, value in headers.items())
+    return (
+        f"  http-request return status {refusal.status} content-type application/json string {_quoted(body)} "
+        f"{fields} if {condition}"
+    )
+
+
+def _quoted(text: str) -> str:
+    """A word of HAProxy's configuration."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

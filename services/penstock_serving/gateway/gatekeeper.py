@@ -1,0 +1,103 @@
+"""Lets requests in that HAProxy handed over: those that it knows the caller of, and tokens that it has not seen yet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+from penstock.api.access import Authentication
+from penstock.routing.access import Let, Refusal, Verify, credential, decide, fingerprint, opens
+from penstock.routing.table import ModelKey
+from penstock_serving.gateway.access_rules import API_KEY_HEADER, CALLER_HEADER
+from penstock_serving.gateway.admissions import Admissions
+from penstock_serving.gateway.bearer import verify
+from penstock_serving.gateway.issuers import Issuers
+from penstock_serving.gateway.registry import Registry
+
+
+class Refused(Exception):
+    """The request is not let in."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.value)
+        self.refusal = refusal
+
+
+class Gatekeeper:
+    """Decides by the table, as HAProxy does by its maps, and verifies tokens.
+
+    Args:
+        registry: what is declared.
+        admissions: where verified tokens go.
+        issuers: keys to verify them by.
+        default_authentication: of models of which nothing is declared.
+        clock: epoch seconds.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        admissions: Admissions,
+        issuers: Issuers,
+        default_authentication: Authentication,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._registry = registry
+        self._admissions = admissions
+        self._issuers = issuers
+        self._default_required = default_authentication is Authentication.REQUIRED
+        self._clock = clock
+
+    def admit_to_unknown(self, headers: Mapping[str, str], namespace: str) -> None:
+        """Whether a caller may learn that there is no such model.
+
+        Where models are closed unless they say otherwise, their names are nothing for strangers either.
+
+        Raises:
+            Refused: the caller has no key of the namespace.
+        """
+        if not self._default_required:
+            return
+        given = credential(headers.get("authorization"), headers.get(API_KEY_HEADER))
+        if given is None:
+            raise Refused(Refusal.MISSING)
+        digest, now = fingerprint(given), self._clock()
+        for (own, _), route in self._registry.table.routes.items():
+            if own == namespace and route.access is not None and opens(route.access, digest, now):
+                return
+        raise Refused(Refusal.UNKNOWN)
+
+    async def admit(self, headers: Mapping[str, str], key: ModelKey) -> str | None:
+        """Who asks, where that is known.
+
+        Raises:
+            Refused: the request may not pass.
+            Unavailable: it cannot be decided now, since its issuer does not answer.
+        """
+        caller = headers.get(CALLER_HEADER)
+        if caller is not None:
+            # HAProxy's word: it takes this header from every request that comes in.
+            return caller
+        routes = self._registry.table.routes
+        route = routes.get(key)
+        neighbours = (
+            each.access
+            for (namespace, model), each in routes.items()
+            if namespace == key[0] and model != key[1] and each.access is not None
+        )
+        given = credential(headers.get("authorization"), headers.get(API_KEY_HEADER))
+        now = self._clock()
+        verdict = decide(
+            route.access if route else None, neighbours, given, now, default_required=self._default_required
+        )
+        match verdict:
+            case Let(caller=name):
+                return name
+            case Verify(token=token, issuers=issuers):
+                admitted = await verify(token, issuers, self._issuers, key[0], now)
+                if admitted is None:
+                    raise Refused(Refusal.UNKNOWN)
+                self._admissions.admit(key, fingerprint(token), admitted)
+                return admitted.caller
+            case Refusal():
+                raise Refused(verdict)

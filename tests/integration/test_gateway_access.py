@@ -1,0 +1,329 @@
+"""API keys, tokens and rate limits at a real gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.integration.access_parts import Issuer, bearer, guarded, key_entry
+from tests.integration.gateway_parts import Gateway, Replica, gateway, until
+from yarl import URL
+
+PATHS = (
+    "/vision/v2/models/m/infer",
+    "/vision/v2/models/m/versions/1/infer",
+    "/vision/v2/models/m",
+    "/vision/v2/models/m/ready",
+    "/vision/v2/models/m/versions/1",
+    "/vision/v2/models/m/stats",
+)
+
+
+def run(scenario: Callable[[Gateway, AsyncExitStack], Awaitable[None]], *arguments: str, **environment: str) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(120), gateway(*arguments, **environment) as running, AsyncExitStack() as stack:
+            await scenario(running, stack)
+
+    asyncio.run(main())
+
+
+async def serving(gw: Gateway, stack: AsyncExitStack, model: str = "vision/m", **access: Any) -> Replica:
+    """A model with a replica, guarded as told."""
+    replica = await stack.enter_async_context(Replica(model))
+    await gw.declare(model, access=access)
+    await gw.lease(model.replace("/", "-"), replica.address, model)
+    return replica
+
+
+async def ask(gw: Gateway, path: str = PATHS[0], headers: dict[str, str] | None = None) -> int:
+    return (await gw.infer(path, headers=headers))[0]
+
+
+REFUSALS: dict[str, tuple[dict[str, str], int, str, str]] = {
+    "no key": ({}, 401, "Bearer", "this model needs an API key or a token: send it as 'Authorization: Bearer KEY'"),
+    "another scheme": ({"authorization": "Basic YTpi"}, 401, "Bearer", "this model needs an API key"),
+    "an empty key": ({"authorization": "Bearer "}, 401, "Bearer", "this model needs an API key"),
+    "an unknown key": (bearer("pk_other"), 401, 'Bearer error="invalid_token"', "the API key or token is not known"),
+    "a key's hash": (bearer(key_entry("pk_a")["sha256"]), 401, 'Bearer error="invalid_token"', "the API key or"),
+    "an ended key": (bearer("pk_ended"), 401, 'Bearer error="invalid_token"', "the API key or token is not known"),
+    "a key of another namespace": (bearer("pk_sound"), 401, 'Bearer error="invalid_token"', "the API key or token"),
+    "a key to another model": (bearer("pk_b"), 403, 'Bearer error="insufficient_scope"', "the API key is valid, but"),
+    "a name of one's own": ({"x-penstock-caller": "key/alice"}, 401, "Bearer", "this model needs an API key"),
+    "a token where none is taken": (bearer("a.b.c"), 401, 'Bearer error="invalid_token"', "the API key or token"),
+}
+
+
+def test_only_a_key_of_the_model_opens_it_by_whatever_path() -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        ended = key_entry("pk_ended", "ended", expiresAt=int(time.time()) - 1)
+        replica = await serving(gw, stack, **guarded(key_entry("pk_a"), ended))
+        await serving(gw, stack, "vision/n", **guarded(key_entry("pk_b", "bob"), key_entry("pk_a")))
+        await serving(gw, stack, "sound/m", **guarded(key_entry("pk_sound", "carol")))
+        for what, (headers, status, how, why) in REFUSALS.items():
+            for path in PATHS:
+                got, body, answered = await gw.infer(path, headers=headers)
+                assert (what, path, got, answered.get("www-authenticate")) == (what, path, status, how)
+                assert (what, body["error"].startswith(why)) == (what, True), body
+        assert replica.answered == 0
+        for path in PATHS:
+            for headers in (bearer("pk_a"), {"x-api-key": "pk_a"}, {"authorization": "bEaReR pk_a"}):
+                assert (path, await ask(gw, path, headers)) == (path, 200)
+        assert await ask(gw, "/vision/v2/models/n/infer", bearer("pk_a")) == 200
+        assert await ask(gw, "/vision/v2/models/n/infer", bearer("pk_b")) == 200
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("asleep", [False, True], ids=["a replica that is there", "a replica that was waited for"])
+def test_a_replica_learns_who_asks_and_never_the_key(*, asleep: bool) -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        replica = await stack.enter_async_context(Replica("a"))
+        await gw.declare("vision/m", access=guarded(key_entry("pk_a")))
+        if not asleep:
+            await gw.lease("a", replica.address, "vision/m")
+        headers = {**bearer("pk_a"), "x-api-key": "pk_a", "x-penstock-caller": "key/bob", "x-mark": "1"}
+        asked = asyncio.create_task(gw.infer(PATHS[0], headers=headers))
+        if asleep:
+
+            async def held() -> bool:
+                return bool((await gw.routes())["vision/m"]["heldRequests"])
+
+            await until(held)
+            await gw.lease("a", replica.address, "vision/m")
+        status, body, _ = await asked
+        seen = {name.lower(): value for name, value in body["headers"].items()}
+        assert (status, seen["x-penstock-caller"], seen["x-mark"]) == (200, "key/alice", "1")
+        assert not {"authorization", "x-api-key"} & set(seen)
+        assert "pk_a" not in str(body)
+
+    run(scenario)
+
+
+def test_an_open_model_takes_anyone_and_keeps_no_credential() -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        await serving(gw, stack, required=False)
+        for headers in ({}, bearer("pk_other"), {"x-penstock-caller": "key/alice"}):
+            status, body, _ = await gw.infer(PATHS[0], headers=headers)
+            seen = {name.lower() for name in body["headers"]}
+            assert (status, seen & {"authorization", "x-penstock-caller"}) == (200, set())
+
+    run(scenario)
+
+
+def test_keys_come_and_go_without_a_reload_and_end_on_time() -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        workers = gw.haproxy_pids()
+        await serving(gw, stack, required=False)
+        assert await ask(gw) == 200
+        await gw.declare("vision/m", access=guarded())
+        assert await ask(gw, headers=bearer("pk_a")) == 401
+        await gw.declare("vision/m", access=guarded(key_entry("pk_a")))
+        assert await ask(gw, headers=bearer("pk_a")) == 200
+        await gw.declare("vision/m", access=guarded(key_entry("pk_b", "bob")))
+        assert (await ask(gw, headers=bearer("pk_a")), await ask(gw, headers=bearer("pk_b"))) == (401, 200)
+        end = int(time.time()) + 3
+        await gw.declare("vision/m", access=guarded(key_entry("pk_a", expiresAt=end)))
+        seen = []
+        while time.time() < end + 2:
+            before, status, after = time.time(), await ask(gw, headers=bearer("pk_a")), time.time()
+            seen.append((before, status, after))
+            await asyncio.sleep(0.05)
+        assert {status for _, status, after in seen if after < end} == {200}
+        assert {status for before, status, _ in seen if before >= end} == {401}
+        assert gw.haproxy_pids() == workers
+
+    run(scenario)
+
+
+def test_of_what_nothing_is_declared_is_closed_where_models_are_closed_by_default() -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        replica = await stack.enter_async_context(Replica("a"))
+        await gw.lease("a", replica.address, "vision/m")
+        status, body, headers = await gw.infer(PATHS[0], headers=bearer("pk_a"))
+        assert (status, headers["retry-after"]) == (503, "1")
+        assert "not been told yet" in body["error"]
+        await gw.declare("vision/m", access=guarded(key_entry("pk_a")))
+        assert await ask(gw, headers=bearer("pk_a")) == 200
+        unknown = "/vision/v2/models/secret-name/infer"
+        assert [await ask(gw, unknown, each) for each in ({}, bearer("pk_b"), bearer("pk_a"))] == [401, 401, 404]
+        assert replica.answered == 1
+
+    run(scenario, "--default-authentication", "Required")
+
+
+def test_a_percent_encoded_name_goes_round_nothing() -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        replica = await serving(gw, stack, **guarded(key_entry("pk_a")))
+        for path in ("/vision/v2/models/%6d/infer", "/vision/v2/models/%6D/versions/1/infer"):
+            for headers in ({}, bearer("pk_a")):
+                async with gw.session.post(_raw(gw, path), data=b"{}", headers=headers) as response:
+                    assert (path, response.status) == (path, 404)
+        async with gw.session.post(_raw(gw, "/vision/v2/models/m/versions/%31/infer"), data=b"{}") as response:
+            assert response.status == 401
+        for path in ("//vision/v2/models/m/infer", "/vision//v2/models/m/infer", "/%76ision/v2/models/m/infer"):
+            async with gw.session.post(_raw(gw, path), data=b"{}") as response:
+                assert (path, response.status) == (path, 404)
+        assert replica.answered == 0
+
+    run(scenario)
+
+
+def _raw(gw: Gateway, path: str) -> Any:
+
+    return URL(gw.url + path, encoded=True)
+
+
+@pytest.mark.parametrize(
+    ("access", "callers"),
+    [
+        (guarded(key_entry("pk_a", requestsPerSecond=10), key_entry("pk_b", "bob")), {"pk_a": True, "pk_b": False}),
+        (guarded(key_entry("pk_a"), key_entry("pk_b", "bob"), requestsPerSecond=10), {"pk_a": True, "pk_b": True}),
+        ({"required": False, "requestsPerSecond": 10}, {"": True}),
+    ],
+    ids=["a key's own limit is its own", "a deployment's limit is each caller's", "strangers are counted by address"],
+)
+def test_limits_are_each_callers(access: dict[str, Any], callers: dict[str, bool]) -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        await serving(gw, stack, **access)
+        answers: Counter[tuple[str, int]] = Counter()
+        stop = asyncio.get_running_loop().time() + 2.5
+
+        async def flood(secret: str) -> None:
+            while asyncio.get_running_loop().time() < stop:
+                status, body, headers = await gw.infer(PATHS[0], headers=bearer(secret) if secret else {})
+                answers[secret, status] += 1
+                if status == 429:
+                    assert headers["retry-after"] == "1"
+                    assert "more requests than its limit" in body["error"]
+
+        await asyncio.gather(*(flood(secret) for secret in callers for _ in range(4)))
+        for secret, bounded in callers.items():
+            assert (secret, answers[secret, 429] > 0) == (secret, bounded)
+            assert sum(count for (caller, status), count in answers.items() if (caller, status) == (secret, 200)) > 0
+            if bounded:
+                # Ten a second over two and a half seconds and the moment before them, give or take HAProxy's window.
+                assert answers[secret, 200] <= 50
+        assert {status for _, status in answers} <= {200, 429}
+
+    run(scenario)
+
+
+def test_a_keys_limit_is_over_all_its_models_and_a_deployments_is_not() -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        key = key_entry("pk_a", requestsPerSecond=3)
+        for name in ("m", "n"):
+            await serving(gw, stack, f"vision/{name}", **guarded(key))
+        statuses = [
+            await ask(gw, f"/vision/v2/models/{name}/infer", bearer("pk_a")) for _ in range(4) for name in ("m", "n")
+        ]
+        assert statuses[:3] == [200] * 3
+        assert set(statuses[3:]) == {429}
+
+    run(scenario)
+
+
+async def issued(stack: AsyncExitStack, issuer: Issuer) -> Gateway:
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="iss-")))
+    crt = await issuer.start(stack, folder)
+    return await stack.enter_async_context(gateway("--allow-private-issuers", "--issuer-ca-file", str(crt)))
+
+
+def test_a_token_is_verified_once_and_then_let_in_by_haproxy() -> None:
+    async def main() -> None:
+        async with asyncio.timeout(120), AsyncExitStack() as stack:
+            issuer = Issuer()
+            issuer.add_key("k")
+            gw = await issued(stack, issuer)
+            replica = await serving(gw, stack, **guarded(key_entry("pk_a"), issuers=[issuer.entry()]))
+            token = issuer.token()
+
+            async def by_haproxy() -> bool:
+                status, body, _ = await gw.infer(PATHS[0], headers=bearer(token))
+                assert status == 200
+                seen = {name.lower(): value for name, value in body["headers"].items()}
+                assert "authorization" not in seen
+                assert seen["x-penstock-caller"].startswith("jwt/")
+                # The agent speaks to replicas by a library of its own, with a header that HAProxy does not send.
+                return "accept-encoding" not in seen or seen.get("user-agent", "").startswith("Python")
+
+            await until(by_haproxy)
+            assert issuer.asked == ["/.well-known/openid-configuration", "/keys"]
+            for wrong in ("a.b.c", issuer.token(aud="else"), token[:-4] + "AAAA"):
+                status, _, headers = await gw.infer(PATHS[0], headers=bearer(wrong))
+                assert (status, headers["www-authenticate"]) == (401, 'Bearer error="invalid_token"')
+            assert await ask(gw, headers=bearer("pk_a")) == 200
+            await gw.declare("vision/m", access=guarded(issuers=[issuer.entry(requiredClaims={"team": "vision"})]))
+            assert await ask(gw, headers=bearer(token)) == 401
+            assert await ask(gw, headers=bearer(issuer.token(team="vision"))) == 200
+            assert issuer.asked == ["/.well-known/openid-configuration", "/keys"]
+            assert replica.answered > 2
+
+    asyncio.run(main())
+
+
+def test_a_token_ends_with_its_exp_and_another_models_token_opens_nothing() -> None:
+    async def main() -> None:
+        async with asyncio.timeout(120), AsyncExitStack() as stack:
+            issuer = Issuer()
+            issuer.add_key("k", "ES256")
+            gw = await issued(stack, issuer)
+            await serving(gw, stack, **guarded(issuers=[issuer.entry()]))
+            await serving(gw, stack, "vision/n", **guarded(issuers=[issuer.entry(audiences=["n"])]))
+            short = issuer.token(exp=int(time.time()) - 28)
+            assert await ask(gw, headers=bearer(short)) == 200
+
+            async def refused() -> bool:
+                return await ask(gw, headers=bearer(short)) == 401
+
+            await until(refused)
+            for _ in range(3):
+                assert await ask(gw, "/vision/v2/models/n/infer", bearer(issuer.token())) == 401
+            assert await ask(gw, headers=bearer(issuer.token())) == 200
+
+    asyncio.run(main())
+
+
+def test_an_issuer_that_does_not_answer_is_said_so() -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        issuer = Issuer()
+        issuer.add_key("k")
+        with tempfile.TemporaryDirectory(prefix="iss-") as folder:
+            await issuer.start(stack, Path(folder))
+        await serving(gw, stack, **guarded(issuers=[issuer.entry()]))
+        status, body, headers = await gw.infer(PATHS[0], headers=bearer(issuer.token()))
+        assert (status, headers["retry-after"]) == (503, "1")
+        assert "127.0.0.1 is no public address" in body["error"]
+        assert issuer.asked == []
+
+    run(scenario)
+
+
+def test_refusals_are_counted_by_status_and_model() -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        await serving(gw, stack, **guarded(key_entry("pk_a", requestsPerSecond=1)))
+        await serving(gw, stack, "vision/n", **guarded(key_entry("pk_b", "bob")))
+        assert [await ask(gw), await ask(gw, headers=bearer("pk_b"))] == [401, 403]
+        assert [await ask(gw, headers=bearer("pk_a")) for _ in range(3)] == [200, 429, 429]
+        assert await ask(gw, "/vision/v2/models/nothing/infer") == 404
+
+        async def counted() -> bool:
+            async with gw.session.get(gw.control + "/metrics") as response:
+                lines = (await response.text()).splitlines()
+            found = {
+                line.split('code="')[1][:3]: float(line.split()[-1])
+                for line in lines
+                if line.startswith("penstock_gateway_refused_requests_total{") and 'model="m"' in line
+            }
+            assert not any("nothing" in line or "pk_" in line for line in lines)
+            return found == {"401": 1, "403": 1, "429": 2}
+
+        await until(counted)
+
+    run(scenario)
