@@ -36,6 +36,7 @@ EVERYTHING: Object = {
         "allowPrivateIssuers": True,
         "issuerCertificates": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
     },
+    "poolEnv": {"HF_ENDPOINT": "https://hub.example.com"},
     "networkPolicy": {
         "clients": [{"namespaceSelector": {"matchLabels": {"clients": "yes"}}}],
         "agents": [{"ipBlock": {"cidr": "192.0.2.0/24"}}],

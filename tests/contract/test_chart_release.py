@@ -129,7 +129,7 @@ def test_install_upgrade_roll_back_and_uninstall(release: Release, next_chart: P
 
 
 def _is_tenants(name: str) -> bool:
-    tenants = {"penstock-edit", "penstock-view", "penstock-admin", "penstock-profiles-view"}
+    tenants = {"penstock-edit", "penstock-view", "penstock-admin", "penstock-profiles-view", "penstock-platform"}
     return name.partition("/")[2] in tenants
 
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from tests.chart.helm import CHART, EVERYTHING, HelmFailedError, Object, Rendered, helm, render
 
+from penstock.api.access import Authentication
 from penstock_operator import settings as operator_settings
 from penstock_serving.gateway import settings as gateway_settings
 
@@ -129,32 +130,49 @@ def test_the_deployment(holds: Callable[[Rendered, Object], bool], name: str) ->
 
 
 @pytest.mark.parametrize("values", BOTH)
-def test_the_operator_understands_its_arguments(
-    values: Object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _read = operator_settings._read
-    monkeypatch.setattr(operator_settings, "_read", lambda path, option: _read(_file_for(tmp_path, path), option))
-    arguments = [each.replace("$(POD_NAME)", "pod-a") for each in render(values).arguments("penstock-operator")]
-    read = operator_settings.read(arguments)
+def test_the_operator_understands_its_arguments_and_files(values: Object, tmp_path: Path) -> None:
+    read = operator_settings.read(_in_folder(tmp_path, render(values), "penstock-operator"))
     assert read.identity == "pod-a"
     assert read.gateways == ("http://penstock-gateway-agents.penstock-system.svc:8081",)
     assert (read.jobs is not None) == ("optimization" in values)
+    assert len(read.trusted_keys) == (1 if "optimization" in values else 0)
+    assert read.default_pool is not None
+    assert read.default_pool.managed is not None
 
 
 @pytest.mark.parametrize("values", BOTH)
 def test_the_gateway_understands_its_arguments(values: Object, tmp_path: Path) -> None:
-    arguments = render(values).arguments("penstock-gateway")
-    secret = _file_for(tmp_path, Path("secret"))
-    read = gateway_settings.read_settings([*arguments, f"--secret-file={secret}"], {})
+    read = gateway_settings.read_settings(_in_folder(tmp_path, render(values), "penstock-gateway"), {})
     url = "https://models.example.com" if values else "http://penstock-gateway.penstock-system.svc"
-    assert (read.host, read.port, read.control_port, read.url) == ("0.0.0.0", 8080, 8081, url)
+    assert (read.host, read.port, read.control_port, read.probe_port, read.url) == ("0.0.0.0", 8080, 8081, 8083, url)
+    assert read.default_authentication is Authentication.REQUIRED
 
 
-def _file_for(folder: Path, path: Path) -> Path:
-    """A file with something in it, in the place of one that only pods have."""
-    file = folder / path.name
-    file.write_text("something")
-    return file
+@pytest.mark.parametrize("values", BOTH)
+def test_a_gateway_has_the_time_to_drain(values: Object, tmp_path: Path) -> None:
+    chart = render(values)
+    read = gateway_settings.read_settings(_in_folder(tmp_path, chart, "penstock-gateway"), {})
+    grace = chart.pods()["Deployment/penstock-gateway"]["terminationGracePeriodSeconds"]
+    assert grace >= read.shutdown_delay_seconds + read.drain_seconds + 15
+
+
+def _in_folder(folder: Path, chart: Rendered, deployment: str) -> list[str]:
+    """A Deployment's arguments, with the files that its pods have in a folder here."""
+    pod = chart.pods()[f"Deployment/{deployment}"]
+    sources = {each["name"]: each for each in pod["volumes"]}
+    for mount in pod["containers"][0]["volumeMounts"]:
+        target, source = folder / mount["mountPath"].strip("/"), sources[mount["name"]]
+        target.mkdir(parents=True)
+        if "configMap" in source:
+            for name, content in chart.one("ConfigMap", source["configMap"]["name"])["data"].items():
+                (target / name).write_text(content)
+        for item in source.get("secret", {}).get("items", ()):
+            (target / item["path"]).write_text("a secret of some length")
+    pairs = [each.replace("$(POD_NAME)", "pod-a").partition("=") for each in chart.arguments(deployment)]
+    return [
+        f"{name}{sign}{folder}{value}" if value.startswith(("/etc/", "/var/")) else name + sign + value
+        for name, sign, value in pairs
+    ]
 
 
 @pytest.mark.parametrize("values", BOTH)
