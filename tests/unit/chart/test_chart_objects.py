@@ -170,7 +170,7 @@ def _in_folder(folder: Path, chart: Rendered, deployment: str) -> list[str]:
             (target / item["path"]).write_text("a secret of some length")
     pairs = [each.replace("$(POD_NAME)", "pod-a").partition("=") for each in chart.arguments(deployment)]
     return [
-        f"{name}{sign}{folder}{value}" if value.startswith(("/etc/", "/var/")) else name + sign + value
+        f"{name}{sign}{folder}{value}" if value.startswith("/etc/") else name + sign + value
         for name, sign, value in pairs
     ]
 
