@@ -27,7 +27,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.cluster", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--name", default="default", help="which cluster, where there are several")
+    parser.add_argument("--name", default=Layout().name, help="which cluster, where there are several")
     parser.add_argument("--nodes", type=int, default=2, help="how many nodes a new one gets")
     parser.add_argument("command", choices=("up", "down", "status", "kubectl", "load", "run", "build"))
     parser.add_argument("arguments", nargs=argparse.REMAINDER)

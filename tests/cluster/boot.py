@@ -147,16 +147,16 @@ def load_images(layout: Layout, archives: tuple[Path, ...], report: Report) -> N
 
 def _load(layout: Layout, node: Node, images: list[tuple[Path, Image]], report: Report) -> None:
     _await_containerd(layout, node)
-    rows = (line.split() for line in _on_node(layout, node, *_CTR, "list").splitlines()[1:])
+    rows = (line.split() for line in on_node(layout, node, *_CTR, "list").splitlines()[1:])
     present = {(row[0], row[2]) for row in rows}
     for path, image in images:
         if (image.name, image.digest) in present:
             continue
         started = time.monotonic()
-        shown = _on_node(layout, node, *_CTR, "import", str(path.resolve()))
+        shown = on_node(layout, node, *_CTR, "import", str(path.resolve()))
         if image.name not in shown:  # its archive gives a name that is not the full one
             stored = shown.split()[1]
-            _on_node(layout, node, *_CTR, "tag", "--force", stored, image.name)
+            on_node(layout, node, *_CTR, "tag", "--force", stored, image.name)
         report(f"{node.name} has {image.name} ({time.monotonic() - started:.1f} s)")
 
 
@@ -164,7 +164,7 @@ def _await_containerd(layout: Layout, node: Node) -> None:
     deadline = time.monotonic() + _BOOT_SECONDS
     while True:
         try:
-            _on_node(layout, node, "ctr", "version")
+            on_node(layout, node, "ctr", "version")
         except (BootFailedError, FileNotFoundError):
             if time.monotonic() > deadline:
                 raise
@@ -173,7 +173,12 @@ def _await_containerd(layout: Layout, node: Node) -> None:
             return
 
 
-def _on_node(layout: Layout, node: Node, *arguments: str) -> str:
+def on_node(layout: Layout, node: Node, *arguments: str) -> str:
+    """Run a program on a node; its output.
+
+    Raises:
+        BootFailedError: it failed.
+    """
     command = namespaces.command(layout, node, arguments, Path("/"))
     done = subprocess.run(command, capture_output=True, text=True, timeout=_IMPORT_SECONDS, check=False)
     if done.returncode != 0:

@@ -43,6 +43,9 @@ class Cluster(Protocol):
     def start(self, arguments: Sequence[str]) -> subprocess.Popen[str]:
         """Start a program of this machine, with pipes, where what `reach` gives leads to the Service."""
 
+    def kill(self, namespace: str, pod: str, container: str) -> None:
+        """Have a container end as in a crash, or come as near to it as this cluster lets it."""
+
     def stop(self) -> None:
         """End the cluster, if it was this object that started it."""
 
@@ -84,6 +87,10 @@ class Kubectl:
         finally:
             self.kubectl("delete", "namespace", name, "--timeout=180s")
 
+    def kill(self, namespace: str, pod: str, container: str) -> None:  # noqa: ARG002  # where it can be told apart
+        """Delete the pod without grace: what is in it gets SIGKILL."""
+        self.kubectl("delete", "pod", pod, "-n", namespace, "--grace-period=0", "--force", "--wait=false")
+
     def logs(self, namespace: str, selector: str) -> str:
         """What the pods with a label said last."""
         arguments = ("logs", "-n", namespace, "-l", selector, "--all-containers", "--prefix", "--tail=200")
@@ -123,6 +130,14 @@ class OwnCluster(Kubectl):
         what brings it there."""
         command = namespaces.command(self.layout, self.layout.nodes[0], tuple(arguments), Path.cwd())
         return start_here(command)
+
+    def kill(self, namespace: str, pod: str, container: str) -> None:
+        """SIGKILL a container's first process; the kubelet sees it end, as after a crash."""
+        found = json.loads(self.kubectl("get", "pod", pod, "-n", namespace, "-o", "json"))
+        statuses = {each["name"]: each["containerID"] for each in found["status"]["containerStatuses"]}
+        (node,) = (each for each in self.layout.nodes if each.name == found["spec"]["nodeName"])
+        identity = statuses[container].removeprefix("containerd://")
+        boot.on_node(self.layout, node, "ctr", "-n", "k8s.io", "tasks", "kill", "-s", "SIGKILL", identity)
 
     def run(self, arguments: Sequence[str], timeout: float = 300.0) -> subprocess.CompletedProcess[str]:
         """Run a program of this machine on the first node: its network, its name server, this folder."""

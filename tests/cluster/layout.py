@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.cluster.binary import cache_directory
@@ -43,11 +43,11 @@ class Layout:
     """The folders of one test cluster: `state` lasts as long as it runs, `cache` keeps imported images for the next.
 
     Attributes:
-        name: tells clusters of one user apart.
+        name: tells clusters of one user apart; PENSTOCK_CLUSTER_NAME by default.
         node_count: how many nodes it has.
     """
 
-    name: str = "default"
+    name: str = field(default_factory=lambda: os.environ.get("PENSTOCK_CLUSTER_NAME", "default"))
     node_count: int = 2
 
     @property

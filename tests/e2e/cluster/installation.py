@@ -75,6 +75,14 @@ class Installation:
         found: Object = json.loads(self.cluster.kubectl("get", kind, name, "-n", namespace, "-o", "json"))
         return found
 
+    def list(self, kind: str, namespace: str, selector: str = "") -> list[Object]:
+        """All objects of a kind in a namespace, with a label where given."""
+        labels = ["-l", selector] if selector else []
+        found: list[Object] = json.loads(self.cluster.kubectl("get", kind, "-n", namespace, "-o", "json", *labels))[
+            "items"
+        ]
+        return found
+
     def until_ready(self, kind: str, namespace: str, name: str, seconds: float = _SECONDS) -> Object:
         """Wait until an object is Ready for its present generation, and return it."""
 

@@ -65,7 +65,7 @@ def model_store(cluster: Cluster) -> Iterator[ModelStore]:
 
 
 def _objects(server: s3_server.S3Server, image: str) -> list[dict[str, object]]:
-    labels = {"app": _NAME}
+    labels = {"app": _NAME, "e2e.penstock.dev/kept": "yes"}
     container = {
         "name": _NAME,
         "image": image,

@@ -1,0 +1,144 @@
+"""What happens to a platform that serves: each returns once everything is whole again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.chart.helm import NAMESPACE
+from tests.e2e.cluster.installation import Installation, Object, Tenant, condition, until
+
+_GATEWAY = "app.kubernetes.io/component=gateway"
+_OPERATOR = "app.kubernetes.io/component=operator"
+_HEAD = "ray.io/node-type=head"
+_WORKER = "ray.io/node-type=worker"
+_WHOLE_SECONDS = 240.0
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model with two replicas, on two workers, of a tenant."""
+
+    tenant: Tenant
+    model: str
+    body: Path
+
+    @property
+    def installation(self) -> Installation:
+        """What serves it."""
+        return self.tenant.installation
+
+    @property
+    def namespace(self) -> str:
+        """Of the tenant."""
+        return self.tenant.namespace
+
+    def pods(self, selector: str, namespace: str | None = None) -> list[Object]:
+        """Pods with a label that are not on their way out."""
+        found = self.installation.list("pod", namespace or self.namespace, selector)
+        return [each for each in found if "deletionTimestamp" not in each["metadata"]]
+
+    def until_whole(self) -> None:
+        """Wait until pool, replicas, operators and gateways are all there."""
+        try:
+            until("everything is whole again", lambda: self._whole() or None, _WHOLE_SECONDS)
+        except TimeoutError as error:
+            raise AssertionError(f"{error}\n{self.installation.explain(self.namespace)}") from None
+
+    def _whole(self) -> bool:
+        found = self.installation.get("infdep", self.namespace, self.model)
+        ready = condition(found, "Ready").get("status") == "True"
+        replicas = found["status"].get("replicas", {}).get("ready") == 2
+        pods = (
+            (self.namespace, _HEAD, 1), (self.namespace, _WORKER, 2), (NAMESPACE, _GATEWAY, 2), (NAMESPACE, _OPERATOR, 2),
+        )  # fmt: skip
+        return ready and replicas and all(
+            len(self.pods(selector, namespace)) >= count and all(map(_pod_ready, self.pods(selector, namespace)))
+            for namespace, selector, count in pods
+        )  # fmt: skip
+
+
+Fault = Callable[[Served], None]
+
+
+def operator_upgraded(served: Served) -> None:
+    """Helm replaces both operators, one after the other."""
+    served.installation.upgrade({"operator": {"podAnnotations": {"e2e/upgraded-at": str(time.time())}}})
+    served.until_whole()
+
+
+def gateway_killed(served: Served) -> None:
+    """One of two gateways crashes."""
+    (victim, *_) = served.pods(_GATEWAY, NAMESPACE)
+    served.installation.cluster.kill(NAMESPACE, victim["metadata"]["name"], "gateway")
+    _until_replaced(served, _GATEWAY, NAMESPACE, victim)
+    served.until_whole()
+
+
+def worker_killed(served: Served) -> None:
+    """One of the two Ray workers crashes, and the replica on it."""
+    (victim, *_) = served.pods(_WORKER)
+    served.installation.cluster.kill(served.namespace, victim["metadata"]["name"], _ray_container(victim))
+    _until_replaced(served, _WORKER, served.namespace, victim)
+    served.until_whole()
+
+
+def head_killed(served: Served) -> None:
+    """Ray's head crashes: its control process, its dashboard and Serve's controller."""
+    (victim,) = served.pods(_HEAD)
+    served.installation.cluster.kill(served.namespace, victim["metadata"]["name"], _ray_container(victim))
+    _until_replaced(served, _HEAD, served.namespace, victim)
+    served.until_whole()
+
+
+def node_drained(served: Served) -> None:
+    """A node with a worker, and without the head, is drained, stays so until all is whole elsewhere, and comes back."""
+    (head,) = served.pods(_HEAD)
+    nodes = {each["spec"]["nodeName"] for each in served.pods(_WORKER)} - {head["spec"]["nodeName"]}
+    kubectl = served.installation.cluster.kubectl
+    node = min(nodes)
+    try:
+        kubectl(
+            "drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=180s",
+            f"--pod-selector=!{_KEPT}",
+        )  # fmt: skip
+        served.until_whole()
+    finally:
+        kubectl("uncordon", node)
+
+
+_KEPT = "e2e.penstock.dev/kept"
+"""A label of what stands for services outside the cluster, such as the model store: no drain moves it."""
+
+FAULTS: dict[str, Fault] = {
+    "operator upgraded by Helm": operator_upgraded,
+    "gateway killed": gateway_killed,
+    "worker killed": worker_killed,
+    "node drained": node_drained,
+}
+
+
+def _ray_container(pod: Object) -> str:
+    """KubeRay runs Ray in a pod's first container."""
+    name: str = pod["spec"]["containers"][0]["name"]
+    return name
+
+
+def _until_replaced(served: Served, selector: str, namespace: str, victim: Object) -> None:
+    """Wait until a crash shows: another pod in its place, or a container started again."""
+    before = victim["metadata"]["uid"], _restarts(victim)
+    until(
+        f"{victim['metadata']['name']} is seen to have ended",
+        lambda: before not in {(each["metadata"]["uid"], _restarts(each)) for each in served.pods(selector, namespace)},
+        _WHOLE_SECONDS,
+    )
+
+
+def _restarts(pod: Object) -> int:
+    return sum(each["restartCount"] for each in pod["status"].get("containerStatuses", ()))
+
+
+def _pod_ready(pod: Object) -> bool:
+    return condition(pod, "Ready").get("status") == "True"
