@@ -81,7 +81,10 @@ def run(cluster: Cluster, settings: Settings, stop: threading.Event) -> bool:
     stop.wait()
     log.info("stopping")
     ended = operation.stop(_STOP_SECONDS)
-    election.stop()
+    if ended:
+        election.stop()
+    else:
+        log.warning("a reconcile has not ended; the lease runs out by itself")
     health.stop()
     sink.shutdown(_SPANS_SECONDS)
     return ended

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from penstock.planning.job import JobSettings
 from penstock.routing.tokens import admin_token
@@ -25,17 +26,19 @@ from penstock_operator.optimization.reconcile import RunReconciler
 from penstock_operator.pool.clusters import RayClusters
 from penstock_operator.pool.defaults import DefaultPools
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL, PoolDirectory
-from penstock_operator.pool.kinds import OWNED_RAY_CLUSTER
+from penstock_operator.pool.kinds import NETWORK_POLICY, RAY_CLUSTER
 from penstock_operator.pool.managed import ManagedPools
 from penstock_operator.pool.reconcile import PoolReconciler
-from penstock_operator.pool.users import deployments_of, pool_of
 from penstock_operator.quota.directory import TENANT_QUOTA, Mirrored, QuotaDirectory
 from penstock_operator.quota.reconcile import QuotaReconciler
 from penstock_operator.quota.sources import DeploymentsOfQuota, QuotasOfDeployment
-from penstock_operator.runtime.cluster import JOB, Cluster, Key, Manifest, ResourceKind, key_of, owner_keys
+from penstock_operator.runtime.cluster import JOB, Cluster, Key, Manifest, ResourceKind, owner_keys
 from penstock_operator.runtime.controller import Controller, ControllerSettings, Source
 from penstock_operator.runtime.jobs import JobRunner
+from penstock_operator.runtime.mirror import Mirror
+from penstock_operator.runtime.mirrored import MirroredCluster
 from penstock_operator.settings import Settings
+from penstock_operator.sources import OwnersOfRun, PoolOfDeployment, UsersOfPool
 from penstock_runtime.storage import Store
 
 _PROFILES = (OPTIMIZATION_PROFILE, CLUSTER_OPTIMIZATION_PROFILE)
@@ -64,6 +67,7 @@ class Operation:
     ) -> None:
         # One machine has no Kubernetes nodes.
         self._nodes = None if settings.standalone is not None else ClusterView(cluster)
+        cluster = self._copies = MirroredCluster(cluster)
         ray_clusters = RayClusters(cluster, settings.pools, settings.gateway_secret)
         self._pools = PoolDirectory(cluster, ray_clusters, may_act)
         token = admin_token(settings.gateway_secret)
@@ -102,8 +106,8 @@ class Operation:
                     deployments.reconcile,
                     cluster,
                     sources=[
-                        Source(SERVING_POOL, _Users(lambda: self._seen(INFERENCE_DEPLOYMENT)), namespace),
-                        Source(OPTIMIZATION_RUN, _Owners(), namespace),
+                        Source(SERVING_POOL, UsersOfPool(partial(self._seen, INFERENCE_DEPLOYMENT)), namespace),
+                        Source(OPTIMIZATION_RUN, OwnersOfRun(), namespace),
                         Source(TENANT_QUOTA, DeploymentsOfQuota(lambda: self._seen(INFERENCE_DEPLOYMENT)), namespace),
                         *self._profiles(INFERENCE_DEPLOYMENT, "optimizationProfileRef", namespace),
                     ],
@@ -114,7 +118,10 @@ class Operation:
                     SERVING_POOL,
                     pools.reconcile,
                     cluster,
-                    sources=[Source(INFERENCE_DEPLOYMENT, _Pools(), namespace), *_ray_clusters(settings, namespace)],
+                    sources=[
+                        Source(INFERENCE_DEPLOYMENT, PoolOfDeployment(), namespace),
+                        *_ray_clusters(settings, namespace),
+                    ],
                     settings=secondary,
                     may_act=may_act,
                 ),
@@ -149,17 +156,17 @@ class Operation:
         """Both kinds of profiles, whose appearance and going make their users look again."""
 
         def keys(profile: Manifest) -> Iterable[Key]:
-            return users_of(profile, self._seen(users), field)
+            return users_of(profile, self._seen(users, profile["metadata"].get("namespace")), field)
 
         return [Source(kind, keys, namespace if kind.namespaced else None) for kind in _PROFILES]
 
-    def _seen(self, kind: ResourceKind) -> list[Manifest]:
-        """All objects of a primary kind, as last seen."""
-        found: list[Manifest] = []
-        for controller in self.controllers:
-            if controller.kind is kind:
-                found += controller.informers[kind].mirror.items()
-        return found
+    def _mirrors(self, kind: ResourceKind) -> list[Mirror]:
+        """What was last seen of a primary kind."""
+        return [each.informers[kind].mirror for each in self.controllers if each.kind is kind]
+
+    def _seen(self, kind: ResourceKind, namespace: str | None = None) -> list[Manifest]:
+        """All objects of a primary kind, or one namespace's, as last seen."""
+        return [each for mirror in self._mirrors(kind) for each in mirror.items(namespace)]
 
     def _mirrored(self, of: ResourceKind) -> Mirrored:
         """What the controllers of one kind have last seen of any kind that they follow."""
@@ -168,8 +175,7 @@ class Operation:
             informers = [each.informers[kind] for each in self.controllers if each.kind is of]
             if not all(each.wait_synced(0.0) for each in informers):
                 return None
-            items = (item for each in informers for item in each.mirror.items())
-            return [item for item in items if key_of(item).namespace == namespace]
+            return [item for each in informers for item in each.mirror.items(namespace)]
 
         return mirrored
 
@@ -182,7 +188,7 @@ class Operation:
         """All deployments, as last seen; None where they have not been listed yet."""
         if self.unready() is not None:
             return None
-        return {key_of(each) for each in self._seen(INFERENCE_DEPLOYMENT)}
+        return {key for mirror in self._mirrors(INFERENCE_DEPLOYMENT) for key in mirror.keys()}  # noqa: SIM118 -- a mirror is no mapping
 
     def _reconcile(self, deployment: Key) -> None:
         """Look at a deployment now, whichever controller it is of."""
@@ -193,6 +199,10 @@ class Operation:
     def _tried(self, address: str, instance: str, deployment: Key) -> None:
         if self._keeper is not None:
             self._keeper.tried(address, instance, deployment)
+
+    def refresh(self) -> None:
+        """See what another process wrote until now. Raises `Unavailable` where the API does not answer."""
+        self._copies.refresh()
 
     def start(self) -> None:
         """Start all controllers."""
@@ -234,66 +244,11 @@ class Operation:
 
 
 def _ray_clusters(settings: Settings, namespace: str | None) -> list[Source]:
-    """RayClusters, whose changes make their pools look again. KubeRay may be installed later, or never."""
+    """What managed pools are made of, whose changes make their pools look again. KubeRay may come later, or never."""
     if settings.pools is None:
         return []
-    return [Source(OWNED_RAY_CLUSTER, lambda each: owner_keys(each, SERVING_POOL), namespace, optional=True)]
 
+    def pool(manifest: Manifest) -> Iterable[Key]:
+        return owner_keys(manifest, SERVING_POOL)
 
-class _Aspect:
-    """Whether what matters of an object changed since it was last seen. Missing one costs a resync's delay, no more."""
-
-    def __init__(self) -> None:
-        self._seen: dict[Key, object] = {}
-
-    def changed(self, manifest: Manifest, aspect: object) -> bool:
-        key = key_of(manifest)
-        before = self._seen.get(key)
-        self._seen[key] = aspect
-        return aspect != before
-
-
-class _Users:
-    """The deployments of a pool, where its spec or its readiness changed: its counts are nothing to them."""
-
-    def __init__(self, deployments: Callable[[], list[Manifest]]) -> None:
-        self._deployments = deployments
-        self._aspect = _Aspect()
-
-    def __call__(self, pool: Manifest) -> Iterable[Key]:
-        status = pool.get("status") or {}
-        conditions = status.get("conditions") or ()
-        metadata = pool["metadata"]
-        aspect = (
-            status.get("rayCluster"),
-            metadata.get("uid"),
-            metadata.get("generation"),
-            metadata.get("deletionTimestamp"),
-            [(each.get("status"), each.get("reason")) for each in conditions],
-        )
-        return deployments_of(key_of(pool), self._deployments()) if self._aspect.changed(pool, aspect) else ()
-
-
-class _Owners:
-    """The deployment of a run, where its verdict or what it says changed: its progress is nothing to it."""
-
-    def __init__(self) -> None:
-        self._aspect = _Aspect()
-
-    def __call__(self, run: Manifest) -> Iterable[Key]:
-        status, metadata = run.get("status") or {}, run["metadata"]
-        conditions = [(each.get("status"), each.get("reason")) for each in status.get("conditions") or ()]
-        aspect = (metadata.get("uid"), metadata.get("deletionTimestamp"), status.get("verdict"), conditions)
-        return owner_keys(run, INFERENCE_DEPLOYMENT) if self._aspect.changed(run, aspect) else ()
-
-
-class _Pools:
-    """The pool of a deployment, where it is new, going, or names another pool."""
-
-    def __init__(self) -> None:
-        self._aspect = _Aspect()
-
-    def __call__(self, deployment: Manifest) -> Iterable[Key]:
-        pool, metadata = pool_of(deployment), deployment["metadata"]
-        going = metadata.get("deletionTimestamp")
-        return (pool,) if self._aspect.changed(deployment, (pool, metadata.get("uid"), going)) else ()
+    return [Source(kind, pool, namespace, optional=True) for kind in (RAY_CLUSTER, NETWORK_POLICY)]

@@ -15,6 +15,7 @@ from penstock_operator.runtime import metrics
 from penstock_operator.runtime.cluster import Cluster, Key, Manifest, ResourceKind, key_of
 from penstock_operator.runtime.informer import Informer, InformerSettings
 from penstock_operator.runtime.metrics import Outcome
+from penstock_operator.runtime.mirrored import MirroredCluster
 from penstock_operator.runtime.queue import Backoff, Schedule, WorkQueue
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,8 @@ class Controller:
         self._may_act = may_act
         self._queue: WorkQueue[Key] = WorkQueue(Schedule(settings.backoff, random.random))
         self._stop = threading.Event()
-        self._running: dict[Key, float] = {}
+        self._running: dict[int, tuple[Key, float]] = {}
+        self._reconciling = threading.local()
         primary = Source(kind, lambda manifest: (key_of(manifest),), settings.namespace)
         self.informers = {source.kind: self._informer(cluster, source) for source in (primary, *sources)}
         self._needed = [self.informers[source.kind] for source in (primary, *sources) if not source.optional]
@@ -100,7 +102,12 @@ class Controller:
         ]
 
     def _informer(self, cluster: Cluster, source: Source) -> Informer:
-        def changed(manifests: Iterable[Manifest]) -> None:
+        primary = source.kind == self.kind
+
+        def changed(manifests: Sequence[Manifest]) -> None:
+            now_reconciled = getattr(self._reconciling, "key", None) if primary else None
+            if now_reconciled is not None and _only_status(manifests):
+                return  # a reconcile that writes its own object's status need not be told of it
             for manifest in manifests:
                 for key in source.keys(manifest):
                     self.enqueue(key)
@@ -108,6 +115,8 @@ class Controller:
         times = self._settings.informers
         if source.optional:
             times = replace(times, backoff=_OPTIONAL_BACKOFF)
+        if isinstance(cluster, MirroredCluster):
+            return cluster.follow(source.kind, changed, source.namespace, times)
         return Informer(cluster, source.kind, changed, namespace=source.namespace, settings=times)
 
     def start(self) -> None:
@@ -156,7 +165,7 @@ class Controller:
         if not all(worker.is_alive() for worker in self._workers):
             return f"a worker of {self.kind.plural} is dead"
         now = time.monotonic()
-        for key, since in tuple(self._running.items()):
+        for key, since in tuple(self._running.values()):
             if now - since > self._settings.stuck_seconds:
                 return f"reconciling {self.kind.kind} {key} has taken {now - since:.0f} s"
         return None
@@ -173,9 +182,13 @@ class Controller:
             if not self._may_act():
                 self._queue.succeeded(key, requeue_after=1.0)
                 continue
-            self._running[key] = time.monotonic()
+            # By thread: at its end the key may be taken by another worker before this one has noted that.
+            thread, started = threading.get_ident(), time.monotonic()
+            self._running[thread] = key, started
+            self._reconciling.key = key
             outcome = self._attempt(key)
-            started = self._running.pop(key)
+            self._reconciling.key = None
+            del self._running[thread]
             metrics.reconciled(self.kind.kind, outcome, time.monotonic() - started)
             metrics.queue_depth(self.kind.kind, len(self._queue))
 
@@ -211,3 +224,17 @@ class Controller:
             case _:
                 assert_never(outcome)
         return outcome
+
+
+_OURS = ("resourceVersion", "managedFields", "finalizers")
+
+
+def _only_status(told: Sequence[Manifest]) -> bool:
+    """Whether an object differs from what it was in its status alone, and in what we set of its metadata.
+
+    Another's change may have been made just before our write, and come with its answer.
+    """
+    if len(told) < 2:  # noqa: PLR2004 -- as it is, and as it was
+        return False
+    now, before = ({k: v for k, v in each["metadata"].items() if k not in _OURS} for each in told)
+    return now == before

@@ -1,7 +1,4 @@
-"""List and watch: tells which objects changed, and keeps a local copy.
-
-The copy is an optimisation. Whatever must be true is read from the cluster.
-"""
+"""List and watch: tells which objects changed, and keeps a local copy."""
 
 from __future__ import annotations
 
@@ -9,62 +6,19 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from penstock.errors import PenstockError
-from penstock_operator.runtime.cluster import (
-    Cluster,
-    EventType,
-    Gone,
-    Key,
-    Listing,
-    Manifest,
-    ResourceKind,
-    WatchEvent,
-    key_of,
-)
+from penstock_operator.runtime.cluster import Cluster, Gone, Listing, Manifest, ResourceKind
+from penstock_operator.runtime.mirror import Mirror
 from penstock_operator.runtime.queue import Backoff
 
 log = logging.getLogger(__name__)
 
 
-class Mirror:
-    """The local copy: takes listings and events, says which objects to look at again."""
-
-    def __init__(self) -> None:
-        self._objects: dict[Key, Manifest] = {}
-
-    def get(self, key: Key) -> Manifest | None:
-        """The copy of one object."""
-        return self._objects.get(key)
-
-    def items(self) -> tuple[Manifest, ...]:
-        """Copies of all objects."""
-        return tuple(self._objects.values())
-
-    def replace(self, listing: Listing) -> tuple[Manifest, ...]:
-        """Take a listing: every listed object, and the last copy of each that went since the last one."""
-        fresh = {key_of(item): item for item in listing.items}
-        gone = tuple(manifest for key, manifest in self._objects.items() if key not in fresh)
-        self._objects = fresh
-        return (*listing.items, *gone)
-
-    def observe(self, event: WatchEvent) -> tuple[Manifest, ...]:
-        """Take a watch event: the objects to look at, which may include the copy that it replaces.
-
-        An object that changed may have pointed elsewhere before (another owner, another pool); whoever it pointed to
-        must look again too.
-        """
-        if event.type is EventType.BOOKMARK:
-            return ()
-        key = key_of(event.manifest)
-        before = self._objects.get(key)
-        if event.type is EventType.DELETED:
-            self._objects.pop(key, None)
-        else:
-            self._objects[key] = event.manifest
-        return (event.manifest,) if before is None else (event.manifest, before)
+Changed = Callable[[Sequence[Manifest]], None]
+"""Told of objects to look at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +38,8 @@ class Informer:
     Args:
         cluster: where to list and watch.
         kind: what to follow.
-        changed: called in the informer's thread, with an object's newest manifest and with the one it replaced.
+        changed: called with an object's newest manifest and with the one it replaced: in the informer's thread, or in
+            that of whoever notes a write or refreshes. It must not change them.
         namespace: where to look, or None for all namespaces.
         settings: times.
         clock: monotonic seconds.
@@ -94,26 +49,49 @@ class Informer:
         self,
         cluster: Cluster,
         kind: ResourceKind,
-        changed: Callable[[Iterable[Manifest]], None],
+        changed: Changed,
         *,
         namespace: str | None = None,
         settings: InformerSettings = InformerSettings(),  # frozen
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.kind = kind
-        self.mirror = Mirror()
+        self.namespace = namespace
+        self.mirror = Mirror(kind, clock)
         self._cluster = cluster
-        self._changed = changed
-        self._namespace = namespace
+        self._listeners = [changed]
         self._settings = settings
         self._clock = clock
+        self._started = False
+        self._starting = threading.Lock()
         self._stop = threading.Event()
         self._synced = threading.Event()
         self._thread = threading.Thread(target=self._follow, name=f"informer-{kind.plural}", daemon=True)
 
+    def tell(self, changed: Changed) -> None:
+        """Call this too. Before the start: what was told is not told again."""
+        self._listeners.append(changed)
+
     def start(self) -> None:
-        """Begin to follow."""
-        self._thread.start()
+        """Begin to follow; no-op where that was asked before."""
+        with self._starting:
+            if not self._started:
+                self._started = True
+                self._thread.start()
+
+    @property
+    def synced(self) -> bool:
+        """Whether the first listing is in."""
+        return self._synced.is_set()
+
+    def note(self, manifest: Manifest) -> None:
+        """The answer to a write of our own: known from now on, and told to all listeners."""
+        self._tell(self.mirror.note(manifest))
+
+    def refresh(self) -> None:
+        """List now, in the caller's thread. Raises what `Cluster.list` does."""
+        asked_at = self._clock()
+        self._take(self._cluster.list(self.kind, self.namespace), asked_at)
 
     def wait_synced(self, timeout: float) -> bool:
         """Wait until the first listing is in; False after `timeout` seconds."""
@@ -152,11 +130,22 @@ class Informer:
             if failures:
                 self._stop.wait(self._settings.backoff.delay(failures, random.random()))  # noqa: S311  # jitter
 
+    def _take(self, listing: Listing, asked_at: float) -> None:
+        told = self.mirror.replace(listing, asked_at)
+        # Before they are told: whoever looks then must find the copy.
+        self._synced.set()
+        self._tell(told)
+
+    def _tell(self, manifests: tuple[Manifest, ...]) -> None:
+        if manifests:
+            for changed in self._listeners:
+                changed(manifests)
+
     def _list_and_watch(self) -> None:
         """One listing and its watches, until the next resync is due."""
-        listing = self._cluster.list(self.kind, self._namespace)
-        self._changed(self.mirror.replace(listing))
-        self._synced.set()
+        asked_at = self._clock()
+        listing = self._cluster.list(self.kind, self.namespace)
+        self._take(listing, asked_at)
         version = listing.resource_version
         resync_at = self._clock() + self._settings.resync_seconds
         while not self._stop.is_set():
@@ -164,8 +153,8 @@ class Informer:
             if remaining <= 0:
                 return
             timeout = min(self._settings.idle_seconds, remaining)
-            for event in self._cluster.watch(self.kind, self._namespace, version, timeout):
+            for event in self._cluster.watch(self.kind, self.namespace, version, timeout):
                 version = event.resource_version
-                self._changed(self.mirror.observe(event))
+                self._tell(self.mirror.observe(event))
                 if self._stop.is_set():
                     return

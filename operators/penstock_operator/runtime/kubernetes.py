@@ -19,6 +19,7 @@ from kubernetes import client, config
 from kubernetes.config.config_exception import ConfigException
 
 from penstock.errors import Conflict, Invalid, PenstockError, Unavailable
+from penstock_operator.runtime import metrics
 from penstock_operator.runtime.cluster import (
     NO_LABELS,
     EventType,
@@ -237,17 +238,21 @@ class KubernetesCluster(Finalizers):
             body=body,
             auth_settings=["BearerToken"],
         )
+        what = _asked(method, path, query)
         try:
             answer = self._client.call_api(*request, _request_timeout=(_CONNECT_SECONDS, read_timeout))
             response: urllib3.HTTPResponse = answer.response
+            metrics.requested(*what, response.status)
             if response.status < HTTPStatus.BAD_REQUEST:
                 return response
             raise _error_of(response.status, response.data)
         except client.ApiException as error:
+            metrics.requested(*what, error.status or 0)
             if error.status:
                 raise _error_of(error.status, (error.body or "").encode()) from error
             raise Unavailable("ApiUnavailable", f"{method} {path}: {error.reason}") from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
+            metrics.requested(*what, 0)
             raise Unavailable("ApiUnavailable", f"{method} {path}: {error}") from error
 
 
@@ -260,6 +265,21 @@ def _path(kind: ResourceKind, namespace: str | None, name: str | None = None) ->
     if name is not None:
         parts.append(name)
     return "/" + "/".join(parts)
+
+
+_VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+
+
+def _asked(method: str, path: str, query: Mapping[str, str]) -> tuple[str, str]:
+    """Verb and resource of a request, as Kubernetes names them."""
+    parts = path.strip("/").split("/")
+    parts = parts[2:] if parts[0] == "api" else parts[3:]
+    if parts[0] == "namespaces" and len(parts) > 2:  # noqa: PLR2004 -- something in a namespace
+        parts = parts[2:]
+    resource = "/".join((parts[0], *parts[2:]))
+    if method != "GET":
+        return _VERBS[method], resource
+    return ("watch" if "watch" in query else "list" if len(parts) == 1 else "get"), resource
 
 
 def _applying(field_manager: str) -> dict[str, str]:

@@ -24,6 +24,16 @@ _RECONCILE_SECONDS = Histogram(
     names.METRIC_RECONCILE_SECONDS, "Seconds that a reconcile took.", ["kind"], buckets=names.SECONDS_BUCKETS
 )
 _QUEUE_DEPTH = Gauge(names.METRIC_RECONCILE_QUEUE, "Keys that wait, those with a later time included.", ["kind"])
+_API_REQUESTS = Counter(
+    names.METRIC_API_REQUESTS,
+    "Requests to the Kubernetes API by verb, resource and status (0: no answer).",
+    ["verb", "resource", "code"],
+)
+
+
+def requested(verb: str, resource: str, code: int) -> None:
+    """Count one request to the Kubernetes API. Subresources are named `resource/subresource`."""
+    _API_REQUESTS.labels(verb, resource, str(code)).inc()
 
 
 def reconciled(kind: str, outcome: Outcome, seconds: float) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from penstock.errors import Conflict, Invalid, PenstockError, Unavailable
 from penstock_operator.runtime.cluster import LEASE, NAMESPACE, Gone, NotFound
-from penstock_operator.runtime.kubernetes import _error_of, _path
+from penstock_operator.runtime.kubernetes import _asked, _error_of, _path
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,24 @@ def test_paths() -> None:
     assert _path(LEASE, "ns", "leader") == "/apis/coordination.k8s.io/v1/namespaces/ns/leases/leader"
     assert _path(LEASE, None) == "/apis/coordination.k8s.io/v1/leases"
     assert _path(NAMESPACE, "", "ns") == "/api/v1/namespaces/ns"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "query", "what"),
+    [
+        pytest.param("GET", "/api/v1/nodes", {"limit": "5"}, ("list", "nodes"), id="a listing"),
+        pytest.param("GET", "/api/v1/nodes", {"watch": "true"}, ("watch", "nodes"), id="a watch"),
+        pytest.param("GET", "/api/v1/namespaces/a/secrets/b", {}, ("get", "secrets"), id="an object"),
+        pytest.param("GET", "/api/v1/namespaces/a", {}, ("get", "namespaces"), id="a namespace itself"),
+        pytest.param("GET", "/apis/ray.io/v1/rayclusters", {}, ("list", "rayclusters"), id="all namespaces"),
+        pytest.param(
+            "PATCH", "/apis/ray.io/v1/namespaces/a/rayclusters/b/status", {}, ("patch", "rayclusters/status"),
+            id="a subresource",
+        ),
+        pytest.param("DELETE", "/api/v1/namespaces/a", {}, ("delete", "namespaces"), id="the deletion of a namespace"),
+    ],
+)  # fmt: skip
+def test_what_was_asked_is_named_as_kubernetes_names_it(
+    method: str, path: str, query: dict[str, str], what: tuple[str, str]
+) -> None:
+    assert _asked(method, path, query) == what
