@@ -50,7 +50,8 @@ def evacuate(around: Surroundings) -> bool:
     """Empty this worker; whether no replica is left."""
     if not around.replicas():
         return True
-    refusal = around.drain(_MIGRATION_SECONDS)
+    # Ray's own client would wait for a head that is gone.
+    refusal = around.drain(_MIGRATION_SECONDS) if around.head_answers() else "its head does not answer"
     if refusal is None:
         if _emptied(around, _MIGRATION_SECONDS):
             return True
