@@ -13,9 +13,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from images.archive import Compression
+from images.archive import Compression, ImageConfig, WrittenImage, write_image
 from images.build import Builder, BuildSettings
-from images.catalogue import ImageName
+from images.catalogue import IMAGES, ImageName
+from images.contents import fill_code, fill_packages
+from images.debian import SUITE
+from images.packages import export
+from images.python import find_interpreter
+from images.sbom import find_components
+from images.source import read_project
 from penstock.errors import PenstockError
 
 logger = logging.getLogger("images")
@@ -36,7 +42,20 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument(
         "--without-layers-of", type=Path, action="append", default=[], help="an archive that was imported before"
     )
+    bases = commands.add_parser("bases", help="write mmdebstrap's bases as OCI archives, for a Dockerfile's build")
+    bases.add_argument("--output", type=Path, default=_REPOSITORY / "build/images", help="the archives' folder")
+    bases.add_argument("--mirror", help="as for build")
+    install = commands.add_parser("install", help="put a part of an image into a folder, in a Dockerfile's build")
+    install.add_argument("part", choices=["packages", "code"])
+    install.add_argument("image", type=ImageName, choices=list(ImageName))
+    install.add_argument("--base", type=Path, required=True, help="the base's root folder")
+    install.add_argument("--below", type=Path, action="append", default=[], help="a folder of a part below; repeatable")
+    install.add_argument("--root", type=Path, required=True, help="the folder to fill")
     return parser
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "penstock", "images")
 
 
 def _digests(archives: Sequence[Path]) -> frozenset[str]:
@@ -49,10 +68,9 @@ def _digests(archives: Sequence[Path]) -> frozenset[str]:
 
 
 def _build(given: argparse.Namespace) -> None:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "penstock", "images")
     settings = BuildSettings(
         repository=_REPOSITORY,
-        cache=cache,
+        cache=_cache(),
         output=given.output,
         base=given.base,
         mirror=given.mirror,
@@ -65,22 +83,49 @@ def _build(given: argparse.Namespace) -> None:
         if name in given.images or "all" in given.images:
             started = time.monotonic()
             written = builder.build(name)
-            report = {
-                "image": written.name,
-                "digest": written.digest,
-                "archive": str(written.archive),
-                "unpackedMegabytes": round(written.unpacked_bytes / _MEGABYTE, 1),
-                "storedMegabytes": round(written.stored_bytes / _MEGABYTE, 1),
-                "seconds": round(time.monotonic() - started, 1),
-            }
-            sys.stdout.write(json.dumps(report) + "\n")
+            _say(written, started)
+
+
+def _bases(given: argparse.Namespace) -> None:
+    settings = BuildSettings(_REPOSITORY, _cache(), given.output, mirror=given.mirror)
+    for flavour, layers in Builder(settings).bases():
+        started = time.monotonic()
+        archive = given.output / f"base-{flavour}.tar"
+        config = ImageConfig(entrypoint=(), user="0:0")
+        _say(write_image(archive, f"penstock/base-{flavour}:{SUITE}", [each.layer for each in layers], config), started)
+
+
+def _say(written: WrittenImage, started: float) -> None:
+    report = {
+        "image": written.name,
+        "digest": written.digest,
+        "archive": str(written.archive),
+        "unpackedMegabytes": round(written.unpacked_bytes / _MEGABYTE, 1),
+        "storedMegabytes": round(written.stored_bytes / _MEGABYTE, 1),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    sys.stdout.write(json.dumps(report) + "\n")
+    sys.stdout.flush()
+
+
+def _install(given: argparse.Namespace) -> None:
+    image = IMAGES[given.image]
+    interpreter = find_interpreter(given.base)
+    given.root.mkdir(parents=True, exist_ok=True)
+    if given.part == "packages":
+        fill_packages(image, export(image, _REPOSITORY), interpreter, _REPOSITORY, given.root)
+    else:
+        components = [component for tree in (given.base, *given.below) for component in find_components(tree)]
+        fill_code(image, read_project(_REPOSITORY), interpreter, components, given.root)
 
 
 def main() -> int:
     """Run a command; returns the process's exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        _build(_parser().parse_args())
+        given = _parser().parse_args()
+        commands = {"build": _build, "bases": _bases, "install": _install}
+        commands[given.command](given)
     except PenstockError as error:
         logger.error("%s", error)  # noqa: TRY400 -- what is wrong and what to do needs no stack trace
         return 2

@@ -11,19 +11,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
-from typing import Final
 
 from images import debian
 from images.archive import Compression, ImageConfig, WrittenImage, write_image
 from images.cache import BuiltLayer, LayerCache
-from images.catalogue import IMAGES, SBOM_FOLDER, Flavour, Image, ImageName
-from images.packages import export, install, write_environment
+from images.catalogue import IMAGES, Flavour, Image, ImageName
+from images.contents import fill_code, fill_packages, sbom_path
+from images.packages import export
 from images.python import Interpreter, compile_tree
-from images.sbom import find_components, write_sbom
-from images.source import Project, install_source, read_project, source_key
+from images.sbom import write_sbom
+from images.source import Project, read_project, source_key
 from penstock.errors import Invalid
-
-_LOGIN_PROGRAMS: Final = ("ray", "serve")
 
 
 @dataclass(frozen=True)
@@ -129,42 +127,21 @@ class Builder:
     def _packages(self, image: Image, interpreter: Interpreter) -> BuiltLayer:
         repository = self._settings.repository
         requirements = export(image, repository)
-
-        def fill(tree: Path) -> None:
-            if image.stands_on is None:
-                write_environment(tree, interpreter, _LOGIN_PROGRAMS if "serving" in image.extras else ())
-            install(requirements, image.programs, tree, interpreter, repository)
-            compile_tree(tree, [interpreter.packages], interpreter.version)
-
-        recipe = _recipe("layers", "packages", "python", "sbom")
+        recipe = _recipe("contents", "layers", "packages", "python", "sbom")
         key = repr((requirements, image.programs, interpreter, sys.version, recipe))
+        fill = partial(fill_packages, image, requirements, interpreter, repository)
         return self._cache.layer(f"packages-{image.name}", key, fill)
 
     def _code(self, image: Image, interpreter: Interpreter, below: Iterable[BuiltLayer]) -> BuiltLayer:
-        project = self._project
         components = [component for layer in below for component in layer.components]
-
-        def fill(tree: Path) -> None:
-            install_source(image, tree, interpreter, project)
-            compile_tree(tree, [interpreter.packages], interpreter.version)
-            target = tree / sbom_path(image.name).relative_to("/")
-            target.parent.mkdir(parents=True)
-            target.write_bytes(
-                write_sbom(f"penstock/{image.name}", project.version, [*components, *find_components(tree)])
-            )
-
-        recipe = _recipe("layers", "packages", "python", "sbom", "source")
-        key = repr((source_key(image, project), components, interpreter, sys.version, recipe))
+        recipe = _recipe("contents", "layers", "packages", "python", "sbom", "source")
+        key = repr((source_key(image, self._project), components, interpreter, sys.version, recipe))
+        fill = partial(fill_code, image, self._project, interpreter, components)
         return self._cache.layer(f"code-{image.name}", key, fill)
 
     def _sbom(self, image: Image, layers: Iterable[BuiltLayer]) -> bytes:
         components = [component for layer in layers for component in layer.components]
         return write_sbom(f"penstock/{image.name}", self._project.version, components)
-
-
-def sbom_path(name: ImageName) -> PurePosixPath:
-    """Where an image's bill of materials lies in it."""
-    return SBOM_FOLDER / f"penstock-{name}.cdx.json"
 
 
 def _recipe(*modules: str) -> str:

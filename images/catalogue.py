@@ -21,6 +21,8 @@ class Flavour(StrEnum):
     PYTHON = "python"
     SHELL = "shell"
     COMPILER = "compiler"
+    BUILDER = "builder"
+    """No image stands on it: a Dockerfile's build runs in it."""
 
 
 class ImageName(StrEnum):

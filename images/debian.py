@@ -31,6 +31,8 @@ WANTED: Final[dict[Flavour, tuple[str, ...]]] = {
     Flavour.SHELL: ("bash", "coreutils", "dash", "grep", "sed", "wget"),
     # With g++ and Python's headers torch compiles models; it takes checksums by openssl.
     Flavour.COMPILER: ("g++", "libpython3.11-dev", "openssl"),
+    # A Dockerfile's build installs packages by pip and uv.
+    Flavour.BUILDER: ("python3-pip",),
 }
 # Needed by what installs or configures packages; nothing is installed or configured in an image.
 _DROPPED: Final = frozenset({"debconf", "dpkg", "mawk", "openssl", "perl-base", "tar", "tzdata"})
@@ -144,6 +146,8 @@ def complete(tree: Path, flavour: Flavour) -> None:
         case Flavour.SHELL:
             if not (tree / "usr/bin/sh").is_symlink():
                 (tree / "usr/bin/sh").symlink_to("dash")
+        case Flavour.BUILDER:
+            pass
         case Flavour.COMPILER:
             for name, target in (("c++", "g++"), ("cc", "gcc")):
                 (tree / "usr/bin" / name).symlink_to(target)
