@@ -52,7 +52,6 @@ def with_rights(crds: ControlPlane, pytestconfig: pytest.Config) -> ControlPlane
             "get secrets/penstock-gateway-secret -n penstock-system", "no", id="has its own secret from a file alone"
         ),
         pytest.param("create secrets -n vision", "yes", id="gives a pool its token"),
-        pytest.param("create rayclusters.ray.io -n vision", "yes", id="makes a pool's Ray cluster"),
         pytest.param("create networkpolicies.networking.k8s.io -n vision", "yes", id="bounds who reaches a pool"),
         pytest.param("delete networkpolicies.networking.k8s.io -n vision", "no", id="opens nothing that is bounded"),
         pytest.param("patch secrets -n vision", "no", id="changes no Secret"),

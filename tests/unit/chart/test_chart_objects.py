@@ -248,6 +248,15 @@ def test_resources_and_profiles_are_those_of_the_manifests() -> None:
     }
 
 
+def test_admission_policies_are_those_of_the_manifests() -> None:
+    kinds = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+    rendered = {(each["kind"], each["metadata"]["name"]): each["spec"] for each in render().all(*kinds)}
+    files = (ROOT / "manifests" / "policies").glob("*.yaml")
+    objects = [each for path in files for each in yaml.safe_load_all(path.read_text())]
+    assert rendered == {(each["kind"], each["metadata"]["name"]): each["spec"] for each in objects}
+    assert rendered
+
+
 def test_the_package_holds_them_too(tmp_path: Path) -> None:
     helm("package", str(CHART), "--destination", str(tmp_path))
     (package,) = tmp_path.glob("*.tgz")
