@@ -13,9 +13,11 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from penstock.api.access import Authentication
 from penstock.api.pool import ServingPoolSpec
 from penstock.errors import Invalid
 from penstock.planning.job import JobSettings
+from penstock.planning.job_settings import parse_egress
 from penstock.planning.raypods import PoolSettings
 
 _LEVELS = ("debug", "info", "warning", "error")
@@ -34,6 +36,8 @@ class Settings:
     gateways: tuple[str, ...] = ()
     """Base URLs of the gateway agents' control API."""
     gateway_secret: str = ""
+    default_authentication: Authentication = Authentication.ANONYMOUS
+    """Of deployments whose `spec.access` does not say."""
     replica_host: str | None = None
     """Where replicas listen; None: their node's address."""
     trusted_keys: tuple[str, ...] = ()
@@ -67,6 +71,11 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--standalone", type=Path, metavar="STORE", help="use this embedded store, not Kubernetes")
     result.add_argument("--gateway", action="append", default=[], metavar="URL", help="a gateway agent; repeatable")
     result.add_argument("--gateway-secret-file", type=Path, help="file with the gateways' secret")
+    result.add_argument(
+        "--default-authentication", type=Authentication, choices=list(Authentication),
+        default=Settings.default_authentication,
+        help="of deployments whose spec.access does not say; the gateways should be given the same",
+    )  # fmt: skip
     result.add_argument("--replica-host", help="address for replicas to listen on; default: their node's")
     _add_pools(result)
     _add_optimization(result)
@@ -123,6 +132,14 @@ def _add_optimization(result: argparse.ArgumentParser) -> None:
         "--optimizer-env", action="append", default=[], metavar="NAME=VALUE", help="of the Jobs' process; repeatable"
     )
     pods.add_argument("--optimizer-env-secret", metavar="NAME", help="Secret whose keys become such variables")
+    pods.add_argument(
+        "--optimizer-queue", metavar="NAME", help="Kueue's LocalQueue that Jobs wait in; a run's own label goes first"
+    )
+    pods.add_argument(
+        "--optimizer-egress", action="append", default=[], metavar="PLACE:PORT",
+        help="where Jobs may connect to, beside DNS: a block of addresses or namespace/NAME, as 10.1.0.0/16:443 or "
+        "namespace/storage:9000; repeatable; default: port 443 and those of URLs in --optimizer-env, anywhere",
+    )  # fmt: skip
 
 
 def read(arguments: Sequence[str]) -> Settings:
@@ -144,6 +161,7 @@ def read(arguments: Sequence[str]) -> Settings:
         standalone=given.standalone,
         gateways=tuple(url.rstrip("/") for url in given.gateway),
         gateway_secret=_secret(given.gateway_secret_file),
+        default_authentication=given.default_authentication,
         # One machine: replicas, gateway and operator meet on loopback.
         replica_host=given.replica_host or ("127.0.0.1" if given.standalone else None),
         trusted_keys=tuple(_read(path, "--trusted-key-file") for path in given.trusted_key_file),
@@ -218,6 +236,8 @@ def _jobs(given: argparse.Namespace) -> JobSettings | None:
         model_volumes=tuple(_pair(each, "--model-volume") for each in given.model_volume),
         environment=environment,
         environment_secret=given.optimizer_env_secret,
+        queue=given.optimizer_queue,
+        egress=tuple(parse_egress(each) for each in given.optimizer_egress),
     )
 
 

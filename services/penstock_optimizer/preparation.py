@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
@@ -18,9 +19,11 @@ from penstock.optimization.keys import digest_of, search_key
 from penstock.optimization.progress import OptimizationRequest
 from penstock.optimization.standing import SearchPlan
 from penstock.optimization.variants import DataSplits, PreparedSource, SourceRequest
+from penstock.serving.mounts import CACHE_VARIABLE
 from penstock_optimizer.data import prepare_data
 from penstock_optimizer.prepare import prepare
 from penstock_optimizer.workspace import Workspace
+from penstock_runtime.fetching import fetch_apart
 from penstock_runtime.files import sha256_of
 from penstock_runtime.hardware import probe
 from penstock_runtime.storage import fetch
@@ -122,8 +125,16 @@ def _plan(request: OptimizationRequest, facts: SourceFacts, data: DataSplits, wr
 def _model(request: OptimizationRequest, workspace: Workspace) -> SourceRequest:
     if request.model_uri is None:
         return request.model
-    local = fetch(request.model_uri, workspace.fetched)
+    local = _fetched(request.model_uri, request, workspace)
     return request.model.model_copy(update={"path": str(local)})
+
+
+def _fetched(uri: str, request: OptimizationRequest, workspace: Workspace) -> Path:
+    """What lies at a URI, on this machine. Credentials that the deployment names are a child process's alone."""
+    if request.credentials is None:
+        return fetch(uri, workspace.fetched)
+    environment = {**os.environ, CACHE_VARIABLE: str(workspace.fetched)}
+    return fetch_apart(uri, environment, credentials=request.credentials).path
 
 
 def _raw_data(request: OptimizationRequest, workspace: Workspace) -> Path | None:
@@ -131,6 +142,8 @@ def _raw_data(request: OptimizationRequest, workspace: Workspace) -> Path | None
     uri = request.data_uri or request.spec.data.storage_uri
     if uri is None:
         return None
+    if request.data_uri is not None and "://" in uri:
+        return _fetched(uri, request, workspace)
     return fetch(uri, workspace.fetched) if "://" in uri else Path(uri).expanduser().absolute()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ IN_PODS = JobSettings(
     environment=(("AWS_ENDPOINT_URL", "http://s3"),), environment_secret="s3",
 )  # fmt: skip
 HERE = JobSettings(store="file:///artifacts", signing_key="/key.pem", workspace="/w", python="/usr/bin/python3")
+QUEUED = replace(IN_PODS, queue="team")
 GPU = Resources(cpu="2", memory="4Gi", accelerator=Accelerator(type="nvidia-l4", count="0.5"))
 
 
@@ -50,8 +52,8 @@ def status_of(manifest: Manifest, status: Manifest) -> Manifest:
 
 @pytest.mark.parametrize(
     ("settings", "resources"),
-    [(IN_PODS, Resources()), (IN_PODS, GPU), (HERE, Resources())],
-    ids=["a pod with everything", "a pod on an accelerator", "a process of this machine"],
+    [(IN_PODS, Resources()), (IN_PODS, GPU), (QUEUED, Resources()), (HERE, Resources())],
+    ids=["a pod with everything", "a pod on an accelerator", "a pod in a queue", "a process of this machine"],
 )
 def test_a_planned_job_is_taken_once(home: Home, settings: JobSettings, resources: Resources) -> None:
     planned = job(home, settings, resources)

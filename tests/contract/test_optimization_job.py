@@ -10,6 +10,8 @@ from tests.cluster.controlplane import ControlPlane
 
 from penstock.api.optimization import OptimizationProfileSpec, OptimizationRun
 from penstock.planning.job import JobSettings, build
+from penstock.planning.job_network import network_policy
+from penstock.planning.job_settings import Egress
 
 SETTINGS = JobSettings(
     store="s3://store",
@@ -41,6 +43,7 @@ def run(namespace: str) -> OptimizationRun:
         pytest.param(SETTINGS, id="with everything"),
         pytest.param(replace(SETTINGS, model_volumes=(), environment_secret=None), id="with what it needs"),
         pytest.param(replace(SETTINGS, workspace_claim="work"), id="with a workspace that stays"),
+        pytest.param(replace(SETTINGS, queue="team"), id="in a queue"),
     ],
 )
 def test_the_job_is_taken_as_it_is_and_fits_the_restricted_standard(
@@ -61,3 +64,24 @@ def test_the_job_is_taken_as_it_is_and_fits_the_restricted_standard(
         stored["spec"]["template"]["spec"]["containers"][0]["env"]
         == job["spec"]["template"]["spec"]["containers"][0]["env"]
     )
+
+
+@pytest.mark.apiserver
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param(SETTINGS, id="a store whose addresses are not known"),
+        pytest.param(
+            replace(SETTINGS, egress=(Egress(443, cidr="10.0.0.0/8"), Egress(9000, namespace="storage"))),
+            id="known ones",
+        ),
+    ],
+)
+def test_the_network_policy_is_taken_as_it_is(settings: JobSettings, api_server: ControlPlane, namespace: str) -> None:
+    policy = network_policy(run(namespace), settings)
+
+    answer = api_server.kubectl(
+        "create", "-f", "-", "--validate=strict", "--dry-run=server", "-o", "json", input=json.dumps(policy)
+    )
+
+    assert json.loads(answer.stdout)["spec"] == policy["spec"]

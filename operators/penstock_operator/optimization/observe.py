@@ -9,15 +9,19 @@ from pydantic import ValidationError
 
 from penstock.api.conditions import Reason
 from penstock.api.optimization import OptimizationRun
+from penstock.api.pool import ServingPool, WorkerGroup
 from penstock.errors import Invalid, Unavailable
 from penstock.models import Frozen
 from penstock.optimization.progress import PROGRESS_FILE, RESULT_FILE, Progress, RunResult
 from penstock.planning.conditions import epoch
 from penstock.planning.job import JobSettings, run_folder
+from penstock.planning.names import MODEL_LABEL, QUEUE_LABEL
 from penstock.planning.observed import ProfileProblem
-from penstock.planning.run import JobState, ObservedJob, ObservedRun
+from penstock.planning.run import JobState, ObservedJob, ObservedRun, is_over
 from penstock_operator.optimization.directory import OptimizationDirectory
-from penstock_operator.runtime.cluster import JOB, Cluster, Manifest
+from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, PoolDirectory
+from penstock_operator.pool.users import pool_of
+from penstock_operator.runtime.cluster import JOB, Cluster, Key, Manifest
 from penstock_operator.runtime.job_status import end_of, ended_at
 
 Content = TypeVar("Content", bound=Frozen)
@@ -38,6 +42,7 @@ class RunObserver:
         directory: finds profiles.
         settings: of the Jobs.
         open_folder: from the URI of a run's folder.
+        pools: finds the pool that is to serve a run's model.
     """
 
     def __init__(
@@ -46,11 +51,13 @@ class RunObserver:
         directory: OptimizationDirectory,
         settings: JobSettings,
         open_folder: Callable[[str], Folder],
+        pools: PoolDirectory,
     ) -> None:
         self._cluster = cluster
         self._directory = directory
         self._settings = settings
         self._open_folder = open_folder
+        self._pools = pools
 
     def observe(self, run: OptimizationRun) -> ObservedRun:
         """The observation. Raises `Unavailable` where the API or the artifact store does not answer."""
@@ -67,7 +74,16 @@ class RunObserver:
             except Invalid as error:
                 message = f"The artifact store cannot be used: {error.message}"
                 profile = ProfileProblem(Reason.OPTIMIZATION_UNAVAILABLE, message)
-        return ObservedRun(run, profile, self._settings, jobs, progress, result)
+        groups = () if is_over(run) or any(each.state is JobState.ACTIVE for each in jobs) else self._groups(run)
+        return ObservedRun(run, profile, self._settings, jobs, progress, result, groups)
+
+    def _groups(self, run: OptimizationRun) -> tuple[WorkerGroup, ...]:
+        """Of the pool of the deployment that owns the run; of the namespace's default pool where none does."""
+        namespace, name = run.metadata.namespace, run.metadata.labels.get(MODEL_LABEL)
+        owner = self._cluster.get(INFERENCE_DEPLOYMENT, Key(namespace, name)) if name else None
+        pool = self._pools.pool(pool_of(owner) if owner is not None else Key(namespace, "default"))
+        managed = pool.spec.managed if isinstance(pool, ServingPool) else None
+        return managed.worker_groups if managed is not None else ()
 
     def _jobs(self, run: OptimizationRun) -> Iterable[ObservedJob]:
         for manifest in self._cluster.list(JOB, run.metadata.namespace).items:
@@ -90,6 +106,8 @@ def observed_job(manifest: Manifest) -> ObservedJob:
         message="" if end is None else end.message,
         started_at=_epoch(status.get("startTime")),
         finished_at=_epoch(ended_at(manifest)),
+        suspended=bool(manifest["spec"].get("suspend")),
+        queue=str((manifest["metadata"].get("labels") or {}).get(QUEUE_LABEL, "")),
     )
 
 

@@ -14,6 +14,7 @@ from penstock.planning.names import RUN_MANAGER
 from penstock.planning.run import RunPlan, failed_status, plan_run
 from penstock_operator.optimization.directory import OPTIMIZATION_RUN, parse_run
 from penstock_operator.optimization.observe import RunObserver
+from penstock_operator.pool.kinds import NETWORK_POLICY
 from penstock_operator.runtime.cluster import JOB, Cluster, Key, Manifest, NotFound, create_unless_there
 from penstock_operator.runtime.controller import Result
 
@@ -58,7 +59,12 @@ class RunReconciler:
         return Result(wanted.requeue.after_seconds, wanted.requeue.reason)
 
     def _apply(self, namespace: str, wanted: RunPlan) -> None:
-        """Create before deleting: a kill between the two leaves a Job too many, which the next run takes away."""
+        """Create before deleting: a kill between the two leaves a Job too many, which the next run takes away.
+
+        The network is bounded before there is a pod that could use it.
+        """
+        if wanted.network_policy is not None:
+            create_unless_there(self._cluster, NETWORK_POLICY, wanted.network_policy)
         if wanted.job is not None:
             create_unless_there(self._cluster, JOB, wanted.job)
         for name in wanted.delete_jobs:

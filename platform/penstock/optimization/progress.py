@@ -36,6 +36,8 @@ class OptimizationRequest(Frozen):
     spec: OptimizationProfileSpec
     data_uri: str | None = None
     """Overrides the profile's."""
+    credentials: str | None = None
+    """Secret of the namespace whose keys the process that fetches the model gets; None: the Job's own environment."""
     store: str
     """fsspec URI of the artifact store."""
     run_folder: str | None = None

@@ -50,6 +50,16 @@ def never(resources: Resources, groups: Sequence[WorkerGroup]) -> str | None:
     return None
 
 
+def could_hold(resources: Resources, groups: Sequence[WorkerGroup]) -> list[WorkerGroup]:
+    """The groups whose workers have what a replica needs.
+
+    Raises:
+        Invalid: as `penstock.planning.placement.required_resources`.
+    """
+    required, labels = required_resources(resources, groups), required_labels(resources)
+    return [group for group in groups if _has(ray_labels(group), labels) and _fits(required, _offers(group))]
+
+
 def obstacle(resources: Resources, pool: Pool) -> Obstacle | None:
     """Why a replica that has waited for a while has no node; None where a node has room for it.
 
@@ -64,7 +74,7 @@ def obstacle(resources: Resources, pool: Pool) -> Obstacle | None:
     impossible = never(resources, pool.groups)
     if impossible is not None:
         return Obstacle(impossible)
-    groups = [group for group in pool.groups if _could_hold(group, resources, required)]
+    groups = could_hold(resources, pool.groups)
     workers = {group.name: _workers(group, pool.nodes) for group in groups}
     if any(_fits(required, node.available) for group in groups for node in workers[group.name]):
         return None  # it is placed, and its process is being started
@@ -91,10 +101,6 @@ def _problem(group: WorkerGroup, problems: Sequence[str]) -> str | None:
     """What keeps workers of a group from starting, of the sentences on all groups."""
     named = re.compile(rf"group {re.escape(group.name)}(?![-\w])")
     return next((each for each in problems if named.search(each)), None)
-
-
-def _could_hold(group: WorkerGroup, resources: Resources, required: Mapping[str, float]) -> bool:
-    return _has(ray_labels(group), required_labels(resources)) and _fits(required, _offers(group))
 
 
 def _offers(group: WorkerGroup) -> dict[str, float]:

@@ -97,13 +97,14 @@ def run_manifest(
 ) -> Manifest:
     """The run of a deployment, which goes with it."""
     metadata = deployment.metadata
+    queue = metadata.labels.get(names.QUEUE_LABEL)
     return {
         "apiVersion": "penstock.dev/v1alpha1",
         "kind": "OptimizationRun",
         "metadata": {
             "name": names.run(deployment, profile),
             "namespace": metadata.namespace,
-            "labels": {names.MODEL_LABEL: metadata.name},
+            "labels": {names.MODEL_LABEL: metadata.name, **({names.QUEUE_LABEL: queue} if queue else {})},
             "ownerReferences": [names.owner_reference(deployment.api_version, deployment.kind, metadata)],
         },
         "spec": spec.model_dump(mode="json", exclude_none=True),

@@ -9,13 +9,16 @@ from typing import Final, assert_never
 from penstock.api.conditions import Reason, RunCondition
 from penstock.api.meta import Manifest
 from penstock.api.optimization import OptimizationProfileSpec, OptimizationRun, OptimizationRunStatus, RunProgress
+from penstock.api.pool import WorkerGroup
 from penstock.errors import Invalid
 from penstock.optimization.progress import Progress, RunResult
 from penstock.optimization.report import Verdict as Found
 from penstock.planning import figures
 from penstock.planning.conditions import Verdict, condition, false, timestamp, true, unknown
 from penstock.planning.job import JobSettings, build, job_name
+from penstock.planning.job_network import network_policy
 from penstock.planning.observed import ProfileProblem
+from penstock.planning.obstacle import could_hold, never
 from penstock.planning.requeue import Requeue
 
 MOST_ATTEMPTS: Final = 3
@@ -26,6 +29,8 @@ KILLED: Final = 137
 PROGRESS_SECONDS: Final = 3.0
 """How often a run's `progress.json` is read while its Job is active: a file, so nobody tells."""
 PROFILE_SECONDS: Final = 30.0
+QUEUED_SECONDS: Final = 30.0
+"""A suspended Job's start is told by its watch."""
 SETTLE_SECONDS: Final = 30.0
 """How long after a Job's success its result may take to be seen."""
 SILENT_SECONDS: Final = 120.0
@@ -57,6 +62,10 @@ class ObservedJob:
     started_at: float | None = None
     finished_at: float | None = None
     """Both in epoch seconds."""
+    suspended: bool = False
+    """Whether it waits to be let start, as in Kueue's queues. It has no pod then."""
+    queue: str = ""
+    """Kueue's queue that it is in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +81,8 @@ class ObservedRun:
     """`progress.json` in `penstock.planning.job.run_folder`."""
     result: RunResult | None = None
     """`result.json` there."""
+    groups: tuple[WorkerGroup, ...] = ()
+    """Of the pool that is to serve the model, where it is a managed one and a Job is to be made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +92,8 @@ class RunPlan:
     status: OptimizationRunStatus
     job: Manifest | None = None
     """To be created; it may be there already by then."""
+    network_policy: Manifest | None = None
+    """To be created before `job`; it may be there already by then."""
     delete_jobs: tuple[str, ...] = ()
     """Names, to be deleted after `job` was created."""
     requeue: Requeue | None = None
@@ -137,7 +150,12 @@ def _start(observed: ObservedRun, attempt: int, now: float, before: str = "") ->
         waiting = _status(run, false(profile.reason, profile.message), unknown(profile.reason, profile.message), now)
         return RunPlan(status=waiting, requeue=Requeue(PROFILE_SECONDS, profile.message))
     try:
-        job = build(run, profile, observed.settings, attempt)
+        impossible = never(run.spec.resources, observed.groups)
+        if impossible is not None:
+            waiting = _status(run, false(Reason.UNSCHEDULABLE, impossible), _undecided(), now)
+            return RunPlan(status=waiting, requeue=Requeue(PROFILE_SECONDS, impossible))
+        group = next(iter(could_hold(run.spec.resources, observed.groups)), None)
+        job = build(run, profile, observed.settings, attempt, group)
     except Invalid as error:
         return RunPlan(status=failed_status(run, Reason.INVALID_SPEC, error.message, now))
     message = f"{before} Attempt {attempt} begins.".strip() if before else "The Job is being created."
@@ -146,12 +164,16 @@ def _start(observed: ObservedRun, attempt: int, now: float, before: str = "") ->
         update={"attempts": attempt, "start_time": run.status.start_time or timestamp(now), "progress": RunProgress()}
     )
     stale = tuple(each.name for each in observed.jobs)
-    return RunPlan(status, job, stale, Requeue(PROGRESS_SECONDS, "the Job is to report"))
+    # A process of this machine has no network of its own to be bounded.
+    policy = network_policy(run, observed.settings) if observed.settings.image is not None else None
+    return RunPlan(status, job, policy, stale, Requeue(PROGRESS_SECONDS, "the Job is to report"))
 
 
 def _follow(observed: ObservedRun, job: ObservedJob, now: float) -> RunPlan:
     """A Job is under way."""
     run, progress = observed.run, observed.progress
+    if job.suspended:
+        return _queued(observed, job, now)
     if progress is None:
         silent = job.started_at is not None and now - job.started_at > SILENT_SECONDS
         hint = f" For {SILENT_SECONDS:g} s: see kubectl describe job {job.name} -n {run.metadata.namespace}."
@@ -168,6 +190,17 @@ def _follow(observed: ObservedRun, job: ObservedJob, now: float) -> RunPlan:
     status = status.model_copy(update={"progress": shown, "attempts": attempts, "start_time": started})
     stale = tuple(each.name for each in observed.jobs if each.name != job.name)
     return RunPlan(status, delete_jobs=stale, requeue=Requeue(PROGRESS_SECONDS, "the search goes on"))
+
+
+def _queued(observed: ObservedRun, job: ObservedJob, now: float) -> RunPlan:
+    """A Job waits to be let start; also one that had begun, and was suspended for another."""
+    where = f" in the queue {job.queue}" if job.queue else ""
+    message = f"The Job {job.name} waits{where} to be started: it is suspended."
+    status = _status(observed.run, false(Reason.PENDING, message), _undecided(), now)
+    attempts = max(observed.run.status.attempts, _attempt(observed.run, job))
+    status = status.model_copy(update={"progress": RunProgress(), "attempts": attempts})
+    stale = tuple(each.name for each in observed.jobs if each.name != job.name)
+    return RunPlan(status, delete_jobs=stale, requeue=Requeue(QUEUED_SECONDS, message))
 
 
 def _without_result(observed: ObservedRun, job: ObservedJob, now: float) -> RunPlan:

@@ -349,7 +349,7 @@ def test_the_job_gets_what_the_replica_gets_and_the_memory_that_a_search_needs()
     assert resources["requests"] == resources["limits"] == {"cpu": "500m", "memory": "8Gi", "nvidia.com/gpu": "1"}
     required = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
     (term,) = required["nodeSelectorTerms"][0]["matchExpressions"]
-    assert (term["key"], term["values"]) == ("ray.io/accelerator-type", ["nvidia-l4"])
+    assert (term["key"], term["values"]) == ("penstock.dev/accelerator-type", ["nvidia-l4"])
 
 
 def test_a_replica_with_more_memory_than_a_search_needs_is_measured_with_it() -> None:
