@@ -33,6 +33,7 @@ from penstock_serving.gateway.process import Haproxy, connections_within_limits,
 from penstock_serving.gateway.readiness import Readiness
 from penstock_serving.gateway.registry import Registry
 from penstock_serving.gateway.runtime_socket import announce_leaving
+from penstock_serving.gateway.scraping import Scraping
 from penstock_serving.gateway.settings import Settings, read_settings
 
 logger = logging.getLogger(__name__)
@@ -82,7 +83,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         control = ControlServer(settings, registry, holding, readiness).application()
         probes = Probes(settings, readiness, metrics)
         if settings.probe_port:
-            runner = await _listen(stack, probes.add_to(web.Application()), cancels=False)
+            application = Scraping(registry, session).add_to(probes.add_to(web.Application()))
+            runner = await _listen(stack, application, cancels=False)
             await web.TCPSite(runner, settings.probe_host, settings.probe_port).start()
         else:
             probes.add_to(control)
