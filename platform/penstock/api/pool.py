@@ -74,7 +74,8 @@ class GroupAccelerator(Described):
     type: Annotated[str, Field(max_length=63)]
     """What deployments name in `resources.accelerator.type`: `nvidia-l4`, `nvidia-a100-mig-1g.5gb`, `google-tpu-v5e`."""
     resource: Annotated[str, Field(max_length=253)] = "nvidia.com/gpu"
-    """The extended resource by which Kubernetes counts it: `nvidia.com/mig-1g.5gb`, `amd.com/gpu`, `google.com/tpu`."""
+    """The extended resource by which Kubernetes counts it: `nvidia.com/mig-1g.5gb`, `amd.com/gpu`, `google.com/tpu`. Where
+    the nodes' GPUs are time-sliced, workers that were given one each may be on the same GPU and share its memory."""
     count: Annotated[int, Field(ge=1, le=64)] = 1
     """How many each worker has."""
 

@@ -41,7 +41,8 @@ class Accelerator(Described):
     type: Annotated[str, Field(max_length=63)]
     """The type of a worker group of the pool, such as `nvidia-l4`, `nvidia-a100-mig-1g.5gb` or `google-tpu-v5e`."""
     count: IntOrString = "1"
-    """A whole number, or a share of one accelerator such as `"0.5"`."""
+    """A whole number, or a share of one GPU such as `"0.5"`. Replicas that share a GPU share its memory too, and nothing
+    keeps one from taking all of it; a MIG slice is a GPU of its own. What is no GPU cannot be shared."""
 
 
 class Resources(Described):
