@@ -53,6 +53,8 @@ EVERYTHING: Object = {
         "signingKeySecret": "model-signing",
         "jobEnvSecret": "store-credentials",
         "jobEnv": {"AWS_ENDPOINT_URL": "http://minio.storage:9000"},
+        "jobEgress": ["namespace/storage:9000"],
+        "jobQueue": "searches",
         "workspaceClaim": "searches",
         "modelVolumes": {"models": "/models"},
     },

@@ -20,6 +20,12 @@
 {{- range $name, $value := .jobEnv }}
 - --optimizer-env={{ $name }}={{ $value }}
 {{- end }}
+{{- range .jobEgress }}
+- --optimizer-egress={{ . }}
+{{- end }}
+{{- with .jobQueue }}
+- --optimizer-queue={{ . }}
+{{- end }}
 {{- with .jobEnvSecret }}
 - --optimizer-env-secret={{ . }}
 {{- end }}
