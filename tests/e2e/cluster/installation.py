@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from images.build import Builder, BuildSettings
 from images.catalogue import ImageName
 from tests.chart.helm import CHART, NAMESPACE, helm
@@ -52,6 +53,10 @@ class Installation:
 
     def upgrade(self, values: Object | None = None) -> None:
         """Install the chart, or upgrade the release to other values; returns when all its pods are ready."""
+        if "inferencedeployments" in self.cluster.kubectl("get", "crd", "-o", "name"):
+            # Helm installs CRDs and never upgrades them: this is what the chart's notes say to do.
+            kinds = [each for each in yaml.safe_load_all(helm("show", "crds", str(CHART))) if each]
+            self.cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", manifest=kinds)
         helm(
             "upgrade", "--install", RELEASE, str(CHART), "-n", NAMESPACE, "--create-namespace", "--wait",
             "--timeout", "110s", values=_merged(self._values(), values or {}), kubeconfig=self.cluster.kubeconfig,
