@@ -9,7 +9,7 @@ from pathlib import Path
 from penstock.errors import Invalid, Unavailable
 from penstock.telemetry import names
 from penstock.telemetry.otlp import CollectedSpan, read_lines
-from penstock.telemetry.waterfall import Row, TraceSummary, render, rows, summaries
+from penstock.telemetry.waterfall import Row, TraceSummary, render, rows, starts, summaries
 
 WHOLE_TRACE = (names.SPAN_GATEWAY, names.SPAN_REQUEST, names.SPAN_QUEUE, names.SPAN_EXECUTE, names.SPAN_BATCH)
 """Spans that a request's trace has when all of it has arrived."""
@@ -48,14 +48,19 @@ def wait_for_trace(path: Path, trace_id: int, seconds: float) -> list[Row]:
         time.sleep(_POLL_SECONDS)
 
 
-def chosen(spans: list[CollectedSpan], trace_id: str | None, *, slowest: bool) -> TraceSummary:
-    """The trace whose id begins with `trace_id`; else the slowest, or the last.
+def chosen(spans: list[CollectedSpan], trace_id: str | None, *, slowest: bool, start: bool) -> TraceSummary:
+    """The trace whose id begins with `trace_id`; else the slowest request's, the last start's, or the last request's.
 
     Raises:
         Invalid: no trace, or more than one, begins so.
         Unavailable: there is no trace.
     """
-    found = summaries(spans)
+    if trace_id is not None:
+        found = [*summaries(spans), *starts(spans)]
+    else:
+        found = starts(spans) if start else summaries(spans)
+    if start and not found:
+        raise Unavailable("NoTraces", "no start has left a trace; the operator and replicas send them as they start")
     if not found:
         raise Unavailable("NoTraces", "no request has left a trace yet; slow, failed and sampled ones do")
     if trace_id is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from penstock.telemetry import names
@@ -14,6 +14,8 @@ _EIGHTHS = " ▏▎▍▌▋▊▉"
 _FULL = "█"
 _LEAST_BAR, _MOST_BAR = 8, 48
 _GAP = 2
+_START_NAMES = frozenset({names.SPAN_START, names.SPAN_SCHEDULE, names.SPAN_SPAWN, names.SPAN_REPLICA_START})
+"""One of these is in each trace of a start."""
 _REMARK = 24
 """Columns that are kept for what is said of a span; the rest of a longer remark runs past the width."""
 
@@ -49,10 +51,23 @@ class TraceSummary:
 
 def summaries(spans: Iterable[CollectedSpan]) -> list[TraceSummary]:
     """The requests' traces, oldest first. A batch is no request: its own trace is shown under those it served."""
+    return _summaries(spans, lambda each: each.isdisjoint(_START_NAMES) and each != {names.SPAN_BATCH})
+
+
+def starts(spans: Iterable[CollectedSpan]) -> list[TraceSummary]:
+    """The traces of revisions' and replicas' starts, oldest first."""
+    return _summaries(spans, lambda each: not each.isdisjoint(_START_NAMES))
+
+
+def _summaries(spans: Iterable[CollectedSpan], wanted: Callable[[frozenset[str]], bool]) -> list[TraceSummary]:
     by_trace: dict[int, list[CollectedSpan]] = defaultdict(list)
     for collected in spans:
         by_trace[collected.span.context.trace_id].append(collected)
-    found = [_summary(trace_id, members) for trace_id, members in by_trace.items() if not _is_batch(members)]
+    found = [
+        _summary(trace_id, members)
+        for trace_id, members in by_trace.items()
+        if wanted(frozenset(each.span.name for each in members))
+    ]
     return sorted(found, key=lambda summary: summary.start_ns)
 
 
@@ -133,10 +148,6 @@ def _summary(trace_id: int, members: Sequence[CollectedSpan]) -> TraceSummary:
 
 def _first(members: Iterable[CollectedSpan], attribute: str) -> str:
     return next((str(c.span.attributes[attribute]) for c in members if attribute in c.span.attributes), "")
-
-
-def _is_batch(members: Iterable[CollectedSpan]) -> bool:
-    return all(c.span.name == names.SPAN_BATCH for c in members)
 
 
 def _linked(spans: Iterable[CollectedSpan], members: Mapping[int, CollectedSpan]) -> dict[int, list[CollectedSpan]]:

@@ -6,7 +6,7 @@ import pytest
 
 from penstock.telemetry.otlp import CollectedSpan
 from penstock.telemetry.spans import SpanContext, SpanRecord
-from penstock.telemetry.waterfall import Row, render, rows, summaries
+from penstock.telemetry.waterfall import Row, render, rows, starts, summaries
 
 TRACE, OTHER = 0xA, 0xB
 MS = 1_000_000
@@ -125,3 +125,11 @@ def test_summaries_leave_batches_out_and_are_ordered_by_start() -> None:
         (0xC, "gateway", 20 * MS, 1, True),
     ]
     assert found[1].model == "m"
+
+
+def test_starts_are_traces_of_their_own_and_no_requests() -> None:
+    begun = [span("start", 8, (0, 9000), trace=0xD), span("pull", 9, (10, 20), trace=0xD, parent=8)]
+    later = [span("replica-start", 10, (500, 600), trace=0xE)]
+    spans = [*later, GATEWAY, REQUEST, *begun]
+    assert [(each.trace_id, each.root) for each in starts(spans)] == [(0xD, "start"), (0xE, "replica-start")]
+    assert [each.trace_id for each in summaries(spans)] == [TRACE]
