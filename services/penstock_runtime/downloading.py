@@ -18,7 +18,8 @@ from penstock_runtime.filesystems import problem, translated
 from penstock_runtime.sources.source import CHUNK_BYTES, Checksum, Listing, RemoteFile, Source
 from penstock_runtime.sources.unpacking import unpack
 
-_TRIES: Final = 5
+_FORGIVING_BYTES: Final = 1024 * 1024
+"""What came between two failures for the second one to count as the first."""
 _FIRST_DELAY_SECONDS: Final = 0.5
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
@@ -43,20 +44,20 @@ class Room(Protocol):
         """
 
 
-def patiently(uri: str, act: Callable[[], Result]) -> Result:
+def patiently(source: Source, act: Callable[[], Result]) -> Result:
     """Do what a store may fail at for a moment, a few times, with growing pauses.
 
     Raises:
         Invalid: what the store refuses.
         Unavailable: it failed each time.
     """
-    for failures in range(1, _TRIES):
+    for failures in range(1, source.tries):
         try:
-            with translated(uri):
+            with translated(source.uri):
                 return act()
         except Unavailable:
             _pause(failures)
-    with translated(uri):
+    with translated(source.uri):
         return act()
 
 
@@ -182,13 +183,12 @@ class _Checks:
 
 def _steadily(source: Source, file: RemoteFile, offset: int) -> Iterator[bytes]:
     """The content from a byte on, over breaks and refusals that pass."""
-    failures = 0
+    failures, since = 0, offset
     while True:
         trouble: PenstockError
         try:
             for piece in source.stream(file, offset):
                 offset += len(piece)
-                failures = 0
                 yield piece
             if file.size is None or offset >= file.size:
                 return
@@ -200,8 +200,9 @@ def _steadily(source: Source, file: RemoteFile, offset: int) -> Iterator[bytes]:
             trouble = error
         except Exception as error:  # noqa: BLE001 -- each store's library has errors of its own
             trouble = problem(source.uri, error)
-        failures += 1
-        if not isinstance(trouble, Unavailable) or failures >= _TRIES:
+        failures = 1 if offset - since >= _FORGIVING_BYTES else failures + 1
+        since = offset
+        if not isinstance(trouble, Unavailable) or failures >= source.tries:
             raise trouble
         _pause(failures)
 

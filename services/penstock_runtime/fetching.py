@@ -131,12 +131,12 @@ def fetched(
     from penstock_runtime.sources import open_source  # noqa: PLC0415 -- brings the store's library
 
     source = open_source(file_uri(uri), options)
-    listing = patiently(source.uri, lambda: _listing(source, digest))
+    listing = patiently(source, lambda: _listing(source, digest))
     key = listing.key(source.uri)
 
     def fill(folder: Path, room: Room) -> dict[str, ModelFile]:
         files = download(source, listing, folder, room)
-        if not listing.pinned and patiently(source.uri, lambda: _listing(source, digest)).key(source.uri) != key:
+        if not listing.pinned and patiently(source, lambda: _listing(source, digest)).key(source.uri) != key:
             raise Unavailable(
                 Reason.STORAGE_UNREACHABLE, f"{source.uri} was changed while it was fetched: it is fetched again"
             )

@@ -14,20 +14,18 @@ from urllib.parse import unquote, urlsplit
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid, PenstockError, Unavailable
 
-_DENIED: Final = (
-    "AccessDenied",
-    "InvalidAccessKeyId",
-    "SignatureDoesNotMatch",
-    "ExpiredToken",
-    "InvalidToken",
-    "403",
-    "401",
+_DENIED: Final = re.compile(
+    r"\b(AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|InvalidToken|Forbidden|40[13])\b"
 )
+_DENIED_KINDS: Final = ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "RefreshError")
+"""Errors of botocore and google-auth."""
 TIMEOUTS: Final = {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 4, "mode": "standard"}}
 """Of S3's client: seconds, and tries."""
 _STANDING: Final[Mapping[str, Mapping[str, Any]]] = {
     "s3": {"config_kwargs": TIMEOUTS},
     "s3a": {"config_kwargs": TIMEOUTS},
+    "gs": {"requests_timeout": 60},
+    "gcs": {"requests_timeout": 60},
 }
 _QUERY: Final = re.compile(r"\?[^\s'\")]+")
 
@@ -110,10 +108,14 @@ def file_system(uri: str, options: Mapping[str, Any]) -> tuple[Any, str]:
     Raises:
         Invalid: UnsupportedStorage.
     """
+    # Google's library else asks first, by gRPC, what kind of bucket it is, which needs more rights than reading it.
+    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     import fsspec  # noqa: PLC0415 -- a replica whose model lies on its node does without
 
     path = urlsplit(uri)
     given = {"skip_instance_cache": True, **_STANDING.get(path.scheme, {}), **options}
+    if path.scheme in ("gs", "gcs") and os.environ.get("STORAGE_EMULATOR_HOST"):
+        given = {"token": "anon", **given}
     if path.scheme in ("file", "local"):
         return fsspec.filesystem("file"), unquote(path.path)
     try:
@@ -153,7 +155,12 @@ def problem(uri: str, error: Exception) -> PenstockError:
         return Invalid(
             Reason.MODEL_NOT_FOUND, f"there is nothing at {uri} ({text}): check the address, and that it was put there"
         )
-    if isinstance(error, PermissionError) or "Credentials" in kind or any(code in text for code in _DENIED):
+    if kind == "FlexibleChecksumError":  # botocore's, for what is not what S3 says that it is
+        return Invalid(
+            Reason.DIGEST_MISMATCH,
+            f"{uri} is not what it should be: {text}. It was damaged in the store or on its way; put it there again",
+        )
+    if isinstance(error, PermissionError) or kind in _DENIED_KINDS or _DENIED.search(text):
         return Invalid(
             Reason.STORAGE_DENIED,
             f"{uri} may not be used ({text}): check the credentials (model.credentialsSecretRef, or the "

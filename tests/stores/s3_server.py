@@ -5,21 +5,18 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import signal
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster.binary import _environment, _find_go, cache_directory
+from tests.stores.served_program import free_port, served
 
 _MODULE = Path(__file__).resolve().parent
 _PACKAGE = "github.com/versity/versitygw/cmd/versitygw"
 _BUILD_SECONDS = 900
-_START_SECONDS = 20
 
 
 @dataclass(frozen=True)
@@ -63,32 +60,11 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
     """A server with one bucket, `models`, until the block ends."""
     (folder / "data" / "models").mkdir(parents=True)
     (folder / "meta").mkdir()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     server = S3Server(f"http://127.0.0.1:{port}")
     command = [
         str(build()), "--port", f"127.0.0.1:{port}", "--access", server.access_key, "--secret", server.secret_key,
         "--quiet", "posix", "--sidecar", str(folder / "meta"), str(folder / "data"),
     ]  # fmt: skip
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-    try:
-        _wait(process, port, folder / "log")
+    with served(command, port, folder / "log"):
         yield server
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(10)
-
-
-def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the S3 server did not start: {log.read_text()}") from None
-            time.sleep(0.05)
-        else:
-            return

@@ -20,6 +20,7 @@ from penstock_runtime.filesystems import safe
 from penstock_runtime.sources.source import (
     CHUNK_BYTES,
     SMALL_BYTES,
+    TRIES,
     Algorithm,
     Checksum,
     Listing,
@@ -68,6 +69,8 @@ class HubSource:
     Raises:
         Invalid: UnsupportedStorage.
     """
+
+    tries = TRIES
 
     def __init__(self, uri: str) -> None:
         self.uri = uri.rstrip("/")

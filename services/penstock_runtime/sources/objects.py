@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from penstock_runtime.filesystems import TIMEOUTS, file_system, safe
-from penstock_runtime.sources.source import SMALL_BYTES, Listing, RemoteFile, in_order, too_large
+from penstock_runtime.sources.source import SMALL_BYTES, TRIES, Listing, RemoteFile, in_order, too_large
 
 _PIECE_BYTES: Final = 8 * 1024 * 1024
 """Of each request for a range: large enough to keep a link busy, and held in memory once."""
@@ -27,6 +27,7 @@ class ObjectSource:
 
     def __init__(self, uri: str, options: Mapping[str, Any]) -> None:
         self.uri = uri.rstrip("/")
+        self.tries = TRIES if uri.startswith("s3") else 1  # gcsfs itself tries for half a minute
         self._files, base = file_system(self.uri, {"use_listings_cache": False, **_few_tries(self.uri), **options})
         self._base = base.rstrip("/")
 

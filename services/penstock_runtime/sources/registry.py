@@ -32,7 +32,16 @@ from penstock.api.conditions import Reason
 from penstock.errors import Invalid
 from penstock_runtime.filesystems import safe
 from penstock_runtime.sources.http import checked, headers, pieces, whole, with_deadlines
-from penstock_runtime.sources.source import Algorithm, Archive, Checksum, Listing, Packing, RemoteFile
+from penstock_runtime.sources.source import (
+    TRIES,
+    Algorithm,
+    Archive,
+    Checksum,
+    Listing,
+    Packing,
+    RemoteFile,
+    in_order,
+)
 
 _REFERENCE: Final = re.compile(
     r"oci://(?P<registry>[\w.-]+(?::\d+)?|\[[0-9a-fA-F:]+\](?::\d+)?)"
@@ -91,6 +100,8 @@ class RegistrySource:
         Invalid: UnsupportedStorage; the reference names no registry, repository or tag.
     """
 
+    tries = TRIES
+
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self._reference = reference(uri)
@@ -108,7 +119,8 @@ class RegistrySource:
         files = tuple(file for each in layers if (file := _file(each)) is not None)
         if not files:
             raise _unknown(self.uri, f"its layers are of type {layers[0].get('mediaType')!r}")
-        return Listing(files)
+        # Layers of an image build on each other; single files do not.
+        return Listing(files if any(each.archive for each in files) else in_order(files))
 
     def small(self, path: str) -> bytes | None:
         """A layer that is a file of its own, whole."""

@@ -15,6 +15,8 @@ CHUNK_BYTES = 1024 * 1024
 """Sources yield about so much at a time."""
 SMALL_BYTES = 16 * 1024 * 1024
 """Manifests, signatures and indexes are no larger than this."""
+TRIES = 5
+"""With pauses of about 0.5, 1, 2 and 4 seconds between them."""
 
 
 class Algorithm(StrEnum):
@@ -129,6 +131,10 @@ class Source(Protocol):
     @property
     def uri(self) -> str:
         """As the user wrote it."""
+
+    @property
+    def tries(self) -> int:
+        """How often to ask in vain before giving up; few where the library tries again itself."""
 
     def listing(self) -> Listing:
         """What is there now."""

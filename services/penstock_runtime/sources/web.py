@@ -16,7 +16,7 @@ from penstock_runtime.filesystems import safe
 from penstock_runtime.signing import SIGNATURE_NAME
 from penstock_runtime.sources.http import checked, headers, pieces, whole, with_deadlines
 from penstock_runtime.sources.manifests import described
-from penstock_runtime.sources.source import Listing, RemoteFile, in_order
+from penstock_runtime.sources.source import TRIES, Listing, RemoteFile, in_order
 
 _FILES: Final = frozenset({".onnx", ".xml", ".pt2", ".pt", ".tflite", ".safetensors", ".npz"})
 """What ends in one of these is a file; anything else is a folder if it has a manifest."""
@@ -32,6 +32,8 @@ class WebSource:
     Args:
         uri: of the file or the folder.
     """
+
+    tries = TRIES
 
     def __init__(self, uri: str) -> None:
         self.uri = uri.rstrip("/")

@@ -1,0 +1,188 @@
+"""What fetching a model does, the same for every kind of store. Each is a real server, or says what it stands for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from tests.stores.kits import KITS, Kit, kit, model_files
+
+from penstock.api.conditions import Reason
+from penstock.errors import Invalid, Unavailable
+from penstock_runtime import downloading
+from penstock_runtime.fetching import CacheSettings, fetched
+
+LARGE = os.urandom(3_000_000)
+
+
+@pytest.fixture(scope="module")
+def kits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Kit]]:
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(kit(name, tmp_path_factory.mktemp("store"))) for name in KITS}
+
+
+@pytest.fixture(params=KITS)
+def store(request: pytest.FixtureRequest, kits: dict[str, Kit], monkeypatch: pytest.MonkeyPatch) -> Kit:
+    found = kits[request.param]
+    use(found.environment, monkeypatch)
+    # Pauses take no time here: ours, and those of Google's library.
+    monkeypatch.setattr(downloading, "_FIRST_DELAY_SECONDS", 0.01)
+    monkeypatch.setenv(
+        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false"
+    )  # as the product has it, when it imports the library
+    monkeypatch.setattr("gcsfs.retry.asyncio", SimpleNamespace(sleep=lambda _: asyncio.sleep(0.01)))
+    found.meddler.behave()
+    return found
+
+
+def use(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {each.relative_to(path).as_posix(): each.read_bytes() for each in path.rglob("*") if each.is_file()}
+
+
+def fetch(uri: str, cache: Path, digest: str | None = None) -> Path:
+    held, found = fetched(uri, CacheSettings(cache), digest)
+    with held:
+        return held.path / found.lone if found.lone else held.path
+
+
+def visible(cache: Path) -> list[str]:
+    """What another process could take for a model, or trip over."""
+    return sorted(each.name for each in cache.iterdir() if each.name != ".lock") if cache.exists() else []
+
+
+def test_a_folder_comes_as_it_was_put(store: Kit, tmp_path: Path) -> None:
+    files = model_files()
+    assert contents(fetch(store.put(files), tmp_path / "cache")) == files
+
+
+def test_the_same_files_have_the_same_place_wherever_they_were(store: Kit, tmp_path: Path) -> None:
+    files = model_files(b"twice")
+    first = fetch(store.put(files), tmp_path / "cache")
+    store.meddler.sent_bytes = 0
+    assert fetch(store.put(files), tmp_path / "cache") == first
+
+
+def test_a_lone_file_comes_by_its_name(store: Kit, tmp_path: Path) -> None:
+    if not store.lone:
+        pytest.skip("an artifact of a registry is always a folder")
+    path = fetch(f"{store.put({'model.onnx': b'onnx'})}/model.onnx", tmp_path / "cache")
+    assert (path.name, path.read_bytes()) == ("model.onnx", b"onnx")
+
+
+def test_a_file_that_is_not_what_the_manifest_says_is_refused_naming_all(store: Kit, tmp_path: Path) -> None:
+    files = model_files(b"weights", says=b"WEIGHTS")
+    if not store.checks_manifest:
+        pytest.skip("an image's files are known once it is unpacked: the registry's digests stand for them")
+    with pytest.raises(Invalid) as caught:
+        fetch(store.put(files), tmp_path / "cache")
+    assert caught.value.reason == Reason.DIGEST_MISMATCH
+    for word in ("model.onnx", json.loads(files["manifest.json"])["files"]["model.onnx"]["sha256"], "found 9a129038"):
+        assert word in caught.value.message
+    assert visible(tmp_path / "cache") == []
+
+
+def test_what_was_damaged_on_its_way_is_refused(store: Kit, tmp_path: Path) -> None:
+    uri = store.put(model_files(LARGE))
+    store.meddler.damage(at=2_000_000)
+    with pytest.raises(Invalid, match=r"is not what it should be: .*xpected .* (found|calculated)") as caught:
+        fetch(uri, tmp_path / "cache")
+    assert caught.value.reason == Reason.DIGEST_MISMATCH
+    assert visible(tmp_path / "cache") == []
+
+
+def test_what_is_not_there_is_not_found(store: Kit, tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="there is nothing at") as caught:
+        fetch(store.missing(), tmp_path / "cache")
+    assert caught.value.reason == Reason.MODEL_NOT_FOUND
+
+
+def test_wrong_credentials_are_denied(store: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri, environment = store.denied()
+    use(environment, monkeypatch)
+    with pytest.raises(Invalid, match=r"check the credentials \(model\.credentialsSecretRef") as caught:
+        fetch(uri, tmp_path / "cache")
+    assert caught.value.reason == Reason.STORAGE_DENIED
+
+
+def test_a_server_that_is_not_up_is_unreachable(store: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri, environment = store.unreachable()
+    use(environment, monkeypatch)
+    with pytest.raises(Unavailable, match="check that it is up") as caught:
+        fetch(uri, tmp_path / "cache")
+    assert caught.value.reason == Reason.STORAGE_UNREACHABLE
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_was(store: Kit, tmp_path: Path) -> None:
+    files = model_files(LARGE)
+    uri = store.put(files)
+    store.meddler.sent_bytes = 0
+    store.meddler.break_off(after=1_500_000, times=1)
+    assert contents(fetch(uri, tmp_path / "cache")) == files
+    assert store.meddler.broken == 1
+    assert store.meddler.sent_bytes < 1.7 * len(LARGE)
+
+
+def test_a_store_that_breaks_off_each_time_is_unreachable_and_nothing_is_visible(store: Kit, tmp_path: Path) -> None:
+    uri = store.put(model_files(LARGE))
+    store.meddler.break_off(after=100_000, times=1000)
+    with pytest.raises(Unavailable) as caught:
+        fetch(uri, tmp_path / "cache")
+    store.meddler.behave()
+    assert caught.value.reason == Reason.STORAGE_UNREACHABLE
+    assert [each for each in visible(tmp_path / "cache") if not each.startswith(".fetching-")] in (
+        [],
+        visible_locks(tmp_path),
+    )
+    assert contents(fetch(uri, tmp_path / "cache"))["model.onnx"] == LARGE
+
+
+def visible_locks(folder: Path) -> list[str]:
+    return sorted(each.name for each in (folder / "cache").glob("*.lock") if each.name != ".lock")
+
+
+def test_a_manifest_that_leads_out_of_its_folder_is_refused(store: Kit, tmp_path: Path) -> None:
+    if not store.checks_manifest:
+        pytest.skip("an image's manifest is read by who loads the model")
+    with pytest.raises(Invalid, match="outside the model's folder") as caught:
+        fetch(store.put(model_files(more={"../../escaped": "0" * 64})), tmp_path / "cache")
+    assert caught.value.reason == Reason.MODEL_INVALID
+    assert visible(tmp_path / "cache") == []
+
+
+def test_what_was_replaced_in_the_store_is_fetched_anew(store: Kit, tmp_path: Path) -> None:
+    uri = store.put(model_files(b"old"))
+    old = fetch(uri, tmp_path / "cache")
+    store.put(model_files(b"new"), replacing=uri)
+    assert contents(fetch(uri, tmp_path / "cache"))["model.onnx"] == b"new"
+    assert contents(old)["model.onnx"] == b"old"
+
+
+def test_of_two_processes_that_start_at_once_one_downloads(store: Kit, tmp_path: Path) -> None:
+    uri = store.put(model_files(LARGE))
+    store.meddler.sent_bytes = 0
+    program = (
+        "import os, sys; from penstock_runtime.fetching import fetch_apart\n"
+        "held = fetch_apart(sys.argv[1], os.environ); print(held.path)"
+    )
+    environment = {**os.environ, "PENSTOCK_MODEL_CACHE": str(tmp_path / "cache")}
+    both = [
+        subprocess.Popen([sys.executable, "-c", program, uri], stdout=subprocess.PIPE, text=True, env=environment)
+        for _ in range(2)
+    ]
+    paths = {each.communicate(timeout=60)[0].strip() for each in both}
+    assert len(paths) == 1
+    assert contents(Path(paths.pop()))["model.onnx"] == LARGE
+    assert store.meddler.sent_bytes < 1.5 * len(LARGE)
