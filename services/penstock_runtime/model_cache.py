@@ -42,8 +42,8 @@ _REMOVED: Final = ".removed-"
 _WAIT_SECONDS: Final = 3600.0
 _ABANDONED_SECONDS: Final = 600.0
 """After which a fetch that nobody works on is removed, if no one needs its room sooner."""
-_STEP_BYTES: Final = 64 * 1024 * 1024
-"""Room is reserved so much at a time where a model's size is not known."""
+_STEP_BYTES: Final = 8 * 1024 * 1024
+"""Room is reserved so much ahead where a model's size is not known."""
 
 Fill = Callable[[Path, Room], dict[str, ModelFile]]
 """Brings a model into a folder and says what it brought."""
@@ -185,25 +185,35 @@ class ModelCache:
                 self._remove(key)
         return False
 
-    def make_room(self, reservation: Path, total: int) -> None:
-        """Reserve `total` bytes for a fetch, removing what was least recently used.
+    def make_room(self, reservation: Path, wanted: int, needed: int) -> int:
+        """Reserve bytes for a fetch, removing what was least recently used.
+
+        Args:
+            reservation: the fetch's folder.
+            wanted: bytes in all.
+            needed: as many will do.
+
+        Returns:
+            What is reserved now.
 
         Raises:
             Unavailable: CacheUnavailable.
         """
         with self._locks.counting():
             held = self._reserved(reservation)
-            if total <= held:
-                return
-            while True:
+            while wanted > held:
                 used = self.used_bytes() - held
-                free = shutil.disk_usage(self.folder).free
-                fits = self.max_bytes is None or used + total <= self.max_bytes
-                if fits and total - held <= free:
+                free = shutil.disk_usage(self.folder).free + held
+                most = free if self.max_bytes is None else min(free, self.max_bytes - used)
+                if wanted <= most:
+                    held = wanted
+                elif not self._remove_oldest(reservation):
+                    if needed > max(most, held):
+                        raise self._no_room(needed, used, free)
+                    held = max(most, held)
                     break
-                if not self._remove_oldest(reservation):
-                    raise self._no_room(total, used, free)
-            (reservation / _RESERVED).write_text(str(total))
+            (reservation / _RESERVED).write_text(str(held))
+            return held
 
     def remove_one(self, reservation: Path) -> bool:
         """Remove the model that was least recently used, of those that are not in use; False where there is none."""
@@ -289,17 +299,13 @@ class _Reservation:
         self._claimed = 0
         self._reserved = size or 0
         if size:
-            cache.make_room(staging, size)
+            cache.make_room(staging, size, size)
 
     def claim(self, count: int) -> None:
         """Have room for so many more bytes."""
         self._claimed += count
         if self._claimed > self._reserved:
-            self._reserved = max(self._claimed, self._reserved + _STEP_BYTES)
-            bound = self._cache.max_bytes
-            if bound is not None and self._claimed <= bound:
-                self._reserved = min(self._reserved, bound)
-            self._cache.make_room(self._staging, self._reserved)
+            self._reserved = self._cache.make_room(self._staging, self._claimed + _STEP_BYTES, self._claimed)
 
     def exhausted(self, error: OSError) -> None:
         """Make room after the disk said that it is full."""
