@@ -84,8 +84,7 @@ class PoolReconciler:
         """See `penstock_operator.runtime.controller.Reconcile`."""
         manifest = self._cluster.get(SERVING_POOL, key)
         if manifest is None:
-            self._defaults.make(key)
-            return Result()
+            return Result(self._defaults.make(key), "deployments name a pool that was deleted")
         try:
             pool = ServingPool.model_validate(manifest)
         except ValidationError as error:
