@@ -55,7 +55,7 @@ _MADE_AND_DELETED = {"optimizationruns", "jobs", "rayclusters"}
     ("resource", "verbs"),
     [
         pytest.param("secrets", {"create"}, id="makes Secrets, and reads none"),
-        pytest.param("networkpolicies", {"create", "list", "patch"}, id="deletes no NetworkPolicy"),
+        pytest.param("networkpolicies", {"create", "list", "patch", "watch"}, id="deletes no NetworkPolicy"),
         pytest.param("configmaps", set(), id="reads no ConfigMap"),
         pytest.param("pods", {"get", "list", "watch"}, id="only looks at pods"),
         pytest.param("nodes", {"get", "list", "watch"}, id="only looks at nodes"),

@@ -1,0 +1,197 @@
+"""The dashboards ask for what our programs export, in PromQL that Prometheus' own engine carries out."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
+from tests.chart.helm import CHART, render
+from tests.cluster.binary import Program, build
+from tests.cluster.tools import say
+
+from penstock.caching.cache import PredictionCache
+from penstock.caching.keys import InputKeys
+from penstock.routing.leases import ReplicaLease, Route
+from penstock.routing.table import Table
+from penstock.serving.manifest import Signature
+from penstock.serving.settings import CacheMode, CacheSettings
+from penstock_operator.runtime import metrics as operator_metrics
+from penstock_serving.gateway.access_log import AccessLog
+from penstock_serving.replica.exchange import Exchange
+from penstock_serving.replica.load import LoadMeter
+from penstock_serving.replica.metrics import ReplicaMetrics
+
+FOLDER = Path(__file__).resolve().parents[2] / "dashboards"
+PROMEVAL = Program("promeval", FOLDER, "Prometheus' query engine")
+DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in sorted((CHART / "dashboards").glob("*.json"))}
+_INTERVAL = "1m"
+_SECONDS = 60.0
+_START, _END = 1795226437414777, 1795226437415777
+"""Of a request at the gateway, in microseconds."""
+
+
+def panels() -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, dashboard in DASHBOARDS.items():
+        for panel in dashboard["panels"]:
+            if panel["type"] != "row":
+                yield name, panel
+
+
+def expressions() -> list[str]:
+    """Every query of every panel and variable, with everything chosen."""
+    queries = [target["expr"] for _, panel in panels() for target in panel["targets"]]
+    return [
+        re.sub(r"\$(namespace|model|kind)", ".+", query).replace("$__rate_interval", _INTERVAL) for query in queries
+    ]
+
+
+class Exported:
+    """What gateway, replica and operator show of the same minute."""
+
+    def __init__(self) -> None:
+        route = Route(namespace="vision", model="digits")
+        lease = ReplicaLease(namespace="vision", model="digits", version="1", revision="r", address="10.0.0.1:1")
+        table = Table().declared(route).leased("a", lease, 0.0)
+        self.log = AccessLog(lambda: table, None, lambda: {("vision", "digits"): 1})
+        self.gateway = CollectorRegistry()
+        self.gateway.register(self.log)
+        self.load = LoadMeter(10.0, 0.0)
+        keys = InputKeys("sha256:0", "vision", Signature(inputs=(), outputs=()))
+        cache: PredictionCache[Exchange] = PredictionCache(keys, CacheSettings(mode=CacheMode.EXACT))
+        self.replica = ReplicaMetrics("vision", "digits", "1", self.load, cache)
+
+    def serve(self, requests: int) -> None:
+        """Requests come, some of them in vain."""
+        for status in ("200", "401", "429", "503"):
+            line = f"{'a' * 32} - {'b' * 16} 00 00 {_START} {_END} vision/digits {status} 162 -- m0/ra POST - /v2/x"
+            self.log.take([line.encode()] * requests)
+            self.replica.requests[int(status)] += requests
+        for histogram in (self.replica.request_seconds, self.replica.execute_seconds, self.load.waits):
+            histogram.observe(0.01)
+        self.replica.batch_rows.observe(4)
+        for outcome in operator_metrics.Outcome:
+            operator_metrics.reconciled("InferenceDeployment", outcome, 0.02)
+        operator_metrics.queue_depth("InferenceDeployment", 1)
+        operator_metrics.requested("get", "pods", 200)
+
+    def scrapes(self, seconds: float) -> list[dict[str, Any]]:
+        """As the chart's monitors label them."""
+        texts = {
+            "penstock-gateway-metrics": generate_latest(self.gateway),
+            "penstock-replicas": self.replica.text(2),
+            "penstock-operator": generate_latest(REGISTRY),
+        }
+        return [
+            {"seconds": seconds, "labels": {"job": job, "instance": f"{job}-a"}, "text": text.decode()}
+            for job, text in texts.items()
+        ]
+
+
+@pytest.fixture(scope="module")
+def scrapes() -> list[dict[str, Any]]:
+    """Two, a minute's half apart."""
+    exported = Exported()
+    exported.serve(10)
+    first = exported.scrapes(_SECONDS / 2)
+    exported.serve(30)
+    return first + exported.scrapes(_SECONDS)
+
+
+def evaluate(queries: list[str], scrapes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    task = json.dumps({"scrapes": scrapes, "expressions": queries, "seconds": _SECONDS})
+    done = subprocess.run(
+        [str(build(say, PROMEVAL))], input=task, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
+def test_every_query_gets_an_answer_from_what_is_exported(scrapes: list[dict[str, Any]]) -> None:
+    queries = expressions()
+    answers = dict(zip(queries, evaluate(queries, scrapes), strict=True))
+    assert len(answers) > 20
+    assert {query: answer["error"] for query, answer in answers.items() if "error" in answer} == {}
+    assert [query for query, answer in answers.items() if not answer["series"] and not _of_an_unused_cache(query)] == []
+
+
+def _of_an_unused_cache(query: str) -> bool:
+    """A share of nothing is no number."""
+    return "penstock_cache_requests_total" in query and "/" in query
+
+
+def test_the_queries_say_what_happened(scrapes: list[dict[str, Any]]) -> None:
+    by_title = {panel["title"]: panel["targets"][0]["expr"] for name, panel in panels() if name == "serving"}
+    titles = ["Failed", "Rows in a batch, mean", "Replicas", "Held", "Waiting for the engine"]
+    queries = [
+        re.sub(r"\$(namespace|model)", ".+", by_title[title]).replace("$__rate_interval", _INTERVAL) for title in titles
+    ]
+    found = [float(answer["series"][0]["value"]) for answer in evaluate(queries, scrapes)]
+    assert found == pytest.approx([0.25, 4.0, 1.0, 1.0, 2.0])
+
+
+def test_a_name_that_nobody_exports_would_be_found(scrapes: list[dict[str, Any]]) -> None:
+    wrong, broken = evaluate(["sum(rate(penstock_gateway_request_total[1m]))", "sum(rate(x[1m])"], scrapes)
+    assert wrong["series"] == []
+    assert "parse error" in broken["error"]
+
+
+def _numbers(dashboard: dict[str, Any]) -> list[int]:
+    return [panel["id"] for panel in dashboard["panels"]]
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_a_dashboard_can_be_imported_beside_others(name: str) -> None:
+    dashboard = DASHBOARDS[name]
+    assert dashboard["uid"] == f"penstock-{name}"
+    assert "id" not in dashboard
+    assert len(set(_numbers(dashboard))) == len(_numbers(dashboard))
+    (source,) = (each for each in dashboard["templating"]["list"] if each["type"] == "datasource")
+    assert source["name"] == "datasource"
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_panels_do_not_overlap(name: str) -> None:
+    taken: set[tuple[int, int]] = set()
+    for panel in DASHBOARDS[name]["panels"]:
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & taken, panel["title"]
+        assert max(x for x, _ in cells) < 24
+        taken |= cells
+
+
+def _title(each: str | dict[str, Any]) -> str:
+    return each if isinstance(each, str) else str(each["title"])
+
+
+@pytest.mark.parametrize(("dashboard", "panel"), list(panels()), ids=_title)
+def test_the_panel(dashboard: str, panel: dict[str, Any]) -> None:
+    """What Grafana's own linter asks for: title, description, unit, the chosen data source, and rates that fit the zoom."""
+    assert dashboard
+    assert panel["title"]
+    assert panel["description"]
+    assert panel["fieldConfig"]["defaults"]["unit"]
+    assert panel["datasource"]["uid"] == "${datasource}"
+    for target in panel["targets"]:
+        assert target["datasource"]["uid"] == "${datasource}"
+        assert target["legendFormat"]
+        assert all(window == "$__rate_interval" for window in re.findall(r"\[([^\]]*)\]", target["expr"]))
+
+
+def test_the_chart_hands_them_to_grafana() -> None:
+    chart = render({"metrics": {"dashboards": {"enabled": True}}})
+    for name, dashboard in DASHBOARDS.items():
+        found = chart.one("ConfigMap", f"penstock-dashboard-{name}")
+        assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
+        assert json.loads(found["data"][f"{name}.json"]) == dashboard
