@@ -13,7 +13,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
@@ -21,8 +21,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid
+from penstock.serving.manifest import SIGNATURE_NAME
 
-SIGNATURE_NAME: Final = "model.sig"
+__all__ = ["SIGNATURE_NAME", "make_keys", "public_key", "sign", "verify"]
 
 
 def make_keys(private: Path) -> str:

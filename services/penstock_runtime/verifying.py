@@ -17,7 +17,6 @@ from typing import Final
 
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid, Unavailable
-from penstock_runtime.signing import verify
 
 _REFUSED: Final = 3
 _SECONDS: Final = 300.0
@@ -55,6 +54,8 @@ def verify_apart(folder: Path, trusted: Sequence[str]) -> None:
 
 def main() -> int:
     """Check one folder; the exit status."""
+    from penstock_runtime.signing import verify  # noqa: PLC0415 -- only the child needs it
+
     try:
         verify(Path(sys.argv[1]), json.load(sys.stdin))
     except Invalid as error:

@@ -22,6 +22,10 @@ class Meddler:
     """Connections that were broken off."""
     _after: int = 0
     _times: int = 0
+    holding: bool = False
+    """Whether a connection waits."""
+    _hold_after: int | None = None
+    _going_on: threading.Event = field(default_factory=threading.Event)
     _damaged_at: int | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -38,9 +42,16 @@ class Meddler:
         """Change a byte once a connection carried so many to the client; None: no more."""
         self._damaged_at = at
 
+    def hold(self, after: int) -> None:
+        """Let a connection wait once it carried so many bytes to the client."""
+        self._going_on.clear()
+        self._hold_after = after
+
     def behave(self) -> None:
         """Break nothing and count anew."""
         self.damage(None)
+        self._hold_after, self.holding = None, False
+        self._going_on.set()
         self.break_off(after=0, times=0)
         self.sent_bytes = 0
 
@@ -65,6 +76,9 @@ class Meddler:
                     data = data[:-1] + bytes([data[-1] ^ 1])
                 if self._breaks(carried):
                     break
+                if self._hold_after is not None and carried > self._hold_after:
+                    self.holding = True
+                    self._going_on.wait(60)
                 with self._lock:
                     self.sent_bytes += len(data)
                 client.sendall(data)

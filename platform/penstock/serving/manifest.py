@@ -16,6 +16,8 @@ from penstock.optimization.hardware import Hardware, HardwareRequirement
 from penstock.optimization.recipes import EngineSettings, Recipe
 
 MANIFEST_NAME = "manifest.json"
+SIGNATURE_NAME = "model.sig"
+"""Covers every other file of the folder."""
 
 
 class DataType(StrEnum):

@@ -10,9 +10,8 @@ from pydantic import ValidationError
 
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid
-from penstock.serving.manifest import MANIFEST_NAME, ModelFile, ModelManifest
+from penstock.serving.manifest import MANIFEST_NAME, SIGNATURE_NAME, ModelFile, ModelManifest
 from penstock_runtime.filesystems import safe
-from penstock_runtime.signing import SIGNATURE_NAME
 from penstock_runtime.sources.source import Algorithm, Checksum, Listing, RemoteFile, Source
 
 _DIGEST_ORIGIN = "the model's digest"

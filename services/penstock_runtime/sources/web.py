@@ -11,9 +11,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 import requests
 
-from penstock.serving.manifest import MANIFEST_NAME
+from penstock.serving.manifest import MANIFEST_NAME, SIGNATURE_NAME
 from penstock_runtime.filesystems import safe
-from penstock_runtime.signing import SIGNATURE_NAME
 from penstock_runtime.sources.http import checked, headers, pieces, whole, with_deadlines
 from penstock_runtime.sources.manifests import described
 from penstock_runtime.sources.source import TRIES, Listing, RemoteFile, in_order
