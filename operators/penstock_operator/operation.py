@@ -13,6 +13,8 @@ from penstock_operator.deployment.observe import Observer
 from penstock_operator.deployment.reconcile import DeploymentReconciler, Record
 from penstock_operator.gateway.fleet import Fleet
 from penstock_operator.gateway.keeper import GatewayKeeper, Models
+from penstock_operator.keys.directory import API_KEY, DeploymentsOfKey, KeyDirectory
+from penstock_operator.keys.reconcile import KeyReconciler
 from penstock_operator.nodes.view import ClusterView
 from penstock_operator.optimization.directory import (
     CLUSTER_OPTIMIZATION_PROFILE,
@@ -80,14 +82,17 @@ class Operation:
         )
         self._keeper = GatewayKeeper(self._fleet, models, may_act) if settings.gateways else None
         optimization = OptimizationDirectory(cluster, available=settings.jobs is not None)
+        keys = KeyDirectory(cluster)
         observer = Observer(
             self._pools,
             optimization,
             self._fleet,
             QuotaDirectory(cluster, self._mirrored(INFERENCE_DEPLOYMENT)),
+            keys,
             gateway_secret=settings.gateway_secret,
             replica_host=settings.replica_host,
             trusted_keys=settings.trusted_keys,
+            default_authentication=settings.default_authentication,
         )
         deployments = DeploymentReconciler(cluster, observer, self._fleet, record=record, tried=self._tried, tell=tell)
         managed = ManagedPools(cluster, ray_clusters, self._pools, self._nodes.nodes if self._nodes else lambda: None)
@@ -95,6 +100,7 @@ class Operation:
         pools = PoolReconciler(cluster, self._pools, managed, record, defaults=defaults)
         runs = RunReconciler(cluster, RunObserver(cluster, optimization, settings.jobs or _NO_JOBS, Store, self._pools), record)
         quotas = QuotaReconciler(cluster, QuotaDirectory(cluster, self._mirrored(TENANT_QUOTA)), record)
+        key_states = KeyReconciler(cluster, keys, record)
         self._runner = None if settings.job_folder is None else JobRunner(cluster, settings.job_folder, may_act)
         self.controllers: list[Controller] = [] if self._runner is None else [self._runner.controller]
         for namespace in settings.namespaces or (None,):
@@ -109,6 +115,7 @@ class Operation:
                         Source(SERVING_POOL, UsersOfPool(partial(self._seen, INFERENCE_DEPLOYMENT)), namespace),
                         Source(OPTIMIZATION_RUN, OwnersOfRun(), namespace),
                         Source(TENANT_QUOTA, DeploymentsOfQuota(lambda: self._seen(INFERENCE_DEPLOYMENT)), namespace),
+                        Source(API_KEY, DeploymentsOfKey(self._deployments_in, self._has_key), namespace),
                         *self._profiles(INFERENCE_DEPLOYMENT, "optimizationProfileRef", namespace),
                     ],
                     settings=primary,
@@ -136,6 +143,7 @@ class Operation:
                     settings=secondary,
                     may_act=may_act,
                 ),
+                Controller(API_KEY, key_states.reconcile, cluster, settings=secondary, may_act=may_act),
                 Controller(
                     TENANT_QUOTA,
                     quotas.reconcile,
@@ -167,6 +175,13 @@ class Operation:
     def _seen(self, kind: ResourceKind, namespace: str | None = None) -> list[Manifest]:
         """All objects of a primary kind, or one namespace's, as last seen."""
         return [each for mirror in self._mirrors(kind) for each in mirror.items(namespace)]
+
+    def _deployments_in(self, namespace: str) -> list[Manifest]:
+        return self._seen(INFERENCE_DEPLOYMENT, namespace)
+
+    def _has_key(self, key: Key) -> bool:
+        """Whether an API key is there, as its controller sees it."""
+        return any(mirror.get(key) is not None for mirror in self._mirrors(API_KEY))
 
     def _mirrored(self, of: ResourceKind) -> Mirrored:
         """What the controllers of one kind have last seen of any kind that they follow."""

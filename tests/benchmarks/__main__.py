@@ -7,6 +7,7 @@ import sys
 
 BENCHMARKS = {
     "data-path": "what an answer costs beside a bare uvicorn server and plain Ray Serve",
+    "access": "what it costs that the gateway asks who calls",
     "prediction-cache": "what the prediction cache costs and gives, by how many inputs repeat",
     "batcher-arrivals": "when requests are put together, beside ray.serve.batch",
     "hundred-deployments": "the control plane's cost",

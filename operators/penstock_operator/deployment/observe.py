@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from penstock.api.access import Authentication
 from penstock.api.conditions import Reason
 from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.errors import Unavailable
@@ -12,6 +13,7 @@ from penstock.planning.observed import Application, Node, Observed, Pool, PoolPr
 from penstock.planning.pool_status import problems
 from penstock.routing.tokens import replica_token
 from penstock_operator.gateway.fleet import Fleet
+from penstock_operator.keys.directory import KeyDirectory
 from penstock_operator.optimization.directory import OptimizationDirectory
 from penstock_operator.pool.directory import PoolDirectory
 from penstock_operator.pool.writer import PoolWriter
@@ -30,6 +32,8 @@ class Observer:
         gateway_secret: from which replicas' tokens are derived.
         replica_host: address for replicas to listen on; None: their node's.
         trusted_keys: public keys in PEM that optimized models may be signed by.
+        keys: the API keys of namespaces.
+        default_authentication: of deployments that say nothing of it.
     """
 
     def __init__(
@@ -38,10 +42,12 @@ class Observer:
         optimization: OptimizationDirectory,
         fleet: Fleet,
         quotas: QuotaDirectory,
+        keys: KeyDirectory,
         *,
         gateway_secret: str,
         replica_host: str | None,
         trusted_keys: tuple[str, ...],
+        default_authentication: Authentication,
     ) -> None:
         self._pools = pools
         self._optimization = optimization
@@ -50,6 +56,8 @@ class Observer:
         self._secret = gateway_secret
         self._replica_host = replica_host
         self._trusted_keys = trusted_keys
+        self._keys = keys
+        self._default_authentication = default_authentication
 
     def observe(self, deployment: InferenceDeployment) -> tuple[Observed, PoolWriter | None]:
         """The observation, and the writer of the pool where it has one. Raises `Unavailable` for the API itself."""
@@ -65,7 +73,18 @@ class Observer:
         optimization = self._optimization.view(metadata.namespace, metadata.uid, reference)
         pool, writer = self._pool(Key(metadata.namespace, deployment.spec.pool_ref.name))
         quota = self._quotas.excess(deployment)
-        return Observed(deployment, pool, seen.gateways, seen.joining, network, optimization, quota), writer
+        observed = Observed(
+            deployment,
+            pool,
+            seen.gateways,
+            seen.joining,
+            network,
+            optimization,
+            quota,
+            keys=self._keys.keys(metadata.namespace),
+            default_authentication=self._default_authentication,
+        )
+        return observed, writer
 
     def _pool(self, key: Key) -> tuple[Pool | PoolProblem, PoolWriter | None]:
         pool = self._pools.pool(key)

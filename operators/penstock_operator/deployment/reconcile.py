@@ -12,6 +12,7 @@ from penstock.api.conditions import DeploymentCondition, Reason
 from penstock.api.meta import Condition, ConditionStatus
 from penstock.api.v1alpha1 import InferenceDeployment, InferenceDeploymentStatus
 from penstock.errors import Invalid, Unavailable
+from penstock.planning.access import guarded
 from penstock.planning.conditions import transitions
 from penstock.planning.deployment import Finalizer, Plan, invalid_status, plan
 from penstock.planning.names import DEPLOYMENT_MANAGER, FINALIZER
@@ -90,6 +91,8 @@ class DeploymentReconciler:
         try:
             wanted = plan(observed, now)
         except Invalid as error:
+            if (route := guarded(None, observed, now)) is not None:
+                self._declare(observed, route)
             self._write(manifest, deployment, invalid_status(observed, error.message, now))
             raise
         try:

@@ -107,11 +107,16 @@ def guarded(route: Route | None, observed: Observed, now: float) -> Route | None
     wanted = route_access(observed.deployment, observed.keys, observed.default_authentication, now)
     if route is not None:
         return route.model_copy(update={"access": wanted})
-    for each in observed.gateways:
-        declared = each.route.declared if isinstance(each, Gateway) and each.route else None
-        if declared is not None and declared.access != wanted:
-            return declared.model_copy(update={"access": wanted})
-    return None
+    declared = [
+        each.route.declared if each.route else None
+        for each in (*observed.gateways, *observed.joining)
+        if isinstance(each, Gateway)
+    ]
+    present = next((each for each in declared if each is not None), None)
+    if present is None or observed.deployment.metadata.deletion_timestamp is not None:
+        return None
+    route = present.model_copy(update={"access": wanted})
+    return route if any(each != route for each in declared) else None
 
 
 def judge_key(key: APIKey, others: Sequence[APIKey], now: float) -> Verdict:

@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from penstock.routing.access import Grant, Locks, Refusal
+from penstock.routing.access import NEVER, Grant, Locks, Refusal
 from penstock_serving.gateway.settings import Settings
 
 API_KEY_HEADER: Final = "x-api-key"
@@ -27,6 +27,8 @@ _CHALLENGE: Final[Mapping[Refusal, str]] = {
     Refusal.UNKNOWN: 'Bearer error="invalid_token"',
     Refusal.OTHER_MODELS: 'Bearer error="insufficient_scope"',
 }
+_PLAIN: Final = "|0|0|*"
+"""How the entry of a key ends that has no limit and no end, and opens the whole namespace. See `_grant`."""
 _CALLERS: Final = "callers"
 _NAMESPACES: Final = "namespaces"
 _HANDED_OVER: Final = "handed_over"
@@ -57,8 +59,9 @@ def render_grants(wanted: Locks) -> dict[str, str]:
 
 
 def _grant(grant: Grant) -> str:
+    until = 0 if grant.until == NEVER else grant.until
     scope = "*" if grant.everywhere else "-"
-    return f"{grant.caller}|{grant.requests_per_second}|{grant.until}|{scope}"
+    return f"{grant.caller}|{grant.requests_per_second}|{until}|{scope}"
 
 
 def tables() -> Iterator[str]:
@@ -81,39 +84,66 @@ def lock_rules(settings: Settings) -> Iterator[str]:
 
 
 def access_rules(settings: Settings) -> Iterator[str]:
-    """`txn.caller`, or a refusal; a request that is guarded and has no caller goes to the backend `verify`."""
-    grants = settings.layout.grants
+    """`txn.caller`, or a refusal. They come last: a request for which no more of them matter leaves them early.
+
+    A request that is guarded and has no caller at the end goes to the backend `verify`.
+    """
+    yield "  acl routed var(txn.route) -m found"
     yield f"  http-request del-header {CALLER_HEADER}"
+    yield from _share_rules(settings)
+    # What leads nowhere yet goes to the agent with its credential; the agent takes it from what it passes on.
+    yield from _without_credential("routed !locked")
+    yield "  http-request allow if !locked"
     yield _refuse(Refusal.NOT_YET, "{ var(txn.lock) -m beg ? }")
     yield "  acl guarded var(txn.lock) -m beg k j"
-    yield "  acl presented var(txn.secret) -m found"
-    yield "  http-request set-var(txn.secret) http_auth_bearer if guarded"
-    yield f"  http-request set-var(txn.secret) req.hdr({API_KEY_HEADER}) if guarded !presented"
+    yield from _without_credential("!guarded")
+    yield from _key_rules(settings)
+    yield from _rate_rules()
+
+
+def _key_rules(settings: Settings) -> Iterator[str]:
+    """The usual key opens the whole namespace, has no limit and no end: it is through after one look-up."""
+    grants = settings.layout.grants
+    yield "  http-request set-var(txn.hash) http_auth_bearer,sha2(256),hex if guarded"
+    yield "  acl presented var(txn.hash) -m found"
+    yield f"  http-request set-var(txn.hash) req.hdr({API_KEY_HEADER}),sha2(256),hex if guarded !presented"
     yield _refuse(Refusal.MISSING, "guarded !presented")
-    yield "  http-request set-var(txn.hash) var(txn.secret),digest(sha256),hex if guarded"
     yield f"  http-request set-var(txn.grant) var(txn.ns),concat(/,txn.hash),map_str({grants}) if guarded"
+    yield f"  acl plain var(txn.grant) -m end {_PLAIN}"
+    yield "  http-request set-var(txn.caller) var(txn.grant),field(1,|) if plain"
+    yield from _with_caller("plain")
+    yield "  http-request allow if plain { var(txn.lock) -m end |0 }"
     yield "  acl everywhere var(txn.grant) -m end |*"
     yield f"  http-request set-var(txn.own) var(txn.model),concat(/,txn.hash),map_str({grants}) if guarded !everywhere"
     yield "  acl valid var(txn.grant) -m found"
     yield "  acl opening var(txn.own) -m found"
     yield "  http-request set-var(txn.until) var(txn.grant),field(3,|) if guarded valid"
+    yield "  acl lasting var(txn.until) -m str 0"
     yield "  acl ended date,sub(txn.until) ge 0"
+    yield _refuse(Refusal.OTHER_MODELS, "guarded valid !everywhere !opening lasting")
     yield _refuse(Refusal.OTHER_MODELS, "guarded valid !everywhere !opening !ended")
-    yield "  http-request set-var(txn.grant) var(txn.own) if guarded opening"
-    yield "  http-request set-var(txn.until) var(txn.grant),field(3,|) if guarded opening"
+    yield "  http-request set-var(txn.grant) var(txn.own) if opening"
+    yield "  http-request set-var(txn.until) var(txn.grant),field(3,|) if opening"
+    yield "  http-request set-var(txn.caller) var(txn.grant),field(1,|) if guarded valid lasting"
     yield "  http-request set-var(txn.caller) var(txn.grant),field(1,|) if guarded valid !ended"
     yield "  acl identified var(txn.caller) -m found"
     yield "  acl verifiable var(txn.lock) -m beg j"
-    yield "  acl dotted var(txn.secret) -m sub ."
+    yield "  acl dotted http_auth_bearer -m sub ."
+    yield f"  acl dotted req.hdr({API_KEY_HEADER}) -m sub ."
     yield _refuse(Refusal.UNKNOWN, "guarded !identified !verifiable")
     yield _refuse(Refusal.UNKNOWN, "guarded !identified !dotted")
-    # What leads nowhere yet goes to the agent with its credential; the agent takes it from what it passes on.
-    yield "  acl routed var(txn.route) -m found"
-    yield "  http-request del-header authorization if identified || routed !guarded"
-    yield f"  http-request del-header {API_KEY_HEADER} if identified || routed !guarded"
-    yield f"  http-request set-header {CALLER_HEADER} %[var(txn.caller)] if identified"
-    yield from _rate_rules()
-    yield from _share_rules(settings)
+    yield from _with_caller("identified !plain")
+
+
+def _with_caller(condition: str) -> Iterator[str]:
+    """Who asks, in place of how that is known."""
+    yield from _without_credential(condition)
+    yield f"  http-request set-header {CALLER_HEADER} %[var(txn.caller)] if {condition}"
+
+
+def _without_credential(condition: str) -> Iterator[str]:
+    yield f"  http-request del-header authorization if {condition}"
+    yield f"  http-request del-header {API_KEY_HEADER} if {condition}"
 
 
 def _rate_rules() -> Iterator[str]:
@@ -123,22 +153,17 @@ def _rate_rules() -> Iterator[str]:
     """
     yield "  http-request set-var(txn.rate) var(txn.grant),field(2,|) if identified"
     yield "  acl bounded_caller var(txn.rate) -m int gt 0"
-    yield (
-        f"  http-request track-sc1 var(txn.ns),concat(/,txn.caller),digest(sha256) table {_CALLERS} if bounded_caller"
-    )
+    yield f"  http-request track-sc1 var(txn.ns),concat(/,txn.caller),sha2(256) table {_CALLERS} if bounded_caller"
     yield _refuse(Refusal.TOO_OFTEN, "bounded_caller { sc_gpc0_rate(1),sub(txn.rate) ge 0 }")
-    yield "  http-request set-var(txn.bound) var(txn.lock),field(2,|) if locked"
+    yield "  http-request set-var(txn.bound) var(txn.lock),field(2,|)"
     yield "  acl bounded_model var(txn.bound) -m int gt 0"
     yield "  http-request set-var(txn.who) src if bounded_model !guarded"
     yield "  http-request set-var(txn.who) var(txn.caller) if bounded_model identified"
     yield "  acl named var(txn.who) -m found"
-    yield (
-        f"  http-request track-sc2 var(txn.model),concat(|,txn.who),digest(sha256) table {_CALLERS} "
-        "if bounded_model named"
-    )
-    yield _refuse(Refusal.TOO_OFTEN, "bounded_model named { sc_gpc0_rate(2),sub(txn.bound) ge 0 }")
+    yield f"  http-request track-sc2 var(txn.model),concat(|,txn.who),sha2(256) table {_CALLERS} if named"
+    yield _refuse(Refusal.TOO_OFTEN, "named { sc_gpc0_rate(2),sub(txn.bound) ge 0 }")
     yield "  http-request sc-inc-gpc0(1) if bounded_caller"
-    yield "  http-request sc-inc-gpc0(2) if bounded_model named"
+    yield "  http-request sc-inc-gpc0(2) if named"
 
 
 def _share_rules(settings: Settings) -> Iterator[str]:

@@ -126,7 +126,6 @@ def _clients(settings: Settings) -> Iterator[str]:
     yield from _client_limits(settings)
     yield "  http-request set-var(txn.start) date(0,us)"
     yield from _routing(settings)
-    yield from access_rules(settings)
     yield from _tracing()
     yield f"  http-request set-header {NAMESPACE_HEADER} %[var(txn.ns)]"
     yield "  http-request set-path /%[var(txn.rest)] unless short"
@@ -134,6 +133,7 @@ def _clients(settings: Settings) -> Iterator[str]:
     if settings.max_requests_per_second_per_client:
         limit = settings.max_requests_per_second_per_client
         yield f"  http-request deny deny_status 429 if {{ sc_http_req_rate(0) gt {limit} }}"
+    yield from access_rules(settings)
     yield "  http-response set-var(txn.kept) res.hdr(traceresponse),field(4,-)"
     yield f"  http-after-response set-header connection close if {{ var({LEAVING}) -m bool }}"
     yield f"  use_backend {VERIFY} if guarded !identified"

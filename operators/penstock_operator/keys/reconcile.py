@@ -1,0 +1,69 @@
+"""Writes of each `APIKey` whether it opens anything."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from pydantic import ValidationError
+
+from penstock.api.access import APIKey
+from penstock.api.conditions import Reason
+from penstock.api.meta import ConditionStatus
+from penstock.errors import Invalid
+from penstock.planning.access import key_status, next_look
+from penstock.planning.conditions import transitions
+from penstock.planning.names import KEY_MANAGER
+from penstock_operator.keys.directory import API_KEY, KeyDirectory
+from penstock_operator.runtime.cluster import Cluster, Key, Manifest, NotFound
+from penstock_operator.runtime.controller import Result
+
+Record = Callable[[Manifest, bool, str, str], None]
+"""Records an event: on which object, whether it is a warning, reason, message."""
+
+
+class KeyReconciler:
+    """Judge, one status write.
+
+    Args:
+        cluster: where the objects are.
+        directory: finds the namespace's other keys.
+        record: takes events.
+        clock: seconds since the Unix epoch.
+    """
+
+    def __init__(
+        self, cluster: Cluster, directory: KeyDirectory, record: Record, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._cluster = cluster
+        self._directory = directory
+        self._record = record
+        self._clock = clock
+
+    def reconcile(self, key: Key) -> Result:
+        """See `penstock_operator.runtime.controller.Reconcile`."""
+        manifest = self._cluster.get(API_KEY, key)
+        if manifest is None or manifest["metadata"].get("deletionTimestamp") is not None:
+            return Result()
+        try:
+            present = APIKey.model_validate(manifest)
+        except ValidationError as error:
+            raise Invalid(Reason.INVALID_SPEC, f"APIKey {key} is not valid: {error}") from error
+        now = self._clock()
+        status = key_status(present, self._directory.keys(key.namespace), now)
+        if status != present.status:
+            body = {
+                "apiVersion": present.api_version,
+                "kind": present.kind,
+                "metadata": {"name": key.name, "namespace": key.namespace},
+                "status": status.model_dump(mode="json", exclude_none=True),
+            }
+            try:
+                self._cluster.apply_status(API_KEY, body, KEY_MANAGER)
+            except NotFound:
+                return Result()  # deleted meanwhile
+            for each in transitions(present.status.conditions, status.conditions):
+                if each.status is ConditionStatus.FALSE:
+                    self._record(manifest, True, each.reason, f"{each.type}: {each.message}")
+        due = next_look(present, now)
+        return Result() if due is None else Result(due.after_seconds, due.reason)
