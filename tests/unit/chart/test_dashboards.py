@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from tests.chart.helm import CHART, render
-from tests.cluster.binary import Program, build
-from tests.cluster.tools import say
+from tests.chart.promeval import evaluate
 
 from penstock.caching.cache import PredictionCache
 from penstock.caching.keys import InputKeys
@@ -27,8 +24,6 @@ from penstock_serving.replica.exchange import Exchange
 from penstock_serving.replica.load import LoadMeter
 from penstock_serving.replica.metrics import ReplicaMetrics
 
-FOLDER = Path(__file__).resolve().parents[2] / "dashboards"
-PROMEVAL = Program("promeval", FOLDER, "Prometheus' query engine")
 DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in sorted((CHART / "dashboards").glob("*.json"))}
 _INTERVAL = "1m"
 _SECONDS = 60.0
@@ -103,19 +98,9 @@ def scrapes() -> list[dict[str, Any]]:
     return first + exported.scrapes(_SECONDS)
 
 
-def evaluate(queries: list[str], scrapes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    task = json.dumps({"scrapes": scrapes, "expressions": queries, "seconds": _SECONDS})
-    done = subprocess.run(
-        [str(build(say, PROMEVAL))], input=task, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    found: list[dict[str, Any]] = json.loads(done.stdout)
-    return found
-
-
 def test_every_query_gets_an_answer_from_what_is_exported(scrapes: list[dict[str, Any]]) -> None:
     queries = expressions()
-    answers = dict(zip(queries, evaluate(queries, scrapes), strict=True))
+    answers = dict(zip(queries, evaluate(queries, scrapes, _SECONDS), strict=True))
     assert len(answers) > 20
     assert {query: answer["error"] for query, answer in answers.items() if "error" in answer} == {}
     assert [query for query, answer in answers.items() if not answer["series"] and not _of_an_unused_cache(query)] == []
@@ -132,12 +117,12 @@ def test_the_queries_say_what_happened(scrapes: list[dict[str, Any]]) -> None:
     queries = [
         re.sub(r"\$(namespace|model)", ".+", by_title[title]).replace("$__rate_interval", _INTERVAL) for title in titles
     ]
-    found = [float(answer["series"][0]["value"]) for answer in evaluate(queries, scrapes)]
+    found = [float(answer["series"][0]["value"]) for answer in evaluate(queries, scrapes, _SECONDS)]
     assert found == pytest.approx([0.25, 4.0, 1.0, 1.0, 2.0])
 
 
 def test_a_name_that_nobody_exports_would_be_found(scrapes: list[dict[str, Any]]) -> None:
-    wrong, broken = evaluate(["sum(rate(penstock_gateway_request_total[1m]))", "sum(rate(x[1m])"], scrapes)
+    wrong, broken = evaluate(["sum(rate(penstock_gateway_request_total[1m]))", "sum(rate(x[1m])"], scrapes, _SECONDS)
     assert wrong["series"] == []
     assert "parse error" in broken["error"]
 

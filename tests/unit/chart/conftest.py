@@ -1,0 +1,31 @@
+"""Builds the programs of others before the first test, whose time limit must not run meanwhile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.chart.promeval import PROMEVAL
+from tests.cluster.binary import BuildFailedError, build
+from tests.cluster.tools import PROGRAMS
+
+_HERE = Path(__file__).resolve().parent
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Helm, the linter and Prometheus' engine, where a test of this folder was collected."""
+    if session.config.option.collectonly or not any(item.path.is_relative_to(_HERE) for item in session.items):
+        return
+    capture = session.config.pluginmanager.getplugin("capturemanager")
+    terminal = session.config.pluginmanager.getplugin("terminalreporter")
+
+    def report(line: str) -> None:
+        with capture.global_and_fixture_disabled():
+            terminal.ensure_newline()
+            terminal.write_line(line)
+
+    for program in (PROGRAMS["helm"], PROGRAMS["kube-score"], PROMEVAL):
+        try:
+            build(report, program)
+        except BuildFailedError as error:
+            report(str(error))  # the tests that need it fail with the same words
