@@ -73,7 +73,12 @@ class Installation:
             repository, _, tag = image.rpartition(":")
             images[str(name)] = {"repository": repository, "tag": tag}
         small = {"requests": {"cpu": "20m", "memory": "128Mi", "ephemeral-storage": "16Mi"}}
-        return {"images": images, "operator": {"resources": small}, "gateway": {"resources": small}}
+        return {
+            "images": images,
+            "operator": {"resources": small},
+            "gateway": {"resources": small},
+            "defaultPool": {"spec": pool()["spec"]},
+        }
 
     def get(self, kind: str, namespace: str, name: str) -> Object:
         """An object as it is."""
@@ -161,13 +166,13 @@ def api_key(name: str, key: str) -> Object:
 
 
 def pool(**managed: Any) -> Object:
-    """The namespace's default pool, with workers of half a core that are there at once."""
-    group = {"name": "cpu", "cpu": "500m", "memory": "1Gi", "minWorkers": 1, "maxWorkers": 3}
+    """The namespace's default pool, with small workers that are there at once."""
+    group = {"name": "cpu", "cpu": "400m", "memory": "1Gi", "minWorkers": 1, "maxWorkers": 3}
     return {
         "apiVersion": "penstock.dev/v1alpha1",
         "kind": "ServingPool",
         "metadata": {"name": "default"},
-        "spec": {"managed": {"head": {"cpu": "300m", "memory": "2Gi"}, "workerGroups": [group]} | managed},
+        "spec": {"managed": {"head": {"cpu": "200m", "memory": "2Gi"}, "workerGroups": [group]} | managed},
     }
 
 

@@ -20,7 +20,7 @@ _AROUND_SECONDS = 3.0
 
 def two_workers(**managed: object) -> dict[str, object]:
     """A pool with two workers, each of which holds one replica of `two_replicas`."""
-    group = {"name": "cpu", "cpu": "500m", "memory": "1Gi", "minWorkers": 2, "maxWorkers": 3}
+    group = {"name": "cpu", "cpu": "400m", "memory": "1Gi", "minWorkers": 2, "maxWorkers": 3}
     return pool(workerGroups=[group], **managed)
 
 
@@ -44,7 +44,7 @@ def served_with_redis(
 
 def _serve(served: Served, uri: str, pool_object: dict[str, object]) -> Served:
     scaling = {"minReplicas": 2, "maxReplicas": 2}
-    served.tenant.apply(pool_object, deployment(served.model, uri, scaling=scaling, resources={"cpu": "300m"}))
+    served.tenant.apply(pool_object, deployment(served.model, uri, scaling=scaling, resources={"cpu": "250m"}))
     served.until_whole()
     return served
 
