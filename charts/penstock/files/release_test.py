@@ -10,7 +10,15 @@ from pathlib import Path
 
 DEADLINE_SECONDS = 150
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-WANTED = {"inferencedeployments", "servingpools", "optimizationprofiles", "clusteroptimizationprofiles", "optimizationruns"}
+WANTED = {
+    "apikeys",
+    "clusteroptimizationprofiles",
+    "inferencedeployments",
+    "optimizationprofiles",
+    "optimizationruns",
+    "servingpools",
+    "tenantquotas",
+}
 
 
 def resources():

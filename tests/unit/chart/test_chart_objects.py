@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -271,19 +272,31 @@ def test_chart_and_code_have_the_same_version() -> None:
 
 
 def test_every_value_is_described() -> None:
-    """Each key has a comment above it, beside it, or stands in a group whose comment is for all of them."""
+    """Above each key is a comment, or a key that stands under the same comment, or its group alone."""
     lines = (CHART / "values.yaml").read_text().splitlines()
-    bare = [
-        line
-        for number, line in enumerate(lines)
-        if line and not line.startswith((" ", "#")) and not _described(lines, number)
-    ]
-    assert bare == []
+    assert [line for number, line in enumerate(lines) if _is_value(line) and not _described(lines, number)] == []
+
+
+def _is_value(line: str) -> bool:
+    return re.match(r" {0,4}\w+:", line) is not None
 
 
 def _described(lines: list[str], number: int) -> bool:
-    inner = lines[number + 1] if number + 1 < len(lines) else ""
-    return lines[number - 1].startswith("#") or inner.lstrip().startswith("#")
+    line, above = lines[number], lines[number - 1]
+    depth = len(line) - len(line.lstrip())
+    if line.endswith(":"):
+        return True  # a group; what is in it is looked at by itself
+    if above.lstrip().startswith("#") or (above.endswith(":") and lines[number - 2].lstrip().startswith("#")):
+        return True
+    # Within a default value, or beside a key that is described.
+    same = len(above) - len(above.lstrip()) == depth
+    return (same and _is_value(above) and _described(lines, number - 1)) or _in_a_default(lines, number, depth)
+
+
+def _in_a_default(lines: list[str], number: int, depth: int) -> bool:
+    """Whether the key is within a value that is described as a whole, such as `resources`."""
+    group = next(each for each in reversed(lines[:number]) if len(each) - len(each.lstrip()) < depth)
+    return group.strip() in {"resources:", "config:", "spec:", "managed:", "metrics:"}
 
 
 @pytest.mark.parametrize(
