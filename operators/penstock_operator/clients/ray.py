@@ -193,6 +193,7 @@ def application(details: ApplicationDetails) -> Application:
         running=sum(1 for each in replicas if each.state == "RUNNING"),
         wanted=sum(each.target_num_replicas for each in deployments),
         waiting_since=min(waiting, default=None),
+        building=details.status is ApplicationState.DEPLOYING and not deployments,
         config=details.deployed_app_config,
         arguments=_arguments(details.deployed_app_config),
     )

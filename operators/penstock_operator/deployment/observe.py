@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from penstock.api.access import Authentication
 from penstock.api.conditions import Reason
@@ -91,12 +92,12 @@ class Observer:
         if isinstance(pool, PoolProblem):
             return pool, None
         writer = self._pools.writer(pool)
+        groups = pool.spec.managed.worker_groups if pool.spec.managed is not None else ()
         if isinstance(writer, PoolProblem):
-            return writer, None
+            return replace(writer, groups=groups), None
         try:
             applications = writer.applications()
             nodes = _nodes(writer, applications)
-            groups = pool.spec.managed.worker_groups if pool.spec.managed is not None else ()
             return Pool(writer.serve_address, applications, nodes, groups, problems(pool.status.groups)), writer
         except Unavailable as error:
             return problem(error), None
@@ -108,7 +109,7 @@ def problem(error: Unavailable) -> PoolProblem:
 
 
 def _nodes(writer: PoolWriter, applications: Sequence[Application]) -> tuple[Node, ...]:
-    """Nodes are asked for only where some replica waits for one."""
-    if all(each.waiting_since is None for each in applications):
+    """Nodes are asked for only where something waits for one."""
+    if all(each.waiting_since is None and not each.building for each in applications):
         return ()
     return writer.client.nodes()

@@ -42,6 +42,8 @@ class Application:
     """Replicas that Serve is to run now."""
     waiting_since: float | None = None
     """Epoch seconds since which the longest-waiting replica has no node; None where none waits."""
+    building: bool = False
+    """Whether Serve has still to build it, and lists no replica. It does so on a node with the replicas' labels."""
     config: Mapping[str, Any] | None = None
     """Echo of what was deployed; None where it was not by REST, or the application is going."""
     arguments: BuildArguments | None = None
@@ -82,6 +84,8 @@ class PoolProblem:
     """Whether there is a pool object that may come to answer."""
     empty: bool = False
     """Whether it is known to run nothing, so that nothing is to be taken down there."""
+    groups: tuple[WorkerGroup, ...] = ()
+    """Of a managed pool's spec."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,17 @@ from penstock.planning.application import replica_bounds
 from penstock.planning.arguments import FAILURE_MARKER, StartFailure
 from penstock.planning.conditions import Verdict, false, timestamp, true, unknown
 from penstock.planning.failure import start_failure
-from penstock.planning.observed import Application, ApplicationState, Gateway, GatewayProblem, Observed, Pool
+from penstock.planning.observed import (
+    Application,
+    ApplicationState,
+    Gateway,
+    GatewayProblem,
+    Observed,
+    Pool,
+    PoolProblem,
+)
 from penstock.planning.obstacle import Obstacle, never, obstacle
+from penstock.planning.placement import required_labels
 from penstock.planning.rollout import Rollout, next_attempt_at, receiving
 
 Verdicts = dict[DeploymentCondition, Verdict]
@@ -70,6 +79,8 @@ def judge_without_pool(observed: Observed, problem: Verdict) -> Verdicts:
     previous = {each.type: each for each in observed.deployment.status.conditions}
     model = previous.get(DeploymentCondition.MODEL_RESOLVED)
     active = observed.deployment.status.active_revision
+    groups = observed.pool.groups if isinstance(observed.pool, PoolProblem) else ()
+    impossible = None if active else never(observed.deployment.spec.resources, groups)
     return {
         DeploymentCondition.POOL_READY: problem,
         DeploymentCondition.MODEL_RESOLVED: (
@@ -80,7 +91,10 @@ def judge_without_pool(observed: Observed, problem: Verdict) -> Verdicts:
         DeploymentCondition.SERVING: (
             serving(observed, {}, active) if active else false(problem.reason, "Nothing was served yet.")
         ),
-        DeploymentCondition.PROGRESSING: false(problem.reason, problem.message),
+        # Waiting for the pool would not help what none of its workers could ever hold.
+        DeploymentCondition.PROGRESSING: (
+            false(Reason.UNSCHEDULABLE, impossible) if impossible else false(problem.reason, problem.message)
+        ),
     }
 
 
@@ -153,7 +167,10 @@ def _waits_for(observed: Observed, pool: Pool, candidate: Application, now: floa
         impossible = never(resources, pool.groups)
         if impossible is not None:
             return Obstacle(impossible)
-    if candidate.waiting_since is None or now - candidate.waiting_since <= UNSCHEDULABLE_AFTER_SECONDS:
+    since = candidate.waiting_since
+    if candidate.building and candidate.arguments is not None and required_labels(resources):
+        since = candidate.arguments.attempt.attempted_at
+    if since is None or now - since <= UNSCHEDULABLE_AFTER_SECONDS:
         return None
     return obstacle(resources, pool)
 

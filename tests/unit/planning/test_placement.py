@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,9 +14,10 @@ from penstock.api.optimization import OptimizationProfileSpec
 from penstock.api.pool import GroupAccelerator, WorkerGroup
 from penstock.api.v1alpha1 import Resources
 from penstock.errors import Invalid
+from penstock.planning.arguments import Attempt
 from penstock.planning.deployment import plan
 from penstock.planning.names import revision, run
-from penstock.planning.observed import Application, ApplicationState, Node, Observed, Pool
+from penstock.planning.observed import Application, ApplicationState, Node, Observed, Pool, PoolProblem
 from penstock.planning.obstacle import never, obstacle
 from penstock.planning.placement import actor_options, ray_resource
 
@@ -260,6 +262,44 @@ def test_a_deployment_says_what_it_waits_for(
     progressing = next(each for each in made.conditions if each.type == DeploymentCondition.PROGRESSING)
     assert (progressing.status, progressing.reason) == (status, reason)
     assert word in progressing.message
+
+
+@pytest.mark.parametrize(
+    ("seconds", "problems", "reason", "word"),
+    [
+        pytest.param(5.0, (), Reason.STARTING_REPLICAS, "building", id="at first it is simply being built"),
+        pytest.param(60.0, (), Reason.STARTING_REPLICAS, "Waiting for a worker of group l4", id="then a worker is waited for"),
+        pytest.param(60.0, (PROBLEM,), Reason.UNSCHEDULABLE, "Closest: n1", id="which finds no node"),
+    ],
+)  # fmt: skip
+def test_serve_builds_on_the_nodes_that_serve_and_that_wait_is_told_too(
+    seconds: float, problems: tuple[str, ...], reason: Reason, word: str
+) -> None:
+    of = deployment(resources={"accelerator": {"type": "nvidia-l4"}})
+    attempt = Attempt(attempted_at=int(NOW - seconds))
+    app = replace(serve_app(of, ApplicationState.DEPLOYING, running=0, wanted=0, attempt=attempt), building=True)
+    made = plan(Observed(of, Pool(SERVE, (app,), groups=(CPU, L4), problems=problems), (gateway(None),)), NOW).status
+    assert made is not None
+    progressing = next(each for each in made.conditions if each.type == DeploymentCondition.PROGRESSING)
+    assert progressing.reason == reason
+    assert word in progressing.message
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "reason"),
+    [
+        pytest.param("nvidia-h100", Reason.UNSCHEDULABLE, id="what no group has"),
+        pytest.param("nvidia-l4", Reason.STARTING_POOL, id="what one has waits for the pool"),
+    ],
+)
+def test_what_no_group_has_is_said_while_the_pool_starts(accelerator: str, reason: Reason) -> None:
+    of = deployment(resources={"accelerator": {"type": accelerator}})
+    starting = PoolProblem(Reason.STARTING_POOL, "The head is starting.", groups=(CPU, L4))
+    made = plan(Observed(of, starting, (gateway(None),)), NOW).status
+    assert made is not None
+    found = {each.type: each.reason for each in made.conditions}
+    assert found[DeploymentCondition.PROGRESSING] == reason
+    assert found[DeploymentCondition.POOL_READY] == Reason.STARTING_POOL
 
 
 def test_requests_to_what_can_never_start_are_told_so() -> None:
