@@ -186,8 +186,6 @@ def _container(name: str, spec: ManagedRayCluster, settings: PoolSettings, more:
     fixed = {
         "HOME": _TEMPORARY,
         "RAY_USAGE_STATS_ENABLED": "0",
-        # Ray gives up after 60 seconds, and a busy node may need longer to start it.
-        "RAY_raylet_start_wait_time_s": "240",
         # The preStop hook has emptied the worker by then, or there was no head to ask.
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
         # Ray's default of ten seconds would make scaling as slow as that.
