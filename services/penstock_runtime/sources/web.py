@@ -37,6 +37,8 @@ class WebSource:
     def __init__(self, uri: str) -> None:
         self.uri = uri.rstrip("/")
         self._session = with_deadlines(requests.Session())
+        # A server that tells no version could have changed the file since an earlier fetch, whose copy is then not used.
+        self._unknown = f"unknown {uuid.uuid4()}"
         token, user = os.environ.get("HTTP_BEARER_TOKEN"), os.environ.get("HTTP_USERNAME")
         if token:
             self._session.auth = _Bearer(token)
@@ -83,10 +85,7 @@ class WebSource:
         with checked(response):
             size = response.headers.get("Content-Length")
             stamp = response.headers.get("ETag") or response.headers.get("Last-Modified")
-        # A server that tells no version could have changed the file since: then no earlier copy is used.
-        return RemoteFile(
-            path=name, address=address, size=int(size) if size else None, version=stamp or f"unknown {uuid.uuid4()}"
-        )
+        return RemoteFile(path=name, address=address, size=int(size) if size else None, version=stamp or self._unknown)
 
     def _get(self, address: str, offset: int, version: str = "") -> requests.Response:
         asked = headers(offset)
