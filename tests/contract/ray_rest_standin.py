@@ -34,10 +34,12 @@ class RayStandIn:
     requests: dict[str, int] = field(default_factory=dict)
     """Requests by method."""
 
-    def __enter__(self) -> Self:
+    def __post_init__(self) -> None:
         self._apps: dict[str, _App] = {}
         self._lock = threading.Lock()
         self._options: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)

@@ -120,6 +120,7 @@ class Election:
         self._clock = clock
         self._wall = wall
         self._observed: Observation | None = None
+        self._written: Manifest | None = None
         self._valid_until: float | None = None
         self._stop = threading.Event()
         self._turn = threading.RLock()
@@ -180,6 +181,8 @@ class Election:
 
     def _try(self) -> bool:
         """Whether this process holds the lease now."""
+        if self._renewed():
+            return True
         lease = self._cluster.get(LEASE, self._key)
         now = self._clock()
         self._observed = observe(lease, self._observed, now)
@@ -194,6 +197,19 @@ class Election:
             case _:
                 assert_never(action)
         self._observed = observe(written, self._observed, self._clock())
+        self._written = written
+        return True
+
+    def _renewed(self) -> bool:
+        """Renew what this process wrote last, without reading it; False where it leads not, or someone else wrote since."""
+        if self._valid_until is None or self._written is None:
+            return False
+        mine, self._written = self._written, None
+        try:
+            self._written = self._cluster.update(LEASE, self._claimed(mine))
+        except Conflict:
+            return False
+        self._observed = observe(self._written, self._observed, self._clock())
         return True
 
     def _claimed(self, lease: Manifest | None) -> Manifest:

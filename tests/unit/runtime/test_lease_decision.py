@@ -82,6 +82,11 @@ class Flaky(EmbeddedCluster):
             raise Unavailable("Down", "no answer")
         return super().get(kind, key)
 
+    def update(self, kind: ResourceKind, manifest: Manifest) -> Manifest:
+        if self.down:
+            raise Unavailable("Down", "no answer")
+        return super().update(kind, manifest)
+
 
 def test_one_leads_and_the_other_follows_only_after_the_lease_ran_out(tmp_path: Path) -> None:
     cluster, clock = EmbeddedCluster(tmp_path / "c"), Clock()
