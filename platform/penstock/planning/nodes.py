@@ -15,6 +15,8 @@ from penstock.planning.quantities import readable_bytes
 
 PODS: Final = "pods"
 """Kubernetes' name for how many pods a node takes."""
+_OF_NOT_READY: Final = frozenset({"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"})
+_OF_CORDONED: Final = "node.kubernetes.io/unschedulable"
 _TOLERANCE: Final = 1e-6
 _NAMED: Final = 3
 """Nodes that are named of those that lack the same."""
@@ -118,7 +120,9 @@ def _lacks(demand: PodDemand, node: KubernetesNode) -> list[_Lack]:
     found += [
         _Lack(8, f"has the taint {taint}, which is not tolerated")
         for taint in node.taints
-        if taint.effect != TaintEffect.PREFER_NO_SCHEDULE and not _tolerated(taint, demand.tolerations)
+        if taint.effect != TaintEffect.PREFER_NO_SCHEDULE
+        and not _tolerated(taint, demand.tolerations)
+        and not _said_otherwise(taint, node)
     ]
     if node.unschedulable:
         found.append(_Lack(2, "is cordoned"))
@@ -161,6 +165,11 @@ def _tolerated(taint: Taint, tolerations: Sequence[Toleration]) -> bool:
         and (each.operator is TolerationOperator.EXISTS or (each.value or "") == taint.value)
         for each in tolerations
     )
+
+
+def _said_otherwise(taint: Taint, node: KubernetesNode) -> bool:
+    """Whether it is Kubernetes' own taint of a node that is cordoned, or not ready."""
+    return (taint.key in _OF_NOT_READY and not node.ready) or (taint.key == _OF_CORDONED and node.unschedulable)
 
 
 def _rank(lacks: Sequence[_Lack]) -> int:

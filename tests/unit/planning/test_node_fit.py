@@ -69,9 +69,14 @@ SMALL = PodDemand("a worker of group cpu", {"cpu": 3.0, "memory": GI})
             id="a node that could never hold it says what it has in all",
         ),
         pytest.param(
-            (gpu_node("gpu-1", unschedulable=True, ready=False),),
+            (
+                gpu_node(
+                    "gpu-1", unschedulable=True, ready=False,
+                    taints=(Taint("node.kubernetes.io/unreachable"), Taint("node.kubernetes.io/unschedulable")),
+                ),
+            ),
             worker(),
-            ("is cordoned; is not ready", "the only node"),
+            ("gpu-1: is cordoned; is not ready.", "the only node"),
             id="cordoned and not ready",
         ),
         pytest.param(
