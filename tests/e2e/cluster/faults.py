@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.chart.helm import NAMESPACE
-from tests.e2e.cluster.installation import Installation, Object, Tenant, condition, until
+from tests.e2e.cluster.installation import GATEWAY, Installation, Object, Tenant, condition, deployment, pool, until
+from tests.e2e.cluster.steady_load import LoadReport, steady_load
 
 _GATEWAY = "app.kubernetes.io/component=gateway"
 _OPERATOR = "app.kubernetes.io/component=operator"
 _HEAD = "ray.io/node-type=head"
 _WORKER = "ray.io/node-type=worker"
 _WHOLE_SECONDS = 240.0
+_AROUND_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,31 @@ class Served:
 
 
 Fault = Callable[[Served], None]
+
+
+def two_workers(**managed: object) -> Object:
+    """A pool with two workers, each of which holds one replica of `serve_twice`."""
+    group = {"name": "cpu", "cpu": "400m", "memory": "1Gi", "minWorkers": 2, "maxWorkers": 3}
+    return pool(workerGroups=[group], **managed)
+
+
+def serve_twice(served: Served, uri: str, pool_object: Object) -> Served:
+    """Apply a pool and a model with two replicas, and wait until both serve."""
+    scaling = {"minReplicas": 2, "maxReplicas": 2}
+    served.tenant.apply(pool_object, deployment(served.model, uri, scaling=scaling, resources={"cpu": "250m"}))
+    served.until_whole()
+    return served
+
+
+def under_load(served: Served, fault: Fault) -> LoadReport:
+    """A fault, with a hundred requests a second from shortly before until shortly after."""
+    tenant = served.tenant
+    path = tenant.path(served.model)
+    with steady_load(tenant.installation.cluster, GATEWAY, path, served.body, headers=tenant.headers) as load:
+        time.sleep(_AROUND_SECONDS)
+        fault(served)
+        time.sleep(_AROUND_SECONDS)
+    return load.report
 
 
 def operator_upgraded(served: Served) -> None:

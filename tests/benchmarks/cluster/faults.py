@@ -1,0 +1,53 @@
+"""A steady load through the gateway while parts of the platform are killed, drained and replaced."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.report import progress, publish
+from tests.cluster.tools import say
+from tests.e2e.cluster.faults import FAULTS, Fault, Served, head_killed, serve_twice, two_workers, under_load
+from tests.e2e.cluster.installation import Installation, tenant
+from tests.e2e.cluster.model_store import ModelStore
+from tests.e2e.cluster.redis import ADDRESS, redis_objects
+
+
+def main(installation: Installation, store: ModelStore, uri: str, body: Path) -> None:
+    """Measure, and write `cluster-faults`."""
+    rows = []
+    with tenant(installation, store.credentials()) as made:
+        served = serve_twice(Served(made, "dense", body), uri, two_workers())
+        faults = FAULTS | {"head killed, its state with it": head_killed}
+        rows += [_row(served, name, fault) for name, fault in faults.items()]
+    with tenant(installation, store.credentials()) as made:
+        made.apply(*redis_objects(installation.cluster, say))
+        spec = two_workers(gcsFaultTolerance={"redisAddress": ADDRESS})
+        served = serve_twice(Served(made, "dense", body), uri, spec)
+        rows.append(_row(served, "head killed, its state kept in Redis", head_killed))
+    publish(
+        "cluster-faults",
+        "A hundred requests a second through two gateways to two replicas on two workers, until all is whole again",
+        rows,
+        [
+            "Reconnects: connections refused, or lost before an answer began, whose request the client sent on another.",
+            "Whole: from the fault until pool, replicas, operators and gateways are all there again.",
+        ],
+    )  # fmt: skip
+
+
+def _row(served: Served, name: str, fault: Fault) -> dict[str, Any]:
+    progress(name)
+    began = time.monotonic()
+    report = under_load(served, fault)
+    return {
+        "fault": name,
+        "requests": report.sent,
+        "failed": report.failed,
+        "reconnects": report.reconnects,
+        "p50 ms": report.p50_milliseconds,
+        "p99 ms": report.p99_milliseconds,
+        "longest ms": report.longest_milliseconds,
+        "whole after s": time.monotonic() - began,
+    }
