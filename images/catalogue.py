@@ -106,7 +106,7 @@ IMAGES: Final[Mapping[ImageName, Image]] = {
         Image(
             name=ImageName.OPERATOR,
             flavour=Flavour.PYTHON,
-            extras=("operator", "s3"),
+            extras=("operator", "gs", "s3"),
             packages=("penstock", "penstock_operator", "penstock_runtime"),
             entrypoint=(f"{PREFIX}/bin/penstock-operator",),
             user=NONROOT,
@@ -124,7 +124,7 @@ IMAGES: Final[Mapping[ImageName, Image]] = {
         Image(
             name=ImageName.RUNTIME,
             flavour=Flavour.SHELL,
-            extras=("serving", "s3"),
+            extras=("serving", "stores"),
             packages=("penstock", "penstock_runtime", "penstock_serving"),
             programs=("py-spy", "ray", "serve"),
             # KubeRay puts `/bin/bash -c` and `ray start …` in its place.
@@ -136,7 +136,7 @@ IMAGES: Final[Mapping[ImageName, Image]] = {
         Image(
             name=ImageName.OPTIMIZER,
             flavour=Flavour.COMPILER,
-            extras=("serving", "s3", "optimizer"),
+            extras=("serving", "stores", "optimizer"),
             packages=("penstock", "penstock_runtime", "penstock_serving", "penstock_optimizer"),
             entrypoint=(f"{PREFIX}/bin/python", "-m", "penstock_optimizer"),
             user=RAY,

@@ -25,7 +25,6 @@ _REQUIREMENT: Final = re.compile(r"^([A-Za-z0-9._-]+)==", re.MULTILINE)
 TRIMMED: Final[Mapping[str, str]] = {
     "**/tests": "tests of packages",
     "kubernetes/aio": "a second Kubernetes client, for asyncio, that nothing here imports",
-    "numpy/f2py": "wraps Fortran",
     "onnx/backend/test": "test data",
     "openvino/include": "C++ headers",
     "openvino/cmake": "C++ build files",
