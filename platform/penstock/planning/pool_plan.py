@@ -20,6 +20,7 @@ from penstock.planning.nodes import PodDemand, fits
 from penstock.planning.pool_move import answers_too, copied
 from penstock.planning.pool_names import APPLIED, UNCHECKED_SURGE, ray_cluster
 from penstock.planning.pool_observed import PoolObserved, RayClusterView
+from penstock.planning.pool_status import hindrance
 from penstock.planning.raycluster import GroupCount, build, group_hash, replacement_hash
 
 RETIREMENT_SECONDS: Final = 45.0
@@ -175,7 +176,7 @@ def _replacement(observed: PoolObserved, standing: Standing, serving: RayCluster
         return replace(moving, progressing=true(Reason.REPLACING, said))
     if not candidate.head_ready or new is None:
         said = f"RayCluster {candidate.name} is starting beside {serving.name}, which serves on."
-        return replace(moving, apply=_changed(observed, candidate), progressing=true(Reason.REPLACING, said))
+        return _under_way(observed, candidate, moving, said)
     wanted = tuple(copied(each) for each in old or () if each.config is not None)
     missing = [each for each in old or () if not answers_too(each, new)]
     moving = replace(moving, mirror=wanted)
@@ -185,9 +186,16 @@ def _replacement(observed: PoolObserved, standing: Standing, serving: RayCluster
             f"{len(old or ()) - len(missing)} of {len(old or ())} applications run on {candidate.name} too; {serving.name} "
             f"serves on until all do. Missing: {names}."
         )
-        return replace(moving, apply=_changed(observed, candidate), progressing=true(Reason.REPLACING, said))
+        return _under_way(observed, candidate, moving, said)
     said = f"All that {serving.name} runs, runs on {candidate.name} too, which takes over."
     return replace(moving, apply=(_built(observed, candidate, now),), progressing=true(Reason.REPLACING, said))
+
+
+def _under_way(observed: PoolObserved, candidate: RayClusterView, moving: PoolPlan, said: str) -> PoolPlan:
+    """The candidate is not there yet; what stops it is told."""
+    stopped = hindrance(observed, candidate)
+    verdict = true(Reason.REPLACING, said) if stopped is None else false(Reason.REPLACING, f"{said} {stopped}")
+    return replace(moving, apply=_changed(observed, candidate), progressing=verdict)
 
 
 def _begin(observed: PoolObserved, standing: Standing, serving: RayClusterView, base: PoolPlan) -> PoolPlan:

@@ -35,6 +35,14 @@ def report(observed: PoolObserved, serving: RayClusterView) -> GroupReport:
     return GroupReport(tuple(_groups(observed, spec, serving, pods)), head or serving.problem or None)
 
 
+def hindrance(observed: PoolObserved, cluster: RayClusterView) -> str | None:
+    """What keeps a RayCluster's pods from running, in a sentence; None where they are just starting."""
+    reported = report(observed, cluster)
+    if reported.head is not None:
+        return f"The head does not run: {_sentence(reported.head.removeprefix(_NO_NODE))}"
+    return next(iter(problems(reported.groups)), None)
+
+
 def missing_pods(cluster: RayClusterView) -> bool:
     """Whether pods must be looked at: only a cluster that lacks some has something to tell."""
     return not cluster.suspended and (not cluster.head_ready or cluster.ready < wanted(cluster))

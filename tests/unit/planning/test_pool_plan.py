@@ -169,6 +169,14 @@ def test_what_serves_goes_on(world: PoolObserved) -> None:
     assert all(TOOK_OVER not in each["metadata"]["annotations"] for each in made.apply)
 
 
+def test_what_keeps_a_candidate_from_starting_is_told() -> None:
+    stuck = PodView("h-1", second(), "", stuck="ImagePullBackOff: no such image")
+    made = plan(replace(replacing((app(),), None, ready=False), pods=(stuck,)), NOW)
+    assert made.progressing.status is ConditionStatus.FALSE
+    assert made.progressing.reason is Reason.REPLACING
+    assert made.progressing.message.endswith("The head does not run: pod h-1: ImagePullBackOff: no such image.")
+
+
 def test_all_that_runs_is_started_on_the_candidate_with_as_many_replicas() -> None:
     made = plan(replacing((app(2),), ()), NOW)
     assert made.mirror is not None
