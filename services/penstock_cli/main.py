@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from penstock.errors import PenstockError
-from penstock_cli import objects, optimizing, profiling, tracing, validation, versions
+from penstock_cli import keys, objects, optimizing, profiling, tracing, validation, versions
 from penstock_cli.standalone.state import StateFolder, default_cache_folder, default_state_folder
 
 _DEBUG_VARIABLE = "PENSTOCK_DEBUG"
@@ -28,6 +28,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 objects.register(app)
+keys.register(app)
 validation.register(app)
 profiling.register(app)
 optimizing.register(app)

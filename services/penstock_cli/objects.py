@@ -57,7 +57,7 @@ def apply(
         raise Invalid("NothingToApply", "name what to apply: penstock apply -f FILE")
     manifests = [document.manifest for document in accepted(filename)]
     kinds = [kind_of(manifest) for manifest in manifests]
-    with _cluster(kubeconfig, context, state_dir) as cluster:
+    with opened_cluster(kubeconfig, context, state_dir) as cluster:
         for kind, manifest in zip(kinds, manifests, strict=True):
             target = placed(manifest, kind, namespace)
             before = cluster.get(kind, _key(target))
@@ -103,7 +103,7 @@ def get(
     if watch and len(selections) > 1:
         raise Invalid("InvalidOption", "--watch watches one kind: name one")
     place = None if all_namespaces else namespace
-    with _cluster(kubeconfig, context, state_dir, note_if_idle=True) as cluster:
+    with opened_cluster(kubeconfig, context, state_dir, note_if_idle=True) as cluster:
         if watch:
             _watch(cluster, selections[0], output, place)
         else:
@@ -210,7 +210,7 @@ def delete(
     `penstock delete -f digits.yaml`
     """
     missing = []
-    with _cluster(kubeconfig, context, state_dir) as cluster:
+    with opened_cluster(kubeconfig, context, state_dir) as cluster:
         for each, key in _named(what or [], filename, namespace):
             if cluster.get(each, key) is None:
                 missing.append(_not_found(each, key.name, key.namespace))
@@ -240,9 +240,10 @@ def _named(what: list[str], filename: list[str] | None, namespace: str) -> list[
 
 
 @contextmanager
-def _cluster(
+def opened_cluster(
     kubeconfig: Path | None, context: str | None, state_dir: Path | None, *, note_if_idle: bool = False
 ) -> Iterator[Cluster]:
+    """The API that the options name, for as long as the block runs."""
     from penstock_cli.target import Target, connect  # noqa: PLC0415 (loads the schema and the store)
 
     state = StateFolder(state_dir.absolute()) if state_dir else None
