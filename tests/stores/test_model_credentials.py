@@ -1,0 +1,129 @@
+"""What of a Secret reaches the process that fetches, and what of this process's environment."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from http.server import ThreadingHTTPServer
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from tests.stores.hub_standin import HubStandIn
+from tests.stores.web_server import FolderServer, serving
+
+from penstock.api.conditions import Reason
+from penstock.errors import Invalid, Unavailable
+from penstock.serving.mounts import CREDENTIALS_VARIABLE
+from penstock_runtime import downloading
+from penstock_runtime.credentials import environment_with
+from penstock_runtime.fetching import fetch_apart
+
+
+def secret(root: Path, keys: Mapping[str, str], name: str = "store") -> dict[str, str]:
+    """Mount a Secret; the environment that says where."""
+    (root / name).mkdir(parents=True)
+    for key, value in keys.items():
+        (root / name / key).write_text(value)
+    return {CREDENTIALS_VARIABLE: str(root)}
+
+
+@pytest.mark.parametrize(
+    ("keys", "given"),
+    [
+        ({"AWS_ACCESS_KEY_ID": "a\n", "AWS_SECRET_ACCESS_KEY": "b"}, {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}),
+        ({"HF_TOKEN": "hf_x"}, {"HF_TOKEN": "hf_x"}),
+        ({"GOOGLE_APPLICATION_CREDENTIALS": "{}"}, {"GOOGLE_APPLICATION_CREDENTIALS": "{root}/store/GOOGLE_APPLICATION_CREDENTIALS"}),
+        ({".dockerconfigjson": "{}"}, {"OCI_DOCKER_CONFIG": "{root}/store/.dockerconfigjson"}),
+        ({"LD_PRELOAD": "/x.so", "PATH": "/x", "PYTHONPATH": "/x", "HF_TOKEN": "t"}, {"HF_TOKEN": "t"}),
+        ({"AWS_CONFIG_FILE": "[default]\ncredential_process = /bin/sh", "HF_TOKEN": "t"}, {"HF_TOKEN": "t"}),
+    ],
+    ids=[
+        "values, without the newline at their end", "a token", "a file by its path", "a Docker config by its path",
+        "nothing that changes what is run", "nothing that names a program",
+    ],
+)  # fmt: skip
+def test_known_keys_become_variables(tmp_path: Path, keys: dict[str, str], given: dict[str, str]) -> None:
+    base = {"PATH": "/bin", **secret(tmp_path, keys)}
+    wanted = {name: value.replace("{root}", str(tmp_path)) for name, value in given.items()}
+    assert environment_with("store", base) == base | wanted
+
+
+def test_with_a_secret_the_pods_own_credentials_are_left_out(tmp_path: Path) -> None:
+    own = {"AWS_SESSION_TOKEN": "of another key", "AWS_PROFILE": "x", "HF_TOKEN": "theirs", "HOME": "/"}
+    base = {**own, **secret(tmp_path, {"AWS_ACCESS_KEY_ID": "a"})}
+    assert environment_with("store", base) == {
+        "HOME": "/",
+        CREDENTIALS_VARIABLE: str(tmp_path),
+        "AWS_ACCESS_KEY_ID": "a",
+    }
+    assert environment_with(None, base) == base
+
+
+@pytest.mark.parametrize("name", ["another", "empty", "..", "../elsewhere/store", "", "a/b"])
+def test_a_secret_that_is_not_mounted_is_not_found(tmp_path: Path, name: str) -> None:
+    (tmp_path / "root" / "empty").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "store").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "store" / "HF_TOKEN").write_text("x")
+    with pytest.raises(Invalid) as caught:
+        environment_with(name, {CREDENTIALS_VARIABLE: str(tmp_path / "root")})
+    assert caught.value.reason == Reason.SECRET_NOT_FOUND
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate for loopback that only who is told trusts, and its key."""
+    folder = tmp_path_factory.mktemp("authority")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tests")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        .serial_number(1).not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )  # fmt: skip
+    (folder / "ca.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (folder / "key").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return folder / "ca.crt", folder / "key"
+
+
+@pytest.fixture(params=["a web server", "the Hub"])
+def private(
+    request: pytest.FixtureRequest, authority: tuple[Path, Path], tmp_path: Path
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """A model behind TLS by a private authority, and the rest of the Secret."""
+    (tmp_path / "www" / "org" / "m" / "main").mkdir(parents=True)
+    (tmp_path / "www" / "org" / "m" / "main" / "model.onnx").write_bytes(b"m")
+    hub = request.param == "the Hub"
+    server: ThreadingHTTPServer = HubStandIn(tmp_path / "www") if hub else FolderServer(tmp_path / "www")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*authority)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    with serving(server):
+        address = f"https://127.0.0.1:{server.server_port}"
+        yield ("hf://org/m/model.onnx", {"HF_ENDPOINT": address}) if hub else (f"{address}/org/m/main/model.onnx", {})
+
+
+def test_a_private_authority_is_trusted_by_who_names_it(
+    private: tuple[str, dict[str, str]], authority: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloading, "_FIRST_DELAY_SECONDS", 0.01)
+    uri, keys = private
+    environment = {
+        "PENSTOCK_MODEL_CACHE": str(tmp_path / "cache"),
+        **secret(tmp_path / "s", {"HTTP_USERNAME": "x", **keys}),
+    }
+    with pytest.raises(Unavailable, match="CERTIFICATE_VERIFY_FAILED"):
+        fetch_apart(uri, environment, credentials="store")
+    (tmp_path / "s" / "store" / "ca.crt").write_bytes(authority[0].read_bytes())
+    with fetch_apart(uri, environment, credentials="store") as held:
+        assert held.path.read_bytes() == b"m"
