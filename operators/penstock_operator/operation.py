@@ -98,7 +98,9 @@ class Operation:
         managed = ManagedPools(cluster, ray_clusters, self._pools, self._nodes.nodes if self._nodes else lambda: None)
         defaults = DefaultPools(cluster, settings.default_pool)
         pools = PoolReconciler(cluster, self._pools, managed, record, defaults=defaults)
-        runs = RunReconciler(cluster, RunObserver(cluster, optimization, settings.jobs or _NO_JOBS, Store, self._pools), record)
+        runs = RunReconciler(
+            cluster, RunObserver(cluster, optimization, settings.jobs or _NO_JOBS, Store, self._pools), record
+        )
         quotas = QuotaReconciler(cluster, QuotaDirectory(cluster, self._mirrored(TENANT_QUOTA)), record)
         key_states = KeyReconciler(cluster, keys, record)
         self._runner = None if settings.job_folder is None else JobRunner(cluster, settings.job_folder, may_act)
