@@ -24,8 +24,10 @@ def free_port() -> int:
 @contextmanager
 def served(command: Sequence[str], port: int, log: Path) -> Iterator[None]:
     """The program, answering on its port."""
+    # The kernel ends it with this process, also where that is killed.
+    argv = ["setpriv", "--pdeathsig", "KILL", *command]
     with log.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+        process = subprocess.Popen(argv, stdout=output, stderr=output, start_new_session=True)
     try:
         _wait(process, port, log)
         yield
