@@ -54,15 +54,17 @@ def wanted(cluster: RayClusterView) -> int:
 
 
 def starting(observed: PoolObserved, serving: RayClusterView | None, head: str | None, waiting: str) -> Verdict:
-    """Why the pool cannot be used yet. `waiting` stands in where nothing hinders."""
+    """Why the pool cannot be used yet. `waiting` says it where there is no RayCluster yet."""
     if observed.pool.spec.suspend:
         said = "Its nodes are given back. The deployments stay; set spec.suspend to false to start them again."
         return false(Reason.SUSPENDED, said)
+    if serving is None:
+        return false(Reason.STARTING_POOL, waiting)
     if head is not None:
         reason = Reason.UNSCHEDULABLE if head.startswith(_NO_NODE) else Reason.STARTING_POOL
-        return false(reason, f"The head of the Ray cluster does not run: {_sentence(head.removeprefix(_NO_NODE))}")
-    if serving is None or not serving.head_ready:
-        return false(Reason.STARTING_POOL, waiting)
+        return false(reason, f"RayCluster {serving.name} does not run: {_sentence(head.removeprefix(_NO_NODE))}")
+    if not serving.head_ready:
+        return false(Reason.STARTING_POOL, f"The head of RayCluster {serving.name} is starting.")
     return false(Reason.STARTING_POOL, f"The head of {serving.name} runs; Ray is starting on it.")
 
 

@@ -376,3 +376,16 @@ def test_a_head_without_a_node_makes_the_pool_unschedulable() -> None:
     verdict = starting(world, serving, reported.head, "starting")
     assert verdict.reason is Reason.UNSCHEDULABLE
     assert "The head of the Ray cluster needs" in verdict.message
+
+
+WAITING = [
+    ("before there is a RayCluster", None, "it is being made"),
+    ("while its head starts", running(OLD, ready=False), "The head of RayCluster penstock-default is starting."),
+    ("while Ray starts on it", running(OLD), "The head of penstock-default runs; Ray is starting on it."),
+]
+
+
+@pytest.mark.parametrize(("serving", "message"), [row[1:] for row in WAITING], ids=[row[0] for row in WAITING])
+def test_what_a_pool_that_just_starts_says(serving: RayClusterView | None, message: str) -> None:
+    verdict = starting(waiting(), serving, None, "it is being made")
+    assert (verdict.reason, verdict.message) == (Reason.STARTING_POOL, message)
