@@ -219,6 +219,8 @@ def run(scale: Scale, folder: Path, rest_seconds: float) -> list[Phase]:
 def main(scale: Scale | None = None, rest_seconds: float = 60.0) -> None:
     """Measure, and publish `cluster-scale`."""
     scale = scale or Scale()
+    # So that the operator, which no kernel ends with us, is ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory(prefix="pscale") as folder:
         phases = run(scale, Path(folder), rest_seconds)
     notes = [f"{each.name}: {dumped(each.requests)}" for each in phases]

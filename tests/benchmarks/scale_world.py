@@ -173,7 +173,8 @@ def world(scale: Scale, folder: Path) -> Iterator[World]:
         for index in range(scale.gateways):
             stack.enter_context(_gateway(made, index))
         rays = [sys.executable, "-m", "tests.benchmarks.many_rays", _RAYS, str(_DASHBOARD_PORT)]
-        stack.enter_context(parts.process(_with_names(folder / "hosts", rays), folder / "rays.log"))
+        stack.enter_context(parts.process(_dies_with_us(_with_names(folder / "hosts", rays)), folder / "rays.log"))
+        parts.until("the stand-ins for Ray answer", lambda: parts.http_json(f"{rays_url()}/standin/requests"), 60)
         marker = Informer(cluster, RAY_CLUSTER, _Marker(cluster))
         marker.start()
         stack.callback(marker.stop)
@@ -262,7 +263,7 @@ def _gateway(made: World, index: int) -> Iterator[None]:
         "--secret-file", str(made.folder / "secret"), "--state-dir", str(made.folder / f"g{index}"),
         "--await-operator-seconds", "60", "--drain-seconds", "0",
     ]  # fmt: skip
-    with parts.process(command, made.folder / f"gateway-{index}.log"):
+    with parts.process(_dies_with_us(command), made.folder / f"gateway-{index}.log"):
         url = f"http://{host}:{made.gateway_port}"
         parts.until("a gateway answers", lambda: parts.http_json(f"{url}/healthz") == "ok", 60)
         yield
@@ -281,6 +282,11 @@ def _with_names(hosts: Path, command: Sequence[str]) -> list[str]:
     apart = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount"]
     script = 'mount --bind "$1" /etc/hosts && shift && exec "$@"'
     return [*apart, "sh", "-c", script, "sh", str(hosts), *command]
+
+
+def _dies_with_us(command: Sequence[str]) -> list[str]:
+    """The command, killed by the kernel when the thread that starts it ends, however it does."""
+    return ["setpriv", "--pdeathsig", "KILL", *command]
 
 
 def dumped(counts: Counter[str]) -> str:
