@@ -135,6 +135,8 @@ def create(
         try:
             cluster.create(kind_named("APIKey"), manifest)
         except Conflict as error:
+            if error.reason != "AlreadyExists":
+                raise
             raise Invalid(
                 "AlreadyExists", f"there is an APIKey {name} in namespace {namespace}; name another, or delete that one"
             ) from error

@@ -90,6 +90,20 @@ def test_route_to() -> None:
     run(scenario)
 
 
+def test_route_to_by_naming_anothers_address() -> None:
+    """With its own token, a replica cannot have its model's requests sent to another's replica."""
+
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        replicas = await two_tenants(gw, stack)
+        elsewhere = replicas["victim"].address.replace("127.0.0.1", "127.0.0.2")
+        for address in (elsewhere, "10.0.0.1:80", "[::1]:80"):
+            body = lease_body(address, "intruder/m")
+            status, answer = await gw.call("PUT", "/v1/replicas/sneak", body, token_of("intruder/m"))
+            assert (status, "its own address only" in answer["error"]) == (403, True)
+
+    run(scenario, "--own-addresses-only")
+
+
 def test_read() -> None:
     """Neither metadata, readiness, statistics nor the gateway's own tables say anything of another's model."""
 

@@ -172,8 +172,8 @@ def check_model(namespace: str, model: str) -> None:
         raise Invalid("InvalidName", f"namespace {namespace!r} is reserved: it is the protocol's path")
 
 
-def check_address(address: str) -> None:
-    """Refuse what is not an IP address with a port.
+def check_address(address: str) -> str:
+    """The IP address of one with a port.
 
     A name would have to be resolved, by HAProxy and while all requests wait.
 
@@ -188,6 +188,7 @@ def check_address(address: str) -> None:
     bracketed = host.startswith("[")
     if ip is None or ip.is_unspecified or bracketed != (ip.version == 6) or "%" in host or not _is_port(port):  # noqa: PLR2004 -- IPv6
         raise Invalid("InvalidLease", f"address {address!r} must be IP:port, or [IP]:port for IPv6")
+    return str(ip)
 
 
 def _is_port(text: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from ipaddress import IPv6Address, ip_address
 
 from aiohttp import hdrs, web
 from pydantic import ValidationError
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from penstock.errors import Conflict, Invalid, PenstockError, Unavailable
 from penstock.models import Frozen
 from penstock.routing.leases import Completion, LeaseGranted, ReplicaLease, Route, RouteList, RouteSet
+from penstock.routing.table import check_address
 from penstock.routing.tokens import admin_token, matches, replica_token
 from penstock_serving.gateway.holding import Holding
 from penstock_serving.gateway.readiness import Readiness
@@ -98,6 +100,8 @@ class ControlServer:
         token = _token(request)
         lease = ReplicaLease.model_validate_json(await request.read())
         _require(token, replica_token(self._settings.secret, lease.namespace, lease.model))
+        if self._settings.own_addresses_only:
+            _require_own_address(request.remote, lease.address)
         generation = self._registry.generation
         self._registry.lease(request.match_info["replica_id"], lease)
         if generation != self._registry.generation:
@@ -172,3 +176,12 @@ def _token(request: web.Request) -> str:
 def _require(given: str, wanted: str) -> None:
     if not matches(given, wanted):
         raise _Refused(403, "the token is not the one for this model or action")
+
+
+def _require_own_address(remote: str | None, address: str) -> None:
+    """A tenant could else have its requests sent to another's replica, or to anything that the gateway reaches."""
+    claimed = ip_address(check_address(address))
+    seen = ip_address(remote) if remote is not None else None
+    mapped = seen.ipv4_mapped if isinstance(seen, IPv6Address) else None
+    if claimed != (mapped or seen):
+        raise _Refused(403, f"a replica may register its own address only: this is {mapped or seen}, not {claimed}")

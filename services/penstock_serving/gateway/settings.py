@@ -109,6 +109,8 @@ class Settings:
     """Whether token issuers may be at addresses that are not public."""
     issuer_ca_file: Path | None = None
     """Whose certificates token issuers may have, beside those that the system trusts."""
+    own_addresses_only: bool = False
+    """Whether a replica may have requests sent only to the address that it registers from."""
     max_requests_per_namespace: int = 0
     """In progress at a time. 0: half of `max_connections`."""
     agent_requests_per_second: int = 1000
@@ -181,6 +183,10 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--allow-private-issuers", action="store_true", help="token issuers may be at addresses that are not public"
     )
+    group.add_argument(
+        "--own-addresses-only", action="store_true",
+        help="a replica gets requests only at the address that it registers from; not where addresses are translated",
+    )  # fmt: skip
     group.add_argument("--issuer-ca-file", type=Path, help="certificates (PEM) that token issuers may have, too")
     group.add_argument(
         "--max-requests-per-namespace", type=int, default=0, help="in progress; 0: half of --max-connections"

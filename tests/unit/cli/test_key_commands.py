@@ -32,17 +32,17 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
 
 
 def test_a_key_is_shown_once_and_only_its_hash_is_kept(cli: Cli) -> None:
-    made = cli("key", "create", "shop", "-d", "digits", "--requests-per-second", "5", "--expires-in", "30d", "-n", "v")
+    made = cli("key", "create", "shop", "-d", "digits", "--requests-per-second", "5", "--expires-in", "30d")
     assert made.exit_code == 0, made.output
     secret = made.stdout.strip()
     assert secret.startswith("pk_")
     assert len(secret) == 46
-    kept = cli("get", "apikey", "shop", "-n", "v", "-o", "yaml").stdout
+    kept = cli("get", "apikey", "shop", "-o", "yaml").stdout
     spec = yaml.safe_load(kept)["spec"]
     assert secret not in kept
     assert spec["sha256"] == hashlib.sha256(secret.encode()).hexdigest()
     assert (spec["deployments"], spec["requestsPerSecond"]) == (["digits"], 5)
-    row = cli("key", "list", "-n", "v").stdout.splitlines()[1]
+    row = cli("key", "list").stdout.splitlines()[1]
     assert [row.split()[0], *row.split()[1:3]] == ["shop", "digits", "5"]
 
 
