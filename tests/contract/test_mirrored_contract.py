@@ -13,7 +13,7 @@ import pytest
 from tests.contract.conftest import WIDGET, Home
 
 from penstock.errors import Conflict
-from penstock_operator.runtime.cluster import NO_LABELS, Cluster, Key, Listing, Manifest, ResourceKind
+from penstock_operator.runtime.cluster import NO_LABELS, SECRET, Cluster, Key, Listing, Manifest, ResourceKind
 from penstock_operator.runtime.informer import Informer, InformerSettings
 from penstock_operator.runtime.mirrored import MirroredCluster
 
@@ -138,3 +138,14 @@ def test_a_refresh_shows_what_others_wrote_and_deleted(followed: Followed) -> No
     followed.cluster.refresh()
     assert [each["spec"]["size"] for each in followed.cluster.list(WIDGET, namespace).items] == [3]
     assert followed.get() is None
+
+
+def test_what_is_not_followed_may_be_created_by_one_who_may_not_read_it(followed: Followed) -> None:
+    secret = {
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "one", "namespace": followed.home.namespace},
+        "type": "Opaque",
+    }  # fmt: skip
+    followed.cluster.create(SECRET, secret)
+    with pytest.raises(Conflict, match="exists"):
+        followed.cluster.create(SECRET, secret)
+    assert not followed.reads.asked

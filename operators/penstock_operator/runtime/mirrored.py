@@ -9,11 +9,12 @@ What makes that safe:
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
-from penstock.errors import Conflict
+from penstock.errors import Conflict, Unavailable
 from penstock_operator.runtime.cluster import (
     NO_LABELS,
     Cluster,
@@ -135,14 +136,17 @@ class MirroredCluster:
 
     def _written(self, kind: ResourceKind, manifest: Manifest, write: Callable[[], Manifest]) -> Manifest:
         key = key_of(manifest)
+        informer = self._informer(kind, key.namespace)
         try:
             answer = write()
         except NotFound:
             raise
         except Conflict:
-            self._read(kind, key)  # the copy was not the newest: the next look has it
+            if informer is not None:
+                # The copy was not the newest: the next look has it. Where it may not be read, the watch tells later.
+                with contextlib.suppress(Unavailable):
+                    self._read(kind, key)
             raise
-        informer = self._informer(kind, key.namespace)
         if informer is not None:
             informer.note(answer)
         return answer
