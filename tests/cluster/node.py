@@ -50,6 +50,8 @@ def _join_network(node: Node) -> None:
     ip("link", "set", "eth0", "up")
     ip("route", "add", CONTROL_ADDRESS, "dev", "eth0", "scope", "link", "src", node.address)
     ip("route", "add", "default", "via", CONTROL_ADDRESS, "dev", "eth0", "onlink", "src", node.address)
+    # What is sent to a pod that is gone is dropped, as with most networks: it must not go round and round.
+    ip("route", "add", "blackhole", node.pods)
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
 
 

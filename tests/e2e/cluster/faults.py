@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.chart.helm import NAMESPACE
 from tests.e2e.cluster.installation import GATEWAY, Installation, Object, Tenant, condition, deployment, pool, until
-from tests.e2e.cluster.steady_load import LoadReport, steady_load
+from tests.e2e.cluster.steady_load import SteadyLoad, steady_load
 
 _GATEWAY = "app.kubernetes.io/component=gateway"
 _OPERATOR = "app.kubernetes.io/component=operator"
@@ -79,15 +79,17 @@ def serve_twice(served: Served, uri: str, pool_object: Object) -> Served:
     return served
 
 
-def under_load(served: Served, fault: Fault) -> LoadReport:
+def under_load(served: Served, fault: Fault) -> SteadyLoad:
     """A fault, with a hundred requests a second from shortly before until shortly after."""
     tenant = served.tenant
     path = tenant.path(served.model)
     with steady_load(tenant.installation.cluster, GATEWAY, path, served.body, headers=tenant.headers) as load:
         time.sleep(_AROUND_SECONDS)
+        began = time.monotonic()
         fault(served)
+        load.whole_after_seconds = time.monotonic() - began
         time.sleep(_AROUND_SECONDS)
-    return load.report
+    return load
 
 
 def operator_upgraded(served: Served) -> None:

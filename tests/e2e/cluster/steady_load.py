@@ -54,6 +54,8 @@ class SteadyLoad:
 
     def __init__(self) -> None:
         self.report = LoadReport()
+        self.whole_after_seconds = 0.0
+        """How long what was done beside it took, where that was measured."""
 
 
 @contextmanager
@@ -74,7 +76,7 @@ def steady_load(
                 yield load
             finally:
                 text, _ = process.communicate(timeout=_ANSWER_SECONDS * 2)
-    load.report = LoadReport(**json.loads(text))
+                load.report = LoadReport(**json.loads(text))
 
 
 class _Sender:

@@ -35,16 +35,16 @@ def served_with_redis(
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
 def test_while(served: Served, fault: Fault) -> None:
-    report = under_load(served, fault)
+    report = under_load(served, fault).report
     assert report.failed == 0, report
     assert set(report.statuses) == {"200"}
 
 
 def test_while_the_head_is_lost_and_redis_kept_its_state(served_with_redis: Served) -> None:
-    report = under_load(served_with_redis, head_killed)
+    report = under_load(served_with_redis, head_killed).report
     assert report.failed == 0, report
 
 
 def test_while_the_head_is_lost_with_its_state(served: Served) -> None:
-    report = under_load(served, head_killed)
+    report = under_load(served, head_killed).report
     assert report.failed == 0, report
