@@ -6,21 +6,22 @@ import base64
 import logging
 from collections.abc import Callable, Sequence
 
+from penstock.api.conditions import Reason
 from penstock.api.pool import ServingPool
-from penstock.errors import Unavailable
+from penstock.errors import Conflict, Unavailable
 from penstock.planning.names import POOL_MANAGER, owner_reference
 from penstock.planning.nodes import KubernetesNode
 from penstock.planning.observed import Application, PoolProblem
 from penstock.planning.pool_names import APPLIED, POOL_LABEL, label
 from penstock.planning.pool_network import policies
-from penstock.planning.pool_observed import PoolObserved, RayClusterView
+from penstock.planning.pool_observed import PoolObserved, RayClusterView, view
 from penstock.planning.pool_plan import PoolPlan, sort
 from penstock.planning.pool_status import missing_pods
 from penstock.planning.raypods import PoolSettings
 from penstock_operator.pool.clusters import RayClusters
 from penstock_operator.pool.directory import PoolDirectory
 from penstock_operator.pool.kinds import NETWORK_POLICY, RAY_CLUSTER
-from penstock_operator.runtime.cluster import SECRET, Cluster, Key, create_unless_there, key_of
+from penstock_operator.runtime.cluster import SECRET, Cluster, Key, Manifest, create_unless_there, key_of
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +73,11 @@ class ManagedPools:
             applications=self._applications(pool, own) if moving else {},
         )
 
-    def apply(self, observed: PoolObserved, wanted: PoolPlan) -> None:
+    def apply(self, observed: PoolObserved, wanted: PoolPlan) -> PoolProblem | None:
         """In an order in which a kill at any line leaves nothing that the next run does not find.
+
+        Returns:
+            What kept it from doing so.
 
         Raises:
             Conflict: Ray's autoscaler wrote meanwhile.
@@ -85,6 +89,9 @@ class ManagedPools:
             self._create_secret(pool, observed.secret)
         self._guard(pool, observed.settings)
         for manifest in wanted.apply:
+            problem = self._taken(pool, manifest)
+            if problem is not None:
+                return problem
             log.info("applying RayCluster %s", key_of(manifest))
             self._cluster.apply(RAY_CLUSTER, manifest, POOL_MANAGER)
         if wanted.mirror is not None and wanted.candidate is not None:
@@ -94,6 +101,20 @@ class ManagedPools:
         for name in wanted.delete:
             log.info("deleting RayCluster %s/%s", namespace, name)
             self._cluster.delete(RAY_CLUSTER, Key(namespace, name))
+        return None
+
+    def _taken(self, pool: ServingPool, manifest: Manifest) -> PoolProblem | None:
+        """Whether a RayCluster of the name that a new one is to have is someone else's: an apply would take it over."""
+        if "resourceVersion" in manifest["metadata"]:
+            return None
+        key = key_of(manifest)
+        found = self._cluster.get(RAY_CLUSTER, key)
+        if found is None:
+            return None
+        if view(found).owner == pool.metadata.uid:
+            raise Conflict("Conflict", f"RayCluster {key} appeared meanwhile")
+        said = f"There is a RayCluster {key.name} that is not this pool's: delete it, or give the pool another name."
+        return PoolProblem(Reason.NAME_CONFLICT, said)
 
     def _withdraw(self, pool: ServingPool, name: str) -> None:
         """One that does not answer goes all the same, only later."""

@@ -116,11 +116,14 @@ class PoolReconciler:
             return Result(_PROBLEM_SECONDS, observed.message)
         try:
             wanted = plan(observed, self._clock())
-            self._managed.apply(observed, wanted)
+            problem = self._managed.apply(observed, wanted)
         except Invalid as error:
             refused = false(Reason.INVALID_SPEC, error.message)
             self._write(manifest, pool, _Found(refused, progressing=refused))
             raise
+        if problem is not None:
+            self._write(manifest, pool, _Found(false(problem.reason, problem.message)))
+            return Result(_PROBLEM_SECONDS, problem.message)
         serving = next((each for each in observed.clusters if each.name == wanted.serving and not each.deleting), None)
         found = self._look(observed, wanted, serving)
         self._write(manifest, pool, found)

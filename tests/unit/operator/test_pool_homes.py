@@ -77,6 +77,17 @@ def test_without_any_image_the_spec_is_refused_and_says_so(cluster: EmbeddedClus
     assert told(cluster)[0] == "InvalidSpec"
 
 
+def test_a_raycluster_of_somebody_elses_is_not_taken_over(cluster: EmbeddedCluster) -> None:
+    theirs = {"metadata": {"name": "penstock-default", "namespace": "default"}, "spec": {"rayVersion": "1"}}
+    cluster.create(RAY_CLUSTER, theirs)
+    add_pool(cluster)
+    reconciler(cluster, IMAGE).reconcile(KEY)
+    assert told(cluster)[0] == "NameConflict"
+    left = cluster.get(RAY_CLUSTER, Key("default", "penstock-default"))
+    assert left is not None
+    assert left["spec"] == {"rayVersion": "1"}
+
+
 def deploy(cluster: Cluster, pool: str | None = None) -> Manifest:
     spec: Manifest = {"model": {"storageUri": "file:///m", "modelFormat": "onnx"}}
     if pool is not None:
