@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import tomllib
 from collections.abc import Callable
@@ -147,6 +148,49 @@ def test_the_gateway_understands_its_arguments(values: Object, tmp_path: Path) -
     url = "https://models.example.com" if values else "http://penstock-gateway.penstock-system.svc"
     assert (read.host, read.port, read.control_port, read.probe_port, read.url) == ("0.0.0.0", 8080, 8081, 8083, url)
     assert read.default_authentication is Authentication.REQUIRED
+
+
+@pytest.mark.parametrize(
+    ("deployment", "parser", "left_out"),
+    [
+        pytest.param(
+            "penstock-operator",
+            operator_settings.parser(),
+            # A pod has its ServiceAccount, and one machine is no cluster.
+            {
+                "--kubeconfig",
+                "--context",
+                "--standalone",
+                "--replica-host",
+                "--signing-key-file",
+                "--optimizer-workspace",
+            }
+            # One release, one lease.
+            | {"--lease-name"},
+            id="operator",
+        ),
+        pytest.param(
+            "penstock-gateway",
+            gateway_settings._parser(),
+            # Defaults that nobody has had a reason to change, and where the image has HAProxy.
+            {
+                "--default-namespace",
+                "--slots",
+                "--header-timeout-seconds",
+                "--client-timeout-seconds",
+                "--haproxy-binary",
+            },
+            id="gateway",
+        ),
+    ],
+)
+def test_each_flag_is_set_or_left_out_on_purpose(
+    deployment: str, parser: argparse.ArgumentParser, left_out: set[str]
+) -> None:
+    known = {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
+    chart = render(EVERYTHING | {"operator": {"watchNamespaces": ["vision"]}})
+    given = {each.partition("=")[0] for each in chart.arguments(deployment)}
+    assert given == known - left_out - {"--help"}
 
 
 @pytest.mark.parametrize("values", BOTH)
