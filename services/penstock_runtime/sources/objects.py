@@ -27,8 +27,11 @@ class ObjectSource:
 
     def __init__(self, uri: str, options: Mapping[str, Any]) -> None:
         self.uri = uri.rstrip("/")
-        self.tries = TRIES if uri.startswith("s3") else 1  # gcsfs itself tries for half a minute
+        # gcsfs tries again by itself, for half a minute, and cannot be told not to; s3fs can.
+        self.tries = TRIES if uri.startswith("s3") else 1
         self._files, base = file_system(self.uri, {"use_listings_cache": False, **_few_tries(self.uri), **options})
+        if self.tries > 1:
+            self._files.retries = 1
         self._base = base.rstrip("/")
 
     def listing(self) -> Listing:
