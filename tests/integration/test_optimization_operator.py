@@ -30,6 +30,7 @@ from penstock.serving.manifest import BatchPoint, Capacity, ModelFormat
 from penstock_operator.operation import Operation
 from penstock_operator.optimization.directory import CLUSTER_OPTIMIZATION_PROFILE, OPTIMIZATION_RUN
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL
+from penstock_operator.pool.kinds import NETWORK_POLICY
 from penstock_operator.runtime import job_status
 from penstock_operator.runtime.cluster import JOB, NAMESPACE, SECRET, Cluster, Key, Manifest, Propagation, key_of
 from penstock_operator.runtime.embedded import EmbeddedCluster
@@ -243,6 +244,25 @@ def test_a_profile_makes_a_faster_model_serve(home: Home) -> None:
         heading, line = home.kubectl("get", "optrun").splitlines()
         assert heading.split()[:3] == ["NAME", "VERDICT", "SPEEDUP"]
         assert line.split()[1:3] == ["Accepted", "3.20x"]
+
+
+def test_a_job_runs_where_the_model_will_behind_a_network_policy(home: Home) -> None:
+    arm = {"kubernetes.io/arch": "arm64"}
+    group = {"name": "arm", "cpu": "4", "memory": "16Gi", "nodeSelector": arm, "tolerations": [{"key": "arm"}]}
+    pool = {
+        "apiVersion": SERVING_POOL.api_version, "kind": SERVING_POOL.kind,
+        "metadata": {"name": "mixed", "namespace": home.namespace},
+        "spec": {"managed": {"workerGroups": [{"name": "cpu", "cpu": "1", "memory": "1Gi"}, group]}},
+    }  # fmt: skip
+    home.cluster.apply(SERVING_POOL, pool, "test")
+    home.start()
+    home.deploy(poolRef={"name": "mixed"}, resources={"nodeLabels": arm})
+    pod = home.only(JOB)["spec"]["template"]["spec"]
+    assert (pod["nodeSelector"], pod["tolerations"]) == (arm, [{"key": "arm", "operator": "Exists"}])
+    run = home.only(OPTIMIZATION_RUN)
+    policy = home.cluster.get(NETWORK_POLICY, Key(home.namespace, run["metadata"]["name"]))
+    assert policy is not None
+    assert policy["metadata"]["ownerReferences"][0]["uid"] == run["metadata"]["uid"]
 
 
 def test_a_rejected_profile_leaves_the_model_and_says_why(home: Home) -> None:
