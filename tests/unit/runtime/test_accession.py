@@ -21,7 +21,11 @@ def eventually(true: Callable[[], bool]) -> bool:
 
 def test_it_is_complete_only_after_the_refresh() -> None:
     may_end = threading.Event()
-    accession = Accession(lambda: None if may_end.wait(_PATIENCE) else None)
+
+    def refresh() -> None:
+        may_end.wait(_PATIENCE)
+
+    accession = Accession(refresh)
     assert not accession.complete
     accession.begin()
     assert not accession.complete
