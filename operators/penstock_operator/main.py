@@ -16,6 +16,7 @@ from penstock.errors import Invalid
 from penstock.telemetry import names
 from penstock_operator.health import HealthServer
 from penstock_operator.operation import Operation
+from penstock_operator.runtime.accession import Accession
 from penstock_operator.runtime.cluster import Cluster, Key, Manifest
 from penstock_operator.runtime.embedded import EmbeddedCluster
 from penstock_operator.runtime.events import EventRecorder
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 
 _CONTROLLER: Final = "penstock.dev/operator"
 _STOP_SECONDS: Final = 10.0
+_FLUSH_SECONDS: Final = 5.0
 _SPANS_SECONDS: Final = 2.0
 _STORE_NAME: Final = "cluster.sqlite"
 
@@ -63,18 +65,22 @@ def run(cluster: Cluster, settings: Settings, stop: threading.Event) -> bool:
         Whether all that ran had ended in time.
     """
     recorder = EventRecorder(cluster, _CONTROLLER, settings.identity)
+    accession = Accession(lambda: operation.refresh())
     election = Election(
         cluster,
         Key(settings.lease_namespace, settings.lease_name),
         settings.identity,
-        elected=lambda: log.info("leading"),
-        # Every reconcile and every PUT asks `leading` first; nothing else acts.
-        lost=lambda: log.warning("not leading any more"),
+        elected=accession.begin,
+        # Every reconcile and every PUT asks first whether it may act; nothing else acts.
+        lost=accession.end,
     )
     sink = SpanSink.from_env(names.SERVICE_OPERATOR, {"service.version": penstock.__version__})
-    operation = Operation(cluster, settings, _recording(recorder), lambda: election.leading, sink.emit)
+    operation = Operation(
+        cluster, settings, _recording(recorder), lambda: election.leading and accession.complete, sink.emit
+    )
     health = HealthServer(settings.health_host, settings.health_port, operation.unhealthy, operation.unready)
     health.start()
+    recorder.start()
     operation.start()
     election.start()
     log.info("started; health on port %d", health.port)
@@ -85,6 +91,7 @@ def run(cluster: Cluster, settings: Settings, stop: threading.Event) -> bool:
         election.stop()
     else:
         log.warning("a reconcile has not ended; the lease runs out by itself")
+    recorder.stop(_FLUSH_SECONDS)
     health.stop()
     sink.shutdown(_SPANS_SECONDS)
     return ended

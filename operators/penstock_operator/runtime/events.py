@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import logging
+import queue
 import threading
 import time
 from collections import OrderedDict
@@ -17,6 +18,7 @@ from penstock_operator.runtime.cluster import EVENT, Cluster, Manifest
 
 log = logging.getLogger(__name__)
 
+_LOOK_SECONDS = 0.2
 _NOTE_LENGTH = 1024
 """The API's limit for `note`."""
 
@@ -40,6 +42,8 @@ class EventSettings:
     """Events that one object may have at once."""
     refill_seconds: float = 10.0
     """Seconds for one more, after a burst."""
+    waiting: int = 10_000
+    """Events that may wait to be written."""
     memory: int = 4096
     """Objects and series remembered. Forgetting one costs a duplicate, nothing else."""
 
@@ -99,6 +103,9 @@ class EventRecorder:
         self._series: OrderedDict[tuple[str, ...], _Series] = OrderedDict()
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
         self._lock = threading.Lock()
+        self._waiting: queue.Queue[Manifest] = queue.Queue(settings.waiting)
+        self._stopping = threading.Event()
+        self._writer = threading.Thread(target=self._write_on, name="events", daemon=True)
 
     def normal(self, regarding: Manifest, reason: str, note: str, action: str = "Reconcile") -> None:
         """Say that something went as it should. `reason` is a constant in CamelCase, `note` a sentence."""
@@ -113,10 +120,40 @@ class EventRecorder:
         manifest = self._said(regarding, severity, reason, note[:_NOTE_LENGTH], action)
         if manifest is None:
             return
+        if not self._writer.is_alive():
+            self._write(manifest)
+            return
+        try:
+            self._waiting.put_nowait(manifest)
+        except queue.Full:
+            log.warning("too many events wait; one was not written: %s", manifest["note"])
+
+    def start(self) -> None:
+        """Write in a thread of its own from now on, so that no reconcile waits for an event."""
+        self._writer.start()
+
+    def stop(self, timeout: float) -> None:
+        """Write what waits, for `timeout` seconds at most."""
+        if self._writer.is_alive():
+            self._stopping.set()
+            self._writer.join(timeout)
+
+    def _write_on(self) -> None:
+        while not (self._stopping.is_set() and self._waiting.empty()):
+            try:
+                manifest = self._waiting.get(timeout=_LOOK_SECONDS)
+            except queue.Empty:
+                continue
+            try:
+                self._write(manifest)
+            except Exception:
+                log.exception("bug while writing an event; going on")
+
+    def _write(self, manifest: Manifest) -> None:
         try:
             self._cluster.apply(EVENT, manifest, self._controller.replace("/", "-"))
         except PenstockError as error:
-            log.info("event %s on %s was not written: %s", reason, regarding["metadata"]["name"], error)
+            log.info("event %s on %s was not written: %s", manifest["reason"], manifest["regarding"]["name"], error)
 
     def _said(self, regarding: Manifest, severity: Severity, reason: str, note: str, action: str) -> Manifest | None:
         """The event to write now, or None where the bounds forbid it or it is only counted."""

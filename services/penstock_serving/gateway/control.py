@@ -129,12 +129,14 @@ class ControlServer:
             raise Invalid("InvalidRoute", f"the path names {'/'.join(named)}, the body {route.namespace}/{route.model}")
         self._readiness.told()
         self._registry.declare(route)
+        await self._registry.kept(_SETTLE_SECONDS)
         await self._registry.settled(_SETTLE_SECONDS)
         return web.Response(status=204)
 
     async def _delete_route(self, request: web.Request) -> web.Response:
         self._require_admin(request)
         self._registry.withdraw((request.match_info["namespace"], request.match_info["model"]))
+        await self._registry.kept(_SETTLE_SECONDS)
         await self._registry.settled(_SETTLE_SECONDS)
         return web.Response(status=204)
 
@@ -154,6 +156,7 @@ class ControlServer:
         routes = RouteSet.model_validate_json(await request.read()).routes
         self._readiness.told()
         self._registry.add(routes)
+        await self._registry.kept(_SETTLE_SECONDS)
         await self._registry.settled(_SETTLE_SECONDS)
         return web.Response(status=204)
 

@@ -93,7 +93,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
         convergence = Convergence(settings, registry, admissions, haproxy)
         stack.push_async_callback(haproxy.stop, settings.drain_seconds)
-        loops = [asyncio.create_task(convergence.run()), asyncio.create_task(convergence.expire())]
+        loops = [asyncio.create_task(each) for each in (convergence.run(), convergence.expire(), registry.keep())]
         await _until(_left(stop, readiness, settings), loops, registry, settings)
 
 

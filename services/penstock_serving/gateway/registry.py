@@ -16,6 +16,7 @@ from penstock.routing.leases import ReplicaLease, Route
 from penstock.routing.table import ModelKey, Table
 
 logger = logging.getLogger(__name__)
+_LOOK_SECONDS = 1.0
 _ROUTES: TypeAdapter[list[Route]] = TypeAdapter(list[Route])
 
 
@@ -58,6 +59,9 @@ class Registry:
         self._settled = -1
         self._changed = asyncio.Event()
         self._settling = asyncio.Event()
+        self._stored = self._kept = 0
+        self._storing = asyncio.Event()
+        self._keeping = asyncio.Event()
 
     @property
     def table(self) -> Table:
@@ -96,7 +100,7 @@ class Registry:
         self._announce()
 
     def declare(self, route: Route) -> None:
-        """Declare a route and keep it on disk.
+        """Declare a route; `kept` waits until it is on disk.
 
         Raises:
             Invalid: the route is malformed.
@@ -105,7 +109,7 @@ class Registry:
             self._store(self._table.declared(route))
 
     def add(self, routes: Iterable[Route]) -> None:
-        """Declare those routes whose models have none yet, and keep them on disk.
+        """Declare those routes whose models have none yet; `kept` waits until they are on disk.
 
         Raises:
             Invalid: a route is malformed; then none is declared.
@@ -160,9 +164,41 @@ class Registry:
                 raise Unavailable("HaproxyUnreachable", "the change is recorded, but HAProxy has not taken it yet")
             await _wait(self._settling, left)
 
+    async def keep(self) -> None:
+        """Write changed routes to disk, for ever. What changes while one writing is under way is written by the next."""
+        while True:
+            if self._stored == self._kept:
+                await _wait(self._storing, _LOOK_SECONDS)
+                continue
+            version, table = self._stored, self._table
+            try:
+                await asyncio.to_thread(save_routes, self._path, table)
+            except OSError as error:
+                logger.error("cannot keep the routes: %s; trying again", error)  # noqa: TRY400 -- the sentence says it
+                await asyncio.sleep(_LOOK_SECONDS)
+                continue
+            self._kept = version
+            event, self._keeping = self._keeping, asyncio.Event()
+            event.set()
+
+    async def kept(self, timeout_seconds: float) -> None:
+        """Wait until the routes as they are now are on disk.
+
+        Raises:
+            Unavailable: they are not within the timeout.
+        """
+        wanted, deadline = self._stored, self.now() + timeout_seconds
+        while self._kept < wanted:
+            left = deadline - self.now()
+            if left <= 0:
+                raise Unavailable("RoutesNotKept", "the change holds, but could not be written to disk yet")
+            await _wait(self._keeping, left)
+
     def _store(self, table: Table) -> None:
-        save_routes(self._path, table)
         self._table = table
+        self._stored += 1
+        event, self._storing = self._storing, asyncio.Event()
+        event.set()
         self._announce()
 
     def _announce(self) -> None:
