@@ -65,7 +65,7 @@ def run(cluster: Cluster, settings: Settings, stop: threading.Event) -> bool:
         Whether all that ran had ended in time.
     """
     recorder = EventRecorder(cluster, _CONTROLLER, settings.identity)
-    accession = Accession(lambda: operation.refresh())
+    accession = Accession(lambda: operation.refresh())  # noqa: PLW0108  # it is made below, since it asks the accession
     election = Election(
         cluster,
         Key(settings.lease_namespace, settings.lease_name),
