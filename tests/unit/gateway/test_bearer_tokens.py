@@ -79,32 +79,34 @@ def in_seconds(seconds: float) -> int:
     return int(time.time() + seconds)
 
 
-CLAIMS: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
-    "a good token": ({}, {}, True),
-    "one of several audiences": ({"aud": ["else", AUDIENCE]}, {}, True),
-    "one of several that the model takes": ({"aud": "b"}, {"audiences": ["a", "b"]}, True),
-    "another audience": ({"aud": "else"}, {}, False),
-    "no audience": ({"aud": None}, {}, False),
-    "another issuer": ({"iss": "https://else"}, {}, False),
-    "no issuer": ({"iss": None}, {}, False),
-    "no subject": ({"sub": None}, {}, False),
-    "no end": ({"exp": None}, {}, False),
-    "ended": ({"exp": in_seconds(-LEEWAY_SECONDS - 5)}, {}, False),
-    "ended a moment ago, by clocks that differ": ({"exp": in_seconds(-LEEWAY_SECONDS + 15)}, {}, True),
-    "not yet": ({"nbf": in_seconds(LEEWAY_SECONDS + 30)}, {}, False),
-    "a moment too early": ({"nbf": in_seconds(LEEWAY_SECONDS - 15)}, {}, True),
-    "the claim that is asked for": ({"team": "vision"}, {"requiredClaims": {"team": "vision"}}, True),
-    "among others": ({"groups": ["a", "b"]}, {"requiredClaims": {"groups": "b"}}, True),
-    "a truth": ({"email_verified": True}, {"requiredClaims": {"email_verified": "true"}}, True),
-    "another value of it": ({"team": "sound"}, {"requiredClaims": {"team": "vision"}}, False),
-    "without it": ({}, {"requiredClaims": {"team": "vision"}}, False),
-    "one of two": ({"team": "vision"}, {"requiredClaims": {"team": "vision", "role": "x"}}, False),
-}
+def claims_and_entries() -> dict[str, tuple[dict[str, Any], dict[str, Any], bool]]:
+    """What a token says, what the model's entry asks for, and whether it is accepted now."""
+    return {
+        "a good token": ({}, {}, True),
+        "one of several audiences": ({"aud": ["else", AUDIENCE]}, {}, True),
+        "one of several that the model takes": ({"aud": "b"}, {"audiences": ["a", "b"]}, True),
+        "another audience": ({"aud": "else"}, {}, False),
+        "no audience": ({"aud": None}, {}, False),
+        "another issuer": ({"iss": "https://else"}, {}, False),
+        "no issuer": ({"iss": None}, {}, False),
+        "no subject": ({"sub": None}, {}, False),
+        "no end": ({"exp": None}, {}, False),
+        "ended": ({"exp": in_seconds(-LEEWAY_SECONDS - 5)}, {}, False),
+        "ended a moment ago, by clocks that differ": ({"exp": in_seconds(-LEEWAY_SECONDS + 15)}, {}, True),
+        "not yet": ({"nbf": in_seconds(LEEWAY_SECONDS + 30)}, {}, False),
+        "a moment too early": ({"nbf": in_seconds(LEEWAY_SECONDS - 15)}, {}, True),
+        "the claim that is asked for": ({"team": "vision"}, {"requiredClaims": {"team": "vision"}}, True),
+        "among others": ({"groups": ["a", "b"]}, {"requiredClaims": {"groups": "b"}}, True),
+        "a truth": ({"email_verified": True}, {"requiredClaims": {"email_verified": "true"}}, True),
+        "another value of it": ({"team": "sound"}, {"requiredClaims": {"team": "vision"}}, False),
+        "without it": ({}, {"requiredClaims": {"team": "vision"}}, False),
+        "one of two": ({"team": "vision"}, {"requiredClaims": {"team": "vision", "role": "x"}}, False),
+    }
 
 
 def test_what_a_token_must_say() -> None:
     async def scenario(world: World) -> None:
-        for what, (claims, entry, accepted) in CLAIMS.items():
+        for what, (claims, entry, accepted) in claims_and_entries().items():
             assert (what, await world.accepts(world.issuer.token(**claims), **entry)) == (what, accepted)
 
     run(scenario)
