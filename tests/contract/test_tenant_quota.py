@@ -162,15 +162,21 @@ def test_lowering_a_quota_refuses_growth_and_nothing_else(bounded: ControlPlane,
 
 @pytest.mark.apiserver
 @pytest.mark.parametrize(
-    ("replicas", "words"),
+    ("others", "replicas", "words"),
     [
-        pytest.param(6, (), id="to what the quota leaves"),
-        pytest.param(7, ("TenantQuota team allows 6 replicas", "asks for 7"), id="beyond it"),
+        pytest.param(0, 6, (), id="to what the quota leaves"),
+        pytest.param(0, 7, ("TenantQuota team allows 6 replicas", "2 are taken", "is to have 7"), id="beyond it"),
+        pytest.param(3, 3, (), id="what fits beside others is taken, whatever it might have had"),
+        pytest.param(3, 7, ("5 are taken, its own among them",), id="what fits in no case is not"),
     ],
 )
 def test_scaling_by_hand_is_held_to_the_quota(
-    replicas: int, words: tuple[str, ...], bounded: ControlPlane, namespace: str
+    others: int, replicas: int, words: tuple[str, ...], bounded: ControlPlane, namespace: str
 ) -> None:
+    taken = {"used": {**TAKEN["used"], "deployments": 2, "replicas": 2 + others}} if others else TAKEN
+    patch = ("--subresource=status", "--type=merge", "-p", json.dumps({"status": taken}))
+    bounded.kubectl("patch", "tenantquota/team", "-n", namespace, *patch)
+    until_refused(bounded, namespace, deployment("new", 6 - 2 - others + 1))
     done = bounded.kubectl("scale", "infdep/there", "-n", namespace, f"--replicas={replicas}", check=False)
     assert (done.returncode != 0) is bool(words), done.stderr
     for word in words:
