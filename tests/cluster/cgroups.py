@@ -8,6 +8,8 @@ from pathlib import Path
 
 _ROOT = Path("/sys/fs/cgroup")
 _REMOVE_SECONDS = 10.0
+_WEIGHTS = {"cpu.shares": "32768", "cpu.weight": "3200"}
+"""Pods together weigh as much as some thirty of the host's own threads: at the default, as one, they starve beside them."""
 
 
 def hierarchies() -> tuple[Path, ...]:
@@ -19,12 +21,15 @@ def hierarchies() -> tuple[Path, ...]:
 
 
 def create(group: str) -> None:
-    """Make a group, such as `a/b`, in every hierarchy."""
+    """Make a group, such as `a/b`, in every hierarchy; the first part has a weight beside the host's processes."""
     for root in hierarchies():
         folder = root
         for part in Path(group).parts:
             parent, folder = folder, folder / part
             folder.mkdir(exist_ok=True)
+            for setting, weight in _WEIGHTS.items():
+                if parent == root and (folder / setting).exists():
+                    (folder / setting).write_text(weight)
             # In v1 a new group may use no CPU and no memory node until told which.
             for setting in ("cpuset.cpus", "cpuset.mems"):
                 if (folder / setting).exists() and root != _ROOT:
