@@ -127,7 +127,7 @@ def publish(results: dict[str, list[LoadResult]]) -> None:
     """The medians, and their ratio to the open model's."""
 
     def median(name: str, field: str) -> float:
-        return statistics.median(getattr(each, field) for each in results[name])
+        return float(statistics.median(getattr(each, field) for each in results[name]))
 
     rows = [
         {

@@ -26,9 +26,9 @@ PATHS = (
 )
 
 
-def run(scenario: Callable[[Gateway, AsyncExitStack], Awaitable[None]], *arguments: str, **environment: str) -> None:
+def run(scenario: Callable[[Gateway, AsyncExitStack], Awaitable[None]], *arguments: str) -> None:
     async def main() -> None:
-        async with asyncio.timeout(120), gateway(*arguments, **environment) as running, AsyncExitStack() as stack:
+        async with asyncio.timeout(120), gateway(*arguments) as running, AsyncExitStack() as stack:
             await scenario(running, stack)
 
     asyncio.run(main())

@@ -51,7 +51,7 @@ def test_route_to() -> None:
     async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
         replicas = await two_tenants(gw, stack)
         address = replicas["intruder"].address
-        attempts = [
+        attempts: list[tuple[str, str, dict[str, Any] | None]] = [
             ("PUT", "/v1/replicas/sneak", lease_body(address, "victim/m")),
             ("PUT", "/v1/replicas/victim-1", lease_body(address, "intruder/m")),
             ("PUT", "/v1/replicas/victim-1", lease_body(address, "victim/m")),
