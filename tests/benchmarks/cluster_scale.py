@@ -130,6 +130,17 @@ def _until_ready(made: World, count: int) -> None:
     parts.until("all deployments Ready", all_ready, _PATIENCE, pause=0.2)
 
 
+def _until_quiet(made: World) -> None:
+    """The last events are written behind all else."""
+
+    def quiet() -> bool:
+        before = made.requests()["patch events"]
+        time.sleep(2.0)
+        return made.requests()["patch events"] == before
+
+    parts.until("all events are written", quiet, _PATIENCE)
+
+
 def rest(made: World, seconds: float) -> Phase:
     """Nothing changes."""
     meter = Meter(made, "at rest")
@@ -205,8 +216,7 @@ def run(scale: Scale, folder: Path, rest_seconds: float) -> list[Phase]:
         report.progress(f"creating {scale.namespaces} pools and {scale.deployments} deployments")
         phases = [bring_up(made)]
         report.progress(f"at rest for {rest_seconds:g} s")
-        # What was told last is written by then.
-        time.sleep(min(5.0, rest_seconds))
+        _until_quiet(made)
         phases.append(rest(made, rest_seconds))
         report.progress("a new operator")
         phases.append(resync(made))
