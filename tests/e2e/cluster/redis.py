@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
 
@@ -54,7 +55,9 @@ def _archive(report: Report) -> Path:
             report("making the Redis image")
             with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory() as folder:
                 tree = Path(folder)
-                unpack(download(["redis-server"], Path(scratch), None), tree)
+                # Without what would only install it: adduser, and PAM with its setuid programs.
+                debs = download(["redis-server"], Path(scratch), None)
+                unpack([each for each in debs if re.match("redis|lib(?!pam)", each.name)], tree)
                 for name in ("bin", "sbin", "lib", "lib64"):
                     (tree / name).symlink_to(f"usr/{name}")
                 config = ImageConfig(entrypoint=("/usr/bin/redis-server",), user="65532:65532")
