@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from pydantic import ValidationError
 
@@ -137,15 +138,16 @@ class DeploymentReconciler:
     def _declare(self, observed: Observed, route: Route) -> None:
         for seen in (*observed.gateways, *observed.joining):
             if isinstance(seen, Gateway) and (seen.route is None or seen.route.declared != route):
-                self._tell(seen, lambda gateway: gateway.declare(route))
+                self._tell(seen, route.namespace, route.model, lambda gateway: gateway.declare(route))
 
     def _delete_route(self, observed: Observed) -> None:
         metadata = observed.deployment.metadata
         for seen in (*observed.gateways, *observed.joining):
             if isinstance(seen, Gateway) and seen.route is not None and seen.route.declared is not None:
-                self._tell(seen, lambda gateway: gateway.delete(metadata.namespace, metadata.name))
+                namespace, model = metadata.namespace, metadata.name
+                self._tell(seen, namespace, model, partial(GatewayClient.delete, namespace=namespace, model=model))
 
-    def _tell(self, seen: Gateway, what: Callable[[GatewayClient], None]) -> None:
+    def _tell(self, seen: Gateway, namespace: str, model: str, what: Callable[[GatewayClient], None]) -> None:
         """One gateway that fails must not keep the others, or the pool, from being told; the next look shows it."""
         view = self._fleet.at(seen.address)
         if view is None:
@@ -154,7 +156,7 @@ class DeploymentReconciler:
             what(view.client)
         except Unavailable as error:
             log.warning("%s", error.message)
-        view.forget()
+        view.changed(namespace, model)
 
     def _write(self, manifest: Manifest, deployment: InferenceDeployment, status: InferenceDeploymentStatus) -> None:
         if status == deployment.status:

@@ -18,6 +18,9 @@ from penstock_operator.clients.gateway import GatewayClient
 log = logging.getLogger(__name__)
 
 _FRESH_SECONDS: Final = 0.5
+_SHARE_OF_TIME: Final = 5.0
+"""A listing serves for so many times as long as it took: a thousand models must not keep a gateway busy with telling."""
+_LONGEST_FRESH_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +28,14 @@ class Listed:
     """What a gateway said when it was asked last."""
 
     at: float
+    fresh_until: float
     state: GatewayState
     routes: RouteList
     by_model: dict[tuple[str, str], RouteStatus]
 
 
 class GatewayView:
-    """One gateway's routes, at most half a second old. Safe for several threads.
+    """One gateway's routes, half a second old or a little more. Safe for several threads.
 
     One that did not answer is not asked again by reconciles, each of which would wait out a timeout: `probe` is to be
     called every now and then, and finds out that it answers again.
@@ -43,6 +47,7 @@ class GatewayView:
         self._lock = threading.Lock()
         self._failure: str | None = None
         self._seen: Listed | None = None
+        self._changed: dict[tuple[str, str], float] = {}
 
     @property
     def address(self) -> str:
@@ -52,18 +57,18 @@ class GatewayView:
     def look(self, namespace: str, model: str) -> Gateway | GatewayProblem:
         """What it knows of one model."""
         try:
-            seen = self.listed()
+            seen = self.listed(self._changed.get((namespace, model), float("-inf")))
         except Unavailable as error:
             return GatewayProblem(self.address, error.message)
         status = seen.by_model.get((namespace, model))
         return Gateway(self.address, seen.routes.url, status, seen.state.instance, complete=seen.state.complete)
 
-    def listed(self) -> Listed:
-        """All that it knows. Raises `Unavailable`."""
+    def listed(self, after: float = float("-inf")) -> Listed:
+        """All that it knew later than `after`, on the clock of this. Raises `Unavailable`."""
         with self._lock:
             if self._failure is not None:
                 raise Unavailable("GatewayUnreachable", self._failure)
-            if self._seen is None or self._clock() - self._seen.at > _FRESH_SECONDS:
+            if self._seen is None or self._clock() > self._seen.fresh_until or self._seen.at <= after:
                 started = self._clock()
                 try:
                     routes, state = self.client.routes()
@@ -71,7 +76,10 @@ class GatewayView:
                     self._fail(error)
                     raise
                 by_model = {(each.namespace, each.model): each for each in routes.routes}
-                self._seen = Listed(started, state, routes, by_model)
+                now = self._clock()
+                fresh = min(max(_FRESH_SECONDS, _SHARE_OF_TIME * (now - started)), _LONGEST_FRESH_SECONDS)
+                self._seen = Listed(started, now + fresh, state, routes, by_model)
+                self._changed = {key: at for key, at in self._changed.items() if at >= started}
             return self._seen
 
     def probe(self) -> GatewayState | None:
@@ -90,8 +98,13 @@ class GatewayView:
                 self._seen = None  # another process, which knows what it was told since
         return state
 
+    def changed(self, namespace: str, model: str) -> None:
+        """One model's route was changed: the next look at it asks. Others may go by what was told before."""
+        with self._lock:
+            self._changed[namespace, model] = self._clock()
+
     def forget(self) -> None:
-        """Something was changed: the next look asks."""
+        """All may have changed: the next look asks."""
         with self._lock:
             self._seen = None
 
