@@ -188,7 +188,7 @@ def test_validate_names_file_line_and_field(cli: Cli, tmp_path: Path) -> None:
 
 def test_validate_accepts_the_samples(cli: Cli) -> None:
     result = cli("validate", str(SAMPLES))
-    assert (result.exit_code, result.output) == (0, "2 of 2 objects checked; the API server would accept them\n")
+    assert (result.exit_code, result.output) == (0, "3 of 3 objects checked; the API server would accept them\n")
 
 
 def test_version_as_json(cli: Cli) -> None:
