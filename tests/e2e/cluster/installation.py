@@ -152,7 +152,12 @@ def tenant(installation: Installation, credentials: Object) -> Iterator[Tenant]:
     with installation.cluster.namespace("tenant") as namespace:
         made = Tenant(installation, namespace, key)
         made.apply(credentials, api_key("test", key))
-        yield made
+        try:
+            yield made
+        finally:
+            # Before their namespace: KubeRay clears a pool's Redis by a Job, which no namespace that goes lets it make.
+            installation.cluster.kubectl("delete", "infdep,servingpool", "--all", "-n", namespace, "--timeout=120s")
+            until("no Ray cluster is left", lambda: not installation.list("raycluster", namespace) or None, 120)
 
 
 def api_key(name: str, key: str) -> Object:
