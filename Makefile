@@ -2,10 +2,10 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast e2e cluster-up cluster-down lint format verify generate bench bench-models bench-cluster clean
+.PHONY: help setup run images test test-fast e2e cluster-up cluster-down lint format verify generate bench bench-models bench-cluster clean
 
 BIN := .venv/bin
-SOURCES := platform operators services tests
+SOURCES := platform operators services images tests
 # UV_LINK_MODE: a cache on another file system is copied from without a warning.
 export UV_LINK_MODE ?= copy
 ifeq ($(shell stat -c %d $(HOME)/.cache 2>/dev/null || echo a),$(shell stat -c %d . 2>/dev/null || echo b))
@@ -24,6 +24,9 @@ setup: .venv/.synced  ## Install uv if it is absent, and everything pinned in uv
 
 run: setup  ## Train a small model, serve it on this machine, send it real requests, show a trace (ONCE=1: then stop)
 	@$(BIN)/penstock run $(if $(ONCE),--once)
+
+images: setup  ## Write the images as OCI archives into build/images (IMAGES=runtime: one of them)
+	$(BIN)/python -m images build $(or $(IMAGES),all)
 
 test: setup  ## Run every test that needs no GPU, those against a real API server and a real Ray among them
 	$(BIN)/pytest $(ARGS)
