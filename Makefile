@@ -13,7 +13,7 @@ ifeq ($(shell stat -c %d $(HOME)/.cache 2>/dev/null || echo a),$(shell stat -c %
 endif
 
 help:  ## Show this help
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 setup: .venv/.synced  ## Install uv if it is absent, and everything pinned in uv.lock, into .venv
 
