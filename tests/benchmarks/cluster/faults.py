@@ -25,6 +25,10 @@ def main(installation: Installation, store: ModelStore, uri: str, body: Path) ->
         spec = two_workers(gcsFaultTolerance={"redisAddress": ADDRESS})
         served = serve_twice(Served(made, "dense", body), uri, spec)
         rows.append(_row(served, "head killed, its state kept in Redis", head_killed))
+        _publish(rows)
+
+
+def _publish(rows: list[dict[str, Any]]) -> None:
     publish(
         "cluster-faults",
         "A hundred requests a second through two gateways to two replicas on two workers, until all is whole again",
