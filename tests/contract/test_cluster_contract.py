@@ -410,6 +410,13 @@ def test_what_an_object_owns_goes_with_it(home: Home) -> None:
     assert eventually(lambda: home.cluster.get(CONFIG_MAP, key_of(owned)) is None)
 
 
+def test_what_is_made_for_an_owner_that_is_gone_goes_too(home: Home) -> None:
+    owner = home.cluster.create(CONFIG_MAP, config_map(home, "owner"))
+    home.cluster.delete(CONFIG_MAP, key_of(owner))
+    late = home.cluster.create(CONFIG_MAP, config_map(home, "late", (owner,)))
+    assert eventually(lambda: home.cluster.get(CONFIG_MAP, key_of(late)) is None)
+
+
 def test_what_has_another_owner_stays(home: Home) -> None:
     first = home.cluster.create(CONFIG_MAP, config_map(home, "first"))
     second = home.cluster.create(CONFIG_MAP, config_map(home, "second"))

@@ -195,9 +195,12 @@ class EmbeddedCluster(Finalizers):
             created = self._now().strftime("%Y-%m-%dT%H:%M:%SZ")
             fresh["metadata"] |= {"uid": str(uuid.uuid4()), "creationTimestamp": created, "generation": 1}
             self._check(kind, fresh, None)
-            self._storage.save(EventType.ADDED, Stored(_resource(kind), fresh, owned))
+            stored = Stored(_resource(kind), fresh, owned)
+            self._storage.save(EventType.ADDED, stored)
             if kind == EVENT:
                 self._forget_old_events()
+            if self._is_forsaken(fresh):
+                self._delete(stored, Propagation.BACKGROUND)
             return fresh
         if _spec(fresh) != _spec(live):
             fresh["metadata"]["generation"] = live["metadata"]["generation"] + 1
@@ -247,6 +250,14 @@ class EmbeddedCluster(Finalizers):
         if stored.resource == _resource(NAMESPACE):
             for inside in self._storage.read_namespace(stored.manifest["metadata"]["name"]):
                 self._delete(inside, propagation)
+
+    def _is_forsaken(self, manifest: Manifest) -> bool:
+        """Whether all owners are gone: whoever made it had not seen yet that they went."""
+        owners = [each["uid"] for each in manifest["metadata"].get("ownerReferences") or []]
+        return bool(owners) and not any(self._exists(uid) for uid in owners)
+
+    def _exists(self, uid: str) -> bool:
+        return any(each.manifest["metadata"]["uid"] == uid for each in self._storage.read_mentioning(uid))
 
     def _release(self, dependent: Stored, uid: str, propagation: Propagation) -> None:
         """An owner went: the last one takes the dependent along, unless it shall be left an orphan."""
