@@ -31,6 +31,7 @@ from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL,
 from penstock_operator.pool.kinds import NETWORK_POLICY, RAY_CLUSTER
 from penstock_operator.pool.managed import ManagedPools
 from penstock_operator.pool.reconcile import PoolReconciler
+from penstock_operator.pool.release import PoolRelease
 from penstock_operator.quota.directory import TENANT_QUOTA, Mirrored, QuotaDirectory
 from penstock_operator.quota.reconcile import QuotaReconciler
 from penstock_operator.quota.sources import DeploymentsOfQuota, QuotasOfDeployment
@@ -97,7 +98,9 @@ class Operation:
         deployments = DeploymentReconciler(cluster, observer, self._fleet, record=record, tried=self._tried, tell=tell)
         managed = ManagedPools(cluster, ray_clusters, self._pools, self._nodes.nodes if self._nodes else lambda: None)
         defaults = DefaultPools(cluster, settings.default_pool)
-        pools = PoolReconciler(cluster, self._pools, managed, record, defaults=defaults)
+        pools = PoolReconciler(
+            cluster, self._pools, managed, record, defaults=defaults, release=PoolRelease(cluster, ray_clusters)
+        )
         runs = RunReconciler(
             cluster, RunObserver(cluster, optimization, settings.jobs or _NO_JOBS, Store, self._pools), record
         )

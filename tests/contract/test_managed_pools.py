@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,7 @@ from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL,
 from penstock_operator.pool.kinds import NETWORK_POLICY, RAY_CLUSTER
 from penstock_operator.pool.managed import ManagedPools
 from penstock_operator.pool.reconcile import PoolReconciler
+from penstock_operator.pool.release import PATIENCE_SECONDS, REDIS_FINALIZER, PoolRelease
 from penstock_operator.runtime.cluster import NAMESPACE, SECRET, Cluster, Key, Manifest, key_of
 from penstock_operator.runtime.kubernetes import KubernetesCluster
 from penstock_operator.settings import Settings
@@ -224,6 +226,7 @@ class Played:
             managed,
             lambda *_: None,
             defaults=DefaultPools(cluster, None),
+            release=PoolRelease(cluster, rays, lambda: self.now),
             clock=lambda: self.now,
         )
 
@@ -308,6 +311,38 @@ def test_what_the_autoscaler_writes_stays_whatever_changes_in_place(played: Play
     group = found["spec"]["workerGroupSpecs"][0]
     assert (group["replicas"], group["scaleStrategy"]) == (3, {"workersToDelete": ["w-1"]})
     assert played.status()["change"] == "InPlace"
+
+
+@pytest.fixture
+def deleted_with_redis(played: Played) -> Played:
+    """A pool with a Redis, which is being deleted, and whose RayCluster KubeRay keeps until its Job has emptied that."""
+    played.change(gcsFaultTolerance={"redisAddress": "redis:6379"})
+    played.step()
+    found = played.cluster.get(RAY_CLUSTER, Key(played.space, "penstock-default"))
+    assert found is not None
+    played.cluster.add_finalizer(RAY_CLUSTER, found, REDIS_FINALIZER)
+    played.cluster.delete(SERVING_POOL, Key(played.space, "default"))
+    played.now = time.time()
+    played.step()
+    return played
+
+
+def test_a_pool_with_a_redis_keeps_its_secret_until_that_is_emptied(deleted_with_redis: Played) -> None:
+    cluster, space = deleted_with_redis.cluster, deleted_with_redis.space
+    found = cluster.get(RAY_CLUSTER, Key(space, "penstock-default"))
+    assert found is not None
+    assert found["metadata"]["deletionTimestamp"]
+    assert cluster.get(SECRET, Key(space, found["spec"]["authOptions"]["secretName"])) is not None
+    cluster.remove_finalizer(RAY_CLUSTER, found, REDIS_FINALIZER)
+    deleted_with_redis.step()
+    assert cluster.get(SERVING_POOL, Key(space, "default")) is None
+
+
+def test_a_redis_that_cannot_be_emptied_keeps_no_pool_for_ever(deleted_with_redis: Played) -> None:
+    deleted_with_redis.step(PATIENCE_SECONDS + 10)
+    deleted_with_redis.step()
+    assert deleted_with_redis.names() == []
+    assert deleted_with_redis.cluster.get(SERVING_POOL, Key(deleted_with_redis.space, "default")) is None
 
 
 def test_at_rest_nothing_is_written(played: Played) -> None:

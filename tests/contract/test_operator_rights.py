@@ -37,6 +37,10 @@ def with_rights(crds: ControlPlane, pytestconfig: pytest.Config) -> ControlPlane
         pytest.param("patch apikeys --subresource=status -n vision", "yes", id="writes a key's status"),
         pytest.param("patch tenantquotas --subresource=status -n vision", "yes", id="writes a quota's status"),
         pytest.param("create servingpools -n vision", "yes", id="makes the default pool"),
+        pytest.param(
+            "patch servingpools -n vision", "yes", id="holds a pool by a finalizer until its Redis is emptied"
+        ),
+        pytest.param("update servingpools -n vision", "no", id="replaces no pool"),
         pytest.param("create events.events.k8s.io -n vision", "yes", id="tells what happened"),
         pytest.param("create leases.coordination.k8s.io -n penstock-system", "yes", id="makes its lease"),
         pytest.param(
@@ -60,7 +64,6 @@ def with_rights(crds: ControlPlane, pytestconfig: pytest.Config) -> ControlPlane
         pytest.param("get configmaps -n vision", "no", id="reads no ConfigMap"),
         pytest.param("create infdep -n vision", "no", id="creates no deployment"),
         pytest.param("delete infdep -n vision", "no", id="deletes no deployment"),
-        pytest.param("patch servingpools -n vision", "no", id="changes no pool"),
         pytest.param("delete servingpools -n vision", "no", id="deletes no pool"),
         pytest.param("create apikeys -n vision", "no", id="makes no key"),
         pytest.param("patch tenantquotas -n vision", "no", id="changes no quota"),

@@ -24,6 +24,7 @@ from penstock.planning.quantities import readable_bytes
 from penstock_operator.pool.defaults import DefaultPools
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL, PoolDirectory
 from penstock_operator.pool.managed import ManagedPools
+from penstock_operator.pool.release import PoolRelease
 from penstock_operator.pool.users import deployments_of
 from penstock_operator.pool.writer import PoolWriter
 from penstock_operator.runtime.cluster import Cluster, Key, Manifest, NotFound
@@ -60,6 +61,7 @@ class PoolReconciler:
         managed: makes those of managed pools.
         record: takes events: object, whether a warning, reason, message.
         defaults: makes pools where there is none.
+        release: ends pools whose state lies in a Redis.
         clock: seconds since the Unix epoch.
     """
 
@@ -71,12 +73,14 @@ class PoolReconciler:
         record: Callable[[Manifest, bool, str, str], None],
         *,
         defaults: DefaultPools,
+        release: PoolRelease,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._cluster = cluster
         self._pools = pools
         self._managed = managed
         self._defaults = defaults
+        self._release = release
         self._record = record
         self._clock = clock
 
@@ -90,8 +94,9 @@ class PoolReconciler:
         except ValidationError as error:
             raise Invalid(Reason.INVALID_SPEC, f"{key} is not valid: {error}") from error
         if pool.metadata.deletion_timestamp is not None:
-            return Result()
+            return self._release.carry_out(manifest, pool)
         if pool.spec.managed is not None:
+            self._release.hold(manifest, pool)
             return self._reconcile_managed(manifest, pool)
         found, result = self._existing(pool)
         self._write(manifest, pool, found)

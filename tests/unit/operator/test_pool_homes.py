@@ -16,6 +16,7 @@ from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL,
 from penstock_operator.pool.kinds import RAY_CLUSTER
 from penstock_operator.pool.managed import ManagedPools
 from penstock_operator.pool.reconcile import PoolReconciler
+from penstock_operator.pool.release import PoolRelease
 from penstock_operator.runtime.cluster import Cluster, Key, Manifest
 from penstock_operator.runtime.embedded import EmbeddedCluster
 from penstock_operator.settings import Settings, read
@@ -39,7 +40,12 @@ def reconciler(
     directory = PoolDirectory(cluster, rays)
     defaults = DefaultPools(cluster, None if default is None else ServingPoolSpec.model_validate(default))
     return PoolReconciler(
-        cluster, directory, ManagedPools(cluster, rays, directory), lambda *_: None, defaults=defaults
+        cluster,
+        directory,
+        ManagedPools(cluster, rays, directory),
+        lambda *_: None,
+        defaults=defaults,
+        release=PoolRelease(cluster, rays),
     )
 
 

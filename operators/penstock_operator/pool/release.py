@@ -1,0 +1,77 @@
+"""The end of a pool whose state lies in a Redis: its Ray clusters go first, while what their clean-up needs is there.
+
+KubeRay empties the Redis by a Job that runs with the pool's Secrets, and keeps the RayCluster until then. Without a
+finalizer on the pool, Kubernetes would take the Secrets away meanwhile, and the Job could not start.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+from penstock.api.pool import ServingPool
+from penstock.planning.conditions import epoch
+from penstock.planning.names import FINALIZER
+from penstock.planning.observed import PoolProblem
+from penstock_operator.pool.clusters import RayClusters
+from penstock_operator.pool.directory import SERVING_POOL
+from penstock_operator.pool.kinds import RAY_CLUSTER
+from penstock_operator.runtime.cluster import Cluster, Key, Manifest
+from penstock_operator.runtime.controller import Result
+
+log = logging.getLogger(__name__)
+
+REDIS_FINALIZER: Final = "ray.io/gcs-ft-redis-cleanup-finalizer"
+"""KubeRay's: https://docs.ray.io/en/latest/cluster/kubernetes/user-guides/kuberay-gcs-ft.html"""
+PATIENCE_SECONDS: Final = 90.0
+"""In a namespace that is being deleted KubeRay's Job cannot be made at all, and the RayCluster would stay for ever."""
+_LOOK_SECONDS: Final = 2.0
+
+
+class PoolRelease:
+    """Holds such a pool until its Ray clusters are gone.
+
+    Args:
+        cluster: where the objects are.
+        ray_clusters: reads RayClusters.
+        clock: seconds since the Unix epoch.
+    """
+
+    def __init__(self, cluster: Cluster, ray_clusters: RayClusters, clock: Callable[[], float] = time.time) -> None:
+        self._cluster = cluster
+        self._ray_clusters = ray_clusters
+        self._clock = clock
+
+    def hold(self, manifest: Manifest, pool: ServingPool) -> None:
+        """Give a pool that needs it the finalizer."""
+        managed = pool.spec.managed
+        if managed is not None and managed.gcs_fault_tolerance is not None:
+            self._cluster.add_finalizer(SERVING_POOL, manifest, FINALIZER)
+
+    def carry_out(self, manifest: Manifest, pool: ServingPool) -> Result:
+        """Bring the end of a pool that is being deleted one step on."""
+        metadata = pool.metadata
+        if FINALIZER not in metadata.finalizers:
+            return Result()
+        clusters = self._ray_clusters.of(pool)
+        own = () if isinstance(clusters, PoolProblem) else [each for each in clusters if each.owner == metadata.uid]
+        if not own:
+            self._cluster.remove_finalizer(SERVING_POOL, manifest, FINALIZER)
+            return Result()
+        overdue = self._clock() - epoch(metadata.deletion_timestamp or "") > PATIENCE_SECONDS
+        for each in own:
+            key = Key(metadata.namespace, each.name)
+            if not each.deleting:
+                self._cluster.delete(RAY_CLUSTER, key)
+            elif overdue:
+                self._give_up(key)
+        return Result(_LOOK_SECONDS, "KubeRay empties the Redis")
+
+    def _give_up(self, key: Key) -> None:
+        """Let a RayCluster go whose state in the Redis could not be removed."""
+        found = self._cluster.get(RAY_CLUSTER, key)
+        if found is not None:
+            log.warning("RayCluster %s goes although its state in the Redis could not be removed", key)
+            self._cluster.remove_finalizer(RAY_CLUSTER, found, REDIS_FINALIZER)
