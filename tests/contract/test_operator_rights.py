@@ -9,6 +9,13 @@ import pytest
 from tests.chart.helm import grant_operator_rights
 from tests.cluster.controlplane import ControlPlane
 
+from penstock.api.conditions import Reason
+from penstock.api.pool import ServingPool
+from penstock.planning.observed import PoolProblem
+from penstock_operator.pool.clusters import RayClusters
+from penstock_operator.pool.directory import PoolDirectory
+from penstock_operator.runtime.kubernetes import KubernetesCluster
+
 OPERATOR = "system:serviceaccount:penstock-system:penstock-operator"
 _EXAMPLE = "manifests/rbac/pool-token.example.yaml"
 
@@ -121,6 +128,18 @@ def test_the_operator_is_refused_what_is_anothers(with_rights: ControlPlane) -> 
         assert done.returncode != 0
         assert "forbidden" in done.stderr.lower(), request
     with_rights.kubectl("delete", "secret", "anothers", "-n", "default")
+
+
+@pytest.mark.apiserver
+def test_a_token_that_the_operator_may_not_read_is_named_with_the_role_that_it_needs(with_rights: ControlPlane) -> None:
+    cluster = KubernetesCluster.connect(with_rights.kubeconfig_for("penstock-operator", "penstock-system"))
+    existing = {"address": "http://ray:8265", "tokenSecretRef": {"name": "anothers"}}
+    pool = ServingPool.model_validate({"metadata": {"name": "p"}, "spec": {"existing": existing}})
+    problem = PoolDirectory(cluster, RayClusters(cluster, None, "")).writer(pool)
+    cluster.close()
+    assert isinstance(problem, PoolProblem)
+    assert problem.reason is Reason.SECRET_NOT_FOUND
+    assert "a Role that lets the operator get it" in problem.message
 
 
 @pytest.fixture(scope="module")

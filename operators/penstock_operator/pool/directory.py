@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from penstock.api.conditions import PoolCondition, Reason
 from penstock.api.meta import SecretKeyReference
 from penstock.api.pool import ServingPool
+from penstock.errors import Unavailable
 from penstock.planning.observed import PoolProblem
 from penstock.planning.pool_observed import RayClusterView
 from penstock.planning.pool_plan import sort
@@ -29,6 +30,8 @@ INFERENCE_DEPLOYMENT = ResourceKind(
     "penstock.dev", "v1alpha1", "InferenceDeployment", "inferencedeployments", has_status=True
 )
 
+_FORBIDDEN: Final = "Forbidden"
+"""What the API server says where a Role is missing."""
 _FRESH_SECONDS: Final = 2.0
 """A pool and its Secret are read at most this often, however many deployments use them."""
 
@@ -137,7 +140,12 @@ class PoolDirectory:
             self._writers.clear()
 
     def _token(self, namespace: str, reference: SecretKeyReference) -> str | PoolProblem:
-        secret = self._get(SECRET, Key(namespace, reference.name))
+        try:
+            secret = self._get(SECRET, Key(namespace, reference.name))
+        except Unavailable as error:
+            if error.reason != _FORBIDDEN:
+                raise
+            secret = None  # whether there is one is not for us to know
         if secret is None:
             return PoolProblem(
                 Reason.SECRET_NOT_FOUND,
