@@ -45,6 +45,8 @@ from penstock_operator.sources import OwnersOfRun, PoolOfDeployment, UsersOfPool
 from penstock_runtime.storage import Store
 
 _PROFILES = (OPTIMIZATION_PROFILE, CLUSTER_OPTIMIZATION_PROFILE)
+_SECONDARY_WORKERS = 2
+"""For kinds of which there are few."""
 _NO_JOBS = JobSettings(store="", signing_key="")
 """Where this operator has no artifact store: runs are told so, and no Job is made."""
 
@@ -108,62 +110,43 @@ class Operation:
         key_states = KeyReconciler(cluster, keys, record)
         self._runner = None if settings.job_folder is None else JobRunner(cluster, settings.job_folder, may_act)
         self.controllers: list[Controller] = [] if self._runner is None else [self._runner.controller]
+        reconciles = {
+            INFERENCE_DEPLOYMENT: deployments.reconcile,
+            SERVING_POOL: pools.reconcile,
+            OPTIMIZATION_RUN: runs.reconcile,
+            API_KEY: key_states.reconcile,
+            TENANT_QUOTA: quotas.reconcile,
+        }
         for namespace in settings.namespaces or (None,):
-            primary = ControllerSettings(workers=settings.workers, namespace=namespace)
-            secondary = ControllerSettings(workers=2, namespace=namespace)
-            self.controllers += [
-                Controller(
-                    INFERENCE_DEPLOYMENT,
-                    deployments.reconcile,
-                    cluster,
-                    sources=[
-                        Source(SERVING_POOL, UsersOfPool(partial(self._seen, INFERENCE_DEPLOYMENT)), namespace),
-                        Source(OPTIMIZATION_RUN, OwnersOfRun(), namespace),
-                        Source(TENANT_QUOTA, DeploymentsOfQuota(lambda: self._seen(INFERENCE_DEPLOYMENT)), namespace),
-                        Source(API_KEY, DeploymentsOfKey(self._deployments_in, self._has_key), namespace),
-                        *self._profiles(INFERENCE_DEPLOYMENT, "optimizationProfileRef", namespace),
-                    ],
-                    settings=primary,
-                    may_act=may_act,
-                ),
-                Controller(
-                    SERVING_POOL,
-                    pools.reconcile,
-                    cluster,
-                    sources=[
-                        Source(INFERENCE_DEPLOYMENT, PoolOfDeployment(), namespace),
-                        *_ray_clusters(settings, namespace),
-                    ],
-                    settings=secondary,
-                    may_act=may_act,
-                ),
-                Controller(
-                    OPTIMIZATION_RUN,
-                    runs.reconcile,
-                    cluster,
-                    sources=[
-                        Source(JOB, lambda job: owner_keys(job, OPTIMIZATION_RUN), namespace),
-                        *self._profiles(OPTIMIZATION_RUN, "profileRef", namespace),
-                    ],
-                    settings=secondary,
-                    may_act=may_act,
-                ),
-                Controller(API_KEY, key_states.reconcile, cluster, settings=secondary, may_act=may_act),
-                Controller(
-                    TENANT_QUOTA,
-                    quotas.reconcile,
-                    cluster,
-                    sources=[
-                        Source(
-                            INFERENCE_DEPLOYMENT,
-                            QuotasOfDeployment(lambda: self._seen(TENANT_QUOTA), self._counted),
-                            namespace,
-                        )
-                    ],
-                    settings=secondary,
-                    may_act=may_act,
-                ),
+            for kind, reconcile in reconciles.items():
+                workers = settings.workers if kind is INFERENCE_DEPLOYMENT else _SECONDARY_WORKERS
+                how = ControllerSettings(workers=workers, namespace=namespace)
+                sources = self._sources(kind, settings, namespace)
+                self.controllers.append(
+                    Controller(kind, reconcile, cluster, sources=sources, settings=how, may_act=may_act)
+                )
+
+    def _sources(self, kind: ResourceKind, settings: Settings, namespace: str | None) -> list[Source]:
+        """What else makes objects of a primary kind be looked at again."""
+        if kind is INFERENCE_DEPLOYMENT:
+            return [
+                Source(SERVING_POOL, UsersOfPool(partial(self._seen, INFERENCE_DEPLOYMENT)), namespace),
+                Source(OPTIMIZATION_RUN, OwnersOfRun(), namespace),
+                Source(TENANT_QUOTA, DeploymentsOfQuota(lambda: self._seen(INFERENCE_DEPLOYMENT)), namespace),
+                Source(API_KEY, DeploymentsOfKey(self._deployments_in, self._has_key), namespace),
+                *self._profiles(INFERENCE_DEPLOYMENT, "optimizationProfileRef", namespace),
             ]
+        if kind is SERVING_POOL:
+            return [Source(INFERENCE_DEPLOYMENT, PoolOfDeployment(), namespace), *_ray_clusters(settings, namespace)]
+        if kind is OPTIMIZATION_RUN:
+            return [
+                Source(JOB, lambda job: owner_keys(job, OPTIMIZATION_RUN), namespace),
+                *self._profiles(OPTIMIZATION_RUN, "profileRef", namespace),
+            ]
+        if kind is TENANT_QUOTA:
+            counted = QuotasOfDeployment(lambda: self._seen(TENANT_QUOTA), self._counted)
+            return [Source(INFERENCE_DEPLOYMENT, counted, namespace)]
+        return []
 
     def _profiles(self, users: ResourceKind, field: str, namespace: str | None) -> list[Source]:
         """Both kinds of profiles, whose appearance and going make their users look again."""
