@@ -55,6 +55,11 @@ class World:
         return Models(lambda: set(self.known), self.there.__contains__, self.reconciled.append)
 
 
+async def _answers(gw: Gateway, url: str) -> bool:
+    async with gw.session.get(url) as response:
+        return response.status == 200
+
+
 async def _ready(gw: Gateway) -> tuple[int, str]:
     async with gw.session.get(f"{gw.control}/readyz") as response:
         return response.status, await response.text()
@@ -306,6 +311,8 @@ def test_probes_and_metrics_may_have_a_port_of_their_own() -> None:
 
     async def scenario() -> None:
         async with asyncio.timeout(60), gateway("--probe-port", str(port)) as gw:
+            # HAProxy says that it lives before the agent has told it the routes.
+            await until(partial(_answers, gw, f"http://127.0.0.1:{port}/readyz"))
             for path, text in (("/healthz", "ok"), ("/readyz", "ok"), ("/metrics", "penstock_gateway_requests_total")):
                 async with gw.session.get(f"http://127.0.0.1:{port}{path}") as response:
                     assert response.status == 200

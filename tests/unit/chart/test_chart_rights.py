@@ -63,7 +63,9 @@ _MADE_AND_DELETED = {"optimizationruns", "jobs", "rayclusters"}
         pytest.param("clusteroptimizationprofiles", {"get", "list", "watch"}, id="only reads the cluster's profiles"),
         pytest.param("apikeys", {"get", "list", "watch"}, id="only reads keys' hashes"),
         pytest.param("tenantquotas", {"get", "list", "watch"}, id="sets no quota"),
-        pytest.param("servingpools", {"get", "list", "watch", "create"}, id="makes a pool, and changes none"),
+        pytest.param(
+            "servingpools", {"get", "list", "watch", "create", "patch"}, id="makes a pool, and holds it by a finalizer"
+        ),
         pytest.param("inferencedeployments", {"get", "list", "watch", "patch"}, id="makes no deployment"),
     ],
 )
