@@ -95,6 +95,7 @@ class Operation:
             gateway_secret=settings.gateway_secret,
             replica_host=settings.replica_host,
             trusted_keys=settings.trusted_keys,
+            artifact_secret=settings.artifact_secret,
             default_authentication=settings.default_authentication,
         )
         deployments = DeploymentReconciler(cluster, observer, self._fleet, record=record, tried=self._tried, tell=tell)

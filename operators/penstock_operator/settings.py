@@ -41,6 +41,7 @@ class Settings:
     replica_host: str | None = None
     """Where replicas listen; None: their node's address."""
     trusted_keys: tuple[str, ...] = ()
+    artifact_secret: str | None = None
     """Public keys in PEM: an optimized model must be signed by one of them."""
     jobs: JobSettings | None = None
     """How models are optimized; None: they are not, and deployments with a profile say so."""
@@ -133,6 +134,11 @@ def _add_optimization(result: argparse.ArgumentParser) -> None:
     )
     pods.add_argument("--optimizer-env-secret", metavar="NAME", help="Secret whose keys become such variables")
     pods.add_argument(
+        "--artifact-secret", metavar="NAME",
+        help="Secret in the models' namespaces with which replicas read the artifact store; default: their pods' own "
+        "credentials",
+    )  # fmt: skip
+    pods.add_argument(
         "--optimizer-queue", metavar="NAME", help="Kueue's LocalQueue that Jobs wait in; a run's own label goes first"
     )
     pods.add_argument(
@@ -165,6 +171,7 @@ def read(arguments: Sequence[str]) -> Settings:
         # One machine: replicas, gateway and operator meet on loopback.
         replica_host=given.replica_host or ("127.0.0.1" if given.standalone else None),
         trusted_keys=tuple(_read(path, "--trusted-key-file") for path in given.trusted_key_file),
+        artifact_secret=given.artifact_secret,
         jobs=_jobs(given),
         job_folder=_job_folder(given.standalone),
         pools=_pools(given),
@@ -187,6 +194,7 @@ def _pools(given: argparse.Namespace) -> PoolSettings | None:
         image=given.runtime_image,
         system_namespace=given.system_namespace or given.lease_namespace,
         environment=tuple(_pair(each, "--pool-env") for each in given.pool_env),
+        artifact_secret=given.artifact_secret,
     )
 
 

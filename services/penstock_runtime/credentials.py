@@ -81,8 +81,8 @@ def _folder(name: str, base: Mapping[str, str]) -> Path:
     if not _NAME.fullmatch(name) or not folder.is_dir() or not any(folder.iterdir()):
         raise Invalid(
             Reason.SECRET_NOT_FOUND,
-            f"the Secret {name!r} that model.credentialsSecretRef names is not mounted on this node ({folder}): create it in "
-            "the deployment's namespace, and list it in the pool's managed.credentials; a new Secret reaches running pods "
-            "within about a minute",
+            f"the Secret {name!r} is not mounted on this node ({folder}): create it in the deployment's namespace, and if "
+            "model.credentialsSecretRef names it, list it in the pool's managed.credentials; a new Secret reaches running "
+            "pods within about a minute",
         )
     return folder

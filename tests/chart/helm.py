@@ -52,6 +52,7 @@ EVERYTHING: Object = {
         "trustedKeys": ["-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----"],
         "signingKeySecret": "model-signing",
         "jobEnvSecret": "store-credentials",
+        "replicaSecret": "store-reader",
         "jobEnv": {"AWS_ENDPOINT_URL": "http://minio.storage:9000"},
         "jobEgress": ["namespace/storage:9000"],
         "jobQueue": "searches",

@@ -29,6 +29,9 @@
 {{- with .jobEnvSecret }}
 - --optimizer-env-secret={{ . }}
 {{- end }}
+{{- with .replicaSecret }}
+- --artifact-secret={{ . }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- end }}

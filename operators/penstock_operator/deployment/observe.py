@@ -33,6 +33,7 @@ class Observer:
         gateway_secret: from which replicas' tokens are derived.
         replica_host: address for replicas to listen on; None: their node's.
         trusted_keys: public keys in PEM that optimized models may be signed by.
+        artifact_secret: in deployments' namespaces, by which replicas read optimized models; None: with none.
         keys: the API keys of namespaces.
         default_authentication: of deployments that say nothing of it.
     """
@@ -48,6 +49,7 @@ class Observer:
         gateway_secret: str,
         replica_host: str | None,
         trusted_keys: tuple[str, ...],
+        artifact_secret: str | None,
         default_authentication: Authentication,
     ) -> None:
         self._pools = pools
@@ -57,6 +59,7 @@ class Observer:
         self._secret = gateway_secret
         self._replica_host = replica_host
         self._trusted_keys = trusted_keys
+        self._artifact_secret = artifact_secret
         self._keys = keys
         self._default_authentication = default_authentication
 
@@ -69,6 +72,7 @@ class Observer:
             registration_token=replica_token(self._secret, metadata.namespace, metadata.name),
             host=self._replica_host,
             trusted_keys=self._trusted_keys,
+            artifact_secret=self._artifact_secret,
         )
         reference = deployment.spec.optimization_profile_ref
         optimization = self._optimization.view(metadata.namespace, metadata.uid, reference)

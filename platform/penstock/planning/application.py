@@ -43,6 +43,8 @@ class ReplicaNetwork:
     host: str | None = None
     trusted_keys: tuple[str, ...] = ()
     """Public keys in PEM, one of which must have signed an optimized model."""
+    artifact_secret: str | None = None
+    """A Secret of the deployment's namespace by which an optimized model is read; None: the pods' own credentials."""
 
 
 def replica_bounds(deployment: InferenceDeployment) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from penstock.api.conditions import DeploymentCondition, Reason, RunCondition
-from penstock.api.meta import AUTO, ConditionStatus, Manifest
+from penstock.api.meta import AUTO, ConditionStatus, LocalReference, Manifest
 from penstock.api.optimization import OptimizationProfileSpec, OptimizationRun, OptimizationRunSpec, RunCapacity
 from penstock.api.v1alpha1 import InferenceDeployment, ProfileReference
 from penstock.errors import Invalid
@@ -157,7 +157,7 @@ def _by_run(observed: Observed, run: OptimizationRun) -> Resolved:
 def _optimized(observed: Observed, run: OptimizationRun, verdict: Verdict) -> Resolved:
     """An artifact is there to be served."""
     deployment, status = observed.deployment, run.status
-    optimized = _with_artifact(_measured(deployment, status.capacity), run)
+    optimized = _with_artifact(_measured(deployment, status.capacity), run, observed.network.artifact_secret)
     speedup = status.figures.speedup or None if status.figures else None
     result = Resolved(optimized, verdict, optimized, run_name=run.metadata.name, speedup=speedup)
     if deployment.spec.model.model_format in _NOT_SERVED or isinstance(observed.pool, PoolProblem):
@@ -209,7 +209,7 @@ def _unoptimized(deployment: InferenceDeployment, verdict: Verdict, run_name: st
     return Resolved(deployment, verdict, waiting=waiting, run_name=run_name)
 
 
-def _with_artifact(deployment: InferenceDeployment, run: OptimizationRun) -> InferenceDeployment:
+def _with_artifact(deployment: InferenceDeployment, run: OptimizationRun, secret: str | None) -> InferenceDeployment:
     artifact, model = run.status.artifact, deployment.spec.model
     if artifact is None:
         return deployment
@@ -221,7 +221,7 @@ def _with_artifact(deployment: InferenceDeployment, run: OptimizationRun) -> Inf
             "import_path": None,
             "data_uri": None,
             # It lies in the artifact store, which the model's own Secret need not open.
-            "credentials_secret_ref": None,
+            "credentials_secret_ref": LocalReference(name=secret) if secret else None,
         }
     )
     return deployment.model_copy(update={"spec": deployment.spec.model_copy(update={"model": served})})

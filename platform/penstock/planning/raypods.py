@@ -51,6 +51,8 @@ class PoolSettings:
     """Where the operator and the gateways run."""
     environment: tuple[tuple[str, str], ...] = ()
     """Variables of all of Ray's pods, such as `OTEL_EXPORTER_OTLP_ENDPOINT`."""
+    artifact_secret: str | None = None
+    """A Secret of the pool's namespace with which optimized models are read; mounted beside those that the pool lists."""
 
 
 def head(pool: str, spec: ManagedRayCluster, settings: PoolSettings) -> Manifest:
@@ -99,7 +101,7 @@ def autoscaler(spec: ManagedRayCluster) -> Manifest:
 def worker(pool: str, spec: ManagedRayCluster, group: WorkerGroup, settings: PoolSettings) -> Manifest:
     """A group's pod template."""
     amounts = worker_requests(group)
-    volumes, mounts = _model_volumes(spec)
+    volumes, mounts = _model_volumes(spec, settings)
     cached = {CACHE_VARIABLE: CACHE_ROOT, CACHE_BYTES_VARIABLE: str(int(number(spec.cache.max_bytes)))}
     container = {
         **_container("ray-worker", spec, settings, cached),
@@ -233,7 +235,7 @@ def _placement(selector: Mapping[str, str], tolerations: tuple[Toleration, ...])
     return placement
 
 
-def _model_volumes(spec: ManagedRayCluster) -> tuple[list[Manifest], list[Manifest]]:
+def _model_volumes(spec: ManagedRayCluster, settings: PoolSettings) -> tuple[list[Manifest], list[Manifest]]:
     """The cache, the credentials that are there or may come, and the claims."""
     cache = spec.cache
     if cache.host_path is not None:
@@ -242,12 +244,14 @@ def _model_volumes(spec: ManagedRayCluster) -> tuple[list[Manifest], list[Manife
     else:
         volumes = [_empty("cache", str(int(number(cache.max_bytes) * _CACHE_MARGIN)))]
     mounts: list[Manifest] = [{"name": "cache", "mountPath": CACHE_ROOT}]
-    for index, reference in enumerate(spec.credentials):
-        secret = {"secretName": reference.name, "optional": True, "defaultMode": 0o440}
+    secrets = [
+        *(each.name for each in spec.credentials),
+        *([settings.artifact_secret] if settings.artifact_secret else []),
+    ]
+    for index, name in enumerate(dict.fromkeys(secrets)):
+        secret = {"secretName": name, "optional": True, "defaultMode": 0o440}
         volumes.append({"name": f"credentials-{index}", "secret": secret})
-        mounts.append(
-            {"name": f"credentials-{index}", "mountPath": f"{CREDENTIALS_ROOT}/{reference.name}", "readOnly": True}
-        )
+        mounts.append({"name": f"credentials-{index}", "mountPath": f"{CREDENTIALS_ROOT}/{name}", "readOnly": True})
     for index, reference in enumerate(spec.model_claims):
         volumes.append(
             {"name": f"claim-{index}", "persistentVolumeClaim": {"claimName": reference.name, "readOnly": True}}

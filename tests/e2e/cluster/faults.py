@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -122,6 +123,28 @@ def head_killed(served: Served) -> None:
     served.until_whole()
 
 
+def pool_replaced(served: Served) -> None:
+    """A change of the head has a second Ray cluster started beside the first, which takes over; then the first goes."""
+    pools = served.installation
+    before = pools.get("servingpool", served.namespace, "default")["status"]["rayCluster"]
+    change = {"spec": {"managed": {"head": {"cpu": "210m"}}}}
+    pools.cluster.kubectl(
+        "patch", "servingpool", "default", "-n", served.namespace, "--type=merge", "-p", json.dumps(change)
+    )
+
+    def replaced() -> bool:
+        found = [each["metadata"]["name"] for each in pools.list("raycluster", served.namespace)]
+        status = pools.get("servingpool", served.namespace, "default")["status"]
+        return before not in found and found == [status["rayCluster"]]
+
+    try:
+        until("a second Ray cluster has taken over", lambda: replaced() or None, _WHOLE_SECONDS)
+    except TimeoutError as error:
+        raise AssertionError(f"{error}\n{pools.explain(served.namespace)}") from None
+    assert pools.get("servingpool", served.namespace, "default")["status"]["change"] == "Replacement"
+    served.until_whole()
+
+
 def node_drained(served: Served) -> None:
     """A node with a worker, and without the head, is drained, stays so until all is whole elsewhere, and comes back."""
     (head,) = served.pods(_HEAD)
@@ -146,6 +169,7 @@ FAULTS: dict[str, Fault] = {
     "gateway killed": gateway_killed,
     "worker killed": worker_killed,
     "node drained": node_drained,
+    "pool replaced": pool_replaced,
 }
 
 

@@ -45,11 +45,14 @@ def test_in_a_cluster_a_job_is_a_pod(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("key")
     pods = ["--optimizer-image", "i", "--signing-key-secret", "s", "--optimizer-workspace-claim", "c"]
     more = ["--model-volume", "models=/models", "--optimizer-env", "A=b=c", "--optimizer-env-secret", "e"]
-    more += ["--optimizer-queue", "q", "--optimizer-egress", "namespace/storage:9000"]
+    more += ["--artifact-secret", "r", "--optimizer-queue", "q", "--optimizer-egress", "namespace/storage:9000"]
     settings = read([*STORE, "--trusted-key-file", str(tmp_path / "key"), *pods, *more])
     assert settings.jobs == JobSettings(
         "file:///artifacts", "/etc/penstock/signing/key.pem", image="i", signing_key_secret="s", workspace_claim="c",
         model_volumes=(("models", "/models"),), environment=(("A", "b=c"),), environment_secret="e", queue="q",
         egress=(Egress(9000, namespace="storage"),),
     )  # fmt: skip
+    assert settings.artifact_secret == "r"
+    assert settings.pools is not None
+    assert settings.pools.artifact_secret == "r"
     assert settings.job_folder is None

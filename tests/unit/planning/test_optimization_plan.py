@@ -14,6 +14,7 @@ from penstock.api.optimization import OptimizationProfileSpec, OptimizationRun
 from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.errors import Invalid
 from penstock.planning import names
+from penstock.planning.application import ReplicaNetwork
 from penstock.planning.arguments import Attempt, BuildArguments, UserConfig
 from penstock.planning.deployment import Plan, plan
 from penstock.planning.observed import (
@@ -245,6 +246,17 @@ def test_the_optimized_revision_starts_beside_the_one_that_serves() -> None:
     assert (arguments.storage_uri, arguments.digest) == (ARTIFACT["storageUri"], DIGEST)
     assert result.status is not None
     assert result.status.candidate_revision == FAST
+
+
+@pytest.mark.parametrize("secret", [None, "reader"], ids=["the pods' own credentials", "the Secret that is named"])
+def test_the_optimized_model_is_read_with(secret: str | None) -> None:
+    of = profiled(model={"credentialsSecretRef": {"name": "model-credentials"}})
+    observed = replace(seen(of, accepted(of)), network=ReplicaNetwork(artifact_secret=secret))
+    result = plan(observed, NOW)
+    assert result.applications is not None
+    replicas = [BuildArguments.model_validate(each["args"]).replica for each in result.applications]
+    read = {each.credentials for each in replicas if each.storage_uri == ARTIFACT["storageUri"]}
+    assert read == {secret}
 
 
 def test_requests_go_to_the_optimized_revision_once_it_answers() -> None:

@@ -149,6 +149,15 @@ def test_models_are_cached_and_credentials_and_claims_mounted_on_workers_only() 
     assert not any("secret" in each or "persistentVolumeClaim" in each for each in head["volumes"])
 
 
+@pytest.mark.parametrize("listed", [[], [{"name": "reader"}]], ids=["listed by no pool", "listed by the pool, too"])
+def test_the_secret_for_optimized_models_is_mounted_once_in_every_pool(listed: list[dict[str, str]]) -> None:
+    settings = PoolSettings(image="penstock/runtime:1.0.0", artifact_secret="reader")
+    pod = worker(build(pool(CPU, credentials=listed), settings, SECRET, "penstock-default"))
+    assert [each["secret"]["secretName"] for each in pod["volumes"] if "secret" in each] == ["reader"]
+    paths = [each["mountPath"] for each in pod["containers"][0]["volumeMounts"]]
+    assert paths.count("/var/run/secrets/penstock/reader") == 1
+
+
 def test_a_cache_of_the_nodes_is_a_folder_of_theirs() -> None:
     pod = worker(built(CPU, cache={"hostPath": "/var/cache/models"}))
     (cache,) = [each for each in pod["volumes"] if each["name"] == "cache"]
