@@ -67,7 +67,11 @@ class Builder:
             Invalid: the base is unsuitable, or something in a layer is what no image may hold.
             Unavailable: packages cannot be had.
         """
-        image = IMAGES[name]
+        return self.write(IMAGES[name])
+
+    def write(self, image: Image) -> WrittenImage:
+        """Write an image as it is described; see `build`."""
+        name = image.name
         tag = self._settings.tag or self._project.version
         with self._cache.locked():
             layers = self._layers(image)

@@ -119,7 +119,7 @@ class NodeCache(Described):
     max_bytes: Quantity = "20Gi"
     """The least recently used go beyond this."""
     host_path: Annotated[str, Field(max_length=1024)] | None = None
-    """A folder of each node that this pool's pods share. Left out: each worker pod has a cache of its own."""
+    """A folder of each node in which the namespace's pods share one. Left out: each worker pod has a cache of its own."""
 
 
 class ManagedRayCluster(Described):

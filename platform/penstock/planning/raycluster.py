@@ -105,6 +105,7 @@ def replacement_hash(spec: ManagedRayCluster, settings: PoolSettings, secret: st
             "ray": RAY_VERSION,
             "image": raypods.image(spec, settings),
             "environment": sorted(settings.environment),
+            "artifact_secret": settings.artifact_secret,
             "secret": secret,
             "spec": fixed,
         }
@@ -146,7 +147,7 @@ def _spec(
             "resources": {"CPU": "0"},
             "template": raypods.head(name, spec, settings),
         },
-        "workerGroupSpecs": _groups(name, spec, settings, groups),
+        "workerGroupSpecs": _groups(pool, spec, settings, groups),
     }
     tolerance = spec.gcs_fault_tolerance
     if tolerance is not None:
@@ -159,7 +160,7 @@ def _spec(
 
 
 def _groups(
-    pool: str, spec: ManagedRayCluster, settings: PoolSettings, present: Mapping[str, GroupCount]
+    pool: ServingPool, spec: ManagedRayCluster, settings: PoolSettings, present: Mapping[str, GroupCount]
 ) -> list[Manifest]:
     """Present groups first, in their order. One that left the spec stays while it has workers, and gets no more."""
     wanted = {each.name: each for each in spec.worker_groups}
@@ -174,7 +175,7 @@ def _groups(
 
 
 def _group(
-    pool: str, spec: ManagedRayCluster, group: WorkerGroup, settings: PoolSettings, count: GroupCount | None
+    pool: ServingPool, spec: ManagedRayCluster, group: WorkerGroup, settings: PoolSettings, count: GroupCount | None
 ) -> Manifest:
     """A group. Its greatest number is never below what runs: Ray would end workers without asking who is on them."""
     replicas = group.min_workers if count is None else max(count.replicas, group.min_workers)
@@ -186,7 +187,7 @@ def _group(
         "numOfHosts": 1,
         "rayStartParams": {"object-store-memory": raypods.object_store_bytes()},
         "resources": raypods.ray_resources(group),
-        "template": raypods.worker(pool, spec, group, settings),
+        "template": raypods.worker(pool.metadata, spec, group, settings),
     }
     labels = raypods.ray_labels(group)
     if labels:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from penstock.api.meta import Manifest
+from penstock.api.meta import Manifest, ObjectMeta
 from penstock.api.pool import HeadNode, ManagedRayCluster, Toleration, WorkerGroup
 from penstock.planning.names import ACCELERATOR_LABEL
 from penstock.planning.nodes import PodDemand
@@ -98,10 +98,10 @@ def autoscaler(spec: ManagedRayCluster) -> Manifest:
     }
 
 
-def worker(pool: str, spec: ManagedRayCluster, group: WorkerGroup, settings: PoolSettings) -> Manifest:
+def worker(pool: ObjectMeta, spec: ManagedRayCluster, group: WorkerGroup, settings: PoolSettings) -> Manifest:
     """A group's pod template."""
     amounts = worker_requests(group)
-    volumes, mounts = _model_volumes(spec, settings)
+    volumes, mounts = _model_volumes(spec, settings, pool.namespace)
     cached = {CACHE_VARIABLE: CACHE_ROOT, CACHE_BYTES_VARIABLE: str(int(number(spec.cache.max_bytes)))}
     container = {
         **_container("ray-worker", spec, settings, cached),
@@ -114,7 +114,7 @@ def worker(pool: str, spec: ManagedRayCluster, group: WorkerGroup, settings: Poo
     pod = _pod(spec, [container], [_empty("temporary", _TEMPORARY_BYTES), *volumes], WORKER_GRACE_SECONDS)
     pod |= _placement(node_selector(group), group.tolerations)
     if group.topology_spread_key is not None:
-        chosen = {POOL_LABEL: label(pool), GROUP_LABEL: group.name}
+        chosen = {POOL_LABEL: label(pool.name), GROUP_LABEL: group.name}
         pod["topologySpreadConstraints"] = [
             {
                 "maxSkew": 1,
@@ -123,7 +123,7 @@ def worker(pool: str, spec: ManagedRayCluster, group: WorkerGroup, settings: Poo
                 "labelSelector": {"matchLabels": chosen},
             }
         ]
-    return {"metadata": {"labels": _labels(pool, "ray-worker")}, "spec": pod}
+    return {"metadata": {"labels": _labels(pool.name, "ray-worker")}, "spec": pod}
 
 
 def node_selector(group: WorkerGroup) -> dict[str, str]:
@@ -235,15 +235,19 @@ def _placement(selector: Mapping[str, str], tolerations: tuple[Toleration, ...])
     return placement
 
 
-def _model_volumes(spec: ManagedRayCluster, settings: PoolSettings) -> tuple[list[Manifest], list[Manifest]]:
+def _model_volumes(
+    spec: ManagedRayCluster, settings: PoolSettings, namespace: str
+) -> tuple[list[Manifest], list[Manifest]]:
     """The cache, the credentials that are there or may come, and the claims."""
     cache = spec.cache
     if cache.host_path is not None:
-        # The folder must be there and writable for uid 1000: one made by the kubelet would be root's.
+        # The folder must be there, and everyone may write there: the kubelet makes a namespace's own folder in it, as root
+        # and with the same mode. A pod sees its namespace's alone, since who writes a cache decides what is served.
         volumes: list[Manifest] = [{"name": "cache", "hostPath": {"path": cache.host_path, "type": "Directory"}}]
+        mounts: list[Manifest] = [{"name": "cache", "mountPath": CACHE_ROOT, "subPath": namespace}]
     else:
         volumes = [_empty("cache", str(int(number(cache.max_bytes) * _CACHE_MARGIN)))]
-    mounts: list[Manifest] = [{"name": "cache", "mountPath": CACHE_ROOT}]
+        mounts = [{"name": "cache", "mountPath": CACHE_ROOT}]
     secrets = [
         *(each.name for each in spec.credentials),
         *([settings.artifact_secret] if settings.artifact_secret else []),

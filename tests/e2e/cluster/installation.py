@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import yaml
 from images.build import Builder, BuildSettings
-from images.catalogue import ImageName
+from images.catalogue import IMAGES, Image, ImageName
 from tests.chart.helm import CHART, NAMESPACE, helm
 from tests.cluster.binary import Report, cache_directory
 from tests.cluster.cluster import Cluster
@@ -22,7 +22,7 @@ from tests.cluster.cluster import Cluster
 RELEASE = "penstock"
 GATEWAY = (NAMESPACE, "penstock-gateway", 80)
 """Namespace, name and port of the Service that clients use."""
-_ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[3]
 _IMAGES = (ImageName.OPERATOR, ImageName.GATEWAY, ImageName.RUNTIME)
 _SECONDS = 240.0
 
@@ -30,17 +30,21 @@ Object = dict[str, Any]
 _T = TypeVar("_T")
 
 
-def build_images(cluster: Cluster, report: Report, tag: str | None = None) -> dict[ImageName, str]:
+def build_images(cluster: Cluster, report: Report) -> dict[ImageName, str]:
     """Build the images from this checkout, and put them on the cluster's nodes; how pods name each."""
-    output = cache_directory() / "archives"
-    builder = Builder(BuildSettings(repository=_ROOT, cache=cache_directory() / "images", output=output, tag=tag))
-    found = {}
-    for name in _IMAGES:
-        started = time.monotonic()
-        archive = builder.build(name).archive
-        found[name] = cluster.load_image(archive)
-        archive.unlink()  # its layers are in the cache, and on the nodes
-        report(f"{found[name]} is on the nodes ({time.monotonic() - started:.1f} s)")
+    return {name: build_image(cluster, report, IMAGES[name]) for name in _IMAGES}
+
+
+def build_image(cluster: Cluster, report: Report, image: Image, tag: str | None = None) -> str:
+    """Build an image from this checkout, and put it on the cluster's nodes; how pods name it."""
+    started = time.monotonic()
+    settings = BuildSettings(
+        repository=ROOT, cache=cache_directory() / "images", output=cache_directory() / "archives", tag=tag
+    )
+    archive = Builder(settings).write(image).archive
+    found = cluster.load_image(archive)
+    archive.unlink()  # its layers are in the cache, and on the nodes
+    report(f"{found} is on the nodes ({time.monotonic() - started:.1f} s)")
     return found
 
 

@@ -17,7 +17,7 @@ from tests.stores import s3_server
 _IMAGE = "docker.io/penstock-test/s3:1"
 _NAME = "s3"
 _PORT = 9000
-_BUCKET = "models"
+BUCKET = "models"
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class ModelStore:
                 key=self.server.access_key, secret=self.server.secret_key, endpoint_url=url, skip_instance_cache=True,
                 client_kwargs={"region_name": "us-east-1"},
             )  # fmt: skip
-            files.put_file(str(model), f"{_BUCKET}/{name}/{model.name}")
-        return f"s3://{_BUCKET}/{name}/{model.name}"
+            files.put_file(str(model), f"{BUCKET}/{name}/{model.name}")
+        return f"s3://{BUCKET}/{name}/{model.name}"
 
 
 @contextmanager
@@ -78,7 +78,7 @@ def _objects(server: s3_server.S3Server, image: str) -> list[dict[str, object]]:
         # A folder in the server's data is a bucket.
         "volumeMounts": [
             {"name": "data", "mountPath": "/data"},
-            {"name": "bucket", "mountPath": f"/data/{_BUCKET}"},
+            {"name": "bucket", "mountPath": f"/data/{BUCKET}"},
             {"name": "meta", "mountPath": "/meta"},
         ],
     }  # fmt: skip

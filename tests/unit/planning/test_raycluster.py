@@ -162,6 +162,8 @@ def test_a_cache_of_the_nodes_is_a_folder_of_theirs() -> None:
     pod = worker(built(CPU, cache={"hostPath": "/var/cache/models"}))
     (cache,) = [each for each in pod["volumes"] if each["name"] == "cache"]
     assert cache["hostPath"] == {"path": "/var/cache/models", "type": "Directory"}
+    (mount,) = [each for each in pod["containers"][0]["volumeMounts"] if each["name"] == "cache"]
+    assert mount["subPath"] == "vision", "a pod must not see another namespace's models"
 
 
 def test_redis_keeps_the_heads_state_where_there_is_one() -> None:

@@ -1,0 +1,190 @@
+"""The loop in a cluster: a Job measures a model on the kind of node that serves it, and the faster one takes over.
+
+The Job's image is the optimizer's without torch and CUDA, five gigabytes which this search does not use.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from images.catalogue import IMAGES, Image, ImageName
+from images.packages import export
+from tests.benchmarks.parts import dense_model, request_body
+from tests.chart.helm import NAMESPACE
+from tests.cluster.binary import Report
+from tests.e2e.cluster.installation import (
+    GATEWAY,
+    ROOT,
+    Installation,
+    Object,
+    Tenant,
+    build_image,
+    condition,
+    deployment,
+    pool,
+    tenant,
+    until,
+)  # fmt: skip
+from tests.e2e.cluster.model_store import BUCKET, ModelStore
+from tests.e2e.cluster.steady_load import steady_load
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+ROWS = 256
+LAYERS = (ROWS, 1024, 1024, 1024, 16)
+"""16 MB of weights, which one request must read: a quarter of that, in int8, is read faster on any machine."""
+GROUP = {
+    "name": "cpu", "cpu": "1", "memory": "2Gi", "minWorkers": 1, "maxWorkers": 2,
+    "nodeSelector": {"kubernetes.io/arch": "amd64"},
+}  # fmt: skip
+PROFILE: Object = {
+    "apiVersion": "penstock.dev/v1alpha1",
+    "kind": "OptimizationProfile",
+    "metadata": {"name": "int8"},
+    "spec": {
+        "steps": {"quantize": {"methods": ["Dynamic"]}},
+        "engines": ["ONNXRuntime"],
+        "workload": {"scenario": "SingleStream", "batchSizes": [1], "maxBatchSize": 4},
+        "constraints": {"accuracy": {"minValue": "0.95"}},
+        "search": {"budgetMinutes": 1, "finalists": 1},
+    },
+}
+_WITHOUT = ("cuda", "nvidia", "torch", "triton")
+_PATIENCE = 420.0
+
+
+@pytest.fixture(scope="module")
+def signing_key() -> tuple[str, str]:
+    """Private and public, in PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return private.decode(), public.decode()
+
+
+@pytest.fixture(scope="module")
+def optimizing(
+    installation: Installation, store: ModelStore, signing_key: tuple[str, str], report: Report
+) -> Iterator[Installation]:
+    """The release with an artifact store."""
+    optimizer = build_image(installation.cluster, report, _small_optimizer(), tag="without-torch")
+    repository, _, tag = optimizer.rpartition(":")
+    installation.cluster.kubectl(
+        "apply",
+        "--server-side",
+        "-n",
+        NAMESPACE,
+        "-f",
+        "-",
+        manifest=_secret("store-operator", store.server.environment),
+    )
+    installation.upgrade(
+        {
+            "images": {"optimizer": {"repository": repository, "tag": tag}},
+            "optimization": {
+                "artifactStore": f"s3://{BUCKET}/penstock",
+                "operatorEnvSecret": "store-operator",
+                "jobEnvSecret": "store-writer",
+                "replicaSecret": "store-reader",
+                "signingKeySecret": "model-signing",
+                "trustedKeys": [signing_key[1]],
+                "jobEgress": [f"namespace/{store.namespace}:9000"],
+            },
+        }
+    )
+    yield installation
+    installation.upgrade()
+
+
+def test_a_job_finds_a_faster_model_and_it_serves_without_a_failed_request(
+    optimizing: Installation, store: ModelStore, signing_key: tuple[str, str], tmp_path: Path
+) -> None:
+    uri = store.upload(dense_model(tmp_path / "model.onnx", LAYERS, 0), "wide")
+    body = tmp_path / "body.json"
+    body.write_bytes(request_body(ROWS))
+    with tenant(optimizing, store.credentials()) as made:
+        made.apply(
+            _secret("store-writer", store.server.environment), _secret("store-reader", store.server.environment),
+            _secret("model-signing", {"key.pem": signing_key[0]}), PROFILE, pool(workerGroups=[GROUP]),
+            deployment(
+                "wide", uri, resources={"cpu": "500m", "memory": "512Mi"},
+                optimizationProfileRef={"kind": "OptimizationProfile", "name": "int8"},
+            ),
+        )  # fmt: skip
+        before = optimizing.until_ready("infdep", made.namespace, "wide")
+        expected = _answer(made, body)
+        with steady_load(
+            optimizing.cluster, GATEWAY, made.path("wide"), body, per_second=5, headers=made.headers
+        ) as load:
+            job = _job(made)
+            _until_optimized(made)
+        after = optimizing.until_ready("infdep", made.namespace, "wide")
+        (run,) = optimizing.list("optimizationrun", made.namespace)
+
+        assert load.report.failed == 0, load.report
+        assert run["status"]["verdict"] == "Accepted", run["status"]
+        assert after["status"]["digest"] == run["status"]["artifact"]["digest"] != before["status"]["digest"]
+        assert after["status"]["activeRevision"] != before["status"]["activeRevision"]
+        given = _answer(made, body)
+        assert float(np.corrcoef(given, expected)[0, 1]) > 0.95
+        assert not np.array_equal(given, expected), "the model itself still answers"
+        spec = job["spec"]["template"]["spec"]
+        assert spec["automountServiceAccountToken"] is False
+        assert spec["nodeSelector"] == GROUP["nodeSelector"]
+        (policy,) = [
+            each
+            for each in optimizing.list("networkpolicy", made.namespace)
+            if run["metadata"]["name"] in str(each["spec"])
+        ]
+        assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+
+
+def _small_optimizer() -> Image:
+    image = IMAGES[ImageName.OPTIMIZER]
+    pinned = re.findall(r"^([A-Za-z0-9._-]+)==", export(image, ROOT), re.MULTILINE)
+    return dataclasses.replace(image, left_out=tuple(name for name in pinned if name.startswith(_WITHOUT)))
+
+
+def _secret(name: str, content: dict[str, str]) -> Object:
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": content}
+
+
+def _answer(made: Tenant, body: Path) -> np.ndarray:
+    namespace, name, port = GATEWAY
+    with (
+        made.installation.cluster.forward(name, namespace, port) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        answer = client.post(made.path("wide"), content=body.read_bytes(), headers=made.headers)
+    assert answer.status_code == 200, answer.text
+    return np.array(answer.json()["outputs"][0]["data"])
+
+
+def _job(made: Tenant) -> Object:
+    """The Job, once there is one: it goes as soon as its result is noted."""
+    return until("there is a Job", lambda: next(iter(made.installation.list("job", made.namespace)), None))
+
+
+def _until_optimized(made: Tenant) -> None:
+    def settled() -> Object | None:
+        found = made.installation.get("infdep", made.namespace, "wide")
+        said = condition(found, "ProfileApplied")
+        return said if said.get("status") in {"True", "False"} else None
+
+    try:
+        said = until("the profile is applied, or is not to be", settled, _PATIENCE, pause=1.0)
+    except TimeoutError as error:
+        jobs = made.installation.cluster.logs(made.namespace, "penstock.dev/run")
+        raise AssertionError(f"{error}\n{made.installation.explain(made.namespace)}\n{jobs}") from None
+    assert said["status"] == "True", f"{said}\n{json.dumps(made.installation.list('optimizationrun', made.namespace))}"
