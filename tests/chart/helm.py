@@ -135,7 +135,9 @@ def grant_operator_rights(cluster: ControlPlane) -> None:
     """Give a cluster the operator's namespace, ServiceAccount and rights, and nothing else of the chart."""
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
     rights = render().all("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
-    everything = {"apiVersion": "v1", "kind": "List", "items": [namespace, *rights]}
+    policies = render().all("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+    bounds = [each for each in policies if each["metadata"]["name"] == "penstock-operator-bounds"]
+    everything = {"apiVersion": "v1", "kind": "List", "items": [namespace, *rights, *bounds]}
     cluster.kubectl("apply", "--server-side", "-f", "-", input=json.dumps(everything))
 
 

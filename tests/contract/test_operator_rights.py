@@ -10,6 +10,7 @@ from tests.chart.helm import grant_operator_rights
 from tests.cluster.controlplane import ControlPlane
 
 from penstock.api.conditions import Reason
+from penstock.api.meta import Manifest
 from penstock.api.pool import ServingPool
 from penstock.planning.observed import PoolProblem
 from penstock_operator.pool.clusters import RayClusters
@@ -128,6 +129,117 @@ def test_the_operator_is_refused_what_is_anothers(with_rights: ControlPlane) -> 
         assert done.returncode != 0
         assert "forbidden" in done.stderr.lower(), request
     with_rights.kubectl("delete", "secret", "anothers", "-n", "default")
+
+
+_POLICY: Manifest = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "spec": {"podSelector": {}}}
+_POD: Manifest = {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}
+_JOB: Manifest = {"apiVersion": "batch/v1", "kind": "Job", "spec": {"suspend": True, "template": {"spec": _POD}}}
+_RUN: Manifest = {
+    "apiVersion": "penstock.dev/v1alpha1",
+    "kind": "OptimizationRun",
+    "spec": {
+        "model": {"storageUri": "file:///models/digits/1", "modelFormat": "onnx"},
+        "profileRef": {"name": "balanced"},
+        "resources": {"cpu": "1"},
+    },
+}
+_MODEL: Manifest = {
+    "apiVersion": "penstock.dev/v1alpha1",
+    "kind": "InferenceDeployment",
+    "spec": {"model": {"storageUri": "file:///models/digits/1", "modelFormat": "onnx"}},
+}
+_POOL: Manifest = {
+    "apiVersion": "penstock.dev/v1alpha1",
+    "kind": "ServingPool",
+    "spec": {"managed": {"workerGroups": [{"name": "cpu", "cpu": "1", "memory": "1Gi", "maxWorkers": 1}]}},
+}
+_OWNER: Manifest = {"apiVersion": "penstock.dev/v1alpha1", "kind": "ServingPool", "name": "default", "uid": "0-1-2"}
+_TOKEN: Manifest = {"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "immutable": True}
+_FINALIZER: Manifest = {"finalizers": ["penstock.dev/test"]}
+
+
+def _of(pattern: Manifest, name: str, **metadata: object) -> Manifest:
+    return {**pattern, "metadata": {"name": name, **metadata}}
+
+
+def _with_spec(pattern: Manifest, **spec: object) -> Manifest:
+    return {**pattern, "spec": pattern["spec"] | spec}
+
+
+@pytest.mark.apiserver
+@pytest.mark.parametrize(
+    ("there", "change", "said"),
+    [
+        pytest.param(
+            _of(_POLICY, "x"), _of(_with_spec(_POLICY, ingress=[{}]), "x"), "only what it made",
+            id="opens no NetworkPolicy of a tenant",
+        ),
+        pytest.param(
+            _of(_POLICY, "x", ownerReferences=[_OWNER]), _of(_with_spec(_POLICY, ingress=[{}]), "x"), "",
+            id="changes a pool's NetworkPolicy",
+        ),
+        pytest.param(_of(_JOB, "x"), None, "only what it made", id="ends no Job of a tenant"),
+        pytest.param(
+            _of(_JOB, "x", ownerReferences=[_OWNER | {"kind": "OptimizationRun"}]), None, "", id="ends a search"
+        ),
+        pytest.param(
+            _of(_RUN, "x"), None, "only what it made", id="deletes no run that somebody made by hand"
+        ),
+        pytest.param(
+            _of(_MODEL, "x"), _of(_with_spec(_MODEL, scaling={"maxReplicas": 9}), "x"), "what users ask for",
+            id="changes no deployment's spec",
+        ),
+        pytest.param(
+            _of(_MODEL, "x"), _of(_with_spec(_MODEL), "x", **_FINALIZER), "", id="puts a finalizer on a deployment"
+        ),
+        pytest.param(
+            _of(_POOL, "x"), _of(_with_spec(_POOL, suspend=True), "x"), "what users ask for", id="suspends no pool"
+        ),
+    ],
+)  # fmt: skip
+def test_of_objects_that_are_there_the_operator(
+    there: Manifest, change: Manifest | None, said: str, with_rights: ControlPlane, namespace: str
+) -> None:
+    with_rights.kubectl("apply", "--server-side", "-n", namespace, "-f", "-", input=json.dumps(there))
+    kubeconfig = with_rights.kubeconfig_for("penstock-operator", "penstock-system")
+    arguments = ("delete", "--wait=false") if change is None else ("apply", "--server-side", "--force-conflicts")
+    done = with_rights.kubectl(
+        *arguments, "-n", namespace, "-f", "-", input=json.dumps(change or there), kubeconfig=kubeconfig, check=False
+    )
+    with_rights.kubectl(
+        "patch", "-n", namespace, "-f", "-", "--type=merge", "-p", '{"metadata":{"finalizers":null}}',
+        input=json.dumps(there), check=False,
+    )  # fmt: skip
+    assert (done.returncode != 0) == bool(said), done.stderr
+    assert said in done.stderr
+
+
+@pytest.mark.apiserver
+@pytest.mark.parametrize(
+    ("made", "taken"),
+    [
+        pytest.param(_of(_TOKEN, "token", ownerReferences=[_OWNER]), True, id="a pool's token"),
+        pytest.param(_of(_TOKEN, "token"), False, id="nobody's"),
+        pytest.param(
+            _of(_TOKEN | {"immutable": False}, "token", ownerReferences=[_OWNER]), False, id="one to be changed later"
+        ),
+        pytest.param(
+            _of(
+                _TOKEN | {"type": "kubernetes.io/service-account-token"}, "token", ownerReferences=[_OWNER],
+                annotations={"kubernetes.io/service-account.name": "default"},
+            ),
+            False, id="a ServiceAccount's token",
+        ),
+    ],
+)  # fmt: skip
+def test_a_secret_that_the_operator_makes(
+    made: Manifest, with_rights: ControlPlane, namespace: str, *, taken: bool
+) -> None:
+    kubeconfig = with_rights.kubeconfig_for("penstock-operator", "penstock-system")
+    done = with_rights.kubectl(
+        "create", "-n", namespace, "-f", "-", input=json.dumps(made), kubeconfig=kubeconfig, check=False
+    )
+    assert (done.returncode == 0) == taken, done.stderr
 
 
 @pytest.mark.apiserver
