@@ -20,6 +20,9 @@
 {{- range $name, $value := .jobEnv }}
 - --optimizer-env={{ $name }}={{ $value }}
 {{- end }}
+{{- if not .jobEgress }}
+{{- fail "optimization.artifactStore needs optimization.jobEgress: where that store is, such as 10.1.0.0/16:443 or namespace/storage:9000 (0.0.0.0/0:443 where its addresses are not known), since a search runs code that came with a model" }}
+{{- end }}
 {{- range .jobEgress }}
 - --optimizer-egress={{ . }}
 {{- end }}

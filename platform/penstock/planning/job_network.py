@@ -2,8 +2,8 @@
 
 A search runs code that came with the model, so its pod reaches DNS and the artifact store, and nothing reaches it. The
 store's address is a setting of the operator, since a NetworkPolicy knows no host names. Without it the pod may connect to
-any address on port 443 and on the ports of the endpoints in the Jobs' environment, but for the link-local ones, where
-clouds hand out their machines' own credentials. It counts only where the cluster's network enforces it.
+any address on port 443 and on the ports of the endpoints in the Jobs' environment, but for those where clouds hand out
+their machines' own credentials. It counts only where the cluster's network enforces it.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from urllib.parse import urlsplit
 from penstock.api.meta import Manifest
 from penstock.api.optimization import OptimizationRun
 from penstock.planning import names
+from penstock.planning.egress import anywhere, block
 from penstock.planning.job_settings import Egress, JobSettings
 
 _DNS: Final = 53
 _HTTPS: Final = 443
-_LINK_LOCAL: Final = "169.254.0.0/16"
-_LINK_LOCAL_6: Final = "fe80::/10"
 _NAMESPACE_LABEL: Final = "kubernetes.io/metadata.name"
 
 
@@ -46,8 +45,7 @@ def network_policy(run: OptimizationRun, settings: JobSettings) -> Manifest:
 def _store(settings: JobSettings) -> list[Manifest]:
     if settings.egress:
         return [{"to": [_peer(each)], "ports": [_port(each.port)]} for each in settings.egress]
-    anywhere = [_block("0.0.0.0/0", _LINK_LOCAL), _block("::/0", _LINK_LOCAL_6)]
-    return [{"to": anywhere, "ports": [_port(number) for number in _ports(settings)]}]
+    return [{"to": anywhere(), "ports": [_port(number) for number in _ports(settings)]}]
 
 
 def _ports(settings: JobSettings) -> list[int]:
@@ -63,11 +61,7 @@ def _ports(settings: JobSettings) -> list[int]:
 def _peer(place: Egress) -> Manifest:
     if place.namespace is not None:
         return {"namespaceSelector": {"matchLabels": {_NAMESPACE_LABEL: place.namespace}}}
-    return {"ipBlock": {"cidr": place.cidr}}
-
-
-def _block(cidr: str, without: str) -> Manifest:
-    return {"ipBlock": {"cidr": cidr, "except": [without]}}
+    return block(place.cidr or "")
 
 
 def _port(number: int, protocol: str = "TCP") -> Manifest:

@@ -9,6 +9,7 @@ from typing import Final
 
 from penstock.api.meta import Manifest
 from penstock.api.pool import ServingPool
+from penstock.planning.egress import anywhere
 from penstock.planning.names import owner_reference
 from penstock.planning.pool_names import APPLIED, NODE_TYPE_LABEL, POOL_LABEL, digest, label, ray_cluster
 
@@ -20,8 +21,6 @@ _METRICS: Final = 8080
 _REPLICA_PORTS: Final = ((32768, 52364), (52366, 60999))
 """Replicas listen on ports that Linux picks (ip_local_port_range), of which 52365 is the agent of Ray's dashboard."""
 _DNS: Final = 53
-_LINK_LOCAL: Final = "169.254.0.0/16"
-"""Where clouds hand out their machines' own credentials."""
 
 
 def policies(pool: ServingPool, system_namespace: str) -> tuple[Manifest, ...]:
@@ -63,7 +62,7 @@ def _policy(pool: ServingPool, node_type: str, ingress: list[Manifest]) -> Manif
         "egress": [
             {"to": [_own(pool)]},
             {"ports": [_port(_DNS, protocol="UDP"), _port(_DNS)]},
-            {"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": [_LINK_LOCAL]}}, {"ipBlock": {"cidr": "::/0"}}]},
+            {"to": anywhere()},
         ],
     }
     return {

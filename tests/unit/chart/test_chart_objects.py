@@ -361,6 +361,11 @@ def _in_a_default(lines: list[str], number: int, depth: int) -> bool:
             "needs optimization.signingKeySecret",
             id="a store, no key",
         ),
+        pytest.param(
+            {"optimization": {**EVERYTHING["optimization"], "jobEgress": []}},
+            "needs optimization.jobEgress",
+            id="a store, and searches that may connect to all the world",
+        ),
         pytest.param({"collector": {"enabled": True}}, "needs collector.image", id="a collector without an image"),
     ],
 )

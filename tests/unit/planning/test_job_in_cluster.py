@@ -146,10 +146,15 @@ def ports(rule: dict[str, Any]) -> list[tuple[int, str]]:
             id="a store at known addresses",
         ),
         pytest.param(
+            replace(SETTINGS, egress=(Egress(443, cidr="0.0.0.0/0"),)),
+            [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}}], [443],
+            id="a store anywhere, which is not where clouds keep credentials",
+        ),
+        pytest.param(
             replace(SETTINGS, environment=(("AWS_ENDPOINT_URL", "http://minio:9000"), ("LEVEL", "a:b"))),
             [
                 {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}},
-                {"ipBlock": {"cidr": "::/0", "except": ["fe80::/10"]}},
+                {"ipBlock": {"cidr": "::/0", "except": ["fe80::/10", "fd00:ec2::/32"]}},
             ],
             [443, 9000],
             id="a store whose addresses are not known",

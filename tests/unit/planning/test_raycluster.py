@@ -290,7 +290,10 @@ def test_no_pod_reaches_the_clouds_metadata() -> None:
         blocks = [
             each["ipBlock"] for rule in policy["spec"]["egress"] for each in rule.get("to", ()) if "ipBlock" in each
         ]
-        assert {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]} in blocks
+        assert blocks == [
+            {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]},
+            {"cidr": "::/0", "except": ["fe80::/10", "fd00:ec2::/32"]},
+        ]
 
 
 def test_when_it_took_over_is_written_on_it() -> None:

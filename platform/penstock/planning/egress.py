@@ -1,0 +1,34 @@
+"""Where pods may connect to, as peers of NetworkPolicies: never to what hands out a machine's own credentials."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Final
+
+from penstock.api.meta import Manifest
+
+METADATA_SERVICES: Final = ("169.254.0.0/16", "fe80::/10", "fd00:ec2::/32")
+"""Blocks in which clouds answer with a machine's credentials: link-local addresses, and AWS's own of IPv6."""
+
+
+def block(cidr: str) -> Manifest:
+    """A block of addresses, without the metadata services that lie in it."""
+    network = ipaddress.ip_network(cidr)
+    inside = [each for each in METADATA_SERVICES if _within(ipaddress.ip_network(each), network)]
+    return {"ipBlock": {"cidr": cidr, "except": inside} if inside else {"cidr": cidr}}
+
+
+def anywhere() -> list[Manifest]:
+    """Every address but theirs."""
+    return [block("0.0.0.0/0"), block("::/0")]
+
+
+def _within(
+    part: ipaddress.IPv4Network | ipaddress.IPv6Network, whole: ipaddress.IPv4Network | ipaddress.IPv6Network
+) -> bool:
+    """NetworkPolicy's `except` must be strictly inside of its block."""
+    if isinstance(part, ipaddress.IPv4Network) and isinstance(whole, ipaddress.IPv4Network):
+        return part != whole and part.subnet_of(whole)
+    if isinstance(part, ipaddress.IPv6Network) and isinstance(whole, ipaddress.IPv6Network):
+        return part != whole and part.subnet_of(whole)
+    return False
