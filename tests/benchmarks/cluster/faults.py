@@ -7,8 +7,17 @@ from typing import Any
 
 from tests.benchmarks.report import progress, publish
 from tests.cluster.tools import say
-from tests.e2e.cluster.faults import FAULTS, Fault, Served, head_killed, serve_twice, two_workers, under_load
-from tests.e2e.cluster.installation import Installation, tenant
+from tests.e2e.cluster.faults import (
+    FAULTS,
+    FAULTS_WITH_REDIS,
+    Fault,
+    Served,
+    head_killed,
+    serve_twice,
+    two_workers,
+    under_load,
+)
+from tests.e2e.cluster.installation import Installation, build_images, tenant
 from tests.e2e.cluster.model_store import ModelStore
 from tests.e2e.cluster.redis import ADDRESS, redis_objects
 
@@ -17,14 +26,15 @@ def main(installation: Installation, store: ModelStore, uri: str, body: Path) ->
     """Measure, and write `cluster-faults`."""
     rows = []
     with tenant(installation, store.credentials()) as made:
-        served = serve_twice(Served(made, "dense", body), uri, two_workers())
+        later = build_images(installation.cluster, say, tag="later")
+        served = serve_twice(Served(made, "dense", body, later), uri, two_workers())
         faults = FAULTS | {"head killed, its state with it": head_killed}
         rows += [_row(served, name, fault) for name, fault in faults.items()]
     with tenant(installation, store.credentials()) as made:
         made.apply(*redis_objects(installation.cluster, say))
         spec = two_workers(gcsFaultTolerance={"redisAddress": ADDRESS})
         served = serve_twice(Served(made, "dense", body), uri, spec)
-        rows.append(_row(served, "head killed, its state kept in Redis", head_killed))
+        rows += [_row(served, name, fault) for name, fault in FAULTS_WITH_REDIS.items()]
         _publish(rows)
 
 
@@ -34,7 +44,8 @@ def _publish(rows: list[dict[str, Any]]) -> None:
         "A hundred requests a second through two gateways to two replicas on two workers, until all is whole again",
         rows,
         [
-            "Reconnects: connections refused, or lost before an answer began, whose request the client sent on another.",
+            "Reconnects: kept connections that were lost before an answer began, whose request the client sent on another.",
+            "Refused: fresh connections that were refused or so lost; the client tried again after 50 ms.",
             "Whole: from the fault until pool, replicas, operators and gateways are all there again.",
         ],
     )  # fmt: skip
@@ -49,6 +60,7 @@ def _row(served: Served, name: str, fault: Fault) -> dict[str, Any]:
         "requests": report.sent,
         "failed": report.failed,
         "reconnects": report.reconnects,
+        "refused": report.refused,
         "p50 ms": report.p50_milliseconds,
         "p99 ms": report.p99_milliseconds,
         "longest ms": report.longest_milliseconds,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from images.catalogue import ImageName
 from tests.chart.helm import NAMESPACE
 from tests.e2e.cluster.installation import GATEWAY, Installation, Object, Tenant, condition, deployment, pool, until
 from tests.e2e.cluster.steady_load import SteadyLoad, steady_load
@@ -27,6 +27,8 @@ class Served:
     tenant: Tenant
     model: str
     body: Path
+    next_images: Mapping[ImageName, str] = field(default_factory=dict)
+    """Those of a later release, where there is one."""
 
     @property
     def installation(self) -> Installation:
@@ -93,10 +95,19 @@ def under_load(served: Served, fault: Fault) -> SteadyLoad:
     return load
 
 
-def operator_upgraded(served: Served) -> None:
-    """Helm replaces both operators, one after the other."""
-    served.installation.upgrade({"operator": {"podAnnotations": {"e2e/upgraded-at": str(time.time())}}})
-    served.until_whole()
+def release_upgraded(served: Served) -> None:
+    """Helm replaces operators and gateways, one after the other; the new release's runtime makes a second Ray cluster,
+    which takes over from the first."""
+    before = _ray_cluster(served)
+    served.installation.upgrade_images(served.next_images)
+    _until_replaced_by_another(served, before)
+
+
+def release_rolled_back(served: Served) -> None:
+    """The same, back to the release before."""
+    before = _ray_cluster(served)
+    served.installation.roll_back()
+    _until_replaced_by_another(served, before)
 
 
 def gateway_killed(served: Served) -> None:
@@ -123,34 +134,20 @@ def head_killed(served: Served) -> None:
     served.until_whole()
 
 
-def pool_replaced(served: Served) -> None:
-    """A change of the head has a second Ray cluster started beside the first, which takes over; then the first goes."""
-    pools = served.installation
-    before = pools.get("servingpool", served.namespace, "default")["status"]["rayCluster"]
-    change = {"spec": {"managed": {"head": {"cpu": "210m"}}}}
-    pools.cluster.kubectl(
-        "patch", "servingpool", "default", "-n", served.namespace, "--type=merge", "-p", json.dumps(change)
-    )
-
-    def replaced() -> bool:
-        found = [each["metadata"]["name"] for each in pools.list("raycluster", served.namespace)]
-        status = pools.get("servingpool", served.namespace, "default")["status"]
-        return before not in found and found == [status["rayCluster"]]
-
-    try:
-        until("a second Ray cluster has taken over", lambda: replaced() or None, _WHOLE_SECONDS)
-    except TimeoutError as error:
-        raise AssertionError(f"{error}\n{pools.explain(served.namespace)}") from None
-    assert pools.get("servingpool", served.namespace, "default")["status"]["change"] == "Replacement"
-    served.until_whole()
-
-
 def node_drained(served: Served) -> None:
     """A node with a worker, and without the head, is drained, stays so until all is whole elsewhere, and comes back."""
     (head,) = served.pods(_HEAD)
-    nodes = {each["spec"]["nodeName"] for each in served.pods(_WORKER)} - {head["spec"]["nodeName"]}
+    _drain(served, min({each["spec"]["nodeName"] for each in served.pods(_WORKER)} - {head["spec"]["nodeName"]}))
+
+
+def heads_node_drained(served: Served) -> None:
+    """The same with the head's node, whatever else runs there."""
+    (head,) = served.pods(_HEAD)
+    _drain(served, head["spec"]["nodeName"])
+
+
+def _drain(served: Served, node: str) -> None:
     kubectl = served.installation.cluster.kubectl
-    node = min(nodes)
     try:
         kubectl(
             "drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=180s",
@@ -165,12 +162,38 @@ _KEPT = "e2e.penstock.dev/kept"
 """A label of what stands for services outside the cluster, such as the model store: no drain moves it."""
 
 FAULTS: dict[str, Fault] = {
-    "operator upgraded by Helm": operator_upgraded,
     "gateway killed": gateway_killed,
     "worker killed": worker_killed,
     "node drained": node_drained,
-    "pool replaced": pool_replaced,
+    "release upgraded by Helm, and the pool with it": release_upgraded,
+    "release rolled back by Helm, and the pool with it": release_rolled_back,
 }
+FAULTS_WITH_REDIS: dict[str, Fault] = {
+    "head killed, its state kept in Redis": head_killed,
+    "node of the head drained, its state kept in Redis": heads_node_drained,
+}
+
+
+def _ray_cluster(served: Served) -> str:
+    """The pool's, that serves."""
+    name: str = served.installation.get("servingpool", served.namespace, "default")["status"]["rayCluster"]
+    return name
+
+
+def _until_replaced_by_another(served: Served, before: str) -> None:
+    """Wait until the pool has another Ray cluster, and nothing is left of the one before."""
+    pools = served.installation
+
+    def replaced() -> bool:
+        found = [each["metadata"]["name"] for each in pools.list("raycluster", served.namespace)]
+        return before not in found and found == [_ray_cluster(served)]
+
+    try:
+        until("a second Ray cluster has taken over", lambda: replaced() or None, _WHOLE_SECONDS)
+    except TimeoutError as error:
+        raise AssertionError(f"{error}\n{pools.explain(served.namespace)}") from None
+    assert pools.get("servingpool", served.namespace, "default")["status"]["change"] == "Replacement"
+    served.until_whole()
 
 
 def _ray_container(pod: Object) -> str:

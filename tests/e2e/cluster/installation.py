@@ -30,9 +30,9 @@ Object = dict[str, Any]
 _T = TypeVar("_T")
 
 
-def build_images(cluster: Cluster, report: Report) -> dict[ImageName, str]:
+def build_images(cluster: Cluster, report: Report, tag: str | None = None) -> dict[ImageName, str]:
     """Build the images from this checkout, and put them on the cluster's nodes; how pods name each."""
-    return {name: build_image(cluster, report, IMAGES[name]) for name in _IMAGES}
+    return {name: build_image(cluster, report, IMAGES[name], tag) for name in _IMAGES}
 
 
 def build_image(cluster: Cluster, report: Report, image: Image, tag: str | None = None) -> str:
@@ -66,6 +66,14 @@ class Installation:
             "--timeout", "110s", values=_merged(self._values(), values or {}), kubeconfig=self.cluster.kubeconfig,
         )  # fmt: skip
 
+    def upgrade_images(self, images: Mapping[ImageName, str]) -> None:
+        """Upgrade to another release's images; what is upgraded next has the former ones again."""
+        Installation(self.cluster, images).upgrade()
+
+    def roll_back(self) -> None:
+        """Go back to what was installed before the last upgrade."""
+        helm("rollback", RELEASE, "-n", NAMESPACE, "--wait", "--timeout", "110s", kubeconfig=self.cluster.kubeconfig)
+
     def uninstall(self) -> None:
         """Uninstall the release, as its notes say; CRDs and what is in them stay."""
         helm("uninstall", RELEASE, "-n", NAMESPACE, "--wait", kubeconfig=self.cluster.kubeconfig)
@@ -81,7 +89,7 @@ class Installation:
             "images": images,
             "operator": {"resources": small},
             "gateway": {"resources": small},
-            "defaultPool": {"spec": pool()["spec"]},
+            "defaultPool": {"spec": pool(workerGroups=[_CPU | {"minWorkers": 0}])["spec"]},
         }
 
     def get(self, kind: str, namespace: str, name: str) -> Object:
@@ -176,13 +184,15 @@ def api_key(name: str, key: str) -> Object:
 
 def pool(**managed: Any) -> Object:
     """The namespace's default pool, with small workers that are there at once."""
-    group = {"name": "cpu", "cpu": "400m", "memory": "1Gi", "minWorkers": 1, "maxWorkers": 3}
     return {
         "apiVersion": "penstock.dev/v1alpha1",
         "kind": "ServingPool",
         "metadata": {"name": "default"},
-        "spec": {"managed": {"head": {"cpu": "200m", "memory": "2Gi"}, "workerGroups": [group]} | managed},
+        "spec": {"managed": {"head": {"cpu": "200m", "memory": "2Gi"}, "workerGroups": [_CPU]} | managed},
     }
+
+
+_CPU: Object = {"name": "cpu", "cpu": "400m", "memory": "1Gi", "minWorkers": 1, "maxWorkers": 3}
 
 
 def deployment(name: str, uri: str, **spec: Any) -> Object:

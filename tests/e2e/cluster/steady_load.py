@@ -2,9 +2,10 @@
 
     python -m tests.e2e.cluster.steady_load URL PER_SECOND BODY_FILE [HEADER=VALUE ...]
 
-It sends at fixed times, whatever the answers do, over kept connections. As HTTP clients do, it opens another connection
-where one is refused or was lost with no answer begun, and sends there; it counts how often. When its standard input
-closes, it waits for the answers that are due and prints one JSON line: a `LoadReport`.
+It sends at fixed times, whatever the answers do, over kept connections. Where one that was kept turns out to be closed,
+with no answer begun, it sends on another, as HTTP clients do. Where a fresh one is refused or lost, it tries again as well,
+as clients with retries do, and counts that apart. When its standard input closes, it waits for the answers that are due
+and prints one JSON line: a `LoadReport`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ class LoadReport:
     statuses: dict[str, int] = dataclasses.field(default_factory=dict)
     """How many answers had which status; 0 stands for none."""
     reconnects: int = 0
-    """How often a connection was refused, or lost before an answer began, and the request sent on another."""
+    """How often a kept connection was lost before an answer began, and the request sent on another."""
+    refused: int = 0
+    """How often a fresh one was refused, or lost before an answer began."""
     seconds: float = 0.0
     p50_milliseconds: float = 0.0
     p99_milliseconds: float = 0.0
@@ -86,21 +89,26 @@ class _Sender:
         self._host, self._port, self._request = host, port, request
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         self.reconnects = 0
+        self.refused = 0
 
     async def send(self) -> tuple[int, str]:
         """Send one request, within the time; its answer's status, and what was wrong."""
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 while True:
+                    kept = bool(self._idle)
                     try:
                         return await self._try()
                     except asyncio.IncompleteReadError as error:
                         if error.partial:
                             return 0, f"an answer broke off after {len(error.partial)} bytes"
-                        self.reconnects += 1
                     except ConnectionError:
+                        pass
+                    if kept:
                         self.reconnects += 1
-                    await asyncio.sleep(_AGAIN_SECONDS)
+                    else:
+                        self.refused += 1
+                        await asyncio.sleep(_AGAIN_SECONDS)
         except (TimeoutError, OSError) as error:
             return 0, repr(error)
 
@@ -143,10 +151,10 @@ async def _run(url: str, per_second: float, body: bytes, headers: Mapping[str, s
             tasks.create_task(one())
             number += 1
             await asyncio.sleep(max(0.0, start + number / per_second - time.monotonic()))
-    return _summary(answers, sender.reconnects, time.monotonic() - start)
+    return _summary(answers, sender, time.monotonic() - start)
 
 
-def _summary(answers: list[tuple[float, float, int, str]], reconnects: int, seconds: float) -> LoadReport:
+def _summary(answers: list[tuple[float, float, int, str]], sender: _Sender, seconds: float) -> LoadReport:
     ordered = sorted(took for _, took, _, _ in answers)
     slowest = max(answers, key=lambda answer: answer[1])
     failures = [answer for answer in answers if answer[2] != 200]
@@ -154,7 +162,8 @@ def _summary(answers: list[tuple[float, float, int, str]], reconnects: int, seco
         sent=len(answers),
         failed=len(failures),
         statuses={str(status): count for status, count in Counter(answer[2] for answer in answers).items()},
-        reconnects=reconnects,
+        reconnects=sender.reconnects,
+        refused=sender.refused,
         seconds=seconds,
         p50_milliseconds=ordered[len(ordered) // 2] * 1000,
         p99_milliseconds=ordered[len(ordered) * 99 // 100] * 1000,

@@ -56,6 +56,15 @@ def test_the_answer_is_the_models(served: Tenant, gateway: httpx.Client, body: P
     np.testing.assert_allclose(answer.json()["outputs"][0]["data"], wanted[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer not-a-token"}], ids=["no token", "another token"])
+def test_ray_tells_nothing_to(served: Tenant, headers: dict[str, str]) -> None:
+    name = served.installation.get("servingpool", served.namespace, "default")["status"]["rayCluster"]
+    with served.installation.cluster.forward(f"{name}-head-svc", served.namespace, 8265) as url:
+        for path in ("/api/serve/applications/", "/api/jobs/", "/nodes?view=summary"):
+            answer = httpx.get(f"{url}{path}", headers=headers, timeout=30)
+            assert answer.status_code in {401, 403}, f"{path}: {answer.status_code} {answer.text}"
+
+
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer not-a-key"}], ids=["no key", "a key that is none"])
 def test_nobody_is_answered_with(served: Tenant, gateway: httpx.Client, body: Path, headers: dict[str, str]) -> None:
     answer = gateway.post(served.path("dense"), content=body.read_bytes(), headers=headers)

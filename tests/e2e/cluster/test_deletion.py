@@ -10,11 +10,13 @@ from tests.e2e.cluster.installation import Installation, Object, deployment, poo
 from tests.e2e.cluster.model_store import ModelStore
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
-_OURS = "infdep,servingpool,raycluster,pod,networkpolicy"
+_OURS = "infdep,servingpool,raycluster,pod,networkpolicy,job,optimizationrun,service"
 
 
 def _left(installation: Installation, namespace: str) -> list[str]:
-    found = json.loads(installation.cluster.kubectl("get", _OURS, "-n", namespace, "-o", "json"))["items"]
+    kubectl = installation.cluster.kubectl
+    found = json.loads(kubectl("get", _OURS, "-n", namespace, "-o", "json"))["items"]
+    found += json.loads(kubectl("get", "secret", "-n", namespace, "-l", "penstock.dev/pool", "-o", "json"))["items"]
     return [f"{each['kind']}/{each['metadata']['name']}" for each in found]
 
 

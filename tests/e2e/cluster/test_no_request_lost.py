@@ -8,8 +8,18 @@ from pathlib import Path
 
 import pytest
 from tests.cluster.binary import Report
-from tests.e2e.cluster.faults import FAULTS, Fault, Served, head_killed, serve_twice, two_workers, under_load
-from tests.e2e.cluster.installation import Installation, tenant
+from tests.e2e.cluster.faults import (
+    FAULTS,
+    FAULTS_WITH_REDIS,
+    Fault,
+    Served,
+    gateway_killed,
+    head_killed,
+    serve_twice,
+    two_workers,
+    under_load,
+)  # fmt: skip
+from tests.e2e.cluster.installation import Installation, build_images, tenant
 from tests.e2e.cluster.model_store import ModelStore
 from tests.e2e.cluster.redis import ADDRESS, redis_objects
 
@@ -17,10 +27,13 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
-def served(installation: Installation, store: ModelStore, model_uri: str, body: Path) -> Iterator[Served]:
-    """A model with a replica on each of two workers."""
+def served(
+    installation: Installation, store: ModelStore, model_uri: str, body: Path, report: Report
+) -> Iterator[Served]:
+    """A model with a replica on each of two workers, and a later release to go to."""
+    later = build_images(installation.cluster, report, tag="later")
     with tenant(installation, store.credentials()) as made:
-        yield serve_twice(Served(made, "dense", body), model_uri, two_workers())
+        yield serve_twice(Served(made, "dense", body, later), model_uri, two_workers())
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +52,15 @@ def test_while(served: Served, fault: Fault) -> None:
     report = under_load(served, fault).report
     assert report.failed == 0, report
     assert set(report.statuses) == {"200"}
+    # Until its readiness is looked at again, Kubernetes sends new connections to a crashed gateway, too.
+    assert report.refused == 0 or fault is gateway_killed, report
 
 
-def test_while_the_head_is_lost_and_redis_kept_its_state(served_with_redis: Served) -> None:
-    report = under_load(served_with_redis, head_killed).report
+@pytest.mark.parametrize("fault", FAULTS_WITH_REDIS.values(), ids=FAULTS_WITH_REDIS.keys())
+def test_with_a_redis_while(served_with_redis: Served, fault: Fault) -> None:
+    report = under_load(served_with_redis, fault).report
     assert report.failed == 0, report
+    assert report.refused == 0, report
 
 
 def test_while_the_head_is_lost_with_its_state(served: Served) -> None:
