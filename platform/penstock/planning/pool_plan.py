@@ -21,7 +21,7 @@ from penstock.planning.pool_move import answers_too, copied
 from penstock.planning.pool_names import APPLIED, UNCHECKED_SURGE, ray_cluster
 from penstock.planning.pool_observed import PoolObserved, RayClusterView
 from penstock.planning.pool_status import hindrance
-from penstock.planning.raycluster import GroupCount, build, group_hash, replacement_hash
+from penstock.planning.raycluster import GroupCount, build, group_hash, replacement_hash, replacement_name
 
 RETIREMENT_SECONDS: Final = 45.0
 """From the moment that another serves: in this time every deployment has looked at the new one, and routes lead there."""
@@ -167,7 +167,7 @@ def _replacement(observed: PoolObserved, standing: Standing, serving: RayCluster
         change=PoolChange.REPLACEMENT,
     )
     if candidate is None:
-        return _begin(observed, standing, serving, base)
+        return _begin(observed, serving, base)
     moving = replace(base, candidate=candidate.name)
     old = observed.applications.get(serving.name)
     new = observed.applications.get(candidate.name)
@@ -198,7 +198,7 @@ def _under_way(observed: PoolObserved, candidate: RayClusterView, moving: PoolPl
     return replace(moving, apply=_changed(observed, candidate), progressing=verdict)
 
 
-def _begin(observed: PoolObserved, standing: Standing, serving: RayClusterView, base: PoolPlan) -> PoolPlan:
+def _begin(observed: PoolObserved, serving: RayClusterView, base: PoolPlan) -> PoolPlan:
     """Start the second RayCluster, where there is room for it beside the first."""
     pool, spec = observed.pool, _managed(observed)
     counts = {each.name: GroupCount(_alike(each.name, serving, each.max_workers)) for each in spec.worker_groups}
@@ -211,9 +211,8 @@ def _begin(observed: PoolObserved, standing: Standing, serving: RayClusterView, 
                 f"{UNCHECKED_SURGE}: Unchecked."
             )
             return replace(base, progressing=false(Reason.SURGE_DOES_NOT_FIT, said))
-    name = ray_cluster(pool.metadata.name, _kind(observed))
-    taken = {each.name for each in (*standing.leaving, *standing.retired)}
-    if name in taken:
+    name = replacement_name(pool, observed.settings, observed.secret, serving.name)
+    if any(each.name == name for each in observed.clusters):
         said = f"RayCluster {name} of before is being deleted; then one of the same name starts."
         return replace(base, progressing=true(Reason.REPLACING, said))
     manifest = build(pool, observed.settings, observed.secret, name, groups=counts)

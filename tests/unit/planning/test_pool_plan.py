@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.unit.planning.pools import CPU, GPU, NOW, SECRET, UID, observed, pool, running
+from tests.unit.planning.pools import CPU, GPU, NOW, SECRET, SETTINGS, UID, observed, pool, running
 from tests.unit.planning.world import NEW_MODEL, deployment, serve_app
 
 from penstock.api.conditions import Reason
@@ -14,11 +14,11 @@ from penstock.api.meta import ConditionStatus
 from penstock.api.pool import PoolChange, ServingPool
 from penstock.planning.nodes import KubernetesNode
 from penstock.planning.observed import Application, ApplicationState
-from penstock.planning.pool_names import TOOK_OVER, UNCHECKED_SURGE, ray_cluster
+from penstock.planning.pool_names import TOOK_OVER, UNCHECKED_SURGE
 from penstock.planning.pool_observed import PodView, PoolObserved, RayClusterView, pod_view, view
 from penstock.planning.pool_plan import DEPARTURE_SECONDS, RETIREMENT_SECONDS, PoolPlan, plan, sort
 from penstock.planning.pool_status import problems, report, starting
-from penstock.planning.raycluster import GroupCount, replacement_hash
+from penstock.planning.raycluster import GroupCount, replacement_name
 
 FIRST = "penstock-default"
 ROOMY = KubernetesNode("big", allocatable={"cpu": 64.0, "memory": 512.0 * 2**30})
@@ -26,11 +26,9 @@ SMALL = KubernetesNode("small", allocatable={"cpu": 2.0, "memory": 4.0 * 2**30})
 OLD, NEW = pool(), pool(image="mine:2")
 
 
-def second(of: ServingPool = NEW) -> str:
+def second(of: ServingPool = NEW, serving: str = FIRST) -> str:
     """The name of a replacement for this spec."""
-    assert of.spec.managed is not None
-    world = observed(of)
-    return ray_cluster("default", replacement_hash(of.spec.managed, world.settings, SECRET))
+    return replacement_name(of, SETTINGS, SECRET, serving)
 
 
 def app(running_: int = 2, state: ApplicationState = ApplicationState.RUNNING) -> Application:
@@ -249,6 +247,41 @@ def test_a_candidate_of_an_older_change_gives_way_to_the_newest() -> None:
     made = plan(observed(newest, running(OLD), running(NEW, second(), took_over=None), nodes=(ROOMY,)), NOW)
     assert made.delete == (second(),)
     assert names(made) == [second(newest)]
+
+
+LARGER, LARGEST = pool({**CPU, "memory": "16Gi"}), pool({**CPU, "memory": "32Gi"})
+
+
+def test_a_group_that_changes_again_gets_another_name_than_what_took_over_for_its_last_change() -> None:
+    took_over = running(LARGER, second(LARGER))
+    (manifest,) = plan(observed(LARGEST, took_over, nodes=(ROOMY,)), NOW).apply
+    assert manifest["metadata"]["name"] == second(LARGEST, serving=took_over.name) != took_over.name
+    assert "resourceVersion" not in manifest["metadata"]
+
+
+def test_a_group_that_changes_while_its_replacement_starts_gets_another_name_than_that() -> None:
+    outdated = running(LARGER, second(LARGER), took_over=None)
+    made = plan(observed(LARGEST, running(OLD), outdated, nodes=(ROOMY,)), NOW)
+    assert made.delete == (outdated.name,)
+    assert names(made) == [second(LARGEST)]
+    assert second(LARGEST) != outdated.name
+
+
+TAKEN = [
+    ("while one of before is being deleted", {"deleting": True}),
+    ("while one of before is of a former pool", {"owner": "another-uid"}),
+    ("while an outdated one has it still", {"kind": "another"}),
+]
+
+
+@pytest.mark.parametrize("changes", [row[1] for row in TAKEN], ids=[row[0] for row in TAKEN])
+def test_no_replacement_begins_under_a_name_that_is_taken(changes: dict[str, Any]) -> None:
+    holder = replace(running(NEW, second(), took_over=None), **changes)
+    made = plan(observed(NEW, running(OLD), holder, nodes=(ROOMY,)), NOW)
+    assert not made.apply
+    assert made.candidate is None
+    assert made.serving == FIRST
+    assert "then one of the same name starts" in made.progressing.message
 
 
 def test_one_that_never_ran_is_replaced_without_a_surge() -> None:
