@@ -53,12 +53,23 @@ class RayClusterView:
     """Whether it was told to give its pods back."""
     head_ready: bool = False
     ever_ready: bool = False
-    """Whether all its pods have been ready at some time."""
+    """Whether all its pods have been ready at the same time, since it was made or last suspended."""
     desired: int = 0
     ready: int = 0
     """Workers."""
+    running: int = 0
+    """Workers that have started, ready or not. KubeRay starts none before the head answers."""
     problem: str = ""
     """What KubeRay says keeps it from making pods."""
+
+    @property
+    def never_ran(self) -> bool:
+        """Whether no model can run on it, nor ever did since its pods were made.
+
+        That not all of its pods have been ready at once says nothing of that: a pool may serve for weeks while one group
+        finds no node.
+        """
+        return not (self.ever_ready or self.head_ready or self.running)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +127,7 @@ def view(manifest: Manifest) -> RayClusterView:
         ever_ready=_holds(conditions, "RayClusterProvisioned"),
         desired=int(status.get("desiredWorkerReplicas") or 0),
         ready=int(status.get("readyWorkerReplicas") or 0),
+        running=int(status.get("availableWorkerReplicas") or 0),
         problem=str(failure.get("message") or "") if failure.get("status") == "True" else "",
     )
 

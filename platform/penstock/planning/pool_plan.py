@@ -95,7 +95,7 @@ def plan(observed: PoolObserved, now: float) -> PoolPlan:
         return _first(observed, standing, now)
     if _reachable(observed, serving):
         return _in_place(observed, standing, serving, now)
-    if not serving.ever_ready and not serving.head_ready:
+    if serving.never_ran:
         # It never served anybody, so there is nothing to keep meanwhile.
         gone = tuple(each.name for each in (serving, *standing.candidates, *standing.retired))
         return PoolPlan(

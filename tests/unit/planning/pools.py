@@ -45,19 +45,24 @@ def running(
     took_over: float | None = NOW - 1000,
     ready: bool = True,
     ever: bool = True,
+    started: int | None = None,
     counts: dict[str, GroupCount] | None = None,
     secret: str = SECRET,
 ) -> RayClusterView:
-    """The same as the planner sees it, with its head ready or not."""
+    """The same as the planner sees it, with its head ready or not, and so many workers started."""
     manifest = manifest_of(of, name, took_over=took_over, counts=counts, secret=secret)
     conditions = [
         {"type": "HeadPodReady", "status": str(ready)},
         {"type": "RayClusterProvisioned", "status": str(ever)},
     ]
     workers = sum(each.get("replicas", 0) for each in manifest["spec"]["workerGroupSpecs"])
+    answering = workers if ready else 0
     manifest["status"] = {
-        "conditions": conditions, "desiredWorkerReplicas": workers, "readyWorkerReplicas": workers if ready else 0,
-    }  # fmt: skip
+        "conditions": conditions,
+        "desiredWorkerReplicas": workers,
+        "readyWorkerReplicas": answering,
+        "availableWorkerReplicas": answering if started is None else started,
+    }
     return view(manifest)
 
 

@@ -290,6 +290,14 @@ def test_one_that_never_ran_is_replaced_without_a_surge() -> None:
     assert not made.apply
 
 
+def test_one_that_serves_and_never_had_all_its_pods_is_not_deleted_while_its_head_starts_anew() -> None:
+    incomplete = running(OLD, ready=False, ever=False, started=1)
+    made = plan(observed(NEW, incomplete, nodes=(ROOMY,)), NOW)
+    assert not made.delete
+    assert names(made) == [second()]
+    assert made.serving == FIRST
+
+
 def test_a_candidate_serves_where_somebody_deleted_what_did() -> None:
     made = plan(observed(NEW, running(NEW, second(), took_over=None)), NOW)
     assert made.serving == second()
