@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from penstock.api.meta import Manifest
 from penstock.api.pool import ServingPool
+from penstock.planning.conditions import epoch
 from penstock.planning.nodes import KubernetesNode
 from penstock.planning.observed import Application
 from penstock.planning.pool_names import (
@@ -52,6 +53,8 @@ class RayClusterView:
     suspended: bool = False
     """Whether it was told to give its pods back."""
     head_ready: bool = False
+    head_since: float | None = None
+    """Since when it is so, ready or not, in epoch seconds; None: KubeRay has said nothing of it yet."""
     ever_ready: bool = False
     """Whether all its pods have been ready at the same time, since it was made or last suspended."""
     desired: int = 0
@@ -112,6 +115,7 @@ def view(manifest: Manifest) -> RayClusterView:
     failure = conditions.get("ReplicaFailure") or {}
     kinds = _mapping(annotations.get(GROUP_KINDS))
     took_over = annotations.get(TOOK_OVER)
+    head_since = (conditions.get("HeadPodReady") or {}).get("lastTransitionTime")
     return RayClusterView(
         name=metadata["name"],
         owner=next((each["uid"] for each in metadata.get("ownerReferences") or () if each.get("controller")), ""),
@@ -124,6 +128,7 @@ def view(manifest: Manifest) -> RayClusterView:
         groups={each["groupName"]: _count(each, kinds) for each in spec.get("workerGroupSpecs") or ()},
         suspended=bool(spec.get("suspend")),
         head_ready=_holds(conditions, "HeadPodReady"),
+        head_since=epoch(head_since) if head_since else None,
         ever_ready=_holds(conditions, "RayClusterProvisioned"),
         desired=int(status.get("desiredWorkerReplicas") or 0),
         ready=int(status.get("readyWorkerReplicas") or 0),

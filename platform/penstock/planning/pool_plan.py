@@ -17,7 +17,7 @@ from penstock.planning import raypods
 from penstock.planning.application import ServeApplication
 from penstock.planning.conditions import Verdict, false, true
 from penstock.planning.nodes import PodDemand, fits
-from penstock.planning.pool_move import answers_too, copied
+from penstock.planning.pool_move import answers_too, copied, known, leaves_unasked
 from penstock.planning.pool_names import APPLIED, UNCHECKED_SURGE, ray_cluster
 from penstock.planning.pool_observed import PoolObserved, RayClusterView
 from penstock.planning.pool_status import hindrance
@@ -169,25 +169,36 @@ def _replacement(observed: PoolObserved, standing: Standing, serving: RayCluster
     if candidate is None:
         return _begin(observed, serving, base)
     moving = replace(base, candidate=candidate.name)
-    old = observed.applications.get(serving.name)
     new = observed.applications.get(candidate.name)
-    if old is None and serving.head_ready and serving.secret == observed.secret:
-        said = f"RayCluster {candidate.name} is ready, but {serving.name} does not say what it runs."
-        return replace(moving, progressing=true(Reason.REPLACING, said))
     if not candidate.head_ready or new is None:
         said = f"RayCluster {candidate.name} is starting beside {serving.name}, which serves on."
         return _under_way(observed, candidate, moving, said)
-    wanted = tuple(copied(each) for each in old or () if each.config is not None)
-    missing = [each for each in old or () if not answers_too(each, new)]
-    moving = replace(moving, mirror=wanted)
+    old = known(observed, serving, now)
+    if old is None:
+        return _unasked(observed, serving, candidate, moving, now)
+    moving = replace(moving, mirror=tuple(copied(each) for each in old if each.config is not None))
+    missing = [each for each in old if not answers_too(each, new)]
     if missing:
         names = ", ".join(each.name for each in missing[:_NAMED]) + (", …" if len(missing) > _NAMED else "")
         said = (
-            f"{len(old or ()) - len(missing)} of {len(old or ())} applications run on {candidate.name} too; {serving.name} "
+            f"{len(old) - len(missing)} of {len(old)} applications run on {candidate.name} too; {serving.name} "
             f"serves on until all do. Missing: {names}."
         )
         return _under_way(observed, candidate, moving, said)
     said = f"All that {serving.name} runs, runs on {candidate.name} too, which takes over."
+    return replace(moving, apply=(_built(observed, candidate, now),), progressing=true(Reason.REPLACING, said))
+
+
+def _unasked(
+    observed: PoolObserved, serving: RayClusterView, candidate: RayClusterView, moving: PoolPlan, now: float
+) -> PoolPlan:
+    """What serves does not say what it runs, so nothing is copied or taken down: the candidate keeps what it was given."""
+    given = observed.applications.get(candidate.name, ())
+    # One with another token never will: nobody has the old one any more.
+    if serving.secret == observed.secret and not leaves_unasked(serving, given, now):
+        said = f"RayCluster {candidate.name} is ready, but {serving.name} does not say what it runs."
+        return _under_way(observed, candidate, moving, said)
+    said = f"{serving.name} cannot be asked what it runs; {candidate.name} takes over."
     return replace(moving, apply=(_built(observed, candidate, now),), progressing=true(Reason.REPLACING, said))
 
 

@@ -14,6 +14,7 @@ from penstock.api.meta import ConditionStatus
 from penstock.api.pool import PoolChange, ServingPool
 from penstock.planning.nodes import KubernetesNode
 from penstock.planning.observed import Application, ApplicationState
+from penstock.planning.pool_move import LOST_SECONDS, TOLD_SECONDS
 from penstock.planning.pool_names import TOOK_OVER, UNCHECKED_SURGE
 from penstock.planning.pool_observed import PodView, PoolObserved, RayClusterView, pod_view, view
 from penstock.planning.pool_plan import DEPARTURE_SECONDS, RETIREMENT_SECONDS, PoolPlan, plan, sort
@@ -204,6 +205,54 @@ def test_with_a_token_that_was_changed_nobody_can_ask_so_the_candidate_takes_ove
     new = running(NEW, second(), took_over=None)
     made = plan(observed(NEW, old, new, applications={second(): ()}), NOW)
     assert made.apply[0]["metadata"]["annotations"][TOOK_OVER] == str(int(NOW))
+    assert made.mirror is None
+
+
+def unasked(new: tuple[Application, ...], old: tuple[Application, ...] | None = None, **head: Any) -> PoolObserved:
+    """A candidate beside one whose head is away, or has just come back, while its worker serves."""
+    world = replacing(old, new)
+    serving = running(OLD, **{"ready": False, "started": 1, "since": NOW - 30, **head})
+    return replace(world, clusters=(serving, *world.clusters[1:]))
+
+
+STAYS_UNASKED = [
+    ("while its workers may serve and the candidate was given nothing", unasked(())),
+    ("while a model starts on the candidate", unasked((app(2), app(0, ApplicationState.DEPLOYING)))),
+    ("while fewer replicas run on the candidate than it was given", unasked((app(1),))),
+    ("while its new head has not been told what to run", unasked((app(1),), (), ready=True)),
+]
+
+
+@pytest.mark.parametrize("world", [row[1] for row in STAYS_UNASKED], ids=[row[0] for row in STAYS_UNASKED])
+def test_one_that_cannot_say_what_it_runs_serves_on(world: PoolObserved) -> None:
+    made = plan(world, NOW)
+    assert (made.serving, made.candidate) == (FIRST, second())
+    assert made.mirror is None, "what the candidate was given must stay"
+    assert not made.apply
+    assert "does not say what it runs" in made.progressing.message
+
+
+LEFT_UNASKED = [
+    ("when the candidate runs all that it was given", unasked((app(2),))),
+    ("when the candidate does so before a new head was told anything", unasked((app(2),), (), ready=True)),
+    ("when none of its workers is left", unasked((), started=0)),
+    ("when its head was away for longer than any worker waits", unasked((), since=NOW - LOST_SECONDS - 1)),
+]
+
+
+@pytest.mark.parametrize("world", [row[1] for row in LEFT_UNASKED], ids=[row[0] for row in LEFT_UNASKED])
+def test_one_that_cannot_say_what_it_runs_is_left(world: PoolObserved) -> None:
+    made = plan(world, NOW)
+    (manifest,) = made.apply
+    assert manifest["metadata"]["name"] == second()
+    assert manifest["metadata"]["annotations"][TOOK_OVER] == str(int(NOW))
+    assert made.mirror is None, "what the candidate was given must stay"
+
+
+def test_a_head_that_has_been_back_for_a_while_is_believed() -> None:
+    made = plan(unasked((app(1),), (), ready=True, since=NOW - TOLD_SECONDS), NOW)
+    assert made.mirror == ()
+    assert made.apply
 
 
 def took_over(seconds_ago: float, left: tuple[Application, ...] | None) -> PoolObserved:
