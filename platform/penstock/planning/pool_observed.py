@@ -39,6 +39,8 @@ class RayClusterView:
     name: str
     owner: str = ""
     """Uid of the pool that it belongs to."""
+    created: float = 0.0
+    """In epoch seconds."""
     deleting: bool = False
     kind: str = ""
     """`penstock.planning.raycluster.replacement_hash` of what it was built from."""
@@ -103,6 +105,10 @@ class PoolObserved:
     """Of the RayClusters of which pods are missing."""
     nodes: tuple[KubernetesNode, ...] | None = None
     """None: nothing is known of the cluster's nodes."""
+    room: tuple[KubernetesNode, ...] | None = None
+    """The same with the pods that wait for a node on them. This and `elsewhere` only where a replacement is to begin."""
+    elsewhere: tuple[RayClusterView, ...] = ()
+    """Candidates of other pools, in all namespaces that are watched, of which pods are missing."""
     applications: Mapping[str, tuple[Application, ...]] = field(default_factory=dict)
     """By RayCluster, of those that were asked and answered."""
 
@@ -119,6 +125,7 @@ def view(manifest: Manifest) -> RayClusterView:
     return RayClusterView(
         name=metadata["name"],
         owner=next((each["uid"] for each in metadata.get("ownerReferences") or () if each.get("controller")), ""),
+        created=epoch(metadata["creationTimestamp"]) if metadata.get("creationTimestamp") else 0.0,
         deleting=bool(metadata.get("deletionTimestamp")),
         kind=annotations.get(KIND_OF, ""),
         applied=annotations.get(APPLIED, ""),

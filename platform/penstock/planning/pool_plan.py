@@ -13,15 +13,14 @@ from typing import Final
 from penstock.api.conditions import Reason
 from penstock.api.meta import ConditionStatus, Manifest
 from penstock.api.pool import ManagedRayCluster, PoolChange
-from penstock.planning import raypods
+from penstock.planning import pool_surge
 from penstock.planning.application import ServeApplication
 from penstock.planning.conditions import Verdict, false, true
-from penstock.planning.nodes import PodDemand, fits
 from penstock.planning.pool_move import answers_too, copied, known, leaves_unasked
-from penstock.planning.pool_names import APPLIED, UNCHECKED_SURGE, ray_cluster
+from penstock.planning.pool_names import APPLIED, ray_cluster
 from penstock.planning.pool_observed import PoolObserved, RayClusterView
 from penstock.planning.pool_status import hindrance
-from penstock.planning.raycluster import GroupCount, build, group_hash, replacement_hash, replacement_name
+from penstock.planning.raycluster import build, group_hash, replacement_hash, replacement_name
 
 RETIREMENT_SECONDS: Final = 45.0
 """From the moment that another serves: in this time every deployment has looked at the new one, and routes lead there."""
@@ -167,7 +166,7 @@ def _replacement(observed: PoolObserved, standing: Standing, serving: RayCluster
         change=PoolChange.REPLACEMENT,
     )
     if candidate is None:
-        return _begin(observed, serving, base)
+        return _begin(observed, serving, base, now)
     moving = replace(base, candidate=candidate.name)
     new = observed.applications.get(candidate.name)
     if not candidate.head_ready or new is None:
@@ -209,19 +208,22 @@ def _under_way(observed: PoolObserved, candidate: RayClusterView, moving: PoolPl
     return replace(moving, apply=_changed(observed, candidate), progressing=verdict)
 
 
-def _begin(observed: PoolObserved, serving: RayClusterView, base: PoolPlan) -> PoolPlan:
-    """Start the second RayCluster, where there is room for it beside the first."""
-    pool, spec = observed.pool, _managed(observed)
-    counts = {each.name: GroupCount(_alike(each.name, serving, each.max_workers)) for each in spec.worker_groups}
-    if observed.nodes is not None and pool.metadata.annotations.get(UNCHECKED_SURGE) != "Unchecked":
-        obstacle = fits(_demands(spec, counts), observed.nodes)
-        if obstacle is not None:
-            said = (
-                f"The change needs a second Ray cluster beside {serving.name}, which serves on, and there is no room: "
-                f"{obstacle} Free nodes or add some; where nodes are added on demand, annotate the pool with "
-                f"{UNCHECKED_SURGE}: Unchecked."
-            )
-            return replace(base, progressing=false(Reason.SURGE_DOES_NOT_FIT, said))
+def begins(observed: PoolObserved) -> bool:
+    """Whether a replacement is to begin now, for which it counts what other pools do."""
+    standing = sort(observed.pool.metadata.uid, observed.clusters)
+    serving = standing.serving
+    if serving is None or serving.never_ran or observed.pool.spec.suspend or _reachable(observed, serving):
+        return False
+    return not any(_reachable(observed, each) for each in standing.candidates)
+
+
+def _begin(observed: PoolObserved, serving: RayClusterView, base: PoolPlan, now: float) -> PoolPlan:
+    """Start the second RayCluster, where there is room for it beside the first, and not too many others start."""
+    pool = observed.pool
+    counts = pool_surge.alike(_managed(observed), serving)
+    held = pool_surge.held(observed, _managed(observed), serving, counts, now)
+    if held is not None:
+        return replace(base, progressing=held)
     name = replacement_name(pool, observed.settings, observed.secret, serving.name)
     if any(each.name == name for each in observed.clusters):
         said = f"RayCluster {name} of before is being deleted; then one of the same name starts."
@@ -284,17 +286,6 @@ def _over(spec: ManagedRayCluster, serving: RayClusterView) -> str | None:
     over = {name: count.replicas - most.get(name, 0) for name, count in serving.groups.items()}
     surplus = [f"{number} of group {name}" for name, number in over.items() if number > 0]
     return f"Workers above the spec go once nothing runs on them: {', '.join(surplus)}." if surplus else None
-
-
-def _alike(group: str, serving: RayClusterView, most: int) -> int:
-    return min(most, serving.groups[group].replicas) if group in serving.groups else 0
-
-
-def _demands(spec: ManagedRayCluster, counts: dict[str, GroupCount]) -> list[PodDemand]:
-    demands = [raypods.head_demand(spec.head)]
-    for group in spec.worker_groups:
-        demands += [raypods.worker_demand(group)] * max(group.min_workers, counts[group.name].replicas)
-    return demands
 
 
 def _managed(observed: PoolObserved) -> ManagedRayCluster:
