@@ -171,7 +171,7 @@ def _replacement(observed: PoolObserved, standing: Standing, serving: RayCluster
     new = observed.applications.get(candidate.name)
     if not candidate.head_ready or new is None:
         said = f"RayCluster {candidate.name} is starting beside {serving.name}, which serves on."
-        return _under_way(observed, candidate, moving, said)
+        return _under_way(observed, candidate, moving, said, now)
     old = known(observed, serving, now)
     if old is None:
         return _unasked(observed, serving, candidate, moving, now)
@@ -183,7 +183,7 @@ def _replacement(observed: PoolObserved, standing: Standing, serving: RayCluster
             f"{len(old) - len(missing)} of {len(old)} applications run on {candidate.name} too; {serving.name} "
             f"serves on until all do. Missing: {names}."
         )
-        return _under_way(observed, candidate, moving, said)
+        return _under_way(observed, candidate, moving, said, now)
     said = f"All that {serving.name} runs, runs on {candidate.name} too, which takes over."
     return replace(moving, apply=(_built(observed, candidate, now),), progressing=true(Reason.REPLACING, said))
 
@@ -196,13 +196,17 @@ def _unasked(
     # One with another token never will: nobody has the old one any more.
     if serving.secret == observed.secret and not leaves_unasked(serving, given, now):
         said = f"RayCluster {candidate.name} is ready, but {serving.name} does not say what it runs."
-        return _under_way(observed, candidate, moving, said)
+        return _under_way(observed, candidate, moving, said, now)
     said = f"{serving.name} cannot be asked what it runs; {candidate.name} takes over."
     return replace(moving, apply=(_built(observed, candidate, now),), progressing=true(Reason.REPLACING, said))
 
 
-def _under_way(observed: PoolObserved, candidate: RayClusterView, moving: PoolPlan, said: str) -> PoolPlan:
-    """The candidate is not there yet; what stops it is told."""
+def _under_way(observed: PoolObserved, candidate: RayClusterView, moving: PoolPlan, said: str, now: float) -> PoolPlan:
+    """The candidate is not there yet; what stops it is told, and one that finds no room is given up."""
+    given_up = pool_surge.given_up(observed, candidate, now)
+    if given_up is not None:
+        gone = (*moving.delete, candidate.name)
+        return replace(moving, candidate=None, mirror=None, delete=gone, progressing=given_up)
     stopped = hindrance(observed, candidate)
     verdict = true(Reason.REPLACING, said) if stopped is None else false(Reason.REPLACING, f"{said} {stopped}")
     return replace(moving, apply=_changed(observed, candidate), progressing=verdict)

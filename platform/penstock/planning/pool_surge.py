@@ -16,13 +16,14 @@ from penstock.planning.conditions import Verdict, false, true
 from penstock.planning.nodes import PodDemand, fits
 from penstock.planning.pool_names import UNCHECKED_SURGE
 from penstock.planning.pool_observed import PoolObserved, RayClusterView
-from penstock.planning.pool_status import missing_pods
+from penstock.planning.pool_status import hindrance, missing_pods
 from penstock.planning.raycluster import GroupCount
 
 AT_ONCE: Final = 4
 """So many candidates may be starting in the whole cluster."""
 START_SECONDS: Final = 900.0
-"""For a candidate to get all of its pods. After that no other pool waits for it: a wrong image must not stop everyone's."""
+"""For a candidate to get all of its pods. After that no other pool waits for it, since a wrong image must not stop everyone's
+changes; and where it still lacks a node it gives back what it has, for which others may wait in turn."""
 
 
 def starting(clusters: Iterable[RayClusterView]) -> tuple[RayClusterView, ...]:
@@ -59,6 +60,22 @@ def held(
         f"{UNCHECKED_SURGE}: Unchecked."
     )
     return false(Reason.SURGE_DOES_NOT_FIT, said)
+
+
+def given_up(observed: PoolObserved, candidate: RayClusterView, now: float) -> Verdict | None:
+    """Why a candidate is not waited for any longer; None: it is.
+
+    Where nodes are added on demand, or nothing is known of them, nothing would keep it from beginning again at once.
+    """
+    in_time = candidate.ever_ready or now - candidate.created < START_SECONDS
+    refused = any(each.cluster == candidate.name and each.unschedulable is not None for each in observed.pods)
+    if in_time or not refused or not _is_checked(observed):
+        return None
+    said = (
+        f"RayCluster {candidate.name} did not get all of its pods within {START_SECONDS / 60:.0f} minutes and was given up; "
+        "what runs goes on, and the change is tried again once there is room."
+    )
+    return false(Reason.SURGE_DOES_NOT_FIT, f"{said} {hindrance(observed, candidate) or ''}".rstrip())
 
 
 def _turn(others: list[RayClusterView]) -> str | None:

@@ -7,14 +7,16 @@ from typing import Any
 
 import pytest
 from tests.unit.planning.pools import NOW, SECRET, SETTINGS, observed, pool, running
+from tests.unit.planning.world import NEW_MODEL, deployment, serve_app
 
 from penstock.api.conditions import Reason
 from penstock.api.meta import ConditionStatus
 from penstock.planning.nodes import KubernetesNode, PodDemand, expected
-from penstock.planning.pool_observed import PoolObserved, RayClusterView
+from penstock.planning.pool_names import TOOK_OVER, UNCHECKED_SURGE
+from penstock.planning.pool_observed import PodView, PoolObserved, RayClusterView
 from penstock.planning.pool_plan import PoolPlan, begins, plan
 from penstock.planning.pool_surge import AT_ONCE, START_SECONDS, starting
-from penstock.planning.raycluster import replacement_name
+from penstock.planning.raycluster import GroupCount, replacement_name
 
 FIRST = "penstock-default"
 ROOMY = KubernetesNode("big", allocatable={"cpu": 8.0, "memory": 64.0 * 2**30})
@@ -81,6 +83,56 @@ def test_what_waits_for_a_node_leaves_less_room() -> None:
     made = plan(waits(room=expected([others], (ROOMY,))), NOW)
     assert not made.apply
     assert made.progressing.reason is Reason.SURGE_DOES_NOT_FIT
+
+
+REFUSED = PodView("w-2", SECOND, "cpu", unschedulable="0/1 nodes are available")
+LATE = replace(
+    running(NEW, SECOND, took_over=None, ever=False, counts={"cpu": GroupCount(2)}),
+    created=NOW - START_SECONDS,
+    ready=1,
+)
+MODEL = serve_app(deployment(NEW_MODEL), running=1, wanted=1)
+
+
+def lacks(*pods: PodView, candidate: RayClusterView = LATE, **more: Any) -> PoolObserved:
+    """A pool whose candidate lacks a worker, and does not run the model that is to be there."""
+    world = {"nodes": (ROOMY,), "applications": {FIRST: (MODEL,), SECOND: ()}, **more}
+    return observed(NEW, running(OLD), candidate, pods=pods, **world)
+
+
+def test_a_candidate_that_found_no_node_for_long_is_given_up() -> None:
+    made = plan(lacks(REFUSED), NOW)
+    assert made.delete == (SECOND,)
+    assert (made.serving, made.candidate, made.mirror, made.apply) == (FIRST, None, None, ())
+    assert (made.progressing.status, made.progressing.reason) == (ConditionStatus.FALSE, Reason.SURGE_DOES_NOT_FIT)
+    assert "within 15 minutes" in made.progressing.message
+    assert "A worker of group cpu needs" in made.progressing.message
+
+
+UNCHECKED = NEW.model_copy(
+    update={"metadata": NEW.metadata.model_copy(update={"annotations": {UNCHECKED_SURGE: "Unchecked"}})}
+)
+KEPT = [
+    ("while it is young", lacks(REFUSED, candidate=replace(LATE, created=NOW - 60))),
+    ("where it had all pods before", lacks(REFUSED, candidate=replace(LATE, ever_ready=True))),
+    ("where something else keeps its pod", lacks(PodView("w-2", SECOND, "cpu", stuck="ImagePullBackOff"))),
+    ("where it is what serves that lacks a node", lacks(replace(REFUSED, cluster=FIRST))),
+    ("where nodes are added on demand", replace(lacks(REFUSED), pool=UNCHECKED)),
+    ("where nothing is known of nodes", lacks(REFUSED, nodes=None)),
+]
+
+
+@pytest.mark.parametrize("world", [row[1] for row in KEPT], ids=[row[0] for row in KEPT])
+def test_a_candidate_is_waited_for(world: PoolObserved) -> None:
+    made = plan(world, NOW)
+    assert not made.delete
+    assert made.candidate == SECOND
+
+
+def test_a_candidate_on_which_all_runs_takes_over_whether_or_not_it_has_all_pods() -> None:
+    made = plan(lacks(REFUSED, applications={FIRST: (MODEL,), SECOND: (MODEL,)}), NOW)
+    assert not made.delete
+    assert TOOK_OVER in made.apply[0]["metadata"]["annotations"]
 
 
 COUNTED = [
