@@ -73,7 +73,8 @@ class Operation:
         # One machine has no Kubernetes nodes.
         self._nodes = None if settings.standalone is not None else ClusterView(cluster)
         cluster = self._copies = MirroredCluster(cluster)
-        ray_clusters = RayClusters(cluster, settings.pools, settings.gateway_secret)
+        namespaces = settings.namespaces or (None,)
+        ray_clusters = RayClusters(cluster, settings.pools, settings.gateway_secret, namespaces=namespaces)
         self._pools = PoolDirectory(cluster, ray_clusters, may_act)
         token = admin_token(settings.gateway_secret)
         self._fleet = Fleet(settings.gateways, token)
@@ -99,7 +100,8 @@ class Operation:
             default_authentication=settings.default_authentication,
         )
         deployments = DeploymentReconciler(cluster, observer, self._fleet, record=record, tried=self._tried, tell=tell)
-        managed = ManagedPools(cluster, ray_clusters, self._pools, self._nodes.nodes if self._nodes else lambda: None)
+        seen = (self._nodes.nodes, self._nodes.expected) if self._nodes is not None else ()
+        managed = ManagedPools(cluster, ray_clusters, self._pools, *seen)
         defaults = DefaultPools(cluster, settings.default_pool)
         pools = PoolReconciler(
             cluster, self._pools, managed, record, defaults=defaults, release=PoolRelease(cluster, ray_clusters)
@@ -118,7 +120,7 @@ class Operation:
             API_KEY: key_states.reconcile,
             TENANT_QUOTA: quotas.reconcile,
         }
-        for namespace in settings.namespaces or (None,):
+        for namespace in namespaces:
             for kind, reconcile in reconciles.items():
                 workers = settings.workers if kind is INFERENCE_DEPLOYMENT else _SECONDARY_WORKERS
                 how = ControllerSettings(workers=workers, namespace=namespace)

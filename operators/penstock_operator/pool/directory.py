@@ -182,8 +182,7 @@ def _serving(pool: ServingPool, clusters: Sequence[RayClusterView]) -> RayCluste
     said = told.message if told is not None and hindered else "The pool's Ray cluster is starting."
     reason = Reason.UNSCHEDULABLE if told and told.reason == Reason.UNSCHEDULABLE else Reason.STARTING_POOL
     # Without Redis a head that starts knows of nothing that ran before.
-    never = serving is None or not serving.ever_ready
-    return PoolProblem(reason, said, empty=never)
+    return PoolProblem(reason, said, empty=serving is None or serving.never_ran)
 
 
 def parse_pool(manifest: Manifest) -> ServingPool | PoolProblem:

@@ -34,6 +34,8 @@ _RESYNC_SECONDS: Final = 60.0
 _PROBLEM_SECONDS: Final = 10.0
 _WAITING_SECONDS: Final = 4.0
 _MOVING_SECONDS: Final = 2.0
+_TURN_SECONDS: Final = 15.0
+"""After a release nearly all pools wait for their turn; those whose turn it is must be looked at more often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +134,7 @@ class PoolReconciler:
         serving = next((each for each in observed.clusters if each.name == wanted.serving and not each.deleting), None)
         found = self._look(observed, wanted, serving)
         self._write(manifest, pool, found)
-        if found.ready.status is ConditionStatus.TRUE and wanted.settled:
-            if serving is not None and missing_pods(serving):
-                return Result(_WAITING_SECONDS, "workers are starting")
-            return Result(_RESYNC_SECONDS, "nodes may have changed; nobody tells")
-        if wanted.candidate or wanted.withdraw or wanted.delete or wanted.apply:
-            return Result(_MOVING_SECONDS, wanted.progressing.message)
-        return Result(_RESYNC_SECONDS if pool.spec.suspend else _WAITING_SECONDS, found.ready.message)
+        return _again(wanted, found, serving)
 
     def _look(self, observed: PoolObserved, wanted: PoolPlan, serving: RayClusterView | None) -> _Found:
         """What there is to say of a managed pool, once the plan is applied."""
@@ -219,6 +215,19 @@ class PoolReconciler:
         for each in transitions(before.conditions, status.conditions):
             warning = each.status is ConditionStatus.FALSE and each.reason not in _NEUTRAL
             self._record(manifest, warning, each.reason, f"{each.type}: {each.message}")
+
+
+def _again(wanted: PoolPlan, found: _Found, serving: RayClusterView | None) -> Result:
+    """When to look at a managed pool again."""
+    if found.ready.status is ConditionStatus.TRUE and wanted.settled:
+        if serving is not None and missing_pods(serving):
+            return Result(_WAITING_SECONDS, "workers are starting")
+        return Result(_RESYNC_SECONDS, "nodes may have changed; nobody tells")
+    if wanted.candidate or wanted.withdraw or wanted.delete or wanted.apply:
+        return Result(_MOVING_SECONDS, wanted.progressing.message)
+    if wanted.progressing.reason is Reason.PENDING:
+        return Result(_TURN_SECONDS, wanted.progressing.message)
+    return Result(_RESYNC_SECONDS if found.suspended else _WAITING_SECONDS, found.ready.message)
 
 
 _NEUTRAL: Final = {Reason.STARTING_POOL, Reason.SUSPENDED, Reason.PENDING}

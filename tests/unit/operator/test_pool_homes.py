@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from penstock.api.pool import ServingPoolSpec
+from penstock.api.pool import ServingPool, ServingPoolSpec
 from penstock.errors import Invalid
+from penstock.planning.observed import PoolProblem
 from penstock.planning.raypods import PoolSettings
 from penstock_operator.pool.clusters import RayClusters
 from penstock_operator.pool.defaults import DefaultPools
@@ -92,6 +93,27 @@ def test_a_raycluster_of_somebody_elses_is_not_taken_over(cluster: EmbeddedClust
     left = cluster.get(RAY_CLUSTER, Key("default", "penstock-default"))
     assert left is not None
     assert left["spec"] == {"rayVersion": "1"}
+
+
+HEADLESS = [
+    ("one that is only starting runs nothing", {}, True),
+    ("one whose workers have started may run something", {"availableWorkerReplicas": 1}, False),
+]
+
+
+@pytest.mark.parametrize(("status", "empty"), [row[1:] for row in HEADLESS], ids=[row[0] for row in HEADLESS])
+def test_of_a_pool_without_a_head(cluster: EmbeddedCluster, status: Manifest, empty: bool) -> None:  # noqa: FBT001  # a column of the table
+    add_pool(cluster)
+    reconciler(cluster, IMAGE).reconcile(KEY)
+    (made,) = cluster.list(RAY_CLUSTER).items
+    conditions = [{"type": kind, "status": "False"} for kind in ("HeadPodReady", "RayClusterProvisioned")]
+    cluster.apply_status(RAY_CLUSTER, {**made, "status": {"conditions": conditions, **status}}, "kuberay")
+    directory = PoolDirectory(cluster, RayClusters(cluster, IMAGE, "s"))
+    pool = directory.pool(KEY)
+    assert isinstance(pool, ServingPool)
+    problem = directory.writer(pool)
+    assert isinstance(problem, PoolProblem)
+    assert problem.empty is empty
 
 
 def deploy(cluster: Cluster, pool: str | None = None) -> Manifest:

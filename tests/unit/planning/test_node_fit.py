@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from penstock.api.pool import Toleration, TolerationOperator
-from penstock.planning.nodes import KubernetesNode, PodDemand, Taint, closest, fits
+from penstock.planning.nodes import KubernetesNode, PodDemand, Taint, closest, expected, fits
 
 GI = 2.0**30
 GPU = "nvidia.com/gpu"
@@ -126,6 +126,22 @@ def test_pods_fit_or_the_first_that_does_not_is_told(
     demands: list[PodDemand], nodes: tuple[KubernetesNode, ...], answer: str | None
 ) -> None:
     sentence = fits(demands, nodes)
+    assert (sentence is None) is (answer is None), sentence
+    assert answer is None or answer in (sentence or "")
+
+
+LARGE = PodDemand("another's pod", {"cpu": 6.0})
+HUGE = PodDemand("a pod for no node of these", {"cpu": 64.0})
+WAITING = [
+    ("what waits takes its room first", [LARGE], "a: has 2 cpu free of 8"),
+    ("what no node takes takes no room", [HUGE, HUGE], None),
+    ("of what waits the rest takes its room all the same", [HUGE, LARGE], "a: has 2 cpu free of 8"),
+]
+
+
+@pytest.mark.parametrize(("waiting", "answer"), [row[1:] for row in WAITING], ids=[row[0] for row in WAITING])
+def test_pods_that_wait_for_a_node_count(waiting: list[PodDemand], answer: str | None) -> None:
+    sentence = fits([SMALL], expected(waiting, (node("a"),)))
     assert (sentence is None) is (answer is None), sentence
     assert answer is None or answer in (sentence or "")
 
