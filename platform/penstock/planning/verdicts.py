@@ -7,6 +7,7 @@ from typing import Final, assert_never
 
 from penstock.api.conditions import DeploymentCondition, Reason
 from penstock.api.meta import ConditionStatus
+from penstock.errors import Invalid
 from penstock.planning.application import replica_bounds
 from penstock.planning.arguments import FAILURE_MARKER, StartFailure
 from penstock.planning.conditions import Verdict, false, timestamp, true, unknown
@@ -79,8 +80,6 @@ def judge_without_pool(observed: Observed, problem: Verdict) -> Verdicts:
     previous = {each.type: each for each in observed.deployment.status.conditions}
     model = previous.get(DeploymentCondition.MODEL_RESOLVED)
     active = observed.deployment.status.active_revision
-    groups = observed.pool.groups if isinstance(observed.pool, PoolProblem) else ()
-    impossible = None if active else never(observed.deployment.spec.resources, groups)
     return {
         DeploymentCondition.POOL_READY: problem,
         DeploymentCondition.MODEL_RESOLVED: (
@@ -91,11 +90,21 @@ def judge_without_pool(observed: Observed, problem: Verdict) -> Verdicts:
         DeploymentCondition.SERVING: (
             serving(observed, {}, active) if active else false(problem.reason, "Nothing was served yet.")
         ),
-        # Waiting for the pool would not help what none of its workers could ever hold.
         DeploymentCondition.PROGRESSING: (
-            false(Reason.UNSCHEDULABLE, impossible) if impossible else false(problem.reason, problem.message)
+            (None if active else _hopeless(observed)) or false(problem.reason, problem.message)
         ),
     }
+
+
+def _hopeless(observed: Observed) -> Verdict | None:
+    """Why waiting for the pool would not help: none of its workers could ever hold a replica."""
+    groups = observed.pool.groups if isinstance(observed.pool, PoolProblem) else ()
+    try:
+        impossible = never(observed.deployment.spec.resources, groups)
+    except Invalid as error:
+        # The conditions are where a spec that cannot be carried out is told, so they must not fail for it.
+        return false(Reason.INVALID_SPEC, error.message)
+    return false(Reason.UNSCHEDULABLE, impossible) if impossible else None
 
 
 def serving(observed: Observed, mine: Mapping[str, Application], active: str) -> Verdict:
