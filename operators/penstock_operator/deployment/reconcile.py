@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from pydantic import ValidationError
-
 from penstock.api.conditions import DeploymentCondition, Reason
 from penstock.api.meta import Condition, ConditionStatus
+from penstock.api.reading import read
 from penstock.api.v1alpha1 import InferenceDeployment, InferenceDeploymentStatus
 from penstock.errors import Invalid, Unavailable
 from penstock.planning.access import guarded
@@ -75,11 +74,7 @@ class DeploymentReconciler:
         manifest = self._cluster.get(INFERENCE_DEPLOYMENT, key)
         if manifest is None:
             return Result()
-        try:
-            deployment = InferenceDeployment.model_validate(manifest)
-        except ValidationError as error:
-            raise Invalid(Reason.INVALID_SPEC, f"{key} is not valid: {error}") from error
-        observed, writer = self._observer.observe(deployment)
+        observed, writer = self._observer.observe(read(InferenceDeployment, manifest))
         try:
             return self._carry_out(manifest, observed, writer)
         finally:
