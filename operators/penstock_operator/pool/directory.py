@@ -116,7 +116,7 @@ class PoolDirectory:
         if seen is not None and self._clock() - seen[0] <= _FRESH_SECONDS:
             return seen[1]
         started = self._clock()
-        clusters = self._ray_clusters.of(pool)
+        clusters = self._ray_clusters.of(pool.metadata)
         found = clusters if isinstance(clusters, PoolProblem) else _serving(pool, clusters)
         self._serving[uid] = started, found
         return found

@@ -88,9 +88,9 @@ class PoolReconciler:
         manifest = self._cluster.get(SERVING_POOL, key)
         if manifest is None:
             return Result(self._defaults.make(key), "deployments name a pool that was deleted")
+        if manifest["metadata"].get("deletionTimestamp") is not None:
+            return self._release.carry_out(manifest)
         pool = read(ServingPool, manifest)
-        if pool.metadata.deletion_timestamp is not None:
-            return self._release.carry_out(manifest, pool)
         if pool.spec.managed is not None:
             self._release.hold(manifest, pool)
             return self._reconcile_managed(manifest, pool)

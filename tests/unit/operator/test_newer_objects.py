@@ -195,6 +195,34 @@ def test_an_object_with_a_value_of_a_newer_release_stays_as_it_is(cluster: Embed
     assert cluster.get(INFERENCE_DEPLOYMENT, KEY) == before
 
 
+DELETED = [
+    pytest.param(INFERENCE_DEPLOYMENT, NEWER_FORMAT, id="a deployment"),
+    pytest.param(SERVING_POOL, {"managed": {"workerGroups": [GROUP | {"cpu": [1]}]}}, id="a pool"),
+]
+
+
+@pytest.mark.parametrize(("kind", "spec"), DELETED)
+def test_what_this_release_cannot_read_can_be_deleted(
+    cluster: EmbeddedCluster, operator: Operator, kind: ResourceKind, spec: Manifest
+) -> None:
+    add(cluster, kind, spec, finalizers=[names.FINALIZER])
+    cluster.delete(kind, KEY)
+    assert cluster.get(kind, KEY) is not None, "its finalizer holds it"
+    operator.reconcile[kind](KEY)
+    assert cluster.get(kind, KEY) is None
+
+
+def test_a_deployment_can_be_deleted_beside_one_that_this_release_cannot_read(
+    cluster: EmbeddedCluster, operator: Operator
+) -> None:
+    add(cluster, TENANT_QUOTA, {"hard": {"replicas": 3}})
+    add(cluster, INFERENCE_DEPLOYMENT, NEWER_FORMAT, "other")
+    add(cluster, INFERENCE_DEPLOYMENT, {"model": MODEL}, finalizers=[names.FINALIZER])
+    cluster.delete(INFERENCE_DEPLOYMENT, KEY)
+    operator.reconcile[INFERENCE_DEPLOYMENT](KEY)
+    assert cluster.get(INFERENCE_DEPLOYMENT, KEY) is None
+
+
 def test_only_unknown_fields_are_left_out_and_at_every_depth() -> None:
     manifest = {
         "metadata": {"name": "one", "namespace": "default", "managedFields": []},
