@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
-from pydantic import ValidationError
-
 from penstock.api.access import APIKey
+from penstock.api.reading import read
+from penstock.errors import Invalid
 from penstock_operator.runtime.cluster import Cluster, Key, Manifest, ResourceKind, key_of
 
 log = logging.getLogger(__name__)
@@ -40,10 +40,10 @@ class KeyDirectory:
             return known[1]
         parsed = None
         try:
-            parsed = APIKey.model_validate(manifest)
-        except ValidationError as error:
+            parsed = read(APIKey, manifest)
+        except Invalid as error:
             # It opens nothing; the namespace's other keys go on.
-            log.warning("APIKey %s is not valid: %s", key, error)
+            log.warning("%s", error.message)
         self._parsed[key] = version, parsed
         return parsed
 

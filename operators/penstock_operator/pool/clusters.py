@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from penstock.api.conditions import Reason
+from penstock.api.meta import ObjectMeta
 from penstock.api.pool import ServingPool
 from penstock.planning.observed import PoolProblem
 from penstock.planning.pool_names import (
@@ -92,14 +93,13 @@ class RayClusters:
             return PoolProblem(Reason.PENDING, _UNSIGNED, empty=True)
         return self._settings
 
-    def of(self, pool: ServingPool) -> tuple[RayClusterView, ...] | PoolProblem:
+    def of(self, pool: ObjectMeta) -> tuple[RayClusterView, ...] | PoolProblem:
         """All of a pool's, also those that are going. Raises `Unavailable`."""
         settings = self.settings()
         if isinstance(settings, PoolProblem):
             return settings
-        metadata = pool.metadata
         try:
-            listing = self._cluster.list(RAY_CLUSTER, metadata.namespace, {POOL_LABEL: label(metadata.name)})
+            listing = self._cluster.list(RAY_CLUSTER, pool.namespace, {POOL_LABEL: label(pool.name)})
         except NotFound:
             return PoolProblem(Reason.KUBERAY_MISSING, _MISSING, empty=True)
         return tuple(view(each) for each in listing.items)

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import ValidationError
-
 from penstock.api.conditions import PoolCondition, Reason
 from penstock.api.meta import SecretKeyReference
 from penstock.api.pool import ServingPool
-from penstock.errors import Unavailable
+from penstock.api.reading import read
+from penstock.errors import Invalid, Unavailable
 from penstock.planning.observed import PoolProblem
 from penstock.planning.pool_observed import RayClusterView
 from penstock.planning.pool_plan import sort
@@ -117,7 +116,7 @@ class PoolDirectory:
         if seen is not None and self._clock() - seen[0] <= _FRESH_SECONDS:
             return seen[1]
         started = self._clock()
-        clusters = self._ray_clusters.of(pool)
+        clusters = self._ray_clusters.of(pool.metadata)
         found = clusters if isinstance(clusters, PoolProblem) else _serving(pool, clusters)
         self._serving[uid] = started, found
         return found
@@ -188,9 +187,9 @@ def _serving(pool: ServingPool, clusters: Sequence[RayClusterView]) -> RayCluste
 def parse_pool(manifest: Manifest) -> ServingPool | PoolProblem:
     """The pool as a type."""
     try:
-        return ServingPool.model_validate(manifest)
-    except ValidationError as error:
-        return PoolProblem(Reason.INVALID_SPEC, f"The ServingPool is not valid: {error}")
+        return read(ServingPool, manifest)
+    except Invalid as error:
+        return PoolProblem(Reason.INVALID_SPEC, error.message)
 
 
 def _default_serve(address: str) -> str:

@@ -57,7 +57,7 @@ class ManagedPools:
     def observe(self, pool: ServingPool) -> PoolObserved | PoolProblem:
         """All that the planner is told. Raises `Unavailable`."""
         settings = self._ray_clusters.settings()
-        clusters = self._ray_clusters.of(pool)
+        clusters = self._ray_clusters.of(pool.metadata)
         if isinstance(settings, PoolProblem):
             return settings
         if isinstance(clusters, PoolProblem):

@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from pydantic import ValidationError
-
 from penstock.api.conditions import PoolCondition, Reason
 from penstock.api.meta import ConditionStatus
 from penstock.api.pool import GroupStatus, PoolCapacity, PoolChange, ServingPool, ServingPoolStatus
+from penstock.api.reading import read
 from penstock.errors import Invalid, Unavailable
 from penstock.planning.arguments import Owner
 from penstock.planning.conditions import Verdict, condition, false, transitions, true
@@ -91,12 +90,9 @@ class PoolReconciler:
         manifest = self._cluster.get(SERVING_POOL, key)
         if manifest is None:
             return Result(self._defaults.make(key), "deployments name a pool that was deleted")
-        try:
-            pool = ServingPool.model_validate(manifest)
-        except ValidationError as error:
-            raise Invalid(Reason.INVALID_SPEC, f"{key} is not valid: {error}") from error
-        if pool.metadata.deletion_timestamp is not None:
-            return self._release.carry_out(manifest, pool)
+        if manifest["metadata"].get("deletionTimestamp") is not None:
+            return self._release.carry_out(manifest)
+        pool = read(ServingPool, manifest)
         if pool.spec.managed is not None:
             self._release.hold(manifest, pool)
             return self._reconcile_managed(manifest, pool)

@@ -58,6 +58,14 @@ def condition(kind: str, verdict: Verdict, previous: Iterable[Condition], genera
     )
 
 
+def said(kind: str, previous: Iterable[Condition]) -> Verdict | None:
+    """What a condition said; None where there is none, or its reason is one that only a newer release knows."""
+    before = next((each for each in previous if each.type == kind), None)
+    if before is None or before.reason not in set(Reason):
+        return None
+    return Verdict(before.status, Reason(before.reason), before.message)
+
+
 def ready(verdicts: dict[DeploymentCondition, Verdict], *, present: bool = False) -> Verdict:
     """`Ready` from the rest: the first of them that is against it, in the order in which things depend on each other.
 

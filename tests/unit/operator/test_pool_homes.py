@@ -182,8 +182,15 @@ def test_on_one_machine_no_pool_is_made() -> None:
     assert Settings().pools is None
 
 
-def test_a_default_pool_that_is_none_is_refused(tmp_path: Path) -> None:
+NO_POOLS = [
+    ("no worker group", "managed: {workers: 3}\n"),
+    ("a field that is unknown", "managed: {workerGroups: [{name: cpu, cpu: 1, memory: 2Gi, workers: 3}]}\n"),
+]
+
+
+@pytest.mark.parametrize("text", [row[1] for row in NO_POOLS], ids=[row[0] for row in NO_POOLS])
+def test_a_default_pool_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     spec = tmp_path / "spec.yaml"
-    spec.write_text("managed: {workers: 3}\n")
+    spec.write_text(text)
     with pytest.raises(Invalid, match="no spec of a ServingPool"):
         read(["--default-pool-file", str(spec)])
