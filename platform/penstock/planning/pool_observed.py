@@ -65,7 +65,9 @@ class RayClusterView:
     running: int = 0
     """Workers that have started, ready or not. KubeRay starts none before the head answers."""
     problem: str = ""
-    """What KubeRay says keeps it from making pods."""
+    """What KubeRay says keeps it from making or ending pods."""
+    problem_reason: str = ""
+    """Which pods: `FailedCreateHeadPod`, `FailedCreateWorkerPod`, …"""
 
     @property
     def never_ran(self) -> bool:
@@ -118,7 +120,7 @@ def view(manifest: Manifest) -> RayClusterView:
     metadata, spec, status = manifest["metadata"], manifest.get("spec") or {}, manifest.get("status") or {}
     annotations = metadata.get("annotations") or {}
     conditions = {each["type"]: each for each in status.get("conditions") or ()}
-    failure = conditions.get("ReplicaFailure") or {}
+    failure = conditions["ReplicaFailure"] if _holds(conditions, "ReplicaFailure") else {}
     kinds = _mapping(annotations.get(GROUP_KINDS))
     took_over = annotations.get(TOOK_OVER)
     head_since = (conditions.get("HeadPodReady") or {}).get("lastTransitionTime")
@@ -140,7 +142,8 @@ def view(manifest: Manifest) -> RayClusterView:
         desired=int(status.get("desiredWorkerReplicas") or 0),
         ready=int(status.get("readyWorkerReplicas") or 0),
         running=int(status.get("availableWorkerReplicas") or 0),
-        problem=str(failure.get("message") or "") if failure.get("status") == "True" else "",
+        problem=_said(failure),
+        problem_reason=str(failure.get("reason") or ""),
     )
 
 
@@ -173,6 +176,12 @@ def _stuck(containers: Iterable[Mapping[str, Any]]) -> str | None:
             why = ended.get("reason") or "Error"
             return f"its container {each.get('name')} ended with status {ended['exitCode']} ({why})"
     return None
+
+
+def _said(failure: Mapping[str, Any]) -> str:
+    """The API's words: KubeRay puts its own, which are the reason once more, into a line before them."""
+    lines, reason = str(failure.get("message") or "").splitlines(), str(failure.get("reason") or "")
+    return " ".join(each for each in lines if each != reason) or reason
 
 
 def _shortened(text: str) -> str:

@@ -14,6 +14,11 @@ from penstock.planning.nodes import PodDemand, closest
 from penstock.planning.pool_observed import PodView, PoolObserved, RayClusterView
 
 _NO_NODE: Final = "no node takes it: "
+_OF_WORKERS: Final = {
+    "FailedCreateWorkerPod": "KubeRay could not create a worker",
+    "FailedDeleteWorkerPod": "KubeRay could not delete a worker, and creates none meanwhile",
+}
+"""KubeRay's failures that are no fault of the head. It ends at the first, whichever group that is of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +37,9 @@ def report(observed: PoolObserved, serving: RayClusterView) -> GroupReport:
     if spec is None:
         return GroupReport((), None)
     head = _why([each for each in pods if not each.group], raypods.head_demand(spec.head), observed)
-    return GroupReport(tuple(_groups(observed, spec, serving, pods)), head or serving.problem or None)
+    if head is None and not serving.head_ready and serving.problem_reason not in _OF_WORKERS:
+        head = serving.problem or None
+    return GroupReport(tuple(_groups(observed, spec, serving, pods)), head)
 
 
 def hindrance(observed: PoolObserved, cluster: RayClusterView) -> str | None:
@@ -72,6 +79,7 @@ def _groups(
     observed: PoolObserved, spec: ManagedRayCluster, serving: RayClusterView, pods: Sequence[PodView]
 ) -> list[GroupStatus]:
     complete = not missing_pods(serving)
+    failed = _OF_WORKERS.get(serving.problem_reason)
     found = []
     for group in spec.worker_groups:
         count = serving.groups.get(group.name)
@@ -79,6 +87,8 @@ def _groups(
         own = [each for each in pods if each.group == group.name]
         ready = desired if complete else sum(1 for each in own if each.ready)
         why = _why([each for each in own if not each.ready], raypods.worker_demand(group), observed)
+        if why is None and failed is not None and len(own) < desired:
+            why = f"{failed}: {serving.problem}"
         message = _sentence(why.removeprefix(_NO_NODE)) if why else ""
         found.append(GroupStatus(name=group.name, desired=desired, ready=min(ready, desired), message=message))
     return found
