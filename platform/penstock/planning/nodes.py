@@ -67,17 +67,17 @@ class PodDemand:
     tolerations: tuple[Toleration, ...] = ()
 
 
-def closest(demand: PodDemand, nodes: Sequence[KubernetesNode]) -> str:
+def closest(demand: PodDemand, nodes: Sequence[KubernetesNode]) -> str | None:
     """What a pod needs, and which nodes came closest and what each of them lacks, in a sentence or two.
 
-    Where a node has room now, that is what the sentence says.
+    None where a node lacks nothing: what else keeps the pod from it, only the scheduler knows.
     """
     needs = f"{_capital(demand.what)} needs {_needs(demand)}"
     if not nodes:
         return f"{needs}; the cluster has no node that is known here."
     ranked = sorted(((_lacks(demand, node), node) for node in nodes), key=lambda each: (_rank(each[0]), each[1].name))
     if not ranked[0][0]:
-        return f"{needs}; node {ranked[0][1].name} has room for it."
+        return None
     told: dict[str, list[str]] = {}
     for lacks, node in ranked:
         told.setdefault("; ".join(each.text for each in lacks), []).append(node.name)

@@ -102,9 +102,8 @@ def _why(pods: Sequence[PodView], demand: PodDemand, observed: PoolObserved) -> 
     refused = next((each for each in pods if each.unschedulable is not None), None)
     if refused is None:
         return None
-    if observed.nodes:
-        return _NO_NODE + closest(demand, observed.nodes)
-    return f"{_NO_NODE}pod {refused.name}: {refused.unschedulable}"
+    lacking = closest(demand, observed.nodes) if observed.nodes else None
+    return _NO_NODE + (lacking or f"pod {refused.name}: {refused.unschedulable}")
 
 
 def problems(groups: Sequence[GroupStatus]) -> tuple[str, ...]:

@@ -91,17 +91,19 @@ SMALL = PodDemand("a worker of group cpu", {"cpu": 3.0, "memory": GI})
             ("gpu-0, gpu-1, gpu-2 and 5 more: has 0",),
             id="nodes that lack the same are told together",
         ),
-        pytest.param(
-            (gpu_node("gpu-1", used=1.0),), worker(), ("node gpu-1 has room for it",), id="where there is room it says so"
-        ),
     ],
 )  # fmt: skip
 def test_the_closest_nodes_are_named(
     nodes: tuple[KubernetesNode, ...], demand: PodDemand, fragments: tuple[str, ...]
 ) -> None:
     sentence = closest(demand, nodes)
+    assert sentence is not None
     for fragment in fragments:
         assert fragment in sentence, sentence
+
+
+def test_no_node_is_close_where_one_lacks_nothing() -> None:
+    assert closest(worker(), (gpu_node("gpu-1", used=4.0), gpu_node("gpu-2"))) is None
 
 
 @pytest.mark.parametrize(

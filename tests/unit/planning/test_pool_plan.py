@@ -461,7 +461,8 @@ def test_a_worker_that_is_just_starting_is_no_problem() -> None:
 
 def test_a_head_without_a_node_makes_the_pool_unschedulable() -> None:
     serving = running(OLD, ready=False)
-    world = waiting(PodView("h", FIRST, "", unschedulable="0/1"), nodes=(SMALL,))
+    tiny = replace(SMALL, allocatable={"cpu": 0.5, "memory": 2.0**30})
+    world = waiting(PodView("h", FIRST, "", unschedulable="0/1"), nodes=(tiny,))
     reported = report(world, serving)
     verdict = starting(world, serving, reported.head, "starting")
     assert verdict.reason is Reason.UNSCHEDULABLE

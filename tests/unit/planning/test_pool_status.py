@@ -1,20 +1,23 @@
-"""What a managed pool says of workers and heads that do not start."""
+"""What a managed pool says of workers and heads that do not start, in KubeRay's words or the scheduler's."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.unit.planning.pools import CPU, GPU, manifest_of, observed, pool
+from tests.unit.planning.pools import CPU, GPU, manifest_of, observed, pool, running
 
 from penstock.api.pool import GroupStatus
-from penstock.planning.pool_observed import PodView, RayClusterView, view
+from penstock.planning.nodes import KubernetesNode
+from penstock.planning.pool_observed import PodView, PoolObserved, RayClusterView, view
 from penstock.planning.pool_status import hindrance, problems, report
 from penstock.planning.raycluster import GroupCount
 
 FIRST = "penstock-default"
 BOTH = pool(CPU, GPU)
 QUOTA = 'pods "penstock-default-cpu-worker-x" is forbidden: exceeded quota: compute'
+ROOMY = KubernetesNode("big", allocatable={"cpu": 64.0, "memory": 512.0 * 2**30})
 UP = PodView("w-1", FIRST, "cpu", ready=True)
 HEAD = PodView("h", FIRST, "", ready=True)
 
@@ -65,3 +68,14 @@ HINDERED = [
 def test_what_keeps_a_candidate_from_running(cluster: RayClusterView, said: str | None) -> None:
     found = hindrance(observed(BOTH, cluster, pods=(UP,)), cluster)
     assert found == said if found is None or said is None else found.startswith(said)
+
+
+def refused(*nodes: KubernetesNode) -> PoolObserved:
+    waiting = PodView("w-1", FIRST, "cpu", unschedulable='0/1 nodes: persistentvolumeclaim "models" not found')
+    return observed(pool(), pods=(waiting,), nodes=nodes)
+
+
+def test_where_a_node_has_room_the_scheduler_itself_says_why_it_takes_none() -> None:
+    serving = replace(running(pool(), counts={"cpu": GroupCount(1)}), ready=0)
+    (group,) = report(refused(ROOMY), serving).groups
+    assert group.message == 'pod w-1: 0/1 nodes: persistentvolumeclaim "models" not found.'

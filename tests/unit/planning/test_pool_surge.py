@@ -101,7 +101,8 @@ def lacks(*pods: PodView, candidate: RayClusterView = LATE, **more: Any) -> Pool
 
 
 def test_a_candidate_that_found_no_node_for_long_is_given_up() -> None:
-    made = plan(lacks(REFUSED), NOW)
+    full = replace(ROOMY, requested=ROOMY.allocatable)
+    made = plan(lacks(REFUSED, nodes=(full,)), NOW)
     assert made.delete == (SECOND,)
     assert (made.serving, made.candidate, made.mirror, made.apply) == (FIRST, None, None, ())
     assert (made.progressing.status, made.progressing.reason) == (ConditionStatus.FALSE, Reason.SURGE_DOES_NOT_FIT)
