@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from penstock.api.conditions import Reason
 from penstock.api.meta import ObjectMeta
 from penstock.api.pool import ServingPool
+from penstock.errors import Unavailable
 from penstock.planning.observed import PoolProblem
 from penstock.planning.pool_names import (
     CLUSTER_LABEL,
@@ -24,7 +25,7 @@ from penstock.planning.pool_observed import PodView, RayClusterView, pod_view, v
 from penstock.planning.pool_surge import starting
 from penstock.planning.raypods import PoolSettings
 from penstock_operator.pool.kinds import POD, RAY_CLUSTER
-from penstock_operator.runtime.cluster import Cluster, Manifest, NotFound
+from penstock_operator.runtime.cluster import FORBIDDEN, Cluster, Manifest, NotFound
 
 _MISSING: Final = (
     "A managed pool becomes a RayCluster of KubeRay, and this Kubernetes serves none: install KubeRay 1.6 with its CRDs, "
@@ -125,8 +126,14 @@ class RayClusters:
             yield from self._cluster.list(RAY_CLUSTER, namespace, {"app.kubernetes.io/managed-by": "penstock"}).items
 
     def pods(self, namespace: str, name: str) -> tuple[PodView, ...]:
-        """A RayCluster's pods. Raises `Unavailable`."""
-        return tuple(pod_view(each) for each in self._cluster.list(POD, namespace, {CLUSTER_LABEL: name}).items)
+        """A RayCluster's pods, as they only explain: none where they may not be seen. Raises `Unavailable`."""
+        try:
+            listing = self._cluster.list(POD, namespace, {CLUSTER_LABEL: name})
+        except Unavailable as error:
+            if error.reason != FORBIDDEN:
+                raise
+            return ()
+        return tuple(pod_view(each) for each in listing.items)
 
     def token(self, pool: ServingPool) -> str:
         """Ray's token of a pool."""

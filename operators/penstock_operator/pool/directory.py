@@ -22,15 +22,13 @@ from penstock.planning.pool_plan import sort
 from penstock_operator.clients.ray import RayClient
 from penstock_operator.pool.clusters import RayClusters
 from penstock_operator.pool.writer import PoolWriter
-from penstock_operator.runtime.cluster import SECRET, Cluster, Key, Manifest, ResourceKind
+from penstock_operator.runtime.cluster import FORBIDDEN, SECRET, Cluster, Key, Manifest, ResourceKind
 
 SERVING_POOL = ResourceKind("penstock.dev", "v1alpha1", "ServingPool", "servingpools", has_status=True)
 INFERENCE_DEPLOYMENT = ResourceKind(
     "penstock.dev", "v1alpha1", "InferenceDeployment", "inferencedeployments", has_status=True
 )
 
-_FORBIDDEN: Final = "Forbidden"
-"""What the API server says where a Role is missing."""
 _FRESH_SECONDS: Final = 2.0
 """A pool and its Secret are read at most this often, however many deployments use them."""
 
@@ -142,7 +140,7 @@ class PoolDirectory:
         try:
             secret = self._get(SECRET, Key(namespace, reference.name))
         except Unavailable as error:
-            if error.reason != _FORBIDDEN:
+            if error.reason != FORBIDDEN:
                 raise
             secret = None  # whether there is one is not for us to know
         if secret is None:

@@ -80,14 +80,17 @@ def _groups(
 ) -> list[GroupStatus]:
     complete = not missing_pods(serving)
     failed = _OF_WORKERS.get(serving.problem_reason)
+    counts = {name: each.replicas for name, each in serving.groups.items()}
+    counts |= {each.name: max(counts.get(each.name, 0), each.min_workers) for each in spec.worker_groups}
     found = []
     for group in spec.worker_groups:
-        count = serving.groups.get(group.name)
-        desired = max(count.replicas if count else 0, group.min_workers) if not serving.suspended else 0
+        desired = counts[group.name] if not serving.suspended else 0
         own = [each for each in pods if each.group == group.name]
-        ready = desired if complete else sum(1 for each in own if each.ready)
+        # Where pods may not be seen, KubeRay's sum over all groups says how many of this one there are at least.
+        least = max(0, serving.ready - (sum(counts.values()) - counts[group.name]))
+        ready = desired if complete else sum(1 for each in own if each.ready) if pods else least
         why = _why([each for each in own if not each.ready], raypods.worker_demand(group), observed)
-        if why is None and failed is not None and len(own) < desired:
+        if why is None and failed is not None and (len(own) if pods else least) < desired:
             why = f"{failed}: {serving.problem}"
         message = _sentence(why.removeprefix(_NO_NODE)) if why else ""
         found.append(GroupStatus(name=group.name, desired=desired, ready=min(ready, desired), message=message))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.unit.planning.pools import CPU, GPU, manifest_of, observed, pool, running
 
-from penstock.api.pool import GroupStatus
+from penstock.api.pool import GroupStatus, ServingPool
 from penstock.planning.nodes import KubernetesNode
 from penstock.planning.pool_observed import PodView, PoolObserved, RayClusterView, view
 from penstock.planning.pool_status import hindrance, problems, report
@@ -46,6 +46,21 @@ def test_a_worker_that_kuberay_may_not_make_is_told_of_its_group_alone() -> None
 def test_a_group_whose_pods_are_all_there_is_not_told_what_another_lacks() -> None:
     (cpu, _) = groups(failed("FailedCreateWorkerPod"), HEAD, UP, PodView("w-2", FIRST, "cpu"))
     assert cpu.message == "", "its second worker is only starting"
+
+
+UNSEEN = [
+    ("of one group, all that run are its own", pool(CPU), {"cpu": 3}, 2, [2]),
+    ("of two, what the other cannot be", BOTH, {"cpu": 3, "l4": 1}, 3, [2, 0]),
+    ("a group that was left out counts too", pool(CPU), {"cpu": 2, "old": 2}, 3, [1]),
+]
+
+
+@pytest.mark.parametrize(("of", "wanted", "run", "least"), [row[1:] for row in UNSEEN], ids=[row[0] for row in UNSEEN])
+def test_where_no_pod_may_be_seen_a_group_has_as_many_as_it_must(
+    of: ServingPool, wanted: dict[str, int], run: int, least: list[int]
+) -> None:
+    serving = replace(running(of), ready=run, groups={name: GroupCount(count) for name, count in wanted.items()})
+    assert [each.ready for each in report(observed(of, serving), serving).groups] == least
 
 
 HINDERED = [
