@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from penstock.api.access import Authentication
-from penstock.api.conditions import Reason
 from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.errors import Unavailable
 from penstock.planning.application import ReplicaNetwork
+from penstock.planning.conditions import reason_of
 from penstock.planning.observed import Application, Node, Observed, Pool, PoolProblem
 from penstock.planning.pool_status import problems
 from penstock.routing.tokens import replica_token
@@ -115,7 +115,7 @@ class Observer:
 
 def problem(error: Unavailable) -> PoolProblem:
     """Why a pool did not answer."""
-    return PoolProblem(Reason(error.reason), error.message)
+    return PoolProblem(reason_of(error), error.message)
 
 
 def _nodes(writer: PoolWriter, applications: Sequence[Application]) -> tuple[Node, ...]:

@@ -126,7 +126,7 @@ class RayClusters:
             yield from self._cluster.list(RAY_CLUSTER, namespace, {"app.kubernetes.io/managed-by": "penstock"}).items
 
     def pods(self, namespace: str, name: str) -> tuple[PodView, ...]:
-        """A RayCluster's pods, as they only explain: none where they may not be seen. Raises `Unavailable`."""
+        """A RayCluster's pods; none where they may not be seen, since all else goes without. Raises `Unavailable`."""
         try:
             listing = self._cluster.list(POD, namespace, {CLUSTER_LABEL: name})
         except Unavailable as error:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from penstock.api.conditions import DeploymentCondition, Reason
 from penstock.api.meta import Condition, ConditionStatus
+from penstock.errors import Unavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,11 @@ def false(reason: Reason, message: str) -> Verdict:
 def unknown(reason: Reason, message: str) -> Verdict:
     """It cannot be told."""
     return Verdict(ConditionStatus.UNKNOWN, reason, message)
+
+
+def reason_of(error: Unavailable) -> Reason:
+    """The reason that a condition has. Those of Kubernetes' API (`Forbidden`, `TooManyRequests`, …) become one."""
+    return Reason(error.reason) if error.reason in set(Reason) else Reason.API_REFUSED
 
 
 def timestamp(now: float) -> str:
