@@ -143,6 +143,17 @@ def test_what_a_killed_fetch_left_is_gone_on_with_where_a_digest_is_known(web: W
     assert web.meddler.sent_bytes < 1_500_000
 
 
+@pytest.mark.parametrize("digest", [f"sha256:{hashlib.sha256(OLD).hexdigest()}", None], ids=["a digest", "no digest"])
+@pytest.mark.parametrize("left", [OLD, OLD[:2_000_000], OLD + b"more"], ids=["all", "a part", "more"])
+def test_a_file_whose_size_no_one_tells_is_completed_after_a_killed_fetch(
+    web: WebKit, tmp_path: Path, digest: str | None, left: bytes
+) -> None:
+    web.server.lengths = False
+    uri = f"{web.put({NAME: OLD})}/{NAME}"
+    left_by_a_killed_fetch(tmp_path, uri, left, digest)
+    assert fetch(uri, tmp_path, digest) == OLD
+
+
 def broken_off(web: WebKit, monkeypatch: pytest.MonkeyPatch, then: bytes) -> str:
     """A file that no one tells the version of, whose connection breaks, and what is there then."""
     web.server.stamps = web.server.lengths = False

@@ -101,7 +101,12 @@ class WebSource:
         asked = headers(offset)
         if offset and version.startswith('"'):
             asked["If-Range"] = version
-        return checked(self._session.get(address, headers=asked, stream=True))
+        response = self._session.get(address, headers=asked, stream=True)
+        if offset and response.status_code == requests.codes.requested_range_not_satisfiable:
+            # Nothing comes after what is here already: of a file of unknown size, all may be. Sent whole, it shows.
+            response.close()
+            response = self._session.get(address, headers=headers(0), stream=True)
+        return checked(response)
 
     def _below(self, path: str) -> str:
         return f"{self.uri}/{quote(safe(path))}"
