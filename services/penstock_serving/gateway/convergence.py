@@ -8,7 +8,7 @@ import time
 
 from penstock.api.access import Authentication
 from penstock.errors import Unavailable
-from penstock.routing.access import Locks, locks
+from penstock.routing.access import Locks
 from penstock.routing.traffic import Destination, traffic
 from penstock_serving.gateway.access_rules import render_grants, render_locks
 from penstock_serving.gateway.admissions import Admissions
@@ -100,10 +100,9 @@ class Convergence:
 
     def _locks(self) -> Locks:
         """Who may ask what, by what is declared now and by the tokens that were verified."""
-        table, now = self._registry.table, time.time()
-        routes = ((key, table.routes.get(key)) for key in table.keys())  # noqa: SIM118 -- a table is no mapping
-        return locks(
-            {key: route.access if route else None for key, route in routes},
+        now = time.time()
+        return self._registry.keyring.locks(
+            self._registry.table.keys(),
             self._admissions.current(now),
             now,
             default_required=self._settings.default_authentication is Authentication.REQUIRED,
