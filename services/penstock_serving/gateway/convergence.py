@@ -68,15 +68,16 @@ class Convergence:
             await self._registry.changed(generation, min(wait, _RESYNC_SECONDS))
 
     async def _idle(self, generation: int, seconds: float) -> None:
-        """Until the table changes, HAProxy ends, or the time is up."""
+        """Until the table changes, HAProxy is to be told of verified tokens, it ends, or the time is up."""
         changed = asyncio.create_task(self._registry.changed(generation, seconds))
+        admitted = asyncio.create_task(self._admissions.news())
         exited = asyncio.create_task(self._haproxy.exited())
         try:
-            await asyncio.wait((changed, exited), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((changed, admitted, exited), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (changed, exited):
+            for task in (changed, admitted, exited):
                 task.cancel()
-            await asyncio.gather(changed, exited, return_exceptions=True)
+            await asyncio.gather(changed, admitted, exited, return_exceptions=True)
 
     async def _converge(self, generation: int) -> bool:
         """One round. True where servers still wait for removal."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from penstock.api.access import Authentication
-from penstock.routing.access import Let, Refusal, Verify, credential, decide, fingerprint, is_valid
+from penstock.routing.access import Let, Refusal, RouteIssuer, Verify, credential, decide, fingerprint, is_valid
 from penstock.routing.table import ModelKey
 from penstock_serving.gateway.access_rules import API_KEY_HEADER, CALLER_HEADER
 from penstock_serving.gateway.admissions import Admissions
@@ -86,10 +86,17 @@ class Gatekeeper:
             case Let(caller=name):
                 return name
             case Verify(token=token, issuers=issuers):
-                admitted = await verify(token, issuers, self._issuers, namespace, now)
-                if admitted is None:
-                    raise Refused(Refusal.UNKNOWN)
-                self._admissions.admit(key, fingerprint(token), admitted)
-                return admitted.caller
+                return await self._verified(key, token, issuers, now)
             case Refusal():
                 raise Refused(verdict)
+
+    async def _verified(self, key: ModelKey, token: str, issuers: tuple[RouteIssuer, ...], now: float) -> str:
+        """Who a token stands for; HAProxy is told of it soon."""
+        digest = fingerprint(token)
+        admitted = self._admissions.find(key, digest, issuers, now)
+        if admitted is None:
+            admitted = await verify(token, issuers, self._issuers, key[0], now)
+            if admitted is None:
+                raise Refused(Refusal.UNKNOWN)
+            self._admissions.admit(key, digest, admitted)
+        return admitted.caller

@@ -143,10 +143,6 @@ class Registry:
             self._table = left
             self._announce()
 
-    def touch(self) -> None:
-        """Something beside the table changed that HAProxy must hold."""
-        self._announce()
-
     async def changed(self, since: int, timeout_seconds: float) -> None:
         """Wait for a change after the generation `since`, or the timeout."""
         if self._generation == since:

@@ -39,7 +39,7 @@ def test_no_request_costs_a_walk_over_the_keys(tmp_path: Path) -> None:
     for number in range(10):
         declare(registry, f"m{number}", "own", "shared")
     issuers = Issuers(allow_private=False, ca_file=None)
-    gatekeeper = Gatekeeper(registry, Admissions(lambda: None), issuers, Authentication.REQUIRED)
+    gatekeeper = Gatekeeper(registry, Admissions(), issuers, Authentication.REQUIRED)
     Keys.walks = 0
     for _ in range(20):
         for ask in (
