@@ -65,7 +65,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         )
         registry = Registry(layout.routes)
         holding = Holding(registry, session, settings.max_held_bytes, settings.max_connections)
-        admissions = Admissions(registry.touch)
+        admissions = Admissions()
         issuers = Issuers(allow_private=settings.allow_private_issuers, ca_file=settings.issuer_ca_file)
         stack.push_async_callback(issuers.close)
         gatekeeper = Gatekeeper(registry, admissions, issuers, settings.default_authentication)
