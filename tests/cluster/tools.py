@@ -23,6 +23,7 @@ PROGRAMS = {
         Program("coredns", _MODULES / "coredns", "CoreDNS"),
         Program("pause", _MODULES / "pause", "the pause program"),
         Program("otelcol", _MODULES / "otelcol", "the OpenTelemetry Collector"),
+        Program("monitors", _MODULES / "monitors", "the Prometheus operator's types"),
         Program(
             "helm", _MODULES / "helm", "helm", f"{_HELM}/cmd/helm",
             (
