@@ -224,4 +224,4 @@ def start_spans(observed: Observed, status: InferenceDeploymentStatus) -> tuple[
     mine = own(observed.deployment, pool).get(status.active_revision)
     if mine is None or mine.arguments is None:
         return ()
-    return operator_spans(observed.deployment, status, mine.arguments.attempt, observed.optimization.runs)
+    return operator_spans(observed.deployment, status, mine.arguments, observed.optimization.runs)
