@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -12,7 +13,7 @@ import pytest
 from onnxruntime import InferenceSession
 from tests.benchmarks.parts import dense_model
 from tests.chart.helm import NAMESPACE, helm
-from tests.e2e.cluster.installation import GATEWAY, RELEASE, Installation, Tenant, condition, deployment, tenant
+from tests.e2e.cluster.installation import GATEWAY, RELEASE, Installation, Tenant, condition, deployment, tenant, until
 from tests.e2e.cluster.model_store import ModelStore
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -68,8 +69,16 @@ def test_ray_tells_nothing_to(served: Tenant, headers: dict[str, str]) -> None:
     served.apply(service)
     with served.installation.cluster.forward("dashboard", served.namespace, 8265) as url:
         for path in ("/api/serve/applications/", "/api/jobs/", "/nodes?view=summary"):
-            answer = httpx.get(f"{url}{path}", headers=headers, timeout=30)
+            answer = until("the Service leads to the head", partial(_answer, f"{url}{path}", headers), 60)
             assert answer.status_code in {401, 403}, f"{path}: {answer.status_code} {answer.text}"
+
+
+def _answer(url: str, headers: dict[str, str]) -> httpx.Response | None:
+    """None while a fresh Service leads nowhere yet."""
+    try:
+        return httpx.get(url, headers=headers, timeout=30)
+    except httpx.TransportError:
+        return None
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer not-a-key"}], ids=["no key", "a key that is none"])
