@@ -14,12 +14,16 @@ from penstock_serving.gateway.access_rules import (
     lock_rules,
     tables,
 )
-from penstock_serving.gateway.plan import AGENT, CHECK, Desired
+from penstock_serving.gateway.plan import AGENT, CHECK, SUCCESSOR, Desired
 from penstock_serving.gateway.settings import Settings
 
 LEAVING = "proc.leaving"
 """HAProxy's variable that is true while this gateway prepares to end."""
+EDITION = "proc.edition"
+"""HAProxy's variable that says which configuration a worker runs; no two have the same."""
 NAMESPACE_HEADER = "x-penstock-namespace"
+RELAY = "relay"
+"""The backend by which a worker that was replaced hands on what still comes to it."""
 ERRORS: Mapping[int, str] = {
     400: "the request is malformed",
     401: "the request is not authenticated",
@@ -65,15 +69,16 @@ def render_map(entries: Mapping[str, str]) -> str:
     return "".join(f"{key} {value}\n" for key, value in sorted(entries.items()))
 
 
-def render_config(settings: Settings, slots: int, desired: Desired) -> str:
+def render_config(settings: Settings, slots: int, desired: Desired, edition: str) -> str:
     """The whole configuration, the servers known now among it, so that a start or a reload misses none of them.
 
     Args:
         settings: the gateway's.
         slots: how many models' backends to allocate.
         desired: what is to be served now.
+        edition: the configuration's own name, by which its workers are known.
     """
-    sections = (_global(settings), _defaults(settings), _clients(settings), _own(settings))
+    sections = (_global(settings, edition), _defaults(settings), _clients(settings), _own(settings))
     backends = (_backend(settings, desired, slot, kind) for slot in range(slots) for kind in ("m", "w"))
     return "\n".join(line for section in (*sections, *backends) for line in section) + "\n"
 
@@ -82,7 +87,7 @@ def _milliseconds(seconds: float) -> str:
     return f"{max(1, round(seconds * 1000))}ms"
 
 
-def _global(settings: Settings) -> Iterator[str]:
+def _global(settings: Settings, edition: str) -> Iterator[str]:
     yield "global"
     # The agent and the exporter have connections of their own beside the clients'.
     yield f"  maxconn {settings.max_connections + 64}"
@@ -94,6 +99,7 @@ def _global(settings: Settings) -> Iterator[str]:
     yield "  tune.bufsize 65536"
     yield f"  hard-stop-after {_milliseconds(settings.request_timeout_seconds)}"
     yield f"  set-var {LEAVING} bool(0)"
+    yield f"  set-var {EDITION} str({edition})"
 
 
 def _defaults(settings: Settings) -> Iterator[str]:
@@ -120,10 +126,12 @@ def _defaults(settings: Settings) -> Iterator[str]:
 def _clients(settings: Settings) -> Iterator[str]:
     yield "frontend clients"
     yield f"  bind {settings.host}:{settings.port}"
+    yield f"  bind unix@{settings.layout.relay_socket} mode 600 accept-proxy"
     yield f"  maxconn {settings.max_connections}"
     yield "  log stdout len 4096 format raw local0 info"
     yield f'  log-format "{LOG_FORMAT}"'
     yield from _client_limits(settings)
+    yield from _relaying()
     yield "  http-request set-var(txn.start) date(0,us)"
     yield from _routing(settings)
     yield from _tracing()
@@ -135,7 +143,8 @@ def _clients(settings: Settings) -> Iterator[str]:
         yield f"  http-request deny deny_status 429 if {{ sc_http_req_rate(0) gt {limit} }}"
     yield from access_rules(settings)
     yield "  http-response set-var(txn.kept) res.hdr(traceresponse),field(4,-)"
-    yield f"  http-after-response set-header connection close if {{ var({LEAVING}) -m bool }}"
+    yield "  http-after-response set-header connection close if leaving"
+    yield f"  use_backend {RELAY} if outdated !leaving"
     yield f"  use_backend {VERIFY} if guarded !identified"
     yield "  use_backend %[var(txn.route),field(1,|)]"
     yield f"  default_backend {AGENT}"
@@ -148,6 +157,18 @@ def _client_limits(settings: Settings) -> Iterator[str]:
     yield "  tcp-request connection track-sc0 src"
     if settings.max_connections_per_client:
         yield f"  http-request deny deny_status 429 if {{ sc_conn_cur(0) gt {settings.max_connections_per_client} }}"
+
+
+def _relaying() -> Iterator[str]:
+    """A worker that a reload left behind takes one more request of each connection that clients keep.
+
+    Nobody tells it any more which replicas have left or which keys have ended, so it decides nothing about that request.
+    """
+    yield "  acl outdated stopping"
+    yield f"  acl leaving var({LEAVING}) -m bool"
+    # The worker that it is handed to logs it.
+    yield "  http-request set-log-level silent if outdated !leaving"
+    yield "  http-request allow if outdated !leaving"
 
 
 def _routing(settings: Settings) -> Iterator[str]:
@@ -191,6 +212,8 @@ def _own(settings: Settings) -> Iterator[str]:
     yield f"  bind unix@{settings.layout.metrics_socket} mode 600"
     yield "  http-request use-service prometheus-exporter if { path /metrics }"
     yield "  http-request deny deny_status 404"
+    yield f"backend {RELAY}"
+    yield f"  server {SUCCESSOR} unix@{settings.layout.relay_socket} send-proxy-v2"
     yield from agent_backends(settings, AGENT)
     yield from tables()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -92,9 +93,17 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         await web.TCPSite(runner, settings.control_host, settings.control_port).start()
 
         convergence = Convergence(settings, registry, admissions, haproxy)
-        stack.push_async_callback(haproxy.stop, settings.drain_seconds)
+        stack.push_async_callback(_stop, haproxy, settings)
         loops = [asyncio.create_task(each) for each in (convergence.run(), convergence.expire(), registry.keep())]
         await _until(_left(stop, readiness, settings), loops, registry, settings)
+
+
+async def _stop(haproxy: Haproxy, settings: Settings) -> None:
+    """Let HAProxy drain. No worker comes after this one, so it must not wait for one to hand requests on to."""
+    if haproxy.running:
+        with contextlib.suppress(Unavailable):
+            await announce_leaving(settings.layout.runtime_socket)
+    await haproxy.stop(settings.drain_seconds)
 
 
 async def _left(stop: asyncio.Event, readiness: Readiness, settings: Settings) -> None:
