@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import pytest
 from tests.integration.access_parts import guarded, key_entry
-from tests.integration.gateway_parts import GUARD_SECONDS, Gateway, Replica, gateway, until
+from tests.integration.gateway_parts import GUARD_SECONDS, Gateway, Replica, gateway, token_of, until
 
 from penstock.errors import Unavailable
 from penstock_serving.gateway.runtime_socket import apply, execute
@@ -157,3 +157,25 @@ def test_only_a_worker_of_the_edition_is_commanded() -> None:
         assert ("one/m" in held, "proc.leaving" in held) == (False, True)
 
     run(scenario)
+
+
+def test_one_models_token_cannot_make_haproxy_reload_over_and_over() -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        a = await stack.enter_async_context(Replica("a"))
+        workers = gw.haproxy_pids()
+        for number in range(8):
+            await gw.lease("a", a.address, version=f"v{number}")
+            await gw.release("a")
+        body = {"namespace": "default", "model": "m", "version": "v8", "revision": "r", "address": a.address}
+        url, headers = f"{gw.control}/v1/replicas/a", {"authorization": f"Bearer {token_of('default/m')}"}
+        async with gw.session.put(url, json=body, headers=headers) as answer:
+            assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+            assert "8 versions" in (await answer.json())["error"]
+        # A version that comes back finds its own slot, which rests for nobody else.
+        for _ in range(3):
+            await gw.lease("a", a.address, version="v3")
+            assert (await gw.infer("/v2/models/m/versions/v3/infer"))[0] == 200
+            await gw.release("a")
+        assert gw.haproxy_pids() == workers
+
+    run(scenario, "--slots", "9")

@@ -64,7 +64,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         session = await stack.enter_async_context(
             aiohttp.ClientSession(connector=connector, auto_decompress=False, trust_env=False)
         )
-        registry = Registry(layout.routes)
+        registry = Registry(layout.routes, settings.request_timeout_seconds)
         holding = Holding(registry, session, settings.max_held_bytes, settings.max_connections)
         admissions = Admissions(registry.touch)
         issuers = Issuers(allow_private=settings.allow_private_issuers, ca_file=settings.issuer_ca_file)
