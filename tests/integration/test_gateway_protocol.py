@@ -45,7 +45,7 @@ async def every_error(gw: Gateway, stack: AsyncExitStack) -> None:
     a = await stack.enter_async_context(Replica("a"))
     await gw.lease("a", a.address)
     head = b"POST /v2/models/%s/infer HTTP/1.1\r\nhost: a\r\n"
-    quoted = b'a%22%5C%0A"'
+    quoted = b'a"\\'
     cases = {
         "a slow body": (
             head % b"m" + b"content-length: 9\r\n\r\n{",
@@ -60,7 +60,12 @@ async def every_error(gw: Gateway, stack: AsyncExitStack) -> None:
         "an unknown model": (
             head % quoted + b"content-length: 0\r\n\r\n",
             404,
-            "model 'a\"\\\n\"' is not found in namespace 'default'",
+            "model 'a\"\\' is not found in namespace 'default'",
+        ),
+        "an encoded name": (
+            head % b"%6d" + b"content-length: 0\r\n\r\n",
+            404,
+            "write the path as it is, without percent-encoding: /v2/models/%6d/infer",
         ),
         "no path of ours": (
             b"GET /nowhere HTTP/1.1\r\nhost: a\r\n\r\n",
@@ -142,6 +147,10 @@ def test_the_gateways_own_paths_answer_for_every_namespace() -> None:
             async with gw.session.get(gw.url + path) as response:
                 return response.status, await response.json()
 
+        async def ready() -> bool:
+            return (await get("/v2/health/ready"))[0] == 200
+
+        await until(ready)
         for prefix in ("", "/team"):
             status, body = await get(f"{prefix}/v2")
             assert (status, body["name"], body["extensions"]) == (200, "penstock", ["binary_tensor_data"])

@@ -85,9 +85,10 @@ class Convergence:
     async def _converge(self, generation: int) -> bool:
         """One round. True where servers still wait for removal."""
         destinations = traffic(self._registry.table)
-        if not self._haproxy.running:
-            await self._start(destinations)
-        observed = await observe(self._layout.runtime_socket, self._maps, self._edition)
+        if self._haproxy.running:
+            observed = await observe(self._layout.runtime_socket, self._maps, self._edition)
+        else:
+            observed = await self._start(destinations)
         if not self._assign(destinations, observed):
             observed = await self._grow(destinations)
         steps = plan(self._desire(destinations), observed, self._maps)
@@ -143,7 +144,7 @@ class Convergence:
         self._slot_of = assigned
         self._write(self._desire(destinations))
 
-    async def _start(self, destinations: dict[str, Destination]) -> None:
+    async def _start(self, destinations: dict[str, Destination]) -> Observed:
         """Start HAProxy with all servers known now."""
         self._slot_of = {}
         self._fit(destinations)
@@ -151,7 +152,7 @@ class Convergence:
         await self._haproxy.start()
         self.starts += 1
         logger.info("HAProxy started with %d slots", self._slots)
-        await self._until_loaded()
+        return await self._until_loaded()
 
     async def _grow(self, destinations: dict[str, Destination]) -> Observed:
         """Reload with more slots; no connection is refused and no request lost.
