@@ -161,12 +161,23 @@ def test_of_what_nothing_is_declared_is_closed_where_models_are_closed_by_defaul
 def test_a_percent_encoded_name_goes_round_nothing() -> None:
     async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
         replica = await serving(gw, stack, **guarded(key_entry("pk_a")))
+        await serving(gw, stack, "default/m", **guarded(key_entry("pk_a")))
         for path in ("/vision/v2/models/%6d/infer", "/vision/v2/models/%6D/versions/1/infer"):
             for headers in ({}, bearer("pk_a")):
                 async with gw.session.post(_raw(gw, path), data=b"{}", headers=headers) as response:
                     assert (path, response.status) == (path, 404)
-        async with gw.session.post(_raw(gw, "/vision/v2/models/m/versions/%31/infer"), data=b"{}") as response:
-            assert response.status == 401
+        for path, headers, status in (
+            ("/vision/v2/models/m/versions/%31/infer", {}, 401),
+            ("/vision/v2/models/m/versions/%31/infer", bearer("pk_a"), 404),
+            ("/vision/v2/mod%65ls/m/infer", bearer("pk_a"), 404),
+            ("/vision/%762/models/m/infer", bearer("pk_a"), 404),
+            ("/vision/v2%2fmodels/m/infer", bearer("pk_a"), 404),
+            ("/vision/v2/models%2fm/infer", bearer("pk_a"), 404),
+            ("/v2/mod%65ls/m/infer", bearer("pk_a"), 404),
+            ("/%762/models/m/infer", bearer("pk_a"), 404),
+        ):
+            async with gw.session.post(_raw(gw, path), data=b"{}", headers=headers) as response:
+                assert (path, response.status, set(await response.json())) == (path, status, {"error"})
         for path in ("//vision/v2/models/m/infer", "/vision//v2/models/m/infer", "/%76ision/v2/models/m/infer"):
             async with gw.session.post(_raw(gw, path), data=b"{}") as response:
                 assert (path, response.status) == (path, 404)

@@ -6,8 +6,6 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from urllib.parse import unquote
 
 import aiohttp
 from aiohttp import hdrs, web
@@ -16,6 +14,7 @@ from yarl import URL
 
 import penstock
 from penstock.errors import Invalid, Unavailable
+from penstock.routing.paths import ModelPath, parse_path
 from penstock.routing.table import ModelKey
 from penstock.routing.traffic import Destination, Target, Unknown, lookup
 from penstock.telemetry import names
@@ -36,28 +35,6 @@ _TRACERESPONSE = "traceresponse"
 _COMPLETION_POLL_SECONDS = 0.25
 """That all routes are declared is no change of the table; whoever waits for it looks this often."""
 _NOT_FOUND, _METHOD, _TOO_LARGE, _BUSY, _SERVER_ERROR, _UNAVAILABLE, _TIMEOUT = 404, 405, 413, 429, 500, 503, 504
-
-
-@dataclass(frozen=True, slots=True)
-class ModelPath:
-    """What a path under `/v2/models/` names."""
-
-    key: ModelKey
-    version: str | None
-
-
-def parse_path(namespace: str, raw_path: str) -> ModelPath | None:
-    """The model that a path names.
-
-    Args:
-        namespace: the path's, or the default one.
-        raw_path: the path from `/v2` on, as it came over the wire.
-    """
-    parts = [unquote(part) for part in raw_path.split("/")]
-    if parts[:3] != ["", "v2", "models"] or len(parts) < 4 or not parts[3]:  # noqa: PLR2004 -- a model's name is fourth
-        return None
-    version = parts[5] if len(parts) > 5 and parts[4] == "versions" else None  # noqa: PLR2004 -- and a version sixth
-    return ModelPath((namespace, parts[3]), version)
 
 
 def error(status: int, message: str) -> web.Response:
@@ -110,17 +87,13 @@ class DataServer:
         """Answer one request; every answer says whether its trace is kept."""
         began = time.time_ns()
         namespace = request.headers.get(NAMESPACE_HEADER, self._settings.default_namespace)
-        path = parse_path(namespace, request.rel_url.raw_path)
-        if path is None:
-            response = self._own(request)
+        path = None
+        try:
+            path = parse_path(namespace, request.rel_url.raw_path)
+        except Invalid as encoded:
+            response = error(_NOT_FOUND, encoded.message)
         else:
-            try:
-                response = await self._model(request, path)
-            except Unavailable as unavailable:
-                response = error(_UNAVAILABLE, unavailable.message)
-            except Refused as refused:
-                response = error(refused.refusal.status, refused.refusal.value)
-                response.headers.update(challenge(refused.refusal))
+            response = self._own(request) if path is None else await self._let_or_refuse(request, path)
         self._trace(request, response, path, began)
         return response
 
@@ -141,14 +114,21 @@ class DataServer:
             return error(_METHOD, f"{request.path} takes GET only")
         return web.json_response(answer, status=_UNAVAILABLE if answer.get("ready") is False else 200)
 
+    async def _let_or_refuse(self, request: web.Request, path: ModelPath) -> web.Response:
+        try:
+            return await self._model(request, path)
+        except Unavailable as unavailable:
+            return error(_UNAVAILABLE, unavailable.message)
+        except Refused as refused:
+            response = error(refused.refusal.status, refused.refusal.value)
+            response.headers.update(challenge(refused.refusal))
+            return response
+
     async def _model(self, request: web.Request, path: ModelPath) -> web.Response:
         found = await self._found(path)
         if isinstance(found, Unknown) and not self._registry.table.knows(path.key):
             self._gatekeeper.admit_to_unknown(request.headers, path.key[0])
             return error(_NOT_FOUND, found.message)
-        if "%" in request.rel_url.raw_path.split("/")[3]:
-            # HAProxy, which counts and bounds, knows models by their plain names only.
-            return error(_NOT_FOUND, f"write the model's name as it is, without percent-encoding: {path.key[1]}")
         caller = await self._gatekeeper.admit(request.headers, path.key)
         if isinstance(found, Unknown):
             return error(_NOT_FOUND, found.message)

@@ -10,7 +10,7 @@ from penstock.routing.table import Table
 from penstock.routing.traffic import Target
 from penstock.telemetry.spans import SpanContext, SpanKind, SpanRecord
 from penstock_serving.gateway.access_log import AccessLog, gateway_span
-from penstock_serving.gateway.data import ModelPath, choose, parse_path
+from penstock_serving.gateway.data import choose
 
 TABLE = Table().declared(Route(namespace="ns", model="m"))
 
@@ -118,22 +118,6 @@ def test_all_are_counted_and_strangers_share_a_label() -> None:
     assert registry.get_sample_value(f"{name}_bucket", labels | {"le": "0.0005"}) == 0
     assert registry.get_sample_value(f"{name}_bucket", labels | {"le": "0.001"}) == 2
     assert registry.get_sample_value("penstock_gateway_held_requests", {"namespace": "ns", "model": "m"}) == 4
-
-
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ("/v2/models/m", ModelPath(("ns", "m"), None)),
-        ("/v2/models/m/infer", ModelPath(("ns", "m"), None)),
-        ("/v2/models/m/versions/3/infer", ModelPath(("ns", "m"), "3")),
-        ("/v2/models/a%2Fb/ready", ModelPath(("ns", "a/b"), None)),
-        ("/v2/models/", None),
-        ("/v2/health/live", None),
-        ("/", None),
-    ],
-)
-def test_the_model_in_a_path(path: str, expected: ModelPath | None) -> None:
-    assert parse_path("ns", path) == expected
 
 
 def test_a_target_is_chosen_among_those_not_tried() -> None:
