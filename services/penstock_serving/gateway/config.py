@@ -45,11 +45,15 @@ _TRACEPARENT = (
     "^(00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
     "|(?!00|ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?)$"
 )
+_FLAGS = "^[0-9a-f]{2}$"
 LOG_FORMAT = (
     "%[var(txn.trace)] %[var(txn.parent)] %[var(txn.span)] %[var(txn.flags)] %[var(txn.kept)] "
-    "%[var(txn.start)] %[date(0,us)] %[var(txn.key)] %ST %B %ts %b/%s %HM %[var(txn.caller)] %HPO"
+    "%[var(txn.start)] %[date(0,us)] %[var(txn.key),bytes(0,768)] %ST %B %ts %b/%s %HM %[var(txn.caller)] %HPO"
 )
-"""One line a request; `penstock_serving.gateway.access_log` reads it."""
+"""One line a request; `penstock_serving.gateway.access_log` reads it. A key is a namespace's, a model's and a version's name.
+
+Only the last field, the path, may be so long that it is cut.
+"""
 
 
 def error_file(status: int) -> bytes:
@@ -142,7 +146,9 @@ def _clients(settings: Settings) -> Iterator[str]:
         limit = settings.max_requests_per_second_per_client
         yield f"  http-request deny deny_status 429 if {{ sc_http_req_rate(0) gt {limit} }}"
     yield from access_rules(settings)
-    yield "  http-response set-var(txn.kept) res.hdr(traceresponse),field(4,-)"
+    # A replica may say anything there, and it stands in the log.
+    yield f"  acl told res.hdr(traceresponse),field(4,-) -m reg {_FLAGS}"
+    yield "  http-response set-var(txn.kept) res.hdr(traceresponse),field(4,-) if told"
     yield "  http-after-response set-header connection close if leaving"
     yield f"  use_backend {RELAY} if outdated !leaving"
     yield f"  use_backend {VERIFY} if guarded !identified"

@@ -125,3 +125,34 @@ def test_a_target_is_chosen_among_those_not_tried() -> None:
     assert choose((a, b), {"b"}) == a
     assert choose((a, b), {"a", "b"}) is None
     assert choose((), ()) is None
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        line(flags="01", answered="-")[:60],
+        line(flags="01", answered="-").rpartition(b" POST ")[0],
+        line(flags="01", answered="01 x").replace(b" 1795226437414777 ", b" then "),
+        line(flags="01", answered="01", trace="no-trace"),
+        line(flags="01", answered="01", status="20x"),
+        b"\xff" * 5000,
+        b" " * 5000,
+        b"",
+    ],
+    ids=[
+        "cut before it is counted",
+        "cut where the path should be",
+        "with words where numbers should be",
+        "of a trace that is none",
+        "of a status that is none",
+        "of bytes",
+        "of spaces",
+        "empty",
+    ],
+)
+def test_a_malformed_line_takes_no_other_with_it(sent: bytes) -> None:
+    taken, spans, registry = log()
+    taken.take([line(flags="01", answered="01"), sent, line(flags="01", answered="01")])
+    labels = {"namespace": "ns", "model": "m", "code": "2xx"}
+    assert registry.get_sample_value("penstock_gateway_requests_total", labels) >= 2
+    assert (len(spans), taken.malformed) == (2, 1)
