@@ -21,7 +21,9 @@ LEAVING = "proc.leaving"
 """HAProxy's variable that is true while this gateway prepares to end."""
 EDITION = "proc.edition"
 """HAProxy's variable that says which configuration a worker runs; no two have the same."""
-NAMESPACE_HEADER = "x-penstock-namespace"
+OWN_HEADERS = "x-penstock-"
+"""How the headers begin that HAProxy alone sets."""
+NAMESPACE_HEADER = f"{OWN_HEADERS}namespace"
 RELAY = "relay"
 """The backend by which a worker that was replaced hands on what still comes to it."""
 ERRORS: Mapping[int, str] = {
@@ -139,6 +141,8 @@ def _clients(settings: Settings) -> Iterator[str]:
     yield "  http-request set-var(txn.start) date(0,us)"
     yield from _routing(settings)
     yield from _tracing()
+    # Nobody else speaks in the gateway's name.
+    yield f"  http-request del-header {OWN_HEADERS} -m beg"
     yield f"  http-request set-header {NAMESPACE_HEADER} %[var(txn.ns)]"
     yield "  http-request set-path /%[var(txn.rest)] unless short"
     yield f"  http-request deny deny_status 413 if {{ req.body_size gt {settings.max_body_bytes} }}"

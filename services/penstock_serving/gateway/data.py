@@ -19,7 +19,7 @@ from penstock.routing.table import ModelKey
 from penstock.routing.traffic import Destination, Target, Unknown, lookup
 from penstock.telemetry import names
 from penstock.telemetry.spans import SpanContext, SpanRecord, new_span_id, parse_traceparent
-from penstock_serving.gateway.access_rules import API_KEY_HEADER, CALLER_HEADER, challenge
+from penstock_serving.gateway.access_rules import API_KEY_HEADER, CALLER_HEADER, CREDENTIAL_HEADER, challenge
 from penstock_serving.gateway.config import NAMESPACE_HEADER
 from penstock_serving.gateway.gatekeeper import Gatekeeper, Refused
 from penstock_serving.gateway.holding import DEFAULT_HOLD_SECONDS, Holding
@@ -263,7 +263,7 @@ class DataServer:
 def _for_replica(headers: Mapping[str, str], caller: str | None) -> CIMultiDict[str]:
     """What a replica is told: who asks, and nothing by which it could ask in their name."""
     left = _end_to_end(headers)
-    for name in (hdrs.AUTHORIZATION, API_KEY_HEADER, CALLER_HEADER):
+    for name in (hdrs.AUTHORIZATION, API_KEY_HEADER, CALLER_HEADER, CREDENTIAL_HEADER):
         left.popall(name, None)
     if caller is not None:
         left[CALLER_HEADER] = caller
