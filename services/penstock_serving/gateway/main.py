@@ -12,7 +12,6 @@ from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
-import aiohttp
 import uvloop
 from aiohttp import web
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
@@ -26,6 +25,7 @@ from penstock_serving.gateway.admissions import Admissions
 from penstock_serving.gateway.control import ControlServer
 from penstock_serving.gateway.convergence import Convergence
 from penstock_serving.gateway.data import DataServer
+from penstock_serving.gateway.forwarding import session_to_replicas
 from penstock_serving.gateway.gatekeeper import Gatekeeper
 from penstock_serving.gateway.holding import Holding
 from penstock_serving.gateway.issuers import Issuers
@@ -60,10 +60,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as stack:
         sink = SpanSink.from_env(names.SERVICE_GATEWAY, {"service.version": penstock.__version__})
         stack.callback(sink.shutdown, _FLUSH_SECONDS)
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=5.0)
-        session = await stack.enter_async_context(
-            aiohttp.ClientSession(connector=connector, auto_decompress=False, trust_env=False)
-        )
+        session = await stack.enter_async_context(session_to_replicas())
         registry = Registry(layout.routes, settings.request_timeout_seconds)
         holding = Holding(registry, session, settings.max_held_bytes, settings.max_connections)
         admissions = Admissions(registry.touch)

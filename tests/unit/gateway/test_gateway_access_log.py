@@ -10,7 +10,7 @@ from penstock.routing.table import Table
 from penstock.routing.traffic import Target
 from penstock.telemetry.spans import SpanContext, SpanKind, SpanRecord
 from penstock_serving.gateway.access_log import AccessLog, gateway_span
-from penstock_serving.gateway.data import choose
+from penstock_serving.gateway.forwarding import choose
 
 TABLE = Table().declared(Route(namespace="ns", model="m"))
 
