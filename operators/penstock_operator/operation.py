@@ -73,7 +73,8 @@ class Operation:
         # One machine has no Kubernetes nodes.
         self._nodes = None if settings.standalone is not None else ClusterView(cluster)
         cluster = self._copies = MirroredCluster(cluster)
-        ray_clusters = RayClusters(cluster, settings.pools, settings.gateway_secret)
+        namespaces = settings.namespaces or (None,)
+        ray_clusters = RayClusters(cluster, settings.pools, settings.gateway_secret, namespaces=namespaces)
         self._pools = PoolDirectory(cluster, ray_clusters, may_act)
         token = admin_token(settings.gateway_secret)
         self._fleet = Fleet(settings.gateways, token)
@@ -99,7 +100,8 @@ class Operation:
             default_authentication=settings.default_authentication,
         )
         deployments = DeploymentReconciler(cluster, observer, self._fleet, record=record, tried=self._tried, tell=tell)
-        managed = ManagedPools(cluster, ray_clusters, self._pools, self._nodes.nodes if self._nodes else lambda: None)
+        seen = (self._nodes.nodes, self._nodes.expected) if self._nodes is not None else ()
+        managed = ManagedPools(cluster, ray_clusters, self._pools, *seen)
         defaults = DefaultPools(cluster, settings.default_pool)
         pools = PoolReconciler(
             cluster, self._pools, managed, record, defaults=defaults, release=PoolRelease(cluster, ray_clusters)
@@ -118,7 +120,7 @@ class Operation:
             API_KEY: key_states.reconcile,
             TENANT_QUOTA: quotas.reconcile,
         }
-        for namespace in settings.namespaces or (None,):
+        for namespace in namespaces:
             for kind, reconcile in reconciles.items():
                 workers = settings.workers if kind is INFERENCE_DEPLOYMENT else _SECONDARY_WORKERS
                 how = ControllerSettings(workers=workers, namespace=namespace)
@@ -130,15 +132,17 @@ class Operation:
     def _sources(self, kind: ResourceKind, settings: Settings, namespace: str | None) -> list[Source]:
         """What else makes objects of a primary kind be looked at again."""
         if kind is INFERENCE_DEPLOYMENT:
+            all_of_them = partial(self._seen, INFERENCE_DEPLOYMENT)
             return [
-                Source(SERVING_POOL, UsersOfPool(partial(self._seen, INFERENCE_DEPLOYMENT)), namespace),
-                Source(OPTIMIZATION_RUN, OwnersOfRun(), namespace),
-                Source(TENANT_QUOTA, DeploymentsOfQuota(lambda: self._seen(INFERENCE_DEPLOYMENT)), namespace),
-                Source(API_KEY, DeploymentsOfKey(self._deployments_in, self._has_key), namespace),
+                Source(SERVING_POOL, UsersOfPool(self._deployments_in, self._there(SERVING_POOL)), namespace),
+                Source(OPTIMIZATION_RUN, OwnersOfRun(self._there(OPTIMIZATION_RUN)), namespace),
+                Source(TENANT_QUOTA, DeploymentsOfQuota(all_of_them, self._there(TENANT_QUOTA)), namespace),
+                Source(API_KEY, DeploymentsOfKey(self._deployments_in, self._there(API_KEY)), namespace),
                 *self._profiles(INFERENCE_DEPLOYMENT, "optimizationProfileRef", namespace),
             ]
         if kind is SERVING_POOL:
-            return [Source(INFERENCE_DEPLOYMENT, PoolOfDeployment(), namespace), *_ray_clusters(settings, namespace)]
+            users = PoolOfDeployment(self._there(INFERENCE_DEPLOYMENT))
+            return [Source(INFERENCE_DEPLOYMENT, users, namespace), *_ray_clusters(settings, namespace)]
         if kind is OPTIMIZATION_RUN:
             return [
                 Source(JOB, lambda job: owner_keys(job, OPTIMIZATION_RUN), namespace),
@@ -168,9 +172,9 @@ class Operation:
     def _deployments_in(self, namespace: str) -> list[Manifest]:
         return self._seen(INFERENCE_DEPLOYMENT, namespace)
 
-    def _has_key(self, key: Key) -> bool:
-        """Whether an API key is there, as its controller sees it."""
-        return any(mirror.get(key) is not None for mirror in self._mirrors(API_KEY))
+    def _there(self, kind: ResourceKind) -> Callable[[Key], bool]:
+        """Whether an object of a primary kind is there, as its controllers see it."""
+        return lambda key: any(mirror.has(key) for mirror in self._mirrors(kind))
 
     def _mirrored(self, of: ResourceKind) -> Mirrored:
         """What the controllers of one kind have last seen of any kind that they follow."""

@@ -6,32 +6,21 @@ from collections.abc import Callable, Iterable
 
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT
 from penstock_operator.pool.users import deployments_of, pool_of
+from penstock_operator.runtime.aspects import Aspects
 from penstock_operator.runtime.cluster import Key, Manifest, key_of, owner_keys
 
 
-class _Aspect:
-    """Whether what matters of an object changed since it was last seen."""
-
-    def __init__(self) -> None:
-        self._seen: dict[Key, object] = {}
-
-    def changed(self, manifest: Manifest, aspect: object) -> bool:
-        key = key_of(manifest)
-        before = self._seen.get(key)
-        self._seen[key] = aspect
-        return aspect != before
-
-
 class UsersOfPool:
-    """The deployments of a pool, where its spec or its readiness changed: its counts are nothing to them.
+    """The deployments of a pool, where it came, went, or its spec or its readiness changed: its counts are nothing to them.
 
     Args:
         deployments: those of a namespace.
+        there: whether a pool is still there.
     """
 
-    def __init__(self, deployments: Callable[[str], list[Manifest]]) -> None:
+    def __init__(self, deployments: Callable[[str], list[Manifest]], there: Callable[[Key], bool]) -> None:
         self._deployments = deployments
-        self._aspect = _Aspect()
+        self._aspects = Aspects(there)
 
     def __call__(self, pool: Manifest) -> Iterable[Key]:
         """Keys of deployments."""
@@ -46,31 +35,39 @@ class UsersOfPool:
             [(each.get("status"), each.get("reason")) for each in conditions],
         )
         key = key_of(pool)
-        return deployments_of(key, self._deployments(key.namespace)) if self._aspect.changed(pool, aspect) else ()
+        return deployments_of(key, self._deployments(key.namespace)) if self._aspects.changed(pool, aspect) else ()
 
 
 class OwnersOfRun:
-    """The deployment of a run, where its verdict or what it says changed: its progress is nothing to it."""
+    """The deployment of a run, where its verdict or what it says changed: its progress is nothing to it.
 
-    def __init__(self) -> None:
-        self._aspect = _Aspect()
+    Args:
+        there: whether a run is still there.
+    """
+
+    def __init__(self, there: Callable[[Key], bool]) -> None:
+        self._aspects = Aspects(there)
 
     def __call__(self, run: Manifest) -> Iterable[Key]:
         """The key of a deployment."""
         status, metadata = run.get("status") or {}, run["metadata"]
         conditions = [(each.get("status"), each.get("reason")) for each in status.get("conditions") or ()]
         aspect = (metadata.get("uid"), metadata.get("deletionTimestamp"), status.get("verdict"), conditions)
-        return owner_keys(run, INFERENCE_DEPLOYMENT) if self._aspect.changed(run, aspect) else ()
+        return owner_keys(run, INFERENCE_DEPLOYMENT) if self._aspects.changed(run, aspect) else ()
 
 
 class PoolOfDeployment:
-    """The pool of a deployment, where it is new, going, or names another pool."""
+    """The pool of a deployment, where it is new, going, gone, or names another pool.
 
-    def __init__(self) -> None:
-        self._aspect = _Aspect()
+    Args:
+        there: whether a deployment is still there.
+    """
+
+    def __init__(self, there: Callable[[Key], bool]) -> None:
+        self._aspects = Aspects(there)
 
     def __call__(self, deployment: Manifest) -> Iterable[Key]:
         """The key of a pool."""
         pool, metadata = pool_of(deployment), deployment["metadata"]
         going = metadata.get("deletionTimestamp")
-        return (pool,) if self._aspect.changed(deployment, (pool, metadata.get("uid"), going)) else ()
+        return (pool,) if self._aspects.changed(deployment, (pool, metadata.get("uid"), going)) else ()

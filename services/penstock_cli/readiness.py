@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from penstock.api.conditions import DeploymentCondition, Reason
 from penstock.api.meta import Condition, ConditionStatus
+from penstock.api.reading import read
 from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.errors import Unavailable
 from penstock.planning.names import DEPLOYMENT_MANAGER, POOL_MANAGER
@@ -47,7 +48,7 @@ def wait_until_ready(
         manifest = cluster.get(INFERENCE_DEPLOYMENT, key)
         if manifest is None:
             raise NotFound("NotFound", f"InferenceDeployment {key} was deleted while it was waited for")
-        deployment = InferenceDeployment.model_validate(manifest)
+        deployment = read(InferenceDeployment, manifest)
         ready = _condition(deployment, DeploymentCondition.READY)
         if ready is not None and ready.status is ConditionStatus.TRUE:
             return deployment

@@ -32,6 +32,17 @@ PATHS: Final[Mapping[str, tuple[str, ...]]] = {
     "ca.crt": ("REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE", "SSL_CERT_FILE"),
 }
 """Keys whose file's path becomes these variables."""
+_POD: Final = frozenset(
+    {
+        "AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_SECURITY_TOKEN",
+        "AWS_CREDENTIAL_FILE", "BOTO_CONFIG", "AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "CLOUDSDK_CONFIG",
+    }
+)  # fmt: skip
+"""More variables by which stores' libraries find who the pod is: by files, IRSA, EKS Pod Identity and the like."""
+_NOBODY: Final[Mapping[str, str]] = {"AWS_EC2_METADATA_DISABLED": "true", "NO_GCE_CHECK": "true"}
+"""Keeps botocore, and google-auth with gcsfs, from asking the node's metadata server, as they do where they find no keys."""
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
 
@@ -40,7 +51,8 @@ def environment_with(name: str | None, base: Mapping[str, str]) -> dict[str, str
 
     Args:
         name: of the Secret; None: none is named, and the pod's own credentials are used.
-        base: of this process. With a Secret, other credentials in it are left out, since halves of two would not fit.
+        base: of this process. With a Secret, other credentials in it are left out, since halves of two would not fit,
+            and what a Secret without keys does not open must not be opened by the pod's.
 
     Raises:
         Invalid: SecretNotFound.
@@ -48,7 +60,7 @@ def environment_with(name: str | None, base: Mapping[str, str]) -> dict[str, str
     if name is None:
         return dict(base)
     folder = _folder(name, base)
-    environment = {key: value for key, value in base.items() if key not in _ours()}
+    environment = {**{key: value for key, value in base.items() if key not in _ours()}, **_NOBODY}
     ignored = []
     for file in sorted(folder.iterdir()):
         if file.name.startswith("..") or not file.is_file():
@@ -65,15 +77,7 @@ def environment_with(name: str | None, base: Mapping[str, str]) -> dict[str, str
 
 
 def _ours() -> frozenset[str]:
-    named = {variable for variables in PATHS.values() for variable in variables}
-    more = {
-        "AWS_PROFILE",
-        "AWS_SHARED_CREDENTIALS_FILE",
-        "AWS_CONFIG_FILE",
-        "AWS_ROLE_ARN",
-        "AWS_WEB_IDENTITY_TOKEN_FILE",
-    }
-    return VALUES | named | more
+    return VALUES | _POD | {variable for variables in PATHS.values() for variable in variables}
 
 
 def _folder(name: str, base: Mapping[str, str]) -> Path:

@@ -1,4 +1,8 @@
-"""Bringing a model from a store into a folder: checked as it streams, resumed where a connection breaks."""
+"""Bringing a model from a store into a folder: checked as it streams, resumed where a connection breaks.
+
+A file is gone on with only if it cannot become a mixture of two versions: a checksum is known that all of it is held
+against, the store is held to one version, or what came before is asked for again and compared.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from penstock.api.conditions import Reason
 from penstock.errors import Invalid, PenstockError, Unavailable
 from penstock.serving.manifest import ModelFile
 from penstock_runtime.filesystems import problem, translated
-from penstock_runtime.sources.source import CHUNK_BYTES, Checksum, Listing, RemoteFile, Source
+from penstock_runtime.sources.source import CHUNK_BYTES, Changed, Checksum, Listing, RemoteFile, Source
 from penstock_runtime.sources.unpacking import unpack
 
 _FORGIVING_BYTES: Final = 1024 * 1024
@@ -64,7 +68,8 @@ def patiently(source: Source, act: Callable[[], Result]) -> Result:
 def download(source: Source, listing: Listing, folder: Path, room: Room) -> dict[str, ModelFile]:
     """Bring all files into a folder that nobody else looks into.
 
-    What an earlier download of the same listing left there is used: its files are read again, and go on where they end.
+    What an earlier download of the same listing left there is used where checksums are known: such files are read again,
+    and go on where they end.
 
     Returns:
         Every file in the folder, by relative path.
@@ -72,7 +77,7 @@ def download(source: Source, listing: Listing, folder: Path, room: Room) -> dict
     Raises:
         Invalid: DigestMismatch, naming the file, what it should be and what it is; ModelInvalid for a bad archive; or
             what the store refuses.
-        Unavailable: StorageUnreachable, or CacheUnavailable for a full disk.
+        Unavailable: StorageUnreachable, `Changed` among it, or CacheUnavailable for a full disk.
     """
     found: dict[str, ModelFile] = {}
     for file in listing.files:
@@ -114,7 +119,10 @@ def _archive(source: Source, file: RemoteFile, folder: Path, room: Room, where: 
 
 def _plain_file(source: Source, file: RemoteFile, target: Path, room: Room, where: str) -> ModelFile:
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.is_file() and target.stat().st_size:
+    if not file.checksums:
+        # An earlier download may have met another version, that was there for a while; nothing would tell.
+        target.unlink(missing_ok=True)
+    elif target.is_file() and target.stat().st_size:
         try:
             return _from_end(source, file, target, room, where)
         except Invalid as error:
@@ -184,10 +192,11 @@ class _Checks:
 def _steadily(source: Source, file: RemoteFile, offset: int) -> Iterator[bytes]:
     """The content from a byte on, over breaks and refusals that pass."""
     failures, since = 0, offset
+    sent = None if file.checksums or file.versioned else hashlib.sha256()
     while True:
         trouble: PenstockError
         try:
-            for piece in source.stream(file, offset):
+            for piece in source.stream(file, offset) if sent is None else _compared(source, file, offset, sent):
                 offset += len(piece)
                 yield piece
             if file.size is None or offset >= file.size:
@@ -202,9 +211,35 @@ def _steadily(source: Source, file: RemoteFile, offset: int) -> Iterator[bytes]:
             trouble = problem(source.uri, error)
         failures = 1 if offset - since >= _FORGIVING_BYTES else failures + 1
         since = offset
-        if not isinstance(trouble, Unavailable) or failures >= source.tries:
+        if not isinstance(trouble, Unavailable) or isinstance(trouble, Changed) or failures >= source.tries:
             raise trouble
         _pause(failures)
+
+
+def _compared(source: Source, file: RemoteFile, offset: int, sent: Any) -> Iterator[bytes]:
+    """The content from a byte on; all is asked for, and what comes before that byte must be what came the first time.
+
+    Args:
+        source: which cannot be held to one version.
+        file: whose content nothing is known of.
+        offset: of the first byte that is wanted.
+        sent: a `hashlib` object that was fed what came before it, and is fed what comes now.
+
+    Raises:
+        Changed: it is not.
+    """
+    again, left = hashlib.sha256(), offset
+    for piece in source.stream(file, 0):
+        known, fresh = piece[:left], piece[left:]
+        left -= len(known)
+        again.update(known)
+        if known and not left and again.digest() != sent.digest():
+            raise Changed(source.uri)
+        if fresh:
+            sent.update(fresh)
+            yield fresh
+    if left:
+        raise Changed(source.uri)
 
 
 def _pause(failures: int) -> None:

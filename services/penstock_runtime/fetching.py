@@ -36,7 +36,7 @@ from penstock_runtime.downloading import Room, download, patiently
 from penstock_runtime.filesystems import file_uri, local_path
 from penstock_runtime.model_cache import Held, ModelCache
 from penstock_runtime.sources.manifests import with_digest, with_manifest
-from penstock_runtime.sources.source import Listing, Source
+from penstock_runtime.sources.source import Changed, Listing, Source
 
 logger = logging.getLogger(__name__)
 
@@ -137,9 +137,7 @@ def fetched(
     def fill(folder: Path, room: Room) -> dict[str, ModelFile]:
         files = download(source, listing, folder, room)
         if not listing.pinned and patiently(source, lambda: _listing(source, digest)).key(source.uri) != key:
-            raise Unavailable(
-                Reason.STORAGE_UNREACHABLE, f"{source.uri} was changed while it was fetched: it is fetched again"
-            )
+            raise Changed(source.uri)
         return files
 
     held = ModelCache(settings.folder, settings.max_bytes).get(key, source.uri, listing.size, fill)

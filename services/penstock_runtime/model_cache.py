@@ -33,6 +33,7 @@ from penstock_runtime.cache_locks import CacheLocks, reached
 from penstock_runtime.downloading import Room
 from penstock_runtime.files import sha256_of
 from penstock_runtime.filesystems import write_atomically
+from penstock_runtime.sources.source import Changed
 
 _MODEL: Final = "model"
 _RECORD: Final = "record.json"
@@ -161,7 +162,8 @@ class ModelCache:
                 staging.rename(self.folder / key)
         except BaseException as error:
             # What a store broke off is gone on with by the next fetch; all else begins anew.
-            if not (isinstance(error, Unavailable) and error.reason == Reason.STORAGE_UNREACHABLE):
+            broken_off = isinstance(error, Unavailable) and error.reason == Reason.STORAGE_UNREACHABLE
+            if not broken_off or isinstance(error, Changed):
                 shutil.rmtree(staging, ignore_errors=True)
                 self._locks.path(key).unlink(missing_ok=True)
             raise

@@ -11,7 +11,6 @@ BENCHMARKS = {
     "prediction-cache": "what the prediction cache costs and gives, by how many inputs repeat",
     "batcher-arrivals": "when requests are put together, beside ray.serve.batch",
     "hundred-deployments": "the control plane's cost",
-    "cluster-scale": "a thousand nodes, a hundred tenants, a thousand deployments",
     "scaling": "from one replica to four and back; from zero",
     "faults": "a steady load while things are killed and changed",
 }

@@ -52,6 +52,9 @@ class Cluster(Protocol):
     def logs(self, namespace: str, selector: str) -> str:
         """The last lines of every container of the pods with a label, and those of the containers before them."""
 
+    def whole_log(self, namespace: str, selector: str) -> str:
+        """All lines that the containers of the pods with a label have written, as they wrote them."""
+
 
 class Kubectl:
     """What goes through the API server alone, and so is the same in every cluster."""
@@ -95,6 +98,10 @@ class Kubectl:
         """What the pods with a label said last."""
         arguments = ("logs", "-n", namespace, "-l", selector, "--all-containers", "--prefix", "--tail=200")
         return self.kubectl(*arguments, check=False) + self.kubectl(*arguments, "--previous", check=False)
+
+    def whole_log(self, namespace: str, selector: str) -> str:
+        """What the pods with a label said from their start."""
+        return self.kubectl("logs", "-n", namespace, "-l", selector, "--all-containers", "--tail=-1")
 
 
 class OwnCluster(Kubectl):

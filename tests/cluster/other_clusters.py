@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -87,32 +88,106 @@ class KindCluster(Kubectl):
         self._folder.cleanup()
 
 
+_RELAY = """
+import asyncio, sys
+async def copy(reader, writer):
+    try:
+        while part := await reader.read(65536):
+            writer.write(part)
+            await writer.drain()
+    finally:
+        writer.close()
+async def relay(reader, writer):
+    try:
+        there = await asyncio.open_connection(sys.argv[1], int(sys.argv[2]))
+    except OSError:
+        writer.close()
+        return
+    await asyncio.gather(copy(reader, there[1]), copy(there[0], writer), return_exceptions=True)
+async def main():
+    await (await asyncio.start_server(relay, "0.0.0.0", 8080)).serve_forever()
+asyncio.run(main())
+"""
+"""A pod's program that carries connections to a Service: unlike a port-forward to it, it outlives the Service's pods."""
+
+
 class CurrentCluster(Kubectl):
     """Whichever cluster KUBECONFIG leads to. It must run KubeRay already, and be able to pull the images."""
 
     def __init__(self, report: Report) -> None:
         kubeconfig = os.environ.get("KUBECONFIG")
-        self._repository = os.environ.get("E2E_IMAGE_REPOSITORY", "")
+        self._repository = os.environ.get("E2E_IMAGE_REPOSITORY", "").rstrip("/")
+        self._pushed = os.environ.get("E2E_IMAGES") == "pushed"
         if not kubeconfig or not self._repository:
             raise NotPossibleError(
-                "CLUSTER=current needs KUBECONFIG, and E2E_IMAGE_REPOSITORY: the registry and folder from which the"
-                " cluster pulls operator, gateway, runtime and optimizer"
+                "CLUSTER=current needs KUBECONFIG, and E2E_IMAGE_REPOSITORY: the registry and folder to which images are"
+                " pushed, and from which the cluster pulls them"
+            )
+        if not self._pushed and shutil.which("skopeo") is None:
+            raise NotPossibleError(
+                f"CLUSTER=current needs skopeo, which pushes the images to {self._repository}; or E2E_IMAGES=pushed, if"
+                " they are all there"
             )
         super().__init__(Path(kubeconfig), report)
         self.kubectl("get", "crd", "rayclusters.ray.io")
+        if "penstock" in self.kubectl("get", "deployment", "-n", "penstock-system", "-o", "name", check=False):
+            raise NotPossibleError(
+                "Penstock is installed in this cluster: the tests would upgrade and uninstall it. Give them a cluster of"
+                " their own, or uninstall it"
+            )
+        self._python = ""
 
     def load_image(self, archive: Path) -> str:
-        """The name under which the cluster pulls the image; it must have been pushed there."""
-        return f"{self._repository.rstrip('/')}/{read_image(archive).name.rpartition('/')[2]}"
+        """Push an archive to where the cluster pulls from; the image's name there."""
+        name = f"{self._repository}/{read_image(archive).name.rpartition('/')[2]}"
+        if not self._pushed:
+            done = subprocess.run(
+                ["skopeo", "copy", f"oci-archive:{archive}", f"docker://{name}"],
+                capture_output=True, text=True, timeout=900, check=False,
+            )  # fmt: skip
+            if done.returncode != 0:
+                raise NotPossibleError(f"skopeo copy to {name}: {done.stderr.strip()}")
+        if "/operator:" in name:
+            self._python = name
+        return name
 
     @contextmanager
     def forward(self, service: str, namespace: str, port: int) -> Iterator[str]:
         """A kubectl port-forward; it leads to one pod, and ends with it."""
+        with self._port_forward(f"service/{service}", namespace, port) as url:
+            yield url
+
+    @contextmanager
+    def reach(self, service: str, namespace: str, port: int) -> Iterator[str]:
+        """A port-forward to a pod of our own, which carries connections to the Service."""
+        name = f"relay-{secrets.token_hex(3)}"
+        pod = {
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "labels": {"app": name, "e2e.penstock.dev/kept": "yes"}},
+            "spec": {
+                "automountServiceAccountToken": False, "terminationGracePeriodSeconds": 0,
+                "containers": [
+                    {
+                        "name": "relay", "image": self._python,
+                        "command": ["/opt/penstock/bin/python", "-c", _RELAY, f"{service}.{namespace}.svc", str(port)],
+                        "readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1},
+                    }
+                ],
+            },
+        }  # fmt: skip
+        with self.namespace("relay") as own:
+            self.kubectl("apply", "-n", own, "-f", "-", manifest=pod)
+            self.kubectl("wait", "--for=condition=Ready", "--timeout=120s", f"pod/{name}", "-n", own)
+            with self._port_forward(f"pod/{name}", own, 8080) as url:
+                yield url
+
+    @contextmanager
+    def _port_forward(self, what: str, namespace: str, port: int) -> Iterator[str]:
         with tempfile.TemporaryFile("w+") as log:
             process = subprocess.Popen(
                 [
                     str(self._kubectl), "kubectl", "--kubeconfig", str(self.kubeconfig), "port-forward",
-                    "-n", namespace, f"service/{service}", f":{port}",
+                    "-n", namespace, what, f":{port}",
                 ],
                 stdout=subprocess.PIPE, stderr=log, text=True,
             )  # fmt: skip
@@ -121,15 +196,11 @@ class CurrentCluster(Kubectl):
                 line = process.stdout.readline()  # Forwarding from 127.0.0.1:40000 -> 80
                 if "->" not in line:
                     log.seek(0)
-                    raise AssertionError(f"kubectl port-forward service/{service}: {line}{log.read()}")
+                    raise AssertionError(f"kubectl port-forward {what}: {line}{log.read()}")
                 yield f"http://{line.split()[2]}"
             finally:
                 process.terminate()
                 process.wait(10)
-
-    def reach(self, service: str, namespace: str, port: int) -> AbstractContextManager[str]:
-        """As `forward`."""
-        return self.forward(service, namespace, port)
 
     def start(self, arguments: Sequence[str]) -> subprocess.Popen[str]:
         """Start a program on this machine."""

@@ -19,6 +19,7 @@ _PROGRAMS = {
     "nsenter": "util-linux",
     "setpriv": "util-linux",
     "mount": "mount",
+    "mmdebstrap": "mmdebstrap",  # the base of the images that tests build
 }
 _CNI = Path("/usr/lib/cni/ptp")
 _CNI_PACKAGE = "containernetworking-plugins"

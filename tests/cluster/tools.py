@@ -1,4 +1,5 @@
-"""Programs of others that tests use, built from Go modules once: helm, kwok, linters, and the cluster's own parts.
+"""Programs of others that tests use, built from Go modules once: helm, kwok, linters, a Collector, and the cluster's
+own parts.
 
 python -m tests.cluster.tools helm    build it where needed, and print its path
 """
@@ -21,6 +22,8 @@ PROGRAMS = {
         Program("kuberay", _MODULES / "kuberay", f"the KubeRay operator {KUBERAY_VERSION}", KUBERAY_MODULE),
         Program("coredns", _MODULES / "coredns", "CoreDNS"),
         Program("pause", _MODULES / "pause", "the pause program"),
+        Program("otelcol", _MODULES / "otelcol", "the OpenTelemetry Collector"),
+        Program("monitors", _MODULES / "monitors", "the Prometheus operator's types"),
         Program(
             "helm", _MODULES / "helm", "helm", f"{_HELM}/cmd/helm",
             (

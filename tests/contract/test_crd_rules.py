@@ -45,6 +45,15 @@ def pool(**existing: Any) -> Manifest:
     }
 
 
+def managed(head: Manifest | None = None, **group: Any) -> Manifest:
+    groups = [{"name": "a100", "cpu": "4", "memory": "16Gi", **group}]
+    return top(pool(), spec={"managed": {"workerGroups": groups} | ({"head": head} if head else {})})
+
+
+def selecting(labels: Manifest) -> Manifest:
+    return managed(nodeSelector=labels)
+
+
 def accelerator(count: Any) -> Manifest:
     return deployment(resources={"accelerator": {"type": "nvidia-l4", "count": count}})
 
@@ -307,6 +316,91 @@ CASES = (
         "a Secret's key that is none",
         pool(tokenSecretRef={"name": "t", "key": "a b"}),
         "key must be a key of the Secret",
+    ),
+    # Labels of nodes.
+    taken(
+        "labels of every form",
+        selecting(
+            {"model": "A100-80GB", "kubernetes.io/arch": "arm64", "node-role.kubernetes.io/gpu": "", "a_B.c": "1"}
+        ),
+    ),
+    taken("a label's value that looks like a number, in quotes", selecting({"example.com/cores": "0.5"})),
+    taken(
+        "labels of the greatest length",
+        selecting({".".join(["a" * 63] * 3 + ["b" * 61]) + "/" + "c" * 63: "d" * 63}),
+    ),
+    taken("labels for the head", managed(head={"nodeSelector": {"kubernetes.io/arch": "amd64"}})),
+    taken("labels for a replica", deployment(resources={"nodeLabels": {"kubernetes.io/arch": "arm64", "spot": ""}})),
+    refused(
+        "a space in a label's value",
+        selecting({"model": "A100 80GB"}),
+        "spec.managed.workerGroups[0].nodeSelector",
+        "nodeSelector must have values that node labels can have",
+        "such as A100-80GB",
+    ),
+    refused("a label's value that begins with a dash", selecting({"model": "-a"}), "must have values that node labels"),
+    refused("a label's value of 64 characters", selecting({"model": "a" * 64}), "Too long"),
+    refused(
+        "a label's value without quotes",
+        selecting({"cores": 8}),
+        "spec.managed.workerGroups[0].nodeSelector.cores in body must be of type string",
+    ),
+    refused(
+        "a space in a label's key",
+        selecting({"the model": "a"}),
+        "nodeSelector must have keys that node labels can have",
+        "such as model or kubernetes.io/arch",
+    ),
+    refused("a label without a key", selecting({"": "a"}), "nodeSelector must have keys that node labels can have"),
+    refused("a label's key with two slashes", selecting({"a/b/c": "d"}), "must have keys that node labels can have"),
+    refused("a label's key of a prefix alone", selecting({"kubernetes.io/": "d"}), "must have keys that node labels"),
+    refused("a label's prefix in capitals", selecting({"Example.com/a": "b"}), "must have keys that node labels"),
+    refused("a label's prefix with two dots", selecting({"example..com/a": "b"}), "must have keys that node labels"),
+    refused("a label's name of 64 characters", selecting({"a.b/" + "c" * 64: "d"}), "must have keys that node labels"),
+    refused(
+        "a label's prefix of 254 characters",
+        selecting({".".join(["a" * 63] * 3 + ["b" * 62]) + "/c": "d"}),
+        "must have keys that node labels can have",
+    ),
+    refused(
+        "seventeen labels",
+        selecting({f"label-{number}": "a" for number in range(17)}),
+        "spec.managed.workerGroups[0].nodeSelector: Too many: 17: must have at most 16 items",
+    ),
+    refused(
+        "a space in a label of the head's nodes",
+        managed(head={"nodeSelector": {"model": "A 1"}}),
+        "spec.managed.head.nodeSelector",
+        "nodeSelector must have values that node labels can have",
+    ),
+    refused(
+        "a key that is none, of the head's nodes",
+        managed(head={"nodeSelector": {"-a": "b"}}),
+        "nodeSelector must have keys that node labels can have",
+    ),
+    refused(
+        "a space in a label that a replica needs",
+        deployment(resources={"nodeLabels": {"model": "A100 80GB"}}),
+        "spec.resources.nodeLabels",
+        "nodeLabels must have values that node labels can have",
+    ),
+    refused(
+        "Ray's own sign for what a label is not",
+        deployment(resources={"nodeLabels": {"kubernetes.io/arch": "!arm64"}}),
+        "nodeLabels must have values that node labels can have",
+    ),
+    refused(
+        "a key that is none, of a label that a replica needs",
+        deployment(resources={"nodeLabels": {"kubernetes.io/arch/x": "arm64"}}),
+        "nodeLabels must have keys that node labels can have",
+    ),
+    refused(
+        "a label of a search's replica", run(resources={"nodeLabels": {"a": "b c"}}), "nodeLabels must have values"
+    ),
+    refused(
+        "a label of a zone that is none",
+        managed(topologySpreadKey="example..com/zone"),
+        "topologySpreadKey must be a node label",
     ),
     # Kinds.
     refused(

@@ -268,7 +268,8 @@ class Played:
         return status
 
 
-_TIME = "2026-01-01T00:00:00Z"
+_TIME = "1970-01-01T00:00:00Z"
+"""Long before what the clock of `Played` says."""
 
 
 @pytest.fixture

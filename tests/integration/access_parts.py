@@ -76,6 +76,10 @@ def new_key(algorithm: str) -> PrivateKeyTypes:
     return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
 class Issuer:
     """An OpenID Connect provider: discovery and keys over HTTPS, and tokens signed by those keys."""
 
@@ -86,6 +90,8 @@ class Issuer:
         self.discovery: dict[str, Any] | bytes | None = None
         self.status = 200
         self.redirect = ""
+        self.nameless: set[str] = set()
+        """Keys that are published without their `kid`."""
 
     async def start(self, stack: AsyncExitStack, folder: Path) -> Path:
         """Listen; the certificate to trust."""
@@ -119,15 +125,15 @@ class Issuer:
     def jwk(self, kid: str) -> dict[str, Any]:
         algorithm, key = self.keys[kid]
         kind = jwt.get_algorithm_by_name(algorithm)
-        return {**kind.to_jwk(key.public_key(), as_dict=True), "kid": kid, "use": "sig", "alg": algorithm}
+        named = {} if kid in self.nameless else {"kid": kid}
+        return {**kind.to_jwk(key.public_key(), as_dict=True), **named, "use": "sig", "alg": algorithm}
 
     def token(self, kid: str = "k", headers: dict[str, Any] | None = None, **claims: Any) -> str:
-        """A token that is good for ten minutes; a claim that is None is left out."""
+        """A token that is good for ten minutes; a claim or header that is None is left out."""
         algorithm, key = self.keys[kid]
         now = int(time.time())
         every = {"iss": self.url, "sub": "alice", "aud": AUDIENCE, "exp": now + 600, **claims}
-        given = {name: value for name, value in every.items() if value is not None}
-        return jwt.encode(given, key, algorithm=algorithm, headers={"kid": kid, **(headers or {})})
+        return jwt.encode(_given(every), key, algorithm=algorithm, headers=_given({"kid": kid, **(headers or {})}))
 
     def entry(self, **more: Any) -> dict[str, Any]:
         """This issuer as a route declares it."""

@@ -21,6 +21,8 @@ from pathlib import Path
 
 STARTUP_SECONDS = 180.0
 
+ACCELERATOR = "nvidia-l4"
+"""What the head says that its GPU is."""
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -85,6 +87,9 @@ def _arguments(ports: list[int], home: Path, cpus: int) -> list[str]:
         "--dashboard-host=127.0.0.1",
         "--disable-usage-stats",
         f"--num-cpus={cpus}",
+        # One that is only counted: Ray places by what it is told.
+        "--num-gpus=1",
+        f"--labels=ray.io/accelerator-type={ACCELERATOR}",
         "--object-store-memory=100000000",
         f"--temp-dir={home}",
         *(f"{name}={port}" for name, port in zip(names, ports, strict=True)),

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from multidict import CIMultiDict
 from tests.integration.access_parts import Issuer, bearer, guarded, key_entry
@@ -241,10 +242,10 @@ def test_a_keys_limit_is_over_all_its_models_and_a_deployments_is_not() -> None:
     run(scenario)
 
 
-async def issued(stack: AsyncExitStack, issuer: Issuer) -> Gateway:
+async def issued(stack: AsyncExitStack, issuer: Issuer, *arguments: str) -> Gateway:
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="iss-")))
     crt = await issuer.start(stack, folder)
-    return await stack.enter_async_context(gateway("--allow-private-issuers", "--issuer-ca-file", str(crt)))
+    return await stack.enter_async_context(gateway("--allow-private-issuers", "--issuer-ca-file", str(crt), *arguments))
 
 
 def test_a_token_is_verified_once_and_then_let_in_by_haproxy() -> None:
@@ -314,6 +315,25 @@ def test_a_client_hands_replicas_no_word_of_the_gateways() -> None:
         assert (status, seen) == (200, {"x-penstock-namespace"})
 
     run(scenario)
+
+
+def test_a_stranger_at_one_address_leaves_the_verification_of_tokens_to_others() -> None:
+    async def main() -> None:
+        async with asyncio.timeout(120), AsyncExitStack() as stack:
+            issuer = Issuer()
+            issuer.add_key("k", "ES256")
+            gw = await issued(stack, issuer, "--agent-requests-per-second", "20")
+            await serving(gw, stack, **guarded(issuers=[issuer.entry()]))
+            connector = aiohttp.TCPConnector(local_addr=("127.0.0.2", 0))
+            stranger = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
+            seen: Counter[int] = Counter()
+            while seen[429] < 40:
+                async with stranger.post(gw.url + PATHS[0], data=b"{}", headers=bearer("a.b.c")) as response:
+                    seen[response.status] += 1
+            assert set(seen) == {401, 429}
+            assert await ask(gw, headers=bearer(issuer.token())) == 200
+
+    asyncio.run(main())
 
 
 def test_a_token_ends_with_its_exp_and_another_models_token_opens_nothing() -> None:

@@ -11,18 +11,24 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 from tests.integration.gateway_parts import SECRET, Gateway, Replica, free_port, gateway, until
 
+from penstock.planning.names import FINALIZER
 from penstock.routing.fleet import GatewayState
 from penstock.routing.leases import ReplicaStats
 from penstock.routing.tokens import admin_token, replica_token
 from penstock.serving.settings import ReplicaSettings
 from penstock_operator.gateway.fleet import Fleet
 from penstock_operator.gateway.keeper import GatewayKeeper, Models
+from penstock_operator.operation import Operation
+from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT
 from penstock_operator.runtime.cluster import Key
+from penstock_operator.runtime.embedded import EmbeddedCluster
+from penstock_operator.settings import Settings
 from penstock_serving.replica.lease import Leases
 
 NAME = "gateways.test"
@@ -108,6 +114,42 @@ def test_a_fresh_gateway_gets_its_peers_routes_and_counts_only_when_it_has_all()
             assert (await fresh.infer())[0] == 200
 
     asyncio.run(scenario())
+
+
+def test_a_deployment_that_cannot_be_read_keeps_no_gateway_incomplete_and_its_route_goes_with_it(
+    tmp_path: Path,
+) -> None:
+    cluster = EmbeddedCluster(tmp_path / "cluster.sqlite")
+    for name in ("routed", "unheard-of"):
+        about = {"name": name, "namespace": "default", "finalizers": [FINALIZER]}
+        model = {"storageUri": "file:///m", "modelFormat": "of-a-newer-release"}
+        cluster.apply(INFERENCE_DEPLOYMENT, {"metadata": about, "spec": {"model": model}}, "test")
+
+    async def scenario() -> None:
+        async with asyncio.timeout(60), gateway("--await-operator-seconds", "60") as fresh:
+            await fresh.declare("default/routed")
+            settings = Settings(gateways=(fresh.control,), gateway_secret=SECRET)
+            operation = Operation(cluster, settings, lambda *_: None, lambda: True)
+            operation.start()
+            try:
+
+                async def ready() -> bool:
+                    return (await _ready(fresh))[0] == 200
+
+                await until(ready)
+                assert set(await fresh.routes()) == {"default/routed"}, "what cannot be read stays as it is"
+                for name in ("routed", "unheard-of"):
+                    cluster.delete(INFERENCE_DEPLOYMENT, Key("default", name))
+
+                async def gone() -> bool:
+                    return not cluster.list(INFERENCE_DEPLOYMENT).items and not await fresh.routes()
+
+                await until(gone)
+            finally:
+                await asyncio.to_thread(operation.stop, 10.0)
+
+    asyncio.run(scenario())
+    cluster.close()
 
 
 def test_a_request_for_a_model_not_declared_yet_waits_and_is_answered() -> None:

@@ -296,6 +296,8 @@ OURS, THEIRS = token_of("default/m"), token_of("other/m")
         (("PUT", "/v1/replicas/a", LEASE | {"address": "10.0.0.1:1 weight 9;shutdown"}, OURS), 400, "IP:port"),
         (("PUT", "/v1/replicas/a", LEASE | {"version": "1 x"}, OURS), 400, "version"),
         (("PUT", "/v1/replicas/a", LEASE | {"model": "a b"}, token_of("default/a b")), 400, "model"),
+        (("PUT", "/v1/replicas/a", LEASE | {"revision": "r" * 254}, OURS), 400, "revision: String should have at most 253"),
+        (("PUT", f"/v1/replicas/{'a' * 254}", LEASE, OURS), 400, "253 characters at most, not 254"),
         (("PUT", "/v1/routes/default/m", b"[]", ADMIN), 400, "object"),
         (("PUT", "/v1/routes/default/x", ROUTE, ADMIN), 400, "path names"),
         (("PUT", "/v1/routes/default/m", ROUTE | {"revisions": {"r": 101}}, ADMIN), 400, "0 to 100"),

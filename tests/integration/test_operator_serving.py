@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.integration.local_ray import LocalRay
+from tests.integration.local_ray import ACCELERATOR, LocalRay
 from tests.integration.operator_parts import Platform, eventually, platform, scaling_model
 
 from penstock_operator.pool.directory import SERVING_POOL
@@ -82,6 +82,30 @@ def test_what_no_node_can_hold_is_told_with_what_there_is(up: Platform, tmp_path
     text = up.wait("huge", "Ready", "False", "Unschedulable")
     assert "4096 CPU" in text
     assert "8 CPU" in text
+
+
+def test_two_replicas_share_an_accelerator_and_a_third_does_not_fit(up: Platform, tmp_path: Path) -> None:
+    model = scaling_model(tmp_path / "half.onnx", 2.0)
+    half = {"type": ACCELERATOR, "count": "0.5"}
+    up.apply(
+        "half", model, resources={"cpu": "100m", "accelerator": half}, scaling={"minReplicas": 2, "maxReplicas": 2}
+    )
+    up.wait("half", "Ready", "True", "Ready")
+    assert (up.get("half") or {})["status"]["replicas"]["ready"] == 2
+    assert up.infer("half", [1, 2, 3, 4]) == (200, [2, 4, 6, 8])
+    up.apply("third", model, resources={"cpu": "100m", "accelerator": half})
+    text = up.wait("third", "Ready", "False", "Unschedulable")
+    assert ACCELERATOR in text
+    up.delete("half")
+    up.wait("third", "Ready", "True", "Ready")
+    up.delete("third")
+
+
+def test_an_accelerator_of_another_type_is_not_taken_for_it(up: Platform, tmp_path: Path) -> None:
+    other = {"type": "nvidia-h100", "count": 1}
+    up.apply("other", scaling_model(tmp_path / "other.onnx", 2.0), resources={"cpu": "100m", "accelerator": other})
+    assert "nvidia-h100" in up.wait("other", "Ready", "False", "Unschedulable")
+    up.delete("other")
 
 
 def test_a_killed_replica_server_is_replaced(up: Platform, tmp_path: Path) -> None:

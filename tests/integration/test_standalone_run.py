@@ -114,7 +114,8 @@ def test_once_reports_and_leaves_nothing(home: Home) -> None:
     assert {span.service for span in spans} == {"penstock-gateway", "penstock-replica", "penstock-operator"}
     starts = [each.span.context.trace_id for each in spans if each.span.name == "start"]
     told = {each.span.name for each in spans if each.span.context.trace_id == starts[0]}
-    assert {"start", "schedule", "pull", "load", "warm-up", "register", "first-answer"} <= told
+    parts = {"start", "validate", "resolve", "schedule", "pull", "load", "warm-up", "register", "first-answer"}
+    assert parts <= told
     assert (home.state / "ray-token").stat().st_mode & 0o777 == 0o600
 
     again = home.start("--once")

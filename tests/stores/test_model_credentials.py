@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import ssl
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from http.server import ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -23,6 +26,8 @@ from penstock.serving.mounts import CREDENTIALS_VARIABLE
 from penstock_runtime import downloading
 from penstock_runtime.credentials import environment_with
 from penstock_runtime.fetching import fetch_apart
+
+NOBODY = {"AWS_EC2_METADATA_DISABLED": "true", "NO_GCE_CHECK": "true"}
 
 
 def secret(root: Path, keys: Mapping[str, str], name: str = "store") -> dict[str, str]:
@@ -51,7 +56,7 @@ def secret(root: Path, keys: Mapping[str, str], name: str = "store") -> dict[str
 def test_known_keys_become_variables(tmp_path: Path, keys: dict[str, str], given: dict[str, str]) -> None:
     base = {"PATH": "/bin", **secret(tmp_path, keys)}
     wanted = {name: value.replace("{root}", str(tmp_path)) for name, value in given.items()}
-    assert environment_with("store", base) == base | wanted
+    assert environment_with("store", base) == base | wanted | NOBODY
 
 
 def test_with_a_secret_the_pods_own_credentials_are_left_out(tmp_path: Path) -> None:
@@ -61,8 +66,82 @@ def test_with_a_secret_the_pods_own_credentials_are_left_out(tmp_path: Path) -> 
         "HOME": "/",
         CREDENTIALS_VARIABLE: str(tmp_path),
         "AWS_ACCESS_KEY_ID": "a",
+        **NOBODY,
     }
     assert environment_with(None, base) == base
+
+
+class Cloud(ThreadingHTTPServer):
+    """What gives a pod its identity: EKS's agent, and the metadata servers of AWS and Google. Remembers who asks."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _CloudHandler)
+        self.asked: list[str] = []
+
+    def environment(self) -> dict[str, str]:
+        """That the libraries find it by."""
+        at = f"127.0.0.1:{self.server_port}"
+        return {
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"http://{at}/aws", "AWS_METADATA_SERVICE_NUM_ATTEMPTS": "1",
+            "GCE_METADATA_HOST": at, "GCE_METADATA_IP": at, "GCE_METADATA_DETECT_RETRIES": "1",
+        }  # fmt: skip
+
+
+class _CloudHandler(BaseHTTPRequestHandler):
+    server: Cloud
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_PUT(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)
+        body = b'{"AccessKeyId": "pod", "SecretAccessKey": "pod", "Token": "pod", "Expiration": "2100-01-01T00:00:00Z"}'
+        self.send_response(200 if self.path == "/eks" else 404)
+        self.send_header("Metadata-Flavor", "Google")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+WHO = {
+    "AWS": "import botocore.session as s; found = s.Session().get_credentials(); print(found and found.access_key)",
+    "Google": "import gcsfs; print(gcsfs.GCSFileSystem(skip_instance_cache=True).credentials.credentials)",
+}
+"""Programs that print who they are to a store."""
+
+
+@pytest.mark.parametrize(
+    ("library", "more"),
+    [
+        ("AWS", {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://{cloud}/eks", "AWS_CONTAINER_AUTHORIZATION_TOKEN": "t"}),
+        ("AWS", {}),
+        ("Google", {}),
+    ],
+    ids=["EKS Pod Identity", "the metadata server of AWS", "Google's metadata server"],
+)
+def test_with_a_secret_that_has_no_keys_nobody_asks_the_cloud_who_the_pod_is(
+    tmp_path: Path, library: str, more: dict[str, str]
+) -> None:
+    with serving(Cloud()) as cloud:
+        address = f"127.0.0.1:{cloud.server_port}"
+        pod = {name: value.replace("{cloud}", address) for name, value in more.items()} | cloud.environment()
+        base = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), **pod, **secret(tmp_path / "s", {"HF_TOKEN": "x"})}
+
+        def who(environment: Mapping[str, str]) -> str:
+            return subprocess.run(
+                [sys.executable, "-c", WHO[library]], env=dict(environment), check=True, capture_output=True, text=True
+            ).stdout.strip()
+
+        who(base)
+        assert cloud.asked != []  # the pod's own credentials are asked for where no Secret is named
+        cloud.asked.clear()
+        assert who(environment_with("store", base)) == "None"
+        assert cloud.asked == []
 
 
 @pytest.mark.parametrize("name", ["another", "empty", "..", "../elsewhere/store", "", "a/b"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import threading
@@ -32,6 +33,10 @@ class FolderServer(ThreadingHTTPServer):
         """Whether it knows HEAD."""
         self.stamps = True
         """Whether it sends an ETag."""
+        self.dates = False
+        """Whether it sends Last-Modified."""
+        self.lengths = True
+        """Whether it says how long a file is."""
         self.closed = False
         """Whether every answer is 403."""
         self.unwell = 0
@@ -66,17 +71,35 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(HTTPStatus.UNAUTHORIZED)
         if not file.is_file():
             return self._refuse(HTTPStatus.NOT_FOUND)
+        return self._file(file, body=body)
+
+    def _file(self, file: Path, *, body: bool) -> None:
         content = file.read_bytes()
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "") if self.server.ranges else None
+        stamp = f'"{hashlib.sha1(content).hexdigest()}"'
+        if self.headers["If-Range"] not in (None, stamp):
+            asked = None
         start = int(asked[1]) if asked else 0
+        if asked and start >= len(content):
+            return self._refuse(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
         self.send_response(HTTPStatus.PARTIAL_CONTENT if asked else HTTPStatus.OK)
-        self.send_header("Content-Length", str(len(content) - start))
+        if self.server.lengths:
+            self.send_header("Content-Length", str(len(content) - start))
+        else:
+            self.send_header("Transfer-Encoding", "chunked")
         if self.server.stamps:
-            self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
+            self.send_header("ETag", stamp)
+        if self.server.dates:
+            self.send_header("Last-Modified", self.date_time_string(int(file.stat().st_mtime)))
         self.end_headers()
         if body:
-            self.wfile.write(content[start:])
+            self._send(content[start:])
         return None
+
+    def _send(self, content: bytes) -> None:
+        chunked = b"%x\r\n" % len(content) + content + b"\r\n0\r\n\r\n"
+        with contextlib.suppress(ConnectionError):  # who has seen enough goes
+            self.wfile.write(content if self.server.lengths else chunked)
 
     def _refuse(self, status: HTTPStatus) -> None:
         self.send_response(status)

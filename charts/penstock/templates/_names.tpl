@@ -97,3 +97,8 @@ topologySpreadConstraints:
   labelSelector:
     matchLabels: {{- toYaml $labels | nindent 6 }}
 {{- end }}
+
+{{/* An argument of a container as it is meant: neither YAML nor the kubelet, which expands $(NAME), reads anything into it. */}}
+{{- define "penstock.argument" -}}
+{{ . | replace "$(" "$$(" | quote }}
+{{- end }}

@@ -2,38 +2,38 @@
 {{- define "penstock.optimizationArguments" -}}
 {{- with .Values.optimization }}
 {{- if .artifactStore }}
-- --artifact-store={{ .artifactStore }}
-- --optimizer-image={{ include "penstock.image" (list $ $.Values.images.optimizer) }}
-- --signing-key-secret={{ required "optimization.artifactStore needs optimization.signingKeySecret: the Secret, in the models' namespaces, with the private key" .signingKeySecret }}
+- {{ include "penstock.argument" (printf "--artifact-store=%v" .artifactStore) }}
+- {{ include "penstock.argument" (printf "--optimizer-image=%v" (include "penstock.image" (list $ $.Values.images.optimizer))) }}
+- {{ include "penstock.argument" (printf "--signing-key-secret=%v" (required "optimization.artifactStore needs optimization.signingKeySecret: the Secret, in the models' namespaces, with the private key" .signingKeySecret)) }}
 {{- if not .trustedKeys }}
 {{- fail "optimization.artifactStore needs optimization.trustedKeys: the public key (PEM) of optimization.signingKeySecret" }}
 {{- end }}
 {{- range $index, $key := .trustedKeys }}
-- --trusted-key-file=/etc/penstock/settings/trusted-{{ $index }}.pem
+- {{ include "penstock.argument" (printf "--trusted-key-file=/etc/penstock/settings/trusted-%v.pem" $index) }}
 {{- end }}
 {{- with .workspaceClaim }}
-- --optimizer-workspace-claim={{ . }}
+- {{ include "penstock.argument" (printf "--optimizer-workspace-claim=%v" .) }}
 {{- end }}
 {{- range $claim, $path := .modelVolumes }}
-- --model-volume={{ $claim }}={{ $path }}
+- {{ include "penstock.argument" (printf "--model-volume=%v=%v" $claim $path) }}
 {{- end }}
 {{- range $name, $value := .jobEnv }}
-- --optimizer-env={{ $name }}={{ $value }}
+- {{ include "penstock.argument" (printf "--optimizer-env=%v=%v" $name $value) }}
 {{- end }}
 {{- if not .jobEgress }}
 {{- fail "optimization.artifactStore needs optimization.jobEgress: where that store is, such as 10.1.0.0/16:443 or namespace/storage:9000 (0.0.0.0/0:443 where its addresses are not known), since a search runs code that came with a model" }}
 {{- end }}
 {{- range .jobEgress }}
-- --optimizer-egress={{ . }}
+- {{ include "penstock.argument" (printf "--optimizer-egress=%v" .) }}
 {{- end }}
 {{- with .jobQueue }}
-- --optimizer-queue={{ . }}
+- {{ include "penstock.argument" (printf "--optimizer-queue=%v" .) }}
 {{- end }}
 {{- with .jobEnvSecret }}
-- --optimizer-env-secret={{ . }}
+- {{ include "penstock.argument" (printf "--optimizer-env-secret=%v" .) }}
 {{- end }}
 {{- with .replicaSecret }}
-- --artifact-secret={{ . }}
+- {{ include "penstock.argument" (printf "--artifact-secret=%v" .) }}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -14,6 +14,7 @@ from penstock.errors import Invalid, Unavailable
 from penstock.planning.arguments import BuildArguments
 from penstock.planning.names import IMPORT_PATH
 from penstock.planning.observed import Application, ApplicationState, Node
+from penstock_operator.clients.services import ServiceTransport
 
 _APPLICATIONS: Final = "/api/serve/applications/"
 _READ_SECONDS: Final = 10.0
@@ -102,7 +103,7 @@ class RayClient:
             base_url=self.address,
             headers={"authorization": f"Bearer {token}"} if token else {},
             timeout=_READ_SECONDS,
-            transport=transport,
+            transport=transport or ServiceTransport(),
             trust_env=False,
         )
 

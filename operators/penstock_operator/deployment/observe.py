@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from penstock.api.access import Authentication
-from penstock.api.conditions import Reason
 from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.errors import Unavailable
 from penstock.planning.application import ReplicaNetwork
+from penstock.planning.conditions import reason_of
 from penstock.planning.observed import Application, Node, Observed, Pool, PoolProblem
 from penstock.planning.pool_status import problems
 from penstock.routing.tokens import replica_token
@@ -64,7 +64,14 @@ class Observer:
         self._default_authentication = default_authentication
 
     def observe(self, deployment: InferenceDeployment) -> tuple[Observed, PoolWriter | None]:
-        """The observation, and the writer of the pool where it has one. Raises `Unavailable` for the API itself."""
+        """The observation, and the writer of the pool where it has one.
+
+        Of a deployment that is going only what its end needs is read, so that no other object can keep it.
+
+        Raises:
+            Unavailable: the API itself does not answer.
+            Invalid: a run or what the quota counts cannot be read.
+        """
         metadata = deployment.metadata
         seen = self._fleet.look(metadata.namespace, metadata.name)
         network = ReplicaNetwork(
@@ -74,22 +81,21 @@ class Observer:
             trusted_keys=self._trusted_keys,
             artifact_secret=self._artifact_secret,
         )
-        reference = deployment.spec.optimization_profile_ref
-        optimization = self._optimization.view(metadata.namespace, metadata.uid, reference)
         pool, writer = self._pool(Key(metadata.namespace, deployment.spec.pool_ref.name))
-        quota = self._quotas.excess(deployment)
         observed = Observed(
             deployment,
             pool,
             seen.gateways,
             seen.joining,
             network,
-            optimization,
-            quota,
             keys=self._keys.keys(metadata.namespace),
             default_authentication=self._default_authentication,
         )
-        return observed, writer
+        if metadata.deletion_timestamp is not None:
+            return observed, writer
+        reference = deployment.spec.optimization_profile_ref
+        optimization = self._optimization.view(metadata.namespace, metadata.uid, reference)
+        return replace(observed, optimization=optimization, quota=self._quotas.excess(deployment)), writer
 
     def _pool(self, key: Key) -> tuple[Pool | PoolProblem, PoolWriter | None]:
         pool = self._pools.pool(key)
@@ -109,7 +115,7 @@ class Observer:
 
 def problem(error: Unavailable) -> PoolProblem:
     """Why a pool did not answer."""
-    return PoolProblem(Reason(error.reason), error.message)
+    return PoolProblem(reason_of(error), error.message)
 
 
 def _nodes(writer: PoolWriter, applications: Sequence[Application]) -> tuple[Node, ...]:

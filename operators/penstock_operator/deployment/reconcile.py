@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-
-from pydantic import ValidationError
 
 from penstock.api.conditions import DeploymentCondition, Reason
 from penstock.api.meta import Condition, ConditionStatus
+from penstock.api.reading import read
 from penstock.api.v1alpha1 import InferenceDeployment, InferenceDeploymentStatus
 from penstock.errors import Invalid, Unavailable
 from penstock.planning.access import guarded
 from penstock.planning.conditions import transitions
 from penstock.planning.deployment import Finalizer, Plan, invalid_status, plan
 from penstock.planning.names import DEPLOYMENT_MANAGER, FINALIZER
-from penstock.planning.observed import Gateway, Observed, Pool
+from penstock.planning.observed import Gateway, GatewayProblem, Observed, Pool
 from penstock.planning.requeue import Requeue
 from penstock.planning.rollout import own
 from penstock.routing.leases import Route
@@ -76,16 +75,35 @@ class DeploymentReconciler:
         if manifest is None:
             return Result()
         try:
-            deployment = InferenceDeployment.model_validate(manifest)
-        except ValidationError as error:
-            raise Invalid(Reason.INVALID_SPEC, f"{key} is not valid: {error}") from error
-        observed, writer = self._observer.observe(deployment)
+            observed, writer = self._observer.observe(read(InferenceDeployment, manifest))
+        except Invalid:
+            if self._without_plan(key, manifest):
+                return Result()
+            raise
         try:
             return self._carry_out(manifest, observed, writer)
         finally:
-            for each in (*observed.gateways, *observed.joining):
-                if isinstance(each, Gateway) and not each.complete:
-                    self._tried(each.address, each.instance, key)
+            self._told(key, (*observed.gateways, *observed.joining))
+
+    def _without_plan(self, key: Key, manifest: Manifest) -> bool:
+        """Of what cannot be read nothing is planned, and it stays as it is; True where it was going, and is let go.
+
+        What such a one has in its pool is dropped there, since its owner is gone.
+        """
+        seen = self._fleet.look(key.namespace, key.name)
+        gateways = (*seen.gateways, *seen.joining)
+        going = manifest["metadata"].get("deletionTimestamp") is not None
+        if going:
+            self._delete_route(key, gateways)
+            self._cluster.remove_finalizer(INFERENCE_DEPLOYMENT, manifest, FINALIZER)
+        self._told(key, gateways)
+        return going
+
+    def _told(self, key: Key, gateways: Iterable[Gateway | GatewayProblem]) -> None:
+        """There is no more to tell of a key now, whatever came of it: no object may keep a gateway from being complete."""
+        for each in gateways:
+            if isinstance(each, Gateway) and not each.complete:
+                self._tried(each.address, each.instance, key)
 
     def _carry_out(self, manifest: Manifest, observed: Observed, writer: PoolWriter | None) -> Result:
         deployment, now = observed.deployment, self._clock()
@@ -117,7 +135,7 @@ class DeploymentReconciler:
         for name in wanted.superseded_runs:
             self._cluster.delete(OPTIMIZATION_RUN, Key(metadata.namespace, name))
         if wanted.delete_route:
-            self._delete_route(observed)
+            self._delete_route(Key(metadata.namespace, metadata.name), (*observed.gateways, *observed.joining))
         if wanted.route is not None:
             self._declare(observed, wanted.route)
         if wanted.applications is not None and writer is not None:
@@ -140,12 +158,11 @@ class DeploymentReconciler:
             if isinstance(seen, Gateway) and (seen.route is None or seen.route.declared != route):
                 self._tell(seen, route.namespace, route.model, lambda gateway: gateway.declare(route))
 
-    def _delete_route(self, observed: Observed) -> None:
-        metadata = observed.deployment.metadata
-        for seen in (*observed.gateways, *observed.joining):
+    def _delete_route(self, key: Key, gateways: Iterable[Gateway | GatewayProblem]) -> None:
+        for seen in gateways:
             if isinstance(seen, Gateway) and seen.route is not None and seen.route.declared is not None:
-                namespace, model = metadata.namespace, metadata.name
-                self._tell(seen, namespace, model, partial(GatewayClient.delete, namespace=namespace, model=model))
+                delete = partial(GatewayClient.delete, namespace=key.namespace, model=key.name)
+                self._tell(seen, key.namespace, key.name, delete)
 
     def _tell(self, seen: Gateway, namespace: str, model: str, what: Callable[[GatewayClient], None]) -> None:
         """One gateway that fails must not keep the others, or the pool, from being told; the next look shows it."""
@@ -207,4 +224,4 @@ def start_spans(observed: Observed, status: InferenceDeploymentStatus) -> tuple[
     mine = own(observed.deployment, pool).get(status.active_revision)
     if mine is None or mine.arguments is None:
         return ()
-    return operator_spans(observed.deployment, status, mine.arguments.attempt, observed.optimization.runs)
+    return operator_spans(observed.deployment, status, mine.arguments, observed.optimization.runs)

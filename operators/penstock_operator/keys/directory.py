@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
-from pydantic import ValidationError
-
 from penstock.api.access import APIKey
+from penstock.api.reading import read
+from penstock.errors import Invalid
+from penstock_operator.runtime.aspects import Aspects
 from penstock_operator.runtime.cluster import Cluster, Key, Manifest, ResourceKind, key_of
 
 log = logging.getLogger(__name__)
@@ -40,10 +41,10 @@ class KeyDirectory:
             return known[1]
         parsed = None
         try:
-            parsed = APIKey.model_validate(manifest)
-        except ValidationError as error:
+            parsed = read(APIKey, manifest)
+        except Invalid as error:
             # It opens nothing; the namespace's other keys go on.
-            log.warning("APIKey %s is not valid: %s", key, error)
+            log.warning("%s", error.message)
         self._parsed[key] = version, parsed
         return parsed
 
@@ -58,21 +59,12 @@ class DeploymentsOfKey:
 
     def __init__(self, deployments: Callable[[str], Iterable[Manifest]], there: Callable[[Key], bool]) -> None:
         self._deployments = deployments
-        self._there = there
-        self._seen: dict[Key, object] = {}
+        self._aspects = Aspects(there)
 
     def __call__(self, manifest: Manifest) -> Iterable[Key]:
         """Keys of deployments."""
         key, metadata = key_of(manifest), manifest["metadata"]
-        aspect = (
-            (metadata.get("uid"), metadata.get("generation"), metadata.get("deletionTimestamp"))
-            if self._there(key)
-            else None
-        )
-        if key in self._seen and self._seen[key] == aspect:
+        aspect = metadata.get("uid"), metadata.get("generation"), metadata.get("deletionTimestamp")
+        if not self._aspects.changed(manifest, aspect):
             return ()
-        if aspect is None:
-            self._seen.pop(key, None)
-        else:
-            self._seen[key] = aspect
         return [key_of(each) for each in self._deployments(key.namespace)]

@@ -5,12 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from pydantic import ValidationError
-
 from penstock.api.access import APIKey
-from penstock.api.conditions import Reason
 from penstock.api.meta import ConditionStatus
-from penstock.errors import Invalid
+from penstock.api.reading import read
 from penstock.planning.access import key_status, next_look
 from penstock.planning.conditions import transitions
 from penstock.planning.names import KEY_MANAGER
@@ -45,10 +42,7 @@ class KeyReconciler:
         manifest = self._cluster.get(API_KEY, key)
         if manifest is None or manifest["metadata"].get("deletionTimestamp") is not None:
             return Result()
-        try:
-            present = APIKey.model_validate(manifest)
-        except ValidationError as error:
-            raise Invalid(Reason.INVALID_SPEC, f"APIKey {key} is not valid: {error}") from error
+        present = read(APIKey, manifest)
         now = self._clock()
         status = key_status(present, self._directory.keys(key.namespace), now)
         if status != present.status:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from pydantic import ValidationError
+
+from penstock.api.pool import Toleration
 from penstock.errors import Invalid
-from penstock.planning.nodes import PODS, KubernetesNode, Taint
+from penstock.planning.nodes import PODS, KubernetesNode, PodDemand, Taint
 from penstock.planning.quantities import number
 from penstock_operator.runtime.cluster import Excerpt, Manifest
 
 _ENDED: Final = frozenset({"Succeeded", "Failed"})
+_WAITING: Final = "a pod that waits for a node"
 
 
 def node_excerpt(manifest: Manifest) -> Manifest:
@@ -31,12 +36,21 @@ def node_excerpt(manifest: Manifest) -> Manifest:
 
 
 def pod_excerpt(manifest: Manifest) -> Manifest:
-    """On which node a pod is and what it asked for; without a node where it has none, or has ended."""
+    """What a pod asked for, and on which node it is; where it waits for one, which it may be on instead.
+
+    Of one that has ended nothing, nor of one that the scheduler is not to place yet.
+    """
     spec, status = manifest.get("spec") or {}, manifest.get("status") or {}
-    bound = spec.get("nodeName") if status.get("phase") not in _ENDED else None
-    if not bound:
+    bound = spec.get("nodeName")
+    if status.get("phase") in _ENDED or (not bound and spec.get("schedulingGates")):
         return _identity(manifest)
-    return {**_identity(manifest), "node": sys.intern(bound), "requests": requests_of(spec)}
+    if bound:
+        return {**_identity(manifest), "node": sys.intern(bound), "requests": requests_of(spec)}
+    tolerated = tuple(_tolerations(spec.get("tolerations") or ()))
+    return {
+        **_identity(manifest),
+        "waiting": PodDemand(_WAITING, requests_of(spec), spec.get("nodeSelector") or {}, tolerated),
+    }
 
 
 NODE: Final = Excerpt("", "v1", "Node", "nodes", namespaced=False, has_status=True, project=node_excerpt)
@@ -75,6 +89,15 @@ def kubernetes_node(excerpt: Manifest, requested: Mapping[str, float]) -> Kubern
         ready=excerpt["ready"],
         unschedulable=excerpt["unschedulable"],
     )
+
+
+def _tolerations(tolerations: Iterable[Mapping[str, Any]]) -> Iterable[Toleration]:
+    """Those of a kind that is not known here are left out, as if they tolerated nothing."""
+    for each in tolerations:
+        # Where Kubernetes is not told how to compare, it compares the value too.
+        known = {"operator": "Equal"} | {name: each[name] for name in Toleration.model_fields if name in each}
+        with contextlib.suppress(ValidationError):
+            yield Toleration.model_validate(known)
 
 
 def _identity(manifest: Manifest) -> Manifest:

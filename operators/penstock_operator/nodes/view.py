@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from penstock.planning.nodes import KubernetesNode
+from penstock.planning.nodes import KubernetesNode, expected
 from penstock_operator.nodes.excerpts import NODE, POD, kubernetes_node
 from penstock_operator.runtime.cluster import Cluster, Manifest
 from penstock_operator.runtime.informer import Informer, InformerSettings
@@ -34,6 +34,7 @@ class ClusterView:
         self._informers = [Informer(cluster, kind, _unheard, settings=_PATIENT) for kind in (NODE, POD)]
         self._lock = threading.Lock()
         self._seen: tuple[float, tuple[KubernetesNode, ...]] | None = None
+        self._expected: tuple[KubernetesNode, ...] | None = None
 
     def start(self) -> None:
         """Begin to follow."""
@@ -51,8 +52,19 @@ class ClusterView:
             return None
         with self._lock:
             if self._seen is None or self._clock() - self._seen[0] > _FRESH_SECONDS:
-                self._seen = self._clock(), self._summed()
+                self._seen, self._expected = (self._clock(), self._summed()), None
             return self._seen[1]
+
+    def expected(self) -> tuple[KubernetesNode, ...] | None:
+        """The same, with the pods that wait for a node placed where they fit."""
+        nodes = self.nodes()
+        if nodes is None:
+            return None
+        with self._lock:
+            if self._expected is None:
+                pods = self._informers[1].mirror.items()
+                self._expected = expected([pod["waiting"] for pod in pods if "waiting" in pod], nodes)
+            return self._expected
 
     def stop(self) -> None:
         """Ask the watches to end."""

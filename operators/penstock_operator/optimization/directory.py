@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from pydantic import ValidationError
-
 from penstock.api.conditions import Reason
 from penstock.api.optimization import (
     ClusterOptimizationProfile,
@@ -14,6 +12,7 @@ from penstock.api.optimization import (
     OptimizationProfileSpec,
     OptimizationRun,
 )
+from penstock.api.reading import read
 from penstock.api.v1alpha1 import ProfileKind, ProfileReference
 from penstock.errors import Invalid
 from penstock.planning.observed import OptimizationView, ProfileProblem
@@ -56,13 +55,12 @@ class OptimizationDirectory:
                 f"There is no {reference.kind} {reference.name}{where}; create it, or name another in the "
                 "deployment's spec.optimizationProfileRef.",
             )
+        model: type[ClusterOptimizationProfile | OptimizationProfile]
         model = ClusterOptimizationProfile if clusterwide else OptimizationProfile
         try:
-            return model.model_validate(manifest).spec
-        except ValidationError as error:
-            return ProfileProblem(
-                Reason.PROFILE_INVALID, f"{reference.kind} {reference.name}{where} is not valid: {error}"
-            )
+            return read(model, manifest).spec
+        except Invalid as error:
+            return ProfileProblem(Reason.PROFILE_INVALID, error.message)
 
     def view(self, namespace: str, uid: str, reference: ProfileReference | None) -> OptimizationView:
         """What is known of one deployment's optimization. Raises `Unavailable` where the API does not answer."""
@@ -74,19 +72,7 @@ class OptimizationDirectory:
             metadata = manifest["metadata"]
             owners = {each["uid"] for each in metadata.get("ownerReferences") or ()}
             if owner in owners and metadata.get("deletionTimestamp") is None:
-                yield parse_run(manifest)
-
-
-def parse_run(manifest: Manifest) -> OptimizationRun:
-    """A run as a type.
-
-    Raises:
-        Invalid: it is none.
-    """
-    try:
-        return OptimizationRun.model_validate(manifest)
-    except ValidationError as error:
-        raise Invalid(Reason.INVALID_SPEC, f"OptimizationRun {key_of(manifest)} is not valid: {error}") from error
+                yield read(OptimizationRun, manifest)
 
 
 def users_of(profile: Manifest, manifests: Sequence[Manifest], field: str) -> list[Key]:

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from penstock.api.conditions import Reason
 from penstock.api.meta import ConditionStatus
 from penstock.api.optimization import OptimizationRun, OptimizationRunStatus
+from penstock.api.reading import read
 from penstock.errors import Invalid
 from penstock.planning.conditions import transitions
 from penstock.planning.names import RUN_MANAGER
 from penstock.planning.run import RunPlan, failed_status, plan_run
-from penstock_operator.optimization.directory import OPTIMIZATION_RUN, parse_run
+from penstock_operator.optimization.directory import OPTIMIZATION_RUN
 from penstock_operator.optimization.observe import RunObserver
 from penstock_operator.pool.kinds import NETWORK_POLICY
 from penstock_operator.runtime.cluster import JOB, Cluster, Key, Manifest, NotFound, create_unless_there
@@ -45,7 +46,7 @@ class RunReconciler:
         manifest = self._cluster.get(OPTIMIZATION_RUN, key)
         if manifest is None or manifest["metadata"].get("deletionTimestamp") is not None:
             return Result()  # its Jobs go with it
-        run = parse_run(manifest)
+        run = read(OptimizationRun, manifest)
         now = self._clock()
         wanted = plan_run(self._observer.observe(run), now)
         try:

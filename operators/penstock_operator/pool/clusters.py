@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from penstock.api.conditions import Reason
+from penstock.api.meta import ObjectMeta
 from penstock.api.pool import ServingPool
+from penstock.errors import Unavailable
 from penstock.planning.observed import PoolProblem
 from penstock.planning.pool_names import (
     CLUSTER_LABEL,
@@ -18,9 +22,10 @@ from penstock.planning.pool_names import (
     token_secret,
 )
 from penstock.planning.pool_observed import PodView, RayClusterView, pod_view, view
+from penstock.planning.pool_surge import starting
 from penstock.planning.raypods import PoolSettings
 from penstock_operator.pool.kinds import POD, RAY_CLUSTER
-from penstock_operator.runtime.cluster import Cluster, NotFound
+from penstock_operator.runtime.cluster import FORBIDDEN, Cluster, Manifest, NotFound
 
 _MISSING: Final = (
     "A managed pool becomes a RayCluster of KubeRay, and this Kubernetes serves none: install KubeRay 1.6 with its CRDs, "
@@ -34,6 +39,8 @@ _UNSIGNED: Final = (
     "Ray's token is derived from the gateways' secret, and this operator was started without --gateway-secret-file: "
     "start it with that, or give the pool spec.existing."
 )
+_FRESH_SECONDS: Final = 1.0
+"""All RayClusters are looked through at most this often, however many pools wait to be replaced."""
 
 
 class Addresses(NamedTuple):
@@ -56,6 +63,8 @@ class RayClusters:
         settings: of managed pools; None: this home has no Kubernetes.
         secret: from which tokens are derived.
         addresses: where a RayCluster of this name and namespace is.
+        namespaces: in which there are pools; None: in all.
+        clock: monotonic seconds.
     """
 
     def __init__(
@@ -64,11 +73,18 @@ class RayClusters:
         settings: PoolSettings | None,
         secret: str,
         addresses: Callable[[str, str], Addresses] = by_service,
+        *,
+        namespaces: Sequence[str | None] = (None,),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cluster = cluster
         self._settings = settings
         self._secret = secret
         self._addresses = addresses
+        self._namespaces = namespaces
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._starting: tuple[float, tuple[RayClusterView, ...]] | None = None
 
     def settings(self) -> PoolSettings | PoolProblem:
         """How pools are made, or why none can be."""
@@ -78,21 +94,46 @@ class RayClusters:
             return PoolProblem(Reason.PENDING, _UNSIGNED, empty=True)
         return self._settings
 
-    def of(self, pool: ServingPool) -> tuple[RayClusterView, ...] | PoolProblem:
+    def of(self, pool: ObjectMeta) -> tuple[RayClusterView, ...] | PoolProblem:
         """All of a pool's, also those that are going. Raises `Unavailable`."""
         settings = self.settings()
         if isinstance(settings, PoolProblem):
             return settings
-        metadata = pool.metadata
         try:
-            listing = self._cluster.list(RAY_CLUSTER, metadata.namespace, {POOL_LABEL: label(metadata.name)})
+            listing = self._cluster.list(RAY_CLUSTER, pool.namespace, {POOL_LABEL: label(pool.name)})
         except NotFound:
             return PoolProblem(Reason.KUBERAY_MISSING, _MISSING, empty=True)
         return tuple(view(each) for each in listing.items)
 
+    def elsewhere(self, pool: ServingPool) -> tuple[RayClusterView, ...]:
+        """Candidates of other pools that lack pods, as they were a second ago at most. Raises `Unavailable`.
+
+        What this operator begins itself is seen at once (`changed`), and no other acts; two pools that look at the very same
+        moment may both begin.
+        """
+        with self._lock:
+            if self._starting is None or self._clock() - self._starting[0] > _FRESH_SECONDS:
+                self._starting = self._clock(), starting(view(each) for each in self._all())
+            return tuple(each for each in self._starting[1] if each.owner != pool.metadata.uid)
+
+    def changed(self) -> None:
+        """A RayCluster was made or changed: look again."""
+        with self._lock:
+            self._starting = None
+
+    def _all(self) -> Iterator[Manifest]:
+        for namespace in self._namespaces:
+            yield from self._cluster.list(RAY_CLUSTER, namespace, {"app.kubernetes.io/managed-by": "penstock"}).items
+
     def pods(self, namespace: str, name: str) -> tuple[PodView, ...]:
-        """A RayCluster's pods. Raises `Unavailable`."""
-        return tuple(pod_view(each) for each in self._cluster.list(POD, namespace, {CLUSTER_LABEL: name}).items)
+        """A RayCluster's pods; none where they may not be seen, since all else goes without. Raises `Unavailable`."""
+        try:
+            listing = self._cluster.list(POD, namespace, {CLUSTER_LABEL: name})
+        except Unavailable as error:
+            if error.reason != FORBIDDEN:
+                raise
+            return ()
+        return tuple(pod_view(each) for each in listing.items)
 
     def token(self, pool: ServingPool) -> str:
         """Ray's token of a pool."""

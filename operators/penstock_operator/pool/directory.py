@@ -11,29 +11,32 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import ValidationError
-
 from penstock.api.conditions import PoolCondition, Reason
 from penstock.api.meta import SecretKeyReference
 from penstock.api.pool import ServingPool
-from penstock.errors import Unavailable
+from penstock.api.reading import read
+from penstock.errors import Invalid, Unavailable
 from penstock.planning.observed import PoolProblem
 from penstock.planning.pool_observed import RayClusterView
 from penstock.planning.pool_plan import sort
 from penstock_operator.clients.ray import RayClient
 from penstock_operator.pool.clusters import RayClusters
 from penstock_operator.pool.writer import PoolWriter
-from penstock_operator.runtime.cluster import SECRET, Cluster, Key, Manifest, ResourceKind
+from penstock_operator.runtime.cluster import FORBIDDEN, SECRET, Cluster, Key, Manifest, ResourceKind
+from penstock_operator.runtime.recent import Recent
 
 SERVING_POOL = ResourceKind("penstock.dev", "v1alpha1", "ServingPool", "servingpools", has_status=True)
 INFERENCE_DEPLOYMENT = ResourceKind(
     "penstock.dev", "v1alpha1", "InferenceDeployment", "inferencedeployments", has_status=True
 )
 
-_FORBIDDEN: Final = "Forbidden"
-"""What the API server says where a Role is missing."""
 _FRESH_SECONDS: Final = 2.0
 """A pool and its Secret are read at most this often, however many deployments use them."""
+_IDLE_SECONDS: Final = 600.0
+"""A writer that nobody asked for in this time is of a Ray cluster that is gone: each pool asks for its own every minute.
+
+It is longer than a reconcile takes, so that nobody has it still, and a Ray cluster never has two.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +67,10 @@ class PoolDirectory:
         self._ray_clusters = ray_clusters
         self._may_write = may_write
         self._clock = clock
-        self._seen: dict[tuple[ResourceKind, Key], tuple[float, Manifest | None]] = {}
-        self._serving: dict[str, tuple[float, RayClusterView | PoolProblem]] = {}
+        self._seen: Recent[tuple[ResourceKind, Key], Manifest] = Recent(_FRESH_SECONDS, clock)
+        self._serving: Recent[str, RayClusterView | PoolProblem] = Recent(_FRESH_SECONDS, clock)
         self._lock = threading.Lock()
-        self._writers: dict[_Access, PoolWriter] = {}
+        self._writers: Recent[_Access, PoolWriter] = Recent(_IDLE_SECONDS, clock, lambda each: each.client.close())
 
     def pool(self, key: Key) -> ServingPool | PoolProblem:
         """The pool object. Raises `Unavailable` where the API does not answer."""
@@ -107,43 +110,38 @@ class PoolDirectory:
             if writer is None:
                 client = RayClient(access.address, access.token)
                 writer = PoolWriter(client, access.serve_address, may_write=self._may_write)
-                self._writers[access] = writer
-            return writer
+            return self._writers.keep(access, writer, self._clock())
 
     def _serving_cluster(self, pool: ServingPool) -> RayClusterView | PoolProblem:
         """The RayCluster that serves, as it was two seconds ago at most."""
         uid = pool.metadata.uid
         seen = self._serving.get(uid)
-        if seen is not None and self._clock() - seen[0] <= _FRESH_SECONDS:
-            return seen[1]
+        if seen is not None:
+            return seen
         started = self._clock()
-        clusters = self._ray_clusters.of(pool)
+        clusters = self._ray_clusters.of(pool.metadata)
         found = clusters if isinstance(clusters, PoolProblem) else _serving(pool, clusters)
-        self._serving[uid] = started, found
-        return found
+        return self._serving.keep(uid, found, started)
 
     def _get(self, kind: ResourceKind, key: Key) -> Manifest | None:
         """What the API has, at most two seconds old. What is absent is asked for each time."""
         seen = self._seen.get((kind, key))
-        if seen is not None and seen[1] is not None and self._clock() - seen[0] <= _FRESH_SECONDS:
-            return seen[1]
+        if seen is not None:
+            return seen
         started = self._clock()
         manifest = self._cluster.get(kind, key)
-        self._seen[kind, key] = started, manifest
-        return manifest
+        return None if manifest is None else self._seen.keep((kind, key), manifest, started)
 
     def close(self) -> None:
         """Give all connections back."""
         with self._lock:
-            for writer in self._writers.values():
-                writer.client.close()
             self._writers.clear()
 
     def _token(self, namespace: str, reference: SecretKeyReference) -> str | PoolProblem:
         try:
             secret = self._get(SECRET, Key(namespace, reference.name))
         except Unavailable as error:
-            if error.reason != _FORBIDDEN:
+            if error.reason != FORBIDDEN:
                 raise
             secret = None  # whether there is one is not for us to know
         if secret is None:
@@ -178,20 +176,23 @@ def _serving(pool: ServingPool, clusters: Sequence[RayClusterView]) -> RayCluste
     if serving is not None and serving.head_ready and not serving.suspended:
         return serving
     told = next((each for each in pool.status.conditions if each.type == PoolCondition.READY), None)
-    hindered = told is not None and told.reason in {Reason.UNSCHEDULABLE, Reason.STARTING_POOL, Reason.INVALID_SPEC}
+    hindered = told is not None and told.reason in _HINDRANCES
     said = told.message if told is not None and hindered else "The pool's Ray cluster is starting."
     reason = Reason.UNSCHEDULABLE if told and told.reason == Reason.UNSCHEDULABLE else Reason.STARTING_POOL
     # Without Redis a head that starts knows of nothing that ran before.
-    never = serving is None or not serving.ever_ready
-    return PoolProblem(reason, said, empty=never)
+    return PoolProblem(reason, said, empty=serving is None or serving.never_ran)
+
+
+_HINDRANCES: Final = {Reason.UNSCHEDULABLE, Reason.STARTING_POOL, Reason.INVALID_SPEC, Reason.API_REFUSED}
+"""What keeps a pool from starting, in words that its deployments pass on."""
 
 
 def parse_pool(manifest: Manifest) -> ServingPool | PoolProblem:
     """The pool as a type."""
     try:
-        return ServingPool.model_validate(manifest)
-    except ValidationError as error:
-        return PoolProblem(Reason.INVALID_SPEC, f"The ServingPool is not valid: {error}")
+        return read(ServingPool, manifest)
+    except Invalid as error:
+        return PoolProblem(Reason.INVALID_SPEC, error.message)
 
 
 def _default_serve(address: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from penstock.api.conditions import Reason
 from penstock.api.pool import ServingPool
@@ -15,7 +16,7 @@ from penstock.planning.observed import Application, PoolProblem
 from penstock.planning.pool_names import APPLIED, POOL_LABEL, label
 from penstock.planning.pool_network import policies
 from penstock.planning.pool_observed import PoolObserved, RayClusterView, view
-from penstock.planning.pool_plan import PoolPlan, sort
+from penstock.planning.pool_plan import PoolPlan, begins, sort
 from penstock.planning.pool_status import missing_pods
 from penstock.planning.raypods import PoolSettings
 from penstock_operator.pool.clusters import RayClusters
@@ -36,20 +37,27 @@ class ManagedPools:
         ray_clusters: reads RayClusters and pods.
         directory: finds what writes to a Ray cluster.
         nodes: Kubernetes' nodes; None where they cannot be seen.
+        expected: the same, with the pods that wait for a node placed.
     """
 
     def __init__(
-        self, cluster: Cluster, ray_clusters: RayClusters, directory: PoolDirectory, nodes: SeeNodes = lambda: None
+        self,
+        cluster: Cluster,
+        ray_clusters: RayClusters,
+        directory: PoolDirectory,
+        nodes: SeeNodes = lambda: None,
+        expected: SeeNodes = lambda: None,
     ) -> None:
         self._cluster = cluster
         self._ray_clusters = ray_clusters
         self._directory = directory
         self._nodes = nodes
+        self._expected = expected
 
     def observe(self, pool: ServingPool) -> PoolObserved | PoolProblem:
         """All that the planner is told. Raises `Unavailable`."""
         settings = self._ray_clusters.settings()
-        clusters = self._ray_clusters.of(pool)
+        clusters = self._ray_clusters.of(pool.metadata)
         if isinstance(settings, PoolProblem):
             return settings
         if isinstance(clusters, PoolProblem):
@@ -57,8 +65,7 @@ class ManagedPools:
         standing = sort(pool.metadata.uid, clusters)
         moving = bool(standing.candidates or standing.retired)
         own = [each for each in (standing.serving, *standing.candidates, *standing.retired) if each is not None]
-        nodes = self._nodes()
-        return PoolObserved(
+        observed = PoolObserved(
             pool=pool,
             settings=settings,
             secret=self._ray_clusters.secret_name(pool),
@@ -69,9 +76,12 @@ class ManagedPools:
                 if missing_pods(each)
                 for pod in self._ray_clusters.pods(pool.metadata.namespace, each.name)
             ),
-            nodes=None if nodes is None else tuple(nodes),
+            nodes=_seen(self._nodes),
             applications=self._applications(pool, own) if moving else {},
         )
+        if not begins(observed):
+            return observed
+        return replace(observed, room=_seen(self._expected), elsewhere=self._ray_clusters.elsewhere(pool))
 
     def apply(self, observed: PoolObserved, wanted: PoolPlan) -> PoolProblem | None:
         """In an order in which a kill at any line leaves nothing that the next run does not find.
@@ -94,6 +104,7 @@ class ManagedPools:
                 return problem
             log.info("applying RayCluster %s", key_of(manifest))
             self._cluster.apply(RAY_CLUSTER, manifest, POOL_MANAGER)
+            self._ray_clusters.changed()
         if wanted.mirror is not None and wanted.candidate is not None:
             self._directory.writer_at(pool, wanted.candidate).replace_all(wanted.mirror)
         for name in wanted.withdraw:
@@ -165,3 +176,8 @@ class ManagedPools:
             metadata = manifest["metadata"]
             if present.get(metadata["name"]) != metadata["annotations"][APPLIED]:
                 self._cluster.apply(NETWORK_POLICY, manifest, POOL_MANAGER)
+
+
+def _seen(see: SeeNodes) -> tuple[KubernetesNode, ...] | None:
+    nodes = see()
+    return None if nodes is None else tuple(nodes)

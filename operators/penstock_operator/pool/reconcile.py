@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Final
-
-from pydantic import ValidationError
 
 from penstock.api.conditions import PoolCondition, Reason
 from penstock.api.meta import ConditionStatus
 from penstock.api.pool import GroupStatus, PoolCapacity, PoolChange, ServingPool, ServingPoolStatus
+from penstock.api.reading import read
 from penstock.errors import Invalid, Unavailable
 from penstock.planning.arguments import Owner
-from penstock.planning.conditions import Verdict, condition, false, transitions, true
+from penstock.planning.conditions import Verdict, condition, false, reason_of, transitions, true, unknown
 from penstock.planning.names import ACCELERATOR_LABEL, POOL_MANAGER
 from penstock.planning.observed import Node, PoolProblem
 from penstock.planning.pool_observed import PoolObserved, RayClusterView
@@ -27,13 +28,17 @@ from penstock_operator.pool.managed import ManagedPools
 from penstock_operator.pool.release import PoolRelease
 from penstock_operator.pool.users import deployments_of
 from penstock_operator.pool.writer import PoolWriter
-from penstock_operator.runtime.cluster import Cluster, Key, Manifest, NotFound
+from penstock_operator.runtime.cluster import FORBIDDEN, Cluster, Key, Manifest, NotFound
 from penstock_operator.runtime.controller import Result
+
+log = logging.getLogger(__name__)
 
 _RESYNC_SECONDS: Final = 60.0
 _PROBLEM_SECONDS: Final = 10.0
 _WAITING_SECONDS: Final = 4.0
 _MOVING_SECONDS: Final = 2.0
+_TURN_SECONDS: Final = 15.0
+"""After a release nearly all pools wait for their turn; those whose turn it is must be looked at more often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +94,17 @@ class PoolReconciler:
         manifest = self._cluster.get(SERVING_POOL, key)
         if manifest is None:
             return Result(self._defaults.make(key), "deployments name a pool that was deleted")
-        try:
-            pool = ServingPool.model_validate(manifest)
-        except ValidationError as error:
-            raise Invalid(Reason.INVALID_SPEC, f"{key} is not valid: {error}") from error
-        if pool.metadata.deletion_timestamp is not None:
-            return self._release.carry_out(manifest, pool)
+        if manifest["metadata"].get("deletionTimestamp") is not None:
+            with self._telling(manifest):
+                return self._release.carry_out(manifest)
+        pool = read(ServingPool, manifest)
         if pool.spec.managed is not None:
-            self._release.hold(manifest, pool)
-            return self._reconcile_managed(manifest, pool)
-        found, result = self._existing(pool)
+            with self._telling(manifest):
+                self._release.hold(manifest, pool)
+                observed = self._managed.observe(pool)
+            return self._reconcile_managed(manifest, pool, observed)
+        with self._telling(manifest):
+            found, result = self._existing(pool)
         self._write(manifest, pool, found)
         return result
 
@@ -110,12 +116,11 @@ class PoolReconciler:
         try:
             seen = self._ask(writer)
         except Unavailable as error:
-            return _Found(false(Reason(error.reason), error.message)), Result(_PROBLEM_SECONDS, error.message)
+            return _Found(false(reason_of(error), error.message)), Result(_PROBLEM_SECONDS, error.message)
         return _Found(_answers(seen), seen), Result(_RESYNC_SECONDS, "nodes may have changed; nobody tells")
 
-    def _reconcile_managed(self, manifest: Manifest, pool: ServingPool) -> Result:
+    def _reconcile_managed(self, manifest: Manifest, pool: ServingPool, observed: PoolObserved | PoolProblem) -> Result:
         """A Ray cluster of our own."""
-        observed = self._managed.observe(pool)
         if isinstance(observed, PoolProblem):
             self._write(manifest, pool, _Found(false(observed.reason, observed.message)))
             return Result(_PROBLEM_SECONDS, observed.message)
@@ -126,19 +131,16 @@ class PoolReconciler:
             refused = false(Reason.INVALID_SPEC, error.message)
             self._write(manifest, pool, _Found(refused, progressing=refused))
             raise
+        except Unavailable as error:
+            self._tell(manifest, pool, error, self._refused(observed, wanted, error))
+            raise
         if problem is not None:
             self._write(manifest, pool, _Found(false(problem.reason, problem.message)))
             return Result(_PROBLEM_SECONDS, problem.message)
-        serving = next((each for each in observed.clusters if each.name == wanted.serving and not each.deleting), None)
+        serving = _serving(observed, wanted)
         found = self._look(observed, wanted, serving)
         self._write(manifest, pool, found)
-        if found.ready.status is ConditionStatus.TRUE and wanted.settled:
-            if serving is not None and missing_pods(serving):
-                return Result(_WAITING_SECONDS, "workers are starting")
-            return Result(_RESYNC_SECONDS, "nodes may have changed; nobody tells")
-        if wanted.candidate or wanted.withdraw or wanted.delete or wanted.apply:
-            return Result(_MOVING_SECONDS, wanted.progressing.message)
-        return Result(_RESYNC_SECONDS if pool.spec.suspend else _WAITING_SECONDS, found.ready.message)
+        return _again(wanted, found, serving)
 
     def _look(self, observed: PoolObserved, wanted: PoolPlan, serving: RayClusterView | None) -> _Found:
         """What there is to say of a managed pool, once the plan is applied."""
@@ -162,7 +164,7 @@ class PoolReconciler:
         try:
             seen = self._ask(self._pools.writer_at(pool, serving.name))
         except Unavailable as error:
-            reason = Reason(error.reason) if serving.ever_ready else Reason.STARTING_POOL
+            reason = reason_of(error) if serving.ever_ready else Reason.STARTING_POOL
             return _started(replace(found, ready=false(reason, error.message)))
         return replace(found, ready=_answers(seen), seen=seen)
 
@@ -175,12 +177,51 @@ class PoolReconciler:
     def _drop_orphans(self, writer: PoolWriter) -> None:
         """An owner is gone only if the API says so of it, one by one: a list may be partial, an answer is not."""
         owners = {each.arguments.owner for each in writer.applications() if each.arguments is not None}
-        gone = {owner for owner in owners if self._is_gone(owner)}
+        try:
+            gone = {owner for owner in owners if self._is_gone(owner)}
+        except Unavailable as error:
+            log.info("whose applications these are must wait: %s", error.message)
+            return
         if gone:
             writer.drop_orphans(lambda owner: owner in gone)
 
     def _is_gone(self, owner: Owner) -> bool:
-        return self._cluster.get(INFERENCE_DEPLOYMENT, Key(owner.namespace, owner.name)) is None
+        try:
+            return self._cluster.get(INFERENCE_DEPLOYMENT, Key(owner.namespace, owner.name)) is None
+        except Unavailable as error:
+            if error.reason != FORBIDDEN:
+                raise
+            return False  # of a namespace that is another operator's
+
+    @contextmanager
+    def _telling(self, manifest: Manifest) -> Iterator[None]:
+        """What the API refuses meanwhile is told; then it goes on to the queue, which tries again."""
+        try:
+            yield
+        except Unavailable as error:
+            reason, message = reason_of(error), error.message
+            with suppress(Invalid):  # one that is going need not be one that can be read
+                pool = read(ServingPool, manifest)
+                # Nothing was looked at: neither that it can be used is known, nor that it cannot.
+                found = _as_before(pool.status, unknown(reason, message), false(reason, message))
+                self._tell(manifest, pool, error, found)
+            raise
+
+    def _refused(self, observed: PoolObserved, wanted: PoolPlan, error: Unavailable) -> _Found:
+        """What there is to say where the plan could not be applied: what serves goes on, and is told as ever."""
+        before, refused = observed.pool.status, false(reason_of(error), error.message)
+        serving = _serving(observed, wanted)
+        if serving is None:
+            return _as_before(before, refused, refused)
+        looked = self._look(observed, wanted, serving)
+        return replace(looked, progressing=refused, candidate=before.candidate_ray_cluster)
+
+    def _tell(self, manifest: Manifest, pool: ServingPool, error: Unavailable, found: _Found) -> None:
+        """Write the status by the way: where that is refused too, the log has what was refused first."""
+        if error.reason == Reason.PENDING:
+            return  # the lease is lost: who leads now tells
+        with suppress(Unavailable):
+            self._write(manifest, pool, found)
 
     def _write(self, manifest: Manifest, pool: ServingPool, found: _Found) -> None:
         before, metadata = pool.status, pool.metadata
@@ -219,6 +260,35 @@ class PoolReconciler:
         for each in transitions(before.conditions, status.conditions):
             warning = each.status is ConditionStatus.FALSE and each.reason not in _NEUTRAL
             self._record(manifest, warning, each.reason, f"{each.type}: {each.message}")
+
+
+def _again(wanted: PoolPlan, found: _Found, serving: RayClusterView | None) -> Result:
+    """When to look at a managed pool again."""
+    if found.ready.status is ConditionStatus.TRUE and wanted.settled:
+        if serving is not None and missing_pods(serving):
+            return Result(_WAITING_SECONDS, "workers are starting")
+        return Result(_RESYNC_SECONDS, "nodes may have changed; nobody tells")
+    if wanted.candidate or wanted.withdraw or wanted.delete or wanted.apply:
+        return Result(_MOVING_SECONDS, wanted.progressing.message)
+    if wanted.progressing.reason is Reason.PENDING:
+        return Result(_TURN_SECONDS, wanted.progressing.message)
+    return Result(_RESYNC_SECONDS if found.suspended else _WAITING_SECONDS, found.ready.message)
+
+
+def _serving(observed: PoolObserved, wanted: PoolPlan) -> RayClusterView | None:
+    return next((each for each in observed.clusters if each.name == wanted.serving and not each.deleting), None)
+
+
+def _as_before(before: ServingPoolStatus, ready: Verdict, progressing: Verdict) -> _Found:
+    return _Found(
+        ready,
+        progressing=progressing,
+        address=before.address,
+        ray_cluster=before.ray_cluster,
+        candidate=before.candidate_ray_cluster,
+        change=before.change,
+        groups=before.groups,
+    )
 
 
 _NEUTRAL: Final = {Reason.STARTING_POOL, Reason.SUSPENDED, Reason.PENDING}

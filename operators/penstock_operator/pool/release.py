@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from penstock.api.meta import ObjectMeta
 from penstock.api.pool import ServingPool
 from penstock.planning.conditions import epoch
 from penstock.planning.names import FINALIZER
@@ -50,12 +51,12 @@ class PoolRelease:
         if managed is not None and managed.gcs_fault_tolerance is not None:
             self._cluster.add_finalizer(SERVING_POOL, manifest, FINALIZER)
 
-    def carry_out(self, manifest: Manifest, pool: ServingPool) -> Result:
-        """Bring the end of a pool that is being deleted one step on."""
-        metadata = pool.metadata
+    def carry_out(self, manifest: Manifest) -> Result:
+        """Bring the end of a pool that is being deleted one step on, also where this release cannot read its spec."""
+        metadata = ObjectMeta.model_validate(manifest["metadata"])
         if FINALIZER not in metadata.finalizers:
             return Result()
-        clusters = self._ray_clusters.of(pool)
+        clusters = self._ray_clusters.of(metadata)
         own = () if isinstance(clusters, PoolProblem) else [each for each in clusters if each.owner == metadata.uid]
         if not own:
             self._cluster.remove_finalizer(SERVING_POOL, manifest, FINALIZER)

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
-from pydantic import ValidationError
-
-from penstock.api.conditions import Reason
-from penstock.api.meta import Described
 from penstock.api.quota import TenantQuota
+from penstock.api.reading import Model, read
 from penstock.api.v1alpha1 import InferenceDeployment
-from penstock.errors import Invalid
 from penstock.planning.quota import Excess, excess
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT
-from penstock_operator.runtime.cluster import Cluster, Manifest, ResourceKind, key_of
+from penstock_operator.runtime.cluster import Cluster, Manifest, ResourceKind
 
 TENANT_QUOTA = ResourceKind("penstock.dev", "v1alpha1", "TenantQuota", "tenantquotas", has_status=True)
 
 Mirrored = Callable[[ResourceKind, str], Sequence[Manifest] | None]
 """The objects of a kind in a namespace as the watches last told, or None where they have not been listed yet."""
-
-Model = TypeVar("Model", bound=Described)
 
 
 class QuotaDirectory:
@@ -57,18 +50,4 @@ class QuotaDirectory:
         manifests = self._mirrored(kind, namespace)
         if manifests is None:
             manifests = self._cluster.list(kind, namespace).items
-        return [parse(model, each) for each in manifests]
-
-
-def parse(model: type[Model], manifest: Manifest) -> Model:
-    """An object as its type.
-
-    Raises:
-        Invalid: it is not valid.
-    """
-    try:
-        return model.model_validate(manifest)
-    except ValidationError as error:
-        raise Invalid(
-            Reason.INVALID_SPEC, f"{manifest.get('kind')} {key_of(manifest)} is not valid: {error}"
-        ) from error
+        return [read(model, each) for each in manifests]

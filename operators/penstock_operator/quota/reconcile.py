@@ -9,10 +9,11 @@ from typing import Final
 from penstock.api.conditions import QuotaCondition
 from penstock.api.meta import ConditionStatus
 from penstock.api.quota import TenantQuota
+from penstock.api.reading import read
 from penstock.planning.conditions import transitions
 from penstock.planning.names import QUOTA_MANAGER
 from penstock.planning.quota import quota_status
-from penstock_operator.quota.directory import TENANT_QUOTA, QuotaDirectory, parse
+from penstock_operator.quota.directory import TENANT_QUOTA, QuotaDirectory
 from penstock_operator.runtime.cluster import Cluster, Key, Manifest, NotFound
 from penstock_operator.runtime.controller import Result
 
@@ -45,7 +46,7 @@ class QuotaReconciler:
         manifest = self._cluster.get(TENANT_QUOTA, key)
         if manifest is None:
             return Result()
-        quota = parse(TenantQuota, manifest)
+        quota = read(TenantQuota, manifest)
         status = quota_status(quota, self._directory.deployments(key.namespace), self._clock())
         if status != quota.status:
             body = {

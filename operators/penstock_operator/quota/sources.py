@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from penstock.api.conditions import Reason
+from penstock_operator.runtime.aspects import Aspects
 from penstock_operator.runtime.cluster import Key, Manifest, key_of
 
 Listed = Callable[[], Iterable[Manifest]]
@@ -20,41 +21,35 @@ class QuotasOfDeployment:
 
     def __init__(self, quotas: Listed, there: Callable[[Key], bool]) -> None:
         self._quotas = quotas
-        self._there = there
-        self._seen: dict[Key, object] = {}
+        self._aspects = Aspects(there)
 
     def __call__(self, deployment: Manifest) -> Iterable[Key]:
         """Keys of quotas."""
         key, metadata = key_of(deployment), deployment["metadata"]
-        aspect = (metadata.get("uid"), metadata.get("generation")) if self._there(key) else None
-        if self._seen.get(key) == aspect:
+        if not self._aspects.changed(deployment, (metadata.get("uid"), metadata.get("generation"))):
             return ()
-        if aspect is None:
-            del self._seen[key]
-        else:
-            self._seen[key] = aspect
         return [each for quota in self._quotas() if (each := key_of(quota)).namespace == key.namespace]
 
 
 class DeploymentsOfQuota:
-    """The deployments that a quota counts: all where its spec changed; where what is taken did, those that wait.
+    """The deployments that a quota counts: all where it went or its spec changed; where what is taken did, those that wait.
 
     Args:
         deployments: all that there are.
+        there: whether a quota is still there.
     """
 
-    def __init__(self, deployments: Listed) -> None:
+    def __init__(self, deployments: Listed, there: Callable[[Key], bool]) -> None:
         self._deployments = deployments
-        self._specs: dict[Key, object] = {}
-        self._taken: dict[Key, object] = {}
+        self._specs = Aspects(there)
+        self._taken = Aspects(there)
 
     def __call__(self, quota: Manifest) -> Iterable[Key]:
         """Keys of deployments."""
         key, metadata = key_of(quota), quota["metadata"]
         spec = (metadata.get("uid"), metadata.get("generation"), metadata.get("deletionTimestamp"))
-        taken = (quota.get("status") or {}).get("used")
-        everyone, waiting = self._specs.get(key) != spec, self._taken.get(key) != taken
-        self._specs[key], self._taken[key] = spec, taken
+        everyone = self._specs.changed(quota, spec)
+        waiting = self._taken.changed(quota, (quota.get("status") or {}).get("used"))
         if not (everyone or waiting):
             return ()
         counted = [each for each in self._deployments() if key_of(each).namespace == key.namespace]

@@ -17,6 +17,10 @@ Manifest = dict[str, Any]
 """A Kubernetes object as it travels. Callers own what they get and what they pass: implementations copy."""
 
 
+FORBIDDEN: Final = "Forbidden"
+"""Reason of `Unavailable` where a right is missing (HTTP 403)."""
+
+
 class Gone(Unavailable):
     """A watch's resourceVersion is too old (HTTP 410). List again."""
 

@@ -58,6 +58,11 @@ class Mirror:
             found = self._objects.get(key.namespace, {}).get(key.name)
         return None if found is None else self._unpacked(found)
 
+    def has(self, key: Key) -> bool:
+        """Whether there is such an object."""
+        with self._lock:
+            return self._at(key) is not None
+
     def items(self, namespace: str | None = None) -> tuple[Manifest, ...]:
         """Copies of all objects, or of one namespace's."""
         with self._lock:

@@ -21,8 +21,9 @@ from penstock.api.kinds import KINDS
 from penstock.api.meta import Manifest
 from penstock.api.optimization import ClusterOptimizationProfile, OptimizationProfile, OptimizationRun
 from penstock.api.pool import ServingPool
-from penstock.api.problems import Problem, path_of
+from penstock.api.problems import Problem
 from penstock.api.quota import TenantQuota
+from penstock.api.reading import told
 from penstock.api.schema import Schema
 from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.errors import Invalid
@@ -149,10 +150,10 @@ def default_spec(manifest: Manifest) -> Manifest:
 
 
 def from_manifest(manifest: Manifest) -> Resource:
-    """The typed resource.
+    """The typed resource, of what somebody wrote. `penstock.api.reading` is for what the API served.
 
     Raises:
-        Invalid: the kind is not ours, or a field has the wrong type or range; the message names each by its path.
+        Invalid: the kind is not ours, a field is unknown, or one has the wrong type or range; the message names each by its path.
     """
     problems = _identity(manifest)
     model = _MODELS.get(str(manifest.get("kind")))
@@ -162,8 +163,7 @@ def from_manifest(manifest: Manifest) -> Resource:
     try:
         return model.model_validate(manifest)
     except ValidationError as error:
-        found = "; ".join(f"{path_of(item['loc'])}: {item['msg']}" for item in error.errors(include_url=False))
-        raise Invalid(Reason.INVALID_SPEC, f"{_title(manifest)}: {found}") from error
+        raise Invalid(Reason.INVALID_SPEC, f"{_title(manifest)}: {told(error)}") from error
 
 
 def _identity(manifest: Manifest) -> list[Problem]:

@@ -93,6 +93,9 @@ class Reason(StrEnum):
     PROFILE_INVALID = "ProfileInvalid"
     ARTIFACT_REFUSED = "ArtifactRefused"
 
+    # Kubernetes.
+    API_REFUSED = "ApiRefused"
+
     # The pool.
     POOL_NOT_FOUND = "PoolNotFound"
     POOL_UNREACHABLE = "PoolUnreachable"

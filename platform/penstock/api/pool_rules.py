@@ -8,12 +8,19 @@ from typing import Final
 from pydantic import BaseModel
 
 from penstock.api import access, meta, pool, quota
-from penstock.api.rule import SUBDOMAIN, Rule, matches, positive_quantity, unchanging
+from penstock.api.rule import (
+    LABEL_KEY,
+    LABEL_VALUE,
+    SUBDOMAIN,
+    Rule,
+    labels,
+    matches,
+    positive_quantity,
+    unchanging,
+)
 
 _BASE_URL: Final = r"^https?://[^/?#@ ]+(/[^?# ]*)?$"
 _HTTPS_URL: Final = r"^https://[^/?#@ ]+(/[^?# ]*)?$"
-_LABEL_VALUE: Final = r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
-_LABEL_KEY: Final = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
 _RFC_3339: Final = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$"
 
 
@@ -93,13 +100,15 @@ FIELD_RULES: Final[Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]]] = {
     ),
     (pool.WorkerGroup, "cpu"): positive_quantity("cpu", "4"),
     (pool.WorkerGroup, "memory"): positive_quantity("memory", "16Gi"),
+    (pool.WorkerGroup, "node_selector"): labels("nodeSelector"),
     (pool.WorkerGroup, "topology_spread_key"): (
-        matches(_LABEL_KEY, "topologySpreadKey must be a node label, such as topology.kubernetes.io/zone"),
+        matches(LABEL_KEY, "topologySpreadKey must be a node label, such as topology.kubernetes.io/zone"),
     ),
     (pool.HeadNode, "cpu"): positive_quantity("cpu", "1"),
     (pool.HeadNode, "memory"): positive_quantity("memory", "2Gi"),
+    (pool.HeadNode, "node_selector"): labels("nodeSelector"),
     (pool.GroupAccelerator, "type"): (
-        matches(_LABEL_VALUE, "type must be letters, digits, - _ and . between them, such as nvidia-l4"),
+        matches(LABEL_VALUE, "type must be letters, digits, - _ and . between them, such as nvidia-l4"),
     ),
     (pool.GroupAccelerator, "resource"): (
         matches(

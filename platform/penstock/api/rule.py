@@ -5,8 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-SUBDOMAIN: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+_DNS_NAME: Final = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+SUBDOMAIN: Final = f"^{_DNS_NAME}$"
 """RFC 1123, as Kubernetes has it for names."""
+LABEL_KEY: Final = f"^({_DNS_NAME}/)?" + r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+"""Kubernetes' qualified name, but for the length of its prefix."""
+LABEL_VALUE: Final = r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
+"""A label's value that is not empty."""
+_LONGEST_PREFIX: Final = "^([^/]{1,253}/)?[^/]*$"
 _IDENTIFIERS: Final = r"[A-Za-z_][A-Za-z0-9_]*(\\.[A-Za-z_][A-Za-z0-9_]*)*"
 _RATIO: Final = r"^(0(\\.[0-9]+)?|1(\\.0+)?)$"
 _DECIMAL: Final = r"^[0-9]+(\\.[0-9]+)?$"
@@ -54,6 +60,22 @@ def positive_quantity(field: str, example: str) -> tuple[Rule, ...]:
         Rule(
             "!isQuantity(string(self)) || quantity(string(self)).isGreaterThan(quantity('0'))",
             f"{field} must be more than 0, such as {example}",
+        ),
+    )
+
+
+def labels(field: str) -> tuple[Rule, ...]:
+    """Labels of nodes, which Kubernetes, KubeRay and Ray all take."""
+    return (
+        Rule(
+            f"self.all(key, key.matches('{LABEL_KEY}') && key.matches('{_LONGEST_PREFIX}'))",
+            f"{field} must have keys that node labels can have: at most 63 letters, digits, - _ and . between them, after "
+            "a DNS name and / where the label has one, such as model or kubernetes.io/arch",
+        ),
+        Rule(
+            f"self.all(key, self[key] == '' || self[key].matches('{LABEL_VALUE}'))",
+            f"{field} must have values that node labels can have: letters, digits, - _ and . between them, without spaces, "
+            "such as A100-80GB",
         ),
     )
 

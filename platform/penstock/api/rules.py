@@ -13,9 +13,18 @@ from pydantic import BaseModel
 
 from penstock.api import meta, pool_rules, profile_rules
 from penstock.api import v1alpha1 as api
-from penstock.api.rule import SUBDOMAIN, Rule, auto, import_path, location, matches, positive_quantity
+from penstock.api.rule import (
+    LABEL_VALUE,
+    SUBDOMAIN,
+    Rule,
+    auto,
+    import_path,
+    labels,
+    location,
+    matches,
+    positive_quantity,
+)
 
-_LABEL_VALUE: Final = r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
 _NUMBER: Final = r"^-?[0-9]+(\\.[0-9]+)?$"
 
 
@@ -115,8 +124,9 @@ FIELD_RULES: Final[Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]]] = {
     ),
     (api.Resources, "cpu"): positive_quantity("cpu", "1 or 500m"),
     (api.Resources, "memory"): positive_quantity("memory", "1Gi or 512Mi"),
+    (api.Resources, "node_labels"): labels("nodeLabels"),
     (api.Accelerator, "type"): (
-        matches(_LABEL_VALUE, "type must be the value of a node label: letters, digits, - _ and ., such as nvidia-l4"),
+        matches(LABEL_VALUE, "type must be the value of a node label: letters, digits, - _ and ., such as nvidia-l4"),
     ),
     (api.Accelerator, "count"): (
         Rule(_IS_NUMBER, 'count must be a whole number or a share of one accelerator in decimals, such as 1 or "0.5"'),

@@ -71,7 +71,7 @@ def _type_schema(annotation: Any, *, defaults: bool) -> Schema:
     if origin is tuple:
         return _array_schema(annotation, get_args(bare)[0], defaults=defaults)
     if origin is dict:
-        return {"type": "object", "additionalProperties": _type_schema(get_args(bare)[1], defaults=defaults)}
+        return _map_schema(annotation, get_args(bare)[1], defaults=defaults)
     return _scalar_schema(annotation)
 
 
@@ -89,6 +89,13 @@ def _array_schema(annotation: Any, item: Any, *, defaults: bool) -> Schema:
     if item is Condition:
         schema |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
     return schema
+
+
+def _map_schema(annotation: Any, value: Any, *, defaults: bool) -> Schema:
+    # As with an array, the bounds are also what the API server reckons a rule's cost from.
+    generated = TypeAdapter(annotation).json_schema()
+    bounds: Schema = {key: generated[key] for key in ("minProperties", "maxProperties") if key in generated}
+    return {"type": "object", **bounds, "additionalProperties": _type_schema(value, defaults=defaults)}
 
 
 def _scalar_schema(annotation: Any) -> Schema:

@@ -130,7 +130,7 @@ def _problems(error: ValidationError) -> Iterator[Problem]:
             yield Problem(path, f"Too long: may not be more than {limit} bytes")
         case "minItems":
             yield _invalid(path, len(value), f"{body} should have at least {limit} items")
-        case "maxItems":
+        case "maxItems" | "maxProperties":
             yield Problem(path, f"Too many: {len(value)}: must have at most {limit} items")
         case "type":
             yield _wrong_type(path, value, str(limit))

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from penstock.api.conditions import DeploymentCondition, Reason
 from penstock.api.meta import Condition, ConditionStatus
+from penstock.errors import Unavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,11 @@ def unknown(reason: Reason, message: str) -> Verdict:
     return Verdict(ConditionStatus.UNKNOWN, reason, message)
 
 
+def reason_of(error: Unavailable) -> Reason:
+    """The reason that a condition has. Those of Kubernetes' API (`Forbidden`, `TooManyRequests`, …) become one."""
+    return Reason(error.reason) if error.reason in set(Reason) else Reason.API_REFUSED
+
+
 def timestamp(now: float) -> str:
     """Epoch seconds as Kubernetes writes a time."""
     return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -56,6 +62,14 @@ def condition(kind: str, verdict: Verdict, previous: Iterable[Condition], genera
         last_transition_time=before.last_transition_time if before and same else timestamp(now),
         observed_generation=generation,
     )
+
+
+def said(kind: str, previous: Iterable[Condition]) -> Verdict | None:
+    """What a condition said; None where there is none, or its reason is one that only a newer release knows."""
+    before = next((each for each in previous if each.type == kind), None)
+    if before is None or before.reason not in set(Reason):
+        return None
+    return Verdict(before.status, Reason(before.reason), before.message)
 
 
 def ready(verdicts: dict[DeploymentCondition, Verdict], *, present: bool = False) -> Verdict:

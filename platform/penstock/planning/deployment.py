@@ -33,6 +33,7 @@ PROBLEM_SECONDS: Final = 5.0
 RELEASE_AFTER_SECONDS: Final = 600.0
 """A deletion waits this long at most for a pool or gateway that does not answer. Then the object goes, and what it had
 there is dropped when the pool next answers, since its owner is gone."""
+_ANSWERS: Final = true(Reason.POOL_AVAILABLE, "The pool answers.")
 
 
 class Finalizer(StrEnum):
@@ -146,7 +147,7 @@ def _wait(observed: Observed, pool: Pool, resolved: Resolved, why: Verdict, now:
     active = observed.deployment.status.active_revision
     mine = own(observed.deployment, pool)
     verdicts = judge_without_pool(observed, why)
-    verdicts[DeploymentCondition.POOL_READY] = true(Reason.POOL_AVAILABLE, "The pool answers.")
+    verdicts[DeploymentCondition.POOL_READY] = _ANSWERS
     if active not in mine:
         active = None
         verdicts[DeploymentCondition.SERVING] = why
@@ -165,7 +166,7 @@ def _beyond_quota(observed: Observed, pool: Pool, resolved: Resolved, excess: Ex
     held = hold(observed, pool, excess.replicas)
     active = held.active if held else None
     verdicts = judge_without_pool(observed, why)
-    verdicts[DeploymentCondition.POOL_READY] = true(Reason.POOL_AVAILABLE, "The pool answers.")
+    verdicts[DeploymentCondition.POOL_READY] = _ANSWERS
     verdicts[DeploymentCondition.SERVING] = serving(observed, held.mine, held.active) if held else why
     _add_profile(verdicts, resolved, active)
     app = held.mine[held.active] if held else None
@@ -207,8 +208,13 @@ def conflict_status(observed: Observed, message: str, now: float) -> InferenceDe
 
 def _stopped(observed: Observed, problem: Verdict, now: float) -> InferenceDeploymentStatus:
     verdicts = judge_without_pool(observed, problem)
-    verdicts[DeploymentCondition.POOL_READY] = true(Reason.POOL_AVAILABLE, "The pool answers.")
+    verdicts[DeploymentCondition.POOL_READY] = _pool_ready(observed)
     return deployment_status(observed, verdicts, now, active=observed.deployment.status.active_revision)
+
+
+def _pool_ready(observed: Observed) -> Verdict:
+    pool = observed.pool
+    return false(pool.reason, pool.message) if isinstance(pool, PoolProblem) else _ANSWERS
 
 
 def _conflict(observed: Observed, pool: Pool) -> str | None:
@@ -280,9 +286,7 @@ def _going(observed: Observed, pool: Pool) -> list[str]:
 
 
 def _leaving(observed: Observed, applications: tuple[ServeApplication, ...] | None, message: str, now: float) -> Plan:
-    verdicts = judge_without_pool(observed, true(Reason.POOL_AVAILABLE, "The pool answers."))
-    if isinstance(observed.pool, PoolProblem):
-        verdicts[DeploymentCondition.POOL_READY] = false(observed.pool.reason, observed.pool.message)
+    verdicts = judge_without_pool(observed, _pool_ready(observed))
     verdicts[DeploymentCondition.SERVING] = false(Reason.TERMINATING, message)
     verdicts[DeploymentCondition.PROGRESSING] = true(Reason.TERMINATING, message)
     status = deployment_status(observed, verdicts, now, active=observed.deployment.status.active_revision)

@@ -19,8 +19,8 @@ def block(cidr: str) -> Manifest:
 
 
 def anywhere() -> list[Manifest]:
-    """Every address but theirs."""
-    return [block("0.0.0.0/0"), block("::/0")]
+    """Every address but theirs, and every pod: to some networks (Cilium) blocks of addresses hold none of the cluster's own."""
+    return [block("0.0.0.0/0"), block("::/0"), {"namespaceSelector": {}}]
 
 
 def _within(

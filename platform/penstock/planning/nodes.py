@@ -67,17 +67,17 @@ class PodDemand:
     tolerations: tuple[Toleration, ...] = ()
 
 
-def closest(demand: PodDemand, nodes: Sequence[KubernetesNode]) -> str:
+def closest(demand: PodDemand, nodes: Sequence[KubernetesNode]) -> str | None:
     """What a pod needs, and which nodes came closest and what each of them lacks, in a sentence or two.
 
-    Where a node has room now, that is what the sentence says.
+    None where a node lacks nothing: what else keeps the pod from it, only the scheduler knows.
     """
     needs = f"{_capital(demand.what)} needs {_needs(demand)}"
     if not nodes:
         return f"{needs}; the cluster has no node that is known here."
     ranked = sorted(((_lacks(demand, node), node) for node in nodes), key=lambda each: (_rank(each[0]), each[1].name))
     if not ranked[0][0]:
-        return f"{needs}; node {ranked[0][1].name} has room for it."
+        return None
     told: dict[str, list[str]] = {}
     for lacks, node in ranked:
         told.setdefault("; ".join(each.text for each in lacks), []).append(node.name)
@@ -94,11 +94,20 @@ def fits(demands: Sequence[PodDemand], nodes: Sequence[KubernetesNode]) -> str |
     """
     left = list(nodes)
     for demand in sorted(demands, key=_size, reverse=True):
-        place = next((index for index, node in enumerate(left) if not _lacks(demand, node)), None)
-        if place is None:
+        if not _place(demand, left):
             return closest(demand, left)
-        left[place] = _placed(left[place], demand)
     return None
+
+
+def expected(waiting: Sequence[PodDemand], nodes: Sequence[KubernetesNode]) -> tuple[KubernetesNode, ...]:
+    """The nodes with the pods that wait for one placed as in `fits`. One that no node takes takes no room, either."""
+    left = list(nodes)
+    refused: list[PodDemand] = []
+    for demand in sorted(waiting, key=_size, reverse=True):
+        # Room only shrinks, and pods that wait are mostly alike.
+        if demand not in refused and not _place(demand, left):
+            refused.append(demand)
+    return tuple(left)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +157,14 @@ def _with_pod(demand: PodDemand, node: KubernetesNode) -> Mapping[str, float]:
     """The pod counts itself where the node counts pods."""
     asked = {resource: amount for resource, amount in demand.requests.items() if amount > 0}
     return {**asked, PODS: 1.0} if PODS in node.allocatable else asked
+
+
+def _place(demand: PodDemand, nodes: list[KubernetesNode]) -> bool:
+    """Put a pod on the first node that takes it, in place; whether there is one."""
+    place = next((index for index, node in enumerate(nodes) if not _lacks(demand, node)), None)
+    if place is not None:
+        nodes[place] = _placed(nodes[place], demand)
+    return place is not None
 
 
 def _placed(node: KubernetesNode, demand: PodDemand) -> KubernetesNode:

@@ -7,8 +7,34 @@ from typing import Any, Final
 
 from penstock.planning.application import ServeApplication
 from penstock.planning.observed import Application, ApplicationState
+from penstock.planning.pool_observed import PoolObserved, RayClusterView
 
+LOST_SECONDS: Final = 600.0
+"""For so long workers with a Redis wait for their head, and those without no longer: nothing serves under it after that."""
+TOLD_SECONDS: Final = 60.0
+"""From a head's start: in this time its deployments have told it again what it is to run."""
 _UNDER_WAY: Final = {ApplicationState.RUNNING, ApplicationState.DEPLOYING, ApplicationState.UNHEALTHY}
+
+
+def known(observed: PoolObserved, serving: RayClusterView, now: float) -> tuple[Application, ...] | None:
+    """What the present cluster runs; None where it does not say, or its head is too new to have been told all of it."""
+    # KubeRay's clock may be ahead of ours.
+    new = serving.head_ready and serving.head_since is not None and abs(now - serving.head_since) < TOLD_SECONDS
+    return None if new else observed.applications.get(serving.name)
+
+
+def leaves_unasked(serving: RayClusterView, candidates: Sequence[Application], now: float) -> bool:
+    """Whether to leave a cluster that does not say what it runs: waiting for its head for ever would never mend a broken one.
+
+    Either the candidate runs all that it was given while the head could be asked, or no worker is left here, or the head
+    has been away for so long that none has waited for it.
+    """
+    given = [each for each in candidates if each.config is not None and each.state is not ApplicationState.DELETING]
+    if given and all(_runs(each) for each in given):
+        return True
+    if serving.head_ready:
+        return False
+    return not serving.running or (serving.head_since is not None and now - serving.head_since > LOST_SECONDS)
 
 
 def answers_too(app: Application, candidates: Sequence[Application]) -> bool:
@@ -23,6 +49,10 @@ def copied(app: Application) -> ServeApplication:
     """The application as it is to start on the candidate: with as many replicas as run now."""
     deployments = [_at_least(each, app.running) for each in (app.config or {}).get("deployments", ())]
     return {**(app.config or {}), "deployments": deployments}
+
+
+def _runs(app: Application) -> bool:
+    return app.state is ApplicationState.RUNNING and app.running >= app.wanted
 
 
 def _same(one: Application, other: Application) -> bool:

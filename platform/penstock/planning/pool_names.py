@@ -36,8 +36,8 @@ _SUFFIX: Final = 6
 _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
 
-def ray_cluster(pool: str, kind: str | None = None) -> str:
-    """The RayCluster of a pool; with `kind`, a replacement's hash, that of a replacement.
+def ray_cluster(pool: str, change: str | None = None) -> str:
+    """The RayCluster of a pool; with `change`, a hash of what it is made for, that of a replacement.
 
     A pool's name that is too long for KubeRay, or has a dot, is shortened and gets a hash of itself.
     """
@@ -46,7 +46,7 @@ def ray_cluster(pool: str, kind: str | None = None) -> str:
     if len(base) > longest or not _LABEL.fullmatch(pool):
         plain = re.sub(r"[^a-z0-9-]", "-", base)[: longest - _SUFFIX - 1].rstrip("-")
         base = f"{plain}-{_digest(pool)[:_SUFFIX]}"
-    return base if kind is None else f"{base}-{kind[:_SUFFIX]}"
+    return base if change is None else f"{base}-{change[:_SUFFIX]}"
 
 
 def label(pool: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from penstock.api.meta import Manifest
 from penstock.api.pool import ServingPool
+from penstock.planning.conditions import epoch
 from penstock.planning.nodes import KubernetesNode
 from penstock.planning.observed import Application
 from penstock.planning.pool_names import (
@@ -38,6 +39,8 @@ class RayClusterView:
     name: str
     owner: str = ""
     """Uid of the pool that it belongs to."""
+    created: float = 0.0
+    """In epoch seconds."""
     deleting: bool = False
     kind: str = ""
     """`penstock.planning.raycluster.replacement_hash` of what it was built from."""
@@ -52,13 +55,28 @@ class RayClusterView:
     suspended: bool = False
     """Whether it was told to give its pods back."""
     head_ready: bool = False
+    head_since: float | None = None
+    """Since when it is so, ready or not, in epoch seconds; None: KubeRay has said nothing of it yet."""
     ever_ready: bool = False
-    """Whether all its pods have been ready at some time."""
+    """Whether all its pods have been ready at the same time, since it was made or last suspended."""
     desired: int = 0
     ready: int = 0
     """Workers."""
+    running: int = 0
+    """Workers that have started, ready or not. KubeRay starts none before the head answers."""
     problem: str = ""
-    """What KubeRay says keeps it from making pods."""
+    """What KubeRay says keeps it from making or ending pods."""
+    problem_reason: str = ""
+    """Which pods: `FailedCreateHeadPod`, `FailedCreateWorkerPod`, …"""
+
+    @property
+    def never_ran(self) -> bool:
+        """Whether no model can run on it, nor ever did since its pods were made.
+
+        That not all of its pods have been ready at once says nothing of that: a pool may serve for weeks while one group
+        finds no node.
+        """
+        return not (self.ever_ready or self.head_ready or self.running)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +107,10 @@ class PoolObserved:
     """Of the RayClusters of which pods are missing."""
     nodes: tuple[KubernetesNode, ...] | None = None
     """None: nothing is known of the cluster's nodes."""
+    room: tuple[KubernetesNode, ...] | None = None
+    """The same with the pods that wait for a node on them. This and `elsewhere` only where a replacement is to begin."""
+    elsewhere: tuple[RayClusterView, ...] = ()
+    """Candidates of other pools, in all namespaces that are watched, of which pods are missing."""
     applications: Mapping[str, tuple[Application, ...]] = field(default_factory=dict)
     """By RayCluster, of those that were asked and answered."""
 
@@ -98,12 +120,14 @@ def view(manifest: Manifest) -> RayClusterView:
     metadata, spec, status = manifest["metadata"], manifest.get("spec") or {}, manifest.get("status") or {}
     annotations = metadata.get("annotations") or {}
     conditions = {each["type"]: each for each in status.get("conditions") or ()}
-    failure = conditions.get("ReplicaFailure") or {}
+    failure = conditions["ReplicaFailure"] if _holds(conditions, "ReplicaFailure") else {}
     kinds = _mapping(annotations.get(GROUP_KINDS))
     took_over = annotations.get(TOOK_OVER)
+    head_since = (conditions.get("HeadPodReady") or {}).get("lastTransitionTime")
     return RayClusterView(
         name=metadata["name"],
         owner=next((each["uid"] for each in metadata.get("ownerReferences") or () if each.get("controller")), ""),
+        created=epoch(metadata["creationTimestamp"]) if metadata.get("creationTimestamp") else 0.0,
         deleting=bool(metadata.get("deletionTimestamp")),
         kind=annotations.get(KIND_OF, ""),
         applied=annotations.get(APPLIED, ""),
@@ -113,10 +137,13 @@ def view(manifest: Manifest) -> RayClusterView:
         groups={each["groupName"]: _count(each, kinds) for each in spec.get("workerGroupSpecs") or ()},
         suspended=bool(spec.get("suspend")),
         head_ready=_holds(conditions, "HeadPodReady"),
+        head_since=epoch(head_since) if head_since else None,
         ever_ready=_holds(conditions, "RayClusterProvisioned"),
         desired=int(status.get("desiredWorkerReplicas") or 0),
         ready=int(status.get("readyWorkerReplicas") or 0),
-        problem=str(failure.get("message") or "") if failure.get("status") == "True" else "",
+        running=int(status.get("availableWorkerReplicas") or 0),
+        problem=_said(failure),
+        problem_reason=str(failure.get("reason") or ""),
     )
 
 
@@ -149,6 +176,12 @@ def _stuck(containers: Iterable[Mapping[str, Any]]) -> str | None:
             why = ended.get("reason") or "Error"
             return f"its container {each.get('name')} ended with status {ended['exitCode']} ({why})"
     return None
+
+
+def _said(failure: Mapping[str, Any]) -> str:
+    """The API's words: KubeRay puts its own, which are the reason once more, into a line before them."""
+    lines, reason = str(failure.get("message") or "").splitlines(), str(failure.get("reason") or "")
+    return " ".join(each for each in lines if each != reason) or reason
 
 
 def _shortened(text: str) -> str:

@@ -13,15 +13,14 @@ from typing import Final
 from penstock.api.conditions import Reason
 from penstock.api.meta import ConditionStatus, Manifest
 from penstock.api.pool import ManagedRayCluster, PoolChange
-from penstock.planning import raypods
+from penstock.planning import pool_surge
 from penstock.planning.application import ServeApplication
 from penstock.planning.conditions import Verdict, false, true
-from penstock.planning.nodes import PodDemand, fits
-from penstock.planning.pool_move import answers_too, copied
-from penstock.planning.pool_names import APPLIED, UNCHECKED_SURGE, ray_cluster
+from penstock.planning.pool_move import answers_too, copied, known, leaves_unasked
+from penstock.planning.pool_names import APPLIED, ray_cluster
 from penstock.planning.pool_observed import PoolObserved, RayClusterView
 from penstock.planning.pool_status import hindrance
-from penstock.planning.raycluster import GroupCount, build, group_hash, replacement_hash
+from penstock.planning.raycluster import build, group_hash, replacement_hash, replacement_name
 
 RETIREMENT_SECONDS: Final = 45.0
 """From the moment that another serves: in this time every deployment has looked at the new one, and routes lead there."""
@@ -95,7 +94,7 @@ def plan(observed: PoolObserved, now: float) -> PoolPlan:
         return _first(observed, standing, now)
     if _reachable(observed, serving):
         return _in_place(observed, standing, serving, now)
-    if not serving.ever_ready and not serving.head_ready:
+    if serving.never_ran:
         # It never served anybody, so there is nothing to keep meanwhile.
         gone = tuple(each.name for each in (serving, *standing.candidates, *standing.retired))
         return PoolPlan(
@@ -167,53 +166,70 @@ def _replacement(observed: PoolObserved, standing: Standing, serving: RayCluster
         change=PoolChange.REPLACEMENT,
     )
     if candidate is None:
-        return _begin(observed, standing, serving, base)
+        return _begin(observed, serving, base, now)
     moving = replace(base, candidate=candidate.name)
-    old = observed.applications.get(serving.name)
     new = observed.applications.get(candidate.name)
-    if old is None and serving.head_ready and serving.secret == observed.secret:
-        said = f"RayCluster {candidate.name} is ready, but {serving.name} does not say what it runs."
-        return replace(moving, progressing=true(Reason.REPLACING, said))
     if not candidate.head_ready or new is None:
         said = f"RayCluster {candidate.name} is starting beside {serving.name}, which serves on."
-        return _under_way(observed, candidate, moving, said)
-    wanted = tuple(copied(each) for each in old or () if each.config is not None)
-    missing = [each for each in old or () if not answers_too(each, new)]
-    moving = replace(moving, mirror=wanted)
+        return _under_way(observed, candidate, moving, said, now)
+    old = known(observed, serving, now)
+    if old is None:
+        return _unasked(observed, serving, candidate, moving, now)
+    moving = replace(moving, mirror=tuple(copied(each) for each in old if each.config is not None))
+    missing = [each for each in old if not answers_too(each, new)]
     if missing:
         names = ", ".join(each.name for each in missing[:_NAMED]) + (", …" if len(missing) > _NAMED else "")
         said = (
-            f"{len(old or ()) - len(missing)} of {len(old or ())} applications run on {candidate.name} too; {serving.name} "
+            f"{len(old) - len(missing)} of {len(old)} applications run on {candidate.name} too; {serving.name} "
             f"serves on until all do. Missing: {names}."
         )
-        return _under_way(observed, candidate, moving, said)
+        return _under_way(observed, candidate, moving, said, now)
     said = f"All that {serving.name} runs, runs on {candidate.name} too, which takes over."
     return replace(moving, apply=(_built(observed, candidate, now),), progressing=true(Reason.REPLACING, said))
 
 
-def _under_way(observed: PoolObserved, candidate: RayClusterView, moving: PoolPlan, said: str) -> PoolPlan:
-    """The candidate is not there yet; what stops it is told."""
+def _unasked(
+    observed: PoolObserved, serving: RayClusterView, candidate: RayClusterView, moving: PoolPlan, now: float
+) -> PoolPlan:
+    """What serves does not say what it runs, so nothing is copied or taken down: the candidate keeps what it was given."""
+    given = observed.applications.get(candidate.name, ())
+    # One with another token never will: nobody has the old one any more.
+    if serving.secret == observed.secret and not leaves_unasked(serving, given, now):
+        said = f"RayCluster {candidate.name} is ready, but {serving.name} does not say what it runs."
+        return _under_way(observed, candidate, moving, said, now)
+    said = f"{serving.name} cannot be asked what it runs; {candidate.name} takes over."
+    return replace(moving, apply=(_built(observed, candidate, now),), progressing=true(Reason.REPLACING, said))
+
+
+def _under_way(observed: PoolObserved, candidate: RayClusterView, moving: PoolPlan, said: str, now: float) -> PoolPlan:
+    """The candidate is not there yet; what stops it is told, and one that finds no room is given up."""
+    given_up = pool_surge.given_up(observed, candidate, now)
+    if given_up is not None:
+        gone = (*moving.delete, candidate.name)
+        return replace(moving, candidate=None, mirror=None, delete=gone, progressing=given_up)
     stopped = hindrance(observed, candidate)
     verdict = true(Reason.REPLACING, said) if stopped is None else false(Reason.REPLACING, f"{said} {stopped}")
     return replace(moving, apply=_changed(observed, candidate), progressing=verdict)
 
 
-def _begin(observed: PoolObserved, standing: Standing, serving: RayClusterView, base: PoolPlan) -> PoolPlan:
-    """Start the second RayCluster, where there is room for it beside the first."""
-    pool, spec = observed.pool, _managed(observed)
-    counts = {each.name: GroupCount(_alike(each.name, serving, each.max_workers)) for each in spec.worker_groups}
-    if observed.nodes is not None and pool.metadata.annotations.get(UNCHECKED_SURGE) != "Unchecked":
-        obstacle = fits(_demands(spec, counts), observed.nodes)
-        if obstacle is not None:
-            said = (
-                f"The change needs a second Ray cluster beside {serving.name}, which serves on, and there is no room: "
-                f"{obstacle} Free nodes or add some; where nodes are added on demand, annotate the pool with "
-                f"{UNCHECKED_SURGE}: Unchecked."
-            )
-            return replace(base, progressing=false(Reason.SURGE_DOES_NOT_FIT, said))
-    name = ray_cluster(pool.metadata.name, _kind(observed))
-    taken = {each.name for each in (*standing.leaving, *standing.retired)}
-    if name in taken:
+def begins(observed: PoolObserved) -> bool:
+    """Whether a replacement is to begin now, for which it counts what other pools do."""
+    standing = sort(observed.pool.metadata.uid, observed.clusters)
+    serving = standing.serving
+    if serving is None or serving.never_ran or observed.pool.spec.suspend or _reachable(observed, serving):
+        return False
+    return not any(_reachable(observed, each) for each in standing.candidates)
+
+
+def _begin(observed: PoolObserved, serving: RayClusterView, base: PoolPlan, now: float) -> PoolPlan:
+    """Start the second RayCluster, where there is room for it beside the first, and not too many others start."""
+    pool = observed.pool
+    counts = pool_surge.alike(_managed(observed), serving)
+    held = pool_surge.held(observed, _managed(observed), serving, counts, now)
+    if held is not None:
+        return replace(base, progressing=held)
+    name = replacement_name(pool, observed.settings, observed.secret, serving.name)
+    if any(each.name == name for each in observed.clusters):
         said = f"RayCluster {name} of before is being deleted; then one of the same name starts."
         return replace(base, progressing=true(Reason.REPLACING, said))
     manifest = build(pool, observed.settings, observed.secret, name, groups=counts)
@@ -274,17 +290,6 @@ def _over(spec: ManagedRayCluster, serving: RayClusterView) -> str | None:
     over = {name: count.replicas - most.get(name, 0) for name, count in serving.groups.items()}
     surplus = [f"{number} of group {name}" for name, number in over.items() if number > 0]
     return f"Workers above the spec go once nothing runs on them: {', '.join(surplus)}." if surplus else None
-
-
-def _alike(group: str, serving: RayClusterView, most: int) -> int:
-    return min(most, serving.groups[group].replicas) if group in serving.groups else 0
-
-
-def _demands(spec: ManagedRayCluster, counts: dict[str, GroupCount]) -> list[PodDemand]:
-    demands = [raypods.head_demand(spec.head)]
-    for group in spec.worker_groups:
-        demands += [raypods.worker_demand(group)] * max(group.min_workers, counts[group.name].replicas)
-    return demands
 
 
 def _managed(observed: PoolObserved) -> ManagedRayCluster:

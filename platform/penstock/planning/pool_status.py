@@ -14,6 +14,11 @@ from penstock.planning.nodes import PodDemand, closest
 from penstock.planning.pool_observed import PodView, PoolObserved, RayClusterView
 
 _NO_NODE: Final = "no node takes it: "
+_OF_WORKERS: Final = {
+    "FailedCreateWorkerPod": "KubeRay could not create a worker",
+    "FailedDeleteWorkerPod": "KubeRay could not delete a worker, and creates none meanwhile",
+}
+"""KubeRay's failures that are no fault of the head. It ends at the first, whichever group that is of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +37,9 @@ def report(observed: PoolObserved, serving: RayClusterView) -> GroupReport:
     if spec is None:
         return GroupReport((), None)
     head = _why([each for each in pods if not each.group], raypods.head_demand(spec.head), observed)
-    return GroupReport(tuple(_groups(observed, spec, serving, pods)), head or serving.problem or None)
+    if head is None and not serving.head_ready and serving.problem_reason not in _OF_WORKERS:
+        head = serving.problem or None
+    return GroupReport(tuple(_groups(observed, spec, serving, pods)), head)
 
 
 def hindrance(observed: PoolObserved, cluster: RayClusterView) -> str | None:
@@ -72,13 +79,19 @@ def _groups(
     observed: PoolObserved, spec: ManagedRayCluster, serving: RayClusterView, pods: Sequence[PodView]
 ) -> list[GroupStatus]:
     complete = not missing_pods(serving)
+    failed = _OF_WORKERS.get(serving.problem_reason)
+    counts = {name: each.replicas for name, each in serving.groups.items()}
+    counts |= {each.name: max(counts.get(each.name, 0), each.min_workers) for each in spec.worker_groups}
     found = []
     for group in spec.worker_groups:
-        count = serving.groups.get(group.name)
-        desired = max(count.replicas if count else 0, group.min_workers) if not serving.suspended else 0
+        desired = counts[group.name] if not serving.suspended else 0
         own = [each for each in pods if each.group == group.name]
-        ready = desired if complete else sum(1 for each in own if each.ready)
+        # Where pods may not be seen, KubeRay's sum over all groups says how many of this one there are at least.
+        least = max(0, serving.ready - (sum(counts.values()) - counts[group.name]))
+        ready = desired if complete else sum(1 for each in own if each.ready) if pods else least
         why = _why([each for each in own if not each.ready], raypods.worker_demand(group), observed)
+        if why is None and failed is not None and (len(own) if pods else least) < desired:
+            why = f"{failed}: {serving.problem}"
         message = _sentence(why.removeprefix(_NO_NODE)) if why else ""
         found.append(GroupStatus(name=group.name, desired=desired, ready=min(ready, desired), message=message))
     return found
@@ -92,9 +105,8 @@ def _why(pods: Sequence[PodView], demand: PodDemand, observed: PoolObserved) -> 
     refused = next((each for each in pods if each.unschedulable is not None), None)
     if refused is None:
         return None
-    if observed.nodes:
-        return _NO_NODE + closest(demand, observed.nodes)
-    return f"{_NO_NODE}pod {refused.name}: {refused.unschedulable}"
+    lacking = closest(demand, observed.nodes) if observed.nodes else None
+    return _NO_NODE + (lacking or f"pod {refused.name}: {refused.unschedulable}")
 
 
 def problems(groups: Sequence[GroupStatus]) -> tuple[str, ...]:

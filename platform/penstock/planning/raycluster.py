@@ -17,7 +17,16 @@ from penstock.api.pool import ManagedRayCluster, ServingPool, WorkerGroup
 from penstock.errors import Invalid
 from penstock.planning import raypods
 from penstock.planning.names import owner_reference
-from penstock.planning.pool_names import APPLIED, GROUP_KINDS, KIND_OF, POOL_LABEL, TOOK_OVER, digest, label
+from penstock.planning.pool_names import (
+    APPLIED,
+    GROUP_KINDS,
+    KIND_OF,
+    POOL_LABEL,
+    TOOK_OVER,
+    digest,
+    label,
+    ray_cluster,
+)
 from penstock.planning.raypods import PoolSettings
 
 RAY_VERSION: Final = "2.60.0"
@@ -116,6 +125,18 @@ def group_hash(group: WorkerGroup) -> str:
     """A hash of all of a group that cannot change while its workers run."""
     fixed = group.model_dump(mode="json", exclude={"min_workers", "max_workers"}, exclude_none=True)
     return digest({"rule": _RULE, "group": fixed})
+
+
+def replacement_name(pool: ServingPool, settings: PoolSettings, secret: str, serving: str) -> str:
+    """The RayCluster that is to take over from the one named `serving`.
+
+    Each change has another, a change of a group too; and none has the name of the one that serves, which may itself be a
+    replacement for another change.
+    """
+    spec = _managed(pool)
+    groups = {each.name: group_hash(each) for each in spec.worker_groups}
+    change = digest({"kind": replacement_hash(spec, settings, secret), "groups": groups, "serving": serving})
+    return ray_cluster(pool.metadata.name, change)
 
 
 def _kinds(spec: ManagedRayCluster, present: Mapping[str, GroupCount]) -> dict[str, str]:

@@ -7,9 +7,10 @@ from typing import Final, assert_never
 
 from penstock.api.conditions import DeploymentCondition, Reason
 from penstock.api.meta import ConditionStatus
+from penstock.errors import Invalid
 from penstock.planning.application import replica_bounds
 from penstock.planning.arguments import FAILURE_MARKER, StartFailure
-from penstock.planning.conditions import Verdict, false, timestamp, true, unknown
+from penstock.planning.conditions import Verdict, false, said, timestamp, true, unknown
 from penstock.planning.failure import start_failure
 from penstock.planning.observed import (
     Application,
@@ -76,26 +77,31 @@ def judge(observed: Observed, pool: Pool, rollout: Rollout, now: float) -> Verdi
 
 def judge_without_pool(observed: Observed, problem: Verdict) -> Verdicts:
     """Conditions while the pool cannot be asked. What serves goes on serving: the gateways tell."""
-    previous = {each.type: each for each in observed.deployment.status.conditions}
-    model = previous.get(DeploymentCondition.MODEL_RESOLVED)
+    model = said(DeploymentCondition.MODEL_RESOLVED, observed.deployment.status.conditions)
     active = observed.deployment.status.active_revision
-    groups = observed.pool.groups if isinstance(observed.pool, PoolProblem) else ()
-    impossible = None if active else never(observed.deployment.spec.resources, groups)
     return {
         DeploymentCondition.POOL_READY: problem,
         DeploymentCondition.MODEL_RESOLVED: (
-            Verdict(model.status, Reason(model.reason), model.message)
-            if model
-            else unknown(Reason.PENDING, "Not tried yet: the pool cannot be used.")
+            model or unknown(Reason.PENDING, "Not tried yet: the pool cannot be used.")
         ),
         DeploymentCondition.SERVING: (
             serving(observed, {}, active) if active else false(problem.reason, "Nothing was served yet.")
         ),
-        # Waiting for the pool would not help what none of its workers could ever hold.
         DeploymentCondition.PROGRESSING: (
-            false(Reason.UNSCHEDULABLE, impossible) if impossible else false(problem.reason, problem.message)
+            (None if active else _hopeless(observed)) or false(problem.reason, problem.message)
         ),
     }
+
+
+def _hopeless(observed: Observed) -> Verdict | None:
+    """Why waiting for the pool would not help: none of its workers could ever hold a replica."""
+    groups = observed.pool.groups if isinstance(observed.pool, PoolProblem) else ()
+    try:
+        impossible = never(observed.deployment.spec.resources, groups)
+    except Invalid as error:
+        # The conditions are where a spec that cannot be carried out is told, so they must not fail for it.
+        return false(Reason.INVALID_SPEC, error.message)
+    return false(Reason.UNSCHEDULABLE, impossible) if impossible else None
 
 
 def serving(observed: Observed, mine: Mapping[str, Application], active: str) -> Verdict:
@@ -133,12 +139,10 @@ def _model(observed: Observed, candidate: Application | None, failure: StartFail
         return false(Reason(failure.reason), _sentence(failure.message))
     if candidate is not None and (candidate.running or candidate.state is ApplicationState.RUNNING):
         return true(Reason.MODEL_LOADED, "Replicas loaded the model.")
-    previous = next(
-        (c for c in observed.deployment.status.conditions if c.type == DeploymentCondition.MODEL_RESOLVED), None
-    )
+    previous = said(DeploymentCondition.MODEL_RESOLVED, observed.deployment.status.conditions)
     retrying = candidate is not None and candidate.arguments is not None and candidate.arguments.attempt.number > 0
     if retrying and previous is not None and previous.status is ConditionStatus.FALSE:
-        return Verdict(previous.status, Reason(previous.reason), previous.message)
+        return previous
     return unknown(Reason.PENDING, "No replica has loaded the model yet.")
 
 

@@ -6,7 +6,7 @@ Times are seconds since the Unix epoch: keys and tokens say themselves when they
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Final
@@ -118,7 +118,8 @@ def token_caller(issuer: str, subject: str) -> str:
 
 def decide(
     access: RouteAccess | None,
-    neighbours: Iterable[RouteAccess],
+    model: str,
+    uses: Mapping[str, RouteKey],
     given: str | None,
     now: float,
     *,
@@ -128,7 +129,8 @@ def decide(
 
     Args:
         access: what is declared of the model; None: nothing yet.
-        neighbours: what is declared of the namespace's other models; their keys are valid ones that open others.
+        model: its name.
+        uses: what the namespace's models say of the credential as a key; a valid one may open others only.
         given: the credential.
         now: the present.
         default_required: whether a model of which nothing is declared is closed.
@@ -137,33 +139,35 @@ def decide(
         return Refusal.NOT_YET if default_required else Let(None)
     if not access.required:
         return Let(None)
-    return Refusal.MISSING if given is None else _judge(access, neighbours, given, now)
+    return Refusal.MISSING if given is None else _judge(access, model, uses, given, now)
 
 
-def _judge(access: RouteAccess, neighbours: Iterable[RouteAccess], given: str, now: float) -> Let | Verify | Refusal:
-    digest = fingerprint(given)
-    live = _live(access, digest, now)
-    if live is not None:
-        return Let(key_caller(live.name))
-    if any(opens(each, digest, now) for each in neighbours):
+def _judge(
+    access: RouteAccess, model: str, uses: Mapping[str, RouteKey], given: str, now: float
+) -> Let | Verify | Refusal:
+    key = uses.get(model)
+    if key is not None and key.expires_at > now:
+        return Let(key_caller(key.name))
+    if is_valid(uses, now):
         return Refusal.OTHER_MODELS
     if access.issuers and looks_like_token(given):
         return Verify(given, access.issuers)
     return Refusal.UNKNOWN
 
 
+def is_valid(uses: Mapping[str, RouteKey], now: float) -> bool:
+    """Whether a key opens any model of its namespace now.
+
+    Args:
+        uses: what the models say of it.
+        now: the present.
+    """
+    return any(key.expires_at > now for key in uses.values())
+
+
 def looks_like_token(given: str) -> bool:
     """Whether this may be a JSON Web Token in compact form (RFC 7519)."""
     return given.count(".") == 2 and len(given) <= MAX_TOKEN_CHARACTERS  # noqa: PLR2004 -- three parts
-
-
-def opens(access: RouteAccess, digest: str, now: float) -> bool:
-    """Whether the key with this SHA-256 opens the model now."""
-    return _live(access, digest, now) is not None
-
-
-def _live(access: RouteAccess, digest: str, now: float) -> RouteKey | None:
-    return next((key for key in access.keys if key.sha256 == digest and key.expires_at > now), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,70 +229,3 @@ class Locks:
     """By namespace and the credential's SHA-256."""
     single: Mapping[tuple[str, str, str], Grant]
     """By namespace, model and the credential's SHA-256."""
-
-
-def locks(
-    declared: Mapping[ModelKey, RouteAccess | None],
-    admitted: Mapping[tuple[str, str, str], Admitted],
-    now: float,
-    *,
-    default_required: bool,
-) -> Locks:
-    """What a data path must hold.
-
-    Args:
-        declared: every model that is known, and what is declared of it.
-        admitted: tokens that were verified, by namespace, model and SHA-256.
-        now: the present; what has expired is left out.
-        default_required: whether models of which nothing is declared are closed.
-    """
-    models: dict[ModelKey, Lock] = {}
-    guarded: dict[str, list[tuple[str, RouteAccess]]] = {}
-    for (namespace, model), access in declared.items():
-        lock = _lock(access, default_required=default_required)
-        if lock != Lock(Authenticity.ANYONE, 0):
-            models[namespace, model] = lock
-        if access is not None and access.required:
-            guarded.setdefault(namespace, []).append((model, access))
-    namespaces: dict[tuple[str, str], Grant] = {}
-    single: dict[tuple[str, str, str], Grant] = {}
-    for namespace, members in guarded.items():
-        _add_keys(namespace, members, now, namespaces, single)
-    for (namespace, model, digest), token in admitted.items():
-        access = declared.get((namespace, model))
-        if access is not None and access.required and access.issuers == token.issuers and token.until > now:
-            single[namespace, model, digest] = Grant(token.caller, 0, token.until, everywhere=False)
-    return Locks(models, namespaces, single)
-
-
-def _lock(access: RouteAccess | None, *, default_required: bool) -> Lock:
-    if access is None:
-        return Lock(Authenticity.UNDECIDED if default_required else Authenticity.ANYONE, 0)
-    limit = access.requests_per_second or 0
-    if not access.required:
-        return Lock(Authenticity.ANYONE, limit)
-    return Lock(Authenticity.KEY_OR_JWT if access.issuers else Authenticity.KEY, limit)
-
-
-def _add_keys(
-    namespace: str,
-    members: list[tuple[str, RouteAccess]],
-    now: float,
-    namespaces: dict[tuple[str, str], Grant],
-    single: dict[tuple[str, str, str], Grant],
-) -> None:
-    """The namespace's keys. Where routes differ on one key for a moment, the stricter word on it counts."""
-    opened: dict[str, list[tuple[str, RouteKey]]] = {}
-    for model, access in members:
-        for key in access.keys:
-            opened.setdefault(key.sha256, []).append((model, key))
-    for digest, uses in opened.items():
-        until = min(key.expires_at for _, key in uses)
-        if until <= now:
-            continue
-        limit = min((key.requests_per_second for _, key in uses if key.requests_per_second), default=0)
-        everywhere = len({model for model, _ in uses}) == len(members)
-        grant = Grant(key_caller(uses[0][1].name), limit, until, everywhere)
-        namespaces[namespace, digest] = grant
-        if not everywhere:
-            single.update({(namespace, model, digest): grant for model, _ in uses})

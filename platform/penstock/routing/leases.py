@@ -15,12 +15,19 @@ Both speak JSON over HTTP to the agent:
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
+from penstock.errors import Invalid
 from penstock.models import Frozen
 from penstock.routing.access import RouteAccess
+
+MOST_CHARACTERS: Final = 253
+"""Of each text in a lease, as of a name in Kubernetes. A gateway keeps them for every replica, and all tenants share its
+memory; a revision of ours has 12, a replica's id of Ray's 8, a digest 71.
+"""
+Text = Annotated[str, Field(max_length=MOST_CHARACTERS)]
 
 
 class ReplicaStats(Frozen):
@@ -40,16 +47,26 @@ class ReplicaStats(Frozen):
 class ReplicaLease(Frozen):
     """A replica asks to receive, or goes on receiving, a model's requests."""
 
-    namespace: str
-    model: str
-    version: str
-    revision: str
-    digest: str = ""
+    namespace: Text
+    model: Text
+    version: Text
+    revision: Text
+    digest: Text = ""
     """Of the model that it loaded."""
-    address: str
+    address: Text
     """host:port of the replica's own HTTP socket."""
     lease_seconds: Annotated[float, Field(gt=0, le=60)] = 5.0
     stats: ReplicaStats = ReplicaStats()
+
+
+def check_replica_id(replica_id: str) -> None:
+    """Refuse an id that is too long to be kept.
+
+    Raises:
+        Invalid: it is.
+    """
+    if len(replica_id) > MOST_CHARACTERS:
+        raise Invalid("InvalidLease", f"a replica's id has {MOST_CHARACTERS} characters at most, not {len(replica_id)}")
 
 
 class LeaseGranted(Frozen):

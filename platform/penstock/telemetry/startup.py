@@ -15,7 +15,7 @@ from penstock.api.conditions import DeploymentCondition
 from penstock.api.meta import Condition, ConditionStatus
 from penstock.api.optimization import OptimizationRun
 from penstock.api.v1alpha1 import InferenceDeployment, InferenceDeploymentStatus
-from penstock.planning.arguments import Attempt
+from penstock.planning.arguments import Attempt, BuildArguments
 from penstock.planning.conditions import epoch as seconds
 from penstock.telemetry import names
 from penstock.telemetry.spans import SpanContext, SpanRecord
@@ -23,6 +23,7 @@ from penstock.telemetry.spans import SpanContext, SpanRecord
 WINDOW_SECONDS: Final = 900.0
 """A replica that starts later after its revision was declared, for load or after a loss, has a trace of its own."""
 _NANOSECONDS: Final = 1_000_000_000
+_Attributes = Mapping[str, str | int | float | bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,33 +94,42 @@ def replica_start(uid: str, revision: str, attempt: Attempt, began_ns: int, repl
 def operator_spans(
     deployment: InferenceDeployment,
     status: InferenceDeploymentStatus,
-    attempt: Attempt,
-    runs: Iterable[OptimizationRun] = (),
+    served: BuildArguments,
+    runs: Sequence[OptimizationRun] = (),
 ) -> tuple[SpanRecord, ...]:
     """The operator's part, once a revision is ready; nothing before. Kubernetes' times are whole seconds.
 
     Args:
         deployment: as it was before, with its former status.
         status: as it is now.
-        attempt: of the revision that is ready.
+        served: what the revision that is ready was declared with.
         runs: the deployment's optimization runs.
     """
     ready = _true_since(status.conditions, DeploymentCondition.READY)
     if status.active_revision is None or ready is None or not _is_new(deployment.status, status):
         return ()
     metadata = deployment.metadata
-    context = start_context(metadata.uid, status.active_revision, attempt.number)
-    declared = attempt.attempted_at * _NANOSECONDS
+    context = start_context(metadata.uid, status.active_revision, served.attempt.number)
+    declared = served.attempt.attempted_at * _NANOSECONDS
     first = metadata.generation <= 1 or deployment.status.active_revision is None
     applied = _epoch(metadata.creation_timestamp) if first and metadata.creation_timestamp else declared
-    attributes: Mapping[str, str | int | float | bool] = {
+    attributes: _Attributes = {
         names.ATTR_NAMESPACE: metadata.namespace,
         names.ATTR_MODEL: metadata.name,
         names.ATTR_REVISION: status.active_revision,
     }
     root = SpanRecord(names.SPAN_START, context, None, applied, max(ready, applied), attributes=attributes)
-    phases = [*_waits(status, applied, declared), *_optimized(runs, applied, ready)]
-    return (root, *(_span(each, context, str(each.start_ns)) for each in phases))
+    maker = _maker(served, runs)
+    known = _epoch(maker.metadata.creation_timestamp) if maker and maker.metadata.creation_timestamp else declared
+    waits = _waits(status, applied, known, declared) if first else [Phase(names.SPAN_RESOLVE, declared, declared)]
+    became = {names.SPAN_RESOLVE: _became(deployment, status, served, maker)}
+    return (
+        root,
+        *(
+            _span(each, context, str(each.start_ns), became.get(each.name, {}))
+            for each in (*waits, *_optimized(runs, applied, ready))
+        ),
+    )
 
 
 def _is_new(before: InferenceDeploymentStatus, now: InferenceDeploymentStatus) -> bool:
@@ -128,15 +138,49 @@ def _is_new(before: InferenceDeploymentStatus, now: InferenceDeploymentStatus) -
     return not was or before.active_revision != now.active_revision
 
 
-def _waits(status: InferenceDeploymentStatus, applied: int, declared: int) -> Iterable[Phase]:
-    """From apply to the declaration: for the pool, then to validate and plan."""
-    if declared <= applied:
-        return
+def _waits(status: InferenceDeploymentStatus, applied: int, valid: int, declared: int) -> Iterable[Phase]:
+    """From apply to the declaration: for the pool, for the spec's validation, for what is to serve.
+
+    Validating, resolving and declaring are one step of the operator's, but where a search must make the model first.
+
+    Args:
+        status: as it is now.
+        applied: when the deployment was made.
+        valid: when the spec was known to be valid.
+        declared: when the revision was declared.
+    """
+    declared = max(declared, applied)
     pool = _true_since(status.conditions, DeploymentCondition.POOL_READY)
     since = pool if pool is not None and applied < pool <= declared else applied
+    valid = max(since, min(valid, declared))
     if since > applied:
         yield Phase(names.SPAN_POOL, applied, since)
-    yield Phase(names.SPAN_VALIDATE, since, declared)
+    yield Phase(names.SPAN_VALIDATE, since, valid)
+    yield Phase(names.SPAN_RESOLVE, valid, declared)
+
+
+def _maker(served: BuildArguments, runs: Iterable[OptimizationRun]) -> OptimizationRun | None:
+    """The run whose artifact is served; none where the deployment's own model is."""
+    uri = served.replica.storage_uri
+    return next((each for each in runs if each.status.artifact and each.status.artifact.storage_uri == uri), None)
+
+
+def _became(
+    deployment: InferenceDeployment,
+    status: InferenceDeploymentStatus,
+    served: BuildArguments,
+    maker: OptimizationRun | None,
+) -> _Attributes:
+    """What model and profile became. No address: it may hold the signature by which it is open to whoever has it."""
+    found: dict[str, str | int | float | bool] = {names.ATTR_FORMAT: str(served.replica.model_format)}
+    if status.digest is not None:
+        found[names.ATTR_DIGEST] = status.digest
+    profile = deployment.spec.optimization_profile_ref
+    if profile is not None:
+        found[names.ATTR_PROFILE] = f"{profile.kind}/{profile.name}"
+    if maker is not None:
+        found[names.ATTR_RUN] = maker.metadata.name
+    return found
 
 
 def _optimized(runs: Iterable[OptimizationRun], applied: int, ready: int) -> Iterable[Phase]:
@@ -155,10 +199,10 @@ def _true_since(conditions: Iterable[Condition], kind: str) -> int | None:
     return None
 
 
-def _span(phase: Phase, parent: SpanContext, who: str) -> SpanRecord:
-    return SpanRecord(
-        phase.name, phase_context(parent, phase.name, who), parent, phase.start_ns, max(phase.end_ns, phase.start_ns)
-    )
+def _span(phase: Phase, parent: SpanContext, who: str, attributes: _Attributes | None = None) -> SpanRecord:
+    context = phase_context(parent, phase.name, who)
+    end = max(phase.end_ns, phase.start_ns)
+    return SpanRecord(phase.name, context, parent, phase.start_ns, end, attributes=attributes or {})
 
 
 def _epoch(text: str) -> int:

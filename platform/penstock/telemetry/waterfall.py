@@ -189,11 +189,14 @@ def _row(collected: CollectedSpan, depth: int, origin: int, *, linked: bool) -> 
 
 
 def _note(attributes: Mapping[str, str | int | float | bool]) -> str:
-    """What is worth saying about a span: a batch's size, a request's model and status."""
+    """What is worth saying about a span: a batch's size, a request's model and status, what a model became."""
     if names.ATTR_BATCH_ROWS in attributes:
         requests = attributes.get(names.ATTR_BATCH_REQUESTS)
         together = f" of {_counted(requests, 'request')}" if requests is not None else ""
         return f"{_counted(attributes[names.ATTR_BATCH_ROWS], 'row')}{together}"
+    if names.ATTR_FORMAT in attributes:
+        maker = f" made by {attributes[names.ATTR_RUN]}" if names.ATTR_RUN in attributes else ""
+        return f"{attributes[names.ATTR_FORMAT]}{maker}"
     status = attributes.get(names.ATTR_HTTP_STATUS)
     cache = attributes.get(names.ATTR_CACHE)
     parts = (

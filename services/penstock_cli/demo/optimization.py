@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from penstock.api.conditions import DeploymentCondition, Reason, RunCondition
 from penstock.api.meta import Condition, ConditionStatus
 from penstock.api.optimization import OptimizationRun
+from penstock.api.reading import read
 from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.errors import Unavailable
 from penstock_cli.demo.load import Answer, send
@@ -123,7 +124,7 @@ def _deployment(cluster: Cluster, key: Key) -> InferenceDeployment:
     manifest = cluster.get(INFERENCE_DEPLOYMENT, key)
     if manifest is None:
         raise Unavailable(Reason.TERMINATING, f"InferenceDeployment {key} was deleted while it was waited for")
-    return InferenceDeployment.model_validate(manifest)
+    return read(InferenceDeployment, manifest)
 
 
 def _run(cluster: Cluster, key: Key, deployment: InferenceDeployment) -> OptimizationRun | None:
@@ -131,7 +132,7 @@ def _run(cluster: Cluster, key: Key, deployment: InferenceDeployment) -> Optimiz
     if name is None or deployment.status.observed_generation < deployment.metadata.generation:
         return None
     manifest = cluster.get(OPTIMIZATION_RUN, Key(key.namespace, name))
-    return None if manifest is None else OptimizationRun.model_validate(manifest)
+    return None if manifest is None else read(OptimizationRun, manifest)
 
 
 def _applied(deployment: InferenceDeployment) -> Condition:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from http import HTTPStatus
 from typing import Any, Final
 
+import fsspec.asyn
+
 from penstock_runtime.filesystems import TIMEOUTS, file_system, safe
-from penstock_runtime.sources.source import SMALL_BYTES, TRIES, Listing, RemoteFile, in_order, too_large
+from penstock_runtime.sources.source import SMALL_BYTES, TRIES, Changed, Listing, RemoteFile, in_order, too_large
 
 _PIECE_BYTES: Final = 8 * 1024 * 1024
 """Of each request for a range: large enough to keep a link busy, and held in memory once."""
-_VERSIONS: Final = ("ETag", "etag", "generation", "LastModified", "updated")
-"""Of an object, whichever the file system tells."""
+_VERSIONS: Final = ("ETag", "generation", "etag", "LastModified", "updated")
+"""Of an object, whichever the file system tells. The first is S3's, the second Google's, and both can be asked for."""
 
 
 class ObjectSource:
@@ -28,7 +31,8 @@ class ObjectSource:
     def __init__(self, uri: str, options: Mapping[str, Any]) -> None:
         self.uri = uri.rstrip("/")
         # gcsfs tries again by itself, for half a minute, and cannot be told not to; s3fs can.
-        self.tries = TRIES if uri.startswith("s3") else 1
+        self._s3 = uri.startswith("s3")
+        self.tries = TRIES if self._s3 else 1
         self._files, base = file_system(self.uri, {"use_listings_cache": False, **_few_tries(self.uri), **options})
         if self.tries > 1:
             self._files.retries = 1
@@ -56,19 +60,54 @@ class ObjectSource:
             return None
 
     def stream(self, file: RemoteFile, offset: int) -> Iterator[bytes]:
-        """The content, by requests for ranges."""
+        """The content, by requests for ranges, each for the version that was listed."""
         size = file.size or 0
         while offset < size:
-            piece = bytes(self._files.cat_file(file.address, start=offset, end=min(offset + _PIECE_BYTES, size)))
+            piece = self._piece(file, offset, min(offset + _PIECE_BYTES, size))
             if not piece:
                 return
             offset += len(piece)
             yield piece
 
+    def _piece(self, file: RemoteFile, start: int, end: int) -> bytes:
+        if not file.versioned:
+            return bytes(self._files.cat_file(file.address, start=start, end=end))
+        if self._s3:
+            return self._s3_piece(file, start, end)
+        try:
+            return bytes(self._files.cat_file(file.address, start=start, end=end, generation=file.version))
+        except FileNotFoundError as error:
+            raise Changed(self.uri) from error
+
+    def _s3_piece(self, file: RemoteFile, start: int, end: int) -> bytes:
+        """What `cat_file` does, with a condition, which that does not take."""
+        bucket, key, _ = self._files.split_path(file.address)
+        try:
+            answer = self._files.call_s3(
+                "get_object", Bucket=bucket, Key=key, Range=f"bytes={start}-{end - 1}", IfMatch=file.version
+            )
+        except OSError as error:
+            said = getattr(error.__cause__, "response", {}).get("ResponseMetadata", {})
+            if said.get("HTTPStatusCode") == HTTPStatus.PRECONDITION_FAILED:
+                raise Changed(self.uri) from error
+            raise
+        return bytes(fsspec.asyn.sync(self._files.loop, _emptied, answer["Body"]))
+
     def _file(self, path: str, about: Mapping[str, Any]) -> RemoteFile:
         name = path.removeprefix(self._base).lstrip("/") or path.rsplit("/", 1)[-1]
-        version = next((str(about[each]) for each in _VERSIONS if about.get(each)), "")
-        return RemoteFile(path=safe(name), address=path, size=int(about.get("size") or 0), version=version)
+        kind = next((each for each in _VERSIONS if about.get(each)), "")
+        version = str(about.get(kind, ""))
+        versioned = version.startswith('"') if self._s3 else kind == "generation"
+        return RemoteFile(
+            path=safe(name), address=path, size=int(about.get("size") or 0), version=version, versioned=versioned
+        )
+
+
+async def _emptied(body: Any) -> bytes:
+    try:
+        return bytes(await body.read())
+    finally:
+        body.close()
 
 
 def _few_tries(uri: str) -> Mapping[str, Any]:

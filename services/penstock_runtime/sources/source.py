@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from penstock.api.conditions import Reason
-from penstock.errors import Invalid
+from penstock.errors import Invalid, Unavailable
 
 CHUNK_BYTES = 1024 * 1024
 """Sources yield about so much at a time."""
@@ -77,6 +77,8 @@ class RemoteFile:
     checksums: tuple[Checksum, ...] = ()
     version: str = ""
     """What changes when the content does, such as an ETag."""
+    versioned: bool = False
+    """Whether the source, asked for the content, sends that of this version or raises `Changed`."""
     archive: Archive | None = None
 
     @property
@@ -143,7 +145,18 @@ class Source(Protocol):
         """A file of at most `SMALL_BYTES` in the folder, whole; None where there is none."""
 
     def stream(self, file: RemoteFile, offset: int) -> Iterator[bytes]:
-        """The content of a file from a byte on, in pieces of about `CHUNK_BYTES`."""
+        """The content of a file from a byte on, in pieces of about `CHUNK_BYTES`; see `RemoteFile.versioned`."""
+
+
+class Changed(Unavailable):
+    """A model was changed in its store while it was fetched. Nothing of what came is used: asking again gets the new one.
+
+    Args:
+        uri: of the model.
+    """
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(Reason.STORAGE_UNREACHABLE, f"{uri} was changed while it was fetched: it is fetched again")
 
 
 def too_large(where: str) -> Invalid:

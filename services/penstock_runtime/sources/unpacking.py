@@ -8,6 +8,7 @@ import shutil
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
@@ -20,7 +21,12 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 _MOST_ENTRIES: Final = 100_000
-_READ_BYTES: Final = 64 * 1024
+_SKIPPED_BYTES: Final = 64 * 1024
+"""At a time, of what is not wanted."""
+_MOST_HEADER_BYTES: Final = 1024 * 1024
+"""Of an entry's headers together, and of what an archive says of all its entries: `tarfile` keeps them in memory."""
+_SHOWN_CHARACTERS: Final = 200
+"""Of an entry's name, in a message."""
 _MOST_WINDOW: Final = 128 * 1024 * 1024
 """Bytes that zstd may look back, and so keep in memory; what its command line takes without being asked to."""
 _WHITEOUT: Final = ".wh."
@@ -41,20 +47,92 @@ def unpack(pieces: Iterator[bytes], archive: Archive, folder: Path, write: Write
         where: the archive, for messages.
 
     Raises:
-        Invalid: ModelInvalid; an entry is a link, a device or outside the folder, there are too many, or it is no such
-            archive. UnsupportedStorage; the library for its compression is not installed.
+        Invalid: ModelInvalid; an entry is a link, a device or outside the folder, there are too many, their headers are
+            too large, or it is no such archive. UnsupportedStorage; the library for its compression is not installed.
     """
     incoming: io.BufferedReader = io.BufferedReader(_Incoming(pieces), CHUNK_BYTES)
     try:
-        with tarfile.open(fileobj=_plain(incoming, archive.packing, where), mode="r|", bufsize=_READ_BYTES) as tar:
-            for count, member in enumerate(tar):
-                if count >= _MOST_ENTRIES:
-                    raise _refused(where, f"has more than {_MOST_ENTRIES} entries")
-                _entry(tar, member, _Goal(archive, folder, write, where))
+        for tar, member in _members(_plain(incoming, archive.packing, where), where):
+            _entry(tar, member, _Goal(archive, folder, write, where))
     except (tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError) as error:
         raise _refused(where, f"is no {archive.packing} archive ({error})") from error
     for _ in pieces:
         pass
+
+
+def _members(plain: Any, where: str) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """The entries of an archive, each before the next one's headers are read; none is remembered."""
+    stream: Any = _Forwards(plain, where)
+    tar: tarfile.TarFile | None = None
+    count = 0
+    while True:
+        with stream.reading_headers():
+            try:
+                tar = tar or tarfile.TarFile(fileobj=stream)
+                member = tar.next()
+            except (ValueError, IndexError, RecursionError) as error:  # tarfile's, for headers that make no sense
+                raise tarfile.ReadError(f"its headers make no sense: {type(error).__name__}") from error
+        if member is None:
+            return
+        if sum(len(key) + len(value) for key, value in tar.pax_headers.items()) > _MOST_HEADER_BYTES:
+            raise _too_much_header(where)
+        count += 1
+        if count > _MOST_ENTRIES:
+            raise _refused(where, f"has more than {_MOST_ENTRIES} entries")
+        # Where it keeps each, which for 100,000 is much. The name is not documented, but has been there since 2003.
+        tar.members.clear()  # type: ignore[attr-defined]
+        yield tar, member
+
+
+class _Forwards:
+    """A file that `tarfile` reads from its start to its end, and of which it gets no more headers than it may have.
+
+    It reads the headers that come before an entry whole, one within the other: long names, PAX's records, maps of sparse
+    files, of which each says for itself how large it is, if at all.
+    """
+
+    def __init__(self, plain: Any, where: str) -> None:
+        self._plain = plain
+        self._where = where
+        self._position = 0
+        self._header_bytes: int | None = None
+        """How many more may be read; None: any, since it is content that is read."""
+
+    @contextmanager
+    def reading_headers(self) -> Iterator[None]:
+        """What is read meanwhile are one entry's headers. What is passed over by `seek` is not."""
+        self._header_bytes = _MOST_HEADER_BYTES
+        try:
+            yield
+        finally:
+            self._header_bytes = None
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, position: int) -> None:
+        if position < self._position:
+            raise tarfile.StreamError("its headers lead backwards")
+        while self._position < position and self._next(min(position - self._position, _SKIPPED_BYTES)):
+            pass
+
+    def read(self, size: int) -> bytes:
+        """So many bytes; fewer only at the end."""
+        if size < 0:
+            raise tarfile.ReadError("its headers say that one of them is smaller than nothing")
+        if self._header_bytes is not None:
+            self._header_bytes -= size
+            if self._header_bytes < 0:
+                raise _too_much_header(self._where)
+        found = bytearray()
+        while len(found) < size and (piece := self._next(size - len(found))):
+            found += piece
+        return bytes(found)
+
+    def _next(self, most: int) -> bytes:
+        piece: bytes = self._plain.read(most)
+        self._position += len(piece)
+        return piece
 
 
 class _Incoming(io.RawIOBase):
@@ -82,7 +160,7 @@ class _Incoming(io.RawIOBase):
 
 
 def _plain(incoming: io.BufferedReader, packing: Packing, where: str) -> Any:
-    """What `tarfile` reads in its stream mode, in which it calls nothing but `read`."""
+    """The archive as it was before it was compressed; it has `read`, which may give less than it is asked for."""
     match packing:
         case Packing.PLAIN:
             return incoming
@@ -130,7 +208,7 @@ class _Goal:
 def _entry(tar: tarfile.TarFile, member: tarfile.TarInfo, goal: _Goal) -> None:
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts:
-        raise _refused(goal.where, f"has the entry {member.name!r}, which leads out of the folder")
+        raise _refused(goal.where, f"has the entry {_shown(member)}, which leads out of the folder")
     if goal.archive.below:
         if path.parts[:1] != (goal.archive.below,):
             return
@@ -143,20 +221,24 @@ def _entry(tar: tarfile.TarFile, member: tarfile.TarInfo, goal: _Goal) -> None:
     elif member.isreg() and not member.issparse():
         content = tar.extractfile(member)
         if content is None or not path.parts:
-            raise _refused(goal.where, f"has the entry {member.name!r}, which is not readable")
+            raise _refused(goal.where, f"has the entry {_shown(member)}, which is not readable")
         _make_folder(target.parent, member, goal.where)
         _remove(target)
         goal.write(target, iter(lambda: content.read(CHUNK_BYTES), b""))
     else:
         kind = "a link" if member.issym() or member.islnk() else "neither a file nor a folder"
-        raise _refused(goal.where, f"has the entry {member.name!r}, which is {kind}")
+        raise _refused(goal.where, f"has the entry {_shown(member)}, which is {kind}")
+
+
+def _shown(member: tarfile.TarInfo) -> str:
+    return repr(member.name[:_SHOWN_CHARACTERS])
 
 
 def _make_folder(target: Path, member: tarfile.TarInfo, where: str) -> None:
     try:
         target.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise _refused(where, f"has the entry {member.name!r} where there is a file already") from error
+        raise _refused(where, f"has the entry {_shown(member)} where there is a file already") from error
 
 
 def _take_away(whiteout: Path) -> None:
@@ -175,6 +257,10 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _too_much_header(where: str) -> Invalid:
+    return _refused(where, f"has more than {_MOST_HEADER_BYTES // 2**20} MiB of headers for one entry, or for all")
 
 
 def _refused(where: str, what: str) -> Invalid:

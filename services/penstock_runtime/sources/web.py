@@ -15,7 +15,7 @@ from penstock.serving.manifest import MANIFEST_NAME, SIGNATURE_NAME
 from penstock_runtime.filesystems import safe
 from penstock_runtime.sources.http import checked, headers, pieces, whole, with_deadlines
 from penstock_runtime.sources.manifests import described
-from penstock_runtime.sources.source import TRIES, Listing, RemoteFile, in_order
+from penstock_runtime.sources.source import TRIES, Changed, Listing, RemoteFile, in_order
 
 _FILES: Final = frozenset({".onnx", ".xml", ".pt2", ".pt", ".tflite", ".safetensors", ".npz"})
 """What ends in one of these is a file; anything else is a folder if it has a manifest."""
@@ -65,7 +65,11 @@ class WebSource:
 
     def stream(self, file: RemoteFile, offset: int) -> Iterator[bytes]:
         """The content of a file; servers that know no ranges send it from its start, and that is skipped."""
-        return pieces(self._get(file.address, offset, file.version), offset)
+        response = self._get(file.address, offset, file.version)
+        if file.versioned and not file.checksums and not _is_of(response, file.version, offset):
+            response.close()
+            raise Changed(self.uri)
+        return pieces(response, offset)
 
     def _folder(self, manifest: bytes) -> Listing:
         files = [
@@ -85,16 +89,39 @@ class WebSource:
         with checked(response):
             size = response.headers.get("Content-Length")
             stamp = response.headers.get("ETag") or response.headers.get("Last-Modified")
-        return RemoteFile(path=name, address=address, size=int(size) if size else None, version=stamp or self._unknown)
+        return RemoteFile(
+            path=name,
+            address=address,
+            size=int(size) if size else None,
+            version=stamp or self._unknown,
+            versioned=stamp is not None,
+        )
 
     def _get(self, address: str, offset: int, version: str = "") -> requests.Response:
         asked = headers(offset)
         if offset and version.startswith('"'):
             asked["If-Range"] = version
-        return checked(self._session.get(address, headers=asked, stream=True))
+        response = self._session.get(address, headers=asked, stream=True)
+        if offset and response.status_code == requests.codes.requested_range_not_satisfiable:
+            # Nothing comes after what is here already: of a file of unknown size, all may be. Sent whole, it shows.
+            response.close()
+            response = self._session.get(address, headers=headers(0), stream=True)
+        return checked(response)
 
     def _below(self, path: str) -> str:
         return f"{self.uri}/{quote(safe(path))}"
+
+
+def _is_of(response: requests.Response, version: str, offset: int) -> bool:
+    """Whether a body is of the version that was listed: an ETag, or else a time of modification.
+
+    An answer that does not say is believed where nothing came before it that it could fail to fit to.
+    """
+    found = response.headers.get("Last-Modified" if version.endswith(" GMT") else "ETag")
+    if found is None:
+        return offset == 0
+    # Who compresses for some clients calls the same content weakly the same.
+    return found.removeprefix("W/") == version.removeprefix("W/")
 
 
 class _Bearer(requests.auth.AuthBase):

@@ -4,7 +4,7 @@ Most requests are decided here, without the agent. What HAProxy cannot know, a t
 the agent, with its credential. Everything else that goes on loses its credential and gets the caller's name instead.
 
 Counters (`sc`) of a stream: 0 the client's address, 1 the caller over all models, 2 the caller at one model, 3 the
-namespace, 4 what is handed to the agent.
+namespace, 4 what is handed to the agent, 5 the address whose tokens it is to verify.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CALLER_HEADER: Final = "x-penstock-caller"
 """Who asks, as the gateway found; set by it alone."""
 CREDENTIAL_HEADER: Final = "x-penstock-credential"
 """SHA-256, in hex, of what HAProxy takes for the credential of a request that the agent is to verify; set by it alone."""
-STICK_COUNTERS: Final = 5
+STICK_COUNTERS: Final = 6
 VERIFY: Final = "verify"
 """The backend of requests whose token the agent must verify."""
 _CHALLENGE: Final[Mapping[Refusal, str]] = {
@@ -35,6 +35,7 @@ _CALLERS: Final = "callers"
 _NAMESPACES: Final = "namespaces"
 _HANDED_OVER: Final = "handed_over"
 _VERIFIED: Final = "verified"
+_SOURCES: Final = "sources"
 
 
 def challenge(refusal: Refusal) -> Mapping[str, str]:
@@ -73,6 +74,7 @@ def tables() -> Iterator[str]:
         (_NAMESPACES, "string len 64", "10k", "conn_cur"),
         (_HANDED_OVER, "string len 64", "10k", "gpc0,gpc0_rate(1s)"),
         (_VERIFIED, "string len 64", "10k", "gpc0,gpc0_rate(1s)"),
+        (_SOURCES, "binary len 16", "100k", "gpc0,gpc0_rate(1s)"),
     ):
         yield f"backend {name}"
         yield f"  stick-table type {kind} size {size} expire 10s store {stored}"
@@ -187,15 +189,30 @@ def agent_backends(settings: Settings, agent: str) -> Iterator[str]:
     yield from _portion(_HANDED_OVER, settings.agent_requests_per_second)
     yield server
     yield f"backend {VERIFY}"
+    # Who sends these is not known yet: without a part for each address, anyone could use up what a namespace has for its
+    # callers. Of IPv6, a network of 64 bits is one address, since each of its hosts may take any in it.
+    yield "  http-request set-var(txn.source) src,ipmask(32,64)"
+    yield f"  http-request track-sc5 var(txn.ns),concat(|,txn.source),sha2(256) table {_SOURCES}"
+    yield _within(5, settings.verifications_per_second_per_source)
     yield "  http-request set-var(txn.bucket) var(txn.ns)"
     yield from _portion(_VERIFIED, settings.agent_requests_per_second)
+    yield _counted(5)
     yield server
 
 
 def _portion(table: str, limit: int) -> Iterator[str]:
     yield f"  http-request track-sc4 var(txn.bucket) table {table}"
-    yield f"  http-request deny deny_status 429 if {{ sc_gpc0_rate(4) ge {limit} }}"
-    yield "  http-request sc-inc-gpc0(4)"
+    yield _within(4, limit)
+    yield _counted(4)
+
+
+def _within(counter: int, limit: int) -> str:
+    return f"  http-request deny deny_status 429 if {{ sc_gpc0_rate({counter}) ge {limit} }}"
+
+
+def _counted(counter: int) -> str:
+    """Only what was let in counts."""
+    return f"  http-request sc-inc-gpc0({counter})"
 
 
 def _refuse(refusal: Refusal, condition: str) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import jwt
 
 from penstock.errors import Unavailable
 from penstock.routing.access import Admitted, RouteIssuer, token_caller
-from penstock_serving.gateway.issuers import RSA_ALGORITHMS, Issuers, VerificationKey
+from penstock_serving.gateway.issuers import RSA_ALGORITHMS, Issuers, PublicKey
 
 ALGORITHMS: Final = (*RSA_ALGORITHMS, "ES256", "ES384", "ES512", "EdDSA")
 """Signatures with public keys. Never `none`, and never HS*, which would take a public key for a shared secret."""
@@ -18,6 +18,11 @@ LEEWAY_SECONDS: Final = 30
 """Clocks differ: an expiry or a beginning may be off by so much."""
 ADMITTED_SECONDS: Final = 300
 """A verified token is verified anew after this, so that a key that its issuer withdrew ends."""
+MOST_CANDIDATES: Final = 4
+"""Keys that one token is tried against, whatever a tenant's issuers publish: the agent has one thread for all tenants.
+
+A token that names its key, as nearly every issuer's do, needs one.
+"""
 _REQUIRED: Final = ("iss", "sub", "aud", "exp")
 
 
@@ -36,56 +41,75 @@ async def verify(
     Raises:
         Unavailable: the issuer's keys cannot be had.
     """
-    try:
-        header = jwt.get_unverified_header(token)
-        # What the token says of itself only chooses the issuer by whose keys it is then verified.
-        claimed = jwt.decode(token, options={"verify_signature": False}).get("iss")
-    except (jwt.PyJWTError, ValueError):
+    said = _said(token)
+    if said is None:
         return None
-    if header.get("alg") not in ALGORITHMS or "crit" in header:
-        return None
-    key_id = header.get("kid")
-    if key_id is not None and not isinstance(key_id, str):
-        return None
-    problem: Unavailable | None = None
+    algorithm, key_id, claimed = said
+    # A model may ask for several things of one issuer's tokens; whose signature it is is found out once.
+    entries: dict[str | None, list[RouteIssuer]] = {}
     for issuer in issuers:
-        if issuer.issuer != claimed:
-            continue
+        if issuer.issuer == claimed:
+            entries.setdefault(issuer.jwks_uri, []).append(issuer)
+    problem: Unavailable | None = None
+    left = MOST_CANDIDATES
+    for alike in entries.values():
         try:
-            candidates = await keys.keys(namespace, issuer, key_id)
+            known = await keys.keys(namespace, alike[0], key_id)
         except Unavailable as error:
             problem = error
             continue
-        claims = _claims(token, header["alg"], issuer, candidates)
+        candidates = [key.public for key in known if algorithm in key.algorithms][:left]
+        left -= len(candidates)
+        claims = _claims(token, algorithm, alike, candidates)
         if claims is not None:
             until = min(int(claims["exp"]) + LEEWAY_SECONDS, int(now) + ADMITTED_SECONDS)
-            return Admitted(token_caller(issuer.issuer, claims["sub"]), until, issuers)
+            return Admitted(token_caller(claims["iss"], claims["sub"]), until, issuers)
     if problem is not None:
         raise problem
     return None
 
 
+def _said(token: str) -> tuple[str, str | None, object] | None:
+    """What a token says of itself, which only chooses the keys that it is then verified by.
+
+    Returns:
+        Its algorithm, its key's id and its issuer; None where it is not one to verify at all.
+    """
+    try:
+        header = jwt.get_unverified_header(token)
+        claimed = jwt.decode(token, options={"verify_signature": False}).get("iss")
+    except (jwt.PyJWTError, ValueError):
+        return None
+    algorithm, key_id = header.get("alg"), header.get("kid")
+    if algorithm not in ALGORITHMS or "crit" in header or not (key_id is None or isinstance(key_id, str)):
+        return None
+    return algorithm, key_id, claimed
+
+
 def _claims(
-    token: str, algorithm: str, issuer: RouteIssuer, candidates: tuple[VerificationKey, ...]
+    token: str, algorithm: str, entries: Sequence[RouteIssuer], candidates: Sequence[PublicKey]
 ) -> Mapping[str, Any] | None:
-    """The claims that one of these keys vouches for, where they are what the issuer's entry asks for."""
+    """The claims that one of these keys vouches for, where they are what one of the issuer's entries asks for."""
     for key in candidates:
-        if algorithm not in key.algorithms:
-            continue
         try:
             claims: Mapping[str, Any] = jwt.decode(
                 token,
-                key.public,
+                key,
                 algorithms=[algorithm],
-                audience=list(issuer.audiences),
-                issuer=issuer.issuer,
+                audience=[audience for each in entries for audience in each.audiences],
+                issuer=entries[0].issuer,
                 leeway=LEEWAY_SECONDS,
                 options={"require": list(_REQUIRED)},
             )
         except (jwt.PyJWTError, ValueError, TypeError):
             continue
-        return claims if _has(claims, issuer.required_claims) else None
+        return claims if any(_suits(claims, each) for each in entries) else None
     return None
+
+
+def _suits(claims: Mapping[str, Any], entry: RouteIssuer) -> bool:
+    """Whether a token says all that one entry asks for."""
+    return not set(entry.audiences).isdisjoint(_texts(claims["aud"])) and _has(claims, entry.required_claims)
 
 
 def _has(claims: Mapping[str, Any], required: Mapping[str, str]) -> bool:

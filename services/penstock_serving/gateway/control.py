@@ -11,7 +11,15 @@ from pydantic import ValidationError
 
 from penstock.errors import Conflict, Invalid, PenstockError, Unavailable
 from penstock.models import Frozen
-from penstock.routing.leases import Completion, LeaseGranted, ReplicaLease, Route, RouteList, RouteSet
+from penstock.routing.leases import (
+    Completion,
+    LeaseGranted,
+    ReplicaLease,
+    Route,
+    RouteList,
+    RouteSet,
+    check_replica_id,
+)
 from penstock.routing.table import check_address
 from penstock.routing.tokens import admin_token, matches, replica_token
 from penstock_serving.gateway.holding import Holding
@@ -97,13 +105,14 @@ class ControlServer:
         return application
 
     async def _put_replica(self, request: web.Request) -> web.Response:
-        token = _token(request)
+        token, replica_id = _token(request), request.match_info["replica_id"]
+        check_replica_id(replica_id)
         lease = ReplicaLease.model_validate_json(await request.read())
         _require(token, replica_token(self._settings.secret, lease.namespace, lease.model))
         if self._settings.own_addresses_only:
             _require_own_address(request.remote, lease.address)
         generation = self._registry.generation
-        self._registry.lease(request.match_info["replica_id"], lease)
+        self._registry.lease(replica_id, lease)
         if generation != self._registry.generation:
             await self._registry.settled(_SETTLE_SECONDS)
         return _json(LeaseGranted(lease_seconds=lease.lease_seconds))

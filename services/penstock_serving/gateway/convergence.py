@@ -9,7 +9,7 @@ import time
 
 from penstock.api.access import Authentication
 from penstock.errors import Unavailable
-from penstock.routing.access import Locks, locks
+from penstock.routing.access import Locks
 from penstock.routing.traffic import Destination, traffic
 from penstock_serving.gateway.access_rules import render_grants, render_locks
 from penstock_serving.gateway.admissions import Admissions
@@ -72,15 +72,16 @@ class Convergence:
             await self._registry.changed(generation, min(wait, _RESYNC_SECONDS))
 
     async def _idle(self, generation: int, seconds: float) -> None:
-        """Until the table changes, HAProxy ends, or the time is up."""
+        """Until the table changes, HAProxy is to be told of verified tokens, it ends, or the time is up."""
         changed = asyncio.create_task(self._registry.changed(generation, seconds))
+        admitted = asyncio.create_task(self._admissions.news())
         exited = asyncio.create_task(self._haproxy.exited())
         try:
-            await asyncio.wait((changed, exited), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((changed, admitted, exited), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (changed, exited):
+            for task in (changed, admitted, exited):
                 task.cancel()
-            await asyncio.gather(changed, exited, return_exceptions=True)
+            await asyncio.gather(changed, admitted, exited, return_exceptions=True)
 
     async def _converge(self, generation: int) -> bool:
         """One round. True where servers still wait for removal."""
@@ -105,10 +106,9 @@ class Convergence:
 
     def _locks(self) -> Locks:
         """Who may ask what, by what is declared now and by the tokens that were verified."""
-        table, now = self._registry.table, time.time()
-        routes = ((key, table.routes.get(key)) for key in table.keys())  # noqa: SIM118 -- a table is no mapping
-        return locks(
-            {key: route.access if route else None for key, route in routes},
+        now = time.time()
+        return self._registry.keyring.locks(
+            self._registry.table.keys(),
             self._admissions.current(now),
             now,
             default_required=self._settings.default_authentication is Authentication.REQUIRED,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from penstock.api.access import Authentication
 from penstock.errors import Unavailable
-from penstock.routing.access import Let, Refusal, Verify, credential, decide, fingerprint, opens
+from penstock.routing.access import Let, Refusal, RouteIssuer, Verify, credential, decide, fingerprint, is_valid
 from penstock.routing.table import ModelKey
 from penstock_serving.gateway.access_rules import API_KEY_HEADER, CALLER_HEADER, CREDENTIAL_HEADER
 from penstock_serving.gateway.admissions import Admissions
@@ -62,11 +62,8 @@ class Gatekeeper:
         given = credential(headers.get("authorization"), headers.get(API_KEY_HEADER))
         if given is None:
             raise Refused(Refusal.MISSING)
-        digest, now = fingerprint(given), self._clock()
-        for (own, _), route in self._registry.table.routes.items():
-            if own == namespace and route.access is not None and opens(route.access, digest, now):
-                return
-        raise Refused(Refusal.UNKNOWN)
+        if not is_valid(self._registry.keyring.uses(namespace, fingerprint(given)), self._clock()):
+            raise Refused(Refusal.UNKNOWN)
 
     async def admit(self, headers: Mapping[str, str], key: ModelKey) -> str | None:
         """Who asks, where that is known.
@@ -79,21 +76,16 @@ class Gatekeeper:
         if caller is not None:
             # HAProxy's word: it takes this header from every request that comes in.
             return caller
-        routes = self._registry.table.routes
-        route = routes.get(key)
-        neighbours = (
-            each.access
-            for (namespace, model), each in routes.items()
-            if namespace == key[0] and model != key[1] and each.access is not None
-        )
+        namespace, model = key
         given = credential(headers.get("authorization"), headers.get(API_KEY_HEADER))
         seen = headers.get(CREDENTIAL_HEADER)
         if seen is not None and (given is None or fingerprint(given) != seen.lower()):
             # What HAProxy reads otherwise, it could not count the next time either.
             raise Refused(Refusal.UNKNOWN)
-        now = self._clock()
+        uses = {} if given is None else self._registry.keyring.uses(namespace, fingerprint(given))
+        route, now = self._registry.table.routes.get(key), self._clock()
         verdict = decide(
-            route.access if route else None, neighbours, given, now, default_required=self._default_required
+            route.access if route else None, model, uses, given, now, default_required=self._default_required
         )
         match verdict:
             case Let() if seen is not None:
@@ -102,10 +94,17 @@ class Gatekeeper:
             case Let(caller=name):
                 return name
             case Verify(token=token, issuers=issuers):
-                admitted = await verify(token, issuers, self._issuers, key[0], now)
-                if admitted is None:
-                    raise Refused(Refusal.UNKNOWN)
-                self._admissions.admit(key, fingerprint(token), admitted)
-                return admitted.caller
+                return await self._verified(key, token, issuers, now)
             case Refusal():
                 raise Refused(verdict)
+
+    async def _verified(self, key: ModelKey, token: str, issuers: tuple[RouteIssuer, ...], now: float) -> str:
+        """Who a token stands for; HAProxy is told of it soon."""
+        digest = fingerprint(token)
+        admitted = self._admissions.find(key, digest, issuers, now)
+        if admitted is None:
+            admitted = await verify(token, issuers, self._issuers, key[0], now)
+            if admitted is None:
+                raise Refused(Refusal.UNKNOWN)
+            self._admissions.admit(key, digest, admitted)
+        return admitted.caller

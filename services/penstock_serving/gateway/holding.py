@@ -7,12 +7,14 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 import aiohttp
 
 from penstock.errors import Invalid, Unavailable
 from penstock.routing.table import ModelKey
 from penstock_serving.gateway.registry import Registry
+from penstock_serving.gateway.services import alias_of
 
 logger = logging.getLogger(__name__)
 _FIRST_BACKOFF_SECONDS = 0.25
@@ -143,9 +145,13 @@ class Holding:
     async def _ask(self, key: ModelKey, url: str) -> None:
         timeout = aiohttp.ClientTimeout(total=_WAKE_TIMEOUT_SECONDS)
         try:
+            alias = await alias_of(urlsplit(url).hostname or "")
+            if alias is not None:
+                logger.warning("%s/%s is not woken: %s is an alias of %s", *key, url, alias)
+                return
             async with self._session.get(url, timeout=timeout, allow_redirects=False) as response:
                 logger.info("woke %s/%s: status %d", *key, response.status)
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             logger.warning("waking %s/%s by %s failed: %r", *key, url, error)
 
 

@@ -51,9 +51,9 @@ _AT_A_TIME: Final = 2
 _MOST_ISSUERS: Final = 64
 """Of a namespace, that are kept."""
 _NAT64: Final = IPv6Network("64:ff9b::/96")
-_RSA_BITS: Final = range(2048, 8193)
-_RSA_EXPONENT_LIMIT: Final = 1 << 33
-"""Larger numbers only make verification slow, for all."""
+_RSA_BITS: Final = range(2048, 4097)
+_RSA_MOST_EXPONENT: Final = 65537
+"""Larger numbers only make verification slow, for all. Issuers have keys of 2048 to 4096 bits with just this exponent."""
 
 
 class _Public(AbstractResolver):
@@ -132,7 +132,7 @@ class Issuers:
             await self._session.close()
 
     async def keys(self, namespace: str, issuer: RouteIssuer, key_id: str | None) -> tuple[VerificationKey, ...]:
-        """The issuer's keys that may have signed a token with this `kid`, fetched where need be.
+        """The issuer's keys that may have signed a token with this `kid`, the likeliest first, fetched where need be.
 
         Args:
             namespace: on whose behalf.
@@ -151,7 +151,8 @@ class Issuers:
                     await self._refresh(known, issuer)
         if self._clock() - known.fetched_at > STALE_SECONDS:
             raise Unavailable("IssuerUnavailable", f"the keys of {issuer.issuer} cannot be had: {known.problem}")
-        return tuple(key for key in known.keys if key_id is None or key.key_id in (None, key_id))
+        alike = tuple(key for key in known.keys if key.key_id == key_id)
+        return alike + tuple(key for key in known.keys if key.key_id != key_id and None in (key_id, key.key_id))
 
     def _of(self, namespace: str, issuer: RouteIssuer) -> _Known:
         mine = self._known.setdefault(namespace, {})
@@ -258,4 +259,4 @@ def usable_keys(document: Mapping[str, Any]) -> tuple[VerificationKey, ...]:
 def _is_sound(public: PublicKey) -> bool:
     if not isinstance(public, RSAPublicKey):
         return True
-    return public.key_size in _RSA_BITS and public.public_numbers().e < _RSA_EXPONENT_LIMIT
+    return public.key_size in _RSA_BITS and public.public_numbers().e <= _RSA_MOST_EXPONENT

@@ -63,7 +63,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         session = await stack.enter_async_context(session_to_replicas())
         registry = Registry(layout.routes, settings.request_timeout_seconds)
         holding = Holding(registry, session, settings.max_held_bytes, settings.max_connections)
-        admissions = Admissions(registry.touch)
+        admissions = Admissions()
         issuers = Issuers(allow_private=settings.allow_private_issuers, ca_file=settings.issuer_ca_file)
         stack.push_async_callback(issuers.close)
         gatekeeper = Gatekeeper(registry, admissions, issuers, settings.default_authentication)

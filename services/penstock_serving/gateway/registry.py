@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from penstock.errors import Invalid, Unavailable
+from penstock.routing.keyring import Keyring
 from penstock.routing.leases import ReplicaLease, Route
 from penstock.routing.table import ModelKey, Table
 
@@ -61,6 +62,7 @@ class Registry:
     def __init__(self, path: Path, rest_seconds: float = 600.0) -> None:
         self._path = path
         self._table = replace(load_routes(path), rest_seconds=rest_seconds)
+        self._keyring = Keyring()
         self._generation = 0
         self._settled = -1
         self._changed = asyncio.Event()
@@ -73,6 +75,12 @@ class Registry:
     def table(self) -> Table:
         """Leases and routes as they are."""
         return self._table
+
+    @property
+    def keyring(self) -> Keyring:
+        """Which keys open what, by the routes as they are."""
+        self._keyring.follow(self._table.routes)
+        return self._keyring
 
     @property
     def generation(self) -> int:
@@ -141,10 +149,6 @@ class Registry:
             logger.warning("leases ended without renewal: %s", ", ".join(gone))
             self._table = left
             self._announce()
-
-    def touch(self) -> None:
-        """Something beside the table changed that HAProxy must hold."""
-        self._announce()
 
     async def changed(self, since: int, timeout_seconds: float) -> None:
         """Wait for a change after the generation `since`, or the timeout."""

@@ -128,6 +128,11 @@ class Settings:
         return self.max_requests_per_namespace or max(1, self.max_connections // 2)
 
     @property
+    def verifications_per_second_per_source(self) -> int:
+        """How many tokens from one address the agent may be given to verify, of what it takes of a namespace."""
+        return max(1, self.agent_requests_per_second // 10)
+
+    @property
     def layout(self) -> Layout:
         """Where the files are."""
         return Layout(self.state_dir)
@@ -198,7 +203,7 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--agent-requests-per-second", type=int, default=Settings.agent_requests_per_second,
-        help="of a namespace that find no replica, or have a token to be verified",
+        help="of a namespace that find no replica, or have a token to be verified; of these a tenth from one address",
     )  # fmt: skip
 
 

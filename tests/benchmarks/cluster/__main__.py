@@ -2,6 +2,7 @@
 
 first-answer   from helm install, and from kubectl apply, to a model's first answer
 faults         a steady load while parts come and go
+scale          a thousand deployments on a thousand nodes, beside no cluster but a control plane of its own
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.benchmarks import cluster_scale
 from tests.benchmarks.parts import dense_model, request_body
 from tests.cluster.other_clusters import open_cluster
 from tests.cluster.tools import say
 from tests.e2e.cluster.installation import Installation, build_images
 from tests.e2e.cluster.model_store import model_store
 
-_NAMES = ("first-answer", "faults")
+_IN_CLUSTER = ("first-answer", "faults")
+_NAMES = (*_IN_CLUSTER, "scale")
 
 
 def main() -> int:
@@ -27,6 +30,15 @@ def main() -> int:
     if set(names) - set(_NAMES):
         print(__doc__, file=sys.stderr)
         return 2
+    inside = [each for each in _IN_CLUSTER if each in names]
+    if inside:
+        _measure_in_cluster(inside)
+    if "scale" in names:
+        cluster_scale.main()
+    return 0
+
+
+def _measure_in_cluster(names: list[str]) -> None:
     cluster = open_cluster(os.environ.get("PENSTOCK_CLUSTER", "own"), say)
     try:
         installation = Installation(cluster, build_images(cluster, say))
@@ -41,7 +53,6 @@ def main() -> int:
         installation.uninstall()
     finally:
         cluster.stop()
-    return 0
 
 
 if __name__ == "__main__":

@@ -58,8 +58,15 @@ def test_the_answer_is_the_models(served: Tenant, gateway: httpx.Client, body: P
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer not-a-token"}], ids=["no token", "another token"])
 def test_ray_tells_nothing_to(served: Tenant, headers: dict[str, str]) -> None:
-    name = served.installation.get("servingpool", served.namespace, "default")["status"]["rayCluster"]
-    with served.installation.cluster.forward(f"{name}-head-svc", served.namespace, 8265) as url:
+    # KubeRay's own Service of the head has no address, which a port could be forwarded to.
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "dashboard"},
+        "spec": {"selector": {"ray.io/node-type": "head"}, "ports": [{"port": 8265, "targetPort": 8265}]},
+    }
+    served.apply(service)
+    with served.installation.cluster.forward("dashboard", served.namespace, 8265) as url:
         for path in ("/api/serve/applications/", "/api/jobs/", "/nodes?view=summary"):
             answer = httpx.get(f"{url}{path}", headers=headers, timeout=30)
             assert answer.status_code in {401, 403}, f"{path}: {answer.status_code} {answer.text}"

@@ -121,6 +121,16 @@ def test_owner_killed(layout: Layout, moment: Callable[[Layout], object]) -> Non
     assert _host() == before
 
 
+def test_first_process_killed(layout: Layout) -> None:
+    before = _host()
+    with _owner(layout):
+        _until(lambda: _running_pod(layout))
+        os.kill(int(layout.init_pid.read_text()), signal.SIGKILL)
+        _until(lambda: not _left(layout) or not boot.alive(layout))
+    _until(lambda: not _left(layout))
+    assert _host() == before
+
+
 def test_keeper_killed_and_then_taken_down(layout: Layout) -> None:
     before = _host()
     with _owner(layout):

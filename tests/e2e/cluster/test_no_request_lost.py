@@ -10,7 +10,6 @@ import pytest
 from tests.cluster.binary import Report
 from tests.e2e.cluster.faults import (
     FAULTS,
-    FAULTS_WITH_REDIS,
     Fault,
     Served,
     gateway_killed,
@@ -21,7 +20,6 @@ from tests.e2e.cluster.faults import (
 )  # fmt: skip
 from tests.e2e.cluster.installation import Installation, build_images, tenant
 from tests.e2e.cluster.model_store import ModelStore
-from tests.e2e.cluster.redis import ADDRESS, redis_objects
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -36,17 +34,6 @@ def served(
         yield serve_twice(Served(made, "dense", body, later), model_uri, two_workers())
 
 
-@pytest.fixture(scope="module")
-def served_with_redis(
-    installation: Installation, store: ModelStore, model_uri: str, body: Path, report: Report
-) -> Iterator[Served]:
-    """The same in a pool whose head keeps its state in a Redis."""
-    with tenant(installation, store.credentials()) as made:
-        made.apply(*redis_objects(installation.cluster, report))
-        spec = two_workers(gcsFaultTolerance={"redisAddress": ADDRESS})
-        yield serve_twice(Served(made, "dense", body), model_uri, spec)
-
-
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
 def test_while(served: Served, fault: Fault) -> None:
     report = under_load(served, fault).report
@@ -56,17 +43,11 @@ def test_while(served: Served, fault: Fault) -> None:
     assert report.refused == 0 or fault is gateway_killed, report
 
 
-@pytest.mark.parametrize("fault", FAULTS_WITH_REDIS.values(), ids=FAULTS_WITH_REDIS.keys())
-def test_with_a_redis_while(served_with_redis: Served, fault: Fault) -> None:
-    report = under_load(served_with_redis, fault).report
-    assert report.failed == 0, report
-    assert report.refused == 0, report
-
-
 def test_while_the_head_is_lost_with_its_state(served: Served) -> None:
     """Its workers end and start anew. Requests wait meanwhile, as many as the gateways hold; beyond that they are told."""
     report = under_load(served, head_killed).report
     # 503: too many wait already. 0: this client gave its place in the queue up after its 30 seconds.
     assert set(report.statuses) <= {"200", "503", "0"}, report
+    assert report.failed < report.statuses["200"], report
     calm = under_load(served, lambda _: time.sleep(5)).report
     assert calm.failed == 0, calm

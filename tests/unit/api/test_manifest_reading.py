@@ -193,6 +193,11 @@ def test_a_manifest_becomes_a_typed_resource() -> None:
             id="a wrong value",
         ),
         pytest.param(
+            {"model": {"storageUri": "file:///m", "modelFormat": "onnx", "formt": "onnx"}},
+            r"spec\.model\.formt: ",
+            id="an unknown field",
+        ),
+        pytest.param(
             {"model": {"storageUri": "file:///m", "modelFormat": "onnx"}, "resources": {"cpu": 0.5}},
             r"spec\.resources\.cpu: ",
             id="a float for a quantity",

@@ -13,7 +13,7 @@ _HERE = Path(__file__).resolve().parent
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Helm, the linter and Prometheus' engine, where a test of this folder was collected."""
+    """Helm, the linter, the Collector and Prometheus' parts, where a test of this folder was collected."""
     if session.config.option.collectonly or not any(item.path.is_relative_to(_HERE) for item in session.items):
         return
     capture = session.config.pluginmanager.getplugin("capturemanager")
@@ -24,7 +24,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             terminal.ensure_newline()
             terminal.write_line(line)
 
-    for program in (PROGRAMS["helm"], PROGRAMS["kube-score"], PROMEVAL):
+    for program in (*(PROGRAMS[name] for name in ("helm", "kube-score", "otelcol", "monitors")), PROMEVAL):
         try:
             build(report, program)
         except BuildFailedError as error:

@@ -142,6 +142,19 @@ def test_the_operator_understands_its_arguments_and_files(values: Object, tmp_pa
     assert read.default_pool.managed is not None
 
 
+def test_the_operator_gets_a_value_as_it_was_written() -> None:
+    written = {"HASH": "a # b", "COLON": "k: v", "QUOTE": 'say "yes"', "DOLLAR": "$(HOME)"}
+    (operator,) = render({"poolEnv": written}).one("Deployment", "penstock-operator")["spec"]["template"]["spec"][
+        "containers"
+    ]
+    given = dict(
+        each.removeprefix("--pool-env=").split("=", 1) for each in operator["args"] if each.startswith("--pool-env=")
+    )
+    # The kubelet makes one $ of two, and expands nothing after it.
+    assert {name: given[name].replace("$$(", "$(") for name in written} == written
+    assert given["DOLLAR"] == "$$(HOME)"
+
+
 @pytest.mark.parametrize("values", BOTH)
 def test_the_gateway_understands_its_arguments(values: Object, tmp_path: Path) -> None:
     read = gateway_settings.read_settings(_in_folder(tmp_path, render(values), "penstock-gateway"), {})

@@ -73,6 +73,27 @@ def test_the_operator(resource: str, verbs: set[str]) -> None:
     assert _verbs(resource) == verbs
 
 
+@pytest.mark.parametrize(
+    ("spec", "verbs"),
+    [
+        pytest.param(
+            {"existing": {"address": "http://ray.shared.svc:8265"}}, {"use-foreign-address"}, id="a shared Ray"
+        ),
+        pytest.param(
+            {"managed": {"cache": {"hostPath": "/mnt/nvme"}}}, {"use-any-host-path"}, id="a folder of the nodes"
+        ),
+        pytest.param(
+            {"managed": {"cache": {"hostPath": "/var/cache/penstock"}}}, set(), id="the folder that all may use"
+        ),
+        pytest.param({"managed": {}}, set(), id="nothing that others may not ask for"),
+    ],
+)
+def test_the_operator_may_make_the_default_pool_that_the_values_say(spec: Object, verbs: set[str]) -> None:
+    rules = _rules({"defaultPool": {"spec": spec | {"managed": spec.get("managed")}}})
+    found = {verb for rule in rules if "servingpools" in rule["resources"] for verb in rule["verbs"]}
+    assert {each for each in found if each.startswith("use-")} == verbs
+
+
 def test_the_example_grants_one_named_secret_in_one_namespace() -> None:
     objects = yaml.safe_load_all(EXAMPLE.read_text())
     (granted,) = [rule for each in objects if each["kind"] == "Role" for rule in each["rules"]]

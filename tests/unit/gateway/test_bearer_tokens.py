@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hmac
 import json
+import secrets
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -19,7 +20,7 @@ from tests.integration.access_parts import AUDIENCE, Issuer
 
 from penstock.errors import Unavailable
 from penstock.routing.access import RouteIssuer, token_caller
-from penstock_serving.gateway.bearer import ADMITTED_SECONDS, LEEWAY_SECONDS, verify
+from penstock_serving.gateway.bearer import ADMITTED_SECONDS, LEEWAY_SECONDS, MOST_CANDIDATES, verify
 from penstock_serving.gateway.issuers import (
     FRESH_SECONDS,
     RESTRAINT_SECONDS,
@@ -62,6 +63,11 @@ def run(scenario: Callable[[World], Awaitable[None]], *, allow_private: bool = T
 def part(value: bytes | dict[str, Any]) -> str:
     content = value if isinstance(value, bytes) else json.dumps(value).encode()
     return base64.urlsafe_b64encode(content).decode().rstrip("=")
+
+
+def number(value: int) -> str:
+    """As a JWK has it."""
+    return part(value.to_bytes((value.bit_length() + 7) // 8, "big"))
 
 
 def unsigned(**claims: Any) -> str:
@@ -190,6 +196,68 @@ def test_keys_are_kept_and_asked_for_with_restraint() -> None:
     run(scenario)
 
 
+def test_a_token_is_tried_against_few_keys_however_many_its_issuers_publish(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = 0
+    decode = jwt.decode
+
+    def counting(token: str, *args: Any, **kwargs: Any) -> Any:
+        nonlocal tried
+        tried += bool(args)
+        return decode(token, *args, **kwargs)
+
+    monkeypatch.setattr(jwt, "decode", counting)
+
+    async def scenario(world: World) -> None:
+        nonlocal tried
+        issuer, unnamed = world.issuer, {"kid": None}
+        last = MOST_CANDIDATES + 1
+        for each in range(last + 1):
+            issuer.add_key(f"k{each}", "ES256")
+            issuer.nameless.add(f"k{each}")
+        stranger = Issuer()
+        stranger.url = issuer.url
+        stranger.add_key("k", "ES256")
+        four = tuple(world.entry(requiredClaims={"team": str(each)}) for each in range(4))
+        for what, token, accepted, most in (
+            ("signed by nobody", stranger.token("k", unnamed, team="3"), False, MOST_CANDIDATES),
+            ("signed by the first key", issuer.token("k0", unnamed, team="3"), True, 1),
+            ("with the claims of no entry", issuer.token("k0", unnamed, team="9"), False, 1),
+            ("signed by the last key", issuer.token(f"k{last}", unnamed, team="3"), False, MOST_CANDIDATES),
+        ):
+            tried = 0
+            found = await verify(token, four, world.keys, "ns", time.time())
+            assert (what, found is not None, tried) == (what, accepted, most)
+
+    run(scenario)
+
+
+def test_of_two_entries_of_one_issuer_each_asks_for_its_own_audience() -> None:
+    async def scenario(world: World) -> None:
+        entries = (world.entry(audiences=["a"], requiredClaims={"team": "x"}), world.entry(audiences=["b"]))
+        for what, (claims, accepted) in {
+            "the second's audience": ({"aud": "b"}, True),
+            "the first's audience and claim": ({"aud": "a", "team": "x"}, True),
+            "the first's audience without its claim": ({"aud": "a"}, False),
+            "the first's claim for nobody": ({"aud": "c", "team": "x"}, False),
+        }.items():
+            found = await verify(world.issuer.token(**claims), entries, world.keys, "ns", time.time())
+            assert (what, found is not None) == (what, accepted)
+
+    run(scenario)
+
+
+def test_a_key_that_a_token_names_is_tried_before_those_without_a_name() -> None:
+    async def scenario(world: World) -> None:
+        issuer = world.issuer
+        for each in range(MOST_CANDIDATES):
+            issuer.add_key(f"k{each}")
+            issuer.nameless.add(f"k{each}")
+        issuer.add_key("named")
+        assert await world.accepts(issuer.token("named"))
+
+    run(scenario)
+
+
 @pytest.mark.parametrize(
     ("discovery", "says"),
     [
@@ -268,23 +336,27 @@ def test_public_addresses(address: str, *, public: bool) -> None:
 
 
 def test_only_sound_keys_that_are_meant_for_it_verify() -> None:
-    def entry(bits: int = 2048, **more: Any) -> dict[str, Any]:
-        public = rsa.generate_private_key(public_exponent=65537, key_size=bits).public_key()
-        return {**jwt.get_algorithm_by_name("RS256").to_jwk(public, as_dict=True), **more}
+    def entry(bits: int = 2048, exponent: int = 65537, **more: Any) -> dict[str, Any]:
+        # Odd and of this size is all that a key must be here; whose private half it is, nobody asks.
+        modulus = secrets.randbits(bits) | 1 << (bits - 1) | 1
+        return {"kty": "RSA", "n": number(modulus), "e": number(exponent), **more}
 
-    slow = entry(kid="slow")
-    slow["e"] = base64.urlsafe_b64encode(((1 << 40) + 1).to_bytes(6, "big")).decode().rstrip("=")
     rows = [
         entry(kid="good", use="sig"),
         entry(kid="bound", alg="RS384"),
+        entry(4096, kid="large"),
+        entry(exponent=3, kid="quick"),
         entry(1024, kid="short"),
+        entry(8192, kid="slow"),
+        entry(4104, kid="too large"),
+        entry(exponent=65539, kid="slower"),
+        entry(exponent=(1 << 33) - 1, kid="slowest"),
         entry(kid="other", use="enc"),
         {"kty": "oct", "k": "AAAA", "kid": "shared", "alg": "HS256"},
         {"kty": "RSA", "kid": "broken"},
-        slow,
         "nothing",
     ]
     found = usable_keys({"keys": rows})
-    assert {key.key_id: len(key.algorithms) for key in found} == {"good": 6, "bound": 1}
+    assert {key.key_id: len(key.algorithms) for key in found} == {"good": 6, "bound": 1, "large": 6, "quick": 6}
     with pytest.raises(ValueError, match="list of keys"):
         usable_keys({})

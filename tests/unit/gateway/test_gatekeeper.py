@@ -1,53 +1,67 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.integration.access_parts import bearer, sha256
 
 from penstock.api.access import Authentication
-from penstock.errors import Unavailable
-from penstock.routing.access import RouteAccess, RouteIssuer, RouteKey, fingerprint
+from penstock.routing.access import Refusal, RouteAccess, RouteKey
 from penstock.routing.leases import Route
 from penstock_serving.gateway.admissions import Admissions
 from penstock_serving.gateway.gatekeeper import Gatekeeper, Refused
 from penstock_serving.gateway.issuers import Issuers
 from penstock_serving.gateway.registry import Registry
 
-ACCESS = RouteAccess(
-    required=True,
-    keys=(RouteKey(name="a", sha256=fingerprint("A"), requests_per_second=1),),
-    issuers=(RouteIssuer(issuer="https://i", audiences=("a",)),),
-)
+
+class Keys(tuple[RouteKey, ...]):
+    """A model's keys, which count how often they are walked over."""
+
+    __slots__ = ()
+    walks = 0
+
+    def __iter__(self) -> Iterator[RouteKey]:
+        Keys.walks += 1
+        return super().__iter__()
 
 
-def admit(folder: Path, headers: dict[str, str]) -> str | None:
-    async def ask() -> str | None:
-        registry = Registry(folder / "routes")
-        registry.declare(Route(namespace="ns", model="m", access=ACCESS))
-        issuers = Issuers(allow_private=False, ca_file=None)
-        gatekeeper = Gatekeeper(registry, Admissions(registry.touch), issuers, Authentication.REQUIRED)
-        try:
-            return await gatekeeper.admit(headers, ("ns", "m"))
-        finally:
-            await issuers.close()
-
-    return asyncio.run(ask())
+def declare(registry: Registry, model: str, *secrets: str) -> None:
+    keys = Keys(RouteKey(name=f"k{number}", sha256=sha256(secret)) for number, secret in enumerate(secrets))
+    access = RouteAccess.model_construct(required=True, keys=keys)
+    registry.declare(Route(namespace="ns", model=model, access=access))
 
 
-def test_a_key_that_haproxy_could_not_count_is_asked_to_come_again(tmp_path: Path) -> None:
-    handed = {"x-penstock-credential": fingerprint("A").upper()}
-    with pytest.raises(Unavailable, match="try again"):
-        admit(tmp_path, {"authorization": "Bearer A", **handed})
-    assert admit(tmp_path, {"authorization": "Bearer A"}) == "key/a"
+def test_no_request_costs_a_walk_over_the_keys(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "routes.json")
+    for number in range(10):
+        declare(registry, f"m{number}", "own", "shared")
+    issuers = Issuers(allow_private=False, ca_file=None)
+    gatekeeper = Gatekeeper(registry, Admissions(), issuers, Authentication.REQUIRED)
+    Keys.walks = 0
+    for _ in range(20):
+        for ask in (
+            lambda: gatekeeper.admit_to_unknown(bearer("guess"), "ns"),
+            lambda: asyncio.run(gatekeeper.admit(bearer("guess"), ("ns", "m0"))),
+        ):
+            with pytest.raises(Refused) as refused:
+                ask()
+            assert refused.value.refusal is Refusal.UNKNOWN
+        gatekeeper.admit_to_unknown(bearer("shared"), "ns")
+        assert asyncio.run(gatekeeper.admit(bearer("own"), ("ns", "m9"))) == "key/k0"
+        registry.keyring.locks(registry.table.keys(), {}, time.time(), default_required=True)
+    assert Keys.walks <= 10
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [{"authorization": "Bearer B"}, {"authorization": "Bearer \tA "}, {"x-api-key": "B"}, {}],
-    ids=["another key", "a key read otherwise", "a key elsewhere", "none"],
-)
-def test_a_credential_that_haproxy_read_otherwise_is_refused(tmp_path: Path, headers: dict[str, str]) -> None:
-    handed = {"x-penstock-credential": fingerprint("\tA").upper()}
-    with pytest.raises(Refused):
-        admit(tmp_path, headers | handed)
+def test_a_route_that_changes_costs_its_own_keys_only(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "routes.json")
+    for number in range(10):
+        declare(registry, f"m{number}", "a")
+    assert len(registry.keyring.uses("ns", sha256("a"))) == 10
+    declare(registry, "m3", "b")
+    Keys.walks = 0
+    assert len(registry.keyring.uses("ns", sha256("a"))) == 9
+    assert set(registry.keyring.uses("ns", sha256("b"))) == {"m3"}
+    assert Keys.walks <= 2

@@ -45,6 +45,14 @@ def test_clients_are_tracked_only_where_they_are_bounded() -> None:
     assert "track-sc0" in render_config(replace(PLAIN, max_connections_per_client=4), 1, NOTHING, "e")
 
 
+@pytest.mark.parametrize(("namespace", "source"), [(1000, 100), (1, 1)])
+def test_of_the_tokens_that_are_verified_for_a_namespace_one_address_gets_a_tenth(namespace: int, source: int) -> None:
+    text = render_config(replace(PLAIN, agent_requests_per_second=namespace), 1, NOTHING, "e")
+    backend = text.split("\nbackend verify\n")[1].split("\nbackend ")[0]
+    limits = [line.split("ge ")[1].split()[0] for line in backend.splitlines() if " deny " in line]
+    assert limits == [str(source), str(namespace)]
+
+
 def test_nothing_else_is_bound() -> None:
     lines = render_config(PLAIN, 2, NOTHING, "e").splitlines()
     assert [line.strip() for line in lines if line.strip().startswith("bind")] == [

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from penstock.api.pool import TaintEffect, Toleration, TolerationOperator
 from penstock.planning.nodes import Taint
 from penstock_operator.nodes.excerpts import node_excerpt, pod_excerpt, requests_of
 
@@ -67,7 +68,7 @@ def test_a_pod_requests(spec: dict[str, Any], expected: dict[str, float]) -> Non
     [
         pytest.param("Running", "n1", True, id="a running pod takes its part of its node"),
         pytest.param("Pending", "n1", True, id="so does one that is bound and starts"),
-        pytest.param("Pending", None, False, id="one without a node takes nothing"),
+        pytest.param("Pending", None, False, id="one without a node takes nothing of any yet"),
         pytest.param("Succeeded", "n1", False, id="one that has ended takes nothing"),
         pytest.param("Failed", "n1", False, id="one that failed takes nothing"),
     ],
@@ -77,7 +78,49 @@ def test_a_pod_counts_while_it_is_on_a_node(phase: str, node: str | None, counts
     kept = pod_excerpt({"metadata": {"name": "p", "namespace": "n", "annotations": {"a": "x" * 9999}}, "spec": spec,
                         "status": {"phase": phase}})  # fmt: skip
     assert ("node" in kept) is counts
-    assert len(str(kept)) < 200
+    assert len(str(kept)) < 300
+
+
+def test_of_a_pod_that_waits_is_kept_where_it_may_be() -> None:
+    spec = {
+        "containers": [container("1")],
+        "nodeSelector": {"gpu": "l4"},
+        "tolerations": [
+            {
+                "key": "node.kubernetes.io/not-ready",
+                "operator": "Exists",
+                "effect": "NoExecute",
+                "tolerationSeconds": 300,
+            },
+            {"key": "team", "value": "vision"},
+            {"key": "level", "operator": "Gt", "value": "3"},
+        ],
+    }
+    waiting = pod_excerpt({"metadata": {"name": "p", "namespace": "n"}, "spec": spec})["waiting"]
+    assert waiting.requests == {"cpu": 1.0, "memory": 0.0, "pods": 1.0}
+    assert waiting.node_selector == {"gpu": "l4"}
+    assert waiting.tolerations == (
+        Toleration(key="node.kubernetes.io/not-ready", effect=TaintEffect.NO_EXECUTE),
+        Toleration(key="team", operator=TolerationOperator.EQUAL, value="vision"),
+    )
+
+
+NOT_WAITING = [
+    ("one that has a node", {"nodeName": "n1"}, "Pending"),
+    ("one that has ended without", {}, "Failed"),
+    (
+        "one that the scheduler is not to place yet",
+        {"schedulingGates": [{"name": "kueue.x-k8s.io/admission"}]},
+        "Pending",
+    ),
+]
+
+
+@pytest.mark.parametrize(("more", "phase"), [row[1:] for row in NOT_WAITING], ids=[row[0] for row in NOT_WAITING])
+def test_no_room_is_kept_for(more: dict[str, Any], phase: str) -> None:
+    spec = {"containers": [container("1")], **more}
+    kept = pod_excerpt({"metadata": {"name": "p", "namespace": "n"}, "spec": spec, "status": {"phase": phase}})
+    assert "waiting" not in kept
 
 
 def test_of_a_node_little_is_kept() -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from penstock.api.pool import ServingPoolSpec
+from penstock.api.pool import ServingPool, ServingPoolSpec
 from penstock.errors import Invalid
+from penstock.planning.observed import PoolProblem
 from penstock.planning.raypods import PoolSettings
 from penstock_operator.pool.clusters import RayClusters
 from penstock_operator.pool.defaults import DefaultPools
@@ -94,6 +95,27 @@ def test_a_raycluster_of_somebody_elses_is_not_taken_over(cluster: EmbeddedClust
     assert left["spec"] == {"rayVersion": "1"}
 
 
+HEADLESS = [
+    ("one that is only starting runs nothing", {}, True),
+    ("one whose workers have started may run something", {"availableWorkerReplicas": 1}, False),
+]
+
+
+@pytest.mark.parametrize(("status", "empty"), [row[1:] for row in HEADLESS], ids=[row[0] for row in HEADLESS])
+def test_of_a_pool_without_a_head(cluster: EmbeddedCluster, status: Manifest, empty: bool) -> None:  # noqa: FBT001  # a column of the table
+    add_pool(cluster)
+    reconciler(cluster, IMAGE).reconcile(KEY)
+    (made,) = cluster.list(RAY_CLUSTER).items
+    conditions = [{"type": kind, "status": "False"} for kind in ("HeadPodReady", "RayClusterProvisioned")]
+    cluster.apply_status(RAY_CLUSTER, {**made, "status": {"conditions": conditions, **status}}, "kuberay")
+    directory = PoolDirectory(cluster, RayClusters(cluster, IMAGE, "s"))
+    pool = directory.pool(KEY)
+    assert isinstance(pool, ServingPool)
+    problem = directory.writer(pool)
+    assert isinstance(problem, PoolProblem)
+    assert problem.empty is empty
+
+
 def deploy(cluster: Cluster, pool: str | None = None) -> Manifest:
     spec: Manifest = {"model": {"storageUri": "file:///m", "modelFormat": "onnx"}}
     if pool is not None:
@@ -160,8 +182,15 @@ def test_on_one_machine_no_pool_is_made() -> None:
     assert Settings().pools is None
 
 
-def test_a_default_pool_that_is_none_is_refused(tmp_path: Path) -> None:
+NO_POOLS = [
+    ("no worker group", "managed: {workers: 3}\n"),
+    ("a field that is unknown", "managed: {workerGroups: [{name: cpu, cpu: 1, memory: 2Gi, workers: 3}]}\n"),
+]
+
+
+@pytest.mark.parametrize("text", [row[1] for row in NO_POOLS], ids=[row[0] for row in NO_POOLS])
+def test_a_default_pool_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     spec = tmp_path / "spec.yaml"
-    spec.write_text("managed: {workers: 3}\n")
+    spec.write_text(text)
     with pytest.raises(Invalid, match="no spec of a ServingPool"):
         read(["--default-pool-file", str(spec)])

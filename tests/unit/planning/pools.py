@@ -6,6 +6,7 @@ from typing import Any
 
 from penstock.api.meta import Manifest
 from penstock.api.pool import ServingPool
+from penstock.planning.conditions import timestamp
 from penstock.planning.pool_observed import PoolObserved, RayClusterView, view
 from penstock.planning.raycluster import GroupCount, build
 from penstock.planning.raypods import PoolSettings
@@ -45,19 +46,25 @@ def running(
     took_over: float | None = NOW - 1000,
     ready: bool = True,
     ever: bool = True,
+    started: int | None = None,
+    since: float = NOW - 1000,
     counts: dict[str, GroupCount] | None = None,
     secret: str = SECRET,
 ) -> RayClusterView:
-    """The same as the planner sees it, with its head ready or not."""
+    """The same as the planner sees it, with its head ready or not since then, and so many workers started."""
     manifest = manifest_of(of, name, took_over=took_over, counts=counts, secret=secret)
     conditions = [
-        {"type": "HeadPodReady", "status": str(ready)},
+        {"type": "HeadPodReady", "status": str(ready), "lastTransitionTime": timestamp(since)},
         {"type": "RayClusterProvisioned", "status": str(ever)},
     ]
     workers = sum(each.get("replicas", 0) for each in manifest["spec"]["workerGroupSpecs"])
+    answering = workers if ready else 0
     manifest["status"] = {
-        "conditions": conditions, "desiredWorkerReplicas": workers, "readyWorkerReplicas": workers if ready else 0,
-    }  # fmt: skip
+        "conditions": conditions,
+        "desiredWorkerReplicas": workers,
+        "readyWorkerReplicas": answering,
+        "availableWorkerReplicas": answering if started is None else started,
+    }
     return view(manifest)
 
 

@@ -155,6 +155,7 @@ def ports(rule: dict[str, Any]) -> list[tuple[int, str]]:
             [
                 {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}},
                 {"ipBlock": {"cidr": "::/0", "except": ["fe80::/10", "fd00:ec2::/32"]}},
+                {"namespaceSelector": {}},
             ],
             [443, 9000],
             id="a store whose addresses are not known",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from penstock.api.pool import Toleration, TolerationOperator
-from penstock.planning.nodes import KubernetesNode, PodDemand, Taint, closest, fits
+from penstock.planning.nodes import KubernetesNode, PodDemand, Taint, closest, expected, fits
 
 GI = 2.0**30
 GPU = "nvidia.com/gpu"
@@ -91,17 +91,19 @@ SMALL = PodDemand("a worker of group cpu", {"cpu": 3.0, "memory": GI})
             ("gpu-0, gpu-1, gpu-2 and 5 more: has 0",),
             id="nodes that lack the same are told together",
         ),
-        pytest.param(
-            (gpu_node("gpu-1", used=1.0),), worker(), ("node gpu-1 has room for it",), id="where there is room it says so"
-        ),
     ],
 )  # fmt: skip
 def test_the_closest_nodes_are_named(
     nodes: tuple[KubernetesNode, ...], demand: PodDemand, fragments: tuple[str, ...]
 ) -> None:
     sentence = closest(demand, nodes)
+    assert sentence is not None
     for fragment in fragments:
         assert fragment in sentence, sentence
+
+
+def test_no_node_is_close_where_one_lacks_nothing() -> None:
+    assert closest(worker(), (gpu_node("gpu-1", used=4.0), gpu_node("gpu-2"))) is None
 
 
 @pytest.mark.parametrize(
@@ -126,6 +128,22 @@ def test_pods_fit_or_the_first_that_does_not_is_told(
     demands: list[PodDemand], nodes: tuple[KubernetesNode, ...], answer: str | None
 ) -> None:
     sentence = fits(demands, nodes)
+    assert (sentence is None) is (answer is None), sentence
+    assert answer is None or answer in (sentence or "")
+
+
+LARGE = PodDemand("another's pod", {"cpu": 6.0})
+HUGE = PodDemand("a pod for no node of these", {"cpu": 64.0})
+WAITING = [
+    ("what waits takes its room first", [LARGE], "a: has 2 cpu free of 8"),
+    ("what no node takes takes no room", [HUGE, HUGE], None),
+    ("of what waits the rest takes its room all the same", [HUGE, LARGE], "a: has 2 cpu free of 8"),
+]
+
+
+@pytest.mark.parametrize(("waiting", "answer"), [row[1:] for row in WAITING], ids=[row[0] for row in WAITING])
+def test_pods_that_wait_for_a_node_count(waiting: list[PodDemand], answer: str | None) -> None:
+    sentence = fits([SMALL], expected(waiting, (node("a"),)))
     assert (sentence is None) is (answer is None), sentence
     assert answer is None or answer in (sentence or "")
 

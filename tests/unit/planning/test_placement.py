@@ -15,7 +15,8 @@ from penstock.api.pool import GroupAccelerator, WorkerGroup
 from penstock.api.v1alpha1 import Resources
 from penstock.errors import Invalid
 from penstock.planning.arguments import Attempt
-from penstock.planning.deployment import plan
+from penstock.planning.conditions import timestamp
+from penstock.planning.deployment import Finalizer, invalid_status, plan
 from penstock.planning.names import revision, run
 from penstock.planning.observed import Application, ApplicationState, Node, Observed, Pool, PoolProblem
 from penstock.planning.obstacle import never, obstacle
@@ -300,6 +301,53 @@ def test_what_no_group_has_is_said_while_the_pool_starts(accelerator: str, reaso
     found = {each.type: each.reason for each in made.conditions}
     assert found[DeploymentCondition.PROGRESSING] == reason
     assert found[DeploymentCondition.POOL_READY] == Reason.STARTING_POOL
+
+
+SHARED_TPU = {"accelerator": {"type": "google-tpu-v5e", "count": "0.5"}}
+
+
+@pytest.mark.parametrize(
+    ("problem", "serving"),
+    [
+        pytest.param(Reason.STARTING_POOL, Reason.STARTING_POOL, id="while the pool starts"),
+        pytest.param(Reason.SUSPENDED, Reason.SUSPENDED, id="while the pool is suspended"),
+    ],
+)
+def test_a_share_of_what_cannot_be_shared_is_told_without_the_pool(problem: Reason, serving: Reason) -> None:
+    pool = PoolProblem(problem, "No head runs.", groups=GROUPS)
+    made = plan(Observed(deployment(resources=SHARED_TPU), pool, (gateway(None),)), NOW).status
+    assert made is not None
+    found = {each.type: each for each in made.conditions}
+    assert found[DeploymentCondition.PROGRESSING].reason == Reason.INVALID_SPEC
+    assert "Write a whole number" in found[DeploymentCondition.PROGRESSING].message
+    assert found[DeploymentCondition.SERVING].reason == serving
+    assert found[DeploymentCondition.POOL_READY].reason == problem
+
+
+@pytest.mark.parametrize(
+    ("empty", "finalizer"),
+    [
+        pytest.param(False, Finalizer.KEEP, id="what may run there is waited for"),
+        pytest.param(True, Finalizer.REMOVE, id="where nothing runs it goes at once"),
+    ],
+)
+def test_a_share_of_what_cannot_be_shared_can_be_deleted_without_the_pool(
+    empty: bool,  # noqa: FBT001  # test data
+    finalizer: Finalizer,
+) -> None:
+    of = deployment(resources=SHARED_TPU, deleted_at=timestamp(NOW - 5))
+    pool = PoolProblem(Reason.STARTING_POOL, "The head is starting.", empty=empty, groups=GROUPS)
+    result = plan(Observed(of, pool, (gateway(None),)), NOW)
+    assert (result.delete_route, result.finalizer) == (True, finalizer)
+    assert (result.requeue is None) is empty
+
+
+def test_what_the_pool_refuses_while_it_starts_does_not_say_that_the_pool_answers() -> None:
+    starting = PoolProblem(Reason.STARTING_POOL, "The head is starting.", groups=GROUPS)
+    status = invalid_status(Observed(deployment(), starting, (gateway(None),)), "No.", NOW)
+    found = {each.type: (each.status, each.reason) for each in status.conditions}
+    assert found[DeploymentCondition.POOL_READY] == (ConditionStatus.FALSE, Reason.STARTING_POOL)
+    assert found[DeploymentCondition.PROGRESSING] == (ConditionStatus.FALSE, Reason.INVALID_SPEC)
 
 
 def test_requests_to_what_can_never_start_are_told_so() -> None:

@@ -49,6 +49,9 @@ def starting(**changes: object) -> World:
     return World(deployment(), (app,), (gateway({NEW: 100}),))
 
 
+OF_A_NEWER_RELEASE = InferenceDeploymentStatus(
+    conditions=(Condition(type=Kind.MODEL_RESOLVED, status=ConditionStatus.FALSE, reason="OfANewerRelease"),)
+)
 CONDITIONS = [
     ("nothing there yet: the application is declared", World(deployment()), Kind.PROGRESSING, "True", Reason.PENDING),
     ("nothing there yet: not serving", World(deployment()), Kind.SERVING, "False", Reason.PENDING),
@@ -119,6 +122,13 @@ CONDITIONS = [
         Kind.READY,
         "False",
         Reason.POOL_NOT_FOUND,
+    ),
+    (
+        "what was said of the model by a newer release is not known: pending",
+        World(deployment(status=OF_A_NEWER_RELEASE), problem=PoolProblem(Reason.POOL_UNREACHABLE, "no answer")),
+        Kind.MODEL_RESOLVED,
+        "Unknown",
+        Reason.PENDING,
     ),
     (
         "the pool refuses the token: told",

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.unit.planning.pools import CPU, GPU, NOW, SECRET, UID, observed, pool, running
+from tests.unit.planning.pools import CPU, GPU, NOW, SECRET, SETTINGS, UID, observed, pool, running
 from tests.unit.planning.world import NEW_MODEL, deployment, serve_app
 
 from penstock.api.conditions import Reason
@@ -14,11 +14,12 @@ from penstock.api.meta import ConditionStatus
 from penstock.api.pool import PoolChange, ServingPool
 from penstock.planning.nodes import KubernetesNode
 from penstock.planning.observed import Application, ApplicationState
-from penstock.planning.pool_names import TOOK_OVER, UNCHECKED_SURGE, ray_cluster
+from penstock.planning.pool_move import LOST_SECONDS, TOLD_SECONDS
+from penstock.planning.pool_names import TOOK_OVER, UNCHECKED_SURGE
 from penstock.planning.pool_observed import PodView, PoolObserved, RayClusterView, pod_view, view
 from penstock.planning.pool_plan import DEPARTURE_SECONDS, RETIREMENT_SECONDS, PoolPlan, plan, sort
 from penstock.planning.pool_status import problems, report, starting
-from penstock.planning.raycluster import GroupCount, replacement_hash
+from penstock.planning.raycluster import GroupCount, replacement_name
 
 FIRST = "penstock-default"
 ROOMY = KubernetesNode("big", allocatable={"cpu": 64.0, "memory": 512.0 * 2**30})
@@ -26,11 +27,9 @@ SMALL = KubernetesNode("small", allocatable={"cpu": 2.0, "memory": 4.0 * 2**30})
 OLD, NEW = pool(), pool(image="mine:2")
 
 
-def second(of: ServingPool = NEW) -> str:
+def second(of: ServingPool = NEW, serving: str = FIRST) -> str:
     """The name of a replacement for this spec."""
-    assert of.spec.managed is not None
-    world = observed(of)
-    return ray_cluster("default", replacement_hash(of.spec.managed, world.settings, SECRET))
+    return replacement_name(of, SETTINGS, SECRET, serving)
 
 
 def app(running_: int = 2, state: ApplicationState = ApplicationState.RUNNING) -> Application:
@@ -206,6 +205,54 @@ def test_with_a_token_that_was_changed_nobody_can_ask_so_the_candidate_takes_ove
     new = running(NEW, second(), took_over=None)
     made = plan(observed(NEW, old, new, applications={second(): ()}), NOW)
     assert made.apply[0]["metadata"]["annotations"][TOOK_OVER] == str(int(NOW))
+    assert made.mirror is None
+
+
+def unasked(new: tuple[Application, ...], old: tuple[Application, ...] | None = None, **head: Any) -> PoolObserved:
+    """A candidate beside one whose head is away, or has just come back, while its worker serves."""
+    world = replacing(old, new)
+    serving = running(OLD, **{"ready": False, "started": 1, "since": NOW - 30, **head})
+    return replace(world, clusters=(serving, *world.clusters[1:]))
+
+
+STAYS_UNASKED = [
+    ("while its workers may serve and the candidate was given nothing", unasked(())),
+    ("while a model starts on the candidate", unasked((app(2), app(0, ApplicationState.DEPLOYING)))),
+    ("while fewer replicas run on the candidate than it was given", unasked((app(1),))),
+    ("while its new head has not been told what to run", unasked((app(1),), (), ready=True)),
+]
+
+
+@pytest.mark.parametrize("world", [row[1] for row in STAYS_UNASKED], ids=[row[0] for row in STAYS_UNASKED])
+def test_one_that_cannot_say_what_it_runs_serves_on(world: PoolObserved) -> None:
+    made = plan(world, NOW)
+    assert (made.serving, made.candidate) == (FIRST, second())
+    assert made.mirror is None, "what the candidate was given must stay"
+    assert not made.apply
+    assert "does not say what it runs" in made.progressing.message
+
+
+LEFT_UNASKED = [
+    ("when the candidate runs all that it was given", unasked((app(2),))),
+    ("when the candidate does so before a new head was told anything", unasked((app(2),), (), ready=True)),
+    ("when none of its workers is left", unasked((), started=0)),
+    ("when its head was away for longer than any worker waits", unasked((), since=NOW - LOST_SECONDS - 1)),
+]
+
+
+@pytest.mark.parametrize("world", [row[1] for row in LEFT_UNASKED], ids=[row[0] for row in LEFT_UNASKED])
+def test_one_that_cannot_say_what_it_runs_is_left(world: PoolObserved) -> None:
+    made = plan(world, NOW)
+    (manifest,) = made.apply
+    assert manifest["metadata"]["name"] == second()
+    assert manifest["metadata"]["annotations"][TOOK_OVER] == str(int(NOW))
+    assert made.mirror is None, "what the candidate was given must stay"
+
+
+def test_a_head_that_has_been_back_for_a_while_is_believed() -> None:
+    made = plan(unasked((app(1),), (), ready=True, since=NOW - TOLD_SECONDS), NOW)
+    assert made.mirror == ()
+    assert made.apply
 
 
 def took_over(seconds_ago: float, left: tuple[Application, ...] | None) -> PoolObserved:
@@ -251,10 +298,53 @@ def test_a_candidate_of_an_older_change_gives_way_to_the_newest() -> None:
     assert names(made) == [second(newest)]
 
 
+LARGER, LARGEST = pool({**CPU, "memory": "16Gi"}), pool({**CPU, "memory": "32Gi"})
+
+
+def test_a_group_that_changes_again_gets_another_name_than_what_took_over_for_its_last_change() -> None:
+    took_over = running(LARGER, second(LARGER))
+    (manifest,) = plan(observed(LARGEST, took_over, nodes=(ROOMY,)), NOW).apply
+    assert manifest["metadata"]["name"] == second(LARGEST, serving=took_over.name) != took_over.name
+    assert "resourceVersion" not in manifest["metadata"]
+
+
+def test_a_group_that_changes_while_its_replacement_starts_gets_another_name_than_that() -> None:
+    outdated = running(LARGER, second(LARGER), took_over=None)
+    made = plan(observed(LARGEST, running(OLD), outdated, nodes=(ROOMY,)), NOW)
+    assert made.delete == (outdated.name,)
+    assert names(made) == [second(LARGEST)]
+    assert second(LARGEST) != outdated.name
+
+
+TAKEN = [
+    ("while one of before is being deleted", {"deleting": True}),
+    ("while one of before is of a former pool", {"owner": "another-uid"}),
+    ("while an outdated one has it still", {"kind": "another"}),
+]
+
+
+@pytest.mark.parametrize("changes", [row[1] for row in TAKEN], ids=[row[0] for row in TAKEN])
+def test_no_replacement_begins_under_a_name_that_is_taken(changes: dict[str, Any]) -> None:
+    holder = replace(running(NEW, second(), took_over=None), **changes)
+    made = plan(observed(NEW, running(OLD), holder, nodes=(ROOMY,)), NOW)
+    assert not made.apply
+    assert made.candidate is None
+    assert made.serving == FIRST
+    assert "then one of the same name starts" in made.progressing.message
+
+
 def test_one_that_never_ran_is_replaced_without_a_surge() -> None:
     made = plan(observed(NEW, running(OLD, ready=False, ever=False), nodes=(SMALL,)), NOW)
     assert made.delete == (FIRST,)
     assert not made.apply
+
+
+def test_one_that_serves_and_never_had_all_its_pods_is_not_deleted_while_its_head_starts_anew() -> None:
+    incomplete = running(OLD, ready=False, ever=False, started=1)
+    made = plan(observed(NEW, incomplete, nodes=(ROOMY,)), NOW)
+    assert not made.delete
+    assert names(made) == [second()]
+    assert made.serving == FIRST
 
 
 def test_a_candidate_serves_where_somebody_deleted_what_did() -> None:
@@ -371,7 +461,8 @@ def test_a_worker_that_is_just_starting_is_no_problem() -> None:
 
 def test_a_head_without_a_node_makes_the_pool_unschedulable() -> None:
     serving = running(OLD, ready=False)
-    world = waiting(PodView("h", FIRST, "", unschedulable="0/1"), nodes=(SMALL,))
+    tiny = replace(SMALL, allocatable={"cpu": 0.5, "memory": 2.0**30})
+    world = waiting(PodView("h", FIRST, "", unschedulable="0/1"), nodes=(tiny,))
     reported = report(world, serving)
     verdict = starting(world, serving, reported.head, "starting")
     assert verdict.reason is Reason.UNSCHEDULABLE

@@ -287,9 +287,9 @@ def test_only_the_operator_reaches_the_dashboard_and_only_gateways_reach_replica
 
 def test_no_pod_reaches_the_clouds_metadata() -> None:
     for policy in policies(pool(), "penstock-system"):
-        blocks = [
-            each["ipBlock"] for rule in policy["spec"]["egress"] for each in rule.get("to", ()) if "ipBlock" in each
-        ]
+        peers = [each for rule in policy["spec"]["egress"] for each in rule.get("to", ())]
+        assert {"namespaceSelector": {}} in peers, "blocks are not of pods in every network"
+        blocks = [each["ipBlock"] for each in peers if "ipBlock" in each]
         assert blocks == [
             {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]},
             {"cidr": "::/0", "except": ["fe80::/10", "fd00:ec2::/32"]},

@@ -6,8 +6,9 @@ import pytest
 
 from penstock.api.meta import Condition, ConditionStatus, ObjectMeta
 from penstock.api.optimization import OptimizationRun
-from penstock.api.v1alpha1 import InferenceDeployment, InferenceDeploymentStatus
-from penstock.planning.arguments import Attempt
+from penstock.api.v1alpha1 import InferenceDeployment, InferenceDeploymentStatus, ProfileReference
+from penstock.planning.arguments import Attempt, BuildArguments, Owner, ReplicaArguments
+from penstock.serving.manifest import ModelFormat
 from penstock.telemetry.spans import SpanRecord
 from penstock.telemetry.startup import Phase, operator_spans, replica_start, start_context
 
@@ -15,6 +16,7 @@ SECOND = 1_000_000_000
 APPLIED = 1_790_000_000
 AT = "2026-09-21T14:13:20Z"
 """`APPLIED`, as Kubernetes writes it."""
+DIGEST = f"sha256:{'0' * 64}"
 
 
 def at(seconds: int) -> str:
@@ -42,7 +44,16 @@ def ready(revision: str = "v1a", **since: int) -> InferenceDeploymentStatus:
     return InferenceDeploymentStatus(active_revision=revision, conditions=conditions(**since))
 
 
-def run(ended: int) -> OptimizationRun:
+def served(attempted: int, uri: str = "file:///m") -> BuildArguments:
+    """What a revision was declared with, so many seconds after the apply."""
+    return BuildArguments(
+        owner=Owner(namespace="default", name="digits", uid="u"),
+        attempt=Attempt(attempted_at=APPLIED + attempted),
+        replica=ReplicaArguments(version="1", revision="v1a", storage_uri=uri, model_format=ModelFormat.ONNX),
+    )
+
+
+def run(ended: int, **status: object) -> OptimizationRun:
     return OptimizationRun.model_validate(
         {
             "metadata": {"name": "digits-1", "creationTimestamp": at(1)},
@@ -50,9 +61,12 @@ def run(ended: int) -> OptimizationRun:
                 "model": {"storageUri": "file:///m", "modelFormat": "onnx"},
                 "profileRef": {"kind": "ClusterOptimizationProfile", "name": "balanced"},
             },
-            "status": {"conditions": [each.model_dump(mode="json") for each in conditions(Complete=ended)]},
+            "status": status | {"conditions": [each.model_dump(mode="json") for each in conditions(Complete=ended)]},
         }
     )
+
+
+ARTIFACT = {"artifact": {"storageUri": "s3://models/made", "digest": DIGEST, "modelFormat": "onnx"}}
 
 
 def seconds(spans: tuple[SpanRecord, ...]) -> dict[str, tuple[float, float]]:
@@ -60,9 +74,9 @@ def seconds(spans: tuple[SpanRecord, ...]) -> dict[str, tuple[float, float]]:
 
 
 def test_operator_and_replica_add_to_one_trace_without_being_told() -> None:
-    attempt = Attempt(number=0, attempted_at=APPLIED + 3)
-    (root, *_) = operator_spans(deployment(), ready(Ready=9), attempt)
-    place = replica_start("u", "v1a", attempt, (APPLIED + 5) * SECOND, "r1")
+    declared = served(3)
+    (root, *_) = operator_spans(deployment(), ready(Ready=9), declared)
+    place = replica_start("u", "v1a", declared.attempt, (APPLIED + 5) * SECOND, "r1")
     spans = place.spans([Phase("pull", (APPLIED + 5) * SECOND, (APPLIED + 6) * SECOND)])
     assert {each.context.trace_id for each in spans} == {root.context.trace_id}
     assert {each.parent for each in spans} == {root.context}
@@ -70,39 +84,119 @@ def test_operator_and_replica_add_to_one_trace_without_being_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "attempted", "runs", "expected"),
+    ("status", "declared", "runs", "expected"),
     [
         pytest.param(
-            ready(Ready=9), 1, [], {"start": (0, 9), "validate": (0, 1)}, id="a pool that was there takes no time"
+            ready(Ready=9),
+            served(1),
+            [],
+            {"start": (0, 9), "validate": (0, 1), "resolve": (1, 1)},
+            id="a pool that was there takes no time",
+        ),
+        pytest.param(
+            ready(Ready=9),
+            served(0),
+            [],
+            {"start": (0, 9), "validate": (0, 0), "resolve": (0, 0)},
+            id="what took less than a second is told all the same",
+        ),
+        pytest.param(
+            ready(Ready=9),
+            served(-1),
+            [],
+            {"start": (0, 9), "validate": (0, 0), "resolve": (0, 0)},
+            id="a clock that is behind the API server's gives no time before the apply",
         ),
         pytest.param(
             ready(Ready=30, PoolReady=20),
-            21,
+            served(21),
             [],
-            {"start": (0, 30), "pool": (0, 20), "validate": (20, 21)},
+            {"start": (0, 30), "pool": (0, 20), "validate": (20, 21), "resolve": (21, 21)},
             id="a pool that had to be made is the time until it was ready",
         ),
         pytest.param(
             ready(Ready=30),
-            12,
+            served(12),
             [run(11)],
-            {"start": (0, 30), "validate": (0, 12), "optimize": (1, 11)},
+            {"start": (0, 30), "validate": (0, 12), "resolve": (12, 12), "optimize": (1, 11)},
             id="a search that ended before the start did is part of it",
         ),
         pytest.param(
             ready(Ready=5),
-            1,
+            served(1),
             [run(11)],
-            {"start": (0, 5), "validate": (0, 1)},
+            {"start": (0, 5), "validate": (0, 1), "resolve": (1, 1)},
             id="a search that ended later is not",
+        ),
+        pytest.param(
+            ready(Ready=30),
+            served(12, "s3://models/made"),
+            [run(11, **ARTIFACT)],
+            {"start": (0, 30), "validate": (0, 1), "resolve": (1, 12), "optimize": (1, 11)},
+            id="a model that a search had to make first was resolved once that was over",
+        ),
+        pytest.param(
+            ready(Ready=30, PoolReady=8),
+            served(12, "s3://models/made"),
+            [run(11, **ARTIFACT)],
+            {"start": (0, 30), "pool": (0, 8), "validate": (8, 8), "resolve": (8, 12), "optimize": (1, 11)},
+            id="a search that began while the pool was made",
         ),
     ],
 )
 def test_the_operators_phases(
-    status: InferenceDeploymentStatus, attempted: int, runs: list[OptimizationRun], expected: dict[str, object]
+    status: InferenceDeploymentStatus,
+    declared: BuildArguments,
+    runs: list[OptimizationRun],
+    expected: dict[str, object],
 ) -> None:
-    spans = operator_spans(deployment(), status, Attempt(attempted_at=APPLIED + attempted), runs)
-    assert seconds(spans) == expected
+    assert seconds(operator_spans(deployment(), status, declared, runs)) == expected
+
+
+@pytest.mark.parametrize(
+    ("profile", "status", "declared", "expected"),
+    [
+        pytest.param(None, {}, served(1), {"penstock.model.format": "onnx"}, id="its own, of which no digest is known"),
+        pytest.param(
+            None,
+            {"digest": DIGEST},
+            served(1),
+            {"penstock.model.format": "onnx", "penstock.model.digest": DIGEST},
+            id="its own, as replicas loaded it",
+        ),
+        pytest.param(
+            "balanced",
+            {},
+            served(1),
+            {"penstock.model.format": "onnx", "penstock.profile": "ClusterOptimizationProfile/balanced"},
+            id="its own, while a profile is named",
+        ),
+        pytest.param(
+            "balanced",
+            {},
+            served(1, "s3://models/made"),
+            {
+                "penstock.model.format": "onnx",
+                "penstock.profile": "ClusterOptimizationProfile/balanced",
+                "penstock.optimization.run": "digits-1",
+            },
+            id="what a search made of it",
+        ),
+    ],
+)
+def test_what_the_model_became(
+    profile: str | None, status: dict[str, str], declared: BuildArguments, expected: dict[str, str]
+) -> None:
+    before = deployment()
+    if profile is not None:
+        reference = ProfileReference(name=profile)
+        before = before.model_copy(
+            update={"spec": before.spec.model_copy(update={"optimization_profile_ref": reference})}
+        )
+    now = ready(Ready=9).model_copy(update=status)
+    spans = {each.name: each for each in operator_spans(before, now, declared, [run(11, **ARTIFACT)])}
+    assert spans["resolve"].attributes == expected
+    assert spans["validate"].attributes == {}
 
 
 @pytest.mark.parametrize(
@@ -125,13 +219,13 @@ def test_the_operators_phases(
     ],
 )
 def test_a_start_is_told_once(before: InferenceDeployment, status: InferenceDeploymentStatus, told: bool) -> None:  # noqa: FBT001  # a row of a table
-    assert bool(operator_spans(before, status, Attempt(attempted_at=APPLIED))) is told
+    assert bool(operator_spans(before, status, served(0))) is told
 
 
 def test_a_later_revision_starts_when_it_was_declared() -> None:
     before = deployment(2, active_revision="v1a", conditions=conditions(Ready=9))
-    (root,) = operator_spans(before, ready("v1b", Ready=30), Attempt(attempted_at=APPLIED + 25))
-    assert seconds((root,)) == {"start": (25, 30)}
+    spans = operator_spans(before, ready("v1b", Ready=30), served(25))
+    assert seconds(spans) == {"start": (25, 30), "resolve": (25, 25)}
 
 
 def test_a_replica_that_starts_long_after_has_a_trace_of_its_own_with_a_link() -> None:
@@ -145,6 +239,6 @@ def test_a_replica_that_starts_long_after_has_a_trace_of_its_own_with_a_link() -
 
 
 def test_what_is_told_twice_has_the_same_ids() -> None:
-    first, second = (operator_spans(deployment(), ready(Ready=9), Attempt(attempted_at=APPLIED + 1)) for _ in range(2))
+    first, second = (operator_spans(deployment(), ready(Ready=9), served(1)) for _ in range(2))
     assert first == second
     assert len({each.context.span_id for each in first}) == len(first)

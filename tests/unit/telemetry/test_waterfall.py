@@ -98,6 +98,22 @@ def test_a_batch_tells_its_rows() -> None:
     assert rows([GATEWAY, REQUEST, EXECUTE, BATCH_BACK], TRACE)[-1].note == "3 rows"
 
 
+@pytest.mark.parametrize(
+    ("attributes", "note"),
+    [
+        pytest.param({"penstock.model.format": "onnx"}, "onnx", id="the deployment's own"),
+        pytest.param(
+            {"penstock.model.format": "onnx", "penstock.optimization.run": "digits-5f3a"},
+            "onnx made by digits-5f3a",
+            id="what a search made of it",
+        ),
+    ],
+)
+def test_a_start_tells_what_the_model_became(attributes: dict[str, str], note: str) -> None:
+    (row,) = rows([span("resolve", 1, (0, 1), attributes=attributes)], TRACE)
+    assert row.note == note
+
+
 def test_lines_stand_on_one_axis() -> None:
     lines = render(rows([GATEWAY, REQUEST, QUEUE, EXECUTE], TRACE), width=60)
     bars = [line.index("█") for line in lines]

@@ -1,0 +1,58 @@
+"""What was kept a moment ago. What nobody asks for any more goes by itself, since nobody tells when it is gone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Recent(Generic[K, V]):
+    """Values by key, each for so many seconds from when it was kept. Safe for several threads.
+
+    Args:
+        seconds: after which a value is forgotten, at the next that is kept.
+        clock: monotonic seconds.
+        forget: told each value that is forgotten, or that another took the place of.
+    """
+
+    def __init__(
+        self, seconds: float, clock: Callable[[], float], forget: Callable[[V], object] = lambda _: None
+    ) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._forget = forget
+        self._kept: dict[K, tuple[float, V]] = {}
+        """The oldest first."""
+        self._lock = threading.Lock()
+
+    def get(self, key: K) -> V | None:
+        """The value, where it is not too old."""
+        with self._lock:
+            found = self._kept.get(key)
+        return None if found is None or self._old(found[0]) else found[1]
+
+    def keep(self, key: K, value: V, since: float) -> V:
+        """Keep a value, as of a time by the clock, or keep it for longer; the value."""
+        with self._lock:
+            before = self._kept.pop(key, None)
+            self._kept[key] = since, value
+            forgotten = [] if before is None or before[1] is value else [before[1]]
+            while self._kept and self._old(self._kept[oldest := next(iter(self._kept))][0]):
+                forgotten.append(self._kept.pop(oldest)[1])
+        for each in forgotten:
+            self._forget(each)
+        return value
+
+    def clear(self) -> None:
+        """Forget all."""
+        with self._lock:
+            forgotten, self._kept = [value for _, value in self._kept.values()], {}
+        for each in forgotten:
+            self._forget(each)
+
+    def _old(self, since: float) -> bool:
+        return self._clock() - since > self._seconds

@@ -1,0 +1,238 @@
+"""Objects that a newer release wrote, whose CRDs stay after a rollback: their unknown fields change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock.api.access import Authentication
+from penstock.api.reading import read
+from penstock.api.v1alpha1 import InferenceDeployment
+from penstock.errors import Invalid
+from penstock.planning import names
+from penstock.planning.job import JobSettings
+from penstock_operator.deployment.observe import Observer
+from penstock_operator.deployment.reconcile import DeploymentReconciler
+from penstock_operator.gateway.fleet import Fleet
+from penstock_operator.keys.directory import API_KEY, KeyDirectory
+from penstock_operator.keys.reconcile import KeyReconciler
+from penstock_operator.optimization.directory import (
+    OPTIMIZATION_PROFILE,
+    OPTIMIZATION_RUN,
+    OptimizationDirectory,
+)
+from penstock_operator.optimization.observe import RunObserver
+from penstock_operator.optimization.reconcile import RunReconciler
+from penstock_operator.pool.clusters import RayClusters
+from penstock_operator.pool.defaults import DefaultPools
+from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL, PoolDirectory
+from penstock_operator.pool.managed import ManagedPools
+from penstock_operator.pool.reconcile import PoolReconciler
+from penstock_operator.pool.release import PoolRelease
+from penstock_operator.quota.directory import TENANT_QUOTA, QuotaDirectory
+from penstock_operator.quota.reconcile import QuotaReconciler
+from penstock_operator.runtime.cluster import JOB, Key, Manifest, ResourceKind
+from penstock_operator.runtime.controller import Result
+from penstock_operator.runtime.embedded import EmbeddedCluster
+from penstock_runtime.storage import Store
+
+KEY = Key("default", "one")
+MODEL = {"storageUri": "file:///m", "modelFormat": "onnx"}
+GROUP = {"name": "cpu", "cpu": "1", "memory": "2Gi"}
+NEWER: Manifest = {"fresh": {"of": ["a", "newer", "release"]}}
+NEWER_FORMAT = {"model": {**MODEL, "modelFormat": "of-a-newer-release"}}
+
+
+class Operator:
+    """All reconcilers on one store, without gateways, Ray or Kubernetes."""
+
+    def __init__(self, cluster: EmbeddedCluster, store: Path) -> None:
+        def record(_object: Manifest, _warning: bool, _reason: str, _note: str) -> None:  # noqa: FBT001  # the form
+            pass
+
+        rays = RayClusters(cluster, None, "a-secret")
+        pools, keys = PoolDirectory(cluster, rays), KeyDirectory(cluster)
+        optimization, quotas = OptimizationDirectory(cluster, available=True), QuotaDirectory(cluster, lambda *_: None)
+        fleet = Fleet((), "")
+        observer = Observer(
+            pools, optimization, fleet, quotas, keys,
+            gateway_secret="a-secret", replica_host=None, trusted_keys=(), artifact_secret=None,
+            default_authentication=Authentication.ANONYMOUS,
+        )  # fmt: skip
+        jobs = JobSettings(store=store.as_uri(), signing_key="/key.pem", image="optimizer:1", signing_key_secret="key")
+        self.reconcile: dict[ResourceKind, Callable[[Key], Result]] = {
+            INFERENCE_DEPLOYMENT: DeploymentReconciler(
+                cluster, observer, fleet, record=record, tried=lambda *_: None
+            ).reconcile,
+            SERVING_POOL: PoolReconciler(
+                cluster, pools, ManagedPools(cluster, rays, pools), record,
+                defaults=DefaultPools(cluster, None), release=PoolRelease(cluster, rays),
+            ).reconcile,
+            OPTIMIZATION_RUN: RunReconciler(
+                cluster, RunObserver(cluster, optimization, jobs, Store, pools), record
+            ).reconcile,
+            API_KEY: KeyReconciler(cluster, keys, record).reconcile,
+            TENANT_QUOTA: QuotaReconciler(cluster, quotas, record).reconcile,
+        }  # fmt: skip
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[EmbeddedCluster]:
+    made = EmbeddedCluster(tmp_path / "cluster.sqlite")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def operator(cluster: EmbeddedCluster, tmp_path: Path) -> Operator:
+    return Operator(cluster, tmp_path / "store")
+
+
+def add(cluster: EmbeddedCluster, kind: ResourceKind, spec: Manifest, name: str = KEY.name, **metadata: Any) -> None:
+    about = {"name": name, "namespace": KEY.namespace, **metadata}
+    cluster.apply(kind, {"metadata": about, "spec": spec}, "test")
+
+
+@dataclass(frozen=True)
+class Written:
+    """An object with fields that only a newer release knows, and what this one is to say of it."""
+
+    kind: ResourceKind
+    spec: Manifest
+    manager: str
+    condition: str
+    reason: str
+
+
+WRITTEN = [
+    pytest.param(
+        Written(
+            INFERENCE_DEPLOYMENT,
+            {"model": MODEL | NEWER, "scaling": {"maxReplicas": 2} | NEWER},
+            names.DEPLOYMENT_MANAGER,
+            "PoolReady",
+            "PoolNotFound",
+        ),
+        id="a deployment",
+    ),
+    pytest.param(
+        Written(
+            SERVING_POOL,
+            {"managed": {"workerGroups": [GROUP | NEWER]} | NEWER},
+            names.POOL_MANAGER,
+            "Ready",
+            "KubeRayMissing",
+        ),
+        id="a pool",
+    ),
+    pytest.param(
+        Written(
+            OPTIMIZATION_RUN,
+            {"model": MODEL | NEWER, "profileRef": {"kind": "OptimizationProfile", "name": "own"} | NEWER},
+            names.RUN_MANAGER,
+            "Complete",
+            "Pending",
+        ),
+        id="a run",
+    ),
+    pytest.param(Written(API_KEY, {"sha256": "a" * 64}, names.KEY_MANAGER, "Ready", "KeyAccepted"), id="an API key"),
+    pytest.param(
+        Written(TENANT_QUOTA, {"hard": {"replicas": 3} | NEWER}, names.QUOTA_MANAGER, "Exceeded", "WithinQuota"),
+        id="a quota",
+    ),
+]
+
+
+@pytest.mark.parametrize("written", WRITTEN)
+def test_fields_of_a_newer_release_change_nothing(
+    cluster: EmbeddedCluster, operator: Operator, written: Written
+) -> None:
+    add(cluster, OPTIMIZATION_PROFILE, {"search": {"budgetMinutes": 5}}, "own")
+    add(cluster, written.kind, written.spec | NEWER)
+    said = {"type": written.condition, "status": "False", "reason": "OfANewerRelease", **NEWER}
+    status = {"conditions": [said], "observedGeneration": 1, **NEWER}
+    about = {"name": KEY.name, "namespace": KEY.namespace}
+    cluster.apply_status(written.kind, {"metadata": about, "status": status}, written.manager)
+
+    operator.reconcile[written.kind](KEY)
+
+    found = cluster.get(written.kind, KEY)
+    assert found is not None
+    reasons = {each["type"]: each["reason"] for each in found["status"]["conditions"]}
+    assert reasons[written.condition] == written.reason
+    assert found["spec"]["fresh"] == NEWER["fresh"], "what others wrote is theirs"
+
+
+def test_a_run_and_a_profile_with_fields_of_a_newer_release_are_used(
+    cluster: EmbeddedCluster, operator: Operator
+) -> None:
+    add(cluster, OPTIMIZATION_PROFILE, {"search": {"budgetMinutes": 5} | NEWER, **NEWER}, "own")
+    profile = {"optimizationProfileRef": {"kind": "OptimizationProfile", "name": "own"}}
+    add(cluster, INFERENCE_DEPLOYMENT, {"model": MODEL, **profile})
+    operator.reconcile[INFERENCE_DEPLOYMENT](KEY)
+    (run,) = cluster.list(OPTIMIZATION_RUN, KEY.namespace).items
+    operator.reconcile[OPTIMIZATION_RUN](Key(KEY.namespace, run["metadata"]["name"]))
+    assert len(cluster.list(JOB, KEY.namespace).items) == 1
+    about = {"name": run["metadata"]["name"], "namespace": KEY.namespace}
+    cluster.apply_status(OPTIMIZATION_RUN, {"metadata": about, "status": NEWER}, "of-a-newer-release")
+
+    operator.reconcile[INFERENCE_DEPLOYMENT](KEY)
+
+    found = cluster.get(INFERENCE_DEPLOYMENT, KEY)
+    assert found is not None
+    assert found["status"]["optimizationRun"] == run["metadata"]["name"]
+
+
+def test_an_object_with_a_value_of_a_newer_release_stays_as_it_is(cluster: EmbeddedCluster, operator: Operator) -> None:
+    add(cluster, INFERENCE_DEPLOYMENT, NEWER_FORMAT, finalizers=[names.FINALIZER])
+    before = cluster.get(INFERENCE_DEPLOYMENT, KEY)
+    with pytest.raises(Invalid, match=r"InferenceDeployment default/one is not valid: spec\.model\.modelFormat: "):
+        operator.reconcile[INFERENCE_DEPLOYMENT](KEY)
+    assert cluster.get(INFERENCE_DEPLOYMENT, KEY) == before
+
+
+DELETED = [
+    pytest.param(INFERENCE_DEPLOYMENT, NEWER_FORMAT, id="a deployment"),
+    pytest.param(SERVING_POOL, {"managed": {"workerGroups": [GROUP | {"cpu": [1]}]}}, id="a pool"),
+]
+
+
+@pytest.mark.parametrize(("kind", "spec"), DELETED)
+def test_what_this_release_cannot_read_can_be_deleted(
+    cluster: EmbeddedCluster, operator: Operator, kind: ResourceKind, spec: Manifest
+) -> None:
+    add(cluster, kind, spec, finalizers=[names.FINALIZER])
+    cluster.delete(kind, KEY)
+    assert cluster.get(kind, KEY) is not None, "its finalizer holds it"
+    operator.reconcile[kind](KEY)
+    assert cluster.get(kind, KEY) is None
+
+
+def test_a_deployment_can_be_deleted_beside_one_that_this_release_cannot_read(
+    cluster: EmbeddedCluster, operator: Operator
+) -> None:
+    add(cluster, TENANT_QUOTA, {"hard": {"replicas": 3}})
+    add(cluster, INFERENCE_DEPLOYMENT, NEWER_FORMAT, "other")
+    add(cluster, INFERENCE_DEPLOYMENT, {"model": MODEL}, finalizers=[names.FINALIZER])
+    cluster.delete(INFERENCE_DEPLOYMENT, KEY)
+    operator.reconcile[INFERENCE_DEPLOYMENT](KEY)
+    assert cluster.get(INFERENCE_DEPLOYMENT, KEY) is None
+
+
+def test_only_unknown_fields_are_left_out_and_at_every_depth() -> None:
+    manifest = {
+        "metadata": {"name": "one", "namespace": "default", "managedFields": []},
+        "spec": {"model": MODEL | NEWER, "access": {"jwt": [], **NEWER}, **NEWER},
+        "status": {"replicas": {"ready": 2} | NEWER, **NEWER},
+        **NEWER,
+    }
+    assert read(InferenceDeployment, manifest) == read(
+        InferenceDeployment,
+        {"metadata": manifest["metadata"], "spec": {"model": MODEL}, "status": {"replicas": {"ready": 2}}},
+    )
+    with pytest.raises(Invalid, match=r"status\.replicas\.ready: "):
+        read(InferenceDeployment, manifest | {"status": {"replicas": {"ready": "two"}}})
