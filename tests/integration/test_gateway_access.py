@@ -13,6 +13,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from multidict import CIMultiDict
 from tests.integration.access_parts import Issuer, bearer, guarded, key_entry
 from tests.integration.gateway_parts import Gateway, Replica, gateway, until
 from yarl import URL
@@ -162,12 +163,23 @@ def test_of_what_nothing_is_declared_is_closed_where_models_are_closed_by_defaul
 def test_a_percent_encoded_name_goes_round_nothing() -> None:
     async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
         replica = await serving(gw, stack, **guarded(key_entry("pk_a")))
+        await serving(gw, stack, "default/m", **guarded(key_entry("pk_a")))
         for path in ("/vision/v2/models/%6d/infer", "/vision/v2/models/%6D/versions/1/infer"):
             for headers in ({}, bearer("pk_a")):
                 async with gw.session.post(_raw(gw, path), data=b"{}", headers=headers) as response:
                     assert (path, response.status) == (path, 404)
-        async with gw.session.post(_raw(gw, "/vision/v2/models/m/versions/%31/infer"), data=b"{}") as response:
-            assert response.status == 401
+        for path, headers, status in (
+            ("/vision/v2/models/m/versions/%31/infer", {}, 401),
+            ("/vision/v2/models/m/versions/%31/infer", bearer("pk_a"), 404),
+            ("/vision/v2/mod%65ls/m/infer", bearer("pk_a"), 404),
+            ("/vision/%762/models/m/infer", bearer("pk_a"), 404),
+            ("/vision/v2%2fmodels/m/infer", bearer("pk_a"), 404),
+            ("/vision/v2/models%2fm/infer", bearer("pk_a"), 404),
+            ("/v2/mod%65ls/m/infer", bearer("pk_a"), 404),
+            ("/%762/models/m/infer", bearer("pk_a"), 404),
+        ):
+            async with gw.session.post(_raw(gw, path), data=b"{}", headers=headers) as response:
+                assert (path, response.status, set(await response.json())) == (path, status, {"error"})
         for path in ("//vision/v2/models/m/infer", "/vision//v2/models/m/infer", "/%76ision/v2/models/m/infer"):
             async with gw.session.post(_raw(gw, path), data=b"{}") as response:
                 assert (path, response.status) == (path, 404)
@@ -267,6 +279,42 @@ def test_a_token_is_verified_once_and_then_let_in_by_haproxy() -> None:
             assert replica.answered > 2
 
     asyncio.run(main())
+
+
+AMBIGUOUS: dict[str, list[tuple[str, str]]] = {
+    "a tab before the key": [("authorization", "Bearer \tpk_a"), ("x-api-key", "a.b")],
+    "two keys": [("x-api-key", "pk_a"), ("x-api-key", "a.b")],
+    "a hash of one's own": [
+        ("authorization", "Bearer \tpk_a"),
+        ("x-api-key", "a.b"),
+        ("x-penstock-credential", key_entry("pk_a")["sha256"]),
+    ],
+}
+
+
+@pytest.mark.parametrize("headers", AMBIGUOUS.values(), ids=AMBIGUOUS)
+def test_a_credential_that_can_be_read_in_two_ways_is_none(headers: list[tuple[str, str]]) -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        issuer = {"issuer": "https://127.0.0.1:9", "audiences": ["a"]}
+        access = guarded(key_entry("pk_a", requestsPerSecond=1), issuers=[issuer])
+        replica = await serving(gw, stack, **access)
+        for _ in range(5):
+            async with gw.session.post(gw.url + PATHS[0], data=b"{}", headers=CIMultiDict(headers)) as response:
+                assert response.status == 401
+        assert replica.answered == 0
+        assert await ask(gw, headers=bearer("pk_a")) == 200
+
+    run(scenario)
+
+
+def test_a_client_hands_replicas_no_word_of_the_gateways() -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        await serving(gw, stack, required=False)
+        status, body, _ = await gw.infer(PATHS[0], headers={"x-penstock-credential": "a", "X-Penstock-Other": "b"})
+        seen = {name.lower() for name in body["headers"] if name.lower().startswith("x-penstock-")}
+        assert (status, seen) == (200, {"x-penstock-namespace"})
+
+    run(scenario)
 
 
 def test_a_stranger_at_one_address_leaves_the_verification_of_tokens_to_others() -> None:

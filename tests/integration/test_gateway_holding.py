@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 
+import aiohttp
 import pytest
 from aiohttp import web
 from tests.integration.gateway_parts import (
@@ -244,5 +246,135 @@ def test_only_revisions_with_a_weight_end_the_wait() -> None:
         assert replica.answered == 0
         await gw.declare(revisions={"r1": 100})
         assert (await request)[0] == 200
+
+    run(scenario)
+
+
+class Streaming:
+    """A replica that answers in pieces of a megabyte: the first one at once, the others as it is told."""
+
+    def __init__(self, pieces: int, *, announced: int | None = None, breaks: bool = False) -> None:
+        self.pieces = pieces
+        self.announced = announced
+        self.breaks = breaks
+        self.go_on = asyncio.Semaphore(0)
+        self.left = asyncio.Event()
+        self.address = ""
+
+    async def start(self, stack: AsyncExitStack) -> None:
+        application = web.Application()
+        application.router.add_route("*", "/{path:.*}", self._answer)
+        runner = web.AppRunner(application, shutdown_timeout=0.1, handler_cancellation=True)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self.address = f"127.0.0.1:{runner.addresses[0][1]}"
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.content_length = self.announced
+        await response.prepare(request)
+        try:
+            await response.write(b"x" * (1 << 20))
+            for _ in range(self.pieces - 1):
+                await self.go_on.acquire()
+                await response.write(b"x" * (1 << 20))
+        except (ConnectionError, asyncio.CancelledError):
+            self.left.set()
+            raise
+        if self.breaks:
+            assert request.transport is not None
+            request.transport.abort()
+        return response
+
+
+async def held_request(
+    gw: Gateway, stack: AsyncExitStack, replica: Streaming
+) -> asyncio.Task[aiohttp.client.ClientResponse]:
+    """A request that waited for its replica, which has it now."""
+    await replica.start(stack)
+    await gw.declare()
+    asked = asyncio.create_task(gw.session.post(f"{gw.url}/v2/models/m/infer", data=b"{}").__aenter__())
+    await until_held(gw, 1)
+    await gw.lease("a", replica.address)
+    return asked
+
+
+@pytest.mark.parametrize("announced", [None, 256 << 20], ids=["of unknown length", "of a length that is announced"])
+def test_an_answer_of_any_size_passes_the_agent_as_it_comes(announced: int | None) -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        replica = Streaming(256, announced=announced)
+        answer = await (await held_request(gw, stack, replica))
+        # The replica goes on only once this has come through.
+        got = len(await answer.content.readexactly(1 << 20))
+        before = _peak_memory(gw)
+        for _ in range(255):
+            replica.go_on.release()
+        async for chunk in answer.content.iter_any():
+            got += len(chunk)
+        assert (answer.status, got) == (200, 256 << 20)
+        assert _peak_memory(gw) - before < 64 << 20
+
+    run(scenario)
+
+
+def _peak_memory(gw: Gateway) -> int:
+    """The most memory that the agent has had, in bytes."""
+    assert gw.process is not None
+    lines = Path(f"/proc/{gw.process.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+@pytest.mark.parametrize("announced", [None, 3 << 20], ids=["of unknown length", "of a length that is announced"])
+def test_an_answer_that_breaks_off_does_not_look_whole(announced: int | None) -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        replica = Streaming(2, announced=announced, breaks=True)
+        answer = await (await held_request(gw, stack, replica))
+        await answer.content.readexactly(1 << 20)
+        replica.go_on.release()
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await answer.content.read(-1)
+
+    run(scenario)
+
+
+def test_a_replica_learns_that_the_client_of_its_answer_has_gone() -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        replica = Streaming(2)
+        answer = await (await held_request(gw, stack, replica))
+        await answer.content.readexactly(1 << 20)
+        answer.close()
+        await asyncio.wait_for(replica.left.wait(), GUARD_SECONDS)
+
+    run(scenario)
+
+
+def test_answers_in_pieces_take_of_the_namespaces_share_of_memory() -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        replica = Streaming(2)
+        first = await (await held_request(gw, stack, replica))
+        await first.content.readexactly(1 << 20)
+        await gw.release("a")
+        waiting = asyncio.create_task(gw.infer())
+        await until_held(gw, 1)
+        await gw.lease("a", replica.address)
+        status, body, headers = await waiting
+        assert (status, headers["retry-after"]) == (503, "1")
+        assert "too many bytes" in body["error"]
+
+    run(scenario, "--max-held-bytes", "600000")
+
+
+def test_of_a_full_replicas_answer_little_is_kept() -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        await gw.declare(holdSeconds=1)
+        request = asyncio.create_task(gw.infer())
+        await until_held(gw, 1)
+        replica = await stack.enter_async_context(Replica("a" * 100_000))
+        replica.status = 429
+        await gw.lease("a", replica.address)
+        status, body, headers = await request
+        assert (status, body) == (429, {"error": "the replica is full"})
+        assert headers["retry-after"] == "1"
 
     run(scenario)

@@ -45,7 +45,7 @@ async def every_error(gw: Gateway, stack: AsyncExitStack) -> None:
     a = await stack.enter_async_context(Replica("a"))
     await gw.lease("a", a.address)
     head = b"POST /v2/models/%s/infer HTTP/1.1\r\nhost: a\r\n"
-    quoted = b'a%22%5C%0A"'
+    quoted = b'a"\\'
     cases = {
         "a slow body": (
             head % b"m" + b"content-length: 9\r\n\r\n{",
@@ -60,7 +60,12 @@ async def every_error(gw: Gateway, stack: AsyncExitStack) -> None:
         "an unknown model": (
             head % quoted + b"content-length: 0\r\n\r\n",
             404,
-            "model 'a\"\\\n\"' is not found in namespace 'default'",
+            "model 'a\"\\' is not found in namespace 'default'",
+        ),
+        "an encoded name": (
+            head % b"%6d" + b"content-length: 0\r\n\r\n",
+            404,
+            "write the path as it is, without percent-encoding: /v2/models/%6d/infer",
         ),
         "no path of ours": (
             b"GET /nowhere HTTP/1.1\r\nhost: a\r\n\r\n",
@@ -142,6 +147,10 @@ def test_the_gateways_own_paths_answer_for_every_namespace() -> None:
             async with gw.session.get(gw.url + path) as response:
                 return response.status, await response.json()
 
+        async def ready() -> bool:
+            return (await get("/v2/health/ready"))[0] == 200
+
+        await until(ready)
         for prefix in ("", "/team"):
             status, body = await get(f"{prefix}/v2")
             assert (status, body["name"], body["extensions"]) == (200, "penstock", ["binary_tensor_data"])
@@ -347,5 +356,53 @@ def test_metrics_count_known_models_by_name_and_strangers_together() -> None:
             in text
         )
         assert "haproxy_process_uptime_seconds" in text
+
+    run(scenario)
+
+
+async def counted(gw: Gateway, model: str, code: str) -> float:
+    """How many requests of a model the metrics show."""
+    async with gw.session.get(f"{gw.control}/metrics") as response:
+        text = await response.text()
+    namespace, name = model.split("/")
+    start = f'penstock_gateway_requests_total{{code="{code}",model="{name}",namespace="{namespace}"}} '
+    return sum(float(line.removeprefix(start)) for line in text.splitlines() if line.startswith(start))
+
+
+def test_no_request_however_long_ends_metrics_and_spans() -> None:
+    async def main() -> None:
+        async with asyncio.timeout(120), AsyncExitStack() as stack:
+            collector = Collector()
+            await collector.start(stack)
+            a = await stack.enter_async_context(Replica("a"))
+            async with gateway(OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint, OTEL_BSP_SCHEDULE_DELAY="100") as gw:
+                await gw.lease("a", a.address)
+                sampled = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
+                for length in range(3900, 4000, 5):
+                    await gw.infer(f"/v2/models/{'m' * length}/infer", headers=sampled)
+                await gw.infer(headers={"traceparent": f"00-{TRACE[::-1]}-{PARENT}-01"})
+
+                async def seen() -> bool:
+                    spans = f"{TRACE[::-1]} gateway" in collector.spans
+                    return spans and await counted(gw, "default/m", "2xx") == 1
+
+                await until(seen)
+
+    asyncio.run(main())
+
+
+def test_a_replicas_word_on_a_trace_writes_nothing_else_into_the_log() -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        a = await stack.enter_async_context(Replica("a"))
+        await gw.declare("other/m")
+        await gw.lease("a", a.address)
+        a.sampled = "01 1 2 other/m 500 1 -- x/y POST - /z"
+        assert (await gw.infer())[0] == 200
+
+        async def seen() -> bool:
+            assert await counted(gw, "other/m", "5xx") == 0
+            return await counted(gw, "default/m", "2xx") == 1
+
+        await until(seen)
 
     run(scenario)

@@ -181,6 +181,8 @@ def json_of(name: str) -> list[Any]:
         ("/v2/models/tiny/versions/9/infer", 404, "version '1'"),
         ("/elsewhere/v2/models/tiny/infer", 404, "namespace 'default'"),
         ("/nothing", 404, "there is nothing at /nothing"),
+        ("/v2/models/t%69ny/infer", 404, "without percent-encoding: /v2/models/t%69ny/infer"),
+        ("/v2/models/tiny/%76ersions/1/infer", 404, "without percent-encoding"),
         ("/v2/models/tiny", 405, "takes GET"),
     ],
 )
@@ -204,7 +206,6 @@ def test_another_method_gets_405(tiny: ReplicaProcess, method: str) -> None:
         "/v2/models/tiny/versions/1/infer",
         "/default/v2/models/tiny/infer",
         "/default/v2/models/tiny/versions/1/infer",
-        "/v2/models/t%69ny/infer",
         "/v2/models/tiny/infer?trace=1",
     ],
 )

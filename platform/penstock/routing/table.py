@@ -5,17 +5,20 @@ Times are seconds on the caller's monotonic clock.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from types import MappingProxyType
 
-from penstock.errors import Conflict, Invalid
+from penstock.errors import Conflict, Invalid, Unavailable
 from penstock.routing.leases import ReplicaLease, Route, RouteReplica, RouteStatus
 
 ModelKey = tuple[str, str]
 """Namespace and model."""
+Version = tuple[ModelKey, str]
+"""One version of a model."""
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _MAX_REPLICAS = 1024
@@ -45,12 +48,20 @@ def _no_routes() -> MappingProxyType[ModelKey, Route]:
     return MappingProxyType({})
 
 
+def _no_versions() -> MappingProxyType[Version, float]:
+    return MappingProxyType({})
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """All leases and all declared routes. Every change gives a new table."""
 
     replicas: Mapping[str, Replica] = field(default_factory=_empty)
     routes: Mapping[ModelKey, Route] = field(default_factory=_no_routes)
+    resting: Mapping[Version, float] = field(default_factory=_no_versions)
+    """Versions that have no replica any more, and until when requests may still be under way to them."""
+    rest_seconds: float = 600.0
+    """How long a request may be under way."""
 
     def leased(self, replica_id: str, lease: ReplicaLease, now: float) -> Table:
         """The table with this lease begun or renewed.
@@ -58,29 +69,54 @@ class Table:
         Raises:
             Invalid: a name or the address is malformed.
             Conflict: another model's replica has this id.
+            Unavailable: the model had too many versions lately.
         """
         check_model(lease.namespace, lease.model)
         if not _NAME.fullmatch(lease.version):
             raise Invalid("InvalidLease", f"version {lease.version!r} must be letters, digits, '.', '_' and '-'")
         check_address(lease.address)
-        self._check_bounds(replica_id, lease)
         known = self.replicas.get(replica_id)
         if known is not None and known.key != (lease.namespace, lease.model):
             raise Conflict("ReplicaIdTaken", f"replica id {replica_id!r} belongs to another model")
+        self._check_bounds(replica_id, lease, now)
         renewed = Replica(replica_id, lease, now + lease.lease_seconds)
-        return replace(self, replicas={**self.replicas, replica_id: renewed})
+        replicas = {**self.replicas, replica_id: renewed}
+        if known is not None and known.lease.version == lease.version:
+            return replace(self, replicas=replicas)
+        return self._with(replicas, now)
 
-    def _check_bounds(self, replica_id: str, lease: ReplicaLease) -> None:
+    def _check_bounds(self, replica_id: str, lease: ReplicaLease, now: float) -> None:
         """One model's token must not fill the gateway for all."""
-        others = [r for r in self.of((lease.namespace, lease.model)) if r.replica_id != replica_id]
+        key = lease.namespace, lease.model
+        others = [r for r in self.of(key) if r.replica_id != replica_id]
         if len(others) >= _MAX_REPLICAS:
             raise Invalid("TooManyReplicas", f"a model has {_MAX_REPLICAS} replicas at most")
-        if len({lease.version, *(replica.lease.version for replica in others)}) > _MAX_VERSIONS:
+        live = {replica.lease.version for replica in others}
+        if len(live | {lease.version}) > _MAX_VERSIONS:
             raise Invalid("TooManyVersions", f"a model has {_MAX_VERSIONS} versions at a time at most")
+        # Each version that was there lately has a place in the gateway still, which no other may take yet.
+        resting = {version: until for (own, version), until in self.resting.items() if own == key and until > now}
+        if replica_id in self.replicas:
+            resting[self.replicas[replica_id].lease.version] = now + self.rest_seconds
+        held = live | set(resting)
+        if lease.version not in held and len(held) >= _MAX_VERSIONS:
+            free = math.ceil(min(until for version, until in resting.items() if version not in live) - now)
+            raise Unavailable(
+                "TooManyVersions",
+                f"a model has {_MAX_VERSIONS} versions at most, those included that left within {self.rest_seconds:g} s "
+                f"and may still have requests under way; try again in {free} s",
+            )
 
-    def released(self, replica_id: str) -> Table:
+    def _with(self, replicas: Mapping[str, Replica], now: float) -> Table:
+        """The table with other replicas; the versions that none of them has any more begin to rest."""
+        before, after = ({(r.key, r.lease.version) for r in each.values()} for each in (self.replicas, replicas))
+        resting = {version: until for version, until in self.resting.items() if until > now and version not in after}
+        resting |= dict.fromkeys(before - after, now + self.rest_seconds)
+        return replace(self, replicas=replicas, resting=resting)
+
+    def released(self, replica_id: str, now: float) -> Table:
         """The table without this replica."""
-        return replace(self, replicas={i: r for i, r in self.replicas.items() if i != replica_id})
+        return self._with({i: r for i, r in self.replicas.items() if i != replica_id}, now)
 
     def declared(self, route: Route) -> Table:
         """The table with this route.
@@ -102,7 +138,7 @@ class Table:
         """The table without the leases that have ended; this very table where none has."""
         if all(replica.expires_at > now for replica in self.replicas.values()):
             return self
-        return replace(self, replicas={i: r for i, r in self.replicas.items() if r.expires_at > now})
+        return self._with({i: r for i, r in self.replicas.items() if r.expires_at > now}, now)
 
     def next_expiry(self) -> float | None:
         """When the next lease ends."""

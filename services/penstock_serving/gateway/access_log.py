@@ -66,21 +66,31 @@ class AccessLog(Collector):
         kept = []
         series = self._series
         for line in lines:
-            # The first nine fields are all that counting needs.
-            fields = line.split(b" ", _COUNTED)
-            if len(fields) <= _COUNTED:
+            try:
+                # The first nine fields are all that counting needs.
+                trace, _, _, own, answered, start, end, key, status, _ = line.split(b" ", _COUNTED)
+                # Requests that HAProxy refused before it looked at them have no start.
+                took = int(end) - int(start) if start != _NONE else 0
+            except ValueError:
                 self.malformed += 1
                 continue
-            trace, _, _, own, answered, start, end, key, status, _ = fields
             found = series.get((key, status)) or self._new_series(key, status)
-            # Requests that HAProxy refused before it looked at them have no start.
-            took = int(end) - int(start) if start != _NONE else 0
             found.counts[bisect_left(_BUCKETS_US, took)] += 1
             found.total_us += took
             if (own != _CLEAR or answered not in _UNKEPT or status >= _FAILED) and trace != _NONE:
                 kept.append(line)
         if kept and self._emit is not None:
-            self._emit([gateway_span(fields) for line in kept if _kept(fields := line.split(b" ", _FIELDS - 1))])
+            self._emit(list(self._spans(kept)))
+
+    def _spans(self, lines: list[bytes]) -> Iterator[SpanRecord]:
+        """The spans of those whose trace is kept. HAProxy cuts a line that is too long, and then the last fields lack."""
+        for line in lines:
+            fields = line.split(b" ", _FIELDS - 1)
+            try:
+                if _kept(fields):
+                    yield gateway_span(fields)
+            except ValueError:
+                self.malformed += 1
 
     def _new_series(self, key: bytes, status: bytes) -> _Series:
         namespace, _, path = key.decode(errors="replace").partition("/")
@@ -158,6 +168,9 @@ def gateway_span(fields: list[bytes]) -> SpanRecord:
 
     Args:
         fields: a log line's, in the order of `LOG_FORMAT`.
+
+    Raises:
+        ValueError: fields are missing, or not what they should be.
     """
     trace, parent, span, own, _, start, end, key, status, _, termination, server, method, caller, path = (
         part.decode(errors="replace") for part in fields

@@ -19,6 +19,8 @@ from penstock_serving.gateway.settings import Settings
 API_KEY_HEADER: Final = "x-api-key"
 CALLER_HEADER: Final = "x-penstock-caller"
 """Who asks, as the gateway found; set by it alone."""
+CREDENTIAL_HEADER: Final = "x-penstock-credential"
+"""SHA-256, in hex, of what HAProxy takes for the credential of a request that the agent is to verify; set by it alone."""
 STICK_COUNTERS: Final = 6
 VERIFY: Final = "verify"
 """The backend of requests whose token the agent must verify."""
@@ -91,7 +93,6 @@ def access_rules(settings: Settings) -> Iterator[str]:
     A request that is guarded and has no caller at the end goes to the backend `verify`.
     """
     yield "  acl routed var(txn.route) -m found"
-    yield f"  http-request del-header {CALLER_HEADER}"
     yield from _share_rules(settings)
     # What leads nowhere yet goes to the agent with its credential; the agent takes it from what it passes on.
     yield from _without_credential("routed !locked")
@@ -134,6 +135,7 @@ def _key_rules(settings: Settings) -> Iterator[str]:
     yield f"  acl dotted req.hdr({API_KEY_HEADER}) -m sub ."
     yield _refuse(Refusal.UNKNOWN, "guarded !identified !verifiable")
     yield _refuse(Refusal.UNKNOWN, "guarded !identified !dotted")
+    yield f"  http-request set-header {CREDENTIAL_HEADER} %[var(txn.hash)] if guarded !identified"
     yield from _with_caller("identified !plain")
 
 

@@ -14,12 +14,18 @@ from penstock_serving.gateway.access_rules import (
     lock_rules,
     tables,
 )
-from penstock_serving.gateway.plan import AGENT, CHECK, Desired
+from penstock_serving.gateway.plan import AGENT, CHECK, SUCCESSOR, Desired
 from penstock_serving.gateway.settings import Settings
 
 LEAVING = "proc.leaving"
 """HAProxy's variable that is true while this gateway prepares to end."""
-NAMESPACE_HEADER = "x-penstock-namespace"
+EDITION = "proc.edition"
+"""HAProxy's variable that says which configuration a worker runs; no two have the same."""
+OWN_HEADERS = "x-penstock-"
+"""How the headers begin that HAProxy alone sets."""
+NAMESPACE_HEADER = f"{OWN_HEADERS}namespace"
+RELAY = "relay"
+"""The backend by which a worker that was replaced hands on what still comes to it."""
 ERRORS: Mapping[int, str] = {
     400: "the request is malformed",
     401: "the request is not authenticated",
@@ -41,11 +47,15 @@ _TRACEPARENT = (
     "^(00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
     "|(?!00|ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?)$"
 )
+_FLAGS = "^[0-9a-f]{2}$"
 LOG_FORMAT = (
     "%[var(txn.trace)] %[var(txn.parent)] %[var(txn.span)] %[var(txn.flags)] %[var(txn.kept)] "
-    "%[var(txn.start)] %[date(0,us)] %[var(txn.key)] %ST %B %ts %b/%s %HM %[var(txn.caller)] %HPO"
+    "%[var(txn.start)] %[date(0,us)] %[var(txn.key),bytes(0,768)] %ST %B %ts %b/%s %HM %[var(txn.caller)] %HPO"
 )
-"""One line a request; `penstock_serving.gateway.access_log` reads it."""
+"""One line a request; `penstock_serving.gateway.access_log` reads it. A key is a namespace's, a model's and a version's name.
+
+Only the last field, the path, may be so long that it is cut.
+"""
 
 
 def error_file(status: int) -> bytes:
@@ -65,15 +75,16 @@ def render_map(entries: Mapping[str, str]) -> str:
     return "".join(f"{key} {value}\n" for key, value in sorted(entries.items()))
 
 
-def render_config(settings: Settings, slots: int, desired: Desired) -> str:
+def render_config(settings: Settings, slots: int, desired: Desired, edition: str) -> str:
     """The whole configuration, the servers known now among it, so that a start or a reload misses none of them.
 
     Args:
         settings: the gateway's.
         slots: how many models' backends to allocate.
         desired: what is to be served now.
+        edition: the configuration's own name, by which its workers are known.
     """
-    sections = (_global(settings), _defaults(settings), _clients(settings), _own(settings))
+    sections = (_global(settings, edition), _defaults(settings), _clients(settings), _own(settings))
     backends = (_backend(settings, desired, slot, kind) for slot in range(slots) for kind in ("m", "w"))
     return "\n".join(line for section in (*sections, *backends) for line in section) + "\n"
 
@@ -82,7 +93,7 @@ def _milliseconds(seconds: float) -> str:
     return f"{max(1, round(seconds * 1000))}ms"
 
 
-def _global(settings: Settings) -> Iterator[str]:
+def _global(settings: Settings, edition: str) -> Iterator[str]:
     yield "global"
     # The agent and the exporter have connections of their own beside the clients'.
     yield f"  maxconn {settings.max_connections + 64}"
@@ -94,6 +105,7 @@ def _global(settings: Settings) -> Iterator[str]:
     yield "  tune.bufsize 65536"
     yield f"  hard-stop-after {_milliseconds(settings.request_timeout_seconds)}"
     yield f"  set-var {LEAVING} bool(0)"
+    yield f"  set-var {EDITION} str({edition})"
 
 
 def _defaults(settings: Settings) -> Iterator[str]:
@@ -120,13 +132,17 @@ def _defaults(settings: Settings) -> Iterator[str]:
 def _clients(settings: Settings) -> Iterator[str]:
     yield "frontend clients"
     yield f"  bind {settings.host}:{settings.port}"
+    yield f"  bind unix@{settings.layout.relay_socket} mode 600 accept-proxy"
     yield f"  maxconn {settings.max_connections}"
     yield "  log stdout len 4096 format raw local0 info"
     yield f'  log-format "{LOG_FORMAT}"'
     yield from _client_limits(settings)
+    yield from _relaying()
     yield "  http-request set-var(txn.start) date(0,us)"
     yield from _routing(settings)
     yield from _tracing()
+    # Nobody else speaks in the gateway's name.
+    yield f"  http-request del-header {OWN_HEADERS} -m beg"
     yield f"  http-request set-header {NAMESPACE_HEADER} %[var(txn.ns)]"
     yield "  http-request set-path /%[var(txn.rest)] unless short"
     yield f"  http-request deny deny_status 413 if {{ req.body_size gt {settings.max_body_bytes} }}"
@@ -134,8 +150,11 @@ def _clients(settings: Settings) -> Iterator[str]:
         limit = settings.max_requests_per_second_per_client
         yield f"  http-request deny deny_status 429 if {{ sc_http_req_rate(0) gt {limit} }}"
     yield from access_rules(settings)
-    yield "  http-response set-var(txn.kept) res.hdr(traceresponse),field(4,-)"
-    yield f"  http-after-response set-header connection close if {{ var({LEAVING}) -m bool }}"
+    # A replica may say anything there, and it stands in the log.
+    yield f"  acl told res.hdr(traceresponse),field(4,-) -m reg {_FLAGS}"
+    yield "  http-response set-var(txn.kept) res.hdr(traceresponse),field(4,-) if told"
+    yield "  http-after-response set-header connection close if leaving"
+    yield f"  use_backend {RELAY} if outdated !leaving"
     yield f"  use_backend {VERIFY} if guarded !identified"
     yield "  use_backend %[var(txn.route),field(1,|)]"
     yield f"  default_backend {AGENT}"
@@ -148,6 +167,18 @@ def _client_limits(settings: Settings) -> Iterator[str]:
     yield "  tcp-request connection track-sc0 src"
     if settings.max_connections_per_client:
         yield f"  http-request deny deny_status 429 if {{ sc_conn_cur(0) gt {settings.max_connections_per_client} }}"
+
+
+def _relaying() -> Iterator[str]:
+    """A worker that a reload left behind takes one more request of each connection that clients keep.
+
+    Nobody tells it any more which replicas have left or which keys have ended, so it decides nothing about that request.
+    """
+    yield "  acl outdated stopping"
+    yield f"  acl leaving var({LEAVING}) -m bool"
+    # The worker that it is handed to logs it.
+    yield "  http-request set-log-level silent if outdated !leaving"
+    yield "  http-request allow if outdated !leaving"
 
 
 def _routing(settings: Settings) -> Iterator[str]:
@@ -191,6 +222,8 @@ def _own(settings: Settings) -> Iterator[str]:
     yield f"  bind unix@{settings.layout.metrics_socket} mode 600"
     yield "  http-request use-service prometheus-exporter if { path /metrics }"
     yield "  http-request deny deny_status 404"
+    yield f"backend {RELAY}"
+    yield f"  server {SUCCESSOR} unix@{settings.layout.relay_socket} send-proxy-v2"
     yield from agent_backends(settings, AGENT)
     yield from tables()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 
 from penstock.api.access import Authentication
@@ -38,7 +39,10 @@ class Convergence:
         self._haproxy = haproxy
         self._slots = settings.slots
         self._slot_of: dict[str, int] = {}
-        self._resting: dict[int, float] = {}
+        self._resting: dict[str, tuple[int, float]] = {}
+        """Slots of paths that are gone, and until when a request may still be under way there."""
+        self._edition = ""
+        """Of the configuration that was written last. Only a worker that runs it is ever told anything."""
         self.reloads = 0
         self.starts = 0
 
@@ -82,17 +86,18 @@ class Convergence:
     async def _converge(self, generation: int) -> bool:
         """One round. True where servers still wait for removal."""
         destinations = traffic(self._registry.table)
-        if not self._haproxy.running:
-            await self._start(destinations)
-        observed = await observe(self._layout.runtime_socket, self._maps)
+        if self._haproxy.running:
+            observed = await observe(self._layout.runtime_socket, self._maps, self._edition)
+        else:
+            observed = await self._start(destinations)
         if not self._assign(destinations, observed):
             observed = await self._grow(destinations)
         steps = plan(self._desire(destinations), observed, self._maps)
-        for complaint in await apply(self._layout.runtime_socket, steps.changes):
+        for complaint in await apply(self._layout.runtime_socket, steps.changes, self._edition):
             raise Unavailable("HaproxyRefused", f"HAProxy refused a command: {complaint}")
         self._registry.settle(generation)
         if steps.removals:
-            await apply(self._layout.runtime_socket, steps.removals)
+            await apply(self._layout.runtime_socket, steps.removals, self._edition)
         return bool(steps.removals)
 
     def _desire(self, destinations: dict[str, Destination]) -> Desired:
@@ -113,38 +118,23 @@ class Convergence:
         """Whether every path with a replica has a slot now."""
         now = self._registry.now()
         before = self._slot_of
-        self._resting = {slot: until for slot, until in self._resting.items() if until > now}
+        self._resting = {path: (slot, until) for path, (slot, until) in self._resting.items() if until > now}
         for path, slot in before.items():
             if path not in destinations:
                 # A request of the old path may still be retried in this slot.
-                self._resting[slot] = now + self._settings.request_timeout_seconds
+                self._resting[path] = slot, now + self._settings.request_timeout_seconds
+        resting = {path: slot for path, (slot, _) in self._resting.items()}
         occupied = {int(b[1:]) for b, servers in observed.backends.items() if servers and b[1:].isdigit()}
-        unfit = {*self._resting, *(occupied - set(before.values()))}
-        slots = self._slots if f"m{self._slots - 1}" in observed.backends else 0
-        assigned = assign(destinations, before, slots, unfit) if slots else None
-        if assigned is None:
-            self._slot_of = {path: slot for path, slot in before.items() if path in destinations}
-            return False
-        self._slot_of = assigned
-        return True
+        unfit = {*resting.values(), *(occupied - set(before.values()))}
+        # What may still be under way in its own slot does not keep a path that comes back from it.
+        assigned = assign(destinations, resting | before, self._slots, unfit)
+        kept = {path: slot for path, slot in before.items() if path in destinations}
+        self._slot_of = kept if assigned is None else assigned
+        self._resting = {path: rest for path, rest in self._resting.items() if path not in self._slot_of}
+        return assigned is not None
 
-    async def _start(self, destinations: dict[str, Destination]) -> None:
-        """Start HAProxy with all servers known now."""
-        self._resting = {}
-        assigned = assign(destinations, {}, self._slots, ())
-        while assigned is None:
-            self._slots *= 2
-            assigned = assign(destinations, {}, self._slots, ())
-        self._slot_of = assigned
-        self._write(self._desire(destinations))
-        self._layout.runtime_socket.unlink(missing_ok=True)
-        await self._haproxy.start()
-        self.starts += 1
-        logger.info("HAProxy started with %d slots", self._slots)
-        await self._until_slots()
-
-    async def _grow(self, destinations: dict[str, Destination]) -> Observed:
-        """Reload with more slots; no connection is refused and no request lost."""
+    def _fit(self, destinations: dict[str, Destination]) -> None:
+        """Give every path with a replica a slot of a worker that is to come, of more slots where these are too few."""
         # A new worker has no request under way, so no slot must rest there.
         self._resting = {}
         assigned = assign(destinations, self._slot_of, self._slots, ())
@@ -153,29 +143,47 @@ class Convergence:
             assigned = assign(destinations, self._slot_of, self._slots, ())
         self._slot_of = assigned
         self._write(self._desire(destinations))
+
+    async def _start(self, destinations: dict[str, Destination]) -> Observed:
+        """Start HAProxy with all servers known now."""
+        self._slot_of = {}
+        self._fit(destinations)
+        self._layout.runtime_socket.unlink(missing_ok=True)
+        await self._haproxy.start()
+        self.starts += 1
+        logger.info("HAProxy started with %d slots", self._slots)
+        return await self._until_loaded()
+
+    async def _grow(self, destinations: dict[str, Destination]) -> Observed:
+        """Reload with more slots; no connection is refused and no request lost.
+
+        The old worker has requests under way in slots that the new one gives to other paths: it is told nothing more.
+        """
+        # Twice as many also where only resting ones are missing: paths that come and go cause ever fewer reloads.
+        self._slots *= 2
+        self._fit(destinations)
         self._haproxy.reload()
         self.reloads += 1
         logger.info("reloading HAProxy with %d slots", self._slots)
-        return await self._until_slots()
+        return await self._until_loaded()
 
-    async def _until_slots(self) -> Observed:
-        """Wait until the worker that has all slots answers."""
+    async def _until_loaded(self) -> Observed:
+        """Wait until the worker that runs the configuration on disk answers."""
         deadline = self._registry.now() + _START_SECONDS
         while self._haproxy.running:
             try:
-                observed = await observe(self._layout.runtime_socket, self._maps)
+                return await observe(self._layout.runtime_socket, self._maps, self._edition)
             except Unavailable:
-                observed = Observed({}, {})
-            if f"m{self._slots - 1}" in observed.backends:
-                return observed
-            if self._registry.now() > deadline:
-                await self._haproxy.stop(0)
-                break
+                if self._registry.now() > deadline:
+                    await self._haproxy.stop(0)
+                    break
             await asyncio.sleep(0.02)
         raise Unavailable("HaproxyNotStarted", "HAProxy ended, or did not answer in time; its messages are above")
 
     def _write(self, desired: Desired) -> None:
-        self._layout.config.write_text(render_config(self._settings, self._slots, desired), encoding="utf-8")
+        self._edition = secrets.token_hex(8)
+        text = render_config(self._settings, self._slots, desired, self._edition)
+        self._layout.config.write_text(text, encoding="utf-8")
         files = (
             (self._layout.map, desired.entries),
             (self._layout.locks, desired.locks),

@@ -5,73 +5,31 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from urllib.parse import unquote
+from collections.abc import Callable, Iterable, Mapping
 
 import aiohttp
 from aiohttp import hdrs, web
-from multidict import CIMultiDict
-from yarl import URL
 
 import penstock
 from penstock.errors import Invalid, Unavailable
+from penstock.routing.paths import ModelPath, parse_path
 from penstock.routing.table import ModelKey
-from penstock.routing.traffic import Destination, Target, Unknown, lookup
+from penstock.routing.traffic import Destination, Unknown, lookup
 from penstock.telemetry import names
 from penstock.telemetry.spans import SpanContext, SpanRecord, new_span_id, parse_traceparent
-from penstock_serving.gateway.access_rules import API_KEY_HEADER, CALLER_HEADER, challenge
+from penstock_serving.gateway.access_rules import challenge
+from penstock_serving.gateway.answers import error
 from penstock_serving.gateway.config import NAMESPACE_HEADER
+from penstock_serving.gateway.forwarding import TRACERESPONSE, Forwarding, choose, for_replica
 from penstock_serving.gateway.gatekeeper import Gatekeeper, Refused
 from penstock_serving.gateway.holding import DEFAULT_HOLD_SECONDS, Holding
 from penstock_serving.gateway.readiness import Readiness
 from penstock_serving.gateway.registry import Registry
 from penstock_serving.gateway.settings import Settings
 
-_HOP_BY_HOP = {
-    hdrs.CONNECTION, hdrs.KEEP_ALIVE, hdrs.TE, hdrs.TRAILER, hdrs.TRANSFER_ENCODING, hdrs.UPGRADE, hdrs.CONTENT_LENGTH,
-    hdrs.EXPECT, hdrs.PROXY_AUTHENTICATE, hdrs.PROXY_AUTHORIZATION,
-}  # fmt: skip
-_TRACERESPONSE = "traceresponse"
 _COMPLETION_POLL_SECONDS = 0.25
 """That all routes are declared is no change of the table; whoever waits for it looks this often."""
-_NOT_FOUND, _METHOD, _TOO_LARGE, _BUSY, _SERVER_ERROR, _UNAVAILABLE, _TIMEOUT = 404, 405, 413, 429, 500, 503, 504
-
-
-@dataclass(frozen=True, slots=True)
-class ModelPath:
-    """What a path under `/v2/models/` names."""
-
-    key: ModelKey
-    version: str | None
-
-
-def parse_path(namespace: str, raw_path: str) -> ModelPath | None:
-    """The model that a path names.
-
-    Args:
-        namespace: the path's, or the default one.
-        raw_path: the path from `/v2` on, as it came over the wire.
-    """
-    parts = [unquote(part) for part in raw_path.split("/")]
-    if parts[:3] != ["", "v2", "models"] or len(parts) < 4 or not parts[3]:  # noqa: PLR2004 -- a model's name is fourth
-        return None
-    version = parts[5] if len(parts) > 5 and parts[4] == "versions" else None  # noqa: PLR2004 -- and a version sixth
-    return ModelPath((namespace, parts[3]), version)
-
-
-def error(status: int, message: str) -> web.Response:
-    """An error in the protocol's form."""
-    headers = {hdrs.RETRY_AFTER: "1"} if status in (_BUSY, _UNAVAILABLE) else {}
-    return web.json_response({"error": message}, status=status, headers=headers)
-
-
-def choose(targets: Sequence[Target], tried: Iterable[str]) -> Target | None:
-    """One of the targets not yet tried, at random by weight."""
-    excluded = set(tried)
-    left = [target for target in targets if target.replica_id not in excluded]
-    # Not for secrets: any spread will do.
-    return random.choices(left, [target.weight for target in left])[0] if left else None  # noqa: S311 -- see above
+_NOT_FOUND, _METHOD, _TOO_LARGE, _BUSY, _SERVER_ERROR, _UNAVAILABLE = 404, 405, 413, 429, 500, 503
 
 
 def _retry_seconds() -> float:
@@ -97,7 +55,7 @@ class DataServer:
         self._holding = holding
         self._readiness = readiness
         self._gatekeeper = gatekeeper
-        self._session = session
+        self._forwarding = Forwarding(session, holding, settings.request_timeout_seconds * 0.9, _mark)
         self._emit = emit
 
     def application(self) -> web.Application:
@@ -106,21 +64,18 @@ class DataServer:
         application.router.add_route("*", r"/{path:[\s\S]*}", self.handle)
         return application
 
-    async def handle(self, request: web.Request) -> web.Response:
+    async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request; every answer says whether its trace is kept."""
         began = time.time_ns()
         namespace = request.headers.get(NAMESPACE_HEADER, self._settings.default_namespace)
-        path = parse_path(namespace, request.rel_url.raw_path)
-        if path is None:
-            response = self._own(request)
+        path = None
+        response: web.StreamResponse
+        try:
+            path = parse_path(namespace, request.rel_url.raw_path)
+        except Invalid as encoded:
+            response = error(_NOT_FOUND, encoded.message)
         else:
-            try:
-                response = await self._model(request, path)
-            except Unavailable as unavailable:
-                response = error(_UNAVAILABLE, unavailable.message)
-            except Refused as refused:
-                response = error(refused.refusal.status, refused.refusal.value)
-                response.headers.update(challenge(refused.refusal))
+            response = self._own(request) if path is None else await self._let_or_refuse(request, path)
         self._trace(request, response, path, began)
         return response
 
@@ -141,14 +96,21 @@ class DataServer:
             return error(_METHOD, f"{request.path} takes GET only")
         return web.json_response(answer, status=_UNAVAILABLE if answer.get("ready") is False else 200)
 
-    async def _model(self, request: web.Request, path: ModelPath) -> web.Response:
+    async def _let_or_refuse(self, request: web.Request, path: ModelPath) -> web.StreamResponse:
+        try:
+            return await self._model(request, path)
+        except Unavailable as unavailable:
+            return error(_UNAVAILABLE, unavailable.message)
+        except Refused as refused:
+            response = error(refused.refusal.status, refused.refusal.value)
+            response.headers.update(challenge(refused.refusal))
+            return response
+
+    async def _model(self, request: web.Request, path: ModelPath) -> web.StreamResponse:
         found = await self._found(path)
         if isinstance(found, Unknown) and not self._registry.table.knows(path.key):
             self._gatekeeper.admit_to_unknown(request.headers, path.key[0])
             return error(_NOT_FOUND, found.message)
-        if "%" in request.rel_url.raw_path.split("/")[3]:
-            # HAProxy, which counts and bounds, knows models by their plain names only.
-            return error(_NOT_FOUND, f"write the model's name as it is, without percent-encoding: {path.key[1]}")
         caller = await self._gatekeeper.admit(request.headers, path.key)
         if isinstance(found, Unknown):
             return error(_NOT_FOUND, found.message)
@@ -159,7 +121,7 @@ class DataServer:
                 await body.read(request.content, self._settings.max_body_bytes)
             except Invalid as invalid:
                 return error(_TOO_LARGE, invalid.message)
-            return await self._deliver(request, path, body.data, _for_replica(request.headers, caller))
+            return await self._deliver(request, path, body.data, for_replica(request.headers, caller))
 
     async def _found(self, path: ModelPath) -> Destination | Unknown:
         """Where the request goes. A model is known to be unknown only once the operator has declared all routes.
@@ -194,13 +156,13 @@ class DataServer:
 
     async def _deliver(
         self, request: web.Request, path: ModelPath, body: bytearray, headers: Mapping[str, str]
-    ) -> web.Response:
+    ) -> web.StreamResponse:
         """Pass the request to a replica, waiting for one as long as the route says."""
         route = self._registry.table.routes.get(path.key)
         hold = route.hold_seconds if route is not None else DEFAULT_HOLD_SECONDS
         # HAProxy gives up on us after the request timeout; we answer before.
         deadline = self._registry.now() + min(hold, self._settings.request_timeout_seconds * 0.9)
-        last: web.Response | None = None
+        last: web.StreamResponse | None = None
         tried: set[str] = set()
         while True:
             found = await self._replicas(path, deadline)
@@ -209,7 +171,7 @@ class DataServer:
             target = choose(found.targets, tried)
             if target is not None:
                 tried.add(target.replica_id)
-                last = await self._attempt(request, target, body, headers)
+                last = await self._forwarding.attempt(request, path.key[0], target, body, headers)
                 if last is not None and last.status != _BUSY:
                     return last
             elif (problem := self._problem(path.key)) is not None and not found.targets:
@@ -235,35 +197,10 @@ class DataServer:
                     return found
                 await self._registry.changed(generation, left)
 
-    async def _attempt(
-        self, request: web.Request, target: Target, body: bytearray, headers: Mapping[str, str]
-    ) -> web.Response | None:
-        """The replica's answer, or None where it did not give one."""
-        url = URL(f"http://{target.address}{request.rel_url.raw_path_qs}", encoded=True)
-        timeout = aiohttp.ClientTimeout(total=self._settings.request_timeout_seconds * 0.9, connect=1.0)
-        try:
-            async with self._session.request(
-                request.method, url, headers=headers, data=body or None, timeout=timeout, allow_redirects=False
-            ) as answer:
-                content = await answer.read()
-                return web.Response(status=answer.status, headers=_end_to_end(answer.headers), body=content)
-        except aiohttp.ConnectionTimeoutError:
-            return None
-        except TimeoutError:
-            return error(_TIMEOUT, "the replica did not answer in time")
-        except aiohttp.ClientError:
-            return None
-
-    def _trace(self, request: web.Request, response: web.Response, path: ModelPath | None, began: int) -> None:
+    def _trace(self, request: web.Request, response: web.StreamResponse, path: ModelPath | None, began: int) -> None:
         """Say in the answer whether the trace is kept; if so, and if it is a model's, emit the time here as a span."""
-        parent = parse_traceparent(request.headers.get("traceparent", ""))
-        if parent is None:
-            return
-        answered = parse_traceparent(response.headers.get(_TRACERESPONSE, ""))
-        kept = (answered or parent).sampled or response.status >= _SERVER_ERROR
-        if answered is None:
-            response.headers[_TRACERESPONSE] = SpanContext(parent.trace_id, parent.span_id, kept).traceparent()
-        if not kept or path is None:
+        parent = _mark(request, response)
+        if parent is None or path is None:
             return
         self._emit(
             [
@@ -280,20 +217,13 @@ class DataServer:
         )
 
 
-def _for_replica(headers: Mapping[str, str], caller: str | None) -> CIMultiDict[str]:
-    """What a replica is told: who asks, and nothing by which it could ask in their name."""
-    left = _end_to_end(headers)
-    for name in (hdrs.AUTHORIZATION, API_KEY_HEADER, CALLER_HEADER):
-        left.popall(name, None)
-    if caller is not None:
-        left[CALLER_HEADER] = caller
-    return left
-
-
-def _end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:
-    """The headers that pass a proxy."""
-    named = {name.strip().lower() for name in headers.get(hdrs.CONNECTION, "").split(",")}
-    left = CIMultiDict(headers)
-    for name in (*_HOP_BY_HOP, *named):
-        left.popall(name, None)
-    return left
+def _mark(request: web.Request, response: web.StreamResponse) -> SpanContext | None:
+    """Say in the answer's head whether the trace is kept. Where it is, the span that the time here is within."""
+    parent = parse_traceparent(request.headers.get("traceparent", ""))
+    if parent is None:
+        return None
+    answered = parse_traceparent(response.headers.get(TRACERESPONSE, ""))
+    kept = (answered or parent).sampled or response.status >= _SERVER_ERROR
+    if answered is None:
+        response.headers[TRACERESPONSE] = SpanContext(parent.trace_id, parent.span_id, kept).traceparent()
+    return parent if kept else None

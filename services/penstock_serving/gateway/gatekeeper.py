@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Mapping
 
 from penstock.api.access import Authentication
+from penstock.errors import Unavailable
 from penstock.routing.access import Let, Refusal, RouteIssuer, Verify, credential, decide, fingerprint, is_valid
 from penstock.routing.table import ModelKey
-from penstock_serving.gateway.access_rules import API_KEY_HEADER, CALLER_HEADER
+from penstock_serving.gateway.access_rules import API_KEY_HEADER, CALLER_HEADER, CREDENTIAL_HEADER
 from penstock_serving.gateway.admissions import Admissions
 from penstock_serving.gateway.bearer import verify
 from penstock_serving.gateway.issuers import Issuers
@@ -69,7 +70,7 @@ class Gatekeeper:
 
         Raises:
             Refused: the request may not pass.
-            Unavailable: it cannot be decided now, since its issuer does not answer.
+            Unavailable: it cannot be decided now, since its issuer does not answer, or HAProxy does not know the key yet.
         """
         caller = headers.get(CALLER_HEADER)
         if caller is not None:
@@ -77,12 +78,19 @@ class Gatekeeper:
             return caller
         namespace, model = key
         given = credential(headers.get("authorization"), headers.get(API_KEY_HEADER))
+        seen = headers.get(CREDENTIAL_HEADER)
+        if seen is not None and (given is None or fingerprint(given) != seen.lower()):
+            # What HAProxy reads otherwise, it could not count the next time either.
+            raise Refused(Refusal.UNKNOWN)
         uses = {} if given is None else self._registry.keyring.uses(namespace, fingerprint(given))
         route, now = self._registry.table.routes.get(key), self._clock()
         verdict = decide(
             route.access if route else None, model, uses, given, now, default_required=self._default_required
         )
         match verdict:
+            case Let() if seen is not None:
+                # HAProxy counts keys, and knows this one in a moment.
+                raise Unavailable("KeyNotTakenYet", "the gateway is just being told of this change; try again")
             case Let(caller=name):
                 return name
             case Verify(token=token, issuers=issuers):

@@ -83,6 +83,19 @@ class Holding:
         finally:
             self._bytes.give_back(namespace, len(body.data))
 
+    @contextmanager
+    def reserved(self, namespace: str, size: int) -> Iterator[None]:
+        """Bytes of the namespace's share of the memory, for an answer on its way.
+
+        Raises:
+            Unavailable: the share is used up.
+        """
+        self.grow(namespace, size)
+        try:
+            yield
+        finally:
+            self._bytes.give_back(namespace, size)
+
     def grow(self, namespace: str, size: int) -> None:
         """Reserve bytes.
 
@@ -90,9 +103,7 @@ class Holding:
             Unavailable: the namespace's share is used up.
         """
         if not self._bytes.take(namespace, size):
-            raise Unavailable(
-                "TooManyHeld", f"too many bytes of namespace '{namespace}' wait at the gateway for replicas to start"
-            )
+            raise Unavailable("TooManyHeld", f"too many bytes of namespace '{namespace}' wait at the gateway")
 
     @contextmanager
     def place(self, key: ModelKey) -> Iterator[None]:

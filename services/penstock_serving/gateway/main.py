@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -11,7 +12,6 @@ from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
-import aiohttp
 import uvloop
 from aiohttp import web
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
@@ -25,6 +25,7 @@ from penstock_serving.gateway.admissions import Admissions
 from penstock_serving.gateway.control import ControlServer
 from penstock_serving.gateway.convergence import Convergence
 from penstock_serving.gateway.data import DataServer
+from penstock_serving.gateway.forwarding import session_to_replicas
 from penstock_serving.gateway.gatekeeper import Gatekeeper
 from penstock_serving.gateway.holding import Holding
 from penstock_serving.gateway.issuers import Issuers
@@ -59,11 +60,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as stack:
         sink = SpanSink.from_env(names.SERVICE_GATEWAY, {"service.version": penstock.__version__})
         stack.callback(sink.shutdown, _FLUSH_SECONDS)
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=5.0)
-        session = await stack.enter_async_context(
-            aiohttp.ClientSession(connector=connector, auto_decompress=False, trust_env=False)
-        )
-        registry = Registry(layout.routes)
+        session = await stack.enter_async_context(session_to_replicas())
+        registry = Registry(layout.routes, settings.request_timeout_seconds)
         holding = Holding(registry, session, settings.max_held_bytes, settings.max_connections)
         admissions = Admissions()
         issuers = Issuers(allow_private=settings.allow_private_issuers, ca_file=settings.issuer_ca_file)
@@ -92,9 +90,17 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         await web.TCPSite(runner, settings.control_host, settings.control_port).start()
 
         convergence = Convergence(settings, registry, admissions, haproxy)
-        stack.push_async_callback(haproxy.stop, settings.drain_seconds)
+        stack.push_async_callback(_stop, haproxy, settings)
         loops = [asyncio.create_task(each) for each in (convergence.run(), convergence.expire(), registry.keep())]
         await _until(_left(stop, readiness, settings), loops, registry, settings)
+
+
+async def _stop(haproxy: Haproxy, settings: Settings) -> None:
+    """Let HAProxy drain. No worker comes after this one, so it must not wait for one to hand requests on to."""
+    if haproxy.running:
+        with contextlib.suppress(Unavailable):
+            await announce_leaving(settings.layout.runtime_socket)
+    await haproxy.stop(settings.drain_seconds)
 
 
 async def _left(stop: asyncio.Event, readiness: Readiness, settings: Settings) -> None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from penstock.routing.traffic import Destination, Target
 
 AGENT = "agent"
+SUCCESSOR = "successor"
+"""The server by which a worker that was replaced reaches the present one."""
 CHECK = "check inter 5s fastinter 500ms downinter 500ms fall 1 rise 1 observe layer4 error-limit 1 on-error mark-down"
 """A refused connection takes a server out at once, and a check brings it back; the lease decides the rest."""
 

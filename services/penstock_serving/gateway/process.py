@@ -82,7 +82,11 @@ class _Lines(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         lines = (self._rest + data).split(b"\n")
         self._rest = lines.pop()
-        self._take(lines)
+        try:
+            self._take(lines)
+        except Exception:
+            # An exception that left here would close the pipe, and no request would be counted any more.
+            logger.exception("lines of HAProxy's log could not be read")
 
 
 class Haproxy:

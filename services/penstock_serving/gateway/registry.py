@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -51,11 +52,16 @@ def save_routes(path: Path, table: Table) -> None:
 
 
 class Registry:
-    """The current table. Belongs to one event loop."""
+    """The current table. Belongs to one event loop.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: where routes are kept.
+        rest_seconds: how long a request may be under way to a version that has left.
+    """
+
+    def __init__(self, path: Path, rest_seconds: float = 600.0) -> None:
         self._path = path
-        self._table = load_routes(path)
+        self._table = replace(load_routes(path), rest_seconds=rest_seconds)
         self._keyring = Keyring()
         self._generation = 0
         self._settled = -1
@@ -96,6 +102,7 @@ class Registry:
         Raises:
             Invalid: the lease is malformed.
             Conflict: another model's replica has this id.
+            Unavailable: the model had too many versions lately.
         """
         before = self._table.replicas.get(replica_id)
         self._table = self._table.leased(replica_id, lease, self.now())
@@ -104,7 +111,7 @@ class Registry:
 
     def release(self, replica_id: str) -> None:
         """End a lease."""
-        self._table = self._table.released(replica_id)
+        self._table = self._table.released(replica_id, self.now())
         self._announce()
 
     def declare(self, route: Route) -> None:

@@ -66,6 +66,11 @@ class Layout:
         """HAProxy's Prometheus exporter."""
         return self.run / "metrics.sock"
 
+    @property
+    def relay_socket(self) -> Path:
+        """Where HAProxy's present worker takes requests from those before it."""
+        return self.run / "relay.sock"
+
     def error_file(self, status: int) -> Path:
         """HAProxy's own answer with this status."""
         return self.run / f"{status}.http"

@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Final
-from urllib.parse import unquote
 
 from penstock.batching.batcher import Ticket
 from penstock.caching.cache import PredictionCache
@@ -138,18 +137,21 @@ class ReplicaServer:
         return gets, posts
 
     def _find(self, exchange: Exchange) -> Route:
-        """The route of a target that is not written in its plain form, or the error that says why there is none."""
-        path = unquote(exchange.url.partition(b"?")[0].decode("latin-1"))
-        key = path.encode()
+        """The route of a target that has a query, or the error that says why there is none."""
+        key = exchange.url.partition(b"?")[0]
         route = self._tables.get(exchange.method, {}).get(key)
         if route is not None:
             return route
         if exchange.method == b"HEAD":
             # Its answer has no body, but the error does: the client must not take that for the next answer.
             exchange.keep_alive = False
+        path = key.decode("latin-1")
         if key in self._posts or key in self._gets:
             wanted = "POST" if key in self._posts else "GET"
             raise Invalid(Refusal.METHOD_NOT_ALLOWED, f"{path} takes {wanted}")
+        if "%" in path:
+            # Read otherwise than undecoded, it would be another path than the one that the gateway let pass and counted.
+            raise Invalid(Refusal.NOT_FOUND, f"write the path as it is, without percent-encoding: {path}")
         serving = f"model '{self._settings.model}' version '{self._settings.version}' of namespace '{self._settings.namespace}'"
         raise Invalid(Refusal.NOT_FOUND, f"there is nothing at {path}: this replica serves {serving}")
 

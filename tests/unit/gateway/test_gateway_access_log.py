@@ -10,7 +10,7 @@ from penstock.routing.table import Table
 from penstock.routing.traffic import Target
 from penstock.telemetry.spans import SpanContext, SpanKind, SpanRecord
 from penstock_serving.gateway.access_log import AccessLog, gateway_span
-from penstock_serving.gateway.data import ModelPath, choose, parse_path
+from penstock_serving.gateway.forwarding import choose
 
 TABLE = Table().declared(Route(namespace="ns", model="m"))
 
@@ -120,24 +120,39 @@ def test_all_are_counted_and_strangers_share_a_label() -> None:
     assert registry.get_sample_value("penstock_gateway_held_requests", {"namespace": "ns", "model": "m"}) == 4
 
 
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ("/v2/models/m", ModelPath(("ns", "m"), None)),
-        ("/v2/models/m/infer", ModelPath(("ns", "m"), None)),
-        ("/v2/models/m/versions/3/infer", ModelPath(("ns", "m"), "3")),
-        ("/v2/models/a%2Fb/ready", ModelPath(("ns", "a/b"), None)),
-        ("/v2/models/", None),
-        ("/v2/health/live", None),
-        ("/", None),
-    ],
-)
-def test_the_model_in_a_path(path: str, expected: ModelPath | None) -> None:
-    assert parse_path("ns", path) == expected
-
-
 def test_a_target_is_chosen_among_those_not_tried() -> None:
     a, b = Target("a", "h:1", 1), Target("b", "h:2", 256)
     assert choose((a, b), {"b"}) == a
     assert choose((a, b), {"a", "b"}) is None
     assert choose((), ()) is None
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        line(flags="01", answered="-")[:60],
+        line(flags="01", answered="-").rpartition(b" POST ")[0],
+        line(flags="01", answered="01 x").replace(b" 1795226437414777 ", b" then "),
+        line(flags="01", answered="01", trace="no-trace"),
+        line(flags="01", answered="01", status="20x"),
+        b"\xff" * 5000,
+        b" " * 5000,
+        b"",
+    ],
+    ids=[
+        "cut before it is counted",
+        "cut where the path should be",
+        "with words where numbers should be",
+        "of a trace that is none",
+        "of a status that is none",
+        "of bytes",
+        "of spaces",
+        "empty",
+    ],
+)
+def test_a_malformed_line_takes_no_other_with_it(sent: bytes) -> None:
+    taken, spans, registry = log()
+    taken.take([line(flags="01", answered="01"), sent, line(flags="01", answered="01")])
+    labels = {"namespace": "ns", "model": "m", "code": "2xx"}
+    assert registry.get_sample_value("penstock_gateway_requests_total", labels) >= 2
+    assert (len(spans), taken.malformed) == (2, 1)

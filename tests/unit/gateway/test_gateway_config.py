@@ -37,32 +37,33 @@ PLAIN = Settings(secret="s", state_dir=Path("/state"))
     ],
 )  # fmt: skip
 def test_a_setting_is_in_the_configuration(settings: Settings, line: str) -> None:
-    assert line in render_config(settings, 1, NOTHING).splitlines()
+    assert line in render_config(settings, 1, NOTHING, "e").splitlines()
 
 
 def test_clients_are_tracked_only_where_they_are_bounded() -> None:
-    assert "track-sc0" not in render_config(PLAIN, 1, NOTHING)
-    assert "track-sc0" in render_config(replace(PLAIN, max_connections_per_client=4), 1, NOTHING)
+    assert "track-sc0" not in render_config(PLAIN, 1, NOTHING, "e")
+    assert "track-sc0" in render_config(replace(PLAIN, max_connections_per_client=4), 1, NOTHING, "e")
 
 
 @pytest.mark.parametrize(("namespace", "source"), [(1000, 100), (1, 1)])
 def test_of_the_tokens_that_are_verified_for_a_namespace_one_address_gets_a_tenth(namespace: int, source: int) -> None:
-    text = render_config(replace(PLAIN, agent_requests_per_second=namespace), 1, NOTHING)
+    text = render_config(replace(PLAIN, agent_requests_per_second=namespace), 1, NOTHING, "e")
     backend = text.split("\nbackend verify\n")[1].split("\nbackend ")[0]
     limits = [line.split("ge ")[1].split()[0] for line in backend.splitlines() if " deny " in line]
     assert limits == [str(source), str(namespace)]
 
 
 def test_nothing_else_is_bound() -> None:
-    lines = render_config(PLAIN, 2, NOTHING).splitlines()
+    lines = render_config(PLAIN, 2, NOTHING, "e").splitlines()
     assert [line.strip() for line in lines if line.strip().startswith("bind")] == [
         "bind 127.0.0.1:8080",
+        "bind unix@/state/run/relay.sock mode 600 accept-proxy",
         "bind unix@/state/run/metrics.sock mode 600",
     ]
 
 
 def test_servers_known_at_the_start_are_in_their_backends() -> None:
-    text = render_config(PLAIN, 2, Desired({"w1": {"ra": Server("h:1", 9)}}, {}))
+    text = render_config(PLAIN, 2, Desired({"w1": {"ra": Server("h:1", 9)}}, {}), "e")
     backend = text.split("\nbackend w1\n")[1].splitlines()
     assert [line for line in backend if "server ra" in line] == [
         (
@@ -84,7 +85,7 @@ def test_haproxy_takes_the_configuration_without_a_warning(tmp_path: Path) -> No
     desired = Desired(
         {"m1": {"ra": Server("127.0.0.1:1", 9)}}, {"ns/m": "m1|10"}, {"ns/m": "k|0"}, {"ns/AB": "key/a|0|99|*"}
     )
-    layout.config.write_text(render_config(settings, 2, desired))
+    layout.config.write_text(render_config(settings, 2, desired, "e"))
     layout.map.write_text(render_map(desired.entries))
     layout.locks.write_text(render_map(desired.locks))
     layout.grants.write_text(render_map(desired.grants))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.errors import Conflict, Invalid, PenstockError
+from penstock.errors import Conflict, Invalid, PenstockError, Unavailable
 from penstock.routing.leases import ReplicaLease, Route
 from penstock.routing.table import Table
 from penstock.routing.traffic import Destination, Target, Unknown, lookup, traffic
@@ -112,9 +112,9 @@ def test_a_lease_ends_unless_renewed() -> None:
 
 def test_a_released_replica_and_a_withdrawn_route_are_forgotten() -> None:
     table = Table().declared(route()).leased("a", lease(), 0)
-    assert table.released("a").knows(("ns", "m"))
+    assert table.released("a", 1).knows(("ns", "m"))
     assert table.withdrawn(("ns", "m")).knows(("ns", "m"))
-    assert not table.released("a").withdrawn(("ns", "m")).knows(("ns", "m"))
+    assert not table.released("a", 1).withdrawn(("ns", "m")).knows(("ns", "m"))
 
 
 def test_status_tells_what_receives_and_how_long_the_lease_lasts() -> None:
@@ -185,8 +185,42 @@ def test_one_model_cannot_fill_the_gateway() -> None:
         table = table.leased(str(number), lease(version=str(number)), 0)
     with pytest.raises(Invalid, match="versions"):
         table.leased("more", lease(version="more"), 0)
-    assert table.leased("7", lease(version="more"), 0).replicas["7"].lease.version == "more"
+    with pytest.raises(Unavailable, match="versions"):
+        table.leased("7", lease(version="more"), 0)
     for number in range(1016):
         table = table.leased(f"r{number}", lease(), 0)
     with pytest.raises(Invalid, match="replicas"):
         table.leased("more", lease(), 0)
+
+
+def left(how: str) -> tuple[Table, float]:
+    """A table whose model had eight versions until a moment ago, and when that was."""
+    table = Table(rest_seconds=600)
+    for number in range(8):
+        table = table.leased(str(number), lease(version=str(number), lease_seconds=5), 0)
+    if how == "ended":
+        return table.expired(5), 5
+    if how == "replaced":
+        return table.leased("7", lease(version="6"), 5), 5
+    for number in range(8):
+        table = table.released(str(number), 5)
+    return table, 5
+
+
+@pytest.mark.parametrize("how", ["released", "ended", "replaced"])
+def test_versions_count_for_as_long_as_requests_may_be_under_way_to_them(how: str) -> None:
+    table, gone = left(how)
+    with pytest.raises(Unavailable, match="try again in 600 s"):
+        table.leased("more", lease(version="more"), gone)
+    assert table.leased("back", lease(version="3"), gone).replicas["back"].lease.version == "3"
+    assert table.leased("more", lease("other", version="more"), gone).knows(("ns", "other"))
+    with pytest.raises(Unavailable, match="try again in 1 s"):
+        table.leased("more", lease(version="more"), gone + 599)
+    assert table.leased("more", lease(version="more"), gone + 600).replicas["more"].lease.version == "more"
+
+
+def test_a_version_whose_last_replica_stays_does_not_rest() -> None:
+    table = Table().leased("a", lease(), 0).leased("b", lease(), 0).released("a", 1)
+    assert table.resting == {}
+    assert set(table.released("b", 2).resting) == {(("ns", "m"), "1")}
+    assert table.released("b", 2).leased("b", lease(), 3).resting == {}

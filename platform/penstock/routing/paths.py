@@ -1,0 +1,36 @@
+"""The model that a path names. HAProxy reads paths undecoded, and so does everything behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from penstock.errors import Invalid
+from penstock.routing.table import ModelKey
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPath:
+    """What a path under `/v2/models/` names."""
+
+    key: ModelKey
+    version: str | None
+
+
+def parse_path(namespace: str, raw_path: str) -> ModelPath | None:
+    """The model that a path names, if any.
+
+    Args:
+        namespace: the path's, or the default one.
+        raw_path: the path from `/v2` on, as it came over the wire.
+
+    Raises:
+        Invalid: it has percent-encoding, for which no name has a use.
+    """
+    if "%" in raw_path:
+        # HAProxy, which counts and bounds, takes a model written as `%6d` for another than the one called `m`.
+        raise Invalid("PercentEncoded", f"write the path as it is, without percent-encoding: {raw_path}")
+    parts = raw_path.split("/")
+    if parts[:3] != ["", "v2", "models"] or len(parts) < 4 or not parts[3]:  # noqa: PLR2004 -- a model's name is fourth
+        return None
+    version = parts[5] if len(parts) > 5 and parts[4] == "versions" else None  # noqa: PLR2004 -- and a version sixth
+    return ModelPath((namespace, parts[3]), version)

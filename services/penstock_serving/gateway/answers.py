@@ -1,0 +1,14 @@
+"""The agent's own answers, in the protocol's form."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from aiohttp import hdrs, web
+
+
+def error(status: int, message: str) -> web.Response:
+    """An error; one that may go away by itself says when to come again."""
+    again = status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+    headers = {hdrs.RETRY_AFTER: "1"} if again else {}
+    return web.json_response({"error": message}, status=status, headers=headers)

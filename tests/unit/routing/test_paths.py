@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+
+from penstock.errors import Invalid
+from penstock.routing.paths import ModelPath, parse_path
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/v2/models/m", ModelPath(("ns", "m"), None)),
+        ("/v2/models/m/infer", ModelPath(("ns", "m"), None)),
+        ("/v2/models/m/versions/3/infer", ModelPath(("ns", "m"), "3")),
+        ("/v2/models/m/Versions/3/infer", ModelPath(("ns", "m"), None)),
+        ("/v2/models/", None),
+        ("/v2//models/m", None),
+        ("//v2/models/m", None),
+        ("/v2/health/live", None),
+        ("/", None),
+    ],
+)
+def test_the_model_in_a_path(path: str, expected: ModelPath | None) -> None:
+    assert parse_path("ns", path) == expected
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/%762/models/m/infer",
+        "/v2/mod%65ls/m/infer",
+        "/v2/models/%6d/infer",
+        "/v2/models/a%2Fb/ready",
+        "/v2%2fmodels/m/infer",
+        "/v2/models/m/%76ersions/3/infer",
+        "/v2/models/m/versions/%33/infer",
+        "/v2/health/%6cive",
+    ],
+)
+def test_a_path_is_read_as_it_came_over_the_wire(path: str) -> None:
+    with pytest.raises(Invalid, match="without percent-encoding"):
+        parse_path("ns", path)
