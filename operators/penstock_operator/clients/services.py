@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import httpx
 
-from penstock.routing.services import is_alias, is_service, search_domains
+from penstock.routing.services import is_alias, is_service
+from penstock_runtime import resolver
 
 Lookup = Callable[[str, int], list[Any]]
-_RESOLVER: Final = Path("/etc/resolv.conf")
 
 
 class ServiceTransport(httpx.BaseTransport):
@@ -53,7 +52,7 @@ class ServiceTransport(httpx.BaseTransport):
         except OSError as error:
             raise httpx.ConnectError(f"{host}: {error.strerror or error}") from error
         canonical = found[0][3] or host
-        search = _search() if self._search is None else self._search
+        search = resolver.search() if self._search is None else self._search
         if is_alias(host, canonical, search):
             raise httpx.ConnectError(
                 f"{host} is an alias of {canonical}: name a Service that is not of type ExternalName"
@@ -63,10 +62,3 @@ class ServiceTransport(httpx.BaseTransport):
 
 def _canonical(host: str, port: int) -> list[Any]:
     return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_CANONNAME)
-
-
-def _search() -> tuple[str, ...]:
-    try:
-        return search_domains(_RESOLVER.read_text().splitlines())
-    except OSError:
-        return ()

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from pathlib import Path
-from typing import Final
 
-from penstock.routing.services import is_alias, is_service, search_domains
-
-_RESOLVER: Final = Path("/etc/resolv.conf")
+from penstock.routing.services import is_alias, is_service
+from penstock_runtime.resolver import search
 
 
 async def alias_of(host: str) -> str | None:
@@ -19,11 +16,4 @@ async def alias_of(host: str) -> str | None:
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_CANONNAME)
     canonical = found[0][3] or host
-    return canonical if is_alias(host, canonical, await loop.run_in_executor(None, _search)) else None
-
-
-def _search() -> tuple[str, ...]:
-    try:
-        return search_domains(_RESOLVER.read_text().splitlines())
-    except OSError:
-        return ()
+    return canonical if is_alias(host, canonical, await loop.run_in_executor(None, search)) else None
