@@ -26,7 +26,11 @@ def load_spans(path: Path) -> list[CollectedSpan]:
     older = path.with_name(path.name + ".1")
     files = [each for each in (older, path) if each.is_file()]
     if not files:
-        raise Unavailable("NoTraces", f"{path}: no traces were collected here; `penstock run` collects them")
+        raise Unavailable(
+            "NoTraces",
+            f"{path}: no traces were collected here; `penstock run` collects them. Those of a cluster are where its Collector "
+            "sends them: --file takes what the Collector's file exporter wrote",
+        )
     found: list[CollectedSpan] = []
     for each in files:
         with each.open(encoding="utf-8") as lines:

@@ -82,7 +82,8 @@ def _ours() -> frozenset[str]:
 
 def _folder(name: str, base: Mapping[str, str]) -> Path:
     folder = Path(base.get(CREDENTIALS_VARIABLE) or CREDENTIALS_ROOT) / name
-    if not _NAME.fullmatch(name) or not folder.is_dir() or not any(folder.iterdir()):
+    # Where an optional Secret is absent, the kubelet leaves its own `..data` there, with nothing in it.
+    if not _NAME.fullmatch(name) or not folder.is_dir() or all(each.name.startswith("..") for each in folder.iterdir()):
         raise Invalid(
             Reason.SECRET_NOT_FOUND,
             f"the Secret {name!r} is not mounted on this node ({folder}): create it in the deployment's namespace, and if "

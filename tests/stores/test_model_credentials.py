@@ -144,9 +144,12 @@ def test_with_a_secret_that_has_no_keys_nobody_asks_the_cloud_who_the_pod_is(
         assert cloud.asked == []
 
 
-@pytest.mark.parametrize("name", ["another", "empty", "..", "../elsewhere/store", "", "a/b"])
+@pytest.mark.parametrize("name", ["another", "empty", "absent", "..", "../elsewhere/store", "", "a/b"])
 def test_a_secret_that_is_not_mounted_is_not_found(tmp_path: Path, name: str) -> None:
     (tmp_path / "root" / "empty").mkdir(parents=True)
+    # As the kubelet mounts an optional Secret that is not there.
+    (tmp_path / "root" / "absent" / "..2026_01_01").mkdir(parents=True)
+    (tmp_path / "root" / "absent" / "..data").symlink_to("..2026_01_01")
     (tmp_path / "elsewhere" / "store").mkdir(parents=True)
     (tmp_path / "elsewhere" / "store" / "HF_TOKEN").write_text("x")
     with pytest.raises(Invalid) as caught:

@@ -22,7 +22,16 @@ from penstock.planning.observed import (
 from penstock.planning.optimization import Resolved, applied, is_present_spec, resolve
 from penstock.planning.quota import Excess
 from penstock.planning.requeue import Requeue
-from penstock.planning.rollout import Rollout, beside, closed_route, hold, next_attempt_at, own, roll
+from penstock.planning.rollout import (
+    Rollout,
+    beside,
+    closed_route,
+    hold,
+    next_attempt_at,
+    own,
+    roll,
+    route_without_pool,
+)  # fmt: skip
 from penstock.planning.status import deployment_status
 from penstock.planning.verdicts import Verdicts, failure_of, judge, judge_without_pool, serving
 from penstock.routing.leases import Route
@@ -96,10 +105,8 @@ def _serve(observed: Observed, resolved: Resolved, now: float) -> Plan:
         _add_profile(verdicts, resolved, before.active_revision)
         status = deployment_status(observed, verdicts, now, active=before.active_revision)
         wait = PROBLEM_SECONDS if pool.exists else RESYNC_SECONDS
-        # Nothing comes of waiting for a pool that was suspended, so requests are told at once.
-        closed = closed_route(observed, f"{pool.reason}: {pool.message}") if pool.reason is Reason.SUSPENDED else None
         return Plan(
-            route=closed,
+            route=route_without_pool(observed, pool),
             status=status.model_copy(update={"speedup": before.speedup}),
             requeue=Requeue(wait, pool.message),
         )

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from penstock.api.conditions import Reason
 from penstock.api.pool import WorkerGroup
 from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.planning import names
 from penstock.planning.application import ServeApplication, adjust, build, replica_bounds
 from penstock.planning.arguments import Attempt
-from penstock.planning.observed import Application, ApplicationState, Gateway, Observed, Pool
+from penstock.planning.observed import Application, ApplicationState, Gateway, Observed, Pool, PoolProblem
 from penstock.routing.leases import Route
 
 FIRST_BACKOFF_SECONDS: Final = 10.0
@@ -242,20 +243,35 @@ def _with_maximum(application: ServeApplication, most: int) -> ServeApplication:
 
 def closed_route(observed: Observed, why: str) -> Route:
     """No revision, and every request is told why."""
+    return _open_route(observed).model_copy(update={"unavailable": why})
+
+
+def _open_route(observed: Observed) -> Route:
+    """Requests wait for whichever replica comes first."""
     metadata, spec = observed.deployment.metadata, observed.deployment.spec
-    return Route(
-        namespace=metadata.namespace,
-        model=metadata.name,
-        sampling_ratio=float(spec.tracing.sampling_ratio),
-        unavailable=why,
-    )
+    return Route(namespace=metadata.namespace, model=metadata.name, sampling_ratio=float(spec.tracing.sampling_ratio))
+
+
+def route_without_pool(observed: Observed, pool: PoolProblem) -> Route | None:
+    """What requests get while the pool cannot be used; None: what they got before, since its replicas may serve on.
+
+    Gateways are told in any case, so that they know who may ask. Requests wait for a pool that starts; nothing comes of
+    waiting for another, so they are told at once.
+    """
+    seen = [each.route for each in (*observed.gateways, *observed.joining) if isinstance(each, Gateway)]
+    declared = [each.declared for each in seen if each is not None and each.declared is not None]
+    if pool.reason is not Reason.SUSPENDED and any(each.revisions for each in declared):
+        return None
+    if pool.reason is Reason.STARTING_POOL:
+        return _open_route(observed)
+    return closed_route(observed, f"{pool.reason}: {pool.message}")
 
 
 def _route(observed: Observed, pool: Pool, target: str | None) -> Route:
     """All requests to one revision; to none where the user scaled to zero."""
-    metadata, spec = observed.deployment.metadata, observed.deployment.spec
+    metadata = observed.deployment.metadata
     low, _ = replica_bounds(observed.deployment)
-    base = Route(namespace=metadata.namespace, model=metadata.name, sampling_ratio=float(spec.tracing.sampling_ratio))
+    base = _open_route(observed)
     if target is None:
         return base.model_copy(update={"max_held_requests": 0, "hold_seconds": 1.0})
     application = names.application(metadata.namespace, metadata.name, target)
