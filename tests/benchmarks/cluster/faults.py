@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.report import progress, publish
+from tests.benchmarks.report import progress
 from tests.cluster.tools import say
 from tests.e2e.cluster.faults import (
     FAULTS,
@@ -17,6 +17,7 @@ from tests.e2e.cluster.faults import (
     two_workers,
     under_load,
 )
+from tests.e2e.cluster.figures import publish_faults, row
 from tests.e2e.cluster.installation import Installation, build_images, tenant
 from tests.e2e.cluster.model_store import ModelStore
 from tests.e2e.cluster.redis import ADDRESS, redis_objects
@@ -35,34 +36,9 @@ def main(installation: Installation, store: ModelStore, uri: str, body: Path) ->
         spec = two_workers(gcsFaultTolerance={"redisAddress": ADDRESS})
         served = serve_twice(Served(made, "dense", body), uri, spec)
         rows += [_row(served, name, fault) for name, fault in FAULTS_WITH_REDIS.items()]
-        _publish(rows)
-
-
-def _publish(rows: list[dict[str, Any]]) -> None:
-    publish(
-        "cluster-faults",
-        "A hundred requests a second through two gateways to two replicas on two workers, until all is whole again",
-        rows,
-        [
-            "Reconnects: kept connections that were lost before an answer began, whose request the client sent on another.",
-            "Refused: fresh connections that were refused or so lost; the client tried again after 50 ms.",
-            "Whole: from the fault until pool, replicas, operators and gateways are all there again.",
-        ],
-    )  # fmt: skip
+        publish_faults(rows)
 
 
 def _row(served: Served, name: str, fault: Fault) -> dict[str, Any]:
     progress(name)
-    load = under_load(served, fault)
-    report = load.report
-    return {
-        "fault": name,
-        "requests": report.sent,
-        "failed": report.failed,
-        "reconnects": report.reconnects,
-        "refused": report.refused,
-        "p50 ms": report.p50_milliseconds,
-        "p99 ms": report.p99_milliseconds,
-        "longest ms": report.longest_milliseconds,
-        "whole after s": load.whole_after_seconds,
-    }
+    return row(name, under_load(served, fault))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.benchmarks.parts import dense_model, request_body
 from tests.cluster.binary import Report
 from tests.cluster.cluster import Cluster
 from tests.cluster.other_clusters import open_cluster
+from tests.e2e.cluster.figures import publish_faults
 from tests.e2e.cluster.installation import Installation, build_images
 from tests.e2e.cluster.model_store import ModelStore, model_store
 
@@ -54,6 +56,15 @@ def installation(cluster: Cluster, report: Report) -> Iterator[Installation]:
     found.upgrade()
     yield found
     found.uninstall()
+
+
+@pytest.fixture(scope="session")
+def figures() -> Iterator[list[dict[str, Any]]]:
+    """Rows of what faults did to a load, written to build/bench in the end."""
+    rows: list[dict[str, Any]] = []
+    yield rows
+    if rows:
+        publish_faults(rows)
 
 
 @pytest.fixture(scope="session")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.cluster.binary import Report
 from tests.e2e.cluster.faults import (
     FAULTS,
-    Fault,
     Served,
     gateway_killed,
     head_killed,
@@ -18,6 +18,7 @@ from tests.e2e.cluster.faults import (
     two_workers,
     under_load,
 )  # fmt: skip
+from tests.e2e.cluster.figures import row
 from tests.e2e.cluster.installation import Installation, build_images, tenant
 from tests.e2e.cluster.model_store import ModelStore
 
@@ -34,18 +35,22 @@ def served(
         yield serve_twice(Served(made, "dense", body, later), model_uri, two_workers())
 
 
-@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
-def test_while(served: Served, fault: Fault) -> None:
-    report = under_load(served, fault).report
+@pytest.mark.parametrize("name", FAULTS)
+def test_while(served: Served, figures: list[dict[str, Any]], name: str) -> None:
+    load = under_load(served, FAULTS[name])
+    figures.append(row(name, load))
+    report = load.report
     assert report.failed == 0, report
     assert set(report.statuses) == {"200"}
     # Until its readiness is looked at again, Kubernetes sends new connections to a crashed gateway, too.
-    assert report.refused == 0 or fault is gateway_killed, report
+    assert report.refused == 0 or FAULTS[name] is gateway_killed, report
 
 
-def test_while_the_head_is_lost_with_its_state(served: Served) -> None:
+def test_while_the_head_is_lost_with_its_state(served: Served, figures: list[dict[str, Any]]) -> None:
     """Its workers end and start anew. Requests wait meanwhile, as many as the gateways hold; beyond that they are told."""
-    report = under_load(served, head_killed).report
+    load = under_load(served, head_killed)
+    figures.append(row("head killed, its state with it", load))
+    report = load.report
     # 503: too many wait already. 0: this client gave its place in the queue up after its 30 seconds.
     assert set(report.statuses) <= {"200", "503", "0"}, report
     assert report.failed < report.statuses["200"], report

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.cluster.binary import Report
-from tests.e2e.cluster.faults import FAULTS_WITH_REDIS, Fault, Served, serve_twice, two_workers, under_load
+from tests.e2e.cluster.faults import FAULTS_WITH_REDIS, Served, serve_twice, two_workers, under_load
+from tests.e2e.cluster.figures import row
 from tests.e2e.cluster.installation import Installation, tenant
 from tests.e2e.cluster.model_store import ModelStore
 from tests.e2e.cluster.redis import ADDRESS, redis_objects
@@ -29,8 +31,10 @@ def served(
         yield serve_twice(Served(made, "dense", body), model_uri, spec)
 
 
-@pytest.mark.parametrize("fault", FAULTS_WITH_REDIS.values(), ids=FAULTS_WITH_REDIS.keys())
-def test_while(served: Served, fault: Fault) -> None:
-    report = under_load(served, fault).report
+@pytest.mark.parametrize("name", FAULTS_WITH_REDIS)
+def test_while(served: Served, figures: list[dict[str, Any]], name: str) -> None:
+    load = under_load(served, FAULTS_WITH_REDIS[name])
+    figures.append(row(name, load))
+    report = load.report
     assert report.failed == 0, report
     assert report.refused == 0, report
