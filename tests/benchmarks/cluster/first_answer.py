@@ -53,7 +53,7 @@ def _apply(made: Tenant, name: str, uri: str, body: Path, what: str) -> dict[str
     """Apply a model and ask until it answers."""
     namespace, service, port = GATEWAY
     cluster = made.installation.cluster
-    with cluster.forward(service, namespace, port) as url, httpx.Client(base_url=url, timeout=30) as client:
+    with cluster.forward(service, namespace, port) as url, httpx.Client(base_url=url, timeout=_SECONDS) as client:
         began = time.time()
         # So small that one worker holds them all: a warm pool has room.
         made.apply(deployment(name, uri, resources={"cpu": "50m", "memory": "128Mi"}))
