@@ -78,11 +78,12 @@ class Table:
         known = self.replicas.get(replica_id)
         if known is not None and known.key != (lease.namespace, lease.model):
             raise Conflict("ReplicaIdTaken", f"replica id {replica_id!r} belongs to another model")
-        self._check_bounds(replica_id, lease, now)
         renewed = Replica(replica_id, lease, now + lease.lease_seconds)
         replicas = {**self.replicas, replica_id: renewed}
         if known is not None and known.lease.version == lease.version:
+            # It was within the bounds when it came, and counted for all that came later.
             return replace(self, replicas=replicas)
+        self._check_bounds(replica_id, lease, now)
         return self._with(replicas, now)
 
     def _check_bounds(self, replica_id: str, lease: ReplicaLease, now: float) -> None:
