@@ -29,7 +29,8 @@ from penstock.routing.leases import ReplicaLease
 LEASE_SECONDS = 60.0
 _RENEW_SECONDS = 25.0
 _LOOK_SECONDS = 0.2
-_AT_ONCE = 8
+_AT_ONCE = 256
+"""A real replica holds its own lease, and waits for no other."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import signal
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -315,6 +317,37 @@ def test_the_control_api_refuses(
     assert says in answer["error"]
     _, routes = shared("GET", "/v1/routes", None, ADMIN)
     assert [replica["replicaId"] for route in routes["routes"] for replica in route["replicas"]] == ["held"]
+
+
+def test_a_route_can_be_declared_without_waiting_until_requests_go_that_way() -> None:
+    async def scenario() -> None:
+        async with gateway() as gw, Replica() as replica:
+            await gw.lease("a", replica.address)
+            _, (worker,) = gw.haproxy_pids()
+            os.kill(worker, signal.SIGSTOP)
+            try:
+                headers = {"authorization": f"Bearer {ADMIN}", "prefer": "respond-async"}
+                path = f"{gw.control}/v1/routes/default/m"
+                async with gw.session.put(path, json=ROUTE | {"revisions": {"r2": 100}}, headers=headers) as answer:
+                    status = await answer.json()
+                assert (answer.status, status["declared"]["revisions"]) == (202, {"r2": 100})
+                assert [replica["receiving"] for replica in status["replicas"]] == [False]
+                assert status["settled"] is False
+                assert (await gw.routes())["default/m"]["settled"] is False
+            finally:
+                os.kill(worker, signal.SIGCONT)
+
+            async def settled() -> bool:
+                return bool((await gw.routes())["default/m"]["settled"])
+
+            await until(settled)
+            # How often traces are kept changes nothing about where requests go.
+            async with gw.session.put(
+                path, json=ROUTE | {"revisions": {"r2": 100}, "samplingRatio": 0.5}, headers=headers
+            ) as answer:
+                assert (answer.status, (await answer.json())["settled"]) == (202, True)
+
+    asyncio.run(scenario())
 
 
 @pytest.fixture(scope="module")

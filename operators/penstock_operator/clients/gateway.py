@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, TypeVar
 
 import httpx
 from pydantic import ValidationError
 
 from penstock.api.conditions import Reason
 from penstock.errors import Unavailable
+from penstock.models import Frozen
 from penstock.routing.fleet import Endpoint, GatewayState
-from penstock.routing.leases import Completion, Route, RouteList, RouteSet
+from penstock.routing.leases import ASYNCHRONOUS, PREFER, Completion, Route, RouteList, RouteSet, RouteStatus
+
+M = TypeVar("M", bound=Frozen)
 
 _CONNECT_SECONDS: Final = 1.0
 _SECONDS: Final = 5.0
@@ -45,19 +48,23 @@ class GatewayClient:
     def routes(self) -> tuple[RouteList, GatewayState]:
         """All routes that it knows, and what it says of itself. Raises `Unavailable`."""
         response = self._call("GET", "/v1/routes")
-        try:
-            return RouteList.model_validate_json(response.content), GatewayState.read(response.headers)
-        except ValidationError as error:
-            raise self._problem(f"answers in a form unknown here: {error}") from error
+        return self._read(RouteList, response), GatewayState.read(response.headers)
 
     def state(self) -> GatewayState:
         """What it says of itself. Raises `Unavailable`."""
         return GatewayState.read(self._call("HEAD", "/v1/routes").headers)
 
-    def declare(self, route: Route) -> None:
-        """Declare a route. Raises `Unavailable`."""
+    def declare(self, route: Route) -> RouteStatus | None:
+        """Declare a route, without waiting until requests go that way; how it stands, where the gateway says so.
+
+        Raises:
+            Unavailable: it does not answer, or refuses.
+        """
         path = f"/v1/routes/{route.namespace}/{route.model}"
-        self._call("PUT", path, route.model_dump_json())
+        response = self._call("PUT", path, route.model_dump_json(), {PREFER: ASYNCHRONOUS})
+        if response.status_code != httpx.codes.ACCEPTED:
+            return None  # of a former release, which waited
+        return self._read(RouteStatus, response)
 
     def add(self, routes: Iterable[Route]) -> None:
         """Declare those routes whose models have none there yet. Raises `Unavailable`."""
@@ -72,8 +79,16 @@ class GatewayClient:
         """Delete a route; no-op where there is none. Raises `Unavailable`."""
         self._call("DELETE", f"/v1/routes/{namespace}/{model}")
 
-    def _call(self, method: str, path: str, content: str | None = None) -> httpx.Response:
-        headers = {"content-type": "application/json"} if content is not None else {}
+    def _read(self, kind: type[M], response: httpx.Response) -> M:
+        try:
+            return kind.model_validate_json(response.content)
+        except ValidationError as error:
+            raise self._problem(f"answers in a form unknown here: {error}") from error
+
+    def _call(
+        self, method: str, path: str, content: str | None = None, extra: Mapping[str, str] | None = None
+    ) -> httpx.Response:
+        headers = {**({"content-type": "application/json"} if content is not None else {}), **(extra or {})}
         extensions = {"sni_hostname": self._server_name}
         try:
             response = self._http.request(method, path, content=content, headers=headers, extensions=extensions)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import httpx
@@ -29,7 +31,7 @@ class ServiceTransport(httpx.BaseTransport):
         lookup: Lookup | None = None,
         search: tuple[str, ...] | None = None,
     ) -> None:
-        self._inner = inner or httpx.HTTPTransport(trust_env=False)
+        self._inner = inner or httpx.HTTPTransport(trust_env=False, verify=_trusted())
         self._lookup = lookup or _canonical
         self._search = search
 
@@ -58,6 +60,12 @@ class ServiceTransport(httpx.BaseTransport):
                 f"{host} is an alias of {canonical}: name a Service that is not of type ExternalName"
             )
         return str(found[0][4][0])
+
+
+@cache
+def _trusted() -> ssl.SSLContext:
+    """For all: to read the authorities takes longer than most requests, and a megabyte each time."""
+    return httpx.create_ssl_context(trust_env=False)
 
 
 def _canonical(host: str, port: int) -> list[Any]:

@@ -13,13 +13,13 @@ from penstock.api.reading import read
 from penstock.api.v1alpha1 import InferenceDeployment, InferenceDeploymentStatus
 from penstock.errors import Invalid, Unavailable
 from penstock.planning.access import guarded
-from penstock.planning.conditions import transitions
+from penstock.planning.conditions import together, transitions
 from penstock.planning.deployment import Finalizer, Plan, invalid_status, plan
 from penstock.planning.names import DEPLOYMENT_MANAGER, FINALIZER
 from penstock.planning.observed import Gateway, GatewayProblem, Observed, Pool
 from penstock.planning.requeue import Requeue
 from penstock.planning.rollout import own
-from penstock.routing.leases import Route
+from penstock.routing.leases import Route, RouteStatus
 from penstock.telemetry.spans import SpanRecord
 from penstock.telemetry.startup import operator_spans
 from penstock_operator.clients.gateway import GatewayClient
@@ -156,7 +156,7 @@ class DeploymentReconciler:
     def _declare(self, observed: Observed, route: Route) -> None:
         for seen in (*observed.gateways, *observed.joining):
             if isinstance(seen, Gateway) and (seen.route is None or seen.route.declared != route):
-                self._tell(seen, route.namespace, route.model, lambda gateway: gateway.declare(route))
+                self._tell(seen, route.namespace, route.model, partial(GatewayClient.declare, route=route))
 
     def _delete_route(self, key: Key, gateways: Iterable[Gateway | GatewayProblem]) -> None:
         for seen in gateways:
@@ -164,16 +164,22 @@ class DeploymentReconciler:
                 delete = partial(GatewayClient.delete, namespace=key.namespace, model=key.name)
                 self._tell(seen, key.namespace, key.name, delete)
 
-    def _tell(self, seen: Gateway, namespace: str, model: str, what: Callable[[GatewayClient], None]) -> None:
+    def _tell(
+        self, seen: Gateway, namespace: str, model: str, what: Callable[[GatewayClient], RouteStatus | None]
+    ) -> None:
         """One gateway that fails must not keep the others, or the pool, from being told; the next look shows it."""
         view = self._fleet.at(seen.address)
         if view is None:
             return  # it is gone
+        status = None
         try:
-            what(view.client)
+            status = what(view.client)
         except Unavailable as error:
             log.warning("%s", error.message)
-        view.changed(namespace, model)
+        if status is not None:
+            view.told(status)
+        else:
+            view.changed(namespace, model)
 
     def _write(self, manifest: Manifest, deployment: InferenceDeployment, status: InferenceDeploymentStatus) -> None:
         if status == deployment.status:
@@ -191,18 +197,19 @@ class DeploymentReconciler:
         except NotFound:
             return  # deleted meanwhile
         failed = {each.type for each in deployment.status.conditions if each.status is ConditionStatus.FALSE}
-        for each in transitions(deployment.status.conditions, status.conditions):
-            self._announce(manifest, each, healed=each.type in failed)
+        changed = transitions(deployment.status.conditions, status.conditions)
+        for each, message in together(each for each in changed if _is_news(each, healed=each.type in failed)):
+            warning = each.status is ConditionStatus.FALSE and each.reason not in _NEUTRAL
+            self._record(manifest, warning, each.reason, message)
 
-    def _announce(self, manifest: Manifest, condition: Condition, *, healed: bool) -> None:
-        ready = condition.type == DeploymentCondition.READY
-        steps = {DeploymentCondition.READY, DeploymentCondition.PROGRESSING, DeploymentCondition.PROFILE_APPLIED}
-        if condition.status is ConditionStatus.TRUE and condition.type not in steps and not healed:
-            return  # went as it should; the steps tell the story
-        if condition.status is ConditionStatus.UNKNOWN or (ready and condition.status is ConditionStatus.FALSE):
-            return  # what `Ready` derives from says it too
-        warning = condition.status is ConditionStatus.FALSE and condition.reason not in _NEUTRAL
-        self._record(manifest, warning, condition.reason, f"{condition.type}: {condition.message}")
+
+def _is_news(condition: Condition, *, healed: bool) -> bool:
+    ready = condition.type == DeploymentCondition.READY
+    steps = {DeploymentCondition.READY, DeploymentCondition.PROGRESSING, DeploymentCondition.PROFILE_APPLIED}
+    if condition.status is ConditionStatus.TRUE and condition.type not in steps and not healed:
+        return False  # went as it should; the steps tell the story
+    # What `Ready` derives from says it too.
+    return condition.status is not ConditionStatus.UNKNOWN and not (ready and condition.status is ConditionStatus.FALSE)
 
 
 _NEUTRAL = {

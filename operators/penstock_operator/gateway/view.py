@@ -18,7 +18,7 @@ from penstock_operator.clients.gateway import GatewayClient
 log = logging.getLogger(__name__)
 
 _FRESH_SECONDS: Final = 0.5
-_SHARE_OF_TIME: Final = 5.0
+_SHARE_OF_TIME: Final = 10.0
 """A listing serves for so many times as long as it took: a thousand models must not keep a gateway busy with telling."""
 _LONGEST_FRESH_SECONDS: Final = 5.0
 
@@ -48,6 +48,7 @@ class GatewayView:
         self._failure: str | None = None
         self._seen: Listed | None = None
         self._changed: dict[tuple[str, str], float] = {}
+        self._told: dict[tuple[str, str], tuple[float, RouteStatus]] = {}
 
     @property
     def address(self) -> str:
@@ -60,7 +61,8 @@ class GatewayView:
             seen = self.listed(self._changed.get((namespace, model), float("-inf")))
         except Unavailable as error:
             return GatewayProblem(self.address, error.message)
-        status = seen.by_model.get((namespace, model))
+        told_at, told = self._told.get((namespace, model), (float("-inf"), None))
+        status = told if told_at >= seen.at else seen.by_model.get((namespace, model))
         return Gateway(self.address, seen.routes.url, status, seen.state.instance, complete=seen.state.complete)
 
     def listed(self, after: float = float("-inf")) -> Listed:
@@ -80,6 +82,7 @@ class GatewayView:
                 fresh = min(max(_FRESH_SECONDS, _SHARE_OF_TIME * (now - started)), _LONGEST_FRESH_SECONDS)
                 self._seen = Listed(started, now + fresh, state, routes, by_model)
                 self._changed = {key: at for key, at in self._changed.items() if at >= started}
+                self._told = {key: told for key, told in self._told.items() if told[0] >= started}
             return self._seen
 
     def probe(self) -> GatewayState | None:
@@ -102,6 +105,11 @@ class GatewayView:
         """One model's route was changed: the next look at it asks. Others may go by what was told before."""
         with self._lock:
             self._changed[namespace, model] = self._clock()
+
+    def told(self, status: RouteStatus) -> None:
+        """It said how one model stands now: looks go by that, until all is listed anew."""
+        with self._lock:
+            self._told[status.namespace, status.model] = self._clock(), status
 
     def forget(self) -> None:
         """All may have changed: the next look asks."""

@@ -15,7 +15,7 @@ from penstock.api.pool import GroupStatus, PoolCapacity, PoolChange, ServingPool
 from penstock.api.reading import read
 from penstock.errors import Invalid, Unavailable
 from penstock.planning.arguments import Owner
-from penstock.planning.conditions import Verdict, condition, false, reason_of, transitions, true, unknown
+from penstock.planning.conditions import Verdict, condition, false, reason_of, together, transitions, true, unknown
 from penstock.planning.names import ACCELERATOR_LABEL, POOL_MANAGER
 from penstock.planning.observed import Node, PoolProblem
 from penstock.planning.pool_observed import PoolObserved, RayClusterView
@@ -257,9 +257,9 @@ class PoolReconciler:
             self._cluster.apply_status(SERVING_POOL, body, POOL_MANAGER)
         except NotFound:
             return  # deleted meanwhile
-        for each in transitions(before.conditions, status.conditions):
+        for each, message in together(transitions(before.conditions, status.conditions)):
             warning = each.status is ConditionStatus.FALSE and each.reason not in _NEUTRAL
-            self._record(manifest, warning, each.reason, f"{each.type}: {each.message}")
+            self._record(manifest, warning, each.reason, message)
 
 
 def _again(wanted: PoolPlan, found: _Found, serving: RayClusterView | None) -> Result:

@@ -95,3 +95,11 @@ def transitions(previous: Iterable[Condition], present: Iterable[Condition]) -> 
     """Conditions whose status or reason is not what it was."""
     before = {each.type: (each.status, each.reason) for each in previous}
     return tuple(each for each in present if before.get(each.type) != (each.status, each.reason))
+
+
+def together(conditions: Iterable[Condition]) -> tuple[tuple[Condition, str], ...]:
+    """What conditions say, once where several say the same: the first of them, and `Type, Type: message` of all."""
+    alike: dict[tuple[ConditionStatus, str, str], list[Condition]] = {}
+    for each in conditions:
+        alike.setdefault((each.status, each.reason, each.message), []).append(each)
+    return tuple((same[0], f"{', '.join(each.type for each in same)}: {same[0].message}") for same in alike.values())

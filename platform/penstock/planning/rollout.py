@@ -180,18 +180,21 @@ def _switched(observed: Observed, wanted: str) -> bool:
             continue
         if each.route is None or each.route.declared is None or each.route.declared.revisions != {wanted: FULL}:
             return False
+        if not each.route.settled:
+            return False
         if any(replica.receiving and replica.revision != wanted for replica in each.route.replicas):
             return False
     return not observed.gateways or any(isinstance(each, Gateway) for each in observed.gateways)
 
 
 def _still_receiving(observed: Observed, mine: Mapping[str, Application]) -> set[str]:
+    """Revisions that a gateway sends requests to, or may, since it is about another way still."""
     return {
         replica.revision
         for each in observed.gateways
         if isinstance(each, Gateway) and each.route
         for replica in each.route.replicas
-        if replica.receiving and replica.revision in mine
+        if (replica.receiving or not each.route.settled) and replica.revision in mine
     }
 
 

@@ -5,12 +5,14 @@ Both speak JSON over HTTP to the agent:
 
     PUT    /v1/replicas/{replica_id}             ReplicaLease      (replica token)  -> LeaseGranted
     DELETE /v1/replicas/{replica_id}                               (replica token)  -> 204, once no new request goes there
-    PUT    /v1/routes/{namespace}/{model}        Route             (admin token)    -> 204
+    PUT    /v1/routes/{namespace}/{model}        Route             (admin token)    -> 204, once requests go that way
     DELETE /v1/routes/{namespace}/{model}                          (admin token)    -> 204
     GET    /v1/routes                                              (admin token)    -> RouteList
     HEAD   /v1/routes                                              (admin token)    -> headers of `penstock.routing.fleet`
     POST   /v1/routes                            RouteSet          (admin token)    -> 204; routes that it has, stay
     PUT    /v1/complete                          Completion        (admin token)    -> 204, 403 for another instance
+
+With `Prefer: respond-async` (RFC 7240), a route's PUT is answered as soon as the route is kept: 202 and `RouteStatus`.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from penstock.errors import Invalid
 from penstock.models import Frozen
 from penstock.routing.access import RouteAccess
 
+PREFER: Final = "Prefer"
+ASYNCHRONOUS: Final = "respond-async"
 MOST_CHARACTERS: Final = 253
 """Of each text in a lease, as of a name in Kubernetes. A gateway keeps them for every replica, and all tenants share its
 memory; a revision of ours has 12, a replica's id of Ray's 8, a digest 71.
@@ -129,6 +133,8 @@ class RouteStatus(Frozen):
     declared: Route | None
     replicas: list[RouteReplica]
     held_requests: int
+    settled: bool = True
+    """Whether requests go as `declared.revisions` says already, or the gateway is still about it."""
 
 
 class RouteList(Frozen):

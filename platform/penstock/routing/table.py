@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from types import MappingProxyType
@@ -38,6 +38,11 @@ class Replica:
     def key(self) -> ModelKey:
         """The model that it serves."""
         return self.lease.namespace, self.lease.model
+
+    @property
+    def of_version(self) -> Version:
+        """The version that it serves."""
+        return self.key, self.lease.version
 
 
 def _empty() -> MappingProxyType[str, Replica]:
@@ -84,7 +89,9 @@ class Table:
             # It was within the bounds when it came, and counted for all that came later.
             return replace(self, replicas=replicas)
         self._check_bounds(replica_id, lease, now)
-        return self._with(replicas, now)
+        return self._with(
+            replicas, now, () if known is None else (known,), ((lease.namespace, lease.model), lease.version)
+        )
 
     def _check_bounds(self, replica_id: str, lease: ReplicaLease, now: float) -> None:
         """One model's token must not fill the gateway for all."""
@@ -108,16 +115,22 @@ class Table:
                 f"and may still have requests under way; try again in {free} s",
             )
 
-    def _with(self, replicas: Mapping[str, Replica], now: float) -> Table:
+    def _with(
+        self, replicas: Mapping[str, Replica], now: float, left: Iterable[Replica], came: Version | None = None
+    ) -> Table:
         """The table with other replicas; the versions that none of them has any more begin to rest."""
-        before, after = ({(r.key, r.lease.version) for r in each.values()} for each in (self.replicas, replicas))
-        resting = {version: until for version, until in self.resting.items() if until > now and version not in after}
-        resting |= dict.fromkeys(before - after, now + self.rest_seconds)
+        resting = {version: until for version, until in self.resting.items() if until > now and version != came}
+        for version in {each.of_version for each in left}:
+            if not any(each.of_version == version for each in replicas.values()):
+                resting[version] = now + self.rest_seconds
         return replace(self, replicas=replicas, resting=resting)
 
     def released(self, replica_id: str, now: float) -> Table:
         """The table without this replica."""
-        return self._with({i: r for i, r in self.replicas.items() if i != replica_id}, now)
+        left = self.replicas.get(replica_id)
+        if left is None:
+            return self
+        return self._with({i: r for i, r in self.replicas.items() if i != replica_id}, now, (left,))
 
     def declared(self, route: Route) -> Table:
         """The table with this route.
@@ -139,7 +152,8 @@ class Table:
         """The table without the leases that have ended; this very table where none has."""
         if all(replica.expires_at > now for replica in self.replicas.values()):
             return self
-        return self._with({i: r for i, r in self.replicas.items() if r.expires_at > now}, now)
+        left = [each for each in self.replicas.values() if each.expires_at <= now]
+        return self._with({i: r for i, r in self.replicas.items() if r.expires_at > now}, now, left)
 
     def next_expiry(self) -> float | None:
         """When the next lease ends."""
@@ -162,26 +176,40 @@ class Table:
         route = self.routes.get(replica.key)
         return route is None or not route.revisions or route.revisions.get(replica.lease.revision, 0) > 0
 
-    def statuses(self, held: Mapping[ModelKey, int], now: float) -> list[RouteStatus]:
+    def statuses(
+        self, held: Mapping[ModelKey, int], now: float, unsettled: Collection[ModelKey] = ()
+    ) -> list[RouteStatus]:
         """What stands behind each known model now.
 
         Args:
             held: requests that wait, by model.
             now: on the clock of the leases.
+            unsettled: models whose requests do not yet go as was declared.
         """
         grouped: dict[ModelKey, list[Replica]] = {key: [] for key in self.routes}
         for _, replica in sorted(self.replicas.items()):
             grouped.setdefault(replica.key, []).append(replica)
         return [
-            RouteStatus(
-                namespace=key[0],
-                model=key[1],
-                declared=self.routes.get(key),
-                replicas=[self._status(replica, now) for replica in replicas],
-                held_requests=held.get(key, 0),
-            )
+            self._status_of(key, replicas, held.get(key, 0), now, settled=key not in unsettled)
             for key, replicas in sorted(grouped.items())
         ]
+
+    def status(self, key: ModelKey, held: int, now: float, *, settled: bool) -> RouteStatus:
+        """As `statuses`, of one model."""
+        replicas = sorted(self.of(key), key=lambda replica: replica.replica_id)
+        return self._status_of(key, replicas, held, now, settled=settled)
+
+    def _status_of(
+        self, key: ModelKey, replicas: Iterable[Replica], held: int, now: float, *, settled: bool
+    ) -> RouteStatus:
+        return RouteStatus(
+            namespace=key[0],
+            model=key[1],
+            declared=self.routes.get(key),
+            replicas=[self._status(replica, now) for replica in replicas],
+            held_requests=held,
+            settled=settled,
+        )
 
     def _status(self, replica: Replica, now: float) -> RouteReplica:
         return RouteReplica(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from penstock.routing.leases import Route
@@ -33,6 +33,10 @@ class Destination:
     sampled_per_million: int
 
 
+_Basis = tuple[Route | None, list[tuple[str, str, str, str]]]
+"""What a model's destinations follow from: its route; of each replica id, address, version and revision."""
+
+
 def weights(route: Route | None, replicas: Iterable[Replica]) -> Mapping[str, int]:
     """Each replica's weight, such that revisions get their shares whatever their number of replicas.
 
@@ -46,7 +50,7 @@ def weights(route: Route | None, replicas: Iterable[Replica]) -> Mapping[str, in
         Weight from 1 to 256 by replica id.
     """
     members = list(replicas)
-    if route is None or not route.revisions:
+    if route is None or not route.revisions or len({replica.lease.revision for replica in members}) <= 1:
         return {replica.replica_id: MAX_WEIGHT for replica in members}
     count = Counter(replica.lease.revision for replica in members)
     share = {r.replica_id: route.revisions[r.lease.revision] / count[r.lease.revision] for r in members}
@@ -69,17 +73,34 @@ def _destination(table: Table, key: ModelKey, version: str | None, replicas: Ite
     )
 
 
-def traffic(table: Table) -> dict[str, Destination]:
-    """Where requests go, by `namespace/model` and, for each version with a replica, `namespace/model/version`."""
-    grouped: dict[ModelKey, list[Replica]] = {key: [] for key in table.routes}
-    for replica in table.replicas.values():
-        grouped.setdefault(replica.key, []).append(replica)
-    destinations = {}
-    for key, replicas in sorted(grouped.items()):
-        path = "/".join(key)
-        destinations[path] = _destination(table, key, None, replicas)
-        for version in sorted({replica.lease.version for replica in replicas}):
-            destinations[f"{path}/{version}"] = _destination(table, key, version, replicas)
+class Traffic:
+    """Where requests go. Of a model for which nothing changed since the last time, what was found then is given again."""
+
+    def __init__(self) -> None:
+        self._found: dict[ModelKey, tuple[_Basis, dict[str, Destination]]] = {}
+
+    def of(self, table: Table) -> dict[str, Destination]:
+        """By `namespace/model` and, for each version with a replica, `namespace/model/version`."""
+        grouped: dict[ModelKey, list[Replica]] = {key: [] for key in table.routes}
+        for replica in table.replicas.values():
+            grouped.setdefault(replica.key, []).append(replica)
+        found = {}
+        for key, replicas in sorted(grouped.items()):
+            basis = (
+                table.routes.get(key),
+                [(r.replica_id, r.lease.address, r.lease.version, r.lease.revision) for r in replicas],
+            )
+            known = self._found.get(key)
+            found[key] = known if known is not None and known[0] == basis else (basis, _of_model(table, key, replicas))
+        self._found = found
+        return {path: each for _, paths in found.values() for path, each in paths.items()}
+
+
+def _of_model(table: Table, key: ModelKey, replicas: Sequence[Replica]) -> dict[str, Destination]:
+    path = "/".join(key)
+    destinations = {path: _destination(table, key, None, replicas)}
+    for version in sorted({replica.lease.version for replica in replicas}):
+        destinations[f"{path}/{version}"] = _destination(table, key, version, replicas)
     return destinations
 
 

@@ -12,15 +12,18 @@ from pydantic import ValidationError
 from penstock.errors import Conflict, Invalid, PenstockError, Unavailable
 from penstock.models import Frozen
 from penstock.routing.leases import (
+    ASYNCHRONOUS,
+    PREFER,
     Completion,
     LeaseGranted,
     ReplicaLease,
     Route,
     RouteList,
     RouteSet,
+    RouteStatus,
     check_replica_id,
 )
-from penstock.routing.table import check_address
+from penstock.routing.table import ModelKey, check_address
 from penstock.routing.tokens import admin_token, matches, replica_token
 from penstock_serving.gateway.holding import Holding
 from penstock_serving.gateway.readiness import Readiness
@@ -68,8 +71,8 @@ async def _errors(
         return _failure(500, "the gateway agent failed; its log says why")
 
 
-def _json(model: Frozen) -> web.Response:
-    return web.Response(text=model.model_dump_json(), content_type="application/json")
+def _json(model: Frozen, status: int = 200) -> web.Response:
+    return web.Response(status=status, text=model.model_dump_json(), content_type="application/json")
 
 
 class ControlServer:
@@ -133,14 +136,20 @@ class ControlServer:
     async def _put_route(self, request: web.Request) -> web.Response:
         self._require_admin(request)
         route = Route.model_validate_json(await request.read())
-        named = (request.match_info["namespace"], request.match_info["model"])
+        named = request.match_info["namespace"], request.match_info["model"]
         if (route.namespace, route.model) != named:
             raise Invalid("InvalidRoute", f"the path names {'/'.join(named)}, the body {route.namespace}/{route.model}")
         self._readiness.told()
         self._registry.declare(route)
         await self._registry.kept(_SETTLE_SECONDS)
+        if ASYNCHRONOUS in request.headers.get(PREFER, ""):
+            return _json(self._route_status(named), status=202)
         await self._registry.settled(_SETTLE_SECONDS)
         return web.Response(status=204)
+
+    def _route_status(self, key: ModelKey) -> RouteStatus:
+        held, settled = self._holding.waiting().get(key, 0), key not in self._registry.turning
+        return self._registry.table.status(key, held, self._registry.now(), settled=settled)
 
     async def _delete_route(self, request: web.Request) -> web.Response:
         self._require_admin(request)
@@ -152,7 +161,7 @@ class ControlServer:
     async def _get_routes(self, request: web.Request) -> web.Response:
         self._require_admin(request)
         table, now, waiting = self._registry.table, self._registry.now(), self._holding.waiting()
-        listed = _json(RouteList(url=self._settings.url, routes=table.statuses(waiting, now)))
+        listed = _json(RouteList(url=self._settings.url, routes=table.statuses(waiting, now, self._registry.turning)))
         listed.headers.update(self._readiness.state.headers())
         return listed
 

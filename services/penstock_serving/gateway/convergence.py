@@ -10,11 +10,11 @@ import time
 from penstock.api.access import Authentication
 from penstock.errors import Unavailable
 from penstock.routing.access import Locks
-from penstock.routing.traffic import Destination, traffic
+from penstock.routing.traffic import Destination, Traffic
 from penstock_serving.gateway.access_rules import render_grants, render_locks
 from penstock_serving.gateway.admissions import Admissions
 from penstock_serving.gateway.config import ERRORS, error_file, render_config, render_map
-from penstock_serving.gateway.plan import Desired, Maps, Observed, assign, desire, plan
+from penstock_serving.gateway.plan import Desired, Maps, Observed, assign, desire, held_after, plan
 from penstock_serving.gateway.process import Haproxy
 from penstock_serving.gateway.registry import Registry
 from penstock_serving.gateway.runtime_socket import apply, observe
@@ -25,6 +25,7 @@ _START_SECONDS = 20.0
 _RESYNC_SECONDS = 5.0
 _BUSY_SECONDS = 1.0
 _LONGEST_BACKOFF_SECONDS = 5.0
+_LONGEST_PAUSE_SECONDS = 0.2
 
 
 class Convergence:
@@ -38,11 +39,15 @@ class Convergence:
         self._registry = registry
         self._haproxy = haproxy
         self._slots = settings.slots
+        self._traffic = Traffic()
         self._slot_of: dict[str, int] = {}
         self._resting: dict[str, tuple[int, float]] = {}
         """Slots of paths that are gone, and until when a request may still be under way there."""
         self._edition = ""
         """Of the configuration that was written last. Only a worker that runs it is ever told anything."""
+        self._held: Observed | None = None
+        """What HAProxy holds after all that it was told since it was asked; None: it is to be asked."""
+        self._ask_at = 0.0
         self.reloads = 0
         self.starts = 0
 
@@ -50,7 +55,7 @@ class Convergence:
         """Converge for ever."""
         backoff = 0.1
         while True:
-            generation = self._registry.generation
+            generation, began = self._registry.generation, self._registry.now()
             try:
                 busy = await self._converge(generation)
             except Unavailable as error:
@@ -59,6 +64,8 @@ class Convergence:
                 backoff = min(backoff * 2, _LONGEST_BACKOFF_SECONDS)
                 continue
             backoff = 0.1
+            # A round is work for all models: what changes meanwhile is told together.
+            await asyncio.sleep(min(self._registry.now() - began, _LONGEST_PAUSE_SECONDS))
             await self._idle(generation, _BUSY_SECONDS if busy else _RESYNC_SECONDS)
 
     async def expire(self) -> None:
@@ -85,20 +92,29 @@ class Convergence:
 
     async def _converge(self, generation: int) -> bool:
         """One round. True where servers still wait for removal."""
-        destinations = traffic(self._registry.table)
+        destinations = self._traffic.of(self._registry.table)
+        held, self._held = self._held, None
         if self._haproxy.running:
-            observed = await observe(self._layout.runtime_socket, self._maps, self._edition)
+            observed = await self._observe() if held is None or self._registry.now() >= self._ask_at else held
         else:
             observed = await self._start(destinations)
         if not self._assign(destinations, observed):
             observed = await self._grow(destinations)
-        steps = plan(self._desire(destinations), observed, self._maps)
+        desired = self._desire(destinations)
+        steps = plan(desired, observed, self._maps)
         for complaint in await apply(self._layout.runtime_socket, steps.changes, self._edition):
             raise Unavailable("HaproxyRefused", f"HAProxy refused a command: {complaint}")
         self._registry.settle(generation)
         if steps.removals:
             await apply(self._layout.runtime_socket, steps.removals, self._edition)
+        else:
+            self._held = held_after(desired, observed)
         return bool(steps.removals)
+
+    async def _observe(self) -> Observed:
+        observed = await observe(self._layout.runtime_socket, self._maps, self._edition)
+        self._ask_at = self._registry.now() + _RESYNC_SECONDS
+        return observed
 
     def _desire(self, destinations: dict[str, Destination]) -> Desired:
         wanted = self._locks()
@@ -172,7 +188,7 @@ class Convergence:
         deadline = self._registry.now() + _START_SECONDS
         while self._haproxy.running:
             try:
-                return await observe(self._layout.runtime_socket, self._maps, self._edition)
+                return await self._observe()
             except Unavailable:
                 if self._registry.now() > deadline:
                     await self._haproxy.stop(0)

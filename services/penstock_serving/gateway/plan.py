@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from penstock.routing.traffic import Destination, Target
 
@@ -70,6 +71,7 @@ class Plan:
     removals: tuple[str, ...]
 
 
+@lru_cache(maxsize=1 << 14)
 def server_name(target: Target) -> str:
     """HAProxy's name for a replica at an address; another address is another server."""
     return "r" + hashlib.sha256(f"{target.replica_id}\n{target.address}".encode()).hexdigest()[:20]
@@ -151,6 +153,15 @@ def plan(desired: Desired, observed: Observed, maps: Maps) -> Plan:
         *_unset(desired.grants, observed.grants, maps.grants),
     )
     return Plan((*arrivals, *grants, *locks, *routes, *gone, *departures), tuple(removals))
+
+
+def held_after(desired: Desired, observed: Observed) -> Observed:
+    """What HAProxy holds once all of the plan has been carried out, removals too."""
+    backends = {
+        backend: {name: ObservedServer(each.weight, maintenance=False) for name, each in servers.items()}
+        for backend, servers in ((name, desired.backends.get(name, {})) for name in observed.backends)
+    }
+    return Observed(backends, desired.entries, desired.locks, desired.grants)
 
 
 def _arrive(name: str, server: Server, present: ObservedServer | None) -> list[str]:

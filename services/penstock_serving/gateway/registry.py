@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,6 +65,8 @@ class Registry:
         self._keyring = Keyring()
         self._generation = 0
         self._settled = -1
+        self._turning: dict[ModelKey, int] = {}
+        """Models whose requests are to go another way, and the generation that says so."""
         self._changed = asyncio.Event()
         self._settling = asyncio.Event()
         self._stored = self._kept = 0
@@ -86,6 +88,11 @@ class Registry:
     def generation(self) -> int:
         """Counts the changes to where requests go."""
         return self._generation
+
+    @property
+    def turning(self) -> Collection[ModelKey]:
+        """Models whose requests do not yet go as was declared."""
+        return self._turning
 
     @property
     def taken(self) -> bool:
@@ -120,8 +127,12 @@ class Registry:
         Raises:
             Invalid: the route is malformed.
         """
-        if self._table.routes.get((route.namespace, route.model)) != route:
+        key = route.namespace, route.model
+        before = self._table.routes.get(key)
+        if before != route:
             self._store(self._table.declared(route))
+            if before is None or before.revisions != route.revisions:
+                self._turning[key] = self._generation
 
     def add(self, routes: Iterable[Route]) -> None:
         """Declare those routes whose models have none yet; `kept` waits until they are on disk.
@@ -139,6 +150,7 @@ class Registry:
     def withdraw(self, key: ModelKey) -> None:
         """Forget a route."""
         if key in self._table.routes:
+            self._turning.pop(key, None)
             self._store(self._table.withdrawn(key))
 
     def expire(self) -> None:
@@ -158,6 +170,7 @@ class Registry:
     def settle(self, generation: int) -> None:
         """HAProxy now holds what the table said at this generation."""
         self._settled = max(self._settled, generation)
+        self._turning = {key: since for key, since in self._turning.items() if since > self._settled}
         event, self._settling = self._settling, asyncio.Event()
         event.set()
 

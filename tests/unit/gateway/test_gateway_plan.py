@@ -13,6 +13,7 @@ from penstock_serving.gateway.plan import (
     Server,
     assign,
     desire,
+    held_after,
     plan,
     server_name,
 )
@@ -144,3 +145,12 @@ def test_haproxys_state_is_read() -> None:
         "w0": {"rb": LEAVING},
     }
     assert parse_map("0x1 ns/m m0|0\n0x2 ns/m/1 agent|5\n\n") == {"ns/m": "m0|0", "ns/m/1": "agent|5"}
+
+
+def test_after_a_plan_was_carried_out_nothing_is_left_to_do_and_every_backend_is_still_known() -> None:
+    desired = Desired({"m0": {"ra": Server("h:1", 9)}}, {"ns/m": "m0|0"}, {"ns/m": "lock"}, {"key": "grant"})
+    observed = Observed({"m0": {"ra": LIVE, "rb": LEAVING}, "w0": {"rc": LIVE}, "m1": {}}, {"ns/old": "w0|0"})
+    after = held_after(desired, observed)
+    assert plan(desired, observed, Maps("/m", "/l", "/g")).changes
+    assert plan(desired, after, Maps("/m", "/l", "/g")) == Plan((), ())
+    assert set(after.backends) == set(observed.backends)

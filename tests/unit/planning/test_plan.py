@@ -262,6 +262,12 @@ ROLLS = [
         {NEW: 100},
     ),
     (
+        "requests are to go to the new one alone, but the gateway is about it still: both stay",
+        OLD_SERVES.but(apps=BOTH, gateways=(gateway({NEW: 100}, {NEW: 1}, listed_only={OLD: 1}, settled=False),)),
+        sorted([OLD, NEW]),
+        {NEW: 100},
+    ),
+    (
         "the model is changed back before the switch: the new one is dropped",
         World(deployment(OLD_MODEL), BOTH, (gateway({OLD: 100}, {OLD: 1}, listed_only={NEW: 1}),)),
         [OLD],

@@ -91,6 +91,7 @@ def gateway(
     stats: ReplicaStats = AT_REST,
     wake_url: str | None = None,
     digest: str = "",
+    settled: bool = True,
 ) -> Gateway:
     """A gateway with so many replicas by revision that receive, and so many that are only listed."""
     rows = [
@@ -120,7 +121,9 @@ def gateway(
         if declared is not None
         else None
     )
-    status = RouteStatus(namespace="vision", model="digits", declared=route, replicas=rows, held_requests=held)
+    status = RouteStatus(
+        namespace="vision", model="digits", declared=route, replicas=rows, held_requests=held, settled=settled
+    )
     return Gateway("http://agent", "http://gateway:8080", status)
 
 

@@ -5,7 +5,7 @@ import pytest
 from penstock.errors import Conflict, Invalid, PenstockError, Unavailable
 from penstock.routing.leases import ReplicaLease, Route
 from penstock.routing.table import Table
-from penstock.routing.traffic import Destination, Target, Unknown, lookup, traffic
+from penstock.routing.traffic import Destination, Target, Traffic, Unknown, lookup
 
 
 def lease(
@@ -19,7 +19,7 @@ def route(sampling_ratio: float = 0.0, **revisions: int) -> Route:
 
 
 def shares(table: Table, path: str = "ns/m") -> dict[str, int]:
-    return {target.replica_id: target.weight for target in traffic(table)[path].targets}
+    return {target.replica_id: target.weight for target in Traffic().of(table)[path].targets}
 
 
 @pytest.mark.parametrize(
@@ -61,9 +61,9 @@ def test_who_receives_and_how_much(table: Table, expected: dict[str, int]) -> No
 
 def test_requests_are_split_only_while_several_declared_revisions_receive() -> None:
     two = Table().leased("a", lease(), 0).leased("b", lease(revision="r2"), 0)
-    assert not traffic(two)["ns/m"].split
-    assert traffic(two.declared(route(r1=1, r2=1)))["ns/m"].split
-    assert not traffic(two.declared(route(r1=1, r2=0)))["ns/m"].split
+    assert not Traffic().of(two)["ns/m"].split
+    assert Traffic().of(two.declared(route(r1=1, r2=1)))["ns/m"].split
+    assert not Traffic().of(two.declared(route(r1=1, r2=0)))["ns/m"].split
 
 
 def test_each_version_has_a_path_of_its_own() -> None:
@@ -71,7 +71,7 @@ def test_each_version_has_a_path_of_its_own() -> None:
         Table().declared(route(0.25)).leased("a", lease(), 0).leased("b", lease(version="2", address="10.0.0.2:1"), 0)
     )
     a, b = Target("a", "10.0.0.1:1", 256), Target("b", "10.0.0.2:1", 256)
-    assert traffic(table) == {
+    assert Traffic().of(table) == {
         "ns/m": Destination((a, b), split=False, sampled_per_million=250_000),
         "ns/m/1": Destination((a,), split=False, sampled_per_million=250_000),
         "ns/m/2": Destination((b,), split=False, sampled_per_million=250_000),
@@ -224,3 +224,24 @@ def test_a_version_whose_last_replica_stays_does_not_rest() -> None:
     assert table.resting == {}
     assert set(table.released("b", 2).resting) == {(("ns", "m"), "1")}
     assert table.released("b", 2).leased("b", lease(), 3).resting == {}
+
+
+def test_destinations_that_are_kept_are_those_that_would_be_found_anew() -> None:
+    kept, table = Traffic(), Table()
+    steps = [
+        lambda table: table.leased("a", lease(), 0),
+        lambda table: table.leased("a", lease(), 1),
+        lambda table: table.leased("b", lease("other"), 1),
+        lambda table: table.declared(route(0.5, r1=100)),
+        lambda table: table.leased("c", lease(revision="r2", version="2"), 2),
+        lambda table: table.declared(route(0.5, r1=50, r2=50)),
+        lambda table: table.leased("a", lease(address="10.0.0.2:1"), 3),
+        lambda table: table.leased("c", lease(revision="r2", version="3"), 3),
+        lambda table: table.released("a", 4),
+        lambda table: table.withdrawn(("ns", "m")),
+        lambda table: table.expired(60),
+    ]
+    for step in steps:
+        before, table = table, step(table)
+        assert table != before
+        assert kept.of(table) == Traffic().of(table)

@@ -1,0 +1,87 @@
+"""What the operator holds a gateway to know, and when it asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import httpx
+
+from penstock.planning.observed import Gateway
+from penstock.routing.fleet import Endpoint
+from penstock.routing.leases import ASYNCHRONOUS, PREFER, Route, RouteList, RouteStatus
+from penstock_operator.clients.gateway import GatewayClient
+from penstock_operator.gateway.view import GatewayView
+
+
+def status(route: Route | None, *, settled: bool = True) -> RouteStatus:
+    return RouteStatus(namespace="ns", model="m", declared=route, replicas=[], held_requests=0, settled=settled)
+
+
+def route(revision: str) -> Route:
+    return Route(namespace="ns", model="m", revisions={revision: 100})
+
+
+@dataclass
+class Agent:
+    """A gateway's agent in this process, of this release or of one that knows no `Prefer`."""
+
+    waits: bool = False
+    declared: Route | None = None
+    listed: int = 0
+    preferred: list[str | None] = field(default_factory=list)
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            self.listed += 1
+            body = RouteList(url="http://gateway", routes=[status(self.declared)])
+            return httpx.Response(200, text=body.model_dump_json())
+        self.preferred.append(request.headers.get(PREFER))
+        self.declared = Route.model_validate_json(request.content)
+        if self.waits:
+            return httpx.Response(204)
+        return httpx.Response(202, text=status(self.declared, settled=False).model_dump_json())
+
+
+@dataclass
+class Clock:
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def viewed(agent: Agent, clock: Clock) -> GatewayView:
+    endpoint = Endpoint("http://gateway:1", "http://10.0.0.1:1")
+    return GatewayView(GatewayClient(endpoint, "token", httpx.MockTransport(agent)), clock)
+
+
+def seen(view: GatewayView) -> RouteStatus:
+    found = view.look("ns", "m")
+    assert isinstance(found, Gateway)
+    assert found.route is not None
+    return found.route
+
+
+def test_what_it_answers_to_a_declaration_is_known_without_asking_until_all_is_listed_anew() -> None:
+    agent, clock = Agent(), Clock()
+    view = viewed(agent, clock)
+    assert seen(view).declared is None
+    clock.now = 0.1
+    answer = view.client.declare(route("r1"))
+    assert answer is not None
+    view.told(answer)
+    assert (seen(view), agent.listed, agent.preferred) == (status(route("r1"), settled=False), 1, [ASYNCHRONOUS])
+    clock.now = 10.0
+    assert (seen(view), agent.listed) == (status(route("r1")), 2)
+    agent.declared = route("r2")
+    clock.now = 20.0
+    assert seen(view).declared == route("r2")
+
+
+def test_one_of_a_former_release_says_nothing_and_is_asked() -> None:
+    agent, clock = Agent(waits=True), Clock()
+    view = viewed(agent, clock)
+    assert seen(view).declared is None
+    assert view.client.declare(route("r1")) is None
+    view.changed("ns", "m")
+    assert (seen(view).declared, agent.listed) == (route("r1"), 2)
