@@ -16,6 +16,7 @@ from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from tests.integration.gateway_parts import GUARD_SECONDS, SECRET, Gateway, Replica, gateway, token_of, until
 
+from penstock.routing.fleet import GatewayState
 from penstock.routing.tokens import admin_token
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -346,6 +347,28 @@ def test_a_route_can_be_declared_without_waiting_until_requests_go_that_way() ->
                 path, json=ROUTE | {"revisions": {"r2": 100}, "samplingRatio": 0.5}, headers=headers
             ) as answer:
                 assert (answer.status, (await answer.json())["settled"]) == (202, True)
+
+    asyncio.run(scenario())
+
+
+def test_a_gateway_has_all_routes_only_once_requests_go_that_way() -> None:
+    async def scenario() -> None:
+        async with gateway("--await-operator-seconds", "60") as gw:
+            headers = {"authorization": f"Bearer {ADMIN}", "prefer": "respond-async"}
+            async with gw.session.head(f"{gw.control}/v1/routes", headers=headers) as answer:
+                completion = {"instance": GatewayState.read(answer.headers).instance}
+            _, (worker,) = gw.haproxy_pids()
+            os.kill(worker, signal.SIGSTOP)
+            try:
+                async with gw.session.put(f"{gw.control}/v1/routes/default/m", json=ROUTE, headers=headers) as answer:
+                    assert answer.status == 202
+                completing = asyncio.create_task(gw.call("PUT", "/v1/complete", completion, ADMIN))
+                assert (await gw.routes())["default/m"]["settled"] is False
+                assert not completing.done()
+            finally:
+                os.kill(worker, signal.SIGCONT)
+            assert await completing == (204, None)
+            assert (await gw.routes())["default/m"]["settled"] is True
 
     asyncio.run(scenario())
 

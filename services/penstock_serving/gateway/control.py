@@ -180,7 +180,10 @@ class ControlServer:
 
     async def _put_complete(self, request: web.Request) -> web.Response:
         self._require_admin(request)
-        self._readiness.completed(Completion.model_validate_json(await request.read()).instance)
+        instance = Completion.model_validate_json(await request.read()).instance
+        # What was declared without waiting may be under way to HAProxy still.
+        await self._registry.settled(_SETTLE_SECONDS)
+        self._readiness.completed(instance)
         return web.Response(status=204)
 
     def _require_admin(self, request: web.Request) -> None:
