@@ -69,15 +69,19 @@ Fault = Callable[[Served], None]
 
 
 def two_workers(**managed: object) -> Object:
-    """A pool with two workers, each of which holds one replica of `serve_twice`."""
-    group = {"name": "cpu", "cpu": "400m", "memory": "1Gi", "minWorkers": 2, "maxWorkers": 3}
+    """A pool with two workers, each of which holds one replica of `serve_twice`.
+
+    Ray counts whole CPUs of a worker, so that a replica must take more than half of one: with two on one worker, the loss
+    of that worker would be the loss of the model.
+    """
+    group = {"name": "cpu", "cpu": "520m", "memory": "1Gi", "minWorkers": 2, "maxWorkers": 3}
     return pool(workerGroups=[group], **managed)
 
 
 def serve_twice(served: Served, uri: str, pool_object: Object) -> Served:
     """Apply a pool and a model with two replicas, and wait until both serve."""
     scaling = {"minReplicas": 2, "maxReplicas": 2}
-    served.tenant.apply(pool_object, deployment(served.model, uri, scaling=scaling, resources={"cpu": "250m"}))
+    served.tenant.apply(pool_object, deployment(served.model, uri, scaling=scaling, resources={"cpu": "520m"}))
     served.until_whole()
     return served
 
