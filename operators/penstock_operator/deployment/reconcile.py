@@ -171,15 +171,12 @@ class DeploymentReconciler:
         view = self._fleet.at(seen.address)
         if view is None:
             return  # it is gone
-        status = None
+        told = None
         try:
-            status = what(view.client)
+            told = what(view.client)
         except Unavailable as error:
             log.warning("%s", error.message)
-        if status is not None:
-            view.told(status)
-        else:
-            view.changed(namespace, model)
+        view.changed(namespace, model, told)
 
     def _write(self, manifest: Manifest, deployment: InferenceDeployment, status: InferenceDeploymentStatus) -> None:
         if status == deployment.status:

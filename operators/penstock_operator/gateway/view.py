@@ -47,8 +47,8 @@ class GatewayView:
         self._lock = threading.Lock()
         self._failure: str | None = None
         self._seen: Listed | None = None
-        self._changed: dict[tuple[str, str], float] = {}
-        self._told: dict[tuple[str, str], tuple[float, RouteStatus]] = {}
+        self._changed: dict[tuple[str, str], tuple[float, RouteStatus | None]] = {}
+        """When models' routes were changed since all was listed, and what it said then."""
 
     @property
     def address(self) -> str:
@@ -57,12 +57,12 @@ class GatewayView:
 
     def look(self, namespace: str, model: str) -> Gateway | GatewayProblem:
         """What it knows of one model."""
+        changed_at, told = self._changed.get((namespace, model), (float("-inf"), None))
         try:
-            seen = self.listed(self._changed.get((namespace, model), float("-inf")))
+            seen = self.listed(changed_at if told is None else float("-inf"))
         except Unavailable as error:
             return GatewayProblem(self.address, error.message)
-        told_at, told = self._told.get((namespace, model), (float("-inf"), None))
-        status = told if told_at >= seen.at else seen.by_model.get((namespace, model))
+        status = told if told is not None and changed_at >= seen.at else seen.by_model.get((namespace, model))
         return Gateway(self.address, seen.routes.url, status, seen.state.instance, complete=seen.state.complete)
 
     def listed(self, after: float = float("-inf")) -> Listed:
@@ -81,8 +81,7 @@ class GatewayView:
                 now = self._clock()
                 fresh = min(max(_FRESH_SECONDS, _SHARE_OF_TIME * (now - started)), _LONGEST_FRESH_SECONDS)
                 self._seen = Listed(started, now + fresh, state, routes, by_model)
-                self._changed = {key: at for key, at in self._changed.items() if at >= started}
-                self._told = {key: told for key, told in self._told.items() if told[0] >= started}
+                self._changed = {key: change for key, change in self._changed.items() if change[0] >= started}
             return self._seen
 
     def probe(self) -> GatewayState | None:
@@ -101,15 +100,17 @@ class GatewayView:
                 self._seen = None  # another process, which knows what it was told since
         return state
 
-    def changed(self, namespace: str, model: str) -> None:
-        """One model's route was changed: the next look at it asks. Others may go by what was told before."""
-        with self._lock:
-            self._changed[namespace, model] = self._clock()
+    def changed(self, namespace: str, model: str, told: RouteStatus | None) -> None:
+        """One model's route was changed. Others may go by what was told before.
 
-    def told(self, status: RouteStatus) -> None:
-        """It said how one model stands now: looks go by that, until all is listed anew."""
+        Args:
+            namespace: of the model.
+            model: its name.
+            told: how it stands now, in the gateway's words: looks go by that until all is listed anew. None: the next
+                look asks.
+        """
         with self._lock:
-            self._told[status.namespace, status.model] = self._clock(), status
+            self._changed[namespace, model] = self._clock(), told
 
     def forget(self) -> None:
         """All may have changed: the next look asks."""
