@@ -11,14 +11,7 @@ import numpy as np
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from tests.integration.replica_collector import Collector, values
-from tests.integration.replica_process import (
-    ReplicaProcess,
-    document,
-    raw_request,
-    replica,
-    save_linear,
-    save_slow,
-)
+from tests.integration.replica_process import ReplicaProcess, document, raw_request, replica, save_linear, save_slow
 
 from penstock.telemetry import names
 
