@@ -99,7 +99,7 @@ FIELD_RULES: Final[Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]]] = {
         matches(
             "^sha256:[0-9a-f]{64}$",
             "digest must be sha256: and 64 lower-case hex digits, those that sha256sum prints for the model's "
-            "manifest.json; leave it out to take whatever model is there",
+            "manifest.json, or for the model where it is a lone file; leave it out to take whatever model is there",
         ),
     ),
     (api.ModelSource, "version"): (

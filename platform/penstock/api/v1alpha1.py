@@ -23,7 +23,7 @@ class ModelSource(Described):
     model_format: ModelFormat
     """What the engine is to load."""
     digest: Annotated[str, Field(max_length=128)] | None = None
-    """`sha256:` and 64 hex digits. When given, a model with another digest is not served."""
+    """`sha256:` and 64 hex digits, over every file that serves. When given, a model with another digest is not served."""
     version: Annotated[str, Field(max_length=32)] = "1"
     """The version in the path of the Open Inference Protocol: `/v2/models/NAME/versions/VERSION`."""
     import_path: Annotated[str, Field(max_length=253)] | None = None

@@ -1,7 +1,8 @@
 """The model manifest: what is in a model folder, and what it expects and gives.
 
 A model folder holds `manifest.json` and the files it lists. Its digest is the SHA-256 of `manifest.json`'s bytes, and
-since that lists each file's SHA-256, it covers every byte. A lone `model.onnx` has no manifest; its digest is the file's.
+since that lists each file's SHA-256, it covers every byte. A model without a manifest has the digest of its file, or of all
+files that serve with it (`penstock_runtime.digests`).
 """
 
 from __future__ import annotations

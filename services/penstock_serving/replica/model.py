@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
-
-from pydantic import ValidationError
 
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid
@@ -18,20 +14,14 @@ from penstock.optimization.recipes import EngineName, EngineSettings
 from penstock.serving.manifest import MANIFEST_NAME, ModelFormat, ModelManifest, Signature, TensorSpec
 from penstock.serving.settings import ReplicaSettings
 from penstock.telemetry import names
+from penstock_runtime.digests import ModelDigest
 from penstock_runtime.engines import DEFAULT_ENGINES, ENGINE_FORMATS, Engine, load_engine
 from penstock_runtime.fetching import fetch_apart
 from penstock_runtime.files import sha256_of
 from penstock_runtime.hardware import probe
 from penstock_runtime.model_cache import Held
 from penstock_runtime.verifying import verify_apart
-
-_SUFFIXES: Final[Mapping[ModelFormat, str]] = {
-    ModelFormat.ONNX: ".onnx",
-    ModelFormat.OPENVINO: ".xml",
-    ModelFormat.TORCH_EXPORT: ".pt2",
-    ModelFormat.LITERT: ".tflite",
-}
-"""What is served. TorchScript and safetensors come with code: they are converted in the optimizer's sandbox."""
+from penstock_serving.replica.location import apart, check_listed, locate, unchanging
 
 
 @dataclass(frozen=True)
@@ -43,16 +33,6 @@ class LoadedModel:
     signature: Signature
     held: Held
     """Keeps its files in the node's cache."""
-
-
-@dataclass(frozen=True)
-class _Found:
-    """What lies where the URI says."""
-
-    manifest: ModelManifest | None
-    digest: str
-    entrypoint: Path
-    format: ModelFormat
 
 
 def load(settings: ReplicaSettings, done: Callable[[str], None] = lambda _: None) -> LoadedModel:
@@ -69,25 +49,24 @@ def load(settings: ReplicaSettings, done: Callable[[str], None] = lambda _: None
         Unavailable: StorageUnreachable or CacheUnavailable.
     """
     held = fetch_apart(settings.storage_uri, os.environ, settings.digest, settings.credentials)
-    path = held.path
-    found = _read(path, settings.model_format)
-    if settings.digest is not None and settings.digest != found.digest:
-        raise Invalid(
-            Reason.DIGEST_MISMATCH,
-            f"the model at {settings.storage_uri} has digest {found.digest}, but {settings.digest} was asked for: "
-            "restore that model, or set spec.model.digest to the new one",
-        )
-    if found.manifest is not None:
-        _verify_files(path, found.manifest)
-        _admit(path, found.manifest, settings)
-    done(names.SPAN_PULL)
-    declared = found.manifest.signature if found.manifest else None
-    engine = load_engine(found.entrypoint, engine_settings(found.manifest, found.format, settings), declared)
+    model, cached = locate(held.path, settings.model_format), bool(held.key)
+    with unchanging(model, cached=cached):
+        digest = model.digest()
+        check_digest(digest, settings)
+        if model.manifest is not None:
+            _verify_files(model.path, model.manifest)
+            check_listed(model)
+            _admit(model.path, model.manifest, settings)
+        done(names.SPAN_PULL)
+        declared = model.manifest.signature if model.manifest else None
+        chosen = engine_settings(model.manifest, model.format, settings)
+        with apart(model, cached=cached) as entrypoint:
+            engine = load_engine(entrypoint, chosen, declared)
     if declared is not None:
         _check_signature(declared, engine.signature)
         engine.signature = declared
     done(names.SPAN_LOAD)
-    return LoadedModel(engine, found.digest, engine.signature, held)
+    return LoadedModel(engine, digest.value, engine.signature, held)
 
 
 def engine_settings(
@@ -132,70 +111,26 @@ def _admit(folder: Path, manifest: ModelManifest, settings: ReplicaSettings) -> 
         )
 
 
-def _read(path: Path, model_format: ModelFormat) -> _Found:
-    """The manifest if there is one, the digest, and the file to load."""
-    manifest_path = path / MANIFEST_NAME
-    if not manifest_path.is_file():
-        suffix = _suffix(model_format)
-        entrypoint = path if path.is_file() else _only(path, suffix)
-        if model_format is not ModelFormat.ONNX:
-            _check_name(entrypoint, suffix)
-        return _Found(None, _digest(entrypoint, model_format), entrypoint, model_format)
-    try:
-        raw = manifest_path.read_bytes()
-    except OSError as error:
-        raise _unreadable(manifest_path, error) from error
-    try:
-        manifest = ModelManifest.model_validate_json(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the document"
-        raise Invalid(Reason.MODEL_INVALID, f"{manifest_path}: {where}: {first['msg']}") from error
-    if manifest.entrypoint not in manifest.files:
+def check_digest(found: ModelDigest, settings: ReplicaSettings) -> None:
+    """Hold the model against the digest that was asked for.
+
+    Raises:
+        Invalid: DigestMismatch.
+    """
+    if settings.digest is None or settings.digest == found.value:
+        return
+    if found.beside and settings.digest == found.alone:
+        others = f"{len(found.beside)} files" if len(found.beside) > 1 else found.beside[0]
         raise Invalid(
-            Reason.MODEL_INVALID, f"{manifest_path}: entrypoint {manifest.entrypoint!r} is not among its files"
+            Reason.DIGEST_MISMATCH,
+            f"{settings.digest} is the digest of {found.entrypoint} alone, but {others} beside it serves, too. The digest of "
+            f"the whole is {found.value}, as `{found.command}` prints it: set spec.model.digest to that",
         )
-    entrypoint = path / manifest.entrypoint
-    _check_name(entrypoint, _suffix(manifest.format))
-    return _Found(manifest, f"sha256:{hashlib.sha256(raw).hexdigest()}", entrypoint, manifest.format)
-
-
-def _suffix(model_format: ModelFormat) -> str:
-    if model_format not in _SUFFIXES:
-        raise Invalid(
-            Reason.MODEL_INVALID,
-            f"{model_format} is not served as it is, since it comes with code: give the deployment an optimization "
-            f"profile, or convert it to {', '.join(_SUFFIXES)}",
-        )
-    return _SUFFIXES[model_format]
-
-
-def _check_name(entrypoint: Path, suffix: str) -> None:
-    """An engine tells by the name what is in a file; another kind must not slip in under a harmless format."""
-    if entrypoint.suffix != suffix:
-        raise Invalid(
-            Reason.MODEL_INVALID, f"{entrypoint} does not end in {suffix}, as its format wants: set modelFormat"
-        )
-
-
-def _only(folder: Path, suffix: str) -> Path:
-    models = sorted(folder.glob(f"*{suffix}"))
-    if len(models) != 1:
-        found = f"{len(models)} {suffix} files" if models else f"no {suffix} file"
-        raise Invalid(
-            Reason.MODEL_NOT_FOUND,
-            f"{folder} has no {MANIFEST_NAME} and {found}: put a manifest or exactly one {suffix} file there",
-        )
-    return models[0]
-
-
-def _digest(entrypoint: Path, model_format: ModelFormat) -> str:
-    """A lone file's SHA-256. OpenVINO's weights lie beside its file: then that of `sha256sum`'s lines of both."""
-    weights = entrypoint.with_suffix(".bin")
-    if model_format is not ModelFormat.OPENVINO or not weights.is_file():
-        return f"sha256:{_sha256(entrypoint)}"
-    lines = "".join(f"{_sha256(file)}  {file.name}\n" for file in (weights, entrypoint))
-    return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
+    raise Invalid(
+        Reason.DIGEST_MISMATCH,
+        f"the model at {settings.storage_uri} has digest {found.value}, but {settings.digest} was asked for: "
+        "restore that model, or set spec.model.digest to the new one",
+    )
 
 
 def _verify_files(folder: Path, manifest: ModelManifest) -> None:

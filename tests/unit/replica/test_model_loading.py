@@ -125,7 +125,7 @@ def another_storage(_: Path) -> str:
         (no_such_path, Reason.MODEL_NOT_FOUND, "there is nothing at"),
         (an_empty_folder, Reason.MODEL_NOT_FOUND, "no .onnx file"),
         (two_models, Reason.MODEL_NOT_FOUND, "2 .onnx files"),
-        (not_onnx, Reason.MODEL_INVALID, "ONNX Runtime cannot load model.onnx"),
+        (not_onnx, Reason.MODEL_INVALID, "model.onnx is no ONNX file that can be read"),
         (a_broken_manifest, Reason.MODEL_INVALID, "name: Input should be a valid string"),
         (an_entrypoint_not_listed, Reason.MODEL_INVALID, "'other.onnx' is not among its files"),
         (a_changed_file, Reason.DIGEST_MISMATCH, "was changed or copied in part"),
