@@ -13,11 +13,12 @@ from penstock.errors import Unavailable
 from penstock.models import Frozen
 from penstock.routing.fleet import Endpoint, GatewayState
 from penstock.routing.leases import ASYNCHRONOUS, PREFER, Completion, Route, RouteList, RouteSet, RouteStatus
+from penstock_operator.clients.bounds import Answer, BoundedClient, Bounds
 
 M = TypeVar("M", bound=Frozen)
 
-_CONNECT_SECONDS: Final = 1.0
-_SECONDS: Final = 5.0
+_BOUNDS: Final = Bounds(seconds=10.0, most_bytes=256 * 1024 * 1024, connect_seconds=1.0)
+"""A gateway is the platform's own; its routes may be many."""
 _TOLD_AT_ONCE_BYTES: Final = 256 * 1024
 
 
@@ -33,13 +34,8 @@ class GatewayClient:
     def __init__(self, endpoint: Endpoint, token: str, transport: httpx.BaseTransport | None = None) -> None:
         self.address = endpoint.base_url
         self._server_name = endpoint.server_name
-        self._http = httpx.Client(
-            base_url=endpoint.base_url,
-            headers={"authorization": f"Bearer {token}", "host": endpoint.host},
-            timeout=httpx.Timeout(_SECONDS, connect=_CONNECT_SECONDS),
-            transport=transport,
-            trust_env=False,
-        )
+        headers = {"authorization": f"Bearer {token}", "host": endpoint.host}
+        self._http = BoundedClient(endpoint.base_url, headers, transport)
 
     def close(self) -> None:
         """Give connections back."""
@@ -62,7 +58,7 @@ class GatewayClient:
         """
         path = f"/v1/routes/{route.namespace}/{route.model}"
         response = self._call("PUT", path, route.model_dump_json(), {PREFER: ASYNCHRONOUS})
-        if response.status_code != httpx.codes.ACCEPTED:
+        if response.status != httpx.codes.ACCEPTED:
             return None  # of a former release, which waited
         return self._read(RouteStatus, response)
 
@@ -79,7 +75,7 @@ class GatewayClient:
         """Delete a route; no-op where there is none. Raises `Unavailable`."""
         self._call("DELETE", f"/v1/routes/{namespace}/{model}")
 
-    def _read(self, kind: type[M], response: httpx.Response) -> M:
+    def _read(self, kind: type[M], response: Answer) -> M:
         try:
             return kind.model_validate_json(response.content)
         except ValidationError as error:
@@ -87,16 +83,15 @@ class GatewayClient:
 
     def _call(
         self, method: str, path: str, content: str | None = None, extra: Mapping[str, str] | None = None
-    ) -> httpx.Response:
-        headers = {**({"content-type": "application/json"} if content is not None else {}), **(extra or {})}
+    ) -> Answer:
         extensions = {"sni_hostname": self._server_name}
         try:
-            response = self._http.request(method, path, content=content, headers=headers, extensions=extensions)
+            response = self._http.exchange(method, path, _BOUNDS, content=content, headers=extra, extensions=extensions)
         except httpx.HTTPError as error:
             raise self._problem(f"does not answer: {error or type(error).__name__}") from error
-        gone = method == "DELETE" and response.status_code == httpx.codes.NOT_FOUND
-        if response.is_error and not gone:
-            raise self._problem(f"answers HTTP {response.status_code} to {method} {path}: {response.text[:200]}")
+        gone = method == "DELETE" and response.status == httpx.codes.NOT_FOUND
+        if not (response.is_success or gone):
+            raise self._problem(f"answers HTTP {response.status} to {method} {path}: {response.quoted()}")
         return response
 
     def _problem(self, what: str) -> Unavailable:

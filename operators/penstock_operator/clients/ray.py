@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import httpx
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat, ValidationError
 
 from penstock.api.conditions import Reason
+from penstock.api.problems import path_of
 from penstock.errors import Invalid, Unavailable
 from penstock.planning.arguments import BuildArguments
 from penstock.planning.names import IMPORT_PATH
 from penstock.planning.observed import Application, ApplicationState, Node
+from penstock_operator.clients.bounds import Answer, BoundedClient, Bounds, read_json, refuse_many_values
 from penstock_operator.clients.services import ServiceTransport
 
 _APPLICATIONS: Final = "/api/serve/applications/"
-_READ_SECONDS: Final = 10.0
-_PUT_SECONDS: Final = 90.0
+_MIB: Final = 2**20
+_READ: Final = Bounds(seconds=15.0, most_bytes=16 * _MIB)
+"""A thousand applications are some 6 MiB."""
+_PUT: Final = Bounds(seconds=90.0, most_bytes=_MIB)
 """The first PUT starts Serve."""
-_FREE: Final = re.compile(r"^([\d.]+)([KMGT]i)?B?/([\d.]+)(?:[KMGT]i)?B? (\S+)$")
+_LONGEST_MESSAGE: Final = 4000
+"""Characters of what Serve says of an application or a deployment; it may be a trace."""
+_LONGEST_NAME: Final = 100
+_LONGEST_PROBLEM: Final = 300
+_FREE: Final = re.compile(r"^(\d+(?:\.\d+)?)([KMGT]i)?B?/(\d+(?:\.\d+)?)(?:[KMGT]i)?B? (\S+)$", re.ASCII)
 _FACTORS: Final = {None: 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
@@ -44,19 +53,23 @@ class _Read(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
+Message = Annotated[str, AfterValidator(lambda text: text[:_LONGEST_MESSAGE])]
+"""It goes into objects' status, which the API bounds."""
+
+
 class ReplicaDetails(_Read):
     """One replica, as Serve lists it."""
 
     state: str
     node_id: str | None = None
-    start_time_s: float
+    start_time_s: FiniteFloat
 
 
 class DeploymentDetails(_Read):
     """One deployment, as Serve lists it."""
 
     status: str
-    message: str = ""
+    message: Message = ""
     target_num_replicas: int = 0
     replicas: tuple[ReplicaDetails, ...] = ()
 
@@ -66,7 +79,7 @@ class ApplicationDetails(_Read):
 
     name: str
     status: ApplicationState
-    message: str = ""
+    message: Message = ""
     deployed_app_config: dict[str, Any] | None = None
     deployments: dict[str, DeploymentDetails] = {}
 
@@ -84,7 +97,7 @@ class _NodeState(_Read):
     node_id: str
     node_ip: str
     state: str
-    resources_total: dict[str, float] = {}
+    resources_total: dict[str, FiniteFloat] = {}
     labels: dict[str, str] | None = None
 
 
@@ -99,13 +112,8 @@ class RayClient:
 
     def __init__(self, address: str, token: str | None, transport: httpx.BaseTransport | None = None) -> None:
         self.address = address.rstrip("/")
-        self._http = httpx.Client(
-            base_url=self.address,
-            headers={"authorization": f"Bearer {token}"} if token else {},
-            timeout=_READ_SECONDS,
-            transport=transport or ServiceTransport(),
-            trust_env=False,
-        )
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        self._http = BoundedClient(self.address, headers, transport or ServiceTransport())
 
     def close(self) -> None:
         """Give connections back."""
@@ -115,9 +123,10 @@ class RayClient:
         """What Serve runs. Raises `PoolUnreachable` or `PoolUnauthorized`."""
         body = self._call("GET", _APPLICATIONS).content
         try:
+            refuse_many_values(body)
             return ServeDetails.model_validate_json(body)
-        except ValidationError as error:
-            raise PoolUnreachable(f"{self.address} does not answer as Ray Serve does: {error}") from error
+        except ValueError as error:
+            raise PoolUnreachable(f"{self.address} does not answer as Ray Serve does: {_short(error)}") from error
 
     def declare(self, config: Mapping[str, Any]) -> None:
         """PUT a whole `ServeDeploySchema`, which replaces all declared applications.
@@ -130,18 +139,19 @@ class RayClient:
 
     def version(self) -> str:
         """Ray's version."""
-        return str(self._json("/api/version").get("ray_version", ""))
+        return str(self._json("/api/version").get("ray_version", ""))[:_LONGEST_NAME]
 
     def nodes(self) -> tuple[Node, ...]:
         """Live nodes with what they have and what of it is free."""
         listed = self._json("/api/v0/nodes?detail=1&limit=10000")
         summary = self._json("/nodes?view=summary")
-        free = (summary.get("data") or {}).get("nodeLogicalResources") or {}
         try:
+            free = (summary.get("data") or {}).get("nodeLogicalResources") or {}
             states = [_NodeState.model_validate(each) for each in listed["data"]["result"]["result"]]
-        except (KeyError, TypeError, ValidationError) as error:
-            raise PoolUnreachable(f"{self.address} lists its nodes in a form unknown here: {error!r}") from error
-        return tuple(_node(each, str(free.get(each.node_id, ""))) for each in states if each.state == "ALIVE")
+            return tuple(_node(each, str(free.get(each.node_id, ""))) for each in states if each.state == "ALIVE")
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            said = _short(error)
+            raise PoolUnreachable(f"{self.address} lists its nodes in a form unknown here: {said}") from error
 
     def unplaced(self) -> frozenset[str]:
         """Names of actors that have no node yet.
@@ -153,32 +163,42 @@ class RayClient:
         try:
             return frozenset(str(each["name"]) for each in listed["data"]["result"]["result"])
         except (KeyError, TypeError) as error:
-            raise PoolUnreachable(f"{self.address} lists its actors in a form unknown here: {error!r}") from error
+            raise PoolUnreachable(f"{self.address} lists its actors in a form unknown here: {_short(error)}") from error
 
     def _json(self, path: str) -> dict[str, Any]:
-        response = self._call("GET", path)
+        answer = self._call("GET", path)
         try:
-            content = response.json()
+            content = read_json(answer.content)
         except ValueError as error:
-            raise PoolUnreachable(f"{self.address}{path} does not answer in JSON") from error
+            raise PoolUnreachable(f"{self.address}{path} does not answer in JSON: {_short(error)}") from error
         return content if isinstance(content, dict) else {}
 
-    def _call(self, method: str, path: str, content: Mapping[str, Any] | None = None) -> httpx.Response:
-        timeout = _READ_SECONDS if method == "GET" else _PUT_SECONDS
+    def _call(self, method: str, path: str, content: Mapping[str, Any] | None = None) -> Answer:
+        body = None if content is None else json.dumps(content)
         try:
-            response = self._http.request(method, path, json=content, timeout=timeout)
-        except httpx.HTTPError as error:
-            raise PoolUnreachable(f"{self.address} does not answer: {error or type(error).__name__}") from error
-        if response.status_code in {401, 403}:
+            answer = self._http.exchange(method, path, _READ if method == "GET" else _PUT, content=body)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise PoolUnreachable(f"{self.address} does not answer: {_short(error)}") from error
+        if answer.status in {401, 403}:
             raise PoolUnauthorized(
-                f"{self.address} refuses the token (HTTP {response.status_code}); put Ray's token into a Secret and "
+                f"{self.address} refuses the token (HTTP {answer.status}); put Ray's token into a Secret and "
                 "name it in the pool's spec.existing.tokenSecretRef"
             )
-        if response.status_code == httpx.codes.BAD_REQUEST and method == "PUT":
-            raise Invalid(Reason.DEPLOY_FAILED, f"Ray Serve refuses the applications: {response.text[:500]}")
-        if response.is_error:
-            raise PoolUnreachable(f"{self.address}{path} answers HTTP {response.status_code}: {response.text[:200]}")
-        return response
+        if answer.status == httpx.codes.BAD_REQUEST and method == "PUT":
+            raise Invalid(Reason.DEPLOY_FAILED, f"Ray Serve refuses the applications: {answer.quoted(500)}")
+        if not answer.is_success:
+            raise PoolUnreachable(f"{self.address}{path} answers HTTP {answer.status}: {answer.quoted()}")
+        return answer
+
+
+def _short(error: Exception) -> str:
+    """What is wrong, whoever chose how much there is to say of it."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        said = f"{path_of(first['loc'])}: {first['msg']}"
+    else:
+        said = str(error) if isinstance(error, httpx.HTTPError | ValueError) else repr(error)
+    return (said or type(error).__name__)[:_LONGEST_PROBLEM]
 
 
 def application(details: ApplicationDetails) -> Application:

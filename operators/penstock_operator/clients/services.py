@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import socket
-import ssl
-from collections.abc import Callable
-from functools import cache
-from typing import Any
-
 import httpx
 
 from penstock.routing.services import is_alias, is_service
+from penstock_operator.clients.bounds import BoundedTransport, Lookup, addresses
 from penstock_runtime import resolver
-
-Lookup = Callable[[str, int], list[Any]]
 
 
 class ServiceTransport(httpx.BaseTransport):
@@ -31,8 +24,8 @@ class ServiceTransport(httpx.BaseTransport):
         lookup: Lookup | None = None,
         search: tuple[str, ...] | None = None,
     ) -> None:
-        self._inner = inner or httpx.HTTPTransport(trust_env=False, verify=_trusted())
-        self._lookup = lookup or _canonical
+        self._inner = inner or BoundedTransport()
+        self._lookup = lookup or addresses
         self._search = search
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -60,13 +53,3 @@ class ServiceTransport(httpx.BaseTransport):
                 f"{host} is an alias of {canonical}: name a Service that is not of type ExternalName"
             )
         return str(found[0][4][0])
-
-
-@cache
-def _trusted() -> ssl.SSLContext:
-    """For all: to read the authorities takes longer than most requests, and a megabyte each time."""
-    return httpx.create_ssl_context(trust_env=False)
-
-
-def _canonical(host: str, port: int) -> list[Any]:
-    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_CANONNAME)
