@@ -45,8 +45,8 @@ from penstock_operator.sources import OwnersOfRun, PoolOfDeployment, UsersOfPool
 from penstock_runtime.storage import Store
 
 _PROFILES = (OPTIMIZATION_PROFILE, CLUSTER_OPTIMIZATION_PROFILE)
-_SECONDARY_WORKERS = 2
-"""For kinds of which there are few."""
+_SECONDARY_WORKERS = 4
+"""For kinds of which there are few: so many that one namespace's slow ones leave some for others."""
 _NO_JOBS = JobSettings(store="", signing_key="")
 """Where this operator has no artifact store: runs are told so, and no Job is made."""
 

@@ -36,7 +36,9 @@ _HEADER_BYTES: Final = 64 * 1024
 _FRAMES: Final = 2
 """Bytes on the wire for each of a body: a server may send it in small chunks, each with a frame."""
 _MOST_VALUES: Final = 500_000
-"""Values in a JSON document. Each takes some 100 bytes once it is read, however short it is written: `[],[],[]`."""
+"""Values in a JSON document."""
+_VALUE_BYTES: Final = 150
+"""Of memory for each of them once it is read, however short it is written: `[],[],[]`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,15 +363,20 @@ def read_json(content: bytes) -> Any:
     Raises:
         ValueError: it is none, nests too deeply, or has so many values that they would fill the memory.
     """
-    refuse_many_values(content)
+    weigh(content)
     try:
         return json.loads(content)
     except RecursionError as error:
         raise ValueError("it nests too deeply") from error
 
 
-def refuse_many_values(content: bytes) -> None:
-    """Look at a JSON document before it is read. Raises `ValueError` where it has too many values."""
+def weigh(content: bytes) -> int:
+    """About how many bytes a JSON document takes in memory once it is read.
+
+    Raises:
+        ValueError: it has so many values that they would fill the memory.
+    """
     values = content.count(b",") + content.count(b"[") + content.count(b"{")
     if values > _MOST_VALUES:
         raise ValueError(f"it has more than {_MOST_VALUES} values")
+    return len(content) + _VALUE_BYTES * values

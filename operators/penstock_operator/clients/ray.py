@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
@@ -16,15 +17,17 @@ from penstock.errors import Invalid, Unavailable
 from penstock.planning.arguments import BuildArguments
 from penstock.planning.names import IMPORT_PATH
 from penstock.planning.observed import Application, ApplicationState, Node
-from penstock_operator.clients.bounds import Answer, BoundedClient, Bounds, read_json, refuse_many_values
+from penstock_operator.clients.bounds import Answer, BoundedClient, Bounds, read_json, weigh
 from penstock_operator.clients.services import ServiceTransport
 
 _APPLICATIONS: Final = "/api/serve/applications/"
 _MIB: Final = 2**20
-_READ: Final = Bounds(seconds=15.0, most_bytes=16 * _MIB)
-"""A thousand applications are some 6 MiB."""
+_READ: Final = Bounds(seconds=15.0, most_bytes=8 * _MIB)
+"""A thousand applications are some 5 MiB."""
 _PUT: Final = Bounds(seconds=90.0, most_bytes=_MIB)
 """The first PUT starts Serve."""
+_READING: Final = threading.Lock()
+"""One answer is read at a time: in memory it is many times what it was on the wire, and reading it is this process' work."""
 _LONGEST_MESSAGE: Final = 4000
 """Characters of what Serve says of an application or a deployment; it may be a trace."""
 _LONGEST_NAME: Final = 100
@@ -91,6 +94,8 @@ class ServeDetails(_Read):
     http_options: dict[str, Any] | None = None
     grpc_options: dict[str, Any] | None = None
     proxy_location: str | None = None
+    weight: int = 0
+    """Bytes that this takes in memory, about; ours to say."""
 
 
 class _NodeState(_Read):
@@ -123,8 +128,9 @@ class RayClient:
         """What Serve runs. Raises `PoolUnreachable` or `PoolUnauthorized`."""
         body = self._call("GET", _APPLICATIONS).content
         try:
-            refuse_many_values(body)
-            return ServeDetails.model_validate_json(body)
+            with _READING:
+                weight = weigh(body)
+                return ServeDetails.model_validate_json(body).model_copy(update={"weight": weight})
         except ValueError as error:
             raise PoolUnreachable(f"{self.address} does not answer as Ray Serve does: {_short(error)}") from error
 
@@ -168,7 +174,8 @@ class RayClient:
     def _json(self, path: str) -> dict[str, Any]:
         answer = self._call("GET", path)
         try:
-            content = read_json(answer.content)
+            with _READING:
+                content = read_json(answer.content)
         except ValueError as error:
             raise PoolUnreachable(f"{self.address}{path} does not answer in JSON: {_short(error)}") from error
         return content if isinstance(content, dict) else {}

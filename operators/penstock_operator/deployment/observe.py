@@ -17,7 +17,7 @@ from penstock_operator.gateway.fleet import Fleet
 from penstock_operator.keys.directory import KeyDirectory
 from penstock_operator.optimization.directory import OptimizationDirectory
 from penstock_operator.pool.directory import PoolDirectory
-from penstock_operator.pool.writer import PoolWriter
+from penstock_operator.pool.writer import PoolBusy, PoolWriter
 from penstock_operator.quota.directory import QuotaDirectory
 from penstock_operator.runtime.cluster import Key
 
@@ -109,6 +109,8 @@ class Observer:
             applications = writer.applications()
             nodes = _nodes(writer, applications)
             return Pool(writer.serve_address, applications, nodes, groups, problems(pool.status.groups)), writer
+        except PoolBusy:
+            raise  # it says nothing of the pool
         except Unavailable as error:
             return problem(error), None
 

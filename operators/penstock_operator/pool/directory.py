@@ -21,7 +21,7 @@ from penstock.planning.pool_observed import RayClusterView
 from penstock.planning.pool_plan import sort
 from penstock_operator.clients.ray import RayClient
 from penstock_operator.pool.clusters import RayClusters
-from penstock_operator.pool.writer import PoolWriter
+from penstock_operator.pool.writer import Kept, PoolWriter
 from penstock_operator.runtime.cluster import FORBIDDEN, SECRET, Cluster, Key, Manifest, ResourceKind
 from penstock_operator.runtime.recent import Recent
 
@@ -70,6 +70,7 @@ class PoolDirectory:
         self._seen: Recent[tuple[ResourceKind, Key], Manifest] = Recent(_FRESH_SECONDS, clock)
         self._serving: Recent[str, RayClusterView | PoolProblem] = Recent(_FRESH_SECONDS, clock)
         self._lock = threading.Lock()
+        self._kept = Kept()
         self._writers: Recent[_Access, PoolWriter] = Recent(_IDLE_SECONDS, clock, lambda each: each.client.close())
 
     def pool(self, key: Key) -> ServingPool | PoolProblem:
@@ -109,7 +110,7 @@ class PoolDirectory:
             writer = self._writers.get(access)
             if writer is None:
                 client = RayClient(access.address, access.token)
-                writer = PoolWriter(client, access.serve_address, may_write=self._may_write)
+                writer = PoolWriter(client, access.serve_address, may_write=self._may_write, kept=self._kept)
             return self._writers.keep(access, writer, self._clock())
 
     def _serving_cluster(self, pool: ServingPool) -> RayClusterView | PoolProblem:

@@ -27,7 +27,7 @@ from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL,
 from penstock_operator.pool.managed import ManagedPools
 from penstock_operator.pool.release import PoolRelease
 from penstock_operator.pool.users import deployments_of
-from penstock_operator.pool.writer import PoolWriter
+from penstock_operator.pool.writer import PoolBusy, PoolWriter
 from penstock_operator.runtime.cluster import FORBIDDEN, Cluster, Key, Manifest, NotFound
 from penstock_operator.runtime.controller import Result
 
@@ -176,14 +176,18 @@ class PoolReconciler:
 
     def _drop_orphans(self, writer: PoolWriter) -> None:
         """An owner is gone only if the API says so of it, one by one: a list may be partial, an answer is not."""
-        owners = {each.arguments.owner for each in writer.applications() if each.arguments is not None}
+        try:
+            owners = {each.arguments.owner for each in writer.applications() if each.arguments is not None}
+        except PoolBusy:
+            return  # the pool has answered, and is looked at again
         try:
             gone = {owner for owner in owners if self._is_gone(owner)}
         except Unavailable as error:
             log.info("whose applications these are must wait: %s", error.message)
             return
         if gone:
-            writer.drop_orphans(lambda owner: owner in gone)
+            with suppress(PoolBusy):
+                writer.drop_orphans(lambda owner: owner in gone)
 
     def _is_gone(self, owner: Owner) -> bool:
         try:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -23,12 +24,50 @@ from penstock.planning.pool import Aggregate, OwnerKey, merge
 from penstock_operator.clients.ray import RayClient, ServeDetails, application
 
 _GATHER_SECONDS: Final = 0.05
-_WAIT_SECONDS: Final = 180.0
+_WAIT_SECONDS: Final = 120.0
+_TURN_SECONDS: Final = 5.0
+"""A reconcile waits so long for another's exchange with the same cluster, and then makes room for other clusters' keys."""
 _FRESH_SECONDS: Final = 0.5
 _SILENT_SECONDS: Final = 2.0
-"""A cluster that did not answer is not asked again for so long."""
+"""A cluster that did not answer is not asked again for so long, or for `_SHARE_OF_TIME` times as long as it took."""
+_SHARE_OF_TIME: Final = 3.0
+_LONGEST_SILENT_SECONDS: Final = 45.0
+_KEPT_BYTES: Final = 64 * 2**20
+"""Of what all clusters together said last."""
 _SLOW_SECONDS: Final = 8.0
 """A replica that starts for longer is looked up among Ray's actors."""
+
+
+class PoolBusy(Unavailable):
+    """Another reconcile is asking the same cluster, which is slow to answer. It says nothing of the pool: try again."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(Reason.PENDING, f"{address} is slow to answer, and is being asked by another reconcile")
+
+
+class Kept:
+    """What clusters said last is kept by their writers within one bound for all: the oldest goes first.
+
+    Args:
+        most_bytes: in all, about.
+    """
+
+    def __init__(self, most_bytes: int = _KEPT_BYTES) -> None:
+        self._most = most_bytes
+        self._weights: dict[PoolWriter, int] = {}
+        self._lock = threading.Lock()
+
+    def keep(self, writer: PoolWriter, weight: int) -> None:
+        """Count what a writer keeps now, and have others forget theirs where it is too much."""
+        with self._lock:
+            self._weights.pop(writer, None)
+            self._weights[writer] = weight
+            others = []
+            while sum(self._weights.values()) > self._most and len(self._weights) > 1:
+                others.append(next(iter(self._weights)))
+                del self._weights[others[-1]]
+        for each in others:
+            each.forget()
 
 
 class PoolWriter:
@@ -40,6 +79,8 @@ class PoolWriter:
         may_write: asked before each PUT; False where the lease is lost.
         clock: monotonic seconds.
         wall_clock: seconds since the Unix epoch.
+        kept: bounds what all writers keep.
+        turn_seconds: to wait for another thread's exchange with the cluster.
     """
 
     def __init__(
@@ -50,7 +91,11 @@ class PoolWriter:
         may_write: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
+        kept: Kept | None = None,
+        turn_seconds: float = _TURN_SECONDS,
     ) -> None:
+        self._kept = kept or Kept()
+        self._turn_seconds = turn_seconds
         self.client = client
         self.serve_address = serve_address
         self._clock = clock
@@ -61,23 +106,54 @@ class PoolWriter:
         self._writing = threading.Lock()
         self._pending: dict[OwnerKey, tuple[tuple[ServeApplication, ...], Future[None]]] = {}
         self._seen: tuple[float, tuple[Application, ...]] | None = None
-        self._failed: tuple[float, Unavailable] | None = None
+        self._changed_at = float("-inf")
+        """When we changed what it runs: what was asked before tells nothing of that."""
+        self._silent: tuple[float, Unavailable] | None = None
+        """Until when it is not asked, and what it did last."""
 
     def applications(self) -> tuple[Application, ...]:
-        """What the cluster runs, at most half a second old. Raises `Unavailable`."""
-        with self._reading:
-            if self._failed is not None and self._clock() - self._failed[0] < _SILENT_SECONDS:
+        """What the cluster runs, at most half a second old.
+
+        Raises:
+            PoolBusy: another thread has been asking for long.
+            Unavailable: it does not answer.
+        """
+        with self._turn(self._reading):
+            if self._silent is not None and self._clock() < self._silent[0]:
                 # Each of a pool's deployments waiting out the same timeout in turn would take minutes.
-                raise Unavailable(self._failed[1].reason, self._failed[1].message)
-            if self._seen is None or self._clock() - self._seen[0] > _FRESH_SECONDS:
-                started = self._clock()
-                try:
-                    self._seen = started, self._placed(_applications(self.client.serve()))
-                except Unavailable as error:
-                    self._failed = self._clock(), error
-                    raise
-                self._failed = None
-            return self._seen[1]
+                raise Unavailable(self._silent[1].reason, self._silent[1].message)
+            seen = self._seen
+            if seen is None or seen[0] <= self._changed_at or self._clock() - seen[0] > _FRESH_SECONDS:
+                seen = self._look()
+            return seen[1]
+
+    def _look(self) -> tuple[float, tuple[Application, ...]]:
+        started = self._clock()
+        try:
+            details = self.client.serve()
+            seen = self._seen = started, self._placed(_applications(details))
+        except Unavailable as error:
+            now = self._clock()
+            pause = min(max(_SILENT_SECONDS, _SHARE_OF_TIME * (now - started)), _LONGEST_SILENT_SECONDS)
+            self._seen, self._silent = None, (now + pause, error)
+            raise
+        self._silent = None
+        self._kept.keep(self, details.weight)
+        return seen
+
+    def forget(self) -> None:
+        """Keep no longer what the cluster said; the next look asks. Waits for nothing."""
+        self._seen = None
+
+    @contextmanager
+    def _turn(self, lock: threading.Lock) -> Iterator[None]:
+        """Hold a lock. Raises `PoolBusy` where another thread has it for long."""
+        if not lock.acquire(timeout=self._turn_seconds):
+            raise PoolBusy(self.client.address)
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _placed(self, applications: tuple[Application, ...]) -> tuple[Application, ...]:
         """Of the replicas that have been starting for long, tell those without a node from those that load."""
@@ -96,6 +172,7 @@ class PoolWriter:
         """Make these all the applications that an owner has. Returns once they are declared.
 
         Raises:
+            PoolBusy: another thread has been writing for long.
             Unavailable: the cluster does not answer.
             Invalid: Serve refuses the list.
         """
@@ -105,10 +182,16 @@ class PoolWriter:
             self._pending[owner] = (applications, done)
         if replaced is not None:
             replaced[1].set_exception(Unavailable(Reason.PENDING, "a newer declaration took this one's place"))
-        with self._writing:
-            if not done.done():
-                time.sleep(_GATHER_SECONDS)
-                self._write_pending()
+        try:
+            with self._turn(self._writing):
+                if not done.done():
+                    time.sleep(_GATHER_SECONDS)
+                    self._write_pending()
+        except PoolBusy:
+            with self._lock:
+                if self._pending.get(owner, (None, None))[1] is done:
+                    del self._pending[owner]  # by the next time something else may be wanted
+            raise
         try:
             done.result(_WAIT_SECONDS)
         except TimeoutError as error:
@@ -116,7 +199,7 @@ class PoolWriter:
 
     def replace_all(self, applications: Sequence[ServeApplication]) -> None:
         """Make these all that the cluster runs, whoever they are of. Raises `Unavailable`, or `Invalid` as `declare`."""
-        with self._writing:
+        with self._turn(self._writing):
             details = self.client.serve()
             deployed = {
                 each.name: dict(each.config)
@@ -130,7 +213,7 @@ class PoolWriter:
 
     def drop_orphans(self, orphaned: Callable[[Owner], bool]) -> bool:
         """Drop what belongs to owners that are gone; whether there was anything. Raises `Unavailable`."""
-        with self._writing:
+        with self._turn(self._writing):
             return self._put(self.client.serve(), {}, orphaned).changed
 
     def _write_pending(self) -> None:
@@ -161,8 +244,7 @@ class PoolWriter:
         if not self._may_write():
             raise Unavailable(Reason.PENDING, "this process holds the lease no more")
         self.client.declare(_config(details, aggregate, self.serve_address))
-        with self._reading:
-            self._seen = None
+        self._changed_at = self._clock()
 
 
 def _applications(details: ServeDetails) -> tuple[Application, ...]:

@@ -16,7 +16,7 @@ from penstock_operator.runtime.cluster import Cluster, Key, Manifest, ResourceKi
 from penstock_operator.runtime.informer import Informer, InformerSettings
 from penstock_operator.runtime.metrics import Outcome
 from penstock_operator.runtime.mirrored import MirroredCluster
-from penstock_operator.runtime.queue import Backoff, Schedule, WorkQueue
+from penstock_operator.runtime.queue import Backoff, Schedule, Shares, WorkQueue
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,9 @@ class ControllerSettings:
     backoff: Backoff = field(default_factory=Backoff)
     informers: InformerSettings = field(default_factory=InformerSettings)
     stuck_seconds: float = 300.0
-    """A reconcile that runs longer makes the controller unhealthy."""
+    """A reconcile that runs longer is told of; where all workers are in such ones, the controller is unhealthy."""
+    slow_seconds: float = 5.0
+    """A key whose reconcile took longer shares some of the workers with others like it."""
 
 
 class Controller:
@@ -89,7 +91,11 @@ class Controller:
         self._reconcile = reconcile
         self._settings = settings
         self._may_act = may_act
-        self._queue: WorkQueue[Key] = WorkQueue(Schedule(settings.backoff, random.random))
+        shares = Shares.of(settings.workers, one_group=settings.namespace is not None)
+        self._queue: WorkQueue[Key] = WorkQueue(
+            Schedule(settings.backoff, random.random, group=lambda key: key.namespace, shares=shares)
+        )
+        self._told_stuck: set[tuple[Key, float]] = set()
         self._stop = threading.Event()
         self._running: dict[int, tuple[Key, float]] = {}
         self._reconciling = threading.local()
@@ -165,10 +171,21 @@ class Controller:
         if not all(worker.is_alive() for worker in self._workers):
             return f"a worker of {self.kind.plural} is dead"
         now = time.monotonic()
-        for key, since in tuple(self._running.values()):
-            if now - since > self._settings.stuck_seconds:
-                return f"reconciling {self.kind.kind} {key} has taken {now - since:.0f} s"
+        running = tuple(self._running.values())
+        stuck = [(key, since) for key, since in running if now - since > self._settings.stuck_seconds]
+        if len(stuck) == len(self._workers):
+            key, since = min(stuck, key=lambda each: each[1])
+            return (
+                f"reconciling {self.kind.kind} {key} has taken {now - since:.0f} s, and all other workers are as slow"
+            )
+        self._tell_stuck(stuck, now)
         return None
+
+    def _tell_stuck(self, stuck: Sequence[tuple[Key, float]], now: float) -> None:
+        """One tenant's object must not restart the operator for all others: while keys are done, the log tells of it."""
+        for key, since in set(stuck) - self._told_stuck:
+            log.error("reconciling %s %s has taken %.0f s", self.kind.kind, key, now - since)
+        self._told_stuck = set(stuck)
 
     def _work(self) -> None:
         while not self._stop.is_set():
@@ -186,13 +203,13 @@ class Controller:
             thread, started = threading.get_ident(), time.monotonic()
             self._running[thread] = key, started
             self._reconciling.key = key
-            outcome = self._attempt(key)
+            outcome = self._attempt(key, started)
             self._reconciling.key = None
             del self._running[thread]
             metrics.reconciled(self.kind.kind, outcome, time.monotonic() - started)
             metrics.queue_depth(self.kind.kind, len(self._queue))
 
-    def _attempt(self, key: Key) -> Outcome:
+    def _attempt(self, key: Key, started: float) -> Outcome:
         """One reconcile, and what its end means for the queue."""
         error: Exception | None = None
         result = Result()
@@ -207,19 +224,20 @@ class Controller:
             error, outcome = caught, Outcome.UNAVAILABLE
         except Exception as caught:  # noqa: BLE001  # a bug in one key's reconcile must not stop the others
             error, outcome = caught, Outcome.BUG
+        slow = time.monotonic() - started > self._settings.slow_seconds
         match outcome:
             case Outcome.OK:
-                self._queue.succeeded(key, result.requeue_after)
+                self._queue.succeeded(key, result.requeue_after, slow=slow)
                 if result.requeue_after is not None:
                     log.debug("%s %s: again in %.1f s: %s", self.kind.kind, key, result.requeue_after, result.reason)
             case Outcome.INVALID:
-                self._queue.succeeded(key)
+                self._queue.succeeded(key, slow=slow)
                 log.warning("%s %s: %s", self.kind.kind, key, error)
             case Outcome.CONFLICT | Outcome.UNAVAILABLE:
-                delay = self._queue.failed(key)
+                delay = self._queue.failed(key, slow=slow)
                 log.info("%s %s: %s; again in %.1f s", self.kind.kind, key, error, delay)
             case Outcome.BUG:
-                delay = self._queue.failed(key)
+                delay = self._queue.failed(key, slow=slow)
                 log.error("%s %s: bug; again in %.1f s", self.kind.kind, key, delay, exc_info=error)
             case _:
                 assert_never(outcome)

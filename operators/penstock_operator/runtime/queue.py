@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import heapq
+import sys
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
@@ -25,16 +27,61 @@ class Backoff:
         return min(self.maximum, self.base * 2.0**exponent) * (1.0 - 0.5 * jitter)
 
 
-class Schedule(Generic[K]):
-    """The queue's decisions, without a clock or a lock: the caller says what time it is."""
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """How many keys may be processed at once of what belongs together; a tenant's slow keys leave room for others'."""
 
-    def __init__(self, backoff: Backoff = Backoff(), jitter: Callable[[], float] = lambda: 0.0) -> None:  # frozen
+    each_group: int
+    """Of one group, such as a namespace."""
+    slow: int
+    """Of all those, of whichever groups, whose processing took long the last time."""
+
+    @staticmethod
+    def of(workers: int, *, one_group: bool = False) -> Shares:
+        """A group gets three quarters of the workers, or all where it is alone, and what is slow a quarter; at least one."""
+        return Shares(workers if one_group else max(1, workers * 3 // 4), max(1, workers // 4))
+
+
+_SLOW: Final = object()
+"""The lane of slow keys."""
+_ALL: Final = Shares(sys.maxsize, sys.maxsize)
+
+
+class Schedule(Generic[K]):
+    """The queue's decisions, without a clock or a lock: the caller says what time it is.
+
+    A key belongs to lanes: its group's, and the one of slow keys. While a lane is full, its keys that are due are parked, and
+    each key that leaves it lets one go on.
+
+    Args:
+        backoff: of keys that fail.
+        jitter: from 0 to 1.
+        group: of a key.
+        shares: of groups and of slow keys.
+    """
+
+    def __init__(
+        self,
+        backoff: Backoff = Backoff(),  # frozen
+        jitter: Callable[[], float] = lambda: 0.0,
+        group: Callable[[K], Hashable] = lambda _: None,
+        shares: Shares = _ALL,
+    ) -> None:
         self._backoff = backoff
         self._jitter = jitter
+        self._group = group
+        self._shares = shares
         self._due: dict[K, float] = {}
         self._heap: list[tuple[float, int, K]] = []
         self._order = 0
-        self._processing: set[K] = set()
+        self._processing: dict[K, tuple[Hashable, ...]] = {}
+        """With the lanes that they were taken in."""
+        self._taken: Counter[Hashable] = Counter()
+        """By lane."""
+        self._parked: dict[Hashable, list[tuple[float, int, K]]] = {}
+        self._waiting: set[K] = set()
+        """Keys that are parked at their present time."""
+        self._slow: set[K] = set()
         self._failures: dict[K, int] = {}
 
     def __len__(self) -> int:
@@ -46,23 +93,30 @@ class Schedule(Generic[K]):
         if waiting is not None and waiting <= due:
             return
         self._due[key] = due
+        self._waiting.discard(key)
         self._order += 1
         heapq.heappush(self._heap, (due, self._order, key))
 
     def take(self, now: float) -> K | None:
-        """The key that has been due longest and is not being processed, now marked as being processed."""
+        """The key that has been due longest, is not being processed, and whose lanes have room; now marked as processed."""
         held: list[tuple[float, int, K]] = []
         taken: K | None = None
         while self._heap and self._heap[0][0] <= now:
             entry = heapq.heappop(self._heap)
             due, _, key = entry
-            if self._due.get(key) != due:
+            if self._due.get(key) != due or key in self._waiting:
                 continue  # superseded by an earlier time
             if key in self._processing:
                 held.append(entry)
                 continue
+            lanes = self._lanes(key)
+            full = next((lane for lane, most in lanes.items() if self._taken[lane] >= most), None)
+            if full is not None:
+                self._park(entry, lanes, full)
+                continue
             del self._due[key]
-            self._processing.add(key)
+            self._processing[key] = tuple(lanes)
+            self._taken.update(lanes.keys())
             taken = key
             break
         for entry in held:
@@ -70,22 +124,56 @@ class Schedule(Generic[K]):
         return taken
 
     def next_due(self) -> float | None:
-        """When the next key that is not being processed is due; None where there is none."""
-        return min((due for key, due in self._due.items() if key not in self._processing), default=None)
+        """When the next key is due that is neither being processed nor parked; None where there is none."""
+        idle = (due for key, due in self._due.items() if key not in self._processing and key not in self._waiting)
+        return min(idle, default=None)
 
-    def succeeded(self, key: K) -> None:
-        """Processing ended well: the key's failures are forgotten."""
-        self._processing.discard(key)
+    def succeeded(self, key: K, *, slow: bool = False) -> None:
+        """Processing ended well: the key's failures are forgotten. `slow`: it took long."""
+        self._ended(key, slow=slow)
         self._failures.pop(key, None)
 
-    def failed(self, key: K, now: float) -> float:
+    def failed(self, key: K, now: float, *, slow: bool = False) -> float:
         """Processing failed: the key is due again after its back-off, whose seconds are returned."""
-        self._processing.discard(key)
+        self._ended(key, slow=slow)
         failures = self._failures.get(key, 0) + 1
         self._failures[key] = failures
         delay = self._backoff.delay(failures, self._jitter())
         self.add(key, now + delay)
         return delay
+
+    def _lanes(self, key: K) -> dict[Hashable, int]:
+        """A key's lanes, with how many each has room for."""
+        own: dict[Hashable, int] = {("group", self._group(key)): self._shares.each_group}
+        return {**own, _SLOW: self._shares.slow} if key in self._slow else own
+
+    def _park(self, entry: tuple[float, int, K], lanes: Mapping[Hashable, int], full: Hashable) -> None:
+        heapq.heappush(self._parked.setdefault(full, []), entry)
+        self._waiting.add(entry[2])
+        for lane, most in lanes.items():
+            if lane is not full and self._taken[lane] < most:
+                self._let_on(lane)  # this key was to take the room there, and cannot
+
+    def _ended(self, key: K, *, slow: bool) -> None:
+        (self._slow.add if slow else self._slow.discard)(key)
+        for lane in self._processing.pop(key, ()):
+            self._taken[lane] -= 1
+            if not self._taken[lane]:
+                del self._taken[lane]
+            self._let_on(lane)
+
+    def _let_on(self, lane: Hashable) -> None:
+        """One key that waited for room in a lane is looked at again."""
+        parked = self._parked.get(lane, [])
+        while parked:
+            entry = heapq.heappop(parked)
+            due, _, key = entry
+            if self._due.get(key) == due and key in self._waiting:
+                self._waiting.discard(key)
+                heapq.heappush(self._heap, entry)
+                break
+        if not parked:
+            self._parked.pop(lane, None)
 
 
 class WorkQueue(Generic[K]):
@@ -122,18 +210,18 @@ class WorkQueue(Generic[K]):
                 self._changed.wait(min(deadline, deadline if due is None else due) - now)
         return None
 
-    def succeeded(self, key: K, requeue_after: float | None = None) -> None:
-        """Processing ended well; process again in `requeue_after` seconds where given."""
+    def succeeded(self, key: K, requeue_after: float | None = None, *, slow: bool = False) -> None:
+        """Processing ended well; process again in `requeue_after` seconds where given. `slow`: it took long."""
         with self._changed:
-            self._schedule.succeeded(key)
+            self._schedule.succeeded(key, slow=slow)
             if requeue_after is not None:
                 self._schedule.add(key, self._clock() + requeue_after)
             self._changed.notify()
 
-    def failed(self, key: K) -> float:
-        """Processing failed; returns the seconds until the key is due again."""
+    def failed(self, key: K, *, slow: bool = False) -> float:
+        """Processing failed; returns the seconds until the key is due again. `slow`: it took long."""
         with self._changed:
-            delay = self._schedule.failed(key, self._clock())
+            delay = self._schedule.failed(key, self._clock(), slow=slow)
             self._changed.notify()
             return delay
 

@@ -165,17 +165,42 @@ def test_stopping_waits_for_the_reconcile_that_runs(cluster: EmbeddedCluster) ->
     assert ended.is_set()
 
 
-def test_a_reconcile_that_hangs_is_a_complaint(cluster: EmbeddedCluster) -> None:
+def test_reconciles_that_hang_in_all_workers_are_a_complaint(cluster: EmbeddedCluster) -> None:
     leave = threading.Event()
 
     def reconcile(_key: Key) -> Result:
         leave.wait(30)
         return Result()
 
-    controller = Controller(CONFIG_MAP, reconcile, cluster, settings=ControllerSettings(stuck_seconds=0.05))
-    controller.enqueue(ONE)
+    controller = Controller(CONFIG_MAP, reconcile, cluster, settings=ControllerSettings(workers=2, stuck_seconds=0.05))
+    for namespace in ("one", "other"):
+        controller.enqueue(Key(namespace, "hangs"))
     controller.start()
-    assert eventually(lambda: "default/one" in (controller.complaint() or ""))
+    assert eventually(lambda: "one/hangs" in (controller.complaint() or ""))
+    leave.set()
+    assert controller.stop()
+
+
+def test_a_tenant_whose_reconciles_hang_is_told_of_and_stops_nobody_else(
+    cluster: EmbeddedCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    leave, done = threading.Event(), threading.Event()
+
+    def reconcile(key: Key) -> Result:
+        if key.namespace == "slow":
+            leave.wait(30)
+        else:
+            done.set()
+        return Result()
+
+    controller = Controller(CONFIG_MAP, reconcile, cluster, settings=ControllerSettings(workers=4, stuck_seconds=0.05))
+    for index in range(20):
+        controller.enqueue(Key("slow", f"hangs-{index}"))
+    controller.start()
+    assert eventually(lambda: controller.complaint() is None and "slow/hangs-0 has taken" in caplog.text)
+    controller.enqueue(Key("other", "one"))
+    assert done.wait(30)
+    assert controller.complaint() is None
     leave.set()
     assert controller.stop()
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable
 
 import pytest
 
-from penstock_operator.runtime.queue import Backoff, Schedule, WorkQueue
+from penstock_operator.runtime.queue import Backoff, Schedule, Shares, WorkQueue
 
 
 def schedule() -> Schedule[str]:
@@ -144,3 +145,76 @@ def test_each_of_many_keys_is_processed_by_one_worker_at_a_time_and_none_is_lost
     assert overlaps == []
     assert len(seen) == 100
     assert len(queue) == 0
+
+
+def of_tenants(shares: Shares) -> Schedule[str]:
+    """Keys such as `a/1`, of the tenant before the stroke."""
+    return Schedule(Backoff(base=1.0, maximum=1.0), group=lambda key: key.partition("/")[0], shares=shares)
+
+
+def test_one_tenants_keys_leave_workers_for_anothers() -> None:
+    queue = of_tenants(Shares.of(4))
+    for key in ("a/1", "a/2", "a/3", "a/4", "b/1"):
+        queue.add(key, 0.0)
+    assert [queue.take(0.0) for _ in range(4)] == ["a/1", "a/2", "a/3", "b/1"]
+    assert queue.next_due() is None, "a worker that waits for room must not look again and again"
+    queue.succeeded("b/1")
+    assert queue.take(0.0) is None
+    queue.succeeded("a/2")
+    assert queue.take(0.0) == "a/4"
+
+
+def test_slow_keys_of_all_tenants_together_leave_workers_for_the_rest() -> None:
+    queue = of_tenants(Shares.of(4))
+    for key in ("a/1", "b/1", "c/1"):
+        queue.add(key, 0.0)
+        assert queue.take(0.0) == key
+        queue.succeeded(key, slow=True)
+        queue.add(key, 1.0)
+    queue.add("d/1", 2.0)
+    assert [queue.take(2.0) for _ in range(3)] == ["a/1", "d/1", None]
+    queue.succeeded("a/1")
+    assert queue.take(2.0) == "b/1"
+    queue.add("a/1", 2.0)
+    assert queue.take(2.0) == "a/1", "it is slow no more"
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        pytest.param(Shares.of(8), Shares(6, 2), id="eight workers"),
+        pytest.param(Shares.of(1), Shares(1, 1), id="one worker serves all"),
+        pytest.param(Shares.of(8, one_group=True), Shares(8, 2), id="a namespace that is alone has all"),
+    ],
+)
+def test_shares(made: Shares, expected: Shares) -> None:
+    assert made == expected
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_worker_is_idle_while_a_key_is_due_that_has_room(seed: int) -> None:
+    chance, shares, now = random.Random(seed), Shares(each_group=3, slow=2), 0.0
+    queue, running, slow = of_tenants(shares), set[str](), set[str]()
+    due: dict[str, float] = {}
+
+    def has_room(key: str) -> bool:
+        group = sum(each[0] == key[0] for each in running)
+        return group < shares.each_group and (key not in slow or len(running & slow) < shares.slow)
+
+    for _ in range(600):
+        now += chance.random()
+        key, time = f"{chance.choice('abc')}/{chance.randrange(6)}", now + chance.choice([0.0, 0.0, 3.0])
+        queue.add(key, time)
+        due[key] = min(due.get(key, time), time)
+        while (taken := queue.take(now)) is not None:
+            assert has_room(taken)
+            assert due.pop(taken) <= now
+            running.add(taken)
+        ready = {each for each, at in due.items() if at <= now and each not in running}
+        assert not any(has_room(each) for each in ready)
+        assert (queue.next_due() or now + 1) > now
+        if running and chance.random() < 0.7:
+            ended, long = chance.choice(sorted(running)), chance.random() < 0.3
+            running.discard(ended)
+            (slow.add if long else slow.discard)(ended)
+            queue.succeeded(ended, slow=long)
