@@ -29,10 +29,10 @@ images: setup  ## Write the images as OCI archives into build/images (IMAGES=run
 	$(BIN)/python -m images build $(or $(IMAGES),all)
 
 test: setup  ## Run every test that needs no GPU, those against a real API server and a real Ray among them
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n $(or $(WORKERS),auto) $(ARGS)
 
 test-fast: setup  ## Run the tests that start neither Ray nor an API server
-	$(BIN)/pytest -m 'not ray and not apiserver' $(ARGS)
+	$(BIN)/pytest -n $(or $(WORKERS),auto) -m 'not ray and not apiserver' $(ARGS)
 
 cluster-up: setup  ## Boot a whole Kubernetes with KubeRay on this machine (as root; it stays until cluster-down)
 	@$(BIN)/python -m tests.cluster up

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.cluster.binary import BuildFailedError, build
 from tests.cluster.controlplane import ControlPlane
+from tests.distribution import Scheduling, arrange, reporter, workers
 from tests.integration.local_ray import LocalRay, local_ray
 from tests.integration.replica_collector import Collector
 
@@ -16,29 +18,45 @@ CRDS = Path(__file__).resolve().parents[1] / "manifests" / "crds"
 _BINARY = pytest.StashKey[Path | BuildFailedError]()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """With `-n`, spread tests as `tests.distribution` says."""
+    if config.option.numprocesses and config.option.dist == "no":
+        config.option.dist = "loadgroup"
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """What `-n auto` means."""
+    return workers()
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    """Hand out whole files, and what shares a part of the session, in the order of collection."""
+    config.option.loadscopereorder = False
+    return Scheduling(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Arrange tests for several workers; one process runs them as they are written."""
+    if hasattr(config, "workerinput"):
+        arrange(items)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Build the control plane before the first test, whose time limit must not run meanwhile."""
+    """Build the control plane before the first test, whose time limit must not run meanwhile.
+
+    With several workers each comes here before any of them is given a test; one builds, the others wait for it.
+    """
     wanted = any(
         item.get_closest_marker("apiserver") or "control_plane_binary" in getattr(item, "fixturenames", ())
         for item in session.items
     )
     if wanted and not session.config.option.collectonly:
         try:
-            session.config.stash[_BINARY] = build(_reporter(session.config))
+            session.config.stash[_BINARY] = build(reporter(session.config))
         except BuildFailedError as error:
             session.config.stash[_BINARY] = error  # fails the tests that need it, not the others
-
-
-def _reporter(config: pytest.Config) -> Callable[[str], None]:
-    capture = config.pluginmanager.getplugin("capturemanager")
-    terminal = config.pluginmanager.getplugin("terminalreporter")
-
-    def report(line: str) -> None:
-        with capture.global_and_fixture_disabled():
-            terminal.ensure_newline()
-            terminal.write_line(line)
-
-    return report
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,8 @@ from typing import Any
 
 from tests.benchmarks import parts, processes, report
 from tests.benchmarks.load import LoadResult, run_load
-from tests.integration.local_ray import LocalRay, free_ports, local_ray
+from tests.integration.local_ray import LocalRay, local_ray
+from tests.ports import free_ports
 
 from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.planning.application import ReplicaNetwork, build

@@ -22,7 +22,7 @@ from tests.cluster.binary import build
 from tests.cluster.controlplane import ControlPlane
 from tests.contract.ray_rest_standin import RayStandIn
 from tests.e2e.stack import MANIFESTS, deployment
-from tests.integration.local_ray import free_ports
+from tests.ports import free_ports
 
 _SAMPLE = re.compile(r"^apiserver_request_total\{(.*)\} (\S+)$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from tests.integration.local_ray import LocalRay, free_ports
+from tests.integration.local_ray import LocalRay
+from tests.ports import free_ports
 
 from penstock.routing.tokens import admin_token
 

@@ -30,7 +30,7 @@ from tests.cluster.binary import build
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.kuberay import manifests as kuberay_manifests
 from tests.cluster.kwok import fake_node, kwok
-from tests.integration.local_ray import free_ports
+from tests.ports import free_ports
 
 from penstock.planning.pool_names import head_service, ray_cluster
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL

@@ -14,7 +14,7 @@ from typing import IO
 import httpx
 from tests.chart.helm import Object, Rendered, render
 from tests.cluster.tools import tool
-from tests.stores.served_program import free_port
+from tests.ports import free_port
 
 NAME = "penstock-collector"
 IMAGE = "docker.io/penstock-test/otelcol:v0.165.0"

@@ -17,7 +17,6 @@ import http.client
 import os
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from typing import IO, Self
 
 from tests.cluster.binary import build
 from tests.cluster.certificates import Identities, Pair, client_certificate, make_identities, write_kubeconfig
+from tests.ports import free_ports
 
 _PREFIX = "penstock-controlplane-"
 _READY_SECONDS = 180.0
@@ -64,8 +64,7 @@ class ControlPlane:
     def __init__(self, binary: Path) -> None:
         _sweep()
         self._binary = binary
-        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        self._lock = _hold(self.folder)
+        self.folder, self._lock = _held_folder()
         self._identities: Identities = make_identities(self.folder / "pki")
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._etcd_port = self._peer_port = self._port = 0
@@ -152,7 +151,7 @@ class ControlPlane:
 
     def _boot(self) -> None:
         for attempt in range(1, _BOOT_ATTEMPTS + 1):
-            self._etcd_port, self._peer_port, self._port = _free_ports(3)
+            self._etcd_port, self._peer_port, self._port = free_ports(3)
             try:
                 self._start_etcd()
                 self._start_api_server()
@@ -269,17 +268,6 @@ def _answers_ready(port: int, context: ssl.SSLContext) -> bool:
         connection.close()
 
 
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [sock.getsockname()[1] for sock in sockets]
-    finally:
-        for sock in sockets:
-            sock.close()
-
-
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End one component: politely, then by force."""
     process.terminate()
@@ -290,11 +278,15 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait(_STOP_SECONDS)
 
 
-def _hold(folder: Path) -> IO[bytes]:
-    """Lock a folder for as long as this process lives: what is not locked was left by a dead one."""
-    lock = (folder / "lock").open("wb")
+def _held_folder() -> tuple[Path, IO[bytes]]:
+    """A new folder, locked for as long as this process lives: what is not locked was left by a dead one.
+
+    It gets its name once it is locked, so that no other process sweeps it before.
+    """
+    new = Path(tempfile.mkdtemp(prefix=f"new-{_PREFIX}"))
+    lock = (new / "lock").open("wb")
     fcntl.flock(lock, fcntl.LOCK_EX)
-    return lock
+    return new.rename(new.with_name(new.name.removeprefix("new-"))), lock
 
 
 def _sweep() -> None:

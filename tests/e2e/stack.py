@@ -17,7 +17,8 @@ import yaml
 from tests.benchmarks import parts, processes
 from tests.chart.helm import grant_operator_rights
 from tests.cluster.controlplane import ControlPlane
-from tests.integration.local_ray import LocalRay, free_ports
+from tests.integration.local_ray import LocalRay
+from tests.ports import free_ports
 
 MANIFESTS = Path(__file__).resolve().parents[2] / "manifests"
 

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 from collections import Counter
@@ -20,6 +19,7 @@ from urllib.parse import quote
 
 import aiohttp
 from aiohttp import web
+from tests.ports import free_port
 
 from penstock.routing.tokens import admin_token, replica_token
 
@@ -37,12 +37,6 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
 async def gone(*pids: int) -> bool:
     """Whether none of these processes is left."""
     return not any(Path("/proc", str(pid)).exists() for pid in pids)  # noqa: ASYNC240 -- procfs does not block
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

@@ -18,7 +18,8 @@ from typing import Any
 
 import onnx
 from onnx import TensorProto, helper
-from tests.integration.local_ray import LocalRay, free_ports
+from tests.integration.local_ray import LocalRay
+from tests.ports import free_ports
 
 from penstock_operator.operation import Operation
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from tests.integration.gateway_parts import SECRET, Gateway, Replica, free_port, gateway, until
+from tests.integration.gateway_parts import SECRET, Gateway, Replica, gateway, until
+from tests.ports import free_port
 
 from penstock.planning.names import FINALIZER
 from penstock.routing.fleet import GatewayState

@@ -15,11 +15,11 @@ from tests.integration.gateway_parts import (
     SECRET,
     Gateway,
     Replica,
-    free_port,
     gateway,
     replica_process,
     until,
 )
+from tests.ports import free_port
 
 from penstock.routing.tokens import admin_token
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from tests.integration.gateway_parts import Gateway, free_port, gateway
+from tests.integration.gateway_parts import Gateway, gateway
+from tests.ports import free_port
 from yarl import URL
 
 METRICS = 'penstock_requests_total{namespace="anothers",model="m"} 3.0\n'

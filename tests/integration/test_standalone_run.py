@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.ports import free_ports
 
 from penstock.telemetry.otlp import read_lines
 from penstock_cli.standalone.http import get
-from penstock_cli.standalone.ports import free_ports
 from penstock_cli.standalone.ray_head import RayHead
 from penstock_cli.standalone.state import StateFolder
 

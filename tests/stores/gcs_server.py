@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.cluster.binary import Program, build
+from tests.ports import free_port
 from tests.stores.meddler import Meddler, meddling
-from tests.stores.served_program import free_port, served
+from tests.stores.served_program import served
 
 PROGRAM = Program(
     "fake-gcs-server",

@@ -23,8 +23,9 @@ import yaml
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 from tests.cluster.binary import Program, build
+from tests.ports import free_port
 from tests.stores.meddler import Meddler, meddling
-from tests.stores.served_program import free_port, served
+from tests.stores.served_program import served
 from tests.stores.web_server import serving
 
 PROGRAM = Program(

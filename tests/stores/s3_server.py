@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster.binary import _environment, _find_go, cache_directory
-from tests.stores.served_program import free_port, served
+from tests.ports import free_port
+from tests.stores.served_program import served
 
 _MODULE = Path(__file__).resolve().parent
 _PACKAGE = "github.com/versity/versitygw/cmd/versitygw"

@@ -14,13 +14,6 @@ from pathlib import Path
 _START_SECONDS = 20
 
 
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def served(command: Sequence[str], port: int, log: Path) -> Iterator[None]:
     """The program, answering on its port."""

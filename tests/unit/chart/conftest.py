@@ -8,6 +8,7 @@ import pytest
 from tests.chart.promeval import PROMEVAL
 from tests.cluster.binary import BuildFailedError, build
 from tests.cluster.tools import PROGRAMS
+from tests.distribution import reporter
 
 _HERE = Path(__file__).resolve().parent
 
@@ -16,14 +17,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Helm, the linter, the Collector and Prometheus' parts, where a test of this folder was collected."""
     if session.config.option.collectonly or not any(item.path.is_relative_to(_HERE) for item in session.items):
         return
-    capture = session.config.pluginmanager.getplugin("capturemanager")
-    terminal = session.config.pluginmanager.getplugin("terminalreporter")
-
-    def report(line: str) -> None:
-        with capture.global_and_fixture_disabled():
-            terminal.ensure_newline()
-            terminal.write_line(line)
-
+    report = reporter(session.config)
     for program in (*(PROGRAMS[name] for name in ("helm", "kube-score", "otelcol", "monitors")), PROMEVAL):
         try:
             build(report, program)

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from tests.integration.access_parts import Issuer, bearer
-from tests.integration.gateway_parts import free_port
+from tests.ports import free_port
 
 from penstock.api.access import Authentication
 from penstock.routing.access import Admitted, RouteAccess, RouteIssuer

@@ -1,0 +1,87 @@
+"""How the suite is spread over pytest-xdist's workers, and how programs are built before any test's time limit runs.
+
+What needs the session's Ray runs in one worker, and what needs its API server in another, so that each is booted once.
+Every other file is a unit of its own: its module's fixtures are made once. The longest units are handed out first.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+RAY, API_SERVER = "ray", "apiserver"
+_FIRST = (RAY, "tests/integration/test_standalone_run.py", API_SERVER)
+"""Units that take longest, the longest first."""
+_FOLDERS = ("tests/integration/", "tests/stores/", "tests/contract/")
+"""Whose files come next: they wait for other programs. Unit tests are what fills the gaps at the end."""
+
+
+def shared_part(item: pytest.Item) -> str | None:
+    """The part of the session that a test shares with others and that is costly to boot, if any."""
+    fixtures = getattr(item, "fixturenames", ())
+    if "ray_head" in fixtures:
+        return RAY
+    if item.get_closest_marker("apiserver") or "control_plane_binary" in fixtures:
+        return API_SERVER
+    return None
+
+
+def arrange(items: list[pytest.Item]) -> None:
+    """Group what shares a part, and put the longest units first.
+
+    `--dist loadgroup` then writes the group's name after a test's id, as `test@ray`.
+    """
+    parts = {item: shared_part(item) for item in items}
+    for item, part in parts.items():
+        if part:
+            item.add_marker(pytest.mark.xdist_group(part))
+    items.sort(key=lambda item: rank(parts[item] or unit_of(item.nodeid)))
+
+
+def unit_of(test: str) -> str:
+    """What a test is handed out with: the part that it shares, or its file.
+
+    Args:
+        test: a test's id as a worker tells it, with its group.
+    """
+    name, at, group = test.rpartition("@")
+    return group if at and "]" not in group and name else test.partition("::")[0]
+
+
+def rank(unit: str) -> tuple[int, str]:
+    """Where a unit stands in the order in which they are handed out."""
+    if unit in _FIRST:
+        return _FIRST.index(unit), unit
+    among = (number for number, folder in enumerate(_FOLDERS, len(_FIRST)) if unit.startswith(folder))
+    return next(among, len(_FIRST) + len(_FOLDERS)), unit
+
+
+class Scheduling(LoadScopeScheduling):
+    """Hands out units in the order in which workers collected them."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return unit_of(nodeid)
+
+
+def workers() -> int:
+    """How many workers `-n auto` starts: one more than there are cores, since tests wait for other programs; 4 at most."""
+    return min(4, (os.cpu_count() or 1) + 1)
+
+
+def reporter(config: pytest.Config) -> Callable[[str], None]:
+    """Shows a line of progress at once, in a worker too, whose standard error is the controller's."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    terminal = config.pluginmanager.getplugin("terminalreporter")
+
+    def report(line: str) -> None:
+        with capture.global_and_fixture_disabled():
+            if hasattr(config, "workerinput"):
+                os.write(2, f"{line}\n".encode())
+            else:
+                terminal.ensure_newline()
+                terminal.write_line(line)
+
+    return report
