@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from penstock.protocol.datatypes import array_to_bytes
-from penstock.serving.manifest import DataType, Signature
+from penstock.serving.manifest import DataType, Signature, TensorSpec
 
 Array = npt.NDArray[Any]
 
@@ -37,18 +37,18 @@ class InputKeys:
     """
 
     def __init__(self, digest: str, tenant: str, signature: Signature) -> None:
-        inputs = [[spec.name, spec.datatype, spec.shape] for spec in signature.inputs]
+        inputs = [[spec.name, spec.datatype, spec.shape] for spec in (*signature.inputs, *signature.optional)]
         self._scope = hashlib.sha256(json.dumps(["v1", digest, tenant, inputs]).encode()).digest()
-        self._tensors = tuple(
-            (spec.name, spec.datatype is DataType.BYTES, struct.Struct(f"<{len(spec.shape)}q").pack)
-            for spec in signature.inputs
+        self._tensors = tuple((spec.name, spec.datatype is DataType.BYTES, _packer(spec)) for spec in signature.inputs)
+        self._optional = tuple(
+            (spec.name, spec.datatype is DataType.BYTES, _packer(spec)) for spec in signature.optional
         )
 
     def key(self, inputs: Mapping[str, Array]) -> bytes:
         """The key of a request.
 
         Args:
-            inputs: every input of the model; shapes and datatypes fit its signature.
+            inputs: every input of the model, optional ones where given; shapes and datatypes fit its signature.
 
         Returns:
             32 bytes, or more than 32 where the inputs are in it as they are.
@@ -61,6 +61,14 @@ class InputKeys:
             size += len(data)
             # The shape delimits what follows it: each element is of a known size, or has its length before it.
             parts += (pack(*array.shape), data)
+        for name, strings, pack in self._optional:
+            given = inputs.get(name)
+            if given is None:
+                parts.append(b"\0")
+                continue
+            data = _bytes_of(given, strings=strings)
+            size += len(data)
+            parts += (b"\1", pack(*given.shape), data)
         if size <= _VERBATIM_BYTES:
             return b"".join(parts)
         digest = hashlib.sha256()
@@ -82,6 +90,13 @@ class InputKeys:
                 part = hash(tuple(few)) if strings else hash(few.tobytes())
             found = found * 31 + part
         return found
+
+
+def _packer(spec: TensorSpec) -> Callable[..., bytes]:
+    """Writes a shape; where the number of axes is open, that number too."""
+    if spec.any_rank:
+        return lambda *shape: struct.pack(f"<{1 + len(shape)}q", len(shape), *shape)
+    return struct.Struct(f"<{len(spec.shape)}q").pack
 
 
 def _bytes_of(array: Array, *, strings: bool) -> bytes | memoryview:

@@ -7,6 +7,7 @@ Python `bytes` objects.
 from __future__ import annotations
 
 import struct
+from array import array
 from typing import Any, Final
 
 import numpy as np
@@ -37,16 +38,20 @@ DTYPES: Final[dict[DataType, np.dtype[Any]]] = {
 
 _FLOATS: Final = (DataType.FP16, DataType.BF16, DataType.FP32, DataType.FP64)
 _LENGTH: Final = struct.Struct("<I")
+_UNGUARDED: Final = 1 << 27
+"""Square of the length of a JSON text in which every second character might be an element as long as half of the text."""
+_MOST_LOOKS: Final = 64
 _BF16_LIMIT: Final = float(np.array([0x7F7F0000], dtype=np.uint32).view(np.float32)[0])
 
 
-def array_from_json(data: Any, datatype: DataType, where: str) -> Array:
+def array_from_json(data: Any, datatype: DataType, where: str, text: bytes | bytearray | None = None) -> Array:
     """An array from JSON data, nested or flat.
 
     Args:
         data: what JSON gave.
         datatype: the elements' type.
         where: names the tensor in errors.
+        text: the JSON that held the data; None: it is not at hand.
 
     Returns:
         An array of the data's own nesting; its elements are of the datatype.
@@ -58,15 +63,89 @@ def array_from_json(data: Any, datatype: DataType, where: str) -> Array:
         raise bad_request(f"{where}: 'data' must be a list, flat or nested as the shape says")
     if datatype is DataType.BYTES:
         return _strings(data, where)
+    numeric = datatype is not DataType.BOOL
+    if numeric and (text is None or _mentions_booleans(text)) and _holds_booleans(data):
+        # Among numbers, numpy and `array` take `true` for 1.
+        raise bad_request(f"{where}: {datatype} takes numbers, but 'data' has booleans")
+    found = _flat_numbers(data) if numeric and data else None
+    if found is None:
+        found = _nested(data, len(text) if text is not None else None, where)
+    if datatype is DataType.UINT64 and found.dtype.kind == "f":
+        found = _large(data, found, where)
+    return _converted(found, datatype, where)
+
+
+def _flat_numbers(data: list[Any]) -> Array | None:
+    """A flat list of numbers as FP64, or as INT64 where all are whole; None where it is something else."""
+    first = type(data[0])
     try:
-        found = np.array(data)
+        if first is float:
+            return np.frombuffer(array("d", data))
+        if first is int:
+            return np.frombuffer(array("q", data), dtype=np.int64)
+    except (TypeError, OverflowError):
+        pass
+    return None
+
+
+def _nested(data: list[Any], characters: int | None, where: str) -> Array:
+    """What numpy makes of a list.
+
+    Raises:
+        Invalid: it is ragged, or holds text and more elements than may be made as long as that.
+    """
+    # For numpy every element is as long as the longest string: few bytes of JSON would take gigabytes.
+    if (characters is None or characters**2 > _UNGUARDED) and not _can_be_added(data):
+        raise bad_request(f"{where}: 'data' is ragged, or has strings, null or objects")
+    try:
+        return np.array(data)
     except (ValueError, OverflowError) as error:
         raise bad_request(
             f"{where}: 'data' is ragged or nested too deeply: all lists at a level must be as long"
         ) from error
-    if datatype is DataType.UINT64 and found.dtype.kind == "f":
-        found = _large(data, found, where)
-    return _converted(found, datatype, where)
+
+
+def _can_be_added(data: list[Any]) -> bool:
+    """Whether a list holds numbers alone, or lists that do."""
+    pending = [data]
+    while pending:
+        each = pending.pop()
+        try:
+            sum(each)
+        except TypeError:
+            if not all(type(inner) is list for inner in each):
+                return False
+            pending += each
+    return True
+
+
+def _mentions_booleans(text: bytes | bytearray) -> bool:
+    """Whether `true` or `false` may stand in a list. A flag's, after a colon, does not count. Costs next to nothing."""
+    looks = _MOST_LOOKS
+    # No number has these two letters, so that a fast search for them passes over all data.
+    for letter, before, word in ((b"u", 2, b"true"), (b"f", 0, b"false")):
+        at = text.find(letter)
+        while at >= 0:
+            start = at - before
+            if text[start : start + len(word)] == word and text[max(start - 8, 0) : start].rstrip()[-1:] != b":":
+                return True
+            looks -= 1
+            if not looks:
+                return True
+            at = text.find(letter, at + 1)
+    return False
+
+
+def _holds_booleans(data: list[Any]) -> bool:
+    pending = [data]
+    while pending:
+        each = pending.pop()
+        kinds = set(map(type, each))
+        if bool in kinds:
+            return True
+        if list in kinds:
+            pending += [inner for inner in each if type(inner) is list]
+    return False
 
 
 def _large(data: list[Any], found: Array, where: str) -> Array:
@@ -123,11 +202,11 @@ def _not_of(datatype: DataType, wanted: str, found: Array, where: str) -> Except
         case "O":
             got = "null, an object, a number too large, or values of several types"
         case "U":
-            got = "strings"
+            got = "strings (NaN and infinities can be sent in binary form alone)"
         case "b":
             got = "booleans"
         case "f":
-            got = "numbers with a decimal point"
+            got = "numbers with a decimal point, or beyond 64 bits"
         case _:
             got = "other numbers"
     return bad_request(f"{where}: {datatype} takes {wanted}, but 'data' has {got}")
@@ -183,25 +262,29 @@ def _byte_strings(data: memoryview, count: int, where: str) -> Array:
     return flat
 
 
-def array_to_bytes(array: Array, datatype: DataType) -> bytes:
-    """The binary form of an array's elements in row-major order."""
+def array_to_bytes(values: Array, datatype: DataType) -> bytes:
+    """The binary form of an array's elements in row-major order.
+
+    Raises:
+        UnicodeEncodeError: a text has half of a surrogate pair, which no bytes stand for.
+    """
     if datatype is not DataType.BYTES:
-        return array.tobytes()
+        return values.tobytes()
     parts: list[bytes] = []
-    for element in array.ravel():
-        raw = element.encode() if isinstance(element, str) else bytes(element)
+    for element in values.ravel():
+        raw = element.encode("utf-8", "surrogateescape") if isinstance(element, str) else bytes(element)
         parts += (_LENGTH.pack(len(raw)), raw)
     return b"".join(parts)
 
 
-def array_to_json(array: Array, datatype: DataType) -> Array | list[str]:
+def array_to_json(values: Array, datatype: DataType) -> Array | list[str]:
     """What orjson writes as the array's flat data.
 
     Raises:
         UnicodeDecodeError: a BYTES element is not UTF-8.
     """
     if datatype is DataType.BYTES:
-        return [element if isinstance(element, str) else bytes(element).decode() for element in array.ravel()]
+        return [element if isinstance(element, str) else bytes(element).decode() for element in values.ravel()]
     if datatype is DataType.BF16:
-        return (array.astype(np.uint32).ravel() << 16).view(np.float32)
-    return np.ascontiguousarray(array).reshape(-1)
+        return (values.astype(np.uint32).ravel() << 16).view(np.float32)
+    return np.ascontiguousarray(values).reshape(-1)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +19,9 @@ DEFAULT_PRIORITY: Final = 8
 LAST_PRIORITY: Final = 16
 _MAX_AXES: Final = 32
 _SHARED_MEMORY: Final = "shared_memory_region"
+_LONGEST_WITHOUT_ELEMENTS: Final = 1 << 24
+"""Product of the other axes of a tensor without elements. Sixty bytes of request must not make an engine fill gigabytes."""
+_NOTHING: Final[Mapping[str, Any]] = {}
 
 
 @dataclass(slots=True)
@@ -49,10 +55,14 @@ class RequestDecoder:
 
     def __init__(self, signature: Signature) -> None:
         self._batchable = signature.batchable
-        self._inputs = {spec.name: spec for spec in signature.inputs}
+        self._required = tuple(spec.name for spec in signature.inputs)
+        self._optional = frozenset(spec.name for spec in signature.optional)
+        self._inputs = {spec.name: spec for spec in (*signature.inputs, *signature.optional)}
         self._outputs = {spec.name: spec for spec in signature.outputs}
         skip = int(self._batchable)
-        self._varies = any(-1 in spec.shape[skip:] for spec in signature.inputs)
+        self._batched = frozenset(self._required if self._batchable else ())
+        self._varies = any(spec.any_rank or -1 in spec.shape[skip:] for spec in signature.inputs)
+        self._alone = itertools.count()
         self._default = {
             binary: tuple(RequestedOutput(spec.name, spec.datatype, binary) for spec in signature.outputs)
             for binary in (False, True)
@@ -68,8 +78,8 @@ class RequestDecoder:
         Raises:
             Invalid: with what is wrong and where.
         """
-        document, binary = _split(body, json_length)
-        inputs, rows = self._decode_inputs(document.get("inputs"), binary)
+        document, text, binary = _split(body, json_length)
+        inputs, rows = self._decode_inputs(document.get("inputs"), text, binary)
         request = InferRequest(inputs, rows, self._bucket(inputs), self._default[False])
         identity = document.get("id")
         if identity is not None:
@@ -82,33 +92,36 @@ class RequestDecoder:
             if _flag(parameters, "binary_data_output", "parameters"):
                 request.outputs = self._default[True]
         outputs = document.get("outputs")
-        if outputs:
+        if outputs is not None and outputs != []:
             request.outputs = self._requested(outputs, binary=request.outputs is self._default[True])
         return request
 
-    def _decode_inputs(self, listed: Any, binary: memoryview) -> tuple[dict[str, Array], int]:
+    def _decode_inputs(self, listed: Any, text: bytes | bytearray, binary: memoryview) -> tuple[dict[str, Array], int]:
         if type(listed) is not list or not listed:
             raise bad_request("'inputs' must be a list of the model's input tensors")
         inputs: dict[str, Array] = {}
-        rows = 1
+        rows = -1
         offset = 0
         for index, item in enumerate(listed):
             spec, where = self._spec(index, item)
             if spec.name in inputs:
                 raise bad_request(f"{where}: given twice")
-            array, used = _tensor(item, spec, where, binary[offset:])
+            array, used = _tensor(item, spec, where, text, binary[offset:])
             offset += used
-            if self._batchable:
-                if inputs and array.shape[0] != rows:
+            if spec.name in self._batched:
+                if array.shape[0] != rows >= 0:
                     raise bad_request(f"{where}: its batch axis is {array.shape[0]}, but the inputs before have {rows}")
                 rows = array.shape[0]
             inputs[spec.name] = array
         if len(inputs) != len(self._inputs):
-            missing = ", ".join(f"'{name}'" for name in self._inputs if name not in inputs)
-            raise bad_request(f"inputs: {missing} missing")
+            missing = ", ".join(f"'{name}'" for name in self._required if name not in inputs)
+            if missing:
+                raise bad_request(f"inputs: {missing} missing")
+        if rows == 0:
+            raise bad_request("inputs: the batch axis is 0: a request has one row at least")
         if offset != len(binary):
             raise bad_request(f"{len(binary) - offset} bytes of binary data belong to no input's 'binary_data_size'")
-        return inputs, rows
+        return inputs, abs(rows)
 
     def _spec(self, index: int, item: Any) -> tuple[TensorSpec, str]:
         if type(item) is not dict:
@@ -123,10 +136,13 @@ class RequestDecoder:
         return spec, f"inputs[{index}] '{name}'"
 
     def _bucket(self, inputs: dict[str, Array]) -> tuple[tuple[int, ...], ...]:
+        if len(inputs) != len(self._required):
+            # What replaces a value of the model's own would replace it for all others of the batch.
+            return ((next(self._alone),),)
         if not self._varies:
             return ()
         skip = int(self._batchable)
-        return tuple(inputs[name].shape[skip:] for name in self._inputs)
+        return tuple(inputs[name].shape[skip:] for name in self._required)
 
     def _requested(self, listed: Any, *, binary: bool) -> tuple[RequestedOutput, ...]:
         if type(listed) is not list:
@@ -143,77 +159,94 @@ class RequestDecoder:
                 raise bad_request(f"{where}: the model has no such output; it has {known}")
             if name in chosen:
                 raise bad_request(f"{where}: asked for twice")
-            parameters = item.get("parameters") or {}
+            parameters = item.get("parameters")
+            if parameters is None:
+                parameters = _NOTHING
+            elif type(parameters) is not dict:
+                raise bad_request(f"{where}: 'parameters' must be an object")
             asked = _flag(parameters, "binary_data", where)
             if parameters.get("classification"):
                 raise bad_request(f"{where}: classification is not supported; ask for the tensor")
-            if _SHARED_MEMORY in parameters:
+            if parameters.get(_SHARED_MEMORY):
                 raise bad_request(f"{where}: shared memory is not supported")
             chosen[name] = RequestedOutput(name, spec.datatype, binary if asked is None else asked)
         return tuple(chosen.values())
 
 
-def _split(body: bytes | bytearray, json_length: int | None) -> tuple[dict[str, Any], memoryview]:
+def _split(body: bytes | bytearray, json_length: int | None) -> tuple[dict[str, Any], bytes | bytearray, memoryview]:
+    """The document, its text, and the binary data after it."""
     whole = memoryview(body)
     if json_length is None:
         text, binary = body, whole[len(whole) :]
     elif json_length > len(whole):
         raise bad_request(f"Inference-Header-Content-Length is {json_length}, but the body has {len(whole)} bytes")
     else:
-        text, binary = whole[:json_length], whole[json_length:]  # type: ignore[assignment]  # orjson reads both
+        text, binary = body[:json_length], whole[json_length:]
     try:
         document = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raw = bytes(text)
         hint = ""
-        if b"NaN" in raw or b"Infinity" in raw:
+        if b"NaN" in text or b"Infinity" in text or "infinity" in str(error):
             hint = "; JSON has no NaN and no Infinity: send the tensor in binary form"
         raise bad_request(f"the body is not valid JSON: {error}{hint}") from error
     if type(document) is not dict:
         raise bad_request("the body must be a JSON object with 'inputs'")
-    return document, binary
+    return document, text, binary
 
 
-def _tensor(item: dict[str, Any], spec: TensorSpec, where: str, binary: memoryview) -> tuple[Array, int]:
+def _tensor(
+    item: dict[str, Any], spec: TensorSpec, where: str, text: bytes | bytearray, binary: memoryview
+) -> tuple[Array, int]:
     """One input's array, and how many bytes of the binary data it used."""
     datatype = item.get("datatype")
     if datatype != spec.datatype:
-        raise bad_request(f"{where}: datatype is {datatype!r}, but the model's is '{spec.datatype}'")
-    count = _check_shape(item.get("shape"), spec.shape, where)
-    shape = item["shape"]
-    if "parameters" in item:
-        size = _binary_size(item, where, len(binary))
-        if size is not None:
+        found = "missing" if datatype is None else f"{datatype!r}"
+        raise bad_request(f"{where}: datatype is {found}, but the model's is '{spec.datatype}'")
+    shape: Any = item.get("shape")
+    count = _check_shape(shape, spec, where)
+    data = item.get("data")
+    if item.get("parameters") is not None:
+        size = _binary_size(item["parameters"], where, len(binary))
+        # A client that writes all fields, set or not, writes an empty list and a size of 0 for what it does not use.
+        given = data is not None and data != []
+        if size is not None and not (size == 0 and given):
+            if given:
+                raise bad_request(f"{where}: has both 'data' and 'binary_data_size'")
             return array_from_bytes(binary[:size], spec.datatype, count, where).reshape(shape), size
-    array = array_from_json(item.get("data"), spec.datatype, where)
+    if data is None:
+        raise bad_request(f"{where}: has neither 'data' nor the parameter 'binary_data_size'")
+    array = array_from_json(data, spec.datatype, where, text)
     if array.size != count:
         raise bad_request(f"{where}: shape {shape} has {count} elements, but 'data' has {array.size}")
     if array.ndim == 1:
         return array.reshape(shape), 0
     if array.shape != tuple(shape):
+        if count == 0 and array.shape == tuple(shape[: array.ndim]):
+            # Below an empty list there is nothing that could show the other axes.
+            return array.reshape(shape), 0
         raise bad_request(f"{where}: 'data' is nested as {list(array.shape)}, but the shape is {shape}")
     return array, 0
 
 
-def _binary_size(item: dict[str, Any], where: str, available: int) -> int | None:
-    """`binary_data_size` of an input, or None where its data is in the JSON."""
-    parameters = item["parameters"]
+def _binary_size(parameters: Any, where: str, available: int) -> int | None:
+    """`binary_data_size` among an input's parameters, or None where it is not there."""
     if type(parameters) is not dict:
         raise bad_request(f"{where}: 'parameters' must be an object")
-    if _SHARED_MEMORY in parameters:
+    if parameters.get(_SHARED_MEMORY):
         raise bad_request(f"{where}: shared memory is not supported")
     size = parameters.get("binary_data_size")
     if size is None:
         return None
     if type(size) is not int or not 0 <= size <= available:
         raise bad_request(f"{where}: binary_data_size is {size!r}, but {available} bytes of binary data are left")
-    if "data" in item:
-        raise bad_request(f"{where}: has both 'data' and 'binary_data_size'")
     return size
 
 
-def _check_shape(shape: Any, wanted: tuple[int, ...], where: str) -> int:
+def _check_shape(shape: Any, spec: TensorSpec, where: str) -> int:
     """The number of elements of a shape that fits the model's."""
+    wanted = spec.shape
+    if shape is None:
+        raise bad_request(f"{where}: 'shape' is missing")
     if type(shape) is not list or len(shape) > _MAX_AXES:
         raise bad_request(f"{where}: 'shape' must be a list of at most {_MAX_AXES} whole numbers")
     count = 1
@@ -223,10 +256,10 @@ def _check_shape(shape: Any, wanted: tuple[int, ...], where: str) -> int:
             raise bad_request(f"{where}: 'shape' must hold whole numbers from 0, not {length!r}")
         count *= length
         fits = fits and wanted[index] in (-1, length)
-    if not fits:
+    if not fits and not spec.any_rank:
         raise bad_request(f"{where}: shape {shape} does not fit the model's {list(wanted)}")
-    if count == 0:
-        raise bad_request(f"{where}: shape {shape} has no elements")
+    if count == 0 and math.prod(max(length, 1) for length in shape) > _LONGEST_WITHOUT_ELEMENTS:
+        raise bad_request(f"{where}: shape {shape} has no elements, but axes that are too long")
     return count
 
 

@@ -13,7 +13,7 @@ from penstock.errors import Invalid
 from penstock.protocol.datatypes import Array, array_to_bytes, array_to_json
 from penstock.protocol.refusals import Refusal
 from penstock.protocol.requests import InferRequest, RequestedOutput
-from penstock.serving.manifest import DataType, Signature
+from penstock.serving.manifest import DataType, Signature, TensorSpec
 
 _NUMPY: Final = orjson.OPT_SERIALIZE_NUMPY
 _FLOATS: Final = frozenset({DataType.FP16, DataType.BF16, DataType.FP32, DataType.FP64})
@@ -48,7 +48,7 @@ class ResponseEncoder:
             array = arrays[output.name]
             item: dict[str, Any] = {"name": output.name, "datatype": output.datatype.value, "shape": array.shape}
             if output.binary:
-                blob = array_to_bytes(array, output.datatype)
+                blob = _blob(array, output)
                 item["parameters"] = {"binary_data_size": len(blob)}
                 blobs.append(blob)
             else:
@@ -56,7 +56,12 @@ class ResponseEncoder:
                 floats = floats or output.datatype in _FLOATS
             outputs.append(item)
         document["outputs"] = outputs
-        text = orjson.dumps(document, option=_NUMPY)
+        try:
+            text = orjson.dumps(document, option=_NUMPY)
+        except orjson.JSONEncodeError as error:
+            # Nothing but half of a surrogate pair in a text can be at fault: the rest was made here.
+            named = next(each.name for each in request.outputs if each.datatype is DataType.BYTES)
+            raise _not_representable(named, "text that is not Unicode") from error
         # orjson writes null for NaN and infinities; looking for it costs less than looking at every number.
         if floats and b"null" in text:
             _check_finite(outputs, request.outputs)
@@ -70,6 +75,16 @@ def _json_data(array: Array, output: RequestedOutput) -> Array | list[str]:
         return array_to_json(array, output.datatype)
     except UnicodeDecodeError as error:
         raise _not_representable(output.name, "bytes that are not UTF-8") from error
+
+
+def _blob(array: Array, output: RequestedOutput) -> bytes:
+    try:
+        return array_to_bytes(array, output.datatype)
+    except UnicodeEncodeError as error:
+        raise Invalid(
+            Refusal.NOT_REPRESENTABLE,
+            f"output '{output.name}' has text that is not Unicode: have the model give bytes as UINT8, or in base64",
+        ) from error
 
 
 def _check_finite(items: list[dict[str, Any]], outputs: tuple[RequestedOutput, ...]) -> None:
@@ -96,17 +111,34 @@ def model_metadata(model: str, version: str, platform: str, signature: Signature
     """The answer to `GET /v2/models/NAME`."""
 
     def tensors(specs: tuple[Any, ...]) -> list[dict[str, Any]]:
-        return [{"name": spec.name, "datatype": spec.datatype.value, "shape": spec.shape} for spec in specs]
+        return [_tensor_metadata(spec, optional=spec in signature.optional) for spec in specs]
 
     return orjson.dumps(
         {
             "name": model,
             "versions": [version],
             "platform": platform,
-            "inputs": tensors(signature.inputs),
+            "inputs": tensors((*signature.inputs, *signature.optional)),
             "outputs": tensors(signature.outputs),
         }
     )
+
+
+def _tensor_metadata(spec: TensorSpec, *, optional: bool) -> dict[str, Any]:
+    """A tensor's entry; no shape is told of one that may have any number of axes, since the protocol has no word for it."""
+    described: dict[str, Any] = {
+        "name": spec.name,
+        "datatype": spec.datatype.value,
+        "shape": None if spec.any_rank else spec.shape,
+    }
+    parameters: dict[str, Any] = {}
+    if spec.any_rank:
+        parameters["any_rank"] = True
+    if optional:
+        parameters["optional"] = True
+    if spec.classes:
+        parameters["classes"] = spec.classes
+    return described | {"parameters": parameters} if parameters else described
 
 
 def model_readiness(model: str, *, ready: bool) -> bytes:

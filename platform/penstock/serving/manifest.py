@@ -60,6 +60,10 @@ class TensorSpec(Frozen):
     name: str
     datatype: DataType
     shape: tuple[int, ...]
+    any_rank: bool = False
+    """The model states no number of axes: any shape is let through, and `shape` is empty without saying anything."""
+    classes: tuple[str | int, ...] = ()
+    """What the last axis of an output counts, where the model names it: a classifier's labels."""
 
 
 class Signature(Frozen):
@@ -67,6 +71,8 @@ class Signature(Frozen):
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    optional: tuple[TensorSpec, ...] = ()
+    """Inputs that a request may leave out: the model has values of its own for them. They have no batch axis."""
 
     @property
     def batchable(self) -> bool:

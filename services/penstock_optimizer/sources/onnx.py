@@ -64,11 +64,26 @@ def load(path: Path) -> onnx.ModelProto:
         Invalid: ModelInvalid.
     """
     try:
+        _check_ranks(onnx.load(str(path), load_external_data=False), path)
         onnx.checker.check_model(str(path))
         return onnx.load(str(path))
+    except Invalid:
+        raise
     except Exception as error:  # the checker's and protobuf's errors have no common base
         first = str(error).strip().splitlines()[0][:500] if str(error).strip() else type(error).__name__
         raise Invalid(MODEL_INVALID, f"{path.name} is no valid ONNX model: {first}") from error
+
+
+def _check_ranks(model: onnx.ModelProto, path: Path) -> None:
+    """ONNX Runtime serves a tensor of any rank; but nothing can be made up or measured for it."""
+    for what, values in (("input", _inputs(model)), ("output", model.graph.output)):
+        for each in values:
+            if each.type.HasField("tensor_type") and not each.type.tensor_type.HasField("shape"):
+                raise Invalid(
+                    MODEL_INVALID,
+                    f"{path.name}: {what} '{each.name}' has no fixed number of axes, so that it can be served but not "
+                    "profiled or optimized: export it with one",
+                )
 
 
 def write(model: onnx.ModelProto, path: Path) -> None:

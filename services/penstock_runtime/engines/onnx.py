@@ -9,19 +9,22 @@ Options: `graphOptimization` (`all`, `extended`, `basic` or `disable`: what ONNX
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import onnxruntime as ort
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument
 
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid
 from penstock.optimization.hardware import Hardware
 from penstock.optimization.recipes import EngineName, EngineSettings, Precision
+from penstock.protocol.refusals import Refusal, bad_request
 from penstock.serving.manifest import DataType, Signature, TensorSpec
-from penstock_runtime.engines import Array, first_line, options_of
+from penstock_runtime.engines import Array, first_line, onnx_graph, options_of
 
 _DATATYPES: Final = {
     "tensor(bool)": DataType.BOOL,
@@ -39,6 +42,10 @@ _DATATYPES: Final = {
     "tensor(double)": DataType.FP64,
     "tensor(string)": DataType.BYTES,
 }
+_OPTIONAL: Final = "optional("
+_MAPS: Final = ("seq(map(string,tensor(float)))", "seq(map(int64,tensor(float)))")
+"""What a ZipMap gives."""
+_LOCALE: Final = re.compile(r"Failed to construct locale with name:(\S+?):")
 _ONNX_BFLOAT16: Final = 16
 """`TensorProto.BFLOAT16`."""
 
@@ -88,46 +95,61 @@ class OnnxEngine:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         fast = "1" if settings.precision is Precision.BF16 else "0"
         options.add_session_config_entry("mlas.enable_gemm_fastmath_arm64_bfloat16", fast)
-        options.log_severity_level = 3
+        # What it would write of a request that fails, it raises as well; and whoever asks must not fill a log.
+        options.log_severity_level = 4
         providers = _providers(settings, chosen)
         try:
             self._session = ort.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # ONNX Runtime's errors have no common base of their own
-            raise Invalid(Reason.MODEL_INVALID, f"ONNX Runtime cannot load {path.name}: {first_line(error)}") from error
+            raise _refusal(path, error) from error
         if providers[0][0] not in self._session.get_providers():
             raise Invalid(
                 Reason.ENGINE_UNAVAILABLE,
                 f"{settings.name} cannot run {path.name} here: ONNX Runtime could not start {providers[0][0]}; "
                 "check that the GPU's driver and libraries are those that onnxruntime-gpu was built for",
             )
-        self.signature = Signature(
-            inputs=tuple(_spec(node, "input") for node in self._session.get_inputs()),
-            outputs=tuple(_spec(node, "output") for node in self._session.get_outputs()),
-        )
+        self.signature = onnx_signature(self._session, path)
         self._outputs = self.signature.outputs
         self._names = [spec.name for spec in self.signature.outputs]
-        tensors = (*self.signature.inputs, *self.signature.outputs)
-        self._bf16 = any(spec.datatype is DataType.BF16 for spec in tensors)
-        self._strings = {spec.name for spec in self.signature.inputs if spec.datatype is DataType.BYTES}
+        taken = (*self.signature.inputs, *self.signature.optional)
+        self._types = {spec.name: spec.datatype for spec in taken}
+        self._bf16 = any(spec.datatype is DataType.BF16 for spec in (*taken, *self.signature.outputs))
+        self._strings = {spec.name for spec in taken if spec.datatype is DataType.BYTES}
+        self._maps = [(spec.name, spec.classes) for spec in self.signature.outputs if spec.classes]
+        self._any_rank = any(spec.any_rank for spec in taken)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Run the model once. Shapes: those of the signature."""
+        """Run the model once. Shapes: those of the signature.
+
+        Raises:
+            Invalid: the input is one that it refuses, or an output one that it cannot hand over.
+        """
         if self._strings:
-            inputs = {name: _decoded(array) if name in self._strings else array for name, array in inputs.items()}
-        if self._bf16:
-            return self._run_values(inputs)
-        return dict(zip(self._names, self._session.run(self._names, inputs), strict=True))
+            inputs = {name: _decoded(array, name) if name in self._strings else array for name, array in inputs.items()}
+        try:
+            if self._bf16:
+                outputs = self._run_values(inputs)
+            else:
+                outputs = dict(zip(self._names, self._session.run(self._names, inputs), strict=True))
+        except UnicodeDecodeError as error:
+            raise _unreadable(self._outputs) from error
+        except (InvalidArgument, Fail) as error:
+            if isinstance(error, Fail) and not self._any_rank and all(array.size for array in inputs.values()):
+                raise
+            raise bad_request(f"the model refuses this input: {_said(error)}") from error
+        for name, classes in self._maps:
+            outputs[name] = _matrix(outputs[name], classes)
+        return outputs
 
     def _run_values(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run with typed values: numpy has no BF16, so its bits travel as uint16."""
         values = {}
-        for spec in self.signature.inputs:
-            array = inputs[spec.name]
-            if spec.datatype is DataType.BF16:
+        for name, array in inputs.items():
+            if self._types[name] is DataType.BF16:
                 contiguous = np.ascontiguousarray(array)
-                values[spec.name] = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(contiguous, _ONNX_BFLOAT16)
+                values[name] = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(contiguous, _ONNX_BFLOAT16)
             else:
-                values[spec.name] = ort.OrtValue.ortvalue_from_numpy(array)
+                values[name] = ort.OrtValue.ortvalue_from_numpy(array)
         results = self._session.run_with_ort_values(self._names, values)
         return {
             spec.name: _bits(value) if spec.datatype is DataType.BF16 else value.numpy()
@@ -145,22 +167,112 @@ def _bits(value: Any) -> Array:
     return np.frombuffer(raw, dtype=np.uint16).reshape(shape)
 
 
-def _decoded(array: Array) -> Array:
-    """ONNX Runtime takes strings: byte strings that are not UTF-8 keep their bytes by surrogates."""
+def _decoded(array: Array, name: str) -> Array:
+    """ONNX Runtime's binding for Python takes and gives text alone, though its own strings are bytes."""
     decoded = np.empty(array.shape, dtype=object)
-    decoded.ravel()[:] = [element.decode("utf-8", "surrogateescape") for element in array.ravel()]
+    try:
+        decoded.ravel()[:] = [element.decode() for element in array.ravel()]
+    except UnicodeDecodeError as error:
+        raise bad_request(
+            f"input '{name}' has bytes that are not UTF-8, and ONNX Runtime takes text alone: "
+            "send base64, or export the model with a UINT8 input"
+        ) from error
     return decoded
 
 
-def _spec(node: Any, what: str) -> TensorSpec:
-    datatype = _DATATYPES.get(node.type)
-    if datatype is None:
-        raise Invalid(
-            Reason.MODEL_INVALID,
-            f"{what} '{node.name}' is a {node.type}, which the Open Inference Protocol cannot carry: export it as a tensor",
+def _unreadable(outputs: Sequence[TensorSpec]) -> Invalid:
+    texts = " or ".join(f"'{spec.name}'" for spec in outputs if spec.datatype is DataType.BYTES)
+    return Invalid(
+        Refusal.NOT_REPRESENTABLE,
+        f"output {texts} has bytes that are not UTF-8, and ONNX Runtime gives text alone: "
+        "export the model such that it gives base64, or UINT8",
+    )
+
+
+def _matrix(maps: Any, classes: tuple[str | int, ...]) -> Array:
+    """A row for each map, a column for each class."""
+    rows = [[each[name] for name in classes] for each in maps]
+    return np.array(rows, dtype=np.float32).reshape(len(rows), len(classes))
+
+
+def _said(error: Exception) -> str:
+    """ONNX Runtime's sentence, without its codes and the places in its source."""
+    line = first_line(error).rpartition(" Status Message: ")[2]
+    return line.removeprefix("[ONNXRuntimeError] : ")
+
+
+def _refusal(path: Path, error: Exception) -> Invalid:
+    said = first_line(error)
+    named = _LOCALE.search(str(error))
+    if named is not None:
+        return Invalid(
+            Reason.ENGINE_UNAVAILABLE,
+            f"ONNX Runtime cannot run {path.name} here: its text operators need the locale {named[1]}, which this machine "
+            f"does not have: install it (Debian and Ubuntu: apt-get install locales, then localedef -i "
+            f"{named[1].partition('.')[0]} -f UTF-8 {named[1]}), or serve from Penstock's images",
         )
+    return Invalid(Reason.MODEL_INVALID, f"ONNX Runtime cannot load {path.name}: {said}")
+
+
+def onnx_signature(session: ort.InferenceSession, path: Path) -> Signature:
+    """What a loaded model takes and gives.
+
+    Args:
+        session: the model.
+        path: its file, which is read where the session does not tell enough.
+
+    Raises:
+        Invalid: ModelInvalid: a tensor is of a kind that cannot be served, and what to do.
+    """
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    own = session.get_overridable_initializers()
+    # A scalar and a tensor that states no rank look the same here.
+    unclear = any(not node.shape for node in (*inputs, *outputs, *own))
+    stated = onnx_graph.read(path) if unclear else onnx_graph.Stated()
+    absent = [node for node in inputs if node.type.startswith(_OPTIONAL)]
+    return Signature(
+        inputs=tuple(_spec(node, "input", stated) for node in inputs if node not in absent),
+        outputs=tuple(_output(node, stated) for node in outputs),
+        optional=tuple(_spec(node, "input", stated) for node in (*absent, *own)),
+    )
+
+
+def _output(node: Any, stated: onnx_graph.Stated) -> TensorSpec:
+    if node.type not in _MAPS:
+        return _spec(node, "output", stated)
+    classes = stated.classes.get(node.name)
+    if not classes:
+        raise _not_carried("output", node)
+    return TensorSpec(name=node.name, datatype=DataType.FP32, shape=(-1, len(classes)), classes=classes)
+
+
+def _spec(node: Any, what: str, stated: onnx_graph.Stated) -> TensorSpec:
+    kind, may_lack = node.type, False
+    if what == "input" and kind.startswith(_OPTIONAL):
+        kind, may_lack = kind.removeprefix(_OPTIONAL)[:-1], True
+    datatype = _DATATYPES.get(kind)
+    if datatype is None:
+        raise _not_carried(what, node)
     shape = tuple(axis if isinstance(axis, int) and axis >= 0 else -1 for axis in node.shape)
-    return TensorSpec(name=node.name, datatype=datatype, shape=shape)
+    any_rank = not shape and (may_lack or node.name in stated.without_rank)
+    return TensorSpec(name=node.name, datatype=datatype, shape=shape, any_rank=any_rank)
+
+
+def _not_carried(what: str, node: Any) -> Invalid:
+    if node.type.startswith("seq(map("):
+        help_ = "export it as a tensor; scikit-learn's converter does so with options={id(model): {'zipmap': False}}"
+    elif node.type.startswith("map("):
+        help_ = "export it as a tensor, with a column for each key"
+    elif node.type.startswith(("seq(", "optional(seq(")):
+        help_ = "export it as one tensor (torch.stack or torch.cat; ConcatFromSequence in the graph)"
+    elif node.type.startswith(_OPTIONAL):
+        help_ = "export it as a tensor that is always there"
+    else:
+        help_ = "export it as a dense tensor of another type"
+    return Invalid(
+        Reason.MODEL_INVALID,
+        f"{what} '{node.name}' is a {node.type}, which the Open Inference Protocol cannot carry: {help_}",
+    )
 
 
 def _level(name: str) -> Any:

@@ -63,8 +63,7 @@ def load(settings: ReplicaSettings, done: Callable[[str], None] = lambda _: None
         with apart(model, cached=cached) as entrypoint:
             engine = load_engine(entrypoint, chosen, declared)
     if declared is not None:
-        _check_signature(declared, engine.signature)
-        engine.signature = declared
+        engine.signature = _agreed(declared, engine.signature)
     done(names.SPAN_LOAD)
     return LoadedModel(engine, digest.value, engine.signature, held)
 
@@ -164,8 +163,10 @@ def _unreadable(path: Path, error: OSError) -> Invalid:
     return Invalid(Reason.MODEL_NOT_FOUND, f"{path} cannot be read: {error.strerror}")
 
 
-def _check_signature(declared: Signature, actual: Signature) -> None:
-    """The manifest may fix axes that the model leaves open, and nothing else.
+def _agreed(declared: Signature, actual: Signature) -> Signature:
+    """What the manifest declares, with what only the model says: the inputs that may be left out, and its classes.
+
+    The manifest may fix axes that the model leaves open, and nothing else.
 
     Raises:
         Invalid: ModelInvalid, with the first difference.
@@ -175,6 +176,9 @@ def _check_signature(declared: Signature, actual: Signature) -> None:
         ("output", declared.outputs, actual.outputs),
     ):
         known = {spec.name: spec for spec in have}
+        if what == "input":
+            named = {spec.name for spec in wanted}
+            known |= {spec.name: spec for spec in actual.optional if spec.name in named}
         if set(known) != {spec.name for spec in wanted}:
             raise Invalid(
                 Reason.MODEL_INVALID,
@@ -182,12 +186,23 @@ def _check_signature(declared: Signature, actual: Signature) -> None:
             )
         for spec in wanted:
             _check_tensor(what, spec, known[spec.name])
+    required = {spec.name for spec in declared.inputs}
+    classes = {spec.name: spec.classes for spec in actual.outputs}
+    return declared.model_copy(
+        update={
+            "optional": tuple(spec for spec in actual.optional if spec.name not in required),
+            "outputs": tuple(spec.model_copy(update={"classes": classes[spec.name]}) for spec in declared.outputs),
+        }
+    )
 
 
 def _check_tensor(what: str, declared: TensorSpec, actual: TensorSpec) -> None:
-    fits = len(declared.shape) == len(actual.shape) and all(
-        mine in (axis, -1) or axis == -1 if what == "output" else axis in (-1, mine)
-        for mine, axis in zip(declared.shape, actual.shape, strict=True)
+    fits = actual.any_rank or (
+        len(declared.shape) == len(actual.shape)
+        and all(
+            mine in (axis, -1) or axis == -1 if what == "output" else axis in (-1, mine)
+            for mine, axis in zip(declared.shape, actual.shape, strict=True)
+        )
     )
     if declared.datatype is not actual.datatype or not fits:
         raise Invalid(

@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 _JSON: Final = b"Content-Type: application/json\r\n"
 _BINARY: Final = b"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: %d\r\n"
 _TEXT: Final = b"Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n"
+_DEFECT: Final = "internal error; the replica's log has the details"
 
 Route = Callable[[Exchange], None]
 
@@ -102,7 +103,7 @@ class ReplicaServer:
             self._fail(exchange, error)
         except Exception:
             logger.exception("a request failed by a defect of the replica")
-            self._fail(exchange, Invalid(Refusal.ENGINE_FAILED, "internal error; the replica's log has the details"))
+            self._fail(exchange, Invalid(Refusal.ENGINE_FAILED, _DEFECT))
 
     def refuse(self, exchange: Exchange, error: Invalid, *, close: bool) -> None:
         """Answer a request that is wrong as HTTP."""
@@ -260,6 +261,10 @@ class ReplicaServer:
             body, json_length = self._encoder.encode(request, outputs)
         except Invalid as error:
             self._fail(exchange, error)
+            return
+        except Exception:
+            logger.exception("an answer could not be written, by a defect of the replica")
+            self._fail(exchange, Invalid(Refusal.ENGINE_FAILED, _DEFECT))
             return
         headers = _JSON if json_length is None else _BINARY % json_length
         exchange.encoded_ns = time.monotonic_ns()

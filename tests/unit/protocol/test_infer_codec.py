@@ -167,13 +167,15 @@ BAD: dict[str, tuple[dict[str, Any] | bytes, str]] = {
     "an unknown input": (body(name="z"), "inputs[0] 'z': the model has no such input; it has 'x'"),
     "an input twice": ({"inputs": body()["inputs"] * 2}, "inputs[1] 'x': given twice"),
     "another datatype": (body(datatype="INT8"), "datatype is 'INT8', but the model's is 'FP32'"),
-    "no datatype": (body(datatype=None), "datatype is None"),
+    "no datatype": (body(datatype=None), "datatype is missing, but the model's is 'FP32'"),
+    "no shape": (body(shape=None), "'shape' is missing"),
+    "no name": (body(name=None), "'name' must be a string"),
     "a wrong width": (body(shape=[1, 63]), "inputs[0] 'x': shape [1, 63] does not fit the model's [-1, 64]"),
     "a wrong rank": (body(shape=[64]), "does not fit"),
     "a negative axis": (body(shape=[-1, 64]), "whole numbers from 0"),
     "a boolean axis": (body(shape=[True, 64]), "whole numbers from 0"),
     "a shape that is no list": (body(shape="1"), "'shape' must be a list"),
-    "no rows": (body(shape=[0, 64], data=[]), "has no elements"),
+    "no rows": (body(shape=[0, 64], data=[]), "the batch axis is 0"),
     "a huge shape": (body(shape=[10**12, 64]), "has 64000000000000 elements, but 'data' has 64"),
     "too few elements": (body(data=[0.0] * 63), "has 64 elements, but 'data' has 63"),
     "ragged data": (body(shape=[2, 64], data=[[0.0] * 64, [0.0] * 63]), "ragged"),
@@ -181,10 +183,22 @@ BAD: dict[str, tuple[dict[str, Any] | bytes, str]] = {
     "null among numbers": (body(data=[None] * 64), "null"),
     "strings among numbers": (body(data=["1"] * 64), "strings"),
     "booleans for numbers": (body(data=[True] * 64), "booleans"),
+    "one boolean among numbers": (body(data=[0.5] * 63 + [True]), "booleans"),
+    "one boolean among nested numbers": (body(data=[[1] * 63 + [False]]), "booleans"),
+    "the word NaN": (body(data=["NaN"] * 64), "NaN and infinities can be sent in binary form alone"),
+    "infinity": (b'{"inputs":[{"name":"x","shape":[1,64],"datatype":"FP32","data":[-Infinity]}]}', "JSON has no NaN"),
     "data that is no list": (body(data=3.0), "'data' must be a list"),
-    "no data": ({"inputs": [{"name": "x", "shape": [1, 64], "datatype": "FP32"}]}, "'data' must be a list"),
+    "no data": ({"inputs": [{"name": "x", "shape": [1, 64], "datatype": "FP32"}]}, "has neither 'data' nor"),
+    "data that is null": (body(data=None), "has neither 'data' nor the parameter 'binary_data_size'"),
     "a number past FP32": (body(data=[1e39] * 64), "out of FP32's range"),
-    "a number past FP64": (b'{"inputs":[{"name":"x","shape":[1,64],"datatype":"FP32","data":[1e999]}]}', ""),
+    "a number past FP64": (b'{"inputs":[{"name":"x","shape":[1,64],"datatype":"FP32","data":[1e999]}]}', "no Infinity"),
+    "one long string that would give all elements its length": (body(data=[0] * 10**6 + ["a" * 10**6]), "has strings"),
+    "the same in nested lists": (body(data=[[0] * 10**6 + ["a" * 10**6]]), "has strings"),
+    "outputs that are false": (body() | {"outputs": False}, "'outputs' must be a list"),
+    "an output's parameters that are a list": (
+        body() | {"outputs": [{"name": "y", "parameters": []}]},
+        "outputs[0] 'y': 'parameters' must be an object",
+    ),
     "shared memory": (body(parameters={"shared_memory_region": "r"}), "shared memory is not supported"),
     "parameters that are no object": (body() | {"parameters": 3}, "'parameters' must be an object"),
     "a negative timeout": (body() | {"parameters": {"timeout": -1}}, "'timeout' must be whole microseconds"),
@@ -223,7 +237,14 @@ def test_a_wrong_request_is_refused_saying_what_and_where(name: str) -> None:
     [
         (DataType.INT8, [128, 0], "128 is out of INT8's range of -128 to 127"),
         (DataType.UINT8, [-1, 0], "-1 is out of UINT8's range"),
-        (DataType.UINT64, [2**64, 0], ""),
+        (DataType.UINT64, [2**64, 0], "beyond 64 bits"),
+        (DataType.INT64, [-(2**63) - 1, 0], "beyond 64 bits"),
+        (DataType.INT64, [2**63, 0], "beyond 64 bits"),
+        (DataType.UINT64, [-1, 2**63], "out of UINT64's range"),
+        (DataType.INT64, [1, True], "booleans"),
+        (DataType.BOOL, [True, 1], "BOOL takes true and false"),
+        (DataType.BOOL, [True, "x"], "BOOL takes true and false"),
+        (DataType.FP16, [65520, 0.5], "out of FP16's range"),
         (DataType.INT32, [1.5, 0], "numbers with a decimal point"),
         (DataType.BOOL, [1, 0], "BOOL takes true and false"),
         (DataType.BYTES, [1, 0], "BYTES takes strings, but element 0 is a int"),
@@ -259,6 +280,170 @@ def test_binary_data_that_does_not_fit_is_refused(datatype: DataType, blob: byte
     assert message in caught.value.message
 
 
+GRAPH = Signature(
+    inputs=(
+        TensorSpec(name="nodes", datatype=DataType.FP32, shape=(-1, 2)),
+        TensorSpec(name="edges", datatype=DataType.INT64, shape=(2, -1)),
+    ),
+    outputs=(TensorSpec(name="y", datatype=DataType.FP32, shape=(-1, 2)),),
+)
+NODES = {"name": "nodes", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    "edges",
+    [
+        {"shape": [2, 0], "data": []},
+        {"shape": [2, 0], "data": [[], []]},
+        {"shape": [2, 0], "parameters": {"binary_data_size": 0}},
+        {"shape": [2, 0], "parameters": {"binary_data_size": 0}, "data": []},
+    ],
+    ids=["a flat list", "nested lists", "binary data of no bytes", "both, as who writes all fields does"],
+)
+def test_a_tensor_without_elements_is_taken_where_the_model_leaves_the_axis_open(edges: dict[str, Any]) -> None:
+    header = orjson.dumps({"inputs": [NODES, {"name": "edges", "datatype": "INT64"} | edges]})
+    request = RequestDecoder(GRAPH).decode(header, len(header))
+    assert (request.inputs["edges"].shape, request.inputs["edges"].dtype) == ((2, 0), np.int64)
+
+
+@pytest.mark.parametrize(
+    ("edges", "message"),
+    [
+        ({"shape": [0, 2], "data": []}, "shape [0, 2] does not fit the model's [2, -1]"),
+        ({"shape": [2, 0], "data": [1]}, "has 0 elements, but 'data' has 1"),
+        ({"shape": [2, 0], "data": [[]]}, "nested as [1, 0]"),
+        ({"shape": [2, 0]}, "has neither 'data' nor"),
+        ({"shape": [2, 0], "data": ["x"]}, "strings"),
+    ],
+)
+def test_a_tensor_without_elements_must_still_fit(edges: dict[str, Any], message: str) -> None:
+    body = orjson.dumps({"inputs": [NODES, {"name": "edges", "datatype": "INT64"} | edges]})
+    with pytest.raises(Invalid) as caught:
+        RequestDecoder(GRAPH).decode(body)
+    assert message in caught.value.message
+
+
+def test_no_tensor_without_elements_has_an_axis_that_makes_an_engine_fill_gigabytes() -> None:
+    for shape in ([2**40, 0], [2**62, 0], [0, 4097, 4097]):
+        tensor = {"name": "x", "datatype": "FP32", "shape": shape, "data": []}
+        with pytest.raises(Invalid, match="axes that are too long"):
+            RequestDecoder(ANY_RANK).decode(json.dumps({"inputs": [tensor]}).encode())
+
+
+@pytest.mark.parametrize("datatype", list(DataType))
+def test_outputs_without_elements_are_written_in_both_forms(datatype: DataType) -> None:
+    spec = TensorSpec(name="y", datatype=datatype, shape=(-1, -1))
+    decoder = RequestDecoder(Signature(inputs=GRAPH.inputs[:1], outputs=(spec,)))
+    for binary in (False, True):
+        asked = {"inputs": [NODES], "outputs": [{"name": "y", "parameters": {"binary_data": binary}}]}
+        request = decoder.decode(orjson.dumps(asked))
+        text, json_length = ResponseEncoder("m", "1").encode(request, {"y": np.empty((2, 0), DTYPES[datatype])})
+        (output,) = orjson.loads(text[:json_length])["outputs"]
+        assert output["shape"] == [2, 0]
+        assert output["parameters"] == {"binary_data_size": 0} if binary else output["data"] == []
+
+
+ANY_RANK = Signature(
+    inputs=(TensorSpec(name="x", datatype=DataType.FP32, shape=(), any_rank=True),),
+    outputs=(TensorSpec(name="y", datatype=DataType.FP32, shape=(), any_rank=True),),
+)
+
+
+@pytest.mark.parametrize("shape", [[], [4], [2, 2], [1, 2, 1, 2]])
+def test_any_shape_is_let_through_where_the_model_states_none(shape: list[int]) -> None:
+    data = [1.0] * int(np.prod(shape))
+    tensor = {"name": "x", "datatype": "FP32", "shape": shape, "data": data}
+    request = RequestDecoder(ANY_RANK).decode(orjson.dumps({"inputs": [tensor]}))
+    assert request.inputs["x"].shape == tuple(shape)
+
+
+NULLS: dict[str, dict[str, Any]] = {
+    "all that is optional at the top": {"id": None, "parameters": None, "outputs": None},
+    "every parameter": {
+        "parameters": {"timeout": None, "priority": None, "binary_data_output": None, "sequence_id": None},
+    },
+    "an output's parameters": {"outputs": [{"name": "y", "parameters": None, "shape": None, "datatype": None}]},
+    "every parameter of an output": {
+        "outputs": [
+            {"name": "y", "parameters": {"binary_data": None, "classification": None, "shared_memory_region": None}}
+        ],
+    },
+    "an input's parameters": {"inputs": [{**NODES, "parameters": None}]},
+    "every parameter of an input": {
+        "inputs": [{**NODES, "parameters": {"binary_data_size": None, "shared_memory_region": None}}],
+    },
+    "the values that stand for unset in a client without null": {
+        "parameters": {"timeout": 0, "priority": 0, "binary_data_output": False},
+        "outputs": [],
+        "inputs": [{**NODES, "parameters": {"binary_data_size": 0, "shared_memory_region": ""}}],
+    },
+}
+
+
+@pytest.mark.parametrize("name", NULLS)
+def test_what_is_null_is_absent(name: str) -> None:
+    decoder = RequestDecoder(Signature(inputs=GRAPH.inputs[:1], outputs=GRAPH.outputs))
+    plain, given = (decoder.decode(orjson.dumps({"inputs": [NODES]} | more)) for more in ({}, NULLS[name]))
+    assert given.inputs["nodes"].tolist() == [[1, 2]]
+    assert (given.id, given.outputs, given.priority) == (plain.id, plain.outputs, plain.priority)
+    assert given.timeout_seconds is None
+
+
+def test_data_that_is_null_beside_binary_data_is_absent() -> None:
+    for nothing in (None, []):
+        tensor = {"name": "nodes", "datatype": "FP32", "shape": [1, 2], "data": nothing}
+        header = orjson.dumps({"inputs": [tensor | {"parameters": {"binary_data_size": 8}}]})
+        decoder = RequestDecoder(Signature(inputs=GRAPH.inputs[:1], outputs=GRAPH.outputs))
+        request = decoder.decode(header + struct.pack("<2f", 1, 2), len(header))
+        assert request.inputs["nodes"].tolist() == [[1, 2]]
+
+
+SCALED = Signature(
+    inputs=(TensorSpec(name="x", datatype=DataType.FP32, shape=(-1, 2)),),
+    outputs=(TensorSpec(name="y", datatype=DataType.FP32, shape=(-1, 2)),),
+    optional=(TensorSpec(name="scale", datatype=DataType.FP32, shape=(2,)),),
+)
+ROW = {"name": "x", "datatype": "FP32", "shape": [3, 2], "data": [0] * 6}
+SCALE = {"name": "scale", "datatype": "FP32", "shape": [2], "data": [3, 4]}
+
+
+def test_an_input_that_has_a_value_of_its_own_may_be_left_out() -> None:
+    decoder = RequestDecoder(SCALED)
+    plain = decoder.decode(orjson.dumps({"inputs": [ROW]}))
+    assert (set(plain.inputs), plain.rows, plain.bucket) == ({"x"}, 3, ())
+    given = [decoder.decode(orjson.dumps({"inputs": [SCALE, ROW]})) for _ in range(2)]
+    assert [(set(each.inputs), each.rows) for each in given] == [({"x", "scale"}, 3)] * 2
+    assert len({plain.bucket, *(each.bucket for each in given)}) == 3, "who brings its own runs alone"
+    with pytest.raises(Invalid, match="inputs: 'x' missing"):
+        decoder.decode(orjson.dumps({"inputs": [SCALE]}))
+
+
+def test_metadata_says_what_may_be_left_out_what_has_any_shape_and_which_classes_there_are() -> None:
+    classes = TensorSpec(name="p", datatype=DataType.FP32, shape=(-1, 2), classes=("cat", "dog"))
+    signature = SCALED.model_copy(update={"outputs": (*ANY_RANK.outputs, classes)})
+    found = orjson.loads(model_metadata("m", "1", "p", signature))
+    assert found["inputs"] == [
+        {"name": "x", "datatype": "FP32", "shape": [-1, 2]},
+        {"name": "scale", "datatype": "FP32", "shape": [2], "parameters": {"optional": True}},
+    ]
+    assert found["outputs"] == [
+        {"name": "y", "datatype": "FP32", "shape": None, "parameters": {"any_rank": True}},
+        {"name": "p", "datatype": "FP32", "shape": [-1, 2], "parameters": {"classes": ["cat", "dog"]}},
+    ]
+
+
+@pytest.mark.parametrize("binary", [False, True], ids=["as JSON", "in binary form"])
+def test_a_text_that_is_not_unicode_is_an_error_and_no_lost_answer(*, binary: bool) -> None:
+    decoder = RequestDecoder(signature(DataType.BYTES, (-1, 1)))
+    tensor = {"name": "x", "shape": [1, 1], "datatype": "BYTES", "data": ["a"]}
+    asked = {"inputs": [tensor], "parameters": {"binary_data_output": binary}}
+    with pytest.raises(Invalid, match="output 'y' has text that is not Unicode") as caught:
+        ResponseEncoder("m", "1").encode(
+            decoder.decode(orjson.dumps(asked)), {"y": np.array([["\ud800"]], dtype=object)}
+        )
+    assert status_of(caught.value) == 406
+
+
 def test_binary_data_of_no_input_is_refused() -> None:
     header = orjson.dumps(body())
     with pytest.raises(Invalid, match="3 bytes of binary data belong to no input"):
@@ -289,6 +474,7 @@ def test_a_result_that_json_cannot_hold_is_an_error_that_points_to_the_binary_fo
     with pytest.raises(Invalid, match="ask for it in binary form") as caught:
         encoder.encode(decoder.decode(orjson.dumps(body())), arrays)
     assert caught.value.reason == Refusal.NOT_REPRESENTABLE
+    assert status_of(caught.value) == 406
     asked = body() | {"outputs": [{"name": "y", "parameters": {"binary_data": True}}]}
     answer, json_length = encoder.encode(decoder.decode(orjson.dumps(asked)), arrays)
     assert np.frombuffer(answer[json_length:], "<f4").tobytes() == arrays["y"].tobytes()
