@@ -460,8 +460,8 @@ def test_a_request_that_the_model_refuses_does_not_fail_its_batch(tmp_path: Path
     with replica(model) as started, started.connect() as connection, connection.makefile("rb") as stream:
         connection.sendall(b"".join(map(raw_request, bodies)))
         answers = [next_answer(stream) for _ in bodies]
-        assert [status for status, _ in answers] == [200, 500, 200]
-        assert b"the model failed on this input" in answers[1][1]
+        assert [status for status, _ in answers] == [200, 400, 200]
+        assert b"the model refuses this input" in answers[1][1]
         assert json.loads(answers[2][1])["outputs"][0]["data"] == [3]
 
 
@@ -474,8 +474,8 @@ def test_a_nan_in_the_answer_is_an_error_in_json_and_bytes_in_binary(tmp_path: P
     )
     with replica(model) as started:
         answer = started.infer(document(-ONE))
-        assert answer.status_code == 500
-        assert "ask for it in binary form" in error_of(answer)
+        assert answer.status_code == 406
+        assert "output 'y' has NaN or infinity, which JSON cannot hold: ask for it in binary form" in error_of(answer)
         answer = started.infer(document(-ONE) | {"parameters": {"binary_data_output": True}})
         assert answer.status_code == 200
         assert np.isnan(np.frombuffer(answer.content[-4:], "<f4")).all()
