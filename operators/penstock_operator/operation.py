@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from penstock.planning.job import JobSettings
-from penstock.routing.tokens import admin_token
+from penstock.routing.tokens import admin_token, former_admin_token
 from penstock.telemetry.spans import SpanRecord
 from penstock_operator.deployment.observe import Observer
 from penstock_operator.deployment.reconcile import DeploymentReconciler, Record
@@ -77,7 +77,7 @@ class Operation:
         ray_clusters = RayClusters(cluster, settings.pools, settings.gateway_secret, namespaces=namespaces)
         self._pools = PoolDirectory(cluster, ray_clusters, may_act)
         token = admin_token(settings.gateway_secret)
-        self._fleet = Fleet(settings.gateways, token)
+        self._fleet = Fleet(settings.gateways, token, former=former_admin_token(settings.gateway_secret))
         models = Models(
             known=self._known,
             exists=lambda key: cluster.get(INFERENCE_DEPLOYMENT, key) is not None,

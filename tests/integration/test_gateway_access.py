@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -395,3 +395,40 @@ def test_refusals_are_counted_by_status_and_model() -> None:
         await until(counted)
 
     run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        pytest.param(PATHS[2], {}, 401, id="no key"),
+        pytest.param(PATHS[2], bearer("pk_other"), 401, id="a key that opens nothing"),
+        pytest.param("/vision/v2/models/none", {}, 401, id="no key, to no model"),
+        pytest.param("/nowhere", {}, 404, id="no path of ours"),
+    ],
+)
+def test_a_stranger_keeps_no_connection(path: str, headers: dict[str, str], status: int) -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        await serving(gw, stack, **guarded(key_entry("pk_a")))
+        for _ in range(40):
+            # Were they kept, 16 of one address would be all that 64 connections leave it.
+            connection = await asyncio.open_connection("127.0.0.1", gw.port)
+            stack.callback(connection[1].close)
+            given = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+            connection[1].write(f"GET {path} HTTP/1.1\r\nhost: a\r\n{given}\r\n".encode())
+            assert (await connection[0].readuntil(b"\r\n")).split()[1] == str(status).encode()
+            await connection[0].read()
+        assert await ask(gw, headers=bearer("pk_a")) == 200
+
+    run(scenario, "--default-authentication", "Required", "--max-connections", "64")
+
+
+def test_silent_connections_of_one_address_leave_others_to_the_rest() -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        await serving(gw, stack, **guarded(key_entry("pk_a")))
+        for _ in range(70):
+            with suppress(ConnectionResetError):
+                _, writer = await asyncio.open_connection("127.0.0.2", gw.port, local_addr=("127.0.0.2", 0))
+                stack.callback(writer.close)
+        assert [await ask(gw, headers=bearer("pk_a")) for _ in range(3)] == [200] * 3
+
+    run(scenario, "--max-connections", "64", "--host", "0.0.0.0")

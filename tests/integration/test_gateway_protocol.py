@@ -17,7 +17,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from tests.integration.gateway_parts import GUARD_SECONDS, SECRET, Gateway, Replica, gateway, token_of, until
 
 from penstock.routing.fleet import GatewayState
-from penstock.routing.tokens import admin_token
+from penstock.routing.tokens import admin_token, former_replica_token
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
@@ -277,6 +277,7 @@ LEASE = {"namespace": "default", "model": "m", "version": "1", "revision": "r", 
 ROUTE = {"namespace": "default", "model": "m"}
 ADMIN = admin_token(SECRET)
 OURS, THEIRS = token_of("default/m"), token_of("other/m")
+FORMER = former_replica_token(SECRET, "default", "m")
 
 
 @pytest.mark.parametrize(
@@ -286,8 +287,10 @@ OURS, THEIRS = token_of("default/m"), token_of("other/m")
         (("PUT", "/v1/replicas/a", LEASE, "wrong"), 403, "token"),
         (("PUT", "/v1/replicas/a", LEASE, THEIRS), 403, "token"),
         (("PUT", "/v1/replicas/a", LEASE, ADMIN), 403, "token"),
-        (("PUT", "/v1/replicas/held", LEASE | {"namespace": "other"}, THEIRS), 403, "another model"),
-        (("DELETE", "/v1/replicas/held", None, THEIRS), 403, "token"),
+        (("DELETE", "/v1/replicas/held", None, "wrong"), 403, "token"),
+        (("PUT", "/v1/replicas/a", LEASE | {"padding": "x" * 8192}, FORMER), 413, "more than 4096 bytes"),
+        (("PUT", "/v1/replicas/a", LEASE, former_replica_token(SECRET, "other", "m")), 403, "token"),
+        (("PUT", "/v1/nothing", b"x" * (1 << 20), None), 404, "Not Found"),
         (("DELETE", "/v1/replicas/held", None, None), 401, "Bearer"),
         (("PUT", "/v1/routes/default/m", ROUTE, OURS), 403, "token"),
         (("DELETE", "/v1/routes/default/m", None, OURS), 403, "token"),
@@ -305,7 +308,7 @@ OURS, THEIRS = token_of("default/m"), token_of("other/m")
         (("PUT", "/v1/routes/default/x", ROUTE, ADMIN), 400, "path names"),
         (("PUT", "/v1/routes/default/m", ROUTE | {"revisions": {"r": 101}}, ADMIN), 400, "0 to 100"),
         (("PUT", "/v1/routes/v2/m", ROUTE | {"namespace": "v2"}, ADMIN), 400, "reserved"),
-        (("PUT", "/v1/replicas/a", b"x" * (2 << 20), OURS), 413, "Too Large"),
+        (("PUT", "/v1/replicas/a", b"x" * (2 << 20), OURS), 413, "more than 16384 bytes"),
         (("GET", "/v1/nothing", None, ADMIN), 404, "Not Found"),
     ],
 )  # fmt: skip
@@ -318,6 +321,75 @@ def test_the_control_api_refuses(
     assert says in answer["error"]
     _, routes = shared("GET", "/v1/routes", None, ADMIN)
     assert [replica["replicaId"] for route in routes["routes"] for replica in route["replicas"]] == ["held"]
+
+
+def test_a_token_is_worth_its_own_models_replicas_alone() -> None:
+    async def scenario(gw: Gateway, _: AsyncExitStack) -> None:
+        async def held() -> list[str]:
+            return [name for name, route in (await gw.routes()).items() if route["replicas"]]
+
+        await gw.lease("held", "127.0.0.1:9")
+        assert (await gw.call("PUT", "/v1/replicas/held", LEASE | {"namespace": "other"}, THEIRS))[0] == 200
+        assert await held() == ["default/m", "other/m"]
+        for token, left in ((THEIRS, ["default/m"]), (THEIRS, ["default/m"]), (FORMER, [])):
+            assert await gw.call("DELETE", "/v1/replicas/held", None, token) == (204, None)
+            assert await held() == left
+        assert (await gw.call("PUT", "/v1/replicas/held", LEASE, FORMER))[0] == 200
+
+    run(scenario)
+
+
+def test_a_former_releases_tokens_can_be_refused() -> None:
+    async def scenario(gw: Gateway, _: AsyncExitStack) -> None:
+        assert (await gw.call("PUT", "/v1/replicas/a", LEASE, FORMER))[0] == 403
+        assert (await gw.call("PUT", "/v1/replicas/a", LEASE, OURS))[0] == 200
+
+    run(scenario, "--refuse-former-tokens")
+
+
+HEAD = "PUT /v1/replicas/a HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {token}\r\n"
+
+
+@pytest.mark.parametrize(
+    ("token", "length", "status"),
+    [
+        pytest.param("wrong", "content-length: 1000000", 403, id="no token holds"),
+        pytest.param("wrong", "transfer-encoding: chunked", 403, id="no token holds, and the body has no end"),
+        pytest.param(OURS, "content-length: 1000000", 413, id="it is too long"),
+    ],
+)
+def test_no_body_is_waited_for_where(token: str, length: str, status: int) -> None:
+    async def scenario(gw: Gateway, _: AsyncExitStack) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", gw.control_port)
+        writer.write((HEAD.format(token=token) + length + "\r\n\r\n").encode())
+        answer = await reader.readuntil(b"\r\n")
+        assert answer.split()[1] == str(status).encode()
+        # Whatever else came would be the rest of the body: the connection ends.
+        assert b"\r\n\r\n" in await reader.read()
+        writer.close()
+
+    run(scenario)
+
+
+def test_silent_connections_make_room_for_others() -> None:
+    async def scenario(gw: Gateway, _: AsyncExitStack) -> None:
+        silent = [await asyncio.open_connection("127.0.0.1", gw.control_port) for _ in range(80)]
+        assert (await gw.call("PUT", "/v1/replicas/a", LEASE, OURS))[0] == 200
+        assert await silent[0][0].read() == b""
+        for _, writer in silent:
+            writer.close()
+
+    run(scenario)
+
+
+def test_http2_in_the_clear_is_not_spoken() -> None:
+    async def scenario(gw: Gateway, _: AsyncExitStack) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", gw.port)
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
+        assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+        writer.close()
+
+    run(scenario)
 
 
 def test_a_route_can_be_declared_without_waiting_until_requests_go_that_way() -> None:

@@ -70,10 +70,10 @@ def test_a_scrape_fails_for(text: str, status: int, says: str) -> None:
         port = free_port()
         async with gateway("--probe-port", str(port)) as gw, replica(text, status) as address:
             await gw.lease("a", address)
-            async with gw.session.get(f"http://127.0.0.1:{port}/replicas/a/metrics") as answer:
+            async with gw.session.get(f"http://127.0.0.1:{port}/replicas/default/m/a/metrics") as answer:
                 assert answer.status == 502
                 assert says in await answer.text()
-            async with gw.session.get(f"http://127.0.0.1:{port}/replicas/b/metrics") as answer:
+            async with gw.session.get(f"http://127.0.0.1:{port}/replicas/default/m/b/metrics") as answer:
                 assert answer.status == 404
 
     asyncio.run(main())

@@ -57,6 +57,7 @@ class Fleet:
         token: the admin token.
         find: asked about each URL whose host is a name.
         clock: monotonic seconds.
+        former: the admin token that gateways of a former release take.
     """
 
     def __init__(
@@ -65,8 +66,10 @@ class Fleet:
         token: str,
         find: Resolve = resolve,
         clock: Callable[[], float] = time.monotonic,
+        former: str = "",
     ) -> None:
         self._token = token
+        self._former = former
         self._find = find
         self._clock = clock
         self._sites = tuple(_Site(url, name_to_resolve(url)) for url in urls)
@@ -151,4 +154,4 @@ class Fleet:
             if endpoint not in site.views:
                 if site.host is not None:
                     log.info("there is a gateway at %s", endpoint.base_url)
-                site.views[endpoint] = GatewayView(GatewayClient(endpoint, self._token))
+                site.views[endpoint] = GatewayView(GatewayClient(endpoint, self._token, former=self._former))

@@ -97,6 +97,8 @@ class Route(Frozen):
     """Share of the requests that came without a traceparent whose trace is kept."""
     access: RouteAccess | None = None
     """Who may ask, and how often. None: nothing is said, and the gateway's default holds."""
+    owner: Annotated[str, Field(max_length=MOST_CHARACTERS, exclude_if=lambda uid: not uid)] = ""
+    """The deployment's uid: replicas whose token is of another one are not taken. Empty: nothing is said."""
 
 
 class RouteSet(Frozen):

@@ -33,6 +33,8 @@ class Replica:
     replica_id: str
     lease: ReplicaLease
     expires_at: float
+    uid: str = ""
+    """Of the deployment whose token it registered with; empty where the token does not say."""
 
     @property
     def key(self) -> ModelKey:
@@ -43,6 +45,11 @@ class Replica:
     def of_version(self) -> Version:
         """The version that it serves."""
         return self.key, self.lease.version
+
+
+def replica_key(key: ModelKey, replica_id: str) -> str:
+    """By what a replica is known: an id is one of its model's, so that no other model's token can take it."""
+    return "/".join((*key, replica_id))
 
 
 def _empty() -> MappingProxyType[str, Replica]:
@@ -62,29 +69,38 @@ class Table:
     """All leases and all declared routes. Every change gives a new table."""
 
     replicas: Mapping[str, Replica] = field(default_factory=_empty)
+    """By `replica_key`."""
     routes: Mapping[ModelKey, Route] = field(default_factory=_no_routes)
     resting: Mapping[Version, float] = field(default_factory=_no_versions)
     """Versions that have no replica any more, and until when requests may still be under way to them."""
     rest_seconds: float = 600.0
     """How long a request may be under way."""
 
-    def leased(self, replica_id: str, lease: ReplicaLease, now: float) -> Table:
+    def leased(self, replica_id: str, lease: ReplicaLease, now: float, uid: str = "") -> Table:
         """The table with this lease begun or renewed.
+
+        Args:
+            replica_id: one of the model's.
+            lease: what the replica says.
+            now: on the clock of the leases.
+            uid: of the deployment that the replica's token is of; empty: the token does not say.
 
         Raises:
             Invalid: a name or the address is malformed.
-            Conflict: another model's replica has this id.
+            Conflict: the token is of a former deployment of this name.
             Unavailable: the model had too many versions lately.
         """
         check_model(lease.namespace, lease.model)
         if not _NAME.fullmatch(lease.version):
             raise Invalid("InvalidLease", f"version {lease.version!r} must be letters, digits, '.', '_' and '-'")
         check_address(lease.address)
-        known = self.replicas.get(replica_id)
-        if known is not None and known.key != (lease.namespace, lease.model):
-            raise Conflict("ReplicaIdTaken", f"replica id {replica_id!r} belongs to another model")
-        renewed = Replica(replica_id, lease, now + lease.lease_seconds)
-        replicas = {**self.replicas, replica_id: renewed}
+        key = lease.namespace, lease.model
+        if _foreign(uid, self.routes.get(key)):
+            raise Conflict("AnotherDeployment", "the token is of a former deployment of this name")
+        own = replica_key(key, replica_id)
+        known = self.replicas.get(own)
+        renewed = Replica(replica_id, lease, now + lease.lease_seconds, uid)
+        replicas = {**self.replicas, own: renewed}
         if known is not None and known.lease.version == lease.version:
             # It was within the bounds when it came, and counted for all that came later.
             return replace(self, replicas=replicas)
@@ -104,8 +120,8 @@ class Table:
             raise Invalid("TooManyVersions", f"a model has {_MAX_VERSIONS} versions at a time at most")
         # Each version that was there lately has a place in the gateway still, which no other may take yet.
         resting = {version: until for (own, version), until in self.resting.items() if own == key and until > now}
-        if replica_id in self.replicas:
-            resting[self.replicas[replica_id].lease.version] = now + self.rest_seconds
+        if (known := self.replicas.get(replica_key(key, replica_id))) is not None:
+            resting[known.lease.version] = now + self.rest_seconds
         held = live | set(resting)
         if lease.version not in held and len(held) >= _MAX_VERSIONS:
             free = math.ceil(min(until for version, until in resting.items() if version not in live) - now)
@@ -125,12 +141,13 @@ class Table:
                 resting[version] = now + self.rest_seconds
         return replace(self, replicas=replicas, resting=resting)
 
-    def released(self, replica_id: str, now: float) -> Table:
-        """The table without this replica."""
-        left = self.replicas.get(replica_id)
+    def released(self, key: ModelKey, replica_id: str, now: float) -> Table:
+        """The table without this replica of a model."""
+        own = replica_key(key, replica_id)
+        left = self.replicas.get(own)
         if left is None:
             return self
-        return self._with({i: r for i, r in self.replicas.items() if i != replica_id}, now, (left,))
+        return self._with({i: r for i, r in self.replicas.items() if i != own}, now, (left,))
 
     def declared(self, route: Route) -> Table:
         """The table with this route.
@@ -142,7 +159,13 @@ class Table:
         for revision, weight in route.revisions.items():
             if not 0 <= weight <= 100:  # noqa: PLR2004 -- weights are percentages
                 raise Invalid("InvalidRoute", f"weight {weight} of revision {revision!r} must be from 0 to 100")
-        return replace(self, routes={**self.routes, (route.namespace, route.model): route})
+        key = route.namespace, route.model
+        table = replace(self, routes={**self.routes, key: route})
+        if route.owner and any(_foreign(each.uid, route) for each in self.of(key)):
+            # Those of a former deployment of this name; what may be under way to them ends with their requests.
+            kept = {i: r for i, r in self.replicas.items() if r.key != key or not _foreign(r.uid, route)}
+            return replace(table, replicas=kept)
+        return table
 
     def withdrawn(self, key: ModelKey) -> Table:
         """The table without this route."""
@@ -222,6 +245,11 @@ class Table:
             expires_in_seconds=max(0.0, replica.expires_at - now),
             stats=replica.lease.stats,
         )
+
+
+def _foreign(uid: str, route: Route | None) -> bool:
+    """Whether a token is of another deployment than the one whose route this is. One that does not say may be of any."""
+    return bool(uid and route is not None and route.owner and uid != route.owner)
 
 
 def check_model(namespace: str, model: str) -> None:

@@ -1,22 +1,96 @@
-"""Who may register what: a token for each model, derived from the gateway's secret.
+"""Who may say what to whom: keys for each purpose, and a token for each model, derived from the gateway's secret.
 
-A replica is given only its own model's token, so that a tenant cannot route to or impersonate another's.
+The secret itself signs nothing. Each purpose has a key of its own (HKDF), so that what one purpose gives away is worth nothing
+to another. A replica is given only tokens of its own model, and of this very object: a deployment of the same name in a
+namespace that was made anew has another uid, and with it other tokens.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+_KIND: Final = "r1"
+_MAC_CHARACTERS: Final = 64
+_MOST_CHARACTERS: Final = 1024
+_KEPT: Final = 16_384
+_SALT: Final = b"penstock/gateway/1"
+_ADMIN, _REGISTER, _DATA = "admin", "register", "data"
 
 
-def replica_token(secret: str, namespace: str, model: str) -> str:
-    """The token that lets replicas of one model register: HMAC-SHA256 of `replica/namespace/model`, in hex."""
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose replicas a token is for: one model, and where known the uid of its deployment."""
+
+    namespace: str
+    model: str
+    uid: str = ""
+
+
+@lru_cache(maxsize=64)
+def _subkey(secret: str, purpose: str) -> bytes:
+    """HKDF-SHA256 (RFC 5869) of the secret, 32 bytes: one block of output."""
+    extracted = hmac.new(_SALT, secret.encode(), hashlib.sha256).digest()
+    return hmac.new(extracted, purpose.encode() + b"\x01", hashlib.sha256).digest()
+
+
+def _mac(secret: str, purpose: str, *said: str) -> str:
+    return hmac.new(_subkey(secret, purpose), "/".join(said).encode(), hashlib.sha256).hexdigest()
+
+
+@lru_cache(maxsize=_KEPT)
+def replica_token(secret: str, namespace: str, model: str, uid: str = "") -> str:
+    """The token that lets replicas of one model register. It says itself what it is for, so that it is judged by itself.
+
+    Args:
+        secret: the gateway's.
+        namespace: of the model.
+        model: its name.
+        uid: of its deployment; empty where there is none, such as in tests.
+    """
+    return f"{_KIND}/{namespace}/{model}/{uid}/{_mac(secret, _REGISTER, namespace, model, uid)}"
+
+
+def owner_of(secret: str, token: str) -> Owner | None:
+    """Whose replicas a token of `replica_token` is for; None where it is none."""
+    if len(token) > _MOST_CHARACTERS:
+        return None
+    parts = token.split("/")
+    if len(parts) != 5 or parts[0] != _KIND:  # noqa: PLR2004 -- a token's parts
+        return None
+    owner = Owner(*parts[1:4])
+    return owner if matches(token, replica_token(secret, owner.namespace, owner.model, owner.uid)) else None
+
+
+def former_replica_token(secret: str, namespace: str, model: str) -> str:
+    """A model's token as former releases made it, which replicas that started under one go on to show."""
     return hmac.new(secret.encode(), f"replica/{namespace}/{model}".encode(), hashlib.sha256).hexdigest()
 
 
+def may_be_former(token: str) -> bool:
+    """Whether a token has the form of a former release's."""
+    return len(token) == _MAC_CHARACTERS and all(each in "0123456789abcdef" for each in token)
+
+
+@lru_cache(maxsize=64)
 def admin_token(secret: str) -> str:
-    """The token that lets the operator declare and list routes: HMAC-SHA256 of `admin`, in hex."""
+    """The token that lets the operator declare and list routes."""
+    return _mac(secret, _ADMIN)
+
+
+@lru_cache(maxsize=64)
+def former_admin_token(secret: str) -> str:
+    """The operator's token as former releases made it: a gateway takes it, and a former one takes no other."""
     return hmac.new(secret.encode(), b"admin", hashlib.sha256).hexdigest()
+
+
+@lru_cache(maxsize=_KEPT)
+def data_token(secret: str, namespace: str, model: str, uid: str = "") -> str:
+    """What a gateway shows to the replicas of one model with each request: 128 bits in hex."""
+    return _mac(secret, _DATA, namespace, model, uid)[:32]
 
 
 def matches(given: str, wanted: str) -> bool:

@@ -21,6 +21,8 @@ CALLER_HEADER: Final = "x-penstock-caller"
 """Who asks, as the gateway found; set by it alone."""
 CREDENTIAL_HEADER: Final = "x-penstock-credential"
 """SHA-256, in hex, of what HAProxy takes for the credential of a request that the agent is to verify; set by it alone."""
+ADDRESS: Final = "src,ipmask(32,64)"
+"""Whom a client's address counts for. Of IPv6, a network of 64 bits is one, since each of its hosts may take any in it."""
 STICK_COUNTERS: Final = 6
 VERIFY: Final = "verify"
 """The backend of requests whose token the agent must verify."""
@@ -161,7 +163,7 @@ def _rate_rules() -> Iterator[str]:
     yield _refuse(Refusal.TOO_OFTEN, "bounded_caller { sc_gpc0_rate(1),sub(txn.rate) ge 0 }")
     yield "  http-request set-var(txn.bound) var(txn.lock),field(2,|)"
     yield "  acl bounded_model var(txn.bound) -m int gt 0"
-    yield "  http-request set-var(txn.who) src if bounded_model !guarded"
+    yield f"  http-request set-var(txn.who) {ADDRESS} if bounded_model !guarded"
     yield "  http-request set-var(txn.who) var(txn.caller) if bounded_model identified"
     yield "  acl named var(txn.who) -m found"
     yield f"  http-request track-sc2 var(txn.model),concat(|,txn.who),sha2(256) table {_CALLERS} if named"
@@ -187,17 +189,24 @@ def agent_backends(settings: Settings, agent: str) -> Iterator[str]:
     yield "  http-request set-var(txn.bucket) str(?) if { var(txn.key) -m found }"
     yield "  http-request set-var(txn.bucket) var(txn.ns) if { var(txn.known) -m found }"
     yield from _portion(_HANDED_OVER, settings.agent_requests_per_second)
+    yield _parting()
     yield server
     yield f"backend {VERIFY}"
     # Who sends these is not known yet: without a part for each address, anyone could use up what a namespace has for its
-    # callers. Of IPv6, a network of 64 bits is one address, since each of its hosts may take any in it.
-    yield "  http-request set-var(txn.source) src,ipmask(32,64)"
+    # callers.
+    yield f"  http-request set-var(txn.source) {ADDRESS}"
     yield f"  http-request track-sc5 var(txn.ns),concat(|,txn.source),sha2(256) table {_SOURCES}"
     yield _within(5, settings.verifications_per_second_per_source)
     yield "  http-request set-var(txn.bucket) var(txn.ns)"
     yield from _portion(_VERIFIED, settings.agent_requests_per_second)
     yield _counted(5)
+    yield _parting()
     yield server
+
+
+def _parting() -> str:
+    """Who was not let in, or asked for what is not there, keeps no connection."""
+    return "  http-response set-header connection close if { status 401 403 404 405 413 }"
 
 
 def _portion(table: str, limit: int) -> Iterator[str]:
@@ -216,9 +225,13 @@ def _counted(counter: int) -> str:
 
 
 def _refuse(refusal: Refusal, condition: str) -> str:
-    """An answer that keeps the connection: a caller that goes on wrong costs no new one each time."""
+    """An answer. Whoever is not let in loses the connection with it, or strangers could hold all there are, idle.
+
+    A caller that is let in, but not so often, keeps it: one that goes on costs no new one each time.
+    """
     body = json.dumps({"error": refusal.value})
-    headers = {"cache-control": "no-store", **challenge(refusal)}
+    closing = {"connection": "close"} if refusal in _CHALLENGE else {}
+    headers = {"cache-control": "no-store", **closing, **challenge(refusal)}
     fields = " ".join(f"hdr {name} {_quoted(value)}" for name, value in headers.items())
     return (
         f"  http-request return status {refusal.status} content-type application/json string {_quoted(body)} "

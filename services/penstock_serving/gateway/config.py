@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 
 from penstock_serving.gateway.access_rules import (
+    ADDRESS,
     STICK_COUNTERS,
     VERIFY,
     access_rules,
@@ -24,6 +25,8 @@ EDITION = "proc.edition"
 OWN_HEADERS = "x-penstock-"
 """How the headers begin that HAProxy alone sets."""
 NAMESPACE_HEADER = f"{OWN_HEADERS}namespace"
+_TOLD = 32
+"""Connections above what an address may have, that are told so; HAProxy closes any others without a word."""
 RELAY = "relay"
 """The backend by which a worker that was replaced hands on what still comes to it."""
 ERRORS: Mapping[int, str] = {
@@ -134,6 +137,8 @@ def _clients(settings: Settings) -> Iterator[str]:
     yield f"  bind {settings.host}:{settings.port}"
     yield f"  bind unix@{settings.layout.relay_socket} mode 600 accept-proxy"
     yield f"  maxconn {settings.max_connections}"
+    if not settings.http2:
+        yield "  option disable-h2-upgrade"
     yield "  log stdout len 4096 format raw local0 info"
     yield f'  log-format "{LOG_FORMAT}"'
     yield from _client_limits(settings)
@@ -161,12 +166,13 @@ def _clients(settings: Settings) -> Iterator[str]:
 
 
 def _client_limits(settings: Settings) -> Iterator[str]:
-    if not (settings.max_connections_per_client or settings.max_requests_per_second_per_client):
-        return
-    yield "  stick-table type ipv6 size 100k expire 60s store conn_cur,http_req_rate(1s)"
-    yield "  tcp-request connection track-sc0 src"
-    if settings.max_connections_per_client:
-        yield f"  http-request deny deny_status 429 if {{ sc_conn_cur(0) gt {settings.max_connections_per_client} }}"
+    """Connections of one address: those above its bound are told so, and where they are far too many, closed."""
+    limit = settings.connections_per_client
+    stored = "conn_cur,http_req_rate(1s)" if settings.max_requests_per_second_per_client else "conn_cur"
+    yield f"  stick-table type ipv6 size 100k expire 60s store {stored}"
+    yield f"  tcp-request connection track-sc0 {ADDRESS}"
+    yield f"  tcp-request connection reject if {{ sc_conn_cur(0) gt {limit + _TOLD} }}"
+    yield f"  http-request deny deny_status 429 if {{ sc_conn_cur(0) gt {limit} }}"
 
 
 def _relaying() -> Iterator[str]:

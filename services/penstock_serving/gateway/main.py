@@ -25,6 +25,7 @@ from penstock_serving.gateway.admissions import Admissions
 from penstock_serving.gateway.control import ControlServer
 from penstock_serving.gateway.convergence import Convergence
 from penstock_serving.gateway.data import DataServer
+from penstock_serving.gateway.doors import HEAD_SECONDS, Doors
 from penstock_serving.gateway.forwarding import session_to_replicas
 from penstock_serving.gateway.gatekeeper import Gatekeeper
 from penstock_serving.gateway.holding import Holding
@@ -35,17 +36,44 @@ from penstock_serving.gateway.readiness import Readiness
 from penstock_serving.gateway.registry import Registry
 from penstock_serving.gateway.runtime_socket import announce_leaving
 from penstock_serving.gateway.scraping import Scraping
-from penstock_serving.gateway.settings import Settings, read_settings
+from penstock_serving.gateway.settings import Layout, Settings, read_settings
 
 logger = logging.getLogger(__name__)
 _FLUSH_SECONDS = 5.0
 
 
-async def _listen(stack: AsyncExitStack, application: web.Application, *, cancels: bool) -> web.AppRunner:
-    runner = web.AppRunner(application, access_log=None, handler_cancellation=cancels, shutdown_timeout=1.0)
+async def _serve_haproxy(stack: AsyncExitStack, application: web.Application, layout: Layout) -> None:
+    """Answer what HAProxy hands over, whose timeouts bound these connections."""
+    # A body that is not read, since its request is refused, is not taken either: it may have no end.
+    runner = web.AppRunner(
+        application, access_log=None, handler_cancellation=True, shutdown_timeout=1.0, lingering_time=0
+    )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    return runner
+    layout.agent_socket.unlink(missing_ok=True)
+    await web.UnixSite(runner, layout.agent_socket).start()
+    layout.agent_socket.chmod(0o600)
+
+
+async def _serve_network(
+    stack: AsyncExitStack, application: web.Application, doors: Doors, host: str, port: int
+) -> None:
+    """Answer at a port that anyone in the network may reach."""
+    runner = web.AppRunner(
+        application,
+        access_log=None,
+        shutdown_timeout=1.0,
+        keepalive_timeout=HEAD_SECONDS,
+        lingering_time=0,
+        auto_decompress=False,
+    )
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    if runner.server is None:
+        raise Invalid("InvalidState", "the agent's server could not be set up")
+    factory = doors.before(runner.server)
+    listener = await asyncio.get_running_loop().create_server(factory, host, port, backlog=1024)
+    stack.callback(listener.close)
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
@@ -75,19 +103,17 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         haproxy = Haproxy(find_haproxy(settings), layout.config, log.take)
         readiness = Readiness(settings, lambda: haproxy.running and registry.taken)
         data = DataServer(settings, registry, holding, readiness, gatekeeper, session=session, emit=sink.emit)
-        layout.agent_socket.unlink(missing_ok=True)
-        await web.UnixSite(await _listen(stack, data.application(), cancels=True), layout.agent_socket).start()
-        layout.agent_socket.chmod(0o600)
-        control = ControlServer(settings, registry, holding, readiness).application()
+        await _serve_haproxy(stack, data.application(), layout)
+        doors = Doors()
+        control = ControlServer(settings, registry, holding, readiness, doors.known)
+        application = control.application()
         probes = Probes(settings, readiness, metrics)
         if settings.probe_port:
-            application = Scraping(registry, session).add_to(probes.add_to(web.Application()))
-            runner = await _listen(stack, application, cancels=False)
-            await web.TCPSite(runner, settings.probe_host, settings.probe_port).start()
+            watched = Scraping(registry, session).add_to(probes.add_to(web.Application()))
+            await _serve_network(stack, watched, Doors(), settings.probe_host, settings.probe_port)
         else:
-            probes.add_to(control)
-        runner = await _listen(stack, control, cancels=False)
-        await web.TCPSite(runner, settings.control_host, settings.control_port).start()
+            probes.add_to(application)
+        await _serve_network(stack, application, doors, settings.control_host, settings.control_port)
 
         convergence = Convergence(settings, registry, admissions, haproxy)
         stack.push_async_callback(_stop, haproxy, settings)

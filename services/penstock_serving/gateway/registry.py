@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from penstock.errors import Invalid, Unavailable
 from penstock.routing.keyring import Keyring
 from penstock.routing.leases import ReplicaLease, Route
-from penstock.routing.table import ModelKey, Table
+from penstock.routing.table import ModelKey, Table, replica_key
 
 logger = logging.getLogger(__name__)
 _LOOK_SECONDS = 1.0
@@ -103,22 +103,27 @@ class Registry:
         """The clock of the leases, in seconds."""
         return time.monotonic()
 
-    def lease(self, replica_id: str, lease: ReplicaLease) -> None:
+    def lease(self, replica_id: str, lease: ReplicaLease, uid: str = "") -> None:
         """Begin or renew a lease.
+
+        Args:
+            replica_id: one of the model's.
+            lease: what the replica says.
+            uid: of the deployment that its token is of.
 
         Raises:
             Invalid: the lease is malformed.
-            Conflict: another model's replica has this id.
+            Conflict: the token is of a former deployment of this name.
             Unavailable: the model had too many versions lately.
         """
-        before = self._table.replicas.get(replica_id)
-        self._table = self._table.leased(replica_id, lease, self.now())
-        if before is None or _place(before.lease) != _place(lease):
+        before = self._table.replicas.get(replica_key((lease.namespace, lease.model), replica_id))
+        self._table = self._table.leased(replica_id, lease, self.now(), uid)
+        if before is None or (_place(before.lease), before.uid) != (_place(lease), uid):
             self._announce()
 
-    def release(self, replica_id: str) -> None:
+    def release(self, key: ModelKey, replica_id: str) -> None:
         """End a lease."""
-        self._table = self._table.released(replica_id, self.now())
+        self._table = self._table.released(key, replica_id, self.now())
         self._announce()
 
     def declare(self, route: Route) -> None:

@@ -14,6 +14,7 @@ import aiohttp
 from aiohttp import web
 
 from penstock.errors import Unavailable
+from penstock.routing.table import replica_key
 from penstock_serving.gateway.registry import Registry
 
 _SECONDS: Final = 5.0
@@ -33,7 +34,7 @@ class Scraping:
         application.add_routes(
             [
                 web.get("/scrape-targets", self._get_targets),
-                web.get("/replicas/{replica_id}/metrics", self._get_metrics),
+                web.get("/replicas/{namespace}/{model}/{replica_id}/metrics", self._get_metrics),
             ]
         )
         return application
@@ -44,19 +45,21 @@ class Scraping:
             {
                 "targets": [request.host],
                 "labels": {
-                    "__metrics_path__": f"/replicas/{quote(replica_id, safe='')}/metrics",
-                    "instance": replica_id,
+                    "__metrics_path__": f"/replicas/{'/'.join(replica.key)}/{quote(replica.replica_id, safe='')}/metrics",
+                    "instance": replica.replica_id,
                     "namespace": replica.lease.namespace,
                     "model": replica.lease.model,
                     "version": replica.lease.version,
                 },
             }
-            for replica_id, replica in sorted(self._registry.table.replicas.items())
+            for _, replica in sorted(self._registry.table.replicas.items())
         ]
         return web.json_response(targets)
 
     async def _get_metrics(self, request: web.Request) -> web.Response:
-        replica = self._registry.table.replicas.get(request.match_info["replica_id"])
+        named = request.match_info
+        key = named["namespace"], named["model"]
+        replica = self._registry.table.replicas.get(replica_key(key, named["replica_id"]))
         if replica is None:
             return web.Response(text="there is no such replica\n", status=404)
         try:

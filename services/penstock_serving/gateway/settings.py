@@ -94,7 +94,7 @@ class Settings:
     max_held_bytes: int = 256 * 1024 * 1024
     max_connections: int = 4096
     max_connections_per_client: int = 0
-    """0: no bound."""
+    """Of one address, or of one IPv6 network of 64 bits. 0: a quarter of `max_connections`."""
     max_requests_per_second_per_client: int = 0
     """0: no bound."""
     header_timeout_seconds: float = 10.0
@@ -120,12 +120,21 @@ class Settings:
     """In progress at a time. 0: half of `max_connections`."""
     agent_requests_per_second: int = 1000
     """Of each namespace, that are handed to the agent."""
+    refuse_former_tokens: bool = False
+    """Whether replicas that were started by a release before this one are not taken."""
+    http2: bool = False
+    """Whether clients may speak HTTP/2 in the clear, by its preface alone."""
     haproxy_binary: str = ""
 
     @property
     def requests_per_namespace(self) -> int:
         """How many of a namespace's requests may be in progress at a time."""
         return self.max_requests_per_namespace or max(1, self.max_connections // 2)
+
+    @property
+    def connections_per_client(self) -> int:
+        """How many connections one address may have at a time."""
+        return self.max_connections_per_client or max(1, self.max_connections // 4)
 
     @property
     def verifications_per_second_per_source(self) -> int:
@@ -158,8 +167,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-body-bytes", type=int, default=Settings.max_body_bytes)
     parser.add_argument("--max-held-bytes", type=int, default=Settings.max_held_bytes)
     parser.add_argument("--max-connections", type=int, default=Settings.max_connections)
-    parser.add_argument("--max-connections-per-client", type=int, default=0, help="0: no bound")
+    parser.add_argument(
+        "--max-connections-per-client",
+        type=int,
+        default=0,
+        help="of one address, or one IPv6 network of 64 bits; 0: a quarter of --max-connections",
+    )
     parser.add_argument("--max-requests-per-second-per-client", type=int, default=0, help="0: no bound")
+    parser.add_argument("--http2", action="store_true", help="clients may speak HTTP/2 in the clear")
     parser.add_argument("--header-timeout-seconds", type=float, default=Settings.header_timeout_seconds)
     parser.add_argument("--client-timeout-seconds", type=float, default=Settings.client_timeout_seconds)
     parser.add_argument("--request-timeout-seconds", type=float, default=Settings.request_timeout_seconds)
@@ -197,6 +212,9 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
         "--own-addresses-only", action="store_true",
         help="a replica gets requests only at the address that it registers from; not where addresses are translated",
     )  # fmt: skip
+    group.add_argument(
+        "--refuse-former-tokens", action="store_true", help="of replicas started by a release before this one"
+    )
     group.add_argument("--issuer-ca-file", type=Path, help="certificates (PEM) that token issuers may have, too")
     group.add_argument(
         "--max-requests-per-namespace", type=int, default=0, help="in progress; 0: half of --max-connections"
@@ -236,6 +254,8 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
 def _check(settings: Settings) -> None:
     if settings.slots < 1 or settings.threads < 1 or settings.max_connections < 1 or settings.max_body_bytes < 1:
         raise Invalid("InvalidSettings", "slots, threads, max-connections and max-body-bytes must be at least 1")
+    if settings.max_connections_per_client < 0:
+        raise Invalid("InvalidSettings", "max-connections-per-client must be at least 0")
     if settings.max_requests_per_namespace < 0 or settings.agent_requests_per_second < 1:
         raise Invalid(
             "InvalidSettings", "agent-requests-per-second must be at least 1, max-requests-per-namespace at least 0"

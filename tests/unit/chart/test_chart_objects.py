@@ -206,6 +206,19 @@ def test_each_flag_is_set_or_left_out_on_purpose(
     assert given == known - left_out - {"--help"}
 
 
+@pytest.mark.parametrize(
+    ("values", "each"),
+    [
+        pytest.param({}, 1024, id="clients come by themselves"),
+        pytest.param({"ingress": {"enabled": True}}, 4096, id="all come through the Ingress"),
+        pytest.param({"ingress": {"enabled": True}, "maxConnectionsPerClient": 9}, 9, id="it is said"),
+    ],
+)
+def test_connections_of_one_address_are_bounded_where(values: Object, each: int, tmp_path: Path) -> None:
+    arguments = _in_folder(tmp_path, render({"gateway": values}), "penstock-gateway")
+    assert gateway_settings.read_settings(arguments, {}).connections_per_client == each
+
+
 @pytest.mark.parametrize("values", BOTH)
 def test_a_gateway_has_the_time_to_drain(values: Object, tmp_path: Path) -> None:
     chart = render(values)

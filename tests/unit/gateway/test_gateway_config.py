@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
@@ -40,9 +41,34 @@ def test_a_setting_is_in_the_configuration(settings: Settings, line: str) -> Non
     assert line in render_config(settings, 1, NOTHING, "e").splitlines()
 
 
-def test_clients_are_tracked_only_where_they_are_bounded() -> None:
-    assert "track-sc0" not in render_config(PLAIN, 1, NOTHING, "e")
-    assert "track-sc0" in render_config(replace(PLAIN, max_connections_per_client=4), 1, NOTHING, "e")
+@pytest.mark.parametrize(
+    ("settings", "told", "closed"),
+    [
+        pytest.param(PLAIN, 1024, 1056, id="a quarter of all where nothing is said"),
+        pytest.param(replace(PLAIN, max_connections=64), 16, 48, id="a quarter of few"),
+        pytest.param(replace(PLAIN, max_connections_per_client=4), 4, 36, id="as many as is said"),
+    ],
+)
+def test_one_address_leaves_connections_to_the_others(settings: Settings, told: int, closed: int) -> None:
+    lines = render_config(settings, 1, NOTHING, "e").splitlines()
+    assert "  tcp-request connection track-sc0 src,ipmask(32,64)" in lines
+    assert f"  http-request deny deny_status 429 if {{ sc_conn_cur(0) gt {told} }}" in lines
+    assert f"  tcp-request connection reject if {{ sc_conn_cur(0) gt {closed} }}" in lines
+
+
+def test_nobody_is_counted_by_a_whole_ipv6_address() -> None:
+    settings = replace(PLAIN, max_requests_per_second_per_client=9)
+    lines = render_config(settings, 1, NOTHING, "e").splitlines()
+    counted = [
+        line for line in lines if "track-sc" in line or "set-var(txn.who)" in line or "set-var(txn.source)" in line
+    ]
+    assert [line for line in counted if re.search(r"\bsrc\b(?!,ipmask\(32,64\))", line)] == []
+
+
+@pytest.mark.parametrize("http2", [False, True], ids=["not unless asked", "where asked"])
+def test_http2_in_the_clear_is_spoken(*, http2: bool) -> None:
+    lines = render_config(replace(PLAIN, http2=http2), 1, NOTHING, "e").splitlines()
+    assert ("  option disable-h2-upgrade" in lines) is not http2
 
 
 @pytest.mark.parametrize(("namespace", "source"), [(1000, 100), (1, 1)])

@@ -105,16 +105,16 @@ def test_a_lease_ends_unless_renewed() -> None:
     table = Table().leased("a", lease(lease_seconds=5), 10).leased("b", lease(lease_seconds=5), 12)
     assert table.next_expiry() == 15
     assert table.expired(14.9) is table
-    assert set(table.expired(15).replicas) == {"b"}
-    assert set(table.leased("a", lease(lease_seconds=5), 14).expired(17).replicas) == {"a"}
+    assert set(table.expired(15).replicas) == {"ns/m/b"}
+    assert set(table.leased("a", lease(lease_seconds=5), 14).expired(17).replicas) == {"ns/m/a"}
     assert table.expired(99).next_expiry() is None
 
 
 def test_a_released_replica_and_a_withdrawn_route_are_forgotten() -> None:
     table = Table().declared(route()).leased("a", lease(), 0)
-    assert table.released("a", 1).knows(("ns", "m"))
+    assert table.released(M, "a", 1).knows(("ns", "m"))
     assert table.withdrawn(("ns", "m")).knows(("ns", "m"))
-    assert not table.released("a", 1).withdrawn(("ns", "m")).knows(("ns", "m"))
+    assert not table.released(M, "a", 1).withdrawn(("ns", "m")).knows(("ns", "m"))
 
 
 def test_status_tells_what_receives_and_how_long_the_lease_lasts() -> None:
@@ -141,7 +141,6 @@ def test_status_tells_what_receives_and_how_long_the_lease_lasts() -> None:
         ("ns", "", "1", "10.0.0.1:1", Invalid),
         ("n s", "m", "1", "10.0.0.1:1", Invalid),
         ("v2", "m", "1", "10.0.0.1:1", Invalid),
-        ("other", "m", "1", "10.0.0.1:1", Conflict),
     ],
     ids=[
         "an IPv6 address is fine",
@@ -158,7 +157,6 @@ def test_status_tells_what_receives_and_how_long_the_lease_lasts() -> None:
         "a name is not empty",
         "no space in a namespace",
         "the protocol's prefix is no namespace",
-        "another model's replica id is refused",
     ],
 )
 def test_what_a_lease_may_say(
@@ -167,10 +165,30 @@ def test_what_a_lease_may_say(
     said = ReplicaLease(namespace=namespace, model=model, version=version, revision="r", address=address)
     table = Table().leased("a", lease(), 0)
     if error is None:
-        assert table.leased("a", said, 0).replicas["a"].lease == said
+        assert table.leased("a", said, 0).replicas["ns/m/a"].lease == said
     else:
         with pytest.raises(error):
             table.leased("a", said, 0)
+
+
+def test_a_replicas_id_is_its_models_own() -> None:
+    table = Table().leased("a", lease(), 0).leased("a", lease("other", address="10.0.0.9:1"), 0)
+    assert {key: replica.lease.model for key, replica in table.replicas.items()} == {
+        "ns/m/a": "m", "ns/other/a": "other",
+    }  # fmt: skip
+    assert set(table.released(("ns", "other"), "a", 1).replicas) == {"ns/m/a"}
+
+
+def test_a_deployment_that_was_made_anew_has_none_of_the_formers_replicas() -> None:
+    first, second = (Route(namespace="ns", model="m", owner=uid) for uid in ("u1", "u2"))
+    table = Table().declared(first).leased("a", lease(), 0, "u1").leased("former", lease(), 0)
+    with pytest.raises(Conflict, match="former deployment"):
+        table.leased("b", lease(), 0, "u2")
+    later = table.declared(second)
+    assert set(later.replicas) == {"ns/m/former"}
+    with pytest.raises(Conflict, match="former deployment"):
+        later.leased("a", lease(), 1, "u1")
+    assert set(later.leased("b", lease(), 1, "u2").replicas) == {"ns/m/former", "ns/m/b"}
 
 
 @pytest.mark.parametrize("weight", [-1, 101])
@@ -193,6 +211,9 @@ def test_one_model_cannot_fill_the_gateway() -> None:
         table.leased("more", lease(), 0)
 
 
+M = ("ns", "m")
+
+
 def left(how: str) -> tuple[Table, float]:
     """A table whose model had eight versions until a moment ago, and when that was."""
     table = Table(rest_seconds=600)
@@ -203,7 +224,7 @@ def left(how: str) -> tuple[Table, float]:
     if how == "replaced":
         return table.leased("7", lease(version="6"), 5), 5
     for number in range(8):
-        table = table.released(str(number), 5)
+        table = table.released(M, str(number), 5)
     return table, 5
 
 
@@ -212,18 +233,18 @@ def test_versions_count_for_as_long_as_requests_may_be_under_way_to_them(how: st
     table, gone = left(how)
     with pytest.raises(Unavailable, match="try again in 600 s"):
         table.leased("more", lease(version="more"), gone)
-    assert table.leased("back", lease(version="3"), gone).replicas["back"].lease.version == "3"
+    assert table.leased("back", lease(version="3"), gone).replicas["ns/m/back"].lease.version == "3"
     assert table.leased("more", lease("other", version="more"), gone).knows(("ns", "other"))
     with pytest.raises(Unavailable, match="try again in 1 s"):
         table.leased("more", lease(version="more"), gone + 599)
-    assert table.leased("more", lease(version="more"), gone + 600).replicas["more"].lease.version == "more"
+    assert table.leased("more", lease(version="more"), gone + 600).replicas["ns/m/more"].lease.version == "more"
 
 
 def test_a_version_whose_last_replica_stays_does_not_rest() -> None:
-    table = Table().leased("a", lease(), 0).leased("b", lease(), 0).released("a", 1)
+    table = Table().leased("a", lease(), 0).leased("b", lease(), 0).released(M, "a", 1)
     assert table.resting == {}
-    assert set(table.released("b", 2).resting) == {(("ns", "m"), "1")}
-    assert table.released("b", 2).leased("b", lease(), 3).resting == {}
+    assert set(table.released(M, "b", 2).resting) == {(("ns", "m"), "1")}
+    assert table.released(M, "b", 2).leased("b", lease(), 3).resting == {}
 
 
 def test_destinations_that_are_kept_are_those_that_would_be_found_anew() -> None:
@@ -237,7 +258,7 @@ def test_destinations_that_are_kept_are_those_that_would_be_found_anew() -> None
         lambda table: table.declared(route(0.5, r1=50, r2=50)),
         lambda table: table.leased("a", lease(address="10.0.0.2:1"), 3),
         lambda table: table.leased("c", lease(revision="r2", version="3"), 3),
-        lambda table: table.released("a", 4),
+        lambda table: table.released(M, "a", 4),
         lambda table: table.withdrawn(("ns", "m")),
         lambda table: table.expired(60),
     ]

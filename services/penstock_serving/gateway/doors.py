@@ -1,0 +1,151 @@
+"""Connections to the agent's own ports, bounded in number and in time: anyone in the network may open some.
+
+A connection is a stranger's until a request on it has shown a token. Of strangers each address has few, and a new one puts out
+the oldest, so that silent ones keep nobody out; the callers that are known are never put out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from ipaddress import ip_address, ip_network
+from typing import Final, cast
+
+HEAD_SECONDS: Final = 15.0
+"""From a connection's beginning, or from an answer, until the next request's head is there."""
+MOST_STRANGERS_OF_A_PEER: Final = 64
+MOST_OF_A_PEER: Final = 1024
+"""A node with as many replicas has a connection for each at times, and an operator one for each of its threads."""
+MOST: Final = 8192
+
+
+def peer_of(address: str) -> str:
+    """Whom an address counts for: of IPv6, a network of 64 bits is one, since each of its hosts may take any in it."""
+    host = ip_address(address.partition("%")[0])
+    if host.version == 4:  # noqa: PLR2004 -- IPv4
+        return str(host)
+    return str(host.ipv4_mapped) if host.ipv4_mapped else str(ip_network((host, 64), strict=False))
+
+
+class Doors:
+    """Counts connections. Belongs to one event loop.
+
+    Args:
+        strangers: connections of one address that have shown no token.
+        of_a_peer: connections of one address.
+        most: connections in all.
+    """
+
+    def __init__(
+        self,
+        strangers: int = MOST_STRANGERS_OF_A_PEER,
+        of_a_peer: int = MOST_OF_A_PEER,
+        most: int = MOST,
+    ) -> None:
+        self._most_strangers = strangers
+        self._most_of_a_peer = of_a_peer
+        self._most = most
+        self._strangers: dict[str, dict[_Door, None]] = {}
+        """By peer, the oldest first."""
+        self._all_strangers: dict[_Door, None] = {}
+        self._counts: Counter[str] = Counter()
+        self._open: dict[asyncio.BaseTransport, _Door] = {}
+
+    def before(self, handler: Callable[[], asyncio.Protocol]) -> Callable[[], asyncio.Protocol]:
+        """What an event loop's server makes for a new connection.
+
+        Args:
+            handler: makes what speaks HTTP on one connection.
+        """
+        return lambda: _Door(self, handler())
+
+    def __len__(self) -> int:
+        """Connections that are open."""
+        return len(self._open)
+
+    def known(self, transport: asyncio.BaseTransport | None) -> None:
+        """A request on this connection has shown a token that holds."""
+        door = None if transport is None else self._open.get(transport)
+        if door is not None:
+            self._forget_stranger(door)
+
+    def opened(self, door: _Door) -> bool:
+        """Make room for a connection; False where there is none."""
+        own = self._strangers.get(door.peer, {})
+        if len(own) >= self._most_strangers:
+            self._put_out(next(iter(own)))
+        elif self._counts[door.peer] >= self._most_of_a_peer:
+            if not own:
+                return False
+            self._put_out(next(iter(own)))
+        if len(self._open) >= self._most:
+            if not self._all_strangers:
+                return False
+            self._put_out(next(iter(self._all_strangers)))
+        self._open[door.transport] = door
+        self._counts[door.peer] += 1
+        self._strangers.setdefault(door.peer, {})[door] = None
+        self._all_strangers[door] = None
+        return True
+
+    def closed(self, door: _Door) -> None:
+        """A connection is gone."""
+        if self._open.pop(door.transport, None) is None:
+            return
+        self._counts[door.peer] -= 1
+        if not self._counts[door.peer]:
+            del self._counts[door.peer]
+        self._forget_stranger(door)
+
+    def _put_out(self, door: _Door) -> None:
+        self.closed(door)
+        door.transport.abort()
+
+    def _forget_stranger(self, door: _Door) -> None:
+        self._all_strangers.pop(door, None)
+        own = self._strangers.get(door.peer)
+        if own is not None:
+            own.pop(door, None)
+            if not own:
+                del self._strangers[door.peer]
+
+
+class _Door(asyncio.Protocol):
+    """One connection: what speaks HTTP on it, counted."""
+
+    def __init__(self, doors: Doors, inner: asyncio.Protocol) -> None:
+        self._doors = doors
+        self._inner = inner
+        self._admitted = False
+        self.peer = ""
+        self.transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.peer = peer_of(transport.get_extra_info("peername")[0])
+        self._admitted = self._doors.opened(self)
+        if self._admitted:
+            self._inner.connection_made(transport)
+        else:
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._doors.closed(self)
+        if self._admitted:
+            self._inner.connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._admitted:
+            self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received() if self._admitted else False
+
+    def pause_writing(self) -> None:
+        if self._admitted:
+            self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._admitted:
+            self._inner.resume_writing()
