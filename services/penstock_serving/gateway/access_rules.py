@@ -23,6 +23,8 @@ CREDENTIAL_HEADER: Final = "x-penstock-credential"
 """SHA-256, in hex, of what HAProxy takes for the credential of a request that the agent is to verify; set by it alone."""
 ADDRESS: Final = "src,ipmask(32,64)"
 """Whom a client's address counts for. Of IPv6, a network of 64 bits is one, since each of its hosts may take any in it."""
+SOURCE_HEADER: Final = "x-penstock-source"
+"""The address whose token the agent is to verify; set by HAProxy alone."""
 STICK_COUNTERS: Final = 6
 VERIFY: Final = "verify"
 """The backend of requests whose token the agent must verify."""
@@ -195,6 +197,7 @@ def agent_backends(settings: Settings, agent: str) -> Iterator[str]:
     # Who sends these is not known yet: without a part for each address, anyone could use up what a namespace has for its
     # callers.
     yield f"  http-request set-var(txn.source) {ADDRESS}"
+    yield f"  http-request set-header {SOURCE_HEADER} %[var(txn.source)]"
     yield f"  http-request track-sc5 var(txn.ns),concat(|,txn.source),sha2(256) table {_SOURCES}"
     yield _within(5, settings.verifications_per_second_per_source)
     yield "  http-request set-var(txn.bucket) var(txn.ns)"

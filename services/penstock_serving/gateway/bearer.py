@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import jwt
 
 from penstock.errors import Unavailable
 from penstock.routing.access import Admitted, RouteIssuer, token_caller
-from penstock_serving.gateway.issuers import RSA_ALGORITHMS, Issuers, PublicKey
+from penstock_serving.gateway.issuers import RSA_ALGORITHMS, Issuers, PublicKey, VerificationKey
 
 ALGORITHMS: Final = (*RSA_ALGORITHMS, "ES256", "ES384", "ES512", "EdDSA")
 """Signatures with public keys. Never `none`, and never HS*, which would take a public key for a shared secret."""
@@ -19,17 +20,22 @@ LEEWAY_SECONDS: Final = 30
 ADMITTED_SECONDS: Final = 300
 """A verified token is verified anew after this, so that a key that its issuer withdrew ends."""
 MOST_CANDIDATES: Final = 4
-"""Keys that one token is tried against, whatever a tenant's issuers publish: the agent has one thread for all tenants.
-
-A token that names its key, as nearly every issuer's do, needs one.
-"""
+"""Sets of keys that are looked through for the one key of a token: a model may name several for one issuer."""
+Run = Callable[[Callable[[], "Mapping[str, Any] | None"]], Awaitable["Mapping[str, Any] | None"]]
+"""Runs a check of a signature, which takes time."""
 _REQUIRED: Final = ("iss", "sub", "aud", "exp")
 
 
+async def _here(check: Callable[[], Mapping[str, Any] | None]) -> Mapping[str, Any] | None:
+    return check()
+
+
 async def verify(
-    token: str, issuers: tuple[RouteIssuer, ...], keys: Issuers, namespace: str, now: float
+    token: str, issuers: tuple[RouteIssuer, ...], keys: Issuers, namespace: str, now: float, *, run: Run = _here
 ) -> Admitted | None:
     """Who a token stands for, or None where it is not one that these issuers vouch for now.
+
+    A token is tried against one key: the one that it names, or else the only one that may have signed it.
 
     Args:
         token: in compact form.
@@ -37,6 +43,7 @@ async def verify(
         keys: where their keys are.
         namespace: of the model.
         now: epoch seconds.
+        run: where the signature is checked.
 
     Raises:
         Unavailable: the issuer's keys cannot be had.
@@ -51,16 +58,19 @@ async def verify(
         if issuer.issuer == claimed:
             entries.setdefault(issuer.jwks_uri, []).append(issuer)
     problem: Unavailable | None = None
-    left = MOST_CANDIDATES
-    for alike in entries.values():
+    found: list[tuple[VerificationKey, Sequence[RouteIssuer]]] = []
+    for alike in list(entries.values())[:MOST_CANDIDATES]:
         try:
             known = await keys.keys(namespace, alike[0], key_id)
         except Unavailable as error:
             problem = error
             continue
-        candidates = [key.public for key in known if algorithm in key.algorithms][:left]
-        left -= len(candidates)
-        claims = _claims(token, algorithm, alike, candidates)
+        found += [(key, alike) for key in known if algorithm in key.algorithms]
+    named = [each for each in found if key_id is not None and each[0].key_id == key_id]
+    candidates = named or found
+    if len(candidates) == 1:
+        key, asking = candidates[0]
+        claims = await run(partial(_claims, token, algorithm, asking, key.public))
         if claims is not None:
             until = min(int(claims["exp"]) + LEEWAY_SECONDS, int(now) + ADMITTED_SECONDS)
             return Admitted(token_caller(claims["iss"], claims["sub"]), until, issuers)
@@ -78,7 +88,7 @@ def _said(token: str) -> tuple[str, str | None, object] | None:
     try:
         header = jwt.get_unverified_header(token)
         claimed = jwt.decode(token, options={"verify_signature": False}).get("iss")
-    except (jwt.PyJWTError, ValueError):
+    except (jwt.PyJWTError, ValueError, RecursionError):
         return None
     algorithm, key_id = header.get("alg"), header.get("kid")
     if algorithm not in ALGORITHMS or "crit" in header or not (key_id is None or isinstance(key_id, str)):
@@ -86,25 +96,21 @@ def _said(token: str) -> tuple[str, str | None, object] | None:
     return algorithm, key_id, claimed
 
 
-def _claims(
-    token: str, algorithm: str, entries: Sequence[RouteIssuer], candidates: Sequence[PublicKey]
-) -> Mapping[str, Any] | None:
-    """The claims that one of these keys vouches for, where they are what one of the issuer's entries asks for."""
-    for key in candidates:
-        try:
-            claims: Mapping[str, Any] = jwt.decode(
-                token,
-                key,
-                algorithms=[algorithm],
-                audience=[audience for each in entries for audience in each.audiences],
-                issuer=entries[0].issuer,
-                leeway=LEEWAY_SECONDS,
-                options={"require": list(_REQUIRED)},
-            )
-        except (jwt.PyJWTError, ValueError, TypeError):
-            continue
-        return claims if any(_suits(claims, each) for each in entries) else None
-    return None
+def _claims(token: str, algorithm: str, entries: Sequence[RouteIssuer], key: PublicKey) -> Mapping[str, Any] | None:
+    """The claims that a key vouches for, where they are what one of the issuer's entries asks for."""
+    try:
+        claims: Mapping[str, Any] = jwt.decode(
+            token,
+            key,
+            algorithms=[algorithm],
+            audience=[audience for each in entries for audience in each.audiences],
+            issuer=entries[0].issuer,
+            leeway=LEEWAY_SECONDS,
+            options={"require": list(_REQUIRED)},
+        )
+    except (jwt.PyJWTError, ValueError, TypeError):
+        return None
+    return claims if any(_suits(claims, each) for each in entries) else None
 
 
 def _suits(claims: Mapping[str, Any], entry: RouteIssuer) -> bool:

@@ -18,7 +18,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from penstock.routing.traffic import Target
-from penstock_serving.gateway.access_rules import API_KEY_HEADER, CALLER_HEADER, CREDENTIAL_HEADER
+from penstock_serving.gateway.access_rules import API_KEY_HEADER, CALLER_HEADER, CREDENTIAL_HEADER, SOURCE_HEADER
 from penstock_serving.gateway.answers import error
 from penstock_serving.gateway.holding import Holding
 
@@ -69,7 +69,7 @@ def choose(targets: Sequence[Target], tried: Iterable[str]) -> Target | None:
 def for_replica(headers: Mapping[str, str], caller: str | None) -> CIMultiDict[str]:
     """What a replica is told: who asks, and nothing by which it could ask in their name."""
     left = _end_to_end(headers)
-    for name in (hdrs.AUTHORIZATION, API_KEY_HEADER, CALLER_HEADER, CREDENTIAL_HEADER):
+    for name in (hdrs.AUTHORIZATION, API_KEY_HEADER, CALLER_HEADER, CREDENTIAL_HEADER, SOURCE_HEADER):
         left.popall(name, None)
     if caller is not None:
         left[CALLER_HEADER] = caller

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from penstock.api.access import Authentication
 from penstock.errors import Unavailable
 from penstock.routing.access import Let, Refusal, RouteIssuer, Verify, credential, decide, fingerprint, is_valid
 from penstock.routing.table import ModelKey
-from penstock_serving.gateway.access_rules import API_KEY_HEADER, CALLER_HEADER, CREDENTIAL_HEADER
+from penstock_serving.gateway.access_rules import API_KEY_HEADER, CALLER_HEADER, CREDENTIAL_HEADER, SOURCE_HEADER
 from penstock_serving.gateway.admissions import Admissions
 from penstock_serving.gateway.bearer import verify
 from penstock_serving.gateway.issuers import Issuers
 from penstock_serving.gateway.registry import Registry
+from penstock_serving.gateway.verification import Spent, Verification
 
 
 class Refused(Exception):
@@ -31,6 +33,7 @@ class Gatekeeper:
         registry: what is declared.
         admissions: where verified tokens go.
         issuers: keys to verify them by.
+        verification: where that is done.
         default_authentication: of models of which nothing is declared.
         clock: epoch seconds.
     """
@@ -40,12 +43,15 @@ class Gatekeeper:
         registry: Registry,
         admissions: Admissions,
         issuers: Issuers,
+        verification: Verification,
         default_authentication: Authentication,
+        *,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._registry = registry
         self._admissions = admissions
         self._issuers = issuers
+        self._verification = verification
         self._default_required = default_authentication is Authentication.REQUIRED
         self._clock = clock
 
@@ -94,16 +100,22 @@ class Gatekeeper:
             case Let(caller=name):
                 return name
             case Verify(token=token, issuers=issuers):
-                return await self._verified(key, token, issuers, now)
+                return await self._verified(key, token, issuers, headers.get(SOURCE_HEADER, ""), now)
             case Refusal():
                 raise Refused(verdict)
 
-    async def _verified(self, key: ModelKey, token: str, issuers: tuple[RouteIssuer, ...], now: float) -> str:
+    async def _verified(
+        self, key: ModelKey, token: str, issuers: tuple[RouteIssuer, ...], source: str, now: float
+    ) -> str:
         """Who a token stands for; HAProxy is told of it soon."""
         digest = fingerprint(token)
         admitted = self._admissions.find(key, digest, issuers, now)
         if admitted is None:
-            admitted = await verify(token, issuers, self._issuers, key[0], now)
+            run = partial(self._verification.run, key[0], source)
+            try:
+                admitted = await verify(token, issuers, self._issuers, key[0], now, run=run)
+            except Spent:
+                raise Refused(Refusal.TOO_OFTEN) from None
             if admitted is None:
                 raise Refused(Refusal.UNKNOWN)
             self._admissions.admit(key, digest, admitted)

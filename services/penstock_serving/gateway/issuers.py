@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
 import logging
 import socket
 import ssl
@@ -24,11 +23,13 @@ from typing import Any, Final
 
 import aiohttp
 import jwt
+from aiohttp import hdrs
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from pydantic_core import from_json
 from yarl import URL
 
 from penstock.errors import Unavailable
@@ -170,7 +171,8 @@ class Issuers:
         try:
             async with asyncio.timeout(_TIMEOUT_SECONDS):
                 uri = issuer.jwks_uri or await self._discover(issuer.issuer)
-                known.keys = usable_keys(await self._get(uri))
+                document = await self._get(uri)
+                known.keys = await asyncio.to_thread(usable_keys, document)
         except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
             known.problem = str(error) or type(error).__name__
             logger.warning("keys of token issuer %s: %s", issuer.issuer, known.problem)
@@ -199,6 +201,8 @@ class Issuers:
         if not self._allow_private and _is_address(url.host) and not is_public(url.host):
             raise ValueError(f"{url.host} is no public address")
         async with self._client().get(url, allow_redirects=False) as response:
+            if "content-encoding" in response.headers:
+                raise ValueError(f"{uri} answered with a body that is compressed")
             if response.status != 200:  # noqa: PLR2004 -- anything else, a redirect too, is no answer
                 raise ValueError(f"{uri} answered with status {response.status}")
             body = await response.content.read(_MAX_BYTES + 1)
@@ -206,7 +210,8 @@ class Issuers:
                 body += await response.content.read(_MAX_BYTES + 1 - len(body))
         if len(body) > _MAX_BYTES:
             raise ValueError(f"{uri} answered with more than {_MAX_BYTES} bytes")
-        document = json.loads(body)
+        # It refuses what is nested deeply, on which others end with another kind of error.
+        document = from_json(body)
         if not isinstance(document, dict):
             raise ValueError(f"{uri} answered with no JSON object")  # noqa: TRY004 -- the document is wrong
         return document
@@ -216,7 +221,14 @@ class Issuers:
             resolver = None if self._allow_private else _Public()
             connector = aiohttp.TCPConnector(resolver=resolver, ssl=self._context, limit=64, limit_per_host=2)
             timeout = aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)
-            self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=False)
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                timeout=timeout,
+                trust_env=False,
+                # A little that is compressed may be a lot.
+                auto_decompress=False,
+                headers={hdrs.ACCEPT_ENCODING: "identity"},
+            )
         return self._session
 
 

@@ -37,6 +37,7 @@ from penstock_serving.gateway.registry import Registry
 from penstock_serving.gateway.runtime_socket import announce_leaving
 from penstock_serving.gateway.scraping import Scraping
 from penstock_serving.gateway.settings import Layout, Settings, read_settings
+from penstock_serving.gateway.verification import Verification
 
 logger = logging.getLogger(__name__)
 _FLUSH_SECONDS = 5.0
@@ -94,7 +95,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         admissions = Admissions()
         issuers = Issuers(allow_private=settings.allow_private_issuers, ca_file=settings.issuer_ca_file)
         stack.push_async_callback(issuers.close)
-        gatekeeper = Gatekeeper(registry, admissions, issuers, settings.default_authentication)
+        verification = Verification()
+        stack.callback(verification.close)
+        gatekeeper = Gatekeeper(registry, admissions, issuers, verification, settings.default_authentication)
         log = AccessLog(lambda: registry.table, sink.emit if sink.enabled else None, holding.waiting)
         metrics = CollectorRegistry()
         for collector in (log, GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR):

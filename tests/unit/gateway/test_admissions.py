@@ -20,6 +20,7 @@ from penstock_serving.gateway.issuers import Issuers
 from penstock_serving.gateway.process import Haproxy, find_haproxy
 from penstock_serving.gateway.registry import Registry
 from penstock_serving.gateway.settings import Settings
+from penstock_serving.gateway.verification import Verification
 
 MODEL = ("ns", "m")
 ISSUERS = (RouteIssuer(issuer="https://i", audiences=("a",)),)
@@ -114,7 +115,7 @@ def test_a_verified_token_is_no_change_of_the_table_and_is_not_verified_again(tm
             registry, admissions = Registry(tmp_path / "routes.json"), Admissions()
             entries = (RouteIssuer.model_validate(issuer.entry()),)
             registry.declare(Route(namespace="ns", model="m", access=RouteAccess(required=True, issuers=entries)))
-            gatekeeper = Gatekeeper(registry, admissions, issuers, Authentication.REQUIRED)
+            gatekeeper = Gatekeeper(registry, admissions, issuers, Verification(), Authentication.REQUIRED)
             generation = registry.generation
             given = issuer.token()
             caller = await gatekeeper.admit(bearer(given), MODEL)
@@ -122,7 +123,11 @@ def test_a_verified_token_is_no_change_of_the_table_and_is_not_verified_again(tm
             assert registry.generation == generation
             # Without its issuers' keys nothing could verify it again.
             gatekeeper = Gatekeeper(
-                registry, admissions, Issuers(allow_private=False, ca_file=None), Authentication.REQUIRED
+                registry,
+                admissions,
+                Issuers(allow_private=False, ca_file=None),
+                Verification(),
+                Authentication.REQUIRED,
             )
             assert await gatekeeper.admit(bearer(given), MODEL) == caller
 

@@ -13,6 +13,7 @@ from penstock_serving.gateway.admissions import Admissions
 from penstock_serving.gateway.gatekeeper import Gatekeeper, Refused
 from penstock_serving.gateway.issuers import Issuers
 from penstock_serving.gateway.registry import Registry
+from penstock_serving.gateway.verification import Verification
 
 ACCESS = RouteAccess(
     required=True,
@@ -26,7 +27,7 @@ def admit(folder: Path, headers: dict[str, str]) -> str | None:
         registry = Registry(folder / "routes")
         registry.declare(Route(namespace="ns", model="m", access=ACCESS))
         issuers = Issuers(allow_private=False, ca_file=None)
-        gatekeeper = Gatekeeper(registry, Admissions(), issuers, Authentication.REQUIRED)
+        gatekeeper = Gatekeeper(registry, Admissions(), issuers, Verification(), Authentication.REQUIRED)
         try:
             return await gatekeeper.admit(headers, ("ns", "m"))
         finally:

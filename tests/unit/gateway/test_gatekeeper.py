@@ -15,6 +15,7 @@ from penstock_serving.gateway.admissions import Admissions
 from penstock_serving.gateway.gatekeeper import Gatekeeper, Refused
 from penstock_serving.gateway.issuers import Issuers
 from penstock_serving.gateway.registry import Registry
+from penstock_serving.gateway.verification import Verification
 
 
 class Keys(tuple[RouteKey, ...]):
@@ -39,7 +40,7 @@ def test_no_request_costs_a_walk_over_the_keys(tmp_path: Path) -> None:
     for number in range(10):
         declare(registry, f"m{number}", "own", "shared")
     issuers = Issuers(allow_private=False, ca_file=None)
-    gatekeeper = Gatekeeper(registry, Admissions(), issuers, Authentication.REQUIRED)
+    gatekeeper = Gatekeeper(registry, Admissions(), issuers, Verification(), Authentication.REQUIRED)
     Keys.walks = 0
     for _ in range(20):
         for ask in (
