@@ -71,6 +71,68 @@ async def until_held(gw: Gateway, count: int, model: str = "default/m") -> None:
     await until(held)
 
 
+DESCRIBED = '{"name":"m","inputs":[]}'
+LOOKS: dict[str, tuple[str, str, bytes | None, int, str]] = {
+    "metadata": ("GET", "", None, 200, DESCRIBED),
+    "the head of metadata": ("HEAD", "", None, 200, ""),
+    "metadata of a version": ("GET", "/versions/1", None, 200, DESCRIBED),
+    "metadata of a version that nobody has told": ("GET", "/versions/9", None, 503, "known here once a replica"),
+    "readiness": ("GET", "/ready", None, 200, '"ready": true'),
+    "a path that no replica has": ("GET", "/stats", None, 404, "there is nothing at /v2/models/m/stats"),
+    "the same with a body": ("POST", "/generate", b"x" * 300_000, 404, "there is nothing at"),
+    "a path with a slash too many": ("POST", "/infer/", b"{}", 404, "there is nothing at"),
+    "GET of infer": ("GET", "/infer", None, 405, "/v2/models/m/infer takes POST"),
+    "OPTIONS of infer": ("OPTIONS", "/infer", None, 405, "/v2/models/m/infer takes POST"),
+    "PUT of infer with a body": ("PUT", "/infer", b"x" * 300_000, 405, "takes POST"),
+    "POST of metadata": ("POST", "", b"{}", 405, "/v2/models/m takes GET"),
+    "DELETE of readiness": ("DELETE", "/ready", None, 405, "/v2/models/m/ready takes GET"),
+}
+
+
+def test_a_look_at_a_model_that_sleeps_is_answered_and_wakes_nothing() -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        waker = Waker()
+        await waker.start(stack)
+        await gw.declare(wakeUrl=waker.url, holdSeconds=GUARD_SECONDS)
+        async with gw.session.get(f"{gw.url}/v2/models/m") as answer:
+            assert (answer.status, answer.headers["retry-after"]) == (503, "1"), "no replica has told yet"
+        await gw.lease("a", "127.0.0.1:9", metadata=DESCRIBED)
+        await gw.release("a")
+        for title, (method, path, body, status, said) in LOOKS.items():
+            async with gw.session.request(method, f"{gw.url}/v2/models/m{path}", data=body) as answer:
+                assert (title, answer.status) == (title, status)
+                assert said in await answer.text(), title
+        assert waker.calls == 0
+        assert (await gw.routes())["default/m"]["heldRequests"] == 0
+        inferring = asyncio.create_task(gw.infer())
+        await waker.called.wait()
+        inferring.cancel()
+
+    run(scenario)
+
+
+def test_what_endless_bodies_bring_wakes_nothing_either() -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        waker = Waker()
+        await waker.start(stack)
+        await gw.declare(wakeUrl=waker.url, holdSeconds=GUARD_SECONDS)
+        reader, writer = await asyncio.open_connection(gw.address, gw.port)
+        writer.write(b"PUT /v2/models/m/infer HTTP/1.1\r\nHost: m\r\nTransfer-Encoding: chunked\r\n\r\n")
+
+        async def pour() -> None:
+            while True:
+                writer.write(b"2000\r\n" + b"x" * 0x2000 + b"\r\n")
+                await writer.drain()
+
+        pouring = asyncio.create_task(pour())
+        assert (await reader.readline()).split()[1] == b"405"
+        pouring.cancel()
+        writer.close()
+        assert waker.calls == 0
+
+    run(scenario)
+
+
 def test_fifty_requests_at_zero_replicas_are_all_answered_after_one_wake() -> None:
     async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
         waker = Waker()

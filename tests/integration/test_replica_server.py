@@ -193,10 +193,24 @@ def test_a_wrong_path_gets_the_protocols_error(tiny: ReplicaProcess, path: str, 
     assert_answers(tiny)
 
 
-@pytest.mark.parametrize("method", ["DELETE", "PUT", "PATCH", "HEAD"])
+@pytest.mark.parametrize("method", ["DELETE", "PUT", "PATCH", "OPTIONS"])
 def test_another_method_gets_405(tiny: ReplicaProcess, method: str) -> None:
     assert httpx.request(method, f"{tiny.url}/v2/health/live").status_code == 405
     assert_answers(tiny)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/v2/models/tiny", 200), ("/v2/models/tiny/infer", 405), ("/v2/nothing", 404)]
+)
+def test_head_gets_what_get_does_without_its_body(tiny: ReplicaProcess, path: str, status: int) -> None:
+    with tiny.connect() as connection, connection.makefile("rb") as stream:
+        request = f"HEAD {path} HTTP/1.1\r\nHost: m\r\n\r\n" * 2
+        connection.sendall(request.encode() + b"GET /v2/health/live HTTP/1.1\r\nHost: m\r\n\r\n")
+        for _ in range(2):
+            head = b"".join(iter(stream.readline, b"\r\n"))
+            assert head.startswith(b"HTTP/1.1 %d " % status)
+            assert b"Content-Length: 0\r\n" not in head, "it is that of what GET would get"
+        assert next_answer(stream) == (200, b'{"live":true}'), "the connection goes on"
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,25 @@ def error_document(message: str) -> bytes:
     return orjson.dumps({"error": message})
 
 
+def wrong_method(path: str, method: str) -> Invalid:
+    """An error for a path that takes another method."""
+    return Invalid(Refusal.METHOD_NOT_ALLOWED, f"{path} takes {method}")
+
+
+def nothing_at(path: str, who: str, model: str, namespace: str) -> Invalid:
+    """An error for a path at which there is nothing.
+
+    Args:
+        path: as it was asked for.
+        who: says so, such as `this replica`.
+        model: what is served, with its version where that is known.
+        namespace: the model's.
+    """
+    return Invalid(
+        Refusal.NOT_FOUND, f"there is nothing at {path}: {who} serves model {model} of namespace '{namespace}'"
+    )
+
+
 def bad_request(message: str) -> Invalid:
     """An error for input that is wrong."""
     return Invalid(Refusal.BAD_REQUEST, message)

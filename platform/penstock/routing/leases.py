@@ -31,6 +31,8 @@ MOST_CHARACTERS: Final = 253
 """Of each text in a lease, as of a name in Kubernetes. A gateway keeps them for every replica, and all tenants share its
 memory; a revision of ours has 12, a replica's id of Ray's 8, a digest 71.
 """
+MOST_METADATA_CHARACTERS: Final = 8192
+"""Of a model's metadata in a lease. Longer ones are not told: of such a model, a gateway knows none while it sleeps."""
 Text = Annotated[str, Field(max_length=MOST_CHARACTERS)]
 
 
@@ -61,6 +63,8 @@ class ReplicaLease(Frozen):
     """host:port of the replica's own HTTP socket."""
     lease_seconds: Annotated[float, Field(gt=0, le=60)] = 5.0
     stats: ReplicaStats = ReplicaStats()
+    metadata: Annotated[str, Field(max_length=MOST_METADATA_CHARACTERS)] | None = None
+    """The protocol's document on the model, which a gateway answers with once no replica is left. None: as told before."""
 
 
 def check_replica_id(replica_id: str) -> None:

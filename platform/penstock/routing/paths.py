@@ -3,9 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
 
 from penstock.errors import Invalid
 from penstock.routing.table import ModelKey
+
+
+class Asked(StrEnum):
+    """What a path asks of a model."""
+
+    METADATA = "metadata"
+    READY = "ready"
+    INFER = "infer"
+    NOTHING = "nothing"
+    """No server has anything there."""
+
+    @property
+    def method(self) -> str:
+        """How it is asked for. HEAD does where GET does."""
+        return "POST" if self is Asked.INFER else "GET"
+
+
+_ASKED: Final = {(): Asked.METADATA, ("ready",): Asked.READY, ("infer",): Asked.INFER}
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +34,7 @@ class ModelPath:
 
     key: ModelKey
     version: str | None
+    asked: Asked
 
 
 def parse_path(namespace: str, raw_path: str) -> ModelPath | None:
@@ -33,4 +54,5 @@ def parse_path(namespace: str, raw_path: str) -> ModelPath | None:
     if parts[:3] != ["", "v2", "models"] or len(parts) < 4 or not parts[3]:  # noqa: PLR2004 -- a model's name is fourth
         return None
     version = parts[5] if len(parts) > 5 and parts[4] == "versions" else None  # noqa: PLR2004 -- and a version sixth
-    return ModelPath((namespace, parts[3]), version)
+    asked = _ASKED.get(tuple(parts[4 if version is None else 6 :]), Asked.NOTHING)
+    return ModelPath((namespace, parts[3]), version, asked)

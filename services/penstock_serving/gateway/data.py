@@ -12,7 +12,8 @@ from aiohttp import hdrs, web
 
 import penstock
 from penstock.errors import Invalid, Unavailable
-from penstock.routing.paths import ModelPath, parse_path
+from penstock.protocol.refusals import nothing_at, wrong_method
+from penstock.routing.paths import Asked, ModelPath, parse_path
 from penstock.routing.table import ModelKey
 from penstock.routing.traffic import Destination, Unknown, lookup
 from penstock.telemetry import names
@@ -114,8 +115,8 @@ class DataServer:
         caller = await self._gatekeeper.admit(request.headers, path.key)
         if isinstance(found, Unknown):
             return error(_NOT_FOUND, found.message)
-        if not found.targets and request.rel_url.raw_path.endswith("/ready"):
-            return self._ready(path.key)
+        if not found.targets and (looked := self._look(request, path)) is not None:
+            return looked
         with self._holding.body(path.key[0]) as body:
             try:
                 await body.read(request.content, self._settings.max_body_bytes)
@@ -139,6 +140,27 @@ class DataServer:
                     "RoutesUnknown", f"this gateway does not know yet whether there is a model '{path.key[1]}'"
                 )
             await self._registry.changed(self._registry.generation, _COMPLETION_POLL_SECONDS)
+
+    def _look(self, request: web.Request, path: ModelPath) -> web.Response | None:
+        """The answer to what runs no model: it is worth no replica's start. None: it is an inference."""
+        raw = request.rel_url.raw_path
+        if path.asked is Asked.NOTHING:
+            return error(_NOT_FOUND, nothing_at(raw, "this gateway", f"'{path.key[1]}'", path.key[0]).message)
+        wanted = path.asked.method
+        if request.method != wanted and (request.method, wanted) != (hdrs.METH_HEAD, hdrs.METH_GET):
+            return error(_METHOD, wrong_method(raw, wanted).message)
+        if path.asked is Asked.READY:
+            return self._ready(path.key)
+        return self._metadata(path) if path.asked is Asked.METADATA else None
+
+    def _metadata(self, path: ModelPath) -> web.Response:
+        """What the model's last replica said of it."""
+        key = path.key
+        told = self._registry.descriptions.of(key, path.version)
+        if told is not None:
+            return web.Response(body=told, content_type="application/json")
+        said = f"what model '{key[1]}' takes and gives is known here once a replica has been there; an inference starts one"
+        return error(_UNAVAILABLE, self._problem(key) or said)
 
     def _ready(self, key: ModelKey) -> web.Response:
         """Whether a model without a replica would answer: one that is asleep would, since a request wakes it."""

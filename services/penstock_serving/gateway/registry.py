@@ -16,6 +16,7 @@ from penstock.errors import Invalid, Unavailable
 from penstock.routing.keyring import Keyring
 from penstock.routing.leases import ReplicaLease, Route
 from penstock.routing.table import ModelKey, Table, replica_key
+from penstock_serving.gateway.descriptions import Descriptions
 
 logger = logging.getLogger(__name__)
 _LOOK_SECONDS = 1.0
@@ -63,6 +64,8 @@ class Registry:
         self._path = path
         self._table = replace(load_routes(path), rest_seconds=rest_seconds)
         self._keyring = Keyring()
+        self.descriptions = Descriptions()
+        """Metadata of models, those without replicas among them."""
         self._generation = 0
         self._settled = -1
         self._turning: dict[ModelKey, int] = {}
@@ -116,8 +119,13 @@ class Registry:
             Conflict: the token is of a former deployment of this name.
             Unavailable: the model had too many versions lately.
         """
+        described = lease.metadata
+        if described is not None:
+            lease = lease.model_copy(update={"metadata": None})
         before = self._table.replicas.get(replica_key((lease.namespace, lease.model), replica_id))
         self._table = self._table.leased(replica_id, lease, self.now(), uid)
+        if described is not None:
+            self.descriptions.keep((lease.namespace, lease.model), lease.version, described)
         if before is None or (_place(before.lease), before.uid) != (_place(lease), uid):
             self._announce()
 
@@ -156,6 +164,7 @@ class Registry:
         """Forget a route."""
         if key in self._table.routes:
             self._turning.pop(key, None)
+            self.descriptions.forget(key)
             self._store(self._table.withdrawn(key))
 
     def expire(self) -> None:

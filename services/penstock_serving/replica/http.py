@@ -256,7 +256,7 @@ class HttpConnection(asyncio.Protocol):
             headers,
             len(body),
             close,
-            body,
+            body if exchange.method != b"HEAD" else b"",
         )
         pending = self._pending
         transport = self._transport

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import socket
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import quote, urlsplit
 
 from penstock.errors import Unavailable
 from penstock.routing.fleet import Endpoint, endpoints, name_to_resolve
-from penstock.routing.leases import ReplicaLease, ReplicaStats
+from penstock.routing.leases import MOST_METADATA_CHARACTERS, ReplicaLease, ReplicaStats
 from penstock.serving.settings import ReplicaSettings
 
 logger = logging.getLogger(__name__)
@@ -26,6 +28,8 @@ _DELETE_SECONDS: Final = 5.0
 _RESOLVE_SECONDS: Final = 5.0
 """How long to wait for an answer about a name, and the longest time between two questions."""
 _RENEWALS_IN_LEASE: Final = 3
+_DESCRIBED_SECONDS: Final = 60.0
+"""How often a gateway is told the metadata again: it may have been started anew between two renewals."""
 _MAX_ANSWER_BYTES: Final = 64 * 1024
 
 Resolve = Callable[[str], Awaitable[tuple[str, ...]]]
@@ -47,6 +51,7 @@ class Leases:
         digest: of the model that it loaded.
         stats: what it reports with each renewal.
         find: asked about each URL whose host is a name.
+        metadata: of the model, for when no replica is left to ask.
     """
 
     def __init__(
@@ -56,11 +61,14 @@ class Leases:
         digest: str,
         stats: Callable[[], ReplicaStats],
         find: Resolve = resolve,
+        *,
+        metadata: str = "",
     ) -> None:
         self._settings = settings
         self._address = address
         self._digest = digest
         self._stats = stats
+        self._metadata = metadata if 0 < len(metadata) <= MOST_METADATA_CHARACTERS else None
         self._find = find
         self._renewing: dict[Endpoint, asyncio.Task[None]] = {}
         self._unresolved: set[str] = set()
@@ -123,10 +131,16 @@ class Leases:
 
     async def _renew(self, gateway: Endpoint) -> None:
         held = None
+        describe_at = 0.0
+        clock = asyncio.get_running_loop().time
         while True:
+            describes = clock() >= describe_at
             try:
                 async with asyncio.timeout(_REQUEST_SECONDS):
-                    status, answer = await self._call("PUT", gateway, self._lease())
+                    status, answer = await self._call("PUT", gateway, self._lease(describes=describes))
+                if describes and status in (HTTPStatus.OK, HTTPStatus.BAD_REQUEST):
+                    # A gateway of an earlier release refuses what it does not know.
+                    describe_at = clock() + _DESCRIBED_SECONDS if status == HTTPStatus.OK else math.inf
                 problem = "" if status < 300 else f"HTTP {status} {answer[:200]}"  # noqa: PLR2004 -- HTTP's success
             except (OSError, TimeoutError, Unavailable) as error:
                 problem = str(error) or type(error).__name__
@@ -149,7 +163,7 @@ class Leases:
         if status >= 300:  # noqa: PLR2004 -- HTTP's success
             logger.warning("could not leave gateway %s: HTTP %d %s", gateway.base_url, status, answer[:200])
 
-    def _lease(self) -> bytes:
+    def _lease(self, *, describes: bool) -> bytes:
         settings = self._settings
         lease = ReplicaLease(
             namespace=settings.namespace,
@@ -160,6 +174,7 @@ class Leases:
             address=self._address,
             lease_seconds=settings.lease_seconds,
             stats=self._stats(),
+            metadata=self._metadata if describes else None,
         )
         return lease.model_dump_json().encode()
 

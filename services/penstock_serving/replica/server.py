@@ -14,7 +14,7 @@ from penstock.caching.cache import PredictionCache
 from penstock.caching.keys import InputKeys
 from penstock.errors import Invalid, PenstockError
 from penstock.protocol import responses
-from penstock.protocol.refusals import Refusal, error_document, status_of
+from penstock.protocol.refusals import Refusal, error_document, nothing_at, status_of, wrong_method
 from penstock.protocol.requests import InferRequest, RequestDecoder
 from penstock.routing.leases import ReplicaStats
 from penstock.serving.settings import Reconfigure, ReplicaSettings
@@ -62,7 +62,7 @@ class ReplicaServer:
         self.answered = asyncio.Event()
         """Set once a first batch has been answered."""
         self._gets, self._posts = self._routes()
-        self._tables = {b"GET": self._gets, b"POST": self._posts}
+        self._tables = {b"GET": self._gets, b"HEAD": self._gets, b"POST": self._posts}
 
     def connection(self) -> HttpConnection:
         """A protocol for a new client; the factory that the event loop's server calls."""
@@ -143,18 +143,15 @@ class ReplicaServer:
         route = self._tables.get(exchange.method, {}).get(key)
         if route is not None:
             return route
-        if exchange.method == b"HEAD":
-            # Its answer has no body, but the error does: the client must not take that for the next answer.
-            exchange.keep_alive = False
         path = key.decode("latin-1")
         if key in self._posts or key in self._gets:
             wanted = "POST" if key in self._posts else "GET"
-            raise Invalid(Refusal.METHOD_NOT_ALLOWED, f"{path} takes {wanted}")
+            raise wrong_method(path, wanted)
         if "%" in path:
             # Read otherwise than undecoded, it would be another path than the one that the gateway let pass and counted.
             raise Invalid(Refusal.NOT_FOUND, f"write the path as it is, without percent-encoding: {path}")
-        serving = f"model '{self._settings.model}' version '{self._settings.version}' of namespace '{self._settings.namespace}'"
-        raise Invalid(Refusal.NOT_FOUND, f"there is nothing at {path}: this replica serves {serving}")
+        serving = f"'{self._settings.model}' version '{self._settings.version}'"
+        raise nothing_at(path, "this replica", serving, self._settings.namespace)
 
     def _server_metadata(self, exchange: Exchange) -> None:
         exchange.connection.respond(exchange, 200, _JSON, responses.server_metadata())
@@ -173,9 +170,13 @@ class ReplicaServer:
             raise Invalid(Refusal.DRAINING, "this replica is leaving")
         exchange.connection.respond(exchange, 200, _JSON, body)
 
+    @property
+    def model_metadata(self) -> bytes:
+        """The protocol's document on the model."""
+        return responses.model_metadata(self._settings.model, self._settings.version, self._platform, self._signature)
+
     def _model_metadata(self, exchange: Exchange) -> None:
-        body = responses.model_metadata(self._settings.model, self._settings.version, self._platform, self._signature)
-        exchange.connection.respond(exchange, 200, _JSON, body)
+        exchange.connection.respond(exchange, 200, _JSON, self.model_metadata)
 
     def _metrics(self, exchange: Exchange) -> None:
         exchange.connection.respond(exchange, 200, _TEXT, self.metrics.text(self.executor.batcher.queued))

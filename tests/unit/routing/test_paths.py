@@ -3,16 +3,25 @@ from __future__ import annotations
 import pytest
 
 from penstock.errors import Invalid
-from penstock.routing.paths import ModelPath, parse_path
+from penstock.routing.paths import Asked, ModelPath, parse_path
 
 
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        ("/v2/models/m", ModelPath(("ns", "m"), None)),
-        ("/v2/models/m/infer", ModelPath(("ns", "m"), None)),
-        ("/v2/models/m/versions/3/infer", ModelPath(("ns", "m"), "3")),
-        ("/v2/models/m/Versions/3/infer", ModelPath(("ns", "m"), None)),
+        ("/v2/models/m", ModelPath(("ns", "m"), None, Asked.METADATA)),
+        ("/v2/models/m/ready", ModelPath(("ns", "m"), None, Asked.READY)),
+        ("/v2/models/m/infer", ModelPath(("ns", "m"), None, Asked.INFER)),
+        ("/v2/models/m/versions/3", ModelPath(("ns", "m"), "3", Asked.METADATA)),
+        ("/v2/models/m/versions/3/ready", ModelPath(("ns", "m"), "3", Asked.READY)),
+        ("/v2/models/m/versions/3/infer", ModelPath(("ns", "m"), "3", Asked.INFER)),
+        ("/v2/models/m/", ModelPath(("ns", "m"), None, Asked.NOTHING)),
+        ("/v2/models/m/stats", ModelPath(("ns", "m"), None, Asked.NOTHING)),
+        ("/v2/models/m/infer/", ModelPath(("ns", "m"), None, Asked.NOTHING)),
+        ("/v2/models/m/x/infer", ModelPath(("ns", "m"), None, Asked.NOTHING)),
+        ("/v2/models/m/versions", ModelPath(("ns", "m"), None, Asked.NOTHING)),
+        ("/v2/models/m/versions/", ModelPath(("ns", "m"), "", Asked.METADATA)),
+        ("/v2/models/m/Versions/3/infer", ModelPath(("ns", "m"), None, Asked.NOTHING)),
         ("/v2/models/", None),
         ("/v2//models/m", None),
         ("//v2/models/m", None),
