@@ -23,7 +23,6 @@ from penstock_cli.progress import Steps
 from penstock_cli.readiness import forget_readiness, wait_until_ready
 from penstock_cli.resources import FIELD_MANAGER, INFERENCE_DEPLOYMENT, SERVING_POOL, kind_of, placed
 from penstock_cli.standalone.gateway import Gateway
-from penstock_cli.standalone.ports import next_free_port
 from penstock_cli.standalone.ray_head import RayAccess, ray_at, running_ray
 from penstock_cli.standalone.stack import Stack, StackSettings
 from penstock_cli.standalone.state import StateFolder, StateLock
@@ -70,13 +69,10 @@ def run(settings: RunSettings, console: Console) -> int:
     manifests = [document.manifest for document in accepted(settings.files)] if settings.files else []
     settings.state.create()
     with StateLock(settings.state):
-        port = next_free_port(settings.port)
         steps = Steps(console)
-        if port != settings.port:
-            steps.note(f"Port {settings.port} is taken; the gateway uses {port}.")
         ray = _ray(settings)
         try:
-            with Stack(StackSettings(settings.state, port, ray, settings.cache)) as stack:
+            with Stack(StackSettings(settings.state, settings.port, ray, settings.cache)) as stack:
                 session = _Session(settings, console, steps, stack, ray)
                 status = session.serve(manifests) if manifests else session.demo()
         except KeyboardInterrupt:
@@ -187,6 +183,8 @@ class _Session:
         prepare(cluster)
         with self._steps.step("Starting the gateway"):
             gateway.wait_ready()
+        if gateway.port != self._settings.port:
+            self._steps.note(f"Port {self._settings.port} is taken; the gateway uses {gateway.port}.")
         operator = stack.start_operator(gateway)
         with self._steps.step("Starting the operator"):
             operator.wait_ready()

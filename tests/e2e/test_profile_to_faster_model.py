@@ -68,14 +68,14 @@ class Home:
 def home(ray_head: LocalRay, tmp_path: Path) -> Iterator[Home]:
     state = StateFolder(tmp_path / "state")
     state.create()
-    port, control, health = free_ports(3)
+    (port,) = free_ports(1)
     with ExitStack() as stack:
-        gateway = Gateway(state, os.environ, port, control)
+        gateway = Gateway(state, os.environ, port)
         stack.callback(gateway.child.stop)
         cluster = open_embedded(state)
         stack.callback(cluster.close)
         gateway.wait_ready()
-        operator = Operator(state, os.environ, gateway.agent_url, health, tmp_path / "workspace")
+        operator = Operator(state, os.environ, gateway.agent_url, tmp_path / "workspace")
         stack.callback(operator.child.stop)
         operator.wait_ready()
         _declare_pool(cluster, RayAccess(ray_head.dashboard_url, ray_head.serve_url, ray_head.token))

@@ -5,12 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
+import subprocess
+import sys
+import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 from tests.integration.gateway_parts import (
     GUARD_SECONDS,
+    SECRET,
     Gateway,
     Replica,
     failures,
@@ -21,6 +27,7 @@ from tests.integration.gateway_parts import (
     until,
     until_answers,
 )
+from tests.ports import free_port
 
 
 def run(scenario: Callable[[Gateway, AsyncExitStack], Awaitable[None]], *arguments: str) -> None:
@@ -251,3 +258,23 @@ def test_a_restarted_agent_keeps_routes_and_leaves_no_haproxy_behind() -> None:
         assert (await gw.infer("/team/v2/models/m/infer"))[0] == 200
 
     run(scenario)
+
+
+def test_a_gateway_shares_its_port_with_nobody() -> None:
+    with socket.socket() as other, tempfile.TemporaryDirectory(prefix="gw-") as folder:
+        # As HAProxy itself listens where it is not told otherwise: another of the same user gets half of the clients.
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind(("127.0.0.1", free_port()))
+        other.listen()
+        port = other.getsockname()[1]
+        secret = Path(folder, "secret")
+        secret.write_text(SECRET)
+        done = subprocess.run(
+            [
+                sys.executable, "-m", "penstock_serving.gateway.main", "--port", str(port),
+                "--control-port", str(free_port()), "--secret-file", str(secret), "--state-dir", folder,
+            ],
+            capture_output=True, text=True, timeout=GUARD_SECONDS, check=False,
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert f"another program listens on port {port}" in done.stderr

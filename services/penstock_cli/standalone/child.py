@@ -15,6 +15,8 @@ from penstock.errors import Unavailable
 _GUARD = Path(__file__).with_name("guard.py")
 _POLL_SECONDS = 0.1
 _LAST_LINES = 12
+_STARTS = 3
+_ENDED = "ComponentEnded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,9 @@ class Child:
     """A started program. Whatever becomes of this process, the program ends with it."""
 
     def __init__(self, program: Program) -> None:
+        self._start(program)
+
+    def _start(self, program: Program) -> None:
         self._program = program
         program.log.parent.mkdir(parents=True, exist_ok=True)
         with program.log.open("ab") as log:
@@ -63,11 +68,40 @@ class Child:
         """
         deadline = monotonic() + seconds
         while not ready():
-            if not self.running:
-                raise Unavailable("ComponentEnded", self.describe(f"ended with status {self._process.returncode}"))
+            self._check_running()
             if monotonic() > deadline:
                 raise Unavailable("ComponentNotReady", self.describe(f"was not ready within {seconds:.0f} s"))
             sleep(_POLL_SECONDS)
+
+    def wait_started(self, ready: Callable[[], bool], seconds: float, anew: Callable[[], Program]) -> None:
+        """Poll until `ready()` while the program runs. If it ends before, start it anew, twice at most.
+
+        A port that was free when it was chosen may be another's when the program binds it; then another's server may
+        answer in its place, so an answer counts only while the program runs.
+
+        Args:
+            ready: whether it answers.
+            seconds: how long each start may take.
+            anew: what to start, with ports that are chosen anew.
+
+        Raises:
+            Unavailable: it ended each time, or the time is up; the message has its last lines of output.
+        """
+        for start in range(1, _STARTS + 1):
+            try:
+                self.wait_until(ready, seconds)
+                self._check_running()
+            except Unavailable as error:
+                if error.reason != _ENDED or start == _STARTS:
+                    raise
+                self.stop()
+                self._start(anew())
+            else:
+                return
+
+    def _check_running(self) -> None:
+        if not self.running:
+            raise Unavailable(_ENDED, self.describe(f"ended with status {self._process.returncode}"))
 
     def wait(self, seconds: float) -> None:
         """Wait until the program has ended by itself.
@@ -84,7 +118,7 @@ class Child:
             Unavailable: it ended with a status other than 0.
         """
         if self._process.poll():
-            raise Unavailable("ComponentEnded", self.describe(f"ended with status {self._process.returncode}"))
+            raise Unavailable(_ENDED, self.describe(f"ended with status {self._process.returncode}"))
 
     def describe(self, what_happened: str) -> str:
         """A message for people, with the end of the program's output and where the rest is."""

@@ -8,43 +8,66 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
 
+from penstock.routing.tokens import admin_token
 from penstock_cli.standalone.child import Child, Program
 from penstock_cli.standalone.http import get
-from penstock_cli.standalone.ports import LOOPBACK
+from penstock_cli.standalone.ports import LOOPBACK, free_ports, next_free_port
 from penstock_cli.standalone.state import StateFolder
 
 _START_SECONDS = 60.0
 
 
 class Gateway:
-    """The agent and its HAProxy."""
+    """The agent and its HAProxy.
 
-    def __init__(self, state: StateFolder, environment: Mapping[str, str], port: int, control_port: int) -> None:
-        state.secret(state.gateway_secret_file)
-        self.url = f"http://{LOOPBACK}:{port}"
+    Args:
+        state: where its secret and its log are.
+        environment: of the process.
+        wanted: the port for clients, if it is free; else the first free one after it.
+
+    Raises:
+        Unavailable: no port is free.
+    """
+
+    def __init__(self, state: StateFolder, environment: Mapping[str, str], wanted: int) -> None:
+        self._token = admin_token(state.secret(state.gateway_secret_file))
+        self._state = state
+        self._environment = environment
+        self._wanted = wanted
+        self.child = Child(self._program())
+
+    def _program(self) -> Program:
+        """The gateway on ports that are free now."""
+        self.port = next_free_port(self._wanted)
+        (control_port,) = free_ports(1)
+        self.url = f"http://{LOOPBACK}:{self.port}"
         self.agent_url = f"http://{LOOPBACK}:{control_port}"
         # HAProxy's sockets lie here, and a socket's path must be short. The operator declares all routes again.
         scratch = Path(tempfile.mkdtemp(prefix="penstock-gateway-"))
-        self.child = Child(
-            Program(
-                name="The gateway",
-                argv=[
-                    sys.executable, "-m", "penstock_serving.gateway.main",
-                    "--host", LOOPBACK, "--port", str(port),
-                    "--control-host", LOOPBACK, "--control-port", str(control_port),
-                    "--secret-file", str(state.gateway_secret_file),
-                    "--state-dir", str(scratch),
-                ],
-                environment=environment,
-                log=state.logs / "gateway.log",
-                scratch=scratch,
-            )
+        return Program(
+            name="The gateway",
+            argv=[
+                sys.executable, "-m", "penstock_serving.gateway.main",
+                "--host", LOOPBACK, "--port", str(self.port),
+                "--control-host", LOOPBACK, "--control-port", str(control_port),
+                "--secret-file", str(self._state.gateway_secret_file),
+                "--state-dir", str(scratch),
+            ],
+            environment=self._environment,
+            log=self._state.logs / "gateway.log",
+            scratch=scratch,
         )  # fmt: skip
 
     def wait_ready(self) -> None:
-        """Wait until the gateway answers clients.
+        """Wait until the gateway answers clients; only then do its port and addresses stay as they are.
 
         Raises:
-            Unavailable: it ended, or was not ready in time.
+            Unavailable: it ended, on other ports too, or was not ready in time.
         """
-        self.child.wait_until(lambda: get(f"{self.url}/v2/health/live")[0] == HTTPStatus.OK, _START_SECONDS)
+        self.child.wait_started(self._answers, _START_SECONDS, self._program)
+
+    def _answers(self) -> bool:
+        # Its agent takes our token, so it is ours; it answers only where no other program had the port for clients.
+        if get(f"{self.agent_url}/v1/routes", self._token)[0] != HTTPStatus.OK:
+            return False
+        return get(f"{self.url}/v2/health/live")[0] == HTTPStatus.OK

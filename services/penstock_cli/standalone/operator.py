@@ -9,7 +9,7 @@ from pathlib import Path
 
 from penstock_cli.standalone.child import Child, Program
 from penstock_cli.standalone.http import get
-from penstock_cli.standalone.ports import LOOPBACK
+from penstock_cli.standalone.ports import LOOPBACK, free_ports
 from penstock_cli.standalone.state import StateFolder
 from penstock_runtime.signing import make_keys
 
@@ -23,39 +23,44 @@ class Operator:
         state: where everything is kept.
         environment: of the process, and of the searches that it runs.
         agent_url: the gateway agent's.
-        health_port: for its probes.
         workspace: where searches keep what they found.
     """
 
-    def __init__(
-        self, state: StateFolder, environment: Mapping[str, str], agent_url: str, health_port: int, workspace: Path
-    ) -> None:
+    def __init__(self, state: StateFolder, environment: Mapping[str, str], agent_url: str, workspace: Path) -> None:
         state.public_key_file.write_text(make_keys(state.signing_key_file), encoding="ascii")
         state.artifacts.mkdir(exist_ok=True)
+        self._state = state
+        self._environment = environment
+        self._agent_url = agent_url
+        self._workspace = workspace
+        self.child = Child(self._program())
+
+    def _program(self) -> Program:
+        """The operator, with its probes on a port that is free now."""
+        (health_port,) = free_ports(1)
+        state = self._state
         self._health_url = f"http://{LOOPBACK}:{health_port}/readyz"
-        self.child = Child(
-            Program(
-                name="The operator",
-                argv=[
-                    sys.executable, "-m", "penstock_operator.main",
-                    "--standalone", str(state.store),
-                    "--gateway", agent_url,
-                    "--gateway-secret-file", str(state.gateway_secret_file),
-                    "--health-port", str(health_port),
-                    "--artifact-store", state.artifacts.absolute().as_uri(),
-                    "--signing-key-file", str(state.signing_key_file),
-                    "--trusted-key-file", str(state.public_key_file),
-                    "--optimizer-workspace", str(workspace),
-                ],
-                environment=environment,
-                log=state.logs / "operator.log",
-            )
+        return Program(
+            name="The operator",
+            argv=[
+                sys.executable, "-m", "penstock_operator.main",
+                "--standalone", str(state.store),
+                "--gateway", self._agent_url,
+                "--gateway-secret-file", str(state.gateway_secret_file),
+                "--health-port", str(health_port),
+                "--artifact-store", state.artifacts.absolute().as_uri(),
+                "--signing-key-file", str(state.signing_key_file),
+                "--trusted-key-file", str(state.public_key_file),
+                "--optimizer-workspace", str(self._workspace),
+            ],
+            environment=self._environment,
+            log=state.logs / "operator.log",
         )  # fmt: skip
 
     def wait_ready(self) -> None:
         """Wait until the operator's caches are filled.
 
         Raises:
-            Unavailable: it ended, or was not ready in time.
+            Unavailable: it ended, on other ports too, or was not ready in time.
         """
-        self.child.wait_until(lambda: get(self._health_url)[0] == HTTPStatus.OK, _START_SECONDS)
+        self.child.wait_started(lambda: get(self._health_url)[0] == HTTPStatus.OK, _START_SECONDS, self._program)

@@ -41,30 +41,35 @@ class RayHead:
 
     def __init__(self, state: StateFolder, environment: Mapping[str, str]) -> None:
         self._token = state.secret(state.ray_token_file)
+        self._state = state
+        self._environment = environment
+        self._child = Child(self._program())
+
+    def _program(self) -> Program:
+        """Ray on ports that are free now; `access` says which."""
         ports = free_ports(7)
         self.access = RayAccess(f"http://{LOOPBACK}:{ports[1]}", f"http://{LOOPBACK}:{ports[6]}", self._token)
         # Ray's sockets lie in this folder, and a socket's path may have about a hundred bytes: not the state folder.
         scratch = Path(tempfile.mkdtemp(prefix="penstock-ray-"))
-        self._child = Child(
-            Program(
-                name="Ray",
-                argv=_ray_start(ports, scratch),
-                environment={**environment, **_ray_environment(state.ray_token_file)},
-                log=state.logs / "ray.log",
-                grace_seconds=15.0,
-                scratch=scratch,
-            )
+        return Program(
+            name="Ray",
+            argv=_ray_start(ports, scratch),
+            environment={**self._environment, **_ray_environment(self._state.ray_token_file)},
+            log=self._state.logs / "ray.log",
+            grace_seconds=15.0,
+            scratch=scratch,
         )
 
     def wait_ready(self) -> None:
-        """Wait until the dashboard and its Serve endpoints answer.
+        """Wait until the dashboard and its Serve endpoints answer; only then does `access` stay as it is.
 
         Raises:
-            Unavailable: Ray ended, or was not ready in time.
+            Unavailable: Ray ended, on other ports too, or was not ready in time.
         """
-        self._child.wait_until(
-            lambda: get(f"{self.access.url}/api/serve/applications/", self._token)[0] == HTTPStatus.OK, _START_SECONDS
-        )
+        self._child.wait_started(self._answers, _START_SECONDS, self._program)
+
+    def _answers(self) -> bool:
+        return get(f"{self.access.url}/api/serve/applications/", self._token)[0] == HTTPStatus.OK
 
     @property
     def child(self) -> Child:

@@ -15,7 +15,6 @@ from penstock_cli.standalone.child import Child, Program
 from penstock_cli.standalone.collector import Collector
 from penstock_cli.standalone.gateway import Gateway
 from penstock_cli.standalone.operator import Operator
-from penstock_cli.standalone.ports import free_ports
 from penstock_cli.standalone.ray_head import RayAccess, RayHead
 from penstock_cli.standalone.state import RunRecord, StateFolder, optimizer_workspace
 
@@ -33,7 +32,7 @@ class StackSettings:
 
     state: StateFolder
     port: int
-    """The gateway's, for clients; it must be free."""
+    """The gateway's, for clients, if it is free; else the first free one after it."""
     ray: RayAccess | None
     """A Ray cluster that is up; None: start one."""
     cache: Path
@@ -87,16 +86,14 @@ class Stack:
 
     def start_gateway(self) -> Gateway:
         """Begin to start the gateway."""
-        (control_port,) = free_ports(1)
-        gateway = Gateway(self._settings.state, self._environment(), self._settings.port, control_port)
+        gateway = Gateway(self._settings.state, self._environment(), self._settings.port)
         self._children.append(gateway.child)
         return gateway
 
     def start_operator(self, gateway: Gateway) -> Operator:
         """Begin to start the operator."""
-        (health_port,) = free_ports(1)
         workspace = optimizer_workspace(self._settings.cache)
-        operator = Operator(self._settings.state, self._environment(), gateway.agent_url, health_port, workspace)
+        operator = Operator(self._settings.state, self._environment(), gateway.agent_url, workspace)
         self._children.append(operator.child)
         return operator
 

