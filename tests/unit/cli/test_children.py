@@ -195,9 +195,10 @@ def test_each_part_is_given_other_ports_each_time(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(module, "Child", Ended)
     make().wait_ready()
     first, second = (set(re.findall(r"\b\d{5}\b", " ".join(each.argv))) for each in started)
-    assert first
+    # Chosen at random: one or the other of Ray's may be the same.
+    assert first != second
     # A gateway's clients know its port: it stays where it is free.
-    assert len(first & second) == (1 if part == "the gateway" else 0)
+    assert part != "the gateway" or first & second
     for each in started:
         if each.scratch is not None:
             each.scratch.rmdir()
