@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from penstock.api import GROUP
+from penstock.api.metadata import metadata_problems, normal_metadata
 from penstock.errors import Conflict, Invalid
 from penstock_operator.runtime import ownership
 from penstock_operator.runtime.cluster import (
@@ -190,6 +192,7 @@ class EmbeddedCluster(Finalizers):
         if not fresh["metadata"].get("finalizers", True):
             del fresh["metadata"]["finalizers"]
         key = key_of(fresh)
+        _check_metadata(kind, live, fresh)
         if live is None:
             self._check_namespace(kind, key)
             created = self._now().strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -289,12 +292,23 @@ def _cleaned(kind: ResourceKind, manifest: Manifest) -> Manifest:
         wanted["metadata"].pop(name, None)
     if kind.has_status:
         wanted.pop("status", None)
+    wanted["metadata"] = normal_metadata(wanted["metadata"])
     return wanted
 
 
 def _spec(manifest: Manifest) -> Manifest:
     """The part whose change is a new generation."""
     return {name: value for name, value in manifest.items() if name not in ("metadata", "status")}
+
+
+def _check_metadata(kind: ResourceKind, live: Manifest | None, fresh: Manifest) -> None:
+    """Labels that are numbers and the like could be read by nobody, whoever wrote them."""
+    before = None if live is None else live["metadata"]
+    wrong = metadata_problems(
+        fresh["metadata"], namespaced=kind.namespaced, own_name=kind.group == GROUP, before=before
+    )
+    if wrong:
+        raise Invalid("Invalid", f"{kind.kind} {key_of(fresh)} is invalid: {'; '.join(map(str, wrong))}")
 
 
 def _check_finalizers(kind: ResourceKind, live: Manifest, fresh: Manifest) -> None:

@@ -5,6 +5,7 @@ Checking needs `jsonschema` and `cel-python`, which the `cli` extra installs; `f
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -19,9 +20,10 @@ from penstock.api.crds import root_schema
 from penstock.api.documents import Document, load_documents
 from penstock.api.kinds import KINDS
 from penstock.api.meta import Manifest
+from penstock.api.metadata import metadata_problems
 from penstock.api.optimization import ClusterOptimizationProfile, OptimizationProfile, OptimizationRun
 from penstock.api.pool import ServingPool
-from penstock.api.problems import Problem
+from penstock.api.problems import Problem, wrong_type
 from penstock.api.quota import TenantQuota
 from penstock.api.reading import told
 from penstock.api.schema import Schema
@@ -49,6 +51,9 @@ _MODELS: Final[Mapping[str, type[Resource]]] = {
         TenantQuota,
     )
 }  # fmt: skip
+
+_MOST_BYTES: Final = 3 * 2**19
+"""etcd's bound on a request (`--max-request-bytes`): 1.5 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +83,23 @@ def validate(manifest: Manifest, old: Manifest | None = None) -> list[Problem]:
         ImportError: the `cli` extra is not installed.
     """
     nameless = _identity(manifest)
-    if nameless or not is_checked(manifest):
+    if nameless:
         return nameless
+    if not is_checked(manifest):
+        return metadata_problems(manifest["metadata"], own_name=False) if "metadata" in manifest else []
     try:
         from penstock.api import cel, structural  # noqa: PLC0415 - optional libraries; the rest works without
     except ImportError as error:
         message = f"checking manifests needs {error.name}: install penstock[cli]"
         raise ImportError(message, name=error.name) from error
-    schema = _schema(str(manifest["kind"]))
-    unknown = [*structural.metadata_problems(manifest["metadata"]), *structural.unknown_fields(manifest, schema)]
+    kind = str(manifest["kind"])
+    schema = _schema(kind)
+    wrong = metadata_problems(manifest["metadata"], namespaced=KINDS[kind].namespaced)
+    unknown = [*wrong, *structural.unknown_fields(manifest, schema)]
     if unknown:
         return unknown
     value = structural.stored(manifest, schema)
-    violations = structural.violations(value, schema)
+    violations = [*_too_large(value), *structural.violations(value, schema)]
     if violations:
         # The server, too, runs the rules only over what the schema took.
         return violations
@@ -179,10 +188,24 @@ def _identity(manifest: Manifest) -> list[Problem]:
     if version != API_VERSION or kind not in KINDS:
         field = "kind" if version == API_VERSION else "apiVersion"
         return [Problem(field, f'no matches for kind "{kind}" in version "{version}": {known}')]
-    metadata = manifest.get("metadata")
-    if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str) or not metadata["name"]:
+    return _nameless(manifest.get("metadata"))
+
+
+def _nameless(metadata: Any) -> list[Problem]:
+    if not isinstance(metadata, dict | None):
+        return [wrong_type("metadata", metadata, "object")]
+    name = (metadata or {}).get("name")
+    if name is None or name == "":
         return [Problem("metadata.name", "Required value: such as digits")]
-    return []
+    return [] if isinstance(name, str) else [wrong_type("metadata.name", name, "string")]
+
+
+def _too_large(value: Manifest) -> list[Problem]:
+    """The API server could not store it, whatever is in it."""
+    size = len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
+    if size <= _MOST_BYTES:
+        return []
+    return [Problem("", f"request is too large: the object has {size} bytes, and etcd takes {_MOST_BYTES} at most")]
 
 
 def _title(manifest: Manifest) -> str:

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import yaml
+from yaml.constructor import ConstructorError
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from penstock.api.conditions import Reason
 from penstock.api.meta import Manifest
+from penstock.api.scalars import Scalar, scalar, tag
 from penstock.errors import Invalid
 
 _MAX_NODES: Final = 100_000
@@ -43,13 +45,32 @@ class Document:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as JSON has it: a date is a string, since no Kubernetes field is anything else."""
+    """YAML as `kubectl` reads it, which differs from the library in plain scalars (`penstock.api.scalars`)."""
+
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
+        """The tag of a node that has none."""
+        if kind is ScalarNode and implicit[0]:
+            return tag(value)
+        return super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]  # the library's stubs leave it so
+
+
+def _plain(_loader: yaml.SafeLoader, node: Node) -> Scalar:
+    """A number or a word, whether it was told by its form or by a tag before it."""
+    value = scalar(str(node.value))
+    wanted = node.tag.rpartition(":")[2]
+    if wanted == "float" and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if tag(str(node.value)) != node.tag:
+        raise ConstructorError(None, None, f"{node.value!r} is no {wanted}", node.start_mark)
+    return value
 
 
 def _as_written(_loader: yaml.SafeLoader, node: Node) -> str:
     return str(node.value)
 
 
+for _kind in ("null", "bool", "int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _plain)
 _Loader.add_constructor("tag:yaml.org,2002:timestamp", _as_written)
 
 
@@ -85,16 +106,35 @@ def _documents(loader: _Loader, node: Node, filename: str) -> Iterator[Document]
         raise _invalid(filename, line, "a document must be an object with apiVersion, kind, metadata and spec")
     lines: dict[str, int] = {}
     _Walk(filename, lines).visit(node, "")
-    manifest: Any = _as_json(loader.construct_document(node))
-    if manifest.get("kind") == "List" and isinstance(manifest.get("items"), list):
-        for index, item in enumerate(manifest["items"]):
-            prefix = f"items[{index}]"
-            if not isinstance(item, dict):
-                raise _invalid(filename, lines[prefix], "an item of a List must be an object")
-            inner = {path.removeprefix(prefix + "."): at for path, at in lines.items() if path.startswith(prefix + ".")}
-            yield Document(item, filename, lines[prefix], inner)
+    try:
+        manifest: Any = _as_json(loader.construct_document(node))
+    except ValueError as error:
+        raise _invalid(filename, line, f"not YAML that JSON can hold: {error}") from error
+    yield from _flattened(Document(manifest, filename, line, lines))
+
+
+def _flattened(document: Document) -> Iterator[Document]:
+    """The objects of a list; one that is no list stands for itself."""
+    manifest = document.manifest
+    kind = manifest.get("kind")
+    if not (isinstance(kind, str) and kind.endswith("List") and isinstance(manifest.get("items"), list)):
+        yield document
         return
-    yield Document(manifest, filename, line, lines)
+    # An item of, say, an InferenceDeploymentList need not repeat what it is.
+    told = {"apiVersion": manifest.get("apiVersion"), "kind": kind.removesuffix("List")} if kind != "List" else {}
+    for index, item in enumerate(manifest["items"]):
+        prefix = f"items[{index}]"
+        line = document.lines[prefix]
+        if not isinstance(item, dict):
+            raise _invalid(document.filename, line, "an item of a List must be an object")
+        inner = {
+            path.removeprefix(prefix + "."): at for path, at in document.lines.items() if path.startswith(prefix + ".")
+        }
+        if isinstance(item.get("items"), list) and str(item.get("kind")).endswith("List"):
+            raise _invalid(
+                document.filename, line, "a List in a List, which kubectl does not take: write its items here"
+            )
+        yield Document({**told, **item}, document.filename, line, inner)
 
 
 class _Walk:
@@ -105,23 +145,23 @@ class _Walk:
         self._lines = lines
         self._seen = 0
 
-    def visit(self, node: Node, path: str) -> None:
+    def visit(self, node: Node, path: str, depth: int = 0) -> None:
         self._seen += 1
-        if path.count(".") + path.count("[") > _MAX_DEPTH:
+        if depth > _MAX_DEPTH:
             raise _invalid(self._filename, node.start_mark.line + 1, "nested too deeply")
         if self._seen > _MAX_NODES:
             raise _invalid(self._filename, node.start_mark.line + 1, "too large once its aliases are followed")
         match node:
             case MappingNode():
-                self._mapping(node, path)
+                self._mapping(node, path, depth + 1)
             case SequenceNode():
                 for index, item in enumerate(node.value):
                     self._lines[f"{path}[{index}]"] = item.start_mark.line + 1
-                    self.visit(item, f"{path}[{index}]")
+                    self.visit(item, f"{path}[{index}]", depth + 1)
             case _:
                 pass
 
-    def _mapping(self, node: MappingNode, path: str) -> None:
+    def _mapping(self, node: MappingNode, path: str, depth: int) -> None:
         keys: set[str] = set()
         for key, value in node.value:
             line = key.start_mark.line + 1
@@ -133,7 +173,7 @@ class _Walk:
                 raise _invalid(self._filename, line, f'key "{child}" stands twice: keep one')
             keys.add(name)
             self._lines[child] = line
-            self.visit(value, child)
+            self.visit(value, child, depth)
 
 
 def _as_json(value: Any) -> Any:
@@ -144,15 +184,37 @@ def _as_json(value: Any) -> Any:
     """
     match value:
         case dict():
-            return {json.dumps(k) if isinstance(k, bool) else str(k): _as_json(inner) for k, inner in value.items()}
+            return {_key(key): _as_json(inner) for key, inner in value.items()}
         case list():
             return [_as_json(item) for item in value]
         case float() if not math.isfinite(value):
             raise ValueError(f"JSON has no {value}")
-        case None | bool() | int() | float() | str():
+        case str():
+            return _text(value)
+        case None | bool() | int() | float():
             return value
         case _:
             raise ValueError(f"JSON has no {type(value).__name__}")
+
+
+def _key(key: Any) -> str:
+    match key:
+        case str():
+            return _text(key)
+        case bool():
+            return json.dumps(key)
+        case int() | float():
+            return f"{key:g}" if isinstance(key, float) else str(key)
+        case _:
+            raise ValueError(f"a key must be a string, not {json.dumps(key, default=str)}")
+
+
+def _text(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{value[error.start : error.end]!r} is half of a character") from error
+    return value
 
 
 def _is_null(node: Node) -> bool:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any, Final
 
 from jsonschema import Draft7Validator
@@ -16,28 +15,11 @@ from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
 
 from penstock.api.meta import Manifest
-from penstock.api.problems import Problem, child, path_of
+from penstock.api.metadata import normal_metadata
+from penstock.api.problems import Problem, child, path_of, wrong_type
 from penstock.api.schema import Schema
 
-_METADATA_FIELDS: Final = (
-    "name", "generateName", "namespace", "labels", "annotations", "finalizers", "ownerReferences", "uid",
-    "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds",
-    "managedFields", "selfLink",
-)  # fmt: skip
-"""`metav1.ObjectMeta`, what people write first."""
-_SUBDOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", re.ASCII)
-_MAX_NAME: Final = 253
 _INT64: Final = range(-(2**63), 2**63)
-_LONGEST_SHOWN: Final = 60
-_IN_WORDS: Final[Mapping[str, str]] = {
-    "integer": "a whole number",
-    "number": "a number",
-    "string": "text",
-    "boolean": "true or false",
-    "array": "a list",
-    "object": "an object, that is fields with their values",
-    "integer,string": "a whole number, or text in quotes",
-}
 
 
 def _is_integer(_checker: object, value: Any) -> bool:
@@ -66,23 +48,6 @@ def unknown_fields(value: Any, schema: Schema, path: str = "") -> Iterator[Probl
             yield Problem(child(path, key), f'unknown field "{child(path, key)}": known here: {known}')
 
 
-def metadata_problems(metadata: Mapping[str, Any]) -> Iterator[Problem]:
-    """What the API server refuses in any object's `metadata`: unknown fields, and a name that is none."""
-    for key in metadata:
-        if key not in _METADATA_FIELDS:
-            yield Problem(
-                f"metadata.{key}", f'unknown field "metadata.{key}": known here: {", ".join(_METADATA_FIELDS)}'
-            )
-    name = metadata.get("name")
-    if not isinstance(name, str) or _SUBDOMAIN.fullmatch(name) is None or len(name) > _MAX_NAME:
-        yield _invalid(
-            "metadata.name",
-            name,
-            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must "
-            "start and end with an alphanumeric character",
-        )
-
-
 def with_defaults(value: Any, schema: Schema) -> Any:
     """A copy with nulls dropped and defaults filled in, as the API server stores it."""
     if isinstance(value, list):
@@ -99,7 +64,8 @@ def with_defaults(value: Any, schema: Schema) -> Any:
 
 def stored(manifest: Manifest, schema: Schema) -> Any:
     """The object as the API server stores it: defaults filled in, and no status, which an apply cannot write."""
-    return with_defaults({key: value for key, value in manifest.items() if key != "status"}, schema)
+    written = {key: value for key, value in manifest.items() if key != "status"}
+    return with_defaults({**written, "metadata": normal_metadata(manifest.get("metadata") or {})}, schema)
 
 
 def violations(value: Any, schema: Schema) -> list[Problem]:
@@ -133,52 +99,12 @@ def _problems(error: ValidationError) -> Iterator[Problem]:
         case "maxItems" | "maxProperties":
             yield Problem(path, f"Too many: {len(value)}: must have at most {limit} items")
         case "type":
-            yield _wrong_type(path, value, str(limit))
+            yield wrong_type(path, value, str(limit))
         case "anyOf":
-            yield _wrong_type(path, value, "integer,string")
+            yield wrong_type(path, value, "integer,string")
         case _:
             yield _invalid(path, value, error.message)
 
 
-def _wrong_type(path: str, value: Any, wanted: str) -> Problem:
-    found = json_type(value)
-    message = f'Invalid value: "{found}": {path} in body must be of type {wanted}: "{found}"'
-    return Problem(path, message, hint=_type_hint(value, wanted))
-
-
-def _type_hint(value: Any, wanted: str) -> str:
-    """What was found, which the API server does not say, and what to write instead."""
-    found = json.dumps(value, ensure_ascii=False)
-    shown = found if len(found) <= _LONGEST_SHOWN else f"{found[:_LONGEST_SHOWN]}…"
-    if isinstance(value, bool) and wanted == "string":
-        # Perhaps it was written as yes, no, on or off, which YAML reads so.
-        return f"found {found}: write the text in quotes"
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if number and wanted.endswith("string") and len(found) <= _LONGEST_SHOWN:
-        return f'found {found}: write "{found}", in quotes'
-    if isinstance(value, str) and _reads_as(value, wanted):
-        return f"found {shown}: write {value}, without quotes"
-    return f"found {shown}; expected {_IN_WORDS.get(wanted, wanted)}"
-
-
-def _reads_as(text: str, wanted: str) -> bool:
-    """Whether a string would be of the wanted type if its quotes were left out."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return False
-    return not isinstance(value, dict | list) and bool(_Validator({"type": wanted}).is_valid(value))
-
-
 def _invalid(path: str, value: Any, message: str) -> Problem:
     return Problem(path, f"Invalid value: {json.dumps(value)}: {message}")
-
-
-def json_type(value: Any) -> str:
-    """The JSON name of a value's type, as the API server prints it."""
-    if isinstance(value, int) and value not in _INT64:
-        return "number"
-    names: Sequence[tuple[type | tuple[type, ...], str]] = (
-        (bool, "boolean"), (int, "integer"), (float, "number"), (str, "string"), (list, "array"), (dict, "object"),
-    )  # fmt: skip
-    return next((name for kind, name in names if isinstance(value, kind)), "null")

@@ -138,7 +138,7 @@ def test_a_date_stays_a_string() -> None:
         ),
         pytest.param(
             {"apiVersion": "penstock.dev/v1alpha1", "kind": "ServingPool", "metadata": 3, "spec": {}},
-            "metadata.name: Required value",
+            'metadata: Invalid value: "integer": metadata in body must be of type object',
             id="metadata that is no object",
         ),
     ],
