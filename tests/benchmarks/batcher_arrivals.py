@@ -19,11 +19,14 @@ from tests.integration.local_ray import local_ray
 
 from penstock.batching.batcher import Ticket
 from penstock.protocol.requests import InferRequest
+from penstock.serving.joining import Joining
 from penstock.serving.manifest import DataType, Signature, TensorSpec
 from penstock.serving.settings import BatchingSettings
 from penstock_runtime.engines import Array
+from penstock_runtime.joining import Trial
 from penstock_serving.replica.exchange import Exchange
-from penstock_serving.replica.execution import Executor, Ran
+from penstock_serving.replica.execution import Executor
+from penstock_serving.replica.joint import Ran
 
 
 class SleepingEngine:
@@ -51,7 +54,8 @@ async def _ours(delay_milliseconds: int) -> tuple[list[float], list[int]]:
             waiting.pop(id(member.payload)).set_result(None)
 
     settings = BatchingSettings(max_batch_size=LARGEST, max_delay_milliseconds=delay_milliseconds)
-    executor = Executor(SleepingEngine(), settings, ran, lambda _: None)
+    trial = Trial(Joining(inputs={"x": 0}, outputs={"y": 0}), "declared here")
+    executor = Executor(SleepingEngine(), trial, settings, ran, lambda _: None)
 
     async def submit() -> None:
         exchange = Exchange(None, b"POST", b"/", time.monotonic_ns())  # type: ignore[arg-type]  # no socket here

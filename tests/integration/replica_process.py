@@ -70,12 +70,15 @@ def save_linear(path: Path) -> Path:
     )
 
 
-def save_slow(path: Path, size: int = 640) -> Path:
+def save_slow(path: Path, size: int = 512) -> Path:
     """y = x after some hundreds of milliseconds of matrix products, so that requests meet in the queue."""
     big = np.full((size, size), 1 / size, dtype=np.float32)
-    # A term that depends on x keeps the products from being folded away when the model is loaded.
+    # A term that depends on x's shape keeps the products from being folded away when the model is loaded. One of its values would
+    # make answers depend on each other.
     nodes = [
-        helper.make_node("ReduceSum", ["x"], ["s"], keepdims=0),
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Cast", ["shape"], ["lengths"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceSum", ["lengths"], ["s"], keepdims=0),
         helper.make_node("Add", ["big", "s"], ["m0"]),
         *(helper.make_node("MatMul", [f"m{i}", "big"], [f"m{i + 1}"]) for i in range(20)),
         helper.make_node("ReduceSum", ["m20"], ["total"], keepdims=0),

@@ -96,6 +96,7 @@ class Batcher(Generic[P]):
 
     def __init__(self, settings: BatchingSettings, *, batchable: bool = True) -> None:
         self._batchable = batchable
+        self._settings = settings
         self._lanes: dict[tuple[int, Hashable], _Lane[P]] = {}
         self._deadlines: list[tuple[float, int, Ticket[P]]] = []
         self._counter = itertools.count()
@@ -107,10 +108,16 @@ class Batcher(Generic[P]):
 
     def reconfigure(self, settings: BatchingSettings) -> None:
         """Take other settings; what is queued stays."""
+        self._settings = settings
         self._max_rows = settings.max_batch_size if self._batchable else 1
         self._max_queued = settings.max_queued_requests
         self._delay = settings.max_delay_milliseconds / 1000 if self._max_rows > 1 else 0.0
         self._concurrency = Concurrency(max(_DELAYS_IN_WINDOW * self._delay, _MIN_WINDOW_SECONDS))
+
+    def end_joining(self) -> None:
+        """From now on each request is a batch of its own."""
+        self._batchable = False
+        self.reconfigure(self._settings)
 
     @property
     def in_system(self) -> int:

@@ -97,6 +97,7 @@ class PredictionCache(Generic[P]):
 
     def reconfigure(self, settings: CacheSettings, now: float) -> None:
         """Take other settings. Off frees all memory; what is in flight lands as it would have."""
+        self._settings = settings
         match settings.mode:
             case CacheMode.OFF:
                 self._evictions = self.evictions
@@ -107,6 +108,12 @@ class PredictionCache(Generic[P]):
                     self._store = AnswerStore(settings.max_bytes, settings.ttl_seconds)
                 else:
                     self._store.resize(settings.max_bytes, settings.ttl_seconds, now)
+
+    def forget(self, now: float) -> None:
+        """Drop every answer: some may be wrong."""
+        settings = self._settings
+        self.reconfigure(CacheSettings(), now)
+        self.reconfigure(settings, now)
 
     def ask(
         self, inputs: Mapping[str, npt.NDArray[Any]], asker: P, urgency: int, now: float

@@ -12,6 +12,7 @@ import orjson
 
 from penstock.protocol.datatypes import Array, array_from_bytes, array_from_json
 from penstock.protocol.refusals import bad_request
+from penstock.serving.joining import Joining
 from penstock.serving.manifest import DataType, Signature, TensorSpec
 
 DEFAULT_PRIORITY: Final = 8
@@ -37,8 +38,8 @@ class RequestedOutput:
 class InferRequest:
     """A decoded request.
 
-    `bucket` is equal for two requests that may run in one batch; `rows` is the length of the batch axis, 1 for a model that
-    has none. `timeout_seconds` counts from the request's arrival. Priority 1 goes first.
+    `bucket` is equal for two requests that may run in one batch; `rows` is the length of the batch axis, 1 where
+    none is known. `timeout_seconds` counts from the request's arrival. Priority 1 goes first.
     """
 
     inputs: dict[str, Array]
@@ -51,17 +52,25 @@ class InferRequest:
 
 
 class RequestDecoder:
-    """Decodes infer requests for one model."""
+    """Decodes infer requests for one model.
 
-    def __init__(self, signature: Signature) -> None:
-        self._batchable = signature.batchable
+    Args:
+        signature: what it takes and gives.
+        joining: which axis of each tensor counts rows; None: that is not known, and nothing is asked of any axis.
+    """
+
+    def __init__(self, signature: Signature, joining: Joining | None = None) -> None:
+        self._axes = joining.inputs if joining is not None else {}
+        self._ragged = joining is not None and joining.ragged
         self._required = tuple(spec.name for spec in signature.inputs)
         self._optional = frozenset(spec.name for spec in signature.optional)
         self._inputs = {spec.name: spec for spec in (*signature.inputs, *signature.optional)}
         self._outputs = {spec.name: spec for spec in signature.outputs}
-        skip = int(self._batchable)
-        self._batched = frozenset(self._required if self._batchable else ())
-        self._varies = any(spec.any_rank or -1 in spec.shape[skip:] for spec in signature.inputs)
+        self._varies = any(
+            length == -1 and axis != self._axes.get(spec.name)
+            for spec in signature.inputs
+            for axis, length in enumerate(spec.shape)
+        )
         self._alone = itertools.count()
         self._default = {
             binary: tuple(RequestedOutput(spec.name, spec.datatype, binary) for spec in signature.outputs)
@@ -79,8 +88,8 @@ class RequestDecoder:
             Invalid: with what is wrong and where.
         """
         document, text, binary = _split(body, json_length)
-        inputs, rows = self._decode_inputs(document.get("inputs"), text, binary)
-        request = InferRequest(inputs, rows, self._bucket(inputs), self._default[False])
+        inputs = self._decode_inputs(document.get("inputs"), text, binary)
+        request = InferRequest(inputs, *self._place(inputs), self._default[False])
         identity = document.get("id")
         if identity is not None:
             if type(identity) is not str:
@@ -96,11 +105,10 @@ class RequestDecoder:
             request.outputs = self._requested(outputs, binary=request.outputs is self._default[True])
         return request
 
-    def _decode_inputs(self, listed: Any, text: bytes | bytearray, binary: memoryview) -> tuple[dict[str, Array], int]:
+    def _decode_inputs(self, listed: Any, text: bytes | bytearray, binary: memoryview) -> dict[str, Array]:
         if type(listed) is not list or not listed:
             raise bad_request("'inputs' must be a list of the model's input tensors")
         inputs: dict[str, Array] = {}
-        rows = -1
         offset = 0
         for index, item in enumerate(listed):
             spec, where = self._spec(index, item)
@@ -108,20 +116,14 @@ class RequestDecoder:
                 raise bad_request(f"{where}: given twice")
             array, used = _tensor(item, spec, where, text, binary[offset:])
             offset += used
-            if spec.name in self._batched:
-                if array.shape[0] != rows >= 0:
-                    raise bad_request(f"{where}: its batch axis is {array.shape[0]}, but the inputs before have {rows}")
-                rows = array.shape[0]
             inputs[spec.name] = array
         if len(inputs) != len(self._inputs):
             missing = ", ".join(f"'{name}'" for name in self._required if name not in inputs)
             if missing:
                 raise bad_request(f"inputs: {missing} missing")
-        if rows == 0:
-            raise bad_request("inputs: the batch axis is 0: a request has one row at least")
         if offset != len(binary):
             raise bad_request(f"{len(binary) - offset} bytes of binary data belong to no input's 'binary_data_size'")
-        return inputs, abs(rows)
+        return inputs
 
     def _spec(self, index: int, item: Any) -> tuple[TensorSpec, str]:
         if type(item) is not dict:
@@ -135,14 +137,27 @@ class RequestDecoder:
             raise bad_request(f"inputs[{index}] '{name}': the model has no such input; it has {known}")
         return spec, f"inputs[{index}] '{name}'"
 
-    def _bucket(self, inputs: dict[str, Array]) -> tuple[tuple[int, ...], ...]:
-        if len(inputs) != len(self._required):
-            # What replaces a value of the model's own would replace it for all others of the batch.
-            return ((next(self._alone),),)
+    def _place(self, inputs: dict[str, Array]) -> tuple[int, tuple[tuple[int, ...], ...]]:
+        """How many rows a request has, and the bucket of those that it may run with."""
+        if not self._axes:
+            return 1, ()
+        rows = -1
+        alone = len(inputs) != len(self._required)
+        for name, axis in self._axes.items():
+            length = inputs[name].shape[axis]
+            if rows not in (-1, length):
+                if not self._ragged:
+                    raise bad_request(f"input '{name}': its batch axis is {length}, but the inputs before have {rows}")
+                alone = True
+            rows = length
+        if alone or not rows:
+            # What replaces a value of the model's own would replace it for all others of the batch; and inputs of different
+            # lengths, or of no rows, were no part of the proof.
+            return rows, ((next(self._alone),),)
         if not self._varies:
-            return ()
-        skip = int(self._batchable)
-        return tuple(inputs[name].shape[skip:] for name in self._required)
+            return rows, ()
+        shapes = ((axis, inputs[name].shape) for name, axis in self._axes.items())
+        return rows, tuple(shape[:axis] + shape[axis + 1 :] for axis, shape in shapes)
 
     def _requested(self, listed: Any, *, binary: bool) -> tuple[RequestedOutput, ...]:
         if type(listed) is not list:

@@ -13,6 +13,7 @@ from penstock.errors import Invalid
 from penstock.protocol.datatypes import Array, array_to_bytes, array_to_json
 from penstock.protocol.refusals import Refusal
 from penstock.protocol.requests import InferRequest, RequestedOutput
+from penstock.routing.leases import RequestsJoined
 from penstock.serving.manifest import DataType, Signature, TensorSpec
 
 _NUMPY: Final = orjson.OPT_SERIALIZE_NUMPY
@@ -107,7 +108,7 @@ def server_metadata() -> bytes:
     )
 
 
-def model_metadata(model: str, version: str, platform: str, signature: Signature) -> bytes:
+def model_metadata(model: str, version: str, platform: str, signature: Signature, joining: RequestsJoined) -> bytes:
     """The answer to `GET /v2/models/NAME`."""
 
     def tensors(specs: tuple[Any, ...]) -> list[dict[str, Any]]:
@@ -120,6 +121,7 @@ def model_metadata(model: str, version: str, platform: str, signature: Signature
             "platform": platform,
             "inputs": tensors((*signature.inputs, *signature.optional)),
             "outputs": tensors(signature.outputs),
+            "parameters": {"requests_joined": joining.joined, "requests_joined_reason": joining.reason},
         }
     )
 

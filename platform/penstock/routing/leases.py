@@ -50,6 +50,14 @@ class ReplicaStats(Frozen):
     """Seconds since the last request ended; 0 while one is in flight."""
 
 
+class RequestsJoined(Frozen):
+    """Whether a replica joins requests into one run of its engine."""
+
+    joined: bool
+    reason: Text
+    """The axes along which it does, or why it does not."""
+
+
 class ReplicaLease(Frozen):
     """A replica asks to receive, or goes on receiving, a model's requests."""
 

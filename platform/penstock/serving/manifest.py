@@ -15,6 +15,7 @@ from pydantic import Field
 from penstock.models import Frozen
 from penstock.optimization.hardware import Hardware, HardwareRequirement
 from penstock.optimization.recipes import EngineSettings, Recipe
+from penstock.serving.joining import Joining
 
 MANIFEST_NAME = "manifest.json"
 SIGNATURE_NAME = "model.sig"
@@ -55,7 +56,7 @@ class ModelFormat(StrEnum):
 
 
 class TensorSpec(Frozen):
-    """A named tensor. An axis of -1 may have any length; a leading -1 on all inputs and outputs is the batch axis."""
+    """A named tensor. An axis of -1 may have any length. Whether it counts rows is no matter of shapes: `Joining` says it."""
 
     name: str
     datatype: DataType
@@ -144,6 +145,9 @@ class ModelManifest(Frozen):
     """By path relative to the manifest; `entrypoint` is among them."""
     engine: EngineSettings | None = None
     """How it is to be run; None: by the default engine of its format, with the replica's own threads."""
+    joining: Joining | None = None
+    """Along which axes requests may be joined into one run; an empty one: never. Each replica checks it by trial runs. None:
+    the replica finds out."""
     optimization: Optimization | None = None
     """What made it; None: a model as its owner gave it. One with this must be signed."""
     annotations: dict[str, str] = Field(default={})

@@ -109,6 +109,11 @@ class OnnxEngine:
                 "check that the GPU's driver and libraries are those that onnxruntime-gpu was built for",
             )
         self.signature = onnx_signature(self._session, path)
+        nodes = (*self._session.get_inputs(), *self._session.get_outputs())
+        self.axis_names = {
+            node.name: tuple(axis if isinstance(axis, str) else "" for axis in node.shape) for node in nodes
+        }
+        """What the file calls open axes, by tensor."""
         self._outputs = self.signature.outputs
         self._names = [spec.name for spec in self.signature.outputs]
         taken = (*self.signature.inputs, *self.signature.optional)

@@ -8,18 +8,15 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Final
 
-import numpy as np
-
 from penstock.batching.batcher import Batcher, Rejected, Step, Ticket
-from penstock.errors import Invalid
-from penstock.protocol.refusals import Refusal
 from penstock.serving.settings import BatchingSettings
-from penstock_runtime.engines import Array, Engine
+from penstock_runtime.engines import Engine
+from penstock_runtime.joining import Trial
 from penstock_serving.replica.exchange import Exchange
+from penstock_serving.replica.joint import JointRuns, Ran
 
 logger = logging.getLogger(__name__)
 
@@ -27,36 +24,33 @@ INLINE_SECONDS: Final = 300e-6
 """A run that is expected to be shorter happens on the event loop."""
 _REMEMBERED: Final = 8
 
-Outputs = dict[str, Array]
-
-
-@dataclass(slots=True)
-class Ran:
-    """A batch that ran: the outputs or the error of each member, and when."""
-
-    members: tuple[Ticket[Exchange], ...]
-    rows: int
-    results: list[Outputs | Invalid]
-    start_ns: int = 0
-    end_ns: int = 0
-
 
 class Executor:
-    """Owns the batcher and the engine's turn. All methods are called on the event loop."""
+    """Owns the batcher and the engine's turn. All methods are called on the event loop.
+
+    Args:
+        engine: what runs.
+        trial: whether and how requests are joined.
+        settings: of batches.
+        on_ran: told each batch that ran.
+        on_expired: told each request whose time was up before it ran.
+    """
 
     def __init__(
         self,
         engine: Engine,
+        trial: Trial,
         settings: BatchingSettings,
         on_ran: Callable[[Ran], None],
         on_expired: Callable[[Exchange], None],
     ) -> None:
-        self._engine = engine
+        self._runs = JointRuns(engine, trial)
         self._loop = asyncio.get_running_loop()
-        self.batcher: Batcher[Exchange] = Batcher(settings, batchable=engine.signature.batchable)
+        self.batcher: Batcher[Exchange] = Batcher(settings, batchable=trial.joining is not None)
+        self.apart: str | None = None
+        """Why requests that could be joined are not any more."""
         self._on_ran = on_ran
         self._on_expired = on_expired
-        self._batchable = engine.signature.batchable
         self._recent: dict[int, deque[float]] = {}
         self._busy = False
         self._scheduled = False
@@ -110,7 +104,7 @@ class Executor:
         if not step.batch:
             return
         if self._is_short(step.rows):
-            self._deliver(run_batch(self._engine, step, batchable=self._batchable))
+            self._deliver(self._runs.run(step))
         else:
             self._busy = True
             self._work.put(step)
@@ -137,7 +131,7 @@ class Executor:
 
     def _worker(self) -> None:
         while (step := self._work.get()) is not None:
-            ran = run_batch(self._engine, step, batchable=self._batchable)
+            ran = self._runs.run(step)
             try:
                 self._loop.call_soon_threadsafe(self._returned, ran)
             except RuntimeError:
@@ -149,6 +143,10 @@ class Executor:
         self._deliver(ran)
 
     def _deliver(self, ran: Ran) -> None:
+        if ran.apart is not None and self.apart is None:
+            self.apart = ran.apart
+            self.batcher.end_joining()
+            logger.error("requests are not joined any more: %s", ran.apart)
         seconds = (ran.end_ns - ran.start_ns) / 1e9
         self._remember(ran.rows, seconds)
         self.batcher.finished(len(ran.members), seconds)
@@ -159,70 +157,3 @@ class Executor:
             else:
                 self._pump()
         self._on_ran(ran)
-
-
-def run_batch(engine: Engine, step: Step[Exchange], *, batchable: bool) -> Ran:
-    """Join the members' inputs, run, and split the outputs. A batch that fails is run again one by one."""
-    members = step.batch
-    ran = Ran(members, step.rows, [], time.monotonic_ns())
-    try:
-        ran.results = _run(engine, members, step.rows, batchable=batchable)
-    except Exception as error:  # noqa: BLE001 -- an engine may raise anything; it must not take the others' requests down
-        if len(members) == 1:
-            ran.results = [_failure(error)]
-        else:
-            logger.warning("a batch of %d requests failed (%s); running each alone", len(members), error)
-            ran.results = [_run_alone(engine, member, batchable=batchable) for member in members]
-    ran.end_ns = time.monotonic_ns()
-    return ran
-
-
-def _run_alone(engine: Engine, member: Ticket[Exchange], *, batchable: bool) -> Outputs | Invalid:
-    try:
-        return _run(engine, (member,), member.rows, batchable=batchable)[0]
-    except Exception as error:  # noqa: BLE001 -- as in run_batch
-        return _failure(error)
-
-
-def _failure(error: Exception) -> Invalid:
-    if isinstance(error, Invalid):
-        return error
-    lines = str(error).strip().splitlines()
-    return Invalid(
-        Refusal.ENGINE_FAILED, f"the model failed on this input: {lines[0] if lines else type(error).__name__}"
-    )
-
-
-def _inputs(member: Ticket[Exchange]) -> Mapping[str, Array]:
-    request = member.payload.request
-    if request is None:
-        raise Invalid(Refusal.ENGINE_FAILED, "the request has gone")
-    return request.inputs
-
-
-def _run(
-    engine: Engine, members: tuple[Ticket[Exchange], ...], rows: int, *, batchable: bool
-) -> list[Outputs | Invalid]:
-    if len(members) == 1:
-        outputs = engine.run(_inputs(members[0]))
-        if batchable:
-            _check_rows(outputs, rows)
-        return [outputs]
-    each = [_inputs(member) for member in members]
-    outputs = engine.run({name: np.concatenate([inputs[name] for inputs in each]) for name in each[0]})
-    _check_rows(outputs, rows)
-    if len(members) == rows:
-        return [{name: array[i : i + 1] for name, array in outputs.items()} for i in range(rows)]
-    split: list[Outputs | Invalid] = []
-    start = 0
-    for member in members:
-        stop = start + member.rows
-        split.append({name: array[start:stop] for name, array in outputs.items()})
-        start = stop
-    return split
-
-
-def _check_rows(outputs: Outputs, rows: int) -> None:
-    for name, array in outputs.items():
-        if array.shape[:1] != (rows,):
-            raise Invalid(Refusal.ENGINE_FAILED, f"output '{name}' has shape {list(array.shape)} for {rows} input rows")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,9 +20,12 @@ from penstock_runtime.engines import DEFAULT_ENGINES, ENGINE_FORMATS, Engine, lo
 from penstock_runtime.fetching import fetch_apart
 from penstock_runtime.files import sha256_of
 from penstock_runtime.hardware import probe
+from penstock_runtime.joining import Trial, prove
 from penstock_runtime.model_cache import Held
 from penstock_runtime.verifying import verify_apart
 from penstock_serving.replica.location import apart, check_listed, locate, unchanging
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class LoadedModel:
     signature: Signature
     held: Held
     """Keeps its files in the node's cache."""
+    trial: Trial
+    """Whether and how requests are joined."""
 
 
 def load(settings: ReplicaSettings, done: Callable[[str], None] = lambda _: None) -> LoadedModel:
@@ -65,7 +71,10 @@ def load(settings: ReplicaSettings, done: Callable[[str], None] = lambda _: None
     if declared is not None:
         engine.signature = _agreed(declared, engine.signature)
     done(names.SPAN_LOAD)
-    return LoadedModel(engine, digest.value, engine.signature, held)
+    said = model.manifest.joining if model.manifest else None
+    trial = prove(engine, chosen, settings.batching.max_batch_size, said)
+    logger.info("requests are %s: %s", "joined" if trial.joining else "not joined", trial.reason)
+    return LoadedModel(engine, digest.value, engine.signature, held, trial)
 
 
 def engine_settings(

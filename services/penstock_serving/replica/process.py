@@ -103,7 +103,7 @@ async def _serve(
     }
     sink = SpanSink.from_env(names.SERVICE_REPLICA, resource)
     server = ReplicaServer(settings, model, sink)
-    for rows, seconds in warm_up(model.engine, settings.batching.max_batch_size).items():
+    for rows, seconds in warm_up(model.engine, model.trial.joining, settings.batching.max_batch_size).items():
         server.executor.warm_up(rows, seconds)
     start.done(names.SPAN_WARM_UP)
     listener, address = await listen(server, settings.host, settings.port)

@@ -16,14 +16,15 @@ from penstock.errors import Invalid, PenstockError
 from penstock.protocol import responses
 from penstock.protocol.refusals import Refusal, error_document, nothing_at, status_of, wrong_method
 from penstock.protocol.requests import InferRequest, RequestDecoder
-from penstock.routing.leases import ReplicaStats
+from penstock.routing.leases import MOST_CHARACTERS, ReplicaStats, RequestsJoined
 from penstock.serving.settings import Reconfigure, ReplicaSettings
 from penstock_runtime.engines import Array
 from penstock_runtime.spans import SpanSink
 from penstock_serving.replica.caching import CACHE_STATUS, CachedAnswers
 from penstock_serving.replica.exchange import Exchange
-from penstock_serving.replica.execution import Executor, Ran
+from penstock_serving.replica.execution import Executor
 from penstock_serving.replica.http import HttpConnection, Limits
+from penstock_serving.replica.joint import Ran
 from penstock_serving.replica.load import LoadMeter
 from penstock_serving.replica.metrics import ReplicaMetrics
 from penstock_serving.replica.model import LoadedModel
@@ -45,10 +46,11 @@ class ReplicaServer:
     def __init__(self, settings: ReplicaSettings, model: LoadedModel, sink: SpanSink) -> None:
         self._settings = settings
         self._signature = model.signature
+        self._trial = model.trial
         self._platform = model.engine.platform
         self._limits = Limits(settings.max_body_bytes)
         self.connections: set[HttpConnection] = set()
-        self._decoder = RequestDecoder(model.signature)
+        self._decoder = RequestDecoder(model.signature, model.trial.joining)
         self._encoder = responses.ResponseEncoder(settings.model, settings.version)
         self._load = LoadMeter(settings.lease_seconds, time.monotonic())
         # A replica serves one namespace, and only what is within one may be shared. No header of a client's is asked.
@@ -57,7 +59,7 @@ class ReplicaServer:
         self._cached = CachedAnswers(self._cache, self._run, self._answer_without_run, self._expired_in_flight)
         self.metrics = ReplicaMetrics(settings.namespace, settings.model, settings.version, self._load, self._cache)
         self.tracer = Tracer(settings, sink)
-        self.executor = Executor(model.engine, settings.batching, self._ran, self._expired)
+        self.executor = Executor(model.engine, model.trial, settings.batching, self._ran, self._expired)
         self.ready = True
         self.answered = asyncio.Event()
         """Set once a first batch has been answered."""
@@ -77,6 +79,14 @@ class ReplicaServer:
     def stats(self) -> ReplicaStats:
         """What the replica saw lately."""
         return self._load.stats(time.monotonic(), self.executor.batcher.queued)
+
+    @property
+    def joining(self) -> RequestsJoined:
+        """Whether requests are joined into one run, and why not."""
+        apart = self.executor.apart
+        if apart is not None:
+            return RequestsJoined(joined=False, reason=f"ended while serving: {apart}"[:MOST_CHARACTERS])
+        return RequestsJoined(joined=self._trial.joining is not None, reason=self._trial.reason[:MOST_CHARACTERS])
 
     @property
     def in_flight(self) -> int:
@@ -173,7 +183,9 @@ class ReplicaServer:
     @property
     def model_metadata(self) -> bytes:
         """The protocol's document on the model."""
-        return responses.model_metadata(self._settings.model, self._settings.version, self._platform, self._signature)
+        return responses.model_metadata(
+            self._settings.model, self._settings.version, self._platform, self._signature, self.joining
+        )
 
     def _model_metadata(self, exchange: Exchange) -> None:
         exchange.connection.respond(exchange, 200, _JSON, self.model_metadata)
@@ -209,6 +221,9 @@ class ReplicaServer:
         waits = self._load.waits
         metrics.batch_rows.observe(ran.rows)
         metrics.execute_seconds.observe((ran.end_ns - ran.start_ns) / 1e9)
+        if ran.apart is not None:
+            # What earlier joint runs gave may be wrong, too.
+            self._cache.forget(time.monotonic())
         if self._cache.enabled:
             self._cache.ran(len(ran.members), (ran.end_ns - ran.start_ns) / 1e9)
         members: list[Exchange] = []

@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 
 from penstock.protocol.datatypes import DTYPES
+from penstock.serving.joining import Joining
 from penstock.serving.manifest import DataType, TensorSpec
 from penstock_runtime.engines import Array, Engine
 
@@ -19,20 +20,28 @@ _LONG_SECONDS: Final = 0.005
 """Past this a run's exact length decides nothing: it goes to the worker thread."""
 
 
-def warm_up(engine: Engine, max_rows: int) -> dict[int, float]:
+def warm_up(engine: Engine, joining: Joining | None, max_rows: int) -> dict[int, float]:
     """Run on zeros with 1 and `max_rows` rows, and for a fast model with the powers of two between.
+
+    Args:
+        engine: the model.
+        joining: the axes that count rows; None: a run has one request.
+        max_rows: of a batch.
 
     Returns:
         Seconds of a run by number of rows. Empty for a model whose axes are not known or that zeros do not suit.
     """
     signature = engine.signature
-    batchable = signature.batchable
-    skip = int(batchable)
-    if any(-1 in spec.shape[skip:] for spec in signature.inputs):
+    axes = joining.inputs if joining is not None else {}
+    if any(
+        length == -1 and axis != axes.get(spec.name)
+        for spec in signature.inputs
+        for axis, length in enumerate(spec.shape)
+    ):
         return {}
     measured: dict[int, float] = {}
-    for rows in _sizes(max_rows if batchable else 1):
-        inputs = {spec.name: _zeros(spec, rows, batchable=batchable) for spec in signature.inputs}
+    for rows in _sizes(max_rows if axes else 1):
+        inputs = {spec.name: _zeros(spec, rows, axes.get(spec.name)) for spec in signature.inputs}
         try:
             measured[rows] = _shortest(engine, inputs)
         except Exception as error:  # noqa: BLE001 -- a model may refuse zeros and still serve real inputs
@@ -49,8 +58,8 @@ def _sizes(max_rows: int) -> list[int]:
     return [1, *([max_rows] if max_rows > 1 else []), *powers]
 
 
-def _zeros(spec: TensorSpec, rows: int, *, batchable: bool) -> Array:
-    shape = (rows, *spec.shape[1:]) if batchable else spec.shape
+def _zeros(spec: TensorSpec, rows: int, batch: int | None) -> Array:
+    shape = tuple(rows if axis == batch else length for axis, length in enumerate(spec.shape))
     if spec.datatype is DataType.BYTES:
         return np.full(shape, b"", dtype=object)
     return np.zeros(shape, dtype=DTYPES[spec.datatype])

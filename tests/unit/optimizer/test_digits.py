@@ -79,7 +79,6 @@ def test_the_manifest_covers_every_byte(built: DigitsArtifact) -> None:
         assert (hashlib.sha256(body).hexdigest(), len(body)) == (entry.sha256, entry.size_bytes)
     assert manifest.signature.inputs == (TensorSpec(name="image", datatype=DataType.FP32, shape=(-1, 1, 8, 8)),)
     assert manifest.signature.outputs == (TensorSpec(name="logits", datatype=DataType.FP32, shape=(-1, 10)),)
-    assert manifest.signature.batchable
 
 
 def test_the_manifest_is_camel_case_json(built: DigitsArtifact) -> None:

@@ -15,6 +15,8 @@ from penstock.protocol.datatypes import DTYPES
 from penstock.protocol.refusals import Refusal, status_of
 from penstock.protocol.requests import DEFAULT_PRIORITY, RequestDecoder
 from penstock.protocol.responses import ResponseEncoder, model_metadata
+from penstock.routing.leases import RequestsJoined
+from penstock.serving.joining import Joining
 from penstock.serving.manifest import DataType, Signature, TensorSpec
 
 
@@ -26,6 +28,7 @@ def signature(datatype: DataType, shape: tuple[int, ...] = (-1, 2)) -> Signature
 
 
 FP32 = signature(DataType.FP32, (-1, 64))
+FIRST = Joining(inputs={"x": 0}, outputs={"y": 0})
 TWO = Signature(
     inputs=(
         TensorSpec(name="a", datatype=DataType.FP32, shape=(-1, 2)),
@@ -66,7 +69,7 @@ def test_json_of_every_datatype_comes_back_as_it_was(datatype: DataType, *, nest
     values = JSON_VALUES[datatype]
     data = [values[:2], values[2:]] if nested else values
     tensor = {"name": "x", "shape": [2, 2], "datatype": datatype, "data": data}
-    request = RequestDecoder(signature(datatype)).decode(orjson.dumps({"inputs": [tensor]}))
+    request = RequestDecoder(signature(datatype), FIRST).decode(orjson.dumps({"inputs": [tensor]}))
     assert request.rows == 2
     assert request.inputs["x"].shape == (2, 2)
     assert request.inputs["x"].dtype == DTYPES[datatype]
@@ -145,11 +148,30 @@ def test_timeout_and_priority_are_read_in_tritons_units() -> None:
 
 
 def test_requests_of_other_inner_shapes_get_other_buckets() -> None:
-    decoder = RequestDecoder(signature(DataType.FP32, (-1, -1)))
+    decoder = RequestDecoder(signature(DataType.FP32, (-1, -1)), FIRST)
     buckets = [
         decoder.decode(orjson.dumps(body(shape=shape, data=[0.0] * 4))).bucket for shape in ([1, 4], [2, 2], [4, 1])
     ]
     assert len(set(buckets)) == 3
+
+
+PLACES: dict[str, tuple[Joining | None, list[int], int, bool]] = {
+    "rows are counted on the first axis": (FIRST, [2, 3], 2, True),
+    "rows are counted on the second axis": (Joining(inputs={"x": 1}, outputs={"y": 1}), [2, 3], 3, True),
+    "where no axis is known to count rows, a request is one": (None, [2, 3], 1, True),
+    "a request of no rows runs alone": (FIRST, [0, 3], 0, False),
+}
+
+
+@pytest.mark.parametrize(("joining", "shape", "rows", "shared"), PLACES.values(), ids=PLACES)
+def test_rows_are_counted_on_the_axis_that_was_proved(
+    joining: Joining | None, shape: list[int], rows: int, *, shared: bool
+) -> None:
+    decoder = RequestDecoder(signature(DataType.FP32, (-1, -1)), joining)
+    document = orjson.dumps(body(shape=shape, data=[0.0] * int(np.prod(shape))))
+    first, second = decoder.decode(document), decoder.decode(document)
+    assert first.rows == rows
+    assert (first.bucket == second.bucket) is shared
 
 
 BAD: dict[str, tuple[dict[str, Any] | bytes, str]] = {
@@ -175,7 +197,6 @@ BAD: dict[str, tuple[dict[str, Any] | bytes, str]] = {
     "a negative axis": (body(shape=[-1, 64]), "whole numbers from 0"),
     "a boolean axis": (body(shape=[True, 64]), "whole numbers from 0"),
     "a shape that is no list": (body(shape="1"), "'shape' must be a list"),
-    "no rows": (body(shape=[0, 64], data=[]), "the batch axis is 0"),
     "a huge shape": (body(shape=[10**12, 64]), "has 64000000000000 elements, but 'data' has 64"),
     "too few elements": (body(data=[0.0] * 63), "has 64 elements, but 'data' has 63"),
     "ragged data": (body(shape=[2, 64], data=[[0.0] * 64, [0.0] * 63]), "ragged"),
@@ -408,7 +429,7 @@ SCALE = {"name": "scale", "datatype": "FP32", "shape": [2], "data": [3, 4]}
 
 
 def test_an_input_that_has_a_value_of_its_own_may_be_left_out() -> None:
-    decoder = RequestDecoder(SCALED)
+    decoder = RequestDecoder(SCALED, FIRST)
     plain = decoder.decode(orjson.dumps({"inputs": [ROW]}))
     assert (set(plain.inputs), plain.rows, plain.bucket) == ({"x"}, 3, ())
     given = [decoder.decode(orjson.dumps({"inputs": [SCALE, ROW]})) for _ in range(2)]
@@ -421,7 +442,7 @@ def test_an_input_that_has_a_value_of_its_own_may_be_left_out() -> None:
 def test_metadata_says_what_may_be_left_out_what_has_any_shape_and_which_classes_there_are() -> None:
     classes = TensorSpec(name="p", datatype=DataType.FP32, shape=(-1, 2), classes=("cat", "dog"))
     signature = SCALED.model_copy(update={"outputs": (*ANY_RANK.outputs, classes)})
-    found = orjson.loads(model_metadata("m", "1", "p", signature))
+    found = orjson.loads(model_metadata("m", "1", "p", signature, RequestsJoined(joined=True, reason="")))
     assert found["inputs"] == [
         {"name": "x", "datatype": "FP32", "shape": [-1, 2]},
         {"name": "scale", "datatype": "FP32", "shape": [2], "parameters": {"optional": True}},
@@ -460,8 +481,13 @@ def test_inputs_with_different_batch_axes_are_refused() -> None:
         {"name": "a", "shape": [2, 2], "datatype": "FP32", "data": [1, 2, 3, 4]},
         {"name": "b", "shape": [3], "datatype": "INT64", "data": [1, 2, 3]},
     ]
+    both = {"a": 0, "b": 0}
     with pytest.raises(Invalid, match=r"its batch axis is 3, but the inputs before have 2"):
-        RequestDecoder(TWO).decode(orjson.dumps({"inputs": inputs}))
+        RequestDecoder(TWO, Joining(inputs=both)).decode(orjson.dumps({"inputs": inputs}))
+    assert RequestDecoder(TWO).decode(orjson.dumps({"inputs": inputs})).rows == 1, "nothing is known of the axes"
+    ragged = RequestDecoder(TWO, Joining(inputs=both, ragged=True))
+    alone = [ragged.decode(orjson.dumps({"inputs": inputs})).bucket for _ in range(2)]
+    assert alone[0] != alone[1], "the model takes such inputs, but each request by itself"
     with pytest.raises(Invalid, match="inputs: 'b' missing"):
         RequestDecoder(TWO).decode(orjson.dumps({"inputs": inputs[:1]}))
 
@@ -505,7 +531,7 @@ def test_the_word_null_in_a_string_is_no_error() -> None:
 
 
 def test_model_metadata_names_every_tensor() -> None:
-    assert orjson.loads(model_metadata("m", "3", "onnx_onnxv1", TWO)) == {
+    assert orjson.loads(model_metadata("m", "3", "onnx_onnxv1", TWO, RequestsJoined(joined=False, reason="why"))) == {
         "name": "m",
         "versions": ["3"],
         "platform": "onnx_onnxv1",
@@ -517,4 +543,5 @@ def test_model_metadata_names_every_tensor() -> None:
             {"name": "p", "datatype": "FP32", "shape": [-1, 2]},
             {"name": "q", "datatype": "BYTES", "shape": [-1]},
         ],
+        "parameters": {"requests_joined": False, "requests_joined_reason": "why"},
     }
