@@ -30,6 +30,7 @@ from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT
 from penstock_operator.pool.writer import PoolWriter
 from penstock_operator.runtime.cluster import Cluster, Key, Manifest, NotFound, create_unless_there
 from penstock_operator.runtime.controller import Result
+from penstock_operator.runtime.unreadable import tell_unreadable
 
 log = logging.getLogger(__name__)
 
@@ -76,9 +77,19 @@ class DeploymentReconciler:
             return Result()
         try:
             observed, writer = self._observer.observe(read(InferenceDeployment, manifest))
-        except Invalid:
+        except Invalid as error:
             if self._without_plan(key, manifest):
                 return Result()
+            tell_unreadable(
+                self._cluster,
+                INFERENCE_DEPLOYMENT,
+                manifest,
+                error,
+                condition=DeploymentCondition.READY,
+                manager=DEPLOYMENT_MANAGER,
+                now=self._clock(),
+                record=self._record,
+            )
             raise
         try:
             return self._carry_out(manifest, observed, writer)
@@ -86,7 +97,7 @@ class DeploymentReconciler:
             self._told(key, (*observed.gateways, *observed.joining))
 
     def _without_plan(self, key: Key, manifest: Manifest) -> bool:
-        """Of what cannot be read nothing is planned, and it stays as it is; True where it was going, and is let go.
+        """Of what cannot be read nothing is planned, and what it has stays; True where it was going, and is let go.
 
         What such a one has in its pool is dropped there, since its owner is gone.
         """

@@ -6,14 +6,17 @@ import time
 from collections.abc import Callable
 
 from penstock.api.access import APIKey
+from penstock.api.conditions import KeyCondition
 from penstock.api.meta import ConditionStatus
 from penstock.api.reading import read
+from penstock.errors import Invalid
 from penstock.planning.access import key_status, next_look
 from penstock.planning.conditions import transitions
 from penstock.planning.names import KEY_MANAGER
 from penstock_operator.keys.directory import API_KEY, KeyDirectory
 from penstock_operator.runtime.cluster import Cluster, Key, Manifest, NotFound
 from penstock_operator.runtime.controller import Result
+from penstock_operator.runtime.unreadable import tell_unreadable
 
 Record = Callable[[Manifest, bool, str, str], None]
 """Records an event: on which object, whether it is a warning, reason, message."""
@@ -42,7 +45,20 @@ class KeyReconciler:
         manifest = self._cluster.get(API_KEY, key)
         if manifest is None or manifest["metadata"].get("deletionTimestamp") is not None:
             return Result()
-        present = read(APIKey, manifest)
+        try:
+            present = read(APIKey, manifest)
+        except Invalid as error:
+            tell_unreadable(
+                self._cluster,
+                API_KEY,
+                manifest,
+                error,
+                condition=KeyCondition.READY,
+                manager=KEY_MANAGER,
+                now=self._clock(),
+                record=self._record,
+            )
+            raise
         now = self._clock()
         status = key_status(present, self._directory.keys(key.namespace), now)
         if status != present.status:

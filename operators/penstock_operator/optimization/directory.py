@@ -65,14 +65,22 @@ class OptimizationDirectory:
     def view(self, namespace: str, uid: str, reference: ProfileReference | None) -> OptimizationView:
         """What is known of one deployment's optimization. Raises `Unavailable` where the API does not answer."""
         profile = None if reference is None else self.profile(namespace, reference)
-        return OptimizationView(profile, tuple(self._runs(namespace, uid)))
+        runs: list[OptimizationRun] = []
+        for manifest in self._runs(namespace, uid):
+            try:
+                runs.append(read(OptimizationRun, manifest))
+            except Invalid as error:
+                # It says so itself. The model goes on as it is, rather than that another run be begun beside this one.
+                if profile is not None:
+                    profile = ProfileProblem(Reason.OPTIMIZATION_UNAVAILABLE, error.message)
+        return OptimizationView(profile, tuple(runs))
 
-    def _runs(self, namespace: str, owner: str) -> Iterable[OptimizationRun]:
+    def _runs(self, namespace: str, owner: str) -> Iterable[Manifest]:
         for manifest in self._cluster.list(OPTIMIZATION_RUN, namespace).items:
             metadata = manifest["metadata"]
             owners = {each["uid"] for each in metadata.get("ownerReferences") or ()}
             if owner in owners and metadata.get("deletionTimestamp") is None:
-                yield read(OptimizationRun, manifest)
+                yield manifest
 
 
 def users_of(profile: Manifest, manifests: Sequence[Manifest], field: str) -> list[Key]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from penstock.api.conditions import Reason
+from penstock.api.conditions import Reason, RunCondition
 from penstock.api.meta import ConditionStatus
 from penstock.api.optimization import OptimizationRun, OptimizationRunStatus
 from penstock.api.reading import read
@@ -18,6 +18,7 @@ from penstock_operator.optimization.observe import RunObserver
 from penstock_operator.pool.kinds import NETWORK_POLICY
 from penstock_operator.runtime.cluster import JOB, Cluster, Key, Manifest, NotFound, create_unless_there
 from penstock_operator.runtime.controller import Result
+from penstock_operator.runtime.unreadable import tell_unreadable
 
 Record = Callable[[Manifest, bool, str, str], None]
 """Records an event: on which object, whether it is a warning, reason, message."""
@@ -46,7 +47,20 @@ class RunReconciler:
         manifest = self._cluster.get(OPTIMIZATION_RUN, key)
         if manifest is None or manifest["metadata"].get("deletionTimestamp") is not None:
             return Result()  # its Jobs go with it
-        run = read(OptimizationRun, manifest)
+        try:
+            run = read(OptimizationRun, manifest)
+        except Invalid as error:
+            tell_unreadable(
+                self._cluster,
+                OPTIMIZATION_RUN,
+                manifest,
+                error,
+                condition=RunCondition.COMPLETE,
+                manager=RUN_MANAGER,
+                now=self._clock(),
+                record=self._record,
+            )
+            raise
         now = self._clock()
         wanted = plan_run(self._observer.observe(run), now)
         try:

@@ -30,6 +30,7 @@ from penstock_operator.pool.users import deployments_of
 from penstock_operator.pool.writer import PoolBusy, PoolWriter
 from penstock_operator.runtime.cluster import FORBIDDEN, Cluster, Key, Manifest, NotFound
 from penstock_operator.runtime.controller import Result
+from penstock_operator.runtime.unreadable import tell_unreadable
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,20 @@ class PoolReconciler:
         if manifest["metadata"].get("deletionTimestamp") is not None:
             with self._telling(manifest):
                 return self._release.carry_out(manifest)
-        pool = read(ServingPool, manifest)
+        try:
+            pool = read(ServingPool, manifest)
+        except Invalid as error:
+            tell_unreadable(
+                self._cluster,
+                SERVING_POOL,
+                manifest,
+                error,
+                condition=PoolCondition.READY,
+                manager=POOL_MANAGER,
+                now=self._clock(),
+                record=self._record,
+            )
+            raise
         if pool.spec.managed is not None:
             with self._telling(manifest):
                 self._release.hold(manifest, pool)

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final
 
 from penstock.api.quota import TenantQuota
-from penstock.api.reading import Model, read
+from penstock.api.reading import read
 from penstock.api.v1alpha1 import InferenceDeployment
-from penstock.planning.quota import Excess, excess
+from penstock.errors import Invalid
+from penstock.planning.quota import Excess, excess, usage
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT
 from penstock_operator.runtime.cluster import Cluster, Manifest, ResourceKind
 
 TENANT_QUOTA = ResourceKind("penstock.dev", "v1alpha1", "TenantQuota", "tenantquotas", has_status=True)
+
+_IDENTITY: Final = ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "generation")
+_SOME_MODEL: Final = {"storageUri": "file:///unknown", "modelFormat": "onnx"}
+_UNREADABLE: Final = "Until it can be read, no deployment of its namespace gets new replicas; what runs goes on. Whoever set it must correct it."
 
 Mirrored = Callable[[ResourceKind, str], Sequence[Manifest] | None]
 """The objects of a kind in a namespace as the watches last told, or None where they have not been listed yet."""
@@ -33,21 +40,53 @@ class QuotaDirectory:
         self._mirrored = mirrored
 
     def excess(self, deployment: InferenceDeployment) -> Excess | None:
-        """Why the quotas leave no room for a deployment. Raises `Unavailable` where the API does not answer."""
+        """Why the quotas leave no room for a deployment.
+
+        Raises:
+            Unavailable: the API does not answer.
+            Invalid: a quantity of the deployment is none.
+        """
         namespace = deployment.metadata.namespace
-        quotas = self.quotas(namespace)
+        quotas: list[TenantQuota] = []
+        for manifest in self._all(TENANT_QUOTA, namespace):
+            try:
+                quotas.append(read(TenantQuota, manifest))
+            except Invalid as error:
+                # Nobody knows what it leaves room for, so it leaves none.
+                return Excess(f"{error.message}. {_UNREADABLE}", 0) if usage(deployment).replicas else None
         return excess(deployment, self.deployments(namespace), quotas) if quotas else None
 
-    def quotas(self, namespace: str) -> list[TenantQuota]:
-        """All that hold in a namespace. Raises `Unavailable` where the API does not answer."""
-        return self._all(TENANT_QUOTA, TenantQuota, namespace)
-
     def deployments(self, namespace: str) -> list[InferenceDeployment]:
-        """All of a namespace, also those that are going. Raises `Unavailable` where the API does not answer."""
-        return self._all(INFERENCE_DEPLOYMENT, InferenceDeployment, namespace)
+        """All of a namespace, also those that are going, to be counted; what cannot be read of one counts as its default.
 
-    def _all(self, kind: ResourceKind, model: type[Model], namespace: str) -> list[Model]:
+        Raises `Unavailable` where the API does not answer.
+        """
+        return [_counted(each) for each in self._all(INFERENCE_DEPLOYMENT, namespace)]
+
+    def _all(self, kind: ResourceKind, namespace: str) -> Sequence[Manifest]:
         manifests = self._mirrored(kind, namespace)
-        if manifests is None:
-            manifests = self._cluster.list(kind, namespace).items
-        return [read(model, each) for each in manifests]
+        return self._cluster.list(kind, namespace).items if manifests is None else manifests
+
+
+def _counted(manifest: Manifest) -> InferenceDeployment:
+    """A deployment as far as it can be read: none may keep the others of its namespace from being counted."""
+    try:
+        return _countable(manifest)
+    except Invalid:
+        metadata = {name: value for name, value in manifest["metadata"].items() if name in _IDENTITY}
+    counted: Manifest = {"metadata": metadata, "spec": {"model": _SOME_MODEL}}
+    written = manifest.get("spec")
+    for field in ("scaling", "resources"):
+        if isinstance(written, dict) and field in written:
+            spec = {**counted["spec"], field: written[field]}
+            with suppress(Invalid):
+                _countable({"metadata": metadata, "spec": spec})
+                counted = {"metadata": metadata, "spec": spec}
+    return _countable(counted)
+
+
+def _countable(manifest: Manifest) -> InferenceDeployment:
+    """Raises `Invalid` where it cannot be read or counted."""
+    deployment = read(InferenceDeployment, manifest)
+    usage(deployment)
+    return deployment

@@ -10,12 +10,14 @@ from penstock.api.conditions import QuotaCondition
 from penstock.api.meta import ConditionStatus
 from penstock.api.quota import TenantQuota
 from penstock.api.reading import read
+from penstock.errors import Invalid
 from penstock.planning.conditions import transitions
 from penstock.planning.names import QUOTA_MANAGER
 from penstock.planning.quota import quota_status
 from penstock_operator.quota.directory import TENANT_QUOTA, QuotaDirectory
 from penstock_operator.runtime.cluster import Cluster, Key, Manifest, NotFound
 from penstock_operator.runtime.controller import Result
+from penstock_operator.runtime.unreadable import tell_unreadable
 
 _RESYNC_SECONDS: Final = 300.0
 
@@ -46,7 +48,20 @@ class QuotaReconciler:
         manifest = self._cluster.get(TENANT_QUOTA, key)
         if manifest is None:
             return Result()
-        quota = read(TenantQuota, manifest)
+        try:
+            quota = read(TenantQuota, manifest)
+        except Invalid as error:
+            tell_unreadable(
+                self._cluster,
+                TENANT_QUOTA,
+                manifest,
+                error,
+                condition=QuotaCondition.READY,
+                manager=QUOTA_MANAGER,
+                now=self._clock(),
+                record=self._record,
+            )
+            raise
         status = quota_status(quota, self._directory.deployments(key.namespace), self._clock())
         if status != quota.status:
             body = {

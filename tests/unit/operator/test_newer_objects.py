@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,9 +36,10 @@ from penstock_operator.pool.reconcile import PoolReconciler
 from penstock_operator.pool.release import PoolRelease
 from penstock_operator.quota.directory import TENANT_QUOTA, QuotaDirectory
 from penstock_operator.quota.reconcile import QuotaReconciler
-from penstock_operator.runtime.cluster import JOB, Key, Manifest, ResourceKind
+from penstock_operator.runtime.cluster import JOB, EventType, Key, Manifest, ResourceKind, owner_reference
 from penstock_operator.runtime.controller import Result
 from penstock_operator.runtime.embedded import EmbeddedCluster
+from penstock_operator.runtime.storage import Storage, Stored
 from penstock_runtime.storage import Store
 
 KEY = Key("default", "one")
@@ -51,8 +53,10 @@ class Operator:
     """All reconcilers on one store, without gateways, Ray or Kubernetes."""
 
     def __init__(self, cluster: EmbeddedCluster, store: Path) -> None:
-        def record(_object: Manifest, _warning: bool, _reason: str, _note: str) -> None:  # noqa: FBT001  # the form
-            pass
+        self.recorded: list[tuple[str, str]] = []
+
+        def record(about: Manifest, _warning: bool, reason: str, _note: str) -> None:  # noqa: FBT001  # the form
+            self.recorded.append((about["kind"], reason))
 
         rays = RayClusters(cluster, None, "a-secret")
         pools, keys = PoolDirectory(cluster, rays), KeyDirectory(cluster)
@@ -187,12 +191,116 @@ def test_a_run_and_a_profile_with_fields_of_a_newer_release_are_used(
     assert found["status"]["optimizationRun"] == run["metadata"]["name"]
 
 
-def test_an_object_with_a_value_of_a_newer_release_stays_as_it_is(cluster: EmbeddedCluster, operator: Operator) -> None:
-    add(cluster, INFERENCE_DEPLOYMENT, NEWER_FORMAT, finalizers=[names.FINALIZER])
-    before = cluster.get(INFERENCE_DEPLOYMENT, KEY)
-    with pytest.raises(Invalid, match=r"InferenceDeployment default/one is not valid: spec\.model\.modelFormat: "):
-        operator.reconcile[INFERENCE_DEPLOYMENT](KEY)
-    assert cluster.get(INFERENCE_DEPLOYMENT, KEY) == before
+UNREADABLE = [
+    pytest.param(INFERENCE_DEPLOYMENT, NEWER_FORMAT, ("Ready", "spec.model.modelFormat: "), id="a deployment"),
+    pytest.param(
+        SERVING_POOL, {"managed": {"workerGroups": [GROUP | {"cpu": [1]}]}}, ("Ready", "spec.managed."), id="a pool"
+    ),
+    pytest.param(
+        OPTIMIZATION_RUN,
+        {"model": MODEL, "profileRef": {"name": [1]}},
+        ("Complete", "spec.profileRef.name: "),
+        id="a run",
+    ),
+    pytest.param(API_KEY, {"sha256": 5}, ("Ready", "spec.sha256: "), id="an API key"),
+    pytest.param(TENANT_QUOTA, {"hard": {"replicas": "many"}}, ("Ready", "spec.hard.replicas: "), id="a quota"),
+]
+
+
+@pytest.mark.parametrize(("kind", "spec", "expected"), UNREADABLE)
+def test_of_what_this_release_cannot_read_its_status_says_so_and_all_else_stays(
+    cluster: EmbeddedCluster, operator: Operator, kind: ResourceKind, spec: Manifest, expected: tuple[str, str]
+) -> None:
+    condition, said = expected
+    add(cluster, kind, spec, finalizers=[names.FINALIZER])
+    about = {"name": KEY.name, "namespace": KEY.namespace}
+    other = {"type": "Other", "status": "True", "reason": "OfANewerRelease"}
+    cluster.apply_status(kind, {"metadata": about, "status": {"url": "http://x", "conditions": [other]}}, "newer")
+    before = cluster.get(kind, KEY)
+    assert before is not None
+    for _ in range(2):
+        with pytest.raises(Invalid, match=re.escape(f"{kind.kind} default/one is not valid: {said}")):
+            operator.reconcile[kind](KEY)
+    found = cluster.get(kind, KEY)
+    assert found is not None
+    kept, told = found["status"].pop("conditions")
+    assert kept == other
+    assert (told["type"], told["status"], told["reason"]) == (condition, "False", "InvalidSpec")
+    assert said in told["message"]
+    assert found["spec"] == before["spec"]
+    assert found["status"] == {"url": "http://x"}
+    assert operator.recorded == [(kind.kind, "InvalidSpec")], "it is told once"
+
+
+def test_labels_that_a_former_store_took_are_said_to_be_unreadable(tmp_path: Path) -> None:
+    path = tmp_path / "former.sqlite"
+    EmbeddedCluster(path).close()
+    storage = Storage(path, 10)
+    metadata = {"name": "one", "namespace": "default", "labels": {"version": 2}, "uid": "u", "generation": 1}
+    about = {"apiVersion": "penstock.dev/v1alpha1", "kind": "InferenceDeployment", "metadata": metadata}
+    with storage.writing():
+        broken = Stored("inferencedeployments.penstock.dev", {**about, "spec": {"model": MODEL}}, {})
+        storage.save(EventType.ADDED, broken)
+    storage.close()
+    cluster = EmbeddedCluster(path)
+    with pytest.raises(Invalid):
+        Operator(cluster, tmp_path / "store").reconcile[INFERENCE_DEPLOYMENT](KEY)
+    found = cluster.get(INFERENCE_DEPLOYMENT, KEY)
+    assert found is not None
+    (told,) = found["status"]["conditions"]
+    assert "metadata.labels.version" in told["message"]
+    cluster.close()
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param(NEWER_FORMAT | {"scaling": {"replicas": 2}}, id="whose model is of a newer release"),
+        pytest.param(
+            {"model": MODEL, "scaling": {"replicas": 2}, "resources": {"memory": "much"}}, id="of no quantity"
+        ),
+        pytest.param({"model": MODEL, "scaling": {"replicas": 2}, "resources": []}, id="whose resources are a list"),
+        pytest.param({"scaling": {"replicas": 2}}, id="without a model"),
+    ],
+)
+def test_a_deployment_that_cannot_be_read_is_counted_as_far_as_it_can_and_keeps_no_other_waiting(
+    cluster: EmbeddedCluster, operator: Operator, spec: Manifest
+) -> None:
+    add(cluster, TENANT_QUOTA, {"hard": {"replicas": 3}}, "quota")
+    add(cluster, INFERENCE_DEPLOYMENT, spec, "a-broken-one")
+    add(cluster, INFERENCE_DEPLOYMENT, {"model": MODEL})
+    operator.reconcile[INFERENCE_DEPLOYMENT](KEY)
+    operator.reconcile[TENANT_QUOTA](Key("default", "quota"))
+    found, quota = cluster.get(INFERENCE_DEPLOYMENT, KEY), cluster.get(TENANT_QUOTA, Key("default", "quota"))
+    assert found is not None
+    assert quota is not None
+    assert {each["type"] for each in found["status"]["conditions"]} >= {"Ready", "PoolReady"}
+    assert quota["status"]["used"]["replicas"] == 3
+
+
+def test_a_quota_that_cannot_be_read_leaves_no_room_and_the_deployment_says_so(cluster: EmbeddedCluster) -> None:
+    add(cluster, TENANT_QUOTA, {"hard": {"replicas": "many"}})
+    add(cluster, INFERENCE_DEPLOYMENT, {"model": MODEL})
+    deployment = read(InferenceDeployment, cluster.get(INFERENCE_DEPLOYMENT, KEY) or {})
+    excess = QuotaDirectory(cluster, lambda *_: None).excess(deployment)
+    assert excess is not None
+    assert excess.replicas == 0
+    assert "TenantQuota default/one is not valid: spec.hard.replicas" in excess.message
+
+
+def test_a_run_that_cannot_be_read_is_said_where_its_model_is_deployed(
+    cluster: EmbeddedCluster, operator: Operator
+) -> None:
+    add(cluster, OPTIMIZATION_PROFILE, {}, "own")
+    profile = {"kind": "OptimizationProfile", "name": "own"}
+    add(cluster, INFERENCE_DEPLOYMENT, {"model": MODEL, "optimizationProfileRef": profile})
+    owner = owner_reference(cluster.get(INFERENCE_DEPLOYMENT, KEY) or {})
+    add(cluster, OPTIMIZATION_RUN, {"model": MODEL, "profileRef": {"name": [1]}}, "broken", ownerReferences=[owner])
+    operator.reconcile[INFERENCE_DEPLOYMENT](KEY)
+    found = cluster.get(INFERENCE_DEPLOYMENT, KEY)
+    assert found is not None
+    (told,) = [each for each in found["status"]["conditions"] if each["type"] == "ProfileApplied"]
+    assert "OptimizationRun default/broken is not valid" in told["message"]
 
 
 DELETED = [
