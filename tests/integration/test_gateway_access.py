@@ -15,8 +15,12 @@ import aiohttp
 import pytest
 from multidict import CIMultiDict
 from tests.integration.access_parts import Issuer, bearer, guarded, key_entry
-from tests.integration.gateway_parts import Gateway, Replica, gateway, until
+from tests.integration.gateway_parts import SECRET, Gateway, Replica, gateway, until
 from yarl import URL
+
+from penstock.routing.access import NamespaceKey
+from penstock.routing.keys import KeySet
+from penstock.routing.tokens import admin_token
 
 PATHS = (
     "/vision/v2/models/m/infer",
@@ -432,3 +436,94 @@ def test_silent_connections_of_one_address_leave_others_to_the_rest() -> None:
         assert [await ask(gw, headers=bearer("pk_a")) for _ in range(3)] == [200] * 3
 
     run(scenario, "--max-connections", "64", "--host", "0.0.0.0")
+
+
+ADMIN = admin_token(SECRET)
+
+
+def word(*keys: dict[str, Any], base: KeySet | None = None) -> tuple[KeySet, dict[str, Any]]:
+    """The keys of the namespace, and the operator's word of them to a gateway that knows `base`."""
+    wanted = KeySet.of(NamespaceKey.model_validate(each) for each in keys)
+    known = base or KeySet()
+    return wanted, known.change_to(wanted, "vision", known=known.digest).model_dump(mode="json")
+
+
+async def tell(gw: Gateway, body: object) -> int:
+    return (await gw.call("PUT", "/v1/keys/vision", body, ADMIN))[0]
+
+
+def test_a_namespaces_keys_are_told_once_for_all_its_models() -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        await serving(gw, stack, required=True, shared=True)
+        await serving(gw, stack, "vision/n", required=True, shared=True)
+        paths, (a, b) = (PATHS[0], "/vision/v2/models/n/infer"), (bearer("pk_a"), bearer("pk_b"))
+
+        async def got() -> list[int]:
+            return [await ask(gw, path, headers) for headers in (a, b) for path in paths]
+
+        assert await got() == [503] * 4
+        both, first = word(key_entry("pk_a"), key_entry("pk_b", name="b", deployments=["n"]))
+        assert await tell(gw, first) == 204
+        assert await got() == [200, 200, 403, 200]
+        only, change = word(key_entry("pk_b", name="b", deployments=["n"]), base=both)
+        assert (change["added"], len(change["removed"])) == ([], 1)
+        assert await tell(gw, change) == 204
+        assert await got() == [401, 401, 403, 200]
+        # Of other keys than are there, nothing is taken, and nothing changes.
+        assert await tell(gw, change) == 403
+        assert await got() == [401, 401, 403, 200]
+        _, digests = await gw.call("GET", "/v1/keys", None, ADMIN)
+        assert digests == {"digests": {"vision": only.digest}}
+
+    run(scenario)
+
+
+def test_where_word_of_keys_cannot_be_taken_no_key_counts_until_it_can() -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        await serving(gw, stack, required=True, shared=True)
+        _, right = word(key_entry("pk_a"))
+        for wrong in (b"{", b"x" * (20 << 20), {**right, "digest": "0" * 64}, {**right, "namespace": "other"}):
+            assert await tell(gw, right) == 204
+            assert await ask(gw, headers=bearer("pk_a")) == 200
+            assert await tell(gw, wrong) in (400, 413)
+            assert await ask(gw, headers=bearer("pk_a")) == 503
+        assert await gw.call("DELETE", "/v1/keys/vision", None, ADMIN) == (204, None)
+        assert await ask(gw, headers=bearer("pk_a")) == 503
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        pytest.param(b"{", 401, id="it is no JSON"),
+        pytest.param(
+            {"access": guarded(key_entry("pk_b")), "revisions": {"r": 101}}, 401, id="something else is wrong"
+        ),
+        pytest.param({"access": guarded(key_entry("pk_a")), "revisions": {"r": 101}}, 200, id="only something else is"),
+        pytest.param({"access": {"required": True, "keys": [{}]}}, 401, id="a key is wrong"),
+        pytest.param({"access": guarded(key_entry("pk_a")), "fromTheFuture": 1}, 200, id="a word is not known"),
+    ],
+)
+def test_a_key_that_a_refused_route_does_not_name_ends_where(body: Any, status: int) -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        await serving(gw, stack, **guarded(key_entry("pk_a")))
+        said = body if isinstance(body, bytes) else {"namespace": "vision", "model": "m", **body}
+        assert (await gw.call("PUT", "/v1/routes/vision/m", said, ADMIN))[0] == 400
+        assert await ask(gw, headers=bearer("pk_a")) == status
+
+    run(scenario)
+
+
+def test_an_operator_of_a_former_release_reads_no_word_that_it_does_not_know() -> None:
+    async def scenario(gw: Gateway, _: AsyncExitStack) -> None:
+        await gw.declare("vision/m", access={"required": True, "shared": True}, owner="u1")
+        assert (await gw.routes())["vision/m"]["declared"].keys() & {"owner"} == set()
+        assert "shared" not in (await gw.routes())["vision/m"]["declared"]["access"]
+        headers = {"authorization": f"Bearer {ADMIN}", "x-penstock-features": "namespace-keys"}
+        async with gw.session.get(f"{gw.control}/v1/routes", headers=headers) as answer:
+            (listed,) = (await answer.json())["routes"]
+            assert "namespace-keys" in answer.headers["x-penstock-features"].split()
+        assert (listed["declared"]["owner"], listed["declared"]["access"]["shared"]) == ("u1", True)
+
+    run(scenario)

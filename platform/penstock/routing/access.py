@@ -6,7 +6,7 @@ Times are seconds since the Unix epoch: keys and tokens say themselves when they
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Final
@@ -33,6 +33,17 @@ class RouteKey(Frozen):
     """Over all models that it opens."""
 
 
+class NamespaceKey(RouteKey):
+    """An API key as a gateway is told of it once for its namespace, whatever the number of models."""
+
+    deployments: Annotated[tuple[str, ...], Field(exclude_if=lambda names: not names)] = ()
+    """The models that it opens. Empty: all that the namespace's keys open."""
+
+    def opens(self, model: str) -> bool:
+        """Whether it opens a model."""
+        return not self.deployments or model in self.deployments
+
+
 class RouteIssuer(Frozen):
     """Whose tokens are accepted. See `penstock.api.access.JwtIssuer`."""
 
@@ -48,6 +59,9 @@ class RouteAccess(Frozen):
     required: bool
     """Whether callers must say who they are."""
     keys: Annotated[tuple[RouteKey, ...], Field(max_length=MAX_KEYS)] = ()
+    """Those that are told with the route; former releases know no other way."""
+    shared: Annotated[bool, Field(exclude_if=lambda shared: not shared)] = False
+    """Whether the namespace's keys open it, which are told for themselves."""
     issuers: tuple[RouteIssuer, ...] = ()
     requests_per_second: Annotated[int, Field(ge=1)] | None = None
     """Of each caller, to this model."""
@@ -162,7 +176,43 @@ def is_valid(uses: Mapping[str, RouteKey], now: float) -> bool:
         uses: what the models say of it.
         now: the present.
     """
-    return any(key.expires_at > now for key in uses.values())
+    return any(key.expires_at > now for key in (uses.words() if isinstance(uses, Uses) else uses.values()))
+
+
+class Uses(Mapping[str, RouteKey]):
+    """What a namespace's models say of one key, found model by model: there may be many.
+
+    Args:
+        of_model: what one says of the key; None: it is not opened by it.
+        models: those that ask for a key.
+        words: what all say of it, each once.
+    """
+
+    def __init__(
+        self, of_model: Callable[[str], RouteKey | None], models: Collection[str], words: Collection[RouteKey]
+    ) -> None:
+        self._of_model = of_model
+        self._models = models
+        self._words = words
+
+    def words(self) -> Collection[RouteKey]:
+        """What all models say of it, each once."""
+        return self._words
+
+    def __getitem__(self, model: str) -> RouteKey:
+        """What a model says of it. Raises KeyError: it is not opened by it."""
+        found = self._of_model(model)
+        if found is None:
+            raise KeyError(model)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        """Models that it opens."""
+        return (model for model in self._models if self._of_model(model) is not None)
+
+    def __len__(self) -> int:
+        """How many it opens."""
+        return sum(1 for _ in self)
 
 
 def looks_like_token(given: str) -> bool:

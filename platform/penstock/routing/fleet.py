@@ -2,7 +2,8 @@
 
 A fresh gateway says by headers of `GET` and `HEAD /v1/routes` which process it is, for how long it has run, and whether the
 operator has called its routes complete. They are headers so that an older operator, which refuses fields that it does not
-know, can still read the answer; a gateway that sends none is an older one, and counts as complete.
+know, can still read the answer; a gateway that sends none is an older one, and counts as complete. What a gateway can take that
+former releases could not stands there too, and an operator that knows such words says so in the same header.
 """
 
 from __future__ import annotations
@@ -19,6 +20,12 @@ from penstock.routing.table import ModelKey
 INSTANCE_HEADER: Final = "x-penstock-instance"
 COMPLETE_HEADER: Final = "x-penstock-complete"
 AGE_HEADER: Final = "x-penstock-age-seconds"
+FEATURES_HEADER: Final = "x-penstock-features"
+NAMESPACE_KEYS: Final = "namespace-keys"
+"""Keys are told once for a namespace, and routes say whether they open them."""
+OWNERS: Final = "owners"
+"""Routes say whose they are, by the deployment's uid."""
+FEATURES: Final = frozenset({NAMESPACE_KEYS, OWNERS})
 
 REPLICAS_WITHIN_SECONDS: Final = 20.0
 """Replicas look for new gateways every few seconds; one that has not found a gateway of this age will not soon."""
@@ -54,6 +61,8 @@ class GatewayState:
     """Whether it has been told all routes that there are."""
     age_seconds: float = float("inf")
     """Since its process started."""
+    features: frozenset[str] = frozenset()
+    """What it can take that former releases could not."""
 
     def headers(self) -> dict[str, str]:
         """As it goes over the wire."""
@@ -61,6 +70,7 @@ class GatewayState:
             INSTANCE_HEADER: self.instance,
             COMPLETE_HEADER: "true" if self.complete else "false",
             AGE_HEADER: f"{self.age_seconds:.1f}",
+            FEATURES_HEADER: " ".join(sorted(self.features)),
         }
 
     @staticmethod
@@ -70,7 +80,8 @@ class GatewayState:
             age = float(headers.get(AGE_HEADER, "inf"))
         except ValueError:
             age = float("inf")
-        return GatewayState(headers.get(INSTANCE_HEADER, ""), headers.get(COMPLETE_HEADER) != "false", age)
+        features = frozenset(headers.get(FEATURES_HEADER, "").split())
+        return GatewayState(headers.get(INSTANCE_HEADER, ""), headers.get(COMPLETE_HEADER) != "false", age, features)
 
 
 def name_to_resolve(url: str) -> str | None:

@@ -11,6 +11,12 @@ Both speak JSON over HTTP to the agent:
     HEAD   /v1/routes                                              (admin token)    -> headers of `penstock.routing.fleet`
     POST   /v1/routes                            RouteSet          (admin token)    -> 204; routes that it has, stay
     PUT    /v1/complete                          Completion        (admin token)    -> 204, 403 for another instance
+    PUT    /v1/keys/{namespace}                  KeyChange         (admin token)    -> 204, once it holds; 403: tell all anew
+    DELETE /v1/keys/{namespace}                                    (admin token)    -> 204
+    GET    /v1/keys                                                (admin token)    -> KeyDigests
+
+An access that cannot be taken lets nobody in: a refused route's model, or a namespace whose keys could not be taken, is closed
+until it is told anew.
 
 With `Prefer: respond-async` (RFC 7240), a route's PUT is answered as soon as the route is kept: 202 and `RouteStatus`.
 """

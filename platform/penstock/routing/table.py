@@ -13,6 +13,7 @@ from ipaddress import ip_address
 from types import MappingProxyType
 
 from penstock.errors import Conflict, Invalid, Unavailable
+from penstock.routing.keys import KeySet
 from penstock.routing.leases import ReplicaLease, Route, RouteReplica, RouteStatus
 
 ModelKey = tuple[str, str]
@@ -64,6 +65,10 @@ def _no_versions() -> MappingProxyType[Version, float]:
     return MappingProxyType({})
 
 
+def _no_keys() -> MappingProxyType[str, KeySet]:
+    return MappingProxyType({})
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """All leases and all declared routes. Every change gives a new table."""
@@ -71,6 +76,8 @@ class Table:
     replicas: Mapping[str, Replica] = field(default_factory=_empty)
     """By `replica_key`."""
     routes: Mapping[ModelKey, Route] = field(default_factory=_no_routes)
+    told_keys: Mapping[str, KeySet] = field(default_factory=_no_keys)
+    """Of namespaces, as they were told for themselves."""
     resting: Mapping[Version, float] = field(default_factory=_no_versions)
     """Versions that have no replica any more, and until when requests may still be under way to them."""
     rest_seconds: float = 600.0
@@ -166,6 +173,11 @@ class Table:
             kept = {i: r for i, r in self.replicas.items() if r.key != key or not _foreign(r.uid, route)}
             return replace(table, replicas=kept)
         return table
+
+    def with_keys(self, namespace: str, keys: KeySet | None) -> Table:
+        """The table with what is told of a namespace's keys; None: nothing is."""
+        others = {name: each for name, each in self.told_keys.items() if name != namespace}
+        return replace(self, told_keys=others if keys is None else {**others, namespace: keys})
 
     def withdrawn(self, key: ModelKey) -> Table:
         """The table without this route."""

@@ -88,6 +88,8 @@ class Gatekeeper:
         if seen is not None and (given is None or fingerprint(given) != seen.lower()):
             # What HAProxy reads otherwise, it could not count the next time either.
             raise Refused(Refusal.UNKNOWN)
+        if not self._registry.keyring.decided(key):
+            raise Refused(Refusal.NOT_YET)
         uses = {} if given is None else self._registry.keyring.uses(namespace, fingerprint(given))
         route, now = self._registry.table.routes.get(key), self._clock()
         verdict = decide(

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from penstock.errors import Conflict
-from penstock.routing.fleet import GatewayState
+from penstock.routing.fleet import FEATURES, GatewayState
 from penstock_serving.gateway.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class Readiness:
     @property
     def state(self) -> GatewayState:
         """As told to the operator."""
-        return GatewayState(self._instance, self._complete, self._clock() - self._started)
+        return GatewayState(self._instance, self._complete, self._clock() - self._started, FEATURES)
 
     @property
     def complete(self) -> bool:

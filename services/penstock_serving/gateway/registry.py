@@ -4,52 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
 from penstock.errors import Invalid, Unavailable
+from penstock.routing.access import RouteAccess
 from penstock.routing.keyring import Keyring
+from penstock.routing.keys import Interned, KeyChange, KeySet
 from penstock.routing.leases import ReplicaLease, Route
-from penstock.routing.table import ModelKey, Table, replica_key
+from penstock.routing.table import ModelKey, Table, check_model, replica_key
 from penstock_serving.gateway.descriptions import Descriptions
+from penstock_serving.gateway.keeping import load_routes, save_routes
 
 logger = logging.getLogger(__name__)
 _LOOK_SECONDS = 1.0
-_ROUTES: TypeAdapter[list[Route]] = TypeAdapter(list[Route])
-
-
-def load_routes(path: Path) -> Table:
-    """A table with the routes that were declared before.
-
-    Raises:
-        Invalid: the file is not what `save_routes` wrote.
-    """
-    if not path.exists():
-        return Table()
-    try:
-        table = Table()
-        for route in _ROUTES.validate_json(path.read_bytes()):
-            table = table.declared(route)
-    except ValueError as error:
-        raise Invalid(
-            "InvalidState", f"{path} is damaged; remove it, the operator declares all again: {error}"
-        ) from error
-    return table
-
-
-def save_routes(path: Path, table: Table) -> None:
-    """Write the declared routes such that a crash leaves the old or the new file, whole."""
-    fresh = path.with_suffix(".new")
-    with fresh.open("wb") as file:
-        file.write(_ROUTES.dump_json(list(table.routes.values())))
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
 
 
 class Registry:
@@ -63,6 +33,10 @@ class Registry:
     def __init__(self, path: Path, rest_seconds: float = 600.0) -> None:
         self._path = path
         self._table = replace(load_routes(path), rest_seconds=rest_seconds)
+        self._interned: dict[str, Interned] = {}
+        for route in self._table.routes.values():
+            if (kept := self._kept_once(route)) is not route:
+                self._table = self._table.declared(kept)
         self._keyring = Keyring()
         self.descriptions = Descriptions()
         """Metadata of models, those without replicas among them."""
@@ -84,7 +58,7 @@ class Registry:
     @property
     def keyring(self) -> Keyring:
         """Which keys open what, by the routes as they are."""
-        self._keyring.follow(self._table.routes)
+        self._keyring.follow(self._table.routes, self._table.told_keys)
         return self._keyring
 
     @property
@@ -142,10 +116,62 @@ class Registry:
         """
         key = route.namespace, route.model
         before = self._table.routes.get(key)
+        route = self._kept_once(route)
         if before != route:
             self._store(self._table.declared(route))
             if before is None or before.revisions != route.revisions:
                 self._turning[key] = self._generation
+
+    def close(self, key: ModelKey) -> None:
+        """Let nobody ask a model of which something was said that could not be taken: it may have been who may not."""
+        route = self._table.routes.get(key)
+        if route is not None and route.access is not None and route.access.required:
+            logger.error("%s/%s lets nobody in until what is said of it can be taken", *key)
+            nobody = RouteAccess(required=True, requests_per_second=route.access.requests_per_second)
+            self._store(self._table.declared(route.model_copy(update={"access": nobody})))
+
+    def change_keys(self, change: KeyChange) -> None:
+        """Take over what became of a namespace's keys. Where it cannot be taken, none of them counts until it can.
+
+        Raises:
+            Conflict: others are known here; all are to be told anew.
+            Invalid: they are not what is said, or too many.
+        """
+        check_model(change.namespace, change.namespace)
+        before = self._table.told_keys.get(change.namespace, KeySet())
+        try:
+            after = before.changed(change)
+        except Invalid:
+            self.lock_keys(change.namespace)
+            raise
+        if after.digest != before.digest:
+            self._store(self._table.with_keys(change.namespace, after))
+
+    def lock_keys(self, namespace: str) -> None:
+        """Let no key of a namespace count: something was said of them that could not be taken."""
+        if self._table.told_keys.get(namespace, KeySet()).digest:
+            logger.error("no key of %s counts until what is said of them can be taken", namespace)
+            self._store(self._table.with_keys(namespace, KeySet()))
+
+    def forget_keys(self, namespace: str) -> None:
+        """Forget what was told of a namespace's keys: it has none, or is gone."""
+        if namespace in self._table.told_keys:
+            self._store(self._table.with_keys(namespace, None))
+
+    def _kept_once(self, route: Route) -> Route:
+        """The route, its keys kept once for all routes of the namespace that name them."""
+        if route.access is None or not route.access.keys:
+            return route
+        interned = self._interned.setdefault(route.namespace, Interned())
+        keys = interned(route.access.keys)
+        key = route.namespace, route.model
+        others = (
+            each.access.keys
+            for name, each in self._table.routes.items()
+            if name[0] == route.namespace and name != key and each.access is not None
+        )
+        interned.keep([keys, *others])
+        return route.model_copy(update={"access": route.access.model_copy(update={"keys": keys})})
 
     def add(self, routes: Iterable[Route]) -> None:
         """Declare those routes whose models have none yet; `kept` waits until they are on disk.
@@ -156,7 +182,7 @@ class Registry:
         table = self._table
         for route in routes:
             if (route.namespace, route.model) not in table.routes:
-                table = table.declared(route)
+                table = table.declared(self._kept_once(route))
         if table is not self._table:
             self._store(table)
 
@@ -166,6 +192,8 @@ class Registry:
             self._turning.pop(key, None)
             self.descriptions.forget(key)
             self._store(self._table.withdrawn(key))
+            if not any(namespace == key[0] for namespace, _ in self._table.routes):
+                self._interned.pop(key[0], None)
 
     def expire(self) -> None:
         """Drop leases that have ended."""

@@ -13,12 +13,14 @@ from penstock.routing.access import (
     Lock,
     Locks,
     ModelKey,
+    NamespaceKey,
     RouteAccess,
     RouteIssuer,
     RouteKey,
     fingerprint,
 )
 from penstock.routing.keyring import Keyring
+from penstock.routing.keys import KeySet
 from penstock.routing.leases import Route
 
 NOW = 1000.0
@@ -134,6 +136,49 @@ def test_what_models_say_of_a_key_is_found_by_its_hash() -> None:
     assert keyring.uses("ns", fingerprint("E")) == {"m": ENDED}
     for namespace, secret in (("ns", "B"), ("b", "A"), ("nowhere", "A")):
         assert keyring.uses(namespace, fingerprint(secret)) == {}
+
+
+SHARED = RouteAccess(required=True, shared=True)
+EVERY, ONE = key("A", "a"), key("B", "b")
+TOLD = KeySet.of([NamespaceKey(**EVERY.model_dump()), NamespaceKey(**ONE.model_dump(), deployments=("m", "gone"))])
+
+
+def followed(declared: Declared, told: KeySet | None) -> Keyring:
+    keyring = Keyring()
+    keyring.follow(routes(declared), {} if told is None else {"ns": told})
+    return keyring
+
+
+def test_a_namespaces_keys_open_what_is_declared_to_be_opened_by_them() -> None:
+    declared = {("ns", "m"): SHARED, ("ns", "n"): SHARED, ("other", "m"): SHARED}
+    keyring = followed(declared, TOLD)
+    found = keyring.locks(declared, {}, NOW, default_required=False)
+    a, b = fingerprint("A"), fingerprint("B")
+    assert dict(found.namespaces) == {("ns", a): grant("a", everywhere=True), ("ns", b): grant("b")}
+    assert dict(found.single) == {("ns", "m", b): grant("b")}
+    assert set(keyring.uses("ns", a)) == {"m", "n"}
+    assert set(keyring.uses("ns", b)) == {"m"}
+    assert not keyring.uses("other", a)
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [(None, Authenticity.UNDECIDED), (KeySet(), Authenticity.UNDECIDED), (KeySet.of([]), Authenticity.KEY)],
+    ids=["they were never told", "they could not be taken", "there are none"],
+)
+def test_a_model_that_a_namespaces_keys_open_is_where(told: KeySet | None, expected: Authenticity) -> None:
+    declared = {("ns", "m"): SHARED}
+    keyring = followed(declared, told)
+    assert keyring.locks(declared, {}, NOW, default_required=False).models["ns", "m"].authentication is expected
+    assert keyring.decided(("ns", "m")) is (expected is Authenticity.KEY)
+
+
+def test_keys_of_either_telling_open_what_they_are_told_to() -> None:
+    declared = {("ns", "m"): SHARED, ("ns", "old"): RouteAccess(required=True, keys=(EVERY,))}
+    keyring = followed(declared, KeySet.of([NamespaceKey(**EVERY.model_dump()), NamespaceKey(**ONE.model_dump())]))
+    found = keyring.locks(declared, {}, NOW, default_required=False)
+    assert found.namespaces["ns", fingerprint("A")].everywhere
+    assert set(found.single) == {("ns", "m", fingerprint("B"))}
 
 
 def test_a_keyring_that_followed_every_change_is_as_one_that_knew_the_last_from_the_start() -> None:

@@ -1,0 +1,124 @@
+"""Who calls the control port, and what is read of it.
+
+Whoever reaches the port may send anything, so a token is looked at before a body is: one that does not hold costs a look at the
+request's head and one short answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from aiohttp import hdrs, web
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from penstock.errors import Conflict, Invalid, PenstockError, Unavailable
+from penstock.routing.tokens import Owner
+
+logger = logging.getLogger(__name__)
+_BODY_SECONDS = 10.0
+_REST_BYTES, _REST_SECONDS = 256 * 1024, 1.0
+"""Of a refused request's body, that are taken so that its sender reads the answer; then the connection ends."""
+_SCHEME = "Bearer "
+_MOST_COMPLAINTS = 5
+_STATUS: Mapping[type[PenstockError], int] = {Invalid: 400, Conflict: 403, Unavailable: 503}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Refused(Exception):
+    """The caller may not."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def _failure(status: int, message: str) -> web.Response:
+    headers = {401: {hdrs.WWW_AUTHENTICATE: "Bearer"}, 503: {hdrs.RETRY_AFTER: "1"}}.get(status, {})
+    return web.json_response({"error": message}, status=status, headers=headers)
+
+
+@web.middleware
+async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every error as JSON."""
+    response = await _answer(request, handler)
+    if request.content.is_eof() or not request.can_read_body:
+        return response
+    # What is left of the body would be the next request. Its sender reads the answer rather if some of it is taken.
+    response.force_close()
+    await response.prepare(request)
+    await response.write_eof()
+    left = _REST_BYTES
+    with contextlib.suppress(TimeoutError, web.RequestPayloadError):
+        async with asyncio.timeout(_REST_SECONDS):
+            while left > 0 and (chunk := await request.content.readany()):
+                left -= len(chunk)
+    return response
+
+
+async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except Refused as refused:
+        return _failure(refused.status, str(refused))
+    except ValidationError as invalid:
+        found = invalid.errors(include_url=False, include_context=False, include_input=False)[:_MOST_COMPLAINTS]
+        return _failure(400, "; ".join(f"{'.'.join(str(p) for p in e['loc']) or 'body'}: {e['msg']}" for e in found))
+    except PenstockError as error:
+        return _failure(_STATUS.get(type(error), 500), error.message)
+    except web.HTTPException as known:
+        return _failure(known.status, known.reason)
+    except Exception:
+        logger.exception("%s %s failed", request.method, request.path)
+        return _failure(500, "the gateway agent failed; its log says why")
+
+
+async def body_of(request: web.Request, most: int) -> bytes:
+    """The body, of a caller whose token holds. Raises `Refused`: it is too large, or does not come."""
+    too_large = Refused(413, f"the body has more than {most} bytes")
+    if (request.content_length or 0) > most:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for chunk in request.content.iter_any():
+                body += chunk
+                if len(body) > most:
+                    raise too_large
+    except TimeoutError:
+        raise Refused(408, f"the body did not come within {_BODY_SECONDS:g} s") from None
+    return bytes(body)
+
+
+def token_of(request: web.Request) -> str:
+    """The token that a caller shows. Raises `Refused`: there is none."""
+    header = request.headers.get(hdrs.AUTHORIZATION, "")
+    if not header.startswith(_SCHEME):
+        raise Refused(401, "send the token as 'Authorization: Bearer TOKEN'")
+    return header.removeprefix(_SCHEME).strip()
+
+
+def require(holds: bool) -> None:  # noqa: FBT001 -- what is required is the whole sentence
+    """Refuse a caller whose token does not hold. Raises `Refused`."""
+    if not holds:
+        raise Refused(403, "the token is not the one for this model or action")
+
+
+def said_owner(body: bytes) -> Owner:
+    """Whose lease a body says to be, read with the least effort: its token is not known to hold yet. Raises `Refused`."""
+    said: Any
+    try:
+        said = from_json(body)
+    except ValueError:
+        said = None
+    if not isinstance(said, dict):
+        raise Refused(400, "body: this is no JSON object")
+    namespace, model = said.get("namespace"), said.get("model")
+    if not isinstance(namespace, str) or not isinstance(model, str):
+        raise Refused(400, "namespace, model: each must be a text")
+    return Owner(namespace, model)
