@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
 import httpx
@@ -125,12 +126,35 @@ def test_a_redirect_is_followed_nowhere_and_is_no_success() -> None:
             RayClient(url, None).version()
 
 
-def test_a_connection_serves_again_and_one_that_its_server_ended_is_not_taken_for_an_answer() -> None:
-    with server(said(OK + b"content-length: 2\r\n\r\n{}"), drip=False) as url:
-        client = BoundedClient(url, {})
-        for _ in range(3):
-            assert client.exchange("GET", "/", AMPLE).content == b"{}"
+def test_a_connection_serves_again_and_one_that_its_server_ends_is_replaced() -> None:
+    connections: list[int] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def setup(self) -> None:
+            connections.append(1)
+            super().setup()
+
+        def do_GET(self) -> None:  # http.server's name
+            self.send_response(200)
+            self.send_header("content-length", "2")
+            if self.path == "/last":
+                self.send_header("connection", "close")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as made:
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        client = BoundedClient(f"http://127.0.0.1:{made.server_address[1]}", {})
+        for path in ("/", "/", "/last", "/"):
+            assert client.exchange("GET", path, AMPLE).content == b"{}"
+        assert len(connections) == 2
         client.close()
+        made.shutdown()
 
 
 def test_a_server_that_takes_a_request_slowly_is_given_up() -> None:
