@@ -12,7 +12,16 @@ from penstock.api.conditions import Reason
 from penstock.errors import Unavailable
 from penstock.models import Frozen
 from penstock.routing.fleet import Endpoint, GatewayState
-from penstock.routing.leases import ASYNCHRONOUS, PREFER, Completion, Route, RouteList, RouteSet, RouteStatus
+from penstock.routing.leases import (
+    ASK_JOINING,
+    ASYNCHRONOUS,
+    PREFER,
+    Completion,
+    Route,
+    RouteList,
+    RouteSet,
+    RouteStatus,
+)
 from penstock_operator.clients.bounds import Answer, BoundedClient, Bounds
 
 M = TypeVar("M", bound=Frozen)
@@ -47,7 +56,7 @@ class GatewayClient:
 
     def routes(self) -> tuple[RouteList, GatewayState]:
         """All routes that it knows, and what it says of itself. Raises `Unavailable`."""
-        response = self._call("GET", "/v1/routes")
+        response = self._call("GET", f"/v1/routes?{ASK_JOINING}")
         return self._read(RouteList, response), GatewayState.read(response.headers)
 
     def state(self) -> GatewayState:

@@ -223,6 +223,7 @@ def _is_news(condition: Condition, *, healed: bool) -> bool:
 _NEUTRAL = {
     Reason.PENDING, Reason.STARTING_REPLICAS, Reason.ROLLING_OUT, Reason.ROLLED_OUT, Reason.TERMINATING,
     Reason.WAITING_FOR_OPTIMIZATION, Reason.PROFILE_REJECTED, Reason.NO_DECISION, Reason.STARTING_POOL, Reason.SUSPENDED,
+    Reason.BATCH_NOT_PROVED,
 }  # fmt: skip
 """What may be false without anything being wrong: a model that cannot be made faster is no fault."""
 

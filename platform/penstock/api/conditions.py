@@ -13,6 +13,8 @@ class DeploymentCondition(StrEnum):
     POOL_READY = "PoolReady"
     SERVING = "Serving"
     PROGRESSING = "Progressing"
+    REQUESTS_JOINED = "RequestsJoined"
+    """Only once a replica has told. It has no say in `Ready`: requests that run one by one are answered, too."""
     PROFILE_APPLIED = "ProfileApplied"
     """Only where the spec names a profile. It has no say in `Ready`: the model itself serves meanwhile."""
 
@@ -57,6 +59,9 @@ class Reason(StrEnum):
     REPLICAS_READY = "ReplicasReady"
     SCALED_TO_ZERO = "ScaledToZero"
     ROLLED_OUT = "RolledOut"
+
+    BATCH_PROVED = "BatchProved"
+    BATCH_NOT_PROVED = "BatchNotProved"
 
     # Under way.
     PENDING = "Pending"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from penstock.api.conditions import DeploymentCondition
+from penstock.api.conditions import DeploymentCondition, Reason
 from penstock.api.meta import Condition
 from penstock.api.v1alpha1 import InferenceDeploymentStatus, ReplicaCounts
 from penstock.planning import automatic, names
 from penstock.planning.application import replica_bounds
-from penstock.planning.conditions import condition, ready
+from penstock.planning.conditions import Verdict, condition, false, ready, said, true
 from penstock.planning.observed import Application, Gateway, Observed
 from penstock.planning.rollout import receiving
 from penstock.planning.verdicts import Verdicts
@@ -38,6 +38,9 @@ def deployment_status(
     deployment = observed.deployment
     metadata, before = deployment.metadata, deployment.status
     everything = {**verdicts, DeploymentCondition.READY: ready(verdicts, present=present)}
+    joining = _joining(observed, active)
+    if joining is not None:
+        everything[DeploymentCondition.REQUESTS_JOINED] = joining
     conditions: tuple[Condition, ...] = tuple(
         condition(kind, everything[kind], before.conditions, metadata.generation, now)
         for kind in DeploymentCondition
@@ -66,6 +69,26 @@ def _digest(observed: Observed, active: str | None) -> str | None:
         if replica.revision == active and replica.digest
     }
     return min(found, default=None)
+
+
+def _joining(observed: Observed, active: str | None) -> Verdict | None:
+    """Whether the active replicas join requests, as they say; as was said before where none says."""
+    told = [
+        replica.joining
+        for each in observed.gateways
+        if isinstance(each, Gateway) and each.route
+        for replica in each.route.replicas
+        if replica.revision == active and replica.joining is not None
+    ]
+    if not told:
+        before = observed.deployment.status
+        return (
+            said(DeploymentCondition.REQUESTS_JOINED, before.conditions) if active == before.active_revision else None
+        )
+    apart = sorted(each.reason for each in told if not each.joined)
+    if apart:
+        return false(Reason.BATCH_NOT_PROVED, f"Each request is run alone: {apart[0]}")
+    return true(Reason.BATCH_PROVED, f"Requests are joined: {told[0].reason}")
 
 
 def _replicas(observed: Observed, active: str | None, app: Application | None) -> ReplicaCounts:

@@ -32,6 +32,8 @@ from penstock.models import Frozen
 from penstock.routing.access import RouteAccess
 
 PREFER: Final = "Prefer"
+ASK_JOINING: Final = "joining"
+"""Parameter of `GET /v1/routes` that asks for it."""
 ASYNCHRONOUS: Final = "respond-async"
 MOST_CHARACTERS: Final = 253
 """Of each text in a lease, as of a name in Kubernetes. A gateway keeps them for every replica, and all tenants share its
@@ -79,6 +81,8 @@ class ReplicaLease(Frozen):
     stats: ReplicaStats = ReplicaStats()
     metadata: Annotated[str, Field(max_length=MOST_METADATA_CHARACTERS)] | None = None
     """The protocol's document on the model, which a gateway answers with once no replica is left. None: as told before."""
+    joining: RequestsJoined | None = None
+    """Whether requests are joined into one run. None: as told before."""
 
 
 def check_replica_id(replica_id: str) -> None:
@@ -143,6 +147,8 @@ class RouteReplica(Frozen):
     receiving: bool
     expires_in_seconds: float
     stats: ReplicaStats
+    joining: Annotated[RequestsJoined | None, Field(exclude_if=lambda told: told is None)] = None
+    """As its lease says; only where that was asked for (`ASK_JOINING`), since a reader of a former release refuses it."""
 
 
 class RouteStatus(Frozen):

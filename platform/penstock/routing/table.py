@@ -106,6 +106,8 @@ class Table:
             raise Conflict("AnotherDeployment", "the token is of a former deployment of this name")
         own = replica_key(key, replica_id)
         known = self.replicas.get(own)
+        if lease.joining is None and known is not None:
+            lease = lease.model_copy(update={"joining": known.lease.joining})
         renewed = Replica(replica_id, lease, now + lease.lease_seconds, uid)
         replicas = {**self.replicas, own: renewed}
         if known is not None and known.lease.version == lease.version:
@@ -212,7 +214,7 @@ class Table:
         return route is None or not route.revisions or route.revisions.get(replica.lease.revision, 0) > 0
 
     def statuses(
-        self, held: Mapping[ModelKey, int], now: float, unsettled: Collection[ModelKey] = ()
+        self, held: Mapping[ModelKey, int], now: float, unsettled: Collection[ModelKey] = (), *, joining: bool = False
     ) -> list[RouteStatus]:
         """What stands behind each known model now.
 
@@ -220,12 +222,13 @@ class Table:
             held: requests that wait, by model.
             now: on the clock of the leases.
             unsettled: models whose requests do not yet go as was declared.
+            joining: whether to say of each replica whether it joins requests.
         """
         grouped: dict[ModelKey, list[Replica]] = {key: [] for key in self.routes}
         for _, replica in sorted(self.replicas.items()):
             grouped.setdefault(replica.key, []).append(replica)
         return [
-            self._status_of(key, replicas, held.get(key, 0), now, settled=key not in unsettled)
+            self._status_of(key, replicas, held.get(key, 0), now, settled=key not in unsettled, joining=joining)
             for key, replicas in sorted(grouped.items())
         ]
 
@@ -235,18 +238,25 @@ class Table:
         return self._status_of(key, replicas, held, now, settled=settled)
 
     def _status_of(
-        self, key: ModelKey, replicas: Iterable[Replica], held: int, now: float, *, settled: bool
+        self,
+        key: ModelKey,
+        replicas: Iterable[Replica],
+        held: int,
+        now: float,
+        *,
+        settled: bool,
+        joining: bool = False,
     ) -> RouteStatus:
         return RouteStatus(
             namespace=key[0],
             model=key[1],
             declared=self.routes.get(key),
-            replicas=[self._status(replica, now) for replica in replicas],
+            replicas=[self._status(replica, now, joining=joining) for replica in replicas],
             held_requests=held,
             settled=settled,
         )
 
-    def _status(self, replica: Replica, now: float) -> RouteReplica:
+    def _status(self, replica: Replica, now: float, *, joining: bool) -> RouteReplica:
         return RouteReplica(
             replica_id=replica.replica_id,
             version=replica.lease.version,
@@ -256,6 +266,7 @@ class Table:
             receiving=self.receives(replica),
             expires_in_seconds=max(0.0, replica.expires_at - now),
             stats=replica.lease.stats,
+            joining=replica.lease.joining if joining else None,
         )
 
 

@@ -21,7 +21,8 @@ class BatchingSettings(Frozen):
     """How requests become batches. Changes are taken in place."""
 
     max_batch_size: Annotated[int, Field(ge=1)] = 32
-    """Rows in a batch at most. A model without a dynamic first axis has 1 whatever this says."""
+    """Rows in a batch at most. A model for which no axis was proved to count rows runs one request at a time,
+    whatever this says."""
     max_delay_milliseconds: Annotated[int, Field(ge=0)] = 0
     """How long a batch may wait for more while the engine is free. A lone request never waits."""
     max_queued_requests: Annotated[int, Field(ge=1)] = 512

@@ -17,6 +17,7 @@ from penstock.routing.access import MAX_KEYS, RouteAccess
 from penstock.routing.fleet import FEATURES_HEADER
 from penstock.routing.keys import MOST_KEY_BYTES, KeyChange, KeyDigests
 from penstock.routing.leases import (
+    ASK_JOINING,
     ASYNCHRONOUS,
     PREFER,
     Completion,
@@ -243,7 +244,7 @@ class ControlServer:
     async def _get_routes(self, request: web.Request) -> web.Response:
         self._require_admin(request)
         table, now, waiting = self._registry.table, self._registry.now(), self._holding.waiting()
-        statuses = table.statuses(waiting, now, self._registry.turning)
+        statuses = table.statuses(waiting, now, self._registry.turning, joining=ASK_JOINING in request.query)
         listed = _json(RouteList(url=self._settings.url, routes=[self._seen_by(request, each) for each in statuses]))
         listed.headers.update(self._readiness.state.headers())
         return listed

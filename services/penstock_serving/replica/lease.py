@@ -18,7 +18,7 @@ from urllib.parse import quote, urlsplit
 
 from penstock.errors import Unavailable
 from penstock.routing.fleet import Endpoint, endpoints, name_to_resolve
-from penstock.routing.leases import MOST_METADATA_CHARACTERS, ReplicaLease, ReplicaStats
+from penstock.routing.leases import MOST_METADATA_CHARACTERS, ReplicaLease, ReplicaStats, RequestsJoined
 from penstock.serving.settings import ReplicaSettings
 
 logger = logging.getLogger(__name__)
@@ -52,6 +52,7 @@ class Leases:
         stats: what it reports with each renewal.
         find: asked about each URL whose host is a name.
         metadata: of the model, for when no replica is left to ask.
+        joining: whether requests are joined now.
     """
 
     def __init__(
@@ -63,12 +64,14 @@ class Leases:
         find: Resolve = resolve,
         *,
         metadata: str = "",
+        joining: Callable[[], RequestsJoined | None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._address = address
         self._digest = digest
         self._stats = stats
         self._metadata = metadata if 0 < len(metadata) <= MOST_METADATA_CHARACTERS else None
+        self._joining = joining
         self._find = find
         self._renewing: dict[Endpoint, asyncio.Task[None]] = {}
         self._unresolved: set[str] = set()
@@ -175,8 +178,10 @@ class Leases:
             lease_seconds=settings.lease_seconds,
             stats=self._stats(),
             metadata=self._metadata if describes else None,
+            joining=self._joining() if describes else None,
         )
-        return lease.model_dump_json().encode()
+        # A gateway of an earlier release refuses what it does not know, though it be null.
+        return lease.model_dump_json(exclude_none=True).encode()
 
     async def _call(self, method: str, gateway: Endpoint, body: bytes) -> tuple[int, str]:
         path = f"/v1/replicas/{quote(self._settings.replica_id, safe='')}"

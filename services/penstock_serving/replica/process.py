@@ -125,7 +125,14 @@ async def _serve(
     gc.collect()
     gc.freeze()
     ticking = asyncio.create_task(_tick(server), name="tick")
-    leases = Leases(settings, address, model.digest, server.stats, metadata=server.model_metadata.decode())
+    leases = Leases(
+        settings,
+        address,
+        model.digest,
+        server.stats,
+        metadata=server.model_metadata.decode(),
+        joining=lambda: server.joining,
+    )
     telling = asyncio.create_task(_tell_start(start, server, leases, sink), name="start trace")
     pipe.send(Ready(address=address, digest=model.digest))
     logger.info("serving %s/%s version %s on %s", settings.namespace, settings.model, settings.version, address)

@@ -19,7 +19,7 @@ from penstock.planning.observed import (
     PoolProblem,
 )
 from penstock.routing.access import RouteAccess
-from penstock.routing.leases import ReplicaStats, Route, RouteReplica, RouteStatus
+from penstock.routing.leases import ReplicaStats, RequestsJoined, Route, RouteReplica, RouteStatus
 
 NOW = 1_000_000.0
 SERVE = "http://ray:8000"
@@ -92,6 +92,7 @@ def gateway(
     wake_url: str | None = None,
     digest: str = "",
     settled: bool = True,
+    joining: RequestsJoined | None = None,
 ) -> Gateway:
     """A gateway with so many replicas by revision that receive, and so many that are only listed."""
     rows = [
@@ -104,6 +105,7 @@ def gateway(
             receiving=receiving,
             expires_in_seconds=5,
             stats=stats,
+            joining=joining,
         )
         for receiving, counts in ((True, replicas or {}), (False, listed_only or {}))
         for revision, count in counts.items()

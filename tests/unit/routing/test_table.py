@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from penstock.errors import Conflict, Invalid, PenstockError, Unavailable
-from penstock.routing.leases import ReplicaLease, Route
+from penstock.routing.leases import ReplicaLease, RequestsJoined, Route
 from penstock.routing.table import Table
 from penstock.routing.traffic import Destination, Target, Traffic, Unknown, lookup
 
@@ -122,6 +122,15 @@ def test_status_tells_what_receives_and_how_long_the_lease_lasts() -> None:
     (status,) = table.statuses({("ns", "m"): 3}, now=12)
     assert (status.held_requests, status.declared) == (3, route(r2=1))
     assert [(r.replica_id, r.receiving, r.expires_in_seconds) for r in status.replicas] == [("a", False, 3)]
+
+
+def test_whether_requests_are_joined_is_told_now_and_then_and_kept_and_told_on_to_who_asks() -> None:
+    said = RequestsJoined(joined=False, reason="why")
+    table = Table().leased("a", lease(joining=said), 0).leased("a", lease(), 1)
+    (asked,) = table.statuses({}, now=2, joining=True)
+    assert asked.replicas[0].joining == said
+    (unasked,) = table.statuses({}, now=2)
+    assert "joining" not in unasked.model_dump_json(), "a reader of a former release refuses what it does not know"
 
 
 @pytest.mark.parametrize(
