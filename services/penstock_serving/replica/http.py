@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 _LINGER_SECONDS: Final = 2.0
 _MAX_PIPELINED: Final = 64
+_MOST_ABOUT_A_BYTE: Final = 16
+"""Bytes that frame each byte of a chunked body, and that byte. The rest counts as header: extensions, trailers."""
 _REASONS: Final = {
     200: "OK",
     400: "Bad Request",
@@ -80,7 +82,8 @@ class HttpConnection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._receiving = False
         self._in_headers = False
-        self._header_bytes = 0
+        self._came = 0
+        self._alone = True
         self._done = False
         self._refused = False
         self._read_paused = False
@@ -121,6 +124,7 @@ class HttpConnection(asyncio.Protocol):
         if self._done:
             return
         self.last_data = time.monotonic()
+        self._alone = True
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -128,6 +132,8 @@ class HttpConnection(asyncio.Protocol):
             self._done = True
             if self._pending:
                 self._pending[-1].keep_alive = False
+            elif self._transport is not None:
+                self._transport.close()
         except httptools.HttpParserCallbackError as error:
             cause = error.__context__
             if not isinstance(cause, Invalid):
@@ -135,12 +141,8 @@ class HttpConnection(asyncio.Protocol):
             self._refuse(cause)
         except httptools.HttpParserError as error:
             self._refuse(Invalid(Refusal.BAD_REQUEST, f"this is not HTTP/1.1: {error}"))
-        if self._in_headers and not self._done:
-            self._header_bytes += len(data)
-            if self._header_bytes > self._limits.max_header_bytes:
-                self._refuse(
-                    Invalid(Refusal.HEADERS_TOO_LARGE, f"the header is over {self._limits.max_header_bytes} bytes")
-                )
+        if self._receiving and not self._done:
+            self._bound(len(data))
 
     def eof_received(self) -> bool:
         """Close: a client that has closed its side wants no answer any more."""
@@ -162,7 +164,7 @@ class HttpConnection(asyncio.Protocol):
         """A request begins."""
         self._receiving = self._in_headers = True
         self._began = self.last_data
-        self._header_bytes = 0
+        self._came = 0
         self._url = b""
         self._clear_headers()
 
@@ -229,7 +231,7 @@ class HttpConnection(asyncio.Protocol):
         if exchange is None or self._done:
             return
         self._exchange = None
-        self._receiving = False
+        self._receiving = self._alone = False
         exchange.keep_alive = self._parser.should_keep_alive() and not self._draining
         if not exchange.keep_alive:
             self._done = True
@@ -303,11 +305,24 @@ class HttpConnection(asyncio.Protocol):
 
     # Inside.
 
+    def _bound(self, size: int) -> None:
+        """Count what has come of a request that is not whole: its header, and what stands about its body, are bounded."""
+        # Where another request ended in the same bytes, nobody knows how many of them are this one's.
+        self._came = self._came + size if self._alone else 0
+        body = 0 if self._exchange is None else len(self._exchange.body)
+        if self._came - body * _MOST_ABOUT_A_BYTE > self._limits.max_header_bytes:
+            self._refuse(
+                Invalid(Refusal.HEADERS_TOO_LARGE, f"the header is over {self._limits.max_header_bytes} bytes")
+            )
+
     def _too_large(self) -> Invalid:
         return Invalid(Refusal.LENGTH_TOO_LARGE, f"the body is over the limit of {self._limits.max_body_bytes} bytes")
 
     def _refuse(self, error: Invalid) -> None:
         """Answer what cannot be read on, and read nothing more."""
+        if self._done:
+            # It stands after the last request that is answered.
+            return
         self._done = self._refused = True
         self._receiving = False
         exchange = self._exchange or Exchange(self, b"", self._url, time.monotonic_ns())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 
+import pytest
+
 from penstock.errors import Invalid
 from penstock.protocol.refusals import status_of
 from penstock_serving.replica.exchange import Exchange
@@ -65,6 +67,40 @@ def test_a_header_that_does_not_end_gets_408() -> None:
 def test_a_body_that_stops_gets_408() -> None:
     answer = asyncio.run(talk(b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\n12345", Echo(), 31, LIMITS))
     assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+def test_what_follows_the_last_request_gets_no_answer() -> None:
+    answer = asyncio.run(talk(b"GET / HTTP/1.0\r\n\r\n\0", Echo(), 0, LIMITS))
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize("protocol", [b"h2c", b"websocket"])
+def test_a_request_to_speak_another_protocol_is_answered_in_this_one_and_the_connection_ends(protocol: bytes) -> None:
+    asked = b"GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: " + protocol + b"\r\n\r\n"
+    answer = asyncio.run(talk(asked, Echo(), 0, LIMITS))
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [CHUNKED + b"1\r\nx\r\n0\r\nX: ", CHUNKED + b"0\r\n" + b"X: y\r\n" * 20, CHUNKED + b"1;", b"GET / HTTP/1.1\r\nX: "],
+    ids=["a trailer", "many trailers", "an extension of a chunk", "a header"],
+)
+def test_what_never_ends_gets_431(endless: bytes) -> None:
+    limits = Limits(max_body_bytes=1000, max_header_bytes=1000)
+    answer = asyncio.run(talk(endless + b"y" * 2000, Echo(), 0, limits))
+    assert answer.startswith(b"HTTP/1.1 431 ")
+
+
+def test_the_beginning_of_a_request_after_a_long_one_is_not_taken_for_a_long_header() -> None:
+    limits = Limits(max_body_bytes=1000, max_header_bytes=1000)
+    sent = b"POST / HTTP/1.1\r\nContent-Length: 999\r\n\r\n" + b"x" * 999 + b"GET / HTT"
+    answer = asyncio.run(talk(sent, Echo(), 31, limits))
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"HTTP/1.1 408 " in answer
 
 
 def test_an_idle_connection_is_closed_after_its_answer() -> None:

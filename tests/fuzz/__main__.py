@@ -1,0 +1,60 @@
+"""`python -m tests.fuzz {codec,front,server} [--minutes N]`: fuzz for a while; exit 1 and show the example if there is a finding."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import hypothesis
+from tests.fuzz import codec, front, server
+
+TARGETS: Final[Mapping[str, tuple[Callable[..., None], ...]]] = {
+    "codec": (codec.decoding, codec.arbitrary_bodies, codec.encoding),
+    "front": (front.conversation, front.arbitrary_bytes),
+    "server": (server.answering,),
+}
+_EXAMPLES: Final = 2000
+
+
+def main() -> int:
+    """Fuzz; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("target", choices=TARGETS)
+    parser.add_argument("--minutes", type=float, default=1.0)
+    asked = parser.parse_args()
+    settings = hypothesis.settings(
+        max_examples=_EXAMPLES,
+        database=None,
+        deadline=None,
+        print_blob=True,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    end = time.monotonic() + asked.minutes * 60
+    rounds, findings = 0, set()
+    while time.monotonic() < end:
+        for judge in TARGETS[asked.target]:
+            seed = secrets.randbits(64)
+            try:
+                hypothesis.seed(seed)(settings(judge))()
+            except BaseException as error:  # noqa: BLE001 -- whatever it is, it is a finding
+                if isinstance(error, KeyboardInterrupt):
+                    return 130
+                found = f"{judge.__name__}: {type(error).__name__}: {str(error)[:200]}"
+                if found not in findings:
+                    findings.add(found)
+                    print(f"FINDING by {judge.__name__}, seed {seed}", flush=True)
+                    traceback.print_exc(file=sys.stdout)
+        rounds += 1
+        if rounds % 10 == 0:
+            print(f"{rounds * _EXAMPLES * len(TARGETS[asked.target])} examples, {len(findings)} findings", flush=True)
+    print(f"{rounds * _EXAMPLES * len(TARGETS[asked.target])} examples, {len(findings)} findings", flush=True)
+    return int(bool(findings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
