@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cluster.binary import BuildFailedError, build
+from tests.cluster.binary import KUBERNETES, BuildFailedError, build
 from tests.cluster.controlplane import ControlPlane
+from tests.cluster.tools import say
 from tests.distribution import Scheduling, arrange, reporter, workers
 from tests.integration.local_ray import LocalRay, local_ray
 from tests.integration.replica_collector import Collector
+from tests.prebuilt import programs_of
 
 CRDS = Path(__file__).resolve().parents[1] / "manifests" / "crds"
-_BINARY = pytest.StashKey[Path | BuildFailedError]()
+_FAILED = pytest.StashKey[dict[str, BuildFailedError]]()
+"""Programs that could not be built: only the tests that need them fail."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -44,28 +47,28 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Build the control plane before the first test, whose time limit must not run meanwhile.
+    """Build what tests start before the first of them, whose time limit must not run meanwhile.
 
     With several workers each comes here before any of them is given a test; one builds, the others wait for it.
     """
-    wanted = any(
-        item.get_closest_marker("apiserver") or "control_plane_binary" in getattr(item, "fixturenames", ())
-        for item in session.items
-    )
-    if wanted and not session.config.option.collectonly:
+    if session.config.option.collectonly:
+        return
+    report = reporter(session.config)
+    for program in programs_of(session.items):
         try:
-            session.config.stash[_BINARY] = build(reporter(session.config))
+            build(report, program)
         except BuildFailedError as error:
-            session.config.stash[_BINARY] = error  # fails the tests that need it, not the others
+            report(str(error))
+            session.config.stash.setdefault(_FAILED, {})[program.name] = error
 
 
 @pytest.fixture(scope="session")
 def control_plane_binary(request: pytest.FixtureRequest) -> Path:
     """The built control plane, for tests that boot one of their own."""
-    built = request.config.stash[_BINARY]
-    if isinstance(built, BuildFailedError):
-        raise built
-    return built
+    failed = request.config.stash.get(_FAILED, {}).get(KUBERNETES.name)
+    if failed is not None:
+        raise failed
+    return build(say)
 
 
 @pytest.fixture(scope="session")

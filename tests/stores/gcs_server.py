@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.cluster.binary import Program, build
+from tests.cluster.tools import say
 from tests.ports import free_port
 from tests.stores.meddler import Meddler, meddling
 from tests.stores.served_program import served
@@ -25,7 +26,7 @@ def gcs_server(folder: Path) -> Iterator[Meddler]:
     (folder / "data" / "models").mkdir(parents=True)
     port = free_port()
     command = [
-        str(build(print, PROGRAM)), "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "filesystem",
+        str(build(say, PROGRAM)), "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "filesystem",
         "-filesystem-root", str(folder / "data"), "-public-host", f"127.0.0.1:{port}", "-log-level", "warn",
     ]  # fmt: skip
     with served(command, port, folder / "log"), meddling(port) as meddler:

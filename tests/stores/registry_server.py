@@ -23,6 +23,7 @@ import yaml
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 from tests.cluster.binary import Program, build
+from tests.cluster.tools import say
 from tests.ports import free_port
 from tests.stores.meddler import Meddler, meddling
 from tests.stores.served_program import served
@@ -137,7 +138,7 @@ def registry_server(folder: Path, login: Login = Login.NONE) -> Iterator[Registr
             }  # fmt: skip
             session.headers["Authorization"] = f"Bearer {tokens.token([f'repository:{REPOSITORY}:pull,push'])}"
         (folder / "config.yml").write_text(yaml.safe_dump(config))
-        command = [str(build(print, PROGRAM)), "serve", str(folder / "config.yml")]
+        command = [str(build(say, PROGRAM)), "serve", str(folder / "config.yml")]
         stack.enter_context(served(command, port, folder / "log"))
         yield Registry(stack.enter_context(meddling(port)), f"127.0.0.1:{port}", session)
 

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import s3fs
 from images.archive import ImageConfig, write_scratch_image
+from tests.cluster.binary import build
 from tests.cluster.cluster import Cluster
+from tests.cluster.tools import say
 from tests.stores import s3_server
 
 _IMAGE = "docker.io/penstock-test/s3:1"
@@ -54,7 +56,7 @@ def model_store(cluster: Cluster) -> Iterator[ModelStore]:
     with tempfile.TemporaryDirectory() as folder:
         tree, archive = Path(folder, "tree"), Path(folder, "s3.tar")
         tree.mkdir()
-        shutil.copy(s3_server.build(), tree / "versitygw")
+        shutil.copy(build(say, s3_server.PROGRAM), tree / "versitygw")
         write_scratch_image(archive, _IMAGE, tree, ImageConfig(entrypoint=("/versitygw",), user="65532:65532"))
         image = cluster.load_image(archive)
     with cluster.namespace("store") as namespace:
