@@ -16,12 +16,10 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 from penstock.errors import Invalid
+from penstock_optimizer.likeness import unlike
 from penstock_optimizer.sources import EXPORT_FAILED, EXPORTED_FILE, ONNX_FILE
 from penstock_optimizer.sources.examples import ROWS, Examples
 from penstock_runtime.engines import Array
-
-TOLERANCE: Final = 1e-3
-"""Largest difference between an output of torch and of ONNX Runtime, as a share of the output's largest magnitude."""
 
 Outputs = dict[str, torch.Tensor]
 
@@ -185,7 +183,7 @@ def write_forms(program: ExportedProgram, inputs: Inputs, wanted: Outputs, outpu
     write_onnx(program, list(inputs.tensors), list(wanted), output / ONNX_FILE)
     save(program, output / EXPORTED_FILE)
     captured = run(program.module(), inputs)
-    _compare("the captured program", list(wanted.values()), [value.numpy() for value in captured.values()])
+    _compare("the captured program", list(wanted.values()), [_values(value) for value in captured.values()])
     check_onnx(output / ONNX_FILE, inputs, wanted)
 
 
@@ -227,13 +225,16 @@ def check_onnx(path: Path, inputs: Inputs, wanted: Outputs) -> None:
 
 
 def _compare(what: str, wanted: Sequence[torch.Tensor], got: Sequence[Array]) -> None:
-    for ours, theirs in zip((value.to(torch.float64).numpy() for value in wanted), got, strict=True):
-        if ours.shape != theirs.shape:
-            raise Invalid("ExportDiffers", f"{what} gives the shape {theirs.shape} where the source gives {ours.shape}")
-        scale = max(float(np.abs(ours).max(initial=0.0)), 1e-6)
-        worst = float(np.abs(ours - theirs).max(initial=0.0))
-        if not worst <= TOLERANCE * scale:
-            raise Invalid("ExportDiffers", f"{what} differs from the source's outputs by up to {worst:g} of {scale:g}")
+    for ours, theirs in zip((_values(value) for value in wanted), got, strict=True):
+        problem = unlike(ours, theirs)
+        if problem is not None:
+            raise Invalid("ExportDiffers", f"{what} differs from the source: {problem}")
+
+
+def _values(tensor: torch.Tensor) -> Array:
+    """As numpy has them: it knows no bfloat16."""
+    given: Array = (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).numpy()
+    return given
 
 
 def _arguments(module: torch.nn.Module) -> tuple[list[str], list[str]]:

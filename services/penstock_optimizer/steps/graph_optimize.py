@@ -18,14 +18,13 @@ import numpy as np
 
 from penstock.optimization.recipes import EngineName, Step
 from penstock_optimizer import forms
+from penstock_optimizer.likeness import unlike
 from penstock_optimizer.steps import CannotDo, Context, Draft
 from penstock_optimizer.steps.parameters import Parameters
 from penstock_runtime.engines import Array
 
 _DEFAULTS: Final = {"simplify": True, "transformer": False}
 _TORCH: Final = (EngineName.TORCH_EAGER, EngineName.TORCH_COMPILE, EngineName.TORCH_EXPORT, EngineName.LITERT)
-_TOLERANCE: Final = 1e-3
-"""Of an output's largest magnitude."""
 _ROWS: Final = 4
 
 
@@ -93,7 +92,8 @@ def _outputs(path: Path, context: Context) -> list[Array]:
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     fixed = session.get_inputs()[0].shape[0]
     rows = fixed if isinstance(fixed, int) else _ROWS
-    feed = {name: array[np.arange(rows) % len(array)] for name, array in forms.calibration(context, rows).items()}
+    samples = forms.as_onnxruntime_takes(forms.calibration(context, rows))
+    feed = {name: array[np.arange(rows) % len(array)] for name, array in samples.items()}
     given: list[Array] = session.run(None, feed)
     return given
 
@@ -103,9 +103,5 @@ def _difference(wanted: list[Array], rewritten: Path, context: Context) -> str |
         got = _outputs(rewritten, context)
     except Exception as error:  # noqa: BLE001 -- ONNX Runtime's errors have no common base; the note tells
         return str(error).strip().splitlines()[0][:300]
-    for ours, theirs in zip(wanted, got, strict=True):
-        worst = float(np.abs(ours - theirs).max(initial=0.0)) if ours.shape == theirs.shape else float("inf")
-        scale = max(float(np.abs(ours).max(initial=0.0)), 1e-6)
-        if not worst <= _TOLERANCE * scale:
-            return f"its outputs differ by up to {worst:g} of {scale:g}"
-    return None
+    problems = (unlike(ours, theirs) for ours, theirs in zip(wanted, got, strict=True))
+    return next((problem for problem in problems if problem is not None), None)

@@ -127,7 +127,7 @@ def _ranges(path: Path, parameters: Parameters, context: Context) -> Any:
         calibrate_method=getattr(CalibrationMethod, method),
         extra_options=options,
     )
-    samples = forms.calibration(context, parameters.whole("calibrationSamples"))
+    samples = forms.as_onnxruntime_takes(forms.calibration(context, parameters.whole("calibrationSamples")))
     fixed = context.source.signature.inputs[0].shape[0]
     rows = _BATCH if fixed < 0 else fixed
     count = len(next(iter(samples.values())))

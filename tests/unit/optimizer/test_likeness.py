@@ -1,0 +1,39 @@
+"""Whether two outputs are the same, whatever they are of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from penstock_optimizer.likeness import unlike
+
+STRINGS = np.array(["yes", "nö"], dtype=object)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "problem"),
+    [
+        pytest.param(np.array([True, False]), np.array([True, False]), None, id="equal flags"),
+        pytest.param(np.array([True, False]), np.array([True, True]), "1 of 2", id="another flag"),
+        pytest.param(np.array([0], np.uint8), np.array([1], np.uint8), "1 of 1", id="unsigned numbers do not wrap"),
+        pytest.param(np.array([1], np.int64), np.array([1], np.int64), None, id="equal whole numbers"),
+        pytest.param(STRINGS, STRINGS.copy(), None, id="equal strings"),
+        pytest.param(STRINGS, np.array(["yes", "no"], dtype=object), "1 of 2", id="another string"),
+        pytest.param(STRINGS, np.array(["yes", "nö"]), None, id="strings of two kinds"),
+        pytest.param(np.array([1.0, 2.0]), np.array([1.0, 2.001]), None, id="numbers within the tolerance"),
+        pytest.param(np.array([1.0, 2.0]), np.array([1.0, 2.1]), "by up to 0.1", id="other numbers"),
+        pytest.param(np.array([1.0, np.nan]), np.array([1.0, np.nan]), None, id="NaN at the same place"),
+        pytest.param(
+            np.array([1.0, 2.0]), np.array([1.0, np.nan]), "differ by up to nan", id="NaN where there was none"
+        ),
+        pytest.param(np.array([1.0, np.inf]), np.array([1.0, -np.inf]), "stand elsewhere", id="another infinity"),
+        pytest.param(np.zeros((2, 3)), np.zeros((3, 2)), "of shape", id="another shape"),
+        pytest.param(np.zeros((0, 3)), np.zeros((0, 3)), None, id="no elements"),
+    ],
+)
+def test_each_kind_is_compared_in_its_own_way(ours: NDArray[Any], theirs: NDArray[Any], problem: str | None) -> None:
+    found = unlike(ours, theirs)
+    assert found is None if problem is None else found is not None and problem in found
