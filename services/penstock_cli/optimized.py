@@ -103,6 +103,8 @@ def show(console: Console, request: OptimizationRequest, result: RunResult, mani
     console.print(before_and_after(report))
     console.print(ends(report))
     console.print(Text.assemble((f"{result.verdict}: ", _STYLES[result.verdict]), result.summary), soft_wrap=True)
+    for line in result.judged:
+        console.print(f"judged: {line}", style="dim", highlight=False, markup=False, soft_wrap=True)
     for warning in report.warnings:
         console.print(f"note: {warning}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     if result.reused:

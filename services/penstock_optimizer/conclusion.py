@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from penstock.optimization.constraints import judged_by
 from penstock.optimization.keys import digest_of
 from penstock.optimization.measurements import OperatorShare
 from penstock.optimization.progress import RunResult
@@ -79,6 +80,7 @@ class Ending:
             verdict=report.verdict,
             summary=report.summary,
             figures=found.figures,
+            judged=tuple(judged_by(each) for each in report.judgements),
             recipe=found.chosen.label if found.chosen is not None else None,
             artifact_uri=artifact[0] if artifact else None,
             artifact_digest=artifact[1] if artifact else None,
@@ -117,6 +119,8 @@ class Ending:
             chosen=found.chosen.key if found.chosen is not None else None,
             candidates=with_operators(found.candidates, shares),
             controls=found.controls,
+            judgements=found.judgements,
+            accuracy_controls=found.accuracy_controls,
             capacity=found.capacity,
             hardware=prepared.hardware,
             library_versions=prepared.versions,

@@ -14,6 +14,7 @@ from penstock.optimization.search import (
     Certify,
     Conclude,
     Gate,
+    Judge,
     LoadTest,
     MeasureSession,
     decide,
@@ -111,17 +112,26 @@ def _counts(standing: Standing, stage: Stage) -> tuple[int, int]:
 
 def _message(action: Action) -> str:
     match action:
-        case Build():
-            return f"Building {action.recipe.label}"
-        case Gate():
-            return f"Looking at the accuracy of {action.recipe.label}"
+        case Build() | Gate() | Certify() | LoadTest():
+            return _of_one(action)
+        case Judge():
+            return "Choosing by what accuracy is judged"
         case MeasureSession():
             count = len(action.entrants)
             again = f", attempt {action.attempt + 1}" if action.attempt else ""
             return f"Round {action.rung + 1}: measuring {count} processes at batch {action.batch_size}{again}"
-        case Certify():
-            return f"Testing the accuracy of {action.recipe.label} on all samples"
-        case LoadTest():
-            return f"Loading {action.recipe.label}"
         case Conclude():
             return "Reporting and publishing"
+
+
+def _of_one(action: Build | Gate | Certify | LoadTest) -> str:
+    label = action.recipe.label
+    match action:
+        case Build():
+            return f"Building {label}"
+        case Gate():
+            return f"Looking at the accuracy of {label}"
+        case Certify():
+            return f"Testing the accuracy of {label} on all samples"
+        case LoadTest():
+            return f"Loading {label}"

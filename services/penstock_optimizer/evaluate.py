@@ -11,6 +11,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -19,14 +20,16 @@ import numpy as np
 from penstock.api.optimization import AccuracyConstraint
 from penstock.errors import Invalid
 from penstock.models import Frozen
-from penstock.optimization.measurements import AccuracyResult, MetricName
+from penstock.optimization.measurements import AccuracyControl, AccuracyResult, Judgement, MetricName
 from penstock.optimization.recipes import canonical_json
 from penstock.optimization.variants import DataSplits, Variant
 from penstock.serving.manifest import DataType
 from penstock_optimizer.imported import METRIC_FAILED, MODULE, Figures, FiguresRequest
+from penstock_optimizer.likeness import plain
 from penstock_optimizer.measure.channel import Channel, ChildGone, serve_lines
 from penstock_optimizer.measure.variant import opened, read_variant
-from penstock_optimizer.metrics import Outputs, Scored, chosen_metric, compare, compared_figures
+from penstock_optimizer.metrics import Judge, Outputs, Scored
+from penstock_optimizer.metrics import judgements as choose
 from penstock_optimizer.samples import LABELS, batches, read
 from penstock_optimizer.sandbox import run_module
 from penstock_runtime.engines import Array, Engine
@@ -71,6 +74,7 @@ def evaluate(
     split: str,
     limit: int | None,
     work: Path,
+    judgements: Sequence[Judgement] = (),
     python_path: tuple[str, ...] = (),
     sandbox: bool = True,
     hidden: Sequence[Path] = (),
@@ -86,6 +90,7 @@ def evaluate(
         split: `validation` or `test`. Without a validation split the test split is used; the result says which.
         limit: of the first samples only, for the cheap gate.
         work: where outputs are kept; those that are there already are not computed again.
+        judgements: of the session, from `look_at_baseline`; without them they are chosen on these samples.
         python_path: folders to import the metric from, where it is an import path.
         sandbox: whether an import path runs without network and with an environment of its own.
         hidden: folders and files that it must not see.
@@ -94,39 +99,85 @@ def evaluate(
     Raises:
         Invalid: VariantCannotRun, OutputsDiffer, MetricUnsuited or TooFewSamples, each saying why.
     """
-    used, file = ("validation", data.validation) if split == "validation" and data.validation else ("test", data.test)
-    samples = Path(file)
+    used, samples = _split(data, split)
     work.mkdir(parents=True, exist_ok=True)
     ours = _outputs(baseline, samples, limit, work / f"{_name(baseline, data, used, limit)}", timeout)
     theirs = _outputs(candidate, samples, limit, work / f"{_name(candidate, data, used, limit)}", timeout)
-    theirs = _matched(ours, theirs, candidate)
+    ours, theirs = _matched(ours, theirs, candidate)
+    metric = _Metric(constraint, python_path, work, sandbox, tuple(hidden))
+    judge = _judge(metric, samples, limit)
+    chosen = judgements or choose(constraint, ours, judge.labels, synthetic=data.synthetic)
+    result = judge.judged(chosen, ours, theirs, used)
+    if limit is not None:
+        return result
+    return result.model_copy(update={"controls": judge.controls(chosen, ours)})
+
+
+def look_at_baseline(
+    baseline: Path,
+    data: DataSplits,
+    constraint: AccuracyConstraint,
+    *,
+    limit: int | None,
+    work: Path,
+    python_path: tuple[str, ...] = (),
+    sandbox: bool = True,
+    hidden: Sequence[Path] = (),
+    timeout: float = 900.0,
+) -> tuple[tuple[Judgement, ...], tuple[AccuracyControl, ...]]:
+    """By what candidates will be judged, and whether that can tell a ruined one: all before the first is built.
+
+    Args:
+        baseline: its variant folder.
+        data: the prepared samples, of which the validation split is looked at.
+        constraint: which metric, and what may be lost.
+        limit: as for the gate.
+        work: as for `evaluate`, which finds the outputs there.
+        python_path: folders to import the metric from.
+        sandbox: whether an import path runs isolated.
+        hidden: folders and files that it must not see.
+        timeout: seconds for the outputs.
+
+    Raises:
+        Invalid: as `evaluate`.
+    """
+    used, samples = _split(data, "validation")
+    work.mkdir(parents=True, exist_ok=True)
+    ours = _outputs(baseline, samples, limit, work / f"{_name(baseline, data, used, limit)}", timeout)
+    ours, _ = _matched(ours, ours, baseline)
+    judge = _judge(_Metric(constraint, python_path, work, sandbox, tuple(hidden)), samples, limit)
+    return judge.fitting(choose(constraint, ours, judge.labels, synthetic=data.synthetic), ours)
+
+
+def _split(data: DataSplits, split: str) -> tuple[str, Path]:
+    """The split that is used, and its file."""
+    used, file = ("validation", data.validation) if split == "validation" and data.validation else ("test", data.test)
+    return used, Path(file)
+
+
+@dataclass(frozen=True)
+class _Metric:
+    """The user's own metric, and how it is run."""
+
+    constraint: AccuracyConstraint
+    python_path: tuple[str, ...]
+    work: Path
+    sandbox: bool
+    hidden: tuple[Path, ...]
+
+    def figures(self, baseline: Outputs, candidate: Outputs, labels: Array | None) -> Scored:
+        """From its child."""
+        assert self.constraint.import_path is not None  # noqa: S101 -- asked for only where there is one
+        return _imported(self.constraint.import_path, self, (baseline, candidate), labels)
+
+
+def _judge(metric: _Metric, samples: Path, limit: int | None) -> Judge:
+    constraint = metric.constraint
+    if constraint.metric is MetricName.IMPORT_PATH and constraint.import_path is None:
+        raise Invalid(METRIC_FAILED, "the metric ImportPath needs constraints.accuracy.importPath")
     labels = read(samples).get(LABELS)
     labels = labels if labels is None or limit is None else labels[:limit]
-    metric = chosen_metric(constraint, labelled=labels is not None)
-    confidence = float(constraint.confidence)
-    if metric is MetricName.IMPORT_PATH:
-        if constraint.import_path is None:
-            raise Invalid(METRIC_FAILED, "the metric ImportPath needs constraints.accuracy.importPath")
-        found = compared_figures(
-            _imported(
-                constraint.import_path, python_path, (ours, theirs), labels, work, sandbox=sandbox, hidden=hidden
-            ),
-            confidence,
-        )
-    else:
-        found = compare(metric, ours, theirs, labels, top_k=constraint.top_k, confidence=confidence)
-    return AccuracyResult(
-        metric=metric,
-        samples=len(next(iter(ours.values()))),
-        baseline=found.baseline,
-        candidate=found.candidate,
-        loss=found.loss,
-        loss_bound=found.loss_bound,
-        confidence=confidence,
-        baseline_right_candidate_wrong=found.lost,
-        candidate_right_baseline_wrong=found.won,
-        split=used,
-    )
+    return Judge(constraint, labels, metric.figures if constraint.import_path is not None else None)
 
 
 def _name(folder: Path, data: DataSplits, split: str, limit: int | None) -> str:
@@ -174,25 +225,22 @@ def _asked(request: OutputsRequest, variant: Variant, timeout: float) -> Outputs
     return answer
 
 
-def _imported(
-    import_path: str,
-    python_path: tuple[str, ...],
-    outputs: tuple[Outputs, Outputs],
-    labels: Array | None,
-    work: Path,
-    *,
-    sandbox: bool,
-    hidden: Sequence[Path],
-) -> Scored:
+def _imported(import_path: str, metric: _Metric, outputs: tuple[Outputs, Outputs], labels: Array | None) -> Scored:
     """The figures of the user's own metric, from its child."""
-    with tempfile.TemporaryDirectory(prefix=".metric-", dir=work) as scratch:
+    with tempfile.TemporaryDirectory(prefix=".metric-", dir=metric.work) as scratch:
         label_file = Path(scratch) / "labels.npy"
         if labels is not None:
             np.save(label_file, labels)
-        ours, theirs = ({name: _file_of(array) for name, array in each.items()} for each in outputs)
+        ours, theirs = (
+            {
+                name: _file_of(array, Path(scratch) / f"{side}-{index}.npy")
+                for index, (name, array) in enumerate(each.items())
+            }
+            for side, each in enumerate(outputs)
+        )
         request = FiguresRequest(
             import_path=import_path,
-            python_path=python_path,
+            python_path=metric.python_path,
             baseline=ours,
             candidate=theirs,
             labels=None if labels is None else str(label_file),
@@ -202,9 +250,9 @@ def _imported(
             MODULE,
             request.model_dump_json(),
             home=Path(scratch),
-            isolated=sandbox,
+            isolated=metric.sandbox,
             timeout=_METRIC_SECONDS,
-            hidden=hidden,
+            hidden=metric.hidden,
         )
         if ended.status != 0 or ended.timed_out:
             raise Invalid(METRIC_FAILED, f"{import_path}: {ended.reason}")
@@ -214,32 +262,54 @@ def _imported(
     return Scored(np.asarray(answer.baseline), np.asarray(answer.candidate))
 
 
-def _file_of(array: Array) -> str:
-    assert isinstance(array, np.memmap)  # noqa: S101 -- `_outputs` maps files
-    return str(array.filename)
+def _file_of(array: Array, path: Path) -> str:
+    np.save(path, array)
+    return str(path)
 
 
-def _matched(ours: Outputs, theirs: dict[str, Array], candidate: Path) -> dict[str, Array]:
-    """The candidate's outputs under the baseline's names: engines and converters rename, but keep the order.
+def _matched(
+    ours: dict[str, Array], theirs: dict[str, Array], candidate: Path
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Both models' outputs under the baseline's names: engines and converters rename, but keep the order.
+
+    Where the baseline gives infinities or NaN, the candidate must give the same ones; there both count as 0 from here on.
 
     Raises:
-        Invalid: they are of other shapes, or have values that are not finite where the baseline's are.
+        Invalid: they are of other shapes or kinds, or other values are not finite.
     """
     named = theirs if set(theirs) == set(ours) else dict(zip(ours, theirs.values(), strict=False))
     label = read_variant(candidate).recipe.label
-    if len(named) != len(ours):
+    if len(named) != len(ours) or len(theirs) != len(ours):
         raise Invalid(OUTPUTS_DIFFER, f"{label} gives {len(theirs)} outputs, the baseline {len(ours)}")
+    pairs: dict[str, tuple[Array, Array]] = {}
     for name, wanted in ours.items():
         got = named[name]
         if got.shape != wanted.shape:
             raise Invalid(
                 OUTPUTS_DIFFER, f"{label}: output '{name}' is of shape {got.shape}, the baseline's {wanted.shape}"
             )
-        if not _finite(got) and _finite(wanted):
-            raise Invalid(
-                OUTPUTS_DIFFER, f"{label}: output '{name}' has values that are not finite, the baseline's has none"
-            )
-    return {name: named[name] for name in ours}
+        if _kind(got) != _kind(wanted):
+            raise Invalid(OUTPUTS_DIFFER, f"{label}: output '{name}' is {got.dtype}, the baseline's {wanted.dtype}")
+        pairs[name] = _finite_pair(wanted, got, f"{label}: output '{name}'")
+    return {name: pair[0] for name, pair in pairs.items()}, {name: pair[1] for name, pair in pairs.items()}
+
+
+def _kind(array: Array) -> str:
+    """Of values that compare: numbers with a fraction, strings, and the rest."""
+    kind = array.dtype.kind
+    return "strings" if kind in "OSU" else "numbers" if kind == "f" else "whole"
+
+
+def _finite_pair(ours: Array, theirs: Array, where: str) -> tuple[Array, Array]:
+    if _finite(ours) and _finite(theirs):
+        return ours, theirs
+    wild = ~np.isfinite(ours)
+    if not np.array_equal(wild, ~np.isfinite(theirs)):
+        raise Invalid(OUTPUTS_DIFFER, f"{where} has values that are not finite, the baseline's has others or none")
+    if not np.array_equal(ours[wild], theirs[wild], equal_nan=True):
+        raise Invalid(OUTPUTS_DIFFER, f"{where} has other infinities than the baseline's")
+    zero = np.zeros((), ours.dtype)
+    return np.where(wild, zero, ours), np.where(wild, zero.astype(theirs.dtype), theirs)
 
 
 def _finite(array: Array) -> bool:
@@ -254,20 +324,25 @@ def compute(request: OutputsRequest) -> OutputsAnswer:
     Raises:
         Invalid: the variant cannot be loaded, or its outputs do not count samples.
     """
-    variant, engine = opened(Path(request.variant))
+    _, engine = opened(Path(request.variant))
     samples = read(Path(request.samples))
     samples = {name: array[: request.limit] for name, array in samples.items()}
     count = len(next(iter(samples.values())))
-    names = tuple(spec.name for spec in variant.signature.outputs)
+    given = tuple(spec.name for spec in engine.signature.outputs)
     files: dict[str, Array] = {}
+    strings: dict[str, list[Array]] = {}
     done = 0
     for rows, inputs in batches(samples, engine.signature, _ROWS):
         outputs = _plain(engine, inputs)
+        given = tuple(outputs)
         for index, (name, array) in enumerate(outputs.items()):
             if array.ndim == 0 or len(array) < rows:
                 raise Invalid(
                     OUTPUTS_DIFFER, f"output '{name}' of shape {array.shape} does not count samples on its first axis"
                 )
+            if array.dtype.kind in "OSU":
+                strings.setdefault(name, []).append(plain(array[:rows]))
+                continue
             if name not in files:
                 path = Path(request.output) / f"{index}.npy"
                 files[name] = np.lib.format.open_memmap(
@@ -275,7 +350,11 @@ def compute(request: OutputsRequest) -> OutputsAnswer:
                 )
             files[name][done : done + rows] = array[:rows]
         done += rows
-    return OutputsAnswer(outputs=tuple(files) or names)
+    for index, name in enumerate(given):
+        if name in strings:
+            # How long the longest is shows only at the end, and a file of objects could not be mapped.
+            np.save(Path(request.output) / f"{index}.npy", np.concatenate(strings[name]))
+    return OutputsAnswer(outputs=given)
 
 
 def _plain(engine: Engine, inputs: dict[str, Array]) -> dict[str, Array]:

@@ -10,11 +10,11 @@ from typing import Final, Literal
 from penstock.errors import Invalid
 from penstock.optimization.measurements import AccuracyResult, Role
 from penstock.optimization.recipes import Recipe
-from penstock.optimization.search import Build, Certify, Gate, LoadTest, MeasureSession
-from penstock.optimization.trials import BuildTrial, GateTrial, LoadTrial, SessionTrial, Stage, Trial
+from penstock.optimization.search import Build, Certify, Gate, Judge, LoadTest, MeasureSession
+from penstock.optimization.trials import BuildTrial, GateTrial, JudgeTrial, LoadTrial, SessionTrial, Stage, Trial
 from penstock.optimization.variants import BuildRequest
 from penstock_optimizer.build import build, infeasible
-from penstock_optimizer.evaluate import evaluate
+from penstock_optimizer.evaluate import evaluate, look_at_baseline
 from penstock_optimizer.measure.controls import negative_control
 from penstock_optimizer.measure.load import load_test
 from penstock_optimizer.measure.session import Contestant, SessionSettings, run_session
@@ -26,7 +26,7 @@ _LEAST_BUILD_SECONDS: Final = 60.0
 _BUILD_SHARE: Final = 0.5
 """Of the time that is left, for one build: a training that took all of it would leave none to measure."""
 
-Doable = Build | Gate | MeasureSession | Certify | LoadTest
+Doable = Build | Judge | Gate | MeasureSession | Certify | LoadTest
 
 
 @dataclass(frozen=True)
@@ -50,19 +50,10 @@ class Execution:
         match action:
             case Build():
                 return self._build(action.recipe, seconds_left, started)
-            case Gate():
-                return self._accuracy(
-                    Stage.GATE,
-                    action.recipe,
-                    action.baseline,
-                    split="validation",
-                    limit=action.samples,
-                    started=started,
-                )
-            case Certify():
-                return self._accuracy(
-                    Stage.CERTIFY, action.recipe, action.baseline, split="test", limit=None, started=started
-                )
+            case Judge():
+                return self._judge(action, started)
+            case Gate() | Certify():
+                return self._accuracy(action, started)
             case MeasureSession():
                 return self._session(action, started)
             case LoadTest():
@@ -86,28 +77,39 @@ class Execution:
         )
         return BuildTrial(recipe=recipe, built=built, seconds=time.monotonic() - started)
 
-    def _accuracy(
-        self,
-        stage: Literal[Stage.GATE, Stage.CERTIFY],
-        recipe: Recipe,
-        baseline: Recipe,
-        *,
-        split: str,
-        limit: int | None,
-        started: float,
-    ) -> GateTrial:
+    def _judge(self, action: Judge, started: float) -> JudgeTrial:
         prepared = self.prepared
+        try:
+            judgements, controls = look_at_baseline(
+                self.folder.variant(action.baseline.key),
+                prepared.data,
+                prepared.plan.spec.constraints.accuracy,
+                limit=action.samples,
+                work=self.folder.outputs,
+                python_path=prepared.source.python_path,
+                sandbox=prepared.request.sandbox,
+                hidden=(Path(prepared.request.signing_key),),
+            )
+        except Invalid as error:
+            return JudgeTrial(problem=error.message, seconds=time.monotonic() - started)
+        return JudgeTrial(judgements=judgements, controls=controls, seconds=time.monotonic() - started)
+
+    def _accuracy(self, action: Gate | Certify, started: float) -> GateTrial:
+        prepared = self.prepared
+        full = isinstance(action, Certify)
+        stage: Literal[Stage.GATE, Stage.CERTIFY] = Stage.CERTIFY if full else Stage.GATE
         result: AccuracyResult | None = None
         problem: str | None = None
         try:
             result = evaluate(
-                self.folder.variant(baseline.key),
-                self.folder.variant(recipe.key),
+                self.folder.variant(action.baseline.key),
+                self.folder.variant(action.recipe.key),
                 prepared.data,
                 prepared.plan.spec.constraints.accuracy,
-                split=split,
-                limit=limit,
+                split="test" if full else "validation",
+                limit=None if isinstance(action, Certify) else action.samples,
                 work=self.folder.outputs,
+                judgements=action.judgements,
                 python_path=prepared.source.python_path,
                 sandbox=prepared.request.sandbox,
                 hidden=(Path(prepared.request.signing_key),),
@@ -115,7 +117,11 @@ class Execution:
         except Invalid as error:
             problem = error.message
         return GateTrial(
-            stage=stage, recipe_key=recipe.key, result=result, problem=problem, seconds=time.monotonic() - started
+            stage=stage,
+            recipe_key=action.recipe.key,
+            result=result,
+            problem=problem,
+            seconds=time.monotonic() - started,
         )
 
     def _session(self, action: MeasureSession, started: float) -> SessionTrial:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from penstock.errors import Invalid
 from penstock.optimization.keys import trial_key
-from penstock.optimization.trials import TRIAL, BuildTrial, GateTrial, LoadTrial, SessionTrial, Trial
+from penstock.optimization.trials import TRIAL, BuildTrial, GateTrial, JudgeTrial, LoadTrial, SessionTrial, Trial
 
 LEDGER_INVALID: Final = "LedgerInvalid"
 _SCRATCH: Final = ".tmp"
@@ -67,6 +67,8 @@ def name_of(trial: Trial) -> str:
     match trial:
         case BuildTrial():
             return f"build-{trial.recipe.key}"
+        case JudgeTrial():
+            return "judge"
         case GateTrial():
             return f"{trial.stage.lower()}-{trial.recipe_key}"
         case SessionTrial():

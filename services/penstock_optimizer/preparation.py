@@ -119,6 +119,7 @@ def _plan(request: OptimizationRequest, facts: SourceFacts, data: DataSplits, wr
         latency_bound_milliseconds=request.latency_bound_milliseconds,
         memory_bytes=request.memory_bytes,
         labelled=data.labelled,
+        synthetic=data.synthetic,
     )
 
 

@@ -77,8 +77,10 @@ def checked(samples: Samples, signature: Signature, where: str) -> Samples:
         listed = ", ".join(f"'{name}' {count}" for name, count in sorted(counts.items()))
         raise Invalid(INVALID, f"{where}: the first axis of every array counts samples, but the lengths are {listed}")
     labels = samples.get(LABELS)
-    if labels is not None and labels.dtype.kind not in "iufb":
-        raise Invalid(INVALID, f"{where}, array '{LABELS}' is {labels.dtype}: expected numbers")
+    if labels is not None and labels.dtype.kind not in "iufbSU":
+        raise Invalid(INVALID, f"{where}, array '{LABELS}' is {labels.dtype}: expected numbers or strings")
+    if labels is not None and labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        raise Invalid(INVALID, f"{where}, array '{LABELS}' has values that are not finite: leave those samples out")
     return samples
 
 

@@ -113,7 +113,7 @@ class AccuracyConstraint(Described):
     """What a candidate may lose. Both bounds hold where both are given."""
 
     metric: MetricName | None = None
-    """Left out: Accuracy where there are labels, Cosine against the baseline where there are none."""
+    """Left out: it follows from the outputs and the labels, for each output, and the worst counts."""
     import_path: Annotated[str, Field(max_length=253)] | None = None
     """For the metric `ImportPath`: `package.module:callable` from (outputs, labels) to a figure for each sample."""
     top_k: Annotated[int, Field(ge=1, le=1000)] = 5

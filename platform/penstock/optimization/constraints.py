@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from penstock.api.optimization import AccuracyConstraint
-from penstock.optimization.measurements import AccuracyResult, MetricName
+from penstock.optimization.measurements import AccuracyControl, AccuracyResult, Judgement, MetricName
 from penstock.optimization.report import Outcome
 from penstock.optimization.statistics import loss_bound_binary
 
@@ -40,6 +41,12 @@ def gate_problem(constraint: AccuracyConstraint, result: AccuracyResult) -> str 
 
     What may only be chance passes, for the full test to decide.
     """
+    return next((problem for each in _parts(result) if (problem := _gate_problem(constraint, each))), None)
+
+
+def _gate_problem(constraint: AccuracyConstraint, result: AccuracyResult) -> str | None:
+    if result.fault is not None:
+        return result.fault
     allowed = allowed_loss(constraint, result.metric, result.baseline)
     certain = _certain_loss(result)
     if certain <= allowed + _TINY:
@@ -48,27 +55,91 @@ def gate_problem(constraint: AccuracyConstraint, result: AccuracyResult) -> str 
 
 
 def full_test_problem(constraint: AccuracyConstraint, result: AccuracyResult) -> tuple[Outcome, str] | None:
-    """What is wrong with a full test's result; None where it keeps the constraint."""
-    allowed = allowed_loss(constraint, result.metric, result.baseline)
-    if result.loss > allowed + _TINY:
-        return Outcome.ACCURACY_LOST, f"{said(result)}; {_allowed(allowed)}"
-    if constraint.certify and result.loss_bound > allowed + _TINY:
-        reason = (
-            f"{said(result)}, which {_allowed(allowed)}; but with {result.samples} samples a loss of up to "
-            f"{_points(result.loss_bound)} cannot be ruled out with {result.confidence:.0%} confidence: give more samples"
+    """What is wrong with a full test's result; None where it keeps the constraint by every judgement."""
+    parts = _parts(result)
+    lost = next((problem for each in parts if (problem := _lost(constraint, each))), None)
+    if lost is not None:
+        return Outcome.ACCURACY_LOST, lost
+    missed = untold(constraint, result.controls)
+    if missed is not None:
+        return Outcome.NOT_CERTIFIED, missed
+    uncertain = next((problem for each in parts if (problem := _uncertain(constraint, each))), None)
+    return (Outcome.NOT_CERTIFIED, uncertain) if uncertain is not None else None
+
+
+def ruin_shows(constraint: AccuracyConstraint, result: AccuracyResult) -> bool:
+    """Whether the constraint refuses this result by what is lost in fact, and not for want of samples."""
+    return any(_lost(constraint, each) is not None for each in _parts(result))
+
+
+def untold(constraint: AccuracyConstraint, controls: Sequence[AccuracyControl]) -> str | None:
+    """Why a metric can tell nothing: it lets a candidate pass that is known to be ruined. None where it does not.
+
+    Where outputs are ruined one by one, one that is nearly always the same tells nothing by itself, and need not.
+    """
+    missed = next((each for each in controls if not each.told and not each.output), None)
+    if missed is None:
+        return None
+    if not _bounded(constraint):
+        return (
+            "the accuracy constraint allows any loss, so that even ruined answers would pass: set "
+            "constraints.accuracy.maxLossPoints, minRatio or minValue"
         )
-        return Outcome.NOT_CERTIFIED, reason
-    return None
+    return (
+        f"this metric cannot tell right from wrong on this data: {missed.name} would lose {_points(missed.loss)} by "
+        f"{missed.metric}, which the constraint allows; give more or other samples, labels, or another "
+        "constraints.accuracy.metric"
+    )
+
+
+def _bounded(constraint: AccuracyConstraint) -> bool:
+    return any(each is not None for each in (constraint.min_ratio, constraint.max_loss_points, constraint.min_value))
+
+
+def _parts(result: AccuracyResult) -> tuple[AccuracyResult, ...]:
+    return (result, *result.others)
+
+
+def _lost(constraint: AccuracyConstraint, result: AccuracyResult) -> str | None:
+    if result.fault is not None:
+        return result.fault
+    allowed = allowed_loss(constraint, result.metric, result.baseline)
+    return None if result.loss <= allowed + _TINY else f"{said(result)}; {_allowed(allowed)}"
+
+
+def _uncertain(constraint: AccuracyConstraint, result: AccuracyResult) -> str | None:
+    allowed = allowed_loss(constraint, result.metric, result.baseline)
+    if not constraint.certify or result.loss_bound <= allowed + _TINY:
+        return None
+    return (
+        f"{said(result)}, which {_allowed(allowed)}; but with {result.samples} samples a loss of up to "
+        f"{_points(result.loss_bound)} cannot be ruled out with {result.confidence:.0%} confidence: give more samples"
+    )
+
+
+def judged_by(judgement: Judgement) -> str:
+    """A judgement in words: `'price' by RelativeError: labels are float32 of shape (180,)`."""
+    what = f"'{judgement.output}'" if judgement.output else "all outputs"
+    against = "" if judgement.labelled else " against the baseline"
+    return f"{what} by {judgement.metric}{against}: {judgement.reason}"
 
 
 def said(result: AccuracyResult) -> str:
     """A result in words: `Accuracy .9926 → .9907 on 540 samples of test`."""
     of = f"{result.samples} samples of {result.split}"
-    if result.metric is MetricName.COSINE:
-        return f"mean cosine {result.candidate:.4f} to the baseline on {of}"
-    if result.metric is MetricName.RANK_AGREEMENT:
-        return f"nearest neighbours agree for {result.candidate:.1%} of {of}"
-    return f"{result.metric} {result.baseline:.4f} → {result.candidate:.4f} on {of}"
+    output = f" of '{result.output}'" if result.output and result.others else ""
+    match result.metric:
+        case MetricName.COSINE:
+            return f"mean cosine{output} {result.candidate:.4f} to the baseline on {of}"
+        case MetricName.RANK_AGREEMENT:
+            return f"nearest neighbours{output} agree for {result.candidate:.1%} of {of}"
+        case MetricName.AGREEMENT:
+            return f"answers{output} equal the baseline's for {result.candidate:.2%} of {of}"
+        case MetricName.RELATIVE_ERROR:
+            before, after = 1 - result.baseline, 1 - result.candidate
+            return f"mean relative error{output} {before:.2%} → {after:.2%} on {of}"
+        case _:
+            return f"{result.metric}{output} {result.baseline:.4f} → {result.candidate:.4f} on {of}"
 
 
 def _allowed(allowed: float) -> str:

@@ -10,7 +10,7 @@ from penstock.api.optimization import OptimizationProfileSpec
 from penstock.optimization.hardware import Hardware
 from penstock.optimization.recipes import canonical_json
 
-OPTIMIZER_VERSION: Final = 1
+OPTIMIZER_VERSION: Final = 2
 """Goes up with every change of the optimizer that makes former trials worth nothing."""
 
 _DIGITS: Final = 32

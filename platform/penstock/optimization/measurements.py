@@ -33,6 +33,21 @@ class MetricName(StrEnum):
     RANK_AGREEMENT = "RankAgreement"
     """Share of samples whose nearest neighbour among the samples is the baseline's. Needs no labels."""
     IMPORT_PATH = "ImportPath"
+    AGREEMENT = "Agreement"
+    """Share of answers that are the baseline's: the class, the flag, the whole number or the string. Needs no labels."""
+    R2 = "R2"
+    """1 less the squared error over what a constant answer's would be: against labels of the output's shape, or else
+    against the baseline."""
+    RELATIVE_ERROR = "RelativeError"
+    """1 less the mean relative error: each error over the right answer's magnitude and the answers' usual spread. Against
+    labels of the output's shape, or else against the baseline."""
+    NEIGHBOURS = "Neighbours"
+    """How near each sample's nearest neighbour is, where the candidate's outputs choose it and the baseline's cosines
+    measure it. 1: as near as the baseline's own; 0: as near as any sample. Needs no labels."""
+    OVERLAP = "Overlap"
+    """Mean intersection over union of masks or boxes with the labels'."""
+    RANKING = "Ranking"
+    """Mean NDCG of each sample's scores, by labels that are grades."""
 
 
 class Role(StrEnum):
@@ -103,10 +118,40 @@ class Ratio(Frozen):
     """Bounds of the 95 % bootstrap interval."""
 
 
+class Judgement(Frozen):
+    """By what one output of a candidate is judged. Chosen on the baseline's outputs, before the first candidate is built."""
+
+    metric: MetricName
+    output: str
+    """Name; empty where the metric takes all outputs, as an import path's does."""
+    labelled: bool = False
+    """Against the labels; otherwise against the baseline's own answers."""
+    threshold: float | None = None
+    """Of an output with two classes and one score: above it is the second."""
+    reason: str = ""
+    """Why, for people: `labels are float32 of shape (180,)`."""
+
+
+class AccuracyControl(Frozen):
+    """A candidate that is known to be ruined, made of the baseline's outputs. A metric that lets it pass can tell nothing."""
+
+    name: str
+    """What was done: `permuted answers`, `constant answers`."""
+    output: str
+    """Of which output; empty: of all."""
+    metric: str
+    """Which lost the most; or what found the ruin."""
+    loss: float
+    told: bool
+    """Whether the constraint refuses it."""
+
+
 class AccuracyResult(Frozen):
     """A paired comparison of a candidate with the baseline on the same samples."""
 
     metric: MetricName
+    output: str = ""
+    """Which output was judged; empty: all."""
     samples: int
     baseline: float
     candidate: float
@@ -119,6 +164,12 @@ class AccuracyResult(Frozen):
     baseline_right_candidate_wrong: int | None = None
     candidate_right_baseline_wrong: int | None = None
     split: str = "test"
+    fault: str | None = None
+    """What is wrong whatever the figures are: a class that is never given any more, another scale."""
+    others: tuple[AccuracyResult, ...] = ()
+    """By the session's other judgements, which all count; this one is the worst."""
+    controls: tuple[AccuracyControl, ...] = ()
+    """On the same samples."""
 
 
 class LoadPoint(Frozen):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 from penstock.api.optimization import Objective
 from penstock.optimization.constraints import said
 from penstock.optimization.measurements import Ratio
 from penstock.optimization.recipes import Recipe
-from penstock.optimization.report import Outcome
+from penstock.optimization.report import CandidateReport, Outcome
+from penstock.optimization.search import sound
 from penstock.optimization.standing import Standing
 from penstock.optimization.trials import SessionTrial
 from penstock.optimization.variants import Broken, Infeasible, Variant
@@ -58,6 +62,8 @@ def figure(standing: Standing) -> str:
 
 def _before_measuring(standing: Standing, recipe: Recipe) -> Ending | None:
     trial = standing.builds.get(recipe.key)
+    if trial is None and sound(standing) is not None:
+        return Outcome.UNDECIDED, "it was not tried, since nothing could be decided: the summary says why"
     if trial is None:
         return Outcome.OUT_OF_BUDGET, f"{_OUT_OF_BUDGET}it was built"
     match trial.built:
@@ -166,3 +172,24 @@ def _too_little(standing: Standing, gain: Ratio | None) -> str:
     if gain.value >= asked:
         return f"{words_of_gain(standing, gain)}, which may be none at all"
     return f"{words_of_gain(standing, gain)}; at least {asked:.2f}x is asked"
+
+
+def nobody_judged(standing: Standing, reports: Sequence[CandidateReport]) -> str | None:
+    """That all who were tried were broken, and by what; None where somebody was judged, or none could be tried."""
+    broken = [each for each in reports if each.outcome is Outcome.BROKEN and each.recipe in standing.plan.candidates]
+    over = (Outcome.BASELINE, Outcome.INFEASIBLE, Outcome.OUT_OF_BUDGET, Outcome.BROKEN)
+    if not broken or any(each.outcome not in over for each in reports):
+        return None
+    count = len(broken)
+    them = "the only candidate that was tried" if count == 1 else f"all {count} candidates that were tried"
+    return (
+        f"nobody was judged: {them} broke ({commonest(broken)}); mend that in the model, leave the step or engine out of the "
+        "profile, or report it as a fault of ours"
+    )
+
+
+def commonest(reports: Sequence[CandidateReport]) -> str:
+    """The reason that most candidates share, with how many."""
+    reasons = Counter(each.reason for each in reports if each.outcome is not Outcome.BASELINE)
+    reason, count = reasons.most_common(1)[0]
+    return f"{reason}; {count} of {reasons.total()}" if reasons.total() > 1 else reason

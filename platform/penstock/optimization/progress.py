@@ -101,6 +101,8 @@ class RunResult(Frozen):
     verdict: Verdict
     summary: str
     figures: Figures | None = None
+    judged: tuple[str, ...] = ()
+    """By what accuracy was judged and why, a sentence for each output and metric."""
     recipe: str | None = None
     """Label of the chosen recipe."""
     artifact_uri: str | None = None

@@ -10,7 +10,15 @@ from pydantic import Field
 from penstock.api.optimization import OptimizationProfileSpec
 from penstock.models import Frozen
 from penstock.optimization.hardware import Hardware
-from penstock.optimization.measurements import AccuracyResult, LoadPoint, OperatorShare, Ratio, Timing
+from penstock.optimization.measurements import (
+    AccuracyControl,
+    AccuracyResult,
+    Judgement,
+    LoadPoint,
+    OperatorShare,
+    Ratio,
+    Timing,
+)
 from penstock.optimization.recipes import Recipe
 from penstock.serving.manifest import Capacity
 
@@ -102,6 +110,10 @@ class Report(Frozen):
     candidates: tuple[CandidateReport, ...]
     """Baselines first, then in order of the objective."""
     controls: tuple[ControlReport, ...]
+    judgements: tuple[Judgement, ...] = ()
+    """By what accuracy was judged, chosen before the first candidate was built."""
+    accuracy_controls: tuple[AccuracyControl, ...] = ()
+    """What was ruined on purpose, and whether that showed."""
     capacity: Capacity | None = None
     hardware: Hardware
     library_versions: dict[str, str]

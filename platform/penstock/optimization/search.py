@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from penstock.api.optimization import Strategy
-from penstock.optimization.measurements import Role
+from penstock.optimization.constraints import untold
+from penstock.optimization.measurements import Judgement, Role
 from penstock.optimization.recipes import Recipe
 from penstock.optimization.standing import MAX_ATTEMPTS, SearchPlan, Standing
 from penstock.optimization.trials import Stage, Trial
@@ -55,12 +56,21 @@ class Build:
 
 
 @dataclass(frozen=True)
+class Judge:
+    """Choose by what candidates are judged, and see whether that can tell a ruined one."""
+
+    baseline: Recipe
+    samples: int
+
+
+@dataclass(frozen=True)
 class Gate:
     """Compare a recipe with the baseline on few samples."""
 
     recipe: Recipe
     baseline: Recipe
     samples: int
+    judgements: tuple[Judgement, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,6 +100,7 @@ class Certify:
 
     recipe: Recipe
     baseline: Recipe
+    judgements: tuple[Judgement, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,7 +116,7 @@ class Conclude:
     """There is nothing more to try."""
 
 
-Action = Build | Gate | MeasureSession | Certify | LoadTest | Conclude
+Action = Build | Judge | Gate | MeasureSession | Certify | LoadTest | Conclude
 
 
 def decide(plan: SearchPlan, ledger: Sequence[Trial], elapsed_seconds: float) -> Action:
@@ -138,7 +149,7 @@ def stage_of(action: Action) -> Stage:
     match action:
         case Build():
             return Stage.BUILD
-        case Gate():
+        case Judge() | Gate():
             return Stage.GATE
         case MeasureSession():
             return Stage.MEASURE
@@ -156,7 +167,14 @@ def sound(standing: Standing) -> str | None:
     trial = standing.builds.get(plain.key)
     if trial is not None and standing.variant(plain.key) is None:
         why = trial.built.reason if isinstance(trial.built, Infeasible) else getattr(trial.built, "message", "")
+        if standing.plan.synthetic:
+            return f"the samples were made up, since none were given, and do not suit the model ({why}): give --data"
         return f"the model does not run on ONNX Runtime, which every comparison needs: {why}"
+    judge = standing.judge
+    if judge is not None:
+        problem = judge.problem or untold(standing.plan.spec.constraints.accuracy, judge.controls)
+        if problem is not None:
+            return problem
     failure = standing.gate_failure(plain.key)
     if failure is not None:
         return f"the ONNX form of the model does not compute what the model itself does: {failure}"
@@ -170,7 +188,9 @@ def _of_baselines(standing: Standing) -> Action | None:
     plain, baseline = standing.plain, standing.baseline
     if sound(standing) is not None:
         return Conclude()
-    if baseline != plain and plain.key not in standing.gates:
+    if standing.judge is None and standing.plan.candidates:
+        return Judge(baseline, _gate_samples(standing))
+    if sound(standing) is None and baseline != plain and plain.key not in standing.gates:
         return _gate(standing, plain)
     return Conclude() if sound(standing) is not None else None
 
@@ -188,8 +208,15 @@ def _of_candidates(standing: Standing, *, enough: bool) -> Action | None:
 
 
 def _gate(standing: Standing, recipe: Recipe) -> Gate:
-    samples = _GATE_SAMPLES_LABELLED if standing.plan.labelled else _GATE_SAMPLES
-    return Gate(recipe, standing.baseline, samples)
+    return Gate(recipe, standing.baseline, _gate_samples(standing), _judgements(standing))
+
+
+def _gate_samples(standing: Standing) -> int:
+    return _GATE_SAMPLES_LABELLED if standing.plan.labelled else _GATE_SAMPLES
+
+
+def _judgements(standing: Standing) -> tuple[Judgement, ...]:
+    return standing.judge.judgements if standing.judge is not None else ()
 
 
 def _measure(standing: Standing) -> Action | None:
@@ -246,7 +273,7 @@ def _certify(standing: Standing) -> Action | None:
         if len(standing.passed) >= wanted:
             return None
         if recipe.key not in standing.tests:
-            return Certify(recipe, standing.baseline)
+            return Certify(recipe, standing.baseline, _judgements(standing))
     return None
 
 

@@ -15,7 +15,7 @@ from penstock.optimization.measurements import Ratio, Role, Timing
 from penstock.optimization.recipes import Recipe
 from penstock.optimization.report import ControlReport, Outcome
 from penstock.optimization.statistics import controls, controls_hold, speedup
-from penstock.optimization.trials import BuildTrial, GateTrial, LoadTrial, SessionTrial, Stage, Trial
+from penstock.optimization.trials import BuildTrial, GateTrial, JudgeTrial, LoadTrial, SessionTrial, Stage, Trial
 from penstock.optimization.variants import Variant
 
 MAX_ATTEMPTS: Final = 3
@@ -40,6 +40,8 @@ class SearchPlan:
     memory_bytes: int | None = None
     """What a replica is given."""
     labelled: bool = False
+    synthetic: bool = False
+    """The samples were made up, since none were given."""
 
     @property
     def baselines(self) -> tuple[Recipe, ...]:
@@ -72,6 +74,7 @@ class Standing:
         self.plan = plan
         self.ledger = tuple(ledger)
         self.builds = {trial.recipe.key: trial for trial in ledger if isinstance(trial, BuildTrial)}
+        self.judge = next((trial for trial in ledger if isinstance(trial, JudgeTrial)), None)
         accuracy = [trial for trial in ledger if isinstance(trial, GateTrial)]
         self.gates = {trial.recipe_key: trial for trial in accuracy if trial.stage is Stage.GATE}
         self.tests = {trial.recipe_key: trial for trial in accuracy if trial.stage is Stage.CERTIFY}

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from penstock.models import Frozen
-from penstock.optimization.measurements import AccuracyResult, LoadPoint, Timing
+from penstock.optimization.measurements import AccuracyControl, AccuracyResult, Judgement, LoadPoint, Timing
 from penstock.optimization.recipes import Recipe
 from penstock.optimization.variants import Built
 from penstock.serving.manifest import BatchPoint
@@ -37,6 +37,17 @@ class BuildTrial(Frozen):
     type: Literal["build"] = "build"
     recipe: Recipe
     built: Built
+    seconds: float
+
+
+class JudgeTrial(Frozen):
+    """By what candidates are judged, and whether that can tell right from wrong: looked at on the baseline alone."""
+
+    type: Literal["judge"] = "judge"
+    judgements: tuple[Judgement, ...] = ()
+    controls: tuple[AccuracyControl, ...] = ()
+    problem: str | None = None
+    """Why nothing can be judged."""
     seconds: float
 
 
@@ -77,5 +88,5 @@ class LoadTrial(Frozen):
     seconds: float
 
 
-Trial = Annotated[BuildTrial | GateTrial | SessionTrial | LoadTrial, Field(discriminator="type")]
-TRIAL: TypeAdapter[BuildTrial | GateTrial | SessionTrial | LoadTrial] = TypeAdapter(Trial)
+Trial = Annotated[BuildTrial | JudgeTrial | GateTrial | SessionTrial | LoadTrial, Field(discriminator="type")]
+TRIAL: TypeAdapter[BuildTrial | JudgeTrial | GateTrial | SessionTrial | LoadTrial] = TypeAdapter(Trial)

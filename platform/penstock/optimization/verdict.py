@@ -8,8 +8,16 @@ from dataclasses import dataclass
 from penstock.api.optimization import Objective
 from penstock.optimization.capacity import capacity
 from penstock.optimization.constraints import said
-from penstock.optimization.measurements import AccuracyResult, LoadPoint, OperatorShare, Ratio, Timing
-from penstock.optimization.outcomes import broken_under_load, ending, enough, words_of_gain
+from penstock.optimization.measurements import (
+    AccuracyControl,
+    AccuracyResult,
+    Judgement,
+    LoadPoint,
+    OperatorShare,
+    Ratio,
+    Timing,
+)
+from penstock.optimization.outcomes import broken_under_load, commonest, ending, enough, nobody_judged, words_of_gain
 from penstock.optimization.progress import Figures
 from penstock.optimization.recipes import Recipe
 from penstock.optimization.report import CandidateReport, ControlReport, Outcome, Verdict
@@ -35,6 +43,8 @@ class Conclusion:
     """Of what was chosen, else of the model itself on ONNX Runtime."""
     figures: Figures | None
     """Where something was chosen."""
+    judgements: tuple[Judgement, ...]
+    accuracy_controls: tuple[AccuracyControl, ...]
     warnings: tuple[str, ...]
 
 
@@ -53,6 +63,8 @@ def conclude(plan: SearchPlan, ledger: Sequence[Trial]) -> Conclusion:
         controls=_controls(standing),
         capacity=_capacity(standing, served.key),
         figures=_figures(standing, chosen) if chosen is not None else None,
+        judgements=standing.judge.judgements if standing.judge is not None else (),
+        accuracy_controls=standing.judge.controls if standing.judge is not None else (),
         warnings=_warnings(standing),
     )
 
@@ -85,6 +97,11 @@ def _verdict(standing: Standing, chosen: Recipe | None, reports: Sequence[Candid
     if not standing.plan.candidates:
         return Verdict.REJECTED, f"The profile has nothing to try: {_SERVES_ON}."
     counts = _counted([each.outcome for each in reports])
+    if all(each.outcome in (Outcome.BASELINE, Outcome.INFEASIBLE) for each in reports):
+        return (
+            Verdict.REJECTED,
+            f"Nothing that the profile asks for can be done here ({commonest(reports)}): {_SERVES_ON}.",
+        )
     return Verdict.REJECTED, f"No candidate is better and keeps every constraint ({counts}): {_SERVES_ON}."
 
 
@@ -100,10 +117,12 @@ def _undecided(standing: Standing, reports: Sequence[CandidateReport]) -> str | 
         first = next(each for each in reports if each.outcome is Outcome.NOT_CERTIFIED)
         return f"{first.recipe.label}: {first.reason}"
     untried = outcomes.count(Outcome.OUT_OF_BUDGET)
+    nobody = nobody_judged(standing, reports)
     if untried or standing.plan.baselines[-1].key not in standing.builds:
         minutes = f"{standing.plan.budget_seconds / 60:.3g} minutes"
-        return f"the budget of {minutes} ran out before {untried} of the candidates were tried to the end"
-    return None
+        ran_out = f"the budget of {minutes} ran out before {untried} of the candidates were tried to the end"
+        return f"{ran_out}, and {nobody}" if nobody is not None else f"{ran_out}: give more minutes"
+    return nobody
 
 
 def _counted(outcomes: Sequence[Outcome]) -> str:
@@ -260,6 +279,12 @@ def _load_of(standing: Standing, key: str) -> LoadPoint | None:
 
 def _warnings(standing: Standing) -> tuple[str, ...]:
     found: list[str] = []
+    controls = standing.judge.controls if standing.judge is not None else ()
+    silent = dict.fromkeys(f"'{each.output}'" for each in controls if each.output and not each.told)
+    if silent and all(each.told for each in controls if not each.output):
+        found.append(
+            f"The data says little of {', '.join(silent)}: ruined on purpose, it would not show. The other outputs decide."
+        )
     if not standing.plan.spec.constraints.accuracy.certify:
         found.append("Accuracy was not certified: the profile is content with the point estimate.")
     others = [each for each in standing.sessions if each.batch_size != standing.first_batch]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import Final
 
+from penstock.optimization.constraints import judged_by
 from penstock.optimization.measurements import AccuracyResult, Ratio
 from penstock.optimization.report import CandidateReport, Outcome, Report
 from penstock_optimizer.report.charts import (
@@ -74,6 +75,12 @@ def _parts(report: Report) -> list[Markup | None]:
         "A copy of the baseline must read 1, and a change that cannot help must not seem to. The ratio itself decides, one row "
         "for each session; a session whose controls failed was run again, and where none passed, nothing is decided.",
         _controls(report),
+    )
+    parts += _section(
+        "Accuracy controls",
+        "The baseline's own outputs, ruined on purpose. Each must be refused by what judges accuracy, or nothing is decided.",
+        _judgements(report),
+        _accuracy_controls(report),
     )
     return [*parts, *_section("How it was measured", "", _provenance(report))]
 
@@ -215,6 +222,30 @@ def _controls(report: Report) -> Markup | None:
             element("td", "passed" if each.passed else "failed", class_="pass" if each.passed else "fail"),
         )
         for each in report.controls
+    ]
+    return element("table", element("thead", head), element("tbody", *rows))
+
+
+def _judgements(report: Report) -> Markup | None:
+    if not report.judgements:
+        return None
+    return element("ul", *(element("li", judged_by(each)) for each in report.judgements))
+
+
+def _accuracy_controls(report: Report) -> Markup | None:
+    if not report.accuracy_controls:
+        return None
+    head = element("tr", *(element("th", each) for each in ("Control", "Output", "Metric", "Loss", "")))
+    rows = [
+        element(
+            "tr",
+            element("td", each.name),
+            element("td", each.output or "all"),
+            element("td", each.metric),
+            element("td", f"{each.loss:.4g}"),
+            element("td", "refused" if each.told else "not told", class_="pass" if each.told else "fail"),
+        )
+        for each in report.accuracy_controls
     ]
     return element("table", element("thead", head), element("tbody", *rows))
 

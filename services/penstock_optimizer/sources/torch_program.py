@@ -8,9 +8,8 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, cast
 
-import numpy as np
 import onnxruntime
 import torch
 from torch.export import Dim, ExportedProgram

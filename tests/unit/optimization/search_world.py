@@ -9,9 +9,11 @@ from penstock.api.optimization import OptimizationProfileSpec
 from penstock.optimization.candidates import SourceFacts, enumerate_recipes
 from penstock.optimization.hardware import Hardware
 from penstock.optimization.measurements import (
+    AccuracyControl,
     AccuracyResult,
     Energy,
     EnergyMethod,
+    Judgement,
     LoadPoint,
     MetricName,
     Role,
@@ -24,17 +26,19 @@ from penstock.optimization.search import (
     Certify,
     Conclude,
     Gate,
+    Judge,
     LoadTest,
     MeasureSession,
     decide,
 )
 from penstock.optimization.standing import SearchPlan
 from penstock.optimization.statistics import loss_bound_binary
-from penstock.optimization.trials import BuildTrial, GateTrial, LoadTrial, SessionTrial, Stage, Trial
+from penstock.optimization.trials import BuildTrial, GateTrial, JudgeTrial, LoadTrial, SessionTrial, Stage, Trial
 from penstock.optimization.variants import Broken, Infeasible, Variant
 from penstock.serving.manifest import BatchPoint, ModelFile, ModelFormat, Signature
 
 HARDWARE = Hardware(architecture="x86_64", cpu="Test", cores=2, instruction_sets=("avx2", "avx512_vnni", "avx512_bf16"))
+JUDGEMENTS = (Judgement(metric=MetricName.ACCURACY, output="y", labelled=True, reason="labels are int64"),)
 BALANCED: dict[str, Any] = {
     "steps": {"graphOptimize": {}, "quantize": {"methods": ["Static", "Dynamic", "BF16"]}},
     "engines": ["ONNXRuntime", "OpenVINO"],
@@ -86,6 +90,8 @@ class World:
     """Of each session in turn; 1.0 after that."""
     memory: dict[str, int] = field(default_factory=dict)
     p99: dict[str, float] = field(default_factory=dict)
+    unsuited: str | None = None
+    controls: tuple[AccuracyControl, ...] = ()
     test_samples: int = 1000
     seconds: float = 1.0
     """Of each trial."""
@@ -105,7 +111,12 @@ class World:
         match action:
             case Build():
                 return BuildTrial(recipe=action.recipe, built=self._built(action.recipe), seconds=self.seconds)
+            case Judge():
+                return JudgeTrial(
+                    judgements=JUDGEMENTS, controls=self.controls, problem=self.unsuited, seconds=self.seconds
+                )
             case Gate():
+                assert action.judgements == JUDGEMENTS, "what was chosen once judges all"
                 result = self._accuracy(self.lost.get(action.recipe.key, 0), 100, "validation")
                 return GateTrial(stage=Stage.GATE, recipe_key=action.recipe.key, result=result, seconds=self.seconds)
             case Certify():

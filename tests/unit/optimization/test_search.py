@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.optimization.search_world import World, named, plan, spec
+from tests.unit.optimization.search_world import JUDGEMENTS, World, named, plan, spec
 
-from penstock.optimization.measurements import Role
+from penstock.optimization.measurements import AccuracyControl, Role
 from penstock.optimization.recipes import EngineName
 from penstock.optimization.report import Outcome, Verdict
-from penstock.optimization.search import Build, Certify, Conclude, Gate, LoadTest, MeasureSession, decide
+from penstock.optimization.search import Build, Certify, Conclude, Gate, Judge, LoadTest, MeasureSession, decide
 from penstock.optimization.verdict import conclude
 
 ORT, OPENVINO = EngineName.ONNX_RUNTIME, EngineName.OPENVINO
@@ -33,12 +33,12 @@ def test_the_baselines_are_built_and_compared_before_anything_else() -> None:
     world = good_world()
     _, actions = world.search()
     eager, plain = world.searched.baselines
-    assert actions[:3] == [Build(eager), Build(plain), Gate(plain, eager, 256)]
+    assert actions[:4] == [Build(eager), Build(plain), Judge(eager, 256), Gate(plain, eager, 256, JUDGEMENTS)]
 
 
 def test_each_candidate_passes_the_gate_right_after_it_is_built() -> None:
     _, actions = good_world().search()
-    kinds = [type(each) for each in actions[3:]]
+    kinds = [type(each) for each in actions[4:]]
     first = kinds.index(MeasureSession)
     assert kinds[:first] == [Build, Gate] * (first // 2)
 
@@ -188,7 +188,7 @@ def test_an_export_that_computes_something_else_ends_the_search() -> None:
     world.lost[plain.key] = 40
     ledger, actions = world.search()
     found = conclude(world.searched, ledger)
-    assert len(actions) == 3
+    assert len(actions) == 4
     assert found.verdict is Verdict.NO_DECISION
     assert "does not compute what the model itself does" in found.summary
 
@@ -242,8 +242,12 @@ def test_for_memory_the_smallest_process_is_chosen() -> None:
     ("budget", "verdict", "kinds"),
     [
         pytest.param(1.0, Verdict.NO_DECISION, {Build}, id="no time for more than a baseline"),
-        pytest.param(8.0, Verdict.NO_DECISION, {Build, Gate, MeasureSession, LoadTest, Certify}, id="a little time"),
-        pytest.param(1200.0, Verdict.ACCEPTED, {Build, Gate, MeasureSession, Certify, LoadTest}, id="time enough"),
+        pytest.param(
+            8.0, Verdict.NO_DECISION, {Build, Judge, Gate, MeasureSession, LoadTest, Certify}, id="a little time"
+        ),
+        pytest.param(
+            1200.0, Verdict.ACCEPTED, {Build, Judge, Gate, MeasureSession, Certify, LoadTest}, id="time enough"
+        ),
     ],
 )
 def test_out_of_budget(budget: float, verdict: Verdict, kinds: set[type]) -> None:
@@ -283,3 +287,62 @@ def test_a_finished_search_has_nothing_to_do_however_late_it_is_asked() -> None:
     ledger, _ = world.search()
     for seconds in (0.0, 1e9):
         assert decide(world.searched, ledger, seconds) == Conclude()
+
+
+def test_a_metric_that_does_not_suit_the_data_is_told_before_anything_is_built() -> None:
+    world = good_world()
+    world.unsuited = "labels are float32 of shape (180,), and no output is like them"
+    ledger, actions = world.search()
+    assert [type(each) for each in actions] == [Build, Build, Judge], "only the baselines"
+    found = conclude(world.searched, ledger)
+    assert found.verdict is Verdict.NO_DECISION
+    assert "labels are float32 of shape (180,)" in found.summary
+    assert {each.outcome for each in found.candidates[2:]} == {Outcome.UNDECIDED}, "no budget ran out"
+
+
+@pytest.mark.parametrize(
+    ("output", "decides"),
+    [
+        pytest.param("", False, id="all answers ruined, and it does not show"),
+        pytest.param("flag", True, id="one output of several is always the same"),
+    ],
+)
+def test_a_metric_that_cannot_tell_right_from_wrong_decides_nothing(output: str, decides: bool) -> None:  # noqa: FBT001 (a table)
+    world = good_world()
+    missed = AccuracyControl(name="constant answers", output=output, metric="Cosine", loss=0.0, told=False)
+    told = AccuracyControl(name="permuted answers", output="", metric="Cosine", loss=0.4, told=True)
+    world.controls = (told, missed)
+    ledger, actions = world.search()
+    found = conclude(world.searched, ledger)
+    if decides:
+        assert found.verdict is Verdict.ACCEPTED
+        assert any("'flag'" in warning for warning in found.warnings)
+        return
+    assert len(actions) == 3, "nothing is built that could not be judged"
+    assert found.verdict is Verdict.NO_DECISION
+    assert "cannot tell right from wrong on this data: constant answers would lose 0 points by Cosine" in found.summary
+
+
+def test_where_all_who_were_tried_broke_nobody_was_judged() -> None:
+    world = good_world()
+    world.broken = tuple(each.key for each in world.searched.candidates)
+    found = conclude(world.searched, world.search()[0])
+    assert found.verdict is Verdict.NO_DECISION
+    assert "nobody was judged" in found.summary
+    assert "it crashed" in found.summary, "the commonest cause"
+
+
+def test_where_nothing_can_be_done_here_nobody_is_called_worse() -> None:
+    world = good_world()
+    world.infeasible = tuple(each.key for each in world.searched.candidates)
+    found = conclude(world.searched, world.search()[0])
+    assert "Nothing that the profile asks for can be done here" in found.summary
+    assert "it needs what is not here" in found.summary
+
+
+def test_a_budget_that_ran_out_says_who_broke_meanwhile() -> None:
+    world = good_world(budget=12)
+    world.broken = tuple(each.key for each in world.searched.candidates)
+    found = conclude(world.searched, world.search()[0])
+    assert "ran out" in found.summary
+    assert "nobody was judged" in found.summary

@@ -9,11 +9,12 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 
-from penstock.api.optimization import AccuracyConstraint
 from penstock.errors import Invalid
-from penstock.optimization.measurements import MetricName
+from penstock.optimization.measurements import Judgement, MetricName
 from penstock.optimization.statistics import loss_bound_binary
-from penstock_optimizer.metrics import Comparison, Scored, chosen_metric, compare, compared_figures, cosines, f1_macro
+from penstock_optimizer.metrics import Comparison, Scored, compare, compared_figures
+from penstock_optimizer.metrics.answers import cosines
+from penstock_optimizer.metrics.classes import f1_macro
 
 Array = NDArray[Any]
 LABELS = np.random.default_rng(0).integers(0, 5, 200)
@@ -37,7 +38,8 @@ def wrong(rows: slice) -> Array:
 def compared(
     metric: MetricName, baseline: dict[str, Array], candidate: dict[str, Array], labels: Array | None = LABELS
 ) -> Comparison:
-    return compare(metric, baseline, candidate, labels, top_k=2, confidence=0.95)
+    judgement = Judgement(metric=metric, output=next(iter(baseline)), labelled=labels is not None)
+    return compare(judgement, (baseline, candidate), labels, top_k=2, confidence=0.95)
 
 
 def test_accuracy_counts_who_lost_what() -> None:
@@ -68,7 +70,9 @@ def test_f1_is_scikit_learns_and_its_bound_is_above_its_loss() -> None:
     assert found.loss < found.loss_bound < found.loss + 0.1
     same = compared(MetricName.F1, scores(ours), scores(ours))
     assert same.loss == 0
-    assert same.loss_bound == loss_bound_binary(0, 0, 200, 0.95), "200 equal answers do not prove equality"
+    assert same.loss_bound == 0, "the very same scores are the same model's"
+    other = compared(MetricName.F1, scores(ours), scores(ours, (ours + 1) % 5))
+    assert other.loss_bound == loss_bound_binary(0, 0, 200, 0.95), "200 equal classes do not prove equality"
 
 
 def test_f1_leaves_out_classes_that_never_occur() -> None:
@@ -87,13 +91,12 @@ def test_squared_errors_are_against_labels_or_else_the_baseline() -> None:
     assert (alone.baseline, alone.candidate) == (0.0, pytest.approx(0.04, rel=1e-3))
 
 
-def test_cosine_is_the_least_over_outputs_and_needs_no_labels() -> None:
+def test_cosine_needs_no_labels() -> None:
     one = np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0], [0.0, 0.0]], np.float32)
     other = np.array([[0.0, 1.0], [2.0, 2.0], [0.0, 0.0], [1.0, 0.0]], np.float32)
-    np.testing.assert_allclose(cosines({"a": one}, {"a": other}), [0, 1, 1, 0], atol=1e-7)
-    np.testing.assert_allclose(cosines({"a": one, "b": one}, {"a": one, "b": other}), [0, 1, 1, 0], atol=1e-7)
-    few = compared(MetricName.COSINE, {"a": one}, {"a": one}, None)
-    assert (few.loss, few.loss_bound) == (pytest.approx(0, abs=1e-9), 2.0), "four samples certify nothing"
+    np.testing.assert_allclose(cosines(one, other), [0, 1, 1, 0], atol=1e-7)
+    few = compared(MetricName.COSINE, {"a": one}, {"a": one + np.float32(0.1)}, None)
+    assert few.loss_bound == 2.0, "four samples certify nothing"
 
 
 def test_rank_agreement_is_the_share_with_the_same_neighbour() -> None:
@@ -120,16 +123,13 @@ def test_figures_of_an_import_path_that_are_0_or_1_are_shares() -> None:
             MetricName.ACCURACY, scores(LABELS), LABELS / 2, "one whole number a sample", id="labels of floats"
         ),
         pytest.param(
-            MetricName.F1, {"y": np.zeros((200, 3, 3))}, LABELS, "no output has a score", id="an image as output"
-        ),
-        pytest.param(
-            MetricName.COSINE, {"y": LABELS}, None, "needs an output of floats", id="whole numbers for Cosine"
+            MetricName.F1, {"y": np.zeros((200, 3, 3))}, LABELS, "no score for each class", id="an image as output"
         ),
         pytest.param(
             MetricName.MEAN_SQUARED_ERROR,
             {"y": np.zeros((200, 3))},
             LABELS,
-            r"\(200, 3\), not \(200,\)",
+            r"\(200,\) are not like the output's \(200, 3\)",
             id="other labels",
         ),
     ],
@@ -139,22 +139,3 @@ def test_metrics_that_do_not_suit(
 ) -> None:
     with pytest.raises(Invalid, match=message):
         compared(metric, outputs, outputs, labels)
-
-
-@pytest.mark.parametrize(
-    ("constraint", "labelled", "metric"),
-    [
-        pytest.param(AccuracyConstraint(), True, MetricName.ACCURACY, id="labels: accuracy"),
-        pytest.param(AccuracyConstraint(), False, MetricName.COSINE, id="no labels: cosine against the baseline"),
-        pytest.param(AccuracyConstraint(metric=MetricName.F1), True, MetricName.F1, id="what is asked for"),
-        pytest.param(
-            AccuracyConstraint(import_path="m:f"), True, MetricName.IMPORT_PATH, id="an import path says enough"
-        ),
-    ],
-)
-def test_the_metric_follows_from_constraint_and_data(
-    constraint: AccuracyConstraint,
-    labelled: bool,  # noqa: FBT001 -- a table
-    metric: MetricName,
-) -> None:
-    assert chosen_metric(constraint, labelled=labelled) is metric
