@@ -62,10 +62,8 @@ def figure(standing: Standing) -> str:
 
 def _before_measuring(standing: Standing, recipe: Recipe) -> Ending | None:
     trial = standing.builds.get(recipe.key)
-    if trial is None and sound(standing) is not None:
-        return Outcome.UNDECIDED, "it was not tried, since nothing could be decided: the summary says why"
     if trial is None:
-        return Outcome.OUT_OF_BUDGET, f"{_OUT_OF_BUDGET}it was built"
+        return _unbuilt(standing)
     match trial.built:
         case Infeasible():
             return Outcome.INFEASIBLE, f"{trial.built.part}: {trial.built.reason}"
@@ -80,6 +78,12 @@ def _before_measuring(standing: Standing, recipe: Recipe) -> Ending | None:
     if failure is not None:
         return (Outcome.BROKEN if gate.result is None else Outcome.ACCURACY_LOST), failure
     return None
+
+
+def _unbuilt(standing: Standing) -> Ending:
+    if sound(standing) is not None:
+        return Outcome.UNDECIDED, "it was not tried, since nothing could be decided: the summary says why"
+    return Outcome.OUT_OF_BUDGET, f"{_OUT_OF_BUDGET}it was built"
 
 
 def _unmeasured(standing: Standing, recipe: Recipe) -> Ending:
