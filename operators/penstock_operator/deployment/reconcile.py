@@ -16,9 +16,8 @@ from penstock.planning.access import guarded
 from penstock.planning.conditions import together, transitions
 from penstock.planning.deployment import Finalizer, Plan, invalid_status, plan
 from penstock.planning.names import DEPLOYMENT_MANAGER, FINALIZER
-from penstock.planning.observed import Gateway, GatewayProblem, Observed, Pool
+from penstock.planning.observed import Gateway, GatewayProblem, Observed, Pool, own
 from penstock.planning.requeue import Requeue
-from penstock.planning.rollout import own
 from penstock.routing.leases import Route, RouteStatus
 from penstock.telemetry.spans import SpanRecord
 from penstock.telemetry.startup import operator_spans

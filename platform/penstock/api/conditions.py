@@ -72,6 +72,7 @@ class Reason(StrEnum):
     # The model.
     MODEL_NOT_FOUND = "ModelNotFound"
     DIGEST_MISMATCH = "DigestMismatch"
+    MODEL_CHANGED = "ModelChanged"
     MODEL_INVALID = "ModelInvalid"
     UNSUPPORTED_STORAGE = "UnsupportedStorage"
     STORAGE_DENIED = "StorageDenied"

@@ -52,6 +52,12 @@ MODEL_RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
             "importPath goes with modelFormat safetensors only: leave it out, since other formats hold the whole model",
             field_path=".importPath",
         ),
+        Rule(
+            "!has(self.digest) || self.updatePolicy != 'Automatic'",
+            "updatePolicy Automatic serves whatever model is put at storageUri, and digest allows one alone: leave one of "
+            "them out",
+            field_path=".updatePolicy",
+        ),
     ),
     api.InferenceDeploymentSpec: (
         Rule(

@@ -13,6 +13,15 @@ from penstock.serving.manifest import ModelFormat
 from penstock.serving.settings import CacheMode
 
 
+class UpdatePolicy(StrEnum):
+    """What becomes of a deployment whose model was replaced where it lies."""
+
+    PINNED = "Pinned"
+    """Every replica of a revision serves the model that the first one loaded. One that finds another does not start."""
+    AUTOMATIC = "Automatic"
+    """The model that a replica finds in its place is rolled out as a new revision."""
+
+
 class ModelSource(Described):
     """Where the model is and what it is."""
 
@@ -24,6 +33,10 @@ class ModelSource(Described):
     """What the engine is to load."""
     digest: Annotated[str, Field(max_length=128)] | None = None
     """`sha256:` and 64 hex digits, over every file that serves. When given, a model with another digest is not served."""
+    update_policy: UpdatePolicy = UpdatePolicy.PINNED
+    """What happens when a replica that starts finds another model at `storageUri` than its revision's first one did. `Pinned`:
+    it does not start, the others serve on, and the condition ModelResolved says ModelChanged. `Automatic`: that model is
+    rolled out as a new revision."""
     version: Annotated[str, Field(max_length=32)] = "1"
     """The version in the path of the Open Inference Protocol: `/v2/models/NAME/versions/VERSION`."""
     import_path: Annotated[str, Field(max_length=253)] | None = None
@@ -177,6 +190,10 @@ class InferenceDeploymentStatus(Described):
     """The revision that is starting beside it."""
     digest: str | None = None
     """Digest of the model that the active revision's replicas loaded."""
+    models: Annotated[dict[str, Annotated[str, Field(max_length=128)]], Field(max_length=8)] = Field(
+        default_factory=dict
+    )
+    """Digest of the model by revision, for the revisions of the present spec: what later replicas of them must find."""
     optimization_run: str | None = None
     """The `OptimizationRun` that decides which model serves."""
     speedup: str | None = None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from penstock.api.pool import WorkerGroup
-from penstock.api.v1alpha1 import InferenceDeployment
+from penstock.api.v1alpha1 import InferenceDeployment, UpdatePolicy
 from penstock.planning import automatic, names
 from penstock.planning.arguments import (
     Attempt,
@@ -61,8 +61,20 @@ def build(
     attempt: Attempt,
     network: ReplicaNetwork,
     groups: Sequence[WorkerGroup] = (),
+    *,
+    model_digest: str | None = None,
+    takes_digest: bool = True,
 ) -> ServeApplication:
     """The Serve application of the present spec, which is of `revision`, for a pool with these worker groups.
+
+    Args:
+        deployment: whose it is.
+        revision: of its spec.
+        attempt: which this is.
+        network: where replicas listen and register.
+        groups: worker groups of the pool.
+        model_digest: of the model that the revision is, where that is known.
+        takes_digest: whether its replicas know that setting.
 
     Raises:
         Invalid: a quantity in the spec is none, or a share is asked of an accelerator that cannot be shared.
@@ -77,7 +89,8 @@ def build(
             revision=revision,
             storage_uri=model.storage_uri,
             model_format=model.model_format,
-            digest=model.digest,
+            # What is to follow the file is fetched whatever it is, and held against the revision's model then.
+            digest=model.digest if model.update_policy is UpdatePolicy.PINNED else None,
             credentials=model.credentials_secret_ref.name if model.credentials_secret_ref else None,
             engine_threads=max(1, int(number(deployment.spec.resources.cpu))),
             host=network.host,
@@ -93,11 +106,17 @@ def build(
         "import_path": names.IMPORT_PATH,
         "runtime_env": {},
         "args": arguments.model_dump(mode="json"),
-        "deployments": [_deployment(deployment, groups)],
+        "deployments": [_deployment(deployment, groups, model_digest, takes_digest=takes_digest)],
     }
 
 
-def adjust(deployed: ServeApplication, deployment: InferenceDeployment) -> ServeApplication:
+def adjust(
+    deployed: ServeApplication,
+    deployment: InferenceDeployment,
+    *,
+    model_digest: str | None = None,
+    takes_digest: bool = True,
+) -> ServeApplication:
     """A deployed application of an older revision, with what changes in place taken from the present spec.
 
     What its replicas were started with stays.
@@ -105,12 +124,14 @@ def adjust(deployed: ServeApplication, deployment: InferenceDeployment) -> Serve
     ours = [each for each in deployed.get("deployments", ()) if each.get("name") == names.SERVE_DEPLOYMENT]
     if not ours:
         return deployed
-    present = _deployment(deployment)
+    present = _deployment(deployment, (), model_digest, takes_digest=takes_digest)
     present["ray_actor_options"] = ours[0].get("ray_actor_options", present["ray_actor_options"])
     return {**deployed, "deployments": [present]}
 
 
-def _deployment(deployment: InferenceDeployment, groups: Sequence[WorkerGroup] = ()) -> dict[str, Any]:
+def _deployment(
+    deployment: InferenceDeployment, groups: Sequence[WorkerGroup], model_digest: str | None, *, takes_digest: bool
+) -> dict[str, Any]:
     spec = deployment.spec
     settings = UserConfig(
         batching=BatchingSettings(
@@ -126,13 +147,15 @@ def _deployment(deployment: InferenceDeployment, groups: Sequence[WorkerGroup] =
             stabilization_window_seconds=spec.scaling.stabilization_window_seconds,
             scale_to_zero_after_seconds=spec.scaling.scale_to_zero_after_seconds,
         ),
+        digest=model_digest,
     )
+    config = settings.model_dump(mode="json", exclude=set() if takes_digest else {"digest"})
     return {
         "name": names.SERVE_DEPLOYMENT,
         # Only wake-ups pass through Serve, and each returns at once.
         "max_ongoing_requests": 1000,
         "max_queued_requests": -1,
-        "user_config": settings.model_dump(mode="json"),
+        "user_config": config,
         "autoscaling_config": _autoscaling(deployment),
         "graceful_shutdown_wait_loop_s": 0.5,
         "graceful_shutdown_timeout_s": DRAIN_SECONDS + _SHUTDOWN_MARGIN_SECONDS,

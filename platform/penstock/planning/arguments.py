@@ -79,6 +79,11 @@ class UserConfig(Frozen):
     cache: CacheSettings = CacheSettings()
     slo_milliseconds: int | None = None
     scaling: ScalingSettings = ScalingSettings()
+    digest: str | None = None
+    """Of the model that this revision is, once its first replica has loaded it. A replica that finds another does not start.
+
+    Where the key itself lacks, the replicas are of a release that refuses it.
+    """
 
 
 class StartFailure(Frozen):
@@ -86,3 +91,5 @@ class StartFailure(Frozen):
 
     reason: str
     message: str
+    digest: Annotated[str | None, Field(exclude_if=lambda digest: digest is None)] = None
+    """Of the model that it found in the place of the revision's."""

@@ -12,12 +12,14 @@ from penstock.api.v1alpha1 import InferenceDeploymentStatus
 from penstock.planning import access, names
 from penstock.planning.application import ServeApplication, replica_bounds
 from penstock.planning.conditions import Verdict, epoch, false, true
+from penstock.planning.identity import followed
 from penstock.planning.observed import (
     ApplicationState,
     GatewayProblem,
     Observed,
     Pool,
     PoolProblem,
+    own,
 )
 from penstock.planning.optimization import Resolved, applied, is_present_spec, resolve
 from penstock.planning.quota import Excess
@@ -28,7 +30,6 @@ from penstock.planning.rollout import (
     closed_route,
     hold,
     next_attempt_at,
-    own,
     roll,
     route_without_pool,
 )  # fmt: skip
@@ -80,6 +81,7 @@ def plan(observed: Observed, now: float) -> Plan:
     metadata = observed.deployment.metadata
     if metadata.deletion_timestamp is not None:
         return _delete(observed, now)
+    observed = replace(observed, deployment=followed(observed))
     missing = names.FINALIZER not in metadata.finalizers
     finalizer = Finalizer.ADD if missing else Finalizer.KEEP
     resolved = resolve(observed)
@@ -129,7 +131,14 @@ def _serve(observed: Observed, resolved: Resolved, now: float) -> Plan:
     present = is_present_spec(resolved, rollout.active, frozenset(rollout.mine), original)
     serving_app = rollout.mine.get(rollout.active)
     status = deployment_status(
-        observed, verdicts, now, active=active, candidate=candidate, app=serving_app, present=present
+        observed,
+        verdicts,
+        now,
+        active=active,
+        candidate=candidate,
+        app=serving_app,
+        present=present,
+        revisions=(names.revision(original),),
     )
     faster = resolved.optimized is not None and active == names.revision(resolved.optimized)
     return Plan(
@@ -186,9 +195,9 @@ def _beyond_quota(observed: Observed, pool: Pool, resolved: Resolved, excess: Ex
 
 
 _CANNOT_START: Final = {
-    Reason.MODEL_NOT_FOUND, Reason.DIGEST_MISMATCH, Reason.MODEL_INVALID, Reason.UNSUPPORTED_STORAGE,
-    Reason.STORAGE_DENIED, Reason.STORAGE_UNREACHABLE, Reason.SIGNATURE_MISSING, Reason.SIGNATURE_INVALID,
-    Reason.KEY_NOT_TRUSTED, Reason.HARDWARE_MISMATCH, Reason.ENGINE_UNAVAILABLE,
+    Reason.MODEL_NOT_FOUND, Reason.DIGEST_MISMATCH, Reason.MODEL_CHANGED, Reason.MODEL_INVALID,
+    Reason.UNSUPPORTED_STORAGE, Reason.STORAGE_DENIED, Reason.STORAGE_UNREACHABLE, Reason.SIGNATURE_MISSING,
+    Reason.SIGNATURE_INVALID, Reason.KEY_NOT_TRUSTED, Reason.HARDWARE_MISMATCH, Reason.ENGINE_UNAVAILABLE,
     Reason.DEPLOY_FAILED, Reason.UNSCHEDULABLE,
 }  # fmt: skip
 

@@ -44,4 +44,4 @@ def _structured(message: str) -> StartFailure | None:
     except (json.JSONDecodeError, ValidationError):
         return None
     known = failure.reason if failure.reason in set(Reason) else Reason.REPLICA_FAILED
-    return StartFailure(reason=known, message=failure.message[:_LONGEST])
+    return failure.model_copy(update={"reason": known, "message": failure.message[:_LONGEST]})

@@ -63,7 +63,7 @@ def run(deployment: InferenceDeployment, profile: OptimizationProfileSpec) -> st
     reference = spec.optimization_profile_ref
     content = {
         "rule": _RUN_HASH_VERSION,
-        "model": spec.model.model_dump(mode="json", exclude={"version"}, exclude_none=True),
+        "model": spec.model.model_dump(mode="json", exclude={"version", "update_policy"}, exclude_none=True),
         "profile": [reference.kind.value, reference.name] if reference else None,
         "profileSpec": profile.model_dump(mode="json", exclude_defaults=True),
         "resources": _canonical(spec.resources),

@@ -145,3 +145,16 @@ class Observed:
     """Every API key of the namespace."""
     default_authentication: Authentication = Authentication.ANONYMOUS
     """Where `spec.access` does not say."""
+
+
+def own(deployment: InferenceDeployment, pool: Pool) -> dict[str, Application]:
+    """This deployment's applications by revision, without those that are going."""
+    key = (deployment.metadata.namespace, deployment.metadata.name)
+    return {
+        each.arguments.replica.revision: each
+        for each in pool.applications
+        if each.arguments is not None
+        and (each.arguments.owner.namespace, each.arguments.owner.name) == key
+        and each.state is not ApplicationState.DELETING
+        and each.config is not None
+    }

@@ -11,13 +11,12 @@ from typing import Final
 from penstock.api.conditions import DeploymentCondition, Reason, RunCondition
 from penstock.api.meta import AUTO, ConditionStatus, LocalReference, Manifest
 from penstock.api.optimization import OptimizationProfileSpec, OptimizationRun, OptimizationRunSpec, RunCapacity
-from penstock.api.v1alpha1 import InferenceDeployment, ProfileReference
+from penstock.api.v1alpha1 import InferenceDeployment, ProfileReference, UpdatePolicy
 from penstock.errors import Invalid
 from penstock.optimization.report import Verdict as Found
 from penstock.planning import names
 from penstock.planning.conditions import Verdict, false, true, unknown
-from penstock.planning.observed import Application, ApplicationState, Observed, PoolProblem, ProfileProblem
-from penstock.planning.rollout import own
+from penstock.planning.observed import Application, ApplicationState, Observed, PoolProblem, ProfileProblem, own
 from penstock.planning.run import is_over
 from penstock.planning.verdicts import failure_of
 from penstock.serving.manifest import ModelFormat
@@ -85,7 +84,7 @@ def run_spec(deployment: InferenceDeployment, reference: ProfileReference) -> Op
     """What is to be measured for a deployment. The version is of the URL, and nothing to a measurement."""
     spec = deployment.spec
     return OptimizationRunSpec(
-        model=spec.model.model_copy(update={"version": "1"}),
+        model=spec.model.model_copy(update={"version": "1", "update_policy": UpdatePolicy.PINNED}),
         profile_ref=reference,
         resources=spec.resources,
         latency_p99_milliseconds=spec.slo.latency_p99_milliseconds if spec.slo else None,
@@ -218,6 +217,7 @@ def _with_artifact(deployment: InferenceDeployment, run: OptimizationRun, secret
             "storage_uri": artifact.storage_uri,
             "model_format": ModelFormat(artifact.model_format),
             "digest": artifact.digest,
+            "update_policy": UpdatePolicy.PINNED,
             "import_path": None,
             "data_uri": None,
             # It lies in the artifact store, which the model's own Secret need not open.

@@ -8,11 +8,11 @@ from typing import Any, Final
 
 from penstock.api.conditions import Reason
 from penstock.api.pool import WorkerGroup
-from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.planning import names
 from penstock.planning.application import ServeApplication, adjust, build, replica_bounds
 from penstock.planning.arguments import Attempt
-from penstock.planning.observed import Application, ApplicationState, Gateway, Observed, Pool, PoolProblem
+from penstock.planning.identity import model_of, takes_digest
+from penstock.planning.observed import Application, ApplicationState, Gateway, Observed, Pool, PoolProblem, own
 from penstock.routing.leases import Route
 
 FIRST_BACKOFF_SECONDS: Final = 10.0
@@ -48,27 +48,22 @@ def next_attempt_at(attempt: Attempt) -> float:
     return attempt.attempted_at + backoff(attempt.number)
 
 
-def own(deployment: InferenceDeployment, pool: Pool) -> dict[str, Application]:
-    """This deployment's applications by revision, without those that are going."""
-    key = (deployment.metadata.namespace, deployment.metadata.name)
-    return {
-        each.arguments.replica.revision: each
-        for each in pool.applications
-        if each.arguments is not None
-        and (each.arguments.owner.namespace, each.arguments.owner.name) == key
-        and each.state is not ApplicationState.DELETING
-        and each.config is not None
-    }
-
-
 def answering(observed: Observed, revision: str) -> int:
-    """Gateways that answer: the least number of this revision's replicas that one of them lists."""
+    """Gateways that answer: the least number of this revision's replicas that one of them lists, all of one model."""
+    digest = model_of(observed, revision, _app(observed, revision))
     counts = [
-        sum(1 for replica in each.route.replicas if replica.revision == revision) if each.route else 0
+        sum(1 for each in each.route.replicas if each.revision == revision and each.digest in (digest, ""))
+        if each.route
+        else 0
         for each in observed.gateways
         if isinstance(each, Gateway)
     ]
     return min(counts, default=0)
+
+
+def _app(observed: Observed, revision: str) -> Application | None:
+    pool = observed.pool
+    return own(observed.deployment, pool).get(revision) if isinstance(pool, Pool) else None
 
 
 def receiving(observed: Observed, revision: str) -> int:
@@ -95,9 +90,7 @@ def roll(observed: Observed, pool: Pool, now: float) -> Rollout:
     switched = active == wanted and _switched(observed, wanted)
     keep = {wanted} if switched else {wanted, active, *_still_receiving(observed, mine)}
     applications = [_present(observed, mine, wanted, active, now)]
-    applications += [
-        adjust(dict(app.config or {}), deployment) for name, app in mine.items() if name in keep and name != wanted
-    ]
+    applications += [_adjusted(observed, name, app) for name, app in mine.items() if name in keep and name != wanted]
     return Rollout(wanted, active, switched, mine, tuple(applications), _route(observed, pool, active))
 
 
@@ -115,7 +108,7 @@ def hold(observed: Observed, pool: Pool, room: int) -> Rollout | None:
     active = _active(observed, mine, wanted)
     active = active if active in mine else min(mine)
     applications = tuple(
-        _with_maximum(adjust(dict(app.config or {}), deployment), max(1, app.wanted, room if name == active else 0))
+        _with_maximum(_adjusted(observed, name, app), max(1, app.wanted, room if name == active else 0))
         for name, app in mine.items()
     )
     return Rollout(
@@ -132,8 +125,7 @@ def beside(rollout: Rollout, observed: Observed, now: float) -> Rollout:
     if replica_bounds(deployment)[1] == 0:
         return rollout
     revision = names.revision(deployment)
-    attempt = _attempt(rollout.mine.get(revision), now)
-    tried = build(deployment, revision, attempt, observed.network, _groups(observed))
+    tried = _built(observed, revision, rollout.mine.get(revision), now)
     tried = _with_minimum(tried, max(1, replica_bounds(deployment)[0]))
     others = tuple(each for each in rollout.applications if each["name"] != tried["name"])
     mine = {name: app for name, app in rollout.mine.items() if name != revision or name == rollout.active}
@@ -212,8 +204,7 @@ def _present(
     observed: Observed, mine: Mapping[str, Application], wanted: str, active: str, now: float
 ) -> ServeApplication:
     """The wanted revision's application. While another serves, it starts with as many replicas as that one runs."""
-    attempt = _attempt(mine.get(wanted), now)
-    application = build(observed.deployment, wanted, attempt, observed.network, _groups(observed))
+    application = _built(observed, wanted, mine.get(wanted), now)
     old = mine.get(active) if active != wanted else None
     if old is None:
         return application
@@ -224,6 +215,29 @@ def _present(
     )
     least = _needed(mine, active, low, high) if patient else max(1, low)
     return _with_minimum(application, least)
+
+
+def _built(observed: Observed, revision: str, app: Application | None, now: float) -> ServeApplication:
+    """The application of the present spec; `app` is what there is of it."""
+    return build(
+        observed.deployment,
+        revision,
+        _attempt(app, now),
+        observed.network,
+        _groups(observed),
+        model_digest=model_of(observed, revision, app),
+        takes_digest=takes_digest(app),
+    )
+
+
+def _adjusted(observed: Observed, revision: str, app: Application) -> ServeApplication:
+    """The application of a former spec."""
+    return adjust(
+        dict(app.config or {}),
+        observed.deployment,
+        model_digest=model_of(observed, revision, app),
+        takes_digest=takes_digest(app),
+    )
 
 
 def _groups(observed: Observed) -> tuple[WorkerGroup, ...]:
@@ -279,4 +293,16 @@ def _route(observed: Observed, pool: Pool, target: str | None) -> Route:
         return base.model_copy(update={"max_held_requests": 0, "hold_seconds": 1.0})
     application = names.application(metadata.namespace, metadata.name, target)
     wake = names.wake_url(pool.serve_address, application) if low == 0 else None
-    return base.model_copy(update={"revisions": {target: FULL}, "wake_url": wake})
+    return base.model_copy(
+        update={"revisions": {target: FULL}, "digests": _digests(observed, target), "wake_url": wake}
+    )
+
+
+def _digests(observed: Observed, revision: str) -> dict[str, str]:
+    """Which model the revision is.
+
+    Until that is known the first replica decides. Several gateways could each hear of another first one, so they wait.
+    """
+    digest = model_of(observed, revision, _app(observed, revision))
+    several = len(observed.gateways) + len(observed.joining) > 1
+    return {revision: digest or ""} if digest or several else {}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 from penstock.api.conditions import DeploymentCondition, Reason
 from penstock.api.meta import Condition
 from penstock.api.v1alpha1 import InferenceDeploymentStatus, ReplicaCounts
 from penstock.planning import automatic, names
 from penstock.planning.application import replica_bounds
 from penstock.planning.conditions import Verdict, condition, false, ready, said, true
-from penstock.planning.observed import Application, Gateway, Observed
+from penstock.planning.identity import model_of
+from penstock.planning.observed import Application, Gateway, Observed, Pool, own
 from penstock.planning.rollout import receiving
 from penstock.planning.verdicts import Verdicts
 from penstock.scaling.policy import Demand, Limits, State, decide
@@ -23,6 +26,7 @@ def deployment_status(
     candidate: str | None = None,
     app: Application | None = None,
     present: bool = False,
+    revisions: Iterable[str] = (),
 ) -> InferenceDeploymentStatus:
     """The whole status.
 
@@ -34,6 +38,7 @@ def deployment_status(
         candidate: the one that starts beside it.
         app: the active revision's application.
         present: whether what serves is of the present spec.
+        revisions: others whose models are to be kept in mind.
     """
     deployment = observed.deployment
     metadata, before = deployment.metadata, deployment.status
@@ -47,6 +52,7 @@ def deployment_status(
         if kind in everything
     )
     gateway = next((each for each in observed.gateways if isinstance(each, Gateway)), None)
+    models = _models(observed, (active, candidate, names.revision(deployment), *revisions))
     return InferenceDeploymentStatus(
         observed_generation=metadata.generation,
         conditions=conditions,
@@ -55,20 +61,31 @@ def deployment_status(
         selector=names.selector(metadata.name),
         active_revision=active,
         candidate_revision=candidate,
-        digest=_digest(observed, active) or (before.digest if active == before.active_revision else None),
+        digest=_loaded(observed, active, models),
+        models=models,
     )
 
 
-def _digest(observed: Observed, active: str | None) -> str | None:
-    """The digest of the model that the active replicas say they loaded."""
-    found = {
-        replica.digest
+def _loaded(observed: Observed, active: str | None, models: Mapping[str, str]) -> str | None:
+    """The active revision's model, once a replica has loaded it."""
+    before, digest = observed.deployment.status, models.get(active or "")
+    loaded = any(
+        replica.digest == digest
         for each in observed.gateways
         if isinstance(each, Gateway) and each.route
         for replica in each.route.replicas
-        if replica.revision == active and replica.digest
-    }
-    return min(found, default=None)
+        if replica.revision == active
+    )
+    return digest if loaded else before.digest if active == before.active_revision else None
+
+
+def _models(observed: Observed, revisions: Iterable[str | None]) -> dict[str, str]:
+    """Digests of the models that revisions are, as far as they are known."""
+    if not isinstance(observed.pool, Pool):
+        return dict(sorted(observed.deployment.status.models.items()))
+    apps = own(observed.deployment, observed.pool)
+    found = {name: model_of(observed, name, apps.get(name)) for name in revisions if name is not None}
+    return {name: digest for name, digest in sorted(found.items()) if digest is not None}
 
 
 def _joining(observed: Observed, active: str | None) -> Verdict | None:

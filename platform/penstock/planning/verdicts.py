@@ -12,6 +12,7 @@ from penstock.planning.application import replica_bounds
 from penstock.planning.arguments import FAILURE_MARKER, StartFailure
 from penstock.planning.conditions import Verdict, false, said, timestamp, true, unknown
 from penstock.planning.failure import start_failure
+from penstock.planning.identity import change_of, model_of, noted, strangers, takes_digest
 from penstock.planning.observed import (
     Application,
     ApplicationState,
@@ -30,9 +31,9 @@ Verdicts = dict[DeploymentCondition, Verdict]
 UNSCHEDULABLE_AFTER_SECONDS: Final = 10.0
 """Until then a replica that no node has may simply be starting."""
 _MODEL_REASONS: Final = {
-    Reason.MODEL_NOT_FOUND, Reason.DIGEST_MISMATCH, Reason.MODEL_INVALID, Reason.UNSUPPORTED_STORAGE,
-    Reason.STORAGE_DENIED, Reason.STORAGE_UNREACHABLE, Reason.SIGNATURE_MISSING, Reason.SIGNATURE_INVALID,
-    Reason.KEY_NOT_TRUSTED, Reason.HARDWARE_MISMATCH, Reason.ENGINE_UNAVAILABLE,
+    Reason.MODEL_NOT_FOUND, Reason.DIGEST_MISMATCH, Reason.MODEL_CHANGED, Reason.MODEL_INVALID,
+    Reason.UNSUPPORTED_STORAGE, Reason.STORAGE_DENIED, Reason.STORAGE_UNREACHABLE, Reason.SIGNATURE_MISSING,
+    Reason.SIGNATURE_INVALID, Reason.KEY_NOT_TRUSTED, Reason.HARDWARE_MISMATCH, Reason.ENGINE_UNAVAILABLE,
 }  # fmt: skip
 
 
@@ -40,21 +41,36 @@ def failure_of(app: Application | None) -> StartFailure | None:
     """Why an application's replicas do not start, as soon as Serve lets it be known."""
     if app is None:
         return None
+    if app.running:
+        return _of_others(app)
     match app.state:
         case ApplicationState.DEPLOY_FAILED:
             return start_failure(app.message)
         case ApplicationState.DEPLOYING | ApplicationState.UNHEALTHY | ApplicationState.NOT_STARTED:
-            return start_failure(app.message) if FAILURE_MARKER in app.message and not app.running else None
-        case ApplicationState.RUNNING | ApplicationState.DELETING:
+            return start_failure(app.message) if FAILURE_MARKER in app.message else None
+        case ApplicationState.RUNNING:
+            # It was asleep, and what it was woken to does not start.
+            return change_of(app)
+        case ApplicationState.DELETING:
             return None
         case _:
             assert_never(app.state)
 
 
+def _of_others(app: Application) -> StartFailure | None:
+    """Why more replicas of an application do not start while some run: what is wrong with the model, if it is that."""
+    if app.state is ApplicationState.DEPLOY_FAILED:
+        return start_failure(app.message)
+    if app.state is ApplicationState.DELETING or app.running >= app.wanted or FAILURE_MARKER not in app.message:
+        return None
+    failure = start_failure(app.message)
+    return failure if Reason(failure.reason) in _MODEL_REASONS else None
+
+
 def judge(observed: Observed, pool: Pool, rollout: Rollout, now: float) -> Verdicts:
     """All conditions but `Ready`."""
     candidate = rollout.mine.get(rollout.wanted)
-    failure = failure_of(candidate)
+    failure = failure_of(candidate) or _strange(observed, rollout, candidate)
     model = _model(observed, candidate, failure)
     scaled_away = replica_bounds(observed.deployment)[1] == 0
     return {
@@ -73,6 +89,12 @@ def judge(observed: Observed, pool: Pool, rollout: Rollout, now: float) -> Verdi
             else _progressing(observed, pool, rollout, failure, model, now=now)
         ),
     }
+
+
+def _strange(observed: Observed, rollout: Rollout, candidate: Application | None) -> StartFailure | None:
+    """Replicas that serve another model than their revision is, which a gateway hears of."""
+    said = strangers(observed, rollout.wanted, candidate)
+    return StartFailure(reason=Reason.MODEL_CHANGED, message=said) if said else None
 
 
 def judge_without_pool(observed: Observed, problem: Verdict) -> Verdicts:
@@ -160,7 +182,7 @@ def _progressing(
     hindrance = _hindrance(observed, candidate, failure, waits_for)
     if hindrance is None and model.status is ConditionStatus.FALSE and not candidate.running:
         return false(model.reason, f"{model.message} It is being tried again.")
-    return hindrance or _way(rollout, candidate, waits_for.message if waits_for else "")
+    return hindrance or _way(observed, rollout, candidate, waits_for.message if waits_for else "")
 
 
 def _waits_for(observed: Observed, pool: Pool, candidate: Application, now: float) -> Obstacle | None:
@@ -194,13 +216,15 @@ def _hindrance(
     return false(Reason.GATEWAY_UNREACHABLE, gateways[0].message) if gateways else None
 
 
-def _way(rollout: Rollout, candidate: Application, waiting: str) -> Verdict:
+def _way(observed: Observed, rollout: Rollout, candidate: Application, waiting: str) -> Verdict:
     """How far the wanted revision has come."""
     count = f"{_count(candidate)}. {waiting}".strip()
     if len(rollout.mine) > 1 or rollout.active != rollout.wanted:
         return true(Reason.ROLLING_OUT, f"From {_others(rollout)} to {rollout.wanted}: {count}")
     if candidate.state is not ApplicationState.RUNNING or not rollout.switched:
         return true(Reason.STARTING_REPLICAS, count)
+    if takes_digest(candidate) and noted(candidate) != model_of(observed, rollout.wanted, candidate):
+        return true(Reason.STARTING_REPLICAS, f"{count}. Those that come later are told which model it is.")
     return true(Reason.ROLLED_OUT, f"Revision {rollout.wanted} gets all requests.")
 
 

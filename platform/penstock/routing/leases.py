@@ -108,6 +108,9 @@ class Route(Frozen):
     model: str
     revisions: dict[str, int] = Field(default={})
     """Weight by revision (0 to 100). A revision that is not named gets no request. Empty: every revision does."""
+    digests: Annotated[dict[str, str], Field(exclude_if=lambda digests: not digests)] = Field(default={})
+    """By revision, the digest of the model that it is: a replica that loaded another gets no request. Empty text: that is not
+    decided, and none of the revision gets any. Of a revision that is not named, the first replica that came decides."""
     wake_url: str | None = None
     """A GET here makes a model at zero replicas start one; it may block until one is up."""
     unavailable: str | None = None

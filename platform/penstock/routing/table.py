@@ -47,6 +47,11 @@ class Replica:
         """The version that it serves."""
         return self.key, self.lease.version
 
+    @property
+    def of_revision(self) -> tuple[ModelKey, str]:
+        """The revision that it is of."""
+        return self.key, self.lease.revision
+
 
 def replica_key(key: ModelKey, replica_id: str) -> str:
     """By what a replica is known: an id is one of its model's, so that no other model's token can take it."""
@@ -58,6 +63,10 @@ def _empty() -> MappingProxyType[str, Replica]:
 
 
 def _no_routes() -> MappingProxyType[ModelKey, Route]:
+    return MappingProxyType({})
+
+
+def _no_models() -> MappingProxyType[tuple[ModelKey, str], str]:
     return MappingProxyType({})
 
 
@@ -82,6 +91,8 @@ class Table:
     """Versions that have no replica any more, and until when requests may still be under way to them."""
     rest_seconds: float = 600.0
     """How long a request may be under way."""
+    firsts: Mapping[tuple[ModelKey, str], str] = field(default_factory=_no_models)
+    """By model and revision that have replicas: the digest of the first that came."""
 
     def leased(self, replica_id: str, lease: ReplicaLease, now: float, uid: str = "") -> Table:
         """The table with this lease begun or renewed.
@@ -112,11 +123,21 @@ class Table:
         replicas = {**self.replicas, own: renewed}
         if known is not None and known.lease.version == lease.version:
             # It was within the bounds when it came, and counted for all that came later.
-            return replace(self, replicas=replicas)
+            return replace(self, replicas=replicas, firsts=self._firsts(replicas, (known,), renewed))
         self._check_bounds(replica_id, lease, now)
-        return self._with(
-            replicas, now, () if known is None else (known,), ((lease.namespace, lease.model), lease.version)
-        )
+        return self._with(replicas, now, () if known is None else (known,), renewed)
+
+    def _firsts(
+        self, replicas: Mapping[str, Replica], left: Iterable[Replica], came: Replica | None
+    ) -> Mapping[tuple[ModelKey, str], str]:
+        """The first digest of each revision: of one that has no replica any more it is forgotten."""
+        gone = {each.of_revision for each in left if came is None or each.of_revision != came.of_revision}
+        gone = {of for of in gone if not any(each.of_revision == of for each in replicas.values())}
+        new = came is not None and came.of_revision not in self.firsts
+        if not gone and not new:
+            return self.firsts
+        firsts = {of: digest for of, digest in self.firsts.items() if of not in gone}
+        return firsts if came is None else {came.of_revision: came.lease.digest} | firsts
 
     def _check_bounds(self, replica_id: str, lease: ReplicaLease, now: float) -> None:
         """One model's token must not fill the gateway for all."""
@@ -141,14 +162,15 @@ class Table:
             )
 
     def _with(
-        self, replicas: Mapping[str, Replica], now: float, left: Iterable[Replica], came: Version | None = None
+        self, replicas: Mapping[str, Replica], now: float, left: Collection[Replica], came: Replica | None = None
     ) -> Table:
         """The table with other replicas; the versions that none of them has any more begin to rest."""
-        resting = {version: until for version, until in self.resting.items() if until > now and version != came}
+        version = None if came is None else came.of_version
+        resting = {each: until for each, until in self.resting.items() if until > now and each != version}
         for version in {each.of_version for each in left}:
             if not any(each.of_version == version for each in replicas.values()):
                 resting[version] = now + self.rest_seconds
-        return replace(self, replicas=replicas, resting=resting)
+        return replace(self, replicas=replicas, resting=resting, firsts=self._firsts(replicas, left, came))
 
     def released(self, key: ModelKey, replica_id: str, now: float) -> Table:
         """The table without this replica of a model."""
@@ -210,8 +232,13 @@ class Table:
 
     def receives(self, replica: Replica) -> bool:
         """Whether requests go to this replica."""
-        route = self.routes.get(replica.key)
-        return route is None or not route.revisions or route.revisions.get(replica.lease.revision, 0) > 0
+        route, revision = self.routes.get(replica.key), replica.lease.revision
+        if route is not None and route.revisions and route.revisions.get(revision, 0) <= 0:
+            return False
+        wanted = route.digests.get(revision) if route is not None else None
+        if wanted is None:
+            return replica.lease.digest == self.firsts.get(replica.of_revision, replica.lease.digest)
+        return replica.lease.digest == wanted != ""
 
     def statuses(
         self, held: Mapping[ModelKey, int], now: float, unsettled: Collection[ModelKey] = (), *, joining: bool = False

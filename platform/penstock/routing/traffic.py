@@ -33,8 +33,8 @@ class Destination:
     sampled_per_million: int
 
 
-_Basis = tuple[Route | None, list[tuple[str, str, str, str]]]
-"""What a model's destinations follow from: its route; of each replica id, address, version and revision."""
+_Basis = tuple[Route | None, list[tuple[str, str, str, str, bool]]]
+"""What a model's destinations follow from: its route; of each replica id, address, version, revision, and whether it receives."""
 
 
 def weights(route: Route | None, replicas: Iterable[Replica]) -> Mapping[str, int]:
@@ -88,7 +88,10 @@ class Traffic:
         for key, replicas in sorted(grouped.items()):
             basis = (
                 table.routes.get(key),
-                [(r.replica_id, r.lease.address, r.lease.version, r.lease.revision) for r in replicas],
+                [
+                    (r.replica_id, r.lease.address, r.lease.version, r.lease.revision, table.receives(r))
+                    for r in replicas
+                ],
             )
             known = self._found.get(key)
             found[key] = known if known is not None and known[0] == basis else (basis, _of_model(table, key, replicas))

@@ -59,6 +59,8 @@ class ReplicaSettings(Frozen):
     model_format: ModelFormat = ModelFormat.ONNX
     digest: str | None = None
     """`sha256:` and 64 hex digits; enforced when given."""
+    revision_digest: str | None = None
+    """Of the model that the revision's first replica loaded, and so of this one's, too. None: it may be the first."""
     credentials: str | None = None
     """Secret whose keys the process that fetches the model gets, mounted by the pool. Its name, never its content."""
     host: str = "127.0.0.1"
@@ -85,6 +87,20 @@ class ReplicaSettings(Frozen):
     """When the revision was declared, in seconds since the Unix epoch."""
     started_ns: int = 0
     """When the replica's actor began, in nanoseconds since the Unix epoch."""
+
+
+def changed_message(found: str, digest: str, revision: str) -> str:
+    """What is said where a replica finds another model than its revision is.
+
+    Args:
+        found: digest of the model that is there now.
+        digest: of the revision's.
+        revision: its name.
+    """
+    return (
+        f"The model at storageUri is now {found}, but revision {revision} is {digest}. To roll the new one out, set "
+        "spec.model.digest to it, or spec.model.updatePolicy to Automatic; else put the old one back."
+    )
 
 
 class Reconfigure(Frozen):
@@ -126,6 +142,8 @@ class Failed(Frozen):
     type: Literal["failed"] = "failed"
     reason: str
     message: str
+    digest: str | None = None
+    """Of the model that it found in the place of the revision's."""
 
 
 class Stats(Frozen):

@@ -119,7 +119,7 @@ class Registry:
         route = self._kept_once(route)
         if before != route:
             self._store(self._table.declared(route))
-            if before is None or before.revisions != route.revisions:
+            if before is None or (before.revisions, before.digests) != (route.revisions, route.digests):
                 self._turning[key] = self._generation
 
     def close(self, key: ModelKey) -> None:
@@ -273,8 +273,8 @@ class Registry:
         event.set()
 
 
-def _place(lease: ReplicaLease) -> tuple[str, str, str]:
-    return lease.address, lease.version, lease.revision
+def _place(lease: ReplicaLease) -> tuple[str, str, str, str]:
+    return lease.address, lease.version, lease.revision, lease.digest
 
 
 async def _wait(event: asyncio.Event, timeout_seconds: float) -> None:

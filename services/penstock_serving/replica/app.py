@@ -18,7 +18,7 @@ from penstock.api.conditions import Reason
 from penstock.errors import Unavailable
 from penstock.planning.arguments import BuildArguments, UserConfig
 from penstock.planning.names import SERVE_DEPLOYMENT
-from penstock.serving.settings import Ready, Reconfigure, ReplicaSettings
+from penstock.serving.settings import Ready, Reconfigure, ReplicaSettings, changed_message
 from penstock_serving.replica.policy import statistics
 from penstock_serving.replica.supervision import Supervisor
 
@@ -59,6 +59,7 @@ class Replica:
             storage_uri=self._replica.storage_uri,
             model_format=self._replica.model_format,
             digest=self._replica.digest,
+            revision_digest=self._config.digest,
             credentials=self._replica.credentials,
             host=self._replica.host or ray.util.get_node_ip_address(),
             engine_threads=self._replica.engine_threads,
@@ -86,6 +87,10 @@ class Replica:
         """Serve replaces the replica when this raises."""
         if not self._supervisor.alive:
             raise Unavailable(Reason.REPLICA_FAILED, "the replica server is not running")
+        if self._config.digest not in (None, self._ready.digest):
+            # It started beside the first one, before that had told which model the revision is.
+            message = changed_message(self._ready.digest, self._config.digest or "", self._replica.revision)
+            raise Unavailable(Reason.MODEL_CHANGED, message)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Take new settings in place."""

@@ -13,7 +13,7 @@ from penstock.errors import Invalid
 from penstock.optimization.fitting import misfit
 from penstock.optimization.recipes import EngineName, EngineSettings
 from penstock.serving.manifest import MANIFEST_NAME, ModelFormat, ModelManifest, Signature, TensorSpec
-from penstock.serving.settings import ReplicaSettings
+from penstock.serving.settings import ReplicaSettings, changed_message
 from penstock.telemetry import names
 from penstock_runtime.digests import ModelDigest
 from penstock_runtime.engines import DEFAULT_ENGINES, ENGINE_FORMATS, Engine, load_engine
@@ -41,6 +41,20 @@ class LoadedModel:
     """Whether and how requests are joined."""
 
 
+class ModelChanged(Invalid):
+    """The model was replaced since the revision's first replica loaded it.
+
+    Args:
+        found: digest of what is there now.
+        digest: of the revision's model.
+        revision: its name.
+    """
+
+    def __init__(self, found: str, digest: str, revision: str) -> None:
+        super().__init__(Reason.MODEL_CHANGED, changed_message(found, digest, revision))
+        self.found = found
+
+
 def load(settings: ReplicaSettings, done: Callable[[str], None] = lambda _: None) -> LoadedModel:
     """Fetch, verify and load the model of a replica.
 
@@ -50,7 +64,7 @@ def load(settings: ReplicaSettings, done: Callable[[str], None] = lambda _: None
 
     Raises:
         Invalid: why the model is not served, and what to do. UnsupportedStorage, SecretNotFound, StorageDenied or
-            ModelNotFound; then DigestMismatch or ModelInvalid; for an optimized one SignatureMissing, KeyNotTrusted,
+            ModelNotFound; then DigestMismatch, ModelChanged or ModelInvalid; for an optimized one SignatureMissing, KeyNotTrusted,
             SignatureInvalid or HardwareMismatch; last EngineUnavailable.
         Unavailable: StorageUnreachable or CacheUnavailable.
     """
@@ -59,6 +73,7 @@ def load(settings: ReplicaSettings, done: Callable[[str], None] = lambda _: None
     with unchanging(model, cached=cached):
         digest = model.digest()
         check_digest(digest, settings)
+        check_revision(digest, settings)
         if model.manifest is not None:
             _verify_files(model.path, model.manifest)
             check_listed(model)
@@ -139,6 +154,16 @@ def check_digest(found: ModelDigest, settings: ReplicaSettings) -> None:
         f"the model at {settings.storage_uri} has digest {found.value}, but {settings.digest} was asked for: "
         "restore that model, or set spec.model.digest to the new one",
     )
+
+
+def check_revision(found: ModelDigest, settings: ReplicaSettings) -> None:
+    """Hold the model against the one that the revision's other replicas serve.
+
+    Raises:
+        ModelChanged: it is another.
+    """
+    if settings.revision_digest not in (None, found.value):
+        raise ModelChanged(found.value, settings.revision_digest or "", settings.revision)
 
 
 def _verify_files(folder: Path, manifest: ModelManifest) -> None:

@@ -33,7 +33,7 @@ from penstock.telemetry import names
 from penstock_runtime.spans import SpanSink
 from penstock_serving.replica.control import ControlPipe
 from penstock_serving.replica.lease import Leases
-from penstock_serving.replica.model import LoadedModel, load
+from penstock_serving.replica.model import LoadedModel, ModelChanged, load
 from penstock_serving.replica.server import ReplicaServer, listen
 from penstock_serving.replica.starting import StartTrace
 from penstock_serving.replica.warmup import warm_up
@@ -69,7 +69,8 @@ def main() -> int:
         model = load(settings, start.done)
     except PenstockError as error:
         logger.error("%s: %s", error.reason, error.message)  # noqa: TRY400 -- a refusal has no traceback
-        pipe.send(Failed(reason=error.reason, message=error.message))
+        found = error.found if isinstance(error, ModelChanged) else None
+        pipe.send(Failed(reason=error.reason, message=error.message, digest=found))
         return 1
     try:
         return uvloop.run(_serve(settings, model, pipe, parent, start))

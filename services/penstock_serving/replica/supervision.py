@@ -87,7 +87,7 @@ class Supervisor:
         if isinstance(event, Failed):
             self._ended.wait(_EXIT_SECONDS)
             self.kill()
-            raise ReplicaFailedError(StartFailure(reason=event.reason, message=event.message))
+            raise ReplicaFailedError(StartFailure(reason=event.reason, message=event.message, digest=event.digest))
         return event
 
     @property

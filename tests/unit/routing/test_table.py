@@ -275,3 +275,39 @@ def test_destinations_that_are_kept_are_those_that_would_be_found_anew() -> None
         before, table = table, step(table)
         assert table != before
         assert kept.of(table) == Traffic().of(table)
+
+
+def of_digest(digest: str, revision: str = "r1") -> ReplicaLease:
+    return lease(revision=revision).model_copy(update={"digest": digest})
+
+
+FIRST = Table().leased("a", of_digest("A"), 0).leased("b", of_digest("B"), 0)
+
+
+def told(digest: str) -> Route:
+    return route(r1=100).model_copy(update={"digests": {"r1": digest}})
+
+
+@pytest.mark.parametrize(
+    ("table", "receiving"),
+    [
+        (FIRST, {"a"}),
+        (FIRST.leased("a", of_digest("A"), 1).leased("b", of_digest("B"), 1), {"a"}),
+        (FIRST.leased("c", of_digest("B"), 0).released("a", 1), set()),
+        (FIRST.leased("b", of_digest("B"), 9).expired(6), set()),
+        (FIRST.released("a", 1).released("b", 1).leased("c", of_digest("C"), 2), {"c"}),
+        (FIRST.declared(route(r1=100)), {"a"}),
+        (FIRST.declared(told("B")), {"b"}),
+        (FIRST.declared(told("C")), set()),
+        (FIRST.declared(told("")), set()),
+        (FIRST.leased("c", of_digest("C", "r2"), 0), {"a", "c"}),
+    ],
+    ids=[
+        "the first that came decides", "renewing changes nothing", "it decides also when it has left",
+        "and when its lease has ended", "with none left another may decide", "a route that does not say so changes nothing",
+        "the operator's word is above that", "nobody has what the operator names", "the operator does not know yet",
+        "each revision has its own",
+    ],
+)  # fmt: skip
+def test_one_revision_is_one_model(table: Table, receiving: set[str]) -> None:
+    assert set(shares(table)) == receiving
