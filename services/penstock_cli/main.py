@@ -42,7 +42,7 @@ def run(
         list[str] | None, typer.Argument(help="Manifests to serve. None: the digits demo.", show_default=False)
     ] = None,
     *,
-    once: Annotated[bool, typer.Option("--once", help="End after the demo's report instead of serving on.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="End after the report instead of serving on.")] = False,
     port: Annotated[int, typer.Option(help="The gateway's port; the next free one if it is taken.")] = 8080,
     ray: Annotated[
         str,
@@ -67,6 +67,8 @@ def run(
     `penstock run --once`: the demo; exit 0 only if every answer is the model's own
 
     `penstock run my-model.yaml --port 9000`: serve your own
+
+    `penstock run --once models/`: exit 0 only if every model starts
     """
     from penstock_cli.run import RunSettings  # noqa: PLC0415 (NumPy and more, only for this command)
     from penstock_cli.run import run as run_platform  # noqa: PLC0415 (the same)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from penstock.api.conditions import DeploymentCondition, Reason
 from penstock.api.meta import Condition, ConditionStatus
 from penstock.api.reading import read
 from penstock.api.v1alpha1 import InferenceDeployment
-from penstock.errors import Unavailable
+from penstock.errors import Invalid, Unavailable
 from penstock.planning.names import DEPLOYMENT_MANAGER, POOL_MANAGER
 from penstock_cli.resources import INFERENCE_DEPLOYMENT, SERVING_POOL
 from penstock_operator.runtime.cluster import Cluster, Key, Manifest, NotFound
@@ -26,6 +27,10 @@ _LASTING = frozenset(
 """Reasons that no waiting mends."""
 
 
+class NotServing(Unavailable):
+    """A deployment does not serve, for a reason of its own: the platform and others go on."""
+
+
 def wait_until_ready(
     cluster: Cluster, key: Key, seconds: float, say: Callable[[str], None], check: Callable[[], None]
 ) -> InferenceDeployment:
@@ -39,7 +44,7 @@ def wait_until_ready(
         check: called on the way; raises to give up.
 
     Raises:
-        Unavailable: it failed for a reason that waiting does not mend, or the time is up; with its conditions.
+        NotServing: it failed for a reason that waiting does not mend, or the time is up; with its conditions.
         NotFound: it is gone.
     """
     deadline = time.monotonic() + seconds
@@ -48,17 +53,30 @@ def wait_until_ready(
         manifest = cluster.get(INFERENCE_DEPLOYMENT, key)
         if manifest is None:
             raise NotFound("NotFound", f"InferenceDeployment {key} was deleted while it was waited for")
-        deployment = read(InferenceDeployment, manifest)
+        try:
+            deployment = read(InferenceDeployment, manifest)
+        except Invalid as error:
+            raise NotServing(Reason.INVALID_SPEC, error.message) from error
         ready = _condition(deployment, DeploymentCondition.READY)
         if ready is not None and ready.status is ConditionStatus.TRUE:
             return deployment
         lasting = next((c for c in _current(deployment) if _failed(c) and c.reason in _LASTING), None)
         if lasting is not None:
-            raise Unavailable(lasting.reason, lasting.message)
+            raise NotServing(lasting.reason, lasting.message)
         if time.monotonic() > deadline:
-            raise Unavailable("NotReady", f"{key} was not Ready within {seconds:.0f} s.\n{_told(deployment)}")
+            raise NotServing("NotReady", f"{key} was not Ready within {seconds:.0f} s.\n{_told(deployment)}")
         say(_waiting_for(deployment))
         time.sleep(_POLL_SECONDS)
+
+
+def url_if_ready(manifest: Manifest | None) -> str | None:
+    """Where a deployment serves; None where it does not."""
+    with suppress(Invalid):
+        deployment = read(InferenceDeployment, manifest or {})
+        ready = _condition(deployment, DeploymentCondition.READY)
+        if ready is not None and ready.status is ConditionStatus.TRUE:
+            return (deployment.status.url or "").rstrip("/")
+    return None
 
 
 def forget_readiness(cluster: Cluster) -> None:

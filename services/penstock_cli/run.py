@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
@@ -20,8 +21,9 @@ from penstock_cli.demo.sequence import Demo, DemoPlace, reset
 from penstock_cli.invocation import command_as_typed
 from penstock_cli.manifests import accepted
 from penstock_cli.progress import Steps
-from penstock_cli.readiness import forget_readiness, wait_until_ready
-from penstock_cli.resources import FIELD_MANAGER, INFERENCE_DEPLOYMENT, SERVING_POOL, kind_of, placed
+from penstock_cli.readiness import forget_readiness
+from penstock_cli.resources import FIELD_MANAGER, INFERENCE_DEPLOYMENT, SERVING_POOL, kind_of
+from penstock_cli.serving import Models, refuse
 from penstock_cli.standalone.gateway import Gateway
 from penstock_cli.standalone.ray_head import RayAccess, ray_at, running_ray
 from penstock_cli.standalone.stack import Stack, StackSettings
@@ -30,7 +32,6 @@ from penstock_cli.target import open_embedded
 from penstock_operator.runtime.cluster import SECRET, Cluster, Key, key_of
 from penstock_optimizer.artifact import digits_artifact
 
-_READY_SECONDS = 240.0
 _WATCH_SECONDS = 1.0
 _POOL = Key("default", "default")
 _GONE_SECONDS = 30.0
@@ -57,24 +58,26 @@ def run(settings: RunSettings, console: Console) -> int:
     """Run until Ctrl-C, or with `once` until the report.
 
     Returns:
-        The exit status: 0, or 1 where an answer of the demo is missing or differs from the model's own.
+        The exit status: 0, or 1 where an answer of the demo is missing or differs from the model's own, or where a model of
+        the files does not serve at the end.
 
     Raises:
         Conflict: the state folder is in use.
         Invalid: a manifest would be refused.
-        Unavailable: a part of the platform does not start, or a deployment does not become Ready.
+        Unavailable: a part of the platform does not start, or no deployment becomes Ready.
     """
-    if settings.files and settings.once:
-        raise Invalid("InvalidOption", "--once ends after the demo's report; with files there is none")
-    manifests = [document.manifest for document in accepted(settings.files)] if settings.files else []
+    documents = accepted(settings.files) if settings.files else []
     settings.state.create()
     with StateLock(settings.state):
+        if documents:
+            with closing(open_embedded(settings.state)) as cluster:
+                refuse(cluster, documents, passed_over=(_POOL,))
         steps = Steps(console)
         ray = _ray(settings)
         try:
             with Stack(StackSettings(settings.state, settings.port, ray, settings.cache)) as stack:
                 session = _Session(settings, console, steps, stack, ray)
-                status = session.serve(manifests) if manifests else session.demo()
+                status = session.serve([each.manifest for each in documents]) if documents else session.demo()
         except KeyboardInterrupt:
             steps.note(stopped(ray))
             raise
@@ -144,7 +147,9 @@ class _Session:
             else:
                 with self._steps.step("Training a CNN on handwritten digits and exporting it to ONNX"):
                     trained()
-            url = self._apply(cluster, [digits.manifest(artifact, optimized=False)])[0]
+            models = self._models(cluster, [digits.manifest(artifact, optimized=False)])
+            self._any_serves(models)
+            (url,) = models.serving.values()
             demo = Demo(
                 DemoPlace(cluster, self._settings.state, gateway, f"{url}/infer", artifact, self._stack),
                 self._console,
@@ -160,16 +165,19 @@ class _Session:
             self._leave(cluster)
 
     def serve(self, manifests: list[Manifest]) -> int:
-        """Apply the user's manifests and serve them."""
+        """Apply the user's manifests and serve them: those models that can be, where some cannot."""
         _, cluster = self._start_platform(lambda _: None)
         try:
-            urls = self._apply(cluster, manifests)
-            for url in urls:
-                self._steps.note(f"Serving {url}")
-            self._until_interrupted()
+            models = self._models(cluster, manifests)
+            self._any_serves(models)
+            models.tell()
+            if models.failed:
+                self._steps.note(escape(self._logs()))
+            if not self._settings.once:
+                self._until_interrupted(models.look)
         finally:
             self._leave(cluster)
-        return 0
+        return 1 if models.failed else 0
 
     def _start_platform(self, prepare: Callable[[Cluster], None]) -> tuple[Gateway, Cluster]:
         """Start all parts at once, then wait for each. `prepare` is called before the operator sees what is stored."""
@@ -200,23 +208,21 @@ class _Session:
         stack.announce(gateway, access)
         return gateway, cluster
 
-    def _apply(self, cluster: Cluster, manifests: list[Manifest]) -> list[str]:
-        """Apply, and wait for each deployment; returns their URLs."""
-        for manifest in manifests:
-            kind = kind_of(manifest)
-            applied = cluster.apply(kind, placed(manifest, kind, "default"), FIELD_MANAGER)
-            if kind is INFERENCE_DEPLOYMENT:
-                self._deployments.append(key_of(applied))
-        return [self._wait_ready(cluster, key) for key in self._deployments]
+    def _models(self, cluster: Cluster, manifests: list[Manifest]) -> Models:
+        """Apply, and wait for each deployment."""
+        models = Models(cluster, self._steps, self._stack.check, self._deployments)
+        models.apply(manifests)
+        models.wait()
+        return models
 
-    def _wait_ready(self, cluster: Cluster, key: Key) -> str:
-        """Wait for one deployment; returns its URL."""
-        try:
-            with self._steps.step(f"Deploying {key}", f"{key} is Ready"):
-                ready = wait_until_ready(cluster, key, _READY_SECONDS, self._steps.say, self._stack.check)
-        except Unavailable as error:
-            raise Unavailable(error.reason, f"{error.message}\n{self._logs()}") from error
-        return (ready.status.url or "").rstrip("/")
+    def _any_serves(self, models: Models) -> None:
+        """Raises `Unavailable` where there are deployments, and none of them serves."""
+        if models.failed and not models.serving:
+            first = next(iter(models.failed.values()))
+            told = [error.message for error in models.failed.values()]
+            if len(told) > 1:
+                told = [f"{key}: {error.message}" for key, error in models.failed.items()]
+            raise Unavailable(first.reason, "\n".join([*told, self._logs()]))
 
     def _logs(self) -> str:
         state = self._settings.state
@@ -253,13 +259,15 @@ class _Session:
             self._console.print(line, soft_wrap=True, highlight=False, markup=False)
         self._until_interrupted()
 
-    def _until_interrupted(self) -> None:
+    def _until_interrupted(self, look: Callable[[], None] = lambda: None) -> None:
+        """Serve on; `look` is called every now and then."""
         name = escape(command_as_typed())
         self._steps.note(f"Ctrl-C ends it. `{name} get infdep` and `{name} trace` tell how it goes.")
         try:
             while True:
                 sleep(_WATCH_SECONDS)
                 self._stack.check()
+                look()
         except KeyboardInterrupt:
             # The clean-up must not be interrupted by a second, impatient Ctrl-C on its way to the stack.
             signal.signal(signal.SIGINT, signal.SIG_IGN)

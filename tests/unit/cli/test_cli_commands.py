@@ -111,7 +111,6 @@ def test_delete_by_name_and_by_file(cli: Cli) -> None:
         pytest.param(["get", "infdep", "nope"], "'nope' not found", id="an object that is not there"),
         pytest.param(["apply", "-f", "/nowhere.yaml"], "no such file", id="a file that is not there"),
         pytest.param(["trace"], "no traces were collected", id="no traces yet"),
-        pytest.param(["run", "--once", str(SAMPLES)], "--once", id="once with files"),
     ],
 )
 def test_refusals_say_what_to_do(cli: Cli, arguments: list[str], message: str) -> None:

@@ -1,0 +1,122 @@
+"""Serves the models of a user's manifests.
+
+What would be refused is refused before anything starts; of what does not start it is said why, while the rest serves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from rich.markup import escape
+
+from penstock.api.admission import Problem, validate
+from penstock.api.documents import Document
+from penstock.api.meta import Manifest
+from penstock.errors import Invalid
+from penstock_cli.progress import Steps
+from penstock_cli.readiness import NotServing, url_if_ready, wait_until_ready
+from penstock_cli.resources import FIELD_MANAGER, INFERENCE_DEPLOYMENT, kind_of, placed
+from penstock_operator.runtime.cluster import NAMESPACE, Cluster, Key, NotFound, ResourceKind, key_of
+
+_READY_SECONDS = 240.0
+
+
+@dataclass
+class Models:
+    """The deployments of one run."""
+
+    cluster: Cluster
+    steps: Steps
+    check: Callable[[], None]
+    """Raises where the platform itself has failed."""
+    deployments: list[Key] = field(default_factory=list)
+    serving: dict[Key, str] = field(default_factory=dict)
+    """Their URLs."""
+    failed: dict[Key, NotServing] = field(default_factory=dict)
+    """Why the others do not serve."""
+
+    def apply(self, manifests: Iterable[Manifest]) -> None:
+        """Apply all of them."""
+        for manifest in manifests:
+            kind = kind_of(manifest)
+            applied = self.cluster.apply(kind, placed(manifest, kind, "default"), FIELD_MANAGER)
+            if kind is INFERENCE_DEPLOYMENT:
+                self.deployments.append(key_of(applied))
+
+    def wait(self) -> None:
+        """Wait for each deployment: it serves, or it is known why it does not.
+
+        Raises:
+            Unavailable: the platform itself has failed.
+        """
+        for key in self.deployments:
+            try:
+                with self.steps.step(f"Deploying {key}", f"{key} is Ready"):
+                    ready = wait_until_ready(self.cluster, key, _READY_SECONDS, self.steps.say, self.check)
+                self.serving[key] = (ready.status.url or "").rstrip("/")
+            except NotServing as error:
+                self.failed[key] = error
+            except NotFound as error:
+                self.failed[key] = NotServing(error.reason, error.message)
+
+    def tell(self) -> None:
+        """Say where each model serves, and of the others why they do not."""
+        for url in self.serving.values():
+            self.steps.note(f"Serving {url}")
+        for key, error in self.failed.items():
+            self.steps.note(f"[red]✗[/red] {key} does not serve: {escape(f'{error.reason}: {error.message}')}")
+        if self.failed:
+            told = f"{len(self.serving)} of {len(self.deployments)} models serve."
+            self.steps.note(f"{told} What failed is tried again, and is served once it can be.")
+
+    def look(self) -> None:
+        """Say of a model that failed that it serves now."""
+        for key in tuple(self.failed):
+            url = url_if_ready(self.cluster.get(INFERENCE_DEPLOYMENT, key))
+            if url is not None:
+                del self.failed[key]
+                self.serving[key] = url
+                self.steps.note(f"[green]✓[/green] {key} is Ready now. Serving {url}")
+
+
+def refuse(cluster: Cluster, documents: Sequence[Document], passed_over: Sequence[Key] = ()) -> None:
+    """Refuse what the store would refuse: changes that are not allowed, unknown kinds, and namespaces that there are not.
+
+    Args:
+        cluster: the store, which need not run anything yet.
+        documents: that are well in themselves.
+        passed_over: objects that will be replaced, whatever they are now.
+
+    Raises:
+        Invalid: a line for each problem, with file and line.
+    """
+    made = {
+        document.manifest["metadata"]["name"] for document in documents if document.manifest["kind"] == NAMESPACE.kind
+    }
+    found = [problem for each in documents for problem in _problems(cluster, each, made, passed_over)]
+    if found:
+        raise Invalid("InvalidManifest", "\n".join(map(str, found)))
+
+
+def _problems(cluster: Cluster, document: Document, made: set[str], passed_over: Sequence[Key]) -> Iterable[Problem]:
+    try:
+        kind = kind_of(document.manifest)
+    except Invalid as error:
+        yield Problem("kind", error.message, document.filename, document.line_of("kind"))
+        return
+    manifest = placed(document.manifest, kind, "default")
+    namespace = manifest["metadata"].get("namespace", "")
+    if kind.namespaced and namespace not in made and cluster.get(NAMESPACE, Key("", namespace)) is None:
+        message = (
+            f'namespaces "{namespace}" not found: put a Namespace of this name into the files, or leave the field out'
+        )
+        yield Problem("metadata.namespace", message, document.filename, document.line_of("metadata.namespace"))
+        return
+    old = _old(cluster, kind, key_of(manifest), passed_over)
+    for problem in validate(manifest, old) if old is not None else ():
+        yield replace(problem, filename=document.filename, line=document.line_of(problem.field))
+
+
+def _old(cluster: Cluster, kind: ResourceKind, key: Key, passed_over: Sequence[Key]) -> Manifest | None:
+    return None if key in passed_over else cluster.get(kind, key)
