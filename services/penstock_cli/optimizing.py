@@ -175,7 +175,7 @@ def request_of(asked: Asked, state: StateFolder) -> OptimizationRequest:
             example_shapes=dict(parse_shape(each) for each in asked.shapes),
         ),
         model_uri=asked.model if remote else None,
-        name=asked.name or _name(asked.model),
+        name=_name(asked.model) if asked.name is None else _asked_name(asked.name),
         profile=f"{found.kind}/{found.metadata.name}",
         spec=spec,
         data_uri=asked.data if asked.data is None or "://" in asked.data else str(_existing(asked.data, "data")),
@@ -250,13 +250,23 @@ def _existing(text: str, what: str) -> Path:
 
 def _name(model: str) -> str:
     """A name that Kubernetes takes, from the model's manifest or its file."""
-    from penstock.serving.manifest import MANIFEST_NAME, ModelManifest  # noqa: PLC0415 (only for this command)
+    from penstock.planning.names import model_of  # noqa: PLC0415 (only for this command)
+    from penstock.serving.manifest import MANIFEST_NAME, ModelManifest  # noqa: PLC0415 (the same)
 
     path = Path(model.rstrip("/"))
     manifest = path / MANIFEST_NAME
     found = ModelManifest.model_validate_json(manifest.read_bytes()).name if manifest.is_file() else path.stem
-    letters = "".join(each if each.isalnum() and each.isascii() else "-" for each in found.lower())
-    return letters.strip("-")[:63].strip("-") or "model"
+    return model_of(found)
+
+
+def _asked_name(name: str) -> str:
+    """A name of the user's own, which becomes that of a file and of a deployment."""
+    from penstock.planning.names import LONGEST_MODEL, is_model, model_of  # noqa: PLC0415 (only for this command)
+
+    if not is_model(name):
+        said = f"--name {name}: at most {LONGEST_MODEL} characters, all of them a-z, 0-9 or -, such as {model_of(name)}"
+        raise Invalid("InvalidOption", said)
+    return name
 
 
 def _store(output: str | None, state: StateFolder) -> str:

@@ -117,7 +117,7 @@ class EventRecorder:
 
     def record(self, regarding: Manifest, severity: Severity, reason: str, note: str, *, action: str) -> None:
         """Say something about an object."""
-        manifest = self._said(regarding, severity, reason, note[:_NOTE_LENGTH], action)
+        manifest = self._said(regarding, severity, reason, cut(note), action)
         if manifest is None:
             return
         if not self._writer.is_alive():
@@ -204,10 +204,16 @@ class EventRecorder:
         }
 
 
+def cut(note: str) -> str:
+    """As much of it as an event may have: the API server counts bytes."""
+    return note.encode(errors="replace")[:_NOTE_LENGTH].decode(errors="ignore")
+
+
 def _name(regarding: Manifest, identity: tuple[str, ...], wall: dt.datetime) -> str:
     """Unique for each series: the object's name, what is said, and when it was first said."""
     digest = hashlib.sha256("\0".join((*identity, wall.isoformat())).encode()).hexdigest()[:16]
-    return f"{regarding['metadata']['name'][:200]}.{digest}"
+    # A name that is cut must not end as none may.
+    return f"{regarding['metadata']['name'][:200].rstrip('-.')}.{digest}"
 
 
 def _micro_time(moment: dt.datetime) -> str:

@@ -60,7 +60,7 @@ def request(run: OptimizationRun, profile: OptimizationProfileSpec, settings: Jo
             student_import_path=profile.steps.distil.student_import_path if profile.steps.distil else None,
         ),
         model_uri=spec.model.storage_uri,
-        name=run.metadata.labels.get(names.MODEL_LABEL, run.metadata.name),
+        name=run.metadata.labels.get(names.MODEL_LABEL) or run.metadata.name,
         profile=f"{spec.profile_ref.kind}/{spec.profile_ref.name}",
         spec=profile,
         data_uri=spec.model.data_uri,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import Any, Final
 
 from penstock.api.meta import Manifest, ObjectMeta
@@ -27,8 +28,31 @@ QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
 MODEL_LABEL: Final = "penstock.dev/deployment"
 ACCELERATOR_LABEL: Final = "ray.io/accelerator-type"
 
+LONGEST_MODEL: Final = 40
+"""Characters of an `InferenceDeployment`'s name, by its rule."""
+
+_MODEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_USUAL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]*")
 _HASH_VERSION: Final = "v1"
 _RUN_HASH_VERSION: Final = "v1"
+
+
+def is_model(name: str) -> bool:
+    """Whether an `InferenceDeployment` may be called so."""
+    return len(name) <= LONGEST_MODEL and _MODEL.fullmatch(name) is not None
+
+
+def model_of(text: str) -> str:
+    """A name that an `InferenceDeployment` takes, made from another, such as a file's.
+
+    What is too long, or has letters that no name may have, gets six hex digits of its hash, so that two stay two.
+    """
+    plain = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    if plain and len(plain) <= LONGEST_MODEL and _USUAL.fullmatch(text) is not None:
+        return plain
+    end = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:6]
+    start = plain[: LONGEST_MODEL - len(end) - 1].strip("-")
+    return f"{start or 'model'}-{end}"
 
 
 def revision(deployment: InferenceDeployment) -> str:
