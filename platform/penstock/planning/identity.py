@@ -136,7 +136,7 @@ def _declared(observed: Observed, revision: str) -> str | None:
     for each in (*observed.gateways, *observed.joining):
         if isinstance(each, Gateway) and each.route is not None and each.route.declared is not None:
             digest = each.route.declared.digests.get(revision)
-            if digest:
+            if digest and each.route.declared.owner in ("", observed.deployment.metadata.uid):
                 return digest
     return None
 

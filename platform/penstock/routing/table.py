@@ -195,7 +195,8 @@ class Table:
         if route.owner and any(_foreign(each.uid, route) for each in self.of(key)):
             # Those of a former deployment of this name; what may be under way to them ends with their requests.
             kept = {i: r for i, r in self.replicas.items() if r.key != key or not _foreign(r.uid, route)}
-            return replace(table, replicas=kept)
+            left = [each for name, each in self.replicas.items() if name not in kept]
+            return replace(table, replicas=kept, firsts=self._firsts(kept, left, None))
         return table
 
     def with_keys(self, namespace: str, keys: KeySet | None) -> Table:

@@ -293,9 +293,9 @@ def told(digest: str) -> Route:
     [
         (FIRST, {"a"}),
         (FIRST.leased("a", of_digest("A"), 1).leased("b", of_digest("B"), 1), {"a"}),
-        (FIRST.leased("c", of_digest("B"), 0).released("a", 1), set()),
+        (FIRST.leased("c", of_digest("B"), 0).released(M, "a", 1), set()),
         (FIRST.leased("b", of_digest("B"), 9).expired(6), set()),
-        (FIRST.released("a", 1).released("b", 1).leased("c", of_digest("C"), 2), {"c"}),
+        (FIRST.released(M, "a", 1).released(M, "b", 1).leased("c", of_digest("C"), 2), {"c"}),
         (FIRST.declared(route(r1=100)), {"a"}),
         (FIRST.declared(told("B")), {"b"}),
         (FIRST.declared(told("C")), set()),
