@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from hypothesis import strategies as st
 
+from penstock.serving.joining import Joining
 from penstock.serving.manifest import DataType, Signature, TensorSpec
 
 _WHOLE: Final = {
@@ -36,6 +37,14 @@ class Meaning:
     id: str | None = None
     timeout_seconds: float | None = None
     priority: int = 8
+
+
+def joining_of(signature: Signature) -> Joining | None:
+    """As if it had been proved: the first axis of all tensors counts rows where all leave it open."""
+    if not signature.batchable:
+        return None
+    inputs, outputs = ({spec.name: 0 for spec in specs} for specs in (signature.inputs, signature.outputs))
+    return Joining(inputs=inputs, outputs=outputs)
 
 
 def meaning(signature: Signature, body: bytes, json_length: int | None) -> Meaning:
@@ -136,7 +145,7 @@ def _inputs(signature: Signature, document: dict[str, Any], binary: bytes, found
         if signature.batchable and name in required:
             rows.add(shape[0])
     _require(required <= set(found.inputs))
-    _require(not signature.batchable or (len(rows) == 1 and rows != {0}))
+    _require(not signature.batchable or len(rows) == 1)
     return binary
 
 
