@@ -11,7 +11,8 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,7 @@ from penstock.optimization.measurements import AccuracyControl, AccuracyResult, 
 from penstock.optimization.recipes import canonical_json
 from penstock.optimization.variants import DataSplits, Variant
 from penstock.serving.manifest import DataType
+from penstock_optimizer.company import accompany, joinable, looked_at
 from penstock_optimizer.imported import METRIC_FAILED, MODULE, Figures, FiguresRequest
 from penstock_optimizer.likeness import plain
 from penstock_optimizer.measure.channel import Channel, ChildGone, serve_lines
@@ -41,6 +43,10 @@ OUTPUTS_DIFFER: Final = "OutputsDiffer"
 _MODULE: Final = "penstock_optimizer.evaluate"
 _DONE: Final = "outputs.json"
 _ROWS: Final = 32
+_SUBJECTS: Final = 16
+"""Samples of the full test that are also run in company."""
+_FEW_SUBJECTS: Final = 4
+"""At the gate."""
 _METRIC_SECONDS: Final = 300.0
 
 
@@ -53,6 +59,10 @@ class OutputsRequest(Frozen):
     """A `.npz` file."""
     limit: int | None
     """Of the first samples only."""
+    rows: int
+    """Of a run, where the model leaves that open."""
+    subjects: int
+    """How many are also run in company; 0: that was looked at before, or is not asked."""
     output: str
     """The folder to fill."""
 
@@ -101,16 +111,23 @@ def evaluate(
     """
     used, samples = _split(data, split)
     work.mkdir(parents=True, exist_ok=True)
-    ours = _outputs(baseline, samples, limit, work / f"{_name(baseline, data, used, limit)}", timeout)
-    theirs = _outputs(candidate, samples, limit, work / f"{_name(candidate, data, used, limit)}", timeout)
-    ours, theirs = _matched(ours, theirs, candidate)
+    asked = _Asked(data, used, limit, work, timeout)
+    ours, _ = _outputs(baseline, asked)
+    subjects = _SUBJECTS if limit is None else _FEW_SUBJECTS
+    given, folder = _outputs(candidate, replace(asked, subjects=subjects))
+    base, theirs = _matched(ours, given, candidate)
     metric = _Metric(constraint, python_path, work, sandbox, tuple(hidden))
     judge = _judge(metric, samples, limit)
-    chosen = judgements or choose(constraint, ours, judge.labels, synthetic=data.synthetic)
-    result = judge.judged(chosen, ours, theirs, used)
+    chosen = judgements or choose(constraint, base, judge.labels, synthetic=data.synthetic)
+    names = tuple(given) if set(given) == set(ours) else tuple(ours)
+    company = looked_at(folder, names, theirs, chosen, judge)
+    if company is not None and company.problem is not None:
+        # It is served alone, so it is judged alone.
+        base, theirs = _matched(ours, _outputs(candidate, replace(asked, rows=1))[0], candidate)
+    result = judge.judged(chosen, base, theirs, used).model_copy(update={"company": company})
     if limit is not None:
         return result
-    return result.model_copy(update={"controls": judge.controls(chosen, ours)})
+    return result.model_copy(update={"controls": judge.controls(chosen, base)})
 
 
 def look_at_baseline(
@@ -143,7 +160,7 @@ def look_at_baseline(
     """
     used, samples = _split(data, "validation")
     work.mkdir(parents=True, exist_ok=True)
-    ours = _outputs(baseline, samples, limit, work / f"{_name(baseline, data, used, limit)}", timeout)
+    ours, _ = _outputs(baseline, _Asked(data, used, limit, work, timeout))
     ours, _ = _matched(ours, ours, baseline)
     judge = _judge(_Metric(constraint, python_path, work, sandbox, tuple(hidden)), samples, limit)
     return judge.fitting(choose(constraint, ours, judge.labels, synthetic=data.synthetic), ours)
@@ -180,36 +197,64 @@ def _judge(metric: _Metric, samples: Path, limit: int | None) -> Judge:
     return Judge(constraint, labels, metric.figures if constraint.import_path is not None else None)
 
 
-def _name(folder: Path, data: DataSplits, split: str, limit: int | None) -> str:
-    """Equal for equal models on equal samples: of the files, and of what runs them."""
-    variant = read_variant(folder)
-    said = {
-        "files": {name: file.sha256 for name, file in variant.files.items()},
-        "engine": variant.engine.model_dump(mode="json"),
-        "data": data.digest,
-        "split": split,
-        "limit": limit,
-    }
-    return f"outputs-{hashlib.sha256(canonical_json(said)).hexdigest()[:24]}"
+@dataclass(frozen=True)
+class _Asked:
+    """Which outputs of a variant are wanted."""
+
+    data: DataSplits
+    split: str
+    limit: int | None
+    work: Path
+    timeout: float
+    rows: int = _ROWS
+    subjects: int = 0
+
+    @property
+    def samples(self) -> Path:
+        """The file."""
+        return _split(self.data, self.split)[1]
+
+    def folder(self, variant: Variant) -> Path:
+        """Equal for equal models on equal samples: of the files, and of what runs them."""
+        said = {
+            "files": {name: file.sha256 for name, file in variant.files.items()},
+            "engine": variant.engine.model_dump(mode="json"),
+            "data": self.data.digest,
+            "split": self.split,
+            "limit": self.limit,
+            "rows": self.rows,
+            "subjects": self.subjects,
+        }
+        return self.work / f"outputs-{hashlib.sha256(canonical_json(said)).hexdigest()[:24]}"
 
 
-def _outputs(variant: Path, samples: Path, limit: int | None, folder: Path, timeout: float) -> dict[str, Array]:
-    """A variant's outputs: those kept in the folder, or computed by a child, whose folder is renamed into place."""
+def _outputs(variant: Path, asked: _Asked) -> tuple[dict[str, Array], Path]:
+    """A variant's outputs and their folder: kept there, or computed by a child, whose folder is renamed into place."""
+    described = read_variant(variant)
+    folder = asked.folder(described)
     if not (folder / _DONE).is_file():
         scratch = Path(tempfile.mkdtemp(prefix=".outputs-", dir=folder.parent))
         try:
-            request = OutputsRequest(variant=str(variant), samples=str(samples), limit=limit, output=str(scratch))
-            answer = _asked(request, read_variant(variant), timeout)
+            request = OutputsRequest(
+                variant=str(variant),
+                samples=str(asked.samples),
+                limit=asked.limit,
+                rows=asked.rows,
+                subjects=asked.subjects,
+                output=str(scratch),
+            )
+            answer = _asked(request, described, asked.timeout)
             (scratch / _DONE).write_text(answer.model_dump_json(), encoding="utf-8")
             shutil.rmtree(folder, ignore_errors=True)
             scratch.replace(folder)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     answer = OutputsAnswer.model_validate_json((folder / _DONE).read_bytes())
-    return {
+    found = {
         name: np.load(folder / f"{index}.npy", mmap_mode="r", allow_pickle=False)
         for index, name in enumerate(answer.outputs)
     }
+    return found, folder
 
 
 def _asked(request: OutputsRequest, variant: Variant, timeout: float) -> OutputsAnswer:
@@ -332,7 +377,7 @@ def compute(request: OutputsRequest) -> OutputsAnswer:
     files: dict[str, Array] = {}
     strings: dict[str, list[Array]] = {}
     done = 0
-    for rows, inputs in batches(samples, engine.signature, _ROWS):
+    for rows, inputs in batches(samples, engine.signature, request.rows):
         outputs = _plain(engine, inputs)
         given = tuple(outputs)
         for index, (name, array) in enumerate(outputs.items()):
@@ -354,6 +399,8 @@ def compute(request: OutputsRequest) -> OutputsAnswer:
         if name in strings:
             # How long the longest is shows only at the end, and a file of objects could not be mapped.
             np.save(Path(request.output) / f"{index}.npy", np.concatenate(strings[name]))
+    if request.subjects and joinable(engine.signature):
+        accompany(partial(_plain, engine), engine.signature, samples, request.subjects, Path(request.output))
     return OutputsAnswer(outputs=given)
 
 

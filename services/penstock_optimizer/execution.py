@@ -150,11 +150,12 @@ class Execution:
 
     def _load(self, action: LoadTest, started: float) -> LoadTrial:
         prepared = self.prepared
+        workload = prepared.plan.spec.workload
         try:
             load, curve = load_test(
                 self.folder.variant(action.recipe.key),
                 prepared.data,
-                prepared.plan.spec.workload,
+                workload.model_copy(update={"max_batch_size": 1}) if action.alone else workload,
                 prepared.plan.bound_milliseconds,
                 seconds=action.seconds,
                 seed=prepared.plan.seed,

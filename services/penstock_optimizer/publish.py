@@ -14,6 +14,7 @@ from penstock.optimization.progress import OptimizationRequest
 from penstock.optimization.recipes import canonical_json
 from penstock.optimization.report import Report
 from penstock.optimization.variants import VARIANT_FILE, DataSplits, PreparedSource, Variant
+from penstock.serving.joining import Joining
 from penstock.serving.manifest import MANIFEST_NAME, Capacity, ModelFile, ModelManifest, Optimization
 from penstock_optimizer.report.page import render
 from penstock_runtime.files import describe_file, describe_folder
@@ -118,6 +119,7 @@ def _manifest(
     capacity: Capacity | None,
 ) -> ModelManifest:
     chosen = report.candidate(variant.recipe.key)
+    company = chosen.accuracy.company if chosen is not None and chosen.accuracy is not None else None
     return ModelManifest(
         name=request.name,
         format=variant.format,
@@ -125,6 +127,7 @@ def _manifest(
         signature=variant.signature,
         files=describe_folder(folder),
         engine=variant.engine,
+        joining=Joining() if company is not None and company.problem is not None else None,
         optimization=Optimization(
             profile=request.profile,
             profile_digest=f"sha256:{hashlib.sha256(canonical_json(request.spec.model_dump(mode='json'))).hexdigest()}",
@@ -135,6 +138,7 @@ def _manifest(
             hardware=report.hardware,
             requires=requirement_of(report.hardware, variant.engine, variant.weight_precision),
             capacity=capacity,
+            company=company,
             speedups={name: ratio.value for name, ratio in chosen.speedups.items()} if chosen else {},
             report=REPORT_PAGE,
         ),

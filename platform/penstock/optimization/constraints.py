@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from penstock.api.optimization import AccuracyConstraint
-from penstock.optimization.measurements import AccuracyControl, AccuracyResult, Judgement, MetricName
+from penstock.optimization.measurements import AccuracyControl, AccuracyResult, Company, Judgement, MetricName
 from penstock.optimization.report import Outcome
 from penstock.optimization.statistics import loss_bound_binary
 
@@ -140,6 +140,15 @@ def said(result: AccuracyResult) -> str:
             return f"mean relative error{output} {before:.2%} → {after:.2%} on {of}"
         case _:
             return f"{result.metric}{output} {result.baseline:.4f} → {result.candidate:.4f} on {of}"
+
+
+def beside(company: Company | None) -> str:
+    """What company does to answers, as the end of a sentence; empty where nobody looked."""
+    if company is None:
+        return ""
+    if company.problem is not None:
+        return f"; {company.problem}, so each request is a run of its own"
+    return f"; beside others in a batch its answers change by at most {company.change:.2g} of their range"
 
 
 def _allowed(allowed: float) -> str:

@@ -146,6 +146,21 @@ class AccuracyControl(Frozen):
     """Whether the constraint refuses it."""
 
 
+class Company(Frozen):
+    """What happens to a variant's answers beside those who may be in the same batch: the worst that was seen."""
+
+    subjects: int
+    """Samples that were looked at, alone and in company."""
+    rows: int
+    """Of a run in company."""
+    beside: str
+    """Whom: `samples a thousand times as large`."""
+    change: float
+    """The greatest change of an answer, as a share of its range."""
+    problem: str | None = None
+    """Why requests may not be joined; None: they may."""
+
+
 class AccuracyResult(Frozen):
     """A paired comparison of a candidate with the baseline on the same samples."""
 
@@ -170,6 +185,8 @@ class AccuracyResult(Frozen):
     """By the session's other judgements, which all count; this one is the worst."""
     controls: tuple[AccuracyControl, ...] = ()
     """On the same samples."""
+    company: Company | None = None
+    """None: each run has one sample, or it was not looked at."""
 
 
 class LoadPoint(Frozen):

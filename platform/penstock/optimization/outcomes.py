@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from penstock.api.optimization import Objective
-from penstock.optimization.constraints import said
+from penstock.optimization.constraints import beside, said
 from penstock.optimization.measurements import Ratio
 from penstock.optimization.recipes import Recipe
 from penstock.optimization.report import CandidateReport, Outcome
@@ -141,7 +141,7 @@ def _finalist(standing: Standing, recipe: Recipe, chosen: Recipe | None) -> Endi
     if gain is None or not enough(standing, gain):
         return Outcome.NO_GAIN, _too_little(standing, gain)
     test = standing.tests[recipe.key].result
-    kept = f"; {said(test)}" if test is not None else ""
+    kept = f"; {said(test)}{beside(standing.company(recipe.key))}" if test is not None else ""
     if chosen is not None and recipe == chosen:
         return Outcome.CHOSEN, f"{words_of_gain(standing, gain)}{kept}"
     return Outcome.FINALIST, f"{words_of_gain(standing, gain)}{kept}; another did better"

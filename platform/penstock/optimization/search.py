@@ -109,6 +109,8 @@ class LoadTest:
 
     recipe: Recipe
     seconds: float
+    alone: bool = False
+    """Each request in a run of its own, since others would change its answer."""
 
 
 @dataclass(frozen=True)
@@ -283,5 +285,5 @@ def _load(standing: Standing) -> Action | None:
     finalists = standing.passed[: standing.plan.spec.search.finalists]
     for recipe in (standing.plain, *finalists, *standing.running_baselines):
         if recipe.key not in standing.loads:
-            return LoadTest(recipe, seconds)
+            return LoadTest(recipe, seconds, standing.alone(recipe.key))
     return None

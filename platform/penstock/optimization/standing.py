@@ -11,7 +11,7 @@ from typing import Final
 from penstock.api.optimization import Objective, OptimizationProfileSpec, Strategy
 from penstock.api.quantity import parse_quantity
 from penstock.optimization.constraints import full_test_problem, gate_problem
-from penstock.optimization.measurements import Ratio, Role, Timing
+from penstock.optimization.measurements import Company, Ratio, Role, Timing
 from penstock.optimization.recipes import Recipe
 from penstock.optimization.report import ControlReport, Outcome
 from penstock.optimization.statistics import controls, controls_hold, speedup
@@ -108,6 +108,9 @@ class Standing:
             return None
         if trial.result is None:
             return trial.problem or "it could not be run"
+        company = self.company(key)
+        if company is not None and self.alone(key) and self.first_batch > 1 and not self.by_load:
+            return f"{company.problem}, so requests may not be joined, and the objective is of batch {self.first_batch}"
         return gate_problem(self.plan.spec.constraints.accuracy, trial.result)
 
     def test_failure(self, key: str) -> tuple[Outcome, str] | None:
@@ -118,6 +121,16 @@ class Standing:
         if trial.result is None:
             return Outcome.BROKEN, trial.problem or "it could not be run"
         return full_test_problem(self.plan.spec.constraints.accuracy, trial.result)
+
+    def company(self, key: str) -> Company | None:
+        """What others in a batch do to a recipe's answers, by the last look; None where nobody looked."""
+        trials = (self.tests.get(key), self.gates.get(key))
+        return next((each.result.company for each in trials if each and each.result and each.result.company), None)
+
+    def alone(self, key: str) -> bool:
+        """Whether a recipe's requests may not be joined, since its answers depend on who is beside them."""
+        company = self.company(key)
+        return company is not None and company.problem is not None
 
     @cached_property
     def admitted(self) -> tuple[Recipe, ...]:

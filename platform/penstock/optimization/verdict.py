@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from penstock.api.optimization import Objective
 from penstock.optimization.capacity import capacity
-from penstock.optimization.constraints import said
+from penstock.optimization.constraints import beside, said
 from penstock.optimization.measurements import (
     AccuracyControl,
     AccuracyResult,
@@ -153,7 +153,7 @@ def _accepted(standing: Standing, chosen: Recipe) -> str:
             parts.append(f"{ratio.value:.2f}x {name} in CPU time")
     trial = standing.tests.get(chosen.key)
     if trial is not None and trial.result is not None:
-        parts.append(_certified(trial.result))
+        parts.append(f"{_certified(trial.result)}{beside(standing.company(chosen.key))}")
     return f"{chosen.label}: {'; '.join(parts)}."
 
 

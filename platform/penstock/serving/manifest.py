@@ -14,6 +14,7 @@ from pydantic import Field
 
 from penstock.models import Frozen
 from penstock.optimization.hardware import Hardware, HardwareRequirement
+from penstock.optimization.measurements import Company
 from penstock.optimization.recipes import EngineSettings, Recipe
 from penstock.serving.joining import Joining
 
@@ -126,6 +127,8 @@ class Optimization(Frozen):
     requires: HardwareRequirement
     """Where it may be served."""
     capacity: Capacity | None = None
+    company: Company | None = None
+    """What others in a batch do to an answer. With a problem: requests are never joined."""
     speedups: dict[str, float] = Field(default={})
     """By baseline, such as `TorchEager fp32`."""
     report: str | None = None

@@ -1,7 +1,7 @@
 """How good outputs are. `choice` says by what each is judged, `judge` judges, and knows whether it can tell anything."""
 
 from penstock_optimizer.metrics.choice import judgements
-from penstock_optimizer.metrics.comparing import compare
+from penstock_optimizer.metrics.comparing import compare, rounded
 from penstock_optimizer.metrics.figures import METRIC_UNSUITED, Comparison, Outputs, Scored, compared_figures
 from penstock_optimizer.metrics.judge import Imported, Judge
 
@@ -15,4 +15,5 @@ __all__ = [
     "compare",
     "compared_figures",
     "judgements",
+    "rounded",
 ]

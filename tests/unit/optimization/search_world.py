@@ -11,6 +11,7 @@ from penstock.optimization.hardware import Hardware
 from penstock.optimization.measurements import (
     AccuracyControl,
     AccuracyResult,
+    Company,
     Energy,
     EnergyMethod,
     Judgement,
@@ -91,6 +92,8 @@ class World:
     memory: dict[str, int] = field(default_factory=dict)
     p99: dict[str, float] = field(default_factory=dict)
     unsuited: str | None = None
+    alone: tuple[str, ...] = ()
+    """Recipes whose answers depend on who is beside them."""
     controls: tuple[AccuracyControl, ...] = ()
     test_samples: int = 1000
     seconds: float = 1.0
@@ -117,7 +120,7 @@ class World:
                 )
             case Gate():
                 assert action.judgements == JUDGEMENTS, "what was chosen once judges all"
-                result = self._accuracy(self.lost.get(action.recipe.key, 0), 100, "validation")
+                result = self._beside(action.recipe.key, self.lost.get(action.recipe.key, 0), 100, "validation")
                 return GateTrial(stage=Stage.GATE, recipe_key=action.recipe.key, result=result, seconds=self.seconds)
             case Certify():
                 count = self.test_samples
@@ -125,7 +128,7 @@ class World:
                 return GateTrial(
                     stage=Stage.CERTIFY,
                     recipe_key=action.recipe.key,
-                    result=self._accuracy(lost, count, "test"),
+                    result=self._beside(action.recipe.key, lost, count, "test"),
                     seconds=self.seconds,
                 )
             case MeasureSession():
@@ -149,6 +152,11 @@ class World:
             engine=recipe.engine,
             weight_precision="fp32",
         )
+
+    def _beside(self, key: str, lost: int, samples: int, split: str) -> AccuracyResult:
+        problem = "beside zeros its answers change by up to 40% of their range" if key in self.alone else None
+        company = Company(subjects=8, rows=8, beside="zeros", change=0.4 if problem else 0.0, problem=problem)
+        return self._accuracy(lost, samples, split).model_copy(update={"company": company})
 
     @staticmethod
     def _accuracy(lost: int, samples: int, split: str) -> AccuracyResult:

@@ -346,3 +346,30 @@ def test_a_budget_that_ran_out_says_who_broke_meanwhile() -> None:
     found = conclude(world.searched, world.search()[0])
     assert "ran out" in found.summary
     assert "nobody was judged" in found.summary
+
+
+def test_a_variant_that_its_neighbours_change_is_loaded_and_served_alone() -> None:
+    world = good_world()
+    fast = named(world.searched, ORT, "Static")
+    world.alone = (fast.key,)
+    ledger, actions = world.search()
+    found = conclude(world.searched, ledger)
+    assert found.chosen == fast, "at batch 1, of which the objective is, it is the fastest all the same"
+    assert {each.recipe.key: each.alone for each in actions if isinstance(each, LoadTest)}[fast.key]
+    assert not any(each.alone for each in actions if isinstance(each, LoadTest) and each.recipe != fast)
+    assert (
+        "beside zeros its answers change by up to 40% of their range, so each request is a run of its own"
+        in found.summary
+    )
+
+
+def test_a_variant_that_its_neighbours_change_is_refused_where_the_objective_is_of_a_batch() -> None:
+    searched = plan(spec(workload={"batchSizes": [8]}))
+    fast, other = named(searched, ORT, "Static"), named(searched, OPENVINO, "Static")
+    world = World(searched, speed={fast.key: 4.0, other.key: 3.0}, alone=(fast.key,))
+    ledger, _ = world.search()
+    found = conclude(searched, ledger)
+    assert found.chosen == other
+    ended = next(each for each in found.candidates if each.recipe == fast)
+    assert ended.outcome is Outcome.ACCURACY_LOST
+    assert "may not be joined, and the objective is of batch 8" in ended.reason
