@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from penstock.planning.job import JobSettings
+from penstock.planning.observed import GatewayProblem
 from penstock.routing.tokens import admin_token, former_admin_token
 from penstock.telemetry.spans import SpanRecord
 from penstock_operator.deployment.observe import Observer
@@ -15,6 +16,7 @@ from penstock_operator.gateway.fleet import Fleet
 from penstock_operator.gateway.keeper import GatewayKeeper, Models
 from penstock_operator.keys.directory import API_KEY, DeploymentsOfKey, KeyDirectory
 from penstock_operator.keys.reconcile import KeyReconciler
+from penstock_operator.keys.telling import KeyTeller
 from penstock_operator.nodes.view import ClusterView
 from penstock_operator.optimization.directory import (
     CLUSTER_OPTIMIZATION_PROFILE,
@@ -83,10 +85,12 @@ class Operation:
             exists=lambda key: cluster.get(INFERENCE_DEPLOYMENT, key) is not None,
             reconcile=self._reconcile,
             namespaces=settings.namespaces,
+            tell_keys=lambda view, namespaces: self._keys.look(view, namespaces, settings.namespaces or None),
         )
         self._keeper = GatewayKeeper(self._fleet, models, may_act) if settings.gateways else None
         optimization = OptimizationDirectory(cluster, available=settings.jobs is not None)
         keys = KeyDirectory(cluster)
+        self._keys = KeyTeller(self._fleet, keys)
         observer = Observer(
             self._pools,
             optimization,
@@ -99,7 +103,9 @@ class Operation:
             artifact_secret=settings.artifact_secret,
             default_authentication=settings.default_authentication,
         )
-        deployments = DeploymentReconciler(cluster, observer, self._fleet, record=record, tried=self._tried, tell=tell)
+        deployments = DeploymentReconciler(
+            cluster, observer, self._fleet, record=record, tried=self._tried, tell=tell, tell_keys=self._tell_keys
+        )
         seen = (self._nodes.nodes, self._nodes.expected) if self._nodes is not None else ()
         managed = ManagedPools(cluster, ray_clusters, self._pools, *seen)
         defaults = DefaultPools(cluster, settings.default_pool)
@@ -110,7 +116,7 @@ class Operation:
             cluster, RunObserver(cluster, optimization, settings.jobs or _NO_JOBS, Store, self._pools), record
         )
         quotas = QuotaReconciler(cluster, QuotaDirectory(cluster, self._mirrored(TENANT_QUOTA)), record)
-        key_states = KeyReconciler(cluster, keys, record)
+        key_states = KeyReconciler(cluster, keys, record, tell=self._tell_keys)
         self._runner = None if settings.job_folder is None else JobRunner(cluster, settings.job_folder, may_act)
         self.controllers: list[Controller] = [] if self._runner is None else [self._runner.controller]
         reconciles = {
@@ -171,6 +177,10 @@ class Operation:
 
     def _deployments_in(self, namespace: str) -> list[Manifest]:
         return self._seen(INFERENCE_DEPLOYMENT, namespace)
+
+    def _tell_keys(self, namespace: str) -> Sequence[GatewayProblem]:
+        """Tell all gateways the keys of a namespace that has deployments; those that have not taken them."""
+        return self._keys.tell(namespace) if self._deployments_in(namespace) else ()
 
     def _there(self, kind: ResourceKind) -> Callable[[Key], bool]:
         """Whether an object of a primary kind is there, as its controllers see it."""

@@ -308,7 +308,7 @@ FORMER = former_replica_token(SECRET, "default", "m")
         (("PUT", "/v1/routes/default/x", ROUTE, ADMIN), 400, "path names"),
         (("PUT", "/v1/routes/default/m", ROUTE | {"revisions": {"r": 101}}, ADMIN), 400, "0 to 100"),
         (("PUT", "/v1/routes/v2/m", ROUTE | {"namespace": "v2"}, ADMIN), 400, "reserved"),
-        (("PUT", "/v1/replicas/a", b"x" * (2 << 20), OURS), 413, "more than 16384 bytes"),
+        (("PUT", "/v1/replicas/a", b"x" * (2 << 20), OURS), 413, "more than 65536 bytes"),
         (("GET", "/v1/nothing", None, ADMIN), 404, "Not Found"),
     ],
 )  # fmt: skip

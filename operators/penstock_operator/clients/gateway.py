@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from penstock.api.conditions import Reason
 from penstock.errors import Unavailable
 from penstock.models import Frozen
-from penstock.routing.fleet import Endpoint, GatewayState
+from penstock.routing.fleet import FEATURES, FEATURES_HEADER, Endpoint, GatewayState
+from penstock.routing.keys import KeyChange, KeyDigests
 from penstock.routing.leases import (
     ASK_JOINING,
     ASYNCHRONOUS,
@@ -47,7 +48,7 @@ class GatewayClient:
         self.address = endpoint.base_url
         self._server_name = endpoint.server_name
         self._former = {"authorization": f"Bearer {former}"} if former else None
-        headers = {"authorization": f"Bearer {token}", "host": endpoint.host}
+        headers = {"authorization": f"Bearer {token}", "host": endpoint.host, FEATURES_HEADER: " ".join(FEATURES)}
         self._http = BoundedClient(endpoint.base_url, headers, transport)
 
     def close(self) -> None:
@@ -83,6 +84,18 @@ class GatewayClient:
     def complete(self, instance: str) -> None:
         """Say that an instance has been told all routes. Raises `Unavailable`, also where another one is there now."""
         self._call("PUT", "/v1/complete", Completion(instance=instance).model_dump_json())
+
+    def key_digests(self) -> dict[str, str]:
+        """The digest of the keys that it was told of each namespace. Raises `Unavailable`."""
+        return self._read(KeyDigests, self._call("GET", "/v1/keys")).digests
+
+    def change_keys(self, change: KeyChange) -> None:
+        """Tell what became of a namespace's keys, and wait until that holds. Raises `Unavailable`, also where it refuses."""
+        self._call("PUT", f"/v1/keys/{change.namespace}", change.model_dump_json())
+
+    def forget_keys(self, namespace: str) -> None:
+        """Let it forget a namespace's keys. Raises `Unavailable`."""
+        self._call("DELETE", f"/v1/keys/{namespace}")
 
     def delete(self, namespace: str, model: str) -> None:
         """Delete a route; no-op where there is none. Raises `Unavailable`."""

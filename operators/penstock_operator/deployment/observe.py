@@ -12,7 +12,7 @@ from penstock.planning.application import ReplicaNetwork
 from penstock.planning.conditions import reason_of
 from penstock.planning.observed import Application, Node, Observed, Pool, PoolProblem
 from penstock.planning.pool_status import problems
-from penstock.routing.tokens import replica_token
+from penstock.routing.tokens import former_replica_token, replica_token
 from penstock_operator.gateway.fleet import Fleet
 from penstock_operator.keys.directory import KeyDirectory
 from penstock_operator.optimization.directory import OptimizationDirectory
@@ -76,7 +76,8 @@ class Observer:
         seen = self._fleet.look(metadata.namespace, metadata.name)
         network = ReplicaNetwork(
             gateways=self._fleet.urls,
-            registration_token=replica_token(self._secret, metadata.namespace, metadata.name),
+            former_token=former_replica_token(self._secret, metadata.namespace, metadata.name),
+            registration_token=replica_token(self._secret, metadata.namespace, metadata.name, metadata.uid),
             host=self._replica_host,
             trusted_keys=self._trusted_keys,
             artifact_secret=self._artifact_secret,

@@ -12,7 +12,7 @@ from penstock.api.meta import Condition, ConditionStatus
 from penstock.api.reading import read
 from penstock.api.v1alpha1 import InferenceDeployment, InferenceDeploymentStatus
 from penstock.errors import Invalid, Unavailable
-from penstock.planning.access import guarded
+from penstock.planning.access import as_told, guarded
 from penstock.planning.conditions import together, transitions
 from penstock.planning.deployment import Finalizer, Plan, invalid_status, plan
 from penstock.planning.names import DEPLOYMENT_MANAGER, FINALIZER
@@ -60,7 +60,9 @@ class DeploymentReconciler:
         tried: Callable[[str, str, Key], None],
         clock: Callable[[], float] = time.time,
         tell: Callable[[Sequence[SpanRecord]], None] = lambda _: None,
+        tell_keys: Callable[[str], object] = lambda _: None,
     ) -> None:
+        self._tell_keys = tell_keys
         self._cluster = cluster
         self._observer = observer
         self._tell_start = tell
@@ -165,8 +167,13 @@ class DeploymentReconciler:
 
     def _declare(self, observed: Observed, route: Route) -> None:
         for seen in (*observed.gateways, *observed.joining):
-            if isinstance(seen, Gateway) and (seen.route is None or seen.route.declared != route):
-                self._tell(seen, route.namespace, route.model, partial(GatewayClient.declare, route=route))
+            if not isinstance(seen, Gateway):
+                continue
+            told = as_told(route, seen, observed, self._clock())
+            if seen.route is None or seen.route.declared != told:
+                # Keys before what they open: a model that a namespace's keys open is closed until they are told.
+                self._tell_keys(route.namespace)
+                self._tell(seen, route.namespace, route.model, partial(GatewayClient.declare, route=told))
 
     def _delete_route(self, key: Key, gateways: Iterable[Gateway | GatewayProblem]) -> None:
         for seen in gateways:

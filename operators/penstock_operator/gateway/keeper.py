@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from penstock.errors import PenstockError, Unavailable
-from penstock.routing.fleet import REPLICAS_WITHIN_SECONDS, GatewayState, lacks_replicas, missing_routes, stale_routes
+from penstock.routing.fleet import (
+    FEATURES,
+    REPLICAS_WITHIN_SECONDS,
+    GatewayState,
+    lacks_replicas,
+    missing_routes,
+    stale_routes,
+)
 from penstock.routing.leases import RouteList
 from penstock_operator.gateway.fleet import Fleet
 from penstock_operator.gateway.view import GatewayView
@@ -23,6 +30,7 @@ log = logging.getLogger(__name__)
 
 _LOOK_SECONDS: Final = 2.0
 _SWEEP_SECONDS: Final = 60.0
+_KEYS_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +45,8 @@ class Models:
     """Look at one soon."""
     namespaces: tuple[str, ...] = ()
     """Where `known` is all; empty: everywhere."""
+    tell_keys: Callable[[GatewayView, Collection[str]], bool] = lambda _, __: True
+    """Tell a gateway the keys of the namespaces that have deployments; whether it has taken them. May raise `Unavailable`."""
 
 
 class GatewayKeeper:
@@ -57,6 +67,8 @@ class GatewayKeeper:
         self._may_act = may_act
         self._clock = clock
         self._waiting: dict[tuple[str, str], set[Key]] = {}
+        self._keys_at: dict[tuple[str, str], float] = {}
+        """When each gateway is asked for its keys again."""
         self._lock = threading.Lock()
         self._sweep_at = clock() + _SWEEP_SECONDS
         self._stop = threading.Event()
@@ -125,6 +137,7 @@ class GatewayKeeper:
         with self._lock:
             for gone in set(self._waiting) - present:
                 del self._waiting[gone]
+        self._keys_at = {identity: at for identity, at in self._keys_at.items() if identity in present}
 
     def _admit(
         self, view: GatewayView, state: GatewayState, others: Sequence[GatewayView], known: Collection[Key]
@@ -134,6 +147,8 @@ class GatewayKeeper:
         with self._lock:
             new = identity not in self._waiting
         if not new and state.complete:
+            if self._clock() >= self._keys_at.get(identity, 0.0):
+                self._has_keys(view, identity, known)
             return
         peers = _peers(others)
         if new:
@@ -144,11 +159,18 @@ class GatewayKeeper:
             left = len(waiting)
         if state.complete or left:
             return
+        if not self._has_keys(view, identity, known):
+            return
         if state.age_seconds < REPLICAS_WITHIN_SECONDS and lacks_replicas(view.listed().routes, peers):
             return
         view.client.complete(state.instance)
         view.forget()
         log.info("the gateway %s has been told all routes", view.address)
+
+    def _has_keys(self, view: GatewayView, identity: tuple[str, str], known: Collection[Key]) -> bool:
+        """Whether a gateway holds all keys that it should; asked of each every so often, and of new ones at once."""
+        self._keys_at[identity] = self._clock() + _KEYS_SECONDS
+        return self._models.tell_keys(view, {key.namespace for key in known})
 
     def _tell(
         self, view: GatewayView, identity: tuple[str, str], peers: Sequence[RouteList], known: Collection[Key]
@@ -157,7 +179,12 @@ class GatewayKeeper:
         missing = [
             each for each in missing_routes(view.listed().routes, peers) if (each.namespace, each.model) in known
         ]
+        if any(each.owner or (each.access is not None and each.access.shared) for each in missing) and (
+            not view.listed().state.features >= FEATURES
+        ):
+            missing = []  # in words that it does not know
         if missing:
+            self._has_keys(view, identity, known)
             view.client.add(missing)
             view.forget()
         told = {

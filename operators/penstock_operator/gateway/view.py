@@ -63,7 +63,14 @@ class GatewayView:
         except Unavailable as error:
             return GatewayProblem(self.address, error.message)
         status = told if told is not None and changed_at >= seen.at else seen.by_model.get((namespace, model))
-        return Gateway(self.address, seen.routes.url, status, seen.state.instance, complete=seen.state.complete)
+        return Gateway(
+            self.address,
+            seen.routes.url,
+            status,
+            seen.state.instance,
+            complete=seen.state.complete,
+            features=seen.state.features,
+        )
 
     def listed(self, after: float = float("-inf")) -> Listed:
         """All that it knew later than `after`, on the clock of this. Raises `Unavailable`."""

@@ -9,9 +9,10 @@ from penstock.api.access import APIKey, APIKeyStatus, Authentication
 from penstock.api.conditions import KeyCondition, Reason
 from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.planning.conditions import Verdict, condition, epoch, false, timestamp, true
-from penstock.planning.observed import Gateway, Observed
+from penstock.planning.observed import Gateway, GatewayProblem, Observed
 from penstock.planning.requeue import Requeue
-from penstock.routing.access import MAX_KEYS, NEVER, RouteAccess, RouteIssuer, RouteKey
+from penstock.routing.access import MAX_KEYS, NEVER, NamespaceKey, RouteAccess, RouteIssuer, RouteKey
+from penstock.routing.fleet import NAMESPACE_KEYS, OWNERS
 from penstock.routing.leases import Route
 
 _LONGEST_WAIT_SECONDS: Final = 86_400.0
@@ -61,16 +62,66 @@ def opening(deployment: str, keys: Sequence[APIKey], now: float) -> tuple[RouteK
     return tuple(found.values())
 
 
-def route_access(
-    deployment: InferenceDeployment, keys: Sequence[APIKey], default: Authentication, now: float
-) -> RouteAccess:
-    """What gateways are told of a deployment.
+def namespace_keys(keys: Sequence[APIKey], now: float) -> tuple[NamespaceKey, ...]:
+    """What gateways are told of a namespace's keys, by name. Two objects for the same key open what either does.
+
+    Args:
+        keys: every key of the namespace.
+        now: epoch seconds.
+    """
+    found: dict[str, NamespaceKey] = {}
+    for key in sorted(counted(keys), key=lambda each: each.metadata.name):
+        spec = key.spec
+        if spec.disabled or expiry(key) <= now:
+            continue
+        told = NamespaceKey(
+            name=key.metadata.name,
+            sha256=spec.sha256,
+            expires_at=expiry(key),
+            requests_per_second=spec.requests_per_second,
+            deployments=tuple(sorted(spec.deployments)),
+        )
+        known = found.get(told.sha256)
+        found[told.sha256] = told if known is None else _both(known, told)
+    return tuple(found.values())
+
+
+def _both(known: NamespaceKey, more: NamespaceKey) -> NamespaceKey:
+    """What two objects say of the same key; where they differ, the stricter word counts."""
+    limits = [each.requests_per_second for each in (known, more) if each.requests_per_second is not None]
+    everything = not (known.deployments and more.deployments)
+    return known.model_copy(
+        update={
+            "deployments": () if everything else tuple(sorted({*known.deployments, *more.deployments})),
+            "expires_at": min(known.expires_at, more.expires_at),
+            "requests_per_second": min(limits, default=None),
+        }
+    )
+
+
+def as_told(route: Route, gateway: Gateway, observed: Observed, now: float) -> Route:
+    """A route in words that a gateway knows: one of a former release is told each route's keys with it.
+
+    Args:
+        route: as it is wanted.
+        gateway: which is told.
+        observed: what the route was planned from.
+        now: epoch seconds.
+    """
+    access = route.access
+    if access is not None and access.shared and NAMESPACE_KEYS not in gateway.features:
+        keys = opening(route.model, observed.keys, now)
+        access = access.model_copy(update={"shared": False, "keys": keys})
+    owner = route.owner if OWNERS in gateway.features else ""
+    return route.model_copy(update={"access": access, "owner": owner})
+
+
+def route_access(deployment: InferenceDeployment, default: Authentication) -> RouteAccess:
+    """What gateways are told of a deployment. Its namespace's keys are told for themselves.
 
     Args:
         deployment: with its `spec.access`.
-        keys: every key of its namespace.
         default: where the deployment says nothing of authentication.
-        now: epoch seconds.
     """
     access = deployment.spec.access
     limit = access.rate_limit.requests_per_second if access.rate_limit else None
@@ -85,12 +136,7 @@ def route_access(
         )
         for each in access.jwt
     )
-    return RouteAccess(
-        required=True,
-        keys=opening(deployment.metadata.name, keys, now),
-        issuers=issuers,
-        requests_per_second=limit,
-    )
+    return RouteAccess(required=True, shared=True, issuers=issuers, requests_per_second=limit)
 
 
 def guarded(route: Route | None, observed: Observed, now: float) -> Route | None:
@@ -104,29 +150,39 @@ def guarded(route: Route | None, observed: Observed, now: float) -> Route | None
         observed: what the plan was made from.
         now: epoch seconds.
     """
-    wanted = route_access(observed.deployment, observed.keys, observed.default_authentication, now)
+    metadata = observed.deployment.metadata
+    who = {
+        "access": route_access(observed.deployment, observed.default_authentication),
+        "owner": metadata.uid,
+    }
     if route is not None:
-        return route.model_copy(update={"access": wanted})
-    declared = [
-        each.route.declared if each.route else None
-        for each in (*observed.gateways, *observed.joining)
-        if isinstance(each, Gateway)
-    ]
+        return route.model_copy(update=who)
+    gateways = [each for each in (*observed.gateways, *observed.joining) if isinstance(each, Gateway)]
+    declared = [each.route.declared if each.route else None for each in gateways]
     present = next((each for each in declared if each is not None), None)
-    if present is None or observed.deployment.metadata.deletion_timestamp is not None:
+    if present is None or metadata.deletion_timestamp is not None:
         return None
-    route = present.model_copy(update={"access": wanted})
-    return route if any(each != route for each in declared) else None
+    route = present.model_copy(update=who)
+    told = [as_told(route, gateway, observed, now) for gateway in gateways]
+    return route if declared != told else None
 
 
-def judge_key(key: APIKey, others: Sequence[APIKey], now: float) -> Verdict:
+def judge_key(key: APIKey, others: Sequence[APIKey], now: float, problems: Sequence[GatewayProblem] = ()) -> Verdict:
     """Whether requests with a key are let in.
 
     Args:
         key: the key.
         others: every key of its namespace.
         now: epoch seconds.
+        problems: gateways that have not taken what was told of the namespace's keys.
     """
+    if problems:
+        more = f" (and {len(problems) - 1} gateways more)" if len(problems) > 1 else ""
+        return false(
+            Reason.GATEWAY_UNREACHABLE,
+            f"{problems[0].message}{more}. It has not taken what became of this namespace's keys: one that refuses them lets "
+            "none of them in until it takes them; one that cannot be reached goes by what it was told last. Telling it again.",
+        )
     if key.spec.disabled:
         return false(Reason.KEY_DISABLED, "spec.disabled is true; requests with this key get 401.")
     if expiry(key) <= now:
@@ -143,10 +199,12 @@ def judge_key(key: APIKey, others: Sequence[APIKey], now: float) -> Verdict:
     return true(Reason.KEY_ACCEPTED, f"It opens {opens}.")
 
 
-def key_status(key: APIKey, others: Sequence[APIKey], now: float) -> APIKeyStatus:
-    """The status of a key."""
+def key_status(
+    key: APIKey, others: Sequence[APIKey], now: float, problems: Sequence[GatewayProblem] = ()
+) -> APIKeyStatus:
+    """The status of a key; see `judge_key`."""
     generation = key.metadata.generation
-    ready = condition(KeyCondition.READY, judge_key(key, others, now), key.status.conditions, generation, now)
+    ready = condition(KeyCondition.READY, judge_key(key, others, now, problems), key.status.conditions, generation, now)
     return APIKeyStatus(observed_generation=generation, conditions=(ready,))
 
 

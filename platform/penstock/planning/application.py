@@ -40,6 +40,8 @@ class ReplicaNetwork:
 
     gateways: tuple[str, ...] = ()
     registration_token: str = ""
+    former_token: str = ""
+    """The same as former releases made it. What runs with it goes on with it: another would start its replicas anew."""
     host: str | None = None
     trusted_keys: tuple[str, ...] = ()
     """Public keys in PEM, one of which must have signed an optimized model."""

@@ -99,6 +99,8 @@ class Gateway:
     """Its process; empty where it does not say."""
     complete: bool = True
     """Whether it has been told all routes."""
+    features: frozenset[str] = frozenset()
+    """What it can take that former releases could not; see `penstock.routing.fleet`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any, Final
 from penstock.api.conditions import Reason
 from penstock.api.pool import WorkerGroup
 from penstock.planning import names
-from penstock.planning.application import ServeApplication, adjust, build, replica_bounds
+from penstock.planning.application import ReplicaNetwork, ServeApplication, adjust, build, replica_bounds
 from penstock.planning.arguments import Attempt
 from penstock.planning.identity import model_of, takes_digest
 from penstock.planning.observed import Application, ApplicationState, Gateway, Observed, Pool, PoolProblem, own
@@ -223,7 +223,7 @@ def _built(observed: Observed, revision: str, app: Application | None, now: floa
         observed.deployment,
         revision,
         _attempt(app, now),
-        observed.network,
+        _network(observed, app),
         _groups(observed),
         model_digest=model_of(observed, revision, app),
         takes_digest=takes_digest(app),
@@ -238,6 +238,15 @@ def _adjusted(observed: Observed, revision: str, app: Application) -> ServeAppli
         model_digest=model_of(observed, revision, app),
         takes_digest=takes_digest(app),
     )
+
+
+def _network(observed: Observed, app: Application | None) -> ReplicaNetwork:
+    """How the wanted revision's replicas register: those that a former release declared keep the token that they have."""
+    network, said = observed.network, None if app is None else app.arguments
+    same = said is not None and said.owner.uid == observed.deployment.metadata.uid
+    if same and said is not None and network.former_token == said.replica.registration_token:
+        return replace(network, registration_token=network.former_token)
+    return network
 
 
 def _groups(observed: Observed) -> tuple[WorkerGroup, ...]:

@@ -88,9 +88,14 @@ def former_admin_token(secret: str) -> str:
 
 
 @lru_cache(maxsize=_KEPT)
-def data_token(secret: str, namespace: str, model: str, uid: str = "") -> str:
-    """What a gateway shows to the replicas of one model with each request: 128 bits in hex."""
-    return _mac(secret, _DATA, namespace, model, uid)[:32]
+def data_token(registration: str) -> str:
+    """What a gateway shows, with each request, to replicas that register by a token of `replica_token`: 128 bits in hex.
+
+    Both sides know that token, so that nothing else needs to be told. Empty: replicas of a former release's token ask for none.
+    """
+    if not registration.startswith(f"{_KIND}/"):
+        return ""
+    return hmac.new(registration.encode(), _DATA.encode(), hashlib.sha256).hexdigest()[:32]
 
 
 def matches(given: str, wanted: str) -> bool:

@@ -45,8 +45,8 @@ from penstock_serving.gateway.readiness import Readiness
 from penstock_serving.gateway.registry import Registry
 from penstock_serving.gateway.settings import Settings
 
-_LEASE_BYTES = 16 * 1024
-"""A lease has six short texts and five numbers."""
+_LEASE_BYTES = 64 * 1024
+"""A lease has six short texts, five numbers, and at times the metadata of its model, quoted."""
 _FORMER_LEASE_BYTES = 4 * 1024
 """With a token of a former release, which says only together with the body whether it holds."""
 _ROUTES_BYTES = 8 * 1024 * 1024

@@ -10,8 +10,10 @@ from penstock.api.access import APIKey, Authentication
 from penstock.api.conditions import Reason
 from penstock.planning import access
 from penstock.planning.deployment import plan
-from penstock.planning.observed import PoolProblem
-from penstock.routing.access import MAX_KEYS, NEVER, RouteAccess, RouteIssuer, RouteKey
+from penstock.planning.observed import GatewayProblem, PoolProblem
+from penstock.routing.access import MAX_KEYS, NEVER, NamespaceKey, RouteAccess, RouteIssuer, RouteKey
+from penstock.routing.fleet import FEATURES
+from penstock.routing.leases import Route
 
 NOW = 1_800_000_000.0
 PAST, FUTURE = "2027-01-15T07:59:59Z", "2027-01-15T08:00:01Z"
@@ -69,9 +71,9 @@ def test_which_keys_open_a_deployment(keys: list[APIKey], expected: list[RouteKe
     ("spec", "default", "expected"),
     [
         ({}, Authentication.ANONYMOUS, RouteAccess(required=False)),
-        ({}, Authentication.REQUIRED, RouteAccess(required=True, keys=(opened(),))),
+        ({}, Authentication.REQUIRED, RouteAccess(required=True, shared=True)),
         ({"authentication": "Anonymous"}, Authentication.REQUIRED, RouteAccess(required=False)),
-        ({"authentication": "Required"}, Authentication.ANONYMOUS, RouteAccess(required=True, keys=(opened(),))),
+        ({"authentication": "Required"}, Authentication.ANONYMOUS, RouteAccess(required=True, shared=True)),
         (
             {"authentication": "Anonymous", "rateLimit": {"requestsPerSecond": 7}},
             Authentication.REQUIRED,
@@ -86,7 +88,7 @@ def test_which_keys_open_a_deployment(keys: list[APIKey], expected: list[RouteKe
             Authentication.ANONYMOUS,
             RouteAccess(
                 required=True,
-                keys=(opened(),),
+                shared=True,
                 requests_per_second=7,
                 issuers=(RouteIssuer(issuer="https://i", audiences=("a",), required_claims={"team": "vision"}),),
             ),
@@ -102,32 +104,79 @@ def test_which_keys_open_a_deployment(keys: list[APIKey], expected: list[RouteKe
     ],
 )
 def test_what_gateways_are_told(spec: dict[str, Any], default: Authentication, expected: RouteAccess) -> None:
-    assert access.route_access(deployment(access=spec), [key()], default, NOW) == expected
+    assert access.route_access(deployment(access=spec), default) == expected
 
 
 def test_every_planned_route_says_who_may_ask() -> None:
     observed = replace(World(deployment()).observed(), keys=(key(),), default_authentication=Authentication.REQUIRED)
     route = plan(observed, NOW).route
     assert route is not None
-    assert route.access == RouteAccess(required=True, keys=(opened(),))
+    assert route.access == RouteAccess(required=True, shared=True)
 
 
 @pytest.mark.parametrize(
     ("default", "told"),
-    [(Authentication.ANONYMOUS, None), (Authentication.REQUIRED, RouteAccess(required=True))],
+    [(Authentication.ANONYMOUS, None), (Authentication.REQUIRED, RouteAccess(required=True, shared=True))],
     ids=["nothing is said again to gateways that know", "a change is said, and nothing else changes"],
 )
 def test_who_may_ask_is_told_although_the_pool_does_not_answer(
     default: Authentication, told: RouteAccess | None
 ) -> None:
     problem = PoolProblem(Reason.POOL_UNREACHABLE, "no answer")
-    present = gateway({"v1": 100})
-    world = World(deployment(), gateways=(present,), problem=problem)
-    route = plan(replace(world.observed(), default_authentication=default), NOW).route
+    present = replace(gateway({"v1": 100}), features=FEATURES)
+    known = deployment()
     assert present.route is not None
-    declared = present.route.declared
-    assert declared is not None
-    assert route == (None if told is None else declared.model_copy(update={"access": told}))
+    assert present.route.declared is not None
+    owned = present.route.declared.model_copy(
+        update={"access": RouteAccess(required=False), "owner": known.metadata.uid}
+    )
+    present = replace(present, route=present.route.model_copy(update={"declared": owned}))
+    world = World(known, gateways=(present,), problem=problem)
+    route = plan(replace(world.observed(), default_authentication=default), NOW).route
+    assert route == (None if told is None else owned.model_copy(update={"access": told}))
+
+
+def test_a_gateway_of_a_former_release_is_told_each_routes_keys_with_it() -> None:
+    observed = replace(World(deployment()).observed(), keys=(key(), key("b", sha256="b" * 64, deployments=["letters"])))
+    route = Route(
+        namespace="vision",
+        model="digits",
+        owner="u1",
+        access=RouteAccess(required=True, shared=True, requests_per_second=3),
+    )
+    present = gateway({"v1": 100})
+    assert access.as_told(route, replace(present, features=FEATURES), observed, NOW) == route
+    told = access.as_told(route, present, observed, NOW)
+    assert told.access == RouteAccess(required=True, keys=(opened(),), requests_per_second=3)
+    assert told.owner == ""
+    assert not {"owner", "shared"} & set(told.model_dump_json().replace('"', " ").split())
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        pytest.param([key()], [{}], id="a key that names no deployment opens all"),
+        pytest.param([key(deployments=["n", "m"])], [{"deployments": ["m", "n"]}], id="others those that they name"),
+        pytest.param([key(disabled=True), key("b", expiresAt=PAST)], [], id="one that opens nothing is not told"),
+        pytest.param(
+            [key(deployments=["m"], requestsPerSecond=5), key("b", deployments=["n"], expiresAt=FUTURE)],
+            [{"deployments": ["m", "n"], "requestsPerSecond": 5, "expiresAt": int(NOW) + 1}],
+            id="of two objects for one key the stricter word counts",
+        ),
+        pytest.param([key(deployments=["m"]), key("b")], [{}], id="and either opens what it opens"),
+    ],
+)
+def test_a_namespaces_keys_are_told_once(keys: list[APIKey], expected: list[dict[str, Any]]) -> None:
+    wanted = [NamespaceKey.model_validate({"name": "alice", "sha256": "a" * 64, **each}) for each in expected]
+    assert list(access.namespace_keys(keys, NOW)) == wanted
+
+
+def test_a_key_says_which_gateways_have_not_taken_what_became_of_it() -> None:
+    problems = [GatewayProblem(f"http://g{each}", f"The gateway http://g{each} answers HTTP 400") for each in range(3)]
+    for subject in (key(), key(disabled=True)):
+        (ready,) = access.key_status(subject, [subject], NOW, problems).conditions
+        assert (ready.status, ready.reason) == ("False", Reason.GATEWAY_UNREACHABLE)
+        assert ready.message.startswith("The gateway http://g0 answers HTTP 400 (and 2 gateways more)")
 
 
 @pytest.mark.parametrize(

@@ -46,9 +46,10 @@ def test_no_token_is(token: str) -> None:
 
 def test_no_token_of_one_purpose_is_worth_anything_to_another() -> None:
     made = [
-        *(each("secret", "ns", "m") for each in (replica_token, former_replica_token, data_token)),
+        *(each("secret", "ns", "m") for each in (replica_token, former_replica_token)),
         replica_token("secret", "ns", "m", "u1"),
-        data_token("secret", "ns", "m", "u1"),
+        data_token(replica_token("secret", "ns", "m")),
+        data_token(TOKEN),
         admin_token("secret"),
         former_admin_token("secret"),
     ]
