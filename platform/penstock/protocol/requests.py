@@ -71,7 +71,8 @@ class RequestDecoder:
             for spec in signature.inputs
             for axis, length in enumerate(spec.shape)
         )
-        self._alone = itertools.count()
+        # No shape has negative lengths: a bucket of these is no other request's.
+        self._alone = itertools.count(-1, -1)
         self._default = {
             binary: tuple(RequestedOutput(spec.name, spec.datatype, binary) for spec in signature.outputs)
             for binary in (False, True)

@@ -108,7 +108,11 @@ class OnnxEngine:
                 f"{settings.name} cannot run {path.name} here: ONNX Runtime could not start {providers[0][0]}; "
                 "check that the GPU's driver and libraries are those that onnxruntime-gpu was built for",
             )
+        stated = onnx_graph.read(path)
         self.signature = onnx_signature(self._session, path)
+        self._recurrent = stated.recurrent
+        self.branch = stated.branch
+        """An operator that sends a whole run one way or another by inputs' values, if there is one."""
         nodes = (*self._session.get_inputs(), *self._session.get_outputs())
         self.axis_names = {
             node.name: tuple(axis if isinstance(axis, str) else "" for axis in node.shape) for node in nodes
@@ -129,6 +133,9 @@ class OnnxEngine:
         Raises:
             Invalid: the input is one that it refuses, or an output one that it cannot hand over.
         """
+        if self._recurrent and not all(array.size for array in inputs.values()):
+            # ONNX Runtime's recurrent operators end the process.
+            raise bad_request("the model has recurrent layers, which take no tensors without elements")
         if self._strings:
             inputs = {name: _decoded(array, name) if name in self._strings else array for name, array in inputs.items()}
         try:

@@ -13,7 +13,11 @@ from penstock_runtime.protobuf import MalformedError, Span, Wire
 
 _GRAPH: Final = 7
 _VALUE_NAME, _VALUE_TYPE, _TENSOR_TYPE, _TENSOR_SHAPE = 1, 2, 1, 2
-_NODE_OUTPUTS, _NODE_KIND, _NODE_ATTRIBUTES = 2, 4, 5
+_NODE_INPUTS, _NODE_OUTPUTS, _NODE_KIND, _NODE_ATTRIBUTES = 1, 2, 4, 5
+_RECURRENT: Final = frozenset({"LSTM", "GRU", "RNN"})
+_CONDITIONS: Final = {"If": 1, "Loop": 2}
+"""How many of the first inputs of an operator decide which way it goes, or how often."""
+_OF_SHAPES: Final = frozenset({"Shape", "Size"})
 _ATTRIBUTE_NAME, _ATTRIBUTE_NUMBERS, _ATTRIBUTE_TEXTS = 1, 8, 9
 
 
@@ -25,6 +29,12 @@ class Stated:
     """Inputs and outputs whose type has no shape, not even an empty one."""
     classes: dict[str, tuple[str | int, ...]] = field(default_factory=dict)
     """By the output of each ZipMap, the classes that it makes the keys of its maps."""
+    recurrent: bool = False
+    """Whether a layer is recurrent."""
+    branch: str | None = None
+    """An operator by whose scalar condition, made from inputs' values, the whole run takes one way or another."""
+    told: set[str] = field(default_factory=set)
+    """Tensors that hold something of the inputs' values, and not of their shapes alone."""
 
 
 def read(path: Path) -> Stated:
@@ -47,12 +57,17 @@ def read(path: Path) -> Stated:
 
 
 def _graph(wire: Wire, graph: Span, found: Stated) -> None:
+    nodes: list[Span] = []
     for tag, _, part in wire.fields(graph):
         match tag >> 3:
-            case 11 | 12:  # inputs and outputs
+            case 11 | 12 as which:  # inputs and outputs
                 _value(wire, part, found)
+                if which == 11:  # noqa: PLR2004 -- the number of a field
+                    found.told |= {wire.text(name) for name in wire.parts(part, _VALUE_NAME)}
             case 1:
-                _node(wire, part, found)
+                nodes.append(part)
+    for node in nodes:
+        _node(wire, node, found)
 
 
 def _value(wire: Wire, value: Span, found: Stated) -> None:
@@ -67,8 +82,19 @@ def _tensors(wire: Wire, value: Span) -> Iterator[Span]:
 
 
 def _node(wire: Wire, node: Span, found: Stated) -> None:
-    if [wire.text(part) for part in wire.parts(node, _NODE_KIND)][-1:] != ["ZipMap"]:
-        return
+    kind = "".join([wire.text(part) for part in wire.parts(node, _NODE_KIND)][-1:])
+    found.recurrent |= kind in _RECURRENT
+    inputs = [wire.text(part) for part in wire.parts(node, _NODE_INPUTS)]
+    if kind in _CONDITIONS and not found.told.isdisjoint(inputs[: _CONDITIONS[kind]]):
+        found.branch = found.branch or kind
+    # What an operator's own graphs take from around them is no input of it: it may hold anything.
+    if kind not in _OF_SHAPES and (kind in _CONDITIONS or not found.told.isdisjoint(inputs)):
+        found.told |= {wire.text(part) for part in wire.parts(node, _NODE_OUTPUTS)}
+    if kind == "ZipMap":
+        _maps(wire, node, found)
+
+
+def _maps(wire: Wire, node: Span, found: Stated) -> None:
     classes: list[str | int] = []
     for attribute in wire.parts(node, _NODE_ATTRIBUTES):
         match [wire.text(part) for part in wire.parts(attribute, _ATTRIBUTE_NAME)][-1:]:

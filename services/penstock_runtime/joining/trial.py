@@ -58,6 +58,10 @@ def prove(
     if declared is not None and declared.never:
         return Trial(None, "the manifest says so")
     names: AxisNames = getattr(engine, "axis_names", {})
+    branch: str | None = getattr(engine, "branch", None)
+    if branch is not None:
+        # Which value makes it turn is nothing that trial runs could find.
+        return Trial(None, f"an {branch} takes one way for the whole run by the values of its inputs")
     try:
         tried = _declared(engine, declared) if declared is not None else _likely(engine, names)
         found = _first(Proof(engine, settings, names, max_rows, runs), tried, declared)
