@@ -25,6 +25,7 @@ from penstock_operator.optimization.directory import (
     OptimizationDirectory,
     users_of,
 )
+from penstock_operator.optimization.keys import RunKeys
 from penstock_operator.optimization.observe import RunObserver
 from penstock_operator.optimization.reconcile import RunReconciler
 from penstock_operator.pool.clusters import RayClusters
@@ -112,9 +113,10 @@ class Operation:
         pools = PoolReconciler(
             cluster, self._pools, managed, record, defaults=defaults, release=PoolRelease(cluster, ray_clusters)
         )
-        runs = RunReconciler(
-            cluster, RunObserver(cluster, optimization, settings.jobs or _NO_JOBS, Store, self._pools), record
-        )
+        jobs = settings.jobs or _NO_JOBS
+        run_keys = RunKeys(settings.gateway_secret, jobs.signing_key_secret, settings.trusted_keys)
+        seen_runs = RunObserver(cluster, optimization, jobs, Store, self._pools, keys=run_keys.public)
+        runs = RunReconciler(cluster, seen_runs, record, run_keys)
         quotas = QuotaReconciler(cluster, QuotaDirectory(cluster, self._mirrored(TENANT_QUOTA)), record)
         key_states = KeyReconciler(cluster, keys, record, tell=self._tell_keys)
         self._runner = None if settings.job_folder is None else JobRunner(cluster, settings.job_folder, may_act)

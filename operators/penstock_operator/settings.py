@@ -21,8 +21,8 @@ from penstock.planning.job_settings import parse_egress
 from penstock.planning.raypods import PoolSettings
 
 _LEVELS = ("debug", "info", "warning", "error")
-_MOUNTED_KEY = "/etc/penstock/signing/key.pem"
-"""Where a pod finds the Secret's key."""
+_KEY_SUFFIX = "signing"
+"""Of the names of runs' Secrets."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,9 @@ class Settings:
     replica_host: str | None = None
     """Where replicas listen; None: their node's address."""
     trusted_keys: tuple[str, ...] = ()
+    """Public keys in PEM: an optimized model that a deployment names itself must be signed by one of them."""
     artifact_secret: str | None = None
-    """Public keys in PEM: an optimized model must be signed by one of them."""
+    """In deployments' namespaces: by which replicas read optimized models."""
     jobs: JobSettings | None = None
     """How models are optimized; None: they are not, and deployments with a profile say so."""
     job_folder: Path | None = None
@@ -112,16 +113,14 @@ def _add_optimization(result: argparse.ArgumentParser) -> None:
     group.add_argument("--artifact-store", metavar="URI", help="for optimized models and reports; none: no profiles")
     group.add_argument(
         "--trusted-key-file", type=Path, action="append", default=[],
-        help="public key (PEM) that optimized models may be signed by; repeatable",
+        help="public key (PEM) that optimized models may be signed by which deployments name themselves; those that runs "
+        "make are signed by each run's own; repeatable",
     )  # fmt: skip
     here = result.add_argument_group("optimization on this machine (with --standalone)")
     here.add_argument("--signing-key-file", type=Path, help="private key (PEM)")
     here.add_argument("--optimizer-workspace", type=Path, metavar="FOLDER", help="keeps what searches found")
     pods = result.add_argument_group("optimization in pods")
     pods.add_argument("--optimizer-image", metavar="IMAGE", help="container image of the Jobs")
-    pods.add_argument(
-        "--signing-key-secret", metavar="NAME", help="Secret in the models' namespaces; its key.pem is the private key"
-    )
     pods.add_argument(
         "--optimizer-workspace-claim", metavar="NAME", help="PersistentVolumeClaim that keeps what searches found"
     )
@@ -133,6 +132,10 @@ def _add_optimization(result: argparse.ArgumentParser) -> None:
         "--optimizer-env", action="append", default=[], metavar="NAME=VALUE", help="of the Jobs' process; repeatable"
     )
     pods.add_argument("--optimizer-env-secret", metavar="NAME", help="Secret whose keys become such variables")
+    pods.add_argument(
+        "--shared-store", action="store_true",
+        help="let searches run with credentials that open other namespaces' parts of the artifact store, too",
+    )  # fmt: skip
     pods.add_argument(
         "--artifact-secret", metavar="NAME",
         help="Secret in the models' namespaces with which replicas read the artifact store; default: their pods' own "
@@ -219,10 +222,12 @@ def _jobs(given: argparse.Namespace) -> JobSettings | None:
         return None
     needed = (
         ("--signing-key-file", given.signing_key_file), ("--optimizer-workspace", given.optimizer_workspace),
+        ("--trusted-key-file", given.trusted_key_file),
     ) if given.standalone else (
-        ("--signing-key-secret", given.signing_key_secret), ("--optimizer-image", given.optimizer_image),
+        # Runs' keys follow from it.
+        ("--gateway-secret-file", given.gateway_secret_file), ("--optimizer-image", given.optimizer_image),
     )  # fmt: skip
-    missing = [name for name, value in (*needed, ("--trusted-key-file", given.trusted_key_file)) if not value]
+    missing = [name for name, value in needed if not value]
     if missing:
         home = "with --standalone" if given.standalone else "in a cluster"
         raise Invalid("InvalidSettings", f"--artifact-store needs, {home}, also {', '.join(missing)}")
@@ -237,13 +242,14 @@ def _jobs(given: argparse.Namespace) -> JobSettings | None:
         )
     return JobSettings(
         store=given.artifact_store,
-        signing_key=_MOUNTED_KEY,
+        signing_key="",
         image=given.optimizer_image,
-        signing_key_secret=given.signing_key_secret,
+        signing_key_secret=_KEY_SUFFIX,
         workspace_claim=given.optimizer_workspace_claim,
         model_volumes=tuple(_pair(each, "--model-volume") for each in given.model_volume),
         environment=environment,
         environment_secret=given.optimizer_env_secret,
+        shared_store=given.shared_store,
         queue=given.optimizer_queue,
         egress=tuple(parse_egress(each) for each in given.optimizer_egress),
     )

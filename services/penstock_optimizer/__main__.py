@@ -26,7 +26,12 @@ from penstock.optimization.progress import (
     RunResult,
 )
 from penstock.optimization.report import Verdict
+from penstock.optimization.statements import Statement
 from penstock.optimization.trials import Stage
+from penstock.planning.job import profile_digest
+from penstock_optimizer.scope import check_scope
+from penstock_optimizer.signing_key import with_key
+from penstock_runtime.signing import signed_statement
 from penstock_runtime.storage import Store
 
 logger = logging.getLogger("penstock_optimizer")
@@ -43,10 +48,20 @@ class Stopped(BaseException):
 
 
 class Teller:
-    """Tells standard output and the run folder where a search stands."""
+    """Tells standard output and the run folder where a search stands.
 
-    def __init__(self, store: Store | None) -> None:
-        self._store = store
+    Args:
+        request: names the run folder, and what is signed for whom; None: there is none yet.
+
+    Raises:
+        Invalid: there is no store there, or the request does not say which run this is.
+    """
+
+    def __init__(self, request: OptimizationRequest | None = None) -> None:
+        self._request = request
+        self._store = Store(request.run_folder) if request is not None and request.run_folder is not None else None
+        if self._store is not None and (request is None or request.identity is None):
+            raise Invalid("RequestInvalid", "a request with a runFolder needs an identity: which run and Job it is of")
         self._told: tuple[float, Stage | None] = (0.0, None)
 
     def __call__(self, progress: Progress) -> None:
@@ -55,13 +70,23 @@ class Teller:
         sys.stdout.flush()
         then, stage = self._told
         if self._store is not None and (progress.stage is not stage or time.monotonic() > then + _TOLD_SECONDS):
-            self._store.write(PROGRESS_FILE, progress.model_dump_json().encode())
+            self._write(PROGRESS_FILE, progress=progress)
             self._told = (time.monotonic(), progress.stage)
 
     def result(self, result: RunResult) -> None:
         """Tell the run folder how it ended."""
         if self._store is not None:
-            self._store.write(RESULT_FILE, result.model_dump_json(indent=1).encode())
+            self._write(RESULT_FILE, result=result)
+
+    def _write(self, name: str, **said: Progress | RunResult) -> None:
+        request = self._request
+        assert self._store is not None  # noqa: S101 -- its callers looked
+        assert request is not None  # noqa: S101 -- else there were no store
+        assert request.identity is not None  # noqa: S101 -- as above
+        statement = Statement.model_validate(
+            {"identity": request.identity, "profile_digest": profile_digest(request.spec), **said}
+        )
+        self._store.write(name, signed_statement(statement, Path(request.signing_key)))
 
 
 def main(arguments: list[str]) -> int:
@@ -69,10 +94,12 @@ def main(arguments: list[str]) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
-    teller = Teller(None)
+    teller = Teller()
     try:
-        request = read_request(arguments)
-        teller = Teller(Store(request.run_folder) if request.run_folder is not None else None)
+        request = with_key(read_request(arguments))
+        teller = Teller(request)
+        if request.scoped_store:
+            check_scope(request.store)
         from penstock_optimizer.driver import optimize  # noqa: PLC0415 -- a wrong request is refused at once
 
         result = optimize(request, teller)

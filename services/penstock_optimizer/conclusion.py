@@ -27,6 +27,7 @@ from penstock_optimizer.operators import operators
 from penstock_optimizer.preparation import Prepared
 from penstock_optimizer.publish import REPORT_JSON, publish, publish_report
 from penstock_optimizer.workspace import SearchFolder
+from penstock_runtime.signing import public_key
 from penstock_runtime.storage import Store
 
 _NOT_FOR_HERE: Final = "the model itself serves on"
@@ -89,6 +90,8 @@ class Ending:
             report_uri=report_uri,
             reused=reused,
             trials=len(self.ledger.trials),
+            source_digest=prepared.source.digest,
+            hardware=digest_of(prepared.hardware.model_dump(mode="json")),
         )
 
     def _report(self, found: Conclusion) -> Report:
@@ -164,7 +167,14 @@ class Ending:
     def _file(self, name: str) -> Path:
         """Of what depends on more than the search: the names under which it was asked for, and where it goes."""
         request = self.prepared.request
-        asked = {"name": request.name, "profile": request.profile, "store": request.store, "key": request.signing_key}
+        run = request.identity.model_dump(include={"namespace", "run"}) if request.identity is not None else None
+        asked = {
+            "name": request.name,
+            "profile": request.profile,
+            "store": request.store,
+            "key": public_key(Path(request.signing_key)),
+            "run": run,
+        }
         return self.folder.root / f"{name}-{digest_of(asked)[:12]}.json"
 
 

@@ -19,6 +19,7 @@ from penstock_optimizer.measure.controls import negative_control
 from penstock_optimizer.measure.load import load_test
 from penstock_optimizer.measure.session import Contestant, SessionSettings, run_session
 from penstock_optimizer.preparation import Prepared
+from penstock_optimizer.signing_key import secrets_of
 from penstock_optimizer.workspace import SearchFolder
 
 _CONTROL_KEY: Final = "negative-control"
@@ -73,7 +74,7 @@ class Execution:
                 budget_seconds=max(_LEAST_BUILD_SECONDS, seconds_left * _BUILD_SHARE),
             ),
             sandbox=prepared.request.sandbox,
-            hidden=(Path(prepared.request.signing_key),),
+            hidden=secrets_of(prepared.request),
         )
         return BuildTrial(recipe=recipe, built=built, seconds=time.monotonic() - started)
 
@@ -112,7 +113,7 @@ class Execution:
                 judgements=action.judgements,
                 python_path=prepared.source.python_path,
                 sandbox=prepared.request.sandbox,
-                hidden=(Path(prepared.request.signing_key),),
+                hidden=secrets_of(prepared.request),
             )
         except Invalid as error:
             problem = error.message

@@ -22,6 +22,7 @@ from penstock.optimization.variants import DataSplits, PreparedSource, SourceReq
 from penstock.serving.mounts import CACHE_VARIABLE
 from penstock_optimizer.data import prepare_data
 from penstock_optimizer.prepare import prepare
+from penstock_optimizer.signing_key import secrets_of
 from penstock_optimizer.workspace import Workspace
 from penstock_runtime.fetching import fetch_apart
 from penstock_runtime.files import sha256_of
@@ -63,7 +64,7 @@ def prepared(request: OptimizationRequest, workspace: Workspace) -> Prepared:
     asked = digest_of({"model": model.model_dump(mode="json"), "data": str(raw) if raw else None})
     folder = workspace.source(asked)
     with workspace.preparing(folder):
-        hidden = (Path(request.signing_key),)
+        hidden = secrets_of(request)
         source = prepare(model, folder, data=raw, sandbox=request.sandbox, hidden=hidden)
     data = _data(request, raw, source, workspace)
     hardware, versions = probe(), library_versions()

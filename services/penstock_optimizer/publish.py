@@ -141,5 +141,7 @@ def _manifest(
             company=company,
             speedups={name: ratio.value for name, ratio in chosen.speedups.items()} if chosen else {},
             report=REPORT_PAGE,
+            namespace=request.identity.namespace if request.identity is not None else None,
+            run=request.identity.run if request.identity is not None else None,
         ),
     )

@@ -6,6 +6,7 @@ added. The library takes more than half a second to import (it brings sigstore),
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -16,14 +17,23 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from pydantic import ValidationError
 
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid
+from penstock.optimization.statements import SignedStatement, Statement, signed_bytes
 from penstock.serving.manifest import SIGNATURE_NAME
 
-__all__ = ["SIGNATURE_NAME", "make_keys", "public_key", "sign", "verify"]
+__all__ = [
+    "SIGNATURE_NAME", "derived_key", "make_keys", "pem_of", "public_key", "sign", "signed_statement",
+    "verified_statement", "verify",
+]  # fmt: skip
+
+_P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+"""Of its group (SEC 2, secp256r1)."""
 
 
 def make_keys(private: Path) -> str:
@@ -36,10 +46,7 @@ def make_keys(private: Path) -> str:
     """
     if not private.exists():
         private.parent.mkdir(parents=True, exist_ok=True)
-        key = ec.generate_private_key(ec.SECP256R1())
-        pem = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        pem = pem_of(ec.generate_private_key(ec.SECP256R1()))[0].encode()
         # mkstemp makes the file with mode 0600, and a link fails where another process was first.
         handle, name = tempfile.mkstemp(dir=private.parent, prefix=f".{private.name}.")
         try:
@@ -60,18 +67,7 @@ def public_key(private: Path) -> str:
     Raises:
         Invalid: it cannot be read or is not an unencrypted elliptic-curve key.
     """
-    try:
-        key = serialization.load_pem_private_key(private.read_bytes(), None)
-    except (OSError, ValueError, TypeError) as error:
-        raise Invalid(
-            Reason.INVALID_SPEC,
-            f"the signing key {private} cannot be used: {error}; give an unencrypted ECDSA P-256 private key in PEM",
-        ) from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise Invalid(
-            Reason.INVALID_SPEC, f"the signing key {private} is not an ECDSA P-256 key: make one of that kind"
-        )
-    return _pem(key.public_key())
+    return _pem(_private(private).public_key())
 
 
 def sign(folder: Path, private: Path) -> None:
@@ -125,6 +121,82 @@ def verify(folder: Path, trusted: Sequence[str]) -> None:
                 Reason.SIGNATURE_INVALID,
                 f"{signature} does not fit what {folder} holds: {detail}. Copy the whole folder again, or publish it again",
             ) from error
+
+
+def derived_key(secret: str, purpose: str) -> ec.EllipticCurvePrivateKey:
+    """The ECDSA P-256 key of a purpose, which follows from a secret: equal for equal ones, and telling of neither.
+
+    By HKDF (RFC 5869) with 16 bytes more than the order has, so that no private value is likelier than another
+    (FIPS 186-5, A.2.1).
+    """
+    material = HKDF(hashes.SHA256(), 48, salt=None, info=f"penstock.dev/{purpose}".encode()).derive(secret.encode())
+    return ec.derive_private_key(int.from_bytes(material) % (_P256_ORDER - 1) + 1, ec.SECP256R1())
+
+
+def pem_of(key: ec.EllipticCurvePrivateKey) -> tuple[str, str]:
+    """A private key and its public key, each in PEM."""
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return private.decode(), _pem(key.public_key())
+
+
+def signed_statement(statement: Statement, private: Path) -> bytes:
+    """A file of a run's folder, which says what the statement says.
+
+    Raises:
+        Invalid: the key cannot be used.
+    """
+    text = statement.model_dump_json()
+    signature = _private(private).sign(signed_bytes(text), ec.ECDSA(hashes.SHA256()))
+    signed = SignedStatement(statement=text, signature=base64.b64encode(signature).decode())
+    return signed.model_dump_json().encode()
+
+
+def verified_statement(body: bytes, trusted: Sequence[str]) -> tuple[Statement, str]:
+    """What such a file says, and which of the trusted keys signed it.
+
+    Args:
+        body: of the file.
+        trusted: public keys in PEM.
+
+    Raises:
+        Invalid: SignatureMissing, SignatureInvalid or KeyNotTrusted.
+    """
+    try:
+        signed = SignedStatement.model_validate_json(body)
+        signature = base64.b64decode(signed.signature, validate=True)
+    except (ValidationError, ValueError) as error:
+        raise Invalid(
+            Reason.SIGNATURE_MISSING, "it is not signed, as what a search of this release leaves is"
+        ) from error
+    for pem in trusted:
+        key = serialization.load_pem_public_key(pem.encode())
+        if isinstance(key, ec.EllipticCurvePublicKey):
+            with contextlib.suppress(InvalidSignature):
+                key.verify(signature, signed_bytes(signed.statement), ec.ECDSA(hashes.SHA256()))
+                return _statement(signed.statement), pem
+    raise Invalid(Reason.KEY_NOT_TRUSTED, "its signature is not by the key of this run")
+
+
+def _statement(text: str) -> Statement:
+    try:
+        return Statement.model_validate_json(text)
+    except ValidationError as error:
+        raise Invalid(Reason.SIGNATURE_INVALID, f"what is signed is no statement of a run: {error}") from error
+
+
+def _private(file: Path) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = serialization.load_pem_private_key(file.read_bytes(), None)
+    except (OSError, ValueError, TypeError) as error:
+        raise Invalid(
+            Reason.INVALID_SPEC,
+            f"the signing key {file} cannot be used: {error}; give an unencrypted ECDSA P-256 private key in PEM",
+        ) from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise Invalid(Reason.INVALID_SPEC, f"the signing key {file} is not an ECDSA P-256 key: make one of that kind")
+    return key
 
 
 def _signer(signature: Path, trusted: Sequence[str]) -> str:

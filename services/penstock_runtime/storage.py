@@ -6,12 +6,13 @@ from storage options; a URI with them in it is refused.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from penstock.api.conditions import Reason
@@ -27,6 +28,8 @@ from penstock_runtime.filesystems import (
     translated,
     write_atomically,
 )
+
+_SECONDS: Final = 60.0
 
 
 class Store:
@@ -57,17 +60,51 @@ class Store:
         """Whether there is a file or a folder."""
         with translated(self.uri(relative)):
             self._files.invalidate_cache()
-            return bool(self._files.exists(self._path(relative)))
+            try:
+                return bool(self._files.exists(self._path(relative)))
+            except PermissionError:  # as in `read`
+                if self._local:
+                    raise
+                return self._path(relative) in self._listed(self._path(relative))
 
-    def read(self, relative: str) -> bytes | None:
-        """A file's content; None where there is none."""
+    def read(self, relative: str, most: int | None = None) -> bytes | None:
+        """A file's content; None where there is none.
+
+        Args:
+            relative: its path.
+            most: bytes; no more than one beyond them is asked of the store.
+
+        Raises:
+            Invalid: SignatureInvalid; it is longer than `most`, so it is none of ours. Else see `translated`.
+            Unavailable: the store does not answer, or not within a minute where there is a bound.
+        """
+        path = self._path(relative)
         with translated(self.uri(relative)):
             try:
-                return bytes(self._files.cat_file(self._path(relative)))
+                body = self._content(path, most)
+            except PermissionError:
+                # Stores do not tell those who may list only a part of them that a file is not there.
+                if self._local or path in self._listed(path):
+                    raise
+                return None
             except (FileNotFoundError, IsADirectoryError):
                 if not self._local:
                     self._require_root()
                 return None
+        if most is not None and len(body) > most:
+            raise Invalid(Reason.SIGNATURE_INVALID, f"it is longer than {most} bytes, as none that we write is")
+        return body
+
+    def _content(self, path: str, most: int | None) -> bytes:
+        if most is None:
+            return bytes(self._files.cat_file(path))
+        if not self._files.async_impl:
+            return bytes(self._files.cat_file(path, start=0, end=most + 1))
+        from fsspec.asyn import sync  # noqa: PLC0415 -- as fsspec itself
+
+        # Its own calls wait for ever for a store that sends a byte now and then.
+        found = sync(self._files.loop, self._files._cat_file, path, start=0, end=most + 1, timeout=_SECONDS)  # noqa: SLF001 -- what `cat_file` calls
+        return bytes(found)
 
     def write(self, relative: str, body: bytes) -> None:
         """Write a file. Who reads it meanwhile sees the old content or the new, whole."""
@@ -76,6 +113,30 @@ class Store:
                 write_atomically(Path(self._path(relative)), body)
             else:
                 self._files.pipe_file(self._path(relative), body)
+
+    def permitted(self, relative: str) -> tuple[str, ...]:
+        """Which of `list` and `write` this process's credentials may do at a place. What is written is taken away again.
+
+        Raises:
+            Unavailable: the store does not answer.
+        """
+        path, found = self._path(relative), []
+        attempts: dict[str, Callable[[], object]] = {
+            "list": lambda: self._listed(path),
+            "write": lambda: self._files.pipe_file(path, b""),
+        }
+        for what, attempt in attempts.items():
+            try:
+                with translated(self.uri(relative)):
+                    attempt()
+                found.append(what)
+            except Invalid as error:
+                if error.reason != Reason.STORAGE_DENIED:
+                    raise
+        if "write" in found:
+            with contextlib.suppress(Exception):  # it may perhaps write and not remove
+                self._files.rm_file(path)
+        return tuple(found)
 
     def put_folder(self, local: Path, relative: str) -> str:
         """Copy a folder into the store. Returns its URI.
@@ -135,8 +196,24 @@ class Store:
     def _require_root(self) -> None:
         """A missing bucket must not look like a missing file."""
         bucket = self._base.split("/", 1)[0]
-        if urlsplit(self.root).scheme in ("s3", "s3a", "gs", "gcs") and not self._files.exists(bucket):
-            raise FileNotFoundError(f"there is no bucket {bucket!r}")
+        if urlsplit(self.root).scheme not in ("s3", "s3a", "gs", "gcs") or self._files.exists(bucket):
+            return
+        try:
+            # Who may use a part of it alone is not told whether it is there.
+            self._files.ls(self._base, refresh=True)
+        except PermissionError:
+            return
+        except FileNotFoundError as error:
+            if urlsplit(self.root).scheme in ("s3", "s3a") and "bucket does not exist" not in str(error):
+                return
+            raise FileNotFoundError(f"there is no bucket {bucket!r}") from error
+
+    def _listed(self, path: str) -> list[str]:
+        """Paths of the files in the folder of one."""
+        try:
+            return list(self._files.ls(path.rpartition("/")[0], detail=False, refresh=True))
+        except FileNotFoundError:
+            return []
 
 
 def fetch(uri: str, cache: Path, options: Mapping[str, Any] | None = None) -> Path:

@@ -22,7 +22,7 @@ from penstock_operator.runtime.cluster import CONFIG_MAP, JOB, Key, Manifest, cr
 PROFILES = Path(__file__).parents[2] / "manifests" / "profiles"
 IN_PODS = JobSettings(
     store="s3://artifacts/penstock", signing_key="/etc/penstock/signing/key.pem", image="optimizer:1",
-    signing_key_secret="signing-key", workspace_claim="workspace", model_volumes=(("models", "/models"),),
+    signing_key_secret="signing", workspace_claim="workspace", model_volumes=(("models", "/models"),),
     environment=(("AWS_ENDPOINT_URL", "http://s3"),), environment_secret="s3",
 )  # fmt: skip
 HERE = JobSettings(store="file:///artifacts", signing_key="/key.pem", workspace="/w", python="/usr/bin/python3")

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from penstock.optimization.progress import PROGRESS_FILE, RESULT_FILE, OptimizationRequest, Progress, RunResult
 from penstock.optimization.report import Verdict
+from penstock.optimization.statements import Statement
 from penstock.optimization.trials import Stage
-from penstock.planning.job import REQUEST_VARIABLE
+from penstock.planning.job import REQUEST_VARIABLE, profile_digest
+from penstock_runtime.signing import signed_statement
 from penstock_runtime.storage import Store
 
 if __name__ == "__main__":
@@ -22,9 +24,15 @@ if __name__ == "__main__":
         notes.write(f"{os.getpid()}\n")
     assert request.run_folder is not None
     store = Store(request.run_folder)
-    store.write(PROGRESS_FILE, Progress(stage=Stage.MEASURE, message="pretending").model_dump_json().encode())
+
+    def tell(name: str, **said: Progress | RunResult) -> None:
+        about = {"identity": request.identity, "profile_digest": profile_digest(request.spec)}
+        statement = Statement.model_validate({**about, **said})
+        store.write(name, signed_statement(statement, Path(request.signing_key)))
+
+    tell(PROGRESS_FILE, progress=Progress(stage=Stage.MEASURE, message="pretending"))
     deadline = time.monotonic() + 60
     while (workspace / "wait").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     result = RunResult(verdict=Verdict.REJECTED, summary="It was only pretended.")
-    store.write(RESULT_FILE, result.model_dump_json().encode())
+    tell(RESULT_FILE, result=result)

@@ -6,6 +6,7 @@ API server takes the Job is part of the test; that a Job does what it is to is t
 
 from __future__ import annotations
 
+import base64
 import json
 import secrets
 import time
@@ -16,16 +17,26 @@ from typing import Any
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives import serialization
 from tests.chart.helm import grant_operator_rights
 from tests.cluster.controlplane import ControlPlane
 from tests.contract.ray_rest_standin import RayStandIn
 from tests.integration.operator_parts import eventually
 
 from penstock.api.optimization import OptimizationRun
-from penstock.optimization.progress import PROGRESS_FILE, RESULT_FILE, Figures, OptimizationRequest, Progress, RunResult
+from penstock.optimization.progress import (
+    PROGRESS_FILE,
+    RESULT_FILE,
+    SIGNING_KEY_VARIABLE,
+    Figures,
+    OptimizationRequest,
+    Progress,
+    RunResult,
+)
 from penstock.optimization.report import Verdict
+from penstock.optimization.statements import Statement
 from penstock.optimization.trials import Stage
-from penstock.planning.job import REQUEST_VARIABLE, JobSettings, run_folder
+from penstock.planning.job import REQUEST_VARIABLE, JobSettings, profile_digest, run_folder
 from penstock.serving.manifest import BatchPoint, Capacity, ModelFormat
 from penstock_operator.operation import Operation
 from penstock_operator.optimization.directory import CLUSTER_OPTIMIZATION_PROFILE, OPTIMIZATION_RUN
@@ -36,6 +47,8 @@ from penstock_operator.runtime.cluster import JOB, NAMESPACE, SECRET, Cluster, K
 from penstock_operator.runtime.embedded import EmbeddedCluster
 from penstock_operator.runtime.kubernetes import KubernetesCluster
 from penstock_operator.settings import Settings
+from penstock_runtime.signing import signed_statement
+from penstock_runtime.storage import Store
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
 ACCEPTED = RunResult(
@@ -75,8 +88,8 @@ class Home:
     @property
     def jobs(self) -> JobSettings:
         return JobSettings(
-            store=self.store.as_uri(), signing_key="/etc/penstock/signing/key.pem", image="penstock-optimizer:test",
-            signing_key_secret="signing-key", model_volumes=(("models", "/models"),), environment_secret="s3",
+            store=self.store.as_uri(), signing_key="", image="penstock-optimizer:test",
+            signing_key_secret="signing", model_volumes=(("models", "/models"),), environment_secret="s3",
         )  # fmt: skip
 
     def start(self, *, store: bool = True) -> None:
@@ -84,7 +97,12 @@ class Home:
             self.events.append((reason, note))
 
         connection = self.connect()
-        settings = Settings(namespaces=(self.namespace,), jobs=self.jobs if store else None, trusted_keys=("a key",))
+        settings = Settings(
+            namespaces=(self.namespace,),
+            jobs=self.jobs if store else None,
+            trusted_keys=("a key",),
+            gateway_secret="a secret",
+        )
         operation = Operation(connection, settings, record, lambda: True)
         operation.start()
         self.running.append((operation, connection))
@@ -130,11 +148,33 @@ class Home:
         eventually(look, f"{kind.kind}: {condition} {status} {reason}; it is {found}", 30)
         return found["it"]
 
-    def write(self, run: Manifest, name: str, content: Progress | RunResult) -> None:
-        """What the Job would write into the store."""
-        folder = Path(run_folder(self.jobs, OptimizationRun.model_validate(run)).removeprefix("file://"))
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(content.model_dump_json())
+    def write(self, job: Manifest, content: Progress | RunResult) -> None:
+        """What the Job would write into the store, signed by the key that it has from its Secret."""
+        (container,) = job["spec"]["template"]["spec"]["containers"]
+        environment = {each["name"]: each for each in container["env"]}
+        reference = environment[SIGNING_KEY_VARIABLE]["valueFrom"]["secretKeyRef"]
+        secret = self.cluster.get(SECRET, Key(self.namespace, reference["name"]))
+        assert secret is not None
+        key = self.store.with_name("key.pem")
+        key.write_bytes(base64.b64decode(secret["data"][reference["key"]]))
+        request = OptimizationRequest.model_validate_json(environment[REQUEST_VARIABLE]["value"])
+        assert request.identity is not None
+        name, said = (
+            (PROGRESS_FILE, {"progress": content})
+            if isinstance(content, Progress)
+            else (RESULT_FILE, {"result": content})
+        )
+        statement = Statement.model_validate(
+            {"identity": request.identity, "profile_digest": profile_digest(request.spec), **said}
+        )
+        Store(request.run_folder or "").write(name, signed_statement(statement, key))
+
+    def accepted(self) -> RunResult:
+        """A verdict whose artifact lies in this namespace's part of the store."""
+        own = f"{self.store.as_uri()}/{self.namespace}"
+        return ACCEPTED.model_copy(
+            update={"artifact_uri": f"{own}/artifacts/sha256-aa", "report_uri": f"{own}/reports/aa"}
+        )
 
     def report(self, job: Manifest, status: Manifest) -> Manifest:
         """What Kubernetes would say of the Job."""
@@ -223,18 +263,27 @@ def test_a_profile_makes_a_faster_model_serve(home: Home) -> None:
     assert (request.model_uri, request.data_uri) == ("file:///models/1", "file:///models/data")
 
     progress = Progress(stage=Stage.MEASURE, message="rung 1", done=3, total=12, best="Static", best_speedup=2.1)
-    home.write(run, PROGRESS_FILE, progress)
+    home.write(job, progress)
     eventually(lambda: "Measure" in json.dumps(home.only(OPTIMIZATION_RUN).get("status")), "progress is told", 30)
     assert home.condition("ProfileApplied", home.only(INFERENCE_DEPLOYMENT)) == ("Unknown", "Optimizing")
 
-    home.write(run, RESULT_FILE, ACCEPTED)
+    accepted = home.accepted()
+    home.write(job, accepted)
     home.report(job, job_status.exited_status(job, 0, time.time()))
     deployment = home.wait(INFERENCE_DEPLOYMENT, "ProfileApplied", "True", "Optimized")
     assert deployment["status"]["speedup"] == "3.20x"
     assert deployment["status"]["optimizationRun"] == run["metadata"]["name"]
     served = [app["deployed_app_config"] for app in home.ray.details()["applications"].values()]
-    optimized = next(each for each in served if each["args"]["replica"]["storageUri"] == ACCEPTED.artifact_uri)
-    assert optimized["args"]["replica"]["trustedKeys"] == ["a key"]
+    optimized = next(each for each in served if each["args"]["replica"]["storageUri"] == accepted.artifact_uri)
+    replica = optimized["args"]["replica"]
+    secret = home.cluster.get(SECRET, Key(home.namespace, f"{run['metadata']['name']}-signing"))
+    assert secret is not None
+    private = serialization.load_pem_private_key(base64.b64decode(secret["data"]["key.pem"]), None)
+    public = private.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    assert (replica["requireSignature"], replica["trustedKeys"]) == (True, [public.decode()]), "the run's own key alone"
+    assert "requireSignature" not in baseline["deployed_app_config"]["args"]["replica"], "the model is the user's own"
     assert optimized["deployments"][0]["user_config"]["batching"]["maxBatchSize"] == 8
     told = home.only(OPTIMIZATION_RUN)["status"]
     assert (told["verdict"], told["figures"]["size"], told["attempts"]) == ("Accepted", "2.8 MB → 700 kB", 1)
@@ -265,11 +314,25 @@ def test_a_job_runs_where_the_model_will_behind_a_network_policy(home: Home) -> 
     assert policy["metadata"]["ownerReferences"][0]["uid"] == run["metadata"]["uid"]
 
 
-def test_a_rejected_profile_leaves_the_model_and_says_why(home: Home) -> None:
+def test_what_others_put_in_the_place_of_a_result_serves_nothing(home: Home) -> None:
     home.start()
     home.deploy()
     run, job = home.run_job()
-    home.write(run, RESULT_FILE, REJECTED)
+    folder = Path(run_folder(home.jobs, OptimizationRun.model_validate(run)).removeprefix("file://"))
+    folder.mkdir(parents=True)
+    (folder / RESULT_FILE).write_text(home.accepted().model_dump_json())
+    home.report(job, job_status.exited_status(job, 0, time.time()))
+    eventually(lambda: "is being read" in json.dumps(home.only(OPTIMIZATION_RUN)["status"]), "its end was seen", 30)
+    assert "artifact" not in home.only(OPTIMIZATION_RUN)["status"], "nobody signed what lies there"
+    home.write(job, home.accepted())
+    home.wait(INFERENCE_DEPLOYMENT, "ProfileApplied", "True", "Optimized")
+
+
+def test_a_rejected_profile_leaves_the_model_and_says_why(home: Home) -> None:
+    home.start()
+    home.deploy()
+    _, job = home.run_job()
+    home.write(job, REJECTED)
     home.report(job, job_status.exited_status(job, 0, time.time()))
     deployment = home.wait(INFERENCE_DEPLOYMENT, "ProfileApplied", "False", "ProfileRejected")
     assert "1.02x" in json.dumps(deployment["status"]["conditions"])
@@ -283,7 +346,7 @@ def test_a_restart_between_any_two_steps_starts_no_second_job(home: Home) -> Non
     home.deploy()
     run, job = home.run_job()
     home.stop()
-    home.write(run, RESULT_FILE, ACCEPTED)
+    home.write(job, home.accepted())
     home.report(job, job_status.exited_status(job, 0, time.time()))
     home.start()
     home.wait(OPTIMIZATION_RUN, "Accepted", "True", "ProfileAccepted")

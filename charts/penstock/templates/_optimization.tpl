@@ -4,10 +4,6 @@
 {{- if .artifactStore }}
 - {{ include "penstock.argument" (printf "--artifact-store=%v" .artifactStore) }}
 - {{ include "penstock.argument" (printf "--optimizer-image=%v" (include "penstock.image" (list $ $.Values.images.optimizer))) }}
-- {{ include "penstock.argument" (printf "--signing-key-secret=%v" (required "optimization.artifactStore needs optimization.signingKeySecret: the Secret, in the models' namespaces, with the private key" .signingKeySecret)) }}
-{{- if not .trustedKeys }}
-{{- fail "optimization.artifactStore needs optimization.trustedKeys: the public key (PEM) of optimization.signingKeySecret" }}
-{{- end }}
 {{- range $index, $key := .trustedKeys }}
 - {{ include "penstock.argument" (printf "--trusted-key-file=/etc/penstock/settings/trusted-%v.pem" $index) }}
 {{- end }}
@@ -31,6 +27,9 @@
 {{- end }}
 {{- with .jobEnvSecret }}
 - {{ include "penstock.argument" (printf "--optimizer-env-secret=%v" .) }}
+{{- end }}
+{{- if .sharedStore }}
+- --shared-store
 {{- end }}
 {{- with .replicaSecret }}
 - {{ include "penstock.argument" (printf "--artifact-secret=%v" .) }}

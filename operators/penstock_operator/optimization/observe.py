@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Protocol, TypeVar
-
-from pydantic import ValidationError
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 from penstock.api.conditions import Reason
 from penstock.api.optimization import OptimizationRun
 from penstock.api.pool import ServingPool, WorkerGroup
-from penstock.errors import Invalid, Unavailable
-from penstock.models import Frozen
-from penstock.optimization.progress import PROGRESS_FILE, RESULT_FILE, Progress, RunResult
+from penstock.errors import Invalid
+from penstock.optimization.progress import PROGRESS_FILE, RESULT_FILE, RunIdentity
+from penstock.optimization.statements import MOST_BYTES, Statement, mismatch
 from penstock.planning.conditions import epoch
 from penstock.planning.job import JobSettings, run_folder
-from penstock.planning.names import MODEL_LABEL, QUEUE_LABEL
+from penstock.planning.names import MODEL_LABEL, PROFILE_ANNOTATION, QUEUE_LABEL
 from penstock.planning.observed import ProfileProblem
-from penstock.planning.run import JobState, ObservedJob, ObservedRun, is_over
+from penstock.planning.run import JobState, ObservedJob, ObservedRun, is_over, last_of
 from penstock_operator.optimization.directory import OptimizationDirectory
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, PoolDirectory
 from penstock_operator.pool.users import pool_of
 from penstock_operator.runtime.cluster import JOB, Cluster, Key, Manifest
 from penstock_operator.runtime.job_status import end_of, ended_at
-
-Content = TypeVar("Content", bound=Frozen)
+from penstock_runtime.signing import verified_statement
 
 
 class Folder(Protocol):
     """A run's folder in the artifact store."""
 
-    def read(self, relative: str) -> bytes | None:
-        """A file's content, or None where there is none."""
+    def read(self, relative: str, most: int | None = None) -> bytes | None:
+        """A file's content, or None where there is none. Raises `Invalid` where it is longer than `most` bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a file of a run's folder says, if it counts."""
+
+    statement: Statement | None = None
+    public_key: str = ""
+    refused: str = ""
+    """Why it does not count."""
 
 
 class RunObserver:
@@ -43,6 +51,7 @@ class RunObserver:
         settings: of the Jobs.
         open_folder: from the URI of a run's folder.
         pools: finds the pool that is to serve a run's model.
+        keys: public keys in PEM that a run's files may be signed by.
     """
 
     def __init__(
@@ -52,30 +61,59 @@ class RunObserver:
         settings: JobSettings,
         open_folder: Callable[[str], Folder],
         pools: PoolDirectory,
+        *,
+        keys: Callable[[OptimizationRun], Sequence[str]],
     ) -> None:
         self._cluster = cluster
         self._directory = directory
         self._settings = settings
         self._open_folder = open_folder
         self._pools = pools
+        self._keys = keys
 
     def observe(self, run: OptimizationRun) -> ObservedRun:
         """The observation. Raises `Unavailable` where the API or the artifact store does not answer."""
         profile = self._directory.profile(run.metadata.namespace, run.spec.profile_ref)
         # Jobs before the result: a Job that is seen to have ended has written what it was to write.
         jobs = tuple(self._jobs(run))
-        progress: Progress | None = None
-        result: RunResult | None = None
-        if self._settings.store:
+        progress, result = Told(), Told()
+        if self._settings.store and not is_over(run):
             try:
                 folder = self._open_folder(run_folder(self._settings, run))
-                progress = _content(folder, PROGRESS_FILE, Progress)
-                result = _content(folder, RESULT_FILE, RunResult)
+                last = last_of(run, jobs)
+                if last is not None:
+                    progress = self._told(run, last, folder, PROGRESS_FILE)
+                    result = self._told(run, last, folder, RESULT_FILE)
             except Invalid as error:
                 message = f"The artifact store cannot be used: {error.message}"
                 profile = ProfileProblem(Reason.OPTIMIZATION_UNAVAILABLE, message)
         groups = () if is_over(run) or any(each.state is JobState.ACTIVE for each in jobs) else self._groups(run)
-        return ObservedRun(run, profile, self._settings, jobs, progress, result, groups)
+        return ObservedRun(
+            run,
+            profile,
+            self._settings,
+            jobs,
+            progress.statement.progress if progress.statement is not None else None,
+            result.statement.result if result.statement is not None else None,
+            result.public_key,
+            result.refused,
+            groups,
+        )
+
+    def _told(self, run: OptimizationRun, job: ObservedJob, folder: Folder, name: str) -> Told:
+        """Raises `Unavailable` where the store does not answer, `Invalid` where it cannot be used."""
+        try:
+            body = folder.read(name, MOST_BYTES)
+            if body is None:
+                return Told()
+            statement, key = verified_statement(body, self._keys(run))
+        except Invalid as error:
+            if error.reason not in (Reason.SIGNATURE_INVALID, Reason.KEY_NOT_TRUSTED, Reason.SIGNATURE_MISSING):
+                raise
+            return Told(refused=f"{name}: {error.message}")
+        wanted = RunIdentity(namespace=run.metadata.namespace, run=run.metadata.uid, job=job.name)
+        wrong = mismatch(statement, wanted, job.profile_digest)
+        return Told(statement, key) if wrong is None else Told(refused=f"{name}: {wrong}")
 
     def _groups(self, run: OptimizationRun) -> tuple[WorkerGroup, ...]:
         """Of the pool of the deployment that owns the run; of the namespace's default pool where none does."""
@@ -108,23 +146,9 @@ def observed_job(manifest: Manifest) -> ObservedJob:
         finished_at=_epoch(ended_at(manifest)),
         suspended=bool(manifest["spec"].get("suspend")),
         queue=str((manifest["metadata"].get("labels") or {}).get(QUEUE_LABEL, "")),
+        profile_digest=str((manifest["metadata"].get("annotations") or {}).get(PROFILE_ANNOTATION, "")),
     )
 
 
 def _epoch(time: str | None) -> float | None:
     return None if not time else epoch(time)
-
-
-def _content(folder: Folder, name: str, model: type[Content]) -> Content | None:
-    """A file of the run's folder.
-
-    Raises:
-        Unavailable: the store does not answer, or what is there is not such a file.
-    """
-    body = folder.read(name)
-    if body is None:
-        return None
-    try:
-        return model.model_validate_json(body)
-    except ValidationError as error:
-        raise Unavailable("StoreUnreadable", f"{name} in the run's folder is not as expected: {error}") from error

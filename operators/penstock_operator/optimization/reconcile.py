@@ -14,9 +14,10 @@ from penstock.planning.conditions import transitions
 from penstock.planning.names import RUN_MANAGER
 from penstock.planning.run import RunPlan, failed_status, plan_run
 from penstock_operator.optimization.directory import OPTIMIZATION_RUN
+from penstock_operator.optimization.keys import RunKeys
 from penstock_operator.optimization.observe import RunObserver
 from penstock_operator.pool.kinds import NETWORK_POLICY
-from penstock_operator.runtime.cluster import JOB, Cluster, Key, Manifest, NotFound, create_unless_there
+from penstock_operator.runtime.cluster import JOB, SECRET, Cluster, Key, Manifest, NotFound, create_unless_there
 from penstock_operator.runtime.controller import Result
 from penstock_operator.runtime.unreadable import tell_unreadable
 
@@ -31,15 +32,22 @@ class RunReconciler:
         cluster: where the objects are.
         observer: reads profile, Jobs and the artifact store.
         record: takes events.
+        keys: makes the keys of runs.
         clock: seconds since the Unix epoch.
     """
 
     def __init__(
-        self, cluster: Cluster, observer: RunObserver, record: Record, clock: Callable[[], float] = time.time
+        self,
+        cluster: Cluster,
+        observer: RunObserver,
+        record: Record,
+        keys: RunKeys,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._cluster = cluster
         self._observer = observer
         self._record = record
+        self._keys = keys
         self._clock = clock
 
     def reconcile(self, key: Key) -> Result:
@@ -64,7 +72,7 @@ class RunReconciler:
         now = self._clock()
         wanted = plan_run(self._observer.observe(run), now)
         try:
-            self._apply(key.namespace, wanted)
+            self._apply(run, wanted)
         except Invalid as error:
             self._write(manifest, run, failed_status(run, Reason.INVALID_SPEC, error.message, now))
             raise
@@ -73,17 +81,20 @@ class RunReconciler:
             return Result()
         return Result(wanted.requeue.after_seconds, wanted.requeue.reason)
 
-    def _apply(self, namespace: str, wanted: RunPlan) -> None:
+    def _apply(self, run: OptimizationRun, wanted: RunPlan) -> None:
         """Create before deleting: a kill between the two leaves a Job too many, which the next run takes away.
 
-        The network is bounded before there is a pod that could use it.
+        The network is bounded, and the key is there, before there is a pod that could use it.
         """
+        secret = self._keys.manifest(run) if wanted.job is not None else None
+        if secret is not None:
+            create_unless_there(self._cluster, SECRET, secret)
         if wanted.network_policy is not None:
             create_unless_there(self._cluster, NETWORK_POLICY, wanted.network_policy)
         if wanted.job is not None:
             create_unless_there(self._cluster, JOB, wanted.job)
         for name in wanted.delete_jobs:
-            self._cluster.delete(JOB, Key(namespace, name))
+            self._cluster.delete(JOB, Key(run.metadata.namespace, name))
 
     def _write(self, manifest: Manifest, run: OptimizationRun, status: OptimizationRunStatus) -> None:
         if status == run.status:

@@ -277,6 +277,8 @@ class Artifact(Described):
     """What its engine loads."""
     digest: str
     """Of its manifest."""
+    public_key: str = ""
+    """In PEM: of the run, whose signature replicas demand."""
 
 
 class OptimizationRunStatus(Described):

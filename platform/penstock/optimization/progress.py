@@ -2,7 +2,7 @@
 
 It reads one JSON line of `OptimizationRequest` from its standard input, or from the file given as its argument, and
 writes `Progress` lines to its standard output. Where the request names a run folder, it also keeps `progress.json`
-there, and at the end `result.json` (a `RunResult`), both in the artifact store. Exit status: 0 once a verdict is
+there, and at the end `result.json`, both in the artifact store and signed (`penstock.optimization.statements`). Exit status: 0 once a verdict is
 reached, whichever; 1 where it could not be; 75 (EX_TEMPFAIL) where trying again may help.
 """
 
@@ -19,8 +19,20 @@ from penstock.optimization.trials import Stage
 from penstock.optimization.variants import SourceRequest
 from penstock.serving.manifest import Capacity, ModelFormat
 
+SIGNING_KEY_VARIABLE = "PENSTOCK_SIGNING_KEY"
+"""Holds a pod's private key in PEM. The driver takes it out of its environment before it starts any other process."""
 PROGRESS_FILE = "progress.json"
 RESULT_FILE = "result.json"
+
+
+class RunIdentity(Frozen):
+    """Which Job of the control plane a search is."""
+
+    namespace: str
+    run: str
+    """uid of the `OptimizationRun`: another one of the same name has another."""
+    job: str
+    """Name of the Job, which says which attempt it is."""
 
 
 class OptimizationRequest(Frozen):
@@ -42,10 +54,14 @@ class OptimizationRequest(Frozen):
     """fsspec URI of the artifact store."""
     run_folder: str | None = None
     """fsspec URI of a folder for `progress.json` and `result.json`."""
+    identity: RunIdentity | None = None
+    """What those are signed for, and the artifact; None: this is no run of the control plane."""
+    scoped_store: bool = False
+    """Whether credentials that open more than `store` are refused: its parent is other namespaces' too."""
     workspace: str
     """Local folder that keeps ledgers and built variants between runs; a second run with the same key is free."""
     signing_key: str
-    """File with the private key in PEM (ECDSA P-256)."""
+    """File with the private key in PEM (ECDSA P-256); empty: the variable `SIGNING_KEY_VARIABLE` holds it."""
     latency_bound_milliseconds: float | None = None
     """The deployment's p99 objective; the load test's bound. The profile's own constraint goes first."""
     memory_bytes: int | None = None
@@ -112,6 +128,10 @@ class RunResult(Frozen):
     capacity: Capacity | None = None
     report_uri: str | None = None
     """Folder with `report.json` and `report.html`."""
+    source_digest: str | None = None
+    """Of the model that was opened."""
+    hardware: str | None = None
+    """Digest of the fingerprint of the machine that it was measured on."""
     reused: bool = False
     """All trials were there already."""
     trials: int = 0

@@ -23,6 +23,7 @@ from penstock.planning.arguments import (
 )
 from penstock.planning.placement import actor_options
 from penstock.planning.quantities import number
+from penstock.planning.signers import Signer, signer_of
 from penstock.serving.settings import BatchingSettings, CacheSettings
 
 ServeApplication = dict[str, Any]
@@ -47,6 +48,8 @@ class ReplicaNetwork:
     """Public keys in PEM, one of which must have signed an optimized model."""
     artifact_secret: str | None = None
     """A Secret of the deployment's namespace by which an optimized model is read; None: the pods' own credentials."""
+    signers: tuple[Signer, ...] = ()
+    """Of the models that the deployment's own runs made."""
 
 
 def replica_bounds(deployment: InferenceDeployment) -> tuple[int, int]:
@@ -82,6 +85,7 @@ def build(
         Invalid: a quantity in the spec is none, or a share is asked of an accelerator that cannot be shared.
     """
     metadata, model = deployment.metadata, deployment.spec.model
+    signer = signer_of(model, network.signers)
     name = names.application(metadata.namespace, metadata.name, revision)
     arguments = BuildArguments(
         owner=Owner(namespace=metadata.namespace, name=metadata.name, uid=metadata.uid),
@@ -98,7 +102,8 @@ def build(
             host=network.host,
             gateways=network.gateways,
             registration_token=network.registration_token,
-            trusted_keys=network.trusted_keys,
+            trusted_keys=network.trusted_keys if signer is None else (signer.public_key,),
+            require_signature=signer is not None,
             drain_seconds=DRAIN_SECONDS,
         ),
     )

@@ -51,6 +51,8 @@ class ReplicaArguments(Frozen):
     registration_token: str = ""
     trusted_keys: tuple[str, ...] = ()
     """Public keys in PEM, one of which must have signed an optimized model."""
+    require_signature: Annotated[bool, Field(exclude_if=lambda value: not value)] = False
+    """Whether the operator declared an optimized model. Left out where it did not, as above."""
     drain_seconds: Annotated[float, Field(ge=0)] = 20.0
 
 

@@ -39,12 +39,15 @@ def capacity(result: RunResult) -> RunCapacity | None:
     )
 
 
-def artifact(result: RunResult) -> Artifact | None:
-    """The optimized model, where one was published."""
+def artifact(result: RunResult, public_key: str) -> Artifact | None:
+    """The optimized model, where one was published, and by whose key its result was signed."""
     if result.artifact_uri is None or result.artifact_digest is None or result.artifact_format is None:
         return None
     return Artifact(
-        storage_uri=result.artifact_uri, model_format=result.artifact_format.value, digest=result.artifact_digest
+        storage_uri=result.artifact_uri,
+        model_format=result.artifact_format.value,
+        digest=result.artifact_digest,
+        public_key=public_key,
     )
 
 

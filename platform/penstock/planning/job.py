@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final
 
 from penstock.api.conditions import Reason
@@ -9,14 +10,16 @@ from penstock.api.meta import Manifest
 from penstock.api.optimization import OptimizationProfileSpec, OptimizationRun
 from penstock.api.pool import WorkerGroup
 from penstock.errors import Invalid
-from penstock.optimization.progress import OptimizationRequest
+from penstock.optimization.progress import OptimizationRequest, RunIdentity
+from penstock.optimization.recipes import canonical_json
+from penstock.optimization.statements import store_of
 from penstock.optimization.variants import SourceRequest
 from penstock.planning import names
 from penstock.planning.job_pod import pod
 from penstock.planning.job_settings import JobSettings
 from penstock.planning.quantities import number
 
-__all__ = ["JobSettings", "budget_seconds", "build", "job_name", "queue_of", "request", "run_folder"]
+__all__ = ["JobSettings", "budget_seconds", "build", "job_name", "profile_digest", "queue_of", "request", "run_folder"]
 
 REQUEST_VARIABLE: Final = "PENSTOCK_OPTIMIZATION_REQUEST"
 """The environment variable in which a Job finds its `OptimizationRequest` as JSON."""
@@ -29,9 +32,17 @@ _LARGEST_REQUEST: Final = 100_000
 
 
 def run_folder(settings: JobSettings, run: OptimizationRun) -> str:
-    """Folder of `progress.json` and `result.json` in the artifact store. Another run of the same name has another."""
+    """Folder of `progress.json` and `result.json`, in the namespace's own part of the artifact store.
+
+    Another run of the same name has another.
+    """
     metadata = run.metadata
-    return f"{settings.store.rstrip('/')}/runs/{metadata.namespace}/{metadata.name}-{metadata.uid[:8]}"
+    return f"{store_of(settings.store, metadata.namespace)}/runs/{metadata.name}-{metadata.uid[:8]}"
+
+
+def profile_digest(profile: OptimizationProfileSpec) -> str:
+    """`sha256:` of a profile's spec."""
+    return f"sha256:{hashlib.sha256(canonical_json(profile.model_dump(mode='json'))).hexdigest()}"
 
 
 def job_name(run: OptimizationRun, attempt: int) -> str:
@@ -44,8 +55,10 @@ def budget_seconds(profile: OptimizationProfileSpec) -> int:
     return profile.search.budget_minutes * 60
 
 
-def request(run: OptimizationRun, profile: OptimizationProfileSpec, settings: JobSettings) -> OptimizationRequest:
-    """What the Job is to do.
+def request(
+    run: OptimizationRun, profile: OptimizationProfileSpec, settings: JobSettings, attempt: int
+) -> OptimizationRequest:
+    """What the Job of one attempt is to do.
 
     Raises:
         Invalid: a quantity in the spec is none.
@@ -64,10 +77,12 @@ def request(run: OptimizationRun, profile: OptimizationProfileSpec, settings: Jo
         profile=f"{spec.profile_ref.kind}/{spec.profile_ref.name}",
         spec=profile,
         data_uri=spec.model.data_uri,
-        store=settings.store,
+        store=store_of(settings.store, run.metadata.namespace),
         run_folder=run_folder(settings, run),
+        scoped_store=settings.image is not None and not settings.shared_store,
+        identity=RunIdentity(namespace=run.metadata.namespace, run=run.metadata.uid, job=job_name(run, attempt)),
         workspace=settings.workspace,
-        signing_key=settings.signing_key,
+        signing_key=settings.signing_key if settings.signing_key_secret is None else "",
         latency_bound_milliseconds=float(bound) if bound is not None else None,
         memory_bytes=int(number(spec.resources.memory)) if spec.resources.memory else None,
         threads=max(1, int(number(spec.resources.cpu))),
@@ -97,7 +112,7 @@ def build(
     """
     metadata, queue = run.metadata, queue_of(run, settings)
     labels = {"app.kubernetes.io/managed-by": "penstock", names.RUN_LABEL: metadata.name}
-    variables = {REQUEST_VARIABLE: _encoded(run, profile, settings)}
+    variables = {REQUEST_VARIABLE: _encoded(run, profile, settings, attempt)}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -105,6 +120,7 @@ def build(
             "name": job_name(run, attempt),
             "namespace": metadata.namespace,
             "labels": labels | ({names.QUEUE_LABEL: queue} if queue else {}),
+            "annotations": {names.PROFILE_ANNOTATION: profile_digest(profile)},
             "ownerReferences": [names.owner_reference(run.api_version, run.kind, metadata)],
         },
         "spec": {
@@ -124,8 +140,8 @@ def build(
     }
 
 
-def _encoded(run: OptimizationRun, profile: OptimizationProfileSpec, settings: JobSettings) -> str:
-    text = request(run, profile, settings).model_dump_json(exclude_none=True)
+def _encoded(run: OptimizationRun, profile: OptimizationProfileSpec, settings: JobSettings, attempt: int) -> str:
+    text = request(run, profile, settings, attempt).model_dump_json(exclude_none=True)
     if len(text.encode()) > _LARGEST_REQUEST:
         raise Invalid(
             Reason.INVALID_SPEC,

@@ -10,11 +10,15 @@ from urllib.parse import urlsplit
 from penstock.api.meta import Manifest
 from penstock.api.optimization import OptimizationProfileSpec, OptimizationRun
 from penstock.api.pool import WorkerGroup
+from penstock.optimization.progress import SIGNING_KEY_VARIABLE
+from penstock.planning import names
 from penstock.planning.job_settings import JobSettings
 from penstock.planning.quantities import canonical, number
 from penstock.planning.raypods import node_selector
 from penstock.serving.mounts import CLAIMS_ROOT, CREDENTIALS_ROOT
 
+SIGNING_KEY: Final = "key.pem"
+"""In a run's Secret."""
 _TEMPORARY: Final = "/tmp"  # noqa: S108 - an emptyDir of the pod's own, which no other pod sees
 _USER: Final = 1000
 """`ray` in the optimizer's image: libraries look the user up by its number."""
@@ -53,7 +57,7 @@ def pod(
             "fsGroup": _USER,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(settings, variables, _amounts(run, settings, group), mounts)],
+        "containers": [_container(run, settings, variables, _amounts(run, settings, group), mounts)],
         "volumes": volumes,
     }
     selector = {**run.spec.resources.node_labels, **(node_selector(group) if group else {})}
@@ -69,7 +73,11 @@ def pod(
 
 
 def _container(
-    settings: JobSettings, variables: Mapping[str, str], amounts: Mapping[str, str], mounts: list[Manifest]
+    run: OptimizationRun,
+    settings: JobSettings,
+    variables: Mapping[str, str],
+    amounts: Mapping[str, str],
+    mounts: list[Manifest],
 ) -> Manifest:
     container: Manifest = {
         "name": "optimizer",
@@ -77,6 +85,7 @@ def _container(
         "command": [settings.python, "-m", "penstock_optimizer"],
         "env": [
             *({"name": name, "value": value} for name, value in variables.items()),
+            *_key(run, settings),
             # Libraries keep caches in the home folder, and a pod's root file system cannot be written to.
             *([{"name": "HOME", "value": settings.workspace}] if settings.image else []),
             *({"name": name, "value": value} for name, value in settings.environment),
@@ -92,6 +101,14 @@ def _container(
     if settings.environment_secret is not None:
         container["envFrom"] = [{"secretRef": {"name": settings.environment_secret}}]
     return container
+
+
+def _key(run: OptimizationRun, settings: JobSettings) -> list[Manifest]:
+    """A variable and no file: every process of the pod could read a file, but only the driver its environment."""
+    if settings.signing_key_secret is None:
+        return []
+    source = {"name": names.signing_secret(run.metadata, settings.signing_key_secret), "key": SIGNING_KEY}
+    return [{"name": SIGNING_KEY_VARIABLE, "valueFrom": {"secretKeyRef": source}}]
 
 
 def _amounts(run: OptimizationRun, settings: JobSettings, group: WorkerGroup | None) -> dict[str, str]:
@@ -133,12 +150,6 @@ def _volumes(run: OptimizationRun, settings: JobSettings) -> tuple[list[Manifest
         {"name": "workspace", "mountPath": settings.workspace},
         {"name": "temporary", "mountPath": _TEMPORARY},
     ]
-    if settings.signing_key_secret is not None:
-        folder = settings.signing_key.rpartition("/")[0]
-        volumes.append(
-            {"name": "signing-key", "secret": {"secretName": settings.signing_key_secret, "defaultMode": 0o440}}
-        )
-        mounts.append({"name": "signing-key", "mountPath": folder, "readOnly": True})
     for index, (claim, path) in enumerate(settings.model_volumes):
         volumes.append({"name": f"models-{index}", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}})
         mounts.append({"name": f"models-{index}", "mountPath": path, "readOnly": True})

@@ -51,7 +51,7 @@ class JobSettings:
     store: str
     """fsspec URI of the artifact store."""
     signing_key: str
-    """Path of the private key in PEM, as the Job sees it."""
+    """Path of the private key in PEM, where the Job is a process of this machine."""
     workspace: str = "/workspace"
     """Folder that keeps ledgers and built variants, as the Job sees it."""
     python: str = "python"
@@ -59,8 +59,8 @@ class JobSettings:
     image: str | None = None
     """None: the Job is a process of this machine."""
     signing_key_secret: str | None = None
-    """A Secret in the run's namespace whose keys are mounted as files in the folder of `signing_key`; None: the file is
-    there already, as it is standalone."""
+    """How names of Secrets end that hold a run's own key. The operator makes each, and the Job's driver has it as a
+    variable; None: `signing_key` is there already, as it is standalone."""
     workspace_claim: str | None = None
     """A PersistentVolumeClaim for the workspace, so that a second run with the same key is free; None: an emptyDir."""
     model_volumes: tuple[tuple[str, str], ...] = ()
@@ -69,6 +69,8 @@ class JobSettings:
     """Variables of the Job's process, such as an S3 endpoint."""
     environment_secret: str | None = None
     """A Secret whose keys become variables, such as the store's credentials."""
+    shared_store: bool = False
+    """Whether Jobs may have credentials that open other namespaces' parts of the store."""
     memory: str = "8Gi"
     """At least this much, for the search itself, which needs more than a replica: it trains and converts."""
     accelerator_label: str = ACCELERATOR_NODE_LABEL

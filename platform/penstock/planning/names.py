@@ -23,6 +23,8 @@ RUN_MANAGER: Final = "penstock-run"
 QUOTA_MANAGER: Final = "penstock-quota"
 KEY_MANAGER: Final = "penstock-keys"
 RUN_LABEL: Final = "penstock.dev/run"
+PROFILE_ANNOTATION: Final = "penstock.dev/profile-digest"
+"""On a Job: what it was told to do."""
 QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
 """Kueue's own: the LocalQueue of an object."""
 MODEL_LABEL: Final = "penstock.dev/deployment"
@@ -34,7 +36,8 @@ LONGEST_MODEL: Final = 40
 _MODEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _USUAL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]*")
 _HASH_VERSION: Final = "v1"
-_RUN_HASH_VERSION: Final = "v1"
+_RUN_HASH_VERSION: Final = "v2"
+"""Since v2 a result is signed by its run's own key: what an older run found is measured anew."""
 
 
 def is_model(name: str) -> bool:
@@ -94,6 +97,11 @@ def run(deployment: InferenceDeployment, profile: OptimizationProfileSpec) -> st
         "slo": spec.slo.latency_p99_milliseconds if spec.slo else None,
     }
     return f"{deployment.metadata.name}-{hashlib.sha256(canonical_json(content)).hexdigest()[:10]}"
+
+
+def signing_secret(run: ObjectMeta, suffix: str) -> str:
+    """The Secret with the key of one run."""
+    return f"{run.name}-{suffix}"
 
 
 def owner_reference(api_version: str, kind: str, owner: ObjectMeta) -> Manifest:

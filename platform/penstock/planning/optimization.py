@@ -10,7 +10,13 @@ from typing import Final
 
 from penstock.api.conditions import DeploymentCondition, Reason, RunCondition
 from penstock.api.meta import AUTO, ConditionStatus, LocalReference, Manifest
-from penstock.api.optimization import OptimizationProfileSpec, OptimizationRun, OptimizationRunSpec, RunCapacity
+from penstock.api.optimization import (
+    Artifact,
+    OptimizationProfileSpec,
+    OptimizationRun,
+    OptimizationRunSpec,
+    RunCapacity,
+)
 from penstock.api.v1alpha1 import InferenceDeployment, ProfileReference, UpdatePolicy
 from penstock.errors import Invalid
 from penstock.optimization.report import Verdict as Found
@@ -21,8 +27,10 @@ from penstock.planning.run import is_over
 from penstock.planning.verdicts import failure_of
 from penstock.serving.manifest import ModelFormat
 
-_NOT_SERVED: Final = {ModelFormat.SAFETENSORS, ModelFormat.TORCHSCRIPT, ModelFormat.LITERT}
-"""Formats that no replica loads; the rules of `penstock.api.rules` say so too."""
+_NOT_SERVED: Final = {
+    ModelFormat.SAFETENSORS, ModelFormat.TORCHSCRIPT, ModelFormat.TORCH_EXPORT, ModelFormat.LITERT,
+}  # fmt: skip
+"""Formats that no replica loads as they are: they come with code, or are for other machines; the rules of `penstock.api.rules` say so too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +74,7 @@ def resolve(observed: Observed) -> Resolved:
     wanted = run_spec(deployment, reference)
     if isinstance(view.profile, ProfileProblem):
         # What was measured while there was a profile holds.
-        run = next((each for each in view.runs if each.spec == wanted and each.status.artifact is not None), None)
+        run = next((each for each in view.runs if each.spec == wanted and _artifact(each) is not None), None)
         if run is None:
             return _unoptimized(deployment, false(view.profile.reason, view.profile.message))
         return _by_run(observed, run)
@@ -147,10 +155,16 @@ def _by_run(observed: Observed, run: OptimizationRun) -> Resolved:
         said = complete.message if complete else "It has not begun."
         return _unoptimized(deployment, unknown(Reason.OPTIMIZING, f"OptimizationRun {name}: {said}"), run_name=name)
     verdict = _of_verdict(run)
-    converted = deployment.spec.model.model_format in _NOT_SERVED and status.artifact is not None
-    if status.artifact is None or not (status.verdict == Found.ACCEPTED or converted):
+    converted = deployment.spec.model.model_format in _NOT_SERVED and _artifact(run) is not None
+    if _artifact(run) is None or not (status.verdict == Found.ACCEPTED or converted):
         return _unoptimized(_measured(deployment, status.capacity), verdict, run_name=name)
     return _optimized(observed, run, verdict)
+
+
+def _artifact(run: OptimizationRun) -> Artifact | None:
+    """What it made, where it is known who signed that."""
+    artifact = run.status.artifact
+    return artifact if artifact is not None and artifact.public_key else None
 
 
 def _optimized(observed: Observed, run: OptimizationRun, verdict: Verdict) -> Resolved:
@@ -209,7 +223,7 @@ def _unoptimized(deployment: InferenceDeployment, verdict: Verdict, run_name: st
 
 
 def _with_artifact(deployment: InferenceDeployment, run: OptimizationRun, secret: str | None) -> InferenceDeployment:
-    artifact, model = run.status.artifact, deployment.spec.model
+    artifact, model = _artifact(run), deployment.spec.model
     if artifact is None:
         return deployment
     served = model.model_copy(

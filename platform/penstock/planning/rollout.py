@@ -13,6 +13,7 @@ from penstock.planning.application import ReplicaNetwork, ServeApplication, adju
 from penstock.planning.arguments import Attempt
 from penstock.planning.identity import model_of, takes_digest
 from penstock.planning.observed import Application, ApplicationState, Gateway, Observed, Pool, PoolProblem, own
+from penstock.planning.signers import signers_of
 from penstock.routing.leases import Route
 
 FIRST_BACKOFF_SECONDS: Final = 10.0
@@ -241,8 +242,12 @@ def _adjusted(observed: Observed, revision: str, app: Application) -> ServeAppli
 
 
 def _network(observed: Observed, app: Application | None) -> ReplicaNetwork:
-    """How the wanted revision's replicas register: those that a former release declared keep the token that they have."""
-    network, said = observed.network, None if app is None else app.arguments
+    """How the wanted revision's replicas register, and whose signature they demand of what the deployment's runs made.
+
+    Those that a former release declared keep the token that they have.
+    """
+    network = replace(observed.network, signers=signers_of(observed.optimization.runs))
+    said = None if app is None else app.arguments
     same = said is not None and said.owner.uid == observed.deployment.metadata.uid
     if same and said is not None and network.former_token == said.replica.registration_token:
         return replace(network, registration_token=network.former_token)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, assert_never
@@ -13,6 +14,7 @@ from penstock.api.pool import WorkerGroup
 from penstock.errors import Invalid
 from penstock.optimization.progress import Progress, RunResult
 from penstock.optimization.report import Verdict as Found
+from penstock.optimization.statements import lies_within, store_of
 from penstock.planning import figures
 from penstock.planning.conditions import Verdict, condition, false, timestamp, true, unknown
 from penstock.planning.job import JobSettings, build, job_name
@@ -37,6 +39,8 @@ SILENT_SECONDS: Final = 120.0
 """A Job that has said nothing for so long may not have found a node, or its image."""
 _DEADLINE_EXCEEDED: Final = "DeadlineExceeded"
 _LONGEST: Final = 1000
+_SHOWN: Final = 200
+"""Characters of an address that nobody vouches for."""
 
 
 class JobState(StrEnum):
@@ -66,6 +70,8 @@ class ObservedJob:
     """Whether it waits to be let start, as in Kueue's queues. It has no pod then."""
     queue: str = ""
     """Kueue's queue that it is in."""
+    profile_digest: str = ""
+    """Of what it was told to do, as its annotation says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +84,13 @@ class ObservedRun:
     jobs: tuple[ObservedJob, ...] = ()
     """All that this run owns, without those that are going."""
     progress: Progress | None = None
-    """`progress.json` in `penstock.planning.job.run_folder`."""
+    """`progress.json` in `penstock.planning.job.run_folder`, signed by the last Job's driver."""
     result: RunResult | None = None
-    """`result.json` there."""
+    """`result.json` there, signed likewise."""
+    public_key: str = ""
+    """In PEM: whose signature of `result` was found good."""
+    refused: str = ""
+    """Why what lies in the place of `result` does not count; empty where nothing does, or it counts."""
     groups: tuple[WorkerGroup, ...] = ()
     """Of the pool that is to serve the model, where it is a managed one and a Job is to be made."""
 
@@ -109,19 +119,24 @@ def is_over(run: OptimizationRun) -> bool:
     return run.status.completion_time is not None
 
 
+def last_of(run: OptimizationRun, jobs: Sequence[ObservedJob]) -> ObservedJob | None:
+    """The Job of the last attempt."""
+    return max(jobs, key=lambda each: _attempt(run, each), default=None)
+
+
 def plan_run(observed: ObservedRun, now: float) -> RunPlan:
     """What is to be done for one run. A run that is over stays as it is."""
     run = observed.run
     if is_over(run) or run.metadata.deletion_timestamp is not None:
         return RunPlan(status=run.status)
-    if observed.result is not None and observed.result.error is None:
-        return RunPlan(status=_completed(observed, observed.result, now))
-    last = max(observed.jobs, key=lambda each: _attempt(run, each), default=None)
+    last = last_of(run, observed.jobs)
     if last is None:
         return _start(observed, run.status.attempts + 1, now)
     match last.state:
         case JobState.ACTIVE:
             return _follow(observed, last, now)
+        case JobState.SUCCEEDED if observed.result is not None and observed.result.error is None:
+            return RunPlan(status=_concluded(observed, observed.result, now))
         case JobState.SUCCEEDED:
             return _without_result(observed, last, now)
         case JobState.FAILED:
@@ -209,6 +224,11 @@ def _without_result(observed: ObservedRun, job: ObservedJob, now: float) -> RunP
     if now - ended < SETTLE_SECONDS:
         waiting = _status(observed.run, false(Reason.OPTIMIZING, "The result is being read."), _undecided(), now)
         return RunPlan(waiting, requeue=Requeue(PROGRESS_SECONDS, "the result is to appear"))
+    if observed.refused:
+        message = (
+            f"The Job {job.name} ended, and what lies in the place of its result is not its own: {observed.refused}."
+        )
+        return RunPlan(status=failed_status(observed.run, Reason.OPTIMIZATION_FAILED, message[:_LONGEST], now))
     message = _reported(observed) or (
         f"The Job {job.name} ended and left no result in {observed.settings.store}: see whether the operator and the Job "
         "reach the same artifact store."
@@ -256,6 +276,19 @@ def _reported(observed: ObservedRun) -> str:
     return observed.result.error[:_LONGEST] if observed.result is not None and observed.result.error else ""
 
 
+def _concluded(observed: ObservedRun, result: RunResult, now: float) -> OptimizationRunStatus:
+    """A verdict counts only with addresses in the namespace's own part of the store."""
+    namespace, store = observed.run.metadata.namespace, observed.settings.store
+    for uri in (result.artifact_uri, result.report_uri):
+        if uri is not None and not lies_within(store, namespace, uri):
+            message = (
+                f"The result names {uri[:_SHOWN]}, which is not below {store_of(store, namespace)}, so it does not count: "
+                "look who can sign for this run."
+            )
+            return failed_status(observed.run, Reason.OPTIMIZATION_FAILED, message, now)
+    return _completed(observed, result, now)
+
+
 def _completed(observed: ObservedRun, result: RunResult, now: float) -> OptimizationRunStatus:
     run = observed.run
     status = _status(run, true(Reason.VERDICT_REACHED, result.summary), _verdict(result), now)
@@ -267,7 +300,7 @@ def _completed(observed: ObservedRun, result: RunResult, now: float) -> Optimiza
             "progress": RunProgress(),
             "figures": figures.in_words(result.figures),
             "capacity": figures.capacity(result),
-            "artifact": figures.artifact(result),
+            "artifact": figures.artifact(result, observed.public_key),
             "report_uri": result.report_uri,
             "attempts": max([run.status.attempts, *(_attempt(run, each) for each in observed.jobs)]),
             "start_time": run.status.start_time or timestamp(now),

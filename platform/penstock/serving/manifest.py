@@ -133,6 +133,10 @@ class Optimization(Frozen):
     """By baseline, such as `TorchEager fp32`."""
     report: str | None = None
     """Path of the report within the folder."""
+    namespace: str | None = None
+    """That it was made for; None: by a command, for whoever trusts its key."""
+    run: str | None = None
+    """uid of the `OptimizationRun` that made it."""
 
 
 class ModelManifest(Frozen):

@@ -72,6 +72,9 @@ class ReplicaSettings(Frozen):
     trusted_keys: tuple[str, ...] = ()
     """Public keys in PEM. A model whose manifest names an optimization must be signed by one of them; none: such a
     model is refused."""
+    require_signature: bool | None = None
+    """Whether the model must be a signed one that was made for this deployment, whatever its manifest says. None: where
+    there are trusted keys. False: it is the user's own, which only needs a signature where its manifest names one."""
     slo_milliseconds: Annotated[int, Field(gt=0)] | None = None
     """Requests slower than this keep their trace."""
     max_body_bytes: Annotated[int, Field(gt=0)] = 64 * 1024 * 1024

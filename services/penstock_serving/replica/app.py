@@ -67,6 +67,7 @@ class Replica:
             cache=self._config.cache,
             slo_milliseconds=self._config.slo_milliseconds,
             trusted_keys=self._replica.trusted_keys,
+            require_signature=self._replica.require_signature,
             gateways=self._replica.gateways,
             registration_token=self._replica.registration_token,
             drain_seconds=self._replica.drain_seconds,

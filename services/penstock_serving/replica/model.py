@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid
@@ -26,6 +27,7 @@ from penstock_runtime.verifying import verify_apart
 from penstock_serving.replica.location import apart, check_listed, locate, unchanging
 
 logger = logging.getLogger(__name__)
+_ANEW: Final = "delete the OptimizationRun, so that it is made anew"
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,11 @@ def load(settings: ReplicaSettings, done: Callable[[str], None] = lambda _: None
             _verify_files(model.path, model.manifest)
             check_listed(model)
             _admit(model.path, model.manifest, settings)
+        elif _must_be_signed(settings):
+            raise Invalid(
+                Reason.SIGNATURE_MISSING,
+                f"{model.path} has no {MANIFEST_NAME}, but a signed model is to be served: {_ANEW}",
+            )
         done(names.SPAN_PULL)
         declared = model.manifest.signature if model.manifest else None
         chosen = engine_settings(model.manifest, model.format, settings)
@@ -114,8 +121,20 @@ def engine_settings(
     return manifest.engine
 
 
+def _must_be_signed(settings: ReplicaSettings) -> bool:
+    """Whoever declared the model decides, not its manifest, which comes with it."""
+    if settings.require_signature is None:
+        return bool(settings.trusted_keys)
+    return settings.require_signature
+
+
 def _admit(folder: Path, manifest: ModelManifest, settings: ReplicaSettings) -> None:
     """An optimized model must be signed by a trusted key and made for such a machine. Machine code must be optimized."""
+    if _must_be_signed(settings):
+        verify_apart(folder, settings.trusted_keys)
+        _check_owner(folder, manifest, settings)
+    elif manifest.optimization is not None:
+        verify_apart(folder, settings.trusted_keys)
     if manifest.optimization is None:
         if manifest.engine is not None and manifest.engine.name is EngineName.TORCH_EXPORT:
             raise Invalid(
@@ -124,13 +143,24 @@ def _admit(folder: Path, manifest: ModelManifest, settings: ReplicaSettings) -> 
                 "but it is not the signed result of an optimization: serve the program itself, or optimize it by a profile",
             )
         return
-    verify_apart(folder, settings.trusted_keys)
     lacking = misfit(manifest.optimization.requires, probe())
     if lacking is not None:
         raise Invalid(
             Reason.HARDWARE_MISMATCH,
             f"the model at {settings.storage_uri} was optimized for another machine: {lacking}. "
             "Place replicas where it was measured, or run the profile on this hardware",
+        )
+
+
+def _check_owner(folder: Path, manifest: ModelManifest, settings: ReplicaSettings) -> None:
+    """What the operator declared was made for this very deployment."""
+    made = manifest.optimization
+    said = (made.namespace, manifest.name) if made is not None else (None, manifest.name)
+    if settings.require_signature and said != (settings.namespace, settings.model):
+        raise Invalid(
+            Reason.SIGNATURE_INVALID,
+            f"{folder / MANIFEST_NAME} was signed for {said[0] or 'no namespace'}/{said[1]}, not for "
+            f"{settings.namespace}/{settings.model}: {_ANEW}",
         )
 
 

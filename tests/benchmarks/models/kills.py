@@ -18,10 +18,10 @@ from tests.benchmarks.models.searching import PROFILES
 from tests.benchmarks.report import progress, publish
 
 from penstock.api.optimization import OptimizationProfileSpec
-from penstock.optimization.progress import OptimizationRequest, RunResult
+from penstock.optimization.progress import OptimizationRequest, RunIdentity, RunResult
 from penstock.optimization.variants import SourceRequest
 from penstock.serving.manifest import ModelFormat
-from penstock_runtime.signing import make_keys
+from penstock_runtime.signing import make_keys, public_key, verified_statement
 
 _KILLS = 10
 _SECONDS = 600.0
@@ -70,6 +70,7 @@ def _request(model: Input, profile: str, folder: Path, work: Path) -> Optimizati
         data_uri=model.data.as_uri(),
         store=(folder / "store").as_uri(),
         run_folder=(folder / "run").as_uri(),
+        identity=RunIdentity(namespace="default", run=folder.name, job="kills-1"),
         workspace=str(folder / "workspace"),
         signing_key=str(work / "key.pem"),
     )
@@ -95,7 +96,10 @@ def _finish(request: OptimizationRequest) -> Ended:
     if status != 0:
         raise RuntimeError(f"the search ended with {status}")
     folder = Path(request.run_folder.removeprefix("file://")) if request.run_folder else Path()
-    result = RunResult.model_validate_json((folder / "result.json").read_bytes())
+    key = public_key(Path(request.signing_key))
+    result = verified_statement((folder / "result.json").read_bytes(), [key])[0].result
+    if result is None:
+        raise RuntimeError("the search left no result")
     return Ended(result, _ledger(request), time.monotonic() - began)
 
 

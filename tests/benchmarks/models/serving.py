@@ -100,6 +100,7 @@ def _start(
                 folder, _QUIET, model=model, replica_id=model, batching=_batching(folder),
                 gateways=(edge.control_url,), registration_token=replica_token(edge.secret, "default", model),
                 trusted_keys=(trusted_key,) if trusted_key else (),
+                require_signature=False,
             )
         )  # fmt: skip
         parts.until(f"the lease of {model}", partial(edge.receiving, "default", model), 30)

@@ -14,8 +14,6 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from images.catalogue import IMAGES, Image, ImageName
 from images.packages import export
 from tests.benchmarks.parts import dense_model, request_body
@@ -63,20 +61,7 @@ _PATIENCE = 420.0
 
 
 @pytest.fixture(scope="module")
-def signing_key() -> tuple[str, str]:
-    """Private and public, in PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return private.decode(), public.decode()
-
-
-@pytest.fixture(scope="module")
-def optimizing(
-    installation: Installation, store: ModelStore, signing_key: tuple[str, str], report: Report
-) -> Iterator[Installation]:
+def optimizing(installation: Installation, store: ModelStore, report: Report) -> Iterator[Installation]:
     """The release with an artifact store."""
     optimizer = build_image(installation.cluster, report, _small_optimizer(), tag="without-torch")
     repository, _, tag = optimizer.rpartition(":")
@@ -97,8 +82,8 @@ def optimizing(
                 "operatorEnvSecret": "store-operator",
                 "jobEnvSecret": "store-writer",
                 "replicaSecret": "store-reader",
-                "signingKeySecret": "model-signing",
-                "trustedKeys": [signing_key[1]],
+                # The server of the tests knows one user.
+                "sharedStore": True,
                 "jobEgress": [f"namespace/{store.namespace}:9000"],
             },
         }
@@ -108,7 +93,7 @@ def optimizing(
 
 
 def test_a_job_finds_a_faster_model_and_it_serves_without_a_failed_request(
-    optimizing: Installation, store: ModelStore, signing_key: tuple[str, str], tmp_path: Path
+    optimizing: Installation, store: ModelStore, tmp_path: Path
 ) -> None:
     uri = store.upload(dense_model(tmp_path / "model.onnx", LAYERS, 0), "wide")
     body = tmp_path / "body.json"
@@ -116,7 +101,7 @@ def test_a_job_finds_a_faster_model_and_it_serves_without_a_failed_request(
     with tenant(optimizing, store.credentials()) as made:
         made.apply(
             _secret("store-writer", store.server.environment), _secret("store-reader", store.server.environment),
-            _secret("model-signing", {"key.pem": signing_key[0]}), PROFILE, pool(workerGroups=[GROUP]),
+            PROFILE, pool(workerGroups=[GROUP]),
             deployment(
                 "wide", uri, resources={"cpu": "500m", "memory": "512Mi"},
                 optimizationProfileRef={"kind": "OptimizationProfile", "name": "int8"},

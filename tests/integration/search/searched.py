@@ -16,9 +16,10 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.integration.measurement.small_models import images
 
 from penstock.api.optimization import OptimizationProfileSpec
-from penstock.optimization.progress import RESULT_FILE, OptimizationRequest, RunResult
+from penstock.optimization.progress import RESULT_FILE, OptimizationRequest, RunIdentity, RunResult
+from penstock.optimization.statements import Statement
 from penstock.optimization.variants import SourceRequest
-from penstock_runtime.signing import make_keys
+from penstock_runtime.signing import make_keys, public_key, verified_statement
 
 DEADLINE = 120.0
 SPEC = OptimizationProfileSpec.model_validate(
@@ -65,10 +66,16 @@ def request_in(root: Path) -> OptimizationRequest:
         data_uri=str(images(root / "all.npz", 400)),
         store=str(root / "store"),
         run_folder=str(root / "run"),
+        identity=RunIdentity(namespace="default", run="a-uid", job="small-1"),
         workspace=str(root / "workspace"),
         signing_key=str(root / "key.pem"),
         command="penstock optimize model.onnx",
     )
+
+
+def statement_in(file: Path, request: OptimizationRequest) -> Statement:
+    """What a file of a run's folder says, signed by the request's key."""
+    return verified_statement(file.read_bytes(), [public_key(Path(request.signing_key))])[0]
 
 
 def start(request: OptimizationRequest) -> subprocess.Popen[bytes]:
@@ -128,7 +135,9 @@ class Searched:
 
     @property
     def result(self) -> RunResult:
-        return RunResult.model_validate_json((Path(self.request.run_folder or "") / RESULT_FILE).read_bytes())
+        result = statement_in(Path(self.request.run_folder or "") / RESULT_FILE, self.request).result
+        assert result is not None
+        return result
 
 
 def search_with_kills(root: Path, kills: tuple[int, ...], terminated: int) -> Searched:

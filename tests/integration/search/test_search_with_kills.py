@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 from pathlib import Path
 
 import pytest
-from tests.integration.search.searched import Searched, kept, search_with_kills, start
+from tests.integration.search.searched import Searched, kept, search_with_kills, start, statement_in
 
 from penstock.errors import Unavailable
-from penstock.optimization.progress import PROGRESS_FILE, Progress
+from penstock.optimization.progress import PROGRESS_FILE
 from penstock.optimization.report import Report, Verdict
 from penstock.optimization.statistics import controls_hold
 from penstock.optimization.trials import TRIAL, SessionTrial, Stage
@@ -20,7 +19,6 @@ from penstock.serving.manifest import ModelManifest
 from penstock_optimizer.driver import optimize
 from penstock_optimizer.ledger import name_of
 from penstock_runtime.signing import public_key, verify
-from penstock_runtime.storage import Store
 
 
 @pytest.fixture(scope="module")
@@ -83,13 +81,15 @@ def test_what_was_accepted_is_signed_and_whole(searched: Searched) -> None:
     manifest = ModelManifest.model_validate_json((folder / "manifest.json").read_bytes())
     assert manifest.optimization is not None
     assert manifest.optimization.recipe.label == result.recipe
+    assert (manifest.optimization.namespace, manifest.optimization.run) == ("default", "a-uid")
     assert manifest.optimization.capacity == result.capacity
 
 
 def test_the_run_folder_tells_where_the_search_ended(searched: Searched) -> None:
-    body = Store(searched.request.run_folder or "").read(PROGRESS_FILE)
-    assert body is not None
-    assert Progress.model_validate_json(body).stage is Stage.PUBLISH
+    statement = statement_in(Path(searched.request.run_folder or "") / PROGRESS_FILE, searched.request)
+    assert statement.progress is not None
+    assert statement.progress.stage is Stage.PUBLISH
+    assert statement.identity == searched.request.identity
 
 
 def test_the_same_search_again_is_free(searched: Searched) -> None:
@@ -129,4 +129,6 @@ def test_a_model_that_is_not_there_ends_with_1_and_says_so_in_the_run_folder(
     process = start(searched.request.model_copy(update={"model": model, "run_folder": str(tmp_path / "run")}))
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 1, stderr
-    assert "missing.onnx" in json.loads((tmp_path / "run" / "result.json").read_text())["error"]
+    told = statement_in(tmp_path / "run" / "result.json", searched.request).result
+    assert told is not None
+    assert "missing.onnx" in (told.error or "")

@@ -383,9 +383,9 @@ def _in_a_default(lines: list[str], number: int, depth: int) -> bool:
         pytest.param({"access": {"defaultAuthentication": "None"}}, "value must be one of", id="a word of no meaning"),
         pytest.param({"images": {"operator": {"digest": "abc"}}}, "does not match pattern", id="half a digest"),
         pytest.param(
-            {"optimization": {"artifactStore": "s3://models"}},
-            "needs optimization.signingKeySecret",
-            id="a store, no key",
+            {"optimization": {"artifactStore": "s3://models", "signingKeySecret": "one-for-all"}},
+            "'signingKeySecret' not allowed",
+            id="one key for all namespaces, as there was",
         ),
         pytest.param(
             {"optimization": {**EVERYTHING["optimization"], "jobEgress": []}},

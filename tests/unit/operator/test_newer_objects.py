@@ -26,6 +26,7 @@ from penstock_operator.optimization.directory import (
     OPTIMIZATION_RUN,
     OptimizationDirectory,
 )
+from penstock_operator.optimization.keys import RunKeys
 from penstock_operator.optimization.observe import RunObserver
 from penstock_operator.optimization.reconcile import RunReconciler
 from penstock_operator.pool.clusters import RayClusters
@@ -68,6 +69,7 @@ class Operator:
             default_authentication=Authentication.ANONYMOUS,
         )  # fmt: skip
         jobs = JobSettings(store=store.as_uri(), signing_key="/key.pem", image="optimizer:1", signing_key_secret="key")
+        run_keys = RunKeys("a-secret", "key")
         self.reconcile: dict[ResourceKind, Callable[[Key], Result]] = {
             INFERENCE_DEPLOYMENT: DeploymentReconciler(
                 cluster, observer, fleet, record=record, tried=lambda *_: None
@@ -77,7 +79,7 @@ class Operator:
                 defaults=DefaultPools(cluster, None), release=PoolRelease(cluster, rays),
             ).reconcile,
             OPTIMIZATION_RUN: RunReconciler(
-                cluster, RunObserver(cluster, optimization, jobs, Store, pools), record
+                cluster, RunObserver(cluster, optimization, jobs, Store, pools, keys=run_keys.public), record, run_keys
             ).reconcile,
             API_KEY: KeyReconciler(cluster, keys, record).reconcile,
             TENANT_QUOTA: QuotaReconciler(cluster, quotas, record).reconcile,

@@ -15,7 +15,7 @@ from penstock_operator.settings import read
 STORE = ["--artifact-store", "file:///artifacts"]
 REFUSED = [
     ("standalone without a key", ["--standalone", "s", *STORE], "--signing-key-file, --optimizer-workspace"),
-    ("a cluster without an image", [*STORE, "--signing-key-secret", "k"], "--optimizer-image, --trusted-key-file"),
+    ("a cluster without an image", STORE, "--gateway-secret-file, --optimizer-image"),
     ("a trusted key that is not there", ["--trusted-key-file", "/nonexistent"], "cannot read --trusted-key-file"),
 ]
 
@@ -43,13 +43,28 @@ def test_on_one_machine_a_job_is_a_process_with_this_interpreter(tmp_path: Path)
 
 def test_in_a_cluster_a_job_is_a_pod(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("key")
-    pods = ["--optimizer-image", "i", "--signing-key-secret", "s", "--optimizer-workspace-claim", "c"]
-    more = ["--model-volume", "models=/models", "--optimizer-env", "A=b=c", "--optimizer-env-secret", "e"]
+    pods = [
+        "--optimizer-image",
+        "i",
+        "--gateway-secret-file",
+        str(tmp_path / "key"),
+        "--optimizer-workspace-claim",
+        "c",
+    ]
+    more = [
+        "--model-volume",
+        "models=/models",
+        "--optimizer-env",
+        "A=b=c",
+        "--optimizer-env-secret",
+        "e",
+        "--shared-store",
+    ]
     more += ["--artifact-secret", "r", "--optimizer-queue", "q", "--optimizer-egress", "namespace/storage:9000"]
     settings = read([*STORE, "--trusted-key-file", str(tmp_path / "key"), *pods, *more])
     assert settings.jobs == JobSettings(
-        "file:///artifacts", "/etc/penstock/signing/key.pem", image="i", signing_key_secret="s", workspace_claim="c",
-        model_volumes=(("models", "/models"),), environment=(("A", "b=c"),), environment_secret="e", queue="q",
+        "file:///artifacts", "", image="i", signing_key_secret="signing", workspace_claim="c",
+        model_volumes=(("models", "/models"),), environment=(("A", "b=c"),), environment_secret="e", queue="q", shared_store=True,
         egress=(Egress(9000, namespace="storage"),),
     )  # fmt: skip
     assert settings.artifact_secret == "r"

@@ -190,7 +190,7 @@ def test_the_models_credentials_and_claims_are_mounted_and_nobody_elses() -> Non
     (container,) = build(of, PROFILE, SETTINGS, 1)["spec"]["template"]["spec"]["containers"]
     mounts = {each["mountPath"]: each.get("readOnly") for each in container["volumeMounts"]}
     assert mounts == {
-        "/workspace": None, "/tmp": None, "/keys": True, "/var/run/secrets/penstock/hub": True,
+        "/workspace": None, "/tmp": None, "/var/run/secrets/penstock/hub": True,
         "/mnt/penstock/claims/data": True, "/mnt/penstock/claims/models": True,
     }  # fmt: skip
     assert '"credentials":"hub"' in container["env"][0]["value"]

@@ -31,7 +31,12 @@ from penstock.planning.optimization import resolve, run_spec
 
 PROFILE = OptimizationProfileSpec()
 DIGEST = "sha256:" + "a" * 64
-ARTIFACT = {"storageUri": "file:///store/artifacts/sha256-aa", "modelFormat": "onnx", "digest": DIGEST}
+ARTIFACT = {
+    "storageUri": "file:///store/artifacts/sha256-aa",
+    "modelFormat": "onnx",
+    "digest": DIGEST,
+    "publicKey": "PEM of the run",
+}
 CAPACITY = {
     "maxBatchSize": 8, "maxDelayMilliseconds": 2, "targetInFlightRequests": 5, "requestsPerSecond": "900",
 }  # fmt: skip
@@ -232,7 +237,7 @@ def test_a_profile_that_was_made_anew_with_another_spec_is_measured_anew() -> No
 
 def test_a_run_keeps_its_name_from_release_to_release() -> None:
     """Changes only with a new rule version: whoever breaks this measures every model anew at the next upgrade."""
-    assert names.run(OF, PROFILE) == "digits-6d29ed30f8"
+    assert names.run(OF, PROFILE) == "digits-77bab0e302"
 
 
 def test_the_optimized_revision_starts_beside_the_one_that_serves() -> None:
@@ -244,6 +249,7 @@ def test_the_optimized_revision_starts_beside_the_one_that_serves() -> None:
     fast = next(each for each in result.applications if each["args"]["replica"]["revision"] == FAST)
     arguments = BuildArguments.model_validate(fast["args"]).replica
     assert (arguments.storage_uri, arguments.digest) == (ARTIFACT["storageUri"], DIGEST)
+    assert (arguments.require_signature, arguments.trusted_keys) == (True, ("PEM of the run",))
     assert result.status is not None
     assert result.status.candidate_revision == FAST
 

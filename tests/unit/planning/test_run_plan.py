@@ -10,11 +10,11 @@ import pytest
 
 from penstock.api.conditions import Reason, RunCondition
 from penstock.api.optimization import OptimizationProfileSpec, OptimizationRun
-from penstock.optimization.progress import Figures, OptimizationRequest, Progress, RunResult
+from penstock.optimization.progress import Figures, OptimizationRequest, Progress, RunIdentity, RunResult
 from penstock.optimization.report import Verdict
 from penstock.optimization.trials import Stage
 from penstock.planning.conditions import timestamp
-from penstock.planning.job import MARGIN_SECONDS, REQUEST_VARIABLE, JobSettings, run_folder
+from penstock.planning.job import MARGIN_SECONDS, REQUEST_VARIABLE, JobSettings, profile_digest, run_folder
 from penstock.planning.observed import ProfileProblem
 from penstock.planning.run import JobState, ObservedJob, ObservedRun, RunPlan, plan_run
 from penstock.serving.manifest import Capacity, ModelFormat
@@ -58,10 +58,10 @@ ACCEPTED = RunResult(
     verdict=Verdict.ACCEPTED,
     summary="4.10x faster.",
     recipe="quantize Static → ONNXRuntime",
-    artifact_uri="s3://store/artifacts/sha256-aa",
+    artifact_uri="s3://store/vision/artifacts/sha256-aa",
     artifact_digest="sha256:aa",
     artifact_format=ModelFormat.ONNX,
-    report_uri="s3://store/reports/aa",
+    report_uri="s3://store/vision/reports/aa",
     capacity=Capacity(
         curve=(), max_batch_size=8, max_delay_milliseconds=2, requests_per_second=900.4, target_in_flight_requests=5
     ),
@@ -80,6 +80,20 @@ GOES = Progress(stage=Stage.MEASURE, message="Session 2", done=3, total=12, best
 MISSING = ProfileProblem(Reason.PROFILE_NOT_FOUND, "There is no ClusterOptimizationProfile balanced.")
 ERROR = RunResult(verdict=Verdict.NO_DECISION, summary="", error="The model cannot be read.")
 DONE = job(1, JobState.SUCCEEDED, finished_at=NOW - 5)
+
+OUTSIDE = [
+    ("another namespace's", "s3://store/other/artifacts/sha256-aa"),
+    ("of a namespace whose name begins alike", "s3://store/vision-2/artifacts/sha256-aa"),
+    ("in another bucket", "s3://attacker/vision/artifacts/sha256-aa"),
+    ("of another scheme", "https://store/vision/artifacts/sha256-aa"),
+    ("on the node", "file:///store/vision/artifacts/sha256-aa"),
+    ("reached by ..", "s3://store/vision/../other/artifacts/sha256-aa"),
+    ("reached by an escaped ..", "s3://store/vision/%2e%2e/other/sha256-aa"),
+    ("reached by an empty part", "s3://store/vision//other"),
+    ("the whole of the namespace's part", "s3://store/vision/"),
+    ("followed by a query", "s3://store/vision/artifacts/aa?versionId=1"),
+    ("followed by a line", "s3://store/vision/artifacts/aa\n"),
+]
 
 ROWS = [
     # sentence, observed, Complete, Accepted, the Job to be created
@@ -100,17 +114,55 @@ ROWS = [
         None,
     ),
     (
-        "a verdict is there before the Job has ended",
+        "a verdict is there before the Job has ended: it does not count yet",
         seen(job(), result=ACCEPTED),
+        ("False", Reason.OPTIMIZING),
+        ("Unknown", Reason.OPTIMIZING),
+        None,
+    ),
+    (
+        "a verdict is there and the Job ended well",
+        seen(DONE, result=ACCEPTED),
         ("True", Reason.VERDICT_REACHED),
         ("True", Reason.PROFILE_ACCEPTED),
         None,
     ),
     (
-        "a verdict is there and the Job went long ago",
+        "a verdict is there and the Job failed: it does not count",
+        seen(failed(code=1), result=ACCEPTED),
+        ("False", Reason.OPTIMIZATION_FAILED),
+        ("False", Reason.OPTIMIZATION_FAILED),
+        None,
+    ),
+    (
+        "a verdict is there and no Job that could have left it: one begins",
         seen(result=ACCEPTED),
-        ("True", Reason.VERDICT_REACHED),
-        ("True", Reason.PROFILE_ACCEPTED),
+        ("False", Reason.PENDING),
+        ("Unknown", Reason.OPTIMIZING),
+        "digits-1-1",
+    ),
+    *(
+        (
+            f"a verdict whose artifact is {where}: it does not count",
+            seen(DONE, result=ACCEPTED.model_copy(update={"artifact_uri": uri})),
+            ("False", Reason.OPTIMIZATION_FAILED),
+            ("False", Reason.OPTIMIZATION_FAILED),
+            None,
+        )
+        for where, uri in OUTSIDE
+    ),
+    (
+        "a verdict whose report is another namespace's: it does not count",
+        seen(DONE, result=ACCEPTED.model_copy(update={"report_uri": "s3://store/other/reports/aa"})),
+        ("False", Reason.OPTIMIZATION_FAILED),
+        ("False", Reason.OPTIMIZATION_FAILED),
+        None,
+    ),
+    (
+        "what lies there was signed by nobody, long after the Job ended",
+        seen(replace(DONE, finished_at=NOW - 60), refused="result.json: it is not signed"),
+        ("False", Reason.OPTIMIZATION_FAILED),
+        ("False", Reason.OPTIMIZATION_FAILED),
         None,
     ),
     (
@@ -237,7 +289,7 @@ def test_a_run_that_is_over_stays_as_it_is() -> None:
 
 
 def test_the_figures_are_told_with_their_units() -> None:
-    status = plan_run(seen(DONE, result=ACCEPTED), NOW).status
+    status = plan_run(seen(DONE, result=ACCEPTED, public_key="PEM"), NOW).status
     assert status.figures is not None
     assert status.figures.model_dump(by_alias=False) == {
         "baseline": "TorchEager fp32",
@@ -253,6 +305,7 @@ def test_the_figures_are_told_with_their_units() -> None:
     assert (status.capacity.max_batch_size, status.capacity.requests_per_second) == (8, "900")
     assert status.artifact is not None
     assert (status.artifact.digest, status.artifact.model_format) == ("sha256:aa", "onnx")
+    assert status.artifact.public_key == "PEM", "replicas demand the signature of the very key that signed the result"
     assert (status.recipe, status.verdict, status.summary) == (ACCEPTED.recipe, "Accepted", "4.10x faster.")
 
 
@@ -303,14 +356,17 @@ def test_the_job_knows_what_to_do() -> None:
         model={"dataUri": "s3://data/digits"}, latencyP99Milliseconds=20, resources={"cpu": "2", "memory": "512Mi"}
     )
     (container,) = pod(made(of))["containers"]
-    environment = {each["name"]: each["value"] for each in container["env"]}
+    environment = {each["name"]: each.get("value") for each in container["env"]}
     request = OptimizationRequest.model_validate_json(environment[REQUEST_VARIABLE])
     assert container["command"] == ["python", "-m", "penstock_optimizer"]
     assert (request.name, request.profile) == ("digits", "ClusterOptimizationProfile/balanced")
     assert (request.model_uri, request.data_uri) == ("file:///models/digits/1", "s3://data/digits")
     assert (request.threads, request.memory_bytes, request.latency_bound_milliseconds) == (2, 512 * 2**20, 20.0)
     assert request.spec == PROFILE
-    assert request.run_folder == run_folder(SETTINGS, of) == "s3://store/runs/vision/digits-1-01234567"
+    assert request.run_folder == run_folder(SETTINGS, of) == "s3://store/vision/runs/digits-1-01234567"
+    assert request.store == "s3://store/vision", "and can name no other namespace's part"
+    assert request.identity == RunIdentity(namespace="vision", run="0123456789", job="digits-1-1")
+    assert made(of)["metadata"]["annotations"] == {"penstock.dev/profile-digest": profile_digest(PROFILE)}
     assert json.loads(environment[REQUEST_VARIABLE])
 
 
@@ -326,6 +382,12 @@ def test_the_job_is_shut_in() -> None:
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
+    assert [each for each in container["env"] if "valueFrom" in each] == [
+        {
+            "name": "PENSTOCK_SIGNING_KEY",
+            "valueFrom": {"secretKeyRef": {"name": "digits-1-sign", "key": "key.pem"}},
+        }
+    ], "the run's own key, and as no file, which all processes of the pod could read"
     writable = {each["mountPath"] for each in container["volumeMounts"] if not each.get("readOnly")}
     assert writable == {"/workspace", "/tmp"}
 

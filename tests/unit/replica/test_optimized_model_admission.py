@@ -61,6 +61,12 @@ class Artifact:
         manifest = ModelManifest.model_validate_json(path.read_bytes())
         path.write_text(manifest.model_copy(update=update).model_dump_json())
 
+    def belong(self, namespace: str, name: str = "tiny") -> None:
+        manifest = ModelManifest.model_validate_json((self.folder / "manifest.json").read_bytes())
+        assert manifest.optimization is not None
+        self.rewrite(name=name, optimization=manifest.optimization.model_copy(update={"namespace": namespace}))
+        sign(self.folder, self.private)
+
     def require(self, requirement: HardwareRequirement) -> None:
         manifest = ModelManifest.model_validate_json((self.folder / "manifest.json").read_bytes())
         assert manifest.optimization is not None
@@ -104,6 +110,11 @@ def test_one_that_fits_is_served_by_its_engine_with_its_own_threads(artifact: Ar
     assert loaded.engine.pinned()["INFERENCE_NUM_THREADS"] == "1", "it was measured with one, whatever the replica has"
     x = np.ones((2, 64), np.float32)
     np.testing.assert_allclose(loaded.engine.run({"x": x})["y"], x @ linear_weights(), atol=1e-4)
+
+
+def test_one_that_was_signed_for_this_very_deployment_is_served(artifact: Artifact) -> None:
+    artifact.belong("default")
+    assert load(artifact.settings().model_copy(update={"require_signature": True})).digest
 
 
 def no_signature(artifact: Artifact) -> ReplicaSettings:
@@ -179,7 +190,37 @@ def an_engine_that_loads_another_format(artifact: Artifact) -> ReplicaSettings:
 
 def machine_code_that_nobody_signed(artifact: Artifact) -> ReplicaSettings:
     artifact.rewrite(optimization=None, engine=EngineSettings(name=EngineName.TORCH_EXPORT))
-    return artifact.settings()
+    return artifact.settings().model_copy(update={"require_signature": False})
+
+
+def a_model_of_the_users_own_where_a_signed_one_is_asked_for(artifact: Artifact) -> ReplicaSettings:
+    artifact.rewrite(optimization=None)
+    (artifact.folder / "model.sig").unlink()
+    return artifact.settings().model_copy(update={"require_signature": True})
+
+
+def a_lone_file_where_a_signed_model_is_asked_for(artifact: Artifact) -> ReplicaSettings:
+    model = save_linear(artifact.folder.with_name("lone.onnx"))
+    return artifact.settings().model_copy(update={"require_signature": True, "storage_uri": model.as_uri()})
+
+
+def no_key_where_a_signed_model_is_asked_for(artifact: Artifact) -> ReplicaSettings:
+    artifact.rewrite(optimization=None)
+    return artifact.settings(trusted=False).model_copy(update={"require_signature": True})
+
+
+def one_that_was_signed_for_another_namespace(artifact: Artifact) -> ReplicaSettings:
+    artifact.belong("other")
+    return artifact.settings().model_copy(update={"require_signature": True})
+
+
+def one_that_was_signed_for_another_model(artifact: Artifact) -> ReplicaSettings:
+    artifact.belong("default", "small")
+    return artifact.settings().model_copy(update={"require_signature": True})
+
+
+def one_that_was_signed_for_nobody(artifact: Artifact) -> ReplicaSettings:
+    return artifact.settings().model_copy(update={"require_signature": True})
 
 
 def weights_that_come_with_code(artifact: Artifact) -> ReplicaSettings:
@@ -204,6 +245,12 @@ def weights_that_come_with_code(artifact: Artifact) -> ReplicaSettings:
         (an_engine_that_is_not_installed, Reason.ENGINE_UNAVAILABLE, "install onnxruntime-gpu"),
         (an_engine_that_loads_another_format, Reason.MODEL_INVALID, "loads no openvino"),
         (machine_code_that_nobody_signed, Reason.SIGNATURE_MISSING, "whose files hold machine code"),
+        (a_model_of_the_users_own_where_a_signed_one_is_asked_for, Reason.SIGNATURE_MISSING, "has no model.sig"),
+        (a_lone_file_where_a_signed_model_is_asked_for, Reason.SIGNATURE_MISSING, "delete the OptimizationRun"),
+        (no_key_where_a_signed_model_is_asked_for, Reason.KEY_NOT_TRUSTED, "no key is trusted here"),
+        (one_that_was_signed_for_another_namespace, Reason.SIGNATURE_INVALID, "signed for other/tiny"),
+        (one_that_was_signed_for_another_model, Reason.SIGNATURE_INVALID, "signed for default/small"),
+        (one_that_was_signed_for_nobody, Reason.SIGNATURE_INVALID, "signed for no namespace/tiny"),
         (weights_that_come_with_code, Reason.MODEL_INVALID, "is not served as it is"),
     ],
     ids=lambda value: value.__name__.replace("_", " ") if callable(value) else "",
