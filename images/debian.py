@@ -22,13 +22,15 @@ from penstock.errors import Invalid, Unavailable
 
 SUITE: Final = "bookworm"
 _TIMEOUT_SECONDS: Final = 600.0
+TEXT_LOCALE: Final = "en_US.utf8"
 _STATUS: Final = "var/lib/dpkg/status.d"
 _MERGED: Final = frozenset({"bin", "sbin", "lib", "lib32", "lib64", "libx32"})
 
 WANTED: Final[dict[Flavour, tuple[str, ...]]] = {
     Flavour.PYTHON: ("base-files", "ca-certificates", "libstdc++6", "media-types", "netbase", "python3.11"),
     # KubeRay starts its pods by bash, and its probes are bash, wget and grep.
-    Flavour.SHELL: ("bash", "coreutils", "dash", "grep", "sed", "wget"),
+    # libc-bin has the locale that text models are given.
+    Flavour.SHELL: ("bash", "coreutils", "dash", "grep", "libc-bin", "sed", "wget"),
     # With g++ and Python's headers torch compiles models; it takes checksums by openssl.
     Flavour.COMPILER: ("g++", "libpython3.11-dev", "openssl"),
     # A Dockerfile's build installs packages by pip and uv.
@@ -139,13 +141,17 @@ def image_path(name: str) -> str:
 
 
 def complete(tree: Path, flavour: Flavour) -> None:
-    """Add what the packages' own scripts would have made: links, users, certificates in one file."""
+    """Add what the packages' own scripts would have made: links, users, a locale, certificates in one file."""
     match flavour:
         case Flavour.PYTHON:
             _complete_python(tree)
         case Flavour.SHELL:
             if not (tree / "usr/bin/sh").is_symlink():
                 (tree / "usr/bin/sh").symlink_to("dash")
+            # ONNX Runtime's text operators ask for it by name. Of a locale they take how letters are changed to lower and
+            # upper case, which in both is as Unicode has it.
+            (tree / "usr/lib/locale").mkdir(parents=True, exist_ok=True)
+            (tree / "usr/lib/locale" / TEXT_LOCALE).symlink_to("C.utf8")
         case Flavour.BUILDER:
             pass
         case Flavour.COMPILER:

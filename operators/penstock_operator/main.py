@@ -22,6 +22,7 @@ from penstock_operator.runtime.embedded import EmbeddedCluster
 from penstock_operator.runtime.events import EventRecorder
 from penstock_operator.runtime.lease import Election
 from penstock_operator.settings import Settings, read
+from penstock_runtime.logs import Bounded
 from penstock_runtime.spans import SpanSink
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ _CONTROLLER: Final = "penstock.dev/operator"
 _STOP_SECONDS: Final = 10.0
 _FLUSH_SECONDS: Final = 5.0
 _SPANS_SECONDS: Final = 2.0
+_LOGGED_AT_ONCE: Final = 500.0
+_LOGGED_PER_SECOND: Final = 5.0
 _STORE_NAME: Final = "cluster.sqlite"
 
 
@@ -108,6 +111,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the operator until SIGTERM or SIGINT; the exit status."""
     handler = logging.StreamHandler()
     handler.setFormatter(KeyValueFormatter())
+    # All tenants' objects are told of by the same lines of code.
+    handler.addFilter(Bounded(burst=_LOGGED_AT_ONCE, per_second=_LOGGED_PER_SECOND))
     logging.basicConfig(handlers=[handler], level=logging.INFO)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     stop = threading.Event()

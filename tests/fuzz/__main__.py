@@ -35,12 +35,12 @@ def main() -> int:
         suppress_health_check=list(hypothesis.HealthCheck),
     )
     end = time.monotonic() + asked.minutes * 60
-    judges, examples = list(TARGETS[asked.target]), 0
+    judges, examples = [settings(judge) for judge in TARGETS[asked.target]], 0
     while judges and time.monotonic() < end:
         for judge in tuple(judges):
             seed = secrets.randbits(64)
             try:
-                hypothesis.seed(seed)(settings(judge))()
+                hypothesis.seed(seed)(judge)()
             except Exception:  # noqa: BLE001 -- whatever it is, it is a finding
                 judges.remove(judge)
                 print(f"FINDING by {judge.__name__}, seed {seed}; it is not asked again", flush=True)

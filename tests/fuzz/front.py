@@ -220,6 +220,8 @@ class Wire:
     transport: Transport = field(default_factory=Transport)
     connections: set[HttpConnection] = field(default_factory=set)
 
+    largest: int = 0
+
     def __post_init__(self) -> None:
         self.connection = HttpConnection(self.echo, LIMITS, self.connections)
         self.connection.connection_made(self.transport)
@@ -227,13 +229,14 @@ class Wire:
     def feed(self, data: bytes) -> None:
         """As the event loop hands bytes on, until the connection is closed."""
         if not self.transport.closed:
+            self.largest = max(self.largest, len(data))
             self.connection.data_received(data)
-            self.bounded(len(data))
+            self.bounded()
 
-    def bounded(self, size: int) -> None:
-        """Nothing is kept that was not counted, but for what was read at once."""
+    def bounded(self) -> None:
+        """Nothing is kept that was not counted, but for what was read at once: with another request's end, and at last."""
         connection = self.connection
-        assert len(connection._url) <= LIMITS.max_header_bytes + size
+        assert len(connection._url) <= LIMITS.max_header_bytes + 2 * self.largest
         if connection._exchange is not None:
             assert len(connection._exchange.body) <= LIMITS.max_body_bytes
 

@@ -30,6 +30,7 @@ from penstock.serving.settings import (
     Stats,
 )
 from penstock.telemetry import names
+from penstock_runtime.logs import Bounded
 from penstock_runtime.spans import SpanSink
 from penstock_serving.replica.control import ControlPipe
 from penstock_serving.replica.lease import Leases
@@ -51,6 +52,8 @@ def main() -> int:
     began_ns = time.time_ns()
     faulthandler.enable()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(Bounded())
     parent = os.getppid()
     _follow_parent()
     pipe = ControlPipe()

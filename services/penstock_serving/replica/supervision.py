@@ -9,6 +9,7 @@ import queue
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import IO, Final, assert_never
@@ -30,13 +31,28 @@ from penstock.serving.settings import (
     ReplicaSettings,
     Stats,
 )
+from penstock_runtime.logs import Bounded, BoundedLines
 
 log = logging.getLogger(__name__)
+log.addFilter(Bounded())
 
 SERVER: Final = (sys.executable, "-m", "penstock_serving.replica")
 START_SECONDS: Final = 600.0
 """Loading and warming a model may take this long."""
 _EXIT_SECONDS: Final = 5.0
+_LAST_LINES_SECONDS: Final = 1.0
+_LONGEST_LINE: Final = 8192
+
+
+def _pass_on(lines: IO[str] | None) -> None:
+    """Write what the server, and the libraries that it loads, write, within bounds: requests can make them repeat it."""
+    if lines is None:
+        return
+    # Ray puts another object in the place of `sys.stderr`.
+    bounded = BoundedLines(lambda line: os.write(2, line), time.monotonic())
+    with contextlib.suppress(OSError, ValueError):
+        while line := lines.buffer.readline(_LONGEST_LINE):  # type: ignore[attr-defined]  # it is a TextIOWrapper
+            bounded.take(line, time.monotonic())
 
 
 class ReplicaFailedError(Exception):
@@ -144,7 +160,13 @@ class Supervisor:
     def _supervise(self) -> None:
         try:
             process = subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                bufsize=1,
+                errors="replace",
             )
         except OSError as error:
             self._ended.set()
@@ -158,9 +180,13 @@ class Supervisor:
             self._write(self._settings.model_dump_json())
         except Unavailable:
             log.warning("the replica server ended before it read its settings")
+        passing = threading.Thread(target=_pass_on, args=(process.stderr,), name="replica-stderr", daemon=True)
+        passing.start()
         if process.stdout is not None:
             self._read(process.stdout)
         status = process.wait()
+        # What it wrote last says why it ended. A process of its own may hold the pipe for longer.
+        passing.join(_LAST_LINES_SECONDS)
         self._ended.set()
         self._started.put(
             Failed(reason=Reason.REPLICA_FAILED, message=f"The replica server ended with status {status}.")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from images.archive import canonical
-from images.catalogue import IMAGES, Image, ImageName
+from images.catalogue import IMAGES, Flavour, Image, ImageName
 from images.contents import sbom_path
-from images.debian import image_path
+from images.debian import WANTED, complete, image_path
 from images.packages import export, write_launchers
 from images.sbom import Component, Kind, find_components, write_sbom
 
@@ -30,6 +30,14 @@ DOCKERFILE = REPOSITORY / "images/Dockerfile"
 )
 def test_a_package_is_unpacked_under_a_merged_usr(name: str, expected: str) -> None:
     assert image_path(name) == expected
+
+
+def test_what_serves_models_has_the_locale_that_text_models_ask_for(tmp_path: Path) -> None:
+    assert IMAGES[ImageName.RUNTIME].flavour is Flavour.SHELL
+    assert "libc-bin" in WANTED[Flavour.SHELL], "its C.utf8 is what the link leads to"
+    (tmp_path / "usr/bin").mkdir(parents=True)
+    complete(tmp_path, Flavour.SHELL)
+    assert (tmp_path / "usr/lib/locale/en_US.utf8").readlink() == Path("C.utf8")
 
 
 @pytest.mark.parametrize(
