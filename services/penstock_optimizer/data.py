@@ -94,7 +94,14 @@ def read_splits(folder: Path) -> DataSplits:
 
 
 def _made(source: PreparedSource, seed: int, example_shapes: Mapping[str, tuple[int, ...]]) -> _Splits:
-    samples = made_from(source.signature, example_shapes, _SYNTHETIC, _SYNTHETIC_BYTES, seed)
+    if source.unsuited is not None:
+        names = ", ".join(f"'{spec.name}'" for spec in source.signature.inputs)
+        raise Invalid(
+            "DataNeeded",
+            f"no data was given, and samples that were made up do not suit the model ({source.unsuited}): give --data, a .npz"
+            f" file with {names} whose first axes count samples",
+        )
+    samples = made_from(source.signature, example_shapes, _SYNTHETIC, _SYNTHETIC_BYTES, seed, rows=source.vocabulary)
     note = "no data was given: samples were made from the signature, which show speed and agreement, not accuracy"
     return _Splits(_divided(samples, seed, {"calibration": 0.25, "validation": 0.25}), synthetic=True, notes=[note])
 

@@ -155,6 +155,8 @@ def _data(request: OptimizationRequest, raw: Path | None, source: PreparedSource
         "files": _contents(raw) if raw is not None else {},
         "made": raw is None,
         "signature": source.signature.model_dump(mode="json"),
+        "vocabulary": source.vocabulary,
+        "unsuited": source.unsuited,
         "shapes": {name: list(shape) for name, shape in shapes.items()},
         "most": request.spec.data.max_samples,
         "seed": request.seed,

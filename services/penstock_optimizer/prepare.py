@@ -20,7 +20,7 @@ from pydantic import Field, TypeAdapter
 from penstock.errors import Invalid
 from penstock.models import Frozen
 from penstock.optimization.variants import SOURCE_FILE, PreparedSource, SourceRequest
-from penstock.serving.manifest import MANIFEST_NAME, ModelFormat, ModelManifest
+from penstock.serving.manifest import MANIFEST_NAME, ModelFormat, ModelManifest, Signature
 from penstock_optimizer.sandbox import run_module
 from penstock_optimizer.sources import CODE_FORMATS, EXPORTED_FILE, ONNX_FILE, SOURCES, WEIGHTS_FILE, Opening
 from penstock_optimizer.sources.detect import MODEL_INVALID, detect, locate
@@ -32,6 +32,8 @@ _OUTCOME: Final = "outcome.json"
 _REQUEST: Final = "request.json"
 _TIMEOUT: Final = 1800.0
 _FP32_BYTES: Final = 4
+_EDITION: Final = 2
+"""Goes up with what a prepared source says: those of former ones are made anew."""
 
 
 class _Job(Frozen):
@@ -45,6 +47,7 @@ class _Job(Frozen):
     """Folder with an earlier result, which stands where neither model nor request changed."""
     output: str
     work: str
+    edition: int = _EDITION
 
 
 class _Prepared(Frozen):
@@ -164,7 +167,7 @@ def main() -> None:
 def _prepared(job: _Job) -> _Prepared | _Unchanged | _Refused:
     entry, output = Path(job.entry), Path(job.output)
     digest = _digest(job, entry)
-    asked = job.model_dump_json(include={"request", "format", "entry", "data"})
+    asked = job.model_dump_json(include={"request", "format", "entry", "data", "edition"})
     if job.known is not None and _stands(Path(job.known), digest, asked):
         return _Unchanged()
     output.mkdir()
@@ -191,12 +194,14 @@ def _described(job: _Job, digest: str, parameters: int, output: Path) -> Prepare
     from penstock_optimizer.sources.onnx import signature_of  # noqa: PLC0415 -- the parent needs no onnx
 
     request = job.request
+    signature = signature_of(output / ONNX_FILE)
+    vocabulary, unsuited = _made_up(job, signature, output / ONNX_FILE)
     weights = WEIGHTS_FILE if (output / WEIGHTS_FILE).is_file() else None
     return PreparedSource(
         name=_name(Path(request.path), Path(job.entry)),
         digest=digest,
         format=job.format,
-        signature=signature_of(output / ONNX_FILE),
+        signature=signature,
         onnx=ONNX_FILE,
         exported=EXPORTED_FILE if (output / EXPORTED_FILE).is_file() else None,
         weights=weights,
@@ -205,8 +210,19 @@ def _described(job: _Job, digest: str, parameters: int, output: Path) -> Prepare
         student_import_path=request.student_import_path,
         parameters=parameters,
         size_bytes=parameters * _FP32_BYTES,
+        vocabulary=vocabulary,
+        unsuited=unsuited,
         files=describe_folder(output),
     )
+
+
+def _made_up(job: _Job, signature: Signature, path: Path) -> tuple[dict[str, int], str | None]:
+    """What is to be known for samples that are made up; nothing where there is data."""
+    if job.data is not None:
+        return {}, None
+    from penstock_optimizer.sources.vocabulary import that_run  # noqa: PLC0415 -- the parent needs no onnx
+
+    return that_run(path, signature, job.request.example_shapes)
 
 
 def _name(path: Path, entry: Path) -> str:

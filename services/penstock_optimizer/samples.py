@@ -113,7 +113,13 @@ def _check_array(array: Array, spec: TensorSpec, where: str) -> None:
 
 
 def made_from(
-    signature: Signature, example_shapes: Mapping[str, Sequence[int]], most: int, most_bytes: int, seed: int
+    signature: Signature,
+    example_shapes: Mapping[str, Sequence[int]],
+    most: int,
+    most_bytes: int,
+    seed: int,
+    *,
+    rows: Mapping[str, int] | None = None,
 ) -> Samples:
     """Samples from nothing but the signature: normal floats, small token ids, masks of ones.
 
@@ -123,6 +129,7 @@ def made_from(
         most: how many samples at most.
         most_bytes: how large at most, in all.
         seed: of the generator.
+        rows: of the tables that inputs index, by input: ids are below.
 
     Raises:
         Invalid: an axis beside the batch is open and no example shape says how long it is, or an input takes strings.
@@ -132,7 +139,11 @@ def made_from(
     fixed = max((spec.shape[0] for spec in signature.inputs), default=-1)
     count = max(8, 4 * fixed, min(most, most_bytes // max(each, 1)))
     generator = np.random.default_rng(seed)
-    return {spec.name: _made(spec, (count, *shapes[spec.name]), generator) for spec in signature.inputs}
+    known = rows or {}
+    return {
+        spec.name: _made(spec, (count, *shapes[spec.name]), generator, known.get(spec.name))
+        for spec in signature.inputs
+    }
 
 
 def _sample_shape(spec: TensorSpec, example: Sequence[int] | None) -> tuple[int, ...]:
@@ -159,11 +170,16 @@ def _sample_shape(spec: TensorSpec, example: Sequence[int] | None) -> tuple[int,
     return inner
 
 
-def _made(spec: TensorSpec, shape: tuple[int, ...], generator: np.random.Generator) -> Array:
+def _made(spec: TensorSpec, shape: tuple[int, ...], generator: np.random.Generator, rows: int | None) -> Array:
     name = spec.name.lower()
     if spec.datatype is DataType.BYTES:
         raise Invalid(INVALID, f"input '{spec.name}' takes strings, for which no samples can be made: give data")
     dtype = DTYPES[spec.datatype]
+    if rows is not None and spec.datatype is not DataType.BF16:
+        most = rows if dtype.kind in "fb" else min(rows, np.iinfo(dtype).max)
+        drawn = generator.integers(0, most, shape).astype(dtype)
+        words = any(word in name for word in (*_MASK_NAMES, *_ZERO_NAMES)) and rows > 1
+        return _usual(name, drawn) if words else drawn
     if spec.datatype is DataType.BF16:
         return (generator.standard_normal(shape, dtype=np.float32).view(np.uint32) >> 16).astype(dtype)
     if spec.datatype is DataType.BOOL or any(word in name for word in _MASK_NAMES):
@@ -173,6 +189,11 @@ def _made(spec: TensorSpec, shape: tuple[int, ...], generator: np.random.Generat
     if any(word in name for word in _ZERO_NAMES):
         return np.zeros(shape, dtype)
     return generator.integers(0, min(_TOKENS, np.iinfo(dtype).max), shape).astype(dtype)
+
+
+def _usual(name: str, drawn: Array) -> Array:
+    """What is right for one whole sequence: masks of ones, and zeros."""
+    return np.ones_like(drawn) if any(word in name for word in _MASK_NAMES) else np.zeros_like(drawn)
 
 
 def batches(samples: Mapping[str, Array], signature: Signature, rows: int) -> Iterator[tuple[int, dict[str, Array]]]:

@@ -59,6 +59,10 @@ class PreparedSource(Frozen):
     parameters: int
     size_bytes: int
     """Of the source's weights in fp32."""
+    vocabulary: dict[str, int] = Field(default={})
+    """How many ids there are, by input: of the tables that the model indexes by it. Only where no data was given."""
+    unsuited: str | None = None
+    """Why samples that are made up do not run, whatever they are."""
     files: dict[str, ModelFile]
 
 

@@ -136,6 +136,12 @@ def external_files(path: Path) -> tuple[Path, ...]:
 
 
 def _spec(value: Any) -> TensorSpec:
+    if value.type.HasField("sequence_type") or value.type.HasField("map_type"):
+        raise Invalid(
+            MODEL_INVALID,
+            f"'{value.name}' is a sequence or a map, which can be served but neither profiled nor optimized: convert the model"
+            " with tensors instead (skl2onnx: options={'zipmap': False})",
+        )
     tensor = value.type.tensor_type
     datatype = _DATATYPES.get(tensor.elem_type)
     if datatype is None:

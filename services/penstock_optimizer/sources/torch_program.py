@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import onnxruntime
 import torch
@@ -19,6 +20,9 @@ from penstock_optimizer.likeness import unlike
 from penstock_optimizer.sources import EXPORT_FAILED, EXPORTED_FILE, ONNX_FILE
 from penstock_optimizer.sources.examples import ROWS, Examples
 from penstock_runtime.engines import Array
+
+_MOST_MIXED: Final = 4
+"""Inputs whose kinds are tried in all combinations."""
 
 Outputs = dict[str, torch.Tensor]
 
@@ -248,15 +252,36 @@ def _arguments(module: torch.nn.Module) -> tuple[list[str], list[str]]:
 
 
 def _made(module: torch.nn.Module, shapes: Mapping[str, tuple[int, ...]], leading: int) -> Inputs:
-    """Inputs of given shapes: floats, or ones as 64-bit integers where the module takes no floats."""
-    floats = Inputs({name: torch.randn(ROWS, *shape) for name, shape in shapes.items()}, leading)
-    try:
-        with torch.no_grad():
-            module(*floats.arguments, **floats.keywords)
-    except Exception:  # noqa: BLE001 -- then it takes integers; if not that either, `run` tells
-        ones = {name: torch.ones((ROWS, *shape), dtype=torch.int64) for name, shape in shapes.items()}
-        return Inputs(ones, leading)
-    return floats
+    """Inputs of given shapes that the module takes: floats, or small 64-bit integers for those that are ids.
+
+    Ones first, and then zeros, which every table has.
+
+    Raises:
+        Invalid: DataNeeded: it takes none of them.
+    """
+    names = list(shapes)
+    kinds = itertools.product((False, True), repeat=min(len(names), _MOST_MIXED))
+    problem = ""
+    for whole, value in itertools.product(kinds, (1, 0)):
+        # Beyond a few inputs, the last ones are all of one kind.
+        flags = dict(zip(names, (*whole, *[whole[-1]] * (len(names) - len(whole))), strict=True))
+        tensors = {
+            name: torch.full((ROWS, *shape), value, dtype=torch.int64) if flags[name] else torch.randn(ROWS, *shape)
+            for name, shape in shapes.items()
+        }
+        made = Inputs(tensors, leading)
+        try:
+            with torch.no_grad():
+                module(*made.arguments, **made.keywords)
+        except Exception as error:  # noqa: BLE001 -- whatever a user's code raises: then it takes others
+            problem = problem or f"{type(error).__name__}: {error}"
+        else:
+            return made
+    raise Invalid(
+        "DataNeeded",
+        f"no data was given, and inputs that were made up do not suit the module ({problem[:240]}): give --data, a .npz with "
+        f"{_listed(names)}",
+    )
 
 
 def _listed(names: Sequence[str]) -> str:
