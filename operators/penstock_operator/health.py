@@ -6,9 +6,12 @@ import threading
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+_SILENT_SECONDS: Final = 5.0
+"""A connection on which nothing comes for so long is ended."""
 
 Complaint = Callable[[], str | None]
 """What is wrong, or None."""
@@ -26,6 +29,8 @@ class HealthServer:
 
     def __init__(self, host: str, port: int, unhealthy: Complaint, unready: Complaint) -> None:
         class Handler(BaseHTTPRequestHandler):
+            timeout = _SILENT_SECONDS
+
             def do_GET(self) -> None:  # http.server's name
                 if self.path == "/metrics":
                     self._answer(HTTPStatus.OK, generate_latest(), CONTENT_TYPE_LATEST)

@@ -81,16 +81,7 @@ class DeploymentReconciler:
         except Invalid as error:
             if self._without_plan(key, manifest):
                 return Result()
-            tell_unreadable(
-                self._cluster,
-                INFERENCE_DEPLOYMENT,
-                manifest,
-                error,
-                condition=DeploymentCondition.READY,
-                manager=DEPLOYMENT_MANAGER,
-                now=self._clock(),
-                record=self._record,
-            )
+            self._tell_unreadable(manifest, error)
             raise
         try:
             return self._carry_out(manifest, observed, writer)
@@ -122,9 +113,7 @@ class DeploymentReconciler:
         try:
             wanted = plan(observed, now)
         except Invalid as error:
-            if (route := guarded(None, observed, now)) is not None:
-                self._declare(observed, route)
-            self._write(manifest, deployment, invalid_status(observed, error.message, now))
+            self._say_invalid(manifest, observed, error, now)
             raise
         try:
             manifest = self._apply(manifest, observed, wanted, writer)
@@ -136,6 +125,27 @@ class DeploymentReconciler:
             self._tell_start(start_spans(observed, wanted.status))
             self._write(manifest, deployment, wanted.status)
         return _result(wanted.requeue)
+
+    def _say_invalid(self, manifest: Manifest, observed: Observed, error: Invalid, now: float) -> None:
+        """Of a spec that cannot be planned. What cannot be planned need not have a revision either."""
+        try:
+            if (route := guarded(None, observed, now)) is not None:
+                self._declare(observed, route)
+            self._write(manifest, observed.deployment, invalid_status(observed, error.message, now))
+        except Invalid:
+            self._tell_unreadable(manifest, error)
+
+    def _tell_unreadable(self, manifest: Manifest, error: Invalid) -> None:
+        tell_unreadable(
+            self._cluster,
+            INFERENCE_DEPLOYMENT,
+            manifest,
+            error,
+            condition=DeploymentCondition.READY,
+            manager=DEPLOYMENT_MANAGER,
+            now=self._clock(),
+            record=self._record,
+        )
 
     def _apply(self, manifest: Manifest, observed: Observed, wanted: Plan, writer: PoolWriter | None) -> Manifest:
         """In an order in which a kill at any line leaves nothing that the next run does not find."""

@@ -95,7 +95,10 @@ def users_of(profile: Manifest, manifests: Sequence[Manifest], field: str) -> li
     namespace = metadata.get("namespace") if profile["kind"] == OPTIMIZATION_PROFILE.kind else None
     found = []
     for each in manifests:
-        reference = (each.get("spec") or {}).get(field) or {}
+        spec = each.get("spec")
+        reference = spec.get(field) if isinstance(spec, dict) else None
+        if not isinstance(reference, dict):
+            continue
         named = (reference.get("kind", CLUSTER_OPTIMIZATION_PROFILE.kind), reference.get("name"))
         same_namespace = namespace is None or each["metadata"].get("namespace") == namespace
         if named == (profile["kind"], metadata["name"]) and same_namespace:

@@ -54,7 +54,14 @@ class QuotaDirectory:
             except Invalid as error:
                 # Nobody knows what it leaves room for, so it leaves none.
                 return Excess(f"{error.message}. {_UNREADABLE}", 0) if usage(deployment).replicas else None
-        return excess(deployment, self.deployments(namespace), quotas) if quotas else None
+        asked = usage(deployment)  # its own quantities are told as its own
+        if not quotas:
+            return None
+        try:
+            return excess(deployment, self.deployments(namespace), quotas)
+        except Invalid as error:
+            named = " or ".join(each.metadata.name for each in quotas)
+            return Excess(f"TenantQuota {named}: {error.message}. {_UNREADABLE}", 0) if asked.replicas else None
 
     def deployments(self, namespace: str) -> list[InferenceDeployment]:
         """All of a namespace, also those that are going, to be counted; what cannot be read of one counts as its default.

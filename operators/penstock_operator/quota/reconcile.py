@@ -50,6 +50,7 @@ class QuotaReconciler:
             return Result()
         try:
             quota = read(TenantQuota, manifest)
+            status = quota_status(quota, self._directory.deployments(key.namespace), self._clock())
         except Invalid as error:
             tell_unreadable(
                 self._cluster,
@@ -62,7 +63,6 @@ class QuotaReconciler:
                 record=self._record,
             )
             raise
-        status = quota_status(quota, self._directory.deployments(key.namespace), self._clock())
         if status != quota.status:
             body = {
                 "apiVersion": quota.api_version,

@@ -115,7 +115,7 @@ class Controller:
             if now_reconciled is not None and _only_status(manifests):
                 return  # a reconcile that writes its own object's status need not be told of it
             for manifest in manifests:
-                for key in source.keys(manifest):
+                for key in _keys(source, manifest):
                     self.enqueue(key)
 
         times = self._settings.informers
@@ -242,6 +242,17 @@ class Controller:
             case _:
                 assert_never(outcome)
         return outcome
+
+
+def _keys(source: Source, manifest: Manifest) -> Sequence[Key]:
+    """Who looks again. One object that is of another form than any must not keep the rest of its kind from being followed."""
+    try:
+        return tuple(source.keys(manifest))
+    except Exception:
+        log.exception(
+            "%s %s: whom this concerns cannot be told", source.kind.kind, manifest.get("metadata", {}).get("name")
+        )
+        return ()
 
 
 _OURS = ("resourceVersion", "managedFields", "finalizers")

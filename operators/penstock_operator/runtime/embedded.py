@@ -108,6 +108,7 @@ class EmbeddedCluster(Finalizers):
             seen = manifest["metadata"].get("resourceVersion")
             if seen and (live is None or live["metadata"]["resourceVersion"] != seen):
                 raise Conflict("Conflict", f"{kind.kind} {key_of(wanted)} has been modified since version {seen}")
+            _check_metadata(kind, live, wanted)
             merged, owned = ownership.merge(live or {}, owned, field_manager, wanted)
             return self._write(kind, live, merged, owned)
 

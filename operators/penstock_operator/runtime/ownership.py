@@ -103,8 +103,13 @@ def _unfold(manifest: Tree) -> Tree:
         items = parent.get(path[1]) if isinstance(parent, dict) else None
         if isinstance(parent, dict) and isinstance(items, list):
             key = _KEYED.get(path)
-            parent[path[1]] = {item if key is None else item[key]: item for item in items}
+            parent[path[1]] = {item if key is None else item[key]: item for item in items if _fits(item, key)}
     return tree
+
+
+def _fits(item: Any, key: str | None) -> bool:
+    """Whether an item of such a list can be told from others; one that cannot is left out."""
+    return isinstance(item, str) if key is None else isinstance(item, dict) and isinstance(item.get(key), str)
 
 
 def _fold(tree: Tree) -> Tree:

@@ -1,28 +1,29 @@
-"""A GET on this machine, past any proxy that the environment names."""
+"""A GET to a part of the platform on this machine."""
 
 from __future__ import annotations
 
-import http.client
-from urllib.parse import urlsplit
+from typing import Final
 
-_TIMEOUT_SECONDS = 5.0
+import httpx
+
+from penstock_operator.clients.bounds import BoundedClient, Bounds
+
+_BOUNDS: Final = Bounds(seconds=5.0, most_bytes=16 * 2**20)
+"""Whoever listens there need not be a part of ours, nor Ray."""
 
 
 def get(url: str, token: str | None = None) -> tuple[int, bytes]:
-    """Status and body; (0, b"") where nobody answers.
+    """Status and body; (0, b"") where nobody answers, or not as it should.
 
     Args:
         url: an `http:` URL.
         token: bearer token to send.
     """
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 80, timeout=_TIMEOUT_SECONDS)
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    client = BoundedClient("", {"authorization": f"Bearer {token}"} if token else {})
     try:
-        connection.request("GET", parts.path or "/", headers=headers)
-        response = connection.getresponse()
-        return response.status, response.read()
-    except (OSError, http.client.HTTPException):
+        answer = client.exchange("GET", url, _BOUNDS)
+    except (httpx.HTTPError, httpx.InvalidURL):
         return 0, b""
     finally:
-        connection.close()
+        client.close()
+    return answer.status, answer.content

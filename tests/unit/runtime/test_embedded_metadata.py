@@ -36,6 +36,8 @@ def config_map(name: str = "one", **metadata: Any) -> Manifest:
         pytest.param({"labels": {"branch": "x" * 64}}, "no more than 63 bytes", id="a label that is too long"),
         pytest.param({"annotations": {"a": 1}}, "must be of type string", id="an annotation that is a number"),
         pytest.param({"finalizers": ["a b"]}, "name part must consist", id="a finalizer with a blank"),
+        pytest.param({"finalizers": [[1]]}, "must be of type string", id="a finalizer that is a list"),
+        pytest.param({"ownerReferences": [{"name": "a"}]}, "must not be empty", id="an owner without a uid"),
         pytest.param({"lables": {}}, 'unknown field "metadata.lables"', id="a field that there is not"),
     ],
 )
