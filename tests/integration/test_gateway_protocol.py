@@ -17,7 +17,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from tests.integration.gateway_parts import GUARD_SECONDS, SECRET, Gateway, Replica, gateway, token_of, until
 
 from penstock.routing.fleet import GatewayState
-from penstock.routing.tokens import admin_token, former_replica_token
+from penstock.routing.tokens import admin_token, former_replica_token, word_for
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
@@ -142,6 +142,18 @@ def test_bounds_per_client(arguments: tuple[str, ...]) -> None:
         assert {status for status, _, _ in answers} <= {200, 429}
 
     run(scenario, *arguments)
+
+
+def test_a_replica_is_shown_its_models_token_and_nothing_that_a_client_said() -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        a = await stack.enter_async_context(Replica("a"))
+        held = asyncio.create_task(gw.infer(headers={"x-penstock-gateway": "default/x"}))
+        await gw.declare(holdSeconds=60)
+        await gw.lease("a", a.address)
+        for _, body, _ in (await held, await gw.infer(headers={"x-penstock-gateway": "default/x"})):
+            assert body["headers"]["x-penstock-gateway"] == word_for(SECRET, ("default", "m"), "")
+
+    run(scenario)
 
 
 def test_the_gateways_own_paths_answer_for_every_namespace() -> None:

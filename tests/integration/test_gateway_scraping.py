@@ -13,7 +13,7 @@ from tests.integration.gateway_parts import Gateway, gateway
 from tests.ports import free_port
 from yarl import URL
 
-METRICS = 'penstock_requests_total{namespace="anothers",model="m"} 3.0\n'
+METRICS = 'penstock_requests_total{namespace="default",model="m"} 3.0\n'
 
 
 @asynccontextmanager

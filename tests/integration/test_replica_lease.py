@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,7 +16,9 @@ import pytest
 from tests.integration.replica_collector import Collector
 from tests.integration.replica_process import document, replica, save_linear
 
+from penstock.routing.fleet import FEATURES
 from penstock.routing.leases import LeaseGranted, ReplicaLease
+from penstock.routing.tokens import replica_token, word_for
 from penstock.serving.settings import Drain, Drained
 from penstock.telemetry.startup import start_context
 
@@ -24,6 +28,7 @@ class Agent:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str, str, bytes]] = []
+        self.features = ""
         agent = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -33,6 +38,7 @@ class Agent:
                 granted = LeaseGranted(lease_seconds=5).model_dump_json().encode() if self.command == "PUT" else b""
                 self.send_response(200 if granted else 204)
                 self.send_header("Content-Length", str(len(granted)))
+                self.send_header("X-Penstock-Features", agent.features)
                 self.end_headers()
                 self.wfile.write(granted)
 
@@ -84,6 +90,28 @@ def test_a_replica_renews_its_lease_and_deletes_it_when_it_drains(tmp_path: Path
         methods = [call[0] for call in agent.calls]
         assert methods.count("DELETE") == 1
         assert methods[-1] == "DELETE"
+
+
+def test_a_replica_answers_its_gateways_alone(tmp_path: Path, agent: Agent) -> None:
+    token = replica_token("s", "default", "tiny", "u")
+    agent.features = " ".join(FEATURES)
+    settings = {"gateways": (agent.url,), "registration_token": token, "lease_seconds": 0.3}
+    with replica(save_linear(tmp_path / "model.onnx"), **settings) as started:
+        # The second comes after the answer to the first was read.
+        agent.wait(2)
+
+        def get(path: str, headers: dict[str, str]) -> int:
+            request = urllib.request.Request(f"http://{started.address}{path}", headers=headers)
+            try:
+                with urllib.request.urlopen(request, timeout=20) as answer:
+                    return int(answer.status)
+            except urllib.error.HTTPError as error:
+                return error.code
+
+        shown = {"X-Penstock-Gateway": word_for("s", ("default", "tiny"), "u")}
+        for path in ("/v2/models/tiny", "/metrics"):
+            assert (get(path, shown), get(path, {})) == (200, 403)
+        assert get("/v2/health/live", {}) == 200
 
 
 def test_the_start_is_a_trace_of_phases_that_follow_one_another(tmp_path: Path, agent: Agent) -> None:

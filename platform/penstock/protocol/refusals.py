@@ -24,11 +24,13 @@ class Refusal(StrEnum):
     NOT_REPRESENTABLE = "NotRepresentable"
     ENGINE_FAILED = "EngineFailed"
     DRAINING = "Draining"
+    NOT_A_GATEWAY = "NotAGateway"
     EXPIRED = "DeadlineExceeded"
 
 
 STATUS: dict[str, int] = {
     Refusal.BAD_REQUEST: 400,
+    Refusal.NOT_A_GATEWAY: 403,
     Refusal.NOT_FOUND: 404,
     Refusal.METHOD_NOT_ALLOWED: 405,
     Refusal.NOT_REPRESENTABLE: 406,

@@ -25,7 +25,9 @@ NAMESPACE_KEYS: Final = "namespace-keys"
 """Keys are told once for a namespace, and routes say whether they open them."""
 OWNERS: Final = "owners"
 """Routes say whose they are, by the deployment's uid."""
-FEATURES: Final = frozenset({NAMESPACE_KEYS, OWNERS})
+GATEWAY_WORD: Final = "gateway-word"
+"""Each request to a replica shows the token of its model (`penstock.routing.tokens.data_token`)."""
+FEATURES: Final = frozenset({NAMESPACE_KEYS, OWNERS, GATEWAY_WORD})
 
 REPLICAS_WITHIN_SECONDS: Final = 20.0
 """Replicas look for new gateways every few seconds; one that has not found a gateway of this age will not soon."""

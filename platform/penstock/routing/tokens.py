@@ -98,6 +98,16 @@ def data_token(registration: str) -> str:
     return hmac.new(registration.encode(), _DATA.encode(), hashlib.sha256).hexdigest()[:32]
 
 
+def gateway_word(namespace: str, token: str) -> str:
+    """What HAProxy says with each request: the namespace, for the agent, and the data token, for replicas."""
+    return f"{namespace}/{token}"
+
+
+def word_for(secret: str, key: tuple[str, str], uid: str) -> str:
+    """What is said to the replicas of one model, by its namespace and name, whose token is of this uid."""
+    return gateway_word(key[0], data_token(replica_token(secret, *key, uid)))
+
+
 def matches(given: str, wanted: str) -> bool:
     """Compare two tokens in constant time."""
     return hmac.compare_digest(given.encode(), wanted.encode())

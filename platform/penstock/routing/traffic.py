@@ -31,10 +31,13 @@ class Destination:
     split: bool
     """Several revisions share the requests by weight; otherwise the least busy replica gets each."""
     sampled_per_million: int
+    uid: str = ""
+    """Of the deployment whose token its replicas registered with; empty where none says."""
 
 
-_Basis = tuple[Route | None, list[tuple[str, str, str, str, bool]]]
-"""What a model's destinations follow from: its route; of each replica id, address, version, revision, and whether it receives."""
+_Basis = tuple[Route | None, list[tuple[str, str, str, str, str, bool]]]
+"""What a model's destinations follow from: its route; of each replica id, address, version, revision, uid, and whether it
+receives."""
 
 
 def weights(route: Route | None, replicas: Iterable[Replica]) -> Mapping[str, int]:
@@ -70,6 +73,7 @@ def _destination(table: Table, key: ModelKey, version: str | None, replicas: Ite
         targets=tuple(Target(r.replica_id, r.lease.address, weight[r.replica_id]) for r in members),
         split=declared and len({r.lease.revision for r in members}) > 1,
         sampled_per_million=round(PER_MILLION * route.sampling_ratio) if route is not None else 0,
+        uid=max((r.uid for r in members), default=""),
     )
 
 
@@ -89,7 +93,7 @@ class Traffic:
             basis = (
                 table.routes.get(key),
                 [
-                    (r.replica_id, r.lease.address, r.lease.version, r.lease.revision, table.receives(r))
+                    (r.replica_id, r.lease.address, r.lease.version, r.lease.revision, r.uid, table.receives(r))
                     for r in replicas
                 ],
             )

@@ -9,8 +9,9 @@ from http import HTTPStatus
 from pydantic import ValidationError
 
 from penstock.errors import Unavailable
+from penstock.routing.fleet import FEATURES, FEATURES_HEADER
 from penstock.routing.leases import RouteList
-from penstock.routing.tokens import admin_token
+from penstock.routing.tokens import admin_token, word_for
 from penstock.telemetry.names import METRIC_BATCH_ROWS
 from penstock_cli.standalone.http import get
 
@@ -62,7 +63,7 @@ def replica_usage(agent_url: str, gateway_secret: str, model: str, revision: str
     Raises:
         Unavailable: the gateway's agent or a replica does not answer.
     """
-    status, body = get(f"{agent_url}/v1/routes", admin_token(gateway_secret))
+    status, body = get(f"{agent_url}/v1/routes", admin_token(gateway_secret), {FEATURES_HEADER: " ".join(FEATURES)})
     if status != HTTPStatus.OK:
         raise Unavailable("GatewayUnreachable", f"the gateway's agent at {agent_url} answered {status}")
     try:
@@ -70,10 +71,13 @@ def replica_usage(agent_url: str, gateway_secret: str, model: str, revision: str
     except ValidationError as error:
         raise Unavailable("GatewayUnreachable", f"the gateway's agent gave no route list: {error}") from error
     found: dict[str, ReplicaUsage] = {}
-    for replica in (replica for route in routes if route.model == model for replica in route.replicas):
+    asked = [(route, replica) for route in routes if route.model == model for replica in route.replicas]
+    for of, replica in asked:
         if revision is not None and replica.revision != revision:
             continue
-        status, text = get(f"http://{replica.address}/metrics")
+        uid = of.declared.owner if of.declared is not None else ""
+        word = word_for(gateway_secret, (of.namespace, of.model), uid)
+        status, text = get(f"http://{replica.address}/metrics", more={"x-penstock-gateway": word})
         if status != HTTPStatus.OK:
             raise Unavailable("ReplicaUnreachable", f"replica {replica.replica_id} gave no metrics (status {status})")
         found[replica.replica_id] = read_usage(text.decode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import httpx
@@ -12,16 +13,17 @@ _BOUNDS: Final = Bounds(seconds=5.0, most_bytes=16 * 2**20)
 """Whoever listens there need not be a part of ours, nor Ray."""
 
 
-def get(url: str, token: str | None = None) -> tuple[int, bytes]:
+def get(url: str, token: str | None = None, more: Mapping[str, str] | None = None) -> tuple[int, bytes]:
     """Status and body; (0, b"") where nobody answers, or not as it should.
 
     Args:
         url: an `http:` URL.
         token: bearer token to send.
+        more: other headers.
     """
     client = BoundedClient("", {"authorization": f"Bearer {token}"} if token else {})
     try:
-        answer = client.exchange("GET", url, _BOUNDS)
+        answer = client.exchange("GET", url, _BOUNDS, headers=more)
     except (httpx.HTTPError, httpx.InvalidURL):
         return 0, b""
     finally:

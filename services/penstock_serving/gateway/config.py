@@ -24,7 +24,8 @@ EDITION = "proc.edition"
 """HAProxy's variable that says which configuration a worker runs; no two have the same."""
 OWN_HEADERS = "x-penstock-"
 """How the headers begin that HAProxy alone sets."""
-NAMESPACE_HEADER = f"{OWN_HEADERS}namespace"
+GATEWAY_HEADER = f"{OWN_HEADERS}gateway"
+"""`penstock.routing.tokens.gateway_word`: one header for what the agent needs and what replicas do."""
 _TOLD = 32
 """Connections above what an address may have, that are told so; HAProxy closes any others without a word."""
 RELAY = "relay"
@@ -150,7 +151,7 @@ def _clients(settings: Settings) -> Iterator[str]:
     yield from _tracing()
     # Nobody else speaks in the gateway's name.
     yield f"  http-request del-header {OWN_HEADERS} -m beg"
-    yield f"  http-request set-header {NAMESPACE_HEADER} %[var(txn.ns)]"
+    yield f"  http-request set-header {GATEWAY_HEADER} %[var(txn.ns)]/%[var(txn.route),field(3,|)]"
     yield "  http-request set-path /%[var(txn.rest)] unless short"
     yield f"  http-request deny deny_status 413 if {{ req.body_size gt {settings.max_body_bytes} }}"
     if settings.max_requests_per_second_per_client:

@@ -14,7 +14,7 @@ from pydantic_core import from_json
 from penstock.errors import Invalid, Unavailable
 from penstock.models import Frozen
 from penstock.routing.access import MAX_KEYS, RouteAccess
-from penstock.routing.fleet import FEATURES_HEADER
+from penstock.routing.fleet import FEATURES, FEATURES_HEADER
 from penstock.routing.keys import MOST_KEY_BYTES, KeyChange, KeyDigests
 from penstock.routing.leases import (
     ASK_JOINING,
@@ -116,7 +116,9 @@ class ControlServer:
         self._registry.lease(replica_id, lease, owner.uid)
         if generation != self._registry.generation:
             await self._registry.settled(_SETTLE_SECONDS)
-        return _json(LeaseGranted(lease_seconds=lease.lease_seconds))
+        granted = _json(LeaseGranted(lease_seconds=lease.lease_seconds))
+        granted.headers[FEATURES_HEADER] = " ".join(sorted(FEATURES))
+        return granted
 
     async def _lease(self, request: web.Request) -> tuple[Owner, ReplicaLease]:
         """A lease, and whose the token is that it came with.

@@ -10,6 +10,7 @@ import time
 from penstock.api.access import Authentication
 from penstock.errors import Unavailable
 from penstock.routing.access import Locks
+from penstock.routing.tokens import data_token, replica_token
 from penstock.routing.traffic import Destination, Traffic
 from penstock_serving.gateway.access_rules import render_grants, render_locks
 from penstock_serving.gateway.admissions import Admissions
@@ -118,7 +119,11 @@ class Convergence:
 
     def _desire(self, destinations: dict[str, Destination]) -> Desired:
         wanted = self._locks()
-        return desire(destinations, self._slot_of, render_locks(wanted), render_grants(wanted))
+        return desire(destinations, self._slot_of, render_locks(wanted), render_grants(wanted), self._token)
+
+    def _token(self, path: str, uid: str) -> str:
+        namespace, model = path.split("/")[:2]
+        return data_token(replica_token(self._settings.secret, namespace, model, uid))
 
     def _locks(self) -> Locks:
         """Who may ask what, by what is declared now and by the tokens that were verified."""

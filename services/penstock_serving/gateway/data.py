@@ -15,12 +15,13 @@ from penstock.errors import Invalid, Unavailable
 from penstock.protocol.refusals import nothing_at, wrong_method
 from penstock.routing.paths import Asked, ModelPath, parse_path
 from penstock.routing.table import ModelKey
+from penstock.routing.tokens import word_for
 from penstock.routing.traffic import Destination, Unknown, lookup
 from penstock.telemetry import names
 from penstock.telemetry.spans import SpanContext, SpanRecord, new_span_id, parse_traceparent
 from penstock_serving.gateway.access_rules import challenge
 from penstock_serving.gateway.answers import error
-from penstock_serving.gateway.config import NAMESPACE_HEADER
+from penstock_serving.gateway.config import GATEWAY_HEADER
 from penstock_serving.gateway.forwarding import TRACERESPONSE, Forwarding, choose, for_replica
 from penstock_serving.gateway.gatekeeper import Gatekeeper, Refused
 from penstock_serving.gateway.holding import DEFAULT_HOLD_SECONDS, Holding
@@ -68,7 +69,7 @@ class DataServer:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request; every answer says whether its trace is kept."""
         began = time.time_ns()
-        namespace = request.headers.get(NAMESPACE_HEADER, self._settings.default_namespace)
+        namespace = request.headers.get(GATEWAY_HEADER, self._settings.default_namespace).partition("/")[0]
         path = None
         response: web.StreamResponse
         try:
@@ -193,7 +194,9 @@ class DataServer:
             target = choose(found.targets, tried)
             if target is not None:
                 tried.add(target.replica_id)
-                last = await self._forwarding.attempt(request, path.key[0], target, body, headers)
+                shown = word_for(self._settings.secret, path.key, found.uid)
+                told = {**headers, GATEWAY_HEADER: shown}
+                last = await self._forwarding.attempt(request, path.key[0], target, body, told)
                 if last is not None and last.status != _BUSY:
                     return last
             elif (problem := self._problem(path.key)) is not None and not found.targets:

@@ -114,7 +114,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         application = control.application()
         probes = Probes(settings, readiness, metrics)
         if settings.probe_port:
-            watched = Scraping(registry, session).add_to(probes.add_to(web.Application()))
+            watched = Scraping(registry, session, settings.secret).add_to(probes.add_to(web.Application()))
             await _serve_network(stack, watched, Doors(), settings.probe_host, settings.probe_port)
         else:
             probes.add_to(application)

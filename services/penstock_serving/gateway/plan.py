@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -108,8 +108,16 @@ def desire(
     slot_of: Mapping[str, int],
     locks: Mapping[str, str],
     grants: Mapping[str, str],
+    token: Callable[[str, str], str] = lambda _, __: "",
 ) -> Desired:
     """What HAProxy should hold for these destinations.
+
+    Args:
+        destinations: by path.
+        slot_of: the slot of each path.
+        locks: how models are guarded.
+        grants: what credentials open.
+        token: of a path and its replicas' uid, what is shown to them with each request.
 
     A slot has two backends, `m` for the least busy and `w` for shares by weight; a path uses one of them.
     """
@@ -119,7 +127,7 @@ def desire(
         slot = slot_of.get(path)
         asleep = slot is None or not destination.targets
         backend = AGENT if asleep else f"{'w' if destination.split else 'm'}{slot}"
-        entries[path] = f"{backend}|{destination.sampled_per_million}"
+        entries[path] = f"{backend}|{destination.sampled_per_million}|{token(path, destination.uid)}"
         if not asleep:
             backends[backend] = {server_name(t): Server(t.address, t.weight) for t in destination.targets}
     return Desired(backends, entries, locks, grants)

@@ -6,6 +6,8 @@ replica, all at the address by which Prometheus asked, each with a path of its o
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import quote
@@ -15,17 +17,38 @@ from aiohttp import web
 
 from penstock.errors import Unavailable
 from penstock.routing.table import replica_key
+from penstock.routing.tokens import word_for
+from penstock_serving.gateway.config import GATEWAY_HEADER
 from penstock_serving.gateway.registry import Registry
 
 _SECONDS: Final = 5.0
+_OURS: Final = (b"penstock_", b"process_", b"python_")
+_CLAIMS: Final = re.compile(rb'(?:[{,]\s*)(namespace|model)\s*=\s*"((?:[^"\\]|\\.)*)"')
+_MOST_SERIES: Final = 5000
+"""Of one replica, which has some hundred."""
 _LARGEST: Final = 4 * 1024 * 1024
 """Bytes of a replica's metrics. They are some tens of kilobytes."""
+
+
+def own_metrics(text: bytes, namespace: str, model: str) -> bytes:
+    """What a replica may say: series of the names that ours have, so many at most, and none that claims another's labels."""
+    kept = []
+    left = _MOST_SERIES
+    own = {b"namespace": namespace.encode(), b"model": model.encode()}
+    for line in text.split(b"\n"):
+        if line.startswith(b"#"):
+            kept.append(line)
+        elif left and line.startswith(_OURS) and all(value == own[name] for name, value in _CLAIMS.findall(line)):
+            kept.append(line)
+            left -= 1
+    return b"\n".join([*kept[: 2 * _MOST_SERIES], b""])
 
 
 class Scraping:
     """Where replicas' metrics are, and what they are."""
 
-    def __init__(self, registry: Registry, session: aiohttp.ClientSession) -> None:
+    def __init__(self, registry: Registry, session: aiohttp.ClientSession, secret: str) -> None:
+        self._secret = secret
         self._registry = registry
         self._session = session
 
@@ -63,21 +86,22 @@ class Scraping:
         if replica is None:
             return web.Response(text="there is no such replica\n", status=404)
         try:
-            body = await self._read(f"http://{replica.lease.address}/metrics")
+            shown = {GATEWAY_HEADER: word_for(self._secret, key, replica.uid)}
+            body = await self._read(f"http://{replica.lease.address}/metrics", shown)
         except (aiohttp.ClientError, TimeoutError) as error:
             return web.Response(text=f"the replica does not answer: {error!r}\n", status=502)
         except Unavailable as error:
             return web.Response(text=f"{error.message}\n", status=502)
-        return web.Response(body=body, content_type="text/plain", charset="utf-8")
+        return web.Response(body=own_metrics(body, *key), content_type="text/plain", charset="utf-8")
 
-    async def _read(self, url: str) -> bytes:
+    async def _read(self, url: str, headers: Mapping[str, str]) -> bytes:
         """What a replica answers.
 
         Raises:
             Unavailable: it is no metrics.
         """
         timeout = aiohttp.ClientTimeout(total=_SECONDS)
-        async with self._session.get(url, timeout=timeout, allow_redirects=False) as answer:
+        async with self._session.get(url, headers=headers, timeout=timeout, allow_redirects=False) as answer:
             if answer.status != HTTPStatus.OK:
                 raise Unavailable("NoMetrics", f"the replica answered {answer.status}")
             body = bytearray()

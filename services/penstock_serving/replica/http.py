@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol, cast
 
 import httptools
@@ -17,6 +17,7 @@ import httptools
 from penstock.errors import Invalid
 from penstock.protocol.refusals import Refusal
 from penstock_serving.replica.exchange import Exchange
+from penstock_serving.replica.guard import Guard
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ _MOST_ABOUT_A_BYTE: Final = 16
 _REASONS: Final = {
     200: "OK",
     400: "Bad Request",
+    403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
     406: "Not Acceptable",
@@ -48,6 +50,7 @@ class Limits:
     """What a client may ask of a connection."""
 
     max_body_bytes: int
+    guard: Guard = field(default_factory=Guard)
     max_header_bytes: int = 32 * 1024
     receive_seconds: float = 30.0
     """A request whose bytes stop coming for this long is given up."""
@@ -98,6 +101,7 @@ class HttpConnection(asyncio.Protocol):
         self._expects = b""
         self._encoding = b""
         self._traceparent = b""
+        self._shown = b""
 
     # Called by the event loop.
 
@@ -189,6 +193,8 @@ class HttpConnection(asyncio.Protocol):
                 self._expects = value.lower()
             case b"content-encoding":
                 self._encoding = value.lower()
+            case b"x-penstock-gateway":
+                self._shown = value
 
     def on_headers_complete(self) -> None:
         """Refuse what can be known wrong from the headers alone, before the body comes."""
@@ -199,6 +205,8 @@ class HttpConnection(asyncio.Protocol):
         self._exchange = exchange
         exchange.traceparent = self._traceparent
         exchange.json_length = self._json_length
+        if not self._limits.guard.lets(self._shown, self._url):
+            raise Invalid(Refusal.NOT_A_GATEWAY, "this replica answers its gateways alone: ask one of them")
         if self._length > self._limits.max_body_bytes:
             raise self._too_large()
         if self._encoding and self._encoding != b"identity":

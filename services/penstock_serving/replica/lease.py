@@ -17,7 +17,7 @@ from typing import Final
 from urllib.parse import quote, urlsplit
 
 from penstock.errors import Unavailable
-from penstock.routing.fleet import Endpoint, endpoints, name_to_resolve
+from penstock.routing.fleet import FEATURES_HEADER, GATEWAY_WORD, Endpoint, endpoints, name_to_resolve
 from penstock.routing.leases import MOST_METADATA_CHARACTERS, ReplicaLease, ReplicaStats, RequestsJoined
 from penstock.serving.settings import ReplicaSettings
 
@@ -31,6 +31,8 @@ _RENEWALS_IN_LEASE: Final = 3
 _DESCRIBED_SECONDS: Final = 60.0
 """How often a gateway is told the metadata again: it may have been started anew between two renewals."""
 _MAX_ANSWER_BYTES: Final = 64 * 1024
+_FEATURES: Final = f"{FEATURES_HEADER}:".encode()
+_SHOWS: Final = GATEWAY_WORD.encode()
 
 Resolve = Callable[[str], Awaitable[tuple[str, ...]]]
 """From a host's name to its IP addresses. Raises `OSError` where it has none."""
@@ -53,6 +55,7 @@ class Leases:
         find: asked about each URL whose host is a name.
         metadata: of the model, for when no replica is left to ask.
         joining: whether requests are joined now.
+        showing: told whether every gateway shows the model's token with each request, as often as that changes.
     """
 
     def __init__(
@@ -65,7 +68,10 @@ class Leases:
         *,
         metadata: str = "",
         joining: Callable[[], RequestsJoined | None] = lambda: None,
+        showing: Callable[[bool], None] = lambda _: None,
     ) -> None:
+        self._tell_showing = showing
+        self._showing: dict[Endpoint, bool] = {}
         self._settings = settings
         self._address = address
         self._digest = digest
@@ -111,6 +117,7 @@ class Leases:
                 if now - last > self._settings.lease_seconds:
                     del seen[each]
                     self._renewing.pop(each).cancel()
+                    self._showing.pop(each, None)
                     logger.info("gateway %s is gone", each.base_url)
             # Spread, so that replicas that started together do not ask together.
             shortest = min(_RESOLVE_SECONDS, self._settings.lease_seconds) / 2
@@ -140,7 +147,10 @@ class Leases:
             describes = clock() >= describe_at
             try:
                 async with asyncio.timeout(_REQUEST_SECONDS):
-                    status, answer = await self._call("PUT", gateway, self._lease(describes=describes))
+                    status, shows, answer = await self._call("PUT", gateway, self._lease(describes=describes))
+                if status == HTTPStatus.OK and self._showing.get(gateway) is not shows:
+                    self._showing[gateway] = shows
+                    self._tell_showing(all(self._showing.values()))
                 if describes and status in (HTTPStatus.OK, HTTPStatus.BAD_REQUEST):
                     # A gateway of an earlier release refuses what it does not know.
                     describe_at = clock() + _DESCRIBED_SECONDS if status == HTTPStatus.OK else math.inf
@@ -159,7 +169,7 @@ class Leases:
     async def _delete(self, gateway: Endpoint) -> None:
         try:
             async with asyncio.timeout(_DELETE_SECONDS):
-                status, answer = await self._call("DELETE", gateway, b"")
+                status, _, answer = await self._call("DELETE", gateway, b"")
         except (OSError, TimeoutError, Unavailable) as error:
             logger.warning("could not leave gateway %s: %s; the lease will end by itself", gateway.base_url, error)
             return
@@ -183,15 +193,18 @@ class Leases:
         # A gateway of an earlier release refuses what it does not know, though it be null.
         return lease.model_dump_json(exclude_none=True).encode()
 
-    async def _call(self, method: str, gateway: Endpoint, body: bytes) -> tuple[int, str]:
+    async def _call(self, method: str, gateway: Endpoint, body: bytes) -> tuple[int, bool, str]:
         path = f"/v1/replicas/{quote(self._settings.replica_id, safe='')}"
         return await _request(method, gateway, path, self._settings.registration_token, body)
 
 
-async def _request(method: str, gateway: Endpoint, path: str, token: str, body: bytes) -> tuple[int, str]:
+async def _request(method: str, gateway: Endpoint, path: str, token: str, body: bytes) -> tuple[int, bool, str]:
     """One HTTP request on a connection of its own; the caller sets the deadline.
 
     A full client would cost this process more memory than all the rest of the module.
+
+    Returns:
+        The status, whether the gateway says that it shows a token with each request, and the answer.
 
     Raises:
         OSError: no connection.
@@ -218,4 +231,5 @@ async def _request(method: str, gateway: Endpoint, path: str, token: str, body: 
     words = header.split(b" ", 2)
     if len(words) < 2 or not words[1].isdigit():  # noqa: PLR2004 -- version and status
         raise Unavailable("GatewayUnreachable", "the gateway's agent did not answer in HTTP")
-    return int(words[1]), content.decode(errors="replace")
+    shows = any(line.startswith(_FEATURES) and _SHOWS in line.split() for line in header.lower().splitlines())
+    return int(words[1]), shows, content.decode(errors="replace")

@@ -136,6 +136,7 @@ async def _serve(
         server.stats,
         metadata=server.model_metadata.decode(),
         joining=lambda: server.joining,
+        showing=server.guard.follow,
     )
     telling = asyncio.create_task(_tell_start(start, server, leases, sink), name="start trace")
     pipe.send(Ready(address=address, digest=model.digest))

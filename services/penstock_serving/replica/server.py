@@ -23,6 +23,7 @@ from penstock_runtime.spans import SpanSink
 from penstock_serving.replica.caching import CACHE_STATUS, CachedAnswers
 from penstock_serving.replica.exchange import Exchange
 from penstock_serving.replica.execution import Executor
+from penstock_serving.replica.guard import Guard
 from penstock_serving.replica.http import HttpConnection, Limits
 from penstock_serving.replica.joint import Ran
 from penstock_serving.replica.load import LoadMeter
@@ -48,7 +49,8 @@ class ReplicaServer:
         self._signature = model.signature
         self._trial = model.trial
         self._platform = model.engine.platform
-        self._limits = Limits(settings.max_body_bytes)
+        self.guard = Guard(settings.namespace, settings.registration_token)
+        self._limits = Limits(settings.max_body_bytes, self.guard)
         self.connections: set[HttpConnection] = set()
         self._decoder = RequestDecoder(model.signature, model.trial.joining)
         self._encoder = responses.ResponseEncoder(settings.model, settings.version)

@@ -119,10 +119,14 @@ def test_slots(
 def test_what_is_desired_of_haproxy() -> None:
     destinations = {"ns/m": to(A, sampled=10), "ns/w": to(A, split=True), "ns/zero": to(), "ns/new": to(sampled=7)}
     assert desire(
-        destinations, {"ns/m": 0, "ns/w": 3, "ns/zero": 1}, {"ns/m": "k|0"}, {"ns/A": "key/a|0|9|*"}
+        destinations,
+        {"ns/m": 0, "ns/w": 3, "ns/zero": 1},
+        {"ns/m": "k|0"},
+        {"ns/A": "key/a|0|9|*"},
+        lambda path, uid: f"{path}{uid}",
     ) == Desired(
         {"m0": {server_name(A): Server("h:1", 256)}, "w3": {server_name(A): Server("h:1", 256)}},
-        {"ns/m": "m0|10", "ns/w": "w3|0", "ns/zero": "agent|0", "ns/new": "agent|7"},
+        {"ns/m": "m0|10|ns/m", "ns/w": "w3|0|ns/w", "ns/zero": "agent|0|ns/zero", "ns/new": "agent|7|ns/new"},
         {"ns/m": "k|0"},
         {"ns/A": "key/a|0|9|*"},
     )

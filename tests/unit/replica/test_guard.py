@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+
+from penstock.routing.tokens import former_replica_token, replica_token, word_for
+from penstock_serving.replica.guard import Guard
+
+RIGHT = word_for("secret", ("ns", "m"), "u1").encode()
+
+
+@pytest.mark.parametrize(
+    ("shown", "url", "passes"),
+    [
+        pytest.param(RIGHT, b"/v2/models/m/infer", True, id="its gateway"),
+        pytest.param(b"", b"/v2/models/m/infer", False, id="who shows nothing"),
+        pytest.param(RIGHT[:-1], b"/v2/models/m/infer", False, id="who shows less"),
+        pytest.param(RIGHT.replace(b"ns/", b"other/"), b"/v2/models/m/infer", False, id="who names another namespace"),
+        pytest.param(word_for("secret", ("ns", "n"), "u1").encode(), b"/v2", False, id="the gateway, of another model"),
+        pytest.param(word_for("secret", ("ns", "m"), "u2").encode(), b"/v2", False, id="of another deployment"),
+        pytest.param(b"", b"/metrics", False, id="who would read its metrics"),
+        pytest.param(b"", b"/v2/health/live", True, id="who asks whether it lives"),
+        pytest.param(b"\xff" * 40, b"/v2", False, id="who shows no text"),
+    ],
+)
+def test_a_replica_lets_in(shown: bytes, url: bytes, *, passes: bool) -> None:
+    guard = Guard("ns", replica_token("secret", "ns", "m", "u1"))
+    guard.follow(True)
+    assert guard.lets(shown, url) is passes
+
+
+def test_nothing_is_asked_for_until_every_gateway_shows_it() -> None:
+    guard = Guard("ns", replica_token("secret", "ns", "m", "u1"))
+    for showing in (None, True, False):
+        if showing is not None:
+            guard.follow(showing)
+        assert guard.lets(b"", b"/v2") is (showing is not True)
+
+
+@pytest.mark.parametrize("token", ["", "secret", former_replica_token("secret", "ns", "m")])
+def test_a_replica_of_a_former_token_asks_for_nothing(token: str) -> None:
+    guard = Guard("ns", token)
+    guard.follow(True)
+    assert guard.lets(b"", b"/v2")
