@@ -33,6 +33,11 @@ GREATEST_CHANGE: Final = 0.01
 _ROWS: Final = 8
 """Of a run in company: one subject and seven others."""
 _ALONE: Final = "alone"
+_COPIES: Final = "copies of itself"
+_ROUNDING_TIMES: Final = 2.0
+_MOST_ROUNDING: Final = 0.03
+"""What kernels of bf16 and the like, which are chosen by the number of rows, may change by rounding: twice as much as copies of
+the sample itself beside it change, and no more than this."""
 _OTHERS: Final = "very different samples"
 _FACTORS: Final = {"samples a thousand times as large": 1000.0, "samples of the other sign": -1.0, "zeros": 0.0}
 _DEVIATIONS: Final = 4.0
@@ -107,9 +112,13 @@ def _companies(inputs: Mapping[str, Array]) -> Iterator[tuple[str, Callable[[int
         take = np.resize(np.asarray(picked), _ROWS - 1)
         return {name: array[take] for name, array in inputs.items()}
 
+    def copies(index: int) -> dict[str, Array]:
+        return {name: np.repeat(array[index : index + 1], _ROWS - 1, axis=0) for name, array in inputs.items()}
+
     def scaled(factor: float, index: int) -> dict[str, Array]:
         return _scaled(others(index), factor)
 
+    yield _COPIES, copies
     yield _OTHERS, others
     if any(array.dtype.kind == "f" for array in inputs.values()):
         for name, factor in _FACTORS.items():
@@ -164,8 +173,11 @@ def looked_at(
     alone = _read(folder, _ALONE, names)
     count = len(next(iter(alone.values())))
     judge = replace(judge, labels=None if judge.labels is None else judge.labels[:count])
+    kinds = [kind for kind in (_COPIES, _OTHERS, *_FACTORS) if _file(folder, kind).is_file()]
     look = _Look(alone, answers, chosen, judge)
-    kinds = [kind for kind in (_OTHERS, *_FACTORS) if _file(folder, kind).is_file()]
+    if _COPIES in kinds:
+        rounding = _ROUNDING_TIMES * max(look.changes(_read(folder, _COPIES, names)).values())
+        look = replace(look, most=max(GREATEST_CHANGE, min(rounding, _MOST_ROUNDING)))
     found = [look.at(kind, _read(folder, kind, names)) for kind in kinds]
     return max(found, key=lambda each: (each.problem is not None, each.change)) if found else None
 
@@ -183,14 +195,19 @@ class _Look:
     answers: Outputs
     chosen: Sequence[Judgement]
     judge: Judge
+    most: float = GREATEST_CHANGE
+
+    def changes(self, beside: Outputs) -> dict[str, float]:
+        """By output."""
+        return {name: _change(self.alone[name], beside[name], self.answers[name]) for name in self.alone}
 
     def at(self, kind: str, beside: Outputs) -> Company:
         """What one company changed."""
-        changes = {name: _change(self.alone[name], beside[name], self.answers[name]) for name in self.alone}
+        changes = self.changes(beside)
         worst = max(changes, key=lambda name: changes[name])
         change = min(changes[worst], _MOST_CHANGE)
         problem = None
-        if change > GREATEST_CHANGE:
+        if change > self.most:
             problem = f"beside {kind} its answers change by up to {change:.2%} of their range ('{worst}')"
         elif self.judge.imported is None and not all(rounded(self.alone[name], beside[name]) for name in beside):
             result = self.judge.judged(self.chosen, self.alone, beside, f"company of {kind}")

@@ -27,11 +27,12 @@ _KEPT_FIRST: Final = ("test", "validation", "train", "calibration")
 """Which split keeps a sample that stands in several."""
 _SHARES: Final = {"calibration": 0.1, "train": 0.3, "validation": 0.2}
 """Of a lone file; the test split gets the rest."""
+_TRAIN: Final = "train"
 _CALIBRATION_SHARE: Final = 0.2
 """Of a folder's train split, or of another, where it has no calibration split of its own."""
 _MOST_CALIBRATION: Final = 1000
 _FEWEST: Final = 4
-_SYNTHETIC: Final = 512
+_SYNTHETIC: Final = 640
 _SYNTHETIC_BYTES: Final = 256 * 1024 * 1024
 
 
@@ -52,6 +53,7 @@ def prepare_data(
     max_samples: int,
     seed: int,
     example_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    training: bool = True,
 ) -> DataSplits:
     """Prepare the samples of a search.
 
@@ -62,6 +64,7 @@ def prepare_data(
         output: the folder to make. One that is there already is taken as it is.
         max_samples: of the validation and of the test split, at most; what a lone file has more goes to the train split.
         seed: of the shuffle, of a lone file's split, and of made samples. The same gives the same splits.
+        training: whether anything may be trained. Where nothing is, a lone file's samples go to the test split instead.
         example_shapes: shape by input, with or without the batch axis, for axes that the signature leaves open.
 
     Returns:
@@ -75,7 +78,12 @@ def prepare_data(
         output.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=".data-", dir=output.parent))
         try:
-            splits = _made(source, seed, example_shapes or {}) if uri is None else _given(uri, source, scratch, seed)
+            shares = {name: share for name, share in _SHARES.items() if training or name != _TRAIN}
+            splits = (
+                _made(source, seed, example_shapes or {})
+                if uri is None
+                else _given(uri, source, scratch, seed=seed, shares=shares)
+            )
             _without_shared(splits)
             _capped(splits, max_samples)
             _write(splits, scratch)
@@ -103,10 +111,10 @@ def _made(source: PreparedSource, seed: int, example_shapes: Mapping[str, tuple[
         )
     samples = made_from(source.signature, example_shapes, _SYNTHETIC, _SYNTHETIC_BYTES, seed, rows=source.vocabulary)
     note = "no data was given: samples were made from the signature, which show speed and agreement, not accuracy"
-    return _Splits(_divided(samples, seed, {"calibration": 0.25, "validation": 0.25}), synthetic=True, notes=[note])
+    return _Splits(_divided(samples, seed, {"calibration": 0.15, "validation": 0.15}), synthetic=True, notes=[note])
 
 
-def _given(uri: str, source: PreparedSource, cache: Path, seed: int) -> _Splits:
+def _given(uri: str, source: PreparedSource, cache: Path, *, seed: int, shares: Mapping[str, float]) -> _Splits:
     path = _located(uri, cache)
     if path.is_dir():
         files = {file.stem: file for file in sorted(path.glob("*.npz"))}
@@ -118,7 +126,7 @@ def _given(uri: str, source: PreparedSource, cache: Path, seed: int) -> _Splits:
         path = files[unknown[0]]
     if not path.is_file():
         raise Invalid("DataNotFound", f"there is nothing at {uri}: name a .npz file or a folder of them")
-    return _of_file(path, source, seed)
+    return _of_file(path, source, seed, shares)
 
 
 def _located(uri: str, cache: Path) -> Path:
@@ -129,7 +137,7 @@ def _located(uri: str, cache: Path) -> Path:
     return fetch(uri, cache / "fetched")
 
 
-def _of_file(path: Path, source: PreparedSource, seed: int) -> _Splits:
+def _of_file(path: Path, source: PreparedSource, seed: int, shares: Mapping[str, float]) -> _Splits:
     samples = checked(read(path), source.signature, path.name)
     keys = _keys(samples)
     _, first = np.unique(keys, return_index=True)
@@ -144,8 +152,8 @@ def _of_file(path: Path, source: PreparedSource, seed: int) -> _Splits:
         raise Invalid(
             INVALID, f"{path.name} has {count} different samples: at least {_FEWEST} are needed to split them"
         )
-    splits.arrays = _divided(samples, seed, _SHARES)
-    splits.notes.append(f"{path.name} was split by seed {seed} into calibration, train, validation and test")
+    splits.arrays = _divided(samples, seed, shares)
+    splits.notes.append(f"{path.name} was split by seed {seed} into {', '.join(shares)} and test")
     return splits
 
 

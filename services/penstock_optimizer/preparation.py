@@ -151,12 +151,14 @@ def _raw_data(request: OptimizationRequest, workspace: Workspace) -> Path | None
 
 def _data(request: OptimizationRequest, raw: Path | None, source: PreparedSource, workspace: Workspace) -> DataSplits:
     shapes = request.model.example_shapes
+    training = request.spec.steps.prune is not None or request.spec.steps.distil is not None
     content = {
         "files": _contents(raw) if raw is not None else {},
         "made": raw is None,
         "signature": source.signature.model_dump(mode="json"),
         "vocabulary": source.vocabulary,
         "unsuited": source.unsuited,
+        "training": training,
         "shapes": {name: list(shape) for name, shape in shapes.items()},
         "most": request.spec.data.max_samples,
         "seed": request.seed,
@@ -170,6 +172,7 @@ def _data(request: OptimizationRequest, raw: Path | None, source: PreparedSource
             max_samples=request.spec.data.max_samples,
             seed=request.seed,
             example_shapes=shapes,
+            training=training,
         )
 
 

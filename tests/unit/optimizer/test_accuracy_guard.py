@@ -305,3 +305,10 @@ def test_a_metric_of_the_users_own_has_controls_too() -> None:
 
     assert judge(fair=True) is None
     assert judge(fair=False) is not None
+
+
+def test_a_ratio_to_no_error_at_all_is_refused_before_anything_is_built() -> None:
+    with pytest.raises(Invalid, match="no ratio of that can be kept"):
+        judgements(AccuracyConstraint(metric=MetricName.MEAN_SQUARED_ERROR, min_ratio="0.99"), price().outputs, None)
+    other = AccuracyConstraint(metric=MetricName.MEAN_SQUARED_ERROR, min_value="0.1")
+    assert len(judgements(other, price().outputs, None)) == 1

@@ -36,6 +36,11 @@ def rounding(x: Array) -> dict[str, Array]:
     return {"logits": x @ WEIGHTS * np.float32(1 + 1e-6 * len(x))}
 
 
+def coarse(x: Array) -> dict[str, Array]:
+    """As bf16 rounds, by kernels that are chosen by the number of rows."""
+    return {"logits": x @ WEIGHTS * np.float32(1 + 0.01 * (len(x) > 1))}
+
+
 def by_sample(x: Array) -> dict[str, Array]:
     """int8 with a scale for each sample."""
     scale = np.abs(x).max(axis=1, keepdims=True) / 127
@@ -86,6 +91,7 @@ def seen(model: Model, folder: Path, labels: Array | None = None) -> Company | N
     [
         pytest.param(plain, None, id="each row for itself"),
         pytest.param(rounding, None, id="a little rounding"),
+        pytest.param(coarse, None, id="coarse rounding, whoever is beside it"),
         pytest.param(by_sample, None, id="int8 by sample"),
         pytest.param(names, None, id="strings"),
         pytest.param(by_run, "a thousand times as large", id="int8 by run"),

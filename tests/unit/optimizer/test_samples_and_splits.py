@@ -199,3 +199,12 @@ def test_strings_reach_the_engine_as_bytes() -> None:
     assert batch["word"].tolist() == [b"a", "ü".encode()]
     with pytest.raises(Invalid, match="takes strings"):
         made_from(words, {}, 8, 1000, 0)
+
+
+def test_where_nothing_is_trained_a_lone_file_goes_to_the_test_split(tmp_path: Path) -> None:
+    np.savez(tmp_path / "all.npz", image=pictures(100))
+    for training, tested in ((True, 40), (False, 70)):
+        out = tmp_path / f"out-{training}"
+        found = prepare_data(str(tmp_path / "all.npz"), source(IMAGES), out, max_samples=100, seed=0, training=training)
+        assert found.samples["test"] == tested
+        assert (found.train is not None) is training
