@@ -29,28 +29,39 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """How many keys may be processed at once of what belongs together; a tenant's slow keys leave room for others'."""
+    """How many keys may be processed at once of what belongs together; a tenant's slow keys leave room for others'.
 
-    each_group: int
-    """Of one group, such as a namespace."""
+    A key is slow whose processing took long the last time, and a group, such as a namespace, while it has such a key.
+    """
+
+    group: int
+    """Of one group."""
+    slow_group: int
+    """Of one that is slow: by fresh keys it could hold as many workers as by those known to be slow."""
+    slow_groups: int
+    """Of all slow groups together."""
     slow: int
-    """Of all those, of whichever groups, whose processing took long the last time."""
+    """Slow keys of all groups together; one of each group."""
 
     @staticmethod
     def of(workers: int, *, one_group: bool = False) -> Shares:
-        """A group gets three quarters of the workers, or all where it is alone, and what is slow a quarter; at least one."""
-        return Shares(workers if one_group else max(1, workers * 3 // 4), max(1, workers // 4))
+        """A group has three quarters of the workers, or all where it is alone; each share is one at least."""
+        slow = max(1, workers // 4)
+        if one_group:
+            return Shares(workers, max(1, workers - slow), workers, slow)
+        return Shares(max(1, workers * 3 // 4), max(1, workers * 3 // 8), max(1, workers * 5 // 8), slow)
 
 
-_SLOW: Final = object()
-"""The lane of slow keys."""
-_ALL: Final = Shares(sys.maxsize, sys.maxsize)
+_SLOW: Final = "slow"
+_SLOW_GROUPS: Final = "slow groups"
+"""Lanes that are shared by all groups."""
+_ALL: Final = Shares(sys.maxsize, sys.maxsize, sys.maxsize, sys.maxsize)
 
 
 class Schedule(Generic[K]):
     """The queue's decisions, without a clock or a lock: the caller says what time it is.
 
-    A key belongs to lanes: its group's, and the one of slow keys. While a lane is full, its keys that are due are parked, and
+    A key belongs to lanes: its group's, and those of what is slow. While a lane is full, its keys that are due are parked, and
     each key that leaves it lets one go on.
 
     Args:
@@ -82,6 +93,8 @@ class Schedule(Generic[K]):
         self._waiting: set[K] = set()
         """Keys that are parked at their present time."""
         self._slow: set[K] = set()
+        self._slow_groups: Counter[Hashable] = Counter()
+        """How many slow keys each has."""
         self._failures: dict[K, int] = {}
 
     def __len__(self) -> int:
@@ -144,8 +157,11 @@ class Schedule(Generic[K]):
 
     def _lanes(self, key: K) -> dict[Hashable, int]:
         """A key's lanes, with how many each has room for."""
-        own: dict[Hashable, int] = {("group", self._group(key)): self._shares.each_group}
-        return {**own, _SLOW: self._shares.slow} if key in self._slow else own
+        group, shares = self._group(key), self._shares
+        if not self._slow_groups[group]:
+            return {("group", group): shares.group}
+        lanes: dict[Hashable, int] = {("group", group): shares.slow_group, _SLOW_GROUPS: shares.slow_groups}
+        return {**lanes, _SLOW: shares.slow, (_SLOW, group): 1} if key in self._slow else lanes
 
     def _park(self, entry: tuple[float, int, K], lanes: Mapping[Hashable, int], full: Hashable) -> None:
         heapq.heappush(self._parked.setdefault(full, []), entry)
@@ -155,12 +171,25 @@ class Schedule(Generic[K]):
                 self._let_on(lane)  # this key was to take the room there, and cannot
 
     def _ended(self, key: K, *, slow: bool) -> None:
-        (self._slow.add if slow else self._slow.discard)(key)
+        self._note(key, slow=slow)
         for lane in self._processing.pop(key, ()):
             self._taken[lane] -= 1
             if not self._taken[lane]:
                 del self._taken[lane]
             self._let_on(lane)
+
+    def _note(self, key: K, *, slow: bool) -> None:
+        """Whether a key is slow now; a group that has no slow one any more has more room."""
+        if slow == (key in self._slow):
+            return
+        group = self._group(key)
+        (self._slow.add if slow else self._slow.discard)(key)
+        self._slow_groups[group] += 1 if slow else -1
+        if not self._slow_groups[group]:
+            del self._slow_groups[group]
+            for lane in (("group", group), _SLOW_GROUPS):
+                while lane in self._parked:
+                    self._let_on(lane)
 
     def _let_on(self, lane: Hashable) -> None:
         """One key that waited for room in a lane is looked at again."""

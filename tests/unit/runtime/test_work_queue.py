@@ -164,27 +164,54 @@ def test_one_tenants_keys_leave_workers_for_anothers() -> None:
     assert queue.take(0.0) == "a/4"
 
 
-def test_slow_keys_of_all_tenants_together_leave_workers_for_the_rest() -> None:
-    queue = of_tenants(Shares.of(4))
-    for key in ("a/1", "b/1", "c/1"):
+def made_slow(queue: Schedule[str], *keys: str) -> None:
+    for key in keys:
         queue.add(key, 0.0)
         assert queue.take(0.0) == key
         queue.succeeded(key, slow=True)
         queue.add(key, 1.0)
+
+
+def test_slow_keys_of_all_tenants_together_leave_workers_for_the_rest() -> None:
+    queue = of_tenants(Shares.of(8))
+    made_slow(queue, "a/1", "b/1", "c/1")
     queue.add("d/1", 2.0)
-    assert [queue.take(2.0) for _ in range(3)] == ["a/1", "d/1", None]
+    assert [queue.take(2.0) for _ in range(4)] == ["a/1", "b/1", "d/1", None]
     queue.succeeded("a/1")
-    assert queue.take(2.0) == "b/1"
+    assert queue.take(2.0) == "c/1"
     queue.add("a/1", 2.0)
     assert queue.take(2.0) == "a/1", "it is slow no more"
+
+
+def test_fresh_keys_of_tenants_with_slow_ones_leave_workers_for_the_rest() -> None:
+    queue = of_tenants(Shares.of(8))
+    made_slow(queue, "a/1", "b/1")
+    for index in range(20):
+        for tenant in "ab":
+            queue.add(f"{tenant}/fresh-{index}", 1.5)
+    queue.add("c/1", 2.0)
+    taken = [queue.take(2.0) for _ in range(7)]
+    assert taken[5:] == ["c/1", None]
+    assert sorted(str(each)[0] for each in taken[:5]) == ["a", "a", "a", "b", "b"]
+
+
+def test_a_tenant_whose_keys_are_slow_no_more_has_its_share_again() -> None:
+    queue = of_tenants(Shares.of(8))
+    made_slow(queue, "a/1")
+    for index in range(8):
+        queue.add(f"a/fresh-{index}", 2.0)
+    assert [queue.take(2.0) for _ in range(4)] == ["a/1", "a/fresh-0", "a/fresh-1", None]
+    queue.succeeded("a/1")
+    assert [queue.take(2.0) for _ in range(5)] == [*(f"a/fresh-{index}" for index in range(2, 6)), None]
 
 
 @pytest.mark.parametrize(
     ("made", "expected"),
     [
-        pytest.param(Shares.of(8), Shares(6, 2), id="eight workers"),
-        pytest.param(Shares.of(1), Shares(1, 1), id="one worker serves all"),
-        pytest.param(Shares.of(8, one_group=True), Shares(8, 2), id="a namespace that is alone has all"),
+        pytest.param(Shares.of(8), Shares(6, 3, 5, 2), id="eight workers"),
+        pytest.param(Shares.of(4), Shares(3, 1, 2, 1), id="four workers"),
+        pytest.param(Shares.of(1), Shares(1, 1, 1, 1), id="one worker serves all"),
+        pytest.param(Shares.of(8, one_group=True), Shares(8, 6, 8, 2), id="a namespace that is alone has all"),
     ],
 )
 def test_shares(made: Shares, expected: Shares) -> None:
@@ -193,13 +220,23 @@ def test_shares(made: Shares, expected: Shares) -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_no_worker_is_idle_while_a_key_is_due_that_has_room(seed: int) -> None:
-    chance, shares, now = random.Random(seed), Shares(each_group=3, slow=2), 0.0
-    queue, running, slow = of_tenants(shares), set[str](), set[str]()
+    chance, shares, now = random.Random(seed), Shares(group=3, slow_group=2, slow_groups=4, slow=2), 0.0
+    queue, slow = of_tenants(shares), set[str]()
+    running: dict[str, tuple[bool, bool]] = {}
+    """Whether its group was slow, and it was itself, when it was taken."""
     due: dict[str, float] = {}
+
+    def is_slow(group: str) -> bool:
+        return any(each[0] == group for each in slow)
 
     def has_room(key: str) -> bool:
         group = sum(each[0] == key[0] for each in running)
-        return group < shares.each_group and (key not in slow or len(running & slow) < shares.slow)
+        if not is_slow(key[0]):
+            return group < shares.group
+        if group >= shares.slow_group or sum(of for of, _ in running.values()) >= shares.slow_groups:
+            return False
+        held = [each for each, (_, itself) in running.items() if itself]
+        return key not in slow or (len(held) < shares.slow and all(each[0] != key[0] for each in held))
 
     for _ in range(600):
         now += chance.random()
@@ -209,12 +246,12 @@ def test_no_worker_is_idle_while_a_key_is_due_that_has_room(seed: int) -> None:
         while (taken := queue.take(now)) is not None:
             assert has_room(taken)
             assert due.pop(taken) <= now
-            running.add(taken)
+            running[taken] = is_slow(taken[0]), taken in slow
         ready = {each for each, at in due.items() if at <= now and each not in running}
         assert not any(has_room(each) for each in ready)
         assert (queue.next_due() or now + 1) > now
         if running and chance.random() < 0.7:
             ended, long = chance.choice(sorted(running)), chance.random() < 0.3
-            running.discard(ended)
+            del running[ended]
             (slow.add if long else slow.discard)(ended)
             queue.succeeded(ended, slow=long)
