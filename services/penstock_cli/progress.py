@@ -61,7 +61,7 @@ class Steps:
 
     def note(self, text: str) -> None:
         """A line of its own."""
-        self._console.print(text, highlight=False)
+        self._console.print(text, highlight=False, soft_wrap=True)
 
     def _line(self, mark: str, text: str, began: float) -> None:
         self._console.print(f"{mark} {text} [dim]{time.monotonic() - began:.1f} s[/dim]", highlight=False)
