@@ -71,6 +71,7 @@ def variant(
     label: str = "",
     body: bytes | None = None,
     engine: EngineSettings = _ENGINE,
+    signature: Signature = SIGNATURE,
 ) -> Path:
     """A variant folder; with a body of its own, one that is no model."""
     folder.mkdir(parents=True)
@@ -79,8 +80,8 @@ def variant(
     steps = (Step(name=StepName.GRAPH_OPTIMIZE, parameters={"test": label}),) if label else ()
     batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or -1
     signature = Signature(
-        inputs=tuple(spec.model_copy(update={"shape": (batch, *spec.shape[1:])}) for spec in SIGNATURE.inputs),
-        outputs=tuple(spec.model_copy(update={"shape": (batch, *spec.shape[1:])}) for spec in SIGNATURE.outputs),
+        inputs=tuple(spec.model_copy(update={"shape": (batch, *spec.shape[1:])}) for spec in signature.inputs),
+        outputs=tuple(spec.model_copy(update={"shape": (batch, *spec.shape[1:])}) for spec in signature.outputs),
     )
     described = Variant(
         recipe=Recipe(steps=steps, engine=engine),
