@@ -19,13 +19,15 @@ from penstock.optimization.progress import RunResult
 from penstock.optimization.recipes import Recipe
 from penstock.optimization.report import Report, Verdict
 from penstock.optimization.standing import Standing
+from penstock.optimization.variants import VARIANT_FILE
 from penstock.optimization.verdict import Conclusion, conclude, with_operators
-from penstock.serving.manifest import MANIFEST_NAME
+from penstock.serving.manifest import MANIFEST_NAME, ModelFormat
 from penstock_optimizer.ledger import Ledger
 from penstock_optimizer.measure.variant import read_variant
 from penstock_optimizer.operators import operators
 from penstock_optimizer.preparation import Prepared
 from penstock_optimizer.publish import REPORT_JSON, publish, publish_report
+from penstock_optimizer.signing_key import secrets_of
 from penstock_optimizer.workspace import SearchFolder
 from penstock_runtime.signing import public_key
 from penstock_runtime.storage import Store
@@ -65,8 +67,9 @@ class Ending:
         report_uri = publish_report(report, prepared.request)
         artifact: tuple[str, str] | None = None
         variant = None
-        if found.chosen is not None:
-            folder = self.folder.variant(found.chosen.key)
+        served = found.chosen or self._converted()
+        if served is not None:
+            folder = self.folder.variant(served.key)
             variant = read_variant(folder)
             artifact = publish(
                 folder,
@@ -93,6 +96,12 @@ class Ending:
             source_digest=prepared.source.digest,
             hardware=digest_of(prepared.hardware.model_dump(mode="json")),
         )
+
+    def _converted(self) -> Recipe | None:
+        """What serves a model that is not served as it is, where nothing better was found: its ONNX, as the baseline was built."""
+        plain = Standing(self.prepared.plan, self.ledger.trials).plain
+        built = (self.folder.variant(plain.key) / VARIANT_FILE).is_file()
+        return plain if self.prepared.source.format is not ModelFormat.ONNX and built else None
 
     def _report(self, found: Conclusion) -> Report:
         kept = self._file("report")
@@ -142,7 +151,14 @@ class Ending:
         problems: list[str] = []
         for recipe in recipes:
             folder = self.folder.variant(recipe.key)
-            answer = operators(folder, self.prepared.data, standing.first_batch, recipe.engine.threads)
+            answer = operators(
+                folder,
+                self.prepared.data,
+                standing.first_batch,
+                recipe.engine.threads,
+                sandbox=self.prepared.request.sandbox,
+                hidden=secrets_of(self.prepared.request),
+            )
             shares[recipe.key] = answer.operators
             if answer.problem is not None:
                 problems.append(f"{recipe.label} could not be profiled: {answer.problem}")

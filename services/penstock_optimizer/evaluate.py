@@ -29,7 +29,7 @@ from penstock_optimizer.company import accompany, joinable, looked_at
 from penstock_optimizer.imported import METRIC_FAILED, MODULE, Figures, FiguresRequest
 from penstock_optimizer.likeness import plain
 from penstock_optimizer.measure.channel import Channel, ChildGone, serve_lines
-from penstock_optimizer.measure.variant import opened, read_variant
+from penstock_optimizer.measure.variant import is_code, opened, read_variant
 from penstock_optimizer.metrics import Judge, Outputs, Scored
 from penstock_optimizer.metrics import judgements as choose
 from penstock_optimizer.samples import LABELS, batches, read
@@ -102,7 +102,7 @@ def evaluate(
         work: where outputs are kept; those that are there already are not computed again.
         judgements: of the session, from `look_at_baseline`; without them they are chosen on these samples.
         python_path: folders to import the metric from, where it is an import path.
-        sandbox: whether an import path runs without network and with an environment of its own.
+        sandbox: whether an import path, and a variant that is code, runs without network and with an environment of its own.
         hidden: folders and files that it must not see.
         timeout: seconds for one variant's outputs.
 
@@ -111,7 +111,7 @@ def evaluate(
     """
     used, samples = _split(data, split)
     work.mkdir(parents=True, exist_ok=True)
-    asked = _Asked(data, used, limit, work, timeout)
+    asked = _Asked(data, used, limit, work, timeout, sandbox=sandbox, hidden=tuple(hidden))
     ours, _ = _outputs(baseline, asked)
     subjects = _SUBJECTS if limit is None else _FEW_SUBJECTS
     given, folder = _outputs(candidate, replace(asked, subjects=subjects))
@@ -151,7 +151,7 @@ def look_at_baseline(
         limit: as for the gate.
         work: as for `evaluate`, which finds the outputs there.
         python_path: folders to import the metric from.
-        sandbox: whether an import path runs isolated.
+        sandbox: whether an import path, and a baseline that is code, runs isolated.
         hidden: folders and files that it must not see.
         timeout: seconds for the outputs.
 
@@ -160,7 +160,7 @@ def look_at_baseline(
     """
     used, samples = _split(data, "validation")
     work.mkdir(parents=True, exist_ok=True)
-    ours, _ = _outputs(baseline, _Asked(data, used, limit, work, timeout))
+    ours, _ = _outputs(baseline, _Asked(data, used, limit, work, timeout, sandbox=sandbox, hidden=tuple(hidden)))
     ours, _ = _matched(ours, ours, baseline)
     judge = _judge(_Metric(constraint, python_path, work, sandbox, tuple(hidden)), samples, limit)
     return judge.fitting(choose(constraint, ours, judge.labels, synthetic=data.synthetic), ours)
@@ -208,6 +208,8 @@ class _Asked:
     timeout: float
     rows: int = _ROWS
     subjects: int = 0
+    sandbox: bool = True
+    hidden: tuple[Path, ...] = ()
 
     @property
     def samples(self) -> Path:
@@ -243,7 +245,7 @@ def _outputs(variant: Path, asked: _Asked) -> tuple[dict[str, Array], Path]:
                 subjects=asked.subjects,
                 output=str(scratch),
             )
-            answer = _asked(request, described, asked.timeout)
+            answer = _asked(request, described, asked)
             (scratch / _DONE).write_text(answer.model_dump_json(), encoding="utf-8")
             shutil.rmtree(folder, ignore_errors=True)
             scratch.replace(folder)
@@ -257,12 +259,13 @@ def _outputs(variant: Path, asked: _Asked) -> tuple[dict[str, Array], Path]:
     return found, folder
 
 
-def _asked(request: OutputsRequest, variant: Variant, timeout: float) -> OutputsAnswer:
+def _asked(request: OutputsRequest, variant: Variant, asked: _Asked) -> OutputsAnswer:
     where = f"{variant.recipe.label} on {Path(request.samples).name}"
     try:
-        with Channel(_MODULE, variant.engine.threads) as channel:
+        isolated = asked.sandbox and is_code(variant)
+        with Channel(_MODULE, variant.engine.threads, isolated=isolated, hidden=asked.hidden) as channel:
             channel.tell(request.model_dump_json())
-            answer = OutputsAnswer.model_validate_json(channel.hear(timeout))
+            answer = OutputsAnswer.model_validate_json(channel.hear(asked.timeout))
     except ChildGone as error:
         raise Invalid(CANNOT_RUN, f"{where}: {error}") from error
     if answer.problem is not None:

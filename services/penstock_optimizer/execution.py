@@ -127,6 +127,8 @@ class Execution:
 
     def _session(self, action: MeasureSession, started: float) -> SessionTrial:
         settings = SessionSettings(
+            sandbox=self.prepared.request.sandbox,
+            hidden=secrets_of(self.prepared.request),
             batch_size=action.batch_size,
             samples=Path(self.prepared.data.test),
             rounds=action.rounds,
@@ -160,6 +162,8 @@ class Execution:
                 prepared.plan.bound_milliseconds,
                 seconds=action.seconds,
                 seed=prepared.plan.seed,
+                sandbox=prepared.request.sandbox,
+                hidden=secrets_of(prepared.request),
             )
         except Invalid as error:
             return LoadTrial(

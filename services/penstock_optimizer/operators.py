@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,7 @@ from penstock.models import Frozen
 from penstock.optimization.measurements import OperatorShare
 from penstock.optimization.variants import DataSplits
 from penstock_optimizer.measure.channel import Channel, ChildGone, serve_lines
+from penstock_optimizer.measure.variant import is_code, read_variant
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +38,24 @@ class OperatorsAnswer(Frozen):
     problem: str | None = None
 
 
-def operators(folder: Path, data: DataSplits, batch_size: int, threads: int) -> OperatorsAnswer:
-    """Time by operator of one run. A variant that cannot be profiled has none, and the answer says why."""
+def operators(
+    folder: Path,
+    data: DataSplits,
+    batch_size: int,
+    threads: int,
+    *,
+    sandbox: bool = True,
+    hidden: Sequence[Path] = (),
+) -> OperatorsAnswer:
+    """Time by operator of one run. A variant that cannot be profiled has none, and the answer says why.
+
+    Raises:
+        Invalid: there is no variant, or no sandbox for one that is code.
+    """
+    isolated = sandbox and is_code(read_variant(folder))
     request = OperatorsRequest(variant=str(folder), data=data, batch_size=batch_size)
     try:
-        with Channel(_MODULE, threads) as channel:
+        with Channel(_MODULE, threads, isolated=isolated, hidden=hidden) as channel:
             channel.tell(request.model_dump_json())
             return OperatorsAnswer.model_validate_json(channel.hear(_SECONDS))
     except ChildGone as error:

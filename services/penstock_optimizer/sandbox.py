@@ -107,15 +107,9 @@ def run_module(
     Raises:
         Invalid: SandboxUnavailable.
     """
-    if isolated and (problem := unavailable()) is not None:
-        raise Invalid(
-            SANDBOX_UNAVAILABLE,
-            f"code of a model runs only in a sandbox, and {problem}: allow user namespaces (sysctl"
-            " user.max_user_namespaces, and a seccomp or AppArmor profile that allows unshare), or run the whole"
-            " command in a container without network and turn the sandbox off",
-        )
-    mode = "isolated" if isolated else "shared"
-    arguments = [sys.executable, "-m", "penstock_optimizer.sandbox", str(os.getpid()), mode, module]
+    if isolated:
+        require_sandbox()
+    arguments = isolated_command(module, isolated=isolated)
     with tempfile.TemporaryFile(dir=home) as stderr:
         process = subprocess.Popen(
             arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=stderr, cwd=home,
@@ -133,6 +127,29 @@ def run_module(
         text = stderr.read().decode(errors="replace")
     status = process.returncode
     return Ended(_SIGNALLED - status if status > _SIGNALLED else status, text, timed_out)
+
+
+def require_sandbox() -> None:
+    """Check that there is one.
+
+    Raises:
+        Invalid: SandboxUnavailable. Nothing stands in for it: what needs it does not run.
+    """
+    problem = unavailable()
+    if problem is not None:
+        raise Invalid(
+            SANDBOX_UNAVAILABLE,
+            f"code of a model runs only in a sandbox, and {problem}: allow user namespaces (sysctl"
+            " user.max_user_namespaces, and a seccomp or AppArmor profile that allows unshare), or run the whole"
+            " command in a container without network and secrets, and say so by --no-sandbox; or export the model to ONNX,"
+            " which is no code",
+        )
+
+
+def isolated_command(module: str, *, isolated: bool = True) -> list[str]:
+    """What starts `python -m module` in the sandbox as this process's child."""
+    mode = "isolated" if isolated else "shared"
+    return [sys.executable, "-m", "penstock_optimizer.sandbox", str(os.getpid()), mode, module]
 
 
 def environment(home: Path, threads: int, hidden: Sequence[Path] = ()) -> dict[str, str]:

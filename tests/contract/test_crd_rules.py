@@ -554,6 +554,10 @@ PROFILE_CASES = (
         ),
         "importPath must be package.module:callable",
     ),
+    refused(
+        "A torch export without a profile", of_format("torch-export"), "add optimizationProfileRef, such as {name:"
+    ),
+    taken("A torch export with a profile", of_format("torch-export", optimizationProfileRef={"name": "balanced"})),
     refused("TorchScript without a profile", of_format("torchscript"), "add optimizationProfileRef, such as {name:"),
     taken("TorchScript with a profile", of_format("torchscript", optimizationProfileRef={"name": "balanced"})),
     refused("LiteRT in a replica", of_format("litert"), "no replica serves it: give the model as onnx"),

@@ -18,9 +18,8 @@ from penstock.api.conditions import Reason
 from penstock.errors import Invalid
 from penstock.optimization.recipes import EngineName, EngineSettings, Precision
 from penstock.serving.manifest import DataType, Signature, TensorSpec
-from penstock_runtime.engines import DEFAULT_ENGINES, ENGINE_FORMATS, load_engine, unavailable
+from penstock_runtime.engines import CODE_ENGINES, DEFAULT_ENGINES, ENGINE_FORMATS, load_engine, unavailable
 from penstock_runtime.engines.openvino import OpenVinoEngine
-from penstock_runtime.engines.pt2_archive import refuse_code
 from penstock_runtime.hardware import probe
 
 SIGNATURE = Signature(
@@ -125,7 +124,7 @@ def model(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_gives_what_numpy_gives_at_every_batch_size(case: Case, model: Path) -> None:
-    engine = load_engine(model, case.settings(model.parent), SIGNATURE)
+    engine = load_engine(model, case.settings(model.parent), SIGNATURE, trusted=True)
     assert engine.signature == SIGNATURE
     for rows in (1, 3, 1, 8):
         x = np.random.default_rng(rows).normal(size=(rows, 64)).astype(np.float32)
@@ -136,7 +135,7 @@ def test_it_gives_what_numpy_gives_at_every_batch_size(case: Case, model: Path) 
 
 
 def test_an_answer_is_kept_when_the_engine_runs_again(case: Case, model: Path) -> None:
-    engine = load_engine(model, case.settings(model.parent), SIGNATURE)
+    engine = load_engine(model, case.settings(model.parent), SIGNATURE, trusted=True)
     first = engine.run({"x": np.ones((1, 64), np.float32)})["y"]
     kept = first.copy()
     engine.run({"x": np.zeros((1, 64), np.float32)})
@@ -147,14 +146,14 @@ def test_a_broken_file_is_refused_naming_it(case: Case, model: Path, tmp_path: P
     broken = tmp_path / model.name
     broken.write_bytes(b"not a model")
     with pytest.raises(Invalid, match=broken.name.replace(".", r"\.")) as caught:
-        load_engine(broken, case.settings(model.parent), SIGNATURE)
+        load_engine(broken, case.settings(model.parent), SIGNATURE, trusted=True)
     assert caught.value.reason == Reason.MODEL_INVALID
 
 
 def test_an_option_that_it_does_not_know_is_refused(case: Case, model: Path) -> None:
     settings = EngineSettings(name=case.engine, options={"turbo": "yes"})
     with pytest.raises(Invalid, match="has no option 'turbo'"):
-        load_engine(model, settings, SIGNATURE)
+        load_engine(model, settings, SIGNATURE, trusted=True)
 
 
 def test_openvino_is_pinned_to_what_was_asked(tmp_path: Path) -> None:
@@ -170,32 +169,34 @@ def test_openvino_is_pinned_to_what_was_asked(tmp_path: Path) -> None:
 def test_torch_is_pinned_to_the_threads_asked(tmp_path: Path) -> None:
     path = exported(tmp_path)
     for threads in (2, 1):
-        load_engine(path, EngineSettings(name=EngineName.TORCH_EAGER, threads=threads))
+        load_engine(path, EngineSettings(name=EngineName.TORCH_EAGER, threads=threads), trusted=True)
         assert torch.get_num_threads() == threads
 
 
 def test_bf16_rounds_and_stays_close(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(4, 64)).astype(np.float32)
     settings = EngineSettings(name=EngineName.TORCH_EAGER, precision=Precision.BF16)
-    error = np.abs(load_engine(exported(tmp_path), settings, SIGNATURE).run({"x": x})["y"] - x @ linear_weights()).max()
+    engine = load_engine(exported(tmp_path), settings, SIGNATURE, trusted=True)
+    error = np.abs(engine.run({"x": x})["y"] - x @ linear_weights()).max()
     assert 1e-4 < error < 0.5
 
 
 def test_a_program_without_a_signature_has_its_own_names(tmp_path: Path) -> None:
-    engine = load_engine(exported(tmp_path), EngineSettings(name=EngineName.TORCH_EAGER))
+    engine = load_engine(exported(tmp_path), EngineSettings(name=EngineName.TORCH_EAGER), trusted=True)
     assert [spec.name for spec in engine.signature.inputs] == ["input"]
     assert engine.signature.inputs[0].shape == (-1, 64)
     assert [spec.name for spec in engine.signature.outputs] == ["output_0"]
 
 
-def test_machine_code_is_not_loaded_as_a_program(tmp_path: Path) -> None:
-    import zipfile  # noqa: PLC0415 -- only here
-
-    path = exported(tmp_path)
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("model/data/aotinductor/model/model.so", b"\x7fELF")
-    with pytest.raises(Invalid, match="holds machine code"):
-        refuse_code(path)
+def test_what_is_code_is_opened_only_where_that_is_trusted(case: Case, model: Path) -> None:
+    if case.engine not in CODE_ENGINES:
+        load_engine(model, case.settings(model.parent), SIGNATURE)
+        return
+    with pytest.raises(
+        Invalid, match=r"such files can run code .* add|give the deployment an optimizationProfileRef"
+    ) as caught:
+        load_engine(model, case.settings(model.parent), SIGNATURE)
+    assert caught.value.reason == Reason.SIGNATURE_MISSING
 
 
 def test_a_format_has_a_default_engine_that_loads_it() -> None:

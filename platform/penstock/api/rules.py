@@ -61,15 +61,14 @@ MODEL_RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
     ),
     api.InferenceDeploymentSpec: (
         Rule(
-            "!(self.model.modelFormat in ['safetensors', 'torchscript']) || has(self.optimizationProfileRef)",
-            "modelFormat safetensors or torchscript is not served as it is: add optimizationProfileRef, such as "
-            "{name: balanced}, whose run converts it, or give the model as onnx or torch-export",
+            "!(self.model.modelFormat in ['safetensors', 'torchscript', 'torch-export']) || has(self.optimizationProfileRef)",
+            "modelFormat safetensors, torchscript or torch-export is not served as it is, since its files are code or "
+            "need some: add optimizationProfileRef, such as {name: balanced}, whose run converts it, or give the model as onnx",
             field_path=".model.modelFormat",
         ),
         Rule(
             "self.model.modelFormat != 'litert'",
-            "modelFormat litert is what the profile edge makes for devices, and no replica serves it: give the model as "
-            "onnx or torch-export",
+            "modelFormat litert is what the profile edge makes for devices, and no replica serves it: give the model as onnx",
             field_path=".model.modelFormat",
         ),
         Rule(

@@ -11,9 +11,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self
+
+from penstock_optimizer.sandbox import environment as sandboxed
+from penstock_optimizer.sandbox import isolated_command, require_sandbox
 
 _PR_SET_PDEATHSIG: Final = 1
 _PATIENCE_SECONDS: Final = 5.0
@@ -29,18 +33,45 @@ class Channel:
     """One child, in a process group of its own. Used as a context manager, at whose end it is gone.
 
     The kernel kills the child when the thread that started it ends: start and use it in the same one.
+
+    Args:
+        module: what the child is.
+        threads: for libraries that read OMP_NUM_THREADS.
+        environment: more variables.
+        isolated: whether it runs in the sandbox, as what opens a model must that is code.
+        hidden: files that it must not see there.
+
+    Raises:
+        Invalid: SandboxUnavailable.
     """
 
-    def __init__(self, module: str, threads: int = 1, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        module: str,
+        threads: int = 1,
+        environment: Mapping[str, str] | None = None,
+        *,
+        isolated: bool = False,
+        hidden: Sequence[Path] = (),
+    ) -> None:
+        if isolated:
+            require_sandbox()
+        self._home = tempfile.TemporaryDirectory(prefix="penstock-child-") if isolated else None
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 -- closed by `close`
         self._buffer = bytearray()
         variables = dict.fromkeys(_THREAD_VARIABLES, str(threads))
+        base: Mapping[str, str] = os.environ
+        command = [sys.executable, "-m", module]
+        if self._home is not None:
+            base = sandboxed(Path(self._home.name), threads, hidden)
+            command = isolated_command(module)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
-            env={**os.environ, **variables, **(environment or {})},
+            env={**base, **variables, **(environment or {})},
+            cwd=self._home.name if self._home is not None else None,
             process_group=0,
         )
 
@@ -106,6 +137,8 @@ class Channel:
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(_PATIENCE_SECONDS)
         self._stderr.close()
+        if self._home is not None:
+            self._home.cleanup()
 
     def _ending(self) -> str:
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -68,6 +69,8 @@ def load_test(
     *,
     seconds: float = 12.0,
     seed: int = 0,
+    sandbox: bool = True,
+    hidden: Sequence[Path] = (),
 ) -> tuple[LoadPoint, tuple[BatchPoint, ...]]:
     """Load a finalist.
 
@@ -78,6 +81,8 @@ def load_test(
         bound_milliseconds: p99 that requests must keep; None: the most that goes through.
         seconds: to spend on measuring, about.
         seed: of the arrivals.
+        sandbox: whether a variant that is code runs isolated.
+        hidden: files that it must not see there.
 
     Returns:
         The most that it carries, 0 requests a second where not even a slow trickle keeps the bound; and the batch curve,
@@ -102,7 +107,8 @@ def load_test(
             seed=seed,
         )
         try:
-            with Channel(_MODULE, variant.engine.threads) as channel:
+            isolated = sandbox and variants.is_code(variant)
+            with Channel(_MODULE, variant.engine.threads, isolated=isolated, hidden=hidden) as channel:
                 channel.tell(request.model_dump_json())
                 answer = LoadAnswer.model_validate_json(channel.hear(seconds * 3 + _SPARE_SECONDS))
         except ChildGone as error:

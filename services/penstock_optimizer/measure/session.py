@@ -15,6 +15,7 @@ import numpy as np
 
 from penstock.errors import Invalid
 from penstock.optimization.measurements import Energy, EnergyMethod, Role, Timing
+from penstock.optimization.variants import Variant
 from penstock_optimizer.measure.channel import Channel, ChildGone
 from penstock_optimizer.measure.messages import (
     ANSWER,
@@ -30,7 +31,7 @@ from penstock_optimizer.measure.messages import (
     Warmed,
 )
 from penstock_optimizer.measure.placement import shared_cores
-from penstock_optimizer.measure.variant import read_variant
+from penstock_optimizer.measure.variant import is_code, read_variant
 from penstock_optimizer.samples import read, rows_of, written
 
 A = TypeVar("A", Loaded, Warmed, Ran, Summary)
@@ -67,6 +68,10 @@ class SessionSettings:
     runs_per_round: int | None = None
     """A fixed number of runs instead."""
     seed: int = 0
+    sandbox: bool = True
+    """Whether contestants that are code run isolated."""
+    hidden: tuple[Path, ...] = ()
+    """Files that those must not see."""
     timeout: float = 120.0
     """Seconds that a contestant may take to load, or for one turn. One that takes longer is out."""
 
@@ -128,11 +133,11 @@ def run_session(contestants: Sequence[Contestant], settings: SessionSettings) ->
         samples = Path(scratch) / "samples.npz"
         _write_samples(settings, samples)
         known = _known(contestants, problems)
-        cores = shared_cores(max(known.values(), default=1))
+        cores = shared_cores(max((each.engine.threads for each in known.values()), default=1))
         # All start at once, but each loads alone, so that loading times can be compared.
         seats = [
-            _Seat(each, stack.enter_context(Channel(_WORKER, threads)), settings.timeout)
-            for each, threads in known.items()
+            _Seat(each, stack.enter_context(_channel(variant, settings)), settings.timeout)
+            for each, variant in known.items()
         ]
         seats = _those_that(seats, problems, lambda seat: _prepare(seat, settings, samples, cores))
         shuffle = random.Random(settings.seed)  # noqa: S311 -- an order, not a secret
@@ -143,12 +148,17 @@ def run_session(contestants: Sequence[Contestant], settings: SessionSettings) ->
     return SessionResult(tuple(timings), problems)
 
 
-def _known(contestants: Sequence[Contestant], problems: dict[str, str]) -> dict[Contestant, int]:
-    """Threads of each contestant whose folder tells them."""
-    known: dict[Contestant, int] = {}
+def _channel(variant: Variant, settings: SessionSettings) -> Channel:
+    isolated = settings.sandbox and is_code(variant)
+    return Channel(_WORKER, variant.engine.threads, isolated=isolated, hidden=settings.hidden)
+
+
+def _known(contestants: Sequence[Contestant], problems: dict[str, str]) -> dict[Contestant, Variant]:
+    """What each contestant is whose folder tells it."""
+    known: dict[Contestant, Variant] = {}
     for contestant in contestants:
         try:
-            known[contestant] = read_variant(contestant.folder).engine.threads
+            known[contestant] = read_variant(contestant.folder)
         except Invalid as error:
             problems[contestant.recipe_key] = _said(contestant, error.message)
     return known

@@ -10,7 +10,7 @@ from typing import Final
 from penstock.errors import Invalid
 from penstock.optimization.recipes import EngineName
 from penstock.optimization.variants import BUILT, VARIANT_FILE, Variant
-from penstock_runtime.engines import Engine, load_engine
+from penstock_runtime.engines import CODE_ENGINES, Engine, load_engine
 
 ON_GPU: Final = (EngineName.ONNX_RUNTIME_CUDA, EngineName.ONNX_RUNTIME_TENSORRT)
 """Engines that always run on a GPU. torch's say it by their option `device`."""
@@ -32,13 +32,18 @@ def read_variant(folder: Path) -> Variant:
 
 
 def opened(folder: Path) -> tuple[Variant, Engine]:
-    """The variant of a folder and its engine.
+    """The variant of a folder and its engine, in a process that may run its code: see `Channel`.
 
     Raises:
         Invalid: there is no variant, or its engine cannot load it.
     """
     variant = read_variant(folder)
-    return variant, load_engine(folder / variant.entrypoint, variant.engine, variant.signature)
+    return variant, load_engine(folder / variant.entrypoint, variant.engine, variant.signature, trusted=True)
+
+
+def is_code(variant: Variant) -> bool:
+    """Whether running it may run what the model's owner wrote, so that it runs isolated only."""
+    return variant.engine.name in CODE_ENGINES
 
 
 def accelerated(variant: Variant) -> bool:

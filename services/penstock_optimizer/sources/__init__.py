@@ -86,5 +86,9 @@ SOURCES: Mapping[ModelFormat, Callable[[], Source]] = {
 }
 """Those that a model can come in."""
 
-CODE_FORMATS: Final = frozenset({ModelFormat.TORCH_EXPORT})
-"""Formats whose reader evaluates expressions from the file (torch parses shapes with sympy): opened isolated only."""
+CODE_FORMATS: Final = frozenset({ModelFormat.TORCH_EXPORT, ModelFormat.TORCHSCRIPT})
+"""Formats whose reader, or the model itself when it runs, does what the file says: opened isolated only.
+
+torch parses shapes of a `.pt2` with sympy, which evaluates them, and looks up the functions that it names; TorchScript has
+operators that read and write files (`aten::from_file`).
+"""

@@ -86,7 +86,13 @@ DEFAULT_ENGINES: Mapping[ModelFormat, EngineName] = {
 """What runs a model of each format that names no engine."""
 
 
-def load_engine(entrypoint: Path, settings: EngineSettings, signature: Signature | None = None) -> Engine:
+CODE_ENGINES: Final = frozenset({EngineName.TORCH_EAGER, EngineName.TORCH_COMPILE, EngineName.TORCH_EXPORT})
+"""Their files name functions to be called, hold pickles or machine code, or come with a module's source."""
+
+
+def load_engine(
+    entrypoint: Path, settings: EngineSettings, signature: Signature | None = None, *, trusted: bool = False
+) -> Engine:
     """Load a model.
 
     Args:
@@ -94,10 +100,20 @@ def load_engine(entrypoint: Path, settings: EngineSettings, signature: Signature
         settings: what runs it; threads and precision are pinned to them.
         signature: what the model is declared to take and give, for formats that carry no names of tensors (torch's).
             None: what `variant.json` or `manifest.json` beside the file says.
+        trusted: whether code in the file may run here: its signature was verified, or this is a process that a search
+            isolated for it.
 
     Raises:
-        Invalid: ModelInvalid, where the engine cannot load the file; EngineUnavailable, where it cannot run here.
+        Invalid: SignatureMissing for what is code and not trusted; ModelInvalid, where the engine cannot load the file;
+            EngineUnavailable, where it cannot run here.
     """
+    if settings.name in CODE_ENGINES and not trusted:
+        raise Invalid(
+            Reason.SIGNATURE_MISSING,
+            f"{entrypoint.name} is a program of torch, and such files can run code as soon as they are opened, so they are "
+            "opened only where a search made and signed them: give the deployment an optimizationProfileRef, such as "
+            "{name: balanced}, whose run converts it in a sandbox, or export the model to ONNX",
+        )
     missing = _missing_package(settings.name)
     if missing is not None:
         raise Invalid(Reason.ENGINE_UNAVAILABLE, f"{settings.name} cannot load {entrypoint.name}: {missing}")
@@ -145,6 +161,7 @@ def _module(name: EngineName) -> EngineModule:
 
 __all__ = [
     "BACKENDS",
+    "CODE_ENGINES",
     "DEFAULT_ENGINES",
     "ENGINE_FORMATS",
     "Array",

@@ -1,8 +1,11 @@
-"""What is in a `.pt2` file, before torch looks at it.
+"""What is in a `.pt2` file, before torch looks at it: a second lock, behind the signature.
 
-`torch.export.load` unpickles what the archive says is pickled (with `weights_only=False`), and loads machine code that
-lies in it. So an archive with either is refused: `torch.export.save` writes ordinary weights as plain bytes. Example
-inputs are pickled in any case; they may name what rebuilds a tensor, and nothing else.
+torch's files are code: `torch.export.load` looks up functions by names in the file and evaluates its shape expressions with
+sympy, unpickles what the archive says is pickled (with `weights_only=False`), and loads machine code that lies in it. So a
+`.pt2` is opened only in the optimizer's sandbox, or where a search made and signed it; that no such file is harmless
+cannot be checked. What is known to run code is refused even so: ordinary weights are plain bytes, example inputs name what
+rebuilds a tensor and nothing else, expressions are arithmetic, and the archive is of the present form, in which every
+reader finds the same files.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import io
 import json
 import pickletools
+import re
 import zipfile
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +32,30 @@ _REBUILDING: Final = frozenset(
     }
 )  # fmt: skip
 _CODE: Final = (".so", ".o", ".cpp", ".cubin", ".py")
+_OLD: Final = (
+    "serialized_exported_program.json",
+    "serialized_state_dict",
+    "serialized_constants",
+    "serialized_example_inputs",
+)
+"""Files of archives of before torch 2.8, whose weights are pickles."""
+_ZIP: Final = b"PK\x03\x04"
+_EXPRESSION: Final = re.compile(
+    r"(?:'[a-z][a-z0-9_]*'|[A-Za-z][A-Za-z0-9]*|[0-9]+(?:\.[0-9]+)?|[()\[\]+\-*/%,=<>&|~. ])*"
+)
+_WORD: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_WORDS: Final = frozenset(
+    {
+        "Symbol", "positive", "nonnegative", "negative", "integer", "real", "finite", "True", "False", "Integer", "Float",
+        "Rational", "Add", "Mul", "Pow", "Mod", "Max", "Min", "Abs", "Eq", "Ne", "Lt", "Le", "Gt", "Ge", "And", "Or", "Not",
+        "Equality", "Unequality", "LessThan", "StrictLessThan", "GreaterThan", "StrictGreaterThan", "FloorDiv", "CeilDiv",
+        "ModularIndexing", "PythonMod", "CleanDiv", "CeilToInt", "FloorToInt", "IntTrueDiv", "FloatTrueDiv", "FloatPow",
+        "PowByNatural", "RoundToInt", "RoundDecimal", "ToFloat", "TruncToInt", "TruncToFloat", "Where", "LShift", "RShift",
+        "Identity", "BitwiseFn", "oo", "zoo", "nan", "precision", "evaluate", "Half", "One", "Zero", "NegativeOne",
+    }
+)  # fmt: skip
+"""Of sympy and torch.utils._sympy.functions, by which torch writes shapes."""
+_SYMBOL: Final = re.compile(r"[suzt][0-9]+|[a-z_][a-z0-9_]{0,40}")
 
 
 def refuse_code(path: Path) -> None:
@@ -38,7 +66,19 @@ def refuse_code(path: Path) -> None:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
+            names = archive.namelist()
+            # torch finds files whatever their case; of two, another reader may see the other.
+            if (
+                len({each.lower() for each in names}) < len(names)
+                or len({each.partition("/")[0] for each in names}) > 1
+            ):
+                raise _refused(path, "names a file twice, or lies in several folders", "save it with torch.export.save")
+            inner = {each.partition("/")[2]: each for each in names}
+            if "archive_format" not in inner or archive.read(inner["archive_format"]) != b"pt2":
+                raise _refused(
+                    path, "is an archive of before torch 2.8, with pickled weights", "save it with a newer torch"
+                )
+            for name in names:
                 _check(archive, name, path)
     except (zipfile.BadZipFile, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise Invalid(
@@ -47,6 +87,13 @@ def refuse_code(path: Path) -> None:
 
 
 def _check(archive: zipfile.ZipFile, name: str, path: Path) -> None:
+    if any(part in name for part in _OLD):
+        raise _refused(path, f"holds {name}, as archives of before torch 2.8", "save it with a newer torch")
+    if "custom_obj" in name:
+        raise _refused(path, f"holds an object of a class of its own ({name})", "export a program of tensors")
+    if "/models/" in name and name.endswith(".json"):
+        _check_expressions(json.loads(archive.read(name)), name, path)
+        return
     if name.endswith(_CODE):
         raise _refused(path, f"holds machine code or source ({name})", "export the program with torch.export.save")
     if name.endswith(("_weights_config.json", "_constants_config.json")):
@@ -60,8 +107,37 @@ def _check(archive: zipfile.ZipFile, name: str, path: Path) -> None:
         _check_pickles(archive.read(name), name, path)
 
 
+def _check_expressions(found: Any, name: str, path: Path) -> None:
+    """Every expression is arithmetic over named sizes: sympy evaluates it as Python."""
+    waiting = [found]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, list):
+            waiting += each
+        elif isinstance(each, dict):
+            waiting += each.values()
+            text = each.get("expr_str")
+            if text is not None and not _is_arithmetic(text):
+                raise _refused(
+                    path, f"has an expression in {name} that is no arithmetic ({str(text)[:60]!r})", "export it anew"
+                )
+
+
+def _is_arithmetic(text: Any) -> bool:
+    if not isinstance(text, str) or not _EXPRESSION.fullmatch(text):
+        return False
+    quoted = set(re.findall(r"'([^']*)'", text))
+    bare = re.sub(r"'[^']*'", "", text)
+    words = set(_WORD.findall(bare))
+    return all(_SYMBOL.fullmatch(each) for each in quoted) and all(
+        each in _WORDS or re.fullmatch(r"[suzt][0-9]+", each) for each in words
+    )
+
+
 def _check_pickles(body: bytes, name: str, path: Path) -> None:
     """The pickles in a file of `torch.save` may only rebuild tensors."""
+    if not body.startswith(_ZIP):
+        raise _refused(path, f"has a pickle in {name} that is no archive", "save it with torch.export.save")
     with zipfile.ZipFile(io.BytesIO(body)) as inner:
         for member in inner.namelist():
             if member.endswith("/data.pkl"):

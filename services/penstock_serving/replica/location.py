@@ -24,7 +24,8 @@ _SUFFIXES: Final[Mapping[ModelFormat, str]] = {
     ModelFormat.TORCH_EXPORT: ".pt2",
     ModelFormat.LITERT: ".tflite",
 }
-"""What is served. TorchScript and safetensors come with code: they are converted in the optimizer's sandbox."""
+"""What is served; `.pt2` only where a search made and signed it, since torch's files are code. TorchScript and safetensors are
+converted in the optimizer's sandbox, too."""
 
 Stamp = tuple[int, int, int, int]
 """Device, inode, bytes and time of modification of a file."""

@@ -12,7 +12,7 @@ from typing import Final
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid
 from penstock.optimization.fitting import misfit
-from penstock.optimization.recipes import EngineName, EngineSettings
+from penstock.optimization.recipes import EngineSettings
 from penstock.serving.manifest import MANIFEST_NAME, ModelFormat, ModelManifest, Signature, TensorSpec
 from penstock.serving.settings import ReplicaSettings, changed_message
 from penstock.telemetry import names
@@ -27,6 +27,8 @@ from penstock_runtime.verifying import verify_apart
 from penstock_serving.replica.location import apart, check_listed, locate, unchanging
 
 logger = logging.getLogger(__name__)
+_FILE_OPTIONS: Final = frozenset({"engineCache", "importPath", "pythonPath"})
+"""Options of engines that name files, from which code or machine code is loaded."""
 _ANEW: Final = "delete the OptimizationRun, so that it is made anew"
 
 
@@ -89,7 +91,7 @@ def load(settings: ReplicaSettings, done: Callable[[str], None] = lambda _: None
         declared = model.manifest.signature if model.manifest else None
         chosen = engine_settings(model.manifest, model.format, settings)
         with apart(model, cached=cached) as entrypoint:
-            engine = load_engine(entrypoint, chosen, declared)
+            engine = load_engine(entrypoint, chosen, declared, trusted=_is_signed(model.manifest, settings))
     if declared is not None:
         engine.signature = _agreed(declared, engine.signature)
     done(names.SPAN_LOAD)
@@ -128,6 +130,11 @@ def _must_be_signed(settings: ReplicaSettings) -> bool:
     return settings.require_signature
 
 
+def _is_signed(manifest: ModelManifest | None, settings: ReplicaSettings) -> bool:
+    """Whether `_admit` has verified a signature."""
+    return _must_be_signed(settings) or (manifest is not None and manifest.optimization is not None)
+
+
 def _admit(folder: Path, manifest: ModelManifest, settings: ReplicaSettings) -> None:
     """An optimized model must be signed by a trusted key and made for such a machine. Machine code must be optimized."""
     if _must_be_signed(settings):
@@ -136,11 +143,12 @@ def _admit(folder: Path, manifest: ModelManifest, settings: ReplicaSettings) -> 
     elif manifest.optimization is not None:
         verify_apart(folder, settings.trusted_keys)
     if manifest.optimization is None:
-        if manifest.engine is not None and manifest.engine.name is EngineName.TORCH_EXPORT:
+        files = sorted(_FILE_OPTIONS & set(manifest.engine.options)) if manifest.engine is not None else []
+        if files and not _is_signed(manifest, settings):
             raise Invalid(
-                Reason.SIGNATURE_MISSING,
-                f"{folder / MANIFEST_NAME} names the engine {EngineName.TORCH_EXPORT}, whose files hold machine code, "
-                "but it is not the signed result of an optimization: serve the program itself, or optimize it by a profile",
+                Reason.MODEL_INVALID,
+                f"{folder / MANIFEST_NAME} sets the engine's option {files[0]}, which names files of the node that may hold "
+                "code, and nobody signed it: leave the option out",
             )
         return
     lacking = misfit(manifest.optimization.requires, probe())

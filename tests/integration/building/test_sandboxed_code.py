@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from penstock_optimizer import sandbox
+from penstock_optimizer.measure.channel import Channel
 
 
 @pytest.fixture
@@ -45,6 +46,36 @@ def test_it_sees_no_secret_in_its_environment_nor_in_its_parents(probe: Path, mo
     assert own.status == 0
     others = run(probe, f"open('/proc/{os.getpid()}/environ').read()")
     assert "Permission denied" in others.reason
+
+
+def test_a_process_that_measures_answers_in_the_sandbox_and_ends_with_its_channel(
+    probe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLOUD_SECRET_KEY", "hunter2")
+    key = tmp_path / "signing-key.pem"
+    key.write_text("secret")
+    probe.write_text(
+        "import os, socket\n"
+        "from penstock_optimizer.measure.channel import serve_lines\n"
+        "asked, answers = serve_lines()\n"
+        "for line in asked:\n"
+        "    try: socket.create_connection(('127.0.0.1', int(line)), timeout=5)\n"
+        "    except OSError as error: said = error.strerror\n"
+        "    else: said = 'connected'\n"
+        f"    secret = open({str(key)!r}).read() + os.environ.get('CLOUD_SECRET_KEY', '')\n"
+        "    answers.write(f'{said}; {secret!r}\\n')\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        with Channel("sandbox_probe", isolated=True, hidden=[key]) as channel:
+            for _ in range(2):
+                channel.tell(port)
+                assert channel.hear(60).decode() == "Network is unreachable; ''"
+        with Channel("sandbox_probe") as channel:
+            channel.tell(port)
+            assert channel.hear(60).decode() == "connected; 'secrethunter2'", (
+                "outside the sandbox it would see all of it"
+            )
 
 
 def test_it_sees_hidden_folders_empty_and_cannot_unhide_them(probe: Path, tmp_path: Path) -> None:

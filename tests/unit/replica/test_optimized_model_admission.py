@@ -188,8 +188,26 @@ def an_engine_that_loads_another_format(artifact: Artifact) -> ReplicaSettings:
     return artifact.settings()
 
 
+def a_program_of_torch_that_nobody_signed(artifact: Artifact) -> ReplicaSettings:
+    program = artifact.folder.with_name("program.pt2")
+    program.write_bytes(b"code")
+    update = {"require_signature": False, "storage_uri": program.as_uri(), "model_format": ModelFormat.TORCH_EXPORT}
+    return artifact.settings().model_copy(update=update)
+
+
 def machine_code_that_nobody_signed(artifact: Artifact) -> ReplicaSettings:
-    artifact.rewrite(optimization=None, engine=EngineSettings(name=EngineName.TORCH_EXPORT))
+    program = artifact.folder / "model.pt2"
+    program.write_bytes(b"code")
+    artifact.rewrite(
+        optimization=None, engine=EngineSettings(name=EngineName.TORCH_EXPORT), format=ModelFormat.TORCH_EXPORT,
+        entrypoint="model.pt2", files={"model.pt2": ModelFile(sha256=hashlib.sha256(b"code").hexdigest(), size_bytes=4)},
+    )  # fmt: skip
+    return artifact.settings().model_copy(update={"require_signature": False})
+
+
+def an_option_that_names_files_of_the_node(artifact: Artifact) -> ReplicaSettings:
+    engine = EngineSettings(name=EngineName.ONNX_RUNTIME_TENSORRT, options={"engineCache": "/tmp/plans"})
+    artifact.rewrite(optimization=None, engine=engine)
     return artifact.settings().model_copy(update={"require_signature": False})
 
 
@@ -244,7 +262,9 @@ def weights_that_come_with_code(artifact: Artifact) -> ReplicaSettings:
         (a_gpu_that_is_not_here, Reason.HARDWARE_MISMATCH, "made for the GPU Imaginary 9000"),
         (an_engine_that_is_not_installed, Reason.ENGINE_UNAVAILABLE, "install onnxruntime-gpu"),
         (an_engine_that_loads_another_format, Reason.MODEL_INVALID, "loads no openvino"),
-        (machine_code_that_nobody_signed, Reason.SIGNATURE_MISSING, "whose files hold machine code"),
+        (a_program_of_torch_that_nobody_signed, Reason.SIGNATURE_MISSING, "such files can run code"),
+        (machine_code_that_nobody_signed, Reason.SIGNATURE_MISSING, "such files can run code"),
+        (an_option_that_names_files_of_the_node, Reason.MODEL_INVALID, "sets the engine's option engineCache"),
         (a_model_of_the_users_own_where_a_signed_one_is_asked_for, Reason.SIGNATURE_MISSING, "has no model.sig"),
         (a_lone_file_where_a_signed_model_is_asked_for, Reason.SIGNATURE_MISSING, "delete the OptimizationRun"),
         (no_key_where_a_signed_model_is_asked_for, Reason.KEY_NOT_TRUSTED, "no key is trusted here"),
