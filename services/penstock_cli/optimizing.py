@@ -55,6 +55,9 @@ def optimize(
         list[str] | None,
         typer.Option(help="Length of axes that model and data leave open: `input_ids=128`, `image=3x224x224`."),
     ] = None,
+    version: Annotated[
+        str, typer.Option(help="Of a folder that holds a folder for each version, such as `2`.", show_default=False)
+    ] = "",
     name: Annotated[str | None, typer.Option(help="Of the model. Default: of the file.")] = None,
     threads: Annotated[int, typer.Option(min=1, max=1024, help="Of one replica.")] = 1,
     budget: Annotated[float | None, typer.Option(min=0.1, help="Minutes. Default: the profile's.")] = None,
@@ -90,6 +93,7 @@ def optimize(
 
     asked = Asked(
         model=model,
+        version=version,
         profile=profile,
         data=data,
         import_path=import_path,
@@ -128,6 +132,7 @@ class Asked:
     """What the user typed."""
 
     model: str
+    version: str = ""
     profile: str = "balanced"
     data: str | None = None
     import_path: str | None = None
@@ -175,6 +180,7 @@ def request_of(asked: Asked, state: StateFolder) -> OptimizationRequest:
             example_shapes=dict(parse_shape(each) for each in asked.shapes),
         ),
         model_uri=asked.model if remote else None,
+        model_version=asked.version,
         name=_name(asked.model) if asked.name is None else _asked_name(asked.name),
         profile=f"{found.kind}/{found.metadata.name}",
         spec=spec,

@@ -13,19 +13,25 @@ from typing import Final
 
 import onnx
 
+from penstock.api.conditions import Reason
+from penstock.errors import Invalid
 from penstock.optimization.candidates import SourceFacts, enumerate_recipes, misplaced
 from penstock.optimization.hardware import Hardware
 from penstock.optimization.keys import digest_of, search_key
 from penstock.optimization.progress import OptimizationRequest
 from penstock.optimization.standing import SearchPlan
 from penstock.optimization.variants import DataSplits, PreparedSource, SourceRequest
+from penstock.serving.manifest import MANIFEST_NAME, ModelFile, ModelManifest
 from penstock.serving.mounts import CACHE_VARIABLE
+from penstock.serving.versions import Wanted
 from penstock_optimizer.data import prepare_data
 from penstock_optimizer.prepare import prepare
 from penstock_optimizer.signing_key import secrets_of
+from penstock_optimizer.sources.detect import MODEL_SUFFIXES, detect, locate
 from penstock_optimizer.workspace import Workspace
+from penstock_runtime.digests import digest_of as whole_digest
 from penstock_runtime.fetching import fetch_apart
-from penstock_runtime.files import sha256_of
+from penstock_runtime.files import sha256_of, within
 from penstock_runtime.hardware import probe
 from penstock_runtime.storage import fetch
 
@@ -125,18 +131,53 @@ def _plan(request: OptimizationRequest, facts: SourceFacts, data: DataSplits, wr
 
 
 def _model(request: OptimizationRequest, workspace: Workspace) -> SourceRequest:
-    if request.model_uri is None:
+    wanted = Wanted(version=request.model_version, suffixes=MODEL_SUFFIXES)
+    local = Path(request.model.path)
+    if request.model_uri is not None:
+        local = _fetched(request.model_uri, request, workspace, wanted)
+    local = within(local, wanted)
+    check_digest(local, request.model_digest)
+    if local == Path(request.model.path):
         return request.model
-    local = _fetched(request.model_uri, request, workspace)
     return request.model.model_copy(update={"path": str(local)})
 
 
-def _fetched(uri: str, request: OptimizationRequest, workspace: Workspace) -> Path:
+def check_digest(path: Path, wanted: str | None) -> None:
+    """Hold a model against the digest that its deployment names, as replicas do.
+
+    Raises:
+        Invalid: DigestMismatch; ModelNotFound or ModelInvalid for one that cannot be read.
+    """
+    if wanted is None:
+        return
+    manifest = path / MANIFEST_NAME
+    entry = locate(path)
+    if manifest.is_file():
+        found = f"sha256:{sha256_of(manifest)}"
+        listed = ModelManifest.model_validate_json(manifest.read_bytes()).files
+        changed = next((name for name, file in listed.items() if not _is(path / name, file)), None)
+    else:
+        found, changed = whole_digest(entry, detect(entry)).value, None
+    if found == wanted and changed is None:
+        return
+    what = (
+        f"{path / changed} is not what {MANIFEST_NAME} says" if changed else f"the model at {path} has digest {found}"
+    )
+    raise Invalid(
+        Reason.DIGEST_MISMATCH, f"{what}, but {wanted} was asked for: restore that model, or name the new one's digest"
+    )
+
+
+def _is(path: Path, file: ModelFile) -> bool:
+    return path.is_file() and sha256_of(path) == file.sha256.removeprefix("sha256:")
+
+
+def _fetched(uri: str, request: OptimizationRequest, workspace: Workspace, wanted: Wanted | None = None) -> Path:
     """What lies at a URI, on this machine. Credentials that the deployment names are a child process's alone."""
     if request.credentials is None:
-        return fetch(uri, workspace.fetched)
+        return fetch(uri, workspace.fetched, wanted=wanted)
     environment = {**os.environ, CACHE_VARIABLE: str(workspace.fetched)}
-    return fetch_apart(uri, environment, credentials=request.credentials).path
+    return fetch_apart(uri, environment, credentials=request.credentials, wanted=wanted).path
 
 
 def _raw_data(request: OptimizationRequest, workspace: Workspace) -> Path | None:

@@ -25,6 +25,7 @@ from penstock_optimizer.sandbox import run_module
 from penstock_optimizer.sources import CODE_FORMATS, EXPORTED_FILE, ONNX_FILE, SOURCES, WEIGHTS_FILE, Opening
 from penstock_optimizer.sources.detect import MODEL_INVALID, detect, locate
 from penstock_optimizer.sources.examples import read_examples
+from penstock_runtime.digests import serving_files
 from penstock_runtime.files import describe_folder, sha256_of
 
 PREPARE_FAILED: Final = "PrepareFailed"
@@ -236,17 +237,10 @@ def _digest(job: _Job, entry: Path) -> str:
     digest = hashlib.sha256()
     for part in (job.format, job.request.import_path or ""):
         digest.update(f"{part}\0".encode())
-    for path in (entry, *_beside(job.format, entry), *_code(job.request)):
+    beside = (entry.parent / name for name in serving_files(entry, job.format))
+    for path in (entry, *beside, *_code(job.request)):
         digest.update(f"{path.name if path != entry else ''}\0{sha256_of(path)}\0".encode())
     return f"sha256:{digest.hexdigest()}"
-
-
-def _beside(format_: ModelFormat, entry: Path) -> tuple[Path, ...]:
-    if format_ is not ModelFormat.ONNX:
-        return ()
-    from penstock_optimizer.sources.onnx import external_files  # noqa: PLC0415 -- the parent needs no onnx
-
-    return external_files(entry)
 
 
 def _code(request: SourceRequest) -> tuple[Path, ...]:

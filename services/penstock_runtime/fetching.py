@@ -18,9 +18,9 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -31,11 +31,13 @@ from penstock.errors import Invalid, PenstockError, Unavailable
 from penstock.models import Frozen
 from penstock.serving.manifest import ModelFile
 from penstock.serving.mounts import CACHE_BYTES_VARIABLE, CACHE_VARIABLE, CLAIMS_ROOT, CLAIMS_VARIABLE
+from penstock.serving.versions import Wanted
 from penstock_runtime.credentials import environment_with
 from penstock_runtime.downloading import Room, download, patiently
 from penstock_runtime.filesystems import file_uri, local_path
 from penstock_runtime.model_cache import Held, ModelCache
-from penstock_runtime.sources.manifests import with_digest, with_manifest
+from penstock_runtime.onnx_files import files_beside
+from penstock_runtime.sources.manifests import of_version, with_digest, with_manifest, with_others
 from penstock_runtime.sources.source import Changed, Listing, Source
 
 logger = logging.getLogger(__name__)
@@ -55,6 +57,8 @@ class FetchRequest(Frozen):
     """Of the cache."""
     digest: str | None = None
     """`sha256:` and 64 hex digits: of a lone file, or of a folder's `manifest.json`."""
+    wanted: Wanted | None = None
+    """What is looked for in a folder of versions; None: all of a folder is fetched."""
     parent: int
     """Process that waits; when it ends, so does the child."""
 
@@ -64,7 +68,7 @@ class Fetched(Frozen):
 
     key: str
     lone: str | None = None
-    """Name of the file, where the URI names a single one."""
+    """Name of the file, where the URI names a single one. Files that serve with it lie beside it."""
 
 
 class Refused(Frozen):
@@ -119,9 +123,15 @@ def placed(uri: str, environment: Mapping[str, str]) -> Path | None:
 
 
 def fetched(
-    uri: str, settings: CacheSettings, digest: str | None = None, options: Mapping[str, Any] | None = None
+    uri: str,
+    settings: CacheSettings,
+    digest: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    wanted: Wanted | None = None,
 ) -> tuple[Held, Fetched]:
     """A model of a store, in the cache; by this process, with its environment's credentials.
+
+    A single file comes with those that serve with it: an `.onnx` names them, and an `.xml` has a `.bin`.
 
     Raises:
         Invalid: UnsupportedStorage, ModelNotFound, StorageDenied, ModelInvalid, or DigestMismatch for what is not what
@@ -130,22 +140,71 @@ def fetched(
     """
     from penstock_runtime.sources import open_source  # noqa: PLC0415 -- brings the store's library
 
-    source = open_source(file_uri(uri), options)
-    listing = patiently(source, lambda: _listing(source, digest))
+    source = open_source(file_uri(uri), options, wanted.version if wanted else None)
+    cache = ModelCache(settings.folder, settings.max_bytes)
+
+    def listed() -> Listing:
+        return with_manifest(source, of_version(source, source.listing(), wanted))
+
+    try:
+        held, listing = _kept(source, cache, lambda: with_digest(listed(), digest))
+    except Invalid as error:
+        if error.reason != Reason.DIGEST_MISMATCH or digest is None or not _has_others(patiently(source, listed)):
+            raise
+        # The digest may be of the file together with those beside it, which are known once the file is here.
+        held, listing = _kept(source, cache, listed)
+        if not any(_others(held.path / listing.files[0].path)):
+            held.close()
+            raise
+    if not _has_others(listing):
+        return held, Fetched(key=held.key, lone=listing.files[0].path if listing.lone else None)
+    name = listing.files[0].path
+    required, optional = _others(held.path / name)
+    if not required and not optional:
+        return held, Fetched(key=held.key, lone=name)
+    held.close()
+    whole, _ = _kept(source, cache, lambda: with_others(source, listed(), required, optional))
+    if _others(whole.path / name)[0] != required:
+        whole.close()
+        raise Changed(source.uri)
+    return whole, Fetched(key=whole.key, lone=name)
+
+
+def _kept(source: Source, cache: ModelCache, ask: Callable[[], Listing]) -> tuple[Held, Listing]:
+    """What a listing says, in the cache."""
+    listing = patiently(source, ask)
     key = listing.key(source.uri)
 
     def fill(folder: Path, room: Room) -> dict[str, ModelFile]:
         files = download(source, listing, folder, room)
-        if not listing.pinned and patiently(source, lambda: _listing(source, digest)).key(source.uri) != key:
+        if not listing.pinned and patiently(source, ask).key(source.uri) != key:
             raise Changed(source.uri)
         return files
 
-    held = ModelCache(settings.folder, settings.max_bytes).get(key, source.uri, listing.size, fill)
-    return held, Fetched(key=key, lone=listing.files[0].path if listing.lone else None)
+    return cache.get(key, source.uri, listing.size, fill), listing
+
+
+def _has_others(listing: Listing) -> bool:
+    """Whether a single file may have others that serve with it."""
+    return listing.lone and PurePosixPath(listing.files[0].path).suffix in (".onnx", ".xml")
+
+
+def _others(file: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the files that must be beside a file, and of those that may be."""
+    if file.suffix == ".xml":
+        return (), (file.with_suffix(".bin").name,)
+    try:
+        return files_beside(file), ()
+    except Invalid:
+        return (), ()  # whoever loads it says what is wrong with it
 
 
 def fetch_apart(
-    uri: str, environment: Mapping[str, str], digest: str | None = None, credentials: str | None = None
+    uri: str,
+    environment: Mapping[str, str],
+    digest: str | None = None,
+    credentials: str | None = None,
+    wanted: Wanted | None = None,
 ) -> Held:
     """A model, wherever it lies. What is not on this machine is fetched into the node's cache by a child process.
 
@@ -154,6 +213,7 @@ def fetch_apart(
         environment: of this process: cache, claims, and credentials of the pod's own.
         digest: see `FetchRequest`.
         credentials: Secret whose keys the child gets instead of the pod's own.
+        wanted: see `FetchRequest`.
 
     Returns:
         The file or folder. It stays in the cache until it is closed, or this process ends.
@@ -167,7 +227,12 @@ def fetch_apart(
         return Held(path)
     settings = CacheSettings.from_environment(environment)
     request = FetchRequest(
-        uri=uri, cache=str(settings.folder), max_bytes=settings.max_bytes, digest=digest, parent=os.getpid()
+        uri=uri,
+        cache=str(settings.folder),
+        max_bytes=settings.max_bytes,
+        digest=digest,
+        wanted=wanted,
+        parent=os.getpid(),
     )
     child = environment_with(credentials, environment)
     for _ in range(_TRIES):
@@ -189,7 +254,8 @@ def main() -> int:
     request = FetchRequest.model_validate_json(sys.stdin.read())
     _end_with(request.parent)
     try:
-        held, found = fetched(request.uri, CacheSettings(Path(request.cache), request.max_bytes), request.digest)
+        cache = CacheSettings(Path(request.cache), request.max_bytes)
+        held, found = fetched(request.uri, cache, request.digest, wanted=request.wanted)
     except PenstockError as error:
         refused = Refused(reason=error.reason, message=error.message, lasting=isinstance(error, Invalid))
         sys.stdout.write(refused.model_dump_json())
@@ -197,10 +263,6 @@ def main() -> int:
     with held:
         sys.stdout.write(found.model_dump_json())
     return 0
-
-
-def _listing(source: Source, digest: str | None) -> Listing:
-    return with_digest(with_manifest(source, source.listing()), digest)
 
 
 def _ask_child(request: FetchRequest, environment: Mapping[str, str]) -> Fetched:
@@ -233,9 +295,10 @@ def _end_with(parent: int) -> None:
 def _on_claim(uri: str, environment: Mapping[str, str]) -> Path:
     parts = urlsplit(uri)
     name, inside = parts.netloc, unquote(parts.path).strip("/")
-    if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", name) or not inside:
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", name):
         raise Invalid(
-            Reason.UNSUPPORTED_STORAGE, f"{uri!r} names no model: write pvc://CLAIM/path, such as pvc://models/digits/1"
+            Reason.UNSUPPORTED_STORAGE,
+            f"{uri!r} names no claim: write pvc://CLAIM, or pvc://CLAIM/path, such as pvc://models/digits/1",
         )
     claim = Path(environment.get(CLAIMS_VARIABLE) or CLAIMS_ROOT) / name
     if not claim.is_dir():

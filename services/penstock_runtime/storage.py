@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid
 from penstock.serving.manifest import MANIFEST_NAME
+from penstock.serving.versions import Wanted
 from penstock_runtime.fetching import CacheSettings, fetched, placed
 from penstock_runtime.filesystems import (
     file_system,
@@ -216,7 +217,7 @@ class Store:
             return []
 
 
-def fetch(uri: str, cache: Path, options: Mapping[str, Any] | None = None) -> Path:
+def fetch(uri: str, cache: Path, options: Mapping[str, Any] | None = None, wanted: Wanted | None = None) -> Path:
     """The local file or folder of a model; see `penstock_runtime.fetching`, which also keeps it from being removed.
 
     A `file://` or `pvc://` URI is returned in place. Anything else is copied into the cache, a folder that is this
@@ -229,6 +230,6 @@ def fetch(uri: str, cache: Path, options: Mapping[str, Any] | None = None) -> Pa
     path = placed(uri, os.environ)
     if path is not None:
         return path
-    held, found = fetched(uri, CacheSettings(cache), options=options)
+    held, found = fetched(uri, CacheSettings(cache), options=options, wanted=wanted)
     with held:
         return held.path / found.lone if found.lone else held.path

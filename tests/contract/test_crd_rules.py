@@ -156,12 +156,12 @@ CASES = (
     refused("a file URI with nothing after it", uri("file:///"), "storageUri must be file:// and an absolute path"),
     refused("a file URI with a query", uri("file:///a?b=1"), "storageUri must be file:// and an absolute path"),
     taken("a folder in S3", uri("s3://models/digits/1")),
-    refused("a bucket without a path", uri("s3://models"), "storageUri must be s3://, a bucket and a path in it"),
-    refused("a password before a bucket", uri("s3://key:secret@models/x"), "storageUri must be s3://, a bucket and"),
+    taken("all of a bucket", uri("s3://models")),
+    taken("all of a bucket, with a slash", uri("s3://models/")),
+    refused("no bucket", uri("s3:///digits"), "storageUri must be s3://, a bucket, and"),
+    refused("a password before a bucket", uri("s3://key:secret@models/x"), "storageUri must be s3://, a bucket, and"),
     taken("a folder in Google Cloud Storage", uri("gs://models/digits/1")),
-    refused(
-        "a Google bucket without a path", uri("gs://models/"), "storageUri must be gs://, a bucket and a path in it"
-    ),
+    taken("all of a Google bucket", uri("gs://models/")),
     taken("a folder on a web server", uri("https://models.example.com:8443/digits/1")),
     refused("a web page without TLS", uri("http://models.example.com/digits"), "storageUri must start with file://"),
     refused(
@@ -177,9 +177,8 @@ CASES = (
     taken("a digest in a registry", uri("oci://registry.example.com/digits@" + DIGEST)),
     refused("neither tag nor digest", uri("oci://registry.example.com/digits"), "a repository, and a tag or a digest"),
     taken("a folder of a claim", uri("pvc://models/digits/1")),
-    refused(
-        "a claim without a path", uri("pvc://models"), "storageUri must be pvc://, a PersistentVolumeClaim of the pool"
-    ),
+    taken("all of a claim", uri("pvc://models/")),
+    refused("no claim", uri("pvc:///digits"), "storageUri must be pvc://, a PersistentVolumeClaim of the pool"),
     refused("a URI of 2,100 characters", uri("file:///" + "a" * 2100), "spec.model.storageUri: Too long"),
     taken("a digest", deployment(model={"digest": DIGEST})),
     refused("a digest without its algorithm", deployment(model={"digest": "0" * 64}), "digest must be sha256: and 64"),
@@ -558,6 +557,12 @@ PROFILE_CASES = (
         "A torch export without a profile", of_format("torch-export"), "add optimizationProfileRef, such as {name:"
     ),
     taken("A torch export with a profile", of_format("torch-export", optimizationProfileRef={"name": "balanced"})),
+    taken("a model that is followed", deployment(model={"updatePolicy": "Automatic"})),
+    refused(
+        "a model that is followed and pinned",
+        deployment(model={"updatePolicy": "Automatic", "digest": "sha256:" + "0" * 64}),
+        "digest allows one alone: leave one of them out",
+    ),
     refused("TorchScript without a profile", of_format("torchscript"), "add optimizationProfileRef, such as {name:"),
     taken("TorchScript with a profile", of_format("torchscript", optimizationProfileRef={"name": "balanced"})),
     refused("LiteRT in a replica", of_format("litert"), "no replica serves it: give the model as onnx"),

@@ -12,13 +12,20 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
-from tests.stores.kits import KITS, Kit, kit, model_files
+from onnx import helper, numpy_helper
+from onnx.external_data_helper import set_external_data
+from tests.stores.kits import KITS, Kit, WebKit, kit, model_files
 
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid, Unavailable
+from penstock.serving.manifest import ModelFormat
+from penstock.serving.versions import Wanted
 from penstock_runtime import downloading
+from penstock_runtime.digests import digest_of
 from penstock_runtime.fetching import CacheSettings, fetched
+from penstock_runtime.files import within
 
 LARGE = os.urandom(3_000_000)
 
@@ -186,3 +193,102 @@ def test_of_two_processes_that_start_at_once_one_downloads(store: Kit, tmp_path:
     assert len(paths) == 1
     assert contents(Path(paths.pop()))["model.onnx"] == LARGE
     assert store.meddler.sent_bytes < 1.5 * len(LARGE)
+
+
+def with_weights(number: float, *locations: str) -> dict[str, bytes]:
+    """`model.onnx` whose weights lie in these files beside it. It is the same whatever the number."""
+    tensors = [numpy_helper.from_array(np.full(4, number, np.float32), f"w{each}") for each in range(len(locations))]
+    files = {}
+    for tensor, location in zip(tensors, locations, strict=True):
+        files[location] = tensor.raw_data
+        set_external_data(tensor, location)
+        tensor.ClearField("raw_data")
+    made = helper.make_model(helper.make_graph([], "g", [], [], tensors))
+    return {"model.onnx": made.SerializeToString(), **files}
+
+
+def test_a_lone_onnx_file_brings_the_weights_that_it_names(store: Kit, tmp_path: Path) -> None:
+    if not store.lone:
+        pytest.skip("an artifact of a registry is always a folder")
+    files = with_weights(1, "weights one.bin", "data/two.bin")
+    uri = store.put({**files, "other.bin": b"not named"})
+    path = fetch(f"{uri}/model.onnx", tmp_path / "cache")
+    assert (path.name, contents(path.parent)) == ("model.onnx", files)
+
+
+def test_other_weights_beside_the_same_onnx_file_are_fetched_anew(store: Kit, tmp_path: Path) -> None:
+    if not store.lone:
+        pytest.skip("an artifact of a registry is always a folder")
+    old, new = with_weights(1, "w.bin"), with_weights(2, "w.bin")
+    uri = store.put(old)
+    first = fetch(f"{uri}/model.onnx", tmp_path / "cache")
+    store.put(new, replacing=uri)
+    assert old["model.onnx"] == new["model.onnx"]
+    assert contents(fetch(f"{uri}/model.onnx", tmp_path / "cache").parent) == new
+    assert contents(first.parent) == old
+
+
+def test_weights_that_are_not_there_are_named(store: Kit, tmp_path: Path) -> None:
+    if not store.lone:
+        pytest.skip("an artifact of a registry is always a folder")
+    files = with_weights(1, "w.bin", "v.bin")
+    del files["v.bin"]
+    uri = store.put(files)
+    with pytest.raises(Invalid, match=rf"{uri}/v\.bin is not there, in which model\.onnx keeps weights") as caught:
+        fetch(f"{uri}/model.onnx", tmp_path / "cache")
+    assert caught.value.reason == Reason.MODEL_NOT_FOUND
+
+
+def test_a_digest_may_be_of_a_lone_file_with_its_weights(store: Kit, tmp_path: Path) -> None:
+    if not store.lone:
+        pytest.skip("an artifact of a registry is always a folder")
+    files = with_weights(1, "w.bin")
+    uri = f"{store.put(files)}/model.onnx"
+    whole = digest_of(fetch(uri, tmp_path / "first"), ModelFormat.ONNX).value
+    assert contents(fetch(uri, tmp_path / "cache", whole).parent) == files
+    uri = f"{store.put({'model.onnx': b''})}/model.onnx"
+    with pytest.raises(Invalid, match="is not what it should be") as caught:
+        fetch(uri, tmp_path / "cache", whole)
+    assert caught.value.reason == Reason.DIGEST_MISMATCH
+
+
+def test_openvinos_weights_come_with_its_lone_file(store: Kit, tmp_path: Path) -> None:
+    if not store.lone:
+        pytest.skip("an artifact of a registry is always a folder")
+    files = {"model.xml": b"<net/>", "model.bin": b"weights"}
+    assert contents(fetch(f"{store.put(files)}/model.xml", tmp_path / "cache").parent) == files
+    alone = fetch(f"{store.put({'model.xml': b'<net/>'})}/model.xml", tmp_path / "cache")
+    assert contents(alone.parent) == {"model.xml": b"<net/>"}
+
+
+def versions(*names: str) -> dict[str, bytes]:
+    return {f"{name}/{path}": content for name in names for path, content in model_files(name.encode()).items()}
+
+
+def of_version(uri: str, cache: Path, version: str) -> Path:
+    wanted = Wanted(version=version, suffixes=(".onnx",))
+    held, _ = fetched(uri, CacheSettings(cache), wanted=wanted)
+    with held:
+        return within(held.path, wanted)
+
+
+def test_of_a_folder_of_versions_the_one_that_is_wanted_is_fetched(store: Kit, tmp_path: Path) -> None:
+    path = of_version(store.put(versions("1", "2", "10")), tmp_path / "cache", "2")
+    assert contents(path) == model_files(b"2")
+    if store.checks_manifest:
+        assert len(list((tmp_path / "cache").rglob("model.onnx"))) == 1
+
+
+def test_a_version_that_is_not_there_is_refused_with_those_that_are(store: Kit, tmp_path: Path) -> None:
+    if isinstance(store, WebKit):
+        pytest.skip("a web server lists nothing")
+    with pytest.raises(Invalid, match=r"no folder of version '3': it has the folders 1, 2, 10\. Name one") as caught:
+        of_version(store.put(versions("1", "2", "10")), tmp_path / "cache", "3")
+    assert caught.value.reason == Reason.MODEL_NOT_FOUND
+
+
+def test_a_folder_that_is_a_model_itself_has_no_versions(store: Kit, tmp_path: Path) -> None:
+    files = {**model_files(), "1/model.onnx": b"a part of it"}
+    if isinstance(store, WebKit):
+        files.pop("1/model.onnx")
+    assert contents(of_version(store.put(files), tmp_path / "cache", "1")) == files

@@ -152,11 +152,19 @@ _LOCATIONS: Final = (
     ),
     (
         "pvc",
-        "^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[^?#]+$",
-        "pvc://, a PersistentVolumeClaim of the pool and a path in it, such as pvc://models/digits/1",
+        "^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[^?#]*)?$",
+        "pvc://, a PersistentVolumeClaim of the pool, and a path unless all of it is meant, such as pvc://models/digits/1",
     ),
-    ("s3", "^s3://[^/?#@]+/[^?#]+$", "s3://, a bucket and a path in it, such as s3://models/digits/1"),
-    ("gs", "^gs://[^/?#@]+/[^?#]+$", "gs://, a bucket and a path in it, such as gs://models/digits/1"),
+    (
+        "s3",
+        "^s3://[^/?#@]+(/[^?#]*)?$",
+        "s3://, a bucket, and a path in it unless all of it is meant, such as s3://models/digits/1",
+    ),
+    (
+        "gs",
+        "^gs://[^/?#@]+(/[^?#]*)?$",
+        "gs://, a bucket, and a path in it unless all of it is meant, such as gs://models/digits/1",
+    ),
     (
         "https",
         "^https://[^/?#@]+/[^?#]+$",

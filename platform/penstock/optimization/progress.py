@@ -41,6 +41,10 @@ class OptimizationRequest(Frozen):
     model: SourceRequest
     model_uri: str | None = None
     """Where to fetch the model from, as `storageUri`; None: `model.path` is local."""
+    model_version: Annotated[str, Field(exclude_if=lambda version: version == "1")] = "1"
+    """Of a folder with versions below it."""
+    model_digest: Annotated[str | None, Field(exclude_if=lambda digest: digest is None)] = None
+    """`sha256:` and 64 hex digits; a model with another digest is not optimized."""
     name: str
     """Of the model."""
     profile: str

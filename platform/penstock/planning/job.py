@@ -73,6 +73,8 @@ def request(
             student_import_path=profile.steps.distil.student_import_path if profile.steps.distil else None,
         ),
         model_uri=spec.model.storage_uri,
+        model_version=spec.model.version,
+        model_digest=spec.model.digest,
         name=run.metadata.labels.get(names.MODEL_LABEL) or run.metadata.name,
         profile=f"{spec.profile_ref.kind}/{spec.profile_ref.name}",
         spec=profile,

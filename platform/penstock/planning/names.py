@@ -88,9 +88,11 @@ def run(deployment: InferenceDeployment, profile: OptimizationProfileSpec) -> st
     """
     spec = deployment.spec
     reference = spec.optimization_profile_ref
+    # The version may say which of several models in a folder it is. The default is left out, as it always was.
+    left_out = {"update_policy", *(["version"] if spec.model.version == "1" else [])}
     content = {
         "rule": _RUN_HASH_VERSION,
-        "model": spec.model.model_dump(mode="json", exclude={"version", "update_policy"}, exclude_none=True),
+        "model": spec.model.model_dump(mode="json", exclude=left_out, exclude_none=True),
         "profile": [reference.kind.value, reference.name] if reference else None,
         "profileSpec": profile.model_dump(mode="json", exclude_defaults=True),
         "resources": _canonical(spec.resources),

@@ -89,10 +89,10 @@ def resolve(observed: Observed) -> Resolved:
 
 
 def run_spec(deployment: InferenceDeployment, reference: ProfileReference) -> OptimizationRunSpec:
-    """What is to be measured for a deployment. The version is of the URL, and nothing to a measurement."""
+    """What is to be measured for a deployment."""
     spec = deployment.spec
     return OptimizationRunSpec(
-        model=spec.model.model_copy(update={"version": "1", "update_policy": UpdatePolicy.PINNED}),
+        model=spec.model.model_copy(update={"update_policy": UpdatePolicy.PINNED}),
         profile_ref=reference,
         resources=spec.resources,
         latency_p99_milliseconds=spec.slo.latency_p99_milliseconds if spec.slo else None,

@@ -18,7 +18,7 @@ MODEL_INVALID: Final = "ModelInvalid"
 MODEL_NOT_FOUND: Final = "ModelNotFound"
 PICKLE_REFUSED: Final = "PickleRefused"
 
-_SUFFIXES: Final = (".onnx", ".safetensors", ".pt2", ".pt", ".pth", ".bin", ".pkl", ".pickle")
+MODEL_SUFFIXES: Final = (".onnx", ".safetensors", ".pt2", ".pt", ".pth", ".bin", ".pkl", ".pickle")
 """Of a folder without a manifest: what may be the model, the likeliest first."""
 _LONGEST_HEADER: Final = 100_000_000
 """That safetensors itself allows, in bytes."""
@@ -43,14 +43,16 @@ def locate(path: Path) -> Path:
         raise Invalid(MODEL_NOT_FOUND, f"{path} is neither a file nor a folder")
     if (path / MANIFEST_NAME).is_file():
         return _entrypoint(path)
-    for suffix in _SUFFIXES:
+    for suffix in MODEL_SUFFIXES:
         found = sorted(each for each in path.iterdir() if each.suffix == suffix and each.is_file())
         if len(found) == 1:
             return found[0]
         if found:
             names = ", ".join(each.name for each in found)
             raise Invalid(MODEL_INVALID, f"{path} has several models ({names}): name the file, or add {MANIFEST_NAME}")
-    raise Invalid(MODEL_NOT_FOUND, f"{path} has no {MANIFEST_NAME} and no file that ends in {', '.join(_SUFFIXES[:3])}")
+    raise Invalid(
+        MODEL_NOT_FOUND, f"{path} has no {MANIFEST_NAME} and no file that ends in {', '.join(MODEL_SUFFIXES[:3])}"
+    )
 
 
 def _entrypoint(folder: Path) -> Path:

@@ -13,12 +13,13 @@ from penstock_runtime.sources.source import Source
 __all__ = ["open_source"]
 
 
-def open_source(uri: str, options: Mapping[str, Any] | None = None) -> Source:
+def open_source(uri: str, options: Mapping[str, Any] | None = None, version: str | None = None) -> Source:
     """The source of a URI. Its library is imported here, and no other.
 
     Args:
         uri: of any scheme but those of this machine's file system.
         options: of fsspec's file system, for `s3://` and `gs://`.
+        version: see `penstock_runtime.sources.web.WebSource`.
 
     Raises:
         Invalid: UnsupportedStorage; the scheme is not known, its library is not installed, or the URI names no model.
@@ -29,7 +30,7 @@ def open_source(uri: str, options: Mapping[str, Any] | None = None) -> Source:
             case "https" | "http":
                 from penstock_runtime.sources.web import WebSource  # noqa: PLC0415 -- see above
 
-                return WebSource(uri)
+                return WebSource(uri, version)
             case "hf":
                 from penstock_runtime.sources.hub import HubSource  # noqa: PLC0415 -- see above
 

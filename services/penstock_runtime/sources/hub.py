@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -32,6 +32,7 @@ from penstock_runtime.sources.source import (
 _ADDRESS: Final = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/]+))?(?:/(?P<path>.+))?$")
 _SECONDS: Final = 60.0
 _ORIGIN: Final = "the Hub"
+_PATHS_AT_ONCE: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,17 @@ class HubSource:
         if not files:
             raise FileNotFoundError("the repository has no file there")
         return Listing(in_order(files))
+
+    def beside(self, file: RemoteFile, names: Sequence[str]) -> tuple[RemoteFile, ...]:
+        """Files of the same commit."""
+        folder = file.address.removesuffix(file.path)
+        found = []
+        with _plainly():
+            for start in range(0, len(names), _PATHS_AT_ONCE):
+                paths = [folder + safe(name) for name in names[start : start + _PATHS_AT_ONCE]]
+                about = self._api.get_paths_info(self._address.repo, paths, revision=self._commit)
+                found += [self._file(each, each.path.removeprefix(folder)) for each in about if hasattr(each, "size")]
+        return tuple(found)
 
     def small(self, path: str) -> bytes | None:
         """A file below the URI, whole."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from pydantic import ValidationError
@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid
 from penstock.serving.manifest import MANIFEST_NAME, SIGNATURE_NAME, ModelFile, ModelManifest
+from penstock.serving.versions import Wanted, version_folder
 from penstock_runtime.filesystems import safe
-from penstock_runtime.sources.source import Algorithm, Checksum, Listing, RemoteFile, Source
+from penstock_runtime.sources.source import Algorithm, Checksum, Listing, Neighbourhood, RemoteFile, Source, in_order
 
 _DIGEST_ORIGIN = "the model's digest"
 
@@ -46,7 +47,7 @@ def with_manifest(source: Source, listing: Listing) -> Listing:
     names = {each.path for each in listing.files if each.archive is None}
     if listing.lone or MANIFEST_NAME not in names:
         return listing
-    manifest = source.small(MANIFEST_NAME)
+    manifest = source.small(listing.below + MANIFEST_NAME)
     if manifest is None:
         raise FileNotFoundError(f"{MANIFEST_NAME} went away")
     files = described(manifest, source.uri)
@@ -58,10 +59,51 @@ def with_manifest(source: Source, listing: Listing) -> Listing:
         )
     wanted = {name: Checksum(Algorithm.SHA256, _hex(file.sha256), MANIFEST_NAME) for name, file in files.items()}
     wanted[MANIFEST_NAME] = _as_read(manifest)
-    signature = source.small(SIGNATURE_NAME) if SIGNATURE_NAME in names else None
+    signature = source.small(listing.below + SIGNATURE_NAME) if SIGNATURE_NAME in names else None
     if signature is not None:
         wanted[SIGNATURE_NAME] = _as_read(signature)
     return _with_sums(listing, wanted)
+
+
+def of_version(source: Source, listing: Listing, wanted: Wanted | None) -> Listing:
+    """The listing; of a folder of versions, the files of the one that is wanted.
+
+    What an archive holds is not known before it is unpacked, so whoever loads it looks there.
+
+    Raises:
+        Invalid: ModelNotFound; there is no such version.
+    """
+    if wanted is None or listing.lone or any(each.archive for each in listing.files):
+        return listing
+    paths = [each.path.partition("/") for each in listing.files]
+    files = (name for name, slash, _ in paths if not slash)
+    found = version_folder(files, {name for name, slash, _ in paths if slash}, wanted, source.uri)
+    if found is None:
+        return listing
+    chosen = (each for each in listing.files if each.path.startswith(f"{found}/"))
+    return replace(
+        listing,
+        files=tuple(replace(each, path=each.path.removeprefix(f"{found}/")) for each in chosen),
+        below=f"{listing.below}{found}/",
+    )
+
+
+def with_others(source: Source, lone: Listing, required: Sequence[str], optional: Sequence[str] = ()) -> Listing:
+    """A single file with those beside it.
+
+    Raises:
+        Invalid: ModelNotFound; one of them is not there.
+    """
+    entry = lone.files[0]
+    others = source.beside(entry, (*required, *optional)) if isinstance(source, Neighbourhood) else ()
+    missing = sorted(set(required) - {each.path for each in others})
+    if missing:
+        raise Invalid(
+            Reason.MODEL_NOT_FOUND,
+            f"{source.uri.rpartition('/')[0]}/{missing[0]} is not there, in which {entry.path} keeps weights: put it beside "
+            "the model, as it was exported",
+        )
+    return Listing(in_order((entry, *others)))
 
 
 def with_digest(listing: Listing, digest: str | None) -> Listing:

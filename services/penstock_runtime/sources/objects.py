@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -47,6 +49,17 @@ class ObjectSource:
         if self._base in found:
             return Listing((self._file(self._base, found[self._base]),), lone=True)
         raise FileNotFoundError("no such file or folder")
+
+    def beside(self, file: RemoteFile, names: Sequence[str]) -> tuple[RemoteFile, ...]:
+        """Objects with the same prefix."""
+        folder = file.address.removesuffix(file.path)
+        found = []
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                about = self._files.info(folder + safe(name))
+                if about.get("type") == "file":
+                    found.append(replace(self._file(folder + name, about), path=safe(name)))
+        return tuple(found)
 
     def small(self, path: str) -> bytes | None:
         """An object below the URI, whole."""

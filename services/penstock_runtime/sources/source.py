@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid, Unavailable
@@ -99,6 +99,8 @@ class Listing:
     """By path, but archives in the order in which they are unpacked."""
     lone: bool = False
     """Whether the URI names a single file, not a folder."""
+    below: str = ""
+    """Folder of the store's in which the files are, with a `/` at its end: that of a version. Empty: the URI's own."""
 
     @property
     def pinned(self) -> bool:
@@ -146,6 +148,14 @@ class Source(Protocol):
 
     def stream(self, file: RemoteFile, offset: int) -> Iterator[bytes]:
         """The content of a file from a byte on, in pieces of about `CHUNK_BYTES`; see `RemoteFile.versioned`."""
+
+
+@runtime_checkable
+class Neighbourhood(Protocol):
+    """A source whose single files have others beside them."""
+
+    def beside(self, file: RemoteFile, names: Sequence[str]) -> tuple[RemoteFile, ...]:
+        """Files in the folder of a file, or below it; those that are not there are left out."""
 
 
 class Changed(Unavailable):

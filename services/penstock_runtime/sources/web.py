@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
@@ -30,12 +31,14 @@ class WebSource:
 
     Args:
         uri: of the file or the folder.
+        version: a folder in that folder, to be looked into where it has no manifest itself. Web servers list nothing.
     """
 
     tries = TRIES
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, version: str | None = None) -> None:
         self.uri = uri.rstrip("/")
+        self._version = version
         self._session = with_deadlines(requests.Session())
         # A server that tells no version could have changed the file since an earlier fetch, whose copy is then not used.
         self._unknown = f"unknown {uuid.uuid4()}"
@@ -52,8 +55,21 @@ class WebSource:
             manifest = self.small(MANIFEST_NAME)
             if manifest is not None:
                 return self._folder(manifest)
+            below = f"{self._version}/"
+            manifest = self.small(below + MANIFEST_NAME) if self._version else None
+            if manifest is not None:
+                return self._folder(manifest, below)
         name = safe(path.rsplit("/", 1)[-1] or "model")
         return Listing((self._file(name, self.uri),), lone=True)
+
+    def beside(self, file: RemoteFile, names: Sequence[str]) -> tuple[RemoteFile, ...]:
+        """Files below the address that the file's is in."""
+        folder = file.address.rpartition("/")[0]
+        found = []
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                found.append(self._file(safe(name), f"{folder}/{quote(safe(name))}"))
+        return tuple(found)
 
     def small(self, path: str) -> bytes | None:
         """A file below the address, whole."""
@@ -71,16 +87,16 @@ class WebSource:
             raise Changed(self.uri)
         return pieces(response, offset)
 
-    def _folder(self, manifest: bytes) -> Listing:
+    def _folder(self, manifest: bytes, below: str = "") -> Listing:
         files = [
-            RemoteFile(path=name, address=self._below(name), size=each.size_bytes)
+            RemoteFile(path=name, address=self._below(below + name), size=each.size_bytes)
             for name, each in described(manifest, self.uri).items()
         ]
-        files.append(RemoteFile(path=MANIFEST_NAME, address=self._below(MANIFEST_NAME), size=len(manifest)))
-        signature = self.small(SIGNATURE_NAME)
+        files.append(RemoteFile(path=MANIFEST_NAME, address=self._below(below + MANIFEST_NAME), size=len(manifest)))
+        signature = self.small(below + SIGNATURE_NAME)
         if signature is not None:
-            files.append(self._file(SIGNATURE_NAME, self._below(SIGNATURE_NAME)))
-        return Listing(in_order(files))
+            files.append(self._file(SIGNATURE_NAME, self._below(below + SIGNATURE_NAME)))
+        return Listing(in_order(files), below=below)
 
     def _file(self, name: str, address: str) -> RemoteFile:
         response = self._session.head(address, headers=headers(0), allow_redirects=True)

@@ -16,7 +16,9 @@ from pydantic import ValidationError
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid, Unavailable
 from penstock.serving.manifest import MANIFEST_NAME, ModelFormat, ModelManifest
+from penstock.serving.versions import Wanted
 from penstock_runtime.digests import ModelDigest, digest_of, serving_files
+from penstock_runtime.files import within
 
 _SUFFIXES: Final[Mapping[ModelFormat, str]] = {
     ModelFormat.ONNX: ".onnx",
@@ -54,12 +56,22 @@ class Location:
         return ModelDigest(value, value, MANIFEST_NAME)
 
 
-def locate(path: Path, model_format: ModelFormat) -> Location:
-    """The manifest if there is one, and the file to load.
+def wanted_of(model_format: ModelFormat, version: str) -> Wanted:
+    """What is looked for in a model's folder.
+
+    Raises:
+        Invalid: ModelInvalid; the format is not served.
+    """
+    return Wanted(version=version, suffixes=(_suffix(model_format),))
+
+
+def locate(path: Path, model_format: ModelFormat, version: str = "1") -> Location:
+    """The manifest if there is one, and the file to load; of a folder of versions, those of the version.
 
     Raises:
         Invalid: ModelNotFound or ModelInvalid.
     """
+    path = within(path, wanted_of(model_format, version))
     manifest_path = path / MANIFEST_NAME
     if not manifest_path.is_file():
         suffix = _suffix(model_format)

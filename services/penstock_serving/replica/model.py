@@ -24,7 +24,7 @@ from penstock_runtime.hardware import probe
 from penstock_runtime.joining import Trial, prove
 from penstock_runtime.model_cache import Held
 from penstock_runtime.verifying import verify_apart
-from penstock_serving.replica.location import apart, check_listed, locate, unchanging
+from penstock_serving.replica.location import apart, check_listed, locate, unchanging, wanted_of
 
 logger = logging.getLogger(__name__)
 _FILE_OPTIONS: Final = frozenset({"engineCache", "importPath", "pythonPath"})
@@ -72,8 +72,9 @@ def load(settings: ReplicaSettings, done: Callable[[str], None] = lambda _: None
             SignatureInvalid or HardwareMismatch; last EngineUnavailable.
         Unavailable: StorageUnreachable or CacheUnavailable.
     """
-    held = fetch_apart(settings.storage_uri, os.environ, settings.digest, settings.credentials)
-    model, cached = locate(held.path, settings.model_format), bool(held.key)
+    wanted = wanted_of(settings.model_format, settings.version)
+    held = fetch_apart(settings.storage_uri, os.environ, settings.digest, settings.credentials, wanted)
+    model, cached = locate(held.path, settings.model_format, settings.version), bool(held.key)
     with unchanging(model, cached=cached):
         digest = model.digest()
         check_digest(digest, settings)

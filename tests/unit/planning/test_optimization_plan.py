@@ -202,13 +202,15 @@ def test_a_run_that_is_there_is_not_created_again() -> None:
 
 
 SAME_RUN = [
+    ("the default version, written out", profiled(model={"version": "1"})),
+    ("what becomes of a model that is replaced", profiled(model={"updatePolicy": "Automatic"})),
     ("another spelling of the cpu", profiled(resources={"cpu": "1000m"})),
-    ("another version in the URL", profiled(model={"version": "7"})),
     ("a batch size", profiled(batching={"maxBatchSize": 4})),
     ("more replicas", profiled(scaling={"maxReplicas": 9})),
 ]
 OTHER_RUN = [
     ("another model", profiled(model={"storageUri": "file:///models/b"})),
+    ("another version, which may be another folder", profiled(model={"version": "7"})),
     ("other data", profiled(model={"dataUri": "file:///data"})),
     ("more cpu", profiled(resources={"cpu": "2"})),
     ("an objective", profiled(slo={"latencyP99Milliseconds": 5})),
