@@ -171,9 +171,9 @@ def test_a_model_that_changes_while_it_is_loaded_is_loaded_again(
     onnx.save_model(onnx.load(save(tmp_path, 1)), tmp_path / "whole.onnx")
     real = loading.load_engine
 
-    def replaced_meanwhile(*arguments: Any) -> Any:
+    def replaced_meanwhile(*arguments: Any, **named: Any) -> Any:
         onnx.save_model(onnx.load(save(tmp_path, 2)), tmp_path / "whole.onnx")
-        return real(*arguments)
+        return real(*arguments, **named)
 
     monkeypatch.setattr(loading, "load_engine", replaced_meanwhile)
     with pytest.raises(Unavailable, match=r"whole\.onnx was changed while it was loaded"):
