@@ -445,8 +445,10 @@ def test_a_killed_clients_request_leaves_the_queue(slow_model: Path) -> None:
 def test_leaving_answers_all_that_is_in_flight(slow_model: Path, how: str) -> None:
     with replica(slow_model, batching=BatchingSettings(max_batch_size=1)) as started, ThreadPoolExecutor(4) as pool:
         waiting = [pool.submit(started.infer, document(ONE)) for _ in range(4)]
+        # However slow this machine is to send: what was answered before all four were there is asked anew.
         while started.stats().queued < 3:
-            assert not any(future.done() for future in waiting[3:])
+            answered = sum(future.done() for future in waiting)
+            waiting += [pool.submit(started.infer, document(ONE)) for _ in range(4 + answered - len(waiting))]
         match how:
             case "drain":
                 started.send(Drain())
@@ -456,7 +458,7 @@ def test_leaving_answers_all_that_is_in_flight(slow_model: Path, how: str) -> No
                 assert started.process.stdin is not None
                 started.process.stdin.close()
         assert isinstance(started.read(), Drained)
-        assert [future.result().status_code for future in waiting] == [200] * 4
+        assert {future.result().status_code for future in waiting} == {200}
         assert started.process.wait(30) == 0
 
 
