@@ -28,7 +28,7 @@ run: setup  ## Train a small model, serve it on this machine, send it real reque
 images: setup  ## Write the images as OCI archives into build/images (IMAGES=runtime: one of them)
 	$(BIN)/python -m images build $(or $(IMAGES),all)
 
-test: setup  ## Run every test that needs no GPU, those against a real API server and a real Ray among them
+test: setup  ## Run every test that needs no GPU, those against a real API server and a real Ray among them (WORKERS=0: in one process)
 	$(BIN)/pytest -n $(or $(WORKERS),auto) $(ARGS)
 
 test-fast: setup  ## Run the tests that start neither Ray nor an API server
