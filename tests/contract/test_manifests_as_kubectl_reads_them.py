@@ -174,6 +174,10 @@ ROWS: Final = (
     _spec("NaN", "resources: {cpu: .nan}", refused=True),
     _spec("half of a character", 'poolRef: {name: "\\ud800"}', refused=True),
     _spec("a text of more than 256 KiB", f"poolRef: {{name: {'x' * 300_000}}}", refused=True),
+    _spec("a null in a map", "resources: {nodeLabels: {zone: ~}}", refused=False),
+    _spec("a number in a map of text", "resources: {nodeLabels: {zone: 5}}", refused=True),
+    _spec("a null in a list", "access: {jwt: [~]}", refused=True),
+    _spec("a list for a map", "resources: {nodeLabels: [zone]}", refused=True),
     # Documents.
     _whole("a leading line of dashes", "---\n" + PLAIN, refused=False),
     _whole("empty documents around", "---\n---\n# nothing\n---\n" + PLAIN + "---\n", refused=False),
@@ -183,6 +187,13 @@ ROWS: Final = (
     _whole("metadata that is null", PLAIN.replace("metadata:\n  name: NAME\n  namespace: default", "metadata:"), refused=True),
     _whole("JSON", json.dumps({"apiVersion": "penstock.dev/v1alpha1", "kind": "ServingPool", "metadata": {"name": "NAME"},
            "spec": {"existing": {"address": "http://ray:8265"}}}), refused=False),
+    _whole("JSON that is indented by tabs", json.dumps({"apiVersion": "penstock.dev/v1alpha1", "kind": "ServingPool",
+           "metadata": {"name": "NAME"}, "spec": {"existing": {"address": "http://ray:8265"}}}, indent="\t"), refused=False),
+    _whole("JSON with a character of two escapes", json.dumps({"apiVersion": "penstock.dev/v1alpha1", "kind": "ServingPool",
+           "metadata": {"name": "NAME", "annotations": {"a": "\U0001f600"}},
+           "spec": {"existing": {"address": "http://ray:8265"}}}), refused=False),
+    _whole("YAML in braces", "{apiVersion: penstock.dev/v1alpha1, kind: ServingPool, metadata: {name: NAME},\n"
+           "spec: {existing: {address: 'http://ray:8265'}}}\n", refused=False),
     _whole("a List", "apiVersion: v1\nkind: List\nitems:\n- " + _indented(PLAIN).strip(), refused=False),
     _whole("a List in a List", "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: List\n  items:\n  - "
            + _indented(PLAIN, 4).strip(), refused=True),

@@ -52,14 +52,16 @@ def with_defaults(value: Any, schema: Schema) -> Any:
     """A copy with nulls dropped and defaults filled in, as the API server stores it."""
     if isinstance(value, list):
         return [with_defaults(item, schema.get("items", {})) for item in value]
-    if not isinstance(value, dict) or "properties" not in schema:
+    if not isinstance(value, dict):
         return copy.deepcopy(value)
-    properties: dict[str, Schema] = schema["properties"]
-    filled = {key: inner for key, inner in value.items() if inner is not None or key not in properties}
+    properties: dict[str, Schema] = schema.get("properties", {})
+    others = schema.get("additionalProperties")
+    filled = {key: inner for key, inner in value.items() if inner is not None or not (key in properties or others)}
     for key, inner in properties.items():
         if "default" in inner:
             filled.setdefault(key, inner["default"])
-    return {key: with_defaults(inner, properties.get(key, {})) for key, inner in filled.items()}
+    other = others if isinstance(others, dict) else {}
+    return {key: with_defaults(inner, properties.get(key, other)) for key, inner in filled.items()}
 
 
 def stored(manifest: Manifest, schema: Schema) -> Any:
