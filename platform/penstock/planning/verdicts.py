@@ -224,7 +224,7 @@ def _way(observed: Observed, rollout: Rollout, candidate: Application, waiting: 
     if candidate.state is not ApplicationState.RUNNING or not rollout.switched:
         return true(Reason.STARTING_REPLICAS, count)
     if takes_digest(candidate) and noted(candidate) != model_of(observed, rollout.wanted, candidate):
-        return true(Reason.STARTING_REPLICAS, f"{count}. Those that come later are told which model it is.")
+        return true(Reason.STARTING_REPLICAS, f"{count} Those that come later are told which model it is.")
     return true(Reason.ROLLED_OUT, f"Revision {rollout.wanted} gets all requests.")
 
 
