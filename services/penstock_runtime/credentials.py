@@ -2,6 +2,10 @@
 
 The pool mounts each Secret as a folder with a file for each key. Only keys that stores' libraries know are taken: a Secret
 that a tenant writes must not set `LD_PRELOAD` or a configuration that names programs to run.
+
+A credential goes to no host but those that its Secret names, since whoever writes `storageUri` need not be whoever may read
+the Secret. Keys of S3 and of the Hub go to the endpoint in the same Secret, else to the provider's own; a Docker config names
+its registries; passwords and tokens for web servers and registries go to those in the key `hosts`.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid
@@ -32,6 +37,16 @@ PATHS: Final[Mapping[str, tuple[str, ...]]] = {
     "ca.crt": ("REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE", "SSL_CERT_FILE"),
 }
 """Keys whose file's path becomes these variables."""
+HOSTS: Final = "hosts"
+"""The key that names hosts, by commas or white space: `models.example.com`, `models.example.com:8443`, `*.example.com`."""
+_BOUND: Final[Mapping[str, tuple[frozenset[str], int]]] = {
+    "https": (frozenset({"HTTP_BEARER_TOKEN", "HTTP_USERNAME"}), 443),
+    "http": (frozenset({"HTTP_BEARER_TOKEN", "HTTP_USERNAME"}), 80),
+    "oci": (frozenset({"OCI_USERNAME"}), 443),
+}
+"""By scheme, the keys that are sent to the host of the URI, and the port of one that names none."""
+_TLS_PORT: Final = 443
+"""Of an entry of the key `hosts` that names none: no credential goes out in the clear unless the port says so."""
 _POD: Final = frozenset(
     {
         "AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_SECURITY_TOKEN",
@@ -46,25 +61,29 @@ _NOBODY: Final[Mapping[str, str]] = {"AWS_EC2_METADATA_DISABLED": "true", "NO_GC
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
 
-def environment_with(name: str | None, base: Mapping[str, str]) -> dict[str, str]:
+def environment_with(name: str | None, base: Mapping[str, str], uri: str = "") -> dict[str, str]:
     """The environment of a process that fetches.
 
     Args:
         name: of the Secret; None: none is named, and the pod's own credentials are used.
         base: of this process. With a Secret, other credentials in it are left out, since halves of two would not fit,
             and what a Secret without keys does not open must not be opened by the pod's.
+        uri: of what is fetched.
 
     Raises:
-        Invalid: SecretNotFound.
+        Invalid: SecretNotFound; StorageDenied, where the Secret does not name the URI's host.
     """
     if name is None:
         return dict(base)
     folder = _folder(name, base)
     environment = {**{key: value for key, value in base.items() if key not in _ours()}, **_NOBODY}
+    _check_host(folder, uri)
     ignored = []
     for file in sorted(folder.iterdir()):
         if file.name.startswith("..") or not file.is_file():
             continue  # Kubernetes keeps the versions of a Secret in folders beside links to the files
+        if file.name == HOSTS:
+            continue
         if file.name in VALUES:
             environment[file.name] = file.read_text().strip()
         elif file.name in PATHS:
@@ -74,6 +93,36 @@ def environment_with(name: str | None, base: Mapping[str, str]) -> dict[str, str
     if ignored:
         logger.warning("keys of the Secret %s that no store's library knows: %s", name, ", ".join(ignored))
     return environment
+
+
+def _check_host(folder: Path, uri: str) -> None:
+    """The Secret's password or token for such a URI is for its host."""
+    scheme = urlsplit(uri).scheme
+    keys, port = _BOUND.get(scheme, (frozenset[str](), 0))
+    sent = sorted(key for key in keys if (folder / key).is_file())
+    if not sent:
+        return
+    named = (folder / HOSTS).read_text() if (folder / HOSTS).is_file() else ""
+    if not any(_names(each, uri, port) for each in re.split(r"[,\s]+", named) if each):
+        raise Invalid(
+            Reason.STORAGE_DENIED,
+            f"the Secret {folder.name!r} does not say that its {sent[0]} is for {urlsplit(uri).hostname}: if it is, add that "
+            f"host to the Secret's key {HOSTS!r}, such as --from-literal={HOSTS}={urlsplit(uri).netloc.rpartition('@')[2]}",
+        )
+
+
+def _names(host: str, uri: str, port: int) -> bool:
+    """Whether an entry of the key `hosts` is of a URI's host, and of its port where either says one."""
+    try:
+        wanted, given = urlsplit(f"//{host.lower()}"), urlsplit(uri)
+        if (wanted.port or _TLS_PORT) != (given.port or port) or given.username is not None:
+            return False
+    except ValueError:
+        return False  # a port that is none
+    name, allowed = (given.hostname or "").rstrip("."), (wanted.hostname or "").rstrip(".")
+    if allowed.startswith("*."):
+        return name.endswith(allowed[1:]) and len(name) > len(allowed) - 1
+    return bool(name) and name == allowed
 
 
 def _ours() -> frozenset[str]:

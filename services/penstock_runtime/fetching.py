@@ -234,7 +234,7 @@ def fetch_apart(
         wanted=wanted,
         parent=os.getpid(),
     )
-    child = environment_with(credentials, environment)
+    child = environment_with(credentials, environment, uri)
     for _ in range(_TRIES):
         found = _ask_child(request, child)
         held = ModelCache(settings.folder, settings.max_bytes).hold(found.key)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from cryptography import x509
@@ -157,6 +158,50 @@ def test_a_secret_that_is_not_mounted_is_not_found(tmp_path: Path, name: str) ->
     assert caught.value.reason == Reason.SECRET_NOT_FOUND
 
 
+TOKEN, LOGIN = {"HTTP_BEARER_TOKEN": "t"}, {"OCI_USERNAME": "u", "OCI_PASSWORD": "p"}
+BOUND = [
+    ("the host that is named", TOKEN, "a.example.com", "https://a.example.com/m.onnx", True),
+    ("one of several", TOKEN, "b.example.com, a.example.com\n", "https://a.example.com/m.onnx", True),
+    ("whatever its case", TOKEN, "A.Example.com", "https://a.EXAMPLE.com/m.onnx", True),
+    ("a host below one that is named so", TOKEN, "*.example.com", "https://a.example.com/m.onnx", True),
+    ("with its port", TOKEN, "a.example.com:8443", "https://a.example.com:8443/m.onnx", True),
+    ("with the scheme's own port", TOKEN, "a.example.com:443", "https://a.example.com/m.onnx", True),
+    ("by its address", TOKEN, "[2001:db8::1]:8080", "http://[2001:db8::1]:8080/m.onnx", True),
+    ("a registry", LOGIN, "registry.example.com:5000", "oci://registry.example.com:5000/m:1", True),
+    ("no host at all", TOKEN, None, "https://a.example.com/m.onnx", False),
+    ("another host", TOKEN, "a.example.com", "https://evil.example.net/m.onnx", False),
+    ("a host that begins alike", TOKEN, "a.example.com", "https://a.example.com.evil.net/m.onnx", False),
+    ("a host that ends alike", TOKEN, "*.example.com", "https://evilexample.com/m.onnx", False),
+    ("the domain itself, where those below are named", TOKEN, "*.example.com", "https://example.com/m.onnx", False),
+    ("a name before an @", TOKEN, "a.example.com", "https://a.example.com@evil.net/m.onnx", False),
+    ("another port", TOKEN, "a.example.com", "https://a.example.com:8443/m.onnx", False),
+    ("the same host without TLS", TOKEN, "a.example.com", "http://a.example.com/m.onnx", False),
+    ("an empty entry", TOKEN, ",", "https:///m.onnx", False),
+    ("everything", TOKEN, "*", "https://a.example.com/m.onnx", False),
+    ("another registry", LOGIN, "registry.example.com", "oci://evil.example.net/m:1", False),
+    (
+        "a store whose keys have an endpoint of their own",
+        {**TOKEN, "AWS_ACCESS_KEY_ID": "a"},
+        None,
+        "s3://bucket/m",
+        True,
+    ),
+]
+
+
+@pytest.mark.parametrize(("keys", "hosts", "uri", "sent"), [row[1:] for row in BOUND], ids=[row[0] for row in BOUND])
+def test_a_credential_goes_to_the_hosts_that_its_secret_names(
+    tmp_path: Path, keys: dict[str, str], hosts: str | None, uri: str, *, sent: bool
+) -> None:
+    base = secret(tmp_path, {**keys, **({} if hosts is None else {"hosts": hosts})})
+    if sent:
+        assert environment_with("store", base, uri).items() >= keys.items()
+        return
+    with pytest.raises(Invalid, match="add that host to the Secret's key 'hosts'") as caught:
+        environment_with("store", base, uri)
+    assert caught.value.reason == Reason.STORAGE_DENIED
+
+
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A certificate for loopback that only who is told trusts, and its key."""
@@ -202,7 +247,7 @@ def test_a_private_authority_is_trusted_by_who_names_it(
     uri, keys = private
     environment = {
         "PENSTOCK_MODEL_CACHE": str(tmp_path / "cache"),
-        **secret(tmp_path / "s", {"HTTP_USERNAME": "x", **keys}),
+        **secret(tmp_path / "s", {"HTTP_USERNAME": "x", "hosts": urlsplit(uri).netloc, **keys}),
     }
     with pytest.raises(Unavailable, match="CERTIFICATE_VERIFY_FAILED"):
         fetch_apart(uri, environment, credentials="store")
