@@ -107,7 +107,7 @@ def _made(source: PreparedSource, seed: int, example_shapes: Mapping[str, tuple[
         raise Invalid(
             "DataNeeded",
             f"no data was given, and samples that were made up do not suit the model ({source.unsuited}): give --data, a .npz"
-            f" file with {names} whose first axes count samples",
+            f" file (in a profile: data.storageUri) with {names} whose first axes count samples",
         )
     samples = made_from(source.signature, example_shapes, _SYNTHETIC, _SYNTHETIC_BYTES, seed, rows=source.vocabulary)
     note = "no data was given: samples were made from the signature, which show speed and agreement, not accuracy"

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from penstock.errors import Invalid
 from penstock_optimizer.likeness import plain
-from penstock_optimizer.metrics.figures import CHUNK, METRIC_UNSUITED, Floats, Scored, flat, scale_of
+from penstock_optimizer.metrics.figures import CHUNK, METRIC_UNSUITED, Floats, Scored, flat, scale_of, spread_of
 from penstock_runtime.engines import Array
 
 _TIE: Final = 1e-6
@@ -97,7 +97,7 @@ def determination(baseline: Array, candidate: Array, target: Array) -> Scored:
 
 def relative(baseline: Array, candidate: Array, target: Array) -> Scored:
     """1 less each sample's error over the target's magnitude and the targets' usual spread."""
-    spread = scale_of(target)
+    spread = spread_of(target)
     return Scored(
         *(
             _figures(array, target, lambda error, wanted: 1 - np.abs(error) / (np.abs(wanted) + spread))

@@ -25,6 +25,7 @@ from penstock_optimizer.metrics.figures import (
     compared_shares,
     flat,
     scale_of,
+    spread_of,
 )
 from penstock_optimizer.metrics.graded import box_overlaps, gains, mask_overlaps, masks_of
 from penstock_runtime.engines import Array
@@ -102,7 +103,7 @@ def rounded(ours: Array, theirs: Array) -> bool:
     if ours.dtype.kind != "f":
         rows = range(0, len(ours), CHUNK)
         return all(bool((plain(ours[i : i + CHUNK]) == plain(theirs[i : i + CHUNK])).all()) for i in rows)
-    scale = scale_of(ours)
+    scale = np.minimum(scale_of(ours), spread_of(ours))
     return all(
         bool((np.abs(flat(ours[row : row + CHUNK]) - flat(theirs[row : row + CHUNK])) <= _ROUNDING * scale).all())
         for row in range(0, len(ours), CHUNK)

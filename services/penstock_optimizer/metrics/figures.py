@@ -17,6 +17,8 @@ CHUNK: Final = 256
 FEW_COLUMNS: Final = 16
 """Outputs of fewer numbers a sample are numbers of their own, each with its own scale; those of more are one direction."""
 
+_NINETY_PERCENT: Final = 3.29
+
 Floats = npt.NDArray[np.float64]
 Outputs = Mapping[str, Array]
 
@@ -80,6 +82,19 @@ def flat(array: Array) -> Floats:
     """Samples by numbers. Values of flags count as 0 and 1."""
     values: Floats = np.asarray(array, dtype=np.float64).reshape(len(array), -1)
     return values
+
+
+def spread_of(target: Array) -> Floats:
+    """How far usual answers are apart: like `scale_of`, but where an answer has few numbers, some far away do not count."""
+    if int(np.prod(target.shape[1:])) >= FEW_COLUMNS:
+        return scale_of(target)
+    low, middle, high = np.quantile(flat(target), (0.05, 0.5, 0.95), axis=0)
+    # So far apart are these in a normal distribution of deviation 1.
+    spread = (high - low) / _NINETY_PERCENT
+    # Where nearly all are the same answer, the others say how far apart they are.
+    spread = np.where(spread > 0, spread, np.abs(flat(target) - middle).mean(axis=0))
+    known: Floats = np.where(spread > 0, spread, scale_of(target))
+    return known
 
 
 def scale_of(target: Array) -> Floats:

@@ -245,6 +245,20 @@ def test_labels_that_no_output_is_like_are_told_before_anything_is_judged() -> N
         judgements(BALANCED, {"y": np.zeros((9, 3), np.float32)}, np.linspace(0, 1, 9, dtype=np.float32))
 
 
+def test_one_answer_far_away_does_not_hide_that_all_others_are_the_same() -> None:
+    """Its error is so much of the variance that R2 sees nothing else."""
+    outputs = price().outputs
+    outputs["price"][7] = 1e6
+    ruined = np.full_like(outputs["price"], 4)
+    ruined[7] = 1e6
+    judge = Judge(BALANCED, None)
+    found = judge.judged(judgements(BALANCED, outputs, None), outputs, {"price": ruined})
+    assert found.others[0].loss < 1e-3, "R2"
+    problem_found = full_test_problem(BALANCED, found)
+    assert problem_found is not None
+    assert problem_found[1].startswith("mean relative error")
+
+
 @pytest.mark.parametrize("metric", [MetricName.COSINE, MetricName.RANK_AGREEMENT])
 def test_a_metric_that_was_asked_for_and_cannot_fail_is_found_out(metric: MetricName) -> None:
     constraint = AccuracyConstraint(metric=metric, min_ratio="0.99")
