@@ -316,7 +316,7 @@ def test_a_client_hands_replicas_no_word_of_the_gateways() -> None:
         await serving(gw, stack, required=False)
         status, body, _ = await gw.infer(PATHS[0], headers={"x-penstock-credential": "a", "X-Penstock-Other": "b"})
         seen = {name.lower() for name in body["headers"] if name.lower().startswith("x-penstock-")}
-        assert (status, seen) == (200, {"x-penstock-namespace"})
+        assert (status, seen) == (200, {"x-penstock-gateway"})
 
     run(scenario)
 

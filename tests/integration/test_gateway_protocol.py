@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -147,13 +148,45 @@ def test_bounds_per_client(arguments: tuple[str, ...]) -> None:
 def test_a_replica_is_shown_its_models_token_and_nothing_that_a_client_said() -> None:
     async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
         a = await stack.enter_async_context(Replica("a"))
-        held = asyncio.create_task(gw.infer(headers={"x-penstock-gateway": "default/x"}))
         await gw.declare(holdSeconds=60)
+        held = asyncio.create_task(gw.infer(headers={"x-penstock-gateway": "default/x"}))
         await gw.lease("a", a.address)
         for _, body, _ in (await held, await gw.infer(headers={"x-penstock-gateway": "default/x"})):
             assert body["headers"]["x-penstock-gateway"] == word_for(SECRET, ("default", "m"), "")
 
     run(scenario)
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/v2/models/none/infer", "/v2/health/live/more"])
+def test_of_what_is_not_there_no_body_is_waited_for(path: str) -> None:
+    async def scenario(gw: Gateway, _: AsyncExitStack) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", gw.port)
+        writer.write(f"POST {path} HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n".encode())
+        assert (await reader.readline()).split()[1] == b"404"
+        writer.close()
+
+    run(scenario)
+
+
+def test_strangers_paths_do_not_keep_anyone_from_asking_whether_the_gateway_is_well() -> None:
+    async def scenario(gw: Gateway, _: AsyncExitStack) -> None:
+        async def ask(path: str) -> int:
+            async with gw.session.get(gw.url + path) as response:
+                await response.read()
+                return response.status
+
+        async def ready() -> bool:
+            return await ask("/v2/health/ready") == 200
+
+        await until(ready)
+        strangers = [f"/{what}-{each}" for each in range(100) for what in ("nowhere", "v2/models/none")]
+        seen = Counter(await asyncio.gather(*(ask(path) for path in strangers)))
+        assert seen.keys() <= {404, 429}
+        assert seen[429] > 0
+        assert await ask("/v2/health/live") == 200
+        await until(ready)
+
+    run(scenario, "--agent-requests-per-second", "20")
 
 
 def test_the_gateways_own_paths_answer_for_every_namespace() -> None:

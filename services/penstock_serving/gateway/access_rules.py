@@ -35,6 +35,8 @@ _CHALLENGE: Final[Mapping[Refusal, str]] = {
 }
 _PLAIN: Final = "|0|0|*"
 """How the entry of a key ends that has no limit and no end, and opens the whole namespace. See `_grant`."""
+NO_PATH: Final = "there is no such path; models are under /v2/models/ or /NAMESPACE/v2/models/"
+_LIVE, _READY = "/v2/health/live", "/v2/health/ready"
 _CALLERS: Final = "callers"
 _NAMESPACES: Final = "namespaces"
 _HANDED_OVER: Final = "handed_over"
@@ -186,10 +188,14 @@ def agent_backends(settings: Settings, agent: str) -> Iterator[str]:
     server = f"  server {agent} unix@{settings.layout.agent_socket}"
     routes = settings.layout.map
     yield f"backend {agent}"
+    yield from _own_paths()
     yield f"  http-request set-var(txn.known) var(txn.key),field(1,/,2),map_str({routes})"
     yield "  http-request set-var(txn.bucket) str(+)"
     yield "  http-request set-var(txn.bucket) str(?) if { var(txn.key) -m found }"
     yield "  http-request set-var(txn.bucket) var(txn.ns) if { var(txn.known) -m found }"
+    # Whoever asks whether this gateway is ready has a portion of its own, which nobody else can use up.
+    yield f"  http-request set-var(txn.source) {ADDRESS} if ready"
+    yield "  http-request set-var(txn.bucket) str(!),concat(,txn.source) if ready"
     yield from _portion(_HANDED_OVER, settings.agent_requests_per_second)
     yield _parting()
     yield server
@@ -205,6 +211,22 @@ def agent_backends(settings: Settings, agent: str) -> Iterator[str]:
     yield _counted(5)
     yield _parting()
     yield server
+
+
+def _own_paths() -> Iterator[str]:
+    """What needs no agent: that the gateway lives, and that there is no such path. No body is read for either."""
+    headers = 'hdr cache-control "no-store"'
+    yield f"  acl live path {_LIVE} {_LIVE}/"
+    yield f"  acl ready path {_READY} {_READY}/"
+    yield "  acl ours path /v2 /v2/"
+    yield "  acl of_models var(txn.key) -m found"
+    yield "  acl encoded path -m sub %"
+    answer = _quoted(json.dumps({"live": True}))
+    yield f"  http-request return status 200 content-type application/json string {answer} {headers} if live METH_GET"
+    nothing = _quoted(json.dumps({"error": NO_PATH}))
+    headers += " hdr connection close"
+    condition = "!of_models !live !ready !ours !encoded"
+    yield f"  http-request return status 404 content-type application/json string {nothing} {headers} if {condition}"
 
 
 def _parting() -> str:

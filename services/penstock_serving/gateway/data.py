@@ -19,7 +19,7 @@ from penstock.routing.tokens import word_for
 from penstock.routing.traffic import Destination, Unknown, lookup
 from penstock.telemetry import names
 from penstock.telemetry.spans import SpanContext, SpanRecord, new_span_id, parse_traceparent
-from penstock_serving.gateway.access_rules import challenge
+from penstock_serving.gateway.access_rules import NO_PATH, challenge
 from penstock_serving.gateway.answers import error
 from penstock_serving.gateway.config import GATEWAY_HEADER
 from penstock_serving.gateway.forwarding import TRACERESPONSE, Forwarding, choose, for_replica
@@ -93,7 +93,7 @@ class DataServer:
         }
         answer = answers.get(request.path.rstrip("/"))
         if answer is None:
-            return error(_NOT_FOUND, "there is no such path; models are under /v2/models/ or /NAMESPACE/v2/models/")
+            return error(_NOT_FOUND, NO_PATH)
         if request.method not in (hdrs.METH_GET, hdrs.METH_HEAD):
             return error(_METHOD, f"{request.path} takes GET only")
         return web.json_response(answer, status=_UNAVAILABLE if answer.get("ready") is False else 200)
