@@ -35,6 +35,7 @@ from penstock.optimization.variants import (
 from penstock.serving.manifest import DataType, ModelFormat, Signature
 from penstock_optimizer import forms, litert
 from penstock_optimizer.prepare import read_source
+from penstock_optimizer.samples import rows_of_run, run_of
 from penstock_optimizer.sandbox import run_module, unavailable
 from penstock_optimizer.sources import CODE_FORMATS
 from penstock_optimizer.steps import STEPS, CannotDo, Context, Draft
@@ -262,14 +263,13 @@ def _run_once(entrypoint: Path, engine: EngineSettings, signature: Signature, co
         Invalid: ModelInvalid: it does not load, or gives other shapes. Whether its numbers are right is for the gate.
     """
     loaded = engines.load_engine(entrypoint, engine, signature, trusted=True)
-    fixed = signature.inputs[0].shape[0]
-    for rows in _CHECKED_ROWS if fixed < 0 else (fixed,):
+    for rows in dict.fromkeys(rows_of_run(signature, rows) for rows in _CHECKED_ROWS):
         samples = forms.calibration(context, rows)
-        feed = {name: array[np.arange(rows) % len(array)] for name, array in samples.items()}
-        outputs = loaded.run(feed)
+        count = len(next(iter(samples.values())))
+        outputs = loaded.run(run_of(samples, signature, np.arange(rows) % count))
         for spec in signature.outputs:
             array = outputs[spec.name]
-            if spec.shape[:1] == (-1,) and array.shape[0] != rows:
+            if rows > 1 and spec.shape[:1] == (-1,) and array.shape[0] != rows:
                 raise Invalid("ModelInvalid", f"output '{spec.name}' has {array.shape[0]} rows for {rows}")
 
 

@@ -10,7 +10,7 @@ import hashlib
 import logging
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from penstock_optimizer.measure.channel import Channel, ChildGone, serve_lines
 from penstock_optimizer.measure.variant import is_code, opened, read_variant
 from penstock_optimizer.metrics import Judge, Outputs, Scored
 from penstock_optimizer.metrics import judgements as choose
-from penstock_optimizer.samples import LABELS, batches, read
+from penstock_optimizer.samples import LABELS, batches, read, rows_of_run
 from penstock_optimizer.sandbox import run_module
 from penstock_runtime.engines import Array, Engine
 
@@ -381,22 +381,24 @@ def compute(request: OutputsRequest) -> OutputsAnswer:
     strings: dict[str, list[Array]] = {}
     done = 0
     for rows, inputs in batches(samples, engine.signature, request.rows):
-        outputs = _plain(engine, inputs)
+        outputs = _by_sample(_plain(engine, inputs), rows_of_run(engine.signature, rows), rows)
         given = tuple(outputs)
         for index, (name, array) in enumerate(outputs.items()):
-            if array.ndim == 0 or len(array) < rows:
-                raise Invalid(
-                    OUTPUTS_DIFFER, f"output '{name}' of shape {array.shape} does not count samples on its first axis"
-                )
             if array.dtype.kind in "OSU":
-                strings.setdefault(name, []).append(plain(array[:rows]))
+                strings.setdefault(name, []).append(plain(array))
                 continue
             if name not in files:
                 path = Path(request.output) / f"{index}.npy"
                 files[name] = np.lib.format.open_memmap(
                     path, mode="w+", dtype=array.dtype, shape=(count, *array.shape[1:])
                 )
-            files[name][done : done + rows] = array[:rows]
+            if files[name].shape[1:] != array.shape[1:]:
+                raise Invalid(
+                    OUTPUTS_DIFFER,
+                    f"output '{name}' has another shape from run to run ({list(files[name].shape[1:])}, then "
+                    f"{list(array.shape[1:])}): answers that vary so cannot be compared",
+                )
+            files[name][done : done + rows] = array
         done += rows
     for index, name in enumerate(given):
         if name in strings:
@@ -405,6 +407,25 @@ def compute(request: OutputsRequest) -> OutputsAnswer:
     if request.subjects and joinable(engine.signature):
         accompany(partial(_plain, engine), engine.signature, samples, request.subjects, Path(request.output))
     return OutputsAnswer(outputs=given)
+
+
+def _by_sample(outputs: Mapping[str, Array], ran: int, real: int) -> dict[str, Array]:
+    """Outputs of a run as one for each sample, on the first axis; without those of samples that only filled the run up.
+
+    Raises:
+        Invalid: OutputsDiffer: an output of several samples does not count them.
+    """
+    found = {}
+    for name, array in outputs.items():
+        if array.shape[:1] == (ran,):
+            found[name] = array[:real]
+        elif ran == 1:
+            found[name] = array[None]
+        else:
+            raise Invalid(
+                OUTPUTS_DIFFER, f"output '{name}' of shape {array.shape} does not count {ran} samples on its first axis"
+            )
+    return found
 
 
 def _plain(engine: Engine, inputs: dict[str, Array]) -> dict[str, Array]:

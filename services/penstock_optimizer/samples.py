@@ -55,6 +55,47 @@ def rows_of(samples: Samples, rows: npt.NDArray[np.int64]) -> Samples:
     return {name: array[rows] for name, array in samples.items()}
 
 
+def sample_axes(signature: Signature) -> dict[str, int | None]:
+    """Which axis of each input counts samples in a run; None: a run takes the input of one sample, whole.
+
+    Where all inputs have an open first axis, or all have one of the same length, it is that. Else it is each input's first open
+    axis (`state [2, batch, 8]`), and one that has none (a scalar beside) belongs to its sample as it is.
+    """
+    firsts = {spec.shape[:1] for spec in signature.inputs}
+    if len(firsts) == 1 and firsts != {()}:
+        return dict.fromkeys((spec.name for spec in signature.inputs), 0)
+    return {spec.name: spec.shape.index(-1) if -1 in spec.shape else None for spec in signature.inputs}
+
+
+def rows_of_run(signature: Signature, rows: int) -> int:
+    """How many samples a run has: those asked for, or as many as the model fixes. One where inputs do not share a first axis."""
+    if any(axis != 0 for axis in sample_axes(signature).values()):
+        return 1
+    fixed = signature.inputs[0].shape[0]
+    return rows if fixed < 0 else fixed
+
+
+def run_of(samples: Mapping[str, Array], signature: Signature, take: npt.NDArray[np.int64]) -> dict[str, Array]:
+    """The inputs of a run of these samples, as an engine takes them.
+
+    Args:
+        samples: by input; the first axis of each counts samples.
+        signature: of the model.
+        take: which, as many as `rows_of_run` says.
+    """
+    axes = sample_axes(signature)
+    return {spec.name: fed(_placed(samples[spec.name][take], axes[spec.name]), spec) for spec in signature.inputs}
+
+
+def _placed(array: Array, axis: int | None) -> Array:
+    return array[0] if axis is None else array if axis == 0 else np.moveaxis(array, 0, axis)
+
+
+def _inner(spec: TensorSpec, axis: int | None) -> tuple[int, ...]:
+    """The shape of one sample."""
+    return spec.shape if axis is None else spec.shape[:axis] + spec.shape[axis + 1 :]
+
+
 def checked(samples: Samples, signature: Signature, where: str) -> Samples:
     """The inputs and, where there are any, the labels, if they fit the signature.
 
@@ -70,8 +111,9 @@ def checked(samples: Samples, signature: Signature, where: str) -> Samples:
             f"{where} has the arrays {_listed(samples)}, but the model takes {wanted}"
             f" (and '{LABELS}', if there are labels): name them so",
         )
+    axes = sample_axes(signature)
     for spec in signature.inputs:
-        _check_array(samples[spec.name], spec, f"{where}, array '{spec.name}'")
+        _check_array(samples[spec.name], spec, _inner(spec, axes[spec.name]), f"{where}, array '{spec.name}'")
     counts = {name: len(array) if array.ndim else -1 for name, array in samples.items()}
     if len(set(counts.values())) != 1 or min(counts.values()) < 1:
         listed = ", ".join(f"'{name}' {count}" for name, count in sorted(counts.items()))
@@ -88,15 +130,11 @@ def _listed(samples: Samples) -> str:
     return ", ".join(f"'{name}'" for name in sorted(samples)) or "none"
 
 
-def _check_array(array: Array, spec: TensorSpec, where: str) -> None:
-    wanted = ("samples", *("any" if axis < 0 else str(axis) for axis in spec.shape[1:]))
+def _check_array(array: Array, spec: TensorSpec, inner: tuple[int, ...], where: str) -> None:
+    wanted = ("samples", *("any" if axis < 0 else str(axis) for axis in inner))
     shape = f"({', '.join(wanted)})"
-    if not spec.shape:
-        raise Invalid(
-            INVALID, f"input '{spec.name}' is a scalar: a model can be optimized only where inputs have a first axis"
-        )
-    fits = array.ndim == len(spec.shape) and all(
-        axis in (-1, length) for axis, length in zip(spec.shape[1:], array.shape[1:], strict=True)
+    fits = array.ndim == len(inner) + 1 and all(
+        axis in (-1, length) for axis, length in zip(inner, array.shape[1:], strict=True)
     )
     if not fits:
         raise Invalid(INVALID, f"{where} has the shape {array.shape}: expected {shape}")
@@ -134,10 +172,12 @@ def made_from(
     Raises:
         Invalid: an axis beside the batch is open and no example shape says how long it is, or an input takes strings.
     """
-    shapes = {spec.name: _sample_shape(spec, example_shapes.get(spec.name)) for spec in signature.inputs}
+    axes = sample_axes(signature)
+    shapes = {
+        spec.name: _sample_shape(spec, axes[spec.name], example_shapes.get(spec.name)) for spec in signature.inputs
+    }
     each = sum(int(np.prod(shapes[spec.name])) * DTYPES[spec.datatype].itemsize for spec in signature.inputs)
-    fixed = max((spec.shape[0] for spec in signature.inputs), default=-1)
-    count = max(8, 4 * fixed, min(most, most_bytes // max(each, 1)))
+    count = max(8, 4 * rows_of_run(signature, -1), min(most, most_bytes // max(each, 1)))
     generator = np.random.default_rng(seed)
     known = rows or {}
     return {
@@ -146,21 +186,15 @@ def made_from(
     }
 
 
-def _sample_shape(spec: TensorSpec, example: Sequence[int] | None) -> tuple[int, ...]:
-    if not spec.shape:
-        raise Invalid(
-            INVALID, f"input '{spec.name}' is a scalar: a model can be optimized only where inputs have a first axis"
-        )
-    inner = spec.shape[1:]
+def _sample_shape(spec: TensorSpec, batch: int | None, example: Sequence[int] | None) -> tuple[int, ...]:
+    inner = _inner(spec, batch)
     if example is not None:
-        given = tuple(example[1:] if len(example) == len(spec.shape) else example)
-        if len(given) != len(inner) or any(
-            axis not in (-1, length) for axis, length in zip(inner, given, strict=False)
-        ):
-            raise Invalid(
-                INVALID, f"example shape {tuple(example)} of input '{spec.name}' does not fit its {spec.shape}"
-            )
-        return given
+        for given in _meant(spec, batch, tuple(example)):
+            if len(given) == len(inner) and all(
+                axis in (-1, length) for axis, length in zip(inner, given, strict=True)
+            ):
+                return given
+        raise Invalid(INVALID, f"example shape {tuple(example)} of input '{spec.name}' does not fit its {spec.shape}")
     if -1 in inner:
         raise Invalid(
             INVALID,
@@ -168,6 +202,14 @@ def _sample_shape(spec: TensorSpec, example: Sequence[int] | None) -> tuple[int,
             f"an example shape for '{spec.name}'",
         )
     return inner
+
+
+def _meant(spec: TensorSpec, batch: int | None, example: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """What an example may mean: one sample, or the whole with the batch, or the whole without its first axis."""
+    yield example
+    for whole in (example, (*spec.shape[:1], *example)):
+        if batch is not None and len(whole) == len(spec.shape):
+            yield whole[:batch] + whole[batch + 1 :]
 
 
 def _made(spec: TensorSpec, shape: tuple[int, ...], generator: np.random.Generator, rows: int | None) -> Array:
@@ -199,20 +241,18 @@ def _usual(name: str, drawn: Array) -> Array:
 def batches(samples: Mapping[str, Array], signature: Signature, rows: int) -> Iterator[tuple[int, dict[str, Array]]]:
     """Batches that an engine takes, in order, each with the number of its rows that are samples.
 
-    Where the model's first axis is fixed, batches are so long whatever `rows` says, and the last is filled up by repeating.
+    Batches are as long as `rows_of_run` says. Where the model fixes that, the last is filled up by repeating.
     """
-    fixed = signature.inputs[0].shape[0]
-    size = rows if fixed < 0 else fixed
+    size, least = rows_of_run(signature, rows), rows_of_run(signature, 1)
     count = len(next(iter(samples.values())))
     for start in range(0, count, size):
         real = min(size, count - start)
-        take = np.arange(start, start + (real if fixed < 0 else size)) % count
-        yield real, {spec.name: fed(samples[spec.name][take], spec) for spec in signature.inputs}
+        yield real, run_of(samples, signature, np.arange(start, start + max(real, least)) % count)
 
 
 def fed(array: Array, spec: TensorSpec) -> Array:
     """An array as an engine takes it: strings as objects, all else contiguous."""
     if spec.datatype is not DataType.BYTES:
-        return np.ascontiguousarray(array)
+        return np.asarray(array, order="C")  # an array of no axes keeps having none
     encoded = np.strings.encode(array, "utf-8") if array.dtype.kind == "U" else array
     return encoded.astype(object)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.fuzz.documents import Meaning, RefusedError, datatypes, joining_of, meaning, requests, signatures
+from tests.fuzz.documents import Meaning, RefusedError, batchable, datatypes, joining_of, meaning, requests, signatures
 
 from penstock.caching.keys import InputKeys
 from penstock.errors import Invalid
@@ -167,7 +167,7 @@ def _agree(found: InferRequest, wanted: Meaning, signature: Signature) -> None:
             assert _equal(mine, theirs, datatype), (name, mine, theirs)
     assert [(each.name, each.binary) for each in found.outputs] == wanted.outputs
     assert (found.id, found.priority, found.timeout_seconds) == (wanted.id, wanted.priority, wanted.timeout_seconds)
-    if signature.batchable:
+    if batchable(signature):
         assert found.rows == wanted.inputs[signature.inputs[0].name][0][0]
 
 

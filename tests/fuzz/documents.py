@@ -39,9 +39,14 @@ class Meaning:
     priority: int = 8
 
 
+def batchable(signature: Signature) -> bool:
+    """Whether every tensor's first axis is open."""
+    return all(each.shape[:1] == (-1,) for each in (*signature.inputs, *signature.outputs))
+
+
 def joining_of(signature: Signature) -> Joining | None:
     """As if it had been proved: the first axis of all tensors counts rows where all leave it open."""
-    if not signature.batchable:
+    if not batchable(signature):
         return None
     inputs, outputs = ({spec.name: 0 for spec in specs} for specs in (signature.inputs, signature.outputs))
     return Joining(inputs=inputs, outputs=outputs)
@@ -142,10 +147,10 @@ def _inputs(signature: Signature, document: dict[str, Any], binary: bytes, found
         _require(type(name) is str and name in known and name not in found.inputs)
         shape, elements, binary = _tensor(item, known[name], binary)
         found.inputs[name] = shape, elements
-        if signature.batchable and name in required:
+        if batchable(signature) and name in required:
             rows.add(shape[0])
     _require(required <= set(found.inputs))
-    _require(not signature.batchable or len(rows) == 1)
+    _require(not batchable(signature) or len(rows) == 1)
     return binary
 
 
@@ -292,7 +297,7 @@ def requests(draw: st.DrawFn, signature: Signature) -> tuple[bytes, int | None]:
     inputs = []
     for spec in signature.inputs + tuple(each for each in signature.optional if draw(st.booleans())):
         own = spec in signature.optional
-        inputs.append(draw(_tensors(spec, None if own or not signature.batchable else rows, blobs)))
+        inputs.append(draw(_tensors(spec, None if own or not batchable(signature) else rows, blobs)))
     document: dict[str, Any] = {"inputs": draw(st.permutations(inputs)) if not blobs else inputs}
     if draw(st.booleans()):
         document["id"] = draw(st.one_of(st.none(), st.text(max_size=3)))

@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.fuzz.documents import RefusedError, joining_of, meaning, requests, signatures
+from tests.fuzz.documents import RefusedError, batchable, joining_of, meaning, requests, signatures
 from tests.fuzz.front import Transport, answers
 
 from penstock.errors import Invalid
@@ -47,13 +47,13 @@ def checksums(inputs: Mapping[str, Array], signature: Signature) -> Array:
     """What `Telling` gives."""
     own = [name for name in inputs if any(name == spec.name for spec in signature.optional)]
     names = sorted(name for name in inputs if name not in own)
-    rows = inputs[names[0]].shape[0] if signature.batchable else 1
+    rows = inputs[names[0]].shape[0] if batchable(signature) else 1
     return np.array(
         [
             zlib.crc32(
                 repr(
                     [
-                        (name, inputs[name][row : row + 1].tolist() if signature.batchable else inputs[name].tolist())
+                        (name, inputs[name][row : row + 1].tolist() if batchable(signature) else inputs[name].tolist())
                         for name in names
                     ]
                     + [(name, inputs[name].tolist()) for name in own]
@@ -73,7 +73,7 @@ def answering(data: st.DataObject) -> None:
 
 async def _answering(data: st.DataObject) -> None:
     drawn = data.draw(signatures())
-    output = TensorSpec(name="y", datatype=DataType.INT64, shape=(-1,) if drawn.batchable else (1,))
+    output = TensorSpec(name="y", datatype=DataType.INT64, shape=(-1,) if batchable(drawn) else (1,))
     signature = drawn.model_copy(update={"outputs": (output,)})
     server = _server(signature, cached=data.draw(st.booleans()))
     try:

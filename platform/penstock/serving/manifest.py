@@ -76,11 +76,6 @@ class Signature(Frozen):
     optional: tuple[TensorSpec, ...] = ()
     """Inputs that a request may leave out: the model has values of its own for them. They have no batch axis."""
 
-    @property
-    def batchable(self) -> bool:
-        """Whether every tensor has a leading dynamic axis, along which requests can be joined."""
-        return all(t.shape[:1] == (-1,) for t in (*self.inputs, *self.outputs))
-
 
 class ModelFile(Frozen):
     """One file of the model folder."""

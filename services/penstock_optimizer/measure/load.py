@@ -26,7 +26,8 @@ from penstock_optimizer.measure import variant as variants
 from penstock_optimizer.measure.channel import Channel, ChildGone, serve_lines
 from penstock_optimizer.measure.placement import shared_cores
 from penstock_optimizer.measure.scenarios import Drive, Subject, batch_curve, closed_loop, most_within, offline
-from penstock_optimizer.samples import read, rows_of, written
+from penstock_optimizer.samples import read, rows_of, rows_of_run, written
+from penstock_runtime.joining import prove
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +126,12 @@ def run(request: LoadRequest) -> LoadAnswer:
         Invalid: the variant cannot be loaded.
     """
     variants.go_to(request.cores)
-    subject = Subject(*variants.opened(Path(request.variant)), read(Path(request.samples)))
+    variant, engine = variants.opened(Path(request.variant))
+    # As each replica of the result will find it. Samples are stacked on an axis of their own, which must be the same.
+    proved = prove(engine, variant.engine, request.workload.max_batch_size).joining
+    stacked = rows_of_run(engine.signature, request.workload.max_batch_size) > 1
+    joined = stacked and proved is not None and not any(proved.inputs.values())
+    subject = Subject(variant, engine, read(Path(request.samples)), joined)
     curve = batch_curve(subject, request.workload.max_batch_size, request.seconds * _CURVE_SHARE)
     bound = request.bound_milliseconds
     found_capacity = capacity(curve, bound, None)

@@ -19,7 +19,7 @@ from penstock.optimization.statistics import percentile
 from penstock.optimization.variants import Variant
 from penstock.serving.manifest import BatchPoint
 from penstock.serving.settings import BatchingSettings
-from penstock_optimizer.samples import fed
+from penstock_optimizer.samples import rows_of_run, run_of
 from penstock_runtime.engines import Array, Engine
 
 _ENDLESS: Final = 10_000_000
@@ -46,23 +46,20 @@ class Subject:
     variant: Variant
     engine: Engine
     samples: Mapping[str, Array]
+    batchable: bool
+    """Whether requests can be joined, as a replica proves it."""
     rows: int = field(init=False)
     """That a run has at least: more than 1 only where the model's first axis is fixed."""
 
     def __post_init__(self) -> None:
         """Look how many rows there are."""
-        self.rows = max(1, self.engine.signature.inputs[0].shape[0])
+        self.rows = rows_of_run(self.engine.signature, 1)
         self.count = len(next(iter(self.samples.values())))
-
-    @property
-    def batchable(self) -> bool:
-        """Whether requests can be joined."""
-        return self.engine.signature.batchable
 
     def batch(self, first: int, rows: int) -> dict[str, Array]:
         """A batch of so many rows, put together from the samples as a replica puts requests together."""
-        take = np.arange(first, first + max(rows, self.rows)) % self.count
-        return {spec.name: fed(self.samples[spec.name][take], spec) for spec in self.engine.signature.inputs}
+        ran = rows_of_run(self.engine.signature, max(rows, self.rows))
+        return run_of(self.samples, self.engine.signature, np.arange(first, first + ran) % self.count)
 
 
 @dataclass(frozen=True)

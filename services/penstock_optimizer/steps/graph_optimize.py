@@ -19,6 +19,7 @@ import numpy as np
 from penstock.optimization.recipes import EngineName, Step
 from penstock_optimizer import forms
 from penstock_optimizer.likeness import unlike
+from penstock_optimizer.samples import rows_of_run, run_of
 from penstock_optimizer.steps import CannotDo, Context, Draft
 from penstock_optimizer.steps.parameters import Parameters
 from penstock_runtime.engines import Array
@@ -90,10 +91,11 @@ def _outputs(path: Path, context: Context) -> list[Array]:
     options.log_severity_level = 4
     options.intra_op_num_threads = context.threads
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    fixed = session.get_inputs()[0].shape[0]
-    rows = fixed if isinstance(fixed, int) else _ROWS
-    samples = forms.as_onnxruntime_takes(forms.calibration(context, rows))
-    feed = {name: array[np.arange(rows) % len(array)] for name, array in samples.items()}
+    signature = context.source.signature
+    rows = rows_of_run(signature, _ROWS)
+    samples = forms.calibration(context, rows)
+    count = len(next(iter(samples.values())))
+    feed = forms.as_onnxruntime_takes(run_of(samples, signature, np.arange(rows) % count))
     given: list[Array] = session.run(None, feed)
     return given
 

@@ -15,7 +15,6 @@ Parameters:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +22,7 @@ import numpy as np
 
 from penstock.optimization.recipes import EngineName, Step
 from penstock_optimizer import forms
+from penstock_optimizer.samples import rows_of_run, run_of
 from penstock_optimizer.steps import CannotDo, Context, Draft
 from penstock_optimizer.steps.parameters import Parameters, Value
 from penstock_optimizer.steps.quantize_dynamic import saturates
@@ -91,22 +91,14 @@ def preprocessed(path: Path, context: Context) -> Path:
 
 
 class _Reader:
-    """Calibration samples in batches, as ONNX Runtime's calibrators read them."""
+    """One batch of calibration samples, as ONNX Runtime's calibrators read them."""
 
-    def __init__(self, samples: dict[str, Array], rows: int) -> None:
-        self._batches = self._cut(samples, rows)
+    def __init__(self, batch: dict[str, Array]) -> None:
+        self._batches = iter((batch,))
 
     def get_next(self) -> dict[str, Array] | None:
-        """The next batch; None at the end."""
+        """The batch; then None."""
         return next(self._batches, None)
-
-    @staticmethod
-    def _cut(samples: dict[str, Array], rows: int) -> Iterator[dict[str, Array]]:
-        count = len(next(iter(samples.values())))
-        for start in range(0, count, rows):
-            take = np.arange(start, min(start + rows, count))
-            take = take if len(take) == rows else np.arange(start, start + rows) % count
-            yield {name: array[take] for name, array in samples.items()}
 
 
 def _ranges(path: Path, parameters: Parameters, context: Context) -> Any:
@@ -128,12 +120,12 @@ def _ranges(path: Path, parameters: Parameters, context: Context) -> Any:
         extra_options=options,
     )
     samples = forms.as_onnxruntime_takes(forms.calibration(context, parameters.whole("calibrationSamples")))
-    fixed = context.source.signature.inputs[0].shape[0]
-    rows = _BATCH if fixed < 0 else fixed
+    signature = context.source.signature
+    rows = rows_of_run(signature, _BATCH)
     count = len(next(iter(samples.values())))
     # One batch at a time: the calibrators keep all intermediate outputs of what one call reads.
     for start in range(0, count, rows):
-        calibrator.collect_data(_Reader({name: array[start : start + rows] for name, array in samples.items()}, rows))
+        calibrator.collect_data(_Reader(run_of(samples, signature, np.arange(start, start + rows) % count)))
     ranges = calibrator.compute_data()
     del calibrator
     return ranges

@@ -20,8 +20,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from penstock.optimization.recipes import Step
 from penstock_optimizer import forms
+from penstock_optimizer.samples import rows_of_run, run_of
 from penstock_optimizer.steps import CannotDo, Context, Draft
 from penstock_optimizer.steps.parameters import Parameters, Value
 from penstock_runtime.engines import Array
@@ -104,8 +107,8 @@ def _quantized(model: Any, parameters: Parameters, context: Context, *, transfor
 
     samples = forms.calibration(context, parameters.whole("calibrationSamples"))
     count = len(next(iter(samples.values())))
-    fixed = context.source.signature.inputs[0].shape[0]
-    rows = 1 if fixed < 0 else fixed
+    signature = context.source.signature
+    rows = rows_of_run(signature, 1)
     starts = range(0, count - rows + 1, rows)
     mixed = parameters.choice("preset", _PRESETS) == "Mixed"
     alpha = parameters.number("smoothQuantAlpha")
@@ -115,7 +118,7 @@ def _quantized(model: Any, parameters: Parameters, context: Context, *, transfor
     excluded = list(parameters.words("excludeOperators"))
 
     def batch(start: int) -> dict[str, Array]:
-        return {name: array[start : start + rows] for name, array in samples.items()}
+        return run_of(samples, signature, np.arange(start, start + rows))
 
     try:
         return nncf.quantize(

@@ -64,7 +64,7 @@ class LiteRtEngine:
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run the model once."""
-        arrays = [np.ascontiguousarray(inputs[spec.name]) for spec in self.signature.inputs]
+        arrays = [np.asarray(inputs[spec.name], order="C") for spec in self.signature.inputs]
         shapes = tuple(array.shape for array in arrays)
         if shapes != self._shapes:
             for detail, shape in zip(self._inputs, shapes, strict=True):

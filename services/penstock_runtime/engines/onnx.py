@@ -158,7 +158,7 @@ class OnnxEngine:
         values = {}
         for name, array in inputs.items():
             if self._types[name] is DataType.BF16:
-                contiguous = np.ascontiguousarray(array)
+                contiguous = np.asarray(array, order="C")
                 values[name] = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(contiguous, _ONNX_BFLOAT16)
             else:
                 values[name] = ort.OrtValue.ortvalue_from_numpy(array)

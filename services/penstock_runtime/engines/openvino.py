@@ -143,7 +143,7 @@ def _name(port: Any) -> str | None:
 
 def _tensor(array: Array, datatype: DataType) -> Any:
     """The array as OpenVINO's, without a copy where its memory lies in order."""
-    array = np.ascontiguousarray(array)
+    array = np.asarray(array, order="C")
     if datatype is DataType.BF16:
         return ov.Tensor(array, array.shape, ov.Type.bf16)
     return ov.Tensor(array, shared_memory=array.flags.writeable)

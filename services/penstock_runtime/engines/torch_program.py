@@ -106,7 +106,7 @@ class TorchEngine:
         return torch.autocast(self._device.type, dtype=self._lower)
 
     def _tensor(self, array: Array, datatype: DataType) -> torch.Tensor:
-        array = np.ascontiguousarray(array)
+        array = np.asarray(array, order="C")
         tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
         if datatype is DataType.BF16:
             tensor = tensor.view(torch.bfloat16)

@@ -12,7 +12,7 @@ from penstock.errors import Invalid
 from penstock.optimization.variants import DataSplits, PreparedSource
 from penstock.serving.manifest import DataType, ModelFormat, Signature, TensorSpec
 from penstock_optimizer.data import prepare_data, read_splits
-from penstock_optimizer.samples import batches, checked, made_from
+from penstock_optimizer.samples import batches, checked, made_from, rows_of_run, sample_axes
 
 IMAGES = Signature(
     inputs=(TensorSpec(name="image", datatype=DataType.FP32, shape=(-1, 1, 4, 4)),),
@@ -208,3 +208,46 @@ def test_where_nothing_is_trained_a_lone_file_goes_to_the_test_split(tmp_path: P
         found = prepare_data(str(tmp_path / "all.npz"), source(IMAGES), out, max_samples=100, seed=0, training=training)
         assert found.samples["test"] == tested
         assert (found.train is not None) is training
+
+
+def signature_of(**shapes: tuple[int, ...]) -> Signature:
+    return Signature(
+        inputs=tuple(TensorSpec(name=name, datatype=DataType.FP32, shape=shape) for name, shape in shapes.items()),
+        outputs=(TensorSpec(name="y", datatype=DataType.FP32, shape=(-1, 1)),),
+    )
+
+
+VOICE = signature_of(frame=(-1, 16), state=(2, -1, 8))
+AXES: dict[str, tuple[Signature, dict[str, int | None], int, dict[str, tuple[int, ...]]]] = {
+    "an open first axis": (IMAGES, {"image": 0}, 32, {"image": (32, 1, 4, 4)}),
+    "a fixed first axis": (signature_of(x=(4, 2)), {"x": 0}, 4, {"x": (4, 2)}),
+    "a state with the batch on its second axis": (
+        VOICE, {"frame": 0, "state": 1}, 1, {"frame": (1, 16), "state": (2, 1, 8)},
+    ),
+    "a scalar beside": (signature_of(x=(-1, 3), rate=()), {"x": 0, "rate": None}, 1, {"x": (1, 3), "rate": ()}),
+    "a whole tensor beside": (signature_of(x=(-1, 3), w=(5, 4)), {"x": 0, "w": None}, 1, {"x": (1, 3), "w": (5, 4)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("signature", "axes", "rows", "shapes"), AXES.values(), ids=AXES)
+def test_samples_are_stacked_where_the_model_counts_them(
+    signature: Signature, axes: dict[str, int | None], rows: int, shapes: dict[str, tuple[int, ...]]
+) -> None:
+    assert sample_axes(signature) == axes
+    assert rows_of_run(signature, 32) == rows
+    samples = made_from(signature, {}, most=40, most_bytes=1 << 20, seed=0)
+    assert checked(samples, signature, "made") is samples
+    count, feed = next(batches(samples, signature, 32))
+    assert count == rows
+    assert {name: array.shape for name, array in feed.items()} == shapes
+    for name, axis in axes.items():
+        first = feed[name] if axis is None else np.take(feed[name], 0, axis)
+        assert np.array_equal(first, samples[name][0])
+
+
+@pytest.mark.parametrize(
+    "example", [(2, 8), (2, 1, 8), (1, 8)], ids=["a sample", "the whole", "without the first axis"]
+)
+def test_an_example_shape_may_be_told_in_three_ways(example: tuple[int, ...]) -> None:
+    samples = made_from(VOICE, {"state": example}, most=8, most_bytes=1 << 20, seed=0)
+    assert samples["state"].shape == (8, 2, 8)
