@@ -94,6 +94,7 @@ class Ending:
             reused=reused,
             trials=len(self.ledger.trials),
             source_digest=prepared.source.digest,
+            model_digest=prepared.model_digest,
             hardware=digest_of(prepared.hardware.model_dump(mode="json")),
         )
 

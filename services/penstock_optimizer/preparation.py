@@ -56,6 +56,8 @@ class Prepared:
     misplaced: str | None
     """Why the profile is not for this machine; then only the baselines are tried."""
     key: str
+    model_digest: str
+    """Of the model as its owner gave it, as replicas tell it."""
 
 
 def prepared(request: OptimizationRequest, workspace: Workspace) -> Prepared:
@@ -99,7 +101,7 @@ def prepared(request: OptimizationRequest, workspace: Workspace) -> Prepared:
         library_versions=versions,
         hardware=hardware,
     )
-    return Prepared(request, folder, source, data, hardware, versions, plan, wrong, key)
+    return Prepared(request, folder, source, data, hardware, versions, plan, wrong, key, digest_at(Path(model.path)))
 
 
 @cache
@@ -142,6 +144,18 @@ def _model(request: OptimizationRequest, workspace: Workspace) -> SourceRequest:
     return request.model.model_copy(update={"path": str(local)})
 
 
+def digest_at(path: Path) -> str:
+    """The digest of a model on this machine: of its manifest, or of all files that serve.
+
+    Raises:
+        Invalid: ModelNotFound or ModelInvalid.
+    """
+    if (path / MANIFEST_NAME).is_file():
+        return f"sha256:{sha256_of(path / MANIFEST_NAME)}"
+    entry = locate(path)
+    return whole_digest(entry, detect(entry)).value
+
+
 def check_digest(path: Path, wanted: str | None) -> None:
     """Hold a model against the digest that its deployment names, as replicas do.
 
@@ -150,14 +164,11 @@ def check_digest(path: Path, wanted: str | None) -> None:
     """
     if wanted is None:
         return
-    manifest = path / MANIFEST_NAME
-    entry = locate(path)
+    found, manifest, changed = digest_at(path), path / MANIFEST_NAME, None
     if manifest.is_file():
-        found = f"sha256:{sha256_of(manifest)}"
+        locate(path)
         listed = ModelManifest.model_validate_json(manifest.read_bytes()).files
         changed = next((name for name, file in listed.items() if not _is(path / name, file)), None)
-    else:
-        found, changed = whole_digest(entry, detect(entry)).value, None
     if found == wanted and changed is None:
         return
     what = (

@@ -279,6 +279,8 @@ class Artifact(Described):
     """Of its manifest."""
     public_key: str = ""
     """In PEM: of the run, whose signature replicas demand."""
+    made_from: str = ""
+    """Digest of the model that it was made from."""
 
 
 class OptimizationRunStatus(Described):

@@ -134,6 +134,8 @@ class RunResult(Frozen):
     """Folder with `report.json` and `report.html`."""
     source_digest: str | None = None
     """Of the model that was opened."""
+    model_digest: str | None = None
+    """Likewise, as replicas that serve it as it is tell it."""
     hardware: str | None = None
     """Digest of the fingerprint of the machine that it was measured on."""
     reused: bool = False

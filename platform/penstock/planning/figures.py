@@ -48,6 +48,7 @@ def artifact(result: RunResult, public_key: str) -> Artifact | None:
         model_format=result.artifact_format.value,
         digest=result.artifact_digest,
         public_key=public_key,
+        made_from=result.model_digest or "",
     )
 
 

@@ -22,7 +22,8 @@ from penstock.errors import Invalid
 from penstock.optimization.report import Verdict as Found
 from penstock.planning import names
 from penstock.planning.conditions import Verdict, false, true, unknown
-from penstock.planning.observed import Application, ApplicationState, Observed, PoolProblem, ProfileProblem, own
+from penstock.planning.identity import model_of
+from penstock.planning.observed import Application, ApplicationState, Observed, Pool, PoolProblem, ProfileProblem, own
 from penstock.planning.run import is_over
 from penstock.planning.verdicts import failure_of
 from penstock.serving.manifest import ModelFormat
@@ -175,11 +176,28 @@ def _optimized(observed: Observed, run: OptimizationRun, verdict: Verdict) -> Re
     result = Resolved(optimized, verdict, optimized, run_name=run.metadata.name, speedup=speedup)
     if deployment.spec.model.model_format in _NOT_SERVED or isinstance(observed.pool, PoolProblem):
         return result
+    stranger = _made_from_another(observed, run)
+    if stranger is not None:
+        return _unoptimized(deployment, stranger, run_name=run.metadata.name)
     app = own(deployment, observed.pool).get(names.revision(optimized))
     refusal = _refusal(observed, app)
     if refusal is None:
         return result
     return replace(result, deployment=deployment, verdict=refusal, refused=True)
+
+
+def _made_from_another(observed: Observed, run: OptimizationRun) -> Verdict | None:
+    """Whether the file was replaced between the revision's first replica and the measurement: then it is another model."""
+    revision, artifact = names.revision(observed.deployment), run.status.artifact
+    apps = own(observed.deployment, observed.pool) if isinstance(observed.pool, Pool) else {}
+    serves = model_of(observed, revision, apps.get(revision))
+    if artifact is None or not artifact.made_from or serves in (None, artifact.made_from):
+        return None
+    return false(
+        Reason.MODEL_CHANGED,
+        f"OptimizationRun {run.metadata.name} measured {artifact.made_from}, but revision {revision} is {serves}: set "
+        "spec.model.digest to the one that is to serve, and a new run measures that.",
+    )
 
 
 def _refusal(observed: Observed, app: Application | None) -> Verdict | None:

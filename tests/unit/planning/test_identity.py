@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.unit.planning.test_optimization_plan import PROFILE, accepted, profiled
 from tests.unit.planning.world import NEW, NOW, World, deployment, gateway, serve_app
 
 from penstock.api.conditions import DeploymentCondition as Kind
@@ -15,7 +16,7 @@ from penstock.planning import names
 from penstock.planning.application import ReplicaNetwork, build
 from penstock.planning.arguments import Attempt, BuildArguments
 from penstock.planning.deployment import Plan, plan
-from penstock.planning.observed import Application, ApplicationState, Gateway
+from penstock.planning.observed import Application, ApplicationState, Gateway, OptimizationView
 
 A, B, C = (f"sha256:{letter * 64}" for letter in "abc")
 ASLEEP = {"minReplicas": 0, "maxReplicas": 2}
@@ -183,6 +184,24 @@ def following(digest: str | None = None, **more: Any) -> InferenceDeployment:
 def revisions(result: Plan) -> set[str]:
     assert result.applications is not None
     return {each["args"]["replica"]["revision"] for each in result.applications}
+
+
+def test_an_artifact_of_another_model_than_the_one_that_serves_is_not_rolled_out() -> None:
+    of = profiled()
+    base = names.revision(of)
+    run = accepted(of)
+    artifact = run.status.artifact
+    assert artifact is not None
+    for made_from, optimized in ((A, True), ("", True), (B, False)):
+        told = {"artifact": artifact.model_copy(update={"made_from": made_from})}
+        measured = run.model_copy(update={"status": run.status.model_copy(update=told)})
+        view = OptimizationView(profile=PROFILE, runs=(measured,))
+        world = World(of, (app(of, noted=A),), (seen(A, revision=base),))
+        result = plan(replace(world.observed(), optimization=view), NOW)
+        assert (revisions(result) == {base}) is not optimized
+        if not optimized:
+            assert said(result, Kind.PROFILE_APPLIED) == ("False", Reason.MODEL_CHANGED)
+            assert said(result, Kind.SERVING) == ("True", Reason.REPLICAS_READY)
 
 
 def test_the_policy_is_no_reason_for_other_replicas() -> None:
