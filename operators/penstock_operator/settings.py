@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from pydantic import ValidationError
 
 from penstock.api.access import Authentication
+from penstock.api.documents import read_yaml
 from penstock.api.pool import ServingPoolSpec
 from penstock.errors import Invalid
 from penstock.planning.job import JobSettings
@@ -205,9 +205,9 @@ def _default_pool(path: Path | None) -> ServingPoolSpec | None:
     if path is None:
         return None
     try:
-        content = yaml.safe_load(_read(path, "--default-pool-file"))
+        content = read_yaml(_read(path, "--default-pool-file"))
         return ServingPoolSpec.model_validate(content)
-    except (yaml.YAMLError, ValidationError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise Invalid("InvalidSettings", f"{path} is no spec of a ServingPool: {error}") from error
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import yaml
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
@@ -17,6 +16,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from penstock.api.documents import write_yaml
 from penstock.errors import Unavailable
 from penstock.optimization.measurements import Timing
 from penstock.optimization.progress import OptimizationRequest, Progress, RunResult
@@ -249,5 +249,4 @@ def serving_manifest(request: OptimizationRequest, result: RunResult) -> str | N
         "metadata": {"name": request.name, "namespace": "default"},
         "spec": spec,
     }
-    text: str = yaml.safe_dump(manifest, sort_keys=False)
-    return text
+    return write_yaml(manifest)

@@ -6,8 +6,9 @@ import json
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-import yaml
 from rich.console import Console
+
+from penstock.api.documents import write_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +47,7 @@ def write_document(manifests: Sequence[Manifest], output: OutputFormat, *, singl
     shown = [_shown(manifest) for manifest in manifests]
     whole: Manifest = {"apiVersion": "v1", "kind": "List", "items": shown}
     value = shown[0] if single and shown else whole
-    text = json.dumps(value, indent=2) if output is OutputFormat.JSON else "---\n" + yaml.safe_dump(value)
+    text = json.dumps(value, indent=2) if output is OutputFormat.JSON else "---\n" + write_yaml(value, sort_keys=True)
     say(text.rstrip())
 
 

@@ -58,9 +58,8 @@ def _plain(_loader: yaml.SafeLoader, node: Node) -> Scalar:
     """A number or a word, whether it was told by its form or by a tag before it."""
     value = scalar(str(node.value))
     wanted = node.tag.rpartition(":")[2]
-    if wanted == "float" and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if tag(str(node.value)) != node.tag:
+    number = isinstance(value, int) and not isinstance(value, bool)
+    if not (wanted == "float" and number) and tag(str(node.value)) != node.tag:
         raise ConstructorError(None, None, f"{node.value!r} is no {wanted}", node.start_mark)
     return value
 
@@ -72,6 +71,32 @@ def _as_written(_loader: yaml.SafeLoader, node: Node) -> str:
 for _kind in ("null", "bool", "int", "float"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _plain)
 _Loader.add_constructor("tag:yaml.org,2002:timestamp", _as_written)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what `kubectl` would read as another thing than text: a model may be called `1e3`, or a label be `y`."""
+
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
+        """The tag that a scalar would be read as."""
+        if kind is ScalarNode and implicit[0]:
+            return tag(value)
+        return super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]  # as above
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Two equal parts are written twice: people read it."""
+        del data
+        return True
+
+
+def write_yaml(value: Any, *, sort_keys: bool = False) -> str:
+    """A JSON value as YAML that `kubectl` reads as the same value."""
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=sort_keys, allow_unicode=True)
+    return text
+
+
+def read_yaml(text: str) -> Any:
+    """One YAML document's value, as `kubectl` reads it. Raises `yaml.YAMLError`, or `ValueError` where JSON has no such value."""
+    return _as_json(yaml.load(text, Loader=_Loader))  # noqa: S506 -- it is a safe one
 
 
 def load_documents(text: str, filename: str) -> list[Document]:

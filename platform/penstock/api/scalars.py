@@ -31,7 +31,13 @@ _EXACT: Final = 1e21
 
 
 def scalar(text: str) -> Scalar:
-    """The value of a plain scalar."""
+    """The value of a plain scalar. A whole float is an integer: so Go writes it, and so it is read again."""
+    value = _read(text)
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < _EXACT
+    return int(value) if whole and isinstance(value, float) else value
+
+
+def _read(text: str) -> Scalar:
     if text in _WORDS:
         return _WORDS[text]
     if text[0] not in _FIRST:
@@ -43,14 +49,12 @@ def scalar(text: str) -> Scalar:
     if _FLOAT.fullmatch(plain) is None:
         return text
     value = float(plain)
-    if not math.isfinite(value):
-        return text
-    return int(value) if value.is_integer() and abs(value) < _EXACT else value
+    return value if math.isfinite(value) else text
 
 
 def tag(text: str) -> str:
     """The tag of a plain scalar."""
-    match scalar(text):
+    match _read(text):
         case None:
             kind = "null"
         case bool():
