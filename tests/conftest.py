@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 from tests.cluster.binary import KUBERNETES, BuildFailedError, build
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.tools import say
-from tests.distribution import Scheduling, arrange, reporter, workers
+from tests.distribution import Scheduling, arrange, reporter, turn, workers
 from tests.integration.local_ray import LocalRay, local_ray
 from tests.integration.replica_collector import Collector
 from tests.prebuilt import programs_of
@@ -44,6 +44,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Arrange tests for several workers; one process runs them as they are written."""
     if hasattr(config, "workerinput"):
         arrange(items)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Give a test its turn before its time limit runs: one that measures has the machine for itself."""
+    if not hasattr(item.config, "workerinput"):
+        return (yield)
+    common = item.config._tmp_path_factory.getbasetemp().parent
+    with turn(common, alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -6,8 +6,11 @@ Every other file is a unit of its own: its module's fixtures are made once. The 
 
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
@@ -64,6 +67,26 @@ class Scheduling(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         return unit_of(nodeid)
+
+
+@contextmanager
+def turn(folder: Path, *, alone: bool) -> Iterator[None]:
+    """A test's turn among those of all workers: beside others, or alone, once theirs have ended and before their next.
+
+    Args:
+        folder: common to all workers.
+        alone: whether no other test may run meanwhile.
+    """
+    with (folder / "gate.lock").open("w") as gate, (folder / "turn.lock").open("w") as held:
+        # Whoever waits to be alone keeps the gate shut, or others could go in for ever.
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        fcntl.flock(held, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(gate, fcntl.LOCK_UN)
+        try:
+            yield
+        finally:
+            # Said, not left to closing: a process that the test forked may have the file, too.
+            fcntl.flock(held, fcntl.LOCK_UN)
 
 
 def workers() -> int:

@@ -34,7 +34,7 @@ from penstock_cli.target import open_embedded
 from penstock_operator.runtime.cluster import JOB, Cluster, Key
 from penstock_runtime.signing import verify
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.alone, pytest.mark.timeout(300)]
 
 KEY = Key("default", "dense")
 PATIENCE = 120.0
