@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-
-import numpy as np
 
 from penstock.errors import Invalid
 from penstock.optimization.recipes import EngineName
@@ -54,17 +51,6 @@ def calibration(context: Context, most: int) -> dict[str, Array]:
     specs = {spec.name: spec for spec in context.source.signature.inputs}
     samples = read(Path(context.data.calibration))
     return {name: fed(array[:most], specs[name]) for name, array in samples.items() if name != LABELS}
-
-
-def as_onnxruntime_takes(samples: Mapping[str, Array]) -> dict[str, Array]:
-    """Samples for a session of ONNX Runtime itself, which takes strings and no bytes."""
-    return {name: _decoded(array) if array.dtype == object else array for name, array in samples.items()}
-
-
-def _decoded(array: Array) -> Array:
-    decoded = np.empty(array.shape, dtype=object)
-    decoded.ravel()[:] = [each.decode("utf-8", "surrogateescape") for each in array.ravel()]
-    return decoded
 
 
 def set_module(draft: Draft, module: torch.nn.Module) -> None:

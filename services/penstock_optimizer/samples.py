@@ -256,3 +256,14 @@ def fed(array: Array, spec: TensorSpec) -> Array:
         return np.asarray(array, order="C")  # an array of no axes keeps having none
     encoded = np.strings.encode(array, "utf-8") if array.dtype.kind == "U" else array
     return encoded.astype(object)
+
+
+def as_onnxruntime_takes(samples: Mapping[str, Array]) -> dict[str, Array]:
+    """Samples for a session of ONNX Runtime itself, which takes strings and no bytes."""
+    return {name: _decoded(array) if array.dtype == object else array for name, array in samples.items()}
+
+
+def _decoded(array: Array) -> Array:
+    decoded = np.empty(array.shape, dtype=object)
+    decoded.ravel()[:] = [each.decode("utf-8", "surrogateescape") for each in array.ravel()]
+    return decoded

@@ -65,7 +65,7 @@ def conclude(plan: SearchPlan, ledger: Sequence[Trial]) -> Conclusion:
         figures=_figures(standing, chosen) if chosen is not None else None,
         judgements=standing.judge.judgements if standing.judge is not None else (),
         accuracy_controls=standing.judge.controls if standing.judge is not None else (),
-        warnings=_warnings(standing),
+        warnings=(*_warnings(standing), *_of_runs_alone(standing, chosen)),
     )
 
 
@@ -296,6 +296,20 @@ def _warnings(standing: Standing) -> tuple[str, ...]:
     if standing.plan.spec.objective is Objective.ENERGY and not standing.joules_known:
         found.append("This machine tells no joules: CPU time of a request decided, and no energy is claimed as saved.")
     return tuple(found)
+
+
+def _of_runs_alone(standing: Standing, chosen: Recipe | None) -> tuple[str, ...]:
+    """What it costs that a variant's requests cannot be joined, where it carries less so than the model itself."""
+    if chosen is None or not standing.alone(chosen.key):
+        return ()
+    before, after = (_load_of(standing, each.key) for each in (standing.plain, chosen))
+    if before is None or after is None or after.requests_per_second >= before.requests_per_second:
+        return ()
+    note = (
+        f"With each request in a run of its own a replica carries {after.requests_per_second:,.0f} requests a second, where the "
+        f"model itself carries {before.requests_per_second:,.0f}: the objective Throughput would count that."
+    )
+    return (note,)
 
 
 def with_operators(

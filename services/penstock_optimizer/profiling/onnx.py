@@ -16,6 +16,7 @@ import onnxruntime as ort
 from penstock.errors import Invalid
 from penstock.optimization.measurements import OperatorShare
 from penstock.optimization.profiling import MATRIX_OPERATORS, Kernel, Shape, flops_of, operator_shares
+from penstock_optimizer.samples import as_onnxruntime_takes
 from penstock_runtime.engines import Array
 
 MODEL_INVALID: Final = "ModelInvalid"
@@ -63,7 +64,7 @@ def profile_onnx(path: Path, feeds: Mapping[str, Array], threads: int) -> tuple[
     Raises:
         Invalid: ModelInvalid: ONNX Runtime cannot load it, or cannot run it on these arrays.
     """
-    nodes, runs = _profiled(path, feeds, threads, seconds=_SECONDS)
+    nodes, runs = _profiled(path, as_onnxruntime_takes(feeds), threads, seconds=_SECONDS)
     return _shares(nodes, runs)
 
 
@@ -73,6 +74,7 @@ def profile_kernels(path: Path, feeds: Mapping[str, Array], threads: int) -> Onn
     Raises:
         Invalid: as `profile_onnx`.
     """
+    feeds = as_onnxruntime_takes(feeds)
     nodes, runs = _profiled(path, feeds, threads, seconds=_SECONDS)
     shown = _shown_nodes(path, feeds, threads)
     return OnnxProfile(

@@ -19,7 +19,7 @@ import numpy as np
 from penstock.optimization.recipes import EngineName, Step
 from penstock_optimizer import forms
 from penstock_optimizer.likeness import unlike
-from penstock_optimizer.samples import rows_of_run, run_of
+from penstock_optimizer.samples import as_onnxruntime_takes, rows_of_run, run_of
 from penstock_optimizer.steps import CannotDo, Context, Draft
 from penstock_optimizer.steps.parameters import Parameters
 from penstock_runtime.engines import Array
@@ -95,7 +95,7 @@ def _outputs(path: Path, context: Context) -> list[Array]:
     rows = rows_of_run(signature, _ROWS)
     samples = forms.calibration(context, rows)
     count = len(next(iter(samples.values())))
-    feed = forms.as_onnxruntime_takes(run_of(samples, signature, np.arange(rows) % count))
+    feed = as_onnxruntime_takes(run_of(samples, signature, np.arange(rows) % count))
     given: list[Array] = session.run(None, feed)
     return given
 

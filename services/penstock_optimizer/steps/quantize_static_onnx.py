@@ -22,7 +22,7 @@ import numpy as np
 
 from penstock.optimization.recipes import EngineName, Step
 from penstock_optimizer import forms
-from penstock_optimizer.samples import rows_of_run, run_of
+from penstock_optimizer.samples import as_onnxruntime_takes, rows_of_run, run_of
 from penstock_optimizer.steps import CannotDo, Context, Draft
 from penstock_optimizer.steps.parameters import Parameters, Value
 from penstock_optimizer.steps.quantize_dynamic import saturates
@@ -119,7 +119,7 @@ def _ranges(path: Path, parameters: Parameters, context: Context) -> Any:
         calibrate_method=getattr(CalibrationMethod, method),
         extra_options=options,
     )
-    samples = forms.as_onnxruntime_takes(forms.calibration(context, parameters.whole("calibrationSamples")))
+    samples = as_onnxruntime_takes(forms.calibration(context, parameters.whole("calibrationSamples")))
     signature = context.source.signature
     rows = rows_of_run(signature, _BATCH)
     count = len(next(iter(samples.values())))

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from penstock_optimizer.likeness import unlike
+from penstock_optimizer.samples import as_onnxruntime_takes
 
 STRINGS = np.array(["yes", "nö"], dtype=object)
 
@@ -37,3 +38,11 @@ STRINGS = np.array(["yes", "nö"], dtype=object)
 def test_each_kind_is_compared_in_its_own_way(ours: NDArray[Any], theirs: NDArray[Any], problem: str | None) -> None:
     found = unlike(ours, theirs)
     assert found is None if problem is None else found is not None and problem in found
+
+
+def test_onnx_runtime_itself_is_given_strings_and_no_bytes() -> None:
+    """Of bytes it makes other strings, and says nothing."""
+    given = {"words": np.array([[b"a", "ö".encode()]], dtype=object), "x": np.ones(2)}
+    taken = as_onnxruntime_takes(given)
+    assert taken["words"].tolist() == [["a", "ö"]]
+    assert taken["x"] is given["x"]
