@@ -7,7 +7,9 @@ Python `bytes` objects.
 from __future__ import annotations
 
 import struct
+import warnings
 from array import array
+from itertools import chain
 from typing import Any, Final
 
 import numpy as np
@@ -40,6 +42,15 @@ _FLOATS: Final = (DataType.FP16, DataType.BF16, DataType.FP32, DataType.FP64)
 _LENGTH: Final = struct.Struct("<I")
 _UNGUARDED: Final = 1 << 27
 """Square of the length of a JSON text in which every second character might be an element as long as half of the text."""
+_MOST_AXES: Final = 64
+_FEW: Final = 4096
+_SMALL_SQUARES: Final = 1e76
+"""A sum of squares below this is of numbers below 1e38 alone."""
+# Looked up at the enumeration, these names would cost a request more than what is asked of them.
+_BYTES, _BOOL, _FP32 = DataType.BYTES, DataType.BOOL, DataType.FP32
+_SINGLE: Final = DTYPES[DataType.FP32]
+# What is past it is looked at again. numpy would say so for each process once.
+warnings.filterwarnings("ignore", "overflow encountered in dot", RuntimeWarning, __name__.replace(".", r"\."))
 _MOST_LOOKS: Final = 64
 _BF16_LIMIT: Final = float(np.array([0x7F7F0000], dtype=np.uint32).view(np.float32)[0])
 
@@ -61,31 +72,63 @@ def array_from_json(data: Any, datatype: DataType, where: str, text: bytes | byt
     """
     if type(data) is not list:
         raise bad_request(f"{where}: 'data' must be a list, flat or nested as the shape says")
-    if datatype is DataType.BYTES:
+    if datatype is _BYTES:
         return _strings(data, where)
-    numeric = datatype is not DataType.BOOL
+    numeric = datatype is not _BOOL
     if numeric and (text is None or _mentions_booleans(text)) and _holds_booleans(data):
         # Among numbers, numpy and `array` take `true` for 1.
         raise bad_request(f"{where}: {datatype} takes numbers, but 'data' has booleans")
-    found = _flat_numbers(data) if numeric and data else None
+    found = _regular_numbers(data) if numeric and data else None
     if found is None:
         found = _nested(data, len(text) if text is not None else None, where)
+    if datatype is _FP32 and _is_within_single(found):
+        return found.astype(_SINGLE)
     if datatype is DataType.UINT64 and found.dtype.kind == "f":
         found = _large(data, found, where)
     return _converted(found, datatype, where)
 
 
-def _flat_numbers(data: list[Any]) -> Array | None:
-    """A flat list of numbers as FP64, or as INT64 where all are whole; None where it is something else."""
-    first = type(data[0])
+def _regular_numbers(data: list[Any]) -> Array | None:
+    """Numbers in regular lists as FP64, or as INT64 where all are whole; None where it is something else.
+
+    This is faster than numpy, which looks at all before it begins; and a string cannot be among them.
+    """
+    rows, shape = [data], [len(data)]
     try:
-        if first is float:
-            return np.frombuffer(array("d", data))
-        if first is int:
-            return np.frombuffer(array("q", data), dtype=np.int64)
-    except (TypeError, OverflowError):
-        pass
-    return None
+        while type(rows[0][0]) is list:
+            rows = list(chain.from_iterable(rows))
+            (length,) = set(map(len, rows))
+            shape.append(length)
+        flat = _numbers(rows)
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return None
+    if len(shape) == 1:
+        return flat
+    return flat.reshape(shape) if len(shape) <= _MOST_AXES else None
+
+
+def _numbers(rows: list[list[Any]]) -> Array:
+    whole = type(rows[0][0]) is int
+    try:
+        values: array[Any] = array("q" if whole else "d")
+        for row in rows:
+            values.fromlist(row)
+    except TypeError:
+        if not whole:
+            raise
+        values = array("d")
+        for row in rows:
+            values.fromlist(row)
+    return np.frombuffer(values, dtype=values.typecode)
+
+
+def _is_within_single(found: Array) -> bool:
+    """Whether these are numbers within FP32's range for certain. Of few it costs less to know than numpy's watch over overflow."""
+    kind = found.dtype.kind
+    if kind != "f" or found.size > _FEW:
+        return kind in "iu"
+    flat = found if found.ndim == 1 else found.reshape(-1)
+    return bool(flat.dot(flat) < _SMALL_SQUARES)
 
 
 def _nested(data: list[Any], characters: int | None, where: str) -> Array:
@@ -121,19 +164,29 @@ def _can_be_added(data: list[Any]) -> bool:
 
 def _mentions_booleans(text: bytes | bytearray) -> bool:
     """Whether `true` or `false` may stand in a list. A flag's, after a colon, does not count. Costs next to nothing."""
+    # No number has these letters, so that a fast search for them passes over all data.
+    at = text.find(b"u")
     looks = _MOST_LOOKS
-    # No number has these two letters, so that a fast search for them passes over all data.
-    for letter, before, word in ((b"u", 2, b"true"), (b"f", 0, b"false")):
-        at = text.find(letter)
-        while at >= 0:
-            start = at - before
-            if text[start : start + len(word)] == word and text[max(start - 8, 0) : start].rstrip()[-1:] != b":":
-                return True
-            looks -= 1
-            if not looks:
-                return True
-            at = text.find(letter, at + 1)
+    while at >= 0:
+        if text[at - 2 : at + 2] == b"true" and _in_list(text, at - 2):
+            return True
+        looks -= 1
+        if not looks:
+            return True
+        at = text.find(b"u", at + 1)
+    at = text.find(b"f")
+    while at >= 0:
+        if text[at : at + 5] == b"false" and _in_list(text, at):
+            return True
+        looks -= 1
+        if not looks:
+            return True
+        at = text.find(b"f", at + 1)
     return False
+
+
+def _in_list(text: bytes | bytearray, at: int) -> bool:
+    return text[max(at - 8, 0) : at].rstrip()[-1:] != b":"
 
 
 def _holds_booleans(data: list[Any]) -> bool:
@@ -183,6 +236,8 @@ def _converted(found: Array, datatype: DataType, where: str) -> Array:
 
 
 def _floats(found: Array, datatype: DataType, where: str) -> Array:
+    if datatype is DataType.FP64:
+        return found.astype(DTYPES[datatype])
     try:
         with np.errstate(over="raise"):
             if datatype is not DataType.BF16:

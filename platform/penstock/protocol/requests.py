@@ -22,6 +22,7 @@ _MAX_AXES: Final = 32
 _SHARED_MEMORY: Final = "shared_memory_region"
 _LONGEST_WITHOUT_ELEMENTS: Final = 1 << 24
 """Product of the other axes of a tensor without elements. Sixty bytes of request must not make an engine fill gigabytes."""
+_NO_BYTES: Final = memoryview(b"")
 _NOTHING: Final[Mapping[str, Any]] = {}
 
 
@@ -73,6 +74,9 @@ class RequestDecoder:
         )
         # No shape has negative lengths: a bucket of these is no other request's.
         self._alone = itertools.count(-1, -1)
+        simple = len(self._axes) == 1 and not self._varies and not signature.optional
+        self._only = next(iter(self._axes.items())) if simple else None
+        """The one axis to look at, where there is no more to it."""
         self._default = {
             binary: tuple(RequestedOutput(spec.name, spec.datatype, binary) for spec in signature.outputs)
             for binary in (False, True)
@@ -115,7 +119,7 @@ class RequestDecoder:
             spec, where = self._spec(index, item)
             if spec.name in inputs:
                 raise bad_request(f"{where}: given twice")
-            array, used = _tensor(item, spec, where, text, binary[offset:])
+            array, used = _tensor(item, spec, where, text, binary[offset:] if offset else binary)
             offset += used
             inputs[spec.name] = array
         if len(inputs) != len(self._inputs):
@@ -140,6 +144,8 @@ class RequestDecoder:
 
     def _place(self, inputs: dict[str, Array]) -> tuple[int, tuple[tuple[int, ...], ...]]:
         """How many rows a request has, and the bucket of those that it may run with."""
+        if self._only is not None and (length := inputs[self._only[0]].shape[self._only[1]]):
+            return length, ()
         if not self._axes:
             return 1, ()
         rows = -1
@@ -191,13 +197,12 @@ class RequestDecoder:
 
 def _split(body: bytes | bytearray, json_length: int | None) -> tuple[dict[str, Any], bytes | bytearray, memoryview]:
     """The document, its text, and the binary data after it."""
-    whole = memoryview(body)
     if json_length is None:
-        text, binary = body, whole[len(whole) :]
-    elif json_length > len(whole):
-        raise bad_request(f"Inference-Header-Content-Length is {json_length}, but the body has {len(whole)} bytes")
+        text, binary = body, _NO_BYTES
+    elif json_length > len(body):
+        raise bad_request(f"Inference-Header-Content-Length is {json_length}, but the body has {len(body)} bytes")
     else:
-        text, binary = body[:json_length], whole[json_length:]
+        text, binary = body[:json_length], memoryview(body)[json_length:]
     try:
         document = orjson.loads(text)
     except orjson.JSONDecodeError as error:

@@ -49,7 +49,10 @@ class ResponseEncoder:
             array = arrays[output.name]
             item: dict[str, Any] = {"name": output.name, "datatype": output.datatype.value, "shape": array.shape}
             if output.binary:
-                blob = _blob(array, output)
+                try:
+                    blob = array_to_bytes(array, output.datatype)
+                except UnicodeEncodeError as error:
+                    raise _not_unicode(output.name) from error
                 item["parameters"] = {"binary_data_size": len(blob)}
                 blobs.append(blob)
             else:
@@ -78,14 +81,11 @@ def _json_data(array: Array, output: RequestedOutput) -> Array | list[str]:
         raise _not_representable(output.name, "bytes that are not UTF-8") from error
 
 
-def _blob(array: Array, output: RequestedOutput) -> bytes:
-    try:
-        return array_to_bytes(array, output.datatype)
-    except UnicodeEncodeError as error:
-        raise Invalid(
-            Refusal.NOT_REPRESENTABLE,
-            f"output '{output.name}' has text that is not Unicode: have the model give bytes as UINT8, or in base64",
-        ) from error
+def _not_unicode(name: str) -> Invalid:
+    return Invalid(
+        Refusal.NOT_REPRESENTABLE,
+        f"output '{name}' has text that is not Unicode: have the model give bytes as UINT8, or in base64",
+    )
 
 
 def _check_finite(items: list[dict[str, Any]], outputs: tuple[RequestedOutput, ...]) -> None:

@@ -200,6 +200,15 @@ BAD: dict[str, tuple[dict[str, Any] | bytes, str]] = {
     "a huge shape": (body(shape=[10**12, 64]), "has 64000000000000 elements, but 'data' has 64"),
     "too few elements": (body(data=[0.0] * 63), "has 64 elements, but 'data' has 63"),
     "ragged data": (body(shape=[2, 64], data=[[0.0] * 64, [0.0] * 63]), "ragged"),
+    "nesting past what arrays have": (
+        body()
+        | {
+            "inputs": [
+                {"name": "x", "shape": [1, 64], "datatype": "FP32", "data": json.loads("[" * 70 + "1" + "]" * 70)}
+            ]
+        },
+        "nested too deeply",
+    ),
     "another nesting": (body(data=[[[0.0] * 64]]), "nested as [1, 1, 64]"),
     "null among numbers": (body(data=[None] * 64), "null"),
     "strings among numbers": (body(data=["1"] * 64), "strings"),
