@@ -31,6 +31,8 @@ class ReplicaMetrics(Collector):
         self.batch_rows = Histogram(names.ROWS_BUCKETS)
         self.requests: Counter[int] = Counter()
         self.queued = 0
+        self.joined = False
+        """Whether several requests may share a run."""
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -58,6 +60,7 @@ class ReplicaMetrics(Collector):
             (names.METRIC_IN_FLIGHT, "Requests queued or executing", self._load.in_flight),
             (names.METRIC_CACHE_WAITING, "Requests waiting for the answer to an identical one", self._cache.waiting),
             (names.METRIC_CACHE_BYTES, "In use by the prediction cache", self._cache.bytes_used),
+            (names.METRIC_JOINED, "Whether several requests may share a run", int(self.joined)),
             (names.METRIC_CACHE_ENTRIES, "Answers in the prediction cache", self._cache.entries),
         ):
             gauge = GaugeMetricFamily(name, text, labels=_LABELS)

@@ -62,6 +62,7 @@ class ReplicaServer:
         self.metrics = ReplicaMetrics(settings.namespace, settings.model, settings.version, self._load, self._cache)
         self.tracer = Tracer(settings, sink)
         self.executor = Executor(model.engine, model.trial, settings.batching, self._ran, self._expired)
+        self.metrics.joined = model.trial.joining is not None
         self.ready = True
         self.answered = asyncio.Event()
         """Set once a first batch has been answered."""
@@ -224,6 +225,7 @@ class ReplicaServer:
         metrics.batch_rows.observe(ran.rows)
         metrics.execute_seconds.observe((ran.end_ns - ran.start_ns) / 1e9)
         if ran.apart is not None:
+            self.metrics.joined = False
             # What earlier joint runs gave may be wrong, too.
             self._cache.forget(time.monotonic())
         if self._cache.enabled:

@@ -1,0 +1,112 @@
+"""What a batch gives its members: each its own answer, whatever the engine makes of them together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from penstock.batching.batcher import Step, Ticket
+from penstock.errors import Invalid
+from penstock.optimization.recipes import EngineName, EngineSettings
+from penstock.protocol.requests import InferRequest
+from penstock.serving.manifest import DataType, Signature, TensorSpec
+from penstock_runtime.engines import Array
+from penstock_runtime.joining import prove
+from penstock_serving.replica.exchange import Exchange
+from penstock_serving.replica.joint import JointRuns, Ran
+
+SETTINGS = EngineSettings(name=EngineName.ONNX_RUNTIME)
+
+
+class Turning:
+    """Doubles its rows, which the trial proves; then it turns."""
+
+    platform = "python"
+    signature = Signature(
+        inputs=(TensorSpec(name="x", datatype=DataType.FP32, shape=(-1, 2)),),
+        outputs=(TensorSpec(name="y", datatype=DataType.FP32, shape=(-1, 2)),),
+    )
+
+    def __init__(self) -> None:
+        self.way = ""
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        x = inputs["x"]
+        if len(x) == 1:
+            return {"y": x * 2}
+        match self.way:
+            case "adds up":
+                return {"y": np.cumsum(x * 2, axis=0)}
+            case "loses a row":
+                return {"y": x[1:] * 2}
+            case "gives one number":
+                return {"y": np.float32(1) * np.ones(())}
+            case "refuses":
+                raise ValueError("too many")
+            case _:
+                return {"y": x * 2}
+
+
+def ticket(value: float, rows: int = 1) -> Ticket[Exchange]:
+    exchange = Exchange(cast(Any, None), b"POST", b"/", 0)
+    exchange.request = InferRequest({"x": np.full((rows, 2), value, np.float32)}, rows, (), ())
+    return Ticket(exchange, rows)
+
+
+def ran(runs: JointRuns, *values: float) -> Ran:
+    members = tuple(map(ticket, values))
+    return runs.run(Step(members, len(members)))
+
+
+def answers(found: Ran) -> list[float]:
+    assert not any(isinstance(each, Invalid) for each in found.results)
+    return [float(cast(dict[str, Any], each)["y"][0, 0]) for each in found.results]
+
+
+WAYS = {
+    "adds up": "a request's answer among 3 others was not its own",
+    "loses a row": "output 'y' has shape [2, 2] for 3 input rows",
+    "gives one number": "output 'y' has shape [] for 3 input rows",
+    "refuses": "a batch of 3 rows failed, but none of its requests alone: too many",
+}
+
+
+@pytest.mark.parametrize(("way", "said"), WAYS.items(), ids=WAYS)
+def test_whoever_turns_after_the_trial_still_gives_each_its_own_and_joins_no_more(way: str, said: str) -> None:
+    engine = Turning()
+    trial = prove(engine, SETTINGS, 8)
+    assert trial.joining is not None
+    runs = JointRuns(engine, trial)
+    good = ran(runs, 1, 2, 3)
+    assert (answers(good), good.apart) == ([2, 4, 6], None)
+    engine.way = way
+    found = ran(runs, 1, 2, 3)
+    assert answers(found) == [2, 4, 6]
+    assert found.apart is not None
+    assert said in found.apart
+
+
+def test_a_coupling_that_shows_late_is_found_by_the_few_runs_that_are_compared() -> None:
+    engine = Turning()
+    runs = JointRuns(engine, prove(engine, SETTINGS, 8))
+    for _ in range(20):
+        assert ran(runs, 1, 2, 3).apart is None
+    engine.way = "adds up"
+    found = [ran(runs, 1, 2, 3) for _ in range(600)]
+    assert any(each.apart for each in found)
+
+
+def test_one_that_the_model_refuses_alone_is_no_reason_to_join_no_more() -> None:
+    class Picky(Turning):
+        def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+            if (inputs["x"] == 99).any():
+                raise ValueError("no 99")
+            return super().run(inputs)
+
+    engine = Picky()
+    found = ran(JointRuns(engine, prove(engine, SETTINGS, 8)), 1, 99, 3)
+    assert found.apart is None
+    assert [isinstance(each, Invalid) for each in found.results] == [False, True, False]
