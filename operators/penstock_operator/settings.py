@@ -133,6 +133,10 @@ def _add_optimization(result: argparse.ArgumentParser) -> None:
     )
     pods.add_argument("--optimizer-env-secret", metavar="NAME", help="Secret whose keys become such variables")
     pods.add_argument(
+        "--optimizer-no-sandbox", action="store_true",
+        help="open models that are code where nodes give no user namespaces, too: the Job's pod is then the sandbox",
+    )  # fmt: skip
+    pods.add_argument(
         "--shared-store", action="store_true",
         help="let searches run with credentials that open other namespaces' parts of the artifact store, too",
     )  # fmt: skip
@@ -250,6 +254,7 @@ def _jobs(given: argparse.Namespace) -> JobSettings | None:
         environment=environment,
         environment_secret=given.optimizer_env_secret,
         shared_store=given.shared_store,
+        sandbox=not given.optimizer_no_sandbox,
         queue=given.optimizer_queue,
         egress=tuple(parse_egress(each) for each in given.optimizer_egress),
     )

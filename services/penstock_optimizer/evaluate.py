@@ -262,7 +262,7 @@ def _outputs(variant: Path, asked: _Asked) -> tuple[dict[str, Array], Path]:
 def _asked(request: OutputsRequest, variant: Variant, asked: _Asked) -> OutputsAnswer:
     where = f"{variant.recipe.label} on {Path(request.samples).name}"
     try:
-        isolated = asked.sandbox and is_code(variant)
+        isolated = asked.sandbox if is_code(variant) else None
         with Channel(_MODULE, variant.engine.threads, isolated=isolated, hidden=asked.hidden) as channel:
             channel.tell(request.model_dump_json())
             answer = OutputsAnswer.model_validate_json(channel.hear(asked.timeout))

@@ -52,7 +52,7 @@ def operators(
     Raises:
         Invalid: there is no variant, or no sandbox for one that is code.
     """
-    isolated = sandbox and is_code(read_variant(folder))
+    isolated = sandbox if is_code(read_variant(folder)) else None
     request = OperatorsRequest(variant=str(folder), data=data, batch_size=batch_size)
     try:
         with Channel(_MODULE, threads, isolated=isolated, hidden=hidden) as channel:

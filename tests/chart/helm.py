@@ -35,6 +35,7 @@ EVERYTHING: Object = {
         "extraEnv": [{"name": "OTEL_BSP_SCHEDULE_DELAY", "value": "200"}],
     },
     "access": {
+        "anonymous": "ByRight",
         "allowPrivateIssuers": True,
         "issuerCertificates": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
     },
@@ -54,6 +55,7 @@ EVERYTHING: Object = {
         "trustedKeys": ["-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----"],
         "jobEnvSecret": "store-credentials",
         "sharedStore": True,
+        "sandbox": "Pod",
         "replicaSecret": "store-reader",
         "jobEnv": {"AWS_ENDPOINT_URL": "http://minio.storage:9000"},
         "jobEgress": ["namespace/storage:9000"],

@@ -28,6 +28,9 @@
 {{- with .jobEnvSecret }}
 - {{ include "penstock.argument" (printf "--optimizer-env-secret=%v" .) }}
 {{- end }}
+{{- if eq .sandbox "Pod" }}
+- --optimizer-no-sandbox
+{{- end }}
 {{- if .sharedStore }}
 - --shared-store
 {{- end }}

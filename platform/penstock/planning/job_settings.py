@@ -78,7 +78,8 @@ class JobSettings:
     accelerator_resource: str = "nvidia.com/gpu"
     """What Kubernetes calls accelerators, where no worker group says so."""
     sandbox: bool = True
-    """Whether import paths and converters run in a sandbox within the Job."""
+    """Whether import paths and converters run in a sandbox within the Job. False: its pod is the sandbox, which the platform says,
+    and no tenant: see docs/security.md for what the code of a model can then reach."""
     queue: str | None = None
     """Kueue's LocalQueue, of this name in each namespace, that Jobs wait in; None: they start at once. A run's own label
     `kueue.x-k8s.io/queue-name` goes first."""

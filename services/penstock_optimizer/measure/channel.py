@@ -38,7 +38,8 @@ class Channel:
         module: what the child is.
         threads: for libraries that read OMP_NUM_THREADS.
         environment: more variables.
-        isolated: whether it runs in the sandbox, as what opens a model must that is code.
+        isolated: whether it runs in the sandbox, as what opens a model must that is code. None: it opens none. False: the user
+            says that a sandbox is around all of this; even so it gets none of this process's environment but what it needs.
         hidden: files that it must not see there.
 
     Raises:
@@ -51,12 +52,12 @@ class Channel:
         threads: int = 1,
         environment: Mapping[str, str] | None = None,
         *,
-        isolated: bool = False,
+        isolated: bool | None = None,
         hidden: Sequence[Path] = (),
     ) -> None:
         if isolated:
             require_sandbox()
-        self._home = tempfile.TemporaryDirectory(prefix="penstock-child-") if isolated else None
+        self._home = tempfile.TemporaryDirectory(prefix="penstock-child-") if isolated is not None else None
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 -- closed by `close`
         self._buffer = bytearray()
         variables = dict.fromkeys(_THREAD_VARIABLES, str(threads))
@@ -64,7 +65,7 @@ class Channel:
         command = [sys.executable, "-m", module]
         if self._home is not None:
             base = sandboxed(Path(self._home.name), threads, hidden)
-            command = isolated_command(module)
+            command = isolated_command(module, isolated=bool(isolated))
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

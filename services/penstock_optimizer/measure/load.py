@@ -108,7 +108,7 @@ def load_test(
             seed=seed,
         )
         try:
-            isolated = sandbox and variants.is_code(variant)
+            isolated = sandbox if variants.is_code(variant) else None
             with Channel(_MODULE, variant.engine.threads, isolated=isolated, hidden=hidden) as channel:
                 channel.tell(request.model_dump_json())
                 answer = LoadAnswer.model_validate_json(channel.hear(seconds * 3 + _SPARE_SECONDS))

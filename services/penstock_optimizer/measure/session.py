@@ -149,7 +149,7 @@ def run_session(contestants: Sequence[Contestant], settings: SessionSettings) ->
 
 
 def _channel(variant: Variant, settings: SessionSettings) -> Channel:
-    isolated = settings.sandbox and is_code(variant)
+    isolated = settings.sandbox if is_code(variant) else None
     return Channel(_WORKER, variant.engine.threads, isolated=isolated, hidden=settings.hidden)
 
 

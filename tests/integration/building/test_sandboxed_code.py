@@ -71,6 +71,11 @@ def test_a_process_that_measures_answers_in_the_sandbox_and_ends_with_its_channe
             for _ in range(2):
                 channel.tell(port)
                 assert channel.hear(60).decode() == "Network is unreachable; ''"
+        with Channel("sandbox_probe", isolated=False, hidden=[key]) as channel:
+            channel.tell(port)
+            assert channel.hear(60).decode() == "connected; 'secret'", (
+                "where all of it is isolated, the environment is kept back"
+            )
         with Channel("sandbox_probe") as channel:
             channel.tell(port)
             assert channel.hear(60).decode() == "connected; 'secrethunter2'", (
