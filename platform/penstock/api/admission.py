@@ -117,12 +117,21 @@ def verdict(text: str, filename: str) -> Verdict:
     documents = load_documents(text, filename)
     judged = [(document, validate(document.manifest)) for document in documents]
     problems = tuple(
-        replace(problem, filename=filename, line=document.line_of(problem.field))
+        replace(_as_written(problem, document), filename=filename, line=document.line_of(problem.field))
         for document, found in judged
         for problem in found
     )
     foreign = tuple(_title(d.manifest) for d, found in judged if not found and not is_checked(d.manifest))
     return Verdict(tuple(documents), problems, foreign)
+
+
+def _as_written(problem: Problem, document: Document) -> Problem:
+    """The problem with what stands in the file, where YAML reads that as something else: `1e3`, `yes`."""
+    text, hint = document.plain.get(problem.field), problem.hint
+    found, wrote, _ = hint.removeprefix("found ").partition(": write ")
+    if text is None or text == found or not (wrote and hint.endswith("in quotes")):
+        return problem
+    return replace(problem, hint=f'found {text}, which YAML reads as {found}: write "{text}", in quotes')
 
 
 def repeated(documents: Iterable[Document]) -> list[Problem]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, TypeVar
 
 import yaml
 from yaml.constructor import ConstructorError
@@ -17,6 +17,8 @@ from penstock.api.meta import Manifest
 from penstock.api.scalars import Scalar, scalar, tag
 from penstock.errors import Invalid
 
+Value = TypeVar("Value", int, str)
+_TEXT: Final = "tag:yaml.org,2002:str"
 _MAX_NODES: Final = 100_000
 """Nodes in a document once its aliases are followed: beyond, it is an attack and no manifest."""
 
@@ -34,6 +36,8 @@ class Document:
     """Line of the document's first field, from 1."""
     lines: Mapping[str, int]
     """Line by field path: `spec.model.storageUri`, `spec.list[0]`."""
+    plain: Mapping[str, str] = field(default_factory=dict)
+    """By field path, how what is no text was written: `1e3`, `yes`."""
 
     def line_of(self, field: str) -> int:
         """The line of a field, or of the nearest field around it that is written down."""
@@ -131,13 +135,13 @@ def _documents(loader: _Loader, node: Node, filename: str) -> Iterator[Document]
     line = node.start_mark.line + 1
     if not isinstance(node, MappingNode):
         raise _invalid(filename, line, "a document must be an object with apiVersion, kind, metadata and spec")
-    lines: dict[str, int] = {}
-    _Walk(filename, lines).visit(node, "")
+    walk = _Walk(filename)
+    walk.visit(node, "")
     try:
         manifest: Any = _as_json(loader.construct_document(node))
     except ValueError as error:
         raise _invalid(filename, line, f"not YAML that JSON can hold: {error}") from error
-    yield from _flattened(Document(manifest, filename, line, lines))
+    yield from _flattened(Document(manifest, filename, line, walk.lines, walk.plain))
 
 
 def _flattened(document: Document) -> Iterator[Document]:
@@ -154,22 +158,26 @@ def _flattened(document: Document) -> Iterator[Document]:
         line = document.lines[prefix]
         if not isinstance(item, dict):
             raise _invalid(document.filename, line, "an item of a List must be an object")
-        inner = {
-            path.removeprefix(prefix + "."): at for path, at in document.lines.items() if path.startswith(prefix + ".")
-        }
+        inner = Document({**told, **item}, document.filename, line, _below(prefix, document.lines))
         if isinstance(item.get("items"), list) and str(item.get("kind")).endswith("List"):
             raise _invalid(
                 document.filename, line, "a List in a List, which kubectl does not take: write its items here"
             )
-        yield Document({**told, **item}, document.filename, line, inner)
+        yield replace(inner, plain=_below(prefix, document.plain))
+
+
+def _below(prefix: str, by_path: Mapping[str, Value]) -> dict[str, Value]:
+    """What is said of the fields of one item, by their paths in it."""
+    return {path.removeprefix(prefix + "."): value for path, value in by_path.items() if path.startswith(prefix + ".")}
 
 
 class _Walk:
     """Goes through a document's nodes, noting lines and refusing what `kubectl` refuses."""
 
-    def __init__(self, filename: str, lines: dict[str, int]) -> None:
+    def __init__(self, filename: str) -> None:
+        self.lines: dict[str, int] = {}
+        self.plain: dict[str, str] = {}
         self._filename = filename
-        self._lines = lines
         self._seen = 0
 
     def visit(self, node: Node, path: str, depth: int = 0) -> None:
@@ -183,8 +191,10 @@ class _Walk:
                 self._mapping(node, path, depth + 1)
             case SequenceNode():
                 for index, item in enumerate(node.value):
-                    self._lines[f"{path}[{index}]"] = item.start_mark.line + 1
+                    self.lines[f"{path}[{index}]"] = item.start_mark.line + 1
                     self.visit(item, f"{path}[{index}]", depth + 1)
+            case ScalarNode() if node.style is None and tag(str(node.value)) != _TEXT:
+                self.plain[path] = str(node.value)
             case _:
                 pass
 
@@ -199,7 +209,7 @@ class _Walk:
             if name in keys:
                 raise _invalid(self._filename, line, f'key "{child}" stands twice: keep one')
             keys.add(name)
-            self._lines[child] = line
+            self.lines[child] = line
             self.visit(value, child, depth)
 
 

@@ -97,7 +97,17 @@ def test_a_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
         pytest.param("batching: {maxQueuedRequests: 1.5}", "found 1.5; expected a whole number", id="a fraction"),
         pytest.param("resources: {cpu: yes}", "found true; expected a whole number, or text", id="a truth value"),
         pytest.param("poolRef: {name: 7}", 'found 7: write "7", in quotes', id="a number for a name"),
-        pytest.param("poolRef: {name: on}", "found true: write the text in quotes", id="a truth value for a name"),
+        pytest.param(
+            "poolRef: {name: on}",
+            'found on, which YAML reads as true: write "on", in quotes',
+            id="a truth value for a name",
+        ),
+        pytest.param(
+            "poolRef: {name: 12345e6}",
+            'found 12345e6, which YAML reads as 12345000000: write "12345e6", in quotes',
+            id="a hash that looks like a number",
+        ),
+        pytest.param("poolRef: {name: 010}", 'found 010, which YAML reads as 8: write "010"', id="octal digits"),
         pytest.param("scaling: [1]", "found [1]; expected an object, that is fields", id="a list"),
     ],
 )
