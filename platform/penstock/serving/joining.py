@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from penstock.models import Frozen
@@ -35,13 +32,3 @@ class Joining(Frozen):
             ", ".join(f"{name}[{axis}]" for name, axis in each.items()) for each in (self.inputs, self.outputs)
         )
         return f"{takes} → {gives}"
-
-
-def part(array: npt.NDArray[Any], axis: int, start: int, stop: int) -> npt.NDArray[Any]:
-    """The rows from `start` to before `stop` on an axis, without a copy."""
-    return array[start:stop] if axis == 0 else array[(slice(None),) * axis + (slice(start, stop),)]
-
-
-def joined(each: list[Mapping[str, npt.NDArray[Any]]], axes: Mapping[str, int]) -> dict[str, npt.NDArray[Any]]:
-    """Several requests' inputs as those of one run."""
-    return {name: np.concatenate([inputs[name] for inputs in each], axis=axis) for name, axis in axes.items()}

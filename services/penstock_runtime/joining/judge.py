@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 
 from penstock.optimization.recipes import Precision
-from penstock.serving.joining import part
 from penstock.serving.manifest import DataType, TensorSpec
+from penstock.serving.rows import part
 from penstock_runtime.engines import Array, Engine
 from penstock_runtime.joining.inputs import nudged
 

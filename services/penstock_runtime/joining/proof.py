@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from penstock.optimization.recipes import EngineName, EngineSettings
-from penstock.serving.joining import Joining, joined
+from penstock.serving.joining import Joining
+from penstock.serving.rows import joined
 from penstock_runtime.engines import Array, Engine, first_line
 from penstock_runtime.joining.candidates import Axes, AxisNames
 from penstock_runtime.joining.inputs import NUMBERS_AS_TEXT, TEXT, Lengths, Values, lengths, nudged, request

@@ -21,7 +21,7 @@ from penstock.optimization.statements import Statement
 from penstock.optimization.variants import SourceRequest
 from penstock_runtime.signing import make_keys, public_key, verified_statement
 
-DEADLINE = 120.0
+DEADLINE = 400.0
 SPEC = OptimizationProfileSpec.model_validate(
     {
         "steps": {"quantize": {"methods": ["Static", "Dynamic"], "calibrationSamples": 32}},

@@ -20,6 +20,9 @@ from penstock_optimizer.driver import optimize
 from penstock_optimizer.ledger import name_of
 from penstock_runtime.signing import public_key, verify
 
+# The search of all these is made in the first one's time: it is started five times, and killed or stopped in all but the last.
+pytestmark = pytest.mark.timeout(900)
+
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
