@@ -269,7 +269,7 @@ def _asked(
                 "without labels the model's own MeanSquaredError is 0, and no ratio of that can be kept: give labels, set "
                 "constraints.accuracy.minValue to the greatest error, or take R2",
             )
-        if labels is None:
+        if not found and (labels is None or metric is not MetricName.MEAN_SQUARED_ERROR):
             found = tuple(
                 Judgement(metric=metric, output=name, reason=reason)
                 for name, array in outputs.items()

@@ -321,6 +321,12 @@ def test_a_metric_of_the_users_own_has_controls_too() -> None:
     assert judge(fair=False) is not None
 
 
+def test_figures_of_numbers_are_against_the_baseline_where_labels_are_classes() -> None:
+    made = classifier()
+    found = judgements(AccuracyConstraint(metric=MetricName.R2, min_ratio="0.99"), made.outputs, made.labels)
+    assert [(each.metric, each.labelled) for each in found] == [(MetricName.R2, False)]
+
+
 def test_a_ratio_to_no_error_at_all_is_refused_before_anything_is_built() -> None:
     with pytest.raises(Invalid, match="no ratio of that can be kept"):
         judgements(AccuracyConstraint(metric=MetricName.MEAN_SQUARED_ERROR, min_ratio="0.99"), price().outputs, None)
