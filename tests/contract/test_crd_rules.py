@@ -556,6 +556,10 @@ PROFILE_CASES = (
     refused(
         "A torch export without a profile", of_format("torch-export"), "add optimizationProfileRef, such as {name:"
     ),
+    taken(
+        "A torch export that a search may have signed",
+        deployment(model={"modelFormat": "torch-export", "digest": f"sha256:{'a' * 64}"}),
+    ),
     taken("A torch export with a profile", of_format("torch-export", optimizationProfileRef={"name": "balanced"})),
     taken("a model that is followed", deployment(model={"updatePolicy": "Automatic"})),
     refused(

@@ -61,9 +61,16 @@ MODEL_RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
     ),
     api.InferenceDeploymentSpec: (
         Rule(
-            "!(self.model.modelFormat in ['safetensors', 'torchscript', 'torch-export']) || has(self.optimizationProfileRef)",
-            "modelFormat safetensors, torchscript or torch-export is not served as it is, since its files are code or "
-            "need some: add optimizationProfileRef, such as {name: balanced}, whose run converts it, or give the model as onnx",
+            "!(self.model.modelFormat in ['safetensors', 'torchscript']) || has(self.optimizationProfileRef)",
+            "modelFormat safetensors or torchscript is not served as it is, since its files are code or need some: add "
+            "optimizationProfileRef, such as {name: balanced}, whose run converts it, or give the model as onnx",
+            field_path=".model.modelFormat",
+        ),
+        Rule(
+            "self.model.modelFormat != 'torch-export' || has(self.optimizationProfileRef) || has(self.model.digest)",
+            "modelFormat torch-export is served only where a search made and signed it, since such files are code: add "
+            "optimizationProfileRef, such as {name: balanced}, whose run converts it; or give the digest of what "
+            "`penstock optimize` signed, or the model as onnx",
             field_path=".model.modelFormat",
         ),
         Rule(

@@ -66,7 +66,7 @@ def resolve(observed: Observed) -> Resolved:
     deployment, view = observed.deployment, observed.optimization
     reference = deployment.spec.optimization_profile_ref
     if reference is None or view.profile is None:
-        if deployment.spec.model.model_format in _NOT_SERVED:
+        if deployment.spec.model.model_format in _NOT_SERVED and not _may_be_signed(deployment):
             message = (
                 f"A model in {deployment.spec.model.model_format} is not served as it is: add optimizationProfileRef."
             )
@@ -160,6 +160,12 @@ def _by_run(observed: Observed, run: OptimizationRun) -> Resolved:
     if _artifact(run) is None or not (status.verdict == Found.ACCEPTED or converted):
         return _unoptimized(_measured(deployment, status.capacity), verdict, run_name=name)
     return _optimized(observed, run, verdict)
+
+
+def _may_be_signed(deployment: InferenceDeployment) -> bool:
+    """Whether it names what a search may have signed, as the replica will find out."""
+    model = deployment.spec.model
+    return model.model_format is ModelFormat.TORCH_EXPORT and model.digest is not None
 
 
 def _artifact(run: OptimizationRun) -> Artifact | None:

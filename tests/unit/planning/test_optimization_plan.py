@@ -384,6 +384,40 @@ def test_a_model_that_must_be_converted_needs_a_profile() -> None:
         plan(seen(bare, profile=None), NOW)
 
 
+@pytest.mark.parametrize("digest", [None, DIGEST], ids=["by its address alone", "with its digest"])
+def test_a_program_of_torch_without_a_profile_may_only_be_one_that_a_search_signed(digest: str | None) -> None:
+    of = profiled(model={"modelFormat": "torch-export", "digest": digest}, optimizationProfileRef=None)
+    if digest is None:
+        with pytest.raises(Invalid, match="add optimizationProfileRef"):
+            resolve(seen(of, profile=None))
+        return
+    assert resolve(seen(of, profile=None)).deployment == of, "its replicas find out"
+
+
+def test_an_artifact_of_a_release_that_did_not_note_whose_it_is_serves_nothing() -> None:
+    unsigned = {name: value for name, value in ARTIFACT.items() if name != "publicKey"}
+    resolved = resolve(seen(OF, run_of(OF, verdict="Accepted", summary="x", artifact=unsigned)))
+    assert (resolved.optimized, resolved.deployment.spec.model) == (None, OF.spec.model)
+
+
+@pytest.mark.parametrize(
+    ("observed", "told"),
+    [
+        pytest.param(seen(OF, accepted(OF), apps=()), (True, ("PEM of the run",)), id="of what a run made: that run's"),
+        pytest.param(seen(OF, apps=()), (False, ("PEM of the platform",)), id="of the user's own: none need be there"),
+    ],
+)
+def test_whose_signature_replicas_demand(observed: Observed, told: tuple[bool, tuple[str, ...]]) -> None:
+    result = plan(replace(observed, network=ReplicaNetwork(trusted_keys=("PEM of the platform",))), NOW)
+    assert result.applications is not None
+    (started,) = (each["args"] for each in result.applications)
+    replica = BuildArguments.model_validate(started).replica
+    assert (replica.require_signature, replica.trusted_keys) == told
+    assert ("requireSignature" in started["replica"]) is told[0], (
+        "else applications of an older release were started anew"
+    )
+
+
 def test_while_the_pool_is_silent_the_run_is_made_all_the_same() -> None:
     observed = replace(seen(), pool=PoolProblem(Reason.POOL_UNREACHABLE, "no answer"))
     result = plan(observed, NOW)
