@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -307,6 +308,8 @@ def requests(draw: st.DrawFn, signature: Signature) -> tuple[bytes, int | None]:
         document["outputs"] = draw(_outputs(signature))
     binary = b"".join(blobs)
     if draw(st.booleans()):
+        # What was drawn belongs to the strategies, which draw it again.
+        document = deepcopy(document)
         for _ in range(draw(st.integers(1, 3))):
             _spoil(draw, document)
         if blobs and draw(st.integers(0, 3)) == 0:
@@ -407,5 +410,5 @@ def _spoil(draw: st.DrawFn, document: Any) -> None:
         if draw(st.integers(0, 4)) == 0:
             del here[key]
         else:
-            here[key] = draw(junk)
+            here[key] = deepcopy(draw(junk))
         return
