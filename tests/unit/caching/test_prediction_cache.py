@@ -103,6 +103,28 @@ def test_what_else_a_key_depends_on(other: InputKeys, width: int) -> None:
     assert keys().key(inputs) != other.key(inputs)
 
 
+def test_a_key_holds_whether_an_input_that_may_be_left_out_was_given_and_the_shape_where_any_rank_is_taken() -> None:
+    scale = TensorSpec(name="scale", datatype=DataType.FP32, shape=(2,))
+    any_rank = TensorSpec(name="x", datatype=DataType.FP32, shape=(), any_rank=True)
+    made = keys(Signature(inputs=(any_rank,), outputs=(), optional=(scale,)))
+    flat = np.ones(4, np.float32)
+    found = {
+        made.key(inputs)
+        for inputs in (
+            {"x": flat},
+            {"x": flat.reshape(2, 2)},
+            {"x": flat.reshape(1, 4)},
+            {"x": flat.reshape(4, 1)},
+            {"x": flat[:0]},
+            {"x": flat[:0].reshape(0, 4)},
+            {"x": flat, "scale": flat[:2]},
+            {"x": flat, "scale": flat[:2] * 2},
+        )
+    }
+    assert len(found) == 8
+    assert made.key({"x": flat}) == made.key({"x": flat.copy()})
+
+
 @given(st.integers(1, 40), st.integers(1, 40), st.randoms(use_true_random=False))
 def test_a_key_of_many_bytes_is_a_digest_and_no_single_bit_can_change_without_it(
     rows: int, width: int, random: Any
