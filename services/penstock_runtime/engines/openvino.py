@@ -71,6 +71,9 @@ class OpenVinoEngine:
             inputs=tuple(_spec(port, f"input_{i}", "input") for i, port in enumerate(model.inputs)),
             outputs=tuple(_spec(port, f"output_{i}", "output") for i, port in enumerate(model.outputs)),
         )
+        kinds = [operator.get_type_name() for operator in model.get_ops()]
+        self.branch = "If" if "If" in kinds else None
+        """An operator that sends a whole run one way or another."""
         self._inputs, self._outputs = self.signature.inputs, self.signature.outputs
         self._compiled = compiled
         self._request = compiled.create_infer_request()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ _FILLED: Final[Mapping[Fill, Callable[[Array], Array]]] = {
     Fill.LARGE_NEGATIVE: lambda normal: (np.abs(normal) + 1) * -_LARGE,
     Fill.NAN: lambda normal: np.full_like(normal, np.nan),
     Fill.INFINITE: lambda normal: np.full_like(normal, np.inf),
+    Fill.MINUS_INFINITE: lambda normal: np.full_like(normal, -np.inf),
 }
 """Floats from normal ones. Any other fill leaves them as they are."""
 
@@ -135,9 +137,12 @@ def _ids(shape: tuple[int, ...], fill: Fill, values: Values, generator: np.rando
             return np.zeros(shape, np.int64)
         case Fill.ONES | Fill.SMALL:
             return np.ones(shape, np.int64)
-        case Fill.WIDE | Fill.NAN | Fill.INFINITE | Fill.LARGE_POSITIVE:
+        case Fill.WIDE:
+            # From 0 on, and the greatest.
+            return np.append(np.arange(1, math.prod(shape)) - 1, values.extreme - 1).reshape(shape) % values.extreme
+        case Fill.NAN | Fill.INFINITE | Fill.LARGE_POSITIVE:
             return generator.integers(0, values.extreme, shape)
-        case Fill.LARGE | Fill.LARGE_NEGATIVE:
+        case Fill.LARGE | Fill.LARGE_NEGATIVE | Fill.MINUS_INFINITE:
             least = -values.extreme if signed and values.extreme > values.most else 0
             return generator.integers(least, values.extreme if fill is Fill.LARGE else max(1 + least // 2, 1), shape)
         case _:

@@ -28,8 +28,9 @@ class Fill(StrEnum):
     LARGE_NEGATIVE = "large negative"
     NAN = "NaN"
     INFINITE = "infinite"
+    MINUS_INFINITE = "minus infinite"
     WIDE = "wide"
-    """Integers up to 1,000."""
+    """All integers from 0, as far as there is room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,8 @@ EXTREMES: Final = (
     Member("large negative", Fill.LARGE_NEGATIVE, 1, judged=False),
     Member("NaN", Fill.NAN, 1, judged=False),
     Member("infinite", Fill.INFINITE, 1, judged=False),
-    Member("wide", Fill.WIDE, 1, judged=False),
+    Member("minus infinite", Fill.MINUS_INFINITE, 1, judged=False),
+    Member("wide", Fill.WIDE, 8, judged=False),
 )
 MEMBERS: Final = {each.name: each for each in (*CORE, *FURTHER, *EXTREMES)}
 
@@ -73,7 +75,9 @@ CORE_RUNS: Final = (
     ("large", "a", "b"),
     ("b", "negative", "large positive"),
     ("large negative", "positive", "b"),
-    ("a", "NaN", "b", "infinite"),
+    ("a", "NaN", "b"),
+    ("infinite", "b", "a"),
+    ("b", "minus infinite", "a"),
     ("wide", "zeros", "b"),
 )
 """Which requests run together, in which order, beside `a` and `b`: enough to prove an axis."""

@@ -61,7 +61,7 @@ def prove(
     branch: str | None = getattr(engine, "branch", None)
     if branch is not None:
         # Which value makes it turn is nothing that trial runs could find.
-        return Trial(None, f"an {branch} takes one way for the whole run by the values of its inputs")
+        return Trial(None, f"its {branch} takes one way for a whole run, by what the requests in it hold")
     try:
         tried = _declared(engine, declared) if declared is not None else _likely(engine, names)
         found = _first(Proof(engine, settings, names, max_rows, runs), tried, declared)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from tests.unit.joining.graphs import COUPLED, SEPARATE, Graph
 
+from penstock.errors import Invalid
 from penstock.optimization.recipes import EngineName, EngineSettings
 from penstock.serving.joining import Joining
 from penstock.serving.manifest import DataType, Signature, TensorSpec
@@ -38,6 +39,19 @@ def test_requests_are_joined_where_every_row_is_its_own(
     found = tried(graph, tmp_path)
     assert found.joining is not None, found
     assert (found.joining.inputs, found.joining.outputs) == (takes, gives)
+
+
+def test_openvino_is_tried_as_onnx_runtime_is(tmp_path: Path) -> None:
+    settings = EngineSettings(name=EngineName.OPENVINO)
+    found = {}
+    for name, graph in (COUPLED | {name: graph for name, (graph, _, _) in SEPARATE.items()}).items():
+        try:
+            engine = load_engine(graph.save(tmp_path / "model.onnx"), settings)
+        except Invalid:
+            continue  # an operator or a type that it has not
+        found[name] = prove(engine, settings, 32).joining is not None
+    assert len(found) > 60
+    assert {name for name, joined in found.items() if joined} == found.keys() & SEPARATE.keys()
 
 
 LABEL = SEPARATE["a label that is declared as one"][0]
