@@ -221,6 +221,8 @@ def _change(alone: Array, beside: Array, answers: Array) -> float:
     """The greatest change of an answer, as a share of its range; 1 where something else than a number changed."""
     if alone.dtype.kind != "f":
         return float((plain(alone) != plain(beside)).any())
+    if not alone.size:
+        return 0.0
     one, other = flat(alone), flat(beside)
     finite = np.isfinite(one)
     if not np.array_equal(finite, np.isfinite(other)):

@@ -55,11 +55,12 @@ def judgements(
         return (
             Judgement(metric=MetricName.IMPORT_PATH, output="", labelled=labels is not None, reason="it is asked for"),
         )
+    full = {name: array for name, array in outputs.items() if array.size}
     ratio_alone = constraint.min_ratio is not None and constraint.max_loss_points is constraint.min_value is None
     if constraint.metric is not None:
-        first = _asked(constraint.metric, outputs, labels, ratio_alone=ratio_alone)
+        first = _asked(constraint.metric, full, labels, ratio_alone=ratio_alone)
     else:
-        first = _by_labels(outputs, labels)
+        first = _by_labels(full, labels)
     judged = {each.output for each in first}
     rest = (
         each for name in outputs if name not in judged for each in likeness(name, outputs[name], synthetic=synthetic)
@@ -69,7 +70,9 @@ def judgements(
 
 def likeness(name: str, array: Array, *, synthetic: bool = False) -> Iterator[Judgement]:
     """How an output is compared with the baseline's own."""
-    if array.dtype.kind != "f":
+    if not array.size:
+        yield Judgement(metric=MetricName.AGREEMENT, output=name, reason=f"'{name}' has no elements")
+    elif array.dtype.kind != "f":
         kinds = {"b": "flags", "O": "strings", "S": "strings", "U": "strings"}
         what = kinds.get(array.dtype.kind, "whole numbers")
         yield Judgement(metric=MetricName.AGREEMENT, output=name, reason=f"'{name}' has {what}")
@@ -89,7 +92,7 @@ def likeness(name: str, array: Array, *, synthetic: bool = False) -> Iterator[Ju
 
 def fallback(judgement: Judgement, array: Array) -> Judgement | None:
     """What can tell where a metric that nobody asked for cannot; None where there is nothing."""
-    if array.dtype.kind != "f" or (judgement.metric is MetricName.R2 and not judgement.labelled):
+    if array.dtype.kind != "f" or not array.size or (judgement.metric is MetricName.R2 and not judgement.labelled):
         return None
     reason = f"{judgement.reason}, where {judgement.metric} cannot tell right from wrong on this data"
     return Judgement(metric=MetricName.R2, output=judgement.output, reason=reason)

@@ -302,6 +302,14 @@ def test_an_output_that_is_always_the_same_leaves_the_decision_to_the_others() -
     assert other is not None, "and yet it is compared"
 
 
+def test_an_output_without_elements_is_no_trouble() -> None:
+    outputs = price().outputs | {"found": np.zeros((COUNT, 0), np.float32), "ids": np.zeros((COUNT, 0), np.int64)}
+    judge = Judge(BALANCED, None)
+    chosen, controls = judge.fitting(judgements(BALANCED, outputs, None), outputs)
+    assert untold(BALANCED, controls) is None
+    assert full_test_problem(BALANCED, judge.judged(chosen, outputs, dict(outputs))) is None
+
+
 def test_a_metric_of_the_users_own_has_controls_too() -> None:
     from penstock_optimizer.metrics import Scored  # noqa: PLC0415 -- of this test alone
 

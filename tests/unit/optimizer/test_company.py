@@ -70,6 +70,11 @@ def one_number(x: Array) -> dict[str, Array]:
     return {"y": by_run(x)["logits"][:, :1]}
 
 
+def nothing_more(x: Array) -> dict[str, Array]:
+    """Beside its scores an output without elements."""
+    return {"logits": x @ WEIGHTS, "found": np.zeros((len(x), 0), np.float32)}
+
+
 def names(x: Array) -> dict[str, Array]:
     return {"label": np.array(["small", "large"], dtype=object)[(x.sum(axis=1) > 0).astype(int)]}
 
@@ -94,6 +99,7 @@ def seen(model: Model, folder: Path, labels: Array | None = None) -> Company | N
         pytest.param(coarse, None, id="coarse rounding, whoever is beside it"),
         pytest.param(by_sample, None, id="int8 by sample"),
         pytest.param(names, None, id="strings"),
+        pytest.param(nothing_more, None, id="an output without elements"),
         pytest.param(by_run, "a thousand times as large", id="int8 by run"),
         pytest.param(one_number, "a thousand times as large", id="int8 by run, one number"),
         pytest.param(minus_the_mean, "", id="less the mean of the batch"),
