@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from penstock.api.admission import Problem, Verdict, repeated, verdict
+from penstock.api.admission import Problem, Verdict, repeated, validate, verdict
 from penstock.api.documents import Document
+from penstock.api.meta import Manifest
 from penstock.errors import Invalid
+from penstock_cli.resources import kind_of, placed
+from penstock_operator.runtime.cluster import NAMESPACE, Cluster, Key, ResourceKind, key_of
 
 _SUFFIXES = {".yaml", ".yml", ".json"}
 _IDENTITY = ("apiVersion", "kind", "metadata.name")
@@ -53,6 +57,54 @@ def identified(files: Iterable[str]) -> list[Document]:
     if problems:
         raise Invalid("InvalidManifest", "\n".join(problems))
     return [document for each in verdicts for document in each.documents]
+
+
+def refuse(
+    cluster: Cluster, documents: Sequence[Document], namespace: str = "default", passed_over: Sequence[Key] = ()
+) -> None:
+    """Refuse what the store would refuse: changes that are not allowed, unknown kinds, and namespaces that there are not.
+
+    Args:
+        cluster: the store, which need not run anything yet.
+        documents: that are well in themselves.
+        namespace: of those that name none.
+        passed_over: objects that will be replaced, whatever they are now.
+
+    Raises:
+        Invalid: a line for each problem, with file and line.
+    """
+    made = {
+        document.manifest["metadata"]["name"] for document in documents if document.manifest["kind"] == NAMESPACE.kind
+    }
+    found = [problem for each in documents for problem in _problems(cluster, each, (namespace, made), passed_over)]
+    if found:
+        raise Invalid("InvalidManifest", "\n".join(map(str, found)))
+
+
+def _problems(
+    cluster: Cluster, document: Document, namespaces: tuple[str, set[str]], passed_over: Sequence[Key]
+) -> Iterable[Problem]:
+    usual, made = namespaces
+    try:
+        kind = kind_of(document.manifest)
+    except Invalid as error:
+        yield Problem("kind", error.message, document.filename, document.line_of("kind"))
+        return
+    manifest = placed(document.manifest, kind, usual)
+    namespace = manifest["metadata"].get("namespace", "")
+    if kind.namespaced and namespace not in made and cluster.get(NAMESPACE, Key("", namespace)) is None:
+        message = (
+            f'namespaces "{namespace}" not found: put a Namespace of this name into the files, or leave the field out'
+        )
+        yield Problem("metadata.namespace", message, document.filename, document.line_of("metadata.namespace"))
+        return
+    old = _old(cluster, kind, key_of(manifest), passed_over)
+    for problem in validate(manifest, old) if old is not None else ():
+        yield replace(problem, filename=document.filename, line=document.line_of(problem.field))
+
+
+def _old(cluster: Cluster, kind: ResourceKind, key: Key, passed_over: Sequence[Key]) -> Manifest | None:
+    return None if key in passed_over else cluster.get(kind, key)
 
 
 def problems_of(verdicts: list[Verdict]) -> list[Problem]:

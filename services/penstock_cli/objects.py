@@ -50,14 +50,18 @@ def apply(
 
     `penstock apply -f models/ -n vision --context production`
     """
-    from penstock_cli.manifests import accepted  # noqa: PLC0415 (the CEL evaluator takes half a second to import)
+    from penstock_cli.manifests import accepted, refuse  # noqa: PLC0415 (the CEL evaluator takes half a second to import)
     from penstock_cli.resources import FIELD_MANAGER, kind_of, placed, title  # noqa: PLC0415 (the same)
+    from penstock_operator.runtime.embedded import EmbeddedCluster  # noqa: PLC0415 (the same)
 
     if not filename:
         raise Invalid("NothingToApply", "name what to apply: penstock apply -f FILE")
-    manifests = [document.manifest for document in accepted(filename)]
+    documents = accepted(filename)
+    manifests = [document.manifest for document in documents]
     kinds = [kind_of(manifest) for manifest in manifests]
     with opened_cluster(kubeconfig, context, state_dir) as cluster:
+        if isinstance(cluster, EmbeddedCluster):  # a cluster's API is asked for each, and knows more
+            refuse(cluster, documents, namespace)
         for kind, manifest in zip(kinds, manifests, strict=True):
             target = placed(manifest, kind, namespace)
             before = cluster.get(kind, _key(target))

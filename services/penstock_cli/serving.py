@@ -1,23 +1,17 @@
-"""Serves the models of a user's manifests.
-
-What would be refused is refused before anything starts; of what does not start it is said why, while the rest serves.
-"""
+"""Serves the models of a user's manifests: of what does not start it is said why, while the rest serves."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 from rich.markup import escape
 
-from penstock.api.admission import Problem, validate
-from penstock.api.documents import Document
 from penstock.api.meta import Manifest
-from penstock.errors import Invalid
 from penstock_cli.progress import Steps
 from penstock_cli.readiness import NotServing, url_if_ready, wait_until_ready
 from penstock_cli.resources import FIELD_MANAGER, INFERENCE_DEPLOYMENT, kind_of, placed
-from penstock_operator.runtime.cluster import NAMESPACE, Cluster, Key, NotFound, ResourceKind, key_of
+from penstock_operator.runtime.cluster import Cluster, Key, NotFound, key_of
 
 _READY_SECONDS = 240.0
 
@@ -78,45 +72,3 @@ class Models:
                 del self.failed[key]
                 self.serving[key] = url
                 self.steps.note(f"[green]✓[/green] {key} is Ready now. Serving {url}")
-
-
-def refuse(cluster: Cluster, documents: Sequence[Document], passed_over: Sequence[Key] = ()) -> None:
-    """Refuse what the store would refuse: changes that are not allowed, unknown kinds, and namespaces that there are not.
-
-    Args:
-        cluster: the store, which need not run anything yet.
-        documents: that are well in themselves.
-        passed_over: objects that will be replaced, whatever they are now.
-
-    Raises:
-        Invalid: a line for each problem, with file and line.
-    """
-    made = {
-        document.manifest["metadata"]["name"] for document in documents if document.manifest["kind"] == NAMESPACE.kind
-    }
-    found = [problem for each in documents for problem in _problems(cluster, each, made, passed_over)]
-    if found:
-        raise Invalid("InvalidManifest", "\n".join(map(str, found)))
-
-
-def _problems(cluster: Cluster, document: Document, made: set[str], passed_over: Sequence[Key]) -> Iterable[Problem]:
-    try:
-        kind = kind_of(document.manifest)
-    except Invalid as error:
-        yield Problem("kind", error.message, document.filename, document.line_of("kind"))
-        return
-    manifest = placed(document.manifest, kind, "default")
-    namespace = manifest["metadata"].get("namespace", "")
-    if kind.namespaced and namespace not in made and cluster.get(NAMESPACE, Key("", namespace)) is None:
-        message = (
-            f'namespaces "{namespace}" not found: put a Namespace of this name into the files, or leave the field out'
-        )
-        yield Problem("metadata.namespace", message, document.filename, document.line_of("metadata.namespace"))
-        return
-    old = _old(cluster, kind, key_of(manifest), passed_over)
-    for problem in validate(manifest, old) if old is not None else ():
-        yield replace(problem, filename=document.filename, line=document.line_of(problem.field))
-
-
-def _old(cluster: Cluster, kind: ResourceKind, key: Key, passed_over: Sequence[Key]) -> Manifest | None:
-    return None if key in passed_over else cluster.get(kind, key)

@@ -17,6 +17,7 @@ from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache
+from ipaddress import IPv6Address, ip_address
 from typing import Any, Final
 
 import httpcore
@@ -29,6 +30,7 @@ IDENTITY: Final[Mapping[str, str]] = {"accept-encoding": "identity"}
 """Asks for what is sent to be what it is: 256 KiB of gzip may be 256 MiB."""
 
 _LOOKUP_SECONDS: Final = 5.0
+_CREDENTIALS_IPV6: Final = ip_address("fd00:ec2::254")
 _MOST_CONNECTIONS: Final = 32
 _IDLE_SECONDS: Final = 5.0
 _HEADER_BYTES: Final = 64 * 1024
@@ -211,6 +213,9 @@ class _Backend(httpcore.NetworkBackend):
         problem: OSError = OSError(f"{host} has no address")
         with _translated(httpcore.ConnectTimeout, httpcore.ConnectError):
             for family, kind, protocol, _, address in self._lookup(host, port):
+                if _is_of_the_node(str(address[0])):
+                    problem = OSError(f"{address[0]} is an address of the node's own, where no server of others is")
+                    continue
                 sock = socket.socket(family, kind, protocol)
                 try:
                     sock.settimeout(ends.left(None, httpcore.ConnectTimeout))
@@ -282,6 +287,13 @@ class _Stream(httpcore.NetworkStream):
                 return self._socket.getpeername()
             case _:
                 return None
+
+
+def _is_of_the_node(address: str) -> bool:
+    """Link-local addresses, and the one in IPv6 that stands beside them: where clouds give a node its credentials."""
+    ip = ip_address(address.partition("%")[0])
+    mapped = ip.ipv4_mapped if isinstance(ip, IPv6Address) else None
+    return (mapped or ip).is_link_local or ip == _CREDENTIALS_IPV6
 
 
 def _seconds(timeout: float | None, late: type[Exception]) -> float | None:

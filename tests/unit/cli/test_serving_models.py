@@ -16,9 +16,10 @@ from penstock.api.meta import Manifest
 from penstock.errors import Invalid, Unavailable
 from penstock.planning.names import DEPLOYMENT_MANAGER
 from penstock_cli.main import app
+from penstock_cli.manifests import refuse
 from penstock_cli.progress import Steps
 from penstock_cli.resources import INFERENCE_DEPLOYMENT, SERVING_POOL, kind_of
-from penstock_cli.serving import Models, refuse
+from penstock_cli.serving import Models
 from penstock_cli.standalone.state import StateFolder
 from penstock_cli.target import open_embedded
 from penstock_operator.runtime.cluster import Cluster, Key
@@ -155,3 +156,20 @@ def test_one_refused_document_among_seven_starts_nothing(tmp_path: Path) -> None
     assert f"{file}:{line}: metadata.labels.version: " in result.exception.message
     assert 'write "2", in quotes' in result.exception.message
     assert not state.exists()
+
+
+def test_of_what_is_applied_nothing_is_where_one_change_would_be_refused(cluster: Cluster, tmp_path: Path) -> None:
+    there = {
+        "metadata": {"name": "there", "namespace": "default"},
+        "spec": {"existing": {"address": "http://ray:8265"}},
+    }
+    pool = {"apiVersion": "penstock.dev/v1alpha1", "kind": "ServingPool", **there}
+    cluster.apply(SERVING_POOL, pool, "test")
+    file = tmp_path / "both.yaml"
+    changed = {**pool, "spec": {"existing": {"address": "http://other:8265"}}}
+    file.write_text("---\n".join(yaml.safe_dump(each, sort_keys=False) for each in (deployment("one"), changed)))
+    result = CliRunner().invoke(app, ["apply", "-f", str(file), "--state-dir", str(tmp_path)])
+    assert isinstance(result.exception, Invalid)
+    assert result.exception.message.startswith(f"{file}:")
+    assert "address cannot be changed" in result.exception.message
+    assert cluster.get(INFERENCE_DEPLOYMENT, Key("default", "one")) is None

@@ -198,6 +198,13 @@ def test_a_name_whose_lookup_does_not_end_is_given_up(monkeypatch: pytest.Monkey
     ended.set()
 
 
+@pytest.mark.parametrize("address", ["169.254.169.254", "::ffff:169.254.169.254", "fe80::1%eth0", "fd00:ec2::254"])
+def test_where_clouds_give_nodes_their_credentials_nobody_is_asked(address: str) -> None:
+    found = [(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 80))]
+    with pytest.raises(httpx.ConnectError, match="address of the node's own"):
+        ask("http://ray.example", SHORT, BoundedTransport(lambda _host, _port: found))
+
+
 def client_that_answers(body: bytes) -> RayClient:
     return RayClient("http://ray", None, httpx.MockTransport(lambda _: httpx.Response(200, content=body)))
 
