@@ -19,6 +19,8 @@ from penstock_optimizer.metrics.comparing import compare, rounded
 from penstock_optimizer.metrics.figures import METRIC_UNSUITED, Comparison, Outputs, Scored, compared_figures
 from penstock_runtime.engines import Array
 
+_CLEARLY: Final = 5.0
+"""Times what is allowed: so much must a ruined output lose by a cosine that nobody asked for."""
 _MOST_CONTROLLED: Final = 512
 """Samples for the controls: what is ruined shows on few."""
 
@@ -123,7 +125,10 @@ class Judge:
         Where a metric that nobody asked for lets a ruined output pass, what can tell takes its place.
         """
         found = self.controls(chosen, baseline)
-        missed = {each.output for each in found if not each.told}
+        allowed = allowed_loss(self.constraint, MetricName.COSINE, 1.0)
+        # Where all answers point much the same way, a cosine that is hardly allowed has lost most of what tells them apart.
+        blunt = {e.output for e in found if e.metric == MetricName.COSINE and e.loss < _CLEARLY * max(allowed, 0.0)}
+        missed = {each.output for each in found if not each.told} | blunt
         if not missed or self.constraint.metric is not None or self.imported is not None:
             return tuple(chosen), found
         others = tuple(_replaced(chosen, baseline, missed - {""} or set(baseline)))

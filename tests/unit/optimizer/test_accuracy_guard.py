@@ -286,6 +286,17 @@ def test_labels_by_which_a_constant_is_as_good_leave_it_to_the_scores() -> None:
     assert untold(BALANCED, controls) is None
 
 
+def test_directions_that_are_all_much_the_same_are_left_to_r2() -> None:
+    common = 3 + generator(30).normal(0, 1, (1, 8, 16))
+    hidden = (common + generator(31).normal(0, 0.7, (COUNT, 8, 16))).astype(np.float32)
+    judge = Judge(BALANCED, None)
+    chosen, controls = judge.fitting(judgements(BALANCED, {"hidden": hidden}, None), {"hidden": hidden})
+    assert [each.metric for each in chosen] == [MetricName.R2]
+    assert untold(BALANCED, controls) is None
+    half = (hidden + hidden.mean(axis=0)) / 2
+    assert full_test_problem(BALANCED, judge.judged(chosen, {"hidden": hidden}, {"hidden": half})) is not None
+
+
 def test_a_model_that_always_says_the_same_tells_nothing() -> None:
     outputs = {"y": np.ones((COUNT, 1), np.float32)}
     _, controls = Judge(BALANCED, None).fitting(judgements(BALANCED, outputs, None), outputs)
