@@ -51,6 +51,25 @@ def test_what_is_written_is_read_and_what_is_not_there_is_none(root: str) -> Non
     assert store.uri("runs/1") == f"{root}/runs/1"
 
 
+@pytest.mark.parametrize("body", [b"", b"12345678", b"123456789"], ids=["empty", "just so long", "longer"])
+def test_no_more_is_read_than_is_allowed(root: str, body: bytes) -> None:
+    store = Store(root)
+    assert store.read("runs/1/result.json", 8) is None
+    store.write("runs/1/result.json", body)
+    if len(body) <= 8:
+        assert store.read("runs/1/result.json", 8) == body
+        return
+    with pytest.raises(Invalid, match="longer than 8 bytes"):
+        store.read("runs/1/result.json", 8)
+
+
+def test_it_is_told_what_credentials_may_do_and_the_attempt_leaves_nothing(root: str) -> None:
+    store = Store(root)
+    store.write("vision/a", b"a")
+    assert store.permitted(".scope") == ("list", "write")
+    assert not store.exists(".scope")
+
+
 def test_a_folder_comes_back_as_it_was_put(root: str, tmp_path: Path) -> None:
     local = model(tmp_path / "local")
     uri = Store(root).put_folder(local, "artifacts/sha256-1")

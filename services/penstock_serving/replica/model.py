@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import mmap
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Final
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid
 from penstock.optimization.fitting import misfit
-from penstock.optimization.recipes import EngineSettings
+from penstock.optimization.recipes import EngineName, EngineSettings
 from penstock.serving.manifest import MANIFEST_NAME, ModelFormat, ModelManifest, Signature, TensorSpec
 from penstock.serving.settings import ReplicaSettings, changed_message
 from penstock.telemetry import names
@@ -144,6 +145,13 @@ def _admit(folder: Path, manifest: ModelManifest, settings: ReplicaSettings) -> 
     elif manifest.optimization is not None:
         verify_apart(folder, settings.trusted_keys)
     if manifest.optimization is None:
+        tensorrt = manifest.engine is not None and manifest.engine.name is EngineName.ONNX_RUNTIME_TENSORRT
+        if tensorrt and not _is_signed(manifest, settings) and _holds_plan(folder / manifest.entrypoint):
+            raise Invalid(
+                Reason.MODEL_INVALID,
+                f"{manifest.entrypoint} holds a part that was compiled for an accelerator (EPContext), which is machine code, and "
+                "nobody signed it: export the model without it",
+            )
         files = sorted(_FILE_OPTIONS & set(manifest.engine.options)) if manifest.engine is not None else []
         if files and not _is_signed(manifest, settings):
             raise Invalid(
@@ -159,6 +167,14 @@ def _admit(folder: Path, manifest: ModelManifest, settings: ReplicaSettings) -> 
             f"the model at {settings.storage_uri} was optimized for another machine: {lacking}. "
             "Place replicas where it was measured, or run the profile on this hardware",
         )
+
+
+def _holds_plan(file: Path) -> bool:
+    """Whether an ONNX file has the operator by which compiled code travels in it; also where it only speaks of it."""
+    if file.stat().st_size == 0:
+        return False
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as body:
+        return body.find(b"EPContext") >= 0
 
 
 def _check_owner(folder: Path, manifest: ModelManifest, settings: ReplicaSettings) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import openvino as ov
 import pytest
+from onnx import TensorProto, helper
 from tests.integration.replica_process import linear_weights, save_linear
 
 from penstock.api.conditions import Reason
@@ -211,6 +212,19 @@ def an_option_that_names_files_of_the_node(artifact: Artifact) -> ReplicaSetting
     return artifact.settings().model_copy(update={"require_signature": False})
 
 
+def a_plan_for_an_accelerator_that_nobody_signed(artifact: Artifact) -> ReplicaSettings:
+    node = helper.make_node("EPContext", ["x"], ["y"], domain="com.microsoft", ep_cache_context="plan", embed_mode=1)
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
+    body = helper.make_model(helper.make_graph([node], "g", value[:1], value[1:])).SerializeToString()
+    (artifact.folder / "model.onnx").write_bytes(body)
+    artifact.rewrite(
+        optimization=None, engine=EngineSettings(name=EngineName.ONNX_RUNTIME_TENSORRT), format=ModelFormat.ONNX,
+        entrypoint="model.onnx",
+        files={"model.onnx": ModelFile(sha256=hashlib.sha256(body).hexdigest(), size_bytes=len(body))},
+    )  # fmt: skip
+    return artifact.settings().model_copy(update={"require_signature": False})
+
+
 def a_model_of_the_users_own_where_a_signed_one_is_asked_for(artifact: Artifact) -> ReplicaSettings:
     artifact.rewrite(optimization=None)
     (artifact.folder / "model.sig").unlink()
@@ -264,6 +278,7 @@ def weights_that_come_with_code(artifact: Artifact) -> ReplicaSettings:
         (an_engine_that_loads_another_format, Reason.MODEL_INVALID, "loads no openvino"),
         (a_program_of_torch_that_nobody_signed, Reason.SIGNATURE_MISSING, "such files can run code"),
         (machine_code_that_nobody_signed, Reason.SIGNATURE_MISSING, "such files can run code"),
+        (a_plan_for_an_accelerator_that_nobody_signed, Reason.MODEL_INVALID, "machine code, and nobody signed it"),
         (an_option_that_names_files_of_the_node, Reason.MODEL_INVALID, "sets the engine's option engineCache"),
         (a_model_of_the_users_own_where_a_signed_one_is_asked_for, Reason.SIGNATURE_MISSING, "has no model.sig"),
         (a_lone_file_where_a_signed_model_is_asked_for, Reason.SIGNATURE_MISSING, "delete the OptimizationRun"),
