@@ -60,6 +60,20 @@ def test_a_shape_that_an_operator_refuses_is_the_callers_error_where_the_model_s
     assert status_of(caught.value) == 400
 
 
+def test_axes_of_one_name_that_differ_are_the_callers_error_where_the_model_fails(tmp_path: Path) -> None:
+    found = engine(
+        tmp_path,
+        [helper.make_node("Add", ["x", "z"], ["y"])],
+        [value("x", FLOAT, ["n", 2]), value("z", FLOAT, ["n", 2])],
+        [value("y", FLOAT, ["n", 2])],
+    )
+    two, three = np.ones((2, 2), np.float32), np.ones((3, 2), np.float32)
+    with pytest.raises(Invalid, match="'z' has 3 in its axis 'n', but 'x' has 2") as caught:
+        found.run({"x": two, "z": three})
+    assert status_of(caught.value) == 400
+    assert found.run({"x": two, "z": three[:1]})["y"].tolist() == [[2, 2], [2, 2]], "it broadcasts, so it is let be"
+
+
 def test_an_id_past_the_table_is_the_callers_error_and_nothing_is_written_of_it(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

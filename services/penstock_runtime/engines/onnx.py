@@ -146,12 +146,25 @@ class OnnxEngine:
         except UnicodeDecodeError as error:
             raise _unreadable(self._outputs) from error
         except (InvalidArgument, Fail) as error:
-            if isinstance(error, Fail) and not self._any_rank and all(array.size for array in inputs.values()):
+            differ = self._disagreement(inputs)
+            if isinstance(error, Fail) and not (
+                differ or self._any_rank or any(not array.size for array in inputs.values())
+            ):
                 raise
-            raise bad_request(f"the model refuses this input: {_said(error)}") from error
+            raise bad_request(f"the model refuses this input: {differ or _said(error)}") from error
         for name, classes in self._maps:
             outputs[name] = _matrix(outputs[name], classes)
         return outputs
+
+    def _disagreement(self, inputs: Mapping[str, Array]) -> str:
+        """Which inputs differ in an axis that the file calls by one name; empty where none do. Some models take them all the same."""
+        seen: dict[str, tuple[str, int]] = {}
+        for name, array in inputs.items():
+            for axis, length in zip(self.axis_names.get(name, ()), array.shape, strict=False):
+                other, found = seen.setdefault(axis, (name, length))
+                if axis and found != length:
+                    return f"'{name}' has {length} in its axis '{axis}', but '{other}' has {found}"
+        return ""
 
     def _run_values(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run with typed values: numpy has no BF16, so its bits travel as uint16."""
