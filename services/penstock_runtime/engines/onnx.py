@@ -25,26 +25,8 @@ from penstock.optimization.recipes import EngineName, EngineSettings, Precision
 from penstock.protocol.refusals import Refusal, bad_request
 from penstock.serving.manifest import DataType, Signature, TensorSpec
 from penstock_runtime.engines import Array, first_line, onnx_graph, options_of
+from penstock_runtime.engines.onnx_signature import onnx_signature
 
-_DATATYPES: Final = {
-    "tensor(bool)": DataType.BOOL,
-    "tensor(uint8)": DataType.UINT8,
-    "tensor(uint16)": DataType.UINT16,
-    "tensor(uint32)": DataType.UINT32,
-    "tensor(uint64)": DataType.UINT64,
-    "tensor(int8)": DataType.INT8,
-    "tensor(int16)": DataType.INT16,
-    "tensor(int32)": DataType.INT32,
-    "tensor(int64)": DataType.INT64,
-    "tensor(float16)": DataType.FP16,
-    "tensor(bfloat16)": DataType.BF16,
-    "tensor(float)": DataType.FP32,
-    "tensor(double)": DataType.FP64,
-    "tensor(string)": DataType.BYTES,
-}
-_OPTIONAL: Final = "optional("
-_MAPS: Final = ("seq(map(string,tensor(float)))", "seq(map(int64,tensor(float)))")
-"""What a ZipMap gives."""
 _LOCALE: Final = re.compile(r"Failed to construct locale with name:(\S+?):")
 _ONNX_BFLOAT16: Final = 16
 """`TensorProto.BFLOAT16`."""
@@ -109,7 +91,7 @@ class OnnxEngine:
                 "check that the GPU's driver and libraries are those that onnxruntime-gpu was built for",
             )
         stated = onnx_graph.read(path)
-        self.signature = onnx_signature(self._session, path)
+        self.signature = onnx_signature(self._session, stated)
         self._recurrent = stated.recurrent
         self.branch = stated.branch
         """An operator that sends a whole run one way or another by inputs' values, if there is one."""
@@ -237,67 +219,6 @@ def _refusal(path: Path, error: Exception) -> Invalid:
             f"{named[1].partition('.')[0]} -f UTF-8 {named[1]}), or serve from Penstock's images",
         )
     return Invalid(Reason.MODEL_INVALID, f"ONNX Runtime cannot load {path.name}: {said}")
-
-
-def onnx_signature(session: ort.InferenceSession, path: Path) -> Signature:
-    """What a loaded model takes and gives.
-
-    Args:
-        session: the model.
-        path: its file, which is read where the session does not tell enough.
-
-    Raises:
-        Invalid: ModelInvalid: a tensor is of a kind that cannot be served, and what to do.
-    """
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    own = session.get_overridable_initializers()
-    # A scalar and a tensor that states no rank look the same here.
-    unclear = any(not node.shape for node in (*inputs, *outputs, *own))
-    stated = onnx_graph.read(path) if unclear else onnx_graph.Stated()
-    absent = [node for node in inputs if node.type.startswith(_OPTIONAL)]
-    return Signature(
-        inputs=tuple(_spec(node, "input", stated) for node in inputs if node not in absent),
-        outputs=tuple(_output(node, stated) for node in outputs),
-        optional=tuple(_spec(node, "input", stated) for node in (*absent, *own)),
-    )
-
-
-def _output(node: Any, stated: onnx_graph.Stated) -> TensorSpec:
-    if node.type not in _MAPS:
-        return _spec(node, "output", stated)
-    classes = stated.classes.get(node.name)
-    if not classes:
-        raise _not_carried("output", node)
-    return TensorSpec(name=node.name, datatype=DataType.FP32, shape=(-1, len(classes)), classes=classes)
-
-
-def _spec(node: Any, what: str, stated: onnx_graph.Stated) -> TensorSpec:
-    kind, may_lack = node.type, False
-    if what == "input" and kind.startswith(_OPTIONAL):
-        kind, may_lack = kind.removeprefix(_OPTIONAL)[:-1], True
-    datatype = _DATATYPES.get(kind)
-    if datatype is None:
-        raise _not_carried(what, node)
-    shape = tuple(axis if isinstance(axis, int) and axis >= 0 else -1 for axis in node.shape)
-    any_rank = not shape and (may_lack or node.name in stated.without_rank)
-    return TensorSpec(name=node.name, datatype=datatype, shape=shape, any_rank=any_rank)
-
-
-def _not_carried(what: str, node: Any) -> Invalid:
-    if node.type.startswith("seq(map("):
-        help_ = "export it as a tensor; scikit-learn's converter does so with options={id(model): {'zipmap': False}}"
-    elif node.type.startswith("map("):
-        help_ = "export it as a tensor, with a column for each key"
-    elif node.type.startswith(("seq(", "optional(seq(")):
-        help_ = "export it as one tensor (torch.stack or torch.cat; ConcatFromSequence in the graph)"
-    elif node.type.startswith(_OPTIONAL):
-        help_ = "export it as a tensor that is always there"
-    else:
-        help_ = "export it as a dense tensor of another type"
-    return Invalid(
-        Reason.MODEL_INVALID,
-        f"{what} '{node.name}' is a {node.type}, which the Open Inference Protocol cannot carry: {help_}",
-    )
 
 
 def _level(name: str) -> Any:
