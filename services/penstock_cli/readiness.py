@@ -32,7 +32,13 @@ class NotServing(Unavailable):
 
 
 def wait_until_ready(
-    cluster: Cluster, key: Key, seconds: float, say: Callable[[str], None], check: Callable[[], None]
+    cluster: Cluster,
+    key: Key,
+    seconds: float,
+    say: Callable[[str], None],
+    check: Callable[[], None],
+    *,
+    applied: float | None = None,
 ) -> InferenceDeployment:
     """Wait until the deployment's present generation is Ready.
 
@@ -42,12 +48,14 @@ def wait_until_ready(
         seconds: how long to wait.
         say: told what a condition says, whenever that changes.
         check: called on the way; raises to give up.
+        applied: monotonic seconds at which it was applied; None: now.
 
     Raises:
         NotServing: it failed for a reason that waiting does not mend, or the time is up; with its conditions.
         NotFound: it is gone.
     """
-    deadline = time.monotonic() + seconds
+    began = time.monotonic()
+    deadline = began + seconds
     while True:
         check()
         manifest = cluster.get(INFERENCE_DEPLOYMENT, key)
@@ -64,7 +72,8 @@ def wait_until_ready(
         if lasting is not None:
             raise NotServing(lasting.reason, lasting.message)
         if time.monotonic() > deadline:
-            raise NotServing("NotReady", f"{key} was not Ready within {seconds:.0f} s.\n{_told(deployment)}")
+            waited = time.monotonic() - (began if applied is None else applied)
+            raise NotServing("NotReady", f"{key} was not Ready within {waited:.0f} s.\n{_told(deployment)}")
         say(_waiting_for(deployment))
         time.sleep(_POLL_SECONDS)
 

@@ -210,7 +210,7 @@ class _Session:
 
     def _models(self, cluster: Cluster, manifests: list[Manifest]) -> Models:
         """Apply, and wait for each deployment."""
-        models = Models(cluster, self._steps, self._stack.check, self._deployments)
+        models = Models(cluster, self._steps, self._stack.check, deployments=self._deployments)
         models.apply(manifests)
         models.wait()
         return models

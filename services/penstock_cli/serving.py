@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from time import monotonic
 
 from rich.markup import escape
 
@@ -14,6 +15,7 @@ from penstock_cli.resources import FIELD_MANAGER, INFERENCE_DEPLOYMENT, kind_of,
 from penstock_operator.runtime.cluster import Cluster, Key, NotFound, key_of
 
 _READY_SECONDS = 240.0
+_LOOK_SECONDS = 1.0
 
 
 @dataclass
@@ -24,6 +26,8 @@ class Models:
     steps: Steps
     check: Callable[[], None]
     """Raises where the platform itself has failed."""
+    seconds: float = _READY_SECONDS
+    """To wait for the first to be Ready, and then for each next one."""
     deployments: list[Key] = field(default_factory=list)
     serving: dict[Key, str] = field(default_factory=dict)
     """Their URLs."""
@@ -41,18 +45,24 @@ class Models:
     def wait(self) -> None:
         """Wait for each deployment: it serves, or it is known why it does not.
 
+        They start together, so that while none becomes Ready all have waited for as long.
+
         Raises:
             Unavailable: the platform itself has failed.
         """
+        applied = since = monotonic()
         for key in self.deployments:
+            left = max(_LOOK_SECONDS, since + self.seconds - monotonic())
             try:
                 with self.steps.step(f"Deploying {key}", f"{key} is Ready"):
-                    ready = wait_until_ready(self.cluster, key, _READY_SECONDS, self.steps.say, self.check)
+                    ready = wait_until_ready(self.cluster, key, left, self.steps.say, self.check, applied=applied)
+                since = monotonic()
                 self.serving[key] = (ready.status.url or "").rstrip("/")
             except NotServing as error:
                 self.failed[key] = error
             except NotFound as error:
                 self.failed[key] = NotServing(error.reason, error.message)
+        self._recovered()  # while others were waited for
 
     def tell(self) -> None:
         """Say where each model serves, and of the others why they do not."""
@@ -66,9 +76,13 @@ class Models:
 
     def look(self) -> None:
         """Say of a model that failed that it serves now."""
-        for key in tuple(self.failed):
-            url = url_if_ready(self.cluster.get(INFERENCE_DEPLOYMENT, key))
+        for key in self._recovered():
+            self.steps.note(f"[green]✓[/green] {key} is Ready now. Serving {self.serving[key]}")
+
+    def _recovered(self) -> list[Key]:
+        found = {key: url_if_ready(self.cluster.get(INFERENCE_DEPLOYMENT, key)) for key in self.failed}
+        for key, url in found.items():
             if url is not None:
                 del self.failed[key]
                 self.serving[key] = url
-                self.steps.note(f"[green]✓[/green] {key} is Ready now. Serving {url}")
+        return [key for key, url in found.items() if url is not None]

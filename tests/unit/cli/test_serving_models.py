@@ -79,6 +79,14 @@ def test_of_seven_models_of_which_one_cannot_start_six_serve_and_the_seventh_is_
     assert "default/model-2 is Ready now. Serving http://gateway/default/v2/models/model-2" in output.getvalue()
 
 
+def test_models_that_start_for_ever_are_waited_for_together(cluster: Cluster) -> None:
+    models = models_of(cluster, io.StringIO())
+    models.seconds = 0.1
+    models.apply(map(deployment, NAMES[:2]))
+    models.wait()
+    assert [error.reason for error in models.failed.values()] == ["NotReady", "NotReady"]
+
+
 def test_a_model_that_is_deleted_meanwhile_does_not_end_the_others(cluster: Cluster) -> None:
     models = models_of(cluster, io.StringIO())
     models.apply(map(deployment, NAMES[:2]))
