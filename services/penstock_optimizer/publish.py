@@ -120,6 +120,7 @@ def _manifest(
 ) -> ModelManifest:
     chosen = report.candidate(variant.recipe.key)
     company = chosen.accuracy.company if chosen is not None and chosen.accuracy is not None else None
+    proved = chosen.load.joining if chosen is not None and chosen.load is not None else None
     return ModelManifest(
         name=request.name,
         format=variant.format,
@@ -127,7 +128,7 @@ def _manifest(
         signature=variant.signature,
         files=describe_folder(folder),
         engine=variant.engine,
-        joining=Joining() if company is not None and company.problem is not None else None,
+        joining=Joining() if company is not None and company.problem is not None else proved,
         optimization=Optimization(
             profile=request.profile,
             profile_digest=f"sha256:{hashlib.sha256(canonical_json(request.spec.model_dump(mode='json'))).hexdigest()}",

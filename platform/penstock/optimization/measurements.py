@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from penstock.models import Frozen
+from penstock.serving.joining import Joining
 
 
 class Scenario(StrEnum):
@@ -199,6 +200,8 @@ class LoadPoint(Frozen):
     p99_milliseconds: float
     bound_milliseconds: float | None = None
     cpu_seconds_per_request: float
+    joining: Joining | None = None
+    """Along which axes its requests can share a run, as trial runs proved; None: they did not."""
 
 
 class OperatorShare(Frozen):

@@ -156,6 +156,7 @@ def run(request: LoadRequest) -> LoadAnswer:
             p99_milliseconds=found.p99_milliseconds,
             bound_milliseconds=bound,
             cpu_seconds_per_request=found.cpu_seconds_per_request,
+            joining=proved,
         ),
     )
 

@@ -130,6 +130,8 @@ def test_load_tests_tell_a_rate_and_a_curve(small: Small, scenario: Scenario) ->
     assert 0 < point.p50_milliseconds <= point.p99_milliseconds
     assert point.cpu_seconds_per_request > 0
     assert point.bound_milliseconds == 50.0
+    assert point.joining is not None, "the artifact's manifest keeps what was proved"
+    assert set(point.joining.inputs.values()) == set(point.joining.outputs.values()) == {0}
 
 
 def test_a_bound_that_nothing_meets_carries_nothing(small: Small) -> None:
@@ -141,6 +143,7 @@ def test_a_bound_that_nothing_meets_carries_nothing(small: Small) -> None:
 def test_a_model_of_a_fixed_batch_has_a_curve_of_one_point(small: Small) -> None:
     point, curve = load_test(small.fixed, small.data, Workload(max_batch_size=32), None, seconds=0.5)
     assert [each.rows for each in curve] == [1]
+    assert point.joining is None
     assert point.requests_per_second > 0
 
 
