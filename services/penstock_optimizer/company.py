@@ -23,7 +23,7 @@ from penstock.serving.manifest import Signature
 from penstock_optimizer.likeness import plain
 from penstock_optimizer.metrics import Judge, Outputs, rounded
 from penstock_optimizer.metrics.figures import CHUNK, flat, scale_of
-from penstock_optimizer.samples import LABELS, Samples, fed
+from penstock_optimizer.samples import LABELS, Samples, run_of, sample_axes
 from penstock_runtime.engines import Array
 
 logger = logging.getLogger(__name__)
@@ -50,8 +50,9 @@ Run = Callable[[dict[str, Array]], dict[str, Array]]
 
 
 def joinable(signature: Signature) -> bool:
-    """Whether a run can have several samples at all."""
-    return all(spec.shape[:1] == (-1,) for spec in signature.inputs)
+    """Whether a run can have several samples at all, on whichever axes they are counted."""
+    axes = sample_axes(signature)
+    return all((axis := axes[spec.name]) is not None and spec.shape[axis] < 0 for spec in signature.inputs)
 
 
 def accompany(run: Run, signature: Signature, samples: Samples, subjects: int, folder: Path) -> None:
@@ -88,17 +89,38 @@ class _Runs:
 
     def alone(self, index: int) -> dict[str, Array]:
         """Its answer."""
-        return self._answer({name: array[index : index + 1] for name, array in self.inputs.items()}, 0)
+        rows = {name: array[index : index + 1] for name, array in self.inputs.items()}
+        return {name: _led(array) for name, array in self._outputs(rows, 1).items()}
 
     def beside(self, index: int, mates: Mapping[str, Array], *, first: bool) -> dict[str, Array]:
         """Its answer in a run with others."""
         parts = {name: [array[index : index + 1], mates[name]] for name, array in self.inputs.items()}
         rows = {name: np.concatenate(each if first else each[::-1]) for name, each in parts.items()}
-        return self._answer(rows, 0 if first else _ROWS - 1)
+        own = self._outputs({name: each[0] for name, each in parts.items()}, 1)
+        given = self._outputs(rows, _ROWS)
+        place = 0 if first else _ROWS - 1
+        return {name: _led(_share(array, own[name].shape, place, name)) for name, array in given.items()}
 
-    def _answer(self, rows: Mapping[str, Array], place: int) -> dict[str, Array]:
-        feed = {spec.name: fed(rows[spec.name], spec) for spec in self.signature.inputs}
-        return {name: plain(np.asarray(array)[place : place + 1]) for name, array in self.run(feed).items()}
+    def _outputs(self, rows: Mapping[str, Array], count: int) -> dict[str, Array]:
+        given = self.run(run_of(rows, self.signature, np.arange(count)))
+        return {name: plain(np.asarray(array)) for name, array in given.items()}
+
+
+def _share(array: Array, alone: tuple[int, ...], place: int, name: str) -> Array:
+    """One sample's share of an output, on the axis where a run of several has as many times the length.
+
+    Raises:
+        ValueError: there is no such axis: the output does not count samples.
+    """
+    for axis, length in enumerate(alone):
+        if array.shape == (*alone[:axis], length * _ROWS, *alone[axis + 1 :]):
+            return np.take(array, range(place * length, (place + 1) * length), axis=axis)
+    raise ValueError(f"output '{name}' of shape {array.shape} does not count {_ROWS} samples")
+
+
+def _led(answer: Array) -> Array:
+    """An answer with a first axis of one sample."""
+    return answer if answer.shape[:1] == (1,) else answer[None]
 
 
 def _companies(inputs: Mapping[str, Array]) -> Iterator[tuple[str, Callable[[int], dict[str, Array]]]]:

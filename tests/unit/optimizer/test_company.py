@@ -15,6 +15,7 @@ from penstock.optimization.measurements import Company
 from penstock.serving.manifest import DataType, Signature, TensorSpec
 from penstock_optimizer.company import accompany, looked_at
 from penstock_optimizer.metrics import Judge, judgements
+from penstock_optimizer.samples import sample_axes
 
 Array = NDArray[Any]
 Model = Callable[[Array], dict[str, Array]]
@@ -135,3 +136,28 @@ def test_the_loss_in_the_metrics_own_terms_counts_where_the_change_is_small(tmp_
 
 def test_without_a_look_nothing_is_said(tmp_path: Path) -> None:
     assert looked_at(tmp_path, ("y",), {"y": np.ones((3, 1))}, (), Judge(CONSTRAINT, None)) is None
+
+
+@pytest.mark.parametrize("dependent", [False, True], ids=["each for itself", "one scale for all"])
+def test_samples_that_are_counted_on_other_axes_have_company_too(dependent: bool, tmp_path: Path) -> None:  # noqa: FBT001 (a table)
+    signature = Signature(
+        inputs=(
+            TensorSpec(name="x", datatype=DataType.FP32, shape=(-1, 16)),
+            TensorSpec(name="state", datatype=DataType.FP32, shape=(2, -1, 16)),
+        ),
+        outputs=(TensorSpec(name="next", datatype=DataType.FP32, shape=(2, -1, 16)),),
+    )
+    if sample_axes(signature) != {"x": 0, "state": 1}:
+        pytest.fail(f"the axes are {sample_axes(signature)}")
+
+    def run(feed: dict[str, Array]) -> dict[str, Array]:
+        scale = np.abs(feed["x"]).max() if dependent else np.float32(1)
+        return {"next": feed["state"] + feed["x"][None] / scale}
+
+    draw = np.random.default_rng(3)
+    samples = {"x": SAMPLES, "state": draw.normal(size=(len(SAMPLES), 2, 16)).astype(np.float32)}
+    accompany(run, signature, samples, 4, tmp_path)
+    outputs = {"next": (samples["state"] + SAMPLES[:, None]).astype(np.float32)}
+    found = looked_at(tmp_path, ("next",), outputs, judgements(CONSTRAINT, outputs, None), Judge(CONSTRAINT, None))
+    assert found is not None
+    assert (found.problem is not None) is dependent
