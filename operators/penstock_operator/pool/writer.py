@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 from penstock.api.conditions import Reason
 from penstock.errors import Unavailable
@@ -54,7 +55,8 @@ class Kept:
 
     def __init__(self, most_bytes: int = _KEPT_BYTES) -> None:
         self._most = most_bytes
-        self._weights: dict[PoolWriter, int] = {}
+        self._weights: WeakKeyDictionary[PoolWriter, int] = WeakKeyDictionary()
+        """The oldest first; writers of clusters that are gone go by themselves."""
         self._lock = threading.Lock()
 
     def keep(self, writer: PoolWriter, weight: int) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -111,6 +113,16 @@ def test_what_all_clusters_said_is_kept_within_one_bound() -> None:
     for each in reversed(writers):
         each.applications()
     assert [each.count for each in rays] == [2, 1, 1], "the first had to go when the third came"
+
+
+def test_what_counts_for_all_keeps_no_writer_of_a_cluster_that_is_gone() -> None:
+    kept = Kept()
+    writer = Ray().writer(kept)
+    writer.applications()
+    gone = weakref.ref(writer)
+    del writer
+    gc.collect()
+    assert gone() is None
 
 
 def test_what_was_asked_before_a_change_tells_nothing_of_it(ray: Ray) -> None:
