@@ -57,17 +57,21 @@ class Kept:
         self._most = most_bytes
         self._weights: WeakKeyDictionary[PoolWriter, int] = WeakKeyDictionary()
         """The oldest first; writers of clusters that are gone go by themselves."""
+        self._total = 0
+        """Of all; with those that went since it was summed up."""
         self._lock = threading.Lock()
 
     def keep(self, writer: PoolWriter, weight: int) -> None:
         """Count what a writer keeps now, and have others forget theirs where it is too much."""
         with self._lock:
-            self._weights.pop(writer, None)
+            self._total += weight - self._weights.pop(writer, 0)
             self._weights[writer] = weight
             others = []
-            while sum(self._weights.values()) > self._most and len(self._weights) > 1:
+            if self._total > self._most:
+                self._total = sum(self._weights.values())
+            while self._total > self._most and len(self._weights) > 1:
                 others.append(next(iter(self._weights)))
-                del self._weights[others[-1]]
+                self._total -= self._weights.pop(others[-1])
         for each in others:
             each.forget()
 
