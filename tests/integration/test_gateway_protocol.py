@@ -10,6 +10,7 @@ import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from tests.integration.gateway_parts import GUARD_SECONDS, SECRET, Gateway, Repl
 
 from penstock.routing.fleet import GatewayState
 from penstock.routing.tokens import admin_token, former_replica_token, word_for
+from penstock_serving.gateway.memory import connection_bytes
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
@@ -187,6 +189,32 @@ def test_strangers_paths_do_not_keep_anyone_from_asking_whether_the_gateway_is_w
         await until(ready)
 
     run(scenario, "--agent-requests-per-second", "20")
+
+
+def test_connections_with_full_buffers_take_no_more_memory_than_is_calculated() -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        a = await stack.enter_async_context(Replica("a"))
+        await gw.lease("a", a.address)
+        _, (worker,) = gw.haproxy_pids()
+
+        def resident() -> int:
+            return int(Path(f"/proc/{worker}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+        await gw.infer()
+        before = resident()
+        for number in range(120):
+            # Each of an address of its own, and with a body that never comes whole.
+            local = (f"127.0.0.{2 + number}", 0)
+            _, writer = await asyncio.open_connection("127.0.0.1", gw.port, local_addr=local)
+            stack.callback(writer.close)
+            writer.write(
+                b"POST /v2/models/m/infer HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\n" + b"x" * 60_000
+            )
+            await writer.drain()
+        assert (await gw.infer())[0] == 200
+        assert resident() - before <= 121 * connection_bytes()
+
+    run(scenario)
 
 
 def test_the_gateways_own_paths_answer_for_every_namespace() -> None:

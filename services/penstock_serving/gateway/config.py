@@ -15,6 +15,7 @@ from penstock_serving.gateway.access_rules import (
     lock_rules,
     tables,
 )
+from penstock_serving.gateway.memory import BUFFER_BYTES
 from penstock_serving.gateway.plan import AGENT, CHECK, SUCCESSOR, Desired
 from penstock_serving.gateway.settings import Settings
 
@@ -108,7 +109,7 @@ def _global(settings: Settings, edition: str) -> Iterator[str]:
     yield f"  nbthread {settings.threads}"
     yield f"  tune.stick-counters {STICK_COUNTERS}"
     # A retry needs the whole request in one buffer.
-    yield "  tune.bufsize 65536"
+    yield f"  tune.bufsize {BUFFER_BYTES}"
     yield f"  hard-stop-after {_milliseconds(settings.request_timeout_seconds)}"
     yield f"  set-var {LEAVING} bool(0)"
     yield f"  set-var {EDITION} str({edition})"

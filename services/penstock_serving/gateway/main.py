@@ -31,6 +31,7 @@ from penstock_serving.gateway.forwarding import session_to_replicas
 from penstock_serving.gateway.gatekeeper import Gatekeeper
 from penstock_serving.gateway.holding import Holding
 from penstock_serving.gateway.issuers import Issuers
+from penstock_serving.gateway.memory import limit, most_bytes
 from penstock_serving.gateway.probes import Probes
 from penstock_serving.gateway.process import Haproxy, connections_within_limits, find_haproxy, require_port
 from penstock_serving.gateway.readiness import Readiness
@@ -182,6 +183,17 @@ async def _run(settings: Settings) -> None:
     await serve(settings, stop)
 
 
+def _say_where_memory_lacks(settings: Settings) -> None:
+    most, least = most_bytes(settings), limit()
+    if least is not None and most > least:
+        logger.warning(
+            "with these settings this gateway may take %d MiB, and may have %d: raise its limit, or lower --max-connections or "
+            "--max-held-bytes",
+            most >> 20,
+            least >> 20,
+        )
+
+
 def main() -> int:
     """Run the gateway; returns the process's exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
@@ -190,6 +202,7 @@ def main() -> int:
     try:
         given = read_settings(sys.argv[1:], os.environ)
         settings = replace(given, max_connections=connections_within_limits(given.max_connections))
+        _say_where_memory_lacks(settings)
         uvloop.run(_run(settings))
     except Invalid as error:
         logger.error("%s", error)  # noqa: TRY400 -- the user's mistake needs no stack trace

@@ -13,8 +13,10 @@ import yaml
 from tests.chart.helm import CHART, EVERYTHING, HelmFailedError, Object, Rendered, helm, render
 
 from penstock.api.access import Authentication
+from penstock.planning.quantities import number
 from penstock_operator import settings as operator_settings
 from penstock_serving.gateway import settings as gateway_settings
+from penstock_serving.gateway.memory import most_bytes
 
 ROOT = Path(__file__).parents[3]
 BOTH = [pytest.param({}, id="as it comes"), pytest.param(EVERYTHING, id="with everything turned on")]
@@ -217,6 +219,14 @@ def test_each_flag_is_set_or_left_out_on_purpose(
 def test_connections_of_one_address_are_bounded_where(values: Object, each: int, tmp_path: Path) -> None:
     arguments = _in_folder(tmp_path, render({"gateway": values}), "penstock-gateway")
     assert gateway_settings.read_settings(arguments, {}).connections_per_client == each
+
+
+@pytest.mark.parametrize("values", BOTH)
+def test_a_gateway_has_the_memory_that_it_may_take(values: Object, tmp_path: Path) -> None:
+    chart = render(values)
+    read = gateway_settings.read_settings(_in_folder(tmp_path, chart, "penstock-gateway"), {})
+    (container,) = chart.pods()["Deployment/penstock-gateway"]["containers"]
+    assert most_bytes(read) <= number(container["resources"]["limits"]["memory"])
 
 
 @pytest.mark.parametrize("values", BOTH)

@@ -1,0 +1,51 @@
+"""The most memory that a gateway's settings let it take: what a limit on it must leave room for. Pure but for `limit`.
+
+Whatever grows with what clients, tenants or replicas do is bounded by a setting or by a constant named here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from penstock_serving.gateway.settings import Settings
+
+BUFFER_BYTES: Final = 65_536
+"""`tune.bufsize`. A retry needs the whole request in one buffer."""
+_BUFFERS: Final = 3
+"""Of a connection: what comes from the client, what goes to it, and the request that is kept for a retry."""
+_CONNECTION_BYTES: Final = 6 * 1024
+"""HAProxy's session, stream, variables and both sides' sockets, beside the buffers."""
+_OWN_CONNECTIONS: Final = 64
+_TABLES_BYTES: Final = 3 * 100_000 * 128 + 3 * 10_000 * 192
+"""Stick tables, which are bounded in entries: callers, sources and clients; namespaces and portions."""
+_BASE_BYTES: Final = 160 * 1024 * 1024
+"""Both processes before anyone asks: the interpreter with its modules some 70 MiB, HAProxy's two some 30, and what is freed late."""
+_KEYS_BYTES: Final = 50_000 * 1024
+"""Keys and tokens, each with its entry in the agent and in HAProxy: some 12 namespaces with all that they may have."""
+_KEPT_BYTES: Final = 16 * 1024 * 1024
+"""Metadata of models that sleep."""
+_STRANGERS_BYTES: Final = 8192 * 8 * 1024
+"""Connections to the agent's own ports."""
+_CGROUP: Final = Path("/sys/fs/cgroup/memory.max")
+
+
+def connection_bytes() -> int:
+    """The most that one client's connection takes in HAProxy."""
+    return _BUFFERS * BUFFER_BYTES + _CONNECTION_BYTES
+
+
+def most_bytes(settings: Settings) -> int:
+    """The most that a gateway takes, both processes together. A reload for more slots has its workers share connections."""
+    clients = (settings.max_connections + _OWN_CONNECTIONS) * connection_bytes()
+    own = _BASE_BYTES + _TABLES_BYTES + _KEYS_BYTES + _KEPT_BYTES + _STRANGERS_BYTES
+    return clients + settings.max_held_bytes + own
+
+
+def limit(path: Path = _CGROUP) -> int | None:
+    """The memory that this process's group may take; None where nothing bounds it."""
+    try:
+        said = path.read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+    return int(said) if said.isdigit() else None

@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from penstock_serving.gateway.memory import connection_bytes, limit, most_bytes
+from penstock_serving.gateway.settings import Settings
+
+PLAIN = Settings(secret="s", state_dir=Path("/state"))
+
+
+def test_what_a_setting_allows_is_in_the_calculation() -> None:
+    most = most_bytes(PLAIN)
+    assert most_bytes(replace(PLAIN, max_held_bytes=PLAIN.max_held_bytes + 7)) == most + 7
+    assert most_bytes(replace(PLAIN, max_connections=PLAIN.max_connections + 1)) == most + connection_bytes()
+
+
+@pytest.mark.parametrize(("said", "expected"), [("1073741824\n", 1 << 30), ("max\n", None), ("", None)])
+def test_a_groups_limit_is_read(said: str, expected: int | None, tmp_path: Path) -> None:
+    (tmp_path / "memory.max").write_text(said)
+    assert limit(tmp_path / "memory.max") == expected
+    assert limit(tmp_path / "none") is None
