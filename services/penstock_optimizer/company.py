@@ -1,7 +1,7 @@
 """Whether an answer depends on who else is in its batch: some samples alone, and beside very different ones.
 
 A replica joins the requests of strangers. What takes one scale for a whole run, as dynamic quantization does, then gives a caller
-another answer because of another's input. The child that computes outputs (`penstock_optimizer.evaluate`) runs the subjects and
+another answer because of another's input. The child that computes outputs (`penstock_optimizer.outputs`) runs the subjects and
 leaves what they answered; the parent judges it.
 """
 
