@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -67,6 +67,13 @@ class Judge:
             found[spec.name] = grown[0]
         return found
 
+    def all_alike(self, answers: Sequence[Outputs], axes: Mapping[str, int]) -> bool:
+        """Whether the first rows of all answers are the same: then nothing shows whose they are."""
+        first, *others = (
+            [floats(part(each[spec.name], axes[spec.name], 0, 1), spec) for spec in self._specs] for each in answers
+        )
+        return all(_equal(ours, theirs) for other in others for ours, theirs in zip(first, other, strict=True))
+
     def differs(self, lone: Outputs, joint: Outputs, axes: Mapping[str, int], start: int, rows: int) -> str | None:
         """What differs between a lone answer and its part of a joint one; None where they are the same."""
         for spec in self._specs:
@@ -130,6 +137,10 @@ class Judge:
         allowed = self._relative[name] * scale + _NOISES * self._noise.get(name, 0.0)
         gap = float(np.max(np.abs(lone[finite] - mine[finite]), initial=0.0))
         return f"output '{name}' is off by {gap:.3g}, {allowed:.1g} would be rounding" if gap > allowed else None
+
+
+def _equal(ours: Array, theirs: Array) -> bool:
+    return np.array_equal(ours, theirs, equal_nan=ours.dtype.kind == "f")
 
 
 def _rows(count: int) -> str:

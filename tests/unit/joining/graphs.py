@@ -257,6 +257,10 @@ COUPLED: Final[dict[str, Graph]] = {
     "a reshape that holds one request": Graph(
         [node("Reshape", ["x", "s"], ["r"]), node("Identity", ["r"], ["y"])], outputs={"y": (F, [1, 4])}, constants={"s": const([1, 4], np.int64)},
     ),
+    "the same for all but huge values": Graph(
+        [node("Sub", ["x", "k"], ["d"]), node("Relu", ["d"], ["r"]), node("CumSum", ["r", "a"], ["y"])],
+        constants={"k": const(1e30), "a": const(0, np.int64)},
+    ),
     "always the same": Graph(
         [node("Mul", ["x", "z"], ["o"]), node("Div", ["o", "o"], ["y"])], constants={"z": const(0.0)},
     ),
