@@ -214,46 +214,36 @@ def test_at_zero_replicas_requests_are_held_and_all_are_answered(
     assert outcome.statuses() == {200: 50}
 
 
-@pytest.mark.parametrize("cause", ["the file is missing", "the digest differs"])
-def test_what_is_wrong_with_the_model_reaches_a_condition_and_heals_once_the_cause_is_gone(
-    penstock: Platform, tenant: str, models: dict[str, Path], tmp_path: Path, cause: str
+def test_what_is_wrong_reaches_a_condition_and_heals_once_the_cause_is_gone(
+    penstock: Platform, tenant: str, models: dict[str, Path], tmp_path: Path
 ) -> None:
-    path = tmp_path / "late" / "model.onnx"
-    manifest = deployment(tenant, "late", path)
-    reason = "ModelNotFound"
-    if cause == "the digest differs":
-        path = models["a"]
-        manifest = deployment(tenant, "late", path)
-        manifest["spec"]["model"]["digest"] = "sha256:" + "0" * 64
-        reason = "DigestMismatch"
-    penstock.kubectl("apply", "-f", "-", manifest=manifest)
-    found = parts.until(
-        "the condition",
-        lambda: (c := penstock.condition(tenant, "late", "ModelResolved")).get("reason") == reason and c,
-    )
-    assert found["status"] == "False"
-    assert str(path) in found["message"]
-    assert penstock.condition(tenant, "late", "Ready")["status"] == "False"
-    if cause == "the file is missing":
-        parts.dense_model(path, (64, 32, 10))
-    else:
-        del manifest["spec"]["model"]["digest"]
+    """A missing file, a digest that differs, and a replica that no node can hold: together, since each waits alone."""
+    late, path = tmp_path / "late" / "model.onnx", models["a"]
+    differing = deployment(tenant, "differing", path)
+    differing["spec"]["model"]["digest"] = "sha256:" + "0" * 64
+    large = deployment(tenant, "large", path, resources={"cpu": "64"})
+    for manifest in (deployment(tenant, "late", late), differing, large):
         penstock.kubectl("apply", "-f", "-", manifest=manifest)
-    penstock.until_ready(tenant, "late")
 
+    def told(name: str, condition: str, reason: str) -> str:
+        found = parts.until(
+            f"{name}: {reason}",
+            lambda: (c := penstock.condition(tenant, name, condition)).get("reason") == reason and c,
+        )
+        assert found["status"] == "False"
+        assert penstock.condition(tenant, name, "Ready")["status"] == "False"
+        return str(found["message"])
 
-def test_a_replica_that_no_node_can_hold_is_said_to_be_unschedulable(
-    penstock: Platform, tenant: str, models: dict[str, Path]
-) -> None:
-    large = deployment(tenant, "large", models["a"], resources={"cpu": "64"})
-    penstock.kubectl("apply", "-f", "-", manifest=large)
-    found = parts.until(
-        "the condition",
-        lambda: (c := penstock.condition(tenant, "large", "Progressing")).get("reason") == "Unschedulable" and c,
-        60,
-    )
-    assert "64" in found["message"]
-    assert "CPU" in found["message"]
+    assert str(late) in told("late", "ModelResolved", "ModelNotFound")
+    assert str(path) in told("differing", "ModelResolved", "DigestMismatch")
+    message = told("large", "Progressing", "Unschedulable")
+    assert "64" in message
+    assert "CPU" in message
+    parts.dense_model(late, (64, 32, 10))
+    del differing["spec"]["model"]["digest"]
+    penstock.kubectl("apply", "-f", "-", manifest=differing)
+    for name in ("late", "differing"):
+        penstock.until_ready(tenant, name)
 
 
 def test_an_application_that_is_not_ours_survives(penstock: Platform, tenant: str, models: dict[str, Path]) -> None:

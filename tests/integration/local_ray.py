@@ -21,6 +21,7 @@ from pathlib import Path
 from tests.ports import free_ports
 
 STARTUP_SECONDS = 180.0
+_STARTS = 3
 
 ACCELERATOR = "nvidia-l4"
 """What the head says that its GPU is."""
@@ -35,6 +36,10 @@ ENVIRONMENT = {
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
 }
 """What `ray start` needs in its environment so that Serve reacts within a second or two."""
+
+
+class HeadEndedError(Exception):
+    """Ray ended before it was up; the message holds the end of its output."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,6 @@ def local_ray(*, cpus: int = 8, environment: Mapping[str, str] | None = None) ->
     token = secrets.token_hex(32)
     token_file = home / "token"
     token_file.write_text(token)
-    ports = free_ports(10)
     env = {
         **os.environ,
         **ENVIRONMENT,
@@ -104,32 +108,52 @@ def local_ray(*, cpus: int = 8, environment: Mapping[str, str] | None = None) ->
         **(environment or {}),
     }
     env.pop("RAY_ADDRESS", None)
-    with (home / "start.log").open("wb") as log:
-        process = subprocess.Popen(
-            _arguments(ports[:9], home, cpus), env=env, stdout=log, stderr=log, start_new_session=True
-        )
-    ray = LocalRay(
-        f"http://127.0.0.1:{ports[4]}", f"http://127.0.0.1:{ports[9]}", token, process.pid, home / "session_latest/logs"
-    )
+    process, ray = _start(home, token, cpus, env)
     try:
-        _wait_until_up(ray, process, home / "start.log")
+        for attempt in range(1, _STARTS + 1):
+            try:
+                _wait_until_up(ray, process, home / "start.log")
+                break
+            except HeadEndedError:
+                # A port was taken meanwhile, or the machine so slow that Ray gave its own parts up after half a minute.
+                if attempt == _STARTS:
+                    raise
+            _end(process, home)
+            process, ray = _start(home, token, cpus, env)
         yield ray
     finally:
         _end(process, home)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _start(
+    home: Path, token: str, cpus: int, environment: Mapping[str, str]
+) -> tuple[subprocess.Popen[bytes], LocalRay]:
+    """Begin to start a head on ports that are free now, in a folder of its own below `home`."""
+    ports = free_ports(10)
+    folder = Path(tempfile.mkdtemp(dir=home, prefix="r"))
+    with (home / "start.log").open("wb") as log:
+        process = subprocess.Popen(
+            _arguments(ports[:9], folder, cpus), env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+    return process, LocalRay(
+        f"http://127.0.0.1:{ports[4]}", f"http://127.0.0.1:{ports[9]}", token, process.pid,
+        folder / "session_latest/logs",
+    )  # fmt: skip
 
 
 def _wait_until_up(ray: LocalRay, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + STARTUP_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            break
+            raise HeadEndedError(f"Ray ended with {process.returncode} before it was up: {log.read_text()[-2000:]}")
         try:
             json.loads(ray.get("/api/serve/applications/"))
         except (urllib.error.URLError, OSError, ValueError):
             time.sleep(0.3)
         else:
             return
-    raise RuntimeError(f"Ray did not come up (exit status {process.poll()}): {log.read_text()[-2000:]}")
+    raise TimeoutError(f"Ray is not up after {STARTUP_SECONDS:.0f} s: {log.read_text()[-2000:]}")
 
 
 def _members(home: Path) -> set[int]:
@@ -163,4 +187,3 @@ def _end(process: subprocess.Popen[bytes], home: Path) -> None:
             except ProcessLookupError:
                 continue
         time.sleep(0.2)
-    shutil.rmtree(home, ignore_errors=True)

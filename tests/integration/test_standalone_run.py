@@ -21,7 +21,7 @@ from penstock_cli.standalone.http import get
 from penstock_cli.standalone.ray_head import RayHead
 from penstock_cli.standalone.state import StateFolder
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 RUN_SECONDS = 400.0
 MARK = "PENSTOCK_TEST_RUN"
@@ -91,24 +91,66 @@ def finish(process: subprocess.Popen[str]) -> str:
         pytest.fail(f"still running after {RUN_SECONDS} s: {process.communicate()[0]}")
 
 
+def read_until(process: subprocess.Popen[str], part: str, home: Home) -> list[str]:
+    """The lines of a run's output up to the first with this part."""
+    assert process.stdout is not None
+    output: list[str] = []
+    for line in process.stdout:
+        output.append(line)
+        if part in line:
+            return output
+    pytest.fail("".join(output) + logs(home))
+
+
 def logs(home: Home) -> str:
     return "\n".join(f"== {p.name}\n{p.read_text(errors='replace')[-3000:]}" for p in home.state.glob("logs/*.log"))
 
 
-def test_once_reports_and_leaves_nothing(home: Home) -> None:
-    process = home.start("--once")
-    output = finish(process)
-    assert process.returncode == 0, output + logs(home)
+def test_it_reports_serves_until_ctrl_c_and_leaves_nothing_and_its_state_is_used_anew(home: Home) -> None:
+    process = home.start()
+    lines = read_until(process, "curl -s", home)
+    _reports("".join(lines))
+    _answers_as_it_says(lines[-1])
+    _is_found_by_other_commands(home)
+    second = home.start()
+    assert "--state-dir" in finish(second)
+    assert second.returncode == 1
+    process.send_signal(signal.SIGINT)
+    rest = finish(process)
+    assert process.returncode == 0, rest + logs(home)
+    assert rest.splitlines()[-1] == "Stopped; nothing is left running."
     assert home.left() == []
+    _left_files(home)
+    _ends_by_itself_on_a_ray_that_stays(home)
+
+
+def _reports(output: str) -> None:
     for part in ("default/digits is Ready", "0 failed", "0 answers differ", "p99", "requests/s", "mean batch", "✓ ("):
         assert part in output
     assert ("The same requests through the gateway" in output) or ("serves on as it is" in output)
     assert "report.html" in output
-    assert (home.state / "signing-key.pem").stat().st_mode & 0o777 == 0o600
     waterfall = [line.split()[0:2] for line in output.splitlines() if "ms" in line and "+" in line]
     names = {word for words in waterfall for word in words}
     assert {"gateway", "request", "queue", "execute", "batch"} <= names
 
+
+def _answers_as_it_says(line: str) -> None:
+    """Send the request that a run tells its user to send."""
+    _, _, url, _, body = line.split()
+    request = urllib.request.Request(url, Path(body.removeprefix("@")).read_bytes())
+    with urllib.request.urlopen(request, timeout=30) as response:
+        assert json.loads(response.read())["outputs"][0]["shape"] == [1, 10]
+
+
+def _is_found_by_other_commands(home: Home) -> None:
+    command = [sys.executable, "-m", "penstock_cli.main", "get", "infdep", "--state-dir", str(home.state)]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert listed.splitlines()[1].split()[:2] == ["digits", "True"]
+
+
+def _left_files(home: Home) -> None:
+    for secret in ("ray-token", "signing-key.pem"):
+        assert (home.state / secret).stat().st_mode & 0o777 == 0o600
     with (home.state / "traces.jsonl").open(encoding="utf-8") as lines:
         spans = read_lines(lines)
     assert {span.service for span in spans} == {"penstock-gateway", "penstock-replica", "penstock-operator"}
@@ -116,47 +158,10 @@ def test_once_reports_and_leaves_nothing(home: Home) -> None:
     told = {each.span.name for each in spans if each.span.context.trace_id == starts[0]}
     parts = {"start", "validate", "resolve", "schedule", "pull", "load", "warm-up", "register", "first-answer"}
     assert parts <= told
-    assert (home.state / "ray-token").stat().st_mode & 0o777 == 0o600
-
-    again = home.start("--once")
-    output = finish(again)
-    assert again.returncode == 0, output + logs(home)
-    assert "was trained before" in output
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "SIGKILL"])
-def test_it_serves_until_it_ends_and_leaves_nothing(home: Home, number: signal.Signals) -> None:
-    process = home.start()
-    assert process.stdout is not None
-    output: list[str] = []
-    for line in process.stdout:
-        output.append(line)
-        if "curl -s" in line:
-            break
-    else:
-        pytest.fail("".join(output) + logs(home))
-    _, _, url, _, body = output[-1].split()
-    request = urllib.request.Request(url, Path(body.removeprefix("@")).read_bytes())
-    with urllib.request.urlopen(request, timeout=30) as response:
-        assert json.loads(response.read())["outputs"][0]["shape"] == [1, 10]
-
-    command = [sys.executable, "-m", "penstock_cli.main", "get", "infdep", "--state-dir", str(home.state)]
-    listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-    assert listed.splitlines()[1].split()[:2] == ["digits", "True"]
-
-    second = home.start()
-    assert "--state-dir" in finish(second)
-    assert second.returncode == 1
-
-    process.send_signal(number)
-    rest = finish(process)
-    if number is signal.SIGINT:
-        assert process.returncode == 0
-        assert rest.splitlines()[-1] == "Stopped; nothing is left running."
-        assert home.left() == []
-
-
-def test_a_ray_that_is_up_is_used_and_left_as_it_was(home: Home) -> None:
+def _ends_by_itself_on_a_ray_that_stays(home: Home) -> None:
+    """A second run, with the first one's state, on a Ray that is up: it ends with its report and leaves Ray as it was."""
     state = StateFolder(home.root / "ray")
     state.create()
     head = RayHead(state, home.environment())
@@ -165,7 +170,18 @@ def test_a_ray_that_is_up_is_used_and_left_as_it_was(home: Home) -> None:
         process = home.start("--once", "--ray", head.access.url, "--ray-token-file", str(state.ray_token_file))
         output = finish(process)
         assert process.returncode == 0, output + logs(home)
+        assert "was trained before" in output
+        _reports(output)
         status, body = get(f"{head.access.url}/api/serve/applications/", head.access.token)
         assert (status, json.loads(body)["applications"]) == (200, {})
     finally:
         head.child.stop()
+
+
+def test_nothing_is_left_of_one_that_is_killed(home: Home) -> None:
+    process = home.start()
+    read_until(process, "is Ready", home)
+    assert len(home.left()) > 5
+    process.kill()
+    process.communicate(timeout=RUN_SECONDS)
+    # The fixture waits until nothing is left.
