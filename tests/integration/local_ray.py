@@ -76,6 +76,10 @@ def _arguments(ports: list[int], home: Path, cpus: int) -> list[str]:
         "--metrics-export-port",
     )
     return [
+        # Where this process is killed, Ray is told to end, and ends what it started.
+        "setpriv",
+        "--pdeathsig",
+        "TERM",
         str(Path(sys.executable).with_name("ray")),
         "start",
         "--head",

@@ -110,6 +110,7 @@ def test_it_reports_serves_until_ctrl_c_and_leaves_nothing_and_its_state_is_used
     process = home.start()
     lines = read_until(process, "curl -s", home)
     _reports("".join(lines))
+    _shows_a_trace("".join(lines))
     _answers_as_it_says(lines[-1])
     _is_found_by_other_commands(home)
     second = home.start()
@@ -129,6 +130,10 @@ def _reports(output: str) -> None:
         assert part in output
     assert ("The same requests through the gateway" in output) or ("serves on as it is" in output)
     assert "report.html" in output
+
+
+def _shows_a_trace(output: str) -> None:
+    """Which takes a Ray of its own: replicas of another's send their spans where that one was told."""
     waterfall = [line.split()[0:2] for line in output.splitlines() if "ms" in line and "+" in line]
     names = {word for words in waterfall for word in words}
     assert {"gateway", "request", "queue", "execute", "batch"} <= names
