@@ -230,6 +230,13 @@ def _made(cluster: ControlPlane, namespace: str) -> str:
     ("made", "taken"),
     [
         pytest.param(_of(_TOKEN, "token", ownerReferences=[_OWNER]), True, id="a pool's token"),
+        pytest.param(
+            _of(_TOKEN, "key", ownerReferences=[_OWNER | {"kind": "OptimizationRun"}]), True, id="a run's key"
+        ),
+        pytest.param(
+            _of(_TOKEN, "key", ownerReferences=[_OWNER | {"kind": "OptimizationRun", "apiVersion": "v1"}]),
+            False, id="of another group's kind",
+        ),
         pytest.param(_of(_TOKEN, "token"), False, id="nobody's"),
         pytest.param(
             _of(_TOKEN | {"immutable": False}, "token", ownerReferences=[_OWNER]), False, id="one to be changed later"
