@@ -527,3 +527,18 @@ def test_an_operator_of_a_former_release_reads_no_word_that_it_does_not_know() -
         assert (listed["declared"]["owner"], listed["declared"]["access"]["shared"]) == ("u1", True)
 
     run(scenario)
+
+
+def test_a_stranger_is_told_the_same_of_a_model_that_there_is_and_of_none() -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        await serving(gw, stack, **guarded(key_entry("pk_a")))
+        for headers in ({}, bearer("pk_other"), bearer("a.b.c"), {"x-api-key": "pk_other"}):
+            seen = []
+            for model in ("m", "none"):
+                async with gw.session.get(f"{gw.url}/vision/v2/models/{model}", headers=headers) as answer:
+                    seen.append((answer.status, sorted(answer.headers.items()), await answer.text()))
+            assert seen[0][0] == 401
+            assert seen[0] == seen[1]
+        assert await ask(gw, "/vision/v2/models/none/infer", bearer("pk_a")) == 404
+
+    run(scenario, "--default-authentication", "Required")

@@ -59,6 +59,8 @@ class AccessLog(Collector):
         self._series: dict[tuple[bytes, bytes], _Series] = {}
         self._by_labels: dict[tuple[str, str, str, str], _Series] = {}
         """By namespace, model, status class and, where a request was refused, its status."""
+        self._gone_before: set[tuple[str, str]] = set()
+        """Models with series that were gone when series were looked at last."""
         self.malformed = 0
 
     def take(self, lines: list[bytes]) -> None:
@@ -115,6 +117,7 @@ class AccessLog(Collector):
             "Requests not let in: no valid key, not for this model, too many.",
             labels=_LABELS,
         )
+        self._end_series()
         for labels, series in self._classes().items():
             running = 0
             buckets = []
@@ -130,6 +133,17 @@ class AccessLog(Collector):
         yield seconds
         yield refused
         yield from self._gauges()
+
+    def _end_series(self) -> None:
+        """Forget those of models that were gone at the last look already: names that come and go fill no memory."""
+        known = set(self._table().keys())
+        named = {labels[:2] for labels in self._by_labels if any(labels[:2])}
+        gone = named - known
+        ended = {labels for labels in self._by_labels if labels[:2] in gone & self._gone_before}
+        self._gone_before = gone
+        if ended:
+            self._by_labels = {labels: each for labels, each in self._by_labels.items() if labels not in ended}
+            self._series = {}
 
     def _classes(self) -> dict[tuple[str, str, str], _Series]:
         """The histograms by namespace, model and status class."""

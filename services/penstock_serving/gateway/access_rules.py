@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from penstock.api.access import Authentication
 from penstock.routing.access import NEVER, Grant, Locks, Refusal
 from penstock_serving.gateway.settings import Settings
 
@@ -193,11 +194,12 @@ def agent_backends(settings: Settings, agent: str) -> Iterator[str]:
     yield "  http-request set-var(txn.bucket) str(+)"
     yield "  http-request set-var(txn.bucket) str(?) if { var(txn.key) -m found }"
     yield "  http-request set-var(txn.bucket) var(txn.ns) if { var(txn.known) -m found }"
+    yield from _strangers(settings)
     # Whoever asks whether this gateway is ready has a portion of its own, which nobody else can use up.
     yield f"  http-request set-var(txn.source) {ADDRESS} if ready"
     yield "  http-request set-var(txn.bucket) str(!),concat(,txn.source) if ready"
     yield from _portion(_HANDED_OVER, settings.agent_requests_per_second)
-    yield _parting()
+    yield from _parting()
     yield server
     yield f"backend {VERIFY}"
     # Who sends these is not known yet: without a part for each address, anyone could use up what a namespace has for its
@@ -209,8 +211,22 @@ def agent_backends(settings: Settings, agent: str) -> Iterator[str]:
     yield "  http-request set-var(txn.bucket) var(txn.ns)"
     yield from _portion(_VERIFIED, settings.agent_requests_per_second)
     yield _counted(5)
-    yield _parting()
+    yield from _parting()
     yield server
+
+
+def _strangers(settings: Settings) -> Iterator[str]:
+    """Where models are closed, who has no key of the namespace is told the same of those that there are and of others."""
+    if settings.default_authentication is not Authentication.REQUIRED:
+        return
+    yield "  acl unknown var(txn.bucket) -m str ?"
+    yield "  http-request set-var(txn.hash) http_auth_bearer,sha2(256),hex if unknown"
+    yield "  acl given var(txn.hash) -m found"
+    yield f"  http-request set-var(txn.hash) req.hdr({API_KEY_HEADER}),sha2(256),hex if unknown !given"
+    yield _refuse(Refusal.MISSING, "unknown !given")
+    yield f"  http-request set-var(txn.grant) var(txn.ns),concat(/,txn.hash),map_str({settings.layout.grants}) if unknown"
+    yield "  acl member var(txn.grant) -m found"
+    yield _refuse(Refusal.UNKNOWN, "unknown !member")
 
 
 def _own_paths() -> Iterator[str]:
@@ -229,9 +245,14 @@ def _own_paths() -> Iterator[str]:
     yield f"  http-request return status 404 content-type application/json string {nothing} {headers} if {condition}"
 
 
-def _parting() -> str:
-    """Who was not let in, or asked for what is not there, keeps no connection."""
-    return "  http-response set-header connection close if { status 401 403 404 405 413 }"
+def _parting() -> Iterator[str]:
+    """Who was not let in, or asked for what is not there, keeps no connection; nor do refusals tell who gave them."""
+    yield "  http-response set-header connection close if { status 401 403 404 405 413 }"
+    yield "  acl refused status 401"
+    for name in ("server", "date", "traceresponse"):
+        yield f"  http-response del-header {name} if refused"
+    yield "  http-response set-header content-type application/json if refused"
+    yield "  http-response set-header cache-control no-store if refused"
 
 
 def _portion(table: str, limit: int) -> Iterator[str]:

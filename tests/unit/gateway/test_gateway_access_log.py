@@ -156,3 +156,23 @@ def test_a_malformed_line_takes_no_other_with_it(sent: bytes) -> None:
     labels = {"namespace": "ns", "model": "m", "code": "2xx"}
     assert registry.get_sample_value("penstock_gateway_requests_total", labels) >= 2
     assert (len(spans), taken.malformed) == (2, 1)
+
+
+def test_series_end_with_their_model() -> None:
+    tables = [TABLE]
+    taken = AccessLog(lambda: tables[-1], None, dict)
+    registry = CollectorRegistry()
+    registry.register(taken)
+
+    def count() -> float | None:
+        labels = {"namespace": "ns", "model": "m", "code": "2xx"}
+        return registry.get_sample_value("penstock_gateway_requests_total", labels)
+
+    taken.take([line()])
+    assert count() == 1
+    tables.append(Table())
+    assert count() == 1
+    assert count() is None
+    tables.append(TABLE)
+    taken.take([line()])
+    assert count() == 1
