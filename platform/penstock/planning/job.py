@@ -41,8 +41,9 @@ def run_folder(settings: JobSettings, run: OptimizationRun) -> str:
 
 
 def profile_digest(profile: OptimizationProfileSpec) -> str:
-    """`sha256:` of a profile's spec."""
-    return f"sha256:{hashlib.sha256(canonical_json(profile.model_dump(mode='json'))).hexdigest()}"
+    """`sha256:` of a profile's spec. Fields at their defaults are left out, so that a release that adds one gives the same."""
+    said = profile.model_dump(mode="json", exclude_defaults=True)
+    return f"sha256:{hashlib.sha256(canonical_json(said)).hexdigest()}"
 
 
 def job_name(run: OptimizationRun, attempt: int) -> str:
