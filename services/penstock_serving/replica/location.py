@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,10 +14,13 @@ from pydantic import ValidationError
 
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid, Unavailable
-from penstock.serving.manifest import MANIFEST_NAME, ModelFormat, ModelManifest
+from penstock.serving.manifest import MANIFEST_NAME, ModelFile, ModelFormat, ModelManifest
 from penstock.serving.versions import Wanted
 from penstock_runtime.digests import ModelDigest, digest_of, serving_files
-from penstock_runtime.files import within
+from penstock_runtime.downloading import Room
+from penstock_runtime.fetching import CacheSettings
+from penstock_runtime.files import describe_file, within
+from penstock_runtime.model_cache import Held, ModelCache
 
 _SUFFIXES: Final[Mapping[ModelFormat, str]] = {
     ModelFormat.ONNX: ".onnx",
@@ -131,36 +133,67 @@ def unchanging(location: Location, *, cached: bool) -> Iterator[None]:
     before = _stamps(files)
     yield
     if _stamps(files) != before:
-        raise Unavailable(
-            Reason.STORAGE_UNREACHABLE,
-            f"{location.path} was changed while it was loaded: it is loaded again. Put a new model beside the old one and "
-            "rename it, so that nobody sees half of it",
-        )
+        raise _changed(location)
 
 
-@contextmanager
-def apart(location: Location, *, cached: bool) -> Iterator[Path]:
+def apart(location: Location, digest: ModelDigest, held: Held, environment: Mapping[str, str]) -> tuple[Held, Path]:
     """The entry point, to be loaded; with weights beside it that nobody can change under a replica that runs.
 
     Engines map weights that lie in files of their own into memory, so who writes into such a file changes answers. Those of a
-    model that lies anywhere but in the cache are copied. The copy has no name any more once the model is loaded; its room
-    is free when the process ends.
+    model that lies anywhere but in the node's cache are copied there, once for all replicas of the node.
 
     Args:
         location: of the model, whose files are verified.
-        cached: as of `unchanging`.
+        digest: of the model.
+        held: it, where it lies.
+        environment: names the cache.
+
+    Returns:
+        What keeps the files there, and the file to load.
 
     Raises:
-        Unavailable: CacheUnavailable, there is no room for the copy.
+        Unavailable: CacheUnavailable, there is no room for the copy; StorageUnreachable, somebody wrote to it meanwhile.
     """
-    beside = () if cached else serving_files(location.entrypoint, location.format)
+    beside = () if held.key else serving_files(location.entrypoint, location.format)
     if not beside:
-        yield location.entrypoint
-        return
-    with tempfile.TemporaryDirectory(prefix="penstock-model-") as scratch:
-        for name in (location.entrypoint.name, *beside):
-            _copy(location.entrypoint.parent / name, Path(scratch, name))
-        yield Path(scratch, location.entrypoint.name)
+        return held, location.entrypoint
+    folder, names = location.entrypoint.parent, (location.entrypoint.name, *beside)
+
+    def fill(target: Path, room: Room) -> dict[str, ModelFile]:
+        for name in names:
+            room.claim((folder / name).stat().st_size)
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / name, target / name)
+        copied = {name: describe_file(target / name) for name in names}
+        if not _is_it(location, digest, target / location.entrypoint.name, copied):
+            raise _changed(location)
+        return copied
+
+    settings = CacheSettings.from_environment(environment)
+    size = sum((folder / name).stat().st_size for name in names)
+    key = f"apart-{digest.value.removeprefix('sha256:')}"
+    kept = ModelCache(settings.folder, settings.max_bytes).get(key, location.path.as_uri(), size, fill)
+    return kept, kept.path / location.entrypoint.name
+
+
+def _is_it(location: Location, digest: ModelDigest, entrypoint: Path, copied: Mapping[str, ModelFile]) -> bool:
+    """Whether a copy is what its original was when it was verified."""
+    if location.manifest is None:
+        return digest_of(entrypoint, location.format).value == digest.value
+    within_it = Path(location.manifest.entrypoint).parent
+    listed = location.manifest.files
+    return all(
+        listed[(within_it / name).as_posix()].sha256.removeprefix("sha256:") == file.sha256
+        for name, file in copied.items()
+    )
+
+
+def _changed(location: Location) -> Unavailable:
+    return Unavailable(
+        Reason.STORAGE_UNREACHABLE,
+        f"{location.path} was changed while it was loaded: it is loaded again. Put a new model beside the old one and "
+        "rename it, so that nobody sees half of it",
+    )
 
 
 def _files(location: Location) -> tuple[Path, ...]:
@@ -181,18 +214,6 @@ def _stamps(files: tuple[Path, ...]) -> dict[Path, Stamp | None]:
         else:
             found[each] = about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
     return found
-
-
-def _copy(file: Path, target: Path) -> None:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, target)
-    except OSError as error:
-        raise Unavailable(
-            Reason.CACHE_UNAVAILABLE,
-            f"{file} cannot be copied to {target.parent} ({error.strerror}): a model whose weights lie in files of their own "
-            "is copied before it is loaded, so give replicas room for it there, or fetch it from a store",
-        ) from error
 
 
 def _suffix(model_format: ModelFormat) -> str:

@@ -92,8 +92,8 @@ def load(settings: ReplicaSettings, done: Callable[[str], None] = lambda _: None
         done(names.SPAN_PULL)
         declared = model.manifest.signature if model.manifest else None
         chosen = engine_settings(model.manifest, model.format, settings)
-        with apart(model, cached=cached) as entrypoint:
-            engine = load_engine(entrypoint, chosen, declared, trusted=_is_signed(model.manifest, settings))
+        held, entrypoint = apart(model, digest, held, os.environ)
+        engine = load_engine(entrypoint, chosen, declared, trusted=_is_signed(model.manifest, settings))
     if declared is not None:
         engine.signature = _agreed(declared, engine.signature)
     done(names.SPAN_LOAD)

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid, Unavailable
 from penstock.serving.manifest import ModelFormat, ModelManifest
+from penstock.serving.mounts import CACHE_BYTES_VARIABLE, CACHE_VARIABLE
 from penstock.serving.settings import ReplicaSettings
 from penstock_runtime.digests import digest_of
 from penstock_runtime.files import describe_file
@@ -24,6 +25,11 @@ from penstock_serving.replica import model as loading
 from penstock_serving.replica.model import LoadedModel, load
 
 OPENVINO = ModelFormat.OPENVINO
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path_factory.mktemp("cache")))
 
 
 def settings(path: Path, digest: str | None = None, model_format: ModelFormat = ModelFormat.ONNX) -> ReplicaSettings:
@@ -178,3 +184,14 @@ def test_a_model_that_changes_while_it_is_loaded_is_loaded_again(
     monkeypatch.setattr(loading, "load_engine", replaced_meanwhile)
     with pytest.raises(Unavailable, match=r"whole\.onnx was changed while it was loaded"):
         load(settings(tmp_path / "whole.onnx"))
+
+
+def test_the_copy_is_made_once_and_stays_within_the_bound_of_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (load(settings(save(tmp_path / name, 1).parent)) for name in ("a", "b"))
+    assert first.held.path == second.held.path
+    monkeypatch.setenv(CACHE_BYTES_VARIABLE, "10")
+    with pytest.raises(Unavailable, match=r"cache\.maxBytes") as caught:
+        load(settings(save(tmp_path / "c", 2).parent))
+    assert caught.value.reason == Reason.CACHE_UNAVAILABLE
