@@ -1,8 +1,9 @@
-"""From an installed chart to a model's first answer, and what others get."""
+"""From an installed chart to a model's first answer, what others get, and the traces of it in the chart's Collector."""
 
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -12,33 +13,48 @@ import numpy as np
 import pytest
 from onnxruntime import InferenceSession
 from tests.benchmarks.parts import dense_model
+from tests.chart.collector import IMAGE, TO_STANDARD_OUTPUT
 from tests.chart.helm import NAMESPACE, helm
+from tests.cluster.binary import Report
+from tests.cluster.kuberay import program_archive
+from tests.e2e.cluster.collected import REQUEST, START, parent, start_in, until_whole
 from tests.e2e.cluster.installation import GATEWAY, RELEASE, Installation, Tenant, condition, deployment, tenant, until
 from tests.e2e.cluster.model_store import ModelStore
+
+from penstock.telemetry import names
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
-def gateway(installation: Installation) -> Iterator[httpx.Client]:
+def collecting(installation: Installation, report: Report) -> Iterator[Installation]:
+    """The release with a Collector that writes each span to its log."""
+    image = installation.cluster.load_image(program_archive("otelcol", IMAGE, "otelcol", report))
+    installation.upgrade({"collector": {"enabled": True, "image": image, "config": TO_STANDARD_OUTPUT}})
+    yield installation
+    installation.upgrade()
+
+
+@pytest.fixture(scope="module")
+def gateway(collecting: Installation) -> Iterator[httpx.Client]:
     """A client of the gateway's Service."""
     namespace, name, port = GATEWAY
-    with installation.cluster.forward(name, namespace, port) as url, httpx.Client(base_url=url, timeout=30) as client:
+    with collecting.cluster.forward(name, namespace, port) as url, httpx.Client(base_url=url, timeout=30) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
-def served(installation: Installation, store: ModelStore, model_uri: str) -> Iterator[Tenant]:
+def served(collecting: Installation, store: ModelStore, model_uri: str) -> Iterator[Tenant]:
     """A tenant with one model, and no pool of its own making."""
-    with tenant(installation, store.credentials()) as made:
+    with tenant(collecting, store.credentials()) as made:
         made.apply(deployment("dense", model_uri))
-        installation.until_ready("infdep", made.namespace, "dense")
+        collecting.until_ready("infdep", made.namespace, "dense")
         yield made
 
 
-def test_the_chart_tests_itself(installation: Installation) -> None:
+def test_the_chart_tests_itself(collecting: Installation) -> None:
     assert "Phase:          Succeeded" in helm(
-        "test", RELEASE, "-n", NAMESPACE, kubeconfig=installation.cluster.kubeconfig
+        "test", RELEASE, "-n", NAMESPACE, kubeconfig=collecting.cluster.kubeconfig
     )
 
 
@@ -89,8 +105,34 @@ def test_nobody_is_answered_with(served: Tenant, gateway: httpx.Client, body: Pa
 
 
 def test_another_tenants_key_opens_nothing(
-    served: Tenant, installation: Installation, store: ModelStore, gateway: httpx.Client, body: Path
+    served: Tenant, collecting: Installation, store: ModelStore, gateway: httpx.Client, body: Path
 ) -> None:
-    with tenant(installation, store.credentials()) as other:
+    with tenant(collecting, store.credentials()) as other:
         answer = gateway.post(served.path("dense"), content=body.read_bytes(), headers=other.headers)
         assert answer.status_code in {401, 403}, answer.text
+
+
+def test_a_start_and_a_request_arrive_as_one_trace_each(served: Tenant, gateway: httpx.Client, body: Path) -> None:
+    status = served.installation.get("infdep", served.namespace, "dense")["status"]
+    trace, caller = secrets.randbits(128) | 1, secrets.randbits(64) | 1
+    headers = served.headers | {"traceparent": f"00-{trace:032x}-{caller:016x}-01"}
+    answer = gateway.post(served.path("dense"), content=body.read_bytes(), headers=headers)
+    assert answer.status_code == 200, answer.text
+    cluster = served.installation.cluster
+    start = until_whole(cluster, lambda spans: start_in(spans, served.namespace), START)
+    request = until_whole(cluster, lambda _: trace, REQUEST)
+
+    root = start.pop(names.SPAN_START).span
+    assert root.parent is None
+    assert root.attributes[names.ATTR_REVISION] == status["activeRevision"]
+    assert {name: each.span.parent for name, each in start.items()} == dict.fromkeys(start, root.context)
+    assert start[names.SPAN_RESOLVE].span.attributes == {
+        names.ATTR_FORMAT: "onnx",
+        names.ATTR_DIGEST: status["digest"],
+    }
+    assert {name: parent(each) for name, each in request.items() if name in set().union(*REQUEST.values())} == {
+        names.SPAN_GATEWAY: caller,
+        names.SPAN_REQUEST: request[names.SPAN_GATEWAY].span.context.span_id,
+        names.SPAN_QUEUE: request[names.SPAN_REQUEST].span.context.span_id,
+        names.SPAN_EXECUTE: request[names.SPAN_REQUEST].span.context.span_id,
+    }

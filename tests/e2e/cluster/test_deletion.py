@@ -1,36 +1,14 @@
-"""What is deleted goes, whatever happens meanwhile: nothing is left, nothing is stuck."""
+"""Many that are deleted together go, whatever happens meanwhile: nothing is stuck."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
-from tests.chart.helm import NAMESPACE
-from tests.e2e.cluster.installation import Installation, Object, deployment, pool, tenant, until
-from tests.e2e.cluster.model_store import ModelStore
+from tests.e2e.cluster.deleting import restart_operators
+from tests.e2e.cluster.installation import Installation, Object, deployment, pool, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
-_OURS = "infdep,servingpool,raycluster,pod,networkpolicy,job,optimizationrun,service"
-
-
-def _left(installation: Installation, namespace: str) -> list[str]:
-    kubectl = installation.cluster.kubectl
-    found = json.loads(kubectl("get", _OURS, "-n", namespace, "-o", "json"))["items"]
-    found += json.loads(kubectl("get", "secret", "-n", namespace, "-l", "penstock.dev/pool", "-o", "json"))["items"]
-    return [f"{each['kind']}/{each['metadata']['name']}" for each in found]
-
-
-def _restart_operators(installation: Installation) -> None:
-    installation.cluster.kubectl("rollout", "restart", "deployment/penstock-operator", "-n", NAMESPACE)
-
-
-def test_a_model_its_pool_and_what_they_made(installation: Installation, store: ModelStore, model_uri: str) -> None:
-    with tenant(installation, store.credentials()) as made:
-        made.apply(pool(), deployment("dense", model_uri))
-        installation.until_ready("infdep", made.namespace, "dense")
-        installation.cluster.kubectl("delete", "infdep,servingpool", "--all", "-n", made.namespace, "--wait=false")
-        _restart_operators(installation)
-        until("everything is gone", lambda: not _left(installation, made.namespace) or None, 180)
 
 
 def test_a_hundred_models_of_ten_suspended_pools(installation: Installation, model_uri: str) -> None:
@@ -42,7 +20,7 @@ def test_a_hundred_models_of_ten_suspended_pools(installation: Installation, mod
         kubectl("apply", "--server-side", "-f", "-", manifest=objects)
         until("all have a status", lambda: _with_status(installation) >= len(objects) or None, 120)
         kubectl("delete", "namespace", *names, "--wait=false")
-        _restart_operators(installation)
+        restart_operators(installation)
         kubectl("wait", "--for=delete", "--timeout=180s", *(f"namespace/{name}" for name in names))
     finally:
         kubectl("delete", "namespace", *names, "--ignore-not-found", "--wait=false")

@@ -1,4 +1,4 @@
-"""A pool that is suspended gives everything back, keeps what was asked for, and comes back."""
+"""A pool that is suspended gives everything back, keeps what was asked for, and comes back; deleted, nothing is left of it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.e2e.cluster.deleting import left, restart_operators
 from tests.e2e.cluster.installation import GATEWAY, Installation, Tenant, condition, deployment, pool, tenant, until
 from tests.e2e.cluster.model_store import ModelStore
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 
-def test_its_pods_go_its_models_stay_and_answer_again(
+def test_its_pods_go_its_models_stay_and_answer_again_and_all_of_it_is_deleted(
     installation: Installation, store: ModelStore, model_uri: str, body: Path
 ) -> None:
     namespace, name, port = GATEWAY
@@ -42,6 +43,10 @@ def test_its_pods_go_its_models_stay_and_answer_again(
         _suspend(made, suspended=False)
         until("it answers again", lambda: ask().status_code == 200 or None)
         installation.until_ready("infdep", made.namespace, "dense")
+
+        installation.cluster.kubectl("delete", "infdep,servingpool", "--all", "-n", made.namespace, "--wait=false")
+        restart_operators(installation)
+        until("everything is gone", lambda: not left(installation, made.namespace) or None, 180)
 
 
 def _suspend(made: Tenant, *, suspended: bool) -> None:
