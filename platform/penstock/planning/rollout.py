@@ -315,8 +315,9 @@ def _route(observed: Observed, pool: Pool, target: str | None) -> Route:
 def _digests(observed: Observed, revision: str) -> dict[str, str]:
     """Which model the revision is.
 
-    Until that is known the first replica decides. Several gateways could each hear of another first one, so they wait.
+    Until that is known the first replica decides. Where several start at once, each of several gateways could hear of another
+    first one, so they wait.
     """
     digest = model_of(observed, revision, _app(observed, revision))
-    several = len(observed.gateways) + len(observed.joining) > 1
+    several = len(observed.gateways) + len(observed.joining) > 1 and replica_bounds(observed.deployment)[0] > 1
     return {revision: digest or ""} if digest or several else {}

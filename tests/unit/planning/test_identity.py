@@ -112,11 +112,20 @@ def test_it_is_kept_while_the_deployment_is_scaled_to_none() -> None:
     assert told(again) == {A}
 
 
-def test_of_several_gateways_none_sends_requests_before_it_is_known_which_model_it_is() -> None:
-    starting = World(deployment(), (app(running=0, state=ApplicationState.DEPLOYING),), (gateway({NEW: 100}),) * 2)
-    route = plan(starting.observed(), NOW).route
+@pytest.mark.parametrize(
+    ("scaling", "gateways", "digests"),
+    [(TWO, 2, {NEW: ""}), (TWO, 1, {}), ({"minReplicas": 1}, 2, {}), (ASLEEP, 2, {})],
+    ids=["several of both", "one gateway hears who is first", "one replica is first", "one is woken"],
+)
+def test_where_several_replicas_could_be_first_no_gateway_sends_requests_before_it_is_told(
+    scaling: dict[str, Any], gateways: int, digests: dict[str, str]
+) -> None:
+    starting = app(running=0, state=ApplicationState.DEPLOYING)
+    route = plan(
+        World(deployment(scaling=scaling), (starting,), (gateway({NEW: 100}),) * gateways).observed(), NOW
+    ).route
     assert route is not None
-    assert route.digests == {NEW: ""}
+    assert route.digests == digests
 
 
 def test_replicas_of_a_release_that_refuses_it_are_not_told() -> None:
