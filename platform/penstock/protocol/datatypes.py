@@ -52,6 +52,7 @@ _SINGLE: Final = DTYPES[DataType.FP32]
 # What is past it is looked at again. numpy would say so for each process once.
 warnings.filterwarnings("ignore", "overflow encountered in dot", RuntimeWarning, __name__.replace(".", r"\."))
 _MOST_LOOKS: Final = 64
+_COLON: Final = ord(":")
 _BF16_LIMIT: Final = float(np.array([0x7F7F0000], dtype=np.uint32).view(np.float32)[0])
 
 
@@ -186,7 +187,7 @@ def _mentions_booleans(text: bytes | bytearray) -> bool:
 
 
 def _in_list(text: bytes | bytearray, at: int) -> bool:
-    return text[max(at - 8, 0) : at].rstrip()[-1:] != b":"
+    return text[at - 1] != _COLON and text[max(at - 8, 0) : at].rstrip()[-1:] != b":"
 
 
 def _holds_booleans(data: list[Any]) -> bool:
