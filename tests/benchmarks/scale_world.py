@@ -69,6 +69,9 @@ class World:
     cluster: KubernetesCluster
     folder: Path
     gateway_port: int
+    """Of gateways' control API."""
+    front_port: int
+    """Of their front door."""
     secret: str
     ready: set[Key] = field(default_factory=set)
     deployments: Informer | None = None
@@ -161,7 +164,7 @@ def world(scale: Scale, folder: Path) -> Iterator[World]:
         grant_operator_rights(plane)
         cluster = KubernetesCluster.connect(plane.kubeconfig)
         stack.callback(cluster.close)
-        made = World(scale, plane, cluster, folder, free_ports(1)[0], secrets.token_hex(16))
+        made = World(scale, plane, cluster, folder, *free_ports(2), secrets.token_hex(16))
         (folder / "secret").write_text(made.secret)
         _write_names(made)
         if scale.nodes:
@@ -258,14 +261,20 @@ def _gateway_host(index: int) -> str:
 def _gateway(made: World, index: int) -> Iterator[None]:
     host = _gateway_host(index)
     command = [
-        sys.executable, "-m", "penstock_serving.gateway.main", "--host", host, "--port", str(made.gateway_port + 1),
+        sys.executable, "-m", "penstock_serving.gateway.main", "--host", host, "--port", str(made.front_port),
         "--control-host", host, "--control-port", str(made.gateway_port),
         "--secret-file", str(made.folder / "secret"), "--state-dir", str(made.folder / f"g{index}"),
         "--await-operator-seconds", "60", "--drain-seconds", "0",
     ]  # fmt: skip
-    with parts.process(_dies_with_us(command), made.folder / f"gateway-{index}.log"):
+    log = made.folder / f"gateway-{index}.log"
+    with parts.process(_dies_with_us(command), log) as started:
         url = f"http://{host}:{made.gateway_port}"
-        parts.until("a gateway answers", lambda: parts.http_json(f"{url}/healthz") == "ok", 60)
+
+        def answers() -> bool:
+            assert started.poll() is None, f"a gateway ended: {log.read_text()[-2000:]}"
+            return bool(parts.http_json(f"{url}/healthz") == "ok")
+
+        parts.until("a gateway answers", answers)
         yield
 
 

@@ -415,15 +415,16 @@ def test_a_full_queue_gets_429_with_retry_after_and_reconfigure_lifts_it_in_plac
 
 
 def test_a_request_past_its_timeout_gets_504_without_running(slow_model: Path) -> None:
-    with replica(slow_model) as started, ThreadPoolExecutor(4) as pool:
-        first = pool.submit(started.infer, document(ONE))
-        while not started.stats().in_flight:
+    # Some before it, one by one: however long the machine takes to ask for the load, the engine is not free yet.
+    with replica(slow_model, batching=BatchingSettings(max_batch_size=1)) as started, ThreadPoolExecutor(8) as pool:
+        before = [pool.submit(started.infer, document(ONE)) for _ in range(8)]
+        while not started.stats().queued:
             pass
         late = started.infer(document(ONE) | {"parameters": {"timeout": 1000}})
         assert late.status_code == 504
         assert "timeout of 0.001 s" in error_of(late)
-        assert first.result().status_code == 200
-        assert samples(started)['penstock_batch_rows_sum{model="tiny",namespace="default",version="1"}'] == 1
+        assert {each.result().status_code for each in before} == {200}
+        assert samples(started)['penstock_batch_rows_sum{model="tiny",namespace="default",version="1"}'] == 8
 
 
 def test_a_killed_clients_request_leaves_the_queue(slow_model: Path) -> None:

@@ -53,18 +53,23 @@ def test_route_to() -> None:
         address = replicas["intruder"].address
         attempts: list[tuple[str, str, dict[str, Any] | None]] = [
             ("PUT", "/v1/replicas/sneak", lease_body(address, "victim/m")),
-            ("PUT", "/v1/replicas/victim-1", lease_body(address, "intruder/m")),
             ("PUT", "/v1/replicas/victim-1", lease_body(address, "victim/m")),
             ("PUT", "/v1/routes/victim/m", {"namespace": "victim", "model": "m", "access": {"required": False}}),
             ("PUT", "/v1/routes/intruder/m", {"namespace": "intruder", "model": "m", "access": {"required": False}}),
             ("DELETE", "/v1/routes/victim/m", None),
-            ("DELETE", "/v1/replicas/victim-1", None),
             ("POST", "/v1/routes", {"routes": []}),
             ("GET", "/v1/routes", None),
         ]
         for method, path, body in attempts:
             status, _ = await gw.call(method, path, body, token_of("intruder/m"))
             assert (method, path, status) == (method, path, 403)
+        # An id is a replica's of one model: the same one for a model of its own takes nothing from the other's.
+        for method, path, body in (
+            ("PUT", "/v1/replicas/victim-1", lease_body(address, "intruder/m")),
+            ("DELETE", "/v1/replicas/victim-1", None),
+        ):
+            status, _ = await gw.call(method, path, body, token_of("intruder/m"))
+            assert (method, path, status // 100) == (method, path, 2)
         for path in (
             "/victim/v2/models/m/infer",
             "/victim/v2/models/%6d/infer",
@@ -127,21 +132,25 @@ def test_read() -> None:
     run(scenario, "--default-authentication", "Required")
 
 
+_ADDRESSES = 6
+
+
 async def flood(gw: Gateway, stack: AsyncExitStack, path: str, count: int, **sent: Any) -> None:
     """So many clients until the end of the test; returns when they have all that they get: some are turned away."""
-    connector = aiohttp.TCPConnector(limit=0)
-    session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
+    # From several addresses, as a namespace's callers are: each may have a part of the connections alone.
+    connectors = [aiohttp.TCPConnector(limit=0, local_addr=(f"127.0.78.{index + 1}", 0)) for index in range(_ADDRESSES)]
+    sessions = [await stack.enter_async_context(aiohttp.ClientSession(connector=each)) for each in connectors]
     answers: Counter[int] = Counter()
 
-    async def one() -> None:
+    async def one(index: int) -> None:
         while True:
             with contextlib.suppress(aiohttp.ClientError):
-                async with session.post(gw.url + path, **sent) as response:
+                async with sessions[index % _ADDRESSES].post(gw.url + path, **sent) as response:
                     await response.read()
                     answers[response.status] += 1
             await asyncio.sleep(0.01)
 
-    tasks = [asyncio.create_task(one()) for _ in range(count)]
+    tasks = [asyncio.create_task(one(index)) for index in range(count)]
 
     async def end() -> None:
         for task in tasks:
