@@ -19,6 +19,7 @@ from tests.integration.gateway_parts import SECRET, Gateway, Replica, gateway, u
 from yarl import URL
 
 from penstock.routing.access import NamespaceKey
+from penstock.routing.fleet import FEATURES
 from penstock.routing.keys import KeySet
 from penstock.routing.tokens import admin_token
 
@@ -517,14 +518,16 @@ def test_a_key_that_a_refused_route_does_not_name_ends_where(body: Any, status: 
 
 def test_an_operator_of_a_former_release_reads_no_word_that_it_does_not_know() -> None:
     async def scenario(gw: Gateway, _: AsyncExitStack) -> None:
-        await gw.declare("vision/m", access={"required": True, "shared": True}, owner="u1")
-        assert (await gw.routes())["vision/m"]["declared"].keys() & {"owner"} == set()
+        digests = {"r1": f"sha256:{'d' * 64}"}
+        await gw.declare("vision/m", access={"required": True, "shared": True}, owner="u1", digests=digests)
+        assert (await gw.routes())["vision/m"]["declared"].keys() & {"owner", "digests"} == set()
         assert "shared" not in (await gw.routes())["vision/m"]["declared"]["access"]
-        headers = {"authorization": f"Bearer {ADMIN}", "x-penstock-features": "namespace-keys"}
+        headers = {"authorization": f"Bearer {ADMIN}", "x-penstock-features": " ".join(FEATURES)}
         async with gw.session.get(f"{gw.control}/v1/routes", headers=headers) as answer:
             (listed,) = (await answer.json())["routes"]
             assert "namespace-keys" in answer.headers["x-penstock-features"].split()
         assert (listed["declared"]["owner"], listed["declared"]["access"]["shared"]) == ("u1", True)
+        assert listed["declared"]["digests"] == digests
 
     run(scenario)
 

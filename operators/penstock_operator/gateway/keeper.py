@@ -14,9 +14,9 @@ from typing import Final
 
 from penstock.errors import PenstockError, Unavailable
 from penstock.routing.fleet import (
-    FEATURES,
     REPLICAS_WITHIN_SECONDS,
     GatewayState,
+    in_words_of,
     lacks_replicas,
     missing_routes,
     stale_routes,
@@ -179,9 +179,8 @@ class GatewayKeeper:
         missing = [
             each for each in missing_routes(view.listed().routes, peers) if (each.namespace, each.model) in known
         ]
-        if any(each.owner or (each.access is not None and each.access.shared) for each in missing) and (
-            not view.listed().state.features >= FEATURES
-        ):
+        features = view.listed().state.features
+        if any(in_words_of(features, each) != each for each in missing):
             missing = []  # in words that it does not know
         if missing:
             self._has_keys(view, identity, known)

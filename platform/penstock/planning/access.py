@@ -12,7 +12,7 @@ from penstock.planning.conditions import Verdict, condition, epoch, false, times
 from penstock.planning.observed import Gateway, GatewayProblem, Observed
 from penstock.planning.requeue import Requeue
 from penstock.routing.access import MAX_KEYS, NEVER, NamespaceKey, RouteAccess, RouteIssuer, RouteKey
-from penstock.routing.fleet import NAMESPACE_KEYS, OWNERS
+from penstock.routing.fleet import NAMESPACE_KEYS, in_words_of
 from penstock.routing.leases import Route
 
 _LONGEST_WAIT_SECONDS: Final = 86_400.0
@@ -108,12 +108,11 @@ def as_told(route: Route, gateway: Gateway, observed: Observed, now: float) -> R
         observed: what the route was planned from.
         now: epoch seconds.
     """
-    access = route.access
-    if access is not None and access.shared and NAMESPACE_KEYS not in gateway.features:
-        keys = opening(route.model, observed.keys, now)
-        access = access.model_copy(update={"shared": False, "keys": keys})
-    owner = route.owner if OWNERS in gateway.features else ""
-    return route.model_copy(update={"access": access, "owner": owner})
+    told = in_words_of(gateway.features, route)
+    if route.access is None or not route.access.shared or NAMESPACE_KEYS in gateway.features:
+        return told
+    keys = opening(route.model, observed.keys, now)
+    return told.model_copy(update={"access": route.access.model_copy(update={"shared": False, "keys": keys})})
 
 
 def route_access(deployment: InferenceDeployment, default: Authentication) -> RouteAccess:

@@ -25,9 +25,11 @@ NAMESPACE_KEYS: Final = "namespace-keys"
 """Keys are told once for a namespace, and routes say whether they open them."""
 OWNERS: Final = "owners"
 """Routes say whose they are, by the deployment's uid."""
+DIGESTS: Final = "digests"
+"""Routes say which model each revision is."""
 GATEWAY_WORD: Final = "gateway-word"
 """Each request to a replica shows the token of its model (`penstock.routing.tokens.data_token`)."""
-FEATURES: Final = frozenset({NAMESPACE_KEYS, OWNERS, GATEWAY_WORD})
+FEATURES: Final = frozenset({NAMESPACE_KEYS, OWNERS, DIGESTS, GATEWAY_WORD})
 
 REPLICAS_WITHIN_SECONDS: Final = 20.0
 """Replicas look for new gateways every few seconds; one that has not found a gateway of this age will not soon."""
@@ -121,6 +123,16 @@ def endpoints(url: str, addresses: Iterable[str]) -> tuple[Endpoint, ...]:
     port = f":{parts.port}" if parts.port is not None else ""
     hosts = (f"[{each}]" if each.version == 6 else str(each) for each in one_family)  # noqa: PLR2004 -- IPv6
     return tuple(Endpoint(plain, urlunsplit(parts._replace(netloc=f"{host}{port}"))) for host in hosts)
+
+
+def in_words_of(features: Collection[str], route: Route) -> Route:
+    """A route without what a release with these features does not know, since it refuses the whole for one such word."""
+    access = route.access
+    if access is not None and NAMESPACE_KEYS not in features:
+        access = access.model_copy(update={"shared": False})
+    owner = route.owner if OWNERS in features else ""
+    digests = route.digests if DIGESTS in features else {}
+    return route.model_copy(update={"access": access, "owner": owner, "digests": digests})
 
 
 def missing_routes(own: RouteList, peers: Iterable[RouteList]) -> tuple[Route, ...]:

@@ -14,7 +14,7 @@ from pydantic_core import from_json
 from penstock.errors import Invalid, Unavailable
 from penstock.models import Frozen
 from penstock.routing.access import MAX_KEYS, RouteAccess
-from penstock.routing.fleet import FEATURES, FEATURES_HEADER
+from penstock.routing.fleet import FEATURES, FEATURES_HEADER, in_words_of
 from penstock.routing.keys import MOST_KEY_BYTES, KeyChange, KeyDigests
 from penstock.routing.leases import (
     ASK_JOINING,
@@ -253,11 +253,10 @@ class ControlServer:
 
     def _seen_by(self, request: web.Request, status: RouteStatus) -> RouteStatus:
         """How a route stands, in words that the asking operator knows: one of a former release refuses any others."""
-        route = status.declared
-        if request.headers.get(FEATURES_HEADER) or route is None:
+        if status.declared is None:
             return status
-        access = None if route.access is None else route.access.model_copy(update={"shared": False})
-        return status.model_copy(update={"declared": route.model_copy(update={"access": access, "owner": ""})})
+        known = request.headers.get(FEATURES_HEADER, "").split()
+        return status.model_copy(update={"declared": in_words_of(known, status.declared)})
 
     async def _head_routes(self, request: web.Request) -> web.Response:
         self._require_admin(request)

@@ -2,10 +2,16 @@ from __future__ import annotations
 
 import pytest
 
+from penstock.routing.access import RouteAccess
 from penstock.routing.fleet import (
+    DIGESTS,
+    FEATURES,
+    NAMESPACE_KEYS,
+    OWNERS,
     Endpoint,
     GatewayState,
     endpoints,
+    in_words_of,
     lacks_replicas,
     missing_routes,
     name_to_resolve,
@@ -14,6 +20,15 @@ from penstock.routing.fleet import (
 from penstock.routing.leases import ReplicaStats, Route, RouteList, RouteReplica, RouteStatus
 
 URL = "http://agents.system.svc:8081"
+WORDY = Route(
+    namespace="vision",
+    model="digits",
+    revisions={"v1": 100},
+    digests={"v1": f"sha256:{'d' * 64}"},
+    owner="u1",
+    access=RouteAccess(required=True, shared=True),
+)
+"""With a word of each feature."""
 
 
 @pytest.mark.parametrize(
@@ -49,6 +64,23 @@ def test_what_is_resolved(url: str, host: str | None) -> None:
 def test_the_gateways_of_a_url(url: str, addresses: list[str], found: list[str]) -> None:
     assert [each.base_url for each in endpoints(url, addresses)] == found
     assert {each.url for each in endpoints(url, addresses)} == {url.rstrip("/")}
+
+
+@pytest.mark.parametrize(
+    ("features", "left_out"),
+    [
+        pytest.param(FEATURES, set(), id="one of this release is told all"),
+        pytest.param(FEATURES - {DIGESTS}, {"digests"}, id="one that knows no digests, none"),
+        pytest.param(FEATURES - {OWNERS}, {"owner"}, id="nor another the owner"),
+        pytest.param(FEATURES - {NAMESPACE_KEYS}, {"shared"}, id="or that the namespace's keys open it"),
+        pytest.param(set(), {"digests", "owner", "shared"}, id="one of a former release nothing of all this"),
+    ],
+)
+def test_a_route_is_told_in_words_that_are_known(features: set[str], left_out: set[str]) -> None:
+    told = in_words_of(features, WORDY).model_dump(mode="json")
+    whole = WORDY.model_dump(mode="json")
+    assert (set(whole) | set(whole["access"])) - set(told) - set(told["access"]) == left_out
+    assert all(whole[word] == told[word] for word in set(told) - {"access"})
 
 
 def test_a_gateway_is_asked_by_its_name_wherever_it_is() -> None:
