@@ -117,7 +117,8 @@ class Leases:
                 if now - last > self._settings.lease_seconds:
                     del seen[each]
                     self._renewing.pop(each).cancel()
-                    self._showing.pop(each, None)
+                    if self._showing.pop(each, None) is False:
+                        self._tell_showing(all(self._showing.values()))
                     logger.info("gateway %s is gone", each.base_url)
             # Spread, so that replicas that started together do not ask together.
             shortest = min(_RESOLVE_SECONDS, self._settings.lease_seconds) / 2
