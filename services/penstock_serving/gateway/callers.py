@@ -96,11 +96,13 @@ async def body_of(request: web.Request, most: int) -> bytes:
 
 
 def token_of(request: web.Request) -> str:
-    """The token that a caller shows. Raises `Refused`: there is none."""
+    """The token that a caller shows. Raises `Refused`: there is none, or it is none of ours."""
     header = request.headers.get(hdrs.AUTHORIZATION, "")
     if not header.startswith(_SCHEME):
         raise Refused(401, "send the token as 'Authorization: Bearer TOKEN'")
-    return header.removeprefix(_SCHEME).strip()
+    token = header.removeprefix(_SCHEME).strip()
+    require(token.isascii())  # what is not cannot be compared
+    return token
 
 
 def require(holds: bool) -> None:  # noqa: FBT001 -- what is required is the whole sentence

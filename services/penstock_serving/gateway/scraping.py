@@ -23,7 +23,7 @@ from penstock_serving.gateway.registry import Registry
 
 _SECONDS: Final = 5.0
 _OURS: Final = (b"penstock_", b"process_", b"python_")
-_CLAIMS: Final = re.compile(rb'(?:[{,]\s*)(namespace|model)\s*=\s*"((?:[^"\\]|\\.)*)"')
+_CLAIMS: Final = re.compile(rb'(?:[{,]\s*)"?(namespace|model)"?\s*=\s*"((?:[^"\\]|\\.)*)"')
 _MOST_SERIES: Final = 5000
 """Of one replica, which has some hundred."""
 _LARGEST: Final = 4 * 1024 * 1024

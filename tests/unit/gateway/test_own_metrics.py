@@ -17,6 +17,7 @@ OURS = b'penstock_requests_total{code="200",namespace="ns",model="m"} 3.0'
         pytest.param(b'penstock_requests_total{a="b", model = "other"} 3.0', False, id="another's model, with spaces"),
         pytest.param(b'penstock_requests_total{a="\\"}",namespace="other"} 3.0', False, id="behind a quote"),
         pytest.param(b'penstock_requests_total{namespace="ns",namespace="other"} 3.0', False, id="said twice"),
+        pytest.param(b'penstock_requests_total{"namespace"="other"} 3.0', False, id="with the label's name in quotes"),
         pytest.param(b'up{job="penstock-operator"} 0', False, id="a name that is none of ours"),
         pytest.param(b'haproxy_frontend_current_sessions{proxy="clients"} 1', False, id="the gateway's"),
     ],
