@@ -11,7 +11,7 @@ from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.planning.conditions import Verdict, condition, epoch, false, timestamp, true
 from penstock.planning.observed import Gateway, GatewayProblem, Observed
 from penstock.planning.requeue import Requeue
-from penstock.routing.access import MAX_KEYS, NEVER, NamespaceKey, RouteAccess, RouteIssuer, RouteKey
+from penstock.routing.access import MAX_KEYS, MAX_NAMED, NEVER, NamespaceKey, RouteAccess, RouteIssuer, RouteKey
 from penstock.routing.fleet import NAMESPACE_KEYS, in_words_of
 from penstock.routing.leases import Route
 
@@ -34,9 +34,15 @@ def expiry(key: APIKey) -> int:
 
 
 def counted(keys: Iterable[APIKey]) -> list[APIKey]:
-    """The keys that a namespace may have: its oldest `MAX_KEYS`, without those that are going."""
+    """The keys that a namespace may have, without those that are going: its oldest, within `MAX_KEYS` and `MAX_NAMED`."""
     present = [key for key in keys if key.metadata.deletion_timestamp is None]
-    return sorted(present, key=lambda key: (key.metadata.creation_timestamp or "", key.metadata.name))[:MAX_KEYS]
+    found: list[APIKey] = []
+    named = 0
+    for key in sorted(present, key=lambda key: (key.metadata.creation_timestamp or "", key.metadata.name)):
+        if len(found) < MAX_KEYS and named + len(key.spec.deployments) <= MAX_NAMED:
+            found.append(key)
+            named += len(key.spec.deployments)
+    return found
 
 
 def opening(deployment: str, keys: Sequence[APIKey], now: float) -> tuple[RouteKey, ...]:
@@ -192,7 +198,8 @@ def judge_key(key: APIKey, others: Sequence[APIKey], now: float, problems: Seque
     if key.metadata.name not in {each.metadata.name for each in counted(others)}:
         return false(
             Reason.QUOTA_EXCEEDED,
-            f"The namespace has more than {MAX_KEYS} keys, and this is not among the oldest; delete those not in use.",
+            f"The namespace has more than {MAX_KEYS} keys, or they name more than {MAX_NAMED} deployments in all, and this is "
+            "not among the oldest; delete those not in use, or leave out deployments of keys that may open every one.",
         )
     opens = ", ".join(key.spec.deployments) or "every InferenceDeployment of the namespace"
     return true(Reason.KEY_ACCEPTED, f"It opens {opens}.")

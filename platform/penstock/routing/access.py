@@ -17,6 +17,8 @@ from penstock.models import Frozen
 
 MAX_KEYS: Final = 4096
 """Of a namespace. A route is one message, and HAProxy keeps every key in memory."""
+MAX_NAMED: Final = 2 * MAX_KEYS
+"""Deployments that a namespace's keys may name in all: a gateway has a row for each key and deployment, for its agent to go through."""
 NEVER: Final = 253_402_300_799
 """The end of the year 9999: a key that does not expire."""
 MAX_TOKEN_CHARACTERS: Final = 16_384

@@ -16,7 +16,7 @@ from pydantic import Field, TypeAdapter
 
 from penstock.errors import Conflict, Invalid
 from penstock.models import Frozen
-from penstock.routing.access import MAX_KEYS, NamespaceKey, RouteKey
+from penstock.routing.access import MAX_KEYS, MAX_NAMED, NamespaceKey, RouteKey
 
 MOST_KEY_BYTES: Final = 253 + 64 + 64 * 64 + 256
 """Of one key in a message: its name, its hash, 64 deployments, and the rest."""
@@ -81,6 +81,8 @@ class KeySet:
         left |= {each.sha256: each for each in change.added}
         if len(left) > MAX_KEYS:
             raise Invalid("TooManyKeys", f"a namespace has {MAX_KEYS} keys at most")
+        if sum(len(each.deployments) for each in left.values()) > MAX_NAMED:
+            raise Invalid("TooManyKeys", f"a namespace's keys name {MAX_NAMED} deployments at most in all")
         found = KeySet.of(left.values())
         if found.digest != change.digest:
             raise Invalid("OtherKeys", f"these are the keys of digest {found.digest}, not of {change.digest}")

@@ -22,7 +22,8 @@ _TABLES_BYTES: Final = 3 * 100_000 * 128 + 3 * 10_000 * 192
 _BASE_BYTES: Final = 160 * 1024 * 1024
 """Both processes before anyone asks: the interpreter with its modules some 70 MiB, HAProxy's two some 30, and what is freed late."""
 _KEYS_BYTES: Final = 50_000 * 1024
-"""Keys and tokens, each with its entry in the agent and in HAProxy: some 12 namespaces with all that they may have."""
+"""Keys and tokens, each with its entry in the agent and in HAProxy: some 12 namespaces with as many keys as they may have, or 4
+whose keys name as many deployments as they may."""
 _KEPT_BYTES: Final = 16 * 1024 * 1024
 """Metadata of models that sleep."""
 _STRANGERS_BYTES: Final = 8192 * 8 * 1024

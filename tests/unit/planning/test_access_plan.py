@@ -11,7 +11,7 @@ from penstock.api.conditions import Reason
 from penstock.planning import access
 from penstock.planning.deployment import plan
 from penstock.planning.observed import GatewayProblem, PoolProblem
-from penstock.routing.access import MAX_KEYS, NEVER, NamespaceKey, RouteAccess, RouteIssuer, RouteKey
+from penstock.routing.access import MAX_KEYS, MAX_NAMED, NEVER, NamespaceKey, RouteAccess, RouteIssuer, RouteKey
 from penstock.routing.fleet import FEATURES
 from penstock.routing.leases import Route
 
@@ -209,6 +209,25 @@ def test_what_is_said_of_a_key(subject: APIKey, reason: Reason) -> None:
     status = access.key_status(subject, others, NOW)
     assert [(each.type, each.reason) for each in status.conditions] == [("Ready", reason)]
     assert (status.conditions[0].status == "True") == (reason is Reason.KEY_ACCEPTED)
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        pytest.param([], Reason.KEY_ACCEPTED, id="one that names none takes none"),
+        pytest.param(["a", "b"], Reason.KEY_ACCEPTED, id="as many as are left"),
+        pytest.param(["a", "b", "c"], Reason.QUOTA_EXCEEDED, id="one more"),
+    ],
+)
+def test_a_namespaces_keys_name_only_so_many_deployments(names: list[str], reason: Reason) -> None:
+    named = [f"m{each}" for each in range(64)]
+    crowd = [key(f"k{each}", sha256=f"{each:064x}", deployments=named) for each in range(MAX_NAMED // 64 - 1)]
+    others = [*crowd, key("almost", sha256="b" * 64, deployments=named[:62])]
+    late = key("late", deployments=names, metadata={"creationTimestamp": "2026-11-22T00:00:00Z"})
+    assert access.key_status(late, [late, *others], NOW).conditions[0].reason == reason
+    told = access.namespace_keys([late, *others], NOW)
+    assert sum(len(each.deployments) for each in told) <= MAX_NAMED
+    assert ("late" in {each.name for each in told}) is (reason is Reason.KEY_ACCEPTED)
 
 
 def test_a_key_is_looked_at_again_when_it_ends() -> None:

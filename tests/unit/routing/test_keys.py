@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from penstock.errors import Conflict, Invalid
-from penstock.routing.access import MAX_KEYS, NamespaceKey, RouteKey, fingerprint
+from penstock.routing.access import MAX_KEYS, MAX_NAMED, NamespaceKey, RouteKey, fingerprint
 from penstock.routing.keys import MOST_KEY_BYTES, MOST_PAIRS, Interned, KeyChange, KeySet
 
 
@@ -57,6 +57,10 @@ def test_what_is_not_what_is_said_is_not_taken() -> None:
     more = many.change_to(KeySet.of([*many.keys.values(), A]), "ns", known=many.digest)
     with pytest.raises(Invalid, match="4096 keys at most"):
         many.changed(more)
+    wordy = KeySet.of(key(str(each), deployments=[f"m{name}" for name in range(64)]) for each in range(MAX_NAMED // 64))
+    more = wordy.change_to(KeySet.of([*wordy.keys.values(), key("a", deployments=["m0"])]), "ns", known=wordy.digest)
+    with pytest.raises(Invalid, match="8192 deployments at most"):
+        wordy.changed(more)
 
 
 def test_no_key_is_longer_than_a_message_has_room_for() -> None:
