@@ -402,6 +402,11 @@ def _in_a_default(lines: list[str], number: int, depth: int) -> bool:
             "needs optimization.jobEgress",
             id="a store, and searches that may connect to all the world",
         ),
+        pytest.param(
+            {"access": {"anonymous": "ByRight"}, "admissionPolicies": {"enabled": False}},
+            "ByRight needs admissionPolicies.enabled",
+            id="a right that nothing would ask for",
+        ),
         pytest.param({"collector": {"enabled": True}}, "needs collector.image", id="a collector without an image"),
     ],
 )
