@@ -21,6 +21,7 @@ from penstock.routing.traffic import Target
 from penstock_serving.gateway.access_rules import API_KEY_HEADER, CALLER_HEADER, CREDENTIAL_HEADER, SOURCE_HEADER
 from penstock_serving.gateway.answers import error
 from penstock_serving.gateway.holding import Holding
+from penstock_serving.gateway.lookups import Resolver
 
 TRACERESPONSE: Final = "traceresponse"
 _HOP_BY_HOP: Final = {
@@ -40,7 +41,7 @@ _REFUSAL_HEADERS: Final = (hdrs.CONTENT_TYPE, hdrs.RETRY_AFTER, TRACERESPONSE)
 
 def session_to_replicas() -> aiohttp.ClientSession:
     """A client that is used for whatever tenants name, within bounds for each connection."""
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=5.0, socket_factory=_small_socket)
+    connector = aiohttp.TCPConnector(resolver=Resolver(), limit=0, keepalive_timeout=5.0, socket_factory=_small_socket)
     return aiohttp.ClientSession(
         connector=connector,
         auto_decompress=False,

@@ -13,6 +13,7 @@ import aiohttp
 
 from penstock.errors import Invalid, Unavailable
 from penstock.routing.table import ModelKey
+from penstock_serving.gateway.lookups import on_behalf_of
 from penstock_serving.gateway.registry import Registry
 from penstock_serving.gateway.services import alias_of
 
@@ -138,7 +139,8 @@ class Holding:
         while True:
             route = self._registry.table.routes.get(key)
             if route is not None and route.wake_url is not None:
-                await self._ask(key, route.wake_url)
+                with on_behalf_of(key[0]):
+                    await self._ask(key, route.wake_url)
             await asyncio.sleep(backoff)
             backoff = min(backoff * 2, _LONGEST_BACKOFF_SECONDS)
 

@@ -24,8 +24,7 @@ from typing import Any, Final
 import aiohttp
 import jwt
 from aiohttp import hdrs
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import ThreadedResolver
+from aiohttp.abc import ResolveResult
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -34,6 +33,7 @@ from yarl import URL
 
 from penstock.errors import Unavailable
 from penstock.routing.access import RouteIssuer
+from penstock_serving.gateway.lookups import Resolver, on_behalf_of
 
 logger = logging.getLogger(__name__)
 PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
@@ -57,22 +57,16 @@ _RSA_MOST_EXPONENT: Final = 65537
 """Larger numbers only make verification slow, for all. Issuers have keys of 2048 to 4096 bits with just this exponent."""
 
 
-class _Public(AbstractResolver):
+class _Public(Resolver):
     """Resolves names to public addresses only. The connection goes to just what is returned here."""
-
-    def __init__(self) -> None:
-        self._inner = ThreadedResolver()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        found = [each for each in await self._inner.resolve(host, port, family) if is_public(each["host"])]
+        found = [each for each in await super().resolve(host, port, family) if is_public(each["host"])]
         if not found:
             raise OSError(errno.EADDRNOTAVAIL, f"{host} has no public address")
         return found
-
-    async def close(self) -> None:
-        await self._inner.close()
 
 
 def is_public(address: str) -> bool:
@@ -149,7 +143,8 @@ class Issuers:
             async with known.lock, gate:
                 # Another request may have fetched them meanwhile.
                 if not self._suffices(known, key_id) and self._clock() - known.tried_at >= RESTRAINT_SECONDS:
-                    await self._refresh(known, issuer)
+                    with on_behalf_of(namespace):
+                        await self._refresh(known, issuer)
         if self._clock() - known.fetched_at > STALE_SECONDS:
             raise Unavailable("IssuerUnavailable", f"the keys of {issuer.issuer} cannot be had: {known.problem}")
         alike = tuple(key for key in known.keys if key.key_id == key_id)
@@ -218,7 +213,7 @@ class Issuers:
 
     def _client(self) -> aiohttp.ClientSession:
         if self._session is None:
-            resolver = None if self._allow_private else _Public()
+            resolver = Resolver() if self._allow_private else _Public()
             connector = aiohttp.TCPConnector(resolver=resolver, ssl=self._context, limit=64, limit_per_host=2)
             timeout = aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)
             self._session = aiohttp.ClientSession(

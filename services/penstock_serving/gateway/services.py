@@ -7,13 +7,13 @@ import socket
 
 from penstock.routing.services import is_alias, is_service
 from penstock_runtime.resolver import search
+from penstock_serving.gateway.lookups import look_up
 
 
 async def alias_of(host: str) -> str | None:
     """The name that a Service's host is an alias of (ExternalName); None where it is none. Raises OSError: no such name."""
     if not is_service(host):
         return None
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_CANONNAME)
+    found = await look_up(host, None, flags=socket.AI_CANONNAME)
     canonical = found[0][3] or host
-    return canonical if is_alias(host, canonical, await loop.run_in_executor(None, search)) else None
+    return canonical if is_alias(host, canonical, await asyncio.to_thread(search)) else None
