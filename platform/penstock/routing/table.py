@@ -23,6 +23,8 @@ Version = tuple[ModelKey, str]
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _MAX_REPLICAS = 1024
+_MAX_OF_A_NAMESPACE = 4096
+"""Replicas of all its models: each is a server of HAProxy's, and whoever may read a namespace's tokens may register as many as he likes."""
 _MAX_VERSIONS = 8
 _RESERVED_NAMESPACE = "v2"
 
@@ -145,6 +147,9 @@ class Table:
         others = [r for r in self.of(key) if r.replica_id != replica_id]
         if len(others) >= _MAX_REPLICAS:
             raise Invalid("TooManyReplicas", f"a model has {_MAX_REPLICAS} replicas at most")
+        own = replica_key(key, replica_id)
+        if sum(r.key[0] == key[0] for name, r in self.replicas.items() if name != own) >= _MAX_OF_A_NAMESPACE:
+            raise Invalid("TooManyReplicas", f"a namespace's models have {_MAX_OF_A_NAMESPACE} replicas at most in all")
         live = {replica.lease.version for replica in others}
         if len(live | {lease.version}) > _MAX_VERSIONS:
             raise Invalid("TooManyVersions", f"a model has {_MAX_VERSIONS} versions at a time at most")

@@ -4,7 +4,7 @@ import pytest
 
 from penstock.errors import Conflict, Invalid, PenstockError, Unavailable
 from penstock.routing.leases import ReplicaLease, RequestsJoined, Route
-from penstock.routing.table import Table
+from penstock.routing.table import Replica, Table, replica_key
 from penstock.routing.traffic import Destination, Target, Traffic, Unknown, lookup
 
 
@@ -311,3 +311,15 @@ def told(digest: str) -> Route:
 )  # fmt: skip
 def test_one_revision_is_one_model(table: Table, receiving: set[str]) -> None:
     assert set(shares(table)) == receiving
+
+
+def test_a_namespace_leaves_room_for_the_replicas_of_others() -> None:
+    """However many models it has: each has fewer replicas than one may have."""
+    crowd = [Replica(f"r{each}", lease(model=f"m{each % 8}"), 60) for each in range(4096)]
+    table = Table(replicas={replica_key(each.key, each.replica_id): each for each in crowd})
+    with pytest.raises(Invalid, match="4096 replicas at most in all"):
+        table.leased("late", lease(model="m9"), 0)
+    assert table.leased("r0", lease(model="m0", version="2"), 0).replicas["ns/m0/r0"].lease.version == "2"
+    other = ReplicaLease(namespace="other", model="m", version="1", revision="r1", address="10.0.0.2:1")
+    assert "other/m/a" in table.leased("a", other, 0).replicas
+    assert "ns/m9/late" in table.released(("ns", "m1"), "r1", 0).leased("late", lease(model="m9"), 0).replicas
