@@ -41,6 +41,8 @@ class KeyTeller:
         self._told: dict[str, dict[str, KeySet]] = {}
         """By namespace and digest, what gateways were told last."""
         self._lock = threading.Lock()
+        self._turns: dict[str, threading.Lock] = {}
+        """By namespace: who read its keys earlier must not tell them later."""
 
     def tell(self, namespace: str) -> Sequence[GatewayProblem]:
         """Tell all gateways what a namespace's keys are now; those that have not taken it.
@@ -48,9 +50,10 @@ class KeyTeller:
         Raises:
             Unavailable: the keys cannot be read.
         """
-        wanted = self._wanted(namespace)
         views = [view for views in self._fleet.sites() for view in views]
-        return [problem for view in views if (problem := self._tell(view, namespace, wanted)) is not None]
+        with self._turn(namespace):
+            wanted = self._wanted(namespace)
+            return [problem for view in views if (problem := self._tell(view, namespace, wanted)) is not None]
 
     def look(self, view: GatewayView, namespaces: Collection[str], forgotten: Collection[str] | None) -> bool:
         """Ask a gateway what it holds, and tell it what it lacks; whether it holds all that it should.
@@ -72,8 +75,16 @@ class KeyTeller:
                     view.client.forget_keys(namespace)
         except Unavailable:
             return False
-        lacking = [each for each in sorted(namespaces) if self._tell(view, each, self._wanted(each)) is not None]
+        lacking = [each for each in sorted(namespaces) if not self._holds(view, each)]
         return not lacking
+
+    def _turn(self, namespace: str) -> threading.Lock:
+        with self._lock:
+            return self._turns.setdefault(namespace, threading.Lock())
+
+    def _holds(self, view: GatewayView, namespace: str) -> bool:
+        with self._turn(namespace):
+            return self._tell(view, namespace, self._wanted(namespace)) is None
 
     def _wanted(self, namespace: str) -> KeySet:
         return KeySet.of(namespace_keys(self._directory.keys(namespace), self._clock()))

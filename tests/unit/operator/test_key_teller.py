@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -141,3 +142,29 @@ def test_a_look_mends_what_differs(forgotten: list[str] | None, left: set[str]) 
     assert world.teller.look(world.view, ["ns"], forgotten)
     assert world.agent.held.keys() == left
     assert world.agent.held["ns"].keys.keys() == {fingerprint("a")}
+
+
+def test_who_read_the_keys_before_one_was_taken_away_tells_them_no_later() -> None:
+    world = World(Agent())
+    world.present["ns"] = [key("a"), key("gone")]
+    assert not world.teller.tell("ns")
+    was_read, told = threading.Event(), threading.Event()
+    present = world.keys
+
+    def slowly(namespace: str) -> tuple[APIKey, ...]:
+        found = present(namespace)
+        if threading.current_thread().name == "slow":
+            was_read.set()
+            told.wait(1)
+        return found
+
+    world.keys = slowly  # type: ignore[method-assign]  # the directory's own
+    world.present["ns"] = [*world.present["ns"], key("late")]
+    slow = threading.Thread(target=world.teller.tell, args=("ns",), name="slow")
+    slow.start()
+    assert was_read.wait(10)
+    world.present["ns"] = [key("a")]
+    assert not world.teller.tell("ns")
+    told.set()
+    slow.join()
+    assert set(world.agent.held["ns"].keys) == {fingerprint("a")}
