@@ -63,7 +63,11 @@ class LiteRtEngine:
         self._shapes: tuple[tuple[int, ...], ...] = ()
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Run the model once."""
+        """Run the model once.
+
+        Every run starts from the variables' initial values, which recurrent layers keep theirs in: nothing of one caller's
+        request may reach another's answer.
+        """
         arrays = [np.asarray(inputs[spec.name], order="C") for spec in self.signature.inputs]
         shapes = tuple(array.shape for array in arrays)
         if shapes != self._shapes:
@@ -71,6 +75,7 @@ class LiteRtEngine:
                 self._interpreter.resize_tensor_input(detail["index"], shape)
             self._interpreter.allocate_tensors()
             self._shapes = shapes
+        self._interpreter.reset_all_variables()
         for detail, array in zip(self._inputs, arrays, strict=True):
             self._interpreter.set_tensor(detail["index"], array)
         self._interpreter.invoke()

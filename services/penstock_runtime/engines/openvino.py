@@ -77,10 +77,17 @@ class OpenVinoEngine:
         self._inputs, self._outputs = self.signature.inputs, self.signature.outputs
         self._compiled = compiled
         self._request = compiled.create_infer_request()
+        self._keeps = bool(self._request.query_state())
+        """Whether the model has variables (`ReadValue`, `Assign`), in which a run leaves something for the next one."""
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Run the model once. The outputs are the caller's own: the request's memory is used again."""
+        """Run the model once. The outputs are the caller's own: the request's memory is used again.
+
+        Every run starts from the variables' initial values: nothing of one caller's request may reach another's answer.
+        """
         request = self._request
+        if self._keeps:
+            request.reset_state()
         for index, spec in enumerate(self._inputs):
             request.set_input_tensor(index, _tensor(inputs[spec.name], spec.datatype))
         request.infer()
