@@ -71,8 +71,7 @@ class OpenVinoEngine:
             inputs=tuple(_spec(port, f"input_{i}", "input") for i, port in enumerate(model.inputs)),
             outputs=tuple(_spec(port, f"output_{i}", "output") for i, port in enumerate(model.outputs)),
         )
-        kinds = [operator.get_type_name() for operator in model.get_ops()]
-        self.branch = "If" if "If" in kinds else None
+        self.branch = _branch(model)
         """An operator that sends a whole run one way or another."""
         self._inputs, self._outputs = self.signature.inputs, self.signature.outputs
         self._compiled = compiled
@@ -100,6 +99,25 @@ class OpenVinoEngine:
         """What OpenVINO says that it runs with: threads, streams, precision."""
         names = ("INFERENCE_NUM_THREADS", "NUM_STREAMS", "INFERENCE_PRECISION_HINT", "ENABLE_CPU_PINNING")
         return {name: str(self._compiled.get_property(name)) for name in names}
+
+
+def _branch(model: Any) -> str | None:
+    """The first operator, here or in the body of another, that has a condition of its own."""
+    for operator in model.get_ops():
+        kind: str = operator.get_type_name()
+        if kind == "If":
+            return kind
+        if kind not in ("Loop", "TensorIterator"):
+            continue
+        body = operator.get_function()
+        if kind == "Loop":
+            place = operator.get_special_body_ports()[1]
+            if body.get_results()[place].input_value(0).get_node().get_type_name() != "Constant":
+                return kind
+        inner = _branch(body)
+        if inner is not None:
+            return inner
+    return None
 
 
 def _properties(settings: EngineSettings) -> dict[str, Any]:
