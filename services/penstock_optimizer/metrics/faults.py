@@ -9,10 +9,12 @@ import numpy as np
 from penstock.optimization.measurements import Judgement, MetricName
 from penstock_optimizer.metrics.classes import is_scores, is_single, predicted
 from penstock_optimizer.metrics.figures import CHUNK, flat
+from penstock_optimizer.metrics.parts import lost_part
 from penstock_runtime.engines import Array
 
 _OF_CLASSES: Final = (MetricName.ACCURACY, MetricName.TOP_K, MetricName.F1, MetricName.AGREEMENT)
 _BLIND_TO_SCALE: Final = (MetricName.COSINE, MetricName.NEIGHBOURS, MetricName.RANK_AGREEMENT)
+_OF_ONE_SCALE: Final = (*_BLIND_TO_SCALE, MetricName.R2)
 _OFTEN: Final = 5
 """So often is a class given that it does not vanish by chance."""
 _MANY_VALUES: Final = 20
@@ -37,6 +39,10 @@ def fault_of(judgement: Judgement, ours: Array, theirs: Array) -> str | None:
             return f"'{name}': {found}"
     if ours.dtype.kind == "f" and judgement.metric in (*_OF_CLASSES, *_BLIND_TO_SCALE):
         found = _other_sums(ours, theirs) or _other_scale(judgement, ours, theirs)
+        if found is not None:
+            return f"'{name}': {found}"
+    if ours.dtype.kind == "f" and not judgement.labelled and judgement.metric in _OF_ONE_SCALE:
+        found = lost_part(ours, theirs)
         if found is not None:
             return f"'{name}': {found}"
     return None
