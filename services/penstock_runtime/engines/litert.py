@@ -14,6 +14,7 @@ from penstock.errors import Invalid
 from penstock.optimization.hardware import Hardware
 from penstock.optimization.recipes import EngineName, EngineSettings, Precision
 from penstock.protocol.datatypes import DTYPES
+from penstock.protocol.refusals import bad_request
 from penstock.serving.manifest import Signature, TensorSpec
 from penstock_runtime.engines import Array, first_line, options_of
 
@@ -67,14 +68,14 @@ class LiteRtEngine:
 
         Every run starts from the variables' initial values, which recurrent layers keep theirs in: nothing of one caller's
         request may reach another's answer.
+
+        Raises:
+            Invalid: the inputs' shapes do not fit together.
         """
         arrays = [np.asarray(inputs[spec.name], order="C") for spec in self.signature.inputs]
         shapes = tuple(array.shape for array in arrays)
         if shapes != self._shapes:
-            for detail, shape in zip(self._inputs, shapes, strict=True):
-                self._interpreter.resize_tensor_input(detail["index"], shape)
-            self._interpreter.allocate_tensors()
-            self._shapes = shapes
+            self._resize(shapes)
         self._interpreter.reset_all_variables()
         for detail, array in zip(self._inputs, arrays, strict=True):
             self._interpreter.set_tensor(detail["index"], array)
@@ -83,6 +84,17 @@ class LiteRtEngine:
             spec.name: self._interpreter.get_tensor(detail["index"])
             for spec, detail in zip(self.signature.outputs, self._outputs, strict=True)
         }
+
+    def _resize(self, shapes: tuple[tuple[int, ...], ...]) -> None:
+        # Where it fails, some tensors have the new shapes and others the old ones: the next run must not take them for its own.
+        self._shapes = ()
+        try:
+            for detail, shape in zip(self._inputs, shapes, strict=True):
+                self._interpreter.resize_tensor_input(detail["index"], shape)
+            self._interpreter.allocate_tensors()
+        except (RuntimeError, ValueError) as error:
+            raise bad_request(f"the model refuses inputs of these shapes: {first_line(error)}") from error
+        self._shapes = shapes
 
 
 def _spec(detail: Mapping[str, Any]) -> TensorSpec:

@@ -19,6 +19,7 @@ from penstock.api.conditions import Reason
 from penstock.errors import Invalid
 from penstock.optimization.hardware import Hardware
 from penstock.optimization.recipes import EngineName, EngineSettings, Precision
+from penstock.protocol.refusals import bad_request
 from penstock.serving.manifest import DataType, Signature, TensorSpec
 from penstock_runtime.engines import Array, first_line, options_of
 
@@ -38,6 +39,8 @@ _DATATYPES: Final = {
     "f64": DataType.FP64,
 }
 _PRECISIONS: Final = {Precision.FP32: "f32", Precision.BF16: "bf16", Precision.FP16: "f16"}
+_OF_SHAPES: Final = "/shape_inference/"
+"""In the message of a run that failed because an operator's inputs do not fit together."""
 _KNOWN: Final = {"dynamicQuantizationGroupSize": "0"}
 
 
@@ -76,6 +79,9 @@ class OpenVinoEngine:
         self._inputs, self._outputs = self.signature.inputs, self.signature.outputs
         self._compiled = compiled
         self._request = compiled.create_infer_request()
+        self._hides = settings.threads == 1 and _is_dynamic(model)
+        """Whether `infer` would hide that a run failed. With one thread it does so where shapes are found out as the run goes, and
+        the outputs are still those of the run before, which was another caller's; `wait` raises."""
         self._keeps = bool(self._request.query_state())
         """Whether the model has variables (`ReadValue`, `Assign`), in which a run leaves something for the next one."""
 
@@ -83,13 +89,25 @@ class OpenVinoEngine:
         """Run the model once. The outputs are the caller's own: the request's memory is used again.
 
         Every run starts from the variables' initial values: nothing of one caller's request may reach another's answer.
+
+        Raises:
+            Invalid: the inputs' shapes do not fit together.
         """
         request = self._request
         if self._keeps:
             request.reset_state()
         for index, spec in enumerate(self._inputs):
             request.set_input_tensor(index, _tensor(inputs[spec.name], spec.datatype))
-        request.infer()
+        try:
+            if self._hides:
+                request.start_async()
+                request.wait()
+            else:
+                request.infer()
+        except RuntimeError as error:
+            if _OF_SHAPES not in str(error):
+                raise
+            raise bad_request(f"the model refuses this input: {_last(error)}") from error
         return {
             spec.name: _copied(request.get_output_tensor(index), spec.datatype)
             for index, spec in enumerate(self._outputs)
@@ -99,6 +117,11 @@ class OpenVinoEngine:
         """What OpenVINO says that it runs with: threads, streams, precision."""
         names = ("INFERENCE_NUM_THREADS", "NUM_STREAMS", "INFERENCE_PRECISION_HINT", "ENABLE_CPU_PINNING")
         return {name: str(self._compiled.get_property(name)) for name in names}
+
+
+def _is_dynamic(model: Any) -> bool:
+    """Whether any tensor's shape is known only when the model runs."""
+    return any(port.partial_shape.is_dynamic for operator in model.get_ops() for port in operator.outputs())
 
 
 def _branch(model: Any) -> str | None:
@@ -183,6 +206,12 @@ def _copied(tensor: Any, datatype: DataType) -> Array:
         return copy.reshape(tuple(tensor.shape))
     data: Array = tensor.data
     return data.copy()
+
+
+def _last(error: RuntimeError) -> str:
+    """The last line of a run's failure: what comes before it are places in OpenVINO's source, and its operators."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines or [first_line(error)])[-1][:500]
 
 
 def _said(error: RuntimeError) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import ai_edge_litert.schema_py_generated as schema
-import flatbuffers
 import numpy as np
 import openvino as ov
 import pytest
 from openvino import opset13
+from tests.unit.runtime import tflite_files
 
 from penstock.optimization.recipes import EngineName, EngineSettings
 from penstock_runtime.engines import load_engine
@@ -32,41 +31,16 @@ def a_sum_in_a_variable(folder: Path) -> tuple[Path, EngineName]:
 
 def a_recurrent_layer(folder: Path) -> tuple[Path, EngineName]:
     """LiteRT: a running sum over three steps, whose state is a variable, as converters of Keras leave it."""
-    step = np.eye(2, dtype=np.float32)
-    model, graph, layer, code = schema.ModelT(), schema.SubGraphT(), schema.OperatorT(), schema.OperatorCodeT()
-    model.version = 3
-    model.buffers = [_buffer(), _buffer(step), _buffer(np.zeros(2, np.float32))]
-    graph.tensors = [
-        _tensor("x", [1, 3, 2], 0), _tensor("w", [2, 2], 1), _tensor("again", [2, 2], 1), _tensor("b", [2], 2),
-        _tensor("state", [1, 2], 0, variable=True), _tensor("y", [1, 3, 2], 0),
+    tensor = tflite_files.tensor
+    tensors = [
+        tensor("x", [1, 3, 2]), tensor("w", [2, 2], 1), tensor("again", [2, 2], 1), tensor("b", [2], 2),
+        tensor("state", [1, 2], variable=True), tensor("y", [1, 3, 2]),
     ]  # fmt: skip
-    layer.inputs, layer.outputs = [0, 1, 2, 3, 4], [5]
-    layer.builtinOptionsType, layer.builtinOptions = (
-        schema.BuiltinOptions.SequenceRNNOptions,
-        schema.SequenceRNNOptionsT(),
-    )
-    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.UNIDIRECTIONAL_SEQUENCE_RNN
-    code.version = 1
-    graph.operators, graph.inputs, graph.outputs = [layer], [0], [5]
-    model.subgraphs, model.operatorCodes = [graph], [code]
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    path = folder / "model.tflite"
-    path.write_bytes(bytes(builder.Output()))
+    path = tflite_files.save(
+        folder / "model.tflite", ("UNIDIRECTIONAL_SEQUENCE_RNN", "SequenceRNNOptions", schema.SequenceRNNOptionsT()),
+        tensors, 1, (np.eye(2, dtype=np.float32), np.zeros(2, np.float32)),
+    )  # fmt: skip
     return path, EngineName.LITERT
-
-
-def _buffer(values: np.ndarray[Any, Any] | None = None) -> Any:
-    made = schema.BufferT()
-    made.data = None if values is None else np.frombuffer(values.tobytes(), np.uint8)
-    return made
-
-
-def _tensor(name: str, shape: list[int], buffer: int, *, variable: bool = False) -> Any:
-    made = schema.TensorT()
-    made.name, made.shape, made.buffer, made.isVariable = name, shape, buffer, variable
-    made.type = schema.TensorType.FLOAT32
-    return made
 
 
 MODELS: dict[str, tuple[Callable[[Path], tuple[Path, EngineName]], tuple[int, ...]]] = {
