@@ -39,6 +39,9 @@ _DATATYPES: Final = {
     "f64": DataType.FP64,
 }
 _PRECISIONS: Final = {Precision.FP32: "f32", Precision.BF16: "bf16", Precision.FP16: "f16"}
+_WIDE: Final = (DataType.INT64, DataType.UINT64)
+"""Types whose values OpenVINO's CPU plugin cuts to 32 bits, without a word."""
+_BOUND: Final = 1 << 31
 _OF_SHAPES: Final = "/shape_inference/"
 """In the message of a run that failed because an operator's inputs do not fit together."""
 _KNOWN: Final = {"dynamicQuantizationGroupSize": "0"}
@@ -77,6 +80,7 @@ class OpenVinoEngine:
         self.branch = _branch(model)
         """An operator that sends a whole run one way or another."""
         self._inputs, self._outputs = self.signature.inputs, self.signature.outputs
+        self._wide = tuple(spec.name for spec in self._inputs if spec.datatype in _WIDE)
         self._compiled = compiled
         self._request = compiled.create_infer_request()
         self._hides = settings.threads == 1 and _is_dynamic(model)
@@ -91,8 +95,10 @@ class OpenVinoEngine:
         Every run starts from the variables' initial values: nothing of one caller's request may reach another's answer.
 
         Raises:
-            Invalid: the inputs' shapes do not fit together.
+            Invalid: the inputs' shapes do not fit together, or a whole number has more than 32 bits.
         """
+        for name in self._wide:
+            _check_width(inputs[name], name)
         request = self._request
         if self._keeps:
             request.reset_state()
@@ -198,6 +204,16 @@ def _tensor(array: Array, datatype: DataType) -> Any:
     if datatype is DataType.BF16:
         return ov.Tensor(array, array.shape, ov.Type.bf16)
     return ov.Tensor(array, shared_memory=array.flags.writeable)
+
+
+def _check_width(array: Array, name: str) -> None:
+    # All bits that any of them has, in one look: of ids, which are small and not negative, that is all there is to see.
+    if not array.size or 0 <= int(np.bitwise_or.reduce(array, axis=None)) < _BOUND:
+        return
+    if not -_BOUND <= int(array.min()) <= int(array.max()) < _BOUND:
+        raise bad_request(
+            f"input '{name}' has numbers of more than 32 bits, which OpenVINO would cut: use ONNX Runtime for such a model"
+        )
 
 
 def _copied(tensor: Any, datatype: DataType) -> Array:
