@@ -42,6 +42,9 @@ _PRECISIONS: Final = {Precision.FP32: "f32", Precision.BF16: "bf16", Precision.F
 _WIDE: Final = (DataType.INT64, DataType.UINT64)
 """Types whose values OpenVINO's CPU plugin cuts to 32 bits, without a word."""
 _BOUND: Final = 1 << 31
+_LENGTHS: Final = (8, 64, 224, 2, 1)
+"""Of open axes, with one of which a model's shapes fit together."""
+_MOST_SHAPES: Final = 1024
 _OF_SHAPES: Final = "/shape_inference/"
 """In the message of a run that failed because an operator's inputs do not fit together."""
 _KNOWN: Final = {"dynamicQuantizationGroupSize": "0"}
@@ -86,6 +89,9 @@ class OpenVinoEngine:
         self._hides = settings.threads == 1 and _is_dynamic(model)
         """Whether `infer` would hide that a run failed. With one thread it does so where shapes are found out as the run goes, and
         the outputs are still those of the run before, which was another caller's; `wait` raises."""
+        self._follows = self._hides and _follows(model)
+        self._ran: set[tuple[tuple[int, ...], ...]] = set()
+        """Shapes of inputs that ran well, where nothing else decides whether the next run does: `infer` costs less."""
         self._keeps = bool(self._request.query_state())
         """Whether the model has variables (`ReadValue`, `Assign`), in which a run leaves something for the next one."""
 
@@ -105,11 +111,7 @@ class OpenVinoEngine:
         for index, spec in enumerate(self._inputs):
             request.set_input_tensor(index, _tensor(inputs[spec.name], spec.datatype))
         try:
-            if self._hides:
-                request.start_async()
-                request.wait()
-            else:
-                request.infer()
+            self._infer(inputs)
         except RuntimeError as error:
             if _OF_SHAPES not in str(error):
                 raise
@@ -118,6 +120,19 @@ class OpenVinoEngine:
             spec.name: _copied(request.get_output_tensor(index), spec.datatype)
             for index, spec in enumerate(self._outputs)
         }
+
+    def _infer(self, inputs: Mapping[str, Array]) -> None:
+        if not self._hides:
+            self._request.infer()
+            return
+        shapes = tuple(inputs[spec.name].shape for spec in self._inputs)
+        if shapes in self._ran:
+            self._request.infer()
+            return
+        self._request.start_async()
+        self._request.wait()
+        if self._follows and len(self._ran) < _MOST_SHAPES:
+            self._ran.add(shapes)
 
     def pinned(self) -> dict[str, str]:
         """What OpenVINO says that it runs with: threads, streams, precision."""
@@ -128,6 +143,22 @@ class OpenVinoEngine:
 def _is_dynamic(model: Any) -> bool:
     """Whether any tensor's shape is known only when the model runs."""
     return any(port.partial_shape.is_dynamic for operator in model.get_ops() for port in operator.outputs())
+
+
+def _follows(model: Any) -> bool:
+    """Whether all shapes follow from those of the inputs, and not from what these hold."""
+    for length in _LENGTHS:
+        tried = model.clone()
+        try:
+            tried.reshape({port: _closed(port.partial_shape, length) for port in tried.inputs})
+        except RuntimeError:
+            continue  # too small for its kernels, or too large for its tables
+        return not _is_dynamic(tried)
+    return False
+
+
+def _closed(shape: Any, length: int) -> list[int]:
+    return [length if axis.is_dynamic else int(axis.get_length()) for axis in shape]
 
 
 def _branch(model: Any) -> str | None:
