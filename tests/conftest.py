@@ -91,8 +91,7 @@ def api_server(control_plane_binary: Path) -> Iterator[ControlPlane]:
 @pytest.fixture(scope="session")
 def crds(api_server: ControlPlane) -> ControlPlane:
     """The API server, once it serves Penstock's resources."""
-    api_server.kubectl("apply", "--server-side", "-f", str(CRDS))
-    api_server.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", str(CRDS))
+    api_server.serve(CRDS)
     return api_server
 
 

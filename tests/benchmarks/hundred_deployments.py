@@ -71,9 +71,8 @@ def main(count: int = 100, rest_seconds: float = 60.0) -> None:
 
 
 def _start(stack: ExitStack, api: ControlPlane, ray: RayStandIn, folder: Path) -> int:
-    api.kubectl("apply", "--server-side", "-f", str(MANIFESTS / "crds"))
+    api.serve(MANIFESTS / "crds")
     grant_operator_rights(api)
-    api.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", str(MANIFESTS / "crds"))
     rights = (MANIFESTS / "rbac" / "pool-token.example.yaml").read_text()
     api.kubectl("apply", "-f", "-", input=rights)
     api.kubectl("create", "secret", "generic", "ray-token", f"--from-literal=token={ray.token}")

@@ -159,8 +159,7 @@ def world(scale: Scale, folder: Path) -> Iterator[World]:
         report.progress("booting the API server")
         plane = stack.enter_context(ControlPlane(build(report.progress)))
         for crds in (CRDS, kuberay_manifests(report.progress) / "crd" / "bases"):
-            plane.kubectl("apply", "--server-side", "-f", str(crds))
-            plane.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", str(crds))
+            plane.serve(crds)
         grant_operator_rights(plane)
         cluster = KubernetesCluster.connect(plane.kubeconfig)
         stack.callback(cluster.close)

@@ -27,6 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from tests.cluster import crds
 from tests.cluster.binary import build
 from tests.cluster.certificates import Identities, Pair, client_certificate, make_identities, write_kubeconfig
 from tests.ports import free_ports
@@ -112,6 +113,10 @@ class ControlPlane:
         if check and done.returncode != 0:
             raise AssertionError(f"kubectl {' '.join(args)}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
         return done
+
+    def serve(self, manifests: Path) -> None:
+        """Serve the custom resources of a file or folder of CRDs."""
+        crds.serve(lambda *arguments: self.kubectl(*arguments).stdout, manifests)
 
     def kubeconfig_for(self, service_account: str, namespace: str) -> Path:
         """A kubeconfig with a fresh token of an existing ServiceAccount."""

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from images.archive import ImageConfig, write_scratch_image
+from tests.cluster import crds
 from tests.cluster.binary import Report, build, cache_directory, locked, module_folder
 from tests.cluster.tools import KUBERAY_MODULE, KUBERAY_VERSION, PROGRAMS
 
 NAMESPACE = "kuberay-system"
 IMAGE = f"docker.io/penstock-test/kuberay:{KUBERAY_VERSION}"
-_KINDS = "rayclusters,rayservices,rayjobs"
 _OVERLAY = {
     "apiVersion": "kustomize.config.k8s.io/v1beta1",
     "kind": "Kustomization",
@@ -36,9 +35,6 @@ _PATCH = [
     {"op": "add", "path": f"{_CONTAINER}/livenessProbe/timeoutSeconds", "value": 20},
     {"op": "add", "path": f"{_CONTAINER}/readinessProbe/timeoutSeconds", "value": 20},
 ]
-
-Kubectl = Callable[..., object]
-"""Runs kubectl with arguments; raises where it fails."""
 
 
 def image_archive(report: Report) -> Path:
@@ -80,13 +76,10 @@ def manifests(report: Report) -> Path:
     return folder
 
 
-def install(kubectl: Kubectl, report: Report) -> None:
+def install(kubectl: crds.Kubectl, report: Report) -> None:
     """Apply CRDs, rights and the operator, and wait until it is up. Its image must be on the nodes."""
     folder = manifests(report)
-    crds = str(folder / "crd" / "bases")
-    kubectl("apply", "--server-side", "--force-conflicts", "-f", crds)
     # An operator that starts before its kinds are served looks again only after ten seconds.
-    kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", crds)
-    kubectl("get", _KINDS, "-A")
+    crds.serve(kubectl, folder / "crd" / "bases")
     kubectl("apply", "--server-side", "--force-conflicts", "-k", str(folder))
     kubectl("-n", NAMESPACE, "rollout", "status", "deployment/kuberay-operator", "--timeout=180s")

@@ -82,8 +82,9 @@ def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Home]:
 
 
 @pytest.fixture(scope="session")
-def widgets(api_server: ControlPlane) -> ControlPlane:
+def widgets(api_server: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> ControlPlane:
     """The API server, once it serves widgets."""
-    api_server.kubectl("apply", "-f", "-", input=json.dumps(_WIDGET_CRD))
-    api_server.kubectl("wait", "--for=condition=Established", "crd/widgets.testing.penstock.dev", "--timeout=60s")
+    manifest = tmp_path_factory.mktemp("widgets") / "crd.json"
+    manifest.write_text(json.dumps(_WIDGET_CRD))
+    api_server.serve(manifest)
     return api_server

@@ -70,17 +70,13 @@ FULL: Manifest = {
 def plane(control_plane_binary: Path) -> Iterator[ControlPlane]:
     """An API server of its own, since others' must not change what it serves."""
     with ControlPlane(control_plane_binary) as made:
-        made.kubectl("apply", "--server-side", "-f", str(CRDS))
-        made.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", str(CRDS))
+        made.serve(CRDS)
         yield made
 
 
 def serve_ray_clusters(plane: ControlPlane) -> None:
     folder = module_folder(PROGRAMS["kuberay"], KUBERAY_MODULE)
-    plane.kubectl("apply", "--server-side", "-f", str(folder / "config" / "crd" / "bases" / "ray.io_rayclusters.yaml"))
-    eventually(
-        lambda: plane.kubectl("get", "rayclusters", "-A", check=False).returncode == 0, "RayClusters are served", 60
-    )
+    plane.serve(folder / "config" / "crd" / "bases" / "ray.io_rayclusters.yaml")
 
 
 @pytest.fixture(scope="module")

@@ -158,9 +158,8 @@ def platform(
 ) -> Iterator[Platform]:
     """CRDs, rights, a gateway and one operator on an API server and a Ray that are up."""
     env = dict(environment or {})
-    api.kubectl("apply", "--server-side", "-f", str(MANIFESTS / "crds"))
+    api.serve(MANIFESTS / "crds")
     grant_operator_rights(api)
-    api.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", str(MANIFESTS / "crds"))
     with ExitStack() as stack:
         edge = stack.enter_context(parts.gateway(folder / "gateway", env))
         built = Platform(api, ray, edge, folder, env)
