@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from penstock.planning.job import JobSettings
-from penstock.planning.observed import GatewayProblem
 from penstock.routing.tokens import admin_token, former_admin_token
 from penstock.telemetry.spans import SpanRecord
 from penstock_operator.deployment.observe import Observer
+from penstock_operator.deployment.observed import GatewayProblem
 from penstock_operator.deployment.reconcile import DeploymentReconciler, Record
 from penstock_operator.gateway.fleet import Fleet
 from penstock_operator.gateway.keeper import GatewayKeeper, Models
@@ -25,6 +24,7 @@ from penstock_operator.optimization.directory import (
     OptimizationDirectory,
     users_of,
 )
+from penstock_operator.optimization.job import JobSettings
 from penstock_operator.optimization.keys import RunKeys
 from penstock_operator.optimization.observe import RunObserver
 from penstock_operator.optimization.reconcile import RunReconciler

@@ -16,9 +16,9 @@ from penstock.api.access import Authentication
 from penstock.api.documents import read_yaml
 from penstock.api.pool import ServingPoolSpec
 from penstock.errors import Invalid
-from penstock.planning.job import JobSettings
-from penstock.planning.job_settings import parse_egress
-from penstock.planning.raypods import PoolSettings
+from penstock_operator.optimization.job import JobSettings
+from penstock_operator.optimization.job_settings import parse_egress
+from penstock_operator.pool.raypods import PoolSettings
 
 _LEVELS = ("debug", "info", "warning", "error")
 _KEY_SUFFIX = "signing"

@@ -12,8 +12,8 @@ import typer
 
 from penstock.errors import Conflict, Invalid
 from penstock.routing.access import fingerprint
-from penstock_cli.objects import Context, Kubeconfig, Namespace, StateDir, delete, get, opened_cluster
-from penstock_cli.showing import OutputFormat, remark, say, write_document
+from penstock_cli.objects.command import Context, Kubeconfig, Namespace, StateDir, delete, get, opened_cluster
+from penstock_cli.objects.showing import OutputFormat, remark, say, write_document
 
 if TYPE_CHECKING:
     from penstock_operator.runtime.cluster import Manifest
@@ -115,7 +115,7 @@ def create(
 
     `penstock key create shop -o yaml > shop-key.yaml`: the key itself goes to standard error
     """
-    from penstock_cli.resources import kind_named, utc_now  # noqa: PLC0415 (loads the API types)
+    from penstock_cli.objects.resources import kind_named, utc_now  # noqa: PLC0415 (loads the API types)
 
     secret = new_key()
     manifest = key_object(
@@ -146,7 +146,7 @@ def create(
 
 def _check(manifest: Manifest) -> None:
     """Refuse what the API server would, before a key is shown."""
-    from penstock.api.admission import validate  # noqa: PLC0415 (the CEL evaluator takes half a second to import)
+    from penstock_cli.validation.admission import validate  # noqa: PLC0415 (the CEL evaluator takes half a second to import)
 
     problems = [str(problem) for problem in validate(manifest, None)]
     if problems:

@@ -11,8 +11,13 @@ import typer
 from rich.console import Console
 
 from penstock.errors import PenstockError
-from penstock_cli import keys, objects, optimizing, profiling, tracing, validation, versions
+from penstock_cli import keys, versions
+from penstock_cli.objects import command as objects
+from penstock_cli.optimization import command as optimizing
+from penstock_cli.optimization import profiling
 from penstock_cli.standalone.state import StateFolder, default_cache_folder, default_state_folder
+from penstock_cli.traces import command as tracing
+from penstock_cli.validation import command as validation
 
 _DEBUG_VARIABLE = "PENSTOCK_DEBUG"
 _INTERRUPTED = 130

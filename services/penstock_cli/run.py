@@ -19,16 +19,16 @@ from penstock_cli import shipped
 from penstock_cli.demo import digits
 from penstock_cli.demo.sequence import Demo, DemoPlace, reset
 from penstock_cli.invocation import command_as_typed
-from penstock_cli.manifests import accepted, refuse
+from penstock_cli.objects.readiness import forget_readiness
+from penstock_cli.objects.resources import FIELD_MANAGER, INFERENCE_DEPLOYMENT, SERVING_POOL, kind_of
 from penstock_cli.progress import Steps
-from penstock_cli.readiness import forget_readiness
-from penstock_cli.resources import FIELD_MANAGER, INFERENCE_DEPLOYMENT, SERVING_POOL, kind_of
 from penstock_cli.serving import Models
 from penstock_cli.standalone.gateway import Gateway
 from penstock_cli.standalone.ray_head import RayAccess, ray_at, running_ray
 from penstock_cli.standalone.stack import Stack, StackSettings
 from penstock_cli.standalone.state import StateFolder, StateLock
 from penstock_cli.target import open_embedded
+from penstock_cli.validation.manifests import accepted, refuse
 from penstock_operator.runtime.cluster import SECRET, Cluster, Key, key_of
 from penstock_optimizer.artifact import digits_artifact
 

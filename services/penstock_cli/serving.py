@@ -9,9 +9,9 @@ from time import monotonic
 from rich.markup import escape
 
 from penstock.api.meta import Manifest
+from penstock_cli.objects.readiness import NotServing, url_if_ready, wait_until_ready
+from penstock_cli.objects.resources import FIELD_MANAGER, INFERENCE_DEPLOYMENT, kind_of, placed
 from penstock_cli.progress import Steps
-from penstock_cli.readiness import NotServing, url_if_ready, wait_until_ready
-from penstock_cli.resources import FIELD_MANAGER, INFERENCE_DEPLOYMENT, kind_of, placed
 from penstock_operator.runtime.cluster import Cluster, Key, NotFound, key_of
 
 _READY_SECONDS = 240.0

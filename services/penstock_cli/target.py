@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from penstock.api.admission import default_spec, validate
 from penstock.errors import Unavailable
 from penstock_cli.standalone.state import StateFolder
+from penstock_cli.validation.admission import default_spec, validate
 from penstock_operator.runtime.cluster import Cluster, Manifest
 from penstock_operator.runtime.embedded import EmbeddedCluster
 

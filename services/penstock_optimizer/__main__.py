@@ -26,11 +26,10 @@ from penstock.optimization.progress import (
     RunResult,
 )
 from penstock.optimization.report import Verdict
-from penstock.optimization.statements import Statement
+from penstock.optimization.statements import Statement, digest_of_profile
 from penstock.optimization.trials import Stage
-from penstock.planning.job import profile_digest
-from penstock_optimizer.scope import check_scope
-from penstock_optimizer.signing_key import with_key
+from penstock_optimizer.publishing.scope import check_scope
+from penstock_optimizer.publishing.signing_key import with_key
 from penstock_runtime.signing import signed_statement
 from penstock_runtime.storage import Store
 
@@ -84,7 +83,7 @@ class Teller:
         assert request is not None  # noqa: S101 -- else there were no store
         assert request.identity is not None  # noqa: S101 -- as above
         statement = Statement.model_validate(
-            {"identity": request.identity, "profile_digest": profile_digest(request.spec), **said}
+            {"identity": request.identity, "profile_digest": digest_of_profile(request.spec), **said}
         )
         self._store.write(name, signed_statement(statement, Path(request.signing_key)))
 
@@ -100,7 +99,7 @@ def main(arguments: list[str]) -> int:
         teller = Teller(request)
         if request.scoped_store:
             check_scope(request.store)
-        from penstock_optimizer.driver import optimize  # noqa: PLC0415 -- a wrong request is refused at once
+        from penstock_optimizer.search.driver import optimize  # noqa: PLC0415 -- a wrong request is refused at once
 
         result = optimize(request, teller)
         teller.result(result)

@@ -20,7 +20,7 @@ IMPORT_PATH = "penstock_optimizer.digits:network"
 INPUT_NAME = "image"
 OUTPUT_NAME = "logits"
 LABELS_NAME = "labels"
-_SOURCES = ("artifact.py", "digits.py", "export.py")
+_SOURCES = ("artifact.py", "digits.py", "building/export.py")
 
 
 class Split(StrEnum):

@@ -26,7 +26,7 @@ from penstock_optimizer.artifact import (
     Split,
     digits_artifact,
 )
-from penstock_optimizer.export import ExportRequest, export_onnx
+from penstock_optimizer.building.export import ExportRequest, export_onnx
 
 _BRIGHTEST = 16.0
 """scikit-learn's pixels go from 0 to 16."""

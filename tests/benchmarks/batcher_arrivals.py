@@ -17,13 +17,13 @@ from tests.benchmarks import parts, report
 from tests.benchmarks.arrivals import ENGINE, LARGEST, arrive
 from tests.integration.local_ray import local_ray
 
-from penstock.batching.batcher import Ticket
-from penstock.protocol.requests import InferRequest
 from penstock.serving.joining import Joining
 from penstock.serving.manifest import DataType, Signature, TensorSpec
 from penstock.serving.settings import BatchingSettings
+from penstock_runtime.batching.batcher import Ticket
 from penstock_runtime.engines import Array
 from penstock_runtime.joining import Trial
+from penstock_serving.replica.codec.requests import InferRequest
 from penstock_serving.replica.exchange import Exchange
 from penstock_serving.replica.execution import Executor
 from penstock_serving.replica.joint import Ran

@@ -25,9 +25,9 @@ from tests.integration.local_ray import LocalRay, local_ray
 from tests.ports import free_ports
 
 from penstock.api.v1alpha1 import InferenceDeployment
-from penstock.planning.application import ReplicaNetwork, build
-from penstock.planning.arguments import Attempt
 from penstock.routing.tokens import former_replica_token
+from penstock.serving.arguments import Attempt
+from penstock_operator.deployment.application import ReplicaNetwork, build
 
 CONNECTIONS = (1, 16, 64)
 BASELINE = "bare uvicorn"

@@ -22,9 +22,9 @@ import aiohttp
 from aiohttp import web
 from tests.contract.ray_rest_standin import RayStandIn
 
-from penstock.planning.arguments import BuildArguments
 from penstock.routing.fleet import endpoints, name_to_resolve
 from penstock.routing.leases import ReplicaLease
+from penstock.serving.arguments import BuildArguments
 
 LEASE_SECONDS = 60.0
 _RENEW_SECONDS = 25.0

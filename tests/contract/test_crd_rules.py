@@ -12,11 +12,11 @@ import pytest
 import yaml
 from tests.cluster.controlplane import ControlPlane
 
-from penstock.api import structural
-from penstock.api.admission import validate
 from penstock.api.crds import root_schema
 from penstock.api.kinds import KINDS
 from penstock.api.meta import Manifest
+from penstock_cli.validation import structural
+from penstock_cli.validation.admission import validate
 
 ROOT = Path(__file__).parents[2]
 DIGEST = "sha256:" + "0123456789abcdef" * 4

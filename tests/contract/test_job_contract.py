@@ -14,8 +14,8 @@ from penstock.api.meta import ObjectMeta
 from penstock.api.optimization import ClusterOptimizationProfile, OptimizationRun, OptimizationRunSpec
 from penstock.api.v1alpha1 import Accelerator, ModelSource, ProfileReference, Resources
 from penstock.errors import Conflict
-from penstock.planning.job import JobSettings, build
 from penstock.serving.manifest import ModelFormat
+from penstock_operator.optimization.job import JobSettings, build
 from penstock_operator.runtime import job_status
 from penstock_operator.runtime.cluster import CONFIG_MAP, JOB, Key, Manifest, create_unless_there, owner_reference
 

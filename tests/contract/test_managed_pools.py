@@ -19,16 +19,16 @@ from tests.integration.operator_parts import eventually
 
 from penstock.api.pool import ServingPool, ServingPoolSpec
 from penstock.errors import Conflict
-from penstock.planning.pool_names import ray_token
-from penstock.planning.pool_network import policies
-from penstock.planning.raycluster import build
-from penstock.planning.raypods import PoolSettings
 from penstock_operator.operation import Operation
 from penstock_operator.pool.clusters import Addresses, RayClusters
 from penstock_operator.pool.defaults import DefaultPools
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL, PoolDirectory
 from penstock_operator.pool.kinds import NETWORK_POLICY, RAY_CLUSTER
 from penstock_operator.pool.managed import ManagedPools
+from penstock_operator.pool.names import ray_token
+from penstock_operator.pool.network import policies
+from penstock_operator.pool.raycluster import build
+from penstock_operator.pool.raypods import PoolSettings
 from penstock_operator.pool.reconcile import PoolReconciler
 from penstock_operator.pool.release import PATIENCE_SECONDS, REDIS_FINALIZER, PoolRelease
 from penstock_operator.runtime.cluster import NAMESPACE, SECRET, Cluster, Key, Manifest, key_of

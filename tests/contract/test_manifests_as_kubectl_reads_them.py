@@ -14,8 +14,8 @@ from typing import Any, Final, NamedTuple
 import pytest
 from tests.cluster.controlplane import ControlPlane
 
-from penstock.api.admission import verdict
 from penstock.errors import Invalid
+from penstock_cli.validation.admission import verdict
 
 DEPLOYMENT: Final = """\
 apiVersion: penstock.dev/v1alpha1

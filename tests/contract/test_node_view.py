@@ -12,7 +12,7 @@ import yaml
 from tests.cluster.controlplane import ControlPlane
 
 from penstock.api.meta import Manifest
-from penstock.planning.nodes import KubernetesNode, PodDemand, Taint, closest
+from penstock_operator.nodes.forecast import KubernetesNode, PodDemand, Taint, closest
 from penstock_operator.nodes.view import ClusterView
 from penstock_operator.runtime.kubernetes import KubernetesCluster
 

@@ -12,7 +12,7 @@ from tests.cluster.controlplane import ControlPlane
 from penstock.api.conditions import Reason
 from penstock.api.meta import Manifest
 from penstock.api.pool import ServingPool
-from penstock.planning.observed import PoolProblem
+from penstock_operator.deployment.observed import PoolProblem
 from penstock_operator.pool.clusters import RayClusters
 from penstock_operator.pool.directory import PoolDirectory
 from penstock_operator.runtime.kubernetes import KubernetesCluster

@@ -9,9 +9,9 @@ import pytest
 from tests.cluster.controlplane import ControlPlane
 
 from penstock.api.optimization import OptimizationProfileSpec, OptimizationRun
-from penstock.planning.job import JobSettings, build
-from penstock.planning.job_network import network_policy
-from penstock.planning.job_settings import Egress
+from penstock_operator.optimization.job import JobSettings, build
+from penstock_operator.optimization.job_network import network_policy
+from penstock_operator.optimization.job_settings import Egress
 
 SETTINGS = JobSettings(
     store="s3://store",

@@ -13,8 +13,8 @@ import pytest
 from tests.contract.ray_rest_standin import RayStandIn
 from tests.integration.local_ray import local_ray
 
-from penstock.planning.observed import ApplicationState
 from penstock_operator.clients.ray import ApplicationDetails, PoolUnauthorized, RayClient, application
+from penstock_operator.deployment.observed import ApplicationState
 
 FAILED, RUNNING = ApplicationState.DEPLOY_FAILED, ApplicationState.RUNNING
 PATIENCE = 90.0

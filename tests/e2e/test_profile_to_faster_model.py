@@ -23,8 +23,8 @@ from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.serving.manifest import MANIFEST_NAME, DataType, ModelManifest, TensorSpec
 from penstock_cli.demo.load import request_body
 from penstock_cli.demo.optimization import requests_meanwhile, wait_for_verdict, wait_until_optimized
-from penstock_cli.readiness import wait_until_ready
-from penstock_cli.resources import FIELD_MANAGER, INFERENCE_DEPLOYMENT, kind_of
+from penstock_cli.objects.readiness import wait_until_ready
+from penstock_cli.objects.resources import FIELD_MANAGER, INFERENCE_DEPLOYMENT, kind_of
 from penstock_cli.run import _declare_pool
 from penstock_cli.standalone.gateway import Gateway
 from penstock_cli.standalone.operator import Operator

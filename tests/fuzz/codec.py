@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.fuzz.documents import Meaning, RefusedError, batchable, datatypes, joining_of, meaning, requests, signatures
 
-from penstock.caching.keys import InputKeys
 from penstock.errors import Invalid
 from penstock.protocol.datatypes import DTYPES, Array
 from penstock.protocol.refusals import status_of
-from penstock.protocol.requests import InferRequest, RequestDecoder, RequestedOutput
-from penstock.protocol.responses import ResponseEncoder
 from penstock.serving.manifest import DataType, Signature, TensorSpec
+from penstock_serving.replica.cache.keys import InputKeys
+from penstock_serving.replica.codec.requests import InferRequest, RequestDecoder, RequestedOutput
+from penstock_serving.replica.codec.responses import ResponseEncoder
 
 T = TypeVar("T")
 

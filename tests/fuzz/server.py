@@ -17,11 +17,11 @@ from tests.fuzz.front import Transport, answers
 
 from penstock.errors import Invalid
 from penstock.protocol.datatypes import Array
-from penstock.protocol.requests import RequestDecoder
 from penstock.serving.manifest import DataType, Signature, TensorSpec
 from penstock.serving.settings import BatchingSettings, CacheMode, CacheSettings, ReplicaSettings
 from penstock_runtime.joining import Trial
 from penstock_runtime.spans import SpanSink
+from penstock_serving.replica.codec.requests import RequestDecoder
 from penstock_serving.replica.http import HttpConnection
 from penstock_serving.replica.model import LoadedModel
 from penstock_serving.replica.server import ReplicaServer

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from penstock.optimization.progress import PROGRESS_FILE, RESULT_FILE, OptimizationRequest, Progress, RunResult
 from penstock.optimization.report import Verdict
-from penstock.optimization.statements import Statement
+from penstock.optimization.statements import Statement, digest_of_profile
 from penstock.optimization.trials import Stage
-from penstock.planning.job import REQUEST_VARIABLE, profile_digest
+from penstock_operator.optimization.job import REQUEST_VARIABLE
 from penstock_runtime.signing import signed_statement
 from penstock_runtime.storage import Store
 
@@ -26,7 +26,7 @@ if __name__ == "__main__":
     store = Store(request.run_folder)
 
     def tell(name: str, **said: Progress | RunResult) -> None:
-        about = {"identity": request.identity, "profile_digest": profile_digest(request.spec)}
+        about = {"identity": request.identity, "profile_digest": digest_of_profile(request.spec)}
         statement = Statement.model_validate({**about, **said})
         store.write(name, signed_statement(statement, Path(request.signing_key)))
 

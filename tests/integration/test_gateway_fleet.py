@@ -18,7 +18,7 @@ import aiohttp
 from tests.integration.gateway_parts import SECRET, Gateway, Replica, gateway, until
 from tests.ports import free_port
 
-from penstock.planning.names import FINALIZER
+from penstock.names import FINALIZER
 from penstock.routing.fleet import GatewayState
 from penstock.routing.leases import ReplicaStats
 from penstock.routing.tokens import admin_token, replica_token

@@ -15,7 +15,7 @@ from tests.integration.access_parts import guarded, key_entry
 from tests.integration.gateway_parts import GUARD_SECONDS, Gateway, Replica, gateway, token_of, until
 
 from penstock.errors import Unavailable
-from penstock_serving.gateway.runtime_socket import apply, execute
+from penstock_serving.gateway.haproxy.runtime_socket import apply, execute
 
 
 def run(scenario: Callable[[Gateway, AsyncExitStack], Awaitable[None]], *arguments: str) -> None:

@@ -34,12 +34,12 @@ from penstock.optimization.progress import (
     RunResult,
 )
 from penstock.optimization.report import Verdict
-from penstock.optimization.statements import Statement
+from penstock.optimization.statements import Statement, digest_of_profile
 from penstock.optimization.trials import Stage
-from penstock.planning.job import REQUEST_VARIABLE, JobSettings, profile_digest, run_folder
 from penstock.serving.manifest import BatchPoint, Capacity, ModelFormat
 from penstock_operator.operation import Operation
 from penstock_operator.optimization.directory import CLUSTER_OPTIMIZATION_PROFILE, OPTIMIZATION_RUN
+from penstock_operator.optimization.job import REQUEST_VARIABLE, JobSettings, run_folder
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL
 from penstock_operator.pool.kinds import NETWORK_POLICY
 from penstock_operator.runtime import job_status
@@ -165,7 +165,7 @@ class Home:
             else (RESULT_FILE, {"result": content})
         )
         statement = Statement.model_validate(
-            {"identity": request.identity, "profile_digest": profile_digest(request.spec), **said}
+            {"identity": request.identity, "profile_digest": digest_of_profile(request.spec), **said}
         )
         Store(request.run_folder or "").write(name, signed_statement(statement, key))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tests.integration.operator_parts import eventually, scaling_model
 
-from penstock.planning.arguments import FAILURE_MARKER
+from penstock.serving.arguments import FAILURE_MARKER
 from penstock.serving.settings import BatchingSettings, Reconfigure, ReplicaSettings
 from penstock_serving.replica.supervision import ReplicaFailedError, Supervisor
 

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 from tests.ports import free_ports
 
-from penstock.telemetry.otlp import read_lines
 from penstock_cli.standalone.http import get
 from penstock_cli.standalone.ray_head import RayHead
 from penstock_cli.standalone.state import StateFolder
+from penstock_cli.traces.otlp import read_lines
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 

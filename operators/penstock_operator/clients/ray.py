@@ -14,11 +14,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat, Validat
 from penstock.api.conditions import Reason
 from penstock.api.problems import path_of
 from penstock.errors import Invalid, Unavailable
-from penstock.planning.arguments import BuildArguments
-from penstock.planning.names import IMPORT_PATH
-from penstock.planning.observed import Application, ApplicationState, Node
+from penstock.names import IMPORT_PATH
+from penstock.serving.arguments import BuildArguments
 from penstock_operator.clients.bounds import Answer, BoundedClient, Bounds, read_json, weigh
 from penstock_operator.clients.services import ServiceTransport
+from penstock_operator.deployment.observed import Application, ApplicationState, Node
 
 _APPLICATIONS: Final = "/api/serve/applications/"
 _MIB: Final = 2**20

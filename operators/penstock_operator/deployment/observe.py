@@ -7,16 +7,16 @@ from dataclasses import replace
 
 from penstock.api.access import Authentication
 from penstock.api.v1alpha1 import InferenceDeployment
+from penstock.api.verdicts import reason_of
 from penstock.errors import Unavailable
-from penstock.planning.application import ReplicaNetwork
-from penstock.planning.conditions import reason_of
-from penstock.planning.observed import Application, Node, Observed, Pool, PoolProblem
-from penstock.planning.pool_status import problems
 from penstock.routing.tokens import former_replica_token, replica_token
+from penstock_operator.deployment.application import ReplicaNetwork
+from penstock_operator.deployment.observed import Application, Node, Observed, Pool, PoolProblem
 from penstock_operator.gateway.fleet import Fleet
 from penstock_operator.keys.directory import KeyDirectory
 from penstock_operator.optimization.directory import OptimizationDirectory
 from penstock_operator.pool.directory import PoolDirectory
+from penstock_operator.pool.status import problems
 from penstock_operator.pool.writer import PoolBusy, PoolWriter
 from penstock_operator.quota.directory import QuotaDirectory
 from penstock_operator.runtime.cluster import Key

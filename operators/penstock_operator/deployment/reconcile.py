@@ -11,24 +11,24 @@ from penstock.api.conditions import DeploymentCondition, Reason
 from penstock.api.meta import Condition, ConditionStatus
 from penstock.api.reading import read
 from penstock.api.v1alpha1 import InferenceDeployment, InferenceDeploymentStatus
+from penstock.api.verdicts import together, transitions
 from penstock.errors import Invalid, Unavailable
-from penstock.planning.access import as_told, guarded
-from penstock.planning.conditions import together, transitions
-from penstock.planning.deployment import Finalizer, Plan, invalid_status, plan
-from penstock.planning.names import DEPLOYMENT_MANAGER, FINALIZER
-from penstock.planning.observed import Gateway, GatewayProblem, Observed, Pool, own
-from penstock.planning.requeue import Requeue
+from penstock.names import DEPLOYMENT_MANAGER, FINALIZER
 from penstock.routing.leases import Route, RouteStatus
 from penstock.telemetry.spans import SpanRecord
 from penstock.telemetry.startup import operator_spans
 from penstock_operator.clients.gateway import GatewayClient
+from penstock_operator.deployment.access import as_told, guarded
 from penstock_operator.deployment.observe import Observer
+from penstock_operator.deployment.observed import Gateway, GatewayProblem, Observed, Pool, own
+from penstock_operator.deployment.plan import Finalizer, Plan, invalid_status, plan
 from penstock_operator.gateway.fleet import Fleet
 from penstock_operator.optimization.directory import OPTIMIZATION_RUN
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT
 from penstock_operator.pool.writer import PoolWriter
 from penstock_operator.runtime.cluster import Cluster, Key, Manifest, NotFound, create_unless_there
 from penstock_operator.runtime.controller import Result
+from penstock_operator.runtime.requeue import Requeue
 from penstock_operator.runtime.unreadable import tell_unreadable
 
 log = logging.getLogger(__name__)

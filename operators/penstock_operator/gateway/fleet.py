@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from penstock.planning.observed import Gateway, GatewayProblem
 from penstock.routing.fleet import Endpoint, endpoints, name_to_resolve
 from penstock_operator.clients.gateway import GatewayClient
+from penstock_operator.deployment.observed import Gateway, GatewayProblem
 from penstock_operator.gateway.view import GatewayView
 
 log = logging.getLogger(__name__)

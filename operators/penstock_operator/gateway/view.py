@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from penstock.errors import Unavailable
-from penstock.planning.observed import Gateway, GatewayProblem
 from penstock.routing.fleet import GatewayState
 from penstock.routing.leases import RouteList, RouteStatus
 from penstock_operator.clients.gateway import GatewayClient
+from penstock_operator.deployment.observed import Gateway, GatewayProblem
 
 log = logging.getLogger(__name__)
 

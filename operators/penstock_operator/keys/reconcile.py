@@ -10,11 +10,11 @@ from penstock.api.access import APIKey
 from penstock.api.conditions import KeyCondition
 from penstock.api.meta import ConditionStatus
 from penstock.api.reading import read
+from penstock.api.verdicts import transitions
 from penstock.errors import Invalid
-from penstock.planning.access import key_status, next_look
-from penstock.planning.conditions import transitions
-from penstock.planning.names import KEY_MANAGER
-from penstock.planning.observed import GatewayProblem
+from penstock.names import KEY_MANAGER
+from penstock_operator.deployment.access import key_status, next_look
+from penstock_operator.deployment.observed import GatewayProblem
 from penstock_operator.keys.directory import API_KEY, KeyDirectory
 from penstock_operator.runtime.cluster import Cluster, Key, Manifest, NotFound
 from penstock_operator.runtime.controller import Result

@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable, Collection, Sequence
 
 from penstock.errors import Unavailable
-from penstock.planning.access import namespace_keys
-from penstock.planning.observed import GatewayProblem
 from penstock.routing.fleet import NAMESPACE_KEYS
 from penstock.routing.keys import KeySet
+from penstock_operator.deployment.access import namespace_keys
+from penstock_operator.deployment.observed import GatewayProblem
 from penstock_operator.gateway.fleet import Fleet
 from penstock_operator.gateway.view import GatewayView
 from penstock_operator.keys.directory import KeyDirectory

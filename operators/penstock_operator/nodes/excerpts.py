@@ -10,9 +10,9 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from penstock.api.pool import Toleration
+from penstock.api.quantity import number
 from penstock.errors import Invalid
-from penstock.planning.nodes import PODS, KubernetesNode, PodDemand, Taint
-from penstock.planning.quantities import number
+from penstock_operator.nodes.forecast import PODS, KubernetesNode, PodDemand, Taint
 from penstock_operator.runtime.cluster import Excerpt, Manifest
 
 _ENDED: Final = frozenset({"Succeeded", "Failed"})

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from penstock.planning.nodes import KubernetesNode, expected
 from penstock_operator.nodes.excerpts import NODE, POD, kubernetes_node
+from penstock_operator.nodes.forecast import KubernetesNode, expected
 from penstock_operator.runtime.cluster import Cluster, Manifest
 from penstock_operator.runtime.informer import Informer, InformerSettings
 from penstock_operator.runtime.queue import Backoff

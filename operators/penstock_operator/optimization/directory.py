@@ -15,7 +15,7 @@ from penstock.api.optimization import (
 from penstock.api.reading import read
 from penstock.api.v1alpha1 import ProfileKind, ProfileReference
 from penstock.errors import Invalid
-from penstock.planning.observed import OptimizationView, ProfileProblem
+from penstock_operator.deployment.observed import OptimizationView, ProfileProblem
 from penstock_operator.runtime.cluster import Cluster, Key, Manifest, ResourceKind, key_of
 
 _GROUP: Final = "penstock.dev"

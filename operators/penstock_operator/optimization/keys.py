@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from penstock import names
 from penstock.api.meta import Manifest
 from penstock.api.optimization import OptimizationRun
-from penstock.planning import names
-from penstock.planning.job_pod import SIGNING_KEY
+from penstock_operator.optimization.job_pod import SIGNING_KEY
 from penstock_runtime.signing import derived_key, pem_of
 
 

@@ -9,15 +9,15 @@ from typing import Protocol
 from penstock.api.conditions import Reason
 from penstock.api.optimization import OptimizationRun
 from penstock.api.pool import ServingPool, WorkerGroup
+from penstock.api.verdicts import epoch
 from penstock.errors import Invalid
+from penstock.names import MODEL_LABEL, PROFILE_ANNOTATION, QUEUE_LABEL
 from penstock.optimization.progress import PROGRESS_FILE, RESULT_FILE, RunIdentity
 from penstock.optimization.statements import MOST_BYTES, Statement, mismatch
-from penstock.planning.conditions import epoch
-from penstock.planning.job import JobSettings, run_folder
-from penstock.planning.names import MODEL_LABEL, PROFILE_ANNOTATION, QUEUE_LABEL
-from penstock.planning.observed import ProfileProblem
-from penstock.planning.run import JobState, ObservedJob, ObservedRun, is_over, last_of
+from penstock_operator.deployment.observed import ProfileProblem
 from penstock_operator.optimization.directory import OptimizationDirectory
+from penstock_operator.optimization.job import JobSettings, run_folder
+from penstock_operator.optimization.plan import JobState, ObservedJob, ObservedRun, is_over, last_of
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, PoolDirectory
 from penstock_operator.pool.users import pool_of
 from penstock_operator.runtime.cluster import JOB, Cluster, Key, Manifest

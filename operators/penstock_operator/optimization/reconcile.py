@@ -9,13 +9,13 @@ from penstock.api.conditions import Reason, RunCondition
 from penstock.api.meta import ConditionStatus
 from penstock.api.optimization import OptimizationRun, OptimizationRunStatus
 from penstock.api.reading import read
+from penstock.api.verdicts import transitions
 from penstock.errors import Invalid
-from penstock.planning.conditions import transitions
-from penstock.planning.names import RUN_MANAGER
-from penstock.planning.run import RunPlan, failed_status, plan_run
+from penstock.names import RUN_MANAGER
 from penstock_operator.optimization.directory import OPTIMIZATION_RUN
 from penstock_operator.optimization.keys import RunKeys
 from penstock_operator.optimization.observe import RunObserver
+from penstock_operator.optimization.plan import RunPlan, failed_status, plan_run
 from penstock_operator.pool.kinds import NETWORK_POLICY
 from penstock_operator.runtime.cluster import JOB, SECRET, Cluster, Key, Manifest, NotFound, create_unless_there
 from penstock_operator.runtime.controller import Result

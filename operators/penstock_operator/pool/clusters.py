@@ -11,8 +11,9 @@ from penstock.api.conditions import Reason
 from penstock.api.meta import ObjectMeta
 from penstock.api.pool import ServingPool
 from penstock.errors import Unavailable
-from penstock.planning.observed import PoolProblem
-from penstock.planning.pool_names import (
+from penstock_operator.deployment.observed import PoolProblem
+from penstock_operator.pool.kinds import POD, RAY_CLUSTER
+from penstock_operator.pool.names import (
     CLUSTER_LABEL,
     POOL_LABEL,
     dashboard_url,
@@ -21,10 +22,9 @@ from penstock.planning.pool_names import (
     serve_url,
     token_secret,
 )
-from penstock.planning.pool_observed import PodView, RayClusterView, pod_view, view
-from penstock.planning.pool_surge import starting
-from penstock.planning.raypods import PoolSettings
-from penstock_operator.pool.kinds import POD, RAY_CLUSTER
+from penstock_operator.pool.observed import PodView, RayClusterView, pod_view, view
+from penstock_operator.pool.raypods import PoolSettings
+from penstock_operator.pool.surge import starting
 from penstock_operator.runtime.cluster import FORBIDDEN, Cluster, Manifest, NotFound
 
 _MISSING: Final = (

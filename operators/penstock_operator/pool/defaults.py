@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Final
 
 from penstock.api.pool import ServingPoolSpec
-from penstock.planning.conditions import epoch
-from penstock.planning.pool_names import DEFAULT_POOL_LABEL
+from penstock.api.verdicts import epoch
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL
+from penstock_operator.pool.names import DEFAULT_POOL_LABEL
 from penstock_operator.pool.users import pool_of
 from penstock_operator.runtime.cluster import Cluster, Key, Manifest, create_unless_there
 

@@ -16,11 +16,11 @@ from penstock.api.meta import SecretKeyReference
 from penstock.api.pool import ServingPool
 from penstock.api.reading import read
 from penstock.errors import Invalid, Unavailable
-from penstock.planning.observed import PoolProblem
-from penstock.planning.pool_observed import RayClusterView
-from penstock.planning.pool_plan import sort
 from penstock_operator.clients.ray import RayClient
+from penstock_operator.deployment.observed import PoolProblem
 from penstock_operator.pool.clusters import RayClusters
+from penstock_operator.pool.observed import RayClusterView
+from penstock_operator.pool.plan import sort
 from penstock_operator.pool.writer import Kept, PoolWriter
 from penstock_operator.runtime.cluster import FORBIDDEN, SECRET, Cluster, Key, Manifest, ResourceKind
 from penstock_operator.runtime.recent import Recent

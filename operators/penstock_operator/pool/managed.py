@@ -10,18 +10,18 @@ from dataclasses import replace
 from penstock.api.conditions import Reason
 from penstock.api.pool import ServingPool
 from penstock.errors import Conflict, Unavailable
-from penstock.planning.names import POOL_MANAGER, owner_reference
-from penstock.planning.nodes import KubernetesNode
-from penstock.planning.observed import Application, PoolProblem
-from penstock.planning.pool_names import APPLIED, POOL_LABEL, label
-from penstock.planning.pool_network import policies
-from penstock.planning.pool_observed import PoolObserved, RayClusterView, view
-from penstock.planning.pool_plan import PoolPlan, begins, sort
-from penstock.planning.pool_status import missing_pods
-from penstock.planning.raypods import PoolSettings
+from penstock.names import POOL_MANAGER, owner_reference
+from penstock_operator.deployment.observed import Application, PoolProblem
+from penstock_operator.nodes.forecast import KubernetesNode
 from penstock_operator.pool.clusters import RayClusters
 from penstock_operator.pool.directory import PoolDirectory
 from penstock_operator.pool.kinds import NETWORK_POLICY, RAY_CLUSTER
+from penstock_operator.pool.names import APPLIED, POOL_LABEL, label
+from penstock_operator.pool.network import policies
+from penstock_operator.pool.observed import PoolObserved, RayClusterView, view
+from penstock_operator.pool.plan import PoolPlan, begins, sort
+from penstock_operator.pool.raypods import PoolSettings
+from penstock_operator.pool.status import missing_pods
 from penstock_operator.runtime.cluster import SECRET, Cluster, Key, Manifest, create_unless_there, key_of
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ SeeNodes = Callable[[], Sequence[KubernetesNode] | None]
 
 
 class ManagedPools:
-    """The edge of `penstock.planning.pool_plan`.
+    """The edge of `penstock_operator.pool.plan`.
 
     Args:
         cluster: where the objects are.

@@ -12,20 +12,20 @@ from typing import Final
 from penstock.api.conditions import PoolCondition, Reason
 from penstock.api.meta import ConditionStatus
 from penstock.api.pool import GroupStatus, PoolCapacity, PoolChange, ServingPool, ServingPoolStatus
+from penstock.api.quantity import readable_bytes
 from penstock.api.reading import read
+from penstock.api.verdicts import Verdict, condition, false, reason_of, together, transitions, true, unknown
 from penstock.errors import Invalid, Unavailable
-from penstock.planning.arguments import Owner
-from penstock.planning.conditions import Verdict, condition, false, reason_of, together, transitions, true, unknown
-from penstock.planning.names import ACCELERATOR_LABEL, POOL_MANAGER
-from penstock.planning.observed import Node, PoolProblem
-from penstock.planning.pool_observed import PoolObserved, RayClusterView
-from penstock.planning.pool_plan import PoolPlan, plan
-from penstock.planning.pool_status import missing_pods, report, starting
-from penstock.planning.quantities import readable_bytes
+from penstock.names import ACCELERATOR_LABEL, POOL_MANAGER
+from penstock.serving.arguments import Owner
+from penstock_operator.deployment.observed import Node, PoolProblem
 from penstock_operator.pool.defaults import DefaultPools
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL, PoolDirectory
 from penstock_operator.pool.managed import ManagedPools
+from penstock_operator.pool.observed import PoolObserved, RayClusterView
+from penstock_operator.pool.plan import PoolPlan, plan
 from penstock_operator.pool.release import PoolRelease
+from penstock_operator.pool.status import missing_pods, report, starting
 from penstock_operator.pool.users import deployments_of
 from penstock_operator.pool.writer import PoolBusy, PoolWriter
 from penstock_operator.runtime.cluster import FORBIDDEN, Cluster, Key, Manifest, NotFound

@@ -13,9 +13,9 @@ from typing import Final
 
 from penstock.api.meta import ObjectMeta
 from penstock.api.pool import ServingPool
-from penstock.planning.conditions import epoch
-from penstock.planning.names import FINALIZER
-from penstock.planning.observed import PoolProblem
+from penstock.api.verdicts import epoch
+from penstock.names import FINALIZER
+from penstock_operator.deployment.observed import PoolProblem
 from penstock_operator.pool.clusters import RayClusters
 from penstock_operator.pool.directory import SERVING_POOL
 from penstock_operator.pool.kinds import RAY_CLUSTER

@@ -18,11 +18,11 @@ from weakref import WeakKeyDictionary
 
 from penstock.api.conditions import Reason
 from penstock.errors import Unavailable
-from penstock.planning.application import ServeApplication
-from penstock.planning.arguments import Owner
-from penstock.planning.observed import Application, ApplicationState
-from penstock.planning.pool import Aggregate, OwnerKey, merge
+from penstock.serving.arguments import Owner
 from penstock_operator.clients.ray import RayClient, ServeDetails, application
+from penstock_operator.deployment.application import ServeApplication
+from penstock_operator.deployment.observed import Application, ApplicationState
+from penstock_operator.pool.serve import Aggregate, OwnerKey, merge
 
 _GATHER_SECONDS: Final = 0.05
 _WAIT_SECONDS: Final = 120.0

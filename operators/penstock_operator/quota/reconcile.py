@@ -10,11 +10,11 @@ from penstock.api.conditions import QuotaCondition
 from penstock.api.meta import ConditionStatus
 from penstock.api.quota import TenantQuota
 from penstock.api.reading import read
+from penstock.api.verdicts import transitions
 from penstock.errors import Invalid
-from penstock.planning.conditions import transitions
-from penstock.planning.names import QUOTA_MANAGER
-from penstock.planning.quota import quota_status
+from penstock.names import QUOTA_MANAGER
 from penstock_operator.quota.directory import TENANT_QUOTA, QuotaDirectory
+from penstock_operator.quota.plan import quota_status
 from penstock_operator.runtime.cluster import Cluster, Key, Manifest, NotFound
 from penstock_operator.runtime.controller import Result
 from penstock_operator.runtime.unreadable import tell_unreadable

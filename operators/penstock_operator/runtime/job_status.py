@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from penstock.api.verdicts import epoch, timestamp
 from penstock.errors import Invalid
-from penstock.planning.conditions import epoch, timestamp
 from penstock_operator.runtime.cluster import Manifest
 
 _EXIT_CODE: Final = re.compile(r"exit code (\d+)")

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from penstock.api.conditions import Reason
 from penstock.api.meta import ConditionStatus
+from penstock.api.verdicts import timestamp
 from penstock.errors import Invalid
-from penstock.planning.conditions import timestamp
 from penstock_operator.runtime.cluster import Cluster, Manifest, NotFound, ResourceKind
 
 log = logging.getLogger(__name__)

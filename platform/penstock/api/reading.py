@@ -18,7 +18,7 @@ def read(model: type[Model], manifest: Manifest) -> Model:
     """An object that the API served, as its type.
 
     A field that this release does not know is left out. The API pruned and validated the object by its CRDs, and those
-    may be of a newer release: after `helm rollback` they are. What people write is judged by `penstock.api.admission`,
+    may be of a newer release: after `helm rollback` they are. What people write is judged by `penstock_cli.validation.admission`,
     which refuses such a field.
 
     Raises:

@@ -1,7 +1,7 @@
 """What a schema cannot say, as CEL rules beside the types that they bind.
 
 A rule stands at a model (`self` is the object) or at one of its fields (`self` is the value). The API server checks
-them at `kubectl apply`; `penstock.api.admission` checks the same text without a server. A message says what to write.
+them at `kubectl apply`; `penstock_cli.validation.admission` checks the same text without a server. A message says what to write.
 """
 
 from __future__ import annotations

@@ -6,12 +6,15 @@ which the driver of the search holds and no process that opens the model, and on
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import PurePosixPath
 from typing import Final
 
+from penstock.api.optimization import OptimizationProfileSpec
 from penstock.models import Frozen
 from penstock.optimization.progress import Progress, RunIdentity, RunResult
+from penstock.optimization.recipes import canonical_json
 
 DOMAIN: Final = b"penstock.dev/run-statement/v1\n"
 """Precedes what is signed, so that a signature of anything else is none of a statement."""
@@ -42,6 +45,12 @@ class SignedStatement(Frozen):
 def signed_bytes(statement: str) -> bytes:
     """What a signature covers."""
     return DOMAIN + statement.encode()
+
+
+def digest_of_profile(profile: OptimizationProfileSpec) -> str:
+    """`sha256:` of a profile's spec. Fields at their defaults are left out, so that a release that adds one gives the same."""
+    said = profile.model_dump(mode="json", exclude_defaults=True)
+    return f"sha256:{hashlib.sha256(canonical_json(said)).hexdigest()}"
 
 
 def mismatch(statement: Statement, wanted: RunIdentity, profile_digest: str) -> str | None:

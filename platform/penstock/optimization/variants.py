@@ -91,7 +91,7 @@ class DataSplits(Frozen):
 
 
 class BuildRequest(Frozen):
-    """One line of JSON to `python -m penstock_optimizer.build` on its standard input."""
+    """One line of JSON to `python -m penstock_optimizer.building.variant` on its standard input."""
 
     source: str
     """The source folder."""

@@ -15,8 +15,8 @@ from penstock.api.conditions import DeploymentCondition
 from penstock.api.meta import Condition, ConditionStatus
 from penstock.api.optimization import OptimizationRun
 from penstock.api.v1alpha1 import InferenceDeployment, InferenceDeploymentStatus
-from penstock.planning.arguments import Attempt, BuildArguments
-from penstock.planning.conditions import epoch as seconds
+from penstock.api.verdicts import epoch as seconds
+from penstock.serving.arguments import Attempt, BuildArguments
 from penstock.telemetry import names
 from penstock.telemetry.spans import SpanContext, SpanRecord
 

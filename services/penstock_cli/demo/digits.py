@@ -10,14 +10,14 @@ import numpy as np
 from penstock.api.meta import Manifest
 from penstock.serving.manifest import MANIFEST_NAME, ModelManifest
 from penstock.telemetry.spans import SpanContext, new_span_id, new_trace_id
-from penstock.telemetry.waterfall import Row
 from penstock_cli.demo.load import request_body, run_load, send
 from penstock_cli.demo.reference import direct_predictions
 from penstock_cli.demo.report import DemoResult
 from penstock_cli.demo.usage import replica_usage
 from penstock_cli.shipped import sample
 from penstock_cli.standalone.state import StateFolder
-from penstock_cli.traces import wait_for_trace
+from penstock_cli.traces.reading import wait_for_trace
+from penstock_cli.traces.waterfall import Row
 from penstock_optimizer.artifact import DigitsArtifact
 
 NAME = "digits"

@@ -11,9 +11,9 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from penstock.telemetry.waterfall import Row, render
 from penstock_cli.demo.load import LoadResult
 from penstock_cli.demo.pictures import picture
+from penstock_cli.traces.waterfall import Row, render
 
 _SHOWN = 8
 

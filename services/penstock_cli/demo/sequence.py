@@ -10,15 +10,15 @@ from urllib.parse import unquote, urlsplit
 from rich.console import Console
 
 from penstock.api.optimization import OptimizationRun
+from penstock.names import MODEL_LABEL
 from penstock.optimization.report import Verdict
-from penstock.planning.names import MODEL_LABEL
 from penstock_cli.demo import digits
 from penstock_cli.demo.comparison import print_comparison
 from penstock_cli.demo.load import request_body
 from penstock_cli.demo.optimization import requests_meanwhile, wait_for_verdict, wait_until_optimized
 from penstock_cli.demo.report import DemoResult, print_report
+from penstock_cli.objects.resources import FIELD_MANAGER, INFERENCE_DEPLOYMENT
 from penstock_cli.progress import Steps
-from penstock_cli.resources import FIELD_MANAGER, INFERENCE_DEPLOYMENT
 from penstock_cli.standalone.gateway import Gateway
 from penstock_cli.standalone.stack import Stack
 from penstock_cli.standalone.state import StateFolder

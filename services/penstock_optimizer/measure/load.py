@@ -18,7 +18,6 @@ from pydantic import Field
 from penstock.api.optimization import Workload
 from penstock.errors import Invalid
 from penstock.models import Frozen
-from penstock.optimization.capacity import capacity
 from penstock.optimization.measurements import LoadPoint, Scenario
 from penstock.optimization.variants import DataSplits
 from penstock.serving.manifest import BatchPoint
@@ -26,7 +25,8 @@ from penstock_optimizer.measure import variant as variants
 from penstock_optimizer.measure.channel import Channel, ChildGone, serve_lines
 from penstock_optimizer.measure.placement import shared_cores
 from penstock_optimizer.measure.scenarios import Drive, Subject, batch_curve, closed_loop, most_within, offline
-from penstock_optimizer.samples import read, rows_of, rows_of_run, written
+from penstock_optimizer.samples.arrays import read, rows_of, rows_of_run, written
+from penstock_optimizer.search.capacity import capacity
 from penstock_runtime.joining import prove
 
 logger = logging.getLogger(__name__)

@@ -14,12 +14,12 @@ from typing import Final
 
 import numpy as np
 
-from penstock.batching.batcher import Batcher, Ticket
-from penstock.optimization.statistics import percentile
 from penstock.optimization.variants import Variant
 from penstock.serving.manifest import BatchPoint
 from penstock.serving.settings import BatchingSettings
-from penstock_optimizer.samples import rows_of_run, run_of
+from penstock_optimizer.samples.arrays import rows_of_run, run_of
+from penstock_optimizer.search.statistics import percentile
+from penstock_runtime.batching.batcher import Batcher, Ticket
 from penstock_runtime.engines import Array, Engine
 
 _ENDLESS: Final = 10_000_000

@@ -32,7 +32,7 @@ from penstock_optimizer.measure.messages import (
 )
 from penstock_optimizer.measure.placement import shared_cores
 from penstock_optimizer.measure.variant import is_code, read_variant
-from penstock_optimizer.samples import read, rows_of, written
+from penstock_optimizer.samples.arrays import read, rows_of, written
 
 A = TypeVar("A", Loaded, Warmed, Ran, Summary)
 

@@ -18,7 +18,6 @@ from typing import Final
 import numpy as np
 
 from penstock.errors import Invalid
-from penstock.optimization.statistics import histogram, percentile
 from penstock_optimizer.measure import variant as variants
 from penstock_optimizer.measure.channel import serve_lines
 from penstock_optimizer.measure.energy import meter
@@ -35,7 +34,8 @@ from penstock_optimizer.measure.messages import (
     Warm,
     Warmed,
 )
-from penstock_optimizer.samples import batches, read
+from penstock_optimizer.samples.arrays import batches, read
+from penstock_optimizer.search.statistics import histogram, percentile
 from penstock_runtime.engines import Array
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from penstock.errors import Invalid
-from penstock_optimizer.likeness import plain
+from penstock_optimizer.accuracy.likeness import plain
 from penstock_optimizer.metrics.figures import CHUNK, METRIC_UNSUITED, Floats, Scored, flat, scale_of, spread_of
 from penstock_runtime.engines import Array
 

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from penstock.errors import Invalid
-from penstock.optimization.statistics import accelerated_bound
-from penstock_optimizer.likeness import plain
+from penstock_optimizer.accuracy.likeness import plain
 from penstock_optimizer.metrics.figures import METRIC_UNSUITED, Comparison, Floats, Scored, compared_shares
+from penstock_optimizer.search.statistics import accelerated_bound
 from penstock_runtime.engines import Array
 
 _RESAMPLES: Final = 1000

@@ -10,7 +10,7 @@ import numpy as np
 
 from penstock.errors import Invalid
 from penstock.optimization.measurements import Judgement, MetricName
-from penstock_optimizer.likeness import plain
+from penstock_optimizer.accuracy.likeness import plain
 from penstock_optimizer.metrics import answers
 from penstock_optimizer.metrics.classes import classes_of, compared_f1, hits, is_scores, is_single, predicted
 from penstock_optimizer.metrics.faults import fault_of

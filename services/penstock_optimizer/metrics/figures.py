@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from penstock.optimization.statistics import MIN_SAMPLES_FOR_MEAN, loss_bound_binary, loss_bound_mean
+from penstock_optimizer.search.statistics import MIN_SAMPLES_FOR_MEAN, loss_bound_binary, loss_bound_mean
 from penstock_runtime.engines import Array
 
 METRIC_UNSUITED: Final = "MetricUnsuited"

@@ -10,13 +10,13 @@ import numpy as np
 
 from penstock.api.optimization import AccuracyConstraint
 from penstock.errors import Invalid
-from penstock.optimization.constraints import allowed_loss, ruin_shows
 from penstock.optimization.measurements import AccuracyControl, AccuracyResult, Judgement, MetricName
-from penstock_optimizer.likeness import plain
+from penstock_optimizer.accuracy.likeness import plain
 from penstock_optimizer.metrics.choice import fallback
 from penstock_optimizer.metrics.classes import is_scores
 from penstock_optimizer.metrics.comparing import compare, rounded
 from penstock_optimizer.metrics.figures import METRIC_UNSUITED, Comparison, Outputs, Scored, compared_figures
+from penstock_optimizer.search.constraints import allowed_loss, ruin_shows
 from penstock_runtime.engines import Array
 
 _CLEARLY: Final = 5.0

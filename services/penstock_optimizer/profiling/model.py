@@ -7,15 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from penstock.optimization.advice import advise
 from penstock.optimization.profiling import Circumstances, ModelProfile, limits_of, tiny
 from penstock.optimization.variants import PreparedSource, SourceRequest
-from penstock_optimizer.data import prepare_data
-from penstock_optimizer.prepare import prepare
+from penstock_optimizer.building.source import prepare
+from penstock_optimizer.profiling.advice import advise
 from penstock_optimizer.profiling.onnx import profile_kernels
 from penstock_optimizer.profiling.peaks import measure_peak
 from penstock_optimizer.profiling.torch_eager import profile_torch
-from penstock_optimizer.samples import Samples, batches, read
+from penstock_optimizer.samples.arrays import Samples, batches, read
+from penstock_optimizer.samples.data import prepare_data
 from penstock_runtime.hardware import probe
 
 

@@ -16,7 +16,7 @@ import onnxruntime as ort
 from penstock.errors import Invalid
 from penstock.optimization.measurements import OperatorShare
 from penstock.optimization.profiling import MATRIX_OPERATORS, Kernel, Shape, flops_of, operator_shares
-from penstock_optimizer.samples import as_onnxruntime_takes
+from penstock_optimizer.samples.arrays import as_onnxruntime_takes
 from penstock_runtime.engines import Array
 
 MODEL_INVALID: Final = "ModelInvalid"

@@ -18,7 +18,7 @@ from penstock.optimization.measurements import OperatorShare
 from penstock.optimization.profiling import operator_shares
 from penstock.optimization.recipes import EngineName, EngineSettings
 from penstock.serving.manifest import Signature
-from penstock_optimizer.samples import Samples, read, written
+from penstock_optimizer.samples.arrays import Samples, read, written
 from penstock_optimizer.sandbox import run_module
 from penstock_runtime.engines import load_engine
 

@@ -9,7 +9,7 @@ from penstock.optimization.recipes import EngineName
 from penstock.optimization.variants import BUILT, VARIANT_FILE, DataSplits, Variant
 from penstock_optimizer.profiling.onnx import profile_onnx
 from penstock_optimizer.profiling.openvino import profile_openvino
-from penstock_optimizer.samples import batches, read
+from penstock_optimizer.samples.arrays import batches, read
 
 
 def profile_variant(folder: Path, data: DataSplits, batch_size: int = 1) -> tuple[OperatorShare, ...]:

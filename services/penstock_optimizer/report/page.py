@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import Final
 
-from penstock.optimization.constraints import judged_by
 from penstock.optimization.measurements import AccuracyResult, Ratio
 from penstock.optimization.report import CandidateReport, Outcome, Report
 from penstock_optimizer.report.charts import (
@@ -22,6 +21,7 @@ from penstock_optimizer.report.charts import (
     timing_at,
 )
 from penstock_optimizer.report.svg import Markup, element, number
+from penstock_optimizer.search.constraints import judged_by
 
 _MEGABYTE: Final = 1e6
 _MEBIBYTE: Final = 1 << 20

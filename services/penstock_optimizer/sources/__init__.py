@@ -1,6 +1,6 @@
 """Models as users have them. A further format is one file here and one line in `SOURCES`.
 
-Sources are opened in the preparing child (`penstock_optimizer.prepare`), since some of them are code.
+Sources are opened in the preparing child (`penstock_optimizer.building.source`), since some of them are code.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from penstock.errors import Invalid
-from penstock_optimizer.samples import INVALID, LABELS
+from penstock_optimizer.samples.arrays import INVALID, LABELS
 from penstock_runtime.engines import Array
 
 ROWS: Final = 3

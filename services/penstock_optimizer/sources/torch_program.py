@@ -16,7 +16,7 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 from penstock.errors import Invalid
-from penstock_optimizer.likeness import unlike
+from penstock_optimizer.accuracy.likeness import unlike
 from penstock_optimizer.sources import EXPORT_FAILED, EXPORTED_FILE, ONNX_FILE
 from penstock_optimizer.sources.examples import ROWS, Examples
 from penstock_runtime.engines import Array

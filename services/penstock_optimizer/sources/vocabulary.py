@@ -20,7 +20,7 @@ from onnx import numpy_helper
 
 from penstock.errors import Invalid
 from penstock.serving.manifest import DataType, Signature
-from penstock_optimizer.samples import Samples, batches, made_from
+from penstock_optimizer.samples.arrays import Samples, batches, made_from
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """What is done to a model. A further step, or method of one, is one file here and one line in `_RUNNERS`.
 
-Steps run in the build process (`penstock_optimizer.build`), so they may run a user's code, take memory and crash.
+Steps run in the build process (`penstock_optimizer.building.variant`), so they may run a user's code, take memory and crash.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Context:
 class Draft:
     """The model between two steps. A step reads the form that it needs and sets the one that it made.
 
-    Setting a form empties those that no longer show the same model. `penstock_optimizer.forms` gives a form that is
+    Setting a form empties those that no longer show the same model. `penstock_optimizer.building.forms` gives a form that is
     empty from one that is there.
     """
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from penstock.optimization.recipes import EngineName, Step
-from penstock_optimizer import forms
+from penstock_optimizer.building import forms
 from penstock_optimizer.steps import CannotDo, Context, Draft
 from penstock_optimizer.steps.parameters import Parameters
 from penstock_runtime.engines.compiler import missing_compiler

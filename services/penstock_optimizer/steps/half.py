@@ -11,7 +11,7 @@ from typing import Final
 
 from penstock.optimization.hardware import Hardware
 from penstock.optimization.recipes import EngineName, Precision, Step
-from penstock_optimizer import forms
+from penstock_optimizer.building import forms
 from penstock_optimizer.steps import Context, Draft
 from penstock_optimizer.steps.parameters import Parameters
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from penstock.optimization.hardware import Hardware
 from penstock.optimization.recipes import EngineName, Step
-from penstock_optimizer.forms import as_module
+from penstock_optimizer.building.forms import as_module
 from penstock_optimizer.steps import Context, Draft
 from penstock_optimizer.steps.retraining import no_module, no_training, number
 

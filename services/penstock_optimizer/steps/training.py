@@ -74,7 +74,7 @@ class Fitted:
 
 
 def load_samples(path: Path, signature: Signature) -> Samples:
-    """A split that `penstock_optimizer.data` prepared, as tensors.
+    """A split that `penstock_optimizer.samples.data` prepared, as tensors.
 
     Raises:
         CannotDo: an array that the model takes is not there.

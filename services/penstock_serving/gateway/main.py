@@ -21,25 +21,25 @@ from penstock.errors import Invalid, Unavailable
 from penstock.telemetry import names
 from penstock_runtime.logs import Bounded
 from penstock_runtime.spans import SpanSink
-from penstock_serving.gateway.access_log import AccessLog
-from penstock_serving.gateway.admissions import Admissions
-from penstock_serving.gateway.control import ControlServer
-from penstock_serving.gateway.convergence import Convergence
-from penstock_serving.gateway.data import DataServer
+from penstock_serving.gateway.access.admissions import Admissions
+from penstock_serving.gateway.access.gatekeeper import Gatekeeper
+from penstock_serving.gateway.access.issuers import Issuers
+from penstock_serving.gateway.access.verification import Verification
+from penstock_serving.gateway.control.api import ControlServer
 from penstock_serving.gateway.doors import HEAD_SECONDS, Doors
-from penstock_serving.gateway.forwarding import session_to_replicas
-from penstock_serving.gateway.gatekeeper import Gatekeeper
-from penstock_serving.gateway.holding import Holding
-from penstock_serving.gateway.issuers import Issuers
+from penstock_serving.gateway.haproxy.access_log import AccessLog
+from penstock_serving.gateway.haproxy.convergence import Convergence
+from penstock_serving.gateway.haproxy.process import Haproxy, connections_within_limits, find_haproxy, require_port
+from penstock_serving.gateway.haproxy.runtime_socket import announce_leaving
+from penstock_serving.gateway.haproxy.scraping import Scraping
+from penstock_serving.gateway.holding.data import DataServer
+from penstock_serving.gateway.holding.forwarding import session_to_replicas
+from penstock_serving.gateway.holding.waiting import Holding
 from penstock_serving.gateway.memory import limit, most_bytes
 from penstock_serving.gateway.probes import Probes
-from penstock_serving.gateway.process import Haproxy, connections_within_limits, find_haproxy, require_port
 from penstock_serving.gateway.readiness import Readiness
-from penstock_serving.gateway.registry import Registry
-from penstock_serving.gateway.runtime_socket import announce_leaving
-from penstock_serving.gateway.scraping import Scraping
 from penstock_serving.gateway.settings import Layout, Settings, read_settings
-from penstock_serving.gateway.verification import Verification
+from penstock_serving.gateway.table.registry import Registry
 
 logger = logging.getLogger(__name__)
 _FLUSH_SECONDS = 5.0

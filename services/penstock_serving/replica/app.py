@@ -16,8 +16,8 @@ from starlette.responses import JSONResponse
 
 from penstock.api.conditions import Reason
 from penstock.errors import Unavailable
-from penstock.planning.arguments import BuildArguments, UserConfig
-from penstock.planning.names import SERVE_DEPLOYMENT
+from penstock.names import SERVE_DEPLOYMENT
+from penstock.serving.arguments import BuildArguments, UserConfig
 from penstock.serving.settings import Ready, Reconfigure, ReplicaSettings, changed_message
 from penstock_serving.replica.policy import statistics
 from penstock_serving.replica.supervision import Supervisor

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from penstock.batching.batcher import Ticket
-from penstock.caching.cache import CacheResult, Flight
-from penstock.protocol.requests import InferRequest
 from penstock.telemetry.spans import SpanContext
+from penstock_runtime.batching.batcher import Ticket
+from penstock_serving.replica.cache.cache import CacheResult, Flight
+from penstock_serving.replica.codec.requests import InferRequest
 
 if TYPE_CHECKING:
     from penstock_serving.replica.http import HttpConnection

@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from penstock.batching.batcher import Batcher, Rejected, Step, Ticket
 from penstock.serving.settings import BatchingSettings
+from penstock_runtime.batching.batcher import Batcher, Rejected, Step, Ticket
 from penstock_runtime.engines import Engine
 from penstock_runtime.joining import Trial
 from penstock_serving.replica.exchange import Exchange

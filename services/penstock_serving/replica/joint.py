@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from penstock.batching.batcher import Step, Ticket
 from penstock.errors import Invalid
 from penstock.protocol.refusals import Refusal
 from penstock.serving.joining import Joining
 from penstock.serving.rows import joined, part
+from penstock_runtime.batching.batcher import Step, Ticket
 from penstock_runtime.engines import Array, Engine, first_line
 from penstock_runtime.joining import Trial
 from penstock_serving.replica.exchange import Exchange

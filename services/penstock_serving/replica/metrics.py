@@ -9,8 +9,8 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from penstock.caching.cache import CacheResult, PredictionCache
 from penstock.telemetry import names
+from penstock_serving.replica.cache.cache import CacheResult, PredictionCache
 from penstock_serving.replica.exchange import Exchange
 from penstock_serving.replica.load import Histogram, LoadMeter
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from penstock.planning.arguments import ScalingSettings, UserConfig
 from penstock.routing.leases import ReplicaStats
 from penstock.scaling.policy import Demand, Limits, State, decide
+from penstock.serving.arguments import ScalingSettings, UserConfig
 
 _STATISTICS = tuple(ReplicaStats.model_fields)
 _WINDOW = "stabilization_window_seconds"

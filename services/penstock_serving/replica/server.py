@@ -9,18 +9,18 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from penstock.batching.batcher import Ticket
-from penstock.caching.cache import PredictionCache
-from penstock.caching.keys import InputKeys
 from penstock.errors import Invalid, PenstockError
-from penstock.protocol import responses
 from penstock.protocol.refusals import Refusal, error_document, nothing_at, status_of, wrong_method
-from penstock.protocol.requests import InferRequest, RequestDecoder
 from penstock.routing.leases import MOST_CHARACTERS, ReplicaStats, RequestsJoined
 from penstock.serving.settings import Reconfigure, ReplicaSettings
+from penstock_runtime.batching.batcher import Ticket
 from penstock_runtime.engines import Array
 from penstock_runtime.spans import SpanSink
-from penstock_serving.replica.caching import CACHE_STATUS, CachedAnswers
+from penstock_serving.replica.cache.answering import CACHE_STATUS, CachedAnswers
+from penstock_serving.replica.cache.cache import PredictionCache
+from penstock_serving.replica.cache.keys import InputKeys
+from penstock_serving.replica.codec import responses
+from penstock_serving.replica.codec.requests import InferRequest, RequestDecoder
 from penstock_serving.replica.exchange import Exchange
 from penstock_serving.replica.execution import Executor
 from penstock_serving.replica.guard import Guard

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from penstock.planning.arguments import Attempt
+from penstock.serving.arguments import Attempt
 from penstock.serving.settings import ReplicaSettings
 from penstock.telemetry.startup import Phase, replica_start
 from penstock_runtime.spans import SpanSink

@@ -18,8 +18,8 @@ from pydantic import ValidationError
 
 from penstock.api.conditions import Reason
 from penstock.errors import Unavailable
-from penstock.planning.arguments import FAILURE_MARKER, StartFailure
 from penstock.routing.leases import ReplicaStats
+from penstock.serving.arguments import FAILURE_MARKER, StartFailure
 from penstock.serving.settings import (
     EVENT,
     Drain,

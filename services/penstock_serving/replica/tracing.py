@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from penstock.caching.cache import CacheResult
 from penstock.protocol.refusals import STATUS, Refusal
 from penstock.serving.settings import ReplicaSettings
 from penstock.telemetry import names
@@ -18,6 +17,7 @@ from penstock.telemetry.spans import (
     parse_traceparent,
 )
 from penstock_runtime.spans import SpanSink
+from penstock_serving.replica.cache.cache import CacheResult
 from penstock_serving.replica.exchange import Exchange
 
 _FIRST_FAILURE = 500

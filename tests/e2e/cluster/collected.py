@@ -9,7 +9,7 @@ from tests.cluster.cluster import Cluster
 from tests.e2e.cluster.installation import until
 
 from penstock.telemetry import names
-from penstock.telemetry.otlp import CollectedSpan, read_lines
+from penstock_cli.traces.otlp import CollectedSpan, read_lines
 
 START = {
     names.SERVICE_OPERATOR: {names.SPAN_START, names.SPAN_POOL, names.SPAN_VALIDATE, names.SPAN_RESOLVE},

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from penstock.optimization.variants import DataSplits, PreparedSource, SourceRequest
-from penstock_optimizer.data import prepare_data
-from penstock_optimizer.prepare import prepare
+from penstock_optimizer.building.source import prepare
+from penstock_optimizer.samples.data import prepare_data
 
 CODE = """
     import torch

@@ -20,7 +20,7 @@ from penstock.optimization.recipes import (
 )
 from penstock.optimization.variants import Broken, BuildRequest, Built, Infeasible, Variant
 from penstock.serving.manifest import ModelFormat
-from penstock_optimizer.build import build
+from penstock_optimizer.building.variant import build
 from penstock_runtime.engines import load_engine
 from penstock_runtime.engines.compiler import missing_compiler
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from penstock.errors import Invalid
 from penstock.optimization.variants import SourceRequest
 from penstock.serving.manifest import ModelFormat
-from penstock_optimizer.prepare import prepare
+from penstock_optimizer.building.source import prepare
 
 
 def outputs(source: Path, feed: dict[str, Any]) -> Any:

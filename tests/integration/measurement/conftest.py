@@ -9,7 +9,7 @@ import pytest
 from tests.integration.measurement.small_models import SOURCE, digits_model, images, variant
 
 from penstock.optimization.variants import DataSplits
-from penstock_optimizer.data import prepare_data
+from penstock_optimizer.samples.data import prepare_data
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from tests.integration.measurement.conftest import Small
 from penstock.api.optimization import AccuracyConstraint, Workload
 from penstock.errors import Invalid
 from penstock.optimization.measurements import AccuracyResult, MetricName, Scenario
-from penstock_optimizer.evaluate import evaluate
+from penstock_optimizer.accuracy.evaluate import evaluate
 from penstock_optimizer.measure.load import load_test
 from penstock_optimizer.sandbox import unavailable
 

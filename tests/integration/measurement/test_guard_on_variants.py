@@ -12,11 +12,11 @@ from onnxruntime.quantization import quantize_dynamic
 from tests.integration.measurement import small_models
 
 from penstock.api.optimization import AccuracyConstraint
-from penstock.optimization.constraints import full_test_problem, untold
 from penstock.optimization.measurements import AccuracyResult
 from penstock.optimization.variants import DataSplits
-from penstock_optimizer.data import prepare_data
-from penstock_optimizer.evaluate import evaluate, look_at_baseline
+from penstock_optimizer.accuracy.evaluate import evaluate, look_at_baseline
+from penstock_optimizer.samples.data import prepare_data
+from penstock_optimizer.search.constraints import full_test_problem, untold
 from penstock_optimizer.sources.onnx import signature_of
 
 CONSTRAINT = AccuracyConstraint(min_ratio="0.97")

@@ -19,11 +19,11 @@ from tests.integration.measurement.small_models import SOURCE, digits_model, var
 from penstock.errors import Invalid
 from penstock.optimization.measurements import EnergyMethod, Role
 from penstock.optimization.recipes import EngineName, EngineSettings, PruneMethod
-from penstock.optimization.statistics import controls
 from penstock_optimizer.measure.channel import Channel, ChildGone
 from penstock_optimizer.measure.controls import negative_control
 from penstock_optimizer.measure.session import Contestant, SessionResult, SessionSettings, run_session
 from penstock_optimizer.measure.variant import read_variant
+from penstock_optimizer.search.statistics import controls
 from penstock_runtime.engines import unavailable
 from penstock_runtime.hardware import probe
 

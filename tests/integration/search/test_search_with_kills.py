@@ -13,11 +13,11 @@ from tests.integration.search.searched import Searched, kept, search_with_kills,
 from penstock.errors import Unavailable
 from penstock.optimization.progress import PROGRESS_FILE
 from penstock.optimization.report import Report, Verdict
-from penstock.optimization.statistics import controls_hold
 from penstock.optimization.trials import TRIAL, SessionTrial, Stage
 from penstock.serving.manifest import ModelManifest
-from penstock_optimizer.driver import optimize
-from penstock_optimizer.ledger import name_of
+from penstock_optimizer.search.driver import optimize
+from penstock_optimizer.search.ledger import name_of
+from penstock_optimizer.search.statistics import controls_hold
 from penstock_runtime.signing import public_key, verify
 
 # The search of all these is made in the first one's time: it is started five times, and killed or stopped in all but the last.

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from penstock.api.admission import from_manifest, is_checked, load_documents, validate, verdict
 from penstock.api.pool import ServingPool
 from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.errors import Invalid
+from penstock_cli.validation.admission import from_manifest, is_checked, load_documents, validate, verdict
 
 ROOT = Path(__file__).parents[3]
 
@@ -218,7 +218,7 @@ def test_without_the_cli_extra_the_error_says_what_to_install(monkeypatch: pytes
     original = builtins.__import__
 
     def without_cel(name: str, *rest: Any, **more: Any) -> Any:
-        if name == "penstock.api" and "cel" in (rest[2] or ()):
+        if name == "penstock_cli.validation" and "cel" in (rest[2] or ()):
             raise ImportError("No module named 'celpy'", name="celpy")
         return original(name, *rest, **more)
 

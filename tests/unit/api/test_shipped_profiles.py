@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from penstock.api.admission import from_manifest, verdict
 from penstock.api.optimization import ClusterOptimizationProfile, Objective, Strategy
 from penstock.optimization.recipes import EngineName
+from penstock_cli.validation.admission import from_manifest, verdict
 
 FOLDER = Path(__file__).parents[3] / "manifests" / "profiles"
 FILES = {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}

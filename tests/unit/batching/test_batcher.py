@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.batching.batcher import Batcher, Rejected, State, Ticket
 from penstock.serving.settings import BatchingSettings
+from penstock_runtime.batching.batcher import Batcher, Rejected, State, Ticket
 
 
 def batcher(rows: int = 4, delay: int = 0, queued: int = 100, *, batchable: bool = True) -> Batcher[str]:

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.caching.cache import CacheResult, Flight, PredictionCache
-from penstock.caching.keys import SCOPE_BYTES, Array, InputKeys
-from penstock.caching.payoff import PROBE_WINDOW, WINDOW, Payoff
-from penstock.caching.store import AnswerStore
 from penstock.serving.manifest import DataType, Signature, TensorSpec
 from penstock.serving.settings import CacheMode, CacheSettings
+from penstock_serving.replica.cache.cache import CacheResult, Flight, PredictionCache
+from penstock_serving.replica.cache.keys import SCOPE_BYTES, Array, InputKeys
+from penstock_serving.replica.cache.payoff import PROBE_WINDOW, WINDOW, Payoff
+from penstock_serving.replica.cache.store import AnswerStore
 
 DIGEST = "sha256:" + "0" * 64
 

@@ -19,8 +19,8 @@ from tests.chart.collector import (
 from tests.chart.helm import CHART, Object
 
 from penstock.telemetry import names
-from penstock.telemetry.otlp import CollectedSpan, read_lines
 from penstock.telemetry.spans import SpanContext, SpanKind, SpanRecord
+from penstock_cli.traces.otlp import CollectedSpan, read_lines
 from penstock_runtime.spans import SpanSink
 
 TRACE = 0x0AF7651916CD43DD8448EB211C80319C

@@ -13,7 +13,7 @@ import yaml
 from tests.chart.helm import CHART, EVERYTHING, HelmFailedError, Object, Rendered, helm, render
 
 from penstock.api.access import Authentication
-from penstock.planning.quantities import number
+from penstock.api.quantity import number
 from penstock_operator import settings as operator_settings
 from penstock_serving.gateway import settings as gateway_settings
 from penstock_serving.gateway.memory import most_bytes

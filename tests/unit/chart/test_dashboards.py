@@ -12,14 +12,14 @@ from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from tests.chart.helm import CHART, render
 from tests.chart.promeval import evaluate
 
-from penstock.caching.cache import PredictionCache
-from penstock.caching.keys import InputKeys
 from penstock.routing.leases import ReplicaLease, Route
 from penstock.routing.table import Table
 from penstock.serving.manifest import Signature
 from penstock.serving.settings import CacheMode, CacheSettings
 from penstock_operator.runtime import metrics as operator_metrics
-from penstock_serving.gateway.access_log import AccessLog
+from penstock_serving.gateway.haproxy.access_log import AccessLog
+from penstock_serving.replica.cache.cache import PredictionCache
+from penstock_serving.replica.cache.keys import InputKeys
 from penstock_serving.replica.exchange import Exchange
 from penstock_serving.replica.load import LoadMeter
 from penstock_serving.replica.metrics import ReplicaMetrics

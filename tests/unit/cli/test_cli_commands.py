@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from penstock.errors import Invalid, PenstockError, Unavailable
 from penstock_cli.main import app
-from penstock_cli.resources import age, kind_named
+from penstock_cli.objects.resources import age, kind_named
 from penstock_cli.standalone.state import StateFolder
 from penstock_cli.target import Target, open_embedded
 

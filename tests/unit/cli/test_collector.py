@@ -17,7 +17,7 @@ from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
 from penstock.telemetry.spans import SpanKind as ReadKind
 from penstock_cli.standalone.collector import Collector, TraceFile
-from penstock_cli.traces import load_spans
+from penstock_cli.traces.reading import load_spans
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ from rich.console import Console
 
 from penstock.api.optimization import OptimizationRun
 from penstock.serving.manifest import DataType, TensorSpec
-from penstock.telemetry.waterfall import Row
 from penstock_cli.demo.comparison import print_comparison, rows, searched
 from penstock_cli.demo.load import Answer, LoadResult, predicted_class, request_body
 from penstock_cli.demo.pictures import picture
 from penstock_cli.demo.report import DemoResult, print_report
 from penstock_cli.demo.usage import ReplicaUsage, Usage, read_usage
+from penstock_cli.traces.waterfall import Row
 
 GOOD = (Answer(200, 0.001, 1), Answer(200, 0.003, 2))
 

@@ -15,7 +15,7 @@ from tests.chart.helm import CHART, helm
 from typer.main import get_command
 
 from penstock_cli.main import app as cli
-from penstock_cli.manifests import judge, problems_of
+from penstock_cli.validation.manifests import judge, problems_of
 from penstock_operator import settings as operator_settings
 from penstock_serving.gateway import settings as gateway_settings
 

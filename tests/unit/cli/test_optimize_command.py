@@ -10,15 +10,15 @@ import yaml
 from rich.console import Console
 from tests.unit.report.reports import report
 
-from penstock.api.admission import verdict
 from penstock.errors import Invalid
 from penstock.optimization.progress import OptimizationRequest, Progress, RunResult
 from penstock.optimization.report import Verdict
 from penstock.optimization.trials import Stage
 from penstock.serving.manifest import Capacity, ModelFormat
-from penstock_cli.optimized import Display, before_and_after, ends, plain_line, serving_manifest
-from penstock_cli.optimizing import Asked, profile_named, request_of
+from penstock_cli.optimization.command import Asked, profile_named, request_of
+from penstock_cli.optimization.following import Display, before_and_after, ends, plain_line, serving_manifest
 from penstock_cli.standalone.state import StateFolder
+from penstock_cli.validation.admission import verdict
 
 PROFILE = """\
 apiVersion: penstock.dev/v1alpha1

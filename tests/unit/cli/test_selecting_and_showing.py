@@ -13,8 +13,8 @@ from penstock.api.kinds import KINDS
 from penstock.api.meta import Manifest
 from penstock.errors import Invalid, PenstockError
 from penstock_cli.main import app
-from penstock_cli.resources import INFERENCE_DEPLOYMENT, SERVING_POOL, kind_named
-from penstock_cli.selection import Selection, selected
+from penstock_cli.objects.resources import INFERENCE_DEPLOYMENT, SERVING_POOL, kind_named
+from penstock_cli.objects.selection import Selection, selected
 from penstock_cli.standalone.state import StateFolder, StateLock
 from penstock_cli.target import open_embedded
 from penstock_operator.runtime.cluster import EVENT

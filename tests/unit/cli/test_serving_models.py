@@ -14,14 +14,14 @@ from typer.testing import CliRunner
 from penstock.api.documents import load_documents
 from penstock.api.meta import Manifest
 from penstock.errors import Invalid, Unavailable
-from penstock.planning.names import DEPLOYMENT_MANAGER
+from penstock.names import DEPLOYMENT_MANAGER
 from penstock_cli.main import app
-from penstock_cli.manifests import refuse
+from penstock_cli.objects.resources import INFERENCE_DEPLOYMENT, SERVING_POOL, kind_of
 from penstock_cli.progress import Steps
-from penstock_cli.resources import INFERENCE_DEPLOYMENT, SERVING_POOL, kind_of
 from penstock_cli.serving import Models
 from penstock_cli.standalone.state import StateFolder
 from penstock_cli.target import open_embedded
+from penstock_cli.validation.manifests import refuse
 from penstock_operator.runtime.cluster import Cluster, Key
 
 NAMES = [f"model-{index}" for index in range(7)]

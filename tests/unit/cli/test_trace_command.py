@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from penstock.errors import Invalid, PenstockError, Unavailable
 from penstock_cli.main import app
-from penstock_cli.traces import wait_for_trace
+from penstock_cli.traces.reading import wait_for_trace
 
 START = 1_700_000_000_000_000_000
 FAST, SLOW, LAST, BATCH = "aa" * 16, "ab" * 16, "cd" * 16, "ee" * 16

@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from penstock.errors import Invalid
 from penstock_cli.main import app
-from penstock_cli.manifests import accepted
+from penstock_cli.validation.manifests import accepted
 
 SAMPLE = Path(__file__).resolve().parents[3] / "manifests" / "samples" / "digits.yaml"
 NAMESPACE = "apiVersion: v1\nkind: Namespace\nmetadata: {name: vision}\n"

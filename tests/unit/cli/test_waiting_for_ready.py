@@ -10,9 +10,9 @@ import yaml
 
 from penstock.api.meta import Manifest
 from penstock.errors import Unavailable
-from penstock.planning.names import DEPLOYMENT_MANAGER
-from penstock_cli.readiness import forget_readiness, wait_until_ready
-from penstock_cli.resources import INFERENCE_DEPLOYMENT
+from penstock.names import DEPLOYMENT_MANAGER
+from penstock_cli.objects.readiness import forget_readiness, wait_until_ready
+from penstock_cli.objects.resources import INFERENCE_DEPLOYMENT
 from penstock_cli.standalone.state import StateFolder
 from penstock_cli.target import open_embedded
 from penstock_operator.runtime.cluster import Cluster, Key, NotFound

@@ -13,14 +13,14 @@ from tests.ports import free_port
 from penstock.api.access import Authentication
 from penstock.routing.access import Admitted, RouteAccess, RouteIssuer
 from penstock.routing.leases import Route
-from penstock_serving.gateway.admissions import SPACING_SECONDS, Admissions
-from penstock_serving.gateway.convergence import Convergence
-from penstock_serving.gateway.gatekeeper import Gatekeeper
-from penstock_serving.gateway.issuers import Issuers
-from penstock_serving.gateway.process import Haproxy, find_haproxy
-from penstock_serving.gateway.registry import Registry
+from penstock_serving.gateway.access.admissions import SPACING_SECONDS, Admissions
+from penstock_serving.gateway.access.gatekeeper import Gatekeeper
+from penstock_serving.gateway.access.issuers import Issuers
+from penstock_serving.gateway.access.verification import Verification
+from penstock_serving.gateway.haproxy.convergence import Convergence
+from penstock_serving.gateway.haproxy.process import Haproxy, find_haproxy
 from penstock_serving.gateway.settings import Settings
-from penstock_serving.gateway.verification import Verification
+from penstock_serving.gateway.table.registry import Registry
 
 MODEL = ("ns", "m")
 ISSUERS = (RouteIssuer(issuer="https://i", audiences=("a",)),)

@@ -20,8 +20,8 @@ from tests.integration.access_parts import AUDIENCE, Issuer
 
 from penstock.errors import Unavailable
 from penstock.routing.access import RouteIssuer, token_caller
-from penstock_serving.gateway.bearer import ADMITTED_SECONDS, LEEWAY_SECONDS, MOST_CANDIDATES, verify
-from penstock_serving.gateway.issuers import (
+from penstock_serving.gateway.access.bearer import ADMITTED_SECONDS, LEEWAY_SECONDS, MOST_CANDIDATES, verify
+from penstock_serving.gateway.access.issuers import (
     FRESH_SECONDS,
     RESTRAINT_SECONDS,
     STALE_SECONDS,

@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 from aiohttp import web
 
-from penstock_serving.gateway.callers import Refused, token_of
+from penstock_serving.gateway.control.callers import Refused, token_of
 
 
 def _request(header: dict[str, str]) -> web.Request:

@@ -9,11 +9,11 @@ from penstock.api.access import Authentication
 from penstock.errors import Unavailable
 from penstock.routing.access import RouteAccess, RouteIssuer, RouteKey, fingerprint
 from penstock.routing.leases import Route
-from penstock_serving.gateway.admissions import Admissions
-from penstock_serving.gateway.gatekeeper import Gatekeeper, Refused
-from penstock_serving.gateway.issuers import Issuers
-from penstock_serving.gateway.registry import Registry
-from penstock_serving.gateway.verification import Verification
+from penstock_serving.gateway.access.admissions import Admissions
+from penstock_serving.gateway.access.gatekeeper import Gatekeeper, Refused
+from penstock_serving.gateway.access.issuers import Issuers
+from penstock_serving.gateway.access.verification import Verification
+from penstock_serving.gateway.table.registry import Registry
 
 ACCESS = RouteAccess(
     required=True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from penstock.errors import Invalid
-from penstock_serving.gateway.descriptions import Descriptions
+from penstock_serving.gateway.holding.descriptions import Descriptions
 
 M = ("ns", "m")
 

@@ -11,11 +11,11 @@ from tests.integration.access_parts import bearer, sha256
 from penstock.api.access import Authentication
 from penstock.routing.access import Refusal, RouteAccess, RouteKey
 from penstock.routing.leases import Route
-from penstock_serving.gateway.admissions import Admissions
-from penstock_serving.gateway.gatekeeper import Gatekeeper, Refused
-from penstock_serving.gateway.issuers import Issuers
-from penstock_serving.gateway.registry import Registry
-from penstock_serving.gateway.verification import Verification
+from penstock_serving.gateway.access.admissions import Admissions
+from penstock_serving.gateway.access.gatekeeper import Gatekeeper, Refused
+from penstock_serving.gateway.access.issuers import Issuers
+from penstock_serving.gateway.access.verification import Verification
+from penstock_serving.gateway.table.registry import Registry
 
 
 class Keys(tuple[RouteKey, ...]):

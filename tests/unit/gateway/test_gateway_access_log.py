@@ -7,10 +7,10 @@ from prometheus_client import CollectorRegistry
 
 from penstock.routing.leases import Route
 from penstock.routing.table import Table
-from penstock.routing.traffic import Target
 from penstock.telemetry.spans import SpanContext, SpanKind, SpanRecord
-from penstock_serving.gateway.access_log import AccessLog, gateway_span
-from penstock_serving.gateway.forwarding import choose
+from penstock_serving.gateway.haproxy.access_log import AccessLog, gateway_span
+from penstock_serving.gateway.holding.forwarding import choose
+from penstock_serving.gateway.table.traffic import Target
 
 TABLE = Table().declared(Route(namespace="ns", model="m"))
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from penstock.errors import Invalid
-from penstock_serving.gateway.config import ERRORS, error_file, render_config, render_map
-from penstock_serving.gateway.plan import Desired, Server
-from penstock_serving.gateway.process import find_haproxy
+from penstock_serving.gateway.haproxy.config import ERRORS, error_file, render_config, render_map
+from penstock_serving.gateway.haproxy.plan import Desired, Server
+from penstock_serving.gateway.haproxy.process import find_haproxy
 from penstock_serving.gateway.settings import SECRET_FILE_VARIABLE, Settings, read_settings
 
 NOTHING = Desired({}, {})

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.routing.traffic import Destination, Target
-from penstock_serving.gateway.plan import (
+from penstock_serving.gateway.haproxy.plan import (
     CHECK,
     Desired,
     Maps,
@@ -17,7 +16,8 @@ from penstock_serving.gateway.plan import (
     plan,
     server_name,
 )
-from penstock_serving.gateway.runtime_socket import parse_map, parse_servers
+from penstock_serving.gateway.haproxy.runtime_socket import parse_map, parse_servers
+from penstock_serving.gateway.table.traffic import Destination, Target
 
 A = Target("a", "h:1", 256)
 LIVE = ObservedServer(256, maintenance=False)

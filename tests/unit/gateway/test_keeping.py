@@ -9,8 +9,8 @@ from penstock.errors import Invalid
 from penstock.routing.access import MAX_KEYS, NamespaceKey, RouteAccess, RouteKey, fingerprint
 from penstock.routing.keys import KeyChange, KeySet
 from penstock.routing.leases import Route
-from penstock_serving.gateway.keeping import load_routes, save_routes
-from penstock_serving.gateway.registry import Registry
+from penstock_serving.gateway.table.keeping import load_routes, save_routes
+from penstock_serving.gateway.table.registry import Registry
 
 KEYS = tuple(RouteKey(name=f"key-number-{each:06}-abc", sha256=fingerprint(str(each))) for each in range(MAX_KEYS))
 TOLD = KeySet.of([NamespaceKey(name="a", sha256=fingerprint("a"), deployments=("m",))])

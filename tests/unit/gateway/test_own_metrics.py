@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from penstock_serving.gateway.scraping import own_metrics
+from penstock_serving.gateway.haproxy.scraping import own_metrics
 
 OURS = b'penstock_requests_total{code="200",namespace="ns",model="m"} 3.0'
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from penstock_serving.gateway.verification import ADDRESS_SHARE, NAMESPACE_SHARE, Allowance, Spent, Verification
+from penstock_serving.gateway.access.verification import ADDRESS_SHARE, NAMESPACE_SHARE, Allowance, Spent, Verification
 
 
 def test_what_was_spent_is_made_good_in_time() -> None:

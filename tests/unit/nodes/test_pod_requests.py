@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from penstock.api.pool import TaintEffect, Toleration, TolerationOperator
-from penstock.planning.nodes import Taint
 from penstock_operator.nodes.excerpts import node_excerpt, pod_excerpt, requests_of
+from penstock_operator.nodes.forecast import Taint
 
 GI = 2.0**30
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from penstock.planning.observed import Gateway
 from penstock.routing.fleet import Endpoint
 from penstock.routing.leases import ASYNCHRONOUS, PREFER, Route, RouteList, RouteStatus
 from penstock_operator.clients.gateway import GatewayClient
+from penstock_operator.deployment.observed import Gateway
 from penstock_operator.gateway.view import GatewayView
 
 

@@ -11,7 +11,7 @@ import pytest
 from tests.unit.operator.test_newer_objects import MODEL, Operator, add
 
 from penstock.errors import Conflict, Invalid, PenstockError
-from penstock.planning.names import FINALIZER
+from penstock.names import FINALIZER
 from penstock_operator.keys.directory import API_KEY
 from penstock_operator.optimization.directory import OPTIMIZATION_PROFILE, OPTIMIZATION_RUN, users_of
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL

@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 
+from penstock import names
 from penstock.api.access import Authentication
 from penstock.api.reading import read
 from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.errors import Invalid
-from penstock.planning import names
-from penstock.planning.job import JobSettings
 from penstock_operator.deployment.observe import Observer
 from penstock_operator.deployment.reconcile import DeploymentReconciler
 from penstock_operator.gateway.fleet import Fleet
@@ -26,6 +25,7 @@ from penstock_operator.optimization.directory import (
     OPTIMIZATION_RUN,
     OptimizationDirectory,
 )
+from penstock_operator.optimization.job import JobSettings
 from penstock_operator.optimization.keys import RunKeys
 from penstock_operator.optimization.observe import RunObserver
 from penstock_operator.optimization.reconcile import RunReconciler

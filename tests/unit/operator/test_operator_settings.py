@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from penstock.errors import Invalid
-from penstock.planning.observed import ApplicationState
 from penstock_operator.clients.ray import ApplicationDetails, PoolUnreachable, RayClient, application
+from penstock_operator.deployment.observed import ApplicationState
 from penstock_operator.health import HealthServer
 from penstock_operator.main import KeyValueFormatter, main
 from penstock_operator.settings import Settings, read

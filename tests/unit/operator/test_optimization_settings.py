@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from penstock.errors import Invalid
-from penstock.planning.job import JobSettings
-from penstock.planning.job_settings import Egress
+from penstock_operator.optimization.job import JobSettings
+from penstock_operator.optimization.job_settings import Egress
 from penstock_operator.settings import read
 
 STORE = ["--artifact-store", "file:///artifacts"]

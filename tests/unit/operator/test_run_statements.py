@@ -14,13 +14,20 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from penstock.api.optimization import OptimizationProfileSpec, OptimizationRun
 from penstock.optimization.progress import PROGRESS_FILE, RESULT_FILE, Progress, RunIdentity, RunResult
 from penstock.optimization.report import Verdict
-from penstock.optimization.statements import DOMAIN, MOST_BYTES, SignedStatement, Statement, signed_bytes
+from penstock.optimization.statements import (
+    DOMAIN,
+    MOST_BYTES,
+    SignedStatement,
+    Statement,
+    digest_of_profile,
+    signed_bytes,
+)
 from penstock.optimization.trials import Stage
-from penstock.planning.job import JobSettings, build, profile_digest, run_folder
-from penstock.planning.run import ObservedRun
 from penstock_operator.optimization.directory import OPTIMIZATION_RUN, OptimizationDirectory
+from penstock_operator.optimization.job import JobSettings, build, run_folder
 from penstock_operator.optimization.keys import RunKeys
 from penstock_operator.optimization.observe import RunObserver
+from penstock_operator.optimization.plan import ObservedRun
 from penstock_operator.pool.clusters import RayClusters
 from penstock_operator.pool.directory import PoolDirectory
 from penstock_operator.runtime import job_status
@@ -69,7 +76,7 @@ class Place:
         return own.model_copy(update=update)
 
     def statement(self, **update: object) -> Statement:
-        return Statement(identity=self.identity(), profile_digest=profile_digest(PROFILE), result=RESULT).model_copy(
+        return Statement(identity=self.identity(), profile_digest=digest_of_profile(PROFILE), result=RESULT).model_copy(
             update=update
         )
 
@@ -150,7 +157,7 @@ def an_older_one_of_an_earlier_job(place: Place) -> bytes:
 
 
 def one_for_another_profile(place: Place) -> bytes:
-    return signed_statement(place.statement(profile_digest=profile_digest(OTHER_PROFILE)), place.key_of())
+    return signed_statement(place.statement(profile_digest=digest_of_profile(OTHER_PROFILE)), place.key_of())
 
 
 def one_that_is_too_long(place: Place) -> bytes:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from penstock.api.optimization import AccuracyConstraint
 from penstock.errors import Invalid
-from penstock.optimization.constraints import full_test_problem, untold
 from penstock.optimization.measurements import MetricName
 from penstock_optimizer.metrics import Judge, judgements
+from penstock_optimizer.search.constraints import full_test_problem, untold
 
 Array = NDArray[Any]
 Outputs = dict[str, Array]

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from penstock.api.optimization import AccuracyConstraint
 from penstock.optimization.measurements import Company
 from penstock.serving.manifest import DataType, Signature, TensorSpec
-from penstock_optimizer.company import accompany, looked_at
+from penstock_optimizer.accuracy.company import accompany, looked_at
 from penstock_optimizer.metrics import Judge, judgements
-from penstock_optimizer.samples import sample_axes
+from penstock_optimizer.samples.arrays import sample_axes
 
 Array = NDArray[Any]
 Model = Callable[[Array], dict[str, Array]]

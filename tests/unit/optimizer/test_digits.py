@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from penstock.errors import Invalid
 from penstock.serving.manifest import DataType, TensorSpec
 from penstock_optimizer import artifact as artifacts
-from penstock_optimizer import export
 from penstock_optimizer.artifact import IMPORT_PATH, DigitsArtifact, Split, digits_artifact
+from penstock_optimizer.building import export
 from penstock_optimizer.digits import Training, accuracy, build, network, split, train
 
 SHORT = Training(epochs=4)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from penstock_optimizer.likeness import unlike
-from penstock_optimizer.samples import as_onnxruntime_takes
+from penstock_optimizer.accuracy.likeness import unlike
+from penstock_optimizer.samples.arrays import as_onnxruntime_takes
 
 STRINGS = np.array(["yes", "nö"], dtype=object)
 

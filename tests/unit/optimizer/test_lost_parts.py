@@ -9,9 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from penstock.api.optimization import AccuracyConstraint
-from penstock.optimization.constraints import full_test_problem
 from penstock_optimizer.metrics import Judge, judgements
 from penstock_optimizer.metrics.parts import lost_part
+from penstock_optimizer.search.constraints import full_test_problem
 
 Array = NDArray[Any]
 POINTS: Final = AccuracyConstraint(max_loss_points="1")

@@ -13,8 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from penstock.errors import Invalid
 from penstock.optimization.variants import PreparedSource
 from penstock.serving.manifest import ModelFormat
-from penstock_optimizer.data import prepare_data, read_splits
-from penstock_optimizer.samples import read
+from penstock_optimizer.samples.arrays import read
+from penstock_optimizer.samples.data import prepare_data, read_splits
 from penstock_optimizer.sources.onnx import signature_of
 from penstock_optimizer.sources.vocabulary import rows_of_tables, that_run
 

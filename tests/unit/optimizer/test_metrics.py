@@ -11,10 +11,10 @@ from sklearn.metrics import f1_score
 
 from penstock.errors import Invalid
 from penstock.optimization.measurements import Judgement, MetricName
-from penstock.optimization.statistics import loss_bound_binary
 from penstock_optimizer.metrics import Comparison, Scored, compare, compared_figures
 from penstock_optimizer.metrics.answers import cosines
 from penstock_optimizer.metrics.classes import f1_macro
+from penstock_optimizer.search.statistics import loss_bound_binary
 
 Array = NDArray[Any]
 LABELS = np.random.default_rng(0).integers(0, 5, 200)

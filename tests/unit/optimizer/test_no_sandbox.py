@@ -10,7 +10,8 @@ from penstock.errors import Invalid
 from penstock.optimization.recipes import EngineName, EngineSettings, Recipe
 from penstock.optimization.variants import Variant
 from penstock.serving.manifest import ModelFormat, Signature
-from penstock_optimizer import prepare, sandbox
+from penstock_optimizer import sandbox
+from penstock_optimizer.building import source as prepare
 from penstock_optimizer.measure.channel import Channel
 from penstock_optimizer.measure.variant import is_code
 from penstock_optimizer.sources import CODE_FORMATS, SOURCES

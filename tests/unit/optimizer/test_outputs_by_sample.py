@@ -12,8 +12,8 @@ from penstock.errors import Invalid
 from penstock.optimization.recipes import EngineName, EngineSettings, Recipe
 from penstock.optimization.variants import VARIANT_FILE, Variant
 from penstock.serving.manifest import ModelFormat
-from penstock_optimizer.outputs import OutputsRequest, compute
-from penstock_optimizer.samples import Samples
+from penstock_optimizer.accuracy.outputs import OutputsRequest, compute
+from penstock_optimizer.samples.arrays import Samples
 from penstock_runtime.engines import load_engine
 
 ONNX = EngineSettings(name=EngineName.ONNX_RUNTIME)

@@ -10,7 +10,7 @@ from tests.unit.replica.test_external_weights import save, sha256, with_manifest
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid
 from penstock.serving.manifest import ModelFormat
-from penstock_optimizer.preparation import check_digest
+from penstock_optimizer.search.preparation import check_digest
 from penstock_runtime.digests import digest_of
 
 

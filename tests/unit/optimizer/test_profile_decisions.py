@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.optimization.advice import advise
 from penstock.optimization.hardware import Hardware
 from penstock.optimization.measurements import Limit
 from penstock.optimization.profiling import (
@@ -17,6 +16,7 @@ from penstock.optimization.profiling import (
     limits_of,
     operator_shares,
 )
+from penstock_optimizer.profiling.advice import advise
 
 PEAK = Peak(gigaflops=100, gigabytes_per_second=10)
 VNNI = Hardware(architecture="x86_64", cpu="c", cores=2, instruction_sets=("avx512f", "avx512_vnni"))

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from penstock.errors import Invalid
 from penstock.optimization.profiling import Limits
 from penstock.optimization.recipes import EngineName, EngineSettings
-from penstock_cli.profiling import bar, parse_shape
+from penstock_cli.optimization.profiling import bar, parse_shape
 from penstock_optimizer.profiling import profile_onnx
 from penstock_optimizer.profiling.onnx import profile_kernels
 from penstock_optimizer.profiling.openvino import profile_openvino

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from penstock.errors import Invalid
 from penstock.optimization.variants import DataSplits, PreparedSource
 from penstock.serving.manifest import DataType, ModelFormat, Signature, TensorSpec
-from penstock_optimizer.data import prepare_data, read_splits
-from penstock_optimizer.samples import batches, checked, made_from, rows_of_run, sample_axes
+from penstock_optimizer.samples.arrays import batches, checked, made_from, rows_of_run, sample_axes
+from penstock_optimizer.samples.data import prepare_data, read_splits
 
 IMAGES = Signature(
     inputs=(TensorSpec(name="image", datatype=DataType.FP32, shape=(-1, 1, 4, 4)),),

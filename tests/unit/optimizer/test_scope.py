@@ -9,7 +9,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from penstock.errors import Invalid
-from penstock_optimizer.scope import check_scope
+from penstock_optimizer.publishing.scope import check_scope
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.unit.optimization.search_world import World, plan
+from tests.unit.search.search_world import World, plan
 
 from penstock.errors import Invalid, Unavailable
 from penstock_optimizer.__main__ import read_request
-from penstock_optimizer.ledger import Ledger, name_of
-from penstock_optimizer.workspace import Workspace
+from penstock_optimizer.search.ledger import Ledger, name_of
+from penstock_optimizer.search.workspace import Workspace
 
 
 def test_a_ledger_gives_back_what_was_kept_in_its_order(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from penstock.api.optimization import OptimizationProfileSpec
 from penstock.errors import Invalid
 from penstock.optimization.progress import SIGNING_KEY_VARIABLE, OptimizationRequest
 from penstock.optimization.variants import SourceRequest
-from penstock_optimizer.signing_key import secrets_of, with_key
+from penstock_optimizer.publishing.signing_key import secrets_of, with_key
 from penstock_runtime.signing import make_keys
 
 REQUEST = OptimizationRequest(
@@ -24,7 +24,7 @@ DRIVER = """
 import ctypes, os, sys
 from pathlib import Path
 from penstock.optimization.progress import OptimizationRequest
-from penstock_optimizer.signing_key import with_key
+from penstock_optimizer.publishing.signing_key import with_key
 from penstock_runtime.signing import public_key
 def looked(driver):
     found = []

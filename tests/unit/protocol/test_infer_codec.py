@@ -13,11 +13,11 @@ import pytest
 from penstock.errors import Invalid
 from penstock.protocol.datatypes import DTYPES
 from penstock.protocol.refusals import Refusal, status_of
-from penstock.protocol.requests import DEFAULT_PRIORITY, RequestDecoder
-from penstock.protocol.responses import ResponseEncoder, model_metadata
 from penstock.routing.leases import RequestsJoined
 from penstock.serving.joining import Joining
 from penstock.serving.manifest import DataType, Signature, TensorSpec
+from penstock_serving.replica.codec.requests import DEFAULT_PRIORITY, RequestDecoder
+from penstock_serving.replica.codec.responses import ResponseEncoder, model_metadata
 
 
 def signature(datatype: DataType, shape: tuple[int, ...] = (-1, 2)) -> Signature:

@@ -8,13 +8,13 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from penstock.batching.batcher import Step, Ticket
 from penstock.errors import Invalid
 from penstock.optimization.recipes import EngineName, EngineSettings
-from penstock.protocol.requests import InferRequest
 from penstock.serving.manifest import DataType, Signature, TensorSpec
+from penstock_runtime.batching.batcher import Step, Ticket
 from penstock_runtime.engines import Array
 from penstock_runtime.joining import prove
+from penstock_serving.replica.codec.requests import InferRequest
 from penstock_serving.replica.exchange import Exchange
 from penstock_serving.replica.joint import JointRuns, Ran
 

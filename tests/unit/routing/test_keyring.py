@@ -19,9 +19,9 @@ from penstock.routing.access import (
     RouteKey,
     fingerprint,
 )
-from penstock.routing.keyring import Keyring
 from penstock.routing.keys import KeySet
 from penstock.routing.leases import Route
+from penstock_serving.gateway.access.keyring import Keyring
 
 NOW = 1000.0
 ISSUER = RouteIssuer(issuer="https://i", audiences=("a",))

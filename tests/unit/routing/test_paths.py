@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from penstock.errors import Invalid
-from penstock.routing.paths import Asked, ModelPath, parse_path
+from penstock_serving.gateway.table.paths import Asked, ModelPath, parse_path
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from penstock.errors import Conflict, Invalid, PenstockError, Unavailable
 from penstock.routing.leases import ReplicaLease, RequestsJoined, Route
 from penstock.routing.table import Replica, Table, replica_key
-from penstock.routing.traffic import Destination, Target, Traffic, Unknown, lookup
+from penstock_serving.gateway.table.traffic import Destination, Target, Traffic, Unknown, lookup
 
 
 def lease(

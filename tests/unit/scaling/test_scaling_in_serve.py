@@ -9,11 +9,11 @@ from ray.serve._private.common import DeploymentID, ReplicaID, TimeStampedValue
 from ray.serve.autoscaling_policy import _apply_autoscaling_config
 from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
+from penstock import names
 from penstock.api.v1alpha1 import InferenceDeployment
-from penstock.planning import names
-from penstock.planning.application import ReplicaNetwork, build
-from penstock.planning.arguments import Attempt, ScalingSettings, UserConfig
 from penstock.routing.leases import ReplicaStats
+from penstock.serving.arguments import Attempt, ScalingSettings, UserConfig
+from penstock_operator.deployment.application import ReplicaNetwork, build
 from penstock_serving.replica.policy import statistics
 
 DEPLOYMENT = DeploymentID(name="replica", app_name="app")

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from penstock.planning.arguments import ScalingSettings, UserConfig
 from penstock.routing.leases import ReplicaStats
 from penstock.scaling.policy import Demand, Limits, State, decide
+from penstock.serving.arguments import ScalingSettings, UserConfig
 from penstock_serving.replica.policy import desired_replicas, statistics
 
 LIMITS = Limits(minimum=1, maximum=8, target_in_flight=16)

@@ -11,7 +11,7 @@ from penstock.optimization.hardware import Gpu, Hardware
 from penstock.optimization.recipes import EngineName, EngineSettings, Precision, QuantizeMethod, Recipe, Step, StepName
 from penstock.optimization.variants import DataSplits, PreparedSource
 from penstock.serving.manifest import DataType, ModelFormat, Signature, TensorSpec
-from penstock_optimizer.build import infeasible
+from penstock_optimizer.building.variant import infeasible
 
 TENSOR = TensorSpec(name="x", datatype=DataType.FP32, shape=(-1, 4))
 ONNX = PreparedSource(
@@ -82,5 +82,5 @@ def test_a_step_says_what_it_lacks(
 
 
 def test_asking_imports_no_torch() -> None:
-    code = "import sys, penstock_optimizer.build as b; [b.STEPS[s] for s in b.STEPS]; assert 'torch' not in sys.modules"
+    code = "import sys, penstock_optimizer.building.variant as b; [b.STEPS[s] for s in b.STEPS]; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

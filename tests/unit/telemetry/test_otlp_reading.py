@@ -7,8 +7,8 @@ import json
 import pytest
 
 from penstock.errors import Invalid
-from penstock.telemetry.otlp import read_lines
 from penstock.telemetry.spans import SpanContext, SpanKind
+from penstock_cli.traces.otlp import read_lines
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 

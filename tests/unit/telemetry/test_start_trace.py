@@ -7,7 +7,7 @@ import pytest
 from penstock.api.meta import Condition, ConditionStatus, ObjectMeta
 from penstock.api.optimization import OptimizationRun
 from penstock.api.v1alpha1 import InferenceDeployment, InferenceDeploymentStatus, ProfileReference
-from penstock.planning.arguments import Attempt, BuildArguments, Owner, ReplicaArguments
+from penstock.serving.arguments import Attempt, BuildArguments, Owner, ReplicaArguments
 from penstock.serving.manifest import ModelFormat
 from penstock.telemetry.spans import SpanRecord
 from penstock.telemetry.startup import Phase, operator_spans, replica_start, start_context

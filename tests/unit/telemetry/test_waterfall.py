@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.telemetry.otlp import CollectedSpan
 from penstock.telemetry.spans import SpanContext, SpanRecord
-from penstock.telemetry.waterfall import Row, render, rows, starts, summaries
+from penstock_cli.traces.otlp import CollectedSpan
+from penstock_cli.traces.waterfall import Row, render, rows, starts, summaries
 
 TRACE, OTHER = 0xA, 0xB
 MS = 1_000_000

@@ -1,0 +1,246 @@
+"""What each condition of an `InferenceDeployment` says, from what is observed and where the rollout stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, assert_never
+
+from penstock.api.conditions import DeploymentCondition, Reason
+from penstock.api.meta import ConditionStatus
+from penstock.api.verdicts import Verdict, false, said, timestamp, true, unknown
+from penstock.errors import Invalid
+from penstock.serving.arguments import FAILURE_MARKER, StartFailure
+from penstock_operator.deployment.application import replica_bounds
+from penstock_operator.deployment.failure import start_failure
+from penstock_operator.deployment.identity import change_of, model_of, noted, strangers, takes_digest
+from penstock_operator.deployment.observed import (
+    Application,
+    ApplicationState,
+    Gateway,
+    GatewayProblem,
+    Observed,
+    Pool,
+    PoolProblem,
+)
+from penstock_operator.deployment.rollout import Rollout, next_attempt_at, receiving
+from penstock_operator.deployment.unschedulable import Obstacle, never, obstacle
+from penstock_operator.pool.placement import required_labels
+
+Verdicts = dict[DeploymentCondition, Verdict]
+
+UNSCHEDULABLE_AFTER_SECONDS: Final = 10.0
+"""Until then a replica that no node has may simply be starting."""
+_MODEL_REASONS: Final = {
+    Reason.MODEL_NOT_FOUND, Reason.DIGEST_MISMATCH, Reason.MODEL_CHANGED, Reason.MODEL_INVALID,
+    Reason.UNSUPPORTED_STORAGE, Reason.STORAGE_DENIED, Reason.STORAGE_UNREACHABLE, Reason.SIGNATURE_MISSING,
+    Reason.SIGNATURE_INVALID, Reason.KEY_NOT_TRUSTED, Reason.HARDWARE_MISMATCH, Reason.ENGINE_UNAVAILABLE,
+}  # fmt: skip
+
+
+def failure_of(app: Application | None) -> StartFailure | None:
+    """Why an application's replicas do not start, as soon as Serve lets it be known."""
+    if app is None:
+        return None
+    if app.running:
+        return _of_others(app)
+    match app.state:
+        case ApplicationState.DEPLOY_FAILED:
+            return start_failure(app.message)
+        case ApplicationState.DEPLOYING | ApplicationState.UNHEALTHY | ApplicationState.NOT_STARTED:
+            return start_failure(app.message) if FAILURE_MARKER in app.message else None
+        case ApplicationState.RUNNING:
+            # It was asleep, and what it was woken to does not start.
+            return change_of(app)
+        case ApplicationState.DELETING:
+            return None
+        case _:
+            assert_never(app.state)
+
+
+def _of_others(app: Application) -> StartFailure | None:
+    """Why more replicas of an application do not start while some run: what is wrong with the model, if it is that."""
+    if app.state is ApplicationState.DEPLOY_FAILED:
+        return start_failure(app.message)
+    if app.state is ApplicationState.DELETING or app.running >= app.wanted or FAILURE_MARKER not in app.message:
+        return None
+    failure = start_failure(app.message)
+    return failure if Reason(failure.reason) in _MODEL_REASONS else None
+
+
+def judge(observed: Observed, pool: Pool, rollout: Rollout, now: float) -> Verdicts:
+    """All conditions but `Ready`."""
+    candidate = rollout.mine.get(rollout.wanted)
+    failure = failure_of(candidate) or _strange(observed, rollout, candidate)
+    model = _model(observed, candidate, failure)
+    scaled_away = replica_bounds(observed.deployment)[1] == 0
+    return {
+        DeploymentCondition.POOL_READY: true(Reason.POOL_AVAILABLE, "The pool answers."),
+        DeploymentCondition.MODEL_RESOLVED: model,
+        DeploymentCondition.SERVING: (
+            true(Reason.SCALED_TO_ZERO, "Scaled to no replica by spec.scaling.replicas.")
+            if scaled_away
+            else serving(observed, rollout.mine, rollout.active)
+        ),
+        DeploymentCondition.PROGRESSING: (
+            true(Reason.TERMINATING, "The replicas drain.")
+            if scaled_away and rollout.mine
+            else true(Reason.ROLLED_OUT, "Nothing is to be rolled out.")
+            if scaled_away
+            else _progressing(observed, pool, rollout, failure, model, now=now)
+        ),
+    }
+
+
+def _strange(observed: Observed, rollout: Rollout, candidate: Application | None) -> StartFailure | None:
+    """Replicas that serve another model than their revision is, which a gateway hears of."""
+    said = strangers(observed, rollout.wanted, candidate)
+    return StartFailure(reason=Reason.MODEL_CHANGED, message=said) if said else None
+
+
+def judge_without_pool(observed: Observed, problem: Verdict) -> Verdicts:
+    """Conditions while the pool cannot be asked. What serves goes on serving: the gateways tell."""
+    model = said(DeploymentCondition.MODEL_RESOLVED, observed.deployment.status.conditions)
+    active = observed.deployment.status.active_revision
+    return {
+        DeploymentCondition.POOL_READY: problem,
+        DeploymentCondition.MODEL_RESOLVED: (
+            model or unknown(Reason.PENDING, "Not tried yet: the pool cannot be used.")
+        ),
+        DeploymentCondition.SERVING: (
+            serving(observed, {}, active) if active else false(problem.reason, "Nothing was served yet.")
+        ),
+        DeploymentCondition.PROGRESSING: (
+            (None if active else _hopeless(observed)) or false(problem.reason, problem.message)
+        ),
+    }
+
+
+def _hopeless(observed: Observed) -> Verdict | None:
+    """Why waiting for the pool would not help: none of its workers could ever hold a replica."""
+    groups = observed.pool.groups if isinstance(observed.pool, PoolProblem) else ()
+    try:
+        impossible = never(observed.deployment.spec.resources, groups)
+    except Invalid as error:
+        # The conditions are where a spec that cannot be carried out is told, so they must not fail for it.
+        return false(Reason.INVALID_SPEC, error.message)
+    return false(Reason.UNSCHEDULABLE, impossible) if impossible else None
+
+
+def serving(observed: Observed, mine: Mapping[str, Application], active: str) -> Verdict:
+    """Whether requests to the model are answered now."""
+    app = mine.get(active)
+    reachable = [each for each in observed.gateways if isinstance(each, Gateway)]
+    count = receiving(observed, active) if observed.gateways else (app.running if app else 0)
+    if count:
+        return true(Reason.REPLICAS_READY, f"{count} {'replica answers' if count == 1 else 'replicas answer'}.")
+    problems = [each for each in observed.gateways if isinstance(each, GatewayProblem)]
+    if problems and not reachable:
+        return unknown(Reason.GATEWAY_UNREACHABLE, problems[0].message)
+    return _not_answering(observed, app)
+
+
+def _not_answering(observed: Observed, app: Application | None) -> Verdict:
+    """Why no replica answers."""
+    failure = failure_of(app)
+    if failure is not None:
+        return false(Reason(failure.reason), failure.message)
+    if app is None:
+        return false(Reason.PENDING, "No replica was started yet.")
+    at_zero = app.state is ApplicationState.RUNNING and app.wanted == 0
+    if at_zero and replica_bounds(observed.deployment)[0] == 0:
+        return true(Reason.SCALED_TO_ZERO, "No replica runs; the next request starts one.")
+    if app.state is ApplicationState.UNHEALTHY:
+        return false(Reason.REPLICA_FAILED, _last_line(app.message))
+    if not app.wanted:
+        return false(Reason.STARTING_REPLICAS, "Ray Serve is building the application.")
+    return false(Reason.STARTING_REPLICAS, f"{app.running} of {app.wanted} replicas run; none answers yet.")
+
+
+def _model(observed: Observed, candidate: Application | None, failure: StartFailure | None) -> Verdict:
+    if failure is not None and Reason(failure.reason) in _MODEL_REASONS:
+        return false(Reason(failure.reason), _sentence(failure.message))
+    if candidate is not None and (candidate.running or candidate.state is ApplicationState.RUNNING):
+        return true(Reason.MODEL_LOADED, "Replicas loaded the model.")
+    previous = said(DeploymentCondition.MODEL_RESOLVED, observed.deployment.status.conditions)
+    retrying = candidate is not None and candidate.arguments is not None and candidate.arguments.attempt.number > 0
+    if retrying and previous is not None and previous.status is ConditionStatus.FALSE:
+        return previous
+    return unknown(Reason.PENDING, "No replica has loaded the model yet.")
+
+
+def _sentence(message: str) -> str:
+    return message if message.endswith((".", "!", "?")) else f"{message}."
+
+
+def _progressing(
+    observed: Observed, pool: Pool, rollout: Rollout, failure: StartFailure | None, model: Verdict, *, now: float
+) -> Verdict:
+    candidate = rollout.mine.get(rollout.wanted)
+    if candidate is None:
+        return true(Reason.PENDING, "The Serve application is being declared.")
+    waits_for = _waits_for(observed, pool, candidate, now)
+    hindrance = _hindrance(observed, candidate, failure, waits_for)
+    if hindrance is None and model.status is ConditionStatus.FALSE and not candidate.running:
+        return false(model.reason, f"{model.message} It is being tried again.")
+    return hindrance or _way(observed, rollout, candidate, waits_for.message if waits_for else "")
+
+
+def _waits_for(observed: Observed, pool: Pool, candidate: Application, now: float) -> Obstacle | None:
+    """What a replica has no node for."""
+    resources = observed.deployment.spec.resources
+    if not candidate.running or candidate.running < candidate.wanted:
+        # What no worker could ever hold need not be waited for.
+        impossible = never(resources, pool.groups)
+        if impossible is not None:
+            return Obstacle(impossible)
+    since = candidate.waiting_since
+    if candidate.building and candidate.arguments is not None and required_labels(resources):
+        since = candidate.arguments.attempt.attempted_at
+    if since is None or now - since <= UNSCHEDULABLE_AFTER_SECONDS:
+        return None
+    return obstacle(resources, pool)
+
+
+def _hindrance(
+    observed: Observed, candidate: Application, failure: StartFailure | None, waits_for: Obstacle | None
+) -> Verdict | None:
+    """What keeps the wanted revision from being rolled out."""
+    if failure is not None:
+        return false(Reason(failure.reason), _sentence(failure.message) + _again(candidate))
+    if waits_for is not None and not waits_for.starting:
+        some = f"{candidate.running} of {candidate.wanted} replicas run. " if candidate.running else ""
+        return false(Reason.UNSCHEDULABLE, some + waits_for.message)
+    if candidate.state is ApplicationState.UNHEALTHY:
+        return false(Reason.REPLICA_FAILED, _last_line(candidate.message))
+    gateways = [each for each in observed.gateways if isinstance(each, GatewayProblem)]
+    return false(Reason.GATEWAY_UNREACHABLE, gateways[0].message) if gateways else None
+
+
+def _way(observed: Observed, rollout: Rollout, candidate: Application, waiting: str) -> Verdict:
+    """How far the wanted revision has come."""
+    count = f"{_count(candidate)}. {waiting}".strip()
+    if len(rollout.mine) > 1 or rollout.active != rollout.wanted:
+        return true(Reason.ROLLING_OUT, f"From {_others(rollout)} to {rollout.wanted}: {count}")
+    if candidate.state is not ApplicationState.RUNNING or not rollout.switched:
+        return true(Reason.STARTING_REPLICAS, count)
+    if takes_digest(candidate) and noted(candidate) != model_of(observed, rollout.wanted, candidate):
+        return true(Reason.STARTING_REPLICAS, f"{count} Those that come later are told which model it is.")
+    return true(Reason.ROLLED_OUT, f"Revision {rollout.wanted} gets all requests.")
+
+
+def _others(rollout: Rollout) -> str:
+    return ", ".join(sorted(name for name in rollout.mine if name != rollout.wanted)) or rollout.active
+
+
+def _count(app: Application) -> str:
+    return f"{app.running} of {app.wanted} new replicas run" if app.wanted else "Ray Serve is building the application"
+
+
+def _again(app: Application) -> str:
+    if app.state is not ApplicationState.DEPLOY_FAILED or app.arguments is None:
+        return ""
+    return f" Next attempt at {timestamp(next_attempt_at(app.arguments.attempt))}."
+
+
+def _last_line(message: str) -> str:
+    return start_failure(message).message if message else "Serve says that the application is unhealthy."

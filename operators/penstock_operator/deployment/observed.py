@@ -1,0 +1,162 @@
+"""What the planner is told. All of it was read a moment ago; nothing is remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from penstock.api.access import APIKey, Authentication
+from penstock.api.conditions import Reason
+from penstock.api.optimization import OptimizationProfileSpec, OptimizationRun
+from penstock.api.pool import WorkerGroup
+from penstock.api.v1alpha1 import InferenceDeployment
+from penstock.routing.leases import RouteStatus
+from penstock.serving.arguments import BuildArguments
+from penstock_operator.deployment.application import ReplicaNetwork
+from penstock_operator.quota.plan import Excess
+
+
+class ApplicationState(StrEnum):
+    """Serve's states of an application."""
+
+    NOT_STARTED = "NOT_STARTED"
+    DEPLOYING = "DEPLOYING"
+    DEPLOY_FAILED = "DEPLOY_FAILED"
+    RUNNING = "RUNNING"
+    UNHEALTHY = "UNHEALTHY"
+    DELETING = "DELETING"
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """A Serve application as it is."""
+
+    name: str
+    state: ApplicationState
+    message: str = ""
+    """Serve's message on the application, then the one on its deployment."""
+    running: int = 0
+    wanted: int = 0
+    """Replicas that Serve is to run now."""
+    waiting_since: float | None = None
+    """Epoch seconds since which the longest-waiting replica has no node; None where none waits."""
+    building: bool = False
+    """Whether Serve has still to build it, and lists no replica. It does so on a node with the replicas' labels."""
+    config: Mapping[str, Any] | None = None
+    """Echo of what was deployed; None where it was not by REST, or the application is going."""
+    arguments: BuildArguments | None = None
+    """Ours, from the echo; None for an application that is not ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A Ray node that is alive. Resources by Ray's names: CPU in cores, memory in bytes, GPU in pieces."""
+
+    name: str
+    total: Mapping[str, float]
+    available: Mapping[str, float]
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A pool that answers."""
+
+    serve_address: str
+    applications: tuple[Application, ...] = ()
+    """All of the Ray cluster's, also those that are not ours."""
+    nodes: tuple[Node, ...] = ()
+    groups: tuple[WorkerGroup, ...] = ()
+    """Of a managed pool's spec; none of an existing pool."""
+    problems: tuple[str, ...] = ()
+    """Why pods of a managed pool have no node or no image, a sentence for each `group NAME`."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolProblem:
+    """Why a pool cannot be used now."""
+
+    reason: Reason
+    message: str
+    exists: bool = True
+    """Whether there is a pool object that may come to answer."""
+    empty: bool = False
+    """Whether it is known to run nothing, so that nothing is to be taken down there."""
+    groups: tuple[WorkerGroup, ...] = ()
+    """Of a managed pool's spec."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A gateway's view of this model; `route` is None where it knows nothing of it."""
+
+    address: str
+    url: str
+    route: RouteStatus | None
+    instance: str = ""
+    """Its process; empty where it does not say."""
+    complete: bool = True
+    """Whether it has been told all routes."""
+    features: frozenset[str] = frozenset()
+    """What it can take that former releases could not; see `penstock.routing.fleet`."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayProblem:
+    """A gateway that does not answer."""
+
+    address: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileProblem:
+    """Why a profile cannot be used now: it is not there, it is not valid, or this operator runs no optimization."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizationView:
+    """What is known of a deployment's optimization."""
+
+    profile: OptimizationProfileSpec | ProfileProblem | None = None
+    """Of the profile that the spec names; None where it names none."""
+    runs: tuple[OptimizationRun, ...] = ()
+    """All that this deployment owns, also those of a former spec, without those that are going."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """All that decides what happens to one `InferenceDeployment`."""
+
+    deployment: InferenceDeployment
+    pool: Pool | PoolProblem
+    gateways: tuple[Gateway | GatewayProblem, ...] = ()
+    """Those that requests come through."""
+    joining: tuple[Gateway, ...] = ()
+    """Fresh ones, which are told the route too, but get no requests yet and say nothing of how the model does."""
+    network: ReplicaNetwork = field(default_factory=ReplicaNetwork)
+    optimization: OptimizationView = field(default_factory=OptimizationView)
+    quota: Excess | None = None
+    """Why the namespace's quota leaves no room for it."""
+    keys: tuple[APIKey, ...] = ()
+    """Every API key of the namespace."""
+    default_authentication: Authentication = Authentication.ANONYMOUS
+    """Where `spec.access` does not say."""
+
+
+def own(deployment: InferenceDeployment, pool: Pool) -> dict[str, Application]:
+    """This deployment's applications by revision, without those that are going."""
+    key = (deployment.metadata.namespace, deployment.metadata.name)
+    return {
+        each.arguments.replica.revision: each
+        for each in pool.applications
+        if each.arguments is not None
+        and (each.arguments.owner.namespace, each.arguments.owner.name) == key
+        and each.state is not ApplicationState.DELETING
+        and each.config is not None
+    }

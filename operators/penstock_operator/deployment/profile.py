@@ -1,0 +1,291 @@
+"""Which model a deployment is to serve: its own, or the one that an optimization run made of it.
+
+Nothing is remembered: the run's name follows from what it measures, so that the run of the present spec is found by it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from penstock import names
+from penstock.api.conditions import DeploymentCondition, Reason, RunCondition
+from penstock.api.meta import AUTO, ConditionStatus, LocalReference, Manifest
+from penstock.api.optimization import (
+    Artifact,
+    OptimizationProfileSpec,
+    OptimizationRun,
+    OptimizationRunSpec,
+    RunCapacity,
+)
+from penstock.api.v1alpha1 import InferenceDeployment, ProfileReference, UpdatePolicy
+from penstock.api.verdicts import Verdict, false, true, unknown
+from penstock.errors import Invalid
+from penstock.optimization.report import Verdict as Found
+from penstock.serving.manifest import ModelFormat
+from penstock_operator.deployment.identity import model_of
+from penstock_operator.deployment.judgement import failure_of
+from penstock_operator.deployment.observed import (
+    Application,
+    ApplicationState,
+    Observed,
+    Pool,
+    PoolProblem,
+    ProfileProblem,
+    own,
+)
+from penstock_operator.optimization.plan import is_over
+
+_NOT_SERVED: Final = {
+    ModelFormat.SAFETENSORS, ModelFormat.TORCHSCRIPT, ModelFormat.TORCH_EXPORT, ModelFormat.LITERT,
+}  # fmt: skip
+"""Formats that no replica loads as they are: they come with code, or are for other machines; the rules of `penstock.api.rules` say so too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What follows from a deployment's profile."""
+
+    deployment: InferenceDeployment
+    """As it is to be carried out: with the model to serve, and what was measured in the place of `Auto`."""
+    verdict: Verdict | None = None
+    """Of the condition ProfileApplied, unless `optimized` is what is rolled out. None: no profile is named."""
+    optimized: InferenceDeployment | None = None
+    """The deployment with the accepted artifact, whether it is to serve or was refused."""
+    refused: bool = False
+    """Its replicas do not start: `deployment` is the model itself, and they are tried again beside it."""
+    waiting: Verdict | None = None
+    """Why there is nothing to serve: the model must be converted first."""
+    run: Manifest | None = None
+    """To be created."""
+    run_name: str | None = None
+    speedup: str | None = None
+    """Of the optimized model."""
+    superseded: tuple[str, ...] = ()
+    """Runs to be deleted."""
+
+
+def resolve(observed: Observed) -> Resolved:
+    """What the deployment is to serve, and what is to be measured.
+
+    Raises:
+        Invalid: the model cannot be served, and no profile says what to make of it.
+    """
+    deployment, view = observed.deployment, observed.optimization
+    reference = deployment.spec.optimization_profile_ref
+    if reference is None or view.profile is None:
+        if deployment.spec.model.model_format in _NOT_SERVED and not _may_be_signed(deployment):
+            message = (
+                f"A model in {deployment.spec.model.model_format} is not served as it is: add optimizationProfileRef."
+            )
+            raise Invalid(Reason.INVALID_SPEC, message)
+        return Resolved(deployment, superseded=tuple(each.metadata.name for each in view.runs))
+    wanted = run_spec(deployment, reference)
+    if isinstance(view.profile, ProfileProblem):
+        # What was measured while there was a profile holds.
+        run = next((each for each in view.runs if each.spec == wanted and _artifact(each) is not None), None)
+        if run is None:
+            return _unoptimized(deployment, false(view.profile.reason, view.profile.message))
+        return _by_run(observed, run)
+    name = names.run(deployment, view.profile)
+    run = next((each for each in view.runs if each.metadata.name == name), None)
+    superseded = tuple(each.metadata.name for each in view.runs if each.metadata.name != name)
+    if run is None:
+        pending = unknown(Reason.OPTIMIZING, f"OptimizationRun {name} is being created.")
+        resolved = _unoptimized(deployment, pending, run_name=name)
+        return replace(resolved, run=run_manifest(deployment, view.profile, wanted), superseded=superseded)
+    return replace(_by_run(observed, run), superseded=superseded)
+
+
+def run_spec(deployment: InferenceDeployment, reference: ProfileReference) -> OptimizationRunSpec:
+    """What is to be measured for a deployment."""
+    spec = deployment.spec
+    return OptimizationRunSpec(
+        model=spec.model.model_copy(update={"update_policy": UpdatePolicy.PINNED}),
+        profile_ref=reference,
+        resources=spec.resources,
+        latency_p99_milliseconds=spec.slo.latency_p99_milliseconds if spec.slo else None,
+    )
+
+
+def run_manifest(
+    deployment: InferenceDeployment, profile: OptimizationProfileSpec, spec: OptimizationRunSpec
+) -> Manifest:
+    """The run of a deployment, which goes with it."""
+    metadata = deployment.metadata
+    queue = metadata.labels.get(names.QUEUE_LABEL)
+    return {
+        "apiVersion": "penstock.dev/v1alpha1",
+        "kind": "OptimizationRun",
+        "metadata": {
+            "name": names.run(deployment, profile),
+            "namespace": metadata.namespace,
+            "labels": {names.MODEL_LABEL: metadata.name, **({names.QUEUE_LABEL: queue} if queue else {})},
+            "ownerReferences": [names.owner_reference(deployment.api_version, deployment.kind, metadata)],
+        },
+        "spec": spec.model_dump(mode="json", exclude_none=True),
+    }
+
+
+def applied(resolved: Resolved, active: str | None, serving: Verdict, progressing: Verdict) -> Verdict | None:
+    """The condition ProfileApplied, where the rollout of the optimized model decides it.
+
+    Args:
+        resolved: what follows from the profile.
+        active: the revision that gets the requests.
+        serving: whether it answers.
+        progressing: how far the rollout is.
+    """
+    if resolved.optimized is None or resolved.refused:
+        return resolved.verdict
+    if active != names.revision(resolved.optimized):
+        if progressing.status is ConditionStatus.FALSE:
+            message = f"The optimized model was accepted and cannot start: {progressing.message}"
+            return false(progressing.reason, message)
+        return unknown(Reason.ROLLING_OUT, "The optimized model was accepted; its replicas start.")
+    if serving.status is not ConditionStatus.TRUE:
+        return unknown(serving.reason, serving.message)
+    return true(Reason.OPTIMIZED, resolved.verdict.message if resolved.verdict else "")
+
+
+def is_present_spec(resolved: Resolved, active: str, revisions: frozenset[str], original: InferenceDeployment) -> bool:
+    """Whether what serves is the present spec, optimized or not, and nothing of a former one is left."""
+    if resolved.optimized is None:
+        return False
+    both = {names.revision(original), names.revision(resolved.optimized)}
+    return active in both and revisions <= both
+
+
+def _by_run(observed: Observed, run: OptimizationRun) -> Resolved:
+    deployment, status = observed.deployment, run.status
+    name = run.metadata.name
+    if not is_over(run):
+        complete = next((each for each in status.conditions if each.type == RunCondition.COMPLETE), None)
+        said = complete.message if complete else "It has not begun."
+        return _unoptimized(deployment, unknown(Reason.OPTIMIZING, f"OptimizationRun {name}: {said}"), run_name=name)
+    verdict = _of_verdict(run)
+    converted = deployment.spec.model.model_format in _NOT_SERVED and _artifact(run) is not None
+    if _artifact(run) is None or not (status.verdict == Found.ACCEPTED or converted):
+        return _unoptimized(_measured(deployment, status.capacity), verdict, run_name=name)
+    return _optimized(observed, run, verdict)
+
+
+def _may_be_signed(deployment: InferenceDeployment) -> bool:
+    """Whether it names what a search may have signed, as the replica will find out."""
+    model = deployment.spec.model
+    return model.model_format is ModelFormat.TORCH_EXPORT and model.digest is not None
+
+
+def _artifact(run: OptimizationRun) -> Artifact | None:
+    """What it made, where it is known who signed that."""
+    artifact = run.status.artifact
+    return artifact if artifact is not None and artifact.public_key else None
+
+
+def _optimized(observed: Observed, run: OptimizationRun, verdict: Verdict) -> Resolved:
+    """An artifact is there to be served."""
+    deployment, status = observed.deployment, run.status
+    optimized = _with_artifact(_measured(deployment, status.capacity), run, observed.network.artifact_secret)
+    speedup = status.figures.speedup or None if status.figures else None
+    result = Resolved(optimized, verdict, optimized, run_name=run.metadata.name, speedup=speedup)
+    if deployment.spec.model.model_format in _NOT_SERVED or isinstance(observed.pool, PoolProblem):
+        return result
+    stranger = _made_from_another(observed, run)
+    if stranger is not None:
+        return _unoptimized(deployment, stranger, run_name=run.metadata.name)
+    app = own(deployment, observed.pool).get(names.revision(optimized))
+    refusal = _refusal(observed, app)
+    if refusal is None:
+        return result
+    return replace(result, deployment=deployment, verdict=refusal, refused=True)
+
+
+def _made_from_another(observed: Observed, run: OptimizationRun) -> Verdict | None:
+    """Whether the file was replaced between the revision's first replica and the measurement: then it is another model."""
+    revision, artifact = names.revision(observed.deployment), run.status.artifact
+    apps = own(observed.deployment, observed.pool) if isinstance(observed.pool, Pool) else {}
+    serves = model_of(observed, revision, apps.get(revision))
+    if artifact is None or not artifact.made_from or serves in (None, artifact.made_from):
+        return None
+    return false(
+        Reason.MODEL_CHANGED,
+        f"OptimizationRun {run.metadata.name} measured {artifact.made_from}, but revision {revision} is {serves}: set "
+        "spec.model.digest to the one that is to serve, and a new run measures that.",
+    )
+
+
+def _refusal(observed: Observed, app: Application | None) -> Verdict | None:
+    """Why the optimized model does not start. While it is tried again, what was said before holds."""
+    failure = failure_of(app)
+    if failure is not None:
+        message = f"{failure.reason}: {failure.message} The model itself serves; the artifact is tried again."
+        return false(Reason.ARTIFACT_REFUSED, message)
+    if app is None or app.arguments is None or app.running or app.state is ApplicationState.RUNNING:
+        return None
+    if app.arguments.attempt.number == 0:
+        return None
+    before = next(
+        (c for c in observed.deployment.status.conditions if c.type == DeploymentCondition.PROFILE_APPLIED), None
+    )
+    said = before.message if before and before.reason == Reason.ARTIFACT_REFUSED else "The artifact is tried again."
+    return false(Reason.ARTIFACT_REFUSED, said)
+
+
+def _of_verdict(run: OptimizationRun) -> Verdict:
+    status = run.status
+    match status.verdict:
+        case Found.ACCEPTED if status.artifact is not None:
+            return true(Reason.OPTIMIZED, status.summary)
+        case Found.REJECTED:
+            return false(Reason.PROFILE_REJECTED, status.summary)
+        case Found.NO_DECISION:
+            return false(Reason.NO_DECISION, status.summary)
+        case _:
+            return false(Reason.OPTIMIZATION_FAILED, status.summary or f"OptimizationRun {run.metadata.name} failed.")
+
+
+def _unoptimized(deployment: InferenceDeployment, verdict: Verdict, run_name: str | None = None) -> Resolved:
+    """The model itself serves, where it can be served."""
+    waiting = None
+    if deployment.spec.model.model_format in _NOT_SERVED:
+        told = f"A model in {deployment.spec.model.model_format} serves once it is converted. {verdict.message}"
+        reason = Reason.WAITING_FOR_OPTIMIZATION if verdict.reason is Reason.OPTIMIZING else verdict.reason
+        waiting = false(reason, told)
+    return Resolved(deployment, verdict, waiting=waiting, run_name=run_name)
+
+
+def _with_artifact(deployment: InferenceDeployment, run: OptimizationRun, secret: str | None) -> InferenceDeployment:
+    artifact, model = _artifact(run), deployment.spec.model
+    if artifact is None:
+        return deployment
+    served = model.model_copy(
+        update={
+            "storage_uri": artifact.storage_uri,
+            "model_format": ModelFormat(artifact.model_format),
+            "digest": artifact.digest,
+            "update_policy": UpdatePolicy.PINNED,
+            "import_path": None,
+            "data_uri": None,
+            # It lies in the artifact store, which the model's own Secret need not open.
+            "credentials_secret_ref": LocalReference(name=secret) if secret else None,
+        }
+    )
+    return deployment.model_copy(update={"spec": deployment.spec.model_copy(update={"model": served})})
+
+
+def _measured(deployment: InferenceDeployment, capacity: RunCapacity | None) -> InferenceDeployment:
+    """What was measured in the place of `Auto`. Without a measurement the defaults of `automatic` stand in."""
+    if capacity is None:
+        return deployment
+    spec = deployment.spec
+    batching, scaling, delay = spec.batching, spec.scaling, capacity.max_delay_milliseconds
+    if spec.slo is not None:
+        # A request must not wait so long for its batch that the promise is broken; the rules refuse it where it is written.
+        delay = min(delay, spec.slo.latency_p99_milliseconds - 1)
+    if batching.max_batch_size == AUTO:
+        batching = batching.model_copy(update={"max_batch_size": str(capacity.max_batch_size)})
+    if batching.max_delay_milliseconds == AUTO:
+        batching = batching.model_copy(update={"max_delay_milliseconds": str(delay)})
+    if scaling.target_in_flight_requests == AUTO:
+        scaling = scaling.model_copy(update={"target_in_flight_requests": str(capacity.target_in_flight_requests)})
+    return deployment.model_copy(update={"spec": spec.model_copy(update={"batching": batching, "scaling": scaling})})

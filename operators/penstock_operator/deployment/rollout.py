@@ -1,0 +1,331 @@
+"""Which revision gets the requests, and which applications there should be. Derived from what runs, never remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from penstock import names
+from penstock.api.conditions import Reason
+from penstock.api.pool import WorkerGroup
+from penstock.routing.leases import Route
+from penstock.serving.arguments import Attempt
+from penstock_operator.deployment.application import ReplicaNetwork, ServeApplication, adjust, build, replica_bounds
+from penstock_operator.deployment.identity import model_of, takes_digest
+from penstock_operator.deployment.observed import (
+    Application,
+    ApplicationState,
+    Gateway,
+    Observed,
+    Pool,
+    PoolProblem,
+    own,
+)
+from penstock_operator.deployment.signers import signers_of
+
+FIRST_BACKOFF_SECONDS: Final = 10.0
+LONGEST_BACKOFF_SECONDS: Final = 300.0
+FORGIVEN_AFTER_SECONDS: Final = 1800.0
+"""An attempt this long ago says nothing about the next: the back-off begins anew."""
+SURGE_PATIENCE_SECONDS: Final = 30.0
+"""A roll goes on with fewer replicas where the rest found no node for this long."""
+FULL: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """Where a model's revisions stand and what follows."""
+
+    wanted: str
+    active: str
+    """The revision that gets the requests after this step."""
+    switched: bool
+    """Whether all gateways that answer send requests to `wanted` alone, and none to a replica of another."""
+    mine: Mapping[str, Application]
+    applications: tuple[ServeApplication, ...]
+    route: Route
+
+
+def backoff(number: int) -> float:
+    """Seconds from an attempt to the next: 10, 20, 40 … 300."""
+    return min(LONGEST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** min(number, 10))
+
+
+def next_attempt_at(attempt: Attempt) -> float:
+    """When a failed attempt is followed by another, in epoch seconds."""
+    return attempt.attempted_at + backoff(attempt.number)
+
+
+def answering(observed: Observed, revision: str) -> int:
+    """Gateways that answer: the least number of this revision's replicas that one of them lists, all of one model."""
+    digest = model_of(observed, revision, _app(observed, revision))
+    counts = [
+        sum(1 for each in each.route.replicas if each.revision == revision and each.digest in (digest, ""))
+        if each.route
+        else 0
+        for each in observed.gateways
+        if isinstance(each, Gateway)
+    ]
+    return min(counts, default=0)
+
+
+def _app(observed: Observed, revision: str) -> Application | None:
+    pool = observed.pool
+    return own(observed.deployment, pool).get(revision) if isinstance(pool, Pool) else None
+
+
+def receiving(observed: Observed, revision: str) -> int:
+    """As `answering`, of those that requests go to."""
+    counts = [
+        sum(1 for r in each.route.replicas if r.revision == revision and r.receiving) if each.route else 0
+        for each in observed.gateways
+        if isinstance(each, Gateway)
+    ]
+    return min(counts, default=0)
+
+
+def roll(observed: Observed, pool: Pool, now: float) -> Rollout:
+    """Decide on revisions, applications and route."""
+    deployment = observed.deployment
+    wanted = names.revision(deployment)
+    mine = own(deployment, pool)
+    low, high = replica_bounds(deployment)
+    if high == 0:
+        return Rollout(wanted, wanted, switched=True, mine=mine, applications=(), route=_route(observed, pool, None))
+    active = _active(observed, mine, wanted)
+    if active != wanted and _can_take_over(observed, mine.get(wanted), wanted, _needed(mine, active, low, high), low):
+        active = wanted
+    switched = active == wanted and _switched(observed, wanted)
+    keep = {wanted} if switched else {wanted, active, *_still_receiving(observed, mine)}
+    applications = [_present(observed, mine, wanted, active, now)]
+    applications += [_adjusted(observed, name, app) for name, app in mine.items() if name in keep and name != wanted]
+    return Rollout(wanted, active, switched, mine, tuple(applications), _route(observed, pool, active))
+
+
+def hold(observed: Observed, pool: Pool, room: int) -> Rollout | None:
+    """What runs goes on, with no more replicas than each revision wants now, or than there is room for; nothing new starts.
+
+    Returns:
+        None where nothing runs.
+    """
+    deployment = observed.deployment
+    mine = {name: app for name, app in own(deployment, pool).items() if app.running or app.wanted}
+    if not mine:
+        return None
+    wanted = names.revision(deployment)
+    active = _active(observed, mine, wanted)
+    active = active if active in mine else min(mine)
+    applications = tuple(
+        _with_maximum(_adjusted(observed, name, app), max(1, app.wanted, room if name == active else 0))
+        for name, app in mine.items()
+    )
+    return Rollout(
+        wanted, active, switched=False, mine=mine, applications=applications, route=_route(observed, pool, active)
+    )
+
+
+def beside(rollout: Rollout, observed: Observed, now: float) -> Rollout:
+    """The same rollout, with the application of `observed.deployment` tried beside it, as one that gets no requests.
+
+    It stays declared although it fails, since its failures are known only from its application.
+    """
+    deployment = observed.deployment
+    if replica_bounds(deployment)[1] == 0:
+        return rollout
+    revision = names.revision(deployment)
+    tried = _built(observed, revision, rollout.mine.get(revision), now)
+    tried = _with_minimum(tried, max(1, replica_bounds(deployment)[0]))
+    others = tuple(each for each in rollout.applications if each["name"] != tried["name"])
+    mine = {name: app for name, app in rollout.mine.items() if name != revision or name == rollout.active}
+    return replace(rollout, applications=(*others, tried), mine=mine)
+
+
+def _active(observed: Observed, mine: Mapping[str, Application], wanted: str) -> str:
+    routed = {
+        revision
+        for each in observed.gateways
+        if isinstance(each, Gateway) and each.route and each.route.declared
+        for revision, weight in each.route.declared.revisions.items()
+        if weight > 0 and revision in mine
+    }
+    if wanted in routed:
+        return wanted
+    if routed:
+        return min(routed)
+    recorded = observed.deployment.status.active_revision
+    if recorded in mine and recorded is not None:
+        return recorded
+    serving = sorted(name for name, app in mine.items() if app.running)
+    return wanted if not serving or wanted in serving else serving[0]
+
+
+def _needed(mine: Mapping[str, Application], active: str, low: int, high: int) -> int:
+    """Replicas that the new revision must have: as many as the old one runs, within the bounds."""
+    running = mine[active].running if active in mine else 0
+    return max(1, low, min(high, running))
+
+
+def _can_take_over(observed: Observed, candidate: Application | None, revision: str, needed: int, low: int) -> bool:
+    if candidate is None or candidate.running < max(1, low):
+        return False
+    listed = answering(observed, revision) if observed.gateways else candidate.running
+    if candidate.state is ApplicationState.RUNNING and listed >= needed:
+        return True
+    return candidate.waiting_since is not None and listed >= max(1, low)
+
+
+def _switched(observed: Observed, wanted: str) -> bool:
+    for each in observed.gateways:
+        if not isinstance(each, Gateway):
+            continue
+        if each.route is None or each.route.declared is None or each.route.declared.revisions != {wanted: FULL}:
+            return False
+        if not each.route.settled:
+            return False
+        if any(replica.receiving and replica.revision != wanted for replica in each.route.replicas):
+            return False
+    return not observed.gateways or any(isinstance(each, Gateway) for each in observed.gateways)
+
+
+def _still_receiving(observed: Observed, mine: Mapping[str, Application]) -> set[str]:
+    """Revisions that a gateway sends requests to, or may, since it is about another way still."""
+    return {
+        replica.revision
+        for each in observed.gateways
+        if isinstance(each, Gateway) and each.route
+        for replica in each.route.replicas
+        if (replica.receiving or not each.route.settled) and replica.revision in mine
+    }
+
+
+def _attempt(app: Application | None, now: float) -> Attempt:
+    if app is None or app.arguments is None:
+        return Attempt(number=0, attempted_at=int(now))
+    attempt = app.arguments.attempt
+    if app.state is not ApplicationState.DEPLOY_FAILED or now < next_attempt_at(attempt):
+        return attempt
+    old = now - attempt.attempted_at > FORGIVEN_AFTER_SECONDS
+    return Attempt(number=0 if old else attempt.number + 1, attempted_at=int(now))
+
+
+def _present(
+    observed: Observed, mine: Mapping[str, Application], wanted: str, active: str, now: float
+) -> ServeApplication:
+    """The wanted revision's application. While another serves, it starts with as many replicas as that one runs."""
+    application = _built(observed, wanted, mine.get(wanted), now)
+    old = mine.get(active) if active != wanted else None
+    if old is None:
+        return application
+    low, high = replica_bounds(observed.deployment)
+    candidate = mine.get(wanted)
+    patient = (
+        candidate is None or candidate.waiting_since is None or now - candidate.waiting_since < SURGE_PATIENCE_SECONDS
+    )
+    least = _needed(mine, active, low, high) if patient else max(1, low)
+    return _with_minimum(application, least)
+
+
+def _built(observed: Observed, revision: str, app: Application | None, now: float) -> ServeApplication:
+    """The application of the present spec; `app` is what there is of it."""
+    return build(
+        observed.deployment,
+        revision,
+        _attempt(app, now),
+        _network(observed, app),
+        _groups(observed),
+        model_digest=model_of(observed, revision, app),
+        takes_digest=takes_digest(app),
+    )
+
+
+def _adjusted(observed: Observed, revision: str, app: Application) -> ServeApplication:
+    """The application of a former spec."""
+    return adjust(
+        dict(app.config or {}),
+        observed.deployment,
+        model_digest=model_of(observed, revision, app),
+        takes_digest=takes_digest(app),
+    )
+
+
+def _network(observed: Observed, app: Application | None) -> ReplicaNetwork:
+    """How the wanted revision's replicas register, and whose signature they demand of what the deployment's runs made.
+
+    Those that a former release declared keep the token that they have.
+    """
+    network = replace(observed.network, signers=signers_of(observed.optimization.runs))
+    said = None if app is None else app.arguments
+    same = said is not None and said.owner.uid == observed.deployment.metadata.uid
+    if same and said is not None and network.former_token == said.replica.registration_token:
+        return replace(network, registration_token=network.former_token)
+    return network
+
+
+def _groups(observed: Observed) -> tuple[WorkerGroup, ...]:
+    return observed.pool.groups if isinstance(observed.pool, Pool) else ()
+
+
+def _with_minimum(application: ServeApplication, least: int) -> ServeApplication:
+    deployment: dict[str, Any] = application["deployments"][0]
+    scaling = {**deployment["autoscaling_config"], "min_replicas": least}
+    scaling["max_replicas"] = max(least, scaling["max_replicas"])
+    return {**application, "deployments": [{**deployment, "autoscaling_config": scaling}]}
+
+
+def _with_maximum(application: ServeApplication, most: int) -> ServeApplication:
+    deployment: dict[str, Any] = application["deployments"][0]
+    scaling = deployment["autoscaling_config"]
+    capped = {name: min(scaling[name], most) for name in ("min_replicas", "max_replicas")}
+    return {**application, "deployments": [{**deployment, "autoscaling_config": {**scaling, **capped}}]}
+
+
+def closed_route(observed: Observed, why: str) -> Route:
+    """No revision, and every request is told why."""
+    return _open_route(observed).model_copy(update={"unavailable": why})
+
+
+def _open_route(observed: Observed) -> Route:
+    """Requests wait for whichever replica comes first."""
+    metadata, spec = observed.deployment.metadata, observed.deployment.spec
+    return Route(namespace=metadata.namespace, model=metadata.name, sampling_ratio=float(spec.tracing.sampling_ratio))
+
+
+def route_without_pool(observed: Observed, pool: PoolProblem) -> Route | None:
+    """What requests get while the pool cannot be used; None: what they got before, since its replicas may serve on.
+
+    Gateways are told in any case, so that they know who may ask. Requests wait for a pool that starts; nothing comes of
+    waiting for another, so they are told at once.
+    """
+    seen = [each.route for each in (*observed.gateways, *observed.joining) if isinstance(each, Gateway)]
+    declared = [each.declared for each in seen if each is not None and each.declared is not None]
+    if pool.reason is not Reason.SUSPENDED and any(each.revisions for each in declared):
+        return None
+    if pool.reason is Reason.STARTING_POOL:
+        return _open_route(observed)
+    return closed_route(observed, f"{pool.reason}: {pool.message}")
+
+
+def _route(observed: Observed, pool: Pool, target: str | None) -> Route:
+    """All requests to one revision; to none where the user scaled to zero."""
+    metadata = observed.deployment.metadata
+    low, _ = replica_bounds(observed.deployment)
+    base = _open_route(observed)
+    if target is None:
+        return base.model_copy(update={"max_held_requests": 0, "hold_seconds": 1.0})
+    application = names.application(metadata.namespace, metadata.name, target)
+    wake = names.wake_url(pool.serve_address, application) if low == 0 else None
+    return base.model_copy(
+        update={"revisions": {target: FULL}, "digests": _digests(observed, target), "wake_url": wake}
+    )
+
+
+def _digests(observed: Observed, revision: str) -> dict[str, str]:
+    """Which model the revision is.
+
+    Until that is known the first replica decides. Where several start at once, each of several gateways could hear of another
+    first one, so they wait.
+    """
+    digest = model_of(observed, revision, _app(observed, revision))
+    several = len(observed.gateways) + len(observed.joining) > 1 and replica_bounds(observed.deployment)[0] > 1
+    return {revision: digest or ""} if digest or several else {}

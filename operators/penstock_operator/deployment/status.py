@@ -1,0 +1,152 @@
+"""The status of an `InferenceDeployment`, from verdicts and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from penstock import names
+from penstock.api.conditions import DeploymentCondition, Reason
+from penstock.api.meta import Condition
+from penstock.api.v1alpha1 import InferenceDeploymentStatus, ReplicaCounts
+from penstock.api.verdicts import Verdict, condition, false, ready, said, true
+from penstock.scaling.policy import Demand, Limits, State, decide
+from penstock_operator.deployment import defaults as automatic
+from penstock_operator.deployment.application import replica_bounds
+from penstock_operator.deployment.identity import model_of
+from penstock_operator.deployment.judgement import Verdicts
+from penstock_operator.deployment.observed import Application, Gateway, Observed, Pool, own
+from penstock_operator.deployment.rollout import receiving
+
+
+def deployment_status(
+    observed: Observed,
+    verdicts: Verdicts,
+    now: float,
+    *,
+    active: str | None,
+    candidate: str | None = None,
+    app: Application | None = None,
+    present: bool = False,
+    revisions: Iterable[str] = (),
+) -> InferenceDeploymentStatus:
+    """The whole status.
+
+    Args:
+        observed: what is there.
+        verdicts: all conditions but `Ready`.
+        now: epoch seconds.
+        active: the revision that gets the requests.
+        candidate: the one that starts beside it.
+        app: the active revision's application.
+        present: whether what serves is of the present spec.
+        revisions: others whose models are to be kept in mind.
+    """
+    deployment = observed.deployment
+    metadata, before = deployment.metadata, deployment.status
+    everything = {**verdicts, DeploymentCondition.READY: ready(verdicts, present=present)}
+    joining = _joining(observed, active)
+    if joining is not None:
+        everything[DeploymentCondition.REQUESTS_JOINED] = joining
+    conditions: tuple[Condition, ...] = tuple(
+        condition(kind, everything[kind], before.conditions, metadata.generation, now)
+        for kind in DeploymentCondition
+        if kind in everything
+    )
+    gateway = next((each for each in observed.gateways if isinstance(each, Gateway)), None)
+    models = _models(observed, (active, candidate, names.revision(deployment), *revisions))
+    return InferenceDeploymentStatus(
+        observed_generation=metadata.generation,
+        conditions=conditions,
+        url=names.model_url(gateway.url, metadata.namespace, metadata.name) if gateway else before.url,
+        replicas=_replicas(observed, active, app),
+        selector=names.selector(metadata.name),
+        active_revision=active,
+        candidate_revision=candidate,
+        digest=_loaded(observed, active, models),
+        models=models,
+    )
+
+
+def _loaded(observed: Observed, active: str | None, models: Mapping[str, str]) -> str | None:
+    """The active revision's model, once a replica has loaded it."""
+    before, digest = observed.deployment.status, models.get(active or "")
+    loaded = any(
+        replica.digest == digest
+        for each in observed.gateways
+        if isinstance(each, Gateway) and each.route
+        for replica in each.route.replicas
+        if replica.revision == active
+    )
+    return digest if loaded else before.digest if active == before.active_revision else None
+
+
+def _models(observed: Observed, revisions: Iterable[str | None]) -> dict[str, str]:
+    """Digests of the models that revisions are, as far as they are known."""
+    if not isinstance(observed.pool, Pool):
+        return dict(sorted(observed.deployment.status.models.items()))
+    apps = own(observed.deployment, observed.pool)
+    found = {name: model_of(observed, name, apps.get(name)) for name in revisions if name is not None}
+    return {name: digest for name, digest in sorted(found.items()) if digest is not None}
+
+
+def _joining(observed: Observed, active: str | None) -> Verdict | None:
+    """Whether the active replicas join requests, as they say; as was said before where none says."""
+    told = [
+        replica.joining
+        for each in observed.gateways
+        if isinstance(each, Gateway) and each.route
+        for replica in each.route.replicas
+        if replica.revision == active and replica.joining is not None
+    ]
+    if not told:
+        before = observed.deployment.status
+        return (
+            said(DeploymentCondition.REQUESTS_JOINED, before.conditions) if active == before.active_revision else None
+        )
+    apart = sorted(each.reason for each in told if not each.joined)
+    if apart:
+        return false(Reason.BATCH_NOT_PROVED, f"Each request is run alone: {apart[0]}")
+    return true(Reason.BATCH_PROVED, f"Requests are joined: {told[0].reason}")
+
+
+def _replicas(observed: Observed, active: str | None, app: Application | None) -> ReplicaCounts:
+    spec = observed.deployment.spec
+    low, high = replica_bounds(observed.deployment)
+    count = receiving(observed, active) if active and observed.gateways else (app.running if app else 0)
+    desired = app.wanted if app else (observed.deployment.status.replicas.desired if active else 0)
+    if spec.scaling.replicas is not None or low == high:
+        return ReplicaCounts(desired=desired, ready=count, reason=f"{high}: fixed by the spec")
+    if app is None or active is None:
+        return ReplicaCounts(desired=desired, ready=count, reason=observed.deployment.status.replicas.reason)
+    return ReplicaCounts(desired=desired, ready=count, reason=_explain(observed, active, app))
+
+
+def _explain(observed: Observed, active: str, app: Application) -> str:
+    """The policy's own reason, asked with what the gateways' leases report: Serve does not tell what its policy said.
+
+    Where Serve wants another number than the policy would from here (a window holds it, or reports differ by a second),
+    that number leads and the demand follows.
+    """
+    scaling, slo = observed.deployment.spec.scaling, observed.deployment.spec.slo
+    low, high = replica_bounds(observed.deployment)
+    gateway = next((each for each in observed.gateways if isinstance(each, Gateway) and each.route), None)
+    if gateway is None or gateway.route is None:
+        return f"{app.wanted}: decided by the policy in Serve"
+    stats = [each.stats for each in gateway.route.replicas if each.revision == active]
+    limits = Limits(
+        minimum=low,
+        maximum=high,
+        target_in_flight=automatic.target_in_flight_requests(observed.deployment),
+        stabilization_window_seconds=scaling.stabilization_window_seconds,
+        scale_to_zero_after_seconds=scaling.scale_to_zero_after_seconds,
+        slo_seconds=slo.latency_p99_milliseconds / 1000 if slo else None,
+    )
+    # A state that began long ago and holds no recommendation: the reason is then of the demand alone.
+    decision = decide(
+        Demand(stats, waking=float(gateway.route.held_requests)), app.wanted, limits, State((), -1e9), now=0.0
+    )
+    if decision.replicas >= app.wanted:
+        return decision.reason
+    cause = decision.reason.partition(": ")[2]
+    window = f"{scaling.stabilization_window_seconds} s"
+    return f"{app.wanted}: {cause}; {decision.replicas} once that has held for {window}"

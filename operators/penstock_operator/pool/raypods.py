@@ -1,0 +1,300 @@
+"""The pods of a managed pool's Ray cluster: the head and the workers of each group, as pod templates.
+
+All run as uid 1000 with no capability, a read-only root and no service account's token. What Ray writes goes to `/tmp`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from penstock.api.meta import Manifest, ObjectMeta
+from penstock.api.pool import HeadNode, ManagedRayCluster, Toleration, WorkerGroup
+from penstock.api.quantity import number
+from penstock.names import ACCELERATOR_LABEL
+from penstock.serving.mounts import CACHE_BYTES_VARIABLE, CACHE_ROOT, CACHE_VARIABLE, CLAIMS_ROOT, CREDENTIALS_ROOT
+from penstock_operator.nodes.forecast import PodDemand
+from penstock_operator.pool.names import GROUP_LABEL, POOL_LABEL, label
+from penstock_operator.pool.placement import ray_resource
+
+ACCELERATOR_NODE_LABEL: Final = "penstock.dev/accelerator-type"
+"""Label of Kubernetes' nodes by which a group with an accelerator finds its own, unless it selects by others."""
+OWN_CREDENTIALS: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
+"""Where Kubernetes' clients look for a pod's own credentials."""
+
+_USER: Final = 1000
+"""`ray` in the runtime image, as in Ray's own."""
+_TEMPORARY: Final = "/tmp"  # noqa: S108 - an emptyDir of the pod's own, which no other pod sees
+_TEMPORARY_BYTES: Final = "10Gi"
+"""Ray's logs turn over long before; what fills it all the same costs its own pod, not the node."""
+_OBJECT_STORE_BYTES: Final = 128 * 2**20
+"""Requests do not pass through Ray's object store, so it is kept small."""
+_RAY_BYTES: Final = 512 * 2**20
+"""Of a worker's memory, what Ray itself takes: raylet, agents and object store. Replicas get the rest."""
+_CACHE_MARGIN: Final = 1.25
+"""An emptyDir past its limit evicts the pod, so the limit leaves room for what is being fetched."""
+_AUTOSCALER_MEMORY: Final = "512Mi"
+_AUTOSCALER_CPU: Final = "100m"
+_HEAD_GRACE_SECONDS: Final = 15
+WORKER_GRACE_SECONDS: Final = 180
+"""A worker that is to go has this long for its replicas to be started elsewhere and to answer what came to them."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    """What the operator's settings say of managed pools."""
+
+    image: str = ""
+    """The runtime image of this release; empty: pools must name one."""
+    system_namespace: str = "penstock-system"
+    """Where the operator and the gateways run."""
+    environment: tuple[tuple[str, str], ...] = ()
+    """Variables of all of Ray's pods, such as `OTEL_EXPORTER_OTLP_ENDPOINT`."""
+    artifact_secret: str | None = None
+    """A Secret of the pool's namespace with which optimized models are read; mounted beside those that the pool lists."""
+
+
+def head(pool: str, spec: ManagedRayCluster, settings: PoolSettings) -> Manifest:
+    """The head's pod template. KubeRay adds the autoscaler's container, whose token `autoscaler` mounts."""
+    node = spec.head
+    container = {
+        **_container("ray-head", spec, settings, {}),
+        # No limit on cores: the head runs no tenant's code, and a slow head is a slow start of everything.
+        "resources": {"requests": {"cpu": node.cpu, "memory": node.memory}, "limits": {"memory": node.memory}},
+        "ports": [_port("gcs-server", 6379), _port("dashboard", 8265), _port("serve", 8000)],
+        "volumeMounts": [{"name": "temporary", "mountPath": _TEMPORARY}],
+    }
+    volumes = [
+        _empty("temporary", _TEMPORARY_BYTES),
+        _empty("autoscaler-temporary", "1Gi"),
+        {"name": "autoscaler-credentials", "projected": {"defaultMode": 0o440, "sources": _own_credentials()}},
+    ]
+    pod = _pod(spec, [container], volumes, _HEAD_GRACE_SECONDS)
+    pod |= _placement(node.node_selector, node.tolerations)
+    return {"metadata": {"labels": _labels(pool, "ray-head")}, "spec": pod}
+
+
+def autoscaler(spec: ManagedRayCluster) -> Manifest:
+    """Options of Ray's autoscaler, the one container of a pool that may speak with the Kubernetes API.
+
+    KubeRay makes its service account and a Role: pods (get, list, watch, patch) and RayClusters (get, patch) of the
+    namespace. Mounting the token here, and not through the pod, keeps it from Ray's other processes.
+    """
+    return {
+        "version": "v2",
+        "idleTimeoutSeconds": spec.idle_timeout_seconds,
+        "upscalingMode": "Default",
+        "securityContext": _confined(),
+        "resources": {
+            "requests": {"cpu": _AUTOSCALER_CPU, "memory": _AUTOSCALER_MEMORY},
+            "limits": {"memory": _AUTOSCALER_MEMORY},
+        },
+        "env": [{"name": "HOME", "value": _TEMPORARY}],
+        "volumeMounts": [
+            {"name": "autoscaler-temporary", "mountPath": _TEMPORARY},
+            {"name": "autoscaler-credentials", "mountPath": OWN_CREDENTIALS, "readOnly": True},
+        ],
+    }
+
+
+def worker(pool: ObjectMeta, spec: ManagedRayCluster, group: WorkerGroup, settings: PoolSettings) -> Manifest:
+    """A group's pod template."""
+    amounts = worker_requests(group)
+    volumes, mounts = _model_volumes(spec, settings, pool.namespace)
+    cached = {CACHE_VARIABLE: CACHE_ROOT, CACHE_BYTES_VARIABLE: str(int(number(spec.cache.max_bytes)))}
+    container = {
+        **_container("ray-worker", spec, settings, cached),
+        # Limits as requests: a tenant's model takes no more than its worker has.
+        "resources": {"requests": amounts, "limits": amounts},
+        "volumeMounts": [{"name": "temporary", "mountPath": _TEMPORARY}, *mounts],
+        # Has Ray move the replicas before the pod goes, and sees them off.
+        "lifecycle": {"preStop": {"exec": {"command": ["python", "-m", "penstock_serving.replica.evacuation"]}}},
+    }
+    pod = _pod(spec, [container], [_empty("temporary", _TEMPORARY_BYTES), *volumes], WORKER_GRACE_SECONDS)
+    pod |= _placement(node_selector(group), group.tolerations)
+    if group.topology_spread_key is not None:
+        chosen = {POOL_LABEL: label(pool.name), GROUP_LABEL: group.name}
+        pod["topologySpreadConstraints"] = [
+            {
+                "maxSkew": 1,
+                "topologyKey": group.topology_spread_key,
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": chosen},
+            }
+        ]
+    return {"metadata": {"labels": _labels(pool.name, "ray-worker")}, "spec": pod}
+
+
+def node_selector(group: WorkerGroup) -> dict[str, str]:
+    """Labels of the nodes where a group's workers may run."""
+    if group.node_selector or group.accelerator is None:
+        return dict(group.node_selector)
+    return {ACCELERATOR_NODE_LABEL: group.accelerator.type}
+
+
+def ray_labels(group: WorkerGroup) -> dict[str, str]:
+    """Ray's labels of a group's workers, by which replicas choose: the accelerator's type, and what nodes have."""
+    labels = dict(group.node_selector)
+    if group.accelerator is not None:
+        labels[ACCELERATOR_LABEL] = group.accelerator.type
+    return labels
+
+
+def ray_resources(group: WorkerGroup) -> dict[str, str]:
+    """What a worker offers to replicas, by Ray's names. Cores are whole in Ray; part of the memory is Ray's own."""
+    memory = number(group.memory)
+    resources = {"CPU": str(max(1, int(number(group.cpu)))), "memory": str(int(memory - min(_RAY_BYTES, memory / 2)))}
+    if group.accelerator is not None:
+        name, count = ray_resource(group.accelerator)
+        resources[name] = f"{count:g}"
+    return resources
+
+
+def worker_requests(group: WorkerGroup) -> dict[str, str]:
+    """What a worker asks of Kubernetes."""
+    amounts = {"cpu": group.cpu, "memory": group.memory}
+    if group.accelerator is not None:
+        amounts[group.accelerator.resource] = str(group.accelerator.count)
+    return amounts
+
+
+def worker_demand(group: WorkerGroup) -> PodDemand:
+    """What a worker needs of its node."""
+    requests = {name: number(amount) for name, amount in worker_requests(group).items()}
+    return PodDemand(f"a worker of group {group.name}", requests, node_selector(group), group.tolerations)
+
+
+def head_demand(node: HeadNode) -> PodDemand:
+    """What the head needs of its node, the autoscaler's container included."""
+    requests = {
+        "cpu": number(node.cpu) + number(_AUTOSCALER_CPU),
+        "memory": number(node.memory) + number(_AUTOSCALER_MEMORY),
+    }
+    return PodDemand("the head of the Ray cluster", requests, node.node_selector, node.tolerations)
+
+
+def object_store_bytes() -> str:
+    """Ray's own limit on its object store, in bytes."""
+    return str(_OBJECT_STORE_BYTES)
+
+
+def image(spec: ManagedRayCluster, settings: PoolSettings) -> str:
+    """The image of head and workers."""
+    return spec.image or settings.image
+
+
+def _container(name: str, spec: ManagedRayCluster, settings: PoolSettings, more: Mapping[str, str]) -> Manifest:
+    fixed = {
+        "HOME": _TEMPORARY,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # The preStop hook has emptied the worker by then, or there was no head to ask.
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+        # Ray's default of ten seconds would make scaling as slow as that.
+        "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+        "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+    }
+    variables = {**fixed, **dict(settings.environment), **more}
+    return {
+        "name": name,
+        "image": image(spec, settings),
+        "securityContext": _confined(),
+        "env": [{"name": key, "value": value} for key, value in variables.items()],
+    }
+
+
+def _pod(spec: ManagedRayCluster, containers: list[Manifest], volumes: list[Manifest], grace: int) -> Manifest:
+    pod: Manifest = {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": grace,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": _USER,
+            "runAsGroup": _USER,
+            "fsGroup": _USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": containers,
+        "volumes": volumes,
+    }
+    if spec.priority_class_name is not None:
+        pod["priorityClassName"] = spec.priority_class_name
+    if spec.image_pull_secrets:
+        pod["imagePullSecrets"] = [{"name": each.name} for each in spec.image_pull_secrets]
+    return pod
+
+
+def _placement(selector: Mapping[str, str], tolerations: tuple[Toleration, ...]) -> Manifest:
+    placement: Manifest = {}
+    if selector:
+        placement["nodeSelector"] = dict(selector)
+    if tolerations:
+        placement["tolerations"] = [each.model_dump(mode="json", exclude_none=True) for each in tolerations]
+    return placement
+
+
+def _model_volumes(
+    spec: ManagedRayCluster, settings: PoolSettings, namespace: str
+) -> tuple[list[Manifest], list[Manifest]]:
+    """The cache, the credentials that are there or may come, and the claims."""
+    cache = spec.cache
+    if cache.host_path is not None:
+        # The folder must be there, and everyone may write there: the kubelet makes a namespace's own folder in it, as root
+        # and with the same mode. A pod sees its namespace's alone, since who writes a cache decides what is served.
+        volumes: list[Manifest] = [{"name": "cache", "hostPath": {"path": cache.host_path, "type": "Directory"}}]
+        mounts: list[Manifest] = [{"name": "cache", "mountPath": CACHE_ROOT, "subPath": namespace}]
+    else:
+        volumes = [_empty("cache", str(int(number(cache.max_bytes) * _CACHE_MARGIN)))]
+        mounts = [{"name": "cache", "mountPath": CACHE_ROOT}]
+    secrets = [
+        *(each.name for each in spec.credentials),
+        *([settings.artifact_secret] if settings.artifact_secret else []),
+    ]
+    for index, name in enumerate(dict.fromkeys(secrets)):
+        secret = {"secretName": name, "optional": True, "defaultMode": 0o440}
+        volumes.append({"name": f"credentials-{index}", "secret": secret})
+        mounts.append({"name": f"credentials-{index}", "mountPath": f"{CREDENTIALS_ROOT}/{name}", "readOnly": True})
+    for index, reference in enumerate(spec.model_claims):
+        volumes.append(
+            {"name": f"claim-{index}", "persistentVolumeClaim": {"claimName": reference.name, "readOnly": True}}
+        )
+        mounts.append({"name": f"claim-{index}", "mountPath": f"{CLAIMS_ROOT}/{reference.name}", "readOnly": True})
+    return volumes, mounts
+
+
+def _confined() -> dict[str, Any]:
+    return {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+        "runAsNonRoot": True,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def _own_credentials() -> list[Manifest]:
+    """As Kubernetes projects them where it mounts them by itself."""
+    namespace = {"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace", "apiVersion": "v1"}}
+    return [
+        {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
+        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        {"downwardAPI": {"items": [namespace]}},
+    ]
+
+
+def _labels(pool: str, component: str) -> dict[str, str]:
+    return {
+        POOL_LABEL: label(pool),
+        "app.kubernetes.io/managed-by": "penstock",
+        "app.kubernetes.io/component": component,
+    }
+
+
+def _port(name: str, number_: int) -> Manifest:
+    return {"name": name, "containerPort": number_, "protocol": "TCP"}
+
+
+def _empty(name: str, limit: str) -> Manifest:
+    return {"name": name, "emptyDir": {"sizeLimit": limit}}

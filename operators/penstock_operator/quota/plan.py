@@ -1,0 +1,172 @@
+"""What a namespace's deployments take of its `TenantQuota`, and which of them it leaves no room for.
+
+Each counts at the most replicas that it may have. The policies in `manifests/policies` refuse at apply what does not
+fit; but they go by a status that may be a moment old, so that here the same is decided again, by what there is: the
+oldest come first (by creation, then by name), and one that does not fit keeps those after it waiting too, as it does at
+apply. What runs is never stopped by a quota.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal
+from typing import Final
+
+from penstock.api.conditions import QuotaCondition, Reason
+from penstock.api.quantity import parse_quantity, readable_bytes
+from penstock.api.quota import QuotaAmounts, TenantQuota, TenantQuotaStatus
+from penstock.api.v1alpha1 import InferenceDeployment
+from penstock.api.verdicts import condition, false, true
+from penstock_operator.deployment.application import replica_bounds
+
+_NONE: Final = Decimal(0)
+_WHAT_TO_DO: Final = "What runs goes on. Ask for less, delete something, or have the quota raised."
+_TOLD: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What deployments take at the most replicas that they may have."""
+
+    deployments: int = 0
+    replicas: int = 0
+    accelerators: Decimal = _NONE
+    """With shares."""
+    memory: Decimal = _NONE
+    """Bytes."""
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.deployments + other.deployments,
+            self.replicas + other.replicas,
+            self.accelerators + other.accelerators,
+            self.memory + other.memory,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Excess:
+    """Why a deployment gets no new replicas."""
+
+    message: str
+    replicas: int
+    """How many of its replicas the quota leaves room for. Those that run may be more."""
+
+
+def usage(deployment: InferenceDeployment) -> Usage:
+    """What one deployment takes.
+
+    Raises:
+        Invalid: a quantity is none.
+    """
+    _, replicas = replica_bounds(deployment)
+    accelerators, memory = _each(deployment)
+    return Usage(1, replicas, accelerators * replicas, memory * replicas)
+
+
+def excess(
+    deployment: InferenceDeployment, everyone: Iterable[InferenceDeployment], quotas: Iterable[TenantQuota]
+) -> Excess | None:
+    """Why the quotas of its namespace leave no room for a deployment; None where all of it fits.
+
+    Args:
+        deployment: the one in question.
+        everyone: all deployments of the namespace; that one may be among them.
+        quotas: of the namespace. Each holds.
+
+    Raises:
+        Invalid: a quantity is none.
+    """
+    asked = usage(deployment)
+    if not asked.replicas:
+        return None
+    before = sum((usage(each) for each in everyone if _order(each) < _order(deployment)), Usage())
+    found = [each for quota in quotas if (each := _beyond(quota, deployment, before, asked)) is not None]
+    return min(found, key=lambda each: each.replicas, default=None)
+
+
+def quota_status(quota: TenantQuota, everyone: Sequence[InferenceDeployment], now: float) -> TenantQuotaStatus:
+    """The status of one quota, from all deployments of its namespace.
+
+    Raises:
+        Invalid: a quantity is none.
+    """
+    used = sum((usage(each) for each in everyone), Usage())
+    waiting = [
+        each.metadata.name for each in sorted(everyone, key=_order) if excess(each, everyone, (quota,)) is not None
+    ]
+    exceeded = (
+        true(Reason.QUOTA_EXCEEDED, f"No new replicas for {_names(waiting)}. {_WHAT_TO_DO}")
+        if waiting
+        else false(Reason.WITHIN_QUOTA, "All deployments fit.")
+    )
+    ready = true(Reason.READY, "The figures are up to date.")
+    before, generation = quota.status.conditions, quota.metadata.generation
+    return TenantQuotaStatus(
+        observed_generation=generation,
+        conditions=(
+            condition(QuotaCondition.READY, ready, before, generation, now),
+            condition(QuotaCondition.EXCEEDED, exceeded, before, generation, now),
+        ),
+        used=QuotaAmounts(
+            deployments=used.deployments,
+            replicas=used.replicas,
+            accelerators=int(used.accelerators.to_integral_value(ROUND_CEILING)),
+            memory=readable_bytes(float(used.memory)),
+        ),
+        accelerator_shares=f"{used.accelerators.normalize():f}",
+    )
+
+
+def _beyond(quota: TenantQuota, deployment: InferenceDeployment, before: Usage, asked: Usage) -> Excess | None:
+    hard, name = quota.spec.hard, quota.metadata.name
+    accelerators, memory = _each(deployment)
+    if hard.memory is not None and not memory:
+        message = (
+            f"The TenantQuota {name} bounds memory, so that spec.resources.memory must be given. What runs goes on."
+        )
+        return Excess(message, 0)
+    found: list[str] = []
+    room = asked.replicas
+    bounds = (
+        ("deployments", hard.deployments, Decimal(before.deployments), _NONE),
+        ("replicas", hard.replicas, Decimal(before.replicas), Decimal(1)),
+        ("accelerators", hard.accelerators, before.accelerators, accelerators),
+        ("memory", None if hard.memory is None else parse_quantity(hard.memory), before.memory, memory),
+    )
+    for what, most, taken, one in bounds:
+        if most is None:
+            continue
+        wants = one * asked.replicas if one else Decimal(what == "deployments")
+        left = Decimal(most) - taken
+        if wants <= left:
+            continue
+        room = min(room, int(max(left, _NONE) // one) if one else 0)
+        found.append(
+            f"{_amount(what, Decimal(most))}, of which older deployments take {_amount(what, taken, unit=False)} and this one "
+            f"asks for {_amount(what, wants, unit=False)}"
+        )
+    return Excess(f"The TenantQuota {name} allows {'; '.join(found)}. {_WHAT_TO_DO}", room) if found else None
+
+
+def _each(deployment: InferenceDeployment) -> tuple[Decimal, Decimal]:
+    """Accelerators and bytes of one replica."""
+    resources = deployment.spec.resources
+    accelerators = parse_quantity(resources.accelerator.count) if resources.accelerator else _NONE
+    return accelerators, parse_quantity(resources.memory) if resources.memory else _NONE
+
+
+def _order(deployment: InferenceDeployment) -> tuple[str, str]:
+    metadata = deployment.metadata
+    return metadata.creation_timestamp or "", metadata.name
+
+
+def _amount(what: str, amount: Decimal, *, unit: bool = True) -> str:
+    text = readable_bytes(float(amount)) if what == "memory" else f"{amount.normalize():f}"
+    return f"{text} {what}" if unit else text
+
+
+def _names(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
+    return ", ".join(names[:_TOLD]) + more

@@ -1,0 +1,1 @@
+"""`penstock apply`, `get` and `delete`."""

@@ -1,0 +1,1 @@
+"""`penstock optimize` and `penstock profile`."""

@@ -1,0 +1,1 @@
+"""Traces as the command line reads and draws them."""

@@ -1,0 +1,1 @@
+"""What the API server would refuse, told without one."""

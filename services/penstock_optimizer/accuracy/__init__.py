@@ -1,0 +1,1 @@
+"""What a variant's answers lose against the baseline's."""

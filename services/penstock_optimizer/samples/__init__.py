@@ -1,0 +1,1 @@
+"""Samples: the user's own, or made up by the model's signature."""

@@ -1,0 +1,1 @@
+"""Who may ask a model: API keys, tokens and their issuers."""

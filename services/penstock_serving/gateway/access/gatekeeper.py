@@ -1,0 +1,129 @@
+"""Lets requests in that HAProxy handed over: those that it knows the caller of, and tokens that it has not seen yet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from penstock.api.access import Authentication
+from penstock.errors import Unavailable
+from penstock.routing.access import Let, Refusal, RouteIssuer, Verify, credential, decide, fingerprint, is_valid
+from penstock.routing.table import ModelKey
+from penstock_serving.gateway.access.admissions import Admissions
+from penstock_serving.gateway.access.bearer import verify
+from penstock_serving.gateway.access.issuers import Issuers
+from penstock_serving.gateway.access.verification import Spent, Verification
+from penstock_serving.gateway.haproxy.access_rules import (
+    API_KEY_HEADER,
+    CALLER_HEADER,
+    CREDENTIAL_HEADER,
+    SOURCE_HEADER,
+)
+from penstock_serving.gateway.table.registry import Registry
+
+
+class Refused(Exception):
+    """The request is not let in."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.value)
+        self.refusal = refusal
+
+
+class Gatekeeper:
+    """Decides by the table, as HAProxy does by its maps, and verifies tokens.
+
+    Args:
+        registry: what is declared.
+        admissions: where verified tokens go.
+        issuers: keys to verify them by.
+        verification: where that is done.
+        default_authentication: of models of which nothing is declared.
+        clock: epoch seconds.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        admissions: Admissions,
+        issuers: Issuers,
+        verification: Verification,
+        default_authentication: Authentication,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._registry = registry
+        self._admissions = admissions
+        self._issuers = issuers
+        self._verification = verification
+        self._default_required = default_authentication is Authentication.REQUIRED
+        self._clock = clock
+
+    def admit_to_unknown(self, headers: Mapping[str, str], namespace: str) -> None:
+        """Whether a caller may learn that there is no such model.
+
+        Where models are closed unless they say otherwise, their names are nothing for strangers either.
+
+        Raises:
+            Refused: the caller has no key of the namespace.
+        """
+        if not self._default_required:
+            return
+        given = credential(headers.get("authorization"), headers.get(API_KEY_HEADER))
+        if given is None:
+            raise Refused(Refusal.MISSING)
+        if not is_valid(self._registry.keyring.uses(namespace, fingerprint(given)), self._clock()):
+            raise Refused(Refusal.UNKNOWN)
+
+    async def admit(self, headers: Mapping[str, str], key: ModelKey) -> str | None:
+        """Who asks, where that is known.
+
+        Raises:
+            Refused: the request may not pass.
+            Unavailable: it cannot be decided now, since its issuer does not answer, or HAProxy does not know the key yet.
+        """
+        caller = headers.get(CALLER_HEADER)
+        if caller is not None:
+            # HAProxy's word: it takes this header from every request that comes in.
+            return caller
+        namespace, model = key
+        given = credential(headers.get("authorization"), headers.get(API_KEY_HEADER))
+        seen = headers.get(CREDENTIAL_HEADER)
+        if seen is not None and (given is None or fingerprint(given) != seen.lower()):
+            # What HAProxy reads otherwise, it could not count the next time either.
+            raise Refused(Refusal.UNKNOWN)
+        if not self._registry.keyring.decided(key):
+            raise Refused(Refusal.NOT_YET)
+        uses = {} if given is None else self._registry.keyring.uses(namespace, fingerprint(given))
+        route, now = self._registry.table.routes.get(key), self._clock()
+        verdict = decide(
+            route.access if route else None, model, uses, given, now, default_required=self._default_required
+        )
+        match verdict:
+            case Let() if seen is not None:
+                # HAProxy counts keys, and knows this one in a moment.
+                raise Unavailable("KeyNotTakenYet", "the gateway is just being told of this change; try again")
+            case Let(caller=name):
+                return name
+            case Verify(token=token, issuers=issuers):
+                return await self._verified(key, token, issuers, headers.get(SOURCE_HEADER, ""), now)
+            case Refusal():
+                raise Refused(verdict)
+
+    async def _verified(
+        self, key: ModelKey, token: str, issuers: tuple[RouteIssuer, ...], source: str, now: float
+    ) -> str:
+        """Who a token stands for; HAProxy is told of it soon."""
+        digest = fingerprint(token)
+        admitted = self._admissions.find(key, digest, issuers, now)
+        if admitted is None:
+            run = partial(self._verification.run, key[0], source)
+            try:
+                admitted = await verify(token, issuers, self._issuers, key[0], now, run=run)
+            except Spent:
+                raise Refused(Refusal.TOO_OFTEN) from None
+            if admitted is None:
+                raise Refused(Refusal.UNKNOWN)
+            self._admissions.admit(key, digest, admitted)
+        return admitted.caller

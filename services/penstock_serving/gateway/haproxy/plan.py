@@ -1,0 +1,198 @@
+"""From the table to HAProxy: what it should hold, and the commands that take it there from what it holds."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from penstock_serving.gateway.table.traffic import Destination, Target
+
+AGENT = "agent"
+SUCCESSOR = "successor"
+"""The server by which a worker that was replaced reaches the present one."""
+CHECK = "check inter 5s fastinter 500ms downinter 500ms fall 1 rise 1 observe layer4 error-limit 1 on-error mark-down"
+"""A refused connection takes a server out at once, and a check brings it back; the lease decides the rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server as it should be."""
+
+    address: str
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedServer:
+    """A server as HAProxy holds it."""
+
+    weight: int
+    maintenance: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """What HAProxy should hold: servers by backend and name, and the maps' entries."""
+
+    backends: Mapping[str, Mapping[str, Server]]
+    entries: Mapping[str, str]
+    locks: Mapping[str, str] = field(default_factory=dict)
+    """How models are guarded."""
+    grants: Mapping[str, str] = field(default_factory=dict)
+    """What keys and tokens open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What HAProxy holds. Every backend that it has is named, also without servers of ours."""
+
+    backends: Mapping[str, Mapping[str, ObservedServer]]
+    entries: Mapping[str, str]
+    locks: Mapping[str, str] = field(default_factory=dict)
+    grants: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Maps:
+    """The maps' names, which are those of their files."""
+
+    entries: str
+    locks: str
+    grants: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Runtime commands: `changes` decide where requests go; `removals` clean up, and fail while a server is busy."""
+
+    changes: tuple[str, ...]
+    removals: tuple[str, ...]
+
+
+@lru_cache(maxsize=1 << 14)
+def server_name(target: Target) -> str:
+    """HAProxy's name for a replica at an address; another address is another server."""
+    return "r" + hashlib.sha256(f"{target.replica_id}\n{target.address}".encode()).hexdigest()[:20]
+
+
+def assign(
+    destinations: Mapping[str, Destination], previous: Mapping[str, int], slots: int, unfit: Collection[int]
+) -> dict[str, int] | None:
+    """Give each path with a replica a slot; a path that has one keeps it as long as the path is known.
+
+    Args:
+        destinations: where requests go, by path.
+        previous: slots as they are.
+        slots: how many there are.
+        unfit: slots in which another path's requests may still be under way.
+
+    Returns:
+        Slot by path, or None where there are too few.
+    """
+    kept = {path: slot for path, slot in previous.items() if path in destinations and slot < slots}
+    taken = {*kept.values(), *unfit}
+    free = iter(slot for slot in range(slots) if slot not in taken)
+    for path, destination in destinations.items():
+        if path not in kept and destination.targets:
+            slot = next(free, None)
+            if slot is None:
+                return None
+            kept[path] = slot
+    return kept
+
+
+def desire(
+    destinations: Mapping[str, Destination],
+    slot_of: Mapping[str, int],
+    locks: Mapping[str, str],
+    grants: Mapping[str, str],
+    token: Callable[[str, str], str] = lambda _, __: "",
+) -> Desired:
+    """What HAProxy should hold for these destinations.
+
+    Args:
+        destinations: by path.
+        slot_of: the slot of each path.
+        locks: how models are guarded.
+        grants: what credentials open.
+        token: of a path and its replicas' uid, what is shown to them with each request.
+
+    A slot has two backends, `m` for the least busy and `w` for shares by weight; a path uses one of them.
+    """
+    backends = {}
+    entries = {}
+    for path, destination in destinations.items():
+        slot = slot_of.get(path)
+        asleep = slot is None or not destination.targets
+        backend = AGENT if asleep else f"{'w' if destination.split else 'm'}{slot}"
+        entries[path] = f"{backend}|{destination.sampled_per_million}|{token(path, destination.uid)}"
+        if not asleep:
+            backends[backend] = {server_name(t): Server(t.address, t.weight) for t in destination.targets}
+    return Desired(backends, entries, locks, grants)
+
+
+def plan(desired: Desired, observed: Observed, maps: Maps) -> Plan:
+    """The commands from observed to desired.
+
+    Servers are added before the map leads to them, and leave only after it leads elsewhere. A key is there before the
+    lock that it opens, a lock before the route to what it guards; they go the other way round.
+    """
+    arrivals: list[str] = []
+    departures: list[str] = []
+    removals: list[str] = []
+    for backend, wanted in desired.backends.items():
+        present = observed.backends.get(backend, {})
+        for name, server in wanted.items():
+            arrivals += _arrive(f"{backend}/{name}", server, present.get(name))
+    for backend, held in observed.backends.items():
+        for name, present_server in held.items():
+            if name not in desired.backends.get(backend, {}):
+                if not present_server.maintenance:
+                    departures.append(f"set server {backend}/{name} state maint")
+                removals.append(f"del server {backend}/{name}")
+    grants = _set(desired.grants, observed.grants, maps.grants)
+    locks = _set(desired.locks, observed.locks, maps.locks)
+    routes = _set(desired.entries, observed.entries, maps.entries)
+    gone = (
+        *_unset(desired.entries, observed.entries, maps.entries),
+        *_unset(desired.locks, observed.locks, maps.locks),
+        *_unset(desired.grants, observed.grants, maps.grants),
+    )
+    return Plan((*arrivals, *grants, *locks, *routes, *gone, *departures), tuple(removals))
+
+
+def held_after(desired: Desired, observed: Observed) -> Observed:
+    """What HAProxy holds once all of the plan has been carried out, removals too."""
+    backends = {
+        backend: {name: ObservedServer(each.weight, maintenance=False) for name, each in servers.items()}
+        for backend, servers in ((name, desired.backends.get(name, {})) for name in observed.backends)
+    }
+    return Observed(backends, desired.entries, desired.locks, desired.grants)
+
+
+def _arrive(name: str, server: Server, present: ObservedServer | None) -> list[str]:
+    if present is None:
+        return [
+            f"add server {name} {server.address} weight {server.weight} {CHECK}",
+            f"enable health {name}",
+            f"enable server {name}",
+        ]
+    commands = []
+    if present.weight != server.weight:
+        commands.append(f"set server {name} weight {server.weight}")
+    if present.maintenance:
+        commands.append(f"set server {name} state ready")
+    return commands
+
+
+def _set(wanted: Mapping[str, str], present: Mapping[str, str], map_path: str) -> list[str]:
+    """New entries first: one that is to say less may lean on one that is new."""
+    new = [f"add map {map_path} {key} {value}" for key, value in wanted.items() if key not in present]
+    changed = [f"set map {map_path} {key} {value}" for key, value in wanted.items() if present.get(key, value) != value]
+    return new + changed
+
+
+def _unset(wanted: Mapping[str, str], present: Mapping[str, str], map_path: str) -> list[str]:
+    return [f"del map {map_path} {key}" for key in present if key not in wanted]

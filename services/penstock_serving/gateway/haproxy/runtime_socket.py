@@ -1,0 +1,121 @@
+"""HAProxy's runtime API over its Unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from penstock.errors import Unavailable
+from penstock_serving.gateway.haproxy.config import EDITION, LEAVING
+from penstock_serving.gateway.haproxy.plan import AGENT, SUCCESSOR, Maps, Observed, ObservedServer
+
+_TIMEOUT_SECONDS = 10.0
+_BATCH = 50
+_FORCED_MAINTENANCE = 0x01
+_EXPECTED = ("", "New server registered.", "Server deleted.")
+_PROMPT = b"\n> "
+_ASK_EDITION = f"get var {EDITION}"
+_EDITION_SAID = f"{EDITION}: ".encode()
+_NAME, _SERVER, _ADMIN, _WEIGHT = 1, 3, 6, 7
+
+
+async def execute(socket: Path, commands: Sequence[str], edition: str | None = None) -> str:
+    """Run commands in order and return their output.
+
+    Args:
+        socket: of HAProxy. About a reload, the old worker and the new one both take connections here.
+        commands: to one worker.
+        edition: what the worker must run; any other gets no command. None: any worker will do.
+
+    Raises:
+        Unavailable: HAProxy does not answer, or another worker did.
+    """
+    try:
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
+            reader, writer = await asyncio.open_unix_connection(str(socket))
+            try:
+                if edition is not None:
+                    return await _execute_at(edition, reader, writer, commands)
+                writer.write((";".join(commands) + "\n").encode())
+                await writer.drain()
+                return (await reader.read(-1)).decode()
+            finally:
+                writer.close()
+    except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+        raise Unavailable("HaproxyUnreachable", f"HAProxy's runtime socket does not answer: {error!r}") from error
+
+
+async def _execute_at(
+    edition: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, commands: Sequence[str]
+) -> str:
+    """Ask the worker at the other end what it runs, and only then command it: a connection is one worker's to its end."""
+    own = f"<{edition}>".encode()
+    # With a prompt, the connection outlives its line.
+    writer.write(f"prompt;{_ASK_EDITION}\n".encode())
+    await reader.readuntil(_PROMPT)
+    if own not in await reader.readuntil(_PROMPT):
+        raise Unavailable("AnotherWorker", "another worker of HAProxy answered: one is being replaced")
+    # Without one, it ends after this line; what the line ends with tells that all of it was run.
+    writer.write(";".join(("prompt", *commands, f"{_ASK_EDITION}\n")).encode())
+    await writer.drain()
+    output, asked, last = (await reader.read(-1)).rpartition(_EDITION_SAID)
+    if not asked or own not in last:
+        raise Unavailable("HaproxyUnreachable", "HAProxy's runtime socket closed before all commands were run")
+    return output.decode()
+
+
+async def apply(socket: Path, commands: Sequence[str], edition: str) -> list[str]:
+    """Run commands at a worker of this edition and return what HAProxy complained of.
+
+    Raises:
+        Unavailable: HAProxy does not answer, or another worker did.
+    """
+    complaints = []
+    for start in range(0, len(commands), _BATCH):
+        output = await execute(socket, commands[start : start + _BATCH], edition)
+        complaints += [line for line in output.splitlines() if line.strip() not in _EXPECTED]
+    return complaints
+
+
+async def announce_leaving(socket: Path) -> None:
+    """From now on each answer to a client says that its connection ends with it; see `LEAVING`.
+
+    Raises:
+        Unavailable: HAProxy does not answer.
+    """
+    # One line: the mode is the connection's, and HAProxy ends it after one line.
+    await execute(socket, ["experimental-mode on", f"set var {LEAVING} bool(1)"])
+
+
+async def observe(socket: Path, maps: Maps, edition: str) -> Observed:
+    """What HAProxy's worker of this edition holds now.
+
+    Raises:
+        Unavailable: HAProxy does not answer, or another worker did.
+    """
+    state, entries, locks, grants = await asyncio.gather(
+        execute(socket, ["show servers state"], edition),
+        *(execute(socket, [f"show map {each}"], edition) for each in (maps.entries, maps.locks, maps.grants)),
+    )
+    return Observed(parse_servers(state), parse_map(entries), parse_map(locks), parse_map(grants))
+
+
+def parse_servers(output: str) -> dict[str, dict[str, ObservedServer]]:
+    """`show servers state` by backend and server; those that stand in the configuration for good are left out."""
+    backends: dict[str, dict[str, ObservedServer]] = {}
+    for line in output.splitlines():
+        fields = line.split()
+        if len(fields) <= _WEIGHT or fields[0] == "#":
+            continue
+        servers = backends.setdefault(fields[_NAME], {})
+        if fields[_SERVER] not in (AGENT, SUCCESSOR):
+            maintenance = bool(int(fields[_ADMIN]) & _FORCED_MAINTENANCE)
+            servers[fields[_SERVER]] = ObservedServer(int(fields[_WEIGHT]), maintenance)
+    return backends
+
+
+def parse_map(output: str) -> dict[str, str]:
+    """`show map`: value by key."""
+    rows = (line.split(" ", 2) for line in output.splitlines() if line.startswith("0x"))
+    return {row[1]: row[2] for row in rows}

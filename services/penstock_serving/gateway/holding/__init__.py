@@ -1,0 +1,1 @@
+"""Requests that HAProxy finds no replica for: held, their model woken, passed on."""

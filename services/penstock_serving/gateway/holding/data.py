@@ -1,0 +1,254 @@
+"""What HAProxy hands to the agent: the gateway's own paths, unknown models, and requests that find no replica."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+import aiohttp
+from aiohttp import hdrs, web
+
+import penstock
+from penstock.errors import Invalid, Unavailable
+from penstock.protocol.refusals import nothing_at, wrong_method
+from penstock.routing.table import ModelKey
+from penstock.routing.tokens import word_for
+from penstock.telemetry import names
+from penstock.telemetry.spans import SpanContext, SpanRecord, new_span_id, parse_traceparent
+from penstock_serving.gateway.access.gatekeeper import Gatekeeper, Refused
+from penstock_serving.gateway.answers import error
+from penstock_serving.gateway.haproxy.access_rules import NO_PATH, challenge
+from penstock_serving.gateway.haproxy.config import GATEWAY_HEADER
+from penstock_serving.gateway.holding.forwarding import TRACERESPONSE, Forwarding, choose, for_replica
+from penstock_serving.gateway.holding.waiting import DEFAULT_HOLD_SECONDS, Holding
+from penstock_serving.gateway.readiness import Readiness
+from penstock_serving.gateway.settings import Settings
+from penstock_serving.gateway.table.paths import Asked, ModelPath, parse_path
+from penstock_serving.gateway.table.registry import Registry
+from penstock_serving.gateway.table.traffic import Destination, Unknown, lookup
+
+_COMPLETION_POLL_SECONDS = 0.25
+"""That all routes are declared is no change of the table; whoever waits for it looks this often."""
+_NOT_FOUND, _METHOD, _TOO_LARGE, _BUSY, _SERVER_ERROR, _UNAVAILABLE = 404, 405, 413, 429, 500, 503
+
+
+def _retry_seconds() -> float:
+    return random.uniform(0.05, 0.25)  # noqa: S311 -- spreads the retries, guards nothing
+
+
+class DataServer:
+    """Answers or holds the requests that HAProxy hands over."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        holding: Holding,
+        readiness: Readiness,
+        gatekeeper: Gatekeeper,
+        *,
+        session: aiohttp.ClientSession,
+        emit: Callable[[Iterable[SpanRecord]], None],
+    ) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._holding = holding
+        self._readiness = readiness
+        self._gatekeeper = gatekeeper
+        self._forwarding = Forwarding(session, holding, settings.request_timeout_seconds * 0.9, _mark)
+        self._emit = emit
+
+    def application(self) -> web.Application:
+        """The aiohttp application. Its runner must cancel handlers whose client went away."""
+        application = web.Application()
+        application.router.add_route("*", r"/{path:[\s\S]*}", self.handle)
+        return application
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request; every answer says whether its trace is kept."""
+        began = time.time_ns()
+        namespace = request.headers.get(GATEWAY_HEADER, self._settings.default_namespace).partition("/")[0]
+        path = None
+        response: web.StreamResponse
+        try:
+            path = parse_path(namespace, request.rel_url.raw_path)
+        except Invalid as encoded:
+            response = error(_NOT_FOUND, encoded.message)
+        else:
+            response = self._own(request) if path is None else await self._let_or_refuse(request, path)
+        self._trace(request, response, path, began)
+        return response
+
+    def _own(self, request: web.Request) -> web.Response:
+        answers: dict[str, dict[str, str | bool | list[str]]] = {
+            "/v2": {
+                "name": "penstock",
+                "version": penstock.__version__,
+                "extensions": ["binary_tensor_data"],
+            },
+            "/v2/health/live": {"live": True},
+            "/v2/health/ready": {"ready": self._readiness.complaint() is None},
+        }
+        answer = answers.get(request.path.rstrip("/"))
+        if answer is None:
+            return error(_NOT_FOUND, NO_PATH)
+        if request.method not in (hdrs.METH_GET, hdrs.METH_HEAD):
+            return error(_METHOD, f"{request.path} takes GET only")
+        return web.json_response(answer, status=_UNAVAILABLE if answer.get("ready") is False else 200)
+
+    async def _let_or_refuse(self, request: web.Request, path: ModelPath) -> web.StreamResponse:
+        try:
+            return await self._model(request, path)
+        except Unavailable as unavailable:
+            return error(_UNAVAILABLE, unavailable.message)
+        except Refused as refused:
+            response = error(refused.refusal.status, refused.refusal.value)
+            response.headers.update(challenge(refused.refusal))
+            return response
+
+    async def _model(self, request: web.Request, path: ModelPath) -> web.StreamResponse:
+        found = await self._found(path)
+        if isinstance(found, Unknown) and not self._registry.table.knows(path.key):
+            self._gatekeeper.admit_to_unknown(request.headers, path.key[0])
+            return error(_NOT_FOUND, found.message)
+        caller = await self._gatekeeper.admit(request.headers, path.key)
+        if isinstance(found, Unknown):
+            return error(_NOT_FOUND, found.message)
+        if not found.targets and (looked := self._look(request, path)) is not None:
+            return looked
+        with self._holding.body(path.key[0]) as body:
+            try:
+                await body.read(request.content, self._settings.max_body_bytes)
+            except Invalid as invalid:
+                return error(_TOO_LARGE, invalid.message)
+            return await self._deliver(request, path, body.data, for_replica(request.headers, caller))
+
+    async def _found(self, path: ModelPath) -> Destination | Unknown:
+        """Where the request goes. A model is known to be unknown only once the operator has declared all routes.
+
+        Raises:
+            Unavailable: it may be one whose route has not been declared yet.
+        """
+        deadline = self._registry.now() + self._settings.request_timeout_seconds * 0.9
+        while True:
+            found = lookup(self._registry.table, path.key, path.version)
+            if not isinstance(found, Unknown) or self._registry.table.knows(path.key) or self._readiness.complete:
+                return found
+            if not self._readiness.awaits or self._registry.now() > deadline:
+                raise Unavailable(
+                    "RoutesUnknown", f"this gateway does not know yet whether there is a model '{path.key[1]}'"
+                )
+            await self._registry.changed(self._registry.generation, _COMPLETION_POLL_SECONDS)
+
+    def _look(self, request: web.Request, path: ModelPath) -> web.Response | None:
+        """The answer to what runs no model: it is worth no replica's start. None: it is an inference."""
+        raw = request.rel_url.raw_path
+        if path.asked is Asked.NOTHING:
+            return error(_NOT_FOUND, nothing_at(raw, "this gateway", f"'{path.key[1]}'", path.key[0]).message)
+        wanted = path.asked.method
+        if request.method != wanted and (request.method, wanted) != (hdrs.METH_HEAD, hdrs.METH_GET):
+            return error(_METHOD, wrong_method(raw, wanted).message)
+        if path.asked is Asked.READY:
+            return self._ready(path.key)
+        return self._metadata(path) if path.asked is Asked.METADATA else None
+
+    def _metadata(self, path: ModelPath) -> web.Response:
+        """What the model's last replica said of it."""
+        key = path.key
+        told = self._registry.descriptions.of(key, path.version)
+        if told is not None:
+            return web.Response(body=told, content_type="application/json")
+        said = f"what model '{key[1]}' takes and gives is known here once a replica has been there; an inference starts one"
+        return error(_UNAVAILABLE, self._problem(key) or said)
+
+    def _ready(self, key: ModelKey) -> web.Response:
+        """Whether a model without a replica would answer: one that is asleep would, since a request wakes it."""
+        route = self._registry.table.routes.get(key)
+        if route is not None and route.unavailable is None and route.wake_url is not None:
+            return web.json_response({"name": key[1], "ready": True})
+        return error(_UNAVAILABLE, self._problem(key) or f"no replica of model '{key[1]}' is ready yet")
+
+    def _problem(self, key: ModelKey) -> str | None:
+        """Why the model's replicas cannot start, where the operator says so."""
+        route = self._registry.table.routes.get(key)
+        if route is None or route.unavailable is None:
+            return None
+        return f"model '{key[1]}' cannot be served now: {route.unavailable}"
+
+    async def _deliver(
+        self, request: web.Request, path: ModelPath, body: bytearray, headers: Mapping[str, str]
+    ) -> web.StreamResponse:
+        """Pass the request to a replica, waiting for one as long as the route says."""
+        route = self._registry.table.routes.get(path.key)
+        hold = route.hold_seconds if route is not None else DEFAULT_HOLD_SECONDS
+        # HAProxy gives up on us after the request timeout; we answer before.
+        deadline = self._registry.now() + min(hold, self._settings.request_timeout_seconds * 0.9)
+        last: web.StreamResponse | None = None
+        tried: set[str] = set()
+        while True:
+            found = await self._replicas(path, deadline)
+            if isinstance(found, Unknown):
+                return error(_NOT_FOUND, found.message)
+            target = choose(found.targets, tried)
+            if target is not None:
+                tried.add(target.replica_id)
+                shown = word_for(self._settings.secret, path.key, found.uid)
+                told = {**headers, GATEWAY_HEADER: shown}
+                last = await self._forwarding.attempt(request, path.key[0], target, body, told)
+                if last is not None and last.status != _BUSY:
+                    return last
+            elif (problem := self._problem(path.key)) is not None and not found.targets:
+                return error(_UNAVAILABLE, problem)
+            elif self._registry.now() < deadline:
+                # Replicas that failed or were full just now are tried again after a moment.
+                tried.clear()
+                await asyncio.sleep(_retry_seconds())
+            else:
+                return last or error(_UNAVAILABLE, f"no replica of model '{path.key[1]}' was ready within {hold:g} s")
+
+    async def _replicas(self, path: ModelPath, deadline: float) -> Destination | Unknown:
+        """Where the request goes, once there is a replica or the deadline has passed."""
+        found = lookup(self._registry.table, path.key, path.version)
+        if isinstance(found, Unknown) or found.targets:
+            return found
+        with self._holding.place(path.key):
+            while True:
+                generation = self._registry.generation
+                found = lookup(self._registry.table, path.key, path.version)
+                left = deadline - self._registry.now()
+                if isinstance(found, Unknown) or found.targets or left <= 0 or self._problem(path.key) is not None:
+                    return found
+                await self._registry.changed(generation, left)
+
+    def _trace(self, request: web.Request, response: web.StreamResponse, path: ModelPath | None, began: int) -> None:
+        """Say in the answer whether the trace is kept; if so, and if it is a model's, emit the time here as a span."""
+        parent = _mark(request, response)
+        if parent is None or path is None:
+            return
+        self._emit(
+            [
+                SpanRecord(
+                    name=names.SPAN_HOLD,
+                    context=SpanContext(parent.trace_id, new_span_id(), sampled=True),
+                    parent=parent,
+                    start_ns=began,
+                    end_ns=time.time_ns(),
+                    attributes={names.ATTR_NAMESPACE: path.key[0], names.ATTR_MODEL: path.key[1]},
+                    error=f"status {response.status}" if response.status >= _SERVER_ERROR else None,
+                )
+            ]
+        )
+
+
+def _mark(request: web.Request, response: web.StreamResponse) -> SpanContext | None:
+    """Say in the answer's head whether the trace is kept. Where it is, the span that the time here is within."""
+    parent = parse_traceparent(request.headers.get("traceparent", ""))
+    if parent is None:
+        return None
+    answered = parse_traceparent(response.headers.get(TRACERESPONSE, ""))
+    kept = (answered or parent).sampled or response.status >= _SERVER_ERROR
+    if answered is None:
+        response.headers[TRACERESPONSE] = SpanContext(parent.trace_id, parent.span_id, kept).traceparent()
+    return parent if kept else None
