@@ -25,8 +25,8 @@ from penstock_runtime.engines import Array
 from penstock_runtime.joining import Trial
 from penstock_serving.replica.codec.requests import InferRequest
 from penstock_serving.replica.exchange import Exchange
-from penstock_serving.replica.execution import Executor
-from penstock_serving.replica.joint import Ran
+from penstock_serving.replica.execution.executor import Executor
+from penstock_serving.replica.execution.joint import Ran
 
 
 class SleepingEngine:

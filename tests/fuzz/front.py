@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from penstock.errors import Invalid
 from penstock.protocol.refusals import error_document, status_of
 from penstock_serving.replica.exchange import Exchange
-from penstock_serving.replica.http import HttpConnection, Limits
+from penstock_serving.replica.front.connection import HttpConnection, Limits
 
 LIMITS: Final = Limits(max_body_bytes=400, max_header_bytes=2000)
 _LOOP: Final = asyncio.new_event_loop()

@@ -22,8 +22,8 @@ from penstock.serving.settings import BatchingSettings, CacheMode, CacheSettings
 from penstock_runtime.joining import Trial
 from penstock_runtime.spans import SpanSink
 from penstock_serving.replica.codec.requests import RequestDecoder
-from penstock_serving.replica.http import HttpConnection
-from penstock_serving.replica.model import LoadedModel
+from penstock_serving.replica.front.connection import HttpConnection
+from penstock_serving.replica.model.loading import LoadedModel
 from penstock_serving.replica.server import ReplicaServer
 
 _LOOP: Final = asyncio.new_event_loop()

@@ -22,7 +22,7 @@ from penstock.protocol.datatypes import DTYPES
 from penstock.serving.manifest import DataType, Signature, TensorSpec
 from penstock.serving.settings import BatchingSettings, ReplicaSettings
 from penstock_runtime.spans import SpanSink
-from penstock_serving.replica.model import load
+from penstock_serving.replica.model.loading import load
 from penstock_serving.replica.server import ReplicaServer, listen
 
 CALLERS = 16

@@ -30,7 +30,7 @@ from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT
 from penstock_operator.runtime.cluster import Key
 from penstock_operator.runtime.embedded import EmbeddedCluster
 from penstock_operator.settings import Settings
-from penstock_serving.replica.lease import Leases
+from penstock_serving.replica.registration import Leases
 
 NAME = "gateways.test"
 

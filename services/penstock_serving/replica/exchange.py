@@ -10,7 +10,7 @@ from penstock_serving.replica.cache.cache import CacheResult, Flight
 from penstock_serving.replica.codec.requests import InferRequest
 
 if TYPE_CHECKING:
-    from penstock_serving.replica.http import HttpConnection
+    from penstock_serving.replica.front.connection import HttpConnection
 
 
 class Exchange:

@@ -33,11 +33,11 @@ from penstock.telemetry import names
 from penstock_runtime.logs import Bounded
 from penstock_runtime.spans import SpanSink
 from penstock_serving.replica.control import ControlPipe
-from penstock_serving.replica.lease import Leases
-from penstock_serving.replica.model import LoadedModel, ModelChanged, load
+from penstock_serving.replica.model.loading import LoadedModel, ModelChanged, load
+from penstock_serving.replica.model.warmup import warm_up
+from penstock_serving.replica.registration import Leases
 from penstock_serving.replica.server import ReplicaServer, listen
-from penstock_serving.replica.starting import StartTrace
-from penstock_serving.replica.warmup import warm_up
+from penstock_serving.replica.telemetry.starting import StartTrace
 
 logger = logging.getLogger(__name__)
 

@@ -22,14 +22,14 @@ from penstock_serving.replica.cache.keys import InputKeys
 from penstock_serving.replica.codec import responses
 from penstock_serving.replica.codec.requests import InferRequest, RequestDecoder
 from penstock_serving.replica.exchange import Exchange
-from penstock_serving.replica.execution import Executor
-from penstock_serving.replica.guard import Guard
-from penstock_serving.replica.http import HttpConnection, Limits
-from penstock_serving.replica.joint import Ran
-from penstock_serving.replica.load import LoadMeter
-from penstock_serving.replica.metrics import ReplicaMetrics
-from penstock_serving.replica.model import LoadedModel
-from penstock_serving.replica.tracing import Tracer
+from penstock_serving.replica.execution.executor import Executor
+from penstock_serving.replica.execution.joint import Ran
+from penstock_serving.replica.front.connection import HttpConnection, Limits
+from penstock_serving.replica.front.guard import Guard
+from penstock_serving.replica.model.loading import LoadedModel
+from penstock_serving.replica.telemetry.load import LoadMeter
+from penstock_serving.replica.telemetry.metrics import ReplicaMetrics
+from penstock_serving.replica.telemetry.tracing import Tracer
 
 logger = logging.getLogger(__name__)
 

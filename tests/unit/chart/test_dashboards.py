@@ -21,8 +21,8 @@ from penstock_serving.gateway.haproxy.access_log import AccessLog
 from penstock_serving.replica.cache.cache import PredictionCache
 from penstock_serving.replica.cache.keys import InputKeys
 from penstock_serving.replica.exchange import Exchange
-from penstock_serving.replica.load import LoadMeter
-from penstock_serving.replica.metrics import ReplicaMetrics
+from penstock_serving.replica.telemetry.load import LoadMeter
+from penstock_serving.replica.telemetry.metrics import ReplicaMetrics
 
 DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in sorted((CHART / "dashboards").glob("*.json"))}
 _INTERVAL = "1m"

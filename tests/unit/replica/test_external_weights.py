@@ -21,8 +21,8 @@ from penstock.serving.mounts import CACHE_BYTES_VARIABLE, CACHE_VARIABLE
 from penstock.serving.settings import ReplicaSettings
 from penstock_runtime.digests import digest_of
 from penstock_runtime.files import describe_file
-from penstock_serving.replica import model as loading
-from penstock_serving.replica.model import LoadedModel, load
+from penstock_serving.replica.model import loading
+from penstock_serving.replica.model.loading import LoadedModel, load
 
 OPENVINO = ModelFormat.OPENVINO
 

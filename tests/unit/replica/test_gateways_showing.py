@@ -8,7 +8,7 @@ import pytest
 from penstock.routing.fleet import FEATURES_HEADER, GATEWAY_WORD
 from penstock.routing.leases import ReplicaStats
 from penstock.serving.settings import ReplicaSettings
-from penstock_serving.replica.lease import Leases
+from penstock_serving.replica.registration import Leases
 
 _NAME = "agents.test"
 _FORMER, _PRESENT = "127.0.0.2", "127.0.0.3"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from penstock.routing.tokens import former_replica_token, replica_token, word_for
-from penstock_serving.replica.guard import Guard
+from penstock_serving.replica.front.guard import Guard
 
 RIGHT = word_for("secret", ("ns", "m"), "u1").encode()
 

@@ -16,7 +16,7 @@ from penstock_runtime.engines import Array
 from penstock_runtime.joining import prove
 from penstock_serving.replica.codec.requests import InferRequest
 from penstock_serving.replica.exchange import Exchange
-from penstock_serving.replica.joint import JointRuns, Ran
+from penstock_serving.replica.execution.joint import JointRuns, Ran
 
 SETTINGS = EngineSettings(name=EngineName.ONNX_RUNTIME)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from penstock.telemetry.names import SECONDS_BUCKETS
-from penstock_serving.replica.load import Histogram, LoadMeter, quantile
+from penstock_serving.replica.telemetry.load import Histogram, LoadMeter, quantile
 
 
 def test_requests_in_flight_are_a_mean_over_time() -> None:

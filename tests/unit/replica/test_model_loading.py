@@ -14,7 +14,7 @@ from penstock.api.conditions import Reason
 from penstock.errors import Invalid
 from penstock.serving.manifest import DataType, ModelFile, ModelManifest, Signature, TensorSpec
 from penstock.serving.settings import ReplicaSettings
-from penstock_serving.replica.model import load
+from penstock_serving.replica.model.loading import load
 
 
 def settings(uri: str, digest: str | None = None) -> ReplicaSettings:

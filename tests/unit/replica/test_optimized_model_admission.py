@@ -33,7 +33,7 @@ from penstock.serving.settings import ReplicaSettings
 from penstock_runtime.engines.openvino import OpenVinoEngine
 from penstock_runtime.hardware import probe
 from penstock_runtime.signing import make_keys, sign
-from penstock_serving.replica.model import load
+from penstock_serving.replica.model.loading import load
 
 HERE = probe()
 SIGNATURE = Signature(

@@ -10,7 +10,7 @@ import pytest
 from penstock.errors import Invalid
 from penstock.protocol.refusals import status_of
 from penstock_serving.replica.exchange import Exchange
-from penstock_serving.replica.http import HttpConnection, Limits
+from penstock_serving.replica.front.connection import HttpConnection, Limits
 
 _PIPELINED = 3
 

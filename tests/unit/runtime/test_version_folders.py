@@ -13,7 +13,7 @@ from penstock.serving.mounts import CLAIMS_VARIABLE
 from penstock.serving.versions import Wanted, version_folder
 from penstock_runtime.fetching import placed
 from penstock_runtime.files import within
-from penstock_serving.replica.location import locate
+from penstock_serving.replica.model.location import locate
 
 
 def wanted(version: str) -> Wanted:

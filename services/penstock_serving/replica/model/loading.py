@@ -25,7 +25,7 @@ from penstock_runtime.hardware import probe
 from penstock_runtime.joining import Trial, prove
 from penstock_runtime.model_cache import Held
 from penstock_runtime.verifying import verify_apart
-from penstock_serving.replica.location import apart, check_listed, locate, unchanging, wanted_of
+from penstock_serving.replica.model.location import apart, check_listed, locate, unchanging, wanted_of
 
 logger = logging.getLogger(__name__)
 _FILE_OPTIONS: Final = frozenset({"engineCache", "importPath", "pythonPath"})

@@ -16,7 +16,7 @@ from penstock_runtime.batching.batcher import Batcher, Rejected, Step, Ticket
 from penstock_runtime.engines import Engine
 from penstock_runtime.joining import Trial
 from penstock_serving.replica.exchange import Exchange
-from penstock_serving.replica.joint import JointRuns, Ran
+from penstock_serving.replica.execution.joint import JointRuns, Ran
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from penstock.telemetry import names
 from penstock_serving.replica.cache.cache import CacheResult, PredictionCache
 from penstock_serving.replica.exchange import Exchange
-from penstock_serving.replica.load import Histogram, LoadMeter
+from penstock_serving.replica.telemetry.load import Histogram, LoadMeter
 
 _LABELS = ("namespace", "model", "version")
 

@@ -17,7 +17,7 @@ import httptools
 from penstock.errors import Invalid
 from penstock.protocol.refusals import Refusal
 from penstock_serving.replica.exchange import Exchange
-from penstock_serving.replica.guard import Guard
+from penstock_serving.replica.front.guard import Guard
 
 logger = logging.getLogger(__name__)
 

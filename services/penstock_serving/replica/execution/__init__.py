@@ -1,0 +1,1 @@
+"""Runs of the engine: when, on which thread, for which requests together."""

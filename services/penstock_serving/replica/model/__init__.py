@@ -1,0 +1,1 @@
+"""The model that a replica serves: found, checked, loaded, warmed up."""
