@@ -15,6 +15,7 @@ from tests.distribution import Scheduling, arrange, reporter, turn, workers
 from tests.integration.local_ray import LocalRay, local_ray
 from tests.integration.replica_collector import Collector
 from tests.prebuilt import programs_of
+from tests.timing import SLOWEST, lines, phases
 
 CRDS = Path(__file__).resolve().parents[1] / "manifests" / "crds"
 _FAILED = pytest.StashKey[dict[str, BuildFailedError]]()
@@ -70,6 +71,16 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         except BuildFailedError as error:
             report(str(error))
             session.config.stash.setdefault(_FAILED, {})[program.name] = error
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say where the time went, above the failures, whose files come last."""
+    reports = (report for found in terminalreporter.stats.values() for report in found)
+    found = list(phases(reports))
+    if len(found) > 3 * SLOWEST:
+        terminalreporter.section("time")
+        for line in lines(found):
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

@@ -50,8 +50,14 @@ def unit_of(test: str) -> str:
     Args:
         test: a test's id as a worker tells it, with its group.
     """
-    name, at, group = test.rpartition("@")
-    return group if at and "]" not in group and name else test.partition("::")[0]
+    name = without_group(test)
+    return test[len(name) + 1 :] or name.partition("::")[0]
+
+
+def without_group(test: str) -> str:
+    """A test's id without the group that `--dist loadgroup` writes after it."""
+    name, _, group = test.rpartition("@")
+    return name if name and "]" not in group else test
 
 
 def rank(unit: str) -> tuple[int, str]:
