@@ -19,7 +19,9 @@ from urllib.parse import quote
 
 import aiohttp
 from aiohttp import web
+from tests import preloaded
 from tests.ports import free_port
+from tests.preloaded import Forked
 
 from penstock.routing.tokens import admin_token, replica_token
 
@@ -48,7 +50,7 @@ class Gateway:
     control_port: int
     arguments: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
-    process: asyncio.subprocess.Process | None = None
+    process: Forked | None = None
     session: aiohttp.ClientSession = field(init=False)
     address: str = "127.0.0.1"
 
@@ -63,14 +65,13 @@ class Gateway:
     async def start(self) -> None:
         secret = self.state / "secret"
         secret.write_text(SECRET + "\n")
-        self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "penstock_serving.gateway.main",
+        arguments = (
             "--secret-file", str(secret), "--state-dir", str(self.state / "s"),
             "--host", self.address, "--port", str(self.port),
             "--control-host", self.address, "--control-port", str(self.control_port),
             "--drain-seconds", "0", *self.arguments,
-            env=os.environ | self.environment,
         )  # fmt: skip
+        self.process = preloaded.start("penstock_serving.gateway.main", arguments, os.environ | self.environment)
         await self.until_live()
 
     async def until_live(self) -> None:
@@ -87,7 +88,12 @@ class Gateway:
     async def stop(self) -> None:
         if self.process is not None and self.process.returncode is None:
             self.process.send_signal(signal.SIGTERM)
-            await asyncio.wait_for(self.process.wait(), GUARD_SECONDS)
+            await self.ended()
+
+    async def ended(self) -> int:
+        """Its exit status, once it has ended."""
+        assert self.process is not None
+        return await asyncio.wait_for(asyncio.to_thread(self.process.wait), GUARD_SECONDS)
 
     def haproxy_pids(self) -> tuple[int, list[int]]:
         """The master and its workers."""

@@ -275,7 +275,7 @@ def test_clients_move_to_the_other_gateway_when_one_leaves_and_none_fails() -> N
 
             await until(unready)
             service.remove(leaving)  # as the Service does
-            await asyncio.wait_for(leaving.process.wait(), 60)
+            await leaving.ended()
             await until(partial(answered, staying, answers[staying.port, 200] + 50))
             stop.set()
             await asyncio.gather(*clients)

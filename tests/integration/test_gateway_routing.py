@@ -245,7 +245,7 @@ def test_a_restarted_agent_keeps_routes_and_leaves_no_haproxy_behind() -> None:
         master, workers = gw.haproxy_pids()
         assert gw.process is not None
         gw.process.kill()
-        await gw.process.wait()
+        await gw.ended()
         await until(lambda: gone(master, *workers))
         await gw.start()
         route = (await gw.routes())["team/m"]

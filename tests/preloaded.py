@@ -1,0 +1,128 @@
+"""Programs of ours in a process each, forked from one whose imports are done: a start takes what the program does itself.
+
+Importing takes most of a short program's start, and tests start some of them a hundred times. What runs is the program's
+`main()`, with its arguments, environment and standard streams; what it imports it does not import anew.
+`/proc/PID/environ` and `cmdline` are those of the process that it was forked from.
+
+    python -m tests.preloaded MODULE       (with a socket as its standard input: one message a start)
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parents[1]
+_LONGEST = 1 << 17
+
+
+class Forked:
+    """A program that was started, as far as tests use `subprocess.Popen`."""
+
+    def __init__(self, pid: int, status: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._status = open(status, "rb")  # noqa: SIM115  # closed once it was read
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, where it has not ended."""
+        if self.returncode is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.send_signal(signal.SIGKILL)
+
+    def wait(self) -> int:
+        """Its exit status once it has ended, negative where a signal ended it."""
+        if self.returncode is None:
+            with self._status as file:
+                self.returncode = int(file.readline())
+        return self.returncode
+
+
+def start(module: str, arguments: Sequence[str], environment: Mapping[str, str]) -> Forked:
+    """Start a module's `main()`; its output goes where this process's goes."""
+    told, tell = os.pipe()
+    message = json.dumps({"arguments": list(arguments), "environment": dict(environment)}).encode()
+    # The keeper of the program has the end of the pipe: it says the process's id, and its status once that has ended.
+    socket.send_fds(_server(module), [message], [1, 2, tell])
+    os.close(tell)
+    pid = b""
+    while not pid.endswith(b"\n"):
+        part = os.read(told, 1)
+        if not part:
+            raise ChildProcessError(f"{module} could not be started")
+        pid += part
+    return Forked(int(pid), told)
+
+
+@cache
+def _server(module: str) -> socket.socket:
+    """The process with the module's imports; it ends when this one does."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        subprocess.Popen([sys.executable, "-m", "tests.preloaded", module], stdin=theirs, cwd=_ROOT)
+    return ours
+
+
+def _next_program() -> bool:
+    """Fork whenever it is asked for. Returns True in a program's process, and False once nobody can ask any more."""
+    # Keepers are nobody's to wait for.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    asked = socket.socket(fileno=0)
+    while True:
+        message, given, _, _ = socket.recv_fds(asked, _LONGEST, 3)
+        if not message:
+            return False
+        if os.fork() == 0:
+            break
+        for each in given:
+            os.close(each)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    output, errors, tell = given
+    pid = os.fork()
+    if pid:
+        _keep(pid, tell, output, errors)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(output, 1)
+    os.dup2(errors, 2)
+    os.closerange(3, max(given) + 1)
+    asked.detach()
+    program = json.loads(message)
+    os.environ.clear()
+    os.environ.update(program["environment"])
+    sys.argv[1:] = program["arguments"]
+    return True
+
+
+def _keep(pid: int, tell: int, *others: int) -> None:
+    """Say a program's process id, wait for its end, say its status, and end."""
+    for each in (0, *others):
+        os.close(each)
+    os.write(tell, b"%d\n" % pid)
+    _, status = os.waitpid(pid, 0)
+    os.write(tell, b"%d\n" % os.waitstatus_to_exitcode(status))
+    os._exit(0)
+
+
+def _main() -> int:
+    module = importlib.import_module(sys.argv[1])
+    gc.freeze()
+    if not _next_program():
+        return 0
+    status: int = module.main()
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(_main())

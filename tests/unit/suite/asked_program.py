@@ -1,0 +1,18 @@
+"""A program that notes what it was started with, and ends as it was told to."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+IMPORTED_BY = os.getpid()
+
+
+def main() -> int:
+    note, status = sys.argv[1:]
+    Path(note).write_text(f"{os.environ['WORD']} {sys.stdin.read()!r} {os.getpid()} {IMPORTED_BY}")
+    if status == "wait":
+        time.sleep(60)
+    return int(status)

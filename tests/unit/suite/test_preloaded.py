@@ -1,0 +1,35 @@
+"""Programs that are forked after their imports: arguments, environment, signals and exit status are theirs."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from tests import preloaded
+from tests.waiting import eventually
+
+PROGRAM = "tests.unit.suite.asked_program"
+
+
+def test_each_has_its_own_arguments_and_environment_and_tells_its_status(tmp_path: Path) -> None:
+    notes = [tmp_path / "a", tmp_path / "b"]
+    started = [
+        preloaded.start(PROGRAM, [str(note), str(status)], os.environ | {"WORD": note.name})
+        for status, note in enumerate(notes)
+    ]
+    assert [each.wait() for each in started] == [0, 1]
+    told = [note.read_text().split() for note in notes]
+    assert [words[:3] for words in told] == [["a", "''", str(started[0].pid)], ["b", "''", str(started[1].pid)]]
+    assert told[0][3] == told[1][3]
+    assert told[0][3] not in {str(each.pid) for each in started}
+
+
+def test_a_signal_ends_one_and_its_status_says_so(tmp_path: Path) -> None:
+    note = tmp_path / "a"
+    started = preloaded.start(PROGRAM, [str(note), "wait"], os.environ | {"WORD": "a"})
+    eventually(note.exists)
+    started.kill()
+    assert started.wait() == -signal.SIGKILL
+    started.kill()
+    assert not Path("/proc", str(started.pid)).exists()
