@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
 import pytest
 from tests.contract.conftest import WIDGET, Home
+from tests.waiting import eventually
 
 from penstock.errors import Conflict, Invalid
 from penstock_operator.runtime.cluster import (
@@ -60,15 +60,6 @@ def read(home: Home, name: str = "one") -> Manifest:
     found = home.cluster.get(WIDGET, Key(home.namespace, name))
     assert found is not None
     return found
-
-
-def eventually(true: Callable[[], bool], seconds: float = 60.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def changes(home: Home, version: str, count: int) -> list[WatchEvent]:

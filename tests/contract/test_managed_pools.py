@@ -15,7 +15,7 @@ from tests.cluster.binary import module_folder
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.tools import KUBERAY_MODULE, PROGRAMS
 from tests.contract.ray_rest_standin import RayStandIn
-from tests.integration.operator_parts import eventually
+from tests.waiting import eventually
 
 from penstock.api.pool import ServingPool, ServingPoolSpec
 from penstock.errors import Conflict

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from tests.benchmarks.parts import dense_model
 from tests.integration.local_ray import LocalRay
-from tests.integration.operator_parts import eventually
 from tests.ports import free_ports
+from tests.waiting import eventually
 
 from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.serving.manifest import MANIFEST_NAME, DataType, ModelManifest, TensorSpec

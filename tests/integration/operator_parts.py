@@ -7,10 +7,9 @@ import json
 import logging
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ import onnx
 from onnx import TensorProto, helper
 from tests.integration.local_ray import LocalRay
 from tests.ports import free_ports
+from tests.waiting import eventually
 
 from penstock_operator.operation import Operation
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL
@@ -28,7 +28,6 @@ from penstock_operator.runtime.embedded import EmbeddedCluster
 from penstock_operator.settings import Settings
 
 GATEWAY_SECRET = "a-secret-of-the-tests"
-PATIENCE = 120.0
 
 
 def scaling_model(path: Path, factor: float) -> Path:
@@ -44,18 +43,6 @@ def scaling_model(path: Path, factor: float) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(model, str(path))
     return path
-
-
-def eventually(look: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
-    """The first true answer; fails with the last one after `patience` seconds."""
-    deadline = time.monotonic() + patience
-    answer = look()
-    while not answer:
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {patience:g} s: {what}")
-        time.sleep(0.2)
-        answer = look()
-    return answer
 
 
 @dataclass
@@ -122,11 +109,11 @@ class Platform:
                 return each["status"], each["reason"], each.get("message", "")
         return "", "", ""
 
-    def wait(self, name: str, kind: str, status: str, reason: str, patience: float = PATIENCE) -> str:
+    def wait(self, name: str, kind: str, status: str, reason: str, patience: float = 120.0) -> str:
         """Wait for a condition; its message."""
         eventually(
             lambda: self.condition(name, kind)[:2] == (status, reason),
-            f"{name}: {kind} {status} {reason}; it is {(self.get(name) or {}).get('status')}",
+            lambda: f"{name}: {kind} {status} {reason}; it is {(self.get(name) or {}).get('status')}",
             patience,
         )
         return self.condition(name, kind)[2]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from tests.cluster.controlplane import ControlPlane
+from tests.waiting import eventually
 
 from penstock.errors import Unavailable
 from penstock_operator.runtime.cluster import CONFIG_MAP, Key, Manifest
@@ -16,15 +16,6 @@ from penstock_operator.runtime.informer import Informer
 from penstock_operator.runtime.kubernetes import KubernetesCluster
 
 pytestmark = pytest.mark.apiserver
-
-
-def eventually(true: Callable[[], bool], seconds: float = 60.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def test_an_informer_survives_a_restart_of_the_api_server(control_plane_binary: Path) -> None:

@@ -7,12 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.waiting import eventually
 
 from penstock_operator.runtime import job_status
 from penstock_operator.runtime.cluster import JOB, Key, Manifest
@@ -78,14 +78,6 @@ class Home:
 
     def end(self, name: str) -> job_status.JobEnd | None:
         return job_status.end_of(self.job(name))
-
-
-def eventually(look: Callable[[], Any], seconds: float = 20.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.02)
-    return found
 
 
 def alive(process: int) -> bool:

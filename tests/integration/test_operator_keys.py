@@ -15,7 +15,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from tests.contract.ray_rest_standin import RayStandIn
-from tests.integration.operator_parts import GATEWAY_SECRET, GatewayProcess, eventually, gateway_process
+from tests.integration.operator_parts import GATEWAY_SECRET, GatewayProcess, gateway_process
+from tests.waiting import eventually
 
 from penstock.api.access import Authentication
 from penstock.routing.tokens import replica_token

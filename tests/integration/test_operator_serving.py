@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 from tests.integration.local_ray import ACCELERATOR, LocalRay
-from tests.integration.operator_parts import Platform, eventually, platform, scaling_model
+from tests.integration.operator_parts import Platform, platform, scaling_model
+from tests.waiting import eventually
 
 from penstock_operator.pool.directory import SERVING_POOL
 from penstock_operator.runtime.cluster import Key

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests.contract.ray_rest_standin import RayStandIn
-from tests.integration.operator_parts import eventually
+from tests.waiting import eventually
 
 from penstock_operator.operation import Operation
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL

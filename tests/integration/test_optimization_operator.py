@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import serialization
 from tests.chart.helm import grant_operator_rights
 from tests.cluster.controlplane import ControlPlane
 from tests.contract.ray_rest_standin import RayStandIn
-from tests.integration.operator_parts import eventually
+from tests.waiting import eventually
 
 from penstock.api.optimization import OptimizationRun
 from penstock.optimization.progress import (

@@ -12,7 +12,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from tests.integration.operator_parts import eventually, scaling_model
+from tests.integration.operator_parts import scaling_model
+from tests.waiting import eventually
 
 from penstock.serving.arguments import FAILURE_MARKER
 from penstock.serving.settings import BatchingSettings, Reconfigure, ReplicaSettings

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.integration.operator_parts import eventually
 from tests.ports import free_ports
+from tests.waiting import eventually
 
 from penstock_operator.optimization.directory import CLUSTER_OPTIMIZATION_PROFILE, OPTIMIZATION_RUN
 from penstock_operator.runtime.cluster import JOB, Key, Manifest

@@ -9,12 +9,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.ports import free_port
+from tests.waiting import eventually
 
 from penstock.errors import Conflict, Unavailable
 from penstock_cli.standalone import gateway, operator, ray_head
@@ -41,15 +41,6 @@ def program(tmp_path: Path, *argv: str, scratch: Path | None = None) -> Program:
     return Program(
         "It", [sys.executable, "-c", *argv], dict(os.environ), tmp_path / "it.log", grace_seconds=2.0, scratch=scratch
     )
-
-
-def eventually(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def alive(pid: int) -> bool:

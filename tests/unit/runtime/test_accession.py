@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
+
+from tests.waiting import eventually
 
 from penstock.errors import Unavailable
 from penstock_operator.runtime.accession import Accession
 
 _PATIENCE = 20.0
-
-
-def eventually(true: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + _PATIENCE
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    return true()
 
 
 def test_it_is_complete_only_after_the_refresh() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.waiting import eventually
 
 from penstock.errors import Conflict, Invalid, Unavailable
 from penstock_operator.runtime.cluster import CONFIG_MAP, SECRET, Key, Manifest, owner_keys, owner_reference
@@ -29,15 +30,6 @@ def cluster(tmp_path: Path) -> Iterator[EmbeddedCluster]:
 
 def config_map(name: str, value: str = "1") -> Manifest:
     return {"metadata": {"name": name, "namespace": "default"}, "data": {"value": value}}
-
-
-def eventually(true: Callable[[], bool], seconds: float = 30.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 class Reconciler:
