@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, assert_never
 
-from penstock.api.conditions import DeploymentCondition, Reason
+from penstock.api.conditions import DeploymentCondition, Fault, Reason, facts_of
 from penstock.api.meta import ConditionStatus
 from penstock.api.verdicts import Verdict, false, said, timestamp, true, unknown
 from penstock.errors import Invalid
@@ -30,11 +30,6 @@ Verdicts = dict[DeploymentCondition, Verdict]
 
 UNSCHEDULABLE_AFTER_SECONDS: Final = 10.0
 """Until then a replica that no node has may simply be starting."""
-_MODEL_REASONS: Final = {
-    Reason.MODEL_NOT_FOUND, Reason.DIGEST_MISMATCH, Reason.MODEL_CHANGED, Reason.MODEL_INVALID,
-    Reason.UNSUPPORTED_STORAGE, Reason.STORAGE_DENIED, Reason.STORAGE_UNREACHABLE, Reason.SIGNATURE_MISSING,
-    Reason.SIGNATURE_INVALID, Reason.KEY_NOT_TRUSTED, Reason.HARDWARE_MISMATCH, Reason.ENGINE_UNAVAILABLE,
-}  # fmt: skip
 
 
 def failure_of(app: Application | None) -> StartFailure | None:
@@ -64,7 +59,7 @@ def _of_others(app: Application) -> StartFailure | None:
     if app.state is ApplicationState.DELETING or app.running >= app.wanted or FAILURE_MARKER not in app.message:
         return None
     failure = start_failure(app.message)
-    return failure if Reason(failure.reason) in _MODEL_REASONS else None
+    return failure if facts_of(failure.reason).fault is Fault.MODEL else None
 
 
 def judge(observed: Observed, pool: Pool, rollout: Rollout, now: float) -> Verdicts:
@@ -157,7 +152,7 @@ def _not_answering(observed: Observed, app: Application | None) -> Verdict:
 
 
 def _model(observed: Observed, candidate: Application | None, failure: StartFailure | None) -> Verdict:
-    if failure is not None and Reason(failure.reason) in _MODEL_REASONS:
+    if failure is not None and facts_of(failure.reason).fault is Fault.MODEL:
         return false(Reason(failure.reason), _sentence(failure.message))
     if candidate is not None and (candidate.running or candidate.state is ApplicationState.RUNNING):
         return true(Reason.MODEL_LOADED, "Replicas loaded the model.")

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Final
 
 from penstock import names
-from penstock.api.conditions import DeploymentCondition, Reason
+from penstock.api.conditions import DeploymentCondition, Reason, facts_of
 from penstock.api.meta import ConditionStatus, Manifest
 from penstock.api.v1alpha1 import InferenceDeploymentStatus
 from penstock.api.verdicts import Verdict, epoch, false, true
@@ -30,6 +30,7 @@ from penstock_operator.deployment.rollout import (
     beside,
     closed_route,
     hold,
+    is_routed,
     next_attempt_at,
     roll,
     route_without_pool,
@@ -116,7 +117,9 @@ def _serve(observed: Observed, resolved: Resolved, now: float) -> Plan:
     original, observed = observed.deployment, replace(observed, deployment=resolved.deployment)
     conflict = _conflict(observed, pool)
     if conflict is not None:
-        return Plan(status=conflict_status(observed, conflict, now), requeue=Requeue(RESYNC_SECONDS, conflict))
+        route = None if is_routed(observed) else closed_route(observed, f"{Reason.NAME_CONFLICT}: {conflict}")
+        status = conflict_status(observed, conflict, now)
+        return Plan(route=route, status=status, requeue=Requeue(RESYNC_SECONDS, conflict))
     if observed.quota is not None:
         return _beyond_quota(observed, pool, resolved, observed.quota, now)
     if resolved.waiting is not None:
@@ -195,20 +198,12 @@ def _beyond_quota(observed: Observed, pool: Pool, resolved: Resolved, excess: Ex
     )
 
 
-_CANNOT_START: Final = {
-    Reason.MODEL_NOT_FOUND, Reason.DIGEST_MISMATCH, Reason.MODEL_CHANGED, Reason.MODEL_INVALID,
-    Reason.UNSUPPORTED_STORAGE, Reason.STORAGE_DENIED, Reason.STORAGE_UNREACHABLE, Reason.SIGNATURE_MISSING,
-    Reason.SIGNATURE_INVALID, Reason.KEY_NOT_TRUSTED, Reason.HARDWARE_MISMATCH, Reason.ENGINE_UNAVAILABLE,
-    Reason.DEPLOY_FAILED, Reason.UNSCHEDULABLE,
-}  # fmt: skip
-
-
 def _with_problem(rollout: Rollout, verdicts: Verdicts) -> Route:
     """The route; where the active revision cannot start, requests are told why instead of being held."""
     serving, progressing = verdicts[DeploymentCondition.SERVING], verdicts[DeploymentCondition.PROGRESSING]
     if serving.status is not ConditionStatus.FALSE or rollout.active != rollout.wanted:
         return rollout.route
-    if progressing.status is not ConditionStatus.FALSE or progressing.reason not in _CANNOT_START:
+    if progressing.status is not ConditionStatus.FALSE or not facts_of(progressing.reason).refuses:
         return rollout.route
     return rollout.route.model_copy(update={"unavailable": f"{progressing.reason}: {progressing.message}"})
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from penstock.api.conditions import DeploymentCondition, Reason
+from penstock.api.conditions import DeploymentCondition, facts_of
 from penstock.api.meta import Condition, ConditionStatus
 from penstock.api.reading import read
 from penstock.api.v1alpha1 import InferenceDeployment, InferenceDeploymentStatus
@@ -223,7 +223,7 @@ class DeploymentReconciler:
         failed = {each.type for each in deployment.status.conditions if each.status is ConditionStatus.FALSE}
         changed = transitions(deployment.status.conditions, status.conditions)
         for each, message in together(each for each in changed if _is_news(each, healed=each.type in failed)):
-            warning = each.status is ConditionStatus.FALSE and each.reason not in _NEUTRAL
+            warning = each.status is ConditionStatus.FALSE and facts_of(each.reason).warns
             self._record(manifest, warning, each.reason, message)
 
 
@@ -234,14 +234,6 @@ def _is_news(condition: Condition, *, healed: bool) -> bool:
         return False  # went as it should; the steps tell the story
     # What `Ready` derives from says it too.
     return condition.status is not ConditionStatus.UNKNOWN and not (ready and condition.status is ConditionStatus.FALSE)
-
-
-_NEUTRAL = {
-    Reason.PENDING, Reason.STARTING_REPLICAS, Reason.ROLLING_OUT, Reason.ROLLED_OUT, Reason.TERMINATING,
-    Reason.WAITING_FOR_OPTIMIZATION, Reason.PROFILE_REJECTED, Reason.NO_DECISION, Reason.STARTING_POOL, Reason.SUSPENDED,
-    Reason.BATCH_NOT_PROVED,
-}  # fmt: skip
-"""What may be false without anything being wrong: a model that cannot be made faster is no fault."""
 
 
 def _result(requeue: Requeue | None) -> Result:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from penstock import names
-from penstock.api.conditions import Reason
+from penstock.api.conditions import Reason, facts_of
 from penstock.api.pool import WorkerGroup
 from penstock.routing.leases import Route
 from penstock.serving.arguments import Attempt
@@ -297,13 +297,17 @@ def route_without_pool(observed: Observed, pool: PoolProblem) -> Route | None:
     Gateways are told in any case, so that they know who may ask. Requests wait for a pool that starts; nothing comes of
     waiting for another, so they are told at once.
     """
-    seen = [each.route for each in (*observed.gateways, *observed.joining) if isinstance(each, Gateway)]
-    declared = [each.declared for each in seen if each is not None and each.declared is not None]
-    if pool.reason is not Reason.SUSPENDED and any(each.revisions for each in declared):
+    if pool.reason is not Reason.SUSPENDED and is_routed(observed):
         return None
-    if pool.reason is Reason.STARTING_POOL:
+    if not facts_of(pool.reason).refuses:
         return _open_route(observed)
     return closed_route(observed, f"{pool.reason}: {pool.message}")
+
+
+def is_routed(observed: Observed) -> bool:
+    """Whether a gateway was told of a revision that requests go to."""
+    seen = [each.route for each in (*observed.gateways, *observed.joining) if isinstance(each, Gateway)]
+    return any(each.declared.revisions for each in seen if each is not None and each.declared is not None)
 
 
 def _route(observed: Observed, pool: Pool, target: str | None) -> Route:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from penstock.api.conditions import Reason, RunCondition
+from penstock.api.conditions import Reason, RunCondition, facts_of
 from penstock.api.meta import ConditionStatus
 from penstock.api.optimization import OptimizationRun, OptimizationRunStatus
 from penstock.api.reading import read
@@ -119,12 +119,5 @@ class RunReconciler:
             self._record(manifest, False, Reason.OPTIMIZING, note)
         for each in transitions(before.conditions, status.conditions):
             if each.status is not ConditionStatus.UNKNOWN:
-                warning = each.status is ConditionStatus.FALSE and each.reason in _WARNINGS
+                warning = each.status is ConditionStatus.FALSE and facts_of(each.reason).warns
                 self._record(manifest, warning, each.reason, f"{each.type}: {each.message}")
-
-
-_WARNINGS = {
-    Reason.OPTIMIZATION_FAILED, Reason.OPTIMIZATION_RETRIED, Reason.OPTIMIZATION_UNAVAILABLE, Reason.PROFILE_NOT_FOUND,
-    Reason.PROFILE_INVALID, Reason.INVALID_SPEC,
-}  # fmt: skip
-"""A model that cannot be made faster is no failure; a search that could not be run is one."""

@@ -91,7 +91,7 @@ class RayClusters:
         if self._settings is None:
             return PoolProblem(Reason.KUBERAY_MISSING, _STANDALONE, empty=True)
         if not self._secret:
-            return PoolProblem(Reason.PENDING, _UNSIGNED, empty=True)
+            return PoolProblem(Reason.INVALID_SPEC, _UNSIGNED, empty=True)
         return self._settings
 
     def of(self, pool: ObjectMeta) -> tuple[RayClusterView, ...] | PoolProblem:

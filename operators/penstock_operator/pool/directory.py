@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
-from penstock.api.conditions import PoolCondition, Reason
+from penstock.api.conditions import PoolCondition, Reason, facts_of
 from penstock.api.meta import SecretKeyReference
 from penstock.api.pool import ServingPool
 from penstock.api.reading import read
@@ -177,15 +177,11 @@ def _serving(pool: ServingPool, clusters: Sequence[RayClusterView]) -> RayCluste
     if serving is not None and serving.head_ready and not serving.suspended:
         return serving
     told = next((each for each in pool.status.conditions if each.type == PoolCondition.READY), None)
-    hindered = told is not None and told.reason in _HINDRANCES
+    hindered = told is not None and (told.reason == Reason.STARTING_POOL or facts_of(told.reason).warns)
     said = told.message if told is not None and hindered else "The pool's Ray cluster is starting."
     reason = Reason.UNSCHEDULABLE if told and told.reason == Reason.UNSCHEDULABLE else Reason.STARTING_POOL
     # Without Redis a head that starts knows of nothing that ran before.
     return PoolProblem(reason, said, empty=serving is None or serving.never_ran)
-
-
-_HINDRANCES: Final = {Reason.UNSCHEDULABLE, Reason.STARTING_POOL, Reason.INVALID_SPEC, Reason.API_REFUSED}
-"""What keeps a pool from starting, in words that its deployments pass on."""
 
 
 def parse_pool(manifest: Manifest) -> ServingPool | PoolProblem:

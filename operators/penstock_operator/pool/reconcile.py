@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
-from penstock.api.conditions import PoolCondition, Reason
+from penstock.api.conditions import PoolCondition, Reason, facts_of
 from penstock.api.meta import ConditionStatus
 from penstock.api.pool import GroupStatus, PoolCapacity, PoolChange, ServingPool, ServingPoolStatus
 from penstock.api.quantity import readable_bytes
@@ -276,7 +276,7 @@ class PoolReconciler:
         except NotFound:
             return  # deleted meanwhile
         for each, message in together(transitions(before.conditions, status.conditions)):
-            warning = each.status is ConditionStatus.FALSE and each.reason not in _NEUTRAL
+            warning = each.status is ConditionStatus.FALSE and facts_of(each.reason).warns
             self._record(manifest, warning, each.reason, message)
 
 
@@ -307,10 +307,6 @@ def _as_before(before: ServingPoolStatus, ready: Verdict, progressing: Verdict) 
         change=before.change,
         groups=before.groups,
     )
-
-
-_NEUTRAL: Final = {Reason.STARTING_POOL, Reason.SUSPENDED, Reason.PENDING}
-"""What may be false without anything being wrong."""
 
 
 def capacity(nodes: Sequence[Node]) -> PoolCapacity:

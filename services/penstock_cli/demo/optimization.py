@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from penstock.api.conditions import DeploymentCondition, Reason, RunCondition
+from penstock.api.conditions import DeploymentCondition, Reason, RunCondition, facts_of
 from penstock.api.meta import Condition, ConditionStatus
 from penstock.api.optimization import OptimizationRun
 from penstock.api.reading import read
@@ -21,10 +21,6 @@ from penstock_operator.runtime.cluster import Cluster, Key
 
 _POLL_SECONDS = 0.2
 _EXCHANGE_PAUSE_SECONDS = 0.02
-_LASTING = frozenset(
-    {Reason.PROFILE_NOT_FOUND, Reason.PROFILE_INVALID, Reason.OPTIMIZATION_UNAVAILABLE, Reason.OPTIMIZATION_FAILED}
-)
-"""Reasons that no waiting mends."""
 
 
 def wait_for_verdict(
@@ -52,7 +48,7 @@ def wait_for_verdict(
                 raise Unavailable(Reason.OPTIMIZATION_FAILED, run.status.summary)
             return run
         applied = _applied(deployment)
-        if applied.status is ConditionStatus.FALSE and applied.reason in _LASTING:
+        if applied.status is ConditionStatus.FALSE and facts_of(applied.reason).warns:
             raise Unavailable(applied.reason, applied.message)
         said = run_says(run) if run is not None else applied.message
         if time.monotonic() > deadline:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from penstock.api.conditions import DeploymentCondition, Reason
+from penstock.api.conditions import DeploymentCondition, Reason, facts_of
 from penstock.api.meta import Condition, ConditionStatus
 from penstock.api.reading import read
 from penstock.api.v1alpha1 import InferenceDeployment
@@ -16,15 +16,6 @@ from penstock_cli.objects.resources import INFERENCE_DEPLOYMENT, SERVING_POOL
 from penstock_operator.runtime.cluster import Cluster, Key, Manifest, NotFound
 
 _POLL_SECONDS = 0.1
-_LASTING = frozenset(
-    {
-        Reason.MODEL_NOT_FOUND, Reason.DIGEST_MISMATCH, Reason.MODEL_INVALID, Reason.UNSUPPORTED_STORAGE,
-        Reason.STORAGE_DENIED, Reason.SIGNATURE_MISSING, Reason.SIGNATURE_INVALID, Reason.KEY_NOT_TRUSTED,
-        Reason.HARDWARE_MISMATCH, Reason.ENGINE_UNAVAILABLE, Reason.DEPLOY_FAILED, Reason.INVALID_SPEC,
-        Reason.NAME_CONFLICT,
-    }
-)  # fmt: skip
-"""Reasons that no waiting mends."""
 
 
 class NotServing(Unavailable):
@@ -68,7 +59,7 @@ def wait_until_ready(
         ready = _condition(deployment, DeploymentCondition.READY)
         if ready is not None and ready.status is ConditionStatus.TRUE:
             return deployment
-        lasting = next((c for c in _current(deployment) if _failed(c) and c.reason in _LASTING), None)
+        lasting = next((c for c in _current(deployment) if _failed(c) and facts_of(c.reason).lasts), None)
         if lasting is not None:
             raise NotServing(lasting.reason, lasting.message)
         if time.monotonic() > deadline:

@@ -8,18 +8,25 @@ import pytest
 from tests.unit.deployment.world import NEW, NEW_MODEL, NOW, OLD, OLD_MODEL, World, deployment, gateway, serve_app
 
 from penstock import names
+from penstock.api.conditions import REASONS, Fault, Reason
 from penstock.api.conditions import DeploymentCondition as Kind
-from penstock.api.conditions import Reason
 from penstock.api.meta import Condition, ConditionStatus
 from penstock.api.v1alpha1 import InferenceDeploymentStatus
 from penstock.api.verdicts import timestamp
 from penstock.routing.leases import ReplicaStats
-from penstock.serving.arguments import Attempt
+from penstock.serving.arguments import FAILURE_MARKER, Attempt, StartFailure
 from penstock_operator.deployment.observed import ApplicationState, GatewayProblem, Node, PoolProblem
 from penstock_operator.deployment.plan import Finalizer, Plan, plan
 
 FAILED = ApplicationState.DEPLOY_FAILED
-DIGEST = 'Traceback…\nX: penstock-failure: {"reason":"DigestMismatch","message":"It is sha256:aa, not sha256:bb."}'
+
+
+def failing(reason: Reason, message: str = "It is so.") -> str:
+    """Serve's message on a replica that says why it does not start."""
+    return f"Traceback…\nX: {FAILURE_MARKER}{StartFailure(reason=reason, message=message).model_dump_json()}"
+
+
+DIGEST = failing(Reason.DIGEST_MISMATCH, "It is sha256:aa, not sha256:bb.")
 NODE = Node("10.0.0.1", {"CPU": 4.0, "memory": 2.0**33}, {"CPU": 4.0, "memory": 2.0**33})
 FULL = Node("10.0.0.1", {"CPU": 4.0, "memory": 2.0**33}, {"CPU": 0.5, "memory": 2.0**33})
 
@@ -49,6 +56,7 @@ def starting(**changes: object) -> World:
     return World(deployment(), (app,), (gateway({NEW: 100}),))
 
 
+CONFLICT = World(deployment(), (replace(serve_app(deployment()), arguments=None),))
 OF_A_NEWER_RELEASE = InferenceDeploymentStatus(
     conditions=(Condition(type=Kind.MODEL_RESOLVED, status=ConditionStatus.FALSE, reason="OfANewerRelease"),)
 )
@@ -196,7 +204,7 @@ CONDITIONS = [
     ),
     (
         "an application of another's with our name is a conflict",
-        SETTLED.but(apps=(replace(serve_app(deployment()), arguments=None),)),
+        CONFLICT,
         Kind.READY,
         "False",
         Reason.NAME_CONFLICT,
@@ -399,8 +407,13 @@ def test_while_a_failed_model_is_tried_again_the_reason_stays() -> None:
 UNAVAILABLE = [
     ("a model that cannot be loaded", starting(message=DIGEST), "DigestMismatch: "),
     ("a replica that no node can hold", starting(waiting_since=NOW - 11).but(nodes=(FULL,)), "Unschedulable: "),
+    ("a replica whose Secret is not mounted", starting(message=failing(Reason.SECRET_NOT_FOUND)), "SecretNotFound: "),
+    ("a node's cache that is full", starting(message=failing(Reason.CACHE_UNAVAILABLE)), "CacheUnavailable: "),
+    ("settings that no replica takes", starting(message=failing(Reason.INVALID_SPEC)), "InvalidSpec: "),
+    ("a replica that ended, of which Ray starts another", starting(message=failing(Reason.REPLICA_FAILED)), None),
     ("a replica that is starting", starting(), None),
     ("a model that serves", SETTLED, None),
+    ("another's application of the same name", CONFLICT, "NameConflict: "),
 ]
 
 
@@ -410,6 +423,20 @@ def test_requests_are_told_what_keeps_a_model_from_starting(world: World, proble
     assert route is not None
     assert (route.unavailable or "").startswith(problem or "")
     assert (route.unavailable is None) == (problem is None)
+
+
+@pytest.mark.parametrize("reason", sorted(Reason))
+def test_a_start_that_fails_is_told_as_its_reason_says(reason: Reason) -> None:
+    made = plan(starting(message=failing(reason)).observed(), NOW)
+    assert made.route is not None
+    assert verdict(made, Kind.PROGRESSING) == ("False", reason)
+    assert made.route.unavailable == (f"{reason}: It is so." if REASONS[reason].refuses else None)
+    of_model = REASONS[reason].fault is Fault.MODEL
+    assert verdict(made, Kind.MODEL_RESOLVED) == (("False", reason) if of_model else ("Unknown", Reason.PENDING))
+
+
+def test_what_serves_under_the_name_goes_on_where_another_s_application_takes_the_next_name() -> None:
+    assert plan(CONFLICT.but(gateways=(gateway({OLD: 100}, {OLD: 1}),)).observed(), NOW).route is None
 
 
 def test_a_failure_and_the_time_of_the_next_attempt_are_sentences() -> None:

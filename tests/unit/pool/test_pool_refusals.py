@@ -10,7 +10,7 @@ from tests.contract.ray_rest_standin import RayStandIn
 from tests.unit.deployment.world import NEW_MODEL, deployment, serve_app
 from tests.unit.pool.test_pool_homes import IMAGE, KEY, add_pool, deploy, told
 
-from penstock.api.conditions import Reason
+from penstock.api.conditions import Reason, facts_of
 from penstock.api.verdicts import reason_of
 from penstock.errors import Unavailable
 from penstock_operator.deployment.observed import ApplicationState, PoolProblem
@@ -179,6 +179,33 @@ def test_deployments_of_a_pool_that_cannot_start_hear_what_is_refused(cluster: S
     problem = directory.writer(pool)
     assert isinstance(problem, PoolProblem)
     assert (problem.reason, problem.message) == (Reason.STARTING_POOL, "rayclusters: may not apply")
+
+
+def test_deployments_of_a_pool_whose_raycluster_s_name_is_taken_hear_what_to_do(cluster: Strict) -> None:
+    add_pool(cluster)
+    deploy(cluster)
+    stranger = {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayCluster",
+        "metadata": {"name": "penstock-default", "namespace": KEY.namespace},
+    }
+    cluster.create(RAY_CLUSTER, stranger)
+    reconciler, directory = parts(cluster)
+    reconciler.reconcile(KEY)
+    assert told(cluster)[0] == Reason.NAME_CONFLICT
+    pool = directory.pool(KEY)
+    assert not isinstance(pool, PoolProblem)
+    problem = directory.writer(pool)
+    assert isinstance(problem, PoolProblem)
+    assert "that is not this pool's" in problem.message
+
+
+def test_an_operator_without_a_secret_says_so_as_a_fault_not_as_something_under_way(cluster: Strict) -> None:
+    add_pool(cluster)
+    unsigned = RayClusters(cluster, IMAGE, "", lambda name, _: Addresses(name, name))
+    problem = unsigned.settings()
+    assert isinstance(problem, PoolProblem)
+    assert facts_of(problem.reason).refuses
 
 
 def test_what_serves_stays_ready_while_a_change_is_refused(cluster: Strict, ray: RayStandIn) -> None:
