@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from penstock.api import API_VERSION
 from penstock.errors import Conflict, Invalid
 from penstock.routing.access import fingerprint
 from penstock_cli.objects.command import Context, Kubeconfig, Namespace, StateDir, delete, get, opened_cluster
@@ -83,7 +84,7 @@ def key_object(
     spec |= {"requestsPerSecond": limit} if limit is not None else {}
     spec |= {"expiresAt": expires_at} if expires_at is not None else {}
     return {
-        "apiVersion": "penstock.dev/v1alpha1",
+        "apiVersion": API_VERSION,
         "kind": "APIKey",
         "metadata": {"name": name, "namespace": namespace},
         "spec": spec,

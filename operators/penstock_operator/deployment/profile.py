@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from penstock import names
+from penstock.api import API_VERSION
 from penstock.api.conditions import DeploymentCondition, Reason, RunCondition
 from penstock.api.meta import AUTO, ConditionStatus, LocalReference, Manifest
 from penstock.api.optimization import (
@@ -115,7 +116,7 @@ def run_manifest(
     metadata = deployment.metadata
     queue = metadata.labels.get(names.QUEUE_LABEL)
     return {
-        "apiVersion": "penstock.dev/v1alpha1",
+        "apiVersion": API_VERSION,
         "kind": "OptimizationRun",
         "metadata": {
             "name": names.run(deployment, profile),

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable
 from penstock.api.access import APIKey
 from penstock.api.reading import read
 from penstock.errors import Invalid
+from penstock_operator.kinds import OURS
 from penstock_operator.runtime.aspects import Aspects
-from penstock_operator.runtime.cluster import Cluster, Key, Manifest, ResourceKind, key_of
+from penstock_operator.runtime.cluster import Cluster, Key, Manifest, key_of
 
 log = logging.getLogger(__name__)
-API_KEY = ResourceKind("penstock.dev", "v1alpha1", "APIKey", "apikeys", has_status=True)
+API_KEY = OURS["APIKey"]
 
 
 class KeyDirectory:

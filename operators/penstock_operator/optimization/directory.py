@@ -16,15 +16,12 @@ from penstock.api.reading import read
 from penstock.api.v1alpha1 import ProfileKind, ProfileReference
 from penstock.errors import Invalid
 from penstock_operator.deployment.observed import OptimizationView, ProfileProblem
-from penstock_operator.runtime.cluster import Cluster, Key, Manifest, ResourceKind, key_of
+from penstock_operator.kinds import OURS
+from penstock_operator.runtime.cluster import Cluster, Key, Manifest, key_of
 
-_GROUP: Final = "penstock.dev"
-_VERSION: Final = "v1alpha1"
-OPTIMIZATION_PROFILE = ResourceKind(_GROUP, _VERSION, "OptimizationProfile", "optimizationprofiles")
-CLUSTER_OPTIMIZATION_PROFILE = ResourceKind(
-    _GROUP, _VERSION, "ClusterOptimizationProfile", "clusteroptimizationprofiles", namespaced=False
-)
-OPTIMIZATION_RUN = ResourceKind(_GROUP, _VERSION, "OptimizationRun", "optimizationruns", has_status=True)
+OPTIMIZATION_PROFILE = OURS["OptimizationProfile"]
+CLUSTER_OPTIMIZATION_PROFILE = OURS["ClusterOptimizationProfile"]
+OPTIMIZATION_RUN = OURS["OptimizationRun"]
 
 _UNAVAILABLE: Final = "This operator has no artifact store, so it cannot optimize; start it with --artifact-store. The model serves as it is."
 

@@ -18,6 +18,7 @@ from penstock.api.reading import read
 from penstock.errors import Invalid, Unavailable
 from penstock_operator.clients.ray import RayClient
 from penstock_operator.deployment.observed import PoolProblem
+from penstock_operator.kinds import OURS
 from penstock_operator.pool.clusters import RayClusters
 from penstock_operator.pool.observed import RayClusterView
 from penstock_operator.pool.plan import sort
@@ -25,10 +26,8 @@ from penstock_operator.pool.writer import Kept, PoolWriter
 from penstock_operator.runtime.cluster import FORBIDDEN, SECRET, Cluster, Key, Manifest, ResourceKind
 from penstock_operator.runtime.recent import Recent
 
-SERVING_POOL = ResourceKind("penstock.dev", "v1alpha1", "ServingPool", "servingpools", has_status=True)
-INFERENCE_DEPLOYMENT = ResourceKind(
-    "penstock.dev", "v1alpha1", "InferenceDeployment", "inferencedeployments", has_status=True
-)
+SERVING_POOL = OURS["ServingPool"]
+INFERENCE_DEPLOYMENT = OURS["InferenceDeployment"]
 
 _FRESH_SECONDS: Final = 2.0
 """A pool and its Secret are read at most this often, however many deployments use them."""

@@ -39,7 +39,7 @@ def crd(kind: Kind) -> dict[str, Any]:
                 "kind": kind.name,
                 "listKind": f"{kind.name}List",
                 "plural": kind.plural,
-                "singular": kind.name.lower(),
+                "singular": kind.singular,
                 "shortNames": list(kind.short_names),
                 "categories": ["penstock"],
             },

@@ -1,4 +1,7 @@
-"""What Kubernetes must know of each kind beside its fields: names, columns, subresources."""
+"""What Kubernetes must know of each kind beside its fields: names, columns, subresources.
+
+The CRDs, the resources of the operator and the CLI, and the checks of the chart's rights derive from `KINDS`.
+"""
 
 from __future__ import annotations
 
@@ -57,6 +60,11 @@ class Kind:
     def name(self) -> str:
         """The kind in CamelCase."""
         return self.model.__name__
+
+    @property
+    def singular(self) -> str:
+        """The kind as users write it."""
+        return self.name.lower()
 
 
 _READY: Final = Column(

@@ -8,22 +8,12 @@ from typing import Any
 
 from penstock.api.kinds import KINDS, Column
 from penstock.errors import Invalid
+from penstock_operator.kinds import OURS
 from penstock_operator.runtime.cluster import CONFIG_MAP, EVENT, NAMESPACE, SECRET, Manifest, ResourceKind
 
 FIELD_MANAGER = "penstock-cli"
-_OURS = {
-    name: ResourceKind(
-        "penstock.dev",
-        "v1alpha1",
-        name,
-        kind.plural,
-        namespaced=kind.namespaced,
-        has_status=kind.status is not None,
-    )
-    for name, kind in KINDS.items()
-}
-INFERENCE_DEPLOYMENT = _OURS["InferenceDeployment"]
-SERVING_POOL = _OURS["ServingPool"]
+INFERENCE_DEPLOYMENT = OURS["InferenceDeployment"]
+SERVING_POOL = OURS["ServingPool"]
 _CORE = {kind.kind: kind for kind in (NAMESPACE, SECRET, CONFIG_MAP, EVENT)}
 _CONDITION_PATH = re.compile(r'^\.status\.conditions\[\?\(@\.type=="(\w+)"\)\]\.(\w+)$')
 _LAST_SEEN = Column("Last seen", "", type="date")
@@ -42,11 +32,11 @@ def kind_named(name: str) -> ResourceKind:
         Invalid: there is no such kind; the message lists those known.
     """
     wanted = name.lower().partition(".")[0]
-    for each in (*_OURS.values(), *_CORE.values()):
+    for each in (*OURS.values(), *_CORE.values()):
         short = KINDS[each.kind].short_names if each.kind in KINDS else ()
         if wanted in (each.kind.lower(), each.plural, *short):
             return each
-    raise Invalid("UnknownKind", f"no kind is called {name!r}; known: {', '.join(sorted([*_OURS, *_CORE]))}")
+    raise Invalid("UnknownKind", f"no kind is called {name!r}; known: {', '.join(sorted([*OURS, *_CORE]))}")
 
 
 def kind_of(manifest: Manifest) -> ResourceKind:
@@ -55,10 +45,10 @@ def kind_of(manifest: Manifest) -> ResourceKind:
     Raises:
         Invalid: this command does not know it.
     """
-    kind = {**_OURS, **_CORE}.get(str(manifest.get("kind")))
+    kind = {**OURS, **_CORE}.get(str(manifest.get("kind")))
     if kind is None or manifest.get("apiVersion") != kind.api_version:
         title = f"{manifest.get('apiVersion')} {manifest.get('kind')}"
-        known = ", ".join(sorted([*_OURS, *_CORE]))
+        known = ", ".join(sorted([*OURS, *_CORE]))
         raise Invalid("UnknownKind", f"{title} is not known here; known: {known}; use kubectl for others")
     return kind
 

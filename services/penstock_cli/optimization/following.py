@@ -16,6 +16,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from penstock.api import API_VERSION
 from penstock.api.documents import write_yaml
 from penstock.errors import Unavailable
 from penstock.optimization.measurements import Timing
@@ -244,7 +245,7 @@ def serving_manifest(request: OptimizationRequest, result: RunResult) -> str | N
             "maxDelayMilliseconds": result.capacity.max_delay_milliseconds,
         }
     manifest = {
-        "apiVersion": "penstock.dev/v1alpha1",
+        "apiVersion": API_VERSION,
         "kind": "InferenceDeployment",
         "metadata": {"name": request.name, "namespace": "default"},
         "spec": spec,

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from penstock.api import crds
-from penstock.api.kinds import KINDS
+from penstock.api import API_VERSION, crds
+from penstock.api.kinds import KINDS, Kind
 from penstock.api.rules import FIELD_RULES, MODEL_RULES
 
 ROOT = Path(__file__).parents[3]
@@ -63,6 +63,12 @@ def test_check_finds_a_file_that_should_not_be_there(tmp_path: Path, name: str) 
     (tmp_path / name).write_text("kind: Gone\n")
 
     assert crds.main(["--check", str(tmp_path)]) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.name)
+def test_the_types_are_of_the_version_that_is_served(kind: Kind) -> None:
+    fields = kind.model.model_fields
+    assert (fields["api_version"].default, fields["kind"].default) == (API_VERSION, kind.name)
 
 
 def test_check_of_an_empty_folder_fails_and_writes_nothing(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import pytest
 import yaml
 from tests.chart.helm import CHART, EVERYTHING, Object, render
 
+from penstock.api.kinds import KINDS, Kind
+
 EXAMPLE = Path(__file__).parents[3] / "manifests" / "rbac" / "pool-token.example.yaml"
 
 
@@ -49,6 +51,22 @@ def test_the_operator_deletes_nothing_but_what_it_made() -> None:
 
 
 _MADE_AND_DELETED = {"optimizationruns", "jobs", "rayclusters"}
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.name)
+def test_the_operator_sees_every_kind_and_writes_the_status_of_each_that_has_one(kind: Kind) -> None:
+    assert _verbs(kind.plural) >= {"get", "list", "watch"}
+    assert _verbs(f"{kind.plural}/status") == ({"get", "patch", "update"} if kind.status is not None else set())
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.name)
+def test_someone_may_see_and_make_each_kind_that_users_make(kind: Kind) -> None:
+    roles = [each for each in render().all("ClusterRole") if "operator" not in each["metadata"]["name"]]
+    verbs = {
+        verb for each in roles for rule in each["rules"] if kind.plural in rule["resources"] for verb in rule["verbs"]
+    }
+    assert verbs >= {"get", "list", "watch", "delete"}
+    assert ("create" in verbs) == (kind.name != "OptimizationRun"), "runs are the operator's to make"
 
 
 @pytest.mark.parametrize(
