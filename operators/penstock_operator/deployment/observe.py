@@ -16,7 +16,6 @@ from penstock_operator.gateway.fleet import Fleet
 from penstock_operator.keys.directory import KeyDirectory
 from penstock_operator.optimization.directory import OptimizationDirectory
 from penstock_operator.pool.directory import PoolDirectory
-from penstock_operator.pool.status import problems
 from penstock_operator.pool.writer import PoolBusy, PoolWriter
 from penstock_operator.quota.directory import QuotaDirectory
 from penstock_operator.runtime.cluster import Key
@@ -109,7 +108,7 @@ class Observer:
         try:
             applications = writer.applications()
             nodes = _nodes(writer, applications)
-            return Pool(writer.serve_address, applications, nodes, groups, problems(pool.status.groups)), writer
+            return Pool(writer.serve_address, applications, nodes, groups, pool.status.groups), writer
         except PoolBusy:
             raise  # it says nothing of the pool
         except Unavailable as error:

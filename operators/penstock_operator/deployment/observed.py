@@ -10,7 +10,7 @@ from typing import Any
 from penstock.api.access import APIKey, Authentication
 from penstock.api.conditions import Reason
 from penstock.api.optimization import OptimizationProfileSpec, OptimizationRun
-from penstock.api.pool import WorkerGroup
+from penstock.api.pool import GroupStatus, WorkerGroup
 from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.routing.leases import RouteStatus
 from penstock.serving.arguments import BuildArguments
@@ -70,8 +70,8 @@ class Pool:
     nodes: tuple[Node, ...] = ()
     groups: tuple[WorkerGroup, ...] = ()
     """Of a managed pool's spec; none of an existing pool."""
-    problems: tuple[str, ...] = ()
-    """Why pods of a managed pool have no node or no image, a sentence for each `group NAME`."""
+    workers: tuple[GroupStatus, ...] = ()
+    """How far the workers of each group are, and what keeps them from running, as the pool's status has it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -14,6 +13,7 @@ from penstock.names import ACCELERATOR_LABEL
 from penstock_operator.deployment.observed import Node, Pool
 from penstock_operator.pool.placement import required_labels, required_resources
 from penstock_operator.pool.raypods import ray_labels, ray_resources
+from penstock_operator.pool.status import worker_problem
 
 NODE_GROUP_LABEL: Final = "ray.io/node-group"
 """Ray's own label of a node: the worker group that it is of."""
@@ -86,7 +86,8 @@ def obstacle(resources: Resources, pool: Pool) -> Obstacle | None:
             f"{wanted}; all workers that could hold it are full: {_listed(full)}. Free: {free}. Raise maxWorkers of the "
             "group, or scale something down."
         )
-    hindered = {group.name: _problem(group, pool.problems) for group in growing}
+    told = {each.name: worker_problem(each) for each in pool.workers}
+    hindered = {group.name: told.get(group.name) for group in growing}
     if all(hindered.values()):
         return Obstacle(f"{wanted}; no worker can start. {' '.join(filter(None, hindered.values()))}")
     on_the_way = _listed(
@@ -95,12 +96,6 @@ def obstacle(resources: Resources, pool: Pool) -> Obstacle | None:
         if hindered[each.name] is None
     )
     return Obstacle(f"Waiting for a worker of {on_the_way}.", starting=True)
-
-
-def _problem(group: WorkerGroup, problems: Sequence[str]) -> str | None:
-    """What keeps workers of a group from starting, of the sentences on all groups."""
-    named = re.compile(rf"group {re.escape(group.name)}(?![-\w])")
-    return next((each for each in problems if named.search(each)), None)
 
 
 def _offers(group: WorkerGroup) -> dict[str, float]:

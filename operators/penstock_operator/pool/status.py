@@ -13,7 +13,6 @@ from penstock_operator.nodes.forecast import PodDemand, closest
 from penstock_operator.pool import raypods
 from penstock_operator.pool.observed import PodView, PoolObserved, RayClusterView
 
-_NO_NODE: Final = "no node takes it: "
 _OF_WORKERS: Final = {
     "FailedCreateWorkerPod": "KubeRay could not create a worker",
     "FailedDeleteWorkerPod": "KubeRay could not delete a worker, and creates none meanwhile",
@@ -22,11 +21,20 @@ _OF_WORKERS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
+class PodProblem:
+    """What keeps a pod from running."""
+
+    message: str
+    unschedulable: bool = False
+    """Whether it is that no node takes it."""
+
+
+@dataclass(frozen=True, slots=True)
 class GroupReport:
     """Groups as the status has them."""
 
     groups: tuple[GroupStatus, ...]
-    head: str | None
+    head: PodProblem | None
     """What keeps the head from running."""
 
 
@@ -37,8 +45,8 @@ def report(observed: PoolObserved, serving: RayClusterView) -> GroupReport:
     if spec is None:
         return GroupReport((), None)
     head = _why([each for each in pods if not each.group], raypods.head_demand(spec.head), observed)
-    if head is None and not serving.head_ready and serving.problem_reason not in _OF_WORKERS:
-        head = serving.problem or None
+    if head is None and not serving.head_ready and serving.problem_reason not in _OF_WORKERS and serving.problem:
+        head = PodProblem(serving.problem)
     return GroupReport(tuple(_groups(observed, spec, serving, pods)), head)
 
 
@@ -46,8 +54,8 @@ def hindrance(observed: PoolObserved, cluster: RayClusterView) -> str | None:
     """What keeps a RayCluster's pods from running, in a sentence; None where they are just starting."""
     reported = report(observed, cluster)
     if reported.head is not None:
-        return f"The head does not run: {_sentence(reported.head.removeprefix(_NO_NODE))}"
-    return next(iter(problems(reported.groups)), None)
+        return f"The head does not run: {_sentence(reported.head.message)}"
+    return next(filter(None, map(worker_problem, reported.groups)), None)
 
 
 def missing_pods(cluster: RayClusterView) -> bool:
@@ -60,7 +68,7 @@ def wanted(cluster: RayClusterView) -> int:
     return max(cluster.desired, sum(each.replicas for each in cluster.groups.values()))
 
 
-def starting(observed: PoolObserved, serving: RayClusterView | None, head: str | None, waiting: str) -> Verdict:
+def starting(observed: PoolObserved, serving: RayClusterView | None, head: PodProblem | None, waiting: str) -> Verdict:
     """Why the pool cannot be used yet. `waiting` says it where there is no RayCluster yet."""
     if observed.pool.spec.suspend:
         said = "Its nodes are given back. The deployments stay; set spec.suspend to false to start them again."
@@ -68,8 +76,8 @@ def starting(observed: PoolObserved, serving: RayClusterView | None, head: str |
     if serving is None:
         return false(Reason.STARTING_POOL, waiting)
     if head is not None:
-        reason = Reason.UNSCHEDULABLE if head.startswith(_NO_NODE) else Reason.STARTING_POOL
-        return false(reason, f"RayCluster {serving.name} does not run: {_sentence(head.removeprefix(_NO_NODE))}")
+        reason = Reason.UNSCHEDULABLE if head.unschedulable else Reason.STARTING_POOL
+        return false(reason, f"RayCluster {serving.name} does not run: {_sentence(head.message)}")
     if not serving.head_ready:
         return false(Reason.STARTING_POOL, f"The head of RayCluster {serving.name} is starting.")
     return false(Reason.STARTING_POOL, f"The head of {serving.name} runs; Ray is starting on it.")
@@ -91,33 +99,31 @@ def _groups(
         ready = desired if complete else sum(1 for each in own if each.ready) if pods else least
         why = _why([each for each in own if not each.ready], raypods.worker_demand(group), observed)
         if why is None and failed is not None and (len(own) if pods else least) < desired:
-            why = f"{failed}: {serving.problem}"
-        message = _sentence(why.removeprefix(_NO_NODE)) if why else ""
+            why = PodProblem(f"{failed}: {serving.problem}")
+        message = _sentence(why.message) if why else ""
         found.append(GroupStatus(name=group.name, desired=desired, ready=min(ready, desired), message=message))
     return found
 
 
-def _why(pods: Sequence[PodView], demand: PodDemand, observed: PoolObserved) -> str | None:
+def _why(pods: Sequence[PodView], demand: PodDemand, observed: PoolObserved) -> PodProblem | None:
     """The first thing that keeps one of these pods from running."""
     for each in pods:
         if each.stuck is not None:
-            return f"pod {each.name}: {each.stuck}"
+            return PodProblem(f"pod {each.name}: {each.stuck}")
     refused = next((each for each in pods if each.unschedulable is not None), None)
     if refused is None:
         return None
     lacking = closest(demand, observed.nodes) if observed.nodes else None
-    return _NO_NODE + (lacking or f"pod {refused.name}: {refused.unschedulable}")
+    return PodProblem(lacking or f"pod {refused.name}: {refused.unschedulable}", unschedulable=True)
 
 
-def problems(groups: Sequence[GroupStatus]) -> tuple[str, ...]:
-    """What keeps workers from running, a sentence or two for each group, which is named in it."""
-    return tuple(
-        each.message
-        if f"group {each.name} " in each.message
-        else f"A worker of group {each.name} waits: {each.message}"
-        for each in groups
-        if each.message
-    )
+def worker_problem(group: GroupStatus) -> str | None:
+    """What keeps a group's workers from running, in a sentence or two that name the group; None: nothing."""
+    if not group.message:
+        return None
+    if f"group {group.name} " in group.message:  # as where no node offers what the group's workers need
+        return group.message
+    return f"A worker of group {group.name} waits: {group.message}"
 
 
 def _sentence(text: str) -> str:

@@ -11,7 +11,7 @@ from tests.unit.deployment.world import AT_REST, NEW, NOW, SERVE, deployment, ga
 from penstock.api.conditions import DeploymentCondition, Reason
 from penstock.api.meta import ConditionStatus, LocalReference
 from penstock.api.optimization import OptimizationProfileSpec
-from penstock.api.pool import GroupAccelerator, WorkerGroup
+from penstock.api.pool import GroupAccelerator, GroupStatus, WorkerGroup
 from penstock.api.v1alpha1 import Resources
 from penstock.api.verdicts import timestamp
 from penstock.errors import Invalid
@@ -125,9 +125,12 @@ def node(of: str, **available: float) -> Node:
     )
 
 
-OTHERS_PROBLEM = "A worker of group l4-large needs 1 nvidia.com/gpu; none of the 3 nodes offers that."
-PROBLEM = (
-    "A worker of group l4 needs 1 nvidia.com/gpu; none of the 3 nodes offers that. Closest: n1: has no nvidia.com/gpu."
+OTHERS_PROBLEM = GroupStatus(
+    name="l4-large", message="A worker of group l4-large needs 1 nvidia.com/gpu; none of the 3 nodes offers that."
+)
+PROBLEM = GroupStatus(
+    name="l4",
+    message="A worker of group l4 needs 1 nvidia.com/gpu; none of the 3 nodes offers that. Closest: n1: has no nvidia.com/gpu.",
 )
 
 
@@ -174,8 +177,8 @@ def existing(*nodes: Node) -> Pool:
     return Pool(SERVE, nodes=nodes)
 
 
-def managed(*nodes: Node, problems: tuple[str, ...] = ()) -> Pool:
-    return Pool(SERVE, nodes=nodes, groups=(CPU, L4), problems=problems)
+def managed(*nodes: Node, workers: tuple[GroupStatus, ...] = ()) -> Pool:
+    return Pool(SERVE, nodes=nodes, groups=(CPU, L4), workers=workers)
 
 
 @pytest.mark.parametrize(
@@ -208,11 +211,11 @@ def managed(*nodes: Node, problems: tuple[str, ...] = ()) -> Pool:
             ["all workers that could hold it are full", "2 of at most 2 of group l4", "0.5 GPU", "maxWorkers"],
             id="as many workers as may be, and all full",
         ),
-        pytest.param(resources("nvidia-l4"), managed(problems=(OTHERS_PROBLEM, PROBLEM)), False, ["no worker can start", "Closest: n1"],
+        pytest.param(resources("nvidia-l4"), managed(workers=(OTHERS_PROBLEM, PROBLEM)), False, ["no worker can start", "Closest: n1"],
                      id="its workers find no node"),
-        pytest.param(resources("nvidia-l4"), managed(problems=(OTHERS_PROBLEM,)), True, ["Waiting for a worker of group l4"],
+        pytest.param(resources("nvidia-l4"), managed(workers=(OTHERS_PROBLEM,)), True, ["Waiting for a worker of group l4"],
                      id="another group's trouble is none of it"),
-        pytest.param(resources(), managed(problems=(PROBLEM,)), True, ["Waiting for a worker of group cpu"],
+        pytest.param(resources(), managed(workers=(PROBLEM,)), True, ["Waiting for a worker of group cpu"],
                      id="where another group would do, that one's worker is waited for"),
         pytest.param(resources("nvidia-h100"), managed(), False, ["no worker group"], id="no group has the type"),
     ],
@@ -266,7 +269,7 @@ def test_a_deployment_says_what_it_waits_for(
 
 
 @pytest.mark.parametrize(
-    ("seconds", "problems", "reason", "word"),
+    ("seconds", "workers", "reason", "word"),
     [
         pytest.param(5.0, (), Reason.STARTING_REPLICAS, "building", id="at first it is simply being built"),
         pytest.param(60.0, (), Reason.STARTING_REPLICAS, "Waiting for a worker of group l4", id="then a worker is waited for"),
@@ -274,12 +277,12 @@ def test_a_deployment_says_what_it_waits_for(
     ],
 )  # fmt: skip
 def test_serve_builds_on_the_nodes_that_serve_and_that_wait_is_told_too(
-    seconds: float, problems: tuple[str, ...], reason: Reason, word: str
+    seconds: float, workers: tuple[GroupStatus, ...], reason: Reason, word: str
 ) -> None:
     of = deployment(resources={"accelerator": {"type": "nvidia-l4"}})
     attempt = Attempt(attempted_at=int(NOW - seconds))
     app = replace(serve_app(of, ApplicationState.DEPLOYING, running=0, wanted=0, attempt=attempt), building=True)
-    made = plan(Observed(of, Pool(SERVE, (app,), groups=(CPU, L4), problems=problems), (gateway(None),)), NOW).status
+    made = plan(Observed(of, Pool(SERVE, (app,), groups=(CPU, L4), workers=workers), (gateway(None),)), NOW).status
     assert made is not None
     progressing = next(each for each in made.conditions if each.type == DeploymentCondition.PROGRESSING)
     assert progressing.reason == reason

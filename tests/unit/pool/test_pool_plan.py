@@ -19,7 +19,7 @@ from penstock_operator.pool.observed import PodView, PoolObserved, RayClusterVie
 from penstock_operator.pool.plan import DEPARTURE_SECONDS, RETIREMENT_SECONDS, PoolPlan, plan, sort
 from penstock_operator.pool.raycluster import GroupCount, replacement_name
 from penstock_operator.pool.replacement import LOST_SECONDS, TOLD_SECONDS
-from penstock_operator.pool.status import problems, report, starting
+from penstock_operator.pool.status import report, starting, worker_problem
 
 FIRST = "penstock-default"
 ROOMY = KubernetesNode("big", allocatable={"cpu": 64.0, "memory": 512.0 * 2**30})
@@ -440,7 +440,7 @@ def test_a_group_says_why_a_worker_is_missing() -> None:
     (group,) = report(waiting(*seen), serving).groups
     assert (group.desired, group.ready) == (2, 1)
     assert group.message == "pod w-2: ErrImagePull: no such image."
-    assert problems([group]) == ("A worker of group cpu waits: pod w-2: ErrImagePull: no such image.",)
+    assert worker_problem(group) == "A worker of group cpu waits: pod w-2: ErrImagePull: no such image."
 
 
 def test_a_worker_without_a_node_says_which_came_closest() -> None:
@@ -449,14 +449,14 @@ def test_a_worker_without_a_node_says_which_came_closest() -> None:
     (group,) = report(waiting(lonely, nodes=(SMALL,)), serving).groups
     assert group.message.startswith("A worker of group cpu needs")
     assert "small" in group.message
-    assert problems([group]) == (group.message,)
+    assert worker_problem(group) == group.message
 
 
 def test_a_worker_that_is_just_starting_is_no_problem() -> None:
     serving = replace(running(OLD, counts={"cpu": GroupCount(1)}), ready=0)
     (group,) = report(waiting(PodView("w-1", FIRST, "cpu")), serving).groups
     assert group.message == ""
-    assert problems([group]) == ()
+    assert worker_problem(group) is None
 
 
 def test_a_head_without_a_node_makes_the_pool_unschedulable() -> None:

@@ -12,7 +12,7 @@ from penstock.api.pool import GroupStatus, ServingPool
 from penstock_operator.nodes.forecast import KubernetesNode
 from penstock_operator.pool.observed import PodView, PoolObserved, RayClusterView, view
 from penstock_operator.pool.raycluster import GroupCount
-from penstock_operator.pool.status import hindrance, problems, report
+from penstock_operator.pool.status import hindrance, report, worker_problem
 
 FIRST = "penstock-default"
 BOTH = pool(CPU, GPU)
@@ -40,7 +40,7 @@ def test_a_worker_that_kuberay_may_not_make_is_told_of_its_group_alone() -> None
     assert (cpu.desired, cpu.ready) == (2, 1)
     assert cpu.message == f"KubeRay could not create a worker: {QUOTA}."
     assert l4.message == "", "it wants none"
-    assert problems((cpu, l4)) == (f"A worker of group cpu waits: {cpu.message}",)
+    assert (worker_problem(cpu), worker_problem(l4)) == (f"A worker of group cpu waits: {cpu.message}", None)
 
 
 def test_a_group_whose_pods_are_all_there_is_not_told_what_another_lacks() -> None:
