@@ -147,6 +147,5 @@ def _explain(observed: Observed, active: str, app: Application) -> str:
     )
     if decision.replicas >= app.wanted:
         return decision.reason
-    cause = decision.reason.partition(": ")[2]
     window = f"{scaling.stabilization_window_seconds} s"
-    return f"{app.wanted}: {cause}; {decision.replicas} once that has held for {window}"
+    return f"{app.wanted}: {decision.cause}; {decision.replicas} once that has held for {window}"

@@ -63,7 +63,13 @@ class Decision:
 
     replicas: int
     state: State
-    reason: str
+    cause: str
+    """The reason without the number."""
+
+    @property
+    def reason(self) -> str:
+        """The number and its cause."""
+        return f"{self.replicas}: {self.cause}"
 
 
 def decide(demand: Demand, current: int, limits: Limits, state: State, now: float) -> Decision:
@@ -89,7 +95,7 @@ def decide(demand: Demand, current: int, limits: Limits, state: State, now: floa
         if replicas > wanted:
             held = f", held since {replicas} were wanted in the last {limits.stabilization_window_seconds:g} s"
     replicas = max(limits.minimum, min(limits.maximum, replicas))
-    return Decision(replicas, State(window, since), f"{replicas}: {reason}{held}")
+    return Decision(replicas, State(window, since), reason + held)
 
 
 def _recommend(demand: Demand, current: int, limits: Limits, age: float) -> tuple[int, str]:
