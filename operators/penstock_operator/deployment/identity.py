@@ -17,7 +17,7 @@ from penstock.api.v1alpha1 import InferenceDeployment, ModelSource, UpdatePolicy
 from penstock.serving.arguments import FAILURE_MARKER, StartFailure
 from penstock.serving.settings import changed_message
 from penstock_operator.deployment.failure import start_failure
-from penstock_operator.deployment.observed import Application, Gateway, Observed, Pool, own
+from penstock_operator.deployment.observed import Application, Gateway, Observed, Pool, applications_of
 
 _DIGEST: Final = "digest"
 
@@ -87,7 +87,7 @@ def followed(observed: Observed) -> InferenceDeployment:
     deployment = observed.deployment
     if deployment.spec.model.update_policy is not UpdatePolicy.AUTOMATIC or not isinstance(observed.pool, Pool):
         return deployment
-    apps = own(deployment, observed.pool)
+    apps = applications_of(deployment, observed.pool)
     known = {*recorded_models(observed).values(), *(noted(app) for app in apps.values())}
     versions = {names.revision(deployment): deployment}
     for digest in known:

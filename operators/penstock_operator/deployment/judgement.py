@@ -30,6 +30,7 @@ Verdicts = dict[DeploymentCondition, Verdict]
 
 UNSCHEDULABLE_AFTER_SECONDS: Final = 10.0
 """Until then a replica that no node has may simply be starting."""
+_ANSWERS: Final = true(Reason.POOL_AVAILABLE, "The pool answers.")
 
 
 def failure_of(app: Application | None) -> StartFailure | None:
@@ -62,6 +63,11 @@ def _of_others(app: Application) -> StartFailure | None:
     return failure if facts_of(failure.reason).fault is Fault.MODEL else None
 
 
+def judge_pool(pool: Pool | PoolProblem) -> Verdict:
+    """Whether the pool can be used."""
+    return _ANSWERS if isinstance(pool, Pool) else false(pool.reason, pool.message)
+
+
 def judge(observed: Observed, pool: Pool, rollout: Rollout, now: float) -> Verdicts:
     """All conditions but `Ready`."""
     candidate = rollout.mine.get(rollout.wanted)
@@ -69,7 +75,7 @@ def judge(observed: Observed, pool: Pool, rollout: Rollout, now: float) -> Verdi
     model = _model(observed, candidate, failure)
     scaled_away = replica_bounds(observed.deployment)[1] == 0
     return {
-        DeploymentCondition.POOL_READY: true(Reason.POOL_AVAILABLE, "The pool answers."),
+        DeploymentCondition.POOL_READY: _ANSWERS,
         DeploymentCondition.MODEL_RESOLVED: model,
         DeploymentCondition.SERVING: (
             true(Reason.SCALED_TO_ZERO, "Scaled to no replica by spec.scaling.replicas.")

@@ -149,7 +149,7 @@ class Observed:
     """Where `spec.access` does not say."""
 
 
-def own(deployment: InferenceDeployment, pool: Pool) -> dict[str, Application]:
+def applications_of(deployment: InferenceDeployment, pool: Pool) -> dict[str, Application]:
     """This deployment's applications by revision, without those that are going."""
     key = (deployment.metadata.namespace, deployment.metadata.name)
     return {

@@ -33,7 +33,7 @@ from penstock_operator.deployment.observed import (
     Pool,
     PoolProblem,
     ProfileProblem,
-    own,
+    applications_of,
 )
 from penstock_operator.optimization.plan import is_over
 
@@ -194,7 +194,7 @@ def _optimized(observed: Observed, run: OptimizationRun, verdict: Verdict) -> Re
     stranger = _made_from_another(observed, run)
     if stranger is not None:
         return _unoptimized(deployment, stranger, run_name=run.metadata.name)
-    app = own(deployment, observed.pool).get(names.revision(optimized))
+    app = applications_of(deployment, observed.pool).get(names.revision(optimized))
     refusal = _refusal(observed, app)
     if refusal is None:
         return result
@@ -204,7 +204,7 @@ def _optimized(observed: Observed, run: OptimizationRun, verdict: Verdict) -> Re
 def _made_from_another(observed: Observed, run: OptimizationRun) -> Verdict | None:
     """Whether the file was replaced between the revision's first replica and the measurement: then it is another model."""
     revision, artifact = names.revision(observed.deployment), run.status.artifact
-    apps = own(observed.deployment, observed.pool) if isinstance(observed.pool, Pool) else {}
+    apps = applications_of(observed.deployment, observed.pool) if isinstance(observed.pool, Pool) else {}
     serves = model_of(observed, revision, apps.get(revision))
     if artifact is None or not artifact.made_from or serves in (None, artifact.made_from):
         return None

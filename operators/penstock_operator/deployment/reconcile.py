@@ -18,10 +18,10 @@ from penstock.routing.leases import Route, RouteStatus
 from penstock.telemetry.spans import SpanRecord
 from penstock.telemetry.startup import operator_spans
 from penstock_operator.clients.gateway import GatewayClient
-from penstock_operator.deployment.access import as_told, guarded
+from penstock_operator.deployment.access import as_told
 from penstock_operator.deployment.observe import Observer
-from penstock_operator.deployment.observed import Gateway, GatewayProblem, Observed, Pool, own
-from penstock_operator.deployment.plan import Finalizer, Plan, invalid_status, plan
+from penstock_operator.deployment.observed import Gateway, GatewayProblem, Observed, Pool, applications_of
+from penstock_operator.deployment.plan import Finalizer, Plan, invalid_route, invalid_status, plan
 from penstock_operator.gateway.fleet import Fleet
 from penstock_operator.optimization.directory import OPTIMIZATION_RUN
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT
@@ -129,7 +129,7 @@ class DeploymentReconciler:
     def _say_invalid(self, manifest: Manifest, observed: Observed, error: Invalid, now: float) -> None:
         """Of a spec that cannot be planned. What cannot be planned need not have a revision either."""
         try:
-            if (route := guarded(None, observed, now)) is not None:
+            if (route := invalid_route(observed, error.message, now)) is not None:
                 self._declare(observed, route)
             self._write(manifest, observed.deployment, invalid_status(observed, error.message, now))
         except Invalid:
@@ -245,7 +245,7 @@ def start_spans(observed: Observed, status: InferenceDeploymentStatus) -> tuple[
     pool = observed.pool
     if not isinstance(pool, Pool) or status.active_revision is None:
         return ()
-    mine = own(observed.deployment, pool).get(status.active_revision)
+    mine = applications_of(observed.deployment, pool).get(status.active_revision)
     if mine is None or mine.arguments is None:
         return ()
     return operator_spans(observed.deployment, status, mine.arguments, observed.optimization.runs)

@@ -9,6 +9,7 @@ from typing import Any, Final
 from penstock import names
 from penstock.api.conditions import Reason, facts_of
 from penstock.api.pool import WorkerGroup
+from penstock.api.verdicts import Verdict, false
 from penstock.routing.leases import Route
 from penstock.serving.arguments import Attempt
 from penstock_operator.deployment.application import ReplicaNetwork, ServeApplication, adjust, build, replica_bounds
@@ -20,7 +21,7 @@ from penstock_operator.deployment.observed import (
     Observed,
     Pool,
     PoolProblem,
-    own,
+    applications_of,
 )
 from penstock_operator.deployment.signers import signers_of
 
@@ -72,7 +73,7 @@ def answering(observed: Observed, revision: str) -> int:
 
 def _app(observed: Observed, revision: str) -> Application | None:
     pool = observed.pool
-    return own(observed.deployment, pool).get(revision) if isinstance(pool, Pool) else None
+    return applications_of(observed.deployment, pool).get(revision) if isinstance(pool, Pool) else None
 
 
 def receiving(observed: Observed, revision: str) -> int:
@@ -89,7 +90,7 @@ def roll(observed: Observed, pool: Pool, now: float) -> Rollout:
     """Decide on revisions, applications and route."""
     deployment = observed.deployment
     wanted = names.revision(deployment)
-    mine = own(deployment, pool)
+    mine = applications_of(deployment, pool)
     low, high = replica_bounds(deployment)
     if high == 0:
         return Rollout(wanted, wanted, switched=True, mine=mine, applications=(), route=_route(observed, pool, None))
@@ -110,7 +111,7 @@ def hold(observed: Observed, pool: Pool, room: int) -> Rollout | None:
         None where nothing runs.
     """
     deployment = observed.deployment
-    mine = {name: app for name, app in own(deployment, pool).items() if app.running or app.wanted}
+    mine = {name: app for name, app in applications_of(deployment, pool).items() if app.running or app.wanted}
     if not mine:
         return None
     wanted = names.revision(deployment)
@@ -125,7 +126,7 @@ def hold(observed: Observed, pool: Pool, room: int) -> Rollout | None:
     )
 
 
-def beside(rollout: Rollout, observed: Observed, now: float) -> Rollout:
+def with_candidate(rollout: Rollout, observed: Observed, now: float) -> Rollout:
     """The same rollout, with the application of `observed.deployment` tried beside it, as one that gets no requests.
 
     It stays declared although it fails, since its failures are known only from its application.
@@ -280,9 +281,10 @@ def _with_maximum(application: ServeApplication, most: int) -> ServeApplication:
     return {**application, "deployments": [{**deployment, "autoscaling_config": {**scaling, **capped}}]}
 
 
-def closed_route(observed: Observed, why: str) -> Route:
+def closed_route(observed: Observed, why: Verdict) -> Route:
     """No revision, and every request is told why."""
-    return _open_route(observed).model_copy(update={"unavailable": why})
+    metadata = observed.deployment.metadata
+    return Route(namespace=metadata.namespace, model=metadata.name, unavailable=f"{why.reason}: {why.message}")
 
 
 def _open_route(observed: Observed) -> Route:
@@ -301,7 +303,7 @@ def route_without_pool(observed: Observed, pool: PoolProblem) -> Route | None:
         return None
     if not facts_of(pool.reason).refuses:
         return _open_route(observed)
-    return closed_route(observed, f"{pool.reason}: {pool.message}")
+    return closed_route(observed, false(pool.reason, pool.message))
 
 
 def is_routed(observed: Observed) -> bool:

@@ -14,7 +14,7 @@ from penstock_operator.deployment import defaults as automatic
 from penstock_operator.deployment.application import replica_bounds
 from penstock_operator.deployment.identity import model_of
 from penstock_operator.deployment.judgement import Verdicts
-from penstock_operator.deployment.observed import Application, Gateway, Observed, Pool, own
+from penstock_operator.deployment.observed import Application, Gateway, Observed, Pool, applications_of
 from penstock_operator.deployment.rollout import receiving
 
 
@@ -84,7 +84,7 @@ def _models(observed: Observed, revisions: Iterable[str | None]) -> dict[str, st
     """Digests of the models that revisions are, as far as they are known."""
     if not isinstance(observed.pool, Pool):
         return dict(sorted(observed.deployment.status.models.items()))
-    apps = own(observed.deployment, observed.pool)
+    apps = applications_of(observed.deployment, observed.pool)
     found = {name: model_of(observed, name, apps.get(name)) for name in revisions if name is not None}
     return {name: digest for name, digest in sorted(found.items()) if digest is not None}
 

@@ -16,7 +16,7 @@ from penstock.api.verdicts import timestamp
 from penstock.routing.leases import ReplicaStats
 from penstock.serving.arguments import FAILURE_MARKER, Attempt, StartFailure
 from penstock_operator.deployment.observed import ApplicationState, GatewayProblem, Node, PoolProblem
-from penstock_operator.deployment.plan import Finalizer, Plan, plan
+from penstock_operator.deployment.plan import Finalizer, Plan, invalid_route, plan
 
 FAILED = ApplicationState.DEPLOY_FAILED
 
@@ -437,6 +437,13 @@ def test_a_start_that_fails_is_told_as_its_reason_says(reason: Reason) -> None:
 
 def test_what_serves_under_the_name_goes_on_where_another_s_application_takes_the_next_name() -> None:
     assert plan(CONFLICT.but(gateways=(gateway({OLD: 100}, {OLD: 1}),)).observed(), NOW).route is None
+
+
+def test_requests_to_what_cannot_be_carried_out_are_told_so_unless_something_serves() -> None:
+    told = invalid_route(World(deployment()).observed(), "It is so.", NOW)
+    assert told is not None
+    assert (told.unavailable, told.revisions) == ("InvalidSpec: It is so.", {})
+    assert invalid_route(SETTLED.observed(), "It is so.", NOW) is None
 
 
 def test_a_failure_and_the_time_of_the_next_attempt_are_sentences() -> None:

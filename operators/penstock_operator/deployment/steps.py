@@ -1,0 +1,188 @@
+"""The steps by which it is decided what is to become of a deployment. Each returns None where it is not its turn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from penstock import names
+from penstock.api.conditions import DeploymentCondition, Reason, facts_of
+from penstock.api.meta import ConditionStatus
+from penstock.api.v1alpha1 import InferenceDeployment
+from penstock.api.verdicts import Verdict, false
+from penstock.routing.leases import Route
+from penstock_operator.deployment.application import ServeApplication, replica_bounds
+from penstock_operator.deployment.judgement import (
+    Verdicts,
+    failure_of,
+    judge,
+    judge_pool,
+    judge_without_pool,
+    serving,
+)
+from penstock_operator.deployment.observed import ApplicationState, Observed, Pool, PoolProblem, applications_of
+from penstock_operator.deployment.profile import Resolved, is_present_spec
+from penstock_operator.deployment.rollout import (
+    Rollout,
+    closed_route,
+    hold,
+    is_routed,
+    next_attempt_at,
+    roll,
+    route_without_pool,
+    with_candidate,
+)
+from penstock_operator.runtime.requeue import Requeue
+
+RESYNC_SECONDS: Final = 30.0
+TRANSITION_SECONDS: Final = 1.0
+PROBLEM_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What the steps decide on."""
+
+    observed: Observed
+    """With the deployment as it is to be carried out: with the model to serve, and what was measured."""
+    original: InferenceDeployment
+    """As the user wrote it."""
+    resolved: Resolved
+    now: float
+    """Epoch seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a step decided."""
+
+    verdicts: Verdicts
+    """All conditions that do not follow from others."""
+    requeue: Requeue
+    active: str | None
+    """The revision that gets the requests."""
+    candidate: str | None = None
+    """The one that starts beside it."""
+    applications: tuple[ServeApplication, ...] | None = None
+    """All that there should be in the pool; None: leave what there is."""
+    route: Route | None = None
+    """None: leave what the gateways have."""
+    present: bool = False
+    """Whether what serves is of the present spec, optimized or not."""
+
+
+def wait_for_pool(case: Case, pool: PoolProblem) -> Decision:
+    """The pool cannot be used now. What serves goes on serving."""
+    observed = case.observed
+    verdicts = judge_without_pool(observed, false(pool.reason, pool.message))
+    if pool.reason is Reason.SUSPENDED and verdicts[DeploymentCondition.SERVING].status is ConditionStatus.FALSE:
+        verdicts[DeploymentCondition.SERVING] = false(pool.reason, pool.message)
+    return Decision(
+        verdicts,
+        Requeue(PROBLEM_SECONDS if pool.exists else RESYNC_SECONDS, pool.message),
+        active=observed.deployment.status.active_revision,
+        route=route_without_pool(observed, pool),
+    )
+
+
+def refuse_taken_name(case: Case, pool: Pool) -> Decision | None:
+    """The pool has an application of the name that the next one is to have, and it is not Penstock's."""
+    observed = case.observed
+    metadata = observed.deployment.metadata
+    name = names.application(metadata.namespace, metadata.name, names.revision(observed.deployment))
+    if not any(
+        each.name == name and each.arguments is None and each.state is not ApplicationState.DELETING
+        for each in pool.applications
+    ):
+        return None
+    message = f"The pool has a Serve application {name} that is not Penstock's; delete or rename it."
+    why = false(Reason.NAME_CONFLICT, message)
+    return Decision(
+        _held_back(case, why),
+        Requeue(RESYNC_SECONDS, message),
+        active=observed.deployment.status.active_revision,
+        route=None if is_routed(observed) else closed_route(observed, why),
+    )
+
+
+def keep_within_quota(case: Case, pool: Pool) -> Decision | None:
+    """The namespace's quota has no room: no new replicas. What serves goes on, in its present revision."""
+    observed, excess = case.observed, case.observed.quota
+    if excess is None:
+        return None
+    why = false(Reason.QUOTA_EXCEEDED, excess.message)
+    verdicts, requeue = _held_back(case, why), Requeue(RESYNC_SECONDS, why.message)
+    held = hold(observed, pool, excess.replicas)
+    if held is None:
+        verdicts[DeploymentCondition.SERVING] = why
+        return Decision(verdicts, requeue, active=None, applications=(), route=closed_route(observed, why))
+    verdicts[DeploymentCondition.SERVING] = serving(observed, held.mine, held.active)
+    return Decision(verdicts, requeue, active=held.active, applications=held.applications, route=held.route)
+
+
+def wait_for_model(case: Case, pool: Pool) -> Decision | None:
+    """The model must be converted before anything can serve it. What served before goes on; else requests are told."""
+    observed, why = case.observed, case.resolved.waiting
+    if why is None:
+        return None
+    verdicts, requeue = _held_back(case, why), Requeue(RESYNC_SECONDS, why.message)
+    active = observed.deployment.status.active_revision
+    if active in applications_of(observed.deployment, pool):
+        return Decision(verdicts, requeue, active=active)
+    verdicts[DeploymentCondition.SERVING] = why
+    return Decision(verdicts, requeue, active=None, applications=(), route=closed_route(observed, why))
+
+
+def roll_out(case: Case, pool: Pool) -> Decision:
+    """Nothing is in the way: bring the present spec to serve, beside what serves until it answers."""
+    observed, resolved, now = case.observed, case.resolved, case.now
+    rollout = roll(observed, pool, now)
+    candidate = rollout.wanted if rollout.active != rollout.wanted else None
+    if resolved.refused and resolved.optimized is not None:
+        rollout = with_candidate(rollout, replace(observed, deployment=resolved.optimized), now)
+        candidate = names.revision(resolved.optimized)
+    verdicts = judge(observed, pool, rollout, now)
+    return Decision(
+        verdicts,
+        Requeue(PROBLEM_SECONDS, "the artifact is to be tried again")
+        if resolved.refused
+        else _next_look(rollout, verdicts, now),
+        active=rollout.active if replica_bounds(observed.deployment)[1] else None,
+        candidate=candidate,
+        applications=rollout.applications,
+        route=_with_problem(rollout, verdicts),
+        present=is_present_spec(resolved, rollout.active, frozenset(rollout.mine), case.original),
+    )
+
+
+def _held_back(case: Case, why: Verdict) -> Verdicts:
+    """The conditions where the pool answers and nothing new may start there."""
+    verdicts = judge_without_pool(case.observed, why)
+    verdicts[DeploymentCondition.POOL_READY] = judge_pool(case.observed.pool)
+    return verdicts
+
+
+def _with_problem(rollout: Rollout, verdicts: Verdicts) -> Route:
+    """The route; where the active revision cannot start, requests are told why instead of being held."""
+    serves, progressing = verdicts[DeploymentCondition.SERVING], verdicts[DeploymentCondition.PROGRESSING]
+    if serves.status is not ConditionStatus.FALSE or rollout.active != rollout.wanted:
+        return rollout.route
+    if progressing.status is not ConditionStatus.FALSE or not facts_of(progressing.reason).refuses:
+        return rollout.route
+    return rollout.route.model_copy(update={"unavailable": f"{progressing.reason}: {progressing.message}"})
+
+
+def _next_look(rollout: Rollout, verdicts: Verdicts, now: float) -> Requeue:
+    candidate = rollout.mine.get(rollout.wanted)
+    if candidate is not None and failure_of(candidate) is not None and candidate.arguments is not None:
+        due = next_attempt_at(candidate.arguments.attempt) - now
+        return Requeue(min(max(due, TRANSITION_SECONDS), RESYNC_SECONDS), "the next attempt is due")
+    progressing = verdicts[DeploymentCondition.PROGRESSING]
+    if progressing.reason is Reason.UNSCHEDULABLE:
+        return Requeue(PROBLEM_SECONDS, "a node may come free")
+    settled = progressing.reason is Reason.ROLLED_OUT
+    if settled and verdicts[DeploymentCondition.SERVING].status is ConditionStatus.TRUE:
+        return Requeue(RESYNC_SECONDS, "replicas may have changed; nobody tells")
+    if progressing.reason is Reason.GATEWAY_UNREACHABLE:
+        return Requeue(PROBLEM_SECONDS, "a gateway does not answer")
+    return Requeue(TRANSITION_SECONDS, "replicas are starting or going")
