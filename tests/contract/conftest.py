@@ -55,7 +55,7 @@ def refuse_negative_sizes(manifest: dict[str, object], _old: dict[str, object] |
 
 
 @dataclass(frozen=True)
-class Home:
+class Connections:
     """A cluster, another connection to the same one, and a fresh namespace in it."""
 
     cluster: Cluster
@@ -64,7 +64,7 @@ class Home:
 
 
 @pytest.fixture(params=["embedded", pytest.param("kubernetes", marks=pytest.mark.apiserver)])
-def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Home]:
+def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Connections]:
     """Each contract test runs once on each cluster."""
     if request.param == "embedded":
         path = tmp_path / "cluster.sqlite"
@@ -75,7 +75,7 @@ def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Home]:
         cluster, other = KubernetesCluster.connect(kubeconfig), KubernetesCluster.connect(kubeconfig)
     namespace = f"contract-{secrets.token_hex(4)}"
     cluster.create(NAMESPACE, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
-    yield Home(cluster, other, namespace)
+    yield Connections(cluster, other, namespace)
     cluster.delete(NAMESPACE, Key("", namespace))
     cluster.close()
     other.close()

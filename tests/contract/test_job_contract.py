@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.contract.conftest import Home
+from tests.contract.conftest import Connections
 
 from penstock.api.meta import ObjectMeta
 from penstock.api.optimization import ClusterOptimizationProfile, OptimizationRun, OptimizationRunSpec
@@ -30,7 +30,7 @@ QUEUED = replace(IN_PODS, queue="team")
 GPU = Resources(cpu="2", memory="4Gi", accelerator=Accelerator(type="nvidia-l4", count="0.5"))
 
 
-def job(home: Home, settings: JobSettings = IN_PODS, resources: Resources = Resources()) -> Manifest:  # noqa: B008  # frozen
+def job(home: Connections, settings: JobSettings = IN_PODS, resources: Resources = Resources()) -> Manifest:  # noqa: B008  # frozen
     owner = home.cluster.create(CONFIG_MAP, {"metadata": {"name": "owner", "namespace": home.namespace}})
     run = OptimizationRun(
         metadata=ObjectMeta(name="digits-1", namespace=home.namespace, uid=owner["metadata"]["uid"]),
@@ -55,7 +55,7 @@ def status_of(manifest: Manifest, status: Manifest) -> Manifest:
     [(IN_PODS, Resources()), (IN_PODS, GPU), (QUEUED, Resources()), (HERE, Resources())],
     ids=["a pod with everything", "a pod on an accelerator", "a pod in a queue", "a process of this machine"],
 )
-def test_a_planned_job_is_taken_once(home: Home, settings: JobSettings, resources: Resources) -> None:
+def test_a_planned_job_is_taken_once(home: Connections, settings: JobSettings, resources: Resources) -> None:
     planned = job(home, settings, resources)
     created = home.cluster.create(JOB, planned)
     assert created["spec"]["backoffLimit"] == 0
@@ -68,7 +68,7 @@ def test_a_planned_job_is_taken_once(home: Home, settings: JobSettings, resource
 
 
 @pytest.mark.parametrize("code", [0, 1, 75], ids=["success", "failure", "a failure to be tried again"])
-def test_the_job_runner_s_statuses_are_what_a_job_may_have(home: Home, code: int) -> None:
+def test_the_job_runner_s_statuses_are_what_a_job_may_have(home: Connections, code: int) -> None:
     created = home.cluster.create(JOB, job(home))
     running = home.cluster.apply_status(
         JOB, status_of(created, job_status.running_status(created, time.time())), "runner"
@@ -84,7 +84,7 @@ def test_the_job_runner_s_statuses_are_what_a_job_may_have(home: Home, code: int
     assert not ended["status"].get("active")
 
 
-def test_a_job_past_its_deadline_may_be_told_so(home: Home) -> None:
+def test_a_job_past_its_deadline_may_be_told_so(home: Connections) -> None:
     created = home.cluster.create(JOB, job(home))
     late = job_status.overdue_status(created, time.time())
     end = job_status.end_of(home.cluster.apply_status(JOB, status_of(created, late), "runner"))
@@ -92,7 +92,7 @@ def test_a_job_past_its_deadline_may_be_told_so(home: Home) -> None:
     assert end.reason == "DeadlineExceeded"
 
 
-def test_a_job_goes_with_its_owner(home: Home) -> None:
+def test_a_job_goes_with_its_owner(home: Connections) -> None:
     home.cluster.create(JOB, job(home))
     home.cluster.delete(CONFIG_MAP, Key(home.namespace, "owner"))
     deadline = time.monotonic() + 60

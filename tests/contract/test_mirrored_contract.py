@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from tests.contract.conftest import WIDGET, Home
+from tests.contract.conftest import WIDGET, Connections
 
 from penstock.errors import Conflict
 from penstock_operator.runtime.cluster import NO_LABELS, SECRET, Cluster, Key, Listing, Manifest, ResourceKind
@@ -42,7 +42,7 @@ class Reads:
 class Followed:
     """A cluster whose widgets were listed once."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Connections) -> None:
         self.home = home
         self.reads = Reads(home.cluster)
         self.told: list[tuple[str, ...]] = []
@@ -63,12 +63,12 @@ class Followed:
 
 
 @pytest.fixture
-def followed(home: Home) -> Followed:
+def followed(home: Connections) -> Followed:
     home.other.apply(WIDGET, widget(home, size=1), "someone")
     return Followed(home)
 
 
-def widget(home: Home, name: str = "one", **spec: Any) -> Manifest:
+def widget(home: Connections, name: str = "one", **spec: Any) -> Manifest:
     return {
         "apiVersion": WIDGET.api_version,
         "kind": WIDGET.kind,

@@ -56,7 +56,7 @@ PROFILE = {
 
 
 @dataclass(frozen=True)
-class Home:
+class StandalonePlatform:
     """A standalone platform."""
 
     cluster: Cluster
@@ -65,7 +65,7 @@ class Home:
 
 
 @pytest.fixture
-def home(ray_head: LocalRay, tmp_path: Path) -> Iterator[Home]:
+def home(ray_head: LocalRay, tmp_path: Path) -> Iterator[StandalonePlatform]:
     state = StateFolder(tmp_path / "state")
     state.create()
     (port,) = free_ports(1)
@@ -79,19 +79,19 @@ def home(ray_head: LocalRay, tmp_path: Path) -> Iterator[Home]:
         stack.callback(operator.child.stop)
         operator.wait_ready()
         _declare_pool(cluster, RayAccess(ray_head.dashboard_url, ray_head.serve_url, ray_head.token))
-        yield Home(cluster, gateway, state)
+        yield StandalonePlatform(cluster, gateway, state)
         cluster.delete(INFERENCE_DEPLOYMENT, KEY)
         eventually(lambda: cluster.get(INFERENCE_DEPLOYMENT, KEY) is None, "the deployment is gone", 60)
 
 
-def applied(home: Home) -> str | None:
+def applied(home: StandalonePlatform) -> str | None:
     manifest = home.cluster.get(INFERENCE_DEPLOYMENT, KEY)
     assert manifest is not None
     conditions = InferenceDeployment.model_validate(manifest).status.conditions
     return next((each.status for each in conditions if each.type == "ProfileApplied"), None)
 
 
-def test_a_profile_makes_a_faster_model_serve_and_no_request_fails(home: Home, tmp_path: Path) -> None:
+def test_a_profile_makes_a_faster_model_serve_and_no_request_fails(home: StandalonePlatform, tmp_path: Path) -> None:
     model = dense_model(tmp_path / "model" / "model.onnx", LAYERS, 0)
     deployment: dict[str, Any] = {
         "apiVersion": "penstock.dev/v1alpha1",

@@ -34,7 +34,7 @@ sys.exit(code)
 LONG = 60.0
 
 
-class Home:
+class RunnerFolder:
     """A store, a runner on it, and what its Jobs' commands noted."""
 
     def __init__(self, folder: Path) -> None:
@@ -89,14 +89,14 @@ def alive(process: int) -> bool:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[Home]:
-    made = Home(tmp_path)
+def home(tmp_path: Path) -> Iterator[RunnerFolder]:
+    made = RunnerFolder(tmp_path)
     yield made
     made.stop()
     made.cluster.close()
 
 
-def test_a_command_runs_with_its_arguments_and_environment_at_low_priority(home: Home) -> None:
+def test_a_command_runs_with_its_arguments_and_environment_at_low_priority(home: RunnerFolder) -> None:
     runner = home.start()
     uid = home.apply("one")["metadata"]["uid"]
     end = eventually(lambda: home.end("one"))
@@ -109,7 +109,7 @@ def test_a_command_runs_with_its_arguments_and_environment_at_low_priority(home:
     assert status["completionTime"] >= status["startTime"]
 
 
-def test_a_failure_tells_its_exit_code_and_where_the_output_is(home: Home) -> None:
+def test_a_failure_tells_its_exit_code_and_where_the_output_is(home: RunnerFolder) -> None:
     home.start()
     uid = home.apply("bad", code=3)["metadata"]["uid"]
     end = eventually(lambda: home.end("bad"))
@@ -118,7 +118,7 @@ def test_a_failure_tells_its_exit_code_and_where_the_output_is(home: Home) -> No
     assert home.job("bad")["status"]["failed"] == 1
 
 
-def test_what_cannot_be_started_fails_with_the_reason(home: Home) -> None:
+def test_what_cannot_be_started_fails_with_the_reason(home: RunnerFolder) -> None:
     home.start()
     manifest = home.apply("absent")
     home.cluster.delete(JOB, Key("default", "absent"))
@@ -128,7 +128,7 @@ def test_what_cannot_be_started_fails_with_the_reason(home: Home) -> None:
     assert (end.succeeded, "cannot start" in end.message) == (False, True)
 
 
-def test_jobs_take_turns(home: Home) -> None:
+def test_jobs_take_turns(home: RunnerFolder) -> None:
     home.apply("a", seconds=0.4)
     home.apply("b", seconds=0.4)
     home.start()
@@ -137,7 +137,7 @@ def test_jobs_take_turns(home: Home) -> None:
     assert [begins for _, begins in times] == [True, False, True, False]
 
 
-def test_a_deleted_job_s_process_ends(home: Home) -> None:
+def test_a_deleted_job_s_process_ends(home: RunnerFolder) -> None:
     home.start()
     home.apply("long", LONG)
     (line,) = eventually(lambda: home.notes("long"))
@@ -146,7 +146,7 @@ def test_a_deleted_job_s_process_ends(home: Home) -> None:
     eventually(lambda: not alive(int(line[0])))
 
 
-def test_a_job_past_its_deadline_ends(home: Home) -> None:
+def test_a_job_past_its_deadline_ends(home: RunnerFolder) -> None:
     home.start()
     uid = home.apply("late", LONG, activeDeadlineSeconds=1)["metadata"]["uid"]
     end = eventually(lambda: home.end("late"))
@@ -157,7 +157,7 @@ def test_a_job_past_its_deadline_ends(home: Home) -> None:
     assert [line for line in home.notes("late") if line[0] == "end"] == []
 
 
-def test_an_orderly_end_of_the_operator_ends_the_process_and_the_next_starts_it_again(home: Home) -> None:
+def test_an_orderly_end_of_the_operator_ends_the_process_and_the_next_starts_it_again(home: RunnerFolder) -> None:
     home.start()
     home.apply("long", LONG)
     (line,) = eventually(lambda: home.notes("long"))
@@ -168,7 +168,7 @@ def test_an_orderly_end_of_the_operator_ends_the_process_and_the_next_starts_it_
     eventually(lambda: len(home.notes("long")) == 2)
 
 
-def test_after_sigkill_of_the_operator_the_command_is_started_again_and_never_twice_at_once(home: Home) -> None:
+def test_after_sigkill_of_the_operator_the_command_is_started_again_and_never_twice_at_once(home: RunnerFolder) -> None:
     home.apply("long", LONG)
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.integration.job_runner_process", str(home.folder / "store"),
@@ -185,7 +185,7 @@ def test_after_sigkill_of_the_operator_the_command_is_started_again_and_never_tw
     assert not alive(int(line[0]))
 
 
-def test_a_child_that_outlived_its_operator_is_ended_before_the_command_starts_again(home: Home) -> None:
+def test_a_child_that_outlived_its_operator_is_ended_before_the_command_starts_again(home: RunnerFolder) -> None:
     uid = home.apply("long", LONG)["metadata"]["uid"]
     (home.folder / "jobs").mkdir()
     holder = "import fcntl, os, sys, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); "

@@ -72,7 +72,7 @@ REJECTED = RunResult(verdict=Verdict.REJECTED, summary="The best candidate is 1.
 
 
 @dataclass
-class Home:
+class OperatedNamespace:
     """A namespace with a pool, and operators on it."""
 
     cluster: Cluster
@@ -190,7 +190,7 @@ class Home:
 
 
 @pytest.fixture(params=["embedded", pytest.param("kubernetes", marks=pytest.mark.apiserver)])
-def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Home]:
+def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OperatedNamespace]:
     namespace = f"optimize-{secrets.token_hex(4)}"
     kubectl: Callable[..., str] | None = None
     if request.param == "embedded":
@@ -212,7 +212,7 @@ def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Home]:
 
     cluster.create(NAMESPACE, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
     with RayStandIn() as ray:
-        built = Home(cluster, namespace, connect, tmp_path / "store", ray, kubectl=kubectl)
+        built = OperatedNamespace(cluster, namespace, connect, tmp_path / "store", ray, kubectl=kubectl)
         prepare(built)
         yield built
         built.stop()
@@ -223,7 +223,7 @@ def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Home]:
     cluster.close()
 
 
-def prepare(home: Home) -> None:
+def prepare(home: OperatedNamespace) -> None:
     """Profile and pool; the token lies where a Role lets the operator read it."""
     profile = yaml.safe_load((MANIFESTS / "profiles" / "balanced.yaml").read_text())
     home.cluster.apply(CLUSTER_OPTIMIZATION_PROFILE, profile, "test")
@@ -249,7 +249,7 @@ def kind_of_right(manifest: Manifest) -> Any:
     return type(SECRET)(group, version, manifest["kind"], f"{manifest['kind'].lower()}s")
 
 
-def test_a_profile_makes_a_faster_model_serve(home: Home) -> None:
+def test_a_profile_makes_a_faster_model_serve(home: OperatedNamespace) -> None:
     home.start()
     home.deploy()
     home.wait(INFERENCE_DEPLOYMENT, "Ready", "True", "Ready")
@@ -295,7 +295,7 @@ def test_a_profile_makes_a_faster_model_serve(home: Home) -> None:
         assert line.split()[1:3] == ["Accepted", "3.20x"]
 
 
-def test_a_job_runs_where_the_model_will_behind_a_network_policy(home: Home) -> None:
+def test_a_job_runs_where_the_model_will_behind_a_network_policy(home: OperatedNamespace) -> None:
     arm = {"kubernetes.io/arch": "arm64"}
     group = {"name": "arm", "cpu": "4", "memory": "16Gi", "nodeSelector": arm, "tolerations": [{"key": "arm"}]}
     pool = {
@@ -314,7 +314,7 @@ def test_a_job_runs_where_the_model_will_behind_a_network_policy(home: Home) -> 
     assert policy["metadata"]["ownerReferences"][0]["uid"] == run["metadata"]["uid"]
 
 
-def test_what_others_put_in_the_place_of_a_result_serves_nothing(home: Home) -> None:
+def test_what_others_put_in_the_place_of_a_result_serves_nothing(home: OperatedNamespace) -> None:
     home.start()
     home.deploy()
     run, job = home.run_job()
@@ -328,7 +328,7 @@ def test_what_others_put_in_the_place_of_a_result_serves_nothing(home: Home) -> 
     home.wait(INFERENCE_DEPLOYMENT, "ProfileApplied", "True", "Optimized")
 
 
-def test_a_rejected_profile_leaves_the_model_and_says_why(home: Home) -> None:
+def test_a_rejected_profile_leaves_the_model_and_says_why(home: OperatedNamespace) -> None:
     home.start()
     home.deploy()
     _, job = home.run_job()
@@ -341,7 +341,7 @@ def test_a_rejected_profile_leaves_the_model_and_says_why(home: Home) -> None:
     assert app["deployed_app_config"]["args"]["replica"]["storageUri"] == "file:///models/1"
 
 
-def test_a_restart_between_any_two_steps_starts_no_second_job(home: Home) -> None:
+def test_a_restart_between_any_two_steps_starts_no_second_job(home: OperatedNamespace) -> None:
     home.start()
     home.deploy()
     run, job = home.run_job()
@@ -357,7 +357,7 @@ def test_a_restart_between_any_two_steps_starts_no_second_job(home: Home) -> Non
     assert home.only(OPTIMIZATION_RUN)["metadata"]["uid"] == run["metadata"]["uid"]
 
 
-def test_a_failed_search_is_told_with_its_exit_code(home: Home) -> None:
+def test_a_failed_search_is_told_with_its_exit_code(home: OperatedNamespace) -> None:
     home.start()
     home.deploy()
     _, job = home.run_job()
@@ -368,7 +368,7 @@ def test_a_failed_search_is_told_with_its_exit_code(home: Home) -> None:
     home.wait(INFERENCE_DEPLOYMENT, "Ready", "True", "Ready")
 
 
-def test_another_model_gets_a_run_of_its_own_and_the_former_one_goes(home: Home) -> None:
+def test_another_model_gets_a_run_of_its_own_and_the_former_one_goes(home: OperatedNamespace) -> None:
     home.start()
     home.deploy()
     before, former = home.run_job()
@@ -383,7 +383,7 @@ def test_another_model_gets_a_run_of_its_own_and_the_former_one_goes(home: Home)
     eventually(replaced, "the run and its Job are new", 30)
 
 
-def test_a_profile_that_comes_later_is_noticed_at_once(home: Home) -> None:
+def test_a_profile_that_comes_later_is_noticed_at_once(home: OperatedNamespace) -> None:
     home.start()
     late = f"late-{secrets.token_hex(3)}"
     home.deploy(optimizationProfileRef={"kind": "ClusterOptimizationProfile", "name": late})
@@ -398,7 +398,7 @@ def test_a_profile_that_comes_later_is_noticed_at_once(home: Home) -> None:
         home.cluster.delete(CLUSTER_OPTIMIZATION_PROFILE, Key("", late))
 
 
-def test_without_an_artifact_store_the_deployment_says_so_and_serves(home: Home) -> None:
+def test_without_an_artifact_store_the_deployment_says_so_and_serves(home: OperatedNamespace) -> None:
     home.start(store=False)
     home.deploy()
     home.wait(INFERENCE_DEPLOYMENT, "ProfileApplied", "False", "OptimizationUnavailable")
@@ -406,7 +406,7 @@ def test_without_an_artifact_store_the_deployment_says_so_and_serves(home: Home)
     assert not home.cluster.list(JOB, home.namespace).items
 
 
-def test_a_deleted_deployment_takes_its_run_and_job_along(home: Home) -> None:
+def test_a_deleted_deployment_takes_its_run_and_job_along(home: OperatedNamespace) -> None:
     home.start()
     home.deploy()
     home.run_job()

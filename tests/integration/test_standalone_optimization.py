@@ -34,7 +34,7 @@ RUN: dict[str, Any] = {
 }
 
 
-class Home:
+class OperatorFolder:
     """A state folder with an operator that may be killed and started again."""
 
     def __init__(self, folder: Path) -> None:
@@ -81,8 +81,8 @@ class Home:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[Home]:
-    made = Home(tmp_path)
+def home(tmp_path: Path) -> Iterator[OperatorFolder]:
+    made = OperatorFolder(tmp_path)
     profile = yaml.safe_load((ROOT / "manifests" / "profiles" / "balanced.yaml").read_text())
     made.cluster.apply(CLUSTER_OPTIMIZATION_PROFILE, profile, "test")
     yield made
@@ -98,7 +98,7 @@ def gone(process: int) -> bool:
     return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
-def test_a_run_reaches_its_verdict_over_a_killed_operator(home: Home) -> None:
+def test_a_run_reaches_its_verdict_over_a_killed_operator(home: OperatorFolder) -> None:
     (home.workspace / "wait").touch()
     home.cluster.apply(OPTIMIZATION_RUN, RUN, "test")
     home.start()
@@ -120,7 +120,7 @@ def test_a_run_reaches_its_verdict_over_a_killed_operator(home: Home) -> None:
     assert home.status()["summary"] == "It was only pretended."
 
 
-def test_a_deleted_run_ends_its_process(home: Home) -> None:
+def test_a_deleted_run_ends_its_process(home: OperatorFolder) -> None:
     (home.workspace / "wait").touch()
     home.cluster.apply(OPTIMIZATION_RUN, RUN, "test")
     home.start()
