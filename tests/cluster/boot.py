@@ -97,7 +97,9 @@ def _install(layout: Layout, made: Parts, report: Report, *, with_kuberay: bool)
     if with_kuberay:
         kuberay.install(lambda *arguments: kubectl(layout, made.kubernetes, *arguments), report)
     names = [f"node/{node.name}" for node in layout.nodes]
-    kubectl(layout, made.kubernetes, "wait", "--for=condition=Ready", "--timeout=120s", *names)
+    # Of an object that is not there yet kubectl waits for no condition, it fails.
+    for what in ("create", "condition=Ready"):
+        kubectl(layout, made.kubernetes, "wait", f"--for={what}", "--timeout=120s", *names)
 
 
 def down(layout: Layout) -> None:

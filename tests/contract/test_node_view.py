@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 from tests.cluster.controlplane import ControlPlane
+from tests.waiting import eventually
 
 from penstock.api.meta import Manifest
 from penstock_operator.nodes.forecast import KubernetesNode, PodDemand, Taint, closest
@@ -61,11 +61,9 @@ def plane(api_server: ControlPlane, namespace: str) -> Iterator[ControlPlane]:
 
 def create(plane: ControlPlane, namespace: str, name: str, on: str) -> None:
     """A pod bound to a node. A fresh namespace takes pods once its service account is there."""
-    deadline = time.monotonic() + 30
+    plane.kubectl("wait", "--for=create", "serviceaccount/default", "-n", namespace, "--timeout=60s")
     text = SEEN.replace("NAME", name).replace("NODE", on)
-    while (done := plane.kubectl("create", "-n", namespace, "-f", "-", input=text, check=False)).returncode:
-        assert time.monotonic() < deadline, done.stderr
-        time.sleep(0.2)
+    plane.kubectl("create", "-n", namespace, "-f", "-", input=text)
 
 
 def ours(view: ClusterView) -> dict[str, KubernetesNode]:
@@ -87,14 +85,9 @@ def test_nodes_are_seen_with_what_pods_request_of_them(plane: ControlPlane, name
         assert f"Closest: {PREFIX}-a: has 1 {GPU} in all" in (closest(demand, tuple(ours(view).values())) or "")
 
         create(plane, namespace, "second", f"{PREFIX}-b")
-        deadline = time.monotonic() + 30
-        while not ours(view)["b"].requested:
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+        eventually(lambda: ours(view)["b"].requested, "the new pod is seen")
         plane.kubectl("delete", "pod", "first", "-n", namespace, "--force")
-        while ours(view)["a"].requested:
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+        eventually(lambda: not ours(view)["a"].requested, "the deleted pod is seen no more")
     finally:
         view.stop()
         cluster.close()
@@ -104,6 +97,7 @@ def test_nodes_are_seen_with_what_pods_request_of_them(plane: ControlPlane, name
 def test_without_the_right_nothing_is_seen_and_nothing_breaks(
     plane: ControlPlane, namespace: str, tmp_path: Path
 ) -> None:
+    plane.kubectl("wait", "--for=create", "serviceaccount/default", "-n", namespace, "--timeout=60s")
     token = plane.kubectl("create", "token", "default", "-n", namespace).stdout.strip()
     config = yaml.safe_load(plane.kubeconfig.read_text())
     config["users"] = [{"name": each["name"], "user": {"token": token}} for each in config["users"]]

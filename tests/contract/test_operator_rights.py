@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
 
 import pytest
 from tests.chart.helm import grant_operator_rights
 from tests.cluster.controlplane import ControlPlane
+from tests.waiting import eventually
 
 from penstock.api.conditions import Reason
 from penstock.api.meta import Manifest
@@ -26,10 +26,10 @@ def with_rights(crds: ControlPlane, pytestconfig: pytest.Config) -> ControlPlane
     grant_operator_rights(crds)
     crds.kubectl("apply", "-f", str(pytestconfig.rootpath / _EXAMPLE))
     # A resource is served a moment before discovery tells of it, which `auth can-i` goes by.
-    deadline = time.monotonic() + 30
-    while "optimizationruns" not in (found := crds.kubectl("api-resources", "--api-group=penstock.dev").stdout):
-        assert time.monotonic() < deadline, found
-        time.sleep(0.1)
+    eventually(
+        lambda: "optimizationruns" in crds.kubectl("api-resources", "--api-group=penstock.dev").stdout,
+        "discovery tells of all kinds",
+    )
     return crds
 
 
@@ -279,10 +279,9 @@ def tenants(with_rights: ControlPlane) -> ControlPlane:
     for role in ("admin", "edit", "view"):
         with_rights.kubectl("create", "rolebinding", role, f"--clusterrole={role}", f"--user={role}", "-n", "speech")
     # Kubernetes adds the chart's rules to its own roles within moments.
-    deadline = time.monotonic() + 30
-    while _can(with_rights, "admin", "create servingpools -n speech") != "yes":
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    eventually(
+        lambda: _can(with_rights, "admin", "create servingpools -n speech") == "yes", "the admin role has our rules"
+    )
     return with_rights
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.cluster.controlplane import ControlPlane
+from tests.waiting import eventually
 
 from penstock.api.meta import Manifest
 
@@ -95,12 +95,13 @@ def apply(plane: ControlPlane, namespace: str, manifest: Manifest, *options: str
 
 def until_refused(plane: ControlPlane, namespace: str, manifest: Manifest, *options: str) -> None:
     """A policy, or what it goes by, is in force a moment after it was written."""
-    deadline = time.monotonic() + 30
-    while "ValidatingAdmissionPolicy" not in (
-        said := apply(plane, namespace, manifest, "--dry-run=server", *options, check=False)
-    ):
-        assert time.monotonic() < deadline, said
-        time.sleep(0.2)
+
+    def refused() -> bool:
+        return "ValidatingAdmissionPolicy" in apply(
+            plane, namespace, manifest, "--dry-run=server", *options, check=False
+        )
+
+    eventually(refused, f"{manifest['metadata']['name']} is refused")
 
 
 @pytest.mark.apiserver
