@@ -10,16 +10,20 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from tests.ports import free_ports
 
+from penstock_cli.objects.resources import INFERENCE_DEPLOYMENT
 from penstock_cli.standalone.http import get
 from penstock_cli.standalone.ray_head import RayHead
 from penstock_cli.standalone.state import StateFolder
+from penstock_cli.target import open_embedded
 from penstock_cli.traces.otlp import read_lines
+from penstock_operator.runtime.cluster import Key
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -166,17 +170,24 @@ def _left_files(home: Home) -> None:
 
 
 def _ends_by_itself_on_a_ray_that_stays(home: Home) -> None:
-    """A second run, with the first one's state, on a Ray that is up: it ends with its report and leaves Ray as it was."""
+    """A second run, with the first one's state and its model as a user's own file, on a Ray that is up: it ends once the model
+    serves, and leaves Ray as it was."""
+    with closing(open_embedded(StateFolder(home.state))) as cluster:
+        found = cluster.get(INFERENCE_DEPLOYMENT, Key("default", "digits"))
+    assert found is not None
+    model = {"metadata": {"name": "digits"}, "spec": {"model": found["spec"]["model"]}}
+    file = home.root / "digits.json"
+    file.write_text(json.dumps({name: found[name] for name in ("apiVersion", "kind")} | model))
     state = StateFolder(home.root / "ray")
     state.create()
     head = RayHead(state, home.environment())
     try:
         head.wait_ready()
-        process = home.start("--once", "--ray", head.access.url, "--ray-token-file", str(state.ray_token_file))
+        token = ("--ray-token-file", str(state.ray_token_file))
+        process = home.start("--once", "--ray", head.access.url, *token, str(file))
         output = finish(process)
         assert process.returncode == 0, output + logs(home)
-        assert "was trained before" in output
-        _reports(output)
+        assert "default/digits is Ready" in output
         status, body = get(f"{head.access.url}/api/serve/applications/", head.access.token)
         assert (status, json.loads(body)["applications"]) == (200, {})
     finally:
@@ -184,8 +195,10 @@ def _ends_by_itself_on_a_ray_that_stays(home: Home) -> None:
 
 
 def test_nothing_is_left_of_one_that_is_killed(home: Home) -> None:
+    trained = cache(home.root).exists()
     process = home.start()
-    read_until(process, "is Ready", home)
+    output = "".join(read_until(process, "is Ready", home))
+    assert ("was trained before" in output) == trained
     assert len(home.left()) > 5
     process.kill()
     process.communicate(timeout=RUN_SECONDS)
