@@ -41,7 +41,7 @@ cluster-down: setup  ## End it; nothing stays but its caches
 	@$(BIN)/python -m tests.cluster down
 
 e2e: setup  ## Install the chart in a real cluster, serve models, break things (CLUSTER=own, kind or current)
-	PENSTOCK_CLUSTER=$(or $(CLUSTER),own) $(BIN)/pytest -m cluster tests/e2e/cluster $(ARGS)
+	PENSTOCK_CLUSTER=$(or $(CLUSTER),own) $(BIN)/pytest -n $(or $(WORKERS),auto) -m cluster tests/e2e/cluster $(ARGS)
 
 lint: setup  ## Check style, types and the direction of imports
 	$(BIN)/ruff check $(SOURCES)

@@ -11,13 +11,15 @@ import pytest
 from tests.cluster.binary import KUBERNETES, BuildFailedError, build
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.tools import say
-from tests.distribution import Scheduling, arrange, reporter, turn, workers
+from tests.distribution import Presence, Scheduling, arrange, reporter, turn, workers
 from tests.integration.local_ray import LocalRay, local_ray
 from tests.integration.replica_collector import Collector
 from tests.prebuilt import programs_of
+from tests.sharing import common_folder
 from tests.timing import SLOWEST, lines, phases
 
 CRDS = Path(__file__).resolve().parents[1] / "manifests" / "crds"
+_PRESENCE = pytest.StashKey[Presence]()
 _FAILED = pytest.StashKey[dict[str, BuildFailedError]]()
 """Programs that could not be built: only the tests that need them fail."""
 
@@ -47,13 +49,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         arrange(items)
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Let tests that come last wait for this worker's."""
+    if hasattr(session.config, "workerinput"):
+        session.config.stash[_PRESENCE] = Presence(common_folder(session.config))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Let them wait no longer."""
+    if _PRESENCE in session.config.stash:
+        session.config.stash[_PRESENCE].end()
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Give a test its turn before its time limit runs: one that measures has the machine for itself."""
     if not hasattr(item.config, "workerinput"):
         return (yield)
-    common = item.config._tmp_path_factory.getbasetemp().parent
-    with turn(common, alone=item.get_closest_marker("alone") is not None):
+    if item.get_closest_marker("last"):
+        item.config.stash[_PRESENCE].wait_for_others()
+    with turn(common_folder(item.config), alone=item.get_closest_marker("alone") is not None):
         return (yield)
 
 

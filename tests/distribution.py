@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-RAY, API_SERVER = "ray", "apiserver"
+RAY, API_SERVER, LAST = "ray", "apiserver", "last"
 _FIRST = (RAY, "tests/integration/test_standalone_run.py", API_SERVER)
 """Units that take longest, the longest first."""
 _FOLDERS = ("tests/integration/", "tests/stores/", "tests/contract/")
@@ -23,7 +23,9 @@ _FOLDERS = ("tests/integration/", "tests/stores/", "tests/contract/")
 
 
 def shared_part(item: pytest.Item) -> str | None:
-    """The part of the session that a test shares with others and that is costly to boot, if any."""
+    """The part of the session that a test shares with others and that is costly to boot, or breaks, if any."""
+    if item.get_closest_marker("last"):
+        return LAST
     fixtures = getattr(item, "fixturenames", ())
     if "ray_head" in fixtures:
         return RAY
@@ -64,6 +66,8 @@ def rank(unit: str) -> tuple[int, str]:
     """Where a unit stands in the order in which they are handed out."""
     if unit in _FIRST:
         return _FIRST.index(unit), unit
+    if unit == LAST:
+        return len(_FIRST) + len(_FOLDERS) + 1, unit
     among = (number for number, folder in enumerate(_FOLDERS, len(_FIRST)) if unit.startswith(folder))
     return next(among, len(_FIRST) + len(_FOLDERS)), unit
 
@@ -73,6 +77,22 @@ class Scheduling(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         return unit_of(nodeid)
+
+
+class Presence:
+    """A worker's word that it has tests to run."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = (folder / "workers.lock").open("w")
+        fcntl.flock(self._file, fcntl.LOCK_SH)
+
+    def wait_for_others(self) -> None:
+        """Wait until no other worker has any."""
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def end(self) -> None:
+        """Take it back."""
+        self._file.close()
 
 
 @contextmanager

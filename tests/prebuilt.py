@@ -20,6 +20,7 @@ _STARTED_BY = {
     "tests.chart.helm": PROGRAMS["helm"],
     "tests.chart.collector": PROGRAMS["otelcol"],
     "tests.chart.promeval": PROMEVAL,
+    "tests.cluster.kwok": PROGRAMS["kwok"],
     "test_chart_linters": PROGRAMS["kube-score"],
     "test_chart_monitors": PROGRAMS["monitors"],
     s3_server.__name__: s3_server.PROGRAM,

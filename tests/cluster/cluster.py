@@ -24,6 +24,8 @@ class Cluster(Protocol):
     """What end-to-end tests need of a cluster."""
 
     kubeconfig: Path
+    started: bool
+    """Whether it was started for this session, which ends it."""
 
     def kubectl(self, *arguments: str, manifest: object = None, check: bool = True) -> str:
         """Run kubectl; its output, with its errors where it may fail."""
@@ -47,7 +49,7 @@ class Cluster(Protocol):
         """Have a container end as in a crash, or come as near to it as this cluster lets it."""
 
     def stop(self) -> None:
-        """End the cluster, if it was this object that started it."""
+        """End the cluster, if it was started for this session."""
 
     def logs(self, namespace: str, selector: str) -> str:
         """The last lines of every container of the pods with a label, and those of the containers before them."""
@@ -105,13 +107,13 @@ class Kubectl:
 
 
 class OwnCluster(Kubectl):
-    """The cluster of `tests.cluster` itself: the one that is up, or one that lives as long as this process."""
+    """The cluster of `tests.cluster` itself: the one that is up, or one that lives as long as its owner's process."""
 
-    def __init__(self, report: Report, layout: Layout | None = None) -> None:
-        self.layout = layout or Layout()
+    def __init__(self, report: Report, owner: int | None = None) -> None:
+        self.layout = Layout()
         self.started = not boot.alive(self.layout)
         self._report = report
-        boot.up(self.layout, report, owner=os.getpid())
+        boot.up(self.layout, report, owner=owner or os.getpid())
         super().__init__(self.layout.kubeconfig, report)
 
     def load_image(self, archive: Path) -> str:
@@ -153,7 +155,7 @@ class OwnCluster(Kubectl):
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, env=environment)
 
     def stop(self) -> None:
-        """End the cluster, if it was this object that started it."""
+        """End the cluster, if it was started for this session."""
         if self.started:
             boot.down(self.layout)
 

@@ -42,7 +42,7 @@ class KindCluster(Kubectl):
                 "create", "cluster", "--name", self._NAME, "--config", str(file), "--kubeconfig", str(kubeconfig),
                 "--wait", "180s",
             )  # fmt: skip
-        self._created = self._NAME not in existing
+        self.started = self._NAME not in existing
         super().__init__(kubeconfig, report)
         self.load_image(kuberay.image_archive(report))
         kuberay.install(self.kubectl, report)
@@ -83,7 +83,7 @@ class KindCluster(Kubectl):
 
     def stop(self) -> None:
         """Delete the cluster, if it was this object that made it."""
-        if self._created:
+        if self.started:
             _kind("delete", "cluster", "--name", self._NAME)
         self._folder.cleanup()
 
@@ -114,7 +114,9 @@ asyncio.run(main())
 class CurrentCluster(Kubectl):
     """Whichever cluster KUBECONFIG leads to. It must run KubeRay already, and be able to pull the images."""
 
-    def __init__(self, report: Report) -> None:
+    started = False
+
+    def __init__(self, report: Report, *, again: bool) -> None:
         kubeconfig = os.environ.get("KUBECONFIG")
         self._repository = os.environ.get("E2E_IMAGE_REPOSITORY", "").rstrip("/")
         self._pushed = os.environ.get("E2E_IMAGES") == "pushed"
@@ -130,7 +132,9 @@ class CurrentCluster(Kubectl):
             )
         super().__init__(Path(kubeconfig), report)
         self.kubectl("get", "crd", "rayclusters.ray.io")
-        if "penstock" in self.kubectl("get", "deployment", "-n", "penstock-system", "-o", "name", check=False):
+        if not again and "penstock" in self.kubectl(
+            "get", "deployment", "-n", "penstock-system", "-o", "name", check=False
+        ):
             raise NotPossibleError(
                 "Penstock is installed in this cluster: the tests would upgrade and uninstall it. Give them a cluster of"
                 " their own, or uninstall it"
@@ -220,18 +224,24 @@ def _kind(*arguments: str) -> str:
     return done.stdout
 
 
-def open_cluster(kind: str, report: Report) -> Cluster:
+def open_cluster(kind: str, report: Report, owner: int | None = None, *, again: bool = False) -> Cluster:
     """The cluster of a kind: `own`, `kind` or `current`.
+
+    Args:
+        kind: as above.
+        report: shows progress.
+        owner: the process with whose end a cluster of our own ends, where nobody stops it; this one where None.
+        again: whether another worker of the tests has it open already.
 
     Raises:
         NotPossibleError: it cannot be had here; the message says what is missing.
     """
     match kind:
         case "own":
-            return OwnCluster(report)
+            return OwnCluster(report, owner)
         case "kind":
             return KindCluster(report)
         case "current":
-            return CurrentCluster(report)
+            return CurrentCluster(report, again=again)
         case _:
             raise NotPossibleError(f"CLUSTER={kind}: write own, kind or current")

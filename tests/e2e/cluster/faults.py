@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -53,16 +54,15 @@ class Served:
             raise AssertionError(f"{error}\n{self.installation.explain(self.namespace)}") from None
 
     def _whole(self) -> bool:
-        found = self.installation.get("infdep", self.namespace, self.model)
+        # One process of kubectl a look: they take of the CPU that what is looked at needs.
+        there = json.loads(self.installation.cluster.kubectl("get", "infdep,pod", "-A", "-o", "json"))["items"]
+        (found,) = (each for each in there if _is(each, "InferenceDeployment", self.namespace, self.model))
         ready = condition(found, "Ready").get("status") == "True"
-        replicas = found["status"].get("replicas", {}).get("ready") == 2
+        replicas = found.get("status", {}).get("replicas", {}).get("ready") == 2
         pods = (
             (self.namespace, _HEAD, 1), (self.namespace, _WORKER, 2), (NAMESPACE, _GATEWAY, 2), (NAMESPACE, _OPERATOR, 2),
         )  # fmt: skip
-        return ready and replicas and all(
-            len(self.pods(selector, namespace)) >= count and all(map(_pod_ready, self.pods(selector, namespace)))
-            for namespace, selector, count in pods
-        )  # fmt: skip
+        return ready and replicas and all(_are_ready(there, *which) for which in pods)
 
 
 Fault = Callable[[Served], None]
@@ -220,5 +220,19 @@ def _restarts(pod: Object) -> int:
     return sum(each["restartCount"] for each in pod["status"].get("containerStatuses", ()))
 
 
-def _pod_ready(pod: Object) -> bool:
-    return condition(pod, "Ready").get("status") == "True"
+def _is(each: Object, kind: str, namespace: str, name: str) -> bool:
+    metadata = each["metadata"]
+    return (each["kind"], metadata["namespace"], metadata["name"]) == (kind, namespace, name)
+
+
+def _are_ready(objects: list[Object], namespace: str, selector: str, count: int) -> bool:
+    """Whether there are so many pods with a label, and all that are not on their way out are ready."""
+    label, _, value = selector.partition("=")
+    pods = [
+        each
+        for each in objects
+        if (each["kind"], each["metadata"]["namespace"]) == ("Pod", namespace)
+        and each["metadata"].get("labels", {}).get(label) == value
+        and "deletionTimestamp" not in each["metadata"]
+    ]
+    return len(pods) >= count and all(condition(pod, "Ready").get("status") == "True" for pod in pods)

@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,21 +54,23 @@ class Installation:
 
     cluster: Cluster
     images: Mapping[ImageName, str]
+    values: Object = field(default_factory=dict)
+    """Of the chart, beside the images and small requests."""
 
-    def upgrade(self, values: Object | None = None) -> None:
-        """Install the chart, or upgrade the release to other values; returns when all its pods are ready."""
+    def upgrade(self) -> None:
+        """Install the chart, or upgrade the release; returns when all its pods are ready."""
         if "inferencedeployments" in self.cluster.kubectl("get", "crd", "-o", "name"):
             # Helm installs CRDs and never upgrades them: this is what the chart's notes say to do.
             kinds = [each for each in yaml.safe_load_all(helm("show", "crds", str(CHART))) if each]
             self.cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", manifest=kinds)
         helm(
             "upgrade", "--install", RELEASE, str(CHART), "-n", NAMESPACE, "--create-namespace", "--wait",
-            "--timeout", "110s", values=_merged(self._values(), values or {}), kubeconfig=self.cluster.kubeconfig,
+            "--timeout", "110s", values=_merged(self._values(), self.values), kubeconfig=self.cluster.kubeconfig,
         )  # fmt: skip
 
     def upgrade_images(self, images: Mapping[ImageName, str]) -> None:
         """Upgrade to another release's images; what is upgraded next has the former ones again."""
-        Installation(self.cluster, images).upgrade()
+        replace(self, images=images).upgrade()
 
     def roll_back(self) -> None:
         """Go back to what was installed before the last upgrade."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -28,7 +29,15 @@ class ModelStore:
 
     cluster: Cluster
     namespace: str
-    server: s3_server.S3Server
+
+    @property
+    def server(self) -> s3_server.S3Server:
+        """Where pods find it, and who may use it."""
+        return s3_server.S3Server(f"http://{_NAME}.{self.namespace}.svc:{_PORT}")
+
+    def stop(self) -> None:
+        """Delete its namespace, without waiting."""
+        self.cluster.kubectl("delete", "namespace", self.namespace, "--wait=false")
 
     def credentials(self) -> dict[str, object]:
         """The Secret that a deployment names to read the bucket."""
@@ -52,6 +61,15 @@ class ModelStore:
 
 @contextmanager
 def model_store(cluster: Cluster) -> Iterator[ModelStore]:
+    """A server in a namespace of its own, until the block ends."""
+    store = start_store(cluster)
+    try:
+        yield store
+    finally:
+        store.stop()
+
+
+def start_store(cluster: Cluster) -> ModelStore:
     """A server in a namespace of its own."""
     with tempfile.TemporaryDirectory() as folder:
         tree, archive = Path(folder, "tree"), Path(folder, "s3.tar")
@@ -59,11 +77,11 @@ def model_store(cluster: Cluster) -> Iterator[ModelStore]:
         shutil.copy(build(say, s3_server.PROGRAM), tree / "versitygw")
         write_scratch_image(archive, _IMAGE, tree, ImageConfig(entrypoint=("/versitygw",), user="65532:65532"))
         image = cluster.load_image(archive)
-    with cluster.namespace("store") as namespace:
-        store = ModelStore(cluster, namespace, s3_server.S3Server(f"http://{_NAME}.{namespace}.svc:{_PORT}"))
-        cluster.kubectl("apply", "-n", namespace, "-f", "-", manifest=_objects(store.server, image))
-        cluster.kubectl("rollout", "status", f"deployment/{_NAME}", "-n", namespace, "--timeout=120s")
-        yield store
+    store = ModelStore(cluster, f"store-{secrets.token_hex(3)}")
+    cluster.kubectl("create", "namespace", store.namespace)
+    cluster.kubectl("apply", "-n", store.namespace, "-f", "-", manifest=_objects(store.server, image))
+    cluster.kubectl("rollout", "status", f"deployment/{_NAME}", "-n", store.namespace, "--timeout=120s")
+    return store
 
 
 def _objects(server: s3_server.S3Server, image: str) -> list[dict[str, object]]:

@@ -13,10 +13,7 @@ import numpy as np
 import pytest
 from onnxruntime import InferenceSession
 from tests.benchmarks.parts import dense_model
-from tests.chart.collector import IMAGE, TO_STANDARD_OUTPUT
 from tests.chart.helm import NAMESPACE, helm
-from tests.cluster.binary import Report
-from tests.cluster.kuberay import program_archive
 from tests.e2e.cluster.collected import REQUEST, START, parent, start_in, until_whole
 from tests.e2e.cluster.installation import GATEWAY, RELEASE, Installation, Tenant, condition, deployment, tenant, until
 from tests.e2e.cluster.model_store import ModelStore
@@ -27,34 +24,25 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
-def collecting(installation: Installation, report: Report) -> Iterator[Installation]:
-    """The release with a Collector that writes each span to its log."""
-    image = installation.cluster.load_image(program_archive("otelcol", IMAGE, "otelcol", report))
-    installation.upgrade({"collector": {"enabled": True, "image": image, "config": TO_STANDARD_OUTPUT}})
-    yield installation
-    installation.upgrade()
-
-
-@pytest.fixture(scope="module")
-def gateway(collecting: Installation) -> Iterator[httpx.Client]:
+def gateway(installation: Installation) -> Iterator[httpx.Client]:
     """A client of the gateway's Service."""
     namespace, name, port = GATEWAY
-    with collecting.cluster.forward(name, namespace, port) as url, httpx.Client(base_url=url, timeout=30) as client:
+    with installation.cluster.forward(name, namespace, port) as url, httpx.Client(base_url=url, timeout=30) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
-def served(collecting: Installation, store: ModelStore, model_uri: str) -> Iterator[Tenant]:
+def served(installation: Installation, store: ModelStore, model_uri: str) -> Iterator[Tenant]:
     """A tenant with one model, and no pool of its own making."""
-    with tenant(collecting, store.credentials()) as made:
+    with tenant(installation, store.credentials()) as made:
         made.apply(deployment("dense", model_uri))
-        collecting.until_ready("infdep", made.namespace, "dense")
+        installation.until_ready("infdep", made.namespace, "dense")
         yield made
 
 
-def test_the_chart_tests_itself(collecting: Installation) -> None:
+def test_the_chart_tests_itself(installation: Installation) -> None:
     assert "Phase:          Succeeded" in helm(
-        "test", RELEASE, "-n", NAMESPACE, kubeconfig=collecting.cluster.kubeconfig
+        "test", RELEASE, "-n", NAMESPACE, kubeconfig=installation.cluster.kubeconfig
     )
 
 
@@ -105,9 +93,9 @@ def test_nobody_is_answered_with(served: Tenant, gateway: httpx.Client, body: Pa
 
 
 def test_another_tenants_key_opens_nothing(
-    served: Tenant, collecting: Installation, store: ModelStore, gateway: httpx.Client, body: Path
+    served: Tenant, installation: Installation, store: ModelStore, gateway: httpx.Client, body: Path
 ) -> None:
-    with tenant(collecting, store.credentials()) as other:
+    with tenant(installation, store.credentials()) as other:
         answer = gateway.post(served.path("dense"), content=body.read_bytes(), headers=other.headers)
         assert answer.status_code in {401, 403}, answer.text
 

@@ -1,38 +1,27 @@
-"""The loop in a cluster: a Job measures a model on the kind of node that serves it, and the faster one takes over.
-
-The Job's image is the optimizer's without torch and CUDA, five gigabytes which this search does not use.
-"""
+"""The loop in a cluster: a Job measures a model on the kind of node that serves it, and the faster one takes over."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
-from images.catalogue import IMAGES, Image, ImageName
-from images.packages import export
 from tests.benchmarks.parts import dense_model, request_body
-from tests.chart.helm import NAMESPACE
-from tests.cluster.binary import Report
+from tests.e2e.cluster.extras import secret
 from tests.e2e.cluster.installation import (
     GATEWAY,
-    ROOT,
     Installation,
     Object,
     Tenant,
-    build_image,
     condition,
     deployment,
     pool,
     tenant,
     until,
 )  # fmt: skip
-from tests.e2e.cluster.model_store import BUCKET, ModelStore
+from tests.e2e.cluster.model_store import ModelStore
 from tests.e2e.cluster.steady_load import steady_load
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
@@ -56,66 +45,33 @@ PROFILE: Object = {
         "search": {"budgetMinutes": 1, "finalists": 1},
     },
 }
-_WITHOUT = ("cuda", "nvidia", "torch", "triton")
 _PATIENCE = 420.0
 
 
-@pytest.fixture(scope="module")
-def optimizing(installation: Installation, store: ModelStore, report: Report) -> Iterator[Installation]:
-    """The release with an artifact store."""
-    optimizer = build_image(installation.cluster, report, _small_optimizer(), tag="without-torch")
-    repository, _, tag = optimizer.rpartition(":")
-    installation.cluster.kubectl(
-        "apply",
-        "--server-side",
-        "-n",
-        NAMESPACE,
-        "-f",
-        "-",
-        manifest=_secret("store-operator", store.server.environment),
-    )
-    installation.upgrade(
-        {
-            "images": {"optimizer": {"repository": repository, "tag": tag}},
-            "optimization": {
-                "artifactStore": f"s3://{BUCKET}/penstock",
-                "operatorEnvSecret": "store-operator",
-                "jobEnvSecret": "store-writer",
-                "replicaSecret": "store-reader",
-                # The server of the tests knows one user.
-                "sharedStore": True,
-                "jobEgress": [f"namespace/{store.namespace}:9000"],
-            },
-        }
-    )
-    yield installation
-    installation.upgrade()
-
-
 def test_a_job_finds_a_faster_model_and_it_serves_without_a_failed_request(
-    optimizing: Installation, store: ModelStore, tmp_path: Path
+    installation: Installation, store: ModelStore, tmp_path: Path
 ) -> None:
     uri = store.upload(dense_model(tmp_path / "model.onnx", LAYERS, 0), "wide")
     body = tmp_path / "body.json"
     body.write_bytes(request_body(ROWS))
-    with tenant(optimizing, store.credentials()) as made:
+    with tenant(installation, store.credentials()) as made:
         made.apply(
-            _secret("store-writer", store.server.environment), _secret("store-reader", store.server.environment),
+            secret("store-writer", store), secret("store-reader", store),
             PROFILE, pool(workerGroups=[GROUP]),
             deployment(
                 "wide", uri, resources={"cpu": "500m", "memory": "512Mi"},
                 optimizationProfileRef={"kind": "OptimizationProfile", "name": "int8"},
             ),
         )  # fmt: skip
-        before = optimizing.until_ready("infdep", made.namespace, "wide")
+        before = installation.until_ready("infdep", made.namespace, "wide")
         expected = _answer(made, body)
         with steady_load(
-            optimizing.cluster, GATEWAY, made.path("wide"), body, per_second=5, headers=made.headers
+            installation.cluster, GATEWAY, made.path("wide"), body, per_second=5, headers=made.headers
         ) as load:
             job = _job(made)
             _until_optimized(made)
-        after = optimizing.until_ready("infdep", made.namespace, "wide")
-        (run,) = optimizing.list("optimizationrun", made.namespace)
+        after = installation.until_ready("infdep", made.namespace, "wide")
+        (run,) = installation.list("optimizationrun", made.namespace)
 
         assert load.report.failed == 0, load.report
         assert run["status"]["verdict"] == "Accepted", run["status"]
@@ -129,20 +85,10 @@ def test_a_job_finds_a_faster_model_and_it_serves_without_a_failed_request(
         assert spec["nodeSelector"] == GROUP["nodeSelector"]
         (policy,) = [
             each
-            for each in optimizing.list("networkpolicy", made.namespace)
+            for each in installation.list("networkpolicy", made.namespace)
             if run["metadata"]["name"] in str(each["spec"])
         ]
         assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
-
-
-def _small_optimizer() -> Image:
-    image = IMAGES[ImageName.OPTIMIZER]
-    pinned = re.findall(r"^([A-Za-z0-9._-]+)==", export(image, ROOT), re.MULTILINE)
-    return dataclasses.replace(image, left_out=tuple(name for name in pinned if name.startswith(_WITHOUT)))
-
-
-def _secret(name: str, content: dict[str, str]) -> Object:
-    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": content}
 
 
 def _answer(made: Tenant, body: Path) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,21 @@ from tests.e2e.cluster.figures import row
 from tests.e2e.cluster.installation import Installation, build_images, tenant
 from tests.e2e.cluster.model_store import ModelStore
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.last, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
 def served(
     installation: Installation, store: ModelStore, model_uri: str, body: Path, report: Report
 ) -> Iterator[Served]:
-    """A model with a replica on each of two workers, and a later release to go to."""
+    """A model with a replica on each of two workers, and a later release to go to.
+
+    The release has no Collector any more, for which a single node has no room when the other is drained.
+    """
     later = build_images(installation.cluster, report, tag="later")
-    with tenant(installation, store.credentials()) as made:
+    plain = replace(installation, values={})
+    plain.upgrade()
+    with tenant(plain, store.credentials()) as made:
         yield serve_twice(Served(made, "dense", body, later), model_uri, two_workers())
 
 

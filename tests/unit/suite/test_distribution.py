@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.distribution import API_SERVER, RAY, rank, unit_of
+from tests.distribution import API_SERVER, LAST, RAY, rank, unit_of
 
 
 @pytest.mark.parametrize(
@@ -14,6 +14,7 @@ from tests.distribution import API_SERVER, RAY, rank, unit_of
         ("tests/unit/a/test_a.py::test_one[me@example.com::x]", "tests/unit/a/test_a.py"),
         ("tests/e2e/test_a.py::test_one@ray", RAY),
         ("tests/contract/test_a.py::test_one[me@example.com]@apiserver", API_SERVER),
+        ("tests/e2e/test_a.py::test_one@last", LAST),
     ],
     ids=[
         "a file is a unit",
@@ -21,6 +22,7 @@ from tests.distribution import API_SERVER, RAY, rank, unit_of
         "what a parameter says is no group",
         "what needs the session's Ray is one unit",
         "what needs the API server is one unit",
+        "what breaks what others share is one unit",
     ],
 )
 def test_tests_are_handed_out_in_units(test: str, unit: str) -> None:
@@ -30,7 +32,7 @@ def test_tests_are_handed_out_in_units(test: str, unit: str) -> None:
 def test_the_longest_units_come_first() -> None:
     units = [
         RAY, "tests/integration/test_standalone_run.py", API_SERVER, "tests/integration/test_a.py",
-        "tests/integration/building/test_b.py", "tests/stores/test_a.py", "tests/contract/test_a.py", "tests/unit/a/test_a.py",
+        "tests/integration/building/test_b.py", "tests/stores/test_a.py", "tests/contract/test_a.py", "tests/unit/a/test_a.py", LAST,
     ]  # fmt: skip
     found = sorted(set(units), key=rank)
     assert found[:3] == units[:3]
