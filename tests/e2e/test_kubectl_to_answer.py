@@ -160,7 +160,7 @@ def test_of_two_operators_one_acts_and_the_other_takes_over_when_it_is_killed(
         parts.until("two replicas", lambda: len(penstock.gateway.receiving(tenant, "handed")) == 2)
     finally:
         first.start()
-        second.kill()
+        second.stop()  # it gives its lease back
         parts.until("operator-a leads again", lambda: holder() == "operator-a", 60)
 
 
