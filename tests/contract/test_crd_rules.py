@@ -488,7 +488,12 @@ PROFILE_CASES = (
     refused(
         "int8 for torch alone",
         profile(engines=["TorchEager"], steps={"quantize": {"methods": ["Static"]}}),
-        "Static and Dynamic make int8 for ONNX Runtime, OpenVINO and LiteRT",
+        "Static and Dynamic make int8 for ONNX Runtime and OpenVINO",
+    ),
+    refused(
+        "int8 for LiteRT, which no step makes",
+        profile(engines=["LiteRT", "TorchEager"], steps={"quantize": {"methods": ["Static"]}}),
+        "Static and Dynamic make int8 for ONNX Runtime and OpenVINO",
     ),
     refused("2:4 for a CPU", step("prune", methods=["SemiStructured24"]), "SemiStructured24 is for GPUs"),
     refused("compiling without a compiler", step("compile"), "compile makes machine code by torch's Inductor"),

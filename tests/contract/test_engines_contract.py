@@ -7,18 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ai_edge_litert.schema_py_generated as schema
 import numpy as np
 import openvino as ov
 import pytest
 import torch
 from safetensors.torch import save_file
 from tests.integration.replica_process import linear_weights, save_linear
+from tests.unit.runtime import tflite_files
 
 from penstock.api.conditions import Reason
+from penstock.engines import ENGINES
 from penstock.errors import Invalid
 from penstock.optimization.recipes import EngineName, EngineSettings, Precision
 from penstock.serving.manifest import DataType, Signature, TensorSpec
-from penstock_runtime.engines import CODE_ENGINES, DEFAULT_ENGINES, ENGINE_FORMATS, load_engine, unavailable
+from penstock_runtime.engines import load_engine, unavailable
 from penstock_runtime.engines.openvino import OpenVinoEngine
 from penstock_runtime.hardware import probe
 
@@ -76,6 +79,14 @@ def package(folder: Path) -> Path:
     return folder / "model.pt2"
 
 
+def tflite(folder: Path) -> Path:
+    tensor = tflite_files.tensor
+    tensors = [tensor("x", [1, 64], rows=True), tensor("w", [10, 64], 1), tensor("y", [1, 10], rows=True)]
+    kind = ("FULLY_CONNECTED", "FullyConnectedOptions", schema.FullyConnectedOptionsT())
+    weights = np.ascontiguousarray(linear_weights().T)
+    return tflite_files.save(folder / "model.tflite", kind, tensors, 1, (weights,))
+
+
 @dataclass(frozen=True)
 class Case:
     """An engine and a form of the model."""
@@ -98,11 +109,17 @@ CASES = [
     Case(EngineName.TORCH_EAGER, safetensors),
     Case(EngineName.TORCH_COMPILE, exported),
     Case(EngineName.TORCH_EXPORT, package),
+    Case(EngineName.LITERT, tflite),
     *(
         pytest.param(Case(name, onnx), marks=pytest.mark.gpu)
         for name in (EngineName.ONNX_RUNTIME_CUDA, EngineName.ONNX_RUNTIME_TENSORRT)
     ),
 ]
+
+
+def test_every_engine_is_here() -> None:
+    cases = [each if isinstance(each, Case) else each.values[0] for each in CASES]
+    assert {each.engine for each in cases if isinstance(each, Case)} == set(EngineName)
 
 
 def label(case: Any) -> str:
@@ -189,7 +206,7 @@ def test_a_program_without_a_signature_has_its_own_names(tmp_path: Path) -> None
 
 
 def test_what_is_code_is_opened_only_where_that_is_trusted(case: Case, model: Path) -> None:
-    if case.engine not in CODE_ENGINES:
+    if not ENGINES[case.engine].torch:
         load_engine(model, case.settings(model.parent), SIGNATURE)
         return
     with pytest.raises(
@@ -197,8 +214,3 @@ def test_what_is_code_is_opened_only_where_that_is_trusted(case: Case, model: Pa
     ) as caught:
         load_engine(model, case.settings(model.parent), SIGNATURE)
     assert caught.value.reason == Reason.SIGNATURE_MISSING
-
-
-def test_a_format_has_a_default_engine_that_loads_it() -> None:
-    for model_format, name in DEFAULT_ENGINES.items():
-        assert model_format in ENGINE_FORMATS[name]

@@ -21,6 +21,7 @@ from penstock.api.optimization import (
 )
 from penstock.api.v1alpha1 import InferenceDeployment, ProfileReference, UpdatePolicy
 from penstock.api.verdicts import Verdict, false, true, unknown
+from penstock.engines import FORMATS, Served, formats_where
 from penstock.errors import Invalid
 from penstock.optimization.report import Verdict as Found
 from penstock.serving.manifest import ModelFormat
@@ -37,10 +38,8 @@ from penstock_operator.deployment.observed import (
 )
 from penstock_operator.optimization.plan import is_over
 
-_NOT_SERVED: Final = {
-    ModelFormat.SAFETENSORS, ModelFormat.TORCHSCRIPT, ModelFormat.TORCH_EXPORT, ModelFormat.LITERT,
-}  # fmt: skip
-"""Formats that no replica loads as they are: they come with code, or are for other machines; the rules of `penstock.api.rules` say so too."""
+_NOT_SERVED: Final = formats_where(lambda each: each.served is not Served.AS_IS)
+"""Formats that no replica loads as they are: they come with code, or are for other machines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,19 +167,37 @@ def _by_run(observed: Observed, run: OptimizationRun) -> Resolved:
     converted = deployment.spec.model.model_format in _NOT_SERVED and _artifact(run) is not None
     if _artifact(run) is None or not (status.verdict == Found.ACCEPTED or converted):
         return _unoptimized(_measured(deployment, status.capacity), verdict, run_name=name)
+    if _is_for_others(run):
+        return _unoptimized(_measured(deployment, status.capacity), _for_others(run), run_name=name)
     return _optimized(observed, run, verdict)
 
 
 def _may_be_signed(deployment: InferenceDeployment) -> bool:
     """Whether it names what a search may have signed, as the replica will find out."""
     model = deployment.spec.model
-    return model.model_format is ModelFormat.TORCH_EXPORT and model.digest is not None
+    return FORMATS[model.model_format].served is Served.SIGNED and model.digest is not None
 
 
 def _artifact(run: OptimizationRun) -> Artifact | None:
     """What it made, where it is known who signed that."""
     artifact = run.status.artifact
     return artifact if artifact is not None and artifact.public_key else None
+
+
+def _is_for_others(run: OptimizationRun) -> bool:
+    """Whether what it made is for other machines, so that no replica serves it."""
+    artifact = _artifact(run)
+    return artifact is not None and FORMATS[ModelFormat(artifact.model_format)].served is Served.ELSEWHERE
+
+
+def _for_others(run: OptimizationRun) -> Verdict:
+    artifact = run.status.artifact
+    what = f"a model in {artifact.model_format} at {artifact.storage_uri}" if artifact else "a model"
+    return false(
+        Reason.ARTIFACT_REFUSED,
+        f"OptimizationRun {run.metadata.name} made {what}, which is for other machines and which no replica serves: copy it "
+        "there, or take a profile without that engine.",
+    )
 
 
 def _optimized(observed: Observed, run: OptimizationRun, verdict: Verdict) -> Resolved:

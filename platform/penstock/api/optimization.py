@@ -181,7 +181,9 @@ class OptimizationProfileSpec(Described):
     """A recipe book: what may be tried, on what data, under which constraints, for which objective. Immutable."""
 
     steps: Steps = Steps()
-    engines: Annotated[tuple[EngineName, ...], Field(min_length=1, max_length=8)] = (EngineName.ONNX_RUNTIME,)
+    engines: Annotated[tuple[EngineName, ...], Field(min_length=1, max_length=len(EngineName))] = (
+        EngineName.ONNX_RUNTIME,
+    )
     """Each is tried with each combination of steps that it can run."""
     hardware: HardwareSelector = HardwareSelector()
     data: DataSource = DataSource()

@@ -8,17 +8,26 @@ from typing import Final
 from pydantic import BaseModel
 
 from penstock.api import optimization as api
-from penstock.api.rule import Rule, decimal, import_path, location, positive_quantity, ratio, shares, unchanging
+from penstock.api.rule import (
+    Rule,
+    decimal,
+    either,
+    import_path,
+    is_none_of,
+    is_one_of,
+    location,
+    positive_quantity,
+    ratio,
+    shares,
+    unchanging,
+)
+from penstock.engines import FORMATS, Gpu, Served, engines_where, formats_where
 from penstock.optimization.hardware import KNOWN_INSTRUCTION_SETS
 from penstock.optimization.recipes import EngineName
 
-_TORCH: Final = (EngineName.TORCH_EAGER, EngineName.TORCH_COMPILE, EngineName.TORCH_EXPORT)
-_COMPILERS: Final = (EngineName.TORCH_COMPILE, EngineName.TORCH_EXPORT)
-_INTEGER: Final = (
-    EngineName.ONNX_RUNTIME, EngineName.OPENVINO, EngineName.ONNX_RUNTIME_CUDA, EngineName.ONNX_RUNTIME_TENSORRT,
-    EngineName.LITERT,
-)  # fmt: skip
-_GPU: Final = (*_TORCH, EngineName.ONNX_RUNTIME_CUDA, EngineName.ONNX_RUNTIME_TENSORRT)
+_GPU: Final = engines_where(lambda engine: engine.gpu is not Gpu.NEVER)
+OPTIMIZABLE: Final = formats_where(lambda each: each.optimizable)
+_NEVER_SERVED: Final = engines_where(lambda engine: FORMATS[engine.given].served is Served.ELSEWHERE)
 _IMMUTABLE_PROFILE: Final = unchanging(
     "a profile cannot be changed, since what was measured under it would no longer be what it says: create another "
     "profile under a new name and point the deployments' optimizationProfileRef at it"
@@ -27,13 +36,12 @@ _IMMUTABLE_PROFILE: Final = unchanging(
 
 def _engine_for(condition: str, engines: tuple[EngineName, ...], message: str, field_path: str) -> Rule:
     """Where the condition holds, one of these engines must be there."""
-    wanted = ", ".join(f"'{each}'" for each in engines)
-    return Rule(f"!({condition}) || self.engines.exists(each, each in [{wanted}])", message, field_path=field_path)
+    wanted = is_one_of("each", engines)
+    return Rule(f"!({condition}) || self.engines.exists(each, {wanted})", message, field_path=field_path)
 
 
 def _method(step: str, methods: tuple[str, ...]) -> str:
-    wanted = ", ".join(f"'{each}'" for each in methods)
-    return f"has(self.steps.{step}) && self.steps.{step}.methods.exists(each, each in [{wanted}])"
+    return f"has(self.steps.{step}) && self.steps.{step}.methods.exists(each, {is_one_of('each', methods)})"
 
 
 MODEL_RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
@@ -46,29 +54,30 @@ MODEL_RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
     ),
     api.OptimizationRunSpec: (
         Rule(
-            "self.model.modelFormat in ['onnx', 'torch-export', 'torchscript', 'safetensors']",
-            "an optimization starts from onnx, torch-export, torchscript or safetensors: give the model as one of these",
+            is_one_of("self.model.modelFormat", OPTIMIZABLE),
+            f"an optimization starts from {either(OPTIMIZABLE)}: give the model as one of these",
             field_path=".model.modelFormat",
         ),
     ),
     api.OptimizationProfileSpec: (
         Rule(
-            "self.engines.exists(each, each != 'LiteRT')",
-            "engines must name one that serves, such as ONNXRuntime or OpenVINO: LiteRT alone only makes bundles for "
+            f"self.engines.exists(each, {is_none_of('each', _NEVER_SERVED)})",
+            f"engines must name one that serves, such as ONNXRuntime or OpenVINO: {either(_NEVER_SERVED)} alone only makes "
+            "bundles for "
             "devices",
             field_path=".engines",
         ),
         _engine_for(
             _method("quantize", ("FP8", "INT4WeightOnly")),
-            _TORCH,
+            engines_where(lambda engine: engine.torch),
             "FP8 and INT4WeightOnly are torchao's, on GPUs: add TorchEager, TorchCompile or TorchExport to engines, or "
             "leave these methods out",
             ".steps.quantize.methods",
         ),
         _engine_for(
             _method("quantize", ("Static", "Dynamic")),
-            _INTEGER,
-            "Static and Dynamic make int8 for ONNX Runtime, OpenVINO and LiteRT: add ONNXRuntime or OpenVINO to engines, "
+            engines_where(lambda engine: engine.int8),
+            "Static and Dynamic make int8 for ONNX Runtime and OpenVINO: add ONNXRuntime or OpenVINO to engines, "
             "or leave these methods out",
             ".steps.quantize.methods",
         ),
@@ -81,7 +90,7 @@ MODEL_RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
         ),
         _engine_for(
             "has(self.steps.compile)",
-            _COMPILERS,
+            engines_where(lambda engine: engine.compiles),
             "compile makes machine code by torch's Inductor: add TorchCompile or TorchExport to engines, or leave "
             "compile out",
             ".steps.compile",

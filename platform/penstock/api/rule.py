@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -42,6 +43,22 @@ class Rule:
         if self.field_path is not None:
             entry["fieldPath"] = self.field_path
         return entry
+
+
+def is_one_of(subject: str, values: Sequence[str]) -> str:
+    """CEL that holds where a text is one of these."""
+    quoted = ", ".join(f"'{each}'" for each in values)
+    return f"{subject} in [{quoted}]"
+
+
+def is_none_of(subject: str, values: Sequence[str]) -> str:
+    """CEL that holds where a text is none of these."""
+    return f"{subject} != '{values[0]}'" if len(values) == 1 else f"!({is_one_of(subject, values)})"
+
+
+def either(values: Sequence[str]) -> str:
+    """Values for a message: `onnx, openvino or litert`."""
+    return " or ".join(filter(None, (", ".join(values[:-1]), values[-1])))
 
 
 def matches(pattern: str, message: str) -> Rule:

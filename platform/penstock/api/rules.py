@@ -18,16 +18,22 @@ from penstock.api.rule import (
     SUBDOMAIN,
     Rule,
     auto,
+    either,
     import_path,
+    is_none_of,
     labels,
     location,
     matches,
     positive_quantity,
 )
+from penstock.engines import Served, formats_where
 
+_FORMAT: Final = "self.model.modelFormat"
+_CONVERTED: Final = sorted(formats_where(lambda each: each.served is Served.CONVERTED))
+_SIGNED: Final = formats_where(lambda each: each.served is Served.SIGNED)
+_ELSEWHERE: Final = formats_where(lambda each: each.served is Served.ELSEWHERE)
+_ENDS: Final = formats_where(lambda each: each.served is Served.AS_IS and not each.optimizable)
 _NUMBER: Final = r"^-?[0-9]+(\\.[0-9]+)?$"
-
-
 _IS_NUMBER: Final = f"string(self).matches('{_NUMBER}')"
 
 MODEL_RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
@@ -61,26 +67,26 @@ MODEL_RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
     ),
     api.InferenceDeploymentSpec: (
         Rule(
-            "!(self.model.modelFormat in ['safetensors', 'torchscript']) || has(self.optimizationProfileRef)",
-            "modelFormat safetensors or torchscript is not served as it is, since its files are code or need some: add "
+            f"{is_none_of(_FORMAT, _CONVERTED)} || has(self.optimizationProfileRef)",
+            f"modelFormat {either(_CONVERTED)} is not served as it is, since its files are code or need some: add "
             "optimizationProfileRef, such as {name: balanced}, whose run converts it, or give the model as onnx",
             field_path=".model.modelFormat",
         ),
         Rule(
-            "self.model.modelFormat != 'torch-export' || has(self.optimizationProfileRef) || has(self.model.digest)",
-            "modelFormat torch-export is served only where a search made and signed it, since such files are code: add "
+            f"{is_none_of(_FORMAT, _SIGNED)} || has(self.optimizationProfileRef) || has(self.model.digest)",
+            f"modelFormat {either(_SIGNED)} is served only where a search made and signed it, since such files are code: add "
             "optimizationProfileRef, such as {name: balanced}, whose run converts it; or give the digest of what "
             "`penstock optimize` signed, or the model as onnx",
             field_path=".model.modelFormat",
         ),
         Rule(
-            "self.model.modelFormat != 'litert'",
-            "modelFormat litert is what the profile edge makes for devices, and no replica serves it: give the model as onnx",
+            is_none_of(_FORMAT, _ELSEWHERE),
+            f"modelFormat {either(_ELSEWHERE)} is what the profile edge makes for devices, and no replica serves it: give the model as onnx",
             field_path=".model.modelFormat",
         ),
         Rule(
-            "!has(self.optimizationProfileRef) || self.model.modelFormat != 'openvino'",
-            "an optimization starts from onnx, torch-export, torchscript or safetensors; openvino is what it may end "
+            f"!has(self.optimizationProfileRef) || {is_none_of(_FORMAT, _ENDS)}",
+            f"an optimization starts from {either(profile_rules.OPTIMIZABLE)}; {either(_ENDS)} is what it may end "
             "with: give the model as onnx, or leave optimizationProfileRef out",
             field_path=".model.modelFormat",
         ),

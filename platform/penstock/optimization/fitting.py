@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from penstock.engines import ENGINES, Gpu
 from penstock.optimization.hardware import KNOWN_INSTRUCTION_SETS, Hardware, HardwareRequirement
-from penstock.optimization.recipes import EngineName, EngineSettings, Precision
+from penstock.optimization.recipes import EngineSettings, Precision
 
-_GPU_ENGINES: Final = frozenset({EngineName.ONNX_RUNTIME_CUDA, EngineName.ONNX_RUNTIME_TENSORRT})
-_NATIVE_CODE_ENGINES: Final = frozenset({EngineName.TORCH_EXPORT})
-"""Their files hold machine code for the processor that they were compiled on."""
 _INT8: Final = ("avx512_vnni", "avx_vnni", "asimddp")
 """Without an 8-bit dot product, x86 kernels add pairs in 16 bits and saturate: other answers, and slower. The first
 that a machine has is enough: AMX computes the same as VNNI, only faster."""
@@ -43,10 +41,10 @@ def requirement_of(hardware: Hardware, engine: EngineSettings, weight_precision:
         file gives other answers or loses what was measured; all instruction sets for machine code; the GPU for an
         engine that runs on one.
     """
-    if engine.name in _GPU_ENGINES:
+    if ENGINES[engine.name].gpu is Gpu.ALWAYS:
         gpu = hardware.gpus[0].name if hardware.gpus else None
         return HardwareRequirement(architecture=hardware.architecture, gpu=gpu)
-    if engine.name in _NATIVE_CODE_ENGINES:
+    if ENGINES[engine.name].native:
         return HardwareRequirement(architecture=hardware.architecture, instruction_sets=hardware.instruction_sets)
     wanted: set[str] = set()
     if weight_precision == "int8":

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.engines import DEFAULT_ENGINES
 from penstock.optimization.recipes import EngineSettings
 from penstock.serving.manifest import MANIFEST_NAME, ModelManifest
-from penstock_runtime.engines import DEFAULT_ENGINES, load_engine
+from penstock_runtime.engines import load_engine
 
 
 def direct_predictions(folder: Path, images: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -1,6 +1,6 @@
 """The forms of a draft: a step asks for the one that it needs, and sets the one that it made.
 
-from penstock_optimizer import forms
+from penstock_optimizer.building import forms
 module = forms.as_module(draft, context)      # the source's, or what the step before made
 ...
 forms.set_module(draft, module)               # the other forms are made anew from it where they are needed
@@ -8,14 +8,11 @@ forms.set_module(draft, module)               # the other forms are made anew fr
 
 from __future__ import annotations
 
-import shutil
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from penstock.errors import Invalid
-from penstock.optimization.recipes import EngineName
-from penstock.serving.manifest import ModelFormat
 from penstock_optimizer.samples.arrays import LABELS, fed, read
 from penstock_optimizer.steps import CannotDo, Context, Draft
 from penstock_runtime.engines import Array
@@ -26,17 +23,6 @@ if TYPE_CHECKING:
 
     from penstock_optimizer.sources.torch_program import Inputs
 
-FORMATS: Final = {
-    EngineName.ONNX_RUNTIME: ModelFormat.ONNX,
-    EngineName.ONNX_RUNTIME_CUDA: ModelFormat.ONNX,
-    EngineName.ONNX_RUNTIME_TENSORRT: ModelFormat.ONNX,
-    EngineName.OPENVINO: ModelFormat.OPENVINO,
-    EngineName.TORCH_EAGER: ModelFormat.TORCH_EXPORT,
-    EngineName.TORCH_COMPILE: ModelFormat.TORCH_EXPORT,
-    EngineName.TORCH_EXPORT: ModelFormat.TORCH_EXPORT,
-    EngineName.LITERT: ModelFormat.LITERT,
-}
-"""What each engine is given."""
 _ROWS: Final = 3
 
 
@@ -198,58 +184,3 @@ def _inputs_of(program: ExportedProgram, context: Context) -> Inputs:
 
     names = [spec.name for spec in context.source.signature.inputs]
     return program_inputs(program, names, calibration(context, _ROWS))
-
-
-def deliver(draft: Draft, context: Context, folder: Path) -> tuple[ModelFormat, str]:
-    """Write what the engine loads into a folder.
-
-    Returns:
-        The format, and the entry point's name.
-
-    Raises:
-        CannotDo: the engine's form cannot be made.
-    """
-    engine = (draft.engine or context.engine).name
-    format_ = FORMATS[engine]
-    match format_:
-        case ModelFormat.ONNX:
-            return format_, _copied(as_onnx(draft, context), folder)
-        case ModelFormat.OPENVINO:
-            path = as_openvino(draft, context)
-            shutil.copyfile(path.with_suffix(".bin"), folder / "model.bin")
-            shutil.copyfile(path, folder / "model.xml")
-            return format_, "model.xml"
-        case ModelFormat.TORCH_EXPORT:
-            return format_, _torch(draft, context, folder, engine)
-        case ModelFormat.LITERT:
-            from penstock_optimizer.building.litert import convert  # noqa: PLC0415 -- only where it is asked for
-
-            convert(
-                as_exported(draft, context), example_inputs(draft, context), folder / "model.tflite", context.deadline
-            )
-            return format_, "model.tflite"
-        case ModelFormat.TORCHSCRIPT | ModelFormat.SAFETENSORS:
-            raise CannotDo(f"no engine is given {format_}")
-
-
-def _torch(draft: Draft, context: Context, folder: Path, engine: EngineName) -> str:
-    if engine is EngineName.TORCH_EXPORT:
-        from penstock_optimizer.steps.compile import package  # noqa: PLC0415 -- torch takes seconds
-
-        path = draft.exported if draft.compiled else package(draft, context)
-    else:
-        path = as_exported(draft, context)
-    if path is None:
-        raise CannotDo("there is no program to run")
-    shutil.copyfile(path, folder / "model.pt2")
-    return "model.pt2"
-
-
-def _copied(path: Path, folder: Path) -> str:
-    """Copy an ONNX file with its external data, which keeps its name."""
-    from penstock_optimizer.sources.onnx import external_files  # noqa: PLC0415 -- only where it is asked for
-
-    for file in external_files(path):
-        shutil.copyfile(file, folder / file.name)
-    shutil.copyfile(path, folder / "model.onnx")
-    return "model.onnx"

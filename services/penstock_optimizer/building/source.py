@@ -17,14 +17,16 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, TypeAdapter
 
+from penstock.engines import FORMATS
 from penstock.errors import Invalid
 from penstock.models import Frozen
 from penstock.optimization.variants import SOURCE_FILE, PreparedSource, SourceRequest
 from penstock.serving.manifest import MANIFEST_NAME, ModelFormat, ModelManifest, Signature
 from penstock_optimizer.sandbox import run_module
-from penstock_optimizer.sources import CODE_FORMATS, EXPORTED_FILE, ONNX_FILE, SOURCES, WEIGHTS_FILE, Opening
+from penstock_optimizer.sources import open_model
 from penstock_optimizer.sources.detect import MODEL_INVALID, detect, locate
 from penstock_optimizer.sources.examples import read_examples
+from penstock_optimizer.sources.opening import EXPORTED_FILE, ONNX_FILE, WEIGHTS_FILE, Opening
 from penstock_runtime.digests import serving_files
 from penstock_runtime.files import describe_folder, sha256_of
 
@@ -109,7 +111,7 @@ def prepare(
             output=str(work / "source"),
             work=str(work),
         )
-        code = request.import_path is not None or format_ in CODE_FORMATS
+        code = request.import_path is not None or FORMATS[format_].code
         ended = run_module(
             "penstock_optimizer.building.source", job.model_dump_json(), home=work, isolated=_isolated(code=code, asked=sandbox),
             timeout=timeout, threads=min(2, os.cpu_count() or 1), hidden=hidden,
@@ -173,7 +175,7 @@ def _prepared(job: _Job) -> _Prepared | _Unchanged | _Refused:
         return _Unchanged()
     output.mkdir()
     examples = read_examples(None if job.data is None else Path(job.data), job.request.example_shapes)
-    opened = SOURCES[job.format]().open(Opening(job.request, entry, examples, Path(job.work), output))
+    opened = open_model(job.format, Opening(job.request, entry, examples, Path(job.work), output))
     source = _described(job, digest, opened.parameters, output)
     (output / _REQUEST).write_text(asked, encoding="utf-8")
     (output / SOURCE_FILE).write_text(source.model_dump_json(indent=2) + "\n", encoding="utf-8")

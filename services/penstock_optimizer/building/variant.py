@@ -19,6 +19,7 @@ from typing import Final
 
 import numpy as np
 
+from penstock.engines import ENGINES, FORMATS
 from penstock.errors import Invalid, PenstockError
 from penstock.optimization.hardware import Hardware
 from penstock.optimization.recipes import EngineName, EngineSettings, Recipe
@@ -33,11 +34,11 @@ from penstock.optimization.variants import (
     Variant,
 )
 from penstock.serving.manifest import DataType, ModelFormat, Signature
-from penstock_optimizer.building import forms, litert
+from penstock_optimizer.building import forms
+from penstock_optimizer.building.delivery import deliver, missing_converter
 from penstock_optimizer.building.source import read_source
 from penstock_optimizer.samples.arrays import rows_of_run, run_of
 from penstock_optimizer.sandbox import run_module, unavailable
-from penstock_optimizer.sources import CODE_FORMATS
 from penstock_optimizer.steps import STEPS, CannotDo, Context, Draft
 from penstock_runtime import engines
 from penstock_runtime.files import describe_folder
@@ -47,7 +48,6 @@ _BUILT: Final = "built.json"
 _REQUEST: Final = "build-request.json"
 _GRACE: Final = 120.0
 """Seconds that a child gets beyond its budget: a step sizes itself to the budget, and the rest is export and checks."""
-_TORCH_ENGINES: Final = (EngineName.TORCH_EAGER, EngineName.TORCH_COMPILE, EngineName.TORCH_EXPORT, EngineName.LITERT)
 _CHECKED_ROWS: Final = (1, 3)
 
 
@@ -55,7 +55,10 @@ def infeasible(recipe: Recipe, source: PreparedSource, data: DataSplits, hardwar
     """Why a recipe cannot be built here, as far as that shows without loading anything; None where it can be tried."""
     engine = recipe.engine.name
     problem = (
-        engines.unavailable(engine, hardware) or _of_strings(engine, source) or _without_torch(engine, source, recipe)
+        engines.unavailable(engine, hardware)
+        or _lacks_strings(engine, source)
+        or _lacks_program(engine, source)
+        or missing_converter(engine)
     )
     if problem is not None:
         return Infeasible(part=engine, reason=problem)
@@ -75,23 +78,18 @@ def infeasible(recipe: Recipe, source: PreparedSource, data: DataSplits, hardwar
     return None
 
 
-def _of_strings(engine: EngineName, source: PreparedSource) -> str | None:
+def _lacks_strings(engine: EngineName, source: PreparedSource) -> str | None:
     tensors = (*source.signature.inputs, *source.signature.outputs)
     strings = [spec.name for spec in tensors if spec.datatype is DataType.BYTES]
-    if not strings or engine is EngineName.ONNX_RUNTIME:
+    if not strings or ENGINES[engine].strings:
         return None
     return f"{engine} has no strings, and '{strings[0]}' is one: use ONNXRuntime"
 
 
-def _without_torch(engine: EngineName, source: PreparedSource, recipe: Recipe) -> str | None:
-    if engine in _TORCH_ENGINES and source.exported is None:
-        return (
-            f"{engine} runs torch's programs, and the model is {source.format}: give .pt2, TorchScript or safetensors"
-        )
-    if engine is EngineName.LITERT:
-        del recipe
-        return litert.missing()
-    return None
+def _lacks_program(engine: EngineName, source: PreparedSource) -> str | None:
+    if not ENGINES[engine].from_program or source.exported is not None:
+        return None
+    return f"{engine} runs torch's programs, and the model is {source.format}: give .pt2, TorchScript or safetensors"
 
 
 def build(request: BuildRequest, *, sandbox: bool, hidden: Sequence[Path] = ()) -> Variant | Infeasible | Broken:
@@ -127,7 +125,7 @@ def _awaited(
             "data": _absolute(request.data),
         }
     )
-    code = source.import_path is not None or source.exported is not None or source.format in CODE_FORMATS
+    code = source.import_path is not None or source.exported is not None or FORMATS[source.format].code
     isolated = sandbox and (code or unavailable() is None)
     try:
         ended = run_module(
@@ -201,7 +199,7 @@ def _built(request: BuildRequest, output: Path, work: Path) -> Variant | Infeasi
 
 
 def _trains(recipe: Recipe) -> bool:
-    return any(step.name in ("prune", "distil") for step in recipe.steps) or recipe.engine.name in _TORCH_ENGINES
+    return any(step.name in ("prune", "distil") for step in recipe.steps) or ENGINES[recipe.engine.name].from_program
 
 
 def _seed(seed: int, threads: int, *, torch_needed: bool) -> None:
@@ -220,9 +218,9 @@ def _announced(work: Path, part: str) -> str:
 
 
 def _finished(recipe: Recipe, draft: Draft, context: Context, output: Path, started: float) -> Variant:
-    format_, entrypoint = forms.deliver(draft, context, output)
+    format_, entrypoint = deliver(draft, context, output)
     engine = draft.engine or recipe.engine
-    signature = _signature(context.source.signature, output / entrypoint, format_)
+    signature = _signature(context.source.signature, format_)
     _run_once(output / entrypoint, engine, signature, context)
     variant = Variant(
         recipe=recipe,
@@ -241,10 +239,9 @@ def _finished(recipe: Recipe, draft: Draft, context: Context, output: Path, star
     return variant
 
 
-def _signature(source: Signature, entrypoint: Path, format_: ModelFormat) -> Signature:
-    """The source's; for LiteRT, whose shapes are fixed, with a batch of one."""
-    del entrypoint
-    if format_ is not ModelFormat.LITERT:
+def _signature(source: Signature, format_: ModelFormat) -> Signature:
+    """The source's; with a batch of one where the format's shapes are fixed."""
+    if not FORMATS[format_].fixed_batch:
         return source
     one = {
         kind: tuple(

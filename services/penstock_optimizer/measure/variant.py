@@ -5,15 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
 
+from penstock.engines import ENGINES, Gpu
 from penstock.errors import Invalid
-from penstock.optimization.recipes import EngineName
 from penstock.optimization.variants import BUILT, VARIANT_FILE, Variant
-from penstock_runtime.engines import CODE_ENGINES, Engine, load_engine
-
-ON_GPU: Final = (EngineName.ONNX_RUNTIME_CUDA, EngineName.ONNX_RUNTIME_TENSORRT)
-"""Engines that always run on a GPU. torch's say it by their option `device`."""
+from penstock_runtime.engines import Engine, load_engine
 
 
 def read_variant(folder: Path) -> Variant:
@@ -43,17 +39,23 @@ def opened(folder: Path) -> tuple[Variant, Engine]:
 
 def is_code(variant: Variant) -> bool:
     """Whether running it may run what the model's owner wrote, so that it runs isolated only."""
-    return variant.engine.name in CODE_ENGINES
+    return ENGINES[variant.engine.name].torch
 
 
 def accelerated(variant: Variant) -> bool:
     """Whether a GPU does the work."""
-    return variant.engine.name in ON_GPU or variant.engine.options.get("device", "").startswith("cuda")
+    match ENGINES[variant.engine.name].gpu:
+        case Gpu.ALWAYS:
+            return True
+        case Gpu.OPTION:
+            return variant.engine.options.get("device", "").startswith("cuda")
+        case Gpu.NEVER:
+            return False
 
 
 def synchronizer(variant: Variant) -> Callable[[], None] | None:
     """What to call after a run before the clock is read, where the engine may return earlier than its GPU is done."""
-    if not accelerated(variant) or variant.engine.name in ON_GPU:
+    if not accelerated(variant) or not ENGINES[variant.engine.name].torch:
         return None  # ONNX Runtime returns arrays of the host, and so has waited
     import torch  # noqa: PLC0415 -- only for torch's own engines on a GPU
 

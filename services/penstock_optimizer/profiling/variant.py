@@ -33,12 +33,5 @@ def profile_variant(folder: Path, data: DataSplits, batch_size: int = 1) -> tupl
             return profile_onnx(entrypoint, feeds, variant.engine.threads)
         case EngineName.OPENVINO:
             return profile_openvino(entrypoint, feeds, variant.engine)
-        case (
-            EngineName.TORCH_EAGER
-            | EngineName.TORCH_COMPILE
-            | EngineName.TORCH_EXPORT
-            | EngineName.ONNX_RUNTIME_CUDA
-            | EngineName.ONNX_RUNTIME_TENSORRT
-            | EngineName.LITERT
-        ):
+        case _:
             return ()

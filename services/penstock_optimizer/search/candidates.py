@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from penstock.api.optimization import HardwareSelector, Objective, OptimizationProfileSpec, Strategy
+from penstock.engines import ENGINES
 from penstock.optimization.hardware import Hardware
 from penstock.optimization.recipes import (
     EngineName,
@@ -24,8 +25,6 @@ from penstock.optimization.recipes import (
 )
 
 _ATTENTION_MATMULS: Final = 4
-_TORCH_ENGINES: Final = (EngineName.TORCH_EAGER, EngineName.TORCH_COMPILE, EngineName.TORCH_EXPORT)
-_COMPILING_ENGINES: Final = (EngineName.TORCH_COMPILE, EngineName.TORCH_EXPORT)
 _HALF: Final = {QuantizeMethod.BF16: Precision.BF16, QuantizeMethod.FP16: Precision.FP16}
 _METHOD_ORDER: Final = (
     QuantizeMethod.STATIC,
@@ -172,7 +171,7 @@ def _recipe(
 ) -> Recipe:
     steps = list(prefix)
     graph_optimize, quantize, compiled = spec.steps.graph_optimize, spec.steps.quantize, spec.steps.compile
-    if graph_optimize is not None and engine not in _TORCH_ENGINES:
+    if graph_optimize is not None and not ENGINES[engine].from_program:
         steps.append(Step(name=StepName.GRAPH_OPTIMIZE, parameters={"simplify": graph_optimize.simplify}))
     if method is not None and quantize is not None:
         calibrated = method is QuantizeMethod.STATIC
@@ -180,7 +179,7 @@ def _recipe(
             {"calibrationSamples": quantize.calibration_samples} if calibrated else {}
         )
         steps.append(Step(name=StepName.QUANTIZE, method=method, parameters=parameters))
-    if compiled is not None and engine in _COMPILING_ENGINES:
+    if compiled is not None and ENGINES[engine].compiles:
         steps.append(Step(name=StepName.COMPILE, parameters={"mode": compiled.mode}))
     precision = _HALF.get(method, Precision.FP32) if method is not None else Precision.FP32
     return Recipe(steps=tuple(steps), engine=EngineSettings(name=engine, threads=threads, precision=precision))

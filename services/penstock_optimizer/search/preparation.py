@@ -14,6 +14,7 @@ from typing import Final
 import onnx
 
 from penstock.api.conditions import Reason
+from penstock.engines import ENGINES
 from penstock.errors import Invalid
 from penstock.optimization.hardware import Hardware
 from penstock.optimization.progress import OptimizationRequest
@@ -36,8 +37,8 @@ from penstock_runtime.hardware import probe
 from penstock_runtime.storage import fetch
 
 LIBRARIES: Final = (
-    "penstock", "torch", "onnxruntime", "openvino", "nncf", "onnx", "onnxscript", "onnxslim", "torchao", "torch-pruning",
-    "safetensors", "numpy", "litert-torch", "ai-edge-litert",
+    "penstock", *{facts.package.replace("_", "-") for facts in ENGINES.values()}, "nncf", "onnx", "onnxscript", "onnxslim",
+    "torchao", "torch-pruning", "safetensors", "numpy", "litert-torch",
 )  # fmt: skip
 """What builds, runs and measures. Other versions make another search."""
 

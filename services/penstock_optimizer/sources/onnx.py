@@ -15,7 +15,7 @@ from onnx.external_data_helper import convert_model_to_external_data, uses_exter
 from penstock.errors import Invalid
 from penstock.serving.manifest import DataType, Signature, TensorSpec
 from penstock_optimizer.accuracy.likeness import unlike
-from penstock_optimizer.sources import MODEL_INVALID, ONNX_FILE, Opened, Opening
+from penstock_optimizer.sources.opening import MODEL_INVALID, ONNX_FILE, Opened, Opening
 from penstock_runtime.engines import Array
 
 _LARGE: Final = 3 << 29

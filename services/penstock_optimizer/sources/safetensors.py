@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from penstock.errors import Invalid
-from penstock_optimizer.sources import EXPORT_FAILED, MODEL_INVALID, WEIGHTS_FILE, Opened, Opening
+from penstock_optimizer.sources.opening import EXPORT_FAILED, MODEL_INVALID, WEIGHTS_FILE, Opened, Opening
 from penstock_optimizer.sources.torch_program import bind, export, run, write_forms
 
 IMPORT_FAILED: Final = "ImportFailed"

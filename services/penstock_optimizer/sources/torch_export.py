@@ -17,9 +17,9 @@ from torch.export import ExportedProgram
 from torch.export.pt2_archive import PT2ArchiveReader, PT2ArchiveWriter
 
 from penstock.errors import Invalid
-from penstock_optimizer.sources import EXPORT_FAILED, MODEL_INVALID, Opened, Opening
 from penstock_optimizer.sources.detect import PICKLE_REFUSED
 from penstock_optimizer.sources.examples import Examples
+from penstock_optimizer.sources.opening import EXPORT_FAILED, MODEL_INVALID, Opened, Opening
 from penstock_optimizer.sources.torch_program import Inputs, export, fill, run, write_forms
 
 _SAMPLE_INPUTS: Final = "data/sample_inputs/"

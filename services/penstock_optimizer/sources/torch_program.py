@@ -17,8 +17,8 @@ from torch.export import Dim, ExportedProgram
 
 from penstock.errors import Invalid
 from penstock_optimizer.accuracy.likeness import unlike
-from penstock_optimizer.sources import EXPORT_FAILED, EXPORTED_FILE, ONNX_FILE
 from penstock_optimizer.sources.examples import ROWS, Examples
+from penstock_optimizer.sources.opening import EXPORT_FAILED, EXPORTED_FILE, ONNX_FILE
 from penstock_runtime.engines import Array
 
 _MOST_MIXED: Final = 4

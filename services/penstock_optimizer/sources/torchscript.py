@@ -9,7 +9,7 @@ import torch
 from torch._export.converter import TS2EPConverter  # torch names it in the error that refuses script modules
 
 from penstock.errors import Invalid
-from penstock_optimizer.sources import EXPORT_FAILED, MODEL_INVALID, Opened, Opening
+from penstock_optimizer.sources.opening import EXPORT_FAILED, MODEL_INVALID, Opened, Opening
 from penstock_optimizer.sources.torch_program import Inputs, bind, export, run, write_forms
 
 _load: Final[Any] = torch.jit.load  # torch does not type it

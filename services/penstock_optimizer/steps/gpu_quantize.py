@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from penstock.engines import ENGINES
 from penstock.optimization.hardware import Hardware
-from penstock.optimization.recipes import EngineName, Precision, Step
+from penstock.optimization.recipes import Precision, Step
 from penstock_optimizer.building import forms
 from penstock_optimizer.steps import CannotDo, Context, Draft
 from penstock_optimizer.steps.parameters import Parameters, Value
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from penstock_optimizer.sources.torch_program import Inputs
 
-_ENGINES: Final = (EngineName.TORCH_EAGER, EngineName.TORCH_COMPILE, EngineName.TORCH_EXPORT)
 _NONE: Final[Mapping[str, Value]] = {}
 _GROUP: Final[Mapping[str, Value]] = {"groupSize": 128}
 
@@ -39,7 +39,7 @@ class _GpuQuantize:
     def infeasible(self, step: Step, context: Context) -> str | None:
         """With such a GPU, a torch engine, and an import path."""
         Parameters(step, self.defaults)
-        if context.engine.name not in _ENGINES:
+        if not ENGINES[context.engine.name].torch:
             return f"{context.engine.name} does not run torchao's layers: use TorchCompile"
         missing = _missing_gpu(context.hardware, self.capability)
         if missing is None and context.source.import_path is None:

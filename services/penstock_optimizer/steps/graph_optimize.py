@@ -16,6 +16,7 @@ from typing import Final
 
 import numpy as np
 
+from penstock.engines import ENGINES
 from penstock.optimization.recipes import EngineName, Step
 from penstock_optimizer.accuracy.likeness import unlike
 from penstock_optimizer.building import forms
@@ -25,7 +26,6 @@ from penstock_optimizer.steps.parameters import Parameters
 from penstock_runtime.engines import Array
 
 _DEFAULTS: Final = {"simplify": True, "transformer": False}
-_TORCH: Final = (EngineName.TORCH_EAGER, EngineName.TORCH_COMPILE, EngineName.TORCH_EXPORT, EngineName.LITERT)
 _ROWS: Final = 4
 
 
@@ -35,7 +35,7 @@ class GraphOptimize:
     def infeasible(self, step: Step, context: Context) -> str | None:
         """On ONNX only; fusions on ONNX Runtime only."""
         transformer = Parameters(step, _DEFAULTS).boolean("transformer")
-        if context.engine.name in _TORCH:
+        if ENGINES[context.engine.name].from_program:
             return f"{context.engine.name} runs torch's own program, and this rewrites ONNX: leave graphOptimize out"
         if transformer and context.engine.name is EngineName.OPENVINO:
             return "transformer fusions are operators of ONNX Runtime, which OpenVINO does not know"

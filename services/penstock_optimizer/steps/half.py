@@ -1,7 +1,7 @@
 """quantize BF16 and FP16: half the bits for arithmetic, or for weights. They have no parameters.
 
 BF16 and FP16 on OpenVINO and torch: the engine is pinned to the precision, and the model stays as it is. FP16 on ONNX
-Runtime's GPU providers and for LiteRT: weights are converted, inputs and outputs stay fp32. Where the processor has no
+Runtime's GPU providers: weights are converted, inputs and outputs stay fp32. Where the processor has no
 instructions for it, this is slower than fp32, and so cannot be done.
 """
 
@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from penstock.engines import ENGINES, Gpu
 from penstock.optimization.hardware import Hardware
-from penstock.optimization.recipes import EngineName, Precision, Step
+from penstock.optimization.recipes import Precision, Step
 from penstock_optimizer.building import forms
 from penstock_optimizer.steps import Context, Draft
 from penstock_optimizer.steps.parameters import Parameters
@@ -20,8 +21,6 @@ _NATIVE: Final = {
     Precision.FP16: frozenset({"avx512_fp16", "asimdhp"}),
 }
 _ARM: Final = "aarch64"
-_GPU_ENGINES: Final = (EngineName.ONNX_RUNTIME_CUDA, EngineName.ONNX_RUNTIME_TENSORRT)
-_PINNED: Final = (EngineName.OPENVINO, EngineName.TORCH_EAGER, EngineName.TORCH_COMPILE)
 
 
 class _Half:
@@ -33,11 +32,11 @@ class _Half:
         """Where the engine has kernels and the processor has instructions."""
         Parameters(step, {})
         engine = context.engine.name
-        if engine in _GPU_ENGINES:
+        if ENGINES[engine].gpu is Gpu.ALWAYS:
             if self.precision is Precision.BF16:
                 return f"{engine} is given FP16 or FP32 models: use quantize FP16"
             return None if context.hardware.gpus else "it takes a GPU, and this machine has none"
-        if engine not in _PINNED:
+        if self.precision not in ENGINES[engine].precisions:
             return f"{engine} has no {self.precision} kernels for CPUs: use OpenVINO"
         if context.engine.options.get("device", "cpu") != "cpu":
             return None
@@ -47,7 +46,7 @@ class _Half:
         """Pin the engine, or convert the weights."""
         del step
         engine = draft.engine or context.engine
-        if engine.name in _GPU_ENGINES:
+        if ENGINES[engine.name].gpu is Gpu.ALWAYS:
             _convert(draft, context)
         else:
             draft.engine = engine.model_copy(update={"precision": self.precision})

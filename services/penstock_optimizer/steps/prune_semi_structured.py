@@ -5,21 +5,15 @@ Parameters: `fineTuningEpochs` (10).
 
 from __future__ import annotations
 
+from penstock.engines import ENGINES, Gpu
 from penstock.optimization.hardware import Hardware
-from penstock.optimization.recipes import EngineName, Step
+from penstock.optimization.recipes import Step
 from penstock_optimizer.building.forms import as_module
 from penstock_optimizer.steps import Context, Draft
 from penstock_optimizer.steps.retraining import no_module, no_training, number
 
 _SPARSE_SINCE = (8, 0)
 """Ampere."""
-_GPU_ENGINES = (
-    EngineName.ONNX_RUNTIME_TENSORRT,
-    EngineName.ONNX_RUNTIME_CUDA,
-    EngineName.TORCH_EAGER,
-    EngineName.TORCH_COMPILE,
-    EngineName.TORCH_EXPORT,
-)
 
 
 class PruneSemiStructured:
@@ -32,8 +26,8 @@ class PruneSemiStructured:
                 "two-of-four sparsity is faster on sparse tensor cores only, and there are none here: it needs an NVIDIA"
                 " GPU of compute capability 8.0 or more"
             )
-        if context.engine.name not in _GPU_ENGINES:
-            return f"{context.engine.name} runs on the CPU, which has no sparse tensor cores: use {_GPU_ENGINES[0]}"
+        if ENGINES[context.engine.name].gpu is Gpu.NEVER:
+            return f"{context.engine.name} runs on the CPU, which has no sparse tensor cores: use ONNXRuntimeTensorRT"
         return no_module(context) or (no_training(context) if number(step, "fineTuningEpochs", 10) > 0 else None)
 
     def apply(self, step: Step, draft: Draft, context: Context) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from penstock.optimization.recipes import EngineName, Step
+from collections.abc import Mapping
+from typing import Final
+
+from penstock.engines import ENGINES
+from penstock.optimization.recipes import Step
+from penstock.serving.manifest import ModelFormat
 from penstock_optimizer.steps import Context, Draft, StepRunner
 from penstock_optimizer.steps.quantize_static_onnx import QuantizeStaticOnnx
 from penstock_optimizer.steps.quantize_static_openvino import QuantizeStaticOpenVino
 
-_RUNNERS: dict[EngineName, StepRunner] = {
-    EngineName.ONNX_RUNTIME: QuantizeStaticOnnx(),
-    EngineName.ONNX_RUNTIME_CUDA: QuantizeStaticOnnx(),
-    EngineName.ONNX_RUNTIME_TENSORRT: QuantizeStaticOnnx(),
-    EngineName.OPENVINO: QuantizeStaticOpenVino(),
+_QUANTIZERS: Final[Mapping[ModelFormat, StepRunner]] = {
+    ModelFormat.ONNX: QuantizeStaticOnnx(),
+    ModelFormat.OPENVINO: QuantizeStaticOpenVino(),
 }
 
 
@@ -19,12 +22,12 @@ class QuantizeStatic:
     """Static int8 quantization."""
 
     def infeasible(self, step: Step, context: Context) -> str | None:
-        """On ONNX Runtime and OpenVINO."""
-        runner = _RUNNERS.get(context.engine.name)
-        if runner is None:
+        """On engines that run int8."""
+        facts = ENGINES[context.engine.name]
+        if not facts.int8:
             return f"{context.engine.name} runs no QDQ models: use ONNXRuntime or OpenVINO"
-        return runner.infeasible(step, context)
+        return _QUANTIZERS[facts.given].infeasible(step, context)
 
     def apply(self, step: Step, draft: Draft, context: Context) -> None:
         """Quantize."""
-        _RUNNERS[context.engine.name].apply(step, draft, context)
+        _QUANTIZERS[ENGINES[context.engine.name].given].apply(step, draft, context)

@@ -1,21 +1,21 @@
-"""What runs a model. A further engine is one file here and one line in `BACKENDS`."""
+"""What runs a model: a file here for each engine, and `penstock.engines` says what each can do."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy.typing as npt
 
 from penstock.api.conditions import Reason
+from penstock.engines import ENGINES
 from penstock.errors import Invalid
 from penstock.optimization.hardware import Hardware
 from penstock.optimization.recipes import EngineName, EngineSettings
-from penstock.serving.manifest import ModelFormat, Signature
+from penstock.serving.manifest import Signature
 
 Array = npt.NDArray[Any]
 
@@ -44,52 +44,6 @@ class EngineModule(Protocol):
         """Load a model."""
 
 
-@dataclass(frozen=True)
-class Backend:
-    """Where an engine is, and what it can load."""
-
-    module: str
-    """Its file here. It is imported only when the engine is used."""
-    package: str
-    """The library that it needs."""
-    install: str
-    formats: tuple[ModelFormat, ...]
-
-
-_TORCH_FORMATS: Final = (ModelFormat.TORCH_EXPORT, ModelFormat.TORCHSCRIPT, ModelFormat.SAFETENSORS)
-_GPU_INSTALL: Final = "onnxruntime-gpu in place of onnxruntime"
-
-BACKENDS: Mapping[EngineName, Backend] = {
-    EngineName.ONNX_RUNTIME: Backend("onnx", "onnxruntime", "penstock[serving]", (ModelFormat.ONNX,)),
-    EngineName.OPENVINO: Backend("openvino", "openvino", "penstock[serving]", (ModelFormat.OPENVINO, ModelFormat.ONNX)),
-    EngineName.TORCH_EAGER: Backend("torch_eager", "torch", "penstock[optimizer]", _TORCH_FORMATS),
-    EngineName.TORCH_COMPILE: Backend("torch_compile", "torch", "penstock[optimizer]", _TORCH_FORMATS),
-    EngineName.TORCH_EXPORT: Backend("torch_export", "torch", "penstock[optimizer]", (ModelFormat.TORCH_EXPORT,)),
-    EngineName.ONNX_RUNTIME_CUDA: Backend("onnx", "onnxruntime", _GPU_INSTALL, (ModelFormat.ONNX,)),
-    EngineName.ONNX_RUNTIME_TENSORRT: Backend("onnx", "onnxruntime", _GPU_INSTALL, (ModelFormat.ONNX,)),
-    EngineName.LITERT: Backend("litert", "ai_edge_litert", "ai-edge-litert", (ModelFormat.LITERT,)),
-}
-
-ENGINE_FORMATS: Mapping[EngineName, tuple[ModelFormat, ...]] = {
-    name: backend.formats for name, backend in BACKENDS.items()
-}
-"""Formats that each engine can load."""
-
-DEFAULT_ENGINES: Mapping[ModelFormat, EngineName] = {
-    ModelFormat.ONNX: EngineName.ONNX_RUNTIME,
-    ModelFormat.OPENVINO: EngineName.OPENVINO,
-    ModelFormat.TORCH_EXPORT: EngineName.TORCH_EAGER,
-    ModelFormat.TORCHSCRIPT: EngineName.TORCH_EAGER,
-    ModelFormat.SAFETENSORS: EngineName.TORCH_EAGER,
-    ModelFormat.LITERT: EngineName.LITERT,
-}
-"""What runs a model of each format that names no engine."""
-
-
-CODE_ENGINES: Final = frozenset({EngineName.TORCH_EAGER, EngineName.TORCH_COMPILE, EngineName.TORCH_EXPORT})
-"""Their files name functions to be called, hold pickles or machine code, or come with a module's source."""
-
-
 def load_engine(
     entrypoint: Path, settings: EngineSettings, signature: Signature | None = None, *, trusted: bool = False
 ) -> Engine:
@@ -107,7 +61,7 @@ def load_engine(
         Invalid: SignatureMissing for what is code and not trusted; ModelInvalid, where the engine cannot load the file;
             EngineUnavailable, where it cannot run here.
     """
-    if settings.name in CODE_ENGINES and not trusted:
+    if ENGINES[settings.name].torch and not trusted:
         raise Invalid(
             Reason.SIGNATURE_MISSING,
             f"{entrypoint.name} is a program of torch, and such files can run code as soon as they are opened, so they are "
@@ -149,25 +103,11 @@ def first_line(error: BaseException) -> str:
 
 
 def _missing_package(name: EngineName) -> str | None:
-    backend = BACKENDS[name]
-    if importlib.util.find_spec(backend.package) is not None:
+    facts = ENGINES[name]
+    if importlib.util.find_spec(facts.package) is not None:
         return None
-    return f"{backend.package} is not installed here: install {backend.install}"
+    return f"{facts.package} is not installed here: install {facts.install}"
 
 
 def _module(name: EngineName) -> EngineModule:
-    return cast(EngineModule, importlib.import_module(f"{__name__}.{BACKENDS[name].module}"))
-
-
-__all__ = [
-    "BACKENDS",
-    "CODE_ENGINES",
-    "DEFAULT_ENGINES",
-    "ENGINE_FORMATS",
-    "Array",
-    "Engine",
-    "first_line",
-    "load_engine",
-    "options_of",
-    "unavailable",
-]
+    return cast(EngineModule, importlib.import_module(f"{__name__}.{ENGINES[name].module}"))

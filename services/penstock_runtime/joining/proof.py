@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from penstock.optimization.recipes import EngineName, EngineSettings
+from penstock.engines import ENGINES
+from penstock.optimization.recipes import EngineSettings
 from penstock.serving.joining import Joining
 from penstock.serving.rows import joined
 from penstock_runtime.engines import Array, Engine, first_line
@@ -21,8 +22,6 @@ _FURTHER_SECONDS: Final = 1.0
 _LENGTHS: Final = (8, 32, 3, 64, 224, 1)
 _OTHER_LENGTHS: Final = (5, 16, 64)
 _EXTREMES: Final = (1000, 128, 32, 8, 3)
-_FAILS_SAFELY: Final = frozenset({EngineName.ONNX_RUNTIME, EngineName.LITERT})
-"""Engines that refuse an id outside its table, where others may read what lies behind it."""
 _FEW: Final = 3
 """Requests of a run that are told one by one."""
 
@@ -176,7 +175,7 @@ class Proof:
 
     def _widest(self, axes: Axes, open_axes: Lengths, values: Values) -> Values:
         """With the largest ids that the model takes, where its engine is known to look."""
-        if self.settings.name not in _FAILS_SAFELY or not self._has_ids:
+        if not ENGINES[self.settings.name].checks_ids or not self._has_ids:
             return values
         for extreme in _EXTREMES:
             wider = replace(values, extreme=extreme, most=max(values.most, extreme // 10))

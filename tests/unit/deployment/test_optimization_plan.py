@@ -394,6 +394,15 @@ def test_a_program_of_torch_without_a_profile_may_only_be_one_that_a_search_sign
     assert resolve(seen(of, profile=None)).deployment == of, "its replicas find out"
 
 
+def test_an_artifact_for_other_machines_is_left_to_them_while_the_model_itself_serves() -> None:
+    run = run_of(OF, verdict="Accepted", summary="x", artifact=ARTIFACT | {"modelFormat": "litert"})
+    resolved = resolve(seen(OF, run))
+    assert (resolved.optimized, resolved.deployment.spec.model) == (None, OF.spec.model)
+    assert resolved.verdict is not None
+    assert resolved.verdict.reason is Reason.ARTIFACT_REFUSED
+    assert ARTIFACT["storageUri"] in resolved.verdict.message
+
+
 def test_an_artifact_of_a_release_that_did_not_note_whose_it_is_serves_nothing() -> None:
     unsigned = {name: value for name, value in ARTIFACT.items() if name != "publicKey"}
     resolved = resolve(seen(OF, run_of(OF, verdict="Accepted", summary="x", artifact=unsigned)))

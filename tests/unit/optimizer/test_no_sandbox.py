@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from penstock.engines import FORMATS, formats_where
 from penstock.errors import Invalid
 from penstock.optimization.recipes import EngineName, EngineSettings, Recipe
 from penstock.optimization.variants import Variant
@@ -14,7 +15,6 @@ from penstock_optimizer import sandbox
 from penstock_optimizer.building import source as prepare
 from penstock_optimizer.measure.channel import Channel
 from penstock_optimizer.measure.variant import is_code
-from penstock_optimizer.sources import CODE_FORMATS, SOURCES
 
 
 @pytest.fixture(autouse=True)
@@ -22,13 +22,13 @@ def nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "unavailable", lambda: "this machine gives no namespaces")
 
 
-@pytest.mark.parametrize("model_format", SOURCES)
+@pytest.mark.parametrize("model_format", formats_where(lambda each: each.optimizable))
 def test_every_format_but_onnx_and_bare_weights_is_code(model_format: ModelFormat) -> None:
     data = {
         ModelFormat.ONNX,
         ModelFormat.SAFETENSORS,
     }  # safetensors become code by their import path, which is looked at too
-    assert (model_format in CODE_FORMATS) is (model_format not in data)
+    assert FORMATS[model_format].code is (model_format not in data)
 
 
 def test_what_is_code_asks_for_the_sandbox_that_there_is_not() -> None:

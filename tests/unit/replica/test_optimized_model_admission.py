@@ -255,6 +255,11 @@ def one_that_was_signed_for_nobody(artifact: Artifact) -> ReplicaSettings:
     return artifact.settings().model_copy(update={"require_signature": True})
 
 
+def a_model_for_other_machines(artifact: Artifact) -> ReplicaSettings:
+    artifact.rewrite(format=ModelFormat.LITERT)
+    return artifact.settings()
+
+
 def weights_that_come_with_code(artifact: Artifact) -> ReplicaSettings:
     artifact.rewrite(format=ModelFormat.SAFETENSORS)
     return artifact.settings()
@@ -287,6 +292,7 @@ def weights_that_come_with_code(artifact: Artifact) -> ReplicaSettings:
         (one_that_was_signed_for_another_model, Reason.SIGNATURE_INVALID, "signed for default/small"),
         (one_that_was_signed_for_nobody, Reason.SIGNATURE_INVALID, "signed for no namespace/tiny"),
         (weights_that_come_with_code, Reason.MODEL_INVALID, "is not served as it is"),
+        (a_model_for_other_machines, Reason.MODEL_INVALID, "no replica serves it: give the model as onnx or openvino"),
     ],
     ids=lambda value: value.__name__.replace("_", " ") if callable(value) else "",
 )

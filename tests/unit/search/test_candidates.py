@@ -55,6 +55,13 @@ def test_rapid_tries_each_method_once_on_each_engine() -> None:
     ]
 
 
+def test_a_graph_is_rewritten_for_engines_alone_that_are_given_onnx() -> None:
+    """LiteRT's models are converted from torch's program; a rewrite of ONNX would make each of its recipes infeasible."""
+    found = labels(spec(engines=["ONNXRuntime", "LiteRT"]), facts())
+    assert "LiteRT fp32" in found
+    assert not any("graphOptimize" in each for each in found if "LiteRT" in each)
+
+
 def test_transformers_get_int8_and_bf16_together() -> None:
     found = labels(spec(), facts(operators=TRANSFORMER))
     assert "graphOptimize + quantize Static → OpenVINO bf16" in found

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Final
 
 from penstock.api.conditions import Reason
+from penstock.engines import DEFAULT_ENGINES, ENGINES
 from penstock.errors import Invalid
 from penstock.optimization.fitting import misfit
-from penstock.optimization.recipes import EngineName, EngineSettings
+from penstock.optimization.recipes import EngineSettings
 from penstock.serving.manifest import MANIFEST_NAME, ModelFormat, ModelManifest, Signature, TensorSpec
 from penstock.serving.settings import ReplicaSettings, changed_message
 from penstock.telemetry import names
 from penstock_runtime.digests import ModelDigest
-from penstock_runtime.engines import DEFAULT_ENGINES, ENGINE_FORMATS, Engine, load_engine
+from penstock_runtime.engines import Engine, load_engine
 from penstock_runtime.fetching import fetch_apart
 from penstock_runtime.files import sha256_of
 from penstock_runtime.hardware import probe
@@ -116,7 +117,7 @@ def engine_settings(
     """
     if manifest is None or manifest.engine is None:
         return EngineSettings(name=DEFAULT_ENGINES[model_format], threads=settings.engine_threads)
-    if model_format not in ENGINE_FORMATS[manifest.engine.name]:
+    if model_format not in ENGINES[manifest.engine.name].formats:
         raise Invalid(
             Reason.MODEL_INVALID,
             f"{MANIFEST_NAME} names the engine {manifest.engine.name}, which loads no {model_format}: "
@@ -145,8 +146,8 @@ def _admit(folder: Path, manifest: ModelManifest, settings: ReplicaSettings) -> 
     elif manifest.optimization is not None:
         verify_apart(folder, settings.trusted_keys)
     if manifest.optimization is None:
-        tensorrt = manifest.engine is not None and manifest.engine.name is EngineName.ONNX_RUNTIME_TENSORRT
-        if tensorrt and not _is_signed(manifest, settings) and _holds_plan(folder / manifest.entrypoint):
+        plans = manifest.engine is not None and ENGINES[manifest.engine.name].plans
+        if plans and not _is_signed(manifest, settings) and _holds_plan(folder / manifest.entrypoint):
             raise Invalid(
                 Reason.MODEL_INVALID,
                 f"{manifest.entrypoint} holds a part that was compiled for an accelerator (EPContext), which is machine code, and "

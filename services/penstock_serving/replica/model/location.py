@@ -13,6 +13,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from penstock.api.conditions import Reason
+from penstock.engines import FORMATS, Served, formats_where
 from penstock.errors import Invalid, Unavailable
 from penstock.serving.manifest import MANIFEST_NAME, ModelFile, ModelFormat, ModelManifest
 from penstock.serving.versions import Wanted
@@ -22,14 +23,7 @@ from penstock_runtime.fetching import CacheSettings
 from penstock_runtime.files import describe_file, within
 from penstock_runtime.model_cache import Held, ModelCache
 
-_SUFFIXES: Final[Mapping[ModelFormat, str]] = {
-    ModelFormat.ONNX: ".onnx",
-    ModelFormat.OPENVINO: ".xml",
-    ModelFormat.TORCH_EXPORT: ".pt2",
-    ModelFormat.LITERT: ".tflite",
-}
-"""What is served; `.pt2` only where a search made and signed it, since torch's files are code. TorchScript and safetensors are
-converted in the optimizer's sandbox, too."""
+_AS_IS: Final = " or ".join(formats_where(lambda each: each.served is Served.AS_IS))
 
 Stamp = tuple[int, int, int, int]
 """Device, inode, bytes and time of modification of a file."""
@@ -217,13 +211,19 @@ def _stamps(files: tuple[Path, ...]) -> dict[Path, Stamp | None]:
 
 
 def _suffix(model_format: ModelFormat) -> str:
-    if model_format not in _SUFFIXES:
+    facts = FORMATS[model_format]
+    if facts.served is Served.ELSEWHERE:
+        raise Invalid(
+            Reason.MODEL_INVALID,
+            f"{model_format} is made for other machines, and no replica serves it: give the model as {_AS_IS}",
+        )
+    if facts.served is Served.CONVERTED:
         raise Invalid(
             Reason.MODEL_INVALID,
             f"{model_format} is not served as it is, since it comes with code: give the deployment an optimization "
-            f"profile, or convert it to {', '.join(_SUFFIXES)}",
+            f"profile, or convert it to {_AS_IS}",
         )
-    return _SUFFIXES[model_format]
+    return facts.suffix
 
 
 def _check_name(entrypoint: Path, suffix: str) -> None:

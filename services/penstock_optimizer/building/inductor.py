@@ -1,0 +1,41 @@
+"""Machine code for this very processor, compiled ahead of time by torch's AOTInductor."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+from penstock_optimizer.building import forms
+from penstock_optimizer.steps import CannotDo, Context, Draft
+
+
+def compile_ahead(draft: Draft, context: Context, *, tuned: bool = False) -> Path:
+    """Compile the draft's program ahead of time.
+
+    Returns:
+        A `.pt2` package of machine code. It fits this processor only.
+
+    Raises:
+        CannotDo: Inductor cannot compile it.
+    """
+    import torch  # noqa: PLC0415 -- torch takes seconds
+    import torch._inductor.config as inductor  # noqa: PLC0415 -- as above
+
+    from penstock_optimizer.sources.torch_program import Inputs, Positional, export  # noqa: PLC0415 -- as above
+
+    target = context.work / "compiled.pt2"
+    inputs = forms.example_inputs(draft, context)
+    program = forms.load_program(draft, context)
+    tensors = tuple(inputs.tensors.values())
+    if inputs.keywords:  # a package is called by position
+        inner = program.module(check_guards=False)
+        program = export(Positional(inner, inputs), Inputs(inputs.tensors, len(tensors)))
+    program.example_inputs = (tensors, {})
+    options = {"freezing": True, "max_autotune": tuned, "compile_threads": 1}
+    try:
+        with warnings.catch_warnings(action="ignore"), torch.no_grad(), inductor.patch(options):
+            torch._inductor.aoti_compile_and_package(program, package_path=str(target))  # noqa: SLF001 -- torch's documented name for it
+    except Exception as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CannotDo(f"Inductor cannot compile the model: {first[:400]}") from error
+    return target
