@@ -33,7 +33,7 @@ def expiry(key: APIKey) -> int:
         return 0
 
 
-def counted(keys: Iterable[APIKey]) -> list[APIKey]:
+def countable_keys(keys: Iterable[APIKey]) -> list[APIKey]:
     """The keys that a namespace may have, without those that are going: its oldest, within `MAX_KEYS` and `MAX_NAMED`."""
     present = [key for key in keys if key.metadata.deletion_timestamp is None]
     found: list[APIKey] = []
@@ -45,7 +45,7 @@ def counted(keys: Iterable[APIKey]) -> list[APIKey]:
     return found
 
 
-def opening(deployment: str, keys: Sequence[APIKey], now: float) -> tuple[RouteKey, ...]:
+def keys_that_open(deployment: str, keys: Sequence[APIKey], now: float) -> tuple[RouteKey, ...]:
     """The keys that open a deployment now, by name; of two objects for the same key the first.
 
     Args:
@@ -54,7 +54,7 @@ def opening(deployment: str, keys: Sequence[APIKey], now: float) -> tuple[RouteK
         now: epoch seconds.
     """
     found: dict[str, RouteKey] = {}
-    for key in sorted(counted(keys), key=lambda each: each.metadata.name):
+    for key in sorted(countable_keys(keys), key=lambda each: each.metadata.name):
         spec = key.spec
         if spec.disabled or expiry(key) <= now or (spec.deployments and deployment not in spec.deployments):
             continue
@@ -76,7 +76,7 @@ def namespace_keys(keys: Sequence[APIKey], now: float) -> tuple[NamespaceKey, ..
         now: epoch seconds.
     """
     found: dict[str, NamespaceKey] = {}
-    for key in sorted(counted(keys), key=lambda each: each.metadata.name):
+    for key in sorted(countable_keys(keys), key=lambda each: each.metadata.name):
         spec = key.spec
         if spec.disabled or expiry(key) <= now:
             continue
@@ -105,7 +105,7 @@ def _both(known: NamespaceKey, more: NamespaceKey) -> NamespaceKey:
     )
 
 
-def as_told(route: Route, gateway: Gateway, observed: Observed, now: float) -> Route:
+def in_words_of_gateway(route: Route, gateway: Gateway, observed: Observed, now: float) -> Route:
     """A route in words that a gateway knows: one of a former release is told each route's keys with it.
 
     Args:
@@ -117,7 +117,7 @@ def as_told(route: Route, gateway: Gateway, observed: Observed, now: float) -> R
     told = in_words_of(gateway.features, route)
     if route.access is None or not route.access.shared or NAMESPACE_KEYS in gateway.features:
         return told
-    keys = opening(route.model, observed.keys, now)
+    keys = keys_that_open(route.model, observed.keys, now)
     return told.model_copy(update={"access": route.access.model_copy(update={"shared": False, "keys": keys})})
 
 
@@ -144,7 +144,7 @@ def route_access(deployment: InferenceDeployment, default: Authentication) -> Ro
     return RouteAccess(required=True, shared=True, issuers=issuers, requests_per_second=limit)
 
 
-def guarded(route: Route | None, observed: Observed, now: float) -> Route | None:
+def with_access(route: Route | None, observed: Observed, now: float) -> Route | None:
     """The route to declare, with who may ask.
 
     A key that was taken away must stop although nothing else can be planned now, say because the pool does not answer:
@@ -168,7 +168,7 @@ def guarded(route: Route | None, observed: Observed, now: float) -> Route | None
     if present is None or metadata.deletion_timestamp is not None:
         return None
     route = present.model_copy(update=who)
-    told = [as_told(route, gateway, observed, now) for gateway in gateways]
+    told = [in_words_of_gateway(route, gateway, observed, now) for gateway in gateways]
     return route if declared != told else None
 
 
@@ -195,7 +195,7 @@ def judge_key(key: APIKey, others: Sequence[APIKey], now: float, problems: Seque
             Reason.KEY_EXPIRED,
             f"It ended at {key.spec.expires_at}; requests with it get 401. Create another and delete this one.",
         )
-    if key.metadata.name not in {each.metadata.name for each in counted(others)}:
+    if key.metadata.name not in {each.metadata.name for each in countable_keys(others)}:
         return false(
             Reason.QUOTA_EXCEEDED,
             f"The namespace has more than {MAX_KEYS} keys, or they name more than {MAX_NAMED} deployments in all, and this is "

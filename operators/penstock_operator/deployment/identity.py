@@ -27,7 +27,7 @@ def takes_digest(app: Application | None) -> bool:
     return app is None or _DIGEST in _user_config(app)
 
 
-def noted(app: Application) -> str | None:
+def declared_digest(app: Application) -> str | None:
     """The digest that new replicas of an application are told; None where they are told none."""
     digest = _user_config(app).get(_DIGEST)
     return digest if isinstance(digest, str) and digest else None
@@ -45,7 +45,7 @@ def model_of(observed: Observed, revision: str, app: Application | None) -> str 
         return observed.deployment.spec.model.digest
     if app is not None and app.arguments is not None and app.arguments.replica.digest is not None:
         return app.arguments.replica.digest
-    told = noted(app) if app is not None else None
+    told = declared_digest(app) if app is not None else None
     if told is not None:
         return told
     recorded = recorded_models(observed).get(revision)
@@ -78,7 +78,7 @@ def strangers(observed: Observed, revision: str, app: Application | None) -> str
     return f"{changed_message(found[0], digest or '', revision)} Replicas that loaded it get no request."
 
 
-def followed(observed: Observed) -> InferenceDeployment:
+def follow_model(observed: Observed) -> InferenceDeployment:
     """The deployment; with `updatePolicy: Automatic` it names the model that is to serve, which makes a revision of each.
 
     A revision whose replicas find another model is followed by that one. Which revision is the last follows from the
@@ -88,7 +88,7 @@ def followed(observed: Observed) -> InferenceDeployment:
     if deployment.spec.model.update_policy is not UpdatePolicy.AUTOMATIC or not isinstance(observed.pool, Pool):
         return deployment
     apps = applications_of(deployment, observed.pool)
-    known = {*recorded_models(observed).values(), *(noted(app) for app in apps.values())}
+    known = {*recorded_models(observed).values(), *(declared_digest(app) for app in apps.values())}
     versions = {names.revision(deployment): deployment}
     for digest in known:
         pinned = _of(deployment, digest) if digest else deployment

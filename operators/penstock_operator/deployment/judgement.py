@@ -7,12 +7,12 @@ from typing import Final, assert_never
 
 from penstock.api.conditions import DeploymentCondition, Fault, Reason, facts_of
 from penstock.api.meta import ConditionStatus
-from penstock.api.verdicts import Verdict, false, said, timestamp, true, unknown
+from penstock.api.verdicts import Verdict, false, recorded_verdict, timestamp, true, unknown
 from penstock.errors import Invalid
 from penstock.serving.arguments import FAILURE_MARKER, StartFailure
 from penstock_operator.deployment.application import replica_bounds
 from penstock_operator.deployment.failure import start_failure
-from penstock_operator.deployment.identity import change_of, model_of, noted, strangers, takes_digest
+from penstock_operator.deployment.identity import change_of, declared_digest, model_of, strangers, takes_digest
 from penstock_operator.deployment.observed import (
     Application,
     ApplicationState,
@@ -22,8 +22,8 @@ from penstock_operator.deployment.observed import (
     Pool,
     PoolProblem,
 )
-from penstock_operator.deployment.rollout import Rollout, next_attempt_at, receiving
-from penstock_operator.deployment.unschedulable import Obstacle, never, obstacle
+from penstock_operator.deployment.rollout import Rollout, count_receiving, next_attempt_at
+from penstock_operator.deployment.unschedulable import Obstacle, find_obstacle, why_unschedulable
 from penstock_operator.pool.placement import required_labels
 
 Verdicts = dict[DeploymentCondition, Verdict]
@@ -80,7 +80,7 @@ def judge(observed: Observed, pool: Pool, rollout: Rollout, now: float) -> Verdi
         DeploymentCondition.SERVING: (
             true(Reason.SCALED_TO_ZERO, "Scaled to no replica by spec.scaling.replicas.")
             if scaled_away
-            else serving(observed, rollout.mine, rollout.active)
+            else judge_serving(observed, rollout.mine, rollout.active)
         ),
         DeploymentCondition.PROGRESSING: (
             true(Reason.TERMINATING, "The replicas drain.")
@@ -100,7 +100,7 @@ def _strange(observed: Observed, rollout: Rollout, candidate: Application | None
 
 def judge_without_pool(observed: Observed, problem: Verdict) -> Verdicts:
     """Conditions while the pool cannot be asked. What serves goes on serving: the gateways tell."""
-    model = said(DeploymentCondition.MODEL_RESOLVED, observed.deployment.status.conditions)
+    model = recorded_verdict(DeploymentCondition.MODEL_RESOLVED, observed.deployment.status.conditions)
     active = observed.deployment.status.active_revision
     return {
         DeploymentCondition.POOL_READY: problem,
@@ -108,7 +108,7 @@ def judge_without_pool(observed: Observed, problem: Verdict) -> Verdicts:
             model or unknown(Reason.PENDING, "Not tried yet: the pool cannot be used.")
         ),
         DeploymentCondition.SERVING: (
-            serving(observed, {}, active) if active else false(problem.reason, "Nothing was served yet.")
+            judge_serving(observed, {}, active) if active else false(problem.reason, "Nothing was served yet.")
         ),
         DeploymentCondition.PROGRESSING: (
             (None if active else _hopeless(observed)) or false(problem.reason, problem.message)
@@ -120,18 +120,18 @@ def _hopeless(observed: Observed) -> Verdict | None:
     """Why waiting for the pool would not help: none of its workers could ever hold a replica."""
     groups = observed.pool.groups if isinstance(observed.pool, PoolProblem) else ()
     try:
-        impossible = never(observed.deployment.spec.resources, groups)
+        impossible = why_unschedulable(observed.deployment.spec.resources, groups)
     except Invalid as error:
         # The conditions are where a spec that cannot be carried out is told, so they must not fail for it.
         return false(Reason.INVALID_SPEC, error.message)
     return false(Reason.UNSCHEDULABLE, impossible) if impossible else None
 
 
-def serving(observed: Observed, mine: Mapping[str, Application], active: str) -> Verdict:
+def judge_serving(observed: Observed, mine: Mapping[str, Application], active: str) -> Verdict:
     """Whether requests to the model are answered now."""
     app = mine.get(active)
     reachable = [each for each in observed.gateways if isinstance(each, Gateway)]
-    count = receiving(observed, active) if observed.gateways else (app.running if app else 0)
+    count = count_receiving(observed, active) if observed.gateways else (app.running if app else 0)
     if count:
         return true(Reason.REPLICAS_READY, f"{count} {'replica answers' if count == 1 else 'replicas answer'}.")
     problems = [each for each in observed.gateways if isinstance(each, GatewayProblem)]
@@ -162,7 +162,7 @@ def _model(observed: Observed, candidate: Application | None, failure: StartFail
         return false(Reason(failure.reason), _sentence(failure.message))
     if candidate is not None and (candidate.running or candidate.state is ApplicationState.RUNNING):
         return true(Reason.MODEL_LOADED, "Replicas loaded the model.")
-    previous = said(DeploymentCondition.MODEL_RESOLVED, observed.deployment.status.conditions)
+    previous = recorded_verdict(DeploymentCondition.MODEL_RESOLVED, observed.deployment.status.conditions)
     retrying = candidate is not None and candidate.arguments is not None and candidate.arguments.attempt.number > 0
     if retrying and previous is not None and previous.status is ConditionStatus.FALSE:
         return previous
@@ -191,7 +191,7 @@ def _waits_for(observed: Observed, pool: Pool, candidate: Application, now: floa
     resources = observed.deployment.spec.resources
     if not candidate.running or candidate.running < candidate.wanted:
         # What no worker could ever hold need not be waited for.
-        impossible = never(resources, pool.groups)
+        impossible = why_unschedulable(resources, pool.groups)
         if impossible is not None:
             return Obstacle(impossible)
     since = candidate.waiting_since
@@ -199,7 +199,7 @@ def _waits_for(observed: Observed, pool: Pool, candidate: Application, now: floa
         since = candidate.arguments.attempt.attempted_at
     if since is None or now - since <= UNSCHEDULABLE_AFTER_SECONDS:
         return None
-    return obstacle(resources, pool)
+    return find_obstacle(resources, pool)
 
 
 def _hindrance(
@@ -224,7 +224,7 @@ def _way(observed: Observed, rollout: Rollout, candidate: Application, waiting: 
         return true(Reason.ROLLING_OUT, f"From {_others(rollout)} to {rollout.wanted}: {count}")
     if candidate.state is not ApplicationState.RUNNING or not rollout.switched:
         return true(Reason.STARTING_REPLICAS, count)
-    if takes_digest(candidate) and noted(candidate) != model_of(observed, rollout.wanted, candidate):
+    if takes_digest(candidate) and declared_digest(candidate) != model_of(observed, rollout.wanted, candidate):
         return true(Reason.STARTING_REPLICAS, f"{count} Those that come later are told which model it is.")
     return true(Reason.ROLLED_OUT, f"Revision {rollout.wanted} gets all requests.")
 

@@ -17,13 +17,13 @@ from penstock.api.v1alpha1 import InferenceDeploymentStatus
 from penstock.api.verdicts import false
 from penstock.routing.leases import Route
 from penstock_operator.deployment import steps
-from penstock_operator.deployment.access import guarded
+from penstock_operator.deployment.access import with_access
 from penstock_operator.deployment.application import ServeApplication
 from penstock_operator.deployment.deletion import depart
-from penstock_operator.deployment.identity import followed
+from penstock_operator.deployment.identity import follow_model
 from penstock_operator.deployment.judgement import judge_pool, judge_without_pool
 from penstock_operator.deployment.observed import Observed, Pool, PoolProblem, applications_of
-from penstock_operator.deployment.profile import applied, resolve
+from penstock_operator.deployment.profile import judge_profile, resolve
 from penstock_operator.deployment.rollout import closed_route, is_routed
 from penstock_operator.deployment.status import deployment_status
 from penstock_operator.deployment.steps import Case, Decision
@@ -65,13 +65,13 @@ def plan(observed: Observed, now: float) -> Plan:
     metadata = observed.deployment.metadata
     if metadata.deletion_timestamp is not None:
         return _leave(observed, now)
-    observed = replace(observed, deployment=followed(observed))
+    observed = replace(observed, deployment=follow_model(observed))
     resolved = resolve(observed)
     case = Case(replace(observed, deployment=resolved.deployment), observed.deployment, resolved, now)
     decision = _decide(case)
     return Plan(
         applications=decision.applications,
-        route=guarded(decision.route, observed, now),
+        route=with_access(decision.route, observed, now),
         run=resolved.run if observed.quota is None else None,  # what may not serve need not be measured
         superseded_runs=resolved.superseded,
         status=_status(case, decision),
@@ -98,7 +98,7 @@ def _status(case: Case, decision: Decision) -> InferenceDeploymentStatus:
     observed, resolved, active = case.observed, case.resolved, decision.active
     verdicts = dict(decision.verdicts)
     serving, progressing = verdicts[DeploymentCondition.SERVING], verdicts[DeploymentCondition.PROGRESSING]
-    profile = applied(resolved, active, serving, progressing)
+    profile = judge_profile(resolved, active, serving, progressing)
     if profile is not None:
         verdicts[DeploymentCondition.PROFILE_APPLIED] = profile
     mine = applications_of(observed.deployment, observed.pool) if isinstance(observed.pool, Pool) else {}
@@ -131,7 +131,7 @@ def invalid_route(observed: Observed, message: str, now: float) -> Route | None:
     """
     going = observed.deployment.metadata.deletion_timestamp is not None
     route = None if going or is_routed(observed) else closed_route(observed, false(Reason.INVALID_SPEC, message))
-    return guarded(route, observed, now)
+    return with_access(route, observed, now)
 
 
 def _leave(observed: Observed, now: float) -> Plan:

@@ -127,7 +127,7 @@ def run_manifest(
     }
 
 
-def applied(resolved: Resolved, active: str | None, serving: Verdict, progressing: Verdict) -> Verdict | None:
+def judge_profile(resolved: Resolved, active: str | None, serving: Verdict, progressing: Verdict) -> Verdict | None:
     """The condition ProfileApplied, where the rollout of the optimized model decides it.
 
     Args:

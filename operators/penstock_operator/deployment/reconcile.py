@@ -11,14 +11,14 @@ from penstock.api.conditions import DeploymentCondition, facts_of
 from penstock.api.meta import Condition, ConditionStatus
 from penstock.api.reading import read
 from penstock.api.v1alpha1 import InferenceDeployment, InferenceDeploymentStatus
-from penstock.api.verdicts import together, transitions
+from penstock.api.verdicts import merge_alike, transitions
 from penstock.errors import Invalid, Unavailable
 from penstock.names import DEPLOYMENT_MANAGER, FINALIZER
 from penstock.routing.leases import Route, RouteStatus
 from penstock.telemetry.spans import SpanRecord
 from penstock.telemetry.startup import operator_spans
 from penstock_operator.clients.gateway import GatewayClient
-from penstock_operator.deployment.access import as_told
+from penstock_operator.deployment.access import in_words_of_gateway
 from penstock_operator.deployment.observe import Observer
 from penstock_operator.deployment.observed import Gateway, GatewayProblem, Observed, Pool, applications_of
 from penstock_operator.deployment.plan import Finalizer, Plan, invalid_route, invalid_status, plan
@@ -179,7 +179,7 @@ class DeploymentReconciler:
         for seen in (*observed.gateways, *observed.joining):
             if not isinstance(seen, Gateway):
                 continue
-            told = as_told(route, seen, observed, self._clock())
+            told = in_words_of_gateway(route, seen, observed, self._clock())
             if seen.route is None or seen.route.declared != told:
                 # Keys before what they open: a model that a namespace's keys open is closed until they are told.
                 self._tell_keys(route.namespace)
@@ -222,7 +222,7 @@ class DeploymentReconciler:
             return  # deleted meanwhile
         failed = {each.type for each in deployment.status.conditions if each.status is ConditionStatus.FALSE}
         changed = transitions(deployment.status.conditions, status.conditions)
-        for each, message in together(each for each in changed if _is_news(each, healed=each.type in failed)):
+        for each, message in merge_alike(each for each in changed if _is_news(each, healed=each.type in failed)):
             warning = each.status is ConditionStatus.FALSE and facts_of(each.reason).warns
             self._record(manifest, warning, each.reason, message)
 

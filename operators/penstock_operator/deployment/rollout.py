@@ -58,7 +58,7 @@ def next_attempt_at(attempt: Attempt) -> float:
     return attempt.attempted_at + backoff(attempt.number)
 
 
-def answering(observed: Observed, revision: str) -> int:
+def count_answering(observed: Observed, revision: str) -> int:
     """Gateways that answer: the least number of this revision's replicas that one of them lists, all of one model."""
     digest = model_of(observed, revision, _app(observed, revision))
     counts = [
@@ -76,8 +76,8 @@ def _app(observed: Observed, revision: str) -> Application | None:
     return applications_of(observed.deployment, pool).get(revision) if isinstance(pool, Pool) else None
 
 
-def receiving(observed: Observed, revision: str) -> int:
-    """As `answering`, of those that requests go to."""
+def count_receiving(observed: Observed, revision: str) -> int:
+    """As `count_answering`, of those that requests go to."""
     counts = [
         sum(1 for r in each.route.replicas if r.revision == revision and r.receiving) if each.route else 0
         for each in observed.gateways
@@ -86,7 +86,7 @@ def receiving(observed: Observed, revision: str) -> int:
     return min(counts, default=0)
 
 
-def roll(observed: Observed, pool: Pool, now: float) -> Rollout:
+def plan_rollout(observed: Observed, pool: Pool, now: float) -> Rollout:
     """Decide on revisions, applications and route."""
     deployment = observed.deployment
     wanted = names.revision(deployment)
@@ -104,7 +104,7 @@ def roll(observed: Observed, pool: Pool, now: float) -> Rollout:
     return Rollout(wanted, active, switched, mine, tuple(applications), _route(observed, pool, active))
 
 
-def hold(observed: Observed, pool: Pool, room: int) -> Rollout | None:
+def hold_present(observed: Observed, pool: Pool, room: int) -> Rollout | None:
     """What runs goes on, with no more replicas than each revision wants now, or than there is room for; nothing new starts.
 
     Returns:
@@ -170,7 +170,7 @@ def _needed(mine: Mapping[str, Application], active: str, low: int, high: int) -
 def _can_take_over(observed: Observed, candidate: Application | None, revision: str, needed: int, low: int) -> bool:
     if candidate is None or candidate.running < max(1, low):
         return False
-    listed = answering(observed, revision) if observed.gateways else candidate.running
+    listed = count_answering(observed, revision) if observed.gateways else candidate.running
     if candidate.state is ApplicationState.RUNNING and listed >= needed:
         return True
     return candidate.waiting_since is not None and listed >= max(1, low)

@@ -8,14 +8,14 @@ from penstock import names
 from penstock.api.conditions import DeploymentCondition, Reason
 from penstock.api.meta import Condition
 from penstock.api.v1alpha1 import InferenceDeploymentStatus, ReplicaCounts
-from penstock.api.verdicts import Verdict, condition, false, ready, said, true
+from penstock.api.verdicts import Verdict, condition, derive_ready, false, recorded_verdict, true
 from penstock.scaling.policy import Demand, Limits, State, decide
 from penstock_operator.deployment import defaults as automatic
 from penstock_operator.deployment.application import replica_bounds
 from penstock_operator.deployment.identity import model_of
 from penstock_operator.deployment.judgement import Verdicts
 from penstock_operator.deployment.observed import Application, Gateway, Observed, Pool, applications_of
-from penstock_operator.deployment.rollout import receiving
+from penstock_operator.deployment.rollout import count_receiving
 
 
 def deployment_status(
@@ -43,7 +43,7 @@ def deployment_status(
     """
     deployment = observed.deployment
     metadata, before = deployment.metadata, deployment.status
-    everything = {**verdicts, DeploymentCondition.READY: ready(verdicts, present=present)}
+    everything = {**verdicts, DeploymentCondition.READY: derive_ready(verdicts, present=present)}
     joining = _joining(observed, active)
     if joining is not None:
         everything[DeploymentCondition.REQUESTS_JOINED] = joining
@@ -101,7 +101,9 @@ def _joining(observed: Observed, active: str | None) -> Verdict | None:
     if not told:
         before = observed.deployment.status
         return (
-            said(DeploymentCondition.REQUESTS_JOINED, before.conditions) if active == before.active_revision else None
+            recorded_verdict(DeploymentCondition.REQUESTS_JOINED, before.conditions)
+            if active == before.active_revision
+            else None
         )
     apart = sorted(each.reason for each in told if not each.joined)
     if apart:
@@ -112,7 +114,7 @@ def _joining(observed: Observed, active: str | None) -> Verdict | None:
 def _replicas(observed: Observed, active: str | None, app: Application | None) -> ReplicaCounts:
     spec = observed.deployment.spec
     low, high = replica_bounds(observed.deployment)
-    count = receiving(observed, active) if active and observed.gateways else (app.running if app else 0)
+    count = count_receiving(observed, active) if active and observed.gateways else (app.running if app else 0)
     desired = app.wanted if app else (observed.deployment.status.replicas.desired if active else 0)
     if spec.scaling.replicas is not None or low == high:
         return ReplicaCounts(desired=desired, ready=count, reason=f"{high}: fixed by the spec")

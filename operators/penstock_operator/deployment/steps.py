@@ -17,18 +17,18 @@ from penstock_operator.deployment.judgement import (
     failure_of,
     judge,
     judge_pool,
+    judge_serving,
     judge_without_pool,
-    serving,
 )
 from penstock_operator.deployment.observed import ApplicationState, Observed, Pool, PoolProblem, applications_of
 from penstock_operator.deployment.profile import Resolved, is_present_spec
 from penstock_operator.deployment.rollout import (
     Rollout,
     closed_route,
-    hold,
+    hold_present,
     is_routed,
     next_attempt_at,
-    roll,
+    plan_rollout,
     route_without_pool,
     with_candidate,
 )
@@ -112,11 +112,11 @@ def keep_within_quota(case: Case, pool: Pool) -> Decision | None:
         return None
     why = false(Reason.QUOTA_EXCEEDED, excess.message)
     verdicts, requeue = _held_back(case, why), Requeue(RESYNC_SECONDS, why.message)
-    held = hold(observed, pool, excess.replicas)
+    held = hold_present(observed, pool, excess.replicas)
     if held is None:
         verdicts[DeploymentCondition.SERVING] = why
         return Decision(verdicts, requeue, active=None, applications=(), route=closed_route(observed, why))
-    verdicts[DeploymentCondition.SERVING] = serving(observed, held.mine, held.active)
+    verdicts[DeploymentCondition.SERVING] = judge_serving(observed, held.mine, held.active)
     return Decision(verdicts, requeue, active=held.active, applications=held.applications, route=held.route)
 
 
@@ -136,7 +136,7 @@ def wait_for_model(case: Case, pool: Pool) -> Decision | None:
 def roll_out(case: Case, pool: Pool) -> Decision:
     """Nothing is in the way: bring the present spec to serve, beside what serves until it answers."""
     observed, resolved, now = case.observed, case.resolved, case.now
-    rollout = roll(observed, pool, now)
+    rollout = plan_rollout(observed, pool, now)
     candidate = rollout.wanted if rollout.active != rollout.wanted else None
     if resolved.refused and resolved.optimized is not None:
         rollout = with_candidate(rollout, replace(observed, deployment=resolved.optimized), now)

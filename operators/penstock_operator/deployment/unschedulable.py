@@ -29,7 +29,7 @@ class Obstacle:
     """Whether a worker that would take it is on its way."""
 
 
-def never(resources: Resources, groups: Sequence[WorkerGroup]) -> str | None:
+def why_unschedulable(resources: Resources, groups: Sequence[WorkerGroup]) -> str | None:
     """Why no worker of any group could ever hold a replica; None where one could, or there are no groups to know of."""
     if not groups:
         return None
@@ -50,7 +50,7 @@ def never(resources: Resources, groups: Sequence[WorkerGroup]) -> str | None:
     return None
 
 
-def could_hold(resources: Resources, groups: Sequence[WorkerGroup]) -> list[WorkerGroup]:
+def groups_that_fit(resources: Resources, groups: Sequence[WorkerGroup]) -> list[WorkerGroup]:
     """The groups whose workers have what a replica needs.
 
     Raises:
@@ -60,7 +60,7 @@ def could_hold(resources: Resources, groups: Sequence[WorkerGroup]) -> list[Work
     return [group for group in groups if _has(ray_labels(group), labels) and _fits(required, _offers(group))]
 
 
-def obstacle(resources: Resources, pool: Pool) -> Obstacle | None:
+def find_obstacle(resources: Resources, pool: Pool) -> Obstacle | None:
     """Why a replica that has waited for a while has no node; None where a node has room for it.
 
     Raises:
@@ -71,10 +71,10 @@ def obstacle(resources: Resources, pool: Pool) -> Obstacle | None:
     if not pool.groups:
         message = _among_nodes(wanted, required, required_labels(resources), pool.nodes)
         return None if message is None else Obstacle(message)
-    impossible = never(resources, pool.groups)
+    impossible = why_unschedulable(resources, pool.groups)
     if impossible is not None:
         return Obstacle(impossible)
-    groups = could_hold(resources, pool.groups)
+    groups = groups_that_fit(resources, pool.groups)
     workers = {group.name: _workers(group, pool.nodes) for group in groups}
     if any(_fits(required, node.available) for group in groups for node in workers[group.name]):
         return None  # it is placed, and its process is being started
@@ -109,7 +109,7 @@ def _workers(group: WorkerGroup, nodes: Sequence[Node]) -> list[Node]:
 def _among_nodes(
     wanted: str, required: Mapping[str, float], labels: Mapping[str, str], nodes: Sequence[Node]
 ) -> str | None:
-    """As `obstacle`, where only the live nodes are known: a Ray cluster of someone else's."""
+    """As `find_obstacle`, where only the live nodes are known: a Ray cluster of someone else's."""
     if not nodes:
         return f"{wanted}; the pool has no live node."
     matching = [node for node in nodes if _has(node.labels, labels)]

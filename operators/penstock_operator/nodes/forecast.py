@@ -67,7 +67,7 @@ class PodDemand:
     tolerations: tuple[Toleration, ...] = ()
 
 
-def closest(demand: PodDemand, nodes: Sequence[KubernetesNode]) -> str | None:
+def describe_closest(demand: PodDemand, nodes: Sequence[KubernetesNode]) -> str | None:
     """What a pod needs, and which nodes came closest and what each of them lacks, in a sentence or two.
 
     None where a node lacks nothing: what else keeps the pod from it, only the scheduler knows.
@@ -86,7 +86,7 @@ def closest(demand: PodDemand, nodes: Sequence[KubernetesNode]) -> str | None:
     return f"{needs}; {count}. Closest: {'. '.join(kinds)}."
 
 
-def fits(demands: Sequence[PodDemand], nodes: Sequence[KubernetesNode]) -> str | None:
+def why_no_room(demands: Sequence[PodDemand], nodes: Sequence[KubernetesNode]) -> str | None:
     """Whether all pods find room beside each other: None, or the sentence on the first that does not.
 
     The largest go first, each to the first node that takes it. A cleverer packing may exist where this finds none, so
@@ -95,12 +95,12 @@ def fits(demands: Sequence[PodDemand], nodes: Sequence[KubernetesNode]) -> str |
     left = list(nodes)
     for demand in sorted(demands, key=_size, reverse=True):
         if not _place(demand, left):
-            return closest(demand, left)
+            return describe_closest(demand, left)
     return None
 
 
-def expected(waiting: Sequence[PodDemand], nodes: Sequence[KubernetesNode]) -> tuple[KubernetesNode, ...]:
-    """The nodes with the pods that wait for one placed as in `fits`. One that no node takes takes no room, either."""
+def place_waiting(waiting: Sequence[PodDemand], nodes: Sequence[KubernetesNode]) -> tuple[KubernetesNode, ...]:
+    """The nodes with the pods that wait for one placed as in `why_no_room`. One that no node takes takes no room, either."""
     left = list(nodes)
     refused: list[PodDemand] = []
     for demand in sorted(waiting, key=_size, reverse=True):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from penstock_operator.nodes.excerpts import NODE, POD, kubernetes_node
-from penstock_operator.nodes.forecast import KubernetesNode, expected
+from penstock_operator.nodes.forecast import KubernetesNode, place_waiting
 from penstock_operator.runtime.cluster import Cluster, Manifest
 from penstock_operator.runtime.informer import Informer, InformerSettings
 from penstock_operator.runtime.queue import Backoff
@@ -63,7 +63,7 @@ class ClusterView:
         with self._lock:
             if self._expected is None:
                 pods = self._informers[1].mirror.items()
-                self._expected = expected([pod["waiting"] for pod in pods if "waiting" in pod], nodes)
+                self._expected = place_waiting([pod["waiting"] for pod in pods if "waiting" in pod], nodes)
             return self._expected
 
     def stop(self) -> None:

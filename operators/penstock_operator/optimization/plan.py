@@ -17,7 +17,7 @@ from penstock.optimization.progress import Progress, RunResult
 from penstock.optimization.report import Verdict as Found
 from penstock.optimization.statements import lies_within, store_of
 from penstock_operator.deployment.observed import ProfileProblem
-from penstock_operator.deployment.unschedulable import could_hold, never
+from penstock_operator.deployment.unschedulable import groups_that_fit, why_unschedulable
 from penstock_operator.optimization import figures
 from penstock_operator.optimization.job import JobSettings, build, job_name
 from penstock_operator.optimization.job_network import network_policy
@@ -165,11 +165,11 @@ def _start(observed: ObservedRun, attempt: int, now: float, before: str = "") ->
         waiting = _status(run, false(profile.reason, profile.message), unknown(profile.reason, profile.message), now)
         return RunPlan(status=waiting, requeue=Requeue(PROFILE_SECONDS, profile.message))
     try:
-        impossible = never(run.spec.resources, observed.groups)
+        impossible = why_unschedulable(run.spec.resources, observed.groups)
         if impossible is not None:
             waiting = _status(run, false(Reason.UNSCHEDULABLE, impossible), _undecided(), now)
             return RunPlan(status=waiting, requeue=Requeue(PROFILE_SECONDS, impossible))
-        group = next(iter(could_hold(run.spec.resources, observed.groups)), None)
+        group = next(iter(groups_that_fit(run.spec.resources, observed.groups)), None)
         job = build(run, profile, observed.settings, attempt, group)
     except Invalid as error:
         return RunPlan(status=failed_status(run, Reason.INVALID_SPEC, error.message, now))

@@ -24,7 +24,7 @@ from penstock_operator.pool.names import (
 )
 from penstock_operator.pool.observed import PodView, RayClusterView, pod_view, view
 from penstock_operator.pool.raypods import PoolSettings
-from penstock_operator.pool.surge import starting
+from penstock_operator.pool.surge import starting_candidates
 from penstock_operator.runtime.cluster import FORBIDDEN, Cluster, Manifest, NotFound
 
 _MISSING: Final = (
@@ -113,7 +113,7 @@ class RayClusters:
         """
         with self._lock:
             if self._starting is None or self._clock() - self._starting[0] > _FRESH_SECONDS:
-                self._starting = self._clock(), starting(view(each) for each in self._all())
+                self._starting = self._clock(), starting_candidates(view(each) for each in self._all())
             return tuple(each for each in self._starting[1] if each.owner != pool.metadata.uid)
 
     def changed(self) -> None:

@@ -19,7 +19,7 @@ from penstock_operator.pool import surge as pool_surge
 from penstock_operator.pool.names import APPLIED, ray_cluster
 from penstock_operator.pool.observed import PoolObserved, RayClusterView
 from penstock_operator.pool.raycluster import build, group_hash, replacement_hash, replacement_name
-from penstock_operator.pool.replacement import answers_too, copied, known, leaves_unasked
+from penstock_operator.pool.replacement import answers_too, applications_known, copy_application, leaves_unasked
 from penstock_operator.pool.status import hindrance
 
 RETIREMENT_SECONDS: Final = 45.0
@@ -172,10 +172,10 @@ def _replacement(observed: PoolObserved, standing: Standing, serving: RayCluster
     if not candidate.head_ready or new is None:
         said = f"RayCluster {candidate.name} is starting beside {serving.name}, which serves on."
         return _under_way(observed, candidate, moving, said, now)
-    old = known(observed, serving, now)
+    old = applications_known(observed, serving, now)
     if old is None:
         return _unasked(observed, serving, candidate, moving, now)
-    moving = replace(moving, mirror=tuple(copied(each) for each in old if each.config is not None))
+    moving = replace(moving, mirror=tuple(copy_application(each) for each in old if each.config is not None))
     missing = [each for each in old if not answers_too(each, new)]
     if missing:
         names = ", ".join(each.name for each in missing[:_NAMED]) + (", …" if len(missing) > _NAMED else "")
@@ -203,7 +203,7 @@ def _unasked(
 
 def _under_way(observed: PoolObserved, candidate: RayClusterView, moving: PoolPlan, said: str, now: float) -> PoolPlan:
     """The candidate is not there yet; what stops it is told, and one that finds no room is given up."""
-    given_up = pool_surge.given_up(observed, candidate, now)
+    given_up = pool_surge.why_given_up(observed, candidate, now)
     if given_up is not None:
         gone = (*moving.delete, candidate.name)
         return replace(moving, candidate=None, mirror=None, delete=gone, progressing=given_up)
@@ -224,8 +224,8 @@ def begins(observed: PoolObserved) -> bool:
 def _begin(observed: PoolObserved, serving: RayClusterView, base: PoolPlan, now: float) -> PoolPlan:
     """Start the second RayCluster, where there is room for it beside the first, and not too many others start."""
     pool = observed.pool
-    counts = pool_surge.alike(_managed(observed), serving)
-    held = pool_surge.held(observed, _managed(observed), serving, counts, now)
+    counts = pool_surge.present_counts(_managed(observed), serving)
+    held = pool_surge.why_held(observed, _managed(observed), serving, counts, now)
     if held is not None:
         return replace(base, progressing=held)
     name = replacement_name(pool, observed.settings, observed.secret, serving.name)

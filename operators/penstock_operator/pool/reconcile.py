@@ -14,7 +14,7 @@ from penstock.api.meta import ConditionStatus
 from penstock.api.pool import GroupStatus, PoolCapacity, PoolChange, ServingPool, ServingPoolStatus
 from penstock.api.quantity import readable_bytes
 from penstock.api.reading import read
-from penstock.api.verdicts import Verdict, condition, false, reason_of, together, transitions, true, unknown
+from penstock.api.verdicts import Verdict, condition, false, merge_alike, reason_of, transitions, true, unknown
 from penstock.errors import Invalid, Unavailable
 from penstock.names import ACCELERATOR_LABEL, POOL_MANAGER
 from penstock.serving.arguments import Owner
@@ -25,7 +25,7 @@ from penstock_operator.pool.managed import ManagedPools
 from penstock_operator.pool.observed import PoolObserved, RayClusterView
 from penstock_operator.pool.plan import PoolPlan, plan
 from penstock_operator.pool.release import PoolRelease
-from penstock_operator.pool.status import missing_pods, report, starting
+from penstock_operator.pool.status import judge_start, missing_pods, report
 from penstock_operator.pool.users import deployments_of
 from penstock_operator.pool.writer import PoolBusy, PoolWriter
 from penstock_operator.runtime.cluster import FORBIDDEN, Cluster, Key, Manifest, NotFound
@@ -162,7 +162,7 @@ class PoolReconciler:
         reported = report(observed, serving) if serving is not None else None
         head = reported.head if reported is not None else None
         found = _Found(
-            starting(observed, serving, head, wanted.progressing.message),
+            judge_start(observed, serving, head, wanted.progressing.message),
             progressing=wanted.progressing,
             address=self._pools.writer_at(pool, wanted.serving).client.address if wanted.serving else None,
             ray_cluster=wanted.serving,
@@ -275,7 +275,7 @@ class PoolReconciler:
             self._cluster.apply_status(SERVING_POOL, body, POOL_MANAGER)
         except NotFound:
             return  # deleted meanwhile
-        for each, message in together(transitions(before.conditions, status.conditions)):
+        for each, message in merge_alike(transitions(before.conditions, status.conditions)):
             warning = each.status is ConditionStatus.FALSE and facts_of(each.reason).warns
             self._record(manifest, warning, each.reason, message)
 

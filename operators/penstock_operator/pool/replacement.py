@@ -16,7 +16,7 @@ TOLD_SECONDS: Final = 60.0
 _UNDER_WAY: Final = {ApplicationState.RUNNING, ApplicationState.DEPLOYING, ApplicationState.UNHEALTHY}
 
 
-def known(observed: PoolObserved, serving: RayClusterView, now: float) -> tuple[Application, ...] | None:
+def applications_known(observed: PoolObserved, serving: RayClusterView, now: float) -> tuple[Application, ...] | None:
     """What the present cluster runs; None where it does not say, or its head is too new to have been told all of it."""
     # KubeRay's clock may be ahead of ours.
     new = serving.head_ready and serving.head_since is not None and abs(now - serving.head_since) < TOLD_SECONDS
@@ -45,7 +45,7 @@ def answers_too(app: Application, candidates: Sequence[Application]) -> bool:
     return twin is not None and _same(twin, app) and twin.state in _UNDER_WAY and twin.running >= app.running
 
 
-def copied(app: Application) -> ServeApplication:
+def copy_application(app: Application) -> ServeApplication:
     """The application as it is to start on the candidate: with as many replicas as run now."""
     deployments = [_at_least(each, app.running) for each in (app.config or {}).get("deployments", ())]
     return {**(app.config or {}), "deployments": deployments}

@@ -9,7 +9,7 @@ from typing import Final
 from penstock.api.conditions import Reason
 from penstock.api.pool import GroupStatus, ManagedRayCluster
 from penstock.api.verdicts import Verdict, false
-from penstock_operator.nodes.forecast import PodDemand, closest
+from penstock_operator.nodes.forecast import PodDemand, describe_closest
 from penstock_operator.pool import raypods
 from penstock_operator.pool.observed import PodView, PoolObserved, RayClusterView
 
@@ -60,15 +60,17 @@ def hindrance(observed: PoolObserved, cluster: RayClusterView) -> str | None:
 
 def missing_pods(cluster: RayClusterView) -> bool:
     """Whether pods must be looked at: only a cluster that lacks some has something to tell."""
-    return not cluster.suspended and (not cluster.head_ready or cluster.ready < wanted(cluster))
+    return not cluster.suspended and (not cluster.head_ready or cluster.ready < wanted_workers(cluster))
 
 
-def wanted(cluster: RayClusterView) -> int:
+def wanted_workers(cluster: RayClusterView) -> int:
     """Workers that there are to be."""
     return max(cluster.desired, sum(each.replicas for each in cluster.groups.values()))
 
 
-def starting(observed: PoolObserved, serving: RayClusterView | None, head: PodProblem | None, waiting: str) -> Verdict:
+def judge_start(
+    observed: PoolObserved, serving: RayClusterView | None, head: PodProblem | None, waiting: str
+) -> Verdict:
     """Why the pool cannot be used yet. `waiting` says it where there is no RayCluster yet."""
     if observed.pool.spec.suspend:
         said = "Its nodes are given back. The deployments stay; set spec.suspend to false to start them again."
@@ -113,7 +115,7 @@ def _why(pods: Sequence[PodView], demand: PodDemand, observed: PoolObserved) -> 
     refused = next((each for each in pods if each.unschedulable is not None), None)
     if refused is None:
         return None
-    lacking = closest(demand, observed.nodes) if observed.nodes else None
+    lacking = describe_closest(demand, observed.nodes) if observed.nodes else None
     return PodProblem(lacking or f"pod {refused.name}: {refused.unschedulable}", unschedulable=True)
 
 

@@ -12,7 +12,7 @@ from typing import Final
 from penstock.api.conditions import Reason
 from penstock.api.pool import ManagedRayCluster
 from penstock.api.verdicts import Verdict, false, true
-from penstock_operator.nodes.forecast import PodDemand, fits
+from penstock_operator.nodes.forecast import PodDemand, why_no_room
 from penstock_operator.pool import raypods
 from penstock_operator.pool.names import UNCHECKED_SURGE
 from penstock_operator.pool.observed import PoolObserved, RayClusterView
@@ -26,12 +26,12 @@ START_SECONDS: Final = 900.0
 changes; and where it still lacks a node it gives back what it has, for which others may wait in turn."""
 
 
-def starting(clusters: Iterable[RayClusterView]) -> tuple[RayClusterView, ...]:
+def starting_candidates(clusters: Iterable[RayClusterView]) -> tuple[RayClusterView, ...]:
     """The candidates among RayClusters that lack pods."""
     return tuple(each for each in clusters if each.took_over is None and not each.deleting and missing_pods(each))
 
 
-def alike(spec: ManagedRayCluster, serving: RayClusterView) -> dict[str, GroupCount]:
+def present_counts(spec: ManagedRayCluster, serving: RayClusterView) -> dict[str, GroupCount]:
     """The groups of a candidate: with as many workers as run, as far as the spec allows."""
     present = {name: count.replicas for name, count in serving.groups.items()}
     return {
@@ -39,7 +39,7 @@ def alike(spec: ManagedRayCluster, serving: RayClusterView) -> dict[str, GroupCo
     }  # fmt: skip
 
 
-def held(
+def why_held(
     observed: PoolObserved,
     spec: ManagedRayCluster,
     serving: RayClusterView,
@@ -51,7 +51,7 @@ def held(
     if turn is not None:
         return true(Reason.PENDING, turn)
     room = observed.nodes if observed.room is None else observed.room
-    obstacle = fits(_demands(spec, counts), room or ()) if _is_checked(observed) else None
+    obstacle = why_no_room(_demands(spec, counts), room or ()) if _is_checked(observed) else None
     if obstacle is None:
         return None
     said = (
@@ -62,7 +62,7 @@ def held(
     return false(Reason.SURGE_DOES_NOT_FIT, said)
 
 
-def given_up(observed: PoolObserved, candidate: RayClusterView, now: float) -> Verdict | None:
+def why_given_up(observed: PoolObserved, candidate: RayClusterView, now: float) -> Verdict | None:
     """Why a candidate is not waited for any longer; None: it is.
 
     Where nodes are added on demand, or nothing is known of them, nothing would keep it from beginning again at once.

@@ -64,7 +64,7 @@ def condition(kind: str, verdict: Verdict, previous: Iterable[Condition], genera
     )
 
 
-def said(kind: str, previous: Iterable[Condition]) -> Verdict | None:
+def recorded_verdict(kind: str, previous: Iterable[Condition]) -> Verdict | None:
     """What a condition said; None where there is none, or its reason is one that only a newer release knows."""
     before = next((each for each in previous if each.type == kind), None)
     if before is None or before.reason not in set(Reason):
@@ -72,7 +72,7 @@ def said(kind: str, previous: Iterable[Condition]) -> Verdict | None:
     return Verdict(before.status, Reason(before.reason), before.message)
 
 
-def ready(verdicts: dict[DeploymentCondition, Verdict], *, present: bool = False) -> Verdict:
+def derive_ready(verdicts: dict[DeploymentCondition, Verdict], *, present: bool = False) -> Verdict:
     """`Ready` from the rest: the first of them that is against it, in the order in which things depend on each other.
 
     `Progressing` is against it while it holds (not yet there) and where it failed, unless what serves is of the present
@@ -97,7 +97,7 @@ def transitions(previous: Iterable[Condition], present: Iterable[Condition]) -> 
     return tuple(each for each in present if before.get(each.type) != (each.status, each.reason))
 
 
-def together(conditions: Iterable[Condition]) -> tuple[tuple[Condition, str], ...]:
+def merge_alike(conditions: Iterable[Condition]) -> tuple[tuple[Condition, str], ...]:
     """What conditions say, once where several say the same: the first of them, and `Type, Type: message` of all."""
     alike: dict[tuple[ConditionStatus, str, str], list[Condition]] = {}
     for each in conditions:

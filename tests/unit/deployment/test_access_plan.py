@@ -69,7 +69,7 @@ def opened(name: str = "alice", **more: Any) -> RouteKey:
     ],
 )
 def test_which_keys_open_a_deployment(keys: list[APIKey], expected: list[RouteKey]) -> None:
-    assert list(access.opening("digits", keys, NOW)) == expected
+    assert list(access.keys_that_open("digits", keys, NOW)) == expected
 
 
 @pytest.mark.parametrize(
@@ -152,8 +152,8 @@ def test_a_gateway_of_a_former_release_is_told_each_routes_keys_with_it() -> Non
         access=RouteAccess(required=True, shared=True, requests_per_second=3),
     )
     present = gateway({"v1": 100})
-    assert access.as_told(route, replace(present, features=FEATURES), observed, NOW) == route
-    told = access.as_told(route, present, observed, NOW)
+    assert access.in_words_of_gateway(route, replace(present, features=FEATURES), observed, NOW) == route
+    told = access.in_words_of_gateway(route, present, observed, NOW)
     assert told.access == RouteAccess(required=True, keys=(opened(),), requests_per_second=3)
     assert set(told.model_dump(mode="json")) == FORMER_WORDS
     assert set(told.model_dump(mode="json")["access"]) == FORMER_ACCESS

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from penstock.api.meta import Condition, ConditionStatus
-from penstock.api.verdicts import together
+from penstock.api.verdicts import merge_alike
 
 
 def condition(kind: str, status: ConditionStatus, message: str) -> Condition:
@@ -17,7 +17,7 @@ def test_what_conditions_say_alike_is_said_once() -> None:
         condition("Progressing", ConditionStatus.FALSE, "Wait longer."),
         condition("Profiled", ConditionStatus.TRUE, "Wait."),
     )
-    assert together([pool, other, serving, true]) == (
+    assert merge_alike([pool, other, serving, true]) == (
         (pool, "PoolReady, Serving: Wait."),
         (other, "Progressing: Wait longer."),
         (true, "Profiled: Wait."),

@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from penstock.api.pool import Toleration, TolerationOperator
-from penstock_operator.nodes.forecast import KubernetesNode, PodDemand, Taint, closest, expected, fits
+from penstock_operator.nodes.forecast import (
+    KubernetesNode,
+    PodDemand,
+    Taint,
+    describe_closest,
+    place_waiting,
+    why_no_room,
+)
 
 GI = 2.0**30
 GPU = "nvidia.com/gpu"
@@ -96,14 +103,14 @@ SMALL = PodDemand("a worker of group cpu", {"cpu": 3.0, "memory": GI})
 def test_the_closest_nodes_are_named(
     nodes: tuple[KubernetesNode, ...], demand: PodDemand, fragments: tuple[str, ...]
 ) -> None:
-    sentence = closest(demand, nodes)
+    sentence = describe_closest(demand, nodes)
     assert sentence is not None
     for fragment in fragments:
         assert fragment in sentence, sentence
 
 
 def test_no_node_is_close_where_one_lacks_nothing() -> None:
-    assert closest(worker(), (gpu_node("gpu-1", used=4.0), gpu_node("gpu-2"))) is None
+    assert describe_closest(worker(), (gpu_node("gpu-1", used=4.0), gpu_node("gpu-2"))) is None
 
 
 @pytest.mark.parametrize(
@@ -127,7 +134,7 @@ def test_no_node_is_close_where_one_lacks_nothing() -> None:
 def test_pods_fit_or_the_first_that_does_not_is_told(
     demands: list[PodDemand], nodes: tuple[KubernetesNode, ...], answer: str | None
 ) -> None:
-    sentence = fits(demands, nodes)
+    sentence = why_no_room(demands, nodes)
     assert (sentence is None) is (answer is None), sentence
     assert answer is None or answer in (sentence or "")
 
@@ -143,7 +150,7 @@ WAITING = [
 
 @pytest.mark.parametrize(("waiting", "answer"), [row[1:] for row in WAITING], ids=[row[0] for row in WAITING])
 def test_pods_that_wait_for_a_node_count(waiting: list[PodDemand], answer: str | None) -> None:
-    sentence = fits([SMALL], expected(waiting, (node("a"),)))
+    sentence = why_no_room([SMALL], place_waiting(waiting, (node("a"),)))
     assert (sentence is None) is (answer is None), sentence
     assert answer is None or answer in (sentence or "")
 
@@ -167,4 +174,4 @@ def test_pods_that_wait_for_a_node_count(waiting: list[PodDemand], answer: str |
 )  # fmt: skip
 def test_taints_are_tolerated_as_kubernetes_does_it(taint: Taint, toleration: Toleration, placed: bool) -> None:  # noqa: FBT001
     demand = PodDemand("a pod", {"cpu": 1.0}, tolerations=(toleration,))
-    assert (fits([demand], (node("a", taints=(taint,)),)) is None) is placed
+    assert (why_no_room([demand], (node("a", taints=(taint,)),)) is None) is placed

@@ -19,7 +19,7 @@ from penstock.names import revision, run
 from penstock.serving.arguments import Attempt
 from penstock_operator.deployment.observed import Application, ApplicationState, Node, Observed, Pool, PoolProblem
 from penstock_operator.deployment.plan import Finalizer, invalid_status, plan
-from penstock_operator.deployment.unschedulable import never, obstacle
+from penstock_operator.deployment.unschedulable import find_obstacle, why_unschedulable
 from penstock_operator.pool.placement import actor_options, ray_resource
 
 GI = 2.0**30
@@ -164,7 +164,7 @@ PROBLEM = GroupStatus(
 def test_what_no_worker_could_hold_is_said(
     asked: Resources, groups: tuple[WorkerGroup, ...], words: list[str] | None
 ) -> None:
-    text = never(asked, groups)
+    text = why_unschedulable(asked, groups)
     assert (text is None) is (words is None), text
     assert [word for word in words or () if word not in (text or "")] == []
 
@@ -221,7 +221,7 @@ def managed(*nodes: Node, workers: tuple[GroupStatus, ...] = ()) -> Pool:
     ],
 )  # fmt: skip
 def test_why_a_replica_has_no_node(asked: Resources, pool: Pool, starting: bool, words: list[str]) -> None:  # noqa: FBT001
-    found = obstacle(asked, pool)
+    found = find_obstacle(asked, pool)
     assert found is not None
     assert found.starting is starting, found.message
     assert [word for word in words if word not in found.message] == [], found.message
@@ -236,7 +236,7 @@ def test_why_a_replica_has_no_node(asked: Resources, pool: Pool, starting: bool,
 )
 def test_a_replica_with_room_is_only_starting(pool: Pool) -> None:
     asked = resources("nvidia-l4") if pool.groups else resources()
-    assert obstacle(asked, pool) is None
+    assert find_obstacle(asked, pool) is None
 
 
 def waiting(seconds: float | None, accelerator: str) -> tuple[Application, Observed]:

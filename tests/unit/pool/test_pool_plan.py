@@ -19,7 +19,7 @@ from penstock_operator.pool.observed import PodView, PoolObserved, RayClusterVie
 from penstock_operator.pool.plan import DEPARTURE_SECONDS, RETIREMENT_SECONDS, PoolPlan, plan, sort
 from penstock_operator.pool.raycluster import GroupCount, replacement_name
 from penstock_operator.pool.replacement import LOST_SECONDS, TOLD_SECONDS
-from penstock_operator.pool.status import report, starting, worker_problem
+from penstock_operator.pool.status import judge_start, report, worker_problem
 
 FIRST = "penstock-default"
 ROOMY = KubernetesNode("big", allocatable={"cpu": 64.0, "memory": 512.0 * 2**30})
@@ -464,7 +464,7 @@ def test_a_head_without_a_node_makes_the_pool_unschedulable() -> None:
     tiny = replace(SMALL, allocatable={"cpu": 0.5, "memory": 2.0**30})
     world = waiting(PodView("h", FIRST, "", unschedulable="0/1"), nodes=(tiny,))
     reported = report(world, serving)
-    verdict = starting(world, serving, reported.head, "starting")
+    verdict = judge_start(world, serving, reported.head, "starting")
     assert verdict.reason is Reason.UNSCHEDULABLE
     assert "The head of the Ray cluster needs" in verdict.message
 
@@ -478,5 +478,5 @@ WAITING = [
 
 @pytest.mark.parametrize(("serving", "message"), [row[1:] for row in WAITING], ids=[row[0] for row in WAITING])
 def test_what_a_pool_that_just_starts_says(serving: RayClusterView | None, message: str) -> None:
-    verdict = starting(waiting(), serving, None, "it is being made")
+    verdict = judge_start(waiting(), serving, None, "it is being made")
     assert (verdict.reason, verdict.message) == (Reason.STARTING_POOL, message)

@@ -11,12 +11,12 @@ from tests.unit.pool.pools import NOW, SECRET, SETTINGS, observed, pool, running
 
 from penstock.api.conditions import Reason
 from penstock.api.meta import ConditionStatus
-from penstock_operator.nodes.forecast import KubernetesNode, PodDemand, expected
+from penstock_operator.nodes.forecast import KubernetesNode, PodDemand, place_waiting
 from penstock_operator.pool.names import TOOK_OVER, UNCHECKED_SURGE
 from penstock_operator.pool.observed import PodView, PoolObserved, RayClusterView
 from penstock_operator.pool.plan import PoolPlan, begins, plan
 from penstock_operator.pool.raycluster import GroupCount, replacement_name
-from penstock_operator.pool.surge import AT_ONCE, START_SECONDS, starting
+from penstock_operator.pool.surge import AT_ONCE, START_SECONDS, starting_candidates
 
 FIRST = "penstock-default"
 ROOMY = KubernetesNode("big", allocatable={"cpu": 8.0, "memory": 64.0 * 2**30})
@@ -80,7 +80,7 @@ def test_one_that_has_begun_waits_for_nobody() -> None:
 
 def test_what_waits_for_a_node_leaves_less_room() -> None:
     others = PodDemand("another pool's worker", {"cpu": 6.0})
-    made = plan(waits(room=expected([others], (ROOMY,))), NOW)
+    made = plan(waits(room=place_waiting([others], (ROOMY,))), NOW)
     assert not made.apply
     assert made.progressing.reason is Reason.SURGE_DOES_NOT_FIT
 
@@ -147,7 +147,7 @@ COUNTED = [
 
 @pytest.mark.parametrize(("cluster", "counts"), [row[1:] for row in COUNTED], ids=[row[0] for row in COUNTED])
 def test_what_starts_is_counted(cluster: RayClusterView, counts: bool) -> None:  # noqa: FBT001  # a column of the table
-    assert bool(starting([cluster])) is counts
+    assert bool(starting_candidates([cluster])) is counts
 
 
 ASKED = [
