@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
@@ -25,6 +24,7 @@ from penstock_operator.pool.names import (
 from penstock_operator.pool.observed import PodView, RayClusterView, pod_view, view
 from penstock_operator.pool.raypods import PoolSettings
 from penstock_operator.pool.surge import starting_candidates
+from penstock_operator.runtime.cache import Recent
 from penstock_operator.runtime.cluster import FORBIDDEN, Cluster, Manifest, NotFound
 
 _MISSING: Final = (
@@ -82,9 +82,7 @@ class RayClusters:
         self._secret = secret
         self._addresses = addresses
         self._namespaces = namespaces
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._starting: tuple[float, tuple[RayClusterView, ...]] | None = None
+        self._starting: Recent[str, tuple[RayClusterView, ...]] = Recent(_FRESH_SECONDS, clock)
 
     def settings(self) -> PoolSettings | PoolProblem:
         """How pools are made, or why none can be."""
@@ -111,15 +109,12 @@ class RayClusters:
         What this operator begins itself is seen at once (`changed`), and no other acts; two pools that look at the very same
         moment may both begin.
         """
-        with self._lock:
-            if self._starting is None or self._clock() - self._starting[0] > _FRESH_SECONDS:
-                self._starting = self._clock(), starting_candidates(view(each) for each in self._all())
-            return tuple(each for each in self._starting[1] if each.owner != pool.metadata.uid)
+        found = self._starting.obtain("", lambda: starting_candidates(view(each) for each in self._all()))
+        return tuple(each for each in found if each.owner != pool.metadata.uid)
 
     def changed(self) -> None:
         """A RayCluster was made or changed: look again."""
-        with self._lock:
-            self._starting = None
+        self._starting.outdate("")
 
     def _all(self) -> Iterator[Manifest]:
         for namespace in self._namespaces:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
@@ -19,12 +20,13 @@ from penstock.errors import Invalid, Unavailable
 from penstock_operator.clients.ray import RayClient
 from penstock_operator.deployment.observed import PoolProblem
 from penstock_operator.kinds import OURS
+from penstock_operator.pool.budget import MemoryBudget
 from penstock_operator.pool.clusters import RayClusters
 from penstock_operator.pool.observed import RayClusterView
 from penstock_operator.pool.plan import sort
-from penstock_operator.pool.writer import Kept, PoolWriter
+from penstock_operator.pool.writer import PoolWriter
+from penstock_operator.runtime.cache import Recent
 from penstock_operator.runtime.cluster import FORBIDDEN, SECRET, Cluster, Key, Manifest, ResourceKind
-from penstock_operator.runtime.recent import Recent
 
 SERVING_POOL = OURS["ServingPool"]
 INFERENCE_DEPLOYMENT = OURS["InferenceDeployment"]
@@ -69,7 +71,7 @@ class PoolDirectory:
         self._seen: Recent[tuple[ResourceKind, Key], Manifest] = Recent(_FRESH_SECONDS, clock)
         self._serving: Recent[str, RayClusterView | PoolProblem] = Recent(_FRESH_SECONDS, clock)
         self._lock = threading.Lock()
-        self._kept = Kept()
+        self._budget = MemoryBudget()
         self._writers: Recent[_Access, PoolWriter] = Recent(_IDLE_SECONDS, clock, lambda each: each.client.close())
 
     def pool(self, key: Key) -> ServingPool | PoolProblem:
@@ -88,7 +90,8 @@ class PoolDirectory:
         """The writer of the pool's Ray cluster. Raises `Unavailable` where the API does not answer."""
         existing = pool.spec.existing
         if existing is None:
-            serving = self._serving_cluster(pool)
+            # As it was two seconds ago at most.
+            serving = self._serving.obtain(pool.metadata.uid, partial(self._find_serving, pool))
             return serving if isinstance(serving, PoolProblem) else self.writer_at(pool, serving.name)
         token: str | None = None
         if existing.token_secret_ref is not None:
@@ -109,19 +112,12 @@ class PoolDirectory:
             writer = self._writers.get(access)
             if writer is None:
                 client = RayClient(access.address, access.token)
-                writer = PoolWriter(client, access.serve_address, may_write=self._may_write, kept=self._kept)
+                writer = PoolWriter(client, access.serve_address, may_write=self._may_write, budget=self._budget)
             return self._writers.keep(access, writer, self._clock())
 
-    def _serving_cluster(self, pool: ServingPool) -> RayClusterView | PoolProblem:
-        """The RayCluster that serves, as it was two seconds ago at most."""
-        uid = pool.metadata.uid
-        seen = self._serving.get(uid)
-        if seen is not None:
-            return seen
-        started = self._clock()
+    def _find_serving(self, pool: ServingPool) -> RayClusterView | PoolProblem:
         clusters = self._ray_clusters.of(pool.metadata)
-        found = clusters if isinstance(clusters, PoolProblem) else _serving(pool, clusters)
-        return self._serving.keep(uid, found, started)
+        return clusters if isinstance(clusters, PoolProblem) else _serving(pool, clusters)
 
     def _get(self, kind: ResourceKind, key: Key) -> Manifest | None:
         """What the API has, at most two seconds old. What is absent is asked for each time."""

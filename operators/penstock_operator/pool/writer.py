@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urlsplit
-from weakref import WeakKeyDictionary
 
 from penstock.api.conditions import Reason
 from penstock.errors import Unavailable
@@ -22,7 +21,9 @@ from penstock.serving.arguments import Owner
 from penstock_operator.clients.ray import RayClient, ServeDetails, application
 from penstock_operator.deployment.application import ServeApplication
 from penstock_operator.deployment.observed import Application, ApplicationState
+from penstock_operator.pool.budget import MemoryBudget
 from penstock_operator.pool.serve import Aggregate, OwnerKey, merge
+from penstock_operator.runtime.cache import Recent
 
 _GATHER_SECONDS: Final = 0.05
 _WAIT_SECONDS: Final = 120.0
@@ -33,8 +34,6 @@ _SILENT_SECONDS: Final = 2.0
 """A cluster that did not answer is not asked again for so long, or for `_SHARE_OF_TIME` times as long as it took."""
 _SHARE_OF_TIME: Final = 3.0
 _LONGEST_SILENT_SECONDS: Final = 45.0
-_KEPT_BYTES: Final = 64 * 2**20
-"""Of what all clusters together said last."""
 _SLOW_SECONDS: Final = 8.0
 """A replica that starts for longer is looked up among Ray's actors."""
 
@@ -46,36 +45,6 @@ class PoolBusy(Unavailable):
         super().__init__(Reason.PENDING, f"{address} is slow to answer, and is being asked by another reconcile")
 
 
-class Kept:
-    """What clusters said last is kept by their writers within one bound for all: the oldest goes first.
-
-    Args:
-        most_bytes: in all, about.
-    """
-
-    def __init__(self, most_bytes: int = _KEPT_BYTES) -> None:
-        self._most = most_bytes
-        self._weights: WeakKeyDictionary[PoolWriter, int] = WeakKeyDictionary()
-        """The oldest first; writers of clusters that are gone go by themselves."""
-        self._total = 0
-        """Of all; with those that went since it was summed up."""
-        self._lock = threading.Lock()
-
-    def keep(self, writer: PoolWriter, weight: int) -> None:
-        """Count what a writer keeps now, and have others forget theirs where it is too much."""
-        with self._lock:
-            self._total += weight - self._weights.pop(writer, 0)
-            self._weights[writer] = weight
-            others = []
-            if self._total > self._most:
-                self._total = sum(self._weights.values())
-            while self._total > self._most and len(self._weights) > 1:
-                others.append(next(iter(self._weights)))
-                self._total -= self._weights.pop(others[-1])
-        for each in others:
-            each.forget()
-
-
 class PoolWriter:
     """Reads and writes one Ray cluster's applications. Safe for several threads.
 
@@ -85,7 +54,7 @@ class PoolWriter:
         may_write: asked before each PUT; False where the lease is lost.
         clock: monotonic seconds.
         wall_clock: seconds since the Unix epoch.
-        kept: bounds what all writers keep.
+        budget: bounds what all writers keep.
         turn_seconds: to wait for another thread's exchange with the cluster.
     """
 
@@ -97,10 +66,10 @@ class PoolWriter:
         may_write: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
-        kept: Kept | None = None,
+        budget: MemoryBudget | None = None,
         turn_seconds: float = _TURN_SECONDS,
     ) -> None:
-        self._kept = kept or Kept()
+        self._budget = budget or MemoryBudget()
         self._turn_seconds = turn_seconds
         self.client = client
         self.serve_address = serve_address
@@ -111,9 +80,7 @@ class PoolWriter:
         self._reading = threading.Lock()
         self._writing = threading.Lock()
         self._pending: dict[OwnerKey, tuple[tuple[ServeApplication, ...], Future[None]]] = {}
-        self._seen: tuple[float, tuple[Application, ...]] | None = None
-        self._changed_at = float("-inf")
-        """When we changed what it runs: what was asked before tells nothing of that."""
+        self._seen: Recent[str, tuple[Application, ...]] = Recent(_FRESH_SECONDS, clock)
         self._silent: tuple[float, Unavailable] | None = None
         """Until when it is not asked, and what it did last."""
 
@@ -128,28 +95,25 @@ class PoolWriter:
             if self._silent is not None and self._clock() < self._silent[0]:
                 # Each of a pool's deployments waiting out the same timeout in turn would take minutes.
                 raise Unavailable(self._silent[1].reason, self._silent[1].message)
-            seen = self._seen
-            if seen is None or seen[0] <= self._changed_at or self._clock() - seen[0] > _FRESH_SECONDS:
-                seen = self._look()
-            return seen[1]
+            return self._seen.obtain(self.client.address, self._look)
 
-    def _look(self) -> tuple[float, tuple[Application, ...]]:
+    def _look(self) -> tuple[Application, ...]:
         started = self._clock()
         try:
             details = self.client.serve()
-            seen = self._seen = started, self._placed(_applications(details))
+            seen = self._placed(_applications(details))
         except Unavailable as error:
             now = self._clock()
             pause = min(max(_SILENT_SECONDS, _SHARE_OF_TIME * (now - started)), _LONGEST_SILENT_SECONDS)
-            self._seen, self._silent = None, (now + pause, error)
+            self._silent = now + pause, error
             raise
         self._silent = None
-        self._kept.keep(self, details.weight)
+        self._budget.charge(self, details.weight)
         return seen
 
     def forget(self) -> None:
         """Keep no longer what the cluster said; the next look asks. Waits for nothing."""
-        self._seen = None
+        self._seen.outdate(self.client.address)
 
     @contextmanager
     def _turn(self, lock: threading.Lock) -> Iterator[None]:
@@ -250,7 +214,7 @@ class PoolWriter:
         if not self._may_write():
             raise Unavailable(Reason.PENDING, "this process holds the lease no more")
         self.client.declare(_config(details, aggregate, self.serve_address))
-        self._changed_at = self._clock()
+        self.forget()
 
 
 def _applications(details: ServeDetails) -> tuple[Application, ...]:

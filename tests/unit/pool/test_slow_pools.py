@@ -13,7 +13,8 @@ import pytest
 
 from penstock.errors import Unavailable
 from penstock_operator.clients.ray import PoolUnreachable, RayClient
-from penstock_operator.pool.writer import Kept, PoolBusy, PoolWriter
+from penstock_operator.pool.budget import MemoryBudget
+from penstock_operator.pool.writer import PoolBusy, PoolWriter
 
 
 class Ray:
@@ -38,9 +39,9 @@ class Ray:
             return httpx.Response(200)
         return self.answer
 
-    def writer(self, kept: Kept | None = None) -> PoolWriter:
+    def writer(self, budget: MemoryBudget | None = None) -> PoolWriter:
         client = RayClient("http://ray", None, httpx.MockTransport(self))
-        return PoolWriter(client, "http://ray:8000", clock=lambda: self.now, kept=kept, turn_seconds=0.1)
+        return PoolWriter(client, "http://ray:8000", clock=lambda: self.now, budget=budget, turn_seconds=0.1)
 
 
 @pytest.fixture
@@ -105,9 +106,9 @@ def test_a_cluster_that_failed_is_not_asked_for_a_while(ray: Ray, took: float, p
 
 
 def test_what_all_clusters_said_is_kept_within_one_bound() -> None:
-    kept, large = Kept(most_bytes=250_000), b'{"applications": {}, "x": "' + b"x" * 100_000 + b'"}'
+    budget, large = MemoryBudget(most_bytes=250_000), b'{"applications": {}, "x": "' + b"x" * 100_000 + b'"}'
     rays = [Ray(large) for _ in range(3)]
-    writers = [each.writer(kept) for each in rays]
+    writers = [each.writer(budget) for each in rays]
     for each in writers:
         each.applications()
     for each in reversed(writers):
@@ -116,8 +117,8 @@ def test_what_all_clusters_said_is_kept_within_one_bound() -> None:
 
 
 def test_what_counts_for_all_keeps_no_writer_of_a_cluster_that_is_gone() -> None:
-    kept = Kept()
-    writer = Ray().writer(kept)
+    budget = MemoryBudget()
+    writer = Ray().writer(budget)
     writer.applications()
     gone = weakref.ref(writer)
     del writer

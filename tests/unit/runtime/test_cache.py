@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock_operator.runtime.recent import Recent
+from penstock_operator.runtime.cache import Recent
 
 
 class Clock:
@@ -50,3 +50,24 @@ def test_what_another_takes_the_place_of_is_forgotten() -> None:
     assert clock.forgotten == ["x"]
     clock.recent.clear()
     assert clock.forgotten == ["x", "y"]
+
+
+def test_what_is_not_there_is_learned_once() -> None:
+    clock, learned = Clock(), iter("abc")
+    assert [clock.recent.obtain("x", lambda: next(learned)) for _ in range(2)] == ["a", "a"]
+    clock.now = 2.1
+    assert clock.recent.obtain("x", lambda: next(learned)) == "b"
+
+
+def test_what_was_being_learned_when_something_changed_counts_no_more() -> None:
+    clock = Clock()
+
+    def learn() -> str:
+        clock.recent.outdate("x")
+        return "as it was before"
+
+    clock.now = 1.0
+    assert clock.recent.obtain("x", learn) == "as it was before"
+    assert clock.recent.get("x") is None
+    clock.keep("x", "as it is", at=1.5)
+    assert clock.recent.get("x") == "as it is"
