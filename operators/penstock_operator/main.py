@@ -8,7 +8,6 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
 from typing import Final
 
 import penstock
@@ -17,10 +16,11 @@ from penstock.telemetry import names
 from penstock_operator.health import HealthServer
 from penstock_operator.operation import Operation
 from penstock_operator.runtime.accession import Accession
-from penstock_operator.runtime.cluster import Cluster, Key, Manifest
+from penstock_operator.runtime.cluster import Cluster, Key
 from penstock_operator.runtime.embedded import EmbeddedCluster
 from penstock_operator.runtime.events import EventRecorder
 from penstock_operator.runtime.lease import Election
+from penstock_operator.runtime.mirrored import MirroredCluster
 from penstock_operator.settings import Settings, read
 from penstock_runtime.logs import Bounded
 from penstock_runtime.spans import SpanSink
@@ -68,7 +68,8 @@ def run(cluster: Cluster, settings: Settings, stop: threading.Event) -> bool:
         Whether all that ran had ended in time.
     """
     recorder = EventRecorder(cluster, _CONTROLLER, settings.identity)
-    accession = Accession(lambda: operation.refresh())  # noqa: PLW0108  # it is made below, since it asks the accession
+    copies = MirroredCluster(cluster)
+    accession = Accession(copies.refresh)
     election = Election(
         cluster,
         Key(settings.lease_namespace, settings.lease_name),
@@ -78,9 +79,7 @@ def run(cluster: Cluster, settings: Settings, stop: threading.Event) -> bool:
         lost=accession.end,
     )
     sink = SpanSink.from_env(names.SERVICE_OPERATOR, {"service.version": penstock.__version__})
-    operation = Operation(
-        cluster, settings, _recording(recorder), lambda: election.leading and accession.complete, sink.emit
-    )
+    operation = Operation(copies, settings, recorder.record, lambda: election.leading and accession.complete, sink.emit)
     health = HealthServer(settings.health_host, settings.health_port, operation.unhealthy, operation.unready)
     health.start()
     recorder.start()
@@ -98,13 +97,6 @@ def run(cluster: Cluster, settings: Settings, stop: threading.Event) -> bool:
     health.stop()
     sink.shutdown(_SPANS_SECONDS)
     return ended
-
-
-def _recording(recorder: EventRecorder) -> Callable[[Manifest, bool, str, str], None]:
-    def record(regarding: Manifest, warning: bool, reason: str, note: str) -> None:  # noqa: FBT001  # by position only
-        (recorder.warning if warning else recorder.normal)(regarding, reason, note)
-
-    return record
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,73 +1,95 @@
-"""Which objects look again when another one changes. Missing a change costs a resync's delay, no more."""
+"""Which objects look again when another one changes, and what of that one matters to them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
+from penstock.api.conditions import Reason
+from penstock_operator.optimization.directory import OPTIMIZATION_RUN, users_of
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT
 from penstock_operator.pool.users import deployments_of, pool_of
-from penstock_operator.runtime.aspects import Aspects
+from penstock_operator.quota.directory import TENANT_QUOTA
 from penstock_operator.runtime.cluster import Key, Manifest, key_of, owner_keys
+from penstock_operator.runtime.mirrored import Seen
 
 
-class UsersOfPool:
-    """The deployments of a pool, where it came, went, or its spec or its readiness changed: its counts are nothing to them.
-
-    Args:
-        deployments: those of a namespace.
-        there: whether a pool is still there.
-    """
-
-    def __init__(self, deployments: Callable[[str], list[Manifest]], there: Callable[[Key], bool]) -> None:
-        self._deployments = deployments
-        self._aspects = Aspects(there)
-
-    def __call__(self, pool: Manifest) -> Iterable[Key]:
-        """Keys of deployments."""
-        status = pool.get("status") or {}
-        conditions = status.get("conditions") or ()
-        metadata = pool["metadata"]
-        aspect = (
-            status.get("rayCluster"),
-            metadata.get("uid"),
-            metadata.get("generation"),
-            metadata.get("deletionTimestamp"),
-            [(each.get("status"), each.get("reason")) for each in conditions],
-        )
-        key = key_of(pool)
-        return deployments_of(key, self._deployments(key.namespace)) if self._aspects.changed(pool, aspect) else ()
+def spec_aspect(manifest: Manifest) -> object:
+    """Its spec, and that it is going."""
+    metadata = manifest["metadata"]
+    return metadata.get("uid"), metadata.get("generation"), metadata.get("deletionTimestamp")
 
 
-class OwnersOfRun:
-    """The deployment of a run, where its verdict or what it says changed: its progress is nothing to it.
-
-    Args:
-        there: whether a run is still there.
-    """
-
-    def __init__(self, there: Callable[[Key], bool]) -> None:
-        self._aspects = Aspects(there)
-
-    def __call__(self, run: Manifest) -> Iterable[Key]:
-        """The key of a deployment."""
-        status, metadata = run.get("status") or {}, run["metadata"]
-        conditions = [(each.get("status"), each.get("reason")) for each in status.get("conditions") or ()]
-        aspect = (metadata.get("uid"), metadata.get("deletionTimestamp"), status.get("verdict"), conditions)
-        return owner_keys(run, INFERENCE_DEPLOYMENT) if self._aspects.changed(run, aspect) else ()
+def readiness_aspect(pool: Manifest) -> object:
+    """Of a pool: its spec, what serves, and its readiness. Its counts are nothing to its deployments."""
+    status = pool.get("status") or {}
+    conditions = [(each.get("status"), each.get("reason")) for each in status.get("conditions") or ()]
+    return spec_aspect(pool), status.get("rayCluster"), conditions
 
 
-class PoolOfDeployment:
-    """The pool of a deployment, where it is new, going, gone, or names another pool.
+def verdict_aspect(run: Manifest) -> object:
+    """Of a run: its verdict and what it says. Its progress is nothing to its deployment."""
+    status, metadata = run.get("status") or {}, run["metadata"]
+    conditions = [(each.get("status"), each.get("reason")) for each in status.get("conditions") or ()]
+    return metadata.get("uid"), metadata.get("deletionTimestamp"), status.get("verdict"), conditions
 
-    Args:
-        there: whether a deployment is still there.
-    """
 
-    def __init__(self, there: Callable[[Key], bool]) -> None:
-        self._aspects = Aspects(there)
+def pool_aspect(deployment: Manifest) -> object:
+    """Of a deployment: which pool it names, and that it is going."""
+    metadata = deployment["metadata"]
+    return pool_of(deployment), metadata.get("uid"), metadata.get("deletionTimestamp")
 
-    def __call__(self, deployment: Manifest) -> Iterable[Key]:
-        """The key of a pool."""
-        pool, metadata = pool_of(deployment), deployment["metadata"]
-        going = metadata.get("deletionTimestamp")
-        return (pool,) if self._aspects.changed(deployment, (pool, metadata.get("uid"), going)) else ()
+
+def size_aspect(deployment: Manifest) -> object:
+    """Of a deployment: its spec, by which it is counted until it is gone."""
+    return deployment["metadata"].get("uid"), deployment["metadata"].get("generation")
+
+
+def used_aspect(quota: Manifest) -> object:
+    """Of a quota: what is taken of it."""
+    return (quota.get("status") or {}).get("used")
+
+
+def deployments_of_pool(pool: Manifest, seen: Seen) -> Iterable[Key]:
+    """Those that name it."""
+    key = key_of(pool)
+    return deployments_of(key, seen(INFERENCE_DEPLOYMENT, key.namespace))
+
+
+def deployments_beside(manifest: Manifest, seen: Seen) -> Iterable[Key]:
+    """All of its namespace."""
+    return [key_of(each) for each in seen(INFERENCE_DEPLOYMENT, key_of(manifest).namespace)]
+
+
+def deployments_that_wait(quota: Manifest, seen: Seen) -> Iterable[Key]:
+    """Those of its namespace that a quota keeps from having new replicas."""
+    return [key_of(each) for each in seen(INFERENCE_DEPLOYMENT, key_of(quota).namespace) if _waits(each)]
+
+
+def deployments_of_profile(profile: Manifest, seen: Seen) -> Iterable[Key]:
+    """Those that name it."""
+    return users_of(profile, seen(INFERENCE_DEPLOYMENT, profile["metadata"].get("namespace")), "optimizationProfileRef")
+
+
+def runs_of_profile(profile: Manifest, seen: Seen) -> Iterable[Key]:
+    """Those that name it."""
+    return users_of(profile, seen(OPTIMIZATION_RUN, profile["metadata"].get("namespace")), "profileRef")
+
+
+def deployment_of_run(run: Manifest, _: Seen) -> Iterable[Key]:
+    """The one that it belongs to."""
+    return owner_keys(run, INFERENCE_DEPLOYMENT)
+
+
+def pool_of_deployment(deployment: Manifest, _: Seen) -> Iterable[Key]:
+    """The one that it names."""
+    return (pool_of(deployment),)
+
+
+def quotas_beside(deployment: Manifest, seen: Seen) -> Iterable[Key]:
+    """All of its namespace."""
+    return [key_of(each) for each in seen(TENANT_QUOTA, key_of(deployment).namespace)]
+
+
+def _waits(deployment: Manifest) -> bool:
+    conditions = (deployment.get("status") or {}).get("conditions") or ()
+    return any(each.get("reason") == Reason.QUOTA_EXCEEDED for each in conditions)

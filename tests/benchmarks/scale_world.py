@@ -35,6 +35,7 @@ from tests.ports import free_ports
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL
 from penstock_operator.pool.kinds import RAY_CLUSTER
 from penstock_operator.pool.names import head_service, ray_cluster
+from penstock_operator.runtime.change import Change
 from penstock_operator.runtime.cluster import NAMESPACE, Key, Manifest, ResourceKind, key_of
 from penstock_operator.runtime.informer import Informer
 from penstock_operator.runtime.kubernetes import KubernetesCluster
@@ -145,8 +146,11 @@ class World:
         self.deployments = Informer(self.cluster, INFERENCE_DEPLOYMENT, self._seen)
         self.deployments.start()
 
-    def _seen(self, manifests: Sequence[Manifest]) -> None:
-        each = manifests[0]
+    def _seen(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            self._note(change.objects[0])
+
+    def _note(self, each: Manifest) -> None:
         conditions = (each.get("status") or {}).get("conditions") or ()
         good = any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
         (self.ready.add if good else self.ready.discard)(key_of(each))
@@ -193,8 +197,8 @@ class _Marker:
         self._cluster = cluster
         self._lock = threading.Lock()
 
-    def __call__(self, manifests: Sequence[Manifest]) -> None:
-        for key in {key_of(each) for each in manifests}:
+    def __call__(self, changes: Sequence[Change]) -> None:
+        for key in {key_of(each.objects[0]) for each in changes}:
             found = self._cluster.get(RAY_CLUSTER, key)
             if found is None:
                 parts.http_json(f"{rays_url()}/standin/{head_service(key.name)}.{key.namespace}.svc", "DELETE")

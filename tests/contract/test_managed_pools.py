@@ -33,6 +33,7 @@ from penstock_operator.pool.reconcile import PoolReconciler
 from penstock_operator.pool.release import PATIENCE_SECONDS, REDIS_FINALIZER, PoolRelease
 from penstock_operator.runtime.cluster import NAMESPACE, SECRET, Cluster, Key, Manifest, key_of
 from penstock_operator.runtime.kubernetes import KubernetesCluster
+from penstock_operator.runtime.reconciler import Runner
 from penstock_operator.settings import Settings
 
 pytestmark = pytest.mark.apiserver
@@ -216,15 +217,14 @@ class Played:
         rays = RayClusters(cluster, SETTINGS, "a-secret", self._addresses)
         self.directory = PoolDirectory(cluster, rays, clock=lambda: self.now)
         managed = ManagedPools(cluster, rays, self.directory)
-        self.reconciler = PoolReconciler(
+        reconciler = PoolReconciler(
             cluster,
             self.directory,
             managed,
-            lambda *_: None,
             defaults=DefaultPools(cluster, None),
             release=PoolRelease(cluster, rays, lambda: self.now),
-            clock=lambda: self.now,
         )
+        self.reconciler = Runner(cluster, reconciler, lambda *_: None, lambda: self.now)
 
     def _addresses(self, name: str, _: str) -> Addresses:
         if name not in self.rays:

@@ -6,13 +6,14 @@ Nothing here starts a watch: each copy is as far behind as one can be.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 from tests.contract.conftest import WIDGET, Connections
 
 from penstock.errors import Conflict
+from penstock_operator.runtime.change import Change
 from penstock_operator.runtime.cluster import NO_LABELS, SECRET, Cluster, Key, Listing, Manifest, ResourceKind
 from penstock_operator.runtime.informer import Informer, InformerSettings
 from penstock_operator.runtime.mirrored import MirroredCluster
@@ -51,8 +52,8 @@ class Followed:
         self.informer.refresh()
         self.reads.asked.clear()
 
-    def _changed(self, manifests: Any) -> None:
-        self.told.append(tuple(each["metadata"]["name"] for each in manifests))
+    def _changed(self, changes: Sequence[Change]) -> None:
+        self.told.append(tuple(each["metadata"]["name"] for change in changes for each in change.objects))
 
     def get(self, name: str = "one") -> Manifest | None:
         return self.cluster.get(WIDGET, Key(self.home.namespace, name))

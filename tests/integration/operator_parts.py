@@ -169,7 +169,7 @@ def platform(ray: LocalRay, folder: Path) -> Iterator[Platform]:
         operation = Operation(
             cluster,
             settings,
-            lambda _object, _warning, reason, message: built.events.append((reason, message)),
+            lambda _object, news: built.events.append((news.reason, news.message)),
             lambda: True,
         )
         operation.start()

@@ -11,7 +11,8 @@ from tests.cluster.controlplane import ControlPlane
 from tests.waiting import eventually
 
 from penstock.errors import Unavailable
-from penstock_operator.runtime.cluster import CONFIG_MAP, Key, Manifest
+from penstock_operator.runtime.change import Change
+from penstock_operator.runtime.cluster import CONFIG_MAP, Key
 from penstock_operator.runtime.informer import Informer
 from penstock_operator.runtime.kubernetes import KubernetesCluster
 
@@ -24,9 +25,9 @@ def test_an_informer_survives_a_restart_of_the_api_server(control_plane_binary: 
         seen: dict[str, int] = {}
         lock = threading.Lock()
 
-        def changed(manifests: Iterable[Manifest]) -> None:
+        def changed(changes: Iterable[Change]) -> None:
             with lock:
-                for manifest in manifests:
+                for manifest in (each for change in changes for each in change.objects):
                     seen[manifest["metadata"]["name"]] = seen.get(manifest["metadata"]["name"], 0) + 1
 
         informer = Informer(cluster, CONFIG_MAP, changed, namespace="default")

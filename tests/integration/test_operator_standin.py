@@ -16,6 +16,7 @@ from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL
 from penstock_operator.quota.directory import TENANT_QUOTA
 from penstock_operator.runtime.cluster import SECRET, Key
 from penstock_operator.runtime.embedded import EmbeddedCluster
+from penstock_operator.runtime.news import News
 from penstock_operator.settings import Settings
 
 FOREIGN = {"name": "theirs", "import_path": "their.app:app", "args": {"k": 1}}
@@ -49,8 +50,8 @@ class Operator:
         self._running: list[Operation] = []
 
     def start(self) -> Operation:
-        def record(_object: Any, _warning: bool, reason: str, note: str) -> None:  # noqa: FBT001  # the operator's form
-            self.events.append((reason, note))
+        def record(_object: Any, news: News) -> None:
+            self.events.append((news.reason, news.message))
 
         operation = Operation(self.cluster, Settings(workers=8), record, lambda: True)
         operation.start()

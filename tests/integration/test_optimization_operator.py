@@ -46,6 +46,7 @@ from penstock_operator.runtime import job_status
 from penstock_operator.runtime.cluster import JOB, NAMESPACE, SECRET, Cluster, Key, Manifest, Propagation, key_of
 from penstock_operator.runtime.embedded import EmbeddedCluster
 from penstock_operator.runtime.kubernetes import KubernetesCluster
+from penstock_operator.runtime.news import News
 from penstock_operator.settings import Settings
 from penstock_runtime.signing import signed_statement
 from penstock_runtime.storage import Store
@@ -93,8 +94,8 @@ class OperatedNamespace:
         )  # fmt: skip
 
     def start(self, *, store: bool = True) -> None:
-        def record(_object: Any, _warning: bool, reason: str, note: str) -> None:  # noqa: FBT001  # the operator's form
-            self.events.append((reason, note))
+        def record(_object: Any, news: News) -> None:
+            self.events.append((news.reason, news.message))
 
         connection = self.connect()
         settings = Settings(

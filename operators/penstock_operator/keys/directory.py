@@ -1,19 +1,25 @@
-"""Where API keys are, and which deployments look again when one changes."""
+"""Where API keys are."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Final
 
 from penstock.api.access import APIKey
 from penstock.api.reading import read
 from penstock.errors import Invalid
 from penstock_operator.kinds import OURS
-from penstock_operator.runtime.aspects import Aspects
+from penstock_operator.runtime.cache import Recent
 from penstock_operator.runtime.cluster import Cluster, Key, Manifest, key_of
 
 log = logging.getLogger(__name__)
 API_KEY = OURS["APIKey"]
+
+_PARSED_SECONDS: Final = 600.0
+"""What an object's version was parsed to is kept: a namespace's keys are read for each of its deployments."""
 
 
 class KeyDirectory:
@@ -21,51 +27,26 @@ class KeyDirectory:
 
     Args:
         cluster: where the objects are.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, clock: Callable[[], float] = time.monotonic) -> None:
         self._cluster = cluster
-        self._parsed: dict[Key, tuple[str, APIKey | None]] = {}
-        """What an object's version was parsed to: a namespace's keys are read for each of its deployments."""
+        self._parsed: Recent[tuple[Key, str], tuple[APIKey, ...]] = Recent(_PARSED_SECONDS, clock)
 
     def keys(self, namespace: str) -> tuple[APIKey, ...]:
         """All of a namespace, without those that are not valid. Raises `Unavailable` where the API does not answer."""
-        manifests = {key_of(each): each for each in self._cluster.list(API_KEY, namespace).items}
-        for gone in [key for key in tuple(self._parsed) if key.namespace == namespace and key not in manifests]:
-            self._parsed.pop(gone, None)
-        return tuple(parsed for key, each in manifests.items() if (parsed := self._parse(key, each)) is not None)
-
-    def _parse(self, key: Key, manifest: Manifest) -> APIKey | None:
-        version = manifest["metadata"].get("resourceVersion", "")
-        known = self._parsed.get(key)
-        if known is not None and known[0] == version:
-            return known[1]
-        parsed = None
-        try:
-            parsed = read(APIKey, manifest)
-        except Invalid as error:
-            # It opens nothing; the namespace's other keys go on.
-            log.warning("%s", error.message)
-        self._parsed[key] = version, parsed
-        return parsed
+        found: list[APIKey] = []
+        for each in self._cluster.list(API_KEY, namespace).items:
+            version = key_of(each), each["metadata"].get("resourceVersion", "")
+            found += self._parsed.obtain(version, partial(_parse, each))
+        return tuple(found)
 
 
-class DeploymentsOfKey:
-    """The deployments of a key's namespace, where the key came, went, or has another spec.
-
-    Args:
-        deployments: a namespace's.
-        there: whether a key is still there.
-    """
-
-    def __init__(self, deployments: Callable[[str], Iterable[Manifest]], there: Callable[[Key], bool]) -> None:
-        self._deployments = deployments
-        self._aspects = Aspects(there)
-
-    def __call__(self, manifest: Manifest) -> Iterable[Key]:
-        """Keys of deployments."""
-        key, metadata = key_of(manifest), manifest["metadata"]
-        aspect = metadata.get("uid"), metadata.get("generation"), metadata.get("deletionTimestamp")
-        if not self._aspects.changed(manifest, aspect):
-            return ()
-        return [key_of(each) for each in self._deployments(key.namespace)]
+def _parse(manifest: Manifest) -> tuple[APIKey, ...]:
+    """The key, where it is one: else it opens nothing, and the namespace's other keys go on."""
+    try:
+        return (read(APIKey, manifest),)
+    except Invalid as error:
+        log.warning("%s", error.message)
+        return ()

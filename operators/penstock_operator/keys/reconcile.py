@@ -1,95 +1,82 @@
-"""Writes of each `APIKey` whether it opens anything."""
+"""Tells every gateway what a namespace's keys are, and writes of each `APIKey` whether it opens anything."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
 
-from penstock.api.access import APIKey
+from penstock.api.access import APIKey, APIKeyStatus
 from penstock.api.conditions import KeyCondition
 from penstock.api.meta import ConditionStatus
-from penstock.api.reading import read
 from penstock.api.verdicts import transitions
-from penstock.errors import Invalid
 from penstock.names import KEY_MANAGER
 from penstock_operator.deployment.access import key_status, next_look
 from penstock_operator.deployment.observed import GatewayProblem
 from penstock_operator.keys.directory import API_KEY, KeyDirectory
-from penstock_operator.runtime.cluster import Cluster, Key, Manifest, NotFound
-from penstock_operator.runtime.controller import Result
-from penstock_operator.runtime.unreadable import tell_unreadable
+from penstock_operator.runtime.cluster import Key, Manifest, key_of
+from penstock_operator.runtime.news import News
+from penstock_operator.runtime.reconciler import Applied, Reconciler
+from penstock_operator.runtime.requeue import Requeue
 
-_AGAIN_SECONDS: Final = 2.0
-
-Record = Callable[[Manifest, bool, str, str], None]
-"""Records an event: on which object, whether it is a warning, reason, message."""
+_AGAIN: Final = Requeue(2.0, "gateways have not taken the keys")
+_Done: TypeAlias = Applied[APIKeyStatus]
 
 
-class KeyReconciler:
-    """Judge, one status write.
+@dataclass(frozen=True, slots=True)
+class KeySight:
+    """A key, all of its namespace, and which gateways have not taken them."""
+
+    key: APIKey
+    others: Sequence[APIKey]
+    problems: Sequence[GatewayProblem]
+
+
+class KeyReconciler(Reconciler[APIKey, APIKeyStatus, KeySight, APIKeyStatus]):
+    """See `Reconciler`. Gateways are told first of all, and also where a key is gone: what was taken away is to end.
 
     Args:
-        cluster: where the objects are.
         directory: finds the namespace's other keys.
-        record: takes events.
-        clock: seconds since the Unix epoch.
         tell: tells every gateway a namespace's keys; which of them have not taken that.
     """
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        directory: KeyDirectory,
-        record: Record,
-        clock: Callable[[], float] = time.time,
-        tell: Callable[[str], Sequence[GatewayProblem]] = lambda _: (),
-    ) -> None:
-        self._tell = tell
-        self._cluster = cluster
-        self._directory = directory
-        self._record = record
-        self._clock = clock
+    kind = API_KEY
+    model = APIKey
+    condition = KeyCondition.READY
+    manager = KEY_MANAGER
 
-    def reconcile(self, key: Key) -> Result:
-        """See `penstock_operator.runtime.controller.Reconcile`."""
-        manifest = self._cluster.get(API_KEY, key)
-        # First of all, and also where the key is gone: what was taken away is to end.
-        problems = self._tell(key.namespace)
-        again = Result(_AGAIN_SECONDS, "gateways have not taken the keys") if problems else Result()
-        if manifest is None or manifest["metadata"].get("deletionTimestamp") is not None:
-            return again
-        try:
-            present = read(APIKey, manifest)
-        except Invalid as error:
-            tell_unreadable(
-                self._cluster,
-                API_KEY,
-                manifest,
-                error,
-                condition=KeyCondition.READY,
-                manager=KEY_MANAGER,
-                now=self._clock(),
-                record=self._record,
-            )
-            raise
-        now = self._clock()
-        status = key_status(present, self._directory.keys(key.namespace), now, problems)
-        if status != present.status:
-            body = {
-                "apiVersion": present.api_version,
-                "kind": present.kind,
-                "metadata": {"name": key.name, "namespace": key.namespace},
-                "status": status.model_dump(mode="json", exclude_none=True),
-            }
-            try:
-                self._cluster.apply_status(API_KEY, body, KEY_MANAGER)
-            except NotFound:
-                return Result()  # deleted meanwhile
-            for each in transitions(present.status.conditions, status.conditions):
-                if each.status is ConditionStatus.FALSE:
-                    self._record(manifest, True, each.reason, f"{each.type}: {each.message}")
-        if problems:
-            return again
-        due = next_look(present, now)
-        return Result() if due is None else Result(due.after_seconds, due.reason)
+    def __init__(self, directory: KeyDirectory, tell: Callable[[str], Sequence[GatewayProblem]] = lambda _: ()) -> None:
+        self._directory = directory
+        self._tell = tell
+
+    def settle_absence(self, key: Key) -> Requeue | None:
+        """See above."""
+        return _AGAIN if self._tell(key.namespace) else None
+
+    def end(self, manifest: Manifest) -> _Done:
+        """See above."""
+        return Applied(requeue=self.settle_absence(key_of(manifest)))
+
+    def spare(self, manifest: Manifest) -> bool:
+        """See above."""
+        self._tell(key_of(manifest).namespace)
+        return False
+
+    def observe(self, resource: APIKey) -> KeySight:
+        """See `Reconciler`."""
+        problems = self._tell(resource.metadata.namespace)
+        return KeySight(resource, self._directory.keys(resource.metadata.namespace), problems)
+
+    def plan(self, observed: KeySight, now: float) -> APIKeyStatus:
+        """See `penstock_operator.deployment.access`."""
+        return key_status(observed.key, observed.others, now, observed.problems)
+
+    def apply(self, observed: KeySight, plan: APIKeyStatus, now: float) -> _Done:
+        """There is nothing but the status."""
+        return Applied(plan, _AGAIN if observed.problems else next_look(observed.key, now))
+
+    def announce(self, before: APIKeyStatus, after: APIKeyStatus) -> Iterator[News]:
+        """That it opens nothing (any more)."""
+        for each in transitions(before.conditions, after.conditions):
+            if each.status is ConditionStatus.FALSE:
+                yield News(warning=True, reason=each.reason, message=f"{each.type}: {each.message}")

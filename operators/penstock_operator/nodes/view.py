@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from penstock_operator.nodes.excerpts import NODE, POD, kubernetes_node
-from penstock_operator.nodes.forecast import KubernetesNode, place_waiting
-from penstock_operator.runtime.cluster import Cluster, Manifest
+from penstock_operator.nodes.forecast import KubernetesNode, expected
+from penstock_operator.runtime.cache import Recent
+from penstock_operator.runtime.change import Change
+from penstock_operator.runtime.cluster import Cluster
 from penstock_operator.runtime.informer import Informer, InformerSettings
 from penstock_operator.runtime.queue import Backoff
 
@@ -32,9 +33,7 @@ class ClusterView:
     def __init__(self, cluster: Cluster, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._informers = [Informer(cluster, kind, _unheard, settings=_PATIENT) for kind in (NODE, POD)]
-        self._lock = threading.Lock()
-        self._seen: tuple[float, tuple[KubernetesNode, ...]] | None = None
-        self._expected: tuple[KubernetesNode, ...] | None = None
+        self._seen: Recent[str, tuple[KubernetesNode, ...]] = Recent(_FRESH_SECONDS, clock)
 
     def start(self) -> None:
         """Begin to follow."""
@@ -48,30 +47,22 @@ class ClusterView:
 
     def nodes(self) -> tuple[KubernetesNode, ...] | None:
         """All nodes, at most a second old beside what the watches tell; None where they may not or not yet be seen."""
-        if not self.wait_synced(0.0):
-            return None
-        with self._lock:
-            if self._seen is None or self._clock() - self._seen[0] > _FRESH_SECONDS:
-                self._seen, self._expected = (self._clock(), self._summed()), None
-            return self._seen[1]
+        return self._seen.obtain("now", self._sum_up) if self.wait_synced(0.0) else None
 
     def expected(self) -> tuple[KubernetesNode, ...] | None:
         """The same, with the pods that wait for a node placed where they fit."""
-        nodes = self.nodes()
-        if nodes is None:
-            return None
-        with self._lock:
-            if self._expected is None:
-                pods = self._informers[1].mirror.items()
-                self._expected = place_waiting([pod["waiting"] for pod in pods if "waiting" in pod], nodes)
-            return self._expected
+        return self._seen.obtain("expected", self._expect) if self.wait_synced(0.0) else None
 
     def stop(self) -> None:
         """Ask the watches to end."""
         for informer in self._informers:
             informer.stop()
 
-    def _summed(self) -> tuple[KubernetesNode, ...]:
+    def _expect(self) -> tuple[KubernetesNode, ...]:
+        waiting = [pod["waiting"] for pod in self._informers[1].mirror.items() if "waiting" in pod]
+        return expected(waiting, self._seen.obtain("now", self._sum_up))
+
+    def _sum_up(self) -> tuple[KubernetesNode, ...]:
         nodes, pods = (informer.mirror for informer in self._informers)
         requested: dict[str, dict[str, float]] = {}
         for pod in pods.items():
@@ -83,5 +74,5 @@ class ClusterView:
         return tuple(kubernetes_node(each, requested.get(each["metadata"]["name"], {})) for each in nodes.items())
 
 
-def _unheard(_: Iterable[Manifest]) -> None:
+def _unheard(_: Sequence[Change]) -> None:
     """Nothing is reconciled by a node's change: whoever waits for one looks again by itself."""

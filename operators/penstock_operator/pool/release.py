@@ -12,15 +12,15 @@ from collections.abc import Callable
 from typing import Final
 
 from penstock.api.meta import ObjectMeta
-from penstock.api.pool import ServingPool
+from penstock.api.pool import ServingPoolStatus
 from penstock.api.verdicts import epoch
 from penstock.names import FINALIZER
 from penstock_operator.deployment.observed import PoolProblem
 from penstock_operator.pool.clusters import RayClusters
-from penstock_operator.pool.directory import SERVING_POOL
 from penstock_operator.pool.kinds import RAY_CLUSTER
 from penstock_operator.runtime.cluster import Cluster, Key, Manifest
-from penstock_operator.runtime.controller import Result
+from penstock_operator.runtime.reconciler import Applied
+from penstock_operator.runtime.requeue import Requeue
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ _LOOK_SECONDS: Final = 2.0
 
 
 class PoolRelease:
-    """Holds such a pool until its Ray clusters are gone.
+    """Ends pools that hold a finalizer: those whose state lies in a Redis.
 
     Args:
         cluster: where the objects are.
@@ -45,22 +45,15 @@ class PoolRelease:
         self._ray_clusters = ray_clusters
         self._clock = clock
 
-    def hold(self, manifest: Manifest, pool: ServingPool) -> None:
-        """Give a pool that needs it the finalizer."""
-        managed = pool.spec.managed
-        if managed is not None and managed.gcs_fault_tolerance is not None:
-            self._cluster.add_finalizer(SERVING_POOL, manifest, FINALIZER)
-
-    def carry_out(self, manifest: Manifest) -> Result:
+    def carry_out(self, manifest: Manifest) -> Applied[ServingPoolStatus]:
         """Bring the end of a pool that is being deleted one step on, also where this release cannot read its spec."""
         metadata = ObjectMeta.model_validate(manifest["metadata"])
         if FINALIZER not in metadata.finalizers:
-            return Result()
+            return Applied()
         clusters = self._ray_clusters.of(metadata)
         own = () if isinstance(clusters, PoolProblem) else [each for each in clusters if each.owner == metadata.uid]
         if not own:
-            self._cluster.remove_finalizer(SERVING_POOL, manifest, FINALIZER)
-            return Result()
+            return Applied(release=True)
         overdue = self._clock() - epoch(metadata.deletion_timestamp or "") > PATIENCE_SECONDS
         for each in own:
             key = Key(metadata.namespace, each.name)
@@ -68,7 +61,7 @@ class PoolRelease:
                 self._cluster.delete(RAY_CLUSTER, key)
             elif overdue:
                 self._give_up(key)
-        return Result(_LOOK_SECONDS, "KubeRay empties the Redis")
+        return Applied(requeue=Requeue(_LOOK_SECONDS, "KubeRay empties the Redis"))
 
     def _give_up(self, key: Key) -> None:
         """Let a RayCluster go whose state in the Redis could not be removed."""

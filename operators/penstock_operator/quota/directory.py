@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -13,16 +12,13 @@ from penstock.errors import Invalid
 from penstock_operator.kinds import OURS
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT
 from penstock_operator.quota.plan import Excess, excess, usage
-from penstock_operator.runtime.cluster import Cluster, Manifest, ResourceKind
+from penstock_operator.runtime.cluster import Cluster, Manifest
 
 TENANT_QUOTA = OURS["TenantQuota"]
 
 _IDENTITY: Final = ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "generation")
 _SOME_MODEL: Final = {"storageUri": "file:///unknown", "modelFormat": "onnx"}
 _UNREADABLE: Final = "Until it can be read, no deployment of its namespace gets new replicas; what runs goes on. Whoever set it must correct it."
-
-Mirrored = Callable[[ResourceKind, str], Sequence[Manifest] | None]
-"""The objects of a kind in a namespace as the watches last told, or None where they have not been listed yet."""
 
 
 class QuotaDirectory:
@@ -33,12 +29,10 @@ class QuotaDirectory:
 
     Args:
         cluster: where the objects are.
-        mirrored: what the watches told.
     """
 
-    def __init__(self, cluster: Cluster, mirrored: Mirrored) -> None:
+    def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._mirrored = mirrored
 
     def excess(self, deployment: InferenceDeployment) -> Excess | None:
         """Why the quotas leave no room for a deployment.
@@ -49,7 +43,7 @@ class QuotaDirectory:
         """
         namespace = deployment.metadata.namespace
         quotas: list[TenantQuota] = []
-        for manifest in self._all(TENANT_QUOTA, namespace):
+        for manifest in self._cluster.list(TENANT_QUOTA, namespace).items:
             try:
                 quotas.append(read(TenantQuota, manifest))
             except Invalid as error:
@@ -69,11 +63,7 @@ class QuotaDirectory:
 
         Raises `Unavailable` where the API does not answer.
         """
-        return [_counted(each) for each in self._all(INFERENCE_DEPLOYMENT, namespace)]
-
-    def _all(self, kind: ResourceKind, namespace: str) -> Sequence[Manifest]:
-        manifests = self._mirrored(kind, namespace)
-        return self._cluster.list(kind, namespace).items if manifests is None else manifests
+        return [_counted(each) for each in self._cluster.list(INFERENCE_DEPLOYMENT, namespace).items]
 
 
 def _counted(manifest: Manifest) -> InferenceDeployment:

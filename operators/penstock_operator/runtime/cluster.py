@@ -196,6 +196,12 @@ def key_of(manifest: Manifest) -> Key:
     return Key(metadata.get("namespace") or "", metadata["name"])
 
 
+def identity(kind: ResourceKind, manifest: Manifest) -> Manifest:
+    """Which object a manifest is of, as the beginning of what is applied to it."""
+    metadata = {name: manifest["metadata"][name] for name in ("name", "namespace") if name in manifest["metadata"]}
+    return {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata}
+
+
 def owner_keys(manifest: Manifest, owner: ResourceKind) -> tuple[Key, ...]:
     """Keys of the owners of one kind, from `metadata.ownerReferences`: maps a secondary object to what owns it."""
     metadata = manifest["metadata"]

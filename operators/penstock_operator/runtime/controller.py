@@ -8,15 +8,18 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import assert_never
 
 from penstock.errors import Conflict, Invalid, Unavailable
 from penstock_operator.runtime import metrics
-from penstock_operator.runtime.cluster import Cluster, Key, Manifest, ResourceKind, key_of
+from penstock_operator.runtime.change import Aspect, Change
+from penstock_operator.runtime.cluster import Cluster, Key, Manifest, ResourceKind, key_of, owner_keys
 from penstock_operator.runtime.informer import Informer, InformerSettings
 from penstock_operator.runtime.metrics import Outcome
-from penstock_operator.runtime.mirrored import MirroredCluster
+from penstock_operator.runtime.mirrored import MirroredCluster, Seen
 from penstock_operator.runtime.queue import Backoff, Schedule, Shares, WorkQueue
+from penstock_operator.runtime.requeue import Requeue
 
 log = logging.getLogger(__name__)
 
@@ -24,30 +27,28 @@ _OPTIONAL_BACKOFF = Backoff(base=1.0, maximum=30.0)
 _STANDBY_SECONDS = 0.25
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """How a reconcile ended well."""
-
-    requeue_after: float | None = None
-    """Seconds after which to look again without being told; None: only when something changes."""
-    reason: str = ""
-    """Why to look again, for the log."""
-
-
-Reconcile = Callable[[Key], Result]
-"""Brings one object to its wanted state. Raises `Invalid` (after it has set a condition; not retried), `Unavailable` or
-`Conflict` (retried with back-off); anything else is a bug: logged with its trace, and retried with back-off."""
+Reconcile = Callable[[Key], Requeue | None]
+"""Brings one object to its wanted state, and says when to look again without being told. Raises `Invalid` (after it has set a
+condition; not retried), `Unavailable` or `Conflict` (retried with back-off); anything else is a bug: logged with its trace,
+and retried with back-off."""
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class Watch:
     """A kind to follow, and which primary objects look again when one of its objects changes."""
 
     kind: ResourceKind
-    keys: Callable[[Manifest], Iterable[Key]]
-    namespace: str | None = None
+    keys: Callable[[Manifest, Seen], Iterable[Key]]
+    """From one of its objects, as it is or as it was, and what else was seen. Missing one costs a resync's delay, no more."""
+    aspect: Aspect | None = None
+    """What of an object matters: where that is what it was, nobody looks again. None: all of it."""
     optional: bool = False
     """Whether the API may not serve this kind: it is then followed from when it does, and nothing waits for it."""
+
+    @classmethod
+    def of_owned(cls, kind: ResourceKind, owner: ResourceKind, *, optional: bool = False) -> Watch:
+        """Owners of one kind look again when what they own changes."""
+        return cls(kind, lambda manifest, _: owner_keys(manifest, owner), optional=optional)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,8 @@ class ControllerSettings:
     """A controller's numbers."""
 
     workers: int = 4
-    namespace: str | None = None
-    """Follow the primary kind in this namespace only."""
+    namespaces: tuple[str | None, ...] = (None,)
+    """Where to follow; None: in all."""
     backoff: Backoff = field(default_factory=Backoff)
     informers: InformerSettings = field(default_factory=InformerSettings)
     stuck_seconds: float = 300.0
@@ -72,7 +73,7 @@ class Controller:
         kind: the primary kind; each of its objects is a key.
         reconcile: see `Reconcile`. Never called for the same key by two threads at once.
         cluster: where to follow the kinds.
-        sources: secondary kinds.
+        watches: secondary kinds.
         settings: numbers.
         may_act: asked before each reconcile; False (the lease is lost) leaves the key in the queue.
     """
@@ -83,7 +84,7 @@ class Controller:
         reconcile: Reconcile,
         cluster: Cluster,
         *,
-        sources: Sequence[Source] = (),
+        watches: Sequence[Watch] = (),
         settings: ControllerSettings = ControllerSettings(),  # frozen
         may_act: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -91,7 +92,9 @@ class Controller:
         self._reconcile = reconcile
         self._settings = settings
         self._may_act = may_act
-        shares = Shares.of(settings.workers, one_group=settings.namespace is not None)
+        self._copies = MirroredCluster.of(cluster)
+        one_group = len(settings.namespaces) == 1 and settings.namespaces != (None,)
+        shares = Shares.of(settings.workers, one_group=one_group)
         self._queue: WorkQueue[Key] = WorkQueue(
             Schedule(settings.backoff, random.random, group=lambda key: key.namespace, shares=shares)
         )
@@ -99,38 +102,43 @@ class Controller:
         self._stop = threading.Event()
         self._running: dict[int, tuple[Key, float]] = {}
         self._reconciling = threading.local()
-        primary = Source(kind, lambda manifest: (key_of(manifest),), settings.namespace)
-        self.informers = {source.kind: self._informer(cluster, source) for source in (primary, *sources)}
-        self._needed = [self.informers[source.kind] for source in (primary, *sources) if not source.optional]
+        followed = [
+            (watch, self._follow(watch, namespace))
+            for watch in (Watch(kind, lambda manifest, _: (key_of(manifest),)), *watches)
+            for namespace in (settings.namespaces if watch.kind.namespaced else (None,))
+        ]
+        self._informers = list(dict.fromkeys(informer for _, informer in followed))
+        self._needed = [informer for watch, informer in followed if not watch.optional]
         self._workers = [
             threading.Thread(target=self._work, name=f"{kind.plural}-{index}", daemon=True)
             for index in range(settings.workers)
         ]
 
-    def _informer(self, cluster: Cluster, source: Source) -> Informer:
-        primary = source.kind == self.kind
-
-        def changed(manifests: Sequence[Manifest]) -> None:
-            now_reconciled = getattr(self._reconciling, "key", None) if primary else None
-            if now_reconciled is not None and _only_status(manifests):
-                return  # a reconcile that writes its own object's status need not be told of it
-            for manifest in manifests:
-                for key in _keys(source, manifest):
-                    self.enqueue(key)
-
+    def _follow(self, watch: Watch, namespace: str | None) -> Informer:
         times = self._settings.informers
-        if source.optional:
+        if watch.optional:
             times = replace(times, backoff=_OPTIONAL_BACKOFF)
-        if isinstance(cluster, MirroredCluster):
-            return cluster.follow(source.kind, changed, source.namespace, times)
-        return Informer(cluster, source.kind, changed, namespace=source.namespace, settings=times)
+        return self._copies.follow(watch.kind, partial(self._look_again, watch), namespace, times)
+
+    def _look_again(self, watch: Watch, changes: Sequence[Change]) -> None:
+        writing = watch.kind == self.kind and getattr(self._reconciling, "key", None) is not None
+        for change in changes:
+            if writing and _only_status(change):
+                continue  # a reconcile that writes its own object's status need not be told of it
+            for key in concerned(watch, change, self._copies.seen):
+                self.enqueue(key)
 
     def start(self) -> None:
         """Start informers and workers."""
-        for informer in self.informers.values():
+        for informer in self._informers:
             informer.start()
         for worker in self._workers:
             worker.start()
+
+    @property
+    def followed(self) -> frozenset[ResourceKind]:
+        """The primary kind, and those that it watches beside it."""
+        return frozenset(informer.kind for informer in self._informers)
 
     def wait_synced(self, timeout: float) -> bool:
         """Wait until every kind has been listed once; False after `timeout` seconds."""
@@ -145,7 +153,7 @@ class Controller:
     def take_no_more(self) -> None:
         """Begin no more reconciles. Those that run go on."""
         self._stop.set()
-        for informer in self.informers.values():
+        for informer in self._informers:
             informer.stop()
         self._queue.close()
 
@@ -165,7 +173,7 @@ class Controller:
         """What is wrong with this controller, for a liveness probe; None where it is well."""
         if self._stop.is_set():
             return None
-        for informer in self.informers.values():
+        for informer in self._informers:
             if not informer.alive:
                 return f"the watch of {informer.kind.plural} is dead"
         if not all(worker.is_alive() for worker in self._workers):
@@ -212,9 +220,9 @@ class Controller:
     def _attempt(self, key: Key, started: float) -> Outcome:
         """One reconcile, and what its end means for the queue."""
         error: Exception | None = None
-        result = Result()
+        requeue: Requeue | None = None
         try:
-            result = self._reconcile(key)
+            requeue = self._reconcile(key)
             outcome = Outcome.OK
         except Invalid as caught:
             error, outcome = caught, Outcome.INVALID
@@ -227,9 +235,9 @@ class Controller:
         slow = time.monotonic() - started > self._settings.slow_seconds
         match outcome:
             case Outcome.OK:
-                self._queue.succeeded(key, result.requeue_after, slow=slow)
-                if result.requeue_after is not None:
-                    log.debug("%s %s: again in %.1f s: %s", self.kind.kind, key, result.requeue_after, result.reason)
+                self._queue.succeeded(key, None if requeue is None else requeue.after_seconds, slow=slow)
+                if requeue is not None:
+                    log.debug("%s %s: again in %.1f s: %s", self.kind.kind, key, requeue.after_seconds, requeue.reason)
             case Outcome.INVALID:
                 self._queue.succeeded(key, slow=slow)
                 log.warning("%s %s: %s", self.kind.kind, key, error)
@@ -244,26 +252,27 @@ class Controller:
         return outcome
 
 
-def _keys(source: Source, manifest: Manifest) -> Sequence[Key]:
+def concerned(watch: Watch, change: Change, seen: Seen) -> Iterable[Key]:
     """Who looks again. One object that is of another form than any must not keep the rest of its kind from being followed."""
-    try:
-        return tuple(source.keys(manifest))
-    except Exception:
-        log.exception(
-            "%s %s: whom this concerns cannot be told", source.kind.kind, manifest.get("metadata", {}).get("name")
-        )
-        return ()
+    for each in change.objects:
+        try:
+            if watch.aspect is None or change.concerns(watch.aspect):
+                yield from tuple(watch.keys(each, seen))
+        except Exception:
+            log.exception(
+                "%s %s: whom this concerns cannot be told", watch.kind.kind, each.get("metadata", {}).get("name")
+            )
 
 
 _OURS = ("resourceVersion", "managedFields", "finalizers")
 
 
-def _only_status(told: Sequence[Manifest]) -> bool:
+def _only_status(change: Change) -> bool:
     """Whether an object differs from what it was in its status alone, and in what we set of its metadata.
 
     Another's change may have been made just before our write, and come with its answer.
     """
-    if len(told) < 2:  # noqa: PLR2004 -- as it is, and as it was
+    if change.now is None or change.before is None:
         return False
-    now, before = ({k: v for k, v in each["metadata"].items() if k not in _OURS} for each in told)
+    now, before = ({k: v for k, v in each["metadata"].items() if k not in _OURS} for each in change.objects)
     return now == before

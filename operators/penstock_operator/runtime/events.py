@@ -15,6 +15,7 @@ from enum import StrEnum
 
 from penstock.errors import PenstockError
 from penstock_operator.runtime.cluster import EVENT, Cluster, Manifest
+from penstock_operator.runtime.news import News
 
 log = logging.getLogger(__name__)
 
@@ -109,15 +110,16 @@ class EventRecorder:
 
     def normal(self, regarding: Manifest, reason: str, note: str, action: str = "Reconcile") -> None:
         """Say that something went as it should. `reason` is a constant in CamelCase, `note` a sentence."""
-        self.record(regarding, Severity.NORMAL, reason, note, action=action)
+        self.record(regarding, News(warning=False, reason=reason, message=note), action)
 
     def warning(self, regarding: Manifest, reason: str, note: str, action: str = "Reconcile") -> None:
         """Say that something went wrong. `reason` is a constant in CamelCase, `note` says what to do."""
-        self.record(regarding, Severity.WARNING, reason, note, action=action)
+        self.record(regarding, News(warning=True, reason=reason, message=note), action)
 
-    def record(self, regarding: Manifest, severity: Severity, reason: str, note: str, *, action: str) -> None:
+    def record(self, regarding: Manifest, news: News, action: str = "Reconcile") -> None:
         """Say something about an object."""
-        manifest = self._said(regarding, severity, reason, cut(note), action)
+        severity = Severity.WARNING if news.warning else Severity.NORMAL
+        manifest = self._said(regarding, severity, news.reason, cut(news.message), action)
         if manifest is None:
             return
         if not self._writer.is_alive():

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from penstock.errors import PenstockError
+from penstock_operator.runtime.change import Change
 from penstock_operator.runtime.cluster import Cluster, Gone, Listing, Manifest, ResourceKind
 from penstock_operator.runtime.mirror import Mirror
 from penstock_operator.runtime.queue import Backoff
@@ -17,8 +18,8 @@ from penstock_operator.runtime.queue import Backoff
 log = logging.getLogger(__name__)
 
 
-Changed = Callable[[Sequence[Manifest]], None]
-"""Told of objects to look at."""
+Changed = Callable[[Sequence[Change]], None]
+"""Told what became of objects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +34,13 @@ class InformerSettings:
 
 
 class Informer:
-    """Follows one kind in a thread of its own, and calls `changed` with each object to look at.
+    """Follows one kind in a thread of its own, and tells what becomes of its objects.
 
     Args:
         cluster: where to list and watch.
         kind: what to follow.
-        changed: called with an object's newest manifest and with the one it replaced: in the informer's thread, or in
-            that of whoever notes a write or refreshes. It must not change them.
+        changed: told in the informer's thread, or in that of whoever notes a write or refreshes. It must not change what
+            it is given.
         namespace: where to look, or None for all namespaces.
         settings: times.
         clock: monotonic seconds.
@@ -136,10 +137,10 @@ class Informer:
         self._synced.set()
         self._tell(told)
 
-    def _tell(self, manifests: tuple[Manifest, ...]) -> None:
-        if manifests:
+    def _tell(self, changes: Sequence[Change]) -> None:
+        if changes:
             for changed in self._listeners:
-                changed(manifests)
+                changed(changes)
 
     def _list_and_watch(self) -> None:
         """One listing and its watches, until the next resync is due."""

@@ -24,7 +24,8 @@ from typing import Final
 from penstock.errors import Invalid
 from penstock_operator.runtime import job_status
 from penstock_operator.runtime.cluster import JOB, Cluster, Key, Manifest, NotFound, key_of
-from penstock_operator.runtime.controller import Controller, ControllerSettings, Result
+from penstock_operator.runtime.controller import Controller, ControllerSettings
+from penstock_operator.runtime.requeue import Requeue
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ class JobRunner:
         """Where a Job's output goes."""
         return self._folder / f"{uid}.log"
 
-    def reconcile(self, key: Key) -> Result:
+    def reconcile(self, key: Key) -> Requeue | None:
         """See `penstock_operator.runtime.controller.Reconcile`."""
         job = self._cluster.get(JOB, key)
         going = job is None or job["metadata"].get("deletionTimestamp") is not None
@@ -95,28 +96,28 @@ class JobRunner:
             _end(running.process)
             self._running = running = None
         if job is None or going or job["spec"].get("suspend"):
-            return Result()
+            return None
         if job_status.end_of(job) is not None:
             return self._keep(key, job)
         if running is None:
             return self._begin(key, job)
         if running.key != key:
-            return Result(_BUSY_SECONDS, "another Job runs")
+            return Requeue(_BUSY_SECONDS, "another Job runs")
         return self._follow(key, job, running.process)
 
-    def _keep(self, key: Key, job: Manifest) -> Result:
+    def _keep(self, key: Key, job: Manifest) -> Requeue | None:
         """A Job that is over, until its time to live is."""
         left = job_status.seconds_to_keep(job, self._clock())
         if left is None or left > 0:
-            return Result() if left is None else Result(left, "the Job's time to live")
+            return None if left is None else Requeue(left, "the Job's time to live")
         self._cluster.delete(JOB, key, uid=_uid(job))
         self.log_of(_uid(job)).unlink(missing_ok=True)
-        return Result()
+        return None
 
-    def _begin(self, key: Key, job: Manifest) -> Result:
+    def _begin(self, key: Key, job: Manifest) -> Requeue | None:
         """Start a Job's command, unless a former operator's child is still there."""
         if self._end_orphans():
-            return Result(_POLL_SECONDS, "a former operator's child is ending")
+            return Requeue(_POLL_SECONDS, "a former operator's child is ending")
         try:
             command = job_status.command_of(job)
             self._running = _Running(key, _uid(job), self._launch(_uid(job), command))
@@ -135,7 +136,7 @@ class JobRunner:
         process.wait()
         self.controller.enqueue(key)
 
-    def _follow(self, key: Key, job: Manifest, process: subprocess.Popen[bytes]) -> Result:
+    def _follow(self, key: Key, job: Manifest, process: subprocess.Popen[bytes]) -> Requeue | None:
         code = process.poll()
         now = self._clock()
         left = job_status.seconds_left(job, now)
@@ -152,12 +153,12 @@ class JobRunner:
         self._running = None
         fresh = {**job, "status": status}
         if job_status.end_of(fresh) is None:
-            return Result(job_status.retry_seconds(fresh), "the command failed and is tried again")
-        return Result()
+            return Requeue(job_status.retry_seconds(fresh), "the command failed and is tried again")
+        return None
 
-    def _until_deadline(self, job: Manifest) -> Result:
+    def _until_deadline(self, job: Manifest) -> Requeue | None:
         left = job_status.seconds_left(job, self._clock())
-        return Result() if left is None else Result(max(left, _POLL_SECONDS), "the Job's deadline")
+        return None if left is None else Requeue(max(left, _POLL_SECONDS), "the Job's deadline")
 
     def _launch(self, uid: str, command: job_status.Command) -> subprocess.Popen[bytes]:
         """Start a command that holds the Job's lock for as long as it lives.

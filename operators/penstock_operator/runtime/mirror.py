@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from penstock_operator.runtime.change import Change
 from penstock_operator.runtime.cluster import (
     EventType,
     Excerpt,
@@ -69,13 +70,14 @@ class Mirror:
             copies = list(self._copies() if namespace is None else self._objects.get(namespace, {}).values())
         return tuple(self._unpacked(each) for each in copies)
 
-    def keys(self) -> set[Key]:
-        """Keys of all objects."""
+    def keys(self, namespace: str | None = None) -> set[Key]:
+        """Keys of all objects, or of one namespace's."""
         with self._lock:
-            return {Key(namespace, name) for namespace, objects in self._objects.items() for name in objects}
+            spaces = self._objects if namespace is None else {namespace: self._objects.get(namespace, {})}
+            return {Key(space, name) for space, objects in spaces.items() for name in objects}
 
-    def replace(self, listing: Listing, asked_at: float = float("inf")) -> tuple[Manifest, ...]:
-        """Take a listing: every object that is listed, and the last copy of each that went since the last one.
+    def replace(self, listing: Listing, asked_at: float = float("inf")) -> tuple[Change, ...]:
+        """Take a listing: of every object that is listed, and of each that went since the last one, what became of it.
 
         Args:
             listing: all objects.
@@ -83,7 +85,7 @@ class Mirror:
         """
         listed_at, now = int(listing.resource_version), self._clock()
         fresh: dict[str, dict[str, _Copy]] = {}
-        told: list[Manifest] = []
+        told: list[Change] = []
         with self._lock:
             self._deleted = {key: gone for key, gone in self._deleted.items() if gone[1] >= asked_at}
             for item in listing.items:
@@ -94,7 +96,8 @@ class Mirror:
                 newer = before is not None and before.version > version and before.learned_at >= asked_at
                 copy = before if before is not None and newer else _Copy(version, self._packed(item), now)
                 fresh.setdefault(key.namespace, {})[key.name] = copy
-                told.append(item)
+                known = None if before is None else item if copy.version == before.version else self._unpacked(before)
+                told.append(Change(item, known))
             for namespace, objects in self._objects.items():
                 for name, copy in objects.items():
                     if name in fresh.get(namespace, {}):
@@ -102,16 +105,12 @@ class Mirror:
                     if copy.learned_at >= asked_at and copy.version > listed_at:
                         fresh.setdefault(namespace, {})[name] = copy
                     else:
-                        told.append(self._unpacked(copy))
+                        told.append(Change(None, self._unpacked(copy)))
             self._objects = fresh
         return tuple(told)
 
-    def observe(self, event: WatchEvent) -> tuple[Manifest, ...]:
-        """Take a watch event: the objects to look at, which may include the copy that it replaces.
-
-        An object that changed may have pointed elsewhere before (another owner, another pool); whoever it pointed to
-        must look again too. An event that tells of what is known already, such as a write of our own, tells nothing.
-        """
+    def observe(self, event: WatchEvent) -> tuple[Change, ...]:
+        """Take a watch event: what it changes. One that tells of what is known already, such as a write of our own, tells nothing."""
         if event.type is EventType.BOOKMARK:
             return ()
         key, version = key_of(event.manifest), int(event.resource_version)
@@ -126,10 +125,13 @@ class Mirror:
                 self._deleted[key] = version, self._clock()
             else:
                 self._put(key, version, event.manifest)
-        return (event.manifest,) if before is None else (event.manifest, self._unpacked(before))
+        known = None if before is None else self._unpacked(before)
+        if event.type is EventType.DELETED:
+            return (Change(None, known or event.manifest),)
+        return (Change(event.manifest, known),)
 
-    def note(self, manifest: Manifest) -> tuple[Manifest, ...]:
-        """Take the answer to a write of our own, or to a question to the API: the objects to look at, as `observe`."""
+    def note(self, manifest: Manifest) -> tuple[Change, ...]:
+        """Take the answer to a write of our own, or to a question to the API: what it changes."""
         if not self._whole:
             return ()
         key, version = key_of(manifest), _version(manifest, 0)
@@ -138,7 +140,7 @@ class Mirror:
             if version <= self._deleted.get(key, (0, 0.0))[0] or (before is not None and before.version >= version):
                 return ()
             self._put(key, version, manifest)
-        return (manifest,) if before is None else (manifest, self._unpacked(before))
+        return (Change(manifest, None if before is None else self._unpacked(before)),)
 
     def _at(self, key: Key) -> _Copy | None:
         return self._objects.get(key.namespace, {}).get(key.name)

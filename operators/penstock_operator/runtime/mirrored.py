@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from penstock.errors import Conflict, Unavailable
 from penstock_operator.runtime.cluster import (
@@ -28,8 +27,10 @@ from penstock_operator.runtime.cluster import (
     key_of,
 )
 from penstock_operator.runtime.informer import Changed, Informer, InformerSettings
+from penstock_operator.runtime.mirror import Mirror
 
-Answer = TypeVar("Answer")
+Seen = Callable[[ResourceKind, str | None], Sequence[Manifest]]
+"""The objects of a kind that is followed, in a namespace or in all (None), as the watches last told: the API is not asked."""
 
 
 class MirroredCluster:
@@ -43,6 +44,11 @@ class MirroredCluster:
         self._cluster = cluster
         self._informers: dict[tuple[ResourceKind, str | None], Informer] = {}
         self._lock = threading.Lock()
+
+    @classmethod
+    def of(cls, cluster: Cluster) -> MirroredCluster:
+        """This cluster with copies; itself where it has them already."""
+        return cluster if isinstance(cluster, cls) else cls(cluster)
 
     def follow(
         self, kind: ResourceKind, changed: Changed, namespace: str | None, settings: InformerSettings
@@ -62,6 +68,27 @@ class MirroredCluster:
         for informer in tuple(self._informers.values()):
             if informer.synced:
                 informer.refresh()
+
+    def seen(self, kind: ResourceKind, namespace: str | None = None) -> tuple[Manifest, ...]:
+        """See `Seen`. Only to find out who looks again, and for what need not be complete."""
+        return tuple(
+            item
+            for mirror in self._mirrors(kind, namespace)
+            for item in mirror.items(namespace if kind.namespaced else None)
+        )
+
+    def seen_keys(self, kind: ResourceKind, namespace: str | None = None) -> set[Key]:
+        """The keys of what `seen` says."""
+        return {key for mirror in self._mirrors(kind, namespace) for key in mirror.keys(namespace)}
+
+    def has_listed(self, kind: ResourceKind) -> bool:
+        """Whether all of a kind that is followed has been listed."""
+        found = [informer for (of, _), informer in tuple(self._informers.items()) if of == kind]
+        return bool(found) and all(informer.synced for informer in found)
+
+    def has_seen(self, kind: ResourceKind, key: Key) -> bool:
+        """Whether there is such an object, as the watches last told."""
+        return any(mirror.has(key) for mirror in self._mirrors(kind, key.namespace))
 
     def get(self, kind: ResourceKind, key: Key) -> Manifest | None:
         """See `Cluster.get`."""
@@ -125,6 +152,14 @@ class MirroredCluster:
     def close(self) -> None:
         """See `Cluster.close`."""
         self._cluster.close()
+
+    def _mirrors(self, kind: ResourceKind, namespace: str | None) -> Sequence[Mirror]:
+        """Those of a kind that may hold objects of a namespace, or of any (None)."""
+        return [
+            informer.mirror
+            for (of, scope), informer in tuple(self._informers.items())
+            if of == kind and (scope is None or namespace is None or scope == namespace)
+        ]
 
     def _informer(self, kind: ResourceKind, namespace: str | None) -> Informer | None:
         """The one that holds this kind's objects of this namespace, where there is one that has listed them."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Requeue:
-    """When to look again, and why."""
+    """When to look again without being told, and why."""
 
     after_seconds: float
     reason: str
+    """For the log."""

@@ -6,7 +6,7 @@ Nothing is planned for them, and all that is theirs stays. That nobody acts is s
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -14,12 +14,10 @@ from penstock.api.conditions import Reason
 from penstock.api.meta import ConditionStatus
 from penstock.api.verdicts import timestamp
 from penstock.errors import Invalid
-from penstock_operator.runtime.cluster import Cluster, Manifest, NotFound, ResourceKind
+from penstock_operator.runtime.cluster import Cluster, Manifest, NotFound, ResourceKind, identity
+from penstock_operator.runtime.news import News, Record
 
 log = logging.getLogger(__name__)
-
-Record = Callable[[Manifest, bool, str, str], None]
-"""Records an event: on which object, whether it is a warning, reason, message."""
 
 _WHAT_TO_DO: Final = (
     "Nothing is done for this object until it is corrected, or until a release that knows it runs; what it has stays."
@@ -59,8 +57,7 @@ def tell_unreadable(
     conditions = _conditions(before.get("conditions"), condition, message, manifest, now)
     if before.get("conditions") == conditions:
         return
-    metadata = {name: manifest["metadata"][name] for name in ("name", "namespace") if name in manifest["metadata"]}
-    body = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata}
+    body = identity(kind, manifest)
     for status in ({**before, "conditions": conditions}, {"conditions": conditions}):
         with suppress(NotFound):  # deleted meanwhile
             try:
@@ -69,9 +66,9 @@ def tell_unreadable(
                 raise
             except Invalid as refused:
                 # It may be the status that is wrong: then only the condition is written.
-                log.warning("the status of %s %s: %s", kind.kind, metadata.get("name"), refused.message)
+                log.warning("the status of %s %s: %s", kind.kind, manifest["metadata"].get("name"), refused.message)
                 continue
-            record(manifest, True, Reason.INVALID_SPEC, f"{condition}: {message}")
+            record(manifest, News(warning=True, reason=Reason.INVALID_SPEC, message=f"{condition}: {message}"))
         return
 
 

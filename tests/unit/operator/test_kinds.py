@@ -14,7 +14,7 @@ def test_every_kind_is_watched_and_each_with_a_status_reconciled(tmp_path: Path)
     cluster = EmbeddedCluster(tmp_path / "cluster.sqlite")
     operation = Operation(cluster, Settings(), lambda *_: None, lambda: True)
     reconciled = {each.kind for each in operation.controllers}
-    watched = {kind for each in operation.controllers for kind in each.informers}
+    watched = {kind for each in operation.controllers for kind in each.followed}
     assert reconciled == {kind for kind in OURS.values() if kind.has_status}
     assert watched >= set(OURS.values())
     assert operation.stop(1.0)

@@ -12,16 +12,18 @@ from tests.unit.operator.test_newer_objects import MODEL, Operator, add
 
 from penstock.errors import Conflict, Invalid, PenstockError
 from penstock.names import FINALIZER
+from penstock_operator import sources
 from penstock_operator.keys.directory import API_KEY
 from penstock_operator.optimization.directory import OPTIMIZATION_PROFILE, OPTIMIZATION_RUN, users_of
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL
 from penstock_operator.quota.directory import TENANT_QUOTA
+from penstock_operator.runtime.change import Change
 from penstock_operator.runtime.cluster import EventType, Key, Manifest, ResourceKind
-from penstock_operator.runtime.controller import Source, _keys
+from penstock_operator.runtime.controller import Watch, concerned
 from penstock_operator.runtime.embedded import EmbeddedCluster
 from penstock_operator.runtime.storage import Stored
-from penstock_operator.sources import OwnersOfRun, UsersOfPool
 
+OWNER = {"apiVersion": "penstock.dev/v1alpha1", "kind": "InferenceDeployment", "name": "one", "uid": "u"}
 PROFILE = {"kind": "OptimizationProfile", "name": "own"}
 GOOD: dict[ResourceKind, Manifest] = {
     INFERENCE_DEPLOYMENT: {
@@ -127,13 +129,26 @@ def test_a_malformed_object_is_told_of_and_keeps_no_neighbour_waiting(world: Wor
         )
 
 
-@pytest.mark.parametrize("mapping", [UsersOfPool(lambda _: [], lambda _: True), OwnersOfRun(lambda _: True)])
+@pytest.mark.parametrize(
+    "watch",
+    [
+        Watch(SERVING_POOL, sources.deployments_of_pool, sources.readiness_aspect),
+        Watch(OPTIMIZATION_RUN, sources.deployment_of_run, sources.verdict_aspect),
+    ],
+    ids=lambda watch: str(watch.kind.kind),
+)
 def test_whom_a_malformed_object_concerns_is_not_told_and_the_rest_of_its_kind_is_followed(
-    mapping: Any, caplog: pytest.LogCaptureFixture
+    watch: Watch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    malformed = {"metadata": {"name": "a", "namespace": "default"}, "status": {"conditions": [5]}}
-    assert _keys(Source(SERVING_POOL, mapping), malformed) == ()
-    assert "ServingPool a: whom this concerns cannot be told" in caplog.text
+    good: Manifest = {"metadata": {"name": "a", "namespace": "default", "ownerReferences": [OWNER]}}
+    malformed: Manifest = {**good, "status": {"conditions": [5]}}
+
+    def seen(*_: Any) -> tuple[Manifest, ...]:
+        return ({"metadata": {"name": "one", "namespace": "default"}, "spec": {"poolRef": {"name": "a"}}},)
+
+    assert list(concerned(watch, Change(malformed, good), seen)) == []
+    assert f"{watch.kind.kind} a: whom this concerns cannot be told" in caplog.text
+    assert set(concerned(watch, Change(good, malformed), seen)) == {Key("default", "one")}, "it was mended"
 
 
 def test_one_that_is_malformed_can_be_deleted(world: World) -> None:

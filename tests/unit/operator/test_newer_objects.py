@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.errors import Invalid
 from penstock_operator.deployment.observe import Observer
 from penstock_operator.deployment.reconcile import DeploymentReconciler
+from penstock_operator.deployment.routes import RouteWriter
 from penstock_operator.gateway.fleet import Fleet
 from penstock_operator.keys.directory import API_KEY, KeyDirectory
 from penstock_operator.keys.reconcile import KeyReconciler
@@ -38,8 +39,10 @@ from penstock_operator.pool.release import PoolRelease
 from penstock_operator.quota.directory import TENANT_QUOTA, QuotaDirectory
 from penstock_operator.quota.reconcile import QuotaReconciler
 from penstock_operator.runtime.cluster import JOB, EventType, Key, Manifest, ResourceKind, owner_reference
-from penstock_operator.runtime.controller import Result
+from penstock_operator.runtime.controller import Reconcile
 from penstock_operator.runtime.embedded import EmbeddedCluster
+from penstock_operator.runtime.news import News
+from penstock_operator.runtime.reconciler import AnyReconciler, Runner
 from penstock_operator.runtime.storage import Storage, Stored
 from penstock_runtime.storage import Store
 
@@ -56,12 +59,12 @@ class Operator:
     def __init__(self, cluster: EmbeddedCluster, store: Path) -> None:
         self.recorded: list[tuple[str, str]] = []
 
-        def record(about: Manifest, _warning: bool, reason: str, _note: str) -> None:  # noqa: FBT001  # the form
-            self.recorded.append((about["kind"], reason))
+        def record(about: Manifest, news: News) -> None:
+            self.recorded.append((about["kind"], news.reason))
 
         rays = RayClusters(cluster, None, "a-secret")
         pools, keys = PoolDirectory(cluster, rays), KeyDirectory(cluster)
-        optimization, quotas = OptimizationDirectory(cluster, available=True), QuotaDirectory(cluster, lambda *_: None)
+        optimization, quotas = OptimizationDirectory(cluster, available=True), QuotaDirectory(cluster)
         fleet = Fleet((), "")
         observer = Observer(
             pools, optimization, fleet, quotas, keys,
@@ -70,20 +73,20 @@ class Operator:
         )  # fmt: skip
         jobs = JobSettings(store=store.as_uri(), signing_key="/key.pem", image="optimizer:1", signing_key_secret="key")
         run_keys = RunKeys("a-secret", "key")
-        self.reconcile: dict[ResourceKind, Callable[[Key], Result]] = {
-            INFERENCE_DEPLOYMENT: DeploymentReconciler(
-                cluster, observer, fleet, record=record, tried=lambda *_: None
-            ).reconcile,
-            SERVING_POOL: PoolReconciler(
-                cluster, pools, ManagedPools(cluster, rays, pools), record,
+        runs = RunObserver(cluster, optimization, jobs, Store, pools, keys=run_keys.public)
+        reconcilers: tuple[AnyReconciler, ...] = (
+            DeploymentReconciler(cluster, observer, fleet, RouteWriter(fleet)),
+            PoolReconciler(
+                cluster, pools, ManagedPools(cluster, rays, pools),
                 defaults=DefaultPools(cluster, None), release=PoolRelease(cluster, rays),
-            ).reconcile,
-            OPTIMIZATION_RUN: RunReconciler(
-                cluster, RunObserver(cluster, optimization, jobs, Store, pools, keys=run_keys.public), record, run_keys
-            ).reconcile,
-            API_KEY: KeyReconciler(cluster, keys, record).reconcile,
-            TENANT_QUOTA: QuotaReconciler(cluster, quotas, record).reconcile,
-        }  # fmt: skip
+            ),
+            RunReconciler(cluster, runs, run_keys),
+            KeyReconciler(keys),
+            QuotaReconciler(quotas),
+        )  # fmt: skip
+        self.reconcile: dict[ResourceKind, Reconcile] = {
+            each.kind: Runner(cluster, each, record).reconcile for each in reconcilers
+        }
 
 
 @pytest.fixture
@@ -284,7 +287,7 @@ def test_a_quota_that_cannot_be_read_leaves_no_room_and_the_deployment_says_so(c
     add(cluster, TENANT_QUOTA, {"hard": {"replicas": "many"}})
     add(cluster, INFERENCE_DEPLOYMENT, {"model": MODEL})
     deployment = read(InferenceDeployment, cluster.get(INFERENCE_DEPLOYMENT, KEY) or {})
-    excess = QuotaDirectory(cluster, lambda *_: None).excess(deployment)
+    excess = QuotaDirectory(cluster).excess(deployment)
     assert excess is not None
     assert excess.replicas == 0
     assert "TenantQuota default/one is not valid: spec.hard.replicas" in excess.message

@@ -20,6 +20,7 @@ from penstock_operator.pool.reconcile import PoolReconciler
 from penstock_operator.pool.release import PoolRelease
 from penstock_operator.runtime.cluster import Cluster, Key, Manifest
 from penstock_operator.runtime.embedded import EmbeddedCluster
+from penstock_operator.runtime.reconciler import Runner
 from penstock_operator.settings import Settings, read
 
 SPEC: Manifest = {"managed": {"workerGroups": [{"name": "cpu", "cpu": "1", "memory": "2Gi"}]}}
@@ -36,18 +37,13 @@ def cluster(tmp_path: Path) -> Iterator[EmbeddedCluster]:
 
 def reconciler(
     cluster: Cluster, settings: PoolSettings | None, *, secret: str = "s", default: Manifest | None = None
-) -> PoolReconciler:
+) -> Runner:
     rays = RayClusters(cluster, settings, secret)
     directory = PoolDirectory(cluster, rays)
     defaults = DefaultPools(cluster, None if default is None else ServingPoolSpec.model_validate(default))
-    return PoolReconciler(
-        cluster,
-        directory,
-        ManagedPools(cluster, rays, directory),
-        lambda *_: None,
-        defaults=defaults,
-        release=PoolRelease(cluster, rays),
-    )
+    managed, release = ManagedPools(cluster, rays, directory), PoolRelease(cluster, rays)
+    made = PoolReconciler(cluster, directory, managed, defaults=defaults, release=release)
+    return Runner(cluster, made, lambda *_: None)
 
 
 def add_pool(cluster: Cluster, spec: Manifest = SPEC) -> None:
@@ -127,7 +123,7 @@ def deploy(cluster: Cluster, pool: str | None = None) -> Manifest:
 
 def test_the_first_deployment_gets_the_default_pool_at_once(cluster: EmbeddedCluster) -> None:
     deploy(cluster)
-    assert reconciler(cluster, IMAGE, default=SPEC).reconcile(KEY).requeue_after is None
+    assert reconciler(cluster, IMAGE, default=SPEC).reconcile(KEY) is None
     made = cluster.get(SERVING_POOL, KEY)
     assert made is not None
     assert made["metadata"]["labels"]["penstock.dev/made-by-default"] == "true"

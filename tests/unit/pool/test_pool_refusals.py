@@ -24,6 +24,7 @@ from penstock_operator.pool.reconcile import PoolReconciler
 from penstock_operator.pool.release import PoolRelease
 from penstock_operator.runtime.cluster import FORBIDDEN, NO_LABELS, SECRET, Key, Listing, Manifest, ResourceKind
 from penstock_operator.runtime.embedded import EmbeddedCluster
+from penstock_operator.runtime.reconciler import Runner
 
 WITH_REDIS: Manifest = {
     "managed": {
@@ -85,20 +86,19 @@ def ray() -> Iterator[RayStandIn]:
         yield made
 
 
-def parts(cluster: Strict, ray: RayStandIn | None = None) -> tuple[PoolReconciler, PoolDirectory]:
+def parts(cluster: Strict, ray: RayStandIn | None = None) -> tuple[Runner, PoolDirectory]:
     """The reconciler of pools and their directory. `ray` is where each RayCluster is."""
     url = "http://127.0.0.1:1" if ray is None else ray.url
     rays = RayClusters(cluster, IMAGE, "s", lambda *_: Addresses(url, url))
     directory = PoolDirectory(cluster, rays)
-    made = PoolReconciler(
+    reconciler = PoolReconciler(
         cluster,
         directory,
         ManagedPools(cluster, rays, directory),
-        lambda *_: None,
         defaults=DefaultPools(cluster, None),
         release=PoolRelease(cluster, rays),
     )
-    return made, directory
+    return Runner(cluster, reconciler, lambda *_: None), directory
 
 
 def pool_of(cluster: Strict) -> Manifest:
@@ -111,7 +111,7 @@ def conditions(cluster: Strict) -> dict[str, tuple[str, str]]:
     return {each["type"]: (each["status"], each["reason"]) for each in pool_of(cluster)["status"]["conditions"]}
 
 
-def serving_pool(cluster: Strict, ray: RayStandIn) -> PoolReconciler:
+def serving_pool(cluster: Strict, ray: RayStandIn) -> Runner:
     """A pool that is ready."""
     add_pool(cluster)
     ray.token = ray_token("s", pool_of(cluster)["metadata"]["uid"])

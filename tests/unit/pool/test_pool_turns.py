@@ -19,8 +19,9 @@ from penstock_operator.pool.reconcile import PoolReconciler
 from penstock_operator.pool.release import PoolRelease
 from penstock_operator.pool.surge import AT_ONCE
 from penstock_operator.runtime.cluster import NAMESPACE, Cluster, Key, Manifest
-from penstock_operator.runtime.controller import Result
 from penstock_operator.runtime.embedded import EmbeddedCluster
+from penstock_operator.runtime.reconciler import Runner
+from penstock_operator.runtime.requeue import Requeue
 
 SPACES = [f"tenant-{number}" for number in range(AT_ONCE + 1)]
 LAST = SPACES[-1]
@@ -43,20 +44,14 @@ def cluster(tmp_path: Path) -> Iterator[EmbeddedCluster]:
     made.close()
 
 
-def release(cluster: Cluster, version: str, *spaces: str) -> list[Result]:
+def release(cluster: Cluster, version: str, *spaces: str) -> list[Requeue | None]:
     """One look at the pool of each namespace by the operator of a release, which is a new process each time."""
     rays = RayClusters(cluster, PoolSettings(image=f"runtime:{version}"), "s", lambda *_: NOBODY)
     directory = PoolDirectory(cluster, rays)
     managed = ManagedPools(cluster, rays, directory)
-    pools = PoolReconciler(
-        cluster,
-        directory,
-        managed,
-        lambda *_: None,
-        defaults=DefaultPools(cluster, None),
-        release=PoolRelease(cluster, rays),
-        clock=lambda: NOW.timestamp() + 60,
-    )
+    defaults, ending = DefaultPools(cluster, None), PoolRelease(cluster, rays)
+    reconciler = PoolReconciler(cluster, directory, managed, defaults=defaults, release=ending)
+    pools = Runner(cluster, reconciler, lambda *_: None, lambda: NOW.timestamp() + 60)
     return [pools.reconcile(Key(each, "default")) for each in spaces]
 
 
@@ -91,7 +86,7 @@ def test_of_many_pools_a_few_are_replaced_at_once_and_the_next_is_told_and_looke
     assert told(cluster, LAST) == (
         "True", "Pending", f"{AT_ONCE} other pools are being replaced; this one begins after them."
     )  # fmt: skip
-    assert result.requeue_after is not None
+    assert result is not None
     say(cluster, candidates(cluster, SPACES[0])[0], ready=True)
     release(cluster, "2", LAST)
     assert len(candidates(cluster, LAST)) == 1

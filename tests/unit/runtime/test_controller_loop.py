@@ -12,11 +12,12 @@ import pytest
 from tests.waiting import eventually
 
 from penstock.errors import Conflict, Invalid, Unavailable
-from penstock_operator.runtime.cluster import CONFIG_MAP, SECRET, Key, Manifest, owner_keys, owner_reference
-from penstock_operator.runtime.controller import Controller, ControllerSettings, Result, Source
+from penstock_operator.runtime.cluster import CONFIG_MAP, SECRET, Key, Manifest, owner_reference
+from penstock_operator.runtime.controller import Controller, ControllerSettings, Watch
 from penstock_operator.runtime.embedded import EmbeddedCluster
 from penstock_operator.runtime.informer import InformerSettings
 from penstock_operator.runtime.queue import Backoff
+from penstock_operator.runtime.requeue import Requeue
 
 FAST = ControllerSettings(workers=2, backoff=Backoff(base=0.01, maximum=0.05))
 
@@ -35,15 +36,15 @@ def config_map(name: str, value: str = "1") -> Manifest:
 class Reconciler:
     """Notes what it was asked, and answers what it was told to, in turn."""
 
-    def __init__(self, *answers: Exception | Result) -> None:
+    def __init__(self, *answers: Exception | Requeue) -> None:
         self.asked: list[Key] = []
         self._answers = list(answers)
         self._lock = threading.Lock()
 
-    def __call__(self, key: Key) -> Result:
+    def __call__(self, key: Key) -> Requeue | None:
         with self._lock:
             self.asked.append(key)
-            answer = self._answers.pop(0) if self._answers else Result()
+            answer = self._answers.pop(0) if self._answers else None
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -75,8 +76,8 @@ def test_existing_new_changed_and_deleted_objects_are_looked_at(cluster: Embedde
 def test_a_change_of_what_an_object_owns_looks_at_the_owner(cluster: EmbeddedCluster) -> None:
     owner = cluster.create(CONFIG_MAP, config_map("one"))
     reconcile = Reconciler()
-    sources = (Source(SECRET, lambda manifest: owner_keys(manifest, CONFIG_MAP)),)
-    controller = Controller(CONFIG_MAP, reconcile, cluster, sources=sources, settings=FAST)
+    watches = (Watch.of_owned(SECRET, CONFIG_MAP),)
+    controller = Controller(CONFIG_MAP, reconcile, cluster, watches=watches, settings=FAST)
     controller.start()
     assert eventually(lambda: len(reconcile.asked) == 1)
     secret = {"metadata": {"name": "s", "namespace": "default", "ownerReferences": [owner_reference(owner)]}}
@@ -118,7 +119,7 @@ def test_a_bug_is_logged_with_its_trace(cluster: EmbeddedCluster, caplog: pytest
 
 
 def test_a_result_with_a_time_is_looked_at_again(cluster: EmbeddedCluster) -> None:
-    reconcile = Reconciler(Result(0.01, "replicas are starting"))
+    reconcile = Reconciler(Requeue(0.01, "replicas are starting"))
     controller = Controller(CONFIG_MAP, reconcile, cluster, settings=FAST)
     controller.enqueue(ONE)
     controller.start()
@@ -141,11 +142,11 @@ def test_nothing_is_done_without_the_lease_and_all_is_done_once_it_is_held(clust
 def test_stopping_waits_for_the_reconcile_that_runs(cluster: EmbeddedCluster) -> None:
     entered, leave, ended = threading.Event(), threading.Event(), threading.Event()
 
-    def reconcile(_key: Key) -> Result:
+    def reconcile(_key: Key) -> Requeue | None:
         entered.set()
         leave.wait(30)
         ended.set()
-        return Result()
+        return None
 
     controller = Controller(CONFIG_MAP, reconcile, cluster, settings=FAST)
     controller.enqueue(ONE)
@@ -160,9 +161,9 @@ def test_stopping_waits_for_the_reconcile_that_runs(cluster: EmbeddedCluster) ->
 def test_reconciles_that_hang_in_all_workers_are_a_complaint(cluster: EmbeddedCluster) -> None:
     leave = threading.Event()
 
-    def reconcile(_key: Key) -> Result:
+    def reconcile(_key: Key) -> Requeue | None:
         leave.wait(30)
-        return Result()
+        return None
 
     controller = Controller(CONFIG_MAP, reconcile, cluster, settings=ControllerSettings(workers=2, stuck_seconds=0.05))
     for namespace in ("one", "other"):
@@ -178,12 +179,12 @@ def test_a_tenant_whose_reconciles_hang_is_told_of_and_stops_nobody_else(
 ) -> None:
     leave, done = threading.Event(), threading.Event()
 
-    def reconcile(key: Key) -> Result:
+    def reconcile(key: Key) -> Requeue | None:
         if key.namespace == "slow":
             leave.wait(30)
         else:
             done.set()
-        return Result()
+        return None
 
     controller = Controller(CONFIG_MAP, reconcile, cluster, settings=ControllerSettings(workers=4, stuck_seconds=0.05))
     for index in range(20):

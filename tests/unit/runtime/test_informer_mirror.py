@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from penstock_operator.runtime.change import Change
 from penstock_operator.runtime.cluster import CONFIG_MAP, EventType, Excerpt, Key, Listing, Manifest, WatchEvent
 from penstock_operator.runtime.mirror import Mirror
 
@@ -26,7 +27,10 @@ def mirror(*things: Manifest) -> Mirror:
 
 def test_a_listing_tells_of_all_it_has_and_of_what_went() -> None:
     copy = mirror(thing("a", 1), thing("b", 1))
-    assert copy.replace(Listing((thing("b", 6), thing("c", 7)), "7")) == (thing("b", 6), thing("c", 7), thing("a", 1))
+    assert copy.replace(Listing((thing("b", 6), thing("c", 7)), "7")) == (
+        Change(thing("b", 6), thing("b", 1)), Change(thing("c", 7), None), Change(None, thing("a", 1)),
+    )  # fmt: skip
+    assert not copy.replace(Listing((thing("b", 6), thing("c", 7)), "8"))[0].concerns(repr), "it is what it was"
     assert copy.items() == (thing("b", 6), thing("c", 7))
 
 
@@ -34,22 +38,22 @@ def test_a_listing_tells_of_all_it_has_and_of_what_went() -> None:
     ("seen", "told", "left"),
     [
         pytest.param(
-            event("b", 6, EventType.ADDED), (thing("b", 6),), {"a": 1, "b": 6}, id="a new object is told and kept"
+            event("b", 6, EventType.ADDED), (Change(thing("b", 6), None),), {"a": 1, "b": 6}, id="a new object is told and kept"
         ),
         pytest.param(event("", 6, EventType.BOOKMARK), (), {"a": 1}, id="a bookmark tells nothing"),
         pytest.param(
-            event("b", 6, EventType.DELETED), (thing("b", 6),), {"a": 1}, id="the deletion of an unknown object is told"
+            event("b", 6, EventType.DELETED), (Change(None, thing("b", 6)),), {"a": 1}, id="the deletion of an unknown object is told"
         ),
         pytest.param(
-            event("a", 6), (thing("a", 6), thing("a", 1)), {"a": 6}, id="a change tells of the object as it is and was"
+            event("a", 6), (Change(thing("a", 6), thing("a", 1)),), {"a": 6}, id="a change tells of the object as it is and was"
         ),
         pytest.param(
-            event("a", 6, EventType.DELETED), (thing("a", 6), thing("a", 1)), {}, id="so does a deletion"
+            event("a", 6, EventType.DELETED), (Change(None, thing("a", 1)),), {}, id="a deletion tells of it as it was"
         ),
         pytest.param(event("a", 1), (), {"a": 1}, id="what is known already tells nothing"),
     ],
 )  # fmt: skip
-def test_events(seen: WatchEvent, told: tuple[Manifest, ...], left: dict[str, int]) -> None:
+def test_events(seen: WatchEvent, told: tuple[Change, ...], left: dict[str, int]) -> None:
     copy = mirror(thing("a", 1))
     assert copy.observe(seen) == told
     assert values(copy) == left
