@@ -23,7 +23,8 @@ from penstock.routing.leases import (
     RouteSet,
     RouteStatus,
 )
-from penstock_operator.clients.bounds import Answer, BoundedClient, Bounds
+from penstock_operator.clients.bounds import Bounds
+from penstock_operator.clients.exchange import Answer, BoundedClient
 
 M = TypeVar("M", bound=Frozen)
 

@@ -16,7 +16,9 @@ from penstock.api.problems import path_of
 from penstock.errors import Invalid, Unavailable
 from penstock.names import IMPORT_PATH
 from penstock.serving.arguments import BuildArguments
-from penstock_operator.clients.bounds import Answer, BoundedClient, Bounds, read_json, weigh
+from penstock_operator.clients.bounds import Bounds
+from penstock_operator.clients.documents import read_json, weigh
+from penstock_operator.clients.exchange import Answer, BoundedClient
 from penstock_operator.clients.services import ServiceTransport
 from penstock_operator.deployment.observed import Application, ApplicationState, Node
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import httpx
 
 from penstock.routing.services import is_alias, is_service
-from penstock_operator.clients.bounds import BoundedTransport, Lookup, addresses
+from penstock_operator.clients.connections import BoundedTransport
+from penstock_operator.clients.lookup import Lookup, addresses
 from penstock_runtime import resolver
 
 

@@ -7,7 +7,8 @@ from typing import Final
 
 import httpx
 
-from penstock_operator.clients.bounds import BoundedClient, Bounds
+from penstock_operator.clients.bounds import Bounds
+from penstock_operator.clients.exchange import BoundedClient
 
 _BOUNDS: Final = Bounds(seconds=5.0, most_bytes=16 * 2**20)
 """Whoever listens there need not be a part of ours, nor Ray."""

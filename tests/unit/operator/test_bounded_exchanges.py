@@ -14,7 +14,10 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from penstock_operator.clients.bounds import Answer, BoundedClient, BoundedTransport, Bounds, addresses, bounded
+from penstock_operator.clients.bounds import Bounds, bounded
+from penstock_operator.clients.connections import BoundedTransport
+from penstock_operator.clients.exchange import Answer, BoundedClient
+from penstock_operator.clients.lookup import addresses
 from penstock_operator.clients.ray import PoolUnreachable, RayClient
 from penstock_operator.clients.services import ServiceTransport
 
