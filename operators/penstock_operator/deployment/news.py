@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from penstock.api.conditions import DeploymentCondition
 from penstock.api.meta import Condition, ConditionStatus
 from penstock.api.v1alpha1 import InferenceDeploymentStatus
-from penstock.api.verdicts import together, transitions
+from penstock.api.verdicts import merge_alike, transitions
 from penstock_operator.runtime.news import News, news_of
 
 _STEPS = frozenset({DeploymentCondition.READY, DeploymentCondition.PROGRESSING, DeploymentCondition.PROFILE_APPLIED})
@@ -17,7 +17,7 @@ def news(before: InferenceDeploymentStatus, after: InferenceDeploymentStatus) ->
     """One event for each change that is none of another's consequences."""
     failed = {each.type for each in before.conditions if each.status is ConditionStatus.FALSE}
     changed = transitions(before.conditions, after.conditions)
-    for each, message in together(each for each in changed if _is_news(each, healed=each.type in failed)):
+    for each, message in merge_alike(each for each in changed if _is_news(each, healed=each.type in failed)):
         yield news_of(each, message)
 
 

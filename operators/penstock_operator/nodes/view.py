@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from penstock_operator.nodes.excerpts import NODE, POD, kubernetes_node
-from penstock_operator.nodes.forecast import KubernetesNode, expected
+from penstock_operator.nodes.forecast import KubernetesNode, place_waiting
 from penstock_operator.runtime.cache import Recent
 from penstock_operator.runtime.change import Change
 from penstock_operator.runtime.cluster import Cluster
@@ -60,7 +60,7 @@ class ClusterView:
 
     def _expect(self) -> tuple[KubernetesNode, ...]:
         waiting = [pod["waiting"] for pod in self._informers[1].mirror.items() if "waiting" in pod]
-        return expected(waiting, self._seen.obtain("now", self._sum_up))
+        return place_waiting(waiting, self._seen.obtain("now", self._sum_up))
 
     def _sum_up(self) -> tuple[KubernetesNode, ...]:
         nodes, pods = (informer.mirror for informer in self._informers)

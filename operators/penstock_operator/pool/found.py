@@ -10,7 +10,7 @@ from penstock.api.conditions import PoolCondition, Reason
 from penstock.api.meta import ConditionStatus
 from penstock.api.pool import GroupStatus, PoolCapacity, PoolChange, ServingPool, ServingPoolStatus
 from penstock.api.quantity import readable_bytes
-from penstock.api.verdicts import Verdict, condition, false, together, transitions, true
+from penstock.api.verdicts import Verdict, condition, false, merge_alike, transitions, true
 from penstock.names import ACCELERATOR_LABEL
 from penstock_operator.deployment.observed import Node, PoolProblem
 from penstock_operator.pool.observed import RayClusterView
@@ -119,7 +119,7 @@ def next_look(wanted: PoolPlan, found: Found, serving: RayClusterView | None) ->
 
 def news(before: ServingPoolStatus, after: ServingPoolStatus) -> Iterator[News]:
     """An event for each change of a condition."""
-    for each, message in together(transitions(before.conditions, after.conditions)):
+    for each, message in merge_alike(transitions(before.conditions, after.conditions)):
         yield news_of(each, message)
 
 

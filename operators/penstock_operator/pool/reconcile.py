@@ -23,7 +23,7 @@ from penstock_operator.pool.managed import ManagedPools
 from penstock_operator.pool.observed import PoolObserved, RayClusterView
 from penstock_operator.pool.plan import PoolPlan, plan
 from penstock_operator.pool.release import PoolRelease
-from penstock_operator.pool.status import report, starting
+from penstock_operator.pool.status import judge_start, report
 from penstock_operator.pool.users import deployments_of
 from penstock_operator.pool.writer import PoolBusy, PoolWriter
 from penstock_operator.runtime.cluster import FORBIDDEN, Cluster, Key, Manifest
@@ -151,7 +151,7 @@ class PoolReconciler(Reconciler[ServingPool, ServingPoolStatus, PoolSight, _Plan
         reported = report(observed, serving) if serving is not None else None
         head = reported.head if reported is not None else None
         found = Found(
-            starting(observed, serving, head, wanted.progressing.message),
+            judge_start(observed, serving, head, wanted.progressing.message),
             progressing=wanted.progressing,
             address=self._pools.writer_at(pool, wanted.serving).client.address if wanted.serving else None,
             ray_cluster=wanted.serving,
