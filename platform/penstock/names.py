@@ -81,7 +81,7 @@ def revision(deployment: InferenceDeployment) -> str:
     return _HASH_VERSION + hashlib.sha256(encoded).hexdigest()[:10]
 
 
-def run(deployment: InferenceDeployment, profile: OptimizationProfileSpec) -> str:
+def run_name(deployment: InferenceDeployment, profile: OptimizationProfileSpec) -> str:
     """The `OptimizationRun` of a deployment: its name and ten hex digits over all that a measurement depends on.
 
     Fields of the profile at their defaults are left out, so that a release that adds one runs nothing anew.
@@ -130,7 +130,7 @@ def _canonical(resources: Resources) -> dict[str, Any]:
     }
 
 
-def application(namespace: str, name: str, revision_name: str) -> str:
+def application_name(namespace: str, name: str, revision_name: str) -> str:
     """The Serve application of one revision."""
     return f"penstock-{namespace}-{name}-{revision_name}"
 

@@ -444,7 +444,7 @@ ADMIN = admin_token(SECRET)
 
 def word(*keys: dict[str, Any], base: KeySet | None = None) -> tuple[KeySet, dict[str, Any]]:
     """The keys of the namespace, and the operator's word of them to a gateway that knows `base`."""
-    wanted = KeySet.of(NamespaceKey.model_validate(each) for each in keys)
+    wanted = KeySet.from_keys(NamespaceKey.model_validate(each) for each in keys)
     known = base or KeySet()
     return wanted, known.change_to(wanted, "vision", known=known.digest).model_dump(mode="json")
 

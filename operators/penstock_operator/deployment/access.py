@@ -10,7 +10,7 @@ from penstock.api.conditions import KeyCondition, Reason
 from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.api.verdicts import Verdict, condition, epoch, false, timestamp, true
 from penstock.routing.access import MAX_KEYS, MAX_NAMED, NEVER, NamespaceKey, RouteAccess, RouteIssuer, RouteKey
-from penstock.routing.fleet import NAMESPACE_KEYS, in_words_of
+from penstock.routing.fleet import NAMESPACE_KEYS, downgrade_route
 from penstock.routing.leases import Route
 from penstock_operator.deployment.observed import Gateway, GatewayProblem, Observed
 from penstock_operator.runtime.requeue import Requeue
@@ -114,7 +114,7 @@ def in_words_of_gateway(route: Route, gateway: Gateway, observed: Observed, now:
         observed: what the route was planned from.
         now: epoch seconds.
     """
-    told = in_words_of(gateway.features, route)
+    told = downgrade_route(gateway.features, route)
     if route.access is None or not route.access.shared or NAMESPACE_KEYS in gateway.features:
         return told
     keys = keys_that_open(route.model, observed.keys, now)

@@ -87,7 +87,7 @@ def build(
     """
     metadata, model = deployment.metadata, deployment.spec.model
     signer = signer_of(model, network.signers)
-    name = names.application(metadata.namespace, metadata.name, revision)
+    name = names.application_name(metadata.namespace, metadata.name, revision)
     arguments = BuildArguments(
         owner=Owner(namespace=metadata.namespace, name=metadata.name, uid=metadata.uid),
         attempt=attempt,

@@ -87,7 +87,7 @@ def resolve(observed: Observed) -> Resolved:
         if run is None:
             return _unoptimized(deployment, false(view.profile.reason, view.profile.message))
         return _by_run(observed, run)
-    name = names.run(deployment, view.profile)
+    name = names.run_name(deployment, view.profile)
     run = next((each for each in view.runs if each.metadata.name == name), None)
     superseded = tuple(each.metadata.name for each in view.runs if each.metadata.name != name)
     if run is None:
@@ -118,7 +118,7 @@ def run_manifest(
         "apiVersion": API_VERSION,
         "kind": "OptimizationRun",
         "metadata": {
-            "name": names.run(deployment, profile),
+            "name": names.run_name(deployment, profile),
             "namespace": metadata.namespace,
             "labels": {names.MODEL_LABEL: metadata.name, **({names.QUEUE_LABEL: queue} if queue else {})},
             "ownerReferences": [names.owner_reference(deployment.api_version, deployment.kind, metadata)],

@@ -319,7 +319,7 @@ def _route(observed: Observed, pool: Pool, target: str | None) -> Route:
     base = _open_route(observed)
     if target is None:
         return base.model_copy(update={"max_held_requests": 0, "hold_seconds": 1.0})
-    application = names.application(metadata.namespace, metadata.name, target)
+    application = names.application_name(metadata.namespace, metadata.name, target)
     wake = names.wake_url(pool.serve_address, application) if low == 0 else None
     return base.model_copy(
         update={"revisions": {target: FULL}, "digests": _digests(observed, target), "wake_url": wake}

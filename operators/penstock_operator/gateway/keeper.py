@@ -16,7 +16,7 @@ from penstock.errors import PenstockError, Unavailable
 from penstock.routing.fleet import (
     REPLICAS_WITHIN_SECONDS,
     GatewayState,
-    in_words_of,
+    downgrade_route,
     lacks_replicas,
     missing_routes,
     stale_routes,
@@ -180,7 +180,7 @@ class GatewayKeeper:
             each for each in missing_routes(view.listed().routes, peers) if (each.namespace, each.model) in known
         ]
         features = view.listed().state.features
-        if any(in_words_of(features, each) != each for each in missing):
+        if any(downgrade_route(features, each) != each for each in missing):
             missing = []  # in words that it does not know
         if missing:
             self._has_keys(view, identity, known)

@@ -87,7 +87,7 @@ class KeyTeller:
             return self._tell(view, namespace, self._wanted(namespace)) is None
 
     def _wanted(self, namespace: str) -> KeySet:
-        return KeySet.of(namespace_keys(self._directory.keys(namespace), self._clock()))
+        return KeySet.from_keys(namespace_keys(self._directory.keys(namespace), self._clock()))
 
     def _tell(self, view: GatewayView, namespace: str, wanted: KeySet) -> GatewayProblem | None:
         try:

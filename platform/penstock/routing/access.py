@@ -69,7 +69,7 @@ class RouteAccess(Frozen):
     """Of each caller, to this model."""
 
 
-class Refusal(StrEnum):
+class Denial(StrEnum):
     """Why a request is not let in, as its caller is told."""
 
     MISSING = "this model needs an API key or a token: send it as 'Authorization: Bearer KEY'"
@@ -85,16 +85,16 @@ class Refusal(StrEnum):
 
 
 _STATUS: Final = {
-    Refusal.MISSING: 401,
-    Refusal.UNKNOWN: 401,
-    Refusal.OTHER_MODELS: 403,
-    Refusal.NOT_YET: 503,
-    Refusal.TOO_OFTEN: 429,
+    Denial.MISSING: 401,
+    Denial.UNKNOWN: 401,
+    Denial.OTHER_MODELS: 403,
+    Denial.NOT_YET: 503,
+    Denial.TOO_OFTEN: 429,
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Let:
+class Allow:
     """The request may pass."""
 
     caller: str | None
@@ -140,7 +140,7 @@ def decide(
     now: float,
     *,
     default_required: bool,
-) -> Let | Verify | Refusal:
+) -> Allow | Verify | Denial:
     """Whether a request to one model may pass.
 
     Args:
@@ -152,23 +152,23 @@ def decide(
         default_required: whether a model of which nothing is declared is closed.
     """
     if access is None:
-        return Refusal.NOT_YET if default_required else Let(None)
+        return Denial.NOT_YET if default_required else Allow(None)
     if not access.required:
-        return Let(None)
-    return Refusal.MISSING if given is None else _judge(access, model, uses, given, now)
+        return Allow(None)
+    return Denial.MISSING if given is None else _judge(access, model, uses, given, now)
 
 
 def _judge(
     access: RouteAccess, model: str, uses: Mapping[str, RouteKey], given: str, now: float
-) -> Let | Verify | Refusal:
+) -> Allow | Verify | Denial:
     key = uses.get(model)
     if key is not None and key.expires_at > now:
-        return Let(key_caller(key.name))
+        return Allow(key_caller(key.name))
     if is_valid(uses, now):
-        return Refusal.OTHER_MODELS
+        return Denial.OTHER_MODELS
     if access.issuers and looks_like_token(given):
         return Verify(given, access.issuers)
-    return Refusal.UNKNOWN
+    return Denial.UNKNOWN
 
 
 def is_valid(uses: Mapping[str, RouteKey], now: float) -> bool:

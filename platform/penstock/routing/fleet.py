@@ -125,7 +125,7 @@ def endpoints(url: str, addresses: Iterable[str]) -> tuple[Endpoint, ...]:
     return tuple(Endpoint(plain, urlunsplit(parts._replace(netloc=f"{host}{port}"))) for host in hosts)
 
 
-def in_words_of(features: Collection[str], route: Route) -> Route:
+def downgrade_route(features: Collection[str], route: Route) -> Route:
     """A route without what a release with these features does not know, since it refuses the whole for one such word."""
     access = route.access
     if access is not None and NAMESPACE_KEYS not in features:
@@ -148,8 +148,8 @@ def missing_routes(own: RouteList, peers: Iterable[RouteList]) -> tuple[Route, .
 
 def lacks_replicas(own: RouteList, peers: Iterable[RouteList]) -> bool:
     """Whether replicas of some model receive requests elsewhere, and none of that model's here."""
-    here = _receiving(own)
-    return any(not _receiving(peer) <= here for peer in peers)
+    here = _receiving_models(own)
+    return any(not _receiving_models(peer) <= here for peer in peers)
 
 
 def stale_routes(listed: RouteList, known: Collection[ModelKey], namespaces: Collection[str]) -> tuple[ModelKey, ...]:
@@ -169,7 +169,7 @@ def stale_routes(listed: RouteList, known: Collection[ModelKey], namespaces: Col
     )
 
 
-def _receiving(listed: RouteList) -> set[ModelKey]:
+def _receiving_models(listed: RouteList) -> set[ModelKey]:
     return {
         (each.namespace, each.model) for each in listed.routes if any(replica.receiving for replica in each.replicas)
     }

@@ -45,7 +45,7 @@ class KeyDigests(Frozen):
     digests: dict[str, str]
 
 
-def _none() -> MappingProxyType[str, NamespaceKey]:
+def _no_keys() -> MappingProxyType[str, NamespaceKey]:
     return MappingProxyType({})
 
 
@@ -53,20 +53,20 @@ def _none() -> MappingProxyType[str, NamespaceKey]:
 class KeySet:
     """One namespace's keys."""
 
-    keys: Mapping[str, NamespaceKey] = field(default_factory=_none)
+    keys: Mapping[str, NamespaceKey] = field(default_factory=_no_keys)
     """By SHA-256."""
     digest: str = ""
     """Empty: what is to be known is not known, and no key counts."""
 
     @staticmethod
-    def of(keys: Iterable[NamespaceKey]) -> KeySet:
+    def from_keys(keys: Iterable[NamespaceKey]) -> KeySet:
         """A set of these keys; of two with the same hash the first."""
         found: dict[str, NamespaceKey] = {}
         for key in keys:
             found.setdefault(key.sha256, key)
         return KeySet(MappingProxyType(found), digest_of(found.values()))
 
-    def changed(self, change: KeyChange) -> KeySet:
+    def apply(self, change: KeyChange) -> KeySet:
         """The keys after a change.
 
         Raises:
@@ -83,7 +83,7 @@ class KeySet:
             raise Invalid("TooManyKeys", f"a namespace has {MAX_KEYS} keys at most")
         if sum(len(each.deployments) for each in left.values()) > MAX_NAMED:
             raise Invalid("TooManyKeys", f"a namespace's keys name {MAX_NAMED} deployments at most in all")
-        found = KeySet.of(left.values())
+        found = KeySet.from_keys(left.values())
         if found.digest != change.digest:
             raise Invalid("OtherKeys", f"these are the keys of digest {found.digest}, not of {change.digest}")
         return found
@@ -112,7 +112,7 @@ def digest_of(keys: Iterable[NamespaceKey]) -> str:
     return hashlib.sha256(_KEYS.dump_json(sorted(keys, key=lambda key: key.sha256))).hexdigest()
 
 
-class Interned:
+class KeyInterner:
     """Keys that routes name, each kept once however many routes name it. One namespace's; belongs to one thread.
 
     What is not named any more is forgotten when twice as much is kept as is named.
@@ -130,7 +130,7 @@ class Interned:
             self._sets[found] = found
         return found
 
-    def keep(self, named: Iterable[tuple[RouteKey, ...]]) -> None:
+    def prune(self, named: Iterable[tuple[RouteKey, ...]]) -> None:
         """Forget what no route names.
 
         Args:

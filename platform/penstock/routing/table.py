@@ -60,7 +60,7 @@ def replica_key(key: ModelKey, replica_id: str) -> str:
     return "/".join((*key, replica_id))
 
 
-def _empty() -> MappingProxyType[str, Replica]:
+def _no_replicas() -> MappingProxyType[str, Replica]:
     return MappingProxyType({})
 
 
@@ -84,7 +84,7 @@ def _no_keys() -> MappingProxyType[str, KeySet]:
 class Table:
     """All leases and all declared routes. Every change gives a new table."""
 
-    replicas: Mapping[str, Replica] = field(default_factory=_empty)
+    replicas: Mapping[str, Replica] = field(default_factory=_no_replicas)
     """By `replica_key`."""
     routes: Mapping[ModelKey, Route] = field(default_factory=_no_routes)
     told_keys: Mapping[str, KeySet] = field(default_factory=_no_keys)
@@ -96,7 +96,7 @@ class Table:
     firsts: Mapping[tuple[ModelKey, str], str] = field(default_factory=_no_models)
     """By model and revision that have replicas: the digest of the first that came."""
 
-    def leased(self, replica_id: str, lease: ReplicaLease, now: float, uid: str = "") -> Table:
+    def with_lease(self, replica_id: str, lease: ReplicaLease, now: float, uid: str = "") -> Table:
         """The table with this lease begun or renewed.
 
         Args:
@@ -115,7 +115,7 @@ class Table:
             raise Invalid("InvalidLease", f"version {lease.version!r} must be letters, digits, '.', '_' and '-'")
         check_address(lease.address)
         key = lease.namespace, lease.model
-        if _foreign(uid, self.routes.get(key)):
+        if _is_foreign(uid, self.routes.get(key)):
             raise Conflict("AnotherDeployment", "the token is of a former deployment of this name")
         own = replica_key(key, replica_id)
         known = self.replicas.get(own)
@@ -125,11 +125,11 @@ class Table:
         replicas = {**self.replicas, own: renewed}
         if known is not None and known.lease.version == lease.version:
             # It was within the bounds when it came, and counted for all that came later.
-            return replace(self, replicas=replicas, firsts=self._firsts(replicas, (known,), renewed))
+            return replace(self, replicas=replicas, firsts=self._first_digests(replicas, (known,), renewed))
         self._check_bounds(replica_id, lease, now)
-        return self._with(replicas, now, () if known is None else (known,), renewed)
+        return self._with_replicas(replicas, now, () if known is None else (known,), renewed)
 
-    def _firsts(
+    def _first_digests(
         self, replicas: Mapping[str, Replica], left: Iterable[Replica], came: Replica | None
     ) -> Mapping[tuple[ModelKey, str], str]:
         """The first digest of each revision: of one that has no replica any more it is forgotten."""
@@ -144,7 +144,7 @@ class Table:
     def _check_bounds(self, replica_id: str, lease: ReplicaLease, now: float) -> None:
         """One model's token must not fill the gateway for all."""
         key = lease.namespace, lease.model
-        others = [r for r in self.of(key) if r.replica_id != replica_id]
+        others = [r for r in self.replicas_of(key) if r.replica_id != replica_id]
         if len(others) >= _MAX_REPLICAS:
             raise Invalid("TooManyReplicas", f"a model has {_MAX_REPLICAS} replicas at most")
         own = replica_key(key, replica_id)
@@ -166,7 +166,7 @@ class Table:
                 f"and may still have requests under way; try again in {free} s",
             )
 
-    def _with(
+    def _with_replicas(
         self, replicas: Mapping[str, Replica], now: float, left: Collection[Replica], came: Replica | None = None
     ) -> Table:
         """The table with other replicas; the versions that none of them has any more begin to rest."""
@@ -175,17 +175,17 @@ class Table:
         for version in {each.of_version for each in left}:
             if not any(each.of_version == version for each in replicas.values()):
                 resting[version] = now + self.rest_seconds
-        return replace(self, replicas=replicas, resting=resting, firsts=self._firsts(replicas, left, came))
+        return replace(self, replicas=replicas, resting=resting, firsts=self._first_digests(replicas, left, came))
 
-    def released(self, key: ModelKey, replica_id: str, now: float) -> Table:
+    def without_replica(self, key: ModelKey, replica_id: str, now: float) -> Table:
         """The table without this replica of a model."""
         own = replica_key(key, replica_id)
         left = self.replicas.get(own)
         if left is None:
             return self
-        return self._with({i: r for i, r in self.replicas.items() if i != own}, now, (left,))
+        return self._with_replicas({i: r for i, r in self.replicas.items() if i != own}, now, (left,))
 
-    def declared(self, route: Route) -> Table:
+    def with_route(self, route: Route) -> Table:
         """The table with this route.
 
         Raises:
@@ -197,11 +197,11 @@ class Table:
                 raise Invalid("InvalidRoute", f"weight {weight} of revision {revision!r} must be from 0 to 100")
         key = route.namespace, route.model
         table = replace(self, routes={**self.routes, key: route})
-        if route.owner and any(_foreign(each.uid, route) for each in self.of(key)):
+        if route.owner and any(_is_foreign(each.uid, route) for each in self.replicas_of(key)):
             # Those of a former deployment of this name; what may be under way to them ends with their requests.
-            kept = {i: r for i, r in self.replicas.items() if r.key != key or not _foreign(r.uid, route)}
+            kept = {i: r for i, r in self.replicas.items() if r.key != key or not _is_foreign(r.uid, route)}
             left = [each for name, each in self.replicas.items() if name not in kept]
-            return replace(table, replicas=kept, firsts=self._firsts(kept, left, None))
+            return replace(table, replicas=kept, firsts=self._first_digests(kept, left, None))
         return table
 
     def with_keys(self, namespace: str, keys: KeySet | None) -> Table:
@@ -209,16 +209,16 @@ class Table:
         others = {name: each for name, each in self.told_keys.items() if name != namespace}
         return replace(self, told_keys=others if keys is None else {**others, namespace: keys})
 
-    def withdrawn(self, key: ModelKey) -> Table:
+    def without_route(self, key: ModelKey) -> Table:
         """The table without this route."""
         return replace(self, routes={k: r for k, r in self.routes.items() if k != key})
 
-    def expired(self, now: float) -> Table:
+    def without_expired(self, now: float) -> Table:
         """The table without the leases that have ended; this very table where none has."""
         if all(replica.expires_at > now for replica in self.replicas.values()):
             return self
         left = [each for each in self.replicas.values() if each.expires_at <= now]
-        return self._with({i: r for i, r in self.replicas.items() if r.expires_at > now}, now, left)
+        return self._with_replicas({i: r for i, r in self.replicas.items() if r.expires_at > now}, now, left)
 
     def next_expiry(self) -> float | None:
         """When the next lease ends."""
@@ -232,7 +232,7 @@ class Table:
         """All known models, in order."""
         return sorted({*self.routes, *(replica.key for replica in self.replicas.values())})
 
-    def of(self, key: ModelKey) -> Iterator[Replica]:
+    def replicas_of(self, key: ModelKey) -> Iterator[Replica]:
         """The model's replicas."""
         return (replica for replica in self.replicas.values() if replica.key == key)
 
@@ -267,7 +267,7 @@ class Table:
 
     def status(self, key: ModelKey, held: int, now: float, *, settled: bool) -> RouteStatus:
         """As `statuses`, of one model."""
-        replicas = sorted(self.of(key), key=lambda replica: replica.replica_id)
+        replicas = sorted(self.replicas_of(key), key=lambda replica: replica.replica_id)
         return self._status_of(key, replicas, held, now, settled=settled)
 
     def _status_of(
@@ -303,7 +303,7 @@ class Table:
         )
 
 
-def _foreign(uid: str, route: Route | None) -> bool:
+def _is_foreign(uid: str, route: Route | None) -> bool:
     """Whether a token is of another deployment than the one whose route this is. One that does not say may be of any."""
     return bool(uid and route is not None and route.owner and uid != route.owner)
 

@@ -22,7 +22,7 @@ _ADMIN, _REGISTER, _DATA = "admin", "register", "data"
 
 
 @dataclass(frozen=True, slots=True)
-class Owner:
+class TokenSubject:
     """Whose replicas a token is for: one model, and where known the uid of its deployment."""
 
     namespace: str
@@ -54,15 +54,15 @@ def replica_token(secret: str, namespace: str, model: str, uid: str = "") -> str
     return f"{_KIND}/{namespace}/{model}/{uid}/{_mac(secret, _REGISTER, namespace, model, uid)}"
 
 
-def owner_of(secret: str, token: str) -> Owner | None:
+def subject_of(secret: str, token: str) -> TokenSubject | None:
     """Whose replicas a token of `replica_token` is for; None where it is none."""
     if len(token) > _MOST_CHARACTERS:
         return None
     parts = token.split("/")
     if len(parts) != 5 or parts[0] != _KIND:  # noqa: PLR2004 -- a token's parts
         return None
-    owner = Owner(*parts[1:4])
-    return owner if matches(token, replica_token(secret, owner.namespace, owner.model, owner.uid)) else None
+    subject = TokenSubject(*parts[1:4])
+    return subject if matches(token, replica_token(secret, subject.namespace, subject.model, subject.uid)) else None
 
 
 def former_replica_token(secret: str, namespace: str, model: str) -> str:

@@ -119,15 +119,15 @@ def operator_spans(
         names.ATTR_REVISION: status.active_revision,
     }
     root = SpanRecord(names.SPAN_START, context, None, applied, max(ready, applied), attributes=attributes)
-    maker = _maker(served, runs)
+    maker = _producing_run(served, runs)
     known = _epoch(maker.metadata.creation_timestamp) if maker and maker.metadata.creation_timestamp else declared
-    waits = _waits(status, applied, known, declared) if first else [Phase(names.SPAN_RESOLVE, declared, declared)]
-    became = {names.SPAN_RESOLVE: _became(deployment, status, served, maker)}
+    waits = _wait_phases(status, applied, known, declared) if first else [Phase(names.SPAN_RESOLVE, declared, declared)]
+    became = {names.SPAN_RESOLVE: _resolve_attributes(deployment, status, served, maker)}
     return (
         root,
         *(
             _span(each, context, str(each.start_ns), became.get(each.name, {}))
-            for each in (*waits, *_optimized(runs, applied, ready))
+            for each in (*waits, *_search_phases(runs, applied, ready))
         ),
     )
 
@@ -138,7 +138,7 @@ def _is_new(before: InferenceDeploymentStatus, now: InferenceDeploymentStatus) -
     return not was or before.active_revision != now.active_revision
 
 
-def _waits(status: InferenceDeploymentStatus, applied: int, valid: int, declared: int) -> Iterable[Phase]:
+def _wait_phases(status: InferenceDeploymentStatus, applied: int, valid: int, declared: int) -> Iterable[Phase]:
     """From apply to the declaration: for the pool, for the spec's validation, for what is to serve.
 
     Validating, resolving and declaring are one step of the operator's, but where a search must make the model first.
@@ -159,13 +159,13 @@ def _waits(status: InferenceDeploymentStatus, applied: int, valid: int, declared
     yield Phase(names.SPAN_RESOLVE, valid, declared)
 
 
-def _maker(served: BuildArguments, runs: Iterable[OptimizationRun]) -> OptimizationRun | None:
+def _producing_run(served: BuildArguments, runs: Iterable[OptimizationRun]) -> OptimizationRun | None:
     """The run whose artifact is served; none where the deployment's own model is."""
     uri = served.replica.storage_uri
     return next((each for each in runs if each.status.artifact and each.status.artifact.storage_uri == uri), None)
 
 
-def _became(
+def _resolve_attributes(
     deployment: InferenceDeployment,
     status: InferenceDeploymentStatus,
     served: BuildArguments,
@@ -183,7 +183,7 @@ def _became(
     return found
 
 
-def _optimized(runs: Iterable[OptimizationRun], applied: int, ready: int) -> Iterable[Phase]:
+def _search_phases(runs: Iterable[OptimizationRun], applied: int, ready: int) -> Iterable[Phase]:
     """Searches that ended while this start was under way."""
     for run in runs:
         ended = _true_since(run.status.conditions, "Complete")

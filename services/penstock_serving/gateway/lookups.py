@@ -43,7 +43,7 @@ _counting = threading.Lock()
 
 
 @contextlib.contextmanager
-def on_behalf_of(namespace: str) -> Iterator[None]:
+def charge_lookups_to(namespace: str) -> Iterator[None]:
     """What is looked up meanwhile counts for this namespace."""
     token = _namespace.set(namespace)
     try:
@@ -62,7 +62,7 @@ async def look_up(host: str, port: int | None, *, family: int = socket.AF_UNSPEC
     question = _Question(loop, host, port, family, flags)
     answer = _asked.get(question)
     if answer is None:
-        _begin(_namespace.get(), host)
+        _reserve(_namespace.get(), host)
         answer = _asked[question] = loop.create_future()
         answer.add_done_callback(lambda _: _asked.pop(question, None))
         asking = threading.Thread(target=_ask, args=(question, answer, _namespace.get()), name="lookup", daemon=True)
@@ -73,7 +73,7 @@ async def look_up(host: str, port: int | None, *, family: int = socket.AF_UNSPEC
     return found
 
 
-def _begin(namespace: str, host: str) -> None:
+def _reserve(namespace: str, host: str) -> None:
     with _counting:
         if _running[namespace] >= MOST_OF_A_NAMESPACE or _running.total() >= MOST:
             raise OSError(errno.EAGAIN, f"{host} is not looked up while so many other names are")

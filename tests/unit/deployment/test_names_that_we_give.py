@@ -88,7 +88,7 @@ def test_a_models_run_its_jobs_and_their_network_have_names_and_labels_that_are_
         made = run_manifest(_deployment(name), PROFILE, spec)
         assert validate(made) == [], name
         assert _problems(made) == []
-    _distinct(MODELS, lambda name: names.run(_deployment(name), PROFILE))
+    _distinct(MODELS, lambda name: names.run_name(_deployment(name), PROFILE))
     for name in RUNS:
         asked = run()
         asked = asked.model_copy(update={"metadata": asked.metadata.model_copy(update={"name": name})})
@@ -136,7 +136,7 @@ def test_a_note_has_as_many_bytes_as_an_event_may(note: str) -> None:
 
 def test_applications_of_namespaces_and_names_that_could_be_mixed_up_differ() -> None:
     pairs = [("a-b", "c"), ("a", "b-c"), ("a", "b"), ("a-b-c", "d"), ("a", "b-c-d")]
-    made = {names.application(*pair, names.revision(_deployment(pair[1], pair[0]))) for pair in pairs}
+    made = {names.application_name(*pair, names.revision(_deployment(pair[1], pair[0]))) for pair in pairs}
     assert len(made) == len(pairs)
 
 

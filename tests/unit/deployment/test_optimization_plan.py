@@ -57,7 +57,7 @@ def run_of(of: InferenceDeployment, name: str | None = None, **status: Any) -> O
     over = {"completionTime": "2026-01-01T00:00:00Z"} if "verdict" in status else {}
     return OptimizationRun.model_validate(
         {
-            "metadata": {"name": name or names.run(of, PROFILE), "namespace": "vision"},
+            "metadata": {"name": name or names.run_name(of, PROFILE), "namespace": "vision"},
             "spec": run_spec(of, reference).model_dump(mode="json", exclude_none=True),
             "status": over | status,
         }
@@ -182,19 +182,19 @@ def test_the_model_itself_serves_where_nothing_better_was_accepted(observed: Obs
 def test_without_a_profile_nothing_is_said_of_one_and_former_runs_go() -> None:
     result = plan(seen(deployment(), accepted(OF), profile=None), NOW)
     assert said(result, Kind.PROFILE_APPLIED) == ("absent", "")
-    assert result.superseded_runs == (names.run(OF, PROFILE),)
+    assert result.superseded_runs == (names.run_name(OF, PROFILE),)
     assert result.run is None
 
 
 def test_the_run_is_created_at_once_and_owned_by_its_deployment() -> None:
     result = plan(seen(OF, run_of(OF, name="digits-old")), NOW)
     assert result.run is not None
-    assert result.run["metadata"]["name"] == names.run(OF, PROFILE)
+    assert result.run["metadata"]["name"] == names.run_name(OF, PROFILE)
     assert result.run["metadata"]["ownerReferences"][0]["name"] == "digits"
     assert OptimizationRun.model_validate(result.run).spec.model.storage_uri == OF.spec.model.storage_uri
     assert result.superseded_runs == ("digits-old",)
     assert result.status is not None
-    assert result.status.optimization_run == names.run(OF, PROFILE)
+    assert result.status.optimization_run == names.run_name(OF, PROFILE)
 
 
 def test_a_run_that_is_there_is_not_created_again() -> None:
@@ -224,22 +224,22 @@ OTHER_RUN = [
 
 @pytest.mark.parametrize("of", [row[1] for row in SAME_RUN], ids=[row[0] for row in SAME_RUN])
 def test_needs_no_new_measurement(of: InferenceDeployment) -> None:
-    assert names.run(of, PROFILE) == names.run(OF, PROFILE)
+    assert names.run_name(of, PROFILE) == names.run_name(OF, PROFILE)
 
 
 @pytest.mark.parametrize("of", [row[1] for row in OTHER_RUN], ids=[row[0] for row in OTHER_RUN])
 def test_needs_a_new_measurement(of: InferenceDeployment) -> None:
-    assert names.run(of, PROFILE) != names.run(OF, PROFILE)
+    assert names.run_name(of, PROFILE) != names.run_name(OF, PROFILE)
 
 
 def test_a_profile_that_was_made_anew_with_another_spec_is_measured_anew() -> None:
     other = OptimizationProfileSpec.model_validate({"search": {"budgetMinutes": 7}})
-    assert names.run(OF, other) != names.run(OF, PROFILE)
+    assert names.run_name(OF, other) != names.run_name(OF, PROFILE)
 
 
 def test_a_run_keeps_its_name_from_release_to_release() -> None:
     """Changes only with a new rule version: whoever breaks this measures every model anew at the next upgrade."""
-    assert names.run(OF, PROFILE) == "digits-77bab0e302"
+    assert names.run_name(OF, PROFILE) == "digits-77bab0e302"
 
 
 def test_the_optimized_revision_starts_beside_the_one_that_serves() -> None:

@@ -19,7 +19,7 @@ from penstock_serving.gateway.access.issuers import Issuers
 from penstock_serving.gateway.access.verification import Verification
 from penstock_serving.gateway.haproxy.convergence import Convergence
 from penstock_serving.gateway.haproxy.process import Haproxy, find_haproxy
-from penstock_serving.gateway.settings import Settings
+from penstock_serving.gateway.settings import GatewaySettings
 from penstock_serving.gateway.table.registry import Registry
 
 MODEL = ("ns", "m")
@@ -61,12 +61,12 @@ def test_of_many_tokens_haproxy_is_told_together_and_of_a_lone_one_at_once() -> 
         for burst in range(3):
             for number in range(500):
                 admissions.admit(MODEL, *token(burst * 500 + number))
-            await admissions.news()
-            told.append(len(admissions.current(1000.0)))
+            await admissions.wait_for_news()
+            told.append(len(admissions.collect(1000.0)))
         assert (told, time_.pauses) == ([500, 1000, 1500], [0.0, SPACING_SECONDS, SPACING_SECONDS])
         time_.now += 10
         admissions.admit(MODEL, *token(9999))
-        await admissions.news()
+        await admissions.wait_for_news()
         assert time_.pauses[-1] == 0.0
 
     run(scenario)
@@ -76,8 +76,8 @@ def test_there_is_no_news_of_what_haproxy_was_told() -> None:
     async def scenario() -> None:
         admissions = Admissions(pause=Time().pause)
         admissions.admit(MODEL, *token(1))
-        admissions.current(1000.0)
-        news = asyncio.create_task(admissions.news())
+        admissions.collect(1000.0)
+        news = asyncio.create_task(admissions.wait_for_news())
         for _ in range(5):
             await asyncio.sleep(0)
         assert not news.done()
@@ -119,7 +119,7 @@ def test_a_verified_token_is_no_change_of_the_table_and_is_not_verified_again(tm
             generation = registry.generation
             given = issuer.token()
             caller = await gatekeeper.admit(bearer(given), MODEL)
-            assert len(admissions.current(time.time())) == 1
+            assert len(admissions.collect(time.time())) == 1
             assert registry.generation == generation
             # Without its issuers' keys nothing could verify it again.
             gatekeeper = Gatekeeper(
@@ -138,14 +138,14 @@ def test_who_tells_haproxy_rests_until_a_token_was_verified(tmp_path: Path) -> N
     async def scenario() -> None:
         async with AsyncExitStack() as stack:
             state = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="adm-")))
-            settings = Settings(secret="s", state_dir=state, port=free_port(), slots=1)
+            settings = GatewaySettings(secret="s", state_dir=state, port=free_port(), slots=1)
             settings.layout.run.mkdir()
             registry, admissions = Registry(tmp_path / "routes.json"), Admissions()
             haproxy = Haproxy(find_haproxy(settings), settings.layout.config, list)
             stack.push_async_callback(haproxy.stop, 0.0)
             convergence = Convergence(settings, registry, admissions, haproxy)
             await convergence._converge(registry.generation)
-            resting = asyncio.create_task(convergence._idle(registry.generation, 3600.0))
+            resting = asyncio.create_task(convergence._wait_for_work(registry.generation, 3600.0))
             for _ in range(5):
                 await asyncio.sleep(0)
             assert not resting.done()

@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 from aiohttp import web
 
-from penstock_serving.gateway.control.callers import Refused, token_of
+from penstock_serving.gateway.control.callers import RequestRefused, token_of
 
 
 def _request(header: dict[str, str]) -> web.Request:
@@ -25,7 +25,7 @@ def _request(header: dict[str, str]) -> web.Request:
     ],
 )
 def test_by_the_head_alone_is_refused(header: dict[str, str], status: int) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefused) as refused:
         token_of(_request(header))
     assert refused.value.status == status
 

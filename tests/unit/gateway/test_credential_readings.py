@@ -10,7 +10,7 @@ from penstock.errors import Unavailable
 from penstock.routing.access import RouteAccess, RouteIssuer, RouteKey, fingerprint
 from penstock.routing.leases import Route
 from penstock_serving.gateway.access.admissions import Admissions
-from penstock_serving.gateway.access.gatekeeper import Gatekeeper, Refused
+from penstock_serving.gateway.access.gatekeeper import AccessDenied, Gatekeeper
 from penstock_serving.gateway.access.issuers import Issuers
 from penstock_serving.gateway.access.verification import Verification
 from penstock_serving.gateway.table.registry import Registry
@@ -50,5 +50,5 @@ def test_a_key_that_haproxy_could_not_count_is_asked_to_come_again(tmp_path: Pat
 )
 def test_a_credential_that_haproxy_read_otherwise_is_refused(tmp_path: Path, headers: dict[str, str]) -> None:
     handed = {"x-penstock-credential": fingerprint("\tA").upper()}
-    with pytest.raises(Refused):
+    with pytest.raises(AccessDenied):
         admit(tmp_path, headers | handed)

@@ -16,13 +16,13 @@ def text(size: int, fill: str = "x") -> str:
 
 def test_the_last_words_of_each_version_are_kept_until_the_model_is_gone() -> None:
     kept = Descriptions()
-    assert kept.of(M, None) is None
+    assert kept.find(M, None) is None
     for version, said in (("1", "{}"), ("2", '{"b":2}'), ("1", '{"a":1}')):
         kept.keep(M, version, said)
-    assert (kept.of(M, "1"), kept.of(M, "2"), kept.of(M, "3")) == (b'{"a":1}', b'{"b":2}', None)
-    assert kept.of(M, None) == b'{"a":1}', "whichever was told last"
+    assert (kept.find(M, "1"), kept.find(M, "2"), kept.find(M, "3")) == (b'{"a":1}', b'{"b":2}', None)
+    assert kept.find(M, None) == b'{"a":1}', "whichever was told last"
     kept.forget(M)
-    assert kept.of(M, None) is None
+    assert kept.find(M, None) is None
     assert not kept._bytes
 
 
@@ -30,7 +30,7 @@ def test_of_many_versions_the_last_eight_are_kept() -> None:
     kept = Descriptions()
     for version in range(20):
         kept.keep(M, str(version), "{}")
-    assert [version for version in range(20) if kept.of(M, str(version))] == list(range(12, 20))
+    assert [version for version in range(20) if kept.find(M, str(version))] == list(range(12, 20))
 
 
 def test_a_namespace_that_tells_too_much_loses_its_own_first_words() -> None:
@@ -41,9 +41,9 @@ def test_a_namespace_that_tells_too_much_loses_its_own_first_words() -> None:
             kept.keep((namespace, str(model)), "1", text(100))
             assert sum(kept._bytes.values()) <= 2500
             assert max(kept._bytes.values()) <= 1000
-    assert kept.of(("quiet", "m"), None) is not None
-    assert kept.of(("loudest", "99"), None) is not None
-    assert kept.of(("loudest", "0"), None) is None
+    assert kept.find(("quiet", "m"), None) is not None
+    assert kept.find(("loudest", "99"), None) is not None
+    assert kept.find(("loudest", "0"), None) is None
 
 
 @pytest.mark.parametrize("said", ["", "[]", "{", "x", "[" * 8000])

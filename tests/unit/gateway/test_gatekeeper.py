@@ -9,10 +9,10 @@ import pytest
 from tests.integration.access_parts import bearer, sha256
 
 from penstock.api.access import Authentication
-from penstock.routing.access import Refusal, RouteAccess, RouteKey
+from penstock.routing.access import Denial, RouteAccess, RouteKey
 from penstock.routing.leases import Route
 from penstock_serving.gateway.access.admissions import Admissions
-from penstock_serving.gateway.access.gatekeeper import Gatekeeper, Refused
+from penstock_serving.gateway.access.gatekeeper import AccessDenied, Gatekeeper
 from penstock_serving.gateway.access.issuers import Issuers
 from penstock_serving.gateway.access.verification import Verification
 from penstock_serving.gateway.table.registry import Registry
@@ -47,9 +47,9 @@ def test_no_request_costs_a_walk_over_the_keys(tmp_path: Path) -> None:
             lambda: gatekeeper.admit_to_unknown(bearer("guess"), "ns"),
             lambda: asyncio.run(gatekeeper.admit(bearer("guess"), ("ns", "m0"))),
         ):
-            with pytest.raises(Refused) as refused:
+            with pytest.raises(AccessDenied) as refused:
                 ask()
-            assert refused.value.refusal is Refusal.UNKNOWN
+            assert refused.value.refusal is Denial.UNKNOWN
         gatekeeper.admit_to_unknown(bearer("shared"), "ns")
         assert asyncio.run(gatekeeper.admit(bearer("own"), ("ns", "m9"))) == "key/k0"
         registry.keyring.locks(registry.table.keys(), {}, time.time(), default_required=True)

@@ -12,7 +12,7 @@ from penstock_serving.gateway.haproxy.access_log import AccessLog, gateway_span
 from penstock_serving.gateway.holding.forwarding import choose
 from penstock_serving.gateway.table.traffic import Target
 
-TABLE = Table().declared(Route(namespace="ns", model="m"))
+TABLE = Table().with_route(Route(namespace="ns", model="m"))
 
 
 def line(

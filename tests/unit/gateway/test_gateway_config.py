@@ -11,12 +11,12 @@ import pytest
 
 from penstock.errors import Invalid
 from penstock_serving.gateway.haproxy.config import ERRORS, error_file, render_config, render_map
-from penstock_serving.gateway.haproxy.plan import Desired, Server
+from penstock_serving.gateway.haproxy.plan import DesiredState, Server
 from penstock_serving.gateway.haproxy.process import find_haproxy
-from penstock_serving.gateway.settings import SECRET_FILE_VARIABLE, Settings, read_settings
+from penstock_serving.gateway.settings import SECRET_FILE_VARIABLE, GatewaySettings, read_settings
 
-NOTHING = Desired({}, {})
-PLAIN = Settings(secret="s", state_dir=Path("/state"))
+NOTHING = DesiredState({}, {})
+PLAIN = GatewaySettings(secret="s", state_dir=Path("/state"))
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ PLAIN = Settings(secret="s", state_dir=Path("/state"))
         ),
     ],
 )  # fmt: skip
-def test_a_setting_is_in_the_configuration(settings: Settings, line: str) -> None:
+def test_a_setting_is_in_the_configuration(settings: GatewaySettings, line: str) -> None:
     assert line in render_config(settings, 1, NOTHING, "e").splitlines()
 
 
@@ -49,7 +49,7 @@ def test_a_setting_is_in_the_configuration(settings: Settings, line: str) -> Non
         pytest.param(replace(PLAIN, max_connections_per_client=4), 4, 36, id="as many as is said"),
     ],
 )
-def test_one_address_leaves_connections_to_the_others(settings: Settings, told: int, closed: int) -> None:
+def test_one_address_leaves_connections_to_the_others(settings: GatewaySettings, told: int, closed: int) -> None:
     lines = render_config(settings, 1, NOTHING, "e").splitlines()
     assert "  tcp-request connection track-sc0 src,ipmask(32,64)" in lines
     assert f"  http-request deny deny_status 429 if {{ sc_conn_cur(0) gt {told} }}" in lines
@@ -89,7 +89,7 @@ def test_nothing_else_is_bound() -> None:
 
 
 def test_servers_known_at_the_start_are_in_their_backends() -> None:
-    text = render_config(PLAIN, 2, Desired({"w1": {"ra": Server("h:1", 9)}}, {}), "e")
+    text = render_config(PLAIN, 2, DesiredState({"w1": {"ra": Server("h:1", 9)}}, {}), "e")
     backend = text.split("\nbackend w1\n")[1].splitlines()
     assert [line for line in backend if "server ra" in line] == [
         (
@@ -103,12 +103,12 @@ def test_servers_known_at_the_start_are_in_their_backends() -> None:
 
 
 def test_haproxy_takes_the_configuration_without_a_warning(tmp_path: Path) -> None:
-    settings = Settings(
+    settings = GatewaySettings(
         secret="s", state_dir=tmp_path, max_connections_per_client=9, max_requests_per_second_per_client=9
     )
     layout = settings.layout
     layout.run.mkdir()
-    desired = Desired(
+    desired = DesiredState(
         {"m1": {"ra": Server("127.0.0.1:1", 9)}}, {"ns/m": "m1|10"}, {"ns/m": "k|0"}, {"ns/AB": "key/a|0|99|*"}
     )
     layout.config.write_text(render_config(settings, 2, desired, "e"))

@@ -4,17 +4,17 @@ import pytest
 
 from penstock_serving.gateway.haproxy.plan import (
     CHECK,
-    Desired,
+    DesiredState,
     Maps,
-    Observed,
     ObservedServer,
-    Plan,
+    ObservedState,
+    RuntimeCommands,
     Server,
     assign,
     desire,
-    held_after,
     plan,
     server_name,
+    state_after,
 )
 from penstock_serving.gateway.haproxy.runtime_socket import parse_map, parse_servers
 from penstock_serving.gateway.table.traffic import Destination, Target
@@ -31,11 +31,11 @@ def to(*targets: Target, split: bool = False, sampled: int = 0) -> Destination:
 @pytest.mark.parametrize(
     ("desired", "observed", "expected"),
     [
-        (Desired({"m0": {"ra": Server("h:1", 256)}}, {"ns/m": "m0|0"}), Observed({"m0": {"ra": LIVE}}, {"ns/m": "m0|0"}), Plan((), ())),
+        (DesiredState({"m0": {"ra": Server("h:1", 256)}}, {"ns/m": "m0|0"}), ObservedState({"m0": {"ra": LIVE}}, {"ns/m": "m0|0"}), RuntimeCommands((), ())),
         (
-            Desired({"m0": {"ra": Server("h:1", 256)}}, {"ns/m": "m0|5"}),
-            Observed({"m0": {}}, {}),
-            Plan(
+            DesiredState({"m0": {"ra": Server("h:1", 256)}}, {"ns/m": "m0|5"}),
+            ObservedState({"m0": {}}, {}),
+            RuntimeCommands(
                 (
                     f"add server m0/ra h:1 weight 256 {CHECK}",
                     "enable health m0/ra",
@@ -46,20 +46,20 @@ def to(*targets: Target, split: bool = False, sampled: int = 0) -> Destination:
             ),
         ),
         (
-            Desired({}, {}),
-            Observed({"m0": {"ra": LIVE}}, {"ns/m": "m0|0"}),
-            Plan(("del map /m ns/m", "set server m0/ra state maint"), ("del server m0/ra",)),
+            DesiredState({}, {}),
+            ObservedState({"m0": {"ra": LIVE}}, {"ns/m": "m0|0"}),
+            RuntimeCommands(("del map /m ns/m", "set server m0/ra state maint"), ("del server m0/ra",)),
         ),
-        (Desired({}, {}), Observed({"m0": {"ra": LEAVING}}, {}), Plan((), ("del server m0/ra",))),
+        (DesiredState({}, {}), ObservedState({"m0": {"ra": LEAVING}}, {}), RuntimeCommands((), ("del server m0/ra",))),
         (
-            Desired({"m0": {"ra": Server("h:1", 9)}}, {}),
-            Observed({"m0": {"ra": LEAVING}}, {}),
-            Plan(("set server m0/ra weight 9", "set server m0/ra state ready"), ()),
+            DesiredState({"m0": {"ra": Server("h:1", 9)}}, {}),
+            ObservedState({"m0": {"ra": LEAVING}}, {}),
+            RuntimeCommands(("set server m0/ra weight 9", "set server m0/ra state ready"), ()),
         ),
         (
-            Desired({"w0": {"ra": Server("h:1", 256)}}, {"ns/m": "w0|0"}),
-            Observed({"m0": {"ra": LIVE}, "w0": {}}, {"ns/m": "m0|0"}),
-            Plan(
+            DesiredState({"w0": {"ra": Server("h:1", 256)}}, {"ns/m": "w0|0"}),
+            ObservedState({"m0": {"ra": LIVE}, "w0": {}}, {"ns/m": "m0|0"}),
+            RuntimeCommands(
                 (
                     f"add server w0/ra h:1 weight 256 {CHECK}",
                     "enable health w0/ra",
@@ -80,7 +80,7 @@ def to(*targets: Target, split: bool = False, sampled: int = 0) -> Destination:
         "another way of sharing moves the path without a gap",
     ],
 )  # fmt: skip
-def test_commands(desired: Desired, observed: Observed, expected: Plan) -> None:
+def test_commands(desired: DesiredState, observed: ObservedState, expected: RuntimeCommands) -> None:
     assert plan(desired, observed, Maps("/m", "/l", "/g")) == expected
 
 
@@ -124,7 +124,7 @@ def test_what_is_desired_of_haproxy() -> None:
         {"ns/m": "k|0"},
         {"ns/A": "key/a|0|9|*"},
         lambda path, uid: f"{path}{uid}",
-    ) == Desired(
+    ) == DesiredState(
         {"m0": {server_name(A): Server("h:1", 256)}, "w3": {server_name(A): Server("h:1", 256)}},
         {"ns/m": "m0|10|ns/m", "ns/w": "w3|0|ns/w", "ns/zero": "agent|0|ns/zero", "ns/new": "agent|7|ns/new"},
         {"ns/m": "k|0"},
@@ -152,9 +152,9 @@ def test_haproxys_state_is_read() -> None:
 
 
 def test_after_a_plan_was_carried_out_nothing_is_left_to_do_and_every_backend_is_still_known() -> None:
-    desired = Desired({"m0": {"ra": Server("h:1", 9)}}, {"ns/m": "m0|0"}, {"ns/m": "lock"}, {"key": "grant"})
-    observed = Observed({"m0": {"ra": LIVE, "rb": LEAVING}, "w0": {"rc": LIVE}, "m1": {}}, {"ns/old": "w0|0"})
-    after = held_after(desired, observed)
+    desired = DesiredState({"m0": {"ra": Server("h:1", 9)}}, {"ns/m": "m0|0"}, {"ns/m": "lock"}, {"key": "grant"})
+    observed = ObservedState({"m0": {"ra": LIVE, "rb": LEAVING}, "w0": {"rc": LIVE}, "m1": {}}, {"ns/old": "w0|0"})
+    after = state_after(desired, observed)
     assert plan(desired, observed, Maps("/m", "/l", "/g")).changes
-    assert plan(desired, after, Maps("/m", "/l", "/g")) == Plan((), ())
+    assert plan(desired, after, Maps("/m", "/l", "/g")) == RuntimeCommands((), ())
     assert set(after.backends) == set(observed.backends)

@@ -13,7 +13,7 @@ from penstock_serving.gateway.table.keeping import load_routes, save_routes
 from penstock_serving.gateway.table.registry import Registry
 
 KEYS = tuple(RouteKey(name=f"key-number-{each:06}-abc", sha256=fingerprint(str(each))) for each in range(MAX_KEYS))
-TOLD = KeySet.of([NamespaceKey(name="a", sha256=fingerprint("a"), deployments=("m",))])
+TOLD = KeySet.from_keys([NamespaceKey(name="a", sha256=fingerprint("a"), deployments=("m",))])
 
 
 def route(model: str, keys: tuple[RouteKey, ...] = (), **more: object) -> Route:
@@ -27,7 +27,7 @@ def test_what_was_declared_is_there_again(tmp_path: Path) -> None:
     registry.declare(route("c"))
     registry.declare(Route(namespace="other", model="a"))
     registry.change_keys(KeyChange(namespace="ns", added=tuple(TOLD.keys.values()), digest=TOLD.digest))
-    registry.change_keys(KeyChange(namespace="locked", digest=KeySet.of([]).digest))
+    registry.change_keys(KeyChange(namespace="locked", digest=KeySet.from_keys([]).digest))
     registry.lock_keys("locked")
     save_routes(tmp_path / "routes.json", registry.table)
     again = Registry(tmp_path / "routes.json")

@@ -13,7 +13,7 @@ import pytest
 from penstock.errors import Unavailable
 from penstock.routing.access import RouteIssuer
 from penstock_serving.gateway.access.issuers import Issuers
-from penstock_serving.gateway.lookups import MOST_OF_A_NAMESPACE, look_up, on_behalf_of
+from penstock_serving.gateway.lookups import MOST_OF_A_NAMESPACE, charge_lookups_to, look_up
 from penstock_serving.gateway.services import alias_of
 
 
@@ -40,12 +40,12 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 @pytest.mark.usefixtures("slow")
 def test_slow_names_of_one_namespace_keep_nothing_else_waiting() -> None:
     async def scenario() -> None:
-        with on_behalf_of("greedy"):
+        with charge_lookups_to("greedy"):
             waiting = [asyncio.create_task(alias_of(f"a{each}.slow.svc")) for each in range(3 * MOST_OF_A_NAMESPACE)]
         async with asyncio.timeout(30):
             refused, _ = await asyncio.wait(waiting[MOST_OF_A_NAMESPACE:])
             assert all(isinstance(each.exception(), OSError) for each in refused)
-            with on_behalf_of("modest"):
+            with charge_lookups_to("modest"):
                 assert await alias_of("head.quick.svc") is None
                 with pytest.raises(OSError, match="no such name"):
                     await alias_of("none.quick.svc")

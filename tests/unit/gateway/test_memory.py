@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from penstock_serving.gateway.memory import connection_bytes, limit, most_bytes
-from penstock_serving.gateway.settings import Settings
+from penstock_serving.gateway.settings import GatewaySettings
 
-PLAIN = Settings(secret="s", state_dir=Path("/state"))
+PLAIN = GatewaySettings(secret="s", state_dir=Path("/state"))
 
 
 def test_what_a_setting_allows_is_in_the_calculation() -> None:

@@ -6,23 +6,29 @@ import time
 
 import pytest
 
-from penstock_serving.gateway.access.verification import ADDRESS_SHARE, NAMESPACE_SHARE, Allowance, Spent, Verification
+from penstock_serving.gateway.access.verification import (
+    ADDRESS_SHARE,
+    NAMESPACE_SHARE,
+    BudgetExhausted,
+    LeakyBucket,
+    Verification,
+)
 
 
 def test_what_was_spent_is_made_good_in_time() -> None:
-    allowance = Allowance(0.1)
-    assert allowance.has("a", 0)
+    allowance = LeakyBucket(0.1)
+    assert allowance.has_room("a", 0)
     allowance.spend("a", 0.3, 0)
-    assert not allowance.has("a", 1.9)
-    assert allowance.has("a", 2.1)
-    assert allowance.has("b", 0)
+    assert not allowance.has_room("a", 1.9)
+    assert allowance.has_room("a", 2.1)
+    assert allowance.has_room("b", 0)
 
 
 def test_only_so_many_are_remembered() -> None:
-    allowance = Allowance(0.1, most=2)
+    allowance = LeakyBucket(0.1, most=2)
     for key in ("a", "b", "a", "c"):
         allowance.spend(key, 1.0, 0)
-    assert [allowance.has(key, 0) for key in "abc"] == [False, True, False]
+    assert [allowance.has_room(key, 0) for key in "abc"] == [False, True, False]
 
 
 def busy() -> None:
@@ -43,7 +49,7 @@ def test_of_the_threads_time_a_part_is_had_by(addresses: int, share: float) -> N
             try:
                 await verification.run("ns", str(number % addresses), busy)
                 ran += 1
-            except Spent:
+            except BudgetExhausted:
                 break
         assert 1 <= ran <= share / 0.01 + 1
         await verification.run("other", "0", busy)
@@ -67,7 +73,7 @@ def test_only_so_many_wait() -> None:
         go = threading.Event()
         tasks = [asyncio.create_task(verification.run("ns", str(each), go.wait)) for each in range(80)]
         await asyncio.sleep(0)
-        refused = [task for task in tasks if task.done() and isinstance(task.exception(), Spent)]
+        refused = [task for task in tasks if task.done() and isinstance(task.exception(), BudgetExhausted)]
         assert len(refused) == 80 - 64
         other = asyncio.create_task(verification.run("other", "a", go.wait))
         await asyncio.sleep(0)

@@ -47,7 +47,7 @@ class Agent:
         change = KeyChange.model_validate_json(request.content)
         self.heard.append(change)
         try:
-            self.held[namespace] = self.held.get(namespace, KeySet()).changed(change)
+            self.held[namespace] = self.held.get(namespace, KeySet()).apply(change)
         except PenstockError as error:
             return httpx.Response(403, text=error.message)
         return httpx.Response(400 if self.refuses else 204)
@@ -97,7 +97,7 @@ def test_one_that_holds_others_than_was_thought_is_told_all() -> None:
     world = World(Agent())
     world.present["ns"] = [key("a"), key("b")]
     world.teller.tell("ns")
-    for held in (KeySet(), KeySet.of([])):
+    for held in (KeySet(), KeySet.from_keys([])):
         world.agent.held["ns"] = held
         world.present["ns"] = [key(f"c{len(world.agent.heard)}")]
         assert not world.teller.tell("ns")
@@ -138,7 +138,7 @@ def test_one_of_a_former_release_is_told_nothing() -> None:
 def test_a_look_mends_what_differs(forgotten: list[str] | None, left: set[str]) -> None:
     world = World(Agent())
     world.present["ns"] = [key("a")]
-    world.agent.held |= {"gone": KeySet.of([]), "others": KeySet.of([])}
+    world.agent.held |= {"gone": KeySet.from_keys([]), "others": KeySet.from_keys([])}
     assert world.teller.look(world.view, ["ns"], forgotten)
     assert world.agent.held.keys() == left
     assert world.agent.held["ns"].keys.keys() == {fingerprint("a")}

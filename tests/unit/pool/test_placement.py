@@ -15,7 +15,7 @@ from penstock.api.pool import GroupAccelerator, GroupStatus, WorkerGroup
 from penstock.api.v1alpha1 import Resources
 from penstock.api.verdicts import timestamp
 from penstock.errors import Invalid
-from penstock.names import revision, run
+from penstock.names import revision, run_name
 from penstock.serving.arguments import Attempt
 from penstock_operator.deployment.observed import Application, ApplicationState, Node, Observed, Pool, PoolProblem
 from penstock_operator.deployment.plan import Finalizer, invalid_status, plan
@@ -363,4 +363,4 @@ def test_requests_to_what_can_never_start_are_told_so() -> None:
 def test_the_run_of_a_deployment_depends_on_its_labels_where_it_has_any() -> None:
 
     profile = OptimizationProfileSpec()
-    assert run(deployment(), profile) != run(deployment(resources={"nodeLabels": ARM}), profile)
+    assert run_name(deployment(), profile) != run_name(deployment(resources={"nodeLabels": ARM}), profile)

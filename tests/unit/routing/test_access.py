@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from penstock.routing.access import (
-    Let,
-    Refusal,
+    Allow,
+    Denial,
     RouteAccess,
     RouteIssuer,
     RouteKey,
@@ -33,17 +33,17 @@ GUARDED = RouteAccess(required=True, keys=(A, ENDED))
 @pytest.mark.parametrize(
     ("access", "given", "expected"),
     [
-        (GUARDED, "A", Let("key/a")),
-        (GUARDED, None, Refusal.MISSING),
-        (GUARDED, "C", Refusal.UNKNOWN),
-        (GUARDED, "E", Refusal.UNKNOWN),
-        (GUARDED, "B", Refusal.OTHER_MODELS),
-        (GUARDED, "x.y.z", Refusal.UNKNOWN),
+        (GUARDED, "A", Allow("key/a")),
+        (GUARDED, None, Denial.MISSING),
+        (GUARDED, "C", Denial.UNKNOWN),
+        (GUARDED, "E", Denial.UNKNOWN),
+        (GUARDED, "B", Denial.OTHER_MODELS),
+        (GUARDED, "x.y.z", Denial.UNKNOWN),
         (RouteAccess(required=True, issuers=(ISSUER,)), "x.y.z", Verify("x.y.z", (ISSUER,))),
-        (RouteAccess(required=True, issuers=(ISSUER,)), "xyz", Refusal.UNKNOWN),
-        (RouteAccess(required=True, issuers=(ISSUER,)), "x.y." + "z" * 20_000, Refusal.UNKNOWN),
-        (RouteAccess(required=False), "A", Let(None)),
-        (None, None, Let(None)),
+        (RouteAccess(required=True, issuers=(ISSUER,)), "xyz", Denial.UNKNOWN),
+        (RouteAccess(required=True, issuers=(ISSUER,)), "x.y." + "z" * 20_000, Denial.UNKNOWN),
+        (RouteAccess(required=False), "A", Allow(None)),
+        (None, None, Allow(None)),
     ],
     ids=[
         "a key of the model",
@@ -68,7 +68,7 @@ def test_who_is_let_in(access: RouteAccess | None, given: str | None, expected: 
 
 
 def test_of_which_nothing_is_declared_is_closed_where_models_are() -> None:
-    assert decide(None, "m", {"n": A}, "A", NOW, default_required=True) is Refusal.NOT_YET
+    assert decide(None, "m", {"n": A}, "A", NOW, default_required=True) is Denial.NOT_YET
 
 
 @pytest.mark.parametrize(
@@ -89,4 +89,4 @@ def test_where_a_credential_is(authorization: str | None, api_key: str | None, e
 
 
 def test_every_refusal_has_a_status() -> None:
-    assert [refusal.status for refusal in Refusal] == [401, 401, 403, 503, 429]
+    assert [refusal.status for refusal in Denial] == [401, 401, 403, 503, 429]

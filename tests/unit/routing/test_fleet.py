@@ -10,8 +10,8 @@ from penstock.routing.fleet import (
     OWNERS,
     Endpoint,
     GatewayState,
+    downgrade_route,
     endpoints,
-    in_words_of,
     lacks_replicas,
     missing_routes,
     name_to_resolve,
@@ -77,7 +77,7 @@ def test_the_gateways_of_a_url(url: str, addresses: list[str], found: list[str])
     ],
 )
 def test_a_route_is_told_in_words_that_are_known(features: set[str], left_out: set[str]) -> None:
-    told = in_words_of(features, WORDY).model_dump(mode="json")
+    told = downgrade_route(features, WORDY).model_dump(mode="json")
     whole = WORDY.model_dump(mode="json")
     assert (set(whole) | set(whole["access"])) - set(told) - set(told["access"]) == left_out
     assert all(whole[word] == told[word] for word in set(told) - {"access"})

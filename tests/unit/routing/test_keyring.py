@@ -140,7 +140,9 @@ def test_what_models_say_of_a_key_is_found_by_its_hash() -> None:
 
 SHARED = RouteAccess(required=True, shared=True)
 EVERY, ONE = key("A", "a"), key("B", "b")
-TOLD = KeySet.of([NamespaceKey(**EVERY.model_dump()), NamespaceKey(**ONE.model_dump(), deployments=("m", "gone"))])
+TOLD = KeySet.from_keys(
+    [NamespaceKey(**EVERY.model_dump()), NamespaceKey(**ONE.model_dump(), deployments=("m", "gone"))]
+)
 
 
 def followed(declared: Declared, told: KeySet | None) -> Keyring:
@@ -163,19 +165,21 @@ def test_a_namespaces_keys_open_what_is_declared_to_be_opened_by_them() -> None:
 
 @pytest.mark.parametrize(
     ("told", "expected"),
-    [(None, Authenticity.UNDECIDED), (KeySet(), Authenticity.UNDECIDED), (KeySet.of([]), Authenticity.KEY)],
+    [(None, Authenticity.UNDECIDED), (KeySet(), Authenticity.UNDECIDED), (KeySet.from_keys([]), Authenticity.KEY)],
     ids=["they were never told", "they could not be taken", "there are none"],
 )
 def test_a_model_that_a_namespaces_keys_open_is_where(told: KeySet | None, expected: Authenticity) -> None:
     declared = {("ns", "m"): SHARED}
     keyring = followed(declared, told)
     assert keyring.locks(declared, {}, NOW, default_required=False).models["ns", "m"].authentication is expected
-    assert keyring.decided(("ns", "m")) is (expected is Authenticity.KEY)
+    assert keyring.is_decided(("ns", "m")) is (expected is Authenticity.KEY)
 
 
 def test_keys_of_either_telling_open_what_they_are_told_to() -> None:
     declared = {("ns", "m"): SHARED, ("ns", "old"): RouteAccess(required=True, keys=(EVERY,))}
-    keyring = followed(declared, KeySet.of([NamespaceKey(**EVERY.model_dump()), NamespaceKey(**ONE.model_dump())]))
+    keyring = followed(
+        declared, KeySet.from_keys([NamespaceKey(**EVERY.model_dump()), NamespaceKey(**ONE.model_dump())])
+    )
     found = keyring.locks(declared, {}, NOW, default_required=False)
     assert found.namespaces["ns", fingerprint("A")].everywhere
     assert set(found.single) == {("ns", "m", fingerprint("B"))}

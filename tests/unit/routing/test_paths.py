@@ -3,25 +3,25 @@ from __future__ import annotations
 import pytest
 
 from penstock.errors import Invalid
-from penstock_serving.gateway.table.paths import Asked, ModelPath, parse_path
+from penstock_serving.gateway.table.paths import ModelOperation, ModelPath, parse_path
 
 
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        ("/v2/models/m", ModelPath(("ns", "m"), None, Asked.METADATA)),
-        ("/v2/models/m/ready", ModelPath(("ns", "m"), None, Asked.READY)),
-        ("/v2/models/m/infer", ModelPath(("ns", "m"), None, Asked.INFER)),
-        ("/v2/models/m/versions/3", ModelPath(("ns", "m"), "3", Asked.METADATA)),
-        ("/v2/models/m/versions/3/ready", ModelPath(("ns", "m"), "3", Asked.READY)),
-        ("/v2/models/m/versions/3/infer", ModelPath(("ns", "m"), "3", Asked.INFER)),
-        ("/v2/models/m/", ModelPath(("ns", "m"), None, Asked.NOTHING)),
-        ("/v2/models/m/stats", ModelPath(("ns", "m"), None, Asked.NOTHING)),
-        ("/v2/models/m/infer/", ModelPath(("ns", "m"), None, Asked.NOTHING)),
-        ("/v2/models/m/x/infer", ModelPath(("ns", "m"), None, Asked.NOTHING)),
-        ("/v2/models/m/versions", ModelPath(("ns", "m"), None, Asked.NOTHING)),
-        ("/v2/models/m/versions/", ModelPath(("ns", "m"), "", Asked.METADATA)),
-        ("/v2/models/m/Versions/3/infer", ModelPath(("ns", "m"), None, Asked.NOTHING)),
+        ("/v2/models/m", ModelPath(("ns", "m"), None, ModelOperation.METADATA)),
+        ("/v2/models/m/ready", ModelPath(("ns", "m"), None, ModelOperation.READY)),
+        ("/v2/models/m/infer", ModelPath(("ns", "m"), None, ModelOperation.INFER)),
+        ("/v2/models/m/versions/3", ModelPath(("ns", "m"), "3", ModelOperation.METADATA)),
+        ("/v2/models/m/versions/3/ready", ModelPath(("ns", "m"), "3", ModelOperation.READY)),
+        ("/v2/models/m/versions/3/infer", ModelPath(("ns", "m"), "3", ModelOperation.INFER)),
+        ("/v2/models/m/", ModelPath(("ns", "m"), None, ModelOperation.NOTHING)),
+        ("/v2/models/m/stats", ModelPath(("ns", "m"), None, ModelOperation.NOTHING)),
+        ("/v2/models/m/infer/", ModelPath(("ns", "m"), None, ModelOperation.NOTHING)),
+        ("/v2/models/m/x/infer", ModelPath(("ns", "m"), None, ModelOperation.NOTHING)),
+        ("/v2/models/m/versions", ModelPath(("ns", "m"), None, ModelOperation.NOTHING)),
+        ("/v2/models/m/versions/", ModelPath(("ns", "m"), "", ModelOperation.METADATA)),
+        ("/v2/models/m/Versions/3/infer", ModelPath(("ns", "m"), None, ModelOperation.NOTHING)),
         ("/v2/models/", None),
         ("/v2//models/m", None),
         ("//v2/models/m", None),

@@ -19,28 +19,37 @@ def route(sampling_ratio: float = 0.0, **revisions: int) -> Route:
 
 
 def shares(table: Table, path: str = "ns/m") -> dict[str, int]:
-    return {target.replica_id: target.weight for target in Traffic().of(table)[path].targets}
+    return {target.replica_id: target.weight for target in Traffic().destinations(table)[path].targets}
 
 
 @pytest.mark.parametrize(
     ("table", "expected"),
     [
-        (Table().leased("a", lease(), 0), {"a": 256}),
-        (Table().declared(route(r1=100)), {}),
-        (Table().declared(route(r1=100)).leased("a", lease(), 0), {"a": 256}),
-        (Table().declared(route(r2=100)).leased("a", lease(), 0), {}),
-        (Table().declared(route(r1=0, r2=5)).leased("a", lease(), 0).leased("b", lease(revision="r2"), 0), {"b": 256}),
-        (Table().declared(route()).leased("a", lease(), 0).leased("b", lease(revision="r2"), 0), {"a": 256, "b": 256}),
+        (Table().with_lease("a", lease(), 0), {"a": 256}),
+        (Table().with_route(route(r1=100)), {}),
+        (Table().with_route(route(r1=100)).with_lease("a", lease(), 0), {"a": 256}),
+        (Table().with_route(route(r2=100)).with_lease("a", lease(), 0), {}),
+        (
+            Table().with_route(route(r1=0, r2=5)).with_lease("a", lease(), 0).with_lease("b", lease(revision="r2"), 0),
+            {"b": 256},
+        ),
+        (
+            Table().with_route(route()).with_lease("a", lease(), 0).with_lease("b", lease(revision="r2"), 0),
+            {"a": 256, "b": 256},
+        ),
         (
             Table()
-            .declared(route(r1=50, r2=50))
-            .leased("a", lease(), 0)
-            .leased("b", lease(), 0)
-            .leased("c", lease(revision="r2"), 0),
+            .with_route(route(r1=50, r2=50))
+            .with_lease("a", lease(), 0)
+            .with_lease("b", lease(), 0)
+            .with_lease("c", lease(revision="r2"), 0),
             {"a": 128, "b": 128, "c": 256},
         ),
         (
-            Table().declared(route(r1=100, r2=1)).leased("a", lease(), 0).leased("b", lease(revision="r2"), 0),
+            Table()
+            .with_route(route(r1=100, r2=1))
+            .with_lease("a", lease(), 0)
+            .with_lease("b", lease(revision="r2"), 0),
             {"a": 256, "b": 3},
         ),
     ],
@@ -60,18 +69,21 @@ def test_who_receives_and_how_much(table: Table, expected: dict[str, int]) -> No
 
 
 def test_requests_are_split_only_while_several_declared_revisions_receive() -> None:
-    two = Table().leased("a", lease(), 0).leased("b", lease(revision="r2"), 0)
-    assert not Traffic().of(two)["ns/m"].split
-    assert Traffic().of(two.declared(route(r1=1, r2=1)))["ns/m"].split
-    assert not Traffic().of(two.declared(route(r1=1, r2=0)))["ns/m"].split
+    two = Table().with_lease("a", lease(), 0).with_lease("b", lease(revision="r2"), 0)
+    assert not Traffic().destinations(two)["ns/m"].split
+    assert Traffic().destinations(two.with_route(route(r1=1, r2=1)))["ns/m"].split
+    assert not Traffic().destinations(two.with_route(route(r1=1, r2=0)))["ns/m"].split
 
 
 def test_each_version_has_a_path_of_its_own() -> None:
     table = (
-        Table().declared(route(0.25)).leased("a", lease(), 0).leased("b", lease(version="2", address="10.0.0.2:1"), 0)
+        Table()
+        .with_route(route(0.25))
+        .with_lease("a", lease(), 0)
+        .with_lease("b", lease(version="2", address="10.0.0.2:1"), 0)
     )
     a, b = Target("a", "10.0.0.1:1", 256), Target("b", "10.0.0.2:1", 256)
-    assert Traffic().of(table) == {
+    assert Traffic().destinations(table) == {
         "ns/m": Destination((a, b), split=False, sampled_per_million=250_000),
         "ns/m/1": Destination((a,), split=False, sampled_per_million=250_000),
         "ns/m/2": Destination((b,), split=False, sampled_per_million=250_000),
@@ -96,29 +108,29 @@ def test_each_version_has_a_path_of_its_own() -> None:
     ],
 )
 def test_lookup(model: str, version: str | None, expected: tuple[str, ...] | Unknown) -> None:
-    table = Table().declared(Route(namespace="ns", model="idle")).leased("a", lease(), 0)
+    table = Table().with_route(Route(namespace="ns", model="idle")).with_lease("a", lease(), 0)
     found = lookup(table, ("ns", model), version)
     assert (found if isinstance(found, Unknown) else tuple(t.replica_id for t in found.targets)) == expected
 
 
 def test_a_lease_ends_unless_renewed() -> None:
-    table = Table().leased("a", lease(lease_seconds=5), 10).leased("b", lease(lease_seconds=5), 12)
+    table = Table().with_lease("a", lease(lease_seconds=5), 10).with_lease("b", lease(lease_seconds=5), 12)
     assert table.next_expiry() == 15
-    assert table.expired(14.9) is table
-    assert set(table.expired(15).replicas) == {"ns/m/b"}
-    assert set(table.leased("a", lease(lease_seconds=5), 14).expired(17).replicas) == {"ns/m/a"}
-    assert table.expired(99).next_expiry() is None
+    assert table.without_expired(14.9) is table
+    assert set(table.without_expired(15).replicas) == {"ns/m/b"}
+    assert set(table.with_lease("a", lease(lease_seconds=5), 14).without_expired(17).replicas) == {"ns/m/a"}
+    assert table.without_expired(99).next_expiry() is None
 
 
 def test_a_released_replica_and_a_withdrawn_route_are_forgotten() -> None:
-    table = Table().declared(route()).leased("a", lease(), 0)
-    assert table.released(M, "a", 1).knows(("ns", "m"))
-    assert table.withdrawn(("ns", "m")).knows(("ns", "m"))
-    assert not table.released(M, "a", 1).withdrawn(("ns", "m")).knows(("ns", "m"))
+    table = Table().with_route(route()).with_lease("a", lease(), 0)
+    assert table.without_replica(M, "a", 1).knows(("ns", "m"))
+    assert table.without_route(("ns", "m")).knows(("ns", "m"))
+    assert not table.without_replica(M, "a", 1).without_route(("ns", "m")).knows(("ns", "m"))
 
 
 def test_status_tells_what_receives_and_how_long_the_lease_lasts() -> None:
-    table = Table().declared(route(r2=1)).leased("a", lease(lease_seconds=5), 10)
+    table = Table().with_route(route(r2=1)).with_lease("a", lease(lease_seconds=5), 10)
     (status,) = table.statuses({("ns", "m"): 3}, now=12)
     assert (status.held_requests, status.declared) == (3, route(r2=1))
     assert [(r.replica_id, r.receiving, r.expires_in_seconds) for r in status.replicas] == [("a", False, 3)]
@@ -126,7 +138,7 @@ def test_status_tells_what_receives_and_how_long_the_lease_lasts() -> None:
 
 def test_whether_requests_are_joined_is_told_now_and_then_and_kept_and_told_on_to_who_asks() -> None:
     said = RequestsJoined(joined=False, reason="why")
-    table = Table().leased("a", lease(joining=said), 0).leased("a", lease(), 1)
+    table = Table().with_lease("a", lease(joining=said), 0).with_lease("a", lease(), 1)
     (asked,) = table.statuses({}, now=2, joining=True)
     assert asked.replicas[0].joining == said
     (unasked,) = table.statuses({}, now=2)
@@ -172,52 +184,52 @@ def test_what_a_lease_may_say(
     namespace: str, model: str, version: str, address: str, error: type[PenstockError] | None
 ) -> None:
     said = ReplicaLease(namespace=namespace, model=model, version=version, revision="r", address=address)
-    table = Table().leased("a", lease(), 0)
+    table = Table().with_lease("a", lease(), 0)
     if error is None:
-        assert table.leased("a", said, 0).replicas["ns/m/a"].lease == said
+        assert table.with_lease("a", said, 0).replicas["ns/m/a"].lease == said
     else:
         with pytest.raises(error):
-            table.leased("a", said, 0)
+            table.with_lease("a", said, 0)
 
 
 def test_a_replicas_id_is_its_models_own() -> None:
-    table = Table().leased("a", lease(), 0).leased("a", lease("other", address="10.0.0.9:1"), 0)
+    table = Table().with_lease("a", lease(), 0).with_lease("a", lease("other", address="10.0.0.9:1"), 0)
     assert {key: replica.lease.model for key, replica in table.replicas.items()} == {
         "ns/m/a": "m", "ns/other/a": "other",
     }  # fmt: skip
-    assert set(table.released(("ns", "other"), "a", 1).replicas) == {"ns/m/a"}
+    assert set(table.without_replica(("ns", "other"), "a", 1).replicas) == {"ns/m/a"}
 
 
 def test_a_deployment_that_was_made_anew_has_none_of_the_formers_replicas() -> None:
     first, second = (Route(namespace="ns", model="m", owner=uid) for uid in ("u1", "u2"))
-    table = Table().declared(first).leased("a", lease(), 0, "u1").leased("former", lease(), 0)
+    table = Table().with_route(first).with_lease("a", lease(), 0, "u1").with_lease("former", lease(), 0)
     with pytest.raises(Conflict, match="former deployment"):
-        table.leased("b", lease(), 0, "u2")
-    later = table.declared(second)
+        table.with_lease("b", lease(), 0, "u2")
+    later = table.with_route(second)
     assert set(later.replicas) == {"ns/m/former"}
     with pytest.raises(Conflict, match="former deployment"):
-        later.leased("a", lease(), 1, "u1")
-    assert set(later.leased("b", lease(), 1, "u2").replicas) == {"ns/m/former", "ns/m/b"}
+        later.with_lease("a", lease(), 1, "u1")
+    assert set(later.with_lease("b", lease(), 1, "u2").replicas) == {"ns/m/former", "ns/m/b"}
 
 
 @pytest.mark.parametrize("weight", [-1, 101])
 def test_a_weight_is_a_percentage(weight: int) -> None:
     with pytest.raises(Invalid, match="0 to 100"):
-        Table().declared(route(r1=weight))
+        Table().with_route(route(r1=weight))
 
 
 def test_one_model_cannot_fill_the_gateway() -> None:
     table = Table()
     for number in range(8):
-        table = table.leased(str(number), lease(version=str(number)), 0)
+        table = table.with_lease(str(number), lease(version=str(number)), 0)
     with pytest.raises(Invalid, match="versions"):
-        table.leased("more", lease(version="more"), 0)
+        table.with_lease("more", lease(version="more"), 0)
     with pytest.raises(Unavailable, match="versions"):
-        table.leased("7", lease(version="more"), 0)
+        table.with_lease("7", lease(version="more"), 0)
     for number in range(1016):
-        table = table.leased(f"r{number}", lease(), 0)
+        table = table.with_lease(f"r{number}", lease(), 0)
     with pytest.raises(Invalid, match="replicas"):
-        table.leased("more", lease(), 0)
+        table.with_lease("more", lease(), 0)
 
 
 M = ("ns", "m")
@@ -227,13 +239,13 @@ def left(how: str) -> tuple[Table, float]:
     """A table whose model had eight versions until a moment ago, and when that was."""
     table = Table(rest_seconds=600)
     for number in range(8):
-        table = table.leased(str(number), lease(version=str(number), lease_seconds=5), 0)
+        table = table.with_lease(str(number), lease(version=str(number), lease_seconds=5), 0)
     if how == "ended":
-        return table.expired(5), 5
+        return table.without_expired(5), 5
     if how == "replaced":
-        return table.leased("7", lease(version="6"), 5), 5
+        return table.with_lease("7", lease(version="6"), 5), 5
     for number in range(8):
-        table = table.released(M, str(number), 5)
+        table = table.without_replica(M, str(number), 5)
     return table, 5
 
 
@@ -241,47 +253,47 @@ def left(how: str) -> tuple[Table, float]:
 def test_versions_count_for_as_long_as_requests_may_be_under_way_to_them(how: str) -> None:
     table, gone = left(how)
     with pytest.raises(Unavailable, match="try again in 600 s"):
-        table.leased("more", lease(version="more"), gone)
-    assert table.leased("back", lease(version="3"), gone).replicas["ns/m/back"].lease.version == "3"
-    assert table.leased("more", lease("other", version="more"), gone).knows(("ns", "other"))
+        table.with_lease("more", lease(version="more"), gone)
+    assert table.with_lease("back", lease(version="3"), gone).replicas["ns/m/back"].lease.version == "3"
+    assert table.with_lease("more", lease("other", version="more"), gone).knows(("ns", "other"))
     with pytest.raises(Unavailable, match="try again in 1 s"):
-        table.leased("more", lease(version="more"), gone + 599)
-    assert table.leased("more", lease(version="more"), gone + 600).replicas["ns/m/more"].lease.version == "more"
+        table.with_lease("more", lease(version="more"), gone + 599)
+    assert table.with_lease("more", lease(version="more"), gone + 600).replicas["ns/m/more"].lease.version == "more"
 
 
 def test_a_version_whose_last_replica_stays_does_not_rest() -> None:
-    table = Table().leased("a", lease(), 0).leased("b", lease(), 0).released(M, "a", 1)
+    table = Table().with_lease("a", lease(), 0).with_lease("b", lease(), 0).without_replica(M, "a", 1)
     assert table.resting == {}
-    assert set(table.released(M, "b", 2).resting) == {(("ns", "m"), "1")}
-    assert table.released(M, "b", 2).leased("b", lease(), 3).resting == {}
+    assert set(table.without_replica(M, "b", 2).resting) == {(("ns", "m"), "1")}
+    assert table.without_replica(M, "b", 2).with_lease("b", lease(), 3).resting == {}
 
 
 def test_destinations_that_are_kept_are_those_that_would_be_found_anew() -> None:
     kept, table = Traffic(), Table()
     steps = [
-        lambda table: table.leased("a", lease(), 0),
-        lambda table: table.leased("a", lease(), 1),
-        lambda table: table.leased("b", lease("other"), 1),
-        lambda table: table.declared(route(0.5, r1=100)),
-        lambda table: table.leased("c", lease(revision="r2", version="2"), 2),
-        lambda table: table.declared(route(0.5, r1=50, r2=50)),
-        lambda table: table.leased("a", lease(address="10.0.0.2:1"), 3),
-        lambda table: table.leased("c", lease(revision="r2", version="3"), 3),
-        lambda table: table.released(M, "a", 4),
-        lambda table: table.withdrawn(("ns", "m")),
-        lambda table: table.expired(60),
+        lambda table: table.with_lease("a", lease(), 0),
+        lambda table: table.with_lease("a", lease(), 1),
+        lambda table: table.with_lease("b", lease("other"), 1),
+        lambda table: table.with_route(route(0.5, r1=100)),
+        lambda table: table.with_lease("c", lease(revision="r2", version="2"), 2),
+        lambda table: table.with_route(route(0.5, r1=50, r2=50)),
+        lambda table: table.with_lease("a", lease(address="10.0.0.2:1"), 3),
+        lambda table: table.with_lease("c", lease(revision="r2", version="3"), 3),
+        lambda table: table.without_replica(M, "a", 4),
+        lambda table: table.without_route(("ns", "m")),
+        lambda table: table.without_expired(60),
     ]
     for step in steps:
         before, table = table, step(table)
         assert table != before
-        assert kept.of(table) == Traffic().of(table)
+        assert kept.destinations(table) == Traffic().destinations(table)
 
 
 def of_digest(digest: str, revision: str = "r1") -> ReplicaLease:
     return lease(revision=revision).model_copy(update={"digest": digest})
 
 
-FIRST = Table().leased("a", of_digest("A"), 0).leased("b", of_digest("B"), 0)
+FIRST = Table().with_lease("a", of_digest("A"), 0).with_lease("b", of_digest("B"), 0)
 
 
 def told(digest: str) -> Route:
@@ -292,15 +304,15 @@ def told(digest: str) -> Route:
     ("table", "receiving"),
     [
         (FIRST, {"a"}),
-        (FIRST.leased("a", of_digest("A"), 1).leased("b", of_digest("B"), 1), {"a"}),
-        (FIRST.leased("c", of_digest("B"), 0).released(M, "a", 1), set()),
-        (FIRST.leased("b", of_digest("B"), 9).expired(6), set()),
-        (FIRST.released(M, "a", 1).released(M, "b", 1).leased("c", of_digest("C"), 2), {"c"}),
-        (FIRST.declared(route(r1=100)), {"a"}),
-        (FIRST.declared(told("B")), {"b"}),
-        (FIRST.declared(told("C")), set()),
-        (FIRST.declared(told("")), set()),
-        (FIRST.leased("c", of_digest("C", "r2"), 0), {"a", "c"}),
+        (FIRST.with_lease("a", of_digest("A"), 1).with_lease("b", of_digest("B"), 1), {"a"}),
+        (FIRST.with_lease("c", of_digest("B"), 0).without_replica(M, "a", 1), set()),
+        (FIRST.with_lease("b", of_digest("B"), 9).without_expired(6), set()),
+        (FIRST.without_replica(M, "a", 1).without_replica(M, "b", 1).with_lease("c", of_digest("C"), 2), {"c"}),
+        (FIRST.with_route(route(r1=100)), {"a"}),
+        (FIRST.with_route(told("B")), {"b"}),
+        (FIRST.with_route(told("C")), set()),
+        (FIRST.with_route(told("")), set()),
+        (FIRST.with_lease("c", of_digest("C", "r2"), 0), {"a", "c"}),
     ],
     ids=[
         "the first that came decides", "renewing changes nothing", "it decides also when it has left",
@@ -318,8 +330,10 @@ def test_a_namespace_leaves_room_for_the_replicas_of_others() -> None:
     crowd = [Replica(f"r{each}", lease(model=f"m{each % 8}"), 60) for each in range(4096)]
     table = Table(replicas={replica_key(each.key, each.replica_id): each for each in crowd})
     with pytest.raises(Invalid, match="4096 replicas at most in all"):
-        table.leased("late", lease(model="m9"), 0)
-    assert table.leased("r0", lease(model="m0", version="2"), 0).replicas["ns/m0/r0"].lease.version == "2"
+        table.with_lease("late", lease(model="m9"), 0)
+    assert table.with_lease("r0", lease(model="m0", version="2"), 0).replicas["ns/m0/r0"].lease.version == "2"
     other = ReplicaLease(namespace="other", model="m", version="1", revision="r1", address="10.0.0.2:1")
-    assert "other/m/a" in table.leased("a", other, 0).replicas
-    assert "ns/m9/late" in table.released(("ns", "m1"), "r1", 0).leased("late", lease(model="m9"), 0).replicas
+    assert "other/m/a" in table.with_lease("a", other, 0).replicas
+    assert (
+        "ns/m9/late" in table.without_replica(("ns", "m1"), "r1", 0).with_lease("late", lease(model="m9"), 0).replicas
+    )

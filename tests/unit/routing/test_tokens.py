@@ -3,22 +3,22 @@ from __future__ import annotations
 import pytest
 
 from penstock.routing.tokens import (
-    Owner,
+    TokenSubject,
     admin_token,
     data_token,
     former_admin_token,
     former_replica_token,
     may_be_former,
-    owner_of,
     replica_token,
+    subject_of,
 )
 
 TOKEN = replica_token("secret", "ns", "m", "u1")
 
 
 def test_a_token_says_whose_it_is() -> None:
-    assert owner_of("secret", TOKEN) == Owner("ns", "m", "u1")
-    assert owner_of("secret", replica_token("secret", "ns", "m")) == Owner("ns", "m")
+    assert subject_of("secret", TOKEN) == TokenSubject("ns", "m", "u1")
+    assert subject_of("secret", replica_token("secret", "ns", "m")) == TokenSubject("ns", "m")
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_a_token_says_whose_it_is() -> None:
     ],
 )
 def test_no_token_is(token: str) -> None:
-    assert owner_of("secret", token) is None
+    assert subject_of("secret", token) is None
 
 
 def test_no_token_of_one_purpose_is_worth_anything_to_another() -> None:

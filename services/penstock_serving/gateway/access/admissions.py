@@ -69,12 +69,12 @@ class Admissions:
         found = None if tokens is None else tokens.get((model, digest))
         return found if found is not None and found.until > now and found.issuers == issuers else None
 
-    async def news(self) -> None:
+    async def wait_for_news(self) -> None:
         """Wait until HAProxy is to be told of tokens: at once, but for the time since it was told last."""
         await self._untold.wait()
         await self._pause(max(0.0, self._told_at + SPACING_SECONDS - self._clock()))
 
-    def current(self, now: float) -> Mapping[tuple[str, str, str], Admitted]:
+    def collect(self, now: float) -> Mapping[tuple[str, str, str], Admitted]:
         """What HAProxy is told now: those that hold still, by namespace, model and SHA-256; the others are forgotten.
 
         Args:

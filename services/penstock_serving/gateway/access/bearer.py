@@ -26,12 +26,12 @@ Run = Callable[[Callable[[], "Mapping[str, Any] | None"]], Awaitable["Mapping[st
 _REQUIRED: Final = ("iss", "sub", "aud", "exp")
 
 
-async def _here(check: Callable[[], Mapping[str, Any] | None]) -> Mapping[str, Any] | None:
+async def _run_here(check: Callable[[], Mapping[str, Any] | None]) -> Mapping[str, Any] | None:
     return check()
 
 
 async def verify(
-    token: str, issuers: tuple[RouteIssuer, ...], keys: Issuers, namespace: str, now: float, *, run: Run = _here
+    token: str, issuers: tuple[RouteIssuer, ...], keys: Issuers, namespace: str, now: float, *, run: Run = _run_here
 ) -> Admitted | None:
     """Who a token stands for, or None where it is not one that these issuers vouch for now.
 
@@ -48,7 +48,7 @@ async def verify(
     Raises:
         Unavailable: the issuer's keys cannot be had.
     """
-    said = _said(token)
+    said = _read_unverified(token)
     if said is None:
         return None
     algorithm, key_id, claimed = said
@@ -79,7 +79,7 @@ async def verify(
     return None
 
 
-def _said(token: str) -> tuple[str, str | None, object] | None:
+def _read_unverified(token: str) -> tuple[str, str | None, object] | None:
     """What a token says of itself, which only chooses the keys that it is then verified by.
 
     Returns:
@@ -110,15 +110,15 @@ def _claims(token: str, algorithm: str, entries: Sequence[RouteIssuer], key: Pub
         )
     except (jwt.PyJWTError, ValueError, TypeError):
         return None
-    return claims if any(_suits(claims, each) for each in entries) else None
+    return claims if any(_satisfies(claims, each) for each in entries) else None
 
 
-def _suits(claims: Mapping[str, Any], entry: RouteIssuer) -> bool:
+def _satisfies(claims: Mapping[str, Any], entry: RouteIssuer) -> bool:
     """Whether a token says all that one entry asks for."""
-    return not set(entry.audiences).isdisjoint(_texts(claims["aud"])) and _has(claims, entry.required_claims)
+    return not set(entry.audiences).isdisjoint(_texts(claims["aud"])) and _has_claims(claims, entry.required_claims)
 
 
-def _has(claims: Mapping[str, Any], required: Mapping[str, str]) -> bool:
+def _has_claims(claims: Mapping[str, Any], required: Mapping[str, str]) -> bool:
     """Whether each claim has its value: as text, as one of a list, or as a truth or number written as JSON does."""
     return all(value in _texts(claims.get(name)) for name, value in required.items())
 

@@ -8,12 +8,12 @@ from functools import partial
 
 from penstock.api.access import Authentication
 from penstock.errors import Unavailable
-from penstock.routing.access import Let, Refusal, RouteIssuer, Verify, credential, decide, fingerprint, is_valid
+from penstock.routing.access import Allow, Denial, RouteIssuer, Verify, credential, decide, fingerprint, is_valid
 from penstock.routing.table import ModelKey
 from penstock_serving.gateway.access.admissions import Admissions
 from penstock_serving.gateway.access.bearer import verify
 from penstock_serving.gateway.access.issuers import Issuers
-from penstock_serving.gateway.access.verification import Spent, Verification
+from penstock_serving.gateway.access.verification import BudgetExhausted, Verification
 from penstock_serving.gateway.haproxy.access_rules import (
     API_KEY_HEADER,
     CALLER_HEADER,
@@ -23,10 +23,10 @@ from penstock_serving.gateway.haproxy.access_rules import (
 from penstock_serving.gateway.table.registry import Registry
 
 
-class Refused(Exception):
+class AccessDenied(Exception):
     """The request is not let in."""
 
-    def __init__(self, refusal: Refusal) -> None:
+    def __init__(self, refusal: Denial) -> None:
         super().__init__(refusal.value)
         self.refusal = refusal
 
@@ -66,21 +66,21 @@ class Gatekeeper:
         Where models are closed unless they say otherwise, their names are nothing for strangers either.
 
         Raises:
-            Refused: the caller has no key of the namespace.
+            AccessDenied: the caller has no key of the namespace.
         """
         if not self._default_required:
             return
         given = credential(headers.get("authorization"), headers.get(API_KEY_HEADER))
         if given is None:
-            raise Refused(Refusal.MISSING)
+            raise AccessDenied(Denial.MISSING)
         if not is_valid(self._registry.keyring.uses(namespace, fingerprint(given)), self._clock()):
-            raise Refused(Refusal.UNKNOWN)
+            raise AccessDenied(Denial.UNKNOWN)
 
     async def admit(self, headers: Mapping[str, str], key: ModelKey) -> str | None:
         """Who asks, where that is known.
 
         Raises:
-            Refused: the request may not pass.
+            AccessDenied: the request may not pass.
             Unavailable: it cannot be decided now, since its issuer does not answer, or HAProxy does not know the key yet.
         """
         caller = headers.get(CALLER_HEADER)
@@ -92,26 +92,26 @@ class Gatekeeper:
         seen = headers.get(CREDENTIAL_HEADER)
         if seen is not None and (given is None or fingerprint(given) != seen.lower()):
             # What HAProxy reads otherwise, it could not count the next time either.
-            raise Refused(Refusal.UNKNOWN)
-        if not self._registry.keyring.decided(key):
-            raise Refused(Refusal.NOT_YET)
+            raise AccessDenied(Denial.UNKNOWN)
+        if not self._registry.keyring.is_decided(key):
+            raise AccessDenied(Denial.NOT_YET)
         uses = {} if given is None else self._registry.keyring.uses(namespace, fingerprint(given))
         route, now = self._registry.table.routes.get(key), self._clock()
         verdict = decide(
             route.access if route else None, model, uses, given, now, default_required=self._default_required
         )
         match verdict:
-            case Let() if seen is not None:
+            case Allow() if seen is not None:
                 # HAProxy counts keys, and knows this one in a moment.
                 raise Unavailable("KeyNotTakenYet", "the gateway is just being told of this change; try again")
-            case Let(caller=name):
+            case Allow(caller=name):
                 return name
             case Verify(token=token, issuers=issuers):
-                return await self._verified(key, token, issuers, headers.get(SOURCE_HEADER, ""), now)
-            case Refusal():
-                raise Refused(verdict)
+                return await self._verify_token(key, token, issuers, headers.get(SOURCE_HEADER, ""), now)
+            case Denial():
+                raise AccessDenied(verdict)
 
-    async def _verified(
+    async def _verify_token(
         self, key: ModelKey, token: str, issuers: tuple[RouteIssuer, ...], source: str, now: float
     ) -> str:
         """Who a token stands for; HAProxy is told of it soon."""
@@ -121,9 +121,9 @@ class Gatekeeper:
             run = partial(self._verification.run, key[0], source)
             try:
                 admitted = await verify(token, issuers, self._issuers, key[0], now, run=run)
-            except Spent:
-                raise Refused(Refusal.TOO_OFTEN) from None
+            except BudgetExhausted:
+                raise AccessDenied(Denial.TOO_OFTEN) from None
             if admitted is None:
-                raise Refused(Refusal.UNKNOWN)
+                raise AccessDenied(Denial.UNKNOWN)
             self._admissions.admit(key, digest, admitted)
         return admitted.caller

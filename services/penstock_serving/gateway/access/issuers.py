@@ -33,7 +33,7 @@ from yarl import URL
 
 from penstock.errors import Unavailable
 from penstock.routing.access import RouteIssuer
-from penstock_serving.gateway.lookups import Resolver, on_behalf_of
+from penstock_serving.gateway.lookups import Resolver, charge_lookups_to
 
 logger = logging.getLogger(__name__)
 PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
@@ -137,20 +137,20 @@ class Issuers:
         Raises:
             Unavailable: the issuer's keys could not be had.
         """
-        known = self._of(namespace, issuer)
+        known = self._entry(namespace, issuer)
         if not self._suffices(known, key_id):
             gate = self._gates.setdefault(namespace, asyncio.Semaphore(_AT_A_TIME))
             async with known.lock, gate:
                 # Another request may have fetched them meanwhile.
                 if not self._suffices(known, key_id) and self._clock() - known.tried_at >= RESTRAINT_SECONDS:
-                    with on_behalf_of(namespace):
+                    with charge_lookups_to(namespace):
                         await self._refresh(known, issuer)
         if self._clock() - known.fetched_at > STALE_SECONDS:
             raise Unavailable("IssuerUnavailable", f"the keys of {issuer.issuer} cannot be had: {known.problem}")
         alike = tuple(key for key in known.keys if key.key_id == key_id)
         return alike + tuple(key for key in known.keys if key.key_id != key_id and None in (key_id, key.key_id))
 
-    def _of(self, namespace: str, issuer: RouteIssuer) -> _Known:
+    def _entry(self, namespace: str, issuer: RouteIssuer) -> _Known:
         mine = self._known.setdefault(namespace, {})
         named = issuer.issuer, issuer.jwks_uri
         if named not in mine and len(mine) >= _MOST_ISSUERS:

@@ -49,7 +49,7 @@ class Keyring:
             before_keys, self._keys = self._keys, keys
             for namespace in before_keys.keys() | keys.keys():
                 if before_keys.get(namespace) is not keys.get(namespace):
-                    self._ring(namespace).told = keys.get(namespace, _UNTOLD)
+                    self._ring(namespace).namespace_keys = keys.get(namespace, _UNTOLD)
                     self._tidy(namespace)
         if routes is self._routes:
             return
@@ -104,12 +104,12 @@ class Keyring:
                 single[namespace, model, digest] = Grant(token.caller, 0, token.until, everywhere=False)
         return Locks({key: lock for key, lock in guards.items() if lock != _OPEN}, namespaces, single)
 
-    def decided(self, key: ModelKey) -> bool:
+    def is_decided(self, key: ModelKey) -> bool:
         """Whether it is known who may ask a model: its namespace's keys were told, where they open it."""
         access = self._access(key)
-        return access is None or not (access.required and access.shared) or self._told(key[0])
+        return access is None or not (access.required and access.shared) or self._knows_keys(key[0])
 
-    def _told(self, namespace: str) -> bool:
+    def _knows_keys(self, namespace: str) -> bool:
         return bool(self._keys.get(namespace, _UNTOLD).digest)
 
     def _access(self, key: ModelKey) -> RouteAccess | None:
@@ -117,7 +117,7 @@ class Keyring:
         return None if route is None else route.access
 
     def _lock(self, key: ModelKey, *, default_required: bool) -> Lock:
-        if not self.decided(key):
+        if not self.is_decided(key):
             return Lock(Authenticity.UNDECIDED, 0)
         return _lock(self._access(key), default_required=default_required)
 
@@ -160,20 +160,20 @@ class _Ring:
     def __init__(self, told: KeySet) -> None:
         self.guarded: dict[str, RouteAccess] = {}
         """What is declared of each model that asks for a key."""
-        self._told = told
+        self._namespace_keys = told
         self._sets: dict[tuple[RouteKey, ...], _Set] = {}
         self._set_of: dict[str, _Set] = {}
         """By model."""
         self._grants: _Grants | None = None
 
     @property
-    def told(self) -> KeySet:
+    def namespace_keys(self) -> KeySet:
         """The namespace's keys, which open the models that are declared to be opened by them."""
-        return self._told
+        return self._namespace_keys
 
-    @told.setter
-    def told(self, told: KeySet) -> None:
-        self._told = told
+    @namespace_keys.setter
+    def namespace_keys(self, told: KeySet) -> None:
+        self._namespace_keys = told
         self._grants = None
 
     def replace(self, model: str, access: RouteAccess | None) -> None:
@@ -193,7 +193,7 @@ class _Ring:
 
     def uses(self, digest: str) -> Mapping[str, RouteKey]:
         """What the models say of a key."""
-        told = self._told.keys.get(digest)
+        told = self._namespace_keys.keys.get(digest)
         named = [found for each in self._sets.values() if (found := each.keys.get(digest)) is not None]
         if told is None and not named:
             return _NO_USES
@@ -214,16 +214,16 @@ class _Ring:
         if access is None:
             return None
         named = self._set_of[model].keys.get(digest)
-        told = self._told.keys.get(digest) if access.shared else None
+        told = self._namespace_keys.keys.get(digest) if access.shared else None
         return named if named is not None or told is None or not told.opens(model) else told
 
     def grants(self) -> _Grants:
         """What each key is worth. Found anew after a change, in as many steps as there are keys and different sets."""
         if self._grants is None:
-            self._grants = self._found()
+            self._grants = self._compute_grants()
         return self._grants
 
-    def _found(self) -> _Grants:
+    def _compute_grants(self) -> _Grants:
         words: dict[str, list[RouteKey]] = {}
         opened: dict[str, list[Collection[str]]] = {}
         for each in self._sets.values():
@@ -231,7 +231,7 @@ class _Ring:
                 words.setdefault(digest, []).append(key)
                 opened.setdefault(digest, []).append(each.models)
         sharing = {model for model, access in self.guarded.items() if access.shared}
-        for digest, told in self._told.keys.items():
+        for digest, told in self._namespace_keys.keys.items():
             opens = sharing.intersection(told.deployments) if told.deployments else sharing
             if opens:
                 words.setdefault(digest, []).append(told)

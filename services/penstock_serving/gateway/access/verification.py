@@ -25,11 +25,11 @@ _MOST_WAITING_OF_A_NAMESPACE: Final = 64
 _MOST_COUNTED: Final = 16_384
 
 
-class Spent(Exception):
+class BudgetExhausted(Exception):
     """There is no time left for this caller now."""
 
 
-class Allowance:
+class LeakyBucket:
     """Time that each key may spend, filled up evenly (a leaky bucket in seconds). Pure but for the clock it is given.
 
     Args:
@@ -43,18 +43,18 @@ class Allowance:
         self._spent: OrderedDict[str, tuple[float, float]] = OrderedDict()
         """By key: seconds that were spent and are not made good yet, as of when."""
 
-    def has(self, key: str, now: float) -> bool:
+    def has_room(self, key: str, now: float) -> bool:
         """Whether some of a key's time is left."""
-        return self._owed(key, now) < self._share * _BURST_SECONDS
+        return self._debt(key, now) < self._share * _BURST_SECONDS
 
     def spend(self, key: str, seconds: float, now: float) -> None:
         """Count what was spent."""
-        self._spent[key] = self._owed(key, now) + seconds, now
+        self._spent[key] = self._debt(key, now) + seconds, now
         self._spent.move_to_end(key)
         while len(self._spent) > self._most:
             self._spent.popitem(last=False)
 
-    def _owed(self, key: str, now: float) -> float:
+    def _debt(self, key: str, now: float) -> float:
         spent, since = self._spent.get(key, (0.0, now))
         return max(0.0, spent - (now - since) * self._share)
 
@@ -69,8 +69,8 @@ class Verification:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="verification")
-        self._namespaces = Allowance(NAMESPACE_SHARE)
-        self._addresses = Allowance(ADDRESS_SHARE)
+        self._namespaces = LeakyBucket(NAMESPACE_SHARE)
+        self._addresses = LeakyBucket(ADDRESS_SHARE)
         self._waiting: Counter[str] = Counter()
 
     def close(self) -> None:
@@ -86,16 +86,16 @@ class Verification:
             check: runs on the thread.
 
         Raises:
-            Spent: the namespace or the address has had its time, or too many wait.
+            BudgetExhausted: the namespace or the address has had its time, or too many wait.
         """
         now, own = self._clock(), f"{namespace}|{address}"
-        if not (self._namespaces.has(namespace, now) and self._addresses.has(own, now)):
-            raise Spent
+        if not (self._namespaces.has_room(namespace, now) and self._addresses.has_room(own, now)):
+            raise BudgetExhausted
         if self._waiting[namespace] >= _MOST_WAITING_OF_A_NAMESPACE or self._waiting.total() >= _MOST_WAITING:
-            raise Spent
+            raise BudgetExhausted
         self._waiting[namespace] += 1
         try:
-            found, took = await asyncio.get_running_loop().run_in_executor(self._thread, _timed, check)
+            found, took = await asyncio.get_running_loop().run_in_executor(self._thread, _time, check)
         finally:
             self._waiting[namespace] -= 1
             if not self._waiting[namespace]:
@@ -106,7 +106,7 @@ class Verification:
         return found
 
 
-def _timed(check: Callable[[], T]) -> tuple[T, float]:
+def _time(check: Callable[[], T]) -> tuple[T, float]:
     began = time.thread_time()
     found = check()
     return found, time.thread_time() - began

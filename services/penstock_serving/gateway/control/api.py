@@ -14,7 +14,7 @@ from pydantic_core import from_json
 from penstock.errors import Invalid, Unavailable
 from penstock.models import Frozen
 from penstock.routing.access import MAX_KEYS, RouteAccess
-from penstock.routing.fleet import FEATURES, FEATURES_HEADER, in_words_of
+from penstock.routing.fleet import FEATURES, FEATURES_HEADER, downgrade_route
 from penstock.routing.keys import MOST_KEY_BYTES, KeyChange, KeyDigests
 from penstock.routing.leases import (
     ASK_JOINING,
@@ -31,18 +31,25 @@ from penstock.routing.leases import (
 )
 from penstock.routing.table import ModelKey, Replica, check_address
 from penstock.routing.tokens import (
-    Owner,
+    TokenSubject,
     admin_token,
     former_admin_token,
     former_replica_token,
     matches,
     may_be_former,
-    owner_of,
+    subject_of,
 )
-from penstock_serving.gateway.control.callers import Refused, body_of, errors, require, said_owner, token_of
+from penstock_serving.gateway.control.callers import (
+    RequestRefused,
+    claimed_subject,
+    error_middleware,
+    read_body,
+    require,
+    token_of,
+)
 from penstock_serving.gateway.holding.waiting import Holding
 from penstock_serving.gateway.readiness import Readiness
-from penstock_serving.gateway.settings import Settings
+from penstock_serving.gateway.settings import GatewaySettings
 from penstock_serving.gateway.table.registry import Registry
 
 _LEASE_BYTES = 64 * 1024
@@ -74,7 +81,7 @@ class ControlServer:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: GatewaySettings,
         registry: Registry,
         holding: Holding,
         readiness: Readiness,
@@ -88,7 +95,7 @@ class ControlServer:
 
     def application(self) -> web.Application:
         """The aiohttp application. Its runner must leave bodies as they come, compressed ones too."""
-        application = web.Application(middlewares=[errors])
+        application = web.Application(middlewares=[error_middleware])
         application.add_routes(
             [
                 web.put("/v1/replicas/{replica_id}", self._put_replica),
@@ -108,58 +115,58 @@ class ControlServer:
 
     async def _put_replica(self, request: web.Request) -> web.Response:
         replica_id = request.match_info["replica_id"]
-        owner, lease = await self._lease(request)
+        subject, lease = await self._read_lease(request)
         check_replica_id(replica_id)
         if self._settings.own_addresses_only:
             _require_own_address(request.remote, lease.address)
         generation = self._registry.generation
-        self._registry.lease(replica_id, lease, owner.uid)
+        self._registry.lease(replica_id, lease, subject.uid)
         if generation != self._registry.generation:
-            await self._registry.settled(_SETTLE_SECONDS)
+            await self._registry.wait_until_settled(_SETTLE_SECONDS)
         granted = _json(LeaseGranted(lease_seconds=lease.lease_seconds))
         granted.headers[FEATURES_HEADER] = " ".join(sorted(FEATURES))
         return granted
 
-    async def _lease(self, request: web.Request) -> tuple[Owner, ReplicaLease]:
+    async def _read_lease(self, request: web.Request) -> tuple[TokenSubject, ReplicaLease]:
         """A lease, and whose the token is that it came with.
 
         Raises:
-            Refused: the token does not hold, or the body is too large.
+            RequestRefused: the token does not hold, or the body is too large.
         """
         token = token_of(request)
-        owner = owner_of(self._settings.secret, token)
-        if owner is not None:
+        subject = subject_of(self._settings.secret, token)
+        if subject is not None:
             self._known(request.transport)
-            lease = ReplicaLease.model_validate_json(await body_of(request, _LEASE_BYTES))
-            require(lease.namespace == owner.namespace and lease.model == owner.model)
-            return owner, lease
+            lease = ReplicaLease.model_validate_json(await read_body(request, _LEASE_BYTES))
+            require(lease.namespace == subject.namespace and lease.model == subject.model)
+            return subject, lease
         require(may_be_former(token) and not self._settings.refuse_former_tokens)
-        body = await body_of(request, _FORMER_LEASE_BYTES)
-        owner = said_owner(body)
-        require(matches(token, former_replica_token(self._settings.secret, owner.namespace, owner.model)))
-        return owner, ReplicaLease.model_validate_json(body)
+        body = await read_body(request, _FORMER_LEASE_BYTES)
+        subject = claimed_subject(body)
+        require(matches(token, former_replica_token(self._settings.secret, subject.namespace, subject.model)))
+        return subject, ReplicaLease.model_validate_json(body)
 
     async def _delete_replica(self, request: web.Request) -> web.Response:
-        found = self._leaving(token_of(request), request.match_info["replica_id"])
+        found = self._find_leaving(token_of(request), request.match_info["replica_id"])
         self._known(request.transport)
         if found is not None:
             self._registry.release(found.key, found.replica_id)
         # Where it has expired or was never there, what the caller asks for is already so once HAProxy knows it.
-        await self._registry.settled(_SETTLE_SECONDS)
+        await self._registry.wait_until_settled(_SETTLE_SECONDS)
         return web.Response(status=204)
 
-    def _leaving(self, token: str, replica_id: str) -> Replica | None:
+    def _find_leaving(self, token: str, replica_id: str) -> Replica | None:
         """The replica that a token's holder takes out; None where there is none of its own.
 
         Raises:
-            Refused: the token does not hold, or not for this replica.
+            RequestRefused: the token does not hold, or not for this replica.
         """
         table, secret = self._registry.table, self._settings.secret
         alike = [each for each in table.replicas.values() if each.replica_id == replica_id]
-        owner = owner_of(secret, token)
-        if owner is not None:
-            own = [each for each in alike if each.key == (owner.namespace, owner.model)]
-            require(all(not (owner.uid and each.uid) or owner.uid == each.uid for each in own))
+        subject = subject_of(secret, token)
+        if subject is not None:
+            own = [each for each in alike if each.key == (subject.namespace, subject.model)]
+            require(all(not (subject.uid and each.uid) or subject.uid == each.uid for each in own))
             return next(iter(own), None)
         require(may_be_former(token) and not self._settings.refuse_former_tokens)
         own = [each for each in alike if matches(token, former_replica_token(secret, *each.key))]
@@ -170,25 +177,25 @@ class ControlServer:
         named = request.match_info["namespace"], request.match_info["model"]
         body = b""
         try:
-            body = await body_of(request, _ROUTES_BYTES)
+            body = await read_body(request, _ROUTES_BYTES)
             route = Route.model_validate_json(body)
             _require_same("InvalidRoute", "/".join(named), f"{route.namespace}/{route.model}")
-            self._readiness.told()
+            self._readiness.note_declaration()
             self._registry.declare(route)
-        except (Refused, ValidationError, Invalid):
+        except (RequestRefused, ValidationError, Invalid):
             self._take_access_or_close(named, body)
-            await self._closed()
+            await self._wait_until_closed()
             raise
-        await self._registry.kept(_SETTLE_SECONDS)
+        await self._registry.wait_until_stored(_SETTLE_SECONDS)
         if ASYNCHRONOUS in request.headers.get(PREFER, ""):
-            return _json(self._seen_by(request, self._route_status(named)), status=202)
-        await self._registry.settled(_SETTLE_SECONDS)
+            return _json(self._downgrade(request, self._route_status(named)), status=202)
+        await self._registry.wait_until_settled(_SETTLE_SECONDS)
         return web.Response(status=204)
 
-    async def _closed(self) -> None:
+    async def _wait_until_closed(self) -> None:
         """Wait until HAProxy lets nobody in any more, before the operator is told why."""
         with contextlib.suppress(Unavailable):
-            await self._registry.settled(_SETTLE_SECONDS)
+            await self._registry.wait_until_settled(_SETTLE_SECONDS)
 
     def _take_access_or_close(self, named: ModelKey, body: bytes) -> None:
         """Of a route that cannot be taken, who may ask is taken for itself; where that cannot be, nobody may.
@@ -210,22 +217,22 @@ class ControlServer:
         self._require_admin(request)
         namespace = request.match_info["namespace"]
         try:
-            change = KeyChange.model_validate_json(await body_of(request, _KEYS_BYTES))
+            change = KeyChange.model_validate_json(await read_body(request, _KEYS_BYTES))
             _require_same("InvalidKeys", namespace, change.namespace)
             self._registry.change_keys(change)
-        except (Refused, ValidationError, Invalid):
+        except (RequestRefused, ValidationError, Invalid):
             self._registry.lock_keys(namespace)
-            await self._closed()
+            await self._wait_until_closed()
             raise
-        await self._registry.kept(_SETTLE_SECONDS)
-        await self._registry.settled(_SETTLE_SECONDS)
+        await self._registry.wait_until_stored(_SETTLE_SECONDS)
+        await self._registry.wait_until_settled(_SETTLE_SECONDS)
         return web.Response(status=204)
 
     async def _delete_keys(self, request: web.Request) -> web.Response:
         self._require_admin(request)
         self._registry.forget_keys(request.match_info["namespace"])
-        await self._registry.kept(_SETTLE_SECONDS)
-        await self._registry.settled(_SETTLE_SECONDS)
+        await self._registry.wait_until_stored(_SETTLE_SECONDS)
+        await self._registry.wait_until_settled(_SETTLE_SECONDS)
         return web.Response(status=204)
 
     async def _get_keys(self, request: web.Request) -> web.Response:
@@ -239,24 +246,24 @@ class ControlServer:
     async def _delete_route(self, request: web.Request) -> web.Response:
         self._require_admin(request)
         self._registry.withdraw((request.match_info["namespace"], request.match_info["model"]))
-        await self._registry.kept(_SETTLE_SECONDS)
-        await self._registry.settled(_SETTLE_SECONDS)
+        await self._registry.wait_until_stored(_SETTLE_SECONDS)
+        await self._registry.wait_until_settled(_SETTLE_SECONDS)
         return web.Response(status=204)
 
     async def _get_routes(self, request: web.Request) -> web.Response:
         self._require_admin(request)
         table, now, waiting = self._registry.table, self._registry.now(), self._holding.waiting()
         statuses = table.statuses(waiting, now, self._registry.turning, joining=ASK_JOINING in request.query)
-        listed = _json(RouteList(url=self._settings.url, routes=[self._seen_by(request, each) for each in statuses]))
+        listed = _json(RouteList(url=self._settings.url, routes=[self._downgrade(request, each) for each in statuses]))
         listed.headers.update(self._readiness.state.headers())
         return listed
 
-    def _seen_by(self, request: web.Request, status: RouteStatus) -> RouteStatus:
+    def _downgrade(self, request: web.Request, status: RouteStatus) -> RouteStatus:
         """How a route stands, in words that the asking operator knows: one of a former release refuses any others."""
         if status.declared is None:
             return status
         known = request.headers.get(FEATURES_HEADER, "").split()
-        return status.model_copy(update={"declared": in_words_of(known, status.declared)})
+        return status.model_copy(update={"declared": downgrade_route(known, status.declared)})
 
     async def _head_routes(self, request: web.Request) -> web.Response:
         self._require_admin(request)
@@ -264,19 +271,19 @@ class ControlServer:
 
     async def _add_routes(self, request: web.Request) -> web.Response:
         self._require_admin(request)
-        routes = RouteSet.model_validate_json(await body_of(request, _ROUTES_BYTES)).routes
-        self._readiness.told()
+        routes = RouteSet.model_validate_json(await read_body(request, _ROUTES_BYTES)).routes
+        self._readiness.note_declaration()
         self._registry.add(routes)
-        await self._registry.kept(_SETTLE_SECONDS)
-        await self._registry.settled(_SETTLE_SECONDS)
+        await self._registry.wait_until_stored(_SETTLE_SECONDS)
+        await self._registry.wait_until_settled(_SETTLE_SECONDS)
         return web.Response(status=204)
 
     async def _put_complete(self, request: web.Request) -> web.Response:
         self._require_admin(request)
-        instance = Completion.model_validate_json(await body_of(request, _COMPLETION_BYTES)).instance
+        instance = Completion.model_validate_json(await read_body(request, _COMPLETION_BYTES)).instance
         # What was declared without waiting may be under way to HAProxy still.
-        await self._registry.settled(_SETTLE_SECONDS)
-        self._readiness.completed(instance)
+        await self._registry.wait_until_settled(_SETTLE_SECONDS)
+        self._readiness.note_completion(instance)
         return web.Response(status=204)
 
     def _require_admin(self, request: web.Request) -> None:
@@ -296,4 +303,6 @@ def _require_own_address(remote: str | None, address: str) -> None:
     seen = ip_address(remote) if remote is not None else None
     mapped = seen.ipv4_mapped if isinstance(seen, IPv6Address) else None
     if claimed != (mapped or seen):
-        raise Refused(403, f"a replica may register its own address only: this is {mapped or seen}, not {claimed}")
+        raise RequestRefused(
+            403, f"a replica may register its own address only: this is {mapped or seen}, not {claimed}"
+        )

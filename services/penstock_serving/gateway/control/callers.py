@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from penstock.errors import Conflict, Invalid, PenstockError, Unavailable
-from penstock.routing.tokens import Owner
+from penstock.routing.tokens import TokenSubject
 
 logger = logging.getLogger(__name__)
 _BODY_SECONDS = 10.0
@@ -30,7 +30,7 @@ _STATUS: Mapping[type[PenstockError], int] = {Invalid: 400, Conflict: 403, Unava
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """The caller may not."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -44,7 +44,7 @@ def _failure(status: int, message: str) -> web.Response:
 
 
 @web.middleware
-async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def error_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every error as JSON."""
     response = await _answer(request, handler)
     if request.content.is_eof() or not request.can_read_body:
@@ -64,7 +64,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
-    except Refused as refused:
+    except RequestRefused as refused:
         return _failure(refused.status, str(refused))
     except ValidationError as invalid:
         found = invalid.errors(include_url=False, include_context=False, include_input=False)[:_MOST_COMPLAINTS]
@@ -78,9 +78,9 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         return _failure(500, "the gateway agent failed; its log says why")
 
 
-async def body_of(request: web.Request, most: int) -> bytes:
-    """The body, of a caller whose token holds. Raises `Refused`: it is too large, or does not come."""
-    too_large = Refused(413, f"the body has more than {most} bytes")
+async def read_body(request: web.Request, most: int) -> bytes:
+    """The body, of a caller whose token holds. Raises `RequestRefused`: it is too large, or does not come."""
+    too_large = RequestRefused(413, f"the body has more than {most} bytes")
     if (request.content_length or 0) > most:
         raise too_large
     body = bytearray()
@@ -91,36 +91,36 @@ async def body_of(request: web.Request, most: int) -> bytes:
                 if len(body) > most:
                     raise too_large
     except TimeoutError:
-        raise Refused(408, f"the body did not come within {_BODY_SECONDS:g} s") from None
+        raise RequestRefused(408, f"the body did not come within {_BODY_SECONDS:g} s") from None
     return bytes(body)
 
 
 def token_of(request: web.Request) -> str:
-    """The token that a caller shows. Raises `Refused`: there is none, or it is none of ours."""
+    """The token that a caller shows. Raises `RequestRefused`: there is none, or it is none of ours."""
     header = request.headers.get(hdrs.AUTHORIZATION, "")
     if not header.startswith(_SCHEME):
-        raise Refused(401, "send the token as 'Authorization: Bearer TOKEN'")
+        raise RequestRefused(401, "send the token as 'Authorization: Bearer TOKEN'")
     token = header.removeprefix(_SCHEME).strip()
     require(token.isascii())  # what is not cannot be compared
     return token
 
 
 def require(holds: bool) -> None:  # noqa: FBT001 -- what is required is the whole sentence
-    """Refuse a caller whose token does not hold. Raises `Refused`."""
+    """Refuse a caller whose token does not hold. Raises `RequestRefused`."""
     if not holds:
-        raise Refused(403, "the token is not the one for this model or action")
+        raise RequestRefused(403, "the token is not the one for this model or action")
 
 
-def said_owner(body: bytes) -> Owner:
-    """Whose lease a body says to be, read with the least effort: its token is not known to hold yet. Raises `Refused`."""
+def claimed_subject(body: bytes) -> TokenSubject:
+    """Whose lease a body says to be, read with the least effort: its token is not known to hold yet. Raises `RequestRefused`."""
     said: Any
     try:
         said = from_json(body)
     except ValueError:
         said = None
     if not isinstance(said, dict):
-        raise Refused(400, "body: this is no JSON object")
+        raise RequestRefused(400, "body: this is no JSON object")
     namespace, model = said.get("namespace"), said.get("model")
     if not isinstance(namespace, str) or not isinstance(model, str):
-        raise Refused(400, "namespace, model: each must be a text")
-    return Owner(namespace, model)
+        raise RequestRefused(400, "namespace, model: each must be a text")
+    return TokenSubject(namespace, model)

@@ -89,7 +89,7 @@ class AccessLog(Collector):
         for line in lines:
             fields = line.split(b" ", _FIELDS - 1)
             try:
-                if _kept(fields):
+                if _is_kept(fields):
                     yield gateway_span(fields)
             except ValueError:
                 self.malformed += 1
@@ -161,20 +161,20 @@ class AccessLog(Collector):
         table = self._table()
         for key in table.keys():  # noqa: SIM118 -- a table is no mapping
             held.add_metric(key, waiting.get(key, 0))
-            replicas.add_metric(key, sum(table.receives(replica) for replica in table.of(key)))
+            replicas.add_metric(key, sum(table.receives(replica) for replica in table.replicas_of(key)))
         yield held
         yield replicas
 
 
-def _odd(flags: bytes) -> bool:
+def _is_odd(flags: bytes) -> bool:
     """Whether the last bit of a hexadecimal number is set."""
     return flags[-1:] in b"13579bdf" and flags != b""
 
 
-def _kept(fields: Sequence[bytes]) -> bool:
+def _is_kept(fields: Sequence[bytes]) -> bool:
     """The replica's word on the trace if it gave one, else the sampling decision; failures always."""
     own, answered, status = fields[3], fields[4], fields[8]
-    return _odd(own if answered == _NONE else answered) or status[:1] == b"5"
+    return _is_odd(own if answered == _NONE else answered) or status[:1] == b"5"
 
 
 def gateway_span(fields: list[bytes]) -> SpanRecord:
@@ -210,7 +210,7 @@ def gateway_span(fields: list[bytes]) -> SpanRecord:
     return SpanRecord(
         name=names.SPAN_GATEWAY,
         context=SpanContext(trace_id, int(span, 16), sampled=True),
-        parent=SpanContext(trace_id, int(parent, 16), _odd(own.encode())) if parent != "-" else None,
+        parent=SpanContext(trace_id, int(parent, 16), _is_odd(own.encode())) if parent != "-" else None,
         start_ns=int(start) * 1000,
         end_ns=int(end) * 1000,
         kind=SpanKind.SERVER,

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from penstock.api.access import Authentication
-from penstock.routing.access import NEVER, Grant, Locks, Refusal
-from penstock_serving.gateway.settings import Settings
+from penstock.routing.access import NEVER, Denial, Grant, Locks
+from penstock_serving.gateway.settings import GatewaySettings
 
 API_KEY_HEADER: Final = "x-api-key"
 CALLER_HEADER: Final = "x-penstock-caller"
@@ -29,10 +29,10 @@ SOURCE_HEADER: Final = "x-penstock-source"
 STICK_COUNTERS: Final = 6
 VERIFY: Final = "verify"
 """The backend of requests whose token the agent must verify."""
-_CHALLENGE: Final[Mapping[Refusal, str]] = {
-    Refusal.MISSING: "Bearer",
-    Refusal.UNKNOWN: 'Bearer error="invalid_token"',
-    Refusal.OTHER_MODELS: 'Bearer error="insufficient_scope"',
+_CHALLENGE: Final[Mapping[Denial, str]] = {
+    Denial.MISSING: "Bearer",
+    Denial.UNKNOWN: 'Bearer error="invalid_token"',
+    Denial.OTHER_MODELS: 'Bearer error="insufficient_scope"',
 }
 _PLAIN: Final = "|0|0|*"
 """How the entry of a key ends that has no limit and no end, and opens the whole namespace. See `_grant`."""
@@ -45,7 +45,7 @@ _VERIFIED: Final = "verified"
 _SOURCES: Final = "sources"
 
 
-def challenge(refusal: Refusal) -> Mapping[str, str]:
+def challenge(refusal: Denial) -> Mapping[str, str]:
     """The headers of a refusal: RFC 6750 section 3, and when to come again."""
     if refusal in _CHALLENGE:
         return {"www-authenticate": _CHALLENGE[refusal]}
@@ -87,14 +87,14 @@ def tables() -> Iterator[str]:
         yield f"  stick-table type {kind} size {size} expire 10s store {stored}"
 
 
-def lock_rules(settings: Settings) -> Iterator[str]:
+def lock_rules(settings: GatewaySettings) -> Iterator[str]:
     """`txn.lock` and `txn.model`, from `txn.key` while it names a model without a version."""
     yield f"  http-request set-var(txn.lock) var(txn.key),map_str({settings.layout.locks})"
     yield "  acl locked var(txn.lock) -m found"
     yield "  http-request set-var(txn.model) var(txn.key) if locked"
 
 
-def access_rules(settings: Settings) -> Iterator[str]:
+def access_rules(settings: GatewaySettings) -> Iterator[str]:
     """`txn.caller`, or a refusal. They come last: a request for which no more of them matter leaves them early.
 
     A request that is guarded and has no caller at the end goes to the backend `verify`.
@@ -102,26 +102,26 @@ def access_rules(settings: Settings) -> Iterator[str]:
     yield "  acl routed var(txn.route) -m found"
     yield from _share_rules(settings)
     # What leads nowhere yet goes to the agent with its credential; the agent takes it from what it passes on.
-    yield from _without_credential("routed !locked")
+    yield from _strip_credential("routed !locked")
     yield "  http-request allow if !locked"
-    yield _refuse(Refusal.NOT_YET, "{ var(txn.lock) -m beg ? }")
+    yield _refuse(Denial.NOT_YET, "{ var(txn.lock) -m beg ? }")
     yield "  acl guarded var(txn.lock) -m beg k j"
-    yield from _without_credential("!guarded")
+    yield from _strip_credential("!guarded")
     yield from _key_rules(settings)
     yield from _rate_rules()
 
 
-def _key_rules(settings: Settings) -> Iterator[str]:
+def _key_rules(settings: GatewaySettings) -> Iterator[str]:
     """The usual key opens the whole namespace, has no limit and no end: it is through after one look-up."""
     grants = settings.layout.grants
     yield "  http-request set-var(txn.hash) http_auth_bearer,sha2(256),hex if guarded"
     yield "  acl presented var(txn.hash) -m found"
     yield f"  http-request set-var(txn.hash) req.hdr({API_KEY_HEADER}),sha2(256),hex if guarded !presented"
-    yield _refuse(Refusal.MISSING, "guarded !presented")
+    yield _refuse(Denial.MISSING, "guarded !presented")
     yield f"  http-request set-var(txn.grant) var(txn.ns),concat(/,txn.hash),map_str({grants}) if guarded"
     yield f"  acl plain var(txn.grant) -m end {_PLAIN}"
     yield "  http-request set-var(txn.caller) var(txn.grant),field(1,|) if plain"
-    yield from _with_caller("plain")
+    yield from _caller_rules("plain")
     yield "  http-request allow if plain { var(txn.lock) -m end |0 }"
     yield "  acl everywhere var(txn.grant) -m end |*"
     yield f"  http-request set-var(txn.own) var(txn.model),concat(/,txn.hash),map_str({grants}) if guarded !everywhere"
@@ -130,8 +130,8 @@ def _key_rules(settings: Settings) -> Iterator[str]:
     yield "  http-request set-var(txn.until) var(txn.grant),field(3,|) if guarded valid"
     yield "  acl lasting var(txn.until) -m str 0"
     yield "  acl ended date,sub(txn.until) ge 0"
-    yield _refuse(Refusal.OTHER_MODELS, "guarded valid !everywhere !opening lasting")
-    yield _refuse(Refusal.OTHER_MODELS, "guarded valid !everywhere !opening !ended")
+    yield _refuse(Denial.OTHER_MODELS, "guarded valid !everywhere !opening lasting")
+    yield _refuse(Denial.OTHER_MODELS, "guarded valid !everywhere !opening !ended")
     yield "  http-request set-var(txn.grant) var(txn.own) if opening"
     yield "  http-request set-var(txn.until) var(txn.grant),field(3,|) if opening"
     yield "  http-request set-var(txn.caller) var(txn.grant),field(1,|) if guarded valid lasting"
@@ -140,19 +140,19 @@ def _key_rules(settings: Settings) -> Iterator[str]:
     yield "  acl verifiable var(txn.lock) -m beg j"
     yield "  acl dotted http_auth_bearer -m sub ."
     yield f"  acl dotted req.hdr({API_KEY_HEADER}) -m sub ."
-    yield _refuse(Refusal.UNKNOWN, "guarded !identified !verifiable")
-    yield _refuse(Refusal.UNKNOWN, "guarded !identified !dotted")
+    yield _refuse(Denial.UNKNOWN, "guarded !identified !verifiable")
+    yield _refuse(Denial.UNKNOWN, "guarded !identified !dotted")
     yield f"  http-request set-header {CREDENTIAL_HEADER} %[var(txn.hash)] if guarded !identified"
-    yield from _with_caller("identified !plain")
+    yield from _caller_rules("identified !plain")
 
 
-def _with_caller(condition: str) -> Iterator[str]:
+def _caller_rules(condition: str) -> Iterator[str]:
     """Who asks, in place of how that is known."""
-    yield from _without_credential(condition)
+    yield from _strip_credential(condition)
     yield f"  http-request set-header {CALLER_HEADER} %[var(txn.caller)] if {condition}"
 
 
-def _without_credential(condition: str) -> Iterator[str]:
+def _strip_credential(condition: str) -> Iterator[str]:
     yield f"  http-request del-header authorization if {condition}"
     yield f"  http-request del-header {API_KEY_HEADER} if {condition}"
 
@@ -165,41 +165,41 @@ def _rate_rules() -> Iterator[str]:
     yield "  http-request set-var(txn.rate) var(txn.grant),field(2,|) if identified"
     yield "  acl bounded_caller var(txn.rate) -m int gt 0"
     yield f"  http-request track-sc1 var(txn.ns),concat(/,txn.caller),sha2(256) table {_CALLERS} if bounded_caller"
-    yield _refuse(Refusal.TOO_OFTEN, "bounded_caller { sc_gpc0_rate(1),sub(txn.rate) ge 0 }")
+    yield _refuse(Denial.TOO_OFTEN, "bounded_caller { sc_gpc0_rate(1),sub(txn.rate) ge 0 }")
     yield "  http-request set-var(txn.bound) var(txn.lock),field(2,|)"
     yield "  acl bounded_model var(txn.bound) -m int gt 0"
     yield f"  http-request set-var(txn.who) {ADDRESS} if bounded_model !guarded"
     yield "  http-request set-var(txn.who) var(txn.caller) if bounded_model identified"
     yield "  acl named var(txn.who) -m found"
     yield f"  http-request track-sc2 var(txn.model),concat(|,txn.who),sha2(256) table {_CALLERS} if named"
-    yield _refuse(Refusal.TOO_OFTEN, "named { sc_gpc0_rate(2),sub(txn.bound) ge 0 }")
+    yield _refuse(Denial.TOO_OFTEN, "named { sc_gpc0_rate(2),sub(txn.bound) ge 0 }")
     yield "  http-request sc-inc-gpc0(1) if bounded_caller"
     yield "  http-request sc-inc-gpc0(2) if named"
 
 
-def _share_rules(settings: Settings) -> Iterator[str]:
+def _share_rules(settings: GatewaySettings) -> Iterator[str]:
     """One namespace's requests, however many, leave connections to the others."""
     limit = settings.requests_per_namespace
     yield f"  http-request track-sc3 var(txn.ns) table {_NAMESPACES} if routed"
     yield f"  http-request deny deny_status 429 if {{ sc_conn_cur(3) gt {limit} }}"
 
 
-def agent_backends(settings: Settings, agent: str) -> Iterator[str]:
+def agent_backends(settings: GatewaySettings, agent: str) -> Iterator[str]:
     """What is handed to the agent, in bounded portions: it has one thread for all namespaces."""
     server = f"  server {agent} unix@{settings.layout.agent_socket}"
     routes = settings.layout.map
     yield f"backend {agent}"
-    yield from _own_paths()
+    yield from _own_path_rules()
     yield f"  http-request set-var(txn.known) var(txn.key),field(1,/,2),map_str({routes})"
     yield "  http-request set-var(txn.bucket) str(+)"
     yield "  http-request set-var(txn.bucket) str(?) if { var(txn.key) -m found }"
     yield "  http-request set-var(txn.bucket) var(txn.ns) if { var(txn.known) -m found }"
-    yield from _strangers(settings)
+    yield from _stranger_rules(settings)
     # Whoever asks whether this gateway is ready has a portion of its own, which nobody else can use up.
     yield f"  http-request set-var(txn.source) {ADDRESS} if ready"
     yield "  http-request set-var(txn.bucket) str(!),concat(,txn.source) if ready"
-    yield from _portion(_HANDED_OVER, settings.agent_requests_per_second)
-    yield from _parting()
+    yield from _portion_rules(_HANDED_OVER, settings.agent_requests_per_second)
+    yield from _closing_rules()
     yield server
     yield f"backend {VERIFY}"
     # Who sends these is not known yet: without a part for each address, anyone could use up what a namespace has for its
@@ -207,15 +207,15 @@ def agent_backends(settings: Settings, agent: str) -> Iterator[str]:
     yield f"  http-request set-var(txn.source) {ADDRESS}"
     yield f"  http-request set-header {SOURCE_HEADER} %[var(txn.source)]"
     yield f"  http-request track-sc5 var(txn.ns),concat(|,txn.source),sha2(256) table {_SOURCES}"
-    yield _within(5, settings.verifications_per_second_per_source)
+    yield _limit_rule(5, settings.verifications_per_second_per_source)
     yield "  http-request set-var(txn.bucket) var(txn.ns)"
-    yield from _portion(_VERIFIED, settings.agent_requests_per_second)
-    yield _counted(5)
-    yield from _parting()
+    yield from _portion_rules(_VERIFIED, settings.agent_requests_per_second)
+    yield _count_rule(5)
+    yield from _closing_rules()
     yield server
 
 
-def _strangers(settings: Settings) -> Iterator[str]:
+def _stranger_rules(settings: GatewaySettings) -> Iterator[str]:
     """Where models are closed, who has no key of the namespace is told the same of those that there are and of others."""
     if settings.default_authentication is not Authentication.REQUIRED:
         return
@@ -223,13 +223,13 @@ def _strangers(settings: Settings) -> Iterator[str]:
     yield "  http-request set-var(txn.hash) http_auth_bearer,sha2(256),hex if unknown"
     yield "  acl given var(txn.hash) -m found"
     yield f"  http-request set-var(txn.hash) req.hdr({API_KEY_HEADER}),sha2(256),hex if unknown !given"
-    yield _refuse(Refusal.MISSING, "unknown !given")
+    yield _refuse(Denial.MISSING, "unknown !given")
     yield f"  http-request set-var(txn.grant) var(txn.ns),concat(/,txn.hash),map_str({settings.layout.grants}) if unknown"
     yield "  acl member var(txn.grant) -m found"
-    yield _refuse(Refusal.UNKNOWN, "unknown !member")
+    yield _refuse(Denial.UNKNOWN, "unknown !member")
 
 
-def _own_paths() -> Iterator[str]:
+def _own_path_rules() -> Iterator[str]:
     """What needs no agent: that the gateway lives, and that there is no such path. No body is read for either."""
     headers = 'hdr cache-control "no-store"'
     yield f"  acl live path {_LIVE} {_LIVE}/"
@@ -237,15 +237,15 @@ def _own_paths() -> Iterator[str]:
     yield "  acl ours path /v2 /v2/"
     yield "  acl of_models var(txn.key) -m found"
     yield "  acl encoded path -m sub %"
-    answer = _quoted(json.dumps({"live": True}))
+    answer = _quote(json.dumps({"live": True}))
     yield f"  http-request return status 200 content-type application/json string {answer} {headers} if live METH_GET"
-    nothing = _quoted(json.dumps({"error": NO_PATH}))
+    nothing = _quote(json.dumps({"error": NO_PATH}))
     headers += " hdr connection close"
     condition = "!of_models !live !ready !ours !encoded"
     yield f"  http-request return status 404 content-type application/json string {nothing} {headers} if {condition}"
 
 
-def _parting() -> Iterator[str]:
+def _closing_rules() -> Iterator[str]:
     """Who was not let in, or asked for what is not there, keeps no connection; nor do refusals tell who gave them."""
     yield "  http-response set-header connection close if { status 401 403 404 405 413 }"
     yield "  acl refused status 401"
@@ -255,22 +255,22 @@ def _parting() -> Iterator[str]:
     yield "  http-response set-header cache-control no-store if refused"
 
 
-def _portion(table: str, limit: int) -> Iterator[str]:
+def _portion_rules(table: str, limit: int) -> Iterator[str]:
     yield f"  http-request track-sc4 var(txn.bucket) table {table}"
-    yield _within(4, limit)
-    yield _counted(4)
+    yield _limit_rule(4, limit)
+    yield _count_rule(4)
 
 
-def _within(counter: int, limit: int) -> str:
+def _limit_rule(counter: int, limit: int) -> str:
     return f"  http-request deny deny_status 429 if {{ sc_gpc0_rate({counter}) ge {limit} }}"
 
 
-def _counted(counter: int) -> str:
+def _count_rule(counter: int) -> str:
     """Only what was let in counts."""
     return f"  http-request sc-inc-gpc0({counter})"
 
 
-def _refuse(refusal: Refusal, condition: str) -> str:
+def _refuse(refusal: Denial, condition: str) -> str:
     """An answer. Whoever is not let in loses the connection with it, or strangers could hold all there are, idle.
 
     A caller that is let in, but not so often, keeps it: one that goes on costs no new one each time.
@@ -278,13 +278,13 @@ def _refuse(refusal: Refusal, condition: str) -> str:
     body = json.dumps({"error": refusal.value})
     closing = {"connection": "close"} if refusal in _CHALLENGE else {}
     headers = {"cache-control": "no-store", **closing, **challenge(refusal)}
-    fields = " ".join(f"hdr {name} {_quoted(value)}" for name, value in headers.items())
+    fields = " ".join(f"hdr {name} {_quote(value)}" for name, value in headers.items())
     return (
-        f"  http-request return status {refusal.status} content-type application/json string {_quoted(body)} "
+        f"  http-request return status {refusal.status} content-type application/json string {_quote(body)} "
         f"{fields} if {condition}"
     )
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     """A word of HAProxy's configuration."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -15,9 +15,9 @@ from penstock_serving.gateway.haproxy.access_rules import (
     lock_rules,
     tables,
 )
-from penstock_serving.gateway.haproxy.plan import AGENT, CHECK, SUCCESSOR, Desired
+from penstock_serving.gateway.haproxy.plan import AGENT, CHECK, SUCCESSOR, DesiredState
 from penstock_serving.gateway.memory import BUFFER_BYTES
-from penstock_serving.gateway.settings import Settings
+from penstock_serving.gateway.settings import GatewaySettings
 
 LEAVING = "proc.leaving"
 """HAProxy's variable that is true while this gateway prepares to end."""
@@ -80,7 +80,7 @@ def render_map(entries: Mapping[str, str]) -> str:
     return "".join(f"{key} {value}\n" for key, value in sorted(entries.items()))
 
 
-def render_config(settings: Settings, slots: int, desired: Desired, edition: str) -> str:
+def render_config(settings: GatewaySettings, slots: int, desired: DesiredState, edition: str) -> str:
     """The whole configuration, the servers known now among it, so that a start or a reload misses none of them.
 
     Args:
@@ -89,7 +89,12 @@ def render_config(settings: Settings, slots: int, desired: Desired, edition: str
         desired: what is to be served now.
         edition: the configuration's own name, by which its workers are known.
     """
-    sections = (_global(settings, edition), _defaults(settings), _clients(settings), _own(settings))
+    sections = (
+        _global_section(settings, edition),
+        _defaults_section(settings),
+        _clients_frontend(settings),
+        _own_sections(settings),
+    )
     backends = (_backend(settings, desired, slot, kind) for slot in range(slots) for kind in ("m", "w"))
     return "\n".join(line for section in (*sections, *backends) for line in section) + "\n"
 
@@ -98,7 +103,7 @@ def _milliseconds(seconds: float) -> str:
     return f"{max(1, round(seconds * 1000))}ms"
 
 
-def _global(settings: Settings, edition: str) -> Iterator[str]:
+def _global_section(settings: GatewaySettings, edition: str) -> Iterator[str]:
     yield "global"
     # The agent and the exporter have connections of their own beside the clients'.
     yield f"  maxconn {settings.max_connections + 64}"
@@ -115,7 +120,7 @@ def _global(settings: Settings, edition: str) -> Iterator[str]:
     yield f"  set-var {EDITION} str({edition})"
 
 
-def _defaults(settings: Settings) -> Iterator[str]:
+def _defaults_section(settings: GatewaySettings) -> Iterator[str]:
     yield "defaults"
     yield "  mode http"
     yield "  timeout connect 1s"
@@ -136,7 +141,7 @@ def _defaults(settings: Settings) -> Iterator[str]:
         yield f"  errorfile {status} {settings.layout.error_file(status)}"
 
 
-def _clients(settings: Settings) -> Iterator[str]:
+def _clients_frontend(settings: GatewaySettings) -> Iterator[str]:
     yield "frontend clients"
     yield f"  bind {settings.host}:{settings.port}"
     yield f"  bind unix@{settings.layout.relay_socket} mode 600 accept-proxy"
@@ -145,11 +150,11 @@ def _clients(settings: Settings) -> Iterator[str]:
         yield "  option disable-h2-upgrade"
     yield "  log stdout len 4096 format raw local0 info"
     yield f'  log-format "{LOG_FORMAT}"'
-    yield from _client_limits(settings)
-    yield from _relaying()
+    yield from _client_limit_rules(settings)
+    yield from _relay_rules()
     yield "  http-request set-var(txn.start) date(0,us)"
-    yield from _routing(settings)
-    yield from _tracing()
+    yield from _routing_rules(settings)
+    yield from _tracing_rules()
     # Nobody else speaks in the gateway's name.
     yield f"  http-request del-header {OWN_HEADERS} -m beg"
     yield f"  http-request set-header {GATEWAY_HEADER} %[var(txn.ns)]/%[var(txn.route),field(3,|)]"
@@ -169,7 +174,7 @@ def _clients(settings: Settings) -> Iterator[str]:
     yield f"  default_backend {AGENT}"
 
 
-def _client_limits(settings: Settings) -> Iterator[str]:
+def _client_limit_rules(settings: GatewaySettings) -> Iterator[str]:
     """Connections of one address: those above its bound are told so, and where they are far too many, closed."""
     limit = settings.connections_per_client
     stored = "conn_cur,http_req_rate(1s)" if settings.max_requests_per_second_per_client else "conn_cur"
@@ -179,7 +184,7 @@ def _client_limits(settings: Settings) -> Iterator[str]:
     yield f"  http-request deny deny_status 429 if {{ sc_conn_cur(0) gt {limit} }}"
 
 
-def _relaying() -> Iterator[str]:
+def _relay_rules() -> Iterator[str]:
     """A worker that a reload left behind takes one more request of each connection that clients keep.
 
     Nobody tells it any more which replicas have left or which keys have ended, so it decides nothing about that request.
@@ -191,7 +196,7 @@ def _relaying() -> Iterator[str]:
     yield "  http-request allow if outdated !leaving"
 
 
-def _routing(settings: Settings) -> Iterator[str]:
+def _routing_rules(settings: GatewaySettings) -> Iterator[str]:
     """`txn.ns`, `txn.rest` (the path after the namespace), `txn.key` and, from the map, `txn.route` and `txn.ppm`."""
     yield "  acl short path_beg /v2/"
     yield "  acl short path /v2"
@@ -208,7 +213,7 @@ def _routing(settings: Settings) -> Iterator[str]:
     yield "  http-request set-var(txn.ppm) var(txn.route),field(2,|)"
 
 
-def _tracing() -> Iterator[str]:
+def _tracing_rules() -> Iterator[str]:
     """Keep the caller's trace or begin one; the gateway's span becomes the replica's parent."""
     yield "  http-request set-var(txn.id) uuid()"
     yield f"  acl traced req.fhdr(traceparent) -m reg {_TRACEPARENT}"
@@ -227,7 +232,7 @@ def _tracing() -> Iterator[str]:
     yield "  http-request set-header x-request-start t=%[var(txn.start)]"
 
 
-def _own(settings: Settings) -> Iterator[str]:
+def _own_sections(settings: GatewaySettings) -> Iterator[str]:
     yield "frontend exporter"
     yield f"  bind unix@{settings.layout.metrics_socket} mode 600"
     yield "  http-request use-service prometheus-exporter if { path /metrics }"
@@ -238,7 +243,7 @@ def _own(settings: Settings) -> Iterator[str]:
     yield from tables()
 
 
-def _backend(settings: Settings, desired: Desired, slot: int, kind: str) -> Iterator[str]:
+def _backend(settings: GatewaySettings, desired: DesiredState, slot: int, kind: str) -> Iterator[str]:
     name = f"{kind}{slot}"
     yield f"backend {name}"
     # `leastconn` gives each request to the least busy, but keeps no shares when idle; `random(2)` keeps both.

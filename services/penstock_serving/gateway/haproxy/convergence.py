@@ -14,10 +14,10 @@ from penstock.routing.tokens import data_token, replica_token
 from penstock_serving.gateway.access.admissions import Admissions
 from penstock_serving.gateway.haproxy.access_rules import render_grants, render_locks
 from penstock_serving.gateway.haproxy.config import ERRORS, error_file, render_config, render_map
-from penstock_serving.gateway.haproxy.plan import Desired, Maps, Observed, assign, desire, held_after, plan
+from penstock_serving.gateway.haproxy.plan import DesiredState, Maps, ObservedState, assign, desire, plan, state_after
 from penstock_serving.gateway.haproxy.process import Haproxy
 from penstock_serving.gateway.haproxy.runtime_socket import apply, observe
-from penstock_serving.gateway.settings import Settings
+from penstock_serving.gateway.settings import GatewaySettings
 from penstock_serving.gateway.table.registry import Registry
 from penstock_serving.gateway.table.traffic import Destination, Traffic
 
@@ -32,7 +32,7 @@ _LONGEST_PAUSE_SECONDS = 0.2
 class Convergence:
     """Observes HAProxy, plans, applies; starts it when it is gone and reloads it when it has too few slots."""
 
-    def __init__(self, settings: Settings, registry: Registry, admissions: Admissions, haproxy: Haproxy) -> None:
+    def __init__(self, settings: GatewaySettings, registry: Registry, admissions: Admissions, haproxy: Haproxy) -> None:
         self._settings = settings
         self._layout = settings.layout
         self._maps = Maps(str(self._layout.map), str(self._layout.locks), str(self._layout.grants))
@@ -46,7 +46,7 @@ class Convergence:
         """Slots of paths that are gone, and until when a request may still be under way there."""
         self._edition = ""
         """Of the configuration that was written last. Only a worker that runs it is ever told anything."""
-        self._held: Observed | None = None
+        self._held: ObservedState | None = None
         """What HAProxy holds after all that it was told since it was asked; None: it is to be asked."""
         self._ask_at = 0.0
         self.reloads = 0
@@ -67,7 +67,7 @@ class Convergence:
             backoff = 0.1
             # A round is work for all models: what changes meanwhile is told together.
             await asyncio.sleep(min(self._registry.now() - began, _LONGEST_PAUSE_SECONDS))
-            await self._idle(generation, _BUSY_SECONDS if busy else _RESYNC_SECONDS)
+            await self._wait_for_work(generation, _BUSY_SECONDS if busy else _RESYNC_SECONDS)
 
     async def expire(self) -> None:
         """End leases when their time is up, for ever."""
@@ -77,13 +77,13 @@ class Convergence:
             due = self._registry.table.next_expiry()
             wait = _RESYNC_SECONDS if due is None else max(0.01, due - self._registry.now())
             # A renewal changes nothing here, so a wait may be too short but never too long: a new lease wakes it.
-            await self._registry.changed(generation, min(wait, _RESYNC_SECONDS))
+            await self._registry.wait_for_change(generation, min(wait, _RESYNC_SECONDS))
 
-    async def _idle(self, generation: int, seconds: float) -> None:
+    async def _wait_for_work(self, generation: int, seconds: float) -> None:
         """Until the table changes, HAProxy is to be told of verified tokens, it ends, or the time is up."""
-        changed = asyncio.create_task(self._registry.changed(generation, seconds))
-        admitted = asyncio.create_task(self._admissions.news())
-        exited = asyncio.create_task(self._haproxy.exited())
+        changed = asyncio.create_task(self._registry.wait_for_change(generation, seconds))
+        admitted = asyncio.create_task(self._admissions.wait_for_news())
+        exited = asyncio.create_task(self._haproxy.wait())
         try:
             await asyncio.wait((changed, admitted, exited), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -93,7 +93,7 @@ class Convergence:
 
     async def _converge(self, generation: int) -> bool:
         """One round. True where servers still wait for removal."""
-        destinations = self._traffic.of(self._registry.table)
+        destinations = self._traffic.destinations(self._registry.table)
         held, self._held = self._held, None
         if self._haproxy.running:
             observed = await self._observe() if held is None or self._registry.now() >= self._ask_at else held
@@ -109,15 +109,15 @@ class Convergence:
         if steps.removals:
             await apply(self._layout.runtime_socket, steps.removals, self._edition)
         else:
-            self._held = held_after(desired, observed)
+            self._held = state_after(desired, observed)
         return bool(steps.removals)
 
-    async def _observe(self) -> Observed:
+    async def _observe(self) -> ObservedState:
         observed = await observe(self._layout.runtime_socket, self._maps, self._edition)
         self._ask_at = self._registry.now() + _RESYNC_SECONDS
         return observed
 
-    def _desire(self, destinations: dict[str, Destination]) -> Desired:
+    def _desire(self, destinations: dict[str, Destination]) -> DesiredState:
         wanted = self._locks()
         return desire(destinations, self._slot_of, render_locks(wanted), render_grants(wanted), self._token)
 
@@ -130,12 +130,12 @@ class Convergence:
         now = time.time()
         return self._registry.keyring.locks(
             self._registry.table.keys(),
-            self._admissions.current(now),
+            self._admissions.collect(now),
             now,
             default_required=self._settings.default_authentication is Authentication.REQUIRED,
         )
 
-    def _assign(self, destinations: dict[str, Destination], observed: Observed) -> bool:
+    def _assign(self, destinations: dict[str, Destination], observed: ObservedState) -> bool:
         """Whether every path with a replica has a slot now."""
         now = self._registry.now()
         before = self._slot_of
@@ -165,7 +165,7 @@ class Convergence:
         self._slot_of = assigned
         self._write(self._desire(destinations))
 
-    async def _start(self, destinations: dict[str, Destination]) -> Observed:
+    async def _start(self, destinations: dict[str, Destination]) -> ObservedState:
         """Start HAProxy with all servers known now."""
         self._slot_of = {}
         self._fit(destinations)
@@ -173,9 +173,9 @@ class Convergence:
         await self._haproxy.start()
         self.starts += 1
         logger.info("HAProxy started with %d slots", self._slots)
-        return await self._until_loaded()
+        return await self._wait_until_loaded()
 
-    async def _grow(self, destinations: dict[str, Destination]) -> Observed:
+    async def _grow(self, destinations: dict[str, Destination]) -> ObservedState:
         """Reload with more slots; no connection is refused and no request lost.
 
         The old worker has requests under way in slots that the new one gives to other paths: it is told nothing more.
@@ -186,9 +186,9 @@ class Convergence:
         self._haproxy.reload()
         self.reloads += 1
         logger.info("reloading HAProxy with %d slots", self._slots)
-        return await self._until_loaded()
+        return await self._wait_until_loaded()
 
-    async def _until_loaded(self) -> Observed:
+    async def _wait_until_loaded(self) -> ObservedState:
         """Wait until the worker that runs the configuration on disk answers."""
         deadline = self._registry.now() + _START_SECONDS
         while self._haproxy.running:
@@ -201,7 +201,7 @@ class Convergence:
             await asyncio.sleep(0.02)
         raise Unavailable("HaproxyNotStarted", "HAProxy ended, or did not answer in time; its messages are above")
 
-    def _write(self, desired: Desired) -> None:
+    def _write(self, desired: DesiredState) -> None:
         self._edition = secrets.token_hex(8)
         text = render_config(self._settings, self._slots, desired, self._edition)
         self._layout.config.write_text(text, encoding="utf-8")

@@ -33,7 +33,7 @@ class ObservedServer:
 
 
 @dataclass(frozen=True, slots=True)
-class Desired:
+class DesiredState:
     """What HAProxy should hold: servers by backend and name, and the maps' entries."""
 
     backends: Mapping[str, Mapping[str, Server]]
@@ -45,7 +45,7 @@ class Desired:
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
+class ObservedState:
     """What HAProxy holds. Every backend that it has is named, also without servers of ours."""
 
     backends: Mapping[str, Mapping[str, ObservedServer]]
@@ -64,7 +64,7 @@ class Maps:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RuntimeCommands:
     """Runtime commands: `changes` decide where requests go; `removals` clean up, and fail while a server is busy."""
 
     changes: tuple[str, ...]
@@ -109,7 +109,7 @@ def desire(
     locks: Mapping[str, str],
     grants: Mapping[str, str],
     token: Callable[[str, str], str] = lambda _, __: "",
-) -> Desired:
+) -> DesiredState:
     """What HAProxy should hold for these destinations.
 
     Args:
@@ -130,10 +130,10 @@ def desire(
         entries[path] = f"{backend}|{destination.sampled_per_million}|{token(path, destination.uid)}"
         if not asleep:
             backends[backend] = {server_name(t): Server(t.address, t.weight) for t in destination.targets}
-    return Desired(backends, entries, locks, grants)
+    return DesiredState(backends, entries, locks, grants)
 
 
-def plan(desired: Desired, observed: Observed, maps: Maps) -> Plan:
+def plan(desired: DesiredState, observed: ObservedState, maps: Maps) -> RuntimeCommands:
     """The commands from observed to desired.
 
     Servers are added before the map leads to them, and leave only after it leads elsewhere. A key is there before the
@@ -152,24 +152,24 @@ def plan(desired: Desired, observed: Observed, maps: Maps) -> Plan:
                 if not present_server.maintenance:
                     departures.append(f"set server {backend}/{name} state maint")
                 removals.append(f"del server {backend}/{name}")
-    grants = _set(desired.grants, observed.grants, maps.grants)
-    locks = _set(desired.locks, observed.locks, maps.locks)
-    routes = _set(desired.entries, observed.entries, maps.entries)
+    grants = _set_entries(desired.grants, observed.grants, maps.grants)
+    locks = _set_entries(desired.locks, observed.locks, maps.locks)
+    routes = _set_entries(desired.entries, observed.entries, maps.entries)
     gone = (
-        *_unset(desired.entries, observed.entries, maps.entries),
-        *_unset(desired.locks, observed.locks, maps.locks),
-        *_unset(desired.grants, observed.grants, maps.grants),
+        *_delete_entries(desired.entries, observed.entries, maps.entries),
+        *_delete_entries(desired.locks, observed.locks, maps.locks),
+        *_delete_entries(desired.grants, observed.grants, maps.grants),
     )
-    return Plan((*arrivals, *grants, *locks, *routes, *gone, *departures), tuple(removals))
+    return RuntimeCommands((*arrivals, *grants, *locks, *routes, *gone, *departures), tuple(removals))
 
 
-def held_after(desired: Desired, observed: Observed) -> Observed:
+def state_after(desired: DesiredState, observed: ObservedState) -> ObservedState:
     """What HAProxy holds once all of the plan has been carried out, removals too."""
     backends = {
         backend: {name: ObservedServer(each.weight, maintenance=False) for name, each in servers.items()}
         for backend, servers in ((name, desired.backends.get(name, {})) for name in observed.backends)
     }
-    return Observed(backends, desired.entries, desired.locks, desired.grants)
+    return ObservedState(backends, desired.entries, desired.locks, desired.grants)
 
 
 def _arrive(name: str, server: Server, present: ObservedServer | None) -> list[str]:
@@ -187,12 +187,12 @@ def _arrive(name: str, server: Server, present: ObservedServer | None) -> list[s
     return commands
 
 
-def _set(wanted: Mapping[str, str], present: Mapping[str, str], map_path: str) -> list[str]:
+def _set_entries(wanted: Mapping[str, str], present: Mapping[str, str], map_path: str) -> list[str]:
     """New entries first: one that is to say less may lean on one that is new."""
     new = [f"add map {map_path} {key} {value}" for key, value in wanted.items() if key not in present]
     changed = [f"set map {map_path} {key} {value}" for key, value in wanted.items() if present.get(key, value) != value]
     return new + changed
 
 
-def _unset(wanted: Mapping[str, str], present: Mapping[str, str], map_path: str) -> list[str]:
+def _delete_entries(wanted: Mapping[str, str], present: Mapping[str, str], map_path: str) -> list[str]:
     return [f"del map {map_path} {key}" for key in present if key not in wanted]

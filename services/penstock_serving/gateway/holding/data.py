@@ -17,15 +17,15 @@ from penstock.routing.table import ModelKey
 from penstock.routing.tokens import word_for
 from penstock.telemetry import names
 from penstock.telemetry.spans import SpanContext, SpanRecord, new_span_id, parse_traceparent
-from penstock_serving.gateway.access.gatekeeper import Gatekeeper, Refused
+from penstock_serving.gateway.access.gatekeeper import AccessDenied, Gatekeeper
 from penstock_serving.gateway.answers import error
 from penstock_serving.gateway.haproxy.access_rules import NO_PATH, challenge
 from penstock_serving.gateway.haproxy.config import GATEWAY_HEADER
-from penstock_serving.gateway.holding.forwarding import TRACERESPONSE, Forwarding, choose, for_replica
+from penstock_serving.gateway.holding.forwarding import TRACERESPONSE, Forwarding, choose, replica_headers
 from penstock_serving.gateway.holding.waiting import DEFAULT_HOLD_SECONDS, Holding
 from penstock_serving.gateway.readiness import Readiness
-from penstock_serving.gateway.settings import Settings
-from penstock_serving.gateway.table.paths import Asked, ModelPath, parse_path
+from penstock_serving.gateway.settings import GatewaySettings
+from penstock_serving.gateway.table.paths import ModelOperation, ModelPath, parse_path
 from penstock_serving.gateway.table.registry import Registry
 from penstock_serving.gateway.table.traffic import Destination, Unknown, lookup
 
@@ -43,7 +43,7 @@ class DataServer:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: GatewaySettings,
         registry: Registry,
         holding: Holding,
         readiness: Readiness,
@@ -77,11 +77,11 @@ class DataServer:
         except Invalid as encoded:
             response = error(_NOT_FOUND, encoded.message)
         else:
-            response = self._own(request) if path is None else await self._let_or_refuse(request, path)
+            response = self._answer_own(request) if path is None else await self._admit_or_refuse(request, path)
         self._trace(request, response, path, began)
         return response
 
-    def _own(self, request: web.Request) -> web.Response:
+    def _answer_own(self, request: web.Request) -> web.Response:
         answers: dict[str, dict[str, str | bool | list[str]]] = {
             "/v2": {
                 "name": "penstock",
@@ -98,34 +98,34 @@ class DataServer:
             return error(_METHOD, f"{request.path} takes GET only")
         return web.json_response(answer, status=_UNAVAILABLE if answer.get("ready") is False else 200)
 
-    async def _let_or_refuse(self, request: web.Request, path: ModelPath) -> web.StreamResponse:
+    async def _admit_or_refuse(self, request: web.Request, path: ModelPath) -> web.StreamResponse:
         try:
-            return await self._model(request, path)
+            return await self._answer_model(request, path)
         except Unavailable as unavailable:
             return error(_UNAVAILABLE, unavailable.message)
-        except Refused as refused:
+        except AccessDenied as refused:
             response = error(refused.refusal.status, refused.refusal.value)
             response.headers.update(challenge(refused.refusal))
             return response
 
-    async def _model(self, request: web.Request, path: ModelPath) -> web.StreamResponse:
-        found = await self._found(path)
+    async def _answer_model(self, request: web.Request, path: ModelPath) -> web.StreamResponse:
+        found = await self._find(path)
         if isinstance(found, Unknown) and not self._registry.table.knows(path.key):
             self._gatekeeper.admit_to_unknown(request.headers, path.key[0])
             return error(_NOT_FOUND, found.message)
         caller = await self._gatekeeper.admit(request.headers, path.key)
         if isinstance(found, Unknown):
             return error(_NOT_FOUND, found.message)
-        if not found.targets and (looked := self._look(request, path)) is not None:
+        if not found.targets and (looked := self._describe(request, path)) is not None:
             return looked
         with self._holding.body(path.key[0]) as body:
             try:
                 await body.read(request.content, self._settings.max_body_bytes)
             except Invalid as invalid:
                 return error(_TOO_LARGE, invalid.message)
-            return await self._deliver(request, path, body.data, for_replica(request.headers, caller))
+            return await self._deliver(request, path, body.data, replica_headers(request.headers, caller))
 
-    async def _found(self, path: ModelPath) -> Destination | Unknown:
+    async def _find(self, path: ModelPath) -> Destination | Unknown:
         """Where the request goes. A model is known to be unknown only once the operator has declared all routes.
 
         Raises:
@@ -140,30 +140,30 @@ class DataServer:
                 raise Unavailable(
                     "RoutesUnknown", f"this gateway does not know yet whether there is a model '{path.key[1]}'"
                 )
-            await self._registry.changed(self._registry.generation, _COMPLETION_POLL_SECONDS)
+            await self._registry.wait_for_change(self._registry.generation, _COMPLETION_POLL_SECONDS)
 
-    def _look(self, request: web.Request, path: ModelPath) -> web.Response | None:
+    def _describe(self, request: web.Request, path: ModelPath) -> web.Response | None:
         """The answer to what runs no model: it is worth no replica's start. None: it is an inference."""
         raw = request.rel_url.raw_path
-        if path.asked is Asked.NOTHING:
+        if path.asked is ModelOperation.NOTHING:
             return error(_NOT_FOUND, nothing_at(raw, "this gateway", f"'{path.key[1]}'", path.key[0]).message)
         wanted = path.asked.method
         if request.method != wanted and (request.method, wanted) != (hdrs.METH_HEAD, hdrs.METH_GET):
             return error(_METHOD, wrong_method(raw, wanted).message)
-        if path.asked is Asked.READY:
-            return self._ready(path.key)
-        return self._metadata(path) if path.asked is Asked.METADATA else None
+        if path.asked is ModelOperation.READY:
+            return self._answer_readiness(path.key)
+        return self._metadata(path) if path.asked is ModelOperation.METADATA else None
 
     def _metadata(self, path: ModelPath) -> web.Response:
         """What the model's last replica said of it."""
         key = path.key
-        told = self._registry.descriptions.of(key, path.version)
+        told = self._registry.descriptions.find(key, path.version)
         if told is not None:
             return web.Response(body=told, content_type="application/json")
         said = f"what model '{key[1]}' takes and gives is known here once a replica has been there; an inference starts one"
         return error(_UNAVAILABLE, self._problem(key) or said)
 
-    def _ready(self, key: ModelKey) -> web.Response:
+    def _answer_readiness(self, key: ModelKey) -> web.Response:
         """Whether a model without a replica would answer: one that is asleep would, since a request wakes it."""
         route = self._registry.table.routes.get(key)
         if route is not None and route.unavailable is None and route.wake_url is not None:
@@ -188,7 +188,7 @@ class DataServer:
         last: web.StreamResponse | None = None
         tried: set[str] = set()
         while True:
-            found = await self._replicas(path, deadline)
+            found = await self._wait_for_replicas(path, deadline)
             if isinstance(found, Unknown):
                 return error(_NOT_FOUND, found.message)
             target = choose(found.targets, tried)
@@ -208,7 +208,7 @@ class DataServer:
             else:
                 return last or error(_UNAVAILABLE, f"no replica of model '{path.key[1]}' was ready within {hold:g} s")
 
-    async def _replicas(self, path: ModelPath, deadline: float) -> Destination | Unknown:
+    async def _wait_for_replicas(self, path: ModelPath, deadline: float) -> Destination | Unknown:
         """Where the request goes, once there is a replica or the deadline has passed."""
         found = lookup(self._registry.table, path.key, path.version)
         if isinstance(found, Unknown) or found.targets:
@@ -220,7 +220,7 @@ class DataServer:
                 left = deadline - self._registry.now()
                 if isinstance(found, Unknown) or found.targets or left <= 0 or self._problem(path.key) is not None:
                     return found
-                await self._registry.changed(generation, left)
+                await self._registry.wait_for_change(generation, left)
 
     def _trace(self, request: web.Request, response: web.StreamResponse, path: ModelPath | None, began: int) -> None:
         """Say in the answer whether the trace is kept; if so, and if it is a model's, emit the time here as a span."""

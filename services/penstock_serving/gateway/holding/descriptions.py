@@ -51,7 +51,7 @@ class Descriptions:
         while sum(self._bytes.values()) > self._total_bytes:
             self._drop_first(max(self._bytes, key=self._bytes.__getitem__))
 
-    def of(self, key: ModelKey, version: str | None) -> bytes | None:
+    def find(self, key: ModelKey, version: str | None) -> bytes | None:
         """A version's metadata, or that of the version told last."""
         versions = self._kept.get(key[0], {}).get(key[1], {})
         return versions.get(version) if version is not None else next(reversed(versions.values()), None)

@@ -72,9 +72,9 @@ def choose(targets: Sequence[Target], tried: Iterable[str]) -> Target | None:
     return random.choices(left, [target.weight for target in left])[0] if left else None  # noqa: S311 -- see above
 
 
-def for_replica(headers: Mapping[str, str], caller: str | None) -> CIMultiDict[str]:
+def replica_headers(headers: Mapping[str, str], caller: str | None) -> CIMultiDict[str]:
     """What a replica is told: who asks, and nothing by which it could ask in their name."""
-    left = _end_to_end(headers)
+    left = _end_to_end_headers(headers)
     for name in (hdrs.AUTHORIZATION, API_KEY_HEADER, CALLER_HEADER, CREDENTIAL_HEADER, SOURCE_HEADER):
         left.popall(name, None)
     if caller is not None:
@@ -121,8 +121,8 @@ class Forwarding:
                     return await _refusal(answer)
                 first = await answer.content.readany()
                 if answer.content.at_eof():
-                    return web.Response(status=answer.status, headers=_end_to_end(answer.headers), body=first)
-                with self._holding.reserved(namespace, _STREAM_BYTES):
+                    return web.Response(status=answer.status, headers=_end_to_end_headers(answer.headers), body=first)
+                with self._holding.reserve(namespace, _STREAM_BYTES):
                     return await self._pass_on(request, answer, first)
         except aiohttp.ConnectionTimeoutError:
             return None
@@ -133,7 +133,7 @@ class Forwarding:
 
     async def _pass_on(self, request: web.Request, answer: aiohttp.ClientResponse, first: bytes) -> web.StreamResponse:
         """Send the answer on as it comes, no faster than its client takes it."""
-        response = web.StreamResponse(status=answer.status, headers=_end_to_end(answer.headers))
+        response = web.StreamResponse(status=answer.status, headers=_end_to_end_headers(answer.headers))
         response.content_length = answer.content_length
         self._mark(request, response)
         try:
@@ -159,7 +159,7 @@ async def _refusal(answer: aiohttp.ClientResponse) -> web.Response:
     return error(answer.status, "the replica is full")
 
 
-def _end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:
+def _end_to_end_headers(headers: Mapping[str, str]) -> CIMultiDict[str]:
     """The headers that pass a proxy."""
     named = {name.strip().lower() for name in headers.get(hdrs.CONNECTION, "").split(",")}
     left = CIMultiDict(headers)

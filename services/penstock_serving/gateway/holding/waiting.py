@@ -13,7 +13,7 @@ import aiohttp
 
 from penstock.errors import Invalid, Unavailable
 from penstock.routing.table import ModelKey
-from penstock_serving.gateway.lookups import on_behalf_of
+from penstock_serving.gateway.lookups import charge_lookups_to
 from penstock_serving.gateway.services import alias_of
 from penstock_serving.gateway.table.registry import Registry
 
@@ -25,7 +25,7 @@ DEFAULT_HOLD_SECONDS = 120.0
 DEFAULT_HELD_REQUESTS = 1024
 
 
-class Shares:
+class MemoryShares:
     """An amount shared among namespaces: each may hold as much as is free for others."""
 
     def __init__(self, total: int) -> None:
@@ -66,8 +66,8 @@ class Holding:
     ) -> None:
         self._registry = registry
         self._session = session
-        self._bytes = Shares(max_held_bytes)
-        self._places = Shares(max_held_requests)
+        self._bytes = MemoryShares(max_held_bytes)
+        self._places = MemoryShares(max_held_requests)
         self._waiting: Counter[ModelKey] = Counter()
         self._wakes: dict[ModelKey, asyncio.Task[None]] = {}
 
@@ -85,7 +85,7 @@ class Holding:
             self._bytes.give_back(namespace, len(body.data))
 
     @contextmanager
-    def reserved(self, namespace: str, size: int) -> Iterator[None]:
+    def reserve(self, namespace: str, size: int) -> Iterator[None]:
         """Bytes of the namespace's share of the memory, for an answer on its way.
 
         Raises:
@@ -139,7 +139,7 @@ class Holding:
         while True:
             route = self._registry.table.routes.get(key)
             if route is not None and route.wake_url is not None:
-                with on_behalf_of(key[0]):
+                with charge_lookups_to(key[0]):
                     await self._ask(key, route.wake_url)
             await asyncio.sleep(backoff)
             backoff = min(backoff * 2, _LONGEST_BACKOFF_SECONDS)

@@ -50,8 +50,8 @@ def load_routes(path: Path) -> Table:
     written = path.read_bytes()
     try:
         if written.lstrip()[:1] == b"[":
-            return _of(_Kept(routes=_ROUTES.validate_json(written), named={}, told={}))
-        return _of(_Kept.model_validate_json(written))
+            return _to_table(_Kept(routes=_ROUTES.validate_json(written), named={}, told={}))
+        return _to_table(_Kept.model_validate_json(written))
     except (ValueError, IndexError) as error:
         raise Invalid(
             "InvalidState", f"{path} is damaged; remove it, the operator declares all again: {error}"
@@ -62,13 +62,13 @@ def save_routes(path: Path, table: Table) -> None:
     """Write what was declared such that a crash leaves the old or the new file, whole."""
     fresh = path.with_suffix(".new")
     with fresh.open("wb") as file:
-        file.write(_kept(table).model_dump_json().encode())
+        file.write(_from_table(table).model_dump_json().encode())
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)
 
 
-def _of(kept: _Kept) -> Table:
+def _to_table(kept: _Kept) -> Table:
     table = Table()
     sets = {
         namespace: [tuple(named.keys[place] for place in each) for each in named.sets]
@@ -79,15 +79,15 @@ def _of(kept: _Kept) -> Table:
         place = None if named is None else named.models.get(route.model)
         if place is not None and route.access is not None:
             access = route.access.model_copy(update={"keys": sets[route.namespace][place]})
-            table = table.declared(route.model_copy(update={"access": access}))
+            table = table.with_route(route.model_copy(update={"access": access}))
         else:
-            table = table.declared(route)
+            table = table.with_route(route)
     for namespace, keys in kept.told.items():
-        table = table.with_keys(namespace, KeySet() if keys is None else KeySet.of(keys))
+        table = table.with_keys(namespace, KeySet() if keys is None else KeySet.from_keys(keys))
     return table
 
 
-def _kept(table: Table) -> _Kept:
+def _from_table(table: Table) -> _Kept:
     routes: list[Route] = []
     named: dict[str, _Named] = {}
     places: dict[str, dict[int, int]] = {}

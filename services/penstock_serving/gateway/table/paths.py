@@ -10,7 +10,7 @@ from penstock.errors import Invalid
 from penstock.routing.table import ModelKey
 
 
-class Asked(StrEnum):
+class ModelOperation(StrEnum):
     """What a path asks of a model."""
 
     METADATA = "metadata"
@@ -22,10 +22,10 @@ class Asked(StrEnum):
     @property
     def method(self) -> str:
         """How it is asked for. HEAD does where GET does."""
-        return "POST" if self is Asked.INFER else "GET"
+        return "POST" if self is ModelOperation.INFER else "GET"
 
 
-_ASKED: Final = {(): Asked.METADATA, ("ready",): Asked.READY, ("infer",): Asked.INFER}
+_ASKED: Final = {(): ModelOperation.METADATA, ("ready",): ModelOperation.READY, ("infer",): ModelOperation.INFER}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class ModelPath:
 
     key: ModelKey
     version: str | None
-    asked: Asked
+    asked: ModelOperation
 
 
 def parse_path(namespace: str, raw_path: str) -> ModelPath | None:
@@ -54,5 +54,5 @@ def parse_path(namespace: str, raw_path: str) -> ModelPath | None:
     if parts[:3] != ["", "v2", "models"] or len(parts) < 4 or not parts[3]:  # noqa: PLR2004 -- a model's name is fourth
         return None
     version = parts[5] if len(parts) > 5 and parts[4] == "versions" else None  # noqa: PLR2004 -- and a version sixth
-    asked = _ASKED.get(tuple(parts[4 if version is None else 6 :]), Asked.NOTHING)
+    asked = _ASKED.get(tuple(parts[4 if version is None else 6 :]), ModelOperation.NOTHING)
     return ModelPath((namespace, parts[3]), version, asked)

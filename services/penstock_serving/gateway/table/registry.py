@@ -11,7 +11,7 @@ from pathlib import Path
 
 from penstock.errors import Invalid, Unavailable
 from penstock.routing.access import RouteAccess
-from penstock.routing.keys import Interned, KeyChange, KeySet
+from penstock.routing.keys import KeyChange, KeyInterner, KeySet
 from penstock.routing.leases import ReplicaLease, Route
 from penstock.routing.table import ModelKey, Table, check_model, replica_key
 from penstock_serving.gateway.access.keyring import Keyring
@@ -33,10 +33,10 @@ class Registry:
     def __init__(self, path: Path, rest_seconds: float = 600.0) -> None:
         self._path = path
         self._table = replace(load_routes(path), rest_seconds=rest_seconds)
-        self._interned: dict[str, Interned] = {}
+        self._interned: dict[str, KeyInterner] = {}
         for route in self._table.routes.values():
-            if (kept := self._kept_once(route)) is not route:
-                self._table = self._table.declared(kept)
+            if (kept := self._intern_keys(route)) is not route:
+                self._table = self._table.with_route(kept)
         self._keyring = Keyring()
         self.descriptions = Descriptions()
         """Metadata of models, those without replicas among them."""
@@ -97,7 +97,7 @@ class Registry:
         if described is not None:
             lease = lease.model_copy(update={"metadata": None})
         before = self._table.replicas.get(replica_key((lease.namespace, lease.model), replica_id))
-        self._table = self._table.leased(replica_id, lease, self.now(), uid)
+        self._table = self._table.with_lease(replica_id, lease, self.now(), uid)
         if described is not None:
             self.descriptions.keep((lease.namespace, lease.model), lease.version, described)
         if before is None or (_place(before.lease), before.uid) != (_place(lease), uid):
@@ -105,20 +105,20 @@ class Registry:
 
     def release(self, key: ModelKey, replica_id: str) -> None:
         """End a lease."""
-        self._table = self._table.released(key, replica_id, self.now())
+        self._table = self._table.without_replica(key, replica_id, self.now())
         self._announce()
 
     def declare(self, route: Route) -> None:
-        """Declare a route; `kept` waits until it is on disk.
+        """Declare a route; `wait_until_stored` waits until it is on disk.
 
         Raises:
             Invalid: the route is malformed.
         """
         key = route.namespace, route.model
         before = self._table.routes.get(key)
-        route = self._kept_once(route)
+        route = self._intern_keys(route)
         if before != route:
-            self._store(self._table.declared(route))
+            self._store(self._table.with_route(route))
             if before is None or (before.revisions, before.digests) != (route.revisions, route.digests):
                 self._turning[key] = self._generation
 
@@ -128,7 +128,7 @@ class Registry:
         if route is not None and route.access is not None and route.access.required:
             logger.error("%s/%s lets nobody in until what is said of it can be taken", *key)
             nobody = RouteAccess(required=True, requests_per_second=route.access.requests_per_second)
-            self._store(self._table.declared(route.model_copy(update={"access": nobody})))
+            self._store(self._table.with_route(route.model_copy(update={"access": nobody})))
 
     def change_keys(self, change: KeyChange) -> None:
         """Take over what became of a namespace's keys. Where it cannot be taken, none of them counts until it can.
@@ -140,7 +140,7 @@ class Registry:
         check_model(change.namespace, change.namespace)
         before = self._table.told_keys.get(change.namespace, KeySet())
         try:
-            after = before.changed(change)
+            after = before.apply(change)
         except Invalid:
             self.lock_keys(change.namespace)
             raise
@@ -158,11 +158,11 @@ class Registry:
         if namespace in self._table.told_keys:
             self._store(self._table.with_keys(namespace, None))
 
-    def _kept_once(self, route: Route) -> Route:
+    def _intern_keys(self, route: Route) -> Route:
         """The route, its keys kept once for all routes of the namespace that name them."""
         if route.access is None or not route.access.keys:
             return route
-        interned = self._interned.setdefault(route.namespace, Interned())
+        interned = self._interned.setdefault(route.namespace, KeyInterner())
         keys = interned(route.access.keys)
         key = route.namespace, route.model
         others = (
@@ -170,11 +170,11 @@ class Registry:
             for name, each in self._table.routes.items()
             if name[0] == route.namespace and name != key and each.access is not None
         )
-        interned.keep([keys, *others])
+        interned.prune([keys, *others])
         return route.model_copy(update={"access": route.access.model_copy(update={"keys": keys})})
 
     def add(self, routes: Iterable[Route]) -> None:
-        """Declare those routes whose models have none yet; `kept` waits until they are on disk.
+        """Declare those routes whose models have none yet; `wait_until_stored` waits until they are on disk.
 
         Raises:
             Invalid: a route is malformed; then none is declared.
@@ -182,7 +182,7 @@ class Registry:
         table = self._table
         for route in routes:
             if (route.namespace, route.model) not in table.routes:
-                table = table.declared(self._kept_once(route))
+                table = table.with_route(self._intern_keys(route))
         if table is not self._table:
             self._store(table)
 
@@ -191,20 +191,20 @@ class Registry:
         if key in self._table.routes:
             self._turning.pop(key, None)
             self.descriptions.forget(key)
-            self._store(self._table.withdrawn(key))
+            self._store(self._table.without_route(key))
             if not any(namespace == key[0] for namespace, _ in self._table.routes):
                 self._interned.pop(key[0], None)
 
     def expire(self) -> None:
         """Drop leases that have ended."""
-        left = self._table.expired(self.now())
+        left = self._table.without_expired(self.now())
         if left is not self._table:
             gone = sorted(set(self._table.replicas) - set(left.replicas))
             logger.warning("leases ended without renewal: %s", ", ".join(gone))
             self._table = left
             self._announce()
 
-    async def changed(self, since: int, timeout_seconds: float) -> None:
+    async def wait_for_change(self, since: int, timeout_seconds: float) -> None:
         """Wait for a change after the generation `since`, or the timeout."""
         if self._generation == since:
             await _wait(self._changed, timeout_seconds)
@@ -216,7 +216,7 @@ class Registry:
         event, self._settling = self._settling, asyncio.Event()
         event.set()
 
-    async def settled(self, timeout_seconds: float) -> None:
+    async def wait_until_settled(self, timeout_seconds: float) -> None:
         """Wait until HAProxy holds what the table says now.
 
         Raises:
@@ -230,7 +230,7 @@ class Registry:
                 raise Unavailable("HaproxyUnreachable", "the change is recorded, but HAProxy has not taken it yet")
             await _wait(self._settling, left)
 
-    async def keep(self) -> None:
+    async def store_routes(self) -> None:
         """Write changed routes to disk, for ever. What changes while one writing is under way is written by the next."""
         while True:
             if self._stored == self._kept:
@@ -247,7 +247,7 @@ class Registry:
             event, self._keeping = self._keeping, asyncio.Event()
             event.set()
 
-    async def kept(self, timeout_seconds: float) -> None:
+    async def wait_until_stored(self, timeout_seconds: float) -> None:
         """Wait until the routes as they are now are on disk.
 
         Raises:

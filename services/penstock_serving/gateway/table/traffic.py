@@ -83,7 +83,7 @@ class Traffic:
     def __init__(self) -> None:
         self._found: dict[ModelKey, tuple[_Basis, dict[str, Destination]]] = {}
 
-    def of(self, table: Table) -> dict[str, Destination]:
+    def destinations(self, table: Table) -> dict[str, Destination]:
         """By `namespace/model` and, for each version with a replica, `namespace/model/version`."""
         grouped: dict[ModelKey, list[Replica]] = {key: [] for key in table.routes}
         for replica in table.replicas.values():
@@ -98,12 +98,14 @@ class Traffic:
                 ],
             )
             known = self._found.get(key)
-            found[key] = known if known is not None and known[0] == basis else (basis, _of_model(table, key, replicas))
+            found[key] = (
+                known if known is not None and known[0] == basis else (basis, _model_destinations(table, key, replicas))
+            )
         self._found = found
         return {path: each for _, paths in found.values() for path, each in paths.items()}
 
 
-def _of_model(table: Table, key: ModelKey, replicas: Sequence[Replica]) -> dict[str, Destination]:
+def _model_destinations(table: Table, key: ModelKey, replicas: Sequence[Replica]) -> dict[str, Destination]:
     path = "/".join(key)
     destinations = {path: _destination(table, key, None, replicas)}
     for version in sorted({replica.lease.version for replica in replicas}):
@@ -132,7 +134,7 @@ def lookup(table: Table, key: ModelKey, version: str | None) -> Destination | Un
     namespace, model = key
     if not table.knows(key):
         return Unknown(f"model '{model}' is not found in namespace '{namespace}'")
-    replicas = list(table.of(key))
+    replicas = list(table.replicas_of(key))
     versions = {replica.lease.version for replica in replicas}
     if version is not None and versions and version not in versions:
         known = ", ".join(sorted(versions))

@@ -28,7 +28,7 @@ def peer_of(address: str) -> str:
     return str(host.ipv4_mapped) if host.ipv4_mapped else str(ip_network((host, 64), strict=False))
 
 
-class Doors:
+class ConnectionLimiter:
     """Counts connections. Belongs to one event loop.
 
     Args:
@@ -46,76 +46,76 @@ class Doors:
         self._most_strangers = strangers
         self._most_of_a_peer = of_a_peer
         self._most = most
-        self._strangers: dict[str, dict[_Door, None]] = {}
+        self._strangers: dict[str, dict[_Connection, None]] = {}
         """By peer, the oldest first."""
-        self._all_strangers: dict[_Door, None] = {}
+        self._all_strangers: dict[_Connection, None] = {}
         self._counts: Counter[str] = Counter()
-        self._open: dict[asyncio.BaseTransport, _Door] = {}
+        self._open: dict[asyncio.BaseTransport, _Connection] = {}
 
-    def before(self, handler: Callable[[], asyncio.Protocol]) -> Callable[[], asyncio.Protocol]:
+    def wrap(self, handler: Callable[[], asyncio.Protocol]) -> Callable[[], asyncio.Protocol]:
         """What an event loop's server makes for a new connection.
 
         Args:
             handler: makes what speaks HTTP on one connection.
         """
-        return lambda: _Door(self, handler())
+        return lambda: _Connection(self, handler())
 
     def __len__(self) -> int:
         """Connections that are open."""
         return len(self._open)
 
-    def known(self, transport: asyncio.BaseTransport | None) -> None:
+    def trust(self, transport: asyncio.BaseTransport | None) -> None:
         """A request on this connection has shown a token that holds."""
-        door = None if transport is None else self._open.get(transport)
-        if door is not None:
-            self._forget_stranger(door)
+        connection = None if transport is None else self._open.get(transport)
+        if connection is not None:
+            self._forget_stranger(connection)
 
-    def opened(self, door: _Door) -> bool:
+    def admit(self, connection: _Connection) -> bool:
         """Make room for a connection; False where there is none."""
-        own = self._strangers.get(door.peer, {})
+        own = self._strangers.get(connection.peer, {})
         if len(own) >= self._most_strangers:
-            self._put_out(next(iter(own)))
-        elif self._counts[door.peer] >= self._most_of_a_peer:
+            self._evict(next(iter(own)))
+        elif self._counts[connection.peer] >= self._most_of_a_peer:
             if not own:
                 return False
-            self._put_out(next(iter(own)))
+            self._evict(next(iter(own)))
         if len(self._open) >= self._most:
             if not self._all_strangers:
                 return False
-            self._put_out(next(iter(self._all_strangers)))
-        self._open[door.transport] = door
-        self._counts[door.peer] += 1
-        self._strangers.setdefault(door.peer, {})[door] = None
-        self._all_strangers[door] = None
+            self._evict(next(iter(self._all_strangers)))
+        self._open[connection.transport] = connection
+        self._counts[connection.peer] += 1
+        self._strangers.setdefault(connection.peer, {})[connection] = None
+        self._all_strangers[connection] = None
         return True
 
-    def closed(self, door: _Door) -> None:
+    def release(self, connection: _Connection) -> None:
         """A connection is gone."""
-        if self._open.pop(door.transport, None) is None:
+        if self._open.pop(connection.transport, None) is None:
             return
-        self._counts[door.peer] -= 1
-        if not self._counts[door.peer]:
-            del self._counts[door.peer]
-        self._forget_stranger(door)
+        self._counts[connection.peer] -= 1
+        if not self._counts[connection.peer]:
+            del self._counts[connection.peer]
+        self._forget_stranger(connection)
 
-    def _put_out(self, door: _Door) -> None:
-        self.closed(door)
-        door.transport.abort()
+    def _evict(self, connection: _Connection) -> None:
+        self.release(connection)
+        connection.transport.abort()
 
-    def _forget_stranger(self, door: _Door) -> None:
-        self._all_strangers.pop(door, None)
-        own = self._strangers.get(door.peer)
+    def _forget_stranger(self, connection: _Connection) -> None:
+        self._all_strangers.pop(connection, None)
+        own = self._strangers.get(connection.peer)
         if own is not None:
-            own.pop(door, None)
+            own.pop(connection, None)
             if not own:
-                del self._strangers[door.peer]
+                del self._strangers[connection.peer]
 
 
-class _Door(asyncio.Protocol):
+class _Connection(asyncio.Protocol):
     """One connection: what speaks HTTP on it, counted."""
 
-    def __init__(self, doors: Doors, inner: asyncio.Protocol) -> None:
-        self._doors = doors
+    def __init__(self, limiter: ConnectionLimiter, inner: asyncio.Protocol) -> None:
+        self._limiter = limiter
         self._inner = inner
         self._admitted = False
         self.peer = ""
@@ -124,14 +124,14 @@ class _Door(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.peer = peer_of(transport.get_extra_info("peername")[0])
-        self._admitted = self._doors.opened(self)
+        self._admitted = self._limiter.admit(self)
         if self._admitted:
             self._inner.connection_made(transport)
         else:
             self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._doors.closed(self)
+        self._limiter.release(self)
         if self._admitted:
             self._inner.connection_lost(exc)
 
