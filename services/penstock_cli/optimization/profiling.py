@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
@@ -12,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from penstock.errors import Invalid
+from penstock_cli.optimization import options
 
 if TYPE_CHECKING:
     from penstock.optimization.measurements import OperatorShare
@@ -28,30 +28,15 @@ def register(app: typer.Typer) -> None:
 
 
 def profile(
-    model: Annotated[
-        Path,
-        typer.Argument(
-            help="A file or folder: ONNX, torch export (.pt2), TorchScript, or safetensors with --import-path."
-        ),
-    ],
+    model: options.LocalModel,
     *,
-    data: Annotated[
-        str | None,
-        typer.Option(help="Samples as for `penstock optimize`: .npz, or a folder of them. Default: made up."),
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Rows in a run.")] = 1,
-    threads: Annotated[int, typer.Option(min=1, max=1024, help="Of the engine.")] = 1,
-    shape: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Length of axes that the model leaves open, beside the batch: `input_ids=128`, `image=3x224x224`."
-        ),
-    ] = None,
-    import_path: Annotated[
-        str | None, typer.Option(help="`package.module:callable` that gives the torch module of safetensors.")
-    ] = None,
-    python_path: Annotated[list[Path] | None, typer.Option(help="Folder to import it from.", file_okay=False)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Write the whole profile as JSON.")] = False,
+    data: options.ProfileData = None,
+    batch_size: options.BatchSize = 1,
+    threads: options.EngineThreads = 1,
+    shape: options.ProfileShapes = None,
+    import_path: options.ImportPath = None,
+    python_path: options.ProfilePythonPath = None,
+    as_json: options.ProfileAsJson = False,
 ) -> None:
     """Show where a model's time goes on this machine, what limits it, and which steps could help.
 
@@ -109,7 +94,7 @@ def show(found: ModelProfile, console: Console) -> None:
     console.print(
         Text.assemble(
             (found.model, "bold"),
-            f"  batch {found.batch_size}, {_counted(found.threads, 'thread')}, {found.hardware.cpu}",
+            f"  batch {found.batch_size}, {_pluralize(found.threads, 'thread')}, {found.hardware.cpu}",
         )
     )
     console.print(_table(f"{found.engine}: {found.milliseconds:.3f} ms a run", found.operators))
@@ -130,7 +115,7 @@ def _rate(found: ModelProfile) -> float:
     return found.gigaflops / found.milliseconds * 1e3 if found.milliseconds else 0.0
 
 
-def _counted(number: int, noun: str) -> str:
+def _pluralize(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 

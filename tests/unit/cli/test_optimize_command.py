@@ -15,8 +15,8 @@ from penstock.optimization.progress import OptimizationRequest, Progress, RunRes
 from penstock.optimization.report import Verdict
 from penstock.optimization.trials import Stage
 from penstock.serving.manifest import Capacity, ModelFormat
-from penstock_cli.optimization.command import Asked, profile_named, request_of
 from penstock_cli.optimization.following import Display, before_and_after, ends, plain_line, serving_manifest
+from penstock_cli.optimization.request import OptimizeSettings, build_request, load_profile
 from penstock_cli.standalone.state import StateFolder
 from penstock_cli.validation.admission import verdict
 
@@ -38,7 +38,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def request(model: Path, tmp_path: Path, **changes: object) -> OptimizationRequest:
-    return request_of(Asked(model=str(model), **changes), StateFolder(tmp_path / "state"))  # type: ignore[arg-type]  # a table's fields
+    return build_request(OptimizeSettings(model=str(model), **changes), StateFolder(tmp_path / "state"))  # type: ignore[arg-type]  # a table's fields
 
 
 def test_a_request_by_default_is_balanced_and_signed_with_the_users_own_key(model: Path, tmp_path: Path) -> None:
@@ -81,11 +81,11 @@ def test_a_file_without_a_profile(tmp_path: Path) -> None:
     path = tmp_path / "wrong.yaml"
     path.write_text(PROFILE.replace("OptimizationProfile", "Unknown"))
     with pytest.raises(Invalid):
-        profile_named(str(path))
+        load_profile(str(path))
 
 
 def test_remote_models_are_left_to_the_optimizer(tmp_path: Path) -> None:
-    found = request_of(Asked(model="s3://models/bert/1"), StateFolder(tmp_path / "state"))
+    found = build_request(OptimizeSettings(model="s3://models/bert/1"), StateFolder(tmp_path / "state"))
     assert (found.model_uri, found.model.path, found.name) == ("s3://models/bert/1", "", "1")
 
 

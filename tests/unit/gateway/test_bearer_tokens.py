@@ -21,14 +21,9 @@ from tests.integration.access_parts import AUDIENCE, Issuer
 from penstock.errors import Unavailable
 from penstock.routing.access import RouteIssuer, token_caller
 from penstock_serving.gateway.access.bearer import ADMITTED_SECONDS, LEEWAY_SECONDS, MOST_CANDIDATES, verify
-from penstock_serving.gateway.access.issuers import (
-    FRESH_SECONDS,
-    RESTRAINT_SECONDS,
-    STALE_SECONDS,
-    Issuers,
-    is_public,
-    usable_keys,
-)
+from penstock_serving.gateway.access.documents import is_public
+from penstock_serving.gateway.access.issuers import FRESH_SECONDS, RESTRAINT_SECONDS, STALE_SECONDS, Issuers
+from penstock_serving.gateway.access.jwks import usable_keys
 
 
 class World:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from penstock.errors import Invalid
-from penstock_serving.gateway.haproxy.config import ERRORS, error_file, render_config, render_map
+from penstock_serving.gateway.haproxy.config import render_config, render_map
+from penstock_serving.gateway.haproxy.error_files import ERRORS, error_file
 from penstock_serving.gateway.haproxy.plan import DesiredState, Server
 from penstock_serving.gateway.haproxy.process import find_haproxy
 from penstock_serving.gateway.settings import SECRET_FILE_VARIABLE, GatewaySettings, read_settings

@@ -73,7 +73,7 @@ def test_a_name_is_looked_up_once_for_all_who_ask_meanwhile(slow: list[str]) -> 
 @pytest.mark.usefixtures("slow")
 @pytest.mark.parametrize("private", [False, True], ids=["at public addresses", "at any address"])
 def test_slow_issuers_keep_nothing_else_waiting(private: bool, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: FBT001 -- a parameter
-    monkeypatch.setattr("penstock_serving.gateway.access.issuers._TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr("penstock_serving.gateway.access.issuers.TIMEOUT_SECONDS", 0.2)
 
     async def scenario() -> None:
         issuers = Issuers(allow_private=private, ca_file=None)

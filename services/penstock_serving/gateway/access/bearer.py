@@ -11,7 +11,8 @@ import jwt
 
 from penstock.errors import Unavailable
 from penstock.routing.access import Admitted, RouteIssuer, token_caller
-from penstock_serving.gateway.access.issuers import RSA_ALGORITHMS, Issuers, PublicKey, VerificationKey
+from penstock_serving.gateway.access.issuers import Issuers
+from penstock_serving.gateway.access.jwks import RSA_ALGORITHMS, PublicKey, VerificationKey
 
 ALGORITHMS: Final = (*RSA_ALGORITHMS, "ES256", "ES384", "ES512", "EdDSA")
 """Signatures with public keys. Never `none`, and never HS*, which would take a public key for a shared secret."""

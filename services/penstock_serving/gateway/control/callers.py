@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from aiohttp import hdrs, web
@@ -17,7 +17,18 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from penstock.errors import Conflict, Invalid, PenstockError, Unavailable
-from penstock.routing.tokens import TokenSubject
+from penstock.models import Frozen
+from penstock.routing.table import Replica
+from penstock.routing.tokens import (
+    TokenSubject,
+    admin_token,
+    former_admin_token,
+    former_replica_token,
+    matches,
+    may_be_former,
+    subject_of,
+)
+from penstock_serving.gateway.settings import GatewaySettings
 
 logger = logging.getLogger(__name__)
 _BODY_SECONDS = 10.0
@@ -124,3 +135,77 @@ def claimed_subject(body: bytes) -> TokenSubject:
     if not isinstance(namespace, str) or not isinstance(model, str):
         raise RequestRefused(400, "namespace, model: each must be a text")
     return TokenSubject(namespace, model)
+
+
+class Callers:
+    """Who may call, by the gateway's secret.
+
+    Args:
+        settings: the gateway's.
+        trust: told of each connection on which a token was shown that holds.
+    """
+
+    def __init__(self, settings: GatewaySettings, trust: Callable[[asyncio.BaseTransport | None], None]) -> None:
+        self._secret = settings.secret
+        self._refuse_former = settings.refuse_former_tokens
+        self._trust = trust
+
+    def require_operator(self, request: web.Request) -> None:
+        """Refuse whoever is not the operator. Raises `RequestRefused`."""
+        token = token_of(request)
+        require(matches(token, admin_token(self._secret)) or matches(token, former_admin_token(self._secret)))
+        self._trust(request.transport)
+
+    async def read_as_replica(self, request: web.Request, most: int, most_former: int) -> tuple[TokenSubject, bytes]:
+        """Whose the token is that a replica shows, and the body that came with it.
+
+        Args:
+            request: a replica's.
+            most: bytes of the body.
+            most_former: likewise with a token of a former release, which says only together with the body whether it holds.
+
+        Raises:
+            RequestRefused: the token does not hold, or the body is too large.
+        """
+        token = token_of(request)
+        subject = subject_of(self._secret, token)
+        if subject is not None:
+            self._trust(request.transport)
+            return subject, await read_body(request, most)
+        self._require_former(token)
+        body = await read_body(request, most_former)
+        subject = claimed_subject(body)
+        require(matches(token, former_replica_token(self._secret, subject.namespace, subject.model)))
+        return subject, body
+
+    def select_own(self, request: web.Request, replicas: Iterable[Replica]) -> Replica | None:
+        """Of these replicas, the one that the holder of the token may take out; None where none is its own.
+
+        Raises:
+            RequestRefused: the token does not hold, or not for this replica.
+        """
+        token = token_of(request)
+        subject = subject_of(self._secret, token)
+        if subject is not None:
+            own = [each for each in replicas if each.key == (subject.namespace, subject.model)]
+            require(all(not (subject.uid and each.uid) or subject.uid == each.uid for each in own))
+        else:
+            self._require_former(token)
+            own = [each for each in replicas if matches(token, former_replica_token(self._secret, *each.key))]
+        if subject is not None or own:
+            self._trust(request.transport)
+        return next(iter(own), None)
+
+    def _require_former(self, token: str) -> None:
+        require(may_be_former(token) and not self._refuse_former)
+
+
+def json_response(model: Frozen, status: int = 200) -> web.Response:
+    """A message of `penstock.routing` as a response."""
+    return web.Response(status=status, text=model.model_dump_json(), content_type="application/json")
+
+
+def require_same(reason: str, named: str, said: str) -> None:
+    """Refuse a body that is about something else than the path. Raises `Invalid` with this reason."""
+    if named != said:
+        raise Invalid(reason, f"the path names {named}, the body {said}")

@@ -2,56 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from http import HTTPStatus
 
-from penstock_serving.gateway.haproxy.access_rules import (
-    ADDRESS,
-    STICK_COUNTERS,
-    VERIFY,
-    access_rules,
-    agent_backends,
-    lock_rules,
-    tables,
-)
+from penstock_serving.gateway.haproxy.access_rules import STICK_COUNTERS, VERIFY, access_rules, agent_backends, tables
+from penstock_serving.gateway.haproxy.error_files import ERRORS
 from penstock_serving.gateway.haproxy.plan import AGENT, CHECK, SUCCESSOR, DesiredState
+from penstock_serving.gateway.haproxy.request_rules import (
+    LEAVING,
+    client_limit_rules,
+    relay_rules,
+    routing_rules,
+    tracing_rules,
+)
 from penstock_serving.gateway.memory import BUFFER_BYTES
 from penstock_serving.gateway.settings import GatewaySettings
 
-LEAVING = "proc.leaving"
-"""HAProxy's variable that is true while this gateway prepares to end."""
 EDITION = "proc.edition"
 """HAProxy's variable that says which configuration a worker runs; no two have the same."""
 OWN_HEADERS = "x-penstock-"
 """How the headers begin that HAProxy alone sets."""
 GATEWAY_HEADER = f"{OWN_HEADERS}gateway"
 """`penstock.routing.tokens.gateway_word`: one header for what the agent needs and what replicas do."""
-_TOLD = 32
-"""Connections above what an address may have, that are told so; HAProxy closes any others without a word."""
 RELAY = "relay"
 """The backend by which a worker that was replaced hands on what still comes to it."""
-ERRORS: Mapping[int, str] = {
-    400: "the request is malformed",
-    401: "the request is not authenticated",
-    403: "the request is not allowed",
-    404: "there is no such path",
-    405: "the method is not allowed here",
-    408: "the request did not arrive in time",
-    413: "the request's body is larger than this gateway takes",
-    429: "too many requests or connections from this client",
-    500: "the gateway failed",
-    502: "the replica's answer is malformed",
-    503: "no replica could answer",
-    504: "the replica did not answer in time",
-}
-"""What HAProxy itself says, by status."""
-_RETRY_AFTER = (429, 503)
-
-_TRACEPARENT = (
-    "^(00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
-    "|(?!00|ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?)$"
-)
 _FLAGS = "^[0-9a-f]{2}$"
 LOG_FORMAT = (
     "%[var(txn.trace)] %[var(txn.parent)] %[var(txn.span)] %[var(txn.flags)] %[var(txn.kept)] "
@@ -61,18 +34,6 @@ LOG_FORMAT = (
 
 Only the last field, the path, may be so long that it is cut.
 """
-
-
-def error_file(status: int) -> bytes:
-    """HAProxy's own answer, as it goes over the wire, in the protocol's form."""
-    body = json.dumps({"error": ERRORS[status]}).encode()
-    retry = "retry-after: 1\r\n" if status in _RETRY_AFTER else ""
-    # HTTPStatus of Python 3.11 has an older phrase for 413; a phrase has no meaning in HTTP anyway.
-    head = (
-        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\ncache-control: no-store\r\n"
-        f"{retry}content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-    )
-    return head.encode() + body
 
 
 def render_map(entries: Mapping[str, str]) -> str:
@@ -150,11 +111,11 @@ def _clients_frontend(settings: GatewaySettings) -> Iterator[str]:
         yield "  option disable-h2-upgrade"
     yield "  log stdout len 4096 format raw local0 info"
     yield f'  log-format "{LOG_FORMAT}"'
-    yield from _client_limit_rules(settings)
-    yield from _relay_rules()
+    yield from client_limit_rules(settings)
+    yield from relay_rules()
     yield "  http-request set-var(txn.start) date(0,us)"
-    yield from _routing_rules(settings)
-    yield from _tracing_rules()
+    yield from routing_rules(settings)
+    yield from tracing_rules()
     # Nobody else speaks in the gateway's name.
     yield f"  http-request del-header {OWN_HEADERS} -m beg"
     yield f"  http-request set-header {GATEWAY_HEADER} %[var(txn.ns)]/%[var(txn.route),field(3,|)]"
@@ -172,64 +133,6 @@ def _clients_frontend(settings: GatewaySettings) -> Iterator[str]:
     yield f"  use_backend {VERIFY} if guarded !identified"
     yield "  use_backend %[var(txn.route),field(1,|)]"
     yield f"  default_backend {AGENT}"
-
-
-def _client_limit_rules(settings: GatewaySettings) -> Iterator[str]:
-    """Connections of one address: those above its bound are told so, and where they are far too many, closed."""
-    limit = settings.connections_per_client
-    stored = "conn_cur,http_req_rate(1s)" if settings.max_requests_per_second_per_client else "conn_cur"
-    yield f"  stick-table type ipv6 size 100k expire 60s store {stored}"
-    yield f"  tcp-request connection track-sc0 {ADDRESS}"
-    yield f"  tcp-request connection reject if {{ sc_conn_cur(0) gt {limit + _TOLD} }}"
-    yield f"  http-request deny deny_status 429 if {{ sc_conn_cur(0) gt {limit} }}"
-
-
-def _relay_rules() -> Iterator[str]:
-    """A worker that a reload left behind takes one more request of each connection that clients keep.
-
-    Nobody tells it any more which replicas have left or which keys have ended, so it decides nothing about that request.
-    """
-    yield "  acl outdated stopping"
-    yield f"  acl leaving var({LEAVING}) -m bool"
-    # The worker that it is handed to logs it.
-    yield "  http-request set-log-level silent if outdated !leaving"
-    yield "  http-request allow if outdated !leaving"
-
-
-def _routing_rules(settings: GatewaySettings) -> Iterator[str]:
-    """`txn.ns`, `txn.rest` (the path after the namespace), `txn.key` and, from the map, `txn.route` and `txn.ppm`."""
-    yield "  acl short path_beg /v2/"
-    yield "  acl short path /v2"
-    yield f"  http-request set-var(txn.ns) str({settings.default_namespace}) if short"
-    yield "  http-request set-var(txn.rest) path,field(2,/,0) if short"
-    yield "  http-request set-var(txn.ns) path,field(2,/) unless short"
-    yield "  http-request set-var(txn.rest) path,field(3,/,0) unless short"
-    yield "  acl versioned var(txn.rest),field(4,/) -m str versions"
-    key = "%[var(txn.ns)]/%[var(txn.rest),field(3,/)]"
-    yield f"  http-request set-var-fmt(txn.key) {key} if {{ var(txn.rest) -m beg v2/models/ }}"
-    yield from lock_rules(settings)
-    yield "  http-request set-var-fmt(txn.key) %[var(txn.key)]/%[var(txn.rest),field(5,/)] if versioned"
-    yield f"  http-request set-var(txn.route) var(txn.key),map_str({settings.layout.map})"
-    yield "  http-request set-var(txn.ppm) var(txn.route),field(2,|)"
-
-
-def _tracing_rules() -> Iterator[str]:
-    """Keep the caller's trace or begin one; the gateway's span becomes the replica's parent."""
-    yield "  http-request set-var(txn.id) uuid()"
-    yield f"  acl traced req.fhdr(traceparent) -m reg {_TRACEPARENT}"
-    yield "  acl one_traceparent req.fhdr_cnt(traceparent) eq 1"
-    yield "  http-request set-var(txn.parent) req.fhdr(traceparent),field(3,-) if one_traceparent traced"
-    yield "  acl continued var(txn.parent) -m found"
-    yield "  http-request set-var(txn.trace) req.fhdr(traceparent),field(2,-) if continued"
-    yield "  http-request set-var(txn.flags) req.fhdr(traceparent),field(4,-) if continued"
-    trace = "%[var(txn.id),xxh64(1),hex,lower]%[var(txn.id),xxh64(2),hex,lower]"
-    yield f"  http-request set-var-fmt(txn.trace) {trace} unless continued"
-    yield "  http-request set-var(txn.flags) str(00) unless continued"
-    yield "  http-request set-var(txn.flags) str(01) if !continued { rand(1000000),sub(txn.ppm) lt 0 }"
-    yield "  http-request del-header tracestate unless continued"
-    yield "  http-request set-var(txn.span) var(txn.id),xxh64(3),hex,lower"
-    yield "  http-request set-header traceparent 00-%[var(txn.trace)]-%[var(txn.span)]-%[var(txn.flags)]"
-    yield "  http-request set-header x-request-start t=%[var(txn.start)]"
 
 
 def _own_sections(settings: GatewaySettings) -> Iterator[str]:

@@ -13,7 +13,8 @@ from penstock.routing.access import Locks
 from penstock.routing.tokens import data_token, replica_token
 from penstock_serving.gateway.access.admissions import Admissions
 from penstock_serving.gateway.haproxy.access_rules import render_grants, render_locks
-from penstock_serving.gateway.haproxy.config import ERRORS, error_file, render_config, render_map
+from penstock_serving.gateway.haproxy.config import render_config, render_map
+from penstock_serving.gateway.haproxy.error_files import ERRORS, error_file
 from penstock_serving.gateway.haproxy.plan import DesiredState, Maps, ObservedState, assign, desire, plan, state_after
 from penstock_serving.gateway.haproxy.process import Haproxy
 from penstock_serving.gateway.haproxy.runtime_socket import apply, observe

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from penstock.errors import Unavailable
-from penstock_serving.gateway.haproxy.config import EDITION, LEAVING
+from penstock_serving.gateway.haproxy.config import EDITION
 from penstock_serving.gateway.haproxy.plan import AGENT, SUCCESSOR, Maps, ObservedServer, ObservedState
+from penstock_serving.gateway.haproxy.request_rules import LEAVING
 
 _TIMEOUT_SECONDS = 10.0
 _BATCH = 50
