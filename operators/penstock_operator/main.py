@@ -22,7 +22,7 @@ from penstock_operator.runtime.events import EventRecorder
 from penstock_operator.runtime.lease import Election
 from penstock_operator.runtime.mirrored import MirroredCluster
 from penstock_operator.settings import Settings, read
-from penstock_runtime.logs import Bounded
+from penstock_runtime.logs import RateLimitFilter
 from penstock_runtime.spans import SpanSink
 
 log = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
     handler = logging.StreamHandler()
     handler.setFormatter(KeyValueFormatter())
     # All tenants' objects are told of by the same lines of code.
-    handler.addFilter(Bounded(burst=_LOGGED_AT_ONCE, per_second=_LOGGED_PER_SECOND))
+    handler.addFilter(RateLimitFilter(burst=_LOGGED_AT_ONCE, per_second=_LOGGED_PER_SECOND))
     logging.basicConfig(handlers=[handler], level=logging.INFO)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     stop = threading.Event()

@@ -13,7 +13,7 @@ import typer
 from penstock.api import API_VERSION
 from penstock.errors import Conflict, Invalid
 from penstock.routing.access import fingerprint
-from penstock_cli.objects.command import Context, Kubeconfig, Namespace, StateDir, delete, get, opened_cluster
+from penstock_cli.objects.command import Context, Kubeconfig, Namespace, StateDir, delete, get, open_cluster
 from penstock_cli.objects.showing import OutputFormat, remark, say, write_document
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def create(
 
     `penstock key create shop -o yaml > shop-key.yaml`: the key itself goes to standard error
     """
-    from penstock_cli.objects.resources import kind_named, utc_now  # noqa: PLC0415 (loads the API types)
+    from penstock_cli.objects.resources import find_kind, utc_now  # noqa: PLC0415 (loads the API types)
 
     secret = new_key()
     manifest = key_object(
@@ -132,9 +132,9 @@ def create(
         write_document([manifest], OutputFormat(output.value), single=True)
         remark(f"The key, which is shown this once: {secret}")
         return
-    with opened_cluster(kubeconfig, context, state_dir) as cluster:
+    with open_cluster(kubeconfig, context, state_dir) as cluster:
         try:
-            cluster.create(kind_named("APIKey"), manifest)
+            cluster.create(find_kind("APIKey"), manifest)
         except Conflict as error:
             if error.reason != "AlreadyExists":
                 raise

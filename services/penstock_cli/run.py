@@ -28,7 +28,7 @@ from penstock_cli.standalone.ray_head import RayAccess, ray_at, running_ray
 from penstock_cli.standalone.stack import Stack, StackSettings
 from penstock_cli.standalone.state import StateFolder, StateLock
 from penstock_cli.target import open_embedded
-from penstock_cli.validation.manifests import accepted, refuse
+from penstock_cli.validation.manifests import load_accepted, refuse
 from penstock_operator.runtime.cluster import SECRET, Cluster, Key, key_of
 from penstock_optimizer.artifact import digits_artifact
 
@@ -66,7 +66,7 @@ def run(settings: RunSettings, console: Console) -> int:
         Invalid: a manifest would be refused.
         Unavailable: a part of the platform does not start, or no deployment becomes Ready.
     """
-    documents = accepted(settings.files) if settings.files else []
+    documents = load_accepted(settings.files) if settings.files else []
     settings.state.create()
     with StateLock(settings.state):
         if documents:

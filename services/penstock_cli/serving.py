@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from penstock.api.meta import Manifest
 from penstock_cli.objects.readiness import NotServing, url_if_ready, wait_until_ready
-from penstock_cli.objects.resources import FIELD_MANAGER, INFERENCE_DEPLOYMENT, kind_of, placed
+from penstock_cli.objects.resources import FIELD_MANAGER, INFERENCE_DEPLOYMENT, kind_of, with_namespace
 from penstock_cli.progress import Steps
 from penstock_operator.runtime.cluster import Cluster, Key, NotFound, key_of
 
@@ -38,7 +38,7 @@ class Models:
         """Apply all of them."""
         for manifest in manifests:
             kind = kind_of(manifest)
-            applied = self.cluster.apply(kind, placed(manifest, kind, "default"), FIELD_MANAGER)
+            applied = self.cluster.apply(kind, with_namespace(manifest, kind, "default"), FIELD_MANAGER)
             if kind is INFERENCE_DEPLOYMENT:
                 self.deployments.append(key_of(applied))
 

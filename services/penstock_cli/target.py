@@ -16,7 +16,7 @@ _SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/tok
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ClusterTarget:
     """What the user said of where to look."""
 
     kubeconfig: Path | None = None
@@ -33,7 +33,7 @@ class Target:
         return named or _SERVICE_ACCOUNT_TOKEN.is_file()
 
 
-def connect(target: Target, standalone: StateFolder) -> Cluster:
+def connect(target: ClusterTarget, standalone: StateFolder) -> Cluster:
     """Open the API.
 
     Args:

@@ -30,7 +30,7 @@ from penstock.optimization.statements import Statement, digest_of_profile
 from penstock.optimization.trials import Stage
 from penstock_optimizer.publishing.scope import check_scope
 from penstock_optimizer.publishing.signing_key import with_key
-from penstock_runtime.signing import signed_statement
+from penstock_runtime.signing import sign_statement
 from penstock_runtime.storage import Store
 
 logger = logging.getLogger("penstock_optimizer")
@@ -85,7 +85,7 @@ class Teller:
         statement = Statement.model_validate(
             {"identity": request.identity, "profile_digest": digest_of_profile(request.spec), **said}
         )
-        self._store.write(name, signed_statement(statement, Path(request.signing_key)))
+        self._store.write(name, sign_statement(statement, Path(request.signing_key)))
 
 
 def main(arguments: list[str]) -> int:

@@ -19,7 +19,7 @@ _COUNTING: Final = ".lock"
 
 
 @contextlib.contextmanager
-def reached(folder: Path) -> Iterator[None]:
+def explain_failures(folder: Path) -> Iterator[None]:
     """Say of a folder that cannot be used what to do."""
     try:
         yield
@@ -47,31 +47,31 @@ class CacheLocks:
         """The lock file of a model. Its time of modification is that of the model's last use."""
         return self._folder / f"{key}.lock"
 
-    def shared(self, key: str) -> int:
+    def lock_shared(self, key: str) -> int:
         """A descriptor that keeps a model where it is.
 
         Raises:
             Unavailable: CacheUnavailable; another process has had it too long.
         """
-        return self._patiently(key, fcntl.LOCK_SH)
+        return self._wait_for_lock(key, fcntl.LOCK_SH)
 
     @contextlib.contextmanager
-    def exclusive(self, key: str) -> Iterator[None]:
+    def lock_exclusive(self, key: str) -> Iterator[None]:
         """Nobody else uses, fetches or removes a model meanwhile.
 
         Raises:
             Unavailable: CacheUnavailable; others have had it too long.
         """
-        lock = self._patiently(key, fcntl.LOCK_EX)
+        lock = self._wait_for_lock(key, fcntl.LOCK_EX)
         try:
             yield
         finally:
             os.close(lock)
 
-    def attempt(self, key: str, kind: int = fcntl.LOCK_EX) -> int | None:
+    def try_lock(self, key: str, kind: int = fcntl.LOCK_EX) -> int | None:
         """A descriptor that holds a lock; None where another holds it, or removed its file just now."""
         path = self.path(key)
-        with reached(self._folder):
+        with explain_failures(self._folder):
             lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         with contextlib.suppress(BlockingIOError, FileNotFoundError):
             fcntl.flock(lock, kind | fcntl.LOCK_NB)
@@ -81,7 +81,7 @@ class CacheLocks:
         return None
 
     @contextlib.contextmanager
-    def counting(self) -> Iterator[None]:
+    def lock_accounts(self) -> Iterator[None]:
         """Nobody else counts bytes, reserves any or removes a model meanwhile."""
         deadline = time.monotonic() + self._wait_seconds
         with (self._folder / _COUNTING).open("a") as file:
@@ -89,20 +89,20 @@ class CacheLocks:
                 with contextlib.suppress(BlockingIOError):
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
-                self._check(deadline)
+                self._check_deadline(deadline)
                 time.sleep(_COUNTING_POLL_SECONDS)
             yield
 
-    def _patiently(self, key: str, kind: int) -> int:
+    def _wait_for_lock(self, key: str, kind: int) -> int:
         deadline = time.monotonic() + self._wait_seconds
         while True:
-            lock = self.attempt(key, kind)
+            lock = self.try_lock(key, kind)
             if lock is not None:
                 return lock
-            self._check(deadline)
+            self._check_deadline(deadline)
             time.sleep(_POLL_SECONDS)
 
-    def _check(self, deadline: float) -> None:
+    def _check_deadline(self, deadline: float) -> None:
         if time.monotonic() > deadline:
             raise Unavailable(
                 Reason.CACHE_UNAVAILABLE,

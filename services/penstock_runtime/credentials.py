@@ -76,7 +76,7 @@ def environment_with(name: str | None, base: Mapping[str, str], uri: str = "") -
     if name is None:
         return dict(base)
     folder = _folder(name, base)
-    environment = {**{key: value for key, value in base.items() if key not in _ours()}, **_NOBODY}
+    environment = {**{key: value for key, value in base.items() if key not in _credential_variables()}, **_NOBODY}
     _check_host(folder, uri)
     ignored = []
     for file in sorted(folder.iterdir()):
@@ -103,7 +103,7 @@ def _check_host(folder: Path, uri: str) -> None:
     if not sent:
         return
     named = (folder / HOSTS).read_text() if (folder / HOSTS).is_file() else ""
-    if not any(_names(each, uri, port) for each in re.split(r"[,\s]+", named) if each):
+    if not any(_matches_host(each, uri, port) for each in re.split(r"[,\s]+", named) if each):
         raise Invalid(
             Reason.STORAGE_DENIED,
             f"the Secret {folder.name!r} does not say that its {sent[0]} is for {urlsplit(uri).hostname}: if it is, add that "
@@ -111,7 +111,7 @@ def _check_host(folder: Path, uri: str) -> None:
         )
 
 
-def _names(host: str, uri: str, port: int) -> bool:
+def _matches_host(host: str, uri: str, port: int) -> bool:
     """Whether an entry of the key `hosts` is of a URI's host, and of its port where either says one."""
     try:
         wanted, given = urlsplit(f"//{host.lower()}"), urlsplit(uri)
@@ -125,7 +125,7 @@ def _names(host: str, uri: str, port: int) -> bool:
     return bool(name) and name == allowed
 
 
-def _ours() -> frozenset[str]:
+def _credential_variables() -> frozenset[str]:
     return VALUES | _POD | {variable for variables in PATHS.values() for variable in variables}
 
 

@@ -17,7 +17,7 @@ from penstock.api.conditions import Reason
 from penstock.errors import Invalid
 from penstock.serving.manifest import ModelFormat
 from penstock_runtime.files import sha256_of
-from penstock_runtime.onnx_files import files_beside
+from penstock_runtime.onnx_files import external_files
 
 _NAMED: Final = 5
 
@@ -54,7 +54,7 @@ def serving_files(entrypoint: Path, model_format: ModelFormat) -> tuple[str, ...
     try:
         names = named_files(entrypoint, model_format)
     except OSError as error:
-        raise _unreadable(entrypoint, error) from error
+        raise _unreadable_error(entrypoint, error) from error
     folder = entrypoint.parent.resolve()
     for name in names:
         file = entrypoint.parent / name
@@ -80,7 +80,7 @@ def named_files(entrypoint: Path, model_format: ModelFormat) -> tuple[str, ...]:
     """
     match model_format:
         case ModelFormat.ONNX:
-            return files_beside(entrypoint)
+            return external_files(entrypoint)
         case ModelFormat.OPENVINO:
             weights = entrypoint.with_suffix(".bin")
             return (weights.name,) if weights.is_file() else ()
@@ -98,12 +98,12 @@ def digest_of(entrypoint: Path, model_format: ModelFormat) -> ModelDigest:
     try:
         sums = {name: sha256_of(entrypoint.parent / name) for name in (entrypoint.name, *beside)}
     except OSError as error:
-        raise _unreadable(entrypoint, error) from error
+        raise _unreadable_error(entrypoint, error) from error
     alone = sums[entrypoint.name]
     lines = "".join(f"{sums[name]}  {name}\n" for name in sorted(sums, key=str.encode))
     value = hashlib.sha256(lines.encode()).hexdigest() if beside else alone
     return ModelDigest(f"sha256:{value}", f"sha256:{alone}", entrypoint.name, beside)
 
 
-def _unreadable(path: Path, error: OSError) -> Invalid:
+def _unreadable_error(path: Path, error: OSError) -> Invalid:
     return Invalid(Reason.MODEL_NOT_FOUND, f"{error.filename or path} cannot be read: {error.strerror}")

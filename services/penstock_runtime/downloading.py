@@ -18,8 +18,8 @@ from typing import Any, Final, Protocol, TypeVar
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid, PenstockError, Unavailable
 from penstock.serving.manifest import ModelFile
-from penstock_runtime.filesystems import problem, translated
-from penstock_runtime.sources.source import CHUNK_BYTES, Changed, Checksum, Listing, RemoteFile, Source
+from penstock_runtime.filesystems import storage_error, translate_errors
+from penstock_runtime.sources.source import CHUNK_BYTES, Checksum, ModelChanged, RemoteFile, RemoteListing, RemoteSource
 from penstock_runtime.sources.unpacking import unpack
 
 _FORGIVING_BYTES: Final = 1024 * 1024
@@ -40,7 +40,7 @@ class Room(Protocol):
             Unavailable: CacheUnavailable; there is none.
         """
 
-    def exhausted(self, error: OSError) -> None:
+    def reclaim(self, error: OSError) -> None:
         """Make room after the disk said that it is full.
 
         Raises:
@@ -48,7 +48,7 @@ class Room(Protocol):
         """
 
 
-def patiently(source: Source, act: Callable[[], Result]) -> Result:
+def retry(source: RemoteSource, act: Callable[[], Result]) -> Result:
     """Do what a store may fail at for a moment, a few times, with growing pauses.
 
     Raises:
@@ -57,15 +57,15 @@ def patiently(source: Source, act: Callable[[], Result]) -> Result:
     """
     for failures in range(1, source.tries):
         try:
-            with translated(source.uri):
+            with translate_errors(source.uri):
                 return act()
         except Unavailable:
             _pause(failures)
-    with translated(source.uri):
+    with translate_errors(source.uri):
         return act()
 
 
-def download(source: Source, listing: Listing, folder: Path, room: Room) -> dict[str, ModelFile]:
+def download(source: RemoteSource, listing: RemoteListing, folder: Path, room: Room) -> dict[str, ModelFile]:
     """Bring all files into a folder that nobody else looks into.
 
     What an earlier download of the same listing left there is used where checksums are known: such files are read again,
@@ -77,11 +77,11 @@ def download(source: Source, listing: Listing, folder: Path, room: Room) -> dict
     Raises:
         Invalid: DigestMismatch, naming the file, what it should be and what it is; ModelInvalid for a bad archive; or
             what the store refuses.
-        Unavailable: StorageUnreachable, `Changed` among it, or CacheUnavailable for a full disk.
+        Unavailable: StorageUnreachable, `ModelChanged` among it, or CacheUnavailable for a full disk.
     """
     found: dict[str, ModelFile] = {}
     for file in listing.files:
-        where = _where(source, listing, file)
+        where = _describe_place(source, listing, file)
         if file.archive is None:
             found[file.path] = _plain_file(source, file, folder / file.path, room, where)
         else:
@@ -89,7 +89,7 @@ def download(source: Source, listing: Listing, folder: Path, room: Room) -> dict
     return {name: about for name, about in found.items() if (folder / name).is_file()}
 
 
-def _archive(source: Source, file: RemoteFile, folder: Path, room: Room, where: str) -> dict[str, ModelFile]:
+def _archive(source: RemoteSource, file: RemoteFile, folder: Path, room: Room, where: str) -> dict[str, ModelFile]:
     found: dict[str, ModelFile] = {}
 
     def write(path: Path, pieces: Iterator[bytes]) -> None:
@@ -105,7 +105,7 @@ def _archive(source: Source, file: RemoteFile, folder: Path, room: Room, where: 
     if file.archive is None:
         return found
     checks = _Checks(file, where)
-    pieces = checks.over(_steadily(source, file, 0))
+    pieces = checks.verify(_stream_with_retries(source, file, 0))
     try:
         unpack(pieces, file.archive, folder, write, where)
     except Invalid as error:
@@ -117,32 +117,32 @@ def _archive(source: Source, file: RemoteFile, folder: Path, room: Room, where: 
     return found
 
 
-def _plain_file(source: Source, file: RemoteFile, target: Path, room: Room, where: str) -> ModelFile:
+def _plain_file(source: RemoteSource, file: RemoteFile, target: Path, room: Room, where: str) -> ModelFile:
     target.parent.mkdir(parents=True, exist_ok=True)
     if not file.checksums:
         # An earlier download may have met another version, that was there for a while; nothing would tell.
         target.unlink(missing_ok=True)
     elif target.is_file() and target.stat().st_size:
         try:
-            return _from_end(source, file, target, room, where)
+            return _resume(source, file, target, room, where)
         except Invalid as error:
             if error.reason != Reason.DIGEST_MISMATCH:
                 raise
             target.unlink()  # what the earlier download left is what is wrong, or the store is: once more from the start
-    return _from_end(source, file, target, room, where)
+    return _resume(source, file, target, room, where)
 
 
-def _from_end(source: Source, file: RemoteFile, target: Path, room: Room, where: str) -> ModelFile:
+def _resume(source: RemoteSource, file: RemoteFile, target: Path, room: Room, where: str) -> ModelFile:
     """Go on where a file ends, and look at it whole."""
     checks = _Checks(file, where)
     with target.open("ab", buffering=0) as out:
         with target.open("rb") as there:
-            for _ in checks.over(iter(lambda: there.read(CHUNK_BYTES), b""), last=False):
+            for _ in checks.verify(iter(lambda: there.read(CHUNK_BYTES), b""), last=False):
                 pass
             offset = there.tell()
         room.claim(offset)
-        rest = _steadily(source, file, offset) if offset != file.size else iter(())
-        for piece in checks.over(rest):
+        rest = _stream_with_retries(source, file, offset) if offset != file.size else iter(())
+        for piece in checks.verify(rest):
             _put(out, piece, room)
     return ModelFile(sha256=checks.sha256, size_bytes=checks.count)
 
@@ -162,7 +162,7 @@ class _Checks:
         """Of what has passed."""
         return self._plain.hexdigest()
 
-    def over(self, pieces: Iterator[bytes], *, last: bool = True) -> Iterator[bytes]:
+    def verify(self, pieces: Iterator[bytes], *, last: bool = True) -> Iterator[bytes]:
         """The pieces; after the last one of the file it is known whether they are what they should be."""
         for piece in pieces:
             self.count += len(piece)
@@ -189,14 +189,14 @@ class _Checks:
         )
 
 
-def _steadily(source: Source, file: RemoteFile, offset: int) -> Iterator[bytes]:
+def _stream_with_retries(source: RemoteSource, file: RemoteFile, offset: int) -> Iterator[bytes]:
     """The content from a byte on, over breaks and refusals that pass."""
     failures, since = 0, offset
     sent = None if file.checksums or file.versioned else hashlib.sha256()
     while True:
         trouble: PenstockError
         try:
-            for piece in source.stream(file, offset) if sent is None else _compared(source, file, offset, sent):
+            for piece in source.stream(file, offset) if sent is None else _stream_comparing(source, file, offset, sent):
                 offset += len(piece)
                 yield piece
             if file.size is None or offset >= file.size:
@@ -208,15 +208,15 @@ def _steadily(source: Source, file: RemoteFile, offset: int) -> Iterator[bytes]:
         except PenstockError as error:
             trouble = error
         except Exception as error:  # noqa: BLE001 -- each store's library has errors of its own
-            trouble = problem(source.uri, error)
+            trouble = storage_error(source.uri, error)
         failures = 1 if offset - since >= _FORGIVING_BYTES else failures + 1
         since = offset
-        if not isinstance(trouble, Unavailable) or isinstance(trouble, Changed) or failures >= source.tries:
+        if not isinstance(trouble, Unavailable) or isinstance(trouble, ModelChanged) or failures >= source.tries:
             raise trouble
         _pause(failures)
 
 
-def _compared(source: Source, file: RemoteFile, offset: int, sent: Any) -> Iterator[bytes]:
+def _stream_comparing(source: RemoteSource, file: RemoteFile, offset: int, sent: Any) -> Iterator[bytes]:
     """The content from a byte on; all is asked for, and what comes before that byte must be what came the first time.
 
     Args:
@@ -226,7 +226,7 @@ def _compared(source: Source, file: RemoteFile, offset: int, sent: Any) -> Itera
         sent: a `hashlib` object that was fed what came before it, and is fed what comes now.
 
     Raises:
-        Changed: it is not.
+        ModelChanged: it is not.
     """
     again, left = hashlib.sha256(), offset
     for piece in source.stream(file, 0):
@@ -234,12 +234,12 @@ def _compared(source: Source, file: RemoteFile, offset: int, sent: Any) -> Itera
         left -= len(known)
         again.update(known)
         if known and not left and again.digest() != sent.digest():
-            raise Changed(source.uri)
+            raise ModelChanged(source.uri)
         if fresh:
             sent.update(fresh)
             yield fresh
     if left:
-        raise Changed(source.uri)
+        raise ModelChanged(source.uri)
 
 
 def _pause(failures: int) -> None:
@@ -256,10 +256,10 @@ def _put(out: FileIO, piece: bytes, room: Room) -> None:
         except OSError as error:
             if error.errno not in _FULL:
                 raise
-            room.exhausted(error)
+            room.reclaim(error)
 
 
-def _where(source: Source, listing: Listing, file: RemoteFile) -> str:
+def _describe_place(source: RemoteSource, listing: RemoteListing, file: RemoteFile) -> str:
     if listing.lone:
         return source.uri
     return f"{file.path} of {source.uri}" if file.archive else f"{source.uri}/{file.path}"

@@ -5,8 +5,8 @@ would keep for life, and only the child gets the credentials that a deployment n
 
     python -m penstock_runtime.fetching
 
-reads a `FetchRequest` as JSON from its standard input. Exit status: 0 with a `Fetched` as JSON on its standard output; 3
-with a `Refused`.
+reads a `FetchRequest` as JSON from its standard input. Exit status: 0 with a `FetchedModel` as JSON on its standard output; 3
+with a `FetchFailure`.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from penstock.serving.manifest import ModelFile
 from penstock.serving.mounts import CACHE_BYTES_VARIABLE, CACHE_VARIABLE, CLAIMS_ROOT, CLAIMS_VARIABLE
 from penstock.serving.versions import Wanted
 from penstock_runtime.credentials import environment_with
-from penstock_runtime.downloading import Room, download, patiently
+from penstock_runtime.downloading import Room, download, retry
 from penstock_runtime.filesystems import file_uri, local_path
-from penstock_runtime.model_cache import Held, ModelCache
-from penstock_runtime.onnx_files import files_beside
-from penstock_runtime.sources.manifests import of_version, with_digest, with_manifest, with_others
-from penstock_runtime.sources.source import Changed, Listing, Source
+from penstock_runtime.model_cache import HeldModel, ModelCache
+from penstock_runtime.onnx_files import external_files
+from penstock_runtime.sources.manifests import select_version, with_digest, with_manifest, with_others
+from penstock_runtime.sources.source import ModelChanged, RemoteListing, RemoteSource
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class FetchRequest(Frozen):
     """Process that waits; when it ends, so does the child."""
 
 
-class Fetched(Frozen):
+class FetchedModel(Frozen):
     """A model in the cache."""
 
     key: str
@@ -71,7 +71,7 @@ class Fetched(Frozen):
     """Name of the file, where the URI names a single one. Files that serve with it lie beside it."""
 
 
-class Refused(Frozen):
+class FetchFailure(Frozen):
     """Why there is no model."""
 
     reason: str
@@ -81,14 +81,14 @@ class Refused(Frozen):
 
 
 @dataclass(frozen=True, slots=True)
-class CacheSettings:
+class ModelCacheSettings:
     """Where fetched models are kept."""
 
     folder: Path
     max_bytes: int | None = None
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> CacheSettings:
+    def from_environment(cls, environment: Mapping[str, str]) -> ModelCacheSettings:
         """`PENSTOCK_MODEL_CACHE` and `PENSTOCK_MODEL_CACHE_BYTES`, else a folder of the user's own cache.
 
         Raises:
@@ -104,7 +104,7 @@ class CacheSettings:
         return cls(Path(given) if given else own, int(bound) if bound else None)
 
 
-def placed(uri: str, environment: Mapping[str, str]) -> Path | None:
+def find_local(uri: str, environment: Mapping[str, str]) -> Path | None:
     """Where a model lies that need not be fetched: on this machine (`file://`), or on a claim (`pvc://`); else None.
 
     Raises:
@@ -112,7 +112,7 @@ def placed(uri: str, environment: Mapping[str, str]) -> Path | None:
     """
     uri = file_uri(uri)
     if urlsplit(uri).scheme == "pvc":
-        return _on_claim(uri, environment)
+        return _find_on_claim(uri, environment)
     path = local_path(uri)
     if path is not None and not path.exists():
         raise Invalid(
@@ -122,13 +122,13 @@ def placed(uri: str, environment: Mapping[str, str]) -> Path | None:
     return path
 
 
-def fetched(
+def fetch_into_cache(
     uri: str,
-    settings: CacheSettings,
+    settings: ModelCacheSettings,
     digest: str | None = None,
     options: Mapping[str, Any] | None = None,
     wanted: Wanted | None = None,
-) -> tuple[Held, Fetched]:
+) -> tuple[HeldModel, FetchedModel]:
     """A model of a store, in the cache; by this process, with its environment's credentials.
 
     A single file comes with those that serve with it: an `.onnx` names them, and an `.xml` has a `.bin`.
@@ -143,69 +143,71 @@ def fetched(
     source = open_source(file_uri(uri), options, wanted.version if wanted else None)
     cache = ModelCache(settings.folder, settings.max_bytes)
 
-    def listed() -> Listing:
-        return with_manifest(source, of_version(source, source.listing(), wanted))
+    def listed() -> RemoteListing:
+        return with_manifest(source, select_version(source, source.listing(), wanted))
 
     try:
-        held, listing = _kept(source, cache, lambda: with_digest(listed(), digest))
+        held, listing = _fetch_listing(source, cache, lambda: with_digest(listed(), digest))
     except Invalid as error:
-        if error.reason != Reason.DIGEST_MISMATCH or digest is None or not _has_others(patiently(source, listed)):
+        if error.reason != Reason.DIGEST_MISMATCH or digest is None or not _may_have_companions(retry(source, listed)):
             raise
         # The digest may be of the file together with those beside it, which are known once the file is here.
-        held, listing = _kept(source, cache, listed)
-        if not any(_others(held.path / listing.files[0].path)):
+        held, listing = _fetch_listing(source, cache, listed)
+        if not any(_companion_names(held.path / listing.files[0].path)):
             held.close()
             raise
-    if not _has_others(listing):
-        return held, Fetched(key=held.key, lone=listing.files[0].path if listing.lone else None)
+    if not _may_have_companions(listing):
+        return held, FetchedModel(key=held.key, lone=listing.files[0].path if listing.lone else None)
     name = listing.files[0].path
-    required, optional = _others(held.path / name)
+    required, optional = _companion_names(held.path / name)
     if not required and not optional:
-        return held, Fetched(key=held.key, lone=name)
+        return held, FetchedModel(key=held.key, lone=name)
     held.close()
-    whole, _ = _kept(source, cache, lambda: with_others(source, listed(), required, optional))
-    if _others(whole.path / name)[0] != required:
+    whole, _ = _fetch_listing(source, cache, lambda: with_others(source, listed(), required, optional))
+    if _companion_names(whole.path / name)[0] != required:
         whole.close()
-        raise Changed(source.uri)
-    return whole, Fetched(key=whole.key, lone=name)
+        raise ModelChanged(source.uri)
+    return whole, FetchedModel(key=whole.key, lone=name)
 
 
-def _kept(source: Source, cache: ModelCache, ask: Callable[[], Listing]) -> tuple[Held, Listing]:
+def _fetch_listing(
+    source: RemoteSource, cache: ModelCache, ask: Callable[[], RemoteListing]
+) -> tuple[HeldModel, RemoteListing]:
     """What a listing says, in the cache."""
-    listing = patiently(source, ask)
+    listing = retry(source, ask)
     key = listing.key(source.uri)
 
     def fill(folder: Path, room: Room) -> dict[str, ModelFile]:
         files = download(source, listing, folder, room)
-        if not listing.pinned and patiently(source, ask).key(source.uri) != key:
-            raise Changed(source.uri)
+        if not listing.pinned and retry(source, ask).key(source.uri) != key:
+            raise ModelChanged(source.uri)
         return files
 
     return cache.get(key, source.uri, listing.size, fill), listing
 
 
-def _has_others(listing: Listing) -> bool:
+def _may_have_companions(listing: RemoteListing) -> bool:
     """Whether a single file may have others that serve with it."""
     return listing.lone and PurePosixPath(listing.files[0].path).suffix in (".onnx", ".xml")
 
 
-def _others(file: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _companion_names(file: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of the files that must be beside a file, and of those that may be."""
     if file.suffix == ".xml":
         return (), (file.with_suffix(".bin").name,)
     try:
-        return files_beside(file), ()
+        return external_files(file), ()
     except Invalid:
         return (), ()  # whoever loads it says what is wrong with it
 
 
-def fetch_apart(
+def fetch_in_child(
     uri: str,
     environment: Mapping[str, str],
     digest: str | None = None,
     credentials: str | None = None,
     wanted: Wanted | None = None,
-) -> Held:
+) -> HeldModel:
     """A model, wherever it lies. What is not on this machine is fetched into the node's cache by a child process.
 
     Args:
@@ -219,13 +221,13 @@ def fetch_apart(
         The file or folder. It stays in the cache until it is closed, or this process ends.
 
     Raises:
-        Invalid: see `placed` and `fetched`; SecretNotFound.
+        Invalid: see `find_local` and `fetch_into_cache`; SecretNotFound.
         Unavailable: StorageUnreachable or CacheUnavailable.
     """
-    path = placed(uri, environment)
+    path = find_local(uri, environment)
     if path is not None:
-        return Held(path)
-    settings = CacheSettings.from_environment(environment)
+        return HeldModel(path)
+    settings = ModelCacheSettings.from_environment(environment)
     request = FetchRequest(
         uri=uri,
         cache=str(settings.folder),
@@ -237,7 +239,7 @@ def fetch_apart(
     child = environment_with(credentials, environment, uri)
     for _ in range(_TRIES):
         found = _ask_child(request, child)
-        held = ModelCache(settings.folder, settings.max_bytes).hold(found.key)
+        held = ModelCache(settings.folder, settings.max_bytes).acquire(found.key)
         if held is not None:
             held.path = held.path / found.lone if found.lone else held.path
             return held
@@ -252,12 +254,12 @@ def main() -> int:
     """Fetch one model; the exit status."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     request = FetchRequest.model_validate_json(sys.stdin.read())
-    _end_with(request.parent)
+    _die_with_parent(request.parent)
     try:
-        cache = CacheSettings(Path(request.cache), request.max_bytes)
-        held, found = fetched(request.uri, cache, request.digest, wanted=request.wanted)
+        cache = ModelCacheSettings(Path(request.cache), request.max_bytes)
+        held, found = fetch_into_cache(request.uri, cache, request.digest, wanted=request.wanted)
     except PenstockError as error:
-        refused = Refused(reason=error.reason, message=error.message, lasting=isinstance(error, Invalid))
+        refused = FetchFailure(reason=error.reason, message=error.message, lasting=isinstance(error, Invalid))
         sys.stdout.write(refused.model_dump_json())
         return _REFUSED
     with held:
@@ -265,16 +267,16 @@ def main() -> int:
     return 0
 
 
-def _ask_child(request: FetchRequest, environment: Mapping[str, str]) -> Fetched:
+def _ask_child(request: FetchRequest, environment: Mapping[str, str]) -> FetchedModel:
     ran = subprocess.run(
         [sys.executable, "-m", "penstock_runtime.fetching"],
         input=request.model_dump_json(), env=dict(environment), stdout=subprocess.PIPE, stderr=None, text=True, check=False,
     )  # fmt: skip
     try:
         if ran.returncode == 0:
-            return Fetched.model_validate_json(ran.stdout)
+            return FetchedModel.model_validate_json(ran.stdout)
         if ran.returncode == _REFUSED:
-            refused = Refused.model_validate_json(ran.stdout)
+            refused = FetchFailure.model_validate_json(ran.stdout)
             kind = Invalid if refused.lasting else Unavailable
             raise kind(Reason(refused.reason), refused.message)
     except ValidationError:
@@ -285,14 +287,14 @@ def _ask_child(request: FetchRequest, environment: Mapping[str, str]) -> Fetched
     )
 
 
-def _end_with(parent: int) -> None:
+def _die_with_parent(parent: int) -> None:
     """Be killed when the process that waits ends, so that no download goes on for nobody."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         sys.exit(1)
 
 
-def _on_claim(uri: str, environment: Mapping[str, str]) -> Path:
+def _find_on_claim(uri: str, environment: Mapping[str, str]) -> Path:
     parts = urlsplit(uri)
     name, inside = parts.netloc, unquote(parts.path).strip("/")
     if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", name):

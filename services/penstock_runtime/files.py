@@ -30,7 +30,7 @@ def describe_folder(folder: Path, leave_out: Iterable[str] = ()) -> dict[str, Mo
     return {name: describe_file(path) for name, path in named.items() if name not in set(leave_out)}
 
 
-def within(path: Path, wanted: Wanted) -> Path:
+def resolve_version(path: Path, wanted: Wanted) -> Path:
     """Where a model is: the path itself, or the folder of a version below it.
 
     Raises:

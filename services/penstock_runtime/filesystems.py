@@ -63,12 +63,12 @@ def local_path(uri: str) -> Path | None:
 
 def write_atomically(path: Path, body: bytes) -> None:
     """Write a local file beside its place, to disk, and rename it."""
-    with staged(path) as partial:
+    with stage(path) as partial:
         partial.write_bytes(body)
 
 
 @contextmanager
-def staged(path: Path) -> Iterator[Path]:
+def stage(path: Path) -> Iterator[Path]:
     """A name beside a path; what is written there is brought to disk and renamed to the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -88,7 +88,7 @@ def is_local(uri: str) -> bool:
     return urlsplit(uri).scheme in ("file", "local")
 
 
-def safe(relative: str) -> str:
+def normalize_path(relative: str) -> str:
     """A relative path in its plain form.
 
     Raises:
@@ -135,17 +135,17 @@ def file_system(uri: str, options: Mapping[str, Any]) -> tuple[Any, str]:
 
 
 @contextmanager
-def translated(uri: str) -> Iterator[None]:
+def translate_errors(uri: str) -> Iterator[None]:
     """Turn what file systems raise into `Invalid` or `Unavailable`, saying what to do."""
     try:
         yield
     except PenstockError:
         raise
     except Exception as error:
-        raise problem(uri, error) from error
+        raise storage_error(uri, error) from error
 
 
-def problem(uri: str, error: Exception) -> PenstockError:
+def storage_error(uri: str, error: Exception) -> PenstockError:
     """What a store's library raised, as a reason and what to do."""
     text = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
     # A store may send on to an address whose query is a password for it.

@@ -25,7 +25,7 @@ _VARYING: Final = re.compile(rb"0x[0-9a-fA-F]+|[0-9]+")
 _KIND_BYTES: Final = 120
 
 
-class Allowance:
+class TokenBucket:
     """So much at once, and so much a second after that."""
 
     def __init__(self, burst: float, per_second: float, now: float) -> None:
@@ -55,7 +55,7 @@ class Allowance:
         return withheld
 
 
-class Bounded(logging.Filter):
+class RateLimitFilter(logging.Filter):
     """For a handler: lets each place in the code that logs write within its allowance. There are only so many places.
 
     Args:
@@ -71,7 +71,7 @@ class Bounded(logging.Filter):
         self._burst = burst
         self._per_second = per_second
         self._clock = clock
-        self._places: dict[tuple[str, int], Allowance] = {}
+        self._places: dict[tuple[str, int], TokenBucket] = {}
         self._lock = threading.Lock()
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -81,7 +81,7 @@ class Bounded(logging.Filter):
             place = record.pathname, record.lineno
             allowance = self._places.get(place)
             if allowance is None:
-                allowance = self._places[place] = Allowance(self._burst, self._per_second, now)
+                allowance = self._places[place] = TokenBucket(self._burst, self._per_second, now)
             withheld = allowance.take(now)
         if withheld is None:
             return False
@@ -90,7 +90,7 @@ class Bounded(logging.Filter):
         return True
 
 
-class BoundedLines:
+class RateLimitedLines:
     """Another process's lines. What differs in numbers alone is of one kind; each kind has an allowance, and all together.
 
     Args:
@@ -100,13 +100,13 @@ class BoundedLines:
 
     def __init__(self, write: Callable[[bytes], object], now: float) -> None:
         self._write = write
-        self._all = Allowance(_BYTES, _BYTES_PER_SECOND, now)
-        self._kinds: OrderedDict[bytes, Allowance] = OrderedDict()
+        self._all = TokenBucket(_BYTES, _BYTES_PER_SECOND, now)
+        self._kinds: OrderedDict[bytes, TokenBucket] = OrderedDict()
 
     def take(self, line: bytes, now: float) -> None:
         """Write a line, or leave it out."""
         kind = _VARYING.sub(b"#", line[: 2 * _KIND_BYTES])[:_KIND_BYTES]
-        allowance = self._kinds.pop(kind, None) or Allowance(_LINE_BURST, _LINES_PER_SECOND, now)
+        allowance = self._kinds.pop(kind, None) or TokenBucket(_LINE_BURST, _LINES_PER_SECOND, now)
         self._kinds[kind] = allowance
         if len(self._kinds) > _KINDS:
             self._kinds.popitem(last=False)

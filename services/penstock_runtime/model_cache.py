@@ -1,6 +1,6 @@
 """Fetched models in a folder of the node, shared by all its replicas.
 
-In the folder, for each model by its key (`penstock_runtime.sources.source.Listing.key`):
+In the folder, for each model by its key (`penstock_runtime.sources.source.RemoteListing.key`):
 
 - `KEY/model/`: its files; `KEY/record.json`: their sizes and SHA-256. The folder appears whole, by renaming.
 - `KEY.lock`: locked (flock) shared while a replica serves from it, exclusively while it is fetched or removed. Its time of
@@ -29,11 +29,11 @@ from penstock.api.conditions import Reason
 from penstock.errors import Unavailable
 from penstock.models import Frozen
 from penstock.serving.manifest import ModelFile
-from penstock_runtime.cache_locks import CacheLocks, reached
+from penstock_runtime.cache_locks import CacheLocks, explain_failures
 from penstock_runtime.downloading import Room
 from penstock_runtime.files import sha256_of
 from penstock_runtime.filesystems import write_atomically
-from penstock_runtime.sources.source import Changed
+from penstock_runtime.sources.source import ModelChanged
 
 _MODEL: Final = "model"
 _RECORD: Final = "record.json"
@@ -59,7 +59,7 @@ class _Record(Frozen):
 
 
 @dataclass
-class Held:
+class HeldModel:
     """A model that stays where it is until this is closed, or its process ends."""
 
     path: Path
@@ -103,7 +103,7 @@ class ModelCache:
         self.max_bytes = max_bytes
         self._locks = CacheLocks(folder, wait_seconds)
 
-    def get(self, key: str, uri: str, size: int | None, fill: Fill) -> Held:
+    def get(self, key: str, uri: str, size: int | None, fill: Fill) -> HeldModel:
         """A model, brought by `fill` where it is not there. Of several processes, one fills and the others wait.
 
         Its files are read and compared with what was recorded; what changed is fetched again.
@@ -118,21 +118,21 @@ class ModelCache:
             Unavailable: CacheUnavailable: no room, no access, or another process fetches for too long.
             PenstockError: whatever `fill` raises.
         """
-        with reached(self.folder):
+        with explain_failures(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         while True:
-            held = self._shared(key)
-            if self._whole(key):
+            held = self._acquire_shared(key)
+            if self._is_whole(key):
                 held.touch()
                 return held
             held.close()
-            with self._locks.exclusive(key):
+            with self._locks.lock_exclusive(key):
                 if not (self.folder / key).exists():
                     self._fill(key, uri, size, fill)
 
-    def hold(self, key: str) -> Held | None:
+    def acquire(self, key: str) -> HeldModel | None:
         """A model that was just got by a process that has let go of it; None where it went meanwhile."""
-        held = self._shared(key)
+        held = self._acquire_shared(key)
         if (self.folder / key / _RECORD).is_file():
             return held
         held.close()
@@ -140,20 +140,22 @@ class ModelCache:
 
     def used_bytes(self) -> int:
         """Of all models and of fetches that are under way."""
-        return sum(self._sizes().values()) + sum(self._reserved(each) for each in self.folder.glob(f"{_FETCHING}*"))
+        return sum(self._sizes().values()) + sum(
+            self._reserved_bytes(each) for each in self.folder.glob(f"{_FETCHING}*")
+        )
 
-    def _shared(self, key: str) -> Held:
-        return Held(self.folder / key / _MODEL, key, self._locks.shared(key))
+    def _acquire_shared(self, key: str) -> HeldModel:
+        return HeldModel(self.folder / key / _MODEL, key, self._locks.lock_shared(key))
 
     def _fill(self, key: str, uri: str, size: int | None, fill: Fill) -> None:
         """Under the exclusive lock."""
         staging = self.folder / f"{_FETCHING}{key}"
         self._sweep(_ABANDONED_SECONDS, but=staging)
         try:
-            with reached(self.folder):
+            with explain_failures(self.folder):
                 (staging / _MODEL).mkdir(parents=True, exist_ok=True)
             room = _Reservation(self, staging, size)
-            with reached(self.folder):
+            with explain_failures(self.folder):
                 files = fill(staging / _MODEL, room)
                 total = sum(each.size_bytes for each in files.values())
                 record = _Record(uri=uri, bytes=total, files=files)
@@ -163,24 +165,24 @@ class ModelCache:
         except BaseException as error:
             # What a store broke off is gone on with by the next fetch; all else begins anew.
             broken_off = isinstance(error, Unavailable) and error.reason == Reason.STORAGE_UNREACHABLE
-            if not broken_off or isinstance(error, Changed):
+            if not broken_off or isinstance(error, ModelChanged):
                 shutil.rmtree(staging, ignore_errors=True)
                 self._locks.path(key).unlink(missing_ok=True)
             raise
 
-    def _whole(self, key: str) -> bool:
+    def _is_whole(self, key: str) -> bool:
         """Whether a model is there as it was recorded. One that is not is put out of the way, for good."""
         folder = self.folder / key
         try:
             seen = _identity(folder)
             record = _Record.model_validate_json((folder / _RECORD).read_bytes())
-            if all(_is(folder / _MODEL / name, about) for name, about in record.files.items()):
+            if all(_is_unchanged(folder / _MODEL / name, about) for name, about in record.files.items()):
                 return True
         except FileNotFoundError:
             return False
         except ValidationError:
             pass
-        with self._locks.counting():
+        with self._locks.lock_accounts():
             # Another process may have put a good one there since. Who serves the bad one keeps its lock, on a file that
             # has no name any more.
             if folder.exists() and _identity(folder) == seen:
@@ -201,8 +203,8 @@ class ModelCache:
         Raises:
             Unavailable: CacheUnavailable.
         """
-        with self._locks.counting():
-            held = self._reserved(reservation)
+        with self._locks.lock_accounts():
+            held = self._reserved_bytes(reservation)
             while wanted > held:
                 used = self.used_bytes() - held
                 free = shutil.disk_usage(self.folder).free + held
@@ -219,7 +221,7 @@ class ModelCache:
 
     def remove_one(self, reservation: Path) -> bool:
         """Remove the model that was least recently used, of those that are not in use; False where there is none."""
-        with self._locks.counting():
+        with self._locks.lock_accounts():
             return self._remove_oldest(reservation)
 
     def _remove_oldest(self, reservation: Path) -> bool:
@@ -227,7 +229,7 @@ class ModelCache:
             return True
         last_used = {key: self._last_use(key) for key in self._sizes()}
         for key in sorted(last_used, key=lambda each: last_used[each]):
-            lock = self._locks.attempt(key)
+            lock = self._locks.try_lock(key)
             if lock is not None:
                 self._remove(key)
                 os.close(lock)
@@ -249,9 +251,9 @@ class ModelCache:
         for each in self.folder.glob(f"{_FETCHING}*"):
             key = each.name.removeprefix(_FETCHING)
             with contextlib.suppress(FileNotFoundError):
-                if each == but or time.time() - _newest(each) < age_seconds:
+                if each == but or time.time() - _newest_mtime(each) < age_seconds:
                     continue
-                lock = self._locks.attempt(key)
+                lock = self._locks.try_lock(key)
                 if lock is None:
                     continue
                 shutil.rmtree(each, ignore_errors=True)
@@ -277,7 +279,7 @@ class ModelCache:
             return 0.0
 
     @staticmethod
-    def _reserved(staging: Path) -> int:
+    def _reserved_bytes(staging: Path) -> int:
         try:
             return int((staging / _RESERVED).read_text() or 0)
         except FileNotFoundError:
@@ -309,7 +311,7 @@ class _Reservation:
         if self._claimed > self._reserved:
             self._reserved = self._cache.make_room(self._staging, self._claimed + _STEP_BYTES, self._claimed)
 
-    def exhausted(self, error: OSError) -> None:
+    def reclaim(self, error: OSError) -> None:
         """Make room after the disk said that it is full."""
         if not self._cache.remove_one(self._staging):
             raise Unavailable(
@@ -324,11 +326,11 @@ def _identity(folder: Path) -> tuple[int, int]:
     return about.st_ino, about.st_ctime_ns
 
 
-def _is(path: Path, about: ModelFile) -> bool:
+def _is_unchanged(path: Path, about: ModelFile) -> bool:
     return path.is_file() and path.stat().st_size == about.size_bytes and sha256_of(path) == about.sha256
 
 
-def _newest(folder: Path) -> float:
+def _newest_mtime(folder: Path) -> float:
     return max((each.stat().st_mtime for each in (folder, *folder.rglob("*"))), default=0.0)
 
 

@@ -41,7 +41,7 @@ _ONCE: Final = frozenset({(_ATTRIBUTE, 5), (_ATTRIBUTE, 22), (_SPARSE, 1), (_SPA
 """Fields that protobuf would join when they stand twice; no writer of ONNX does that."""
 
 
-def files_beside(path: Path) -> tuple[str, ...]:
+def external_files(path: Path) -> tuple[str, ...]:
     """The files that an ONNX file names, in the order of their names; they need not be there.
 
     Raises:
@@ -53,7 +53,7 @@ def files_beside(path: Path) -> tuple[str, ...]:
         data = Wire(file, path.stat().st_size)
         try:
             for name in _names(data, _MODEL, (0, data.size), 0):
-                found.add(_plain(name, path))
+                found.add(_plain_name(name, path))
                 if len(found) > _MOST_FILES:
                     raise Invalid(Reason.MODEL_INVALID, f"{path.name} names more than {_MOST_FILES} files beside it")
         except MalformedError as error:
@@ -117,7 +117,7 @@ def _of_node(data: Wire, span: Span) -> Iterator[str]:
         yield named
 
 
-def _plain(name: str, path: Path) -> str:
+def _plain_name(name: str, path: Path) -> str:
     """A file's name in its plain form.
 
     Raises:

@@ -31,7 +31,7 @@ class Wire:
         self._block = b""
         self._start = 0
 
-    def some(self, start: int, count: int) -> bytes:
+    def read(self, start: int, count: int) -> bytes:
         """As many bytes, or fewer at the end of the file."""
         at = start - self._start
         if at < 0 or at + count > len(self._block):
@@ -45,14 +45,14 @@ class Wire:
         if end - start > _LONGEST_TEXT:
             raise MalformedError("a name in it is too long")
         try:
-            return self.some(start, end - start).decode()
+            return self.read(start, end - start).decode()
         except UnicodeDecodeError as error:
             raise MalformedError("a name in it is no UTF-8") from error
 
     def varint(self, at: int, end: int) -> tuple[int, int]:
         """The number there, and what comes after it."""
         value = 0
-        for index, byte in enumerate(self.some(at, min(_LONGEST_VARINT, end - at))):
+        for index, byte in enumerate(self.read(at, min(_LONGEST_VARINT, end - at))):
             value |= (byte & 0x7F) << 7 * index
             if byte < 0x80:  # noqa: PLR2004 -- the last byte of a varint
                 return value, at + index + 1
@@ -89,14 +89,14 @@ class Wire:
         """Signed numbers in a field, packed or one by one."""
         for tag, value, (start, end) in self.fields(span):
             if tag == field << 3 | VARINT:
-                yield _signed(value)
+                yield _to_signed(value)
             elif tag == field << 3 | LENGTH:
                 at = start
                 while at < end:
                     packed, at = self.varint(at, end)
-                    yield _signed(packed)
+                    yield _to_signed(packed)
 
 
-def _signed(value: int) -> int:
+def _to_signed(value: int) -> int:
     value &= (1 << 64) - 1
     return value - (1 << 64) if value >> 63 else value

@@ -10,7 +10,7 @@ from penstock.routing.services import search_domains
 _SETTINGS: Final = Path("/etc/resolv.conf")
 
 
-def search() -> tuple[str, ...]:
+def read_search_domains() -> tuple[str, ...]:
     """The domains that it adds to names; none where it has no settings."""
     try:
         return search_domains(_SETTINGS.read_text().splitlines())

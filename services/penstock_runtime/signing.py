@@ -28,8 +28,8 @@ from penstock.optimization.statements import SignedStatement, Statement, signed_
 from penstock.serving.manifest import SIGNATURE_NAME
 
 __all__ = [
-    "SIGNATURE_NAME", "derived_key", "make_keys", "pem_of", "public_key", "sign", "signed_statement",
-    "verified_statement", "verify",
+    "SIGNATURE_NAME", "derive_key", "make_keys", "pem_of", "public_key", "sign", "sign_statement", "verify",
+    "verify_statement",
 ]  # fmt: skip
 
 _P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
@@ -67,7 +67,7 @@ def public_key(private: Path) -> str:
     Raises:
         Invalid: it cannot be read or is not an unencrypted elliptic-curve key.
     """
-    return _pem(_private(private).public_key())
+    return _pem(_load_private_key(private).public_key())
 
 
 def sign(folder: Path, private: Path) -> None:
@@ -123,7 +123,7 @@ def verify(folder: Path, trusted: Sequence[str]) -> None:
             ) from error
 
 
-def derived_key(secret: str, purpose: str) -> ec.EllipticCurvePrivateKey:
+def derive_key(secret: str, purpose: str) -> ec.EllipticCurvePrivateKey:
     """The ECDSA P-256 key of a purpose, which follows from a secret: equal for equal ones, and telling of neither.
 
     By HKDF (RFC 5869) with 16 bytes more than the order has, so that no private value is likelier than another
@@ -141,19 +141,19 @@ def pem_of(key: ec.EllipticCurvePrivateKey) -> tuple[str, str]:
     return private.decode(), _pem(key.public_key())
 
 
-def signed_statement(statement: Statement, private: Path) -> bytes:
+def sign_statement(statement: Statement, private: Path) -> bytes:
     """A file of a run's folder, which says what the statement says.
 
     Raises:
         Invalid: the key cannot be used.
     """
     text = statement.model_dump_json()
-    signature = _private(private).sign(signed_bytes(text), ec.ECDSA(hashes.SHA256()))
+    signature = _load_private_key(private).sign(signed_bytes(text), ec.ECDSA(hashes.SHA256()))
     signed = SignedStatement(statement=text, signature=base64.b64encode(signature).decode())
     return signed.model_dump_json().encode()
 
 
-def verified_statement(body: bytes, trusted: Sequence[str]) -> tuple[Statement, str]:
+def verify_statement(body: bytes, trusted: Sequence[str]) -> tuple[Statement, str]:
     """What such a file says, and which of the trusted keys signed it.
 
     Args:
@@ -186,7 +186,7 @@ def _statement(text: str) -> Statement:
         raise Invalid(Reason.SIGNATURE_INVALID, f"what is signed is no statement of a run: {error}") from error
 
 
-def _private(file: Path) -> ec.EllipticCurvePrivateKey:
+def _load_private_key(file: Path) -> ec.EllipticCurvePrivateKey:
     try:
         key = serialization.load_pem_private_key(file.read_bytes(), None)
     except (OSError, ValueError, TypeError) as error:
@@ -209,7 +209,7 @@ def _signer(signature: Path, trusted: Sequence[str]) -> str:
             Reason.SIGNATURE_INVALID,
             f"{signature} is not a signature bundle with an elliptic key: {error!r}. Publish the model again",
         ) from error
-    known = {hashlib.sha256(pem.encode()).hexdigest(): pem for pem in map(_normalized, trusted)}
+    known = {hashlib.sha256(pem.encode()).hexdigest(): pem for pem in map(_normalize, trusted)}
     if hint not in known:
         has = f"{len(known)} other keys are trusted" if known else "no key is trusted here"
         raise Invalid(
@@ -220,7 +220,7 @@ def _signer(signature: Path, trusted: Sequence[str]) -> str:
     return known[hint]
 
 
-def _normalized(pem: str) -> str:
+def _normalize(pem: str) -> str:
     try:
         key = serialization.load_pem_public_key(pem.encode())
     except ValueError as error:

@@ -20,14 +20,14 @@ from penstock.api.conditions import Reason
 from penstock.errors import Invalid
 from penstock.serving.manifest import MANIFEST_NAME
 from penstock.serving.versions import Wanted
-from penstock_runtime.fetching import CacheSettings, fetched, placed
+from penstock_runtime.fetching import ModelCacheSettings, fetch_into_cache, find_local
 from penstock_runtime.filesystems import (
     file_system,
     file_uri,
     is_local,
-    safe,
-    staged,
-    translated,
+    normalize_path,
+    stage,
+    translate_errors,
     write_atomically,
 )
 
@@ -56,18 +56,18 @@ class Store:
         Raises:
             Invalid: the path leads out of it.
         """
-        return f"{self.root.rstrip('/')}/{safe(relative)}"
+        return f"{self.root.rstrip('/')}/{normalize_path(relative)}"
 
     def exists(self, relative: str) -> bool:
         """Whether there is a file or a folder."""
-        with translated(self.uri(relative)):
+        with translate_errors(self.uri(relative)):
             self._files.invalidate_cache()
             try:
                 return bool(self._files.exists(self._path(relative)))
             except PermissionError:  # as in `read`
                 if self._local:
                     raise
-                return self._path(relative) in self._listed(self._path(relative))
+                return self._path(relative) in self._list_files(self._path(relative))
 
     def read(self, relative: str, most: int | None = None) -> bytes | None:
         """A file's content; None where there is none.
@@ -77,16 +77,16 @@ class Store:
             most: bytes; no more than one beyond them is asked of the store.
 
         Raises:
-            Invalid: SignatureInvalid; it is longer than `most`, so it is none of ours. Else see `translated`.
+            Invalid: SignatureInvalid; it is longer than `most`, so it is none of ours. Else see `translate_errors`.
             Unavailable: the store does not answer, or not within a minute where there is a bound.
         """
         path = self._path(relative)
-        with translated(self.uri(relative)):
+        with translate_errors(self.uri(relative)):
             try:
                 body = self._content(path, most)
             except PermissionError:
                 # Stores do not tell those who may list only a part of them that a file is not there.
-                if self._local or path in self._listed(path):
+                if self._local or path in self._list_files(path):
                     raise
                 return None
             except (FileNotFoundError, IsADirectoryError):
@@ -115,13 +115,13 @@ class Store:
 
     def write(self, relative: str, body: bytes) -> None:
         """Write a file. Who reads it meanwhile sees the old content or the new, whole."""
-        with translated(self.uri(relative)):
+        with translate_errors(self.uri(relative)):
             if self._local:
                 write_atomically(Path(self._path(relative)), body)
             else:
                 self._files.pipe_file(self._path(relative), body)
 
-    def permitted(self, relative: str) -> tuple[str, ...]:
+    def probe_permissions(self, relative: str) -> tuple[str, ...]:
         """Which of `list` and `write` this process's credentials may do at a place. What is written is taken away again.
 
         Raises:
@@ -129,12 +129,12 @@ class Store:
         """
         path, found = self._path(relative), []
         attempts: dict[str, Callable[[], object]] = {
-            "list": lambda: self._listed(path),
+            "list": lambda: self._list_files(path),
             "write": lambda: self._files.pipe_file(path, b""),
         }
         for what, attempt in attempts.items():
             try:
-                with translated(self.uri(relative)):
+                with translate_errors(self.uri(relative)):
                     attempt()
                 found.append(what)
             except Invalid as error:
@@ -162,7 +162,7 @@ class Store:
         manifest = local / MANIFEST_NAME
         if manifest.is_file() and self.read(f"{relative}/{MANIFEST_NAME}") == manifest.read_bytes():
             return target
-        with translated(target):
+        with translate_errors(target):
             if self._local and self._rename_into_place(local, Path(self._path(relative))):
                 return target
         for name in sorted(names, key=lambda each: (each == MANIFEST_NAME, each)):
@@ -170,9 +170,9 @@ class Store:
         return target
 
     def _put_file(self, source: Path, relative: str) -> None:
-        with translated(self.uri(relative)):
+        with translate_errors(self.uri(relative)):
             if self._local:
-                with staged(Path(self._path(relative))) as partial:
+                with stage(Path(self._path(relative))) as partial:
                     shutil.copyfile(source, partial)
             else:
                 self._files.put_file(str(source), self._path(relative))
@@ -198,7 +198,7 @@ class Store:
             shutil.rmtree(staging, ignore_errors=True)
 
     def _path(self, relative: str) -> str:
-        return f"{self._base.rstrip('/')}/{safe(relative)}"
+        return f"{self._base.rstrip('/')}/{normalize_path(relative)}"
 
     def _require_root(self) -> None:
         """A missing bucket must not look like a missing file."""
@@ -215,7 +215,7 @@ class Store:
                 return
             raise FileNotFoundError(f"there is no bucket {bucket!r}") from error
 
-    def _listed(self, path: str) -> list[str]:
+    def _list_files(self, path: str) -> list[str]:
         """Paths of the files in the folder of one."""
         try:
             return list(self._files.ls(path.rpartition("/")[0], detail=False, refresh=True))
@@ -233,9 +233,9 @@ def fetch(uri: str, cache: Path, options: Mapping[str, Any] | None = None, wante
         Invalid: UnsupportedStorage, ModelNotFound, StorageDenied, ModelInvalid, or DigestMismatch.
         Unavailable: StorageUnreachable or CacheUnavailable.
     """
-    path = placed(uri, os.environ)
+    path = find_local(uri, os.environ)
     if path is not None:
         return path
-    held, found = fetched(uri, CacheSettings(cache), options=options, wanted=wanted)
+    held, found = fetch_into_cache(uri, ModelCacheSettings(cache), options=options, wanted=wanted)
     with held:
         return held.path / found.lone if found.lone else held.path

@@ -22,7 +22,7 @@ _REFUSED: Final = 3
 _SECONDS: Final = 300.0
 
 
-def verify_apart(folder: Path, trusted: Sequence[str]) -> None:
+def verify_in_child(folder: Path, trusted: Sequence[str]) -> None:
     """`penstock_runtime.signing.verify` in a child.
 
     Args:

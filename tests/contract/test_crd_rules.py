@@ -680,7 +680,7 @@ def test_the_server_fills_in_the_defaults_that_we_fill_in(crds: ControlPlane, na
     stored = json.loads(crds.kubectl("get", "infdep/filled", "-n", namespace, "-o", "json").stdout)
 
     schema = root_schema(KINDS["InferenceDeployment"])
-    assert structural.stored(manifest, schema)["spec"] == stored["spec"]
+    assert structural.stored_form(manifest, schema)["spec"] == stored["spec"]
 
 
 @pytest.mark.apiserver
@@ -710,7 +710,7 @@ def test_the_profiles_that_ship_are_taken_with_the_defaults_that_we_fill_in(crds
     schema = root_schema(KINDS["ClusterOptimizationProfile"])
     ours = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "manifests" / "profiles").glob("*.yaml")}
     assert {item["metadata"]["name"]: item["spec"] for item in stored if item["metadata"]["name"] in ours} == {
-        name: structural.stored(manifest, schema)["spec"] for name, manifest in ours.items()
+        name: structural.stored_form(manifest, schema)["spec"] for name, manifest in ours.items()
     }
 
 

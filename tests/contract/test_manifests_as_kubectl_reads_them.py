@@ -15,7 +15,7 @@ import pytest
 from tests.cluster.controlplane import ControlPlane
 
 from penstock.errors import Invalid
-from penstock_cli.validation.admission import verdict
+from penstock_cli.validation.admission import validate_text
 
 DEPLOYMENT: Final = """\
 apiVersion: penstock.dev/v1alpha1
@@ -219,7 +219,7 @@ def _text(index: int, row: Row) -> str:
 def _said(text: str) -> str:
     """What our validation says of a file; empty: the API server would take it."""
     try:
-        found = verdict(text, "file.yaml")
+        found = validate_text(text, "file.yaml")
     except Invalid as error:
         return error.message
     return "\n".join(map(str, found.problems))

@@ -14,7 +14,7 @@ from penstock.optimization.report import Verdict
 from penstock.optimization.statements import Statement, digest_of_profile
 from penstock.optimization.trials import Stage
 from penstock_operator.optimization.job import REQUEST_VARIABLE
-from penstock_runtime.signing import signed_statement
+from penstock_runtime.signing import sign_statement
 from penstock_runtime.storage import Store
 
 if __name__ == "__main__":
@@ -28,7 +28,7 @@ if __name__ == "__main__":
     def tell(name: str, **said: Progress | RunResult) -> None:
         about = {"identity": request.identity, "profile_digest": digest_of_profile(request.spec)}
         statement = Statement.model_validate({**about, **said})
-        store.write(name, signed_statement(statement, Path(request.signing_key)))
+        store.write(name, sign_statement(statement, Path(request.signing_key)))
 
     tell(PROGRESS_FILE, progress=Progress(stage=Stage.MEASURE, message="pretending"))
     deadline = time.monotonic() + 60

@@ -48,7 +48,7 @@ from penstock_operator.runtime.embedded import EmbeddedCluster
 from penstock_operator.runtime.kubernetes import KubernetesCluster
 from penstock_operator.runtime.news import News
 from penstock_operator.settings import Settings
-from penstock_runtime.signing import signed_statement
+from penstock_runtime.signing import sign_statement
 from penstock_runtime.storage import Store
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
@@ -168,7 +168,7 @@ class OperatedNamespace:
         statement = Statement.model_validate(
             {"identity": request.identity, "profile_digest": digest_of_profile(request.spec), **said}
         )
-        Store(request.run_folder or "").write(name, signed_statement(statement, key))
+        Store(request.run_folder or "").write(name, sign_statement(statement, key))
 
     def accepted(self) -> RunResult:
         """A verdict whose artifact lies in this namespace's part of the store."""

@@ -123,7 +123,7 @@ def test_a_killed_replica_takes_its_download_with_it(s3: Kit, node: Path, uri: s
     s3.put({"model.onnx": os.urandom(3_000_000)}, replacing=uri.removesuffix("/model.onnx"))
     s3.meddler.behave()
     s3.meddler.hold(after=1_000_000)
-    program = "import sys, penstock_runtime.fetching as f, os; f.fetch_apart(sys.argv[1], os.environ, None, 'model-credentials')"
+    program = "import sys, penstock_runtime.fetching as f, os; f.fetch_in_child(sys.argv[1], os.environ, None, 'model-credentials')"
     process = subprocess.Popen([sys.executable, "-c", program, uri])
     while not s3.meddler.holding:
         assert process.poll() is None

@@ -17,7 +17,7 @@ from tests.stores.kits import Kit, WebKit, kit
 from penstock.api.conditions import Reason
 from penstock.errors import Unavailable
 from penstock_runtime import downloading
-from penstock_runtime.fetching import CacheSettings, fetched
+from penstock_runtime.fetching import ModelCacheSettings, fetch_into_cache
 from penstock_runtime.sources import objects, open_source
 from penstock_runtime.sources.manifests import with_digest
 from penstock_runtime.sources.source import CHUNK_BYTES
@@ -61,7 +61,7 @@ def web(kits: dict[str, Kit], monkeypatch: pytest.MonkeyPatch) -> Iterator[WebKi
 
 
 def fetch(uri: str, cache: Path, digest: str | None = None) -> bytes:
-    held, found = fetched(uri, CacheSettings(cache), digest)
+    held, found = fetch_into_cache(uri, ModelCacheSettings(cache), digest)
     with held:
         return (held.path / (found.lone or NAME)).read_bytes()
 

@@ -24,8 +24,8 @@ from penstock.serving.manifest import ModelFormat
 from penstock.serving.versions import Wanted
 from penstock_runtime import downloading
 from penstock_runtime.digests import digest_of
-from penstock_runtime.fetching import CacheSettings, fetched
-from penstock_runtime.files import within
+from penstock_runtime.fetching import ModelCacheSettings, fetch_into_cache
+from penstock_runtime.files import resolve_version
 
 LARGE = os.urandom(3_000_000)
 
@@ -60,7 +60,7 @@ def contents(path: Path) -> dict[str, bytes]:
 
 
 def fetch(uri: str, cache: Path, digest: str | None = None) -> Path:
-    held, found = fetched(uri, CacheSettings(cache), digest)
+    held, found = fetch_into_cache(uri, ModelCacheSettings(cache), digest)
     with held:
         return held.path / found.lone if found.lone else held.path
 
@@ -181,8 +181,8 @@ def test_of_two_processes_that_start_at_once_one_downloads(store: Kit, tmp_path:
     uri = store.put(model_files(LARGE))
     store.meddler.sent_bytes = 0
     program = (
-        "import os, sys; from penstock_runtime.fetching import fetch_apart\n"
-        "held = fetch_apart(sys.argv[1], os.environ); print(held.path)"
+        "import os, sys; from penstock_runtime.fetching import fetch_in_child\n"
+        "held = fetch_in_child(sys.argv[1], os.environ); print(held.path)"
     )
     environment = {**os.environ, "PENSTOCK_MODEL_CACHE": str(tmp_path / "cache")}
     both = [
@@ -267,9 +267,9 @@ def versions(*names: str) -> dict[str, bytes]:
 
 def of_version(uri: str, cache: Path, version: str) -> Path:
     wanted = Wanted(version=version, suffixes=(".onnx",))
-    held, _ = fetched(uri, CacheSettings(cache), wanted=wanted)
+    held, _ = fetch_into_cache(uri, ModelCacheSettings(cache), wanted=wanted)
     with held:
-        return within(held.path, wanted)
+        return resolve_version(held.path, wanted)
 
 
 def test_of_a_folder_of_versions_the_one_that_is_wanted_is_fetched(store: Kit, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from penstock.errors import Invalid, Unavailable
 from penstock.serving.manifest import ModelFile
 from penstock_runtime.downloading import Room, _put
 from penstock_runtime.files import describe_folder
-from penstock_runtime.model_cache import Held, ModelCache
+from penstock_runtime.model_cache import HeldModel, ModelCache
 
 MIB = 2**20
 
@@ -35,7 +35,7 @@ def filled(size: int = MIB, *, told: list[str] | None = None) -> Callable[[Path,
     return fill
 
 
-def put(cache: ModelCache, key: str, size: int = MIB) -> Held:
+def put(cache: ModelCache, key: str, size: int = MIB) -> HeldModel:
     return cache.get(key, f"s3://models/{key}", size, filled(size))
 
 

@@ -26,7 +26,7 @@ from penstock.errors import Invalid, Unavailable
 from penstock.serving.mounts import CREDENTIALS_VARIABLE
 from penstock_runtime import downloading
 from penstock_runtime.credentials import environment_with
-from penstock_runtime.fetching import fetch_apart
+from penstock_runtime.fetching import fetch_in_child
 
 NOBODY = {"AWS_EC2_METADATA_DISABLED": "true", "NO_GCE_CHECK": "true"}
 
@@ -250,7 +250,7 @@ def test_a_private_authority_is_trusted_by_who_names_it(
         **secret(tmp_path / "s", {"HTTP_USERNAME": "x", "hosts": urlsplit(uri).netloc, **keys}),
     }
     with pytest.raises(Unavailable, match="CERTIFICATE_VERIFY_FAILED"):
-        fetch_apart(uri, environment, credentials="store")
+        fetch_in_child(uri, environment, credentials="store")
     (tmp_path / "s" / "store" / "ca.crt").write_bytes(authority[0].read_bytes())
-    with fetch_apart(uri, environment, credentials="store") as held:
+    with fetch_in_child(uri, environment, credentials="store") as held:
         assert held.path.read_bytes() == b"m"

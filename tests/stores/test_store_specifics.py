@@ -18,8 +18,8 @@ from tests.stores.web_server import FolderServer, serving
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid
 from penstock_runtime import downloading
-from penstock_runtime.fetching import CacheSettings, fetched
-from penstock_runtime.sources.hub import parsed
+from penstock_runtime.fetching import ModelCacheSettings, fetch_into_cache
+from penstock_runtime.sources.hub import parse_address
 from penstock_runtime.sources.registry import reference
 
 IMAGE_LAYER = "application/vnd.oci.image.layer.v1.tar"
@@ -31,7 +31,7 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fetch(uri: str, cache: Path, digest: str | None = None) -> Path:
-    held, found = fetched(uri, CacheSettings(cache), digest)
+    held, found = fetch_into_cache(uri, ModelCacheSettings(cache), digest)
     with held:
         return held.path / found.lone if found.lone else held.path
 
@@ -259,11 +259,11 @@ def test_what_a_repository_does_not_have_is_not_found(hub: HubStandIn, tmp_path:
     ],
 )
 def test_an_address_of_the_hub_has_three_parts(uri: str, parts: tuple[str, str, str]) -> None:
-    found = parsed(uri)
+    found = parse_address(uri)
     assert (found.repo, found.revision, found.path) == parts
 
 
 @pytest.mark.parametrize("uri", ["hf://repo", "hf://org/repo/../other", "hf://"])
 def test_an_address_that_names_no_model_is_refused(uri: str) -> None:
     with pytest.raises(Invalid):
-        parsed(uri)
+        parse_address(uri)

@@ -66,7 +66,7 @@ def test_no_more_is_read_than_is_allowed(root: str, body: bytes) -> None:
 def test_it_is_told_what_credentials_may_do_and_the_attempt_leaves_nothing(root: str) -> None:
     store = Store(root)
     store.write("vision/a", b"a")
-    assert store.permitted(".scope") == ("list", "write")
+    assert store.probe_permissions(".scope") == ("list", "write")
     assert not store.exists(".scope")
 
 

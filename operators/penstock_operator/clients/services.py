@@ -48,7 +48,7 @@ class ServiceTransport(httpx.BaseTransport):
         except OSError as error:
             raise httpx.ConnectError(f"{host}: {error.strerror or error}") from error
         canonical = found[0][3] or host
-        search = resolver.search() if self._search is None else self._search
+        search = resolver.read_search_domains() if self._search is None else self._search
         if is_alias(host, canonical, search):
             raise httpx.ConnectError(
                 f"{host} is an alias of {canonical}: name a Service that is not of type ExternalName"

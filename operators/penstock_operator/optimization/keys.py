@@ -15,7 +15,7 @@ from penstock import names
 from penstock.api.meta import Manifest
 from penstock.api.optimization import OptimizationRun
 from penstock_operator.optimization.job_pod import SIGNING_KEY
-from penstock_runtime.signing import derived_key, pem_of
+from penstock_runtime.signing import derive_key, pem_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,4 +52,4 @@ class RunKeys:
         }
 
     def _key(self, run: OptimizationRun) -> ec.EllipticCurvePrivateKey:
-        return derived_key(self.secret, f"run-signing/{run.metadata.namespace}/{run.metadata.uid}")
+        return derive_key(self.secret, f"run-signing/{run.metadata.namespace}/{run.metadata.uid}")

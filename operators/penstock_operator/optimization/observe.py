@@ -22,7 +22,7 @@ from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, PoolDirectory
 from penstock_operator.pool.users import pool_of
 from penstock_operator.runtime.cluster import JOB, Cluster, Key, Manifest
 from penstock_operator.runtime.job_status import end_of, ended_at
-from penstock_runtime.signing import verified_statement
+from penstock_runtime.signing import verify_statement
 
 
 class Folder(Protocol):
@@ -106,7 +106,7 @@ class RunObserver:
             body = folder.read(name, MOST_BYTES)
             if body is None:
                 return Told()
-            statement, key = verified_statement(body, self._keys(run))
+            statement, key = verify_statement(body, self._keys(run))
         except Invalid as error:
             if error.reason not in (Reason.SIGNATURE_INVALID, Reason.KEY_NOT_TRUSTED, Reason.SIGNATURE_MISSING):
                 raise

@@ -50,20 +50,20 @@ def apply(
 
     `penstock apply -f models/ -n vision --context production`
     """
-    from penstock_cli.objects.resources import FIELD_MANAGER, kind_of, placed, title  # noqa: PLC0415 (the same)
-    from penstock_cli.validation.manifests import accepted, refuse  # noqa: PLC0415 (the CEL evaluator takes half a second to import)
+    from penstock_cli.objects.resources import FIELD_MANAGER, kind_of, title, with_namespace  # noqa: PLC0415 (the same)
+    from penstock_cli.validation.manifests import load_accepted, refuse  # noqa: PLC0415 (the CEL evaluator takes half a second to import)
     from penstock_operator.runtime.embedded import EmbeddedCluster  # noqa: PLC0415 (the same)
 
     if not filename:
         raise Invalid("NothingToApply", "name what to apply: penstock apply -f FILE")
-    documents = accepted(filename)
+    documents = load_accepted(filename)
     manifests = [document.manifest for document in documents]
     kinds = [kind_of(manifest) for manifest in manifests]
-    with opened_cluster(kubeconfig, context, state_dir) as cluster:
+    with open_cluster(kubeconfig, context, state_dir) as cluster:
         if isinstance(cluster, EmbeddedCluster):  # a cluster's API is asked for each, and knows more
             refuse(cluster, documents, namespace)
         for kind, manifest in zip(kinds, manifests, strict=True):
-            target = placed(manifest, kind, namespace)
+            target = with_namespace(manifest, kind, namespace)
             before = cluster.get(kind, _key(target))
             after = cluster.apply(kind, target, FIELD_MANAGER)
             say(f"{title(after)} {_outcome(before, after)}")
@@ -101,13 +101,13 @@ def get(
 
     `penstock get infdep -w`
     """
-    from penstock_cli.objects.selection import selected  # noqa: PLC0415 (loads the API types)
+    from penstock_cli.objects.selection import parse_selection  # noqa: PLC0415 (loads the API types)
 
-    selections = selected(what or ["infdep"])
+    selections = parse_selection(what or ["infdep"])
     if watch and len(selections) > 1:
         raise Invalid("InvalidOption", "--watch watches one kind: name one")
     place = None if all_namespaces else namespace
-    with opened_cluster(kubeconfig, context, state_dir, note_if_idle=True) as cluster:
+    with open_cluster(kubeconfig, context, state_dir, note_if_idle=True) as cluster:
         if watch:
             _watch(cluster, selections[0], output, place)
         else:
@@ -120,7 +120,7 @@ def _show(cluster: Cluster, selections: list[Selection], output: OutputFormat, p
     Raises:
         Invalid: something is not there.
     """
-    found = [(each, _listed(cluster, each, place)[0]) for each in selections]
+    found = [(each, _list_objects(cluster, each, place)[0]) for each in selections]
     if output.is_table:
         _show_tables(found, output, place)
     else:
@@ -150,7 +150,7 @@ def _show_tables(found: list[tuple[Selection, list[Manifest]]], output: OutputFo
 
 def _watch(cluster: Cluster, selection: Selection, output: OutputFormat, place: str | None) -> None:
     """What is there now, and then each change, until interrupted."""
-    manifests, version = _listed(cluster, selection, place)
+    manifests, version = _list_objects(cluster, selection, place)
     table = _table(selection.kind, output, place)
     if output.is_table:
         table.write(manifests, headings=True)
@@ -170,13 +170,13 @@ def _watch(cluster: Cluster, selection: Selection, output: OutputFormat, place: 
                 write_document([event.manifest], output, single=True)
 
 
-def _listed(cluster: Cluster, selection: Selection, place: str | None) -> tuple[list[Manifest], str]:
+def _list_objects(cluster: Cluster, selection: Selection, place: str | None) -> tuple[list[Manifest], str]:
     """The objects, and the version from which a watch goes on."""
-    from penstock_cli.objects.resources import in_order  # noqa: PLC0415 (loads the API types)
+    from penstock_cli.objects.resources import sort_manifests  # noqa: PLC0415 (loads the API types)
 
     listing = cluster.list(selection.kind, place if selection.kind.namespaced else None)
     wanted = [m for m in listing.items if not selection.names or m["metadata"]["name"] in selection.names]
-    return in_order(wanted, selection.kind), listing.resource_version
+    return sort_manifests(wanted, selection.kind), listing.resource_version
 
 
 def _table(kind: ResourceKind, output: OutputFormat, place: str | None, *, with_kind: bool = False) -> TableWriter:
@@ -214,8 +214,8 @@ def delete(
     `penstock delete -f digits.yaml`
     """
     missing = []
-    with opened_cluster(kubeconfig, context, state_dir) as cluster:
-        for each, key in _named(what or [], filename, namespace):
+    with open_cluster(kubeconfig, context, state_dir) as cluster:
+        for each, key in _deletion_targets(what or [], filename, namespace):
             if cluster.get(each, key) is None:
                 missing.append(_not_found(each, key.name, key.namespace))
                 continue
@@ -225,17 +225,17 @@ def delete(
         raise Invalid("NotFound", "\n".join(missing))
 
 
-def _named(what: list[str], filename: list[str] | None, namespace: str) -> list[tuple[ResourceKind, Key]]:
+def _deletion_targets(what: list[str], filename: list[str] | None, namespace: str) -> list[tuple[ResourceKind, Key]]:
     """What a delete is about."""
-    from penstock_cli.objects.resources import kind_of, placed  # noqa: PLC0415 (the same)
-    from penstock_cli.objects.selection import selected  # noqa: PLC0415 (the same)
-    from penstock_cli.validation.manifests import identified  # noqa: PLC0415 (the CEL evaluator takes half a second to import)
+    from penstock_cli.objects.resources import kind_of, with_namespace  # noqa: PLC0415 (the same)
+    from penstock_cli.objects.selection import parse_selection  # noqa: PLC0415 (the same)
+    from penstock_cli.validation.manifests import load_identified  # noqa: PLC0415 (the CEL evaluator takes half a second to import)
     from penstock_operator.runtime.cluster import Key  # noqa: PLC0415 (the same)
 
     if filename and not what:
-        manifests = [document.manifest for document in identified(filename)]
-        return [(kind_of(m), _key(placed(m, kind_of(m), namespace))) for m in manifests]
-    selections = selected(what) if what else []
+        manifests = [document.manifest for document in load_identified(filename)]
+        return [(kind_of(m), _key(with_namespace(m, kind_of(m), namespace))) for m in manifests]
+    selections = parse_selection(what) if what else []
     if filename or not selections or not all(each.names for each in selections):
         raise Invalid("NothingToDelete", "name what to delete: penstock delete KIND NAME, or penstock delete -f FILE")
     return [
@@ -244,14 +244,14 @@ def _named(what: list[str], filename: list[str] | None, namespace: str) -> list[
 
 
 @contextmanager
-def opened_cluster(
+def open_cluster(
     kubeconfig: Path | None, context: str | None, state_dir: Path | None, *, note_if_idle: bool = False
 ) -> Iterator[Cluster]:
     """The API that the options name, for as long as the block runs."""
-    from penstock_cli.target import Target, connect  # noqa: PLC0415 (loads the schema and the store)
+    from penstock_cli.target import ClusterTarget, connect  # noqa: PLC0415 (loads the schema and the store)
 
     state = StateFolder(state_dir.absolute()) if state_dir else None
-    target, standalone = Target(kubeconfig, context, state), StateFolder(default_state_folder())
+    target, standalone = ClusterTarget(kubeconfig, context, state), StateFolder(default_state_folder())
     cluster = connect(target, standalone)
     try:
         if note_if_idle and not target.is_cluster and not is_locked(state or standalone):

@@ -25,7 +25,7 @@ _EVENT_COLUMNS = (
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 
 
-def kind_named(name: str) -> ResourceKind:
+def find_kind(name: str) -> ResourceKind:
     """The kind that a user means: its name, plural or short name, in any case.
 
     Raises:
@@ -53,7 +53,7 @@ def kind_of(manifest: Manifest) -> ResourceKind:
     return kind
 
 
-def placed(manifest: Manifest, kind: ResourceKind, namespace: str) -> Manifest:
+def with_namespace(manifest: Manifest, kind: ResourceKind, namespace: str) -> Manifest:
     """The manifest with its namespace filled in where it names none."""
     metadata = manifest["metadata"]
     if not kind.namespaced and "namespace" in metadata:
@@ -126,7 +126,7 @@ def _cell(manifest: Manifest, column: Column, now: datetime) -> str:
     return age(str(value), now) if column.type == "date" else " ".join(str("" if value is None else value).split())
 
 
-def in_order(manifests: list[Manifest], kind: ResourceKind) -> list[Manifest]:
+def sort_manifests(manifests: list[Manifest], kind: ResourceKind) -> list[Manifest]:
     """Events by the time at which they were last seen, as they read best; others as they came."""
     return sorted(manifests, key=lambda event: _last_seen(event).removesuffix("Z")) if kind is EVENT else manifests
 

@@ -44,7 +44,7 @@ def remark(text: str) -> None:
 
 def write_document(manifests: Sequence[Manifest], output: OutputFormat, *, single: bool) -> None:
     """Objects as one YAML or JSON document: a `List`, or with `single` the one object itself."""
-    shown = [_shown(manifest) for manifest in manifests]
+    shown = [_without_server_fields(manifest) for manifest in manifests]
     whole: Manifest = {"apiVersion": "v1", "kind": "List", "items": shown}
     value = shown[0] if single and shown else whole
     text = json.dumps(value, indent=2) if output is OutputFormat.JSON else "---\n" + write_yaml(value, sort_keys=True)
@@ -83,7 +83,7 @@ class TableWriter:
             say("   ".join(cells).rstrip())
 
 
-def _shown(manifest: Manifest) -> Manifest:
+def _without_server_fields(manifest: Manifest) -> Manifest:
     """The object without what only the API server reads; a Secret's values are not written out."""
     metadata = {name: value for name, value in manifest["metadata"].items() if name not in _FIELDS_NOT_SHOWN}
     shown = {**manifest, "metadata": metadata}

@@ -44,7 +44,7 @@ class Display:
     def __enter__(self) -> Self:
         if self._console.is_terminal:
             self._live = Live(
-                get_renderable=self._rendered,
+                get_renderable=self._render,
                 console=self._console,
                 refresh_per_second=_REFRESH_PER_SECOND,
                 transient=True,
@@ -69,7 +69,7 @@ class Display:
             line = f"[green]✓[/green] {escape(before[0].message)} [dim]{took:.1f} s[/dim]"
             self._console.print(line, highlight=False)
 
-    def _rendered(self) -> RenderableType:
+    def _render(self) -> RenderableType:
         if self._last is None:
             return Text()
         progress, since = self._last
@@ -77,32 +77,32 @@ class Display:
         counted = f"{progress.done}/{progress.total}" if progress.total else ""
         self._spinner.update(text=Text.assemble((f" {progress.stage} {counted} ", "bold"), progress.message))
         left = max(progress.budget_seconds - elapsed, 0.0)
-        clock = Text(f"  {_clock(elapsed)} gone, {_clock(left)} left of the budget", style="dim")
-        return Group(self._spinner, _best(progress), clock)
+        clock = Text(f"  {_format_clock(elapsed)} gone, {_format_clock(left)} left of the budget", style="dim")
+        return Group(self._spinner, _best_line(progress), clock)
 
 
 def plain_line(progress: Progress) -> str:
     """A line for logs."""
     counted = f" {progress.done}/{progress.total}" if progress.total else ""
     best = f" (best: {progress.best_speedup:.2f}x)" if progress.best_speedup is not None else ""
-    return f"{_clock(progress.elapsed_seconds)} {progress.stage}{counted}: {progress.message}{best}"
+    return f"{_format_clock(progress.elapsed_seconds)} {progress.stage}{counted}: {progress.message}{best}"
 
 
-def _best(progress: Progress) -> Text:
+def _best_line(progress: Progress) -> Text:
     if progress.best is None or progress.best_speedup is None:
         return Text("  nothing better yet", style="dim")
     return Text(f"  best so far: {progress.best}, {progress.best_speedup:.2f}x ONNX Runtime fp32", style="green")
 
 
-def _clock(seconds: float) -> str:
+def _format_clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
 def show(console: Console, request: OptimizationRequest, result: RunResult, manifest: Path | None) -> None:
     """Print what came of a search: before and after, every candidate's end, and where things are."""
     report = _report(request, result)
-    console.print(before_and_after(report))
-    console.print(ends(report))
+    console.print(comparison_table(report))
+    console.print(outcome_table(report))
     console.print(Text.assemble((f"{result.verdict}: ", _STYLES[result.verdict]), result.summary), soft_wrap=True)
     for line in result.judged:
         console.print(f"judged: {line}", style="dim", highlight=False, markup=False, soft_wrap=True)
@@ -127,7 +127,7 @@ def _report(request: OptimizationRequest, result: RunResult) -> Report:
     return Report.model_validate_json(body)
 
 
-def before_and_after(report: Report) -> Table:
+def comparison_table(report: Report) -> Table:
     """The figures of both baselines and of what was chosen."""
     baselines = [each for each in report.candidates if each.outcome is Outcome.BASELINE]
     chosen = report.candidate(report.chosen)
@@ -174,11 +174,11 @@ def _rows(report: Report) -> list[_Row]:
     first = sizes[0]
     return [
         *(
-            _Row(f"CPU time, batch {size}", _timed(size, _cpu_milliseconds), _milliseconds, paired=f"batch {size}")
+            _Row(f"CPU time, batch {size}", _timing_of(size, _cpu_milliseconds), _milliseconds, paired=f"batch {size}")
             for size in sizes
         ),
-        _Row("latency p50", _timed(first, lambda timing: timing.wall_milliseconds_p50), _milliseconds),
-        _Row("latency p99", _timed(first, lambda timing: timing.wall_milliseconds_p99), _milliseconds),
+        _Row("latency p50", _timing_of(first, lambda timing: timing.wall_milliseconds_p50), _milliseconds),
+        _Row("latency p99", _timing_of(first, lambda timing: timing.wall_milliseconds_p99), _milliseconds),
         _Row(
             "requests/s, loaded",
             lambda each: each.load.requests_per_second if each.load else None,
@@ -186,11 +186,11 @@ def _rows(report: Report) -> list[_Row]:
             more_is_better=True,
         ),
         _Row("size", lambda each: float(each.size_bytes) if each.size_bytes else None, _megabytes),
-        _Row("peak memory", _timed(first, lambda timing: float(timing.peak_memory_bytes)), _megabytes),
+        _Row("peak memory", _timing_of(first, lambda timing: float(timing.peak_memory_bytes)), _megabytes),
     ]
 
 
-def _timed(size: int, value: Callable[[Timing], float]) -> Callable[[CandidateReport], float | None]:
+def _timing_of(size: int, value: Callable[[Timing], float]) -> Callable[[CandidateReport], float | None]:
     return lambda each: next((value(timing) for timing in each.timings if timing.batch_size == size), None)
 
 
@@ -214,7 +214,7 @@ def _cpu_milliseconds(timing: Timing) -> float:
     return 1000 * turns[len(turns) // 2]
 
 
-def ends(report: Report) -> Table:
+def outcome_table(report: Report) -> Table:
     """Where each candidate ended, and why."""
     table = Table(title="Candidates", title_justify="left", title_style="bold")
     for heading in ("recipe", "outcome", "why"):

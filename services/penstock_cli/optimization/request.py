@@ -116,9 +116,9 @@ def _read_profile(name: str, shipped: tuple[str, ...]) -> dict[str, object]:
         raise Invalid(
             "ProfileNotFound", f"there is no profile '{name}': shipped are {', '.join(shipped)}; or name a YAML file"
         )
-    from penstock_cli.validation.manifests import accepted  # noqa: PLC0415 (the CEL evaluator takes half a second to import)
+    from penstock_cli.validation.manifests import load_accepted  # noqa: PLC0415 (the CEL evaluator takes half a second to import)
 
-    manifests = [each.manifest for each in accepted([name]) if each.manifest.get("kind") in _PROFILE_KINDS]
+    manifests = [each.manifest for each in load_accepted([name]) if each.manifest.get("kind") in _PROFILE_KINDS]
     if len(manifests) != 1:
         raise Invalid("ProfileNotFound", f"{name} holds {len(manifests)} optimization profiles: exactly one is needed")
     return manifests[0]

@@ -58,8 +58,10 @@ def trace(
     spans = traces.load_spans(path)
     console = Console()
     if listing:
-        lines = [traces.listed(summary) for summary in summaries(spans)[-_LISTED:]]
+        lines = [traces.summary_line(summary) for summary in summaries(spans)[-_LISTED:]]
     else:
-        lines = traces.drawn(spans, traces.chosen(spans, trace_id, slowest=slowest, start=start), console.width)
+        lines = traces.draw_trace(
+            spans, traces.choose_trace(spans, trace_id, slowest=slowest, start=start), console.width
+        )
     for line in lines:
         console.print(Text(line), soft_wrap=True)

@@ -52,7 +52,7 @@ def wait_for_trace(path: Path, trace_id: int, seconds: float) -> list[Row]:
         time.sleep(_POLL_SECONDS)
 
 
-def chosen(spans: list[CollectedSpan], trace_id: str | None, *, slowest: bool, start: bool) -> TraceSummary:
+def choose_trace(spans: list[CollectedSpan], trace_id: str | None, *, slowest: bool, start: bool) -> TraceSummary:
     """The trace whose id begins with `trace_id`; else the slowest request's, the last start's, or the last request's.
 
     Raises:
@@ -75,7 +75,7 @@ def chosen(spans: list[CollectedSpan], trace_id: str | None, *, slowest: bool, s
     return matching[0]
 
 
-def drawn(spans: list[CollectedSpan], summary: TraceSummary, width: int) -> list[str]:
+def draw_trace(spans: list[CollectedSpan], summary: TraceSummary, width: int) -> list[str]:
     """A heading and the waterfall."""
     when = datetime.fromtimestamp(summary.start_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     about = ", ".join(part for part in (summary.model, summary.kept and f"kept: {summary.kept}", when) if part)
@@ -83,7 +83,7 @@ def drawn(spans: list[CollectedSpan], summary: TraceSummary, width: int) -> list
     return [heading, *render(rows(spans, summary.trace_id), width)]
 
 
-def listed(summary: TraceSummary) -> str:
+def summary_line(summary: TraceSummary) -> str:
     """A trace in one line: id, start, duration, model, and why it was kept."""
     when = datetime.fromtimestamp(summary.start_ns / 1e9, UTC).strftime("%H:%M:%S.%f")[:-3]
     failed = "  failed" if summary.failed else ""

@@ -85,7 +85,7 @@ def rows(spans: Sequence[CollectedSpan], trace_id: int) -> list[Row]:
     for collected in members.values():
         parent = collected.span.parent
         children[parent.span_id if parent and parent.span_id in members else 0].append(collected)
-    linked = _linked(spans, members)
+    linked = _linked_spans(spans, members)
     found: list[Row] = []
     seen: set[int] = set()
 
@@ -150,7 +150,9 @@ def _first(members: Iterable[CollectedSpan], attribute: str) -> str:
     return next((str(c.span.attributes[attribute]) for c in members if attribute in c.span.attributes), "")
 
 
-def _linked(spans: Iterable[CollectedSpan], members: Mapping[int, CollectedSpan]) -> dict[int, list[CollectedSpan]]:
+def _linked_spans(
+    spans: Iterable[CollectedSpan], members: Mapping[int, CollectedSpan]
+) -> dict[int, list[CollectedSpan]]:
     """Spans of other traces, by the id of the member that they are linked with."""
     wanted = {
         (link.trace_id, link.span_id): span_id for span_id, member in members.items() for link in member.span.links
@@ -192,8 +194,8 @@ def _note(attributes: Mapping[str, str | int | float | bool]) -> str:
     """What is worth saying about a span: a batch's size, a request's model and status, what a model became."""
     if names.ATTR_BATCH_ROWS in attributes:
         requests = attributes.get(names.ATTR_BATCH_REQUESTS)
-        together = f" of {_counted(requests, 'request')}" if requests is not None else ""
-        return f"{_counted(attributes[names.ATTR_BATCH_ROWS], 'row')}{together}"
+        together = f" of {_pluralize(requests, 'request')}" if requests is not None else ""
+        return f"{_pluralize(attributes[names.ATTR_BATCH_ROWS], 'row')}{together}"
     if names.ATTR_FORMAT in attributes:
         maker = f" made by {attributes[names.ATTR_RUN]}" if names.ATTR_RUN in attributes else ""
         return f"{attributes[names.ATTR_FORMAT]}{maker}"
@@ -207,7 +209,7 @@ def _note(attributes: Mapping[str, str | int | float | bool]) -> str:
     return " ".join(str(part) for part in parts if part is not None)
 
 
-def _counted(number: str | float, noun: str) -> str:
+def _pluralize(number: str | float, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 

@@ -31,8 +31,8 @@ from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.errors import Invalid
 
 __all__ = [
-    "Document", "Problem", "Resource", "Verdict", "default_spec", "from_manifest", "is_checked", "load_documents", "repeated",
-    "validate", "verdict",
+    "Document", "Problem", "Resource", "ValidationResult", "default_spec", "find_repeated", "from_manifest",
+    "is_checked", "load_documents", "validate", "validate_text",
 ]  # fmt: skip
 
 Resource = (
@@ -57,7 +57,7 @@ _MOST_BYTES: Final = 3 * 2**19
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ValidationResult:
     """What became of a file."""
 
     documents: tuple[Document, ...]
@@ -98,16 +98,16 @@ def validate(manifest: Manifest, old: Manifest | None = None) -> list[Problem]:
     unknown = [*wrong, *structural.unknown_fields(manifest, schema)]
     if unknown:
         return unknown
-    value = structural.stored(manifest, schema)
+    value = structural.stored_form(manifest, schema)
     violations = [*_too_large(value), *structural.violations(value, schema)]
     if violations:
         # The server, too, runs the rules only over what the schema took.
         return violations
-    before = None if old is None else structural.stored(old, schema)
+    before = None if old is None else structural.stored_form(old, schema)
     return list(cel.refusals(value, schema, before))
 
 
-def verdict(text: str, filename: str) -> Verdict:
+def validate_text(text: str, filename: str) -> ValidationResult:
     """Judge a whole file. A problem carries the line of the field, or of the nearest field around it.
 
     Raises:
@@ -122,7 +122,7 @@ def verdict(text: str, filename: str) -> Verdict:
         for problem in found
     )
     foreign = tuple(_title(d.manifest) for d, found in judged if not found and not is_checked(d.manifest))
-    return Verdict(tuple(documents), problems, foreign)
+    return ValidationResult(tuple(documents), problems, foreign)
 
 
 def _as_written(problem: Problem, document: Document) -> Problem:
@@ -134,7 +134,7 @@ def _as_written(problem: Problem, document: Document) -> Problem:
     return replace(problem, hint=f'found {text}, which YAML reads as {found}: write "{text}", in quotes')
 
 
-def repeated(documents: Iterable[Document]) -> list[Problem]:
+def find_repeated(documents: Iterable[Document]) -> list[Problem]:
     """Objects that stand twice, of which the API server would keep the last: a slip of whoever wrote them."""
     first: dict[tuple[str, str, str], Document] = {}
     found = []
@@ -197,10 +197,10 @@ def _identity(manifest: Manifest) -> list[Problem]:
     if version != API_VERSION or kind not in KINDS:
         field = "kind" if version == API_VERSION else "apiVersion"
         return [Problem(field, f'no matches for kind "{kind}" in version "{version}": {known}')]
-    return _nameless(manifest.get("metadata"))
+    return _name_problems(manifest.get("metadata"))
 
 
-def _nameless(metadata: Any) -> list[Problem]:
+def _name_problems(metadata: Any) -> list[Problem]:
     if not isinstance(metadata, dict | None):
         return [wrong_type("metadata", metadata, "object")]
     name = (metadata or {}).get("name")

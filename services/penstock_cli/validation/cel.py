@@ -25,15 +25,15 @@ def _quantity(text: Any) -> Any:
     return text
 
 
-def _compared(holds: Callable[[Any, Any], bool]) -> Callable[[Any, Any], Any]:
+def _comparison(holds: Callable[[Any, Any], bool]) -> Callable[[Any, Any], Any]:
     return lambda left, right: celtypes.BoolType(holds(parse_quantity(str(left)), parse_quantity(str(right))))
 
 
 _FUNCTIONS: Final[Mapping[str, Callable[..., Any]]] = {
     "isQuantity": lambda text: celtypes.BoolType(is_quantity(str(text))),
     "quantity": _quantity,
-    "isGreaterThan": _compared(lambda left, right: left > right),
-    "isLessThan": _compared(lambda left, right: left < right),
+    "isGreaterThan": _comparison(lambda left, right: left > right),
+    "isLessThan": _comparison(lambda left, right: left < right),
 }
 """https://kubernetes.io/docs/reference/using-api/cel/#kubernetes-quantity-library"""
 

@@ -29,9 +29,9 @@ def validate(
 
     `kustomize build . | penstock validate -`
     """
-    from penstock_cli.validation.manifests import judge, problems_of  # noqa: PLC0415 (the CEL evaluator takes half a second to import)
+    from penstock_cli.validation.manifests import problems_of, validate_files  # noqa: PLC0415 (the CEL evaluator takes half a second to import)
 
-    verdicts = judge(files)
+    verdicts = validate_files(files)
     problems = problems_of(verdicts)
     console = Console()
     for problem in problems:

@@ -10,15 +10,15 @@ from pathlib import Path
 from penstock.api.documents import Document
 from penstock.api.meta import Manifest
 from penstock.errors import Invalid
-from penstock_cli.objects.resources import kind_of, placed
-from penstock_cli.validation.admission import Problem, Verdict, repeated, validate, verdict
+from penstock_cli.objects.resources import kind_of, with_namespace
+from penstock_cli.validation.admission import Problem, ValidationResult, find_repeated, validate, validate_text
 from penstock_operator.runtime.cluster import NAMESPACE, Cluster, Key, ResourceKind, key_of
 
 _SUFFIXES = {".yaml", ".yml", ".json"}
 _IDENTITY = ("apiVersion", "kind", "metadata.name")
 
 
-def judge(files: Iterable[str]) -> list[Verdict]:
+def validate_files(files: Iterable[str]) -> list[ValidationResult]:
     """The verdict on each file.
 
     Args:
@@ -27,16 +27,16 @@ def judge(files: Iterable[str]) -> list[Verdict]:
     Raises:
         Invalid: a file cannot be read, or is not YAML.
     """
-    return [verdict(text, name) for name, text in _read(files)]
+    return [validate_text(text, name) for name, text in _read(files)]
 
 
-def accepted(files: Iterable[str]) -> list[Document]:
+def load_accepted(files: Iterable[str]) -> list[Document]:
     """The objects of the files, in their order.
 
     Raises:
         Invalid: the API server would refuse one of them; the message has a line for each problem.
     """
-    verdicts = judge(files)
+    verdicts = validate_files(files)
     problems = problems_of(verdicts)
     if problems:
         raise Invalid("InvalidManifest", "\n".join(map(str, problems)))
@@ -46,13 +46,13 @@ def accepted(files: Iterable[str]) -> list[Document]:
     return documents
 
 
-def identified(files: Iterable[str]) -> list[Document]:
+def load_identified(files: Iterable[str]) -> list[Document]:
     """The objects of the files, whatever their specs say: enough to name them.
 
     Raises:
         Invalid: one has no known kind or no name; the message has a line for each problem.
     """
-    verdicts = judge(files)
+    verdicts = validate_files(files)
     problems = [str(p) for each in verdicts for p in each.problems if p.field in _IDENTITY]
     if problems:
         raise Invalid("InvalidManifest", "\n".join(problems))
@@ -90,7 +90,7 @@ def _problems(
     except Invalid as error:
         yield Problem("kind", error.message, document.filename, document.line_of("kind"))
         return
-    manifest = placed(document.manifest, kind, usual)
+    manifest = with_namespace(document.manifest, kind, usual)
     namespace = manifest["metadata"].get("namespace", "")
     if kind.namespaced and namespace not in made and cluster.get(NAMESPACE, Key("", namespace)) is None:
         message = (
@@ -98,19 +98,19 @@ def _problems(
         )
         yield Problem("metadata.namespace", message, document.filename, document.line_of("metadata.namespace"))
         return
-    old = _old(cluster, kind, key_of(manifest), passed_over)
+    old = _stored_object(cluster, kind, key_of(manifest), passed_over)
     for problem in validate(manifest, old) if old is not None else ():
         yield replace(problem, filename=document.filename, line=document.line_of(problem.field))
 
 
-def _old(cluster: Cluster, kind: ResourceKind, key: Key, passed_over: Sequence[Key]) -> Manifest | None:
+def _stored_object(cluster: Cluster, kind: ResourceKind, key: Key, passed_over: Sequence[Key]) -> Manifest | None:
     return None if key in passed_over else cluster.get(kind, key)
 
 
-def problems_of(verdicts: list[Verdict]) -> list[Problem]:
+def problems_of(verdicts: list[ValidationResult]) -> list[Problem]:
     """What is wrong with each object, and which stand twice among all files."""
     found = [problem for each in verdicts for problem in each.problems]
-    return found + repeated(document for each in verdicts for document in each.documents)
+    return found + find_repeated(document for each in verdicts for document in each.documents)
 
 
 def _read(files: Iterable[str]) -> Iterable[tuple[str, str]]:

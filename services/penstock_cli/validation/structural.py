@@ -64,7 +64,7 @@ def with_defaults(value: Any, schema: Schema) -> Any:
     return {key: with_defaults(inner, properties.get(key, other)) for key, inner in filled.items()}
 
 
-def stored(manifest: Manifest, schema: Schema) -> Any:
+def stored_form(manifest: Manifest, schema: Schema) -> Any:
     """The object as the API server stores it: defaults filled in, and no status, which an apply cannot write."""
     written = {key: value for key, value in manifest.items() if key != "status"}
     return with_defaults({**written, "metadata": normal_metadata(manifest.get("metadata") or {})}, schema)

@@ -24,7 +24,7 @@ def check_scope(store: str) -> None:
     whole, _, namespace = store.rstrip("/").rpartition("/")
     if is_local(store):
         return  # a folder has no credentials
-    permitted = Store(whole).permitted(f".scope-of-{namespace}")
+    permitted = Store(whole).probe_permissions(f".scope-of-{namespace}")
     if permitted:
         raise Invalid(
             STORE_NOT_SCOPED,

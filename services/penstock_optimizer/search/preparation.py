@@ -31,8 +31,8 @@ from penstock_optimizer.search.standing import SearchPlan
 from penstock_optimizer.search.workspace import Workspace
 from penstock_optimizer.sources.detect import MODEL_SUFFIXES, detect, locate
 from penstock_runtime.digests import digest_of as whole_digest
-from penstock_runtime.fetching import fetch_apart
-from penstock_runtime.files import sha256_of, within
+from penstock_runtime.fetching import fetch_in_child
+from penstock_runtime.files import resolve_version, sha256_of
 from penstock_runtime.hardware import probe
 from penstock_runtime.storage import fetch
 
@@ -138,7 +138,7 @@ def _model(request: OptimizationRequest, workspace: Workspace) -> SourceRequest:
     local = Path(request.model.path)
     if request.model_uri is not None:
         local = _fetched(request.model_uri, request, workspace, wanted)
-    local = within(local, wanted)
+    local = resolve_version(local, wanted)
     check_digest(local, request.model_digest)
     if local == Path(request.model.path):
         return request.model
@@ -189,7 +189,7 @@ def _fetched(uri: str, request: OptimizationRequest, workspace: Workspace, wante
     if request.credentials is None:
         return fetch(uri, workspace.fetched, wanted=wanted)
     environment = {**os.environ, CACHE_VARIABLE: str(workspace.fetched)}
-    return fetch_apart(uri, environment, credentials=request.credentials, wanted=wanted).path
+    return fetch_in_child(uri, environment, credentials=request.credentials, wanted=wanted).path
 
 
 def _raw_data(request: OptimizationRequest, workspace: Workspace) -> Path | None:

@@ -30,7 +30,8 @@ def candidates(signature: Signature, names: AxisNames) -> tuple[Axes, ...]:
     if not inputs or any(-1 not in spec.shape for spec in inputs):
         return ()
     found: list[dict[str, int]] = [
-        {spec.name: _named(spec, names).index(symbol) for spec in inputs} for symbol in _shared(inputs, names)
+        {spec.name: _axis_names(spec, names).index(symbol) for spec in inputs}
+        for symbol in _shared_names(inputs, names)
     ]
     found.extend(
         dict.fromkeys((spec.name for spec in inputs), axis)
@@ -42,7 +43,7 @@ def candidates(signature: Signature, names: AxisNames) -> tuple[Axes, ...]:
     return tuple(axes for index, axes in enumerate(found) if axes not in found[:index])[:MOST]
 
 
-def _named(spec: TensorSpec, names: AxisNames) -> tuple[str, ...]:
+def _axis_names(spec: TensorSpec, names: AxisNames) -> tuple[str, ...]:
     """The names of the open axes; an empty one for every other."""
     known = names.get(spec.name, ())
     if len(known) != len(spec.shape):
@@ -50,9 +51,9 @@ def _named(spec: TensorSpec, names: AxisNames) -> tuple[str, ...]:
     return tuple(name if length == -1 else "" for name, length in zip(known, spec.shape, strict=True))
 
 
-def _shared(inputs: tuple[TensorSpec, ...], names: AxisNames) -> list[str]:
+def _shared_names(inputs: tuple[TensorSpec, ...], names: AxisNames) -> list[str]:
     """Names that every input has once, those first that are called as a batch is, those last that are called as time is."""
-    every = [_named(spec, names) for spec in inputs]
+    every = [_axis_names(spec, names) for spec in inputs]
     common = [name for name in dict.fromkeys(every[0]) if name and all(each.count(name) == 1 for each in every)]
     return sorted(common, key=lambda name: (_rank(name), sum(each.index(name) for each in every)))
 

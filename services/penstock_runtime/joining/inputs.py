@@ -156,7 +156,7 @@ def _strings(shape: tuple[int, ...], fill: Fill, values: Values, generator: np.r
     return made
 
 
-def nudged(inputs: Mapping[str, Array], signature: Signature) -> dict[str, Array] | None:
+def nudge(inputs: Mapping[str, Array], signature: Signature) -> dict[str, Array] | None:
     """The same request, its floats a few last digits up: how far answers move then is how exact they are.
 
     None: the model takes no floats.

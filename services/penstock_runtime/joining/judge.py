@@ -11,7 +11,7 @@ from penstock.optimization.recipes import Precision
 from penstock.serving.manifest import DataType, TensorSpec
 from penstock.serving.rows import part
 from penstock_runtime.engines import Array, Engine
-from penstock_runtime.joining.inputs import nudged
+from penstock_runtime.joining.inputs import nudge
 
 Outputs = Mapping[str, Array]
 
@@ -28,7 +28,7 @@ def floats(array: Array, spec: TensorSpec) -> Array:
     return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
-class Judge:
+class AnswerComparer:
     """Compares answers of one model.
 
     Args:
@@ -74,7 +74,7 @@ class Judge:
         )
         return all(_equal(ours, theirs) for other in others for ours, theirs in zip(first, other, strict=True))
 
-    def differs(self, lone: Outputs, joint: Outputs, axes: Mapping[str, int], start: int, rows: int) -> str | None:
+    def compare_part(self, lone: Outputs, joint: Outputs, axes: Mapping[str, int], start: int, rows: int) -> str | None:
         """What differs between a lone answer and its part of a joint one; None where they are the same."""
         for spec in self._specs:
             name = spec.name
@@ -84,34 +84,34 @@ class Judge:
             mine = part(whole, axis, start, start + rows)
             if mine.shape != lone[name].shape:
                 return f"output '{name}' has shape {list(mine.shape)} instead of {list(lone[name].shape)}"
-            problem = self._off(floats(lone[name], spec), floats(mine, spec), name)
+            problem = self._difference(floats(lone[name], spec), floats(mine, spec), name)
             if problem is not None:
                 return problem
         return None
 
-    def same(self, first: Outputs, second: Outputs) -> str | None:
+    def compare(self, first: Outputs, second: Outputs) -> str | None:
         """What differs between two answers to one request; None where they are the same."""
         for spec in self._specs:
             ours, theirs = floats(first[spec.name], spec), floats(second[spec.name], spec)
             if ours.shape != theirs.shape:
                 return f"output '{spec.name}' has shape {list(theirs.shape)} instead of {list(ours.shape)}"
-            problem = self._off(ours, theirs, spec.name)
+            problem = self._difference(ours, theirs, spec.name)
             if problem is not None:
                 return problem
         return None
 
-    def other(self, engine: Engine, inputs: Mapping[str, Array], mine: Outputs) -> str | None:
+    def compare_with_lone_run(self, engine: Engine, inputs: Mapping[str, Array], mine: Outputs) -> str | None:
         """What differs between a request's part of a joint answer and a lone run of it; None where nothing does.
 
         A real request may lie on an edge, where the last digit of a sum decides: it tells nothing where it answers otherwise to
         inputs that differ by a few last digits.
         """
         lone = engine.run(inputs)
-        problem = self.same(lone, mine)
+        problem = self.compare(lone, mine)
         if problem is None:
             return None
-        moved = nudged(inputs, engine.signature)
-        if moved is not None and self.same(lone, engine.run(moved)) is not None:
+        moved = nudge(inputs, engine.signature)
+        if moved is not None and self.compare(lone, engine.run(moved)) is not None:
             return None
         return problem
 
@@ -120,7 +120,7 @@ class Judge:
         """Outputs that were never compared by a single number: each was empty, or NaN throughout."""
         return tuple(spec.name for spec in self._specs if spec.name not in self._telling)
 
-    def _off(self, lone: Array, mine: Array, name: str) -> str | None:
+    def _difference(self, lone: Array, mine: Array, name: str) -> str | None:
         if lone.dtype.kind != "f":
             if lone.size:
                 self._telling.add(name)

@@ -114,7 +114,7 @@ def sizes(max_rows: int) -> tuple[int, ...]:
     return (max_rows, *(each for each in _SIZES if each != max_rows))
 
 
-def filled(rows: int, present: Collection[str]) -> tuple[str, ...]:
+def members_filling(rows: int, present: Collection[str]) -> tuple[str, ...]:
     """Judged requests that have so many rows together."""
     known = {name: MEMBERS[name].rows for name in present}
     chosen: list[str] = []

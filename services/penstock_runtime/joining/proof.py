@@ -13,9 +13,9 @@ from penstock.serving.joining import Joining
 from penstock.serving.rows import joined
 from penstock_runtime.engines import Array, Engine, first_line
 from penstock_runtime.joining.candidates import Axes, AxisNames
-from penstock_runtime.joining.inputs import NUMBERS_AS_TEXT, TEXT, Lengths, Values, lengths, nudged, request
-from penstock_runtime.joining.judge import Judge, Outputs
-from penstock_runtime.joining.plan import BRIEF, CORE, CORE_RUNS, FURTHER_RUNS, MEMBERS, Member, filled, sizes
+from penstock_runtime.joining.inputs import NUMBERS_AS_TEXT, TEXT, Lengths, Values, lengths, nudge, request
+from penstock_runtime.joining.judge import AnswerComparer, Outputs
+from penstock_runtime.joining.plan import BRIEF, CORE, CORE_RUNS, FURTHER_RUNS, MEMBERS, Member, members_filling, sizes
 
 _FURTHER_SECONDS: Final = 1.0
 """Past this nothing is tried that the proof does not need."""
@@ -66,11 +66,11 @@ class Runs:
         """Whether runs have taken as long as they may."""
         return self.seconds > _FURTHER_SECONDS
 
-    def late_after(self, rows: int) -> bool:
+    def would_be_late(self, rows: int) -> bool:
         """Whether they would have, after a run of so many rows."""
         return self.seconds + rows * self.seconds / max(self.count, 1) > 2 * _FURTHER_SECONDS
 
-    def takes(self, inputs: Mapping[str, Array]) -> Outputs | None:
+    def try_run(self, inputs: Mapping[str, Array]) -> Outputs | None:
         """The answer, or None where the model refuses."""
         try:
             return self.run(inputs)
@@ -96,7 +96,7 @@ class Requests:
     def answer(self, name: str) -> Outputs | None:
         """The model's answer to a request alone; None where it refuses it."""
         if name not in self.answers:
-            self.answers[name] = self.runs.takes(self.inputs(name))
+            self.answers[name] = self.runs.try_run(self.inputs(name))
         return self.answers[name]
 
 
@@ -110,18 +110,18 @@ class Proof:
     max_rows: int
     runs: Runs
 
-    def of(self, axes: Axes) -> tuple[Joining, Judge]:
+    def prove(self, axes: Axes) -> tuple[Joining, AnswerComparer]:
         """The joining along these axes of the inputs, and what judged it.
 
         Raises:
             NotProved: answers differ, or an output counts no rows.
             NotRun: the model takes none of the trial's requests.
         """
-        judge = Judge(self.engine.signature.outputs, self.settings.precision)
-        base, values, spread = self._taken(axes)
+        judge = AnswerComparer(self.engine.signature.outputs, self.settings.precision)
+        base, values, spread = self._find_accepted(axes)
         open_axes = self._lengths(axes, base, spread=spread)
-        values = self._widest(axes, open_axes, values)
-        requests = self._asked(axes, open_axes, values)
+        values = self._widen_ids(axes, open_axes, values)
+        requests = self._ask(axes, open_axes, values)
         self._repeat(requests, judge)
         outputs = self._outputs(requests, axes, judge)
         told = [answer for answer in requests.answers.values() if answer is not None]
@@ -129,14 +129,14 @@ class Proof:
             raise NotProved("the model answers all that the trial sends alike: that proves nothing")
         for names in CORE_RUNS:
             self._compare(requests, axes, outputs, judge, names)
-        self._further(requests, axes, outputs, judge)
+        self._try_further(requests, axes, outputs, judge)
         if not self.runs.late:
             self._other_lengths(axes, outputs, judge, values, base)
         if judge.untold:
             raise NotProved(
                 f"output '{judge.untold[0]}' is empty or NaN for all that the trial sends: that proves nothing"
             )
-        return Joining(inputs=dict(axes), outputs=outputs, ragged=self._ragged(requests, axes)), judge
+        return Joining(inputs=dict(axes), outputs=outputs, ragged=self._runs_ragged(requests, axes)), judge
 
     @property
     def _has_ids(self) -> bool:
@@ -145,13 +145,13 @@ class Proof:
     def _lengths(self, axes: Axes, base: int, *, spread: bool) -> Lengths:
         return lengths(self.engine.signature, self.names, axes, base, spread=spread)
 
-    def _made(self, axes: Axes, open_axes: Lengths, values: Values, member: Member) -> dict[str, Array]:
+    def _make_request(self, axes: Axes, open_axes: Lengths, values: Values, member: Member) -> dict[str, Array]:
         return request(
             self.engine.signature, axes, open_axes,
             name=member.name, fill=member.fill, rows=member.rows, values=values,
         )  # fmt: skip
 
-    def _taken(self, axes: Axes) -> tuple[int, Values, bool]:
+    def _find_accepted(self, axes: Axes) -> tuple[int, Values, bool]:
         """Lengths and values that the model takes."""
         first: NotRun | None = None
         tried: list[Lengths] = []
@@ -163,7 +163,7 @@ class Proof:
                 tried.append(open_axes)
                 for values in (TEXT, NUMBERS_AS_TEXT):
                     try:
-                        self.runs.run(self._made(axes, open_axes, values, MEMBERS["a"]))
+                        self.runs.run(self._make_request(axes, open_axes, values, MEMBERS["a"]))
                     except NotRun as why:
                         first = first or why
                     else:
@@ -173,71 +173,76 @@ class Proof:
         assert first is not None  # noqa: S101 -- at least one was tried
         raise NotRun(f"the model takes none of the trial's requests: {first}") from first
 
-    def _widest(self, axes: Axes, open_axes: Lengths, values: Values) -> Values:
+    def _widen_ids(self, axes: Axes, open_axes: Lengths, values: Values) -> Values:
         """With the largest ids that the model takes, where its engine is known to look."""
         if not ENGINES[self.settings.name].checks_ids or not self._has_ids:
             return values
         for extreme in _EXTREMES:
             wider = replace(values, extreme=extreme, most=max(values.most, extreme // 10))
-            if self.runs.takes(self._made(axes, open_axes, wider, MEMBERS["wide"])) is not None:
+            if self.runs.try_run(self._make_request(axes, open_axes, wider, MEMBERS["wide"])) is not None:
                 return wider
         return values
 
-    def _asked(self, axes: Axes, open_axes: Lengths, values: Values) -> Requests:
+    def _ask(self, axes: Axes, open_axes: Lengths, values: Values) -> Requests:
         """The requests of the core, and their lone answers; those that the model refuses are left out."""
-        requests = Requests(lambda member: self._made(axes, open_axes, values, member), self.runs)
+        requests = Requests(lambda member: self._make_request(axes, open_axes, values, member), self.runs)
         missing = [each.name for each in CORE if requests.answer(each.name) is None and each.name in ("a", "b")]
         if missing:
             raise NotProved("the model takes a request of 1 row, and refuses one of 2")
         return requests
 
-    def _repeat(self, requests: Requests, judge: Judge) -> None:
+    def _repeat(self, requests: Requests, judge: AnswerComparer) -> None:
         """The same request again, and one that is the same but for the last digits."""
         answer, inputs = requests.answer("b"), requests.inputs("b")
-        assert answer is not None  # noqa: S101 -- `_asked` has seen to it
-        problem = judge.same(answer, self.runs.run(inputs))
+        assert answer is not None  # noqa: S101 -- `_ask` has seen to it
+        problem = judge.compare(answer, self.runs.run(inputs))
         if problem is not None:
             raise NotProved(f"it gives two answers to the same request: {problem}")
-        moved = nudged(inputs, self.engine.signature)
-        other = None if moved is None else self.runs.takes(moved)
+        moved = nudge(inputs, self.engine.signature)
+        other = None if moved is None else self.runs.try_run(moved)
         if other is not None:
             judge.learn(answer, other)
 
-    def _joint(self, requests: Requests, axes: Axes, names: Sequence[str]) -> Outputs:
+    def _run_jointly(self, requests: Requests, axes: Axes, names: Sequence[str]) -> Outputs:
         try:
             return self.runs.run(joined([requests.inputs(name) for name in names], axes))
         except NotRun as why:
             raise NotProved(f"it takes requests alone, but not together: {why}") from why
 
-    def _outputs(self, requests: Requests, axes: Axes, judge: Judge) -> dict[str, int]:
+    def _outputs(self, requests: Requests, axes: Axes, judge: AnswerComparer) -> dict[str, int]:
         """On which axis each output counts rows."""
         lone = requests.answer("a")
-        assert lone is not None  # noqa: S101 -- `_asked` has seen to it
-        joint = self._joint(requests, axes, ("a", "b"))
+        assert lone is not None  # noqa: S101 -- `_ask` has seen to it
+        joint = self._run_jointly(requests, axes, ("a", "b"))
         found = judge.axes(lone, 1, joint, 3)
         if isinstance(found, str):
             raise NotProved(found)
-        self._parts(requests, found, judge, ("a", "b"), joint)
+        self._compare_parts(requests, found, judge, ("a", "b"), joint)
         return found
 
     def _compare(
-        self, requests: Requests, axes: Axes, outputs: Mapping[str, int], judge: Judge, names: Sequence[str]
+        self, requests: Requests, axes: Axes, outputs: Mapping[str, int], judge: AnswerComparer, names: Sequence[str]
     ) -> None:
         """Run requests together, without those that the model does not take alone."""
         if "wide" in names and not self._has_ids:
             return
         names = [name for name in names if not MEMBERS[name].judged or requests.answer(name) is not None]
         try:
-            joint = self._joint(requests, axes, names)
+            joint = self._run_jointly(requests, axes, names)
         except NotProved:
             taken = [name for name in names if requests.answer(name) is not None]
             if taken == names:
                 raise
-            names, joint = taken, self._joint(requests, axes, taken)
-        self._parts(requests, outputs, judge, names, joint)
+            names, joint = taken, self._run_jointly(requests, axes, taken)
+        self._compare_parts(requests, outputs, judge, names, joint)
 
-    def _parts(
-        self, requests: Requests, outputs: Mapping[str, int], judge: Judge, names: Sequence[str], joint: Outputs
+    def _compare_parts(
+        self,
+        requests: Requests,
+        outputs: Mapping[str, int],
+        judge: AnswerComparer,
+        names: Sequence[str],
+        joint: Outputs,
     ) -> None:
         """Look at each part of a joint answer that is judged."""
         total = sum(MEMBERS[name].rows for name in names)
@@ -248,25 +253,27 @@ class Proof:
         start = 0
         for place, name in enumerate(names):
             rows, lone = MEMBERS[name].rows, requests.answer(name) if MEMBERS[name].judged else None
-            problem = None if lone is None else judge.differs(lone, joint, outputs, start, rows)
+            problem = None if lone is None else judge.compare_part(lone, joint, outputs, start, rows)
             if problem is not None:
                 raise NotProved(
-                    f"requests that run together change each other's answers: {problem}, {_beside(names, place)}"
+                    f"requests that run together change each other's answers: {problem}, {_describe_neighbours(names, place)}"
                 )
             start += rows
 
-    def _further(self, requests: Requests, axes: Axes, outputs: Mapping[str, int], judge: Judge) -> None:
+    def _try_further(self, requests: Requests, axes: Axes, outputs: Mapping[str, int], judge: AnswerComparer) -> None:
         """More numbers of rows and more neighbours, as far as the time goes that a start may take for them."""
         for rows in sizes(self.max_rows):
-            names = filled(rows, [name for name, answer in requests.answers.items() if answer is not None])
-            if names and not self.runs.late_after(rows):
+            names = members_filling(rows, [name for name, answer in requests.answers.items() if answer is not None])
+            if names and not self.runs.would_be_late(rows):
                 self._compare(requests, axes, outputs, judge, names)
         for each in FURTHER_RUNS:
             if self.runs.late:
                 return
             self._compare(requests, axes, outputs, judge, each)
 
-    def _other_lengths(self, axes: Axes, outputs: Mapping[str, int], judge: Judge, values: Values, base: int) -> None:
+    def _other_lengths(
+        self, axes: Axes, outputs: Mapping[str, int], judge: AnswerComparer, values: Values, base: int
+    ) -> None:
         """The axes beside the batch have other lengths, too."""
         if not self._lengths(axes, base, spread=False):
             return
@@ -274,14 +281,14 @@ class Proof:
             if other == base:
                 continue
             open_axes = self._lengths(axes, other, spread=False)
-            if self.runs.takes(self._made(axes, open_axes, values, MEMBERS["a"])) is None:
+            if self.runs.try_run(self._make_request(axes, open_axes, values, MEMBERS["a"])) is None:
                 continue
-            requests = self._asked(axes, open_axes, values)
+            requests = self._ask(axes, open_axes, values)
             for names in BRIEF:
                 self._compare(requests, axes, outputs, judge, names)
             return
 
-    def _ragged(self, requests: Requests, axes: Axes) -> bool:
+    def _runs_ragged(self, requests: Requests, axes: Axes) -> bool:
         """Whether inputs of different numbers of rows run."""
         if len(axes) < 2:  # noqa: PLR2004 -- of one input there is nothing to differ
             return False
@@ -291,10 +298,10 @@ class Proof:
             {first: one[first]} | {name: many[name] for name in rest},
             {first: many[first]} | {name: one[name] for name in rest},
         )
-        return any(self.runs.takes(each) is not None for each in mixes)
+        return any(self.runs.try_run(each) is not None for each in mixes)
 
 
-def _beside(names: Sequence[str], place: int) -> str:
+def _describe_neighbours(names: Sequence[str], place: int) -> str:
     others = [name for index, name in enumerate(names) if index != place]
     return (
         f"beside {', '.join(dict.fromkeys(MEMBERS[name].fill.value for name in others))} values"

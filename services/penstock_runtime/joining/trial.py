@@ -16,7 +16,7 @@ from penstock.optimization.recipes import EngineSettings
 from penstock.serving.joining import Joining
 from penstock_runtime.engines import Engine
 from penstock_runtime.joining.candidates import Axes, AxisNames, candidates
-from penstock_runtime.joining.judge import Judge
+from penstock_runtime.joining.judge import AnswerComparer
 from penstock_runtime.joining.proof import NotProved, NotRun, Proof, Runs
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class Trial:
     """Along which axes requests are joined; None: they are not."""
     reason: str
     """The axes, or why not, for people."""
-    judge: Judge | None = None
+    judge: AnswerComparer | None = None
     """Of answers, with what it learned of the engine's rounding. None where requests are not joined."""
     runs: int = 0
     seconds: float = 0.0
@@ -63,15 +63,15 @@ def prove(
         # Which value makes it turn is nothing that trial runs could find.
         return Trial(None, f"its {branch} takes one way for a whole run, by what the requests in it hold")
     try:
-        tried = _declared(engine, declared) if declared is not None else _likely(engine, names)
-        found = _first(Proof(engine, settings, names, max_rows, runs), tried, declared)
+        tried = _declared_axes(engine, declared) if declared is not None else _likely_axes(engine, names)
+        found = _first_proved(Proof(engine, settings, names, max_rows, runs), tried, declared)
     except (NotProved, NotRun) as why:
         said = f"as the manifest declares it: {why}" if declared is not None else str(why)
         return Trial(None, said[:_MOST_REASON], None, runs.count, time.monotonic() - started)
     return Trial(*found, runs.count, time.monotonic() - started)
 
 
-def _declared(engine: Engine, declared: Joining) -> tuple[Axes, ...]:
+def _declared_axes(engine: Engine, declared: Joining) -> tuple[Axes, ...]:
     for what, axes, specs in (
         ("input", declared.inputs, engine.signature.inputs),
         ("output", declared.outputs, engine.signature.outputs),
@@ -86,7 +86,7 @@ def _declared(engine: Engine, declared: Joining) -> tuple[Axes, ...]:
     return (declared.inputs,)
 
 
-def _likely(engine: Engine, names: AxisNames) -> tuple[Axes, ...]:
+def _likely_axes(engine: Engine, names: AxisNames) -> tuple[Axes, ...]:
     found = candidates(engine.signature, names)
     if not found:
         fixed = [spec.name for spec in engine.signature.inputs if -1 not in spec.shape]
@@ -96,7 +96,7 @@ def _likely(engine: Engine, names: AxisNames) -> tuple[Axes, ...]:
     return found
 
 
-def _first(proof: Proof, tried: Sequence[Axes], declared: Joining | None) -> tuple[Joining, str, Judge]:
+def _first_proved(proof: Proof, tried: Sequence[Axes], declared: Joining | None) -> tuple[Joining, str, AnswerComparer]:
     """The first candidate that is proved.
 
     Raises:
@@ -105,7 +105,7 @@ def _first(proof: Proof, tried: Sequence[Axes], declared: Joining | None) -> tup
     first: NotProved | NotRun | None = None
     for axes in tried:
         try:
-            found, judge = proof.of(axes)
+            found, judge = proof.prove(axes)
         except (NotProved, NotRun) as why:
             logger.info("requests cannot be joined on %s: %s", dict(axes), why)
             # What ran and failed tells more than what did not run at all.

@@ -8,12 +8,12 @@ from urllib.parse import urlsplit
 
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid
-from penstock_runtime.sources.source import Source
+from penstock_runtime.sources.source import RemoteSource
 
 __all__ = ["open_source"]
 
 
-def open_source(uri: str, options: Mapping[str, Any] | None = None, version: str | None = None) -> Source:
+def open_source(uri: str, options: Mapping[str, Any] | None = None, version: str | None = None) -> RemoteSource:
     """The source of a URI. Its library is imported here, and no other.
 
     Args:

@@ -24,14 +24,14 @@ class _Deadlines(HTTPAdapter):
         return super().send(request, *args, **settings)
 
 
-def with_deadlines(session: requests.Session) -> requests.Session:
+def add_deadlines(session: requests.Session) -> requests.Session:
     """The session, each of whose requests now has a deadline."""
     for scheme in ("http://", "https://"):
         session.mount(scheme, _Deadlines())
     return session
 
 
-def checked(response: requests.Response) -> requests.Response:
+def check_response(response: requests.Response) -> requests.Response:
     """The response, if it is a success.
 
     Raises:
@@ -61,7 +61,7 @@ def pieces(response: requests.Response, offset: int) -> Iterator[bytes]:
             skip = 0
 
 
-def whole(response: requests.Response, where: str) -> bytes:
+def read_whole(response: requests.Response, where: str) -> bytes:
     """A small body.
 
     Raises:

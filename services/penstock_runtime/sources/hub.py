@@ -16,16 +16,16 @@ from urllib.parse import unquote
 
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid
-from penstock_runtime.filesystems import safe
+from penstock_runtime.filesystems import normalize_path
 from penstock_runtime.sources.source import (
     CHUNK_BYTES,
     SMALL_BYTES,
     TRIES,
     Algorithm,
     Checksum,
-    Listing,
     RemoteFile,
-    in_order,
+    RemoteListing,
+    sort_files,
     too_large,
 )
 
@@ -45,7 +45,7 @@ class HubAddress:
     """Of a file or a folder in the repository; empty for all of it."""
 
 
-def parsed(uri: str) -> HubAddress:
+def parse_address(uri: str) -> HubAddress:
     """The parts of an `hf://` URI. A revision with a `/` is written with `%2F`, as the Hub has it.
 
     Raises:
@@ -58,14 +58,16 @@ def parsed(uri: str) -> HubAddress:
             f"{uri!r} names no model: write hf://ORG/REPO, hf://ORG/REPO/path or hf://ORG/REPO@REVISION/path",
         )
     path = match["path"]
-    return HubAddress(match["repo"], unquote(match["revision"] or "main"), safe(unquote(path)) if path else "")
+    return HubAddress(
+        match["repo"], unquote(match["revision"] or "main"), normalize_path(unquote(path)) if path else ""
+    )
 
 
 class HubSource:
     """A repository of models, or a part of one.
 
     Args:
-        uri: see `parsed`.
+        uri: see `parse_address`.
 
     Raises:
         Invalid: UnsupportedStorage.
@@ -75,7 +77,7 @@ class HubSource:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri.rstrip("/")
-        self._address = parsed(uri)
+        self._address = parse_address(uri)
         # Its own cache is not used, and it must not look for a login of whoever started this process.
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
         from huggingface_hub import HfApi  # noqa: PLC0415 -- only where a model is on the Hub
@@ -83,36 +85,36 @@ class HubSource:
         self._api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=os.environ.get("HF_TOKEN") or False)
         self._commit = ""
 
-    def listing(self) -> Listing:
+    def listing(self) -> RemoteListing:
         """The files at the commit that the revision is now."""
-        with _plainly():
+        with _translate_errors():
             address = self._address
             self._commit = str(self._api.model_info(address.repo, revision=address.revision, timeout=_SECONDS).sha)
-            lone = self._lone()
+            lone = self._lone_file()
             if lone is not None:
-                return Listing((self._file(lone, lone.path.rsplit("/", 1)[-1]),), lone=True)
+                return RemoteListing((self._file(lone, lone.path.rsplit("/", 1)[-1]),), lone=True)
             tree = self._api.list_repo_tree(address.repo, address.path or None, recursive=True, revision=self._commit)
             below = f"{address.path}/" if address.path else ""
             files = [self._file(each, each.path.removeprefix(below)) for each in tree if hasattr(each, "size")]
         if not files:
             raise FileNotFoundError("the repository has no file there")
-        return Listing(in_order(files))
+        return RemoteListing(sort_files(files))
 
-    def beside(self, file: RemoteFile, names: Sequence[str]) -> tuple[RemoteFile, ...]:
+    def find_neighbours(self, file: RemoteFile, names: Sequence[str]) -> tuple[RemoteFile, ...]:
         """Files of the same commit."""
         folder = file.address.removesuffix(file.path)
         found = []
-        with _plainly():
+        with _translate_errors():
             for start in range(0, len(names), _PATHS_AT_ONCE):
-                paths = [folder + safe(name) for name in names[start : start + _PATHS_AT_ONCE]]
+                paths = [folder + normalize_path(name) for name in names[start : start + _PATHS_AT_ONCE]]
                 about = self._api.get_paths_info(self._address.repo, paths, revision=self._commit)
                 found += [self._file(each, each.path.removeprefix(folder)) for each in about if hasattr(each, "size")]
         return tuple(found)
 
-    def small(self, path: str) -> bytes | None:
+    def read_small(self, path: str) -> bytes | None:
         """A file below the URI, whole."""
         below = f"{self._address.path}/" if self._address.path else ""
-        file = RemoteFile(path=path, address=below + safe(path))
+        file = RemoteFile(path=path, address=below + normalize_path(path))
         body = bytearray()
         try:
             for piece in self.stream(file, 0):
@@ -140,7 +142,7 @@ class HubSource:
         if offset:
             headers["Range"] = f"bytes={offset}-"
         with (
-            _plainly(),
+            _translate_errors(),
             http_stream_backoff(
                 "GET", url, max_retries=0, headers=headers, timeout=_SECONDS, follow_redirects=True
             ) as response,
@@ -152,7 +154,7 @@ class HubSource:
                     yield piece[skip:]
                 skip = max(0, skip - len(piece))
 
-    def _lone(self) -> Any:
+    def _lone_file(self) -> Any:
         """The file that the URI names; None for a folder."""
         if not self._address.path:
             return None
@@ -165,12 +167,12 @@ class HubSource:
         else:
             checksum = Checksum(Algorithm.GIT, about.blob_id, _ORIGIN)
         return RemoteFile(
-            path=safe(name), address=about.path, size=about.size, checksums=(checksum,), version=about.blob_id
+            path=normalize_path(name), address=about.path, size=about.size, checksums=(checksum,), version=about.blob_id
         )
 
 
 @contextmanager
-def _plainly() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     """Turns the client's errors into Python's own."""
     from huggingface_hub import errors  # noqa: PLC0415 -- only where a model is on the Hub
 

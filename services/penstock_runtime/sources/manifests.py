@@ -12,13 +12,21 @@ from penstock.api.conditions import Reason
 from penstock.errors import Invalid
 from penstock.serving.manifest import MANIFEST_NAME, SIGNATURE_NAME, ModelFile, ModelManifest
 from penstock.serving.versions import Wanted, version_folder
-from penstock_runtime.filesystems import safe
-from penstock_runtime.sources.source import Algorithm, Checksum, Listing, Neighbourhood, RemoteFile, Source, in_order
+from penstock_runtime.filesystems import normalize_path
+from penstock_runtime.sources.source import (
+    Algorithm,
+    Checksum,
+    Neighbourhood,
+    RemoteFile,
+    RemoteListing,
+    RemoteSource,
+    sort_files,
+)
 
 _DIGEST_ORIGIN = "the model's digest"
 
 
-def described(manifest: bytes, uri: str) -> dict[str, ModelFile]:
+def parse_manifest(manifest: bytes, uri: str) -> dict[str, ModelFile]:
     """The files of a manifest, by their plain path.
 
     Raises:
@@ -31,14 +39,14 @@ def described(manifest: bytes, uri: str) -> dict[str, ModelFile]:
         where = ".".join(map(str, first["loc"])) or "the document"
         raise Invalid(Reason.MODEL_INVALID, f"{uri}/{MANIFEST_NAME}: {where}: {first['msg']}") from error
     try:
-        return {safe(name): file for name, file in files.items()}
+        return {normalize_path(name): file for name, file in files.items()}
     except Invalid as error:
         raise Invalid(
             Reason.MODEL_INVALID, f"{uri}/{MANIFEST_NAME}: a file is outside the model's folder: {error.message}"
         ) from error
 
 
-def with_manifest(source: Source, listing: Listing) -> Listing:
+def with_manifest(source: RemoteSource, listing: RemoteListing) -> RemoteListing:
     """The listing, with the checksums of the folder's manifest where it has one.
 
     Raises:
@@ -47,10 +55,10 @@ def with_manifest(source: Source, listing: Listing) -> Listing:
     names = {each.path for each in listing.files if each.archive is None}
     if listing.lone or MANIFEST_NAME not in names:
         return listing
-    manifest = source.small(listing.below + MANIFEST_NAME)
+    manifest = source.read_small(listing.below + MANIFEST_NAME)
     if manifest is None:
         raise FileNotFoundError(f"{MANIFEST_NAME} went away")
-    files = described(manifest, source.uri)
+    files = parse_manifest(manifest, source.uri)
     missing = sorted(set(files) - names)
     if missing and not any(each.archive for each in listing.files):
         raise Invalid(
@@ -58,14 +66,14 @@ def with_manifest(source: Source, listing: Listing) -> Listing:
             f"{source.uri}/{missing[0]} is in {MANIFEST_NAME} but not in the store: put the whole folder there again",
         )
     wanted = {name: Checksum(Algorithm.SHA256, _hex(file.sha256), MANIFEST_NAME) for name, file in files.items()}
-    wanted[MANIFEST_NAME] = _as_read(manifest)
-    signature = source.small(listing.below + SIGNATURE_NAME) if SIGNATURE_NAME in names else None
+    wanted[MANIFEST_NAME] = _checksum_of(manifest)
+    signature = source.read_small(listing.below + SIGNATURE_NAME) if SIGNATURE_NAME in names else None
     if signature is not None:
-        wanted[SIGNATURE_NAME] = _as_read(signature)
+        wanted[SIGNATURE_NAME] = _checksum_of(signature)
     return _with_sums(listing, wanted)
 
 
-def of_version(source: Source, listing: Listing, wanted: Wanted | None) -> Listing:
+def select_version(source: RemoteSource, listing: RemoteListing, wanted: Wanted | None) -> RemoteListing:
     """The listing; of a folder of versions, the files of the one that is wanted.
 
     What an archive holds is not known before it is unpacked, so whoever loads it looks there.
@@ -88,14 +96,16 @@ def of_version(source: Source, listing: Listing, wanted: Wanted | None) -> Listi
     )
 
 
-def with_others(source: Source, lone: Listing, required: Sequence[str], optional: Sequence[str] = ()) -> Listing:
+def with_others(
+    source: RemoteSource, lone: RemoteListing, required: Sequence[str], optional: Sequence[str] = ()
+) -> RemoteListing:
     """A single file with those beside it.
 
     Raises:
         Invalid: ModelNotFound; one of them is not there.
     """
     entry = lone.files[0]
-    others = source.beside(entry, (*required, *optional)) if isinstance(source, Neighbourhood) else ()
+    others = source.find_neighbours(entry, (*required, *optional)) if isinstance(source, Neighbourhood) else ()
     missing = sorted(set(required) - {each.path for each in others})
     if missing:
         raise Invalid(
@@ -103,10 +113,10 @@ def with_others(source: Source, lone: Listing, required: Sequence[str], optional
             f"{source.uri.rpartition('/')[0]}/{missing[0]} is not there, in which {entry.path} keeps weights: put it beside "
             "the model, as it was exported",
         )
-    return Listing(in_order((entry, *others)))
+    return RemoteListing(sort_files((entry, *others)))
 
 
-def with_digest(listing: Listing, digest: str | None) -> Listing:
+def with_digest(listing: RemoteListing, digest: str | None) -> RemoteListing:
     """The listing, with the digest that the user gave: of the lone file, or of the folder's manifest.
 
     A folder without a manifest has a digest of its model alone, which is not known by name here: who loads it checks it.
@@ -118,7 +128,7 @@ def with_digest(listing: Listing, digest: str | None) -> Listing:
     return _with_sums(listing, {name: wanted})
 
 
-def _as_read(body: bytes) -> Checksum:
+def _checksum_of(body: bytes) -> Checksum:
     return Checksum(Algorithm.SHA256, hashlib.sha256(body).hexdigest(), "the first reading of it")
 
 
@@ -126,7 +136,7 @@ def _hex(digest: str) -> str:
     return digest.removeprefix("sha256:")
 
 
-def _with_sums(listing: Listing, sums: Mapping[str, Checksum]) -> Listing:
+def _with_sums(listing: RemoteListing, sums: Mapping[str, Checksum]) -> RemoteListing:
     return replace(listing, files=tuple(_with_sum(each, sums.get(each.path)) for each in listing.files))
 
 

@@ -10,8 +10,16 @@ from typing import Any, Final
 
 import fsspec.asyn
 
-from penstock_runtime.filesystems import TIMEOUTS, file_system, safe
-from penstock_runtime.sources.source import SMALL_BYTES, TRIES, Changed, Listing, RemoteFile, in_order, too_large
+from penstock_runtime.filesystems import TIMEOUTS, file_system, normalize_path
+from penstock_runtime.sources.source import (
+    SMALL_BYTES,
+    TRIES,
+    ModelChanged,
+    RemoteFile,
+    RemoteListing,
+    sort_files,
+    too_large,
+)
 
 _PIECE_BYTES: Final = 8 * 1024 * 1024
 """Of each request for a range: large enough to keep a link busy, and held in memory once."""
@@ -35,35 +43,35 @@ class ObjectSource:
         # gcsfs tries again by itself, for half a minute, and cannot be told not to; s3fs can.
         self._s3 = uri.startswith("s3")
         self.tries = TRIES if self._s3 else 1
-        self._files, base = file_system(self.uri, {"use_listings_cache": False, **_few_tries(self.uri), **options})
+        self._files, base = file_system(self.uri, {"use_listings_cache": False, **_retry_options(self.uri), **options})
         if self.tries > 1:
             self._files.retries = 1
         self._base = base.rstrip("/")
 
-    def listing(self) -> Listing:
+    def listing(self) -> RemoteListing:
         """All objects below the URI; where there are none, the object that it names."""
         found: Mapping[str, Mapping[str, Any]] = self._files.find(self._base, detail=True)
         below = {path: about for path, about in found.items() if path != self._base and not path.endswith("/")}
         if below:
-            return Listing(in_order([self._file(path, about) for path, about in below.items()]))
+            return RemoteListing(sort_files([self._file(path, about) for path, about in below.items()]))
         if self._base in found:
-            return Listing((self._file(self._base, found[self._base]),), lone=True)
+            return RemoteListing((self._file(self._base, found[self._base]),), lone=True)
         raise FileNotFoundError("no such file or folder")
 
-    def beside(self, file: RemoteFile, names: Sequence[str]) -> tuple[RemoteFile, ...]:
+    def find_neighbours(self, file: RemoteFile, names: Sequence[str]) -> tuple[RemoteFile, ...]:
         """Objects with the same prefix."""
         folder = file.address.removesuffix(file.path)
         found = []
         for name in names:
             with contextlib.suppress(FileNotFoundError):
-                about = self._files.info(folder + safe(name))
+                about = self._files.info(folder + normalize_path(name))
                 if about.get("type") == "file":
-                    found.append(replace(self._file(folder + name, about), path=safe(name)))
+                    found.append(replace(self._file(folder + name, about), path=normalize_path(name)))
         return tuple(found)
 
-    def small(self, path: str) -> bytes | None:
+    def read_small(self, path: str) -> bytes | None:
         """An object below the URI, whole."""
-        address = f"{self._base}/{safe(path)}"
+        address = f"{self._base}/{normalize_path(path)}"
         try:
             size = int(self._files.info(address)["size"] or 0)
             if size > SMALL_BYTES:
@@ -90,7 +98,7 @@ class ObjectSource:
         try:
             return bytes(self._files.cat_file(file.address, start=start, end=end, generation=file.version))
         except FileNotFoundError as error:
-            raise Changed(self.uri) from error
+            raise ModelChanged(self.uri) from error
 
     def _s3_piece(self, file: RemoteFile, start: int, end: int) -> bytes:
         """What `cat_file` does, with a condition, which that does not take."""
@@ -102,9 +110,9 @@ class ObjectSource:
         except OSError as error:
             said = getattr(error.__cause__, "response", {}).get("ResponseMetadata", {})
             if said.get("HTTPStatusCode") == HTTPStatus.PRECONDITION_FAILED:
-                raise Changed(self.uri) from error
+                raise ModelChanged(self.uri) from error
             raise
-        return bytes(fsspec.asyn.sync(self._files.loop, _emptied, answer["Body"]))
+        return bytes(fsspec.asyn.sync(self._files.loop, _read_body, answer["Body"]))
 
     def _file(self, path: str, about: Mapping[str, Any]) -> RemoteFile:
         name = path.removeprefix(self._base).lstrip("/") or path.rsplit("/", 1)[-1]
@@ -112,17 +120,21 @@ class ObjectSource:
         version = str(about.get(kind, ""))
         versioned = version.startswith('"') if self._s3 else kind == "generation"
         return RemoteFile(
-            path=safe(name), address=path, size=int(about.get("size") or 0), version=version, versioned=versioned
+            path=normalize_path(name),
+            address=path,
+            size=int(about.get("size") or 0),
+            version=version,
+            versioned=versioned,
         )
 
 
-async def _emptied(body: Any) -> bytes:
+async def _read_body(body: Any) -> bytes:
     try:
         return bytes(await body.read())
     finally:
         body.close()
 
 
-def _few_tries(uri: str) -> Mapping[str, Any]:
+def _retry_options(uri: str) -> Mapping[str, Any]:
     """Who downloads tries again, and goes on where it was; the library need not, too."""
     return {"config_kwargs": {**TIMEOUTS, "retries": {"max_attempts": 1}}} if uri.startswith("s3") else {}

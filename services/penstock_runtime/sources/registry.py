@@ -30,17 +30,17 @@ import requests
 
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid
-from penstock_runtime.filesystems import safe
-from penstock_runtime.sources.http import checked, headers, pieces, whole, with_deadlines
+from penstock_runtime.filesystems import normalize_path
+from penstock_runtime.sources.http import add_deadlines, check_response, headers, pieces, read_whole
 from penstock_runtime.sources.source import (
     TRIES,
     Algorithm,
     Archive,
     Checksum,
-    Listing,
     Packing,
     RemoteFile,
-    in_order,
+    RemoteListing,
+    sort_files,
 )
 
 _REFERENCE: Final = re.compile(
@@ -107,26 +107,26 @@ class RegistrySource:
         self._reference = reference(uri)
         self._client = _Client(self._reference.registry)
 
-    def listing(self) -> Listing:
+    def listing(self) -> RemoteListing:
         """The layers that hold the model."""
         manifest = self._manifest(self._reference.digest or self._reference.tag or "latest", self._reference.digest)
         if manifest.get("mediaType") in _INDEXES or "manifests" in manifest:
-            chosen = self._chosen(manifest)
+            chosen = self._choose_manifest(manifest)
             manifest = self._manifest(chosen, chosen)
         layers = manifest.get("layers")
         if not isinstance(layers, list) or not layers or len(layers) > _MOST_LAYERS:
-            raise _unknown(self.uri, f"its manifest has no layers, or more than {_MOST_LAYERS}")
+            raise _unknown_layout(self.uri, f"its manifest has no layers, or more than {_MOST_LAYERS}")
         files = tuple(file for each in layers if (file := _file(each)) is not None)
         if not files:
-            raise _unknown(self.uri, f"its layers are of type {layers[0].get('mediaType')!r}")
+            raise _unknown_layout(self.uri, f"its layers are of type {layers[0].get('mediaType')!r}")
         # Layers of an image build on each other; single files do not.
-        return Listing(files if any(each.archive for each in files) else in_order(files))
+        return RemoteListing(files if any(each.archive for each in files) else sort_files(files))
 
-    def small(self, path: str) -> bytes | None:
+    def read_small(self, path: str) -> bytes | None:
         """A layer that is a file of its own, whole."""
         for each in self.listing().files:
             if each.path == path and each.archive is None:
-                return whole(self._blob(each.address, 0), f"{self.uri}/{path}")
+                return read_whole(self._blob(each.address, 0), f"{self.uri}/{path}")
         return None
 
     def stream(self, file: RemoteFile, offset: int) -> Iterator[bytes]:
@@ -134,12 +134,12 @@ class RegistrySource:
         return pieces(self._blob(file.address, offset), offset)
 
     def _blob(self, digest: str, offset: int) -> requests.Response:
-        return checked(self._client.ask(self._reference.blob(digest), headers(offset)))
+        return check_response(self._client.ask(self._reference.blob(digest), headers(offset)))
 
     def _manifest(self, name: str, digest: str | None) -> dict[str, Any]:
         """A manifest, which must have the digest that it was asked for by."""
         answer = self._client.ask(self._reference.manifest(name), {"Accept": ", ".join(_MANIFESTS)})
-        body = whole(checked(answer), self.uri)
+        body = read_whole(check_response(answer), self.uri)
         found = f"sha256:{hashlib.sha256(body).hexdigest()}"
         if digest is not None and digest != found:
             raise Invalid(
@@ -150,19 +150,19 @@ class RegistrySource:
         try:
             manifest = json.loads(body)
         except ValueError as error:
-            raise _unknown(self.uri, "its manifest is not JSON") from error
+            raise _unknown_layout(self.uri, "its manifest is not JSON") from error
         if not isinstance(manifest, dict):
-            raise _unknown(self.uri, "its manifest is not a JSON object")
+            raise _unknown_layout(self.uri, "its manifest is not a JSON object")
         return manifest
 
-    def _chosen(self, index: Mapping[str, Any]) -> str:
+    def _choose_manifest(self, index: Mapping[str, Any]) -> str:
         """The manifest for this machine, or the only one."""
         entries = [each for each in index.get("manifests", []) if isinstance(each, dict) and "digest" in each]
         real = [each for each in entries if each.get("platform", {}).get("os") != "unknown"]
         mine = _ARCHITECTURES.get(platform.machine(), platform.machine())
         fitting = [each for each in real if each.get("platform", {}).get("architecture") == mine]
         if not fitting and len(real) != 1:
-            raise _unknown(self.uri, f"its index has {len(real)} manifests and none for {mine}")
+            raise _unknown_layout(self.uri, f"its index has {len(real)} manifests and none for {mine}")
         return str((fitting or real)[0]["digest"])
 
 
@@ -170,8 +170,8 @@ class _Client:
     """oras's session and its tokens, with a deadline for each request and the retries left to the caller."""
 
     def __init__(self, registry: str) -> None:
-        self._registry = oras.provider.Registry(registry, insecure=_plain(registry))
-        with_deadlines(self._registry.session)
+        self._registry = oras.provider.Registry(registry, insecure=_is_plaintext(registry))
+        add_deadlines(self._registry.session)
         self._login = _login(registry)
         if self._login is not None:
             self._registry.auth.set_basic_auth(*self._login)
@@ -215,7 +215,7 @@ def reference(uri: str) -> Reference:
     return Reference(match["registry"], match["repository"], match["tag"], match["digest"])
 
 
-def _plain(registry: str) -> bool:
+def _is_plaintext(registry: str) -> bool:
     """Whether a registry is spoken to without TLS."""
     if registry in os.environ.get("OCI_PLAIN_HTTP", "").split(","):
         return True
@@ -265,7 +265,7 @@ def _file(layer: Mapping[str, Any]) -> RemoteFile | None:
     archive = _archive(kind, named=path is not None, unpack=notes.get(_UNPACK) == "true")
     if archive is None and path is None:
         return None
-    name = safe(path) if path and archive is None else digest
+    name = normalize_path(path) if path and archive is None else digest
     checksum = Checksum(Algorithm.SHA256, digest.removeprefix("sha256:"), _ORIGIN)
     return RemoteFile(path=name, address=digest, size=size, checksums=(checksum,), archive=archive)
 
@@ -284,7 +284,7 @@ def _archive(kind: str, *, named: bool, unpack: bool) -> Archive | None:
     return Archive(packing) if unpack else Archive(packing, below=_MODELCAR, layered=True)
 
 
-def _unknown(uri: str, what: str) -> Invalid:
+def _unknown_layout(uri: str, what: str) -> Invalid:
     return Invalid(
         Reason.MODEL_INVALID,
         f"{uri} holds no model that can be read: {what}. Push a ModelPack, an image with the model below /models, "

@@ -78,7 +78,7 @@ class RemoteFile:
     version: str = ""
     """What changes when the content does, such as an ETag."""
     versioned: bool = False
-    """Whether the source, asked for the content, sends that of this version or raises `Changed`."""
+    """Whether the source, asked for the content, sends that of this version or raises `ModelChanged`."""
     archive: Archive | None = None
 
     @property
@@ -92,7 +92,7 @@ class RemoteFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class RemoteListing:
     """A model in a store."""
 
     files: tuple[RemoteFile, ...]
@@ -125,11 +125,11 @@ class Listing:
         return f"{'content' if by_content else 'version'}-{hashlib.sha256(named.encode()).hexdigest()}"
 
 
-class Source(Protocol):
+class RemoteSource(Protocol):
     """A model in a store that is not this machine's file system.
 
     Its methods raise whatever the store's library raises, or `Invalid` and `Unavailable`;
-    `penstock_runtime.filesystems.translated` turns the first into the second.
+    `penstock_runtime.filesystems.translate_errors` turns the first into the second.
     """
 
     @property
@@ -140,10 +140,10 @@ class Source(Protocol):
     def tries(self) -> int:
         """How often to ask in vain before giving up; few where the library tries again itself."""
 
-    def listing(self) -> Listing:
+    def listing(self) -> RemoteListing:
         """What is there now."""
 
-    def small(self, path: str) -> bytes | None:
+    def read_small(self, path: str) -> bytes | None:
         """A file of at most `SMALL_BYTES` in the folder, whole; None where there is none."""
 
     def stream(self, file: RemoteFile, offset: int) -> Iterator[bytes]:
@@ -154,11 +154,11 @@ class Source(Protocol):
 class Neighbourhood(Protocol):
     """A source whose single files have others beside them."""
 
-    def beside(self, file: RemoteFile, names: Sequence[str]) -> tuple[RemoteFile, ...]:
+    def find_neighbours(self, file: RemoteFile, names: Sequence[str]) -> tuple[RemoteFile, ...]:
         """Files in the folder of a file, or below it; those that are not there are left out."""
 
 
-class Changed(Unavailable):
+class ModelChanged(Unavailable):
     """A model was changed in its store while it was fetched. Nothing of what came is used: asking again gets the new one.
 
     Args:
@@ -177,6 +177,6 @@ def too_large(where: str) -> Invalid:
     )
 
 
-def in_order(files: Sequence[RemoteFile]) -> tuple[RemoteFile, ...]:
+def sort_files(files: Sequence[RemoteFile]) -> tuple[RemoteFile, ...]:
     """By path."""
     return tuple(sorted(files, key=lambda each: each.path))

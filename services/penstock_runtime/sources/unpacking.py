@@ -52,10 +52,10 @@ def unpack(pieces: Iterator[bytes], archive: Archive, folder: Path, write: Write
     """
     incoming: io.BufferedReader = io.BufferedReader(_Incoming(pieces), CHUNK_BYTES)
     try:
-        for tar, member in _members(_plain(incoming, archive.packing, where), where):
+        for tar, member in _members(_decompress(incoming, archive.packing, where), where):
             _entry(tar, member, _Goal(archive, folder, write, where))
     except (tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError) as error:
-        raise _refused(where, f"is no {archive.packing} archive ({error})") from error
+        raise _refusal(where, f"is no {archive.packing} archive ({error})") from error
     for _ in pieces:
         pass
 
@@ -78,7 +78,7 @@ def _members(plain: Any, where: str) -> Iterator[tuple[tarfile.TarFile, tarfile.
             raise _too_much_header(where)
         count += 1
         if count > _MOST_ENTRIES:
-            raise _refused(where, f"has more than {_MOST_ENTRIES} entries")
+            raise _refusal(where, f"has more than {_MOST_ENTRIES} entries")
         # Where it keeps each, which for 100,000 is much. The name is not documented, but has been there since 2003.
         tar.members.clear()  # type: ignore[attr-defined]
         yield tar, member
@@ -113,7 +113,7 @@ class _Forwards:
     def seek(self, position: int) -> None:
         if position < self._position:
             raise tarfile.StreamError("its headers lead backwards")
-        while self._position < position and self._next(min(position - self._position, _SKIPPED_BYTES)):
+        while self._position < position and self._read_next(min(position - self._position, _SKIPPED_BYTES)):
             pass
 
     def read(self, size: int) -> bytes:
@@ -125,11 +125,11 @@ class _Forwards:
             if self._header_bytes < 0:
                 raise _too_much_header(self._where)
         found = bytearray()
-        while len(found) < size and (piece := self._next(size - len(found))):
+        while len(found) < size and (piece := self._read_next(size - len(found))):
             found += piece
         return bytes(found)
 
-    def _next(self, most: int) -> bytes:
+    def _read_next(self, most: int) -> bytes:
         piece: bytes = self._plain.read(most)
         self._position += len(piece)
         return piece
@@ -159,7 +159,7 @@ class _Incoming(io.RawIOBase):
         return count
 
 
-def _plain(incoming: io.BufferedReader, packing: Packing, where: str) -> Any:
+def _decompress(incoming: io.BufferedReader, packing: Packing, where: str) -> Any:
     """The archive as it was before it was compressed; it has `read`, which may give less than it is asked for."""
     match packing:
         case Packing.PLAIN:
@@ -167,10 +167,10 @@ def _plain(incoming: io.BufferedReader, packing: Packing, where: str) -> Any:
         case Packing.GZIP:
             return gzip.GzipFile(fileobj=incoming, mode="rb")
         case Packing.ZSTD:
-            return _zstd(incoming, where)
+            return _open_zstd(incoming, where)
 
 
-def _zstd(incoming: io.BufferedReader, where: str) -> Any:
+def _open_zstd(incoming: io.BufferedReader, where: str) -> Any:
     try:
         import zstandard  # noqa: PLC0415 -- few archives need it
     except ImportError as error:
@@ -208,29 +208,29 @@ class _Goal:
 def _entry(tar: tarfile.TarFile, member: tarfile.TarInfo, goal: _Goal) -> None:
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts:
-        raise _refused(goal.where, f"has the entry {_shown(member)}, which leads out of the folder")
+        raise _refusal(goal.where, f"has the entry {_show_name(member)}, which leads out of the folder")
     if goal.archive.below:
         if path.parts[:1] != (goal.archive.below,):
             return
         path = path.relative_to(goal.archive.below)
     target = goal.folder / path
     if goal.archive.layered and path.name.startswith(_WHITEOUT):
-        _take_away(target)
+        _apply_whiteout(target)
     elif member.isdir():
         _make_folder(target, member, goal.where)
     elif member.isreg() and not member.issparse():
         content = tar.extractfile(member)
         if content is None or not path.parts:
-            raise _refused(goal.where, f"has the entry {_shown(member)}, which is not readable")
+            raise _refusal(goal.where, f"has the entry {_show_name(member)}, which is not readable")
         _make_folder(target.parent, member, goal.where)
         _remove(target)
         goal.write(target, iter(lambda: content.read(CHUNK_BYTES), b""))
     else:
         kind = "a link" if member.issym() or member.islnk() else "neither a file nor a folder"
-        raise _refused(goal.where, f"has the entry {_shown(member)}, which is {kind}")
+        raise _refusal(goal.where, f"has the entry {_show_name(member)}, which is {kind}")
 
 
-def _shown(member: tarfile.TarInfo) -> str:
+def _show_name(member: tarfile.TarInfo) -> str:
     return repr(member.name[:_SHOWN_CHARACTERS])
 
 
@@ -238,10 +238,10 @@ def _make_folder(target: Path, member: tarfile.TarInfo, where: str) -> None:
     try:
         target.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise _refused(where, f"has the entry {_shown(member)} where there is a file already") from error
+        raise _refusal(where, f"has the entry {_show_name(member)} where there is a file already") from error
 
 
-def _take_away(whiteout: Path) -> None:
+def _apply_whiteout(whiteout: Path) -> None:
     """What an image's layer says is gone."""
     if whiteout.name == _OPAQUE:
         for each in whiteout.parent.iterdir() if whiteout.parent.is_dir() else ():
@@ -260,10 +260,10 @@ def _remove(path: Path) -> None:
 
 
 def _too_much_header(where: str) -> Invalid:
-    return _refused(where, f"has more than {_MOST_HEADER_BYTES // 2**20} MiB of headers for one entry, or for all")
+    return _refusal(where, f"has more than {_MOST_HEADER_BYTES // 2**20} MiB of headers for one entry, or for all")
 
 
-def _refused(where: str, what: str) -> Invalid:
+def _refusal(where: str, what: str) -> Invalid:
     return Invalid(
         Reason.MODEL_INVALID, f"the archive {where} {what}: pack the model again, as plain files and folders"
     )

@@ -13,10 +13,10 @@ from urllib.parse import quote, unquote, urlsplit
 import requests
 
 from penstock.serving.manifest import MANIFEST_NAME, SIGNATURE_NAME
-from penstock_runtime.filesystems import safe
-from penstock_runtime.sources.http import checked, headers, pieces, whole, with_deadlines
-from penstock_runtime.sources.manifests import described
-from penstock_runtime.sources.source import TRIES, Changed, Listing, RemoteFile, in_order
+from penstock_runtime.filesystems import normalize_path
+from penstock_runtime.sources.http import add_deadlines, check_response, headers, pieces, read_whole
+from penstock_runtime.sources.manifests import parse_manifest
+from penstock_runtime.sources.source import TRIES, ModelChanged, RemoteFile, RemoteListing, sort_files
 
 _FILES: Final = frozenset({".onnx", ".xml", ".pt2", ".pt", ".tflite", ".safetensors", ".npz"})
 """What ends in one of these is a file; anything else is a folder if it has a manifest."""
@@ -39,7 +39,7 @@ class WebSource:
     def __init__(self, uri: str, version: str | None = None) -> None:
         self.uri = uri.rstrip("/")
         self._version = version
-        self._session = with_deadlines(requests.Session())
+        self._session = add_deadlines(requests.Session())
         # A server that tells no version could have changed the file since an earlier fetch, whose copy is then not used.
         self._unknown = f"unknown {uuid.uuid4()}"
         token, user = os.environ.get("HTTP_BEARER_TOKEN"), os.environ.get("HTTP_USERNAME")
@@ -48,34 +48,34 @@ class WebSource:
         elif user:
             self._session.auth = (user, os.environ.get("HTTP_PASSWORD", ""))
 
-    def listing(self) -> Listing:
+    def listing(self) -> RemoteListing:
         """The manifest's files with it and its signature; without a manifest, the file itself."""
         path = unquote(urlsplit(self.uri).path)
         if PurePosixPath(path).suffix not in _FILES:
-            manifest = self.small(MANIFEST_NAME)
+            manifest = self.read_small(MANIFEST_NAME)
             if manifest is not None:
                 return self._folder(manifest)
             below = f"{self._version}/"
-            manifest = self.small(below + MANIFEST_NAME) if self._version else None
+            manifest = self.read_small(below + MANIFEST_NAME) if self._version else None
             if manifest is not None:
                 return self._folder(manifest, below)
-        name = safe(path.rsplit("/", 1)[-1] or "model")
-        return Listing((self._file(name, self.uri),), lone=True)
+        name = normalize_path(path.rsplit("/", 1)[-1] or "model")
+        return RemoteListing((self._file(name, self.uri),), lone=True)
 
-    def beside(self, file: RemoteFile, names: Sequence[str]) -> tuple[RemoteFile, ...]:
+    def find_neighbours(self, file: RemoteFile, names: Sequence[str]) -> tuple[RemoteFile, ...]:
         """Files below the address that the file's is in."""
         folder = file.address.rpartition("/")[0]
         found = []
         for name in names:
             with contextlib.suppress(FileNotFoundError):
-                found.append(self._file(safe(name), f"{folder}/{quote(safe(name))}"))
+                found.append(self._file(normalize_path(name), f"{folder}/{quote(normalize_path(name))}"))
         return tuple(found)
 
-    def small(self, path: str) -> bytes | None:
+    def read_small(self, path: str) -> bytes | None:
         """A file below the address, whole."""
-        address = self._below(path)
+        address = self._address_of(path)
         try:
-            return whole(self._get(address, 0), address)
+            return read_whole(self._get(address, 0), address)
         except FileNotFoundError:
             return None
 
@@ -84,25 +84,27 @@ class WebSource:
         response = self._get(file.address, offset, file.version)
         if file.versioned and not file.checksums and not _is_of(response, file.version, offset):
             response.close()
-            raise Changed(self.uri)
+            raise ModelChanged(self.uri)
         return pieces(response, offset)
 
-    def _folder(self, manifest: bytes, below: str = "") -> Listing:
+    def _folder(self, manifest: bytes, below: str = "") -> RemoteListing:
         files = [
-            RemoteFile(path=name, address=self._below(below + name), size=each.size_bytes)
-            for name, each in described(manifest, self.uri).items()
+            RemoteFile(path=name, address=self._address_of(below + name), size=each.size_bytes)
+            for name, each in parse_manifest(manifest, self.uri).items()
         ]
-        files.append(RemoteFile(path=MANIFEST_NAME, address=self._below(below + MANIFEST_NAME), size=len(manifest)))
-        signature = self.small(below + SIGNATURE_NAME)
+        files.append(
+            RemoteFile(path=MANIFEST_NAME, address=self._address_of(below + MANIFEST_NAME), size=len(manifest))
+        )
+        signature = self.read_small(below + SIGNATURE_NAME)
         if signature is not None:
-            files.append(self._file(SIGNATURE_NAME, self._below(below + SIGNATURE_NAME)))
-        return Listing(in_order(files), below=below)
+            files.append(self._file(SIGNATURE_NAME, self._address_of(below + SIGNATURE_NAME)))
+        return RemoteListing(sort_files(files), below=below)
 
     def _file(self, name: str, address: str) -> RemoteFile:
         response = self._session.head(address, headers=headers(0), allow_redirects=True)
         if response.status_code in _NO_HEAD:
             response = self._session.get(address, headers=headers(0), stream=True)
-        with checked(response):
+        with check_response(response):
             size = response.headers.get("Content-Length")
             stamp = response.headers.get("ETag") or response.headers.get("Last-Modified")
         return RemoteFile(
@@ -122,10 +124,10 @@ class WebSource:
             # Nothing comes after what is here already: of a file of unknown size, all may be. Sent whole, it shows.
             response.close()
             response = self._session.get(address, headers=headers(0), stream=True)
-        return checked(response)
+        return check_response(response)
 
-    def _below(self, path: str) -> str:
-        return f"{self.uri}/{quote(safe(path))}"
+    def _address_of(self, path: str) -> str:
+        return f"{self.uri}/{quote(normalize_path(path))}"
 
 
 def _is_of(response: requests.Response, version: str, offset: int) -> bool:

@@ -19,7 +19,7 @@ from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTO
 import penstock
 from penstock.errors import Invalid, Unavailable
 from penstock.telemetry import names
-from penstock_runtime.logs import Bounded
+from penstock_runtime.logs import RateLimitFilter
 from penstock_runtime.spans import SpanSink
 from penstock_serving.gateway.access.admissions import Admissions
 from penstock_serving.gateway.access.gatekeeper import Gatekeeper
@@ -200,7 +200,7 @@ def main() -> int:
     """Run the gateway; returns the process's exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     for handler in logging.getLogger().handlers:
-        handler.addFilter(Bounded())
+        handler.addFilter(RateLimitFilter())
     try:
         given = read_settings(sys.argv[1:], os.environ)
         settings = replace(given, max_connections=connections_within_limits(given.max_connections))

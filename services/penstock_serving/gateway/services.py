@@ -6,7 +6,7 @@ import asyncio
 import socket
 
 from penstock.routing.services import is_alias, is_service
-from penstock_runtime.resolver import search
+from penstock_runtime.resolver import read_search_domains
 from penstock_serving.gateway.lookups import look_up
 
 
@@ -16,4 +16,4 @@ async def alias_of(host: str) -> str | None:
         return None
     found = await look_up(host, None, flags=socket.AI_CANONNAME)
     canonical = found[0][3] or host
-    return canonical if is_alias(host, canonical, await asyncio.to_thread(search)) else None
+    return canonical if is_alias(host, canonical, await asyncio.to_thread(read_search_domains)) else None

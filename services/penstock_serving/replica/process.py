@@ -30,7 +30,7 @@ from penstock.serving.settings import (
     Stats,
 )
 from penstock.telemetry import names
-from penstock_runtime.logs import Bounded
+from penstock_runtime.logs import RateLimitFilter
 from penstock_runtime.spans import SpanSink
 from penstock_serving.replica.control import ControlPipe
 from penstock_serving.replica.model.loading import LoadedModel, ModelChanged, load
@@ -53,7 +53,7 @@ def main() -> int:
     faulthandler.enable()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for handler in logging.getLogger().handlers:
-        handler.addFilter(Bounded())
+        handler.addFilter(RateLimitFilter())
     parent = os.getppid()
     _follow_parent()
     pipe = ControlPipe()

@@ -31,10 +31,10 @@ from penstock.serving.settings import (
     ReplicaSettings,
     Stats,
 )
-from penstock_runtime.logs import Bounded, BoundedLines
+from penstock_runtime.logs import RateLimitedLines, RateLimitFilter
 
 log = logging.getLogger(__name__)
-log.addFilter(Bounded())
+log.addFilter(RateLimitFilter())
 
 SERVER: Final = (sys.executable, "-m", "penstock_serving.replica")
 START_SECONDS: Final = 600.0
@@ -49,7 +49,7 @@ def _pass_on(lines: IO[str] | None) -> None:
     if lines is None:
         return
     # Ray puts another object in the place of `sys.stderr`.
-    bounded = BoundedLines(lambda line: os.write(2, line), time.monotonic())
+    bounded = RateLimitedLines(lambda line: os.write(2, line), time.monotonic())
     with contextlib.suppress(OSError, ValueError):
         while line := lines.buffer.readline(_LONGEST_LINE):  # type: ignore[attr-defined]  # it is a TextIOWrapper
             bounded.take(line, time.monotonic())

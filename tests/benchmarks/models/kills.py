@@ -21,7 +21,7 @@ from penstock.api.optimization import OptimizationProfileSpec
 from penstock.optimization.progress import OptimizationRequest, RunIdentity, RunResult
 from penstock.optimization.variants import SourceRequest
 from penstock.serving.manifest import ModelFormat
-from penstock_runtime.signing import make_keys, public_key, verified_statement
+from penstock_runtime.signing import make_keys, public_key, verify_statement
 
 _KILLS = 10
 _SECONDS = 600.0
@@ -97,7 +97,7 @@ def _finish(request: OptimizationRequest) -> Ended:
         raise RuntimeError(f"the search ended with {status}")
     folder = Path(request.run_folder.removeprefix("file://")) if request.run_folder else Path()
     key = public_key(Path(request.signing_key))
-    result = verified_statement((folder / "result.json").read_bytes(), [key])[0].result
+    result = verify_statement((folder / "result.json").read_bytes(), [key])[0].result
     if result is None:
         raise RuntimeError("the search left no result")
     return Ended(result, _ledger(request), time.monotonic() - began)

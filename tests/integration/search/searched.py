@@ -19,7 +19,7 @@ from penstock.api.optimization import OptimizationProfileSpec
 from penstock.optimization.progress import RESULT_FILE, OptimizationRequest, RunIdentity, RunResult
 from penstock.optimization.statements import Statement
 from penstock.optimization.variants import SourceRequest
-from penstock_runtime.signing import make_keys, public_key, verified_statement
+from penstock_runtime.signing import make_keys, public_key, verify_statement
 
 DEADLINE = 400.0
 SPEC = OptimizationProfileSpec.model_validate(
@@ -75,7 +75,7 @@ def request_in(root: Path) -> OptimizationRequest:
 
 def statement_in(file: Path, request: OptimizationRequest) -> Statement:
     """What a file of a run's folder says, signed by the request's key."""
-    return verified_statement(file.read_bytes(), [public_key(Path(request.signing_key))])[0]
+    return verify_statement(file.read_bytes(), [public_key(Path(request.signing_key))])[0]
 
 
 def start(request: OptimizationRequest) -> subprocess.Popen[bytes]:

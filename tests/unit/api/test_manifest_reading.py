@@ -10,7 +10,7 @@ import pytest
 from penstock.api.pool import ServingPool
 from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.errors import Invalid
-from penstock_cli.validation.admission import from_manifest, is_checked, load_documents, validate, verdict
+from penstock_cli.validation.admission import from_manifest, is_checked, load_documents, validate, validate_text
 
 ROOT = Path(__file__).parents[3]
 
@@ -35,7 +35,7 @@ spec:
 
 
 def test_a_problem_names_file_line_and_field() -> None:
-    judged = verdict(FILE, "digits.yaml")
+    judged = validate_text(FILE, "digits.yaml")
 
     assert [(p.filename, p.line, p.field) for p in judged.problems] == [
         ("digits.yaml", 13, "spec.model.storageUri"),
@@ -49,14 +49,14 @@ def test_a_problem_names_file_line_and_field() -> None:
 def test_a_missing_field_stands_at_what_should_hold_it() -> None:
     text = FILE.replace("    storageUri: ftp://models/digits\n", "").replace("minReplicas: 3", "minReplicas: 0")
 
-    (problem,) = verdict(text, "f.yaml").problems
+    (problem,) = validate_text(text, "f.yaml").problems
 
     assert (problem.line, problem.field, problem.message) == (12, "spec.model.storageUri", "Required value")
 
 
 @pytest.mark.parametrize("sample", sorted((ROOT / "manifests" / "samples").glob("*.yaml")), ids=lambda path: path.name)
 def test_the_samples_are_taken(sample: Path) -> None:
-    judged = verdict(sample.read_text(), sample.name)
+    judged = validate_text(sample.read_text(), sample.name)
 
     assert judged.problems == ()
     assert [from_manifest(document.manifest).metadata.namespace for document in judged.documents] == ["default"]
@@ -66,7 +66,7 @@ def test_a_list_is_taken_apart() -> None:
     inner = textwrap.indent(FILE.split("---\n")[2], "  ").replace("  apiVersion", "- apiVersion", 1)
     text = "apiVersion: v1\nkind: List\nitems:\n" + inner
 
-    assert [p.line for p in verdict(text, "l.yaml").problems] == [10, 13]
+    assert [p.line for p in validate_text(text, "l.yaml").problems] == [10, 13]
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,14 @@ import pytest
 
 from penstock.api.optimization import ClusterOptimizationProfile, Objective, Strategy
 from penstock.optimization.recipes import EngineName
-from penstock_cli.validation.admission import from_manifest, verdict
+from penstock_cli.validation.admission import from_manifest, validate_text
 
 FOLDER = Path(__file__).parents[3] / "manifests" / "profiles"
 FILES = {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
 
 
 def profile(name: str) -> ClusterOptimizationProfile:
-    judged = verdict(FILES[name].read_text(), name)
+    judged = validate_text(FILES[name].read_text(), name)
     assert judged.problems == ()
     (document,) = judged.documents
     found = from_manifest(document.manifest)

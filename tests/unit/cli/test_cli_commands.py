@@ -15,9 +15,9 @@ from typer.testing import CliRunner, Result
 
 from penstock.errors import Invalid, PenstockError, Unavailable
 from penstock_cli.main import app
-from penstock_cli.objects.resources import age, kind_named
+from penstock_cli.objects.resources import age, find_kind
 from penstock_cli.standalone.state import StateFolder
-from penstock_cli.target import Target, open_embedded
+from penstock_cli.target import ClusterTarget, open_embedded
 
 SAMPLES = Path(__file__).resolve().parents[3] / "manifests" / "samples"
 Cli = Callable[..., Result]
@@ -128,15 +128,15 @@ def test_without_cluster_and_store_it_says_how_to_get_one(tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("target", "environment", "cluster"),
     [
-        pytest.param(Target(), None, False, id="nothing named is standalone"),
-        pytest.param(Target(kubeconfig=Path("k")), None, True, id="a kubeconfig is a cluster"),
-        pytest.param(Target(context="c"), None, True, id="a context is a cluster"),
-        pytest.param(Target(), "/k", True, id="KUBECONFIG is a cluster"),
-        pytest.param(Target(state=StateFolder(Path("s"))), "/k", False, id="a state folder beats KUBECONFIG"),
+        pytest.param(ClusterTarget(), None, False, id="nothing named is standalone"),
+        pytest.param(ClusterTarget(kubeconfig=Path("k")), None, True, id="a kubeconfig is a cluster"),
+        pytest.param(ClusterTarget(context="c"), None, True, id="a context is a cluster"),
+        pytest.param(ClusterTarget(), "/k", True, id="KUBECONFIG is a cluster"),
+        pytest.param(ClusterTarget(state=StateFolder(Path("s"))), "/k", False, id="a state folder beats KUBECONFIG"),
     ],
 )
 def test_which_api_is_meant(
-    target: Target,
+    target: ClusterTarget,
     environment: str | None,
     cluster: bool,  # noqa: FBT001 (a table)
     monkeypatch: pytest.MonkeyPatch,
@@ -157,7 +157,7 @@ def test_which_api_is_meant(
     ],
 )
 def test_kinds_by_name(name: str, kind: str) -> None:
-    assert kind_named(name).kind == kind
+    assert find_kind(name).kind == kind
 
 
 @pytest.mark.parametrize(
@@ -233,4 +233,4 @@ def test_an_error_is_one_message_without_a_trace(tmp_path: Path) -> None:
 
 def test_invalid_is_a_deliberate_error() -> None:
     with pytest.raises(Invalid, match="UnknownKind"):
-        kind_named("x")
+        find_kind("x")

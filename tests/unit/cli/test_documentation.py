@@ -15,7 +15,7 @@ from tests.chart.helm import CHART, helm
 from typer.main import get_command
 
 from penstock_cli.main import app as cli
-from penstock_cli.validation.manifests import judge, problems_of
+from penstock_cli.validation.manifests import problems_of, validate_files
 from penstock_operator import settings as operator_settings
 from penstock_serving.gateway import settings as gateway_settings
 
@@ -42,7 +42,7 @@ def _manifests() -> Iterator[Any]:
 def test_a_resource_that_is_shown_is_taken(text: str, tmp_path: Path) -> None:
     path = tmp_path / "shown.yaml"
     path.write_text(text)
-    verdicts = judge([str(path)])
+    verdicts = validate_files([str(path)])
     assert sum(len(each.documents) for each in verdicts) > 0
     assert [each.told for each in problems_of(verdicts)] == []
 

@@ -15,10 +15,10 @@ from penstock.optimization.progress import OptimizationRequest, Progress, RunRes
 from penstock.optimization.report import Verdict
 from penstock.optimization.trials import Stage
 from penstock.serving.manifest import Capacity, ModelFormat
-from penstock_cli.optimization.following import Display, before_and_after, ends, plain_line, serving_manifest
+from penstock_cli.optimization.following import Display, comparison_table, outcome_table, plain_line, serving_manifest
 from penstock_cli.optimization.request import OptimizeSettings, build_request, load_profile
 from penstock_cli.standalone.state import StateFolder
-from penstock_cli.validation.admission import verdict
+from penstock_cli.validation.admission import validate_text
 
 PROFILE = """\
 apiVersion: penstock.dev/v1alpha1
@@ -105,7 +105,7 @@ def _result(artifact: str | None) -> RunResult:
 def test_the_manifest_that_serves_it_is_one_that_the_api_server_takes(model: Path, tmp_path: Path) -> None:
     text = serving_manifest(request(model, tmp_path, threads=2), _result("file:///store/artifacts/sha256-1"))
     assert text is not None
-    assert not verdict(text, "written.yaml").problems
+    assert not validate_text(text, "written.yaml").problems
     written = yaml.safe_load(text)["spec"]
     assert written["batching"] == {"maxBatchSize": 8, "maxDelayMilliseconds": 2}
     assert written["model"]["modelFormat"] == "openvino"
@@ -124,7 +124,7 @@ def _printed(renderable: object) -> str:
 
 def test_before_and_after_names_both_baselines_and_the_reports_own_ratios() -> None:
     found = report()
-    text = _printed(before_and_after(found))
+    text = _printed(comparison_table(found))
     chosen = found.candidate(found.chosen)
     assert chosen is not None
     assert "against TorchEager" in text
@@ -135,7 +135,7 @@ def test_before_and_after_names_both_baselines_and_the_reports_own_ratios() -> N
 
 def test_every_candidate_has_its_reason() -> None:
     found = report()
-    text = " ".join(_printed(ends(found)).replace("│", " ").split())
+    text = " ".join(_printed(outcome_table(found)).replace("│", " ").split())
     for each in found.candidates:
         if each.outcome != "Baseline":
             assert each.reason.split(":")[0] in text

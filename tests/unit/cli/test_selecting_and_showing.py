@@ -13,8 +13,8 @@ from penstock.api.kinds import KINDS
 from penstock.api.meta import Manifest
 from penstock.errors import Invalid, PenstockError
 from penstock_cli.main import app
-from penstock_cli.objects.resources import INFERENCE_DEPLOYMENT, SERVING_POOL, kind_named
-from penstock_cli.objects.selection import Selection, selected
+from penstock_cli.objects.resources import INFERENCE_DEPLOYMENT, SERVING_POOL, find_kind
+from penstock_cli.objects.selection import Selection, parse_selection
 from penstock_cli.standalone.state import StateFolder, StateLock
 from penstock_cli.target import open_embedded
 from penstock_operator.runtime.cluster import EVENT
@@ -59,14 +59,14 @@ def two_deployments(cli: Cli) -> None:
             [Selection(INFERENCE_DEPLOYMENT, ("a", "b")), Selection(SERVING_POOL, ("p",))],
             id="words of two kinds",
         ),
-        pytest.param(["all"], [Selection(kind_named(name)) for name in KINDS], id="all are our kinds"),
+        pytest.param(["all"], [Selection(find_kind(name)) for name in KINDS], id="all are our kinds"),
         pytest.param(
             ["spool,infdep"], [Selection(SERVING_POOL), Selection(INFERENCE_DEPLOYMENT)], id="kinds with a comma"
         ),
     ],
 )
 def test_words_select(words: list[str], selections: list[Selection]) -> None:
-    assert selected(words) == selections
+    assert parse_selection(words) == selections
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_words_select(words: list[str], selections: list[Selection]) -> None:
 )
 def test_words_that_select_nothing_are_refused(words: list[str], message: str) -> None:
     with pytest.raises(Invalid, match=message):
-        selected(words)
+        parse_selection(words)
 
 
 def test_get_all_has_a_table_for_each_kind(cli: Cli) -> None:

@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from penstock.errors import Invalid
 from penstock_cli.main import app
-from penstock_cli.validation.manifests import accepted
+from penstock_cli.validation.manifests import load_accepted
 
 SAMPLE = Path(__file__).resolve().parents[3] / "manifests" / "samples" / "digits.yaml"
 NAMESPACE = "apiVersion: v1\nkind: Namespace\nmetadata: {name: vision}\n"
@@ -41,7 +41,7 @@ def test_an_object_that_stands_twice_is_named_at_both_places(tmp_path: Path) -> 
     assert f"InferenceDeployment/digits stands twice, first at {one}:" in result.output
     assert result.output.startswith(f"{two}:")
     with pytest.raises(Invalid, match="stands twice"):
-        accepted([str(tmp_path)])
+        load_accepted([str(tmp_path)])
 
 
 def test_the_same_name_in_two_namespaces_is_two_objects() -> None:

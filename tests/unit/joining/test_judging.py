@@ -12,14 +12,14 @@ from hypothesis.extra import numpy as arrays
 
 from penstock.optimization.recipes import Precision
 from penstock.serving.manifest import DataType, TensorSpec
-from penstock_runtime.joining.judge import Judge
+from penstock_runtime.joining.judge import AnswerComparer
 
 FLOATS = TensorSpec(name="y", datatype=DataType.FP32, shape=(-1, -1))
 WHOLE = TensorSpec(name="y", datatype=DataType.INT64, shape=(-1, -1))
 
 
-def judge(spec: TensorSpec) -> Judge:
-    return Judge((spec,), Precision.FP32)
+def judge(spec: TensorSpec) -> AnswerComparer:
+    return AnswerComparer((spec,), Precision.FP32)
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
@@ -41,7 +41,9 @@ def test_the_parts_of_a_joint_answer_are_judged_as_by_cutting_it_by_hand(data: s
     cut = np.take(joint, range(start, start + rows[which]), axis)
     scale = float(np.max(np.abs(lone), initial=0))
     right = bool(np.array_equal(lone, cut)) if integers else bool(np.max(np.abs(lone - cut)) <= 1e-4 * scale)
-    found = judge(WHOLE if integers else FLOATS).differs({"y": lone}, {"y": joint}, {"y": axis}, start, rows[which])
+    found = judge(WHOLE if integers else FLOATS).compare_part(
+        {"y": lone}, {"y": joint}, {"y": axis}, start, rows[which]
+    )
     assert (found is None) is right, found
 
 
@@ -75,27 +77,27 @@ SAME: dict[str, tuple[list[float], list[float], bool]] = {
 
 @pytest.mark.parametrize(("one", "other", "same"), SAME.values(), ids=SAME)
 def test_two_answers_are_the_same_but_for_rounding(one: list[float], other: list[float], *, same: bool) -> None:
-    found = judge(FLOATS).same({"y": np.array([one], np.float32)}, {"y": np.array([other], np.float32)})
+    found = judge(FLOATS).compare({"y": np.array([one], np.float32)}, {"y": np.array([other], np.float32)})
     assert (found is None) is same
 
 
 def test_an_engine_that_rounds_more_is_known_by_a_nudge() -> None:
     coarse = judge(FLOATS)
     before, after = np.array([[1.0, 2.0]], np.float32), np.array([[1.0, 2.01]], np.float32)
-    assert coarse.same({"y": before}, {"y": after}) is not None
+    assert coarse.compare({"y": before}, {"y": after}) is not None
     coarse.learn({"y": before}, {"y": after})
-    assert coarse.same({"y": before}, {"y": after}) is None
+    assert coarse.compare({"y": before}, {"y": after}) is None
 
 
 def test_bits_of_bf16_are_compared_as_numbers() -> None:
     spec = TensorSpec(name="y", datatype=DataType.BF16, shape=(-1,))
     one, near, far = (np.array([bits], np.uint16) for bits in (0x3F80, 0x3F81, 0x4000))
-    assert judge(spec).same({"y": one}, {"y": near}) is None
-    assert judge(spec).same({"y": one}, {"y": far}) is not None
+    assert judge(spec).compare({"y": one}, {"y": near}) is None
+    assert judge(spec).compare({"y": one}, {"y": far}) is not None
 
 
 def test_an_output_that_never_was_a_number_is_told() -> None:
     found = judge(FLOATS)
     nothing = {"y": np.full((1, 2), np.nan, np.float32)}
-    assert found.same(nothing, nothing) is None
+    assert found.compare(nothing, nothing) is None
     assert found.untold == ("y",)

@@ -33,7 +33,7 @@ from penstock_operator.pool.directory import PoolDirectory
 from penstock_operator.runtime import job_status
 from penstock_operator.runtime.cluster import JOB, NAMESPACE
 from penstock_operator.runtime.embedded import EmbeddedCluster
-from penstock_runtime.signing import derived_key, make_keys, pem_of, public_key, signed_statement, verified_statement
+from penstock_runtime.signing import derive_key, make_keys, pem_of, public_key, sign_statement, verify_statement
 from penstock_runtime.storage import Store
 
 PROFILE = OptimizationProfileSpec()
@@ -102,9 +102,9 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 def test_what_the_run_s_own_driver_signed_counts(place: Place) -> None:
-    place.write(signed_statement(place.statement(), place.key_of()))
+    place.write(sign_statement(place.statement(), place.key_of()))
     progress = Progress(stage=Stage.MEASURE, message="it goes")
-    place.write(signed_statement(place.statement(result=None, progress=progress), place.key_of()), PROGRESS_FILE)
+    place.write(sign_statement(place.statement(result=None, progress=progress), place.key_of()), PROGRESS_FILE)
     seen = place.observe()
     assert (seen.result, seen.progress, seen.refused) == (RESULT, progress, "")
     assert (seen.public_key,) == KEYS.public(place.run), "replicas will demand the same one's signature"
@@ -116,20 +116,20 @@ def test_where_there_is_nothing_nothing_is_refused(place: Place) -> None:
 
 
 def another_run_s_key(place: Place) -> bytes:
-    return signed_statement(place.statement(), place.key_of(a_run(uid="uid-2")))
+    return sign_statement(place.statement(), place.key_of(a_run(uid="uid-2")))
 
 
 def the_key_of_the_same_uid_in_another_namespace(place: Place) -> bytes:
-    return signed_statement(place.statement(), place.key_of(a_run("attacker", place.run.metadata.uid)))
+    return sign_statement(place.statement(), place.key_of(a_run("attacker", place.run.metadata.uid)))
 
 
 def a_key_from_another_root_secret(place: Place) -> bytes:
-    return signed_statement(place.statement(), place.key_of(keys=RunKeys("guessed", "signing")))
+    return sign_statement(place.statement(), place.key_of(keys=RunKeys("guessed", "signing")))
 
 
 def a_key_of_one_s_own(place: Place) -> bytes:
     make_keys(place.root / "own.pem")
-    return signed_statement(place.statement(), place.root / "own.pem")
+    return sign_statement(place.statement(), place.root / "own.pem")
 
 
 def no_signature_as_before(_: Place) -> bytes:
@@ -141,32 +141,32 @@ def an_empty_signature(place: Place) -> bytes:
 
 
 def figures_that_were_changed(place: Place) -> bytes:
-    return signed_statement(place.statement(), place.key_of()).replace(b"4.10x", b"9.10x")
+    return sign_statement(place.statement(), place.key_of()).replace(b"4.10x", b"9.10x")
 
 
 def one_for_another_namespace(place: Place) -> bytes:
-    return signed_statement(place.statement(identity=place.identity(namespace="attacker")), place.key_of())
+    return sign_statement(place.statement(identity=place.identity(namespace="attacker")), place.key_of())
 
 
 def one_for_another_run(place: Place) -> bytes:
-    return signed_statement(place.statement(identity=place.identity(run="uid-0")), place.key_of())
+    return sign_statement(place.statement(identity=place.identity(run="uid-0")), place.key_of())
 
 
 def an_older_one_of_an_earlier_job(place: Place) -> bytes:
-    return signed_statement(place.statement(identity=place.identity(job="digits-1-0")), place.key_of())
+    return sign_statement(place.statement(identity=place.identity(job="digits-1-0")), place.key_of())
 
 
 def one_for_another_profile(place: Place) -> bytes:
-    return signed_statement(place.statement(profile_digest=digest_of_profile(OTHER_PROFILE)), place.key_of())
+    return sign_statement(place.statement(profile_digest=digest_of_profile(OTHER_PROFILE)), place.key_of())
 
 
 def one_that_is_too_long(place: Place) -> bytes:
     long = RESULT.model_copy(update={"summary": "x" * MOST_BYTES})
-    return signed_statement(place.statement(result=long), place.key_of())
+    return sign_statement(place.statement(result=long), place.key_of())
 
 
 def a_signed_thing_of_another_kind(place: Place) -> bytes:
-    key = derived_key("a-secret", f"run-signing/victim/{place.run.metadata.uid}")
+    key = derive_key("a-secret", f"run-signing/victim/{place.run.metadata.uid}")
     assert public_key(place.key_of()) == pem_of(key)[1]
     text = place.statement().model_dump_json()
     signature = key.sign(text.encode(), ec.ECDSA(hashes.SHA256()))
@@ -205,8 +205,8 @@ def test_a_signature_covers_what_it_is_for() -> None:
 def test_a_statement_is_verified_by_any_of_the_trusted_keys_and_says_by_which(tmp_path: Path) -> None:
     first, second = make_keys(tmp_path / "1"), make_keys(tmp_path / "2")
     statement = Statement(identity=RunIdentity(namespace="n", run="u", job="j"), profile_digest="d", result=RESULT)
-    body = signed_statement(statement, tmp_path / "2")
-    assert verified_statement(body, [first, second]) == (statement, second)
+    body = sign_statement(statement, tmp_path / "2")
+    assert verify_statement(body, [first, second]) == (statement, second)
 
 
 def test_the_secret_of_a_run_goes_with_it_and_cannot_be_changed() -> None:

@@ -311,8 +311,8 @@ def test_checking_a_signature_leaves_its_libraries_out_of_the_replica(tmp_path: 
     key = make_keys(tmp_path / "key.pem")
     sign(folder, tmp_path / "key.pem")
     script = (
-        "import sys; from pathlib import Path; from penstock_runtime.verifying import verify_apart\n"
-        "verify_apart(Path(sys.argv[1]), [sys.argv[2]])\n"
+        "import sys; from pathlib import Path; from penstock_runtime.verifying import verify_in_child\n"
+        "verify_in_child(Path(sys.argv[1]), [sys.argv[2]])\n"
         "print([name for name in sys.modules if name.split('.')[0] in ('model_signing', 'sigstore')])\n"
     )
     ran = subprocess.run(

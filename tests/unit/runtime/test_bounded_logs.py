@@ -9,12 +9,12 @@ import sys
 import pytest
 
 from penstock.serving.settings import ReplicaSettings
-from penstock_runtime.logs import Allowance, Bounded, BoundedLines
+from penstock_runtime.logs import RateLimitedLines, RateLimitFilter, TokenBucket
 from penstock_serving.replica.supervision import ReplicaFailedError, Supervisor
 
 
 def test_an_allowance_is_used_up_and_comes_back_with_time() -> None:
-    allowance = Allowance(2, 0.5, now=100)
+    allowance = TokenBucket(2, 0.5, now=100)
     assert [allowance.take(100) for _ in range(4)] == [0, 0, None, None]
     assert allowance.take(101) is None
     assert allowance.take(102) == 3, "it tells what was withheld"
@@ -30,7 +30,7 @@ def test_each_place_that_logs_has_an_allowance_of_its_own() -> None:
     logger.setLevel(logging.INFO)
     handler = logging.Handler()
     handler.emit = lambda record: written.append(record.getMessage())  # type: ignore[method-assign]
-    handler.addFilter(Bounded(burst=3, per_second=1, clock=lambda: now))
+    handler.addFilter(RateLimitFilter(burst=3, per_second=1, clock=lambda: now))
     logger.addHandler(handler)
 
     def refuse(number: int) -> None:
@@ -47,7 +47,7 @@ def test_each_place_that_logs_has_an_allowance_of_its_own() -> None:
 
 def test_lines_that_differ_in_numbers_alone_are_of_one_kind() -> None:
     written: list[bytes] = []
-    lines = BoundedLines(written.append, now=0)
+    lines = RateLimitedLines(written.append, now=0)
     for number in range(10_000):
         lines.take(b"2026-11-29 10:00:%d 0x%x Expected shape {1} does not match {%d}\n" % (number, number, number), 0)
     assert len(written) == 30
@@ -59,7 +59,7 @@ def test_lines_that_differ_in_numbers_alone_are_of_one_kind() -> None:
 
 def test_lines_of_ever_new_kinds_are_bounded_by_their_bytes_and_forgotten() -> None:
     written: list[bytes] = []
-    lines = BoundedLines(written.append, now=0)
+    lines = RateLimitedLines(written.append, now=0)
     for number in range(5000):
         word = "".join(chr(97 + int(digit)) for digit in str(number))
         lines.take(word.encode() + b"x" * 1000 + b"\n", 0)

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import set_external_data
 
 from penstock.errors import Invalid
-from penstock_runtime.onnx_files import files_beside
+from penstock_runtime.onnx_files import external_files
 
 
 def tensor(location: str = "", name: str = "w") -> TensorProto:
@@ -130,7 +130,7 @@ def entries_left_over() -> onnx.ModelProto:
 def test_files_are_found(tmp_path: Path, made: Callable[[], onnx.ModelProto], names: tuple[str, ...]) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(made().SerializeToString())
-    assert files_beside(path) == names
+    assert external_files(path) == names
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path, name: str) -> No
         entry.value = name if entry.key == "location" else entry.value
     path.write_bytes(made.SerializeToString())
     with pytest.raises(Invalid, match="no path in its folder"):
-        files_beside(path)
+        external_files(path)
 
 
 def twice_the_same_attribute(whole: bytes) -> bytes:
@@ -165,7 +165,7 @@ def test_what_protobuf_might_read_otherwise_is_refused(tmp_path: Path, damage: C
     path = tmp_path / "model.onnx"
     path.write_bytes(damage(an_initializer().SerializeToString()))
     with pytest.raises(Invalid, match="no ONNX file that can be read"):
-        files_beside(path)
+        external_files(path)
 
 
 def nested(depth: int, names: list[str]) -> onnx.GraphProto:
@@ -190,7 +190,7 @@ def test_any_nesting_of_any_names_is_found(
     made.doc_string = "d" * padding
     path = tmp_path_factory.mktemp("m") / "model.onnx"
     path.write_bytes(made.SerializeToString())
-    assert files_beside(path) == tuple(sorted({Path(each).as_posix() for each in names}))
+    assert external_files(path) == tuple(sorted({Path(each).as_posix() for each in names}))
 
 
 @settings(max_examples=200, deadline=None)
@@ -199,6 +199,6 @@ def test_no_bytes_break_it(tmp_path_factory: pytest.TempPathFactory, content: by
     path = tmp_path_factory.mktemp("m") / "model.onnx"
     path.write_bytes(content)
     try:
-        files_beside(path)
+        external_files(path)
     except Invalid as error:
         assert "model.onnx" in error.message  # noqa: PT017 -- either is right

@@ -11,8 +11,8 @@ from penstock.errors import Invalid
 from penstock.serving.manifest import MANIFEST_NAME, ModelFormat
 from penstock.serving.mounts import CLAIMS_VARIABLE
 from penstock.serving.versions import Wanted, version_folder
-from penstock_runtime.fetching import placed
-from penstock_runtime.files import within
+from penstock_runtime.fetching import find_local
+from penstock_runtime.files import resolve_version
 from penstock_serving.replica.model.location import locate
 
 
@@ -65,9 +65,9 @@ def test_a_replica_serves_the_version(churn: Path) -> None:
 def test_a_version_that_leads_out_is_refused(churn: Path) -> None:
     (churn / "3").symlink_to(churn.parent)
     with pytest.raises(Invalid, match="a link out of its folder"):
-        within(churn, wanted("3"))
+        resolve_version(churn, wanted("3"))
 
 
 @pytest.mark.parametrize("uri", ["pvc://churn", "pvc://churn/"])
 def test_all_of_a_claim_may_be_the_model(churn: Path, uri: str) -> None:
-    assert placed(uri, {CLAIMS_VARIABLE: str(churn.parent)}) == churn
+    assert find_local(uri, {CLAIMS_VARIABLE: str(churn.parent)}) == churn

@@ -127,7 +127,7 @@ class JointRuns:
         if self._trial.judge is None or request is None or isinstance(mine, Invalid):
             return None
         try:
-            problem = self._trial.judge.other(self._engine, request.inputs, mine)
+            problem = self._trial.judge.compare_with_lone_run(self._engine, request.inputs, mine)
         except Exception as error:  # noqa: BLE001 -- as in _alone
             problem = f"a request fails alone: {first_line(error)}"
         return problem and f"a request's answer among {len(ran.members)} others was not its own: {problem}"

@@ -19,9 +19,9 @@ from penstock.serving.manifest import MANIFEST_NAME, ModelFile, ModelFormat, Mod
 from penstock.serving.versions import Wanted
 from penstock_runtime.digests import ModelDigest, digest_of, serving_files
 from penstock_runtime.downloading import Room
-from penstock_runtime.fetching import CacheSettings
-from penstock_runtime.files import describe_file, within
-from penstock_runtime.model_cache import Held, ModelCache
+from penstock_runtime.fetching import ModelCacheSettings
+from penstock_runtime.files import describe_file, resolve_version
+from penstock_runtime.model_cache import HeldModel, ModelCache
 
 _AS_IS: Final = " or ".join(formats_where(lambda each: each.served is Served.AS_IS))
 
@@ -67,7 +67,7 @@ def locate(path: Path, model_format: ModelFormat, version: str = "1") -> Locatio
     Raises:
         Invalid: ModelNotFound or ModelInvalid.
     """
-    path = within(path, wanted_of(model_format, version))
+    path = resolve_version(path, wanted_of(model_format, version))
     manifest_path = path / MANIFEST_NAME
     if not manifest_path.is_file():
         suffix = _suffix(model_format)
@@ -130,7 +130,9 @@ def unchanging(location: Location, *, cached: bool) -> Iterator[None]:
         raise _changed(location)
 
 
-def apart(location: Location, digest: ModelDigest, held: Held, environment: Mapping[str, str]) -> tuple[Held, Path]:
+def apart(
+    location: Location, digest: ModelDigest, held: HeldModel, environment: Mapping[str, str]
+) -> tuple[HeldModel, Path]:
     """The entry point, to be loaded; with weights beside it that nobody can change under a replica that runs.
 
     Engines map weights that lie in files of their own into memory, so who writes into such a file changes answers. Those of a
@@ -163,7 +165,7 @@ def apart(location: Location, digest: ModelDigest, held: Held, environment: Mapp
             raise _changed(location)
         return copied
 
-    settings = CacheSettings.from_environment(environment)
+    settings = ModelCacheSettings.from_environment(environment)
     size = sum((folder / name).stat().st_size for name in names)
     key = f"apart-{digest.value.removeprefix('sha256:')}"
     kept = ModelCache(settings.folder, settings.max_bytes).get(key, location.path.as_uri(), size, fill)
