@@ -53,7 +53,7 @@ def _has_applications(observed: Observed, pool: Pool) -> bool:
     Of those that Serve is still deleting it no longer echoes whose they are; they are known by our names.
     """
     metadata, status = observed.deployment.metadata, observed.deployment.status
-    prefix = names.application(metadata.namespace, metadata.name, "")
+    prefix = names.application_name(metadata.namespace, metadata.name, "")
     revisions = {names.revision(observed.deployment), status.active_revision, status.candidate_revision}
     return any(
         (each.arguments.owner.namespace, each.arguments.owner.name) == (metadata.namespace, metadata.name)

@@ -89,7 +89,7 @@ def refuse_taken_name(case: Case, pool: Pool) -> Decision | None:
     """The pool has an application of the name that the next one is to have, and it is not Penstock's."""
     observed = case.observed
     metadata = observed.deployment.metadata
-    name = names.application(metadata.namespace, metadata.name, names.revision(observed.deployment))
+    name = names.application_name(metadata.namespace, metadata.name, names.revision(observed.deployment))
     if not any(
         each.name == name and each.arguments is None and each.state is not ApplicationState.DELETING
         for each in pool.applications
