@@ -20,12 +20,12 @@ from penstock.serving.settings import ReplicaSettings, changed_message
 from penstock.telemetry import names
 from penstock_runtime.digests import ModelDigest
 from penstock_runtime.engines import Engine, load_engine
-from penstock_runtime.fetching import fetch_apart
+from penstock_runtime.fetching import fetch_in_child
 from penstock_runtime.files import sha256_of
 from penstock_runtime.hardware import probe
 from penstock_runtime.joining import Trial, prove
-from penstock_runtime.model_cache import Held
-from penstock_runtime.verifying import verify_apart
+from penstock_runtime.model_cache import HeldModel
+from penstock_runtime.verifying import verify_in_child
 from penstock_serving.replica.model.location import apart, check_listed, locate, unchanging, wanted_of
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class LoadedModel:
     engine: Engine
     digest: str
     signature: Signature
-    held: Held
+    held: HeldModel
     """Keeps its files in the node's cache."""
     trial: Trial
     """Whether and how requests are joined."""
@@ -75,7 +75,7 @@ def load(settings: ReplicaSettings, done: Callable[[str], None] = lambda _: None
         Unavailable: StorageUnreachable or CacheUnavailable.
     """
     wanted = wanted_of(settings.model_format, settings.version)
-    held = fetch_apart(settings.storage_uri, os.environ, settings.digest, settings.credentials, wanted)
+    held = fetch_in_child(settings.storage_uri, os.environ, settings.digest, settings.credentials, wanted)
     model, cached = locate(held.path, settings.model_format, settings.version), bool(held.key)
     with unchanging(model, cached=cached):
         digest = model.digest()
@@ -141,10 +141,10 @@ def _is_signed(manifest: ModelManifest | None, settings: ReplicaSettings) -> boo
 def _admit(folder: Path, manifest: ModelManifest, settings: ReplicaSettings) -> None:
     """An optimized model must be signed by a trusted key and made for such a machine. Machine code must be optimized."""
     if _must_be_signed(settings):
-        verify_apart(folder, settings.trusted_keys)
+        verify_in_child(folder, settings.trusted_keys)
         _check_owner(folder, manifest, settings)
     elif manifest.optimization is not None:
-        verify_apart(folder, settings.trusted_keys)
+        verify_in_child(folder, settings.trusted_keys)
     if manifest.optimization is None:
         plans = manifest.engine is not None and ENGINES[manifest.engine.name].plans
         if plans and not _is_signed(manifest, settings) and _holds_plan(folder / manifest.entrypoint):
