@@ -12,6 +12,7 @@ from penstock.api.verdicts import epoch, false, true
 from penstock_operator.deployment.application import ServeApplication
 from penstock_operator.deployment.judgement import judge_pool, judge_without_pool
 from penstock_operator.deployment.observed import ApplicationState, GatewayProblem, Observed, Pool, PoolProblem
+from penstock_operator.deployment.standing import stand
 from penstock_operator.deployment.status import deployment_status
 from penstock_operator.deployment.steps import PROBLEM_SECONDS, TRANSITION_SECONDS
 from penstock_operator.runtime.requeue import Requeue
@@ -72,7 +73,8 @@ def _is_declared(observed: Observed) -> bool:
 
 
 def _status(observed: Observed, message: str, now: float) -> InferenceDeploymentStatus:
-    verdicts = judge_without_pool(observed, judge_pool(observed.pool))
+    standing = stand(observed)
+    verdicts = judge_without_pool(observed, standing, judge_pool(observed.pool))
     verdicts[DeploymentCondition.SERVING] = false(Reason.TERMINATING, message)
     verdicts[DeploymentCondition.PROGRESSING] = true(Reason.TERMINATING, message)
-    return deployment_status(observed, verdicts, now, active=observed.deployment.status.active_revision)
+    return deployment_status(observed, standing, verdicts, now, active=observed.deployment.status.active_revision)

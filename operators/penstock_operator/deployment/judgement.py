@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final, assert_never
 
 from penstock.api.conditions import DeploymentCondition, Fault, Reason, facts_of
 from penstock.api.meta import ConditionStatus
+from penstock.api.v1alpha1 import Resources
 from penstock.api.verdicts import Verdict, false, recorded_verdict, timestamp, true, unknown
 from penstock.errors import Invalid
 from penstock.serving.arguments import FAILURE_MARKER, StartFailure
+from penstock.serving.settings import changed_message
 from penstock_operator.deployment.application import replica_bounds
 from penstock_operator.deployment.failure import start_failure
-from penstock_operator.deployment.identity import change_of, declared_digest, model_of, strangers, takes_digest
+from penstock_operator.deployment.identity import change_of, declared_digest, takes_digest
 from penstock_operator.deployment.observed import (
     Application,
     ApplicationState,
-    Gateway,
     GatewayProblem,
     Observed,
     Pool,
     PoolProblem,
 )
-from penstock_operator.deployment.rollout import Rollout, count_receiving, next_attempt_at
+from penstock_operator.deployment.rollout import Rollout, next_attempt_at
+from penstock_operator.deployment.standing import Standing
 from penstock_operator.deployment.unschedulable import Obstacle, find_obstacle, why_unschedulable
 from penstock_operator.pool.placement import required_labels
 
@@ -68,37 +69,44 @@ def judge_pool(pool: Pool | PoolProblem) -> Verdict:
     return _ANSWERS if isinstance(pool, Pool) else false(pool.reason, pool.message)
 
 
-def judge(observed: Observed, pool: Pool, rollout: Rollout, now: float) -> Verdicts:
+def judge(observed: Observed, standing: Standing, pool: Pool, rollout: Rollout, now: float) -> Verdicts:
     """All conditions but `Ready`."""
     candidate = rollout.mine.get(rollout.wanted)
-    failure = failure_of(candidate) or _strange(observed, rollout, candidate)
+    failure = failure_of(candidate) or _strange(standing, rollout.wanted)
     model = _model(observed, candidate, failure)
-    scaled_away = replica_bounds(observed.deployment)[1] == 0
+    if replica_bounds(observed.deployment)[1] == 0:
+        serves = true(Reason.SCALED_TO_ZERO, "Scaled to no replica by spec.scaling.replicas.")
+        drains = true(Reason.TERMINATING, "The replicas drain.")
+        progressing = drains if rollout.mine else true(Reason.ROLLED_OUT, "Nothing is to be rolled out.")
+    else:
+        serves = judge_serving(observed, standing, rollout.active)
+        if candidate is None:
+            progressing = true(Reason.PENDING, "The Serve application is being declared.")
+        else:
+            waits_for = _waits_for(observed.deployment.spec.resources, pool, candidate, now)
+            progressing = (
+                _hindrance(observed, candidate, failure, waits_for)
+                or _retry(candidate, model)
+                or _way(standing, rollout, candidate, waits_for.message if waits_for else "")
+            )
     return {
         DeploymentCondition.POOL_READY: _ANSWERS,
         DeploymentCondition.MODEL_RESOLVED: model,
-        DeploymentCondition.SERVING: (
-            true(Reason.SCALED_TO_ZERO, "Scaled to no replica by spec.scaling.replicas.")
-            if scaled_away
-            else judge_serving(observed, rollout.mine, rollout.active)
-        ),
-        DeploymentCondition.PROGRESSING: (
-            true(Reason.TERMINATING, "The replicas drain.")
-            if scaled_away and rollout.mine
-            else true(Reason.ROLLED_OUT, "Nothing is to be rolled out.")
-            if scaled_away
-            else _progressing(observed, pool, rollout, failure, model, now=now)
-        ),
+        DeploymentCondition.SERVING: serves,
+        DeploymentCondition.PROGRESSING: progressing,
     }
 
 
-def _strange(observed: Observed, rollout: Rollout, candidate: Application | None) -> StartFailure | None:
+def _strange(standing: Standing, revision: str) -> StartFailure | None:
     """Replicas that serve another model than their revision is, which a gateway hears of."""
-    said = strangers(observed, rollout.wanted, candidate)
-    return StartFailure(reason=Reason.MODEL_CHANGED, message=said) if said else None
+    found, model = standing.strangers(revision), standing.models.get(revision)
+    if not found or model is None:
+        return None
+    message = f"{changed_message(found[0], model, revision)} Replicas that loaded it get no request."
+    return StartFailure(reason=Reason.MODEL_CHANGED, message=message)
 
 
-def judge_without_pool(observed: Observed, problem: Verdict) -> Verdicts:
+def judge_without_pool(observed: Observed, standing: Standing, problem: Verdict) -> Verdicts:
     """Conditions while the pool cannot be asked. What serves goes on serving: the gateways tell."""
     model = recorded_verdict(DeploymentCondition.MODEL_RESOLVED, observed.deployment.status.conditions)
     active = observed.deployment.status.active_revision
@@ -108,7 +116,7 @@ def judge_without_pool(observed: Observed, problem: Verdict) -> Verdicts:
             model or unknown(Reason.PENDING, "Not tried yet: the pool cannot be used.")
         ),
         DeploymentCondition.SERVING: (
-            judge_serving(observed, {}, active) if active else false(problem.reason, "Nothing was served yet.")
+            judge_serving(observed, standing, active) if active else false(problem.reason, "Nothing was served yet.")
         ),
         DeploymentCondition.PROGRESSING: (
             (None if active else _hopeless(observed)) or false(problem.reason, problem.message)
@@ -127,17 +135,15 @@ def _hopeless(observed: Observed) -> Verdict | None:
     return false(Reason.UNSCHEDULABLE, impossible) if impossible else None
 
 
-def judge_serving(observed: Observed, mine: Mapping[str, Application], active: str) -> Verdict:
+def judge_serving(observed: Observed, standing: Standing, active: str) -> Verdict:
     """Whether requests to the model are answered now."""
-    app = mine.get(active)
-    reachable = [each for each in observed.gateways if isinstance(each, Gateway)]
-    count = count_receiving(observed, active) if observed.gateways else (app.running if app else 0)
+    count = standing.count_receiving(active)
     if count:
         return true(Reason.REPLICAS_READY, f"{count} {'replica answers' if count == 1 else 'replicas answer'}.")
     problems = [each for each in observed.gateways if isinstance(each, GatewayProblem)]
-    if problems and not reachable:
+    if problems and not standing.replicas:
         return unknown(Reason.GATEWAY_UNREACHABLE, problems[0].message)
-    return _not_answering(observed, app)
+    return _not_answering(observed, standing.applications.get(active))
 
 
 def _not_answering(observed: Observed, app: Application | None) -> Verdict:
@@ -173,22 +179,15 @@ def _sentence(message: str) -> str:
     return message if message.endswith((".", "!", "?")) else f"{message}."
 
 
-def _progressing(
-    observed: Observed, pool: Pool, rollout: Rollout, failure: StartFailure | None, model: Verdict, *, now: float
-) -> Verdict:
-    candidate = rollout.mine.get(rollout.wanted)
-    if candidate is None:
-        return true(Reason.PENDING, "The Serve application is being declared.")
-    waits_for = _waits_for(observed, pool, candidate, now)
-    hindrance = _hindrance(observed, candidate, failure, waits_for)
-    if hindrance is None and model.status is ConditionStatus.FALSE and not candidate.running:
-        return false(model.reason, f"{model.message} It is being tried again.")
-    return hindrance or _way(observed, rollout, candidate, waits_for.message if waits_for else "")
+def _retry(candidate: Application, model: Verdict) -> Verdict | None:
+    """While what failed is tried again, the reason stays."""
+    if model.status is not ConditionStatus.FALSE or candidate.running:
+        return None
+    return false(model.reason, f"{model.message} It is being tried again.")
 
 
-def _waits_for(observed: Observed, pool: Pool, candidate: Application, now: float) -> Obstacle | None:
+def _waits_for(resources: Resources, pool: Pool, candidate: Application, now: float) -> Obstacle | None:
     """What a replica has no node for."""
-    resources = observed.deployment.spec.resources
     if not candidate.running or candidate.running < candidate.wanted:
         # What no worker could ever hold need not be waited for.
         impossible = why_unschedulable(resources, pool.groups)
@@ -217,14 +216,14 @@ def _hindrance(
     return false(Reason.GATEWAY_UNREACHABLE, gateways[0].message) if gateways else None
 
 
-def _way(observed: Observed, rollout: Rollout, candidate: Application, waiting: str) -> Verdict:
+def _way(standing: Standing, rollout: Rollout, candidate: Application, waiting: str) -> Verdict:
     """How far the wanted revision has come."""
     count = f"{_count(candidate)}. {waiting}".strip()
     if len(rollout.mine) > 1 or rollout.active != rollout.wanted:
         return true(Reason.ROLLING_OUT, f"From {_others(rollout)} to {rollout.wanted}: {count}")
     if candidate.state is not ApplicationState.RUNNING or not rollout.switched:
         return true(Reason.STARTING_REPLICAS, count)
-    if takes_digest(candidate) and declared_digest(candidate) != model_of(observed, rollout.wanted, candidate):
+    if takes_digest(candidate) and declared_digest(candidate) != standing.models.get(rollout.wanted):
         return true(Reason.STARTING_REPLICAS, f"{count} Those that come later are told which model it is.")
     return true(Reason.ROLLED_OUT, f"Revision {rollout.wanted} gets all requests.")
 

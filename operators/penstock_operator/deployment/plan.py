@@ -22,9 +22,10 @@ from penstock_operator.deployment.application import ServeApplication
 from penstock_operator.deployment.deletion import depart
 from penstock_operator.deployment.identity import follow_model
 from penstock_operator.deployment.judgement import judge_pool, judge_without_pool
-from penstock_operator.deployment.observed import Observed, Pool, PoolProblem, applications_of
+from penstock_operator.deployment.observed import Observed, PoolProblem
 from penstock_operator.deployment.profile import judge_profile, resolve
 from penstock_operator.deployment.rollout import closed_route, is_routed
+from penstock_operator.deployment.standing import rebased, stand
 from penstock_operator.deployment.status import deployment_status
 from penstock_operator.deployment.steps import Case, Decision
 from penstock_operator.runtime.requeue import Requeue
@@ -66,8 +67,10 @@ def plan(observed: Observed, now: float) -> Plan:
     if metadata.deletion_timestamp is not None:
         return _leave(observed, now)
     observed = replace(observed, deployment=follow_model(observed))
-    resolved = resolve(observed)
-    case = Case(replace(observed, deployment=resolved.deployment), observed.deployment, resolved, now)
+    standing = stand(observed)
+    resolved = resolve(observed, standing)
+    effective = replace(observed, deployment=resolved.deployment)
+    case = Case(effective, observed.deployment, rebased(standing, resolved.deployment), resolved, now)
     decision = _decide(case)
     return Plan(
         applications=decision.applications,
@@ -88,7 +91,7 @@ def _decide(case: Case) -> Decision:
     return (
         steps.refuse_taken_name(case, pool)
         or steps.keep_within_quota(case, pool)
-        or steps.wait_for_model(case, pool)
+        or steps.wait_for_model(case)
         or steps.roll_out(case, pool)
     )
 
@@ -101,14 +104,13 @@ def _status(case: Case, decision: Decision) -> InferenceDeploymentStatus:
     profile = judge_profile(resolved, active, serving, progressing)
     if profile is not None:
         verdicts[DeploymentCondition.PROFILE_APPLIED] = profile
-    mine = applications_of(observed.deployment, observed.pool) if isinstance(observed.pool, Pool) else {}
     status = deployment_status(
         observed,
+        case.standing,
         verdicts,
         case.now,
         active=active,
         candidate=decision.candidate,
-        app=mine.get(active or ""),
         present=decision.present,
         revisions=(names.revision(case.original),),
     )
@@ -119,9 +121,10 @@ def _status(case: Case, decision: Decision) -> InferenceDeploymentStatus:
 
 def invalid_status(observed: Observed, message: str, now: float) -> InferenceDeploymentStatus:
     """The status of a spec that cannot be carried out."""
-    verdicts = judge_without_pool(observed, false(Reason.INVALID_SPEC, message))
+    standing = stand(observed)
+    verdicts = judge_without_pool(observed, standing, false(Reason.INVALID_SPEC, message))
     verdicts[DeploymentCondition.POOL_READY] = judge_pool(observed.pool)
-    return deployment_status(observed, verdicts, now, active=observed.deployment.status.active_revision)
+    return deployment_status(observed, standing, verdicts, now, active=observed.deployment.status.active_revision)
 
 
 def invalid_route(observed: Observed, message: str, now: float) -> Route | None:

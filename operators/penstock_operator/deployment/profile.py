@@ -25,17 +25,15 @@ from penstock.engines import FORMATS, Served, formats_where
 from penstock.errors import Invalid
 from penstock.optimization.report import Verdict as Found
 from penstock.serving.manifest import ModelFormat
-from penstock_operator.deployment.identity import model_of
 from penstock_operator.deployment.judgement import failure_of
 from penstock_operator.deployment.observed import (
     Application,
     ApplicationState,
     Observed,
-    Pool,
     PoolProblem,
     ProfileProblem,
-    applications_of,
 )
+from penstock_operator.deployment.standing import Standing
 from penstock_operator.optimization.plan import is_over
 
 _NOT_SERVED: Final = formats_where(lambda each: each.served is not Served.AS_IS)
@@ -65,7 +63,7 @@ class Resolved:
     """Runs to be deleted."""
 
 
-def resolve(observed: Observed) -> Resolved:
+def resolve(observed: Observed, standing: Standing) -> Resolved:
     """What the deployment is to serve, and what is to be measured.
 
     Raises:
@@ -86,7 +84,7 @@ def resolve(observed: Observed) -> Resolved:
         run = next((each for each in view.runs if each.spec == wanted and _artifact(each) is not None), None)
         if run is None:
             return _unoptimized(deployment, false(view.profile.reason, view.profile.message))
-        return _by_run(observed, run)
+        return _by_run(observed, standing, run)
     name = names.run_name(deployment, view.profile)
     run = next((each for each in view.runs if each.metadata.name == name), None)
     superseded = tuple(each.metadata.name for each in view.runs if each.metadata.name != name)
@@ -94,7 +92,7 @@ def resolve(observed: Observed) -> Resolved:
         pending = unknown(Reason.OPTIMIZING, f"OptimizationRun {name} is being created.")
         resolved = _unoptimized(deployment, pending, run_name=name)
         return replace(resolved, run=run_manifest(deployment, view.profile, wanted), superseded=superseded)
-    return replace(_by_run(observed, run), superseded=superseded)
+    return replace(_by_run(observed, standing, run), superseded=superseded)
 
 
 def run_spec(deployment: InferenceDeployment, reference: ProfileReference) -> OptimizationRunSpec:
@@ -156,7 +154,7 @@ def is_present_spec(resolved: Resolved, active: str, revisions: frozenset[str], 
     return active in both and revisions <= both
 
 
-def _by_run(observed: Observed, run: OptimizationRun) -> Resolved:
+def _by_run(observed: Observed, standing: Standing, run: OptimizationRun) -> Resolved:
     deployment, status = observed.deployment, run.status
     name = run.metadata.name
     if not is_over(run):
@@ -169,7 +167,7 @@ def _by_run(observed: Observed, run: OptimizationRun) -> Resolved:
         return _unoptimized(_measured(deployment, status.capacity), verdict, run_name=name)
     if _is_for_others(run):
         return _unoptimized(_measured(deployment, status.capacity), _for_others(run), run_name=name)
-    return _optimized(observed, run, verdict)
+    return _optimized(observed, standing, run, verdict)
 
 
 def _may_be_signed(deployment: InferenceDeployment) -> bool:
@@ -200,7 +198,7 @@ def _for_others(run: OptimizationRun) -> Verdict:
     )
 
 
-def _optimized(observed: Observed, run: OptimizationRun, verdict: Verdict) -> Resolved:
+def _optimized(observed: Observed, standing: Standing, run: OptimizationRun, verdict: Verdict) -> Resolved:
     """An artifact is there to be served."""
     deployment, status = observed.deployment, run.status
     optimized = _with_artifact(_measured(deployment, status.capacity), run, observed.network.artifact_secret)
@@ -208,21 +206,19 @@ def _optimized(observed: Observed, run: OptimizationRun, verdict: Verdict) -> Re
     result = Resolved(optimized, verdict, optimized, run_name=run.metadata.name, speedup=speedup)
     if deployment.spec.model.model_format in _NOT_SERVED or isinstance(observed.pool, PoolProblem):
         return result
-    stranger = _made_from_another(observed, run)
+    stranger = _made_from_another(standing, run)
     if stranger is not None:
         return _unoptimized(deployment, stranger, run_name=run.metadata.name)
-    app = applications_of(deployment, observed.pool).get(names.revision(optimized))
-    refusal = _refusal(observed, app)
+    refusal = _refusal(observed, standing.applications.get(names.revision(optimized)))
     if refusal is None:
         return result
     return replace(result, deployment=deployment, verdict=refusal, refused=True)
 
 
-def _made_from_another(observed: Observed, run: OptimizationRun) -> Verdict | None:
+def _made_from_another(standing: Standing, run: OptimizationRun) -> Verdict | None:
     """Whether the file was replaced between the revision's first replica and the measurement: then it is another model."""
-    revision, artifact = names.revision(observed.deployment), run.status.artifact
-    apps = applications_of(observed.deployment, observed.pool) if isinstance(observed.pool, Pool) else {}
-    serves = model_of(observed, revision, apps.get(revision))
+    revision, artifact = standing.wanted, run.status.artifact
+    serves = standing.models.get(revision)
     if artifact is None or not artifact.made_from or serves in (None, artifact.made_from):
         return None
     return false(

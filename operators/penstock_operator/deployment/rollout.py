@@ -13,7 +13,7 @@ from penstock.api.verdicts import Verdict, false
 from penstock.routing.leases import Route
 from penstock.serving.arguments import Attempt
 from penstock_operator.deployment.application import ReplicaNetwork, ServeApplication, adjust, build, replica_bounds
-from penstock_operator.deployment.identity import model_of, takes_digest
+from penstock_operator.deployment.identity import takes_digest
 from penstock_operator.deployment.observed import (
     Application,
     ApplicationState,
@@ -21,9 +21,9 @@ from penstock_operator.deployment.observed import (
     Observed,
     Pool,
     PoolProblem,
-    applications_of,
 )
 from penstock_operator.deployment.signers import signers_of
+from penstock_operator.deployment.standing import Standing
 
 FIRST_BACKOFF_SECONDS: Final = 10.0
 LONGEST_BACKOFF_SECONDS: Final = 300.0
@@ -58,85 +58,51 @@ def next_attempt_at(attempt: Attempt) -> float:
     return attempt.attempted_at + backoff(attempt.number)
 
 
-def count_answering(observed: Observed, revision: str) -> int:
-    """Gateways that answer: the least number of this revision's replicas that one of them lists, all of one model."""
-    digest = model_of(observed, revision, _app(observed, revision))
-    counts = [
-        sum(1 for each in each.route.replicas if each.revision == revision and each.digest in (digest, ""))
-        if each.route
-        else 0
-        for each in observed.gateways
-        if isinstance(each, Gateway)
-    ]
-    return min(counts, default=0)
-
-
-def _app(observed: Observed, revision: str) -> Application | None:
-    pool = observed.pool
-    return applications_of(observed.deployment, pool).get(revision) if isinstance(pool, Pool) else None
-
-
-def count_receiving(observed: Observed, revision: str) -> int:
-    """As `count_answering`, of those that requests go to."""
-    counts = [
-        sum(1 for r in each.route.replicas if r.revision == revision and r.receiving) if each.route else 0
-        for each in observed.gateways
-        if isinstance(each, Gateway)
-    ]
-    return min(counts, default=0)
-
-
-def plan_rollout(observed: Observed, pool: Pool, now: float) -> Rollout:
+def plan_rollout(observed: Observed, standing: Standing, pool: Pool, now: float) -> Rollout:
     """Decide on revisions, applications and route."""
-    deployment = observed.deployment
-    wanted = names.revision(deployment)
-    mine = applications_of(deployment, pool)
-    low, high = replica_bounds(deployment)
+    wanted, mine = standing.wanted, standing.applications
+    low, high = replica_bounds(observed.deployment)
     if high == 0:
-        return Rollout(wanted, wanted, switched=True, mine=mine, applications=(), route=_route(observed, pool, None))
+        return Rollout(wanted, wanted, switched=True, mine=mine, applications=(), route=_resting_route(observed))
     active = _active(observed, mine, wanted)
-    if active != wanted and _can_take_over(observed, mine.get(wanted), wanted, _needed(mine, active, low, high), low):
+    if active != wanted and _can_take_over(standing, _needed(mine, active, low, high), low):
         active = wanted
     switched = active == wanted and _switched(observed, wanted)
     keep = {wanted} if switched else {wanted, active, *_still_receiving(observed, mine)}
-    applications = [_present(observed, mine, wanted, active, now)]
-    applications += [_adjusted(observed, name, app) for name, app in mine.items() if name in keep and name != wanted]
-    return Rollout(wanted, active, switched, mine, tuple(applications), _route(observed, pool, active))
+    applications = [_present(observed, standing, active, now)]
+    applications += [_adjusted(observed, standing, name) for name in mine if name in keep and name != wanted]
+    return Rollout(wanted, active, switched, mine, tuple(applications), _route(observed, standing, pool, active))
 
 
-def hold_present(observed: Observed, pool: Pool, room: int) -> Rollout | None:
+def hold_present(observed: Observed, standing: Standing, pool: Pool, room: int) -> Rollout | None:
     """What runs goes on, with no more replicas than each revision wants now, or than there is room for; nothing new starts.
 
     Returns:
         None where nothing runs.
     """
-    deployment = observed.deployment
-    mine = {name: app for name, app in applications_of(deployment, pool).items() if app.running or app.wanted}
+    mine = {name: app for name, app in standing.applications.items() if app.running or app.wanted}
     if not mine:
         return None
-    wanted = names.revision(deployment)
-    active = _active(observed, mine, wanted)
+    active = _active(observed, mine, standing.wanted)
     active = active if active in mine else min(mine)
     applications = tuple(
-        _with_maximum(_adjusted(observed, name, app), max(1, app.wanted, room if name == active else 0))
+        _with_maximum(_adjusted(observed, standing, name), max(1, app.wanted, room if name == active else 0))
         for name, app in mine.items()
     )
-    return Rollout(
-        wanted, active, switched=False, mine=mine, applications=applications, route=_route(observed, pool, active)
-    )
+    route = _route(observed, standing, pool, active)
+    return Rollout(standing.wanted, active, switched=False, mine=mine, applications=applications, route=route)
 
 
-def with_candidate(rollout: Rollout, observed: Observed, now: float) -> Rollout:
+def with_candidate(rollout: Rollout, observed: Observed, standing: Standing, now: float) -> Rollout:
     """The same rollout, with the application of `observed.deployment` tried beside it, as one that gets no requests.
 
     It stays declared although it fails, since its failures are known only from its application.
     """
-    deployment = observed.deployment
-    if replica_bounds(deployment)[1] == 0:
+    low, high = replica_bounds(observed.deployment)
+    if high == 0:
         return rollout
-    revision = names.revision(deployment)
-    tried = _built(observed, revision, rollout.mine.get(revision), now)
-    tried = _with_minimum(tried, max(1, replica_bounds(deployment)[0]))
+    revision = standing.wanted
+    tried = _with_minimum(_built(observed, standing, now), max(1, low))
     others = tuple(each for each in rollout.applications if each["name"] != tried["name"])
     mine = {name: app for name, app in rollout.mine.items() if name != revision or name == rollout.active}
     return replace(rollout, applications=(*others, tried), mine=mine)
@@ -167,10 +133,11 @@ def _needed(mine: Mapping[str, Application], active: str, low: int, high: int) -
     return max(1, low, min(high, running))
 
 
-def _can_take_over(observed: Observed, candidate: Application | None, revision: str, needed: int, low: int) -> bool:
+def _can_take_over(standing: Standing, needed: int, low: int) -> bool:
+    candidate = standing.applications.get(standing.wanted)
     if candidate is None or candidate.running < max(1, low):
         return False
-    listed = count_answering(observed, revision) if observed.gateways else candidate.running
+    listed = candidate.running if standing.without_gateways else standing.count_listed(standing.wanted)
     if candidate.state is ApplicationState.RUNNING and listed >= needed:
         return True
     return candidate.waiting_since is not None and listed >= max(1, low)
@@ -210,16 +177,13 @@ def _attempt(app: Application | None, now: float) -> Attempt:
     return Attempt(number=0 if old else attempt.number + 1, attempted_at=int(now))
 
 
-def _present(
-    observed: Observed, mine: Mapping[str, Application], wanted: str, active: str, now: float
-) -> ServeApplication:
+def _present(observed: Observed, standing: Standing, active: str, now: float) -> ServeApplication:
     """The wanted revision's application. While another serves, it starts with as many replicas as that one runs."""
-    application = _built(observed, wanted, mine.get(wanted), now)
-    old = mine.get(active) if active != wanted else None
-    if old is None:
+    application, mine = _built(observed, standing, now), standing.applications
+    if active == standing.wanted or active not in mine:
         return application
     low, high = replica_bounds(observed.deployment)
-    candidate = mine.get(wanted)
+    candidate = mine.get(standing.wanted)
     patient = (
         candidate is None or candidate.waiting_since is None or now - candidate.waiting_since < SURGE_PATIENCE_SECONDS
     )
@@ -227,25 +191,27 @@ def _present(
     return _with_minimum(application, least)
 
 
-def _built(observed: Observed, revision: str, app: Application | None, now: float) -> ServeApplication:
-    """The application of the present spec; `app` is what there is of it."""
+def _built(observed: Observed, standing: Standing, now: float) -> ServeApplication:
+    """The application of the present spec."""
+    app = standing.applications.get(standing.wanted)
     return build(
         observed.deployment,
-        revision,
+        standing.wanted,
         _attempt(app, now),
         _network(observed, app),
         _groups(observed),
-        model_digest=model_of(observed, revision, app),
+        model_digest=standing.models.get(standing.wanted),
         takes_digest=takes_digest(app),
     )
 
 
-def _adjusted(observed: Observed, revision: str, app: Application) -> ServeApplication:
+def _adjusted(observed: Observed, standing: Standing, revision: str) -> ServeApplication:
     """The application of a former spec."""
+    app = standing.applications[revision]
     return adjust(
         dict(app.config or {}),
         observed.deployment,
-        model_digest=model_of(observed, revision, app),
+        model_digest=standing.models.get(revision),
         takes_digest=takes_digest(app),
     )
 
@@ -312,26 +278,26 @@ def is_routed(observed: Observed) -> bool:
     return any(each.declared.revisions for each in seen if each is not None and each.declared is not None)
 
 
-def _route(observed: Observed, pool: Pool, target: str | None) -> Route:
-    """All requests to one revision; to none where the user scaled to zero."""
+def _resting_route(observed: Observed) -> Route:
+    """No request is held where the user scaled to none."""
+    return _open_route(observed).model_copy(update={"max_held_requests": 0, "hold_seconds": 1.0})
+
+
+def _route(observed: Observed, standing: Standing, pool: Pool, target: str) -> Route:
+    """All requests to one revision."""
     metadata = observed.deployment.metadata
     low, _ = replica_bounds(observed.deployment)
-    base = _open_route(observed)
-    if target is None:
-        return base.model_copy(update={"max_held_requests": 0, "hold_seconds": 1.0})
     application = names.application_name(metadata.namespace, metadata.name, target)
     wake = names.wake_url(pool.serve_address, application) if low == 0 else None
-    return base.model_copy(
-        update={"revisions": {target: FULL}, "digests": _digests(observed, target), "wake_url": wake}
-    )
+    digests = _digests(observed, target, standing.models.get(target))
+    return _open_route(observed).model_copy(update={"revisions": {target: FULL}, "digests": digests, "wake_url": wake})
 
 
-def _digests(observed: Observed, revision: str) -> dict[str, str]:
+def _digests(observed: Observed, revision: str, digest: str | None) -> dict[str, str]:
     """Which model the revision is.
 
     Until that is known the first replica decides. Where several start at once, each of several gateways could hear of another
     first one, so they wait.
     """
-    digest = model_of(observed, revision, _app(observed, revision))
     several = len(observed.gateways) + len(observed.joining) > 1 and replica_bounds(observed.deployment)[0] > 1
     return {revision: digest or ""} if digest or several else {}

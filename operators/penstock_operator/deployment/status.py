@@ -12,20 +12,19 @@ from penstock.api.verdicts import Verdict, condition, derive_ready, false, recor
 from penstock.scaling.policy import Demand, Limits, State, decide
 from penstock_operator.deployment import defaults as automatic
 from penstock_operator.deployment.application import replica_bounds
-from penstock_operator.deployment.identity import model_of
 from penstock_operator.deployment.judgement import Verdicts
-from penstock_operator.deployment.observed import Application, Gateway, Observed, Pool, applications_of
-from penstock_operator.deployment.rollout import count_receiving
+from penstock_operator.deployment.observed import Application, Gateway, Observed, Pool
+from penstock_operator.deployment.standing import Standing
 
 
 def deployment_status(
     observed: Observed,
+    standing: Standing,
     verdicts: Verdicts,
     now: float,
     *,
     active: str | None,
     candidate: str | None = None,
-    app: Application | None = None,
     present: bool = False,
     revisions: Iterable[str] = (),
 ) -> InferenceDeploymentStatus:
@@ -33,11 +32,11 @@ def deployment_status(
 
     Args:
         observed: what is there.
+        standing: of its revisions.
         verdicts: all conditions but `Ready`.
         now: epoch seconds.
         active: the revision that gets the requests.
         candidate: the one that starts beside it.
-        app: the active revision's application.
         present: whether what serves is of the present spec.
         revisions: others whose models are to be kept in mind.
     """
@@ -53,12 +52,12 @@ def deployment_status(
         if kind in everything
     )
     gateway = next((each for each in observed.gateways if isinstance(each, Gateway)), None)
-    models = _models(observed, (active, candidate, names.revision(deployment), *revisions))
+    models = _models(observed, standing, (active, candidate, standing.wanted, *revisions))
     return InferenceDeploymentStatus(
         observed_generation=metadata.generation,
         conditions=conditions,
         url=names.model_url(gateway.url, metadata.namespace, metadata.name) if gateway else before.url,
-        replicas=_replicas(observed, active, app),
+        replicas=_replicas(observed, standing, active),
         selector=names.selector(metadata.name),
         active_revision=active,
         candidate_revision=candidate,
@@ -80,13 +79,11 @@ def _loaded(observed: Observed, active: str | None, models: Mapping[str, str]) -
     return digest if loaded else before.digest if active == before.active_revision else None
 
 
-def _models(observed: Observed, revisions: Iterable[str | None]) -> dict[str, str]:
+def _models(observed: Observed, standing: Standing, revisions: Iterable[str | None]) -> dict[str, str]:
     """Digests of the models that revisions are, as far as they are known."""
     if not isinstance(observed.pool, Pool):
         return dict(sorted(observed.deployment.status.models.items()))
-    apps = applications_of(observed.deployment, observed.pool)
-    found = {name: model_of(observed, name, apps.get(name)) for name in revisions if name is not None}
-    return {name: digest for name, digest in sorted(found.items()) if digest is not None}
+    return {name: digest for name, digest in sorted(standing.models.items()) if name in set(revisions)}
 
 
 def _joining(observed: Observed, active: str | None) -> Verdict | None:
@@ -111,10 +108,11 @@ def _joining(observed: Observed, active: str | None) -> Verdict | None:
     return true(Reason.BATCH_PROVED, f"Requests are joined: {told[0].reason}")
 
 
-def _replicas(observed: Observed, active: str | None, app: Application | None) -> ReplicaCounts:
+def _replicas(observed: Observed, standing: Standing, active: str | None) -> ReplicaCounts:
     spec = observed.deployment.spec
     low, high = replica_bounds(observed.deployment)
-    count = count_receiving(observed, active) if active and observed.gateways else (app.running if app else 0)
+    app = standing.applications.get(active or "")
+    count = standing.count_receiving(active) if active else 0
     desired = app.wanted if app else (observed.deployment.status.replicas.desired if active else 0)
     if spec.scaling.replicas is not None or low == high:
         return ReplicaCounts(desired=desired, ready=count, reason=f"{high}: fixed by the spec")

@@ -20,7 +20,7 @@ from penstock_operator.deployment.judgement import (
     judge_serving,
     judge_without_pool,
 )
-from penstock_operator.deployment.observed import ApplicationState, Observed, Pool, PoolProblem, applications_of
+from penstock_operator.deployment.observed import ApplicationState, Observed, Pool, PoolProblem
 from penstock_operator.deployment.profile import Resolved, is_present_spec
 from penstock_operator.deployment.rollout import (
     Rollout,
@@ -32,6 +32,7 @@ from penstock_operator.deployment.rollout import (
     route_without_pool,
     with_candidate,
 )
+from penstock_operator.deployment.standing import Standing, rebased
 from penstock_operator.runtime.requeue import Requeue
 
 RESYNC_SECONDS: Final = 30.0
@@ -47,6 +48,7 @@ class Case:
     """With the deployment as it is to be carried out: with the model to serve, and what was measured."""
     original: InferenceDeployment
     """As the user wrote it."""
+    standing: Standing
     resolved: Resolved
     now: float
     """Epoch seconds."""
@@ -74,7 +76,7 @@ class Decision:
 def wait_for_pool(case: Case, pool: PoolProblem) -> Decision:
     """The pool cannot be used now. What serves goes on serving."""
     observed = case.observed
-    verdicts = judge_without_pool(observed, false(pool.reason, pool.message))
+    verdicts = judge_without_pool(observed, case.standing, false(pool.reason, pool.message))
     if pool.reason is Reason.SUSPENDED and verdicts[DeploymentCondition.SERVING].status is ConditionStatus.FALSE:
         verdicts[DeploymentCondition.SERVING] = false(pool.reason, pool.message)
     return Decision(
@@ -89,7 +91,7 @@ def refuse_taken_name(case: Case, pool: Pool) -> Decision | None:
     """The pool has an application of the name that the next one is to have, and it is not Penstock's."""
     observed = case.observed
     metadata = observed.deployment.metadata
-    name = names.application_name(metadata.namespace, metadata.name, names.revision(observed.deployment))
+    name = names.application_name(metadata.namespace, metadata.name, case.standing.wanted)
     if not any(
         each.name == name and each.arguments is None and each.state is not ApplicationState.DELETING
         for each in pool.applications
@@ -112,22 +114,22 @@ def keep_within_quota(case: Case, pool: Pool) -> Decision | None:
         return None
     why = false(Reason.QUOTA_EXCEEDED, excess.message)
     verdicts, requeue = _held_back(case, why), Requeue(RESYNC_SECONDS, why.message)
-    held = hold_present(observed, pool, excess.replicas)
+    held = hold_present(observed, case.standing, pool, excess.replicas)
     if held is None:
         verdicts[DeploymentCondition.SERVING] = why
         return Decision(verdicts, requeue, active=None, applications=(), route=closed_route(observed, why))
-    verdicts[DeploymentCondition.SERVING] = judge_serving(observed, held.mine, held.active)
+    verdicts[DeploymentCondition.SERVING] = judge_serving(observed, case.standing, held.active)
     return Decision(verdicts, requeue, active=held.active, applications=held.applications, route=held.route)
 
 
-def wait_for_model(case: Case, pool: Pool) -> Decision | None:
+def wait_for_model(case: Case) -> Decision | None:
     """The model must be converted before anything can serve it. What served before goes on; else requests are told."""
     observed, why = case.observed, case.resolved.waiting
     if why is None:
         return None
     verdicts, requeue = _held_back(case, why), Requeue(RESYNC_SECONDS, why.message)
     active = observed.deployment.status.active_revision
-    if active in applications_of(observed.deployment, pool):
+    if active in case.standing.applications:
         return Decision(verdicts, requeue, active=active)
     verdicts[DeploymentCondition.SERVING] = why
     return Decision(verdicts, requeue, active=None, applications=(), route=closed_route(observed, why))
@@ -136,12 +138,14 @@ def wait_for_model(case: Case, pool: Pool) -> Decision | None:
 def roll_out(case: Case, pool: Pool) -> Decision:
     """Nothing is in the way: bring the present spec to serve, beside what serves until it answers."""
     observed, resolved, now = case.observed, case.resolved, case.now
-    rollout = plan_rollout(observed, pool, now)
+    rollout = plan_rollout(observed, case.standing, pool, now)
     candidate = rollout.wanted if rollout.active != rollout.wanted else None
     if resolved.refused and resolved.optimized is not None:
-        rollout = with_candidate(rollout, replace(observed, deployment=resolved.optimized), now)
-        candidate = names.revision(resolved.optimized)
-    verdicts = judge(observed, pool, rollout, now)
+        optimized = replace(observed, deployment=resolved.optimized)
+        standing = rebased(case.standing, resolved.optimized)
+        rollout = with_candidate(rollout, optimized, standing, now)
+        candidate = standing.wanted
+    verdicts = judge(observed, case.standing, pool, rollout, now)
     return Decision(
         verdicts,
         Requeue(PROBLEM_SECONDS, "the artifact is to be tried again")
@@ -157,7 +161,7 @@ def roll_out(case: Case, pool: Pool) -> Decision:
 
 def _held_back(case: Case, why: Verdict) -> Verdicts:
     """The conditions where the pool answers and nothing new may start there."""
-    verdicts = judge_without_pool(case.observed, why)
+    verdicts = judge_without_pool(case.observed, case.standing, why)
     verdicts[DeploymentCondition.POOL_READY] = judge_pool(case.observed.pool)
     return verdicts
 

@@ -27,7 +27,8 @@ from penstock_operator.deployment.observed import (
     ProfileProblem,
 )
 from penstock_operator.deployment.plan import Plan, plan
-from penstock_operator.deployment.profile import resolve, run_spec
+from penstock_operator.deployment.profile import Resolved, resolve, run_spec
+from penstock_operator.deployment.standing import stand
 
 PROFILE = OptimizationProfileSpec()
 DIGEST = "sha256:" + "a" * 64
@@ -93,6 +94,10 @@ def seen(
 ) -> Observed:
     view = OptimizationView(profile, runs)
     return Observed(of, Pool("http://ray:8000", apps), (routed,), optimization=view)
+
+
+def resolved_of(observed: Observed) -> Resolved:
+    return resolve(observed, stand(observed))
 
 
 def said(result: Plan, kind: Kind) -> tuple[str, str]:
@@ -373,7 +378,7 @@ def test_a_rejected_conversion_says_why_nothing_serves() -> None:
 
 def test_the_converted_model_serves_although_nothing_faster_was_found() -> None:
     run = run_of(WEIGHTS, verdict="Rejected", summary="x", artifact=ARTIFACT)
-    resolved = resolve(seen(WEIGHTS, run, apps=()))
+    resolved = resolved_of(seen(WEIGHTS, run, apps=()))
     assert resolved.waiting is None
     assert resolved.deployment.spec.model.storage_uri == ARTIFACT["storageUri"]
 
@@ -389,14 +394,14 @@ def test_a_program_of_torch_without_a_profile_may_only_be_one_that_a_search_sign
     of = profiled(model={"modelFormat": "torch-export", "digest": digest}, optimizationProfileRef=None)
     if digest is None:
         with pytest.raises(Invalid, match="add optimizationProfileRef"):
-            resolve(seen(of, profile=None))
+            resolved_of(seen(of, profile=None))
         return
-    assert resolve(seen(of, profile=None)).deployment == of, "its replicas find out"
+    assert resolved_of(seen(of, profile=None)).deployment == of, "its replicas find out"
 
 
 def test_an_artifact_for_other_machines_is_left_to_them_while_the_model_itself_serves() -> None:
     run = run_of(OF, verdict="Accepted", summary="x", artifact=ARTIFACT | {"modelFormat": "litert"})
-    resolved = resolve(seen(OF, run))
+    resolved = resolved_of(seen(OF, run))
     assert (resolved.optimized, resolved.deployment.spec.model) == (None, OF.spec.model)
     assert resolved.verdict is not None
     assert resolved.verdict.reason is Reason.ARTIFACT_REFUSED
@@ -405,7 +410,7 @@ def test_an_artifact_for_other_machines_is_left_to_them_while_the_model_itself_s
 
 def test_an_artifact_of_a_release_that_did_not_note_whose_it_is_serves_nothing() -> None:
     unsigned = {name: value for name, value in ARTIFACT.items() if name != "publicKey"}
-    resolved = resolve(seen(OF, run_of(OF, verdict="Accepted", summary="x", artifact=unsigned)))
+    resolved = resolved_of(seen(OF, run_of(OF, verdict="Accepted", summary="x", artifact=unsigned)))
     assert (resolved.optimized, resolved.deployment.spec.model) == (None, OF.spec.model)
 
 
