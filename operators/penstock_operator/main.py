@@ -15,12 +15,12 @@ from penstock.errors import Invalid
 from penstock.telemetry import names
 from penstock_operator.health import HealthServer
 from penstock_operator.operation import Operation
-from penstock_operator.runtime.accession import Accession
 from penstock_operator.runtime.cluster import Cluster, Key
-from penstock_operator.runtime.embedded import EmbeddedCluster
-from penstock_operator.runtime.events import EventRecorder
-from penstock_operator.runtime.lease import Election
-from penstock_operator.runtime.mirrored import MirroredCluster
+from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
+from penstock_operator.runtime.copies.mirrored import MirroredCluster
+from penstock_operator.runtime.leading.accession import Accession
+from penstock_operator.runtime.leading.lease import Election
+from penstock_operator.runtime.loop.events import EventRecorder
 from penstock_operator.settings import Settings, read
 from penstock_runtime.logs import RateLimitFilter
 from penstock_runtime.spans import SpanSink
@@ -56,7 +56,7 @@ def connect(settings: Settings) -> Cluster:
     if settings.standalone is not None:
         path = settings.standalone
         return EmbeddedCluster(path / _STORE_NAME if path.is_dir() else path)
-    from penstock_operator.runtime.kubernetes import KubernetesCluster  # noqa: PLC0415  # slow, and not for standalone
+    from penstock_operator.runtime.cluster.kubernetes import KubernetesCluster  # noqa: PLC0415  # slow, and not for standalone
 
     return KubernetesCluster.connect(settings.kubeconfig, settings.context)
 

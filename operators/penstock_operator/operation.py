@@ -41,11 +41,11 @@ from penstock_operator.pool.release import PoolRelease
 from penstock_operator.quota.directory import TENANT_QUOTA, QuotaDirectory
 from penstock_operator.quota.reconcile import QuotaReconciler
 from penstock_operator.runtime.cluster import JOB, Cluster, Key
-from penstock_operator.runtime.controller import Controller, ControllerSettings, Watch
-from penstock_operator.runtime.jobs import JobRunner
-from penstock_operator.runtime.mirrored import MirroredCluster
-from penstock_operator.runtime.news import Record
-from penstock_operator.runtime.reconciler import AnyReconciler, Runner
+from penstock_operator.runtime.copies.mirrored import MirroredCluster
+from penstock_operator.runtime.jobs.runner import JobRunner
+from penstock_operator.runtime.loop.controller import Controller, ControllerSettings, Watch
+from penstock_operator.runtime.loop.news import Record
+from penstock_operator.runtime.loop.reconciler import AnyReconciler, Runner
 from penstock_operator.settings import Settings
 from penstock_runtime.storage import Store
 

@@ -10,7 +10,7 @@ from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT
 from penstock_operator.pool.users import deployments_of, pool_of
 from penstock_operator.quota.directory import TENANT_QUOTA
 from penstock_operator.runtime.cluster import Key, Manifest, key_of, owner_keys
-from penstock_operator.runtime.mirrored import Seen
+from penstock_operator.runtime.copies.mirrored import Seen
 
 
 def spec_aspect(manifest: Manifest) -> object:

@@ -10,7 +10,7 @@ from penstock.errors import Unavailable
 from penstock_cli.standalone.state import StateFolder
 from penstock_cli.validation.admission import default_spec, validate
 from penstock_operator.runtime.cluster import Cluster, Manifest
-from penstock_operator.runtime.embedded import EmbeddedCluster
+from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
 
 _SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
@@ -45,7 +45,7 @@ def connect(target: ClusterTarget, standalone: StateFolder) -> Cluster:
     """
     if target.is_cluster:
         # The Kubernetes client takes a second to import, which other commands need not wait for.
-        from penstock_operator.runtime.kubernetes import KubernetesCluster  # noqa: PLC0415
+        from penstock_operator.runtime.cluster.kubernetes import KubernetesCluster  # noqa: PLC0415
 
         return KubernetesCluster.connect(target.kubeconfig, target.context)
     folder = target.state or standalone

@@ -35,10 +35,10 @@ from tests.ports import free_ports
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL
 from penstock_operator.pool.kinds import RAY_CLUSTER
 from penstock_operator.pool.names import head_service, ray_cluster
-from penstock_operator.runtime.change import Change
 from penstock_operator.runtime.cluster import NAMESPACE, Key, Manifest, ResourceKind, key_of
-from penstock_operator.runtime.informer import Informer
-from penstock_operator.runtime.kubernetes import KubernetesCluster
+from penstock_operator.runtime.cluster.kubernetes import KubernetesCluster
+from penstock_operator.runtime.copies.change import Change
+from penstock_operator.runtime.copies.informer import Informer
 
 CRDS = Path(__file__).resolve().parents[2] / "manifests" / "crds"
 POOL = "default"

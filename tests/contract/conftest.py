@@ -12,8 +12,8 @@ import pytest
 from tests.cluster.controlplane import ControlPlane
 
 from penstock_operator.runtime.cluster import NAMESPACE, Cluster, Key, ResourceKind
-from penstock_operator.runtime.embedded import EmbeddedCluster
-from penstock_operator.runtime.kubernetes import KubernetesCluster
+from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
+from penstock_operator.runtime.cluster.kubernetes import KubernetesCluster
 
 WIDGET = ResourceKind("testing.penstock.dev", "v1", "Widget", "widgets", has_status=True)
 _ANYTHING = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}

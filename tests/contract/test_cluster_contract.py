@@ -29,7 +29,7 @@ from penstock_operator.runtime.cluster import (
     owner_keys,
     owner_reference,
 )
-from penstock_operator.runtime.events import EventRecorder, EventSettings
+from penstock_operator.runtime.loop.events import EventRecorder, EventSettings
 
 FINALIZER = "testing.penstock.dev/hold"
 

@@ -16,8 +16,8 @@ from penstock.api.v1alpha1 import Accelerator, ModelSource, ProfileReference, Re
 from penstock.errors import Conflict
 from penstock.serving.manifest import ModelFormat
 from penstock_operator.optimization.job import JobSettings, build
-from penstock_operator.runtime import job_status
 from penstock_operator.runtime.cluster import CONFIG_MAP, JOB, Key, Manifest, create_unless_there, owner_reference
+from penstock_operator.runtime.jobs import job_status
 
 PROFILES = Path(__file__).parents[2] / "manifests" / "profiles"
 IN_PODS = JobSettings(

@@ -32,8 +32,8 @@ from penstock_operator.pool.raypods import PoolSettings
 from penstock_operator.pool.reconcile import PoolReconciler
 from penstock_operator.pool.release import PATIENCE_SECONDS, REDIS_FINALIZER, PoolRelease
 from penstock_operator.runtime.cluster import NAMESPACE, SECRET, Cluster, Key, Manifest, key_of
-from penstock_operator.runtime.kubernetes import KubernetesCluster
-from penstock_operator.runtime.reconciler import Runner
+from penstock_operator.runtime.cluster.kubernetes import KubernetesCluster
+from penstock_operator.runtime.loop.reconciler import Runner
 from penstock_operator.settings import Settings
 
 pytestmark = pytest.mark.apiserver

@@ -13,10 +13,10 @@ import pytest
 from tests.contract.conftest import WIDGET, Connections
 
 from penstock.errors import Conflict
-from penstock_operator.runtime.change import Change
 from penstock_operator.runtime.cluster import NO_LABELS, SECRET, Cluster, Key, Listing, Manifest, ResourceKind
-from penstock_operator.runtime.informer import Informer, InformerSettings
-from penstock_operator.runtime.mirrored import MirroredCluster
+from penstock_operator.runtime.copies.change import Change
+from penstock_operator.runtime.copies.informer import Informer, InformerSettings
+from penstock_operator.runtime.copies.mirrored import MirroredCluster
 
 FINALIZER = "testing.penstock.dev/hold"
 

@@ -14,7 +14,7 @@ from tests.waiting import eventually
 from penstock.api.meta import Manifest
 from penstock_operator.nodes.forecast import KubernetesNode, PodDemand, Taint, describe_closest
 from penstock_operator.nodes.view import ClusterView
-from penstock_operator.runtime.kubernetes import KubernetesCluster
+from penstock_operator.runtime.cluster.kubernetes import KubernetesCluster
 
 PREFIX = "view-of-nodes"
 GPU = "nvidia.com/gpu"

@@ -15,7 +15,7 @@ from penstock.api.pool import ServingPool
 from penstock_operator.deployment.observed import PoolProblem
 from penstock_operator.pool.clusters import RayClusters
 from penstock_operator.pool.directory import PoolDirectory
-from penstock_operator.runtime.kubernetes import KubernetesCluster
+from penstock_operator.runtime.cluster.kubernetes import KubernetesCluster
 
 OPERATOR = "system:serviceaccount:penstock-system:penstock-operator"
 _EXAMPLE = "manifests/rbac/pool-token.example.yaml"

@@ -8,8 +8,8 @@ import threading
 from pathlib import Path
 
 from penstock_operator.runtime.cluster import Key
-from penstock_operator.runtime.kubernetes import KubernetesCluster
-from penstock_operator.runtime.lease import Election
+from penstock_operator.runtime.cluster.kubernetes import KubernetesCluster
+from penstock_operator.runtime.leading.lease import Election
 
 
 def main() -> None:

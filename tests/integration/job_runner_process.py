@@ -6,8 +6,8 @@ import sys
 import threading
 from pathlib import Path
 
-from penstock_operator.runtime.embedded import EmbeddedCluster
-from penstock_operator.runtime.jobs import JobRunner
+from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
+from penstock_operator.runtime.jobs.runner import JobRunner
 
 if __name__ == "__main__":
     runner = JobRunner(EmbeddedCluster(Path(sys.argv[1])), Path(sys.argv[2]))

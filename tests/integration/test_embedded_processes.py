@@ -8,13 +8,13 @@ from itertools import islice
 from pathlib import Path
 
 from penstock_operator.runtime.cluster import CONFIG_MAP, EventType
-from penstock_operator.runtime.embedded import EmbeddedCluster
+from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
 
 WRITER = """
 import sys
 from pathlib import Path
 from penstock_operator.runtime.cluster import CONFIG_MAP
-from penstock_operator.runtime.embedded import EmbeddedCluster
+from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
 path, writer = sys.argv[1:]
 cluster = EmbeddedCluster(Path(path))
 for index in range(50):

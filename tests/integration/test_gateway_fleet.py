@@ -28,7 +28,7 @@ from penstock_operator.gateway.keeper import GatewayKeeper, Models
 from penstock_operator.operation import Operation
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT
 from penstock_operator.runtime.cluster import Key
-from penstock_operator.runtime.embedded import EmbeddedCluster
+from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
 from penstock_operator.settings import Settings
 from penstock_serving.replica.registration import Leases
 

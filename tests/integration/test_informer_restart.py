@@ -11,10 +11,10 @@ from tests.cluster.controlplane import ControlPlane
 from tests.waiting import eventually
 
 from penstock.errors import Unavailable
-from penstock_operator.runtime.change import Change
 from penstock_operator.runtime.cluster import CONFIG_MAP, Key
-from penstock_operator.runtime.informer import Informer
-from penstock_operator.runtime.kubernetes import KubernetesCluster
+from penstock_operator.runtime.cluster.kubernetes import KubernetesCluster
+from penstock_operator.runtime.copies.change import Change
+from penstock_operator.runtime.copies.informer import Informer
 
 pytestmark = pytest.mark.apiserver
 

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from tests.waiting import eventually
 
-from penstock_operator.runtime import job_status
 from penstock_operator.runtime.cluster import JOB, Key, Manifest
-from penstock_operator.runtime.embedded import EmbeddedCluster
-from penstock_operator.runtime.jobs import JobRunner
+from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
+from penstock_operator.runtime.jobs import job_status
+from penstock_operator.runtime.jobs.runner import JobRunner
 
 SOURCE = """
 import os, sys, time

@@ -15,8 +15,8 @@ import pytest
 from tests.cluster.controlplane import ControlPlane
 
 from penstock_operator.runtime.cluster import LEASE, Key
-from penstock_operator.runtime.kubernetes import KubernetesCluster
-from penstock_operator.runtime.lease import LeaseSettings
+from penstock_operator.runtime.cluster.kubernetes import KubernetesCluster
+from penstock_operator.runtime.leading.lease import LeaseSettings
 
 pytestmark = pytest.mark.apiserver
 

@@ -24,7 +24,7 @@ from penstock_operator.keys.directory import API_KEY
 from penstock_operator.operation import Operation
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL
 from penstock_operator.runtime.cluster import SECRET, Key
-from penstock_operator.runtime.embedded import EmbeddedCluster
+from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
 from penstock_operator.settings import Settings
 
 

@@ -15,8 +15,8 @@ from penstock_operator.operation import Operation
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL
 from penstock_operator.quota.directory import TENANT_QUOTA
 from penstock_operator.runtime.cluster import SECRET, Key
-from penstock_operator.runtime.embedded import EmbeddedCluster
-from penstock_operator.runtime.news import News
+from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
+from penstock_operator.runtime.loop.news import News
 from penstock_operator.settings import Settings
 
 FOREIGN = {"name": "theirs", "import_path": "their.app:app", "args": {"k": 1}}

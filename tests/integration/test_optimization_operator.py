@@ -42,11 +42,11 @@ from penstock_operator.optimization.directory import CLUSTER_OPTIMIZATION_PROFIL
 from penstock_operator.optimization.job import REQUEST_VARIABLE, JobSettings, run_folder
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL
 from penstock_operator.pool.kinds import NETWORK_POLICY
-from penstock_operator.runtime import job_status
 from penstock_operator.runtime.cluster import JOB, NAMESPACE, SECRET, Cluster, Key, Manifest, Propagation, key_of
-from penstock_operator.runtime.embedded import EmbeddedCluster
-from penstock_operator.runtime.kubernetes import KubernetesCluster
-from penstock_operator.runtime.news import News
+from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
+from penstock_operator.runtime.cluster.kubernetes import KubernetesCluster
+from penstock_operator.runtime.jobs import job_status
+from penstock_operator.runtime.loop.news import News
 from penstock_operator.settings import Settings
 from penstock_runtime.signing import sign_statement
 from penstock_runtime.storage import Store

@@ -18,7 +18,7 @@ from tests.waiting import eventually
 
 from penstock_operator.optimization.directory import CLUSTER_OPTIMIZATION_PROFILE, OPTIMIZATION_RUN
 from penstock_operator.runtime.cluster import JOB, Key, Manifest
-from penstock_operator.runtime.embedded import EmbeddedCluster
+from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
 from penstock_runtime.signing import make_keys
 
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ from penstock.routing.access import MAX_KEYS, MAX_NAMED, NEVER, NamespaceKey, Ro
 from penstock.routing.fleet import NAMESPACE_KEYS, downgrade_route
 from penstock.routing.leases import Route
 from penstock_operator.deployment.observed import Gateway, GatewayProblem, Observed
-from penstock_operator.runtime.requeue import Requeue
+from penstock_operator.runtime.loop.requeue import Requeue
 
 _LONGEST_WAIT_SECONDS: Final = 86_400.0
 """Until a key's end is looked at again; clocks are set anew meanwhile."""

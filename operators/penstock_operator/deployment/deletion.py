@@ -15,7 +15,7 @@ from penstock_operator.deployment.observed import ApplicationState, GatewayProbl
 from penstock_operator.deployment.standing import stand
 from penstock_operator.deployment.status import deployment_status
 from penstock_operator.deployment.steps import PROBLEM_SECONDS, TRANSITION_SECONDS
-from penstock_operator.runtime.requeue import Requeue
+from penstock_operator.runtime.loop.requeue import Requeue
 
 RELEASE_AFTER_SECONDS: Final = 600.0
 """A deletion waits this long at most for a pool or gateway that does not answer. Then the object goes, and what it had

@@ -8,7 +8,7 @@ from penstock.api.conditions import DeploymentCondition
 from penstock.api.meta import Condition, ConditionStatus
 from penstock.api.v1alpha1 import InferenceDeploymentStatus
 from penstock.api.verdicts import merge_alike, transitions
-from penstock_operator.runtime.news import News, news_of
+from penstock_operator.runtime.loop.news import News, news_of
 
 _STEPS = frozenset({DeploymentCondition.READY, DeploymentCondition.PROGRESSING, DeploymentCondition.PROFILE_APPLIED})
 

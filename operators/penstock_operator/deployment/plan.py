@@ -28,7 +28,7 @@ from penstock_operator.deployment.rollout import closed_route, is_routed
 from penstock_operator.deployment.standing import rebased, stand
 from penstock_operator.deployment.status import deployment_status
 from penstock_operator.deployment.steps import Case, Decision
-from penstock_operator.runtime.requeue import Requeue
+from penstock_operator.runtime.loop.requeue import Requeue
 
 
 class Finalizer(StrEnum):

@@ -21,8 +21,8 @@ from penstock_operator.optimization.directory import OPTIMIZATION_RUN
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT
 from penstock_operator.pool.writer import PoolWriter
 from penstock_operator.runtime.cluster import Cluster, Key, Manifest, create_unless_there, key_of
-from penstock_operator.runtime.news import News
-from penstock_operator.runtime.reconciler import Applied, Failure, Reconciler
+from penstock_operator.runtime.loop.news import News
+from penstock_operator.runtime.loop.reconciler import Applied, Failure, Reconciler
 
 _Sight: TypeAlias = tuple[Observed, PoolWriter | None]
 """What was observed, and the writer of the pool where it has one."""

@@ -33,7 +33,7 @@ from penstock_operator.deployment.rollout import (
     with_candidate,
 )
 from penstock_operator.deployment.standing import Standing, rebased
-from penstock_operator.runtime.requeue import Requeue
+from penstock_operator.runtime.loop.requeue import Requeue
 
 RESYNC_SECONDS: Final = 30.0
 TRANSITION_SECONDS: Final = 1.0

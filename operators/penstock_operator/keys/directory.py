@@ -12,8 +12,8 @@ from penstock.api.access import APIKey
 from penstock.api.reading import read
 from penstock.errors import Invalid
 from penstock_operator.kinds import OURS
-from penstock_operator.runtime.cache import Recent
 from penstock_operator.runtime.cluster import Cluster, Key, Manifest, key_of
+from penstock_operator.runtime.copies.cache import Recent
 
 log = logging.getLogger(__name__)
 API_KEY = OURS["APIKey"]

@@ -15,9 +15,9 @@ from penstock_operator.deployment.access import key_status, next_look
 from penstock_operator.deployment.observed import GatewayProblem
 from penstock_operator.keys.directory import API_KEY, KeyDirectory
 from penstock_operator.runtime.cluster import Key, Manifest, key_of
-from penstock_operator.runtime.news import News
-from penstock_operator.runtime.reconciler import Applied, Reconciler
-from penstock_operator.runtime.requeue import Requeue
+from penstock_operator.runtime.loop.news import News
+from penstock_operator.runtime.loop.reconciler import Applied, Reconciler
+from penstock_operator.runtime.loop.requeue import Requeue
 
 _AGAIN: Final = Requeue(2.0, "gateways have not taken the keys")
 _Done: TypeAlias = Applied[APIKeyStatus]

@@ -8,11 +8,11 @@ from typing import Final
 
 from penstock_operator.nodes.excerpts import NODE, POD, kubernetes_node
 from penstock_operator.nodes.forecast import KubernetesNode, place_waiting
-from penstock_operator.runtime.cache import Recent
-from penstock_operator.runtime.change import Change
 from penstock_operator.runtime.cluster import Cluster
-from penstock_operator.runtime.informer import Informer, InformerSettings
-from penstock_operator.runtime.queue import Backoff
+from penstock_operator.runtime.copies.cache import Recent
+from penstock_operator.runtime.copies.change import Change
+from penstock_operator.runtime.copies.informer import Informer, InformerSettings
+from penstock_operator.runtime.loop.queue import Backoff
 
 _FRESH_SECONDS: Final = 1.0
 """The sums over all pods are made at most this often."""

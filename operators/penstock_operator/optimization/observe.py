@@ -21,7 +21,7 @@ from penstock_operator.optimization.plan import JobState, ObservedJob, ObservedR
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, PoolDirectory
 from penstock_operator.pool.users import pool_of
 from penstock_operator.runtime.cluster import JOB, Cluster, Key, Manifest
-from penstock_operator.runtime.job_status import end_of, ended_at
+from penstock_operator.runtime.jobs.job_status import end_of, ended_at
 from penstock_runtime.signing import verify_statement
 
 

@@ -21,7 +21,7 @@ from penstock_operator.deployment.unschedulable import groups_that_fit, why_unsc
 from penstock_operator.optimization import figures
 from penstock_operator.optimization.job import JobSettings, build, job_name
 from penstock_operator.optimization.job_network import network_policy
-from penstock_operator.runtime.requeue import Requeue
+from penstock_operator.runtime.loop.requeue import Requeue
 
 MOST_ATTEMPTS: Final = 3
 TRY_AGAIN: Final = 75

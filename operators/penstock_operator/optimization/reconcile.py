@@ -17,8 +17,8 @@ from penstock_operator.optimization.observe import RunObserver
 from penstock_operator.optimization.plan import ObservedRun, RunPlan, failed_status, plan_run
 from penstock_operator.pool.kinds import NETWORK_POLICY
 from penstock_operator.runtime.cluster import JOB, SECRET, Cluster, Key, Manifest, create_unless_there
-from penstock_operator.runtime.news import News, news_of
-from penstock_operator.runtime.reconciler import Applied, Failure, Reconciler
+from penstock_operator.runtime.loop.news import News, news_of
+from penstock_operator.runtime.loop.reconciler import Applied, Failure, Reconciler
 
 _Done: TypeAlias = Applied[OptimizationRunStatus]
 

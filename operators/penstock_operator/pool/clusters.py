@@ -24,8 +24,8 @@ from penstock_operator.pool.names import (
 from penstock_operator.pool.observed import PodView, RayClusterView, pod_view, view
 from penstock_operator.pool.raypods import PoolSettings
 from penstock_operator.pool.surge import starting_candidates
-from penstock_operator.runtime.cache import Recent
 from penstock_operator.runtime.cluster import FORBIDDEN, Cluster, Manifest, NotFound
+from penstock_operator.runtime.copies.cache import Recent
 
 _MISSING: Final = (
     "A managed pool becomes a RayCluster of KubeRay, and this Kubernetes serves none: install KubeRay 1.6 with its CRDs, "

@@ -25,8 +25,8 @@ from penstock_operator.pool.clusters import RayClusters
 from penstock_operator.pool.observed import RayClusterView
 from penstock_operator.pool.plan import sort
 from penstock_operator.pool.writer import PoolWriter
-from penstock_operator.runtime.cache import Recent
 from penstock_operator.runtime.cluster import FORBIDDEN, SECRET, Cluster, Key, Manifest, ResourceKind
+from penstock_operator.runtime.copies.cache import Recent
 
 SERVING_POOL = OURS["ServingPool"]
 INFERENCE_DEPLOYMENT = OURS["InferenceDeployment"]

@@ -16,8 +16,8 @@ from penstock_operator.deployment.observed import Node, PoolProblem
 from penstock_operator.pool.observed import RayClusterView
 from penstock_operator.pool.plan import PoolPlan
 from penstock_operator.pool.status import missing_pods
-from penstock_operator.runtime.news import News, news_of
-from penstock_operator.runtime.requeue import Requeue
+from penstock_operator.runtime.loop.news import News, news_of
+from penstock_operator.runtime.loop.requeue import Requeue
 
 RESYNC_SECONDS: Final = 60.0
 PROBLEM_SECONDS: Final = 10.0

@@ -27,9 +27,9 @@ from penstock_operator.pool.status import judge_start, report
 from penstock_operator.pool.users import deployments_of
 from penstock_operator.pool.writer import PoolBusy, PoolWriter
 from penstock_operator.runtime.cluster import FORBIDDEN, Cluster, Key, Manifest
-from penstock_operator.runtime.news import News
-from penstock_operator.runtime.reconciler import Applied, Failure, Reconciler
-from penstock_operator.runtime.requeue import Requeue
+from penstock_operator.runtime.loop.news import News
+from penstock_operator.runtime.loop.reconciler import Applied, Failure, Reconciler
+from penstock_operator.runtime.loop.requeue import Requeue
 
 log = logging.getLogger(__name__)
 

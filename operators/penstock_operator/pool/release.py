@@ -19,8 +19,8 @@ from penstock_operator.deployment.observed import PoolProblem
 from penstock_operator.pool.clusters import RayClusters
 from penstock_operator.pool.kinds import RAY_CLUSTER
 from penstock_operator.runtime.cluster import Cluster, Key, Manifest
-from penstock_operator.runtime.reconciler import Applied
-from penstock_operator.runtime.requeue import Requeue
+from penstock_operator.runtime.loop.reconciler import Applied
+from penstock_operator.runtime.loop.requeue import Requeue
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from penstock_operator.deployment.application import ServeApplication
 from penstock_operator.deployment.observed import Application, ApplicationState
 from penstock_operator.pool.budget import MemoryBudget
 from penstock_operator.pool.serve import Aggregate, OwnerKey, merge
-from penstock_operator.runtime.cache import Recent
+from penstock_operator.runtime.copies.cache import Recent
 
 _GATHER_SECONDS: Final = 0.05
 _WAIT_SECONDS: Final = 120.0

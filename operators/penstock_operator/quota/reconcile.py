@@ -13,9 +13,9 @@ from penstock.api.verdicts import transitions
 from penstock.names import QUOTA_MANAGER
 from penstock_operator.quota.directory import TENANT_QUOTA, QuotaDirectory
 from penstock_operator.quota.plan import quota_status
-from penstock_operator.runtime.news import News
-from penstock_operator.runtime.reconciler import Applied, Reconciler
-from penstock_operator.runtime.requeue import Requeue
+from penstock_operator.runtime.loop.news import News
+from penstock_operator.runtime.loop.reconciler import Applied, Reconciler
+from penstock_operator.runtime.loop.requeue import Requeue
 
 _RESYNC: Final = Requeue(300.0, "a deployment's change may have been missed")
 

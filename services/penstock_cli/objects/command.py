@@ -52,7 +52,7 @@ def apply(
     """
     from penstock_cli.objects.resources import FIELD_MANAGER, kind_of, title, with_namespace  # noqa: PLC0415 (the same)
     from penstock_cli.validation.manifests import load_accepted, refuse  # noqa: PLC0415 (the CEL evaluator takes half a second to import)
-    from penstock_operator.runtime.embedded import EmbeddedCluster  # noqa: PLC0415 (the same)
+    from penstock_operator.runtime.cluster.embedded import EmbeddedCluster  # noqa: PLC0415 (the same)
 
     if not filename:
         raise Invalid("NothingToApply", "name what to apply: penstock apply -f FILE")

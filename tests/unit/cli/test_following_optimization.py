@@ -13,7 +13,7 @@ from penstock_cli.demo.optimization import wait_for_verdict, wait_until_optimize
 from penstock_operator.optimization.directory import OPTIMIZATION_RUN
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT
 from penstock_operator.runtime.cluster import Key
-from penstock_operator.runtime.embedded import EmbeddedCluster
+from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
 
 KEY = Key("default", "digits")
 RUN = "digits-1"

@@ -22,8 +22,8 @@ from penstock_operator.deployment.profile import run_manifest
 from penstock_operator.pool import names as pool_names
 from penstock_operator.pool.network import policies
 from penstock_operator.pool.raycluster import build, replacement_name
-from penstock_operator.runtime.events import _name as event_name
-from penstock_operator.runtime.events import cut
+from penstock_operator.runtime.loop.events import _name as event_name
+from penstock_operator.runtime.loop.events import cut
 
 PROFILE = OptimizationProfileSpec()
 SOME = random.Random(7)  # the same names each time

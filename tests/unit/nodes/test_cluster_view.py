@@ -7,7 +7,7 @@ from pathlib import Path
 from penstock.api.meta import Manifest
 from penstock_operator.nodes.excerpts import NODE, POD
 from penstock_operator.nodes.view import ClusterView
-from penstock_operator.runtime.embedded import EmbeddedCluster
+from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
 
 
 def pod(name: str, **spec: str) -> Manifest:

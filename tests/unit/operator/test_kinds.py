@@ -6,7 +6,7 @@ from pathlib import Path
 
 from penstock_operator.kinds import OURS
 from penstock_operator.operation import Operation
-from penstock_operator.runtime.embedded import EmbeddedCluster
+from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
 from penstock_operator.settings import Settings
 
 

@@ -17,11 +17,11 @@ from penstock_operator.keys.directory import API_KEY
 from penstock_operator.optimization.directory import OPTIMIZATION_PROFILE, OPTIMIZATION_RUN, users_of
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL
 from penstock_operator.quota.directory import TENANT_QUOTA
-from penstock_operator.runtime.change import Change
 from penstock_operator.runtime.cluster import EventType, Key, Manifest, ResourceKind
-from penstock_operator.runtime.controller import Watch, concerned
-from penstock_operator.runtime.embedded import EmbeddedCluster
-from penstock_operator.runtime.storage import Stored
+from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
+from penstock_operator.runtime.cluster.storage import Stored
+from penstock_operator.runtime.copies.change import Change
+from penstock_operator.runtime.loop.controller import Watch, concerned
 
 OWNER = {"apiVersion": "penstock.dev/v1alpha1", "kind": "InferenceDeployment", "name": "one", "uid": "u"}
 PROFILE = {"kind": "OptimizationProfile", "name": "own"}

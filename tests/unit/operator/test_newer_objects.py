@@ -39,11 +39,11 @@ from penstock_operator.pool.release import PoolRelease
 from penstock_operator.quota.directory import TENANT_QUOTA, QuotaDirectory
 from penstock_operator.quota.reconcile import QuotaReconciler
 from penstock_operator.runtime.cluster import JOB, EventType, Key, Manifest, ResourceKind, owner_reference
-from penstock_operator.runtime.controller import Reconcile
-from penstock_operator.runtime.embedded import EmbeddedCluster
-from penstock_operator.runtime.news import News
-from penstock_operator.runtime.reconciler import AnyReconciler, Runner
-from penstock_operator.runtime.storage import Storage, Stored
+from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
+from penstock_operator.runtime.cluster.storage import Storage, Stored
+from penstock_operator.runtime.loop.controller import Reconcile
+from penstock_operator.runtime.loop.news import News
+from penstock_operator.runtime.loop.reconciler import AnyReconciler, Runner
 from penstock_runtime.storage import Store
 
 KEY = Key("default", "one")

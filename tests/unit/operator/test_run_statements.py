@@ -30,9 +30,9 @@ from penstock_operator.optimization.observe import RunObserver
 from penstock_operator.optimization.plan import ObservedRun
 from penstock_operator.pool.clusters import RayClusters
 from penstock_operator.pool.directory import PoolDirectory
-from penstock_operator.runtime import job_status
 from penstock_operator.runtime.cluster import JOB, NAMESPACE
-from penstock_operator.runtime.embedded import EmbeddedCluster
+from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
+from penstock_operator.runtime.jobs import job_status
 from penstock_runtime.signing import derive_key, make_keys, pem_of, public_key, sign_statement, verify_statement
 from penstock_runtime.storage import Store
 

@@ -20,11 +20,11 @@ from penstock_operator.operation import (
 from penstock_operator.optimization.directory import OPTIMIZATION_PROFILE, OPTIMIZATION_RUN
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL
 from penstock_operator.quota.directory import TENANT_QUOTA
-from penstock_operator.runtime.change import Change
 from penstock_operator.runtime.cluster import Manifest, ResourceKind
-from penstock_operator.runtime.controller import concerned
-from penstock_operator.runtime.embedded import EmbeddedCluster
-from penstock_operator.runtime.mirrored import MirroredCluster
+from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
+from penstock_operator.runtime.copies.change import Change
+from penstock_operator.runtime.copies.mirrored import MirroredCluster
+from penstock_operator.runtime.loop.controller import concerned
 from penstock_operator.settings import Settings
 
 OWNER = {"apiVersion": "penstock.dev/v1alpha1", "kind": "InferenceDeployment", "name": "one", "uid": "u"}

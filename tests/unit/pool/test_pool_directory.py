@@ -12,7 +12,7 @@ from tests.unit.pool.pools import pool
 from penstock_operator.pool.clusters import Addresses, RayClusters
 from penstock_operator.pool.directory import PoolDirectory
 from penstock_operator.pool.writer import PoolWriter
-from penstock_operator.runtime.embedded import EmbeddedCluster
+from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from penstock_operator.pool.raypods import PoolSettings
 from penstock_operator.pool.reconcile import PoolReconciler
 from penstock_operator.pool.release import PoolRelease
 from penstock_operator.runtime.cluster import Cluster, Key, Manifest
-from penstock_operator.runtime.embedded import EmbeddedCluster
-from penstock_operator.runtime.reconciler import Runner
+from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
+from penstock_operator.runtime.loop.reconciler import Runner
 from penstock_operator.settings import Settings, read
 
 SPEC: Manifest = {"managed": {"workerGroups": [{"name": "cpu", "cpu": "1", "memory": "2Gi"}]}}

@@ -23,8 +23,8 @@ from penstock_operator.pool.names import ray_token
 from penstock_operator.pool.reconcile import PoolReconciler
 from penstock_operator.pool.release import PoolRelease
 from penstock_operator.runtime.cluster import FORBIDDEN, NO_LABELS, SECRET, Key, Listing, Manifest, ResourceKind
-from penstock_operator.runtime.embedded import EmbeddedCluster
-from penstock_operator.runtime.reconciler import Runner
+from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
+from penstock_operator.runtime.loop.reconciler import Runner
 
 WITH_REDIS: Manifest = {
     "managed": {

@@ -19,9 +19,9 @@ from penstock_operator.pool.reconcile import PoolReconciler
 from penstock_operator.pool.release import PoolRelease
 from penstock_operator.pool.surge import AT_ONCE
 from penstock_operator.runtime.cluster import NAMESPACE, Cluster, Key, Manifest
-from penstock_operator.runtime.embedded import EmbeddedCluster
-from penstock_operator.runtime.reconciler import Runner
-from penstock_operator.runtime.requeue import Requeue
+from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
+from penstock_operator.runtime.loop.reconciler import Runner
+from penstock_operator.runtime.loop.requeue import Requeue
 
 SPACES = [f"tenant-{number}" for number in range(AT_ONCE + 1)]
 LAST = SPACES[-1]

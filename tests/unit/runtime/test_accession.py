@@ -7,7 +7,7 @@ import threading
 from tests.waiting import eventually
 
 from penstock.errors import Unavailable
-from penstock_operator.runtime.accession import Accession
+from penstock_operator.runtime.leading.accession import Accession
 
 _PATIENCE = 20.0
 

@@ -8,7 +8,7 @@ import pytest
 
 from penstock.errors import Conflict, Invalid, PenstockError, Unavailable
 from penstock_operator.runtime.cluster import LEASE, NAMESPACE, Gone, NotFound
-from penstock_operator.runtime.kubernetes import _asked, _error_of, _path
+from penstock_operator.runtime.cluster.kubernetes import _asked, _error_of, _path
 
 
 @pytest.mark.parametrize(

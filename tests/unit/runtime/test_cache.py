@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock_operator.runtime.cache import Recent
+from penstock_operator.runtime.copies.cache import Recent
 
 
 class Clock:

@@ -13,11 +13,11 @@ from tests.waiting import eventually
 
 from penstock.errors import Conflict, Invalid, Unavailable
 from penstock_operator.runtime.cluster import CONFIG_MAP, SECRET, Key, Manifest, owner_reference
-from penstock_operator.runtime.controller import Controller, ControllerSettings, Watch
-from penstock_operator.runtime.embedded import EmbeddedCluster
-from penstock_operator.runtime.informer import InformerSettings
-from penstock_operator.runtime.queue import Backoff
-from penstock_operator.runtime.requeue import Requeue
+from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
+from penstock_operator.runtime.copies.informer import InformerSettings
+from penstock_operator.runtime.loop.controller import Controller, ControllerSettings, Watch
+from penstock_operator.runtime.loop.queue import Backoff
+from penstock_operator.runtime.loop.requeue import Requeue
 
 FAST = ControllerSettings(workers=2, backoff=Backoff(base=0.01, maximum=0.05))
 

@@ -10,8 +10,8 @@ import pytest
 
 from penstock.errors import Invalid
 from penstock_operator.runtime.cluster import CONFIG_MAP, EventType, Key, Manifest, ResourceKind
-from penstock_operator.runtime.embedded import EmbeddedCluster
-from penstock_operator.runtime.storage import Storage, Stored
+from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
+from penstock_operator.runtime.cluster.storage import Storage, Stored
 
 KEY = Key("default", "one")
 OURS = ResourceKind("penstock.dev", "v1alpha1", "ServingPool", "servingpools", has_status=True)

@@ -9,8 +9,8 @@ import pytest
 
 from penstock.errors import Unavailable
 from penstock_operator.runtime.cluster import EVENT, Manifest, ResourceKind
-from penstock_operator.runtime.embedded import EmbeddedCluster
-from penstock_operator.runtime.events import EventRecorder, EventSettings
+from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
+from penstock_operator.runtime.loop.events import EventRecorder, EventSettings
 
 ABOUT: Manifest = {
     "apiVersion": "v1",

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from penstock_operator.runtime.change import Change
 from penstock_operator.runtime.cluster import CONFIG_MAP, EventType, Excerpt, Key, Listing, Manifest, WatchEvent
-from penstock_operator.runtime.mirror import Mirror
+from penstock_operator.runtime.copies.change import Change
+from penstock_operator.runtime.copies.mirror import Mirror
 
 
 def thing(name: str, version: int) -> Manifest:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from penstock.errors import Invalid
-from penstock_operator.runtime import job_status
+from penstock_operator.runtime.jobs import job_status
 
 NOW = 1_800_000_000.0
 

@@ -8,8 +8,8 @@ import pytest
 
 from penstock.errors import Unavailable
 from penstock_operator.runtime.cluster import LEASE, NAMESPACE, Key, Manifest, ResourceKind
-from penstock_operator.runtime.embedded import EmbeddedCluster
-from penstock_operator.runtime.lease import Action, Election, LeaseSettings, Observation, decide, observe
+from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
+from penstock_operator.runtime.leading.lease import Action, Election, LeaseSettings, Observation, decide, observe
 
 KEY = Key("default", "operator")
 

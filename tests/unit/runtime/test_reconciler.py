@@ -13,10 +13,10 @@ from penstock.errors import Invalid, PenstockError, Unavailable
 from penstock.names import FINALIZER
 from penstock_operator.quota.directory import TENANT_QUOTA
 from penstock_operator.runtime.cluster import Key, ResourceKind
-from penstock_operator.runtime.embedded import EmbeddedCluster
-from penstock_operator.runtime.news import News
-from penstock_operator.runtime.reconciler import Applied, Failure, Reconciler, Runner
-from penstock_operator.runtime.requeue import Requeue
+from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
+from penstock_operator.runtime.loop.news import News
+from penstock_operator.runtime.loop.reconciler import Applied, Failure, Reconciler, Runner
+from penstock_operator.runtime.loop.requeue import Requeue
 
 KEY = Key("default", "one")
 AGAIN = Requeue(3.0, "a reason")

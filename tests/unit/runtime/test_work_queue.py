@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from penstock_operator.runtime.queue import Backoff, Schedule, Shares, WorkQueue
+from penstock_operator.runtime.loop.queue import Backoff, Schedule, Shares, WorkQueue
 
 
 def schedule() -> Schedule[str]:

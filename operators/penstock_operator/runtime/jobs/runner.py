@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Final
 
 from penstock.errors import Invalid
-from penstock_operator.runtime import job_status
 from penstock_operator.runtime.cluster import JOB, Cluster, Key, Manifest, NotFound, key_of
-from penstock_operator.runtime.controller import Controller, ControllerSettings
-from penstock_operator.runtime.requeue import Requeue
+from penstock_operator.runtime.jobs import job_status
+from penstock_operator.runtime.loop.controller import Controller, ControllerSettings
+from penstock_operator.runtime.loop.requeue import Requeue
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class JobRunner:
         return self._folder / f"{uid}.log"
 
     def reconcile(self, key: Key) -> Requeue | None:
-        """See `penstock_operator.runtime.controller.Reconcile`."""
+        """See `penstock_operator.runtime.loop.controller.Reconcile`."""
         job = self._cluster.get(JOB, key)
         going = job is None or job["metadata"].get("deletionTimestamp") is not None
         running = self._running

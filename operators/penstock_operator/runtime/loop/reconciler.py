@@ -20,9 +20,9 @@ from penstock.api.reading import read
 from penstock.errors import Invalid, Unavailable
 from penstock.names import FINALIZER
 from penstock_operator.runtime.cluster import Cluster, Key, Manifest, NotFound, ResourceKind, identity
-from penstock_operator.runtime.news import News, Record
-from penstock_operator.runtime.requeue import Requeue
-from penstock_operator.runtime.unreadable import tell_unreadable
+from penstock_operator.runtime.loop.news import News, Record
+from penstock_operator.runtime.loop.requeue import Requeue
+from penstock_operator.runtime.loop.unreadable import tell_unreadable
 
 Object = TypeVar("Object", bound=Described)
 Status = TypeVar("Status", bound=BaseModel)
@@ -149,7 +149,7 @@ class Runner:
         self._clock = clock
 
     def reconcile(self, key: Key) -> Requeue | None:
-        """See `penstock_operator.runtime.controller.Reconcile`."""
+        """See `penstock_operator.runtime.loop.controller.Reconcile`."""
         manifest = self._cluster.get(self.kind, key)
         if manifest is None:
             return self._reconciler.settle_absence(key)

@@ -26,8 +26,8 @@ from penstock_operator.runtime.cluster import (
     WatchEvent,
     key_of,
 )
-from penstock_operator.runtime.informer import Changed, Informer, InformerSettings
-from penstock_operator.runtime.mirror import Mirror
+from penstock_operator.runtime.copies.informer import Changed, Informer, InformerSettings
+from penstock_operator.runtime.copies.mirror import Mirror
 
 Seen = Callable[[ResourceKind, str | None], Sequence[Manifest]]
 """The objects of a kind that is followed, in a namespace or in all (None), as the watches last told: the API is not asked."""

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from penstock_operator.runtime.change import Change
 from penstock_operator.runtime.cluster import (
     EventType,
     Excerpt,
@@ -24,6 +23,7 @@ from penstock_operator.runtime.cluster import (
     WatchEvent,
     key_of,
 )
+from penstock_operator.runtime.copies.change import Change
 
 
 @dataclass(slots=True)

@@ -33,7 +33,7 @@ from penstock_operator.runtime.cluster import (
     WatchEvent,
     projected,
 )
-from penstock_operator.runtime.finalizers import Finalizers
+from penstock_operator.runtime.cluster.finalizers import Finalizers
 
 _CONNECT_SECONDS = 5.0
 _READ_SECONDS = 30.0

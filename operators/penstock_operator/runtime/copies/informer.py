@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from penstock.errors import PenstockError
-from penstock_operator.runtime.change import Change
 from penstock_operator.runtime.cluster import Cluster, Gone, Listing, Manifest, ResourceKind
-from penstock_operator.runtime.mirror import Mirror
-from penstock_operator.runtime.queue import Backoff
+from penstock_operator.runtime.copies.change import Change
+from penstock_operator.runtime.copies.mirror import Mirror
+from penstock_operator.runtime.loop.queue import Backoff
 
 log = logging.getLogger(__name__)
 

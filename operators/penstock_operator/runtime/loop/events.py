@@ -15,7 +15,7 @@ from enum import StrEnum
 
 from penstock.errors import PenstockError
 from penstock_operator.runtime.cluster import EVENT, Cluster, Manifest
-from penstock_operator.runtime.news import News
+from penstock_operator.runtime.loop.news import News
 
 log = logging.getLogger(__name__)
 

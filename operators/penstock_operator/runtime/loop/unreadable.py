@@ -15,7 +15,7 @@ from penstock.api.meta import ConditionStatus
 from penstock.api.verdicts import timestamp
 from penstock.errors import Invalid
 from penstock_operator.runtime.cluster import Cluster, Manifest, NotFound, ResourceKind, identity
-from penstock_operator.runtime.news import News, Record
+from penstock_operator.runtime.loop.news import News, Record
 
 log = logging.getLogger(__name__)
 

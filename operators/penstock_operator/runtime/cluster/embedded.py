@@ -17,7 +17,6 @@ from pathlib import Path
 from penstock.api import GROUP
 from penstock.api.metadata import metadata_problems, normal_metadata
 from penstock.errors import Conflict, Invalid
-from penstock_operator.runtime import ownership
 from penstock_operator.runtime.cluster import (
     EVENT,
     NAMESPACE,
@@ -31,10 +30,11 @@ from penstock_operator.runtime.cluster import (
     ResourceKind,
     WatchEvent,
     key_of,
+    ownership,
     projected,
 )
-from penstock_operator.runtime.finalizers import Finalizers
-from penstock_operator.runtime.storage import Storage, Stored
+from penstock_operator.runtime.cluster.finalizers import Finalizers
+from penstock_operator.runtime.cluster.storage import Storage, Stored
 
 Admit = Callable[[Manifest, Manifest | None], list[str]]
 """Given an object as it would be and as it was: what is wrong with it, in sentences; nothing: it is admitted."""

@@ -13,13 +13,13 @@ from typing import assert_never
 
 from penstock.errors import Conflict, Invalid, Unavailable
 from penstock_operator.runtime import metrics
-from penstock_operator.runtime.change import Aspect, Change
 from penstock_operator.runtime.cluster import Cluster, Key, Manifest, ResourceKind, key_of, owner_keys
-from penstock_operator.runtime.informer import Informer, InformerSettings
+from penstock_operator.runtime.copies.change import Aspect, Change
+from penstock_operator.runtime.copies.informer import Informer, InformerSettings
+from penstock_operator.runtime.copies.mirrored import MirroredCluster, Seen
+from penstock_operator.runtime.loop.queue import Backoff, Schedule, Shares, WorkQueue
+from penstock_operator.runtime.loop.requeue import Requeue
 from penstock_operator.runtime.metrics import Outcome
-from penstock_operator.runtime.mirrored import MirroredCluster, Seen
-from penstock_operator.runtime.queue import Backoff, Schedule, Shares, WorkQueue
-from penstock_operator.runtime.requeue import Requeue
 
 log = logging.getLogger(__name__)
 

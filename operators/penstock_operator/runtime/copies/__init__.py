@@ -1,0 +1,1 @@
+"""What the operator has seen: copies of what it follows, what became of an object, and what was learned a moment ago."""

@@ -1,0 +1,1 @@
+"""Jobs on this machine, where there is no Kubernetes to run them."""

@@ -1,0 +1,1 @@
+"""Of several operators one acts."""
