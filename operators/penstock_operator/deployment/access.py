@@ -88,11 +88,11 @@ def namespace_keys(keys: Sequence[APIKey], now: float) -> tuple[NamespaceKey, ..
             deployments=tuple(sorted(spec.deployments)),
         )
         known = found.get(told.sha256)
-        found[told.sha256] = told if known is None else _both(known, told)
+        found[told.sha256] = told if known is None else _merge(known, told)
     return tuple(found.values())
 
 
-def _both(known: NamespaceKey, more: NamespaceKey) -> NamespaceKey:
+def _merge(known: NamespaceKey, more: NamespaceKey) -> NamespaceKey:
     """What two objects say of the same key; where they differ, the stricter word counts."""
     limits = [each.requests_per_second for each in (known, more) if each.requests_per_second is not None]
     everything = not (known.deployments and more.deployments)

@@ -22,7 +22,7 @@ def max_batch_size(deployment: InferenceDeployment) -> int:
     Raises:
         Invalid: the field is neither Auto nor such a number.
     """
-    return _whole(
+    return _parse_whole(
         deployment.spec.batching.max_batch_size, DEFAULT_MAX_BATCH_SIZE, range(1, 4097), "batching.maxBatchSize"
     )
 
@@ -33,7 +33,7 @@ def max_delay_milliseconds(deployment: InferenceDeployment) -> int:
     Raises:
         Invalid: the field is neither Auto nor such a number.
     """
-    return _whole(
+    return _parse_whole(
         deployment.spec.batching.max_delay_milliseconds,
         DEFAULT_MAX_DELAY_MILLISECONDS,
         range(10_001),
@@ -47,7 +47,7 @@ def target_in_flight_requests(deployment: InferenceDeployment) -> int:
     Raises:
         Invalid: the field is neither Auto nor such a number.
     """
-    return _whole(
+    return _parse_whole(
         deployment.spec.scaling.target_in_flight_requests,
         DEFAULT_TARGET_IN_FLIGHT_REQUESTS,
         range(1, 100_001),
@@ -55,7 +55,7 @@ def target_in_flight_requests(deployment: InferenceDeployment) -> int:
     )
 
 
-def _whole(value: str, default: int, allowed: range, field: str) -> int:
+def _parse_whole(value: str, default: int, allowed: range, field: str) -> int:
     if value == AUTO:
         return default
     if _WHOLE.fullmatch(value) is None or int(value) not in allowed:

@@ -25,7 +25,7 @@ def start_failure(message: str) -> StartFailure:
     the exception's line, which a traceback ends with.
     """
     plain = _COLOURS.sub("", message)
-    structured = _structured(plain)
+    structured = _parse(plain)
     if structured is not None:
         return structured
     lines = [line.strip() for line in plain.splitlines() if line.strip()]
@@ -34,7 +34,7 @@ def start_failure(message: str) -> StartFailure:
     return StartFailure(reason=Reason.DEPLOY_FAILED, message=line[:_LONGEST])
 
 
-def _structured(message: str) -> StartFailure | None:
+def _parse(message: str) -> StartFailure | None:
     start = message.rfind(FAILURE_MARKER)
     if start < 0:
         return None

@@ -55,16 +55,16 @@ def follow_model(observed: Observed) -> InferenceDeployment:
     known = {*recorded_models(deployment).values(), *(declared_digest(app) for app in apps.values())}
     versions = {names.revision(deployment): deployment}
     for digest in known:
-        pinned = _of(deployment, digest) if digest else deployment
+        pinned = _pinned_to(deployment, digest) if digest else deployment
         versions[names.revision(pinned)] = pinned
-    last = _last(deployment, apps, versions)
+    last = _last_declared(deployment, apps, versions)
     change = change_of(apps.get(last))
     if change is not None and change.digest is not None:
-        return _of(deployment, change.digest)
+        return _pinned_to(deployment, change.digest)
     return versions[last]
 
 
-def _last(
+def _last_declared(
     deployment: InferenceDeployment, apps: Mapping[str, Application], versions: Mapping[str, InferenceDeployment]
 ) -> str:
     """The revision that was declared last, of those that differ in the model alone."""
@@ -82,7 +82,7 @@ def _last(
     return names.revision(deployment)
 
 
-def _of(deployment: InferenceDeployment, digest: str) -> InferenceDeployment:
+def _pinned_to(deployment: InferenceDeployment, digest: str) -> InferenceDeployment:
     model: ModelSource = deployment.spec.model.model_copy(update={"digest": digest})
     return deployment.model_copy(update={"spec": deployment.spec.model_copy(update={"model": model})})
 

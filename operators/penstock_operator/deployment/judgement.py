@@ -39,7 +39,7 @@ def failure_of(app: Application | None) -> StartFailure | None:
     if app is None:
         return None
     if app.running:
-        return _of_others(app)
+        return _failure_beside_running(app)
     match app.state:
         case ApplicationState.DEPLOY_FAILED:
             return start_failure(app.message)
@@ -54,7 +54,7 @@ def failure_of(app: Application | None) -> StartFailure | None:
             assert_never(app.state)
 
 
-def _of_others(app: Application) -> StartFailure | None:
+def _failure_beside_running(app: Application) -> StartFailure | None:
     """Why more replicas of an application do not start while some run: what is wrong with the model, if it is that."""
     if app.state is ApplicationState.DEPLOY_FAILED:
         return start_failure(app.message)
@@ -72,8 +72,8 @@ def judge_pool(pool: Pool | PoolProblem) -> Verdict:
 def judge(observed: Observed, standing: Standing, pool: Pool, rollout: Rollout, now: float) -> Verdicts:
     """All conditions but `Ready`."""
     candidate = rollout.mine.get(rollout.wanted)
-    failure = failure_of(candidate) or _strange(standing, rollout.wanted)
-    model = _model(observed, candidate, failure)
+    failure = failure_of(candidate) or _find_strangers(standing, rollout.wanted)
+    model = _judge_model(observed, candidate, failure)
     if replica_bounds(observed.deployment)[1] == 0:
         serves = true(Reason.SCALED_TO_ZERO, "Scaled to no replica by spec.scaling.replicas.")
         drains = true(Reason.TERMINATING, "The replicas drain.")
@@ -83,11 +83,11 @@ def judge(observed: Observed, standing: Standing, pool: Pool, rollout: Rollout, 
         if candidate is None:
             progressing = true(Reason.PENDING, "The Serve application is being declared.")
         else:
-            waits_for = _waits_for(observed.deployment.spec.resources, pool, candidate, now)
+            waits_for = _find_wait(observed.deployment.spec.resources, pool, candidate, now)
             progressing = (
-                _hindrance(observed, candidate, failure, waits_for)
+                _find_hindrance(observed, candidate, failure, waits_for)
                 or _retry(candidate, model)
-                or _way(standing, rollout, candidate, waits_for.message if waits_for else "")
+                or _judge_progress(standing, rollout, candidate, waits_for.message if waits_for else "")
             )
     return {
         DeploymentCondition.POOL_READY: _ANSWERS,
@@ -97,7 +97,7 @@ def judge(observed: Observed, standing: Standing, pool: Pool, rollout: Rollout, 
     }
 
 
-def _strange(standing: Standing, revision: str) -> StartFailure | None:
+def _find_strangers(standing: Standing, revision: str) -> StartFailure | None:
     """Replicas that serve another model than their revision is, which a gateway hears of."""
     found, model = standing.strangers(revision), standing.models.get(revision)
     if not found or model is None:
@@ -119,12 +119,12 @@ def judge_without_pool(observed: Observed, standing: Standing, problem: Verdict)
             judge_serving(observed, standing, active) if active else false(problem.reason, "Nothing was served yet.")
         ),
         DeploymentCondition.PROGRESSING: (
-            (None if active else _hopeless(observed)) or false(problem.reason, problem.message)
+            (None if active else _why_hopeless(observed)) or false(problem.reason, problem.message)
         ),
     }
 
 
-def _hopeless(observed: Observed) -> Verdict | None:
+def _why_hopeless(observed: Observed) -> Verdict | None:
     """Why waiting for the pool would not help: none of its workers could ever hold a replica."""
     groups = observed.pool.groups if isinstance(observed.pool, PoolProblem) else ()
     try:
@@ -143,10 +143,10 @@ def judge_serving(observed: Observed, standing: Standing, active: str) -> Verdic
     problems = [each for each in observed.gateways if isinstance(each, GatewayProblem)]
     if problems and not standing.replicas:
         return unknown(Reason.GATEWAY_UNREACHABLE, problems[0].message)
-    return _not_answering(observed, standing.applications.get(active))
+    return _why_unanswered(observed, standing.applications.get(active))
 
 
-def _not_answering(observed: Observed, app: Application | None) -> Verdict:
+def _why_unanswered(observed: Observed, app: Application | None) -> Verdict:
     """Why no replica answers."""
     failure = failure_of(app)
     if failure is not None:
@@ -163,7 +163,7 @@ def _not_answering(observed: Observed, app: Application | None) -> Verdict:
     return false(Reason.STARTING_REPLICAS, f"{app.running} of {app.wanted} replicas run; none answers yet.")
 
 
-def _model(observed: Observed, candidate: Application | None, failure: StartFailure | None) -> Verdict:
+def _judge_model(observed: Observed, candidate: Application | None, failure: StartFailure | None) -> Verdict:
     if failure is not None and facts_of(failure.reason).fault is Fault.MODEL:
         return false(Reason(failure.reason), _sentence(failure.message))
     if candidate is not None and (candidate.running or candidate.state is ApplicationState.RUNNING):
@@ -186,7 +186,7 @@ def _retry(candidate: Application, model: Verdict) -> Verdict | None:
     return false(model.reason, f"{model.message} It is being tried again.")
 
 
-def _waits_for(resources: Resources, pool: Pool, candidate: Application, now: float) -> Obstacle | None:
+def _find_wait(resources: Resources, pool: Pool, candidate: Application, now: float) -> Obstacle | None:
     """What a replica has no node for."""
     if not candidate.running or candidate.running < candidate.wanted:
         # What no worker could ever hold need not be waited for.
@@ -201,12 +201,12 @@ def _waits_for(resources: Resources, pool: Pool, candidate: Application, now: fl
     return find_obstacle(resources, pool)
 
 
-def _hindrance(
+def _find_hindrance(
     observed: Observed, candidate: Application, failure: StartFailure | None, waits_for: Obstacle | None
 ) -> Verdict | None:
     """What keeps the wanted revision from being rolled out."""
     if failure is not None:
-        return false(Reason(failure.reason), _sentence(failure.message) + _again(candidate))
+        return false(Reason(failure.reason), _sentence(failure.message) + _next_attempt(candidate))
     if waits_for is not None and not waits_for.starting:
         some = f"{candidate.running} of {candidate.wanted} replicas run. " if candidate.running else ""
         return false(Reason.UNSCHEDULABLE, some + waits_for.message)
@@ -216,11 +216,11 @@ def _hindrance(
     return false(Reason.GATEWAY_UNREACHABLE, gateways[0].message) if gateways else None
 
 
-def _way(standing: Standing, rollout: Rollout, candidate: Application, waiting: str) -> Verdict:
+def _judge_progress(standing: Standing, rollout: Rollout, candidate: Application, waiting: str) -> Verdict:
     """How far the wanted revision has come."""
     count = f"{_count(candidate)}. {waiting}".strip()
     if len(rollout.mine) > 1 or rollout.active != rollout.wanted:
-        return true(Reason.ROLLING_OUT, f"From {_others(rollout)} to {rollout.wanted}: {count}")
+        return true(Reason.ROLLING_OUT, f"From {_former_revisions(rollout)} to {rollout.wanted}: {count}")
     if candidate.state is not ApplicationState.RUNNING or not rollout.switched:
         return true(Reason.STARTING_REPLICAS, count)
     if takes_digest(candidate) and declared_digest(candidate) != standing.models.get(rollout.wanted):
@@ -228,7 +228,7 @@ def _way(standing: Standing, rollout: Rollout, candidate: Application, waiting: 
     return true(Reason.ROLLED_OUT, f"Revision {rollout.wanted} gets all requests.")
 
 
-def _others(rollout: Rollout) -> str:
+def _former_revisions(rollout: Rollout) -> str:
     return ", ".join(sorted(name for name in rollout.mine if name != rollout.wanted)) or rollout.active
 
 
@@ -236,7 +236,7 @@ def _count(app: Application) -> str:
     return f"{app.running} of {app.wanted} new replicas run" if app.wanted else "Ray Serve is building the application"
 
 
-def _again(app: Application) -> str:
+def _next_attempt(app: Application) -> str:
     if app.state is not ApplicationState.DEPLOY_FAILED or app.arguments is None:
         return ""
     return f" Next attempt at {timestamp(next_attempt_at(app.arguments.attempt))}."

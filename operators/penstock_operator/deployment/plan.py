@@ -25,7 +25,7 @@ from penstock_operator.deployment.judgement import judge_pool, judge_without_poo
 from penstock_operator.deployment.observed import Observed, PoolProblem
 from penstock_operator.deployment.profile import judge_profile, resolve
 from penstock_operator.deployment.rollout import closed_route, is_routed
-from penstock_operator.deployment.standing import rebased, stand
+from penstock_operator.deployment.standing import stand, with_spec
 from penstock_operator.deployment.status import deployment_status
 from penstock_operator.deployment.steps import Case, Decision
 from penstock_operator.runtime.loop.requeue import Requeue
@@ -70,7 +70,7 @@ def plan(observed: Observed, now: float) -> Plan:
     standing = stand(observed)
     resolved = resolve(observed, standing)
     effective = replace(observed, deployment=resolved.deployment)
-    case = Case(effective, observed.deployment, rebased(standing, resolved.deployment), resolved, now)
+    case = Case(effective, observed.deployment, with_spec(standing, resolved.deployment), resolved, now)
     decision = _decide(case)
     return Plan(
         applications=decision.applications,

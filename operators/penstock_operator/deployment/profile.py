@@ -83,16 +83,16 @@ def resolve(observed: Observed, standing: Standing) -> Resolved:
         # What was measured while there was a profile holds.
         run = next((each for each in view.runs if each.spec == wanted and _artifact(each) is not None), None)
         if run is None:
-            return _unoptimized(deployment, false(view.profile.reason, view.profile.message))
-        return _by_run(observed, standing, run)
+            return _serve_itself(deployment, false(view.profile.reason, view.profile.message))
+        return _resolve_run(observed, standing, run)
     name = names.run_name(deployment, view.profile)
     run = next((each for each in view.runs if each.metadata.name == name), None)
     superseded = tuple(each.metadata.name for each in view.runs if each.metadata.name != name)
     if run is None:
         pending = unknown(Reason.OPTIMIZING, f"OptimizationRun {name} is being created.")
-        resolved = _unoptimized(deployment, pending, run_name=name)
+        resolved = _serve_itself(deployment, pending, run_name=name)
         return replace(resolved, run=run_manifest(deployment, view.profile, wanted), superseded=superseded)
-    return replace(_by_run(observed, standing, run), superseded=superseded)
+    return replace(_resolve_run(observed, standing, run), superseded=superseded)
 
 
 def run_spec(deployment: InferenceDeployment, reference: ProfileReference) -> OptimizationRunSpec:
@@ -154,20 +154,20 @@ def is_present_spec(resolved: Resolved, active: str, revisions: frozenset[str], 
     return active in both and revisions <= both
 
 
-def _by_run(observed: Observed, standing: Standing, run: OptimizationRun) -> Resolved:
+def _resolve_run(observed: Observed, standing: Standing, run: OptimizationRun) -> Resolved:
     deployment, status = observed.deployment, run.status
     name = run.metadata.name
     if not is_over(run):
         complete = next((each for each in status.conditions if each.type == RunCondition.COMPLETE), None)
         said = complete.message if complete else "It has not begun."
-        return _unoptimized(deployment, unknown(Reason.OPTIMIZING, f"OptimizationRun {name}: {said}"), run_name=name)
-    verdict = _of_verdict(run)
+        return _serve_itself(deployment, unknown(Reason.OPTIMIZING, f"OptimizationRun {name}: {said}"), run_name=name)
+    verdict = _judge_run(run)
     converted = deployment.spec.model.model_format in _NOT_SERVED and _artifact(run) is not None
     if _artifact(run) is None or not (status.verdict == Found.ACCEPTED or converted):
-        return _unoptimized(_measured(deployment, status.capacity), verdict, run_name=name)
+        return _serve_itself(_with_measurements(deployment, status.capacity), verdict, run_name=name)
     if _is_for_others(run):
-        return _unoptimized(_measured(deployment, status.capacity), _for_others(run), run_name=name)
-    return _optimized(observed, standing, run, verdict)
+        return _serve_itself(_with_measurements(deployment, status.capacity), _for_others(run), run_name=name)
+    return _serve_artifact(observed, standing, run, verdict)
 
 
 def _may_be_signed(deployment: InferenceDeployment) -> bool:
@@ -198,24 +198,24 @@ def _for_others(run: OptimizationRun) -> Verdict:
     )
 
 
-def _optimized(observed: Observed, standing: Standing, run: OptimizationRun, verdict: Verdict) -> Resolved:
+def _serve_artifact(observed: Observed, standing: Standing, run: OptimizationRun, verdict: Verdict) -> Resolved:
     """An artifact is there to be served."""
     deployment, status = observed.deployment, run.status
-    optimized = _with_artifact(_measured(deployment, status.capacity), run, observed.network.artifact_secret)
+    optimized = _with_artifact(_with_measurements(deployment, status.capacity), run, observed.network.artifact_secret)
     speedup = status.figures.speedup or None if status.figures else None
     result = Resolved(optimized, verdict, optimized, run_name=run.metadata.name, speedup=speedup)
     if deployment.spec.model.model_format in _NOT_SERVED or isinstance(observed.pool, PoolProblem):
         return result
-    stranger = _made_from_another(standing, run)
+    stranger = _judge_origin(standing, run)
     if stranger is not None:
-        return _unoptimized(deployment, stranger, run_name=run.metadata.name)
+        return _serve_itself(deployment, stranger, run_name=run.metadata.name)
     refusal = _refusal(observed, standing.applications.get(names.revision(optimized)))
     if refusal is None:
         return result
     return replace(result, deployment=deployment, verdict=refusal, refused=True)
 
 
-def _made_from_another(standing: Standing, run: OptimizationRun) -> Verdict | None:
+def _judge_origin(standing: Standing, run: OptimizationRun) -> Verdict | None:
     """Whether the file was replaced between the revision's first replica and the measurement: then it is another model."""
     revision, artifact = standing.wanted, run.status.artifact
     serves = standing.models.get(revision)
@@ -245,7 +245,7 @@ def _refusal(observed: Observed, app: Application | None) -> Verdict | None:
     return false(Reason.ARTIFACT_REFUSED, said)
 
 
-def _of_verdict(run: OptimizationRun) -> Verdict:
+def _judge_run(run: OptimizationRun) -> Verdict:
     status = run.status
     match status.verdict:
         case Found.ACCEPTED if status.artifact is not None:
@@ -258,7 +258,7 @@ def _of_verdict(run: OptimizationRun) -> Verdict:
             return false(Reason.OPTIMIZATION_FAILED, status.summary or f"OptimizationRun {run.metadata.name} failed.")
 
 
-def _unoptimized(deployment: InferenceDeployment, verdict: Verdict, run_name: str | None = None) -> Resolved:
+def _serve_itself(deployment: InferenceDeployment, verdict: Verdict, run_name: str | None = None) -> Resolved:
     """The model itself serves, where it can be served."""
     waiting = None
     if deployment.spec.model.model_format in _NOT_SERVED:
@@ -287,7 +287,7 @@ def _with_artifact(deployment: InferenceDeployment, run: OptimizationRun, secret
     return deployment.model_copy(update={"spec": deployment.spec.model_copy(update={"model": served})})
 
 
-def _measured(deployment: InferenceDeployment, capacity: RunCapacity | None) -> InferenceDeployment:
+def _with_measurements(deployment: InferenceDeployment, capacity: RunCapacity | None) -> InferenceDeployment:
     """What was measured in the place of `Auto`. Without a measurement the defaults of `automatic` stand in."""
     if capacity is None:
         return deployment

@@ -64,13 +64,13 @@ def plan_rollout(observed: Observed, standing: Standing, pool: Pool, now: float)
     low, high = replica_bounds(observed.deployment)
     if high == 0:
         return Rollout(wanted, wanted, switched=True, mine=mine, applications=(), route=_resting_route(observed))
-    active = _active(observed, mine, wanted)
-    if active != wanted and _can_take_over(standing, _needed(mine, active, low, high), low):
+    active = _active_revision(observed, mine, wanted)
+    if active != wanted and _can_take_over(standing, _replicas_needed(mine, active, low, high), low):
         active = wanted
-    switched = active == wanted and _switched(observed, wanted)
-    keep = {wanted} if switched else {wanted, active, *_still_receiving(observed, mine)}
-    applications = [_present(observed, standing, active, now)]
-    applications += [_adjusted(observed, standing, name) for name in mine if name in keep and name != wanted]
+    switched = active == wanted and _has_switched(observed, wanted)
+    keep = {wanted} if switched else {wanted, active, *_revisions_receiving(observed, mine)}
+    applications = [_build_present(observed, standing, active, now)]
+    applications += [_adjust(observed, standing, name) for name in mine if name in keep and name != wanted]
     return Rollout(wanted, active, switched, mine, tuple(applications), _route(observed, standing, pool, active))
 
 
@@ -83,10 +83,10 @@ def hold_present(observed: Observed, standing: Standing, pool: Pool, room: int) 
     mine = {name: app for name, app in standing.applications.items() if app.running or app.wanted}
     if not mine:
         return None
-    active = _active(observed, mine, standing.wanted)
+    active = _active_revision(observed, mine, standing.wanted)
     active = active if active in mine else min(mine)
     applications = tuple(
-        _with_maximum(_adjusted(observed, standing, name), max(1, app.wanted, room if name == active else 0))
+        _with_maximum(_adjust(observed, standing, name), max(1, app.wanted, room if name == active else 0))
         for name, app in mine.items()
     )
     route = _route(observed, standing, pool, active)
@@ -102,13 +102,13 @@ def with_candidate(rollout: Rollout, observed: Observed, standing: Standing, now
     if high == 0:
         return rollout
     revision = standing.wanted
-    tried = _with_minimum(_built(observed, standing, now), max(1, low))
+    tried = _with_minimum(_build(observed, standing, now), max(1, low))
     others = tuple(each for each in rollout.applications if each["name"] != tried["name"])
     mine = {name: app for name, app in rollout.mine.items() if name != revision or name == rollout.active}
     return replace(rollout, applications=(*others, tried), mine=mine)
 
 
-def _active(observed: Observed, mine: Mapping[str, Application], wanted: str) -> str:
+def _active_revision(observed: Observed, mine: Mapping[str, Application], wanted: str) -> str:
     routed = {
         revision
         for each in observed.gateways
@@ -127,7 +127,7 @@ def _active(observed: Observed, mine: Mapping[str, Application], wanted: str) ->
     return wanted if not serving or wanted in serving else serving[0]
 
 
-def _needed(mine: Mapping[str, Application], active: str, low: int, high: int) -> int:
+def _replicas_needed(mine: Mapping[str, Application], active: str, low: int, high: int) -> int:
     """Replicas that the new revision must have: as many as the old one runs, within the bounds."""
     running = mine[active].running if active in mine else 0
     return max(1, low, min(high, running))
@@ -143,7 +143,7 @@ def _can_take_over(standing: Standing, needed: int, low: int) -> bool:
     return candidate.waiting_since is not None and listed >= max(1, low)
 
 
-def _switched(observed: Observed, wanted: str) -> bool:
+def _has_switched(observed: Observed, wanted: str) -> bool:
     for each in observed.gateways:
         if not isinstance(each, Gateway):
             continue
@@ -156,7 +156,7 @@ def _switched(observed: Observed, wanted: str) -> bool:
     return not observed.gateways or any(isinstance(each, Gateway) for each in observed.gateways)
 
 
-def _still_receiving(observed: Observed, mine: Mapping[str, Application]) -> set[str]:
+def _revisions_receiving(observed: Observed, mine: Mapping[str, Application]) -> set[str]:
     """Revisions that a gateway sends requests to, or may, since it is about another way still."""
     return {
         replica.revision
@@ -167,7 +167,7 @@ def _still_receiving(observed: Observed, mine: Mapping[str, Application]) -> set
     }
 
 
-def _attempt(app: Application | None, now: float) -> Attempt:
+def _next_attempt(app: Application | None, now: float) -> Attempt:
     if app is None or app.arguments is None:
         return Attempt(number=0, attempted_at=int(now))
     attempt = app.arguments.attempt
@@ -177,9 +177,9 @@ def _attempt(app: Application | None, now: float) -> Attempt:
     return Attempt(number=0 if old else attempt.number + 1, attempted_at=int(now))
 
 
-def _present(observed: Observed, standing: Standing, active: str, now: float) -> ServeApplication:
+def _build_present(observed: Observed, standing: Standing, active: str, now: float) -> ServeApplication:
     """The wanted revision's application. While another serves, it starts with as many replicas as that one runs."""
-    application, mine = _built(observed, standing, now), standing.applications
+    application, mine = _build(observed, standing, now), standing.applications
     if active == standing.wanted or active not in mine:
         return application
     low, high = replica_bounds(observed.deployment)
@@ -187,17 +187,17 @@ def _present(observed: Observed, standing: Standing, active: str, now: float) ->
     patient = (
         candidate is None or candidate.waiting_since is None or now - candidate.waiting_since < SURGE_PATIENCE_SECONDS
     )
-    least = _needed(mine, active, low, high) if patient else max(1, low)
+    least = _replicas_needed(mine, active, low, high) if patient else max(1, low)
     return _with_minimum(application, least)
 
 
-def _built(observed: Observed, standing: Standing, now: float) -> ServeApplication:
+def _build(observed: Observed, standing: Standing, now: float) -> ServeApplication:
     """The application of the present spec."""
     app = standing.applications.get(standing.wanted)
     return build(
         observed.deployment,
         standing.wanted,
-        _attempt(app, now),
+        _next_attempt(app, now),
         _network(observed, app),
         _groups(observed),
         model_digest=standing.models.get(standing.wanted),
@@ -205,7 +205,7 @@ def _built(observed: Observed, standing: Standing, now: float) -> ServeApplicati
     )
 
 
-def _adjusted(observed: Observed, standing: Standing, revision: str) -> ServeApplication:
+def _adjust(observed: Observed, standing: Standing, revision: str) -> ServeApplication:
     """The application of a former spec."""
     app = standing.applications[revision]
     return adjust(

@@ -67,30 +67,30 @@ def stand(observed: Observed) -> Standing:
     wanted, recorded = names.revision(deployment), recorded_models(deployment)
     revisions = {wanted, *applications, *recorded, *(each.revision for told in replicas for each in told)}
     digests = {
-        revision: _started_with(applications.get(revision))
-        or (_declared(observed, revision) if revision in applications or revision in recorded else None)
+        revision: _declared_to_replicas(applications.get(revision))
+        or (_declared_to_gateways(observed, revision) if revision in applications or revision in recorded else None)
         or recorded.get(revision)
-        or _leased([each for told in replicas for each in told if each.revision == revision])
+        or _told_by_leases([each for told in replicas for each in told if each.revision == revision])
         for revision in revisions
     }
     models = {revision: digest for revision, digest in digests.items() if digest is not None}
-    return rebased(Standing(wanted, applications, models, replicas, not observed.gateways), deployment)
+    return with_spec(Standing(wanted, applications, models, replicas, not observed.gateways), deployment)
 
 
-def rebased(standing: Standing, deployment: InferenceDeployment) -> Standing:
+def with_spec(standing: Standing, deployment: InferenceDeployment) -> Standing:
     """The same, where this deployment is to be carried out: a digest in its spec says which model its revision is."""
     wanted, digest = names.revision(deployment), deployment.spec.model.digest
     return replace(standing, wanted=wanted, models={**standing.models, **({wanted: digest} if digest else {})})
 
 
-def _started_with(app: Application | None) -> str | None:
+def _declared_to_replicas(app: Application | None) -> str | None:
     """The digest that an application's replicas are told."""
     if app is None:
         return None
     return (app.arguments.replica.digest if app.arguments else None) or declared_digest(app)
 
 
-def _declared(observed: Observed, revision: str) -> str | None:
+def _declared_to_gateways(observed: Observed, revision: str) -> str | None:
     """What a gateway was told."""
     for each in (*observed.gateways, *observed.joining):
         if isinstance(each, Gateway) and each.route is not None and each.route.declared is not None:
@@ -100,7 +100,7 @@ def _declared(observed: Observed, revision: str) -> str | None:
     return None
 
 
-def _leased(replicas: Sequence[RouteReplica]) -> str | None:
+def _told_by_leases(replicas: Sequence[RouteReplica]) -> str | None:
     """The digest of most replicas, of those that get requests if there are any; of as many, the least in order."""
     told = [each for each in replicas if each.digest]
     heard = Counter(each.digest for each in [each for each in told if each.receiving] or told)

@@ -43,7 +43,7 @@ def deployment_status(
     deployment = observed.deployment
     metadata, before = deployment.metadata, deployment.status
     everything = {**verdicts, DeploymentCondition.READY: derive_ready(verdicts, present=present)}
-    joining = _joining(observed, active)
+    joining = _judge_joining(observed, active)
     if joining is not None:
         everything[DeploymentCondition.REQUESTS_JOINED] = joining
     conditions: tuple[Condition, ...] = tuple(
@@ -61,12 +61,12 @@ def deployment_status(
         selector=names.selector(metadata.name),
         active_revision=active,
         candidate_revision=candidate,
-        digest=_loaded(observed, active, models),
+        digest=_loaded_digest(observed, active, models),
         models=models,
     )
 
 
-def _loaded(observed: Observed, active: str | None, models: Mapping[str, str]) -> str | None:
+def _loaded_digest(observed: Observed, active: str | None, models: Mapping[str, str]) -> str | None:
     """The active revision's model, once a replica has loaded it."""
     before, digest = observed.deployment.status, models.get(active or "")
     loaded = any(
@@ -86,7 +86,7 @@ def _models(observed: Observed, standing: Standing, revisions: Iterable[str | No
     return {name: digest for name, digest in sorted(standing.models.items()) if name in set(revisions)}
 
 
-def _joining(observed: Observed, active: str | None) -> Verdict | None:
+def _judge_joining(observed: Observed, active: str | None) -> Verdict | None:
     """Whether the active replicas join requests, as they say; as was said before where none says."""
     told = [
         replica.joining

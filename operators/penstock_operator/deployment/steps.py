@@ -32,7 +32,7 @@ from penstock_operator.deployment.rollout import (
     route_without_pool,
     with_candidate,
 )
-from penstock_operator.deployment.standing import Standing, rebased
+from penstock_operator.deployment.standing import Standing, with_spec
 from penstock_operator.runtime.loop.requeue import Requeue
 
 RESYNC_SECONDS: Final = 30.0
@@ -100,7 +100,7 @@ def refuse_taken_name(case: Case, pool: Pool) -> Decision | None:
     message = f"The pool has a Serve application {name} that is not Penstock's; delete or rename it."
     why = false(Reason.NAME_CONFLICT, message)
     return Decision(
-        _held_back(case, why),
+        _judge_held_back(case, why),
         Requeue(RESYNC_SECONDS, message),
         active=observed.deployment.status.active_revision,
         route=None if is_routed(observed) else closed_route(observed, why),
@@ -113,7 +113,7 @@ def keep_within_quota(case: Case, pool: Pool) -> Decision | None:
     if excess is None:
         return None
     why = false(Reason.QUOTA_EXCEEDED, excess.message)
-    verdicts, requeue = _held_back(case, why), Requeue(RESYNC_SECONDS, why.message)
+    verdicts, requeue = _judge_held_back(case, why), Requeue(RESYNC_SECONDS, why.message)
     held = hold_present(observed, case.standing, pool, excess.replicas)
     if held is None:
         verdicts[DeploymentCondition.SERVING] = why
@@ -127,7 +127,7 @@ def wait_for_model(case: Case) -> Decision | None:
     observed, why = case.observed, case.resolved.waiting
     if why is None:
         return None
-    verdicts, requeue = _held_back(case, why), Requeue(RESYNC_SECONDS, why.message)
+    verdicts, requeue = _judge_held_back(case, why), Requeue(RESYNC_SECONDS, why.message)
     active = observed.deployment.status.active_revision
     if active in case.standing.applications:
         return Decision(verdicts, requeue, active=active)
@@ -142,7 +142,7 @@ def roll_out(case: Case, pool: Pool) -> Decision:
     candidate = rollout.wanted if rollout.active != rollout.wanted else None
     if resolved.refused and resolved.optimized is not None:
         optimized = replace(observed, deployment=resolved.optimized)
-        standing = rebased(case.standing, resolved.optimized)
+        standing = with_spec(case.standing, resolved.optimized)
         rollout = with_candidate(rollout, optimized, standing, now)
         candidate = standing.wanted
     verdicts = judge(observed, case.standing, pool, rollout, now)
@@ -159,7 +159,7 @@ def roll_out(case: Case, pool: Pool) -> Decision:
     )
 
 
-def _held_back(case: Case, why: Verdict) -> Verdicts:
+def _judge_held_back(case: Case, why: Verdict) -> Verdicts:
     """The conditions where the pool answers and nothing new may start there."""
     verdicts = judge_without_pool(case.observed, case.standing, why)
     verdicts[DeploymentCondition.POOL_READY] = judge_pool(case.observed.pool)

@@ -34,17 +34,17 @@ def why_unschedulable(resources: Resources, groups: Sequence[WorkerGroup]) -> st
     if not groups:
         return None
     required = required_resources(resources, groups)
-    wanted = _needs(resources, required)
+    wanted = _describe_needs(resources, required)
     alike = [group for group in groups if _has(ray_labels(group), required_labels(resources))]
     if not alike:
         return (
-            f"{wanted}; no worker group of the pool has that: {_listed(_described(each) for each in groups)}. Ask for "
+            f"{wanted}; no worker group of the pool has that: {_list(_describe_group(each) for each in groups)}. Ask for "
             "what one of them has, or add a worker group to the ServingPool."
         )
     if not any(_fits(required, _offers(group)) for group in alike):
         return (
             f"{wanted}; no worker is that large: "
-            f"{_listed(f'one of group {group.name} has {_amounts(required, _offers(group))}' for group in alike)}. Ask "
+            f"{_list(f'one of group {group.name} has {_amounts(required, _offers(group))}' for group in alike)}. Ask "
             "for less, or give the worker group more."
         )
     return None
@@ -67,7 +67,7 @@ def find_obstacle(resources: Resources, pool: Pool) -> Obstacle | None:
         Invalid: as `penstock_operator.pool.placement.required_resources`.
     """
     required = required_resources(resources, pool.groups)
-    wanted = _needs(resources, required)
+    wanted = _describe_needs(resources, required)
     if not pool.groups:
         message = _among_nodes(wanted, required, required_labels(resources), pool.nodes)
         return None if message is None else Obstacle(message)
@@ -83,14 +83,14 @@ def find_obstacle(resources: Resources, pool: Pool) -> Obstacle | None:
         full = (f"{len(workers[each.name])} of at most {each.max_workers} of group {each.name}" for each in groups)
         free = _free(required, [node for group in groups for node in workers[group.name]])
         return Obstacle(
-            f"{wanted}; all workers that could hold it are full: {_listed(full)}. Free: {free}. Raise maxWorkers of the "
+            f"{wanted}; all workers that could hold it are full: {_list(full)}. Free: {free}. Raise maxWorkers of the "
             "group, or scale something down."
         )
     told = {each.name: worker_problem(each) for each in pool.workers}
     hindered = {group.name: told.get(group.name) for group in growing}
     if all(hindered.values()):
         return Obstacle(f"{wanted}; no worker can start. {' '.join(filter(None, hindered.values()))}")
-    on_the_way = _listed(
+    on_the_way = _list(
         f"group {each.name} to start ({len(workers[each.name])} of at most {each.max_workers} run)"
         for each in growing
         if hindered[each.name] is None
@@ -114,7 +114,7 @@ def _among_nodes(
         return f"{wanted}; the pool has no live node."
     matching = [node for node in nodes if _has(node.labels, labels)]
     if not matching:
-        types = sorted({_labelled(node.labels, labels) for node in nodes})
+        types = sorted({_describe_labels(node.labels, labels) for node in nodes})
         return f"{wanted}; the pool's nodes have {', '.join(types)}."
     if not any(_fits(required, node.total) for node in matching):
         most = {name: max(node.total.get(name, 0.0) for node in matching) for name in required}
@@ -124,20 +124,20 @@ def _among_nodes(
     return f"{wanted}; the nodes that could hold it are full now. Free: {_free(required, matching)}."
 
 
-def _labelled(found: Mapping[str, str], wanted: Mapping[str, str]) -> str:
+def _describe_labels(found: Mapping[str, str], wanted: Mapping[str, str]) -> str:
     """What a node has of the labels that are wanted."""
     accelerator = found.get(ACCELERATOR_LABEL, "no accelerator") if ACCELERATOR_LABEL in wanted else ""
     others = [f"{key}={found[key]}" if key in found else f"no {key}" for key in wanted if key != ACCELERATOR_LABEL]
     return " with ".join(filter(None, (accelerator, " and ".join(others))))
 
 
-def _described(group: WorkerGroup) -> str:
+def _describe_group(group: WorkerGroup) -> str:
     parts = [f"{group.accelerator.count} {group.accelerator.type}" if group.accelerator else "no accelerator"]
     parts += [f"{key}={value}" for key, value in group.node_selector.items()]
     return f"group {group.name} has {', '.join(parts)}"
 
 
-def _needs(resources: Resources, required: Mapping[str, float]) -> str:
+def _describe_needs(resources: Resources, required: Mapping[str, float]) -> str:
     on = f" on {resources.accelerator.type}" if resources.accelerator else ""
     labels = "".join(f", {key}={value}" for key, value in resources.node_labels.items())
     return f"A replica needs {_listing(required)}{on}{labels}"
@@ -152,7 +152,7 @@ def _fits(required: Mapping[str, float], resources: Mapping[str, float]) -> bool
 
 
 def _free(required: Mapping[str, float], nodes: Sequence[Node]) -> str:
-    return _listed(f"{node.name} has {_amounts(required, node.available)}" for node in nodes) or "nothing"
+    return _list(f"{node.name} has {_amounts(required, node.available)}" for node in nodes) or "nothing"
 
 
 def _amounts(names: Iterable[str], resources: Mapping[str, float]) -> str:
@@ -166,7 +166,7 @@ def _listing(resources: Mapping[str, float]) -> str:
     )
 
 
-def _listed(parts: Iterable[str]) -> str:
+def _list(parts: Iterable[str]) -> str:
     told = list(parts)
     more = f"; and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
     return "; ".join(told[:_TOLD]) + more

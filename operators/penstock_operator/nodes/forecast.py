@@ -125,13 +125,13 @@ def _lacks(demand: PodDemand, node: KubernetesNode) -> list[_Lack]:
         for key, value in demand.node_selector.items()
         if node.labels.get(key) != value
     ]
-    found += _short(demand, node)
+    found += _lacking_resources(demand, node)
     found += [
         _Lack(8, f"has the taint {taint}, which is not tolerated")
         for taint in node.taints
         if taint.effect != TaintEffect.PREFER_NO_SCHEDULE
-        and not _tolerated(taint, demand.tolerations)
-        and not _said_otherwise(taint, node)
+        and not _is_tolerated(taint, demand.tolerations)
+        and not _is_told_otherwise(taint, node)
     ]
     if node.unschedulable:
         found.append(_Lack(2, "is cordoned"))
@@ -140,7 +140,7 @@ def _lacks(demand: PodDemand, node: KubernetesNode) -> list[_Lack]:
     return sorted(found, key=lambda each: -each.weight)
 
 
-def _short(demand: PodDemand, node: KubernetesNode) -> list[_Lack]:
+def _lacking_resources(demand: PodDemand, node: KubernetesNode) -> list[_Lack]:
     found = []
     for resource, amount in _with_pod(demand, node).items():
         total, free = node.allocatable.get(resource, 0.0), node.free(resource)
@@ -163,18 +163,18 @@ def _place(demand: PodDemand, nodes: list[KubernetesNode]) -> bool:
     """Put a pod on the first node that takes it, in place; whether there is one."""
     place = next((index for index, node in enumerate(nodes) if not _lacks(demand, node)), None)
     if place is not None:
-        nodes[place] = _placed(nodes[place], demand)
+        nodes[place] = _with_demand(nodes[place], demand)
     return place is not None
 
 
-def _placed(node: KubernetesNode, demand: PodDemand) -> KubernetesNode:
+def _with_demand(node: KubernetesNode, demand: PodDemand) -> KubernetesNode:
     requested = dict(node.requested)
     for resource, amount in _with_pod(demand, node).items():
         requested[resource] = requested.get(resource, 0.0) + amount
     return replace(node, requested=requested)
 
 
-def _tolerated(taint: Taint, tolerations: Sequence[Toleration]) -> bool:
+def _is_tolerated(taint: Taint, tolerations: Sequence[Toleration]) -> bool:
     """As `ToleratesTaint` of k8s.io/api/core/v1 does it."""
     return any(
         (each.effect is None or each.effect == taint.effect)
@@ -184,7 +184,7 @@ def _tolerated(taint: Taint, tolerations: Sequence[Toleration]) -> bool:
     )
 
 
-def _said_otherwise(taint: Taint, node: KubernetesNode) -> bool:
+def _is_told_otherwise(taint: Taint, node: KubernetesNode) -> bool:
     """Whether it is Kubernetes' own taint of a node that is cordoned, or not ready."""
     return (taint.key in _OF_NOT_READY and not node.ready) or (taint.key == _OF_CORDONED and node.unschedulable)
 

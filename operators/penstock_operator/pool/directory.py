@@ -23,7 +23,7 @@ from penstock_operator.kinds import OURS
 from penstock_operator.pool.budget import MemoryBudget
 from penstock_operator.pool.clusters import RayClusters
 from penstock_operator.pool.observed import RayClusterView
-from penstock_operator.pool.plan import sort
+from penstock_operator.pool.plan import sort_clusters
 from penstock_operator.pool.writer import PoolWriter
 from penstock_operator.runtime.cluster import FORBIDDEN, SECRET, Cluster, Key, Manifest, ResourceKind
 from penstock_operator.runtime.copies.cache import Recent
@@ -163,7 +163,7 @@ class PoolDirectory:
 
 
 def _serving(pool: ServingPool, clusters: Sequence[RayClusterView]) -> RayClusterView | PoolProblem:
-    serving = sort(pool.metadata.uid, clusters).serving
+    serving = sort_clusters(pool.metadata.uid, clusters).serving
     if pool.metadata.deletion_timestamp is not None:
         return PoolProblem(Reason.POOL_NOT_FOUND, "The pool is being deleted.", empty=True)
     if pool.spec.suspend:

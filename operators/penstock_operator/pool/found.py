@@ -15,7 +15,7 @@ from penstock.names import ACCELERATOR_LABEL
 from penstock_operator.deployment.observed import Node, PoolProblem
 from penstock_operator.pool.observed import RayClusterView
 from penstock_operator.pool.plan import PoolPlan
-from penstock_operator.pool.status import missing_pods
+from penstock_operator.pool.status import lacks_pods
 from penstock_operator.runtime.loop.news import News, news_of
 from penstock_operator.runtime.loop.requeue import Requeue
 
@@ -107,7 +107,7 @@ def pool_status(pool: ServingPool, found: Found, users: int, now: float) -> Serv
 def next_look(wanted: PoolPlan, found: Found, serving: RayClusterView | None) -> Requeue:
     """When to look at a managed pool again."""
     if found.ready.status is ConditionStatus.TRUE and wanted.settled:
-        if serving is not None and missing_pods(serving):
+        if serving is not None and lacks_pods(serving):
             return Requeue(_WAITING_SECONDS, "workers are starting")
         return RESYNC
     if wanted.candidate or wanted.withdraw or wanted.delete or wanted.apply:

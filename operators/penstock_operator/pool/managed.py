@@ -19,9 +19,9 @@ from penstock_operator.pool.kinds import NETWORK_POLICY, RAY_CLUSTER
 from penstock_operator.pool.names import APPLIED, POOL_LABEL, label
 from penstock_operator.pool.network import policies
 from penstock_operator.pool.observed import PoolObserved, RayClusterView, view
-from penstock_operator.pool.plan import PoolPlan, begins, sort
+from penstock_operator.pool.plan import PoolPlan, begins, sort_clusters
 from penstock_operator.pool.raypods import PoolSettings
-from penstock_operator.pool.status import missing_pods
+from penstock_operator.pool.status import lacks_pods
 from penstock_operator.runtime.cluster import SECRET, Cluster, Key, Manifest, create_unless_there, key_of
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class ManagedPools:
             return settings
         if isinstance(clusters, PoolProblem):
             return clusters
-        standing = sort(pool.metadata.uid, clusters)
+        standing = sort_clusters(pool.metadata.uid, clusters)
         moving = bool(standing.candidates or standing.retired)
         own = [each for each in (standing.serving, *standing.candidates, *standing.retired) if each is not None]
         observed = PoolObserved(
@@ -73,7 +73,7 @@ class ManagedPools:
             pods=tuple(
                 pod
                 for each in own
-                if missing_pods(each)
+                if lacks_pods(each)
                 for pod in self._ray_clusters.pods(pool.metadata.namespace, each.name)
             ),
             nodes=_seen(self._nodes),

@@ -35,9 +35,9 @@ def policies(pool: ServingPool, system_namespace: str) -> tuple[Manifest, ...]:
             pool,
             "head",
             [
-                _rule([_own(pool)], []),
-                _rule([_system(system_namespace, "operator")], [_port(_DASHBOARD), _port(_SERVE)]),
-                _rule([_system(system_namespace, "gateway")], [_port(_SERVE)]),
+                _rule([_pool_pods(pool)], []),
+                _rule([_system_pods(system_namespace, "operator")], [_port(_DASHBOARD), _port(_SERVE)]),
+                _rule([_system_pods(system_namespace, "gateway")], [_port(_SERVE)]),
                 _rule([_scraper()], [_port(_METRICS)]),
             ],
         ),
@@ -45,8 +45,10 @@ def policies(pool: ServingPool, system_namespace: str) -> tuple[Manifest, ...]:
             pool,
             "worker",
             [
-                _rule([_own(pool)], []),
-                _rule([_system(system_namespace, "gateway")], [_port(first, last) for first, last in _REPLICA_PORTS]),
+                _rule([_pool_pods(pool)], []),
+                _rule(
+                    [_system_pods(system_namespace, "gateway")], [_port(first, last) for first, last in _REPLICA_PORTS]
+                ),
                 _rule([_scraper()], [_port(_METRICS)]),
             ],
         ),
@@ -60,7 +62,7 @@ def _policy(pool: ServingPool, node_type: str, ingress: list[Manifest]) -> Manif
         "policyTypes": ["Ingress", "Egress"],
         "ingress": ingress,
         "egress": [
-            {"to": [_own(pool)]},
+            {"to": [_pool_pods(pool)]},
             {"ports": [_port(_DNS, protocol="UDP"), _port(_DNS)]},
             {"to": anywhere()},
         ],
@@ -79,11 +81,11 @@ def _policy(pool: ServingPool, node_type: str, ingress: list[Manifest]) -> Manif
     }
 
 
-def _own(pool: ServingPool) -> Manifest:
+def _pool_pods(pool: ServingPool) -> Manifest:
     return {"podSelector": {"matchLabels": {POOL_LABEL: label(pool.metadata.name)}}}
 
 
-def _system(namespace: str, component: str) -> Manifest:
+def _system_pods(namespace: str, component: str) -> Manifest:
     return {
         "namespaceSelector": {"matchLabels": {NAMESPACE_LABEL: namespace}},
         "podSelector": {

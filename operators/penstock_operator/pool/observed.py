@@ -121,7 +121,7 @@ def view(manifest: Manifest) -> RayClusterView:
     annotations = metadata.get("annotations") or {}
     conditions = {each["type"]: each for each in status.get("conditions") or ()}
     failure = conditions["ReplicaFailure"] if _holds(conditions, "ReplicaFailure") else {}
-    kinds = _mapping(annotations.get(GROUP_KINDS))
+    kinds = _parse_mapping(annotations.get(GROUP_KINDS))
     took_over = annotations.get(TOOK_OVER)
     head_since = (conditions.get("HeadPodReady") or {}).get("lastTransitionTime")
     return RayClusterView(
@@ -142,7 +142,7 @@ def view(manifest: Manifest) -> RayClusterView:
         desired=int(status.get("desiredWorkerReplicas") or 0),
         ready=int(status.get("readyWorkerReplicas") or 0),
         running=int(status.get("availableWorkerReplicas") or 0),
-        problem=_said(failure),
+        problem=_failure_message(failure),
         problem_reason=str(failure.get("reason") or ""),
     )
 
@@ -161,16 +161,16 @@ def pod_view(manifest: Manifest) -> PodView:
         group="" if labels.get(NODE_TYPE_LABEL) == "head" else labels.get(GROUP_LABEL, ""),
         ready=_holds(conditions, "Ready"),
         unschedulable=str(scheduled.get("message") or "No node takes it.") if refused else None,
-        stuck=_stuck(containers),
+        stuck=_why_stuck(containers),
     )
 
 
-def _stuck(containers: Iterable[Mapping[str, Any]]) -> str | None:
+def _why_stuck(containers: Iterable[Mapping[str, Any]]) -> str | None:
     for each in containers:
         state = each.get("state") or {}
         waiting, ended = state.get("waiting") or {}, state.get("terminated") or {}
         if waiting.get("reason") in _STUCK:
-            said = _shortened(waiting.get("message") or "")
+            said = _shorten(waiting.get("message") or "")
             return f"{waiting['reason']}: {said}" if said else str(waiting["reason"])
         if ended.get("exitCode"):
             why = ended.get("reason") or "Error"
@@ -178,13 +178,13 @@ def _stuck(containers: Iterable[Mapping[str, Any]]) -> str | None:
     return None
 
 
-def _said(failure: Mapping[str, Any]) -> str:
+def _failure_message(failure: Mapping[str, Any]) -> str:
     """The API's words: KubeRay puts its own, which are the reason once more, into a line before them."""
     lines, reason = str(failure.get("message") or "").splitlines(), str(failure.get("reason") or "")
     return " ".join(each for each in lines if each != reason) or reason
 
 
-def _shortened(text: str) -> str:
+def _shorten(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
@@ -198,7 +198,7 @@ def _count(group: Mapping[str, Any], kinds: Mapping[str, str]) -> GroupCount:
     return GroupCount(int(group.get("replicas") or 0), tuple(leaving), kind, dict(group))
 
 
-def _mapping(text: str | None) -> dict[str, str]:
+def _parse_mapping(text: str | None) -> dict[str, str]:
     """What we wrote; anything else counts as nothing known, which makes a replacement and no mistake."""
     try:
         content = json.loads(text or "{}")

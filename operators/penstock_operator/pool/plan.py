@@ -68,10 +68,10 @@ class Standing:
     """Those that are being deleted, and those of a former pool of the same name."""
 
 
-def sort(uid: str, clusters: Sequence[RayClusterView]) -> Standing:
+def sort_clusters(uid: str, clusters: Sequence[RayClusterView]) -> Standing:
     """Which serves, which is to, and which did."""
     own = [each for each in clusters if each.owner == uid and not each.deleting]
-    started = sorted((each for each in own if each.took_over is not None), key=_took_over)
+    started = sorted((each for each in own if each.took_over is not None), key=_by_takeover)
     return Standing(
         serving=started[-1] if started else None,
         candidates=tuple(each for each in own if each.took_over is None),
@@ -86,14 +86,14 @@ def plan(observed: PoolObserved, now: float) -> PoolPlan:
     Raises:
         Invalid: the spec cannot be carried out as it is written.
     """
-    standing = sort(observed.pool.metadata.uid, observed.clusters)
+    standing = sort_clusters(observed.pool.metadata.uid, observed.clusters)
     if observed.pool.spec.suspend:
-        return _suspended(observed, standing)
+        return _suspend(observed, standing)
     serving = standing.serving
     if serving is None:
-        return _first(observed, standing, now)
-    if _reachable(observed, serving):
-        return _in_place(observed, standing, serving, now)
+        return _start_first(observed, standing, now)
+    if _can_become(observed, serving):
+        return _change_in_place(observed, standing, serving, now)
     if serving.never_ran:
         # It never served anybody, so there is nothing to keep meanwhile.
         gone = tuple(each.name for each in (serving, *standing.candidates, *standing.retired))
@@ -102,29 +102,29 @@ def plan(observed: PoolObserved, now: float) -> PoolPlan:
             change=PoolChange.REPLACEMENT,
             progressing=true(Reason.REPLACING, f"RayCluster {serving.name} never ran; another takes its place."),
         )
-    return _replacement(observed, standing, serving, now)
+    return _replace(observed, standing, serving, now)
 
 
-def _suspended(observed: PoolObserved, standing: Standing) -> PoolPlan:
+def _suspend(observed: PoolObserved, standing: Standing) -> PoolPlan:
     """KubeRay ends all pods of a suspended RayCluster and keeps the rest; of others nothing is worth keeping."""
     serving = standing.serving
     others = tuple(each.name for each in (*standing.candidates, *standing.retired))
     verdict = false(Reason.SUSPENDED, "The pool is suspended: set spec.suspend to false to start it again.")
-    if serving is None or not _reachable(observed, serving):
+    if serving is None or not _can_become(observed, serving):
         gone = others if serving is None else (serving.name, *others)
         return PoolPlan(delete=gone, progressing=verdict)
-    apply = _changed(observed, serving)
+    apply = _changes(observed, serving)
     return PoolPlan(apply=apply, delete=others, serving=serving.name, progressing=verdict)
 
 
-def _first(observed: PoolObserved, standing: Standing, now: float) -> PoolPlan:
+def _start_first(observed: PoolObserved, standing: Standing, now: float) -> PoolPlan:
     """No RayCluster serves: the first one, or a candidate whose predecessor someone deleted."""
     pool = observed.pool
     starting = true(Reason.STARTING_POOL, "The Ray cluster is being started.")
-    candidate = next((each for each in standing.candidates if _reachable(observed, each)), None)
+    candidate = next((each for each in standing.candidates if _can_become(observed, each)), None)
     if candidate is not None:
         others = tuple(each.name for each in standing.candidates if each is not candidate)
-        promoted = _built(observed, candidate, now)
+        promoted = _build(observed, candidate, now)
         return PoolPlan(apply=(promoted,), delete=others, serving=candidate.name, progressing=starting)
     if standing.candidates:
         return PoolPlan(delete=tuple(each.name for each in standing.candidates), progressing=starting)
@@ -136,8 +136,8 @@ def _first(observed: PoolObserved, standing: Standing, now: float) -> PoolPlan:
     return PoolPlan(apply=(manifest,), serving=name, progressing=starting)
 
 
-def _in_place(observed: PoolObserved, standing: Standing, serving: RayClusterView, now: float) -> PoolPlan:
-    apply = _changed(observed, serving)
+def _change_in_place(observed: PoolObserved, standing: Standing, serving: RayClusterView, now: float) -> PoolPlan:
+    apply = _changes(observed, serving)
     retiring = _retire(observed, standing, serving, now)
     result = replace(
         retiring,
@@ -150,14 +150,14 @@ def _in_place(observed: PoolObserved, standing: Standing, serving: RayClusterVie
         return replace(result, change=PoolChange.IN_PLACE, progressing=said)
     if standing.retired:
         return result
-    over = _over(_managed(observed), serving)
+    over = _describe_surplus(_managed(observed), serving)
     if over is not None:
         return replace(result, change=PoolChange.IN_PLACE, progressing=true(Reason.CHANGING_IN_PLACE, over))
     return result
 
 
-def _replacement(observed: PoolObserved, standing: Standing, serving: RayClusterView, now: float) -> PoolPlan:
-    candidate = next((each for each in standing.candidates if _reachable(observed, each)), None)
+def _replace(observed: PoolObserved, standing: Standing, serving: RayClusterView, now: float) -> PoolPlan:
+    candidate = next((each for each in standing.candidates if _can_become(observed, each)), None)
     outdated = tuple(each.name for each in standing.candidates if each is not candidate)
     base = PoolPlan(
         # One at a time: what still drains would count for room that is about to come free.
@@ -171,10 +171,10 @@ def _replacement(observed: PoolObserved, standing: Standing, serving: RayCluster
     new = observed.applications.get(candidate.name)
     if not candidate.head_ready or new is None:
         said = f"RayCluster {candidate.name} is starting beside {serving.name}, which serves on."
-        return _under_way(observed, candidate, moving, said, now)
+        return _wait_for_candidate(observed, candidate, moving, said, now)
     old = applications_known(observed, serving, now)
     if old is None:
-        return _unasked(observed, serving, candidate, moving, now)
+        return _take_over_unasked(observed, serving, candidate, moving, now)
     moving = replace(moving, mirror=tuple(copy_application(each) for each in old if each.config is not None))
     missing = [each for each in old if not answers_too(each, new)]
     if missing:
@@ -183,12 +183,12 @@ def _replacement(observed: PoolObserved, standing: Standing, serving: RayCluster
             f"{len(old) - len(missing)} of {len(old)} applications run on {candidate.name} too; {serving.name} "
             f"serves on until all do. Missing: {names}."
         )
-        return _under_way(observed, candidate, moving, said, now)
+        return _wait_for_candidate(observed, candidate, moving, said, now)
     said = f"All that {serving.name} runs, runs on {candidate.name} too, which takes over."
-    return replace(moving, apply=(_built(observed, candidate, now),), progressing=true(Reason.REPLACING, said))
+    return replace(moving, apply=(_build(observed, candidate, now),), progressing=true(Reason.REPLACING, said))
 
 
-def _unasked(
+def _take_over_unasked(
     observed: PoolObserved, serving: RayClusterView, candidate: RayClusterView, moving: PoolPlan, now: float
 ) -> PoolPlan:
     """What serves does not say what it runs, so nothing is copied or taken down: the candidate keeps what it was given."""
@@ -196,12 +196,14 @@ def _unasked(
     # One with another token never will: nobody has the old one any more.
     if serving.secret == observed.secret and not leaves_unasked(serving, given, now):
         said = f"RayCluster {candidate.name} is ready, but {serving.name} does not say what it runs."
-        return _under_way(observed, candidate, moving, said, now)
+        return _wait_for_candidate(observed, candidate, moving, said, now)
     said = f"{serving.name} cannot be asked what it runs; {candidate.name} takes over."
-    return replace(moving, apply=(_built(observed, candidate, now),), progressing=true(Reason.REPLACING, said))
+    return replace(moving, apply=(_build(observed, candidate, now),), progressing=true(Reason.REPLACING, said))
 
 
-def _under_way(observed: PoolObserved, candidate: RayClusterView, moving: PoolPlan, said: str, now: float) -> PoolPlan:
+def _wait_for_candidate(
+    observed: PoolObserved, candidate: RayClusterView, moving: PoolPlan, said: str, now: float
+) -> PoolPlan:
     """The candidate is not there yet; what stops it is told, and one that finds no room is given up."""
     given_up = pool_surge.why_given_up(observed, candidate, now)
     if given_up is not None:
@@ -209,16 +211,16 @@ def _under_way(observed: PoolObserved, candidate: RayClusterView, moving: PoolPl
         return replace(moving, candidate=None, mirror=None, delete=gone, progressing=given_up)
     stopped = hindrance(observed, candidate)
     verdict = true(Reason.REPLACING, said) if stopped is None else false(Reason.REPLACING, f"{said} {stopped}")
-    return replace(moving, apply=_changed(observed, candidate), progressing=verdict)
+    return replace(moving, apply=_changes(observed, candidate), progressing=verdict)
 
 
 def begins(observed: PoolObserved) -> bool:
     """Whether a replacement is to begin now, for which it counts what other pools do."""
-    standing = sort(observed.pool.metadata.uid, observed.clusters)
+    standing = sort_clusters(observed.pool.metadata.uid, observed.clusters)
     serving = standing.serving
-    if serving is None or serving.never_ran or observed.pool.spec.suspend or _reachable(observed, serving):
+    if serving is None or serving.never_ran or observed.pool.spec.suspend or _can_become(observed, serving):
         return False
-    return not any(_reachable(observed, each) for each in standing.candidates)
+    return not any(_can_become(observed, each) for each in standing.candidates)
 
 
 def _begin(observed: PoolObserved, serving: RayClusterView, base: PoolPlan, now: float) -> PoolPlan:
@@ -253,14 +255,14 @@ def _retire(observed: PoolObserved, standing: Standing, serving: RayClusterView,
     return replace(result, delete=done, withdraw=tuple(name for name in names if name not in done))
 
 
-def _changed(observed: PoolObserved, cluster: RayClusterView) -> tuple[Manifest, ...]:
+def _changes(observed: PoolObserved, cluster: RayClusterView) -> tuple[Manifest, ...]:
     """The RayCluster as it should be, where that is not what was applied last."""
-    manifest = _built(observed, cluster, cluster.took_over)
+    manifest = _build(observed, cluster, cluster.took_over)
     same = manifest["metadata"]["annotations"][APPLIED] == cluster.applied
     return () if same and cluster.suspended == observed.pool.spec.suspend else (manifest,)
 
 
-def _built(observed: PoolObserved, cluster: RayClusterView, took_over: float | None) -> Manifest:
+def _build(observed: PoolObserved, cluster: RayClusterView, took_over: float | None) -> Manifest:
     return build(
         observed.pool,
         observed.settings,
@@ -272,7 +274,7 @@ def _built(observed: PoolObserved, cluster: RayClusterView, took_over: float | N
     )
 
 
-def _reachable(observed: PoolObserved, cluster: RayClusterView) -> bool:
+def _can_become(observed: PoolObserved, cluster: RayClusterView) -> bool:
     """Whether the spec can be reached from what this one is without starting it anew."""
     if cluster.kind != _kind(observed):
         return False
@@ -284,7 +286,7 @@ def _kind(observed: PoolObserved) -> str:
     return replacement_hash(_managed(observed), observed.settings, observed.secret)
 
 
-def _over(spec: ManagedRayCluster, serving: RayClusterView) -> str | None:
+def _describe_surplus(spec: ManagedRayCluster, serving: RayClusterView) -> str | None:
     """Workers that are more than the spec allows: they go once nothing runs on them."""
     most = {each.name: each.max_workers for each in spec.worker_groups}
     over = {name: count.replicas - most.get(name, 0) for name, count in serving.groups.items()}
@@ -299,5 +301,5 @@ def _managed(observed: PoolObserved) -> ManagedRayCluster:
     return spec
 
 
-def _took_over(cluster: RayClusterView) -> tuple[float, str]:
+def _by_takeover(cluster: RayClusterView) -> tuple[float, str]:
     return cluster.took_over or 0.0, cluster.name

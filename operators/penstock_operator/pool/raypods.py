@@ -66,8 +66,8 @@ def head(pool: str, spec: ManagedRayCluster, settings: PoolSettings) -> Manifest
         "volumeMounts": [{"name": "temporary", "mountPath": _TEMPORARY}],
     }
     volumes = [
-        _empty("temporary", _TEMPORARY_BYTES),
-        _empty("autoscaler-temporary", "1Gi"),
+        _empty_volume("temporary", _TEMPORARY_BYTES),
+        _empty_volume("autoscaler-temporary", "1Gi"),
         {"name": "autoscaler-credentials", "projected": {"defaultMode": 0o440, "sources": _own_credentials()}},
     ]
     pod = _pod(spec, [container], volumes, _HEAD_GRACE_SECONDS)
@@ -85,7 +85,7 @@ def autoscaler(spec: ManagedRayCluster) -> Manifest:
         "version": "v2",
         "idleTimeoutSeconds": spec.idle_timeout_seconds,
         "upscalingMode": "Default",
-        "securityContext": _confined(),
+        "securityContext": _confined_context(),
         "resources": {
             "requests": {"cpu": _AUTOSCALER_CPU, "memory": _AUTOSCALER_MEMORY},
             "limits": {"memory": _AUTOSCALER_MEMORY},
@@ -111,7 +111,7 @@ def worker(pool: ObjectMeta, spec: ManagedRayCluster, group: WorkerGroup, settin
         # Has Ray move the replicas before the pod goes, and sees them off.
         "lifecycle": {"preStop": {"exec": {"command": ["python", "-m", "penstock_serving.replica.evacuation"]}}},
     }
-    pod = _pod(spec, [container], [_empty("temporary", _TEMPORARY_BYTES), *volumes], WORKER_GRACE_SECONDS)
+    pod = _pod(spec, [container], [_empty_volume("temporary", _TEMPORARY_BYTES), *volumes], WORKER_GRACE_SECONDS)
     pod |= _placement(node_selector(group), group.tolerations)
     if group.topology_spread_key is not None:
         chosen = {POOL_LABEL: label(pool.name), GROUP_LABEL: group.name}
@@ -198,7 +198,7 @@ def _container(name: str, spec: ManagedRayCluster, settings: PoolSettings, more:
     return {
         "name": name,
         "image": image(spec, settings),
-        "securityContext": _confined(),
+        "securityContext": _confined_context(),
         "env": [{"name": key, "value": value} for key, value in variables.items()],
     }
 
@@ -246,7 +246,7 @@ def _model_volumes(
         volumes: list[Manifest] = [{"name": "cache", "hostPath": {"path": cache.host_path, "type": "Directory"}}]
         mounts: list[Manifest] = [{"name": "cache", "mountPath": CACHE_ROOT, "subPath": namespace}]
     else:
-        volumes = [_empty("cache", str(int(number(cache.max_bytes) * _CACHE_MARGIN)))]
+        volumes = [_empty_volume("cache", str(int(number(cache.max_bytes) * _CACHE_MARGIN)))]
         mounts = [{"name": "cache", "mountPath": CACHE_ROOT}]
     secrets = [
         *(each.name for each in spec.credentials),
@@ -264,7 +264,7 @@ def _model_volumes(
     return volumes, mounts
 
 
-def _confined() -> dict[str, Any]:
+def _confined_context() -> dict[str, Any]:
     return {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
@@ -296,5 +296,5 @@ def _port(name: str, number_: int) -> Manifest:
     return {"name": name, "containerPort": number_, "protocol": "TCP"}
 
 
-def _empty(name: str, limit: str) -> Manifest:
+def _empty_volume(name: str, limit: str) -> Manifest:
     return {"name": name, "emptyDir": {"sizeLimit": limit}}

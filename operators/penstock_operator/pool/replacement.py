@@ -42,12 +42,14 @@ def answers_too(app: Application, candidates: Sequence[Application]) -> bool:
     if app.config is None or app.state is ApplicationState.DELETING or not app.running:
         return True  # what does not run here need not run there first
     twin = next((each for each in candidates if each.name == app.name and each.config is not None), None)
-    return twin is not None and _same(twin, app) and twin.state in _UNDER_WAY and twin.running >= app.running
+    return (
+        twin is not None and _has_same_arguments(twin, app) and twin.state in _UNDER_WAY and twin.running >= app.running
+    )
 
 
 def copy_application(app: Application) -> ServeApplication:
     """The application as it is to start on the candidate: with as many replicas as run now."""
-    deployments = [_at_least(each, app.running) for each in (app.config or {}).get("deployments", ())]
+    deployments = [_with_minimum(each, app.running) for each in (app.config or {}).get("deployments", ())]
     return {**(app.config or {}), "deployments": deployments}
 
 
@@ -55,11 +57,11 @@ def _runs(app: Application) -> bool:
     return app.state is ApplicationState.RUNNING and app.running >= app.wanted
 
 
-def _same(one: Application, other: Application) -> bool:
+def _has_same_arguments(one: Application, other: Application) -> bool:
     return (one.config or {}).get("args") == (other.config or {}).get("args")
 
 
-def _at_least(deployment: dict[str, Any], running: int) -> dict[str, Any]:
+def _with_minimum(deployment: dict[str, Any], running: int) -> dict[str, Any]:
     scaling = deployment.get("autoscaling_config")
     if not isinstance(scaling, dict):
         return deployment

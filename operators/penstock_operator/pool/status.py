@@ -44,7 +44,7 @@ def report(observed: PoolObserved, serving: RayClusterView) -> GroupReport:
     pods = [each for each in observed.pods if each.cluster == serving.name]
     if spec is None:
         return GroupReport((), None)
-    head = _why([each for each in pods if not each.group], raypods.head_demand(spec.head), observed)
+    head = _find_problem([each for each in pods if not each.group], raypods.head_demand(spec.head), observed)
     if head is None and not serving.head_ready and serving.problem_reason not in _OF_WORKERS and serving.problem:
         head = PodProblem(serving.problem)
     return GroupReport(tuple(_groups(observed, spec, serving, pods)), head)
@@ -58,7 +58,7 @@ def hindrance(observed: PoolObserved, cluster: RayClusterView) -> str | None:
     return next(filter(None, map(worker_problem, reported.groups)), None)
 
 
-def missing_pods(cluster: RayClusterView) -> bool:
+def lacks_pods(cluster: RayClusterView) -> bool:
     """Whether pods must be looked at: only a cluster that lacks some has something to tell."""
     return not cluster.suspended and (not cluster.head_ready or cluster.ready < wanted_workers(cluster))
 
@@ -88,7 +88,7 @@ def judge_start(
 def _groups(
     observed: PoolObserved, spec: ManagedRayCluster, serving: RayClusterView, pods: Sequence[PodView]
 ) -> list[GroupStatus]:
-    complete = not missing_pods(serving)
+    complete = not lacks_pods(serving)
     failed = _OF_WORKERS.get(serving.problem_reason)
     counts = {name: each.replicas for name, each in serving.groups.items()}
     counts |= {each.name: max(counts.get(each.name, 0), each.min_workers) for each in spec.worker_groups}
@@ -99,7 +99,7 @@ def _groups(
         # Where pods may not be seen, KubeRay's sum over all groups says how many of this one there are at least.
         least = max(0, serving.ready - (sum(counts.values()) - counts[group.name]))
         ready = desired if complete else sum(1 for each in own if each.ready) if pods else least
-        why = _why([each for each in own if not each.ready], raypods.worker_demand(group), observed)
+        why = _find_problem([each for each in own if not each.ready], raypods.worker_demand(group), observed)
         if why is None and failed is not None and (len(own) if pods else least) < desired:
             why = PodProblem(f"{failed}: {serving.problem}")
         message = _sentence(why.message) if why else ""
@@ -107,7 +107,7 @@ def _groups(
     return found
 
 
-def _why(pods: Sequence[PodView], demand: PodDemand, observed: PoolObserved) -> PodProblem | None:
+def _find_problem(pods: Sequence[PodView], demand: PodDemand, observed: PoolObserved) -> PodProblem | None:
     """The first thing that keeps one of these pods from running."""
     for each in pods:
         if each.stuck is not None:

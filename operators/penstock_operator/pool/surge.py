@@ -17,7 +17,7 @@ from penstock_operator.pool import raypods
 from penstock_operator.pool.names import UNCHECKED_SURGE
 from penstock_operator.pool.observed import PoolObserved, RayClusterView
 from penstock_operator.pool.raycluster import GroupCount
-from penstock_operator.pool.status import hindrance, missing_pods
+from penstock_operator.pool.status import hindrance, lacks_pods
 
 AT_ONCE: Final = 4
 """So many candidates may be starting in the whole cluster."""
@@ -28,7 +28,7 @@ changes; and where it still lacks a node it gives back what it has, for which ot
 
 def starting_candidates(clusters: Iterable[RayClusterView]) -> tuple[RayClusterView, ...]:
     """The candidates among RayClusters that lack pods."""
-    return tuple(each for each in clusters if each.took_over is None and not each.deleting and missing_pods(each))
+    return tuple(each for each in clusters if each.took_over is None and not each.deleting and lacks_pods(each))
 
 
 def present_counts(spec: ManagedRayCluster, serving: RayClusterView) -> dict[str, GroupCount]:
@@ -47,7 +47,7 @@ def why_held(
     now: float,
 ) -> Verdict | None:
     """What keeps a replacement from beginning; None: nothing."""
-    turn = _turn([each for each in observed.elsewhere if now - each.created < START_SECONDS])
+    turn = _why_not_its_turn([each for each in observed.elsewhere if now - each.created < START_SECONDS])
     if turn is not None:
         return true(Reason.PENDING, turn)
     room = observed.nodes if observed.room is None else observed.room
@@ -78,7 +78,7 @@ def why_given_up(observed: PoolObserved, candidate: RayClusterView, now: float) 
     return false(Reason.SURGE_DOES_NOT_FIT, f"{said} {hindrance(observed, candidate) or ''}".rstrip())
 
 
-def _turn(others: list[RayClusterView]) -> str | None:
+def _why_not_its_turn(others: list[RayClusterView]) -> str | None:
     if len(others) >= AT_ONCE:
         return f"{len(others)} other pools are being replaced; this one begins after them."
     if any(each.head_since is None for each in others):

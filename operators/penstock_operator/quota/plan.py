@@ -61,7 +61,7 @@ def usage(deployment: InferenceDeployment) -> Usage:
         Invalid: a quantity is none.
     """
     _, replicas = replica_bounds(deployment)
-    accelerators, memory = _each(deployment)
+    accelerators, memory = _per_replica(deployment)
     return Usage(1, replicas, accelerators * replicas, memory * replicas)
 
 
@@ -82,7 +82,7 @@ def excess(
     if not asked.replicas:
         return None
     before = sum((usage(each) for each in everyone if _order(each) < _order(deployment)), Usage())
-    found = [each for quota in quotas if (each := _beyond(quota, deployment, before, asked)) is not None]
+    found = [each for quota in quotas if (each := _find_excess(quota, deployment, before, asked)) is not None]
     return min(found, key=lambda each: each.replicas, default=None)
 
 
@@ -119,9 +119,9 @@ def quota_status(quota: TenantQuota, everyone: Sequence[InferenceDeployment], no
     )
 
 
-def _beyond(quota: TenantQuota, deployment: InferenceDeployment, before: Usage, asked: Usage) -> Excess | None:
+def _find_excess(quota: TenantQuota, deployment: InferenceDeployment, before: Usage, asked: Usage) -> Excess | None:
     hard, name = quota.spec.hard, quota.metadata.name
-    accelerators, memory = _each(deployment)
+    accelerators, memory = _per_replica(deployment)
     if hard.memory is not None and not memory:
         message = (
             f"The TenantQuota {name} bounds memory, so that spec.resources.memory must be given. What runs goes on."
@@ -150,7 +150,7 @@ def _beyond(quota: TenantQuota, deployment: InferenceDeployment, before: Usage, 
     return Excess(f"The TenantQuota {name} allows {'; '.join(found)}. {_WHAT_TO_DO}", room) if found else None
 
 
-def _each(deployment: InferenceDeployment) -> tuple[Decimal, Decimal]:
+def _per_replica(deployment: InferenceDeployment) -> tuple[Decimal, Decimal]:
     """Accelerators and bytes of one replica."""
     resources = deployment.spec.resources
     accelerators = parse_quantity(resources.accelerator.count) if resources.accelerator else _NONE

@@ -16,7 +16,7 @@ from penstock_operator.deployment.observed import Application, ApplicationState
 from penstock_operator.nodes.forecast import KubernetesNode
 from penstock_operator.pool.names import TOOK_OVER, UNCHECKED_SURGE
 from penstock_operator.pool.observed import PodView, PoolObserved, RayClusterView, pod_view, view
-from penstock_operator.pool.plan import DEPARTURE_SECONDS, RETIREMENT_SECONDS, PoolPlan, plan, sort
+from penstock_operator.pool.plan import DEPARTURE_SECONDS, RETIREMENT_SECONDS, PoolPlan, plan, sort_clusters
 from penstock_operator.pool.raycluster import GroupCount, replacement_name
 from penstock_operator.pool.replacement import LOST_SECONDS, TOLD_SECONDS
 from penstock_operator.pool.status import judge_start, report, worker_problem
@@ -376,7 +376,7 @@ def test_what_cannot_change_in_place_starts_anew_after_a_suspension() -> None:
 
 def test_the_latest_to_take_over_serves() -> None:
     clusters = [running(OLD, name, took_over=NOW - age) for name, age in (("a", 50), ("b", 10), ("c", 30))]
-    standing = sort(UID, clusters)
+    standing = sort_clusters(UID, clusters)
     assert standing.serving is not None
     assert standing.serving.name == "b"
     assert {each.name for each in standing.retired} == {"a", "c"}
