@@ -19,7 +19,14 @@ from penstock.api.conditions import Reason
 from penstock.errors import Invalid, PenstockError, Unavailable
 from penstock.serving.manifest import ModelFile
 from penstock_runtime.filesystems import storage_error, translate_errors
-from penstock_runtime.sources.source import CHUNK_BYTES, Checksum, ModelChanged, RemoteFile, RemoteListing, RemoteSource
+from penstock_runtime.sources.source import (
+    CHUNK_BYTES,
+    Checksum,
+    RemoteFile,
+    RemoteListing,
+    RemoteSource,
+    SourceChanged,
+)
 from penstock_runtime.sources.unpacking import unpack
 
 _FORGIVING_BYTES: Final = 1024 * 1024
@@ -77,7 +84,7 @@ def download(source: RemoteSource, listing: RemoteListing, folder: Path, room: R
     Raises:
         Invalid: DigestMismatch, naming the file, what it should be and what it is; ModelInvalid for a bad archive; or
             what the store refuses.
-        Unavailable: StorageUnreachable, `ModelChanged` among it, or CacheUnavailable for a full disk.
+        Unavailable: StorageUnreachable, `SourceChanged` among it, or CacheUnavailable for a full disk.
     """
     found: dict[str, ModelFile] = {}
     for file in listing.files:
@@ -211,7 +218,7 @@ def _stream_with_retries(source: RemoteSource, file: RemoteFile, offset: int) ->
             trouble = storage_error(source.uri, error)
         failures = 1 if offset - since >= _FORGIVING_BYTES else failures + 1
         since = offset
-        if not isinstance(trouble, Unavailable) or isinstance(trouble, ModelChanged) or failures >= source.tries:
+        if not isinstance(trouble, Unavailable) or isinstance(trouble, SourceChanged) or failures >= source.tries:
             raise trouble
         _pause(failures)
 
@@ -226,7 +233,7 @@ def _stream_comparing(source: RemoteSource, file: RemoteFile, offset: int, sent:
         sent: a `hashlib` object that was fed what came before it, and is fed what comes now.
 
     Raises:
-        ModelChanged: it is not.
+        SourceChanged: it is not.
     """
     again, left = hashlib.sha256(), offset
     for piece in source.stream(file, 0):
@@ -234,12 +241,12 @@ def _stream_comparing(source: RemoteSource, file: RemoteFile, offset: int, sent:
         left -= len(known)
         again.update(known)
         if known and not left and again.digest() != sent.digest():
-            raise ModelChanged(source.uri)
+            raise SourceChanged(source.uri)
         if fresh:
             sent.update(fresh)
             yield fresh
     if left:
-        raise ModelChanged(source.uri)
+        raise SourceChanged(source.uri)
 
 
 def _pause(failures: int) -> None:

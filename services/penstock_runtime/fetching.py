@@ -22,7 +22,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
 
 from pydantic import ValidationError
 
@@ -30,15 +29,16 @@ from penstock.api.conditions import Reason
 from penstock.errors import Invalid, PenstockError, Unavailable
 from penstock.models import Frozen
 from penstock.serving.manifest import ModelFile
-from penstock.serving.mounts import CACHE_BYTES_VARIABLE, CACHE_VARIABLE, CLAIMS_ROOT, CLAIMS_VARIABLE
+from penstock.serving.mounts import CACHE_BYTES_VARIABLE, CACHE_VARIABLE
 from penstock.serving.versions import Wanted
 from penstock_runtime.credentials import environment_with
 from penstock_runtime.downloading import Room, download, retry
-from penstock_runtime.filesystems import file_uri, local_path
+from penstock_runtime.filesystems import file_uri
+from penstock_runtime.local_models import find_local
 from penstock_runtime.model_cache import HeldModel, ModelCache
 from penstock_runtime.onnx_files import external_files
 from penstock_runtime.sources.manifests import select_version, with_digest, with_manifest, with_others
-from penstock_runtime.sources.source import ModelChanged, RemoteListing, RemoteSource
+from penstock_runtime.sources.source import RemoteListing, RemoteSource, SourceChanged
 
 logger = logging.getLogger(__name__)
 
@@ -104,24 +104,6 @@ class ModelCacheSettings:
         return cls(Path(given) if given else own, int(bound) if bound else None)
 
 
-def find_local(uri: str, environment: Mapping[str, str]) -> Path | None:
-    """Where a model lies that need not be fetched: on this machine (`file://`), or on a claim (`pvc://`); else None.
-
-    Raises:
-        Invalid: ModelNotFound, or UnsupportedStorage for a URI that names no place.
-    """
-    uri = file_uri(uri)
-    if urlsplit(uri).scheme == "pvc":
-        return _find_on_claim(uri, environment)
-    path = local_path(uri)
-    if path is not None and not path.exists():
-        raise Invalid(
-            Reason.MODEL_NOT_FOUND,
-            f"there is nothing at {path} on this node: check storageUri and that the node has this folder mounted",
-        )
-    return path
-
-
 def fetch_into_cache(
     uri: str,
     settings: ModelCacheSettings,
@@ -166,7 +148,7 @@ def fetch_into_cache(
     whole, _ = _fetch_listing(source, cache, lambda: with_others(source, listed(), required, optional))
     if _companion_names(whole.path / name)[0] != required:
         whole.close()
-        raise ModelChanged(source.uri)
+        raise SourceChanged(source.uri)
     return whole, FetchedModel(key=whole.key, lone=name)
 
 
@@ -180,7 +162,7 @@ def _fetch_listing(
     def fill(folder: Path, room: Room) -> dict[str, ModelFile]:
         files = download(source, listing, folder, room)
         if not listing.pinned and retry(source, ask).key(source.uri) != key:
-            raise ModelChanged(source.uri)
+            raise SourceChanged(source.uri)
         return files
 
     return cache.get(key, source.uri, listing.size, fill), listing
@@ -292,31 +274,6 @@ def _die_with_parent(parent: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         sys.exit(1)
-
-
-def _find_on_claim(uri: str, environment: Mapping[str, str]) -> Path:
-    parts = urlsplit(uri)
-    name, inside = parts.netloc, unquote(parts.path).strip("/")
-    if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", name):
-        raise Invalid(
-            Reason.UNSUPPORTED_STORAGE,
-            f"{uri!r} names no claim: write pvc://CLAIM, or pvc://CLAIM/path, such as pvc://models/digits/1",
-        )
-    claim = Path(environment.get(CLAIMS_VARIABLE) or CLAIMS_ROOT) / name
-    if not claim.is_dir():
-        raise Invalid(
-            Reason.MODEL_NOT_FOUND,
-            f"the PersistentVolumeClaim {name!r} is not mounted on this node ({claim}): list it in the pool's "
-            "managed.modelClaims",
-        )
-    path = claim / inside
-    if not path.resolve().is_relative_to(claim.resolve()):
-        raise Invalid(
-            Reason.MODEL_NOT_FOUND, f"{uri} leads out of its claim: name a path in it, with no link out of it"
-        )
-    if not path.exists():
-        raise Invalid(Reason.MODEL_NOT_FOUND, f"there is nothing at {inside} of the claim {name!r}: check storageUri")
-    return path
 
 
 if __name__ == "__main__":

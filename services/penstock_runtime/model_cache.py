@@ -30,10 +30,11 @@ from penstock.errors import Unavailable
 from penstock.models import Frozen
 from penstock.serving.manifest import ModelFile
 from penstock_runtime.cache_locks import CacheLocks, explain_failures
+from penstock_runtime.cache_room import Reservation, mebibytes
 from penstock_runtime.downloading import Room
 from penstock_runtime.files import sha256_of
 from penstock_runtime.filesystems import write_atomically
-from penstock_runtime.sources.source import ModelChanged
+from penstock_runtime.sources.source import SourceChanged
 
 _MODEL: Final = "model"
 _RECORD: Final = "record.json"
@@ -43,9 +44,6 @@ _REMOVED: Final = ".removed-"
 _WAIT_SECONDS: Final = 3600.0
 _ABANDONED_SECONDS: Final = 600.0
 """After which a fetch that nobody works on is removed, if no one needs its room sooner."""
-_STEP_BYTES: Final = 8 * 1024 * 1024
-"""Room is reserved so much ahead where a model's size is not known."""
-
 Fill = Callable[[Path, Room], dict[str, ModelFile]]
 """Brings a model into a folder and says what it brought."""
 
@@ -154,7 +152,7 @@ class ModelCache:
         try:
             with explain_failures(self.folder):
                 (staging / _MODEL).mkdir(parents=True, exist_ok=True)
-            room = _Reservation(self, staging, size)
+            room = Reservation(self, staging, size)
             with explain_failures(self.folder):
                 files = fill(staging / _MODEL, room)
                 total = sum(each.size_bytes for each in files.values())
@@ -165,7 +163,7 @@ class ModelCache:
         except BaseException as error:
             # What a store broke off is gone on with by the next fetch; all else begins anew.
             broken_off = isinstance(error, Unavailable) and error.reason == Reason.STORAGE_UNREACHABLE
-            if not broken_off or isinstance(error, ModelChanged):
+            if not broken_off or isinstance(error, SourceChanged):
                 shutil.rmtree(staging, ignore_errors=True)
                 self._locks.path(key).unlink(missing_ok=True)
             raise
@@ -286,39 +284,12 @@ class ModelCache:
             return 0
 
     def _no_room(self, total: int, used: int, free: int) -> Unavailable:
-        bound = "" if self.max_bytes is None else f" of the {_mib(self.max_bytes)} that it may hold"
+        bound = "" if self.max_bytes is None else f" of the {mebibytes(self.max_bytes)} that it may hold"
         return Unavailable(
             Reason.CACHE_UNAVAILABLE,
-            f"the model cache {self.folder} has no room for {_mib(total)}: models in use take {_mib(used)}{bound}, and the "
-            f"disk has {_mib(free)} free. Raise the pool's cache.maxBytes, or give its nodes a larger disk",
+            f"the model cache {self.folder} has no room for {mebibytes(total)}: models in use take {mebibytes(used)}{bound}, and the "
+            f"disk has {mebibytes(free)} free. Raise the pool's cache.maxBytes, or give its nodes a larger disk",
         )
-
-
-class _Reservation:
-    """The room of one fetch."""
-
-    def __init__(self, cache: ModelCache, staging: Path, size: int | None) -> None:
-        self._cache = cache
-        self._staging = staging
-        self._claimed = 0
-        self._reserved = size or 0
-        if size:
-            cache.make_room(staging, size, size)
-
-    def claim(self, count: int) -> None:
-        """Have room for so many more bytes."""
-        self._claimed += count
-        if self._claimed > self._reserved:
-            self._reserved = self._cache.make_room(self._staging, self._claimed + _STEP_BYTES, self._claimed)
-
-    def reclaim(self, error: OSError) -> None:
-        """Make room after the disk said that it is full."""
-        if not self._cache.remove_one(self._staging):
-            raise Unavailable(
-                Reason.CACHE_UNAVAILABLE,
-                f"the disk of the model cache {self._cache.folder} is full after {_mib(self._claimed)} of this model, and "
-                "all other models there are in use: give the pool's nodes a larger disk",
-            ) from error
 
 
 def _identity(folder: Path) -> tuple[int, int]:
@@ -332,7 +303,3 @@ def _is_unchanged(path: Path, about: ModelFile) -> bool:
 
 def _newest_mtime(folder: Path) -> float:
     return max((each.stat().st_mtime for each in (folder, *folder.rglob("*"))), default=0.0)
-
-
-def _mib(count: int) -> str:
-    return f"{count / 2**20:,.1f} MiB"

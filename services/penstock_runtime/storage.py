@@ -20,7 +20,7 @@ from penstock.api.conditions import Reason
 from penstock.errors import Invalid
 from penstock.serving.manifest import MANIFEST_NAME
 from penstock.serving.versions import Wanted
-from penstock_runtime.fetching import ModelCacheSettings, fetch_into_cache, find_local
+from penstock_runtime.fetching import ModelCacheSettings, fetch_into_cache
 from penstock_runtime.filesystems import (
     file_system,
     file_uri,
@@ -30,6 +30,7 @@ from penstock_runtime.filesystems import (
     translate_errors,
     write_atomically,
 )
+from penstock_runtime.local_models import find_local
 
 _SECONDS: Final = 60.0
 

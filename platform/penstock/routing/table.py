@@ -6,27 +6,24 @@ Times are seconds on the caller's monotonic clock.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_address
 from types import MappingProxyType
 
 from penstock.errors import Conflict, Invalid, Unavailable
 from penstock.routing.keys import KeySet
 from penstock.routing.leases import ReplicaLease, Route, RouteReplica, RouteStatus
+from penstock.routing.validation import check_address, check_model, check_version
 
 ModelKey = tuple[str, str]
 """Namespace and model."""
 Version = tuple[ModelKey, str]
 """One version of a model."""
 
-_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _MAX_REPLICAS = 1024
 _MAX_OF_A_NAMESPACE = 4096
 """Replicas of all its models: each is a server of HAProxy's, and whoever may read a namespace's tokens may register as many as he likes."""
 _MAX_VERSIONS = 8
-_RESERVED_NAMESPACE = "v2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +108,7 @@ class Table:
             Unavailable: the model had too many versions lately.
         """
         check_model(lease.namespace, lease.model)
-        if not _NAME.fullmatch(lease.version):
-            raise Invalid("InvalidLease", f"version {lease.version!r} must be letters, digits, '.', '_' and '-'")
+        check_version(lease.version)
         check_address(lease.address)
         key = lease.namespace, lease.model
         if _is_foreign(uid, self.routes.get(key)):
@@ -306,39 +302,3 @@ class Table:
 def _is_foreign(uid: str, route: Route | None) -> bool:
     """Whether a token is of another deployment than the one whose route this is. One that does not say may be of any."""
     return bool(uid and route is not None and route.owner and uid != route.owner)
-
-
-def check_model(namespace: str, model: str) -> None:
-    """Refuse names that could not stand in a path.
-
-    Raises:
-        Invalid: the namespace or the model is malformed.
-    """
-    for what, name in (("namespace", namespace), ("model", model)):
-        if not _NAME.fullmatch(name):
-            raise Invalid("InvalidName", f"{what} {name!r} must be letters, digits, '.', '_' and '-'")
-    if namespace == _RESERVED_NAMESPACE:
-        raise Invalid("InvalidName", f"namespace {namespace!r} is reserved: it is the protocol's path")
-
-
-def check_address(address: str) -> str:
-    """The IP address of one with a port.
-
-    A name would have to be resolved, by HAProxy and while all requests wait.
-
-    Raises:
-        Invalid: the address is malformed.
-    """
-    host, _, port = address.rpartition(":")
-    try:
-        ip = ip_address(host[1:-1] if host.startswith("[") and host.endswith("]") else host)
-    except ValueError:
-        ip = None
-    bracketed = host.startswith("[")
-    if ip is None or ip.is_unspecified or bracketed != (ip.version == 6) or "%" in host or not _is_port(port):  # noqa: PLR2004 -- IPv6
-        raise Invalid("InvalidLease", f"address {address!r} must be IP:port, or [IP]:port for IPv6")
-    return str(ip)
-
-
-def _is_port(text: str) -> bool:
-    return text.isascii() and text.isdigit() and 0 < int(text[:6]) < 65536  # noqa: PLR2004 -- TCP ports

@@ -14,9 +14,9 @@ from penstock_runtime.filesystems import TIMEOUTS, file_system, normalize_path
 from penstock_runtime.sources.source import (
     SMALL_BYTES,
     TRIES,
-    ModelChanged,
     RemoteFile,
     RemoteListing,
+    SourceChanged,
     sort_files,
     too_large,
 )
@@ -98,7 +98,7 @@ class ObjectSource:
         try:
             return bytes(self._files.cat_file(file.address, start=start, end=end, generation=file.version))
         except FileNotFoundError as error:
-            raise ModelChanged(self.uri) from error
+            raise SourceChanged(self.uri) from error
 
     def _s3_piece(self, file: RemoteFile, start: int, end: int) -> bytes:
         """What `cat_file` does, with a condition, which that does not take."""
@@ -110,7 +110,7 @@ class ObjectSource:
         except OSError as error:
             said = getattr(error.__cause__, "response", {}).get("ResponseMetadata", {})
             if said.get("HTTPStatusCode") == HTTPStatus.PRECONDITION_FAILED:
-                raise ModelChanged(self.uri) from error
+                raise SourceChanged(self.uri) from error
             raise
         return bytes(fsspec.asyn.sync(self._files.loop, _read_body, answer["Body"]))
 

@@ -78,7 +78,7 @@ class RemoteFile:
     version: str = ""
     """What changes when the content does, such as an ETag."""
     versioned: bool = False
-    """Whether the source, asked for the content, sends that of this version or raises `ModelChanged`."""
+    """Whether the source, asked for the content, sends that of this version or raises `SourceChanged`."""
     archive: Archive | None = None
 
     @property
@@ -158,7 +158,7 @@ class Neighbourhood(Protocol):
         """Files in the folder of a file, or below it; those that are not there are left out."""
 
 
-class ModelChanged(Unavailable):
+class SourceChanged(Unavailable):
     """A model was changed in its store while it was fetched. Nothing of what came is used: asking again gets the new one.
 
     Args:

@@ -16,7 +16,7 @@ from penstock.serving.manifest import MANIFEST_NAME, SIGNATURE_NAME
 from penstock_runtime.filesystems import normalize_path
 from penstock_runtime.sources.http import add_deadlines, check_response, headers, pieces, read_whole
 from penstock_runtime.sources.manifests import parse_manifest
-from penstock_runtime.sources.source import TRIES, ModelChanged, RemoteFile, RemoteListing, sort_files
+from penstock_runtime.sources.source import TRIES, RemoteFile, RemoteListing, SourceChanged, sort_files
 
 _FILES: Final = frozenset({".onnx", ".xml", ".pt2", ".pt", ".tflite", ".safetensors", ".npz"})
 """What ends in one of these is a file; anything else is a folder if it has a manifest."""
@@ -84,7 +84,7 @@ class WebSource:
         response = self._get(file.address, offset, file.version)
         if file.versioned and not file.checksums and not _is_of(response, file.version, offset):
             response.close()
-            raise ModelChanged(self.uri)
+            raise SourceChanged(self.uri)
         return pieces(response, offset)
 
     def _folder(self, manifest: bytes, below: str = "") -> RemoteListing:

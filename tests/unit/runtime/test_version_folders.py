@@ -11,8 +11,8 @@ from penstock.errors import Invalid
 from penstock.serving.manifest import MANIFEST_NAME, ModelFormat
 from penstock.serving.mounts import CLAIMS_VARIABLE
 from penstock.serving.versions import Wanted, version_folder
-from penstock_runtime.fetching import find_local
 from penstock_runtime.files import resolve_version
+from penstock_runtime.local_models import find_local
 from penstock_serving.replica.model.location import locate
 
 

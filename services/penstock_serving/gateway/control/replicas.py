@@ -8,7 +8,7 @@ from aiohttp import web
 
 from penstock.routing.fleet import FEATURES, FEATURES_HEADER
 from penstock.routing.leases import LeaseGranted, ReplicaLease, check_replica_id
-from penstock.routing.table import check_address
+from penstock.routing.validation import check_address
 from penstock_serving.gateway.control.callers import Callers, RequestRefused, json_response, require
 from penstock_serving.gateway.settings import GatewaySettings
 from penstock_serving.gateway.table.registry import Registry

@@ -13,7 +13,8 @@ from penstock.errors import Invalid, Unavailable
 from penstock.routing.access import RouteAccess
 from penstock.routing.keys import KeyChange, KeyInterner, KeySet
 from penstock.routing.leases import ReplicaLease, Route
-from penstock.routing.table import ModelKey, Table, check_model, replica_key
+from penstock.routing.table import ModelKey, Table, replica_key
+from penstock.routing.validation import check_model
 from penstock_serving.gateway.access.keyring import Keyring
 from penstock_serving.gateway.holding.descriptions import Descriptions
 from penstock_serving.gateway.table.keeping import load_routes, save_routes
