@@ -76,7 +76,8 @@ def store(cluster: Cluster, common: Path) -> Iterator[ModelStore]:
 def installation(cluster: Cluster, store: ModelStore, common: Path, report: Report) -> Iterator[Installation]:
     """The chart, installed with images of this checkout, a Collector, and a store for what searches find.
 
-    One for all tests, none of which upgrades it but those that are the last.
+    One for all tests, none of which upgrades it but those that are the last. Where images must be built first, that is within
+    the time limit of whichever test comes first, and of those that wait for it.
     """
 
     def install() -> dict[str, Any]:

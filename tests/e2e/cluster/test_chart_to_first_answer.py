@@ -20,7 +20,7 @@ from tests.e2e.cluster.model_store import ModelStore
 
 from penstock.telemetry import names
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")

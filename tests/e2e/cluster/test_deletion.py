@@ -8,7 +8,7 @@ import pytest
 from tests.e2e.cluster.deleting import restart_operators
 from tests.e2e.cluster.installation import Installation, Object, deployment, pool, until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 
 def test_a_hundred_models_of_ten_suspended_pools(installation: Installation, model_uri: str) -> None:

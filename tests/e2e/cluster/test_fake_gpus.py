@@ -11,7 +11,7 @@ from tests.cluster.kwok import TOLERATION, fake_node, kwok
 from tests.e2e.cluster.installation import Installation, Object, condition, deployment, pool, tenant, until
 from tests.e2e.cluster.model_store import ModelStore
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 _TYPE = "penstock.dev/accelerator-type"
 _NODES = [
     fake_node("e2e-l4", {"nvidia.com/gpu": "8"}, {_TYPE: "nvidia-l4"}),

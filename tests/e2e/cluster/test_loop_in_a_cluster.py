@@ -24,7 +24,7 @@ from tests.e2e.cluster.installation import (
 from tests.e2e.cluster.model_store import ModelStore
 from tests.e2e.cluster.steady_load import steady_load
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 ROWS = 256
 LAYERS = (ROWS, 1024, 1024, 1024, 16)

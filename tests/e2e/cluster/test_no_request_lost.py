@@ -23,7 +23,7 @@ from tests.e2e.cluster.figures import row
 from tests.e2e.cluster.installation import Installation, build_images, tenant
 from tests.e2e.cluster.model_store import ModelStore
 
-pytestmark = [pytest.mark.cluster, pytest.mark.last, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.last, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")

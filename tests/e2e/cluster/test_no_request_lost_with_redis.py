@@ -17,7 +17,7 @@ from tests.e2e.cluster.installation import Installation, tenant
 from tests.e2e.cluster.model_store import ModelStore
 from tests.e2e.cluster.redis import ADDRESS, redis_objects
 
-pytestmark = [pytest.mark.cluster, pytest.mark.last, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.last, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")

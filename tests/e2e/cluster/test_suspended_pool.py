@@ -11,7 +11,7 @@ from tests.e2e.cluster.deleting import left, restart_operators
 from tests.e2e.cluster.installation import GATEWAY, Installation, Tenant, condition, deployment, pool, tenant, until
 from tests.e2e.cluster.model_store import ModelStore
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 
 def test_its_pods_go_its_models_stay_and_answer_again_and_all_of_it_is_deleted(
