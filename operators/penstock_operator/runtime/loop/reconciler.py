@@ -6,6 +6,7 @@ what changed as events, and say when to look again. A restart at any line is saf
 
 from __future__ import annotations
 
+import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -15,14 +16,17 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
+from penstock.api.conditions import Reason
 from penstock.api.meta import Described
 from penstock.api.reading import read
 from penstock.errors import Invalid, Unavailable
 from penstock.names import FINALIZER
-from penstock_operator.runtime.cluster import Cluster, Key, Manifest, NotFound, ResourceKind, identity
+from penstock_operator.runtime.cluster import Cluster, Key, Manifest, NotFound, ResourceKind, identity, key_of
 from penstock_operator.runtime.loop.news import News, Record
 from penstock_operator.runtime.loop.requeue import Requeue
-from penstock_operator.runtime.loop.unreadable import tell_unreadable
+from penstock_operator.runtime.loop.unreadable import unreadable_message, unreadable_statuses
+
+log = logging.getLogger(__name__)
 
 Object = TypeVar("Object", bound=Described)
 Status = TypeVar("Status", bound=BaseModel)
@@ -212,20 +216,31 @@ class Runner:
         self._cluster.remove_finalizer(self.kind, manifest, FINALIZER)
 
     def _tell_unreadable(self, manifest: Manifest, error: Invalid) -> None:
-        of = self._reconciler
-        tell_unreadable(
-            self._cluster, self.kind, manifest, error,
-            condition=of.condition, manager=of.manager, now=self._clock(), record=self._record,
-        )  # fmt: skip
+        condition, message = self._reconciler.condition, unreadable_message(error)
+        for status in unreadable_statuses(manifest, condition, message, self._clock()):
+            try:
+                written = self._write_status(manifest, status)
+            except Invalid as refused:
+                log.warning("the status of %s %s: %s", self.kind.kind, key_of(manifest), refused.message)
+                continue
+            if written:
+                news = News(warning=True, reason=Reason.INVALID_SPEC, message=f"{condition}: {message}")
+                self._record(manifest, news)
+            return
 
     def _write(self, manifest: Manifest, resource: Any, status: BaseModel) -> None:
         """Where it is not what it was; then what is news of it is recorded."""
         if status == resource.status:
             return
-        body = {**identity(self.kind, manifest), "status": status.model_dump(mode="json", exclude_none=True)}
+        if self._write_status(manifest, status.model_dump(mode="json", exclude_none=True)):
+            for each in self._reconciler.announce(resource.status, status):
+                self._record(manifest, each)
+
+    def _write_status(self, manifest: Manifest, status: Manifest) -> bool:
+        """Whether the object is still there."""
         try:
+            body = {**identity(self.kind, manifest), "status": status}
             self._cluster.apply_status(self.kind, body, self._reconciler.manager)
         except NotFound:
-            return  # deleted meanwhile
-        for each in self._reconciler.announce(resource.status, status):
-            self._record(manifest, each)
+            return False
+        return True

@@ -5,19 +5,13 @@ Nothing is planned for them, and all that is theirs stays. That nobody acts is s
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Final
 
 from penstock.api.conditions import Reason
-from penstock.api.meta import ConditionStatus
+from penstock.api.meta import ConditionStatus, Manifest
 from penstock.api.verdicts import timestamp
 from penstock.errors import Invalid
-from penstock_operator.runtime.cluster import Cluster, Manifest, NotFound, ResourceKind, identity
-from penstock_operator.runtime.loop.news import News, Record
-
-log = logging.getLogger(__name__)
 
 _WHAT_TO_DO: Final = (
     "Nothing is done for this object until it is corrected, or until a release that knows it runs; what it has stays."
@@ -26,50 +20,27 @@ _MOST: Final = 2000
 """Characters of what is wrong."""
 
 
-def tell_unreadable(
-    cluster: Cluster,
-    kind: ResourceKind,
-    manifest: Manifest,
-    error: Invalid,
-    *,
-    condition: str,
-    manager: str,
-    now: float,
-    record: Record,
-) -> None:
-    """Say in an object's status that it cannot be read, and why. All else that its status says stays.
+def unreadable_message(error: Invalid) -> str:
+    """What is wrong, and what becomes of the object."""
+    return f"{error.message[:_MOST]}. {_WHAT_TO_DO}"
+
+
+def unreadable_statuses(manifest: Manifest, condition: str, message: str, now: float) -> tuple[Manifest, ...]:
+    """The status that says that an object cannot be read, where it does not say so yet, with all else that it says.
+
+    A second one says nothing else, for where it is the status that is wrong.
 
     Args:
-        cluster: where it is.
-        kind: of the object.
         manifest: as the API served it.
-        error: what is wrong with it.
         condition: the type of the condition that says whether all is well.
-        manager: the field manager of the status.
+        message: why it cannot be read.
         now: seconds since the Unix epoch.
-        record: takes events.
-
-    Raises:
-        Unavailable: the API does not answer, or refuses.
     """
     before = _mapping(manifest.get("status"))
-    message = f"{error.message[:_MOST]}. {_WHAT_TO_DO}"
     conditions = _conditions(before.get("conditions"), condition, message, manifest, now)
     if before.get("conditions") == conditions:
-        return
-    body = identity(kind, manifest)
-    for status in ({**before, "conditions": conditions}, {"conditions": conditions}):
-        with suppress(NotFound):  # deleted meanwhile
-            try:
-                cluster.apply_status(kind, {**body, "status": status}, manager)
-            except NotFound:
-                raise
-            except Invalid as refused:
-                # It may be the status that is wrong: then only the condition is written.
-                log.warning("the status of %s %s: %s", kind.kind, manifest["metadata"].get("name"), refused.message)
-                continue
-            record(manifest, News(warning=True, reason=Reason.INVALID_SPEC, message=f"{condition}: {message}"))
-        return
+        return ()
+    return {**before, "conditions": conditions}, {"conditions": conditions}
 
 
 def _conditions(before: Any, kind: str, message: str, manifest: Manifest, now: float) -> list[dict[str, Any]]:
