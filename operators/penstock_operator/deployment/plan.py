@@ -8,7 +8,6 @@ decided becomes the status here, in one place.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
 from penstock import names
 from penstock.api.conditions import DeploymentCondition, Reason
@@ -31,14 +30,6 @@ from penstock_operator.deployment.steps import Case, Decision
 from penstock_operator.runtime.loop.requeue import Requeue
 
 
-class Finalizer(StrEnum):
-    """What to do with our finalizer."""
-
-    KEEP = "Keep"
-    ADD = "Add"
-    REMOVE = "Remove"
-
-
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What is to be done."""
@@ -53,7 +44,8 @@ class Plan:
     superseded_runs: tuple[str, ...] = ()
     """Names of runs of a former spec, to be deleted."""
     status: InferenceDeploymentStatus | None = None
-    finalizer: Finalizer = Finalizer.KEEP
+    release: bool = False
+    """Whether the deployment may go: nothing outside is left of it."""
     requeue: Requeue | None = None
 
 
@@ -63,8 +55,7 @@ def plan(observed: Observed, now: float) -> Plan:
     Raises:
         Invalid: the spec cannot be carried out as it is written.
     """
-    metadata = observed.deployment.metadata
-    if metadata.deletion_timestamp is not None:
+    if observed.deployment.metadata.deletion_timestamp is not None:
         return _leave(observed, now)
     observed = replace(observed, deployment=follow_model(observed))
     standing = stand(observed)
@@ -78,7 +69,6 @@ def plan(observed: Observed, now: float) -> Plan:
         run=resolved.run if observed.quota is None else None,  # what may not serve need not be measured
         superseded_runs=resolved.superseded,
         status=_status(case, decision),
-        finalizer=Finalizer.KEEP if names.FINALIZER in metadata.finalizers else Finalizer.ADD,
         requeue=decision.requeue,
     )
 
@@ -146,6 +136,6 @@ def _leave(observed: Observed, now: float) -> Plan:
         applications=departure.applications,
         delete_route=True,
         status=departure.status,
-        finalizer=Finalizer.KEEP if departure.status is not None else Finalizer.REMOVE,
+        release=departure.status is None,
         requeue=departure.requeue,
     )

@@ -14,7 +14,7 @@ from penstock.telemetry.startup import operator_spans
 from penstock_operator.deployment import news
 from penstock_operator.deployment.observe import Observer
 from penstock_operator.deployment.observed import Application, Gateway, GatewayProblem, Observed, Pool, applications_of
-from penstock_operator.deployment.plan import Finalizer, Plan, invalid_route, invalid_status, plan
+from penstock_operator.deployment.plan import Plan, invalid_route, invalid_status, plan
 from penstock_operator.deployment.routes import RouteWriter
 from penstock_operator.gateway.fleet import Fleet
 from penstock_operator.optimization.directory import OPTIMIZATION_RUN
@@ -93,7 +93,7 @@ class DeploymentReconciler(Reconciler[InferenceDeployment, InferenceDeploymentSt
             wanted = {each["name"]: each for each in plan.applications}
             if _configurations(writer.applications(), key) != wanted:
                 writer.declare((key.namespace, key.name), plan.applications)
-        if plan.finalizer is Finalizer.REMOVE:
+        if plan.release:
             return Applied(requeue=plan.requeue, release=True)
         if plan.status is not None:
             # Before the status is written: after a kill between the two it is told again, with the same ids.

@@ -16,7 +16,7 @@ from penstock.api.verdicts import timestamp
 from penstock.routing.leases import ReplicaStats
 from penstock.serving.arguments import FAILURE_MARKER, Attempt, StartFailure
 from penstock_operator.deployment.observed import ApplicationState, GatewayProblem, Node, PoolProblem
-from penstock_operator.deployment.plan import Finalizer, Plan, invalid_route, plan
+from penstock_operator.deployment.plan import Plan, invalid_route, plan
 
 FAILED = ApplicationState.DEPLOY_FAILED
 
@@ -504,53 +504,53 @@ LONG_AGO = timestamp(NOW - 601)
 UNREACHABLE = PoolProblem(Reason.POOL_UNREACHABLE, "no answer")
 GOING = replace(serve_app(deployment()), state=ApplicationState.DELETING, config=None, arguments=None)
 DELETIONS = [
-    ("the application runs: it is dropped first", SETTLED.but(of=deployment(deleted_at=DELETED)), Finalizer.KEEP, ()),
+    ("the application runs: it is dropped first", SETTLED.but(of=deployment(deleted_at=DELETED)), False, ()),
     (
         "the application is still going: wait",
         World(deployment(deleted_at=DELETED), (GOING,)),
-        Finalizer.KEEP,
+        False,
         (),
     ),
-    ("all is gone: release", World(deployment(deleted_at=DELETED)), Finalizer.REMOVE, ()),
+    ("all is gone: release", World(deployment(deleted_at=DELETED)), True, ()),
     (
         "the route is still declared: wait",
         World(deployment(deleted_at=DELETED), gateways=(gateway({NEW: 100}),)),
-        Finalizer.KEEP,
+        False,
         (),
     ),
     (
         "the pool object is gone: release",
         World(deployment(deleted_at=DELETED), problem=PoolProblem(Reason.POOL_NOT_FOUND, "none", exists=False)),
-        Finalizer.REMOVE,
+        True,
         None,
     ),
     (
         "the pool does not answer: wait",
         World(deployment(deleted_at=DELETED), problem=UNREACHABLE),
-        Finalizer.KEEP,
+        False,
         None,
     ),
     (
         "the pool has not answered for ten minutes: release",
         World(deployment(deleted_at=LONG_AGO), problem=UNREACHABLE),
-        Finalizer.REMOVE,
+        True,
         None,
     ),
     (
         "a gateway has not answered for ten minutes: release",
         World(deployment(deleted_at=LONG_AGO), gateways=(GatewayProblem("http://agent", "refused"),)),
-        Finalizer.REMOVE,
+        True,
         (),
     ),
 ]
 
 
 @pytest.mark.parametrize(
-    ("world", "finalizer", "applications"), [row[1:] for row in DELETIONS], ids=[row[0] for row in DELETIONS]
+    ("world", "release", "applications"), [row[1:] for row in DELETIONS], ids=[row[0] for row in DELETIONS]
 )
-def test_deletion(world: World, finalizer: Finalizer, applications: tuple[object, ...] | None) -> None:
+def test_deletion(world: World, *, release: bool, applications: tuple[object, ...] | None) -> None:
     result = plan(world.observed(), NOW)
-    assert result.finalizer is finalizer
+    assert result.release is release
     assert result.applications == applications
     assert result.delete_route
 
@@ -558,10 +558,6 @@ def test_deletion(world: World, finalizer: Finalizer, applications: tuple[object
 def test_waiting_for_a_pool_at_deletion_says_so() -> None:
     result = plan(World(deployment(deleted_at=DELETED), problem=UNREACHABLE).observed(), NOW)
     assert "Waiting for the pool" in message(result, Kind.PROGRESSING)
-
-
-def test_the_finalizer_is_added_before_anything_is_made_outside() -> None:
-    assert plan(World(deployment(finalizers=())).observed(), NOW).finalizer is Finalizer.ADD
 
 
 def test_a_deleted_object_without_our_finalizer_is_left_alone() -> None:

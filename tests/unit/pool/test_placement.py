@@ -18,7 +18,7 @@ from penstock.errors import Invalid
 from penstock.names import revision, run_name
 from penstock.serving.arguments import Attempt
 from penstock_operator.deployment.observed import Application, ApplicationState, Node, Observed, Pool, PoolProblem
-from penstock_operator.deployment.plan import Finalizer, invalid_status, plan
+from penstock_operator.deployment.plan import invalid_status, plan
 from penstock_operator.deployment.unschedulable import find_obstacle, why_unschedulable
 from penstock_operator.pool.placement import actor_options, ray_resource
 
@@ -328,20 +328,21 @@ def test_a_share_of_what_cannot_be_shared_is_told_without_the_pool(problem: Reas
 
 
 @pytest.mark.parametrize(
-    ("empty", "finalizer"),
+    ("empty", "release"),
     [
-        pytest.param(False, Finalizer.KEEP, id="what may run there is waited for"),
-        pytest.param(True, Finalizer.REMOVE, id="where nothing runs it goes at once"),
+        pytest.param(False, False, id="what may run there is waited for"),
+        pytest.param(True, True, id="where nothing runs it goes at once"),
     ],
 )
 def test_a_share_of_what_cannot_be_shared_can_be_deleted_without_the_pool(
-    empty: bool,  # noqa: FBT001  # test data
-    finalizer: Finalizer,
+    *,
+    empty: bool,
+    release: bool,
 ) -> None:
     of = deployment(resources=SHARED_TPU, deleted_at=timestamp(NOW - 5))
     pool = PoolProblem(Reason.STARTING_POOL, "The head is starting.", empty=empty, groups=GROUPS)
     result = plan(Observed(of, pool, (gateway(None),)), NOW)
-    assert (result.delete_route, result.finalizer) == (True, finalizer)
+    assert (result.delete_route, result.release) == (True, release)
     assert (result.requeue is None) is empty
 
 

@@ -10,7 +10,7 @@ from penstock.api.meta import ConditionStatus
 from penstock.api.v1alpha1 import InferenceDeploymentStatus
 from penstock.api.verdicts import timestamp
 from penstock_operator.deployment.observed import PoolProblem
-from penstock_operator.deployment.plan import Finalizer, Plan, plan
+from penstock_operator.deployment.plan import Plan, plan
 
 SUSPENDED = PoolProblem(Reason.SUSPENDED, "The pool is suspended.", empty=True)
 STARTING = PoolProblem(Reason.STARTING_POOL, "The head is starting.")
@@ -41,16 +41,16 @@ def test_while_the_pool_may_come_back_requests_wait(problem: PoolProblem) -> Non
 
 
 LEAVING = [
-    ("of a pool that runs nothing", SUSPENDED, Finalizer.REMOVE),
-    ("of a pool that is gone", PoolProblem(Reason.POOL_NOT_FOUND, "none", exists=False), Finalizer.REMOVE),
-    ("of a pool that may still run it", UNREACHABLE, Finalizer.KEEP),
+    ("of a pool that runs nothing", SUSPENDED, True),
+    ("of a pool that is gone", PoolProblem(Reason.POOL_NOT_FOUND, "none", exists=False), True),
+    ("of a pool that may still run it", UNREACHABLE, False),
 ]
 
 
-@pytest.mark.parametrize(("problem", "finalizer"), [row[1:] for row in LEAVING], ids=[row[0] for row in LEAVING])
+@pytest.mark.parametrize(("problem", "release"), [row[1:] for row in LEAVING], ids=[row[0] for row in LEAVING])
 def test_a_deletion_waits_only_where_there_may_be_something_to_take_down(
-    problem: PoolProblem, finalizer: Finalizer
+    problem: PoolProblem, *, release: bool
 ) -> None:
     made = plan(World(deployment(deleted_at=timestamp(NOW - 1)), problem=problem).observed(), NOW)
-    assert made.finalizer is finalizer
+    assert made.release is release
     assert made.delete_route
