@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
@@ -23,7 +25,7 @@ class Scenario(StrEnum):
 
 
 class MetricName(StrEnum):
-    """How good a model is. All grow with quality but `MeanSquaredError`."""
+    """How good a model is. Each has its row in `METRICS`."""
 
     ACCURACY = "Accuracy"
     TOP_K = "TopK"
@@ -49,6 +51,58 @@ class MetricName(StrEnum):
     """Mean intersection over union of masks or boxes with the labels'."""
     RANKING = "Ranking"
     """Mean NDCG of each sample's scores, by labels that are grades."""
+
+
+class Suits(StrEnum):
+    """What a metric is for."""
+
+    CLASSES = "Classes"
+    """An output with the classes that labels give."""
+    GRADES = "Grades"
+    """An output like labels that are masks, boxes or grades."""
+    NUMBERS = "Numbers"
+    """Floats, against labels of their shape, or else against the baseline's."""
+    DIRECTIONS = "Directions"
+    """Floats, against the baseline's, whatever their scale is."""
+    ANYTHING = "Anything"
+
+
+@dataclass(frozen=True, slots=True)
+class MetricFacts:
+    """What holds for a metric, beside how it is computed (`penstock_optimizer.metrics.comparing`)."""
+
+    suits: Suits
+    words: str = "{name}{output} {baseline:.4f} → {candidate:.4f} on"
+    """A result for people: before how many samples it is of. `before` and `after` are what is missing to 1."""
+    decides_class: bool = False
+    """It looks at the class that an output gives, and at nothing else of it."""
+    one_scale: bool = False
+    """It takes all numbers of an output together, so that what is small beside what is large may be lost unseen."""
+    smaller: bool = False
+    """It is better when it is smaller."""
+
+
+METRICS: Final[Mapping[MetricName, MetricFacts]] = {
+    MetricName.ACCURACY: MetricFacts(Suits.CLASSES, decides_class=True),
+    MetricName.TOP_K: MetricFacts(Suits.CLASSES, decides_class=True),
+    MetricName.F1: MetricFacts(Suits.CLASSES, decides_class=True),
+    MetricName.MEAN_SQUARED_ERROR: MetricFacts(Suits.NUMBERS, smaller=True),
+    MetricName.COSINE: MetricFacts(
+        Suits.DIRECTIONS, "mean cosine{output} {candidate:.4f} to the baseline on", one_scale=True
+    ),
+    MetricName.RANK_AGREEMENT: MetricFacts(
+        Suits.DIRECTIONS, "nearest neighbours{output} agree for {candidate:.1%} of", one_scale=True
+    ),
+    MetricName.IMPORT_PATH: MetricFacts(Suits.ANYTHING),
+    MetricName.AGREEMENT: MetricFacts(
+        Suits.ANYTHING, "answers{output} equal the baseline's for {candidate:.2%} of", decides_class=True
+    ),
+    MetricName.R2: MetricFacts(Suits.NUMBERS, one_scale=True),
+    MetricName.RELATIVE_ERROR: MetricFacts(Suits.NUMBERS, "mean relative error{output} {before:.2%} → {after:.2%} on"),
+    MetricName.NEIGHBOURS: MetricFacts(Suits.DIRECTIONS, one_scale=True),
+    MetricName.OVERLAP: MetricFacts(Suits.GRADES),
+    MetricName.RANKING: MetricFacts(Suits.GRADES),
+}
 
 
 class Role(StrEnum):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
@@ -13,7 +15,7 @@ from penstock.models import Frozen
 
 
 class StepName(StrEnum):
-    """The steps. Each is one file in `penstock_optimizer.steps`."""
+    """The steps. Each, or each method of one, has its row in `STEPS`."""
 
     GRAPH_OPTIMIZE = "graphOptimize"
     QUANTIZE = "quantize"
@@ -49,7 +51,7 @@ class PruneMethod(StrEnum):
 
 
 class EngineName(StrEnum):
-    """The engines. Each is one file in `penstock_runtime.engines`."""
+    """The engines. Each has its row in `penstock.engines`."""
 
     ONNX_RUNTIME = "ONNXRuntime"
     OPENVINO = "OpenVINO"
@@ -68,6 +70,38 @@ class Precision(StrEnum):
     FP32 = "fp32"
     BF16 = "bf16"
     FP16 = "fp16"
+
+
+@dataclass(frozen=True, slots=True)
+class StepFacts:
+    """What holds for a step, or a method of one."""
+
+    runner: str
+    """A module of `penstock_optimizer.steps`, and its class without constructor arguments. The module imports what is heavy (torch)
+    only in `apply`."""
+    training: int = 0
+    """How long it trains, beside others that do; 0: it does not."""
+    int8: bool = False
+    """It leaves the model in int8."""
+    precision: Precision = Precision.FP32
+    """To which the engine is pinned with it."""
+
+
+STEPS: Final[Mapping[str, StepFacts]] = {
+    "quantize Static": StepFacts("quantize_static:QuantizeStatic", int8=True),
+    "quantize BF16": StepFacts("half:QuantizeBF16", precision=Precision.BF16),
+    "quantize FP8": StepFacts("gpu_quantize:QuantizeFP8"),
+    "quantize Dynamic": StepFacts("quantize_dynamic:QuantizeDynamic", int8=True),
+    "quantize FP16": StepFacts("half:QuantizeFP16", precision=Precision.FP16),
+    "quantize INT4WeightOnly": StepFacts("gpu_quantize:QuantizeInt4WeightOnly"),
+    "graphOptimize": StepFacts("graph_optimize:GraphOptimize"),
+    "compile": StepFacts("compile:Compile"),
+    "prune Structured": StepFacts("prune_structured:PruneStructured", training=1),
+    "prune Unstructured": StepFacts("prune_unstructured:PruneUnstructured", training=1),
+    "prune SemiStructured24": StepFacts("prune_semi_structured:PruneSemiStructured", training=1),
+    "distil": StepFacts("distil:Distil", training=2),
+}
+"""By `Step.label`. Of the methods of one step, what gains most on most machines stands first, so that a short budget is well spent."""
 
 
 class EngineSettings(Frozen):
@@ -114,7 +148,7 @@ class Recipe(Frozen):
         fp32 is left out where the model itself is int8: what is not quantized stays fp32, but nobody would call it that.
         """
         steps = " + ".join(step.label for step in self.steps)
-        int8 = any(step.method in (QuantizeMethod.STATIC, QuantizeMethod.DYNAMIC) for step in self.steps)
+        int8 = any(step.label in STEPS and STEPS[step.label].int8 for step in self.steps)
         plain = int8 and self.engine.precision is Precision.FP32
         engine = self.engine.name.value if plain else f"{self.engine.name} {self.engine.precision}"
         return f"{steps} → {engine}" if steps else engine

@@ -11,9 +11,9 @@ from penstock.engines import ENGINES
 from penstock.optimization.recipes import EngineName
 from penstock.serving.manifest import ModelFormat
 from penstock_optimizer.building import litert
+from penstock_optimizer.building.draft import Context, Draft
 from penstock_optimizer.building.forms import as_exported, as_onnx, as_openvino, example_inputs
 from penstock_optimizer.building.inductor import compile_ahead
-from penstock_optimizer.steps import Context, Draft
 
 
 def missing_converter(engine: EngineName) -> str | None:

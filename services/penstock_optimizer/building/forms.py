@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from penstock.errors import Invalid
+from penstock_optimizer.building.draft import CannotDo, Context, Draft
 from penstock_optimizer.samples.arrays import LABELS, fed, read
-from penstock_optimizer.steps import CannotDo, Context, Draft
 from penstock_runtime.engines import Array
 
 if TYPE_CHECKING:

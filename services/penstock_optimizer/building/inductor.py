@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 
 from penstock_optimizer.building import forms
-from penstock_optimizer.steps import CannotDo, Context, Draft
+from penstock_optimizer.building.draft import CannotDo, Context, Draft
 
 
 def compile_ahead(draft: Draft, context: Context, *, tuned: bool = False) -> Path:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from penstock_optimizer.steps import CannotDo
+from penstock_optimizer.building.draft import CannotDo
 
 if TYPE_CHECKING:
     from penstock_optimizer.sources.torch_program import Inputs

@@ -22,7 +22,7 @@ import numpy as np
 from penstock.engines import ENGINES, FORMATS
 from penstock.errors import Invalid, PenstockError
 from penstock.optimization.hardware import Hardware
-from penstock.optimization.recipes import EngineName, EngineSettings, Recipe
+from penstock.optimization.recipes import STEPS, EngineName, EngineSettings, Recipe
 from penstock.optimization.variants import (
     BUILT,
     VARIANT_FILE,
@@ -36,10 +36,11 @@ from penstock.optimization.variants import (
 from penstock.serving.manifest import DataType, ModelFormat, Signature
 from penstock_optimizer.building import forms
 from penstock_optimizer.building.delivery import deliver, missing_converter
+from penstock_optimizer.building.draft import CannotDo, Context, Draft
 from penstock_optimizer.building.source import read_source
 from penstock_optimizer.samples.arrays import rows_of_run, run_of
 from penstock_optimizer.sandbox import run_module, unavailable
-from penstock_optimizer.steps import STEPS, CannotDo, Context, Draft
+from penstock_optimizer.steps import step_runner
 from penstock_runtime import engines
 from penstock_runtime.files import describe_folder
 from penstock_runtime.hardware import probe
@@ -70,7 +71,7 @@ def infeasible(recipe: Recipe, source: PreparedSource, data: DataSplits, hardwar
         if step.label not in STEPS:
             return Infeasible(part=step.label, reason=f"there is no such step; there are {', '.join(STEPS)}")
         try:
-            problem = STEPS[step.label].infeasible(step, context)
+            problem = step_runner(step.label).infeasible(step, context)
         except CannotDo as error:
             problem = str(error)
         if problem is not None:
@@ -182,10 +183,10 @@ def _built(request: BuildRequest, output: Path, work: Path) -> Variant | Infeasi
         draft = forms.first(context)
         for step in request.recipe.steps:
             part = _announced(work, step.label)
-            problem = STEPS[step.label].infeasible(step, context)
+            problem = step_runner(step.label).infeasible(step, context)
             if problem is not None:
                 return Infeasible(part=part, reason=problem)
-            STEPS[step.label].apply(step, draft, context)
+            step_runner(step.label).apply(step, draft, context)
         part = _announced(work, request.recipe.engine.name)
         output.mkdir()
         return _finished(request.recipe, draft, context, output, started)
@@ -199,7 +200,7 @@ def _built(request: BuildRequest, output: Path, work: Path) -> Variant | Infeasi
 
 
 def _trains(recipe: Recipe) -> bool:
-    return any(step.name in ("prune", "distil") for step in recipe.steps) or ENGINES[recipe.engine.name].from_program
+    return any(STEPS[step.label].training for step in recipe.steps) or ENGINES[recipe.engine.name].from_program
 
 
 def _seed(seed: int, threads: int, *, torch_needed: bool) -> None:

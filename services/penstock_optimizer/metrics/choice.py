@@ -19,16 +19,12 @@ import numpy as np
 
 from penstock.api.optimization import AccuracyConstraint
 from penstock.errors import Invalid
-from penstock.optimization.measurements import Judgement, MetricName
+from penstock.optimization.measurements import METRICS, Judgement, MetricName, Suits
 from penstock_optimizer.metrics.classes import classes_of, hits, is_one_hot, is_scores, is_single, is_whole
 from penstock_optimizer.metrics.figures import FEW_COLUMNS, METRIC_UNSUITED, Outputs
 from penstock_optimizer.metrics.graded import BOX, masks_of
 from penstock_runtime.engines import Array
 
-_OF_CLASSES: Final = (MetricName.ACCURACY, MetricName.TOP_K, MetricName.F1)
-_OF_NUMBERS: Final = (MetricName.R2, MetricName.RELATIVE_ERROR, MetricName.MEAN_SQUARED_ERROR)
-_OF_FLOATS: Final = (MetricName.COSINE, MetricName.RANK_AGREEMENT, MetricName.NEIGHBOURS)
-_GRADED: Final = (MetricName.OVERLAP, MetricName.RANKING)
 _SCORE_NAMES: Final = ("logit", "score", "class", "prob")
 """In the name of an output whose greatest number says the class."""
 _SUMS_TO_ONE: Final = 1e-2
@@ -238,6 +234,11 @@ def _of_numbers(metrics: tuple[MetricName, ...], outputs: Outputs, labels: Array
     return ()
 
 
+def _of_floats(metric: MetricName, outputs: Outputs, reason: str) -> tuple[Judgement, ...]:
+    floats = (name for name, array in outputs.items() if array.dtype.kind == "f")
+    return tuple(Judgement(metric=metric, output=name, reason=reason) for name in floats)
+
+
 def _same_numbers(array: Array, labels: Array) -> bool:
     one, other = (tuple(axis for axis in each.shape[1:] if axis != 1) for each in (array, labels))
     return one == other
@@ -252,38 +253,30 @@ def _asked(
         Invalid: MetricUnsuited: it suits none.
     """
     found: tuple[Judgement, ...] = ()
-    reason = "it is asked for"
-    if metric in _OF_CLASSES or metric in _GRADED:
+    reason, facts = "it is asked for", METRICS[metric]
+    if facts.suits in (Suits.CLASSES, Suits.GRADES):
         if labels is None:
             raise Invalid(
                 METRIC_UNSUITED,
                 f"{metric} needs labels and the data has none: add an array 'labels', or take Agreement, R2 or Cosine",
             )
         graded = (*_of_masks(outputs, labels, reason), *_boxes_or_grades(metric, outputs, labels))
-        found = graded if metric in _GRADED else _of_classes(metric, outputs, labels, reason)
+        found = graded if facts.suits is Suits.GRADES else _of_classes(metric, outputs, labels, reason)
         found = tuple(each for each in found if each.metric is metric)[:1]
-        if metric in _OF_CLASSES and not found:
+        if facts.suits is Suits.CLASSES and not found:
             classes_of(labels)  # says what is wrong with labels that are no classes
-    elif metric in _OF_NUMBERS:
+    elif facts.suits is Suits.NUMBERS:
         found = _of_numbers((metric,), outputs, labels, reason) if labels is not None else ()
-        if labels is None and metric is MetricName.MEAN_SQUARED_ERROR and ratio_alone:
+        if labels is None and facts.smaller and ratio_alone:
             raise Invalid(
                 METRIC_UNSUITED,
-                "without labels the model's own MeanSquaredError is 0, and no ratio of that can be kept: give labels, set "
+                f"without labels the model's own {metric} is 0, and no ratio of that can be kept: give labels, set "
                 "constraints.accuracy.minValue to the greatest error, or take R2",
             )
-        if not found and (labels is None or metric is not MetricName.MEAN_SQUARED_ERROR):
-            found = tuple(
-                Judgement(metric=metric, output=name, reason=reason)
-                for name, array in outputs.items()
-                if array.dtype.kind == "f"
-            )
-    elif metric in _OF_FLOATS:
-        found = tuple(
-            Judgement(metric=metric, output=name, reason=reason)
-            for name, array in outputs.items()
-            if array.dtype.kind == "f"
-        )
+        if not found and (labels is None or not facts.smaller):
+            found = _of_floats(metric, outputs, reason)
+    elif facts.suits is Suits.DIRECTIONS:
+        found = _of_floats(metric, outputs, reason)
     else:
         found = tuple(
             Judgement(metric=metric, output=name, threshold=_threshold(array), reason=reason)

@@ -6,15 +6,12 @@ from typing import Final
 
 import numpy as np
 
-from penstock.optimization.measurements import Judgement, MetricName
+from penstock.optimization.measurements import METRICS, Judgement, Suits
 from penstock_optimizer.metrics.classes import is_scores, is_single, predicted
 from penstock_optimizer.metrics.figures import CHUNK, flat
 from penstock_optimizer.metrics.parts import lost_part
 from penstock_runtime.engines import Array
 
-_OF_CLASSES: Final = (MetricName.ACCURACY, MetricName.TOP_K, MetricName.F1, MetricName.AGREEMENT)
-_BLIND_TO_SCALE: Final = (MetricName.COSINE, MetricName.NEIGHBOURS, MetricName.RANK_AGREEMENT)
-_OF_ONE_SCALE: Final = (*_BLIND_TO_SCALE, MetricName.R2)
 _OFTEN: Final = 5
 """So often is a class given that it does not vanish by chance."""
 _MANY_VALUES: Final = 20
@@ -32,16 +29,16 @@ _SUM_OFF: Final = 0.05
 
 def fault_of(judgement: Judgement, ours: Array, theirs: Array) -> str | None:
     """What is wrong, for people; None where nothing is."""
-    name = judgement.output
-    if judgement.metric in _OF_CLASSES:
+    name, facts = judgement.output, METRICS[judgement.metric]
+    if facts.decides_class:
         found = _class_lost(judgement, ours, theirs) or _saturated(ours, theirs)
         if found is not None:
             return f"'{name}': {found}"
-    if ours.dtype.kind == "f" and judgement.metric in (*_OF_CLASSES, *_BLIND_TO_SCALE):
+    if ours.dtype.kind == "f" and (facts.decides_class or facts.suits is Suits.DIRECTIONS):
         found = _other_sums(ours, theirs) or _other_scale(judgement, ours, theirs)
         if found is not None:
             return f"'{name}': {found}"
-    if ours.dtype.kind == "f" and not judgement.labelled and judgement.metric in _OF_ONE_SCALE:
+    if ours.dtype.kind == "f" and not judgement.labelled and facts.one_scale:
         found = lost_part(ours, theirs)
         if found is not None:
             return f"'{name}': {found}"
@@ -94,7 +91,7 @@ def _other_scale(judgement: Judgement, ours: Array, theirs: Array) -> str | None
     """How many times as large the answers are, by least squares. Scores have no zero: what counts is between them."""
     if is_single(ours):
         return None
-    centred = is_scores(ours) and judgement.metric in _OF_CLASSES
+    centred = is_scores(ours) and METRICS[judgement.metric].decides_class
     products = squares = others = 0.0
     for start in range(0, len(ours), CHUNK):
         one, other = (flat(each[start : start + CHUNK]) for each in (ours, theirs))

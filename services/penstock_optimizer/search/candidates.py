@@ -14,6 +14,7 @@ from penstock.api.optimization import HardwareSelector, Objective, OptimizationP
 from penstock.engines import ENGINES
 from penstock.optimization.hardware import Hardware
 from penstock.optimization.recipes import (
+    STEPS,
     EngineName,
     EngineSettings,
     Precision,
@@ -25,16 +26,7 @@ from penstock.optimization.recipes import (
 )
 
 _ATTENTION_MATMULS: Final = 4
-_HALF: Final = {QuantizeMethod.BF16: Precision.BF16, QuantizeMethod.FP16: Precision.FP16}
-_METHOD_ORDER: Final = (
-    QuantizeMethod.STATIC,
-    QuantizeMethod.BF16,
-    QuantizeMethod.FP8,
-    QuantizeMethod.DYNAMIC,
-    QuantizeMethod.FP16,
-    QuantizeMethod.INT4_WEIGHT_ONLY,
-)
-"""What gains most on most machines goes first, so that a short budget is well spent."""
+_RANKS: Final[Mapping[str, int]] = {label: rank for rank, label in enumerate(STEPS)}
 _CALIBRATIONS: Final = ("Entropy", "Percentile")
 """Further ways to choose activation ranges in ONNX Runtime's static quantization; the usual one is MinMax."""
 _SHARED_THROUGHPUT: Final = (Objective.THROUGHPUT, Objective.COST, Objective.ENERGY)
@@ -181,14 +173,16 @@ def _recipe(
         steps.append(Step(name=StepName.QUANTIZE, method=method, parameters=parameters))
     if compiled is not None and ENGINES[engine].compiles:
         steps.append(Step(name=StepName.COMPILE, parameters={"mode": compiled.mode}))
-    precision = _HALF.get(method, Precision.FP32) if method is not None else Precision.FP32
+    precision = next(
+        (each for step in steps if (each := STEPS[step.label].precision) is not Precision.FP32), Precision.FP32
+    )
     return Recipe(steps=tuple(steps), engine=EngineSettings(name=engine, threads=threads, precision=precision))
 
 
 def _with_knobs(recipes: tuple[Recipe, ...], facts: SourceFacts) -> Iterator[Recipe]:
     """The same recipes with other settings than the usual ones. What was shrunk by training is not trained for each."""
     for recipe in recipes:
-        if any(step.name in (StepName.PRUNE, StepName.DISTIL) for step in recipe.steps):
+        if any(STEPS[step.label].training for step in recipe.steps):
             continue
         quantize = next((step for step in recipe.steps if step.name is StepName.QUANTIZE), None)
         method = quantize.method if quantize is not None else None
@@ -238,11 +232,11 @@ def _single_threaded(recipe: Recipe) -> Recipe:
 
 def _cost(recipe: Recipe, spec: OptimizationProfileSpec) -> tuple[int, int, int, int]:
     """A key to sort by: what trains goes last, then what seldom wins; engines as the profile lists them."""
-    names = [step.name for step in recipe.steps]
-    training = 2 * names.count(StepName.DISTIL) + names.count(StepName.PRUNE)
+    training = sum(STEPS[step.label].training for step in recipe.steps)
     quantize = next((step for step in recipe.steps if step.name is StepName.QUANTIZE), None)
-    method = _METHOD_ORDER.index(QuantizeMethod(quantize.method)) if quantize is not None else len(_METHOD_ORDER)
-    knobs = int(recipe.engine.precision is Precision.BF16 and method == 0) + sum(
+    method = _RANKS[quantize.label] if quantize is not None else len(_RANKS)
+    static = quantize is not None and quantize.method == QuantizeMethod.STATIC
+    knobs = int(recipe.engine.precision is Precision.BF16 and static) + sum(
         name in step.parameters
         for step in recipe.steps
         for name in ("calibration", "perChannel", "transformer", "quantizer")

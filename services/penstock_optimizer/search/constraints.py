@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from penstock.api.optimization import AccuracyConstraint
-from penstock.optimization.measurements import AccuracyControl, AccuracyResult, Company, Judgement, MetricName
+from penstock.optimization.measurements import METRICS, AccuracyControl, AccuracyResult, Company, Judgement, MetricName
 from penstock.optimization.report import Outcome
 from penstock_optimizer.search.statistics import loss_bound_binary
 
@@ -17,10 +17,10 @@ _TINY = 1e-9
 def allowed_loss(constraint: AccuracyConstraint, metric: MetricName, baseline: float) -> float:
     """The greatest loss that keeps every bound of the constraint, in the metric's own unit; infinite without bounds.
 
-    For MeanSquaredError, which is better when smaller, the ratio is the baseline's figure to the candidate's, and
+    For a metric that is better when smaller, the ratio is the baseline's figure to the candidate's, and
     `minValue` is the greatest error.
     """
-    smaller = metric is MetricName.MEAN_SQUARED_ERROR
+    smaller = METRICS[metric].smaller
     bounds = [math.inf]
     if constraint.min_ratio is not None:
         share = float(constraint.min_ratio)
@@ -128,18 +128,15 @@ def said(result: AccuracyResult) -> str:
     """A result in words: `Accuracy .9926 → .9907 on 540 samples of test`."""
     of = f"{result.samples} samples of {result.split}"
     output = f" of '{result.output}'" if result.output and result.others else ""
-    match result.metric:
-        case MetricName.COSINE:
-            return f"mean cosine{output} {result.candidate:.4f} to the baseline on {of}"
-        case MetricName.RANK_AGREEMENT:
-            return f"nearest neighbours{output} agree for {result.candidate:.1%} of {of}"
-        case MetricName.AGREEMENT:
-            return f"answers{output} equal the baseline's for {result.candidate:.2%} of {of}"
-        case MetricName.RELATIVE_ERROR:
-            before, after = 1 - result.baseline, 1 - result.candidate
-            return f"mean relative error{output} {before:.2%} → {after:.2%} on {of}"
-        case _:
-            return f"{result.metric}{output} {result.baseline:.4f} → {result.candidate:.4f} on {of}"
+    words = METRICS[result.metric].words.format(
+        name=result.metric,
+        output=output,
+        baseline=result.baseline,
+        candidate=result.candidate,
+        before=1 - result.baseline,
+        after=1 - result.candidate,
+    )
+    return f"{words} {of}"
 
 
 def beside(company: Company | None) -> str:

@@ -14,8 +14,8 @@ from typing import Final
 from penstock.engines import ENGINES
 from penstock.optimization.recipes import EngineName, Step
 from penstock_optimizer.building import forms
+from penstock_optimizer.building.draft import Context, Draft
 from penstock_optimizer.building.inductor import compile_ahead
-from penstock_optimizer.steps import Context, Draft
 from penstock_optimizer.steps.parameters import Parameters
 from penstock_runtime.engines.compiler import missing_compiler
 

@@ -18,8 +18,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from penstock.optimization.recipes import Step
+from penstock_optimizer.building.draft import CannotDo, Context, Draft
 from penstock_optimizer.building.forms import as_module, set_module
-from penstock_optimizer.steps import CannotDo, Context, Draft
 from penstock_optimizer.steps.retraining import (
     Splits,
     no_module,

@@ -17,7 +17,7 @@ from penstock.engines import ENGINES
 from penstock.optimization.hardware import Hardware
 from penstock.optimization.recipes import Precision, Step
 from penstock_optimizer.building import forms
-from penstock_optimizer.steps import CannotDo, Context, Draft
+from penstock_optimizer.building.draft import CannotDo, Context, Draft
 from penstock_optimizer.steps.parameters import Parameters, Value
 
 if TYPE_CHECKING:

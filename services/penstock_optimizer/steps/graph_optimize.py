@@ -20,8 +20,8 @@ from penstock.engines import ENGINES
 from penstock.optimization.recipes import EngineName, Step
 from penstock_optimizer.accuracy.likeness import unlike
 from penstock_optimizer.building import forms
+from penstock_optimizer.building.draft import CannotDo, Context, Draft
 from penstock_optimizer.samples.arrays import as_onnxruntime_takes, rows_of_run, run_of
-from penstock_optimizer.steps import CannotDo, Context, Draft
 from penstock_optimizer.steps.parameters import Parameters
 from penstock_runtime.engines import Array
 

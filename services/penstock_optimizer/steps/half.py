@@ -13,7 +13,7 @@ from penstock.engines import ENGINES, Gpu
 from penstock.optimization.hardware import Hardware
 from penstock.optimization.recipes import Precision, Step
 from penstock_optimizer.building import forms
-from penstock_optimizer.steps import Context, Draft
+from penstock_optimizer.building.draft import Context, Draft
 from penstock_optimizer.steps.parameters import Parameters
 
 _NATIVE: Final = {

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from penstock.optimization.recipes import Step
+from penstock_optimizer.building.draft import CannotDo, Context, Draft
 from penstock_optimizer.building.forms import as_module, set_module
-from penstock_optimizer.steps import CannotDo, Context, Draft
 from penstock_optimizer.steps.retraining import number, splits_of, training_deadline
 from penstock_optimizer.steps.training import Learning, fit, trainable
 

@@ -12,7 +12,7 @@ import torch
 import torch_pruning
 from torch import nn
 
-from penstock_optimizer.steps import CannotDo
+from penstock_optimizer.building.draft import CannotDo
 from penstock_optimizer.steps.training import Learning, Samples, loss_of, outputs_of, trainable
 
 _PRUNABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)

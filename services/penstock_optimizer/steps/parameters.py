@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from penstock.optimization.recipes import Step
-from penstock_optimizer.steps import CannotDo
+from penstock_optimizer.building.draft import CannotDo
 
 Value = str | int | float | bool
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from penstock.engines import ENGINES, Gpu
 from penstock.optimization.hardware import Hardware
 from penstock.optimization.recipes import Step
+from penstock_optimizer.building.draft import Context, Draft
 from penstock_optimizer.building.forms import as_module
-from penstock_optimizer.steps import Context, Draft
 from penstock_optimizer.steps.retraining import no_module, no_training, number
 
 _SPARSE_SINCE = (8, 0)

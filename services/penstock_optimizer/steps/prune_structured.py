@@ -7,8 +7,8 @@ the labels, or without them from the model as it was; `importance`, `magnitude` 
 from __future__ import annotations
 
 from penstock.optimization.recipes import Step
+from penstock_optimizer.building.draft import CannotDo, Context, Draft
 from penstock_optimizer.building.forms import as_module, set_module
-from penstock_optimizer.steps import CannotDo, Context, Draft
 from penstock_optimizer.steps.retraining import (
     no_module,
     no_training,

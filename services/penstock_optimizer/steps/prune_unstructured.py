@@ -7,8 +7,8 @@ weights (0.5); `fineTuningEpochs` (10).
 from __future__ import annotations
 
 from penstock.optimization.recipes import Step
+from penstock_optimizer.building.draft import Context, Draft
 from penstock_optimizer.building.forms import as_module
-from penstock_optimizer.steps import Context, Draft
 from penstock_optimizer.steps.retraining import no_module, no_training, number, share
 
 

@@ -16,7 +16,7 @@ from typing import Final
 from penstock.optimization.hardware import Hardware
 from penstock.optimization.recipes import EngineName, Step
 from penstock_optimizer.building import forms
-from penstock_optimizer.steps import CannotDo, Context, Draft
+from penstock_optimizer.building.draft import CannotDo, Context, Draft
 from penstock_optimizer.steps.parameters import Parameters, Value
 
 _DEFAULTS: Final[dict[str, Value]] = {

@@ -8,7 +8,7 @@ from typing import Final
 from penstock.engines import ENGINES
 from penstock.optimization.recipes import Step
 from penstock.serving.manifest import ModelFormat
-from penstock_optimizer.steps import Context, Draft, StepRunner
+from penstock_optimizer.building.draft import Context, Draft, StepRunner
 from penstock_optimizer.steps.quantize_static_onnx import QuantizeStaticOnnx
 from penstock_optimizer.steps.quantize_static_openvino import QuantizeStaticOpenVino
 

@@ -22,8 +22,8 @@ import numpy as np
 
 from penstock.optimization.recipes import EngineName, Step
 from penstock_optimizer.building import forms
+from penstock_optimizer.building.draft import CannotDo, Context, Draft
 from penstock_optimizer.samples.arrays import as_onnxruntime_takes, rows_of_run, run_of
-from penstock_optimizer.steps import CannotDo, Context, Draft
 from penstock_optimizer.steps.parameters import Parameters, Value
 from penstock_optimizer.steps.quantize_dynamic import saturates
 from penstock_runtime.engines import Array

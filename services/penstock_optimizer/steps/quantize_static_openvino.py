@@ -24,8 +24,8 @@ import numpy as np
 
 from penstock.optimization.recipes import Step
 from penstock_optimizer.building import forms
+from penstock_optimizer.building.draft import CannotDo, Context, Draft
 from penstock_optimizer.samples.arrays import rows_of_run, run_of
-from penstock_optimizer.steps import CannotDo, Context, Draft
 from penstock_optimizer.steps.parameters import Parameters, Value
 from penstock_runtime.engines import Array
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.optimization.recipes import Step
-from penstock_optimizer.steps import CannotDo, Context
+from penstock_optimizer.building.draft import CannotDo, Context
 
 if TYPE_CHECKING:
     from penstock_optimizer.steps.training import Samples

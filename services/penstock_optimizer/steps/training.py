@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from penstock.serving.manifest import Signature
-from penstock_optimizer.steps import CannotDo
+from penstock_optimizer.building.draft import CannotDo
 
 LABELS = "labels"
 _SCORING_ROWS = 256

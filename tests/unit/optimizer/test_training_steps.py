@@ -18,8 +18,9 @@ from penstock.optimization.recipes import EngineName, EngineSettings, Step, Step
 from penstock.optimization.variants import DataSplits, PreparedSource
 from penstock.serving.manifest import DataType, ModelFormat, Signature, TensorSpec
 from penstock_optimizer.artifact import Split
+from penstock_optimizer.building.draft import CannotDo, Context, Draft
 from penstock_optimizer.digits import Training, split
-from penstock_optimizer.steps import STEPS, CannotDo, Context, Draft
+from penstock_optimizer.steps import step_runner
 from penstock_optimizer.steps.masking import global_magnitude, two_of_four
 from penstock_optimizer.steps.narrowing import parameter_count
 from penstock_optimizer.steps.training import Learning, fit, load_samples, score
@@ -106,7 +107,7 @@ def test_the_tiny_network_knows_its_digits(trained: Trained) -> None:
 def test_structured_pruning_makes_the_module_smaller_and_keeps_it_right(trained: Trained, importance: str) -> None:
     draft = trained.draft()
     asked = step(StepName.PRUNE, "Structured", sparsity=0.5, fineTuningEpochs=3, importance=importance)
-    STEPS[asked.label].apply(asked, draft, trained.context)
+    step_runner(asked.label).apply(asked, draft, trained.context)
     assert draft.module is not None
     assert draft.onnx is None, "the ONNX form showed the model as it was"
     assert parameter_count(draft.module) < 0.4 * parameter_count(trained.module)
@@ -119,10 +120,10 @@ def test_structured_pruning_makes_the_module_smaller_and_keeps_it_right(trained:
 def test_pruning_without_labels_learns_from_the_model_itself(trained: Trained) -> None:
     asked = step(StepName.PRUNE, "Structured", sparsity=0.5, fineTuningEpochs=3)
     raw, tuned = trained.draft(), trained.draft()
-    STEPS[asked.label].apply(
+    step_runner(asked.label).apply(
         step(StepName.PRUNE, "Structured", sparsity=0.5, fineTuningEpochs=0), raw, trained.unlabelled
     )
-    STEPS[asked.label].apply(asked, tuned, trained.unlabelled)
+    step_runner(asked.label).apply(asked, tuned, trained.unlabelled)
     assert raw.module is not None
     assert tuned.module is not None
     assert accuracy(tuned.module, trained.context) > accuracy(raw.module, trained.context)
@@ -132,7 +133,7 @@ def test_the_same_seed_prunes_the_same(trained: Trained) -> None:
     asked = step(StepName.PRUNE, "Structured", sparsity=0.5, fineTuningEpochs=1)
     first, second = trained.draft(), trained.draft()
     for draft in (first, second):
-        STEPS[asked.label].apply(asked, draft, trained.context)
+        step_runner(asked.label).apply(asked, draft, trained.context)
     assert first.module is not None
     assert second.module is not None
     assert all(torch.equal(a, b) for a, b in zip(first.module.parameters(), second.module.parameters(), strict=True))
@@ -141,7 +142,7 @@ def test_the_same_seed_prunes_the_same(trained: Trained) -> None:
 def test_single_weights_stay_zero_through_fine_tuning(trained: Trained) -> None:
     draft = trained.draft()
     asked = step(StepName.PRUNE, "Unstructured", sparsity=0.8, fineTuningEpochs=2)
-    STEPS[asked.label].apply(asked, draft, trained.context)
+    step_runner(asked.label).apply(asked, draft, trained.context)
     assert draft.module is not None
     weights = torch.cat([value.flatten() for name, value in draft.module.named_parameters() if value.ndim > 1])
     assert (weights == 0).float().mean() == pytest.approx(0.8, abs=0.01)
@@ -169,7 +170,7 @@ def test_two_of_four_goes_along_input_channels() -> None:
 def test_a_student_is_told_apart_from_its_control(trained: Trained) -> None:
     draft = trained.draft()
     asked = step(StepName.DISTIL, width=0.5, epochs=4)
-    STEPS[asked.label].apply(asked, draft, trained.context)
+    step_runner(asked.label).apply(asked, draft, trained.context)
     assert draft.module is not None
     assert parameter_count(draft.module) < 0.4 * parameter_count(trained.module)
     taught, alone = (draft.figures[f"distil.{name}"] for name in ("validationAccuracy", "hardLabelControlAccuracy"))
@@ -181,7 +182,7 @@ def test_a_student_is_told_apart_from_its_control(trained: Trained) -> None:
 def test_distillation_needs_no_labels(trained: Trained) -> None:
     draft = trained.draft()
     asked = step(StepName.DISTIL, width=0.5, epochs=3)
-    STEPS[asked.label].apply(asked, draft, trained.unlabelled)
+    step_runner(asked.label).apply(asked, draft, trained.unlabelled)
     assert {"distil.validationCosine", "distil.hardLabelControlCosine"} <= set(draft.figures)
 
 
@@ -197,14 +198,14 @@ def test_training_stops_at_its_deadline_and_keeps_the_best(trained: Trained) -> 
 def test_what_left_no_time_to_train_is_not_called_pruned(trained: Trained) -> None:
     asked = step(StepName.PRUNE, "Structured", sparsity=0.5, fineTuningEpochs=3)
     with pytest.raises(CannotDo, match="no time"):
-        STEPS[asked.label].apply(asked, trained.draft(), changed(trained.context, deadline=time.monotonic()))
+        step_runner(asked.label).apply(asked, trained.draft(), changed(trained.context, deadline=time.monotonic()))
 
 
 def test_a_module_with_nothing_to_drop_says_so(trained: Trained) -> None:
     asked = step(StepName.PRUNE, "Structured", sparsity=0.5, fineTuningEpochs=0)
     alone = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     with pytest.raises(CannotDo, match="no layer"):
-        STEPS[asked.label].apply(asked, Draft(module=alone), trained.context)
+        step_runner(asked.label).apply(asked, Draft(module=alone), trained.context)
 
 
 def test_a_residual_network_is_pruned_as_a_whole(trained: Trained) -> None:
@@ -223,7 +224,7 @@ def test_a_residual_network_is_pruned_as_a_whole(trained: Trained) -> None:
 
     draft = Draft(module=Residual().eval())
     asked = step(StepName.PRUNE, "Structured", sparsity=0.5, fineTuningEpochs=0)
-    STEPS[asked.label].apply(asked, draft, trained.context)
+    step_runner(asked.label).apply(asked, draft, trained.context)
     assert draft.module is not None
     assert draft.module(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
     assert draft.module.get_parameter("inner.weight").shape == (8, 8, 3, 3)
@@ -253,7 +254,7 @@ def test_what_is_missing_is_said(
     trained: Trained, label: str, change: Callable[[Context], Context], message: str
 ) -> None:
     name, _, method = label.partition(" ")
-    reason = STEPS[label].infeasible(step(StepName(name), method), change(trained.context))
+    reason = step_runner(label).infeasible(step(StepName(name), method), change(trained.context))
     assert message in (reason or "")
 
 
@@ -269,5 +270,5 @@ def test_two_of_four_needs_sparse_tensor_cores(
     trained: Trained, hardware: Hardware, engine: EngineName, message: str | None
 ) -> None:
     context = changed(trained.context, hardware=hardware, engine=EngineSettings(name=engine))
-    reason = STEPS["prune SemiStructured24"].infeasible(step(StepName.PRUNE, "SemiStructured24"), context)
+    reason = step_runner("prune SemiStructured24").infeasible(step(StepName.PRUNE, "SemiStructured24"), context)
     assert message in (reason or "") if message else reason is None
