@@ -59,6 +59,9 @@ def test_a_ready_deployment_gives_its_url(cluster: Cluster) -> None:
     ("status", "reason", "generation", "message"),
     [
         pytest.param("False", "ModelNotFound", 1, "it is ModelNotFound", id="a missing model ends the wait at once"),
+        pytest.param("False", "NameConflict", 1, "it is NameConflict", id="a name that is taken ends it, too"),
+        pytest.param("False", "SecretNotFound", 1, "not Ready within", id="a Secret reaches running pods in a minute"),
+        pytest.param("False", "OfANewerRelease", 1, "not Ready within", id="what only a newer release knows may pass"),
         pytest.param("False", "PoolUnreachable", 1, "not Ready within", id="a pool may come yet"),
         pytest.param(
             "Unknown", "StartingReplicas", 1, "Ready=Unknown StartingReplicas", id="the end says where it was"
