@@ -14,7 +14,7 @@ METADATA_SERVICES: Final = ("169.254.0.0/16", "fe80::/10", "fd00:ec2::/32")
 def block(cidr: str) -> Manifest:
     """A block of addresses, without the metadata services that lie in it."""
     network = ipaddress.ip_network(cidr)
-    inside = [each for each in METADATA_SERVICES if _within(ipaddress.ip_network(each), network)]
+    inside = [each for each in METADATA_SERVICES if _lies_within(ipaddress.ip_network(each), network)]
     return {"ipBlock": {"cidr": cidr, "except": inside} if inside else {"cidr": cidr}}
 
 
@@ -23,7 +23,7 @@ def anywhere() -> list[Manifest]:
     return [block("0.0.0.0/0"), block("::/0"), {"namespaceSelector": {}}]
 
 
-def _within(
+def _lies_within(
     part: ipaddress.IPv4Network | ipaddress.IPv6Network, whole: ipaddress.IPv4Network | ipaddress.IPv6Network
 ) -> bool:
     """NetworkPolicy's `except` must be strictly inside of its block."""

@@ -15,7 +15,7 @@ from penstock_operator.deployment.observed import GatewayProblem
 from penstock_operator.deployment.reconcile import DeploymentReconciler
 from penstock_operator.deployment.routes import RouteWriter
 from penstock_operator.gateway.fleet import Fleet
-from penstock_operator.gateway.keeper import GatewayKeeper, Models
+from penstock_operator.gateway.keeper import GatewayKeeper, KnownDeployments
 from penstock_operator.gateway.view import GatewayView
 from penstock_operator.keys.directory import API_KEY, KeyDirectory
 from penstock_operator.keys.reconcile import KeyReconciler
@@ -210,7 +210,7 @@ class Operation:
     ) -> None:
         copies = MirroredCluster.of(cluster)
         parts = self._parts = Parts(copies, settings, may_act)
-        models = Models(
+        models = KnownDeployments(
             known=parts.known_deployments,
             exists=parts.has_deployment,
             reconcile=self.look_at,
@@ -221,7 +221,7 @@ class Operation:
         self._keeps = bool(settings.gateways)
         self._jobs = None if settings.job_folder is None else JobRunner(copies, settings.job_folder, may_act)
         declared = (
-            declare_deployments(parts, self._keeper.tried, tell),
+            declare_deployments(parts, self._keeper.note_tried, tell),
             declare_pools(parts),
             declare_runs(parts),
             declare_keys(parts),

@@ -24,7 +24,7 @@ from penstock.routing.leases import ReplicaStats
 from penstock.routing.tokens import admin_token, replica_token
 from penstock.serving.settings import ReplicaSettings
 from penstock_operator.gateway.fleet import Fleet
-from penstock_operator.gateway.keeper import GatewayKeeper, Models
+from penstock_operator.gateway.keeper import GatewayKeeper, KnownDeployments
 from penstock_operator.operation import Operation
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT
 from penstock_operator.runtime.cluster import Key
@@ -58,8 +58,8 @@ class World:
     there: set[Key] = field(default_factory=set)
     reconciled: list[Key] = field(default_factory=list)
 
-    def models(self) -> Models:
-        return Models(lambda: set(self.known), self.there.__contains__, self.reconciled.append)
+    def models(self) -> KnownDeployments:
+        return KnownDeployments(lambda: set(self.known), self.there.__contains__, self.reconciled.append)
 
 
 async def _answers(gw: Gateway, url: str) -> bool:
@@ -105,7 +105,7 @@ def test_a_fresh_gateway_gets_its_peers_routes_and_counts_only_when_it_has_all()
             assert await _ready(fresh) == (503, "the operator has not declared all routes yet")
 
             state = await _state(fresh)
-            keeper.tried(fresh.control, state.instance, Key("default", "new"))
+            keeper.note_tried(fresh.control, state.instance, Key("default", "new"))
             await asyncio.to_thread(keeper.look)
             assert (await _ready(fresh))[0] == 503, "a model's replicas have not found it yet"
             await fresh.lease("a", replica.address)

@@ -32,7 +32,7 @@ class Bounds:
 
 
 @dataclass(slots=True)
-class Exchange:
+class Allowance:
     """What is left to an exchange."""
 
     ends: float
@@ -52,22 +52,22 @@ class Exchange:
             raise excess("the answer is longer than was to be expected")
 
 
-_exchange: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
+_exchange: ContextVar[Allowance | None] = ContextVar("exchange", default=None)
 
 
 @contextmanager
-def bounded(bounds: Bounds) -> Iterator[None]:
+def enforce(bounds: Bounds) -> Iterator[None]:
     """All that this thread sends and receives meanwhile is within these bounds."""
     most = _HEADER_BYTES + _FRAMES * bounds.most_bytes
-    token = _exchange.set(Exchange(time.monotonic() + bounds.seconds, most))
+    token = _exchange.set(Allowance(time.monotonic() + bounds.seconds, most))
     try:
         yield
     finally:
         _exchange.reset(token)
 
 
-def present_exchange() -> Exchange | None:
-    """The exchange of this thread; None: it is bounded by nothing."""
+def present_allowance() -> Allowance | None:
+    """The exchange of this thread; None: nothing bounds it."""
     return _exchange.get()
 
 

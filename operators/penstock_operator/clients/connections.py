@@ -15,7 +15,7 @@ from typing import Any, Final
 import httpcore
 import httpx
 
-from penstock_operator.clients.bounds import Exchange, present_exchange, seconds_left
+from penstock_operator.clients.bounds import Allowance, present_allowance, seconds_left
 from penstock_operator.clients.lookup import LOOKUP_SECONDS, Lookup, addresses
 
 _CREDENTIALS_IPV6: Final = ip_address("fd00:ec2::254")
@@ -31,10 +31,10 @@ class BoundedTransport(httpx.HTTPTransport):
     """
 
     def __init__(self, lookup: Lookup | None = None) -> None:
-        super().__init__(trust_env=False, verify=_trusted())
+        super().__init__(trust_env=False, verify=_trust_authorities())
         self._pool.close()
         self._pool = httpcore.ConnectionPool(
-            ssl_context=_trusted(),
+            ssl_context=_trust_authorities(),
             max_connections=_MOST_CONNECTIONS,
             keepalive_expiry=_IDLE_SECONDS,
             network_backend=_Backend(lookup or addresses),
@@ -58,15 +58,15 @@ class _Backend(httpcore.NetworkBackend):
         """The first of the host's addresses that can be connected to; all of them together within the time."""
         del local_address, socket_options  # of no use here
         seconds = seconds_left(timeout, httpcore.ConnectTimeout) or LOOKUP_SECONDS
-        connecting = Exchange(time.monotonic() + seconds)
+        connecting = Allowance(time.monotonic() + seconds)
         problem: OSError = OSError(f"{host} has no address")
-        with _translated(httpcore.ConnectTimeout, httpcore.ConnectError):
+        with _translate_errors(httpcore.ConnectTimeout, httpcore.ConnectError):
             for family, kind, protocol, _, address in self._lookup(host, port):
                 if _is_of_the_node(str(address[0])):
                     problem = OSError(f"{address[0]} is an address of the node's own, where no server of others is")
                     continue
                 try:
-                    return _Stream(_connected(socket.socket(family, kind, protocol), address, connecting))
+                    return _Stream(_connect(socket.socket(family, kind, protocol), address, connecting))
                 except OSError as error:
                     problem = error
             raise problem
@@ -80,10 +80,10 @@ class _Stream(httpcore.NetworkStream):
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """What has arrived, or arrives in time."""
-        with _translated(httpcore.ReadTimeout, httpcore.ReadError):
+        with _translate_errors(httpcore.ReadTimeout, httpcore.ReadError):
             self._socket.settimeout(seconds_left(timeout, httpcore.ReadTimeout))
             received = self._socket.recv(max_bytes)
-        exchange = present_exchange()
+        exchange = present_allowance()
         if exchange is not None:
             exchange.receive(len(received), httpcore.ReadError)
         return received
@@ -91,7 +91,7 @@ class _Stream(httpcore.NetworkStream):
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Send all of it. A server that takes it byte by byte gains no time."""
         rest = memoryview(buffer)
-        with _translated(httpcore.WriteTimeout, httpcore.WriteError):
+        with _translate_errors(httpcore.WriteTimeout, httpcore.WriteError):
             while rest:
                 self._socket.settimeout(seconds_left(timeout, httpcore.WriteTimeout))
                 rest = rest[self._socket.send(rest) :]
@@ -104,7 +104,7 @@ class _Stream(httpcore.NetworkStream):
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
         """The same connection, encrypted."""
-        with _translated(httpcore.ConnectTimeout, httpcore.ConnectError):
+        with _translate_errors(httpcore.ConnectTimeout, httpcore.ConnectError):
             try:
                 self._socket.settimeout(seconds_left(timeout, httpcore.ConnectTimeout))
                 return _Stream(ssl_context.wrap_socket(self._socket, server_hostname=server_hostname))
@@ -127,7 +127,7 @@ class _Stream(httpcore.NetworkStream):
                 return None
 
 
-def _connected(sock: socket.socket, address: Any, connecting: Exchange) -> socket.socket:
+def _connect(sock: socket.socket, address: Any, connecting: Allowance) -> socket.socket:
     """A socket, once it is connected; else it is closed."""
     try:
         sock.settimeout(connecting.seconds(None, httpcore.ConnectTimeout))
@@ -156,7 +156,7 @@ def _is_readable(sock: socket.socket) -> bool:
 
 
 @contextmanager
-def _translated(late: type[Exception], failed: type[Exception]) -> Iterator[None]:
+def _translate_errors(late: type[Exception], failed: type[Exception]) -> Iterator[None]:
     try:
         yield
     except TimeoutError as error:
@@ -166,6 +166,6 @@ def _translated(late: type[Exception], failed: type[Exception]) -> Iterator[None
 
 
 @cache
-def _trusted() -> ssl.SSLContext:
+def _trust_authorities() -> ssl.SSLContext:
     """For all: to read the authorities takes longer than most requests, and a megabyte each time."""
     return httpx.create_ssl_context(trust_env=False)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import httpx
 
-from penstock_operator.clients.bounds import Bounds, bounded
+from penstock_operator.clients.bounds import Bounds, enforce
 from penstock_operator.clients.connections import BoundedTransport
 
 IDENTITY: Final[Mapping[str, str]] = {"accept-encoding": "identity"}
@@ -17,7 +17,7 @@ IDENTITY: Final[Mapping[str, str]] = {"accept-encoding": "identity"}
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class WholeAnswer:
     """A whole answer, within its bounds."""
 
     status: int
@@ -65,7 +65,7 @@ class BoundedClient:
         content: str | None = None,
         headers: Mapping[str, str] | None = None,
         extensions: Mapping[str, Any] | None = None,
-    ) -> Answer:
+    ) -> WholeAnswer:
         """Ask, and read the whole answer, whatever its status.
 
         Raises:
@@ -82,15 +82,17 @@ class BoundedClient:
             extensions=dict(extensions or {}),
         )
         try:
-            with bounded(bounds), closing(self._http.send(asked, stream=True)) as response:
-                return Answer(response.status_code, response.headers, b"".join(_body(response, bounds.most_bytes)))
+            with enforce(bounds), closing(self._http.send(asked, stream=True)) as response:
+                return WholeAnswer(
+                    response.status_code, response.headers, b"".join(_read_body(response, bounds.most_bytes))
+                )
         except httpx.ConnectTimeout as error:
             raise httpx.ConnectTimeout(f"no connection within {connecting:g} s") from error
         except httpx.TimeoutException as error:
             raise httpx.ReadTimeout(f"no whole answer within {bounds.seconds:g} s") from error
 
 
-def _body(response: httpx.Response, most: int) -> Iterator[bytes]:
+def _read_body(response: httpx.Response, most: int) -> Iterator[bytes]:
     """The body as it is received. Raises `httpx.RemoteProtocolError` where it is compressed or too long."""
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in {"", "identity"}:

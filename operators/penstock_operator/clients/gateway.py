@@ -24,7 +24,7 @@ from penstock.routing.leases import (
     RouteStatus,
 )
 from penstock_operator.clients.bounds import Bounds
-from penstock_operator.clients.exchange import Answer, BoundedClient
+from penstock_operator.clients.exchange import BoundedClient, WholeAnswer
 
 M = TypeVar("M", bound=Frozen)
 
@@ -102,7 +102,7 @@ class GatewayClient:
         """Delete a route; no-op where there is none. Raises `Unavailable`."""
         self._call("DELETE", f"/v1/routes/{namespace}/{model}")
 
-    def _read(self, kind: type[M], response: Answer) -> M:
+    def _read(self, kind: type[M], response: WholeAnswer) -> M:
         try:
             return kind.model_validate_json(response.content)
         except ValidationError as error:
@@ -110,7 +110,7 @@ class GatewayClient:
 
     def _call(
         self, method: str, path: str, content: str | None = None, extra: Mapping[str, str] | None = None
-    ) -> Answer:
+    ) -> WholeAnswer:
         extensions = {"sni_hostname": self._server_name}
         try:
             response = self._http.exchange(method, path, _BOUNDS, content=content, headers=extra, extensions=extensions)

@@ -18,7 +18,7 @@ from penstock.names import IMPORT_PATH
 from penstock.serving.arguments import BuildArguments
 from penstock_operator.clients.bounds import Bounds
 from penstock_operator.clients.documents import read_json, weigh
-from penstock_operator.clients.exchange import Answer, BoundedClient
+from penstock_operator.clients.exchange import BoundedClient, WholeAnswer
 from penstock_operator.clients.services import ServiceTransport
 from penstock_operator.deployment.observed import Application, ApplicationState, Node
 
@@ -182,7 +182,7 @@ class RayClient:
             raise PoolUnreachable(f"{self.address}{path} does not answer in JSON: {_short(error)}") from error
         return content if isinstance(content, dict) else {}
 
-    def _call(self, method: str, path: str, content: Mapping[str, Any] | None = None) -> Answer:
+    def _call(self, method: str, path: str, content: Mapping[str, Any] | None = None) -> WholeAnswer:
         body = None if content is None else json.dumps(content)
         try:
             answer = self._http.exchange(method, path, _READ if method == "GET" else _PUT, content=body)

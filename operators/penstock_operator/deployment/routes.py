@@ -53,7 +53,7 @@ class RouteWriter:
 
     def _tell(self, seen: Gateway, key: Key, what: Callable[[GatewayClient], RouteStatus | None]) -> None:
         """One gateway that fails must not keep the others, or the pool, from being told; the next look shows it."""
-        view = self._fleet.at(seen.address)
+        view = self._fleet.find(seen.address)
         if view is None:
             return  # it is gone
         told = None
@@ -61,4 +61,4 @@ class RouteWriter:
             told = what(view.client)
         except Unavailable as error:
             log.warning("%s", error.message)
-        view.changed(key.namespace, key.name, told)
+        view.note_change(key.namespace, key.name, told)

@@ -101,7 +101,7 @@ class Fleet:
         with self._lock:
             return tuple(tuple(site.views.values()) for site in self._sites)
 
-    def at(self, address: str) -> GatewayView | None:
+    def find(self, address: str) -> GatewayView | None:
         """The gateway with this address, where it is still there."""
         return next((view for views in self.sites() for view in views if view.address == address), None)
 

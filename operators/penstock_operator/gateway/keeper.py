@@ -34,7 +34,7 @@ _KEYS_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Models:
+class KnownDeployments:
     """The deployments, as the keeper needs them."""
 
     known: Callable[[], Collection[Key] | None]
@@ -60,7 +60,11 @@ class GatewayKeeper:
     """
 
     def __init__(
-        self, fleet: Fleet, models: Models, may_act: Callable[[], bool], clock: Callable[[], float] = time.monotonic
+        self,
+        fleet: Fleet,
+        models: KnownDeployments,
+        may_act: Callable[[], bool],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._fleet = fleet
         self._models = models
@@ -91,7 +95,7 @@ class GatewayKeeper:
             else None
         )
 
-    def tried(self, address: str, instance: str, key: Key) -> None:
+    def note_tried(self, address: str, instance: str, key: Key) -> None:
         """A reconcile told a gateway what it had to tell it of one deployment."""
         with self._lock:
             self._waiting.get((address, instance), set()).discard(key)

@@ -107,7 +107,7 @@ class GatewayView:
                 self._seen = None  # another process, which knows what it was told since
         return state
 
-    def changed(self, namespace: str, model: str, told: RouteStatus | None) -> None:
+    def note_change(self, namespace: str, model: str, told: RouteStatus | None) -> None:
         """One model's route was changed. Others may go by what was told before.
 
         Args:

@@ -52,7 +52,7 @@ class KeyTeller:
         """
         views = [view for views in self._fleet.sites() for view in views]
         with self._turn(namespace):
-            wanted = self._wanted(namespace)
+            wanted = self._read_keys(namespace)
             return [problem for view in views if (problem := self._tell(view, namespace, wanted)) is not None]
 
     def look(self, view: GatewayView, namespaces: Collection[str], forgotten: Collection[str] | None) -> bool:
@@ -75,18 +75,18 @@ class KeyTeller:
                     view.client.forget_keys(namespace)
         except Unavailable:
             return False
-        lacking = [each for each in sorted(namespaces) if not self._holds(view, each)]
+        lacking = [each for each in sorted(namespaces) if not self._bring_up_to_date(view, each)]
         return not lacking
 
     def _turn(self, namespace: str) -> threading.Lock:
         with self._lock:
             return self._turns.setdefault(namespace, threading.Lock())
 
-    def _holds(self, view: GatewayView, namespace: str) -> bool:
+    def _bring_up_to_date(self, view: GatewayView, namespace: str) -> bool:
         with self._turn(namespace):
-            return self._tell(view, namespace, self._wanted(namespace)) is None
+            return self._tell(view, namespace, self._read_keys(namespace)) is None
 
-    def _wanted(self, namespace: str) -> KeySet:
+    def _read_keys(self, namespace: str) -> KeySet:
         return KeySet.from_keys(namespace_keys(self._directory.keys(namespace), self._clock()))
 
     def _tell(self, view: GatewayView, namespace: str, wanted: KeySet) -> GatewayProblem | None:

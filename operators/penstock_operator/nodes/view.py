@@ -32,7 +32,7 @@ class ClusterView:
 
     def __init__(self, cluster: Cluster, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._informers = [Informer(cluster, kind, _unheard, settings=_PATIENT) for kind in (NODE, POD)]
+        self._informers = [Informer(cluster, kind, _ignore, settings=_PATIENT) for kind in (NODE, POD)]
         self._seen: Recent[str, tuple[KubernetesNode, ...]] = Recent(_FRESH_SECONDS, clock)
 
     def start(self) -> None:
@@ -74,5 +74,5 @@ class ClusterView:
         return tuple(kubernetes_node(each, requested.get(each["metadata"]["name"], {})) for each in nodes.items())
 
 
-def _unheard(_: Sequence[Change]) -> None:
+def _ignore(_: Sequence[Change]) -> None:
     """Nothing is reconciled by a node's change: whoever waits for one looks again by itself."""

@@ -82,8 +82,8 @@ class RunObserver:
                 folder = self._open_folder(run_folder(self._settings, run))
                 last = last_of(run, jobs)
                 if last is not None:
-                    progress = self._told(run, last, folder, PROGRESS_FILE)
-                    result = self._told(run, last, folder, RESULT_FILE)
+                    progress = self._read_statement(run, last, folder, PROGRESS_FILE)
+                    result = self._read_statement(run, last, folder, RESULT_FILE)
             except Invalid as error:
                 message = f"The artifact store cannot be used: {error.message}"
                 profile = ProfileProblem(Reason.OPTIMIZATION_UNAVAILABLE, message)
@@ -100,7 +100,7 @@ class RunObserver:
             groups,
         )
 
-    def _told(self, run: OptimizationRun, job: ObservedJob, folder: Folder, name: str) -> Told:
+    def _read_statement(self, run: OptimizationRun, job: ObservedJob, folder: Folder, name: str) -> Told:
         """Raises `Unavailable` where the store does not answer, `Invalid` where it cannot be used."""
         try:
             body = folder.read(name, MOST_BYTES)

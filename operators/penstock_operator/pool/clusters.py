@@ -92,7 +92,7 @@ class RayClusters:
             return PoolProblem(Reason.INVALID_SPEC, _UNSIGNED, empty=True)
         return self._settings
 
-    def of(self, pool: ObjectMeta) -> tuple[RayClusterView, ...] | PoolProblem:
+    def list_of(self, pool: ObjectMeta) -> tuple[RayClusterView, ...] | PoolProblem:
         """All of a pool's, also those that are going. Raises `Unavailable`."""
         settings = self.settings()
         if isinstance(settings, PoolProblem):
@@ -103,16 +103,16 @@ class RayClusters:
             return PoolProblem(Reason.KUBERAY_MISSING, _MISSING, empty=True)
         return tuple(view(each) for each in listing.items)
 
-    def elsewhere(self, pool: ServingPool) -> tuple[RayClusterView, ...]:
+    def candidates_elsewhere(self, pool: ServingPool) -> tuple[RayClusterView, ...]:
         """Candidates of other pools that lack pods, as they were a second ago at most. Raises `Unavailable`.
 
-        What this operator begins itself is seen at once (`changed`), and no other acts; two pools that look at the very same
+        What this operator begins itself is seen at once (`note_change`), and no other acts; two pools that look at the very same
         moment may both begin.
         """
         found = self._starting.obtain("", lambda: starting_candidates(view(each) for each in self._all()))
         return tuple(each for each in found if each.owner != pool.metadata.uid)
 
-    def changed(self) -> None:
+    def note_change(self) -> None:
         """A RayCluster was made or changed: look again."""
         self._starting.outdate("")
 

@@ -116,7 +116,7 @@ class PoolDirectory:
             return self._writers.keep(access, writer, self._clock())
 
     def _find_serving(self, pool: ServingPool) -> RayClusterView | PoolProblem:
-        clusters = self._ray_clusters.of(pool.metadata)
+        clusters = self._ray_clusters.list_of(pool.metadata)
         return clusters if isinstance(clusters, PoolProblem) else _serving(pool, clusters)
 
     def _get(self, kind: ResourceKind, key: Key) -> Manifest | None:

@@ -61,11 +61,11 @@ class Found:
             groups=before.groups,
         )
 
-    def answering(self, version: str, nodes: Sequence[Node]) -> Found:
+    def with_answer(self, version: str, nodes: Sequence[Node]) -> Found:
         """The same, where Ray answers."""
         return replace(self, ready=true(Reason.READY, f"Ray {version} answers."), seen=(version, nodes))
 
-    def starting(self) -> Found:
+    def with_start(self) -> Found:
         """Where nothing else is under way, the start is."""
         progressing = self.progressing
         if progressing is None or progressing.reason is not Reason.ROLLED_OUT:

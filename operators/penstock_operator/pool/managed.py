@@ -57,7 +57,7 @@ class ManagedPools:
     def observe(self, pool: ServingPool) -> PoolObserved | PoolProblem:
         """All that the planner is told. Raises `Unavailable`."""
         settings = self._ray_clusters.settings()
-        clusters = self._ray_clusters.of(pool.metadata)
+        clusters = self._ray_clusters.list_of(pool.metadata)
         if isinstance(settings, PoolProblem):
             return settings
         if isinstance(clusters, PoolProblem):
@@ -76,12 +76,12 @@ class ManagedPools:
                 if lacks_pods(each)
                 for pod in self._ray_clusters.pods(pool.metadata.namespace, each.name)
             ),
-            nodes=_seen(self._nodes),
+            nodes=_see(self._nodes),
             applications=self._applications(pool, own) if moving else {},
         )
         if not begins(observed):
             return observed
-        return replace(observed, room=_seen(self._expected), elsewhere=self._ray_clusters.elsewhere(pool))
+        return replace(observed, room=_see(self._expected), elsewhere=self._ray_clusters.candidates_elsewhere(pool))
 
     def apply(self, observed: PoolObserved, wanted: PoolPlan) -> PoolProblem | None:
         """In an order in which a kill at any line leaves nothing that the next run does not find.
@@ -97,14 +97,14 @@ class ManagedPools:
         namespace = pool.metadata.namespace
         if wanted.apply or any(each.stuck for each in observed.pods):
             self._create_secret(pool, observed.secret)
-        self._guard(pool, observed.settings)
+        self._apply_policies(pool, observed.settings)
         for manifest in wanted.apply:
-            problem = self._taken(pool, manifest)
+            problem = self._find_conflict(pool, manifest)
             if problem is not None:
                 return problem
             log.info("applying RayCluster %s", key_of(manifest))
             self._cluster.apply(RAY_CLUSTER, manifest, POOL_MANAGER)
-            self._ray_clusters.changed()
+            self._ray_clusters.note_change()
         if wanted.mirror is not None and wanted.candidate is not None:
             self._directory.writer_at(pool, wanted.candidate).replace_all(wanted.mirror)
         for name in wanted.withdraw:
@@ -114,7 +114,7 @@ class ManagedPools:
             self._cluster.delete(RAY_CLUSTER, Key(namespace, name))
         return None
 
-    def _taken(self, pool: ServingPool, manifest: Manifest) -> PoolProblem | None:
+    def _find_conflict(self, pool: ServingPool, manifest: Manifest) -> PoolProblem | None:
         """Whether a RayCluster of the name that a new one is to have is someone else's: an apply would take it over."""
         if "resourceVersion" in manifest["metadata"]:
             return None
@@ -165,7 +165,7 @@ class ManagedPools:
         }
         create_unless_there(self._cluster, SECRET, manifest)
 
-    def _guard(self, pool: ServingPool, settings: PoolSettings) -> None:
+    def _apply_policies(self, pool: ServingPool, settings: PoolSettings) -> None:
         """Its NetworkPolicies, where they are not what they should be."""
         chosen = {POOL_LABEL: label(pool.metadata.name)}
         listed = self._cluster.list(NETWORK_POLICY, pool.metadata.namespace, chosen).items
@@ -178,6 +178,6 @@ class ManagedPools:
                 self._cluster.apply(NETWORK_POLICY, manifest, POOL_MANAGER)
 
 
-def _seen(see: SeeNodes) -> tuple[KubernetesNode, ...] | None:
+def _see(see: SeeNodes) -> tuple[KubernetesNode, ...] | None:
     nodes = see()
     return None if nodes is None else tuple(nodes)

@@ -163,12 +163,12 @@ class PoolReconciler(Reconciler[ServingPool, ServingPoolStatus, PoolSight, _Plan
         if serving is None or pool.spec.suspend:
             return found
         if not serving.head_ready:
-            return found.starting()
+            return found.with_start()
         try:
             return self._ask(self._pools.writer_at(pool, serving.name), found)
         except Unavailable as error:
             reason = reason_of(error) if serving.ever_ready else Reason.STARTING_POOL
-            return replace(found, ready=false(reason, error.message)).starting()
+            return replace(found, ready=false(reason, error.message)).with_start()
 
     def _ask_existing(self, writer: PoolWriter) -> Found:
         unasked = Found(unknown(Reason.PENDING, ""))
@@ -181,7 +181,7 @@ class PoolReconciler(Reconciler[ServingPool, ServingPoolStatus, PoolSight, _Plan
         """Ray's version and nodes; and what belongs to nobody goes. Raises `Unavailable`."""
         version, nodes = writer.client.version(), writer.client.nodes()
         self._drop_orphans(writer)
-        return found.answering(version, nodes)
+        return found.with_answer(version, nodes)
 
     def _drop_orphans(self, writer: PoolWriter) -> None:
         """An owner is gone only if the API says so of it, one by one: a list may be partial, an answer is not."""

@@ -50,7 +50,7 @@ class PoolRelease:
         metadata = ObjectMeta.model_validate(manifest["metadata"])
         if FINALIZER not in metadata.finalizers:
             return Applied()
-        clusters = self._ray_clusters.of(metadata)
+        clusters = self._ray_clusters.list_of(metadata)
         own = () if isinstance(clusters, PoolProblem) else [each for each in clusters if each.owner == metadata.uid]
         if not own:
             return Applied(release=True)

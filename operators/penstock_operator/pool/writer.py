@@ -101,7 +101,7 @@ class PoolWriter:
         started = self._clock()
         try:
             details = self.client.serve()
-            seen = self._placed(_applications(details))
+            seen = self._tell_placed(_applications(details))
         except Unavailable as error:
             now = self._clock()
             pause = min(max(_SILENT_SECONDS, _SHARE_OF_TIME * (now - started)), _LONGEST_SILENT_SECONDS)
@@ -125,7 +125,7 @@ class PoolWriter:
         finally:
             lock.release()
 
-    def _placed(self, applications: tuple[Application, ...]) -> tuple[Application, ...]:
+    def _tell_placed(self, applications: tuple[Application, ...]) -> tuple[Application, ...]:
         """Of the replicas that have been starting for long, tell those without a node from those that load."""
         now = self._wall_clock()
         if not any(

@@ -63,13 +63,13 @@ class QuotaDirectory:
 
         Raises `Unavailable` where the API does not answer.
         """
-        return [_counted(each) for each in self._cluster.list(INFERENCE_DEPLOYMENT, namespace).items]
+        return [_read_as_far_as_possible(each) for each in self._cluster.list(INFERENCE_DEPLOYMENT, namespace).items]
 
 
-def _counted(manifest: Manifest) -> InferenceDeployment:
+def _read_as_far_as_possible(manifest: Manifest) -> InferenceDeployment:
     """A deployment as far as it can be read: none may keep the others of its namespace from being counted."""
     try:
-        return _countable(manifest)
+        return _read_countable(manifest)
     except Invalid:
         metadata = {name: value for name, value in manifest["metadata"].items() if name in _IDENTITY}
     counted: Manifest = {"metadata": metadata, "spec": {"model": _SOME_MODEL}}
@@ -78,12 +78,12 @@ def _counted(manifest: Manifest) -> InferenceDeployment:
         if isinstance(written, dict) and field in written:
             spec = {**counted["spec"], field: written[field]}
             with suppress(Invalid):
-                _countable({"metadata": metadata, "spec": spec})
+                _read_countable({"metadata": metadata, "spec": spec})
                 counted = {"metadata": metadata, "spec": spec}
-    return _countable(counted)
+    return _read_countable(counted)
 
 
-def _countable(manifest: Manifest) -> InferenceDeployment:
+def _read_countable(manifest: Manifest) -> InferenceDeployment:
     """Raises `Invalid` where it cannot be read or counted."""
     deployment = read(InferenceDeployment, manifest)
     usage(deployment)

@@ -9,7 +9,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from penstock.telemetry import names
 
 
-class Outcome(StrEnum):
+class ReconcileOutcome(StrEnum):
     """How a reconcile ended."""
 
     OK = "ok"
@@ -31,17 +31,17 @@ _API_REQUESTS = Counter(
 )
 
 
-def requested(verb: str, resource: str, code: int) -> None:
+def count_request(verb: str, resource: str, code: int) -> None:
     """Count one request to the Kubernetes API. Subresources are named `resource/subresource`."""
     _API_REQUESTS.labels(verb, resource, str(code)).inc()
 
 
-def reconciled(kind: str, outcome: Outcome, seconds: float) -> None:
+def count_reconcile(kind: str, outcome: ReconcileOutcome, seconds: float) -> None:
     """Count one reconcile."""
     _RECONCILES.labels(kind, outcome.value).inc()
     _RECONCILE_SECONDS.labels(kind).observe(seconds)
 
 
-def queue_depth(kind: str, depth: int) -> None:
+def set_queue_depth(kind: str, depth: int) -> None:
     """Note how many keys wait."""
     _QUEUE_DEPTH.labels(kind).set(depth)

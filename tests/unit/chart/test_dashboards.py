@@ -70,10 +70,10 @@ class Exported:
         for histogram in (self.replica.request_seconds, self.replica.execute_seconds, self.load.waits):
             histogram.observe(0.01)
         self.replica.batch_rows.observe(4)
-        for outcome in operator_metrics.Outcome:
-            operator_metrics.reconciled("InferenceDeployment", outcome, 0.02)
-        operator_metrics.queue_depth("InferenceDeployment", 1)
-        operator_metrics.requested("get", "pods", 200)
+        for outcome in operator_metrics.ReconcileOutcome:
+            operator_metrics.count_reconcile("InferenceDeployment", outcome, 0.02)
+        operator_metrics.set_queue_depth("InferenceDeployment", 1)
+        operator_metrics.count_request("get", "pods", 200)
 
     def scrapes(self, seconds: float) -> list[dict[str, Any]]:
         """As the chart's monitors label them."""

@@ -14,9 +14,9 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from penstock_operator.clients.bounds import Bounds, bounded
+from penstock_operator.clients.bounds import Bounds, enforce
 from penstock_operator.clients.connections import BoundedTransport
-from penstock_operator.clients.exchange import Answer, BoundedClient
+from penstock_operator.clients.exchange import BoundedClient, WholeAnswer
 from penstock_operator.clients.lookup import addresses
 from penstock_operator.clients.ray import PoolUnreachable, RayClient
 from penstock_operator.clients.services import ServiceTransport
@@ -62,7 +62,7 @@ def server(pieces: Pieces, *, drip: bool) -> Iterator[str]:
         listener.close()
 
 
-def ask(url: str, bounds: Bounds, transport: httpx.BaseTransport | None = None) -> Answer:
+def ask(url: str, bounds: Bounds, transport: httpx.BaseTransport | None = None) -> WholeAnswer:
     client = BoundedClient(url, {}, transport)
     try:
         return client.exchange("GET", "/", bounds)
@@ -193,7 +193,7 @@ def test_all_addresses_of_a_name_together_have_the_time_of_one() -> None:
 def test_a_name_whose_lookup_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     ended = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: ended.wait(60) and [])
-    with bounded(SHORT), pytest.raises(TimeoutError, match="looked up in time"):
+    with enforce(SHORT), pytest.raises(TimeoutError, match="looked up in time"):
         addresses("slow.example", 80)
     for transport in (BoundedTransport(), ServiceTransport()):
         with pytest.raises(httpx.HTTPError, match=r"looked up in time|no connection"):

@@ -69,7 +69,7 @@ def test_what_it_answers_to_a_declaration_is_known_without_asking_until_all_is_l
     clock.now = 0.1
     answer = view.client.declare(route("r1"))
     assert answer is not None
-    view.changed("ns", "m", answer)
+    view.note_change("ns", "m", answer)
     assert (seen(view), agent.listed, agent.preferred) == (status(route("r1"), settled=False), 1, [ASYNCHRONOUS])
     clock.now = 10.0
     assert (seen(view), agent.listed) == (status(route("r1")), 2)
@@ -83,5 +83,5 @@ def test_one_of_a_former_release_says_nothing_and_is_asked() -> None:
     view = viewed(agent, clock)
     assert seen(view).declared is None
     assert view.client.declare(route("r1")) is None
-    view.changed("ns", "m", None)
+    view.note_change("ns", "m", None)
     assert (seen(view).declared, agent.listed) == (route("r1"), 2)

@@ -21,7 +21,7 @@ from penstock_operator.runtime.cluster import EventType, Key, Manifest, Resource
 from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
 from penstock_operator.runtime.cluster.storage import Stored
 from penstock_operator.runtime.copies.change import Change
-from penstock_operator.runtime.loop.controller import Watch, concerned
+from penstock_operator.runtime.loop.controller import Watch, keys_concerned
 
 OWNER = {"apiVersion": "penstock.dev/v1alpha1", "kind": "InferenceDeployment", "name": "one", "uid": "u"}
 PROFILE = {"kind": "OptimizationProfile", "name": "own"}
@@ -146,9 +146,9 @@ def test_whom_a_malformed_object_concerns_is_not_told_and_the_rest_of_its_kind_i
     def seen(*_: Any) -> tuple[Manifest, ...]:
         return ({"metadata": {"name": "one", "namespace": "default"}, "spec": {"poolRef": {"name": "a"}}},)
 
-    assert list(concerned(watch, Change(malformed, good), seen)) == []
+    assert list(keys_concerned(watch, Change(malformed, good), seen)) == []
     assert f"{watch.kind.kind} a: whom this concerns cannot be told" in caplog.text
-    assert set(concerned(watch, Change(good, malformed), seen)) == {Key("default", "one")}, "it was mended"
+    assert set(keys_concerned(watch, Change(good, malformed), seen)) == {Key("default", "one")}, "it was mended"
 
 
 def test_one_that_is_malformed_can_be_deleted(world: World) -> None:

@@ -24,7 +24,7 @@ from penstock_operator.runtime.cluster import Manifest, ResourceKind
 from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
 from penstock_operator.runtime.copies.change import Change
 from penstock_operator.runtime.copies.mirrored import MirroredCluster
-from penstock_operator.runtime.loop.controller import concerned
+from penstock_operator.runtime.loop.controller import keys_concerned
 from penstock_operator.settings import Settings
 
 OWNER = {"apiVersion": "penstock.dev/v1alpha1", "kind": "InferenceDeployment", "name": "one", "uid": "u"}
@@ -112,12 +112,12 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
 @pytest.mark.parametrize("row", [row[1] for row in ROWS], ids=[row[0] for row in ROWS])
 def test_who_looks_again(row: Row, parts: Parts) -> None:
     watches = [watch for watch in row.of(parts).watches if watch.kind == row.kind]
-    assert {key.name for watch in watches for key in concerned(watch, row.change, seen)} == row.looks
+    assert {key.name for watch in watches for key in keys_concerned(watch, row.change, seen)} == row.looks
 
 
 def test_a_listing_that_tells_what_is_known_makes_nobody_look_again(parts: Parts) -> None:
     for watch in deployments(parts).watches:
         if watch.aspect is not None:
             same = one(watch.kind)
-            assert not list(concerned(watch, Change(same, same), seen))
-            assert not list(concerned(watch, Change(one(watch.kind), one(watch.kind)), seen))
+            assert not list(keys_concerned(watch, Change(same, same), seen))
+            assert not list(keys_concerned(watch, Change(one(watch.kind), one(watch.kind)), seen))

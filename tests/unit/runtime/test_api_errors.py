@@ -8,7 +8,7 @@ import pytest
 
 from penstock.errors import Conflict, Invalid, PenstockError, Unavailable
 from penstock_operator.runtime.cluster import LEASE, NAMESPACE, Gone, NotFound
-from penstock_operator.runtime.cluster.kubernetes import _asked, _error_of, _path
+from penstock_operator.runtime.cluster.kubernetes import _error_of, _name_request, _path
 
 
 @pytest.mark.parametrize(
@@ -61,4 +61,4 @@ def test_paths() -> None:
 def test_what_was_asked_is_named_as_kubernetes_names_it(
     method: str, path: str, query: dict[str, str], what: tuple[str, str]
 ) -> None:
-    assert _asked(method, path, query) == what
+    assert _name_request(method, path, query) == what

@@ -43,7 +43,7 @@ def test_a_key_that_is_processed_is_not_given_to_another_worker() -> None:
     queue.add("b", 1.0)
     assert queue.take(1.0) == "b"
     assert queue.take(1.0) is None
-    queue.succeeded("a")
+    queue.mark_succeeded("a")
     assert queue.take(1.0) == "a"
 
 
@@ -53,7 +53,7 @@ def test_a_key_that_is_processed_wakes_no_waiter() -> None:
     queue.take(0.0)
     queue.add("a", 3.0)
     assert queue.next_due() is None
-    queue.succeeded("a")
+    queue.mark_succeeded("a")
     assert queue.next_due() == 3.0
 
 
@@ -63,13 +63,13 @@ def test_failures_double_the_wait_up_to_the_maximum_and_success_forgets_them() -
     for _ in range(5):
         queue.add("a", 0.0)
         queue.take(100.0)
-        delays.append(queue.failed("a", 0.0))
+        delays.append(queue.mark_failed("a", 0.0))
     assert delays == [1.0, 2.0, 4.0, 8.0, 8.0]
     queue.take(100.0)
-    queue.succeeded("a")
+    queue.mark_succeeded("a")
     queue.add("a", 0.0)
     queue.take(100.0)
-    assert queue.failed("a", 0.0) == 1.0
+    assert queue.mark_failed("a", 0.0) == 1.0
 
 
 def test_one_keys_failures_do_not_slow_another() -> None:
@@ -77,7 +77,7 @@ def test_one_keys_failures_do_not_slow_another() -> None:
     for key in ("a", "a", "b"):
         queue.add(key, 0.0)
         queue.take(100.0)
-        last = queue.failed(key, 0.0)
+        last = queue.mark_failed(key, 0.0)
     assert last == 1.0
 
 
@@ -131,7 +131,7 @@ def test_each_of_many_keys_is_processed_by_one_worker_at_a_time_and_none_is_lost
                 seen[key] = seen.get(key, 0) + 1
             with lock:
                 inside.discard(key)
-            queue.succeeded(key)
+            queue.mark_succeeded(key)
 
     for index in range(1000):
         queue.add(f"k{index % 100}")
@@ -158,9 +158,9 @@ def test_one_tenants_keys_leave_workers_for_anothers() -> None:
         queue.add(key, 0.0)
     assert [queue.take(0.0) for _ in range(4)] == ["a/1", "a/2", "a/3", "b/1"]
     assert queue.next_due() is None, "a worker that waits for room must not look again and again"
-    queue.succeeded("b/1")
+    queue.mark_succeeded("b/1")
     assert queue.take(0.0) is None
-    queue.succeeded("a/2")
+    queue.mark_succeeded("a/2")
     assert queue.take(0.0) == "a/4"
 
 
@@ -168,7 +168,7 @@ def made_slow(queue: Schedule[str], *keys: str) -> None:
     for key in keys:
         queue.add(key, 0.0)
         assert queue.take(0.0) == key
-        queue.succeeded(key, slow=True)
+        queue.mark_succeeded(key, slow=True)
         queue.add(key, 1.0)
 
 
@@ -177,7 +177,7 @@ def test_slow_keys_of_all_tenants_together_leave_workers_for_the_rest() -> None:
     made_slow(queue, "a/1", "b/1", "c/1")
     queue.add("d/1", 2.0)
     assert [queue.take(2.0) for _ in range(4)] == ["a/1", "b/1", "d/1", None]
-    queue.succeeded("a/1")
+    queue.mark_succeeded("a/1")
     assert queue.take(2.0) == "c/1"
     queue.add("a/1", 2.0)
     assert queue.take(2.0) == "a/1", "it is slow no more"
@@ -201,7 +201,7 @@ def test_a_tenant_whose_keys_are_slow_no_more_has_its_share_again() -> None:
     for index in range(8):
         queue.add(f"a/fresh-{index}", 2.0)
     assert [queue.take(2.0) for _ in range(4)] == ["a/1", "a/fresh-0", "a/fresh-1", None]
-    queue.succeeded("a/1")
+    queue.mark_succeeded("a/1")
     assert [queue.take(2.0) for _ in range(5)] == [*(f"a/fresh-{index}" for index in range(2, 6)), None]
 
 
@@ -254,4 +254,4 @@ def test_no_worker_is_idle_while_a_key_is_due_that_has_room(seed: int) -> None:
             ended, long = chance.choice(sorted(running)), chance.random() < 0.3
             del running[ended]
             (slow.add if long else slow.discard)(ended)
-            queue.succeeded(ended, slow=long)
+            queue.mark_succeeded(ended, slow=long)

@@ -67,7 +67,7 @@ class Excerpt(ResourceKind):
     """Must keep `metadata.name` and `metadata.namespace`."""
 
 
-def projected(kind: ResourceKind, manifest: Manifest) -> Manifest:
+def project_excerpt(kind: ResourceKind, manifest: Manifest) -> Manifest:
     """What is wanted of an object of this kind."""
     return kind.project(manifest) if isinstance(kind, Excerpt) else manifest
 

@@ -31,7 +31,7 @@ from penstock_operator.runtime.cluster import (
     WatchEvent,
     key_of,
     ownership,
-    projected,
+    project_excerpt,
 )
 from penstock_operator.runtime.cluster.finalizers import Finalizers
 from penstock_operator.runtime.cluster.storage import Storage, Stored
@@ -84,7 +84,7 @@ class EmbeddedCluster(Finalizers):
             found = [
                 each for each in stored if labels.items() <= (each.manifest["metadata"].get("labels") or {}).items()
             ]
-            return Listing(tuple(projected(kind, each.manifest) for each in found), str(self._storage.version()))
+            return Listing(tuple(project_excerpt(kind, each.manifest) for each in found), str(self._storage.version()))
 
     def watch(
         self, kind: ResourceKind, namespace: str | None, resource_version: str, timeout_seconds: float
@@ -94,7 +94,7 @@ class EmbeddedCluster(Finalizers):
         version = int(resource_version)
         while not self._storage.closed:
             events, version = self._storage.changes(_resource(kind), namespace, version)
-            yield from (replace(each, manifest=projected(kind, each.manifest)) for each in events)
+            yield from (replace(each, manifest=project_excerpt(kind, each.manifest)) for each in events)
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 return
@@ -102,7 +102,7 @@ class EmbeddedCluster(Finalizers):
 
     def apply(self, kind: ResourceKind, manifest: Manifest, field_manager: str) -> Manifest:
         """See `Cluster.apply`."""
-        wanted = _cleaned(kind, manifest)
+        wanted = _clean(kind, manifest)
         with self._storage.writing():
             live, owned = self._read(kind, key_of(wanted))
             seen = manifest["metadata"].get("resourceVersion")
@@ -115,7 +115,7 @@ class EmbeddedCluster(Finalizers):
     def apply_status(self, kind: ResourceKind, manifest: Manifest, field_manager: str) -> Manifest:
         """See `Cluster.apply_status`."""
         with self._storage.writing():
-            live, owned = self._existing(kind, key_of(manifest))
+            live, owned = self._read_existing(kind, key_of(manifest))
             wanted = {"status": manifest.get("status", {})}
             merged, owned = ownership.merge(live, owned, _status_manager(field_manager), wanted)
             return self._write(kind, live, merged, owned)
@@ -125,13 +125,13 @@ class EmbeddedCluster(Finalizers):
         with self._storage.writing():
             if self._read(kind, key_of(manifest))[0] is not None:
                 raise Conflict("AlreadyExists", f"{kind.kind} {key_of(manifest)} already exists")
-            return self._write(kind, None, _cleaned(kind, manifest), {})
+            return self._write(kind, None, _clean(kind, manifest), {})
 
     def update(self, kind: ResourceKind, manifest: Manifest) -> Manifest:
         """See `Cluster.update`."""
         with self._storage.writing():
-            live, owned = self._observed(kind, manifest)
-            fresh = _cleaned(kind, manifest)
+            live, owned = self._read_observed(kind, manifest)
+            fresh = _clean(kind, manifest)
             fresh["metadata"] |= {name: live["metadata"][name] for name in _SERVER_FIELDS if name in live["metadata"]}
             if kind.has_status and "status" in live:
                 fresh["status"] = live["status"]
@@ -162,25 +162,25 @@ class EmbeddedCluster(Finalizers):
         stored = self._storage.read(_resource(kind), key)
         return (stored.manifest, stored.owned) if stored else (None, {})
 
-    def _existing(self, kind: ResourceKind, key: Key) -> tuple[Manifest, dict[str, Manifest]]:
+    def _read_existing(self, kind: ResourceKind, key: Key) -> tuple[Manifest, dict[str, Manifest]]:
         live, owned = self._read(kind, key)
         if live is None:
             raise NotFound("NotFound", f"{kind.kind} {key} does not exist")
         return live, owned
 
-    def _observed(self, kind: ResourceKind, manifest: Manifest) -> tuple[Manifest, dict[str, Manifest]]:
+    def _read_observed(self, kind: ResourceKind, manifest: Manifest) -> tuple[Manifest, dict[str, Manifest]]:
         """The object, if it is still what the caller observed."""
         version = manifest["metadata"].get("resourceVersion")
         if not version:
             raise Invalid("Invalid", f"{kind.kind} {key_of(manifest)}: metadata.resourceVersion is needed")
-        live, owned = self._existing(kind, key_of(manifest))
+        live, owned = self._read_existing(kind, key_of(manifest))
         if live["metadata"]["resourceVersion"] != version:
             raise Conflict("Conflict", f"{kind.kind} {key_of(manifest)} has changed since it was read")
         return live, owned
 
     def _set_finalizers(self, kind: ResourceKind, manifest: Manifest, finalizers: tuple[str, ...]) -> Manifest:
         with self._storage.writing():
-            live, owned = self._observed(kind, manifest)
+            live, owned = self._read_observed(kind, manifest)
             changed = copy.deepcopy(live)
             changed["metadata"]["finalizers"] = [*finalizers]
             return self._write(kind, live, changed, owned)
@@ -286,7 +286,7 @@ def _status_manager(field_manager: str) -> str:
     return f"{field_manager}/status"
 
 
-def _cleaned(kind: ResourceKind, manifest: Manifest) -> Manifest:
+def _clean(kind: ResourceKind, manifest: Manifest) -> Manifest:
     """A copy without what only the server sets."""
     wanted = copy.deepcopy(manifest)
     for name in (*_SERVER_FIELDS, "managedFields"):

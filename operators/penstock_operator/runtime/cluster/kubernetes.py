@@ -31,7 +31,7 @@ from penstock_operator.runtime.cluster import (
     Propagation,
     ResourceKind,
     WatchEvent,
-    projected,
+    project_excerpt,
 )
 from penstock_operator.runtime.cluster.finalizers import Finalizers
 
@@ -108,7 +108,7 @@ class KubernetesCluster(Finalizers):
                 continue
             # Items of built-in kinds come without their type.
             typed = ({"apiVersion": kind.api_version, "kind": kind.kind} | item for item in page["items"] or ())
-            items += (projected(kind, item) for item in typed)
+            items += (project_excerpt(kind, item) for item in typed)
             token = page["metadata"].get("continue") or ""
             if not token:
                 return Listing(tuple(items), page["metadata"]["resourceVersion"])
@@ -144,7 +144,7 @@ class KubernetesCluster(Finalizers):
         """See `Cluster.apply`."""
         metadata = manifest["metadata"]
         path = _path(kind, metadata.get("namespace"), metadata["name"])
-        return self._call("PATCH", path, _applying(field_manager), manifest, _APPLY)
+        return self._call("PATCH", path, _apply_headers(field_manager), manifest, _APPLY)
 
     def apply_status(self, kind: ResourceKind, manifest: Manifest, field_manager: str) -> Manifest:
         """See `Cluster.apply_status`."""
@@ -156,7 +156,7 @@ class KubernetesCluster(Finalizers):
             "status": manifest.get("status", {}),
         }
         path = _path(kind, metadata.get("namespace"), metadata["name"]) + "/status"
-        return self._call("PATCH", path, _applying(field_manager), body, _APPLY)
+        return self._call("PATCH", path, _apply_headers(field_manager), body, _APPLY)
 
     def create(self, kind: ResourceKind, manifest: Manifest) -> Manifest:
         """See `Cluster.create`."""
@@ -238,21 +238,21 @@ class KubernetesCluster(Finalizers):
             body=body,
             auth_settings=["BearerToken"],
         )
-        what = _asked(method, path, query)
+        what = _name_request(method, path, query)
         try:
             answer = self._client.call_api(*request, _request_timeout=(_CONNECT_SECONDS, read_timeout))
             response: urllib3.HTTPResponse = answer.response
-            metrics.requested(*what, response.status)
+            metrics.count_request(*what, response.status)
             if response.status < HTTPStatus.BAD_REQUEST:
                 return response
             raise _error_of(response.status, response.data)
         except client.ApiException as error:
-            metrics.requested(*what, error.status or 0)
+            metrics.count_request(*what, error.status or 0)
             if error.status:
                 raise _error_of(error.status, (error.body or "").encode()) from error
             raise Unavailable("ApiUnavailable", f"{method} {path}: {error.reason}") from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            metrics.requested(*what, 0)
+            metrics.count_request(*what, 0)
             raise Unavailable("ApiUnavailable", f"{method} {path}: {error}") from error
 
 
@@ -270,7 +270,7 @@ def _path(kind: ResourceKind, namespace: str | None, name: str | None = None) ->
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
 
-def _asked(method: str, path: str, query: Mapping[str, str]) -> tuple[str, str]:
+def _name_request(method: str, path: str, query: Mapping[str, str]) -> tuple[str, str]:
     """Verb and resource of a request, as Kubernetes names them."""
     parts = path.strip("/").split("/")
     parts = parts[2:] if parts[0] == "api" else parts[3:]
@@ -282,7 +282,7 @@ def _asked(method: str, path: str, query: Mapping[str, str]) -> tuple[str, str]:
     return ("watch" if "watch" in query else "list" if len(parts) == 1 else "get"), resource
 
 
-def _applying(field_manager: str) -> dict[str, str]:
+def _apply_headers(field_manager: str) -> dict[str, str]:
     return {"fieldManager": field_manager, "force": "true"}
 
 
@@ -299,7 +299,7 @@ def _watch_event(kind: ResourceKind, event: Manifest) -> WatchEvent:
     if event["type"] == "ERROR":
         raise _error_of(int(manifest.get("code") or HTTPStatus.INTERNAL_SERVER_ERROR), json.dumps(manifest).encode())
     type_, version = EventType(event["type"]), manifest["metadata"]["resourceVersion"]
-    return WatchEvent(type_, manifest if type_ is EventType.BOOKMARK else projected(kind, manifest), version)
+    return WatchEvent(type_, manifest if type_ is EventType.BOOKMARK else project_excerpt(kind, manifest), version)
 
 
 def _error_of(status: int, body: bytes) -> PenstockError:
@@ -307,7 +307,7 @@ def _error_of(status: int, body: bytes) -> PenstockError:
 
     Not being allowed (401, 403) is `Unavailable`: it is the installation's fault and heals when that is mended.
     """
-    reason, message = _said(body)
+    reason, message = _read_refusal(body)
     match status:
         case HTTPStatus.NOT_FOUND:
             return NotFound(reason or "NotFound", message)
@@ -323,7 +323,7 @@ def _error_of(status: int, body: bytes) -> PenstockError:
             return Invalid(reason or "Invalid", message)
 
 
-def _said(body: bytes) -> tuple[str, str]:
+def _read_refusal(body: bytes) -> tuple[str, str]:
     """Reason and message of a `metav1.Status`, or the bare text where something else answered."""
     try:
         status = json.loads(body)

@@ -35,7 +35,7 @@ def merge(live: Tree, owned: Mapping[str, Tree], manager: str, wanted: Tree) -> 
     result = _unfold(live)
     for path in dict(_leaves(_unfold(owned.get(manager, {})))):
         if path not in leaves and not any(path in tree for tree in others.values()):
-            _remove(result, _forsaken(path, {*leaves}.union(*others.values())))
+            _remove(result, _find_forsaken(path, {*leaves}.union(*others.values())))
     for path, value in leaves.items():
         _put(result, path, value)
     now_owned = {
@@ -46,7 +46,7 @@ def merge(live: Tree, owned: Mapping[str, Tree], manager: str, wanted: Tree) -> 
     return _fold(result), now_owned
 
 
-def _forsaken(path: Path, owned: set[Path]) -> Path:
+def _find_forsaken(path: Path, owned: set[Path]) -> Path:
     """What goes with a field that nobody owns any more: the outermost map of the spec in which nobody owns anything.
 
     Defaults, which have no owner, are not left behind in it.

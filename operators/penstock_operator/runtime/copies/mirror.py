@@ -57,18 +57,18 @@ class Mirror:
         """The copy of one object."""
         with self._lock:
             found = self._objects.get(key.namespace, {}).get(key.name)
-        return None if found is None else self._unpacked(found)
+        return None if found is None else self._unpack(found)
 
     def has(self, key: Key) -> bool:
         """Whether there is such an object."""
         with self._lock:
-            return self._at(key) is not None
+            return self._find(key) is not None
 
     def items(self, namespace: str | None = None) -> tuple[Manifest, ...]:
         """Copies of all objects, or of one namespace's."""
         with self._lock:
             copies = list(self._copies() if namespace is None else self._objects.get(namespace, {}).values())
-        return tuple(self._unpacked(each) for each in copies)
+        return tuple(self._unpack(each) for each in copies)
 
     def keys(self, namespace: str | None = None) -> set[Key]:
         """Keys of all objects, or of one namespace's."""
@@ -90,13 +90,13 @@ class Mirror:
             self._deleted = {key: gone for key, gone in self._deleted.items() if gone[1] >= asked_at}
             for item in listing.items:
                 key, version = key_of(item), _version(item, listed_at)
-                before = self._at(key)
+                before = self._find(key)
                 if self._deleted.get(key, (0, 0.0))[0] > version:
                     continue
                 newer = before is not None and before.version > version and before.learned_at >= asked_at
-                copy = before if before is not None and newer else _Copy(version, self._packed(item), now)
+                copy = before if before is not None and newer else _Copy(version, self._pack(item), now)
                 fresh.setdefault(key.namespace, {})[key.name] = copy
-                known = None if before is None else item if copy.version == before.version else self._unpacked(before)
+                known = None if before is None else item if copy.version == before.version else self._unpack(before)
                 told.append(Change(item, known))
             for namespace, objects in self._objects.items():
                 for name, copy in objects.items():
@@ -105,7 +105,7 @@ class Mirror:
                     if copy.learned_at >= asked_at and copy.version > listed_at:
                         fresh.setdefault(namespace, {})[name] = copy
                     else:
-                        told.append(Change(None, self._unpacked(copy)))
+                        told.append(Change(None, self._unpack(copy)))
             self._objects = fresh
         return tuple(told)
 
@@ -115,7 +115,7 @@ class Mirror:
             return ()
         key, version = key_of(event.manifest), int(event.resource_version)
         with self._lock:
-            before = self._at(key)
+            before = self._find(key)
             if before is not None and (
                 before.version > version or (before.version == version and event.type is not EventType.DELETED)
             ):
@@ -125,7 +125,7 @@ class Mirror:
                 self._deleted[key] = version, self._clock()
             else:
                 self._put(key, version, event.manifest)
-        known = None if before is None else self._unpacked(before)
+        known = None if before is None else self._unpack(before)
         if event.type is EventType.DELETED:
             return (Change(None, known or event.manifest),)
         return (Change(event.manifest, known),)
@@ -136,28 +136,28 @@ class Mirror:
             return ()
         key, version = key_of(manifest), _version(manifest, 0)
         with self._lock:
-            before = self._at(key)
+            before = self._find(key)
             if version <= self._deleted.get(key, (0, 0.0))[0] or (before is not None and before.version >= version):
                 return ()
             self._put(key, version, manifest)
-        return (Change(manifest, None if before is None else self._unpacked(before)),)
+        return (Change(manifest, None if before is None else self._unpack(before)),)
 
-    def _at(self, key: Key) -> _Copy | None:
+    def _find(self, key: Key) -> _Copy | None:
         return self._objects.get(key.namespace, {}).get(key.name)
 
     def _put(self, key: Key, version: int, manifest: Manifest) -> None:
-        self._objects.setdefault(key.namespace, {})[key.name] = _Copy(version, self._packed(manifest), self._clock())
+        self._objects.setdefault(key.namespace, {})[key.name] = _Copy(version, self._pack(manifest), self._clock())
 
     def _copies(self) -> Iterator[_Copy]:
         return (copy for objects in self._objects.values() for copy in objects.values())
 
-    def _packed(self, manifest: Manifest) -> Any:
+    def _pack(self, manifest: Manifest) -> Any:
         if not self._whole:
             return manifest
         metadata = {name: value for name, value in manifest["metadata"].items() if name != "managedFields"}
         return json.dumps(manifest | {"metadata": metadata}, separators=(",", ":")).encode()
 
-    def _unpacked(self, copy: _Copy) -> Manifest:
+    def _unpack(self, copy: _Copy) -> Manifest:
         if not self._whole:
             return copy.packed  # type: ignore[no-any-return]  # an excerpt
         manifest: Manifest = json.loads(copy.packed)

@@ -116,27 +116,27 @@ class MirroredCluster:
 
     def apply(self, kind: ResourceKind, manifest: Manifest, field_manager: str) -> Manifest:
         """See `Cluster.apply`."""
-        return self._written(kind, manifest, lambda: self._cluster.apply(kind, manifest, field_manager))
+        return self._write(kind, manifest, lambda: self._cluster.apply(kind, manifest, field_manager))
 
     def apply_status(self, kind: ResourceKind, manifest: Manifest, field_manager: str) -> Manifest:
         """See `Cluster.apply_status`."""
-        return self._written(kind, manifest, lambda: self._cluster.apply_status(kind, manifest, field_manager))
+        return self._write(kind, manifest, lambda: self._cluster.apply_status(kind, manifest, field_manager))
 
     def create(self, kind: ResourceKind, manifest: Manifest) -> Manifest:
         """See `Cluster.create`."""
-        return self._written(kind, manifest, lambda: self._cluster.create(kind, manifest))
+        return self._write(kind, manifest, lambda: self._cluster.create(kind, manifest))
 
     def update(self, kind: ResourceKind, manifest: Manifest) -> Manifest:
         """See `Cluster.update`."""
-        return self._written(kind, manifest, lambda: self._cluster.update(kind, manifest))
+        return self._write(kind, manifest, lambda: self._cluster.update(kind, manifest))
 
     def add_finalizer(self, kind: ResourceKind, manifest: Manifest, finalizer: str) -> Manifest:
         """See `Cluster.add_finalizer`."""
-        return self._written(kind, manifest, lambda: self._cluster.add_finalizer(kind, manifest, finalizer))
+        return self._write(kind, manifest, lambda: self._cluster.add_finalizer(kind, manifest, finalizer))
 
     def remove_finalizer(self, kind: ResourceKind, manifest: Manifest, finalizer: str) -> Manifest:
         """See `Cluster.remove_finalizer`."""
-        return self._written(kind, manifest, lambda: self._cluster.remove_finalizer(kind, manifest, finalizer))
+        return self._write(kind, manifest, lambda: self._cluster.remove_finalizer(kind, manifest, finalizer))
 
     def delete(
         self,
@@ -169,7 +169,7 @@ class MirroredCluster:
                 return found
         return None
 
-    def _written(self, kind: ResourceKind, manifest: Manifest, write: Callable[[], Manifest]) -> Manifest:
+    def _write(self, kind: ResourceKind, manifest: Manifest, write: Callable[[], Manifest]) -> Manifest:
         key = key_of(manifest)
         informer = self._informer(kind, key.namespace)
         try:

@@ -23,7 +23,7 @@ _LAST_RETRY_SECONDS: Final = 360.0
 _DEFAULT_BACKOFF_LIMIT: Final = 6
 
 
-class Ending(StrEnum):
+class JobEnding(StrEnum):
     """Reasons of a Job's `Failed` condition that Kubernetes gives."""
 
     POLICY = "PodFailurePolicy"
@@ -114,23 +114,23 @@ def exited_status(job: Manifest, code: int, now: float, note: str = "") -> Manif
                 f"Container {container} for pod {metadata.get('namespace')}/{metadata['name']} failed with exit code "
                 f"{code} matching FailJob rule at index {index}"
             )
-            return _final(job, now, Ending.POLICY, message + note, failed)
+            return _final(job, now, JobEnding.POLICY, message + note, failed)
     limit = spec.get("backoffLimit", _DEFAULT_BACKOFF_LIMIT)
     if failed > limit:
         message = f"Job has reached the specified backoff limit; the last try failed with exit code {code}"
-        return _final(job, now, Ending.BACKOFF, message + note, failed)
+        return _final(job, now, JobEnding.BACKOFF, message + note, failed)
     return {"startTime": _started(job, now), "failed": failed}
 
 
 def overdue_status(job: Manifest, now: float) -> Manifest:
     """The status of a Job that ran for too long."""
     failed = int((job.get("status") or {}).get("failed") or 0) + 1
-    return _final(job, now, Ending.DEADLINE, "Job was active longer than specified deadline", failed)
+    return _final(job, now, JobEnding.DEADLINE, "Job was active longer than specified deadline", failed)
 
 
 def unfit_status(job: Manifest, message: str, now: float) -> Manifest:
     """The status of a Job that cannot be run here."""
-    return _final(job, now, Ending.POLICY, message, 1)
+    return _final(job, now, JobEnding.POLICY, message, 1)
 
 
 def seconds_left(job: Manifest, now: float) -> float | None:
@@ -168,7 +168,7 @@ def _started(job: Manifest, now: float) -> str:
     return str((job.get("status") or {}).get("startTime") or timestamp(now))
 
 
-def _final(job: Manifest, now: float, reason: Ending | None, message: str, failed: int = 0) -> Manifest:
+def _final(job: Manifest, now: float, reason: JobEnding | None, message: str, failed: int = 0) -> Manifest:
     """Both conditions that Kubernetes gives: the criterion was met, and then the Job is over."""
     when = timestamp(now)
     about = {"lastProbeTime": when, "lastTransitionTime": when, "message": message}

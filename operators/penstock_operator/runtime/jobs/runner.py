@@ -98,14 +98,14 @@ class JobRunner:
         if job is None or going or job["spec"].get("suspend"):
             return None
         if job_status.end_of(job) is not None:
-            return self._keep(key, job)
+            return self._keep_ended(key, job)
         if running is None:
             return self._begin(key, job)
         if running.key != key:
             return Requeue(_BUSY_SECONDS, "another Job runs")
         return self._follow(key, job, running.process)
 
-    def _keep(self, key: Key, job: Manifest) -> Requeue | None:
+    def _keep_ended(self, key: Key, job: Manifest) -> Requeue | None:
         """A Job that is over, until its time to live is."""
         left = job_status.seconds_to_keep(job, self._clock())
         if left is None or left > 0:

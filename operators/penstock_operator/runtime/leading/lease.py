@@ -181,7 +181,7 @@ class Election:
 
     def _try(self) -> bool:
         """Whether this process holds the lease now."""
-        if self._renewed():
+        if self._renew():
             return True
         lease = self._cluster.get(LEASE, self._key)
         now = self._clock()
@@ -191,28 +191,28 @@ class Election:
             case Action.WAIT:
                 return False
             case Action.CREATE:
-                written = self._cluster.create(LEASE, self._claimed(None))
+                written = self._cluster.create(LEASE, self._claim(None))
             case Action.TAKE | Action.RENEW:
-                written = self._cluster.update(LEASE, self._claimed(lease))
+                written = self._cluster.update(LEASE, self._claim(lease))
             case _:
                 assert_never(action)
         self._observed = observe(written, self._observed, self._clock())
         self._written = written
         return True
 
-    def _renewed(self) -> bool:
+    def _renew(self) -> bool:
         """Renew what this process wrote last, without reading it; False where it leads not, or someone else wrote since."""
         if self._valid_until is None or self._written is None:
             return False
         mine, self._written = self._written, None
         try:
-            self._written = self._cluster.update(LEASE, self._claimed(mine))
+            self._written = self._cluster.update(LEASE, self._claim(mine))
         except Conflict:
             return False
         self._observed = observe(self._written, self._observed, self._clock())
         return True
 
-    def _claimed(self, lease: Manifest | None) -> Manifest:
+    def _claim(self, lease: Manifest | None) -> Manifest:
         """The lease with this process as its holder."""
         now = self._wall().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         claimed = copy.deepcopy(lease) or {

@@ -19,7 +19,7 @@ from penstock_operator.runtime.copies.informer import Informer, InformerSettings
 from penstock_operator.runtime.copies.mirrored import MirroredCluster, Seen
 from penstock_operator.runtime.loop.queue import Backoff, Schedule, Shares, WorkQueue
 from penstock_operator.runtime.loop.requeue import Requeue
-from penstock_operator.runtime.metrics import Outcome
+from penstock_operator.runtime.metrics import ReconcileOutcome
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ class Controller:
         for change in changes:
             if writing and _only_status(change):
                 continue  # a reconcile that writes its own object's status need not be told of it
-            for key in concerned(watch, change, self._copies.seen):
+            for key in keys_concerned(watch, change, self._copies.seen):
                 self.enqueue(key)
 
     def start(self) -> None:
@@ -148,7 +148,7 @@ class Controller:
     def enqueue(self, key: Key, after: float = 0.0) -> None:
         """Look at a key in `after` seconds at the latest."""
         self._queue.add(key, after)
-        metrics.queue_depth(self.kind.kind, len(self._queue))
+        metrics.set_queue_depth(self.kind.kind, len(self._queue))
 
     def take_no_more(self) -> None:
         """Begin no more reconciles. Those that run go on."""
@@ -205,7 +205,7 @@ class Controller:
             if key is None:
                 continue
             if not self._may_act():
-                self._queue.succeeded(key, requeue_after=1.0)
+                self._queue.mark_succeeded(key, requeue_after=1.0)
                 continue
             # By thread: at its end the key may be taken by another worker before this one has noted that.
             thread, started = threading.get_ident(), time.monotonic()
@@ -214,45 +214,45 @@ class Controller:
             outcome = self._attempt(key, started)
             self._reconciling.key = None
             del self._running[thread]
-            metrics.reconciled(self.kind.kind, outcome, time.monotonic() - started)
-            metrics.queue_depth(self.kind.kind, len(self._queue))
+            metrics.count_reconcile(self.kind.kind, outcome, time.monotonic() - started)
+            metrics.set_queue_depth(self.kind.kind, len(self._queue))
 
-    def _attempt(self, key: Key, started: float) -> Outcome:
+    def _attempt(self, key: Key, started: float) -> ReconcileOutcome:
         """One reconcile, and what its end means for the queue."""
         error: Exception | None = None
         requeue: Requeue | None = None
         try:
             requeue = self._reconcile(key)
-            outcome = Outcome.OK
+            outcome = ReconcileOutcome.OK
         except Invalid as caught:
-            error, outcome = caught, Outcome.INVALID
+            error, outcome = caught, ReconcileOutcome.INVALID
         except Conflict as caught:
-            error, outcome = caught, Outcome.CONFLICT
+            error, outcome = caught, ReconcileOutcome.CONFLICT
         except Unavailable as caught:
-            error, outcome = caught, Outcome.UNAVAILABLE
+            error, outcome = caught, ReconcileOutcome.UNAVAILABLE
         except Exception as caught:  # noqa: BLE001  # a bug in one key's reconcile must not stop the others
-            error, outcome = caught, Outcome.BUG
+            error, outcome = caught, ReconcileOutcome.BUG
         slow = time.monotonic() - started > self._settings.slow_seconds
         match outcome:
-            case Outcome.OK:
-                self._queue.succeeded(key, None if requeue is None else requeue.after_seconds, slow=slow)
+            case ReconcileOutcome.OK:
+                self._queue.mark_succeeded(key, None if requeue is None else requeue.after_seconds, slow=slow)
                 if requeue is not None:
                     log.debug("%s %s: again in %.1f s: %s", self.kind.kind, key, requeue.after_seconds, requeue.reason)
-            case Outcome.INVALID:
-                self._queue.succeeded(key, slow=slow)
+            case ReconcileOutcome.INVALID:
+                self._queue.mark_succeeded(key, slow=slow)
                 log.warning("%s %s: %s", self.kind.kind, key, error)
-            case Outcome.CONFLICT | Outcome.UNAVAILABLE:
-                delay = self._queue.failed(key, slow=slow)
+            case ReconcileOutcome.CONFLICT | ReconcileOutcome.UNAVAILABLE:
+                delay = self._queue.mark_failed(key, slow=slow)
                 log.info("%s %s: %s; again in %.1f s", self.kind.kind, key, error, delay)
-            case Outcome.BUG:
-                delay = self._queue.failed(key, slow=slow)
+            case ReconcileOutcome.BUG:
+                delay = self._queue.mark_failed(key, slow=slow)
                 log.error("%s %s: bug; again in %.1f s", self.kind.kind, key, delay, exc_info=error)
             case _:
                 assert_never(outcome)
         return outcome
 
 
-def concerned(watch: Watch, change: Change, seen: Seen) -> Iterable[Key]:
+def keys_concerned(watch: Watch, change: Change, seen: Seen) -> Iterable[Key]:
     """Who looks again. One object that is of another form than any must not keep the rest of its kind from being followed."""
     for each in change.objects:
         try:

@@ -119,7 +119,7 @@ class EventRecorder:
     def record(self, regarding: Manifest, news: News, action: str = "Reconcile") -> None:
         """Say something about an object."""
         severity = Severity.WARNING if news.warning else Severity.NORMAL
-        manifest = self._said(regarding, severity, news.reason, cut(news.message), action)
+        manifest = self._compose(regarding, severity, news.reason, cut_note(news.message), action)
         if manifest is None:
             return
         if not self._writer.is_alive():
@@ -157,7 +157,7 @@ class EventRecorder:
         except PenstockError as error:
             log.info("event %s on %s was not written: %s", manifest["reason"], manifest["regarding"]["name"], error)
 
-    def _said(self, regarding: Manifest, severity: Severity, reason: str, note: str, action: str) -> Manifest | None:
+    def _compose(self, regarding: Manifest, severity: Severity, reason: str, note: str, action: str) -> Manifest | None:
         """The event to write now, or None where the bounds forbid it or it is only counted."""
         now = self._clock()
         uid = regarding["metadata"].get("uid") or regarding["metadata"]["name"]
@@ -206,7 +206,7 @@ class EventRecorder:
         }
 
 
-def cut(note: str) -> str:
+def cut_note(note: str) -> str:
     """As much of it as an event may have: the API server counts bytes."""
     return note.encode(errors="replace")[:_NOTE_LENGTH].decode(errors="ignore")
 

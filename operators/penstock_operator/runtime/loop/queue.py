@@ -141,14 +141,14 @@ class Schedule(Generic[K]):
         idle = (due for key, due in self._due.items() if key not in self._processing and key not in self._waiting)
         return min(idle, default=None)
 
-    def succeeded(self, key: K, *, slow: bool = False) -> None:
+    def mark_succeeded(self, key: K, *, slow: bool = False) -> None:
         """Processing ended well: the key's failures are forgotten. `slow`: it took long."""
-        self._ended(key, slow=slow)
+        self._leave_lanes(key, slow=slow)
         self._failures.pop(key, None)
 
-    def failed(self, key: K, now: float, *, slow: bool = False) -> float:
+    def mark_failed(self, key: K, now: float, *, slow: bool = False) -> float:
         """Processing failed: the key is due again after its back-off, whose seconds are returned."""
-        self._ended(key, slow=slow)
+        self._leave_lanes(key, slow=slow)
         failures = self._failures.get(key, 0) + 1
         self._failures[key] = failures
         delay = self._backoff.delay(failures, self._jitter())
@@ -170,7 +170,7 @@ class Schedule(Generic[K]):
             if lane is not full and self._taken[lane] < most:
                 self._let_on(lane)  # this key was to take the room there, and cannot
 
-    def _ended(self, key: K, *, slow: bool) -> None:
+    def _leave_lanes(self, key: K, *, slow: bool) -> None:
         self._note(key, slow=slow)
         for lane in self._processing.pop(key, ()):
             self._taken[lane] -= 1
@@ -239,18 +239,18 @@ class WorkQueue(Generic[K]):
                 self._changed.wait(min(deadline, deadline if due is None else due) - now)
         return None
 
-    def succeeded(self, key: K, requeue_after: float | None = None, *, slow: bool = False) -> None:
+    def mark_succeeded(self, key: K, requeue_after: float | None = None, *, slow: bool = False) -> None:
         """Processing ended well; process again in `requeue_after` seconds where given. `slow`: it took long."""
         with self._changed:
-            self._schedule.succeeded(key, slow=slow)
+            self._schedule.mark_succeeded(key, slow=slow)
             if requeue_after is not None:
                 self._schedule.add(key, self._clock() + requeue_after)
             self._changed.notify()
 
-    def failed(self, key: K, *, slow: bool = False) -> float:
+    def mark_failed(self, key: K, *, slow: bool = False) -> float:
         """Processing failed; returns the seconds until the key is due again. `slow`: it took long."""
         with self._changed:
-            delay = self._schedule.failed(key, self._clock(), slow=slow)
+            delay = self._schedule.mark_failed(key, self._clock(), slow=slow)
             self._changed.notify()
             return delay
 
