@@ -35,10 +35,10 @@ class Problem:
     def __str__(self) -> str:
         place = "".join(f"{part}:" for part in (self.filename, self.line) if part is not None)
         field = f"{self.field}: " if self.field else ""
-        return f"{place} {field}{self.told}".strip()
+        return f"{place} {field}{self.text}".strip()
 
     @property
-    def told(self) -> str:
+    def text(self) -> str:
         """The message with its hint."""
         return f"{self.message} ({self.hint})" if self.hint else self.message
 

@@ -29,9 +29,9 @@ def read(model: type[Model], manifest: Manifest) -> Model:
     except ValidationError as error:
         metadata = manifest.get("metadata") or {}
         name = "/".join(filter(None, (metadata.get("namespace"), metadata.get("name"))))
-        raise Invalid(Reason.INVALID_SPEC, f"{model.__name__} {name} is not valid: {told(error)}") from error
+        raise Invalid(Reason.INVALID_SPEC, f"{model.__name__} {name} is not valid: {describe_error(error)}") from error
 
 
-def told(error: ValidationError) -> str:
+def describe_error(error: ValidationError) -> str:
     """What is wrong, each with the path of its field."""
     return "; ".join(f"{path_of(item['loc'])}: {item['msg']}" for item in error.errors(include_url=False))

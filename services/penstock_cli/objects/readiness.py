@@ -59,12 +59,16 @@ def wait_until_ready(
         ready = _condition(deployment, DeploymentCondition.READY)
         if ready is not None and ready.status is ConditionStatus.TRUE:
             return deployment
-        lasting = next((c for c in _current(deployment) if _failed(c) and facts_of(c.reason).lasts), None)
+        lasting = next(
+            (c for c in _present_conditions(deployment) if _has_failed(c) and facts_of(c.reason).lasts), None
+        )
         if lasting is not None:
             raise NotServing(lasting.reason, lasting.message)
         if time.monotonic() > deadline:
             waited = time.monotonic() - (began if applied is None else applied)
-            raise NotServing("NotReady", f"{key} was not Ready within {waited:.0f} s.\n{_told(deployment)}")
+            raise NotServing(
+                "NotReady", f"{key} was not Ready within {waited:.0f} s.\n{_describe_conditions(deployment)}"
+            )
         say(_waiting_for(deployment))
         time.sleep(_POLL_SECONDS)
 
@@ -92,17 +96,17 @@ def forget_readiness(cluster: Cluster) -> None:
             cluster.apply_status(kind, blank, manager)
 
 
-def _current(deployment: InferenceDeployment) -> list[Condition]:
+def _present_conditions(deployment: InferenceDeployment) -> list[Condition]:
     """Conditions that speak of the present spec."""
     generation = deployment.metadata.generation
     return [c for c in deployment.status.conditions if c.observed_generation >= generation]
 
 
 def _condition(deployment: InferenceDeployment, kind: DeploymentCondition) -> Condition | None:
-    return next((c for c in _current(deployment) if c.type == kind), None)
+    return next((c for c in _present_conditions(deployment) if c.type == kind), None)
 
 
-def _failed(condition: Condition) -> bool:
+def _has_failed(condition: Condition) -> bool:
     return condition.status is ConditionStatus.FALSE and condition.type != DeploymentCondition.PROGRESSING
 
 
@@ -114,6 +118,6 @@ def _waiting_for(deployment: InferenceDeployment) -> str:
     return f"{name}: {ready.reason}{f': {ready.message}' if ready.message else ''}"
 
 
-def _told(deployment: InferenceDeployment) -> str:
+def _describe_conditions(deployment: InferenceDeployment) -> str:
     lines = [f"  {c.type}={c.status} {c.reason}: {c.message}" for c in deployment.status.conditions]
     return "\n".join(lines) or "  The operator has set no condition."

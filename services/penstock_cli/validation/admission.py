@@ -25,7 +25,7 @@ from penstock.api.optimization import ClusterOptimizationProfile, OptimizationPr
 from penstock.api.pool import ServingPool
 from penstock.api.problems import Problem, wrong_type
 from penstock.api.quota import TenantQuota
-from penstock.api.reading import told
+from penstock.api.reading import describe_error
 from penstock.api.schema import Schema
 from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.errors import Invalid
@@ -181,7 +181,7 @@ def from_manifest(manifest: Manifest) -> Resource:
     try:
         return model.model_validate(manifest)
     except ValidationError as error:
-        raise Invalid(Reason.INVALID_SPEC, f"{_title(manifest)}: {told(error)}") from error
+        raise Invalid(Reason.INVALID_SPEC, f"{_title(manifest)}: {describe_error(error)}") from error
 
 
 def _identity(manifest: Manifest) -> list[Problem]:

@@ -60,5 +60,5 @@ def _line(problem: Problem) -> Text:
     text.append(f"{problem.filename or ''}:{problem.line or ''}: ", style="bold")
     if problem.field:
         text.append(f"{problem.field}: ", style="cyan")
-    text.append(problem.told)
+    text.append(problem.text)
     return text
