@@ -30,6 +30,7 @@ from penstock_operator.runtime.cluster import (
     owner_reference,
 )
 from penstock_operator.runtime.loop.events import EventRecorder, EventSettings
+from penstock_operator.runtime.loop.news import News
 
 FINALIZER = "testing.penstock.dev/hold"
 
@@ -443,7 +444,7 @@ def test_an_event_that_repeats_counts_up(home: Connections) -> None:
     about = home.cluster.create(CONFIG_MAP, config_map(home, "one"))
     recorder = EventRecorder(home.cluster, "penstock.dev/operator", "pod-1", settings=EventSettings(update_seconds=0.0))
     for _ in range(3):
-        recorder.warning(about, "ModelNotFound", "there is no such file")
+        recorder.record(about, News(True, "ModelNotFound", "there is no such file"))
     (event,) = home.cluster.list(EVENT, home.namespace).items
     assert (event["reason"], event["series"]["count"]) == ("ModelNotFound", 3)
     assert event["regarding"]["uid"] == about["metadata"]["uid"]

@@ -12,7 +12,7 @@ import pytest
 from tests.waiting import eventually
 
 from penstock.errors import Conflict, Invalid, Unavailable
-from penstock_operator.runtime.cluster import CONFIG_MAP, SECRET, Key, Manifest, owner_reference
+from penstock_operator.runtime.cluster import CONFIG_MAP, NAMESPACE, SECRET, Key, Manifest, owner_reference
 from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
 from penstock_operator.runtime.copies.informer import InformerSettings
 from penstock_operator.runtime.loop.controller import Controller, ControllerSettings, Watch
@@ -124,6 +124,23 @@ def test_a_result_with_a_time_is_looked_at_again(cluster: EmbeddedCluster) -> No
     controller.enqueue(ONE)
     controller.start()
     assert eventually(lambda: reconcile.asked == [ONE, ONE])
+    assert controller.stop()
+
+
+def test_a_controller_of_several_namespaces_follows_each_of_them_and_no_other(cluster: EmbeddedCluster) -> None:
+    for space in ("one", "other", "third"):
+        cluster.create(NAMESPACE, {"metadata": {"name": space}})
+        cluster.create(CONFIG_MAP, {"metadata": {"name": "map", "namespace": space}})
+    reconcile = Reconciler()
+    settings = ControllerSettings(workers=2, namespaces=("one", "other"))
+    controller = Controller(CONFIG_MAP, reconcile, cluster, settings=settings)
+    controller.start()
+    wanted = {Key("one", "map"), Key("other", "map")}
+    assert eventually(lambda: set(reconcile.asked) == wanted)
+    cluster.delete(CONFIG_MAP, Key("third", "map"))
+    cluster.delete(CONFIG_MAP, Key("other", "map"))
+    assert eventually(lambda: reconcile.asked.count(Key("other", "map")) == 2)
+    assert set(reconcile.asked) == wanted
     assert controller.stop()
 
 

@@ -11,6 +11,7 @@ from penstock.errors import Unavailable
 from penstock_operator.runtime.cluster import EVENT, Manifest, ResourceKind
 from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
 from penstock_operator.runtime.loop.events import EventRecorder, EventSettings
+from penstock_operator.runtime.loop.news import News
 
 ABOUT: Manifest = {
     "apiVersion": "v1",
@@ -41,7 +42,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 
 
 def test_an_event_says_what_about_whom_and_by_whom(stage: Stage) -> None:
-    stage.recorder.warning(ABOUT, "ModelNotFound", "there is no file")
+    stage.recorder.record(ABOUT, News(True, "ModelNotFound", "there is no file"))
     (event,) = stage.events()
     assert (event["type"], event["reason"], event["note"]) == ("Warning", "ModelNotFound", "there is no file")
     assert event["regarding"]["uid"] == "u1"
@@ -51,35 +52,35 @@ def test_an_event_says_what_about_whom_and_by_whom(stage: Stage) -> None:
 
 def test_the_same_again_counts_up_and_is_written_now_and_then(stage: Stage) -> None:
     for stage.now in (0.0, 1.0, 2.0):
-        stage.recorder.warning(ABOUT, "Down", "no answer")
+        stage.recorder.record(ABOUT, News(True, "Down", "no answer"))
     assert "series" not in stage.events()[0]
     stage.now = 10.0
-    stage.recorder.warning(ABOUT, "Down", "no answer")
+    stage.recorder.record(ABOUT, News(True, "Down", "no answer"))
     (event,) = stage.events()
     assert event["series"]["count"] == 4
 
 
 def test_the_same_after_a_long_silence_is_a_new_event(stage: Stage) -> None:
-    stage.recorder.normal(ABOUT, "Ready", "it answers")
+    stage.recorder.record(ABOUT, News(False, "Ready", "it answers"))
     stage.now = 101.0
-    stage.recorder.normal(ABOUT, "Ready", "it answers")
+    stage.recorder.record(ABOUT, News(False, "Ready", "it answers"))
     assert len(stage.events()) == 2
 
 
 def test_one_object_may_say_only_so_much_at_once_and_more_later(stage: Stage) -> None:
     for index in range(10):
-        stage.recorder.normal(ABOUT, "Step", f"step {index}")
+        stage.recorder.record(ABOUT, News(False, "Step", f"step {index}"))
     assert len(stage.events()) == 3
     stage.now = 50.0
-    stage.recorder.normal(ABOUT, "Step", "another")
+    stage.recorder.record(ABOUT, News(False, "Step", "another"))
     assert len(stage.events()) == 4
 
 
 def test_a_flood_by_one_object_does_not_silence_another(stage: Stage) -> None:
     for index in range(10):
-        stage.recorder.normal(ABOUT, "Step", f"step {index}")
+        stage.recorder.record(ABOUT, News(False, "Step", f"step {index}"))
     other = ABOUT | {"metadata": ABOUT["metadata"] | {"name": "two", "uid": "u2"}}
-    stage.recorder.normal(other, "Ready", "it answers")
+    stage.recorder.record(other, News(False, "Ready", "it answers"))
     assert [event["regarding"]["name"] for event in stage.events()].count("two") == 1
 
 
@@ -91,6 +92,6 @@ def test_a_cluster_that_does_not_answer_fails_no_one(tmp_path: Path) -> None:
             return super().apply(kind, manifest, field_manager)
 
     cluster = Down(tmp_path / "c")
-    EventRecorder(cluster, "penstock.dev/operator", "pod-1").normal(ABOUT, "Ready", "it answers")
+    EventRecorder(cluster, "penstock.dev/operator", "pod-1").record(ABOUT, News(False, "Ready", "it answers"))
     assert cluster.list(EVENT).items == ()
     cluster.close()

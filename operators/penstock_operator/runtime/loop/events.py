@@ -20,6 +20,7 @@ from penstock_operator.runtime.loop.news import News
 log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.2
+_ACTION = "Reconcile"
 _NOTE_LENGTH = 1024
 """The API's limit for `note`."""
 
@@ -108,18 +109,10 @@ class EventRecorder:
         self._stopping = threading.Event()
         self._writer = threading.Thread(target=self._write_on, name="events", daemon=True)
 
-    def normal(self, regarding: Manifest, reason: str, note: str, action: str = "Reconcile") -> None:
-        """Say that something went as it should. `reason` is a constant in CamelCase, `note` a sentence."""
-        self.record(regarding, News(warning=False, reason=reason, message=note), action)
-
-    def warning(self, regarding: Manifest, reason: str, note: str, action: str = "Reconcile") -> None:
-        """Say that something went wrong. `reason` is a constant in CamelCase, `note` says what to do."""
-        self.record(regarding, News(warning=True, reason=reason, message=note), action)
-
-    def record(self, regarding: Manifest, news: News, action: str = "Reconcile") -> None:
-        """Say something about an object."""
+    def record(self, regarding: Manifest, news: News) -> None:
+        """Say what is news of an object. Its reason is a constant in CamelCase, its message says what to do about a warning."""
         severity = Severity.WARNING if news.warning else Severity.NORMAL
-        manifest = self._compose(regarding, severity, news.reason, cut_note(news.message), action)
+        manifest = self._compose(regarding, severity, news.reason, cut_note(news.message))
         if manifest is None:
             return
         if not self._writer.is_alive():
@@ -157,11 +150,11 @@ class EventRecorder:
         except PenstockError as error:
             log.info("event %s on %s was not written: %s", manifest["reason"], manifest["regarding"]["name"], error)
 
-    def _compose(self, regarding: Manifest, severity: Severity, reason: str, note: str, action: str) -> Manifest | None:
+    def _compose(self, regarding: Manifest, severity: Severity, reason: str, note: str) -> Manifest | None:
         """The event to write now, or None where the bounds forbid it or it is only counted."""
         now = self._clock()
         uid = regarding["metadata"].get("uid") or regarding["metadata"]["name"]
-        identity = (uid, severity.value, reason, note, action)
+        identity = (uid, severity.value, reason, note)
         with self._lock:
             series = self._series.get(identity)
             if series is not None and now - series.last <= self._settings.series_seconds:
@@ -182,7 +175,7 @@ class EventRecorder:
         return series.event | {"series": {"count": series.count, "lastObservedTime": _micro_time(self._wall())}}
 
     def _event(self, regarding: Manifest, identity: tuple[str, ...]) -> Manifest:
-        _, severity, reason, note, action = identity
+        _, severity, reason, note = identity
         metadata = regarding["metadata"]
         wall = self._wall()
         reference = {
@@ -199,7 +192,7 @@ class EventRecorder:
             "type": severity,
             "reason": reason,
             "note": note,
-            "action": action,
+            "action": _ACTION,
             "reportingController": self._controller,
             "reportingInstance": self._instance,
             "regarding": reference,
