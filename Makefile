@@ -8,6 +8,8 @@ BIN := .venv/bin
 SOURCES := platform operators services images tests
 # UV_LINK_MODE: a cache on another file system is copied from without a warning.
 export UV_LINK_MODE ?= copy
+# Empty even where the user's is not: what starts here starts Pythons by the dozen, and each would compile torch and Ray anew.
+export PYTHONDONTWRITEBYTECODE :=
 ifeq ($(shell stat -c %d $(HOME)/.cache 2>/dev/null || echo a),$(shell stat -c %d . 2>/dev/null || echo b))
   UV_LINK_MODE := hardlink
 endif
