@@ -14,7 +14,7 @@ from penstock.optimization.recipes import EngineName, Precision
 from penstock.serving.manifest import ModelFormat
 
 
-class Gpu(StrEnum):
+class GpuUse(StrEnum):
     """Whether an engine computes on a GPU."""
 
     NEVER = "Never"
@@ -82,7 +82,7 @@ class EngineFacts:
     """It runs what torch's Inductor compiled."""
     native: bool = False
     """Its files hold machine code for the processor that they were compiled on."""
-    gpu: Gpu = Gpu.NEVER
+    gpu: GpuUse = GpuUse.NEVER
     int8: bool = False
     """It runs models that are quantized to int8, with scales in the graph (QDQ)."""
     precisions: tuple[Precision, ...] = (Precision.FP32,)
@@ -120,17 +120,17 @@ ENGINES: Final[Mapping[EngineName, EngineFacts]] = {
         "openvino", "openvino", _SERVING, (ModelFormat.OPENVINO, ModelFormat.ONNX), int8=True, precisions=_ALL
     ),
     EngineName.TORCH_EAGER: EngineFacts(
-        "torch_eager", "torch", _OPTIMIZER, _PROGRAMS, torch=True, gpu=Gpu.OPTION, precisions=_ALL
+        "torch_eager", "torch", _OPTIMIZER, _PROGRAMS, torch=True, gpu=GpuUse.OPTION, precisions=_ALL
     ),
     EngineName.TORCH_COMPILE: EngineFacts(
-        "torch_compile", "torch", _OPTIMIZER, _PROGRAMS, torch=True, compiles=True, gpu=Gpu.OPTION, precisions=_ALL
+        "torch_compile", "torch", _OPTIMIZER, _PROGRAMS, torch=True, compiles=True, gpu=GpuUse.OPTION, precisions=_ALL
     ),
     EngineName.TORCH_EXPORT: EngineFacts(
-        "torch_export", "torch", _OPTIMIZER, _PROGRAMS[:1], torch=True, compiles=True, native=True, gpu=Gpu.OPTION
+        "torch_export", "torch", _OPTIMIZER, _PROGRAMS[:1], torch=True, compiles=True, native=True, gpu=GpuUse.OPTION
     ),
-    EngineName.ONNX_RUNTIME_CUDA: EngineFacts("onnx", "onnxruntime", _GPU_BUILD, _ONNX, gpu=Gpu.ALWAYS, int8=True),
+    EngineName.ONNX_RUNTIME_CUDA: EngineFacts("onnx", "onnxruntime", _GPU_BUILD, _ONNX, gpu=GpuUse.ALWAYS, int8=True),
     EngineName.ONNX_RUNTIME_TENSORRT: EngineFacts(
-        "onnx", "onnxruntime", _GPU_BUILD, _ONNX, gpu=Gpu.ALWAYS, int8=True, precisions=_ALL, plans=True
+        "onnx", "onnxruntime", _GPU_BUILD, _ONNX, gpu=GpuUse.ALWAYS, int8=True, precisions=_ALL, plans=True
     ),
     EngineName.LITERT: EngineFacts(
         "litert", "ai_edge_litert", "ai-edge-litert", (ModelFormat.LITERT,), checks_ids=True

@@ -25,7 +25,7 @@ from penstock.optimization.progress import (
     Progress,
     RunResult,
 )
-from penstock.optimization.report import Verdict
+from penstock.optimization.report import SearchVerdict
 from penstock.optimization.statements import Statement, digest_of_profile
 from penstock.optimization.trials import Stage
 from penstock_optimizer.publishing.scope import check_scope
@@ -140,7 +140,7 @@ def read_request(arguments: list[str]) -> OptimizationRequest:
 def _told_failure(teller: Teller, error: PenstockError) -> int:
     """Leave a result that says why there is no verdict, so that whoever follows the run folder learns it."""
     try:
-        teller.result(RunResult(verdict=Verdict.NO_DECISION, summary=error.message, error=str(error)))
+        teller.result(RunResult(verdict=SearchVerdict.NO_DECISION, summary=error.message, error=str(error)))
     except Unavailable:
         logger.exception("the run folder could not be told either")
         return _TRY_AGAIN

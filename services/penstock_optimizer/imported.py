@@ -39,7 +39,7 @@ class FiguresRequest(Frozen):
     """The file to write."""
 
 
-class Figures(Frozen):
+class ImportedFigures(Frozen):
     """One figure a sample, of each model."""
 
     baseline: tuple[float, ...] = ()
@@ -47,7 +47,7 @@ class Figures(Frozen):
     problem: str | None = None
 
 
-def figures(request: FiguresRequest) -> Figures:
+def figures(request: FiguresRequest) -> ImportedFigures:
     """In the child: import the metric and apply it.
 
     Raises:
@@ -62,7 +62,7 @@ def figures(request: FiguresRequest) -> Figures:
     except (ImportError, AttributeError) as error:
         raise Invalid(METRIC_FAILED, f"{request.import_path} cannot be imported: {error}") from error
     labels = None if request.labels is None else np.load(request.labels, allow_pickle=False)
-    return Figures(
+    return ImportedFigures(
         baseline=_applied(metric, request, request.baseline, labels),
         candidate=_applied(metric, request, request.candidate, labels),
     )
@@ -89,10 +89,10 @@ def main() -> None:
     try:
         answer = figures(request)
     except Invalid as error:
-        answer = Figures(problem=error.message)
+        answer = ImportedFigures(problem=error.message)
     except Exception as error:
         logger.exception("the metric failed")
-        answer = Figures(problem=f"{request.import_path} failed: {type(error).__name__}: {error}")
+        answer = ImportedFigures(problem=f"{request.import_path} failed: {type(error).__name__}: {error}")
     Path(request.answer).write_text(answer.model_dump_json(), encoding="utf-8")
 
 

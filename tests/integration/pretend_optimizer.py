@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from penstock.optimization.progress import PROGRESS_FILE, RESULT_FILE, OptimizationRequest, Progress, RunResult
-from penstock.optimization.report import Verdict
+from penstock.optimization.report import SearchVerdict
 from penstock.optimization.statements import Statement, digest_of_profile
 from penstock.optimization.trials import Stage
 from penstock_operator.optimization.job import REQUEST_VARIABLE
@@ -34,5 +34,5 @@ if __name__ == "__main__":
     deadline = time.monotonic() + 60
     while (workspace / "wait").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    result = RunResult(verdict=Verdict.REJECTED, summary="It was only pretended.")
+    result = RunResult(verdict=SearchVerdict.REJECTED, summary="It was only pretended.")
     tell(RESULT_FILE, result=result)

@@ -33,7 +33,7 @@ from penstock.optimization.progress import (
     Progress,
     RunResult,
 )
-from penstock.optimization.report import Verdict
+from penstock.optimization.report import SearchVerdict
 from penstock.optimization.statements import Statement, digest_of_profile
 from penstock.optimization.trials import Stage
 from penstock.serving.manifest import BatchPoint, Capacity, ModelFormat
@@ -53,7 +53,7 @@ from penstock_runtime.storage import Store
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
 ACCEPTED = RunResult(
-    verdict=Verdict.ACCEPTED,
+    verdict=SearchVerdict.ACCEPTED,
     summary="3.20x as fast at the same accuracy.",
     recipe="quantize Static → OpenVINO fp32",
     figures=Figures(
@@ -69,7 +69,7 @@ ACCEPTED = RunResult(
     ),
     report_uri="file:///artifacts/reports/1",
 )  # fmt: skip
-REJECTED = RunResult(verdict=Verdict.REJECTED, summary="The best candidate is 1.02x as fast; 1.1x was asked.")
+REJECTED = RunResult(verdict=SearchVerdict.REJECTED, summary="The best candidate is 1.02x as fast; 1.1x was asked.")
 
 
 @dataclass

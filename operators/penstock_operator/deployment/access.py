@@ -12,7 +12,7 @@ from penstock.api.verdicts import Verdict, condition, epoch, false, timestamp, t
 from penstock.routing.access import MAX_KEYS, MAX_NAMED, NEVER, NamespaceKey, RouteAccess, RouteIssuer, RouteKey
 from penstock.routing.fleet import NAMESPACE_KEYS, downgrade_route
 from penstock.routing.leases import Route
-from penstock_operator.deployment.observed import Gateway, GatewayProblem, Observed
+from penstock_operator.deployment.observed import GatewayProblem, Observed, ObservedGateway
 from penstock_operator.runtime.loop.requeue import Requeue
 
 _LONGEST_WAIT_SECONDS: Final = 86_400.0
@@ -105,7 +105,7 @@ def _merge(known: NamespaceKey, more: NamespaceKey) -> NamespaceKey:
     )
 
 
-def in_words_of_gateway(route: Route, gateway: Gateway, observed: Observed, now: float) -> Route:
+def in_words_of_gateway(route: Route, gateway: ObservedGateway, observed: Observed, now: float) -> Route:
     """A route in words that a gateway knows: one of a former release is told each route's keys with it.
 
     Args:
@@ -162,7 +162,7 @@ def with_access(route: Route | None, observed: Observed, now: float) -> Route | 
     }
     if route is not None:
         return route.model_copy(update=who)
-    gateways = [each for each in (*observed.gateways, *observed.joining) if isinstance(each, Gateway)]
+    gateways = [each for each in (*observed.gateways, *observed.joining) if isinstance(each, ObservedGateway)]
     declared = [each.route.declared if each.route else None for each in gateways]
     present = next((each for each in declared if each is not None), None)
     if present is None or metadata.deletion_timestamp is not None:

@@ -10,17 +10,17 @@ from penstock.api.conditions import Reason
 from penstock.api.v1alpha1 import InferenceDeployment, ModelSource, UpdatePolicy
 from penstock.serving.arguments import FAILURE_MARKER, StartFailure
 from penstock_operator.deployment.failure import start_failure
-from penstock_operator.deployment.observed import Application, Observed, Pool, applications_of
+from penstock_operator.deployment.observed import Observed, ObservedApplication, Pool, applications_of
 
 _DIGEST: Final = "digest"
 
 
-def takes_digest(app: Application | None) -> bool:
+def takes_digest(app: ObservedApplication | None) -> bool:
     """Whether an application's replicas know `UserConfig.digest`; those of a release without it refuse it."""
     return app is None or _DIGEST in _user_config(app)
 
 
-def declared_digest(app: Application) -> str | None:
+def declared_digest(app: ObservedApplication) -> str | None:
     """The digest that new replicas of an application are told; None where they are told none."""
     digest = _user_config(app).get(_DIGEST)
     return digest if isinstance(digest, str) and digest else None
@@ -34,7 +34,7 @@ def recorded_models(deployment: InferenceDeployment) -> Mapping[str, str]:
     return status.models
 
 
-def change_of(app: Application | None) -> StartFailure | None:
+def change_of(app: ObservedApplication | None) -> StartFailure | None:
     """What a replica said that found another model than its revision is; also while others of the revision run."""
     if app is None or FAILURE_MARKER not in app.message or app.running >= app.wanted:
         return None
@@ -65,7 +65,9 @@ def follow_model(observed: Observed) -> InferenceDeployment:
 
 
 def _last_declared(
-    deployment: InferenceDeployment, apps: Mapping[str, Application], versions: Mapping[str, InferenceDeployment]
+    deployment: InferenceDeployment,
+    apps: Mapping[str, ObservedApplication],
+    versions: Mapping[str, InferenceDeployment],
 ) -> str:
     """The revision that was declared last, of those that differ in the model alone."""
     began = {
@@ -87,7 +89,7 @@ def _pinned_to(deployment: InferenceDeployment, digest: str) -> InferenceDeploym
     return deployment.model_copy(update={"spec": deployment.spec.model_copy(update={"model": model})})
 
 
-def _user_config(app: Application) -> Mapping[str, object]:
+def _user_config(app: ObservedApplication) -> Mapping[str, object]:
     for each in (app.config or {}).get("deployments", ()):
         if each.get("name") == names.SERVE_DEPLOYMENT:
             found = each.get("user_config")

@@ -15,15 +15,15 @@ from penstock_operator.deployment.application import replica_bounds
 from penstock_operator.deployment.failure import start_failure
 from penstock_operator.deployment.identity import change_of, declared_digest, takes_digest
 from penstock_operator.deployment.observed import (
-    Application,
     ApplicationState,
     GatewayProblem,
     Observed,
+    ObservedApplication,
     Pool,
     PoolProblem,
 )
 from penstock_operator.deployment.rollout import Rollout, next_attempt_at
-from penstock_operator.deployment.standing import Standing
+from penstock_operator.deployment.standing import RevisionStanding
 from penstock_operator.deployment.unschedulable import Obstacle, find_obstacle, why_unschedulable
 from penstock_operator.pool.placement import required_labels
 
@@ -34,7 +34,7 @@ UNSCHEDULABLE_AFTER_SECONDS: Final = 10.0
 _ANSWERS: Final = true(Reason.POOL_AVAILABLE, "The pool answers.")
 
 
-def failure_of(app: Application | None) -> StartFailure | None:
+def failure_of(app: ObservedApplication | None) -> StartFailure | None:
     """Why an application's replicas do not start, as soon as Serve lets it be known."""
     if app is None:
         return None
@@ -54,7 +54,7 @@ def failure_of(app: Application | None) -> StartFailure | None:
             assert_never(app.state)
 
 
-def _failure_beside_running(app: Application) -> StartFailure | None:
+def _failure_beside_running(app: ObservedApplication) -> StartFailure | None:
     """Why more replicas of an application do not start while some run: what is wrong with the model, if it is that."""
     if app.state is ApplicationState.DEPLOY_FAILED:
         return start_failure(app.message)
@@ -69,7 +69,7 @@ def judge_pool(pool: Pool | PoolProblem) -> Verdict:
     return _ANSWERS if isinstance(pool, Pool) else false(pool.reason, pool.message)
 
 
-def judge(observed: Observed, standing: Standing, pool: Pool, rollout: Rollout, now: float) -> Verdicts:
+def judge(observed: Observed, standing: RevisionStanding, pool: Pool, rollout: Rollout, now: float) -> Verdicts:
     """All conditions but `Ready`."""
     candidate = rollout.mine.get(rollout.wanted)
     failure = failure_of(candidate) or _find_strangers(standing, rollout.wanted)
@@ -97,7 +97,7 @@ def judge(observed: Observed, standing: Standing, pool: Pool, rollout: Rollout, 
     }
 
 
-def _find_strangers(standing: Standing, revision: str) -> StartFailure | None:
+def _find_strangers(standing: RevisionStanding, revision: str) -> StartFailure | None:
     """Replicas that serve another model than their revision is, which a gateway hears of."""
     found, model = standing.strangers(revision), standing.models.get(revision)
     if not found or model is None:
@@ -106,7 +106,7 @@ def _find_strangers(standing: Standing, revision: str) -> StartFailure | None:
     return StartFailure(reason=Reason.MODEL_CHANGED, message=message)
 
 
-def judge_without_pool(observed: Observed, standing: Standing, problem: Verdict) -> Verdicts:
+def judge_without_pool(observed: Observed, standing: RevisionStanding, problem: Verdict) -> Verdicts:
     """Conditions while the pool cannot be asked. What serves goes on serving: the gateways tell."""
     model = recorded_verdict(DeploymentCondition.MODEL_RESOLVED, observed.deployment.status.conditions)
     active = observed.deployment.status.active_revision
@@ -135,7 +135,7 @@ def _why_hopeless(observed: Observed) -> Verdict | None:
     return false(Reason.UNSCHEDULABLE, impossible) if impossible else None
 
 
-def judge_serving(observed: Observed, standing: Standing, active: str) -> Verdict:
+def judge_serving(observed: Observed, standing: RevisionStanding, active: str) -> Verdict:
     """Whether requests to the model are answered now."""
     count = standing.count_receiving(active)
     if count:
@@ -146,7 +146,7 @@ def judge_serving(observed: Observed, standing: Standing, active: str) -> Verdic
     return _why_unanswered(observed, standing.applications.get(active))
 
 
-def _why_unanswered(observed: Observed, app: Application | None) -> Verdict:
+def _why_unanswered(observed: Observed, app: ObservedApplication | None) -> Verdict:
     """Why no replica answers."""
     failure = failure_of(app)
     if failure is not None:
@@ -163,7 +163,7 @@ def _why_unanswered(observed: Observed, app: Application | None) -> Verdict:
     return false(Reason.STARTING_REPLICAS, f"{app.running} of {app.wanted} replicas run; none answers yet.")
 
 
-def _judge_model(observed: Observed, candidate: Application | None, failure: StartFailure | None) -> Verdict:
+def _judge_model(observed: Observed, candidate: ObservedApplication | None, failure: StartFailure | None) -> Verdict:
     if failure is not None and facts_of(failure.reason).fault is Fault.MODEL:
         return false(Reason(failure.reason), _sentence(failure.message))
     if candidate is not None and (candidate.running or candidate.state is ApplicationState.RUNNING):
@@ -179,14 +179,14 @@ def _sentence(message: str) -> str:
     return message if message.endswith((".", "!", "?")) else f"{message}."
 
 
-def _retry(candidate: Application, model: Verdict) -> Verdict | None:
+def _retry(candidate: ObservedApplication, model: Verdict) -> Verdict | None:
     """While what failed is tried again, the reason stays."""
     if model.status is not ConditionStatus.FALSE or candidate.running:
         return None
     return false(model.reason, f"{model.message} It is being tried again.")
 
 
-def _find_wait(resources: Resources, pool: Pool, candidate: Application, now: float) -> Obstacle | None:
+def _find_wait(resources: Resources, pool: Pool, candidate: ObservedApplication, now: float) -> Obstacle | None:
     """What a replica has no node for."""
     if not candidate.running or candidate.running < candidate.wanted:
         # What no worker could ever hold need not be waited for.
@@ -202,7 +202,7 @@ def _find_wait(resources: Resources, pool: Pool, candidate: Application, now: fl
 
 
 def _find_hindrance(
-    observed: Observed, candidate: Application, failure: StartFailure | None, waits_for: Obstacle | None
+    observed: Observed, candidate: ObservedApplication, failure: StartFailure | None, waits_for: Obstacle | None
 ) -> Verdict | None:
     """What keeps the wanted revision from being rolled out."""
     if failure is not None:
@@ -216,7 +216,9 @@ def _find_hindrance(
     return false(Reason.GATEWAY_UNREACHABLE, gateways[0].message) if gateways else None
 
 
-def _judge_progress(standing: Standing, rollout: Rollout, candidate: Application, waiting: str) -> Verdict:
+def _judge_progress(
+    standing: RevisionStanding, rollout: Rollout, candidate: ObservedApplication, waiting: str
+) -> Verdict:
     """How far the wanted revision has come."""
     count = f"{_count(candidate)}. {waiting}".strip()
     if len(rollout.mine) > 1 or rollout.active != rollout.wanted:
@@ -232,11 +234,11 @@ def _former_revisions(rollout: Rollout) -> str:
     return ", ".join(sorted(name for name in rollout.mine if name != rollout.wanted)) or rollout.active
 
 
-def _count(app: Application) -> str:
+def _count(app: ObservedApplication) -> str:
     return f"{app.running} of {app.wanted} new replicas run" if app.wanted else "Ray Serve is building the application"
 
 
-def _next_attempt(app: Application) -> str:
+def _next_attempt(app: ObservedApplication) -> str:
     if app.state is not ApplicationState.DEPLOY_FAILED or app.arguments is None:
         return ""
     return f" Next attempt at {timestamp(next_attempt_at(app.arguments.attempt))}."

@@ -11,7 +11,7 @@ from penstock.api.verdicts import reason_of
 from penstock.errors import Unavailable
 from penstock.routing.tokens import former_replica_token, replica_token
 from penstock_operator.deployment.application import ReplicaNetwork
-from penstock_operator.deployment.observed import Application, Node, Observed, Pool, PoolProblem
+from penstock_operator.deployment.observed import Node, Observed, ObservedApplication, Pool, PoolProblem
 from penstock_operator.gateway.fleet import Fleet
 from penstock_operator.keys.directory import KeyDirectory
 from penstock_operator.optimization.directory import OptimizationDirectory
@@ -120,7 +120,7 @@ def problem(error: Unavailable) -> PoolProblem:
     return PoolProblem(reason_of(error), error.message)
 
 
-def _nodes(writer: PoolWriter, applications: Sequence[Application]) -> tuple[Node, ...]:
+def _nodes(writer: PoolWriter, applications: Sequence[ObservedApplication]) -> tuple[Node, ...]:
     """Nodes are asked for only where something waits for one."""
     if all(each.waiting_since is None and not each.building for each in applications):
         return ()

@@ -30,7 +30,7 @@ class ApplicationState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Application:
+class ObservedApplication:
     """A Serve application as it is."""
 
     name: str
@@ -65,7 +65,7 @@ class Pool:
     """A pool that answers."""
 
     serve_address: str
-    applications: tuple[Application, ...] = ()
+    applications: tuple[ObservedApplication, ...] = ()
     """All of the Ray cluster's, also those that are not ours."""
     nodes: tuple[Node, ...] = ()
     groups: tuple[WorkerGroup, ...] = ()
@@ -89,7 +89,7 @@ class PoolProblem:
 
 
 @dataclass(frozen=True, slots=True)
-class Gateway:
+class ObservedGateway:
     """A gateway's view of this model; `route` is None where it knows nothing of it."""
 
     address: str
@@ -135,9 +135,9 @@ class Observed:
 
     deployment: InferenceDeployment
     pool: Pool | PoolProblem
-    gateways: tuple[Gateway | GatewayProblem, ...] = ()
+    gateways: tuple[ObservedGateway | GatewayProblem, ...] = ()
     """Those that requests come through."""
-    joining: tuple[Gateway, ...] = ()
+    joining: tuple[ObservedGateway, ...] = ()
     """Fresh ones, which are told the route too, but get no requests yet and say nothing of how the model does."""
     network: ReplicaNetwork = field(default_factory=ReplicaNetwork)
     optimization: OptimizationView = field(default_factory=OptimizationView)
@@ -149,7 +149,7 @@ class Observed:
     """Where `spec.access` does not say."""
 
 
-def applications_of(deployment: InferenceDeployment, pool: Pool) -> dict[str, Application]:
+def applications_of(deployment: InferenceDeployment, pool: Pool) -> dict[str, ObservedApplication]:
     """This deployment's applications by revision, without those that are going."""
     key = (deployment.metadata.namespace, deployment.metadata.name)
     return {

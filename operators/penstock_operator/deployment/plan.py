@@ -26,7 +26,7 @@ from penstock_operator.deployment.profile import judge_profile, resolve
 from penstock_operator.deployment.rollout import closed_route, is_routed
 from penstock_operator.deployment.standing import stand, with_spec
 from penstock_operator.deployment.status import deployment_status
-from penstock_operator.deployment.steps import Case, Decision
+from penstock_operator.deployment.steps import Case, StepDecision
 from penstock_operator.runtime.loop.requeue import Requeue
 
 
@@ -73,7 +73,7 @@ def plan(observed: Observed, now: float) -> Plan:
     )
 
 
-def _decide(case: Case) -> Decision:
+def _decide(case: Case) -> StepDecision:
     """The chain: the first step that has something to decide does."""
     pool = case.observed.pool
     if isinstance(pool, PoolProblem):
@@ -86,7 +86,7 @@ def _decide(case: Case) -> Decision:
     )
 
 
-def _status(case: Case, decision: Decision) -> InferenceDeploymentStatus:
+def _status(case: Case, decision: StepDecision) -> InferenceDeploymentStatus:
     """What is to be said of what was decided."""
     observed, resolved, active = case.observed, case.resolved, decision.active
     verdicts = dict(decision.verdicts)

@@ -23,17 +23,17 @@ from penstock.api.v1alpha1 import InferenceDeployment, ProfileReference, UpdateP
 from penstock.api.verdicts import Verdict, false, true, unknown
 from penstock.engines import FORMATS, Served, formats_where
 from penstock.errors import Invalid
-from penstock.optimization.report import Verdict as Found
+from penstock.optimization.report import SearchVerdict as Found
 from penstock.serving.manifest import ModelFormat
 from penstock_operator.deployment.judgement import failure_of
 from penstock_operator.deployment.observed import (
-    Application,
     ApplicationState,
     Observed,
+    ObservedApplication,
     PoolProblem,
     ProfileProblem,
 )
-from penstock_operator.deployment.standing import Standing
+from penstock_operator.deployment.standing import RevisionStanding
 from penstock_operator.optimization.plan import is_over
 
 _NOT_SERVED: Final = formats_where(lambda each: each.served is not Served.AS_IS)
@@ -63,7 +63,7 @@ class Resolved:
     """Runs to be deleted."""
 
 
-def resolve(observed: Observed, standing: Standing) -> Resolved:
+def resolve(observed: Observed, standing: RevisionStanding) -> Resolved:
     """What the deployment is to serve, and what is to be measured.
 
     Raises:
@@ -154,7 +154,7 @@ def is_present_spec(resolved: Resolved, active: str, revisions: frozenset[str], 
     return active in both and revisions <= both
 
 
-def _resolve_run(observed: Observed, standing: Standing, run: OptimizationRun) -> Resolved:
+def _resolve_run(observed: Observed, standing: RevisionStanding, run: OptimizationRun) -> Resolved:
     deployment, status = observed.deployment, run.status
     name = run.metadata.name
     if not is_over(run):
@@ -198,7 +198,7 @@ def _for_others(run: OptimizationRun) -> Verdict:
     )
 
 
-def _serve_artifact(observed: Observed, standing: Standing, run: OptimizationRun, verdict: Verdict) -> Resolved:
+def _serve_artifact(observed: Observed, standing: RevisionStanding, run: OptimizationRun, verdict: Verdict) -> Resolved:
     """An artifact is there to be served."""
     deployment, status = observed.deployment, run.status
     optimized = _with_artifact(_with_measurements(deployment, status.capacity), run, observed.network.artifact_secret)
@@ -215,7 +215,7 @@ def _serve_artifact(observed: Observed, standing: Standing, run: OptimizationRun
     return replace(result, deployment=deployment, verdict=refusal, refused=True)
 
 
-def _judge_origin(standing: Standing, run: OptimizationRun) -> Verdict | None:
+def _judge_origin(standing: RevisionStanding, run: OptimizationRun) -> Verdict | None:
     """Whether the file was replaced between the revision's first replica and the measurement: then it is another model."""
     revision, artifact = standing.wanted, run.status.artifact
     serves = standing.models.get(revision)
@@ -228,7 +228,7 @@ def _judge_origin(standing: Standing, run: OptimizationRun) -> Verdict | None:
     )
 
 
-def _refusal(observed: Observed, app: Application | None) -> Verdict | None:
+def _refusal(observed: Observed, app: ObservedApplication | None) -> Verdict | None:
     """Why the optimized model does not start. While it is tried again, what was said before holds."""
     failure = failure_of(app)
     if failure is not None:

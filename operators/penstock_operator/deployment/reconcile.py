@@ -13,7 +13,14 @@ from penstock.telemetry.spans import SpanRecord
 from penstock.telemetry.startup import operator_spans
 from penstock_operator.deployment import news
 from penstock_operator.deployment.observe import Observer
-from penstock_operator.deployment.observed import Application, Gateway, GatewayProblem, Observed, Pool, applications_of
+from penstock_operator.deployment.observed import (
+    GatewayProblem,
+    Observed,
+    ObservedApplication,
+    ObservedGateway,
+    Pool,
+    applications_of,
+)
 from penstock_operator.deployment.plan import Plan, invalid_route, invalid_status, plan
 from penstock_operator.deployment.routes import RouteWriter
 from penstock_operator.gateway.fleet import Fleet
@@ -129,13 +136,13 @@ class DeploymentReconciler(Reconciler[InferenceDeployment, InferenceDeploymentSt
         seen, metadata = observed[0], observed[0].deployment.metadata
         self._note_tried(Key(metadata.namespace, metadata.name), (*seen.gateways, *seen.joining))
 
-    def _note_tried(self, key: Key, gateways: Iterable[Gateway | GatewayProblem]) -> None:
+    def _note_tried(self, key: Key, gateways: Iterable[ObservedGateway | GatewayProblem]) -> None:
         for each in gateways:
-            if isinstance(each, Gateway) and not each.complete:
+            if isinstance(each, ObservedGateway) and not each.complete:
                 self._tried(each.address, each.instance, key)
 
 
-def _configurations(applications: Iterable[Application], owner: Key) -> dict[str, Manifest]:
+def _configurations(applications: Iterable[ObservedApplication], owner: Key) -> dict[str, Manifest]:
     """By name, of the applications of one owner."""
     return {
         each.name: dict(each.config)

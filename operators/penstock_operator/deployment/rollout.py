@@ -15,15 +15,15 @@ from penstock.serving.arguments import Attempt
 from penstock_operator.deployment.application import ReplicaNetwork, ServeApplication, adjust, build, replica_bounds
 from penstock_operator.deployment.identity import takes_digest
 from penstock_operator.deployment.observed import (
-    Application,
     ApplicationState,
-    Gateway,
     Observed,
+    ObservedApplication,
+    ObservedGateway,
     Pool,
     PoolProblem,
 )
 from penstock_operator.deployment.signers import signers_of
-from penstock_operator.deployment.standing import Standing
+from penstock_operator.deployment.standing import RevisionStanding
 
 FIRST_BACKOFF_SECONDS: Final = 10.0
 LONGEST_BACKOFF_SECONDS: Final = 300.0
@@ -43,7 +43,7 @@ class Rollout:
     """The revision that gets the requests after this step."""
     switched: bool
     """Whether all gateways that answer send requests to `wanted` alone, and none to a replica of another."""
-    mine: Mapping[str, Application]
+    mine: Mapping[str, ObservedApplication]
     applications: tuple[ServeApplication, ...]
     route: Route
 
@@ -58,7 +58,7 @@ def next_attempt_at(attempt: Attempt) -> float:
     return attempt.attempted_at + backoff(attempt.number)
 
 
-def plan_rollout(observed: Observed, standing: Standing, pool: Pool, now: float) -> Rollout:
+def plan_rollout(observed: Observed, standing: RevisionStanding, pool: Pool, now: float) -> Rollout:
     """Decide on revisions, applications and route."""
     wanted, mine = standing.wanted, standing.applications
     low, high = replica_bounds(observed.deployment)
@@ -74,7 +74,7 @@ def plan_rollout(observed: Observed, standing: Standing, pool: Pool, now: float)
     return Rollout(wanted, active, switched, mine, tuple(applications), _route(observed, standing, pool, active))
 
 
-def hold_present(observed: Observed, standing: Standing, pool: Pool, room: int) -> Rollout | None:
+def hold_present(observed: Observed, standing: RevisionStanding, pool: Pool, room: int) -> Rollout | None:
     """What runs goes on, with no more replicas than each revision wants now, or than there is room for; nothing new starts.
 
     Returns:
@@ -93,7 +93,7 @@ def hold_present(observed: Observed, standing: Standing, pool: Pool, room: int) 
     return Rollout(standing.wanted, active, switched=False, mine=mine, applications=applications, route=route)
 
 
-def with_candidate(rollout: Rollout, observed: Observed, standing: Standing, now: float) -> Rollout:
+def with_candidate(rollout: Rollout, observed: Observed, standing: RevisionStanding, now: float) -> Rollout:
     """The same rollout, with the application of `observed.deployment` tried beside it, as one that gets no requests.
 
     It stays declared although it fails, since its failures are known only from its application.
@@ -108,11 +108,11 @@ def with_candidate(rollout: Rollout, observed: Observed, standing: Standing, now
     return replace(rollout, applications=(*others, tried), mine=mine)
 
 
-def _active_revision(observed: Observed, mine: Mapping[str, Application], wanted: str) -> str:
+def _active_revision(observed: Observed, mine: Mapping[str, ObservedApplication], wanted: str) -> str:
     routed = {
         revision
         for each in observed.gateways
-        if isinstance(each, Gateway) and each.route and each.route.declared
+        if isinstance(each, ObservedGateway) and each.route and each.route.declared
         for revision, weight in each.route.declared.revisions.items()
         if weight > 0 and revision in mine
     }
@@ -127,13 +127,13 @@ def _active_revision(observed: Observed, mine: Mapping[str, Application], wanted
     return wanted if not serving or wanted in serving else serving[0]
 
 
-def _replicas_needed(mine: Mapping[str, Application], active: str, low: int, high: int) -> int:
+def _replicas_needed(mine: Mapping[str, ObservedApplication], active: str, low: int, high: int) -> int:
     """Replicas that the new revision must have: as many as the old one runs, within the bounds."""
     running = mine[active].running if active in mine else 0
     return max(1, low, min(high, running))
 
 
-def _can_take_over(standing: Standing, needed: int, low: int) -> bool:
+def _can_take_over(standing: RevisionStanding, needed: int, low: int) -> bool:
     candidate = standing.applications.get(standing.wanted)
     if candidate is None or candidate.running < max(1, low):
         return False
@@ -145,7 +145,7 @@ def _can_take_over(standing: Standing, needed: int, low: int) -> bool:
 
 def _has_switched(observed: Observed, wanted: str) -> bool:
     for each in observed.gateways:
-        if not isinstance(each, Gateway):
+        if not isinstance(each, ObservedGateway):
             continue
         if each.route is None or each.route.declared is None or each.route.declared.revisions != {wanted: FULL}:
             return False
@@ -153,21 +153,21 @@ def _has_switched(observed: Observed, wanted: str) -> bool:
             return False
         if any(replica.receiving and replica.revision != wanted for replica in each.route.replicas):
             return False
-    return not observed.gateways or any(isinstance(each, Gateway) for each in observed.gateways)
+    return not observed.gateways or any(isinstance(each, ObservedGateway) for each in observed.gateways)
 
 
-def _revisions_receiving(observed: Observed, mine: Mapping[str, Application]) -> set[str]:
+def _revisions_receiving(observed: Observed, mine: Mapping[str, ObservedApplication]) -> set[str]:
     """Revisions that a gateway sends requests to, or may, since it is about another way still."""
     return {
         replica.revision
         for each in observed.gateways
-        if isinstance(each, Gateway) and each.route
+        if isinstance(each, ObservedGateway) and each.route
         for replica in each.route.replicas
         if (replica.receiving or not each.route.settled) and replica.revision in mine
     }
 
 
-def _next_attempt(app: Application | None, now: float) -> Attempt:
+def _next_attempt(app: ObservedApplication | None, now: float) -> Attempt:
     if app is None or app.arguments is None:
         return Attempt(number=0, attempted_at=int(now))
     attempt = app.arguments.attempt
@@ -177,7 +177,7 @@ def _next_attempt(app: Application | None, now: float) -> Attempt:
     return Attempt(number=0 if old else attempt.number + 1, attempted_at=int(now))
 
 
-def _build_present(observed: Observed, standing: Standing, active: str, now: float) -> ServeApplication:
+def _build_present(observed: Observed, standing: RevisionStanding, active: str, now: float) -> ServeApplication:
     """The wanted revision's application. While another serves, it starts with as many replicas as that one runs."""
     application, mine = _build(observed, standing, now), standing.applications
     if active == standing.wanted or active not in mine:
@@ -191,7 +191,7 @@ def _build_present(observed: Observed, standing: Standing, active: str, now: flo
     return _with_minimum(application, least)
 
 
-def _build(observed: Observed, standing: Standing, now: float) -> ServeApplication:
+def _build(observed: Observed, standing: RevisionStanding, now: float) -> ServeApplication:
     """The application of the present spec."""
     app = standing.applications.get(standing.wanted)
     return build(
@@ -205,7 +205,7 @@ def _build(observed: Observed, standing: Standing, now: float) -> ServeApplicati
     )
 
 
-def _adjust(observed: Observed, standing: Standing, revision: str) -> ServeApplication:
+def _adjust(observed: Observed, standing: RevisionStanding, revision: str) -> ServeApplication:
     """The application of a former spec."""
     app = standing.applications[revision]
     return adjust(
@@ -216,7 +216,7 @@ def _adjust(observed: Observed, standing: Standing, revision: str) -> ServeAppli
     )
 
 
-def _network(observed: Observed, app: Application | None) -> ReplicaNetwork:
+def _network(observed: Observed, app: ObservedApplication | None) -> ReplicaNetwork:
     """How the wanted revision's replicas register, and whose signature they demand of what the deployment's runs made.
 
     Those that a former release declared keep the token that they have.
@@ -274,7 +274,7 @@ def route_without_pool(observed: Observed, pool: PoolProblem) -> Route | None:
 
 def is_routed(observed: Observed) -> bool:
     """Whether a gateway was told of a revision that requests go to."""
-    seen = [each.route for each in (*observed.gateways, *observed.joining) if isinstance(each, Gateway)]
+    seen = [each.route for each in (*observed.gateways, *observed.joining) if isinstance(each, ObservedGateway)]
     return any(each.declared.revisions for each in seen if each is not None and each.declared is not None)
 
 
@@ -283,7 +283,7 @@ def _resting_route(observed: Observed) -> Route:
     return _open_route(observed).model_copy(update={"max_held_requests": 0, "hold_seconds": 1.0})
 
 
-def _route(observed: Observed, standing: Standing, pool: Pool, target: str) -> Route:
+def _route(observed: Observed, standing: RevisionStanding, pool: Pool, target: str) -> Route:
     """All requests to one revision."""
     metadata = observed.deployment.metadata
     low, _ = replica_bounds(observed.deployment)

@@ -11,7 +11,7 @@ from penstock.errors import Unavailable
 from penstock.routing.leases import Route, RouteStatus
 from penstock_operator.clients.gateway import GatewayClient
 from penstock_operator.deployment.access import in_words_of_gateway
-from penstock_operator.deployment.observed import Gateway, GatewayProblem, Observed
+from penstock_operator.deployment.observed import GatewayProblem, Observed, ObservedGateway
 from penstock_operator.gateway.fleet import Fleet
 from penstock_operator.runtime.cluster import Key
 
@@ -37,7 +37,7 @@ class RouteWriter:
     def declare(self, observed: Observed, route: Route) -> None:
         """Declare a route to the gateways that have another. Raises `Unavailable` where the namespace's keys cannot be read."""
         for seen in (*observed.gateways, *observed.joining):
-            if not isinstance(seen, Gateway):
+            if not isinstance(seen, ObservedGateway):
                 continue
             told = in_words_of_gateway(route, seen, observed, self._clock())
             if seen.route is None or seen.route.declared != told:
@@ -45,13 +45,13 @@ class RouteWriter:
                 self._tell_keys(route.namespace)
                 self._tell(seen, Key(route.namespace, route.model), partial(GatewayClient.declare, route=told))
 
-    def delete(self, key: Key, gateways: Iterable[Gateway | GatewayProblem]) -> None:
+    def delete(self, key: Key, gateways: Iterable[ObservedGateway | GatewayProblem]) -> None:
         """Delete a route where there is one."""
         for seen in gateways:
-            if isinstance(seen, Gateway) and seen.route is not None and seen.route.declared is not None:
+            if isinstance(seen, ObservedGateway) and seen.route is not None and seen.route.declared is not None:
                 self._tell(seen, key, partial(GatewayClient.delete, namespace=key.namespace, model=key.name))
 
-    def _tell(self, seen: Gateway, key: Key, what: Callable[[GatewayClient], RouteStatus | None]) -> None:
+    def _tell(self, seen: ObservedGateway, key: Key, what: Callable[[GatewayClient], RouteStatus | None]) -> None:
         """One gateway that fails must not keep the others, or the pool, from being told; the next look shows it."""
         view = self._fleet.find(seen.address)
         if view is None:

@@ -15,16 +15,16 @@ from penstock import names
 from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.routing.leases import RouteReplica
 from penstock_operator.deployment.identity import declared_digest, recorded_models
-from penstock_operator.deployment.observed import Application, Gateway, Observed, Pool, applications_of
+from penstock_operator.deployment.observed import Observed, ObservedApplication, ObservedGateway, Pool, applications_of
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class RevisionStanding:
     """A deployment's revisions."""
 
     wanted: str
     """The one that the spec asks for."""
-    applications: Mapping[str, Application]
+    applications: Mapping[str, ObservedApplication]
     """In the pool, by revision, without those that are going; none where the pool cannot be asked."""
     models: Mapping[str, str]
     """The digest of the model that a revision is, of those of which a replica has told."""
@@ -57,12 +57,14 @@ class Standing:
         return sorted(found - {model}) if model else []
 
 
-def stand(observed: Observed) -> Standing:
+def stand(observed: Observed) -> RevisionStanding:
     """How the revisions of a deployment stand."""
     deployment, pool = observed.deployment, observed.pool
     applications = applications_of(deployment, pool) if isinstance(pool, Pool) else {}
     replicas = tuple(
-        tuple(each.route.replicas) if each.route else () for each in observed.gateways if isinstance(each, Gateway)
+        tuple(each.route.replicas) if each.route else ()
+        for each in observed.gateways
+        if isinstance(each, ObservedGateway)
     )
     wanted, recorded = names.revision(deployment), recorded_models(deployment)
     revisions = {wanted, *applications, *recorded, *(each.revision for told in replicas for each in told)}
@@ -74,16 +76,16 @@ def stand(observed: Observed) -> Standing:
         for revision in revisions
     }
     models = {revision: digest for revision, digest in digests.items() if digest is not None}
-    return with_spec(Standing(wanted, applications, models, replicas, not observed.gateways), deployment)
+    return with_spec(RevisionStanding(wanted, applications, models, replicas, not observed.gateways), deployment)
 
 
-def with_spec(standing: Standing, deployment: InferenceDeployment) -> Standing:
+def with_spec(standing: RevisionStanding, deployment: InferenceDeployment) -> RevisionStanding:
     """The same, where this deployment is to be carried out: a digest in its spec says which model its revision is."""
     wanted, digest = names.revision(deployment), deployment.spec.model.digest
     return replace(standing, wanted=wanted, models={**standing.models, **({wanted: digest} if digest else {})})
 
 
-def _declared_to_replicas(app: Application | None) -> str | None:
+def _declared_to_replicas(app: ObservedApplication | None) -> str | None:
     """The digest that an application's replicas are told."""
     if app is None:
         return None
@@ -93,7 +95,7 @@ def _declared_to_replicas(app: Application | None) -> str | None:
 def _declared_to_gateways(observed: Observed, revision: str) -> str | None:
     """What a gateway was told."""
     for each in (*observed.gateways, *observed.joining):
-        if isinstance(each, Gateway) and each.route is not None and each.route.declared is not None:
+        if isinstance(each, ObservedGateway) and each.route is not None and each.route.declared is not None:
             digest = each.route.declared.digests.get(revision)
             if digest and each.route.declared.owner in ("", observed.deployment.metadata.uid):
                 return digest

@@ -13,13 +13,13 @@ from penstock.scaling.policy import Demand, Limits, State, decide
 from penstock_operator.deployment import defaults as automatic
 from penstock_operator.deployment.application import replica_bounds
 from penstock_operator.deployment.judgement import Verdicts
-from penstock_operator.deployment.observed import Application, Gateway, Observed, Pool
-from penstock_operator.deployment.standing import Standing
+from penstock_operator.deployment.observed import Observed, ObservedApplication, ObservedGateway, Pool
+from penstock_operator.deployment.standing import RevisionStanding
 
 
 def deployment_status(
     observed: Observed,
-    standing: Standing,
+    standing: RevisionStanding,
     verdicts: Verdicts,
     now: float,
     *,
@@ -51,7 +51,7 @@ def deployment_status(
         for kind in DeploymentCondition
         if kind in everything
     )
-    gateway = next((each for each in observed.gateways if isinstance(each, Gateway)), None)
+    gateway = next((each for each in observed.gateways if isinstance(each, ObservedGateway)), None)
     models = _models(observed, standing, (active, candidate, standing.wanted, *revisions))
     return InferenceDeploymentStatus(
         observed_generation=metadata.generation,
@@ -72,14 +72,14 @@ def _loaded_digest(observed: Observed, active: str | None, models: Mapping[str, 
     loaded = any(
         replica.digest == digest
         for each in observed.gateways
-        if isinstance(each, Gateway) and each.route
+        if isinstance(each, ObservedGateway) and each.route
         for replica in each.route.replicas
         if replica.revision == active
     )
     return digest if loaded else before.digest if active == before.active_revision else None
 
 
-def _models(observed: Observed, standing: Standing, revisions: Iterable[str | None]) -> dict[str, str]:
+def _models(observed: Observed, standing: RevisionStanding, revisions: Iterable[str | None]) -> dict[str, str]:
     """Digests of the models that revisions are, as far as they are known."""
     if not isinstance(observed.pool, Pool):
         return dict(sorted(observed.deployment.status.models.items()))
@@ -91,7 +91,7 @@ def _judge_joining(observed: Observed, active: str | None) -> Verdict | None:
     told = [
         replica.joining
         for each in observed.gateways
-        if isinstance(each, Gateway) and each.route
+        if isinstance(each, ObservedGateway) and each.route
         for replica in each.route.replicas
         if replica.revision == active and replica.joining is not None
     ]
@@ -108,7 +108,7 @@ def _judge_joining(observed: Observed, active: str | None) -> Verdict | None:
     return true(Reason.BATCH_PROVED, f"Requests are joined: {told[0].reason}")
 
 
-def _replicas(observed: Observed, standing: Standing, active: str | None) -> ReplicaCounts:
+def _replicas(observed: Observed, standing: RevisionStanding, active: str | None) -> ReplicaCounts:
     spec = observed.deployment.spec
     low, high = replica_bounds(observed.deployment)
     app = standing.applications.get(active or "")
@@ -121,7 +121,7 @@ def _replicas(observed: Observed, standing: Standing, active: str | None) -> Rep
     return ReplicaCounts(desired=desired, ready=count, reason=_explain(observed, active, app))
 
 
-def _explain(observed: Observed, active: str, app: Application) -> str:
+def _explain(observed: Observed, active: str, app: ObservedApplication) -> str:
     """The policy's own reason, asked with what the gateways' leases report: Serve does not tell what its policy said.
 
     Where Serve wants another number than the policy would from here (a window holds it, or reports differ by a second),
@@ -129,7 +129,7 @@ def _explain(observed: Observed, active: str, app: Application) -> str:
     """
     scaling, slo = observed.deployment.spec.scaling, observed.deployment.spec.slo
     low, high = replica_bounds(observed.deployment)
-    gateway = next((each for each in observed.gateways if isinstance(each, Gateway) and each.route), None)
+    gateway = next((each for each in observed.gateways if isinstance(each, ObservedGateway) and each.route), None)
     if gateway is None or gateway.route is None:
         return f"{app.wanted}: decided by the policy in Serve"
     stats = [each.stats for each in gateway.route.replicas if each.revision == active]

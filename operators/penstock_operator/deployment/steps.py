@@ -32,7 +32,7 @@ from penstock_operator.deployment.rollout import (
     route_without_pool,
     with_candidate,
 )
-from penstock_operator.deployment.standing import Standing, with_spec
+from penstock_operator.deployment.standing import RevisionStanding, with_spec
 from penstock_operator.runtime.loop.requeue import Requeue
 
 RESYNC_SECONDS: Final = 30.0
@@ -48,14 +48,14 @@ class Case:
     """With the deployment as it is to be carried out: with the model to serve, and what was measured."""
     original: InferenceDeployment
     """As the user wrote it."""
-    standing: Standing
+    standing: RevisionStanding
     resolved: Resolved
     now: float
     """Epoch seconds."""
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class StepDecision:
     """What a step decided."""
 
     verdicts: Verdicts
@@ -73,13 +73,13 @@ class Decision:
     """Whether what serves is of the present spec, optimized or not."""
 
 
-def wait_for_pool(case: Case, pool: PoolProblem) -> Decision:
+def wait_for_pool(case: Case, pool: PoolProblem) -> StepDecision:
     """The pool cannot be used now. What serves goes on serving."""
     observed = case.observed
     verdicts = judge_without_pool(observed, case.standing, false(pool.reason, pool.message))
     if pool.reason is Reason.SUSPENDED and verdicts[DeploymentCondition.SERVING].status is ConditionStatus.FALSE:
         verdicts[DeploymentCondition.SERVING] = false(pool.reason, pool.message)
-    return Decision(
+    return StepDecision(
         verdicts,
         Requeue(PROBLEM_SECONDS if pool.exists else RESYNC_SECONDS, pool.message),
         active=observed.deployment.status.active_revision,
@@ -87,7 +87,7 @@ def wait_for_pool(case: Case, pool: PoolProblem) -> Decision:
     )
 
 
-def refuse_taken_name(case: Case, pool: Pool) -> Decision | None:
+def refuse_taken_name(case: Case, pool: Pool) -> StepDecision | None:
     """The pool has an application of the name that the next one is to have, and it is not Penstock's."""
     observed = case.observed
     metadata = observed.deployment.metadata
@@ -99,7 +99,7 @@ def refuse_taken_name(case: Case, pool: Pool) -> Decision | None:
         return None
     message = f"The pool has a Serve application {name} that is not Penstock's; delete or rename it."
     why = false(Reason.NAME_CONFLICT, message)
-    return Decision(
+    return StepDecision(
         _judge_held_back(case, why),
         Requeue(RESYNC_SECONDS, message),
         active=observed.deployment.status.active_revision,
@@ -107,7 +107,7 @@ def refuse_taken_name(case: Case, pool: Pool) -> Decision | None:
     )
 
 
-def keep_within_quota(case: Case, pool: Pool) -> Decision | None:
+def keep_within_quota(case: Case, pool: Pool) -> StepDecision | None:
     """The namespace's quota has no room: no new replicas. What serves goes on, in its present revision."""
     observed, excess = case.observed, case.observed.quota
     if excess is None:
@@ -117,12 +117,12 @@ def keep_within_quota(case: Case, pool: Pool) -> Decision | None:
     held = hold_present(observed, case.standing, pool, excess.replicas)
     if held is None:
         verdicts[DeploymentCondition.SERVING] = why
-        return Decision(verdicts, requeue, active=None, applications=(), route=closed_route(observed, why))
+        return StepDecision(verdicts, requeue, active=None, applications=(), route=closed_route(observed, why))
     verdicts[DeploymentCondition.SERVING] = judge_serving(observed, case.standing, held.active)
-    return Decision(verdicts, requeue, active=held.active, applications=held.applications, route=held.route)
+    return StepDecision(verdicts, requeue, active=held.active, applications=held.applications, route=held.route)
 
 
-def wait_for_model(case: Case) -> Decision | None:
+def wait_for_model(case: Case) -> StepDecision | None:
     """The model must be converted before anything can serve it. What served before goes on; else requests are told."""
     observed, why = case.observed, case.resolved.waiting
     if why is None:
@@ -130,12 +130,12 @@ def wait_for_model(case: Case) -> Decision | None:
     verdicts, requeue = _judge_held_back(case, why), Requeue(RESYNC_SECONDS, why.message)
     active = observed.deployment.status.active_revision
     if active in case.standing.applications:
-        return Decision(verdicts, requeue, active=active)
+        return StepDecision(verdicts, requeue, active=active)
     verdicts[DeploymentCondition.SERVING] = why
-    return Decision(verdicts, requeue, active=None, applications=(), route=closed_route(observed, why))
+    return StepDecision(verdicts, requeue, active=None, applications=(), route=closed_route(observed, why))
 
 
-def roll_out(case: Case, pool: Pool) -> Decision:
+def roll_out(case: Case, pool: Pool) -> StepDecision:
     """Nothing is in the way: bring the present spec to serve, beside what serves until it answers."""
     observed, resolved, now = case.observed, case.resolved, case.now
     rollout = plan_rollout(observed, case.standing, pool, now)
@@ -146,7 +146,7 @@ def roll_out(case: Case, pool: Pool) -> Decision:
         rollout = with_candidate(rollout, optimized, standing, now)
         candidate = standing.wanted
     verdicts = judge(observed, case.standing, pool, rollout, now)
-    return Decision(
+    return StepDecision(
         verdicts,
         Requeue(PROBLEM_SECONDS, "the artifact is to be tried again")
         if resolved.refused

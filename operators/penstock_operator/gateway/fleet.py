@@ -12,7 +12,7 @@ from typing import Final
 
 from penstock.routing.fleet import Endpoint, endpoints, name_to_resolve
 from penstock_operator.clients.gateway import GatewayClient
-from penstock_operator.deployment.observed import Gateway, GatewayProblem
+from penstock_operator.deployment.observed import GatewayProblem, ObservedGateway
 from penstock_operator.gateway.view import GatewayView
 
 log = logging.getLogger(__name__)
@@ -33,9 +33,9 @@ def resolve(host: str) -> tuple[str, ...]:
 class Look:
     """What all gateways know of one model."""
 
-    gateways: tuple[Gateway | GatewayProblem, ...]
+    gateways: tuple[ObservedGateway | GatewayProblem, ...]
     """Those that requests come through."""
-    joining: tuple[Gateway, ...]
+    joining: tuple[ObservedGateway, ...]
     """Those that have not been told all routes yet: they are told, and not judged by."""
 
 
@@ -113,11 +113,11 @@ class Fleet:
         """
         if not self._resolved:
             self.refresh()
-        gateways: list[Gateway | GatewayProblem] = []
-        joining: list[Gateway] = []
+        gateways: list[ObservedGateway | GatewayProblem] = []
+        joining: list[ObservedGateway] = []
         for site, views in zip(self._sites, self.sites(), strict=True):
             answers = [view.look(namespace, model) for view in views]
-            answering = [each for each in answers if isinstance(each, Gateway)]
+            answering = [each for each in answers if isinstance(each, ObservedGateway)]
             complete = [each for each in answering if each.complete]
             joining += [each for each in answering if complete and not each.complete]
             problems = [each for each in answers if isinstance(each, GatewayProblem)]

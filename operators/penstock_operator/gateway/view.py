@@ -13,7 +13,7 @@ from penstock.errors import Unavailable
 from penstock.routing.fleet import GatewayState
 from penstock.routing.leases import RouteList, RouteStatus
 from penstock_operator.clients.gateway import GatewayClient
-from penstock_operator.deployment.observed import Gateway, GatewayProblem
+from penstock_operator.deployment.observed import GatewayProblem, ObservedGateway
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class GatewayView:
         """Its base URL."""
         return self.client.address
 
-    def look(self, namespace: str, model: str) -> Gateway | GatewayProblem:
+    def look(self, namespace: str, model: str) -> ObservedGateway | GatewayProblem:
         """What it knows of one model."""
         changed_at, told = self._changed.get((namespace, model), (float("-inf"), None))
         try:
@@ -63,7 +63,7 @@ class GatewayView:
         except Unavailable as error:
             return GatewayProblem(self.address, error.message)
         status = told if told is not None and changed_at >= seen.at else seen.by_model.get((namespace, model))
-        return Gateway(
+        return ObservedGateway(
             self.address,
             seen.routes.url,
             status,

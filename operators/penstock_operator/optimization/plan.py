@@ -14,7 +14,7 @@ from penstock.api.pool import WorkerGroup
 from penstock.api.verdicts import Verdict, condition, false, timestamp, true, unknown
 from penstock.errors import Invalid
 from penstock.optimization.progress import Progress, RunResult
-from penstock.optimization.report import Verdict as Found
+from penstock.optimization.report import SearchVerdict as Found
 from penstock.optimization.statements import lies_within, store_of
 from penstock_operator.deployment.observed import ProfileProblem
 from penstock_operator.deployment.unschedulable import groups_that_fit, why_unschedulable

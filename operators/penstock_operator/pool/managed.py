@@ -11,7 +11,7 @@ from penstock.api.conditions import Reason
 from penstock.api.pool import ServingPool
 from penstock.errors import Conflict, Unavailable
 from penstock.names import POOL_MANAGER, owner_reference
-from penstock_operator.deployment.observed import Application, PoolProblem
+from penstock_operator.deployment.observed import ObservedApplication, PoolProblem
 from penstock_operator.nodes.forecast import KubernetesNode
 from penstock_operator.pool.clusters import RayClusters
 from penstock_operator.pool.directory import PoolDirectory
@@ -136,8 +136,8 @@ class ManagedPools:
 
     def _applications(
         self, pool: ServingPool, clusters: Sequence[RayClusterView]
-    ) -> dict[str, tuple[Application, ...]]:
-        found: dict[str, tuple[Application, ...]] = {}
+    ) -> dict[str, tuple[ObservedApplication, ...]]:
+        found: dict[str, tuple[ObservedApplication, ...]] = {}
         for each in clusters:
             if not each.head_ready:
                 continue

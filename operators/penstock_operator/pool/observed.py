@@ -10,7 +10,7 @@ from typing import Any, Final
 from penstock.api.meta import Manifest
 from penstock.api.pool import ServingPool
 from penstock.api.verdicts import epoch
-from penstock_operator.deployment.observed import Application
+from penstock_operator.deployment.observed import ObservedApplication
 from penstock_operator.nodes.forecast import KubernetesNode
 from penstock_operator.pool.names import (
     APPLIED,
@@ -111,7 +111,7 @@ class PoolObserved:
     """The same with the pods that wait for a node on them. This and `elsewhere` only where a replacement is to begin."""
     elsewhere: tuple[RayClusterView, ...] = ()
     """Candidates of other pools, in all namespaces that are watched, of which pods are missing."""
-    applications: Mapping[str, tuple[Application, ...]] = field(default_factory=dict)
+    applications: Mapping[str, tuple[ObservedApplication, ...]] = field(default_factory=dict)
     """By RayCluster, of those that were asked and answered."""
 
 

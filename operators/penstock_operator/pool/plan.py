@@ -58,7 +58,7 @@ class PoolPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class SortedClusters:
     """A pool's RayClusters, sorted."""
 
     serving: RayClusterView | None
@@ -68,11 +68,11 @@ class Standing:
     """Those that are being deleted, and those of a former pool of the same name."""
 
 
-def sort_clusters(uid: str, clusters: Sequence[RayClusterView]) -> Standing:
+def sort_clusters(uid: str, clusters: Sequence[RayClusterView]) -> SortedClusters:
     """Which serves, which is to, and which did."""
     own = [each for each in clusters if each.owner == uid and not each.deleting]
     started = sorted((each for each in own if each.took_over is not None), key=_by_takeover)
-    return Standing(
+    return SortedClusters(
         serving=started[-1] if started else None,
         candidates=tuple(each for each in own if each.took_over is None),
         retired=tuple(started[:-1]),
@@ -105,7 +105,7 @@ def plan(observed: PoolObserved, now: float) -> PoolPlan:
     return _replace(observed, standing, serving, now)
 
 
-def _suspend(observed: PoolObserved, standing: Standing) -> PoolPlan:
+def _suspend(observed: PoolObserved, standing: SortedClusters) -> PoolPlan:
     """KubeRay ends all pods of a suspended RayCluster and keeps the rest; of others nothing is worth keeping."""
     serving = standing.serving
     others = tuple(each.name for each in (*standing.candidates, *standing.retired))
@@ -117,7 +117,7 @@ def _suspend(observed: PoolObserved, standing: Standing) -> PoolPlan:
     return PoolPlan(apply=apply, delete=others, serving=serving.name, progressing=verdict)
 
 
-def _start_first(observed: PoolObserved, standing: Standing, now: float) -> PoolPlan:
+def _start_first(observed: PoolObserved, standing: SortedClusters, now: float) -> PoolPlan:
     """No RayCluster serves: the first one, or a candidate whose predecessor someone deleted."""
     pool = observed.pool
     starting = true(Reason.STARTING_POOL, "The Ray cluster is being started.")
@@ -136,7 +136,7 @@ def _start_first(observed: PoolObserved, standing: Standing, now: float) -> Pool
     return PoolPlan(apply=(manifest,), serving=name, progressing=starting)
 
 
-def _change_in_place(observed: PoolObserved, standing: Standing, serving: RayClusterView, now: float) -> PoolPlan:
+def _change_in_place(observed: PoolObserved, standing: SortedClusters, serving: RayClusterView, now: float) -> PoolPlan:
     apply = _changes(observed, serving)
     retiring = _retire(observed, standing, serving, now)
     result = replace(
@@ -156,7 +156,7 @@ def _change_in_place(observed: PoolObserved, standing: Standing, serving: RayClu
     return result
 
 
-def _replace(observed: PoolObserved, standing: Standing, serving: RayClusterView, now: float) -> PoolPlan:
+def _replace(observed: PoolObserved, standing: SortedClusters, serving: RayClusterView, now: float) -> PoolPlan:
     candidate = next((each for each in standing.candidates if _can_become(observed, each)), None)
     outdated = tuple(each.name for each in standing.candidates if each is not candidate)
     base = PoolPlan(
@@ -239,7 +239,7 @@ def _begin(observed: PoolObserved, serving: RayClusterView, base: PoolPlan, now:
     return replace(base, apply=(manifest,), candidate=name, progressing=true(Reason.REPLACING, said))
 
 
-def _retire(observed: PoolObserved, standing: Standing, serving: RayClusterView, now: float) -> PoolPlan:
+def _retire(observed: PoolObserved, standing: SortedClusters, serving: RayClusterView, now: float) -> PoolPlan:
     """Those that served before: first their routes end, then their replicas, then they."""
     since = now - (serving.took_over or now)
     if not standing.retired:

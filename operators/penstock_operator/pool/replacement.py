@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from penstock_operator.deployment.application import ServeApplication
-from penstock_operator.deployment.observed import Application, ApplicationState
+from penstock_operator.deployment.observed import ApplicationState, ObservedApplication
 from penstock_operator.pool.observed import PoolObserved, RayClusterView
 
 LOST_SECONDS: Final = 600.0
@@ -16,14 +16,16 @@ TOLD_SECONDS: Final = 60.0
 _UNDER_WAY: Final = {ApplicationState.RUNNING, ApplicationState.DEPLOYING, ApplicationState.UNHEALTHY}
 
 
-def applications_known(observed: PoolObserved, serving: RayClusterView, now: float) -> tuple[Application, ...] | None:
+def applications_known(
+    observed: PoolObserved, serving: RayClusterView, now: float
+) -> tuple[ObservedApplication, ...] | None:
     """What the present cluster runs; None where it does not say, or its head is too new to have been told all of it."""
     # KubeRay's clock may be ahead of ours.
     new = serving.head_ready and serving.head_since is not None and abs(now - serving.head_since) < TOLD_SECONDS
     return None if new else observed.applications.get(serving.name)
 
 
-def leaves_unasked(serving: RayClusterView, candidates: Sequence[Application], now: float) -> bool:
+def leaves_unasked(serving: RayClusterView, candidates: Sequence[ObservedApplication], now: float) -> bool:
     """Whether to leave a cluster that does not say what it runs: waiting for its head for ever would never mend a broken one.
 
     Either the candidate runs all that it was given while the head could be asked, or no worker is left here, or the head
@@ -37,7 +39,7 @@ def leaves_unasked(serving: RayClusterView, candidates: Sequence[Application], n
     return not serving.running or (serving.head_since is not None and now - serving.head_since > LOST_SECONDS)
 
 
-def answers_too(app: Application, candidates: Sequence[Application]) -> bool:
+def answers_too(app: ObservedApplication, candidates: Sequence[ObservedApplication]) -> bool:
     """Whether the candidate runs as much of an application as the present cluster does, from the same arguments."""
     if app.config is None or app.state is ApplicationState.DELETING or not app.running:
         return True  # what does not run here need not run there first
@@ -47,17 +49,17 @@ def answers_too(app: Application, candidates: Sequence[Application]) -> bool:
     )
 
 
-def copy_application(app: Application) -> ServeApplication:
+def copy_application(app: ObservedApplication) -> ServeApplication:
     """The application as it is to start on the candidate: with as many replicas as run now."""
     deployments = [_with_minimum(each, app.running) for each in (app.config or {}).get("deployments", ())]
     return {**(app.config or {}), "deployments": deployments}
 
 
-def _runs(app: Application) -> bool:
+def _runs(app: ObservedApplication) -> bool:
     return app.state is ApplicationState.RUNNING and app.running >= app.wanted
 
 
-def _has_same_arguments(one: Application, other: Application) -> bool:
+def _has_same_arguments(one: ObservedApplication, other: ObservedApplication) -> bool:
     return (one.config or {}).get("args") == (other.config or {}).get("args")
 
 

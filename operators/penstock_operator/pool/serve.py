@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from penstock.serving.arguments import Owner
 from penstock_operator.deployment.application import ServeApplication
-from penstock_operator.deployment.observed import Application, ApplicationState
+from penstock_operator.deployment.observed import ApplicationState, ObservedApplication
 
 OwnerKey = tuple[str, str]
 """Namespace and name of an `InferenceDeployment`."""
@@ -28,7 +28,7 @@ class Aggregate:
 
 
 def merge(
-    deployed: Iterable[Application],
+    deployed: Iterable[ObservedApplication],
     wanted: Mapping[OwnerKey, tuple[ServeApplication, ...]],
     orphaned: Callable[[Owner], bool] = lambda _: False,
 ) -> Aggregate:

@@ -26,7 +26,7 @@ _TOLD: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class QuotaUsage:
     """What deployments take at the most replicas that they may have."""
 
     deployments: int = 0
@@ -36,8 +36,8 @@ class Usage:
     memory: Decimal = _NONE
     """Bytes."""
 
-    def __add__(self, other: Usage) -> Usage:
-        return Usage(
+    def __add__(self, other: QuotaUsage) -> QuotaUsage:
+        return QuotaUsage(
             self.deployments + other.deployments,
             self.replicas + other.replicas,
             self.accelerators + other.accelerators,
@@ -54,7 +54,7 @@ class Excess:
     """How many of its replicas the quota leaves room for. Those that run may be more."""
 
 
-def usage(deployment: InferenceDeployment) -> Usage:
+def usage(deployment: InferenceDeployment) -> QuotaUsage:
     """What one deployment takes.
 
     Raises:
@@ -62,7 +62,7 @@ def usage(deployment: InferenceDeployment) -> Usage:
     """
     _, replicas = replica_bounds(deployment)
     accelerators, memory = _per_replica(deployment)
-    return Usage(1, replicas, accelerators * replicas, memory * replicas)
+    return QuotaUsage(1, replicas, accelerators * replicas, memory * replicas)
 
 
 def excess(
@@ -81,7 +81,7 @@ def excess(
     asked = usage(deployment)
     if not asked.replicas:
         return None
-    before = sum((usage(each) for each in everyone if _order(each) < _order(deployment)), Usage())
+    before = sum((usage(each) for each in everyone if _order(each) < _order(deployment)), QuotaUsage())
     found = [each for quota in quotas if (each := _find_excess(quota, deployment, before, asked)) is not None]
     return min(found, key=lambda each: each.replicas, default=None)
 
@@ -92,7 +92,7 @@ def quota_status(quota: TenantQuota, everyone: Sequence[InferenceDeployment], no
     Raises:
         Invalid: a quantity is none.
     """
-    used = sum((usage(each) for each in everyone), Usage())
+    used = sum((usage(each) for each in everyone), QuotaUsage())
     waiting = [
         each.metadata.name for each in sorted(everyone, key=_order) if excess(each, everyone, (quota,)) is not None
     ]
@@ -119,7 +119,9 @@ def quota_status(quota: TenantQuota, everyone: Sequence[InferenceDeployment], no
     )
 
 
-def _find_excess(quota: TenantQuota, deployment: InferenceDeployment, before: Usage, asked: Usage) -> Excess | None:
+def _find_excess(
+    quota: TenantQuota, deployment: InferenceDeployment, before: QuotaUsage, asked: QuotaUsage
+) -> Excess | None:
     hard, name = quota.spec.hard, quota.metadata.name
     accelerators, memory = _per_replica(deployment)
     if hard.memory is not None and not memory:

@@ -21,11 +21,11 @@ from penstock.api.rule import (
     shares,
     unchanging,
 )
-from penstock.engines import FORMATS, Gpu, Served, engines_where, formats_where
+from penstock.engines import FORMATS, GpuUse, Served, engines_where, formats_where
 from penstock.optimization.hardware import KNOWN_INSTRUCTION_SETS
 from penstock.optimization.recipes import EngineName
 
-_GPU: Final = engines_where(lambda engine: engine.gpu is not Gpu.NEVER)
+_GPU: Final = engines_where(lambda engine: engine.gpu is not GpuUse.NEVER)
 OPTIMIZABLE: Final = formats_where(lambda each: each.optimizable)
 _NEVER_SERVED: Final = engines_where(lambda engine: FORMATS[engine.given].served is Served.ELSEWHERE)
 _IMMUTABLE_PROFILE: Final = unchanging(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from penstock.engines import ENGINES, Gpu
+from penstock.engines import ENGINES, GpuUse
 from penstock.optimization.hardware import KNOWN_INSTRUCTION_SETS, Hardware, HardwareRequirement
 from penstock.optimization.recipes import EngineSettings, Precision
 
@@ -41,7 +41,7 @@ def requirement_of(hardware: Hardware, engine: EngineSettings, weight_precision:
         file gives other answers or loses what was measured; all instruction sets for machine code; the GPU for an
         engine that runs on one.
     """
-    if ENGINES[engine.name].gpu is Gpu.ALWAYS:
+    if ENGINES[engine.name].gpu is GpuUse.ALWAYS:
         gpu = hardware.gpus[0].name if hardware.gpus else None
         return HardwareRequirement(architecture=hardware.architecture, gpu=gpu)
     if ENGINES[engine.name].native:

@@ -59,7 +59,7 @@ class Kernel:
     """It multiplies int8."""
 
 
-class Limits(Frozen):
+class LimitShares(Frozen):
     """Shares of the time of one run, by what limits it. They sum to 1."""
 
     compute: float
@@ -97,7 +97,7 @@ class ModelProfile(Frozen):
     torch_operators: tuple[OperatorShare, ...] = ()
     """The same of torch eager, where the source is torch's."""
     torch_milliseconds: float | None = None
-    limits: Limits
+    limits: LimitShares
     limit: Limit
     kernels: int
     """In one run."""
@@ -190,7 +190,7 @@ def limit_of(kernel: Kernel, peak: Peak) -> Limit:
     return Limit.COMPUTE if compute >= memory else Limit.MEMORY
 
 
-def limits_of(kernels: Sequence[Kernel], wall_milliseconds: float, peak: Peak) -> Limits:
+def limits_of(kernels: Sequence[Kernel], wall_milliseconds: float, peak: Peak) -> LimitShares:
     """Divide the time of one run by what limits it. What no kernel accounts for is overhead."""
     spent = dict.fromkeys(Limit, 0.0)
     for kernel in kernels:
@@ -198,7 +198,7 @@ def limits_of(kernels: Sequence[Kernel], wall_milliseconds: float, peak: Peak) -
     busy = sum(spent.values())
     spent[Limit.OVERHEAD] += max(0.0, wall_milliseconds * 1e3 - busy)
     total = sum(spent.values()) or 1.0
-    return Limits(
+    return LimitShares(
         compute=spent[Limit.COMPUTE] / total,
         memory=spent[Limit.MEMORY] / total,
         overhead=spent[Limit.OVERHEAD] / total,

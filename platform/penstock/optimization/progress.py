@@ -14,7 +14,7 @@ from pydantic import Field
 
 from penstock.api.optimization import OptimizationProfileSpec
 from penstock.models import Frozen
-from penstock.optimization.report import Verdict
+from penstock.optimization.report import SearchVerdict
 from penstock.optimization.trials import Stage
 from penstock.optimization.variants import SourceRequest
 from penstock.serving.manifest import Capacity, ModelFormat
@@ -118,7 +118,7 @@ class Figures(Frozen):
 class RunResult(Frozen):
     """`result.json`."""
 
-    verdict: Verdict
+    verdict: SearchVerdict
     summary: str
     figures: Figures | None = None
     judged: tuple[str, ...] = ()

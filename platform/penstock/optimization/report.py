@@ -23,7 +23,7 @@ from penstock.optimization.recipes import Recipe
 from penstock.serving.manifest import Capacity
 
 
-class Verdict(StrEnum):
+class SearchVerdict(StrEnum):
     """How a search ended."""
 
     ACCEPTED = "Accepted"
@@ -102,7 +102,7 @@ class Report(Frozen):
     synthetic_data: bool
     samples: dict[str, int]
     """By split."""
-    verdict: Verdict
+    verdict: SearchVerdict
     summary: str
     """A sentence for people, with the figures."""
     chosen: str | None = None

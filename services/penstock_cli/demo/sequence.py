@@ -11,7 +11,7 @@ from rich.console import Console
 
 from penstock.api.optimization import OptimizationRun
 from penstock.names import MODEL_LABEL
-from penstock.optimization.report import Verdict
+from penstock.optimization.report import SearchVerdict
 from penstock_cli.demo import digits
 from penstock_cli.demo.comparison import print_comparison
 from penstock_cli.demo.load import request_body
@@ -83,7 +83,7 @@ class Demo:
         print_report(self._console, before)
         run = self._optimize()
         status = run.status
-        if status.verdict != Verdict.ACCEPTED or status.artifact is None:
+        if status.verdict != SearchVerdict.ACCEPTED or status.artifact is None:
             self._steps.note("The model serves on as it is:")
             self._console.print(f"  {status.summary}", highlight=False, markup=False)
             self._say_report(run)

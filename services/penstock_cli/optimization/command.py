@@ -115,6 +115,6 @@ def write_manifest(request: OptimizationRequest, result: RunResult, state: State
 
 
 def _exit_status(result: RunResult, *, require_accepted: bool) -> int:
-    from penstock.optimization.report import Verdict  # noqa: PLC0415 (only for this command)
+    from penstock.optimization.report import SearchVerdict  # noqa: PLC0415 (only for this command)
 
-    return int(require_accepted and result.verdict is not Verdict.ACCEPTED)
+    return int(require_accepted and result.verdict is not SearchVerdict.ACCEPTED)

@@ -21,12 +21,16 @@ from penstock.api.documents import write_yaml
 from penstock.errors import Unavailable
 from penstock.optimization.measurements import Timing
 from penstock.optimization.progress import OptimizationRequest, Progress, RunResult
-from penstock.optimization.report import CandidateReport, Outcome, Report, Verdict
+from penstock.optimization.report import CandidateReport, Outcome, Report, SearchVerdict
 from penstock_cli.invocation import command_as_typed
 from penstock_optimizer.publishing.artifact import REPORT_JSON, REPORT_PAGE
 from penstock_runtime.storage import Store
 
-_STYLES = {Verdict.ACCEPTED: "bold green", Verdict.REJECTED: "bold yellow", Verdict.NO_DECISION: "bold yellow"}
+_STYLES = {
+    SearchVerdict.ACCEPTED: "bold green",
+    SearchVerdict.REJECTED: "bold yellow",
+    SearchVerdict.NO_DECISION: "bold yellow",
+}
 _OUTCOME_STYLES = {Outcome.CHOSEN: "green", Outcome.FINALIST: "green", Outcome.BASELINE: "bold"}
 _REFRESH_PER_SECOND = 4
 _WHOLE = 100

@@ -20,7 +20,7 @@ _ENDED = "ComponentEnded"
 
 
 @dataclass(frozen=True, slots=True)
-class Program:
+class ChildProgram:
     """What to start."""
 
     name: str
@@ -36,10 +36,10 @@ class Program:
 class Child:
     """A started program. Whatever becomes of this process, the program ends with it."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: ChildProgram) -> None:
         self._start(program)
 
-    def _start(self, program: Program) -> None:
+    def _start(self, program: ChildProgram) -> None:
         self._program = program
         program.log.parent.mkdir(parents=True, exist_ok=True)
         with program.log.open("ab") as log:
@@ -73,7 +73,7 @@ class Child:
                 raise Unavailable("ComponentNotReady", self.describe(f"was not ready within {seconds:.0f} s"))
             sleep(_POLL_SECONDS)
 
-    def wait_started(self, ready: Callable[[], bool], seconds: float, anew: Callable[[], Program]) -> None:
+    def wait_started(self, ready: Callable[[], bool], seconds: float, anew: Callable[[], ChildProgram]) -> None:
         """Poll until `ready()` while the program runs. If it ends before, start it anew, twice at most.
 
         A port that was free when it was chosen may be another's when the program binds it; then another's server may

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 from penstock.routing.tokens import admin_token
-from penstock_cli.standalone.child import Child, Program
+from penstock_cli.standalone.child import Child, ChildProgram
 from penstock_cli.standalone.http import get
 from penstock_cli.standalone.ports import LOOPBACK, free_ports, next_free_port
 from penstock_cli.standalone.state import StateFolder
@@ -36,7 +36,7 @@ class Gateway:
         self._wanted = wanted
         self.child = Child(self._program())
 
-    def _program(self) -> Program:
+    def _program(self) -> ChildProgram:
         """The gateway on ports that are free now."""
         self.port = next_free_port(self._wanted)
         (control_port,) = free_ports(1)
@@ -44,7 +44,7 @@ class Gateway:
         self.agent_url = f"http://{LOOPBACK}:{control_port}"
         # HAProxy's sockets lie here, and a socket's path must be short. The operator declares all routes again.
         scratch = Path(tempfile.mkdtemp(prefix="penstock-gateway-"))
-        return Program(
+        return ChildProgram(
             name="The gateway",
             argv=[
                 sys.executable, "-m", "penstock_serving.gateway.main",

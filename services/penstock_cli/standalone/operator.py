@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
 
-from penstock_cli.standalone.child import Child, Program
+from penstock_cli.standalone.child import Child, ChildProgram
 from penstock_cli.standalone.http import get
 from penstock_cli.standalone.ports import LOOPBACK, free_ports
 from penstock_cli.standalone.state import StateFolder
@@ -35,12 +35,12 @@ class Operator:
         self._workspace = workspace
         self.child = Child(self._program())
 
-    def _program(self) -> Program:
+    def _program(self) -> ChildProgram:
         """The operator, with its probes on a port that is free now."""
         (health_port,) = free_ports(1)
         state = self._state
         self._health_url = f"http://{LOOPBACK}:{health_port}/readyz"
-        return Program(
+        return ChildProgram(
             name="The operator",
             argv=[
                 sys.executable, "-m", "penstock_operator.main",

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 from penstock.errors import Unavailable
-from penstock_cli.standalone.child import Child, Program
+from penstock_cli.standalone.child import Child, ChildProgram
 from penstock_cli.standalone.http import get
 from penstock_cli.standalone.ports import LOOPBACK, free_ports
 from penstock_cli.standalone.state import StateFolder
@@ -45,13 +45,13 @@ class RayHead:
         self._environment = environment
         self._child = Child(self._program())
 
-    def _program(self) -> Program:
+    def _program(self) -> ChildProgram:
         """Ray on ports that are free now; `access` says which."""
         ports = free_ports(7)
         self.access = RayAccess(f"http://{LOOPBACK}:{ports[1]}", f"http://{LOOPBACK}:{ports[6]}", self._token)
         # Ray's sockets lie in this folder, and a socket's path may have about a hundred bytes: not the state folder.
         scratch = Path(tempfile.mkdtemp(prefix="penstock-ray-"))
-        return Program(
+        return ChildProgram(
             name="Ray",
             argv=_ray_start(ports, scratch),
             environment={**self._environment, **_ray_environment(self._state.ray_token_file)},

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
-from penstock_cli.standalone.child import Child, Program
+from penstock_cli.standalone.child import Child, ChildProgram
 from penstock_cli.standalone.collector import Collector
 from penstock_cli.standalone.gateway import Gateway
 from penstock_cli.standalone.operator import Operator
@@ -100,7 +100,7 @@ class Stack:
     def start_training(self) -> Callable[[], None]:
         """Begin to train the digits model into the cache; the call that is returned waits for it."""
         child = Child(
-            Program(
+            ChildProgram(
                 name="Training",
                 argv=[sys.executable, "-m", "penstock_optimizer.digits", str(self._settings.cache)],
                 environment=self._environment(),

@@ -16,7 +16,7 @@ from penstock.optimization.measurements import AccuracyControl, AccuracyResult, 
 from penstock.optimization.variants import DataSplits
 from penstock_optimizer.accuracy.company import looked_at
 from penstock_optimizer.accuracy.outputs import Asked, matched, outputs_of, split_of
-from penstock_optimizer.imported import METRIC_FAILED, MODULE, Figures, FiguresRequest
+from penstock_optimizer.imported import METRIC_FAILED, MODULE, FiguresRequest, ImportedFigures
 from penstock_optimizer.metrics import Judge, Outputs, Scored
 from penstock_optimizer.metrics import judgements as choose
 from penstock_optimizer.samples.arrays import LABELS, read
@@ -177,7 +177,7 @@ def _imported(import_path: str, metric: _Metric, outputs: tuple[Outputs, Outputs
         )
         if ended.status != 0 or ended.timed_out:
             raise Invalid(METRIC_FAILED, f"{import_path}: {ended.reason}")
-        answer = Figures.model_validate_json(Path(request.answer).read_bytes())
+        answer = ImportedFigures.model_validate_json(Path(request.answer).read_bytes())
     if answer.problem is not None:
         raise Invalid(METRIC_FAILED, answer.problem)
     return Scored(np.asarray(answer.baseline), np.asarray(answer.candidate))

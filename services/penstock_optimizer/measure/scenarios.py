@@ -63,7 +63,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ScenarioOutcome:
     """What a scenario showed. Latencies are from a request's arrival to its answer."""
 
     requests_per_second: float
@@ -103,10 +103,10 @@ class Drive:
         self.cpu_seconds += time.process_time() - cpu
         return len(step.batch)
 
-    def outcome(self, seconds: float) -> Outcome:
+    def outcome(self, seconds: float) -> ScenarioOutcome:
         """Of all that was answered in so many seconds."""
         answered = len(self.latencies)
-        return Outcome(
+        return ScenarioOutcome(
             requests_per_second=answered / seconds,
             p50_milliseconds=percentile(self.latencies, 0.5) * 1000,
             p99_milliseconds=percentile(self.latencies, 0.99) * 1000,
@@ -142,7 +142,7 @@ def _point(subject: Subject, rows: int, seconds: float) -> BatchPoint:
     return BatchPoint(rows=rows, p50_milliseconds=p50 * 1000, p99_milliseconds=p99 * 1000, rows_per_second=rows / p50)
 
 
-def closed_loop(drive: Drive, seconds: float, in_flight: int) -> Outcome:
+def closed_loop(drive: Drive, seconds: float, in_flight: int) -> ScenarioOutcome:
     """So many clients, each of which asks again as soon as it is answered. One client: SingleStream."""
     start = time.perf_counter()
     for _ in range(in_flight):
@@ -155,7 +155,7 @@ def closed_loop(drive: Drive, seconds: float, in_flight: int) -> Outcome:
     return drive.outcome(now - start)
 
 
-def offline(drive: Drive, seconds: float) -> Outcome:
+def offline(drive: Drive, seconds: float) -> ScenarioOutcome:
     """All samples are there at once. The latencies are of whole batches: waiting is what offline work does."""
     start = time.perf_counter()
     answered = 0
@@ -168,7 +168,7 @@ def offline(drive: Drive, seconds: float) -> Outcome:
             answered += drive.step()
             runs.append(time.perf_counter() - before)
     found = drive.outcome(time.perf_counter() - start)
-    return Outcome(
+    return ScenarioOutcome(
         requests_per_second=found.requests_per_second,
         p50_milliseconds=percentile(runs, 0.5) * 1000,
         p99_milliseconds=percentile(runs, 0.99) * 1000,
@@ -176,7 +176,7 @@ def offline(drive: Drive, seconds: float) -> Outcome:
     )
 
 
-def most_within(drive: Drive, seconds: float, bound_milliseconds: float, capacity: float) -> Outcome:
+def most_within(drive: Drive, seconds: float, bound_milliseconds: float, capacity: float) -> ScenarioOutcome:
     """The highest rate of a Poisson process at which p99 keeps the bound, by halving.
 
     Args:
@@ -192,7 +192,7 @@ def most_within(drive: Drive, seconds: float, bound_milliseconds: float, capacit
     if alone.p50_milliseconds > bound_milliseconds:
         return replace(alone, requests_per_second=0.0)
     low, high = 0.0, capacity
-    best: Outcome | None = None
+    best: ScenarioOutcome | None = None
     each = seconds / (_TRIALS * _TRIES)
     for _ in range(_TRIALS):
         rate = (low + high) / 2
@@ -207,7 +207,7 @@ def most_within(drive: Drive, seconds: float, bound_milliseconds: float, capacit
     return best or replace(alone, requests_per_second=0.0)
 
 
-def poisson(drive: Drive, rate: float, seconds: float, bound_milliseconds: float) -> Outcome:
+def poisson(drive: Drive, rate: float, seconds: float, bound_milliseconds: float) -> ScenarioOutcome:
     """Requests come independently of each other and of the answers, so many a second on average."""
     count = max(int(rate * seconds), min(_LEAST_REQUESTS, int(2 * rate * seconds)), _LEAST_RUNS)
     arrivals = np.cumsum(drive.generator.exponential(1 / rate, count)) + time.perf_counter()

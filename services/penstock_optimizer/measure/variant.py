@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from penstock.engines import ENGINES, Gpu
+from penstock.engines import ENGINES, GpuUse
 from penstock.errors import Invalid
 from penstock.optimization.variants import BUILT, VARIANT_FILE, Variant
 from penstock_runtime.engines import Engine, load_engine
@@ -45,11 +45,11 @@ def is_code(variant: Variant) -> bool:
 def accelerated(variant: Variant) -> bool:
     """Whether a GPU does the work."""
     match ENGINES[variant.engine.name].gpu:
-        case Gpu.ALWAYS:
+        case GpuUse.ALWAYS:
             return True
-        case Gpu.OPTION:
+        case GpuUse.OPTION:
             return variant.engine.options.get("device", "").startswith("cuda")
-        case Gpu.NEVER:
+        case GpuUse.NEVER:
             return False
 
 

@@ -10,7 +10,7 @@ from penstock.optimization.profiling import (
     Advice,
     Circumstances,
     Kernel,
-    Limits,
+    LimitShares,
     time_by,
     tiny,
 )
@@ -28,7 +28,7 @@ _ATTENTION_PRODUCTS = 4
 @dataclass(frozen=True, slots=True)
 class _Findings:
     kernels: Sequence[Kernel]
-    limits: Limits
+    limits: LimitShares
     around: Circumstances
     products: float
     """Share of the kernels' time in fp32 matrix products and convolutions."""
@@ -40,7 +40,7 @@ class _Findings:
     """The greatest of the first, for people."""
 
 
-def advise(kernels: Sequence[Kernel], limits: Limits, around: Circumstances) -> tuple[Advice, ...]:
+def advise(kernels: Sequence[Kernel], limits: LimitShares, around: Circumstances) -> tuple[Advice, ...]:
     """What each step could do, the most promising first.
 
     Args:

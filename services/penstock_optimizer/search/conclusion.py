@@ -15,7 +15,7 @@ from typing import Final
 from penstock.optimization.measurements import OperatorShare
 from penstock.optimization.progress import RunResult
 from penstock.optimization.recipes import Recipe
-from penstock.optimization.report import Report, Verdict
+from penstock.optimization.report import Report, SearchVerdict
 from penstock.optimization.variants import VARIANT_FILE
 from penstock.serving.manifest import MANIFEST_NAME, ModelFormat
 from penstock_optimizer.measure.variant import read_variant
@@ -127,7 +127,7 @@ class Ending:
             data_digest=data.digest,
             synthetic_data=data.synthetic,
             samples=data.samples,
-            verdict=Verdict.REJECTED if wrong else found.verdict,
+            verdict=SearchVerdict.REJECTED if wrong else found.verdict,
             summary=f"{wrong} So {_NOT_FOR_HERE}." if wrong else found.summary,
             chosen=found.chosen.key if found.chosen is not None else None,
             candidates=with_operators(found.candidates, shares),

@@ -56,7 +56,7 @@ class Build:
 
 
 @dataclass(frozen=True)
-class Judge:
+class JudgeOutputs:
     """Choose by what candidates are judged, and see whether that can tell a ruined one."""
 
     baseline: Recipe
@@ -118,7 +118,7 @@ class Conclude:
     """There is nothing more to try."""
 
 
-Action = Build | Judge | Gate | MeasureSession | Certify | LoadTest | Conclude
+Action = Build | JudgeOutputs | Gate | MeasureSession | Certify | LoadTest | Conclude
 
 
 def decide(plan: SearchPlan, ledger: Sequence[Trial], elapsed_seconds: float) -> Action:
@@ -151,7 +151,7 @@ def stage_of(action: Action) -> Stage:
     match action:
         case Build():
             return Stage.BUILD
-        case Judge() | Gate():
+        case JudgeOutputs() | Gate():
             return Stage.GATE
         case MeasureSession():
             return Stage.MEASURE
@@ -191,7 +191,7 @@ def _of_baselines(standing: Standing) -> Action | None:
     if sound(standing) is not None:
         return Conclude()
     if standing.judge is None and standing.plan.candidates:
-        return Judge(baseline, _gate_samples(standing))
+        return JudgeOutputs(baseline, _gate_samples(standing))
     if sound(standing) is None and baseline != plain and plain.key not in standing.gates:
         return _gate(standing, plain)
     return Conclude() if sound(standing) is not None else None

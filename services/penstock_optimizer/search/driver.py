@@ -16,7 +16,7 @@ from penstock_optimizer.search.decide import (
     Certify,
     Conclude,
     Gate,
-    Judge,
+    JudgeOutputs,
     LoadTest,
     MeasureSession,
     decide,
@@ -114,7 +114,7 @@ def _message(action: Action) -> str:
     match action:
         case Build() | Gate() | Certify() | LoadTest():
             return _of_one(action)
-        case Judge():
+        case JudgeOutputs():
             return "Choosing by what accuracy is judged"
         case MeasureSession():
             count = len(action.entrants)

@@ -18,7 +18,7 @@ from penstock_optimizer.measure.controls import negative_control
 from penstock_optimizer.measure.load import load_test
 from penstock_optimizer.measure.session import Contestant, SessionSettings, run_session
 from penstock_optimizer.publishing.signing_key import secrets_of
-from penstock_optimizer.search.decide import Build, Certify, Gate, Judge, LoadTest, MeasureSession
+from penstock_optimizer.search.decide import Build, Certify, Gate, JudgeOutputs, LoadTest, MeasureSession
 from penstock_optimizer.search.preparation import Prepared
 from penstock_optimizer.search.workspace import SearchFolder
 
@@ -27,7 +27,7 @@ _LEAST_BUILD_SECONDS: Final = 60.0
 _BUILD_SHARE: Final = 0.5
 """Of the time that is left, for one build: a training that took all of it would leave none to measure."""
 
-Doable = Build | Judge | Gate | MeasureSession | Certify | LoadTest
+Doable = Build | JudgeOutputs | Gate | MeasureSession | Certify | LoadTest
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Execution:
         match action:
             case Build():
                 return self._build(action.recipe, seconds_left, started)
-            case Judge():
+            case JudgeOutputs():
                 return self._judge(action, started)
             case Gate() | Certify():
                 return self._accuracy(action, started)
@@ -78,7 +78,7 @@ class Execution:
         )
         return BuildTrial(recipe=recipe, built=built, seconds=time.monotonic() - started)
 
-    def _judge(self, action: Judge, started: float) -> JudgeTrial:
+    def _judge(self, action: JudgeOutputs, started: float) -> JudgeTrial:
         prepared = self.prepared
         try:
             judgements, controls = look_at_baseline(

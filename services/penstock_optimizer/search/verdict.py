@@ -17,7 +17,7 @@ from penstock.optimization.measurements import (
 )
 from penstock.optimization.progress import Figures
 from penstock.optimization.recipes import Recipe
-from penstock.optimization.report import CandidateReport, ControlReport, Outcome, Verdict
+from penstock.optimization.report import CandidateReport, ControlReport, Outcome, SearchVerdict
 from penstock.optimization.trials import SessionTrial, Trial
 from penstock.optimization.variants import Infeasible
 from penstock.serving.manifest import Capacity
@@ -41,7 +41,7 @@ _SERVES_ON = "the model itself serves on"
 class Conclusion:
     """What is said at the end of a search."""
 
-    verdict: Verdict
+    verdict: SearchVerdict
     summary: str
     chosen: Recipe | None
     candidates: tuple[CandidateReport, ...]
@@ -95,21 +95,23 @@ def best_so_far(standing: Standing) -> tuple[Recipe, float] | None:
     return (leader, gain.value) if leader is not None and gain is not None else None
 
 
-def _verdict(standing: Standing, chosen: Recipe | None, reports: Sequence[CandidateReport]) -> tuple[Verdict, str]:
+def _verdict(
+    standing: Standing, chosen: Recipe | None, reports: Sequence[CandidateReport]
+) -> tuple[SearchVerdict, str]:
     if chosen is not None:
-        return Verdict.ACCEPTED, _accepted(standing, chosen)
+        return SearchVerdict.ACCEPTED, _accepted(standing, chosen)
     undecided = _undecided(standing, reports)
     if undecided is not None:
-        return Verdict.NO_DECISION, f"No decision: {undecided}; {_SERVES_ON}."
+        return SearchVerdict.NO_DECISION, f"No decision: {undecided}; {_SERVES_ON}."
     if not standing.plan.candidates:
-        return Verdict.REJECTED, f"The profile has nothing to try: {_SERVES_ON}."
+        return SearchVerdict.REJECTED, f"The profile has nothing to try: {_SERVES_ON}."
     counts = _counted([each.outcome for each in reports])
     if all(each.outcome in (Outcome.BASELINE, Outcome.INFEASIBLE) for each in reports):
         return (
-            Verdict.REJECTED,
+            SearchVerdict.REJECTED,
             f"Nothing that the profile asks for can be done here ({commonest(reports)}): {_SERVES_ON}.",
         )
-    return Verdict.REJECTED, f"No candidate is better and keeps every constraint ({counts}): {_SERVES_ON}."
+    return SearchVerdict.REJECTED, f"No candidate is better and keeps every constraint ({counts}): {_SERVES_ON}."
 
 
 def _undecided(standing: Standing, reports: Sequence[CandidateReport]) -> str | None:

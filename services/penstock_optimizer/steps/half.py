@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from penstock.engines import ENGINES, Gpu
+from penstock.engines import ENGINES, GpuUse
 from penstock.optimization.hardware import Hardware
 from penstock.optimization.recipes import Precision, Step
 from penstock_optimizer.building import forms
@@ -32,7 +32,7 @@ class _Half:
         """Where the engine has kernels and the processor has instructions."""
         Parameters(step, {})
         engine = context.engine.name
-        if ENGINES[engine].gpu is Gpu.ALWAYS:
+        if ENGINES[engine].gpu is GpuUse.ALWAYS:
             if self.precision is Precision.BF16:
                 return f"{engine} is given FP16 or FP32 models: use quantize FP16"
             return None if context.hardware.gpus else "it takes a GPU, and this machine has none"
@@ -46,7 +46,7 @@ class _Half:
         """Pin the engine, or convert the weights."""
         del step
         engine = draft.engine or context.engine
-        if ENGINES[engine.name].gpu is Gpu.ALWAYS:
+        if ENGINES[engine.name].gpu is GpuUse.ALWAYS:
             _convert(draft, context)
         else:
             draft.engine = engine.model_copy(update={"precision": self.precision})

@@ -5,7 +5,7 @@ Parameters: `fineTuningEpochs` (10).
 
 from __future__ import annotations
 
-from penstock.engines import ENGINES, Gpu
+from penstock.engines import ENGINES, GpuUse
 from penstock.optimization.hardware import Hardware
 from penstock.optimization.recipes import Step
 from penstock_optimizer.building.draft import Context, Draft
@@ -26,7 +26,7 @@ class PruneSemiStructured:
                 "two-of-four sparsity is faster on sparse tensor cores only, and there are none here: it needs an NVIDIA"
                 " GPU of compute capability 8.0 or more"
             )
-        if ENGINES[context.engine.name].gpu is Gpu.NEVER:
+        if ENGINES[context.engine.name].gpu is GpuUse.NEVER:
             return f"{context.engine.name} runs on the CPU, which has no sparse tensor cores: use ONNXRuntimeTensorRT"
         return no_module(context) or (no_training(context) if number(step, "fineTuningEpochs", 10) > 0 else None)
 

@@ -12,7 +12,7 @@ from tests.integration.search.searched import Searched, kept, search_with_kills,
 
 from penstock.errors import Unavailable
 from penstock.optimization.progress import PROGRESS_FILE
-from penstock.optimization.report import Report, Verdict
+from penstock.optimization.report import Report, SearchVerdict
 from penstock.optimization.trials import TRIAL, SessionTrial, Stage
 from penstock.serving.manifest import ModelManifest
 from penstock_optimizer.search.driver import optimize
@@ -63,7 +63,9 @@ def test_the_verdict_is_what_the_controls_allow(searched: Searched) -> None:
     ]
     quiet = controls_hold(report.controls[-2:])
     assert quiet or len(sessions) == 3
-    assert searched.result.verdict == (Verdict.ACCEPTED if quiet else Verdict.NO_DECISION), searched.result.summary
+    assert searched.result.verdict == (SearchVerdict.ACCEPTED if quiet else SearchVerdict.NO_DECISION), (
+        searched.result.summary
+    )
     assert {each.outcome for each in report.candidates} <= {
         "Baseline",
         "Chosen",
@@ -77,7 +79,7 @@ def test_the_verdict_is_what_the_controls_allow(searched: Searched) -> None:
 
 def test_what_was_accepted_is_signed_and_whole(searched: Searched) -> None:
     result = searched.result
-    if result.verdict is not Verdict.ACCEPTED:
+    if result.verdict is not SearchVerdict.ACCEPTED:
         pytest.skip("the machine was too noisy for a verdict")
     folder = _folder(result.artifact_uri)
     verify(folder, [public_key(Path(searched.request.signing_key))])

@@ -18,7 +18,7 @@ from tests.waiting import eventually
 
 from penstock.errors import Conflict, Unavailable
 from penstock_cli.standalone import gateway, operator, ray_head
-from penstock_cli.standalone.child import Child, Program
+from penstock_cli.standalone.child import Child, ChildProgram
 from penstock_cli.standalone.ports import free_ports, next_free_port
 from penstock_cli.standalone.state import StateFolder, StateLock, is_locked
 
@@ -37,8 +37,8 @@ time.sleep(600)
 """
 
 
-def program(tmp_path: Path, *argv: str, scratch: Path | None = None) -> Program:
-    return Program(
+def program(tmp_path: Path, *argv: str, scratch: Path | None = None) -> ChildProgram:
+    return ChildProgram(
         "It", [sys.executable, "-c", *argv], dict(os.environ), tmp_path / "it.log", grace_seconds=2.0, scratch=scratch
     )
 
@@ -139,9 +139,9 @@ def test_a_program_whose_port_was_taken_meanwhile_gets_another(tmp_path: Path) -
 
 
 def test_a_program_that_always_ends_is_told_after_three_starts(tmp_path: Path) -> None:
-    starts: list[Program] = []
+    starts: list[ChildProgram] = []
 
-    def anew() -> Program:
+    def anew() -> ChildProgram:
         starts.append(program(tmp_path, "print('no such turbine'); raise SystemExit(4)"))
         return starts[-1]
 
@@ -154,9 +154,9 @@ def test_a_program_that_always_ends_is_told_after_three_starts(tmp_path: Path) -
 def test_the_answer_of_another_program_is_not_taken_for_ones_own(tmp_path: Path) -> None:
     child = Child(program(tmp_path, "raise SystemExit(1)"))
     assert eventually(lambda: not child.running)
-    starts: list[Program] = []
+    starts: list[ChildProgram] = []
 
-    def anew() -> Program:
+    def anew() -> ChildProgram:
         starts.append(program(tmp_path, "import time; time.sleep(600)"))
         return starts[-1]
 
@@ -169,13 +169,13 @@ def test_the_answer_of_another_program_is_not_taken_for_ones_own(tmp_path: Path)
 def test_each_part_is_given_other_ports_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
     state = StateFolder(tmp_path)
     state.create()
-    started: list[Program] = []
+    started: list[ChildProgram] = []
 
     class Ended:
-        def __init__(self, program: Program) -> None:
+        def __init__(self, program: ChildProgram) -> None:
             started.append(program)
 
-        def wait_started(self, _ready: object, _seconds: float, anew: Callable[[], Program]) -> None:
+        def wait_started(self, _ready: object, _seconds: float, anew: Callable[[], ChildProgram]) -> None:
             started.append(anew())
 
     module, make = {

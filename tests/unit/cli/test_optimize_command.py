@@ -12,7 +12,7 @@ from tests.unit.report.reports import report
 
 from penstock.errors import Invalid
 from penstock.optimization.progress import OptimizationRequest, Progress, RunResult
-from penstock.optimization.report import Verdict
+from penstock.optimization.report import SearchVerdict
 from penstock.optimization.trials import Stage
 from penstock.serving.manifest import Capacity, ModelFormat
 from penstock_cli.optimization.following import Display, comparison_table, outcome_table, plain_line, serving_manifest
@@ -91,7 +91,7 @@ def test_remote_models_are_left_to_the_optimizer(tmp_path: Path) -> None:
 
 def _result(artifact: str | None) -> RunResult:
     return RunResult(
-        verdict=Verdict.ACCEPTED if artifact else Verdict.REJECTED,
+        verdict=SearchVerdict.ACCEPTED if artifact else SearchVerdict.REJECTED,
         summary="…",
         artifact_uri=artifact,
         artifact_digest="sha256:" + "1" * 64,

@@ -15,7 +15,12 @@ from penstock.api.conditions import Reason
 from penstock.api.v1alpha1 import InferenceDeployment, InferenceDeploymentStatus, UpdatePolicy
 from penstock.serving.arguments import Attempt, BuildArguments
 from penstock_operator.deployment.application import ReplicaNetwork, build
-from penstock_operator.deployment.observed import Application, ApplicationState, Gateway, OptimizationView
+from penstock_operator.deployment.observed import (
+    ApplicationState,
+    ObservedApplication,
+    ObservedGateway,
+    OptimizationView,
+)
 from penstock_operator.deployment.plan import Plan, plan
 
 A, B, C = (f"sha256:{letter * 64}" for letter in "abc")
@@ -37,7 +42,7 @@ def app(
     attempt: int = 0,
     takes: bool = True,
     **changes: Any,
-) -> Application:
+) -> ObservedApplication:
     of = of or deployment()
     began = Attempt(attempted_at=int(NOW) - 100 + attempt)
     config = build(of, names.revision(of), began, ReplicaNetwork(), model_digest=noted, takes_digest=takes)
@@ -46,7 +51,7 @@ def app(
     )
 
 
-def seen(*digests: str, receiving: bool = True, declared: str | None = None, revision: str = NEW) -> Gateway:
+def seen(*digests: str, receiving: bool = True, declared: str | None = None, revision: str = NEW) -> ObservedGateway:
     """A gateway with a replica of each digest."""
     found = gateway({revision: 100}, {revision: len(digests)} if receiving else {}, listed_only={} if receiving else {revision: len(digests)})  # fmt: skip
     assert found.route is not None
@@ -243,7 +248,7 @@ def test_with_the_policy_automatic_the_new_model_becomes_a_revision_of_its_own()
     ],
 )  # fmt: skip
 def test_what_follows_is_found_again_by_whoever_looks(
-    apps: tuple[Application, ...], recorded: dict[str, str], model: str
+    apps: tuple[ObservedApplication, ...], recorded: dict[str, str], model: str
 ) -> None:
     of = following(status=InferenceDeploymentStatus(models=recorded))
     assert names.revision(following(model)) in revisions(plan(World(of, apps).observed(), NOW))

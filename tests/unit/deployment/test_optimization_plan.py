@@ -17,10 +17,10 @@ from penstock.errors import Invalid
 from penstock.serving.arguments import Attempt, BuildArguments, UserConfig
 from penstock_operator.deployment.application import ReplicaNetwork
 from penstock_operator.deployment.observed import (
-    Application,
     ApplicationState,
-    Gateway,
     Observed,
+    ObservedApplication,
+    ObservedGateway,
     OptimizationView,
     Pool,
     PoolProblem,
@@ -88,8 +88,8 @@ BASE_ROUTED = gateway({BASE: 100}, {BASE: 1})
 def seen(
     of: InferenceDeployment = OF,
     *runs: OptimizationRun,
-    apps: tuple[Application, ...] = SERVING_BASE,
-    routed: Gateway = BASE_ROUTED,
+    apps: tuple[ObservedApplication, ...] = SERVING_BASE,
+    routed: ObservedGateway = BASE_ROUTED,
     profile: OptimizationProfileSpec | ProfileProblem | None = PROFILE,
 ) -> Observed:
     view = OptimizationView(profile, runs)

@@ -10,7 +10,7 @@ from tests.unit.deployment.world import NOW, deployment, gateway
 from penstock.api.access import APIKey, Authentication
 from penstock.api.conditions import Reason
 from penstock.routing.leases import Route
-from penstock_operator.deployment.observed import Gateway, Observed, PoolProblem
+from penstock_operator.deployment.observed import Observed, ObservedGateway, PoolProblem
 from penstock_operator.deployment.plan import plan
 
 STARTING = PoolProblem(Reason.STARTING_POOL, "the head starts")
@@ -22,7 +22,7 @@ NOTHING = gateway(None)
 SERVING = gateway({"r1": 100}, {"r1": 1})
 
 
-def closed(why: str) -> Gateway:
+def closed(why: str) -> ObservedGateway:
     """A gateway that was told why there is nothing."""
     found = gateway({})
     assert found.route is not None
@@ -31,7 +31,7 @@ def closed(why: str) -> Gateway:
     return replace(found, route=found.route.model_copy(update={"declared": declared}))
 
 
-def route(problem: PoolProblem, *gateways: Gateway, keys: tuple[APIKey, ...] = ()) -> Route | None:
+def route(problem: PoolProblem, *gateways: ObservedGateway, keys: tuple[APIKey, ...] = ()) -> Route | None:
     required = Authentication.REQUIRED
     return plan(Observed(deployment(), problem, gateways, keys=keys, default_authentication=required), NOW).route
 
@@ -44,7 +44,7 @@ def route(problem: PoolProblem, *gateways: Gateway, keys: tuple[APIKey, ...] = (
         pytest.param(STARTING, closed("Unschedulable: x"), id="a pool found its nodes"),
     ],
 )
-def test_requests_wait_while(problem: PoolProblem, seen: Gateway) -> None:
+def test_requests_wait_while(problem: PoolProblem, seen: ObservedGateway) -> None:
     found = route(problem, seen)
     assert found is not None
     assert (found.unavailable, found.revisions) == (None, {})
@@ -60,7 +60,7 @@ def test_requests_wait_while(problem: PoolProblem, seen: Gateway) -> None:
         pytest.param(SUSPENDED, SERVING, id="its pool is suspended"),
     ],
 )
-def test_requests_are_told_at_once_that(problem: PoolProblem, seen: Gateway) -> None:
+def test_requests_are_told_at_once_that(problem: PoolProblem, seen: ObservedGateway) -> None:
     found = route(problem, seen)
     assert found is not None
     assert found.unavailable == f"{problem.reason}: {problem.message}"

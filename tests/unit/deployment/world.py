@@ -12,12 +12,12 @@ from penstock.routing.leases import ReplicaStats, RequestsJoined, Route, RouteRe
 from penstock.serving.arguments import Attempt, BuildArguments
 from penstock_operator.deployment import application
 from penstock_operator.deployment.observed import (
-    Application,
     ApplicationState,
-    Gateway,
     GatewayProblem,
     Node,
     Observed,
+    ObservedApplication,
+    ObservedGateway,
     Pool,
     PoolProblem,
 )
@@ -69,9 +69,9 @@ def serve_app(
     message: str = "",
     waiting_since: float | None = None,
     attempt: Attempt = FIRST_ATTEMPT,
-) -> Application:
+) -> ObservedApplication:
     config = application.build(of, names.revision(of), attempt, application.ReplicaNetwork())
-    return Application(
+    return ObservedApplication(
         name=config["name"],
         state=state,
         message=message,
@@ -94,7 +94,7 @@ def gateway(
     digest: str = "",
     settled: bool = True,
     joining: RequestsJoined | None = None,
-) -> Gateway:
+) -> ObservedGateway:
     """A gateway with so many replicas by revision that receive, and so many that are only listed."""
     rows = [
         RouteReplica(
@@ -127,7 +127,7 @@ def gateway(
     status = RouteStatus(
         namespace="vision", model="digits", declared=route, replicas=rows, held_requests=held, settled=settled
     )
-    return Gateway("http://agent", "http://gateway:8080", status)
+    return ObservedGateway("http://agent", "http://gateway:8080", status)
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,8 @@ class World:
     """One observation, to be varied."""
 
     of: InferenceDeployment
-    apps: tuple[Application, ...] = ()
-    gateways: tuple[Gateway | GatewayProblem, ...] = field(default_factory=lambda: (gateway(None),))
+    apps: tuple[ObservedApplication, ...] = ()
+    gateways: tuple[ObservedGateway | GatewayProblem, ...] = field(default_factory=lambda: (gateway(None),))
     nodes: tuple[Node, ...] = ()
     problem: PoolProblem | None = None
 

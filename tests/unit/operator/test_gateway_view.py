@@ -9,7 +9,7 @@ import httpx
 from penstock.routing.fleet import Endpoint
 from penstock.routing.leases import ASYNCHRONOUS, PREFER, Route, RouteList, RouteStatus
 from penstock_operator.clients.gateway import GatewayClient
-from penstock_operator.deployment.observed import Gateway
+from penstock_operator.deployment.observed import ObservedGateway
 from penstock_operator.gateway.view import GatewayView
 
 
@@ -57,7 +57,7 @@ def viewed(agent: Agent, clock: Clock) -> GatewayView:
 
 def seen(view: GatewayView) -> RouteStatus:
     found = view.look("ns", "m")
-    assert isinstance(found, Gateway)
+    assert isinstance(found, ObservedGateway)
     assert found.route is not None
     return found.route
 

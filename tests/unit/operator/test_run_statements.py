@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from penstock.api.optimization import OptimizationProfileSpec, OptimizationRun
 from penstock.optimization.progress import PROGRESS_FILE, RESULT_FILE, Progress, RunIdentity, RunResult
-from penstock.optimization.report import Verdict
+from penstock.optimization.report import SearchVerdict
 from penstock.optimization.statements import (
     DOMAIN,
     MOST_BYTES,
@@ -38,7 +38,7 @@ from penstock_runtime.storage import Store
 
 PROFILE = OptimizationProfileSpec()
 OTHER_PROFILE = OptimizationProfileSpec.model_validate({"search": {"budgetMinutes": 7}})
-RESULT = RunResult(verdict=Verdict.ACCEPTED, summary="4.10x faster.")
+RESULT = RunResult(verdict=SearchVerdict.ACCEPTED, summary="4.10x faster.")
 KEYS = RunKeys("a-secret", "signing")
 
 

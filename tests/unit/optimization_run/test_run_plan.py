@@ -12,7 +12,7 @@ from penstock.api.conditions import Reason, RunCondition
 from penstock.api.optimization import OptimizationProfileSpec, OptimizationRun
 from penstock.api.verdicts import timestamp
 from penstock.optimization.progress import Figures, OptimizationRequest, Progress, RunIdentity, RunResult
-from penstock.optimization.report import Verdict
+from penstock.optimization.report import SearchVerdict
 from penstock.optimization.statements import digest_of_profile
 from penstock.optimization.trials import Stage
 from penstock.serving.manifest import Capacity, ModelFormat
@@ -56,7 +56,7 @@ def said(result: RunPlan, kind: RunCondition) -> tuple[str, str]:
 
 
 ACCEPTED = RunResult(
-    verdict=Verdict.ACCEPTED,
+    verdict=SearchVerdict.ACCEPTED,
     summary="4.10x faster.",
     recipe="quantize Static → ONNXRuntime",
     artifact_uri="s3://store/vision/artifacts/sha256-aa",
@@ -79,7 +79,7 @@ ACCEPTED = RunResult(
 )
 GOES = Progress(stage=Stage.MEASURE, message="Session 2", done=3, total=12, best="int8", best_speedup=2.1)
 MISSING = ProfileProblem(Reason.PROFILE_NOT_FOUND, "There is no ClusterOptimizationProfile balanced.")
-ERROR = RunResult(verdict=Verdict.NO_DECISION, summary="", error="The model cannot be read.")
+ERROR = RunResult(verdict=SearchVerdict.NO_DECISION, summary="", error="The model cannot be read.")
 DONE = job(1, JobState.SUCCEEDED, finished_at=NOW - 5)
 
 OUTSIDE = [
@@ -168,14 +168,14 @@ ROWS = [
     ),
     (
         "rejected",
-        seen(DONE, result=RunResult(verdict=Verdict.REJECTED, summary="x")),
+        seen(DONE, result=RunResult(verdict=SearchVerdict.REJECTED, summary="x")),
         ("True", Reason.VERDICT_REACHED),
         ("False", Reason.PROFILE_REJECTED),
         None,
     ),
     (
         "no decision",
-        seen(DONE, result=RunResult(verdict=Verdict.NO_DECISION, summary="x")),
+        seen(DONE, result=RunResult(verdict=SearchVerdict.NO_DECISION, summary="x")),
         ("True", Reason.VERDICT_REACHED),
         ("False", Reason.NO_DECISION),
         None,

@@ -9,7 +9,7 @@ from penstock.optimization.measurements import Limit
 from penstock.optimization.profiling import (
     Circumstances,
     Kernel,
-    Limits,
+    LimitShares,
     Peak,
     flops_of,
     limit_of,
@@ -78,12 +78,12 @@ def test_what_limits_a_kernel(kernel: Kernel, limit: Limit) -> None:
 
 def test_time_that_no_kernel_accounts_for_is_overhead() -> None:
     limits = limits_of([Kernel("Conv", 100, 9e6, 1e4)], wall_milliseconds=0.4, peak=PEAK)
-    assert limits == Limits(compute=0.25, memory=0.0, overhead=0.75)
+    assert limits == LimitShares(compute=0.25, memory=0.0, overhead=0.75)
     assert limits.greatest is Limit.OVERHEAD
 
 
 def test_nothing_is_divided_among_nothing() -> None:
-    assert limits_of([], 0.0, PEAK) == Limits(compute=0, memory=0, overhead=0)
+    assert limits_of([], 0.0, PEAK) == LimitShares(compute=0, memory=0, overhead=0)
     assert operator_shares([], 1) == ()
 
 
@@ -97,9 +97,9 @@ CONV = (Kernel("Conv", 900, 9e7, 1e4), Kernel("Relu", 100, 1e3, 1e4))
 ATTENTION = (*(Kernel("MatMul", 200, 1e7, 1e5) for _ in range(6)), Kernel("Softmax", 50, 1e3, 1e4))
 INT8 = (Kernel("QLinearConv", 900, 9e7, 1e4, quantized=True), Kernel("Relu", 100, 1e3, 1e4))
 SMALL = tuple(Kernel("Add", 4, 10, 100) for _ in range(20))
-COMPUTE = Limits(compute=0.9, memory=0.1, overhead=0.0)
-MEMORY = Limits(compute=0.3, memory=0.7, overhead=0.0)
-OVERHEAD = Limits(compute=0.1, memory=0.1, overhead=0.8)
+COMPUTE = LimitShares(compute=0.9, memory=0.1, overhead=0.0)
+MEMORY = LimitShares(compute=0.3, memory=0.7, overhead=0.0)
+OVERHEAD = LimitShares(compute=0.1, memory=0.1, overhead=0.8)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,9 @@ OVERHEAD = Limits(compute=0.1, memory=0.1, overhead=0.8)
         ),
     ],
 )
-def test_advice(kernels: tuple[Kernel, ...], limits: Limits, hardware: Hardware, wanted: tuple[str, str, str]) -> None:
+def test_advice(
+    kernels: tuple[Kernel, ...], limits: LimitShares, hardware: Hardware, wanted: tuple[str, str, str]
+) -> None:
     step, likelihood, word = wanted
     around = Circumstances(hardware, batch_size=1, weight_bytes=90_000_000, module=False)
     advice = {each.step: each for each in advise(kernels, limits, around)}

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from penstock.errors import Invalid
-from penstock.optimization.profiling import Limits
+from penstock.optimization.profiling import LimitShares
 from penstock.optimization.recipes import EngineName, EngineSettings
 from penstock_cli.optimization.profiling import bar, parse_shape
 from penstock_optimizer.profiling import profile_onnx
@@ -108,4 +108,4 @@ def test_bars(share: float, width: int) -> None:
 
 
 def test_limits_name_the_greatest() -> None:
-    assert Limits(compute=0.2, memory=0.5, overhead=0.3).greatest == "Memory"
+    assert LimitShares(compute=0.2, memory=0.5, overhead=0.3).greatest == "Memory"

@@ -17,7 +17,14 @@ from penstock.api.verdicts import timestamp
 from penstock.errors import Invalid
 from penstock.names import revision, run_name
 from penstock.serving.arguments import Attempt
-from penstock_operator.deployment.observed import Application, ApplicationState, Node, Observed, Pool, PoolProblem
+from penstock_operator.deployment.observed import (
+    ApplicationState,
+    Node,
+    Observed,
+    ObservedApplication,
+    Pool,
+    PoolProblem,
+)
 from penstock_operator.deployment.plan import invalid_status, plan
 from penstock_operator.deployment.unschedulable import find_obstacle, why_unschedulable
 from penstock_operator.pool.placement import actor_options, ray_resource
@@ -239,7 +246,7 @@ def test_a_replica_with_room_is_only_starting(pool: Pool) -> None:
     assert find_obstacle(asked, pool) is None
 
 
-def waiting(seconds: float | None, accelerator: str) -> tuple[Application, Observed]:
+def waiting(seconds: float | None, accelerator: str) -> tuple[ObservedApplication, Observed]:
     of = deployment(resources={"accelerator": {"type": accelerator}})
     since = None if seconds is None else NOW - seconds
     app = serve_app(of, ApplicationState.DEPLOYING, running=0, waiting_since=since)

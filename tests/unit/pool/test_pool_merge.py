@@ -9,25 +9,27 @@ import pytest
 from tests.unit.deployment.world import NEW_MODEL, OLD_MODEL, deployment, serve_app
 
 from penstock.serving.arguments import Owner
-from penstock_operator.deployment.observed import Application, ApplicationState
+from penstock_operator.deployment.observed import ApplicationState, ObservedApplication
 from penstock_operator.pool.serve import merge
 
 MINE = serve_app(deployment(NEW_MODEL))
 OLDER = serve_app(deployment(OLD_MODEL))
 ME = ("vision", "digits")
-FOREIGN = Application(
+FOREIGN = ObservedApplication(
     "theirs", ApplicationState.RUNNING, config={"name": "theirs", "import_path": "their.app:app", "args": {"k": 1}}
 )
 GOING = replace(OLDER, state=ApplicationState.DELETING, config=None, arguments=None)
-IMPERATIVE = Application("by-serve-run", ApplicationState.RUNNING)
+IMPERATIVE = ObservedApplication("by-serve-run", ApplicationState.RUNNING)
 
 
-def config(app: Application) -> dict[str, Any]:
+def config(app: ObservedApplication) -> dict[str, Any]:
     assert app.config is not None
     return dict(app.config)
 
 
-CASES: list[tuple[str, list[Application], dict[tuple[str, str], tuple[dict[str, Any], ...]], list[str], bool]] = [
+CASES: list[
+    tuple[str, list[ObservedApplication], dict[tuple[str, str], tuple[dict[str, Any], ...]], list[str], bool]
+] = [
     ("nobody asks for anything: nothing is written", [MINE, FOREIGN], {}, [MINE.name, "theirs"], False),
     ("the same again: nothing is written", [MINE], {ME: (config(MINE),)}, [MINE.name], False),
     ("a new application joins those that are not ours", [FOREIGN], {ME: (config(MINE),)}, [MINE.name, "theirs"], True),
@@ -43,7 +45,7 @@ CASES: list[tuple[str, list[Application], dict[tuple[str, str], tuple[dict[str, 
     ("deployed", "wanted", "names", "changed"), [row[1:] for row in CASES], ids=[row[0] for row in CASES]
 )
 def test_merge(
-    deployed: list[Application],
+    deployed: list[ObservedApplication],
     wanted: dict[tuple[str, str], tuple[dict[str, Any], ...]],
     names: list[str],
     changed: bool,  # noqa: FBT001  # a column of the table

@@ -12,7 +12,7 @@ from tests.unit.pool.pools import CPU, GPU, NOW, SECRET, SETTINGS, UID, observed
 from penstock.api.conditions import Reason
 from penstock.api.meta import ConditionStatus
 from penstock.api.pool import PoolChange, ServingPool
-from penstock_operator.deployment.observed import Application, ApplicationState
+from penstock_operator.deployment.observed import ApplicationState, ObservedApplication
 from penstock_operator.nodes.forecast import KubernetesNode
 from penstock_operator.pool.names import TOOK_OVER, UNCHECKED_SURGE
 from penstock_operator.pool.observed import PodView, PoolObserved, RayClusterView, pod_view, view
@@ -32,7 +32,7 @@ def second(of: ServingPool = NEW, serving: str = FIRST) -> str:
     return replacement_name(of, SETTINGS, SECRET, serving)
 
 
-def app(running_: int = 2, state: ApplicationState = ApplicationState.RUNNING) -> Application:
+def app(running_: int = 2, state: ApplicationState = ApplicationState.RUNNING) -> ObservedApplication:
     return serve_app(deployment(NEW_MODEL), state, running=running_, wanted=2)
 
 
@@ -135,7 +135,7 @@ def test_where_nodes_are_added_on_demand_room_is_not_asked_for() -> None:
 
 
 def replacing(
-    old: tuple[Application, ...] | None, new: tuple[Application, ...] | None, **candidate: Any
+    old: tuple[ObservedApplication, ...] | None, new: tuple[ObservedApplication, ...] | None, **candidate: Any
 ) -> PoolObserved:
     """A candidate beside what serves, and what runs on either; None: it does not answer."""
     known = {FIRST: old, second(): new}
@@ -208,7 +208,9 @@ def test_with_a_token_that_was_changed_nobody_can_ask_so_the_candidate_takes_ove
     assert made.mirror is None
 
 
-def unasked(new: tuple[Application, ...], old: tuple[Application, ...] | None = None, **head: Any) -> PoolObserved:
+def unasked(
+    new: tuple[ObservedApplication, ...], old: tuple[ObservedApplication, ...] | None = None, **head: Any
+) -> PoolObserved:
     """A candidate beside one whose head is away, or has just come back, while its worker serves."""
     world = replacing(old, new)
     serving = running(OLD, **{"ready": False, "started": 1, "since": NOW - 30, **head})
@@ -255,7 +257,7 @@ def test_a_head_that_has_been_back_for_a_while_is_believed() -> None:
     assert made.apply
 
 
-def took_over(seconds_ago: float, left: tuple[Application, ...] | None) -> PoolObserved:
+def took_over(seconds_ago: float, left: tuple[ObservedApplication, ...] | None) -> PoolObserved:
     new = running(NEW, second(), took_over=NOW - seconds_ago, counts={"cpu": GroupCount(1)})
     return observed(NEW, running(OLD), new, applications={} if left is None else {FIRST: left})
 

@@ -13,9 +13,9 @@ from penstock.api.conditions import DeploymentCondition, QuotaCondition, Reason
 from penstock.api.meta import ConditionStatus
 from penstock.api.quota import TenantQuota
 from penstock.api.v1alpha1 import InferenceDeployment
-from penstock_operator.deployment.observed import Application, ApplicationState
+from penstock_operator.deployment.observed import ApplicationState, ObservedApplication
 from penstock_operator.deployment.plan import Plan, plan
-from penstock_operator.quota.plan import Excess, Usage, excess, quota_status, usage
+from penstock_operator.quota.plan import Excess, QuotaUsage, excess, quota_status, usage
 
 GI = 2**30
 
@@ -51,14 +51,18 @@ def quota(**hard: Any) -> TenantQuota:
     ("deployment_", "expected"),
     [
         pytest.param(
-            of("a", 3), Usage(1, 3, Decimal(0), Decimal(3 * GI)), id="counts at the most replicas it may have"
+            of("a", 3), QuotaUsage(1, 3, Decimal(0), Decimal(3 * GI)), id="counts at the most replicas it may have"
         ),
-        pytest.param(of("a", 0), Usage(1, 0, Decimal(0), Decimal(0)), id="scaled to none it counts as a deployment"),
-        pytest.param(of("a", 3, count="0.5"), Usage(1, 3, Decimal("1.5"), Decimal(3 * GI)), id="shares are added up"),
-        pytest.param(of("a", 2, memory=None), Usage(1, 2, Decimal(0), Decimal(0)), id="no memory reserves none"),
+        pytest.param(
+            of("a", 0), QuotaUsage(1, 0, Decimal(0), Decimal(0)), id="scaled to none it counts as a deployment"
+        ),
+        pytest.param(
+            of("a", 3, count="0.5"), QuotaUsage(1, 3, Decimal("1.5"), Decimal(3 * GI)), id="shares are added up"
+        ),
+        pytest.param(of("a", 2, memory=None), QuotaUsage(1, 2, Decimal(0), Decimal(0)), id="no memory reserves none"),
     ],
 )
-def test_a_deployment_takes(deployment_: InferenceDeployment, expected: Usage) -> None:
+def test_a_deployment_takes(deployment_: InferenceDeployment, expected: QuotaUsage) -> None:
     assert usage(deployment_) == expected
 
 
@@ -172,7 +176,7 @@ def test_what_runs_goes_on_and_grows_no_more(app: dict[str, Any], room: int, exp
 
 
 def test_a_new_revision_beyond_the_quota_is_not_started_beside_the_old() -> None:
-    before: Application = serve_app(deployment(OLD_MODEL))
+    before: ObservedApplication = serve_app(deployment(OLD_MODEL))
     made = beyond(World(deployment(), (before,), (gateway({OLD: 100}, {OLD: 1}),)))
     assert [each["name"] for each in made.applications or ()] == [before.name]
     assert made.route is not None

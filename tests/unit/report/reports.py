@@ -16,7 +16,7 @@ from penstock.optimization.measurements import (
     Timing,
 )
 from penstock.optimization.recipes import EngineName, EngineSettings, Precision, Recipe, Step, StepName
-from penstock.optimization.report import CandidateReport, ControlReport, Outcome, Report, Verdict
+from penstock.optimization.report import CandidateReport, ControlReport, Outcome, Report, SearchVerdict
 from penstock.serving.manifest import BatchPoint, Capacity
 
 
@@ -78,7 +78,7 @@ def report(model: str = "digits") -> Report:
         data_digest="sha256:" + "b" * 64,
         synthetic_data=False,
         samples={"calibration": 200, "test": 700},
-        verdict=Verdict.ACCEPTED,
+        verdict=SearchVerdict.ACCEPTED,
         summary="12.6× faster than torch eager fp32 at the same accuracy.",
         chosen=CHOSEN.key,
         candidates=(

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 from tests.unit.report.reports import CHOSEN, LOSSY, accuracy, report, timing
 
-from penstock.optimization.report import Verdict
+from penstock.optimization.report import SearchVerdict
 from penstock_optimizer.report.charts import distributions, pareto
 from penstock_optimizer.report.page import render
 from penstock_optimizer.report.svg import axis, element, number
@@ -76,7 +76,13 @@ def test_the_page_draws(picture: str) -> None:
 
 def test_a_search_without_a_single_measurement_still_has_a_page() -> None:
     bare = report().model_copy(
-        update={"candidates": (), "controls": (), "capacity": None, "chosen": None, "verdict": Verdict.NO_DECISION}
+        update={
+            "candidates": (),
+            "controls": (),
+            "capacity": None,
+            "chosen": None,
+            "verdict": SearchVerdict.NO_DECISION,
+        }
     )
     assert "NoDecision" in render(bare)
 

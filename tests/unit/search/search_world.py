@@ -30,7 +30,7 @@ from penstock_optimizer.search.decide import (
     Certify,
     Conclude,
     Gate,
-    Judge,
+    JudgeOutputs,
     LoadTest,
     MeasureSession,
     decide,
@@ -114,7 +114,7 @@ class World:
         match action:
             case Build():
                 return BuildTrial(recipe=action.recipe, built=self._built(action.recipe), seconds=self.seconds)
-            case Judge():
+            case JudgeOutputs():
                 return JudgeTrial(
                     judgements=JUDGEMENTS, controls=self.controls, problem=self.unsuited, seconds=self.seconds
                 )

@@ -7,8 +7,17 @@ from tests.unit.search.search_world import JUDGEMENTS, World, named, plan, spec
 
 from penstock.optimization.measurements import AccuracyControl, Role
 from penstock.optimization.recipes import EngineName
-from penstock.optimization.report import Outcome, Verdict
-from penstock_optimizer.search.decide import Build, Certify, Conclude, Gate, Judge, LoadTest, MeasureSession, decide
+from penstock.optimization.report import Outcome, SearchVerdict
+from penstock_optimizer.search.decide import (
+    Build,
+    Certify,
+    Conclude,
+    Gate,
+    JudgeOutputs,
+    LoadTest,
+    MeasureSession,
+    decide,
+)
 from penstock_optimizer.search.verdict import conclude
 
 ORT, OPENVINO = EngineName.ONNX_RUNTIME, EngineName.OPENVINO
@@ -33,7 +42,7 @@ def test_the_baselines_are_built_and_compared_before_anything_else() -> None:
     world = good_world()
     _, actions = world.search()
     eager, plain = world.searched.baselines
-    assert actions[:4] == [Build(eager), Build(plain), Judge(eager, 256), Gate(plain, eager, 256, JUDGEMENTS)]
+    assert actions[:4] == [Build(eager), Build(plain), JudgeOutputs(eager, 256), Gate(plain, eager, 256, JUDGEMENTS)]
 
 
 def test_each_candidate_passes_the_gate_right_after_it_is_built() -> None:
@@ -62,7 +71,7 @@ def test_without_torch_onnx_runtime_is_the_only_baseline() -> None:
 def test_the_fastest_that_keeps_the_accuracy_is_chosen() -> None:
     world = good_world()
     found = conclude(world.searched, world.search()[0])
-    assert found.verdict is Verdict.ACCEPTED
+    assert found.verdict is SearchVerdict.ACCEPTED
     assert found.chosen == named(world.searched, ORT, "Static")
     assert found.figures is not None
     assert found.figures.speedups == pytest.approx({"TorchEager fp32": 8.0, "ONNXRuntime fp32": 4.0})
@@ -88,12 +97,12 @@ def test_a_halving_keeps_the_better_half_and_measures_it_longer() -> None:
 @pytest.mark.parametrize(
     ("noise", "verdict", "attempts"),
     [
-        pytest.param([1.3], Verdict.ACCEPTED, 2, id="noise once: measured again, longer"),
-        pytest.param([1.3, 0.7], Verdict.ACCEPTED, 3, id="noise twice: measured a third time"),
-        pytest.param([1.3, 0.7, 1.2], Verdict.NO_DECISION, 3, id="noise three times: no decision"),
+        pytest.param([1.3], SearchVerdict.ACCEPTED, 2, id="noise once: measured again, longer"),
+        pytest.param([1.3, 0.7], SearchVerdict.ACCEPTED, 3, id="noise twice: measured a third time"),
+        pytest.param([1.3, 0.7, 1.2], SearchVerdict.NO_DECISION, 3, id="noise three times: no decision"),
     ],
 )
-def test_noise(noise: list[float], verdict: Verdict, attempts: int) -> None:
+def test_noise(noise: list[float], verdict: SearchVerdict, attempts: int) -> None:
     world = good_world(same_again=noise)
     ledger, actions = world.search()
     first = [each for each in actions if isinstance(each, MeasureSession) and each.rung == 0]
@@ -101,7 +110,7 @@ def test_noise(noise: list[float], verdict: Verdict, attempts: int) -> None:
     assert [each.seconds_per_round for each in first] == sorted(each.seconds_per_round for each in first)
     found = conclude(world.searched, ledger)
     assert found.verdict is verdict
-    if verdict is Verdict.NO_DECISION:
+    if verdict is SearchVerdict.NO_DECISION:
         assert "SameAgain read 1.20" in found.summary
         assert found.chosen is None
         assert Outcome.UNDECIDED in {each.outcome for each in found.candidates}
@@ -140,7 +149,7 @@ def test_a_finalist_that_fails_the_full_test_gives_way_to_the_next() -> None:
 def test_data_that_cannot_certify_leads_to_no_decision() -> None:
     world = good_world(test_samples=100)
     found = conclude(world.searched, world.search()[0])
-    assert found.verdict is Verdict.NO_DECISION
+    assert found.verdict is SearchVerdict.NO_DECISION
     assert "cannot be ruled out with 95% confidence: give more samples" in found.summary
 
 
@@ -148,7 +157,7 @@ def test_where_the_profile_asks_for_no_certificate_the_estimate_is_enough_and_th
     searched = plan(spec(constraints={"accuracy": {"minRatio": "0.99", "certify": False}}))
     world = World(searched, speed={named(searched, ORT, "Static").key: 4.0}, test_samples=100)
     found = conclude(searched, world.search()[0])
-    assert found.verdict is Verdict.ACCEPTED
+    assert found.verdict is SearchVerdict.ACCEPTED
     assert any("not certified" in each for each in found.warnings)
 
 
@@ -156,7 +165,7 @@ def test_nothing_faster_means_rejected_and_the_baseline_is_loaded_for_its_capaci
     world = World(plan())
     ledger, actions = world.search()
     found = conclude(world.searched, ledger)
-    assert found.verdict is Verdict.REJECTED
+    assert found.verdict is SearchVerdict.REJECTED
     assert found.capacity is not None
     assert [each.recipe for each in actions if isinstance(each, LoadTest)] == [*reversed(world.searched.baselines)]
 
@@ -166,7 +175,7 @@ def test_a_gain_below_the_asked_one_is_none() -> None:
     world = World(searched, speed={named(searched, ORT, "Static").key: 1.05})
     found = conclude(searched, world.search()[0])
     report = next(each for each in found.candidates if each.recipe == named(searched, ORT, "Static"))
-    assert found.verdict is Verdict.REJECTED
+    assert found.verdict is SearchVerdict.REJECTED
     assert report.outcome is Outcome.NO_GAIN
     assert "1.05x ONNX Runtime fp32" in report.reason
     assert "at least 1.10x is asked" in report.reason
@@ -189,7 +198,7 @@ def test_an_export_that_computes_something_else_ends_the_search() -> None:
     ledger, actions = world.search()
     found = conclude(world.searched, ledger)
     assert len(actions) == 4
-    assert found.verdict is Verdict.NO_DECISION
+    assert found.verdict is SearchVerdict.NO_DECISION
     assert "does not compute what the model itself does" in found.summary
 
 
@@ -198,7 +207,7 @@ def test_a_model_that_onnx_runtime_cannot_run_ends_the_search() -> None:
     world.broken = (world.searched.baselines[1].key,)
     ledger, _ = world.search()
     found = conclude(world.searched, ledger)
-    assert found.verdict is Verdict.NO_DECISION
+    assert found.verdict is SearchVerdict.NO_DECISION
     assert "does not run on ONNX Runtime" in found.summary
 
 
@@ -241,29 +250,35 @@ def test_for_memory_the_smallest_process_is_chosen() -> None:
 @pytest.mark.parametrize(
     ("budget", "verdict", "kinds"),
     [
-        pytest.param(1.0, Verdict.NO_DECISION, {Build}, id="no time for more than a baseline"),
+        pytest.param(1.0, SearchVerdict.NO_DECISION, {Build}, id="no time for more than a baseline"),
         pytest.param(
-            8.0, Verdict.NO_DECISION, {Build, Judge, Gate, MeasureSession, LoadTest, Certify}, id="a little time"
+            8.0,
+            SearchVerdict.NO_DECISION,
+            {Build, JudgeOutputs, Gate, MeasureSession, LoadTest, Certify},
+            id="a little time",
         ),
         pytest.param(
-            1200.0, Verdict.ACCEPTED, {Build, Judge, Gate, MeasureSession, Certify, LoadTest}, id="time enough"
+            1200.0,
+            SearchVerdict.ACCEPTED,
+            {Build, JudgeOutputs, Gate, MeasureSession, Certify, LoadTest},
+            id="time enough",
         ),
     ],
 )
-def test_out_of_budget(budget: float, verdict: Verdict, kinds: set[type]) -> None:
+def test_out_of_budget(budget: float, verdict: SearchVerdict, kinds: set[type]) -> None:
     world = good_world(budget=budget)
     ledger, actions = world.search()
     assert {type(each) for each in actions} <= kinds
     assert sum(trial.seconds for trial in ledger) <= budget
     found = conclude(world.searched, ledger)
-    assert found.verdict is verdict or (found.verdict is Verdict.ACCEPTED and budget == 8.0)
+    assert found.verdict is verdict or (found.verdict is SearchVerdict.ACCEPTED and budget == 8.0)
 
 
 def test_what_is_not_built_in_time_is_left_for_what_is() -> None:
     world = good_world(budget=20.0)
     ledger, _ = world.search()
     found = conclude(world.searched, ledger)
-    assert found.verdict is Verdict.ACCEPTED
+    assert found.verdict is SearchVerdict.ACCEPTED
     assert Outcome.OUT_OF_BUDGET in {each.outcome for each in found.candidates}
 
 
@@ -293,9 +308,9 @@ def test_a_metric_that_does_not_suit_the_data_is_told_before_anything_is_built()
     world = good_world()
     world.unsuited = "labels are float32 of shape (180,), and no output is like them"
     ledger, actions = world.search()
-    assert [type(each) for each in actions] == [Build, Build, Judge], "only the baselines"
+    assert [type(each) for each in actions] == [Build, Build, JudgeOutputs], "only the baselines"
     found = conclude(world.searched, ledger)
-    assert found.verdict is Verdict.NO_DECISION
+    assert found.verdict is SearchVerdict.NO_DECISION
     assert "labels are float32 of shape (180,)" in found.summary
     assert {each.outcome for each in found.candidates[2:]} == {Outcome.UNDECIDED}, "no budget ran out"
 
@@ -315,11 +330,11 @@ def test_a_metric_that_cannot_tell_right_from_wrong_decides_nothing(output: str,
     ledger, actions = world.search()
     found = conclude(world.searched, ledger)
     if decides:
-        assert found.verdict is Verdict.ACCEPTED
+        assert found.verdict is SearchVerdict.ACCEPTED
         assert any("'flag'" in warning for warning in found.warnings)
         return
     assert len(actions) == 3, "nothing is built that could not be judged"
-    assert found.verdict is Verdict.NO_DECISION
+    assert found.verdict is SearchVerdict.NO_DECISION
     assert "cannot tell right from wrong on this data: constant answers would lose 0 points by Cosine" in found.summary
 
 
@@ -327,7 +342,7 @@ def test_where_all_who_were_tried_broke_nobody_was_judged() -> None:
     world = good_world()
     world.broken = tuple(each.key for each in world.searched.candidates)
     found = conclude(world.searched, world.search()[0])
-    assert found.verdict is Verdict.NO_DECISION
+    assert found.verdict is SearchVerdict.NO_DECISION
     assert "nobody was judged" in found.summary
     assert "it crashed" in found.summary, "the commonest cause"
 
