@@ -20,7 +20,7 @@ from penstock_operator.clients.bounds import Bounds
 from penstock_operator.clients.documents import read_json, weigh
 from penstock_operator.clients.exchange import BoundedClient, WholeAnswer
 from penstock_operator.clients.services import ServiceTransport
-from penstock_operator.deployment.observed import Application, ApplicationState, Node
+from penstock_operator.deployment.observed import ApplicationState, Node, ObservedApplication
 
 _APPLICATIONS: Final = "/api/serve/applications/"
 _MIB: Final = 2**20
@@ -210,13 +210,13 @@ def _short(error: Exception) -> str:
     return (said or type(error).__name__)[:_LONGEST_PROBLEM]
 
 
-def application(details: ApplicationDetails) -> Application:
+def application(details: ApplicationDetails) -> ObservedApplication:
     """Serve's answer as what the planner is told."""
     deployments = tuple(details.deployments.values())
     replicas = [replica for each in deployments for replica in each.replicas]
     waiting = [each.start_time_s for each in replicas if each.state == "STARTING" and not each.node_id]
     messages = [details.message, *(each.message for each in deployments)]
-    return Application(
+    return ObservedApplication(
         name=details.name,
         state=details.status,
         message="\n".join(message for message in messages if message),

@@ -20,7 +20,7 @@ from penstock.errors import Unavailable
 from penstock.serving.arguments import Owner
 from penstock_operator.clients.ray import RayClient, ServeDetails, application
 from penstock_operator.deployment.application import ServeApplication
-from penstock_operator.deployment.observed import Application, ApplicationState
+from penstock_operator.deployment.observed import ApplicationState, ObservedApplication
 from penstock_operator.pool.budget import MemoryBudget
 from penstock_operator.pool.serve import Aggregate, OwnerKey, merge
 from penstock_operator.runtime.copies.cache import Recent
@@ -80,11 +80,11 @@ class PoolWriter:
         self._reading = threading.Lock()
         self._writing = threading.Lock()
         self._pending: dict[OwnerKey, tuple[tuple[ServeApplication, ...], Future[None]]] = {}
-        self._seen: Recent[str, tuple[Application, ...]] = Recent(_FRESH_SECONDS, clock)
+        self._seen: Recent[str, tuple[ObservedApplication, ...]] = Recent(_FRESH_SECONDS, clock)
         self._silent: tuple[float, Unavailable] | None = None
         """Until when it is not asked, and what it did last."""
 
-    def applications(self) -> tuple[Application, ...]:
+    def applications(self) -> tuple[ObservedApplication, ...]:
         """What the cluster runs, at most half a second old.
 
         Raises:
@@ -97,7 +97,7 @@ class PoolWriter:
                 raise Unavailable(self._silent[1].reason, self._silent[1].message)
             return self._seen.obtain(self.client.address, self._look)
 
-    def _look(self) -> tuple[Application, ...]:
+    def _look(self) -> tuple[ObservedApplication, ...]:
         started = self._clock()
         try:
             details = self.client.serve()
@@ -125,7 +125,7 @@ class PoolWriter:
         finally:
             lock.release()
 
-    def _tell_placed(self, applications: tuple[Application, ...]) -> tuple[Application, ...]:
+    def _tell_placed(self, applications: tuple[ObservedApplication, ...]) -> tuple[ObservedApplication, ...]:
         """Of the replicas that have been starting for long, tell those without a node from those that load."""
         now = self._wall_clock()
         if not any(
@@ -217,7 +217,7 @@ class PoolWriter:
         self.forget()
 
 
-def _applications(details: ServeDetails) -> tuple[Application, ...]:
+def _applications(details: ServeDetails) -> tuple[ObservedApplication, ...]:
     return tuple(application(each) for each in details.applications.values())
 
 
