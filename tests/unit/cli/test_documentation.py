@@ -44,7 +44,7 @@ def test_a_resource_that_is_shown_is_taken(text: str, tmp_path: Path) -> None:
     path.write_text(text)
     verdicts = validate_files([str(path)])
     assert sum(len(each.documents) for each in verdicts) > 0
-    assert [each.told for each in problems_of(verdicts)] == []
+    assert [each.text for each in problems_of(verdicts)] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -23,7 +23,7 @@ from penstock_operator.pool import names as pool_names
 from penstock_operator.pool.network import policies
 from penstock_operator.pool.raycluster import build, replacement_name
 from penstock_operator.runtime.loop.events import _name as event_name
-from penstock_operator.runtime.loop.events import cut
+from penstock_operator.runtime.loop.events import cut_note
 
 PROFILE = OptimizationProfileSpec()
 SOME = random.Random(7)  # the same names each time
@@ -130,8 +130,8 @@ def test_events_have_names_that_are_taken() -> None:
 
 @pytest.mark.parametrize("note", ["short", "x" * 2000, "ü" * 1000, "x" + "模" * 1000, "\ud800" * 1000])
 def test_a_note_has_as_many_bytes_as_an_event_may(note: str) -> None:
-    assert len(cut(note).encode()) <= 1024
-    assert cut(note)[:5] == note.encode(errors="replace").decode()[:5]
+    assert len(cut_note(note).encode()) <= 1024
+    assert cut_note(note)[:5] == note.encode(errors="replace").decode()[:5]
 
 
 def test_applications_of_namespaces_and_names_that_could_be_mixed_up_differ() -> None:
