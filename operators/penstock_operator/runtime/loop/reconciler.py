@@ -176,12 +176,13 @@ class Runner:
 
     def _carry_out(self, look: _Look) -> Applied[Any]:
         reconciler = self._reconciler
-        going = look.manifest["metadata"].get("deletionTimestamp") is not None
+        metadata = look.manifest["metadata"]
+        going, held = bool(metadata.get("deletionTimestamp")), FINALIZER in (metadata.get("finalizers") or ())
         ended = reconciler.end(look.manifest) if going else None
         if ended is not None:
             return ended
         look.resource = resource = read(reconciler.model, look.manifest)
-        if not going and reconciler.needs_finalizer(resource):
+        if not going and not held and reconciler.needs_finalizer(resource):
             look.manifest = self._cluster.add_finalizer(self.kind, look.manifest, FINALIZER)
         look.observed = observed = reconciler.observe(resource)
         now = self._clock()
