@@ -23,7 +23,7 @@ class GpuUse(StrEnum):
     ALWAYS = "Always"
 
 
-class Served(StrEnum):
+class Servability(StrEnum):
     """How a model of a format comes to be served."""
 
     AS_IS = "AsIs"
@@ -40,7 +40,7 @@ class FormatFacts:
     """What holds for a format of models."""
 
     suffix: str
-    served: Served
+    served: Servability
     optimizable: bool = False
     """Whether a search can start from it."""
     code: bool = False
@@ -52,14 +52,14 @@ class FormatFacts:
 
 
 FORMATS: Final[Mapping[ModelFormat, FormatFacts]] = {
-    ModelFormat.ONNX: FormatFacts(".onnx", Served.AS_IS, optimizable=True),
-    ModelFormat.OPENVINO: FormatFacts(".xml", Served.AS_IS),
+    ModelFormat.ONNX: FormatFacts(".onnx", Servability.AS_IS, optimizable=True),
+    ModelFormat.OPENVINO: FormatFacts(".xml", Servability.AS_IS),
     # torch parses shapes of a `.pt2` with sympy, which evaluates them, and looks up the functions that it names.
-    ModelFormat.TORCH_EXPORT: FormatFacts(".pt2", Served.SIGNED, optimizable=True, code=True, from_program=True),
+    ModelFormat.TORCH_EXPORT: FormatFacts(".pt2", Servability.SIGNED, optimizable=True, code=True, from_program=True),
     # TorchScript has operators that read and write files (`aten::from_file`).
-    ModelFormat.TORCHSCRIPT: FormatFacts(".pt", Served.CONVERTED, optimizable=True, code=True),
-    ModelFormat.SAFETENSORS: FormatFacts(".safetensors", Served.CONVERTED, optimizable=True),
-    ModelFormat.LITERT: FormatFacts(".tflite", Served.ELSEWHERE, from_program=True, fixed_batch=True),
+    ModelFormat.TORCHSCRIPT: FormatFacts(".pt", Servability.CONVERTED, optimizable=True, code=True),
+    ModelFormat.SAFETENSORS: FormatFacts(".safetensors", Servability.CONVERTED, optimizable=True),
+    ModelFormat.LITERT: FormatFacts(".tflite", Servability.ELSEWHERE, from_program=True, fixed_batch=True),
 }
 
 

@@ -125,16 +125,20 @@ def fetch_into_cache(
     source = open_source(file_uri(uri), options, wanted.version if wanted else None)
     cache = ModelCache(settings.folder, settings.max_bytes)
 
-    def listed() -> RemoteListing:
+    def list_files() -> RemoteListing:
         return with_manifest(source, select_version(source, source.listing(), wanted))
 
     try:
-        held, listing = _fetch_listing(source, cache, lambda: with_digest(listed(), digest))
+        held, listing = _fetch_listing(source, cache, lambda: with_digest(list_files(), digest))
     except Invalid as error:
-        if error.reason != Reason.DIGEST_MISMATCH or digest is None or not _may_have_companions(retry(source, listed)):
+        if (
+            error.reason != Reason.DIGEST_MISMATCH
+            or digest is None
+            or not _may_have_companions(retry(source, list_files))
+        ):
             raise
         # The digest may be of the file together with those beside it, which are known once the file is here.
-        held, listing = _fetch_listing(source, cache, listed)
+        held, listing = _fetch_listing(source, cache, list_files)
         if not any(_companion_names(held.path / listing.files[0].path)):
             held.close()
             raise
@@ -145,7 +149,7 @@ def fetch_into_cache(
     if not required and not optional:
         return held, FetchedModel(key=held.key, lone=name)
     held.close()
-    whole, _ = _fetch_listing(source, cache, lambda: with_others(source, listed(), required, optional))
+    whole, _ = _fetch_listing(source, cache, lambda: with_others(source, list_files(), required, optional))
     if _companion_names(whole.path / name)[0] != required:
         whole.close()
         raise SourceChanged(source.uri)

@@ -21,7 +21,7 @@ from penstock.api.optimization import (
 )
 from penstock.api.v1alpha1 import InferenceDeployment, ProfileReference, UpdatePolicy
 from penstock.api.verdicts import Verdict, false, true, unknown
-from penstock.engines import FORMATS, Served, formats_where
+from penstock.engines import FORMATS, Servability, formats_where
 from penstock.errors import Invalid
 from penstock.optimization.report import SearchVerdict as Found
 from penstock.serving.manifest import ModelFormat
@@ -36,7 +36,7 @@ from penstock_operator.deployment.observed import (
 from penstock_operator.deployment.standing import RevisionStanding
 from penstock_operator.optimization.plan import is_over
 
-_NOT_SERVED: Final = formats_where(lambda each: each.served is not Served.AS_IS)
+_NOT_SERVED: Final = formats_where(lambda each: each.served is not Servability.AS_IS)
 """Formats that no replica loads as they are: they come with code, or are for other machines."""
 
 
@@ -173,7 +173,7 @@ def _resolve_run(observed: Observed, standing: RevisionStanding, run: Optimizati
 def _may_be_signed(deployment: InferenceDeployment) -> bool:
     """Whether it names what a search may have signed, as the replica will find out."""
     model = deployment.spec.model
-    return FORMATS[model.model_format].served is Served.SIGNED and model.digest is not None
+    return FORMATS[model.model_format].served is Servability.SIGNED and model.digest is not None
 
 
 def _artifact(run: OptimizationRun) -> Artifact | None:
@@ -185,7 +185,7 @@ def _artifact(run: OptimizationRun) -> Artifact | None:
 def _is_for_others(run: OptimizationRun) -> bool:
     """Whether what it made is for other machines, so that no replica serves it."""
     artifact = _artifact(run)
-    return artifact is not None and FORMATS[ModelFormat(artifact.model_format)].served is Served.ELSEWHERE
+    return artifact is not None and FORMATS[ModelFormat(artifact.model_format)].served is Servability.ELSEWHERE
 
 
 def _for_others(run: OptimizationRun) -> Verdict:

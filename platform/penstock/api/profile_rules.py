@@ -21,13 +21,13 @@ from penstock.api.rule import (
     shares,
     unchanging,
 )
-from penstock.engines import FORMATS, GpuUse, Served, engines_where, formats_where
+from penstock.engines import FORMATS, GpuUse, Servability, engines_where, formats_where
 from penstock.optimization.hardware import KNOWN_INSTRUCTION_SETS
 from penstock.optimization.recipes import EngineName
 
 _GPU: Final = engines_where(lambda engine: engine.gpu is not GpuUse.NEVER)
 OPTIMIZABLE: Final = formats_where(lambda each: each.optimizable)
-_NEVER_SERVED: Final = engines_where(lambda engine: FORMATS[engine.given].served is Served.ELSEWHERE)
+_NEVER_SERVED: Final = engines_where(lambda engine: FORMATS[engine.given].served is Servability.ELSEWHERE)
 _IMMUTABLE_PROFILE: Final = unchanging(
     "a profile cannot be changed, since what was measured under it would no longer be what it says: create another "
     "profile under a new name and point the deployments' optimizationProfileRef at it"

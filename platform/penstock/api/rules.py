@@ -26,13 +26,13 @@ from penstock.api.rule import (
     matches,
     positive_quantity,
 )
-from penstock.engines import Served, formats_where
+from penstock.engines import Servability, formats_where
 
 _FORMAT: Final = "self.model.modelFormat"
-_CONVERTED: Final = sorted(formats_where(lambda each: each.served is Served.CONVERTED))
-_SIGNED: Final = formats_where(lambda each: each.served is Served.SIGNED)
-_ELSEWHERE: Final = formats_where(lambda each: each.served is Served.ELSEWHERE)
-_ENDS: Final = formats_where(lambda each: each.served is Served.AS_IS and not each.optimizable)
+_CONVERTED: Final = sorted(formats_where(lambda each: each.served is Servability.CONVERTED))
+_SIGNED: Final = formats_where(lambda each: each.served is Servability.SIGNED)
+_ELSEWHERE: Final = formats_where(lambda each: each.served is Servability.ELSEWHERE)
+_ENDS: Final = formats_where(lambda each: each.served is Servability.AS_IS and not each.optimizable)
 _NUMBER: Final = r"^-?[0-9]+(\\.[0-9]+)?$"
 _IS_NUMBER: Final = f"string(self).matches('{_NUMBER}')"
 

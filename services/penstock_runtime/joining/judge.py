@@ -72,7 +72,7 @@ class AnswerComparer:
         first, *others = (
             [floats(part(each[spec.name], axes[spec.name], 0, 1), spec) for spec in self._specs] for each in answers
         )
-        return all(_equal(ours, theirs) for other in others for ours, theirs in zip(first, other, strict=True))
+        return all(_are_equal(ours, theirs) for other in others for ours, theirs in zip(first, other, strict=True))
 
     def compare_part(self, lone: Outputs, joint: Outputs, axes: Mapping[str, int], start: int, rows: int) -> str | None:
         """What differs between a lone answer and its part of a joint one; None where they are the same."""
@@ -139,7 +139,7 @@ class AnswerComparer:
         return f"output '{name}' is off by {gap:.3g}, {allowed:.1g} would be rounding" if gap > allowed else None
 
 
-def _equal(ours: Array, theirs: Array) -> bool:
+def _are_equal(ours: Array, theirs: Array) -> bool:
     return np.array_equal(ours, theirs, equal_nan=ours.dtype.kind == "f")
 
 

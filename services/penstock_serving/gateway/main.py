@@ -101,7 +101,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
         verification = Verification()
         stack.callback(verification.close)
         gatekeeper = Gatekeeper(registry, admissions, issuers, verification, settings.default_authentication)
-        log = AccessLog(lambda: registry.table, sink.emit if sink.enabled else None, holding.waiting)
+        log = AccessLog(lambda: registry.table, sink.emit if sink.enabled else None, holding.count_waiting)
         metrics = CollectorRegistry()
         for collector in (log, GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR):
             metrics.register(collector)

@@ -34,7 +34,7 @@ def _died(status: int) -> None:
     os._exit(1)
 
 
-class Replica:
+class ReplicaActor:
     """One replica actor.
 
     Args:
@@ -120,5 +120,5 @@ class Replica:
 def build(args: BuildArguments) -> serve.Application:
     """The application that `import_path` names. Serve validates `args` against the annotation."""
     # One try: the operator sees the reason at once, and tries again itself, with a back-off.
-    replica = serve.deployment(Replica, name=SERVE_DEPLOYMENT, max_constructor_retry_count=1)
+    replica = serve.deployment(ReplicaActor, name=SERVE_DEPLOYMENT, max_constructor_retry_count=1)
     return replica.bind(args.model_dump(mode="json"))

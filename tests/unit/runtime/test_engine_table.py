@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.engines import DEFAULT_ENGINES, ENGINES, FORMATS, Served
+from penstock.engines import DEFAULT_ENGINES, ENGINES, FORMATS, Servability
 from penstock.optimization.recipes import EngineName, EngineSettings, Recipe
 from penstock.serving.manifest import ModelFormat
 from penstock_optimizer.building.delivery import _WRITERS
@@ -47,7 +47,7 @@ def test_what_a_search_can_start_from_can_be_read() -> None:
 
 
 def test_what_is_code_is_served_by_nobody_as_it_is() -> None:
-    assert not [each for each, facts in FORMATS.items() if facts.code and facts.served is Served.AS_IS]
+    assert not [each for each, facts in FORMATS.items() if facts.code and facts.served is Servability.AS_IS]
 
 
 def test_a_recipe_names_its_engine_as_the_table_does() -> None:

@@ -88,7 +88,7 @@ class RouteHandlers:
         self._registry.close(named)
 
     def _status(self, key: ModelKey) -> RouteStatus:
-        held, settled = self._holding.waiting().get(key, 0), key not in self._registry.turning
+        held, settled = self._holding.count_waiting().get(key, 0), key not in self._registry.turning
         return self._registry.table.status(key, held, self._registry.now(), settled=settled)
 
     async def _delete(self, request: web.Request) -> web.Response:
@@ -100,7 +100,7 @@ class RouteHandlers:
 
     async def _get(self, request: web.Request) -> web.Response:
         self._callers.require_operator(request)
-        table, now, waiting = self._registry.table, self._registry.now(), self._holding.waiting()
+        table, now, waiting = self._registry.table, self._registry.now(), self._holding.count_waiting()
         statuses = table.statuses(waiting, now, self._registry.turning, joining=ASK_JOINING in request.query)
         listed = json_response(RouteList(url=self._url, routes=[self._downgrade(request, each) for each in statuses]))
         listed.headers.update(self._readiness.state.headers())

@@ -71,7 +71,7 @@ class Holding:
         self._waiting: Counter[ModelKey] = Counter()
         self._wakes: dict[ModelKey, asyncio.Task[None]] = {}
 
-    def waiting(self) -> dict[ModelKey, int]:
+    def count_waiting(self) -> dict[ModelKey, int]:
         """Requests that wait now, by model."""
         return {key: count for key, count in self._waiting.items() if count}
 

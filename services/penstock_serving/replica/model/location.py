@@ -13,7 +13,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from penstock.api.conditions import Reason
-from penstock.engines import FORMATS, Served, formats_where
+from penstock.engines import FORMATS, Servability, formats_where
 from penstock.errors import Invalid, Unavailable
 from penstock.serving.manifest import MANIFEST_NAME, ModelFile, ModelFormat, ModelManifest
 from penstock.serving.versions import Wanted
@@ -23,7 +23,7 @@ from penstock_runtime.fetching import ModelCacheSettings
 from penstock_runtime.files import describe_file, resolve_version
 from penstock_runtime.model_cache import HeldModel, ModelCache
 
-_AS_IS: Final = " or ".join(formats_where(lambda each: each.served is Served.AS_IS))
+_AS_IS: Final = " or ".join(formats_where(lambda each: each.served is Servability.AS_IS))
 
 Stamp = tuple[int, int, int, int]
 """Device, inode, bytes and time of modification of a file."""
@@ -214,12 +214,12 @@ def _stamps(files: tuple[Path, ...]) -> dict[Path, Stamp | None]:
 
 def _suffix(model_format: ModelFormat) -> str:
     facts = FORMATS[model_format]
-    if facts.served is Served.ELSEWHERE:
+    if facts.served is Servability.ELSEWHERE:
         raise Invalid(
             Reason.MODEL_INVALID,
             f"{model_format} is made for other machines, and no replica serves it: give the model as {_AS_IS}",
         )
-    if facts.served is Served.CONVERTED:
+    if facts.served is Servability.CONVERTED:
         raise Invalid(
             Reason.MODEL_INVALID,
             f"{model_format} is not served as it is, since it comes with code: give the deployment an optimization "
