@@ -28,7 +28,7 @@ _FAILED = pytest.StashKey[dict[str, BuildFailedError]]()
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """With `-n`, spread tests as `tests.distribution` says."""
     if config.option.numprocesses and config.option.dist == "no":
-        config.option.dist = "loadgroup"
+        config.option.dist = "loadscope"
 
 
 def pytest_xdist_auto_num_workers() -> int:

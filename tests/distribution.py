@@ -1,7 +1,7 @@
 """How the suite is spread over pytest-xdist's workers, and how programs are built before any test's time limit runs.
 
-What needs the session's Ray runs in one worker, and what needs its API server in another, so that each is booted once.
-Every other file is a unit of its own: its module's fixtures are made once. The longest units are handed out first.
+Every file is a unit of its own: its module's fixtures are made once, and a worker has at most one Ray and one API server. The
+longest units are handed out first. The files that break what all workers share are one unit, the last.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 RAY, API_SERVER, LAST = "ray", "apiserver", "last"
+_COME_LAST = "tests/e2e/cluster/test_no_request_lost"
+"""How the names of files begin whose tests are marked `last`: those of two workers would wait for each other."""
 _FIRST = (RAY, "tests/integration/test_standalone_run.py", API_SERVER)
-"""Units that take longest, the longest first."""
+"""What takes longest, the longest first: files that need Ray, that one, files that need an API server."""
 _FOLDERS = ("tests/integration/", "tests/stores/", "tests/contract/")
 """Whose files come next: they wait for other programs. Unit tests are what fills the gaps at the end."""
 
@@ -35,31 +37,17 @@ def shared_part(item: pytest.Item) -> str | None:
 
 
 def arrange(items: list[pytest.Item]) -> None:
-    """Group what shares a part, and put the longest units first.
-
-    `--dist loadgroup` then writes the group's name after a test's id, as `test@ray`.
-    """
-    parts = {item: shared_part(item) for item in items}
-    for item, part in parts.items():
-        if part:
-            item.add_marker(pytest.mark.xdist_group(part))
-    items.sort(key=lambda item: rank(parts[item] or unit_of(item.nodeid)))
+    """Put the longest units first."""
+    items.sort(key=lambda item: rank(shared_part(item) or unit_of(item.nodeid)))
 
 
 def unit_of(test: str) -> str:
-    """What a test is handed out with: the part that it shares, or its file.
+    """What a test is handed out with: its file, or all that come last.
 
     Args:
-        test: a test's id as a worker tells it, with its group.
+        test: a test's id.
     """
-    name = without_group(test)
-    return test[len(name) + 1 :] or name.partition("::")[0]
-
-
-def without_group(test: str) -> str:
-    """A test's id without the group that `--dist loadgroup` writes after it."""
-    name, _, group = test.rpartition("@")
-    return name if name and "]" not in group else test
+    return LAST if test.startswith(_COME_LAST) else test.partition("::")[0]
 
 
 def rank(unit: str) -> tuple[int, str]:

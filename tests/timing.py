@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import pytest
-from tests.distribution import without_group
 
 SLOWEST = 10
 
@@ -29,7 +28,7 @@ def phases(reports: Iterable[object]) -> Iterator[Phase]:
     """What reports of tests say; those of collection are passed over."""
     for report in reports:
         if isinstance(report, pytest.TestReport):
-            yield Phase(without_group(report.nodeid), report.duration, report.stop, getattr(report, "worker_id", ""))
+            yield Phase(report.nodeid, report.duration, report.stop, getattr(report, "worker_id", ""))
 
 
 def slowest(found: Iterable[Phase], count: int = SLOWEST) -> list[tuple[str, float]]:

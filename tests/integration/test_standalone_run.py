@@ -24,6 +24,7 @@ from penstock_cli.standalone.state import StateFolder
 from penstock_cli.target import open_embedded
 from penstock_cli.traces.otlp import read_lines
 from penstock_operator.runtime.cluster import Key
+from penstock_optimizer.artifact import digits_artifact
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -195,7 +196,7 @@ def _ends_by_itself_on_a_ray_that_stays(home: Home) -> None:
 
 
 def test_nothing_is_left_of_one_that_is_killed(home: Home) -> None:
-    trained = cache(home.root).exists()
+    trained = digits_artifact(cache(home.root) / "penstock").exists()
     process = home.start()
     output = "".join(read_until(process, "is Ready", home))
     assert ("was trained before" in output) == trained
