@@ -7,7 +7,6 @@ answers with one of `OutputsAnswer`. Each output becomes a `.npy` file, so that 
 from __future__ import annotations
 
 import hashlib
-import logging
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -25,12 +24,11 @@ from penstock.optimization.variants import DataSplits, Variant
 from penstock.serving.manifest import DataType
 from penstock_optimizer.accuracy.company import accompany, joinable
 from penstock_optimizer.accuracy.likeness import plain
-from penstock_optimizer.measure.channel import Channel, ChildGone, serve_lines
+from penstock_optimizer.measure.answering import answer_one_request
+from penstock_optimizer.measure.channel import Channel, ChildGone
 from penstock_optimizer.measure.variant import is_code, opened, read_variant
 from penstock_optimizer.samples.arrays import batches, read, rows_of_run
 from penstock_runtime.engines import Array, Engine
-
-logger = logging.getLogger(__name__)
 
 CANNOT_RUN: Final = "VariantCannotRun"
 OUTPUTS_DIFFER: Final = "OutputsDiffer"
@@ -271,15 +269,9 @@ def _plain(engine: Engine, inputs: dict[str, Array]) -> dict[str, Array]:
 
 def main() -> None:
     """Answer one request."""
-    requests, answers = serve_lines()
-    try:
-        answer = compute(OutputsRequest.model_validate_json(requests.readline()))
-    except Invalid as error:
-        answer = OutputsAnswer(problem=error.message)
-    except Exception as error:
-        logger.exception("the outputs could not be computed")
-        answer = OutputsAnswer(problem=f"{type(error).__name__}: {error}")
-    answers.write(answer.model_dump_json() + "\n")
+    answer_one_request(
+        lambda line: compute(OutputsRequest.model_validate_json(line)), lambda problem: OutputsAnswer(problem=problem)
+    )
 
 
 if __name__ == "__main__":

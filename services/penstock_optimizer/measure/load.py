@@ -6,7 +6,6 @@ of `LoadAnswer`. Requests of one row go through the replica's own batcher; time 
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,14 +21,13 @@ from penstock.optimization.measurements import LoadPoint, Scenario
 from penstock.optimization.variants import DataSplits
 from penstock.serving.manifest import BatchPoint
 from penstock_optimizer.measure import variant as variants
-from penstock_optimizer.measure.channel import Channel, ChildGone, serve_lines
+from penstock_optimizer.measure.answering import answer_one_request
+from penstock_optimizer.measure.channel import Channel, ChildGone
 from penstock_optimizer.measure.placement import shared_cores
 from penstock_optimizer.measure.scenarios import Drive, Subject, batch_curve, closed_loop, most_within, offline
 from penstock_optimizer.samples.arrays import read, rows_of, rows_of_run, written
 from penstock_optimizer.search.capacity import capacity
 from penstock_runtime.joining import prove
-
-logger = logging.getLogger(__name__)
 
 LOAD_FAILED: Final = "LoadTestFailed"
 _MODULE: Final = "penstock_optimizer.measure.load"
@@ -163,15 +161,9 @@ def run(request: LoadRequest) -> LoadAnswer:
 
 def main() -> None:
     """Answer one request."""
-    requests, answers = serve_lines()
-    try:
-        answer = run(LoadRequest.model_validate_json(requests.readline()))
-    except Invalid as error:
-        answer = LoadAnswer(problem=error.message)
-    except Exception as error:
-        logger.exception("the load test failed")
-        answer = LoadAnswer(problem=f"{type(error).__name__}: {error}")
-    answers.write(answer.model_dump_json() + "\n")
+    answer_one_request(
+        lambda line: run(LoadRequest.model_validate_json(line)), lambda problem: LoadAnswer(problem=problem)
+    )
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from penstock.errors import Invalid
 from penstock.serving.manifest import MANIFEST_NAME, ModelFormat, ModelManifest
+from penstock_runtime.protobuf import MalformedError, Wire
 
 MODEL_INVALID: Final = "ModelInvalid"
 MODEL_NOT_FOUND: Final = "ModelNotFound"
@@ -27,8 +28,6 @@ _PICKLE_PROTOCOLS: Final = range(2, 6)
 _HEAD: Final = 4096
 _MODEL_PROTO_FIELDS: Final = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26})
 _GRAPH_FIELD: Final = 7
-_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
-_LONGEST_VARINT: Final = 10
 
 
 def locate(path: Path) -> Path:
@@ -148,41 +147,17 @@ def _archive(path: Path) -> ModelFormat:
 def _is_onnx(file: BinaryIO, size: int) -> bool:
     """Whether the top level is a `ModelProto`: its fields only, a graph among them, to the last byte.
 
-    After https://protobuf.dev/programming-guides/encoding and onnx.proto's field numbers.
+    After onnx.proto's field numbers.
     """
-    file.seek(0)
-    seen = set()
-    while file.tell() < size:
-        tag = _varint(file)
-        if tag is None or tag >> 3 not in _MODEL_PROTO_FIELDS:
-            return False
-        seen.add(tag >> 3)
-        if not _skip(file, tag & 7, size):
-            return False
-    return _GRAPH_FIELD in seen
-
-
-def _skip(file: BinaryIO, wire_type: int, size: int) -> bool:
-    """Go past one field's value; False where it is none."""
-    if wire_type == _VARINT:
-        return _varint(file) is not None
-    length = _varint(file) if wire_type == _LENGTH else {_FIXED64: 8, _FIXED32: 4}.get(wire_type)
-    if length is None or file.tell() + length > size:
+    wire, seen = Wire(file, size), set()
+    try:
+        for tag, _, _ in wire.fields((0, size)):
+            if tag >> 3 not in _MODEL_PROTO_FIELDS:
+                return False
+            seen.add(tag >> 3)
+    except MalformedError:
         return False
-    file.seek(length, 1)
-    return True
-
-
-def _varint(file: BinaryIO) -> int | None:
-    value = 0
-    for position in range(_LONGEST_VARINT):
-        byte = file.read(1)
-        if not byte:
-            return None
-        value |= (byte[0] & 0x7F) << (7 * position)
-        if byte[0] < 0x80:  # noqa: PLR2004 -- the continuation bit
-            return value
-    return None
+    return _GRAPH_FIELD in seen
 
 
 def _is_text_pickle(head: bytes) -> bool:
