@@ -15,7 +15,7 @@ _BF16: Final = ("avx512_bf16", "amx_bf16", "bf16")
 _FP16: Final = ("avx512_fp16", "asimd")
 
 
-def misfit(requirement: HardwareRequirement, hardware: Hardware) -> str | None:
+def why_unfit(requirement: HardwareRequirement, hardware: Hardware) -> str | None:
     """What the machine lacks of a requirement, as a sentence without its stop; None where it has all."""
     if requirement.architecture != hardware.architecture:
         return f"it needs a {requirement.architecture} processor, and this machine has {hardware.architecture}"

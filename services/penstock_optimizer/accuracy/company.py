@@ -20,10 +20,10 @@ import numpy.typing as npt
 from penstock.optimization.measurements import Company, Judgement
 from penstock.serving.manifest import Signature
 from penstock_optimizer.accuracy.likeness import plain
-from penstock_optimizer.metrics import Judge, Outputs, rounded
+from penstock_optimizer.metrics import Judge, Outputs, differs_by_rounding
 from penstock_optimizer.metrics.figures import CHUNK, flat, scale_of
 from penstock_optimizer.samples.arrays import LABELS, Samples, run_of, sample_axes
-from penstock_optimizer.search.constraints import ruin_shows, said
+from penstock_optimizer.search.constraints import result_in_words, ruin_shows
 from penstock_runtime.engines import Array
 
 logger = logging.getLogger(__name__)
@@ -231,10 +231,12 @@ class _Look:
         problem = None
         if change > self.most:
             problem = f"beside {kind} its answers change by up to {change:.2%} of their range ('{worst}')"
-        elif self.judge.imported is None and not all(rounded(self.alone[name], beside[name]) for name in beside):
+        elif self.judge.imported is None and not all(
+            differs_by_rounding(self.alone[name], beside[name]) for name in beside
+        ):
             result = self.judge.judged(self.chosen, self.alone, beside, f"company of {kind}")
             if ruin_shows(self.judge.constraint, result):
-                problem = f"beside {kind} its answers are others: {result.fault or said(result)}"
+                problem = f"beside {kind} its answers are others: {result.fault or result_in_words(result)}"
         count = len(next(iter(self.alone.values())))
         return Company(subjects=count, rows=_ROWS, beside=kind, change=change, problem=problem)
 

@@ -15,7 +15,7 @@ from penstock.errors import Invalid
 from penstock.optimization.measurements import AccuracyControl, AccuracyResult, Judgement, MetricName
 from penstock.optimization.variants import DataSplits
 from penstock_optimizer.accuracy.company import looked_at
-from penstock_optimizer.accuracy.outputs import Asked, matched, outputs_of, split_of
+from penstock_optimizer.accuracy.outputs import Asked, match_outputs, outputs_of, split_of
 from penstock_optimizer.imported import METRIC_FAILED, MODULE, FiguresRequest, ImportedFigures
 from penstock_optimizer.metrics import Judge, Outputs, Scored
 from penstock_optimizer.metrics import judgements as choose
@@ -70,7 +70,7 @@ def evaluate(
     ours, _ = outputs_of(baseline, asked)
     subjects = _SUBJECTS if limit is None else _FEW_SUBJECTS
     given, folder = outputs_of(candidate, replace(asked, subjects=subjects))
-    base, theirs = matched(ours, given, candidate)
+    base, theirs = match_outputs(ours, given, candidate)
     metric = _Metric(constraint, python_path, work, sandbox, tuple(hidden))
     judge = _judge(metric, samples, limit)
     chosen = judgements or choose(constraint, base, judge.labels, synthetic=data.synthetic)
@@ -78,7 +78,7 @@ def evaluate(
     company = looked_at(folder, names, theirs, chosen, judge)
     if company is not None and company.problem is not None:
         # It is served alone, so it is judged alone.
-        base, theirs = matched(ours, outputs_of(candidate, replace(asked, rows=1))[0], candidate)
+        base, theirs = match_outputs(ours, outputs_of(candidate, replace(asked, rows=1))[0], candidate)
     result = judge.judged(chosen, base, theirs, used).model_copy(update={"company": company})
     if limit is not None:
         return result
@@ -116,7 +116,7 @@ def look_at_baseline(
     used, samples = split_of(data, "validation")
     work.mkdir(parents=True, exist_ok=True)
     ours, _ = outputs_of(baseline, Asked(data, used, limit, work, timeout, sandbox=sandbox, hidden=tuple(hidden)))
-    ours, _ = matched(ours, ours, baseline)
+    ours, _ = match_outputs(ours, ours, baseline)
     judge = _judge(_Metric(constraint, python_path, work, sandbox, tuple(hidden)), samples, limit)
     return judge.fitting(choose(constraint, ours, judge.labels, synthetic=data.synthetic), ours)
 

@@ -14,7 +14,7 @@ TOLERANCE: Final = 1e-3
 _TINY: Final = 1e-6
 
 
-def unlike(ours: Array, theirs: Array, tolerance: float = TOLERANCE) -> str | None:
+def difference_between(ours: Array, theirs: Array, tolerance: float = TOLERANCE) -> str | None:
     """How two outputs differ, in words; None where they are the same.
 
     Args:

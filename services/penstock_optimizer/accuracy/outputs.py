@@ -26,7 +26,7 @@ from penstock_optimizer.accuracy.company import accompany, joinable
 from penstock_optimizer.accuracy.likeness import plain
 from penstock_optimizer.measure.answering import answer_one_request
 from penstock_optimizer.measure.channel import Channel, ChildGone
-from penstock_optimizer.measure.variant import is_code, opened, read_variant
+from penstock_optimizer.measure.variant import is_code, open_variant, read_variant
 from penstock_optimizer.samples.arrays import batches, read, rows_of_run
 from penstock_runtime.engines import Array, Engine
 
@@ -144,7 +144,7 @@ def _answered(request: OutputsRequest, variant: Variant, asked: Asked) -> Output
     return answer
 
 
-def matched(
+def match_outputs(
     ours: dict[str, Array], theirs: dict[str, Array], candidate: Path
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """Both models' outputs under the baseline's names: engines and converters rename, but keep the order.
@@ -201,7 +201,7 @@ def compute(request: OutputsRequest) -> OutputsAnswer:
     Raises:
         Invalid: the variant cannot be loaded, or its outputs do not count samples.
     """
-    _, engine = opened(Path(request.variant))
+    _, engine = open_variant(Path(request.variant))
     samples = read(Path(request.samples))
     samples = {name: array[: request.limit] for name, array in samples.items()}
     count = len(next(iter(samples.values())))

@@ -18,7 +18,7 @@ from penstock_optimizer.building.inductor import compile_ahead
 
 def missing_converter(engine: EngineName) -> str | None:
     """What is missing here to make an engine's format, and what would help; None where it can be tried."""
-    return litert.missing() if ENGINES[engine].given is ModelFormat.LITERT else None
+    return litert.missing_environment() if ENGINES[engine].given is ModelFormat.LITERT else None
 
 
 def deliver(draft: Draft, context: Context, folder: Path) -> tuple[ModelFormat, str]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _ROWS: Final = 3
 
 
-def first(context: Context) -> Draft:
+def source_draft(context: Context) -> Draft:
     """The source, before the first step."""
     exported = None if context.source.exported is None else context.source_folder / context.source.exported
     return Draft(onnx=context.source_folder / context.source.onnx, exported=exported)

@@ -33,7 +33,7 @@ litert_torch.convert(module, arguments, sample_kwargs=keywords or None).export(t
 """
 
 
-def missing() -> str | None:
+def missing_environment() -> str | None:
     """What is missing; None where there is such an environment."""
     python = os.environ.get(VARIABLE)
     if not python:
@@ -49,7 +49,7 @@ def convert(program: Path, inputs: Inputs, target: Path, deadline: float) -> Non
     Raises:
         CannotDo: the environment is missing, or the conversion fails.
     """
-    problem = missing()
+    problem = missing_environment()
     if problem is not None:
         raise CannotDo(problem)
     one = inputs.first(1)

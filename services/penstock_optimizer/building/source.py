@@ -223,9 +223,9 @@ def _made_up(job: _Job, signature: Signature, path: Path) -> tuple[dict[str, int
     """What is to be known for samples that are made up; nothing where there is data."""
     if job.data is not None:
         return {}, None
-    from penstock_optimizer.sources.vocabulary import that_run  # noqa: PLC0415 -- the parent needs no onnx
+    from penstock_optimizer.sources.vocabulary import limits_that_run  # noqa: PLC0415 -- the parent needs no onnx
 
-    return that_run(path, signature, job.request.example_shapes)
+    return limits_that_run(path, signature, job.request.example_shapes)
 
 
 def _name(path: Path, entry: Path) -> str:

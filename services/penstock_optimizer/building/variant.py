@@ -180,7 +180,7 @@ def _built(request: BuildRequest, output: Path, work: Path) -> Variant | Infeasi
     _seed(request.seed, request.threads, torch_needed=_trains(request.recipe))
     part = request.recipe.engine.name.value
     try:
-        draft = forms.first(context)
+        draft = forms.source_draft(context)
         for step in request.recipe.steps:
             part = _announced(work, step.label)
             problem = step_runner(step.label).infeasible(step, context)

@@ -25,7 +25,7 @@ from penstock_optimizer.measure.answering import answer_one_request
 from penstock_optimizer.measure.channel import Channel, ChildGone
 from penstock_optimizer.measure.placement import shared_cores
 from penstock_optimizer.measure.scenarios import Drive, Subject, batch_curve, closed_loop, most_within, offline
-from penstock_optimizer.samples.arrays import read, rows_of, rows_of_run, written
+from penstock_optimizer.samples.arrays import read, rows_of, rows_of_run, write_arrays
 from penstock_optimizer.search.capacity import capacity
 from penstock_runtime.joining import prove
 
@@ -95,7 +95,7 @@ def load_test(
     count = min(len(next(iter(samples.values()))), _SAMPLES)
     with tempfile.TemporaryDirectory(prefix="penstock-load-") as scratch:
         path = Path(scratch) / "samples.npz"
-        written(rows_of(samples, np.arange(count)), path)
+        write_arrays(rows_of(samples, np.arange(count)), path)
         request = LoadRequest(
             variant=str(folder),
             samples=str(path),
@@ -123,8 +123,8 @@ def run(request: LoadRequest) -> LoadAnswer:
     Raises:
         Invalid: the variant cannot be loaded.
     """
-    variants.go_to(request.cores)
-    variant, engine = variants.opened(Path(request.variant))
+    variants.pin_to_cores(request.cores)
+    variant, engine = variants.open_variant(Path(request.variant))
     # As each replica of the result will find it. Samples are stacked on an axis of their own, which must be the same.
     proved = prove(engine, variant.engine, request.workload.max_batch_size).joining
     stacked = rows_of_run(engine.signature, request.workload.max_batch_size) > 1

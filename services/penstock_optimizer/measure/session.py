@@ -32,7 +32,7 @@ from penstock_optimizer.measure.messages import (
 )
 from penstock_optimizer.measure.placement import shared_cores
 from penstock_optimizer.measure.variant import is_code, read_variant
-from penstock_optimizer.samples.arrays import read, rows_of, written
+from penstock_optimizer.samples.arrays import read, rows_of, write_arrays
 
 A = TypeVar("A", Loaded, Warmed, Ran, Summary)
 
@@ -189,7 +189,7 @@ def _write_samples(settings: SessionSettings, path: Path) -> None:
     count = len(next(iter(samples.values())))
     size = settings.batch_size
     batches = min(_DIFFERENT_BATCHES, max(1, count // size), max(1, _MOST_ROWS // size))
-    written(rows_of(samples, np.arange(size * batches) % count), path)
+    write_arrays(rows_of(samples, np.arange(size * batches) % count), path)
 
 
 def _prepare(seat: _Seat, settings: SessionSettings, samples: Path, cores: tuple[int, ...] | None) -> None:

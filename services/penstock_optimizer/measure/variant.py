@@ -27,7 +27,7 @@ def read_variant(folder: Path) -> Variant:
     return built
 
 
-def opened(folder: Path) -> tuple[Variant, Engine]:
+def open_variant(folder: Path) -> tuple[Variant, Engine]:
     """The variant of a folder and its engine, in a process that may run its code: see `Channel`.
 
     Raises:
@@ -62,7 +62,7 @@ def synchronizer(variant: Variant) -> Callable[[], None] | None:
     return torch.cuda.synchronize
 
 
-def go_to(cores: Sequence[int] | None) -> None:
+def pin_to_cores(cores: Sequence[int] | None) -> None:
     """Run on these cores only, with all threads that are yet to start. Without them: wherever the system puts us."""
     if cores is not None:
         os.sched_setaffinity(0, cores)

@@ -54,10 +54,10 @@ class Worker:
     """One loaded variant."""
 
     def __init__(self, command: Load) -> None:
-        variants.go_to(command.cores)
+        variants.pin_to_cores(command.cores)
         self.variant = variants.read_variant(Path(command.folder))
         start = time.perf_counter()
-        _, self._engine = variants.opened(Path(command.folder))
+        _, self._engine = variants.open_variant(Path(command.folder))
         self.load_seconds = time.perf_counter() - start
         self.accelerated = variants.accelerated(self.variant)
         self._synchronize = variants.synchronizer(self.variant)

@@ -1,7 +1,7 @@
 """How good outputs are. `choice` says by what each is judged, `judge` judges, and knows whether it can tell anything."""
 
 from penstock_optimizer.metrics.choice import judgements
-from penstock_optimizer.metrics.comparing import compare, rounded
+from penstock_optimizer.metrics.comparing import compare, differs_by_rounding
 from penstock_optimizer.metrics.figures import METRIC_UNSUITED, Comparison, Outputs, Scored, compared_figures
 from penstock_optimizer.metrics.judge import Imported, Judge
 
@@ -14,6 +14,6 @@ __all__ = [
     "Scored",
     "compare",
     "compared_figures",
+    "differs_by_rounding",
     "judgements",
-    "rounded",
 ]

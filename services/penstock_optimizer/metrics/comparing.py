@@ -90,13 +90,13 @@ def compare(
     ours, theirs = (each[judgement.output] for each in outputs)
     pair = _Pair(judgement, ours, theirs, labels if judgement.labelled else None, top_k, confidence)
     found = _COMPARISONS[judgement.metric](pair)
-    if rounded(ours, theirs):
+    if differs_by_rounding(ours, theirs):
         # The same answers but for rounding: that classes, which are a coarse look, are the same is no luck of few samples.
         found = replace(found, loss_bound=max(found.loss, 0.0))
     return replace(found, fault=fault_of(judgement, ours, theirs))
 
 
-def rounded(ours: Array, theirs: Array) -> bool:
+def differs_by_rounding(ours: Array, theirs: Array) -> bool:
     """Whether two outputs are the same but for rounding, measured by how far the answers of different samples are apart."""
     if ours.shape != theirs.shape:
         return False

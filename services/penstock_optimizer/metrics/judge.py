@@ -14,7 +14,7 @@ from penstock.optimization.measurements import AccuracyControl, AccuracyResult, 
 from penstock_optimizer.accuracy.likeness import plain
 from penstock_optimizer.metrics.choice import fallback
 from penstock_optimizer.metrics.classes import is_scores
-from penstock_optimizer.metrics.comparing import compare, rounded
+from penstock_optimizer.metrics.comparing import compare, differs_by_rounding
 from penstock_optimizer.metrics.figures import METRIC_UNSUITED, Comparison, Outputs, Scored, compared_figures
 from penstock_optimizer.search.constraints import allowed_loss, ruin_shows
 from penstock_runtime.engines import Array
@@ -82,7 +82,7 @@ class Judge:
         if self.imported is None:
             raise Invalid(METRIC_UNSUITED, "the metric ImportPath needs constraints.accuracy.importPath")
         found = compared_figures(self.imported(baseline, candidate, self.labels), confidence)
-        if all(rounded(baseline[name], candidate[name]) for name in baseline):
+        if all(differs_by_rounding(baseline[name], candidate[name]) for name in baseline):
             found = replace(found, loss_bound=max(found.loss, 0.0))
         return found
 

@@ -18,7 +18,7 @@ from penstock.optimization.measurements import OperatorShare
 from penstock.optimization.profiling import operator_shares
 from penstock.optimization.recipes import EngineName, EngineSettings
 from penstock.serving.manifest import Signature
-from penstock_optimizer.samples.arrays import Samples, read, written
+from penstock_optimizer.samples.arrays import Samples, read, write_arrays
 from penstock_optimizer.sandbox import run_module
 from penstock_runtime.engines import load_engine
 
@@ -67,7 +67,7 @@ def profile_torch(program: Path, signature: Signature, feeds: Samples, threads: 
     """
     with tempfile.TemporaryDirectory(prefix="penstock-profile-") as name:
         folder = Path(name)
-        written(feeds, folder / "feeds.npz")
+        write_arrays(feeds, folder / "feeds.npz")
         request = TorchRequest(
             program=str(program.absolute()), signature=signature, feeds=str(folder / "feeds.npz"), threads=threads,
             answer=str(folder / "answer.json"),

@@ -21,7 +21,7 @@ from penstock_optimizer.report.charts import (
     timing_at,
 )
 from penstock_optimizer.report.svg import Markup, element, number
-from penstock_optimizer.search.constraints import judged_by
+from penstock_optimizer.search.constraints import judgement_in_words
 
 _MEGABYTE: Final = 1e6
 _MEBIBYTE: Final = 1 << 20
@@ -229,7 +229,7 @@ def _controls(report: Report) -> Markup | None:
 def _judgements(report: Report) -> Markup | None:
     if not report.judgements:
         return None
-    return element("ul", *(element("li", judged_by(each)) for each in report.judgements))
+    return element("ul", *(element("li", judgement_in_words(each)) for each in report.judgements))
 
 
 def _accuracy_controls(report: Report) -> Markup | None:

@@ -45,7 +45,7 @@ def read(path: Path) -> Samples:
         ) from error
 
 
-def written(samples: Mapping[str, Array], path: Path) -> None:
+def write_arrays(samples: Mapping[str, Array], path: Path) -> None:
     """Write arrays as an `.npz` file."""
     np.savez(path, **dict(samples))  # type: ignore[arg-type]  # numpy's stub takes allow_pickle for one of the arrays
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from penstock.errors import Invalid
 from penstock.optimization.variants import DataSplits, PreparedSource
-from penstock_optimizer.samples.arrays import LABELS, Samples, checked, made_from, read, rows_of, written
+from penstock_optimizer.samples.arrays import LABELS, Samples, checked, made_from, read, rows_of, write_arrays
 
 DATA_FILE: Final = "data.json"
 SPLITS: Final = ("calibration", "train", "validation", "test")
@@ -235,7 +235,7 @@ def _write(splits: _Splits, folder: Path) -> None:
             for array, values in sorted(splits.arrays[name].items()):
                 digest.update(f"{array} {values.dtype.str} {values.shape}\n".encode())
                 digest.update(np.ascontiguousarray(values).data)
-            written(splits.arrays[name], folder / f"{name}.npz")
+            write_arrays(splits.arrays[name], folder / f"{name}.npz")
     described = DataSplits(
         digest=f"sha256:{digest.hexdigest()}",
         synthetic=splits.synthetic,

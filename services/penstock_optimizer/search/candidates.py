@@ -55,7 +55,7 @@ class SourceFacts:
         )
 
 
-def misplaced(selector: HardwareSelector, hardware: Hardware) -> str | None:
+def why_misplaced(selector: HardwareSelector, hardware: Hardware) -> str | None:
     """Why a profile is not worth trying on a machine, as a sentence; None where it is."""
     if selector.architectures and hardware.architecture not in selector.architectures:
         wanted = " or ".join(selector.architectures)

@@ -22,7 +22,7 @@ from penstock_optimizer.measure.variant import read_variant
 from penstock_optimizer.profiling.operators import operators
 from penstock_optimizer.publishing.artifact import REPORT_JSON, publish, publish_report
 from penstock_optimizer.publishing.signing_key import secrets_of
-from penstock_optimizer.search.constraints import judged_by
+from penstock_optimizer.search.constraints import judgement_in_words
 from penstock_optimizer.search.keys import digest_of
 from penstock_optimizer.search.ledger import Ledger
 from penstock_optimizer.search.preparation import Prepared
@@ -84,7 +84,7 @@ class Ending:
             verdict=report.verdict,
             summary=report.summary,
             figures=found.figures,
-            judged=tuple(judged_by(each) for each in report.judgements),
+            judged=tuple(judgement_in_words(each) for each in report.judgements),
             recipe=found.chosen.label if found.chosen is not None else None,
             artifact_uri=artifact[0] if artifact else None,
             artifact_digest=artifact[1] if artifact else None,

@@ -51,7 +51,7 @@ def _gate_problem(constraint: AccuracyConstraint, result: AccuracyResult) -> str
     certain = _certain_loss(result)
     if certain <= allowed + _TINY:
         return None
-    return f"{said(result)}; at least {_points(certain)} is lost for certain and {_allowed(allowed)}"
+    return f"{result_in_words(result)}; at least {_points(certain)} is lost for certain and {_allowed(allowed)}"
 
 
 def full_test_problem(constraint: AccuracyConstraint, result: AccuracyResult) -> tuple[Outcome, str] | None:
@@ -60,7 +60,7 @@ def full_test_problem(constraint: AccuracyConstraint, result: AccuracyResult) ->
     lost = next((problem for each in parts if (problem := _lost(constraint, each))), None)
     if lost is not None:
         return Outcome.ACCURACY_LOST, lost
-    missed = untold(constraint, result.controls)
+    missed = why_untold(constraint, result.controls)
     if missed is not None:
         return Outcome.NOT_CERTIFIED, missed
     uncertain = next((problem for each in parts if (problem := _uncertain(constraint, each))), None)
@@ -72,7 +72,7 @@ def ruin_shows(constraint: AccuracyConstraint, result: AccuracyResult) -> bool:
     return any(_lost(constraint, each) is not None for each in _parts(result))
 
 
-def untold(constraint: AccuracyConstraint, controls: Sequence[AccuracyControl]) -> str | None:
+def why_untold(constraint: AccuracyConstraint, controls: Sequence[AccuracyControl]) -> str | None:
     """Why a metric can tell nothing: it lets a candidate pass that is known to be ruined. None where it does not.
 
     Where outputs are ruined one by one, one that is nearly always the same tells nothing by itself, and need not.
@@ -104,7 +104,7 @@ def _lost(constraint: AccuracyConstraint, result: AccuracyResult) -> str | None:
     if result.fault is not None:
         return result.fault
     allowed = allowed_loss(constraint, result.metric, result.baseline)
-    return None if result.loss <= allowed + _TINY else f"{said(result)}; {_allowed(allowed)}"
+    return None if result.loss <= allowed + _TINY else f"{result_in_words(result)}; {_allowed(allowed)}"
 
 
 def _uncertain(constraint: AccuracyConstraint, result: AccuracyResult) -> str | None:
@@ -112,19 +112,19 @@ def _uncertain(constraint: AccuracyConstraint, result: AccuracyResult) -> str | 
     if not constraint.certify or result.loss_bound <= allowed + _TINY:
         return None
     return (
-        f"{said(result)}, which {_allowed(allowed)}; but with {result.samples} samples a loss of up to "
+        f"{result_in_words(result)}, which {_allowed(allowed)}; but with {result.samples} samples a loss of up to "
         f"{_points(result.loss_bound)} cannot be ruled out with {result.confidence:.0%} confidence: give more samples"
     )
 
 
-def judged_by(judgement: Judgement) -> str:
+def judgement_in_words(judgement: Judgement) -> str:
     """A judgement in words: `'price' by RelativeError: labels are float32 of shape (180,)`."""
     what = f"'{judgement.output}'" if judgement.output else "all outputs"
     against = "" if judgement.labelled else " against the baseline"
     return f"{what} by {judgement.metric}{against}: {judgement.reason}"
 
 
-def said(result: AccuracyResult) -> str:
+def result_in_words(result: AccuracyResult) -> str:
     """A result in words: `Accuracy .9926 → .9907 on 540 samples of test`."""
     of = f"{result.samples} samples of {result.split}"
     output = f" of '{result.output}'" if result.output and result.others else ""
@@ -139,7 +139,7 @@ def said(result: AccuracyResult) -> str:
     return f"{words} {of}"
 
 
-def beside(company: Company | None) -> str:
+def company_in_words(company: Company | None) -> str:
     """What company does to answers, as the end of a sentence; empty where nobody looked."""
     if company is None:
         return ""

@@ -16,7 +16,7 @@ from penstock.optimization.measurements import Judgement, Role
 from penstock.optimization.recipes import Recipe
 from penstock.optimization.trials import Stage, Trial
 from penstock.optimization.variants import Infeasible
-from penstock_optimizer.search.constraints import untold
+from penstock_optimizer.search.constraints import why_untold
 from penstock_optimizer.search.standing import MAX_ATTEMPTS, SearchPlan, Standing
 
 _BUILD_SHARE: Final = 0.6
@@ -174,7 +174,7 @@ def sound(standing: Standing) -> str | None:
         return f"the model does not run on ONNX Runtime, which every comparison needs: {why}"
     judge = standing.judge
     if judge is not None:
-        problem = judge.problem or untold(standing.plan.spec.constraints.accuracy, judge.controls)
+        problem = judge.problem or why_untold(standing.plan.spec.constraints.accuracy, judge.controls)
         if problem is not None:
             return problem
     failure = standing.gate_failure(plain.key)

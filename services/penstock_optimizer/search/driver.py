@@ -24,7 +24,7 @@ from penstock_optimizer.search.decide import (
 )
 from penstock_optimizer.search.execution import Execution
 from penstock_optimizer.search.ledger import Ledger
-from penstock_optimizer.search.preparation import Prepared, prepared
+from penstock_optimizer.search.preparation import Prepared, prepare_search
 from penstock_optimizer.search.standing import SearchPlan, Standing
 from penstock_optimizer.search.verdict import best_so_far
 from penstock_optimizer.search.workspace import SearchFolder, Workspace
@@ -46,7 +46,7 @@ def optimize(request: OptimizationRequest, listen: Listener) -> RunResult:
     budget = request.budget_seconds or request.spec.search.budget_minutes * 60.0
     listen(Progress(stage=Stage.PREPARE, message=f"Opening {request.name}", budget_seconds=budget))
     workspace = Workspace(Path(request.workspace).absolute())
-    ready = prepared(request, workspace)
+    ready = prepare_search(request, workspace)
     with workspace.searching(ready.key) as folder:
         return _Search(ready, folder, listen).run()
 

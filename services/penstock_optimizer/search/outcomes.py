@@ -11,7 +11,7 @@ from penstock.optimization.recipes import Recipe
 from penstock.optimization.report import CandidateReport, Outcome
 from penstock.optimization.trials import SessionTrial
 from penstock.optimization.variants import Broken, Infeasible, Variant
-from penstock_optimizer.search.constraints import beside, said
+from penstock_optimizer.search.constraints import company_in_words, result_in_words
 from penstock_optimizer.search.decide import sound
 from penstock_optimizer.search.standing import Standing
 
@@ -141,7 +141,7 @@ def _finalist(standing: Standing, recipe: Recipe, chosen: Recipe | None) -> Endi
     if gain is None or not enough(standing, gain):
         return Outcome.NO_GAIN, _too_little(standing, gain)
     test = standing.tests[recipe.key].result
-    kept = f"; {said(test)}{beside(standing.company(recipe.key))}" if test is not None else ""
+    kept = f"; {result_in_words(test)}{company_in_words(standing.company(recipe.key))}" if test is not None else ""
     if chosen is not None and recipe == chosen:
         return Outcome.CHOSEN, f"{words_of_gain(standing, gain)}{kept}"
     return Outcome.FINALIST, f"{words_of_gain(standing, gain)}{kept}; another did better"

@@ -25,7 +25,7 @@ from penstock.serving.versions import Wanted
 from penstock_optimizer.building.source import prepare
 from penstock_optimizer.publishing.signing_key import secrets_of
 from penstock_optimizer.samples.data import prepare_data
-from penstock_optimizer.search.candidates import SourceFacts, enumerate_recipes, misplaced
+from penstock_optimizer.search.candidates import SourceFacts, enumerate_recipes, why_misplaced
 from penstock_optimizer.search.keys import digest_of, search_key
 from penstock_optimizer.search.standing import SearchPlan
 from penstock_optimizer.search.workspace import Workspace
@@ -61,7 +61,7 @@ class Prepared:
     """Of the model as its owner gave it, as replicas tell it."""
 
 
-def prepared(request: OptimizationRequest, workspace: Workspace) -> Prepared:
+def prepare_search(request: OptimizationRequest, workspace: Workspace) -> Prepared:
     """Fetch, open and describe.
 
     Raises:
@@ -84,7 +84,7 @@ def prepared(request: OptimizationRequest, workspace: Workspace) -> Prepared:
         trainable=data.train is not None and not data.synthetic,
         operators=_operators(folder / source.onnx),
     )
-    wrong = misplaced(request.spec.hardware, hardware)
+    wrong = why_misplaced(request.spec.hardware, hardware)
     plan = _plan(request, facts, data, wrong)
     settings = {
         "seed": request.seed,

@@ -22,7 +22,7 @@ from penstock.optimization.trials import SessionTrial, Trial
 from penstock.optimization.variants import Infeasible
 from penstock.serving.manifest import Capacity
 from penstock_optimizer.search.capacity import capacity
-from penstock_optimizer.search.constraints import beside, said
+from penstock_optimizer.search.constraints import company_in_words, result_in_words
 from penstock_optimizer.search.decide import sound
 from penstock_optimizer.search.outcomes import (
     broken_under_load,
@@ -162,13 +162,13 @@ def _accepted(standing: Standing, chosen: Recipe) -> str:
             parts.append(f"{ratio.value:.2f}x {name} in CPU time")
     trial = standing.tests.get(chosen.key)
     if trial is not None and trial.result is not None:
-        parts.append(f"{_certified(trial.result)}{beside(standing.company(chosen.key))}")
+        parts.append(f"{_certified(trial.result)}{company_in_words(standing.company(chosen.key))}")
     return f"{chosen.label}: {'; '.join(parts)}."
 
 
 def _certified(result: AccuracyResult) -> str:
     bound = f"a loss of at most {max(result.loss_bound, 0.0) * 100:.2g} points at {result.confidence:.0%} confidence"
-    return f"{said(result)}, {bound}"
+    return f"{result_in_words(result)}, {bound}"
 
 
 def _first_speedups(standing: Standing, key: str) -> dict[str, Ratio]:

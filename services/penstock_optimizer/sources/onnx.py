@@ -14,7 +14,7 @@ from onnx.external_data_helper import convert_model_to_external_data, uses_exter
 
 from penstock.errors import Invalid
 from penstock.serving.manifest import DataType, Signature, TensorSpec
-from penstock_optimizer.accuracy.likeness import unlike
+from penstock_optimizer.accuracy.likeness import difference_between
 from penstock_optimizer.sources.opening import MODEL_INVALID, ONNX_FILE, Opened, Opening
 from penstock_runtime.engines import Array
 
@@ -187,7 +187,7 @@ def _freed(model: onnx.ModelProto, target: Path, opening: Opening) -> bool:
     except Exception:  # noqa: BLE001 -- any failure says the same: the graph counts on its batch
         return False
     wanted = [np.concatenate(parts) for parts in zip(*halves, strict=True)]
-    return all(unlike(ours, theirs) is None for ours, theirs in zip(wanted, got, strict=True))
+    return all(difference_between(ours, theirs) is None for ours, theirs in zip(wanted, got, strict=True))
 
 
 def _doubled(

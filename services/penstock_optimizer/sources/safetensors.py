@@ -50,7 +50,7 @@ def load_module(import_path: str, python_path: Sequence[str], weights: Path | No
     Raises:
         Invalid: ImportFailed; or ModelInvalid with the keys that are missing and those that are too many.
     """
-    module = called(import_path, python_path)
+    module = call_import_path(import_path, python_path)
     if not isinstance(module, torch.nn.Module):
         raise Invalid(IMPORT_FAILED, f"{import_path} gave a {type(module).__name__}: it must give a torch.nn.Module")
     if weights is not None:
@@ -58,7 +58,7 @@ def load_module(import_path: str, python_path: Sequence[str], weights: Path | No
     return module.float().eval().requires_grad_(requires_grad=False)
 
 
-def called(import_path: str, python_path: Sequence[str]) -> object:
+def call_import_path(import_path: str, python_path: Sequence[str]) -> object:
     """What the callable gives.
 
     Raises:

@@ -16,7 +16,7 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 from penstock.errors import Invalid
-from penstock_optimizer.accuracy.likeness import unlike
+from penstock_optimizer.accuracy.likeness import difference_between
 from penstock_optimizer.sources.examples import ROWS, Examples
 from penstock_optimizer.sources.opening import EXPORT_FAILED, EXPORTED_FILE, ONNX_FILE
 from penstock_runtime.engines import Array
@@ -229,7 +229,7 @@ def check_onnx(path: Path, inputs: Inputs, wanted: Outputs) -> None:
 
 def _compare(what: str, wanted: Sequence[torch.Tensor], got: Sequence[Array]) -> None:
     for ours, theirs in zip((_values(value) for value in wanted), got, strict=True):
-        problem = unlike(ours, theirs)
+        problem = difference_between(ours, theirs)
         if problem is not None:
             raise Invalid("ExportDiffers", f"{what} differs from the source: {problem}")
 

@@ -174,7 +174,7 @@ def _carried(node: Any, tracing: _Tracing) -> Iterator[tuple[str, int]]:
             yield from tracing.moved.get(inputs[place], ())
 
 
-def that_run(
+def limits_that_run(
     path: Path, signature: Signature, shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[dict[str, int], str | None]:
     """What is known of the ids that made-up samples may have, tried on the model itself.

@@ -18,7 +18,7 @@ import numpy as np
 
 from penstock.engines import ENGINES
 from penstock.optimization.recipes import EngineName, Step
-from penstock_optimizer.accuracy.likeness import unlike
+from penstock_optimizer.accuracy.likeness import difference_between
 from penstock_optimizer.building import forms
 from penstock_optimizer.building.draft import CannotDo, Context, Draft
 from penstock_optimizer.samples.arrays import as_onnxruntime_takes, rows_of_run, run_of
@@ -105,5 +105,5 @@ def _difference(wanted: list[Array], rewritten: Path, context: Context) -> str |
         got = _outputs(rewritten, context)
     except Exception as error:  # noqa: BLE001 -- ONNX Runtime's errors have no common base; the note tells
         return str(error).strip().splitlines()[0][:300]
-    problems = (unlike(ours, theirs) for ours, theirs in zip(wanted, got, strict=True))
+    problems = (difference_between(ours, theirs) for ours, theirs in zip(wanted, got, strict=True))
     return next((problem for problem in problems if problem is not None), None)

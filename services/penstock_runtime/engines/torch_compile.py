@@ -27,6 +27,6 @@ def load(entrypoint: Path, settings: EngineSettings, signature: Signature | None
     Raises:
         Invalid: ModelInvalid, EngineUnavailable.
     """
-    from penstock_runtime.engines.torch_program import compiled, load_program  # noqa: PLC0415 -- torch takes seconds
+    from penstock_runtime.engines.torch_program import compile_program, load_program  # noqa: PLC0415 -- torch takes seconds
 
-    return compiled(load_program(entrypoint, settings, signature), settings, missing_compiler())
+    return compile_program(load_program(entrypoint, settings, signature), settings, missing_compiler())

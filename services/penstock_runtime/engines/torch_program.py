@@ -155,7 +155,7 @@ def load_package(path: Path, settings: EngineSettings, signature: Signature | No
     return Program(package, declared, path.name)
 
 
-def compiled(program: Program, settings: EngineSettings, missing: str | None) -> TorchEngine:
+def compile_program(program: Program, settings: EngineSettings, missing: str | None) -> TorchEngine:
     """An engine of the program, compiled: one run on zeros shows whether the compiler manages.
 
     Raises:

@@ -16,7 +16,7 @@ from penstock.optimization.measurements import AccuracyResult
 from penstock.optimization.variants import DataSplits
 from penstock_optimizer.accuracy.evaluate import evaluate, look_at_baseline
 from penstock_optimizer.samples.data import prepare_data
-from penstock_optimizer.search.constraints import full_test_problem, untold
+from penstock_optimizer.search.constraints import full_test_problem, why_untold
 from penstock_optimizer.sources.onnx import signature_of
 
 CONSTRAINT = AccuracyConstraint(min_ratio="0.97")
@@ -81,7 +81,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def judged(folders: dict[str, Any], name: str) -> AccuracyResult:
     data: DataSplits = folders["data"]
     chosen, controls = look_at_baseline(folders["baseline"], data, CONSTRAINT, limit=64, work=folders["work"])
-    assert untold(CONSTRAINT, controls) is None
+    assert why_untold(CONSTRAINT, controls) is None
     assert {each.output for each in chosen} == {"probabilities", "sure", "label", "price"}, "none is left out"
     return evaluate(
         folders["baseline"], folders[name], data, CONSTRAINT, split="test", limit=None, work=folders["work"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.optimization.fitting import misfit, requirement_of
+from penstock.optimization.fitting import requirement_of, why_unfit
 from penstock.optimization.hardware import Gpu, Hardware, HardwareRequirement
 from penstock.optimization.recipes import EngineName, EngineSettings, Precision
 
@@ -31,7 +31,7 @@ def test_what_an_artifact_needs(
 ) -> None:
     needed = requirement_of(hardware, EngineSettings(name=engine), weights)
     assert needed == HardwareRequirement(architecture=hardware.architecture, instruction_sets=expected)
-    assert misfit(needed, hardware) is None, "where it was made it fits"
+    assert why_unfit(needed, hardware) is None, "where it was made it fits"
 
 
 def test_bf16_needs_bf16_and_a_gpu_engine_its_gpu() -> None:
@@ -57,4 +57,4 @@ def test_bf16_needs_bf16_and_a_gpu_engine_its_gpu() -> None:
     ids=["all is there", "another architecture", "an instruction set is missing", "the GPU is missing"],
 )
 def test_what_a_machine_lacks(requirement: HardwareRequirement, expected: str | None) -> None:
-    assert misfit(requirement, OLD) == expected
+    assert why_unfit(requirement, OLD) == expected

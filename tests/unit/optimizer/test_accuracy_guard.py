@@ -14,7 +14,7 @@ from penstock.api.optimization import AccuracyConstraint
 from penstock.errors import Invalid
 from penstock.optimization.measurements import MetricName
 from penstock_optimizer.metrics import Judge, judgements
-from penstock_optimizer.search.constraints import full_test_problem, untold
+from penstock_optimizer.search.constraints import full_test_problem, why_untold
 
 Array = NDArray[Any]
 Outputs = dict[str, Array]
@@ -166,7 +166,7 @@ def problem(kind: Kind, change: Callable[[Outputs], Outputs], constraint: Accura
     """Why the guard refuses a variant."""
     judge = Judge(constraint, kind.labels)
     chosen, controls = judge.fitting(judgements(constraint, kind.outputs, kind.labels), kind.outputs)
-    assert untold(constraint, controls) is None, "it can tell right from wrong"
+    assert why_untold(constraint, controls) is None, "it can tell right from wrong"
     found = full_test_problem(constraint, judge.judged(chosen, kind.outputs, change(kind.outputs)))
     return None if found is None else f"{found[0]}: {found[1]}"
 
@@ -265,14 +265,14 @@ def test_a_metric_that_was_asked_for_and_cannot_fail_is_found_out(metric: Metric
     judge = Judge(constraint, None)
     outputs = price().outputs
     _, controls = judge.fitting(judgements(constraint, outputs, None), outputs)
-    assert "cannot tell right from wrong on this data" in (untold(constraint, controls) or "")
+    assert "cannot tell right from wrong on this data" in (why_untold(constraint, controls) or "")
 
 
 def test_a_constraint_that_allows_everything_is_found_out() -> None:
     constraint = AccuracyConstraint(metric=MetricName.R2)
     outputs = price().outputs
     _, controls = Judge(constraint, None).fitting(judgements(constraint, outputs, None), outputs)
-    assert "allows any loss" in (untold(constraint, controls) or "")
+    assert "allows any loss" in (why_untold(constraint, controls) or "")
 
 
 def test_labels_by_which_a_constant_is_as_good_leave_it_to_the_scores() -> None:
@@ -283,7 +283,7 @@ def test_labels_by_which_a_constant_is_as_good_leave_it_to_the_scores() -> None:
     chosen, controls = judge.fitting(judgements(BALANCED, {"risk": scores}, labels), {"risk": scores})
     assert [each.metric for each in chosen] == [MetricName.R2]
     assert "Accuracy cannot tell" in chosen[0].reason
-    assert untold(BALANCED, controls) is None
+    assert why_untold(BALANCED, controls) is None
 
 
 def test_directions_that_are_all_much_the_same_are_left_to_r2() -> None:
@@ -292,7 +292,7 @@ def test_directions_that_are_all_much_the_same_are_left_to_r2() -> None:
     judge = Judge(BALANCED, None)
     chosen, controls = judge.fitting(judgements(BALANCED, {"hidden": hidden}, None), {"hidden": hidden})
     assert [each.metric for each in chosen] == [MetricName.R2]
-    assert untold(BALANCED, controls) is None
+    assert why_untold(BALANCED, controls) is None
     half = (hidden + hidden.mean(axis=0)) / 2
     assert full_test_problem(BALANCED, judge.judged(chosen, {"hidden": hidden}, {"hidden": half})) is not None
 
@@ -300,14 +300,14 @@ def test_directions_that_are_all_much_the_same_are_left_to_r2() -> None:
 def test_a_model_that_always_says_the_same_tells_nothing() -> None:
     outputs = {"y": np.ones((COUNT, 1), np.float32)}
     _, controls = Judge(BALANCED, None).fitting(judgements(BALANCED, outputs, None), outputs)
-    assert untold(BALANCED, controls) is not None
+    assert why_untold(BALANCED, controls) is not None
 
 
 def test_an_output_that_is_always_the_same_leaves_the_decision_to_the_others() -> None:
     outputs = price().outputs | {"version": np.full(COUNT, 3)}
     judge = Judge(BALANCED, None)
     chosen, controls = judge.fitting(judgements(BALANCED, outputs, None), outputs)
-    assert untold(BALANCED, controls) is None
+    assert why_untold(BALANCED, controls) is None
     assert {each.output for each in controls if not each.told} == {"version"}
     other = full_test_problem(BALANCED, judge.judged(chosen, outputs, outputs | {"version": np.full(COUNT, 4)}))
     assert other is not None, "and yet it is compared"
@@ -317,7 +317,7 @@ def test_an_output_without_elements_is_no_trouble() -> None:
     outputs = price().outputs | {"found": np.zeros((COUNT, 0), np.float32), "ids": np.zeros((COUNT, 0), np.int64)}
     judge = Judge(BALANCED, None)
     chosen, controls = judge.fitting(judgements(BALANCED, outputs, None), outputs)
-    assert untold(BALANCED, controls) is None
+    assert why_untold(BALANCED, controls) is None
     assert full_test_problem(BALANCED, judge.judged(chosen, outputs, dict(outputs))) is None
 
 
@@ -334,7 +334,7 @@ def test_a_metric_of_the_users_own_has_controls_too() -> None:
             return Scored(np.ones(len(error)), 1 - error.astype(np.float64))
 
         found = Judge(constraint, None, figures)
-        return untold(constraint, found.fitting(judgements(constraint, outputs, None), outputs)[1])
+        return why_untold(constraint, found.fitting(judgements(constraint, outputs, None), outputs)[1])
 
     assert judge(fair=True) is None
     assert judge(fair=False) is not None

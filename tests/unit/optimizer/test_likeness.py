@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from penstock_optimizer.accuracy.likeness import unlike
+from penstock_optimizer.accuracy.likeness import difference_between
 from penstock_optimizer.samples.arrays import as_onnxruntime_takes
 
 STRINGS = np.array(["yes", "nö"], dtype=object)
@@ -36,7 +36,7 @@ STRINGS = np.array(["yes", "nö"], dtype=object)
     ],
 )
 def test_each_kind_is_compared_in_its_own_way(ours: NDArray[Any], theirs: NDArray[Any], problem: str | None) -> None:
-    found = unlike(ours, theirs)
+    found = difference_between(ours, theirs)
     assert found is None if problem is None else found is not None and problem in found
 
 

@@ -11,7 +11,7 @@ from penstock.api.optimization import AccuracyConstraint, HardwareSelector
 from penstock.optimization.measurements import AccuracyResult, MetricName
 from penstock.optimization.recipes import EngineName
 from penstock.optimization.report import Outcome
-from penstock_optimizer.search.candidates import enumerate_recipes, misplaced
+from penstock_optimizer.search.candidates import enumerate_recipes, why_misplaced
 from penstock_optimizer.search.constraints import full_test_problem, gate_problem
 from penstock_optimizer.search.keys import search_key, trial_key
 from penstock_optimizer.search.statistics import loss_bound_binary
@@ -129,7 +129,7 @@ def test_no_recipe_stands_twice() -> None:
     ],
 )
 def test_a_profile_for_other_machines(selector: dict[str, Any], said: str | None) -> None:
-    found = misplaced(HardwareSelector.model_validate(selector), HARDWARE)
+    found = why_misplaced(HardwareSelector.model_validate(selector), HARDWARE)
     assert found is None if said is None else found is not None and said in found
 
 

@@ -13,7 +13,7 @@ from typing import Final
 from penstock.api.conditions import Reason
 from penstock.engines import DEFAULT_ENGINES, ENGINES
 from penstock.errors import Invalid
-from penstock.optimization.fitting import misfit
+from penstock.optimization.fitting import why_unfit
 from penstock.optimization.recipes import EngineSettings
 from penstock.serving.manifest import MANIFEST_NAME, ModelFormat, ModelManifest, Signature, TensorSpec
 from penstock.serving.settings import ReplicaSettings, changed_message
@@ -161,7 +161,7 @@ def _admit(folder: Path, manifest: ModelManifest, settings: ReplicaSettings) -> 
                 "code, and nobody signed it: leave the option out",
             )
         return
-    lacking = misfit(manifest.optimization.requires, probe())
+    lacking = why_unfit(manifest.optimization.requires, probe())
     if lacking is not None:
         raise Invalid(
             Reason.HARDWARE_MISMATCH,
