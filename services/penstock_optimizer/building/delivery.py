@@ -11,7 +11,7 @@ from penstock.engines import ENGINES
 from penstock.optimization.recipes import EngineName
 from penstock.serving.manifest import ModelFormat
 from penstock_optimizer.building import litert
-from penstock_optimizer.building.draft import Context, Draft
+from penstock_optimizer.building.draft import BuildContext, Draft
 from penstock_optimizer.building.forms import as_exported, as_onnx, as_openvino, example_inputs
 from penstock_optimizer.building.inductor import compile_ahead
 
@@ -21,7 +21,7 @@ def missing_converter(engine: EngineName) -> str | None:
     return litert.missing_environment() if ENGINES[engine].given is ModelFormat.LITERT else None
 
 
-def deliver(draft: Draft, context: Context, folder: Path) -> tuple[ModelFormat, str]:
+def deliver(draft: Draft, context: BuildContext, folder: Path) -> tuple[ModelFormat, str]:
     """Write what the engine loads into a folder.
 
     Returns:
@@ -34,7 +34,7 @@ def deliver(draft: Draft, context: Context, folder: Path) -> tuple[ModelFormat, 
     return made, _WRITERS[made](draft, context, folder)
 
 
-def _onnx(draft: Draft, context: Context, folder: Path) -> str:
+def _onnx(draft: Draft, context: BuildContext, folder: Path) -> str:
     """An ONNX file with its external data, which keeps its name."""
     from penstock_optimizer.sources.onnx import external_files  # noqa: PLC0415 -- only where it is asked for
 
@@ -45,14 +45,14 @@ def _onnx(draft: Draft, context: Context, folder: Path) -> str:
     return "model.onnx"
 
 
-def _openvino(draft: Draft, context: Context, folder: Path) -> str:
+def _openvino(draft: Draft, context: BuildContext, folder: Path) -> str:
     path = as_openvino(draft, context)
     shutil.copyfile(path.with_suffix(".bin"), folder / "model.bin")
     shutil.copyfile(path, folder / "model.xml")
     return "model.xml"
 
 
-def _program(draft: Draft, context: Context, folder: Path) -> str:
+def _program(draft: Draft, context: BuildContext, folder: Path) -> str:
     """Torch's program, or machine code where the engine runs that alone."""
     native = ENGINES[(draft.engine or context.engine).name].native
     path = compile_ahead(draft, context) if native and not draft.compiled else as_exported(draft, context)
@@ -60,13 +60,13 @@ def _program(draft: Draft, context: Context, folder: Path) -> str:
     return "model.pt2"
 
 
-def _litert(draft: Draft, context: Context, folder: Path) -> str:
+def _litert(draft: Draft, context: BuildContext, folder: Path) -> str:
     program = as_exported(draft, context)
     litert.convert(program, example_inputs(draft, context), folder / "model.tflite", context.deadline)
     return "model.tflite"
 
 
-_WRITERS: Final[Mapping[ModelFormat, Callable[[Draft, Context, Path], str]]] = {
+_WRITERS: Final[Mapping[ModelFormat, Callable[[Draft, BuildContext, Path], str]]] = {
     ModelFormat.ONNX: _onnx,
     ModelFormat.OPENVINO: _openvino,
     ModelFormat.TORCH_EXPORT: _program,

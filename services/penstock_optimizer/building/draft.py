@@ -19,7 +19,7 @@ class CannotDo(Exception):
 
 
 @dataclass(frozen=True)
-class Context:
+class BuildContext:
     """What every step of a build may use."""
 
     source: PreparedSource
@@ -63,10 +63,10 @@ class Draft:
 class StepRunner(Protocol):
     """One step, or one method of one."""
 
-    def infeasible(self, step: Step, context: Context) -> str | None:
+    def infeasible(self, step: Step, context: BuildContext) -> str | None:
         """What is missing here, and what would help; None where it can be tried. Cheap: no model is loaded."""
 
-    def apply(self, step: Step, draft: Draft, context: Context) -> None:
+    def apply(self, step: Step, draft: Draft, context: BuildContext) -> None:
         """Change the draft.
 
         Raises:

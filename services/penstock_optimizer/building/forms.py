@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from penstock.errors import Invalid
-from penstock_optimizer.building.draft import CannotDo, Context, Draft
+from penstock_optimizer.building.draft import BuildContext, CannotDo, Draft
 from penstock_optimizer.samples.arrays import LABELS, fed, read
 from penstock_runtime.engines import Array
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 _ROWS: Final = 3
 
 
-def source_draft(context: Context) -> Draft:
+def source_draft(context: BuildContext) -> Draft:
     """The source, before the first step."""
     exported = None if context.source.exported is None else context.source_folder / context.source.exported
     return Draft(onnx=context.source_folder / context.source.onnx, exported=exported)
 
 
-def calibration(context: Context, most: int) -> dict[str, Array]:
+def calibration(context: BuildContext, most: int) -> dict[str, Array]:
     """At most so many calibration samples by input, in order and as engines take them; without labels."""
     specs = {spec.name: spec for spec in context.source.signature.inputs}
     samples = read(Path(context.data.calibration))
@@ -59,7 +59,7 @@ def set_exported(draft: Draft, path: Path) -> None:
     draft.module, draft.onnx, draft.openvino, draft.exported = None, None, None, path
 
 
-def as_module(draft: Draft, context: Context) -> torch.nn.Module:
+def as_module(draft: Draft, context: BuildContext) -> torch.nn.Module:
     """The model as a torch module in fp32, in eval mode, without gradients.
 
     Raises:
@@ -77,7 +77,7 @@ def as_module(draft: Draft, context: Context) -> torch.nn.Module:
     return draft.module
 
 
-def as_onnx(draft: Draft, context: Context) -> Path:
+def as_onnx(draft: Draft, context: BuildContext) -> Path:
     """The model as ONNX.
 
     Raises:
@@ -103,7 +103,7 @@ def as_onnx(draft: Draft, context: Context) -> Path:
     return draft.onnx
 
 
-def as_exported(draft: Draft, context: Context) -> Path:
+def as_exported(draft: Draft, context: BuildContext) -> Path:
     """The model as a `.pt2` program.
 
     Raises:
@@ -120,7 +120,7 @@ def as_exported(draft: Draft, context: Context) -> Path:
     return draft.exported
 
 
-def as_openvino(draft: Draft, context: Context) -> Path:
+def as_openvino(draft: Draft, context: BuildContext) -> Path:
     """The model as OpenVINO IR, weights in the precision that they have.
 
     Raises:
@@ -139,14 +139,14 @@ def as_openvino(draft: Draft, context: Context) -> Path:
     return draft.openvino
 
 
-def example_inputs(draft: Draft, context: Context) -> Inputs:
+def example_inputs(draft: Draft, context: BuildContext) -> Inputs:
     """A few calibration samples, as the module or the program takes them."""
     if draft.module is not None:
         return _bound(draft.module, context)
     return _inputs_of(load_program(draft, context), context)
 
 
-def _bound(module: torch.nn.Module, context: Context) -> Inputs:
+def _bound(module: torch.nn.Module, context: BuildContext) -> Inputs:
     from penstock_optimizer.sources.examples import ROWS, Examples  # noqa: PLC0415 -- as above
     from penstock_optimizer.sources.torch_program import bind  # noqa: PLC0415 -- as above
 
@@ -158,7 +158,7 @@ def _bound(module: torch.nn.Module, context: Context) -> Inputs:
         raise CannotDo(error.message) from error
 
 
-def load_program(draft: Draft, context: Context) -> ExportedProgram:
+def load_program(draft: Draft, context: BuildContext) -> ExportedProgram:
     """The model as a program of torch."""
     import torch  # noqa: PLC0415 -- torch takes seconds
 
@@ -166,7 +166,7 @@ def load_program(draft: Draft, context: Context) -> ExportedProgram:
         return torch.export.load(str(as_exported(draft, context)))
 
 
-def _program(draft: Draft, context: Context) -> tuple[ExportedProgram, Inputs]:
+def _program(draft: Draft, context: BuildContext) -> tuple[ExportedProgram, Inputs]:
     from penstock_optimizer.sources.torch_program import export  # noqa: PLC0415 -- as above
 
     if draft.module is not None:
@@ -179,7 +179,7 @@ def _program(draft: Draft, context: Context) -> tuple[ExportedProgram, Inputs]:
     return program, _inputs_of(program, context)
 
 
-def _inputs_of(program: ExportedProgram, context: Context) -> Inputs:
+def _inputs_of(program: ExportedProgram, context: BuildContext) -> Inputs:
     from penstock_optimizer.sources.torch_program import program_inputs  # noqa: PLC0415 -- as above
 
     names = [spec.name for spec in context.source.signature.inputs]

@@ -6,10 +6,10 @@ import warnings
 from pathlib import Path
 
 from penstock_optimizer.building import forms
-from penstock_optimizer.building.draft import CannotDo, Context, Draft
+from penstock_optimizer.building.draft import BuildContext, CannotDo, Draft
 
 
-def compile_ahead(draft: Draft, context: Context, *, tuned: bool = False) -> Path:
+def compile_ahead(draft: Draft, context: BuildContext, *, tuned: bool = False) -> Path:
     """Compile the draft's program ahead of time.
 
     Returns:

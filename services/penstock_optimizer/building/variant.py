@@ -36,7 +36,7 @@ from penstock.optimization.variants import (
 from penstock.serving.manifest import DataType, ModelFormat, Signature
 from penstock_optimizer.building import forms
 from penstock_optimizer.building.delivery import deliver, missing_converter
-from penstock_optimizer.building.draft import CannotDo, Context, Draft
+from penstock_optimizer.building.draft import BuildContext, CannotDo, Draft
 from penstock_optimizer.building.source import read_source
 from penstock_optimizer.samples.arrays import rows_of_run, run_of
 from penstock_optimizer.sandbox import run_module, unavailable
@@ -63,7 +63,7 @@ def infeasible(recipe: Recipe, source: PreparedSource, data: DataSplits, hardwar
     )
     if problem is not None:
         return Infeasible(part=engine, reason=problem)
-    context = Context(
+    context = BuildContext(
         source=source, source_folder=Path(), data=data, engine=recipe.engine, hardware=hardware, work=Path(), seed=0,
         threads=recipe.engine.threads, deadline=0.0,
     )  # fmt: skip
@@ -172,7 +172,7 @@ def _built(request: BuildRequest, output: Path, work: Path) -> Variant | Infeasi
     source = read_source(Path(request.source))
     scratch = work / "scratch"
     scratch.mkdir()
-    context = Context(
+    context = BuildContext(
         source=source, source_folder=Path(request.source), data=request.data, engine=request.recipe.engine,
         hardware=probe(), work=scratch, seed=request.seed, threads=request.threads,
         deadline=started + request.budget_seconds,
@@ -218,7 +218,7 @@ def _announced(work: Path, part: str) -> str:
     return part
 
 
-def _finished(recipe: Recipe, draft: Draft, context: Context, output: Path, started: float) -> Variant:
+def _finished(recipe: Recipe, draft: Draft, context: BuildContext, output: Path, started: float) -> Variant:
     format_, entrypoint = deliver(draft, context, output)
     engine = draft.engine or recipe.engine
     signature = _signature(context.source.signature, format_)
@@ -254,7 +254,7 @@ def _signature(source: Signature, format_: ModelFormat) -> Signature:
     return source.model_copy(update=one)
 
 
-def _run_once(entrypoint: Path, engine: EngineSettings, signature: Signature, context: Context) -> None:
+def _run_once(entrypoint: Path, engine: EngineSettings, signature: Signature, context: BuildContext) -> None:
     """Load and run the result as the replica will.
 
     Raises:

@@ -14,7 +14,7 @@ from typing import Final
 from penstock.engines import ENGINES
 from penstock.optimization.recipes import EngineName, Step
 from penstock_optimizer.building import forms
-from penstock_optimizer.building.draft import Context, Draft
+from penstock_optimizer.building.draft import BuildContext, Draft
 from penstock_optimizer.building.inductor import compile_ahead
 from penstock_optimizer.steps.parameters import Parameters
 from penstock_runtime.engines.compiler import missing_compiler
@@ -26,14 +26,14 @@ _MODES: Final = ("Default", "MaxAutotune")
 class Compile:
     """Inductor's."""
 
-    def infeasible(self, step: Step, context: Context) -> str | None:
+    def infeasible(self, step: Step, context: BuildContext) -> str | None:
         """For the two engines that compile, where there is a compiler."""
         Parameters(step, _DEFAULTS).choice("mode", _MODES)
         if not ENGINES[context.engine.name].compiles:
             return f"{context.engine.name} runs nothing that torch compiled: use TorchExport or TorchCompile"
         return missing_compiler()
 
-    def apply(self, step: Step, draft: Draft, context: Context) -> None:
+    def apply(self, step: Step, draft: Draft, context: BuildContext) -> None:
         """Compile, or say how to."""
         tuned = Parameters(step, _DEFAULTS).choice("mode", _MODES) == "MaxAutotune"
         engine = draft.engine or context.engine

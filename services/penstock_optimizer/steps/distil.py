@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from penstock.optimization.recipes import Step
-from penstock_optimizer.building.draft import CannotDo, Context, Draft
+from penstock_optimizer.building.draft import BuildContext, CannotDo, Draft
 from penstock_optimizer.building.forms import as_module, set_module
 from penstock_optimizer.steps.retraining import (
     Splits,
@@ -39,14 +39,14 @@ if TYPE_CHECKING:
 class Distil:
     """Trains a student and its control."""
 
-    def infeasible(self, step: Step, context: Context) -> str | None:
+    def infeasible(self, step: Step, context: BuildContext) -> str | None:
         """See `StepRunner`."""
         del step
         if context.data.validation is None and not context.data.synthetic:
             return "a student is chosen on a validation split: give a validation.npz beside the test.npz"
         return no_module(context) or no_training(context)
 
-    def apply(self, step: Step, draft: Draft, context: Context) -> None:
+    def apply(self, step: Step, draft: Draft, context: BuildContext) -> None:
         """See `StepRunner`."""
         from penstock_optimizer.steps.narrowing import parameter_count  # noqa: PLC0415 -- torch
         from penstock_optimizer.steps.training import Learning, fit  # noqa: PLC0415 -- torch
@@ -72,7 +72,7 @@ class Distil:
         set_module(draft, (control if alone.score > taught.score else student).eval())
 
 
-def _student(step: Step, context: Context, teacher: nn.Module, train: Samples, learning: Learning) -> nn.Module:
+def _student(step: Step, context: BuildContext, teacher: nn.Module, train: Samples, learning: Learning) -> nn.Module:
     import torch  # noqa: PLC0415 -- only where a model is built
 
     from penstock_optimizer.steps.narrowing import Importance, narrowed  # noqa: PLC0415 -- torch
@@ -108,7 +108,7 @@ def _imported(path: str, python_path: tuple[str, ...]) -> nn.Module:
     return made
 
 
-def _fit_control(control: nn.Module, splits: Splits, learning: Learning, context: Context) -> Fitted:
+def _fit_control(control: nn.Module, splits: Splits, learning: Learning, context: BuildContext) -> Fitted:
     """Train the control for exactly as many epochs as the student was, from labels or the teacher's decisions."""
     from penstock_optimizer.steps.training import Fitted, fit, score  # noqa: PLC0415 -- torch
 

@@ -17,7 +17,7 @@ from penstock.engines import ENGINES
 from penstock.optimization.hardware import Hardware
 from penstock.optimization.recipes import Precision, Step
 from penstock_optimizer.building import forms
-from penstock_optimizer.building.draft import CannotDo, Context, Draft
+from penstock_optimizer.building.draft import BuildContext, CannotDo, Draft
 from penstock_optimizer.steps.parameters import Parameters, Value
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class _GpuQuantize:
     defaults: Mapping[str, Value]
     precision: str
 
-    def infeasible(self, step: Step, context: Context) -> str | None:
+    def infeasible(self, step: Step, context: BuildContext) -> str | None:
         """With such a GPU, a torch engine, and an import path."""
         Parameters(step, self.defaults)
         if not ENGINES[context.engine.name].torch:
@@ -46,7 +46,7 @@ class _GpuQuantize:
             return "it changes layers of the torch.nn.Module, and the model has no import path"
         return missing
 
-    def apply(self, step: Step, draft: Draft, context: Context) -> None:
+    def apply(self, step: Step, draft: Draft, context: BuildContext) -> None:
         """Quantize the linear layers, and capture the result on the GPU."""
         import torch  # noqa: PLC0415 -- torch takes seconds
         from torchao.quantization import quantize_  # noqa: PLC0415 -- as above
@@ -100,7 +100,7 @@ def _missing_gpu(hardware: Hardware, capability: float) -> str | None:
     return None
 
 
-def _captured(module: torch.nn.Module, inputs: Inputs, context: Context) -> Path:
+def _captured(module: torch.nn.Module, inputs: Inputs, context: BuildContext) -> Path:
     """A `.pt2` of plain tensors that takes and gives fp32, as the source does."""
     import torch  # noqa: PLC0415 -- as above
     from torchao.utils import unwrap_tensor_subclass  # noqa: PLC0415 -- as above

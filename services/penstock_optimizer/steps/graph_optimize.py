@@ -20,7 +20,7 @@ from penstock.engines import ENGINES
 from penstock.optimization.recipes import EngineName, Step
 from penstock_optimizer.accuracy.likeness import difference_between
 from penstock_optimizer.building import forms
-from penstock_optimizer.building.draft import CannotDo, Context, Draft
+from penstock_optimizer.building.draft import BuildContext, CannotDo, Draft
 from penstock_optimizer.samples.arrays import as_onnxruntime_takes, rows_of_run, run_of
 from penstock_optimizer.steps.parameters import Parameters
 from penstock_runtime.engines import Array
@@ -32,7 +32,7 @@ _ROWS: Final = 4
 class GraphOptimize:
     """Rewrites of the ONNX form."""
 
-    def infeasible(self, step: Step, context: Context) -> str | None:
+    def infeasible(self, step: Step, context: BuildContext) -> str | None:
         """On ONNX only; fusions on ONNX Runtime only."""
         transformer = Parameters(step, _DEFAULTS).boolean("transformer")
         if ENGINES[context.engine.name].from_program:
@@ -41,7 +41,7 @@ class GraphOptimize:
             return "transformer fusions are operators of ONNX Runtime, which OpenVINO does not know"
         return None
 
-    def apply(self, step: Step, draft: Draft, context: Context) -> None:
+    def apply(self, step: Step, draft: Draft, context: BuildContext) -> None:
         """Rewrite, check, and keep what computes the same."""
         parameters = Parameters(step, _DEFAULTS)
         path = forms.as_onnx(draft, context)
@@ -60,7 +60,7 @@ class GraphOptimize:
         forms.set_onnx(draft, path)
 
 
-def _slimmed(path: Path, context: Context) -> Path:
+def _slimmed(path: Path, context: BuildContext) -> Path:
     import onnx  # noqa: PLC0415 -- only where the step runs
     import onnxslim  # noqa: PLC0415 -- as above
 
@@ -74,7 +74,7 @@ def _slimmed(path: Path, context: Context) -> Path:
     return target
 
 
-def _fused(path: Path, context: Context) -> Path:
+def _fused(path: Path, context: BuildContext) -> Path:
     from onnxruntime.transformers.optimizer import optimize_model  # noqa: PLC0415 -- as above
 
     target = context.work / "fused.onnx"
@@ -84,7 +84,7 @@ def _fused(path: Path, context: Context) -> Path:
     return target
 
 
-def _outputs(path: Path, context: Context) -> list[Array]:
+def _outputs(path: Path, context: BuildContext) -> list[Array]:
     import onnxruntime  # noqa: PLC0415 -- as above
 
     options = onnxruntime.SessionOptions()
@@ -100,7 +100,7 @@ def _outputs(path: Path, context: Context) -> list[Array]:
     return given
 
 
-def _difference(wanted: list[Array], rewritten: Path, context: Context) -> str | None:
+def _difference(wanted: list[Array], rewritten: Path, context: BuildContext) -> str | None:
     try:
         got = _outputs(rewritten, context)
     except Exception as error:  # noqa: BLE001 -- ONNX Runtime's errors have no common base; the note tells

@@ -13,7 +13,7 @@ from penstock.engines import ENGINES, GpuUse
 from penstock.optimization.hardware import Hardware
 from penstock.optimization.recipes import Precision, Step
 from penstock_optimizer.building import forms
-from penstock_optimizer.building.draft import Context, Draft
+from penstock_optimizer.building.draft import BuildContext, Draft
 from penstock_optimizer.steps.parameters import Parameters
 
 _NATIVE: Final = {
@@ -28,7 +28,7 @@ class _Half:
 
     precision: Precision
 
-    def infeasible(self, step: Step, context: Context) -> str | None:
+    def infeasible(self, step: Step, context: BuildContext) -> str | None:
         """Where the engine has kernels and the processor has instructions."""
         Parameters(step, {})
         engine = context.engine.name
@@ -42,7 +42,7 @@ class _Half:
             return None
         return _missing(self.precision, context.hardware)
 
-    def apply(self, step: Step, draft: Draft, context: Context) -> None:
+    def apply(self, step: Step, draft: Draft, context: BuildContext) -> None:
         """Pin the engine, or convert the weights."""
         del step
         engine = draft.engine or context.engine
@@ -75,7 +75,7 @@ def _missing(precision: Precision, hardware: Hardware) -> str | None:
     )
 
 
-def _convert(draft: Draft, context: Context) -> None:
+def _convert(draft: Draft, context: BuildContext) -> None:
     import onnx  # noqa: PLC0415 -- only where the step runs
     from onnxruntime.transformers.float16 import convert_float_to_float16  # noqa: PLC0415 -- as above
 

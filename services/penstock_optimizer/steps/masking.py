@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from penstock.optimization.recipes import Step
-from penstock_optimizer.building.draft import CannotDo, Context, Draft
+from penstock_optimizer.building.draft import BuildContext, CannotDo, Draft
 from penstock_optimizer.building.forms import as_module, set_module
 from penstock_optimizer.steps.retraining import number, splits_of, training_deadline
 from penstock_optimizer.steps.training import Learning, fit, trainable
@@ -52,7 +52,7 @@ def apply_masks(module: nn.Module, masks: Masks) -> None:
             module.get_parameter(name).mul_(mask)
 
 
-def masked_and_tuned(step: Step, draft: Draft, context: Context, masks: Masks) -> None:
+def masked_and_tuned(step: Step, draft: Draft, context: BuildContext, masks: Masks) -> None:
     """Give the draft a copy of its module with the masks applied, fine-tuned under them.
 
     Raises:

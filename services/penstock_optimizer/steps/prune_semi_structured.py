@@ -8,7 +8,7 @@ from __future__ import annotations
 from penstock.engines import ENGINES, GpuUse
 from penstock.optimization.hardware import Hardware
 from penstock.optimization.recipes import Step
-from penstock_optimizer.building.draft import Context, Draft
+from penstock_optimizer.building.draft import BuildContext, Draft
 from penstock_optimizer.building.forms import as_module
 from penstock_optimizer.steps.retraining import no_module, no_training, number
 
@@ -19,7 +19,7 @@ _SPARSE_SINCE = (8, 0)
 class PruneSemiStructured:
     """Zeroes two of four weights."""
 
-    def infeasible(self, step: Step, context: Context) -> str | None:
+    def infeasible(self, step: Step, context: BuildContext) -> str | None:
         """See `StepRunner`."""
         if not has_sparse_tensor_cores(context.hardware):
             return (
@@ -30,7 +30,7 @@ class PruneSemiStructured:
             return f"{context.engine.name} runs on the CPU, which has no sparse tensor cores: use ONNXRuntimeTensorRT"
         return no_module(context) or (no_training(context) if number(step, "fineTuningEpochs", 10) > 0 else None)
 
-    def apply(self, step: Step, draft: Draft, context: Context) -> None:
+    def apply(self, step: Step, draft: Draft, context: BuildContext) -> None:
         """See `StepRunner`."""
         from penstock_optimizer.steps.masking import masked_and_tuned, two_of_four  # noqa: PLC0415 -- torch
 

@@ -7,7 +7,7 @@ the labels, or without them from the model as it was; `importance`, `magnitude` 
 from __future__ import annotations
 
 from penstock.optimization.recipes import Step
-from penstock_optimizer.building.draft import CannotDo, Context, Draft
+from penstock_optimizer.building.draft import BuildContext, CannotDo, Draft
 from penstock_optimizer.building.forms import as_module, set_module
 from penstock_optimizer.steps.retraining import (
     no_module,
@@ -24,14 +24,14 @@ _IMPORTANCES = ("magnitude", "taylor")
 class PruneStructured:
     """Drops channels by torch-pruning's dependency graph."""
 
-    def infeasible(self, step: Step, context: Context) -> str | None:
+    def infeasible(self, step: Step, context: BuildContext) -> str | None:
         """See `StepRunner`."""
         importance = step.parameters.get("importance", _IMPORTANCES[0])
         if importance not in _IMPORTANCES:
             return f"importance is {importance!r}: expected one of {', '.join(_IMPORTANCES)}"
         return no_module(context) or (no_training(context) if number(step, "fineTuningEpochs", 10) > 0 else None)
 
-    def apply(self, step: Step, draft: Draft, context: Context) -> None:
+    def apply(self, step: Step, draft: Draft, context: BuildContext) -> None:
         """See `StepRunner`."""
         from penstock_optimizer.steps.narrowing import Importance, narrowed, parameter_count  # noqa: PLC0415 -- torch
         from penstock_optimizer.steps.training import Learning, fit  # noqa: PLC0415 -- torch

@@ -7,7 +7,7 @@ weights (0.5); `fineTuningEpochs` (10).
 from __future__ import annotations
 
 from penstock.optimization.recipes import Step
-from penstock_optimizer.building.draft import Context, Draft
+from penstock_optimizer.building.draft import BuildContext, Draft
 from penstock_optimizer.building.forms import as_module
 from penstock_optimizer.steps.retraining import no_module, no_training, number, share
 
@@ -15,11 +15,11 @@ from penstock_optimizer.steps.retraining import no_module, no_training, number, 
 class PruneUnstructured:
     """Zeroes single weights by global magnitude."""
 
-    def infeasible(self, step: Step, context: Context) -> str | None:
+    def infeasible(self, step: Step, context: BuildContext) -> str | None:
         """See `StepRunner`."""
         return no_module(context) or (no_training(context) if number(step, "fineTuningEpochs", 10) > 0 else None)
 
-    def apply(self, step: Step, draft: Draft, context: Context) -> None:
+    def apply(self, step: Step, draft: Draft, context: BuildContext) -> None:
         """See `StepRunner`."""
         from penstock_optimizer.steps.masking import global_magnitude, masked_and_tuned  # noqa: PLC0415 -- torch
 

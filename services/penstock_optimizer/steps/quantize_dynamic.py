@@ -16,7 +16,7 @@ from typing import Final
 from penstock.optimization.hardware import Hardware
 from penstock.optimization.recipes import EngineName, Step
 from penstock_optimizer.building import forms
-from penstock_optimizer.building.draft import CannotDo, Context, Draft
+from penstock_optimizer.building.draft import BuildContext, CannotDo, Draft
 from penstock_optimizer.steps.parameters import Parameters, Value
 
 _DEFAULTS: Final[dict[str, Value]] = {
@@ -37,14 +37,14 @@ def saturates(hardware: Hardware) -> bool:
 class QuantizeDynamic:
     """ONNX Runtime's."""
 
-    def infeasible(self, step: Step, context: Context) -> str | None:
+    def infeasible(self, step: Step, context: BuildContext) -> str | None:
         """On ONNX Runtime's CPU provider only."""
         Parameters(step, _DEFAULTS)
         if context.engine.name is not EngineName.ONNX_RUNTIME:
             return f"{context.engine.name} has no kernels for it: use quantize Static, or ONNXRuntime"
         return None
 
-    def apply(self, step: Step, draft: Draft, context: Context) -> None:
+    def apply(self, step: Step, draft: Draft, context: BuildContext) -> None:
         """Quantize the weights of matrix products."""
         import onnx  # noqa: PLC0415 -- only where the step runs
         from onnxruntime.quantization import QuantType, quantize_dynamic  # noqa: PLC0415 -- as above

@@ -8,7 +8,7 @@ from typing import Final
 from penstock.engines import ENGINES
 from penstock.optimization.recipes import Step
 from penstock.serving.manifest import ModelFormat
-from penstock_optimizer.building.draft import Context, Draft, StepRunner
+from penstock_optimizer.building.draft import BuildContext, Draft, StepRunner
 from penstock_optimizer.steps.quantize_static_onnx import QuantizeStaticOnnx
 from penstock_optimizer.steps.quantize_static_openvino import QuantizeStaticOpenVino
 
@@ -21,13 +21,13 @@ _QUANTIZERS: Final[Mapping[ModelFormat, StepRunner]] = {
 class QuantizeStatic:
     """Static int8 quantization."""
 
-    def infeasible(self, step: Step, context: Context) -> str | None:
+    def infeasible(self, step: Step, context: BuildContext) -> str | None:
         """On engines that run int8."""
         facts = ENGINES[context.engine.name]
         if not facts.int8:
             return f"{context.engine.name} runs no QDQ models: use ONNXRuntime or OpenVINO"
         return _QUANTIZERS[facts.given].infeasible(step, context)
 
-    def apply(self, step: Step, draft: Draft, context: Context) -> None:
+    def apply(self, step: Step, draft: Draft, context: BuildContext) -> None:
         """Quantize."""
         _QUANTIZERS[ENGINES[context.engine.name].given].apply(step, draft, context)

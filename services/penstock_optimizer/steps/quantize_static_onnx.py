@@ -22,7 +22,7 @@ import numpy as np
 
 from penstock.optimization.recipes import EngineName, Step
 from penstock_optimizer.building import forms
-from penstock_optimizer.building.draft import CannotDo, Context, Draft
+from penstock_optimizer.building.draft import BuildContext, CannotDo, Draft
 from penstock_optimizer.samples.arrays import as_onnxruntime_takes, rows_of_run, run_of
 from penstock_optimizer.steps.parameters import Parameters, Value
 from penstock_optimizer.steps.quantize_dynamic import saturates
@@ -52,7 +52,7 @@ _LEVELS: Final = 128
 class QuantizeStaticOnnx:
     """ONNX Runtime's quantizer, with its calibrators called directly; or NNCF's."""
 
-    def infeasible(self, step: Step, context: Context) -> str | None:
+    def infeasible(self, step: Step, context: BuildContext) -> str | None:
         """Everywhere; the parameters must be known."""
         parameters = Parameters(step, _DEFAULTS)
         parameters.choice("calibration", _CALIBRATIONS)
@@ -60,7 +60,7 @@ class QuantizeStaticOnnx:
         del context
         return None
 
-    def apply(self, step: Step, draft: Draft, context: Context) -> None:
+    def apply(self, step: Step, draft: Draft, context: BuildContext) -> None:
         """Calibrate, and write QDQ."""
         parameters = Parameters(step, _DEFAULTS)
         path = preprocessed(forms.as_onnx(draft, context), context)
@@ -76,7 +76,7 @@ class QuantizeStaticOnnx:
         draft.weight_precision = "int8"
 
 
-def preprocessed(path: Path, context: Context) -> Path:
+def preprocessed(path: Path, context: BuildContext) -> Path:
     """The model with shapes inferred and constants folded, as the quantizers want it; as it is where that fails."""
     import onnxruntime  # noqa: PLC0415 -- only where the step runs
     from onnxruntime.quantization import quant_pre_process  # noqa: PLC0415 -- as above
@@ -101,7 +101,7 @@ class _Reader:
         return next(self._batches, None)
 
 
-def _ranges(path: Path, parameters: Parameters, context: Context) -> Any:
+def _ranges(path: Path, parameters: Parameters, context: BuildContext) -> Any:
     """Ranges of all activations, as ONNX Runtime's `TensorsData`."""
     from onnxruntime.quantization import CalibrationMethod  # noqa: PLC0415 -- as above
     from onnxruntime.quantization.calibrate import create_calibrator  # noqa: PLC0415 -- as above
@@ -131,7 +131,7 @@ def _ranges(path: Path, parameters: Parameters, context: Context) -> Any:
     return ranges
 
 
-def _quantize(path: Path, target: Path, ranges: Any, parameters: Parameters, context: Context) -> None:
+def _quantize(path: Path, target: Path, ranges: Any, parameters: Parameters, context: BuildContext) -> None:
     import onnx  # noqa: PLC0415 -- as above
     from onnxruntime.quantization import QuantType  # noqa: PLC0415 -- as above
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer  # noqa: PLC0415 -- as above

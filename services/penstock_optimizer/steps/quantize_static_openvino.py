@@ -24,7 +24,7 @@ import numpy as np
 
 from penstock.optimization.recipes import Step
 from penstock_optimizer.building import forms
-from penstock_optimizer.building.draft import CannotDo, Context, Draft
+from penstock_optimizer.building.draft import BuildContext, CannotDo, Draft
 from penstock_optimizer.samples.arrays import rows_of_run, run_of
 from penstock_optimizer.steps.parameters import Parameters, Value
 from penstock_runtime.engines import Array
@@ -47,7 +47,7 @@ _FEWEST_PRODUCTS: Final = 4
 class QuantizeStaticOpenVino:
     """NNCF's."""
 
-    def infeasible(self, step: Step, context: Context) -> str | None:
+    def infeasible(self, step: Step, context: BuildContext) -> str | None:
         """Everywhere; the parameters must be known."""
         parameters = Parameters(step, _DEFAULTS)
         parameters.choice("preset", _PRESETS)
@@ -57,7 +57,7 @@ class QuantizeStaticOpenVino:
         del context
         return None
 
-    def apply(self, step: Step, draft: Draft, context: Context) -> None:
+    def apply(self, step: Step, draft: Draft, context: BuildContext) -> None:
         """Calibrate and quantize."""
         import openvino  # noqa: PLC0415 -- only where the step runs
 
@@ -84,7 +84,7 @@ def is_transformer(types: Sequence[str], product: str) -> bool:
     return softmax and products >= _FEWEST_PRODUCTS and products > types.count("Convolution") + types.count("Conv")
 
 
-def quantize_onnx(path: Path, target: Path, samples: int, context: Context) -> None:
+def quantize_onnx(path: Path, target: Path, samples: int, context: BuildContext) -> None:
     """The same for an ONNX model: QDQ that ONNX Runtime runs.
 
     Raises:
@@ -102,7 +102,7 @@ def quantize_onnx(path: Path, target: Path, samples: int, context: Context) -> N
     onnx.save_model(_quantized(model, parameters, context, transformer=transformer), str(target))
 
 
-def _quantized(model: Any, parameters: Parameters, context: Context, *, transformer: bool) -> Any:
+def _quantized(model: Any, parameters: Parameters, context: BuildContext, *, transformer: bool) -> Any:
     import nncf  # noqa: PLC0415 -- as above
 
     samples = forms.calibration(context, parameters.whole("calibrationSamples"))

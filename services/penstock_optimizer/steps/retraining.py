@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.optimization.recipes import Step
-from penstock_optimizer.building.draft import CannotDo, Context
+from penstock_optimizer.building.draft import BuildContext, CannotDo
 
 if TYPE_CHECKING:
     from penstock_optimizer.steps.training import Samples
@@ -25,7 +25,7 @@ class Splits:
     validation: Samples
 
 
-def no_module(context: Context) -> str | None:
+def no_module(context: BuildContext) -> str | None:
     """Why there is no torch module to change, and what would help; None where there is one."""
     if context.source.import_path and context.source.weights:
         return None
@@ -35,7 +35,7 @@ def no_module(context: Context) -> str | None:
     )
 
 
-def no_training(context: Context) -> str | None:
+def no_training(context: BuildContext) -> str | None:
     """Why nothing can be trained here, and what would help; None where it can."""
     if context.data.synthetic:
         return "there is nothing to learn from: no data was given, and made samples teach nothing"
@@ -69,7 +69,7 @@ def share(step: Step, name: str, default: float) -> float:
     return value
 
 
-def splits_of(context: Context) -> Splits:
+def splits_of(context: BuildContext) -> Splits:
     """The samples of a training step.
 
     Raises:
@@ -83,7 +83,7 @@ def splits_of(context: Context) -> Splits:
     return Splits(train, load_samples(Path(data.validation), signature) if data.validation else train)
 
 
-def training_deadline(context: Context, parts: int = 1) -> float:
+def training_deadline(context: BuildContext, parts: int = 1) -> float:
     """When the first of so many equal trainings must end, on the monotonic clock."""
     now = time.monotonic()
     return now + max(0.0, context.deadline - now) * _TRAINING_SHARE / parts

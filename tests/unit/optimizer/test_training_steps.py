@@ -18,7 +18,7 @@ from penstock.optimization.recipes import EngineName, EngineSettings, Step, Step
 from penstock.optimization.variants import DataSplits, PreparedSource
 from penstock.serving.manifest import DataType, ModelFormat, Signature, TensorSpec
 from penstock_optimizer.artifact import Split
-from penstock_optimizer.building.draft import CannotDo, Context, Draft
+from penstock_optimizer.building.draft import BuildContext, CannotDo, Draft
 from penstock_optimizer.digits import Training, split
 from penstock_optimizer.steps import step_runner
 from penstock_optimizer.steps.masking import global_magnitude, two_of_four
@@ -45,9 +45,9 @@ def tiny() -> nn.Sequential:
 @dataclass(frozen=True)
 class Trained:
     module: nn.Module
-    context: Context
+    context: BuildContext
     """With labels."""
-    unlabelled: Context
+    unlabelled: BuildContext
 
     def draft(self) -> Draft:
         return Draft(module=copy.deepcopy(self.module), onnx=Path("before.onnx"))
@@ -69,7 +69,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return Trained(module, context, _context(folder, "-bare"))
 
 
-def _context(folder: Path, suffix: str) -> Context:
+def _context(folder: Path, suffix: str) -> BuildContext:
     files = {each: str(folder / f"{each}{suffix}.npz") for each in Split}
     data = DataSplits(
         digest="sha256:0",
@@ -84,18 +84,18 @@ def _context(folder: Path, suffix: str) -> Context:
         weights="model.safetensors", import_path="tiny:network", parameters=1, size_bytes=4, files={},
     )  # fmt: skip
     engine = EngineSettings(name=EngineName.ONNX_RUNTIME)
-    return Context(source, folder, data, engine, CPU, folder, 0, 1, time.monotonic() + 600)
+    return BuildContext(source, folder, data, engine, CPU, folder, 0, 1, time.monotonic() + 600)
 
 
-def changed(context: Context, **update: object) -> Context:
-    return Context(**{**{name: getattr(context, name) for name in Context.__dataclass_fields__}, **update})  # type: ignore[arg-type]  # a table's keywords
+def changed(context: BuildContext, **update: object) -> BuildContext:
+    return BuildContext(**{**{name: getattr(context, name) for name in BuildContext.__dataclass_fields__}, **update})  # type: ignore[arg-type]  # a table's keywords
 
 
 def step(name: StepName, method: str = "", **parameters: float | str) -> Step:
     return Step(name=name, method=method, parameters=dict(parameters))
 
 
-def accuracy(module: nn.Module, context: Context) -> float:
+def accuracy(module: nn.Module, context: BuildContext) -> float:
     return score(module, load_samples(Path(context.data.test), SIGNATURE), None)
 
 
@@ -233,11 +233,11 @@ def test_a_residual_network_is_pruned_as_a_whole(trained: Trained) -> None:
 TRAINERS = ("prune Structured", "prune Unstructured", "distil")
 
 
-def _without(**update: object) -> Callable[[Context], Context]:
+def _without(**update: object) -> Callable[[BuildContext], BuildContext]:
     return lambda context: changed(context, source=context.source.model_copy(update=update))
 
 
-def _data(**update: object) -> Callable[[Context], Context]:
+def _data(**update: object) -> Callable[[BuildContext], BuildContext]:
     return lambda context: changed(context, data=context.data.model_copy(update=update))
 
 
@@ -251,7 +251,7 @@ def _data(**update: object) -> Callable[[Context], Context]:
     ],
 )
 def test_what_is_missing_is_said(
-    trained: Trained, label: str, change: Callable[[Context], Context], message: str
+    trained: Trained, label: str, change: Callable[[BuildContext], BuildContext], message: str
 ) -> None:
     name, _, method = label.partition(" ")
     reason = step_runner(label).infeasible(step(StepName(name), method), change(trained.context))
