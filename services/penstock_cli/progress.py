@@ -50,14 +50,14 @@ class Steps:
         self._line("[green]✓[/green]", done or doing, began)
 
     def say(self, text: str) -> None:
-        """Say how the running step gets on; the same thing is said once."""
-        if text == self._shown:
-            return
-        self._shown = text
-        if self._status is not None:
+        """Say how the running step gets on, in a line or several; a line that was just said is not said again."""
+        before, self._shown = self._shown.splitlines(), text
+        fresh = [line for line in text.splitlines() if line not in before]
+        if self._status is not None and fresh:
             self._status.update(escape(text))
-        else:
-            self._console.print(f"  {text}", highlight=False, markup=False)
+        elif self._status is None:
+            for line in fresh:
+                self._console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
 
     def note(self, text: str) -> None:
         """A line of its own."""

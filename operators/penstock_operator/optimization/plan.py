@@ -195,9 +195,14 @@ def _follow(observed: ObservedRun, job: ObservedJob, now: float) -> RunPlan:
         message = f"The Job {job.name} has not reported yet.{hint if silent else ''}"
         shown = RunProgress()
     else:
-        message = _sentence(progress)
+        doing = _sentence(progress)
+        message = f"{doing}. So far: {progress.found}"[:_LONGEST] if progress.found else doing
         shown = RunProgress(
-            stage=progress.stage, message=message, completed_trials=progress.done, total_trials=progress.total
+            stage=progress.stage,
+            message=doing,
+            found=progress.found[:_LONGEST],
+            completed_trials=progress.done,
+            total_trials=progress.total,
         )
     status = _status(run, false(Reason.OPTIMIZING, message), _undecided(), now)
     attempts = max(run.status.attempts, _attempt(run, job))
@@ -326,11 +331,9 @@ def _undecided() -> Verdict:
 
 
 def _sentence(progress: Progress) -> str:
-    """`Measure: 3 of 12. …; best so far: … (2.10x)`."""
+    """`Measure (3 of 12): …`: what a search does now."""
     count = f" ({progress.done} of {progress.total})" if progress.total else ""
-    best = f"; best so far: {progress.best}" if progress.best else ""
-    factor = f", {progress.best_speedup:.2f}x" if progress.best and progress.best_speedup is not None else ""
-    return f"{progress.stage}{count}: {progress.message}{best}{factor}"[:_LONGEST]
+    return f"{progress.stage}{count}: {progress.message}"[:_LONGEST]
 
 
 def _status(run: OptimizationRun, complete: Verdict, accepted: Verdict, now: float) -> OptimizationRunStatus:

@@ -229,7 +229,9 @@ class RunProgress(Described):
     stage: str = ""
     """Prepare, Feasibility, Build, Gate, Measure, Certify, Load or Publish."""
     message: str = ""
-    """What it does now, and the best so far."""
+    """What it does now."""
+    found: str = ""
+    """What it has found so far, in a sentence; empty where that is nothing yet."""
     completed_trials: int = 0
     """Of this stage."""
     total_trials: int = 0

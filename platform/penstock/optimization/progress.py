@@ -95,6 +95,8 @@ class Progress(Frozen):
     best: str | None = None
     """Label of the best candidate so far."""
     best_speedup: float | None = None
+    found: str = ""
+    """What was found so far, in a sentence; empty where that is nothing yet."""
 
 
 class Figures(Frozen):

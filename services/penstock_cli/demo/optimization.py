@@ -81,9 +81,12 @@ def wait_until_optimized(
 
 
 def run_says(run: OptimizationRun) -> str:
-    """How a search gets on, in a sentence."""
+    """What a search does now, and below it what it has found so far."""
+    progress = run.status.progress
+    if progress.message:
+        return f"{progress.message}\nSo far: {progress.found}" if progress.found else progress.message
     complete = next((each for each in run.status.conditions if each.type == RunCondition.COMPLETE), None)
-    return run.status.progress.message or (complete.message if complete else "")
+    return complete.message if complete else ""
 
 
 @dataclass(slots=True)

@@ -23,6 +23,7 @@ from penstock_optimizer.search.decide import (
     stage_of,
 )
 from penstock_optimizer.search.execution import Execution
+from penstock_optimizer.search.findings import findings
 from penstock_optimizer.search.ledger import Ledger
 from penstock_optimizer.search.preparation import Prepared, prepare_search
 from penstock_optimizer.search.standing import SearchPlan, Standing
@@ -89,6 +90,7 @@ def progress(plan: SearchPlan, ledger: Ledger, action: Action, elapsed: float) -
         budget_seconds=plan.budget_seconds,
         best=best[0].label if best else None,
         best_speedup=best[1] if best else None,
+        found=findings(standing),
     )
 
 

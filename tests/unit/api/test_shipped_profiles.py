@@ -24,7 +24,7 @@ def profile(name: str) -> ClusterOptimizationProfile:
 
 
 def test_all_are_there() -> None:
-    assert set(FILES) == {"none", "balanced", "latency", "throughput", "small", "edge"}
+    assert set(FILES) == {"none", "quick", "balanced", "latency", "throughput", "small", "edge"}
 
 
 @pytest.mark.parametrize("name", FILES)

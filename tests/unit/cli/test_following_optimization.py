@@ -53,14 +53,14 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 def test_the_verdict_is_what_is_waited_for_and_progress_is_told(world: World) -> None:
     world.deployment("Unknown", "Optimizing")
-    world.run(progress={"stage": "Measure", "message": "Measure (3 of 12)"})
+    world.run(progress={"stage": "Measure", "message": "Measure (3 of 12)", "found": "b is fast"})
 
     def say(text: str) -> None:
         world.said.append(text)
         world.run(verdict="Rejected", summary="no", completionTime="2026-01-01T00:00:00Z")
 
     run = wait_for_verdict(world.cluster, KEY, 10, say, lambda: None)
-    assert (run.status.verdict, world.said) == ("Rejected", ["Measure (3 of 12)"])
+    assert (run.status.verdict, world.said) == ("Rejected", ["Measure (3 of 12)\nSo far: b is fast"])
 
 
 def test_a_search_that_ended_without_a_verdict_is_an_error_with_its_reason(world: World) -> None:

@@ -127,7 +127,7 @@ def test_get_says_when_nothing_runs(cli: Cli, tmp_path: Path, output: str) -> No
 def test_applied_objects_have_their_defaults(cli: Cli) -> None:
     spec = yaml.safe_load(cli("get", "infdep/digits", "-o", "yaml").stdout)["spec"]
     assert spec["poolRef"] == {"name": "default"}
-    assert cli("get", "-o", "wide").stdout.splitlines()[1].split()[-2:] == ["default", "balanced"]
+    assert cli("get", "-o", "wide").stdout.splitlines()[1].split()[-2:] == ["default", "quick"]
     assert cli("apply", "-f", str(SAMPLES / "digits.yaml")).output == "inferencedeployment/digits unchanged\n"
 
 
@@ -205,7 +205,9 @@ def test_profiles_of_the_cluster_are_applied_shown_and_deleted(cli: Cli) -> None
 
     table = cli("get", "coptprof", "-n", "elsewhere").stdout.splitlines()
     assert table[0].split() == ["NAME", "OBJECTIVE", "STRATEGY", "MINUTES", "MINIMUM", "AGE"]
-    assert [line.split()[0] for line in table[1:]] == ["balanced", "edge", "latency", "none", "small", "throughput"]
+    assert [line.split()[0] for line in table[1:]] == [
+        "balanced", "edge", "latency", "none", "quick", "small", "throughput",
+    ]  # fmt: skip
     assert "ONNXRuntime,OpenVINO" in cli("get", "coptprof", "balanced", "-o", "wide").output
 
     assert cli("delete", "coptprof/balanced").output == "clusteroptimizationprofile/balanced deleted\n"

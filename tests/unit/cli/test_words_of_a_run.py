@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from penstock_cli.invocation import as_typed
+from penstock_cli.progress import Steps
 from penstock_cli.run import stopped, try_it
 from penstock_cli.standalone.ray_head import RayAccess
 
@@ -43,3 +46,21 @@ def test_where_no_traces_are_collected_none_is_promised() -> None:
 def test_the_last_line_says_what_is_left() -> None:
     assert stopped(None) == "Stopped; nothing is left running."
     assert "http://ray:8265 stays up" in stopped(RayAccess("http://ray:8265", "http://ray:8000", None))
+
+
+def test_a_step_says_only_what_is_new() -> None:
+    out = StringIO()
+    steps = Steps(Console(file=out, width=40))
+    with steps.step("Searching"):
+        for text in ("Building b", "Building b", "Measuring\nSo far: b is fast", "Loading\nSo far: b is fast"):
+            steps.say(text)
+    said = out.getvalue().splitlines()
+    assert said[1:-1] == ["  Building b", "  Measuring", "  So far: b is fast", "  Loading"]
+
+
+def test_a_long_line_is_left_to_the_terminal_to_wrap() -> None:
+    out = StringIO()
+    steps = Steps(Console(file=out, width=40))
+    with steps.step("Searching"):
+        steps.say("word " * 20)
+    assert len(out.getvalue().splitlines()) == 3

@@ -77,7 +77,7 @@ ACCEPTED = RunResult(
         accuracy=(0.9926, 0.9907),
     ),
 )
-GOES = Progress(stage=Stage.MEASURE, message="Session 2", done=3, total=12, best="int8", best_speedup=2.1)
+GOES = Progress(stage=Stage.MEASURE, message="Session 2", done=3, total=12, found="int8 is 2.10 times as fast")
 MISSING = ProfileProblem(Reason.PROFILE_NOT_FOUND, "There is no ClusterOptimizationProfile balanced.")
 ERROR = RunResult(verdict=SearchVerdict.NO_DECISION, summary="", error="The model cannot be read.")
 DONE = job(1, JobState.SUCCEEDED, finished_at=NOW - 5)
@@ -314,7 +314,10 @@ def test_progress_is_told() -> None:
     status = plan_run(seen(job(started_at=NOW - 10), progress=GOES), NOW).status
     assert status.progress.stage == "Measure"
     assert (status.progress.completed_trials, status.progress.total_trials) == (3, 12)
-    assert status.progress.message == "Measure (3 of 12): Session 2; best so far: int8, 2.10x"
+    assert status.progress.message == "Measure (3 of 12): Session 2"
+    assert status.progress.found == "int8 is 2.10 times as fast"
+    (complete,) = (each for each in status.conditions if each.type == RunCondition.COMPLETE)
+    assert complete.message == "Measure (3 of 12): Session 2. So far: int8 is 2.10 times as fast"
     assert (status.attempts, status.start_time) == (1, timestamp(NOW - 10))
 
 
