@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.status import Status
 
 
-class Steps:
+class StepDisplay:
     """Shows each step with its seconds."""
 
     def __init__(self, console: Console) -> None:

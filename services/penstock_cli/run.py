@@ -13,30 +13,28 @@ from rich.console import Console
 from rich.markup import escape
 
 from penstock.api.meta import Manifest
-from penstock.errors import Invalid, Unavailable
+from penstock.errors import Unavailable
 from penstock.telemetry.spans import SpanContext, new_span_id, new_trace_id
-from penstock_cli import shipped
 from penstock_cli.demo import digits
 from penstock_cli.demo.sequence import Demo, DemoPlace, reset
 from penstock_cli.invocation import command_as_typed
 from penstock_cli.objects.readiness import forget_readiness
-from penstock_cli.objects.resources import FIELD_MANAGER, INFERENCE_DEPLOYMENT, SERVING_POOL, kind_of
-from penstock_cli.progress import Steps
-from penstock_cli.serving import Models
-from penstock_cli.standalone.gateway import Gateway
-from penstock_cli.standalone.ray_head import RayAccess, ray_at, running_ray
+from penstock_cli.objects.resources import INFERENCE_DEPLOYMENT, SERVING_POOL
+from penstock_cli.progress import StepDisplay
+from penstock_cli.serving import ServedModels
+from penstock_cli.standalone.declarations import POOL, declare_pool, declare_profiles
+from penstock_cli.standalone.gateway import GatewayProcess
+from penstock_cli.standalone.ray_head import RayAccess, find_running_ray, open_ray
 from penstock_cli.standalone.stack import Stack, StackSettings
 from penstock_cli.standalone.state import StateFolder, StateLock
 from penstock_cli.target import open_embedded
 from penstock_cli.validation.manifests import load_accepted, refuse
-from penstock_operator.runtime.cluster import SECRET, Cluster, Key, key_of
+from penstock_operator.runtime.cluster import Cluster, Key
 from penstock_optimizer.artifact import digits_artifact
 
 _WATCH_SECONDS = 1.0
-_POOL = Key("default", "default")
 _GONE_SECONDS = 30.0
 _GONE_POLL_SECONDS = 0.2
-_TOKEN_SECRET = "ray-token"  # noqa: S105 (the name of a Secret)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,22 +69,22 @@ def run(settings: RunSettings, console: Console) -> int:
     with StateLock(settings.state):
         if documents:
             with closing(open_embedded(settings.state)) as cluster:
-                refuse(cluster, documents, passed_over=(_POOL,))
-        steps = Steps(console)
+                refuse(cluster, documents, passed_over=(POOL,))
+        steps = StepDisplay(console)
         ray = _ray(settings)
         try:
             with Stack(StackSettings(settings.state, settings.port, ray, settings.cache)) as stack:
                 session = _Session(settings, console, steps, stack, ray)
                 status = session.serve([each.manifest for each in documents]) if documents else session.demo()
         except KeyboardInterrupt:
-            steps.note(stopped(ray))
+            steps.note(last_words(ray))
             raise
         if not settings.once:
-            steps.note(stopped(ray))
+            steps.note(last_words(ray))
         return status
 
 
-def stopped(ray: RayAccess | None) -> str:
+def last_words(ray: RayAccess | None) -> str:
     """The last words of a run whose processes have all ended.
 
     Args:
@@ -97,7 +95,7 @@ def stopped(ray: RayAccess | None) -> str:
     return f"Stopped; nothing of this run is left. The Ray at {ray.url} stays up."
 
 
-def try_it(infer_url: str, body: Path, command: str, traceparent: str | None) -> list[str]:
+def request_hints(infer_url: str, body: Path, command: str, traceparent: str | None) -> list[str]:
     """Lines that say how to send a request oneself, and how to see where its time went.
 
     Args:
@@ -118,16 +116,16 @@ def _ray(settings: RunSettings) -> RayAccess | None:
         case "new":
             return None
         case "auto":
-            return running_ray()
+            return find_running_ray()
         case url:
-            return ray_at(url, settings.ray_token)
+            return open_ray(url, settings.ray_token)
 
 
 class _Session:
     """One run, once its folder is locked and its context entered."""
 
     def __init__(
-        self, settings: RunSettings, console: Console, steps: Steps, stack: Stack, ray: RayAccess | None
+        self, settings: RunSettings, console: Console, steps: StepDisplay, stack: Stack, ray: RayAccess | None
     ) -> None:
         self._settings = settings
         self._console = console
@@ -147,8 +145,8 @@ class _Session:
             else:
                 with self._steps.step("Training a CNN on handwritten digits and exporting it to ONNX"):
                     trained()
-            models = self._models(cluster, [digits.manifest(artifact, optimized=False)])
-            self._any_serves(models)
+            models = self._deploy(cluster, [digits.manifest(artifact, optimized=False)])
+            self._require_one_served(models)
             (url,) = models.serving.values()
             demo = Demo(
                 DemoPlace(cluster, self._settings.state, gateway, f"{url}/infer", artifact, self._stack),
@@ -159,7 +157,7 @@ class _Session:
                 passed = demo.run()
             except Unavailable as error:
                 raise Unavailable(error.reason, f"{error.message}\n{self._logs()}") from error
-            self._try_it(f"{url}/infer", digits.request_file(self._settings.state, artifact))
+            self._report_ready(f"{url}/infer", digits.request_file(self._settings.state, artifact))
             return 0 if passed else 1
         finally:
             self._leave(cluster)
@@ -168,25 +166,25 @@ class _Session:
         """Apply the user's manifests and serve them: those models that can be, where some cannot."""
         _, cluster = self._start_platform(lambda _: None)
         try:
-            models = self._models(cluster, manifests)
-            self._any_serves(models)
+            models = self._deploy(cluster, manifests)
+            self._require_one_served(models)
             models.tell()
             if models.failed:
                 self._steps.note(escape(self._logs()))
             if not self._settings.once:
-                self._until_interrupted(models.look)
+                self._serve_until_interrupted(models.look)
         finally:
             self._leave(cluster)
         return 1 if models.failed else 0
 
-    def _start_platform(self, prepare: Callable[[Cluster], None]) -> tuple[Gateway, Cluster]:
+    def _start_platform(self, prepare: Callable[[Cluster], None]) -> tuple[GatewayProcess, Cluster]:
         """Start all parts at once, then wait for each. `prepare` is called before the operator sees what is stored."""
         stack = self._stack
         head = stack.start_ray() if self._ray is None else None
         gateway = stack.start_gateway()
         cluster = open_embedded(self._settings.state)
         # Both are of a former run, whose Ray is gone. A pool's address cannot be changed, since a cluster's Ray stays.
-        cluster.delete(SERVING_POOL, _POOL)
+        cluster.delete(SERVING_POOL, POOL)
         forget_readiness(cluster)
         prepare(cluster)
         with self._steps.step("Starting the gateway"):
@@ -203,19 +201,19 @@ class _Session:
         assert access is not None  # noqa: S101 (one of the two is there)
         if head is None:
             self._steps.note(f"[green]✓[/green] Using the Ray that is up at {access.url}")
-        _declare_pool(cluster, access)
-        _declare_profiles(cluster)
+        declare_pool(cluster, access)
+        declare_profiles(cluster)
         stack.announce(gateway, access)
         return gateway, cluster
 
-    def _models(self, cluster: Cluster, manifests: list[Manifest]) -> Models:
+    def _deploy(self, cluster: Cluster, manifests: list[Manifest]) -> ServedModels:
         """Apply, and wait for each deployment."""
-        models = Models(cluster, self._steps, self._stack.check, deployments=self._deployments)
+        models = ServedModels(cluster, self._steps, self._stack.check, deployments=self._deployments)
         models.apply(manifests)
         models.wait()
         return models
 
-    def _any_serves(self, models: Models) -> None:
+    def _require_one_served(self, models: ServedModels) -> None:
         """Raises `Unavailable` where there are deployments, and none of them serves."""
         if models.failed and not models.serving:
             first = next(iter(models.failed.values()))
@@ -234,11 +232,11 @@ class _Session:
             if self._ray is not None:
                 for key in self._deployments:
                     cluster.delete(INFERENCE_DEPLOYMENT, key)
-                self._wait_gone(cluster)
+                self._wait_until_gone(cluster)
         finally:
             cluster.close()
 
-    def _wait_gone(self, cluster: Cluster) -> None:
+    def _wait_until_gone(self, cluster: Cluster) -> None:
         deadline = monotonic() + _GONE_SECONDS
         while left := [key for key in self._deployments if cluster.get(INFERENCE_DEPLOYMENT, key) is not None]:
             if monotonic() > deadline:
@@ -247,19 +245,19 @@ class _Session:
                 return
             sleep(_GONE_POLL_SECONDS)
 
-    def _try_it(self, infer: str, body: Path) -> None:
+    def _report_ready(self, infer: str, body: Path) -> None:
         """Serve on, unless asked to end."""
         self._steps.note(f"Ready and measured after [bold]{self._steps.seconds:.1f} s[/bold].")
         if self._settings.once:
             return
         asked = SpanContext(new_trace_id(), new_span_id(), sampled=True).traceparent()
         traceparent = asked if self._stack.collects_traces else None
-        for line in try_it(infer, body, command_as_typed(), traceparent):
+        for line in request_hints(infer, body, command_as_typed(), traceparent):
             # Not wrapped by us: a terminal's own wrapping can be pasted, ours could not.
             self._console.print(line, soft_wrap=True, highlight=False, markup=False)
-        self._until_interrupted()
+        self._serve_until_interrupted()
 
-    def _until_interrupted(self, look: Callable[[], None] = lambda: None) -> None:
+    def _serve_until_interrupted(self, look: Callable[[], None] = lambda: None) -> None:
         """Serve on; `look` is called every now and then."""
         name = escape(command_as_typed())
         self._steps.note(f"Ctrl-C ends it. `{name} get infdep` and `{name} trace` tell how it goes.")
@@ -272,38 +270,3 @@ class _Session:
             # The clean-up must not be interrupted by a second, impatient Ctrl-C on its way to the stack.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             self._steps.note("Stopping.")
-
-
-def _declare_pool(cluster: Cluster, ray: RayAccess) -> None:
-    """The default pool: this machine's Ray."""
-    existing: Manifest = {"address": ray.url, "serveAddress": ray.serve_url}
-    if ray.token:
-        cluster.apply(
-            SECRET,
-            {
-                "apiVersion": "v1",
-                "kind": "Secret",
-                "metadata": {"name": _TOKEN_SECRET, "namespace": "default"},
-                "stringData": {"token": ray.token},
-            },
-            FIELD_MANAGER,
-        )
-        existing["tokenSecretRef"] = {"name": _TOKEN_SECRET}
-    pool = {
-        "apiVersion": SERVING_POOL.api_version,
-        "kind": SERVING_POOL.kind,
-        "metadata": {"name": _POOL.name, "namespace": _POOL.namespace},
-        "spec": {"existing": existing},
-    }
-    cluster.apply(SERVING_POOL, pool, FIELD_MANAGER)
-
-
-def _declare_profiles(cluster: Cluster) -> None:
-    """The shipped profiles. One of another version of Penstock gives way, since profiles cannot be changed."""
-    for manifest in shipped.profiles():
-        kind = kind_of(manifest)
-        try:
-            cluster.apply(kind, manifest, FIELD_MANAGER)
-        except Invalid:
-            cluster.delete(kind, key_of(manifest))
-            cluster.apply(kind, manifest, FIELD_MANAGER)

@@ -11,7 +11,7 @@ from rich.markup import escape
 from penstock.api.meta import Manifest
 from penstock_cli.objects.readiness import NotServing, url_if_ready, wait_until_ready
 from penstock_cli.objects.resources import FIELD_MANAGER, INFERENCE_DEPLOYMENT, kind_of, with_namespace
-from penstock_cli.progress import Steps
+from penstock_cli.progress import StepDisplay
 from penstock_operator.runtime.cluster import Cluster, Key, NotFound, key_of
 
 _READY_SECONDS = 240.0
@@ -19,11 +19,11 @@ _LOOK_SECONDS = 1.0
 
 
 @dataclass
-class Models:
+class ServedModels:
     """The deployments of one run."""
 
     cluster: Cluster
-    steps: Steps
+    steps: StepDisplay
     check: Callable[[], None]
     """Raises where the platform itself has failed."""
     seconds: float = _READY_SECONDS

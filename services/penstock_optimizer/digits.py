@@ -117,14 +117,14 @@ def train(data: Images, training: Training) -> DigitsNetwork:
     for _ in range(training.epochs):
         for rows in torch.split(torch.randperm(len(images)), training.batch_size):
             optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(model(augmented(images[rows], training)), labels[rows])
+            loss = nn.functional.cross_entropy(model(augment(images[rows], training)), labels[rows])
             torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
     return model.eval()
 
 
-def augmented(images: torch.Tensor, training: Training) -> torch.Tensor:
+def augment(images: torch.Tensor, training: Training) -> torch.Tensor:
     """Each image turned, scaled and shifted a little, at random by torch's global generator."""
     rows = len(images)
     angle = (torch.rand(rows) * 2 - 1) * training.rotation

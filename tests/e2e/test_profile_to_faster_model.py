@@ -22,12 +22,12 @@ from tests.waiting import eventually
 from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.serving.manifest import MANIFEST_NAME, DataType, ModelManifest, TensorSpec
 from penstock_cli.demo.load import request_body
-from penstock_cli.demo.optimization import requests_meanwhile, wait_for_verdict, wait_until_optimized
+from penstock_cli.demo.optimization import send_meanwhile, wait_for_verdict, wait_until_optimized
 from penstock_cli.objects.readiness import wait_until_ready
 from penstock_cli.objects.resources import FIELD_MANAGER, INFERENCE_DEPLOYMENT, kind_of
-from penstock_cli.run import _declare_pool
-from penstock_cli.standalone.gateway import Gateway
-from penstock_cli.standalone.operator import Operator
+from penstock_cli.standalone.declarations import declare_pool
+from penstock_cli.standalone.gateway import GatewayProcess
+from penstock_cli.standalone.operator import OperatorProcess
 from penstock_cli.standalone.ray_head import RayAccess
 from penstock_cli.standalone.state import StateFolder
 from penstock_cli.target import open_embedded
@@ -60,7 +60,7 @@ class StandalonePlatform:
     """A standalone platform."""
 
     cluster: Cluster
-    gateway: Gateway
+    gateway: GatewayProcess
     state: StateFolder
 
 
@@ -70,15 +70,15 @@ def home(ray_head: LocalRay, tmp_path: Path) -> Iterator[StandalonePlatform]:
     state.create()
     (port,) = free_ports(1)
     with ExitStack() as stack:
-        gateway = Gateway(state, os.environ, port)
+        gateway = GatewayProcess(state, os.environ, port)
         stack.callback(gateway.child.stop)
         cluster = open_embedded(state)
         stack.callback(cluster.close)
         gateway.wait_ready()
-        operator = Operator(state, os.environ, gateway.agent_url, tmp_path / "workspace")
+        operator = OperatorProcess(state, os.environ, gateway.agent_url, tmp_path / "workspace")
         stack.callback(operator.child.stop)
         operator.wait_ready()
-        _declare_pool(cluster, RayAccess(ray_head.dashboard_url, ray_head.serve_url, ray_head.token))
+        declare_pool(cluster, RayAccess(ray_head.dashboard_url, ray_head.serve_url, ray_head.token))
         yield StandalonePlatform(cluster, gateway, state)
         cluster.delete(INFERENCE_DEPLOYMENT, KEY)
         eventually(lambda: cluster.get(INFERENCE_DEPLOYMENT, KEY) is None, "the deployment is gone", 60)
@@ -111,7 +111,7 @@ def test_a_profile_makes_a_faster_model_serve_and_no_request_fails(home: Standal
 
     tensor = TensorSpec(name="x", datatype=DataType.FP32, shape=(-1, ROWS))
     body = request_body(tensor, np.linspace(-1, 1, ROWS, dtype=np.float32))
-    with requests_meanwhile(f"{baseline.url}/infer", body) as exchange:
+    with send_meanwhile(f"{baseline.url}/infer", body) as exchange:
         run = wait_for_verdict(home.cluster, KEY, PATIENCE, said.append, lambda: None)
         assert run.status.verdict == "Accepted", run.status.summary
         optimized = wait_until_optimized(home.cluster, KEY, PATIENCE, said.append, lambda: None).status

@@ -17,7 +17,7 @@ def print_comparison(console: Console, before: DemoResult, after: DemoResult, ru
     for row in rows(before, after):
         table.add_row(*row)
     console.print(table)
-    for line in searched(run):
+    for line in search_lines(run):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -47,7 +47,7 @@ def rows(before: DemoResult, after: DemoResult) -> list[tuple[str, str, str, str
     ]  # fmt: skip
 
 
-def searched(run: OptimizationRun) -> list[str]:
+def search_lines(run: OptimizationRun) -> list[str]:
     """What the search says: the recipe, and the model's own speed-up against each baseline, without the gateway."""
     status = run.status
     figures = status.figures or RunFigures()

@@ -22,7 +22,7 @@ _TIMEOUT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpAnswer:
     """What came of one request."""
 
     status: int
@@ -37,12 +37,12 @@ class Answer:
 class LoadResult:
     """What came of all requests."""
 
-    answers: tuple[Answer, ...]
+    answers: tuple[HttpAnswer, ...]
     """In the order of the images."""
     seconds: float
 
     @property
-    def failed(self) -> tuple[Answer, ...]:
+    def failed(self) -> tuple[HttpAnswer, ...]:
         """Those without a prediction."""
         return tuple(answer for answer in self.answers if answer.predicted is None)
 
@@ -77,7 +77,7 @@ def predicted_class(body: bytes) -> int:
         raise ValueError(f"not an infer answer: {body[:200]!r}") from error
 
 
-def send(url: str, body: bytes, headers: Mapping[str, str] | None = None) -> Answer:
+def send(url: str, body: bytes, headers: Mapping[str, str] | None = None) -> HttpAnswer:
     """Send one request on a connection of its own."""
     connection = _Connection(url)
     try:
@@ -94,7 +94,7 @@ def run_load(url: str, bodies: list[bytes], connections: int) -> LoadResult:
         bodies: one request each.
         connections: how many at once.
     """
-    answers: list[Answer | None] = [None] * len(bodies)
+    answers: list[HttpAnswer | None] = [None] * len(bodies)
     numbers = count()
 
     def work() -> None:
@@ -112,7 +112,7 @@ def run_load(url: str, bodies: list[bytes], connections: int) -> LoadResult:
     for worker in workers:
         worker.join()
     elapsed = time.perf_counter() - started
-    return LoadResult(tuple(a or Answer(0, 0.0, None, "never sent") for a in answers), elapsed)
+    return LoadResult(tuple(a or HttpAnswer(0, 0.0, None, "never sent") for a in answers), elapsed)
 
 
 class _Connection:
@@ -123,7 +123,7 @@ class _Connection:
         self._path = parts.path
         self._connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 80, timeout=_TIMEOUT_SECONDS)
 
-    def infer(self, body: bytes, headers: Mapping[str, str]) -> Answer:
+    def infer(self, body: bytes, headers: Mapping[str, str]) -> HttpAnswer:
         started = time.perf_counter()
         try:
             self._connection.request("POST", self._path, body, {"Content-Type": "application/json", **headers})
@@ -131,11 +131,11 @@ class _Connection:
             answer = response.read()
             seconds = time.perf_counter() - started
             if response.status != HTTPStatus.OK:
-                return Answer(response.status, seconds, None, answer[:300].decode(errors="replace"))
-            return Answer(response.status, seconds, predicted_class(answer))
+                return HttpAnswer(response.status, seconds, None, answer[:300].decode(errors="replace"))
+            return HttpAnswer(response.status, seconds, predicted_class(answer))
         except (OSError, http.client.HTTPException, ValueError) as error:
             self._connection.close()
-            return Answer(0, time.perf_counter() - started, None, f"{type(error).__name__}: {error}")
+            return HttpAnswer(0, time.perf_counter() - started, None, f"{type(error).__name__}: {error}")
 
     def close(self) -> None:
         self._connection.close()

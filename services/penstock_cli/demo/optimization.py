@@ -14,7 +14,7 @@ from penstock.api.optimization import OptimizationRun
 from penstock.api.reading import read
 from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.errors import Unavailable
-from penstock_cli.demo.load import Answer, send
+from penstock_cli.demo.load import HttpAnswer, send
 from penstock_operator.optimization.directory import OPTIMIZATION_RUN
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT
 from penstock_operator.runtime.cluster import Cluster, Key
@@ -50,7 +50,7 @@ def wait_for_verdict(
         applied = _applied(deployment)
         if applied.status is ConditionStatus.FALSE and facts_of(applied.reason).warns:
             raise Unavailable(applied.reason, applied.message)
-        said = run_says(run) if run is not None else applied.message
+        said = describe_search(run) if run is not None else applied.message
         if time.monotonic() > deadline:
             raise Unavailable(Reason.OPTIMIZATION_FAILED, f"there was no verdict within {seconds:.0f} s. {said}")
         say(said or "waiting for the operator")
@@ -80,7 +80,7 @@ def wait_until_optimized(
         time.sleep(_POLL_SECONDS)
 
 
-def run_says(run: OptimizationRun) -> str:
+def describe_search(run: OptimizationRun) -> str:
     """What a search does now, and below it what it has found so far."""
     progress = run.status.progress
     if progress.message:
@@ -90,10 +90,10 @@ def run_says(run: OptimizationRun) -> str:
 
 
 @dataclass(slots=True)
-class Exchange:
+class Takeover:
     """Requests while one revision takes the place of another."""
 
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[HttpAnswer] = field(default_factory=list)
 
     @property
     def failed(self) -> int:
@@ -102,9 +102,9 @@ class Exchange:
 
 
 @contextmanager
-def requests_meanwhile(url: str, body: bytes) -> Iterator[Exchange]:
+def send_meanwhile(url: str, body: bytes) -> Iterator[Takeover]:
     """Send one request after the other, some fifty a second, until the context ends."""
-    exchange, stop = Exchange(), threading.Event()
+    exchange, stop = Takeover(), threading.Event()
 
     def ask() -> None:
         while not stop.wait(_EXCHANGE_PAUSE_SECONDS):

@@ -15,11 +15,11 @@ from penstock.optimization.report import SearchVerdict
 from penstock_cli.demo import digits
 from penstock_cli.demo.comparison import print_comparison
 from penstock_cli.demo.load import request_body
-from penstock_cli.demo.optimization import requests_meanwhile, wait_for_verdict, wait_until_optimized
+from penstock_cli.demo.optimization import send_meanwhile, wait_for_verdict, wait_until_optimized
 from penstock_cli.demo.report import DemoResult, print_report
 from penstock_cli.objects.resources import FIELD_MANAGER, INFERENCE_DEPLOYMENT
-from penstock_cli.progress import Steps
-from penstock_cli.standalone.gateway import Gateway
+from penstock_cli.progress import StepDisplay
+from penstock_cli.standalone.gateway import GatewayProcess
 from penstock_cli.standalone.stack import Stack
 from penstock_cli.standalone.state import StateFolder
 from penstock_operator.optimization.directory import OPTIMIZATION_RUN
@@ -47,7 +47,7 @@ class DemoPlace:
 
     cluster: Cluster
     state: StateFolder
-    gateway: Gateway
+    gateway: GatewayProcess
     url: str
     """Where requests go."""
     artifact: DigitsArtifact
@@ -63,7 +63,7 @@ class Demo:
         steps: for its progress.
     """
 
-    def __init__(self, place: DemoPlace, console: Console, steps: Steps) -> None:
+    def __init__(self, place: DemoPlace, console: Console, steps: StepDisplay) -> None:
         self._place = place
         self._console = console
         self._steps = steps
@@ -122,7 +122,7 @@ class Demo:
         place = self._place
         images = place.artifact.held_out().images
         body = request_body(place.artifact.manifest().signature.inputs[0], images[0])
-        with self._steps.step("Exchanging the model under requests"), requests_meanwhile(place.url, body) as exchange:
+        with self._steps.step("Exchanging the model under requests"), send_meanwhile(place.url, body) as exchange:
             ready = wait_until_optimized(place.cluster, DIGITS, _EXCHANGE_SECONDS, self._steps.say, place.stack.check)
         self._steps.note(f"  {len(exchange.answers)} requests meanwhile, {exchange.failed} failed")
         return exchange.failed, ready.status.active_revision

@@ -27,17 +27,17 @@ class ReplicaUsage:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class UsageByReplica:
     """Of all replicas that get requests, by their ids."""
 
     replicas: Mapping[str, ReplicaUsage]
 
-    def mean_batch_since(self, before: Usage) -> float:
+    def mean_batch_since(self, before: UsageByReplica) -> float:
         """Mean rows of the batches since then; 0 where none ran."""
         batches = self._grown(before, lambda each: each.batches)
         return self._grown(before, lambda each: each.rows) / batches if batches > 0 else 0.0
 
-    def cpu_seconds_since(self, before: Usage) -> float:
+    def cpu_seconds_since(self, before: UsageByReplica) -> float:
         """CPU time of the replicas' servers since then, without what a replica needed to start."""
         return self._grown(before, lambda each: each.cpu_seconds)
 
@@ -46,12 +46,12 @@ class Usage:
         """Resident memory of one replica's server, the largest."""
         return max((each.resident_bytes for each in self.replicas.values()), default=0.0)
 
-    def _grown(self, before: Usage, figure: Callable[[ReplicaUsage], float]) -> float:
+    def _grown(self, before: UsageByReplica, figure: Callable[[ReplicaUsage], float]) -> float:
         both = self.replicas.keys() & before.replicas.keys()
         return sum(figure(self.replicas[name]) - figure(before.replicas[name]) for name in both)
 
 
-def replica_usage(agent_url: str, gateway_secret: str, model: str, revision: str | None) -> Usage:
+def replica_usage(agent_url: str, gateway_secret: str, model: str, revision: str | None) -> UsageByReplica:
     """What the model's replicas say.
 
     Args:
@@ -81,7 +81,7 @@ def replica_usage(agent_url: str, gateway_secret: str, model: str, revision: str
         if status != HTTPStatus.OK:
             raise Unavailable("ReplicaUnreachable", f"replica {replica.replica_id} gave no metrics (status {status})")
         found[replica.replica_id] = read_usage(text.decode())
-    return Usage(found)
+    return UsageByReplica(found)
 
 
 def read_usage(metrics: str) -> ReplicaUsage:

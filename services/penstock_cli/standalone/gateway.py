@@ -17,7 +17,7 @@ from penstock_cli.standalone.state import StateFolder
 _START_SECONDS = 60.0
 
 
-class Gateway:
+class GatewayProcess:
     """The agent and its HAProxy.
 
     Args:

@@ -16,7 +16,7 @@ from penstock_runtime.signing import make_keys
 _START_SECONDS = 60.0
 
 
-class Operator:
+class OperatorProcess:
     """The same operator as in a cluster, against the store in the state folder.
 
     Args:

@@ -77,19 +77,19 @@ class RayHead:
         return self._child
 
 
-def running_ray() -> RayAccess | None:
+def find_running_ray() -> RayAccess | None:
     """A Ray of our version whose dashboard answers where Ray's dashboard usually is, or None.
 
     Its token, if it wants one, is found where Ray's own tools look: `RAY_AUTH_TOKEN`, then `RAY_AUTH_TOKEN_PATH`.
     """
     token = _token_of_environment()
     try:
-        return ray_at(USUAL_URL, token)
+        return open_ray(USUAL_URL, token)
     except Unavailable:
         return None
 
 
-def ray_at(url: str, token: str | None) -> RayAccess:
+def open_ray(url: str, token: str | None) -> RayAccess:
     """The Ray cluster behind a dashboard's URL.
 
     Raises:

@@ -13,8 +13,8 @@ from typing import Self
 
 from penstock_cli.standalone.child import Child, ChildProgram
 from penstock_cli.standalone.collector import Collector
-from penstock_cli.standalone.gateway import Gateway
-from penstock_cli.standalone.operator import Operator
+from penstock_cli.standalone.gateway import GatewayProcess
+from penstock_cli.standalone.operator import OperatorProcess
 from penstock_cli.standalone.ray_head import RayAccess, RayHead
 from penstock_cli.standalone.state import RunRecord, StateFolder, optimizer_workspace
 
@@ -84,16 +84,16 @@ class Stack:
         self._children.append(head.child)
         return head
 
-    def start_gateway(self) -> Gateway:
+    def start_gateway(self) -> GatewayProcess:
         """Begin to start the gateway."""
-        gateway = Gateway(self._settings.state, self._environment(), self._settings.port)
+        gateway = GatewayProcess(self._settings.state, self._environment(), self._settings.port)
         self._children.append(gateway.child)
         return gateway
 
-    def start_operator(self, gateway: Gateway) -> Operator:
+    def start_operator(self, gateway: GatewayProcess) -> OperatorProcess:
         """Begin to start the operator."""
         workspace = optimizer_workspace(self._settings.cache)
-        operator = Operator(self._settings.state, self._environment(), gateway.agent_url, workspace)
+        operator = OperatorProcess(self._settings.state, self._environment(), gateway.agent_url, workspace)
         self._children.append(operator.child)
         return operator
 
@@ -110,7 +110,7 @@ class Stack:
         self._children.append(child)
         return lambda: child.wait(_TRAINING_SECONDS)
 
-    def announce(self, gateway: Gateway, ray: RayAccess) -> None:
+    def announce(self, gateway: GatewayProcess, ray: RayAccess) -> None:
         """Write what runs for other commands to read."""
         record = RunRecord(process_id=os.getpid(), gateway_url=gateway.url, ray_url=ray.url)
         self._settings.state.write_record(record)

@@ -11,17 +11,17 @@ from rich.console import Console
 
 from penstock.api.optimization import OptimizationRun
 from penstock.serving.manifest import DataType, TensorSpec
-from penstock_cli.demo.comparison import print_comparison, rows, searched
-from penstock_cli.demo.load import Answer, LoadResult, predicted_class, request_body
+from penstock_cli.demo.comparison import print_comparison, rows, search_lines
+from penstock_cli.demo.load import HttpAnswer, LoadResult, predicted_class, request_body
 from penstock_cli.demo.pictures import picture
 from penstock_cli.demo.report import DemoResult, print_report
-from penstock_cli.demo.usage import ReplicaUsage, Usage, read_usage
+from penstock_cli.demo.usage import ReplicaUsage, UsageByReplica, read_usage
 from penstock_cli.traces.waterfall import Row
 
-GOOD = (Answer(200, 0.001, 1), Answer(200, 0.003, 2))
+GOOD = (HttpAnswer(200, 0.001, 1), HttpAnswer(200, 0.003, 2))
 
 
-def result(answers: tuple[Answer, ...] = GOOD, direct: tuple[int, ...] = (1, 2)) -> DemoResult:
+def result(answers: tuple[HttpAnswer, ...] = GOOD, direct: tuple[int, ...] = (1, 2)) -> DemoResult:
     return DemoResult(
         images=np.ones((2, 1, 8, 8), np.float32),
         labels=np.array([1, 3]),
@@ -41,7 +41,7 @@ def result(answers: tuple[Answer, ...] = GOOD, direct: tuple[int, ...] = (1, 2))
     [
         pytest.param(result(), True, id="equal answers pass, wrong labels or not"),
         pytest.param(result(direct=(1, 3)), False, id="an answer that differs fails"),
-        pytest.param(result((*GOOD[:1], Answer(503, 0.1, None))), False, id="an error fails"),
+        pytest.param(result((*GOOD[:1], HttpAnswer(503, 0.1, None))), False, id="an error fails"),
         pytest.param(result(GOOD[:1], (1,)), False, id="a missing answer fails"),
         pytest.param(replace(result(), failed_in_warm_up=1), False, id="an error in the first round fails"),
         pytest.param(replace(result(direct=(1, 3)), may_differ=0.5), True, id="as many may differ as are allowed to"),
@@ -91,8 +91,8 @@ def test_a_replica_s_figures_are_read_from_its_metrics() -> None:
 
 
 def test_only_replicas_that_were_there_before_count() -> None:
-    before = Usage({"a": ReplicaUsage(4, 10, 1.0, 1e8)})
-    after = Usage({"a": ReplicaUsage(8, 30, 1.5, 1.2e8), "new": ReplicaUsage(9, 9, 9.0, 1e8)})
+    before = UsageByReplica({"a": ReplicaUsage(4, 10, 1.0, 1e8)})
+    after = UsageByReplica({"a": ReplicaUsage(8, 30, 1.5, 1.2e8), "new": ReplicaUsage(9, 9, 9.0, 1e8)})
     assert (after.mean_batch_since(before), after.cpu_seconds_since(before)) == (5.0, 0.5)
     assert after.resident_bytes == 1.2e8
     assert after.mean_batch_since(after) == 0.0
@@ -107,7 +107,7 @@ def accepted(**figures: str) -> OptimizationRun:
 def test_before_and_after_are_told_with_the_change() -> None:
     after = replace(
         result(),
-        load=LoadResult((Answer(200, 0.0005, 1), Answer(200, 0.001, 3)), 0.25),
+        load=LoadResult((HttpAnswer(200, 0.0005, 1), HttpAnswer(200, 0.001, 3)), 0.25),
         cpu_seconds=0.001, resident_bytes=90e6, size_bytes=700_000,
     )  # fmt: skip
     told = {name: words for name, *words in rows(result(), after)}
@@ -131,7 +131,7 @@ SEARCHED = [
 
 @pytest.mark.parametrize(("figures", "words"), [row[1:] for row in SEARCHED], ids=[row[0] for row in SEARCHED])
 def test_the_search_s_own_speed_ups_name(figures: dict[str, str], words: str) -> None:
-    recipe, line = searched(accepted(**figures))
+    recipe, line = search_lines(accepted(**figures))
     assert recipe == "Recipe: quantize Static → OpenVINO"
     assert words in line
 

@@ -17,8 +17,8 @@ from penstock.errors import Invalid, Unavailable
 from penstock.names import DEPLOYMENT_MANAGER
 from penstock_cli.main import app
 from penstock_cli.objects.resources import INFERENCE_DEPLOYMENT, SERVING_POOL, kind_of
-from penstock_cli.progress import Steps
-from penstock_cli.serving import Models
+from penstock_cli.progress import StepDisplay
+from penstock_cli.serving import ServedModels
 from penstock_cli.standalone.state import StateFolder
 from penstock_cli.target import open_embedded
 from penstock_cli.validation.manifests import refuse
@@ -54,8 +54,8 @@ def say(cluster: Cluster, name: str, status: str, reason: str) -> None:
     cluster.apply_status(INFERENCE_DEPLOYMENT, {"metadata": about, "status": told}, DEPLOYMENT_MANAGER)
 
 
-def models_of(cluster: Cluster, output: io.StringIO) -> Models:
-    return Models(cluster, Steps(Console(file=output, width=200)), lambda: None)
+def models_of(cluster: Cluster, output: io.StringIO) -> ServedModels:
+    return ServedModels(cluster, StepDisplay(Console(file=output, width=200)), lambda: None)
 
 
 def test_of_seven_models_of_which_one_cannot_start_six_serve_and_the_seventh_is_said(cluster: Cluster) -> None:
@@ -100,7 +100,7 @@ def test_a_platform_that_fails_ends_the_wait(cluster: Cluster) -> None:
     def check() -> None:
         raise Unavailable("Ended", "the operator has ended")
 
-    models = Models(cluster, Steps(Console(file=io.StringIO())), check)
+    models = ServedModels(cluster, StepDisplay(Console(file=io.StringIO())), check)
     models.apply([deployment("one")])
     with pytest.raises(Unavailable, match="the operator has ended"):
         models.wait()

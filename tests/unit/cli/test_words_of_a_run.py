@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from penstock_cli.invocation import as_typed
-from penstock_cli.progress import Steps
-from penstock_cli.run import stopped, try_it
+from penstock_cli.progress import StepDisplay
+from penstock_cli.run import last_words, request_hints
 from penstock_cli.standalone.ray_head import RayAccess
 
 VENV = Path("/home/ada/code/.venv/bin/penstock")
@@ -33,24 +33,24 @@ def test_the_command_can_be_typed(program: Path, on_path: Path | None, folder: s
 
 
 def test_a_request_comes_with_a_way_to_its_trace() -> None:
-    lines = try_it("http://h/infer", Path("/s/digit.json"), "bin/penstock", "00-aa-bb-01")
+    lines = request_hints("http://h/infer", Path("/s/digit.json"), "bin/penstock", "00-aa-bb-01")
     assert lines[1].split() == ["curl", "-s", "http://h/infer", "-d", "@/s/digit.json"]
     assert "-H 'traceparent: 00-aa-bb-01'" in lines[2]
     assert "`bin/penstock trace --last`" in lines[2]
 
 
 def test_where_no_traces_are_collected_none_is_promised() -> None:
-    assert len(try_it("http://h/infer", Path("/s/digit.json"), "penstock", None)) == 2
+    assert len(request_hints("http://h/infer", Path("/s/digit.json"), "penstock", None)) == 2
 
 
 def test_the_last_line_says_what_is_left() -> None:
-    assert stopped(None) == "Stopped; nothing is left running."
-    assert "http://ray:8265 stays up" in stopped(RayAccess("http://ray:8265", "http://ray:8000", None))
+    assert last_words(None) == "Stopped; nothing is left running."
+    assert "http://ray:8265 stays up" in last_words(RayAccess("http://ray:8265", "http://ray:8000", None))
 
 
 def test_a_step_says_only_what_is_new() -> None:
     out = StringIO()
-    steps = Steps(Console(file=out, width=40))
+    steps = StepDisplay(Console(file=out, width=40))
     with steps.step("Searching"):
         for text in ("Building b", "Building b", "Measuring\nSo far: b is fast", "Loading\nSo far: b is fast"):
             steps.say(text)
@@ -60,7 +60,7 @@ def test_a_step_says_only_what_is_new() -> None:
 
 def test_a_long_line_is_left_to_the_terminal_to_wrap() -> None:
     out = StringIO()
-    steps = Steps(Console(file=out, width=40))
+    steps = StepDisplay(Console(file=out, width=40))
     with steps.step("Searching"):
         steps.say("word " * 20)
     assert len(out.getvalue().splitlines()) == 3
