@@ -180,8 +180,8 @@ def test_each_part_is_given_other_ports_each_time(tmp_path: Path, monkeypatch: p
 
     module, make = {
         "Ray": (ray_head, lambda: ray_head.RayHead(state, {})),
-        "the gateway": (gateway, lambda: gateway.Gateway(state, {}, free_port())),
-        "the operator": (operator, lambda: operator.Operator(state, {}, "http://127.0.0.1:1", tmp_path)),
+        "the gateway": (gateway, lambda: gateway.GatewayProcess(state, {}, free_port())),
+        "the operator": (operator, lambda: operator.OperatorProcess(state, {}, "http://127.0.0.1:1", tmp_path)),
     }[part]
     monkeypatch.setattr(module, "Child", Ended)
     make().wait_ready()
@@ -199,7 +199,7 @@ def test_a_gateways_port_that_was_taken_meanwhile_gives_the_next(tmp_path: Path)
     state = StateFolder(tmp_path)
     state.create()
     wanted = free_port()
-    made = gateway.Gateway(state, dict(os.environ), wanted)
+    made = gateway.GatewayProcess(state, dict(os.environ), wanted)
     made.child.stop()
     with socket.create_server(("127.0.0.1", wanted)):
         made.wait_ready()
