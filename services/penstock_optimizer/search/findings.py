@@ -17,9 +17,9 @@ def findings(standing: Standing) -> str:
     if not looked_at:
         return ""
     if standing.last_session is not None:
-        return f"none of {len(looked_at)} candidates gains as much as the profile asks for"
+        return f"no candidate of {len(looked_at)} gains as much as the profile asks for"
     kept = sum(standing.gate_failure(key) is None for key in looked_at)
-    return f"{kept} of {len(looked_at)} candidates keep the accuracy at a first look; none is timed yet"
+    return f"candidates that keep the accuracy at a first look: {kept} of {len(looked_at)}; none is timed yet"
 
 
 def _gain(standing: Standing, leader: Recipe, gain: float) -> str:

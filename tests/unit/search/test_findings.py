@@ -29,9 +29,9 @@ def test_it_goes_from_a_first_look_to_a_speed_to_an_accuracy() -> None:
     static = "graphOptimize + quantize Static → ONNXRuntime"
     assert told(world()) == [
         "",
-        "1 of 1 candidates keep the accuracy at a first look; none is timed yet",
-        "2 of 2 candidates keep the accuracy at a first look; none is timed yet",
-        "3 of 3 candidates keep the accuracy at a first look; none is timed yet",
+        "candidates that keep the accuracy at a first look: 1 of 1; none is timed yet",
+        "candidates that keep the accuracy at a first look: 2 of 2; none is timed yet",
+        "candidates that keep the accuracy at a first look: 3 of 3; none is timed yet",
         f"{static} is 3.00 times as fast as ONNXRuntime fp32; its accuracy is not tested in full yet",
         f"{static} is 3.00 times as fast as ONNXRuntime fp32; Accuracy 1.0000 on 1000 test samples, 1.0000 before",
     ]
@@ -40,9 +40,9 @@ def test_it_goes_from_a_first_look_to_a_speed_to_an_accuracy() -> None:
 @pytest.mark.parametrize(
     ("searched", "last"),
     [
-        pytest.param(world(speed=1.0), "none of 3 candidates gains as much as the profile asks for", id="no gain"),
+        pytest.param(world(speed=1.0), "no candidate of 3 gains as much as the profile asks for", id="no gain"),
         pytest.param(
-            world(lost=40), "none of 3 candidates gains as much as the profile asks for", id="the fast one is ruined"
+            world(lost=40), "no candidate of 3 gains as much as the profile asks for", id="the fast one is ruined"
         ),
         pytest.param(world(lost_in_test=200), "its accuracy does not hold: Accuracy 0.8000", id="ruined in the test"),
         pytest.param(world(objective="Throughput"), "3.00 times as good as ONNXRuntime fp32 in throughput", id="load"),
