@@ -9,11 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 _FRONT = "one of them is the replica's, whose names change together with its front"
-_DEMO = "one of them is the demo's, whose names change together with its start"
-EXCEPTIONS = {
-    "Context": _FRONT, "Failed": _FRONT, "Guard": _FRONT, "Limits": _FRONT, "Ran": _FRONT, "State": _FRONT, "Step": _FRONT,
-    "Exchange": _DEMO, "Steps": _DEMO,
-}  # fmt: skip
+EXCEPTIONS = dict.fromkeys(("Context", "Failed", "Guard", "Limits", "Ran", "State", "Step"), _FRONT)
 """Why a name may stand twice for now."""
 
 
