@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Final
 
 from penstock.errors import Invalid
+from penstock_runtime.parent_death import end_with_parent
 
 SANDBOX_UNAVAILABLE: Final = "SandboxUnavailable"
 
@@ -49,7 +50,7 @@ _CLONE_NEWUSER: Final = 0x1000_0000
 _CLONE_NEWPID: Final = 0x2000_0000
 _CLONE_NEWNET: Final = 0x4000_0000
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND, _MS_REC, _MS_PRIVATE = 0x2, 0x4, 0x8, 0x1000, 0x4000, 0x4_0000
-_PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 24, 38
+_PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 24, 38
 _CAPABILITY_VERSION_3: Final = 0x2008_0522
 _CAPABILITIES: Final = 64
 """Numbers that the kernel's sets have room for."""
@@ -221,12 +222,13 @@ def main(arguments: Sequence[str]) -> None:
     _limit()
     if mode == "isolated":
         isolate()
-        _follow(int(parent))
+        # After the namespaces: a change of identity forgets this.
+        end_with_parent(int(parent))
         _fork_first_process()
         _drop_capabilities()
     else:
         os.environ.pop(_HIDE, None)
-        _follow(int(parent))
+        end_with_parent(int(parent))
     sys.argv = [module]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
@@ -239,19 +241,12 @@ def _limit() -> None:
         resource.setrlimit(limit, (value, value))
 
 
-def _follow(parent: int) -> None:
-    """Die with the parent, even if it is gone already. After the namespaces: a change of identity forgets this."""
-    _checked(_libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
-    if os.getppid() != parent:
-        os._exit(_SIGNALLED + signal.SIGKILL)
-
-
 def _fork_first_process() -> None:
     """Return in a grandchild. Between stands the first process of the namespace: with it the kernel ends all others."""
     first = os.fork()
     if first:
         os._exit(_awaited(first))
-    _checked(_libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
+    end_with_parent(os.getppid())
     worker = os.fork()
     if worker:
         os._exit(_awaited(worker))

@@ -11,11 +11,9 @@ with a `FetchFailure`.
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -37,6 +35,7 @@ from penstock_runtime.filesystems import file_uri
 from penstock_runtime.local_models import find_local
 from penstock_runtime.model_cache import HeldModel, ModelCache
 from penstock_runtime.onnx_files import external_files
+from penstock_runtime.parent_death import end_with_parent
 from penstock_runtime.sources.manifests import select_version, with_digest, with_manifest, with_others
 from penstock_runtime.sources.source import RemoteListing, RemoteSource, SourceChanged
 
@@ -44,7 +43,6 @@ logger = logging.getLogger(__name__)
 
 _REFUSED: Final = 3
 _TRIES: Final = 5
-_PR_SET_PDEATHSIG: Final = 1
 
 
 class FetchRequest(Frozen):
@@ -240,7 +238,7 @@ def main() -> int:
     """Fetch one model; the exit status."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     request = FetchRequest.model_validate_json(sys.stdin.read())
-    _die_with_parent(request.parent)
+    end_with_parent(request.parent)  # no download goes on for nobody
     try:
         cache = ModelCacheSettings(Path(request.cache), request.max_bytes)
         held, found = fetch_into_cache(request.uri, cache, request.digest, wanted=request.wanted)
@@ -271,13 +269,6 @@ def _ask_child(request: FetchRequest, environment: Mapping[str, str]) -> Fetched
         Reason.STORAGE_UNREACHABLE,
         f"the process that fetches {request.uri} ended with status {ran.returncode}: the replica's log has its last words",
     )
-
-
-def _die_with_parent(parent: int) -> None:
-    """Be killed when the process that waits ends, so that no download goes on for nobody."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -59,28 +58,6 @@ def local_path(uri: str) -> Path | None:
     """The path of a `file://` URI; None for another scheme."""
     parts = urlsplit(file_uri(uri))
     return Path(unquote(parts.path)) if parts.scheme in ("file", "local") else None
-
-
-def write_atomically(path: Path, body: bytes) -> None:
-    """Write a local file beside its place, to disk, and rename it."""
-    with stage(path) as partial:
-        partial.write_bytes(body)
-
-
-@contextmanager
-def stage(path: Path) -> Iterator[Path]:
-    """A name beside a path; what is written there is brought to disk and renamed to the path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    partial = Path(name)
-    try:
-        yield partial
-        partial.chmod(0o644)
-        os.fsync(handle)
-        partial.replace(path)
-    finally:
-        os.close(handle)
-        partial.unlink(missing_ok=True)
 
 
 def is_local(uri: str) -> bool:

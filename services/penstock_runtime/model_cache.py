@@ -29,11 +29,11 @@ from penstock.api.conditions import Reason
 from penstock.errors import Unavailable
 from penstock.models import Frozen
 from penstock.serving.manifest import ModelFile
+from penstock_runtime.atomic import write_atomically
 from penstock_runtime.cache_locks import CacheLocks, explain_failures
 from penstock_runtime.cache_room import Reservation, mebibytes
 from penstock_runtime.downloading import Room
 from penstock_runtime.files import sha256_of
-from penstock_runtime.filesystems import write_atomically
 from penstock_runtime.sources.source import SourceChanged
 
 _MODEL: Final = "model"

@@ -20,15 +20,14 @@ from penstock.api.conditions import Reason
 from penstock.errors import Invalid
 from penstock.serving.manifest import MANIFEST_NAME
 from penstock.serving.versions import Wanted
+from penstock_runtime.atomic import stage_file, write_atomically
 from penstock_runtime.fetching import ModelCacheSettings, fetch_into_cache
 from penstock_runtime.filesystems import (
     file_system,
     file_uri,
     is_local,
     normalize_path,
-    stage,
     translate_errors,
-    write_atomically,
 )
 from penstock_runtime.local_models import find_local
 
@@ -173,7 +172,7 @@ class Store:
     def _put_file(self, source: Path, relative: str) -> None:
         with translate_errors(self.uri(relative)):
             if self._local:
-                with stage(Path(self._path(relative))) as partial:
+                with stage_file(Path(self._path(relative))) as partial:
                     shutil.copyfile(source, partial)
             else:
                 self._files.put_file(str(source), self._path(relative))

@@ -11,6 +11,7 @@ from rich.console import Console
 from penstock_cli.optimization import options
 from penstock_cli.optimization.request import OptimizeSettings, build_request
 from penstock_cli.standalone.state import StateFolder, default_state_folder
+from penstock_runtime.atomic import write_atomically
 
 if TYPE_CHECKING:
     from penstock.optimization.progress import OptimizationRequest, RunResult
@@ -105,12 +106,8 @@ def write_manifest(request: OptimizationRequest, result: RunResult, state: State
     text = serving_manifest(request, result)
     if text is None:
         return None
-    folder = state.root / "optimized"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{request.name}.yaml"
-    scratch = path.with_suffix(".tmp")
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(path)
+    path = state.root / "optimized" / f"{request.name}.yaml"
+    write_atomically(path, text.encode())
     return path
 
 

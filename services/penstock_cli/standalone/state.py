@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from penstock.errors import Conflict
 from penstock.models import Frozen
+from penstock_runtime.atomic import write_atomically
 
 
 class RunRecord(Frozen):
@@ -105,9 +106,7 @@ class StateFolder:
 
     def write_record(self, record: RunRecord) -> None:
         """Tell other commands what runs here."""
-        scratch = self.record_file.with_suffix(".tmp")
-        scratch.write_text(record.model_dump_json(), encoding="utf-8")
-        scratch.replace(self.record_file)
+        write_atomically(self.record_file, record.model_dump_json().encode())
 
 
 def default_state_folder() -> Path:

@@ -7,8 +7,6 @@ answers with one of `OutputsAnswer`. Each output becomes a `.npy` file, so that 
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -25,9 +23,10 @@ from penstock.serving.manifest import DataType
 from penstock_optimizer.accuracy.company import accompany, joinable
 from penstock_optimizer.accuracy.likeness import plain
 from penstock_optimizer.measure.answering import answer_one_request
-from penstock_optimizer.measure.channel import Channel, ChildGone
+from penstock_optimizer.measure.channel import ChildGone, ask_once
 from penstock_optimizer.measure.variant import is_code, open_variant, read_variant
 from penstock_optimizer.samples.arrays import batches, read, rows_of_run
+from penstock_runtime.atomic import stage_folder
 from penstock_runtime.engines import Array, Engine
 
 CANNOT_RUN: Final = "VariantCannotRun"
@@ -106,8 +105,7 @@ def outputs_of(variant: Path, asked: Asked) -> tuple[dict[str, Array], Path]:
     described = read_variant(variant)
     folder = asked.folder(described)
     if not (folder / _DONE).is_file():
-        scratch = Path(tempfile.mkdtemp(prefix=".outputs-", dir=folder.parent))
-        try:
+        with stage_folder(folder) as scratch:
             request = OutputsRequest(
                 variant=str(variant),
                 samples=str(asked.samples),
@@ -118,10 +116,6 @@ def outputs_of(variant: Path, asked: Asked) -> tuple[dict[str, Array], Path]:
             )
             answer = _answered(request, described, asked)
             (scratch / _DONE).write_text(answer.model_dump_json(), encoding="utf-8")
-            shutil.rmtree(folder, ignore_errors=True)
-            scratch.replace(folder)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
     answer = OutputsAnswer.model_validate_json((folder / _DONE).read_bytes())
     found = {
         name: np.load(folder / f"{index}.npy", mmap_mode="r", allow_pickle=False)
@@ -134,9 +128,15 @@ def _answered(request: OutputsRequest, variant: Variant, asked: Asked) -> Output
     where = f"{variant.recipe.label} on {Path(request.samples).name}"
     try:
         isolated = asked.sandbox if is_code(variant) else None
-        with Channel(_MODULE, variant.engine.threads, isolated=isolated, hidden=asked.hidden) as channel:
-            channel.tell(request.model_dump_json())
-            answer = OutputsAnswer.model_validate_json(channel.hear(asked.timeout))
+        answer = ask_once(
+            _MODULE,
+            request,
+            OutputsAnswer,
+            asked.timeout,
+            variant.engine.threads,
+            isolated=isolated,
+            hidden=asked.hidden,
+        )
     except ChildGone as error:
         raise Invalid(CANNOT_RUN, f"{where}: {error}") from error
     if answer.problem is not None:

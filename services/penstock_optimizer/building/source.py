@@ -27,6 +27,7 @@ from penstock_optimizer.sources import open_model
 from penstock_optimizer.sources.detect import MODEL_INVALID, detect, locate
 from penstock_optimizer.sources.examples import read_examples
 from penstock_optimizer.sources.opening import EXPORTED_FILE, ONNX_FILE, WEIGHTS_FILE, Opening
+from penstock_runtime.atomic import write_atomically
 from penstock_runtime.digests import serving_files
 from penstock_runtime.files import describe_folder, sha256_of
 
@@ -163,8 +164,7 @@ def main() -> None:
     except Invalid as error:
         outcome = _Refused(reason=error.reason, message=error.message)
     target = Path(job.work) / _OUTCOME
-    target.with_suffix(".tmp").write_bytes(outcome.model_dump_json().encode())
-    target.with_suffix(".tmp").rename(target)
+    write_atomically(target, outcome.model_dump_json().encode())
 
 
 def _prepared(job: _Job) -> _Prepared | _Unchanged | _Refused:

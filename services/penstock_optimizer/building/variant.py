@@ -42,6 +42,7 @@ from penstock_optimizer.samples.arrays import rows_of_run, run_of
 from penstock_optimizer.sandbox import run_module, unavailable
 from penstock_optimizer.steps import step_runner
 from penstock_runtime import engines
+from penstock_runtime.atomic import write_atomically
 from penstock_runtime.files import describe_folder
 from penstock_runtime.hardware import probe
 
@@ -163,8 +164,7 @@ def main() -> None:
     work = output.parent
     built = _built(request, output, work)
     target = work / _BUILT
-    target.with_suffix(".tmp").write_bytes(built.model_dump_json().encode())
-    target.with_suffix(".tmp").rename(target)
+    write_atomically(target, built.model_dump_json().encode())
 
 
 def _built(request: BuildRequest, output: Path, work: Path) -> Variant | Infeasible | Broken:

@@ -12,19 +12,19 @@ from penstock_optimizer.measure.channel import serve_lines
 logger = logging.getLogger(__name__)
 
 
-def answer_one_request(answer: Callable[[str], Frozen], refuse: Callable[[str], Frozen]) -> None:
+def answer_one_request(answer: Callable[[bytes], Frozen], refuse: Callable[[str], Frozen]) -> None:
     """Read one line, and write one.
 
     Args:
         answer: gives the answer to a line.
         refuse: gives the answer where that raised, from what is wrong.
     """
-    requests, answers = serve_lines()
+    pipe = serve_lines()
     try:
-        given = answer(requests.readline())
+        given = answer(pipe.first_line())
     except Invalid as error:
         given = refuse(error.message)
     except Exception as error:
         logger.exception("the request could not be answered")
         given = refuse(f"{type(error).__name__}: {error}")
-    answers.write(given.model_dump_json() + "\n")
+    pipe.send(given)

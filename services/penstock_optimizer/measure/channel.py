@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import select
 import signal
@@ -14,12 +13,17 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Final, Self
+from typing import IO, Final, Self, TypeVar
+
+from pydantic import BaseModel
 
 from penstock_optimizer.sandbox import environment as sandboxed
 from penstock_optimizer.sandbox import isolated_command, require_sandbox
+from penstock_runtime.parent_death import end_with_parent
+from penstock_runtime.pipes import ParentPipe
 
-_PR_SET_PDEATHSIG: Final = 1
+A = TypeVar("A", bound=BaseModel)
+
 _PATIENCE_SECONDS: Final = 5.0
 _TAIL_BYTES: Final = 2000
 _THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -158,17 +162,28 @@ class Channel:
         return f": {text}" if text else ""
 
 
-def serve_lines() -> tuple[IO[str], IO[str]]:
-    """In the child: die with the parent, and keep the answers' pipe clear of what libraries print.
+def ask_once(
+    module: str,
+    request: BaseModel,
+    answer: type[A],
+    timeout: float,
+    threads: int,
+    *,
+    isolated: bool | None,
+    hidden: Sequence[Path],
+) -> A:
+    """Have a child that calls `answer_one_request` answer one request. See `Channel` for the arguments; the timeout is in seconds.
 
-    Returns:
-        Where commands come from and where answers go.
+    Raises:
+        Invalid: SandboxUnavailable.
+        ChildGone: there is no answer.
     """
-    parent = os.getppid()
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if parent != os.getppid():
-        sys.exit(1)
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
-    os.dup2(2, 1)
-    return sys.stdin, answers
+    with Channel(module, threads, isolated=isolated, hidden=hidden) as channel:
+        channel.tell(request.model_dump_json())
+        return answer.model_validate_json(channel.hear(timeout))
+
+
+def serve_lines() -> ParentPipe:
+    """In the child: end with the parent, and keep the answers' pipe clear of what libraries print."""
+    end_with_parent(os.getppid())
+    return ParentPipe()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +14,7 @@ from penstock.optimization.recipes import PruneMethod, Recipe, Step, StepName
 from penstock.optimization.variants import VARIANT_FILE, Variant
 from penstock.serving.manifest import ModelFormat
 from penstock_optimizer.measure.variant import read_variant
+from penstock_runtime.atomic import stage_folder
 from penstock_runtime.engines import Array
 from penstock_runtime.files import describe_folder
 
@@ -46,17 +45,11 @@ def negative_control(baseline_folder: Path, output: Path) -> Path:
         )
     model = onnx.load(str(baseline_folder / baseline.entrypoint))
     zeroed = sum(_zero_half(tensor) for tensor in model.graph.initializer)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".control-", dir=output.parent))
-    try:
+    with stage_folder(output) as scratch:
         large = model.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF
         onnx.save(model, str(scratch / _MODEL), save_as_external_data=large, location=f"{_MODEL}.data")
         control = _described(baseline, scratch, zeroed)
         (scratch / VARIANT_FILE).write_text(control.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        shutil.rmtree(output, ignore_errors=True)
-        scratch.replace(output)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return output
 
 

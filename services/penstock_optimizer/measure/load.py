@@ -22,7 +22,7 @@ from penstock.optimization.variants import DataSplits
 from penstock.serving.manifest import BatchPoint
 from penstock_optimizer.measure import variant as variants
 from penstock_optimizer.measure.answering import answer_one_request
-from penstock_optimizer.measure.channel import Channel, ChildGone
+from penstock_optimizer.measure.channel import ChildGone, ask_once
 from penstock_optimizer.measure.placement import shared_cores
 from penstock_optimizer.measure.scenarios import Drive, Subject, batch_curve, closed_loop, most_within, offline
 from penstock_optimizer.samples.arrays import read, rows_of, rows_of_run, write_arrays
@@ -107,9 +107,9 @@ def load_test(
         )
         try:
             isolated = sandbox if variants.is_code(variant) else None
-            with Channel(_MODULE, variant.engine.threads, isolated=isolated, hidden=hidden) as channel:
-                channel.tell(request.model_dump_json())
-                answer = LoadAnswer.model_validate_json(channel.hear(seconds * 3 + _SPARE_SECONDS))
+            timeout = seconds * 3 + _SPARE_SECONDS
+            threads = variant.engine.threads
+            answer = ask_once(_MODULE, request, LoadAnswer, timeout, threads, isolated=isolated, hidden=hidden)
         except ChildGone as error:
             raise Invalid(LOAD_FAILED, f"{variant.recipe.label} under load: {error}") from error
     if answer.load is None:

@@ -148,9 +148,9 @@ def peak_memory_bytes() -> int:
 
 def main() -> None:
     """Answer commands until there are no more."""
-    commands, answers = serve_lines()
+    pipe = serve_lines()
     worker: Worker | None = None
-    for line in commands:
+    for line in pipe.lines:
         command = COMMAND.validate_json(line)
         reply: Answer
         try:
@@ -166,7 +166,7 @@ def main() -> None:
         except Exception as error:
             logger.exception("a command failed")
             reply = Failed(message=f"{type(error).__name__}: {error}")
-        answers.write(reply.model_dump_json() + "\n")
+        pipe.send(reply)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from penstock.errors import Invalid
 from penstock.models import Frozen
 from penstock.optimization.measurements import OperatorShare
 from penstock.optimization.variants import DataSplits
-from penstock_optimizer.measure.channel import Channel, ChildGone, serve_lines
+from penstock_optimizer.measure.answering import answer_one_request
+from penstock_optimizer.measure.channel import ChildGone, ask_once
 from penstock_optimizer.measure.variant import is_code, read_variant
 
 logger = logging.getLogger(__name__)
@@ -55,9 +55,7 @@ def operators(
     isolated = sandbox if is_code(read_variant(folder)) else None
     request = OperatorsRequest(variant=str(folder), data=data, batch_size=batch_size)
     try:
-        with Channel(_MODULE, threads, isolated=isolated, hidden=hidden) as channel:
-            channel.tell(request.model_dump_json())
-            return OperatorsAnswer.model_validate_json(channel.hear(_SECONDS))
+        return ask_once(_MODULE, request, OperatorsAnswer, _SECONDS, threads, isolated=isolated, hidden=hidden)
     except ChildGone as error:
         return OperatorsAnswer(problem=str(error))
 
@@ -66,13 +64,11 @@ def main() -> None:
     """The child."""
     from penstock_optimizer.profiling.variant import profile_variant  # noqa: PLC0415 -- engines are for the child only
 
-    requests, answers = serve_lines()
-    request = OperatorsRequest.model_validate_json(requests.readline())
-    try:
-        answer = OperatorsAnswer(operators=profile_variant(Path(request.variant), request.data, request.batch_size))
-    except Invalid as error:
-        answer = OperatorsAnswer(problem=error.message)
-    print(answer.model_dump_json(), file=answers)
+    def profile(line: bytes) -> OperatorsAnswer:
+        request = OperatorsRequest.model_validate_json(line)
+        return OperatorsAnswer(operators=profile_variant(Path(request.variant), request.data, request.batch_size))
+
+    answer_one_request(profile, lambda problem: OperatorsAnswer(problem=problem))
 
 
 if __name__ == "__main__":

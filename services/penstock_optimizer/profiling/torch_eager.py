@@ -20,6 +20,7 @@ from penstock.optimization.recipes import EngineName, EngineSettings
 from penstock.serving.manifest import Signature
 from penstock_optimizer.samples.arrays import Samples, read, write_arrays
 from penstock_optimizer.sandbox import run_module
+from penstock_runtime.atomic import write_atomically
 from penstock_runtime.engines import load_engine
 
 _MODULE: Final = "penstock_optimizer.profiling.torch_eager"
@@ -83,9 +84,7 @@ def profile_torch(program: Path, signature: Signature, feeds: Samples, threads: 
 def main() -> None:
     """The child: read a request, profile, and write the answer."""
     request = TorchRequest.model_validate_json(sys.stdin.read())
-    answer = Path(request.answer)
-    answer.with_suffix(".tmp").write_text(_profiled(request).model_dump_json(), encoding="utf-8")
-    answer.with_suffix(".tmp").rename(answer)
+    write_atomically(Path(request.answer), _profiled(request).model_dump_json().encode())
 
 
 def _profiled(request: TorchRequest) -> TorchProfile:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from penstock.errors import Invalid
 from penstock.optimization.variants import DataSplits, PreparedSource
 from penstock_optimizer.samples.arrays import LABELS, Samples, checked, made_from, read, rows_of, write_arrays
+from penstock_runtime.atomic import stage_folder
 
 DATA_FILE: Final = "data.json"
 SPLITS: Final = ("calibration", "train", "validation", "test")
@@ -75,9 +75,7 @@ def prepare_data(
             storage says.
     """
     if not (output / DATA_FILE).is_file():
-        output.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".data-", dir=output.parent))
-        try:
+        with stage_folder(output) as scratch:
             shares = {name: share for name, share in _SHARES.items() if training or name != _TRAIN}
             splits = (
                 _made(source, seed, example_shapes or {})
@@ -87,10 +85,6 @@ def prepare_data(
             _without_shared(splits)
             _capped(splits, max_samples)
             _write(splits, scratch)
-            shutil.rmtree(output, ignore_errors=True)
-            scratch.replace(output)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
     return read_splits(output)
 
 

@@ -6,7 +6,6 @@ store what is missing there.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +28,7 @@ from penstock_optimizer.search.preparation import Prepared
 from penstock_optimizer.search.standing import Standing
 from penstock_optimizer.search.verdict import Conclusion, conclude, with_operators
 from penstock_optimizer.search.workspace import SearchFolder
+from penstock_runtime.atomic import write_atomically
 from penstock_runtime.signing import public_key
 from penstock_runtime.storage import Store
 
@@ -59,7 +59,7 @@ class Ending:
         found = conclude(self.prepared.plan, self.ledger.trials)
         report = self._report(found)
         result = self._published(found, report, reused=reused)
-        _write(self._file("result"), result.model_dump_json(indent=1))
+        write_atomically(self._file("result"), result.model_dump_json(indent=1).encode())
         return result
 
     def _published(self, found: Conclusion, report: Report, *, reused: bool) -> RunResult:
@@ -109,7 +109,7 @@ class Ending:
         if kept.is_file():
             return Report.model_validate_json(kept.read_bytes())
         report = self._assembled(found)
-        _write(kept, report.model_dump_json(indent=1))
+        write_atomically(kept, report.model_dump_json(indent=1).encode())
         return report
 
     def _assembled(self, found: Conclusion) -> Report:
@@ -197,12 +197,3 @@ class Ending:
 
 def _relative(uri: str, store: Store) -> str:
     return uri.removeprefix(store.root.rstrip("/")).lstrip("/")
-
-
-def _write(path: Path, text: str) -> None:
-    scratch = path.with_suffix(".tmp")
-    with scratch.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.rename(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Final
 
@@ -11,9 +10,9 @@ from pydantic import ValidationError
 from penstock.errors import Invalid
 from penstock.optimization.trials import TRIAL, BuildTrial, GateTrial, JudgeTrial, LoadTrial, SessionTrial, Trial
 from penstock_optimizer.search.keys import trial_key
+from penstock_runtime.atomic import write_atomically
 
 LEDGER_INVALID: Final = "LedgerInvalid"
-_SCRATCH: Final = ".tmp"
 
 
 class Ledger:
@@ -30,7 +29,7 @@ class Ledger:
     def __init__(self, folder: Path, search: str) -> None:
         self._folder = folder
         self._search = search
-        for torn in folder.glob(f"*{_SCRATCH}"):
+        for torn in folder.glob(".*.json.*"):
             torn.unlink()
         self._trials = [_read(path) for path in sorted(folder.glob("*.json"))]
 
@@ -48,17 +47,7 @@ class Ledger:
         """Keep a trial. When this returns, it is on disk."""
         key = trial_key(self._search, name_of(trial))
         path = self._folder / f"{len(self._trials):05d}-{name_of(trial)}-{key[:8]}.json"
-        scratch = path.with_suffix(_SCRATCH)
-        with scratch.open("wb") as file:
-            file.write(TRIAL.dump_json(trial, indent=1) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.rename(path)
-        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        write_atomically(path, TRIAL.dump_json(trial, indent=1) + b"\n")
         self._trials.append(trial)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import faulthandler
 import gc
 import logging
@@ -31,6 +30,7 @@ from penstock.serving.settings import (
 )
 from penstock.telemetry import names
 from penstock_runtime.logs import RateLimitFilter
+from penstock_runtime.parent_death import end_with_parent
 from penstock_runtime.spans import SpanSink
 from penstock_serving.replica.control import ControlPipe
 from penstock_serving.replica.model.loading import LoadedModel, ModelChanged, load
@@ -41,7 +41,6 @@ from penstock_serving.replica.telemetry.starting import StartTrace
 
 logger = logging.getLogger(__name__)
 
-_PR_SET_PDEATHSIG: Final = 1
 _TICK_SECONDS: Final = 1.0
 _DRAIN_POLL_SECONDS: Final = 0.02
 _SPANS_SECONDS: Final = 5.0
@@ -55,7 +54,10 @@ def main() -> int:
     for handler in logging.getLogger().handlers:
         handler.addFilter(RateLimitFilter())
     parent = os.getppid()
-    _follow_parent()
+    # The signal comes when the *thread* that started this process ends, so its handler must look whether the parent lives.
+    # Until the event loop handles it; the loop's start looks at the parent once more.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    end_with_parent(parent, signal.SIGUSR1)
     pipe = ControlPipe()
     line = pipe.first_line()
     if not line:
@@ -80,18 +82,6 @@ def main() -> int:
     except OSError as error:
         pipe.send(Failed(reason=Reason.REPLICA_FAILED, message=f"cannot listen on {settings.host}: {error}"))
         return 1
-
-
-def _follow_parent() -> None:
-    """Have the kernel tell when the supervisor dies, even where another process still holds the pipe.
-
-    The signal comes when the *thread* that started this process ends, so the handler must look whether the parent lives.
-    """
-    # Until the event loop handles it; the loop's start looks at the parent once more.
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGUSR1, 0, 0, 0) != 0:
-        logger.warning("prctl(PR_SET_PDEATHSIG) failed: %s", os.strerror(ctypes.get_errno()))
 
 
 async def _serve(

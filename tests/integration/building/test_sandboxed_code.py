@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -56,29 +57,30 @@ def test_a_process_that_measures_answers_in_the_sandbox_and_ends_with_its_channe
     key.write_text("secret")
     probe.write_text(
         "import os, socket\n"
+        "from pydantic import RootModel\n"
         "from penstock_optimizer.measure.channel import serve_lines\n"
-        "asked, answers = serve_lines()\n"
-        "for line in asked:\n"
+        "pipe = serve_lines()\n"
+        "for line in pipe.lines:\n"
         "    try: socket.create_connection(('127.0.0.1', int(line)), timeout=5)\n"
         "    except OSError as error: said = error.strerror\n"
         "    else: said = 'connected'\n"
         f"    secret = open({str(key)!r}).read() + os.environ.get('CLOUD_SECRET_KEY', '')\n"
-        "    answers.write(f'{said}; {secret!r}\\n')\n"
+        "    pipe.send(RootModel[str](f'{said}; {secret!r}'))\n"
     )
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1])
         with Channel("sandbox_probe", isolated=True, hidden=[key]) as channel:
             for _ in range(2):
                 channel.tell(port)
-                assert channel.hear(60).decode() == "Network is unreachable; ''"
+                assert json.loads(channel.hear(60)) == "Network is unreachable; ''"
         with Channel("sandbox_probe", isolated=False, hidden=[key]) as channel:
             channel.tell(port)
-            assert channel.hear(60).decode() == "connected; 'secret'", (
+            assert json.loads(channel.hear(60)) == "connected; 'secret'", (
                 "where all of it is isolated, the environment is kept back"
             )
         with Channel("sandbox_probe") as channel:
             channel.tell(port)
-            assert channel.hear(60).decode() == "connected; 'secrethunter2'", (
+            assert json.loads(channel.hear(60)) == "connected; 'secrethunter2'", (
                 "outside the sandbox it would see all of it"
             )
 

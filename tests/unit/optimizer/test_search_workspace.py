@@ -27,12 +27,12 @@ def test_half_a_trial_is_none(tmp_path: Path) -> None:
     trials, _ = World(plan()).search(until=3)
     ledger = Ledger(tmp_path, "key")
     ledger.append(trials[0])
-    (tmp_path / "00001-build-x.tmp").write_text('{"type": "build", "rec')
+    (tmp_path / ".00001-build-x.json.a1b2").write_text('{"type": "build", "rec')
     again = Ledger(tmp_path, "key")
     assert again.trials == (trials[0],)
     again.append(trials[1])
     assert Ledger(tmp_path, "key").trials == tuple(trials[:2])
-    assert not list(tmp_path.glob("*.tmp"))
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_ledger_of_another_version_says_what_to_do(tmp_path: Path) -> None:

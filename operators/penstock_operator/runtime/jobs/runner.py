@@ -13,7 +13,6 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -26,11 +25,11 @@ from penstock_operator.runtime.cluster import JOB, Cluster, Key, Manifest, NotFo
 from penstock_operator.runtime.jobs import job_status
 from penstock_operator.runtime.loop.controller import Controller, ControllerSettings
 from penstock_operator.runtime.loop.requeue import Requeue
+from penstock_runtime.parent_death import command_that_ends_with_us
 
 log = logging.getLogger(__name__)
 
 FIELD_MANAGER: Final = "penstock-job-runner"
-_LAUNCHER: Final = Path(__file__).with_name("launch.py")
 _NICENESS: Final = 10
 _BUSY_SECONDS: Final = 1.0
 _GRACE_SECONDS: Final = 5.0
@@ -161,7 +160,7 @@ class JobRunner:
         return None if left is None else Requeue(max(left, _POLL_SECONDS), "the Job's deadline")
 
     def _launch(self, uid: str, command: job_status.Command) -> subprocess.Popen[bytes]:
-        """Start a command that holds the Job's lock for as long as it lives.
+        """Start a command that holds the Job's lock: the kernel gives it back when the command, however it ends, is gone.
 
         Raises:
             Invalid: it cannot be started.
@@ -170,11 +169,8 @@ class JobRunner:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with self.log_of(uid).open("ab") as output:
-                return subprocess.Popen(
-                    [
-                        sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()), str(lock), str(_NICENESS),
-                        *command.argv,
-                    ],
+                process = subprocess.Popen(
+                    command_that_ends_with_us(["nice", "-n", str(_NICENESS), *command.argv]),
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
@@ -182,11 +178,14 @@ class JobRunner:
                     cwd=command.folder,
                     pass_fds=(lock,),
                     start_new_session=True,
-                )  # fmt: skip
+                )
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, str(process.pid).encode(), 0)
         except OSError as error:
             raise Invalid("InvalidJob", f"cannot start {command.argv[0]}: {error}") from error
         finally:
             os.close(lock)
+        return process
 
     def _end_orphans(self) -> bool:
         """Ask children of a former operator to end; whether there were any. Locks of Jobs that are over are removed."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import errno
 import fcntl
 import importlib.util
@@ -18,10 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from penstock.errors import Invalid
+from penstock_runtime.parent_death import command_that_ends_with_us
 from penstock_serving.gateway.settings import GatewaySettings
 
 logger = logging.getLogger(__name__)
-_PR_SET_PDEATHSIG = 1
 _PIPE_BYTES = 1 << 20
 _KILL_AFTER_SECONDS = 5.0
 _OTHER_FILES = 512
@@ -85,17 +84,6 @@ def connections_within_limits(wanted: int) -> int:
     return min(wanted, allowed)
 
 
-def _die_with_parent(parent: int) -> Callable[[], None]:
-    libc = ctypes.CDLL(None, use_errno=True)
-
-    def apply() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    return apply
-
-
 class _Lines(asyncio.Protocol):
     """Cuts a pipe's bytes into whole lines."""
 
@@ -144,15 +132,9 @@ class Haproxy:
         self._log, self._lines = await loop.connect_read_pipe(lambda: _Lines(self._take_log), source)
         try:
             self._child = await asyncio.create_subprocess_exec(
-                str(self._binary),
-                "-W",
-                "-db",
-                "-f",
-                str(self._config),
+                *command_that_ends_with_us([str(self._binary), "-W", "-db", "-f", str(self._config)]),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=writing,
-                # The child must not outlive us, however we end; nothing runs between fork and exec but a system call.
-                preexec_fn=_die_with_parent(os.getpid()),
             )
         finally:
             os.close(writing)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +13,7 @@ from penstock.routing.access import NamespaceKey, RouteKey
 from penstock.routing.keys import KeySet
 from penstock.routing.leases import Route
 from penstock.routing.table import Table
+from penstock_runtime.atomic import write_atomically
 
 _ROUTES: TypeAdapter[list[Route]] = TypeAdapter(list[Route])
 
@@ -60,12 +60,7 @@ def load_routes(path: Path) -> Table:
 
 def save_routes(path: Path, table: Table) -> None:
     """Write what was declared such that a crash leaves the old or the new file, whole."""
-    fresh = path.with_suffix(".new")
-    with fresh.open("wb") as file:
-        file.write(_from_table(table).model_dump_json().encode())
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    write_atomically(path, _from_table(table).model_dump_json().encode())
 
 
 def _to_table(kept: _Kept) -> Table:
