@@ -8,10 +8,11 @@ from html.parser import HTMLParser
 import pytest
 from tests.unit.report.reports import CHOSEN, LOSSY, accuracy, report, timing
 
+from penstock.optimization.measurements import OperatorShare
 from penstock.optimization.report import SearchVerdict
+from penstock_optimizer.report.axes import axis, number
 from penstock_optimizer.report.charts import distributions, pareto
 from penstock_optimizer.report.page import render
-from penstock_optimizer.report.svg import axis, element, number
 
 VOID = {"meta", "br", "hr", "img", "link"}
 
@@ -93,12 +94,13 @@ def test_names_from_outside_are_escaped() -> None:
     assert "&lt;img" in page
 
 
-def test_attributes_are_escaped_too() -> None:
-    assert element("a", "b", title='"><script>') == '<a title="&quot;&gt;&lt;script&gt;">b</a>'
-
-
-def test_markup_joined_with_text_stays_markup_and_the_text_is_escaped() -> None:
-    assert element("p", element("b", "x") + "<") == "<p><b>x</b>&lt;</p>"
+def test_names_in_pictures_are_escaped_too() -> None:
+    found = report()
+    share = OperatorShare(operator='"><script>', calls=1, milliseconds=0.4, share=0.8)
+    hostile = found.candidates[0].model_copy(update={"operators": (share,)})
+    page = render(found.model_copy(update={"candidates": (hostile, *found.candidates[1:])}))
+    assert "<script" not in page
+    assert "&gt;&lt;script&gt;" in page
 
 
 def test_a_better_candidate_stands_above_the_baseline_though_that_did_better_on_other_samples() -> None:
