@@ -71,11 +71,6 @@ class DigitsArtifact:
         """The folder with a `.npz` for each `Split`, whose arrays are `image` and `labels`."""
         return self.root / "data"
 
-    @property
-    def held_out_file(self) -> Path:
-        """The test images and labels, as a NumPy archive."""
-        return self.split_file(Split.TEST)
-
     def split_file(self, split: Split) -> Path:
         """The NumPy archive of one part of the data."""
         return self.data_folder / f"{split}.npz"

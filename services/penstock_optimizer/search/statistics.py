@@ -30,7 +30,6 @@ _INTERVAL: Final = 0.95
 _CONTINUITY: Final = 0.5
 _CELLS_AT_ONCE: Final = 4_000_000
 _BISECTIONS: Final = 60
-_MOST_SAMPLES: Final = 10_000_000
 
 
 def ratio(reference: Sequence[float], variant: Sequence[float], seed: int = 0) -> Ratio:
@@ -246,53 +245,6 @@ def _student(confidence: float, degrees: int) -> float:
     second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
     third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
     return z + first / degrees + second / degrees**2 + third / degrees**3
-
-
-def samples_needed_binary(lost: int, won: int, samples: int, allowed: float, confidence: float) -> int | None:
-    """About how many samples would certify a loss of at most `allowed`, were the same shares lost and won.
-
-    Returns:
-        The least number; None where the loss itself is above what is allowed, so that no number would do.
-    """
-    if (lost - won) / samples >= allowed:
-        return None
-
-    def bound(count: int) -> float:
-        return loss_bound_binary(lost * count / samples, won * count / samples, count, confidence)
-
-    return _least(lambda count: bound(count) <= allowed)
-
-
-def samples_needed_mean(differences: Sequence[float] | Floats, allowed: float, confidence: float) -> int | None:
-    """About how many samples would certify a mean difference of at most `allowed`, were they distributed alike.
-
-    Returns:
-        The least number; None where the mean itself is above what is allowed, so that no number would do.
-    """
-    values = np.asarray(differences, dtype=np.float64)
-    room = allowed - float(values.mean())
-    if room <= 0:
-        return None
-    deviation = float(values.std(ddof=1)) if len(values) > 1 else 0.0
-    wanted = (NormalDist().inv_cdf(confidence) * deviation / room) ** 2
-    return max(MIN_SAMPLES_FOR_MEAN, math.ceil(min(wanted, _MOST_SAMPLES)))
-
-
-def _least(holds: Callable[[int], bool]) -> int | None:
-    """The least number of samples from which on it holds; None past `_MOST_SAMPLES`."""
-    high = 1
-    while not holds(high):
-        high *= 2
-        if high > _MOST_SAMPLES:
-            return None
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        if holds(middle):
-            high = middle
-        else:
-            low = middle
-    return high
 
 
 def percentile(values: Sequence[float] | npt.NDArray[Any], share: float) -> float:
