@@ -23,8 +23,8 @@ from penstock.serving.settings import BatchingSettings
 from penstock_runtime.batching.batcher import Ticket
 from penstock_runtime.engines import Array
 from penstock_runtime.joining import Trial
+from penstock_serving.replica.call import Call
 from penstock_serving.replica.codec.requests import InferRequest
-from penstock_serving.replica.exchange import Exchange
 from penstock_serving.replica.execution.executor import Executor
 from penstock_serving.replica.execution.joint import Ran
 
@@ -58,10 +58,10 @@ async def _ours(delay_milliseconds: int) -> tuple[list[float], list[int]]:
     executor = Executor(SleepingEngine(), trial, settings, ran, lambda _: None)
 
     async def submit() -> None:
-        exchange = Exchange(None, b"POST", b"/", time.monotonic_ns())  # type: ignore[arg-type]  # no socket here
-        exchange.request = InferRequest({"x": np.zeros((1, 1), np.float32)}, 1, ((1,),), ())
-        done = waiting[id(exchange)] = asyncio.get_running_loop().create_future()
-        rejected = executor.submit(Ticket(exchange, bucket=exchange.request.bucket), time.monotonic())
+        call = Call(time.monotonic_ns())
+        call.request = InferRequest({"x": np.zeros((1, 1), np.float32)}, 1, ((1,),), ())
+        done = waiting[id(call)] = asyncio.get_running_loop().create_future()
+        rejected = executor.submit(Ticket(call, bucket=call.request.bucket), time.monotonic())
         assert rejected is None
         await done
 

@@ -19,7 +19,8 @@ from penstock.protocol.datatypes import DTYPES, Array
 from penstock.protocol.refusals import status_of
 from penstock.serving.manifest import DataType, Signature, TensorSpec
 from penstock_serving.replica.cache.keys import InputKeys
-from penstock_serving.replica.codec.requests import InferRequest, RequestDecoder, RequestedOutput
+from penstock_serving.replica.codec.documents import RequestDecoder
+from penstock_serving.replica.codec.requests import InferRequest, RequestedOutput
 from penstock_serving.replica.codec.responses import ResponseEncoder
 
 T = TypeVar("T")

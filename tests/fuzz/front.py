@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 
 from penstock.errors import Invalid
 from penstock.protocol.refusals import error_document, status_of
-from penstock_serving.replica.exchange import Exchange
-from penstock_serving.replica.front.connection import HttpConnection, Limits
+from penstock_serving.replica.front.connection import HttpConnection
+from penstock_serving.replica.front.exchange import HttpExchange
+from penstock_serving.replica.front.limits import ConnectionLimits
 
-LIMITS: Final = Limits(max_body_bytes=400, max_header_bytes=2000)
+LIMITS: Final = ConnectionLimits(max_body_bytes=400, max_header_bytes=2000)
 _LOOP: Final = asyncio.new_event_loop()
 
 
@@ -77,13 +78,15 @@ def seen(method: bytes, url: bytes, body: bytes, json_length: int | None) -> byt
 class Echo:
     """Answers each request with what it saw, at once or later."""
 
+    draining = False
+
     def __init__(self) -> None:
         self.hold: list[bool] = []
-        self.held: list[Exchange] = []
+        self.held: list[HttpExchange] = []
         self.handled = 0
-        self.gone: list[Exchange] = []
+        self.gone: list[HttpExchange] = []
 
-    def handle(self, exchange: Exchange) -> None:
+    def handle(self, exchange: HttpExchange) -> None:
         """Answer, or keep it."""
         assert len(exchange.body) <= LIMITS.max_body_bytes
         self.handled += 1
@@ -92,17 +95,16 @@ class Echo:
         else:
             self.answer(exchange)
 
-    def answer(self, exchange: Exchange) -> None:
+    def answer(self, exchange: HttpExchange) -> None:
         """Answer."""
         said = seen(exchange.method, exchange.url, bytes(exchange.body), exchange.json_length)
         exchange.connection.respond(exchange, 200, b"", said)
 
-    def refuse(self, exchange: Exchange, error: Invalid, *, close: bool) -> None:
+    def refuse(self, exchange: HttpExchange, error: Invalid) -> None:
         """Answer with the error."""
-        exchange.keep_alive = not close
         exchange.connection.respond(exchange, status_of(error), b"", error_document(error.message))
 
-    def disconnected(self, exchange: Exchange) -> None:
+    def disconnected(self, exchange: HttpExchange) -> None:
         """Nobody waits for it."""
         self.gone.append(exchange)
 

@@ -21,10 +21,11 @@ from penstock.serving.manifest import DataType, Signature, TensorSpec
 from penstock.serving.settings import BatchingSettings, CacheMode, CacheSettings, ReplicaSettings
 from penstock_runtime.joining import Trial
 from penstock_runtime.spans import SpanSink
-from penstock_serving.replica.codec.requests import RequestDecoder
+from penstock_serving.replica.codec.documents import RequestDecoder
 from penstock_serving.replica.front.connection import HttpConnection
+from penstock_serving.replica.front.http import HttpFront
 from penstock_serving.replica.model.loading import LoadedModel
-from penstock_serving.replica.server import ReplicaServer
+from penstock_serving.replica.service import InferenceService
 
 _LOOP: Final = asyncio.new_event_loop()
 _TURNS: Final = 200
@@ -75,11 +76,11 @@ async def _answering(data: st.DataObject) -> None:
     drawn = data.draw(signatures())
     output = TensorSpec(name="y", datatype=DataType.INT64, shape=(-1,) if batchable(drawn) else (1,))
     signature = drawn.model_copy(update={"outputs": (output,)})
-    server = _server(signature, cached=data.draw(st.booleans()))
+    service, front = _replica(signature, cached=data.draw(st.booleans()))
     try:
         bodies = [data.draw(requests(signature)) for _ in range(data.draw(st.integers(1, 4)))]
         bodies += [data.draw(st.sampled_from(bodies)) for _ in range(data.draw(st.integers(0, 3)))]
-        transports = [_ask(server, body, length) for body, length in bodies]
+        transports = [_ask(front, body, length) for body, length in bodies]
         for _ in range(_TURNS):
             if all(transport.written for transport in transports):
                 break
@@ -87,10 +88,10 @@ async def _answering(data: st.DataObject) -> None:
         for (body, length), transport in zip(bodies, transports, strict=True):
             _judge(signature, body, length, bytes(transport.written))
     finally:
-        server.executor.close()
+        service.executor.close()
 
 
-def _server(signature: Signature, *, cached: bool) -> ReplicaServer:
+def _replica(signature: Signature, *, cached: bool) -> tuple[InferenceService, HttpFront]:
     settings = ReplicaSettings(
         namespace="default",
         model="m",
@@ -103,15 +104,15 @@ def _server(signature: Signature, *, cached: bool) -> ReplicaServer:
     model = LoadedModel(
         cast(Any, Telling(signature)), "sha256:0", signature, cast(Any, None), Trial(joining_of(signature), "made")
     )
-    server = ReplicaServer(settings, model, SpanSink.from_env("replica", {}))
+    service = InferenceService(settings, model, SpanSink.from_env("replica", {}))
     for size in range(64):
-        server.executor.warm_up(size, 1e-9)
-    return server
+        service.executor.warm_up(size, 1e-9)
+    return service, HttpFront(settings, model, service)
 
 
-def _ask(server: ReplicaServer, body: bytes, length: int | None) -> Transport:
+def _ask(front: HttpFront, body: bytes, length: int | None) -> Transport:
     transport = Transport()
-    connection: HttpConnection = server.connection()
+    connection: HttpConnection = front.connection()
     connection.connection_made(transport)
     said = b"" if length is None else b"Inference-Header-Content-Length: %d\r\n" % length
     head = b"POST /v2/models/m/infer HTTP/1.1\r\nContent-Length: %d\r\n%b\r\n" % (len(body), said)

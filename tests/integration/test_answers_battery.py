@@ -22,8 +22,9 @@ from penstock.protocol.datatypes import DTYPES
 from penstock.serving.manifest import DataType, Signature, TensorSpec
 from penstock.serving.settings import BatchingSettings, ReplicaSettings
 from penstock_runtime.spans import SpanSink
+from penstock_serving.replica.front.http import HttpFront
 from penstock_serving.replica.model.loading import load
-from penstock_serving.replica.server import ReplicaServer, listen
+from penstock_serving.replica.service import InferenceService
 
 CALLERS = 16
 REQUESTS = 3
@@ -82,11 +83,10 @@ async def _asked(path: Path, seed: int) -> Tally:
     # ONNX Runtime's recurrent operators end the process where a tensor has no elements.
     ends = _recurrent(path)
     tally = Tally()
-    async with _served(path) as (server, host, port):
-        tally.joined = server.joining.joined
-        signature = server._signature
+    async with _served(path) as (service, signature, host, port):
+        tally.joined = service.joining.joined
         await _call(tally, (session, signature, axes, ends), (host, port), np.random.default_rng(seed))
-        before = sum(server.metrics.batch_rows.counts)
+        before = sum(service.metrics.batch_rows.counts)
         asked = tally.right + tally.refused
         await asyncio.gather(
             *(
@@ -94,9 +94,9 @@ async def _asked(path: Path, seed: int) -> Tally:
                 for caller in range(CALLERS)
             )
         )
-        runs = sum(server.metrics.batch_rows.counts) - before
+        runs = sum(service.metrics.batch_rows.counts) - before
         tally.together = max(tally.right + tally.refused - asked - runs, 0)
-        assert server.executor.apart is None, server.executor.apart
+        assert service.executor.apart is None, service.executor.apart
     return tally
 
 
@@ -105,22 +105,22 @@ def _recurrent(path: Path) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def _served(path: Path) -> AsyncIterator[tuple[ReplicaServer, str, int]]:
+async def _served(path: Path) -> AsyncIterator[tuple[InferenceService, Signature, str, int]]:
     settings = ReplicaSettings(
         namespace="default", model="m", revision="r", replica_id="i", storage_uri=path.as_uri(),
         batching=BatchingSettings(max_delay_milliseconds=2),
     )  # fmt: skip
     model = load(settings)
-    server = ReplicaServer(settings, model, SpanSink(None, None))
-    listener, address = await listen(server, "127.0.0.1", 0)
+    service = InferenceService(settings, model, SpanSink(None, None))
+    front = HttpFront(settings, model, service)
+    listener, address = await front.listen("127.0.0.1", 0)
     host, _, port = address.rpartition(":")
     try:
-        yield server, host, int(port)
+        yield service, model.signature, host, int(port)
     finally:
         listener.close()
-        for connection in tuple(server.connections):
-            connection.abort()
-        server.executor.close()
+        front.abort()
+        service.executor.close()
         model.held.close()
 
 

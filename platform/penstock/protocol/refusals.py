@@ -52,6 +52,23 @@ def status_of(error: PenstockError) -> int:
     return STATUS.get(error.reason, 500)
 
 
+def is_fault(reason: str) -> bool:
+    """Whether a refusal for this reason is the server's fault, not the request's."""
+    return STATUS.get(reason, 500) >= 500  # noqa: PLR2004 -- HTTP's own division
+
+
+class QueueFull(Invalid):
+    """More requests wait than may.
+
+    Args:
+        retry_after_seconds: when there should be room again.
+    """
+
+    def __init__(self, retry_after_seconds: int) -> None:
+        super().__init__(Refusal.QUEUE_FULL, f"the queue is full; try again in {retry_after_seconds} s")
+        self.retry_after_seconds = retry_after_seconds
+
+
 def error_document(message: str) -> bytes:
     """The protocol's error body: `{"error": "..."}`."""
     return orjson.dumps({"error": message})

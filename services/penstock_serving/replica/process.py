@@ -33,10 +33,11 @@ from penstock_runtime.logs import RateLimitFilter
 from penstock_runtime.parent_death import end_with_parent
 from penstock_runtime.spans import SpanSink
 from penstock_serving.replica.control import ControlPipe
+from penstock_serving.replica.front.http import HttpFront
 from penstock_serving.replica.model.loading import LoadedModel, ModelChanged, load
 from penstock_serving.replica.model.warmup import warm_up
 from penstock_serving.replica.registration import Leases
-from penstock_serving.replica.server import ReplicaServer, listen
+from penstock_serving.replica.service import InferenceService
 from penstock_serving.replica.telemetry.starting import StartTrace
 
 logger = logging.getLogger(__name__)
@@ -96,15 +97,16 @@ async def _serve(
         names.ATTR_REPLICA: settings.replica_id,
     }
     sink = SpanSink.from_env(names.SERVICE_REPLICA, resource)
-    server = ReplicaServer(settings, model, sink)
+    service = InferenceService(settings, model, sink)
+    front = HttpFront(settings, model, service)
     for rows, seconds in warm_up(model.engine, model.trial.joining, settings.batching.max_batch_size).items():
-        server.executor.warm_up(rows, seconds)
+        service.executor.warm_up(rows, seconds)
     start.done(names.SPAN_WARM_UP)
-    listener, address = await listen(server, settings.host, settings.port)
+    listener, address = await front.listen(settings.host, settings.port)
     leaving = asyncio.Event()
 
     def on_line(line: bytes) -> None:
-        _command(line, server, pipe, leaving)
+        _command(line, service, pipe, leaving)
 
     def parent_signal() -> None:
         if os.getppid() != parent:
@@ -118,24 +120,24 @@ async def _serve(
     # What has been made so far stays: the collector need not look at it again.
     gc.collect()
     gc.freeze()
-    ticking = asyncio.create_task(_tick(server), name="tick")
+    ticking = asyncio.create_task(_tick(service, front), name="tick")
     leases = Leases(
         settings,
         address,
         model.digest,
-        server.stats,
-        metadata=server.model_metadata.decode(),
-        joining=lambda: server.joining,
-        showing=server.guard.follow,
+        service.stats,
+        metadata=front.model_metadata.decode(),
+        joining=lambda: service.joining,
+        showing=front.guard.follow,
     )
-    telling = asyncio.create_task(_tell_start(start, server, leases, sink), name="start trace")
+    telling = asyncio.create_task(_tell_start(start, service, leases, sink), name="start trace")
     pipe.send(Ready(address=address, digest=model.digest))
     logger.info("serving %s/%s version %s on %s", settings.namespace, settings.model, settings.version, address)
     await leaving.wait()
-    await _drain(settings, server, listener, leases)
+    await _drain(settings, service, front, listener, leases)
     ticking.cancel()
     telling.cancel()
-    server.executor.close()
+    service.executor.close()
     model.held.close()
     await loop.run_in_executor(None, sink.shutdown, _SPANS_SECONDS)
     pipe.send(Drained())
@@ -143,7 +145,7 @@ async def _serve(
     return 0
 
 
-def _command(line: bytes, server: ReplicaServer, pipe: ControlPipe, leaving: asyncio.Event) -> None:
+def _command(line: bytes, service: InferenceService, pipe: ControlPipe, leaving: asyncio.Event) -> None:
     try:
         command = COMMAND.validate_json(line)
     except ValidationError:
@@ -151,45 +153,47 @@ def _command(line: bytes, server: ReplicaServer, pipe: ControlPipe, leaving: asy
         return
     match command:
         case Reconfigure():
-            server.reconfigure(command)
+            service.reconfigure(command)
         case QueryStats():
-            pipe.send(Stats(stats=server.stats()))
+            pipe.send(Stats(stats=service.stats()))
         case Drain():
             leaving.set()
 
 
-async def _tick(server: ReplicaServer) -> None:
+async def _tick(service: InferenceService, front: HttpFront) -> None:
     while True:
         await asyncio.sleep(_TICK_SECONDS)
-        server.tick()
+        now = time.monotonic()
+        service.tick(now)
+        front.check_deadlines(now)
 
 
-async def _tell_start(start: StartTrace, server: ReplicaServer, leases: Leases, sink: SpanSink) -> None:
+async def _tell_start(start: StartTrace, service: InferenceService, leases: Leases, sink: SpanSink) -> None:
     """Export the phases of the start: once requests can come, and once one was answered."""
     if not sink.enabled:
         return
     await leases.registered.wait()
     start.done(names.SPAN_REGISTER)
     start.tell(sink)
-    await server.answered.wait()
+    await service.answered.wait()
     start.tell_one_more(names.SPAN_FIRST_ANSWER, sink)
 
 
-async def _drain(settings: ReplicaSettings, server: ReplicaServer, listener: asyncio.Server, leases: Leases) -> None:
+async def _drain(
+    settings: ReplicaSettings, service: InferenceService, front: HttpFront, listener: asyncio.Server, leases: Leases
+) -> None:
     """Leave the gateways first; then finish what came, for at most `drain_seconds`."""
-    server.ready = False
+    service.ready = False
     deadline = time.monotonic() + settings.drain_seconds
     await leases.leave()
     listener.close()
     while True:
-        for connection in tuple(server.connections):
-            connection.close_when_idle()
-        if not server.in_flight and not server.connections:
+        front.drain()
+        if not service.in_flight and not front.connections:
             return
         if time.monotonic() >= deadline:
             break
         await asyncio.sleep(_DRAIN_POLL_SECONDS)
-    if server.in_flight:
-        logger.warning("%d requests were still in flight after %.1f s", server.in_flight, settings.drain_seconds)
-    for connection in tuple(server.connections):
-        connection.abort()
+    if service.in_flight:
+        logger.warning("%d requests were still in flight after %.1f s", service.in_flight, settings.drain_seconds)
+    front.abort()

@@ -12,6 +12,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from tests.chart.helm import CHART, render
 from tests.chart.promeval import evaluate
 
+from penstock.protocol.refusals import Refusal
 from penstock.routing.leases import ReplicaLease, Route
 from penstock.routing.table import Table
 from penstock.serving.manifest import Signature
@@ -20,7 +21,7 @@ from penstock_operator.runtime import metrics as operator_metrics
 from penstock_serving.gateway.haproxy.access_log import AccessLog
 from penstock_serving.replica.cache.cache import PredictionCache
 from penstock_serving.replica.cache.keys import InputKeys
-from penstock_serving.replica.exchange import Exchange
+from penstock_serving.replica.call import Call
 from penstock_serving.replica.telemetry.load import LoadMeter
 from penstock_serving.replica.telemetry.metrics import ReplicaMetrics
 
@@ -58,15 +59,16 @@ class Exported:
         self.gateway.register(self.log)
         self.load = LoadMeter(10.0, 0.0)
         keys = InputKeys("sha256:0", "vision", Signature(inputs=(), outputs=()))
-        cache: PredictionCache[Exchange] = PredictionCache(keys, CacheSettings(mode=CacheMode.EXACT))
+        cache: PredictionCache[Call] = PredictionCache(keys, CacheSettings(mode=CacheMode.EXACT))
         self.replica = ReplicaMetrics("vision", "digits", "1", self.load, cache)
 
     def serve(self, requests: int) -> None:
         """Requests come, some of them in vain."""
-        for status in ("200", "401", "429", "503"):
+        refused = {"200": "", "401": Refusal.NOT_A_GATEWAY, "429": Refusal.QUEUE_FULL, "503": Refusal.DRAINING}
+        for status, reason in refused.items():
             line = f"{'a' * 32} - {'b' * 16} 00 00 {_START} {_END} vision/digits {status} 162 -- m0/ra POST - /v2/x"
             self.log.take([line.encode()] * requests)
-            self.replica.requests[int(status)] += requests
+            self.replica.requests[reason] += requests
         for histogram in (self.replica.request_seconds, self.replica.execute_seconds, self.load.waits):
             histogram.observe(0.01)
         self.replica.batch_rows.observe(4)

@@ -16,7 +16,8 @@ from penstock.protocol.refusals import Refusal, status_of
 from penstock.routing.leases import RequestsJoined
 from penstock.serving.joining import Joining
 from penstock.serving.manifest import DataType, Signature, TensorSpec
-from penstock_serving.replica.codec.requests import DEFAULT_PRIORITY, RequestDecoder
+from penstock_serving.replica.codec.documents import RequestDecoder
+from penstock_serving.replica.codec.requests import DEFAULT_PRIORITY
 from penstock_serving.replica.codec.responses import ResponseEncoder, model_metadata
 
 

@@ -14,8 +14,8 @@ from penstock.serving.manifest import DataType, Signature, TensorSpec
 from penstock_runtime.batching.batcher import Step, Ticket
 from penstock_runtime.engines import Array
 from penstock_runtime.joining import prove
+from penstock_serving.replica.call import Call
 from penstock_serving.replica.codec.requests import InferRequest
-from penstock_serving.replica.exchange import Exchange
 from penstock_serving.replica.execution.joint import JointRuns, Ran
 
 SETTINGS = EngineSettings(name=EngineName.ONNX_RUNTIME)
@@ -50,10 +50,10 @@ class Turning:
                 return {"y": x * 2}
 
 
-def ticket(value: float, rows: int = 1) -> Ticket[Exchange]:
-    exchange = Exchange(cast(Any, None), b"POST", b"/", 0)
-    exchange.request = InferRequest({"x": np.full((rows, 2), value, np.float32)}, rows, (), ())
-    return Ticket(exchange, rows)
+def ticket(value: float, rows: int = 1) -> Ticket[Call]:
+    call = Call(0)
+    call.request = InferRequest({"x": np.full((rows, 2), value, np.float32)}, rows, (), ())
+    return Ticket(call, rows)
 
 
 def ran(runs: JointRuns, *values: float) -> Ran:

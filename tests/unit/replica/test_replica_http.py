@@ -9,8 +9,9 @@ import pytest
 
 from penstock.errors import Invalid
 from penstock.protocol.refusals import status_of
-from penstock_serving.replica.exchange import Exchange
-from penstock_serving.replica.front.connection import HttpConnection, Limits
+from penstock_serving.replica.front.connection import HttpConnection
+from penstock_serving.replica.front.exchange import HttpExchange
+from penstock_serving.replica.front.limits import ConnectionLimits
 
 _PIPELINED = 3
 
@@ -18,26 +19,27 @@ _PIPELINED = 3
 class Echo:
     """Answers every request with its body."""
 
+    draining = False
+
     def __init__(self) -> None:
-        self.gone: list[Exchange] = []
+        self.gone: list[HttpExchange] = []
         self.hold = False
         self.all_gone = asyncio.Event()
 
-    def handle(self, exchange: Exchange) -> None:
+    def handle(self, exchange: HttpExchange) -> None:
         if not self.hold:
             exchange.connection.respond(exchange, 200, b"", bytes(exchange.body))
 
-    def refuse(self, exchange: Exchange, error: Invalid, *, close: bool) -> None:
-        exchange.keep_alive = not close
+    def refuse(self, exchange: HttpExchange, error: Invalid) -> None:
         exchange.connection.respond(exchange, status_of(error), b"", error.message.encode())
 
-    def disconnected(self, exchange: Exchange) -> None:
+    def disconnected(self, exchange: HttpExchange) -> None:
         self.gone.append(exchange)
         if len(self.gone) == _PIPELINED:
             self.all_gone.set()
 
 
-async def talk(sent: bytes, echo: Echo, later: float, limits: Limits) -> bytes:
+async def talk(sent: bytes, echo: Echo, later: float, limits: ConnectionLimits) -> bytes:
     """Send some bytes, let the connection look at its limits as of `later` seconds from now, and read to the end."""
     connections: set[HttpConnection] = set()
     loop = asyncio.get_running_loop()
@@ -55,7 +57,7 @@ async def talk(sent: bytes, echo: Echo, later: float, limits: Limits) -> bytes:
         server.close()
 
 
-LIMITS = Limits(max_body_bytes=1000, receive_seconds=30, idle_seconds=300)
+LIMITS = ConnectionLimits(max_body_bytes=1000, receive_seconds=30, idle_seconds=300)
 
 
 def test_a_header_that_does_not_end_gets_408() -> None:
@@ -90,13 +92,13 @@ CHUNKED = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
     ids=["a trailer", "many trailers", "an extension of a chunk", "a header"],
 )
 def test_what_never_ends_gets_431(endless: bytes) -> None:
-    limits = Limits(max_body_bytes=1000, max_header_bytes=1000)
+    limits = ConnectionLimits(max_body_bytes=1000, max_header_bytes=1000)
     answer = asyncio.run(talk(endless + b"y" * 2000, Echo(), 0, limits))
     assert answer.startswith(b"HTTP/1.1 431 ")
 
 
 def test_the_beginning_of_a_request_after_a_long_one_is_not_taken_for_a_long_header() -> None:
-    limits = Limits(max_body_bytes=1000, max_header_bytes=1000)
+    limits = ConnectionLimits(max_body_bytes=1000, max_header_bytes=1000)
     sent = b"POST / HTTP/1.1\r\nContent-Length: 999\r\n\r\n" + b"x" * 999 + b"GET / HTT"
     answer = asyncio.run(talk(sent, Echo(), 31, limits))
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n")

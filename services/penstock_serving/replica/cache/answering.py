@@ -10,23 +10,16 @@ from typing import Final
 from penstock.errors import Invalid
 from penstock_serving.replica.cache.cache import CacheResult, Flight, PredictionCache
 from penstock_serving.replica.cache.store import Answer
+from penstock_serving.replica.call import Call
 from penstock_serving.replica.codec.requests import InferRequest
-from penstock_serving.replica.exchange import Exchange
 
 _TIMED_ONE_IN: Final = 8
-CACHE_STATUS: Final = {
-    CacheResult.HIT: b"Cache-Status: penstock; hit\r\n",
-    CacheResult.MISS: b"Cache-Status: penstock; fwd=miss\r\n",
-    CacheResult.SHARED: b"Cache-Status: penstock; fwd=miss; collapsed\r\n",
-    CacheResult.BYPASS: b"Cache-Status: penstock; fwd=bypass\r\n",
-}
-"""The response header of RFC 9211 by what the cache did."""
 
-_Run = Callable[[Exchange, InferRequest, float], None]
+_Run = Callable[[Call, InferRequest, float], None]
 
 
 class CachedAnswers:
-    """Between a replica's routes and its engine. All methods are called on the event loop.
+    """Between a replica's fronts and its engine. All methods are called on the event loop.
 
     Args:
         cache: what decides.
@@ -37,23 +30,23 @@ class CachedAnswers:
 
     def __init__(
         self,
-        cache: PredictionCache[Exchange],
+        cache: PredictionCache[Call],
         run: _Run,
-        answer: Callable[[Exchange, Answer | Invalid], None],
-        expired: Callable[[Exchange], None],
+        answer: Callable[[Call, Answer | Invalid], None],
+        expired: Callable[[Call], None],
     ) -> None:
         self.cache = cache
         self._run = run
         self._answer = answer
         self._expired = expired
         self._turn = -1
-        self._timers: dict[Exchange, asyncio.TimerHandle] = {}
+        self._timers: dict[Call, asyncio.TimerHandle] = {}
 
-    def take(self, exchange: Exchange, request: InferRequest, deadline: float | None) -> bool:
+    def take(self, call: Call, request: InferRequest, deadline: float | None) -> bool:
         """Answer a decoded request, or let it wait for an identical one.
 
         Args:
-            exchange: the request.
+            call: the request.
             request: what it asks for.
             deadline: seconds of the monotonic clock until which it may wait; None: for ever.
 
@@ -61,30 +54,30 @@ class CachedAnswers:
             Whether it was taken. Otherwise it has to run.
         """
         cache = self.cache
-        found = cache.ask(request.inputs, exchange, request.priority, exchange.decoded_ns / 1e9)
+        found = cache.ask(request.inputs, call, request.priority, call.decoded_ns / 1e9)
         if found is None:
-            exchange.cache = CacheResult.BYPASS
+            call.cache = CacheResult.BYPASS
             return False
         now_ns = time.monotonic_ns()
         self._turn = turn = (self._turn + 1) % _TIMED_ONE_IN
         if not turn:
-            cache.asked((now_ns - exchange.decoded_ns) / 1e9)
+            cache.asked((now_ns - call.decoded_ns) / 1e9)
         if not isinstance(found, Flight):
-            exchange.cache = CacheResult.HIT
-            exchange.served_ns = now_ns
-            self._answer(exchange, found)
+            call.cache = CacheResult.HIT
+            call.served_ns = now_ns
+            self._answer(call, found)
             return True
-        exchange.flight = found
-        if found.leader is exchange:
-            exchange.cache = CacheResult.MISS
+        call.flight = found
+        if found.leader is call:
+            call.cache = CacheResult.MISS
             return False
-        exchange.cache = CacheResult.SHARED
+        call.cache = CacheResult.SHARED
         if deadline is not None:
             delay = max(deadline - now_ns / 1e9, 0.0)
-            self._timers[exchange] = asyncio.get_running_loop().call_later(delay, self._late, exchange)
+            self._timers[call] = asyncio.get_running_loop().call_later(delay, self._late, call)
         return True
 
-    def ran(self, leader: Exchange, result: Answer | Invalid) -> None:
+    def ran(self, leader: Call, result: Answer | Invalid) -> None:
         """A leader ran and was answered: keep the answer, and give it to those who waited for it."""
         flight = _released(leader)
         if flight is None:
@@ -97,7 +90,7 @@ class CachedAnswers:
         self.cache.kept((time.monotonic_ns() - began_ns) / 1e9)
         self._resolve(followers, result)
 
-    def dropped(self, leader: Exchange) -> tuple[Exchange, ...]:
+    def dropped(self, leader: Call) -> tuple[Call, ...]:
         """There was no room in the queue for a leader, so there is none for those who waited for it: they are returned."""
         flight = _released(leader)
         followers = () if flight is None else self.cache.lost(flight)
@@ -105,7 +98,7 @@ class CachedAnswers:
             self._stop_timer(follower)
         return followers
 
-    def abandoned(self, leader: Exchange) -> None:
+    def abandoned(self, leader: Call) -> None:
         """A leader's time was up before it ran. The first of those who wait for it runs in its place."""
         flight = _released(leader)
         successor = None if flight is None else self.cache.succeed(flight)
@@ -115,31 +108,31 @@ class CachedAnswers:
         self._stop_timer(successor)
         self._run(successor, successor.request, time.monotonic())
 
-    def left(self, exchange: Exchange) -> Exchange | None:
+    def left(self, call: Call) -> Call | None:
         """A client is gone. Returns the request that nobody wants to run any more; None: others wait for its answer."""
-        flight = exchange.flight
+        flight = call.flight
         if flight is None:
-            return exchange
-        self._stop_timer(exchange)
-        return flight.leader if self.cache.leave(flight, exchange) else None
+            return call
+        self._stop_timer(call)
+        return flight.leader if self.cache.leave(flight, call) else None
 
-    def _stop_timer(self, follower: Exchange) -> None:
+    def _stop_timer(self, follower: Call) -> None:
         timer = self._timers.pop(follower, None)
         if timer is not None:
             timer.cancel()
 
-    def _late(self, exchange: Exchange) -> None:
-        self._timers.pop(exchange, None)
-        self._expired(exchange)
+    def _late(self, call: Call) -> None:
+        self._timers.pop(call, None)
+        self._expired(call)
 
-    def _resolve(self, followers: Iterable[Exchange], result: Answer | Invalid) -> None:
+    def _resolve(self, followers: Iterable[Call], result: Answer | Invalid) -> None:
         for follower in followers:
             self._stop_timer(follower)
             follower.served_ns = time.monotonic_ns()
             self._answer(follower, result)
 
 
-def _released(leader: Exchange) -> Flight[Exchange] | None:
+def _released(leader: Call) -> Flight[Call] | None:
     """The flight that a request leads. It does not know it any more: else only the cycle collector could free the two."""
     flight, leader.flight = leader.flight, None
     return flight

@@ -1,4 +1,4 @@
-"""Infer requests: from a body to named arrays that fit the model's signature."""
+"""Infer requests, whatever form they came in: named arrays that fit the model's signature, and what is asked of the answer."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import orjson
-
-from penstock.protocol.datatypes import Array, array_from_bytes, array_from_json
+from penstock.protocol.datatypes import Array
 from penstock.protocol.refusals import bad_request
 from penstock.serving.joining import Joining
 from penstock.serving.manifest import DataType, Signature, TensorSpec
@@ -19,10 +17,9 @@ DEFAULT_PRIORITY: Final = 8
 """The priority of a request that names none, or 0."""
 LAST_PRIORITY: Final = 16
 _MAX_AXES: Final = 32
-_SHARED_MEMORY: Final = "shared_memory_region"
+SHARED_MEMORY: Final = "shared_memory_region"
 _LONGEST_WITHOUT_ELEMENTS: Final = 1 << 24
 """Product of the other axes of a tensor without elements. Sixty bytes of request must not make an engine fill gigabytes."""
-_NO_BYTES: Final = memoryview(b"")
 _NOTHING: Final[Mapping[str, Any]] = {}
 
 
@@ -52,11 +49,11 @@ class InferRequest:
     priority: int = DEFAULT_PRIORITY
 
 
-class RequestDecoder:
-    """Decodes infer requests for one model.
+class RequestReader:
+    """Fits requests to one model: what every form of them has in common. Each form has a subclass that reads its tensors.
 
     Args:
-        signature: what it takes and gives.
+        signature: what the model takes and gives.
         joining: which axis of each tensor counts rows; None: that is not known, and nothing is asked of any axis.
     """
 
@@ -82,65 +79,46 @@ class RequestDecoder:
             for binary in (False, True)
         }
 
-    def decode(self, body: bytes | bytearray, json_length: int | None = None) -> InferRequest:
-        """Decode a request.
-
-        Args:
-            body: the HTTP body.
-            json_length: `Inference-Header-Content-Length`: how much of the body is JSON; binary tensors follow. None: all.
+    def input_spec(self, index: int, name: str) -> TensorSpec:
+        """What the model says of an input.
 
         Raises:
-            Invalid: with what is wrong and where.
+            Invalid: it has no such input.
         """
-        document, text, binary = _split(body, json_length)
-        inputs = self._decode_inputs(document.get("inputs"), text, binary)
-        request = InferRequest(inputs, *self._place(inputs), self._default[False])
-        identity = document.get("id")
-        if identity is not None:
-            if type(identity) is not str:
-                raise bad_request("'id' must be a string")
-            request.id = identity
-        parameters = document.get("parameters")
-        if parameters is not None:
-            _apply_parameters(request, parameters)
-            if _flag(parameters, "binary_data_output", "parameters"):
-                request.outputs = self._default[True]
-        outputs = document.get("outputs")
-        if outputs is not None and outputs != []:
-            request.outputs = self._requested(outputs, binary=request.outputs is self._default[True])
-        return request
-
-    def _decode_inputs(self, listed: Any, text: bytes | bytearray, binary: memoryview) -> dict[str, Array]:
-        if type(listed) is not list or not listed:
-            raise bad_request("'inputs' must be a list of the model's input tensors")
-        inputs: dict[str, Array] = {}
-        offset = 0
-        for index, item in enumerate(listed):
-            spec, where = self._spec(index, item)
-            if spec.name in inputs:
-                raise bad_request(f"{where}: given twice")
-            array, used = _tensor(item, spec, where, text, binary[offset:] if offset else binary)
-            offset += used
-            inputs[spec.name] = array
-        if len(inputs) != len(self._inputs):
-            missing = ", ".join(f"'{name}'" for name in self._required if name not in inputs)
-            if missing:
-                raise bad_request(f"inputs: {missing} missing")
-        if offset != len(binary):
-            raise bad_request(f"{len(binary) - offset} bytes of binary data belong to no input's 'binary_data_size'")
-        return inputs
-
-    def _spec(self, index: int, item: Any) -> tuple[TensorSpec, str]:
-        if type(item) is not dict:
-            raise bad_request(f"inputs[{index}]: must be an object")
-        name = item.get("name")
-        if type(name) is not str:
-            raise bad_request(f"inputs[{index}]: 'name' must be a string")
         spec = self._inputs.get(name)
         if spec is None:
             known = ", ".join(f"'{known}'" for known in self._inputs)
             raise bad_request(f"inputs[{index}] '{name}': the model has no such input; it has {known}")
-        return spec, f"inputs[{index}] '{name}'"
+        return spec
+
+    def build(self, inputs: dict[str, Array], identity: Any, parameters: Any, outputs: Any) -> InferRequest:
+        """The request that has these tensors.
+
+        Args:
+            inputs: by name, each fit for its `input_spec`.
+            identity: the request's `id`; None: it has none.
+            parameters: the request's, as a mapping; None: it has none.
+            outputs: a list of mappings with `name` and `parameters`; None or empty: all.
+
+        Raises:
+            Invalid: with what is wrong and where.
+        """
+        if len(inputs) != len(self._inputs):
+            missing = ", ".join(f"'{name}'" for name in self._required if name not in inputs)
+            if missing:
+                raise bad_request(f"inputs: {missing} missing")
+        request = InferRequest(inputs, *self._place(inputs), self._default[False])
+        if identity is not None:
+            if type(identity) is not str:
+                raise bad_request("'id' must be a string")
+            request.id = identity
+        if parameters is not None:
+            _apply_parameters(request, parameters)
+            if _flag(parameters, "binary_data_output", "parameters"):
+                request.outputs = self._default[True]
+        if outputs is not None and outputs != []:
+            request.outputs = self._requested(outputs, binary=request.outputs is self._default[True])
+        return request
 
     def _place(self, inputs: dict[str, Array]) -> tuple[int, tuple[tuple[int, ...], ...]]:
         """How many rows a request has, and the bucket of those that it may run with."""
@@ -189,82 +167,18 @@ class RequestDecoder:
             asked = _flag(parameters, "binary_data", where)
             if parameters.get("classification"):
                 raise bad_request(f"{where}: classification is not supported; ask for the tensor")
-            if parameters.get(_SHARED_MEMORY):
+            if parameters.get(SHARED_MEMORY):
                 raise bad_request(f"{where}: shared memory is not supported")
             chosen[name] = RequestedOutput(name, spec.datatype, binary if asked is None else asked)
         return tuple(chosen.values())
 
 
-def _split(body: bytes | bytearray, json_length: int | None) -> tuple[dict[str, Any], bytes | bytearray, memoryview]:
-    """The document, its text, and the binary data after it."""
-    if json_length is None:
-        text, binary = body, _NO_BYTES
-    elif json_length > len(body):
-        raise bad_request(f"Inference-Header-Content-Length is {json_length}, but the body has {len(body)} bytes")
-    else:
-        text, binary = body[:json_length], memoryview(body)[json_length:]
-    try:
-        document = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        hint = ""
-        if b"NaN" in text or b"Infinity" in text or "infinity" in str(error):
-            hint = "; JSON has no NaN and no Infinity: send the tensor in binary form"
-        raise bad_request(f"the body is not valid JSON: {error}{hint}") from error
-    if type(document) is not dict:
-        raise bad_request("the body must be a JSON object with 'inputs'")
-    return document, text, binary
+def check_shape(shape: Any, spec: TensorSpec, where: str) -> int:
+    """The number of elements of a shape that fits the model's.
 
-
-def _tensor(
-    item: dict[str, Any], spec: TensorSpec, where: str, text: bytes | bytearray, binary: memoryview
-) -> tuple[Array, int]:
-    """One input's array, and how many bytes of the binary data it used."""
-    datatype = item.get("datatype")
-    if datatype != spec.datatype:
-        found = "missing" if datatype is None else f"{datatype!r}"
-        raise bad_request(f"{where}: datatype is {found}, but the model's is '{spec.datatype}'")
-    shape: Any = item.get("shape")
-    count = _check_shape(shape, spec, where)
-    data = item.get("data")
-    if item.get("parameters") is not None:
-        size = _binary_size(item["parameters"], where, len(binary))
-        # A client that writes all fields, set or not, writes an empty list and a size of 0 for what it does not use.
-        given = data is not None and data != []
-        if size is not None and not (size == 0 and given):
-            if given:
-                raise bad_request(f"{where}: has both 'data' and 'binary_data_size'")
-            return array_from_bytes(binary[:size], spec.datatype, count, where).reshape(shape), size
-    if data is None:
-        raise bad_request(f"{where}: has neither 'data' nor the parameter 'binary_data_size'")
-    array = array_from_json(data, spec.datatype, where, text)
-    if array.size != count:
-        raise bad_request(f"{where}: shape {shape} has {count} elements, but 'data' has {array.size}")
-    if array.ndim == 1:
-        return array.reshape(shape), 0
-    if array.shape != tuple(shape):
-        if count == 0 and array.shape == tuple(shape[: array.ndim]):
-            # Below an empty list there is nothing that could show the other axes.
-            return array.reshape(shape), 0
-        raise bad_request(f"{where}: 'data' is nested as {list(array.shape)}, but the shape is {shape}")
-    return array, 0
-
-
-def _binary_size(parameters: Any, where: str, available: int) -> int | None:
-    """`binary_data_size` among an input's parameters, or None where it is not there."""
-    if type(parameters) is not dict:
-        raise bad_request(f"{where}: 'parameters' must be an object")
-    if parameters.get(_SHARED_MEMORY):
-        raise bad_request(f"{where}: shared memory is not supported")
-    size = parameters.get("binary_data_size")
-    if size is None:
-        return None
-    if type(size) is not int or not 0 <= size <= available:
-        raise bad_request(f"{where}: binary_data_size is {size!r}, but {available} bytes of binary data are left")
-    return size
-
-
-def _check_shape(shape: Any, spec: TensorSpec, where: str) -> int:
-    """The number of elements of a shape that fits the model's."""
+    Raises:
+        Invalid: it does not fit, or is no list of whole numbers.
+    """
     wanted = spec.shape
     if shape is None:
         raise bad_request(f"{where}: 'shape' is missing")

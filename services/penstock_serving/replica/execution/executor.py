@@ -15,7 +15,7 @@ from penstock.serving.settings import BatchingSettings
 from penstock_runtime.batching.batcher import Batcher, Rejected, Step, Ticket
 from penstock_runtime.engines import Engine
 from penstock_runtime.joining import Trial
-from penstock_serving.replica.exchange import Exchange
+from penstock_serving.replica.call import Call
 from penstock_serving.replica.execution.joint import JointRuns, Ran
 
 logger = logging.getLogger(__name__)
@@ -42,11 +42,11 @@ class Executor:
         trial: Trial,
         settings: BatchingSettings,
         on_ran: Callable[[Ran], None],
-        on_expired: Callable[[Exchange], None],
+        on_expired: Callable[[Call], None],
     ) -> None:
         self._runs = JointRuns(engine, trial)
         self._loop = asyncio.get_running_loop()
-        self.batcher: Batcher[Exchange] = Batcher(settings, batchable=trial.joining is not None)
+        self.batcher: Batcher[Call] = Batcher(settings, batchable=trial.joining is not None)
         self.apart: str | None = None
         """Why requests that could be joined are not any more."""
         self._on_ran = on_ran
@@ -55,7 +55,7 @@ class Executor:
         self._busy = False
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
-        self._work: queue.SimpleQueue[Step[Exchange] | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[Step[Call] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._worker, name="engine", daemon=True)
         self._thread.start()
 
@@ -63,7 +63,7 @@ class Executor:
         """Record how long a warm-up run of so many rows took."""
         self._remember(rows, seconds)
 
-    def submit(self, ticket: Ticket[Exchange], now: float, *, lone: bool = False) -> Rejected | None:
+    def submit(self, ticket: Ticket[Call], now: float, *, lone: bool = False) -> Rejected | None:
         """Queue a request. It runs at the earliest after everything that can be read now has been read.
 
         Args:
@@ -79,7 +79,7 @@ class Executor:
                 self._schedule()
         return rejected
 
-    def cancel(self, ticket: Ticket[Exchange]) -> bool:
+    def cancel(self, ticket: Ticket[Call]) -> bool:
         """Take a request out, if it is not executing yet."""
         return self.batcher.cancel(ticket)
 

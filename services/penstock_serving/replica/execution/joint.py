@@ -20,7 +20,7 @@ from penstock.serving.rows import joined, part
 from penstock_runtime.batching.batcher import Step, Ticket
 from penstock_runtime.engines import Array, Engine, first_line
 from penstock_runtime.joining import Trial
-from penstock_serving.replica.exchange import Exchange
+from penstock_serving.replica.call import Call
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ _ONE_IN: Final = 256
 class Ran:
     """A batch that ran: the outputs or the error of each member, and when."""
 
-    members: tuple[Ticket[Exchange], ...]
+    members: tuple[Ticket[Call], ...]
     rows: int
     results: list[Outputs | Invalid]
     start_ns: int = 0
@@ -61,7 +61,7 @@ class JointRuns:
         self._runs = 0
         self._largest = 0
 
-    def run(self, step: Step[Exchange]) -> Ran:
+    def run(self, step: Step[Call]) -> Ran:
         """Run a batch. One that fails, or whose answer cannot be parted, is run again one by one."""
         members = step.batch
         ran = Ran(members, step.rows, [], time.monotonic_ns())
@@ -72,7 +72,7 @@ class JointRuns:
         ran.end_ns = time.monotonic_ns()
         return ran
 
-    def _alone(self, member: Ticket[Exchange]) -> Outputs | Invalid:
+    def _alone(self, member: Ticket[Call]) -> Outputs | Invalid:
         try:
             return self._engine.run(_inputs(member))
         except Exception as error:  # noqa: BLE001 -- an engine may raise anything; it must not take others' requests down
@@ -103,7 +103,7 @@ class JointRuns:
                 return f"output '{name}' has shape {list(shape)} for {rows} input rows"
         return None
 
-    def _parted(self, outputs: Outputs, members: tuple[Ticket[Exchange], ...]) -> list[Outputs | Invalid]:
+    def _parted(self, outputs: Outputs, members: tuple[Ticket[Call], ...]) -> list[Outputs | Invalid]:
         split: list[Outputs | Invalid] = []
         start = 0
         for member in members:
@@ -139,7 +139,7 @@ def _failure(error: Exception) -> Invalid:
     return Invalid(Refusal.ENGINE_FAILED, f"the model failed on this input: {first_line(error)}")
 
 
-def _inputs(member: Ticket[Exchange]) -> Mapping[str, Array]:
+def _inputs(member: Ticket[Call]) -> Mapping[str, Array]:
     request = member.payload.request
     if request is None:
         raise Invalid(Refusal.ENGINE_FAILED, "the request has gone")

@@ -9,15 +9,16 @@ import asyncio
 import logging
 import time
 from collections import deque
-from dataclasses import dataclass, field
 from typing import Final, Protocol, cast
 
 import httptools
 
 from penstock.errors import Invalid
 from penstock.protocol.refusals import Refusal
-from penstock_serving.replica.exchange import Exchange
-from penstock_serving.replica.front.guard import Guard
+from penstock_serving.replica.front.exchange import HttpExchange
+from penstock_serving.replica.front.limits import ConnectionLimits
+from penstock_serving.replica.front.states import ConnectionState, Flow
+from penstock_serving.replica.front.statuses import STATUS_LINES
 
 logger = logging.getLogger(__name__)
 
@@ -25,73 +26,52 @@ _LINGER_SECONDS: Final = 2.0
 _MAX_PIPELINED: Final = 64
 _MOST_ABOUT_A_BYTE: Final = 16
 """Bytes that frame each byte of a chunked body, and that byte. The rest counts as header: extensions, trailers."""
-_REASONS: Final = {
-    200: "OK",
-    400: "Bad Request",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    406: "Not Acceptable",
-    408: "Request Timeout",
-    413: "Content Too Large",
-    415: "Unsupported Media Type",
-    417: "Expectation Failed",
-    429: "Too Many Requests",
-    431: "Request Header Fields Too Large",
-    500: "Internal Server Error",
-    503: "Service Unavailable",
-    504: "Gateway Timeout",
-}
-STATUS_LINES: Final = {code: f"HTTP/1.1 {code} {reason}\r\n".encode() for code, reason in _REASONS.items()}
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a client may ask of a connection."""
-
-    max_body_bytes: int
-    guard: Guard = field(default_factory=Guard)
-    max_header_bytes: int = 32 * 1024
-    receive_seconds: float = 30.0
-    """A request whose bytes stop coming for this long is given up."""
-    idle_seconds: float = 300.0
-    """A connection without a request is closed after this long; longer than a gateway keeps it, so that the gateway closes."""
+_FLAGS_END: Final = 54
+"""Where `traceparent` has the last digit of its flags; the lowest bit of it says that the caller samples."""
+_ODD_DIGITS: Final = frozenset(b"%c" % digit for digit in b"13579bdf")
 
 
 class Application(Protocol):
     """What answers requests."""
 
-    def handle(self, exchange: Exchange) -> None:
+    draining: bool
+    """Whether each request is the last of its connection."""
+
+    def handle(self, exchange: HttpExchange) -> None:
         """A request is complete. Call `exchange.connection.respond` for it, now or later."""
 
-    def refuse(self, exchange: Exchange, error: Invalid, *, close: bool) -> None:
-        """A request is wrong as HTTP. Respond with the error."""
+    def refuse(self, exchange: HttpExchange, error: Invalid) -> None:
+        """A request is wrong as HTTP, and the last of its connection. Respond with the error."""
 
-    def disconnected(self, exchange: Exchange) -> None:
+    def disconnected(self, exchange: HttpExchange) -> None:
         """The client went before its answer."""
+
+
+# Globals, since they are looked at for each header.
+_AT_REST: Final = ConnectionState.AT_REST
+_HEADER: Final = ConnectionState.HEADER
+_BODY: Final = ConnectionState.BODY
+_RECEIVING: Final = (_HEADER, _BODY)
+_READING: Final = (_AT_REST, _HEADER, _BODY)
 
 
 class HttpConnection(asyncio.Protocol):
     """One client's connection."""
 
-    def __init__(self, application: Application, limits: Limits, connections: set[HttpConnection]) -> None:
+    def __init__(self, application: Application, limits: ConnectionLimits, connections: set[HttpConnection]) -> None:
         self._application = application
         self._limits = limits
         self._connections = connections
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
-        self._pending: deque[Exchange] = deque()
+        self._pending: deque[HttpExchange] = deque()
         self._url = b""
-        self._exchange: Exchange | None = None
-        self._receiving = False
-        self._in_headers = False
+        self._exchange: HttpExchange | None = None
+        self._state = _AT_REST
+        self._flow = Flow.FREE
         self._came = 0
-        self._alone = True
-        self._done = False
-        self._refused = False
-        self._read_paused = False
-        self._write_paused = False
-        self._draining = False
+        """Bytes of the request that is not whole, but for those that came together with the end of another."""
+        self._size = 0
         self.last_data = self._began = time.monotonic()
         self._clear_headers()
 
@@ -113,9 +93,9 @@ class HttpConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the application of every request that will not be answered."""
         self._connections.discard(self)
-        if self._receiving and not self._done:
+        if self._state in _RECEIVING:
             logger.info("a client closed its connection in the middle of a request%s", f": {exc}" if exc else "")
-        self._done = True
+        self._state = ConnectionState.CLOSED
         self._transport = None
         for exchange in self._pending:
             if exchange.response is None:
@@ -125,15 +105,15 @@ class HttpConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came; requests are handled on the way."""
-        if self._done:
+        if self._state not in _READING:
             return
         self.last_data = time.monotonic()
-        self._alone = True
+        self._size = len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             # No other protocol is spoken here: the request was answered as it is, and nothing after it is read.
-            self._done = True
+            self._state = ConnectionState.LAST
             if self._pending:
                 self._pending[-1].keep_alive = False
             elif self._transport is not None:
@@ -145,8 +125,10 @@ class HttpConnection(asyncio.Protocol):
             self._refuse(cause)
         except httptools.HttpParserError as error:
             self._refuse(Invalid(Refusal.BAD_REQUEST, f"this is not HTTP/1.1: {error}"))
-        if self._receiving and not self._done:
-            self._bound(len(data))
+        if self._state in _RECEIVING:
+            self._bound()
+        else:
+            self._came = 0
 
     def eof_received(self) -> bool:
         """Close: a client that has closed its side wants no answer any more."""
@@ -154,21 +136,20 @@ class HttpConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The client does not take its answers: read no further requests."""
-        self._write_paused = True
-        self._balance()
+        self._set_flow(Flow.STALLED)
 
     def resume_writing(self) -> None:
         """The client takes its answers again."""
-        self._write_paused = False
-        self._balance()
+        self._set_flow(Flow.CROWDED if len(self._pending) >= _MAX_PIPELINED else Flow.FREE)
 
     # Called by the parser.
 
     def on_message_begin(self) -> None:
         """A request begins."""
-        self._receiving = self._in_headers = True
+        if self._state is not _AT_REST:
+            return
+        self._state = _HEADER
         self._began = self.last_data
-        self._came = 0
         self._url = b""
         self._clear_headers()
 
@@ -178,7 +159,7 @@ class HttpConnection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header; most are of no interest."""
-        if not self._in_headers:
+        if self._state is not _HEADER:
             return
         match name.lower():
             case b"content-length":
@@ -198,13 +179,15 @@ class HttpConnection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """Refuse what can be known wrong from the headers alone, before the body comes."""
-        if self._done:
+        if self._state is not _HEADER:
             return
-        self._in_headers = False
-        exchange = Exchange(self, self._parser.get_method(), self._url, time.monotonic_ns())
+        self._state = _BODY
+        exchange = HttpExchange(self, self._parser.get_method(), self._url, time.monotonic_ns())
         self._exchange = exchange
-        exchange.traceparent = self._traceparent
         exchange.json_length = self._json_length
+        if self._traceparent:
+            exchange.traceparent = self._traceparent
+            exchange.sampled = self._traceparent[_FLAGS_END : _FLAGS_END + 1] in _ODD_DIGITS
         if not self._limits.guard.lets(self._shown, self._url):
             raise Invalid(Refusal.NOT_A_GATEWAY, "this replica answers its gateways alone: ask one of them")
         if self._length > self._limits.max_body_bytes:
@@ -220,7 +203,7 @@ class HttpConnection(asyncio.Protocol):
     def on_body(self, chunk: bytes) -> None:
         """A part of the body."""
         exchange = self._exchange
-        if exchange is None or self._done:
+        if exchange is None:
             return
         if not exchange.body:
             exchange.body = chunk
@@ -236,21 +219,21 @@ class HttpConnection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """Hand a whole request on."""
         exchange = self._exchange
-        if exchange is None or self._done:
+        if exchange is None:
             return
         self._exchange = None
-        self._receiving = self._alone = False
-        exchange.keep_alive = self._parser.should_keep_alive() and not self._draining
-        if not exchange.keep_alive:
-            self._done = True
+        # Nobody knows how many of the bytes in hand are the next request's.
+        self._came = -self._size
+        exchange.keep_alive = self._parser.should_keep_alive() and not self._application.draining
+        self._state = _AT_REST if exchange.keep_alive else ConnectionState.LAST
         self._pending.append(exchange)
-        if len(self._pending) >= _MAX_PIPELINED:
-            self._balance()
+        if len(self._pending) >= _MAX_PIPELINED and self._flow is Flow.FREE:
+            self._set_flow(Flow.CROWDED)
         self._application.handle(exchange)
 
     # Called by the application.
 
-    def respond(self, exchange: Exchange, status: int, headers: bytes, body: bytes) -> None:
+    def respond(self, exchange: HttpExchange, status: int, headers: bytes, body: bytes) -> None:
         """Answer a request; the bytes go out as soon as those before it have.
 
         Args:
@@ -278,15 +261,14 @@ class HttpConnection(asyncio.Protocol):
             if not answered.keep_alive:
                 self._finish(transport)
                 return
-        if self._read_paused:
-            self._balance()
+        if self._flow is Flow.CROWDED and len(pending) < _MAX_PIPELINED:
+            self._set_flow(Flow.FREE)
 
     def close_when_idle(self) -> None:
-        """Take no further request: answer those that came, saying that the connection closes, then close it."""
-        self._draining = True
+        """Of an application that is draining: say with the last answer that the connection closes, or close it."""
         if self._pending:
             self._pending[-1].keep_alive = False
-        elif not self._receiving and self._transport is not None:
+        elif self._state not in _RECEIVING and self._transport is not None:
             self._transport.close()
 
     def abort(self) -> None:
@@ -299,11 +281,11 @@ class HttpConnection(asyncio.Protocol):
         silent = now - self.last_data
         if self._transport is None:
             return
-        if self._write_paused and silent > self._limits.idle_seconds:
+        if self._flow is Flow.STALLED and silent > self._limits.idle_seconds:
             self._transport.abort()
-        elif self._receiving and not self._read_paused and not self._done:
+        elif self._state in _RECEIVING and self._flow is Flow.FREE:
             # Headers must come within the time as a whole, or a byte now and then would hold a connection for ever.
-            waited = now - self._began if self._in_headers else silent
+            waited = now - self._began if self._state is _HEADER else silent
             if waited > self._limits.receive_seconds:
                 self._refuse(
                     Invalid(Refusal.TIMED_OUT_READING, f"the rest of the request did not come within {waited:.0f} s")
@@ -313,10 +295,9 @@ class HttpConnection(asyncio.Protocol):
 
     # Inside.
 
-    def _bound(self, size: int) -> None:
+    def _bound(self) -> None:
         """Count what has come of a request that is not whole: its header, and what stands about its body, are bounded."""
-        # Where another request ended in the same bytes, nobody knows how many of them are this one's.
-        self._came = self._came + size if self._alone else 0
+        self._came += self._size
         body = 0 if self._exchange is None else len(self._exchange.body)
         if self._came - body * _MOST_ABOUT_A_BYTE > self._limits.max_header_bytes:
             self._refuse(
@@ -328,37 +309,36 @@ class HttpConnection(asyncio.Protocol):
 
     def _refuse(self, error: Invalid) -> None:
         """Answer what cannot be read on, and read nothing more."""
-        if self._done:
+        if self._state not in _READING:
             # It stands after the last request that is answered.
             return
-        self._done = self._refused = True
-        self._receiving = False
-        exchange = self._exchange or Exchange(self, b"", self._url, time.monotonic_ns())
+        self._state = ConnectionState.REFUSED
+        exchange = self._exchange or HttpExchange(self, b"", self._url, time.monotonic_ns())
         self._exchange = None
         exchange.body = b""
         exchange.keep_alive = False
         self._pending.append(exchange)
-        self._application.refuse(exchange, error, close=True)
+        self._application.refuse(exchange, error)
 
     def _finish(self, transport: asyncio.Transport) -> None:
         """The last answer has been written. Closing with unread data would reset the connection under it, so linger."""
-        self._done = True
         self._pending.clear()
-        if not self._refused:
+        if self._state is not ConnectionState.REFUSED:
+            self._state = ConnectionState.LAST
             transport.close()
             return
         if transport.can_write_eof():
             transport.write_eof()
         asyncio.get_running_loop().call_later(_LINGER_SECONDS, transport.abort)
 
-    def _balance(self) -> None:
-        """Stop reading while the client does not take its answers or has too many requests open."""
-        if self._transport is None:
+    def _set_flow(self, flow: Flow) -> None:
+        """Stop reading, or begin again."""
+        before, self._flow = self._flow, flow
+        transport = self._transport
+        if transport is None or flow is before:
             return
-        pause = self._write_paused or len(self._pending) >= _MAX_PIPELINED
-        if pause and not self._read_paused:
-            self._transport.pause_reading()
-        elif not pause and self._read_paused and not self._transport.is_closing():
+        if before is Flow.FREE:
+            transport.pause_reading()
+        elif flow is Flow.FREE and not transport.is_closing():
             self.last_data = time.monotonic()
-            self._transport.resume_reading()
-        self._read_paused = pause
+            transport.resume_reading()

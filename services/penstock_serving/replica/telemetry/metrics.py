@@ -9,9 +9,10 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from penstock.protocol.refusals import STATUS
 from penstock.telemetry import names
 from penstock_serving.replica.cache.cache import CacheResult, PredictionCache
-from penstock_serving.replica.exchange import Exchange
+from penstock_serving.replica.call import Call
 from penstock_serving.replica.telemetry.load import Histogram, LoadMeter
 
 _LABELS = ("namespace", "model", "version")
@@ -20,16 +21,15 @@ _LABELS = ("namespace", "model", "version")
 class ReplicaMetrics(Collector):
     """What one replica has counted."""
 
-    def __init__(
-        self, namespace: str, model: str, version: str, load: LoadMeter, cache: PredictionCache[Exchange]
-    ) -> None:
+    def __init__(self, namespace: str, model: str, version: str, load: LoadMeter, cache: PredictionCache[Call]) -> None:
         self._labels = (namespace, model, version)
         self._load = load
         self._cache = cache
         self.request_seconds = Histogram(names.SECONDS_BUCKETS)
         self.execute_seconds = Histogram(names.SECONDS_BUCKETS)
         self.batch_rows = Histogram(names.ROWS_BUCKETS)
-        self.requests: Counter[int] = Counter()
+        self.requests: Counter[str] = Counter()
+        """By reason of the refusal; empty for those that were answered."""
         self.queued = 0
         self.joined = False
         """Whether several requests may share a run."""
@@ -51,7 +51,10 @@ class ReplicaMetrics(Collector):
         counted = CounterMetricFamily(
             names.METRIC_REQUESTS.removesuffix("_total"), "Infer requests by HTTP status", labels=(*_LABELS, "status")
         )
-        for status, count in self.requests.items():
+        by_status: Counter[int] = Counter()
+        for reason, count in self.requests.items():
+            by_status[STATUS.get(reason, 500) if reason else 200] += count
+        for status, count in by_status.items():
             counted.add_metric((*self._labels, str(status)), count)
         yield counted
         yield from self._cache_counters()

@@ -1,0 +1,110 @@
+"""One request over HTTP, and its answer: the headers that say what became of it, and its place on the connection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from penstock.errors import PenstockError
+from penstock.protocol.datatypes import Array
+from penstock.protocol.refusals import QueueFull, error_document, status_of
+from penstock.telemetry import names
+from penstock.telemetry.spans import SpanContext, parse_traceparent
+from penstock_serving.replica.cache.cache import CacheResult
+from penstock_serving.replica.call import Call
+from penstock_serving.replica.codec.responses import ResponseEncoder
+
+if TYPE_CHECKING:
+    from penstock_serving.replica.front.connection import HttpConnection
+
+JSON: Final = b"Content-Type: application/json\r\n"
+_BINARY: Final = b"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: %d\r\n"
+_CACHE_STATUS: Final = {
+    CacheResult.HIT: b"Cache-Status: penstock; hit\r\n",
+    CacheResult.MISS: b"Cache-Status: penstock; fwd=miss\r\n",
+    CacheResult.SHARED: b"Cache-Status: penstock; fwd=miss; collapsed\r\n",
+    CacheResult.BYPASS: b"Cache-Status: penstock; fwd=bypass\r\n",
+}
+"""The response header of RFC 9211 by what the cache did."""
+_FIRST_FAILURE: Final = 500
+
+
+class HttpExchange(Call):
+    """A request on a connection."""
+
+    __slots__ = (
+        "body",
+        "connection",
+        "content",
+        "encoder",
+        "head",
+        "json_length",
+        "keep_alive",
+        "method",
+        "response",
+        "status",
+        "traceparent",
+        "url",
+    )
+
+    encoder: ResponseEncoder
+    """Set by the route of those that are answered with tensors."""
+    head: bytes
+    content: bytes
+
+    def __init__(self, connection: HttpConnection, method: bytes, url: bytes, received_ns: int) -> None:
+        Call.__init__(self, received_ns)  # this is on the hot path, and costs less than `super`
+        self.connection = connection
+        self.method = method
+        self.url = url
+        self.body: bytes | bytearray = b""
+        self.json_length: int | None = None
+        """`Inference-Header-Content-Length`."""
+        self.keep_alive = True
+        self.traceparent = b""
+        """The header as it came. It is parsed only where the trace is kept."""
+        self.response: bytes | None = None
+        self.status = 0
+
+    def encode(self, outputs: Mapping[str, Array]) -> None:
+        """Make the body, in JSON or with binary tensors after it."""
+        if self.request is not None:
+            self.content, json_length = self.encoder.encode(self.request, outputs)
+            self.head = JSON if json_length is None else _BINARY % json_length
+
+    def send(self) -> None:
+        """Answer with 200."""
+        self._respond(200, self.head, self.content)
+
+    def refuse(self, error: PenstockError) -> None:
+        """Answer with the protocol's error."""
+        head = JSON
+        if isinstance(error, QueueFull):
+            head += b"Retry-After: %d\r\n" % error.retry_after_seconds
+        self._respond(status_of(error), head, error_document(error.message))
+
+    def _respond(self, status: int, head: bytes, body: bytes) -> None:
+        if self.cache is not None:
+            head += _CACHE_STATUS[self.cache]
+        if self.span is not None:
+            head += b"traceresponse: %b\r\n" % self.span.traceparent().encode()
+        self.connection.respond(self, status, head, body)
+
+    def caller(self) -> SpanContext | None:
+        """From the header as it came."""
+        return parse_traceparent(self.traceparent.decode("latin-1")) if self.traceparent else None
+
+    def attributes(self) -> dict[str, str | int | float | bool]:
+        """By OpenTelemetry's conventions for HTTP."""
+        found: dict[str, str | int | float | bool] = {
+            names.ATTR_HTTP_METHOD: self.method.decode("latin-1"),
+            names.ATTR_URL_PATH: self.url.partition(b"?")[0].decode("latin-1"),
+            names.ATTR_HTTP_STATUS: self.status,
+        }
+        if self.status >= _FIRST_FAILURE:
+            found[names.ATTR_ERROR_TYPE] = str(self.status)
+        return found
+
+    def failure(self) -> str:
+        """The status."""
+        return f"HTTP {self.status}"

@@ -1,0 +1,168 @@
+"""The Open Inference Protocol v2 over HTTP, for the one model that the replica serves: its paths and documents."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from penstock.errors import Invalid, PenstockError
+from penstock.protocol.refusals import Refusal, nothing_at, wrong_method
+from penstock.serving.settings import ReplicaSettings
+from penstock_serving.replica.call import defect
+from penstock_serving.replica.codec import responses
+from penstock_serving.replica.codec.documents import RequestDecoder
+from penstock_serving.replica.front.connection import HttpConnection
+from penstock_serving.replica.front.exchange import JSON, HttpExchange
+from penstock_serving.replica.front.guard import Guard
+from penstock_serving.replica.front.limits import ConnectionLimits
+from penstock_serving.replica.model.loading import LoadedModel
+from penstock_serving.replica.service import InferenceService
+
+logger = logging.getLogger(__name__)
+
+_TEXT: Final = b"Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n"
+
+Route = Callable[[HttpExchange], None]
+
+
+class HttpFront:
+    """Hands requests on to the service. All methods are called on the event loop."""
+
+    def __init__(self, settings: ReplicaSettings, model: LoadedModel, service: InferenceService) -> None:
+        self._settings = settings
+        self._signature = model.signature
+        self._platform = model.engine.platform
+        self._service = service
+        self.guard = Guard(settings.namespace, settings.registration_token)
+        self._limits = ConnectionLimits(settings.max_body_bytes, self.guard)
+        self.connections: set[HttpConnection] = set()
+        self.draining = False
+        self._decoder = RequestDecoder(model.signature, model.trial.joining)
+        self._encoder = responses.ResponseEncoder(settings.model, settings.version)
+        self._gets, self._posts = self._routes()
+        self._tables = {b"GET": self._gets, b"HEAD": self._gets, b"POST": self._posts}
+
+    async def listen(self, host: str, port: int) -> tuple[asyncio.Server, str]:
+        """Start listening. Returns the server and its `host:port`.
+
+        Raises:
+            OSError: the address cannot be had.
+        """
+        listener = await asyncio.get_running_loop().create_server(self.connection, host, port, backlog=1024)
+        bound = listener.sockets[0].getsockname()[1]
+        return listener, f"[{host}]:{bound}" if ":" in host else f"{host}:{bound}"
+
+    def connection(self) -> HttpConnection:
+        """A protocol for a new client; the factory that the event loop's server calls."""
+        return HttpConnection(self, self._limits, self.connections)
+
+    def check_deadlines(self, now: float) -> None:
+        """Close connections that have been silent for too long. `now` is the monotonic clock in seconds."""
+        for connection in tuple(self.connections):
+            connection.check_deadlines(now)
+
+    def drain(self) -> None:
+        """Close each connection with the answer to what came on it."""
+        self.draining = True
+        for connection in tuple(self.connections):
+            connection.close_when_idle()
+
+    def abort(self) -> None:
+        """Drop all connections now."""
+        for connection in tuple(self.connections):
+            connection.abort()
+
+    # What a connection calls.
+
+    def handle(self, exchange: HttpExchange) -> None:
+        """Answer a request, or hand it on."""
+        try:
+            table = self._tables.get(exchange.method)
+            route = (table.get(exchange.url) if table is not None else None) or self._find(exchange)
+            route(exchange)
+        except PenstockError as error:
+            self._service.fail(exchange, error)
+        except Exception:
+            logger.exception("a request failed by a defect of the replica")
+            self._service.fail(exchange, defect())
+
+    def refuse(self, exchange: HttpExchange, error: Invalid) -> None:
+        """Answer a request that is wrong as HTTP."""
+        logger.info("refused a request: %s", error.message)
+        self._service.fail(exchange, error)
+
+    def disconnected(self, exchange: HttpExchange) -> None:
+        """The client of a request has gone."""
+        self._service.cancel(exchange)
+
+    # Routes.
+
+    def _routes(self) -> tuple[dict[bytes, Route], dict[bytes, Route]]:
+        name, version = self._settings.model, self._settings.version
+        gets: dict[bytes, Route] = {}
+        posts: dict[bytes, Route] = {}
+        for prefix in ("", f"/{self._settings.namespace}"):
+            gets[f"{prefix}/v2".encode()] = self._server_metadata
+            gets[f"{prefix}/v2/".encode()] = self._server_metadata
+            gets[f"{prefix}/v2/health/live".encode()] = self._live
+            gets[f"{prefix}/v2/health/ready".encode()] = self._health_ready
+            for path in (f"{prefix}/v2/models/{name}", f"{prefix}/v2/models/{name}/versions/{version}"):
+                gets[path.encode()] = self._model_metadata
+                gets[f"{path}/ready".encode()] = self._model_ready
+                posts[f"{path}/infer".encode()] = self._infer
+        gets[b"/metrics"] = self._metrics
+        return gets, posts
+
+    def _find(self, exchange: HttpExchange) -> Route:
+        """The route of a target that has a query, or the error that says why there is none."""
+        key = exchange.url.partition(b"?")[0]
+        route = self._tables.get(exchange.method, {}).get(key)
+        if route is not None:
+            return route
+        path = key.decode("latin-1")
+        if key in self._posts or key in self._gets:
+            wanted = "POST" if key in self._posts else "GET"
+            raise wrong_method(path, wanted)
+        if "%" in path:
+            # Read otherwise than undecoded, it would be another path than the one that the gateway let pass and counted.
+            raise Invalid(Refusal.NOT_FOUND, f"write the path as it is, without percent-encoding: {path}")
+        serving = f"'{self._settings.model}' version '{self._settings.version}'"
+        raise nothing_at(path, "this replica", serving, self._settings.namespace)
+
+    def _infer(self, exchange: HttpExchange) -> None:
+        request = self._decoder.decode(exchange.body, exchange.json_length)
+        exchange.body = b""
+        exchange.encoder = self._encoder
+        self._service.infer(exchange, request, lone=len(self.connections) == 1)
+
+    def _server_metadata(self, exchange: HttpExchange) -> None:
+        exchange.connection.respond(exchange, 200, JSON, responses.server_metadata())
+
+    def _live(self, exchange: HttpExchange) -> None:
+        exchange.connection.respond(exchange, 200, JSON, b'{"live":true}')
+
+    def _health_ready(self, exchange: HttpExchange) -> None:
+        self._readiness(exchange, b'{"ready":true}')
+
+    def _model_ready(self, exchange: HttpExchange) -> None:
+        self._readiness(exchange, responses.model_readiness(self._settings.model, ready=True))
+
+    def _readiness(self, exchange: HttpExchange, body: bytes) -> None:
+        if not self._service.ready:
+            raise Invalid(Refusal.DRAINING, "this replica is leaving")
+        exchange.connection.respond(exchange, 200, JSON, body)
+
+    @property
+    def model_metadata(self) -> bytes:
+        """The protocol's document on the model."""
+        return responses.model_metadata(
+            self._settings.model, self._settings.version, self._platform, self._signature, self._service.joining
+        )
+
+    def _model_metadata(self, exchange: HttpExchange) -> None:
+        exchange.connection.respond(exchange, 200, JSON, self.model_metadata)
+
+    def _metrics(self, exchange: HttpExchange) -> None:
+        exchange.connection.respond(exchange, 200, _TEXT, self._service.metrics_text())

@@ -1,0 +1,211 @@
+"""What every front hands its requests to: the cache, the batcher and the engine of the one model, and what is told of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Mapping
+
+from penstock.errors import Invalid, PenstockError
+from penstock.protocol.datatypes import Array
+from penstock.protocol.refusals import QueueFull, Refusal
+from penstock.routing.leases import MOST_CHARACTERS, ReplicaStats, RequestsJoined
+from penstock.serving.settings import Reconfigure, ReplicaSettings
+from penstock_runtime.batching.batcher import Ticket
+from penstock_runtime.spans import SpanSink
+from penstock_serving.replica.cache.answering import CachedAnswers
+from penstock_serving.replica.cache.cache import PredictionCache
+from penstock_serving.replica.cache.keys import InputKeys
+from penstock_serving.replica.call import Call, defect
+from penstock_serving.replica.codec.requests import InferRequest
+from penstock_serving.replica.execution.executor import Executor
+from penstock_serving.replica.execution.joint import Ran
+from penstock_serving.replica.model.loading import LoadedModel
+from penstock_serving.replica.telemetry.load import LoadMeter
+from penstock_serving.replica.telemetry.metrics import ReplicaMetrics
+from penstock_serving.replica.telemetry.tracing import Tracer
+
+logger = logging.getLogger(__name__)
+
+
+class InferenceService:
+    """Answers calls of any front. All methods are called on the event loop."""
+
+    def __init__(self, settings: ReplicaSettings, model: LoadedModel, sink: SpanSink) -> None:
+        self._trial = model.trial
+        self._load = LoadMeter(settings.lease_seconds, time.monotonic())
+        # A replica serves one namespace, and only what is within one may be shared. No header of a client's is asked.
+        keys = InputKeys(model.digest, settings.namespace, model.signature)
+        self._cache: PredictionCache[Call] = PredictionCache(keys, settings.cache)
+        self._cached = CachedAnswers(self._cache, self._run, self._answer_without_run, self._expired_in_flight)
+        self.metrics = ReplicaMetrics(settings.namespace, settings.model, settings.version, self._load, self._cache)
+        self._tracer = Tracer(settings, sink)
+        self.executor = Executor(model.engine, model.trial, settings.batching, self._ran, self._expired)
+        self.metrics.joined = model.trial.joining is not None
+        self.ready = True
+        self.answered = asyncio.Event()
+        """Set once a first batch has been answered."""
+
+    # What a front calls.
+
+    def infer(self, call: Call, request: InferRequest, *, lone: bool = False) -> None:
+        """A request has been decoded: answer it from the cache, or queue it.
+
+        Args:
+            call: the request.
+            request: what it asks for.
+            lone: nothing else can have come at the same time.
+        """
+        call.request = request
+        call.decoded_ns = time.monotonic_ns()
+        if not (self._cache.enabled and self._cached.take(call, request, _deadline(call, request))):
+            self._run(call, request, call.decoded_ns / 1e9, lone=lone)
+
+    def fail(self, call: Call, error: PenstockError) -> None:
+        """Refuse a request: a front's that cannot be read, or one that cannot be answered."""
+        call.reason = error.reason
+        self._tracer.decide(call, call.encoded_ns or time.monotonic_ns())
+        call.refuse(error)
+        self._count(call)
+        if call.execute_start_ns == 0:
+            self._tracer.answered(call)
+
+    def cancel(self, call: Call) -> None:
+        """Take the request of a client that has gone out of the queue. One that is executing ends with its batch."""
+        unwanted = self._cached.left(call)
+        if unwanted is not None and unwanted.ticket is not None and self.executor.cancel(unwanted.ticket):
+            unwanted.flight = None
+            self._load.left(time.monotonic())
+
+    # What the process calls.
+
+    def reconfigure(self, settings: Reconfigure) -> None:
+        """Take other settings without dropping a request."""
+        self.executor.batcher.reconfigure(settings.batching)
+        self._cache.reconfigure(settings.cache, time.monotonic())
+        self._tracer.set_slo(settings.slo_milliseconds)
+
+    def stats(self) -> ReplicaStats:
+        """What the replica saw lately."""
+        return self._load.stats(time.monotonic(), self.executor.batcher.queued)
+
+    def metrics_text(self) -> bytes:
+        """The Prometheus exposition."""
+        return self.metrics.text(self.executor.batcher.queued)
+
+    @property
+    def joining(self) -> RequestsJoined:
+        """Whether requests are joined into one run, and why not."""
+        apart = self.executor.apart
+        if apart is not None:
+            return RequestsJoined(joined=False, reason=f"ended while serving: {apart}"[:MOST_CHARACTERS])
+        return RequestsJoined(joined=self._trial.joining is not None, reason=self._trial.reason[:MOST_CHARACTERS])
+
+    @property
+    def in_flight(self) -> int:
+        """Infer requests that are not answered yet."""
+        return self._load.in_flight + self._cache.waiting
+
+    def tick(self, now: float) -> None:
+        """Called about once a second. `now` is the monotonic clock in seconds."""
+        self._load.tick(now)
+        self._tracer.synchronize()
+
+    # Runs.
+
+    def _run(self, call: Call, request: InferRequest, now: float, *, lone: bool = False) -> None:
+        ticket = Ticket(call, request.rows, request.bucket, request.priority, _deadline(call, request))
+        call.ticket = ticket
+        self._load.arrived(now)
+        rejected = self.executor.submit(ticket, now, lone=lone)
+        if rejected is not None:
+            error = QueueFull(max(math.ceil(rejected.retry_after_seconds), 1))
+            call.ticket = None
+            self._load.left(now)
+            for refused in (call, *self._cached.dropped(call)):
+                self.fail(refused, error)
+
+    def _ran(self, ran: Ran) -> None:
+        metrics = self.metrics
+        waits = self._load.waits
+        metrics.batch_rows.observe(ran.rows)
+        metrics.execute_seconds.observe((ran.end_ns - ran.start_ns) / 1e9)
+        if ran.apart is not None:
+            self.metrics.joined = False
+            # What earlier joint runs gave may be wrong, too.
+            self._cache.forget(time.monotonic())
+        if self._cache.enabled:
+            self._cache.ran(len(ran.members), (ran.end_ns - ran.start_ns) / 1e9)
+        members: list[Call] = []
+        for ticket, result in zip(ran.members, ran.results, strict=True):
+            call = ticket.payload
+            members.append(call)
+            call.execute_start_ns = ran.start_ns
+            call.execute_end_ns = ran.end_ns
+            waits.observe((ran.start_ns - call.decoded_ns) / 1e9)
+            if isinstance(result, Invalid):
+                self.fail(call, result)
+            else:
+                self._answer(call, result)
+            self._load.left(call.written_ns / 1e9)
+            if call.flight is not None:
+                self._cached.ran(call, result)
+        self._tracer.batch_answered(members, ran.rows)
+        self.answered.set()
+
+    def _expired(self, call: Call) -> None:
+        self._load.left(time.monotonic())
+        self._fail_expired(call)
+        self._cached.abandoned(call)
+
+    def _fail_expired(self, call: Call) -> None:
+        timeout = call.request.timeout_seconds if call.request is not None else 0
+        self.fail(call, Invalid(Refusal.EXPIRED, f"the request waited for longer than its timeout of {timeout} s"))
+
+    # What the cache calls.
+
+    def _expired_in_flight(self, call: Call) -> None:
+        self.cancel(call)
+        self._fail_expired(call)
+
+    def _answer_without_run(self, call: Call, result: Mapping[str, Array] | Invalid) -> None:
+        if isinstance(result, Invalid):
+            self.fail(call, result)
+        else:
+            self._answer(call, result)
+            if call.encoded_ns:
+                self._tracer.answered(call)
+        self._load.touched(call.written_ns / 1e9)
+
+    # Answers.
+
+    def _answer(self, call: Call, outputs: Mapping[str, Array]) -> None:
+        try:
+            call.encode(outputs)
+        except Invalid as error:
+            self.fail(call, error)
+            return
+        except Exception:
+            logger.exception("an answer could not be written, by a defect of the replica")
+            self.fail(call, defect())
+            return
+        call.encoded_ns = now = time.monotonic_ns()
+        self._tracer.decide(call, now)
+        call.send()
+        self._count(call)
+
+    def _count(self, call: Call) -> None:
+        now = call.written_ns = time.monotonic_ns()
+        self.metrics.requests[call.reason] += 1
+        self.metrics.request_seconds.observe((now - call.received_ns) / 1e9)
+        # The ticket holds the call: without this, only the cycle collector could free the two.
+        call.ticket = None
+
+
+def _deadline(call: Call, request: InferRequest) -> float | None:
+    """Until when a request may wait for its run, in seconds of the monotonic clock."""
+    if request.timeout_seconds is None:
+        return None
+    return call.received_ns / 1e9 + request.timeout_seconds
