@@ -123,6 +123,7 @@ def declare_deployments(
         trusted_keys=settings.trusted_keys,
         artifact_secret=settings.artifact_secret,
         default_authentication=settings.default_authentication,
+        max_body_bytes=settings.max_body_bytes,
     )  # fmt: skip
     routes = RouteWriter(parts.fleet, parts.tell_keys)
     return Declared(

@@ -16,6 +16,7 @@ from penstock.api.access import Authentication
 from penstock.api.documents import read_yaml
 from penstock.api.pool import ServingPoolSpec
 from penstock.errors import Invalid
+from penstock.serving.settings import DEFAULT_MAX_BODY_BYTES
 from penstock_operator.optimization.job import JobSettings
 from penstock_operator.optimization.job_settings import parse_egress
 from penstock_operator.pool.raypods import PoolSettings
@@ -38,6 +39,8 @@ class Settings:
     gateway_secret: str = ""
     default_authentication: Authentication = Authentication.ANONYMOUS
     """Of deployments whose `spec.access` does not say."""
+    max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
+    """Of a request: what replicas take."""
     replica_host: str | None = None
     """Where replicas listen; None: their node's address."""
     trusted_keys: tuple[str, ...] = ()
@@ -77,6 +80,10 @@ def parser() -> argparse.ArgumentParser:
         "--default-authentication", type=Authentication, choices=list(Authentication),
         default=Settings.default_authentication,
         help="of deployments whose spec.access does not say; the gateways should be given the same",
+    )  # fmt: skip
+    result.add_argument(
+        "--max-body-bytes", type=int, default=Settings.max_body_bytes,
+        help="that replicas take of a request; the gateways should be given the same",
     )  # fmt: skip
     result.add_argument("--replica-host", help="address for replicas to listen on; default: their node's")
     _add_pools(result)
@@ -166,8 +173,9 @@ def read(arguments: Sequence[str]) -> Settings:
         raise Invalid("InvalidSettings", "--standalone uses no Kubernetes; leave out --kubeconfig and --context")
     if given.gateway and not given.gateway_secret_file:
         raise Invalid("InvalidSettings", "--gateway needs --gateway-secret-file, the gateways' secret")
-    if given.workers < 1:
-        raise Invalid("InvalidSettings", "--workers must be at least 1")
+    for name, number in (("--workers", given.workers), ("--max-body-bytes", given.max_body_bytes)):
+        if number < 1:
+            raise Invalid("InvalidSettings", f"{name} must be at least 1")
     return Settings(
         kubeconfig=given.kubeconfig,
         context=given.context,
@@ -175,6 +183,7 @@ def read(arguments: Sequence[str]) -> Settings:
         gateways=tuple(url.rstrip("/") for url in given.gateway),
         gateway_secret=_secret(given.gateway_secret_file),
         default_authentication=given.default_authentication,
+        max_body_bytes=given.max_body_bytes,
         # One machine: replicas, gateway and operator meet on loopback.
         replica_host=given.replica_host or ("127.0.0.1" if given.standalone else None),
         trusted_keys=tuple(_read(path, "--trusted-key-file") for path in given.trusted_key_file),

@@ -56,6 +56,9 @@ def run(
     ray_token_file: Annotated[
         Path | None, typer.Option(help="File with the token of the Ray at that URL.", exists=True, dir_okay=False)
     ] = None,
+    max_body_bytes: Annotated[int, typer.Option(help="A request with a larger body gets 413.", min=1)] = 64
+    * 1024
+    * 1024,
     state_dir: Annotated[
         Path | None, typer.Option(help="Where everything is kept. Default: the user's state folder.", file_okay=False)
     ] = None,
@@ -85,6 +88,7 @@ def run(
         state=StateFolder(state_dir.absolute() if state_dir else default_state_folder()),
         cache=default_cache_folder(),
         ray=ray,
+        max_body_bytes=max_body_bytes,
         ray_token=ray_token_file.read_text(encoding="ascii").strip() if ray_token_file else None,
     )
     raise typer.Exit(run_platform(settings, Console()))

@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from penstock.api.meta import Manifest
 from penstock.errors import Unavailable
+from penstock.serving.settings import DEFAULT_MAX_BODY_BYTES
 from penstock.telemetry.spans import SpanContext, new_span_id, new_trace_id
 from penstock_cli.demo import digits
 from penstock_cli.demo.sequence import Demo, DemoPlace, reset
@@ -50,6 +51,8 @@ class RunSettings:
     ray: str
     """`auto`, `new`, or a dashboard's URL."""
     ray_token: str | None = None
+    max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
+    """Of a request."""
 
 
 def run(settings: RunSettings, console: Console) -> int:
@@ -73,7 +76,9 @@ def run(settings: RunSettings, console: Console) -> int:
         steps = StepDisplay(console)
         ray = _ray(settings)
         try:
-            with Stack(StackSettings(settings.state, settings.port, ray, settings.cache)) as stack:
+            with Stack(
+                StackSettings(settings.state, settings.port, ray, settings.cache, settings.max_body_bytes)
+            ) as stack:
                 session = _Session(settings, console, steps, stack, ray)
                 status = session.serve([each.manifest for each in documents]) if documents else session.demo()
         except KeyboardInterrupt:

@@ -25,7 +25,8 @@ from tests.benchmarks.load import LoadResult
 from tests.benchmarks.repeating import HOT_ROWS
 from tests.integration.replica_process import ReplicaProcess, replica
 
-from penstock.serving.settings import BatchingSettings, CacheMode, CacheSettings, Reconfigure
+from penstock.serving.control import Reconfigure
+from penstock.serving.settings import BatchingSettings, CacheMode, CacheSettings
 from penstock.telemetry import names
 from penstock_optimizer.artifact import INPUT_NAME
 from penstock_optimizer.digits import build

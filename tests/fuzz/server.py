@@ -17,8 +17,9 @@ from tests.fuzz.front import Transport, answers
 
 from penstock.errors import Invalid
 from penstock.protocol.datatypes import Array
+from penstock.serving.control import ReplicaSettings
 from penstock.serving.manifest import DataType, Signature, TensorSpec
-from penstock.serving.settings import BatchingSettings, CacheMode, CacheSettings, ReplicaSettings
+from penstock.serving.settings import BatchingSettings, CacheMode, CacheSettings
 from penstock_runtime.joining import Trial
 from penstock_runtime.spans import SpanSink
 from penstock_serving.replica.codec.documents import RequestDecoder

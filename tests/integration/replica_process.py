@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from penstock.serving.settings import (
+from penstock.serving.control import (
     COMMAND,
     EVENT,
     Drain,

@@ -19,8 +19,9 @@ import orjson
 from tests.integration.battery_graphs import battery
 
 from penstock.protocol.datatypes import DTYPES
+from penstock.serving.control import ReplicaSettings
 from penstock.serving.manifest import DataType, Signature, TensorSpec
-from penstock.serving.settings import BatchingSettings, ReplicaSettings
+from penstock.serving.settings import BatchingSettings
 from penstock_runtime.spans import SpanSink
 from penstock_serving.replica.front.http import HttpFront
 from penstock_serving.replica.model.loading import load

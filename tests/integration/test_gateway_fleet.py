@@ -22,7 +22,7 @@ from penstock.names import FINALIZER
 from penstock.routing.fleet import GatewayState
 from penstock.routing.leases import ReplicaStats
 from penstock.routing.tokens import admin_token, replica_token
-from penstock.serving.settings import ReplicaSettings
+from penstock.serving.control import ReplicaSettings
 from penstock_operator.gateway.fleet import Fleet
 from penstock_operator.gateway.keeper import GatewayKeeper, KnownDeployments
 from penstock_operator.operation import Operation

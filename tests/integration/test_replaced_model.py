@@ -12,7 +12,7 @@ from tests.integration.gateway_parts import Gateway, gateway, token_of, until
 from tests.integration.replica_process import ReplicaProcess, document, failure, replica, save_model
 
 from penstock.api.conditions import Reason
-from penstock.serving.settings import Ready
+from penstock.serving.control import Ready
 
 ASKED = json.dumps(document(np.ones((1, 1), np.float32))).encode()
 

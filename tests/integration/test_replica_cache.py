@@ -28,7 +28,8 @@ from tests.integration.replica_process import (
     save_slow,
 )
 
-from penstock.serving.settings import BatchingSettings, CacheMode, CacheSettings, Drain, Drained, Reconfigure
+from penstock.serving.control import Drain, Drained, Reconfigure
+from penstock.serving.settings import BatchingSettings, CacheMode, CacheSettings
 from penstock.telemetry import names
 
 EXACT = CacheSettings(mode=CacheMode.EXACT)

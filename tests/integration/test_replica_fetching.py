@@ -16,8 +16,8 @@ from tests.integration.replica_process import ReplicaProcess, document, failure,
 from tests.stores.kits import Kit, kit
 
 from penstock.api.conditions import Reason
+from penstock.serving.control import Ready
 from penstock.serving.mounts import CACHE_VARIABLE, CLAIMS_VARIABLE, CREDENTIALS_VARIABLE
-from penstock.serving.settings import Ready
 
 ROWS = np.ones((1, 64), np.float32)
 LIBRARIES = {"fsspec", "s3fs", "aiobotocore", "gcsfs", "huggingface_hub", "oras", "requests"}

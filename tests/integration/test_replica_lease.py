@@ -19,7 +19,7 @@ from tests.integration.replica_process import document, replica, save_linear
 from penstock.routing.fleet import FEATURES
 from penstock.routing.leases import LeaseGranted, ReplicaLease
 from penstock.routing.tokens import replica_token, word_for
-from penstock.serving.settings import Drain, Drained
+from penstock.serving.control import Drain, Drained
 from penstock.telemetry.startup import start_context
 
 

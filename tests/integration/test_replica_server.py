@@ -33,7 +33,8 @@ from tests.integration.replica_process import (
 )
 
 from penstock.api.conditions import Reason
-from penstock.serving.settings import BatchingSettings, Drain, Drained, Reconfigure
+from penstock.serving.control import Drain, Drained, Reconfigure
+from penstock.serving.settings import BatchingSettings
 
 ROWS = np.random.default_rng(1).normal(size=(3, 64)).astype(np.float32)
 
@@ -256,6 +257,18 @@ def test_a_gigabyte_announced_is_refused_before_it_is_sent(tiny: ReplicaProcess)
         assert headers["connection"] == "close"
         assert "over the limit of 1048576 bytes" in json.loads(body)["error"]
         assert connection.recv(1) == b""
+    assert_answers(tiny)
+
+
+def test_another_limit_on_bodies_holds_at_once_on_connections_that_are_open(tiny: ReplicaProcess) -> None:
+    body = json.dumps(document(ROWS)).encode()
+    with tiny.connect() as connection:
+        for limit, expected in ((len(body), 200), (len(body) - 1, 413)):
+            tiny.send(Reconfigure(max_body_bytes=limit))
+            tiny.stats()
+            connection.sendall(raw_request(body))
+            assert read_answer(connection)[0] == expected
+    tiny.send(Reconfigure(max_body_bytes=1 << 20))
     assert_answers(tiny)
 
 

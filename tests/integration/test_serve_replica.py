@@ -16,7 +16,8 @@ from tests.integration.operator_parts import scaling_model
 from tests.waiting import eventually
 
 from penstock.serving.arguments import FAILURE_MARKER
-from penstock.serving.settings import BatchingSettings, Reconfigure, ReplicaSettings
+from penstock.serving.control import Reconfigure, ReplicaSettings
+from penstock.serving.settings import BatchingSettings
 from penstock_serving.replica.supervision import ReplicaFailedError, Supervisor
 
 PATIENCE = 60.0
@@ -102,7 +103,7 @@ def test_a_program_that_is_not_there_is_told(model: Path, deaths: queue.Queue[in
 def test_the_server_dies_with_a_killed_supervisor(model: Path) -> None:
     script = (
         "import sys, time\n"
-        "from penstock.serving.settings import ReplicaSettings\n"
+        "from penstock.serving.control import ReplicaSettings\n"
         "from penstock_serving.replica.supervision import Supervisor\n"
         "supervisor = Supervisor(ReplicaSettings.model_validate_json(sys.argv[1]), print)\n"
         "supervisor.start(60)\n"

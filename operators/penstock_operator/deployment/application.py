@@ -6,7 +6,7 @@ Every field that we mean is written out, so that two specs which mean the same a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from penstock.serving.arguments import (
     ScalingSettings,
     UserConfig,
 )
-from penstock.serving.settings import BatchingSettings, CacheSettings
+from penstock.serving.settings import DEFAULT_MAX_BODY_BYTES, BatchingSettings, CacheSettings
 from penstock_operator.deployment import defaults as automatic
 from penstock_operator.deployment.signers import Signer, signer_of
 from penstock_operator.pool.placement import actor_options
@@ -51,6 +51,8 @@ class ReplicaNetwork:
     """A Secret of the deployment's namespace by which an optimized model is read; None: the pods' own credentials."""
     signers: tuple[Signer, ...] = ()
     """Of the models that the deployment's own runs made."""
+    max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
+    """Of a request, as the gateways are told."""
 
 
 def replica_bounds(deployment: InferenceDeployment) -> tuple[int, int]:
@@ -69,7 +71,7 @@ def build(
     groups: Sequence[WorkerGroup] = (),
     *,
     model_digest: str | None = None,
-    takes_digest: bool = True,
+    known: Collection[str] | None = None,
 ) -> ServeApplication:
     """The Serve application of the present spec, which is of `revision`, for a pool with these worker groups.
 
@@ -80,7 +82,7 @@ def build(
         network: where replicas listen and register.
         groups: worker groups of the pool.
         model_digest: of the model that the revision is, where that is known.
-        takes_digest: whether its replicas know that setting.
+        known: settings that its replicas take in place; None: all.
 
     Raises:
         Invalid: a quantity in the spec is none, or a share is asked of an accelerator that cannot be shared.
@@ -114,16 +116,17 @@ def build(
         "import_path": names.IMPORT_PATH,
         "runtime_env": {},
         "args": arguments.model_dump(mode="json"),
-        "deployments": [_deployment(deployment, groups, model_digest, takes_digest=takes_digest)],
+        "deployments": [_deployment(deployment, network, groups, model_digest, known)],
     }
 
 
 def adjust(
     deployed: ServeApplication,
     deployment: InferenceDeployment,
+    network: ReplicaNetwork,
     *,
     model_digest: str | None = None,
-    takes_digest: bool = True,
+    known: Collection[str] | None = None,
 ) -> ServeApplication:
     """A deployed application of an older revision, with what changes in place taken from the present spec.
 
@@ -132,13 +135,17 @@ def adjust(
     ours = [each for each in deployed.get("deployments", ()) if each.get("name") == names.SERVE_DEPLOYMENT]
     if not ours:
         return deployed
-    present = _deployment(deployment, (), model_digest, takes_digest=takes_digest)
+    present = _deployment(deployment, network, (), model_digest, known)
     present["ray_actor_options"] = ours[0].get("ray_actor_options", present["ray_actor_options"])
     return {**deployed, "deployments": [present]}
 
 
 def _deployment(
-    deployment: InferenceDeployment, groups: Sequence[WorkerGroup], model_digest: str | None, *, takes_digest: bool
+    deployment: InferenceDeployment,
+    network: ReplicaNetwork,
+    groups: Sequence[WorkerGroup],
+    model_digest: str | None,
+    known: Collection[str] | None,
 ) -> dict[str, Any]:
     spec = deployment.spec
     settings = UserConfig(
@@ -155,9 +162,12 @@ def _deployment(
             stabilization_window_seconds=spec.scaling.stabilization_window_seconds,
             scale_to_zero_after_seconds=spec.scaling.scale_to_zero_after_seconds,
         ),
+        max_body_bytes=network.max_body_bytes,
         digest=model_digest,
     )
-    config = settings.model_dump(mode="json", exclude=set() if takes_digest else {"digest"})
+    config = settings.model_dump(mode="json")
+    if known is not None:
+        config = {name: value for name, value in config.items() if name in known}
     return {
         "name": names.SERVE_DEPLOYMENT,
         # Only wake-ups pass through Serve, and each returns at once.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from penstock import names
@@ -15,9 +15,14 @@ from penstock_operator.deployment.observed import Observed, ObservedApplication,
 _DIGEST: Final = "digest"
 
 
-def takes_digest(app: ObservedApplication | None) -> bool:
-    """Whether an application's replicas know `UserConfig.digest`; those of a release without it refuse it."""
-    return app is None or _DIGEST in _user_config(app)
+def known_settings(app: ObservedApplication | None) -> Collection[str] | None:
+    """What an application's replicas know of `UserConfig`; None: all. Those of an earlier release refuse what they do not know."""
+    return (_user_config(app).keys() or None) if app is not None else None
+
+
+def takes_digest(app: ObservedApplication) -> bool:
+    """Whether an application's replicas know `UserConfig.digest`."""
+    return _DIGEST in _user_config(app)
 
 
 def declared_digest(app: ObservedApplication) -> str | None:

@@ -9,8 +9,7 @@ from penstock.api.meta import ConditionStatus
 from penstock.api.v1alpha1 import Resources
 from penstock.api.verdicts import Verdict, false, recorded_verdict, timestamp, true, unknown
 from penstock.errors import Invalid
-from penstock.serving.arguments import FAILURE_MARKER, StartFailure
-from penstock.serving.settings import changed_message
+from penstock.serving.arguments import FAILURE_MARKER, StartFailure, changed_message
 from penstock_operator.deployment.application import replica_bounds
 from penstock_operator.deployment.failure import start_failure
 from penstock_operator.deployment.identity import change_of, declared_digest, takes_digest

@@ -35,6 +35,7 @@ class Observer:
         artifact_secret: in deployments' namespaces, by which replicas read optimized models; None: with none.
         keys: the API keys of namespaces.
         default_authentication: of deployments that say nothing of it.
+        max_body_bytes: of requests, as the gateways are told.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Observer:
         trusted_keys: tuple[str, ...],
         artifact_secret: str | None,
         default_authentication: Authentication,
+        max_body_bytes: int,
     ) -> None:
         self._pools = pools
         self._optimization = optimization
@@ -61,6 +63,7 @@ class Observer:
         self._artifact_secret = artifact_secret
         self._keys = keys
         self._default_authentication = default_authentication
+        self._max_body_bytes = max_body_bytes
 
     def observe(self, deployment: InferenceDeployment) -> tuple[Observed, PoolWriter | None]:
         """The observation, and the writer of the pool where it has one.
@@ -80,6 +83,7 @@ class Observer:
             host=self._replica_host,
             trusted_keys=self._trusted_keys,
             artifact_secret=self._artifact_secret,
+            max_body_bytes=self._max_body_bytes,
         )
         pool, writer = self._pool(Key(metadata.namespace, deployment.spec.pool_ref.name))
         observed = Observed(

@@ -13,7 +13,7 @@ from penstock.api.verdicts import Verdict, false
 from penstock.routing.leases import Route
 from penstock.serving.arguments import Attempt
 from penstock_operator.deployment.application import ReplicaNetwork, ServeApplication, adjust, build, replica_bounds
-from penstock_operator.deployment.identity import takes_digest
+from penstock_operator.deployment.identity import known_settings
 from penstock_operator.deployment.observed import (
     ApplicationState,
     Observed,
@@ -201,7 +201,7 @@ def _build(observed: Observed, standing: RevisionStanding, now: float) -> ServeA
         _network(observed, app),
         _groups(observed),
         model_digest=standing.models.get(standing.wanted),
-        takes_digest=takes_digest(app),
+        known=known_settings(app),
     )
 
 
@@ -211,8 +211,9 @@ def _adjust(observed: Observed, standing: RevisionStanding, revision: str) -> Se
     return adjust(
         dict(app.config or {}),
         observed.deployment,
+        observed.network,
         model_digest=standing.models.get(revision),
-        takes_digest=takes_digest(app),
+        known=known_settings(app),
     )
 
 

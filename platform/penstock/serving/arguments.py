@@ -12,7 +12,7 @@ from pydantic import Field
 
 from penstock.models import Frozen
 from penstock.serving.manifest import ModelFormat
-from penstock.serving.settings import BatchingSettings, CacheSettings
+from penstock.serving.settings import InPlaceSettings
 
 FAILURE_MARKER = "penstock-failure: "
 """Precedes a JSON `StartFailure` in the exception by which a replica's constructor fails."""
@@ -42,17 +42,23 @@ class ReplicaArguments(Frozen):
     storage_uri: str
     model_format: ModelFormat
     digest: str | None = None
+    """`sha256:` and 64 hex digits; enforced when given."""
     credentials: Annotated[str | None, Field(exclude_if=lambda name: name is None)] = None
-    """Secret for fetching the model. Left out where there is none, so that older applications have the same `args`."""
+    """Secret whose keys the process that fetches the model gets, mounted by the pool: its name, never its content. Left out
+    where there is none, so that older applications have the same `args`."""
     engine_threads: Annotated[int, Field(ge=1)] = 1
     host: str | None = None
     """Address to listen on; None: the node's own."""
     gateways: tuple[str, ...] = ()
+    """Base URLs of gateway agents to register with. None: register nowhere (tests, benchmarks)."""
     registration_token: str = ""
     trusted_keys: tuple[str, ...] = ()
-    """Public keys in PEM, one of which must have signed an optimized model."""
-    require_signature: Annotated[bool, Field(exclude_if=lambda value: not value)] = False
-    """Whether the operator declared an optimized model. Left out where it did not, as above."""
+    """Public keys in PEM. A model whose manifest names an optimization must be signed by one of them; none: such a model is
+    refused."""
+    require_signature: Annotated[bool | None, Field(exclude_if=lambda value: not value)] = False
+    """Whether the model must be a signed one that was made for this deployment, whatever its manifest says: the operator
+    declared it. False: it is the user's own, which only needs a signature where its manifest names one; left out, as above.
+    None: where there are trusted keys."""
     drain_seconds: Annotated[float, Field(ge=0)] = 20.0
 
 
@@ -74,12 +80,9 @@ class ScalingSettings(Frozen):
     scale_to_zero_after_seconds: Annotated[float, Field(ge=0)] = 300.0
 
 
-class UserConfig(Frozen):
+class UserConfig(InPlaceSettings):
     """`user_config`: taken by replicas in place."""
 
-    batching: BatchingSettings = BatchingSettings()
-    cache: CacheSettings = CacheSettings()
-    slo_milliseconds: int | None = None
     scaling: ScalingSettings = ScalingSettings()
     digest: str | None = None
     """Of the model that this revision is, once its first replica has loaded it. A replica that finds another does not start.
@@ -95,3 +98,17 @@ class StartFailure(Frozen):
     message: str
     digest: Annotated[str | None, Field(exclude_if=lambda digest: digest is None)] = None
     """Of the model that it found in the place of the revision's."""
+
+
+def changed_message(found: str, digest: str, revision: str) -> str:
+    """What is said where a replica finds another model than its revision is.
+
+    Args:
+        found: digest of the model that is there now.
+        digest: of the revision's.
+        revision: its name.
+    """
+    return (
+        f"The model at storageUri is now {found}, but revision {revision} is {digest}. To roll the new one out, set "
+        "spec.model.digest to it, or spec.model.updatePolicy to Automatic; else put the old one back."
+    )

@@ -9,6 +9,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 from penstock.routing.tokens import admin_token
+from penstock.serving.settings import DEFAULT_MAX_BODY_BYTES
 from penstock_cli.standalone.child import Child, ChildProgram
 from penstock_cli.standalone.http import get
 from penstock_cli.standalone.ports import LOOPBACK, free_ports, next_free_port
@@ -24,16 +25,24 @@ class GatewayProcess:
         state: where its secret and its log are.
         environment: of the process.
         wanted: the port for clients, if it is free; else the first free one after it.
+        max_body_bytes: of a request.
 
     Raises:
         Unavailable: no port is free.
     """
 
-    def __init__(self, state: StateFolder, environment: Mapping[str, str], wanted: int) -> None:
+    def __init__(
+        self,
+        state: StateFolder,
+        environment: Mapping[str, str],
+        wanted: int,
+        max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
+    ) -> None:
         self._token = admin_token(state.secret(state.gateway_secret_file))
         self._state = state
         self._environment = environment
         self._wanted = wanted
+        self._max_body_bytes = max_body_bytes
         self.child = Child(self._program())
 
     def _program(self) -> ChildProgram:
@@ -52,6 +61,7 @@ class GatewayProcess:
                 "--control-host", LOOPBACK, "--control-port", str(control_port),
                 "--secret-file", str(self._state.gateway_secret_file),
                 "--state-dir", str(scratch),
+                "--max-body-bytes", str(self._max_body_bytes),
             ],
             environment=self._environment,
             log=self._state.logs / "gateway.log",

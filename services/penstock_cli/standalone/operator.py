@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
 
+from penstock.serving.settings import DEFAULT_MAX_BODY_BYTES
 from penstock_cli.standalone.child import Child, ChildProgram
 from penstock_cli.standalone.http import get
 from penstock_cli.standalone.ports import LOOPBACK, free_ports
@@ -24,15 +25,24 @@ class OperatorProcess:
         environment: of the process, and of the searches that it runs.
         agent_url: the gateway agent's.
         workspace: where searches keep what they found.
+        max_body_bytes: of a request, as the gateway is told.
     """
 
-    def __init__(self, state: StateFolder, environment: Mapping[str, str], agent_url: str, workspace: Path) -> None:
+    def __init__(
+        self,
+        state: StateFolder,
+        environment: Mapping[str, str],
+        agent_url: str,
+        workspace: Path,
+        max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
+    ) -> None:
         state.public_key_file.write_text(make_keys(state.signing_key_file), encoding="ascii")
         state.artifacts.mkdir(exist_ok=True)
         self._state = state
         self._environment = environment
         self._agent_url = agent_url
         self._workspace = workspace
+        self._max_body_bytes = max_body_bytes
         self.child = Child(self._program())
 
     def _program(self) -> ChildProgram:
@@ -52,6 +62,7 @@ class OperatorProcess:
                 "--signing-key-file", str(state.signing_key_file),
                 "--trusted-key-file", str(state.public_key_file),
                 "--optimizer-workspace", str(self._workspace),
+                "--max-body-bytes", str(self._max_body_bytes),
             ],
             environment=self._environment,
             log=state.logs / "operator.log",

@@ -37,6 +37,8 @@ class StackSettings:
     """A Ray cluster that is up; None: start one."""
     cache: Path
     """The user's, for models and for what searches found."""
+    max_body_bytes: int
+    """Of a request."""
 
 
 class Stack:
@@ -86,14 +88,18 @@ class Stack:
 
     def start_gateway(self) -> GatewayProcess:
         """Begin to start the gateway."""
-        gateway = GatewayProcess(self._settings.state, self._environment(), self._settings.port)
+        gateway = GatewayProcess(
+            self._settings.state, self._environment(), self._settings.port, self._settings.max_body_bytes
+        )
         self._children.append(gateway.child)
         return gateway
 
     def start_operator(self, gateway: GatewayProcess) -> OperatorProcess:
         """Begin to start the operator."""
         workspace = optimizer_workspace(self._settings.cache)
-        operator = OperatorProcess(self._settings.state, self._environment(), gateway.agent_url, workspace)
+        operator = OperatorProcess(
+            self._settings.state, self._environment(), gateway.agent_url, workspace, self._settings.max_body_bytes
+        )
         self._children.append(operator.child)
         return operator
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from penstock.api.access import Authentication
 from penstock.errors import Invalid
+from penstock.serving.settings import DEFAULT_MAX_BODY_BYTES
 
 SECRET_FILE_VARIABLE = "PENSTOCK_GATEWAY_SECRET_FILE"  # noqa: S105 -- the name of a variable, not a secret
 _SOCKET_PATH_LIMIT = 85
@@ -90,7 +91,7 @@ class GatewaySettings:
     default_namespace: str = "default"
     slots: int = 64
     threads: int = 1
-    max_body_bytes: int = 64 * 1024 * 1024
+    max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
     max_held_bytes: int = 256 * 1024 * 1024
     max_connections: int = 4096
     max_connections_per_client: int = 0

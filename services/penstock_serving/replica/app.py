@@ -17,8 +17,8 @@ from starlette.responses import JSONResponse
 from penstock.api.conditions import Reason
 from penstock.errors import Unavailable
 from penstock.names import SERVE_DEPLOYMENT
-from penstock.serving.arguments import BuildArguments, UserConfig
-from penstock.serving.settings import Ready, Reconfigure, ReplicaSettings, changed_message
+from penstock.serving.arguments import BuildArguments, UserConfig, changed_message
+from penstock.serving.control import Ready, Reconfigure, ReplicaSettings
 from penstock_serving.replica.policy import statistics
 from penstock_serving.replica.supervision import Supervisor
 
@@ -50,30 +50,11 @@ class ReplicaActor:
         self._replica = build_arguments.replica
         context = serve.get_replica_context()
         self._config = UserConfig.model_validate(context._deployment_config.user_config or {})  # noqa: SLF001  # Serve calls reconfigure() only after the constructor, and the server shall start with the right settings
-        settings = ReplicaSettings(
-            namespace=build_arguments.owner.namespace,
-            model=build_arguments.owner.name,
-            version=self._replica.version,
-            revision=self._replica.revision,
+        settings = ReplicaSettings.of(
+            build_arguments,
+            self._config,
             replica_id=context.replica_id.unique_id,
-            storage_uri=self._replica.storage_uri,
-            model_format=self._replica.model_format,
-            digest=self._replica.digest,
-            revision_digest=self._config.digest,
-            credentials=self._replica.credentials,
-            host=self._replica.host or ray.util.get_node_ip_address(),
-            engine_threads=self._replica.engine_threads,
-            batching=self._config.batching,
-            cache=self._config.cache,
-            slo_milliseconds=self._config.slo_milliseconds,
-            trusted_keys=self._replica.trusted_keys,
-            require_signature=self._replica.require_signature,
-            gateways=self._replica.gateways,
-            registration_token=self._replica.registration_token,
-            drain_seconds=self._replica.drain_seconds,
-            owner_uid=build_arguments.owner.uid,
-            attempt=build_arguments.attempt.number,
-            attempted_at=build_arguments.attempt.attempted_at,
+            host=ray.util.get_node_ip_address(),
             started_ns=started_ns,
         )
         self._supervisor = Supervisor(settings, _died)
@@ -99,9 +80,7 @@ class ReplicaActor:
         if config == self._config:
             return
         self._config = config
-        self._supervisor.reconfigure(
-            Reconfigure(batching=config.batching, cache=config.cache, slo_milliseconds=config.slo_milliseconds)
-        )
+        self._supervisor.reconfigure(Reconfigure.of(config))
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """What the scaling policy reads: the server's statistics, and the limits that change in place."""

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from penstock.api.conditions import Reason
 from penstock.errors import PenstockError
-from penstock.serving.settings import (
+from penstock.serving.control import (
     COMMAND,
     Drain,
     Drained,
@@ -106,7 +106,7 @@ async def _serve(
     leaving = asyncio.Event()
 
     def on_line(line: bytes) -> None:
-        _command(line, service, pipe, leaving)
+        _command(line, service, front, pipe, leaving)
 
     def parent_signal() -> None:
         if os.getppid() != parent:
@@ -145,7 +145,9 @@ async def _serve(
     return 0
 
 
-def _command(line: bytes, service: InferenceService, pipe: ControlPipe, leaving: asyncio.Event) -> None:
+def _command(
+    line: bytes, service: InferenceService, front: HttpFront, pipe: ControlPipe, leaving: asyncio.Event
+) -> None:
     try:
         command = COMMAND.validate_json(line)
     except ValidationError:
@@ -154,6 +156,7 @@ def _command(line: bytes, service: InferenceService, pipe: ControlPipe, leaving:
     match command:
         case Reconfigure():
             service.reconfigure(command)
+            front.reconfigure(command)
         case QueryStats():
             pipe.send(Stats(stats=service.stats()))
         case Drain():

@@ -19,7 +19,7 @@ from urllib.parse import quote, urlsplit
 from penstock.errors import Unavailable
 from penstock.routing.fleet import FEATURES_HEADER, GATEWAY_WORD, Endpoint, endpoints, name_to_resolve
 from penstock.routing.leases import MOST_METADATA_CHARACTERS, ReplicaLease, ReplicaStats, RequestsJoined
-from penstock.serving.settings import ReplicaSettings
+from penstock.serving.control import ReplicaSettings
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from penstock.errors import Invalid, PenstockError
 from penstock.protocol.datatypes import Array
 from penstock.protocol.refusals import QueueFull, Refusal
 from penstock.routing.leases import MOST_CHARACTERS, ReplicaStats, RequestsJoined
-from penstock.serving.settings import Reconfigure, ReplicaSettings
+from penstock.serving.control import Reconfigure, ReplicaSettings
 from penstock_runtime.batching.batcher import Ticket
 from penstock_runtime.spans import SpanSink
 from penstock_serving.replica.cache.answering import CachedAnswers

@@ -20,7 +20,7 @@ from penstock.api.conditions import Reason
 from penstock.errors import Unavailable
 from penstock.routing.leases import ReplicaStats
 from penstock.serving.arguments import FAILURE_MARKER, StartFailure
-from penstock.serving.settings import (
+from penstock.serving.control import (
     EVENT,
     Drain,
     Drained,

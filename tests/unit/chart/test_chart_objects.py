@@ -144,6 +144,13 @@ def test_the_operator_understands_its_arguments_and_files(values: Object, tmp_pa
     assert read.default_pool.managed is not None
 
 
+def test_gateways_and_replicas_take_bodies_of_the_same_size(tmp_path: Path) -> None:
+    chart = render({"gateway": {"maxBodyBytes": 134217728}})
+    operator = operator_settings.read(_in_folder(tmp_path / "o", chart, "penstock-operator"))
+    gateway = gateway_settings.read_settings(_in_folder(tmp_path / "g", chart, "penstock-gateway"), {})
+    assert (operator.max_body_bytes, gateway.max_body_bytes) == (134217728, 134217728)
+
+
 def test_the_operator_gets_a_value_as_it_was_written() -> None:
     written = {"HASH": "a # b", "COLON": "k: v", "QUOTE": 'say "yes"', "DOLLAR": "$(HOME)"}
     (operator,) = render({"poolEnv": written}).one("Deployment", "penstock-operator")["spec"]["template"]["spec"][

@@ -14,6 +14,8 @@ from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.errors import Invalid
 from penstock.serving.arguments import Attempt, BuildArguments, UserConfig
 from penstock_operator.deployment.application import ReplicaNetwork, adjust, build
+from penstock_operator.deployment.identity import known_settings
+from penstock_operator.deployment.observed import ApplicationState, ObservedApplication
 
 BASE: dict[str, Any] = {
     "model": {"storageUri": "file:///models/digits/1", "modelFormat": "onnx", "version": "1"},
@@ -126,10 +128,34 @@ def test_the_replica_has_longer_to_leave_than_it_drains() -> None:
 
 def test_adjusting_an_older_revision_keeps_what_its_replicas_were_started_with() -> None:
     old = built(deployment(resources={"cpu": "1"}))
-    adjusted = adjust(old, deployment(resources={"cpu": "4"}, batching={"maxBatchSize": 9}))
+    adjusted = adjust(old, deployment(resources={"cpu": "4"}, batching={"maxBatchSize": 9}), ReplicaNetwork())
     assert adjusted["args"] == old["args"]
     assert adjusted["deployments"][0]["ray_actor_options"] == old["deployments"][0]["ray_actor_options"]
     assert UserConfig.model_validate(adjusted["deployments"][0]["user_config"]).batching.max_batch_size == 9
+
+
+def test_another_limit_on_bodies_is_taken_in_place() -> None:
+    of = deployment()
+    before, after = (
+        build(of, names.revision(of), Attempt(), ReplicaNetwork(max_body_bytes=each)) for each in (1 << 26, 1 << 27)
+    )
+    (was,), (now,) = before.pop("deployments"), after.pop("deployments")
+    assert before == after
+    assert UserConfig.model_validate(now["user_config"]).max_body_bytes == 1 << 27
+    was["user_config"]["maxBodyBytes"] = 1 << 27
+    assert was == now
+
+
+def test_replicas_of_an_earlier_release_are_told_nothing_that_they_would_refuse() -> None:
+    of, network = deployment(), ReplicaNetwork(max_body_bytes=1 << 27)
+    deployed = built(of)
+    del deployed["deployments"][0]["user_config"]["maxBodyBytes"]
+    known = known_settings(ObservedApplication(deployed["name"], ApplicationState.RUNNING, config=deployed))
+    for found in (
+        build(of, names.revision(of), Attempt(), network, known=known),
+        adjust(deployed, of, network, known=known),
+    ):
+        assert found["deployments"][0]["user_config"] == deployed["deployments"][0]["user_config"]
 
 
 QUANTITIES = [("500m", 0.5), ("1", 1.0), ("1.5", 1.5), ("1Gi", 2.0**30), ("2M", 2e6), ("1e3", 1000.0), (".5", 0.5)]

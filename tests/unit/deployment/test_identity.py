@@ -13,7 +13,7 @@ from penstock import names
 from penstock.api.conditions import DeploymentCondition as Kind
 from penstock.api.conditions import Reason
 from penstock.api.v1alpha1 import InferenceDeployment, InferenceDeploymentStatus, UpdatePolicy
-from penstock.serving.arguments import Attempt, BuildArguments
+from penstock.serving.arguments import Attempt, BuildArguments, UserConfig
 from penstock_operator.deployment.application import ReplicaNetwork, build
 from penstock_operator.deployment.observed import (
     ApplicationState,
@@ -45,7 +45,8 @@ def app(
 ) -> ObservedApplication:
     of = of or deployment()
     began = Attempt(attempted_at=int(NOW) - 100 + attempt)
-    config = build(of, names.revision(of), began, ReplicaNetwork(), model_digest=noted, takes_digest=takes)
+    known = None if takes else set(UserConfig().model_dump(mode="json")) - {"digest"}
+    config = build(of, names.revision(of), began, ReplicaNetwork(), model_digest=noted, known=known)
     return replace(
         serve_app(of, state, **changes), config=config, arguments=BuildArguments.model_validate(config["args"])
     )

@@ -23,6 +23,7 @@ REFUSED = [
     ("a store and a kubeconfig", ["--standalone", "s", "--kubeconfig", "k"], "leave out --kubeconfig"),
     ("a gateway without a secret", ["--gateway", "http://g"], "--gateway-secret-file"),
     ("no worker", ["--workers", "0"], "--workers"),
+    ("no body", ["--max-body-bytes", "0"], "--max-body-bytes"),
     ("a secret file that is not there", ["--gateway-secret-file", "/nonexistent"], "cannot read"),
 ]
 

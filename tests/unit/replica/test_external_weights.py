@@ -16,9 +16,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid, Unavailable
+from penstock.serving.control import ReplicaSettings
 from penstock.serving.manifest import ModelFormat, ModelManifest
 from penstock.serving.mounts import CACHE_BYTES_VARIABLE, CACHE_VARIABLE
-from penstock.serving.settings import ReplicaSettings
 from penstock_runtime.digests import digest_of
 from penstock_runtime.files import describe_file
 from penstock_serving.replica.model import loading

@@ -7,7 +7,7 @@ import pytest
 
 from penstock.routing.fleet import FEATURES_HEADER, GATEWAY_WORD
 from penstock.routing.leases import ReplicaStats
-from penstock.serving.settings import ReplicaSettings
+from penstock.serving.control import ReplicaSettings
 from penstock_serving.replica.registration import Leases
 
 _NAME = "agents.test"

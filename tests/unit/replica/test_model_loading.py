@@ -12,8 +12,8 @@ from tests.integration.replica_process import save_linear
 
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid
+from penstock.serving.control import ReplicaSettings
 from penstock.serving.manifest import DataType, ModelFile, ModelManifest, Signature, TensorSpec
-from penstock.serving.settings import ReplicaSettings
 from penstock_serving.replica.model.loading import load
 
 

@@ -20,6 +20,7 @@ from penstock.errors import Invalid
 from penstock.optimization.fitting import requirement_of
 from penstock.optimization.hardware import HardwareRequirement
 from penstock.optimization.recipes import EngineName, EngineSettings, Recipe
+from penstock.serving.control import ReplicaSettings
 from penstock.serving.manifest import (
     DataType,
     ModelFile,
@@ -29,7 +30,6 @@ from penstock.serving.manifest import (
     Signature,
     TensorSpec,
 )
-from penstock.serving.settings import ReplicaSettings
 from penstock_runtime.engines.openvino import OpenVinoEngine
 from penstock_runtime.hardware import probe
 from penstock_runtime.signing import make_keys, sign

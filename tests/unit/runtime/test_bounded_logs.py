@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from penstock.serving.settings import ReplicaSettings
+from penstock.serving.control import ReplicaSettings
 from penstock_runtime.logs import RateLimitedLines, RateLimitFilter, TokenBucket
 from penstock_serving.replica.supervision import ReplicaFailedError, Supervisor
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from penstock.errors import Invalid, PenstockError
 from penstock.protocol.refusals import Refusal, nothing_at, wrong_method
-from penstock.serving.settings import ReplicaSettings
+from penstock.serving.control import Reconfigure, ReplicaSettings
 from penstock_serving.replica.call import defect
 from penstock_serving.replica.codec import responses
 from penstock_serving.replica.codec.documents import RequestDecoder
@@ -57,6 +57,10 @@ class HttpFront:
     def connection(self) -> HttpConnection:
         """A protocol for a new client; the factory that the event loop's server calls."""
         return HttpConnection(self, self._limits, self.connections)
+
+    def reconfigure(self, settings: Reconfigure) -> None:
+        """Take other settings; they hold from the next request on."""
+        self._limits.max_body_bytes = settings.max_body_bytes
 
     def check_deadlines(self, now: float) -> None:
         """Close connections that have been silent for too long. `now` is the monotonic clock in seconds."""

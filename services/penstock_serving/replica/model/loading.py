@@ -15,8 +15,9 @@ from penstock.engines import DEFAULT_ENGINES, ENGINES
 from penstock.errors import Invalid
 from penstock.optimization.fitting import why_unfit
 from penstock.optimization.recipes import EngineSettings
+from penstock.serving.arguments import changed_message
+from penstock.serving.control import ReplicaSettings
 from penstock.serving.manifest import MANIFEST_NAME, ModelFormat, ModelManifest, Signature, TensorSpec
-from penstock.serving.settings import ReplicaSettings, changed_message
 from penstock.telemetry import names
 from penstock_runtime.digests import ModelDigest
 from penstock_runtime.engines import Engine, load_engine

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from penstock.serving.arguments import Attempt
-from penstock.serving.settings import ReplicaSettings
+from penstock.serving.control import ReplicaSettings
 from penstock.telemetry.startup import Phase, replica_start
 from penstock_runtime.spans import SpanSink
 

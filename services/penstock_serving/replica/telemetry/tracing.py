@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from penstock.protocol.refusals import Refusal, is_fault
-from penstock.serving.settings import ReplicaSettings
+from penstock.serving.control import ReplicaSettings
 from penstock.telemetry import names
 from penstock.telemetry.spans import (
     SpanContext,
