@@ -34,7 +34,8 @@ from penstock_runtime.parent_death import end_with_parent
 from penstock_runtime.spans import SpanSink
 from penstock_serving.replica.control import ControlPipe
 from penstock_serving.replica.front.http import HttpFront
-from penstock_serving.replica.model.loading import LoadedModel, ModelChanged, load
+from penstock_serving.replica.model.admission import ModelChanged
+from penstock_serving.replica.model.loading import LoadedModel, load
 from penstock_serving.replica.model.warmup import warm_up
 from penstock_serving.replica.registration import Leases
 from penstock_serving.replica.service import InferenceService
