@@ -39,7 +39,7 @@ async def pair(gw: Gateway, model: Path, **settings: Any) -> AsyncIterator[Repli
     ("at_gateway", "at_replica", "status", "said"),
     [
         pytest.param(128, 128, 200, "", id="both take so much"),
-        pytest.param(64, 128, 413, f"the body is larger than {64 * MIB} bytes", id="the gateway does not"),
+        pytest.param(64, 128, 413, "larger than this gateway takes", id="the gateway does not"),
         pytest.param(128, 64, 413, f"the body is over the limit of {64 * MIB} bytes", id="the replica does not"),
     ],
 )
@@ -68,7 +68,7 @@ def test_a_body_of_65_mib(tmp_path: Path, at_gateway: int, at_replica: int, stat
             if status == 200:
                 assert len(answer) == int(response.headers["inference-header-content-length"]) + ROWS * 10 * 4
             else:
-                assert json.loads(answer) == {"error": said}
+                assert said in json.loads(answer)["error"]
 
     asyncio.run(scenario())
 
