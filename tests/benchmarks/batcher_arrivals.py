@@ -26,7 +26,7 @@ from penstock_runtime.joining import Trial
 from penstock_serving.replica.call import Call
 from penstock_serving.replica.codec.requests import InferRequest
 from penstock_serving.replica.execution.executor import Executor
-from penstock_serving.replica.execution.joint import Ran
+from penstock_serving.replica.execution.joint import BatchRun
 
 
 class SleepingEngine:
@@ -48,7 +48,7 @@ async def _ours(delay_milliseconds: int) -> tuple[list[float], list[int]]:
     batches: list[int] = []
     waiting: dict[int, asyncio.Future[None]] = {}
 
-    def ran(result: Ran) -> None:
+    def ran(result: BatchRun) -> None:
         batches.append(len(result.members))
         for member in result.members:
             waiting.pop(id(member.payload)).set_result(None)

@@ -21,11 +21,11 @@ from penstock.serving.control import (
     COMMAND,
     EVENT,
     Drain,
-    Failed,
     QueryStats,
     Ready,
     Reconfigure,
     ReplicaSettings,
+    StartFailed,
     Stats,
 )
 
@@ -174,11 +174,11 @@ def replica(storage: Path, environment: Mapping[str, str] | None = None, **setti
         print(log)
 
 
-def failure(**settings: Any) -> Failed:
+def failure(**settings: Any) -> StartFailed:
     """The event of a replica that cannot start."""
     started = ReplicaProcess({}, **settings)
     log = started.close()
-    assert isinstance(started.event, Failed), (started.event, log)
+    assert isinstance(started.event, StartFailed), (started.event, log)
     assert started.process.returncode == 1
     return started.event
 

@@ -9,7 +9,7 @@ from penstock.api.conditions import DeploymentCondition, Reason
 from penstock.api.meta import Condition
 from penstock.api.v1alpha1 import InferenceDeploymentStatus, ReplicaCounts
 from penstock.api.verdicts import Verdict, condition, derive_ready, false, recorded_verdict, true
-from penstock.scaling.policy import Demand, Limits, State, decide
+from penstock.scaling.policy import Demand, ScalingLimits, ScalingState, decide
 from penstock_operator.deployment import defaults as automatic
 from penstock_operator.deployment.application import replica_bounds
 from penstock_operator.deployment.judgement import Verdicts
@@ -133,7 +133,7 @@ def _explain(observed: Observed, active: str, app: ObservedApplication) -> str:
     if gateway is None or gateway.route is None:
         return f"{app.wanted}: decided by the policy in Serve"
     stats = [each.stats for each in gateway.route.replicas if each.revision == active]
-    limits = Limits(
+    limits = ScalingLimits(
         minimum=low,
         maximum=high,
         target_in_flight=automatic.target_in_flight_requests(observed.deployment),
@@ -143,7 +143,7 @@ def _explain(observed: Observed, active: str, app: ObservedApplication) -> str:
     )
     # A state that began long ago and holds no recommendation: the reason is then of the demand alone.
     decision = decide(
-        Demand(stats, waking=float(gateway.route.held_requests)), app.wanted, limits, State((), -1e9), now=0.0
+        Demand(stats, waking=float(gateway.route.held_requests)), app.wanted, limits, ScalingState((), -1e9), now=0.0
     )
     if decision.replicas >= app.wanted:
         return decision.reason

@@ -23,7 +23,7 @@ _BUSY_SHARE: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ScalingLimits:
     """What the user allows."""
 
     minimum: int = 1
@@ -48,7 +48,7 @@ class Demand:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class ScalingState:
     """What one decision leaves for the next."""
 
     recommendations: tuple[tuple[float, int], ...] = ()
@@ -62,7 +62,7 @@ class Decision:
     """How many replicas, and why in a sentence."""
 
     replicas: int
-    state: State
+    state: ScalingState
     cause: str
     """The reason without the number."""
 
@@ -72,7 +72,7 @@ class Decision:
         return f"{self.replicas}: {self.cause}"
 
 
-def decide(demand: Demand, current: int, limits: Limits, state: State, now: float) -> Decision:
+def decide(demand: Demand, current: int, limits: ScalingLimits, state: ScalingState, now: float) -> Decision:
     """The number of replicas wanted.
 
     Args:
@@ -95,10 +95,10 @@ def decide(demand: Demand, current: int, limits: Limits, state: State, now: floa
         if replicas > wanted:
             held = f", held since {replicas} were wanted in the last {limits.stabilization_window_seconds:g} s"
     replicas = max(limits.minimum, min(limits.maximum, replicas))
-    return Decision(replicas, State(window, since), reason + held)
+    return Decision(replicas, ScalingState(window, since), reason + held)
 
 
-def _recommend(demand: Demand, current: int, limits: Limits, age: float) -> tuple[int, str]:
+def _recommend(demand: Demand, current: int, limits: ScalingLimits, age: float) -> tuple[int, str]:
     load = sum(max(each.in_flight, each.queued) for each in demand.replicas) + demand.waking
     by_load = math.ceil(load / limits.target_in_flight - 1e-9)
     reason = f"{load:.0f} requests in flight at a target of {limits.target_in_flight:g} each"
@@ -118,7 +118,7 @@ def _recommend(demand: Demand, current: int, limits: Limits, age: float) -> tupl
     return wanted, reason
 
 
-def _slow_replicas(demand: Demand, limits: Limits) -> float:
+def _slow_replicas(demand: Demand, limits: ScalingLimits) -> float:
     """The longest queue wait (p95, seconds) of a busy replica, where it is more than its share of the objective."""
     if limits.slo_seconds is None:
         return 0.0
@@ -131,7 +131,7 @@ def _slow_replicas(demand: Demand, limits: Limits) -> float:
     return longest if longest > _SLO_SHARE_IN_QUEUE * limits.slo_seconds else 0.0
 
 
-def _at_rest(demand: Demand, current: int, limits: Limits, age: float) -> tuple[int, str]:
+def _at_rest(demand: Demand, current: int, limits: ScalingLimits, age: float) -> tuple[int, str]:
     if limits.minimum > 0:
         return limits.minimum, f"no requests in flight, at the minimum of {limits.minimum}"
     if age < FIRST_REPLICA_SECONDS:

@@ -108,7 +108,7 @@ class Ready(Frozen):
     digest: str
 
 
-class Failed(Frozen):
+class StartFailed(Frozen):
     """The replica cannot start; it exits with 1. Reasons are those of `penstock.api.conditions`."""
 
     type: Literal["failed"] = "failed"
@@ -131,5 +131,5 @@ class Drained(Frozen):
     type: Literal["drained"] = "drained"
 
 
-Event = Annotated[Ready | Failed | Stats | Drained, Field(discriminator="type")]
-EVENT: TypeAdapter[Ready | Failed | Stats | Drained] = TypeAdapter(Event)
+Event = Annotated[Ready | StartFailed | Stats | Drained, Field(discriminator="type")]
+EVENT: TypeAdapter[Ready | StartFailed | Stats | Drained] = TypeAdapter(Event)

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 
-def part(array: npt.NDArray[Any], axis: int, start: int, stop: int) -> npt.NDArray[Any]:
+def part_rows(array: npt.NDArray[Any], axis: int, start: int, stop: int) -> npt.NDArray[Any]:
     """The rows from `start` to before `stop` on an axis, without a copy."""
     return array[start:stop] if axis == 0 else array[(slice(None),) * axis + (slice(start, stop),)]
 
 
-def joined(each: list[Mapping[str, npt.NDArray[Any]]], axes: Mapping[str, int]) -> dict[str, npt.NDArray[Any]]:
+def join_rows(each: list[Mapping[str, npt.NDArray[Any]]], axes: Mapping[str, int]) -> dict[str, npt.NDArray[Any]]:
     """Several requests' inputs as those of one run."""
     return {name: np.concatenate([inputs[name] for inputs in each], axis=axis) for name, axis in axes.items()}

@@ -98,7 +98,7 @@ class Drive:
             self.subject.engine.run(self.subject.batch(self._next, step.rows))
             self._next = (self._next + step.rows) % self.subject.count
             end = time.perf_counter()
-            self.batcher.finished(len(step.batch), end - start)
+            self.batcher.finish(len(step.batch), end - start)
             self.latencies.extend(end - ticket.enqueued_at for ticket in step.batch)
         self.cpu_seconds += time.process_time() - cpu
         return len(step.batch)

@@ -25,7 +25,7 @@ _MAX_RETRY_SECONDS: Final = 60.0
 _SLACK: Final = 64
 
 
-class State(StrEnum):
+class TicketState(StrEnum):
     """Where a ticket is."""
 
     NEW = "new"
@@ -50,7 +50,7 @@ class Ticket(Generic[P]):
     deadline: float | None = None
     enqueued_at: float = 0.0
     order: int = 0
-    state: State = State.NEW
+    state: TicketState = TicketState.NEW
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +61,10 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
-class Step(Generic[P]):
+class BatchStep(Generic[P]):
     """What to do now.
 
-    Answer the `expired`; run `batch`, unless it is empty, and call `finished` when that is done; poll again at `wake_at`.
+    Answer the `expired`; run `batch`, unless it is empty, and call `finish` when that is done; poll again at `wake_at`.
     """
 
     batch: tuple[Ticket[P], ...] = ()
@@ -82,7 +82,7 @@ class _Lane(Generic[P]):
 
     def front(self) -> Ticket[P] | None:
         """The first that still waits."""
-        while self.tickets and self.tickets[0].state is not State.QUEUED:
+        while self.tickets and self.tickets[0].state is not TicketState.QUEUED:
             self.tickets.popleft()
         return self.tickets[0] if self.tickets else None
 
@@ -130,7 +130,7 @@ class Batcher(Generic[P]):
             return Rejected(min(self._rate.seconds_for(self.queued), _MAX_RETRY_SECONDS))
         ticket.enqueued_at = now
         ticket.order = next(self._counter)
-        ticket.state = State.QUEUED
+        ticket.state = TicketState.QUEUED
         key = (ticket.priority, ticket.bucket)
         lane = self._lanes.get(key)
         if lane is None:
@@ -140,7 +140,7 @@ class Batcher(Generic[P]):
         if ticket.deadline is not None:
             heapq.heappush(self._deadlines, (ticket.deadline, ticket.order, ticket))
             if len(self._deadlines) > self._bound():
-                self._deadlines = [entry for entry in self._deadlines if entry[2].state is State.QUEUED]
+                self._deadlines = [entry for entry in self._deadlines if entry[2].state is TicketState.QUEUED]
                 heapq.heapify(self._deadlines)
         if self._delay:
             self._concurrency.observe(self.in_system, now)
@@ -148,9 +148,9 @@ class Batcher(Generic[P]):
 
     def cancel(self, ticket: Ticket[P]) -> bool:
         """Take a ticket out. False where it was not waiting any more: then its answer is simply not wanted."""
-        if ticket.state is not State.QUEUED:
+        if ticket.state is not TicketState.QUEUED:
             return False
-        ticket.state = State.CANCELLED
+        ticket.state = TicketState.CANCELLED
         self._left()
         return True
 
@@ -160,39 +160,41 @@ class Batcher(Generic[P]):
         self._gone += 1
         if self._gone > self._bound():
             for lane in self._lanes.values():
-                lane.tickets = deque(ticket for ticket in lane.tickets if ticket.state is State.QUEUED)
+                lane.tickets = deque(ticket for ticket in lane.tickets if ticket.state is TicketState.QUEUED)
             self._gone = 0
 
     def _bound(self) -> int:
         return 2 * self.queued + _SLACK
 
-    def poll(self, now: float, *, engine_free: bool) -> Step[P]:
+    def poll(self, now: float, *, engine_free: bool) -> BatchStep[P]:
         """What to do now: which tickets have expired, which batch to run, when to ask again."""
         expired = self._expire(now) if self._deadlines else ()
         deadline = self._deadlines[0][0] if self._deadlines else None
         if not engine_free or not self.queued:
-            return Step(expired=expired, wake_at=deadline)
+            return BatchStep(expired=expired, wake_at=deadline)
         head = self._head()
         if self._delay:
             wait_until = self._wait_until(head, now)
             if wait_until is not None:
                 wake = wait_until if deadline is None else min(wait_until, deadline)
-                return Step(expired=expired, wake_at=wake)
+                return BatchStep(expired=expired, wake_at=wake)
         batch, rows = self._take(head)
         self._executing += len(batch)
-        return Step(tuple(batch), rows, expired, deadline)
+        return BatchStep(tuple(batch), rows, expired, deadline)
 
-    def finished(self, requests: int, seconds: float) -> None:
+    def finish(self, requests: int, seconds: float) -> None:
         """A batch of so many requests is done; it took so long."""
         self._executing -= requests
         self._rate.observe(requests, seconds)
 
     def _expire(self, now: float) -> tuple[Ticket[P], ...]:
         expired: list[Ticket[P]] = []
-        while self._deadlines and (self._deadlines[0][0] <= now or self._deadlines[0][2].state is not State.QUEUED):
+        while self._deadlines and (
+            self._deadlines[0][0] <= now or self._deadlines[0][2].state is not TicketState.QUEUED
+        ):
             ticket = heapq.heappop(self._deadlines)[2]
-            if ticket.state is State.QUEUED:
-                ticket.state = State.EXPIRED
+            if ticket.state is TicketState.QUEUED:
+                ticket.state = TicketState.EXPIRED
                 self._left()
                 expired.append(ticket)
         return tuple(expired)
@@ -224,7 +226,7 @@ class Batcher(Generic[P]):
                 if batch and rows + ticket.rows > self._max_rows:
                     return batch, rows
                 lane.tickets.popleft()
-                ticket.state = State.EXECUTING
+                ticket.state = TicketState.EXECUTING
                 self.queued -= 1
                 batch.append(ticket)
                 rows += ticket.rows
@@ -237,7 +239,7 @@ class Batcher(Generic[P]):
         for (_, bucket), lane in self._lanes.items():
             if bucket == head.bucket:
                 for ticket in lane.tickets:
-                    if ticket.state is State.QUEUED:
+                    if ticket.state is TicketState.QUEUED:
                         waiting += 1
                         rows += ticket.rows
         if now >= until or rows >= self._max_rows or waiting >= self._concurrency.expected(now):

@@ -9,7 +9,7 @@ import numpy as np
 
 from penstock.optimization.recipes import Precision
 from penstock.serving.manifest import DataType, TensorSpec
-from penstock.serving.rows import part
+from penstock.serving.rows import part_rows
 from penstock_runtime.engines import Array, Engine
 from penstock_runtime.joining.inputs import nudge
 
@@ -70,7 +70,8 @@ class AnswerComparer:
     def all_alike(self, answers: Sequence[Outputs], axes: Mapping[str, int]) -> bool:
         """Whether the first rows of all answers are the same: then nothing shows whose they are."""
         first, *others = (
-            [floats(part(each[spec.name], axes[spec.name], 0, 1), spec) for spec in self._specs] for each in answers
+            [floats(part_rows(each[spec.name], axes[spec.name], 0, 1), spec) for spec in self._specs]
+            for each in answers
         )
         return all(_are_equal(ours, theirs) for other in others for ours, theirs in zip(first, other, strict=True))
 
@@ -81,7 +82,7 @@ class AnswerComparer:
             whole, axis = joint[name], axes[name]
             if whole.ndim <= axis or whole.shape[axis] < start + rows:
                 return f"output '{name}' of shape {list(whole.shape)} has too few rows"
-            mine = part(whole, axis, start, start + rows)
+            mine = part_rows(whole, axis, start, start + rows)
             if mine.shape != lone[name].shape:
                 return f"output '{name}' has shape {list(mine.shape)} instead of {list(lone[name].shape)}"
             problem = self._difference(floats(lone[name], spec), floats(mine, spec), name)

@@ -10,7 +10,7 @@ from typing import Final
 from penstock.engines import ENGINES
 from penstock.optimization.recipes import EngineSettings
 from penstock.serving.joining import Joining
-from penstock.serving.rows import joined
+from penstock.serving.rows import join_rows
 from penstock_runtime.engines import Array, Engine, first_line
 from penstock_runtime.joining.candidates import Axes, AxisNames
 from penstock_runtime.joining.inputs import NUMBERS_AS_TEXT, TEXT, Lengths, Values, lengths, nudge, request
@@ -205,7 +205,7 @@ class Proof:
 
     def _run_jointly(self, requests: Requests, axes: Axes, names: Sequence[str]) -> Outputs:
         try:
-            return self.runs.run(joined([requests.inputs(name) for name in names], axes))
+            return self.runs.run(join_rows([requests.inputs(name) for name in names], axes))
         except NotRun as why:
             raise NotProved(f"it takes requests alone, but not together: {why}") from why
 

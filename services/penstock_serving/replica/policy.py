@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from penstock.routing.leases import ReplicaStats
-from penstock.scaling.policy import Demand, Limits, State, decide
+from penstock.scaling.policy import Demand, ScalingLimits, ScalingState, decide
 from penstock.serving.arguments import ScalingSettings, UserConfig
 
 _STATISTICS = tuple(ReplicaStats.model_fields)
@@ -19,7 +19,7 @@ _TO_ZERO = "scale_to_zero_after_seconds"
 _SLO = "slo_seconds"
 
 
-class Context(Protocol):
+class PolicyContext(Protocol):
     """What we read of `ray.serve.config.AutoscalingContext`. Metrics are by name, then by replica."""
 
     target_num_replicas: int
@@ -50,7 +50,7 @@ def statistics(stats: ReplicaStats, config: UserConfig) -> dict[str, float]:
     }
 
 
-def desired_replicas(ctx: Context) -> tuple[int, dict[str, Any]]:
+def desired_replicas(ctx: PolicyContext) -> tuple[int, dict[str, Any]]:
     """How many replicas Serve is to run, and what the next call is told."""
     reports = _newest(ctx.raw_metrics or {}, ctx.running_replicas)
     seen = [ReplicaStats(**{name: report[name] for name in _STATISTICS}) for report in reports]
@@ -78,10 +78,10 @@ def _newest(metrics: Mapping[str, Mapping[Any, Any]], replicas: Iterable[Any]) -
     return found
 
 
-def _limits(ctx: Context, reports: list[dict[str, float]]) -> Limits:
+def _limits(ctx: PolicyContext, reports: list[dict[str, float]]) -> ScalingLimits:
     defaults = ScalingSettings()
     latest = reports[-1] if reports else {}
-    return Limits(
+    return ScalingLimits(
         minimum=ctx.capacity_adjusted_min_replicas,
         maximum=ctx.capacity_adjusted_max_replicas,
         target_in_flight=float(ctx.config.target_ongoing_requests),
@@ -91,7 +91,7 @@ def _limits(ctx: Context, reports: list[dict[str, float]]) -> Limits:
     )
 
 
-def _state(state: Mapping[str, Any]) -> State:
-    return State(
+def _state(state: Mapping[str, Any]) -> ScalingState:
+    return ScalingState(
         tuple((float(when), int(count)) for when, count in state.get("recommendations", ())), state.get("since")
     )

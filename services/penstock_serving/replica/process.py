@@ -21,11 +21,11 @@ from penstock.serving.control import (
     COMMAND,
     Drain,
     Drained,
-    Failed,
     QueryStats,
     Ready,
     Reconfigure,
     ReplicaSettings,
+    StartFailed,
     Stats,
 )
 from penstock.telemetry import names
@@ -68,21 +68,21 @@ def main() -> int:
     try:
         settings = ReplicaSettings.model_validate_json(line)
     except ValidationError as error:
-        pipe.send(Failed(reason=Reason.INVALID_SPEC, message=f"the replica's settings are wrong: {error}"))
+        pipe.send(StartFailed(reason=Reason.INVALID_SPEC, message=f"the replica's settings are wrong: {error}"))
         return 1
     start = StartTrace(settings, began_ns)
-    start.done(names.SPAN_SPAWN)
+    start.end_phase(names.SPAN_SPAWN)
     try:
-        model = load(settings, start.done)
+        model = load(settings, start.end_phase)
     except PenstockError as error:
         logger.error("%s: %s", error.reason, error.message)  # noqa: TRY400 -- a refusal has no traceback
         found = error.found if isinstance(error, ModelChanged) else None
-        pipe.send(Failed(reason=error.reason, message=error.message, digest=found))
+        pipe.send(StartFailed(reason=error.reason, message=error.message, digest=found))
         return 1
     try:
         return uvloop.run(_serve(settings, model, pipe, parent, start))
     except OSError as error:
-        pipe.send(Failed(reason=Reason.REPLICA_FAILED, message=f"cannot listen on {settings.host}: {error}"))
+        pipe.send(StartFailed(reason=Reason.REPLICA_FAILED, message=f"cannot listen on {settings.host}: {error}"))
         return 1
 
 
@@ -102,7 +102,7 @@ async def _serve(
     front = HttpFront(settings, model, service)
     for rows, seconds in warm_up(model.engine, model.trial.joining, settings.batching.max_batch_size).items():
         service.executor.warm_up(rows, seconds)
-    start.done(names.SPAN_WARM_UP)
+    start.end_phase(names.SPAN_WARM_UP)
     listener, address = await front.listen(settings.host, settings.port)
     leaving = asyncio.Event()
 
@@ -131,7 +131,7 @@ async def _serve(
         joining=lambda: service.joining,
         showing=front.guard.follow,
     )
-    telling = asyncio.create_task(_tell_start(start, service, leases, sink), name="start trace")
+    telling = asyncio.create_task(_export_start(start, service, leases, sink), name="start trace")
     pipe.send(Ready(address=address, digest=model.digest))
     logger.info("serving %s/%s version %s on %s", settings.namespace, settings.model, settings.version, address)
     await leaving.wait()
@@ -172,15 +172,15 @@ async def _tick(service: InferenceService, front: HttpFront) -> None:
         front.check_deadlines(now)
 
 
-async def _tell_start(start: StartTrace, service: InferenceService, leases: Leases, sink: SpanSink) -> None:
+async def _export_start(start: StartTrace, service: InferenceService, leases: Leases, sink: SpanSink) -> None:
     """Export the phases of the start: once requests can come, and once one was answered."""
     if not sink.enabled:
         return
     await leases.registered.wait()
-    start.done(names.SPAN_REGISTER)
-    start.tell(sink)
+    start.end_phase(names.SPAN_REGISTER)
+    start.export(sink)
     await service.answered.wait()
-    start.tell_one_more(names.SPAN_FIRST_ANSWER, sink)
+    start.export_last(names.SPAN_FIRST_ANSWER, sink)
 
 
 async def _drain(

@@ -21,7 +21,7 @@ from penstock_serving.replica.cache.keys import InputKeys
 from penstock_serving.replica.call import Call, defect
 from penstock_serving.replica.codec.requests import InferRequest
 from penstock_serving.replica.execution.executor import Executor
-from penstock_serving.replica.execution.joint import Ran
+from penstock_serving.replica.execution.joint import BatchRun
 from penstock_serving.replica.model.loading import LoadedModel
 from penstock_serving.replica.telemetry.load import LoadMeter
 from penstock_serving.replica.telemetry.metrics import ReplicaMetrics
@@ -39,10 +39,10 @@ class InferenceService:
         # A replica serves one namespace, and only what is within one may be shared. No header of a client's is asked.
         keys = InputKeys(model.digest, settings.namespace, model.signature)
         self._cache: PredictionCache[Call] = PredictionCache(keys, settings.cache)
-        self._cached = CachedAnswers(self._cache, self._run, self._answer_without_run, self._expired_in_flight)
+        self._cached = CachedAnswers(self._cache, self._run, self._answer_without_run, self._expire_in_flight)
         self.metrics = ReplicaMetrics(settings.namespace, settings.model, settings.version, self._load, self._cache)
         self._tracer = Tracer(settings, sink)
-        self.executor = Executor(model.engine, model.trial, settings.batching, self._ran, self._expired)
+        self.executor = Executor(model.engine, model.trial, settings.batching, self._finish_batch, self._expire)
         self.metrics.joined = model.trial.joining is not None
         self.ready = True
         self.answered = asyncio.Event()
@@ -70,14 +70,14 @@ class InferenceService:
         call.refuse(error)
         self._count(call)
         if call.execute_start_ns == 0:
-            self._tracer.answered(call)
+            self._tracer.export(call)
 
     def cancel(self, call: Call) -> None:
         """Take the request of a client that has gone out of the queue. One that is executing ends with its batch."""
-        unwanted = self._cached.left(call)
+        unwanted = self._cached.leave(call)
         if unwanted is not None and unwanted.ticket is not None and self.executor.cancel(unwanted.ticket):
             unwanted.flight = None
-            self._load.left(time.monotonic())
+            self._load.leave(time.monotonic())
 
     # What the process calls.
 
@@ -118,16 +118,16 @@ class InferenceService:
     def _run(self, call: Call, request: InferRequest, now: float, *, lone: bool = False) -> None:
         ticket = Ticket(call, request.rows, request.bucket, request.priority, _deadline(call, request))
         call.ticket = ticket
-        self._load.arrived(now)
+        self._load.arrive(now)
         rejected = self.executor.submit(ticket, now, lone=lone)
         if rejected is not None:
             error = QueueFull(max(math.ceil(rejected.retry_after_seconds), 1))
             call.ticket = None
-            self._load.left(now)
-            for refused in (call, *self._cached.dropped(call)):
+            self._load.leave(now)
+            for refused in (call, *self._cached.drop(call)):
                 self.fail(refused, error)
 
-    def _ran(self, ran: Ran) -> None:
+    def _finish_batch(self, ran: BatchRun) -> None:
         metrics = self.metrics
         waits = self._load.waits
         metrics.batch_rows.observe(ran.rows)
@@ -137,7 +137,7 @@ class InferenceService:
             # What earlier joint runs gave may be wrong, too.
             self._cache.forget(time.monotonic())
         if self._cache.enabled:
-            self._cache.ran(len(ran.members), (ran.end_ns - ran.start_ns) / 1e9)
+            self._cache.observe_run(len(ran.members), (ran.end_ns - ran.start_ns) / 1e9)
         members: list[Call] = []
         for ticket, result in zip(ran.members, ran.results, strict=True):
             call = ticket.payload
@@ -149,16 +149,16 @@ class InferenceService:
                 self.fail(call, result)
             else:
                 self._answer(call, result)
-            self._load.left(call.written_ns / 1e9)
+            self._load.leave(call.written_ns / 1e9)
             if call.flight is not None:
-                self._cached.ran(call, result)
-        self._tracer.batch_answered(members, ran.rows)
+                self._cached.land(call, result)
+        self._tracer.export_batch(members, ran.rows)
         self.answered.set()
 
-    def _expired(self, call: Call) -> None:
-        self._load.left(time.monotonic())
+    def _expire(self, call: Call) -> None:
+        self._load.leave(time.monotonic())
         self._fail_expired(call)
-        self._cached.abandoned(call)
+        self._cached.abandon(call)
 
     def _fail_expired(self, call: Call) -> None:
         timeout = call.request.timeout_seconds if call.request is not None else 0
@@ -166,7 +166,7 @@ class InferenceService:
 
     # What the cache calls.
 
-    def _expired_in_flight(self, call: Call) -> None:
+    def _expire_in_flight(self, call: Call) -> None:
         self.cancel(call)
         self._fail_expired(call)
 
@@ -176,8 +176,8 @@ class InferenceService:
         else:
             self._answer(call, result)
             if call.encoded_ns:
-                self._tracer.answered(call)
-        self._load.touched(call.written_ns / 1e9)
+                self._tracer.export(call)
+        self._load.touch(call.written_ns / 1e9)
 
     # Answers.
 

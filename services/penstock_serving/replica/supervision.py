@@ -24,11 +24,11 @@ from penstock.serving.control import (
     EVENT,
     Drain,
     Drained,
-    Failed,
     QueryStats,
     Ready,
     Reconfigure,
     ReplicaSettings,
+    StartFailed,
     Stats,
 )
 from penstock_runtime.logs import RateLimitedLines, RateLimitFilter
@@ -79,7 +79,7 @@ class Supervisor:
         self._settings = settings
         self._died = died
         self._command = list(command)
-        self._started: queue.Queue[Ready | Failed] = queue.Queue()
+        self._started: queue.Queue[Ready | StartFailed] = queue.Queue()
         self._statistics: queue.SimpleQueue[Future[ReplicaStats]] = queue.SimpleQueue()
         self._writing = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
@@ -99,8 +99,8 @@ class Supervisor:
             event = self._started.get(timeout=timeout)
         except queue.Empty:
             self.kill()
-            event = Failed(reason=Reason.REPLICA_FAILED, message=f"The replica was not ready after {timeout:g} s.")
-        if isinstance(event, Failed):
+            event = StartFailed(reason=Reason.REPLICA_FAILED, message=f"The replica was not ready after {timeout:g} s.")
+        if isinstance(event, StartFailed):
             self._ended.wait(_EXIT_SECONDS)
             self.kill()
             raise ReplicaFailedError(StartFailure(reason=event.reason, message=event.message, digest=event.digest))
@@ -170,7 +170,7 @@ class Supervisor:
             )
         except OSError as error:
             self._ended.set()
-            self._started.put(Failed(reason=Reason.REPLICA_FAILED, message=f"The server did not start: {error}"))
+            self._started.put(StartFailed(reason=Reason.REPLICA_FAILED, message=f"The server did not start: {error}"))
             return
         self._process = process
         # Ray lowers its workers' priority, which children inherit. Raising it again needs a privilege we may lack.
@@ -189,7 +189,7 @@ class Supervisor:
         passing.join(_LAST_LINES_SECONDS)
         self._ended.set()
         self._started.put(
-            Failed(reason=Reason.REPLICA_FAILED, message=f"The replica server ended with status {status}.")
+            StartFailed(reason=Reason.REPLICA_FAILED, message=f"The replica server ended with status {status}.")
         )
         if self._ready and not self._draining:
             log.error("the replica server ended with status %d", status)
@@ -206,7 +206,7 @@ class Supervisor:
                 case Ready():
                     self._ready = True
                     self._started.put(event)
-                case Failed():
+                case StartFailed():
                     self._started.put(event)
                 case Stats():
                     self._answer(event.stats)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.serving.settings import BatchingSettings
-from penstock_runtime.batching.batcher import Batcher, Rejected, State, Ticket
+from penstock_runtime.batching.batcher import Batcher, Rejected, Ticket, TicketState
 
 
 def batcher(rows: int = 4, delay: int = 0, queued: int = 100, *, batchable: bool = True) -> Batcher[str]:
@@ -34,7 +34,7 @@ def test_a_free_engine_takes_all_that_has_arrived() -> None:
     assert taken(queue, 0) == "abc"
     assert queue.queued == 0
     assert queue.in_system == 3
-    queue.finished(3, 0.1)
+    queue.finish(3, 0.1)
     assert queue.in_system == 0
 
 
@@ -84,7 +84,7 @@ def test_an_expired_request_leaves_before_execution_even_while_the_engine_is_bus
     step = queue.poll(1.0, engine_free=False)
     assert step.expired == (early,)
     assert step.wake_at == 2.0
-    assert early.state is State.EXPIRED
+    assert early.state is TicketState.EXPIRED
     assert taken(queue, 1.5) == "b"
 
 
@@ -109,7 +109,7 @@ def test_a_full_queue_rejects_and_says_when_there_is_room() -> None:
     queue = batcher(rows=1, queued=4)
     submit(queue, 0, Ticket("a"))
     assert taken(queue, 0) == "a"
-    queue.finished(1, 0.5)
+    queue.finish(1, 0.5)
     submit(queue, 0, *(Ticket(name) for name in "bcde"))
     assert queue.submit(Ticket("f"), 0) == Rejected(2.0)
     assert queue.queued == 4
@@ -132,21 +132,21 @@ def test_a_lone_request_never_waits_whatever_the_delay() -> None:
         submit(queue, now, Ticket("a"))
         assert taken(queue, now) == "a"
         now += 0.003
-        queue.finished(1, 0.003)
+        queue.finish(1, 0.003)
 
 
 def test_with_others_around_a_batch_waits_for_them_but_no_longer_than_the_delay() -> None:
     queue = batcher(rows=8, delay=50)
     submit(queue, 0.0, Ticket("a"), Ticket("b"), Ticket("c"))
     assert taken(queue, 0.0) == "abc"
-    queue.finished(3, 0.01)
+    queue.finish(3, 0.01)
     submit(queue, 0.01, Ticket("d"))
     step = queue.poll(0.01, engine_free=True)
     assert step.batch == ()
     assert step.wake_at == pytest.approx(0.06)
     submit(queue, 0.02, Ticket("e"), Ticket("f"))
     assert taken(queue, 0.02) == "def"
-    queue.finished(3, 0.01)
+    queue.finish(3, 0.01)
     submit(queue, 0.03, Ticket("g"))
     assert queue.poll(0.03, engine_free=True).batch == ()
     assert taken(queue, 0.08) == "g"
@@ -173,7 +173,7 @@ def test_fifty_arrivals_20_ms_apart_on_a_200_ms_engine_have_a_median_under_450_m
             assert queue.submit(Ticket(now), now) is None
         else:
             latencies += [now - ticket.payload for ticket in running]
-            queue.finished(len(running), 0.2)
+            queue.finish(len(running), 0.2)
             running = ()
         if not running:
             running = queue.poll(now, engine_free=True).batch
@@ -226,7 +226,7 @@ class Run:
 
     def finish(self) -> None:
         if self.running:
-            self.queue.finished(self.running, 0.01)
+            self.queue.finish(self.running, 0.01)
             self.running = 0
 
     def poll(self) -> None:

@@ -284,7 +284,7 @@ def test_identical_requests_share_one_run_and_later_ones_its_answer() -> None:
     assert ask(target, 2, "c") is CacheResult.MISS
     assert ask(target, 1, "d") is CacheResult.SHARED
     assert target.waiting == 2
-    assert target.landed(flight, answer(7), 0.0) == ("b", "d")
+    assert target.land(flight, answer(7), 0.0) == ("b", "d")
     found = target.ask(number(1), "e", 8, 1.0)
     assert isinstance(found, dict)
     assert found["y"].tolist() == answer(7)["y"].tolist()
@@ -301,7 +301,7 @@ def test_a_failure_goes_to_all_who_waited_and_is_not_kept() -> None:
     target = cache()
     flight = led(target, 1, "a")
     ask(target, 1, "b")
-    assert target.lost(flight) == ("b",)
+    assert target.lose(flight) == ("b",)
     assert target.entries == 0
     assert ask(target, 1, "c") is CacheResult.MISS
 
@@ -312,7 +312,7 @@ def test_the_run_goes_on_for_the_followers_of_a_leader_whose_client_has_gone() -
     ask(target, 1, "b")
     assert not target.leave(flight, "a")
     assert ask(target, 1, "c") is CacheResult.SHARED
-    assert target.landed(flight, answer(1), 0.0) == ("b", "c")
+    assert target.land(flight, answer(1), 0.0) == ("b", "c")
 
 
 def test_a_run_that_nobody_waits_for_is_not_wanted_and_the_next_identical_request_leads_one_of_its_own() -> None:
@@ -324,9 +324,9 @@ def test_a_run_that_nobody_waits_for_is_not_wanted_and_the_next_identical_reques
     assert target.waiting == 0
     second = led(target, 1, "c")
     # The first run could not be stopped after all: its answer is good, and the second flight is not disturbed.
-    assert target.landed(flight, answer(1), 0.0) == ()
+    assert target.land(flight, answer(1), 0.0) == ()
     assert ask(target, 1, "d") is CacheResult.HIT
-    assert target.landed(second, answer(1), 0.0) == ()
+    assert target.land(second, answer(1), 0.0) == ()
 
 
 def test_a_follower_that_leaves_gets_nothing() -> None:
@@ -335,7 +335,7 @@ def test_a_follower_that_leaves_gets_nothing() -> None:
     ask(target, 1, "b")
     ask(target, 1, "c")
     assert not target.leave(flight, "b")
-    assert target.landed(flight, answer(1), 0.0) == ("c",)
+    assert target.land(flight, answer(1), 0.0) == ("c",)
 
 
 def test_the_first_follower_leads_when_the_leader_could_not_run() -> None:
@@ -346,7 +346,7 @@ def test_the_first_follower_leads_when_the_leader_could_not_run() -> None:
     assert target.succeed(flight) == "b"
     assert flight.leader == "b"
     assert target.waiting == 2
-    assert target.landed(flight, answer(1), 0.0) == ("c", "d")
+    assert target.land(flight, answer(1), 0.0) == ("c", "d")
     assert target.results[CacheResult.MISS] == 2
     assert target.results[CacheResult.SHARED] == 2
     alone = led(target, 2, "e")
@@ -359,19 +359,19 @@ def test_an_urgent_request_does_not_wait_behind_one_that_lets_others_pass() -> N
     slow = led(target, 1, "a", urgency=8)
     urgent = led(target, 1, "b", urgency=1)
     assert ask(target, 1, "c", urgency=9) is CacheResult.SHARED
-    assert target.landed(urgent, answer(1), 0.0) == ()
-    assert target.landed(slow, answer(1), 0.0) == ("c",)
+    assert target.land(urgent, answer(1), 0.0) == ()
+    assert target.land(slow, answer(1), 0.0) == ("c",)
 
 
 def test_off_frees_the_memory_and_what_is_in_flight_lands() -> None:
     target = cache()
-    target.landed(led(target, 1, "a"), answer(1), 0.0)
+    target.land(led(target, 1, "a"), answer(1), 0.0)
     flight = led(target, 2, "b")
     ask(target, 2, "c")
     target.reconfigure(CacheSettings(), 0.0)
     assert not target.enabled
     assert (target.bytes_used, target.entries) == (0, 0)
-    assert target.landed(flight, answer(2), 0.0) == ("c",)
+    assert target.land(flight, answer(2), 0.0) == ("c",)
     assert target.bytes_used == 0
     target.reconfigure(CacheSettings(mode=CacheMode.EXACT), 0.0)
     assert ask(target, 1, "d") is CacheResult.MISS
@@ -380,7 +380,7 @@ def test_off_frees_the_memory_and_what_is_in_flight_lands() -> None:
 def test_a_shorter_life_and_less_room_hold_for_what_is_already_kept() -> None:
     target = cache()
     for value in range(100):
-        target.landed(led(target, value, "a"), answer(value), 0.0)
+        target.land(led(target, value, "a"), answer(value), 0.0)
     target.reconfigure(CacheSettings(mode=CacheMode.EXACT, max_bytes=10_000, ttl_seconds=5), 1.0)
     assert target.bytes_used <= 10_000
     assert 0 < target.entries < 20
@@ -398,12 +398,12 @@ def drive(target: PredictionCache[str], values: Any, run: float = RUN) -> dict[C
     before = target.results
     for value in values:
         found = target.ask(number(int(value)), "r", 8, 0.0)
-        target.asked(LOOKUP)
+        target.observe_lookup(LOOKUP)
         if found is None or isinstance(found, Flight):
-            target.ran(1, run)
+            target.observe_run(1, run)
         if isinstance(found, Flight):
-            target.landed(found, answer(1), 0.0)
-            target.kept(STORE)
+            target.land(found, answer(1), 0.0)
+            target.observe_keep(STORE)
     return {result: target.results[result] - before[result] for result in CacheResult}
 
 
@@ -442,13 +442,13 @@ def test_it_comes_back_when_inputs_begin_to_repeat() -> None:
 
 def test_one_long_pause_of_the_scheduler_does_not_decide() -> None:
     payoff = Payoff()
-    payoff.ran(1, RUN)
-    payoff.kept(STORE)
+    payoff.observe_run(1, RUN)
+    payoff.observe_keep(STORE)
     for _ in range(3):
-        payoff.asked(LOOKUP)
-    payoff.asked(4e-3)
+        payoff.observe_lookup(LOOKUP)
+    payoff.observe_lookup(4e-3)
     for index in range(WINDOW):
-        payoff.looked_up(hit=index % 4 == 0)
+        payoff.count_lookup(hit=index % 4 == 0)
     assert not payoff.bypassing
 
 
@@ -463,25 +463,25 @@ def test_requests_that_run_together_save_only_what_one_more_would_cost(
     per_run: float, per_request: float, *, bypasses: bool
 ) -> None:
     payoff = Payoff()
-    payoff.asked(LOOKUP)
-    payoff.kept(STORE)
+    payoff.observe_lookup(LOOKUP)
+    payoff.observe_keep(STORE)
     random = np.random.default_rng(0)
     for index in range(WINDOW):
         requests = int(random.integers(4, 16))
-        payoff.ran(requests, (per_run + requests * per_request) * float(random.uniform(0.9, 1.1)))
-        payoff.looked_up(hit=index % 2 == 0)
+        payoff.observe_run(requests, (per_run + requests * per_request) * float(random.uniform(0.9, 1.1)))
+        payoff.count_lookup(hit=index % 2 == 0)
     assert payoff.bypassing is bypasses
 
 
 def test_it_decides_once_a_window_and_sooner_while_it_stands_aside() -> None:
     payoff = Payoff()
-    payoff.asked(LOOKUP)
-    payoff.ran(1, RUN)
+    payoff.observe_lookup(LOOKUP)
+    payoff.observe_run(1, RUN)
     for _ in range(WINDOW - 1):
-        payoff.looked_up(hit=False)
+        payoff.count_lookup(hit=False)
     assert not payoff.bypassing
-    payoff.looked_up(hit=False)
+    payoff.count_lookup(hit=False)
     assert payoff.bypassing
     for _ in range(PROBE_WINDOW):
-        payoff.looked_up(hit=True)
+        payoff.count_lookup(hit=True)
     assert not payoff.bypassing

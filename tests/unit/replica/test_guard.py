@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from penstock.routing.tokens import former_replica_token, replica_token, word_for
-from penstock_serving.replica.front.guard import Guard
+from penstock_serving.replica.front.guard import GatewayGuard
 
 RIGHT = word_for("secret", ("ns", "m"), "u1").encode()
 
@@ -23,13 +23,13 @@ RIGHT = word_for("secret", ("ns", "m"), "u1").encode()
     ],
 )
 def test_a_replica_lets_in(shown: bytes, url: bytes, *, passes: bool) -> None:
-    guard = Guard("ns", replica_token("secret", "ns", "m", "u1"))
+    guard = GatewayGuard("ns", replica_token("secret", "ns", "m", "u1"))
     guard.follow(True)
     assert guard.lets(shown, url) is passes
 
 
 def test_nothing_is_asked_for_until_every_gateway_shows_it() -> None:
-    guard = Guard("ns", replica_token("secret", "ns", "m", "u1"))
+    guard = GatewayGuard("ns", replica_token("secret", "ns", "m", "u1"))
     for showing in (None, True, False):
         if showing is not None:
             guard.follow(showing)
@@ -38,6 +38,6 @@ def test_nothing_is_asked_for_until_every_gateway_shows_it() -> None:
 
 @pytest.mark.parametrize("token", ["", "secret", former_replica_token("secret", "ns", "m")])
 def test_a_replica_of_a_former_token_asks_for_nothing(token: str) -> None:
-    guard = Guard("ns", token)
+    guard = GatewayGuard("ns", token)
     guard.follow(True)
     assert guard.lets(b"", b"/v2")

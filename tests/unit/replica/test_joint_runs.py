@@ -11,12 +11,12 @@ import pytest
 from penstock.errors import Invalid
 from penstock.optimization.recipes import EngineName, EngineSettings
 from penstock.serving.manifest import DataType, Signature, TensorSpec
-from penstock_runtime.batching.batcher import Step, Ticket
+from penstock_runtime.batching.batcher import BatchStep, Ticket
 from penstock_runtime.engines import Array
 from penstock_runtime.joining import prove
 from penstock_serving.replica.call import Call
 from penstock_serving.replica.codec.requests import InferRequest
-from penstock_serving.replica.execution.joint import JointRuns, Ran
+from penstock_serving.replica.execution.joint import BatchRun, JointRuns
 
 SETTINGS = EngineSettings(name=EngineName.ONNX_RUNTIME)
 
@@ -56,12 +56,12 @@ def ticket(value: float, rows: int = 1) -> Ticket[Call]:
     return Ticket(call, rows)
 
 
-def ran(runs: JointRuns, *values: float) -> Ran:
+def ran(runs: JointRuns, *values: float) -> BatchRun:
     members = tuple(map(ticket, values))
-    return runs.run(Step(members, len(members)))
+    return runs.run(BatchStep(members, len(members)))
 
 
-def answers(found: Ran) -> list[float]:
+def answers(found: BatchRun) -> list[float]:
     assert not any(isinstance(each, Invalid) for each in found.results)
     return [float(cast(dict[str, Any], each)["y"][0, 0]) for each in found.results]
 

@@ -10,10 +10,10 @@ from penstock_serving.replica.telemetry.load import Histogram, LoadMeter, quanti
 
 def test_requests_in_flight_are_a_mean_over_time() -> None:
     meter = LoadMeter(5.0, 100.0)
-    meter.arrived(100.0)
-    meter.arrived(101.0)
-    meter.left(103.0)
-    meter.left(104.0)
+    meter.arrive(100.0)
+    meter.arrive(101.0)
+    meter.leave(103.0)
+    meter.leave(104.0)
     stats = meter.stats(105.0, queued=0)
     # One from 100 to 101, two to 103, one to 104: six request-seconds in five seconds.
     assert stats.in_flight == pytest.approx(6 / 5)
@@ -24,8 +24,8 @@ def test_requests_in_flight_are_a_mean_over_time() -> None:
 def test_what_is_older_than_the_window_is_forgotten() -> None:
     meter = LoadMeter(5.0, 0.0)
     for second in range(1, 10):
-        meter.arrived(second - 0.5)
-        meter.left(second - 0.5)
+        meter.arrive(second - 0.5)
+        meter.leave(second - 0.5)
         meter.waits.observe(10.0)
         meter.tick(float(second))
     for second in range(10, 20):
@@ -39,7 +39,7 @@ def test_what_is_older_than_the_window_is_forgotten() -> None:
 
 def test_idle_is_zero_while_a_request_is_in_flight() -> None:
     meter = LoadMeter(5.0, 0.0)
-    meter.arrived(1.0)
+    meter.arrive(1.0)
     stats = meter.stats(4.0, queued=1)
     assert (stats.idle_seconds, stats.queued) == (0.0, 1.0)
 

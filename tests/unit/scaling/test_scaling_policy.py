@@ -10,19 +10,19 @@ from types import SimpleNamespace
 import pytest
 
 from penstock.routing.leases import ReplicaStats
-from penstock.scaling.policy import Demand, Limits, State, decide
+from penstock.scaling.policy import Demand, ScalingLimits, ScalingState, decide
 from penstock.serving.arguments import ScalingSettings, UserConfig
 from penstock_serving.replica.policy import desired_replicas, statistics
 
-LIMITS = Limits(minimum=1, maximum=8, target_in_flight=16)
-TO_ZERO = Limits(minimum=0, maximum=8, target_in_flight=16, scale_to_zero_after_seconds=30)
-SLO = Limits(minimum=1, maximum=8, target_in_flight=16, slo_seconds=0.1)
-OLD = State((), since=-1000.0)
+LIMITS = ScalingLimits(minimum=1, maximum=8, target_in_flight=16)
+TO_ZERO = ScalingLimits(minimum=0, maximum=8, target_in_flight=16, scale_to_zero_after_seconds=30)
+SLO = ScalingLimits(minimum=1, maximum=8, target_in_flight=16, slo_seconds=0.1)
+OLD = ScalingState((), since=-1000.0)
 """Of a policy that has run for long and recommended nothing in the window."""
 
 
-def held(count: int, at: float = -10.0) -> State:
-    return State(((at, count),), since=-1000.0)
+def held(count: int, at: float = -10.0) -> ScalingState:
+    return ScalingState(((at, count),), since=-1000.0)
 
 
 def each(number: int, **stats: float) -> list[ReplicaStats]:
@@ -47,7 +47,7 @@ DECISIONS = [
     ("down past what left the window", Demand(each(4, in_flight=1)), 4, LIMITS, held(3, at=-61), 1),
     ("a silent replica forbids to go down", Demand(each(1), silent=3), 4, LIMITS, OLD, 4),
     ("a silent replica does not forbid to go up", Demand(each(1, in_flight=99), silent=1), 2, LIMITS, OLD, 7),
-    ("a restarted policy holds what there is", Demand(each(5)), 5, LIMITS, State(), 5),
+    ("a restarted policy holds what there is", Demand(each(5)), 5, LIMITS, ScalingState(), 5),
     ("a long wait while busy adds one", Demand(each(2, in_flight=12, queue_wait_p95_seconds=0.06)), 2, SLO, OLD, 3),
     ("a long wait while idle does not", Demand(each(2, in_flight=1, queue_wait_p95_seconds=0.06)), 2, SLO, OLD, 1),
     ("a short wait does not", Demand(each(2, in_flight=12, queue_wait_p95_seconds=0.04)), 2, SLO, OLD, 2),
@@ -57,14 +57,14 @@ DECISIONS = [
     ("at zero without requests stays zero", Demand(), 0, TO_ZERO, OLD, 0),
     ("at zero a waiting request wakes one", Demand(waking=1), 0, TO_ZERO, OLD, 1),
     ("at zero many waiting requests wake many", Demand(waking=50), 0, TO_ZERO, OLD, 4),
-    ("the first decision starts one even at a minimum of zero", Demand(), 0, TO_ZERO, State(), 1),
+    ("the first decision starts one even at a minimum of zero", Demand(), 0, TO_ZERO, ScalingState(), 1),
 ]
 
 
 @pytest.mark.parametrize(
     ("demand", "current", "limits", "state", "replicas"), [row[1:] for row in DECISIONS], ids=[r[0] for r in DECISIONS]
 )
-def test_decision(demand: Demand, current: int, limits: Limits, state: State, replicas: int) -> None:
+def test_decision(demand: Demand, current: int, limits: ScalingLimits, state: ScalingState, replicas: int) -> None:
     decision = decide(demand, current, limits, state, now=0.0)
     assert decision.replicas == replicas
     assert decision.reason.startswith(f"{replicas}: ")
@@ -75,9 +75,9 @@ def test_the_reason_names_demand_and_target() -> None:
     assert decision.reason == "4: 61 requests in flight at a target of 16 each"
 
 
-def play(load: Callable[[int], float], seconds: int, limits: Limits) -> list[int]:
+def play(load: Callable[[int], float], seconds: int, limits: ScalingLimits) -> list[int]:
     """Replicas second by second; a new replica takes three seconds to come, and load spreads evenly over those there."""
-    state, target, history = State(), limits.minimum, []
+    state, target, history = ScalingState(), limits.minimum, []
     arrivals: list[int] = [0] * target
     for second in range(seconds):
         running = sum(1 for since in arrivals if second >= since)
@@ -116,7 +116,7 @@ def test_noise_about_a_boundary_does_not_oscillate() -> None:
 
 
 def test_the_state_does_not_grow_with_time() -> None:
-    state, target = State(), 1
+    state, target = ScalingState(), 1
     for tick in range(5000):
         decision = decide(Demand(each(1, in_flight=tick % 100)), target, LIMITS, state, tick / 10)
         state, target = decision.state, decision.replicas
@@ -127,7 +127,7 @@ def test_the_same_reports_give_the_same_decisions() -> None:
     reports = [Demand(each(2, in_flight=(7 * n) % 50)) for n in range(100)]
 
     def run() -> list[str]:
-        state, target, reasons = State(), 2, []
+        state, target, reasons = ScalingState(), 2, []
         for n, demand in enumerate(reports):
             decision = decide(demand, target, LIMITS, state, float(n))
             state, target = decision.state, decision.replicas

@@ -38,7 +38,7 @@ class CachedAnswers:
         self.cache = cache
         self._run = run
         self._answer = answer
-        self._expired = expired
+        self._on_expired = expired
         self._turn = -1
         self._timers: dict[Call, asyncio.TimerHandle] = {}
 
@@ -61,7 +61,7 @@ class CachedAnswers:
         now_ns = time.monotonic_ns()
         self._turn = turn = (self._turn + 1) % _TIMED_ONE_IN
         if not turn:
-            cache.asked((now_ns - call.decoded_ns) / 1e9)
+            cache.observe_lookup((now_ns - call.decoded_ns) / 1e9)
         if not isinstance(found, Flight):
             call.cache = CacheResult.HIT
             call.served_ns = now_ns
@@ -74,33 +74,33 @@ class CachedAnswers:
         call.cache = CacheResult.SHARED
         if deadline is not None:
             delay = max(deadline - now_ns / 1e9, 0.0)
-            self._timers[call] = asyncio.get_running_loop().call_later(delay, self._late, call)
+            self._timers[call] = asyncio.get_running_loop().call_later(delay, self._expire, call)
         return True
 
-    def ran(self, leader: Call, result: Answer | Invalid) -> None:
+    def land(self, leader: Call, result: Answer | Invalid) -> None:
         """A leader ran and was answered: keep the answer, and give it to those who waited for it."""
-        flight = _released(leader)
+        flight = _release(leader)
         if flight is None:
             return
         if isinstance(result, Invalid):
-            self._resolve(self.cache.lost(flight), result)
+            self._resolve(self.cache.lose(flight), result)
             return
         began_ns = time.monotonic_ns()
-        followers = self.cache.landed(flight, result, began_ns / 1e9)
-        self.cache.kept((time.monotonic_ns() - began_ns) / 1e9)
+        followers = self.cache.land(flight, result, began_ns / 1e9)
+        self.cache.observe_keep((time.monotonic_ns() - began_ns) / 1e9)
         self._resolve(followers, result)
 
-    def dropped(self, leader: Call) -> tuple[Call, ...]:
+    def drop(self, leader: Call) -> tuple[Call, ...]:
         """There was no room in the queue for a leader, so there is none for those who waited for it: they are returned."""
-        flight = _released(leader)
-        followers = () if flight is None else self.cache.lost(flight)
+        flight = _release(leader)
+        followers = () if flight is None else self.cache.lose(flight)
         for follower in followers:
             self._stop_timer(follower)
         return followers
 
-    def abandoned(self, leader: Call) -> None:
+    def abandon(self, leader: Call) -> None:
         """A leader's time was up before it ran. The first of those who wait for it runs in its place."""
-        flight = _released(leader)
+        flight = _release(leader)
         successor = None if flight is None else self.cache.succeed(flight)
         if successor is None or successor.request is None:
             return
@@ -108,7 +108,7 @@ class CachedAnswers:
         self._stop_timer(successor)
         self._run(successor, successor.request, time.monotonic())
 
-    def left(self, call: Call) -> Call | None:
+    def leave(self, call: Call) -> Call | None:
         """A client is gone. Returns the request that nobody wants to run any more; None: others wait for its answer."""
         flight = call.flight
         if flight is None:
@@ -121,9 +121,9 @@ class CachedAnswers:
         if timer is not None:
             timer.cancel()
 
-    def _late(self, call: Call) -> None:
+    def _expire(self, call: Call) -> None:
         self._timers.pop(call, None)
-        self._expired(call)
+        self._on_expired(call)
 
     def _resolve(self, followers: Iterable[Call], result: Answer | Invalid) -> None:
         for follower in followers:
@@ -132,7 +132,7 @@ class CachedAnswers:
             self._answer(follower, result)
 
 
-def _released(leader: Call) -> Flight[Call] | None:
+def _release(leader: Call) -> Flight[Call] | None:
     """The flight that a request leads. It does not know it any more: else only the cycle collector could free the two."""
     flight, leader.flight = leader.flight, None
     return flight

@@ -50,7 +50,7 @@ class Flight(Generic[P]):
 class PredictionCache(Generic[P]):
     """Answers by identical inputs. `P` is a request; times are seconds of any monotonic clock.
 
-    The owner calls `ask` for each request and, for each flight that a request leads, either `landed` or `lost` once.
+    The owner calls `ask` for each request and, for each flight that a request leads, either `land` or `lose` once.
     Followers stay with their flight whatever becomes of the settings.
     """
 
@@ -138,7 +138,7 @@ class PredictionCache(Generic[P]):
         answer = store.find(key, now)
         if answer is not None:
             self._hits += 1
-            self._payoff.looked_up(hit=True)
+            self._payoff.count_lookup(hit=True)
             return answer
         return self._join(key, asker, urgency)
 
@@ -147,35 +147,35 @@ class PredictionCache(Generic[P]):
         if flight is not None and urgency >= flight.urgency:
             flight.followers.append(asker)
             self.waiting += 1
-            self._payoff.looked_up(hit=True)
+            self._payoff.count_lookup(hit=True)
             return flight
         own = Flight(key, asker, urgency)
         if flight is None:
             self._flights[key] = own
         # Else it would wait for one that lets others pass: it runs by itself, and nobody follows it.
         self._misses += 1
-        self._payoff.looked_up(hit=False)
+        self._payoff.count_lookup(hit=False)
         return own
 
-    def asked(self, seconds: float) -> None:
+    def observe_lookup(self, seconds: float) -> None:
         """Asking took so long, where it was not bypassed. Not every time need be told."""
-        self._payoff.asked(seconds)
+        self._payoff.observe_lookup(seconds)
 
-    def ran(self, requests: int, seconds: float) -> None:
+    def observe_run(self, requests: int, seconds: float) -> None:
         """The engine ran for so long, for so many requests."""
-        self._payoff.ran(requests, seconds)
+        self._payoff.observe_run(requests, seconds)
 
-    def landed(self, flight: Flight[P], answer: Answer, now: float) -> tuple[P, ...]:
+    def land(self, flight: Flight[P], answer: Answer, now: float) -> tuple[P, ...]:
         """The model has answered. The answer is kept, and is also the answer of the followers, which are returned."""
         if self._store is not None:
             self._store.keep(flight.key, answer, now)
         return self._close(flight)
 
-    def kept(self, seconds: float) -> None:
+    def observe_keep(self, seconds: float) -> None:
         """Keeping an answer took so long. Not every time need be told."""
-        self._payoff.kept(seconds)
+        self._payoff.observe_keep(seconds)
 
-    def lost(self, flight: Flight[P]) -> tuple[P, ...]:
+    def lose(self, flight: Flight[P]) -> tuple[P, ...]:
         """The model failed on these inputs. Nothing is kept; the failure is also that of the followers returned."""
         return self._close(flight)
 

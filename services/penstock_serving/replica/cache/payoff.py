@@ -87,22 +87,22 @@ class Payoff:
         """Whether inputs with this sample are looked up even while the others are not."""
         return (sample >> 8) % SAMPLED_ONE_IN == 0
 
-    def looked_up(self, *, hit: bool) -> None:
+    def count_lookup(self, *, hit: bool) -> None:
         """A look-up saved a run, or did not."""
         self._lookups += 1
         self._hits += hit
         if self._lookups >= (PROBE_WINDOW if self.bypassing else WINDOW):
             self._decide()
 
-    def asked(self, seconds: float) -> None:
+    def observe_lookup(self, seconds: float) -> None:
         """A look-up took so long. Not every one need be timed."""
         self._lookup.observe(seconds)
 
-    def kept(self, seconds: float) -> None:
+    def observe_keep(self, seconds: float) -> None:
         """Keeping an answer took so long. Not every one need be timed."""
         self._store.observe(seconds)
 
-    def ran(self, requests: int, seconds: float) -> None:
+    def observe_run(self, requests: int, seconds: float) -> None:
         """The engine ran for so long, for so many requests."""
         self._run.observe(requests, seconds)
 

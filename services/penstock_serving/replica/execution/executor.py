@@ -12,11 +12,11 @@ from collections.abc import Callable
 from typing import Final
 
 from penstock.serving.settings import BatchingSettings
-from penstock_runtime.batching.batcher import Batcher, Rejected, Step, Ticket
+from penstock_runtime.batching.batcher import Batcher, BatchStep, Rejected, Ticket
 from penstock_runtime.engines import Engine
 from penstock_runtime.joining import Trial
 from penstock_serving.replica.call import Call
-from penstock_serving.replica.execution.joint import JointRuns, Ran
+from penstock_serving.replica.execution.joint import BatchRun, JointRuns
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Executor:
         engine: Engine,
         trial: Trial,
         settings: BatchingSettings,
-        on_ran: Callable[[Ran], None],
+        on_ran: Callable[[BatchRun], None],
         on_expired: Callable[[Call], None],
     ) -> None:
         self._runs = JointRuns(engine, trial)
@@ -55,7 +55,7 @@ class Executor:
         self._busy = False
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
-        self._work: queue.SimpleQueue[Step[Call] | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[BatchStep[Call] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._worker, name="engine", daemon=True)
         self._thread.start()
 
@@ -138,18 +138,18 @@ class Executor:
                 logger.info("a batch of %d ended after the replica had stopped", len(ran.members))
                 return
 
-    def _returned(self, ran: Ran) -> None:
+    def _returned(self, ran: BatchRun) -> None:
         self._busy = False
         self._deliver(ran)
 
-    def _deliver(self, ran: Ran) -> None:
+    def _deliver(self, ran: BatchRun) -> None:
         if ran.apart is not None and self.apart is None:
             self.apart = ran.apart
             self.batcher.end_joining()
             logger.error("requests are not joined any more: %s", ran.apart)
         seconds = (ran.end_ns - ran.start_ns) / 1e9
         self._remember(ran.rows, seconds)
-        self.batcher.finished(len(ran.members), seconds)
+        self.batcher.finish(len(ran.members), seconds)
         # The engine gets its next batch before this one's answers are written, where it runs beside the loop.
         if self.batcher.queued:
             if self._is_short(ran.rows):

@@ -16,8 +16,8 @@ from typing import Final
 from penstock.errors import Invalid
 from penstock.protocol.refusals import Refusal
 from penstock.serving.joining import Joining
-from penstock.serving.rows import joined, part
-from penstock_runtime.batching.batcher import Step, Ticket
+from penstock.serving.rows import join_rows, part_rows
+from penstock_runtime.batching.batcher import BatchStep, Ticket
 from penstock_runtime.engines import Array, Engine, first_line
 from penstock_runtime.joining import Trial
 from penstock_serving.replica.call import Call
@@ -32,7 +32,7 @@ _ONE_IN: Final = 256
 
 
 @dataclass(slots=True)
-class Ran:
+class BatchRun:
     """A batch that ran: the outputs or the error of each member, and when."""
 
     members: tuple[Ticket[Call], ...]
@@ -61,40 +61,40 @@ class JointRuns:
         self._runs = 0
         self._largest = 0
 
-    def run(self, step: Step[Call]) -> Ran:
+    def run(self, step: BatchStep[Call]) -> BatchRun:
         """Run a batch. One that fails, or whose answer cannot be parted, is run again one by one."""
         members = step.batch
-        ran = Ran(members, step.rows, [], time.monotonic_ns())
+        ran = BatchRun(members, step.rows, [], time.monotonic_ns())
         if len(members) == 1:
-            ran.results = [self._alone(members[0])]
+            ran.results = [self._run_alone(members[0])]
         else:
-            self._together(ran)
+            self._run_together(ran)
         ran.end_ns = time.monotonic_ns()
         return ran
 
-    def _alone(self, member: Ticket[Call]) -> Outputs | Invalid:
+    def _run_alone(self, member: Ticket[Call]) -> Outputs | Invalid:
         try:
             return self._engine.run(_inputs(member))
         except Exception as error:  # noqa: BLE001 -- an engine may raise anything; it must not take others' requests down
             return _failure(error)
 
-    def _together(self, ran: Ran) -> None:
+    def _run_together(self, ran: BatchRun) -> None:
         members, rows = ran.members, ran.rows
         try:
-            outputs = self._engine.run(joined([_inputs(member) for member in members], self._in))
-        except Exception as error:  # noqa: BLE001 -- as in _alone
+            outputs = self._engine.run(join_rows([_inputs(member) for member in members], self._in))
+        except Exception as error:  # noqa: BLE001 -- as in _run_alone
             logger.warning("a batch of %d requests failed (%s); running each alone", len(members), error)
-            ran.results = [self._alone(member) for member in members]
+            ran.results = [self._run_alone(member) for member in members]
             if not any(isinstance(each, Invalid) for each in ran.results):
                 ran.apart = f"a batch of {rows} rows failed, but none of its requests alone: {first_line(error)}"
             return
         ran.apart = self._misfit(outputs, rows)
         if ran.apart is None:
-            ran.results = self._parted(outputs, members)
+            ran.results = self._part(outputs, members)
             if self._is_due(rows):
-                ran.apart = self._compared(ran)
+                ran.apart = self._compare(ran)
         if ran.apart is not None:
-            ran.results = [self._alone(member) for member in members]
+            ran.results = [self._run_alone(member) for member in members]
 
     def _misfit(self, outputs: Outputs, rows: int) -> str | None:
         for name, axis in self._out.items():
@@ -103,12 +103,12 @@ class JointRuns:
                 return f"output '{name}' has shape {list(shape)} for {rows} input rows"
         return None
 
-    def _parted(self, outputs: Outputs, members: tuple[Ticket[Call], ...]) -> list[Outputs | Invalid]:
+    def _part(self, outputs: Outputs, members: tuple[Ticket[Call], ...]) -> list[Outputs | Invalid]:
         split: list[Outputs | Invalid] = []
         start = 0
         for member in members:
             stop = start + member.rows
-            split.append({name: part(outputs[name], axis, start, stop) for name, axis in self._out.items()})
+            split.append({name: part_rows(outputs[name], axis, start, stop) for name, axis in self._out.items()})
             start = stop
         return split
 
@@ -119,7 +119,7 @@ class JointRuns:
             return True
         return self._runs <= _FIRST_RUNS or self._runs % _ONE_IN == 0
 
-    def _compared(self, ran: Ran) -> str | None:
+    def _compare(self, ran: BatchRun) -> str | None:
         """What differs between the joint answer of a member and its own; None where nothing does."""
         index = self._runs % len(ran.members)
         mine = ran.results[index]
@@ -128,7 +128,7 @@ class JointRuns:
             return None
         try:
             problem = self._trial.judge.compare_with_lone_run(self._engine, request.inputs, mine)
-        except Exception as error:  # noqa: BLE001 -- as in _alone
+        except Exception as error:  # noqa: BLE001 -- as in _run_alone
             problem = f"a request fails alone: {first_line(error)}"
         return problem and f"a request's answer among {len(ran.members)} others was not its own: {problem}"
 

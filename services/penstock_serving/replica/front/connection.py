@@ -31,7 +31,7 @@ _FLAGS_END: Final = 54
 _ODD_DIGITS: Final = frozenset(b"%c" % digit for digit in b"13579bdf")
 
 
-class Application(Protocol):
+class HttpApplication(Protocol):
     """What answers requests."""
 
     draining: bool
@@ -58,7 +58,9 @@ _READING: Final = (_AT_REST, _HEADER, _BODY)
 class HttpConnection(asyncio.Protocol):
     """One client's connection."""
 
-    def __init__(self, application: Application, limits: ConnectionLimits, connections: set[HttpConnection]) -> None:
+    def __init__(
+        self, application: HttpApplication, limits: ConnectionLimits, connections: set[HttpConnection]
+    ) -> None:
         self._application = application
         self._limits = limits
         self._connections = connections

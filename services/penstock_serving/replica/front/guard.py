@@ -15,7 +15,7 @@ _OPEN: Final = b"/v2/health/live"
 """Says nothing of the model."""
 
 
-class Guard:
+class GatewayGuard:
     """What a request must show.
 
     Args:

@@ -15,7 +15,7 @@ from penstock_serving.replica.codec import responses
 from penstock_serving.replica.codec.documents import RequestDecoder
 from penstock_serving.replica.front.connection import HttpConnection
 from penstock_serving.replica.front.exchange import JSON, HttpExchange
-from penstock_serving.replica.front.guard import Guard
+from penstock_serving.replica.front.guard import GatewayGuard
 from penstock_serving.replica.front.limits import ConnectionLimits
 from penstock_serving.replica.model.loading import LoadedModel
 from penstock_serving.replica.service import InferenceService
@@ -35,7 +35,7 @@ class HttpFront:
         self._signature = model.signature
         self._platform = model.engine.platform
         self._service = service
-        self.guard = Guard(settings.namespace, settings.registration_token)
+        self.guard = GatewayGuard(settings.namespace, settings.registration_token)
         self._limits = ConnectionLimits(settings.max_body_bytes, self.guard)
         self.connections: set[HttpConnection] = set()
         self.draining = False

@@ -28,7 +28,7 @@ from penstock_serving.replica.model.admission import (
     must_be_signed,
     verify_files,
 )
-from penstock_serving.replica.model.location import apart, check_listed, locate, unchanging, wanted_of
+from penstock_serving.replica.model.location import check_listed, copy_apart, hold_unchanged, locate, wanted_of
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def load(settings: ReplicaSettings, done: Callable[[str], None] = lambda _: None
     wanted = wanted_of(settings.model_format, settings.version)
     held = fetch_in_child(settings.storage_uri, os.environ, settings.digest, settings.credentials, wanted)
     model, cached = locate(held.path, settings.model_format, settings.version), bool(held.key)
-    with unchanging(model, cached=cached):
+    with hold_unchanged(model, cached=cached):
         digest = model.digest()
         check_digest(digest, settings)
         check_revision(digest, settings)
@@ -78,7 +78,7 @@ def load(settings: ReplicaSettings, done: Callable[[str], None] = lambda _: None
         done(names.SPAN_PULL)
         declared = model.manifest.signature if model.manifest else None
         chosen = engine_settings(model.manifest, model.format, settings)
-        held, entrypoint = apart(model, digest, held, os.environ)
+        held, entrypoint = copy_apart(model, digest, held, os.environ)
         engine = load_engine(entrypoint, chosen, declared, trusted=is_signed(model.manifest, settings))
     if declared is not None:
         engine.signature = agree(declared, engine.signature)

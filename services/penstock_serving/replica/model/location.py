@@ -113,7 +113,7 @@ def check_listed(location: Location) -> None:
 
 
 @contextmanager
-def unchanging(location: Location, *, cached: bool) -> Iterator[None]:
+def hold_unchanged(location: Location, *, cached: bool) -> Iterator[None]:
     """A model that is told by its digest and loaded within this is the same in both.
 
     Args:
@@ -130,7 +130,7 @@ def unchanging(location: Location, *, cached: bool) -> Iterator[None]:
         raise _changed(location)
 
 
-def apart(
+def copy_apart(
     location: Location, digest: ModelDigest, held: HeldModel, environment: Mapping[str, str]
 ) -> tuple[HeldModel, Path]:
     """The entry point, to be loaded; with weights beside it that nobody can change under a replica that runs.

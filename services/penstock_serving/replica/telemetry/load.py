@@ -63,21 +63,21 @@ class LoadMeter:
         self.waits = Histogram(SECONDS_BUCKETS)
         self._marks: deque[_Mark] = deque([self._mark(now)])
 
-    def arrived(self, now: float) -> None:
+    def arrive(self, now: float) -> None:
         """A request has come."""
         self._integral += self.in_flight * (now - self._since)
         self._since = now
         self.in_flight += 1
         self._arrivals += 1
 
-    def left(self, now: float) -> None:
+    def leave(self, now: float) -> None:
         """A request was answered or its client is gone."""
         self._integral += self.in_flight * (now - self._since)
         self._since = now
         self.in_flight -= 1
         self._idle_since = now
 
-    def touched(self, now: float) -> None:
+    def touch(self, now: float) -> None:
         """A request was answered without the engine: the replica is in use, and that is all that it is."""
         self._idle_since = now
 

@@ -26,18 +26,18 @@ class StartTrace:
         self._phases: list[Phase] = []
         self._since = began
 
-    def done(self, name: str) -> None:
+    def end_phase(self, name: str) -> None:
         """A phase is over, and the next begins."""
         now = time.time_ns()
         self._phases.append(Phase(name, self._since, now))
         self._since = now
 
-    def tell(self, sink: SpanSink) -> None:
+    def export(self, sink: SpanSink) -> None:
         """Export all phases that are over."""
         if self._told and self._phases:
             sink.emit(self._place.spans(self._phases))
 
-    def tell_one_more(self, name: str, sink: SpanSink) -> None:
-        """A phase is over after `tell`: export it alone."""
+    def export_last(self, name: str, sink: SpanSink) -> None:
+        """A phase is over after `export`: export it alone."""
         if self._told:
             sink.emit((self._place.phase(Phase(name, self._since, time.time_ns())),))

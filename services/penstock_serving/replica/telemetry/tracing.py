@@ -57,12 +57,12 @@ class Tracer:
         call.kept = "sampled" if sampled else "failed" if failed else "slow"
         call.span = SpanContext(parent.trace_id if parent else new_trace_id(), new_span_id(), sampled=True)
 
-    def answered(self, call: Call) -> None:
+    def export(self, call: Call) -> None:
         """A request that was in no batch is over: it failed, or the cache answered it."""
         if call.kept and self._sink.enabled:
             self._sink.emit(self._request_spans(call, None))
 
-    def batch_answered(self, members: Sequence[Call], rows: int) -> None:
+    def export_batch(self, members: Sequence[Call], rows: int) -> None:
         """All members of a batch were answered."""
         if not self._sink.enabled or not any(member.kept for member in members):
             return
