@@ -81,9 +81,9 @@ def test_nothing_outlives_whoever_started_it(tmp_path: Path, number: signal.Sign
     code = (
         "import os, sys, time\n"
         "from pathlib import Path\n"
-        "from penstock_cli.standalone.child import Child, Program\n"
+        "from penstock_cli.standalone.child import Child, ChildProgram\n"
         "argv = [sys.executable, '-c', *sys.argv[2:]]\n"
-        "child = Child(Program('It', argv, dict(os.environ), Path(sys.argv[1]), 2.0))\n"
+        "child = Child(ChildProgram('It', argv, dict(os.environ), Path(sys.argv[1]), 2.0))\n"
         "time.sleep(600)\n"
     )
     argv = [sys.executable, "-c", code, str(tmp_path / "log"), STUBBORN, str(tmp_path / "pids"), "stay"]

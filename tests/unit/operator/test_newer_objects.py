@@ -69,7 +69,7 @@ class Operator:
         observer = Observer(
             pools, optimization, fleet, quotas, keys,
             gateway_secret="a-secret", replica_host=None, trusted_keys=(), artifact_secret=None,
-            default_authentication=Authentication.ANONYMOUS,
+            default_authentication=Authentication.ANONYMOUS, max_body_bytes=1 << 20,
         )  # fmt: skip
         jobs = JobSettings(store=store.as_uri(), signing_key="/key.pem", image="optimizer:1", signing_key_secret="key")
         run_keys = RunKeys("a-secret", "key")
