@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from penstock.api.conditions import Reason
 from penstock.errors import Unavailable
-
-if TYPE_CHECKING:
-    from penstock_runtime.model_cache import ModelCache
 
 _STEP_BYTES: Final = 8 * 1024 * 1024
 """Room is reserved so much ahead where a model's size is not known."""
 
 
+class RoomOwner(Protocol):
+    """The cache whose room it is."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the cache lies."""
+
+    def make_room(self, reservation: Path, wanted: int, needed: int) -> int:
+        """Reserve bytes for a fetch; how many it has then."""
+
+    def remove_one(self, reservation: Path) -> bool:
+        """Remove a model that is not in use; False where there is none."""
+
+
 class Reservation:
     """The room of one fetch."""
 
-    def __init__(self, cache: ModelCache, staging: Path, size: int | None) -> None:
+    def __init__(self, cache: RoomOwner, staging: Path, size: int | None) -> None:
         self._cache = cache
         self._staging = staging
         self._claimed = 0

@@ -8,10 +8,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
 
-_FRONT = "one of them is the replica's, whose names change together with its front"
-EXCEPTIONS = dict.fromkeys(("Context", "Failed", "Guard", "Limits", "Ran", "State", "Step"), _FRONT)
-"""Why a name may stand twice for now."""
-
 
 def test_no_public_class_name_stands_twice_in_the_product() -> None:
     places: dict[str, list[str]] = defaultdict(list)
@@ -20,5 +16,5 @@ def test_no_public_class_name_stands_twice_in_the_product() -> None:
             for node in ast.parse(path.read_text(encoding="utf-8")).body:
                 if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                     places[node.name].append(str(path.relative_to(ROOT)))
-    twice = {name: found for name, found in places.items() if len(found) > 1 and name not in EXCEPTIONS}
+    twice = {name: found for name, found in places.items() if len(found) > 1}
     assert twice == {}

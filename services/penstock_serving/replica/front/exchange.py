@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from penstock.errors import PenstockError
 from penstock.protocol.datatypes import Array
@@ -13,9 +13,6 @@ from penstock.telemetry.spans import SpanContext, parse_traceparent
 from penstock_serving.replica.cache.cache import CacheResult
 from penstock_serving.replica.call import Call
 from penstock_serving.replica.codec.responses import ResponseEncoder
-
-if TYPE_CHECKING:
-    from penstock_serving.replica.front.connection import HttpConnection
 
 JSON: Final = b"Content-Type: application/json\r\n"
 _BINARY: Final = b"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: %d\r\n"
@@ -27,6 +24,13 @@ _CACHE_STATUS: Final = {
 }
 """The response header of RFC 9211 by what the cache did."""
 _FIRST_FAILURE: Final = 500
+
+
+class Responder(Protocol):
+    """The connection that a request came by."""
+
+    def respond(self, exchange: HttpExchange, status: int, headers: bytes, body: bytes) -> None:
+        """Answer a request of this connection."""
 
 
 class HttpExchange(Call):
@@ -52,7 +56,7 @@ class HttpExchange(Call):
     head: bytes
     content: bytes
 
-    def __init__(self, connection: HttpConnection, method: bytes, url: bytes, received_ns: int) -> None:
+    def __init__(self, connection: Responder, method: bytes, url: bytes, received_ns: int) -> None:
         Call.__init__(self, received_ns)  # this is on the hot path, and costs less than `super`
         self.connection = connection
         self.method = method
