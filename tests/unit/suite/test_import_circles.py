@@ -1,9 +1,9 @@
-"""No two modules of the product import each other, by whatever detour, at their top or within a function."""
+"""No two modules of the product import each other, by whatever detour, at their top, within a function or for types alone."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -22,22 +22,13 @@ def modules(root: Path) -> dict[str, Path]:
     }
 
 
-def imports(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
-    """Wherever they stand, but for those that only types need."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            yield node
-        elif not (isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"):
-            yield from imports(node)
-
-
 def needed(path: Path, known: Mapping[str, Path]) -> set[str]:
     """Modules of the product that a file imports."""
     found = set()
-    for node in imports(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {each.name for each in node.names}
-        elif node.module is not None:
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
             names = (f"{node.module}.{each.name}" for each in node.names)
             found |= {name if name in known else node.module for name in names}
     return found & known.keys()
@@ -58,7 +49,9 @@ def test_no_module_imports_one_that_imports_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["from house.two import b", "def a():\n    import house.two"], ids=["at the top", "within a function"]
+    "text",
+    ["from house.two import b", "def a():\n    import house.two", "if TYPE_CHECKING:\n    from house.two import b"],
+    ids=["at the top", "within a function", "for types alone"],
 )
 def test_a_circle_is_found(text: str, tmp_path: Path) -> None:
     house = tmp_path / "services" / "house"
