@@ -15,19 +15,23 @@ from pathlib import Path
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-RAY, API_SERVER, LAST = "ray", "apiserver", "last"
+RAY, API_SERVER, ALONE, LAST = "ray", "apiserver", "alone", "last"
 _COME_LAST = "tests/e2e/cluster/test_no_request_lost"
 """How the names of files begin whose tests are marked `last`: those of two workers would wait for each other."""
 _FIRST = (RAY, "tests/integration/test_standalone_run.py", API_SERVER)
 """What takes longest, the longest first: files that need Ray, that one, files that need an API server."""
+_END = (ALONE, LAST)
+"""What keeps the other workers waiting: at the end they have nothing left to wait with but short tests."""
 _FOLDERS = ("tests/integration/", "tests/stores/", "tests/contract/")
 """Whose files come next: they wait for other programs. Unit tests are what fills the gaps at the end."""
 
 
 def shared_part(item: pytest.Item) -> str | None:
-    """The part of the session that a test shares with others and that is costly to boot, or breaks, if any."""
+    """The part of the session that a test shares with others and that is costly to boot, breaks, or is wanted whole, if any."""
     if item.get_closest_marker("last"):
         return LAST
+    if item.get_closest_marker("alone"):
+        return ALONE
     fixtures = getattr(item, "fixturenames", ())
     if "ray_head" in fixtures:
         return RAY
@@ -54,8 +58,8 @@ def rank(unit: str) -> tuple[int, str]:
     """Where a unit stands in the order in which they are handed out."""
     if unit in _FIRST:
         return _FIRST.index(unit), unit
-    if unit == LAST:
-        return len(_FIRST) + len(_FOLDERS) + 1, unit
+    if unit in _END:
+        return len(_FIRST) + len(_FOLDERS) + 1 + _END.index(unit), unit
     among = (number for number, folder in enumerate(_FOLDERS, len(_FIRST)) if unit.startswith(folder))
     return next(among, len(_FIRST) + len(_FOLDERS)), unit
 
