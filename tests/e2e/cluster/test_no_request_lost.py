@@ -57,8 +57,9 @@ def test_while_the_head_is_lost_with_its_state(served: Served, figures: list[dic
     load = under_load(served, head_killed)
     figures.append(row("head killed, its state with it", load))
     report = load.report
-    # 503: too many wait already. 0: this client gave its place in the queue up after its 30 seconds.
-    assert set(report.statuses) <= {"200", "503", "0"}, report
+    # 503: too many wait already. 429: all that this one client may have open at both gateways wait, which they do where
+    # a new head takes over 20 seconds. 0: this client gave its place in the queue up after its 30 seconds.
+    assert set(report.statuses) <= {"200", "503", "429", "0"}, report
     assert report.failed < report.statuses["200"], report
     calm = under_load(served, lambda _: time.sleep(5)).report
     assert calm.failed == 0, calm
