@@ -29,7 +29,7 @@ from penstock.api.conditions import Reason
 from penstock.errors import Unavailable
 from penstock.models import Frozen
 from penstock.serving.manifest import ModelFile
-from penstock_runtime.atomic import write_atomically
+from penstock_runtime.atomic import READABLE_BY_ALL, write_atomically
 from penstock_runtime.cache_locks import CacheLocks, explain_failures
 from penstock_runtime.cache_room import Reservation, mebibytes
 from penstock_runtime.downloading import Room
@@ -157,7 +157,7 @@ class ModelCache:
                 files = fill(staging / _MODEL, room)
                 total = sum(each.size_bytes for each in files.values())
                 record = _Record(uri=uri, bytes=total, files=files)
-                write_atomically(staging / _RECORD, record.model_dump_json().encode())
+                write_atomically(staging / _RECORD, record.model_dump_json().encode(), READABLE_BY_ALL)
                 (staging / _RESERVED).unlink(missing_ok=True)
                 staging.rename(self.folder / key)
         except BaseException as error:

@@ -20,7 +20,7 @@ from penstock.api.conditions import Reason
 from penstock.errors import Invalid
 from penstock.serving.manifest import MANIFEST_NAME
 from penstock.serving.versions import Wanted
-from penstock_runtime.atomic import stage_file, write_atomically
+from penstock_runtime.atomic import READABLE_BY_ALL, stage_file, write_atomically
 from penstock_runtime.fetching import ModelCacheSettings, fetch_into_cache
 from penstock_runtime.filesystems import (
     file_system,
@@ -117,7 +117,7 @@ class Store:
         """Write a file. Who reads it meanwhile sees the old content or the new, whole."""
         with translate_errors(self.uri(relative)):
             if self._local:
-                write_atomically(Path(self._path(relative)), body)
+                write_atomically(Path(self._path(relative)), body, READABLE_BY_ALL)
             else:
                 self._files.pipe_file(self._path(relative), body)
 
@@ -172,7 +172,7 @@ class Store:
     def _put_file(self, source: Path, relative: str) -> None:
         with translate_errors(self.uri(relative)):
             if self._local:
-                with stage_file(Path(self._path(relative))) as partial:
+                with stage_file(Path(self._path(relative)), READABLE_BY_ALL) as partial:
                     shutil.copyfile(source, partial)
             else:
                 self._files.put_file(str(source), self._path(relative))
