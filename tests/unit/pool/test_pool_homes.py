@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.telling import telling
 
 from penstock.api.pool import ServingPool, ServingPoolSpec
 from penstock.errors import Invalid
@@ -188,5 +189,5 @@ NO_POOLS = [
 def test_a_default_pool_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text(text)
-    with pytest.raises(Invalid, match="no spec of a ServingPool"):
+    with pytest.raises(Invalid, match=telling("ServingPool spec.yaml")):
         read(["--default-pool-file", str(spec)])

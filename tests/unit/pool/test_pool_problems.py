@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.telling import Telling
 from tests.unit.deployment.world import NEW, NOW, World, deployment, gateway
 
 from penstock.api.conditions import DeploymentCondition, Reason
@@ -27,7 +28,7 @@ def said(made: Plan, kind: DeploymentCondition) -> tuple[ConditionStatus, str]:
 def test_while_the_pool_is_suspended_requests_are_told_so_at_once() -> None:
     made = plan(World(SERVED, gateways=(gateway({NEW: 100}),), problem=SUSPENDED).observed(), NOW)
     assert made.route is not None
-    assert made.route.unavailable == "Suspended: The pool is suspended."
+    assert made.route.unavailable == Telling(Reason.SUSPENDED, SUSPENDED.message)
     assert not made.route.revisions
     for kind in (DeploymentCondition.POOL_READY, DeploymentCondition.SERVING, DeploymentCondition.READY):
         assert said(made, kind) == (ConditionStatus.FALSE, Reason.SUSPENDED)

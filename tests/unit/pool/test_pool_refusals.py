@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.contract.ray_rest_standin import RayStandIn
+from tests.telling import Telling, assert_tells
 from tests.unit.deployment.world import NEW_MODEL, deployment, serve_app
 from tests.unit.pool.test_pool_homes import IMAGE, KEY, add_pool, deploy, told
 
@@ -197,7 +198,7 @@ def test_deployments_of_a_pool_whose_raycluster_s_name_is_taken_hear_what_to_do(
     assert not isinstance(pool, PoolProblem)
     problem = directory.writer(pool)
     assert isinstance(problem, PoolProblem)
-    assert "that is not this pool's" in problem.message
+    assert_tells(problem.message, "RayCluster penstock-default delete")
 
 
 def test_an_operator_without_a_secret_says_so_as_a_fault_not_as_something_under_way(cluster: Strict) -> None:
@@ -278,5 +279,5 @@ def test_a_pool_whose_pods_may_not_be_seen_starts_all_the_same(cluster: Strict) 
     reconciler, _ = parts(cluster)
     reconciler.reconcile(KEY)
     reconciler.reconcile(KEY)
-    assert told(cluster) == ("StartingPool", "The head of RayCluster penstock-default is starting.")
+    assert told(cluster) == ("StartingPool", Telling("head penstock-default starting"))
     assert cluster.list(RAY_CLUSTER, KEY.namespace).items

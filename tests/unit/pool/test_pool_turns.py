@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from tests.telling import Telling
 
 from penstock.api.verdicts import timestamp
 from penstock_operator.pool.clusters import Addresses, RayClusters
@@ -84,7 +85,7 @@ def test_of_many_pools_a_few_are_replaced_at_once_and_the_next_is_told_and_looke
     (result,) = release(cluster, "2", LAST)
     assert not candidates(cluster, LAST)
     assert told(cluster, LAST) == (
-        "True", "Pending", f"{AT_ONCE} other pools are being replaced; this one begins after them."
+        "True", "Pending", Telling(f"{AT_ONCE} other pools")
     )  # fmt: skip
     assert result is not None
     say(cluster, candidates(cluster, SPACES[0])[0], ready=True)
