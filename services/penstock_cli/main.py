@@ -12,6 +12,7 @@ from rich.console import Console
 
 from penstock.errors import PenstockError
 from penstock_cli import keys, versions
+from penstock_cli.bench import command as benchmarking
 from penstock_cli.objects import command as objects
 from penstock_cli.optimization import command as optimizing
 from penstock_cli.optimization import profiling
@@ -37,6 +38,7 @@ keys.register(app)
 validation.register(app)
 profiling.register(app)
 optimizing.register(app)
+benchmarking.register(app)
 tracing.register(app)
 versions.register(app)
 

@@ -1,0 +1,183 @@
+"""`penstock bench`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from penstock.errors import Invalid
+from penstock_cli.bench.arrivals import ArrivalProcess
+from penstock_cli.objects.command import Context, Kubeconfig, Namespace, StateDir, open_cluster
+
+if TYPE_CHECKING:
+    from penstock_cli.bench.results import BenchDocument
+    from penstock_operator.runtime.cluster import Cluster
+
+_USUAL_CONNECTIONS = (1, 8, 64)
+_TABLE_COLUMNS = 132
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(bench)
+
+
+def bench(
+    target: Annotated[
+        str,
+        typer.Argument(help="A model's URL (…/v2/models/NAME), at any server of the protocol, or a deployment's name."),
+    ],
+    *,
+    connections: Annotated[
+        str | None, typer.Option(help="Closed loops: `1,8,64` connections, each sends when it has its answer.")
+    ] = None,
+    rate: Annotated[
+        str | None, typer.Option(help="Open loops: `100,200` requests a second, sent whatever the answers do.")
+    ] = None,
+    p99: Annotated[
+        float | None,
+        typer.Option(help="Search the highest rate whose 99th percentile is at most so many ms.", min=0.01),
+    ] = None,
+    arrivals: Annotated[
+        ArrivalProcess, typer.Option(help="Of an open loop: independent users, or equal gaps.")
+    ] = ArrivalProcess.POISSON,
+    seconds: Annotated[float, typer.Option(help="Of each load.", min=0.1)] = 5.0,
+    warmup: Annotated[float, typer.Option(help="Seconds before each load that do not count.", min=0.0)] = 1.0,
+    timeout: Annotated[float, typer.Option(help="Seconds after which a request has failed.", min=0.1)] = 30.0,
+    max_connections: Annotated[int, typer.Option(help="Of an open loop.", min=1, max=16384)] = 1024,
+    rows: Annotated[int, typer.Option(help="In a request, where the model leaves the first axis open.", min=1)] = 1,
+    shape: Annotated[
+        list[str] | None, typer.Option(help="Length of an input's other axes: `input_ids=128`, `image=3x224x224`.")
+    ] = None,
+    distinct: Annotated[int, typer.Option(help="Different requests, sent in turn.", min=1, max=65536)] = 64,
+    binary: Annotated[bool, typer.Option("--binary", help="Send tensors as bytes, not as JSON.")] = False,
+    body: Annotated[
+        Path | None, typer.Option(help="A request in JSON to send instead.", exists=True, dir_okay=False)
+    ] = None,
+    header: Annotated[list[str] | None, typer.Option(help="`NAME: VALUE`; may repeat.")] = None,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(help="File with the API key. Default: $PENSTOCK_API_KEY.", exists=True, dir_okay=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Write all figures as JSON.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write a page with a plot there.", dir_okay=False)] = None,
+    seed: Annotated[int, typer.Option(help="Of inputs and arrivals.")] = 0,
+    namespace: Namespace = "default",
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+    state_dir: StateDir = None,
+) -> None:
+    """Load a model, and show its throughput and latencies as clients see them.
+
+    Latency runs from when a request was due, so that a server that stalls cannot hide it (no coordinated omission). Requests are
+    made up from the model's metadata unless you give one. The client is one process: where it uses most of a core, it says so.
+
+    **Examples**
+
+    `penstock bench digits`: 1, 8 and 64 connections
+
+    `penstock bench http://gateway/vision/v2/models/resnet --rate 50,100,200 --seconds 20 --html resnet.html`
+
+    `penstock bench digits --p99 20`: the highest rate that holds a p99 of 20 ms
+
+    `penstock bench http://localhost:8000/v2/models/m --binary --rows 8 --json`
+    """
+    from penstock_cli.bench.inputs import InputOptions  # noqa: PLC0415 (NumPy and more, only for this command)
+    from penstock_cli.bench.run import BenchOptions, run_bench  # noqa: PLC0415 (the same)
+    from penstock_cli.optimization.profiling import parse_shape  # noqa: PLC0415 (the same)
+
+    chosen = [name for name, value in (("--connections", connections), ("--rate", rate), ("--p99", p99)) if value]
+    if len(chosen) > 1:
+        raise typer.BadParameter(f"give one of --connections, --rate and --p99, not {' and '.join(chosen)}")
+    url = target
+    if "://" not in target:
+        with open_cluster(kubeconfig, context, state_dir) as cluster:
+            url = _url_of(cluster, target, namespace)
+    options = BenchOptions(
+        url=url,
+        connections=tuple(int(each) for each in _numbers("--connections", connections)) or _USUAL_CONNECTIONS,
+        rates=_numbers("--rate", rate),
+        p99_milliseconds=p99,
+        arrivals=arrivals,
+        seconds=seconds,
+        warmup=warmup,
+        timeout=timeout,
+        most_connections=max_connections,
+        inputs=InputOptions(rows, dict(parse_shape(each) for each in shape or ()), distinct, binary, seed),
+        body=body.read_bytes() if body else None,
+        headers=dict(_header(each) for each in header or ()),
+        key=_key(key_file),
+        seed=seed,
+    )
+    document = run_bench(options)
+    _show(document, as_json=as_json, html=html)
+
+
+def _numbers(option: str, text: str | None) -> tuple[float, ...]:
+    try:
+        found = tuple(float(each) for each in (text or "").split(",") if each.strip())
+    except ValueError:
+        found = (0.0,)
+    whole = option != "--connections" or all(each.is_integer() and each <= 16384 for each in found)  # noqa: PLR2004 (as above)
+    if not whole or not all(0 < each < float("inf") for each in found):
+        raise Invalid("InvalidOption", f"{option} {text}: write numbers above 0 with commas between, such as 1,8,64")
+    return found
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip() or any(each in text for each in "\r\n"):
+        raise Invalid("InvalidOption", f"--header {text!r}: write `NAME: VALUE`")
+    return name.strip(), value.strip()
+
+
+def _key(file: Path | None) -> str | None:
+    return file.read_text(encoding="ascii").strip() if file else os.environ.get("PENSTOCK_API_KEY")
+
+
+def _url_of(cluster: Cluster, name: str, namespace: str) -> str:
+    """Where a deployment serves.
+
+    Raises:
+        Invalid: there is none, or it does not serve.
+    """
+    from penstock_cli.objects.readiness import url_if_ready  # noqa: PLC0415 (loads the API types)
+    from penstock_cli.objects.resources import INFERENCE_DEPLOYMENT  # noqa: PLC0415 (the same)
+    from penstock_operator.runtime.cluster import Key  # noqa: PLC0415 (the same)
+
+    manifest = cluster.get(INFERENCE_DEPLOYMENT, Key(namespace, name))
+    if manifest is None:
+        raise Invalid("NotFound", f"there is no InferenceDeployment {namespace}/{name}: see `penstock get -A`")
+    url = url_if_ready(manifest)
+    if not url:
+        raise Invalid(
+            "NotReady", f"{namespace}/{name} is not Ready: see `penstock get infdep {name} -n {namespace} -o yaml`"
+        )
+    return url
+
+
+def _show(document: BenchDocument, *, as_json: bool, html: Path | None) -> None:
+    from rich.console import Console  # noqa: PLC0415 (only for this command)
+    from rich.table import Table  # noqa: PLC0415 (the same)
+
+    from penstock_cli.bench.results import HEADINGS, render, rows  # noqa: PLC0415 (the same)
+
+    if html is not None:
+        html.write_text(render(document), encoding="utf-8")
+    console = Console()
+    if as_json:
+        console.print_json(document.model_dump_json())
+        return
+    console.width = max(console.width, _TABLE_COLUMNS)  # what a narrow terminal wraps is still read; what is cut is not
+    table = Table(box=None, pad_edge=False)
+    for number, name in enumerate(HEADINGS):
+        table.add_column(name, justify="right" if number else "left", no_wrap=True)
+    for row in rows(document.loads):
+        table.add_row(*row)
+    console.print(table)
+    for line in (document.found, *document.warnings, f"Page: {html}" if html else ""):
+        if line:
+            console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,182 @@
+"""Carries out a bench: finds what to send, drives the loads, looks for a rate."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import uvloop
+from rich.console import Console
+
+from penstock.errors import Invalid, Unavailable
+from penstock_cli.bench.arrivals import ArrivalProcess, arrival_times
+from penstock_cli.bench.connection import LoadTarget
+from penstock_cli.bench.figures import LoadFigures
+from penstock_cli.bench.inputs import InputOptions, RequestBody, http_request, infer_url, made_up
+from penstock_cli.bench.load import DrivenLoad, LoadSettings, run_closed_loop, run_open_loop
+from penstock_cli.bench.rate_search import LatencyObjective, RateTrial, found_rate, holds, next_rate
+from penstock_cli.bench.results import BenchDocument
+from penstock_cli.standalone.http import get
+
+_PROBED_CONNECTIONS: Final = 32
+_PROBED_SECONDS: Final = 2.0
+_FIRST_SHARE: Final = 0.5
+_OK: Final = 200
+_PORTS: Final = {"http": 80, "https": 443}
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class BenchOptions:
+    """What the user asks for. Times in seconds."""
+
+    url: str
+    connections: tuple[int, ...]
+    rates: tuple[float, ...]
+    p99_milliseconds: float | None
+    arrivals: ArrivalProcess
+    seconds: float
+    warmup: float
+    timeout: float
+    most_connections: int
+    inputs: InputOptions
+    body: bytes | None
+    headers: Mapping[str, str]
+    key: str | None
+    seed: int
+
+
+def run_bench(options: BenchOptions) -> BenchDocument:
+    """Run all loads.
+
+    Raises:
+        Invalid: the URL is none of a model, or nothing can be made up for it.
+        Unavailable: the server does not answer one request with 200; it says how it answered.
+    """
+    url = infer_url(options.url)
+    headers = {**options.headers, **({"Authorization": f"Bearer {options.key}"} if options.key else {})}
+    bodies = [_own_body(options.body)] if options.body is not None else _made_up(url, headers, options.inputs)
+    parts = urlsplit(url)
+    settings = LoadSettings(
+        server=LoadTarget(parts.hostname or "", parts.port or _PORTS[parts.scheme], tls=parts.scheme == "https"),
+        requests=[http_request(url, body, headers) for body in bodies],
+        seconds=options.seconds,
+        warmup=options.warmup,
+        timeout=options.timeout,
+        most_connections=options.most_connections,
+    )
+    with Console(stderr=True).status("Sending one request") as status:
+        run = _Run(settings, options, status.update)
+        run.probe()
+        if options.p99_milliseconds is not None:
+            run.search(LatencyObjective(options.p99_milliseconds))
+        elif options.rates:
+            for rate in options.rates:
+                run.open(rate)
+        else:
+            for count in options.connections:
+                run.closed(count)
+    return BenchDocument(
+        url=url,
+        when=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        client=f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores, one process",
+        input=_describe(bodies, options),
+        loads=tuple(run.loads),
+        objective_milliseconds=options.p99_milliseconds,
+        found_rate=found_rate(run.trials),
+        failures=run.failures,
+    )
+
+
+class _Run:
+    """The loads so far."""
+
+    def __init__(self, settings: LoadSettings, options: BenchOptions, say: Say) -> None:
+        self._settings, self._options, self._say = settings, options, say
+        self.loads: list[LoadFigures] = []
+        self.trials: list[RateTrial] = []
+        self.failures: dict[int, str] = {}
+
+    def probe(self) -> None:
+        """See that one request is answered.
+
+        Raises:
+            Unavailable: it is not.
+        """
+        once = LoadSettings(self._settings.server, self._settings.requests, 0.001, 0.0, self._settings.timeout, 1)
+        result = uvloop.run(run_open_loop(once, [0.0], 1.0, lambda _answered, _failed: None))
+        if result.figures.statuses.get(_OK, 0) != 1:
+            status, text = next(iter(result.excerpts.items()), (0, "no answer"))
+            raise Unavailable(
+                "NotServing", f"{self._options.url} answers a request with {status or 'nothing'}: {text or 'no words'}"
+            )
+
+    def closed(self, connections: int) -> LoadFigures:
+        """A closed loop."""
+        name = f"{connections} connection{'s' if connections != 1 else ''}"
+        return self._keep(uvloop.run(run_closed_loop(self._settings, connections, self._watcher(name))))
+
+    def open(self, rate: float) -> LoadFigures:
+        """An open loop."""
+        options = self._options
+        seed = options.seed + len(self.loads)
+        times = arrival_times(options.arrivals, rate, options.warmup + options.seconds, seed)
+        return self._keep(uvloop.run(run_open_loop(self._settings, times, rate, self._watcher(f"{rate:,.0f}/s"))))
+
+    def search(self, objective: LatencyObjective) -> None:
+        """Find the highest rate that holds the objective."""
+        first = LoadSettings(
+            self._settings.server, self._settings.requests, _PROBED_SECONDS, self._settings.warmup,
+            self._settings.timeout, self._settings.most_connections,
+        )  # fmt: skip
+        probed = uvloop.run(run_closed_loop(first, _PROBED_CONNECTIONS, self._watcher("looking for the capacity")))
+        begin = max(1.0, probed.figures.answers_per_second * _FIRST_SHARE)
+        while (rate := next_rate(self.trials, begin)) is not None:
+            self.trials.append(RateTrial(rate, holds(self.open(rate), objective)))
+
+    def _keep(self, result: DrivenLoad) -> LoadFigures:
+        self.loads.append(result.figures)
+        for status, text in result.excerpts.items():
+            self.failures.setdefault(status, text)
+        return result.figures
+
+    def _watcher(self, name: str) -> Callable[[int, int], None]:
+        def watch(answered: int, failed: int) -> None:
+            self._say(f"{name}: {answered:,} answers" + (f", {failed:,} failed" if failed else "") + " …")
+
+        return watch
+
+
+def _own_body(content: bytes) -> RequestBody:
+    try:
+        json.loads(content)
+    except ValueError as error:
+        raise Invalid("InvalidBody", f"--body: not JSON: {error}") from None
+    return RequestBody(content, {"Content-Type": "application/json"})
+
+
+def _made_up(url: str, headers: Mapping[str, str], options: InputOptions) -> list[RequestBody]:
+    status, content = get(url.removesuffix("/infer"), more=headers)
+    if status != _OK:
+        words = content[:300].decode(errors="replace")
+        raise Unavailable("NoMetadata", f"{url.removesuffix('/infer')} answers {status or 'nothing'}: {words}")
+    try:
+        document: Any = json.loads(content)
+    except ValueError as error:
+        raise Unavailable(
+            "NoMetadata", f"{url.removesuffix('/infer')} is not the protocol's metadata: {error}"
+        ) from None
+    return made_up(document if isinstance(document, dict) else {}, options)
+
+
+def _describe(bodies: list[RequestBody], options: BenchOptions) -> str:
+    kind = "your request" if options.body is not None else "made-up requests"
+    form = "bytes" if options.inputs.binary and options.body is None else "JSON"
+    return f"{len(bodies)} {kind} of {len(bodies[0].content):,} bytes, tensors as {form}"
