@@ -104,7 +104,7 @@ class Echo:
         """Answer with the error."""
         exchange.connection.respond(exchange, status_of(error), b"", error_document(error.message))
 
-    def disconnected(self, exchange: HttpExchange) -> None:
+    def cancel(self, exchange: HttpExchange) -> None:
         """Nobody waits for it."""
         self.gone.append(exchange)
 

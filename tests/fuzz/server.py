@@ -107,7 +107,7 @@ def _replica(signature: Signature, *, cached: bool) -> tuple[InferenceService, H
     )
     service = InferenceService(settings, model, SpanSink.from_env("replica", {}))
     for size in range(64):
-        service.executor.warm_up(size, 1e-9)
+        service.executor.observe_warm_up(size, 1e-9)
     return service, HttpFront(settings, model, service)
 
 

@@ -35,7 +35,7 @@ from penstock_serving.gateway.haproxy.scraping import Scraping
 from penstock_serving.gateway.holding.data import DataServer
 from penstock_serving.gateway.holding.forwarding import session_to_replicas
 from penstock_serving.gateway.holding.waiting import Holding
-from penstock_serving.gateway.memory import limit, most_bytes
+from penstock_serving.gateway.memory import limit, max_bytes
 from penstock_serving.gateway.probes import Probes
 from penstock_serving.gateway.readiness import Readiness
 from penstock_serving.gateway.settings import GatewaySettings, Layout, read_settings
@@ -186,7 +186,7 @@ async def _run(settings: GatewaySettings) -> None:
 
 
 def _warn_of_memory(settings: GatewaySettings) -> None:
-    most, least = most_bytes(settings), limit()
+    most, least = max_bytes(settings), limit()
     if least is not None and most > least:
         logger.warning(
             "with these settings this gateway may take %d MiB, and may have %d: raise its limit, or lower --max-connections or "

@@ -36,7 +36,7 @@ def connection_bytes() -> int:
     return _BUFFERS * BUFFER_BYTES + _CONNECTION_BYTES
 
 
-def most_bytes(settings: GatewaySettings) -> int:
+def max_bytes(settings: GatewaySettings) -> int:
     """The most that a gateway takes, both processes together. A reload for more slots has its workers share connections."""
     clients = (settings.max_connections + _OWN_CONNECTIONS) * connection_bytes()
     own = _BASE_BYTES + _TABLES_BYTES + _KEYS_BYTES + _KEPT_BYTES + _STRANGERS_BYTES

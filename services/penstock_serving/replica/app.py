@@ -28,7 +28,7 @@ _STATISTICS_SECONDS: Final = 2.0
 _DRAIN_MARGIN_SECONDS: Final = 3.0
 
 
-def _died(status: int) -> None:
+def _end_actor(status: int) -> None:
     """End the actor with its server: Serve notices a dead actor sooner than one that says that it is unwell."""
     log.error("ending the replica actor: its server ended with status %d", status)
     os._exit(1)
@@ -57,7 +57,7 @@ class ReplicaActor:
             host=ray.util.get_node_ip_address(),
             started_ns=started_ns,
         )
-        self._supervisor = Supervisor(settings, _died)
+        self._supervisor = Supervisor(settings, _end_actor)
         self._ready: Ready = self._supervisor.start()
 
     async def __call__(self, request: Request) -> JSONResponse:

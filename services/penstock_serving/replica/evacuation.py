@@ -53,7 +53,7 @@ def evacuate(around: Surroundings) -> bool:
     # Ray's own client would wait for a head that is gone.
     refusal = around.drain(_MIGRATION_SECONDS) if around.head_answers() else "its head does not answer"
     if refusal is None:
-        if _emptied(around, _MIGRATION_SECONDS):
+        if _wait_until_empty(around, _MIGRATION_SECONDS):
             return True
     else:
         log.warning("Ray does not drain this node: %s", refusal)
@@ -68,7 +68,7 @@ def evacuate(around: Surroundings) -> bool:
     return not around.replicas()
 
 
-def _emptied(around: Surroundings, seconds: float) -> bool:
+def _wait_until_empty(around: Surroundings, seconds: float) -> bool:
     """Wait until no replica is left; False when the time is over, or the head that was to see to it is gone."""
     deadline, misses = around.clock() + seconds, 0
     while around.clock() < deadline:

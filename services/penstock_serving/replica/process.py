@@ -101,7 +101,7 @@ async def _serve(
     service = InferenceService(settings, model, sink)
     front = HttpFront(settings, model, service)
     for rows, seconds in warm_up(model.engine, model.trial.joining, settings.batching.max_batch_size).items():
-        service.executor.warm_up(rows, seconds)
+        service.executor.observe_warm_up(rows, seconds)
     start.end_phase(names.SPAN_WARM_UP)
     listener, address = await front.listen(settings.host, settings.port)
     leaving = asyncio.Event()

@@ -343,14 +343,14 @@ def test_the_first_follower_leads_when_the_leader_could_not_run() -> None:
     flight = led(target, 1, "a")
     for asker in "bcd":
         ask(target, 1, asker)
-    assert target.succeed(flight) == "b"
+    assert target.promote_follower(flight) == "b"
     assert flight.leader == "b"
     assert target.waiting == 2
     assert target.land(flight, answer(1), 0.0) == ("c", "d")
     assert target.results[CacheResult.MISS] == 2
     assert target.results[CacheResult.SHARED] == 2
     alone = led(target, 2, "e")
-    assert target.succeed(alone) is None
+    assert target.promote_follower(alone) is None
     assert led(target, 2, "f") is not alone
 
 

@@ -16,7 +16,7 @@ from penstock.api.access import Authentication
 from penstock.api.quantity import number
 from penstock_operator import settings as operator_settings
 from penstock_serving.gateway import settings as gateway_settings
-from penstock_serving.gateway.memory import most_bytes
+from penstock_serving.gateway.memory import max_bytes
 
 ROOT = Path(__file__).parents[3]
 BOTH = [pytest.param({}, id="as it comes"), pytest.param(EVERYTHING, id="with everything turned on")]
@@ -233,7 +233,7 @@ def test_a_gateway_has_the_memory_that_it_may_take(values: Object, tmp_path: Pat
     chart = render(values)
     read = gateway_settings.read_settings(_in_folder(tmp_path, chart, "penstock-gateway"), {})
     (container,) = chart.pods()["Deployment/penstock-gateway"]["containers"]
-    assert most_bytes(read) <= number(container["resources"]["limits"]["memory"])
+    assert max_bytes(read) <= number(container["resources"]["limits"]["memory"])
 
 
 @pytest.mark.parametrize("values", BOTH)

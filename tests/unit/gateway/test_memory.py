@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from penstock_serving.gateway.memory import connection_bytes, limit, most_bytes
+from penstock_serving.gateway.memory import connection_bytes, limit, max_bytes
 from penstock_serving.gateway.settings import GatewaySettings
 
 PLAIN = GatewaySettings(secret="s", state_dir=Path("/state"))
 
 
 def test_what_a_setting_allows_is_in_the_calculation() -> None:
-    most = most_bytes(PLAIN)
-    assert most_bytes(replace(PLAIN, max_held_bytes=PLAIN.max_held_bytes + 7)) == most + 7
-    assert most_bytes(replace(PLAIN, max_connections=PLAIN.max_connections + 1)) == most + connection_bytes()
+    most = max_bytes(PLAIN)
+    assert max_bytes(replace(PLAIN, max_held_bytes=PLAIN.max_held_bytes + 7)) == most + 7
+    assert max_bytes(replace(PLAIN, max_connections=PLAIN.max_connections + 1)) == most + connection_bytes()
 
 
 @pytest.mark.parametrize(("said", "expected"), [("1073741824\n", 1 << 30), ("max\n", None), ("", None)])

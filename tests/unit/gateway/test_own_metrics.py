@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from penstock_serving.gateway.haproxy.scraping import own_metrics
+from penstock_serving.gateway.haproxy.scraping import filter_metrics
 
 OURS = b'penstock_requests_total{code="200",namespace="ns",model="m"} 3.0'
 
@@ -23,10 +23,10 @@ OURS = b'penstock_requests_total{code="200",namespace="ns",model="m"} 3.0'
     ],
 )
 def test_of_a_replicas_metrics_is_passed_on(line: bytes, *, kept: bool) -> None:
-    assert (line in own_metrics(line + b"\n", "ns", "m").split(b"\n")) is kept
+    assert (line in filter_metrics(line + b"\n", "ns", "m").split(b"\n")) is kept
 
 
 def test_a_replica_has_only_so_many_series() -> None:
     flood = b"\n".join(b'penstock_x{i="%d"} 1' % each for each in range(20_000))
-    assert own_metrics(flood, "ns", "m").count(b"\n") == 5000
-    assert own_metrics(b"#\n" * 50_000, "ns", "m").count(b"\n") == 10_000
+    assert filter_metrics(flood, "ns", "m").count(b"\n") == 5000
+    assert filter_metrics(b"#\n" * 50_000, "ns", "m").count(b"\n") == 10_000

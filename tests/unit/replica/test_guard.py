@@ -25,7 +25,7 @@ RIGHT = word_for("secret", ("ns", "m"), "u1").encode()
 def test_a_replica_lets_in(shown: bytes, url: bytes, *, passes: bool) -> None:
     guard = GatewayGuard("ns", replica_token("secret", "ns", "m", "u1"))
     guard.follow(True)
-    assert guard.lets(shown, url) is passes
+    assert guard.admits(shown, url) is passes
 
 
 def test_nothing_is_asked_for_until_every_gateway_shows_it() -> None:
@@ -33,11 +33,11 @@ def test_nothing_is_asked_for_until_every_gateway_shows_it() -> None:
     for showing in (None, True, False):
         if showing is not None:
             guard.follow(showing)
-        assert guard.lets(b"", b"/v2") is (showing is not True)
+        assert guard.admits(b"", b"/v2") is (showing is not True)
 
 
 @pytest.mark.parametrize("token", ["", "secret", former_replica_token("secret", "ns", "m")])
 def test_a_replica_of_a_former_token_asks_for_nothing(token: str) -> None:
     guard = GatewayGuard("ns", token)
     guard.follow(True)
-    assert guard.lets(b"", b"/v2")
+    assert guard.admits(b"", b"/v2")

@@ -33,7 +33,7 @@ class Echo:
     def refuse(self, exchange: HttpExchange, error: Invalid) -> None:
         exchange.connection.respond(exchange, status_of(error), b"", error.message.encode())
 
-    def disconnected(self, exchange: HttpExchange) -> None:
+    def cancel(self, exchange: HttpExchange) -> None:
         self.gone.append(exchange)
         if len(self.gone) == _PIPELINED:
             self.all_gone.set()

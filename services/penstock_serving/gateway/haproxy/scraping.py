@@ -30,7 +30,7 @@ _LARGEST: Final = 4 * 1024 * 1024
 """Bytes of a replica's metrics. They are some tens of kilobytes."""
 
 
-def own_metrics(text: bytes, namespace: str, model: str) -> bytes:
+def filter_metrics(text: bytes, namespace: str, model: str) -> bytes:
     """What a replica may say: series of the names that ours have, so many at most, and none that claims another's labels."""
     kept = []
     left = _MOST_SERIES
@@ -92,7 +92,7 @@ class Scraping:
             return web.Response(text=f"the replica does not answer: {error!r}\n", status=502)
         except Unavailable as error:
             return web.Response(text=f"{error.message}\n", status=502)
-        return web.Response(body=own_metrics(body, *key), content_type="text/plain", charset="utf-8")
+        return web.Response(body=filter_metrics(body, *key), content_type="text/plain", charset="utf-8")
 
     async def _read(self, url: str, headers: Mapping[str, str]) -> bytes:
         """What a replica answers.

@@ -101,7 +101,7 @@ class CachedAnswers:
     def abandon(self, leader: Call) -> None:
         """A leader's time was up before it ran. The first of those who wait for it runs in its place."""
         flight = _release(leader)
-        successor = None if flight is None else self.cache.succeed(flight)
+        successor = None if flight is None else self.cache.promote_follower(flight)
         if successor is None or successor.request is None:
             return
         successor.cache = CacheResult.MISS

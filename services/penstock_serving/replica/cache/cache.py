@@ -131,7 +131,7 @@ class PredictionCache(Generic[P]):
             now waits for. BYPASS: None; it has to run.
         """
         store = self._store
-        if store is None or (self._payoff.bypassing and not self._payoff.sampled(self._keys.sample(inputs))):
+        if store is None or (self._payoff.bypassing and not self._payoff.is_sampled(self._keys.sample(inputs))):
             self._bypassed += 1
             return None
         key = self._keys.key(inputs)
@@ -188,7 +188,7 @@ class PredictionCache(Generic[P]):
         self._shared += len(followers)
         return followers
 
-    def succeed(self, flight: Flight[P]) -> P | None:
+    def promote_follower(self, flight: Flight[P]) -> P | None:
         """The leader left without having run. The first follower leads now and has to run; None: there was none."""
         if not flight.followers:
             self._close(flight)

@@ -83,7 +83,7 @@ class Payoff:
         self._run = _MarginalCost()
 
     @staticmethod
-    def sampled(sample: int) -> bool:
+    def is_sampled(sample: int) -> bool:
         """Whether inputs with this sample are looked up even while the others are not."""
         return (sample >> 8) % SAMPLED_ONE_IN == 0
 

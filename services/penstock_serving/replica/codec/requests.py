@@ -117,7 +117,7 @@ class RequestReader:
             if _flag(parameters, "binary_data_output", "parameters"):
                 request.outputs = self._default[True]
         if outputs is not None and outputs != []:
-            request.outputs = self._requested(outputs, binary=request.outputs is self._default[True])
+            request.outputs = self._parse_outputs(outputs, binary=request.outputs is self._default[True])
         return request
 
     def _place(self, inputs: dict[str, Array]) -> tuple[int, tuple[tuple[int, ...], ...]]:
@@ -144,7 +144,7 @@ class RequestReader:
         shapes = ((axis, inputs[name].shape) for name, axis in self._axes.items())
         return rows, tuple(shape[:axis] + shape[axis + 1 :] for axis, shape in shapes)
 
-    def _requested(self, listed: Any, *, binary: bool) -> tuple[RequestedOutput, ...]:
+    def _parse_outputs(self, listed: Any, *, binary: bool) -> tuple[RequestedOutput, ...]:
         if type(listed) is not list:
             raise bad_request("'outputs' must be a list")
         chosen: dict[str, RequestedOutput] = {}

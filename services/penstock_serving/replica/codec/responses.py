@@ -52,7 +52,7 @@ class ResponseEncoder:
                 try:
                     blob = array_to_bytes(array, output.datatype)
                 except UnicodeEncodeError as error:
-                    raise _not_unicode(output.name) from error
+                    raise _unicode_error(output.name) from error
                 item["parameters"] = {"binary_data_size": len(blob)}
                 blobs.append(blob)
             else:
@@ -65,7 +65,7 @@ class ResponseEncoder:
         except orjson.JSONEncodeError as error:
             # Nothing but half of a surrogate pair in a text can be at fault: the rest was made here.
             named = next(each.name for each in request.outputs if each.datatype is DataType.BYTES)
-            raise _not_representable(named, "text that is not Unicode") from error
+            raise _json_error(named, "text that is not Unicode") from error
         # orjson writes null for NaN and infinities; looking for it costs less than looking at every number.
         if floats and b"null" in text:
             _check_finite(outputs, request.outputs)
@@ -78,10 +78,10 @@ def _json_data(array: Array, output: RequestedOutput) -> Array | list[str]:
     try:
         return array_to_json(array, output.datatype)
     except UnicodeDecodeError as error:
-        raise _not_representable(output.name, "bytes that are not UTF-8") from error
+        raise _json_error(output.name, "bytes that are not UTF-8") from error
 
 
-def _not_unicode(name: str) -> Invalid:
+def _unicode_error(name: str) -> Invalid:
     return Invalid(
         Refusal.NOT_REPRESENTABLE,
         f"output '{name}' has text that is not Unicode: have the model give bytes as UINT8, or in base64",
@@ -91,10 +91,10 @@ def _not_unicode(name: str) -> Invalid:
 def _check_finite(items: list[dict[str, Any]], outputs: tuple[RequestedOutput, ...]) -> None:
     for item, output in zip(items, outputs, strict=True):
         if not output.binary and output.datatype in _FLOATS and not np.isfinite(item["data"]).all():
-            raise _not_representable(output.name, "NaN or infinity")
+            raise _json_error(output.name, "NaN or infinity")
 
 
-def _not_representable(name: str, what: str) -> Invalid:
+def _json_error(name: str, what: str) -> Invalid:
     return Invalid(
         Refusal.NOT_REPRESENTABLE,
         f"output '{name}' has {what}, which JSON cannot hold: ask for it in binary form ('binary_data': true)",

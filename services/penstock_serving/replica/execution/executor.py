@@ -59,7 +59,7 @@ class Executor:
         self._thread = threading.Thread(target=self._worker, name="engine", daemon=True)
         self._thread.start()
 
-    def warm_up(self, rows: int, seconds: float) -> None:
+    def observe_warm_up(self, rows: int, seconds: float) -> None:
         """Record how long a warm-up run of so many rows took."""
         self._remember(rows, seconds)
 
@@ -133,12 +133,12 @@ class Executor:
         while (step := self._work.get()) is not None:
             ran = self._runs.run(step)
             try:
-                self._loop.call_soon_threadsafe(self._returned, ran)
+                self._loop.call_soon_threadsafe(self._complete_run, ran)
             except RuntimeError:
                 logger.info("a batch of %d ended after the replica had stopped", len(ran.members))
                 return
 
-    def _returned(self, ran: BatchRun) -> None:
+    def _complete_run(self, ran: BatchRun) -> None:
         self._busy = False
         self._deliver(ran)
 

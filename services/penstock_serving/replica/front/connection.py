@@ -43,7 +43,7 @@ class HttpApplication(Protocol):
     def refuse(self, exchange: HttpExchange, error: Invalid) -> None:
         """A request is wrong as HTTP, and the last of its connection. Respond with the error."""
 
-    def disconnected(self, exchange: HttpExchange) -> None:
+    def cancel(self, exchange: HttpExchange) -> None:
         """The client went before its answer."""
 
 
@@ -101,7 +101,7 @@ class HttpConnection(asyncio.Protocol):
         self._transport = None
         for exchange in self._pending:
             if exchange.response is None:
-                self._application.disconnected(exchange)
+                self._application.cancel(exchange)
         self._pending.clear()
         self._exchange = None
 
@@ -190,10 +190,10 @@ class HttpConnection(asyncio.Protocol):
         if self._traceparent:
             exchange.traceparent = self._traceparent
             exchange.sampled = self._traceparent[_FLAGS_END : _FLAGS_END + 1] in _ODD_DIGITS
-        if not self._limits.guard.lets(self._shown, self._url):
+        if not self._limits.guard.admits(self._shown, self._url):
             raise Invalid(Refusal.NOT_A_GATEWAY, "this replica answers its gateways alone: ask one of them")
         if self._length > self._limits.max_body_bytes:
-            raise self._too_large()
+            raise self._size_error()
         if self._encoding and self._encoding != b"identity":
             raise Invalid(Refusal.UNSUPPORTED_ENCODING, "Content-Encoding is not supported: send the body as it is")
         if self._expects:
@@ -210,10 +210,10 @@ class HttpConnection(asyncio.Protocol):
         if not exchange.body:
             exchange.body = chunk
             if len(chunk) > self._limits.max_body_bytes:
-                raise self._too_large()
+                raise self._size_error()
             return
         if len(exchange.body) + len(chunk) > self._limits.max_body_bytes:
-            raise self._too_large()
+            raise self._size_error()
         if type(exchange.body) is bytes:
             exchange.body = bytearray(exchange.body)
         exchange.body += chunk
@@ -306,7 +306,7 @@ class HttpConnection(asyncio.Protocol):
                 Invalid(Refusal.HEADERS_TOO_LARGE, f"the header is over {self._limits.max_header_bytes} bytes")
             )
 
-    def _too_large(self) -> Invalid:
+    def _size_error(self) -> Invalid:
         return Invalid(Refusal.LENGTH_TOO_LARGE, f"the body is over the limit of {self._limits.max_body_bytes} bytes")
 
     def _refuse(self, error: Invalid) -> None:

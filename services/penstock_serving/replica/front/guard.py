@@ -32,6 +32,6 @@ class GatewayGuard:
         """Require the token as soon as every gateway of this replica shows it: one of a former release does not."""
         self.required = showing and bool(self._expected)
 
-    def lets(self, shown: bytes, url: bytes) -> bool:
+    def admits(self, shown: bytes, url: bytes) -> bool:
         """Whether a request passes, in the same time whatever it shows."""
         return not self.required or compare_digest(shown, self._expected) or url == _OPEN

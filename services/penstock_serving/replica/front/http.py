@@ -97,7 +97,7 @@ class HttpFront:
         logger.info("refused a request: %s", error.message)
         self._service.fail(exchange, error)
 
-    def disconnected(self, exchange: HttpExchange) -> None:
+    def cancel(self, exchange: HttpExchange) -> None:
         """The client of a request has gone."""
         self._service.cancel(exchange)
 

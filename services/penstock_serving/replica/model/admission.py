@@ -37,7 +37,7 @@ class ModelChanged(Invalid):
         self.found = found
 
 
-def must_be_signed(settings: ReplicaSettings) -> bool:
+def requires_signature(settings: ReplicaSettings) -> bool:
     """Whoever declared the model decides, not its manifest, which comes with it."""
     if settings.require_signature is None:
         return bool(settings.trusted_keys)
@@ -46,7 +46,7 @@ def must_be_signed(settings: ReplicaSettings) -> bool:
 
 def is_signed(manifest: ModelManifest | None, settings: ReplicaSettings) -> bool:
     """Whether `admit` has verified a signature."""
-    return must_be_signed(settings) or (manifest is not None and manifest.optimization is not None)
+    return requires_signature(settings) or (manifest is not None and manifest.optimization is not None)
 
 
 def admit(folder: Path, manifest: ModelManifest, settings: ReplicaSettings) -> None:
@@ -55,7 +55,7 @@ def admit(folder: Path, manifest: ModelManifest, settings: ReplicaSettings) -> N
     Raises:
         Invalid: SignatureMissing, KeyNotTrusted, SignatureInvalid, ModelInvalid or HardwareMismatch.
     """
-    if must_be_signed(settings):
+    if requires_signature(settings):
         verify_in_child(folder, settings.trusted_keys)
         _check_owner(folder, manifest, settings)
     elif manifest.optimization is not None:

@@ -25,7 +25,7 @@ from penstock_serving.replica.model.admission import (
     check_digest,
     check_revision,
     is_signed,
-    must_be_signed,
+    requires_signature,
     verify_files,
 )
 from penstock_serving.replica.model.location import check_listed, copy_apart, hold_unchanged, locate, wanted_of
@@ -70,7 +70,7 @@ def load(settings: ReplicaSettings, done: Callable[[str], None] = lambda _: None
             verify_files(model.path, model.manifest)
             check_listed(model)
             admit(model.path, model.manifest, settings)
-        elif must_be_signed(settings):
+        elif requires_signature(settings):
             raise Invalid(
                 Reason.SIGNATURE_MISSING,
                 f"{model.path} has no {MANIFEST_NAME}, but a signed model is to be served: {ANEW}",

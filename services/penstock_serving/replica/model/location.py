@@ -71,7 +71,7 @@ def locate(path: Path, model_format: ModelFormat, version: str = "1") -> Locatio
     manifest_path = path / MANIFEST_NAME
     if not manifest_path.is_file():
         suffix = _suffix(model_format)
-        entrypoint = path if path.is_file() else _only(path, suffix)
+        entrypoint = path if path.is_file() else _find_model_file(path, suffix)
         if model_format is not ModelFormat.ONNX:
             _check_name(entrypoint, suffix)
         return Location(path, entrypoint, model_format)
@@ -127,7 +127,7 @@ def hold_unchanged(location: Location, *, cached: bool) -> Iterator[None]:
     before = _stamps(files)
     yield
     if _stamps(files) != before:
-        raise _changed(location)
+        raise _change_error(location)
 
 
 def copy_apart(
@@ -162,7 +162,7 @@ def copy_apart(
             shutil.copyfile(folder / name, target / name)
         copied = {name: describe_file(target / name) for name in names}
         if not _is_it(location, digest, target / location.entrypoint.name, copied):
-            raise _changed(location)
+            raise _change_error(location)
         return copied
 
     settings = ModelCacheSettings.from_environment(environment)
@@ -184,7 +184,7 @@ def _is_it(location: Location, digest: ModelDigest, entrypoint: Path, copied: Ma
     )
 
 
-def _changed(location: Location) -> Unavailable:
+def _change_error(location: Location) -> Unavailable:
     return Unavailable(
         Reason.STORAGE_UNREACHABLE,
         f"{location.path} was changed while it was loaded: it is loaded again. Put a new model beside the old one and "
@@ -236,7 +236,7 @@ def _check_name(entrypoint: Path, suffix: str) -> None:
         )
 
 
-def _only(folder: Path, suffix: str) -> Path:
+def _find_model_file(folder: Path, suffix: str) -> Path:
     models = sorted(folder.glob(f"*{suffix}"))
     if len(models) != 1:
         found = f"{len(models)} {suffix} files" if models else f"no {suffix} file"

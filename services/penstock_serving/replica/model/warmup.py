@@ -66,11 +66,11 @@ def _zeros(spec: TensorSpec, rows: int, batch: int | None) -> Array:
 
 
 def _shortest(engine: Engine, inputs: dict[str, Array]) -> float:
-    first = _timed(engine, inputs)
-    return first if first > _LONG_SECONDS else min(_timed(engine, inputs) for _ in range(_REPEATS))
+    first = _time_run(engine, inputs)
+    return first if first > _LONG_SECONDS else min(_time_run(engine, inputs) for _ in range(_REPEATS))
 
 
-def _timed(engine: Engine, inputs: dict[str, Array]) -> float:
+def _time_run(engine: Engine, inputs: dict[str, Array]) -> float:
     start = time.monotonic()
     engine.run(inputs)
     return time.monotonic() - start
