@@ -18,7 +18,7 @@ def block(cidr: str) -> Manifest:
     return {"ipBlock": {"cidr": cidr, "except": inside} if inside else {"cidr": cidr}}
 
 
-def anywhere() -> list[Manifest]:
+def all_peers() -> list[Manifest]:
     """Every address but theirs, and every pod: to some networks (Cilium) blocks of addresses hold none of the cluster's own."""
     return [block("0.0.0.0/0"), block("::/0"), {"namespaceSelector": {}}]
 

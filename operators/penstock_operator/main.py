@@ -80,7 +80,7 @@ def run(cluster: Cluster, settings: Settings, stop: threading.Event) -> bool:
     )
     sink = SpanSink.from_env(names.SERVICE_OPERATOR, {"service.version": penstock.__version__})
     operation = Operation(copies, settings, recorder.record, lambda: election.leading and accession.complete, sink.emit)
-    health = HealthServer(settings.health_host, settings.health_port, operation.unhealthy, operation.unready)
+    health = HealthServer(settings.health_host, settings.health_port, operation.why_unhealthy, operation.why_unready)
     health.start()
     recorder.start()
     operation.start()

@@ -131,9 +131,9 @@ def declare_deployments(
         (
             Watch(SERVING_POOL, sources.deployments_of_pool, sources.readiness_aspect),
             Watch(OPTIMIZATION_RUN, sources.deployment_of_run, sources.verdict_aspect),
-            Watch(TENANT_QUOTA, sources.deployments_beside, sources.spec_aspect),
+            Watch(TENANT_QUOTA, sources.deployments_in_namespace, sources.spec_aspect),
             Watch(TENANT_QUOTA, sources.deployments_that_wait, sources.used_aspect),
-            Watch(API_KEY, sources.deployments_beside, sources.spec_aspect),
+            Watch(API_KEY, sources.deployments_in_namespace, sources.spec_aspect),
             Watch(OPTIMIZATION_PROFILE, sources.deployments_of_profile),
             Watch(CLUSTER_OPTIMIZATION_PROFILE, sources.deployments_of_profile),
         ),
@@ -143,11 +143,11 @@ def declare_deployments(
 
 def declare_pools(parts: Parts) -> Declared:
     """The controller of pools."""
-    seen = (parts.nodes.nodes, parts.nodes.expected) if parts.nodes is not None else ()
+    seen = (parts.nodes.nodes, parts.nodes.expected_nodes) if parts.nodes is not None else ()
     owned = (
         # KubeRay may come later, or never.
-        Watch.of_owned(RAY_CLUSTER, SERVING_POOL, optional=True),
-        Watch.of_owned(NETWORK_POLICY, SERVING_POOL, optional=True),
+        Watch.for_owner(RAY_CLUSTER, SERVING_POOL, optional=True),
+        Watch.for_owner(NETWORK_POLICY, SERVING_POOL, optional=True),
     )
     return Declared(
         PoolReconciler(
@@ -168,11 +168,11 @@ def declare_runs(parts: Parts) -> Declared:
     """The controller of optimization runs."""
     jobs = parts.settings.jobs or _NO_JOBS
     keys = RunKeys(parts.settings.gateway_secret, jobs.signing_key_secret, parts.settings.trusted_keys)
-    observer = RunObserver(parts.cluster, parts.optimization, jobs, Store, parts.pools, keys=keys.public)
+    observer = RunObserver(parts.cluster, parts.optimization, jobs, Store, parts.pools, keys=keys.public_keys)
     return Declared(
         RunReconciler(parts.cluster, observer, keys),
         (
-            Watch.of_owned(JOB, OPTIMIZATION_RUN),
+            Watch.for_owner(JOB, OPTIMIZATION_RUN),
             Watch(OPTIMIZATION_PROFILE, sources.runs_of_profile),
             Watch(CLUSTER_OPTIMIZATION_PROFILE, sources.runs_of_profile),
         ),
@@ -186,7 +186,7 @@ def declare_keys(parts: Parts) -> Declared:
 
 def declare_quotas(parts: Parts) -> Declared:
     """The controller of quotas."""
-    counted = Watch(INFERENCE_DEPLOYMENT, sources.quotas_beside, sources.size_aspect)
+    counted = Watch(INFERENCE_DEPLOYMENT, sources.quotas_in_namespace, sources.size_aspect)
     return Declared(QuotaReconciler(parts.quotas), (counted,))
 
 
@@ -209,7 +209,7 @@ class Operation:
         may_act: Callable[[], bool],
         tell: Callable[[Sequence[SpanRecord]], None] = lambda _: None,
     ) -> None:
-        copies = MirroredCluster.of(cluster)
+        copies = MirroredCluster.from_cluster(cluster)
         parts = self._parts = Parts(copies, settings, may_act)
         models = KnownDeployments(
             known=parts.known_deployments,
@@ -258,13 +258,13 @@ class Operation:
         if self._keeps:
             self._keeper.start()
 
-    def unready(self) -> str | None:
+    def why_unready(self) -> str | None:
         """Why this is not ready: something has not been listed yet."""
         if all(controller.wait_synced(0.0) for controller in self.controllers):
             return None
         return "the resources have not been listed yet"
 
-    def unhealthy(self) -> str | None:
+    def why_unhealthy(self) -> str | None:
         """What is wrong with a controller, or with what looks after the gateways."""
         complaints = (*(each.complaint() for each in self.controllers), self._keeper.complaint())
         return next(filter(None, complaints), None)

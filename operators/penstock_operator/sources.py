@@ -55,7 +55,7 @@ def deployments_of_pool(pool: Manifest, seen: Seen) -> Iterable[Key]:
     return deployments_of(key, seen(INFERENCE_DEPLOYMENT, key.namespace))
 
 
-def deployments_beside(manifest: Manifest, seen: Seen) -> Iterable[Key]:
+def deployments_in_namespace(manifest: Manifest, seen: Seen) -> Iterable[Key]:
     """All of its namespace."""
     return [key_of(each) for each in seen(INFERENCE_DEPLOYMENT, key_of(manifest).namespace)]
 
@@ -85,7 +85,7 @@ def pool_of_deployment(deployment: Manifest, _: Seen) -> Iterable[Key]:
     return (pool_of(deployment),)
 
 
-def quotas_beside(deployment: Manifest, seen: Seen) -> Iterable[Key]:
+def quotas_in_namespace(deployment: Manifest, seen: Seen) -> Iterable[Key]:
     """All of its namespace."""
     return [key_of(each) for each in seen(TENANT_QUOTA, key_of(deployment).namespace)]
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from penstock.api.meta import Manifest, ObjectMeta
 from penstock.api.optimization import OptimizationProfileSpec
-from penstock.api.quantity import canonical
+from penstock.api.quantity import canonical_quantity
 from penstock.api.v1alpha1 import InferenceDeployment, Resources
 from penstock.optimization.recipes import canonical_json
 
@@ -72,7 +72,7 @@ def revision(deployment: InferenceDeployment) -> str:
         "modelFormat": model.model_format.value,
         "digest": model.digest,
         "version": model.version,
-        **_canonical(resources),
+        **_canonical_resources(resources),
         "pool": deployment.spec.pool_ref.name,
     }
     if model.credentials_secret_ref is not None:
@@ -95,7 +95,7 @@ def run_name(deployment: InferenceDeployment, profile: OptimizationProfileSpec) 
         "model": spec.model.model_dump(mode="json", exclude=left_out, exclude_none=True),
         "profile": [reference.kind.value, reference.name] if reference else None,
         "profileSpec": profile.model_dump(mode="json", exclude_defaults=True),
-        "resources": _canonical(spec.resources),
+        "resources": _canonical_resources(spec.resources),
         "slo": spec.slo.latency_p99_milliseconds if spec.slo else None,
     }
     return f"{deployment.metadata.name}-{hashlib.sha256(canonical_json(content)).hexdigest()[:10]}"
@@ -118,14 +118,14 @@ def owner_reference(api_version: str, kind: str, owner: ObjectMeta) -> Manifest:
     }
 
 
-def _canonical(resources: Resources) -> dict[str, Any]:
+def _canonical_resources(resources: Resources) -> dict[str, Any]:
     accelerator = resources.accelerator
     # Younger fields count only where they are set, so that a release that adds one rolls and measures nothing anew.
     labels = {"nodeLabels": dict(sorted(resources.node_labels.items()))} if resources.node_labels else {}
     return {
-        "cpu": canonical(resources.cpu),
-        "memory": canonical(resources.memory) if resources.memory else None,
-        "accelerator": [accelerator.type, canonical(accelerator.count)] if accelerator else None,
+        "cpu": canonical_quantity(resources.cpu),
+        "memory": canonical_quantity(resources.memory) if resources.memory else None,
+        "accelerator": [accelerator.type, canonical_quantity(accelerator.count)] if accelerator else None,
         **labels,
     }
 

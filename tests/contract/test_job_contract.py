@@ -16,7 +16,7 @@ from penstock.api.v1alpha1 import Accelerator, ModelSource, ProfileReference, Re
 from penstock.errors import Conflict
 from penstock.serving.manifest import ModelFormat
 from penstock_operator.optimization.job import JobSettings, build
-from penstock_operator.runtime.cluster import CONFIG_MAP, JOB, Key, Manifest, create_unless_there, owner_reference
+from penstock_operator.runtime.cluster import CONFIG_MAP, JOB, Key, Manifest, create_if_absent, owner_reference
 from penstock_operator.runtime.jobs import job_status
 
 PROFILES = Path(__file__).parents[2] / "manifests" / "profiles"
@@ -62,7 +62,7 @@ def test_a_planned_job_is_taken_once(home: Connections, settings: JobSettings, r
     with pytest.raises(Conflict) as refused:
         home.cluster.create(JOB, planned)
     assert refused.value.reason == "AlreadyExists"
-    create_unless_there(home.cluster, JOB, planned)
+    create_if_absent(home.cluster, JOB, planned)
     (listed,) = home.cluster.list(JOB, home.namespace).items
     assert listed["metadata"]["uid"] == created["metadata"]["uid"]
 

@@ -132,7 +132,7 @@ def operation(plane: ControlPlane, space: str | None, *, default: Manifest | Non
     )
     running = Operation(cluster, settings, lambda *_: None, lambda: True)
     running.start()
-    eventually(lambda: running.unready() is None, "the operator is ready, with KubeRay or without")
+    eventually(lambda: running.why_unready() is None, "the operator is ready, with KubeRay or without")
     try:
         yield
     finally:

@@ -134,7 +134,7 @@ def test_nodes_and_version_are_told(ray: RayClient) -> None:
     (node,) = ray.nodes()
     assert node.total["CPU"] >= 1
     assert 0 <= node.available["CPU"] <= node.total["CPU"]
-    assert ray.unplaced() == frozenset()
+    assert ray.unplaced_actors() == frozenset()
 
 
 def test_what_is_echoed_is_json(address: tuple[str, str]) -> None:

@@ -29,7 +29,7 @@ class WholeAnswer:
         """Whether it is what was asked for. A redirect is not: it is followed nowhere."""
         return 200 <= self.status < 300  # noqa: PLR2004 -- the class of the status
 
-    def quoted(self, most: int = 200) -> str:
+    def excerpt(self, most: int = 200) -> str:
         """Its first characters, for a message."""
         return self.content[: 4 * most].decode(errors="replace")[:most]
 

@@ -123,7 +123,7 @@ class GatewayClient:
             raise self._problem(f"does not answer: {error or type(error).__name__}") from error
         gone = method == "DELETE" and response.status == httpx.codes.NOT_FOUND
         if not (response.is_success or gone):
-            raise self._problem(f"answers HTTP {response.status} to {method} {path}: {response.quoted()}")
+            raise self._problem(f"answers HTTP {response.status} to {method} {path}: {response.excerpt()}")
         return response
 
     def _problem(self, what: str) -> Unavailable:

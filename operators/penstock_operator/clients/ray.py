@@ -134,7 +134,7 @@ class RayClient:
                 weight = weigh(body)
                 return ServeDetails.model_validate_json(body).model_copy(update={"weight": weight})
         except ValueError as error:
-            raise PoolUnreachable(f"{self.address} does not answer as Ray Serve does: {_short(error)}") from error
+            raise PoolUnreachable(f"{self.address} does not answer as Ray Serve does: {_shorten(error)}") from error
 
     def declare(self, config: Mapping[str, Any]) -> None:
         """PUT a whole `ServeDeploySchema`, which replaces all declared applications.
@@ -158,10 +158,10 @@ class RayClient:
             states = [_NodeState.model_validate(each) for each in listed["data"]["result"]["result"]]
             return tuple(_node(each, str(free.get(each.node_id, ""))) for each in states if each.state == "ALIVE")
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            said = _short(error)
+            said = _shorten(error)
             raise PoolUnreachable(f"{self.address} lists its nodes in a form unknown here: {said}") from error
 
-    def unplaced(self) -> frozenset[str]:
+    def unplaced_actors(self) -> frozenset[str]:
         """Names of actors that have no node yet.
 
         Serve itself lists no node for a replica until its constructor has ended.
@@ -171,7 +171,9 @@ class RayClient:
         try:
             return frozenset(str(each["name"]) for each in listed["data"]["result"]["result"])
         except (KeyError, TypeError) as error:
-            raise PoolUnreachable(f"{self.address} lists its actors in a form unknown here: {_short(error)}") from error
+            raise PoolUnreachable(
+                f"{self.address} lists its actors in a form unknown here: {_shorten(error)}"
+            ) from error
 
     def _json(self, path: str) -> dict[str, Any]:
         answer = self._call("GET", path)
@@ -179,7 +181,7 @@ class RayClient:
             with _READING:
                 content = read_json(answer.content)
         except ValueError as error:
-            raise PoolUnreachable(f"{self.address}{path} does not answer in JSON: {_short(error)}") from error
+            raise PoolUnreachable(f"{self.address}{path} does not answer in JSON: {_shorten(error)}") from error
         return content if isinstance(content, dict) else {}
 
     def _call(self, method: str, path: str, content: Mapping[str, Any] | None = None) -> WholeAnswer:
@@ -187,20 +189,20 @@ class RayClient:
         try:
             answer = self._http.exchange(method, path, _READ if method == "GET" else _PUT, content=body)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise PoolUnreachable(f"{self.address} does not answer: {_short(error)}") from error
+            raise PoolUnreachable(f"{self.address} does not answer: {_shorten(error)}") from error
         if answer.status in {401, 403}:
             raise PoolUnauthorized(
                 f"{self.address} refuses the token (HTTP {answer.status}); put Ray's token into a Secret and "
                 "name it in the pool's spec.existing.tokenSecretRef"
             )
         if answer.status == httpx.codes.BAD_REQUEST and method == "PUT":
-            raise Invalid(Reason.DEPLOY_FAILED, f"Ray Serve refuses the applications: {answer.quoted(500)}")
+            raise Invalid(Reason.DEPLOY_FAILED, f"Ray Serve refuses the applications: {answer.excerpt(500)}")
         if not answer.is_success:
-            raise PoolUnreachable(f"{self.address}{path} answers HTTP {answer.status}: {answer.quoted()}")
+            raise PoolUnreachable(f"{self.address}{path} answers HTTP {answer.status}: {answer.excerpt()}")
         return answer
 
 
-def _short(error: Exception) -> str:
+def _shorten(error: Exception) -> str:
     """What is wrong, whoever chose how much there is to say of it."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False)[0]

@@ -105,7 +105,7 @@ def _merge(known: NamespaceKey, more: NamespaceKey) -> NamespaceKey:
     )
 
 
-def in_words_of_gateway(route: Route, gateway: ObservedGateway, observed: Observed, now: float) -> Route:
+def adapt_to_gateway(route: Route, gateway: ObservedGateway, observed: Observed, now: float) -> Route:
     """A route in words that a gateway knows: one of a former release is told each route's keys with it.
 
     Args:
@@ -168,7 +168,7 @@ def with_access(route: Route | None, observed: Observed, now: float) -> Route | 
     if present is None or metadata.deletion_timestamp is not None:
         return None
     route = present.model_copy(update=who)
-    told = [in_words_of_gateway(route, gateway, observed, now) for gateway in gateways]
+    told = [adapt_to_gateway(route, gateway, observed, now) for gateway in gateways]
     return route if declared != told else None
 
 

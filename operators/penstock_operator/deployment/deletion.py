@@ -12,7 +12,7 @@ from penstock.api.verdicts import epoch, false, true
 from penstock_operator.deployment.application import ServeApplication
 from penstock_operator.deployment.judgement import judge_pool, judge_without_pool
 from penstock_operator.deployment.observed import ApplicationState, GatewayProblem, Observed, Pool, PoolProblem
-from penstock_operator.deployment.standing import stand
+from penstock_operator.deployment.standing import standing_of
 from penstock_operator.deployment.status import deployment_status
 from penstock_operator.deployment.steps import PROBLEM_SECONDS, TRANSITION_SECONDS
 from penstock_operator.runtime.loop.requeue import Requeue
@@ -33,7 +33,7 @@ class Departure:
     requeue: Requeue | None = None
 
 
-def depart(observed: Observed, now: float) -> Departure:
+def plan_departure(observed: Observed, now: float) -> Departure:
     """What is still to be waited for, or that nothing is."""
     pool = observed.pool
     overdue = now - epoch(observed.deployment.metadata.deletion_timestamp or "") > RELEASE_AFTER_SECONDS
@@ -73,7 +73,7 @@ def _is_declared(observed: Observed) -> bool:
 
 
 def _status(observed: Observed, message: str, now: float) -> InferenceDeploymentStatus:
-    standing = stand(observed)
+    standing = standing_of(observed)
     verdicts = judge_without_pool(observed, standing, judge_pool(observed.pool))
     verdicts[DeploymentCondition.SERVING] = false(Reason.TERMINATING, message)
     verdicts[DeploymentCondition.PROGRESSING] = true(Reason.TERMINATING, message)

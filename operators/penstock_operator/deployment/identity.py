@@ -60,12 +60,12 @@ def follow_model(observed: Observed) -> InferenceDeployment:
     known = {*recorded_models(deployment).values(), *(declared_digest(app) for app in apps.values())}
     versions = {names.revision(deployment): deployment}
     for digest in known:
-        pinned = _pinned_to(deployment, digest) if digest else deployment
+        pinned = _pin(deployment, digest) if digest else deployment
         versions[names.revision(pinned)] = pinned
     last = _last_declared(deployment, apps, versions)
     change = change_of(apps.get(last))
     if change is not None and change.digest is not None:
-        return _pinned_to(deployment, change.digest)
+        return _pin(deployment, change.digest)
     return versions[last]
 
 
@@ -89,7 +89,7 @@ def _last_declared(
     return names.revision(deployment)
 
 
-def _pinned_to(deployment: InferenceDeployment, digest: str) -> InferenceDeployment:
+def _pin(deployment: InferenceDeployment, digest: str) -> InferenceDeployment:
     model: ModelSource = deployment.spec.model.model_copy(update={"digest": digest})
     return deployment.model_copy(update={"spec": deployment.spec.model_copy(update={"model": model})})
 

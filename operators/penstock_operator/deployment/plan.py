@@ -18,13 +18,13 @@ from penstock.routing.leases import Route
 from penstock_operator.deployment import steps
 from penstock_operator.deployment.access import with_access
 from penstock_operator.deployment.application import ServeApplication
-from penstock_operator.deployment.deletion import depart
+from penstock_operator.deployment.deletion import plan_departure
 from penstock_operator.deployment.identity import follow_model
 from penstock_operator.deployment.judgement import judge_pool, judge_without_pool
 from penstock_operator.deployment.observed import Observed, PoolProblem
 from penstock_operator.deployment.profile import judge_profile, resolve
 from penstock_operator.deployment.rollout import closed_route, is_routed
-from penstock_operator.deployment.standing import stand, with_spec
+from penstock_operator.deployment.standing import standing_of, with_spec
 from penstock_operator.deployment.status import deployment_status
 from penstock_operator.deployment.steps import Case, StepDecision
 from penstock_operator.runtime.loop.requeue import Requeue
@@ -58,7 +58,7 @@ def plan(observed: Observed, now: float) -> Plan:
     if observed.deployment.metadata.deletion_timestamp is not None:
         return _leave(observed, now)
     observed = replace(observed, deployment=follow_model(observed))
-    standing = stand(observed)
+    standing = standing_of(observed)
     resolved = resolve(observed, standing)
     effective = replace(observed, deployment=resolved.deployment)
     case = Case(effective, observed.deployment, with_spec(standing, resolved.deployment), resolved, now)
@@ -111,7 +111,7 @@ def _status(case: Case, decision: StepDecision) -> InferenceDeploymentStatus:
 
 def invalid_status(observed: Observed, message: str, now: float) -> InferenceDeploymentStatus:
     """The status of a spec that cannot be carried out."""
-    standing = stand(observed)
+    standing = standing_of(observed)
     verdicts = judge_without_pool(observed, standing, false(Reason.INVALID_SPEC, message))
     verdicts[DeploymentCondition.POOL_READY] = judge_pool(observed.pool)
     return deployment_status(observed, standing, verdicts, now, active=observed.deployment.status.active_revision)
@@ -131,7 +131,7 @@ def _leave(observed: Observed, now: float) -> Plan:
     """The plan for one that is being deleted."""
     if names.FINALIZER not in observed.deployment.metadata.finalizers:
         return Plan()
-    departure = depart(observed, now)
+    departure = plan_departure(observed, now)
     return Plan(
         applications=departure.applications,
         delete_route=True,

@@ -166,7 +166,7 @@ def _resolve_run(observed: Observed, standing: RevisionStanding, run: Optimizati
     if _artifact(run) is None or not (status.verdict == Found.ACCEPTED or converted):
         return _serve_itself(_with_measurements(deployment, status.capacity), verdict, run_name=name)
     if _is_for_others(run):
-        return _serve_itself(_with_measurements(deployment, status.capacity), _for_others(run), run_name=name)
+        return _serve_itself(_with_measurements(deployment, status.capacity), _verdict_for_others(run), run_name=name)
     return _serve_artifact(observed, standing, run, verdict)
 
 
@@ -188,7 +188,7 @@ def _is_for_others(run: OptimizationRun) -> bool:
     return artifact is not None and FORMATS[ModelFormat(artifact.model_format)].served is Servability.ELSEWHERE
 
 
-def _for_others(run: OptimizationRun) -> Verdict:
+def _verdict_for_others(run: OptimizationRun) -> Verdict:
     artifact = run.status.artifact
     what = f"a model in {artifact.model_format} at {artifact.storage_uri}" if artifact else "a model"
     return false(

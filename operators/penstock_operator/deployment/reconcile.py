@@ -27,7 +27,7 @@ from penstock_operator.gateway.fleet import Fleet
 from penstock_operator.optimization.directory import OPTIMIZATION_RUN
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT
 from penstock_operator.pool.writer import PoolWriter
-from penstock_operator.runtime.cluster import Cluster, Key, Manifest, create_unless_there, key_of
+from penstock_operator.runtime.cluster import Cluster, Key, Manifest, create_if_absent, key_of
 from penstock_operator.runtime.loop.news import News
 from penstock_operator.runtime.loop.reconciler import Applied, Failure, Reconciler
 
@@ -89,7 +89,7 @@ class DeploymentReconciler(Reconciler[InferenceDeployment, InferenceDeploymentSt
         (seen, writer), metadata = observed, observed[0].deployment.metadata
         key = Key(metadata.namespace, metadata.name)
         if plan.run is not None:
-            create_unless_there(self._cluster, OPTIMIZATION_RUN, plan.run)
+            create_if_absent(self._cluster, OPTIMIZATION_RUN, plan.run)
         for name in plan.superseded_runs:
             self._cluster.delete(OPTIMIZATION_RUN, Key(key.namespace, name))
         if plan.delete_route:
@@ -111,7 +111,7 @@ class DeploymentReconciler(Reconciler[InferenceDeployment, InferenceDeploymentSt
         """See `penstock_operator.deployment.news`."""
         return news.news(before, after)
 
-    def spare(self, manifest: Manifest) -> bool:
+    def settle_unreadable(self, manifest: Manifest) -> bool:
         """What such a one has in its pool is dropped there, since its owner is gone."""
         key = key_of(manifest)
         seen = self._fleet.look(key.namespace, key.name)

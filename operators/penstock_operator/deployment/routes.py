@@ -10,7 +10,7 @@ from functools import partial
 from penstock.errors import Unavailable
 from penstock.routing.leases import Route, RouteStatus
 from penstock_operator.clients.gateway import GatewayClient
-from penstock_operator.deployment.access import in_words_of_gateway
+from penstock_operator.deployment.access import adapt_to_gateway
 from penstock_operator.deployment.observed import GatewayProblem, Observed, ObservedGateway
 from penstock_operator.gateway.fleet import Fleet
 from penstock_operator.runtime.cluster import Key
@@ -39,7 +39,7 @@ class RouteWriter:
         for seen in (*observed.gateways, *observed.joining):
             if not isinstance(seen, ObservedGateway):
                 continue
-            told = in_words_of_gateway(route, seen, observed, self._clock())
+            told = adapt_to_gateway(route, seen, observed, self._clock())
             if seen.route is None or seen.route.declared != told:
                 # Keys before what they open: a model that a namespace's keys open is closed until they are told.
                 self._tell_keys(route.namespace)

@@ -57,7 +57,7 @@ class RevisionStanding:
         return sorted(found - {model}) if model else []
 
 
-def stand(observed: Observed) -> RevisionStanding:
+def standing_of(observed: Observed) -> RevisionStanding:
     """How the revisions of a deployment stand."""
     deployment, pool = observed.deployment, observed.pool
     applications = applications_of(deployment, pool) if isinstance(pool, Pool) else {}
@@ -69,10 +69,10 @@ def stand(observed: Observed) -> RevisionStanding:
     wanted, recorded = names.revision(deployment), recorded_models(deployment)
     revisions = {wanted, *applications, *recorded, *(each.revision for told in replicas for each in told)}
     digests = {
-        revision: _declared_to_replicas(applications.get(revision))
-        or (_declared_to_gateways(observed, revision) if revision in applications or revision in recorded else None)
+        revision: _digest_of_replicas(applications.get(revision))
+        or (_digest_of_route(observed, revision) if revision in applications or revision in recorded else None)
         or recorded.get(revision)
-        or _told_by_leases([each for told in replicas for each in told if each.revision == revision])
+        or _digest_of_leases([each for told in replicas for each in told if each.revision == revision])
         for revision in revisions
     }
     models = {revision: digest for revision, digest in digests.items() if digest is not None}
@@ -85,14 +85,14 @@ def with_spec(standing: RevisionStanding, deployment: InferenceDeployment) -> Re
     return replace(standing, wanted=wanted, models={**standing.models, **({wanted: digest} if digest else {})})
 
 
-def _declared_to_replicas(app: ObservedApplication | None) -> str | None:
+def _digest_of_replicas(app: ObservedApplication | None) -> str | None:
     """The digest that an application's replicas are told."""
     if app is None:
         return None
     return (app.arguments.replica.digest if app.arguments else None) or declared_digest(app)
 
 
-def _declared_to_gateways(observed: Observed, revision: str) -> str | None:
+def _digest_of_route(observed: Observed, revision: str) -> str | None:
     """What a gateway was told."""
     for each in (*observed.gateways, *observed.joining):
         if isinstance(each, ObservedGateway) and each.route is not None and each.route.declared is not None:
@@ -102,7 +102,7 @@ def _declared_to_gateways(observed: Observed, revision: str) -> str | None:
     return None
 
 
-def _told_by_leases(replicas: Sequence[RouteReplica]) -> str | None:
+def _digest_of_leases(replicas: Sequence[RouteReplica]) -> str | None:
     """The digest of most replicas, of those that get requests if there are any; of as many, the least in order."""
     told = [each for each in replicas if each.digest]
     heard = Counter(each.digest for each in [each for each in told if each.receiving] or told)

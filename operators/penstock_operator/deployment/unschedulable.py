@@ -69,7 +69,7 @@ def find_obstacle(resources: Resources, pool: Pool) -> Obstacle | None:
     required = required_resources(resources, pool.groups)
     wanted = _describe_needs(resources, required)
     if not pool.groups:
-        message = _among_nodes(wanted, required, required_labels(resources), pool.nodes)
+        message = _find_obstacle_of_nodes(wanted, required, required_labels(resources), pool.nodes)
         return None if message is None else Obstacle(message)
     impossible = why_unschedulable(resources, pool.groups)
     if impossible is not None:
@@ -81,7 +81,7 @@ def find_obstacle(resources: Resources, pool: Pool) -> Obstacle | None:
     growing = [group for group in groups if len(workers[group.name]) < group.max_workers]
     if not growing:
         full = (f"{len(workers[each.name])} of at most {each.max_workers} of group {each.name}" for each in groups)
-        free = _free(required, [node for group in groups for node in workers[group.name]])
+        free = _free_amounts(required, [node for group in groups for node in workers[group.name]])
         return Obstacle(
             f"{wanted}; all workers that could hold it are full: {_list(full)}. Free: {free}. Raise maxWorkers of the "
             "group, or scale something down."
@@ -106,7 +106,7 @@ def _workers(group: WorkerGroup, nodes: Sequence[Node]) -> list[Node]:
     return [node for node in nodes if node.labels.get(NODE_GROUP_LABEL) == group.name]
 
 
-def _among_nodes(
+def _find_obstacle_of_nodes(
     wanted: str, required: Mapping[str, float], labels: Mapping[str, str], nodes: Sequence[Node]
 ) -> str | None:
     """As `find_obstacle`, where only the live nodes are known: a Ray cluster of someone else's."""
@@ -121,7 +121,7 @@ def _among_nodes(
         return f"{wanted}; no node is that large: the most that one has is {_listing(most)}."
     if any(_fits(required, node.available) for node in matching):
         return None  # it is placed, and its process is being started
-    return f"{wanted}; the nodes that could hold it are full now. Free: {_free(required, matching)}."
+    return f"{wanted}; the nodes that could hold it are full now. Free: {_free_amounts(required, matching)}."
 
 
 def _describe_labels(found: Mapping[str, str], wanted: Mapping[str, str]) -> str:
@@ -151,7 +151,7 @@ def _fits(required: Mapping[str, float], resources: Mapping[str, float]) -> bool
     return all(resources.get(name, 0.0) >= amount for name, amount in required.items())
 
 
-def _free(required: Mapping[str, float], nodes: Sequence[Node]) -> str:
+def _free_amounts(required: Mapping[str, float], nodes: Sequence[Node]) -> str:
     return _list(f"{node.name} has {_amounts(required, node.available)}" for node in nodes) or "nothing"
 
 

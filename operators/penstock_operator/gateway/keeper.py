@@ -165,7 +165,7 @@ class GatewayKeeper:
             return
         if not self._has_keys(view, identity, known):
             return
-        if state.age_seconds < REPLICAS_WITHIN_SECONDS and lacks_replicas(view.listed().routes, peers):
+        if state.age_seconds < REPLICAS_WITHIN_SECONDS and lacks_replicas(view.list_routes().routes, peers):
             return
         view.client.complete(state.instance)
         view.forget()
@@ -181,9 +181,9 @@ class GatewayKeeper:
     ) -> None:
         """Copy what others were told, which is quick; the rest is for reconciles to tell."""
         missing = [
-            each for each in missing_routes(view.listed().routes, peers) if (each.namespace, each.model) in known
+            each for each in missing_routes(view.list_routes().routes, peers) if (each.namespace, each.model) in known
         ]
-        features = view.listed().state.features
+        features = view.list_routes().state.features
         if any(downgrade_route(features, each) != each for each in missing):
             missing = []  # in words that it does not know
         if missing:
@@ -191,7 +191,7 @@ class GatewayKeeper:
             view.client.add(missing)
             view.forget()
         told = {
-            Key(each.namespace, each.model) for each in view.listed().routes.routes if each.declared is not None
+            Key(each.namespace, each.model) for each in view.list_routes().routes.routes if each.declared is not None
         }  # fmt: skip
         rest = set(known) - told
         log.info("the gateway %s lacks %d routes; %d copied from others", view.address, len(rest), len(missing))
@@ -204,7 +204,7 @@ class GatewayKeeper:
         """Delete routes whose deployments are gone; only if the API itself says so of each."""
         for view in views:
             try:
-                stale = stale_routes(view.listed().routes, known, self._models.namespaces)
+                stale = stale_routes(view.list_routes().routes, known, self._models.namespaces)
             except Unavailable:
                 continue  # the next round's
             for namespace, model in stale:
@@ -224,7 +224,7 @@ def _peers(views: Sequence[GatewayView]) -> list[RouteList]:
     found = []
     for view in views:
         try:
-            listed = view.listed()
+            listed = view.list_routes()
         except Unavailable:
             continue  # it has nothing to copy now
         if listed.state.complete:

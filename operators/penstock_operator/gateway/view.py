@@ -59,7 +59,7 @@ class GatewayView:
         """What it knows of one model."""
         changed_at, told = self._changed.get((namespace, model), (float("-inf"), None))
         try:
-            seen = self.listed(changed_at if told is None else float("-inf"))
+            seen = self.list_routes(changed_at if told is None else float("-inf"))
         except Unavailable as error:
             return GatewayProblem(self.address, error.message)
         status = told if told is not None and changed_at >= seen.at else seen.by_model.get((namespace, model))
@@ -72,7 +72,7 @@ class GatewayView:
             features=seen.state.features,
         )
 
-    def listed(self, after: float = float("-inf")) -> Listed:
+    def list_routes(self, after: float = float("-inf")) -> Listed:
         """All that it knew later than `after`, on the clock of this. Raises `Unavailable`."""
         with self._lock:
             if self._failure is not None:

@@ -57,7 +57,7 @@ class KeyReconciler(Reconciler[APIKey, APIKeyStatus, KeySight, APIKeyStatus]):
         """See above."""
         return Applied(requeue=self.settle_absence(key_of(manifest)))
 
-    def spare(self, manifest: Manifest) -> bool:
+    def settle_unreadable(self, manifest: Manifest) -> bool:
         """See above."""
         self._tell(key_of(manifest).namespace)
         return False

@@ -123,11 +123,11 @@ class KeyTeller:
 
 
 def _takes_keys(view: GatewayView) -> bool:
-    return NAMESPACE_KEYS in view.listed().state.features
+    return NAMESPACE_KEYS in view.list_routes().state.features
 
 
 def _identity(view: GatewayView) -> tuple[str, str]:
-    return view.address, view.listed().state.instance
+    return view.address, view.list_routes().state.instance
 
 
 def _identity_or_none(view: GatewayView) -> tuple[str, str]:

@@ -25,7 +25,7 @@ def node_excerpt(manifest: Manifest) -> Manifest:
     ready = any(each.get("type") == "Ready" and each.get("status") == "True" for each in status.get("conditions") or ())
     return {
         **_identity(manifest),
-        "labels": _interned((manifest["metadata"].get("labels") or {}).items()),
+        "labels": _intern((manifest["metadata"].get("labels") or {}).items()),
         "taints": tuple(
             Taint(each["key"], each.get("value") or "", each["effect"]) for each in spec.get("taints") or ()
         ),
@@ -64,16 +64,16 @@ def requests_of(spec: Mapping[str, Any]) -> dict[str, float]:
     sidecars before it; the most of either counts, and the pod's overhead comes on top. What the pod asks for as a whole
     takes the place of what its containers do.
     """
-    running = _sum(_requested(each) for each in spec.get("containers") or ())
+    running = _sum(_requests_of_container(each) for each in spec.get("containers") or ())
     sidecars: dict[str, float] = {}
     starting: dict[str, float] = {}
     for each in spec.get("initContainers") or ():
         if each.get("restartPolicy") == "Always":
-            sidecars = _sum((sidecars, _requested(each)))
-            starting = _most(starting, sidecars)
+            sidecars = _sum((sidecars, _requests_of_container(each)))
+            starting = _maximum(starting, sidecars)
         else:
-            starting = _most(starting, _sum((sidecars, _requested(each))))
-    needed = _most(_sum((running, sidecars)), starting)
+            starting = _maximum(starting, _sum((sidecars, _requests_of_container(each))))
+    needed = _maximum(_sum((running, sidecars)), starting)
     whole = _amounts((spec.get("resources") or {}).get("requests") or {})
     return _sum(({**needed, **whole}, _amounts(spec.get("overhead") or {}), {PODS: 1.0}))
 
@@ -105,7 +105,7 @@ def _identity(manifest: Manifest) -> Manifest:
     return {"metadata": {"name": metadata["name"], "namespace": sys.intern(metadata.get("namespace") or "")}}
 
 
-def _requested(container: Mapping[str, Any]) -> dict[str, float]:
+def _requests_of_container(container: Mapping[str, Any]) -> dict[str, float]:
     resources = container.get("resources") or {}
     return _amounts((resources.get("limits") or {}) | (resources.get("requests") or {}))
 
@@ -121,7 +121,7 @@ def _amounts(quantities: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
-def _interned(labels: Iterable[tuple[str, str]]) -> dict[str, str]:
+def _intern(labels: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Nodes have mostly the same labels."""
     return {sys.intern(key): sys.intern(value) for key, value in labels}
 
@@ -134,5 +134,5 @@ def _sum(amounts: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return total
 
 
-def _most(left: Mapping[str, float], right: Mapping[str, float]) -> dict[str, float]:
+def _maximum(left: Mapping[str, float], right: Mapping[str, float]) -> dict[str, float]:
     return {name: max(left.get(name, 0.0), right.get(name, 0.0)) for name in (*left, *right)}

@@ -49,7 +49,7 @@ class ClusterView:
         """All nodes, at most a second old beside what the watches tell; None where they may not or not yet be seen."""
         return self._seen.obtain("now", self._sum_up) if self.wait_synced(0.0) else None
 
-    def expected(self) -> tuple[KubernetesNode, ...] | None:
+    def expected_nodes(self) -> tuple[KubernetesNode, ...] | None:
         """The same, with the pods that wait for a node placed where they fit."""
         return self._seen.obtain("expected", self._expect) if self.wait_synced(0.0) else None
 

@@ -10,7 +10,7 @@ _ONNX_RUNTIME = f"{EngineName.ONNX_RUNTIME} {Precision.FP32}"
 _THOUSAND = 1000.0
 
 
-def in_words(figures: Figures | None) -> RunFigures | None:
+def describe(figures: Figures | None) -> RunFigures | None:
     """Before and after, each with its unit; empty where it was not measured."""
     if figures is None:
         return None

@@ -107,7 +107,7 @@ def build(
     """
     metadata, queue = run.metadata, queue_of(run, settings)
     labels = {"app.kubernetes.io/managed-by": "penstock", names.RUN_LABEL: metadata.name}
-    variables = {REQUEST_VARIABLE: _encoded(run, profile, settings, attempt)}
+    variables = {REQUEST_VARIABLE: _encode(run, profile, settings, attempt)}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -135,7 +135,7 @@ def build(
     }
 
 
-def _encoded(run: OptimizationRun, profile: OptimizationProfileSpec, settings: JobSettings, attempt: int) -> str:
+def _encode(run: OptimizationRun, profile: OptimizationProfileSpec, settings: JobSettings, attempt: int) -> str:
     text = request(run, profile, settings, attempt).model_dump_json(exclude_none=True)
     if len(text.encode()) > _LARGEST_REQUEST:
         raise Invalid(

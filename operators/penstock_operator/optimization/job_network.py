@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from penstock import names
 from penstock.api.meta import Manifest
 from penstock.api.optimization import OptimizationRun
-from penstock_operator.egress import anywhere, block
+from penstock_operator.egress import all_peers, block
 from penstock_operator.optimization.job_settings import Egress, JobSettings
 
 _DNS: Final = 53
@@ -45,7 +45,7 @@ def network_policy(run: OptimizationRun, settings: JobSettings) -> Manifest:
 def _store(settings: JobSettings) -> list[Manifest]:
     if settings.egress:
         return [{"to": [_peer(each)], "ports": [_port(each.port)]} for each in settings.egress]
-    return [{"to": anywhere(), "ports": [_port(number) for number in _ports(settings)]}]
+    return [{"to": all_peers(), "ports": [_port(number) for number in _ports(settings)]}]
 
 
 def _ports(settings: JobSettings) -> list[int]:

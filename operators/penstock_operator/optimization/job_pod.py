@@ -11,7 +11,7 @@ from penstock import names
 from penstock.api.meta import Manifest
 from penstock.api.optimization import OptimizationProfileSpec, OptimizationRun
 from penstock.api.pool import WorkerGroup
-from penstock.api.quantity import canonical, number
+from penstock.api.quantity import canonical_quantity, number
 from penstock.optimization.progress import SIGNING_KEY_VARIABLE
 from penstock.serving.mounts import CLAIMS_ROOT, CREDENTIALS_ROOT
 from penstock_operator.optimization.job_settings import JobSettings
@@ -122,7 +122,7 @@ def _amounts(run: OptimizationRun, settings: JobSettings, group: WorkerGroup | N
     if resources.accelerator is not None:
         # Kubernetes has no shares of an accelerator: what is measured alone is measured on a whole one.
         resource = group.accelerator.resource if group and group.accelerator else settings.accelerator_resource
-        amounts[resource] = canonical(str(math.ceil(number(resources.accelerator.count))))
+        amounts[resource] = canonical_quantity(str(math.ceil(number(resources.accelerator.count))))
     return amounts
 
 

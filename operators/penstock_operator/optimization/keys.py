@@ -29,7 +29,7 @@ class RunKeys:
     local: tuple[str, ...] = ()
     """Public keys in PEM of that."""
 
-    def public(self, run: OptimizationRun) -> tuple[str, ...]:
+    def public_keys(self, run: OptimizationRun) -> tuple[str, ...]:
         """Public keys in PEM that this run's files may be signed by."""
         return self.local if self.suffix is None else (pem_of(self._key(run))[1],)
 

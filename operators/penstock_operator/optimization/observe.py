@@ -21,7 +21,7 @@ from penstock_operator.optimization.plan import JobState, ObservedJob, ObservedR
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, PoolDirectory
 from penstock_operator.pool.users import pool_of
 from penstock_operator.runtime.cluster import JOB, Cluster, Key, Manifest
-from penstock_operator.runtime.jobs.job_status import end_of, ended_at
+from penstock_operator.runtime.jobs.job_status import end_of, end_time
 from penstock_runtime.signing import verify_statement
 
 
@@ -143,7 +143,7 @@ def observed_job(manifest: Manifest) -> ObservedJob:
         reason="" if end is None else end.reason,
         message="" if end is None else end.message,
         started_at=_epoch(status.get("startTime")),
-        finished_at=_epoch(ended_at(manifest)),
+        finished_at=_epoch(end_time(manifest)),
         suspended=bool(manifest["spec"].get("suspend")),
         queue=str((manifest["metadata"].get("labels") or {}).get(QUEUE_LABEL, "")),
         profile_digest=str((manifest["metadata"].get("annotations") or {}).get(PROFILE_ANNOTATION, "")),

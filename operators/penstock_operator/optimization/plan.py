@@ -136,11 +136,11 @@ def plan_run(observed: ObservedRun, now: float) -> RunPlan:
         case JobState.ACTIVE:
             return _follow(observed, last, now)
         case JobState.SUCCEEDED if observed.result is not None and observed.result.error is None:
-            return RunPlan(status=_concluded(observed, observed.result, now))
+            return RunPlan(status=_conclude(observed, observed.result, now))
         case JobState.SUCCEEDED:
-            return _without_result(observed, last, now)
+            return _wait_for_result(observed, last, now)
         case JobState.FAILED:
-            return _after_failure(observed, last, now)
+            return _retry_or_fail(observed, last, now)
         case _:
             assert_never(last.state)
 
@@ -167,14 +167,16 @@ def _start(observed: ObservedRun, attempt: int, now: float, before: str = "") ->
     try:
         impossible = why_unschedulable(run.spec.resources, observed.groups)
         if impossible is not None:
-            waiting = _status(run, false(Reason.UNSCHEDULABLE, impossible), _undecided(), now)
+            waiting = _status(run, false(Reason.UNSCHEDULABLE, impossible), _undecided_verdict(), now)
             return RunPlan(status=waiting, requeue=Requeue(PROFILE_SECONDS, impossible))
         group = next(iter(groups_that_fit(run.spec.resources, observed.groups)), None)
         job = build(run, profile, observed.settings, attempt, group)
     except Invalid as error:
         return RunPlan(status=failed_status(run, Reason.INVALID_SPEC, error.message, now))
     message = f"{before} Attempt {attempt} begins.".strip() if before else "The Job is being created."
-    status = _status(run, false(Reason.OPTIMIZATION_RETRIED if before else Reason.PENDING, message), _undecided(), now)
+    status = _status(
+        run, false(Reason.OPTIMIZATION_RETRIED if before else Reason.PENDING, message), _undecided_verdict(), now
+    )
     status = status.model_copy(
         update={"attempts": attempt, "start_time": run.status.start_time or timestamp(now), "progress": RunProgress()}
     )
@@ -188,7 +190,7 @@ def _follow(observed: ObservedRun, job: ObservedJob, now: float) -> RunPlan:
     """A Job is under way."""
     run, progress = observed.run, observed.progress
     if job.suspended:
-        return _queued(observed, job, now)
+        return _wait_in_queue(observed, job, now)
     if progress is None:
         silent = job.started_at is not None and now - job.started_at > SILENT_SECONDS
         hint = f" For {SILENT_SECONDS:g} s: see kubectl describe job {job.name} -n {run.metadata.namespace}."
@@ -204,7 +206,7 @@ def _follow(observed: ObservedRun, job: ObservedJob, now: float) -> RunPlan:
             completed_trials=progress.done,
             total_trials=progress.total,
         )
-    status = _status(run, false(Reason.OPTIMIZING, message), _undecided(), now)
+    status = _status(run, false(Reason.OPTIMIZING, message), _undecided_verdict(), now)
     attempts = max(run.status.attempts, _attempt(run, job))
     started = run.status.start_time or timestamp(job.started_at or now)
     status = status.model_copy(update={"progress": shown, "attempts": attempts, "start_time": started})
@@ -212,36 +214,38 @@ def _follow(observed: ObservedRun, job: ObservedJob, now: float) -> RunPlan:
     return RunPlan(status, delete_jobs=stale, requeue=Requeue(PROGRESS_SECONDS, "the search goes on"))
 
 
-def _queued(observed: ObservedRun, job: ObservedJob, now: float) -> RunPlan:
+def _wait_in_queue(observed: ObservedRun, job: ObservedJob, now: float) -> RunPlan:
     """A Job waits to be let start; also one that had begun, and was suspended for another."""
     where = f" in the queue {job.queue}" if job.queue else ""
     message = f"The Job {job.name} waits{where} to be started: it is suspended."
-    status = _status(observed.run, false(Reason.PENDING, message), _undecided(), now)
+    status = _status(observed.run, false(Reason.PENDING, message), _undecided_verdict(), now)
     attempts = max(observed.run.status.attempts, _attempt(observed.run, job))
     status = status.model_copy(update={"progress": RunProgress(), "attempts": attempts})
     stale = tuple(each.name for each in observed.jobs if each.name != job.name)
     return RunPlan(status, delete_jobs=stale, requeue=Requeue(QUEUED_SECONDS, message))
 
 
-def _without_result(observed: ObservedRun, job: ObservedJob, now: float) -> RunPlan:
+def _wait_for_result(observed: ObservedRun, job: ObservedJob, now: float) -> RunPlan:
     """The Job says that all is well, and there is no `result.json`, or one that has no verdict."""
     ended = job.finished_at if job.finished_at is not None else now
     if now - ended < SETTLE_SECONDS:
-        waiting = _status(observed.run, false(Reason.OPTIMIZING, "The result is being read."), _undecided(), now)
+        waiting = _status(
+            observed.run, false(Reason.OPTIMIZING, "The result is being read."), _undecided_verdict(), now
+        )
         return RunPlan(waiting, requeue=Requeue(PROGRESS_SECONDS, "the result is to appear"))
     if observed.refused:
         message = (
             f"The Job {job.name} ended, and what lies in the place of its result is not its own: {observed.refused}."
         )
         return RunPlan(status=failed_status(observed.run, Reason.OPTIMIZATION_FAILED, message[:_LONGEST], now))
-    message = _reported(observed) or (
+    message = _error_of_search(observed) or (
         f"The Job {job.name} ended and left no result in {observed.settings.store}: see whether the operator and the Job "
         "reach the same artifact store."
     )
     return RunPlan(status=failed_status(observed.run, Reason.OPTIMIZATION_FAILED, message, now))
 
 
-def _after_failure(observed: ObservedRun, job: ObservedJob, now: float) -> RunPlan:
+def _retry_or_fail(observed: ObservedRun, job: ObservedJob, now: float) -> RunPlan:
     attempt = max(1, _attempt(observed.run, job))
     message = _failure(observed, job)
     # Without an exit code the pod was lost, which says nothing about the search.
@@ -253,13 +257,13 @@ def _after_failure(observed: ObservedRun, job: ObservedJob, now: float) -> RunPl
     if now >= due:
         return _start(observed, attempt + 1, now, message)
     again = f"{message} Attempt {attempt + 1} begins at {timestamp(due)}."
-    status = _status(observed.run, false(Reason.OPTIMIZATION_RETRIED, again), _undecided(), now)
+    status = _status(observed.run, false(Reason.OPTIMIZATION_RETRIED, again), _undecided_verdict(), now)
     status = status.model_copy(update={"attempts": attempt})
     return RunPlan(status, requeue=Requeue(max(due - now, 1.0), "the next attempt is due"))
 
 
 def _failure(observed: ObservedRun, job: ObservedJob) -> str:
-    reported = _reported(observed)
+    reported = _error_of_search(observed)
     if job.exit_code == KILLED:
         return (
             f"The Job {job.name} was killed, most likely for memory: raise spec.resources.memory of the deployment, or "
@@ -276,12 +280,12 @@ def _failure(observed: ObservedRun, job: ObservedJob) -> str:
     )
 
 
-def _reported(observed: ObservedRun) -> str:
+def _error_of_search(observed: ObservedRun) -> str:
     """What the search itself said of its failure."""
     return observed.result.error[:_LONGEST] if observed.result is not None and observed.result.error else ""
 
 
-def _concluded(observed: ObservedRun, result: RunResult, now: float) -> OptimizationRunStatus:
+def _conclude(observed: ObservedRun, result: RunResult, now: float) -> OptimizationRunStatus:
     """A verdict counts only with addresses in the namespace's own part of the store."""
     namespace, store = observed.run.metadata.namespace, observed.settings.store
     for uri in (result.artifact_uri, result.report_uri):
@@ -291,10 +295,10 @@ def _concluded(observed: ObservedRun, result: RunResult, now: float) -> Optimiza
                 "look who can sign for this run."
             )
             return failed_status(observed.run, Reason.OPTIMIZATION_FAILED, message, now)
-    return _completed(observed, result, now)
+    return _complete(observed, result, now)
 
 
-def _completed(observed: ObservedRun, result: RunResult, now: float) -> OptimizationRunStatus:
+def _complete(observed: ObservedRun, result: RunResult, now: float) -> OptimizationRunStatus:
     run = observed.run
     status = _status(run, true(Reason.VERDICT_REACHED, result.summary), _verdict(result), now)
     return status.model_copy(
@@ -303,7 +307,7 @@ def _completed(observed: ObservedRun, result: RunResult, now: float) -> Optimiza
             "summary": result.summary,
             "recipe": result.recipe,
             "progress": RunProgress(),
-            "figures": figures.in_words(result.figures),
+            "figures": figures.describe(result.figures),
             "capacity": figures.capacity(result),
             "artifact": figures.artifact(result, observed.public_key),
             "report_uri": result.report_uri,
@@ -326,7 +330,7 @@ def _verdict(result: RunResult) -> Verdict:
             assert_never(result.verdict)
 
 
-def _undecided() -> Verdict:
+def _undecided_verdict() -> Verdict:
     return unknown(Reason.OPTIMIZING, "No verdict was reached yet.")
 
 

@@ -16,7 +16,7 @@ from penstock_operator.optimization.keys import RunKeys
 from penstock_operator.optimization.observe import RunObserver
 from penstock_operator.optimization.plan import ObservedRun, RunPlan, failed_status, plan_run
 from penstock_operator.pool.kinds import NETWORK_POLICY
-from penstock_operator.runtime.cluster import JOB, SECRET, Cluster, Key, Manifest, create_unless_there
+from penstock_operator.runtime.cluster import JOB, SECRET, Cluster, Key, Manifest, create_if_absent
 from penstock_operator.runtime.loop.news import News, news_of
 from penstock_operator.runtime.loop.reconciler import Applied, Failure, Reconciler
 
@@ -64,11 +64,11 @@ class RunReconciler(Reconciler[OptimizationRun, OptimizationRunStatus, ObservedR
         run = observed.run
         secret = self._keys.manifest(run) if plan.job is not None else None
         if secret is not None:
-            create_unless_there(self._cluster, SECRET, secret)
+            create_if_absent(self._cluster, SECRET, secret)
         if plan.network_policy is not None:
-            create_unless_there(self._cluster, NETWORK_POLICY, plan.network_policy)
+            create_if_absent(self._cluster, NETWORK_POLICY, plan.network_policy)
         if plan.job is not None:
-            create_unless_there(self._cluster, JOB, plan.job)
+            create_if_absent(self._cluster, JOB, plan.job)
         for name in plan.delete_jobs:
             self._cluster.delete(JOB, Key(run.metadata.namespace, name))
         return Applied(plan.status, plan.requeue)

@@ -50,7 +50,7 @@ class Addresses(NamedTuple):
     serve: str
 
 
-def by_service(name: str, namespace: str) -> Addresses:
+def service_addresses(name: str, namespace: str) -> Addresses:
     """By the Service of the head, as pods find it."""
     return Addresses(dashboard_url(name, namespace), serve_url(name, namespace))
 
@@ -72,7 +72,7 @@ class RayClusters:
         cluster: Cluster,
         settings: PoolSettings | None,
         secret: str,
-        addresses: Callable[[str, str], Addresses] = by_service,
+        addresses: Callable[[str, str], Addresses] = service_addresses,
         *,
         namespaces: Sequence[str | None] = (None,),
         clock: Callable[[], float] = time.monotonic,
@@ -109,14 +109,14 @@ class RayClusters:
         What this operator begins itself is seen at once (`note_change`), and no other acts; two pools that look at the very same
         moment may both begin.
         """
-        found = self._starting.obtain("", lambda: starting_candidates(view(each) for each in self._all()))
+        found = self._starting.obtain("", lambda: starting_candidates(view(each) for each in self._manifests()))
         return tuple(each for each in found if each.owner != pool.metadata.uid)
 
     def note_change(self) -> None:
         """A RayCluster was made or changed: look again."""
         self._starting.outdate("")
 
-    def _all(self) -> Iterator[Manifest]:
+    def _manifests(self) -> Iterator[Manifest]:
         for namespace in self._namespaces:
             yield from self._cluster.list(RAY_CLUSTER, namespace, {"app.kubernetes.io/managed-by": "penstock"}).items
 

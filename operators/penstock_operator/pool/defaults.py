@@ -12,7 +12,7 @@ from penstock.api.verdicts import epoch
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL
 from penstock_operator.pool.names import DEFAULT_POOL_LABEL
 from penstock_operator.pool.users import pool_of
-from penstock_operator.runtime.cluster import Cluster, Key, Manifest, create_unless_there
+from penstock_operator.runtime.cluster import Cluster, Key, Manifest, create_if_absent
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class DefaultPools:
             if left > 0:
                 return left
         self._missed.pop(key, None)
-        create_unless_there(self._cluster, SERVING_POOL, _pool(key, self._spec))
+        create_if_absent(self._cluster, SERVING_POOL, _pool(key, self._spec))
         log.info("made the default pool of namespace %s", key.namespace)
         return None
 

@@ -117,7 +117,7 @@ class PoolDirectory:
 
     def _find_serving(self, pool: ServingPool) -> RayClusterView | PoolProblem:
         clusters = self._ray_clusters.list_of(pool.metadata)
-        return clusters if isinstance(clusters, PoolProblem) else _serving(pool, clusters)
+        return clusters if isinstance(clusters, PoolProblem) else _serving_cluster(pool, clusters)
 
     def _get(self, kind: ResourceKind, key: Key) -> Manifest | None:
         """What the API has, at most two seconds old. What is absent is asked for each time."""
@@ -162,7 +162,7 @@ class PoolDirectory:
             )
 
 
-def _serving(pool: ServingPool, clusters: Sequence[RayClusterView]) -> RayClusterView | PoolProblem:
+def _serving_cluster(pool: ServingPool, clusters: Sequence[RayClusterView]) -> RayClusterView | PoolProblem:
     serving = sort_clusters(pool.metadata.uid, clusters).serving
     if pool.metadata.deletion_timestamp is not None:
         return PoolProblem(Reason.POOL_NOT_FOUND, "The pool is being deleted.", empty=True)

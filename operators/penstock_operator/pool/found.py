@@ -44,12 +44,12 @@ class Found:
     suspended: bool = False
 
     @classmethod
-    def problem(cls, problem: PoolProblem) -> Found:
+    def from_problem(cls, problem: PoolProblem) -> Found:
         """A pool that cannot be used."""
         return cls(false(problem.reason, problem.message))
 
     @classmethod
-    def as_before(cls, before: ServingPoolStatus, ready: Verdict, progressing: Verdict) -> Found:
+    def from_status(cls, before: ServingPoolStatus, ready: Verdict, progressing: Verdict) -> Found:
         """A pool that was not looked at: what was found last, and what kept it from being looked at now."""
         return cls(
             ready,

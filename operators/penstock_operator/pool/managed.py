@@ -22,7 +22,7 @@ from penstock_operator.pool.observed import PoolObserved, RayClusterView, view
 from penstock_operator.pool.plan import PoolPlan, begins, sort_clusters
 from penstock_operator.pool.raypods import PoolSettings
 from penstock_operator.pool.status import lacks_pods
-from penstock_operator.runtime.cluster import SECRET, Cluster, Key, Manifest, create_unless_there, key_of
+from penstock_operator.runtime.cluster import SECRET, Cluster, Key, Manifest, create_if_absent, key_of
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +163,7 @@ class ManagedPools:
             "type": "Opaque",
             "data": {"auth_token": token},
         }
-        create_unless_there(self._cluster, SECRET, manifest)
+        create_if_absent(self._cluster, SECRET, manifest)
 
     def _apply_policies(self, pool: ServingPool, settings: PoolSettings) -> None:
         """Its NetworkPolicies, where they are not what they should be."""

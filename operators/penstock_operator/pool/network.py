@@ -10,7 +10,7 @@ from typing import Final
 from penstock.api.meta import Manifest
 from penstock.api.pool import ServingPool
 from penstock.names import owner_reference
-from penstock_operator.egress import anywhere
+from penstock_operator.egress import all_peers
 from penstock_operator.pool.names import APPLIED, NODE_TYPE_LABEL, POOL_LABEL, digest, label, ray_cluster
 
 NAMESPACE_LABEL: Final = "kubernetes.io/metadata.name"
@@ -64,7 +64,7 @@ def _policy(pool: ServingPool, node_type: str, ingress: list[Manifest]) -> Manif
         "egress": [
             {"to": [_pool_pods(pool)]},
             {"ports": [_port(_DNS, protocol="UDP"), _port(_DNS)]},
-            {"to": anywhere()},
+            {"to": all_peers()},
         ],
     }
     return {

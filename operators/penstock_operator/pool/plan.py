@@ -19,7 +19,7 @@ from penstock_operator.pool import surge as pool_surge
 from penstock_operator.pool.names import APPLIED, ray_cluster
 from penstock_operator.pool.observed import PoolObserved, RayClusterView
 from penstock_operator.pool.raycluster import build, group_hash, replacement_hash, replacement_name
-from penstock_operator.pool.replacement import answers_too, applications_known, copy_application, leaves_unasked
+from penstock_operator.pool.replacement import answers_too, copy_application, known_applications, leaves_unasked
 from penstock_operator.pool.status import hindrance
 
 RETIREMENT_SECONDS: Final = 45.0
@@ -71,7 +71,7 @@ class SortedClusters:
 def sort_clusters(uid: str, clusters: Sequence[RayClusterView]) -> SortedClusters:
     """Which serves, which is to, and which did."""
     own = [each for each in clusters if each.owner == uid and not each.deleting]
-    started = sorted((each for each in own if each.took_over is not None), key=_by_takeover)
+    started = sorted((each for each in own if each.took_over is not None), key=_takeover_order)
     return SortedClusters(
         serving=started[-1] if started else None,
         candidates=tuple(each for each in own if each.took_over is None),
@@ -150,7 +150,7 @@ def _change_in_place(observed: PoolObserved, standing: SortedClusters, serving: 
         return replace(result, change=PoolChange.IN_PLACE, progressing=said)
     if standing.retired:
         return result
-    over = _describe_surplus(_managed(observed), serving)
+    over = _describe_surplus(_managed_spec(observed), serving)
     if over is not None:
         return replace(result, change=PoolChange.IN_PLACE, progressing=true(Reason.CHANGING_IN_PLACE, over))
     return result
@@ -172,7 +172,7 @@ def _replace(observed: PoolObserved, standing: SortedClusters, serving: RayClust
     if not candidate.head_ready or new is None:
         said = f"RayCluster {candidate.name} is starting beside {serving.name}, which serves on."
         return _wait_for_candidate(observed, candidate, moving, said, now)
-    old = applications_known(observed, serving, now)
+    old = known_applications(observed, serving, now)
     if old is None:
         return _take_over_unasked(observed, serving, candidate, moving, now)
     moving = replace(moving, mirror=tuple(copy_application(each) for each in old if each.config is not None))
@@ -226,8 +226,8 @@ def begins(observed: PoolObserved) -> bool:
 def _begin(observed: PoolObserved, serving: RayClusterView, base: PoolPlan, now: float) -> PoolPlan:
     """Start the second RayCluster, where there is room for it beside the first, and not too many others start."""
     pool = observed.pool
-    counts = pool_surge.present_counts(_managed(observed), serving)
-    held = pool_surge.why_held(observed, _managed(observed), serving, counts, now)
+    counts = pool_surge.present_counts(_managed_spec(observed), serving)
+    held = pool_surge.why_held(observed, _managed_spec(observed), serving, counts, now)
     if held is not None:
         return replace(base, progressing=held)
     name = replacement_name(pool, observed.settings, observed.secret, serving.name)
@@ -278,12 +278,12 @@ def _can_become(observed: PoolObserved, cluster: RayClusterView) -> bool:
     """Whether the spec can be reached from what this one is without starting it anew."""
     if cluster.kind != _kind(observed):
         return False
-    wanted = {each.name: group_hash(each) for each in _managed(observed).worker_groups}
+    wanted = {each.name: group_hash(each) for each in _managed_spec(observed).worker_groups}
     return all(wanted.get(name, count.kind) == count.kind for name, count in cluster.groups.items())
 
 
 def _kind(observed: PoolObserved) -> str:
-    return replacement_hash(_managed(observed), observed.settings, observed.secret)
+    return replacement_hash(_managed_spec(observed), observed.settings, observed.secret)
 
 
 def _describe_surplus(spec: ManagedRayCluster, serving: RayClusterView) -> str | None:
@@ -294,12 +294,12 @@ def _describe_surplus(spec: ManagedRayCluster, serving: RayClusterView) -> str |
     return f"Workers above the spec go once nothing runs on them: {', '.join(surplus)}." if surplus else None
 
 
-def _managed(observed: PoolObserved) -> ManagedRayCluster:
+def _managed_spec(observed: PoolObserved) -> ManagedRayCluster:
     spec = observed.pool.spec.managed
     if spec is None:  # the reconciler asks only for managed pools
         raise ValueError(observed.pool.metadata.name)
     return spec
 
 
-def _by_takeover(cluster: RayClusterView) -> tuple[float, str]:
+def _takeover_order(cluster: RayClusterView) -> tuple[float, str]:
     return cluster.took_over or 0.0, cluster.name

@@ -109,11 +109,11 @@ class PoolReconciler(Reconciler[ServingPool, ServingPoolStatus, PoolSight, _Plan
             seen, wanted = plan
             problem = self._managed.apply(seen, wanted)
             if problem is None:
-                serving = _serving(seen, wanted)
+                serving = _serving_cluster(seen, wanted)
                 found = self._look(seen, wanted, serving)
                 return Applied(self._status(pool, found, now), next_look(wanted, found, serving))
             plan = problem
-        found = self._ask_existing(plan) if isinstance(plan, PoolWriter) else Found.problem(plan)
+        found = self._ask_existing(plan) if isinstance(plan, PoolWriter) else Found.from_problem(plan)
         again = RESYNC if found.seen is not None else Requeue(PROBLEM_SECONDS, found.ready.message)
         return Applied(self._status(pool, found, now), again)
 
@@ -132,9 +132,9 @@ class PoolReconciler(Reconciler[ServingPool, ServingPoolStatus, PoolSight, _Plan
         refused = false(reason_of(error), error.message)
         if not isinstance(plan, tuple):
             # Nothing was looked at: neither that it can be used is known, nor that it cannot.
-            found = Found.as_before(pool.status, unknown(refused.reason, refused.message), refused)
-        elif (serving := _serving(*plan)) is None:
-            found = Found.as_before(pool.status, refused, refused)
+            found = Found.from_status(pool.status, unknown(refused.reason, refused.message), refused)
+        elif (serving := _serving_cluster(*plan)) is None:
+            found = Found.from_status(pool.status, refused, refused)
         else:
             looked = self._look(*plan, serving)
             found = replace(looked, progressing=refused, candidate=pool.status.candidate_ray_cluster)
@@ -207,5 +207,5 @@ class PoolReconciler(Reconciler[ServingPool, ServingPoolStatus, PoolSight, _Plan
             return False  # of a namespace that is another operator's
 
 
-def _serving(observed: PoolObserved, wanted: PoolPlan) -> RayClusterView | None:
+def _serving_cluster(observed: PoolObserved, wanted: PoolPlan) -> RayClusterView | None:
     return next((each for each in observed.clusters if each.name == wanted.serving and not each.deleting), None)

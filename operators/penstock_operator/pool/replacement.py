@@ -16,7 +16,7 @@ TOLD_SECONDS: Final = 60.0
 _UNDER_WAY: Final = {ApplicationState.RUNNING, ApplicationState.DEPLOYING, ApplicationState.UNHEALTHY}
 
 
-def applications_known(
+def known_applications(
     observed: PoolObserved, serving: RayClusterView, now: float
 ) -> tuple[ObservedApplication, ...] | None:
     """What the present cluster runs; None where it does not say, or its head is too new to have been told all of it."""

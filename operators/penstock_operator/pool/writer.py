@@ -132,7 +132,7 @@ class PoolWriter:
             each.waiting_since is not None and now - each.waiting_since > _SLOW_SECONDS for each in applications
         ):
             return applications
-        unplaced = self.client.unplaced()
+        unplaced = self.client.unplaced_actors()
         return tuple(
             each if any(f"::{each.name}#" in name for name in unplaced) else replace(each, waiting_since=None)
             for each in applications

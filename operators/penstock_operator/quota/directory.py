@@ -63,10 +63,10 @@ class QuotaDirectory:
 
         Raises `Unavailable` where the API does not answer.
         """
-        return [_read_as_far_as_possible(each) for each in self._cluster.list(INFERENCE_DEPLOYMENT, namespace).items]
+        return [_read_leniently(each) for each in self._cluster.list(INFERENCE_DEPLOYMENT, namespace).items]
 
 
-def _read_as_far_as_possible(manifest: Manifest) -> InferenceDeployment:
+def _read_leniently(manifest: Manifest) -> InferenceDeployment:
     """A deployment as far as it can be read: none may keep the others of its namespace from being counted."""
     try:
         return _read_countable(manifest)

@@ -61,7 +61,7 @@ def usage(deployment: InferenceDeployment) -> QuotaUsage:
         Invalid: a quantity is none.
     """
     _, replicas = replica_bounds(deployment)
-    accelerators, memory = _per_replica(deployment)
+    accelerators, memory = _size_of_replica(deployment)
     return QuotaUsage(1, replicas, accelerators * replicas, memory * replicas)
 
 
@@ -123,7 +123,7 @@ def _find_excess(
     quota: TenantQuota, deployment: InferenceDeployment, before: QuotaUsage, asked: QuotaUsage
 ) -> Excess | None:
     hard, name = quota.spec.hard, quota.metadata.name
-    accelerators, memory = _per_replica(deployment)
+    accelerators, memory = _size_of_replica(deployment)
     if hard.memory is not None and not memory:
         message = (
             f"The TenantQuota {name} bounds memory, so that spec.resources.memory must be given. What runs goes on."
@@ -152,7 +152,7 @@ def _find_excess(
     return Excess(f"The TenantQuota {name} allows {'; '.join(found)}. {_WHAT_TO_DO}", room) if found else None
 
 
-def _per_replica(deployment: InferenceDeployment) -> tuple[Decimal, Decimal]:
+def _size_of_replica(deployment: InferenceDeployment) -> tuple[Decimal, Decimal]:
     """Accelerators and bytes of one replica."""
     resources = deployment.spec.resources
     accelerators = parse_quantity(resources.accelerator.count) if resources.accelerator else _NONE

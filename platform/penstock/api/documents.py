@@ -58,7 +58,7 @@ class _Loader(yaml.SafeLoader):
         return super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]  # the library's stubs leave it so
 
 
-def _plain(_loader: yaml.SafeLoader, node: Node) -> Scalar:
+def _construct_scalar(_loader: yaml.SafeLoader, node: Node) -> Scalar:
     """A number or a word, whether it was told by its form or by a tag before it."""
     value = scalar(str(node.value))
     wanted = node.tag.rpartition(":")[2]
@@ -68,13 +68,13 @@ def _plain(_loader: yaml.SafeLoader, node: Node) -> Scalar:
     return value
 
 
-def _as_written(_loader: yaml.SafeLoader, node: Node) -> str:
+def _construct_text(_loader: yaml.SafeLoader, node: Node) -> str:
     return str(node.value)
 
 
 for _kind in ("null", "bool", "int", "float"):
-    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _plain)
-_Loader.add_constructor("tag:yaml.org,2002:timestamp", _as_written)
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _construct_scalar)
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", _construct_text)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -100,7 +100,7 @@ def write_yaml(value: Any, *, sort_keys: bool = False) -> str:
 
 def read_yaml(text: str) -> Any:
     """One YAML document's value, as `kubectl` reads it. Raises `yaml.YAMLError`, or `ValueError` where JSON has no such value."""
-    return _as_json(yaml.load(text, Loader=_Loader))  # noqa: S506 -- it is a safe one
+    return _to_json(yaml.load(text, Loader=_Loader))  # noqa: S506 -- it is a safe one
 
 
 def load_documents(text: str, filename: str) -> list[Document]:
@@ -138,13 +138,13 @@ def _documents(loader: _Loader, node: Node, filename: str) -> Iterator[Document]
     walk = _Walk(filename)
     walk.visit(node, "")
     try:
-        manifest: Any = _as_json(loader.construct_document(node))
+        manifest: Any = _to_json(loader.construct_document(node))
     except ValueError as error:
         raise _invalid(filename, line, f"not YAML that JSON can hold: {error}") from error
-    yield from _flattened(Document(manifest, filename, line, walk.lines, walk.plain))
+    yield from _flatten(Document(manifest, filename, line, walk.lines, walk.plain))
 
 
-def _flattened(document: Document) -> Iterator[Document]:
+def _flatten(document: Document) -> Iterator[Document]:
     """The objects of a list; one that is no list stands for itself."""
     manifest = document.manifest
     kind = manifest.get("kind")
@@ -158,15 +158,15 @@ def _flattened(document: Document) -> Iterator[Document]:
         line = document.lines[prefix]
         if not isinstance(item, dict):
             raise _invalid(document.filename, line, "an item of a List must be an object")
-        inner = Document({**told, **item}, document.filename, line, _below(prefix, document.lines))
+        inner = Document({**told, **item}, document.filename, line, _select_below(prefix, document.lines))
         if isinstance(item.get("items"), list) and str(item.get("kind")).endswith("List"):
             raise _invalid(
                 document.filename, line, "a List in a List, which kubectl does not take: write its items here"
             )
-        yield replace(inner, plain=_below(prefix, document.plain))
+        yield replace(inner, plain=_select_below(prefix, document.plain))
 
 
-def _below(prefix: str, by_path: Mapping[str, Value]) -> dict[str, Value]:
+def _select_below(prefix: str, by_path: Mapping[str, Value]) -> dict[str, Value]:
     """What is said of the fields of one item, by their paths in it."""
     return {path.removeprefix(prefix + "."): value for path, value in by_path.items() if path.startswith(prefix + ".")}
 
@@ -188,7 +188,7 @@ class _Walk:
             raise _invalid(self._filename, node.start_mark.line + 1, "too large once its aliases are followed")
         match node:
             case MappingNode():
-                self._mapping(node, path, depth + 1)
+                self._visit_mapping(node, path, depth + 1)
             case SequenceNode():
                 for index, item in enumerate(node.value):
                     self.lines[f"{path}[{index}]"] = item.start_mark.line + 1
@@ -198,7 +198,7 @@ class _Walk:
             case _:
                 pass
 
-    def _mapping(self, node: MappingNode, path: str, depth: int) -> None:
+    def _visit_mapping(self, node: MappingNode, path: str, depth: int) -> None:
         keys: set[str] = set()
         for key, value in node.value:
             line = key.start_mark.line + 1
@@ -213,7 +213,7 @@ class _Walk:
             self.visit(value, child, depth)
 
 
-def _as_json(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     """YAML's value as JSON can hold it: keys become strings.
 
     Raises:
@@ -221,9 +221,9 @@ def _as_json(value: Any) -> Any:
     """
     match value:
         case dict():
-            return {_key(key): _as_json(inner) for key, inner in value.items()}
+            return {_key(key): _to_json(inner) for key, inner in value.items()}
         case list():
-            return [_as_json(item) for item in value]
+            return [_to_json(item) for item in value]
         case float() if not math.isfinite(value):
             raise ValueError(f"JSON has no {value}")
         case str():

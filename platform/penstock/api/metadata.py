@@ -38,7 +38,7 @@ Check = Callable[[Any, str], Iterator[Problem]]
 """From a value and its path to what is wrong with its type."""
 
 
-def _of(kind: str, taken: Callable[[Any], bool]) -> Check:
+def _type_of(kind: str, taken: Callable[[Any], bool]) -> Check:
     def check(value: Any, path: str) -> Iterator[Problem]:
         if value is not None and not taken(value):
             yield wrong_type(path, value, kind)
@@ -49,7 +49,7 @@ def _of(kind: str, taken: Callable[[Any], bool]) -> Check:
 def _list_of(inner: Check) -> Check:
     def check(value: Any, path: str) -> Iterator[Problem]:
         if not isinstance(value, list):
-            yield from _of("array", lambda _: False)(value, path)
+            yield from _type_of("array", lambda _: False)(value, path)
             return
         for index, item in enumerate(value):
             yield from inner(item, f"{path}[{index}]")
@@ -100,10 +100,10 @@ def _is_time(value: str) -> bool:
     return True
 
 
-_object: Final = _of("object", lambda value: isinstance(value, dict))
-_text: Final = _of("string", lambda value: isinstance(value, str))
-_truth: Final = _of("boolean", lambda value: isinstance(value, bool))
-_whole: Final = _of(
+_object: Final = _type_of("object", lambda value: isinstance(value, dict))
+_text: Final = _type_of("string", lambda value: isinstance(value, str))
+_truth: Final = _type_of("boolean", lambda value: isinstance(value, bool))
+_whole: Final = _type_of(
     "integer",
     lambda value: (
         not isinstance(value, bool)
@@ -161,10 +161,12 @@ def normal_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
 def _values(metadata: Mapping[str, Any], *, namespaced: bool | None, own_name: bool) -> Iterator[Problem]:
     if own_name:
         name, prefix = metadata.get("name", ""), metadata.get("generateName", "")
-        yield from _named("metadata.name", name, name)
+        yield from _subdomain_problems("metadata.name", name, name)
         if prefix:
             # The dash is followed by what is generated.
-            yield from _named("metadata.generateName", prefix, f"{prefix[:-1]}a" if prefix.endswith("-") else prefix)
+            yield from _subdomain_problems(
+                "metadata.generateName", prefix, f"{prefix[:-1]}a" if prefix.endswith("-") else prefix
+            )
     namespace = metadata.get("namespace", "")
     if namespace and namespaced is not False:
         for said in label_problems(namespace):
@@ -177,7 +179,7 @@ def _values(metadata: Mapping[str, Any], *, namespaced: bool | None, own_name: b
     yield from _finalizers(metadata.get("finalizers", []))
 
 
-def _named(path: str, written: str, name: str) -> Iterator[Problem]:
+def _subdomain_problems(path: str, written: str, name: str) -> Iterator[Problem]:
     if len(name.encode()) > _MAX_SUBDOMAIN:
         yield _invalid(path, written, _TOO_LONG.format(_MAX_SUBDOMAIN))
     if _SUBDOMAIN.fullmatch(name) is None:

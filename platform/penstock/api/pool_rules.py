@@ -13,10 +13,10 @@ from penstock.api.rule import (
     LABEL_VALUE,
     SUBDOMAIN,
     Rule,
+    immutable,
     labels,
     matches,
     positive_quantity,
-    unchanging,
 )
 
 _BASE_URL: Final = r"^https?://[^/?#@ ]+(/[^?# ]*)?$"
@@ -72,7 +72,7 @@ FIELD_RULES: Final[Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]]] = {
             "address must be the http:// or https:// URL of the Ray dashboard, without user, query or fragment, such as "
             "http://ray-head:8265",
         ),
-        unchanging(
+        immutable(
             "address cannot be changed, since what runs at the old one would be lost: create another ServingPool and "
             "move the deployments there"
         ),
@@ -140,9 +140,7 @@ FIELD_RULES: Final[Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]]] = {
             "^[0-9a-f]{64}$",
             "sha256 must be 64 lower-case hex digits, the SHA-256 of the key: `penstock key create` makes both",
         ),
-        unchanging(
-            "sha256 cannot be changed, since it is what the key is: create another APIKey, then delete this one"
-        ),
+        immutable("sha256 cannot be changed, since it is what the key is: create another APIKey, then delete this one"),
     ),
     (access.APIKeySpec, "expires_at"): (
         matches(_RFC_3339, "expiresAt must be RFC 3339 in UTC, in quotes, such as 2027-01-31T00:00:00Z"),

@@ -11,15 +11,15 @@ from penstock.api import optimization as api
 from penstock.api.rule import (
     Rule,
     decimal,
-    either,
+    immutable,
     import_path,
     is_none_of,
     is_one_of,
+    join_with_or,
     location,
     positive_quantity,
     ratio,
     shares,
-    unchanging,
 )
 from penstock.engines import FORMATS, GpuUse, Servability, engines_where, formats_where
 from penstock.optimization.hardware import KNOWN_INSTRUCTION_SETS
@@ -28,7 +28,7 @@ from penstock.optimization.recipes import EngineName
 _GPU: Final = engines_where(lambda engine: engine.gpu is not GpuUse.NEVER)
 OPTIMIZABLE: Final = formats_where(lambda each: each.optimizable)
 _NEVER_SERVED: Final = engines_where(lambda engine: FORMATS[engine.given].served is Servability.ELSEWHERE)
-_IMMUTABLE_PROFILE: Final = unchanging(
+_IMMUTABLE_PROFILE: Final = immutable(
     "a profile cannot be changed, since what was measured under it would no longer be what it says: create another "
     "profile under a new name and point the deployments' optimizationProfileRef at it"
 )
@@ -55,14 +55,14 @@ MODEL_RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
     api.OptimizationRunSpec: (
         Rule(
             is_one_of("self.model.modelFormat", OPTIMIZABLE),
-            f"an optimization starts from {either(OPTIMIZABLE)}: give the model as one of these",
+            f"an optimization starts from {join_with_or(OPTIMIZABLE)}: give the model as one of these",
             field_path=".model.modelFormat",
         ),
     ),
     api.OptimizationProfileSpec: (
         Rule(
             f"self.engines.exists(each, {is_none_of('each', _NEVER_SERVED)})",
-            f"engines must name one that serves, such as ONNXRuntime or OpenVINO: {either(_NEVER_SERVED)} alone only makes "
+            f"engines must name one that serves, such as ONNXRuntime or OpenVINO: {join_with_or(_NEVER_SERVED)} alone only makes "
             "bundles for "
             "devices",
             field_path=".engines",
@@ -134,7 +134,7 @@ FIELD_RULES: Final[Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]]] = {
     (api.OptimizationProfile, "spec"): (_IMMUTABLE_PROFILE,),
     (api.ClusterOptimizationProfile, "spec"): (_IMMUTABLE_PROFILE,),
     (api.OptimizationRun, "spec"): (
-        unchanging(
+        immutable(
             "a run cannot be changed, since it says what was measured: create another under a new name; a deployment's "
             "own run follows the deployment"
         ),

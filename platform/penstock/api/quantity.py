@@ -58,7 +58,7 @@ def number(quantity: str) -> float:
     return value
 
 
-def canonical(quantity: str) -> str:
+def canonical_quantity(quantity: str) -> str:
     """One text for all spellings of a quantity: `1000m`, `1.0` and `1` are `1`."""
     return f"{number(quantity):.9g}"
 

@@ -35,7 +35,7 @@ class Rule:
     field_path: str | None = None
     """The field to blame, relative to where the rule stands."""
 
-    def as_schema(self) -> dict[str, str]:
+    def to_schema(self) -> dict[str, str]:
         """The entry as Kubernetes spells it."""
         entry = {"rule": self.rule, "message": self.message, "reason": self.reason}
         if self.message_expression is not None:
@@ -56,7 +56,7 @@ def is_none_of(subject: str, values: Sequence[str]) -> str:
     return f"{subject} != '{values[0]}'" if len(values) == 1 else f"!({is_one_of(subject, values)})"
 
 
-def either(values: Sequence[str]) -> str:
+def join_with_or(values: Sequence[str]) -> str:
     """Values for a message: `onnx, openvino or litert`."""
     return " or ".join(filter(None, (", ".join(values[:-1]), values[-1])))
 
@@ -97,7 +97,7 @@ def labels(field: str) -> tuple[Rule, ...]:
     )
 
 
-def auto(field: str, low: int, high: int) -> tuple[Rule, ...]:
+def auto_or_whole(field: str, low: int, high: int) -> tuple[Rule, ...]:
     """A whole number, or Auto."""
     return (
         Rule(
@@ -217,6 +217,6 @@ def location(field: str, example: str) -> tuple[Rule, ...]:
     )
 
 
-def unchanging(message: str) -> Rule:
+def immutable(message: str) -> Rule:
     """A value that stays as it was created."""
     return Rule("self == oldSelf", message, reason="FieldValueForbidden")

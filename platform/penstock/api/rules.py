@@ -17,10 +17,10 @@ from penstock.api.rule import (
     LABEL_VALUE,
     SUBDOMAIN,
     Rule,
-    auto,
-    either,
+    auto_or_whole,
     import_path,
     is_none_of,
+    join_with_or,
     labels,
     location,
     matches,
@@ -68,25 +68,25 @@ MODEL_RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
     api.InferenceDeploymentSpec: (
         Rule(
             f"{is_none_of(_FORMAT, _CONVERTED)} || has(self.optimizationProfileRef)",
-            f"modelFormat {either(_CONVERTED)} is not served as it is, since its files are code or need some: add "
+            f"modelFormat {join_with_or(_CONVERTED)} is not served as it is, since its files are code or need some: add "
             "optimizationProfileRef, such as {name: balanced}, whose run converts it, or give the model as onnx",
             field_path=".model.modelFormat",
         ),
         Rule(
             f"{is_none_of(_FORMAT, _SIGNED)} || has(self.optimizationProfileRef) || has(self.model.digest)",
-            f"modelFormat {either(_SIGNED)} is served only where a search made and signed it, since such files are code: add "
+            f"modelFormat {join_with_or(_SIGNED)} is served only where a search made and signed it, since such files are code: add "
             "optimizationProfileRef, such as {name: balanced}, whose run converts it; or give the digest of what "
             "`penstock optimize` signed, or the model as onnx",
             field_path=".model.modelFormat",
         ),
         Rule(
             is_none_of(_FORMAT, _ELSEWHERE),
-            f"modelFormat {either(_ELSEWHERE)} is what the profile edge makes for devices, and no replica serves it: give the model as onnx",
+            f"modelFormat {join_with_or(_ELSEWHERE)} is what the profile edge makes for devices, and no replica serves it: give the model as onnx",
             field_path=".model.modelFormat",
         ),
         Rule(
             f"!has(self.optimizationProfileRef) || {is_none_of(_FORMAT, _ENDS)}",
-            f"an optimization starts from {either(profile_rules.OPTIMIZABLE)}; {either(_ENDS)} is what it may end "
+            f"an optimization starts from {join_with_or(profile_rules.OPTIMIZABLE)}; {join_with_or(_ENDS)} is what it may end "
             "with: give the model as onnx, or leave optimizationProfileRef out",
             field_path=".model.modelFormat",
         ),
@@ -161,9 +161,9 @@ FIELD_RULES: Final[Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]]] = {
             'count must have at most two decimals, such as "0.25"',
         ),
     ),
-    (api.Batching, "max_batch_size"): auto("maxBatchSize", 1, 4096),
-    (api.Batching, "max_delay_milliseconds"): auto("maxDelayMilliseconds", 0, 10_000),
-    (api.Scaling, "target_in_flight_requests"): auto("targetInFlightRequests", 1, 100_000),
+    (api.Batching, "max_batch_size"): auto_or_whole("maxBatchSize", 1, 4096),
+    (api.Batching, "max_delay_milliseconds"): auto_or_whole("maxDelayMilliseconds", 0, 10_000),
+    (api.Scaling, "target_in_flight_requests"): auto_or_whole("targetInFlightRequests", 1, 100_000),
     (api.Cache, "max_bytes"): positive_quantity("maxBytes", "64Mi"),
     (api.Tracing, "sampling_ratio"): (
         Rule(

@@ -57,7 +57,7 @@ def _field_schema(model: type[BaseModel], name: str, field: FieldInfo, *, defaul
         value = field.get_default(call_default_factory=True)
         schema |= {} if value is None else {"default": _default(value)}
     _add_rules(schema, FIELD_RULES.get((model, name), ()))
-    return _ordered(schema)
+    return _order(schema)
 
 
 def _type_schema(annotation: Any, *, defaults: bool) -> Schema:
@@ -118,11 +118,11 @@ def _add_rules(schema: Schema, rules: Sequence[Any]) -> None:
     if rules:
         schema["x-kubernetes-validations"] = [
             *schema.get("x-kubernetes-validations", []),
-            *(rule.as_schema() for rule in rules),
+            *(rule.to_schema() for rule in rules),
         ]
 
 
-def _ordered(schema: Mapping[str, Any]) -> Schema:
+def _order(schema: Mapping[str, Any]) -> Schema:
     """Description first and children last, as people read it."""
     first = ("description", "type", "default")
     last = ("properties", "items", "additionalProperties", "x-kubernetes-validations")

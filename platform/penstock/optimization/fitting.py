@@ -48,16 +48,16 @@ def requirement_of(hardware: Hardware, engine: EngineSettings, weight_precision:
         return HardwareRequirement(architecture=hardware.architecture, instruction_sets=hardware.instruction_sets)
     wanted: set[str] = set()
     if weight_precision == "int8":
-        wanted |= _first(_INT8, hardware)
+        wanted |= _first_of(_INT8, hardware)
     if engine.precision is Precision.BF16:
-        wanted |= _first(_BF16, hardware)
+        wanted |= _first_of(_BF16, hardware)
     if engine.precision is Precision.FP16:
-        wanted |= _first(_FP16, hardware)
+        wanted |= _first_of(_FP16, hardware)
     needed = tuple(each for each in KNOWN_INSTRUCTION_SETS if each in wanted)
     return HardwareRequirement(architecture=hardware.architecture, instruction_sets=needed)
 
 
-def _first(names: tuple[str, ...], hardware: Hardware) -> set[str]:
+def _first_of(names: tuple[str, ...], hardware: Hardware) -> set[str]:
     return {name for name in names if name in hardware.instruction_sets} and {
         next(name for name in names if name in hardware.instruction_sets)
     }

@@ -205,7 +205,7 @@ def limits_of(kernels: Sequence[Kernel], wall_milliseconds: float, peak: Peak) -
     )
 
 
-def tiny(kernels: Sequence[Kernel]) -> int:
+def count_tiny(kernels: Sequence[Kernel]) -> int:
     """How many kernels are so short that starting them counts."""
     return sum(kernel.microseconds < _TINY_MICROSECONDS for kernel in kernels)
 

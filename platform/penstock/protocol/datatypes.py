@@ -81,12 +81,12 @@ def array_from_json(data: Any, datatype: DataType, where: str, text: bytes | byt
         raise bad_request(f"{where}: {datatype} takes numbers, but 'data' has booleans")
     found = _regular_numbers(data) if numeric and data else None
     if found is None:
-        found = _nested(data, len(text) if text is not None else None, where)
+        found = _to_array(data, len(text) if text is not None else None, where)
     if datatype is _FP32 and _is_within_single(found):
         return found.astype(_SINGLE)
     if datatype is DataType.UINT64 and found.dtype.kind == "f":
-        found = _large(data, found, where)
-    return _converted(found, datatype, where)
+        found = _widen(data, found, where)
+    return _convert(found, datatype, where)
 
 
 def _regular_numbers(data: list[Any]) -> Array | None:
@@ -132,7 +132,7 @@ def _is_within_single(found: Array) -> bool:
     return bool(flat.dot(flat) < _SMALL_SQUARES)
 
 
-def _nested(data: list[Any], characters: int | None, where: str) -> Array:
+def _to_array(data: list[Any], characters: int | None, where: str) -> Array:
     """What numpy makes of a list.
 
     Raises:
@@ -169,7 +169,7 @@ def _mentions_booleans(text: bytes | bytearray) -> bool:
     at = text.find(b"u")
     looks = _MOST_LOOKS
     while at >= 0:
-        if text[at - 2 : at + 2] == b"true" and _in_list(text, at - 2):
+        if text[at - 2 : at + 2] == b"true" and _is_in_list(text, at - 2):
             return True
         looks -= 1
         if not looks:
@@ -177,7 +177,7 @@ def _mentions_booleans(text: bytes | bytearray) -> bool:
         at = text.find(b"u", at + 1)
     at = text.find(b"f")
     while at >= 0:
-        if text[at : at + 5] == b"false" and _in_list(text, at):
+        if text[at : at + 5] == b"false" and _is_in_list(text, at):
             return True
         looks -= 1
         if not looks:
@@ -186,7 +186,7 @@ def _mentions_booleans(text: bytes | bytearray) -> bool:
     return False
 
 
-def _in_list(text: bytes | bytearray, at: int) -> bool:
+def _is_in_list(text: bytes | bytearray, at: int) -> bool:
     return text[at - 1] != _COLON and text[max(at - 8, 0) : at].rstrip()[-1:] != b":"
 
 
@@ -202,7 +202,7 @@ def _holds_booleans(data: list[Any]) -> bool:
     return False
 
 
-def _large(data: list[Any], found: Array, where: str) -> Array:
+def _widen(data: list[Any], found: Array, where: str) -> Array:
     """UINT64 values: numpy takes a mixture of those above and below 2^63 for FP64."""
     exact = np.array(data, dtype=object)
     if not all(type(element) is int for element in exact.ravel()):
@@ -213,21 +213,21 @@ def _large(data: list[Any], found: Array, where: str) -> Array:
         raise bad_request(f"{where}: a number is out of UINT64's range of 0 to {2**64 - 1}") from error
 
 
-def _converted(found: Array, datatype: DataType, where: str) -> Array:
+def _convert(found: Array, datatype: DataType, where: str) -> Array:
     kind = found.dtype.kind
     dtype = DTYPES[datatype]
     if datatype in _FLOATS:
         if kind not in "fiu":
-            raise _not_of(datatype, "numbers", found, where)
+            raise _mismatch(datatype, "numbers", found, where)
         return _floats(found, datatype, where)
     if not found.size:
         return found.astype(dtype)
     if datatype is DataType.BOOL:
         if kind != "b":
-            raise _not_of(datatype, "true and false", found, where)
+            raise _mismatch(datatype, "true and false", found, where)
         return found
     if kind not in "iu":
-        raise _not_of(datatype, "whole numbers", found, where)
+        raise _mismatch(datatype, "whole numbers", found, where)
     limits = np.iinfo(dtype)
     low, high = int(found.min()), int(found.max())
     if low < limits.min or high > limits.max:
@@ -253,7 +253,7 @@ def _floats(found: Array, datatype: DataType, where: str) -> Array:
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
-def _not_of(datatype: DataType, wanted: str, found: Array, where: str) -> Exception:
+def _mismatch(datatype: DataType, wanted: str, found: Array, where: str) -> Exception:
     match found.dtype.kind:
         case "O":
             got = "null, an object, a number too large, or values of several types"

@@ -74,12 +74,12 @@ def error_document(message: str) -> bytes:
     return orjson.dumps({"error": message})
 
 
-def wrong_method(path: str, method: str) -> Invalid:
+def method_not_allowed(path: str, method: str) -> Invalid:
     """An error for a path that takes another method."""
     return Invalid(Refusal.METHOD_NOT_ALLOWED, f"{path} takes {method}")
 
 
-def nothing_at(path: str, who: str, model: str, namespace: str) -> Invalid:
+def not_found(path: str, who: str, model: str, namespace: str) -> Invalid:
     """An error for a path at which there is nothing.
 
     Args:

@@ -42,12 +42,12 @@ class Replica:
         return self.lease.namespace, self.lease.model
 
     @property
-    def of_version(self) -> Version:
+    def version_key(self) -> Version:
         """The version that it serves."""
         return self.key, self.lease.version
 
     @property
-    def of_revision(self) -> tuple[ModelKey, str]:
+    def revision_key(self) -> tuple[ModelKey, str]:
         """The revision that it is of."""
         return self.key, self.lease.revision
 
@@ -129,13 +129,13 @@ class Table:
         self, replicas: Mapping[str, Replica], left: Iterable[Replica], came: Replica | None
     ) -> Mapping[tuple[ModelKey, str], str]:
         """The first digest of each revision: of one that has no replica any more it is forgotten."""
-        gone = {each.of_revision for each in left if came is None or each.of_revision != came.of_revision}
-        gone = {of for of in gone if not any(each.of_revision == of for each in replicas.values())}
-        new = came is not None and came.of_revision not in self.firsts
+        gone = {each.revision_key for each in left if came is None or each.revision_key != came.revision_key}
+        gone = {of for of in gone if not any(each.revision_key == of for each in replicas.values())}
+        new = came is not None and came.revision_key not in self.firsts
         if not gone and not new:
             return self.firsts
         firsts = {of: digest for of, digest in self.firsts.items() if of not in gone}
-        return firsts if came is None else {came.of_revision: came.lease.digest} | firsts
+        return firsts if came is None else {came.revision_key: came.lease.digest} | firsts
 
     def _check_bounds(self, replica_id: str, lease: ReplicaLease, now: float) -> None:
         """One model's token must not fill the gateway for all."""
@@ -166,10 +166,10 @@ class Table:
         self, replicas: Mapping[str, Replica], now: float, left: Collection[Replica], came: Replica | None = None
     ) -> Table:
         """The table with other replicas; the versions that none of them has any more begin to rest."""
-        version = None if came is None else came.of_version
+        version = None if came is None else came.version_key
         resting = {each: until for each, until in self.resting.items() if until > now and each != version}
-        for version in {each.of_version for each in left}:
-            if not any(each.of_version == version for each in replicas.values()):
+        for version in {each.version_key for each in left}:
+            if not any(each.version_key == version for each in replicas.values()):
                 resting[version] = now + self.rest_seconds
         return replace(self, replicas=replicas, resting=resting, firsts=self._first_digests(replicas, left, came))
 
@@ -239,7 +239,7 @@ class Table:
             return False
         wanted = route.digests.get(revision) if route is not None else None
         if wanted is None:
-            return replica.lease.digest == self.firsts.get(replica.of_revision, replica.lease.digest)
+            return replica.lease.digest == self.firsts.get(replica.revision_key, replica.lease.digest)
         return replica.lease.digest == wanted != ""
 
     def statuses(

@@ -110,7 +110,7 @@ def _recommend(demand: Demand, current: int, limits: ScalingLimits, age: float) 
     if demand.silent and wanted < current:
         return current, f"{demand.silent} of {current} replicas have not reported yet"
     if wanted == 0:
-        return _at_rest(demand, current, limits, age)
+        return _recommend_at_rest(demand, current, limits, age)
     if wanted > limits.maximum:
         reason += f", at the maximum of {limits.maximum}"
     elif wanted < limits.minimum:
@@ -131,7 +131,7 @@ def _slow_replicas(demand: Demand, limits: ScalingLimits) -> float:
     return longest if longest > _SLO_SHARE_IN_QUEUE * limits.slo_seconds else 0.0
 
 
-def _at_rest(demand: Demand, current: int, limits: ScalingLimits, age: float) -> tuple[int, str]:
+def _recommend_at_rest(demand: Demand, current: int, limits: ScalingLimits, age: float) -> tuple[int, str]:
     if limits.minimum > 0:
         return limits.minimum, f"no requests in flight, at the minimum of {limits.minimum}"
     if age < FIRST_REPLICA_SECONDS:

@@ -42,7 +42,7 @@ class ReplicaSettings(ReplicaArguments, InPlaceSettings):
     """When the replica's actor began, in nanoseconds since the Unix epoch."""
 
     @classmethod
-    def of(
+    def from_application(
         cls, application: BuildArguments, config: UserConfig, *, replica_id: str, host: str, started_ns: int
     ) -> ReplicaSettings:
         """The settings of an application's replica.
@@ -56,7 +56,7 @@ class ReplicaSettings(ReplicaArguments, InPlaceSettings):
         """
         return cls(
             **{**dict(application.replica), "host": application.replica.host or host},
-            **in_place(config),
+            **in_place_settings(config),
             namespace=application.owner.namespace,
             model=application.owner.name,
             replica_id=replica_id,
@@ -74,12 +74,12 @@ class Reconfigure(InPlaceSettings):
     type: Literal["reconfigure"] = "reconfigure"
 
     @classmethod
-    def of(cls, config: UserConfig) -> Reconfigure:
+    def from_config(cls, config: UserConfig) -> Reconfigure:
         """What an application's `user_config` says now."""
-        return cls(**in_place(config))
+        return cls(**in_place_settings(config))
 
 
-def in_place(config: UserConfig) -> dict[str, Any]:
+def in_place_settings(config: UserConfig) -> dict[str, Any]:
     """What the server takes of a `user_config`; the rest is the actor's."""
     return {name: getattr(config, name) for name in InPlaceSettings.model_fields}
 

@@ -20,13 +20,13 @@ class Joining(Frozen):
     """Whether the model also takes inputs whose batch axes differ (it broadcasts): such a request runs alone."""
 
     @property
-    def never(self) -> bool:
+    def is_forbidden(self) -> bool:
         """Whether each request is a run of its own."""
         return not self.inputs
 
     def __str__(self) -> str:
         """`x[0], state[1] → y[0]`."""
-        if self.never:
+        if self.is_forbidden:
             return "never"
         takes, gives = (
             ", ".join(f"{name}[{axis}]" for name, axis in each.items()) for each in (self.inputs, self.outputs)

@@ -11,8 +11,8 @@ from penstock.optimization.profiling import (
     Circumstances,
     Kernel,
     LimitShares,
+    count_tiny,
     time_by,
-    tiny,
 )
 
 _INT8_SETS = ("amx_int8", "avx512_vnni", "avx_vnni", "i8mm", "asimddp")
@@ -126,10 +126,10 @@ def _dynamic(found: _Findings) -> Advice:
 
 def _graph(found: _Findings) -> Advice:
     step = "graphOptimize"
-    share = tiny(found.kernels) / max(len(found.kernels), 1)
+    share = count_tiny(found.kernels) / max(len(found.kernels), 1)
     if found.moving >= _SOME or (share >= _MANY_TINY and len(found.kernels) > 1):
         reason = (
-            f"{found.moving:.0%} of the time is outside products, and {tiny(found.kernels)} of {len(found.kernels)} kernels"
+            f"{found.moving:.0%} of the time is outside products, and {count_tiny(found.kernels)} of {len(found.kernels)} kernels"
             " take less than 10 µs: what can be fused is"
         )
         return Advice(step=step, likelihood="possible", reason=reason)

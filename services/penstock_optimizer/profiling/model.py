@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from penstock.optimization.profiling import Circumstances, ModelProfile, limits_of, tiny
+from penstock.optimization.profiling import Circumstances, ModelProfile, count_tiny, limits_of
 from penstock.optimization.variants import PreparedSource, SourceRequest
 from penstock_optimizer.building.source import prepare
 from penstock_optimizer.profiling.advice import advise
@@ -71,7 +71,7 @@ def profile_model(request: ProfileRequest, say: Callable[[str], None]) -> ModelP
         limits=limits,
         limit=limits.greatest,
         kernels=len(profiled.kernels),
-        tiny_kernels=tiny(profiled.kernels),
+        tiny_kernels=count_tiny(profiled.kernels),
         gigaflops=sum(kernel.flops for kernel in profiled.kernels) / 1e9,
         moved_megabytes=moved / 1e6,
         peak=peak,

@@ -55,7 +55,7 @@ def prove(
     """
     started = time.monotonic()
     runs = Runs(engine, started + seconds)
-    if declared is not None and declared.never:
+    if declared is not None and declared.is_forbidden:
         return Trial(None, "the manifest says so")
     names: AxisNames = getattr(engine, "axis_names", {})
     branch: str | None = getattr(engine, "branch", None)

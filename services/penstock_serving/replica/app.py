@@ -50,7 +50,7 @@ class ReplicaActor:
         self._replica = build_arguments.replica
         context = serve.get_replica_context()
         self._config = UserConfig.model_validate(context._deployment_config.user_config or {})  # noqa: SLF001  # Serve calls reconfigure() only after the constructor, and the server shall start with the right settings
-        settings = ReplicaSettings.of(
+        settings = ReplicaSettings.from_application(
             build_arguments,
             self._config,
             replica_id=context.replica_id.unique_id,
@@ -80,7 +80,7 @@ class ReplicaActor:
         if config == self._config:
             return
         self._config = config
-        self._supervisor.reconfigure(Reconfigure.of(config))
+        self._supervisor.reconfigure(Reconfigure.from_config(config))
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """What the scaling policy reads: the server's statistics, and the limits that change in place."""

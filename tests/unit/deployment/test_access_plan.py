@@ -152,8 +152,8 @@ def test_a_gateway_of_a_former_release_is_told_each_routes_keys_with_it() -> Non
         access=RouteAccess(required=True, shared=True, requests_per_second=3),
     )
     present = gateway({"v1": 100})
-    assert access.in_words_of_gateway(route, replace(present, features=FEATURES), observed, NOW) == route
-    told = access.in_words_of_gateway(route, present, observed, NOW)
+    assert access.adapt_to_gateway(route, replace(present, features=FEATURES), observed, NOW) == route
+    told = access.adapt_to_gateway(route, present, observed, NOW)
     assert told.access == RouteAccess(required=True, keys=(opened(),), requests_per_second=3)
     assert set(told.model_dump(mode="json")) == FORMER_WORDS
     assert set(told.model_dump(mode="json")["access"]) == FORMER_ACCESS

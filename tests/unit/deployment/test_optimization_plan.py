@@ -28,7 +28,7 @@ from penstock_operator.deployment.observed import (
 )
 from penstock_operator.deployment.plan import Plan, plan
 from penstock_operator.deployment.profile import Resolved, resolve, run_spec
-from penstock_operator.deployment.standing import stand
+from penstock_operator.deployment.standing import standing_of
 
 PROFILE = OptimizationProfileSpec()
 DIGEST = "sha256:" + "a" * 64
@@ -97,7 +97,7 @@ def seen(
 
 
 def resolved_of(observed: Observed) -> Resolved:
-    return resolve(observed, stand(observed))
+    return resolve(observed, standing_of(observed))
 
 
 def said(result: Plan, kind: Kind) -> tuple[str, str]:

@@ -23,11 +23,11 @@ def test_a_pod_without_a_node_is_expected_where_it_fits_and_requests_nothing_yet
     cluster.create(POD, pod("bound", nodeName="n1"))
     cluster.create(POD, pod("waiting"))
     view = ClusterView(cluster)
-    assert view.expected() is None
+    assert view.expected_nodes() is None
     view.start()
     try:
         assert view.wait_synced(10)
-        (seen,), (expected,) = view.nodes() or (), view.expected() or ()
+        (seen,), (expected,) = view.nodes() or (), view.expected_nodes() or ()
         assert seen.free("cpu") == 2
         assert expected.free("cpu") == 0
     finally:

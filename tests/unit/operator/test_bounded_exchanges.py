@@ -230,8 +230,10 @@ NODES = b'{"data": {"result": {"result": [{"node_id": "n", "node_ip": "i", "stat
         pytest.param(NODES % b'{"CPU": 1e999}', "nodes", id="a node with more CPUs than a number can say"),
         pytest.param(NODES % b'{"CPU": "many"}', "nodes", id="a node with a word for its CPUs"),
         pytest.param(b'{"data": []}', "nodes", id="a list where an object should be"),
-        pytest.param(b'{"data": {"result": {"result": 7}}}', "unplaced", id="a number where a list should be"),
-        pytest.param(b'{"data": {"result": {"result": [7]}}}', "unplaced", id="a number where an actor should be"),
+        pytest.param(b'{"data": {"result": {"result": 7}}}', "unplaced_actors", id="a number where a list should be"),
+        pytest.param(
+            b'{"data": {"result": {"result": [7]}}}', "unplaced_actors", id="a number where an actor should be"
+        ),
     ],
 )
 def test_what_ray_cannot_have_said_is_told_in_few_words(body: bytes, what: str) -> None:

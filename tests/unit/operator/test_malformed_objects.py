@@ -90,7 +90,7 @@ class World:
         add(self.cluster, kind, GOOD[kind], "malformed")
         written = self.cluster.get(kind, Key("default", "malformed"))
         storage = self.cluster._storage
-        with storage.writing():
+        with storage.write_transaction():
             stored = Stored(f"{kind.plural}.{kind.group}", {**(written or {}), **content}, {})
             storage.save(EventType.MODIFIED, stored)
 
@@ -155,7 +155,7 @@ def test_one_that_is_malformed_can_be_deleted(world: World) -> None:
     add(world.cluster, INFERENCE_DEPLOYMENT, {"model": MODEL}, "malformed", finalizers=[FINALIZER])
     written = world.cluster.get(INFERENCE_DEPLOYMENT, Key("default", "malformed")) or {}
     storage = world.cluster._storage
-    with storage.writing():
+    with storage.write_transaction():
         broken = {**written, "spec": 5, "status": {"conditions": [5]}}
         storage.save(EventType.MODIFIED, Stored("inferencedeployments.penstock.dev", broken, {}))
     world.cluster.delete(INFERENCE_DEPLOYMENT, Key("default", "malformed"))

@@ -73,7 +73,7 @@ class Operator:
         )  # fmt: skip
         jobs = JobSettings(store=store.as_uri(), signing_key="/key.pem", image="optimizer:1", signing_key_secret="key")
         run_keys = RunKeys("a-secret", "key")
-        runs = RunObserver(cluster, optimization, jobs, Store, pools, keys=run_keys.public)
+        runs = RunObserver(cluster, optimization, jobs, Store, pools, keys=run_keys.public_keys)
         reconcilers: tuple[AnyReconciler, ...] = (
             DeploymentReconciler(cluster, observer, fleet, RouteWriter(fleet)),
             PoolReconciler(
@@ -243,7 +243,7 @@ def test_labels_that_a_former_store_took_are_said_to_be_unreadable(tmp_path: Pat
     storage = Storage(path, 10)
     metadata = {"name": "one", "namespace": "default", "labels": {"version": 2}, "uid": "u", "generation": 1}
     about = {"apiVersion": "penstock.dev/v1alpha1", "kind": "InferenceDeployment", "metadata": metadata}
-    with storage.writing():
+    with storage.write_transaction():
         broken = Stored("inferencedeployments.penstock.dev", {**about, "spec": {"model": MODEL}}, {})
         storage.save(EventType.ADDED, broken)
     storage.close()

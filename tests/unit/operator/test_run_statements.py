@@ -96,7 +96,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
     cluster.apply_status(JOB, {"metadata": about, "status": job_status.exited_status(job, 0, 1e9)}, "kubelet")
     pools = PoolDirectory(cluster, RayClusters(cluster, None, ""))
     directory = OptimizationDirectory(cluster, available=True)
-    observer = RunObserver(cluster, directory, settings, Store, pools, keys=KEYS.public)
+    observer = RunObserver(cluster, directory, settings, Store, pools, keys=KEYS.public_keys)
     yield Place(tmp_path, run, settings, lambda: observer.observe(run))
     cluster.close()
 
@@ -107,7 +107,7 @@ def test_what_the_run_s_own_driver_signed_counts(place: Place) -> None:
     place.write(sign_statement(place.statement(result=None, progress=progress), place.key_of()), PROGRESS_FILE)
     seen = place.observe()
     assert (seen.result, seen.progress, seen.refused) == (RESULT, progress, "")
-    assert (seen.public_key,) == KEYS.public(place.run), "replicas will demand the same one's signature"
+    assert (seen.public_key,) == KEYS.public_keys(place.run), "replicas will demand the same one's signature"
 
 
 def test_where_there_is_nothing_nothing_is_refused(place: Place) -> None:

@@ -78,7 +78,7 @@ def test_what_a_former_release_stored_can_be_mended_bit_by_bit_and_deleted(tmp_p
             labels={"version": 2}, finalizers=["a b"], uid="u", generation=1, creationTimestamp="2026-01-01T00:00:00Z"
         ),
     }
-    with storage.writing():
+    with storage.write_transaction():
         storage.save(EventType.ADDED, Stored("configmaps.", broken, {}))
     storage.close()
     cluster = EmbeddedCluster(path)

@@ -153,7 +153,7 @@ def of_tenants(shares: Shares) -> Schedule[str]:
 
 
 def test_one_tenants_keys_leave_workers_for_anothers() -> None:
-    queue = of_tenants(Shares.of(4))
+    queue = of_tenants(Shares.from_workers(4))
     for key in ("a/1", "a/2", "a/3", "a/4", "b/1"):
         queue.add(key, 0.0)
     assert [queue.take(0.0) for _ in range(4)] == ["a/1", "a/2", "a/3", "b/1"]
@@ -173,7 +173,7 @@ def made_slow(queue: Schedule[str], *keys: str) -> None:
 
 
 def test_slow_keys_of_all_tenants_together_leave_workers_for_the_rest() -> None:
-    queue = of_tenants(Shares.of(8))
+    queue = of_tenants(Shares.from_workers(8))
     made_slow(queue, "a/1", "b/1", "c/1")
     queue.add("d/1", 2.0)
     assert [queue.take(2.0) for _ in range(4)] == ["a/1", "b/1", "d/1", None]
@@ -184,7 +184,7 @@ def test_slow_keys_of_all_tenants_together_leave_workers_for_the_rest() -> None:
 
 
 def test_fresh_keys_of_tenants_with_slow_ones_leave_workers_for_the_rest() -> None:
-    queue = of_tenants(Shares.of(8))
+    queue = of_tenants(Shares.from_workers(8))
     made_slow(queue, "a/1", "b/1")
     for index in range(20):
         for tenant in "ab":
@@ -196,7 +196,7 @@ def test_fresh_keys_of_tenants_with_slow_ones_leave_workers_for_the_rest() -> No
 
 
 def test_a_tenant_whose_keys_are_slow_no_more_has_its_share_again() -> None:
-    queue = of_tenants(Shares.of(8))
+    queue = of_tenants(Shares.from_workers(8))
     made_slow(queue, "a/1")
     for index in range(8):
         queue.add(f"a/fresh-{index}", 2.0)
@@ -208,10 +208,12 @@ def test_a_tenant_whose_keys_are_slow_no_more_has_its_share_again() -> None:
 @pytest.mark.parametrize(
     ("made", "expected"),
     [
-        pytest.param(Shares.of(8), Shares(6, 3, 5, 2), id="eight workers"),
-        pytest.param(Shares.of(4), Shares(3, 1, 2, 1), id="four workers"),
-        pytest.param(Shares.of(1), Shares(1, 1, 1, 1), id="one worker serves all"),
-        pytest.param(Shares.of(8, one_group=True), Shares(8, 6, 8, 2), id="a namespace that is alone has all"),
+        pytest.param(Shares.from_workers(8), Shares(6, 3, 5, 2), id="eight workers"),
+        pytest.param(Shares.from_workers(4), Shares(3, 1, 2, 1), id="four workers"),
+        pytest.param(Shares.from_workers(1), Shares(1, 1, 1, 1), id="one worker serves all"),
+        pytest.param(
+            Shares.from_workers(8, one_group=True), Shares(8, 6, 8, 2), id="a namespace that is alone has all"
+        ),
     ],
 )
 def test_shares(made: Shares, expected: Shares) -> None:

@@ -225,7 +225,7 @@ def owner_reference(owner: Manifest) -> Manifest:
     }
 
 
-def create_unless_there(cluster: Cluster, kind: ResourceKind, manifest: Manifest) -> None:
+def create_if_absent(cluster: Cluster, kind: ResourceKind, manifest: Manifest) -> None:
     """Create an object, unless a former attempt at the same thing already has."""
     try:
         cluster.create(kind, manifest)

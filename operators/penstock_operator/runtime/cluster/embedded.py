@@ -74,12 +74,12 @@ class EmbeddedCluster(Finalizers):
 
     def get(self, kind: ResourceKind, key: Key) -> Manifest | None:
         """See `Cluster.get`."""
-        with self._storage.reading():
+        with self._storage.read_transaction():
             return self._read(kind, key)[0]
 
     def list(self, kind: ResourceKind, namespace: str | None = None, labels: Mapping[str, str] = NO_LABELS) -> Listing:
         """See `Cluster.list`."""
-        with self._storage.reading():
+        with self._storage.read_transaction():
             stored = self._storage.read_all(_resource(kind), namespace)
             found = [
                 each for each in stored if labels.items() <= (each.manifest["metadata"].get("labels") or {}).items()
@@ -103,7 +103,7 @@ class EmbeddedCluster(Finalizers):
     def apply(self, kind: ResourceKind, manifest: Manifest, field_manager: str) -> Manifest:
         """See `Cluster.apply`."""
         wanted = _clean(kind, manifest)
-        with self._storage.writing():
+        with self._storage.write_transaction():
             live, owned = self._read(kind, key_of(wanted))
             seen = manifest["metadata"].get("resourceVersion")
             if seen and (live is None or live["metadata"]["resourceVersion"] != seen):
@@ -114,7 +114,7 @@ class EmbeddedCluster(Finalizers):
 
     def apply_status(self, kind: ResourceKind, manifest: Manifest, field_manager: str) -> Manifest:
         """See `Cluster.apply_status`."""
-        with self._storage.writing():
+        with self._storage.write_transaction():
             live, owned = self._read_existing(kind, key_of(manifest))
             wanted = {"status": manifest.get("status", {})}
             merged, owned = ownership.merge(live, owned, _status_manager(field_manager), wanted)
@@ -122,14 +122,14 @@ class EmbeddedCluster(Finalizers):
 
     def create(self, kind: ResourceKind, manifest: Manifest) -> Manifest:
         """See `Cluster.create`."""
-        with self._storage.writing():
+        with self._storage.write_transaction():
             if self._read(kind, key_of(manifest))[0] is not None:
                 raise Conflict("AlreadyExists", f"{kind.kind} {key_of(manifest)} already exists")
             return self._write(kind, None, _clean(kind, manifest), {})
 
     def update(self, kind: ResourceKind, manifest: Manifest) -> Manifest:
         """See `Cluster.update`."""
-        with self._storage.writing():
+        with self._storage.write_transaction():
             live, owned = self._read_observed(kind, manifest)
             fresh = _clean(kind, manifest)
             fresh["metadata"] |= {name: live["metadata"][name] for name in _SERVER_FIELDS if name in live["metadata"]}
@@ -146,7 +146,7 @@ class EmbeddedCluster(Finalizers):
         propagation: Propagation = Propagation.BACKGROUND,
     ) -> None:
         """See `Cluster.delete`."""
-        with self._storage.writing():
+        with self._storage.write_transaction():
             live, owned = self._read(kind, key)
             if live is None:
                 return
@@ -179,7 +179,7 @@ class EmbeddedCluster(Finalizers):
         return live, owned
 
     def _set_finalizers(self, kind: ResourceKind, manifest: Manifest, finalizers: tuple[str, ...]) -> Manifest:
-        with self._storage.writing():
+        with self._storage.write_transaction():
             live, owned = self._read_observed(kind, manifest)
             changed = copy.deepcopy(live)
             changed["metadata"]["finalizers"] = [*finalizers]

@@ -53,13 +53,13 @@ class Storage:
         self._database.executescript(_SCHEMA)
 
     @contextmanager
-    def reading(self) -> Iterator[None]:
+    def read_transaction(self) -> Iterator[None]:
         """One state of the file, whatever others write meanwhile."""
         with self._transaction("BEGIN"):
             yield
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
+    def write_transaction(self) -> Iterator[None]:
         """All or nothing, alone among the threads and processes that use the file; wakes this process's watches."""
         with self._transaction("BEGIN IMMEDIATE"):
             yield
@@ -113,7 +113,7 @@ class Storage:
         with self._changed:
             if self.closed or self.version() == version:
                 return (), version
-            with self.reading():
+            with self.read_transaction():
                 latest = self.version()
                 oldest = self._database.execute("SELECT min(version) FROM events").fetchone()[0] or latest + 1
                 if version > latest or version < oldest - 1:

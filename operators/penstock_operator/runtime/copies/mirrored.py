@@ -46,7 +46,7 @@ class MirroredCluster:
         self._lock = threading.Lock()
 
     @classmethod
-    def of(cls, cluster: Cluster) -> MirroredCluster:
+    def from_cluster(cls, cluster: Cluster) -> MirroredCluster:
         """This cluster with copies; itself where it has them already."""
         return cluster if isinstance(cluster, cls) else cls(cluster)
 
@@ -69,7 +69,7 @@ class MirroredCluster:
             if informer.synced:
                 informer.refresh()
 
-    def seen(self, kind: ResourceKind, namespace: str | None = None) -> tuple[Manifest, ...]:
+    def seen_objects(self, kind: ResourceKind, namespace: str | None = None) -> tuple[Manifest, ...]:
         """See `Seen`. Only to find out who looks again, and for what need not be complete."""
         return tuple(
             item
@@ -78,7 +78,7 @@ class MirroredCluster:
         )
 
     def seen_keys(self, kind: ResourceKind, namespace: str | None = None) -> set[Key]:
-        """The keys of what `seen` says."""
+        """The keys of what `seen_objects` says."""
         return {key for mirror in self._mirrors(kind, namespace) for key in mirror.keys(namespace)}
 
     def has_listed(self, kind: ResourceKind) -> bool:

@@ -104,7 +104,7 @@ def exited_status(job: Manifest, code: int, now: float, note: str = "") -> Manif
         note: appended to the message, such as where the log is.
     """
     if code == 0:
-        return _final(job, now, None, "")
+        return _final_status(job, now, None, "")
     failed = int((job.get("status") or {}).get("failed") or 0) + 1
     metadata, spec = job["metadata"], job["spec"]
     for index, rule in enumerate((spec.get("podFailurePolicy") or {}).get("rules") or ()):
@@ -114,23 +114,23 @@ def exited_status(job: Manifest, code: int, now: float, note: str = "") -> Manif
                 f"Container {container} for pod {metadata.get('namespace')}/{metadata['name']} failed with exit code "
                 f"{code} matching FailJob rule at index {index}"
             )
-            return _final(job, now, JobEnding.POLICY, message + note, failed)
+            return _final_status(job, now, JobEnding.POLICY, message + note, failed)
     limit = spec.get("backoffLimit", _DEFAULT_BACKOFF_LIMIT)
     if failed > limit:
         message = f"Job has reached the specified backoff limit; the last try failed with exit code {code}"
-        return _final(job, now, JobEnding.BACKOFF, message + note, failed)
-    return {"startTime": _started(job, now), "failed": failed}
+        return _final_status(job, now, JobEnding.BACKOFF, message + note, failed)
+    return {"startTime": _start_time(job, now), "failed": failed}
 
 
 def overdue_status(job: Manifest, now: float) -> Manifest:
     """The status of a Job that ran for too long."""
     failed = int((job.get("status") or {}).get("failed") or 0) + 1
-    return _final(job, now, JobEnding.DEADLINE, "Job was active longer than specified deadline", failed)
+    return _final_status(job, now, JobEnding.DEADLINE, "Job was active longer than specified deadline", failed)
 
 
 def unfit_status(job: Manifest, message: str, now: float) -> Manifest:
     """The status of a Job that cannot be run here."""
-    return _final(job, now, JobEnding.POLICY, message, 1)
+    return _final_status(job, now, JobEnding.POLICY, message, 1)
 
 
 def seconds_left(job: Manifest, now: float) -> float | None:
@@ -141,11 +141,11 @@ def seconds_left(job: Manifest, now: float) -> float | None:
 
 def seconds_to_keep(job: Manifest, now: float) -> float | None:
     """Until `ttlSecondsAfterFinished` is over, for a Job that has ended; None where it is kept."""
-    keep, ended = job["spec"].get("ttlSecondsAfterFinished"), ended_at(job)
+    keep, ended = job["spec"].get("ttlSecondsAfterFinished"), end_time(job)
     return None if keep is None or ended is None else epoch(ended) + float(keep) - now
 
 
-def ended_at(job: Manifest) -> str | None:
+def end_time(job: Manifest) -> str | None:
     """When a Job ended. Only one that succeeded has a completion time."""
     status = job.get("status") or {}
     failed = (each for each in status.get("conditions") or () if each["type"] == "Failed" and each["status"] == "True")
@@ -164,11 +164,11 @@ def _matches(rule: Mapping[str, Any], code: int) -> bool:
     return listed if rule.get("operator") == "In" else not listed
 
 
-def _started(job: Manifest, now: float) -> str:
+def _start_time(job: Manifest, now: float) -> str:
     return str((job.get("status") or {}).get("startTime") or timestamp(now))
 
 
-def _final(job: Manifest, now: float, reason: JobEnding | None, message: str, failed: int = 0) -> Manifest:
+def _final_status(job: Manifest, now: float, reason: JobEnding | None, message: str, failed: int = 0) -> Manifest:
     """Both conditions that Kubernetes gives: the criterion was met, and then the Job is over."""
     when = timestamp(now)
     about = {"lastProbeTime": when, "lastTransitionTime": when, "message": message}
@@ -181,4 +181,4 @@ def _final(job: Manifest, now: float, reason: JobEnding | None, message: str, fa
         about |= {"reason": reason.value}
         kinds, counts = ("FailureTarget", "Failed"), {"failed": failed}
     conditions = [{"type": kind, "status": "True", **about} for kind in kinds]
-    return {"startTime": _started(job, now), **counts, "conditions": conditions}
+    return {"startTime": _start_time(job, now), **counts, "conditions": conditions}

@@ -129,7 +129,7 @@ class JobRunner:
         ).start()
         status = job_status.running_status(job, self._clock())
         self._write(job, status)
-        return self._until_deadline({**job, "status": status})
+        return self._requeue_at_deadline({**job, "status": status})
 
     def _wait_for(self, key: Key, process: subprocess.Popen[bytes]) -> None:
         process.wait()
@@ -140,7 +140,7 @@ class JobRunner:
         now = self._clock()
         left = job_status.seconds_left(job, now)
         if code is None and (left is None or left > 0):
-            return self._until_deadline(job)
+            return self._requeue_at_deadline(job)
         if code is None:
             _end(process)
             status = job_status.overdue_status(job, now)
@@ -155,7 +155,7 @@ class JobRunner:
             return Requeue(job_status.retry_seconds(fresh), "the command failed and is tried again")
         return None
 
-    def _until_deadline(self, job: Manifest) -> Requeue | None:
+    def _requeue_at_deadline(self, job: Manifest) -> Requeue | None:
         left = job_status.seconds_left(job, self._clock())
         return None if left is None else Requeue(max(left, _POLL_SECONDS), "the Job's deadline")
 

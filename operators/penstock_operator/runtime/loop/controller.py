@@ -46,7 +46,7 @@ class Watch:
     """Whether the API may not serve this kind: it is then followed from when it does, and nothing waits for it."""
 
     @classmethod
-    def of_owned(cls, kind: ResourceKind, owner: ResourceKind, *, optional: bool = False) -> Watch:
+    def for_owner(cls, kind: ResourceKind, owner: ResourceKind, *, optional: bool = False) -> Watch:
         """Owners of one kind look again when what they own changes."""
         return cls(kind, lambda manifest, _: owner_keys(manifest, owner), optional=optional)
 
@@ -92,9 +92,9 @@ class Controller:
         self._reconcile = reconcile
         self._settings = settings
         self._may_act = may_act
-        self._copies = MirroredCluster.of(cluster)
+        self._copies = MirroredCluster.from_cluster(cluster)
         one_group = len(settings.namespaces) == 1 and settings.namespaces != (None,)
-        shares = Shares.of(settings.workers, one_group=one_group)
+        shares = Shares.from_workers(settings.workers, one_group=one_group)
         self._queue: WorkQueue[Key] = WorkQueue(
             Schedule(settings.backoff, random.random, group=lambda key: key.namespace, shares=shares)
         )
@@ -123,9 +123,9 @@ class Controller:
     def _look_again(self, watch: Watch, changes: Sequence[Change]) -> None:
         writing = watch.kind == self.kind and getattr(self._reconciling, "key", None) is not None
         for change in changes:
-            if writing and _only_status(change):
+            if writing and _changes_only_status(change):
                 continue  # a reconcile that writes its own object's status need not be told of it
-            for key in keys_concerned(watch, change, self._copies.seen):
+            for key in keys_concerned(watch, change, self._copies.seen_objects):
                 self.enqueue(key)
 
     def start(self) -> None:
@@ -267,7 +267,7 @@ def keys_concerned(watch: Watch, change: Change, seen: Seen) -> Iterable[Key]:
 _OURS = ("resourceVersion", "managedFields", "finalizers")
 
 
-def _only_status(change: Change) -> bool:
+def _changes_only_status(change: Change) -> bool:
     """Whether an object differs from what it was in its status alone, and in what we set of its metadata.
 
     Another's change may have been made just before our write, and come with its answer.

@@ -44,7 +44,7 @@ class Shares:
     """Slow keys of all groups together; one of each group."""
 
     @staticmethod
-    def of(workers: int, *, one_group: bool = False) -> Shares:
+    def from_workers(workers: int, *, one_group: bool = False) -> Shares:
         """A group has three quarters of the workers, or all where it is alone; each share is one at least."""
         slow = max(1, workers // 4)
         if one_group:
@@ -168,7 +168,7 @@ class Schedule(Generic[K]):
         self._waiting.add(entry[2])
         for lane, most in lanes.items():
             if lane is not full and self._taken[lane] < most:
-                self._let_on(lane)  # this key was to take the room there, and cannot
+                self._admit_next(lane)  # this key was to take the room there, and cannot
 
     def _leave_lanes(self, key: K, *, slow: bool) -> None:
         self._note(key, slow=slow)
@@ -176,7 +176,7 @@ class Schedule(Generic[K]):
             self._taken[lane] -= 1
             if not self._taken[lane]:
                 del self._taken[lane]
-            self._let_on(lane)
+            self._admit_next(lane)
 
     def _note(self, key: K, *, slow: bool) -> None:
         """Whether a key is slow now; a group that has no slow one any more has more room."""
@@ -189,9 +189,9 @@ class Schedule(Generic[K]):
             del self._slow_groups[group]
             for lane in (("group", group), _SLOW_GROUPS):
                 while lane in self._parked:
-                    self._let_on(lane)
+                    self._admit_next(lane)
 
-    def _let_on(self, lane: Hashable) -> None:
+    def _admit_next(self, lane: Hashable) -> None:
         """One key that waited for room in a lane is looked at again."""
         parked = self._parked.get(lane, [])
         while parked:

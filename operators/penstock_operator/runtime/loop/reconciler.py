@@ -101,7 +101,7 @@ class Reconciler(ABC, Generic[Object, Status, Observed, Plan]):
         del resource
         return False
 
-    def spare(self, manifest: Manifest) -> bool:
+    def settle_unreadable(self, manifest: Manifest) -> bool:
         """Of what cannot be read nothing is planned, and what it has stays; True where it was going, and is let go."""
         del manifest
         return False
@@ -195,7 +195,7 @@ class Runner:
         Where the API refuses that as well, the log has what was refused first.
         """
         if isinstance(error, Invalid) and look.observed is None:
-            if self._reconciler.spare(look.manifest):
+            if self._reconciler.settle_unreadable(look.manifest):
                 return True
             self._tell_unreadable(look.manifest, error)
             return False

@@ -36,7 +36,7 @@ def unreadable_statuses(manifest: Manifest, condition: str, message: str, now: f
         message: why it cannot be read.
         now: seconds since the Unix epoch.
     """
-    before = _mapping(manifest.get("status"))
+    before = _to_mapping(manifest.get("status"))
     conditions = _conditions(before.get("conditions"), condition, message, manifest, now)
     if before.get("conditions") == conditions:
         return ()
@@ -60,5 +60,5 @@ def _conditions(before: Any, kind: str, message: str, manifest: Manifest, now: f
     return [{**each, **told} if each is said else each for each in listed]
 
 
-def _mapping(value: Any) -> Manifest:
+def _to_mapping(value: Any) -> Manifest:
     return dict(value) if isinstance(value, Mapping) else {}

@@ -12,7 +12,7 @@ from aiohttp import hdrs, web
 
 import penstock
 from penstock.errors import Invalid, Unavailable
-from penstock.protocol.refusals import nothing_at, wrong_method
+from penstock.protocol.refusals import method_not_allowed, not_found
 from penstock.routing.table import ModelKey
 from penstock.routing.tokens import word_for
 from penstock.telemetry import names
@@ -146,10 +146,10 @@ class DataServer:
         """The answer to what runs no model: it is worth no replica's start. None: it is an inference."""
         raw = request.rel_url.raw_path
         if path.asked is ModelOperation.NOTHING:
-            return error(_NOT_FOUND, nothing_at(raw, "this gateway", f"'{path.key[1]}'", path.key[0]).message)
+            return error(_NOT_FOUND, not_found(raw, "this gateway", f"'{path.key[1]}'", path.key[0]).message)
         wanted = path.asked.method
         if request.method != wanted and (request.method, wanted) != (hdrs.METH_HEAD, hdrs.METH_GET):
-            return error(_METHOD, wrong_method(raw, wanted).message)
+            return error(_METHOD, method_not_allowed(raw, wanted).message)
         if path.asked is ModelOperation.READY:
             return self._answer_readiness(path.key)
         return self._metadata(path) if path.asked is ModelOperation.METADATA else None

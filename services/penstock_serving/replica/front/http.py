@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from penstock.errors import Invalid, PenstockError
-from penstock.protocol.refusals import Refusal, nothing_at, wrong_method
+from penstock.protocol.refusals import Refusal, method_not_allowed, not_found
 from penstock.serving.control import Reconfigure, ReplicaSettings
 from penstock_serving.replica.call import defect
 from penstock_serving.replica.codec import responses
@@ -128,12 +128,12 @@ class HttpFront:
         path = key.decode("latin-1")
         if key in self._posts or key in self._gets:
             wanted = "POST" if key in self._posts else "GET"
-            raise wrong_method(path, wanted)
+            raise method_not_allowed(path, wanted)
         if "%" in path:
             # Read otherwise than undecoded, it would be another path than the one that the gateway let pass and counted.
             raise Invalid(Refusal.NOT_FOUND, f"write the path as it is, without percent-encoding: {path}")
         serving = f"'{self._settings.model}' version '{self._settings.version}'"
-        raise nothing_at(path, "this replica", serving, self._settings.namespace)
+        raise not_found(path, "this replica", serving, self._settings.namespace)
 
     def _infer(self, exchange: HttpExchange) -> None:
         request = self._decoder.decode(exchange.body, exchange.json_length)
