@@ -129,11 +129,14 @@ _OTHERS: Final = st.lists(
             b"Accept: */*",
             b"traceparent: 00-x-y-01",
             b"Content-Encoding: identity",
+            b"Content-Encoding: GZip",
+            b"Accept-Encoding: gzip;q=1.0, *;q=0",
             b"Cookie: a=b",
         ]
     ),
     max_size=3,
-)
+    unique=True,
+).filter(lambda drawn: sum(each.startswith(b"Content-Encoding") for each in drawn) < 2)
 
 
 @st.composite
@@ -196,7 +199,8 @@ malformed: Final = st.one_of(
             b"GET / HTTP/1.1\r\nX: " + b"y" * 3000,
             b"GET /" + b"y" * 3000,
             b"GET / HTTP/1.1\r\nExpect: much\r\n\r\n",
-            b"GET / HTTP/1.1\r\nContent-Encoding: gzip\r\n\r\n",
+            b"GET / HTTP/1.1\r\nContent-Encoding: br\r\n\r\n",
+            b"GET / HTTP/1.1\r\nContent-Encoding: gzip\r\nContent-Encoding: gzip\r\n\r\n",
             b"GET / HTTP/1.1\r\nInference-Header-Content-Length: x\r\n\r\n",
             b"GET / HTTP/1.1\r\nInference-Header-Content-Length: " + b"9" * 30 + b"\r\n\r\n",
             b"GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",

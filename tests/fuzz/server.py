@@ -81,7 +81,8 @@ async def _answering(data: st.DataObject) -> None:
     try:
         bodies = [data.draw(requests(signature)) for _ in range(data.draw(st.integers(1, 4)))]
         bodies += [data.draw(st.sampled_from(bodies)) for _ in range(data.draw(st.integers(0, 3)))]
-        transports = [_ask(front, body, length) for body, length in bodies]
+        codings = [data.draw(st.sampled_from((b"", b"gzip", b"deflate"))) for _ in bodies]
+        transports = [_ask(front, body, length, coding) for (body, length), coding in zip(bodies, codings, strict=True)]
         for _ in range(_TURNS):
             if all(transport.written for transport in transports):
                 break
@@ -111,11 +112,14 @@ def _replica(signature: Signature, *, cached: bool) -> tuple[InferenceService, H
     return service, HttpFront(settings, model, service)
 
 
-def _ask(front: HttpFront, body: bytes, length: int | None) -> Transport:
+def _ask(front: HttpFront, body: bytes, length: int | None, coding: bytes) -> Transport:
     transport = Transport()
     connection: HttpConnection = front.connection()
     connection.connection_made(transport)
     said = b"" if length is None else b"Inference-Header-Content-Length: %d\r\n" % length
+    if coding:
+        body = zlib.compress(body, wbits=31 if coding == b"gzip" else 15)
+        said += b"Content-Encoding: %b\r\n" % coding
     head = b"POST /v2/models/m/infer HTTP/1.1\r\nContent-Length: %d\r\n%b\r\n" % (len(body), said)
     connection.data_received(head + body)
     return transport

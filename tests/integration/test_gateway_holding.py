@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -69,6 +70,23 @@ async def until_held(gw: Gateway, count: int, model: str = "default/m") -> None:
         return bool((await gw.routes())[model]["heldRequests"] == count)
 
     await until(held)
+
+
+def test_a_compressed_body_is_held_and_handed_on_as_it_came() -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        await gw.declare(holdSeconds=GUARD_SECONDS)
+        plain = b" " * 100_000
+        sent = gzip.compress(plain)
+        asking = asyncio.create_task(gw.infer(body=sent, headers={"content-encoding": "gzip"}))
+        await until_held(gw, 1)
+        replica = await stack.enter_async_context(Replica())
+        await gw.lease("a", replica.address)
+        status, seen, _ = await asking
+        headers = {name.lower(): value for name, value in seen["headers"].items()}
+        assert (status, seen["size"]) == (200, len(plain)), "the replica decompressed what came"
+        assert (headers["content-encoding"], headers["content-length"]) == ("gzip", str(len(sent)))
+
+    run(scenario)
 
 
 DESCRIBED = '{"name":"m","inputs":[]}'

@@ -342,8 +342,8 @@ def test_endless_headers_get_431(tiny: ReplicaProcess) -> None:
     assert_answers(tiny)
 
 
-def test_a_compressed_body_gets_415(tiny: ReplicaProcess) -> None:
-    answer = tiny.infer(document(ROWS), headers={"Content-Encoding": "gzip"})
+def test_a_body_in_a_coding_that_is_not_known_gets_415(tiny: ReplicaProcess) -> None:
+    answer = tiny.infer(document(ROWS), headers={"Content-Encoding": "br"})
     assert answer.status_code == 415
 
 

@@ -48,8 +48,14 @@ _FLUSH_SECONDS = 5.0
 async def _serve_haproxy(stack: AsyncExitStack, application: web.Application, layout: Layout) -> None:
     """Answer what HAProxy hands over, whose timeouts bound these connections."""
     # A body that is not read, since its request is refused, is not taken either: it may have no end.
+    # Nor is one decompressed: it is the replica's, whose limit is on what comes out, and its header goes on with it.
     runner = web.AppRunner(
-        application, access_log=None, handler_cancellation=True, shutdown_timeout=1.0, lingering_time=0
+        application,
+        access_log=None,
+        handler_cancellation=True,
+        shutdown_timeout=1.0,
+        lingering_time=0,
+        auto_decompress=False,
     )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)

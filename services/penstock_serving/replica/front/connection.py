@@ -15,6 +15,7 @@ import httptools
 
 from penstock.errors import Invalid
 from penstock.protocol.refusals import Refusal
+from penstock_serving.replica.front.codings import knows_coding
 from penstock_serving.replica.front.exchange import HttpExchange
 from penstock_serving.replica.front.limits import ConnectionLimits
 from penstock_serving.replica.front.states import ConnectionState, Flow
@@ -26,6 +27,8 @@ _LINGER_SECONDS: Final = 2.0
 _MAX_PIPELINED: Final = 64
 _MOST_ABOUT_A_BYTE: Final = 16
 """Bytes that frame each byte of a chunked body, and that byte. The rest counts as header: extensions, trailers."""
+_MOST_SAID: Final = 40
+"""Bytes of a header that a refusal says again."""
 _FLAGS_END: Final = 54
 """Where `traceparent` has the last digit of its flags; the lowest bit of it says that the caller samples."""
 _ODD_DIGITS: Final = frozenset(b"%c" % digit for digit in b"13579bdf")
@@ -82,6 +85,7 @@ class HttpConnection(asyncio.Protocol):
         self._json_length: int | None = None
         self._expects = b""
         self._encoding = b""
+        self._accepts = b""
         self._traceparent = b""
         self._shown = b""
 
@@ -175,7 +179,9 @@ class HttpConnection(asyncio.Protocol):
             case b"expect":
                 self._expects = value.lower()
             case b"content-encoding":
-                self._encoding = value.lower()
+                self._encoding = value.lower() if not self._encoding else b"%b, %b" % (self._encoding, value.lower())
+            case b"accept-encoding":
+                self._accepts = value if not self._accepts else b"%b, %b" % (self._accepts, value)
             case b"x-penstock-gateway":
                 self._shown = value
 
@@ -187,6 +193,7 @@ class HttpConnection(asyncio.Protocol):
         exchange = HttpExchange(self, self._parser.get_method(), self._url, time.monotonic_ns())
         self._exchange = exchange
         exchange.json_length = self._json_length
+        exchange.accepts = self._accepts
         if self._traceparent:
             exchange.traceparent = self._traceparent
             exchange.sampled = self._traceparent[_FLAGS_END : _FLAGS_END + 1] in _ODD_DIGITS
@@ -195,7 +202,12 @@ class HttpConnection(asyncio.Protocol):
         if self._length > self._limits.max_body_bytes:
             raise self._size_error()
         if self._encoding and self._encoding != b"identity":
-            raise Invalid(Refusal.UNSUPPORTED_ENCODING, "Content-Encoding is not supported: send the body as it is")
+            if not knows_coding(self._encoding):
+                said = self._encoding[:_MOST_SAID].decode("latin-1")
+                raise Invalid(
+                    Refusal.UNSUPPORTED_ENCODING, f"send the body as it is, in gzip, or in deflate, not in {said!r}"
+                )
+            exchange.coding = self._encoding
         if self._expects:
             if self._expects != b"100-continue":
                 raise Invalid(Refusal.EXPECTATION_FAILED, "the only expectation that can be met is 100-continue")

@@ -7,12 +7,13 @@ from typing import Final, Protocol
 
 from penstock.errors import PenstockError
 from penstock.protocol.datatypes import Array
-from penstock.protocol.refusals import QueueFull, error_document, status_of
+from penstock.protocol.refusals import QueueFull, Refusal, error_document, status_of
 from penstock.telemetry import names
 from penstock.telemetry.spans import SpanContext, parse_traceparent
 from penstock_serving.replica.cache.cache import CacheResult
 from penstock_serving.replica.call import Call
 from penstock_serving.replica.codec.responses import ResponseEncoder
+from penstock_serving.replica.front.codings import ACCEPTED, LEAST_COMPRESSED, choose_coding, compress
 
 JSON: Final = b"Content-Type: application/json\r\n"
 _BINARY: Final = b"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: %d\r\n"
@@ -37,7 +38,9 @@ class HttpExchange(Call):
     """A request on a connection."""
 
     __slots__ = (
+        "accepts",
         "body",
+        "coding",
         "connection",
         "content",
         "encoder",
@@ -62,6 +65,10 @@ class HttpExchange(Call):
         self.method = method
         self.url = url
         self.body: bytes | bytearray = b""
+        self.coding = b""
+        """What the body is compressed in, in lower case; empty: it is as it is."""
+        self.accepts = b""
+        """`Accept-Encoding`, as it came."""
         self.json_length: int | None = None
         """`Inference-Header-Content-Length`."""
         self.keep_alive = True
@@ -71,10 +78,15 @@ class HttpExchange(Call):
         self.status = 0
 
     def encode(self, outputs: Mapping[str, Array]) -> None:
-        """Make the body, in JSON or with binary tensors after it."""
+        """Make the body, in JSON or with binary tensors after it, compressed where the client would have it so."""
         if self.request is not None:
             self.content, json_length = self.encoder.encode(self.request, outputs)
             self.head = JSON if json_length is None else _BINARY % json_length
+            if self.accepts and len(self.content) >= LEAST_COMPRESSED and (coding := choose_coding(self.accepts)):
+                shorter = compress(self.content, coding)
+                if len(shorter) < len(self.content):
+                    self.content = shorter
+                    self.head += b"Content-Encoding: %b\r\n" % coding
 
     def send(self) -> None:
         """Answer with 200."""
@@ -85,6 +97,8 @@ class HttpExchange(Call):
         head = JSON
         if isinstance(error, QueueFull):
             head += b"Retry-After: %d\r\n" % error.retry_after_seconds
+        elif error.reason == Refusal.UNSUPPORTED_ENCODING:
+            head += b"Accept-Encoding: %b\r\n" % ACCEPTED
         self._respond(status_of(error), head, error_document(error.message))
 
     def _respond(self, status: int, head: bytes, body: bytes) -> None:

@@ -13,6 +13,7 @@ from penstock.serving.control import Reconfigure, ReplicaSettings
 from penstock_serving.replica.call import defect
 from penstock_serving.replica.codec import responses
 from penstock_serving.replica.codec.documents import RequestDecoder
+from penstock_serving.replica.front.codings import decompress
 from penstock_serving.replica.front.connection import HttpConnection
 from penstock_serving.replica.front.exchange import JSON, HttpExchange
 from penstock_serving.replica.front.guard import GatewayGuard
@@ -136,10 +137,16 @@ class HttpFront:
         raise not_found(path, "this replica", serving, self._settings.namespace)
 
     def _infer(self, exchange: HttpExchange) -> None:
-        request = self._decoder.decode(exchange.body, exchange.json_length)
+        request = self._decoder.decode(self._body(exchange), exchange.json_length)
         exchange.body = b""
         exchange.encoder = self._encoder
         self._service.infer(exchange, request, lone=len(self.connections) == 1)
+
+    def _body(self, exchange: HttpExchange) -> bytes | bytearray:
+        """A request's body. It is decompressed here, not as it comes: until it is whole, it takes no more memory than was sent."""
+        if not exchange.coding:
+            return exchange.body
+        return decompress(exchange.body, exchange.coding, self._limits.max_body_bytes)
 
     def _server_metadata(self, exchange: HttpExchange) -> None:
         exchange.connection.respond(exchange, 200, JSON, responses.server_metadata())

@@ -1,0 +1,155 @@
+"""Clients of others, as they are, at a real replica behind a real gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import tritonclient.http as triton
+import tritonclient.http.aio as triton_aio
+from tests.integration.behind_gateway import Served, behind_gateway
+from tests.integration.gateway_parts import GUARD_SECONDS
+from tests.integration.replica_process import document, error_of, linear_weights, save_linear
+
+ROWS = np.random.default_rng(1).normal(size=(40, 64)).astype(np.float32)
+CODINGS = (None, "gzip", "deflate")
+LIMIT = 1 << 20
+INFER = "/v2/models/tiny/infer"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    model = save_linear(tmp_path_factory.mktemp("served") / "model.onnx")
+    with behind_gateway(model, max_body_bytes=LIMIT) as started:
+        yield started
+
+
+def tensor(*, binary: bool) -> triton.InferInput:
+    made = triton.InferInput("x", list(ROWS.shape), "FP32")
+    made.set_data_from_numpy(ROWS, binary_data=binary)
+    return made
+
+
+def post(url: str, body: bytes, **headers: str) -> tuple[httpx.Response, bytes]:
+    """An answer, and its body as it came over the wire. Nothing is asked for but what `headers` say."""
+    named = {"accept-encoding": "", "content-type": "application/json"} | {
+        name.replace("_", "-"): value for name, value in headers.items()
+    }
+    with httpx.Client(timeout=GUARD_SECONDS) as client, client.stream("POST", url, content=body, headers=named) as got:
+        raw = b"".join(got.iter_raw())
+        return got, raw
+
+
+@pytest.mark.parametrize("place", ["", "/default"], ids=["default namespace", "named namespace"])
+@pytest.mark.parametrize("answer", CODINGS)
+@pytest.mark.parametrize("request_coding", CODINGS)
+@pytest.mark.parametrize("binary_input", [False, True], ids=["JSON in", "binary in"])
+@pytest.mark.parametrize("binary_output", [False, True], ids=["JSON out", "binary out"])
+def test_tritons_client_gets_the_models_output_in_every_form(
+    served: Served,
+    place: str,
+    request_coding: str | None,
+    answer: str | None,
+    *,
+    binary_input: bool,
+    binary_output: bool,
+) -> None:
+    with triton.InferenceServerClient(served.address + place) as client:
+        result = client.infer(
+            "tiny",
+            [tensor(binary=binary_input)],
+            outputs=[triton.InferRequestedOutput("y", binary_data=binary_output)],
+            request_id="42",
+            request_compression_algorithm=request_coding,
+            response_compression_algorithm=answer,
+        )
+    assert result.get_response()["id"] == "42"
+    np.testing.assert_allclose(result.as_numpy("y"), ROWS @ linear_weights(), rtol=1e-4, atol=1e-5)
+
+
+def test_tritons_asynchronous_clients_get_the_models_output(served: Served) -> None:
+    async def ask() -> list[np.ndarray[Any, Any]]:
+        async with triton_aio.InferenceServerClient(served.address) as client:
+            assert await client.is_server_live()
+            assert await client.is_model_ready("tiny")
+            results = await asyncio.gather(
+                *(
+                    client.infer(
+                        "tiny",
+                        [tensor(binary=True)],
+                        request_compression_algorithm=there,
+                        response_compression_algorithm=back,
+                    )
+                    for there in CODINGS
+                    for back in CODINGS
+                )
+            )
+            return [each.as_numpy("y") for each in results]
+
+    found = asyncio.run(ask())
+    with triton.InferenceServerClient(served.address, concurrency=4) as client:
+        waiting = [client.async_infer("tiny", [tensor(binary=False)]) for _ in range(8)]
+        found += [each.get_result().as_numpy("y") for each in waiting]
+    assert len(found) == 17
+    for each in found:
+        np.testing.assert_allclose(each, ROWS @ linear_weights(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("binary", [False, True], ids=["JSON", "binary"])
+def test_a_compressed_answer_is_the_one_that_comes_without(served: Served, *, binary: bool) -> None:
+    body = json.dumps({**document(ROWS), "parameters": {"binary_data_output": binary}}).encode()
+    url = served.gateway.url + INFER
+    plain, content = post(url, body)
+    assert "content-encoding" not in plain.headers
+    for coding, undo in (("gzip", gzip.decompress), ("deflate", zlib.decompress)):
+        sent = gzip.compress(body) if coding == "gzip" else zlib.compress(body)
+        answer, raw = post(url, sent, content_encoding=coding, accept_encoding=coding)
+        assert answer.headers["content-encoding"] == coding
+        assert len(raw) < len(content)
+        assert undo(raw) == content
+        length = "inference-header-content-length"
+        assert answer.headers.get(length) == plain.headers.get(length)
+        answer, raw = post(url, sent, content_encoding=coding, accept_encoding="identity")
+        assert "content-encoding" not in answer.headers
+        assert raw == content
+
+
+def test_a_short_answer_is_not_worth_compressing(served: Served) -> None:
+    answer, raw = post(served.gateway.url + INFER, json.dumps(document(ROWS[:1])).encode(), accept_encoding="gzip")
+    assert "content-encoding" not in answer.headers
+    assert json.loads(raw)["outputs"]
+
+
+def test_a_small_body_that_becomes_a_large_one_is_refused_and_the_connection_goes_on(served: Served) -> None:
+    bomb = gzip.compress(bytes(64 << 20))
+    assert len(bomb) < LIMIT
+    with httpx.Client(base_url=served.gateway.url, timeout=GUARD_SECONDS) as client:
+        answer = client.post(INFER, content=bomb, headers={"content-encoding": "gzip"})
+        assert answer.status_code == 413
+        assert f"the limit of {LIMIT} bytes once it is decompressed" in error_of(answer)
+        assert client.post(INFER, json=document(ROWS)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("coding", "body", "status", "said"),
+    [
+        ("br", b"{}", 415, "'br'"),
+        ("gzip, gzip", b"{}", 415, "'gzip, gzip'"),
+        ("gzip", b"{}", 400, "is not gzip"),
+        ("deflate", zlib.compress(b"{}")[:-1], 400, "ends in the middle of its deflate data"),
+    ],
+)
+def test_what_cannot_be_decompressed_is_refused(
+    served: Served, coding: str, body: bytes, status: int, said: str
+) -> None:
+    answer, raw = post(served.gateway.url + INFER, body, content_encoding=coding)
+    assert answer.status_code == status
+    assert said in json.loads(raw)["error"]
+    assert (answer.headers.get("accept-encoding") == "gzip, deflate") == (status == 415)
