@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.telling import Telling
 
 from penstock_operator.deployment.failure import start_failure
 
@@ -44,12 +45,12 @@ MESSAGES = [
         ("DeployFailed", "RuntimeError: broken"),
     ),
     ("no exception at all", "Something odd.\nThe end.", ("DeployFailed", "The end.")),
-    ("no message", "", ("DeployFailed", "Ray Serve gave no message")),
+    ("no message", "", ("DeployFailed", Telling("Ray Serve no message"))),
     ("a marker with broken JSON", 'penstock-failure: {"reason":', ("DeployFailed", 'penstock-failure: {"reason":')),
 ]
 
 
 @pytest.mark.parametrize(("message", "expected"), [row[1:] for row in MESSAGES], ids=[row[0] for row in MESSAGES])
-def test_failure(message: str, expected: tuple[str, str]) -> None:
+def test_failure(message: str, expected: tuple[str, str | Telling]) -> None:
     failure = start_failure(message)
     assert (failure.reason, failure.message) == expected

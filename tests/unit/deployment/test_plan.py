@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from tests.telling import Telling, assert_tells
 from tests.unit.deployment.world import NEW, NEW_MODEL, NOW, OLD, OLD_MODEL, World, deployment, gateway, serve_app
 
 from penstock import names
@@ -484,7 +485,7 @@ def test_the_status_says_how_many_and_why() -> None:
     status = plan(world.observed(), NOW).status
     assert status is not None
     assert (status.replicas.desired, status.replicas.ready) == (4, 4)
-    assert status.replicas.reason == "4: 61 requests in flight at a target of 16 each"
+    assert status.replicas.reason == Telling("4 61 in flight target 16")
 
 
 def test_the_status_has_the_digest_that_replicas_loaded_and_keeps_it_while_none_runs() -> None:
@@ -557,7 +558,7 @@ def test_deletion(world: World, *, release: bool, applications: tuple[object, ..
 
 def test_waiting_for_a_pool_at_deletion_says_so() -> None:
     result = plan(World(deployment(deleted_at=DELETED), problem=UNREACHABLE).observed(), NOW)
-    assert "Waiting for the pool" in message(result, Kind.PROGRESSING)
+    assert_tells(message(result, Kind.PROGRESSING), "waiting pool", UNREACHABLE.message)
 
 
 def test_a_deleted_object_without_our_finalizer_is_left_alone() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.telling import Telling
 from tests.unit.deployment.world import NEW, NOW, World, deployment, gateway, serve_app
 
 from penstock.api.conditions import DeploymentCondition, Reason
@@ -17,12 +18,12 @@ BEFORE = Condition(
     observed_generation=3,
 )  # fmt: skip
 KNOWN = InferenceDeploymentStatus(active_revision=NEW, conditions=(BEFORE,))
-CASES: dict[str, tuple[RequestsJoined | None, InferenceDeploymentStatus | None, tuple[str, str, str] | None]] = {
+CASES: dict[str, tuple[RequestsJoined | None, InferenceDeploymentStatus | None, tuple[str, str, str | Telling] | None]] = {
     "proved": (
-        RequestsJoined(joined=True, reason="x[0] → y[0]"), None, ("True", "BatchProved", "Requests are joined: x[0] → y[0]"),
+        RequestsJoined(joined=True, reason="x[0] → y[0]"), None, ("True", "BatchProved", Telling("x[0] → y[0]")),
     ),
     "not proved": (
-        RequestsJoined(joined=False, reason="rows differ"), None, ("False", "BatchNotProved", "Each request is run alone: rows differ"),
+        RequestsJoined(joined=False, reason="rows differ"), None, ("False", "BatchNotProved", Telling("rows differ")),
     ),
     "replicas of a former release tell nothing": (None, None, None),
     "none told now, one did before": (None, KNOWN, ("True", "BatchProved", "as before")),
@@ -31,7 +32,9 @@ CASES: dict[str, tuple[RequestsJoined | None, InferenceDeploymentStatus | None, 
 
 @pytest.mark.parametrize(("told", "before", "expected"), CASES.values(), ids=CASES)
 def test_a_deployment_says_whether_its_requests_are_joined(
-    told: RequestsJoined | None, before: InferenceDeploymentStatus | None, expected: tuple[str, str, str] | None
+    told: RequestsJoined | None,
+    before: InferenceDeploymentStatus | None,
+    expected: tuple[str, str, str | Telling] | None,
 ) -> None:
     of = deployment(status=before)
     world = World(of, (serve_app(of),), (gateway({NEW: 100}, {NEW: 1}, joining=told),))

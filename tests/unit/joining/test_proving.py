@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.telling import assert_tells
 from tests.unit.joining.graphs import COUPLED, SEPARATE, Graph
 
 from penstock.errors import Invalid
@@ -58,11 +59,11 @@ LABEL = SEPARATE["a label that is declared as one"][0]
 SUM = COUPLED["a running sum over an axis called time"]
 DECLARED: dict[str, tuple[Graph, Joining, str | None]] = {
     "the right axes": (LABEL, Joining(inputs={"x": 0}, outputs={"y": 0}), None),
-    "never": (LABEL, Joining(), "the manifest says so"),
-    "an axis that is fixed": (LABEL, Joining(inputs={"x": 1}, outputs={"y": 0}), "is not open"),
-    "another axis of the output": (SEPARATE["a batch on the last axis"][0], Joining(inputs={"x": 1}, outputs={"y": 1}), "outputs count rows on"),
-    "an output left out": (LABEL, Joining(inputs={"x": 0}), "names the batch axis of [], but the outputs are ['y']"),
-    "an axis of time": (SUM, Joining(inputs={"x": 0}, outputs={"y": 0}), "change each other's answers"),
+    "never": (LABEL, Joining(), "manifest"),
+    "an axis that is fixed": (LABEL, Joining(inputs={"x": 1}, outputs={"y": 0}), "'x' open"),
+    "another axis of the output": (SEPARATE["a batch on the last axis"][0], Joining(inputs={"x": 1}, outputs={"y": 1}), "outputs rows 1"),
+    "an output left out": (LABEL, Joining(inputs={"x": 0}), "axis [] outputs ['y']"),
+    "an axis of time": (SUM, Joining(inputs={"x": 0}, outputs={"y": 0}), "each other's answers"),
 }  # fmt: skip
 
 
@@ -73,7 +74,7 @@ def test_what_a_manifest_declares_is_tried_as_well(
     found = tried(graph, tmp_path, declared)
     assert (found.joining is None) is (problem is not None), found
     if problem is not None:
-        assert problem in found.reason
+        assert_tells(found.reason, problem)
 
 
 class Python:
@@ -115,10 +116,10 @@ ENGINES: dict[str, tuple[str, str | None]] = {
     "a good one": ("", None),
     "one that refuses NaN": ("refuses what is not finite", None),
     "one that refuses zeros": ("refuses zeros", None),
-    "one that counts its runs": ("counts runs", "two answers to the same request"),
-    "one that takes one row": ("takes one row", "refuses one of 2"),
-    "one that takes two rows": ("takes two rows at most", "not together: two rows, please"),
-    "one that takes nothing": ("takes nothing", "takes none of the trial's requests: nothing, please"),
+    "one that counts its runs": ("counts runs", "two answers same"),
+    "one that takes one row": ("takes one row", "1 row 2"),
+    "one that takes two rows": ("takes two rows at most", "together two rows, please"),
+    "one that takes nothing": ("takes nothing", "none nothing, please"),
     "one that gives NaN alone": ("gives nothing", "proves nothing"),
 }
 
@@ -127,10 +128,11 @@ ENGINES: dict[str, tuple[str, str | None]] = {
 def test_any_engine_is_tried_by_its_protocol_alone(problem: str, reason: str | None) -> None:
     found = prove(Python(problem), ONNX, 8)
     assert (found.joining is None) is (reason is not None), found
-    assert reason is None or reason in found.reason
+    if reason is not None:
+        assert_tells(found.reason, reason)
 
 
 def test_what_was_not_proved_in_time_is_not_joined() -> None:
     found = prove(Python(), ONNX, 8, seconds=-1.0)
     assert found.joining is None
-    assert "not proved in the time" in found.reason
+    assert_tells(found.reason, "not proved time")

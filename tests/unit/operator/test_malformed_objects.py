@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.telling import assert_tells
 from tests.unit.operator.test_newer_objects import MODEL, Operator, add
 
 from penstock.errors import Conflict, Invalid, PenstockError
@@ -147,7 +148,7 @@ def test_whom_a_malformed_object_concerns_is_not_told_and_the_rest_of_its_kind_i
         return ({"metadata": {"name": "one", "namespace": "default"}, "spec": {"poolRef": {"name": "a"}}},)
 
     assert list(keys_concerned(watch, Change(malformed, good), seen)) == []
-    assert f"{watch.kind.kind} a: whom this concerns cannot be told" in caplog.text
+    assert_tells(caplog.text, f"{watch.kind.kind} a: concerns")
     assert set(keys_concerned(watch, Change(good, malformed), seen)) == {Key("default", "one")}, "it was mended"
 
 

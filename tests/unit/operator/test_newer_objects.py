@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.telling import assert_tells, telling
 
 from penstock import names
 from penstock.api.access import Authentication
@@ -224,14 +224,14 @@ def test_of_what_this_release_cannot_read_its_status_says_so_and_all_else_stays(
     before = cluster.get(kind, KEY)
     assert before is not None
     for _ in range(2):
-        with pytest.raises(Invalid, match=re.escape(f"{kind.kind} default/one is not valid: {said}")):
+        with pytest.raises(Invalid, match=telling(f"{kind.kind} default/one", said)):
             operator.reconcile[kind](KEY)
     found = cluster.get(kind, KEY)
     assert found is not None
     kept, told = found["status"].pop("conditions")
     assert kept == other
     assert (told["type"], told["status"], told["reason"]) == (condition, "False", "InvalidSpec")
-    assert said in told["message"]
+    assert_tells(told["message"], said)
     assert found["spec"] == before["spec"]
     assert found["status"] == {"url": "http://x"}
     assert operator.recorded == [(kind.kind, "InvalidSpec")], "it is told once"
@@ -290,7 +290,7 @@ def test_a_quota_that_cannot_be_read_leaves_no_room_and_the_deployment_says_so(c
     excess = QuotaDirectory(cluster).excess(deployment)
     assert excess is not None
     assert excess.replicas == 0
-    assert "TenantQuota default/one is not valid: spec.hard.replicas" in excess.message
+    assert_tells(excess.message, "TenantQuota default/one spec.hard.replicas")
 
 
 def test_a_run_that_cannot_be_read_is_said_where_its_model_is_deployed(
@@ -305,7 +305,7 @@ def test_a_run_that_cannot_be_read_is_said_where_its_model_is_deployed(
     found = cluster.get(INFERENCE_DEPLOYMENT, KEY)
     assert found is not None
     (told,) = [each for each in found["status"]["conditions"] if each["type"] == "ProfileApplied"]
-    assert "OptimizationRun default/broken is not valid" in told["message"]
+    assert_tells(told["message"], "OptimizationRun default/broken")
 
 
 DELETED = [

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.telling import telling
 
 from penstock.errors import Invalid
 from penstock_operator.optimization.job import JobSettings
@@ -14,15 +15,15 @@ from penstock_operator.settings import read
 
 STORE = ["--artifact-store", "file:///artifacts"]
 REFUSED = [
-    ("standalone without a key", ["--standalone", "s", *STORE], "--signing-key-file, --optimizer-workspace"),
-    ("a cluster without an image", STORE, "--gateway-secret-file, --optimizer-image"),
-    ("a trusted key that is not there", ["--trusted-key-file", "/nonexistent"], "cannot read --trusted-key-file"),
+    ("standalone without a key", ["--standalone", "s", *STORE], "--signing-key-file --optimizer-workspace"),
+    ("a cluster without an image", STORE, "--gateway-secret-file --optimizer-image"),
+    ("a trusted key that is not there", ["--trusted-key-file", "/nonexistent"], "--trusted-key-file /nonexistent"),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "words"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
-def test_refused(arguments: list[str], words: str) -> None:
-    with pytest.raises(Invalid, match=words):
+@pytest.mark.parametrize(("arguments", "facts"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
+def test_refused(arguments: list[str], facts: str) -> None:
+    with pytest.raises(Invalid, match=telling(facts)):
         read(arguments)
 
 

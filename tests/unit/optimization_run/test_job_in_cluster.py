@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.telling import assert_tells, telling
 
 from penstock.api.conditions import Reason, RunCondition
 from penstock.api.optimization import OptimizationProfileSpec, OptimizationRun
@@ -98,7 +99,7 @@ def test_where_no_worker_group_could_serve_the_model_no_job_is_made() -> None:
     assert plan.job is None
     complete = next(each for each in plan.status.conditions if each.type == RunCondition.COMPLETE)
     assert (complete.status, complete.reason) == ("False", Reason.UNSCHEDULABLE)
-    assert "no worker group of the pool has that" in complete.message
+    assert_tells(complete.message, "nvidia-h100 no worker group")
     assert plan.requeue is not None
 
 
@@ -125,7 +126,7 @@ def test_a_suspended_job_is_waited_for_and_has_not_failed(started: float | None)
     assert (plan.job, plan.delete_jobs) == (None, ())
     complete = next(each for each in plan.status.conditions if each.type == RunCondition.COMPLETE)
     assert (complete.status, complete.reason) == ("False", Reason.PENDING)
-    assert complete.message == "The Job digits-1-1 waits in the queue mine to be started: it is suspended."
+    assert_tells(complete.message, "Job digits-1-1 queue mine suspended")
     assert plan.status.completion_time is None
 
 
@@ -213,5 +214,5 @@ def test_a_place_to_connect_to(text: str, place: Egress | None) -> None:
     if place is not None:
         assert parse_egress(text) == place
         return
-    with pytest.raises(Invalid, match="write a block of addresses or a namespace, and a port"):
+    with pytest.raises(Invalid, match=telling(text, "write addresses namespace port")):
         parse_egress(text)

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from tests.telling import Telling, assert_tells
 from tests.unit.deployment.world import NEW, NOW, OLD, OLD_MODEL, World, deployment, gateway, serve_app
 
 from penstock.api.conditions import DeploymentCondition, QuotaCondition, Reason
@@ -70,28 +71,28 @@ OLDER, YOUNGER = "2026-01-01T00:00:00Z", "2026-01-01T00:00:09Z"
 
 
 @pytest.mark.parametrize(
-    ("mine", "others", "hard", "room", "words"),
+    ("mine", "others", "hard", "room", "facts"),
     [
-        pytest.param(of("b", 2), [of("a", 2)], {"replicas": 4}, None, [], id="what just fits is let in"),
-        pytest.param(of("b", 3), [of("a", 2)], {"replicas": 4}, 2, ["4 replicas", "older deployments take 2", "asks for 3"],
+        pytest.param(of("b", 2), [of("a", 2)], {"replicas": 4}, None, None, id="what just fits is let in"),
+        pytest.param(of("b", 3), [of("a", 2)], {"replicas": 4}, 2, "4 replicas 2 3",
                      id="what does not fit waits, with room for some"),
-        pytest.param(of("a", 4), [of("b", 2)], {"replicas": 4}, None, [], id="by name where both came in one second"),
-        pytest.param(of("a", 4, created=YOUNGER), [of("b", 2, created=OLDER)], {"replicas": 4}, 2, ["take 2"],
+        pytest.param(of("a", 4), [of("b", 2)], {"replicas": 4}, None, None, id="by name where both came in one second"),
+        pytest.param(of("a", 4, created=YOUNGER), [of("b", 2, created=OLDER)], {"replicas": 4}, 2, "4 replicas 2",
                      id="the older comes first"),
-        pytest.param(of("c", 1), [of("a", 2), of("b", 9)], {"replicas": 4}, 0, ["older deployments take 11"],
+        pytest.param(of("c", 1), [of("a", 2), of("b", 9)], {"replicas": 4}, 0, "4 replicas 11 1",
                      id="one that waits keeps those after it waiting, as at apply"),
-        pytest.param(of("b", 0), [of("a", 9)], {"replicas": 4}, None, [], id="scaling to none is always let in"),
-        pytest.param(of("b", 1), [of("a", 1)], {"deployments": 1}, 0, ["1 deployments", "take 1"], id="the number of deployments"),
-        pytest.param(of("b", 1, count="0.5"), [of("a", 1, count="0.5")], {"accelerators": 1}, None, [],
+        pytest.param(of("b", 0), [of("a", 9)], {"replicas": 4}, None, None, id="scaling to none is always let in"),
+        pytest.param(of("b", 1), [of("a", 1)], {"deployments": 1}, 0, "1 deployments", id="the number of deployments"),
+        pytest.param(of("b", 1, count="0.5"), [of("a", 1, count="0.5")], {"accelerators": 1}, None, None,
                      id="two halves are one accelerator"),
         pytest.param(of("b", 2, count="0.5"), [of("a", 1, count="0.5")], {"accelerators": 1}, 1,
-                     ["1 accelerators", "take 0.5", "asks for 1"], id="three halves are more than one"),
-        pytest.param(of("b", 3, memory="2Gi"), [of("a", 1)], {"memory": "6Gi"}, 2, ["6Gi memory", "take 1Gi", "asks for 6Gi"],
+                     "1 accelerators 0.5", id="three halves are more than one"),
+        pytest.param(of("b", 3, memory="2Gi"), [of("a", 1)], {"memory": "6Gi"}, 2, "6Gi memory 1Gi",
                      id="memory is counted over all replicas"),
-        pytest.param(of("b", 1, memory=None), [], {"memory": "6Gi"}, 0, ["spec.resources.memory must be given"],
+        pytest.param(of("b", 1, memory=None), [], {"memory": "6Gi"}, 0, "memory spec.resources.memory",
                      id="where memory is bounded it must be given"),
-        pytest.param(of("b", 3), [of("a", 3)], {"replicas": 4, "memory": "5Gi"}, 1, ["replicas", "memory"], id="every bound is told"),
-        pytest.param(of("b", 3), [of("a", 9)], {}, None, [], id="what is not bounded is not counted"),
+        pytest.param(of("b", 3), [of("a", 3)], {"replicas": 4, "memory": "5Gi"}, 1, "4 replicas 5Gi memory", id="every bound is told"),
+        pytest.param(of("b", 3), [of("a", 9)], {}, None, None, id="what is not bounded is not counted"),
     ],
 )  # fmt: skip
 def test_a_quota_leaves_room(
@@ -99,11 +100,11 @@ def test_a_quota_leaves_room(
     others: list[InferenceDeployment],
     hard: dict[str, Any],
     room: int | None,
-    words: list[str],
+    facts: str | None,
 ) -> None:
     found = excess(mine, [mine, *others], [quota(**hard)])
     assert (found and found.replicas) == room
-    assert [word for word in words if found is None or word not in found.message] == []
+    assert (found and found.message) == (None if facts is None else Telling(facts))
 
 
 def test_every_quota_of_a_namespace_holds() -> None:
@@ -118,7 +119,7 @@ def test_the_status_says_what_is_taken_and_who_waits() -> None:
     assert status.accelerator_shares == "1.5"
     exceeded = next(each for each in status.conditions if each.type == QuotaCondition.EXCEEDED)
     assert (exceeded.status, exceeded.reason) == (ConditionStatus.TRUE, Reason.QUOTA_EXCEEDED)
-    assert "No new replicas for b, c." in exceeded.message
+    assert_tells(exceeded.message, "b c")
 
 
 def test_an_empty_namespace_takes_nothing() -> None:

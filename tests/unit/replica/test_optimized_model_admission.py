@@ -14,6 +14,7 @@ import openvino as ov
 import pytest
 from onnx import TensorProto, helper
 from tests.integration.replica_process import linear_weights, save_linear
+from tests.telling import Telling
 
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid
@@ -266,42 +267,42 @@ def weights_that_come_with_code(artifact: Artifact) -> ReplicaSettings:
 
 
 @pytest.mark.parametrize(
-    ("arrange", "reason", "message"),
+    ("arrange", "reason", "facts"),
     [
-        (no_signature, Reason.SIGNATURE_MISSING, "has no model.sig"),
-        (no_trusted_key, Reason.KEY_NOT_TRUSTED, "no key is trusted here"),
-        (a_key_of_another, Reason.KEY_NOT_TRUSTED, "add that public key to the trusted keys"),
+        (no_signature, Reason.SIGNATURE_MISSING, "no model.sig"),
+        (no_trusted_key, Reason.KEY_NOT_TRUSTED, "no key trusted"),
+        (a_key_of_another, Reason.KEY_NOT_TRUSTED, "add key trusted"),
         (an_added_file, Reason.SIGNATURE_INVALID, "extra"),
         (a_changed_manifest, Reason.SIGNATURE_INVALID, "manifest.json"),
-        (a_signature_of_nonsense, Reason.SIGNATURE_INVALID, "is not a signature bundle"),
-        (a_changed_file, Reason.DIGEST_MISMATCH, "was changed or copied in part"),
-        (another_digest_asked, Reason.DIGEST_MISMATCH, "was asked for"),
-        (another_architecture, Reason.HARDWARE_MISMATCH, "it needs a riscv64 processor"),
+        (a_signature_of_nonsense, Reason.SIGNATURE_INVALID, "model.sig not signature"),
+        (a_changed_file, Reason.DIGEST_MISMATCH, "changed copied"),
+        (another_digest_asked, Reason.DIGEST_MISMATCH, "sha256:"),
+        (another_architecture, Reason.HARDWARE_MISMATCH, "riscv64"),
         (an_instruction_set_that_is_not_here, Reason.HARDWARE_MISMATCH, "sve2p1"),
-        (a_gpu_that_is_not_here, Reason.HARDWARE_MISMATCH, "made for the GPU Imaginary 9000"),
-        (an_engine_that_is_not_installed, Reason.ENGINE_UNAVAILABLE, "install onnxruntime-gpu"),
-        (an_engine_that_loads_another_format, Reason.MODEL_INVALID, "loads no openvino"),
-        (a_program_of_torch_that_nobody_signed, Reason.SIGNATURE_MISSING, "such files can run code"),
-        (machine_code_that_nobody_signed, Reason.SIGNATURE_MISSING, "such files can run code"),
-        (a_plan_for_an_accelerator_that_nobody_signed, Reason.MODEL_INVALID, "machine code, and nobody signed it"),
-        (an_option_that_names_files_of_the_node, Reason.MODEL_INVALID, "sets the engine's option engineCache"),
-        (a_model_of_the_users_own_where_a_signed_one_is_asked_for, Reason.SIGNATURE_MISSING, "has no model.sig"),
-        (a_lone_file_where_a_signed_model_is_asked_for, Reason.SIGNATURE_MISSING, "delete the OptimizationRun"),
-        (no_key_where_a_signed_model_is_asked_for, Reason.KEY_NOT_TRUSTED, "no key is trusted here"),
-        (one_that_was_signed_for_another_namespace, Reason.SIGNATURE_INVALID, "signed for other/tiny"),
-        (one_that_was_signed_for_another_model, Reason.SIGNATURE_INVALID, "signed for default/small"),
-        (one_that_was_signed_for_nobody, Reason.SIGNATURE_INVALID, "signed for no namespace/tiny"),
-        (weights_that_come_with_code, Reason.MODEL_INVALID, "is not served as it is"),
-        (a_model_for_other_machines, Reason.MODEL_INVALID, "no replica serves it: give the model as onnx or openvino"),
+        (a_gpu_that_is_not_here, Reason.HARDWARE_MISMATCH, "GPU Imaginary 9000"),
+        (an_engine_that_is_not_installed, Reason.ENGINE_UNAVAILABLE, "onnxruntime-gpu"),
+        (an_engine_that_loads_another_format, Reason.MODEL_INVALID, "openvino no"),
+        (a_program_of_torch_that_nobody_signed, Reason.SIGNATURE_MISSING, "code optimizationProfileRef"),
+        (machine_code_that_nobody_signed, Reason.SIGNATURE_MISSING, "code optimizationProfileRef"),
+        (a_plan_for_an_accelerator_that_nobody_signed, Reason.MODEL_INVALID, "machine code signed"),
+        (an_option_that_names_files_of_the_node, Reason.MODEL_INVALID, "option engineCache"),
+        (a_model_of_the_users_own_where_a_signed_one_is_asked_for, Reason.SIGNATURE_MISSING, "no model.sig"),
+        (a_lone_file_where_a_signed_model_is_asked_for, Reason.SIGNATURE_MISSING, "delete OptimizationRun"),
+        (no_key_where_a_signed_model_is_asked_for, Reason.KEY_NOT_TRUSTED, "no key trusted"),
+        (one_that_was_signed_for_another_namespace, Reason.SIGNATURE_INVALID, "other/tiny default/tiny"),
+        (one_that_was_signed_for_another_model, Reason.SIGNATURE_INVALID, "default/small default/tiny"),
+        (one_that_was_signed_for_nobody, Reason.SIGNATURE_INVALID, "namespace/tiny default/tiny"),
+        (weights_that_come_with_code, Reason.MODEL_INVALID, "safetensors"),
+        (a_model_for_other_machines, Reason.MODEL_INVALID, "litert onnx openvino"),
     ],
     ids=lambda value: value.__name__.replace("_", " ") if callable(value) else "",
 )
 def test_one_that_does_not_fit_is_refused_with_the_reason(
-    artifact: Artifact, arrange: Callable[[Artifact], ReplicaSettings], reason: Reason, message: str
+    artifact: Artifact, arrange: Callable[[Artifact], ReplicaSettings], reason: Reason, facts: str
 ) -> None:
     with pytest.raises(Invalid) as caught:
         load(arrange(artifact))
-    assert (caught.value.reason, message in caught.value.message) == (reason, True), caught.value
+    assert (caught.value.reason, caught.value.message) == (reason, Telling(facts))
 
 
 def test_checking_a_signature_leaves_its_libraries_out_of_the_replica(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.telling import telling
 
 from penstock.errors import Invalid
 from penstock_operator.runtime.cluster import CONFIG_MAP, EventType, Key, Manifest, ResourceKind
@@ -29,28 +30,30 @@ def config_map(name: str = "one", **metadata: Any) -> Manifest:
 
 
 @pytest.mark.parametrize(
-    ("metadata", "said"),
+    ("metadata", "facts"),
     [
-        pytest.param({"labels": {"version": 2}}, 'write "2", in quotes', id="a label that is a number"),
-        pytest.param({"labels": {"canary": True}}, "write the text in quotes", id="a label that is a truth value"),
-        pytest.param({"labels": {"branch": "x" * 64}}, "no more than 63 bytes", id="a label that is too long"),
-        pytest.param({"annotations": {"a": 1}}, "must be of type string", id="an annotation that is a number"),
-        pytest.param({"finalizers": ["a b"]}, "name part must consist", id="a finalizer with a blank"),
-        pytest.param({"finalizers": [[1]]}, "must be of type string", id="a finalizer that is a list"),
-        pytest.param({"ownerReferences": [{"name": "a"}]}, "must not be empty", id="an owner without a uid"),
-        pytest.param({"lables": {}}, 'unknown field "metadata.lables"', id="a field that there is not"),
+        pytest.param({"labels": {"version": 2}}, 'metadata.labels.version "2" quotes', id="a label that is a number"),
+        pytest.param({"labels": {"canary": True}}, "metadata.labels.canary quotes", id="a label that is a truth value"),
+        pytest.param({"labels": {"branch": "x" * 64}}, "metadata.labels.branch 63", id="a label that is too long"),
+        pytest.param({"annotations": {"a": 1}}, "metadata.annotations.a string", id="an annotation that is a number"),
+        pytest.param({"finalizers": ["a b"]}, "metadata.finalizers a b", id="a finalizer with a blank"),
+        pytest.param({"finalizers": [[1]]}, "metadata.finalizers[0] string", id="a finalizer that is a list"),
+        pytest.param(
+            {"ownerReferences": [{"name": "a"}]}, "metadata.ownerReferences[0].uid", id="an owner without a uid"
+        ),
+        pytest.param({"lables": {}}, '"metadata.lables"', id="a field that there is not"),
     ],
 )
-def test_no_write_brings_in_what_nobody_could_read(cluster: EmbeddedCluster, metadata: Any, said: str) -> None:
-    with pytest.raises(Invalid, match=said):
+def test_no_write_brings_in_what_nobody_could_read(cluster: EmbeddedCluster, metadata: Any, facts: str) -> None:
+    with pytest.raises(Invalid, match=telling(facts)):
         cluster.create(CONFIG_MAP, config_map(**metadata))
-    with pytest.raises(Invalid, match=said):
+    with pytest.raises(Invalid, match=telling(facts)):
         cluster.apply(CONFIG_MAP, config_map(**metadata), "test")
     assert cluster.get(CONFIG_MAP, KEY) is None
     there = cluster.create(CONFIG_MAP, config_map())
-    with pytest.raises(Invalid, match=said):
+    with pytest.raises(Invalid, match=telling(facts)):
         cluster.apply(CONFIG_MAP, config_map(**metadata), "test")
-    with pytest.raises(Invalid, match=said):
+    with pytest.raises(Invalid, match=telling(facts)):
         cluster.update(CONFIG_MAP, {**there, "metadata": {**there["metadata"], **metadata}})
     assert cluster.get(CONFIG_MAP, KEY) == there
 

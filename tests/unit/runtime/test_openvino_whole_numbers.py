@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 from tests.integration.replica_process import save_model
+from tests.telling import telling
 
 from penstock.errors import Invalid
 from penstock.optimization.recipes import EngineName, EngineSettings
@@ -42,7 +43,7 @@ def loaded(kind: str, folder: Path) -> Engine:
 
 @pytest.mark.parametrize(("kind", "values"), TOO_WIDE.values(), ids=TOO_WIDE)
 def test_numbers_that_would_be_cut_are_refused(kind: str, values: list[list[int]], tmp_path: Path) -> None:
-    with pytest.raises(Invalid, match="'x' has numbers of more than 32 bits"):
+    with pytest.raises(Invalid, match=telling("'x' 32 bits")):
         loaded(kind, tmp_path).run({"x": np.array(values, TYPES[kind][1])})
 
 

@@ -8,6 +8,7 @@ from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
+from tests.telling import Telling
 
 from penstock.routing.leases import ReplicaStats
 from penstock.scaling.policy import Demand, ScalingLimits, ScalingState, decide
@@ -72,7 +73,7 @@ def test_decision(demand: Demand, current: int, limits: ScalingLimits, state: Sc
 
 def test_the_reason_names_demand_and_target() -> None:
     decision = decide(Demand(each(1, in_flight=61)), 1, LIMITS, OLD, 0.0)
-    assert decision.reason == "4: 61 requests in flight at a target of 16 each"
+    assert decision.reason == Telling("4 61 in flight target 16")
 
 
 def play(load: Callable[[int], float], seconds: int, limits: ScalingLimits) -> list[int]:
@@ -162,7 +163,7 @@ def test_the_adapter_reads_the_newest_report() -> None:
     reported = statistics(ReplicaStats(in_flight=61), CONFIG)
     replicas, state = desired_replicas(context(reported, {"since": 0.0}))
     assert replicas == 4
-    assert state["reason"] == "4: 61 requests in flight at a target of 16 each"
+    assert state["reason"] == Telling("4 61 in flight target 16")
 
 
 def test_the_adapter_takes_the_limits_that_replicas_report() -> None:
