@@ -11,6 +11,7 @@ import yaml
 from tests.chart.helm import render
 from tests.cluster.controlplane import ControlPlane
 from tests.contract.test_tenant_quota import apply, until_refused
+from tests.telling import assert_tells
 
 KINDS = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
 NAME = "penstock-anonymous-access"
@@ -65,11 +66,11 @@ def test_only_who_has_the_right_opens_a_model_and_what_is_open_can_be_changed(
     for authentication in ("Required", None):
         assert "digits" in apply(closed, namespace, deployment(authentication), tenant)
     said = apply(closed, namespace, deployment("Anonymous"), tenant, check=False)
-    assert "needs the right allow-anonymous" in said, "nor one that is there"
+    assert_tells(said, "spec.access.authentication allow-anonymous")  # nor one that is there
     apply(closed, namespace, deployment("Anonymous"), platform)
     apply(closed, namespace, deployment("Anonymous", {"team": "a"}), tenant)
     apply(closed, namespace, deployment("Required"), tenant)
-    assert "needs the right" in apply(closed, namespace, deployment("Anonymous"), tenant, check=False)
+    assert_tells(apply(closed, namespace, deployment("Anonymous"), tenant, check=False), "allow-anonymous")
 
 
 def test_without_that_value_there_is_no_such_policy() -> None:

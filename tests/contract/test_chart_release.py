@@ -12,6 +12,7 @@ import pytest
 import yaml
 from tests.chart.helm import CHART, EVERYTHING, NAMESPACE, HelmFailedError, Object, helm, render
 from tests.cluster.controlplane import ControlPlane
+from tests.telling import telling
 
 pytestmark = pytest.mark.apiserver
 
@@ -140,14 +141,12 @@ def test_former_crds_are_refused_with_what_to_do(release: Release, next_chart: P
     schema = changed["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
     schema["properties"]["soft"] = {"type": "boolean"}
     path.write_text(yaml.safe_dump(changed))
-    with pytest.raises(
-        HelmFailedError, match=r"tenantquotas.penstock.dev is not of release 0.2.0: run `helm show crds"
-    ):
+    with pytest.raises(HelmFailedError, match=telling("tenantquotas.penstock.dev 0.2.0 `helm show crds")):
         release.upgrade(next_chart)
     release.cluster.kubectl(
         "apply", "--server-side", "--force-conflicts", "-f", "-", input=helm("show", "crds", str(next_chart))
     )
     release.upgrade(next_chart)
     release.helm("uninstall", "penstock")
-    with pytest.raises(HelmFailedError, match=r"tenantquotas.penstock.dev is not of release 0.1.0"):
+    with pytest.raises(HelmFailedError, match=telling("tenantquotas.penstock.dev 0.1.0")):
         release.install(CHART)  # those of the last release outlived it

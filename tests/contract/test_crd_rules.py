@@ -13,6 +13,7 @@ import httpx
 import pytest
 import yaml
 from tests.cluster.controlplane import ControlPlane
+from tests.telling import assert_tells
 
 from penstock.api.crds import root_schema
 from penstock.api.kinds import KINDS, Kind
@@ -100,7 +101,7 @@ class Case:
     name: str
     manifest: Manifest
     refusals: tuple[str, ...] = ()
-    """Fragments of the answer: field path and message. Empty: the object is taken."""
+    """What the answer tells: the field's path, the value, the limit, the remedy. Empty: the object is taken."""
     old: Manifest | None = None
 
 
@@ -108,8 +109,8 @@ def taken(name: str, manifest: Manifest, *, old: Manifest | None = None) -> Case
     return Case(name, manifest, (), old)
 
 
-def refused(name: str, manifest: Manifest, *fragments: str, old: Manifest | None = None) -> Case:
-    return Case(name, manifest, fragments, old)
+def refused(name: str, manifest: Manifest, *facts: str, old: Manifest | None = None) -> Case:
+    return Case(name, manifest, facts, old)
 
 
 CASES = (
@@ -127,17 +128,17 @@ CASES = (
     refused("an SLO without a latency", deployment(slo={}), "spec.slo.latencyP99Milliseconds: Required value"),
     refused("a null where a value is required", uri(None), "spec.model.storageUri: Required value"),
     taken("a null where there is a default", deployment(batching=None, scaling={"replicas": None})),
-    refused("a list for an object", deployment(scaling=[1]), "spec.scaling in body must be of type object"),
-    refused("a number for a string", uri(4), "spec.model.storageUri in body must be of type string"),
+    refused("a list for an object", deployment(scaling=[1]), "spec.scaling type object"),
+    refused("a number for a string", uri(4), "spec.model.storageUri type string"),
     refused(
         "a string for a number",
         deployment(batching={"maxQueuedRequests": "8"}),
-        "spec.batching.maxQueuedRequests in body must be of type integer",
+        "spec.batching.maxQueuedRequests type integer",
     ),
     refused(
         "two faults are both named",
         deployment(model={"modelFormat": "tf"}, batching={"maxQueuedRequests": 0}),
-        'spec.model.modelFormat: Unsupported value: "tf": supported values: "onnx"',
+        'spec.model.modelFormat: Unsupported value: "tf" "onnx"',
         "spec.batching.maxQueuedRequests: Invalid value: 0",
     ),
     taken("a status beside the spec is left out", top(deployment(), status={"url": "http://x"})),
@@ -145,58 +146,86 @@ CASES = (
     refused(
         "an unknown format",
         deployment(model={"modelFormat": "pickle"}),
-        'spec.model.modelFormat: Unsupported value: "pickle": supported values: "onnx"',
+        'spec.model.modelFormat: Unsupported value: "pickle" "onnx"',
     ),
     refused(
         "a scheme that is not supported",
         uri("ftp://models/digits/1"),
-        'spec.model.storageUri: Invalid value: "ftp://models/digits/1": storageUri must start with '
-        "file://, pvc://, s3://, gs://, https://, hf:// or oci://",
+        'spec.model.storageUri: Invalid value: "ftp://models/digits/1"',
+        "file:// pvc:// s3:// gs:// https:// hf:// oci://",
     ),
-    refused("a bare path", uri("/models/digits"), "storageUri must start with file://"),
-    refused("a relative file URI", uri("file://models/digits"), "storageUri must be file:// and an absolute path"),
-    refused("a file URI with nothing after it", uri("file:///"), "storageUri must be file:// and an absolute path"),
-    refused("a file URI with a query", uri("file:///a?b=1"), "storageUri must be file:// and an absolute path"),
+    refused("a bare path", uri("/models/digits"), 'spec.model.storageUri "/models/digits" s3:// file:///'),
+    refused(
+        "a relative file URI",
+        uri("file://models/digits"),
+        'spec.model.storageUri "file://models/digits" absolute file:///',
+    ),
+    refused("a file URI with nothing after it", uri("file:///"), 'spec.model.storageUri "file:///" absolute path'),
+    refused("a file URI with a query", uri("file:///a?b=1"), 'spec.model.storageUri "file:///a?b=1" absolute path'),
     taken("a folder in S3", uri("s3://models/digits/1")),
     taken("all of a bucket", uri("s3://models")),
     taken("all of a bucket, with a slash", uri("s3://models/")),
-    refused("no bucket", uri("s3:///digits"), "storageUri must be s3://, a bucket, and"),
-    refused("a password before a bucket", uri("s3://key:secret@models/x"), "storageUri must be s3://, a bucket, and"),
+    refused("no bucket", uri("s3:///digits"), 'spec.model.storageUri "s3:///digits" bucket'),
+    refused(
+        "a password before a bucket",
+        uri("s3://key:secret@models/x"),
+        'spec.model.storageUri "s3://key:secret@models/x" bucket',
+    ),
     taken("a folder in Google Cloud Storage", uri("gs://models/digits/1")),
     taken("all of a Google bucket", uri("gs://models/")),
     taken("a folder on a web server", uri("https://models.example.com:8443/digits/1")),
-    refused("a web page without TLS", uri("http://models.example.com/digits"), "storageUri must start with file://"),
+    refused(
+        "a web page without TLS",
+        uri("http://models.example.com/digits"),
+        'spec.model.storageUri "http://models.example.com/digits" https://',
+    ),
     refused(
         "a signed address",
         uri("https://x/y?signature=z"),
-        "storageUri must be https://, a host and a path, with no query",
+        'spec.model.storageUri "https://x/y?signature=z" no query',
     ),
-    refused("a password in an address", uri("https://me:secret@x/y"), "storageUri must be https://, a host and a path"),
+    refused(
+        "a password in an address",
+        uri("https://me:secret@x/y"),
+        'spec.model.storageUri "https://me:secret@x/y" no password',
+    ),
     taken("a repository of the Hub", uri("hf://org/repo")),
     taken("a file at a revision of the Hub", uri("hf://org/repo@v1.0/onnx/model.onnx")),
-    refused("a repository without its organization", uri("hf://repo"), "storageUri must be hf://, an organization and"),
+    refused(
+        "a repository without its organization",
+        uri("hf://repo"),
+        'spec.model.storageUri "hf://repo" organization repository',
+    ),
     taken("a tag in a registry", uri("oci://registry.example.com:5000/models/digits:1")),
     taken("a digest in a registry", uri("oci://registry.example.com/digits@" + DIGEST)),
-    refused("neither tag nor digest", uri("oci://registry.example.com/digits"), "a repository, and a tag or a digest"),
+    refused(
+        "neither tag nor digest",
+        uri("oci://registry.example.com/digits"),
+        'spec.model.storageUri "oci://registry.example.com/digits" tag digest',
+    ),
     taken("a folder of a claim", uri("pvc://models/digits/1")),
     taken("all of a claim", uri("pvc://models/")),
-    refused("no claim", uri("pvc:///digits"), "storageUri must be pvc://, a PersistentVolumeClaim of the pool"),
-    refused("a URI of 2,100 characters", uri("file:///" + "a" * 2100), "spec.model.storageUri: Too long"),
+    refused("no claim", uri("pvc:///digits"), 'spec.model.storageUri "pvc:///digits" PersistentVolumeClaim'),
+    refused("a URI of 2,100 characters", uri("file:///" + "a" * 2100), "spec.model.storageUri: Too long 2048"),
     taken("a digest", deployment(model={"digest": DIGEST})),
-    refused("a digest without its algorithm", deployment(model={"digest": "0" * 64}), "digest must be sha256: and 64"),
-    refused("a digest in capitals", deployment(model={"digest": DIGEST.upper()}), "digest must be sha256: and 64"),
-    refused("a digest cut short", deployment(model={"digest": DIGEST[:-1]}), "digest must be sha256: and 64"),
+    refused(
+        "a digest without its algorithm",
+        deployment(model={"digest": "0" * 64}),
+        "spec.model.digest: sha256: 64 sha256sum",
+    ),
+    refused(
+        "a digest in capitals", deployment(model={"digest": DIGEST.upper()}), "spec.model.digest: sha256: lower-case"
+    ),
+    refused("a digest cut short", deployment(model={"digest": DIGEST[:-1]}), "spec.model.digest: sha256: 64"),
     taken("a version with dots and dashes", deployment(model={"version": "2026-03.b"})),
-    refused("a version with a slash", deployment(model={"version": "1/2"}), "version must be one segment of a URL"),
-    refused("a version that climbs", deployment(model={"version": ".."}), "version must be one segment of a URL"),
-    refused("an empty version", deployment(model={"version": ""}), "version must be one segment of a URL"),
+    refused("a version with a slash", deployment(model={"version": "1/2"}), 'spec.model.version: "1/2" URL segment'),
+    refused("a version that climbs", deployment(model={"version": ".."}), 'spec.model.version: ".." URL segment'),
+    refused("an empty version", deployment(model={"version": ""}), 'spec.model.version: "" URL segment'),
     # The name.
     taken("a name of 40 characters", named("a" * 40)),
-    refused("a name of 41 characters", named("a" * 41), "metadata.name must have at most 40 characters"),
-    refused("a name with a dot", named("digits.v2"), "metadata.name must have at most 40 characters, all of them a-z"),
-    refused(
-        "a name in capitals", named("Digits"), "metadata.name: Invalid value", "a lowercase RFC 1123 subdomain must"
-    ),
+    refused("a name of 41 characters", named("a" * 41), "metadata.name 40"),
+    refused("a name with a dot", named("digits.v2"), "metadata.name 40 a-z 0-9"),
+    refused("a name in capitals", named("Digits"), 'metadata.name: Invalid value "Digits"', "RFC 1123"),
     refused(
         "a misspelt field in metadata",
         top(deployment(), metadata={"name": "rules", "namespace": "default", "lables": {}}),
@@ -208,59 +237,84 @@ CASES = (
     refused(
         "a change of poolRef",
         deployment(poolRef={"name": "gpu"}),
-        "poolRef cannot be changed: create",
+        "spec.poolRef.name Forbidden",
+        "poolRef cannot changed create InferenceDeployment",
         old=deployment(),
     ),
-    refused("a poolRef that is no name", deployment(poolRef={"name": "GPU pool"}), "spec.poolRef.name: Invalid value"),
+    refused(
+        "a poolRef that is no name",
+        deployment(poolRef={"name": "GPU pool"}),
+        'spec.poolRef.name: Invalid value "GPU pool"',
+    ),
     # Resources.
     taken("half a core", deployment(resources={"cpu": "500m"})),
     taken("a whole core without quotes", deployment(resources={"cpu": 2, "memory": "1Gi"})),
-    refused("no core", deployment(resources={"cpu": 0}), "spec.resources.cpu", "cpu must be more than 0"),
-    refused("less than no core", deployment(resources={"cpu": "-1"}), "cpu must be more than 0"),
-    refused(
-        "cpu in words", deployment(resources={"cpu": "two"}), 'cpu must be a quantity, such as 1 or 500m: "two" is none'
-    ),
-    refused(
-        "a fraction without quotes", deployment(resources={"cpu": 0.5}), "spec.resources.cpu in body must be of type"
-    ),
-    refused("no memory", deployment(resources={"memory": "0Gi"}), "memory must be more than 0, such as 1Gi"),
-    refused("memory in GB", deployment(resources={"memory": "1GB"}), "memory must be a quantity, such as 1Gi"),
+    refused("no core", deployment(resources={"cpu": 0}), "spec.resources.cpu: more than 0 500m"),
+    refused("less than no core", deployment(resources={"cpu": "-1"}), 'spec.resources.cpu: "-1" more than 0'),
+    refused("cpu in words", deployment(resources={"cpu": "two"}), 'spec.resources.cpu: "two" quantity 500m'),
+    refused("a fraction without quotes", deployment(resources={"cpu": 0.5}), "spec.resources.cpu type"),
+    refused("no memory", deployment(resources={"memory": "0Gi"}), 'spec.resources.memory: "0Gi" more than 0 1Gi'),
+    refused("memory in GB", deployment(resources={"memory": "1GB"}), 'spec.resources.memory: "1GB" quantity 1Gi'),
     # Accelerators.
     taken("a whole accelerator", accelerator(1)),
     taken("eight accelerators in quotes", accelerator("8")),
     taken("half an accelerator", accelerator("0.5")),
     taken("a quarter of one, with two decimals", accelerator("0.25")),
     taken("two accelerators written as 2.0", accelerator("2.0")),
-    refused("one and a half accelerators", accelerator("1.5"), "count above 1 must be whole, such as 2"),
-    refused("no accelerator", accelerator(0), "count must be more than 0"),
-    refused("no accelerator in decimals", accelerator("0.00"), "count must be more than 0"),
+    refused("one and a half accelerators", accelerator("1.5"), 'spec.resources.accelerator.count: "1.5" whole'),
+    refused("no accelerator", accelerator(0), "spec.resources.accelerator.count: more than 0"),
+    refused("no accelerator in decimals", accelerator("0.00"), 'spec.resources.accelerator.count: "0.00" more than 0'),
     refused(
-        "more accelerators than a number holds", accelerator(10**20), "count in body must be of type integer,string"
+        "more accelerators than a number holds",
+        accelerator(10**20),
+        "spec.resources.accelerator.count type integer,string",
     ),
-    refused("less than no accelerator", accelerator("-1"), "count must be more than 0"),
-    refused("a third, to three decimals", accelerator("0.333"), 'count must have at most two decimals, such as "0.25"'),
-    refused("a count in words", accelerator("half"), "count must be a whole number or a share of one accelerator"),
-    refused("a count with a suffix", accelerator("500m"), "count must be a whole number or a share of one accelerator"),
+    refused("less than no accelerator", accelerator("-1"), 'spec.resources.accelerator.count: "-1" more than 0'),
+    refused(
+        "a third, to three decimals",
+        accelerator("0.333"),
+        'spec.resources.accelerator.count: "0.333" two decimals "0.25"',
+    ),
+    refused("a count in words", accelerator("half"), 'spec.resources.accelerator.count: "half" whole share'),
+    refused("a count with a suffix", accelerator("500m"), 'spec.resources.accelerator.count: "500m" whole share'),
     refused(
         "an accelerator type that is no label",
         deployment(resources={"accelerator": {"type": "nvidia/l4"}}),
-        "type must be the value of a node label",
+        'spec.resources.accelerator.type: "nvidia/l4" label',
     ),
     # Batching and the SLO.
     taken("a measured batch, in words", deployment(batching={"maxBatchSize": "Auto", "maxDelayMilliseconds": "Auto"})),
     taken("a batch size in quotes", deployment(batching={"maxBatchSize": "8"})),
-    refused("a negative batch", deployment(batching={"maxBatchSize": -1}), "must be Auto or a whole number from 1 to"),
-    refused("an empty batch", deployment(batching={"maxBatchSize": 0}), 'whole number from 1 to 4096: "0" is neither'),
-    refused("a huge batch", deployment(batching={"maxBatchSize": 5000}), "must be Auto or a whole number from 1 to"),
-    refused("auto in small letters", deployment(batching={"maxBatchSize": "auto"}), '"auto" is neither'),
-    refused("a batch and a half", deployment(batching={"maxBatchSize": 1.5}), "must be of type integer,string"),
+    refused(
+        "a negative batch", deployment(batching={"maxBatchSize": -1}), 'spec.batching.maxBatchSize: "-1" Auto 1 4096'
+    ),
+    refused("an empty batch", deployment(batching={"maxBatchSize": 0}), 'spec.batching.maxBatchSize: "0" Auto 1 4096'),
+    refused(
+        "a huge batch", deployment(batching={"maxBatchSize": 5000}), 'spec.batching.maxBatchSize: "5000" Auto 1 4096'
+    ),
+    refused(
+        "auto in small letters",
+        deployment(batching={"maxBatchSize": "auto"}),
+        'spec.batching.maxBatchSize: "auto" 1 4096',
+    ),
+    refused(
+        "a batch and a half",
+        deployment(batching={"maxBatchSize": 1.5}),
+        "spec.batching.maxBatchSize type integer,string",
+    ),
     refused(
         "a negative wait",
         deployment(batching={"maxDelayMilliseconds": -1}),
-        "maxDelayMilliseconds must be Auto or a whole number from 0 to 10000",
+        'spec.batching.maxDelayMilliseconds: "-1" Auto 0 10000',
     ),
-    refused("a wait with a unit", deployment(batching={"maxDelayMilliseconds": "5ms"}), '"5ms" is neither'),
-    refused("no queue", deployment(batching={"maxQueuedRequests": 0}), "should be greater than or equal to 1"),
+    refused(
+        "a wait with a unit",
+        deployment(batching={"maxDelayMilliseconds": "5ms"}),
+        'spec.batching.maxDelayMilliseconds: "5ms" Auto 0 10000',
+    ),
+    refused(
+        "no queue", deployment(batching={"maxQueuedRequests": 0}), "spec.batching.maxQueuedRequests greater equal 1"
+    ),
     taken(
         "a wait within the promise",
         deployment(batching={"maxDelayMilliseconds": 49}, slo={"latencyP99Milliseconds": 50}),
@@ -268,11 +322,12 @@ CASES = (
     refused(
         "a wait as long as the promise",
         deployment(batching={"maxDelayMilliseconds": 50}, slo={"latencyP99Milliseconds": 50}),
-        "spec.batching.maxDelayMilliseconds",
-        "maxDelayMilliseconds must be less than slo.latencyP99Milliseconds, since",
+        "spec.batching.maxDelayMilliseconds: less slo.latencyP99Milliseconds",
     ),
     refused(
-        "a promise of no time", deployment(slo={"latencyP99Milliseconds": 0}), "should be greater than or equal to 1"
+        "a promise of no time",
+        deployment(slo={"latencyP99Milliseconds": 0}),
+        "spec.slo.latencyP99Milliseconds greater equal 1",
     ),
     # Scaling.
     taken("one to four replicas", deployment(scaling={"minReplicas": 1, "maxReplicas": 4})),
@@ -281,42 +336,75 @@ CASES = (
     refused(
         "min over max",
         deployment(scaling={"minReplicas": 3, "maxReplicas": 2}),
-        "spec.scaling.minReplicas",
-        "minReplicas must not be more than maxReplicas (1 where it is left out): lower",
+        "spec.scaling.minReplicas: maxReplicas 1 lower raise",
     ),
-    refused("min over the default max", deployment(scaling={"minReplicas": 2}), "maxReplicas (1 where it is left out)"),
+    refused(
+        "min over the default max", deployment(scaling={"minReplicas": 2}), "spec.scaling.minReplicas: maxReplicas 1"
+    ),
     taken("a measured target", deployment(scaling={"targetInFlightRequests": "Auto"})),
     refused(
         "a target of nothing",
         deployment(scaling={"targetInFlightRequests": 0}),
-        "targetInFlightRequests must be Auto or a whole number from 1 to 100000",
+        'spec.scaling.targetInFlightRequests: "0" Auto 1 100000',
     ),
-    refused("fewer than no replicas", deployment(scaling={"replicas": -1}), "should be greater than or equal to 0"),
-    refused("a maximum of none", deployment(scaling={"minReplicas": 0, "maxReplicas": 0}), "or equal to 1"),
+    refused("fewer than no replicas", deployment(scaling={"replicas": -1}), "spec.scaling.replicas greater equal 0"),
+    refused(
+        "a maximum of none",
+        deployment(scaling={"minReplicas": 0, "maxReplicas": 0}),
+        "spec.scaling.maxReplicas greater equal 1",
+    ),
     # Tracing.
     taken("a ratio in decimals", deployment(tracing={"samplingRatio": "0.05"})),
     taken("every request, without quotes", deployment(tracing={"samplingRatio": 1})),
     taken("no request", deployment(tracing={"samplingRatio": "0"})),
-    refused("a ratio above 1", deployment(tracing={"samplingRatio": "1.01"}), 'must be a decimal from "0"'),
-    refused("a negative ratio", deployment(tracing={"samplingRatio": "-0.1"}), 'must be a decimal from "0"'),
-    refused("a ratio in per cent", deployment(tracing={"samplingRatio": "5%"}), 'must be a decimal from "0"'),
-    # Pools.
-    refused("a pool of no kind", top(pool(), spec={}), "exactly one of the two"),
     refused(
-        "an address without a scheme", pool(address="ray-head:8265"), "address must be the http:// or https:// URL"
+        "a ratio above 1", deployment(tracing={"samplingRatio": "1.01"}), 'spec.tracing.samplingRatio: "1.01" "0" "1"'
     ),
-    refused("Ray's own scheme", pool(address="ray://ray-head:10001"), "address must be the http:// or https:// URL"),
-    refused("a password in the address", pool(address="http://a:b@ray:8265"), "without user, query or fragment"),
-    refused("a change of address", pool(address="http://other:8265"), "address cannot be changed, since", old=pool()),
+    refused(
+        "a negative ratio", deployment(tracing={"samplingRatio": "-0.1"}), 'spec.tracing.samplingRatio: "-0.1" "0" "1"'
+    ),
+    refused(
+        "a ratio in per cent", deployment(tracing={"samplingRatio": "5%"}), 'spec.tracing.samplingRatio: "5%" "0" "1"'
+    ),
+    # Pools.
+    refused("a pool of no kind", top(pool(), spec={}), "spec: managed existing exactly one"),
+    refused(
+        "an address without a scheme",
+        pool(address="ray-head:8265"),
+        'spec.existing.address: "ray-head:8265" http:// https://',
+    ),
+    refused(
+        "Ray's own scheme",
+        pool(address="ray://ray-head:10001"),
+        'spec.existing.address: "ray://ray-head:10001" http:// https://',
+    ),
+    refused(
+        "a password in the address",
+        pool(address="http://a:b@ray:8265"),
+        'spec.existing.address: "http://a:b@ray:8265" without user',
+    ),
+    refused(
+        "a change of address",
+        pool(address="http://other:8265"),
+        "spec.existing.address: Forbidden",
+        "cannot changed create ServingPool",
+        old=pool(),
+    ),
     taken("the same address again", pool(), old=pool()),
     taken("a serve address and a token", pool(serveAddress="https://serve/x", tokenSecretRef={"name": "ray-token"})),
     taken("a change of the serve address", pool(serveAddress="http://b:8000"), old=pool(serveAddress="http://a:8000")),
-    refused("a serve address without a scheme", pool(serveAddress="serve"), "serveAddress must be the http://"),
-    refused("a Secret that is no name", pool(tokenSecretRef={"name": "Ray Token"}), "name must be that of a Secret"),
+    refused(
+        "a serve address without a scheme", pool(serveAddress="serve"), 'spec.existing.serveAddress: "serve" http://'
+    ),
+    refused(
+        "a Secret that is no name",
+        pool(tokenSecretRef={"name": "Ray Token"}),
+        'spec.existing.tokenSecretRef.name: "Ray Token" Secret',
+    ),
     refused(
         "a Secret's key that is none",
         pool(tokenSecretRef={"name": "t", "key": "a b"}),
-        "key must be a key of the Secret",
+        'spec.existing.tokenSecretRef.key: "a b" Secret',
     ),
     # Labels of nodes.
     taken(
@@ -335,82 +423,103 @@ CASES = (
     refused(
         "a space in a label's value",
         selecting({"model": "A100 80GB"}),
-        "spec.managed.workerGroups[0].nodeSelector",
-        "nodeSelector must have values that node labels can have",
-        "such as A100-80GB",
+        "spec.managed.workerGroups[0].nodeSelector: values A100-80GB",
     ),
-    refused("a label's value that begins with a dash", selecting({"model": "-a"}), "must have values that node labels"),
-    refused("a label's value of 64 characters", selecting({"model": "a" * 64}), "Too long"),
+    refused(
+        "a label's value that begins with a dash",
+        selecting({"model": "-a"}),
+        "spec.managed.workerGroups[0].nodeSelector: values",
+    ),
+    refused(
+        "a label's value of 64 characters",
+        selecting({"model": "a" * 64}),
+        "spec.managed.workerGroups[0].nodeSelector.model: Too long 63",
+    ),
     refused(
         "a label's value without quotes",
         selecting({"cores": 8}),
-        "spec.managed.workerGroups[0].nodeSelector.cores in body must be of type string",
+        "spec.managed.workerGroups[0].nodeSelector.cores type string",
     ),
     refused(
         "a space in a label's key",
         selecting({"the model": "a"}),
-        "nodeSelector must have keys that node labels can have",
-        "such as model or kubernetes.io/arch",
+        "spec.managed.workerGroups[0].nodeSelector: keys kubernetes.io/arch",
     ),
-    refused("a label without a key", selecting({"": "a"}), "nodeSelector must have keys that node labels can have"),
-    refused("a label's key with two slashes", selecting({"a/b/c": "d"}), "must have keys that node labels can have"),
-    refused("a label's key of a prefix alone", selecting({"kubernetes.io/": "d"}), "must have keys that node labels"),
-    refused("a label's prefix in capitals", selecting({"Example.com/a": "b"}), "must have keys that node labels"),
-    refused("a label's prefix with two dots", selecting({"example..com/a": "b"}), "must have keys that node labels"),
-    refused("a label's name of 64 characters", selecting({"a.b/" + "c" * 64: "d"}), "must have keys that node labels"),
+    refused("a label without a key", selecting({"": "a"}), "spec.managed.workerGroups[0].nodeSelector: keys"),
+    refused(
+        "a label's key with two slashes", selecting({"a/b/c": "d"}), "spec.managed.workerGroups[0].nodeSelector: keys"
+    ),
+    refused(
+        "a label's key of a prefix alone",
+        selecting({"kubernetes.io/": "d"}),
+        "spec.managed.workerGroups[0].nodeSelector: keys",
+    ),
+    refused(
+        "a label's prefix in capitals",
+        selecting({"Example.com/a": "b"}),
+        "spec.managed.workerGroups[0].nodeSelector: keys",
+    ),
+    refused(
+        "a label's prefix with two dots",
+        selecting({"example..com/a": "b"}),
+        "spec.managed.workerGroups[0].nodeSelector: keys",
+    ),
+    refused(
+        "a label's name of 64 characters",
+        selecting({"a.b/" + "c" * 64: "d"}),
+        "spec.managed.workerGroups[0].nodeSelector: keys 63",
+    ),
     refused(
         "a label's prefix of 254 characters",
         selecting({".".join(["a" * 63] * 3 + ["b" * 62]) + "/c": "d"}),
-        "must have keys that node labels can have",
+        "spec.managed.workerGroups[0].nodeSelector: keys",
     ),
     refused(
         "seventeen labels",
         selecting({f"label-{number}": "a" for number in range(17)}),
-        "spec.managed.workerGroups[0].nodeSelector: Too many: 17: must have at most 16 items",
+        "spec.managed.workerGroups[0].nodeSelector: Too many: 17: 16",
     ),
     refused(
         "a space in a label of the head's nodes",
         managed(head={"nodeSelector": {"model": "A 1"}}),
-        "spec.managed.head.nodeSelector",
-        "nodeSelector must have values that node labels can have",
+        "spec.managed.head.nodeSelector: values",
     ),
     refused(
         "a key that is none, of the head's nodes",
         managed(head={"nodeSelector": {"-a": "b"}}),
-        "nodeSelector must have keys that node labels can have",
+        "spec.managed.head.nodeSelector: keys",
     ),
     refused(
         "a space in a label that a replica needs",
         deployment(resources={"nodeLabels": {"model": "A100 80GB"}}),
-        "spec.resources.nodeLabels",
-        "nodeLabels must have values that node labels can have",
+        "spec.resources.nodeLabels: values",
     ),
     refused(
         "Ray's own sign for what a label is not",
         deployment(resources={"nodeLabels": {"kubernetes.io/arch": "!arm64"}}),
-        "nodeLabels must have values that node labels can have",
+        "spec.resources.nodeLabels: values",
     ),
     refused(
         "a key that is none, of a label that a replica needs",
         deployment(resources={"nodeLabels": {"kubernetes.io/arch/x": "arm64"}}),
-        "nodeLabels must have keys that node labels can have",
+        "spec.resources.nodeLabels: keys",
     ),
     refused(
-        "a label of a search's replica", run(resources={"nodeLabels": {"a": "b c"}}), "nodeLabels must have values"
+        "a label of a search's replica",
+        run(resources={"nodeLabels": {"a": "b c"}}),
+        "spec.resources.nodeLabels: values",
     ),
     refused(
         "a label of a zone that is none",
         managed(topologySpreadKey="example..com/zone"),
-        "topologySpreadKey must be a node label",
+        'spec.managed.workerGroups[0].topologySpreadKey: "example..com/zone" label',
     ),
     # Kinds.
-    refused(
-        "an unknown kind", top(deployment(), kind="InferenceDeploymnt"), 'no matches for kind "InferenceDeploymnt"'
-    ),
+    refused("an unknown kind", top(deployment(), kind="InferenceDeploymnt"), 'kind "InferenceDeploymnt"'),
     refused(
         "an unknown version",
         top(deployment(), apiVersion="penstock.dev/v9"),
-        'no matches for kind "InferenceDeployment" in version "penstock.dev/v9"',
+        'kind "InferenceDeployment" version "penstock.dev/v9"',
     ),
 )
 
@@ -443,105 +552,153 @@ PROFILE_CASES = (
     ),
     taken("a run is taken", run(resources={"cpu": 2}, latencyP99Milliseconds=10)),
     # Lists.
-    refused("no method", step("quantize", methods=[]), "spec.steps.quantize.methods", "should have at least 1 items"),
+    refused("no method", step("quantize", methods=[]), "spec.steps.quantize.methods at least 1"),
     refused("no methods at all", step("quantize"), "spec.steps.quantize.methods: Required value"),
-    refused("an unknown method", step("quantize", methods=["Int8"]), 'Unsupported value: "Int8": supported values:'),
     refused(
-        "too many batch sizes", profile(workload={"batchSizes": [1] * 9}), "Too many: 9: must have at most 8 items"
+        "an unknown method",
+        step("quantize", methods=["Int8"]),
+        'spec.steps.quantize.methods[0]: Unsupported value: "Int8" "Dynamic" "Static"',
     ),
-    refused("no engine", profile(engines=[]), "spec.engines", "should have at least 1 items"),
+    refused(
+        "too many batch sizes", profile(workload={"batchSizes": [1] * 9}), "spec.workload.batchSizes: Too many: 9: 8"
+    ),
+    refused("no engine", profile(engines=[]), "spec.engines at least 1"),
     # Decimals.
     refused(
-        "a sparsity of all", step("prune", methods=["Structured"], sparsities=["1"]), "sparsities must be decimals"
+        "a sparsity of all",
+        step("prune", methods=["Structured"], sparsities=["1"]),
+        'spec.steps.prune.sparsities: "0" "1" quotes',
     ),
     refused(
-        "a sparsity in per cent", step("prune", methods=["Structured"], sparsities=[50]), "sparsities must be decimals"
+        "a sparsity in per cent",
+        step("prune", methods=["Structured"], sparsities=[50]),
+        'spec.steps.prune.sparsities: "0" "1" quotes',
     ),
-    refused("a width of nothing", step("distil", widths=["0.0"]), "widths must be decimals between"),
-    refused("no temperature", step("distil", temperature=0), "temperature must be a decimal of more than 0, in quotes"),
+    refused("a width of nothing", step("distil", widths=["0.0"]), 'spec.steps.distil.widths: "0" "1" quotes'),
+    refused("no temperature", step("distil", temperature=0), 'spec.steps.distil.temperature: "0" more than 0 quotes'),
     refused(
-        "a weight above 1", step("distil", softLabelWeight="1.5"), 'softLabelWeight must be a decimal from "0" to "1"'
+        "a weight above 1", step("distil", softLabelWeight="1.5"), 'spec.steps.distil.softLabelWeight: "1.5" "0" "1"'
     ),
-    refused("a ratio in per cent", accuracy(minRatio=99), 'minRatio must be a decimal from "0" to "1"', '"99" is none'),
-    refused("points below 0", accuracy(maxLossPoints="-1"), "maxLossPoints must be a decimal of 0 or more"),
-    refused("a ratio without quotes", accuracy(minRatio=0.99), "minRatio in body must be of type integer,string"),
+    refused("a ratio in per cent", accuracy(minRatio=99), 'spec.constraints.accuracy.minRatio: "99" "0" "1"'),
+    refused("points below 0", accuracy(maxLossPoints="-1"), 'spec.constraints.accuracy.maxLossPoints: "-1" 0 or more'),
     refused(
-        "certainty", accuracy(minRatio="0.99", confidence="1"), 'confidence must be a decimal from "0.5" to below "1"'
+        "a ratio without quotes", accuracy(minRatio=0.99), "spec.constraints.accuracy.minRatio type integer,string"
     ),
     refused(
-        "a speed-up in words", profile(constraints={"minSpeedup": "2x"}), "minSpeedup must be a decimal of more than 0"
+        "certainty", accuracy(minRatio="0.99", confidence="1"), 'spec.constraints.accuracy.confidence: "1" "0.5" below'
     ),
-    refused("memory in MB", profile(constraints={"memory": "100MB"}), "memory must be a quantity, such as 1Gi"),
+    refused(
+        "a speed-up in words",
+        profile(constraints={"minSpeedup": "2x"}),
+        'spec.constraints.minSpeedup: "2x" more than 0',
+    ),
+    refused("memory in MB", profile(constraints={"memory": "100MB"}), 'spec.constraints.memory: "100MB" quantity 1Gi'),
     # Accuracy.
-    refused("a metric without a bound", accuracy(metric="Cosine"), "accuracy needs a bound: write minRatio"),
     refused(
-        "a metric of one's own without its code", accuracy(metric="ImportPath", minValue="1"), "importPath is needed"
+        "a metric without a bound",
+        accuracy(metric="Cosine"),
+        "spec.constraints.accuracy: minRatio maxLossPoints minValue",
     ),
     refused(
-        "code without its metric", accuracy(importPath="a.b:c", minValue="1"), "write metric: ImportPath, or leave"
+        "a metric of one's own without its code",
+        accuracy(metric="ImportPath", minValue="1"),
+        "spec.constraints.accuracy.importPath: metric ImportPath needed",
+    ),
+    refused(
+        "code without its metric",
+        accuracy(importPath="a.b:c", minValue="1"),
+        "spec.constraints.accuracy.importPath: write metric: ImportPath",
     ),
     taken("a metric of one's own", accuracy(metric="ImportPath", importPath="a.b:c.d", minValue="1")),
     refused(
-        "code by a path", accuracy(metric="ImportPath", importPath="a/b.py:c", minValue="1"), "package.module:callable"
+        "code by a path",
+        accuracy(metric="ImportPath", importPath="a/b.py:c", minValue="1"),
+        'spec.constraints.accuracy.importPath: "a/b.py:c" package.module:callable',
     ),
     # What can never work together.
-    refused("LiteRT alone", profile(engines=["LiteRT"]), "spec.engines", "LiteRT alone only makes bundles"),
-    refused("FP8 for ONNX Runtime alone", step("quantize", methods=["FP8"]), "FP8 and INT4WeightOnly are torchao's"),
+    refused("LiteRT alone", profile(engines=["LiteRT"]), "spec.engines: LiteRT alone ONNXRuntime OpenVINO"),
+    refused(
+        "FP8 for ONNX Runtime alone",
+        step("quantize", methods=["FP8"]),
+        "spec.steps.quantize.methods: FP8 INT4WeightOnly engines TorchEager",
+    ),
     refused(
         "int8 for torch alone",
         profile(engines=["TorchEager"], steps={"quantize": {"methods": ["Static"]}}),
-        "Static and Dynamic make int8 for ONNX Runtime and OpenVINO",
+        "spec.steps.quantize.methods: Static Dynamic engines ONNXRuntime OpenVINO",
     ),
     refused(
         "int8 for LiteRT, which no step makes",
         profile(engines=["LiteRT", "TorchEager"], steps={"quantize": {"methods": ["Static"]}}),
-        "Static and Dynamic make int8 for ONNX Runtime and OpenVINO",
+        "spec.steps.quantize.methods: Static Dynamic engines ONNXRuntime OpenVINO",
     ),
-    refused("2:4 for a CPU", step("prune", methods=["SemiStructured24"]), "SemiStructured24 is for GPUs"),
-    refused("compiling without a compiler", step("compile"), "compile makes machine code by torch's Inductor"),
+    refused(
+        "2:4 for a CPU",
+        step("prune", methods=["SemiStructured24"]),
+        "spec.steps.prune.methods: SemiStructured24 GPUs Structured",
+    ),
+    refused("compiling without a compiler", step("compile"), "spec.steps.compile: engines TorchCompile TorchExport"),
     refused(
         "an accelerator that no engine uses",
         profile(hardware={"acceleratorRequired": True}),
-        "acceleratorRequired needs an engine that uses one",
+        "spec.hardware.acceleratorRequired: engines ONNXRuntimeCUDA",
     ),
-    refused("Docker's name of an architecture", profile(hardware={"architectures": ["amd64"]}), "not amd64 or arm64"),
-    refused("an unknown flag", profile(hardware={"instructionSets": ["vnni"]}), "avx512_vnni"),
+    refused(
+        "Docker's name of an architecture",
+        profile(hardware={"architectures": ["amd64"]}),
+        "spec.hardware.architectures: x86_64 aarch64 amd64",
+    ),
+    refused(
+        "an unknown flag", profile(hardware={"instructionSets": ["vnni"]}), "spec.hardware.instructionSets: avx512_vnni"
+    ),
     refused(
         "a batch above the greatest",
         profile(workload={"batchSizes": [64]}),
-        "batchSizes must not be above maxBatchSize (32 where it is left out)",
+        "spec.workload.batchSizes: maxBatchSize 32 lower raise",
     ),
-    refused("data by FTP", profile(data={"storageUri": "ftp://x/y"}), "storageUri must start with file://, pvc://"),
+    refused(
+        "data by FTP", profile(data={"storageUri": "ftp://x/y"}), 'spec.data.storageUri: "ftp://x/y" file:// pvc://'
+    ),
     # What stays.
     refused(
         "a change of a profile",
         profile(objective="Memory"),
-        "a profile cannot be changed, since",
-        "point the deployments' optimizationProfileRef at it",
+        "spec: Forbidden",
+        "profile cannot changed new name optimizationProfileRef",
         old=profile(),
     ),
     taken("a profile again", profile(), old=profile()),
     taken("a profile again, with a default written out", profile(objective="Latency"), old=profile()),
-    refused("a change of a run", run(resources={"cpu": 2}), "a run cannot be changed, since", old=run()),
+    refused(
+        "a change of a run", run(resources={"cpu": 2}), "spec: Forbidden", "run cannot changed new name", old=run()
+    ),
     # Runs.
-    refused("a run from a result", run(model={"modelFormat": "openvino"}), "an optimization starts from onnx"),
+    refused(
+        "a run from a result",
+        run(model={"modelFormat": "openvino"}),
+        "spec.model.modelFormat: onnx torch-export torchscript safetensors",
+    ),
     refused(
         "a run of no profile", top(run(), spec={"model": run()["spec"]["model"]}), "spec.profileRef: Required value"
     ),
-    refused("a profile that is no name", run(profileRef={"name": "Balanced"}), "name must be that of a profile"),
+    refused(
+        "a profile that is no name", run(profileRef={"name": "Balanced"}), 'spec.profileRef.name: "Balanced" profile'
+    ),
     # Deployments.
     taken("a profile of the cluster", deployment(optimizationProfileRef={"name": "balanced"})),
     taken(
         "a profile of the namespace", deployment(optimizationProfileRef={"kind": "OptimizationProfile", "name": "own"})
     ),
     refused(
-        "a profile of another kind", deployment(optimizationProfileRef={"kind": "Profile", "name": "x"}), "Unsupported"
+        "a profile of another kind",
+        deployment(optimizationProfileRef={"kind": "Profile", "name": "x"}),
+        'spec.optimizationProfileRef.kind: Unsupported value: "Profile"',
     ),
     taken("another profile", deployment(optimizationProfileRef={"name": "small"}), old=deployment()),
     refused(
         "weights without their code",
         of_format("safetensors", optimizationProfileRef={"name": "balanced"}),
-        "importPath is needed with modelFormat safetensors",
+        "spec.model.importPath: needed safetensors",
     ),
     taken(
         "weights with their code",
@@ -551,17 +708,19 @@ PROFILE_CASES = (
         ),
     ),
     refused(
-        "code with ONNX", deployment(model={"importPath": "a:b"}), "importPath goes with modelFormat safetensors only"
+        "code with ONNX", deployment(model={"importPath": "a:b"}), "spec.model.importPath: safetensors only leave out"
     ),
     refused(
         "code by a path, in a model",
         deployment(
             model={"modelFormat": "safetensors", "importPath": "build"}, optimizationProfileRef={"name": "balanced"}
         ),
-        "importPath must be package.module:callable",
+        'spec.model.importPath: "build" package.module:callable',
     ),
     refused(
-        "A torch export without a profile", of_format("torch-export"), "add optimizationProfileRef, such as {name:"
+        "A torch export without a profile",
+        of_format("torch-export"),
+        "spec.model.modelFormat: torch-export optimizationProfileRef digest onnx",
     ),
     taken(
         "A torch export that a search may have signed",
@@ -572,24 +731,30 @@ PROFILE_CASES = (
     refused(
         "a model that is followed and pinned",
         deployment(model={"updatePolicy": "Automatic", "digest": "sha256:" + "0" * 64}),
-        "digest allows one alone: leave one of them out",
+        "spec.model.updatePolicy: Automatic digest one out",
     ),
-    refused("TorchScript without a profile", of_format("torchscript"), "add optimizationProfileRef, such as {name:"),
+    refused(
+        "TorchScript without a profile",
+        of_format("torchscript"),
+        "spec.model.modelFormat: torchscript optimizationProfileRef onnx",
+    ),
     taken("TorchScript with a profile", of_format("torchscript", optimizationProfileRef={"name": "balanced"})),
-    refused("LiteRT in a replica", of_format("litert"), "no replica serves it: give the model as onnx"),
+    refused("LiteRT in a replica", of_format("litert"), "spec.model.modelFormat: litert onnx"),
     taken("an OpenVINO model as it is", of_format("openvino")),
     refused(
         "an OpenVINO model with a profile",
         of_format("openvino", optimizationProfileRef={"name": "balanced"}),
-        "openvino is what it may end with",
+        "spec.model.modelFormat: openvino onnx optimizationProfileRef out",
     ),
     taken("data for the measurement", deployment(model={"dataUri": "file:///data/digits.npz"})),
-    refused("data by a bare path", deployment(model={"dataUri": "/data"}), "dataUri must start with file://, pvc://"),
+    refused(
+        "data by a bare path", deployment(model={"dataUri": "/data"}), 'spec.model.dataUri: "/data" file:// pvc://'
+    ),
     # The cache.
     taken("a cache", deployment(cache={"mode": "Exact", "maxBytes": "16Mi", "ttlSeconds": 60})),
-    refused("a cache of no size", deployment(cache={"maxBytes": "0"}), "maxBytes must be more than 0, such as 64Mi"),
-    refused("a cache that is on", deployment(cache={"mode": "On"}), 'Unsupported value: "On"'),
-    refused("a cache without time", deployment(cache={"ttlSeconds": 0}), "should be greater than or equal to 1"),
+    refused("a cache of no size", deployment(cache={"maxBytes": "0"}), 'spec.cache.maxBytes: "0" more than 0 64Mi'),
+    refused("a cache that is on", deployment(cache={"mode": "On"}), 'spec.cache.mode: Unsupported value: "On"'),
+    refused("a cache without time", deployment(cache={"ttlSeconds": 0}), "spec.cache.ttlSeconds greater equal 1"),
 )
 
 by_sentence = pytest.mark.parametrize("case", [*CASES, *PROFILE_CASES], ids=lambda case: case.name)
@@ -603,7 +768,7 @@ def test_our_admission_gives_the_verdict(case: Case) -> None:
 
     said = "\n".join(str(problem) for problem in problems)
     assert bool(problems) == bool(case.refusals), said
-    assert [fragment for fragment in case.refusals if fragment not in said] == [], said
+    assert_tells(said, *case.refusals)
     assert case.manifest == before
 
 
@@ -625,7 +790,7 @@ def test_the_real_api_server_gives_the_same_verdict(
     else:
         said = refusal_by_kubectl(crds, case)
     assert bool(said) == bool(case.refusals), said
-    assert [fragment for fragment in case.refusals if fragment not in said] == [], said
+    assert_tells(said, *case.refusals)
     assert [each for each in words(case) if each not in said] == [], said
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from tests.telling import telling
 
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid
@@ -55,7 +56,7 @@ def test_a_shape_that_an_operator_refuses_is_the_callers_error_where_the_model_s
         numpy_helper.from_array(np.ones((4, 2), np.float32), "w"),
     )
     assert found.run({"x": np.ones((3, 4), np.float32)})["y"].shape == (3, 2)
-    with pytest.raises(Invalid, match="the model refuses this input") as caught:
+    with pytest.raises(Invalid, match=telling("model input MatMul")) as caught:
         found.run({"x": np.ones((3, 5), np.float32)})
     assert status_of(caught.value) == 400
 
@@ -68,7 +69,7 @@ def test_axes_of_one_name_that_differ_are_the_callers_error_where_the_model_fail
         [value("y", FLOAT, ["n", 2])],
     )
     two, three = np.ones((2, 2), np.float32), np.ones((3, 2), np.float32)
-    with pytest.raises(Invalid, match="'z' has 3 in its axis 'n', but 'x' has 2") as caught:
+    with pytest.raises(Invalid, match=telling("'z' 3 axis 'n' 'x' 2")) as caught:
         found.run({"x": two, "z": three})
     assert status_of(caught.value) == 400
     assert found.run({"x": two, "z": three[:1]})["y"].tolist() == [[2, 2], [2, 2]], "it broadcasts, so it is let be"
@@ -84,7 +85,7 @@ def test_an_id_past_the_table_is_the_callers_error_and_nothing_is_written_of_it(
         [value("y", FLOAT, ["n"])],
         numpy_helper.from_array(np.ones(2, np.float32), "w"),
     )
-    with pytest.raises(Invalid, match="the model refuses this input: indices element out of data bounds") as caught:
+    with pytest.raises(Invalid, match=telling("model input bounds")) as caught:
         found.run({"x": np.array([7])})
     assert status_of(caught.value) == 400
     assert "indices" not in capfd.readouterr().err
@@ -155,7 +156,7 @@ def tensors() -> Any:
 
 
 def test_sequences_are_refused_saying_what_to_export(tmp_path: Path) -> None:
-    with pytest.raises(Invalid, match=r"output 'y' is a seq\(tensor\(float\)\).*one tensor \(torch.stack") as caught:
+    with pytest.raises(Invalid, match=telling("output 'y' seq(tensor(float)) torch.stack")) as caught:
         engine(
             tmp_path,
             [helper.make_node("SplitToSequence", ["x"], ["y"])],
@@ -163,7 +164,7 @@ def test_sequences_are_refused_saying_what_to_export(tmp_path: Path) -> None:
             [helper.make_value_info("y", tensors())],
         )
     assert caught.value.reason == Reason.MODEL_INVALID
-    with pytest.raises(Invalid, match=r"input 'x' is a seq\(tensor\(float\)\).*one tensor"):
+    with pytest.raises(Invalid, match=telling("input 'x' seq(tensor(float)) one tensor")):
         engine(
             tmp_path,
             [helper.make_node("ConcatFromSequence", ["x"], ["y"], axis=0)],
@@ -174,7 +175,7 @@ def test_sequences_are_refused_saying_what_to_export(tmp_path: Path) -> None:
 
 def test_a_map_as_input_is_refused_saying_what_to_export(tmp_path: Path) -> None:
     maps = helper.make_map_type_proto(STRING, helper.make_tensor_type_proto(FLOAT, None))
-    with pytest.raises(Invalid, match=r"input 'x' is a map\(.*with a column for each key"):
+    with pytest.raises(Invalid, match=telling("input 'x' map( tensor column key")):
         engine(
             tmp_path,
             [helper.make_node("DictVectorizer", ["x"], ["y"], domain="ai.onnx.ml", string_vocabulary=CLASSES)],
@@ -194,7 +195,7 @@ def test_bytes_pass_where_they_are_text_and_are_refused_where_they_are_not(tmp_p
     texts = [b"", b"a\0b", "Z\u00fcrich \u6f22 \U0001f600".encode()]
     given = np.array(texts, dtype=object)
     assert [each.encode() for each in found.run({"x": given})["y"]] == texts
-    with pytest.raises(Invalid, match=r"input 'x' has bytes that are not UTF-8.*base64.*UINT8") as caught:
+    with pytest.raises(Invalid, match=telling("input 'x' UTF-8 base64 UINT8")) as caught:
         found.run({"x": np.array([b"ok", b"\xff\xd8"], dtype=object)})
     assert status_of(caught.value) == 400
 
@@ -208,7 +209,7 @@ def test_a_model_that_gives_bytes_that_are_no_text_is_told_so(tmp_path: Path) ->
         [value("y", STRING, [1])],
         blob,
     )
-    with pytest.raises(Invalid, match="output 'y' has bytes that are not UTF-8") as caught:
+    with pytest.raises(Invalid, match=telling("output 'y' UTF-8")) as caught:
         found.run({"x": np.zeros(1, np.float32)})
     assert status_of(caught.value) == 406
 
@@ -230,7 +231,7 @@ def test_tensors_without_elements_go_in_and_out(tmp_path: Path, kind: int) -> No
 
 
 def test_a_locale_that_is_not_there_is_told_with_what_to_install(tmp_path: Path) -> None:
-    with pytest.raises(Invalid, match=r"needs? the locale xx_XX.UTF-8.*localedef -i xx_XX") as caught:
+    with pytest.raises(Invalid, match=telling("locale xx_XX.UTF-8 localedef")) as caught:
         engine(
             tmp_path,
             [helper.make_node("StringNormalizer", ["x"], ["y"], case_change_action="LOWER", locale="xx_XX.UTF-8")],
@@ -249,5 +250,5 @@ def test_what_states_no_shape_is_not_called_invalid_by_profile_and_optimize(tmp_
         [value("x", FLOAT, shapes["x"])],
         [value("y", FLOAT, shapes["y"])],
     )
-    with pytest.raises(Invalid, match=f"'{lacking}' has no fixed number of axes.*export it with one"):
+    with pytest.raises(Invalid, match=telling(f"'{lacking}' axes export")):
         load(tmp_path / "model.onnx")

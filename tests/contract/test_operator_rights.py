@@ -7,6 +7,7 @@ import json
 import pytest
 from tests.chart.helm import grant_operator_rights
 from tests.cluster.controlplane import ControlPlane
+from tests.telling import assert_tells
 from tests.waiting import eventually
 
 from penstock.api.conditions import Reason
@@ -269,7 +270,7 @@ def test_a_token_that_the_operator_may_not_read_is_named_with_the_role_that_it_n
     cluster.close()
     assert isinstance(problem, PoolProblem)
     assert problem.reason is Reason.SECRET_NOT_FOUND
-    assert "a Role that lets the operator get it" in problem.message
+    assert_tells(problem.message, "Secret anothers key Role")
 
 
 @pytest.fixture(scope="module")
