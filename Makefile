@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run images test test-fast e2e cluster-up cluster-down lint format verify generate bench bench-models bench-cluster clean
+.PHONY: help setup run images test test-fast e2e cluster-up cluster-down lint format verify generate bench bench-peers bench-models bench-cluster clean
 
 BIN := .venv/bin
 SOURCES := platform operators services images tests
@@ -64,6 +64,9 @@ generate: setup  ## Write the generated files again
 
 bench: setup  ## Measure the data path, the batcher, the control plane and scaling; JSON and tables under build/bench
 	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+bench-peers: setup  ## Install KServe, MLServer, PyTriton and LitServe, each by itself, and measure them beside Penstock
+	$(BIN)/python -m tests.benchmarks.peer_table $(ARGS)
 
 bench-models: setup  ## Optimize three models, and measure the guard, resuming, serving and the cache (about 40 minutes)
 	$(BIN)/python -m tests.benchmarks.models $(ARGS)

@@ -7,8 +7,10 @@ Ray actor, for the gateway those and HAProxy and the agent, for plain Serve the 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
+import socket
 import statistics
 import sys
 import tempfile
@@ -25,7 +27,7 @@ from tests.integration.local_ray import LocalRay, local_ray
 from tests.ports import free_ports
 
 from penstock.api.v1alpha1 import InferenceDeployment
-from penstock.routing.tokens import former_replica_token
+from penstock.routing.tokens import admin_token, former_replica_token
 from penstock.serving.arguments import Attempt
 from penstock_operator.deployment.application import ReplicaNetwork, build
 
@@ -41,6 +43,7 @@ class Subject:
     name: str
     url: str
     pids: tuple[int, ...]
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 def main(seconds: float = 4.0, rounds: int = 3) -> None:
@@ -52,12 +55,12 @@ def main(seconds: float = 4.0, rounds: int = 3) -> None:
         body.write_bytes(parts.request_body())
         report.progress("starting Ray, the gateway and the servers")
         ray = stack.enter_context(local_ray(environment={"PYTHONPATH": str(Path.cwd())}))
-        subjects, daemons = _start(stack, ray, home, model)
+        subjects, daemons = start(stack, ray, home, model)
         before, began = processes.cpu_seconds(daemons), time.monotonic()
         rows = []
         for pinned in (True, False):
-            _pin(subjects, pinned=pinned)
-            results = _measure(subjects, body, seconds, rounds, pinned=pinned)
+            pin(subjects, pinned=pinned)
+            results = measure(subjects, body, seconds, rounds, pinned=pinned)
             rows += _rows(results, pinned=pinned)
         idle = (processes.cpu_seconds(daemons) - before) / (time.monotonic() - began)
     report.publish(
@@ -72,7 +75,13 @@ def main(seconds: float = 4.0, rounds: int = 3) -> None:
     )
 
 
-def _start(stack: ExitStack, ray: LocalRay, home: Path, model: Path) -> tuple[list[Subject], list[int]]:
+def start(
+    stack: ExitStack, ray: LocalRay, home: Path, model: Path, key: str | None = None
+) -> tuple[list[Subject], list[int]]:
+    """Start all of them with a model of one input `x`; what answers, and Ray's other processes.
+
+    With a key, the gateway asks for it.
+    """
     edge = stack.enter_context(parts.gateway(home / "gateway", {"OTEL_SDK_DISABLED": "true"}))
     deployment = InferenceDeployment.model_validate(
         {
@@ -90,11 +99,12 @@ def _start(stack: ExitStack, ray: LocalRay, home: Path, model: Path) -> tuple[li
         "args": {"model": str(model)},
     }
     parts.put_applications(ray, [ours, plain])
+    headers = require_key(edge, key) if key else ()
     address = parts.until("the replica's lease", lambda: edge.receiving("default", "tiny"))[0]["address"]
     (port,) = free_ports(1)
     uvicorn = [sys.executable, str(Path(__file__).parent / "peers" / "bare_uvicorn.py"), str(model), str(port)]
     bare = stack.enter_context(parts.process(uvicorn, home / "uvicorn.log"))
-    parts.until("uvicorn", lambda: _answers(f"http://127.0.0.1:{port}/"))
+    parts.until("uvicorn", lambda: _listens(port))
     family = processes.descendants(ray.pid)
     actor = processes.matching(f"ServeReplica:{ours['name']}", family)
     replica = (*actor, *(pid for each in actor for pid in processes.descendants(each) if pid != each))
@@ -103,36 +113,53 @@ def _start(stack: ExitStack, ray: LocalRay, home: Path, model: Path) -> tuple[li
     subjects = [
         Subject(BASELINE, f"http://127.0.0.1:{port}/", (bare.pid,)),
         Subject(REPLICA, f"http://{address}/v2/models/tiny/infer", replica),
-        Subject(GATEWAY, f"{edge.url}/v2/models/tiny/infer", (*replica, *edge_pids)),
+        Subject(GATEWAY, f"{edge.url}/v2/models/tiny/infer", (*replica, *edge_pids), headers),
         Subject(SERVE, f"{ray.serve_url}/plain", tuple(proxy)),
     ]
     serving = {pid for subject in subjects for pid in subject.pids}
     return subjects, [pid for pid in family if pid not in serving]
 
 
-def _answers(url: str) -> bool:
-    return bool(parts.http_json(url, "POST", {"inputs": [{"shape": [1, 64], "data": [0.0] * 64}]}))
+def require_key(edge: parts.GatewayProcess, key: str) -> tuple[tuple[str, str], ...]:
+    """Have the gateway ask for an API key; the header that shows it."""
+    keys = [{"name": "bench", "sha256": hashlib.sha256(key.encode()).hexdigest()}]
+    route = {"namespace": "default", "model": "tiny", "access": {"required": True, "keys": keys}}
+    parts.http_json(f"{edge.control_url}/v1/routes/default/tiny", "PUT", route, admin_token(edge.secret))
+    return (("Authorization", f"Bearer {key}"),)
 
 
-def _pin(subjects: Sequence[Subject], *, pinned: bool) -> None:
+def _listens(port: int) -> bool:
+    with socket.create_connection(("127.0.0.1", port), timeout=5):
+        return True
+
+
+def pin(subjects: Sequence[Subject], *, pinned: bool) -> None:
+    """Bind them to the first core, or to none."""
     cores = sorted(os.sched_getaffinity(0))
     for pid in {pid for subject in subjects for pid in subject.pids}:
         for task in Path(f"/proc/{pid}/task").iterdir():
             os.sched_setaffinity(int(task.name), cores[:1] if pinned else cores)
 
 
-def _measure(
-    subjects: Sequence[Subject], body: Path, seconds: float, rounds: int, *, pinned: bool
+def measure(
+    subjects: Sequence[Subject],
+    body: Path,
+    seconds: float,
+    rounds: int,
+    *,
+    pinned: bool,
+    connections: Sequence[int] = CONNECTIONS,
 ) -> dict[tuple[str, int], list[LoadResult]]:
+    """Load each at each number of connections, in rounds whose order is drawn anew."""
     client = str(max(os.sched_getaffinity(0)))
     results: dict[tuple[str, int], list[LoadResult]] = {}
-    cases = [(subject, count) for subject in subjects for count in CONNECTIONS]
+    cases = [(subject, count) for subject in subjects for count in connections]
     for number in range(rounds):
         random.shuffle(cases)
         report.progress(f"round {number + 1} of {rounds}, {'pinned' if pinned else 'free'}")
         for subject, count in cases:
             result = run_load(
-                subject.url, body, connections=count, seconds=seconds, pids=subject.pids, cpus=client
+                subject.url, body, connections=count, seconds=seconds, pids=subject.pids, cpus=client, headers=subject.headers
             )  # fmt: skip
             if result.errors:
                 raise RuntimeError(f"{subject.name} at {count} connections: {result.errors} errors")

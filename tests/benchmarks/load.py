@@ -3,13 +3,14 @@
 Blocking sockets on threads would contend for one GIL, and a client library would measure itself; so this is one event loop
 with a callback protocol that looks for nothing but the status and the length. It runs in a process of its own:
 
-    python tests/benchmarks/load.py URL CONNECTIONS SECONDS BODY_FILE [PID ...]
+    python tests/benchmarks/load.py URL CONNECTIONS SECONDS BODY_FILE [--header NAME:VALUE ...] [--pids PID ...]
 
 and prints one JSON line: `LoadResult`.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import dataclasses
 import json
@@ -162,10 +163,19 @@ def cpu_seconds(pids: Sequence[int]) -> float:
 
 
 def run_load(
-    url: str, body_file: Path, *, connections: int, seconds: float, pids: Sequence[int] = (), cpus: str | None = None
+    url: str,
+    body_file: Path,
+    *,
+    connections: int,
+    seconds: float,
+    pids: Sequence[int] = (),
+    cpus: str | None = None,
+    headers: Sequence[tuple[str, str]] = (),
 ) -> LoadResult:
     """Run the generator in a process of its own, on some CPUs if told so (as taskset's list, such as `1`)."""
-    command = [sys.executable, __file__, url, str(connections), str(seconds), str(body_file), *map(str, pids)]
+    told = [part for name, value in headers for part in ("--header", f"{name}:{value}")]
+    command = [sys.executable, __file__, url, str(connections), str(seconds), str(body_file), *told]
+    command += ["--pids", *map(str, pids)]
     if cpus is not None:
         command = ["taskset", "-c", cpus, *command]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=seconds + 60)
@@ -173,12 +183,19 @@ def run_load(
 
 
 def main() -> None:
-    url, connections, seconds, body_file, *pids = sys.argv[1:]
-    body = Path(body_file).read_bytes()
-    result = uvloop.run(
-        drive(url, body, connections=int(connections), seconds=float(seconds), pids=[int(pid) for pid in pids])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("url")
+    parser.add_argument("connections", type=int)
+    parser.add_argument("seconds", type=float)
+    parser.add_argument("body", type=Path)
+    parser.add_argument("--header", action="append", default=[])
+    parser.add_argument("--pids", type=int, nargs="*", default=[])
+    given = parser.parse_args()
+    headers = [(name, value) for name, _, value in (each.partition(":") for each in given.header)]
+    running = drive(
+        given.url, given.body.read_bytes(), given.connections, given.seconds, pids=given.pids, headers=headers
     )
-    print(json.dumps(dataclasses.asdict(result)))
+    print(json.dumps(dataclasses.asdict(uvloop.run(running))))
 
 
 if __name__ == "__main__":
