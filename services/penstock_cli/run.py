@@ -208,7 +208,6 @@ class _Session:
             self._steps.note(f"[green]✓[/green] Using the Ray that is up at {access.url}")
         declare_pool(cluster, access)
         declare_profiles(cluster)
-        stack.announce(gateway, access)
         return gateway, cluster
 
     def _deploy(self, cluster: Cluster, manifests: list[Manifest]) -> ServedModels:

@@ -93,13 +93,12 @@ class ModelCache:
     Args:
         folder: made where it is not there.
         max_bytes: of all models together; None: as many as the disk has.
-        wait_seconds: for another process that fetches the same model.
     """
 
-    def __init__(self, folder: Path, max_bytes: int | None = None, wait_seconds: float = _WAIT_SECONDS) -> None:
+    def __init__(self, folder: Path, max_bytes: int | None = None) -> None:
         self.folder = folder
         self.max_bytes = max_bytes
-        self._locks = CacheLocks(folder, wait_seconds)
+        self._locks = CacheLocks(folder, _WAIT_SECONDS)
 
     def get(self, key: str, uri: str, size: int | None, fill: Fill) -> HeldModel:
         """A model, brought by `fill` where it is not there. Of several processes, one fills and the others wait.

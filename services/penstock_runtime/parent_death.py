@@ -41,9 +41,9 @@ def end_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
         os.kill(os.getpid(), number)
 
 
-def command_that_ends_with_us(argv: Sequence[str], number: int = signal.SIGTERM) -> list[str]:
-    """What starts a program that gets a signal when this process, its parent, ends."""
-    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(int(number)), *argv]
+def command_that_ends_with_us(argv: Sequence[str]) -> list[str]:
+    """What starts a program that gets SIGTERM when this process, its parent, ends."""
+    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(int(signal.SIGTERM)), *argv]
 
 
 def main() -> None:

@@ -39,15 +39,14 @@ class Store:
 
     Args:
         uri: such as `file:///var/lib/penstock`, `s3://bucket/prefix`, or an absolute path.
-        options: of fsspec's file system, over what the environment says.
 
     Raises:
         Invalid: UnsupportedStorage, for a scheme that is not known or whose library is not installed.
     """
 
-    def __init__(self, uri: str, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, uri: str) -> None:
         self.root = file_uri(uri)
-        self._files, self._base = file_system(self.root, options or {})
+        self._files, self._base = file_system(self.root, {})
         self._local = is_local(self.root)
 
     def uri(self, relative: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from tests.contract.conftest import WIDGET, Connections
+from tests.owners import owner_reference
 from tests.waiting import eventually
 
 from penstock.errors import Conflict, Invalid
@@ -27,7 +28,6 @@ from penstock_operator.runtime.cluster import (
     WatchEvent,
     key_of,
     owner_keys,
-    owner_reference,
 )
 from penstock_operator.runtime.loop.events import EventRecorder, EventSettings
 from penstock_operator.runtime.loop.news import News

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from tests.contract.conftest import Connections
+from tests.owners import owner_reference
 
 from penstock.api.meta import ObjectMeta
 from penstock.api.optimization import ClusterOptimizationProfile, OptimizationRun, OptimizationRunSpec
@@ -16,7 +17,7 @@ from penstock.api.v1alpha1 import Accelerator, ModelSource, ProfileReference, Re
 from penstock.errors import Conflict
 from penstock.serving.manifest import ModelFormat
 from penstock_operator.optimization.job import JobSettings, build
-from penstock_operator.runtime.cluster import CONFIG_MAP, JOB, Key, Manifest, create_if_absent, owner_reference
+from penstock_operator.runtime.cluster import CONFIG_MAP, JOB, Key, Manifest, create_if_absent
 from penstock_operator.runtime.jobs import job_status
 
 PROFILES = Path(__file__).parents[2] / "manifests" / "profiles"

@@ -24,22 +24,18 @@ class RouteWriter:
     Args:
         fleet: the gateways.
         tell_keys: tells every gateway a namespace's keys.
-        clock: seconds since the Unix epoch.
     """
 
-    def __init__(
-        self, fleet: Fleet, tell_keys: Callable[[str], object] = lambda _: None, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, fleet: Fleet, tell_keys: Callable[[str], object] = lambda _: None) -> None:
         self._fleet = fleet
         self._tell_keys = tell_keys
-        self._clock = clock
 
     def declare(self, observed: Observed, route: Route) -> None:
         """Declare a route to the gateways that have another. Raises `Unavailable` where the namespace's keys cannot be read."""
         for seen in (*observed.gateways, *observed.joining):
             if not isinstance(seen, ObservedGateway):
                 continue
-            told = adapt_to_gateway(route, seen, observed, self._clock())
+            told = adapt_to_gateway(route, seen, observed, time.time())
             if seen.route is None or seen.route.declared != told:
                 # Keys before what they open: a model that a namespace's keys open is closed until they are told.
                 self._tell_keys(route.namespace)

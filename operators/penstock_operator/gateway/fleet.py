@@ -56,7 +56,6 @@ class Fleet:
         urls: base URLs of gateway agents.
         token: the admin token.
         find: asked about each URL whose host is a name.
-        clock: monotonic seconds.
         former: the admin token that gateways of a former release take.
     """
 
@@ -65,13 +64,11 @@ class Fleet:
         urls: Sequence[str],
         token: str,
         find: Resolve = resolve,
-        clock: Callable[[], float] = time.monotonic,
         former: str = "",
     ) -> None:
         self._token = token
         self._former = former
         self._find = find
-        self._clock = clock
         self._sites = tuple(_Site(url, name_to_resolve(url)) for url in urls)
         self._gone: list[tuple[float, GatewayView]] = []
         self._lock = threading.Lock()
@@ -90,7 +87,7 @@ class Fleet:
                 if present is not None:
                     self._update(site, present)
             self._resolved = True
-            now = self._clock()
+            now = time.monotonic()
             closing = [view for since, view in self._gone if now - since > _KEEP_CLOSED_SECONDS]
             self._gone = [(since, view) for since, view in self._gone if now - since <= _KEEP_CLOSED_SECONDS]
         for view in closing:
@@ -145,7 +142,7 @@ class Fleet:
         return found
 
     def _update(self, site: _Site, present: Sequence[Endpoint]) -> None:
-        now = self._clock()
+        now = time.monotonic()
         for endpoint in tuple(site.views):
             if endpoint not in present:
                 log.info("the gateway %s is gone", endpoint.base_url)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -27,12 +25,11 @@ class KeyDirectory:
 
     Args:
         cluster: where the objects are.
-        clock: monotonic seconds.
     """
 
-    def __init__(self, cluster: Cluster, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._parsed: Recent[tuple[Key, str], tuple[APIKey, ...]] = Recent(_PARSED_SECONDS, clock)
+        self._parsed: Recent[tuple[Key, str], tuple[APIKey, ...]] = Recent(_PARSED_SECONDS)
 
     def keys(self, namespace: str) -> tuple[APIKey, ...]:
         """All of a namespace, without those that are not valid. Raises `Unavailable` where the API does not answer."""

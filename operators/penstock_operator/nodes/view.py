@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from penstock_operator.nodes.excerpts import NODE, POD, kubernetes_node
@@ -27,13 +27,11 @@ class ClusterView:
 
     Args:
         cluster: where nodes and pods are.
-        clock: monotonic seconds.
     """
 
-    def __init__(self, cluster: Cluster, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self, cluster: Cluster) -> None:
         self._informers = [Informer(cluster, kind, _ignore, settings=_PATIENT) for kind in (NODE, POD)]
-        self._seen: Recent[str, tuple[KubernetesNode, ...]] = Recent(_FRESH_SECONDS, clock)
+        self._seen: Recent[str, tuple[KubernetesNode, ...]] = Recent(_FRESH_SECONDS)
 
     def start(self) -> None:
         """Begin to follow."""
@@ -42,8 +40,8 @@ class ClusterView:
 
     def wait_synced(self, timeout: float) -> bool:
         """Wait until both kinds have been listed once; False after `timeout` seconds."""
-        deadline = self._clock() + timeout
-        return all(each.wait_synced(max(0.0, deadline - self._clock())) for each in self._informers)
+        deadline = time.monotonic() + timeout
+        return all(each.wait_synced(max(0.0, deadline - time.monotonic())) for each in self._informers)
 
     def nodes(self) -> tuple[KubernetesNode, ...] | None:
         """All nodes, at most a second old beside what the watches tell; None where they may not or not yet be seen."""

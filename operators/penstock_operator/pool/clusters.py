@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
@@ -64,7 +63,6 @@ class RayClusters:
         secret: from which tokens are derived.
         addresses: where a RayCluster of this name and namespace is.
         namespaces: in which there are pools; None: in all.
-        clock: monotonic seconds.
     """
 
     def __init__(
@@ -75,14 +73,13 @@ class RayClusters:
         addresses: Callable[[str, str], Addresses] = service_addresses,
         *,
         namespaces: Sequence[str | None] = (None,),
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cluster = cluster
         self._settings = settings
         self._secret = secret
         self._addresses = addresses
         self._namespaces = namespaces
-        self._starting: Recent[str, tuple[RayClusterView, ...]] = Recent(_FRESH_SECONDS, clock)
+        self._starting: Recent[str, tuple[RayClusterView, ...]] = Recent(_FRESH_SECONDS)
 
     def settings(self) -> PoolSettings | PoolProblem:
         """How pools are made, or why none can be."""

@@ -23,8 +23,6 @@ class Aggregate:
     applications: tuple[ServeApplication, ...]
     changed: bool
     """False: it is what is deployed already."""
-    conflicts: tuple[str, ...] = ()
-    """Names that we want and that an application which is not ours has."""
 
 
 def merge(
@@ -49,13 +47,10 @@ def merge(
         owner = each.arguments.owner
         if (owner.namespace, owner.name) not in wanted and not orphaned(owner):
             result[each.name] = dict(each.config or {})
-    conflicts = []
     for applications in wanted.values():
         for application in applications:
-            if application["name"] in foreign:
-                conflicts.append(application["name"])
-            else:
+            if application["name"] not in foreign:
                 result[application["name"]] = application
     before = {each.name: dict(each.config or {}) for each in present}
     ordered = tuple(result[name] for name in sorted(result))
-    return Aggregate(ordered, result != before, tuple(sorted(conflicts)))
+    return Aggregate(ordered, result != before)

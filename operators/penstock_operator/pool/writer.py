@@ -53,7 +53,6 @@ class PoolWriter:
         serve_address: where Serve's proxy is to listen, if it is not up yet.
         may_write: asked before each PUT; False where the lease is lost.
         clock: monotonic seconds.
-        wall_clock: seconds since the Unix epoch.
         budget: bounds what all writers keep.
         turn_seconds: to wait for another thread's exchange with the cluster.
     """
@@ -65,7 +64,6 @@ class PoolWriter:
         *,
         may_write: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.monotonic,
-        wall_clock: Callable[[], float] = time.time,
         budget: MemoryBudget | None = None,
         turn_seconds: float = _TURN_SECONDS,
     ) -> None:
@@ -74,7 +72,6 @@ class PoolWriter:
         self.client = client
         self.serve_address = serve_address
         self._clock = clock
-        self._wall_clock = wall_clock
         self._may_write = may_write
         self._lock = threading.Lock()
         self._reading = threading.Lock()
@@ -127,7 +124,7 @@ class PoolWriter:
 
     def _tell_placed(self, applications: tuple[ObservedApplication, ...]) -> tuple[ObservedApplication, ...]:
         """Of the replicas that have been starting for long, tell those without a node from those that load."""
-        now = self._wall_clock()
+        now = time.time()
         if not any(
             each.waiting_since is not None and now - each.waiting_since > _SLOW_SECONDS for each in applications
         ):

@@ -144,9 +144,9 @@ class Child:
             self._process.wait()
 
 
-def last_lines(path: Path, count: int = _LAST_LINES) -> str:
+def last_lines(path: Path) -> str:
     """The end of a log file, indented; empty where there is none."""
     if not path.is_file():
         return ""
     lines = path.read_bytes()[-64 * 1024 :].decode(errors="replace").splitlines()
-    return "\n".join(f"  {line}" for line in lines[-count:])
+    return "\n".join(f"  {line}" for line in lines[-_LAST_LINES:])

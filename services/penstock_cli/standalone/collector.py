@@ -135,16 +135,16 @@ class _Handler(BaseHTTPRequestHandler):
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, trace_file: TraceFile, port: int) -> None:
-        super().__init__((LOOPBACK, port), _Handler)
+    def __init__(self, trace_file: TraceFile) -> None:
+        super().__init__((LOOPBACK, 0), _Handler)
         self.trace_file = trace_file
 
 
 class Collector:
     """The receiver, in a thread of this process."""
 
-    def __init__(self, traces: Path, port: int = 0) -> None:
-        self._server = _Server(TraceFile(traces), port)
+    def __init__(self, traces: Path) -> None:
+        self._server = _Server(TraceFile(traces))
         self._thread = threading.Thread(target=self._server.serve_forever, name="otlp-receiver", daemon=True)
         self._thread.start()
 

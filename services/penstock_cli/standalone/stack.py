@@ -16,7 +16,7 @@ from penstock_cli.standalone.collector import Collector
 from penstock_cli.standalone.gateway import GatewayProcess
 from penstock_cli.standalone.operator import OperatorProcess
 from penstock_cli.standalone.ray_head import RayAccess, RayHead
-from penstock_cli.standalone.state import RunRecord, StateFolder, optimizer_workspace
+from penstock_cli.standalone.state import StateFolder, optimizer_workspace
 
 _OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _OTLP_TRACES_ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
@@ -71,7 +71,6 @@ class Stack:
             child.stop()
         if self._collector is not None:
             self._collector.stop()
-        self._settings.state.record_file.unlink(missing_ok=True)
         for number, handler in self._signals.items():
             signal.signal(number, handler)
 
@@ -115,11 +114,6 @@ class Stack:
         )
         self._children.append(child)
         return lambda: child.wait(_TRAINING_SECONDS)
-
-    def announce(self, gateway: GatewayProcess, ray: RayAccess) -> None:
-        """Write what runs for other commands to read."""
-        record = RunRecord(process_id=os.getpid(), gateway_url=gateway.url, ray_url=ray.url)
-        self._settings.state.write_record(record)
 
     def _environment(self) -> Mapping[str, str]:
         found = {**os.environ, "PYTHONUNBUFFERED": "1"}

@@ -10,19 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pydantic import ValidationError
-
 from penstock.errors import Conflict
-from penstock.models import Frozen
-from penstock_runtime.atomic import write_atomically
-
-
-class RunRecord(Frozen):
-    """What the running stack says of itself to other commands."""
-
-    process_id: int
-    gateway_url: str
-    ray_url: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +64,6 @@ class StateFolder:
         """Its public half, which replicas trust."""
         return self.root / "signing-key.pub.pem"
 
-    @property
-    def record_file(self) -> Path:
-        """What runs now."""
-        return self.root / "run.json"
-
     def create(self) -> None:
         """Make the folder, for its owner only."""
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -94,19 +77,6 @@ class StateFolder:
                 file.write(secrets.token_hex(32))
         path.chmod(0o600)
         return path.read_text(encoding="ascii").strip()
-
-    def record(self) -> RunRecord | None:
-        """What the running stack wrote, or None where none runs."""
-        if not is_locked(self):
-            return None
-        try:
-            return RunRecord.model_validate_json(self.record_file.read_bytes())
-        except (FileNotFoundError, ValidationError):
-            return None
-
-    def write_record(self, record: RunRecord) -> None:
-        """Tell other commands what runs here."""
-        write_atomically(self.record_file, record.model_dump_json().encode())
 
 
 def default_state_folder() -> Path:

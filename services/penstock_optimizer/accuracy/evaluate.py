@@ -28,6 +28,8 @@ _SUBJECTS: Final = 16
 _FEW_SUBJECTS: Final = 4
 """At the gate."""
 _METRIC_SECONDS: Final = 300.0
+_OUTPUT_SECONDS: Final = 900.0
+"""For one variant's outputs."""
 
 
 def evaluate(
@@ -43,7 +45,6 @@ def evaluate(
     python_path: tuple[str, ...] = (),
     sandbox: bool = True,
     hidden: Sequence[Path] = (),
-    timeout: float = 900.0,
 ) -> AccuracyResult:
     """Compare a candidate with the baseline, sample by sample.
 
@@ -59,14 +60,13 @@ def evaluate(
         python_path: folders to import the metric from, where it is an import path.
         sandbox: whether an import path, and a variant that is code, runs without network and with an environment of its own.
         hidden: folders and files that it must not see.
-        timeout: seconds for one variant's outputs.
 
     Raises:
         Invalid: VariantCannotRun, OutputsDiffer, MetricUnsuited or TooFewSamples, each saying why.
     """
     used, samples = split_of(data, split)
     work.mkdir(parents=True, exist_ok=True)
-    asked = Asked(data, used, limit, work, timeout, sandbox=sandbox, hidden=tuple(hidden))
+    asked = Asked(data, used, limit, work, _OUTPUT_SECONDS, sandbox=sandbox, hidden=tuple(hidden))
     ours, _ = outputs_of(baseline, asked)
     subjects = _SUBJECTS if limit is None else _FEW_SUBJECTS
     given, folder = outputs_of(candidate, replace(asked, subjects=subjects))
@@ -95,7 +95,6 @@ def look_at_baseline(
     python_path: tuple[str, ...] = (),
     sandbox: bool = True,
     hidden: Sequence[Path] = (),
-    timeout: float = 900.0,
 ) -> tuple[tuple[Judgement, ...], tuple[AccuracyControl, ...]]:
     """By what candidates will be judged, and whether that can tell a ruined one: all before the first is built.
 
@@ -108,14 +107,15 @@ def look_at_baseline(
         python_path: folders to import the metric from.
         sandbox: whether an import path, and a baseline that is code, runs isolated.
         hidden: folders and files that it must not see.
-        timeout: seconds for the outputs.
 
     Raises:
         Invalid: as `evaluate`.
     """
     used, samples = split_of(data, "validation")
     work.mkdir(parents=True, exist_ok=True)
-    ours, _ = outputs_of(baseline, Asked(data, used, limit, work, timeout, sandbox=sandbox, hidden=tuple(hidden)))
+    ours, _ = outputs_of(
+        baseline, Asked(data, used, limit, work, _OUTPUT_SECONDS, sandbox=sandbox, hidden=tuple(hidden))
+    )
     ours, _ = match_outputs(ours, ours, baseline)
     judge = _judge(_Metric(constraint, python_path, work, sandbox, tuple(hidden)), samples, limit)
     return judge.fitting(choose(constraint, ours, judge.labels, synthetic=data.synthetic), ours)

@@ -14,14 +14,13 @@ TOLERANCE: Final = 1e-3
 _TINY: Final = 1e-6
 
 
-def difference_between(ours: Array, theirs: Array, tolerance: float = TOLERANCE) -> str | None:
+def difference_between(ours: Array, theirs: Array) -> str | None:
     """How two outputs differ, in words; None where they are the same.
 
     Args:
         ours: as it should be.
         theirs: of any type and shape. Flags, whole numbers and strings are the same only where they are equal; whole
             numbers are never subtracted, since unsigned ones would wrap around.
-        tolerance: of the largest magnitude, for numbers with a fraction.
     """
     if not isinstance(ours, np.ndarray) or not isinstance(theirs, np.ndarray):
         return None if ours == theirs else "it gives something else than tensors"
@@ -37,7 +36,7 @@ def difference_between(ours: Array, theirs: Array, tolerance: float = TOLERANCE)
         return "infinities or NaN stand elsewhere"
     worst = float(np.abs(one[finite] - other[finite]).max(initial=0.0))
     scale = max(float(np.abs(one[finite]).max(initial=0.0)), _TINY)
-    return None if worst <= tolerance * scale else f"its outputs differ by up to {worst:g} of {scale:g}"
+    return None if worst <= TOLERANCE * scale else f"its outputs differ by up to {worst:g} of {scale:g}"
 
 
 def fractional(array: Array) -> bool:

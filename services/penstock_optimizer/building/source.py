@@ -80,7 +80,6 @@ def prepare(
     data: Path | None,
     sandbox: bool,
     hidden: Sequence[Path] = (),
-    timeout: float = _TIMEOUT,
 ) -> PreparedSource:
     """Make the source folder of a model. One that is there is taken as it is, where the model did not change.
 
@@ -90,7 +89,6 @@ def prepare(
         data: an `.npz` file or a folder of them, for the example by which a torch module is captured.
         sandbox: whether the child runs isolated. It always does where the model is code, unless this is False.
         hidden: folders and files that the model's code must not see.
-        timeout: in seconds.
 
     Returns:
         What is in the folder.
@@ -115,7 +113,7 @@ def prepare(
         code = request.import_path is not None or FORMATS[format_].code
         ended = run_module(
             "penstock_optimizer.building.source", job.model_dump_json(), home=work, isolated=_isolated(code=code, asked=sandbox),
-            timeout=timeout, threads=min(2, os.cpu_count() or 1), hidden=hidden,
+            timeout=_TIMEOUT, threads=min(2, os.cpu_count() or 1), hidden=hidden,
         )  # fmt: skip
         if not (work / _OUTCOME).is_file():
             raise Invalid(PREPARE_FAILED, f"{entry.name} could not be opened: {ended.reason}")

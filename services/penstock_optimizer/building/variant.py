@@ -47,7 +47,6 @@ from penstock_runtime.files import describe_folder
 from penstock_runtime.hardware import probe
 
 _BUILT: Final = "built.json"
-_REQUEST: Final = "build-request.json"
 _GRACE: Final = 120.0
 """Seconds that a child gets beyond its budget: a step sizes itself to the budget, and the rest is export and checks."""
 _CHECKED_ROWS: Final = (1, 3)

@@ -41,7 +41,6 @@ class Channel:
     Args:
         module: what the child is.
         threads: for libraries that read OMP_NUM_THREADS.
-        environment: more variables.
         isolated: whether it runs in the sandbox, as what opens a model must that is code. None: it opens none. False: the user
             says that a sandbox is around all of this; even so it gets none of this process's environment but what it needs.
         hidden: files that it must not see there.
@@ -54,7 +53,6 @@ class Channel:
         self,
         module: str,
         threads: int = 1,
-        environment: Mapping[str, str] | None = None,
         *,
         isolated: bool | None = None,
         hidden: Sequence[Path] = (),
@@ -75,7 +73,7 @@ class Channel:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
-            env={**base, **variables, **(environment or {})},
+            env={**base, **variables},
             cwd=self._home.name if self._home is not None else None,
             process_group=0,
         )

@@ -104,12 +104,10 @@ def _of_one_number(name: str, array: Array, *, synthetic: bool) -> Iterator[Judg
     yield from _both(MetricName.RELATIVE_ERROR, MetricName.R2, name, f"'{name}' has one number a sample")
 
 
-def _both(
-    one: MetricName, other: MetricName, name: str, reason: str, *, labelled: bool = False
-) -> tuple[Judgement, Judgement]:
+def _both(one: MetricName, other: MetricName, name: str, reason: str) -> tuple[Judgement, Judgement]:
     return (
-        Judgement(metric=one, output=name, labelled=labelled, reason=reason),
-        Judgement(metric=other, output=name, labelled=labelled, reason=reason),
+        Judgement(metric=one, output=name, reason=reason),
+        Judgement(metric=other, output=name, reason=reason),
     )
 
 

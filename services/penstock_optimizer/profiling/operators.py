@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -16,8 +15,6 @@ from penstock.optimization.variants import DataSplits
 from penstock_optimizer.measure.answering import answer_one_request
 from penstock_optimizer.measure.channel import ChildGone, ask_once
 from penstock_optimizer.measure.variant import is_code, read_variant
-
-logger = logging.getLogger(__name__)
 
 _MODULE: Final = "penstock_optimizer.profiling.operators"
 _SECONDS: Final = 120.0

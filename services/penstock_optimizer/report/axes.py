@@ -9,6 +9,8 @@ from typing import Final
 
 _STEPS: Final = (1.0, 2.0, 2.5, 5.0, 10.0)
 _MOST_LABELS: Final = 8
+_ROUND_STEPS: Final = 5
+"""As many labels, more or less, where they are round numbers."""
 _ALONE: Final = 0.01
 """Room beside a single value, as a share of it."""
 
@@ -61,8 +63,8 @@ def axis(values: Sequence[float], start: float, end: float, *, logarithmic: bool
     return Axis(low - room, high + room, start, end)
 
 
-def _round_steps(low: float, high: float, wanted: int = 5) -> tuple[float, ...]:
-    rough = (high - low) / wanted
+def _round_steps(low: float, high: float) -> tuple[float, ...]:
+    rough = (high - low) / _ROUND_STEPS
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * each for each in _STEPS if power * each >= rough * 0.999)
     first = math.ceil(low / step)

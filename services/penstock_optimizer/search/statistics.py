@@ -30,6 +30,7 @@ _INTERVAL: Final = 0.95
 _CONTINUITY: Final = 0.5
 _CELLS_AT_ONCE: Final = 4_000_000
 _BISECTIONS: Final = 60
+_STEPS_PER_DECADE: Final = 20
 
 
 def ratio(reference: Sequence[float], variant: Sequence[float], seed: int = 0) -> Ratio:
@@ -259,13 +260,13 @@ def percentile(values: Sequence[float] | npt.NDArray[Any], share: float) -> floa
     return float(np.partition(np.asarray(values, dtype=np.float64), rank)[rank])
 
 
-def histogram(values: Sequence[float] | npt.NDArray[Any], steps_per_decade: int = 20) -> tuple[tuple[float, int], ...]:
-    """Upper bound and count of each bucket that is not empty; the bounds are powers of ten to the 1/`steps_per_decade`.
+def histogram(values: Sequence[float] | npt.NDArray[Any]) -> tuple[tuple[float, int], ...]:
+    """Upper bound and count of each bucket that is not empty; the bounds are powers of ten to the 1/20.
 
     Values are above 0. The bounds do not depend on the values, so that histograms can be laid over each other.
     """
-    exponents = np.ceil(np.log10(np.asarray(values, dtype=np.float64)) * steps_per_decade).astype(np.int64)
+    exponents = np.ceil(np.log10(np.asarray(values, dtype=np.float64)) * _STEPS_PER_DECADE).astype(np.int64)
     found, counts = np.unique(exponents, return_counts=True)
     return tuple(
-        (float(10 ** (int(each) / steps_per_decade)), int(count)) for each, count in zip(found, counts, strict=True)
+        (float(10 ** (int(each) / _STEPS_PER_DECADE)), int(count)) for each, count in zip(found, counts, strict=True)
     )

@@ -20,17 +20,13 @@ class Readiness:
     Args:
         settings: the gateway's.
         haproxy_serves: whether HAProxy runs and has taken the table once.
-        clock: monotonic seconds.
     """
 
-    def __init__(
-        self, settings: GatewaySettings, haproxy_serves: Callable[[], bool], clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, settings: GatewaySettings, haproxy_serves: Callable[[], bool]) -> None:
         self._patience = settings.await_operator_seconds
         self._haproxy_serves = haproxy_serves
-        self._clock = clock
         self._instance = secrets.token_hex(8)
-        self._started = self._news = clock()
+        self._started = self._news = time.monotonic()
         self._complete = self._patience == 0
         self._said = self._complete
         self.leaving = False
@@ -38,7 +34,7 @@ class Readiness:
     @property
     def state(self) -> GatewayState:
         """As told to the operator."""
-        return GatewayState(self._instance, self._complete, self._clock() - self._started, FEATURES)
+        return GatewayState(self._instance, self._complete, time.monotonic() - self._started, FEATURES)
 
     @property
     def complete(self) -> bool:
@@ -48,7 +44,7 @@ class Readiness:
     @property
     def awaits(self) -> bool:
         """Whether routes may still come: the operator told something new lately, or has not had the time to."""
-        waits = not self._complete and self._clock() - self._news < self._patience
+        waits = not self._complete and time.monotonic() - self._news < self._patience
         if not waits and not self._said:
             self._said = True
             logger.warning(
@@ -60,7 +56,7 @@ class Readiness:
 
     def note_declaration(self) -> None:
         """The operator declared a route: it is not done, and it is there."""
-        self._news = self._clock()
+        self._news = time.monotonic()
 
     def note_completion(self, instance: str) -> None:
         """The operator says that it has declared all routes to an instance.

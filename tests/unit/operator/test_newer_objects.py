@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.owners import owner_reference
 from tests.telling import assert_tells, telling
 
 from penstock import names
@@ -38,7 +39,7 @@ from penstock_operator.pool.reconcile import PoolReconciler
 from penstock_operator.pool.release import PoolRelease
 from penstock_operator.quota.directory import TENANT_QUOTA, QuotaDirectory
 from penstock_operator.quota.reconcile import QuotaReconciler
-from penstock_operator.runtime.cluster import JOB, EventType, Key, Manifest, ResourceKind, owner_reference
+from penstock_operator.runtime.cluster import JOB, EventType, Key, Manifest, ResourceKind
 from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
 from penstock_operator.runtime.cluster.storage import Storage, Stored
 from penstock_operator.runtime.loop.controller import Reconcile

@@ -67,8 +67,8 @@ def test_what_belongs_to_nobody_any_more_is_dropped() -> None:
     assert aggregate.changed
 
 
-def test_a_name_that_another_has_is_a_conflict_and_stays_the_others() -> None:
+def test_a_name_that_another_has_stays_the_others() -> None:
     theirs = replace(MINE, arguments=None, config={"name": MINE.name, "import_path": "their.app:app"})
     aggregate = merge([theirs], {ME: (config(MINE),)})
-    assert aggregate.conflicts == (MINE.name,)
+    assert aggregate.applications == (config(theirs),)
     assert not aggregate.changed

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.owners import owner_reference
 from tests.waiting import eventually
 
 from penstock.errors import Conflict, Invalid, Unavailable
-from penstock_operator.runtime.cluster import CONFIG_MAP, NAMESPACE, SECRET, Key, Manifest, owner_reference
+from penstock_operator.runtime.cluster import CONFIG_MAP, NAMESPACE, SECRET, Key, Manifest
 from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
 from penstock_operator.runtime.copies.informer import InformerSettings
 from penstock_operator.runtime.loop.controller import Controller, ControllerSettings, Watch

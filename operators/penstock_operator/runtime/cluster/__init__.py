@@ -213,18 +213,6 @@ def owner_keys(manifest: Manifest, owner: ResourceKind) -> tuple[Key, ...]:
     )
 
 
-def owner_reference(owner: Manifest) -> Manifest:
-    """An `ownerReferences` entry that makes an object go with its controller `owner`."""
-    return {
-        "apiVersion": owner["apiVersion"],
-        "kind": owner["kind"],
-        "name": owner["metadata"]["name"],
-        "uid": owner["metadata"]["uid"],
-        "controller": True,
-        "blockOwnerDeletion": True,
-    }
-
-
 def create_if_absent(cluster: Cluster, kind: ResourceKind, manifest: Manifest) -> None:
     """Create an object, unless a former attempt at the same thing already has."""
     try:

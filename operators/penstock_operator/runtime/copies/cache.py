@@ -7,6 +7,7 @@ has the version in its key.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -24,7 +25,10 @@ class Recent(Generic[K, V]):
     """
 
     def __init__(
-        self, seconds: float, clock: Callable[[], float], forget: Callable[[V], object] = lambda _: None
+        self,
+        seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+        forget: Callable[[V], object] = lambda _: None,
     ) -> None:
         self._seconds = seconds
         self._clock = clock

@@ -43,7 +43,6 @@ class Informer:
             it is given.
         namespace: where to look, or None for all namespaces.
         settings: times.
-        clock: monotonic seconds.
     """
 
     def __init__(
@@ -54,15 +53,13 @@ class Informer:
         *,
         namespace: str | None = None,
         settings: InformerSettings = InformerSettings(),  # frozen
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.kind = kind
         self.namespace = namespace
-        self.mirror = Mirror(kind, clock)
+        self.mirror = Mirror(kind)
         self._cluster = cluster
         self._listeners = [changed]
         self._settings = settings
-        self._clock = clock
         self._started = False
         self._starting = threading.Lock()
         self._stop = threading.Event()
@@ -91,7 +88,7 @@ class Informer:
 
     def refresh(self) -> None:
         """List now, in the caller's thread. Raises what `Cluster.list` does."""
-        asked_at = self._clock()
+        asked_at = time.monotonic()
         self._take(self._cluster.list(self.kind, self.namespace), asked_at)
 
     def wait_synced(self, timeout: float) -> bool:
@@ -144,13 +141,13 @@ class Informer:
 
     def _list_and_watch(self) -> None:
         """One listing and its watches, until the next resync is due."""
-        asked_at = self._clock()
+        asked_at = time.monotonic()
         listing = self._cluster.list(self.kind, self.namespace)
         self._take(listing, asked_at)
         version = listing.resource_version
-        resync_at = self._clock() + self._settings.resync_seconds
+        resync_at = time.monotonic() + self._settings.resync_seconds
         while not self._stop.is_set():
-            remaining = resync_at - self._clock()
+            remaining = resync_at - time.monotonic()
             if remaining <= 0:
                 return
             timeout = min(self._settings.idle_seconds, remaining)

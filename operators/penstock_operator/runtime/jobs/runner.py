@@ -52,7 +52,6 @@ class JobRunner:
         cluster: where the Jobs are.
         folder: for locks and logs.
         may_act: whether this process may start and end anything.
-        clock: seconds since the Unix epoch.
     """
 
     def __init__(
@@ -60,11 +59,9 @@ class JobRunner:
         cluster: Cluster,
         folder: Path,
         may_act: Callable[[], bool] = lambda: True,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self._cluster = cluster
         self._folder = folder
-        self._clock = clock
         self._running: _Running | None = None
         # One worker: reconciles never overlap, and the thread that starts a child lives as long as the operator.
         self.controller = Controller(
@@ -106,7 +103,7 @@ class JobRunner:
 
     def _keep_ended(self, key: Key, job: Manifest) -> Requeue | None:
         """A Job that is over, until its time to live is."""
-        left = job_status.seconds_to_keep(job, self._clock())
+        left = job_status.seconds_to_keep(job, time.time())
         if left is None or left > 0:
             return None if left is None else Requeue(left, "the Job's time to live")
         self._cluster.delete(JOB, key, uid=_uid(job))
@@ -121,13 +118,13 @@ class JobRunner:
             command = job_status.command_of(job)
             self._running = _Running(key, _uid(job), self._launch(_uid(job), command))
         except Invalid as error:
-            self._write(job, job_status.unfit_status(job, error.message, self._clock()))
+            self._write(job, job_status.unfit_status(job, error.message, time.time()))
             raise
         log.info("Job %s: started process %d", key, self._running.process.pid)
         threading.Thread(
             target=self._wait_for, args=(key, self._running.process), name=f"job-{key.name}", daemon=True
         ).start()
-        status = job_status.running_status(job, self._clock())
+        status = job_status.running_status(job, time.time())
         self._write(job, status)
         return self._requeue_at_deadline({**job, "status": status})
 
@@ -137,7 +134,7 @@ class JobRunner:
 
     def _follow(self, key: Key, job: Manifest, process: subprocess.Popen[bytes]) -> Requeue | None:
         code = process.poll()
-        now = self._clock()
+        now = time.time()
         left = job_status.seconds_left(job, now)
         if code is None and (left is None or left > 0):
             return self._requeue_at_deadline(job)
@@ -156,7 +153,7 @@ class JobRunner:
         return None
 
     def _requeue_at_deadline(self, job: Manifest) -> Requeue | None:
-        left = job_status.seconds_left(job, self._clock())
+        left = job_status.seconds_left(job, time.time())
         return None if left is None else Requeue(max(left, _POLL_SECONDS), "the Job's deadline")
 
     def _launch(self, uid: str, command: job_status.Command) -> subprocess.Popen[bytes]:

@@ -96,7 +96,6 @@ class Election:
             the process stop acting, and must not block.
         settings: times.
         clock: monotonic seconds.
-        wall: the time written into the lease, for people to read.
     """
 
     def __init__(
@@ -109,7 +108,6 @@ class Election:
         lost: Callable[[], None],
         settings: LeaseSettings = LeaseSettings(),
         clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
     ) -> None:
         self._cluster = cluster
         self._key = key
@@ -118,7 +116,6 @@ class Election:
         self._lost = lost
         self._settings = settings
         self._clock = clock
-        self._wall = wall
         self._observed: Observation | None = None
         self._written: Manifest | None = None
         self._valid_until: float | None = None
@@ -214,7 +211,7 @@ class Election:
 
     def _claim(self, lease: Manifest | None) -> Manifest:
         """The lease with this process as its holder."""
-        now = self._wall().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         claimed = copy.deepcopy(lease) or {
             "apiVersion": LEASE.api_version,
             "kind": LEASE.kind,

@@ -83,7 +83,6 @@ class EventRecorder:
         instance: which process of it.
         settings: bounds.
         clock: monotonic seconds.
-        wall: the time written into events.
     """
 
     def __init__(
@@ -94,14 +93,12 @@ class EventRecorder:
         *,
         settings: EventSettings = EventSettings(),
         clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
     ) -> None:
         self._cluster = cluster
         self._controller = controller
         self._instance = instance
         self._settings = settings
         self._clock = clock
-        self._wall = wall
         self._series: OrderedDict[tuple[str, ...], _Series] = OrderedDict()
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
         self._lock = threading.Lock()
@@ -172,12 +169,14 @@ class EventRecorder:
                     memory.popitem(last=False)
         if not due or series.count == 1:
             return series.event if due else None
-        return series.event | {"series": {"count": series.count, "lastObservedTime": _micro_time(self._wall())}}
+        return series.event | {
+            "series": {"count": series.count, "lastObservedTime": _micro_time(dt.datetime.now(dt.UTC))}
+        }
 
     def _event(self, regarding: Manifest, identity: tuple[str, ...]) -> Manifest:
         _, severity, reason, note = identity
         metadata = regarding["metadata"]
-        wall = self._wall()
+        wall = dt.datetime.now(dt.UTC)
         reference = {
             "apiVersion": regarding["apiVersion"],
             "kind": regarding["kind"],

@@ -208,9 +208,8 @@ class Schedule(Generic[K]):
 class WorkQueue(Generic[K]):
     """A `Schedule` that threads share and can wait on."""
 
-    def __init__(self, schedule: Schedule[K], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, schedule: Schedule[K]) -> None:
         self._schedule = schedule
-        self._clock = clock
         self._changed = threading.Condition()
         self._closed = False
 
@@ -221,15 +220,15 @@ class WorkQueue(Generic[K]):
     def add(self, key: K, after: float = 0.0) -> None:
         """Want a key processed in `after` seconds at the latest."""
         with self._changed:
-            self._schedule.add(key, self._clock() + after)
+            self._schedule.add(key, time.monotonic() + after)
             self._changed.notify()
 
     def take(self, timeout: float) -> K | None:
         """Wait up to `timeout` seconds for a key; None where none came or the queue is closed."""
-        deadline = self._clock() + timeout
+        deadline = time.monotonic() + timeout
         with self._changed:
             while not self._closed:
-                now = self._clock()
+                now = time.monotonic()
                 key = self._schedule.take(now)
                 if key is not None:
                     return key
@@ -244,13 +243,13 @@ class WorkQueue(Generic[K]):
         with self._changed:
             self._schedule.mark_succeeded(key, slow=slow)
             if requeue_after is not None:
-                self._schedule.add(key, self._clock() + requeue_after)
+                self._schedule.add(key, time.monotonic() + requeue_after)
             self._changed.notify()
 
     def mark_failed(self, key: K, *, slow: bool = False) -> float:
         """Processing failed; returns the seconds until the key is due again. `slow`: it took long."""
         with self._changed:
-            delay = self._schedule.mark_failed(key, self._clock(), slow=slow)
+            delay = self._schedule.mark_failed(key, time.monotonic(), slow=slow)
             self._changed.notify()
             return delay
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 from penstock.api.access import Authentication
@@ -40,7 +40,6 @@ class Gatekeeper:
         issuers: keys to verify them by.
         verification: where that is done.
         default_authentication: of models of which nothing is declared.
-        clock: epoch seconds.
     """
 
     def __init__(
@@ -50,15 +49,12 @@ class Gatekeeper:
         issuers: Issuers,
         verification: Verification,
         default_authentication: Authentication,
-        *,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self._registry = registry
         self._admissions = admissions
         self._issuers = issuers
         self._verification = verification
         self._default_required = default_authentication is Authentication.REQUIRED
-        self._clock = clock
 
     def admit_to_unknown(self, headers: Mapping[str, str], namespace: str) -> None:
         """Whether a caller may learn that there is no such model.
@@ -73,7 +69,7 @@ class Gatekeeper:
         given = credential(headers.get("authorization"), headers.get(API_KEY_HEADER))
         if given is None:
             raise AccessDenied(Denial.MISSING)
-        if not is_valid(self._registry.keyring.uses(namespace, fingerprint(given)), self._clock()):
+        if not is_valid(self._registry.keyring.uses(namespace, fingerprint(given)), time.time()):
             raise AccessDenied(Denial.UNKNOWN)
 
     async def admit(self, headers: Mapping[str, str], key: ModelKey) -> str | None:
@@ -96,7 +92,7 @@ class Gatekeeper:
         if not self._registry.keyring.is_decided(key):
             raise AccessDenied(Denial.NOT_YET)
         uses = {} if given is None else self._registry.keyring.uses(namespace, fingerprint(given))
-        route, now = self._registry.table.routes.get(key), self._clock()
+        route, now = self._registry.table.routes.get(key), time.time()
         verdict = decide(
             route.access if route else None, model, uses, given, now, default_required=self._default_required
         )

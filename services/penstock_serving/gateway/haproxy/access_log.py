@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,6 @@ from penstock.routing.table import ModelKey, Table
 from penstock.telemetry import names
 from penstock.telemetry.spans import SpanContext, SpanKind, SpanRecord
 
-logger = logging.getLogger(__name__)
 _FIELDS = 15
 _COUNTED = 9
 _NONE = b"-"

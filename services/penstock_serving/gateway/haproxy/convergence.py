@@ -50,8 +50,6 @@ class Convergence:
         self._held: ObservedState | None = None
         """What HAProxy holds after all that it was told since it was asked; None: it is to be asked."""
         self._ask_at = 0.0
-        self.reloads = 0
-        self.starts = 0
 
     async def run(self) -> None:
         """Converge for ever."""
@@ -172,7 +170,6 @@ class Convergence:
         self._fit(destinations)
         self._layout.runtime_socket.unlink(missing_ok=True)
         await self._haproxy.start()
-        self.starts += 1
         logger.info("HAProxy started with %d slots", self._slots)
         return await self._wait_until_loaded()
 
@@ -185,7 +182,6 @@ class Convergence:
         self._slots *= 2
         self._fit(destinations)
         self._haproxy.reload()
-        self.reloads += 1
         logger.info("reloading HAProxy with %d slots", self._slots)
         return await self._wait_until_loaded()
 

@@ -16,7 +16,6 @@ from penstock.serving.manifest import DataType, Signature, TensorSpec
 
 Array = npt.NDArray[Any]
 
-SCOPE_BYTES: Final = 32
 _VERBATIM_BYTES: Final = 512
 """Inputs of up to so many bytes are their own key: that costs less than a digest, and can be confused with nothing."""
 _WHOLE_BYTES: Final = 1024
