@@ -45,7 +45,7 @@ MODELS = (BenchModel("tiny", (64, 10)), BenchModel("MLP", (256, 2048, 2048, 2048
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and publish `peers`."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     pythons = {}
     for peer in PEERS:
         report.progress(f"environment of {peer.name}")
@@ -66,14 +66,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--connections", type=int, nargs="*", default=[1, 16, 64, 256])
-    parser.add_argument("--models", nargs="*", default=[model.name for model in MODELS])
-    parser.add_argument("--free", action="store_true", help="bind no server to a core")
-    return parser
+def parser() -> argparse.ArgumentParser:
+    """What the command takes."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--seconds", type=float, default=3.0)
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--connections", type=int, nargs="*", default=[1, 16, 64, 256])
+    options.add_argument("--models", nargs="*", default=[model.name for model in MODELS])
+    options.add_argument("--free", action="store_true", help="bind no server to a core")
+    return options
 
 
 def _measure(model: BenchModel, pythons: dict[Peer, Path], options: argparse.Namespace) -> list[dict[str, Any]]:
