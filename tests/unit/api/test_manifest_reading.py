@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.telling import assert_tells, telling
 
 from penstock.api.pool import ServingPool
 from penstock.api.v1alpha1 import InferenceDeployment
@@ -70,35 +71,33 @@ def test_a_list_is_taken_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "facts"),
     [
-        pytest.param("a: 1\nb: 2\na: 3\n", r'f\.yaml:3: key "a" stands twice: keep one', id="a key that stands twice"),
-        pytest.param(
-            "s:\n  m:\n    x: 1\n    x: 1\n", r'f\.yaml:4: key "s\.m\.x" stands twice', id="a key twice, deep"
-        ),
-        pytest.param("a: [1\nb: 2\n", r"f\.yaml:2: not YAML", id="a bracket that stays open"),
-        pytest.param("a: b: c\n", r"f\.yaml:1: not YAML", id="two colons"),
-        pytest.param("a: !!python/object:os.system {}\n", r"f\.yaml:1: not YAML", id="a Python object"),
-        pytest.param("- a\n", r"f\.yaml:1: a document must be an object", id="a list as document"),
-        pytest.param("---\njust words\n", r"f\.yaml:2: a document must be an object", id="words"),
-        pytest.param("? [a]\n: 1\n", r"f\.yaml:1: ", id="a list as a key"),
-        pytest.param("a: \x00\n", r"f\.yaml:1: not YAML", id="a character that YAML forbids"),
+        pytest.param("a: 1\nb: 2\na: 3\n", 'f.yaml:3: "a" twice keep one', id="a key that stands twice"),
+        pytest.param("s:\n  m:\n    x: 1\n    x: 1\n", 'f.yaml:4: "s.m.x" twice', id="a key twice, deep"),
+        pytest.param("a: [1\nb: 2\n", "f.yaml:2: YAML", id="a bracket that stays open"),
+        pytest.param("a: b: c\n", "f.yaml:1: YAML", id="two colons"),
+        pytest.param("a: !!python/object:os.system {}\n", "f.yaml:1: YAML", id="a Python object"),
+        pytest.param("- a\n", "f.yaml:1: document object", id="a list as document"),
+        pytest.param("---\njust words\n", "f.yaml:2: document object", id="words"),
+        pytest.param("? [a]\n: 1\n", "f.yaml:1:", id="a list as a key"),
+        pytest.param("a: \x00\n", "f.yaml:1: YAML", id="a character that YAML forbids"),
         pytest.param(
             "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
             + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9)),
-            r"too large once its aliases are followed",
+            "f.yaml:1: too large aliases",
             id="a billion laughs",
         ),
-        pytest.param("a: .nan\n", r"f\.yaml:1: not YAML that JSON can hold: JSON has no nan", id="not a number"),
-        pytest.param("a: !!set {x}\n", r"f\.yaml:1: .*JSON has no set", id="a set"),
-        pytest.param("a: !!binary aGk=\n", r"f\.yaml:1: .*JSON has no bytes", id="bytes"),
-        pytest.param("a: &a [*a]\n", r"f\.yaml:1: nested too deeply", id="an alias of itself"),
-        pytest.param("a: " + "[" * 150 + "]" * 150, r"f\.yaml:1: nested too deeply", id="150 brackets"),
-        pytest.param("a: " + "[" * 9000 + "]" * 9000, r"f\.yaml:1: nested too deeply", id="9,000 brackets"),
+        pytest.param("a: .nan\n", "f.yaml:1: JSON nan", id="not a number"),
+        pytest.param("a: !!set {x}\n", "f.yaml:1: JSON set", id="a set"),
+        pytest.param("a: !!binary aGk=\n", "f.yaml:1: JSON bytes", id="bytes"),
+        pytest.param("a: &a [*a]\n", "f.yaml:1: nested deeply", id="an alias of itself"),
+        pytest.param("a: " + "[" * 150 + "]" * 150, "f.yaml:1: nested deeply", id="150 brackets"),
+        pytest.param("a: " + "[" * 9000 + "]" * 9000, "f.yaml:1: nested deeply", id="9,000 brackets"),
     ],
 )
-def test_what_cannot_be_read_is_refused_with_its_line(text: str, message: str) -> None:
-    with pytest.raises(Invalid, match=message):
+def test_what_cannot_be_read_is_refused_with_its_line(text: str, facts: str) -> None:
+    with pytest.raises(Invalid, match=telling(facts)):
         load_documents(text, "f.yaml")
 
 
@@ -117,18 +116,18 @@ def test_a_date_stays_a_string() -> None:
 
 
 @pytest.mark.parametrize(
-    ("manifest", "said"),
+    ("manifest", "facts"),
     [
         pytest.param({}, "apiVersion: Required value", id="nothing"),
         pytest.param({"apiVersion": "penstock.dev/v1alpha1"}, "kind: Required value", id="no kind"),
         pytest.param(
             {"apiVersion": "penstock.dev/v1alpha1", "kind": "Model"},
-            'kind: no matches for kind "Model" in version "penstock.dev/v1alpha1": known: InferenceDeployment, ServingPool',
+            'kind: "Model" "penstock.dev/v1alpha1" InferenceDeployment ServingPool',
             id="an unknown kind",
         ),
         pytest.param(
             {"apiVersion": "v1", "kind": "ServingPool"},
-            'apiVersion: "v1" has no kind "ServingPool": known: InferenceDeployment, ServingPool',
+            'apiVersion: "v1" "ServingPool" InferenceDeployment ServingPool',
             id="our kind in another group",
         ),
         pytest.param(
@@ -138,13 +137,15 @@ def test_a_date_stays_a_string() -> None:
         ),
         pytest.param(
             {"apiVersion": "penstock.dev/v1alpha1", "kind": "ServingPool", "metadata": 3, "spec": {}},
-            'metadata: Invalid value: "integer": metadata in body must be of type object',
+            'metadata: "integer" object',
             id="metadata that is no object",
         ),
     ],
 )
-def test_an_object_without_identity_is_refused(manifest: dict[str, Any], said: str) -> None:
-    assert [str(p)[: len(said)] for p in validate(manifest)] == [said]
+def test_an_object_without_identity_is_refused(manifest: dict[str, Any], facts: str) -> None:
+    (problem,) = validate(manifest)
+    assert str(problem).startswith(facts.split(":", maxsplit=1)[0])
+    assert_tells(str(problem), facts)
     with pytest.raises(Invalid):
         from_manifest(manifest)
 
@@ -224,5 +225,5 @@ def test_without_the_cli_extra_the_error_says_what_to_install(monkeypatch: pytes
 
     monkeypatch.setattr(builtins, "__import__", without_cel)
 
-    with pytest.raises(ImportError, match=r"needs celpy: install penstock\[cli\]"):
+    with pytest.raises(ImportError, match=telling("celpy install penstock[cli]")):
         validate(manifest("ServingPool", {"existing": {"address": "http://ray:8265"}}))

@@ -3,6 +3,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
+from tests.telling import telling
 
 from penstock.api.quantity import is_quantity, parse_quantity
 from penstock.errors import Invalid
@@ -48,5 +49,5 @@ def test_a_quantity_has_the_value_that_kubernetes_gives_it(text: str, value: str
 )
 def test_what_kubernetes_refuses_is_refused(text: str) -> None:
     assert not is_quantity(text)
-    with pytest.raises(Invalid, match="is not a quantity: write a number"):
+    with pytest.raises(Invalid, match=telling("quantity number")):
         parse_quantity(text)

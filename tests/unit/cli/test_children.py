@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from tests.ports import free_port
+from tests.telling import assert_tells, telling
 from tests.waiting import eventually
 
 from penstock.errors import Conflict, Unavailable
@@ -98,14 +99,12 @@ def test_a_program_that_ends_early_is_told_with_its_last_lines(tmp_path: Path) -
     with pytest.raises(Unavailable) as caught:
         child.wait_until(lambda: False, DEADLINE_SECONDS)
     child.stop()
-    assert "It ended with status 4" in caught.value.message
-    assert "no such turbine" in caught.value.message
-    assert str(tmp_path / "it.log") in caught.value.message
+    assert_tells(caught.value.message, "It 4 no such turbine", str(tmp_path / "it.log"))
 
 
 def test_a_program_that_is_not_ready_in_time_is_told(tmp_path: Path) -> None:
     child = Child(program(tmp_path, "import time; time.sleep(600)"))
-    with pytest.raises(Unavailable, match="was not ready within 0 s"):
+    with pytest.raises(Unavailable, match=telling("It not ready 0 s")):
         child.wait_until(lambda: False, 0.2)
     child.stop()
     assert not child.running

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests.telling import assert_tells
 from typer.testing import CliRunner, Result
 
 from penstock.errors import Invalid, PenstockError, Unavailable
@@ -102,19 +103,19 @@ def test_delete_by_name_and_by_file(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "facts"),
     [
         pytest.param(["apply"], "penstock apply -f FILE", id="apply without a file"),
         pytest.param(["delete"], "penstock delete KIND NAME", id="delete without anything"),
         pytest.param(["delete", "infdep"], "penstock delete KIND NAME", id="delete of a whole kind"),
-        pytest.param(["get", "turbine"], "no kind is called 'turbine'", id="a kind that is not there"),
-        pytest.param(["get", "infdep", "nope"], "'nope' not found", id="an object that is not there"),
-        pytest.param(["apply", "-f", "/nowhere.yaml"], "no such file", id="a file that is not there"),
-        pytest.param(["trace"], "no traces were collected", id="no traces yet"),
+        pytest.param(["get", "turbine"], "'turbine' InferenceDeployment", id="a kind that is not there"),
+        pytest.param(["get", "infdep", "nope"], "'nope' not found default", id="an object that is not there"),
+        pytest.param(["apply", "-f", "/nowhere.yaml"], "/nowhere.yaml no such file", id="a file that is not there"),
+        pytest.param(["trace"], "no traces", id="no traces yet"),
     ],
 )
-def test_refusals_say_what_to_do(cli: Cli, arguments: list[str], message: str) -> None:
-    assert message in refusal(cli(*arguments)).message
+def test_refusals_say_what_to_do(cli: Cli, arguments: list[str], facts: str) -> None:
+    assert_tells(refusal(cli(*arguments)).message, facts)
 
 
 def test_without_cluster_and_store_it_says_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,7 +228,8 @@ def test_an_error_is_one_message_without_a_trace(tmp_path: Path) -> None:
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
     assert run.returncode == 1
-    assert run.stderr.startswith("error: no cluster is named")
+    assert run.stderr.startswith("error: ")
+    assert_tells(run.stderr, "penstock run")
     assert "Traceback" not in run.stderr
 
 

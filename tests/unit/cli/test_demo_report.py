@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from rich.console import Console
+from tests.telling import assert_tells
 
 from penstock.api.optimization import OptimizationRun
 from penstock.serving.manifest import DataType, TensorSpec
@@ -55,7 +56,7 @@ def test_the_report_has_every_part() -> None:
     out = io.StringIO()
     print_report(Console(file=out, width=100), result())
     text = out.getvalue()
-    for part in ("1 ✓ (1)", "2 ✗ (3)", "50.00% through the gateway", "0 answers differ", "p99", "4 requests/s", "2.50"):
+    for part in ("1 ✓ (1)", "2 ✗ (3)", "50.00%", "differ", "p99", "4 requests/s", "2.50"):
         assert part in text
     assert "gateway" in text
     assert "█" in text
@@ -122,18 +123,18 @@ def test_before_and_after_are_told_with_the_change() -> None:
 
 SEARCHED = [
     ("both baselines", {"baseline": "TorchEager fp32", "speedup": "8.40x", "speedupAgainstOnnxRuntime": "2.10x"},
-     "8.40x against TorchEager fp32, 2.10x against ONNX Runtime fp32"),
+     "8.40x TorchEager fp32 2.10x ONNX Runtime"),
     ("one, where it is the only one",
      {"baseline": "ONNXRuntime fp32", "speedup": "2.10x", "speedupAgainstOnnxRuntime": "2.10x"},
-     "2.10x against ONNXRuntime fp32 in"),
+     "2.10x ONNXRuntime fp32"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("figures", "words"), [row[1:] for row in SEARCHED], ids=[row[0] for row in SEARCHED])
-def test_the_search_s_own_speed_ups_name(figures: dict[str, str], words: str) -> None:
+@pytest.mark.parametrize(("figures", "facts"), [row[1:] for row in SEARCHED], ids=[row[0] for row in SEARCHED])
+def test_the_search_s_own_speed_ups_name(figures: dict[str, str], facts: str) -> None:
     recipe, line = search_lines(accepted(**figures))
     assert recipe == "Recipe: quantize Static → OpenVINO"
-    assert words in line
+    assert_tells(line, facts)
 
 
 def test_the_table_fits_a_terminal() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests.telling import assert_tells
 from typer.testing import CliRunner, Result
 
 from penstock.errors import Invalid
@@ -51,7 +52,7 @@ def test_two_keys_are_never_the_same_and_a_name_is_taken_once(cli: Cli) -> None:
     assert first != second
     again = cli("key", "create", "a")
     assert isinstance(again.exception, Invalid)
-    assert "there is an APIKey a in namespace default" in again.exception.message
+    assert_tells(again.exception.message, "APIKey a namespace default")
     assert cli("key", "delete", "a", "b").stdout == "apikey/a deleted\napikey/b deleted\n"
     assert "No apikeys found" in cli("key", "list").output
 

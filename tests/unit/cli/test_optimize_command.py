@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from rich.console import Console
+from tests.telling import telling
 from tests.unit.report.reports import report
 
 from penstock.errors import Invalid
@@ -60,20 +61,20 @@ def test_a_profile_in_a_file(model: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "facts"),
     [
-        pytest.param({"profile": "blanced"}, "shipped are balanced, edge, latency", id="an unknown profile"),
-        pytest.param({"data": "/nowhere/data"}, "there is no data at /nowhere/data", id="data that is not there"),
+        pytest.param({"profile": "blanced"}, "blanced shipped balanced edge latency", id="an unknown profile"),
+        pytest.param({"data": "/nowhere/data"}, "no data /nowhere/data", id="data that is not there"),
         pytest.param({"shapes": ("x",)}, "write NAME=LENGTH", id="a shape without a length"),
     ],
 )
-def test_what_is_wrong_is_said_at_once(model: Path, tmp_path: Path, changes: dict[str, object], said: str) -> None:
-    with pytest.raises(Invalid, match=said):
+def test_what_is_wrong_is_said_at_once(model: Path, tmp_path: Path, changes: dict[str, object], facts: str) -> None:
+    with pytest.raises(Invalid, match=telling(facts)):
         request(model, tmp_path, **changes)
 
 
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(Invalid, match="there is no model at"):
+    with pytest.raises(Invalid, match=telling("no model", str(tmp_path / "missing.onnx"))):
         request(tmp_path / "missing.onnx", tmp_path)
 
 

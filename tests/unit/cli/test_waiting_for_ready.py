@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests.telling import Telling
 
 from penstock.api.meta import Manifest
 from penstock.errors import Unavailable
@@ -83,7 +84,7 @@ def test_it_says_what_it_waits_for(cluster: Cluster) -> None:
     say_ready(cluster, "Unknown", "StartingReplicas")
     with pytest.raises(Unavailable):
         wait(cluster, said)
-    assert said[0] == "digits: waiting for the operator"
+    assert said[0] == Telling("digits: operator")
     assert said[-1] == "digits: StartingReplicas: it is StartingReplicas"
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from tests.telling import assert_tells
 
 from penstock_cli.invocation import as_typed
 from penstock_cli.progress import StepDisplay
@@ -44,7 +45,7 @@ def test_where_no_traces_are_collected_none_is_promised() -> None:
 
 
 def test_the_last_line_says_what_is_left() -> None:
-    assert last_words(None) == "Stopped; nothing is left running."
+    assert_tells(last_words(None), "stopped nothing")
     assert "http://ray:8265 stays up" in last_words(RayAccess("http://ray:8265", "http://ray:8000", None))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tests.telling import assert_tells, telling
 
 from penstock.api.optimization import AccuracyConstraint
 from penstock.errors import Invalid
@@ -241,7 +242,7 @@ def test_other_outputs_and_labels(outputs: Outputs, labels: Array | None, metric
 
 
 def test_labels_that_no_output_is_like_are_told_before_anything_is_judged() -> None:
-    with pytest.raises(Invalid, match=r"labels are float32 of shape \(9,\), and no output is like them: 'y'"):
+    with pytest.raises(Invalid, match=telling("labels float32 (9,) output 'y'")):
         judgements(BALANCED, {"y": np.zeros((9, 3), np.float32)}, np.linspace(0, 1, 9, dtype=np.float32))
 
 
@@ -265,7 +266,7 @@ def test_a_metric_that_was_asked_for_and_cannot_fail_is_found_out(metric: Metric
     judge = Judge(constraint, None)
     outputs = price().outputs
     _, controls = judge.fitting(judgements(constraint, outputs, None), outputs)
-    assert "cannot tell right from wrong on this data" in (why_untold(constraint, controls) or "")
+    assert_tells(why_untold(constraint, controls) or "", "right wrong", metric)
 
 
 def test_a_constraint_that_allows_everything_is_found_out() -> None:
@@ -347,7 +348,7 @@ def test_figures_of_numbers_are_against_the_baseline_where_labels_are_classes() 
 
 
 def test_a_ratio_to_no_error_at_all_is_refused_before_anything_is_built() -> None:
-    with pytest.raises(Invalid, match="no ratio of that can be kept"):
+    with pytest.raises(Invalid, match=telling("MeanSquaredError ratio")):
         judgements(AccuracyConstraint(metric=MetricName.MEAN_SQUARED_ERROR, min_ratio="0.99"), price().outputs, None)
     other = AccuracyConstraint(metric=MetricName.MEAN_SQUARED_ERROR, min_value="0.1")
     assert len(judgements(other, price().outputs, None)) == 1

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from tests.telling import telling
 
 from penstock.errors import Invalid
 from penstock.optimization.variants import PreparedSource
@@ -158,5 +159,5 @@ def test_where_nothing_that_is_made_up_runs_data_is_asked_for(tmp_path: Path) ->
     rows, unsuited = limits_that_run(path, signature_of(path), {})
     assert unsuited is not None
     assert "out of data bounds" in unsuited
-    with pytest.raises(Invalid, match=r"made up do not suit the model .*: give --data, a \.npz file .* with 'ids'"):
+    with pytest.raises(Invalid, match=telling("model --data .npz 'ids'")):
         prepare_data(None, source(path, rows, unsuited), tmp_path / "data", max_samples=64, seed=0)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score
+from tests.telling import telling
 
 from penstock.errors import Invalid
 from penstock.optimization.measurements import Judgement, MetricName
@@ -116,26 +117,24 @@ def test_figures_of_an_import_path_that_are_0_or_1_are_shares() -> None:
 
 
 @pytest.mark.parametrize(
-    ("metric", "outputs", "labels", "message"),
+    ("metric", "outputs", "labels", "facts"),
     [
-        pytest.param(MetricName.ACCURACY, scores(LABELS), None, "needs labels and the data has none", id="no labels"),
+        pytest.param(MetricName.ACCURACY, scores(LABELS), None, "'labels' array", id="no labels"),
         pytest.param(
-            MetricName.ACCURACY, scores(LABELS), LABELS / 2, "one whole number a sample", id="labels of floats"
+            MetricName.ACCURACY, scores(LABELS), LABELS / 2, "labels whole number sample", id="labels of floats"
         ),
-        pytest.param(
-            MetricName.F1, {"y": np.zeros((200, 3, 3))}, LABELS, "no score for each class", id="an image as output"
-        ),
+        pytest.param(MetricName.F1, {"y": np.zeros((200, 3, 3))}, LABELS, "score class", id="an image as output"),
         pytest.param(
             MetricName.MEAN_SQUARED_ERROR,
             {"y": np.zeros((200, 3))},
             LABELS,
-            r"\(200,\) are not like the output's \(200, 3\)",
+            "labels (200,) (200, 3)",
             id="other labels",
         ),
     ],
 )
 def test_metrics_that_do_not_suit(
-    metric: MetricName, outputs: dict[str, Array], labels: Array | None, message: str
+    metric: MetricName, outputs: dict[str, Array], labels: Array | None, facts: str
 ) -> None:
-    with pytest.raises(Invalid, match=message):
+    with pytest.raises(Invalid, match=telling(facts)):
         compared(metric, outputs, outputs, labels)

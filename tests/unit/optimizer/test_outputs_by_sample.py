@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.telling import telling
 from tests.unit.joining.graphs import COUPLED, SEPARATE, Graph
 
 from penstock.errors import Invalid
@@ -50,5 +51,5 @@ def test_a_scalar_beside(tmp_path: Path) -> None:
 
 
 def test_finds_that_vary_are_refused_and_never_cut(tmp_path: Path) -> None:
-    with pytest.raises(Invalid, match="does not count 4 samples on its first axis"):
+    with pytest.raises(Invalid, match=telling("'y' 4 samples axis")):
         outputs(COUPLED["finds of a detector"], {"x": np.minimum(X, 0.4)}, tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.telling import telling
 from tests.unit.search.search_world import World, plan
 
 from penstock.errors import Invalid, Unavailable
@@ -37,7 +38,7 @@ def test_half_a_trial_is_none(tmp_path: Path) -> None:
 
 def test_a_ledger_of_another_version_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "00000-build-x.json").write_text('{"type": "unheard-of"}')
-    with pytest.raises(Invalid, match="remove the folder"):
+    with pytest.raises(Invalid, match=telling("remove", str(tmp_path))):
         Ledger(tmp_path, "key")
 
 
@@ -49,7 +50,7 @@ def test_no_two_trials_of_a_search_have_the_same_name() -> None:
 def test_the_same_search_is_held_by_one_only(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     with workspace.searching("one"):
-        with pytest.raises(Unavailable, match="another process runs the very same search"), workspace.searching("one"):
+        with pytest.raises(Unavailable, match=telling("another process search")), workspace.searching("one"):
             pass
         with workspace.searching("two") as folder:
             assert folder.ledger.is_dir()

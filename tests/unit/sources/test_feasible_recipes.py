@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from tests.telling import Telling
 
 from penstock.optimization.hardware import Gpu, Hardware
 from penstock.optimization.recipes import EngineName, EngineSettings, Precision, QuantizeMethod, Recipe, Step, StepName
@@ -32,7 +33,7 @@ def quantize(method: QuantizeMethod, **parameters: str | float | bool) -> Step:
 
 
 @pytest.mark.parametrize(
-    ("step", "engine", "source", "hardware", "told"),
+    ("step", "engine", "source", "hardware", "facts"),
     [
         pytest.param(quantize(QuantizeMethod.STATIC), "ONNXRuntime", ONNX, PLAIN, None, id="static int8 runs anywhere"),
         pytest.param(quantize(QuantizeMethod.STATIC), "OpenVINO", ONNX, PLAIN, None, id="on OpenVINO too"),
@@ -57,28 +58,28 @@ def quantize(method: QuantizeMethod, **parameters: str | float | bool) -> Step:
         pytest.param(quantize(QuantizeMethod.BF16), "ONNXRuntime", ONNX, HALF, "no bf16", id="ONNX Runtime has no bf16"),
         pytest.param(quantize(QuantizeMethod.FP8), "TorchCompile", TORCH, PLAIN, "has none", id="fp8 takes a GPU"),
         pytest.param(
-            quantize(QuantizeMethod.FP8), "TorchCompile", TORCH, GPU, "Old has 8.0", id="and one that is new enough"
+            quantize(QuantizeMethod.FP8), "TorchCompile", TORCH, GPU, "Old 8.0", id="and one that is new enough"
         ),
         pytest.param(
             quantize(QuantizeMethod.INT4_WEIGHT_ONLY), "TorchCompile", TORCH, GPU, None, id="int4 takes an older one"
         ),
         pytest.param(
-            Step(name=StepName.COMPILE), "ONNXRuntime", ONNX, PLAIN, "nothing that torch compiled", id="torch compiles torch"
+            Step(name=StepName.COMPILE), "ONNXRuntime", ONNX, PLAIN, "ONNXRuntime torch compiled", id="torch compiles torch"
         ),
         pytest.param(
             Step(name=StepName.GRAPH_OPTIMIZE, parameters={"transformer": True}), "OpenVINO", ONNX, PLAIN,
-            "OpenVINO does not know", id="fused attention is ONNX Runtime's",
+            "OpenVINO", id="fused attention is ONNX Runtime's",
         ),
-        pytest.param(None, "TorchEager", ONNX, PLAIN, "the model is onnx", id="torch runs no ONNX"),
+        pytest.param(None, "TorchEager", ONNX, PLAIN, "onnx", id="torch runs no ONNX"),
         pytest.param(None, "LiteRT", TORCH, PLAIN, "litert", id="LiteRT needs its own library"),
     ],
 )  # fmt: skip
 def test_a_step_says_what_it_lacks(
-    step: Step | None, engine: str, source: PreparedSource, hardware: Hardware, told: str | None
+    step: Step | None, engine: str, source: PreparedSource, hardware: Hardware, facts: str | None
 ) -> None:
     settings = EngineSettings(name=EngineName(engine), precision=Precision.FP32)
     found = infeasible(Recipe(steps=() if step is None else (step,), engine=settings), source, DATA, hardware)
-    assert (found is None) if told is None else (found is not None and told in found.reason), found
+    assert (found and found.reason) == (None if facts is None else Telling(facts))
 
 
 def test_asking_imports_no_torch() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from tests.telling import telling
 
 from penstock.errors import Invalid
 from penstock.telemetry.spans import SpanContext, SpanKind
@@ -63,16 +64,16 @@ def test_status(changes: dict[str, object], error: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "message"),
+    ("lines", "facts"),
     [
-        pytest.param(["nonsense\n"], "line 1 is not JSON", id="text"),
-        pytest.param([line(), "{\n", line()], "line 2 is not JSON", id="a broken line in the middle"),
-        pytest.param([line(traceId="xyz")], "line 1 is JSON but not", id="an id that is not hex"),
-        pytest.param(["[]\n"], "line 1 is JSON but not", id="a list"),
+        pytest.param(["nonsense\n"], "line 1 not JSON", id="text"),
+        pytest.param([line(), "{\n", line()], "line 2 not JSON", id="a broken line in the middle"),
+        pytest.param([line(traceId="xyz")], "line 1 JSON OTLP", id="an id that is not hex"),
+        pytest.param(["[]\n"], "line 1 JSON OTLP", id="a list"),
     ],
 )
-def test_what_is_not_otlp_is_refused_by_its_line(lines: list[str], message: str) -> None:
-    with pytest.raises(Invalid, match=message):
+def test_what_is_not_otlp_is_refused_by_its_line(lines: list[str], facts: str) -> None:
+    with pytest.raises(Invalid, match=telling(facts)):
         read_lines(lines)
 
 
