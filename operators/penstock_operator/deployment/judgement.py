@@ -10,6 +10,7 @@ from penstock.api.v1alpha1 import Resources
 from penstock.api.verdicts import Verdict, false, recorded_verdict, timestamp, true, unknown
 from penstock.errors import Invalid
 from penstock.serving.arguments import FAILURE_MARKER, StartFailure, changed_message
+from penstock.wording import end_sentence
 from penstock_operator.deployment.application import replica_bounds
 from penstock_operator.deployment.failure import start_failure
 from penstock_operator.deployment.identity import change_of, declared_digest, takes_digest
@@ -164,7 +165,7 @@ def _why_unanswered(observed: Observed, app: ObservedApplication | None) -> Verd
 
 def _judge_model(observed: Observed, candidate: ObservedApplication | None, failure: StartFailure | None) -> Verdict:
     if failure is not None and facts_of(failure.reason).fault is Fault.MODEL:
-        return false(Reason(failure.reason), _sentence(failure.message))
+        return false(Reason(failure.reason), end_sentence(failure.message))
     if candidate is not None and (candidate.running or candidate.state is ApplicationState.RUNNING):
         return true(Reason.MODEL_LOADED, "Replicas loaded the model.")
     previous = recorded_verdict(DeploymentCondition.MODEL_RESOLVED, observed.deployment.status.conditions)
@@ -172,10 +173,6 @@ def _judge_model(observed: Observed, candidate: ObservedApplication | None, fail
     if retrying and previous is not None and previous.status is ConditionStatus.FALSE:
         return previous
     return unknown(Reason.PENDING, "No replica has loaded the model yet.")
-
-
-def _sentence(message: str) -> str:
-    return message if message.endswith((".", "!", "?")) else f"{message}."
 
 
 def _retry(candidate: ObservedApplication, model: Verdict) -> Verdict | None:
@@ -205,7 +202,7 @@ def _find_hindrance(
 ) -> Verdict | None:
     """What keeps the wanted revision from being rolled out."""
     if failure is not None:
-        return false(Reason(failure.reason), _sentence(failure.message) + _next_attempt(candidate))
+        return false(Reason(failure.reason), end_sentence(failure.message) + _next_attempt(candidate))
     if waits_for is not None and not waits_for.starting:
         some = f"{candidate.running} of {candidate.wanted} replicas run. " if candidate.running else ""
         return false(Reason.UNSCHEDULABLE, some + waits_for.message)

@@ -12,6 +12,7 @@ from typing import Final
 
 from penstock.api.pool import TaintEffect, Toleration, TolerationOperator
 from penstock.api.quantity import readable_bytes
+from penstock.wording import join_some
 
 PODS: Final = "pods"
 """Kubernetes' name for how many pods a node takes."""
@@ -81,7 +82,7 @@ def describe_closest(demand: PodDemand, nodes: Sequence[KubernetesNode]) -> str 
     told: dict[str, list[str]] = {}
     for lacks, node in ranked:
         told.setdefault("; ".join(each.text for each in lacks), []).append(node.name)
-    kinds = [f"{_names(names)}: {text}" for text, names in list(told.items())[:_KINDS]]
+    kinds = [f"{join_some(names, _NAMED)}: {text}" for text, names in list(told.items())[:_KINDS]]
     count = f"none of the {len(nodes)} nodes offers that" if len(nodes) > 1 else "the only node does not offer that"
     return f"{needs}; {count}. Closest: {'. '.join(kinds)}."
 
@@ -208,11 +209,6 @@ def _needs(demand: PodDemand) -> str:
 def _amount(resource: str, amount: float, *, unit: bool = True) -> str:
     text = readable_bytes(amount) if resource in {"memory", "ephemeral-storage"} else f"{round(amount, 3):g}"
     return f"{text} {resource}" if unit else text
-
-
-def _names(names: Sequence[str]) -> str:
-    named = ", ".join(names[:_NAMED])
-    return named if len(names) <= _NAMED else f"{named} and {len(names) - _NAMED} more"
 
 
 def _capital(text: str) -> str:

@@ -18,7 +18,7 @@ from penstock_operator.deployment.application import ServeApplication
 from penstock_operator.pool import surge as pool_surge
 from penstock_operator.pool.names import APPLIED, ray_cluster
 from penstock_operator.pool.observed import PoolObserved, RayClusterView
-from penstock_operator.pool.raycluster import build, group_hash, replacement_hash, replacement_name
+from penstock_operator.pool.raycluster import build, group_hash, managed_spec, replacement_hash, replacement_name
 from penstock_operator.pool.replacement import answers_too, copy_application, known_applications, leaves_unasked
 from penstock_operator.pool.status import hindrance
 
@@ -150,7 +150,7 @@ def _change_in_place(observed: PoolObserved, standing: SortedClusters, serving: 
         return replace(result, change=PoolChange.IN_PLACE, progressing=said)
     if standing.retired:
         return result
-    over = _describe_surplus(_managed_spec(observed), serving)
+    over = _describe_surplus(managed_spec(observed.pool), serving)
     if over is not None:
         return replace(result, change=PoolChange.IN_PLACE, progressing=true(Reason.CHANGING_IN_PLACE, over))
     return result
@@ -226,8 +226,8 @@ def begins(observed: PoolObserved) -> bool:
 def _begin(observed: PoolObserved, serving: RayClusterView, base: PoolPlan, now: float) -> PoolPlan:
     """Start the second RayCluster, where there is room for it beside the first, and not too many others start."""
     pool = observed.pool
-    counts = pool_surge.present_counts(_managed_spec(observed), serving)
-    held = pool_surge.why_held(observed, _managed_spec(observed), serving, counts, now)
+    counts = pool_surge.present_counts(managed_spec(observed.pool), serving)
+    held = pool_surge.why_held(observed, managed_spec(observed.pool), serving, counts, now)
     if held is not None:
         return replace(base, progressing=held)
     name = replacement_name(pool, observed.settings, observed.secret, serving.name)
@@ -278,12 +278,12 @@ def _can_become(observed: PoolObserved, cluster: RayClusterView) -> bool:
     """Whether the spec can be reached from what this one is without starting it anew."""
     if cluster.kind != _kind(observed):
         return False
-    wanted = {each.name: group_hash(each) for each in _managed_spec(observed).worker_groups}
+    wanted = {each.name: group_hash(each) for each in managed_spec(observed.pool).worker_groups}
     return all(wanted.get(name, count.kind) == count.kind for name, count in cluster.groups.items())
 
 
 def _kind(observed: PoolObserved) -> str:
-    return replacement_hash(_managed_spec(observed), observed.settings, observed.secret)
+    return replacement_hash(managed_spec(observed.pool), observed.settings, observed.secret)
 
 
 def _describe_surplus(spec: ManagedRayCluster, serving: RayClusterView) -> str | None:
@@ -292,13 +292,6 @@ def _describe_surplus(spec: ManagedRayCluster, serving: RayClusterView) -> str |
     over = {name: count.replicas - most.get(name, 0) for name, count in serving.groups.items()}
     surplus = [f"{number} of group {name}" for name, number in over.items() if number > 0]
     return f"Workers above the spec go once nothing runs on them: {', '.join(surplus)}." if surplus else None
-
-
-def _managed_spec(observed: PoolObserved) -> ManagedRayCluster:
-    spec = observed.pool.spec.managed
-    if spec is None:  # the reconciler asks only for managed pools
-        raise ValueError(observed.pool.metadata.name)
-    return spec
 
 
 def _takeover_order(cluster: RayClusterView) -> tuple[float, str]:

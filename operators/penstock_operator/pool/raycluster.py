@@ -73,7 +73,7 @@ def build(
     Raises:
         Invalid: there is no image to run.
     """
-    spec = _managed_spec(pool)
+    spec = managed_spec(pool)
     if not raypods.image(spec, settings):
         raise Invalid(
             Reason.INVALID_SPEC,
@@ -133,7 +133,7 @@ def replacement_name(pool: ServingPool, settings: PoolSettings, secret: str, ser
     Each change has another, a change of a group too; and none has the name of the one that serves, which may itself be a
     replacement for another change.
     """
-    spec = _managed_spec(pool)
+    spec = managed_spec(pool)
     groups = {each.name: group_hash(each) for each in spec.worker_groups}
     change = digest({"kind": replacement_hash(spec, settings, secret), "groups": groups, "serving": serving})
     return ray_cluster(pool.metadata.name, change)
@@ -145,7 +145,8 @@ def _kinds(spec: ManagedRayCluster, present: Mapping[str, GroupCount]) -> dict[s
     return {name: count.kind for name, count in present.items() if name not in wanted and count.replicas} | wanted
 
 
-def _managed_spec(pool: ServingPool) -> ManagedRayCluster:
+def managed_spec(pool: ServingPool) -> ManagedRayCluster:
+    """What a managed pool asks for. Raises `Invalid` for one that is not."""
     if pool.spec.managed is None:
         raise Invalid(Reason.INVALID_SPEC, f"The pool {pool.metadata.name} is not managed: it has no RayCluster.")
     return pool.spec.managed

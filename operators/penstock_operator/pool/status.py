@@ -9,6 +9,7 @@ from typing import Final
 from penstock.api.conditions import Reason
 from penstock.api.pool import GroupStatus, ManagedRayCluster
 from penstock.api.verdicts import Verdict, false
+from penstock.wording import end_sentence
 from penstock_operator.nodes.forecast import PodDemand, describe_closest
 from penstock_operator.pool import raypods
 from penstock_operator.pool.observed import PodView, PoolObserved, RayClusterView
@@ -54,7 +55,7 @@ def hindrance(observed: PoolObserved, cluster: RayClusterView) -> str | None:
     """What keeps a RayCluster's pods from running, in a sentence; None where they are just starting."""
     reported = report(observed, cluster)
     if reported.head is not None:
-        return f"The head does not run: {_sentence(reported.head.message)}"
+        return f"The head does not run: {end_sentence(reported.head.message)}"
     return next(filter(None, map(worker_problem, reported.groups)), None)
 
 
@@ -79,7 +80,7 @@ def judge_start(
         return false(Reason.STARTING_POOL, waiting)
     if head is not None:
         reason = Reason.UNSCHEDULABLE if head.unschedulable else Reason.STARTING_POOL
-        return false(reason, f"RayCluster {serving.name} does not run: {_sentence(head.message)}")
+        return false(reason, f"RayCluster {serving.name} does not run: {end_sentence(head.message)}")
     if not serving.head_ready:
         return false(Reason.STARTING_POOL, f"The head of RayCluster {serving.name} is starting.")
     return false(Reason.STARTING_POOL, f"The head of {serving.name} runs; Ray is starting on it.")
@@ -102,7 +103,7 @@ def _groups(
         why = _find_problem([each for each in own if not each.ready], raypods.worker_demand(group), observed)
         if why is None and failed is not None and (len(own) if pods else least) < desired:
             why = PodProblem(f"{failed}: {serving.problem}")
-        message = _sentence(why.message) if why else ""
+        message = end_sentence(why.message) if why else ""
         found.append(GroupStatus(name=group.name, desired=desired, ready=min(ready, desired), message=message))
     return found
 
@@ -126,7 +127,3 @@ def worker_problem(group: GroupStatus) -> str | None:
     if f"group {group.name} " in group.message:  # as where no node offers what the group's workers need
         return group.message
     return f"A worker of group {group.name} waits: {group.message}"
-
-
-def _sentence(text: str) -> str:
-    return text if text.endswith((".", "!", "?")) else f"{text}."

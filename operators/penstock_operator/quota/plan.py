@@ -18,6 +18,7 @@ from penstock.api.quantity import parse_quantity, readable_bytes
 from penstock.api.quota import QuotaAmounts, TenantQuota, TenantQuotaStatus
 from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.api.verdicts import condition, false, true
+from penstock.wording import join_some
 from penstock_operator.deployment.application import replica_bounds
 
 _NONE: Final = Decimal(0)
@@ -97,7 +98,7 @@ def quota_status(quota: TenantQuota, everyone: Sequence[InferenceDeployment], no
         each.metadata.name for each in sorted(everyone, key=_order) if excess(each, everyone, (quota,)) is not None
     ]
     exceeded = (
-        true(Reason.QUOTA_EXCEEDED, f"No new replicas for {_names(waiting)}. {_WHAT_TO_DO}")
+        true(Reason.QUOTA_EXCEEDED, f"No new replicas for {join_some(waiting, _TOLD)}. {_WHAT_TO_DO}")
         if waiting
         else false(Reason.WITHIN_QUOTA, "All deployments fit.")
     )
@@ -167,8 +168,3 @@ def _order(deployment: InferenceDeployment) -> tuple[str, str]:
 def _amount(what: str, amount: Decimal, *, unit: bool = True) -> str:
     text = readable_bytes(float(amount)) if what == "memory" else f"{amount.normalize():f}"
     return f"{text} {what}" if unit else text
-
-
-def _names(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
-    return ", ".join(names[:_TOLD]) + more

@@ -9,21 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from penstock.api import GROUP, VERSION
+from penstock.api.documents import write_yaml
 from penstock.api.kinds import KINDS, Kind
 from penstock.api.schema import Schema, object_schema
 
 _HEADER: Final = "---\n# Generated from penstock.api by `python -m penstock.api.crds`. Do not edit.\n"
 _LINE_WIDTH: Final = 120
-
-
-class _Dumper(yaml.SafeDumper):
-    """Plain block YAML without anchors, so that a generated file is stable and readable."""
-
-    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - the signature is PyYAML's
-        return True
 
 
 def crd(kind: Kind) -> dict[str, Any]:
@@ -87,12 +79,9 @@ def _version(kind: Kind) -> dict[str, Any]:
 
 def files() -> Mapping[str, str]:
     """Every CRD as text, by file name. The same types give the same bytes."""
-    return {f"{GROUP}_{kind.plural}.yaml": _HEADER + _dump(crd(kind)) for kind in KINDS.values()}
-
-
-def _dump(manifest: Mapping[str, Any]) -> str:
-    text: str = yaml.dump(dict(manifest), Dumper=_Dumper, sort_keys=False, width=_LINE_WIDTH, allow_unicode=True)
-    return text
+    return {
+        f"{GROUP}_{kind.plural}.yaml": _HEADER + write_yaml(crd(kind), width=_LINE_WIDTH) for kind in KINDS.values()
+    }
 
 
 def differences(folder: Path) -> str:

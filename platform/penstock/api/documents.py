@@ -48,14 +48,16 @@ class Document:
         return self.line
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML as `kubectl` reads it, which differs from the library in plain scalars (`penstock.api.scalars`)."""
-
+class _Resolver(yaml.resolver.Resolver):
     def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
-        """The tag of a node that has none."""
+        """The tag of a node that has none, or that a scalar would be read as."""
         if kind is ScalarNode and implicit[0]:
             return tag(value)
         return super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]  # the library's stubs leave it so
+
+
+class _Loader(_Resolver, yaml.SafeLoader):
+    """YAML as `kubectl` reads it, which differs from the library in plain scalars (`penstock.api.scalars`)."""
 
 
 def _construct_scalar(_loader: yaml.SafeLoader, node: Node) -> Scalar:
@@ -77,14 +79,8 @@ for _kind in ("null", "bool", "int", "float"):
 _Loader.add_constructor("tag:yaml.org,2002:timestamp", _construct_text)
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(_Resolver, yaml.SafeDumper):
     """Quotes what `kubectl` would read as another thing than text: a model may be called `1e3`, or a label be `y`."""
-
-    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
-        """The tag that a scalar would be read as."""
-        if kind is ScalarNode and implicit[0]:
-            return tag(value)
-        return super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]  # as above
 
     def ignore_aliases(self, data: Any) -> bool:
         """Two equal parts are written twice: people read it."""
@@ -92,9 +88,9 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-def write_yaml(value: Any, *, sort_keys: bool = False) -> str:
+def write_yaml(value: Any, *, sort_keys: bool = False, width: int = 80) -> str:
     """A JSON value as YAML that `kubectl` reads as the same value."""
-    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=sort_keys, allow_unicode=True)
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=sort_keys, width=width, allow_unicode=True)
     return text
 
 

@@ -15,7 +15,6 @@ from penstock.api.rule import (
     import_path,
     is_none_of,
     is_one_of,
-    join_with_or,
     location,
     positive_quantity,
     ratio,
@@ -24,6 +23,7 @@ from penstock.api.rule import (
 from penstock.engines import FORMATS, GpuUse, Servability, engines_where, formats_where
 from penstock.optimization.hardware import KNOWN_INSTRUCTION_SETS
 from penstock.optimization.recipes import EngineName
+from penstock.wording import join_with_or
 
 _GPU: Final = engines_where(lambda engine: engine.gpu is not GpuUse.NEVER)
 OPTIMIZABLE: Final = formats_where(lambda each: each.optimizable)

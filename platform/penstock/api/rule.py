@@ -56,11 +56,6 @@ def is_none_of(subject: str, values: Sequence[str]) -> str:
     return f"{subject} != '{values[0]}'" if len(values) == 1 else f"!({is_one_of(subject, values)})"
 
 
-def join_with_or(values: Sequence[str]) -> str:
-    """Values for a message: `onnx, openvino or litert`."""
-    return " or ".join(filter(None, (", ".join(values[:-1]), values[-1])))
-
-
 def matches(pattern: str, message: str) -> Rule:
     """Text that fits a pattern (RE2)."""
     return Rule(f"self.matches('{pattern}')", message)

@@ -20,13 +20,13 @@ from penstock.api.rule import (
     auto_or_whole,
     import_path,
     is_none_of,
-    join_with_or,
     labels,
     location,
     matches,
     positive_quantity,
 )
 from penstock.engines import Servability, formats_where
+from penstock.wording import join_with_or
 
 _FORMAT: Final = "self.model.modelFormat"
 _CONVERTED: Final = sorted(formats_where(lambda each: each.served is Servability.CONVERTED))

@@ -9,6 +9,7 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Any
 
 from penstock.errors import Conflict, Invalid, Unavailable
 from penstock.routing.keys import KeySet
@@ -57,23 +58,7 @@ def replica_key(key: ModelKey, replica_id: str) -> str:
     return "/".join((*key, replica_id))
 
 
-def _no_replicas() -> MappingProxyType[str, Replica]:
-    return MappingProxyType({})
-
-
-def _no_routes() -> MappingProxyType[ModelKey, Route]:
-    return MappingProxyType({})
-
-
-def _no_models() -> MappingProxyType[tuple[ModelKey, str], str]:
-    return MappingProxyType({})
-
-
-def _no_versions() -> MappingProxyType[Version, float]:
-    return MappingProxyType({})
-
-
-def _no_keys() -> MappingProxyType[str, KeySet]:
+def _empty() -> MappingProxyType[Any, Any]:
     return MappingProxyType({})
 
 
@@ -81,16 +66,16 @@ def _no_keys() -> MappingProxyType[str, KeySet]:
 class Table:
     """All leases and all declared routes. Every change gives a new table."""
 
-    replicas: Mapping[str, Replica] = field(default_factory=_no_replicas)
+    replicas: Mapping[str, Replica] = field(default_factory=_empty)
     """By `replica_key`."""
-    routes: Mapping[ModelKey, Route] = field(default_factory=_no_routes)
-    told_keys: Mapping[str, KeySet] = field(default_factory=_no_keys)
+    routes: Mapping[ModelKey, Route] = field(default_factory=_empty)
+    told_keys: Mapping[str, KeySet] = field(default_factory=_empty)
     """Of namespaces, as they were told for themselves."""
-    resting: Mapping[Version, float] = field(default_factory=_no_versions)
+    resting: Mapping[Version, float] = field(default_factory=_empty)
     """Versions that have no replica any more, and until when requests may still be under way to them."""
     rest_seconds: float = 600.0
     """How long a request may be under way."""
-    firsts: Mapping[tuple[ModelKey, str], str] = field(default_factory=_no_models)
+    firsts: Mapping[tuple[ModelKey, str], str] = field(default_factory=_empty)
     """By model and revision that have replicas: the digest of the first that came."""
 
     def with_lease(self, replica_id: str, lease: ReplicaLease, now: float, uid: str = "") -> Table:

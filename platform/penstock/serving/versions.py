@@ -10,6 +10,7 @@ from penstock.api.conditions import Reason
 from penstock.errors import Invalid
 from penstock.models import Frozen
 from penstock.serving.manifest import MANIFEST_NAME
+from penstock.wording import join_some
 
 _NAMED: Final = 8
 
@@ -42,9 +43,8 @@ def version_folder(files: Iterable[str], folders: Iterable[str], wanted: Wanted,
         return wanted.version
     if not below:
         return None
-    more = f" and {len(below) - _NAMED} more" if len(below) > _NAMED else ""
     asked = f", and no folder of version {wanted.version!r}" if wanted.version else ""
     raise Invalid(
         Reason.MODEL_NOT_FOUND,
-        f"{where} has no {MANIFEST_NAME} and no {wanted.suffixes[0]} file{asked}: it has the folders {', '.join(below[:_NAMED])}{more}. Name one of them as the model's version, or in its address",
+        f"{where} has no {MANIFEST_NAME} and no {wanted.suffixes[0]} file{asked}: it has the folders {join_some(below, _NAMED)}. Name one of them as the model's version, or in its address",
     )

@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from penstock.wording import join_some
 from penstock_optimizer.metrics.figures import CHUNK, Floats, flat
 from penstock_runtime.engines import Array
 
@@ -81,6 +82,4 @@ def _parts(spread: Floats) -> list[npt.NDArray[np.int64]]:
 
 
 def _said(places: npt.NDArray[np.int64]) -> str:
-    named = sorted(int(place) for place in places)
-    first = ", ".join(str(place) for place in named[:_NAMED])
-    return first if len(named) <= _NAMED else f"{first} and {len(named) - _NAMED} more"
+    return join_some(sorted(int(place) for place in places), _NAMED)

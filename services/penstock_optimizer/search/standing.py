@@ -201,9 +201,9 @@ class Standing:
         """Leaders that passed the full test, the best first."""
         return tuple(each for each in self.leaders if each.key in self.tests and not self.test_failure(each.key))
 
-    def timing(self, key: str, session: SessionTrial, role: Role | None = None) -> Timing | None:
+    def timing(self, key: str, session: SessionTrial) -> Timing | None:
         """A recipe's timing in a session; controls apart."""
-        roles = (role,) if role else (Role.BASELINE, Role.SECOND_BASELINE, Role.CANDIDATE)
+        roles = (Role.BASELINE, Role.SECOND_BASELINE, Role.CANDIDATE)
         return next((each for each in session.timings if each.recipe_key == key and each.role in roles), None)
 
     def against(self, reference: str, key: str, session: SessionTrial) -> Ratio | None:

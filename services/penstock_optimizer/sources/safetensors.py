@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from penstock.errors import Invalid
+from penstock.wording import join_some
 from penstock_optimizer.sources.opening import EXPORT_FAILED, MODEL_INVALID, WEIGHTS_FILE, Opened, Opening
 from penstock_optimizer.sources.torch_program import bind, export, run, write_forms
 
@@ -90,7 +91,7 @@ def _load(module: torch.nn.Module, weights: Path) -> None:
     if missing or unexpected or differing:
         shapes = [f"{n} {tuple(tensors[n].shape)} instead of {tuple(own[n].shape)}" for n in differing]
         parts = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
-        told = "; ".join(f"{what}: {_some(names)}" for what, names in parts if names)
+        told = "; ".join(f"{what}: {join_some(names, _SHOWN)}" for what, names in parts if names)
         raise Invalid(MODEL_INVALID, f"{weights.name} does not fit the module that the import path gives: {told}")
     try:
         module.load_state_dict(tensors, strict=False)  # all but tied names was compared above
@@ -105,8 +106,3 @@ def _tied(module: torch.nn.Module, own: dict[str, torch.Tensor]) -> dict[str, se
     for name, tensor in kept.items():
         by_identity.setdefault(id(tensor), set()).add(name)
     return {name: by_identity[id(kept[name])] - {name} for name in own}
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
