@@ -6,6 +6,8 @@ SHELL := bash
 
 BIN := .venv/bin
 SOURCES := platform operators services images tests
+RPC := services/penstock_serving/rpc
+PROTOC = $(BIN)/python -m grpc_tools.protoc -I $(RPC)/protocol $(sort $(shell find $(RPC)/protocol -name '*.proto')) --descriptor_set_out=
 # UV_LINK_MODE: a cache on another file system is copied from without a warning.
 export UV_LINK_MODE ?= copy
 # Empty even where the user's is not: what starts here starts Pythons by the dozen, and each would compile torch and Ray anew.
@@ -58,9 +60,11 @@ format: setup  ## Format the code and mend what can be mended
 verify: setup  ## Check that generated files are up to date with their sources
 	scripts/uv lock --check --quiet
 	$(BIN)/python -m penstock.api.crds --check manifests/crds
+	@mkdir -p build && $(PROTOC)build/descriptors.binpb && cmp build/descriptors.binpb $(RPC)/descriptors.binpb
 
 generate: setup  ## Write the generated files again
 	$(BIN)/python -m penstock.api.crds manifests/crds
+	$(PROTOC)$(RPC)/descriptors.binpb
 
 bench: setup  ## Measure the data path, the batcher, the control plane and scaling; JSON and tables under build/bench
 	$(BIN)/python -m tests.benchmarks $(ARGS)

@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz {codec,front,server} [--minutes N]`: fuzz for a while; exit 1 and show the example if there is a finding."""
+"""`python -m tests.fuzz {codec,front,messages,server} [--minutes N]`: fuzz for a while; exit 1 and show the example if there is a finding."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 import hypothesis
-from tests.fuzz import codec, front, server
+from tests.fuzz import codec, front, messages, server
 
 TARGETS: Final[Mapping[str, tuple[Callable[..., None], ...]]] = {
     "codec": (codec.decoding, codec.arbitrary_bodies, codec.encoding),
     "front": (front.conversation, front.arbitrary_bytes),
+    "messages": (messages.same_as_http, messages.taken_apart, messages.answered_or_refused, messages.encoding),
     "server": (server.answering,),
 }
 _EXAMPLES: Final = 2000

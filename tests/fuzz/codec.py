@@ -68,7 +68,7 @@ def encoding(data: st.DataObject) -> None:
     """An answer, read by other means, is what the model gave."""
     datatype = data.draw(datatypes)
     shape = tuple(data.draw(st.lists(st.integers(0, 3), max_size=3)))
-    array = data.draw(_arrays(datatype, shape))
+    array = data.draw(arrays(datatype, shape))
     binary = data.draw(st.booleans())
     identity = data.draw(st.one_of(st.none(), st.text(max_size=3)))
     request = InferRequest({}, 1, (), (RequestedOutput("y", datatype, binary),), identity)
@@ -140,7 +140,7 @@ def _check_values(found: list[Any], array: Array, datatype: DataType) -> None:
 
 
 @st.composite
-def _arrays(draw: st.DrawFn, datatype: DataType, shape: tuple[int, ...]) -> Array:
+def arrays(draw: st.DrawFn, datatype: DataType, shape: tuple[int, ...]) -> Array:
     count = math.prod(shape)
     if datatype is DataType.BYTES:
         flat = np.empty(count, dtype=object)

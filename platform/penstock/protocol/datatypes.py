@@ -328,9 +328,18 @@ def array_to_bytes(values: Array, datatype: DataType) -> bytes:
         return values.tobytes()
     parts: list[bytes] = []
     for element in values.ravel():
-        raw = element.encode("utf-8", "surrogateescape") if isinstance(element, str) else bytes(element)
+        raw = text_bytes(element)
         parts += (_LENGTH.pack(len(raw)), raw)
     return b"".join(parts)
+
+
+def text_bytes(element: str | bytes) -> bytes:
+    """The bytes of a BYTES element.
+
+    Raises:
+        UnicodeEncodeError: a text has half of a surrogate pair, which no bytes stand for.
+    """
+    return element.encode("utf-8", "surrogateescape") if isinstance(element, str) else bytes(element)
 
 
 def array_to_json(values: Array, datatype: DataType) -> Array | list[str]:

@@ -34,6 +34,7 @@ from penstock_runtime.parent_death import end_with_parent
 from penstock_runtime.spans import SpanSink
 from penstock_serving.replica.control import ControlPipe
 from penstock_serving.replica.front.http import HttpFront
+from penstock_serving.replica.grpc.front import RpcFront
 from penstock_serving.replica.model.admission import ModelChanged
 from penstock_serving.replica.model.loading import LoadedModel, load
 from penstock_serving.replica.model.warmup import warm_up
@@ -99,7 +100,7 @@ async def _serve(
     }
     sink = SpanSink.from_env(names.SERVICE_REPLICA, resource)
     service = InferenceService(settings, model, sink)
-    front = HttpFront(settings, model, service)
+    front = HttpFront(settings, model, service, RpcFront(settings, model, service))
     for rows, seconds in warm_up(model.engine, model.trial.joining, settings.batching.max_batch_size).items():
         service.executor.observe_warm_up(rows, seconds)
     start.end_phase(names.SPAN_WARM_UP)

@@ -52,7 +52,7 @@ class ResponseEncoder:
                 try:
                     blob = array_to_bytes(array, output.datatype)
                 except UnicodeEncodeError as error:
-                    raise _unicode_error(output.name) from error
+                    raise unicode_error(output.name) from error
                 item["parameters"] = {"binary_data_size": len(blob)}
                 blobs.append(blob)
             else:
@@ -81,7 +81,8 @@ def _json_data(array: Array, output: RequestedOutput) -> Array | list[str]:
         raise _json_error(output.name, "bytes that are not UTF-8") from error
 
 
-def _unicode_error(name: str) -> Invalid:
+def unicode_error(name: str) -> Invalid:
+    """An error for an output whose text no bytes stand for."""
     return Invalid(
         Refusal.NOT_REPRESENTABLE,
         f"output '{name}' has text that is not Unicode: have the model give bytes as UINT8, or in base64",

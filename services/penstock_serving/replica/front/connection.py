@@ -9,14 +9,16 @@ import asyncio
 import logging
 import time
 from collections import deque
-from typing import Final, Protocol, cast
+from typing import Final, cast
 
 import httptools
 
 from penstock.errors import Invalid
 from penstock.protocol.refusals import Refusal
-from penstock_serving.replica.front.codings import knows_coding
-from penstock_serving.replica.front.exchange import HttpExchange
+from penstock_serving.replica.front.application import HttpApplication, RpcApplication
+from penstock_serving.replica.front.exchange import HttpExchange, RestExchange
+from penstock_serving.replica.front.guard import GATEWAY_HEADER
+from penstock_serving.replica.front.headers import READ, expects_word, is_call, read_headers
 from penstock_serving.replica.front.limits import ConnectionLimits
 from penstock_serving.replica.front.states import ConnectionState, Flow
 from penstock_serving.replica.front.statuses import STATUS_LINES
@@ -27,28 +29,6 @@ _LINGER_SECONDS: Final = 2.0
 _MAX_PIPELINED: Final = 64
 _MOST_ABOUT_A_BYTE: Final = 16
 """Bytes that frame each byte of a chunked body, and that byte. The rest counts as header: extensions, trailers."""
-_MOST_SAID: Final = 40
-"""Bytes of a header that a refusal says again."""
-_FLAGS_END: Final = 54
-"""Where `traceparent` has the last digit of its flags; the lowest bit of it says that the caller samples."""
-_ODD_DIGITS: Final = frozenset(b"%c" % digit for digit in b"13579bdf")
-
-
-class HttpApplication(Protocol):
-    """What answers requests."""
-
-    draining: bool
-    """Whether each request is the last of its connection."""
-
-    def handle(self, exchange: HttpExchange) -> None:
-        """A request is complete. Call `exchange.connection.respond` for it, now or later."""
-
-    def refuse(self, exchange: HttpExchange, error: Invalid) -> None:
-        """A request is wrong as HTTP, and the last of its connection. Respond with the error."""
-
-    def cancel(self, exchange: HttpExchange) -> None:
-        """The client went before its answer."""
-
 
 # Globals, since they are looked at for each header.
 _AT_REST: Final = ConnectionState.AT_REST
@@ -59,12 +39,24 @@ _READING: Final = (_AT_REST, _HEADER, _BODY)
 
 
 class HttpConnection(asyncio.Protocol):
-    """One client's connection."""
+    """One client's connection.
+
+    Args:
+        application: answers requests.
+        limits: what a client may ask.
+        connections: all that are open.
+        rpc: answers gRPC's calls, which come as HTTP/1.1 from a gateway; None: they are requests as any other.
+    """
 
     def __init__(
-        self, application: HttpApplication, limits: ConnectionLimits, connections: set[HttpConnection]
+        self,
+        application: HttpApplication,
+        limits: ConnectionLimits,
+        connections: set[HttpConnection],
+        rpc: RpcApplication | None = None,
     ) -> None:
         self._application = application
+        self._rpc = rpc
         self._limits = limits
         self._connections = connections
         self._parser = httptools.HttpRequestParser(self)
@@ -78,16 +70,20 @@ class HttpConnection(asyncio.Protocol):
         """Bytes of the request that is not whole, but for those that came together with the end of another."""
         self._size = 0
         self.last_data = self._began = time.monotonic()
-        self._clear_headers()
+        self._headers: dict[bytes, bytes] = {}
 
-    def _clear_headers(self) -> None:
-        self._length = 0
-        self._json_length: int | None = None
-        self._expects = b""
-        self._encoding = b""
-        self._accepts = b""
-        self._traceparent = b""
-        self._shown = b""
+    @property
+    def lone(self) -> bool:
+        """Whether there is no other connection."""
+        return len(self._connections) == 1
+
+    @property
+    def max_body_bytes(self) -> int:
+        """How large a body may be, or a message of a stream."""
+        return self._limits.max_body_bytes
+
+    def _application_of(self, exchange: HttpExchange) -> HttpApplication:
+        return self._rpc if exchange.rpc and self._rpc is not None else self._application
 
     # Called by the event loop.
 
@@ -105,7 +101,7 @@ class HttpConnection(asyncio.Protocol):
         self._transport = None
         for exchange in self._pending:
             if exchange.response is None:
-                self._application.cancel(exchange)
+                self._application_of(exchange).cancel(exchange)
         self._pending.clear()
         self._exchange = None
 
@@ -157,7 +153,7 @@ class HttpConnection(asyncio.Protocol):
         self._state = _HEADER
         self._began = self.last_data
         self._url = b""
-        self._clear_headers()
+        self._headers = {}
 
     def on_url(self, url: bytes) -> None:
         """A part of the target."""
@@ -165,59 +161,35 @@ class HttpConnection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header; most are of no interest."""
-        if self._state is not _HEADER:
-            return
-        match name.lower():
-            case b"content-length":
-                self._length = int(value)
-            case b"traceparent":
-                self._traceparent = value
-            case b"inference-header-content-length":
-                if not value.isdigit() or len(value) > 18:  # noqa: PLR2004 -- digits of a 64-bit number
-                    raise Invalid(Refusal.BAD_REQUEST, "Inference-Header-Content-Length must be a number of bytes")
-                self._json_length = int(value)
-            case b"expect":
-                self._expects = value.lower()
-            case b"content-encoding":
-                self._encoding = value.lower() if not self._encoding else b"%b, %b" % (self._encoding, value.lower())
-            case b"accept-encoding":
-                self._accepts = value if not self._accepts else b"%b, %b" % (self._accepts, value)
-            case b"x-penstock-gateway":
-                self._shown = value
+        if self._state is _HEADER and (lower := name.lower()) in READ:
+            before = self._headers.get(lower)
+            self._headers[lower] = value if before is None else b"%b, %b" % (before, value)
 
     def on_headers_complete(self) -> None:
         """Refuse what can be known wrong from the headers alone, before the body comes."""
         if self._state is not _HEADER:
             return
         self._state = _BODY
-        exchange = HttpExchange(self, self._parser.get_method(), self._url, time.monotonic_ns())
-        self._exchange = exchange
-        exchange.json_length = self._json_length
-        exchange.accepts = self._accepts
-        if self._traceparent:
-            exchange.traceparent = self._traceparent
-            exchange.sampled = self._traceparent[_FLAGS_END : _FLAGS_END + 1] in _ODD_DIGITS
-        if not self._limits.guard.admits(self._shown, self._url):
+        headers = self._headers
+        self._exchange = exchange = self._begin(self._parser.get_method())
+        read_headers(exchange, headers)
+        if not self._limits.guard.admits(headers.get(GATEWAY_HEADER, b""), self._url):
             raise Invalid(Refusal.NOT_A_GATEWAY, "this replica answers its gateways alone: ask one of them")
-        if self._length > self._limits.max_body_bytes:
+        if int(headers.get(b"content-length", b"0")) > self._limits.max_body_bytes:
             raise self._size_error()
-        if self._encoding and self._encoding != b"identity":
-            if not knows_coding(self._encoding):
-                said = self._encoding[:_MOST_SAID].decode("latin-1")
-                raise Invalid(
-                    Refusal.UNSUPPORTED_ENCODING, f"send the body as it is, in gzip, or in deflate, not in {said!r}"
-                )
-            exchange.coding = self._encoding
-        if self._expects:
-            if self._expects != b"100-continue":
-                raise Invalid(Refusal.EXPECTATION_FAILED, "the only expectation that can be met is 100-continue")
-            if self._transport is not None and not self._pending:
-                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if b"expect" in headers and expects_word(headers) and self._transport is not None and not self._pending:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if exchange.streams:
+            self._pending.append(exchange)
 
     def on_body(self, chunk: bytes) -> None:
         """A part of the body."""
         exchange = self._exchange
         if exchange is None:
+            return
+        if exchange.streams:
+            self._came -= len(chunk) * _MOST_ABOUT_A_BYTE
+            exchange.receive(chunk)
             return
         if not exchange.body:
             exchange.body = chunk
@@ -240,10 +212,14 @@ class HttpConnection(asyncio.Protocol):
         self._came = -self._size
         exchange.keep_alive = self._parser.should_keep_alive() and not self._application.draining
         self._state = _AT_REST if exchange.keep_alive else ConnectionState.LAST
-        self._pending.append(exchange)
+        if not exchange.streams:
+            self._pending.append(exchange)
         if len(self._pending) >= _MAX_PIPELINED and self._flow is Flow.FREE:
             self._set_flow(Flow.CROWDED)
-        self._application.handle(exchange)
+        if exchange.rpc:
+            self._application_of(exchange).handle(exchange)
+        else:
+            self._application.handle(exchange)
 
     # Called by the application.
 
@@ -258,13 +234,23 @@ class HttpConnection(asyncio.Protocol):
         """
         exchange.status = status
         close = b"" if exchange.keep_alive else b"Connection: close\r\n"
-        exchange.response = b"%b%bContent-Length: %d\r\n%b\r\n%b" % (
+        answer = b"%b%bContent-Length: %d\r\n%b\r\n%b" % (
             STATUS_LINES[status],
             headers,
             len(body),
             close,
             body if exchange.method != b"HEAD" else b"",
         )
+        self.transmit(exchange, answer)
+
+    def transmit(self, exchange: HttpExchange, answer: bytes) -> None:
+        """Answer a request; the bytes go out as soon as those before it have.
+
+        Args:
+            exchange: a request of this connection.
+            answer: all of it, from the status line on; of a stream, what is left of it.
+        """
+        exchange.response = answer if not exchange.streams else bytes(exchange.unsent) + answer
         pending = self._pending
         transport = self._transport
         if transport is None:
@@ -278,10 +264,20 @@ class HttpConnection(asyncio.Protocol):
         if self._flow is Flow.CROWDED and len(pending) < _MAX_PIPELINED:
             self._set_flow(Flow.FREE)
 
+    def transmit_part(self, exchange: HttpExchange, part: bytes) -> None:
+        """Send a part of a stream's answer."""
+        if self._transport is not None and self._pending and self._pending[0] is exchange:
+            self._transport.write(part)
+        else:
+            exchange.unsent += part
+
     def close_when_idle(self) -> None:
         """Of an application that is draining: say with the last answer that the connection closes, or close it."""
         if self._pending:
-            self._pending[-1].keep_alive = False
+            last = self._pending[-1]
+            last.keep_alive = False
+            if last.streams:
+                last.leave()
         elif self._state not in _RECEIVING and self._transport is not None:
             self._transport.close()
 
@@ -300,7 +296,8 @@ class HttpConnection(asyncio.Protocol):
         elif self._state in _RECEIVING and self._flow is Flow.FREE:
             # Headers must come within the time as a whole, or a byte now and then would hold a connection for ever.
             waited = now - self._began if self._state is _HEADER else silent
-            if waited > self._limits.receive_seconds:
+            streams = self._exchange is not None and self._exchange.streams
+            if waited > (self._limits.idle_seconds if streams else self._limits.receive_seconds):
                 self._refuse(
                     Invalid(Refusal.TIMED_OUT_READING, f"the rest of the request did not come within {waited:.0f} s")
                 )
@@ -308,6 +305,12 @@ class HttpConnection(asyncio.Protocol):
             self._transport.close()
 
     # Inside.
+
+    def _begin(self, method: bytes) -> HttpExchange:
+        """What stands for the request whose header was read, as far as it came."""
+        if self._rpc is not None and is_call(self._headers):
+            return self._rpc.exchange(self, method, self._url, time.monotonic_ns())
+        return RestExchange(self, method, self._url, time.monotonic_ns())
 
     def _bound(self) -> None:
         """Count what has come of a request that is not whole: its header, and what stands about its body, are bounded."""
@@ -327,16 +330,21 @@ class HttpConnection(asyncio.Protocol):
             # It stands after the last request that is answered.
             return
         self._state = ConnectionState.REFUSED
-        exchange = self._exchange or HttpExchange(self, b"", self._url, time.monotonic_ns())
+        exchange = self._exchange or self._begin(b"")
         self._exchange = None
         exchange.body = b""
         exchange.keep_alive = False
-        self._pending.append(exchange)
-        self._application.refuse(exchange, error)
+        if exchange not in self._pending:
+            self._pending.append(exchange)
+        self._application_of(exchange).refuse(exchange, error)
 
     def _finish(self, transport: asyncio.Transport) -> None:
         """The last answer has been written. Closing with unread data would reset the connection under it, so linger."""
         self._pending.clear()
+        if self._exchange is not None and self._exchange.streams:
+            # It ended before its body did.
+            self._exchange = None
+            self._state = ConnectionState.REFUSED
         if self._state is not ConnectionState.REFUSED:
             self._state = ConnectionState.LAST
             transport.close()

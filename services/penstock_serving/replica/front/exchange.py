@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from penstock.errors import PenstockError
 from penstock.protocol.datatypes import Array
@@ -30,34 +30,51 @@ _FIRST_FAILURE: Final = 500
 class Responder(Protocol):
     """The connection that a request came by."""
 
+    @property
+    def lone(self) -> bool:
+        """Whether there is no other connection, so that nothing else can have come at the same time."""
+
+    @property
+    def max_body_bytes(self) -> int:
+        """How large a body may be, or a message of a stream."""
+
     def respond(self, exchange: HttpExchange, status: int, headers: bytes, body: bytes) -> None:
         """Answer a request of this connection."""
 
+    def transmit(self, exchange: HttpExchange, answer: bytes) -> None:
+        """Answer a request of this connection with these bytes, from the status line to the last; the last of a stream's."""
+
+    def transmit_part(self, exchange: HttpExchange, part: bytes) -> None:
+        """Send a part of a stream's answer."""
+
 
 class HttpExchange(Call):
-    """A request on a connection."""
+    """A request on a connection, and what of HTTP is the same for every protocol that is spoken over it."""
 
     __slots__ = (
         "accepts",
         "body",
         "coding",
         "connection",
-        "content",
         "encoder",
-        "head",
         "json_length",
         "keep_alive",
         "method",
         "response",
         "status",
         "traceparent",
+        "unsent",
         "url",
     )
 
-    encoder: ResponseEncoder
-    """Set by the route of those that are answered with tensors."""
-    head: bytes
-    content: bytes
+    encoder: Any
+    """What writes the answer of one that is answered with tensors; set by its route."""
+    unsent: bytearray
+    """Of one that streams: parts of its answer that wait for the answers before it."""
+    rpc = False
+    """Whether it is a call of gRPC's."""
+    streams = False
+    """Whether its body is taken as it comes, by `receive`, and its answer may begin before the body has ended."""
 
     def __init__(self, connection: Responder, method: bytes, url: bytes, received_ns: int) -> None:
         Call.__init__(self, received_ns)  # this is on the hot path, and costs less than `super`
@@ -77,6 +94,47 @@ class HttpExchange(Call):
         self.response: bytes | None = None
         self.status = 0
 
+    def take_headers(self, timeout: bytes, encoding: bytes) -> None:
+        """GRPC's own headers, of a call.
+
+        Raises:
+            Invalid: one is not understood.
+        """
+        raise NotImplementedError
+
+    def receive(self, chunk: bytes) -> None:
+        """A part of the body of one that streams.
+
+        Raises:
+            Invalid: it cannot be read on.
+        """
+        raise NotImplementedError
+
+    def leave(self) -> None:
+        """The replica drains: a stream ends once what came on it is answered."""
+        raise NotImplementedError
+
+    def caller(self) -> SpanContext | None:
+        """From the header as it came."""
+        return parse_traceparent(self.traceparent.decode("latin-1")) if self.traceparent else None
+
+    def answer_lines(self) -> bytes:
+        """Header lines that say what became of the request."""
+        lines = b"" if self.cache is None else _CACHE_STATUS[self.cache]
+        if self.span is not None:
+            lines += b"traceresponse: %b\r\n" % self.span.traceparent().encode()
+        return lines
+
+
+class RestExchange(HttpExchange):
+    """A request of the protocol's REST form."""
+
+    __slots__ = ("content", "head")
+
+    encoder: ResponseEncoder
+    head: bytes
+    content: bytes
+
     def encode(self, outputs: Mapping[str, Array]) -> None:
         """Make the body, in JSON or with binary tensors after it, compressed where the client would have it so."""
         if self.request is not None:
@@ -90,7 +148,7 @@ class HttpExchange(Call):
 
     def send(self) -> None:
         """Answer with 200."""
-        self._respond(200, self.head, self.content)
+        self.connection.respond(self, 200, self.head + self.answer_lines(), self.content)
 
     def refuse(self, error: PenstockError) -> None:
         """Answer with the protocol's error."""
@@ -99,18 +157,7 @@ class HttpExchange(Call):
             head += b"Retry-After: %d\r\n" % error.retry_after_seconds
         elif error.reason == Refusal.UNSUPPORTED_ENCODING:
             head += b"Accept-Encoding: %b\r\n" % ACCEPTED
-        self._respond(status_of(error), head, error_document(error.message))
-
-    def _respond(self, status: int, head: bytes, body: bytes) -> None:
-        if self.cache is not None:
-            head += _CACHE_STATUS[self.cache]
-        if self.span is not None:
-            head += b"traceresponse: %b\r\n" % self.span.traceparent().encode()
-        self.connection.respond(self, status, head, body)
-
-    def caller(self) -> SpanContext | None:
-        """From the header as it came."""
-        return parse_traceparent(self.traceparent.decode("latin-1")) if self.traceparent else None
+        self.connection.respond(self, status_of(error), head + self.answer_lines(), error_document(error.message))
 
     def attributes(self) -> dict[str, str | int | float | bool]:
         """By OpenTelemetry's conventions for HTTP."""

@@ -10,7 +10,7 @@ from typing import Final
 
 from penstock.routing.tokens import data_token, gateway_word
 
-_GATEWAY_HEADER: Final = b"x-penstock-gateway"
+GATEWAY_HEADER: Final = b"x-penstock-gateway"
 _OPEN: Final = b"/v2/health/live"
 """Says nothing of the model."""
 

@@ -13,6 +13,7 @@ from penstock.serving.control import Reconfigure, ReplicaSettings
 from penstock_serving.replica.call import defect
 from penstock_serving.replica.codec import responses
 from penstock_serving.replica.codec.documents import RequestDecoder
+from penstock_serving.replica.front.application import RpcApplication
 from penstock_serving.replica.front.codings import decompress
 from penstock_serving.replica.front.connection import HttpConnection
 from penstock_serving.replica.front.exchange import JSON, HttpExchange
@@ -29,9 +30,23 @@ Route = Callable[[HttpExchange], None]
 
 
 class HttpFront:
-    """Hands requests on to the service. All methods are called on the event loop."""
+    """Hands requests on to the service. All methods are called on the event loop.
 
-    def __init__(self, settings: ReplicaSettings, model: LoadedModel, service: InferenceService) -> None:
+    Args:
+        settings: the replica's.
+        model: what is served.
+        service: answers.
+        rpc: takes the calls of gRPC that come to the same socket; None: nobody does.
+    """
+
+    def __init__(
+        self,
+        settings: ReplicaSettings,
+        model: LoadedModel,
+        service: InferenceService,
+        rpc: RpcApplication | None = None,
+    ) -> None:
+        self._rpc = rpc
         self._settings = settings
         self._signature = model.signature
         self._platform = model.engine.platform
@@ -57,7 +72,7 @@ class HttpFront:
 
     def connection(self) -> HttpConnection:
         """A protocol for a new client; the factory that the event loop's server calls."""
-        return HttpConnection(self, self._limits, self.connections)
+        return HttpConnection(self, self._limits, self.connections, self._rpc)
 
     def reconfigure(self, settings: Reconfigure) -> None:
         """Take other settings; they hold from the next request on."""
@@ -140,7 +155,7 @@ class HttpFront:
         request = self._decoder.decode(self._body(exchange), exchange.json_length)
         exchange.body = b""
         exchange.encoder = self._encoder
-        self._service.infer(exchange, request, lone=len(self.connections) == 1)
+        self._service.infer(exchange, request, lone=exchange.connection.lone)
 
     def _body(self, exchange: HttpExchange) -> bytes | bytearray:
         """A request's body. It is decompressed here, not as it comes: until it is whole, it takes no more memory than was sent."""

@@ -1,0 +1,125 @@
+"""One call over gRPC, and its answer: a message in a chunked body, and the status after it, which a gateway makes gRPC's trailers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from penstock.errors import Invalid, PenstockError
+from penstock.protocol.datatypes import Array
+from penstock.protocol.refusals import Refusal, bad_request
+from penstock.telemetry import names
+from penstock_serving.replica.front.codings import decompress, knows_coding
+from penstock_serving.replica.front.exchange import HttpExchange, Responder
+from penstock_serving.replica.grpc.answers import MessageEncoder
+from penstock_serving.rpc.codes import RpcCode, code_of, refusal_lines
+from penstock_serving.rpc.framing import PREFIX_BYTES, parse_timeout, single_message
+
+HEAD: Final = b"HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\n"
+_CHUNKED: Final = b"Trailer: grpc-status\r\nTransfer-Encoding: chunked\r\n"
+_CLOSE: Final = b"Connection: close\r\n"
+END: Final = b"0\r\ngrpc-status: 0\r\n\r\n"
+_MOST_SAID: Final = 40
+"""Bytes of a header that a refusal says again."""
+
+
+class RpcExchange(HttpExchange):
+    """A call with one message each way."""
+
+    __slots__ = ("code", "parts", "timeout_seconds")
+
+    rpc = True
+    encoder: MessageEncoder
+    parts: list[bytes]
+
+    def __init__(self, connection: Responder, method: bytes, url: bytes, received_ns: int) -> None:
+        HttpExchange.__init__(self, connection, method, url, received_ns)
+        self.timeout_seconds: float | None = None
+        """What the caller allows, from the call's arrival."""
+        self.code = RpcCode.OK
+
+    def take_headers(self, timeout: bytes, encoding: bytes) -> None:
+        """`grpc-timeout` and `grpc-encoding`.
+
+        Raises:
+            Invalid: the first is none, or the second says that messages may be compressed in a way that is not known.
+        """
+        if timeout:
+            self.timeout_seconds = parse_timeout(timeout)
+        if encoding and encoding != b"identity":
+            if not knows_coding(encoding):
+                named = encoding.decode("latin-1")[:_MOST_SAID]
+                raise Invalid(
+                    Refusal.UNSUPPORTED_ENCODING, f"send messages as they are, in gzip, or in deflate, not in {named!r}"
+                )
+            self.coding = encoding
+
+    def message(self) -> tuple[bytes | bytearray, int, int]:
+        """What holds the call's one message, where that begins, and where it ends.
+
+        Raises:
+            Invalid: there is none, or not one alone.
+        """
+        compressed, end = single_message(self.body)
+        if not compressed:
+            return self.body, PREFIX_BYTES, end
+        plain = self.decompressed(self.body[PREFIX_BYTES:end])
+        return plain, 0, len(plain)
+
+    def decompressed(self, message: bytes | bytearray) -> bytes:
+        """A message as it was before it was compressed.
+
+        Raises:
+            Invalid: it is not, or becomes too large.
+        """
+        if not self.coding:
+            raise bad_request("a message is compressed, but no grpc-encoding says how")
+        return decompress(message, self.coding, self.connection.max_body_bytes)
+
+    def encode(self, outputs: Mapping[str, Array]) -> None:
+        """Make the message, in parts."""
+        if self.request is not None:
+            self.parts = self.encoder.encode(self.request, outputs)
+
+    def send(self) -> None:
+        """Answer with the message."""
+        self.answer(self.parts)
+
+    def answer(self, parts: list[bytes]) -> None:
+        """Answer with a message of these parts."""
+        self.status = 200
+        length = sum(map(len, parts))
+        lines = _CHUNKED if self.keep_alive else _CHUNKED + _CLOSE
+        opening = b"%b%b%b\r\n%x\r\n\0%b" % (
+            HEAD,
+            self.answer_lines(),
+            lines,
+            length + PREFIX_BYTES,
+            length.to_bytes(4, "big"),
+        )
+        self.connection.transmit(self, b"".join((opening, *parts, b"\r\n", END)))
+
+    def refuse(self, error: PenstockError) -> None:
+        """Answer with a status alone."""
+        self.status = 200
+        self.code = code_of(error)
+        lines = b"" if self.keep_alive else _CLOSE
+        answer = b"%b%b%b%bContent-Length: 0\r\n\r\n" % (HEAD, self.answer_lines(), refusal_lines(error), lines)
+        self.connection.transmit(self, answer)
+
+    def attributes(self) -> dict[str, str | int | float | bool]:
+        """By OpenTelemetry's conventions for gRPC."""
+        service, _, method = self.url.decode("latin-1").removeprefix("/").partition("/")
+        found: dict[str, str | int | float | bool] = {
+            names.ATTR_RPC_SYSTEM: "grpc",
+            names.ATTR_RPC_SERVICE: service,
+            names.ATTR_RPC_METHOD: method,
+            names.ATTR_RPC_GRPC_STATUS: int(self.code),
+        }
+        if self.reason and self.code is not RpcCode.OK:
+            found[names.ATTR_ERROR_TYPE] = self.code.name
+        return found
+
+    def failure(self) -> str:
+        """The status."""
+        return f"gRPC {self.code.name}"

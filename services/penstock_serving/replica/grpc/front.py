@@ -1,0 +1,189 @@
+"""The services of gRPC for the one model that the replica serves."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import penstock
+from penstock.errors import Invalid, PenstockError
+from penstock.protocol.refusals import QueueFull, Refusal, bad_request
+from penstock.serving.control import ReplicaSettings
+from penstock.serving.manifest import TensorSpec
+from penstock_serving.replica.call import defect
+from penstock_serving.replica.front.exchange import HttpExchange, Responder
+from penstock_serving.replica.grpc.answers import MessageEncoder
+from penstock_serving.replica.grpc.call import RpcExchange
+from penstock_serving.replica.grpc.messages import MessageDecoder
+from penstock_serving.replica.grpc.reflection import answer_reflection
+from penstock_serving.replica.grpc.streams import RpcStream, StreamedCall
+from penstock_serving.replica.model.loading import LoadedModel
+from penstock_serving.replica.service import InferenceService
+from penstock_serving.rpc import schema
+
+logger = logging.getLogger(__name__)
+
+_MOST_OPEN: Final = 1024
+"""Requests of one stream that are not answered yet."""
+
+Method = Callable[[RpcExchange], None]
+Taker = Callable[[RpcStream, bytes], None]
+
+
+class RpcFront:
+    """Hands calls on to the service. All methods are called on the event loop."""
+
+    draining = False
+
+    def __init__(self, settings: ReplicaSettings, model: LoadedModel, service: InferenceService) -> None:
+        self._settings = settings
+        self._model = model
+        self._service = service
+        self._decoder = MessageDecoder(
+            settings.namespace, settings.model, settings.version, model.signature, model.trial.joining
+        )
+        self._encoder = MessageEncoder(settings.model, settings.version)
+        self._methods: Mapping[bytes, Method] = {
+            _path(schema.INFERENCE, "ModelInfer"): self._infer,
+            _path(schema.INFERENCE, "ServerLive"): self._server_live,
+            _path(schema.INFERENCE, "ServerReady"): self._server_ready,
+            _path(schema.INFERENCE, "ModelReady"): self._model_ready,
+            _path(schema.INFERENCE, "ServerMetadata"): self._server_metadata,
+            _path(schema.INFERENCE, "ModelMetadata"): self._model_metadata,
+            _path(schema.HEALTH, "Check"): self._health,
+        }
+        self._streams: Mapping[bytes, Taker] = {
+            _path(schema.INFERENCE, "ModelStreamInfer"): self._infer_next,
+            _path(schema.REFLECTION, "ServerReflectionInfo"): _reflect,
+            _path(schema.REFLECTION_ALPHA, "ServerReflectionInfo"): _reflect,
+        }
+
+    # What a connection calls.
+
+    def exchange(self, connection: Responder, method: bytes, url: bytes, received_ns: int) -> HttpExchange:
+        """A call begins."""
+        take = self._streams.get(url)
+        if take is None:
+            return RpcExchange(connection, method, url, received_ns)
+        return RpcStream(connection, method, url, received_ns, take)
+
+    def handle(self, exchange: HttpExchange) -> None:
+        """Answer a call, or hand it on."""
+        try:
+            if isinstance(exchange, RpcStream):
+                exchange.finish()
+            elif isinstance(exchange, RpcExchange):
+                self._find(exchange)(exchange)
+        except PenstockError as error:
+            self._service.fail(exchange, error)
+        except Exception:
+            logger.exception("a call failed by a defect of the replica")
+            self._service.fail(exchange, defect())
+
+    def refuse(self, exchange: HttpExchange, error: Invalid) -> None:
+        """Answer a call that is wrong as HTTP, or as gRPC."""
+        logger.info("refused a call: %s", error.message)
+        self._service.fail(exchange, error)
+
+    def cancel(self, exchange: HttpExchange) -> None:
+        """The client of a call has gone."""
+        if isinstance(exchange, RpcStream):
+            for member in exchange.members:
+                self._service.cancel(member)
+        else:
+            self._service.cancel(exchange)
+
+    def _find(self, exchange: RpcExchange) -> Method:
+        method = self._methods.get(exchange.url)
+        if method is None or exchange.method != b"POST":
+            asked = exchange.url.partition(b"?")[0].decode("latin-1")
+            raise Invalid(
+                Refusal.METHOD_NOT_ALLOWED, f"this replica has no method {asked}; reflection lists those that there are"
+            )
+        return method
+
+    # Methods.
+
+    def _infer(self, exchange: RpcExchange) -> None:
+        request = self._decoder.decode(*exchange.message())
+        exchange.body = b""
+        timeout = exchange.timeout_seconds
+        if timeout is not None and (request.timeout_seconds is None or timeout < request.timeout_seconds):
+            request.timeout_seconds = timeout
+        exchange.encoder = self._encoder
+        self._service.infer(exchange, request, lone=exchange.connection.lone)
+
+    def _infer_next(self, stream: RpcStream, message: bytes) -> None:
+        if len(stream.members) >= _MOST_OPEN:
+            raise QueueFull(1)
+        call = StreamedCall(stream, self._encoder, time.monotonic_ns())
+        stream.members.append(call)
+        try:
+            self._service.infer(call, self._decoder.decode(message, 0, len(message)))
+        except PenstockError as error:
+            self._service.fail(call, error)
+        except Exception:
+            logger.exception("a request of a stream failed by a defect of the replica")
+            self._service.fail(call, defect())
+
+    def _server_live(self, exchange: RpcExchange) -> None:
+        _reply(exchange, schema.ServerLiveResponse(live=True))
+
+    def _server_ready(self, exchange: RpcExchange) -> None:
+        _reply(exchange, schema.ServerReadyResponse(ready=self._service.ready))
+
+    def _model_ready(self, exchange: RpcExchange) -> None:
+        asked = _read(exchange, schema.ModelReadyRequest)
+        self._decoder.check_asked(asked.name, asked.version)
+        _reply(exchange, schema.ModelReadyResponse(ready=self._service.ready))
+
+    def _server_metadata(self, exchange: RpcExchange) -> None:
+        _reply(exchange, schema.ServerMetadataResponse(name="penstock", version=penstock.__version__))
+
+    def _model_metadata(self, exchange: RpcExchange) -> None:
+        asked = _read(exchange, schema.ModelMetadataRequest)
+        self._decoder.check_asked(asked.name, asked.version)
+        signature = self._model.signature
+        _reply(
+            exchange,
+            schema.ModelMetadataResponse(
+                name=self._settings.model,
+                versions=[self._settings.version],
+                platform=self._model.engine.platform,
+                inputs=[_tensor(spec) for spec in (*signature.inputs, *signature.optional)],
+                outputs=[_tensor(spec) for spec in signature.outputs],
+            ),
+        )
+
+    def _health(self, exchange: RpcExchange) -> None:
+        asked = _read(exchange, schema.HealthCheckRequest).service
+        if asked not in ("", *schema.SERVICES):
+            raise Invalid(Refusal.NOT_FOUND, f"there is no service '{asked}' here")
+        status = "SERVING" if self._service.ready else "NOT_SERVING"
+        _reply(exchange, schema.HealthCheckResponse(status=status))
+
+
+def _path(service: str, method: str) -> bytes:
+    return f"/{service}/{method}".encode()
+
+
+def _read(exchange: RpcExchange, kind: Any) -> Any:
+    body, start, end = exchange.message()
+    try:
+        return kind.FromString(bytes(body[start:end]))
+    except schema.DecodeError as error:
+        raise bad_request(f"the message is no {kind.DESCRIPTOR.full_name}: {error}") from error
+
+
+def _reply(exchange: RpcExchange, message: Any) -> None:
+    exchange.answer([message.SerializeToString()])
+
+
+def _tensor(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "datatype": spec.datatype.value, "shape": () if spec.any_rank else spec.shape}
+
+
+def _reflect(stream: RpcStream, message: bytes) -> None:
+    stream.send_message(answer_reflection(stream.url, message))

@@ -1,0 +1,46 @@
+"""The messages are the published protocol's, and live beside a client's of the same names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from grpc_reflection.v1alpha import reflection_pb2
+from tritonclient.grpc import service_pb2
+
+from penstock_serving.rpc import schema
+
+OURS = [
+    message
+    for file in ("inference/inference.proto", "grpc/reflection/v1alpha/reflection.proto")
+    for message in schema.POOL.FindFileByName(file).message_types_by_name.values()
+]
+THEIRS: dict[str, Any] = {
+    each.full_name: each
+    for module in (service_pb2, reflection_pb2)
+    for each in module.DESCRIPTOR.message_types_by_name.values()
+}
+
+
+def described(message: Any) -> dict[str, Any]:
+    """What of a message is on the wire, that of nested ones included."""
+    fields = {
+        each.name: (each.number, each.type, each.is_repeated, each.message_type and each.message_type.full_name)
+        for each in message.fields
+    }
+    return fields | {each.name: described(each) for each in message.nested_types}
+
+
+@pytest.mark.parametrize("message", OURS, ids=lambda message: message.full_name)
+def test_a_message_has_the_fields_that_clients_know(message: Any) -> None:
+    assert described(message) == described(THEIRS[message.full_name])
+
+
+def test_a_method_that_takes_a_stream_is_known_as_such() -> None:
+    ours = schema.POOL.FindServiceByName(schema.INFERENCE)
+    theirs = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+    for method in ours.methods:
+        other = theirs.methods_by_name[method.name]
+        assert (method.client_streaming, method.server_streaming) == (other.client_streaming, other.server_streaming)
+        assert method.input_type.full_name == other.input_type.full_name
+        assert method.output_type.full_name == other.output_type.full_name
