@@ -17,6 +17,7 @@ import tritonclient.http.aio as triton_aio
 from tests.integration.behind_gateway import Served, behind_gateway
 from tests.integration.gateway_parts import GUARD_SECONDS
 from tests.integration.replica_process import document, error_of, linear_weights, save_linear
+from tritonclient.utils import InferenceServerException
 
 ROWS = np.random.default_rng(1).normal(size=(40, 64)).astype(np.float32)
 CODINGS = (None, "gzip", "deflate")
@@ -100,6 +101,56 @@ def test_tritons_asynchronous_clients_get_the_models_output(served: Served) -> N
     assert len(found) == 17
     for each in found:
         np.testing.assert_allclose(each, ROWS @ linear_weights(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("place", ["", "/default"], ids=["default namespace", "named namespace"])
+def test_tritons_client_looks_at_the_server_and_its_models(served: Served, place: str) -> None:
+    with triton.InferenceServerClient(served.address + place) as client:
+        assert client.is_server_live()
+        assert client.is_server_ready()
+        assert client.is_model_ready("tiny", "1")
+        assert {"binary_tensor_data", "model_configuration"} <= set(client.get_server_metadata()["extensions"])
+        assert client.get_model_metadata("tiny", "1")["inputs"] == [
+            {"name": "x", "datatype": "FP32", "shape": [-1, 64]}
+        ]
+        for version in ("", "1"):
+            found = client.get_model_config("tiny", version)
+            assert (found["name"], found["max_batch_size"]) == ("tiny", 32)
+            assert found["input"] == [{"name": "x", "data_type": "TYPE_FP32", "dims": [64]}]
+        entry = {"name": "tiny", "version": "1", "state": "READY", "reason": ""}
+        assert client.get_model_repository_index() == [entry]
+        for model in (None, "tiny"):
+            assert client.get_trace_settings(model)["trace_level"] == ["OFF"]
+            with pytest.raises(InferenceServerException, match="InferenceDeployment") as refused:
+                client.update_trace_settings(model, {"trace_level": ["TIMESTAMPS"]})
+            assert refused.value.status() == "405"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/v2/repository/index", "POST"),
+        ("POST", "/v2", "GET, HEAD"),
+        ("DELETE", "/v2/health/ready", "GET, HEAD"),
+        ("PUT", "/v2/trace/setting", "GET, HEAD"),
+        ("POST", "/v2/trace/setting", "GET, HEAD"),
+        ("GET", INFER, "POST"),
+        ("POST", "/v2/models/tiny/config", "GET, HEAD"),
+        ("PUT", "/v2/models/tiny/trace/setting", "GET, HEAD"),
+    ],
+)
+def test_a_wrong_method_is_told_which_are_right(served: Served, method: str, path: str, allowed: str) -> None:
+    answer = httpx.request(method, served.gateway.url + path, content=b"{}" if method != "GET" else None)
+    assert (answer.status_code, answer.headers.get("allow")) == (405, allowed), answer.text
+    assert path in error_of(answer)
+
+
+def test_the_index_lists_models_that_are_ready_alone_where_that_is_asked(served: Served) -> None:
+    url = served.gateway.url + "/v2/repository/index"
+    assert [each["name"] for each in httpx.post(url, json={"ready": True}).json()] == ["tiny"]
+    assert httpx.post(url, json={"ready": 1}).status_code == 400
+    assert httpx.post(url, content=b" " * 5000).status_code == 413
+    assert httpx.post(served.gateway.url + "/elsewhere/v2/repository/index").json() == []
 
 
 @pytest.mark.parametrize("binary", [False, True], ids=["JSON", "binary"])

@@ -88,6 +88,45 @@ def test_only_a_key_of_the_model_opens_it_by_whatever_path() -> None:
     run(scenario)
 
 
+async def listed(gw: Gateway, headers: dict[str, str], namespace: str = "vision") -> list[str] | int:
+    """The models that a caller is told of, or the status of a refusal."""
+    async with gw.session.post(f"{gw.url}/{namespace}/v2/repository/index", headers=headers) as answer:
+        return [each["name"] for each in await answer.json()] if answer.status == 200 else answer.status
+
+
+def test_the_index_lists_what_its_caller_may_ask() -> None:
+    async def scenario(gw: Gateway, _: AsyncExitStack) -> None:
+        await gw.declare("vision/a", access=guarded(key_entry("pk_a")))
+        await gw.declare("vision/b", access=guarded(key_entry("pk_a"), key_entry("pk_b", "bob")))
+        await gw.declare("vision/open", access={"required": False})
+        await gw.declare("sound/c", access=guarded(key_entry("pk_sound", "carol")))
+        assert await listed(gw, bearer("pk_a")) == ["a", "b", "open"]
+        assert await listed(gw, {"x-api-key": "pk_b"}) == ["b", "open"]
+        for headers in (
+            {},
+            bearer("pk_other"),
+            bearer("pk_sound"),
+            {"x-penstock-caller": "key/alice"},
+            bearer("a.b.c"),
+        ):
+            assert await listed(gw, headers) == ["open"]
+        assert await listed(gw, bearer("pk_sound"), "sound") == ["c"]
+        assert await listed(gw, bearer("pk_a"), "sound") == []
+
+    run(scenario)
+
+
+def test_where_models_are_closed_strangers_are_told_of_none() -> None:
+    async def scenario(gw: Gateway, _: AsyncExitStack) -> None:
+        await gw.declare("vision/a", access=guarded(key_entry("pk_a")))
+        assert await listed(gw, bearer("pk_a")) == ["a"]
+        assert await listed(gw, {}) == 401
+        assert await listed(gw, bearer("pk_other")) == 401
+        assert await listed(gw, bearer("pk_a"), "nothing") == 401
+
+    run(scenario, "--default-authentication", "Required")
+
+
 @pytest.mark.parametrize("asleep", [False, True], ids=["a replica that is there", "a replica that was waited for"])
 def test_a_replica_learns_who_asks_and_never_the_key(*, asleep: bool) -> None:
     async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
@@ -251,6 +290,23 @@ async def issued(stack: AsyncExitStack, issuer: Issuer, *arguments: str) -> Gate
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="iss-")))
     crt = await issuer.start(stack, folder)
     return await stack.enter_async_context(gateway("--allow-private-issuers", "--issuer-ca-file", str(crt), *arguments))
+
+
+def test_the_index_lists_what_a_token_opens() -> None:
+    async def main() -> None:
+        async with asyncio.timeout(120), AsyncExitStack() as stack:
+            issuer = Issuer()
+            issuer.add_key("k")
+            gw = await issued(stack, issuer)
+            for name in ("a", "b"):
+                await gw.declare(f"vision/{name}", access=guarded(issuers=[issuer.entry()]))
+            await gw.declare("vision/team", access=guarded(issuers=[issuer.entry(requiredClaims={"team": "x"})]))
+            await gw.declare("vision/keys", access=guarded(key_entry("pk_a")))
+            assert await listed(gw, bearer(issuer.token())) == ["a", "b"]
+            assert await listed(gw, bearer(issuer.token(team="x"))) == ["a", "b", "team"]
+            assert await listed(gw, bearer(issuer.token(aud="else"))) == []
+
+    asyncio.run(main())
 
 
 def test_a_token_is_verified_once_and_then_let_in_by_haproxy() -> None:

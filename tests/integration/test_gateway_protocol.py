@@ -18,6 +18,7 @@ from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from tests.integration.gateway_parts import GUARD_SECONDS, SECRET, Gateway, Replica, gateway, token_of, until
 
+from penstock.protocol.server import EXTENSIONS
 from penstock.routing.fleet import GatewayState
 from penstock.routing.tokens import admin_token, former_replica_token, word_for
 from penstock_serving.gateway.memory import connection_bytes
@@ -78,7 +79,7 @@ async def every_error(gw: Gateway, stack: AsyncExitStack) -> None:
             404,
             "there is no such path; models are under /v2/models/ or /NAMESPACE/v2/models/",
         ),
-        "a wrong method": (b"DELETE /v2 HTTP/1.1\r\nhost: a\r\n\r\n", 405, "/v2 takes GET only"),
+        "a wrong method": (b"DELETE /v2 HTTP/1.1\r\nhost: a\r\n\r\n", 405, "/v2 takes GET"),
     }
     for name, (sent, status, message) in cases.items():
         got_status, headers, body = await raw(gw, sent)
@@ -229,7 +230,7 @@ def test_the_gateways_own_paths_answer_for_every_namespace() -> None:
         await until(ready)
         for prefix in ("", "/team"):
             status, body = await get(f"{prefix}/v2")
-            assert (status, body["name"], body["extensions"]) == (200, "penstock", ["binary_tensor_data"])
+            assert (status, body["name"], body["extensions"]) == (200, "penstock", list(EXTENSIONS))
             assert await get(f"{prefix}/v2/health/live") == (200, {"live": True})
             assert await get(f"{prefix}/v2/health/ready") == (200, {"ready": True})
 

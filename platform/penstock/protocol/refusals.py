@@ -74,9 +74,19 @@ def error_document(message: str) -> bytes:
     return orjson.dumps({"error": message})
 
 
-def method_not_allowed(path: str, method: str) -> Invalid:
-    """An error for a path that takes another method."""
-    return Invalid(Refusal.METHOD_NOT_ALLOWED, f"{path} takes {method}")
+class MethodNotAllowed(Invalid):
+    """A path takes another method.
+
+    Args:
+        path: as it was asked for.
+        method: that it takes.
+        hint: what to do instead.
+    """
+
+    def __init__(self, path: str, method: str, hint: str = "") -> None:
+        super().__init__(Refusal.METHOD_NOT_ALLOWED, f"{path} takes {method}" + (f": {hint}" if hint else ""))
+        self.allowed = "GET, HEAD" if method == "GET" else method
+        """What `Allow` says (RFC 9110 section 15.5.6)."""
 
 
 def not_found(path: str, who: str, model: str, namespace: str) -> Invalid:

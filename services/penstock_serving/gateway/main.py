@@ -114,7 +114,9 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
 
         haproxy = Haproxy(find_haproxy(settings), layout.config, log.take)
         readiness = Readiness(settings, lambda: haproxy.running and registry.taken)
-        data = DataServer(settings, registry, holding, readiness, gatekeeper, session=session, emit=sink.emit)
+        data = DataServer(
+            settings, registry, holding, readiness, gatekeeper, session=session, emit=sink.emit, traced=sink.enabled
+        )
         await _serve_haproxy(stack, data.application(), layout)
         limiter = ConnectionLimiter()
         control = ControlServer(settings, registry, holding, readiness, limiter.trust)

@@ -96,6 +96,11 @@ class InferenceService:
         return self.metrics.text(self.executor.batcher.queued)
 
     @property
+    def exports_traces(self) -> bool:
+        """Whether spans go anywhere."""
+        return self._tracer.exports
+
+    @property
     def joining(self) -> RequestsJoined:
         """Whether requests are joined into one run, and why not."""
         apart = self.executor.apart

@@ -107,6 +107,49 @@ class Gatekeeper:
             case Denial():
                 raise AccessDenied(verdict)
 
+    async def choose_visible(self, headers: Mapping[str, str], namespace: str) -> list[ModelKey]:
+        """Models of a namespace that a caller may ask, in order.
+
+        A token is verified once for all models that take the same issuers', and HAProxy is told of none.
+
+        Raises:
+            AccessDenied: the caller may ask none, and where models are closed, none of them may be told of either; or its token
+                cannot be looked at now.
+            Unavailable: an issuer does not answer.
+        """
+        given = credential(headers.get("authorization"), headers.get(API_KEY_HEADER))
+        uses = {} if given is None else self._registry.keyring.uses(namespace, fingerprint(given))
+        now, routes, keys = time.time(), self._registry.table.routes, self._registry.table.keys()
+        verified: list[tuple[tuple[RouteIssuer, ...], bool]] = []
+        found: list[ModelKey] = []
+        for key in keys:
+            if key[0] != namespace or not self._registry.keyring.is_decided(key):
+                continue
+            route = routes.get(key)
+            access = route.access if route else None
+            verdict = decide(access, key[1], uses, given, now, default_required=self._default_required)
+            if isinstance(verdict, Verify):
+                known = next((good for issuers, good in verified if issuers == verdict.issuers), None)
+                if known is None:
+                    known = await self._is_genuine(key, verdict, headers.get(SOURCE_HEADER, ""), now)
+                    verified.append((verdict.issuers, known))
+                if known:
+                    found.append(key)
+            elif isinstance(verdict, Allow):
+                found.append(key)
+        if not found:
+            self.admit_to_unknown(headers, namespace)
+        return found
+
+    async def _is_genuine(self, key: ModelKey, asked: Verify, source: str, now: float) -> bool:
+        if self._admissions.find(key, fingerprint(asked.token), asked.issuers, now) is not None:
+            return True
+        run = partial(self._verification.run, key[0], source)
+        try:
+            return await verify(asked.token, asked.issuers, self._issuers, key[0], now, run=run) is not None
+        except BudgetExhausted:
+            raise AccessDenied(Denial.TOO_OFTEN) from None
+
     async def _verify_token(
         self, key: ModelKey, token: str, issuers: tuple[RouteIssuer, ...], source: str, now: float
     ) -> str:

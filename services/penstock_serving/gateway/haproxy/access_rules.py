@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from penstock.api.access import Authentication
+from penstock.protocol.server import REPOSITORY_INDEX, TRACE_SETTING
 from penstock.routing.access import NEVER, Denial, Grant, Locks
 from penstock_serving.gateway.settings import GatewaySettings
 
@@ -37,6 +38,8 @@ _CHALLENGE: Final[Mapping[Denial, str]] = {
 _PLAIN: Final = "|0|0|*"
 """How the entry of a key ends that has no limit and no end, and opens the whole namespace. See `_grant`."""
 NO_PATH: Final = "there is no such path; models are under /v2/models/ or /NAMESPACE/v2/models/"
+OWN_PATHS: Final = ("/v2", "/v2/", REPOSITORY_INDEX, TRACE_SETTING)
+"""What of the protocol the agent answers that names no model, but for health."""
 _LIVE, _READY = "/v2/health/live", "/v2/health/ready"
 _CALLERS: Final = "callers"
 _NAMESPACES: Final = "namespaces"
@@ -234,7 +237,7 @@ def _own_path_rules() -> Iterator[str]:
     headers = 'hdr cache-control "no-store"'
     yield f"  acl live path {_LIVE} {_LIVE}/"
     yield f"  acl ready path {_READY} {_READY}/"
-    yield "  acl ours path /v2 /v2/"
+    yield f"  acl ours path {' '.join(OWN_PATHS)}"
     yield "  acl of_models var(txn.key) -m found"
     yield "  acl encoded path -m sub %"
     answer = _quote(json.dumps({"live": True}))

@@ -5,33 +5,35 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import aiohttp
 from aiohttp import hdrs, web
 
-import penstock
 from penstock.errors import Invalid, Unavailable
-from penstock.protocol.refusals import method_not_allowed, not_found
+from penstock.protocol.refusals import MethodNotAllowed, not_found
+from penstock.protocol.server import trace_change_refused, trace_settings
 from penstock.routing.table import ModelKey
 from penstock.routing.tokens import word_for
 from penstock.telemetry import names
 from penstock.telemetry.spans import SpanContext, SpanRecord, new_span_id, parse_traceparent
 from penstock_serving.gateway.access.gatekeeper import AccessDenied, Gatekeeper
-from penstock_serving.gateway.answers import error
-from penstock_serving.gateway.haproxy.access_rules import NO_PATH, challenge
+from penstock_serving.gateway.answers import document, error, wrong_method
+from penstock_serving.gateway.haproxy.access_rules import challenge
 from penstock_serving.gateway.haproxy.config import GATEWAY_HEADER
 from penstock_serving.gateway.holding.forwarding import TRACERESPONSE, Forwarding, choose, replica_headers
+from penstock_serving.gateway.holding.own import OwnPaths
 from penstock_serving.gateway.holding.waiting import DEFAULT_HOLD_SECONDS, Holding
 from penstock_serving.gateway.readiness import Readiness
 from penstock_serving.gateway.settings import GatewaySettings
 from penstock_serving.gateway.table.paths import ModelOperation, ModelPath, parse_path
 from penstock_serving.gateway.table.registry import Registry
+from penstock_serving.gateway.table.standing import can_wake, describe_missing, find_problem
 from penstock_serving.gateway.table.traffic import Destination, Unknown, lookup
 
 _COMPLETION_POLL_SECONDS = 0.25
 """That all routes are declared is no change of the table; whoever waits for it looks this often."""
-_NOT_FOUND, _METHOD, _TOO_LARGE, _BUSY, _SERVER_ERROR, _UNAVAILABLE = 404, 405, 413, 429, 500, 503
+_NOT_FOUND, _TOO_LARGE, _BUSY, _SERVER_ERROR, _UNAVAILABLE = 404, 413, 429, 500, 503
 
 
 def _retry_seconds() -> float:
@@ -51,6 +53,7 @@ class DataServer:
         *,
         session: aiohttp.ClientSession,
         emit: Callable[[Iterable[SpanRecord]], None],
+        traced: bool,
     ) -> None:
         self._settings = settings
         self._registry = registry
@@ -59,6 +62,8 @@ class DataServer:
         self._gatekeeper = gatekeeper
         self._forwarding = Forwarding(session, holding, settings.request_timeout_seconds * 0.9, _mark)
         self._emit = emit
+        self._traced = traced
+        self._own = OwnPaths(registry, holding, readiness, gatekeeper, traced=traced)
 
     def application(self) -> web.Application:
         """The aiohttp application. Its runner must cancel handlers whose client went away."""
@@ -77,30 +82,17 @@ class DataServer:
         except Invalid as encoded:
             response = error(_NOT_FOUND, encoded.message)
         else:
-            response = self._answer_own(request) if path is None else await self._admit_or_refuse(request, path)
+            if path is None:
+                answering: Awaitable[web.StreamResponse] = self._own.answer(request, namespace)
+            else:
+                answering = self._answer_model(request, path)
+            response = await self._answer_or_refuse(answering)
         self._trace(request, response, path, began)
         return response
 
-    def _answer_own(self, request: web.Request) -> web.Response:
-        answers: dict[str, dict[str, str | bool | list[str]]] = {
-            "/v2": {
-                "name": "penstock",
-                "version": penstock.__version__,
-                "extensions": ["binary_tensor_data"],
-            },
-            "/v2/health/live": {"live": True},
-            "/v2/health/ready": {"ready": self._readiness.complaint() is None},
-        }
-        answer = answers.get(request.path.rstrip("/"))
-        if answer is None:
-            return error(_NOT_FOUND, NO_PATH)
-        if request.method not in (hdrs.METH_GET, hdrs.METH_HEAD):
-            return error(_METHOD, f"{request.path} takes GET only")
-        return web.json_response(answer, status=_UNAVAILABLE if answer.get("ready") is False else 200)
-
-    async def _admit_or_refuse(self, request: web.Request, path: ModelPath) -> web.StreamResponse:
+    async def _answer_or_refuse(self, answering: Awaitable[web.StreamResponse]) -> web.StreamResponse:
         try:
-            return await self._answer_model(request, path)
+            return await answering
         except Unavailable as unavailable:
             return error(_UNAVAILABLE, unavailable.message)
         except AccessDenied as refused:
@@ -149,33 +141,34 @@ class DataServer:
             return error(_NOT_FOUND, not_found(raw, "this gateway", f"'{path.key[1]}'", path.key[0]).message)
         wanted = path.asked.method
         if request.method != wanted and (request.method, wanted) != (hdrs.METH_HEAD, hdrs.METH_GET):
-            return error(_METHOD, method_not_allowed(raw, wanted).message)
-        if path.asked is ModelOperation.READY:
-            return self._answer_readiness(path.key)
-        return self._metadata(path) if path.asked is ModelOperation.METADATA else None
+            changes = path.asked is ModelOperation.TRACE_SETTING and request.method == hdrs.METH_POST
+            return wrong_method(trace_change_refused(raw) if changes else MethodNotAllowed(raw, wanted))
+        match path.asked:
+            case ModelOperation.READY:
+                return self._answer_readiness(path.key)
+            case ModelOperation.METADATA | ModelOperation.CONFIGURATION:
+                return self._tell(path)
+            case ModelOperation.TRACE_SETTING:
+                return document(trace_settings(exported=self._traced))
+            case _:
+                return None
 
-    def _metadata(self, path: ModelPath) -> web.Response:
-        """What the model's last replica said of it."""
+    def _tell(self, path: ModelPath) -> web.Response:
+        """What the model's last replica said of it. How it is configured may have changed since, and is its replicas' word alone."""
         key = path.key
-        told = self._registry.descriptions.find(key, path.version)
+        asks_metadata = path.asked is ModelOperation.METADATA
+        told = self._registry.descriptions.find(key, path.version) if asks_metadata else None
         if told is not None:
-            return web.Response(body=told, content_type="application/json")
-        said = f"what model '{key[1]}' takes and gives is known here once a replica has been there; an inference starts one"
-        return error(_UNAVAILABLE, self._problem(key) or said)
+            return document(told)
+        what = "what it takes and gives" if asks_metadata else "how it is configured"
+        said = f"model '{key[1]}' has no replica now that could tell {what}; an inference starts one"
+        return error(_UNAVAILABLE, find_problem(self._registry.table, key) or said)
 
     def _answer_readiness(self, key: ModelKey) -> web.Response:
-        """Whether a model without a replica would answer: one that is asleep would, since a request wakes it."""
-        route = self._registry.table.routes.get(key)
-        if route is not None and route.unavailable is None and route.wake_url is not None:
+        table = self._registry.table
+        if can_wake(table, key):
             return web.json_response({"name": key[1], "ready": True})
-        return error(_UNAVAILABLE, self._problem(key) or f"no replica of model '{key[1]}' is ready yet")
-
-    def _problem(self, key: ModelKey) -> str | None:
-        """Why the model's replicas cannot start, where the operator says so."""
-        route = self._registry.table.routes.get(key)
-        if route is None or route.unavailable is None:
-            return None
-        return f"model '{key[1]}' cannot be served now: {route.unavailable}"
+        return error(_UNAVAILABLE, describe_missing(table, key))
 
     async def _deliver(
         self, request: web.Request, path: ModelPath, body: bytearray, headers: Mapping[str, str]
@@ -199,7 +192,7 @@ class DataServer:
                 last = await self._forwarding.attempt(request, path.key[0], target, body, told)
                 if last is not None and last.status != _BUSY:
                     return last
-            elif (problem := self._problem(path.key)) is not None and not found.targets:
+            elif (problem := find_problem(self._registry.table, path.key)) is not None and not found.targets:
                 return error(_UNAVAILABLE, problem)
             elif self._registry.now() < deadline:
                 # Replicas that failed or were full just now are tried again after a moment.
@@ -218,7 +211,12 @@ class DataServer:
                 generation = self._registry.generation
                 found = lookup(self._registry.table, path.key, path.version)
                 left = deadline - self._registry.now()
-                if isinstance(found, Unknown) or found.targets or left <= 0 or self._problem(path.key) is not None:
+                if (
+                    isinstance(found, Unknown)
+                    or found.targets
+                    or left <= 0
+                    or find_problem(self._registry.table, path.key) is not None
+                ):
                     return found
                 await self._registry.wait_for_change(generation, left)
 

@@ -56,6 +56,10 @@ class Descriptions:
         versions = self._kept.get(key[0], {}).get(key[1], {})
         return versions.get(version) if version is not None else next(reversed(versions.values()), None)
 
+    def find_version(self, key: ModelKey) -> str | None:
+        """The version that was told of last."""
+        return next(reversed(self._kept.get(key[0], {}).get(key[1], {})), None)
+
     def forget(self, key: ModelKey) -> None:
         """The model is gone."""
         models = self._kept.get(key[0], {})

@@ -15,6 +15,8 @@ class ModelOperation(StrEnum):
 
     METADATA = "metadata"
     READY = "ready"
+    CONFIGURATION = "configuration"
+    TRACE_SETTING = "trace setting"
     INFER = "infer"
     NOTHING = "nothing"
     """No server has anything there."""
@@ -25,7 +27,13 @@ class ModelOperation(StrEnum):
         return "POST" if self is ModelOperation.INFER else "GET"
 
 
-_ASKED: Final = {(): ModelOperation.METADATA, ("ready",): ModelOperation.READY, ("infer",): ModelOperation.INFER}
+_ASKED: Final = {
+    (): ModelOperation.METADATA,
+    ("ready",): ModelOperation.READY,
+    ("config",): ModelOperation.CONFIGURATION,
+    ("infer",): ModelOperation.INFER,
+}
+_ASKED_OF_ALL_VERSIONS: Final = {**_ASKED, ("trace", "setting"): ModelOperation.TRACE_SETTING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,5 +62,8 @@ def parse_path(namespace: str, raw_path: str) -> ModelPath | None:
     if parts[:3] != ["", "v2", "models"] or len(parts) < 4 or not parts[3]:  # noqa: PLR2004 -- a model's name is fourth
         return None
     version = parts[5] if len(parts) > 5 and parts[4] == "versions" else None  # noqa: PLR2004 -- and a version sixth
-    asked = _ASKED.get(tuple(parts[4 if version is None else 6 :]), ModelOperation.NOTHING)
+    if version is None:
+        asked = _ASKED_OF_ALL_VERSIONS.get(tuple(parts[4:]), ModelOperation.NOTHING)
+    else:
+        asked = _ASKED.get(tuple(parts[6:]), ModelOperation.NOTHING)
     return ModelPath((namespace, parts[3]), version, asked)

@@ -8,7 +8,6 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-import penstock
 from penstock.errors import Invalid
 from penstock.protocol.datatypes import Array, array_to_bytes, array_to_json
 from penstock.protocol.refusals import Refusal
@@ -99,13 +98,6 @@ def _json_error(name: str, what: str) -> Invalid:
     return Invalid(
         Refusal.NOT_REPRESENTABLE,
         f"output '{name}' has {what}, which JSON cannot hold: ask for it in binary form ('binary_data': true)",
-    )
-
-
-def server_metadata() -> bytes:
-    """The answer to `GET /v2`."""
-    return orjson.dumps(
-        {"name": "penstock", "version": penstock.__version__, "extensions": ["binary_tensor_data", "parameters"]}
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final, Protocol
 
 from penstock.errors import PenstockError
 from penstock.protocol.datatypes import Array
-from penstock.protocol.refusals import QueueFull, Refusal, error_document, status_of
+from penstock.protocol.refusals import MethodNotAllowed, QueueFull, Refusal, error_document, status_of
 from penstock.telemetry import names
 from penstock.telemetry.spans import SpanContext, parse_traceparent
 from penstock_serving.replica.cache.cache import CacheResult
@@ -155,6 +155,8 @@ class RestExchange(HttpExchange):
         head = JSON
         if isinstance(error, QueueFull):
             head += b"Retry-After: %d\r\n" % error.retry_after_seconds
+        elif isinstance(error, MethodNotAllowed):
+            head += b"Allow: %b\r\n" % error.allowed.encode()
         elif error.reason == Refusal.UNSUPPORTED_ENCODING:
             head += b"Accept-Encoding: %b\r\n" % ACCEPTED
         self.connection.respond(self, status_of(error), head + self.answer_lines(), error_document(error.message))

@@ -8,10 +8,20 @@ from collections.abc import Callable
 from typing import Final
 
 from penstock.errors import Invalid, PenstockError
-from penstock.protocol.refusals import Refusal, method_not_allowed, not_found
+from penstock.protocol.refusals import MethodNotAllowed, Refusal, not_found
+from penstock.protocol.repository import IndexEntry, read_index_request, write_index
+from penstock.protocol.server import (
+    REPOSITORY_INDEX,
+    TRACE_SETTING,
+    server_metadata,
+    trace_change_refused,
+    trace_settings,
+)
 from penstock.serving.control import Reconfigure, ReplicaSettings
+from penstock.serving.settings import InPlaceSettings
 from penstock_serving.replica.call import defect
 from penstock_serving.replica.codec import responses
+from penstock_serving.replica.codec.configuration import model_configuration
 from penstock_serving.replica.codec.documents import RequestDecoder
 from penstock_serving.replica.front.application import RpcApplication
 from penstock_serving.replica.front.codings import decompress
@@ -25,6 +35,8 @@ from penstock_serving.replica.service import InferenceService
 logger = logging.getLogger(__name__)
 
 _TEXT: Final = b"Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n"
+
+_LEAVING: Final = "this replica is leaving"
 
 Route = Callable[[HttpExchange], None]
 
@@ -48,8 +60,10 @@ class HttpFront:
     ) -> None:
         self._rpc = rpc
         self._settings = settings
+        self._in_place: InPlaceSettings = settings
         self._signature = model.signature
         self._platform = model.engine.platform
+        self._joining = model.trial.joining
         self._service = service
         self.guard = GatewayGuard(settings.namespace, settings.registration_token)
         self._limits = ConnectionLimits(settings.max_body_bytes, self.guard)
@@ -77,6 +91,7 @@ class HttpFront:
     def reconfigure(self, settings: Reconfigure) -> None:
         """Take other settings; they hold from the next request on."""
         self._limits.max_body_bytes = settings.max_body_bytes
+        self._in_place = settings
 
     def check_deadlines(self, now: float) -> None:
         """Close connections that have been silent for too long. `now` is the monotonic clock in seconds."""
@@ -128,10 +143,16 @@ class HttpFront:
             gets[f"{prefix}/v2/".encode()] = self._server_metadata
             gets[f"{prefix}/v2/health/live".encode()] = self._live
             gets[f"{prefix}/v2/health/ready".encode()] = self._health_ready
+            traces = [f"{prefix}{TRACE_SETTING}", f"{prefix}/v2/models/{name}/trace/setting"]
+            posts[f"{prefix}{REPOSITORY_INDEX}".encode()] = self._repository_index
             for path in (f"{prefix}/v2/models/{name}", f"{prefix}/v2/models/{name}/versions/{version}"):
                 gets[path.encode()] = self._model_metadata
                 gets[f"{path}/ready".encode()] = self._model_ready
+                gets[f"{path}/config".encode()] = self._model_configuration
                 posts[f"{path}/infer".encode()] = self._infer
+            for path in traces:
+                gets[path.encode()] = self._trace_settings
+                posts[path.encode()] = self._refuse_trace_settings
         gets[b"/metrics"] = self._metrics
         return gets, posts
 
@@ -143,8 +164,8 @@ class HttpFront:
             return route
         path = key.decode("latin-1")
         if key in self._posts or key in self._gets:
-            wanted = "POST" if key in self._posts else "GET"
-            raise method_not_allowed(path, wanted)
+            wanted = "GET" if key in self._gets else "POST"
+            raise MethodNotAllowed(path, wanted)
         if "%" in path:
             # Read otherwise than undecoded, it would be another path than the one that the gateway let pass and counted.
             raise Invalid(Refusal.NOT_FOUND, f"write the path as it is, without percent-encoding: {path}")
@@ -164,7 +185,7 @@ class HttpFront:
         return decompress(exchange.body, exchange.coding, self._limits.max_body_bytes)
 
     def _server_metadata(self, exchange: HttpExchange) -> None:
-        exchange.connection.respond(exchange, 200, JSON, responses.server_metadata())
+        exchange.connection.respond(exchange, 200, JSON, server_metadata())
 
     def _live(self, exchange: HttpExchange) -> None:
         exchange.connection.respond(exchange, 200, JSON, b'{"live":true}')
@@ -177,7 +198,7 @@ class HttpFront:
 
     def _readiness(self, exchange: HttpExchange, body: bytes) -> None:
         if not self._service.ready:
-            raise Invalid(Refusal.DRAINING, "this replica is leaving")
+            raise Invalid(Refusal.DRAINING, _LEAVING)
         exchange.connection.respond(exchange, 200, JSON, body)
 
     @property
@@ -189,6 +210,28 @@ class HttpFront:
 
     def _model_metadata(self, exchange: HttpExchange) -> None:
         exchange.connection.respond(exchange, 200, JSON, self.model_metadata)
+
+    def _model_configuration(self, exchange: HttpExchange) -> None:
+        configuration = model_configuration(
+            (self._settings.model, self._settings.version, self._platform),
+            self._signature,
+            self._joining if self._service.joining.joined else None,
+            self._in_place,
+        )
+        exchange.connection.respond(exchange, 200, JSON, configuration)
+
+    def _repository_index(self, exchange: HttpExchange) -> None:
+        ready_only = read_index_request(self._body(exchange))
+        ready = self._service.ready
+        reason = "" if ready else _LEAVING
+        entry = IndexEntry(self._settings.model, self._settings.version, ready, reason)
+        exchange.connection.respond(exchange, 200, JSON, write_index([entry], ready_only=ready_only))
+
+    def _trace_settings(self, exchange: HttpExchange) -> None:
+        exchange.connection.respond(exchange, 200, JSON, trace_settings(exported=self._service.exports_traces))
+
+    def _refuse_trace_settings(self, exchange: HttpExchange) -> None:
+        raise trace_change_refused(exchange.url.partition(b"?")[0].decode("latin-1"))
 
     def _metrics(self, exchange: HttpExchange) -> None:
         exchange.connection.respond(exchange, 200, _TEXT, self._service.metrics_text())

@@ -34,6 +34,11 @@ class Tracer:
         self._epoch_ns = 0
         self.synchronize()
 
+    @property
+    def exports(self) -> bool:
+        """Whether spans go anywhere."""
+        return self._sink.enabled
+
     def set_slo(self, milliseconds: int | None) -> None:
         """Requests slower than this keep their trace; None: slowness is no reason."""
         self._slo_ns = milliseconds * 1_000_000 if milliseconds else 1 << 62
