@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from penstock.api.conditions import Reason
@@ -17,7 +17,7 @@ from penstock.api.v1alpha1 import ProfileKind, ProfileReference
 from penstock.errors import Invalid
 from penstock_operator.deployment.observed import OptimizationView, ProfileProblem
 from penstock_operator.kinds import OURS
-from penstock_operator.runtime.cluster import Cluster, Key, Manifest, key_of
+from penstock_operator.runtime.cluster import Cluster, Key, Manifest, key_of, list_owned
 
 OPTIMIZATION_PROFILE = OURS["OptimizationProfile"]
 CLUSTER_OPTIMIZATION_PROFILE = OURS["ClusterOptimizationProfile"]
@@ -63,7 +63,7 @@ class OptimizationDirectory:
         """What is known of one deployment's optimization. Raises `Unavailable` where the API does not answer."""
         profile = None if reference is None else self.profile(namespace, reference)
         runs: list[OptimizationRun] = []
-        for manifest in self._runs(namespace, uid):
+        for manifest in list_owned(self._cluster, OPTIMIZATION_RUN, namespace, uid):
             try:
                 runs.append(read(OptimizationRun, manifest))
             except Invalid as error:
@@ -71,13 +71,6 @@ class OptimizationDirectory:
                 if profile is not None:
                     profile = ProfileProblem(Reason.OPTIMIZATION_UNAVAILABLE, error.message)
         return OptimizationView(profile, tuple(runs))
-
-    def _runs(self, namespace: str, owner: str) -> Iterable[Manifest]:
-        for manifest in self._cluster.list(OPTIMIZATION_RUN, namespace).items:
-            metadata = manifest["metadata"]
-            owners = {each["uid"] for each in metadata.get("ownerReferences") or ()}
-            if owner in owners and metadata.get("deletionTimestamp") is None:
-                yield manifest
 
 
 def users_of(profile: Manifest, manifests: Sequence[Manifest], field: str) -> list[Key]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,7 +20,7 @@ from penstock_operator.optimization.job import JobSettings, run_folder
 from penstock_operator.optimization.plan import JobState, ObservedJob, ObservedRun, is_over, last_of
 from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, PoolDirectory
 from penstock_operator.pool.users import pool_of
-from penstock_operator.runtime.cluster import JOB, Cluster, Key, Manifest
+from penstock_operator.runtime.cluster import JOB, Cluster, Key, Manifest, list_owned
 from penstock_operator.runtime.jobs.job_status import end_of, end_time
 from penstock_runtime.signing import verify_statement
 
@@ -75,7 +75,8 @@ class RunObserver:
         """The observation. Raises `Unavailable` where the API or the artifact store does not answer."""
         profile = self._directory.profile(run.metadata.namespace, run.spec.profile_ref)
         # Jobs before the result: a Job that is seen to have ended has written what it was to write.
-        jobs = tuple(self._jobs(run))
+        owned = list_owned(self._cluster, JOB, run.metadata.namespace, run.metadata.uid)
+        jobs = tuple(observed_job(each) for each in owned)
         progress, result = Told(), Told()
         if self._settings.store and not is_over(run):
             try:
@@ -122,13 +123,6 @@ class RunObserver:
         pool = self._pools.pool(pool_of(owner) if owner is not None else Key(namespace, "default"))
         managed = pool.spec.managed if isinstance(pool, ServingPool) else None
         return managed.worker_groups if managed is not None else ()
-
-    def _jobs(self, run: OptimizationRun) -> Iterable[ObservedJob]:
-        for manifest in self._cluster.list(JOB, run.metadata.namespace).items:
-            metadata = manifest["metadata"]
-            owners = {each["uid"] for each in metadata.get("ownerReferences") or ()}
-            if run.metadata.uid in owners and metadata.get("deletionTimestamp") is None:
-                yield observed_job(manifest)
 
 
 def observed_job(manifest: Manifest) -> ObservedJob:

@@ -38,19 +38,15 @@ def merge(
         orphaned: whether an owner is known to be gone; what it had is dropped.
     """
     present = [each for each in deployed if each.config is not None and each.state is not ApplicationState.DELETING]
-    foreign = {each.name: dict(each.config or {}) for each in present if each.arguments is None}
-    ours = [each for each in present if each.arguments is not None]
-    result = dict(foreign)
-    for each in ours:
-        if each.arguments is None:
-            continue
-        owner = each.arguments.owner
-        if (owner.namespace, owner.name) not in wanted and not orphaned(owner):
-            result[each.name] = dict(each.config or {})
-    for applications in wanted.values():
-        for application in applications:
-            if application["name"] not in foreign:
-                result[application["name"]] = application
     before = {each.name: dict(each.config or {}) for each in present}
+    foreign = {each.name for each in present if each.arguments is None}
+    result = {
+        each.name: before[each.name]
+        for each in present
+        if each.arguments is None
+        or not ((each.arguments.owner.namespace, each.arguments.owner.name) in wanted or orphaned(each.arguments.owner))
+    }
+    for applications in wanted.values():
+        result |= {each["name"]: each for each in applications if each["name"] not in foreign}
     ordered = tuple(result[name] for name in sorted(result))
     return Aggregate(ordered, result != before)

@@ -213,6 +213,15 @@ def owner_keys(manifest: Manifest, owner: ResourceKind) -> tuple[Key, ...]:
     )
 
 
+def list_owned(cluster: Cluster, kind: ResourceKind, namespace: str, owner: str) -> Iterator[Manifest]:
+    """What the object with this uid owns, but for what is being deleted. Raises `Unavailable`."""
+    for manifest in cluster.list(kind, namespace).items:
+        metadata = manifest["metadata"]
+        owners = {each["uid"] for each in metadata.get("ownerReferences") or ()}
+        if owner in owners and metadata.get("deletionTimestamp") is None:
+            yield manifest
+
+
 def create_if_absent(cluster: Cluster, kind: ResourceKind, manifest: Manifest) -> None:
     """Create an object, unless a former attempt at the same thing already has."""
     try:

@@ -105,7 +105,7 @@ def exited_status(job: Manifest, code: int, now: float, note: str = "") -> Manif
     """
     if code == 0:
         return _final_status(job, now, None, "")
-    failed = int((job.get("status") or {}).get("failed") or 0) + 1
+    failed = _count_failed(job) + 1
     metadata, spec = job["metadata"], job["spec"]
     for index, rule in enumerate((spec.get("podFailurePolicy") or {}).get("rules") or ()):
         if rule.get("action") == "FailJob" and _matches(rule.get("onExitCodes") or {}, code):
@@ -124,7 +124,7 @@ def exited_status(job: Manifest, code: int, now: float, note: str = "") -> Manif
 
 def overdue_status(job: Manifest, now: float) -> Manifest:
     """The status of a Job that ran for too long."""
-    failed = int((job.get("status") or {}).get("failed") or 0) + 1
+    failed = _count_failed(job) + 1
     return _final_status(job, now, JobEnding.DEADLINE, "Job was active longer than specified deadline", failed)
 
 
@@ -155,13 +155,17 @@ def end_time(job: Manifest) -> str | None:
 
 def retry_seconds(job: Manifest) -> float:
     """How long to wait before the next try: 10 seconds, doubled with each failure, as Kubernetes does."""
-    failed = int((job.get("status") or {}).get("failed") or 0)
+    failed = _count_failed(job)
     return min(_FIRST_RETRY_SECONDS * 2.0 ** (failed - 1), _LAST_RETRY_SECONDS) if failed else 0.0
 
 
 def _matches(rule: Mapping[str, Any], code: int) -> bool:
     listed = code in (rule.get("values") or ())
     return listed if rule.get("operator") == "In" else not listed
+
+
+def _count_failed(job: Manifest) -> int:
+    return int((job.get("status") or {}).get("failed") or 0)
 
 
 def _start_time(job: Manifest, now: float) -> str:
