@@ -1,4 +1,4 @@
-"""Penstock's own kinds as the API serves them. A further kind is told in `penstock.api.kinds`, and nowhere else."""
+"""Penstock's own kinds as the API serves them. A further kind is told in `penstock.api.kinds`; those that code names have a name here."""
 
 from __future__ import annotations
 
@@ -16,3 +16,11 @@ OURS: Final[Mapping[str, ResourceKind]] = {
     for name, kind in KINDS.items()
 }
 """By name."""
+
+API_KEY: Final = OURS["APIKey"]
+CLUSTER_OPTIMIZATION_PROFILE: Final = OURS["ClusterOptimizationProfile"]
+INFERENCE_DEPLOYMENT: Final = OURS["InferenceDeployment"]
+OPTIMIZATION_PROFILE: Final = OURS["OptimizationProfile"]
+OPTIMIZATION_RUN: Final = OURS["OptimizationRun"]
+SERVING_POOL: Final = OURS["ServingPool"]
+TENANT_QUOTA: Final = OURS["TenantQuota"]

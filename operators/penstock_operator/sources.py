@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from penstock.api.conditions import Reason
-from penstock_operator.optimization.directory import OPTIMIZATION_RUN, users_of
-from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT
+from penstock_operator.kinds import INFERENCE_DEPLOYMENT, OPTIMIZATION_RUN, TENANT_QUOTA
+from penstock_operator.optimization.directory import users_of
 from penstock_operator.pool.users import deployments_of, pool_of
-from penstock_operator.quota.directory import TENANT_QUOTA
 from penstock_operator.runtime.cluster import Key, Manifest, key_of, owner_keys
 from penstock_operator.runtime.copies.mirrored import Seen
 

@@ -20,7 +20,6 @@ from penstock_cli.demo import digits
 from penstock_cli.demo.sequence import Demo, DemoPlace, reset
 from penstock_cli.invocation import command_as_typed
 from penstock_cli.objects.readiness import forget_readiness
-from penstock_cli.objects.resources import INFERENCE_DEPLOYMENT, SERVING_POOL
 from penstock_cli.progress import StepDisplay
 from penstock_cli.serving import ServedModels
 from penstock_cli.standalone.declarations import POOL, declare_pool, declare_profiles
@@ -30,6 +29,7 @@ from penstock_cli.standalone.stack import Stack, StackSettings
 from penstock_cli.standalone.state import StateFolder, StateLock
 from penstock_cli.target import open_embedded
 from penstock_cli.validation.manifests import load_accepted, refuse
+from penstock_operator.kinds import INFERENCE_DEPLOYMENT, SERVING_POOL
 from penstock_operator.runtime.cluster import Cluster, Key
 from penstock_optimizer.artifact import digits_artifact
 

@@ -10,8 +10,9 @@ from rich.markup import escape
 
 from penstock.api.meta import Manifest
 from penstock_cli.objects.readiness import NotServing, url_if_ready, wait_until_ready
-from penstock_cli.objects.resources import FIELD_MANAGER, INFERENCE_DEPLOYMENT, kind_of, with_namespace
+from penstock_cli.objects.resources import FIELD_MANAGER, kind_of, with_namespace
 from penstock_cli.progress import StepDisplay
+from penstock_operator.kinds import INFERENCE_DEPLOYMENT
 from penstock_operator.runtime.cluster import Cluster, Key, NotFound, key_of
 
 _READY_SECONDS = 240.0

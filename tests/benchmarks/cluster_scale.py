@@ -21,7 +21,7 @@ from tests.benchmarks import parts, processes, report
 from tests.benchmarks.scale_world import POOL, Scale, World, dumped, rays_url, world
 
 from penstock.routing.tokens import admin_token
-from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL
+from penstock_operator.kinds import INFERENCE_DEPLOYMENT, SERVING_POOL
 from penstock_operator.pool.kinds import NETWORK_POLICY, RAY_CLUSTER
 from penstock_operator.runtime.cluster import SECRET, Key
 

@@ -32,7 +32,7 @@ from tests.cluster.kuberay import manifests as kuberay_manifests
 from tests.cluster.kwok import fake_node, kwok
 from tests.ports import free_ports
 
-from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL
+from penstock_operator.kinds import INFERENCE_DEPLOYMENT, SERVING_POOL
 from penstock_operator.pool.kinds import RAY_CLUSTER
 from penstock_operator.pool.names import head_service, ray_cluster
 from penstock_operator.runtime.cluster import NAMESPACE, Key, Manifest, ResourceKind, key_of

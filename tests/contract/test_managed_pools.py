@@ -19,10 +19,11 @@ from tests.waiting import eventually
 
 from penstock.api.pool import ServingPool, ServingPoolSpec
 from penstock.errors import Conflict
+from penstock_operator.kinds import INFERENCE_DEPLOYMENT, SERVING_POOL
 from penstock_operator.operation import Operation
 from penstock_operator.pool.clusters import Addresses, RayClusters
 from penstock_operator.pool.defaults import DefaultPools
-from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL, PoolDirectory
+from penstock_operator.pool.directory import PoolDirectory
 from penstock_operator.pool.kinds import NETWORK_POLICY, RAY_CLUSTER
 from penstock_operator.pool.managed import ManagedPools
 from penstock_operator.pool.names import ray_token

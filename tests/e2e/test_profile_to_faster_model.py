@@ -24,13 +24,14 @@ from penstock.serving.manifest import MANIFEST_NAME, DataType, ModelManifest, Te
 from penstock_cli.demo.load import request_body
 from penstock_cli.demo.optimization import send_meanwhile, wait_for_verdict, wait_until_optimized
 from penstock_cli.objects.readiness import wait_until_ready
-from penstock_cli.objects.resources import FIELD_MANAGER, INFERENCE_DEPLOYMENT, kind_of
+from penstock_cli.objects.resources import FIELD_MANAGER, kind_of
 from penstock_cli.standalone.declarations import declare_pool
 from penstock_cli.standalone.gateway import GatewayProcess
 from penstock_cli.standalone.operator import OperatorProcess
 from penstock_cli.standalone.ray_head import RayAccess
 from penstock_cli.standalone.state import StateFolder
 from penstock_cli.target import open_embedded
+from penstock_operator.kinds import INFERENCE_DEPLOYMENT
 from penstock_operator.runtime.cluster import JOB, Cluster, Key
 from penstock_runtime.signing import verify
 

@@ -21,8 +21,8 @@ from tests.integration.local_ray import LocalRay
 from tests.ports import free_ports
 from tests.waiting import eventually
 
+from penstock_operator.kinds import INFERENCE_DEPLOYMENT, SERVING_POOL
 from penstock_operator.operation import Operation
-from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL
 from penstock_operator.runtime.cluster import SECRET, Key, Manifest
 from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
 from penstock_operator.settings import Settings

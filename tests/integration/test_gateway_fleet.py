@@ -25,8 +25,8 @@ from penstock.routing.tokens import admin_token, replica_token
 from penstock.serving.control import ReplicaSettings
 from penstock_operator.gateway.fleet import Fleet
 from penstock_operator.gateway.keeper import GatewayKeeper, KnownDeployments
+from penstock_operator.kinds import INFERENCE_DEPLOYMENT
 from penstock_operator.operation import Operation
-from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT
 from penstock_operator.runtime.cluster import Key
 from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
 from penstock_operator.settings import Settings

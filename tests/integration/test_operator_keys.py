@@ -20,9 +20,8 @@ from tests.waiting import eventually
 
 from penstock.api.access import Authentication
 from penstock.routing.tokens import replica_token
-from penstock_operator.keys.directory import API_KEY
+from penstock_operator.kinds import API_KEY, INFERENCE_DEPLOYMENT, SERVING_POOL
 from penstock_operator.operation import Operation
-from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL
 from penstock_operator.runtime.cluster import SECRET, Key
 from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
 from penstock_operator.settings import Settings

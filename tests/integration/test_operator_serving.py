@@ -15,7 +15,7 @@ from tests.integration.local_ray import ACCELERATOR, LocalRay
 from tests.integration.operator_parts import Platform, platform, scaling_model
 from tests.waiting import eventually
 
-from penstock_operator.pool.directory import SERVING_POOL
+from penstock_operator.kinds import SERVING_POOL
 from penstock_operator.runtime.cluster import Key
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]

@@ -11,9 +11,8 @@ import pytest
 from tests.contract.ray_rest_standin import RayStandIn
 from tests.waiting import eventually
 
+from penstock_operator.kinds import INFERENCE_DEPLOYMENT, SERVING_POOL, TENANT_QUOTA
 from penstock_operator.operation import Operation
-from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL
-from penstock_operator.quota.directory import TENANT_QUOTA
 from penstock_operator.runtime.cluster import SECRET, Key
 from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
 from penstock_operator.runtime.loop.news import News

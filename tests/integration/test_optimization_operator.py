@@ -37,10 +37,9 @@ from penstock.optimization.report import SearchVerdict
 from penstock.optimization.statements import Statement, digest_of_profile
 from penstock.optimization.trials import Stage
 from penstock.serving.manifest import BatchPoint, Capacity, ModelFormat
+from penstock_operator.kinds import CLUSTER_OPTIMIZATION_PROFILE, INFERENCE_DEPLOYMENT, OPTIMIZATION_RUN, SERVING_POOL
 from penstock_operator.operation import Operation
-from penstock_operator.optimization.directory import CLUSTER_OPTIMIZATION_PROFILE, OPTIMIZATION_RUN
 from penstock_operator.optimization.job import REQUEST_VARIABLE, JobSettings, run_folder
-from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL
 from penstock_operator.pool.kinds import NETWORK_POLICY
 from penstock_operator.runtime.cluster import JOB, NAMESPACE, SECRET, Cluster, Key, Manifest, Propagation, key_of
 from penstock_operator.runtime.cluster.embedded import EmbeddedCluster

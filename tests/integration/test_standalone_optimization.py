@@ -16,7 +16,7 @@ import yaml
 from tests.ports import free_ports
 from tests.waiting import eventually
 
-from penstock_operator.optimization.directory import CLUSTER_OPTIMIZATION_PROFILE, OPTIMIZATION_RUN
+from penstock_operator.kinds import CLUSTER_OPTIMIZATION_PROFILE, OPTIMIZATION_RUN
 from penstock_operator.runtime.cluster import JOB, Key, Manifest
 from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
 from penstock_runtime.signing import make_keys

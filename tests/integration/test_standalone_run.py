@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 from tests.ports import free_ports
 
-from penstock_cli.objects.resources import INFERENCE_DEPLOYMENT
 from penstock_cli.standalone.http import get
 from penstock_cli.standalone.ray_head import RayHead
 from penstock_cli.standalone.state import StateFolder
 from penstock_cli.target import open_embedded
 from penstock_cli.traces.otlp import read_lines
+from penstock_operator.kinds import INFERENCE_DEPLOYMENT
 from penstock_operator.runtime.cluster import Key
 from penstock_optimizer.artifact import digits_artifact
 

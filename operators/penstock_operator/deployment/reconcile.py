@@ -24,8 +24,7 @@ from penstock_operator.deployment.observed import (
 from penstock_operator.deployment.plan import Plan, invalid_route, invalid_status, plan
 from penstock_operator.deployment.routes import RouteWriter
 from penstock_operator.gateway.fleet import Fleet
-from penstock_operator.optimization.directory import OPTIMIZATION_RUN
-from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT
+from penstock_operator.kinds import INFERENCE_DEPLOYMENT, OPTIMIZATION_RUN
 from penstock_operator.pool.writer import PoolWriter
 from penstock_operator.runtime.cluster import Cluster, Key, Manifest, create_if_absent, key_of
 from penstock_operator.runtime.loop.news import News

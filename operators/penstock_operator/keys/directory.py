@@ -9,12 +9,11 @@ from typing import Final
 from penstock.api.access import APIKey
 from penstock.api.reading import read
 from penstock.errors import Invalid
-from penstock_operator.kinds import OURS
+from penstock_operator.kinds import API_KEY
 from penstock_operator.runtime.cluster import Cluster, Key, Manifest, key_of
 from penstock_operator.runtime.copies.cache import Recent
 
 log = logging.getLogger(__name__)
-API_KEY = OURS["APIKey"]
 
 _PARSED_SECONDS: Final = 600.0
 """What an object's version was parsed to is kept: a namespace's keys are read for each of its deployments."""

@@ -13,7 +13,8 @@ from penstock.api.verdicts import transitions
 from penstock.names import KEY_MANAGER
 from penstock_operator.deployment.access import key_status, next_look
 from penstock_operator.deployment.observed import GatewayProblem
-from penstock_operator.keys.directory import API_KEY, KeyDirectory
+from penstock_operator.keys.directory import KeyDirectory
+from penstock_operator.kinds import API_KEY
 from penstock_operator.runtime.cluster import Key, Manifest, key_of
 from penstock_operator.runtime.loop.news import News
 from penstock_operator.runtime.loop.reconciler import Applied, Reconciler

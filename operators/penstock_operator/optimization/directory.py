@@ -16,12 +16,8 @@ from penstock.api.reading import read
 from penstock.api.v1alpha1 import ProfileKind, ProfileReference
 from penstock.errors import Invalid
 from penstock_operator.deployment.observed import OptimizationView, ProfileProblem
-from penstock_operator.kinds import OURS
+from penstock_operator.kinds import CLUSTER_OPTIMIZATION_PROFILE, OPTIMIZATION_PROFILE, OPTIMIZATION_RUN
 from penstock_operator.runtime.cluster import Cluster, Key, Manifest, key_of, list_owned
-
-OPTIMIZATION_PROFILE = OURS["OptimizationProfile"]
-CLUSTER_OPTIMIZATION_PROFILE = OURS["ClusterOptimizationProfile"]
-OPTIMIZATION_RUN = OURS["OptimizationRun"]
 
 _UNAVAILABLE: Final = "This operator has no artifact store, so it cannot optimize; start it with --artifact-store. The model serves as it is."
 

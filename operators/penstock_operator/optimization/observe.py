@@ -15,10 +15,11 @@ from penstock.names import MODEL_LABEL, PROFILE_ANNOTATION, QUEUE_LABEL
 from penstock.optimization.progress import PROGRESS_FILE, RESULT_FILE, RunIdentity
 from penstock.optimization.statements import MOST_BYTES, Statement, mismatch
 from penstock_operator.deployment.observed import ProfileProblem
+from penstock_operator.kinds import INFERENCE_DEPLOYMENT
 from penstock_operator.optimization.directory import OptimizationDirectory
 from penstock_operator.optimization.job import JobSettings, run_folder
 from penstock_operator.optimization.plan import JobState, ObservedJob, ObservedRun, is_over, last_of
-from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, PoolDirectory
+from penstock_operator.pool.directory import PoolDirectory
 from penstock_operator.pool.users import pool_of
 from penstock_operator.runtime.cluster import JOB, Cluster, Key, Manifest, list_owned
 from penstock_operator.runtime.jobs.job_status import end_of, end_time

@@ -11,7 +11,7 @@ from penstock.api.optimization import OptimizationRun, OptimizationRunStatus
 from penstock.api.verdicts import transitions
 from penstock.errors import Unavailable
 from penstock.names import RUN_MANAGER
-from penstock_operator.optimization.directory import OPTIMIZATION_RUN
+from penstock_operator.kinds import OPTIMIZATION_RUN
 from penstock_operator.optimization.keys import RunKeys
 from penstock_operator.optimization.observe import RunObserver
 from penstock_operator.optimization.plan import ObservedRun, RunPlan, failed_status, plan_run

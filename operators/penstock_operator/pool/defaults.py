@@ -9,7 +9,7 @@ from typing import Final
 
 from penstock.api.pool import ServingPoolSpec
 from penstock.api.verdicts import epoch
-from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL
+from penstock_operator.kinds import INFERENCE_DEPLOYMENT, SERVING_POOL
 from penstock_operator.pool.names import DEFAULT_POOL_LABEL
 from penstock_operator.pool.users import pool_of
 from penstock_operator.runtime.cluster import Cluster, Key, Manifest, create_if_absent

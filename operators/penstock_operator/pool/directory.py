@@ -19,7 +19,7 @@ from penstock.api.reading import read
 from penstock.errors import Invalid, Unavailable
 from penstock_operator.clients.ray import RayClient
 from penstock_operator.deployment.observed import PoolProblem
-from penstock_operator.kinds import OURS
+from penstock_operator.kinds import SERVING_POOL
 from penstock_operator.pool.budget import MemoryBudget
 from penstock_operator.pool.clusters import RayClusters
 from penstock_operator.pool.observed import RayClusterView
@@ -27,9 +27,6 @@ from penstock_operator.pool.plan import sort_clusters
 from penstock_operator.pool.writer import PoolWriter
 from penstock_operator.runtime.cluster import FORBIDDEN, SECRET, Cluster, Key, Manifest, ResourceKind
 from penstock_operator.runtime.copies.cache import Recent
-
-SERVING_POOL = OURS["ServingPool"]
-INFERENCE_DEPLOYMENT = OURS["InferenceDeployment"]
 
 _FRESH_SECONDS: Final = 2.0
 """A pool and its Secret are read at most this often, however many deployments use them."""

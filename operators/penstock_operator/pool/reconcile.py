@@ -15,9 +15,10 @@ from penstock.errors import Invalid, Unavailable
 from penstock.names import POOL_MANAGER
 from penstock.serving.arguments import Owner
 from penstock_operator.deployment.observed import PoolProblem
+from penstock_operator.kinds import INFERENCE_DEPLOYMENT, SERVING_POOL
 from penstock_operator.pool import found as finding
 from penstock_operator.pool.defaults import DefaultPools
-from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL, PoolDirectory
+from penstock_operator.pool.directory import PoolDirectory
 from penstock_operator.pool.found import PROBLEM_SECONDS, RESYNC, Found, next_look, pool_status
 from penstock_operator.pool.managed import ManagedPools
 from penstock_operator.pool.observed import PoolObserved, RayClusterView

@@ -9,12 +9,9 @@ from penstock.api.quota import TenantQuota
 from penstock.api.reading import read
 from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.errors import Invalid
-from penstock_operator.kinds import OURS
-from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT
+from penstock_operator.kinds import INFERENCE_DEPLOYMENT, TENANT_QUOTA
 from penstock_operator.quota.plan import Excess, excess, usage
 from penstock_operator.runtime.cluster import Cluster, Manifest
-
-TENANT_QUOTA = OURS["TenantQuota"]
 
 _IDENTITY: Final = ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "generation")
 _SOME_MODEL: Final = {"storageUri": "file:///unknown", "modelFormat": "onnx"}

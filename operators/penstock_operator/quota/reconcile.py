@@ -11,7 +11,8 @@ from penstock.api.quota import TenantQuota, TenantQuotaStatus
 from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.api.verdicts import transitions
 from penstock.names import QUOTA_MANAGER
-from penstock_operator.quota.directory import TENANT_QUOTA, QuotaDirectory
+from penstock_operator.kinds import TENANT_QUOTA
+from penstock_operator.quota.directory import QuotaDirectory
 from penstock_operator.quota.plan import quota_status
 from penstock_operator.runtime.loop.news import News
 from penstock_operator.runtime.loop.reconciler import Applied, Reconciler

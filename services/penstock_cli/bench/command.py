@@ -145,7 +145,7 @@ def _url_of(cluster: Cluster, name: str, namespace: str) -> str:
         Invalid: there is none, or it does not serve.
     """
     from penstock_cli.objects.readiness import url_if_ready  # noqa: PLC0415 (loads the API types)
-    from penstock_cli.objects.resources import INFERENCE_DEPLOYMENT  # noqa: PLC0415 (the same)
+    from penstock_operator.kinds import INFERENCE_DEPLOYMENT  # noqa: PLC0415 (the same)
     from penstock_operator.runtime.cluster import Key  # noqa: PLC0415 (the same)
 
     manifest = cluster.get(INFERENCE_DEPLOYMENT, Key(namespace, name))

@@ -15,8 +15,7 @@ from penstock.api.reading import read
 from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.errors import Unavailable
 from penstock_cli.demo.load import HttpAnswer, send
-from penstock_operator.optimization.directory import OPTIMIZATION_RUN
-from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT
+from penstock_operator.kinds import INFERENCE_DEPLOYMENT, OPTIMIZATION_RUN
 from penstock_operator.runtime.cluster import Cluster, Key
 
 _POLL_SECONDS = 0.2

@@ -17,12 +17,12 @@ from penstock_cli.demo.comparison import print_comparison
 from penstock_cli.demo.load import request_body
 from penstock_cli.demo.optimization import send_meanwhile, wait_for_verdict, wait_until_optimized
 from penstock_cli.demo.report import DemoResult, print_report
-from penstock_cli.objects.resources import FIELD_MANAGER, INFERENCE_DEPLOYMENT
+from penstock_cli.objects.resources import FIELD_MANAGER
 from penstock_cli.progress import StepDisplay
 from penstock_cli.standalone.gateway import GatewayProcess
 from penstock_cli.standalone.stack import Stack
 from penstock_cli.standalone.state import StateFolder
-from penstock_operator.optimization.directory import OPTIMIZATION_RUN
+from penstock_operator.kinds import INFERENCE_DEPLOYMENT, OPTIMIZATION_RUN
 from penstock_operator.runtime.cluster import Cluster, Key, key_of
 from penstock_optimizer.artifact import DigitsArtifact
 

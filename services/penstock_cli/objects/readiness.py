@@ -12,7 +12,7 @@ from penstock.api.reading import read
 from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.errors import Invalid, Unavailable
 from penstock.names import DEPLOYMENT_MANAGER, POOL_MANAGER
-from penstock_cli.objects.resources import INFERENCE_DEPLOYMENT, SERVING_POOL
+from penstock_operator.kinds import INFERENCE_DEPLOYMENT, SERVING_POOL
 from penstock_operator.runtime.cluster import Cluster, Key, Manifest, NotFound
 
 _POLL_SECONDS = 0.1

@@ -12,8 +12,6 @@ from penstock_operator.kinds import OURS
 from penstock_operator.runtime.cluster import CONFIG_MAP, EVENT, NAMESPACE, SECRET, Manifest, ResourceKind
 
 FIELD_MANAGER = "penstock-cli"
-INFERENCE_DEPLOYMENT = OURS["InferenceDeployment"]
-SERVING_POOL = OURS["ServingPool"]
 _CORE = {kind.kind: kind for kind in (NAMESPACE, SECRET, CONFIG_MAP, EVENT)}
 _CONDITION_PATH = re.compile(r'^\.status\.conditions\[\?\(@\.type=="(\w+)"\)\]\.(\w+)$')
 _LAST_SEEN = Column("Last seen", "", type="date")

@@ -7,8 +7,9 @@ from typing import Final
 from penstock.api.meta import Manifest
 from penstock.errors import Invalid
 from penstock_cli import shipped
-from penstock_cli.objects.resources import FIELD_MANAGER, SERVING_POOL, kind_of
+from penstock_cli.objects.resources import FIELD_MANAGER, kind_of
 from penstock_cli.standalone.ray_head import RayAccess
+from penstock_operator.kinds import SERVING_POOL
 from penstock_operator.runtime.cluster import SECRET, Cluster, Key, key_of
 
 POOL: Final = Key("default", "default")

@@ -11,8 +11,7 @@ from tests.telling import telling
 
 from penstock.errors import Unavailable
 from penstock_cli.demo.optimization import wait_for_verdict, wait_until_optimized
-from penstock_operator.optimization.directory import OPTIMIZATION_RUN
-from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT
+from penstock_operator.kinds import INFERENCE_DEPLOYMENT, OPTIMIZATION_RUN
 from penstock_operator.runtime.cluster import Key
 from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
 

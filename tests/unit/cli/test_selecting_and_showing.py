@@ -14,10 +14,11 @@ from penstock.api.kinds import KINDS
 from penstock.api.meta import Manifest
 from penstock.errors import Invalid, PenstockError
 from penstock_cli.main import app
-from penstock_cli.objects.resources import INFERENCE_DEPLOYMENT, SERVING_POOL, find_kind
+from penstock_cli.objects.resources import find_kind
 from penstock_cli.objects.selection import Selection, parse_selection
 from penstock_cli.standalone.state import StateFolder, StateLock
 from penstock_cli.target import open_embedded
+from penstock_operator.kinds import INFERENCE_DEPLOYMENT, SERVING_POOL
 from penstock_operator.runtime.cluster import EVENT
 
 SAMPLES = Path(__file__).resolve().parents[3] / "manifests" / "samples"

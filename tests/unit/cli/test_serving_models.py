@@ -17,12 +17,13 @@ from penstock.api.meta import Manifest
 from penstock.errors import Invalid, Unavailable
 from penstock.names import DEPLOYMENT_MANAGER
 from penstock_cli.main import app
-from penstock_cli.objects.resources import INFERENCE_DEPLOYMENT, SERVING_POOL, kind_of
+from penstock_cli.objects.resources import kind_of
 from penstock_cli.progress import StepDisplay
 from penstock_cli.serving import ServedModels
 from penstock_cli.standalone.state import StateFolder
 from penstock_cli.target import open_embedded
 from penstock_cli.validation.manifests import refuse
+from penstock_operator.kinds import INFERENCE_DEPLOYMENT, SERVING_POOL
 from penstock_operator.runtime.cluster import Cluster, Key
 
 NAMES = [f"model-{index}" for index in range(7)]

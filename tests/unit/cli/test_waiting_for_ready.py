@@ -13,9 +13,9 @@ from penstock.api.meta import Manifest
 from penstock.errors import Unavailable
 from penstock.names import DEPLOYMENT_MANAGER
 from penstock_cli.objects.readiness import forget_readiness, wait_until_ready
-from penstock_cli.objects.resources import INFERENCE_DEPLOYMENT
 from penstock_cli.standalone.state import StateFolder
 from penstock_cli.target import open_embedded
+from penstock_operator.kinds import INFERENCE_DEPLOYMENT
 from penstock_operator.runtime.cluster import Cluster, Key, NotFound
 
 SAMPLE = Path(__file__).resolve().parents[3] / "manifests" / "samples" / "digits.yaml"

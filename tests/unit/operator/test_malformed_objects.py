@@ -14,10 +14,15 @@ from tests.unit.operator.test_newer_objects import MODEL, Operator, add
 from penstock.errors import Conflict, Invalid, PenstockError
 from penstock.names import FINALIZER
 from penstock_operator import sources
-from penstock_operator.keys.directory import API_KEY
-from penstock_operator.optimization.directory import OPTIMIZATION_PROFILE, OPTIMIZATION_RUN, users_of
-from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL
-from penstock_operator.quota.directory import TENANT_QUOTA
+from penstock_operator.kinds import (
+    API_KEY,
+    INFERENCE_DEPLOYMENT,
+    OPTIMIZATION_PROFILE,
+    OPTIMIZATION_RUN,
+    SERVING_POOL,
+    TENANT_QUOTA,
+)
+from penstock_operator.optimization.directory import users_of
 from penstock_operator.runtime.cluster import EventType, Key, Manifest, ResourceKind
 from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
 from penstock_operator.runtime.cluster.storage import Stored

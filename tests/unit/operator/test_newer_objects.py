@@ -20,24 +20,28 @@ from penstock_operator.deployment.observe import Observer
 from penstock_operator.deployment.reconcile import DeploymentReconciler
 from penstock_operator.deployment.routes import RouteWriter
 from penstock_operator.gateway.fleet import Fleet
-from penstock_operator.keys.directory import API_KEY, KeyDirectory
+from penstock_operator.keys.directory import KeyDirectory
 from penstock_operator.keys.reconcile import KeyReconciler
-from penstock_operator.optimization.directory import (
+from penstock_operator.kinds import (
+    API_KEY,
+    INFERENCE_DEPLOYMENT,
     OPTIMIZATION_PROFILE,
     OPTIMIZATION_RUN,
-    OptimizationDirectory,
+    SERVING_POOL,
+    TENANT_QUOTA,
 )
+from penstock_operator.optimization.directory import OptimizationDirectory
 from penstock_operator.optimization.job import JobSettings
 from penstock_operator.optimization.keys import RunKeys
 from penstock_operator.optimization.observe import RunObserver
 from penstock_operator.optimization.reconcile import RunReconciler
 from penstock_operator.pool.clusters import RayClusters
 from penstock_operator.pool.defaults import DefaultPools
-from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL, PoolDirectory
+from penstock_operator.pool.directory import PoolDirectory
 from penstock_operator.pool.managed import ManagedPools
 from penstock_operator.pool.reconcile import PoolReconciler
 from penstock_operator.pool.release import PoolRelease
-from penstock_operator.quota.directory import TENANT_QUOTA, QuotaDirectory
+from penstock_operator.quota.directory import QuotaDirectory
 from penstock_operator.quota.reconcile import QuotaReconciler
 from penstock_operator.runtime.cluster import JOB, EventType, Key, Manifest, ResourceKind
 from penstock_operator.runtime.cluster.embedded import EmbeddedCluster

@@ -24,7 +24,8 @@ from penstock.optimization.statements import (
     signed_bytes,
 )
 from penstock.optimization.trials import Stage
-from penstock_operator.optimization.directory import OPTIMIZATION_RUN, OptimizationDirectory
+from penstock_operator.kinds import OPTIMIZATION_RUN
+from penstock_operator.optimization.directory import OptimizationDirectory
 from penstock_operator.optimization.job import JobSettings, build, run_folder
 from penstock_operator.optimization.keys import RunKeys
 from penstock_operator.optimization.observe import RunObserver

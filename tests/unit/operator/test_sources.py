@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from penstock_operator.keys.directory import API_KEY
+from penstock_operator.kinds import (
+    API_KEY,
+    INFERENCE_DEPLOYMENT,
+    OPTIMIZATION_PROFILE,
+    OPTIMIZATION_RUN,
+    SERVING_POOL,
+    TENANT_QUOTA,
+)
 from penstock_operator.operation import (
     Declared,
     Parts,
@@ -17,9 +24,6 @@ from penstock_operator.operation import (
     declare_quotas,
     declare_runs,
 )
-from penstock_operator.optimization.directory import OPTIMIZATION_PROFILE, OPTIMIZATION_RUN
-from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL
-from penstock_operator.quota.directory import TENANT_QUOTA
 from penstock_operator.runtime.cluster import Manifest, ResourceKind
 from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
 from penstock_operator.runtime.copies.change import Change

@@ -11,9 +11,10 @@ from tests.telling import telling
 from penstock.api.pool import ServingPool, ServingPoolSpec
 from penstock.errors import Invalid
 from penstock_operator.deployment.observed import PoolProblem
+from penstock_operator.kinds import INFERENCE_DEPLOYMENT, SERVING_POOL
 from penstock_operator.pool.clusters import RayClusters
 from penstock_operator.pool.defaults import DefaultPools
-from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL, PoolDirectory
+from penstock_operator.pool.directory import PoolDirectory
 from penstock_operator.pool.kinds import RAY_CLUSTER
 from penstock_operator.pool.managed import ManagedPools
 from penstock_operator.pool.raypods import PoolSettings

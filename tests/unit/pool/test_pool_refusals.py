@@ -15,9 +15,10 @@ from penstock.api.conditions import Reason, facts_of
 from penstock.api.verdicts import reason_of
 from penstock.errors import Unavailable
 from penstock_operator.deployment.observed import ApplicationState, PoolProblem
+from penstock_operator.kinds import INFERENCE_DEPLOYMENT, SERVING_POOL
 from penstock_operator.pool.clusters import Addresses, RayClusters
 from penstock_operator.pool.defaults import DefaultPools
-from penstock_operator.pool.directory import INFERENCE_DEPLOYMENT, SERVING_POOL, PoolDirectory
+from penstock_operator.pool.directory import PoolDirectory
 from penstock_operator.pool.kinds import NETWORK_POLICY, POD, RAY_CLUSTER
 from penstock_operator.pool.managed import ManagedPools
 from penstock_operator.pool.names import ray_token

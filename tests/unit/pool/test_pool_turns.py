@@ -10,9 +10,10 @@ import pytest
 from tests.telling import Telling
 
 from penstock.api.verdicts import timestamp
+from penstock_operator.kinds import SERVING_POOL
 from penstock_operator.pool.clusters import Addresses, RayClusters
 from penstock_operator.pool.defaults import DefaultPools
-from penstock_operator.pool.directory import SERVING_POOL, PoolDirectory
+from penstock_operator.pool.directory import PoolDirectory
 from penstock_operator.pool.kinds import RAY_CLUSTER
 from penstock_operator.pool.managed import ManagedPools
 from penstock_operator.pool.raypods import PoolSettings

@@ -11,7 +11,7 @@ from penstock.api.meta import Condition, ConditionStatus, Manifest
 from penstock.api.quota import TenantQuota, TenantQuotaStatus
 from penstock.errors import Invalid, PenstockError, Unavailable
 from penstock.names import FINALIZER
-from penstock_operator.quota.directory import TENANT_QUOTA
+from penstock_operator.kinds import TENANT_QUOTA
 from penstock_operator.runtime.cluster import Key, ResourceKind
 from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
 from penstock_operator.runtime.loop.news import News
