@@ -133,7 +133,7 @@ def _output(signature: Signature, item: Any, *, binary: bool) -> tuple[str, bool
     _require(any(name == spec.name for spec in signature.outputs))
     parameters = _object(item.get("parameters"), {})
     asked = _flag(parameters, "binary_data")
-    _require(not parameters.get("classification") and not parameters.get("shared_memory_region"))
+    _require(parameters.get("classification") in (None, 0) and not parameters.get("shared_memory_region"))
     return name, binary if asked is None else asked
 
 

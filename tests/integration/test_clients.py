@@ -154,6 +154,20 @@ def test_the_index_lists_models_that_are_ready_alone_where_that_is_asked(served:
 
 
 @pytest.mark.parametrize("binary", [False, True], ids=["JSON", "binary"])
+def test_tritons_client_gets_the_best_classes(served: Served, *, binary: bool) -> None:
+    wanted = [triton.InferRequestedOutput("y", binary_data=binary, class_count=3)]
+    with triton.InferenceServerClient(served.address) as client:
+        found = client.infer("tiny", [tensor(binary=True)], outputs=wanted).as_numpy("y")
+    scores = ROWS @ linear_weights()
+    assert found.shape == (len(ROWS), 3)
+    for row, best in zip(scores, found, strict=True):
+        said = [each.decode() if isinstance(each, bytes) else each for each in best.tolist()]
+        places = [int(each.split(":")[1]) for each in said]
+        assert places == np.argsort(-row, kind="stable")[:3].tolist()
+        np.testing.assert_allclose([float(each.split(":")[0]) for each in said], row[places], rtol=1e-4)
+
+
+@pytest.mark.parametrize("binary", [False, True], ids=["JSON", "binary"])
 def test_a_compressed_answer_is_the_one_that_comes_without(served: Served, *, binary: bool) -> None:
     body = json.dumps({**document(ROWS), "parameters": {"binary_data_output": binary}}).encode()
     url = served.gateway.url + INFER

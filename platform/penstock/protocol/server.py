@@ -9,7 +9,7 @@ import orjson
 import penstock
 from penstock.protocol.refusals import MethodNotAllowed
 
-EXTENSIONS: Final = ("binary_tensor_data", "model_configuration", "parameters", "schedule_policy")
+EXTENSIONS: Final = ("binary_tensor_data", "classification", "model_configuration", "parameters", "schedule_policy")
 """Triton's, by its names, those alone that are there as a whole: of `model_repository` and `trace` only what looks is."""
 TRACE_SETTING: Final = "/v2/trace/setting"
 REPOSITORY_INDEX: Final = "/v2/repository/index"

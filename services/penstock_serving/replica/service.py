@@ -188,7 +188,7 @@ class InferenceService:
 
     def _answer(self, call: Call, outputs: Mapping[str, Array]) -> None:
         try:
-            call.encode(outputs)
+            call.encode(outputs if call.request is None else call.request.present(outputs))
         except Invalid as error:
             self.fail(call, error)
             return

@@ -242,9 +242,21 @@ BAD: dict[str, tuple[dict[str, Any] | bytes, str]] = {
     "an unknown output": (body() | {"outputs": [{"name": "z"}]}, "outputs[0] 'z' 'y'"),
     "an output twice": (body() | {"outputs": [{"name": "y"}, {"name": "y"}]}, "outputs[1] 'y' twice"),
     "outputs that are no list": (body() | {"outputs": {"name": "y"}}, "'outputs' list"),
-    "classification": (
-        body() | {"outputs": [{"name": "y", "parameters": {"classification": 3}}]},
-        "outputs[0] 'y' classification supported",
+    "classes that are no number": (
+        body() | {"outputs": [{"name": "y", "parameters": {"classification": "3"}}]},
+        "outputs[0] 'y' 'classification' 10000 '3'",
+    ),
+    "classes that are a boolean": (
+        body() | {"outputs": [{"name": "y", "parameters": {"classification": True}}]},
+        "outputs[0] 'y' 'classification' True",
+    ),
+    "fewer classes than none": (
+        body() | {"outputs": [{"name": "y", "parameters": {"classification": -1}}]},
+        "outputs[0] 'y' 'classification' -1",
+    ),
+    "more classes than may be": (
+        body() | {"outputs": [{"name": "y", "parameters": {"classification": 10_001}}]},
+        "outputs[0] 'y' 'classification' 10001",
     ),
     "a binary flag that is no boolean": (
         body() | {"outputs": [{"name": "y", "parameters": {"binary_data": 1}}]},

@@ -100,6 +100,21 @@ def test_an_output_that_has_no_typed_contents_makes_the_answer_raw() -> None:
     assert list(answer.raw_output_contents) == [arrays["y"].tobytes(), arrays["h"].tobytes()]
 
 
+def test_classes_of_an_output_are_not_described_as_the_tensor_of_their_shape() -> None:
+    by, encoder = decoder(), MessageEncoder("m", "1")
+    values = np.array([[1, 2]], np.float32)
+    classes = {"outputs": [{"name": "y", "parameters": {"classification": {"int64_param": 2}}}]}
+    for more, datatype, content in (
+        ({}, "FP32", values.tobytes()),
+        (classes, "BYTES", b"\5\0\0\0002.0:1\5\0\0\0001.0:0"),
+        ({}, "FP32", values.tobytes()),
+    ):
+        request = decode(asking(**more), by)
+        answer = stubs.ModelInferResponse.FromString(b"".join(encoder.encode(request, request.present({"y": values}))))
+        assert (answer.outputs[0].datatype, list(answer.outputs[0].shape)) == (datatype, [1, 2])
+        assert list(answer.raw_output_contents) == [content]
+
+
 def test_raw_contents_are_not_copied() -> None:
     body = bytearray(asking().SerializeToString())
     request = decoder().decode(body, 0, len(body))
@@ -144,7 +159,7 @@ def test_what_a_request_asks_beside_its_tensors_is_read() -> None:
         ({"parameters": {"timeout": {"string_param": "1"}}}, Refusal.BAD_REQUEST, "'timeout'"),
         ({"parameters": {"priority": {"int64_param": 17}}}, Refusal.BAD_REQUEST, "'priority'"),
         (
-            {"outputs": [{"name": "y", "parameters": {"classification": {"int64_param": 2}}}]},
+            {"outputs": [{"name": "y", "parameters": {"classification": {"int64_param": -2}}}]},
             Refusal.BAD_REQUEST,
             "classification",
         ),

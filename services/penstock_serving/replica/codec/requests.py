@@ -12,6 +12,7 @@ from penstock.protocol.datatypes import Array
 from penstock.protocol.refusals import bad_request
 from penstock.serving.joining import Joining
 from penstock.serving.manifest import DataType, Signature, TensorSpec
+from penstock_serving.replica.codec.classification import Classification, read_classification
 
 DEFAULT_PRIORITY: Final = 8
 """The priority of a request that names none, or 0."""
@@ -29,7 +30,10 @@ class RequestedOutput:
 
     name: str
     datatype: DataType
+    """As it is answered: of classes, BYTES."""
     binary: bool
+    classes: Classification | None = None
+    """Answered in place of the tensor."""
 
 
 @dataclass(slots=True)
@@ -47,6 +51,17 @@ class InferRequest:
     id: str | None = None
     timeout_seconds: float | None = None
     priority: int = DEFAULT_PRIORITY
+    classified: bool = False
+    """Whether an output is asked for as classes."""
+
+    def present(self, outputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        """The model's outputs by name, those as classes that are asked for so."""
+        if not self.classified:
+            return outputs
+        return {
+            each.name: outputs[each.name] if each.classes is None else each.classes.classify(outputs[each.name])
+            for each in self.outputs
+        }
 
 
 class RequestReader:
@@ -59,6 +74,7 @@ class RequestReader:
 
     def __init__(self, signature: Signature, joining: Joining | None = None) -> None:
         self._axes = joining.inputs if joining is not None else {}
+        self._output_axes = joining.outputs if joining is not None else {}
         self._ragged = joining is not None and joining.ragged
         self._required = tuple(spec.name for spec in signature.inputs)
         self._optional = frozenset(spec.name for spec in signature.optional)
@@ -118,6 +134,7 @@ class RequestReader:
                 request.outputs = self._default[True]
         if outputs is not None and outputs != []:
             request.outputs = self._parse_outputs(outputs, binary=request.outputs is self._default[True])
+            request.classified = any(each.classes is not None for each in request.outputs)
         return request
 
     def _place(self, inputs: dict[str, Array]) -> tuple[int, tuple[tuple[int, ...], ...]]:
@@ -165,11 +182,11 @@ class RequestReader:
             elif type(parameters) is not dict:
                 raise bad_request(f"{where}: 'parameters' must be an object")
             asked = _flag(parameters, "binary_data", where)
-            if parameters.get("classification"):
-                raise bad_request(f"{where}: classification is not supported; ask for the tensor")
+            classes = read_classification(parameters.get("classification"), spec, self._output_axes.get(name), where)
             if parameters.get(SHARED_MEMORY):
                 raise bad_request(f"{where}: shared memory is not supported")
-            chosen[name] = RequestedOutput(name, spec.datatype, binary if asked is None else asked)
+            datatype = spec.datatype if classes is None else DataType.BYTES
+            chosen[name] = RequestedOutput(name, datatype, binary if asked is None else asked, classes)
         return tuple(chosen.values())
 
 

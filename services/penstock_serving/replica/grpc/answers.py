@@ -23,7 +23,7 @@ class MessageEncoder:
 
     def __init__(self, model: str, version: str) -> None:
         self._names = ModelInferResponse(model_name=model, model_version=version).SerializeToString()
-        self._described: dict[tuple[str, tuple[int, ...]], bytes] = {}
+        self._described: dict[tuple[str, DataType, tuple[int, ...]], bytes] = {}
 
     def encode(self, request: InferRequest, arrays: Mapping[str, Array]) -> list[bytes]:
         """The parts of a `ModelInferResponse` in their order. A message may be put together of parts that each hold some fields.
@@ -46,7 +46,9 @@ class MessageEncoder:
         blobs: list[bytes] = []
         for output in request.outputs:
             array = arrays[output.name]
-            parts.append(described.get((output.name, array.shape)) or self._describe(output, array.shape))
+            parts.append(
+                described.get((output.name, output.datatype, array.shape)) or self._describe(output, array.shape)
+            )
             blob = _bytes_of(array, output)
             blobs += (_RAW, varint(len(blob)), blob)
         return parts + blobs
@@ -56,7 +58,7 @@ class MessageEncoder:
         found: bytes = ModelInferResponse(outputs=[tensor]).SerializeToString()
         if len(self._described) >= _MOST_KNOWN:
             self._described.clear()
-        self._described[output.name, shape] = found
+        self._described[output.name, output.datatype, shape] = found
         return found
 
 
