@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import ssl
 import sys
 import tempfile
 from collections import Counter
@@ -53,10 +54,12 @@ class Gateway:
     process: Forked | None = None
     session: aiohttp.ClientSession = field(init=False)
     address: str = "127.0.0.1"
+    trust: ssl.SSLContext | None = None
+    """Of clients, where they speak TLS; it must trust `localhost`."""
 
     @property
     def url(self) -> str:
-        return f"http://{self.address}:{self.port}"
+        return f"http://{self.address}:{self.port}" if self.trust is None else f"https://localhost:{self.port}"
 
     @property
     def control(self) -> str:
@@ -148,14 +151,22 @@ def _children(pid: int) -> list[int]:
 
 @asynccontextmanager
 async def gateway(
-    *arguments: str, address: str = "127.0.0.1", control_port: int | None = None, **environment: str
+    *arguments: str,
+    address: str = "127.0.0.1",
+    control_port: int | None = None,
+    trust: ssl.SSLContext | None = None,
+    **environment: str,
 ) -> AsyncIterator[Gateway]:
     """A running gateway with a state folder whose path is short enough for sockets."""
     state = Path(tempfile.mkdtemp(prefix="gw-"))
-    running = Gateway(state, free_port(), control_port or free_port(), arguments, environment, address=address)
+    running = Gateway(
+        state, free_port(), control_port or free_port(), arguments, environment, address=address, trust=trust
+    )
     timeout = aiohttp.ClientTimeout(total=GUARD_SECONDS)
     try:
-        async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
+        async with aiohttp.ClientSession(
+            timeout=timeout, connector=aiohttp.TCPConnector(limit=0, ssl=trust or True)
+        ) as session:
             running.session = session
             try:
                 await running.start()

@@ -27,6 +27,18 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{ .Values.gateway.secret.existingSecret | default "penstock-gateway-secret" }}
 {{- end }}
 
+{{/* The port of the gateway's Service. */}}
+{{- define "penstock.gatewayPort" -}}
+{{ .Values.gateway.service.port | default (ternary 443 80 (ne .Values.gateway.tls.secretName "")) | int }}
+{{- end }}
+
+{{/* The gateway inside the cluster. */}}
+{{- define "penstock.gatewayService" -}}
+{{- $tls := ne .Values.gateway.tls.secretName "" -}}
+{{- $port := include "penstock.gatewayPort" . | int -}}
+{{ ternary "https" "http" $tls }}://penstock-gateway.{{ .Release.Namespace }}.svc{{ if ne $port (ternary 443 80 $tls) }}:{{ $port }}{{ end }}
+{{- end }}
+
 {{/* Where clients reach the gateway. */}}
 {{- define "penstock.publicUrl" -}}
 {{- if .Values.gateway.publicUrl -}}
@@ -34,7 +46,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- else if and .Values.gateway.ingress.enabled .Values.gateway.ingress.host -}}
 {{ ternary "https" "http" (ne .Values.gateway.ingress.tlsSecret "") }}://{{ .Values.gateway.ingress.host }}
 {{- else -}}
-http://penstock-gateway.{{ .Release.Namespace }}.svc{{ if ne (int .Values.gateway.service.port) 80 }}:{{ .Values.gateway.service.port }}{{ end }}
+{{ include "penstock.gatewayService" . }}
 {{- end -}}
 {{- end }}
 

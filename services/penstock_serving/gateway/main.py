@@ -40,6 +40,7 @@ from penstock_serving.gateway.probes import Probes
 from penstock_serving.gateway.readiness import Readiness
 from penstock_serving.gateway.settings import GatewaySettings, Layout, read_settings
 from penstock_serving.gateway.table.registry import Registry
+from penstock_serving.gateway.tls.keeping import CertificateKeeper
 
 logger = logging.getLogger(__name__)
 _FLUSH_SECONDS = 5.0
@@ -130,10 +131,14 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
         await _serve_network(stack, application, limiter, settings.control_host, settings.control_port)
 
         convergence = Convergence(settings, registry, admissions, haproxy)
+        works = [convergence.run(), convergence.expire(), registry.store_routes()]
+        if settings.tls_certificate is not None:
+            keeper = CertificateKeeper(settings, settings.tls_certificate, lambda: convergence.edition)
+            keeper.prepare()
+            keeper.register(metrics)
+            works.append(keeper.run())
         stack.push_async_callback(_stop, haproxy, settings)
-        loops = [
-            asyncio.create_task(each) for each in (convergence.run(), convergence.expire(), registry.store_routes())
-        ]
+        loops = [asyncio.create_task(each) for each in works]
         await _supervise(_wait_to_leave(stop, readiness, settings), loops, registry, settings)
 
 

@@ -16,6 +16,8 @@ _BUFFERS: Final = 3
 """Of a connection: what comes from the client, what goes to it, and the request that is kept for a retry."""
 _CONNECTION_BYTES: Final = 6 * 1024
 """HAProxy's session, stream, variables and both sides' sockets, beside the buffers."""
+_TLS_BYTES: Final = 48 * 1024
+"""OpenSSL's part of a connection: its buffers of a record each way, and the session."""
 _OWN_CONNECTIONS: Final = 64
 _TABLES_BYTES: Final = 3 * 100_000 * 128 + 3 * 10_000 * 192
 """Stick tables, which are bounded in entries: callers, sources and clients; namespaces and portions."""
@@ -31,14 +33,14 @@ _STRANGERS_BYTES: Final = 8192 * 8 * 1024
 _CGROUP: Final = Path("/sys/fs/cgroup/memory.max")
 
 
-def connection_bytes() -> int:
+def connection_bytes(*, tls: bool = False) -> int:
     """The most that one client's connection takes in HAProxy."""
-    return _BUFFERS * BUFFER_BYTES + _CONNECTION_BYTES
+    return _BUFFERS * BUFFER_BYTES + _CONNECTION_BYTES + (_TLS_BYTES if tls else 0)
 
 
 def max_bytes(settings: GatewaySettings) -> int:
     """The most that a gateway takes, both processes together. A reload for more slots has its workers share connections."""
-    clients = (settings.max_connections + _OWN_CONNECTIONS) * connection_bytes()
+    clients = (settings.max_connections + _OWN_CONNECTIONS) * connection_bytes(tls=settings.tls_certificate is not None)
     own = _BASE_BYTES + _TABLES_BYTES + _KEYS_BYTES + _KEPT_BYTES + _STRANGERS_BYTES
     return clients + settings.max_held_bytes + own
 

