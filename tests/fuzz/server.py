@@ -77,7 +77,7 @@ async def _answering(data: st.DataObject) -> None:
     drawn = data.draw(signatures())
     output = TensorSpec(name="y", datatype=DataType.INT64, shape=(-1,) if batchable(drawn) else (1,))
     signature = drawn.model_copy(update={"outputs": (output,)})
-    service, front = _replica(signature, cached=data.draw(st.booleans()))
+    service, front = make_replica(signature, cached=data.draw(st.booleans()))
     try:
         bodies = [data.draw(requests(signature)) for _ in range(data.draw(st.integers(1, 4)))]
         bodies += [data.draw(st.sampled_from(bodies)) for _ in range(data.draw(st.integers(0, 3)))]
@@ -93,7 +93,8 @@ async def _answering(data: st.DataObject) -> None:
         service.executor.close()
 
 
-def _replica(signature: Signature, *, cached: bool) -> tuple[InferenceService, HttpFront]:
+def make_replica(signature: Signature, *, cached: bool) -> tuple[InferenceService, HttpFront]:
+    """A replica of a model that gives checksums of its inputs, without a socket."""
     settings = ReplicaSettings(
         namespace="default",
         model="m",

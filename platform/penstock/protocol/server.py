@@ -12,6 +12,7 @@ from penstock.protocol.refusals import MethodNotAllowed
 EXTENSIONS: Final = ("binary_tensor_data", "classification", "model_configuration", "parameters", "schedule_policy")
 """Triton's, by its names, those alone that are there as a whole: of `model_repository` and `trace` only what looks is."""
 TRACE_SETTING: Final = "/v2/trace/setting"
+OPENAPI: Final = "/v2/openapi.json"
 REPOSITORY_INDEX: Final = "/v2/repository/index"
 
 

@@ -13,12 +13,12 @@ from tests.telling import assert_tells, telling
 
 from penstock.errors import Invalid
 from penstock.protocol.datatypes import DTYPES
+from penstock.protocol.limits import DEFAULT_PRIORITY
 from penstock.protocol.refusals import Refusal, status_of
 from penstock.routing.leases import RequestsJoined
 from penstock.serving.joining import Joining
 from penstock.serving.manifest import DataType, Signature, TensorSpec
 from penstock_serving.replica.codec.documents import RequestDecoder
-from penstock_serving.replica.codec.requests import DEFAULT_PRIORITY
 from penstock_serving.replica.codec.responses import ResponseEncoder, model_metadata
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from penstock.api.access import Authentication
-from penstock.protocol.server import REPOSITORY_INDEX, TRACE_SETTING
+from penstock.protocol.server import OPENAPI, REPOSITORY_INDEX, TRACE_SETTING
 from penstock.routing.access import NEVER, Denial, Grant, Locks
 from penstock_serving.gateway.settings import GatewaySettings
 
@@ -38,7 +38,7 @@ _CHALLENGE: Final[Mapping[Denial, str]] = {
 _PLAIN: Final = "|0|0|*"
 """How the entry of a key ends that has no limit and no end, and opens the whole namespace. See `_grant`."""
 NO_PATH: Final = "there is no such path; models are under /v2/models/ or /NAMESPACE/v2/models/"
-OWN_PATHS: Final = ("/v2", "/v2/", REPOSITORY_INDEX, TRACE_SETTING)
+OWN_PATHS: Final = ("/v2", "/v2/", REPOSITORY_INDEX, TRACE_SETTING, OPENAPI)
 """What of the protocol the agent answers that names no model, but for health."""
 _LIVE, _READY = "/v2/health/live", "/v2/health/ready"
 _CALLERS: Final = "callers"

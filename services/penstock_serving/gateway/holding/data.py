@@ -63,7 +63,14 @@ class DataServer:
         self._forwarding = Forwarding(session, holding, settings.request_timeout_seconds * 0.9, _mark)
         self._emit = emit
         self._traced = traced
-        self._own = OwnPaths(registry, holding, readiness, gatekeeper, traced=traced)
+        self._own = OwnPaths(
+            registry,
+            holding,
+            readiness,
+            gatekeeper,
+            default_namespace=settings.default_namespace,
+            traced=traced,
+        )
 
     def application(self) -> web.Application:
         """The aiohttp application. Its runner must cancel handlers whose client went away."""

@@ -8,9 +8,11 @@ from typing import Final
 from aiohttp import hdrs, web
 
 from penstock.errors import Invalid, Unavailable
+from penstock.protocol.openapi.document import openapi_document
 from penstock.protocol.refusals import MethodNotAllowed, status_of
 from penstock.protocol.repository import read_index_request, write_index
 from penstock.protocol.server import (
+    OPENAPI,
     REPOSITORY_INDEX,
     TRACE_SETTING,
     server_metadata,
@@ -38,21 +40,31 @@ class OwnPaths:
         holding: whose memory bodies take.
         readiness: of this gateway.
         gatekeeper: says who may know of which model.
+        default_namespace: of paths that name none.
         traced: whether spans go anywhere.
     """
 
     def __init__(
-        self, registry: Registry, holding: Holding, readiness: Readiness, gatekeeper: Gatekeeper, *, traced: bool
+        self,
+        registry: Registry,
+        holding: Holding,
+        readiness: Readiness,
+        gatekeeper: Gatekeeper,
+        *,
+        default_namespace: str,
+        traced: bool,
     ) -> None:
         self._registry = registry
         self._holding = holding
         self._readiness = readiness
         self._gatekeeper = gatekeeper
         self._traced = traced
+        described = openapi_document(default_namespace)
         self._gets: dict[str, Callable[[], web.Response]] = {
             "/v2": lambda: document(server_metadata()),
             _LIVE: lambda: web.json_response({"live": True}),
             _READY: self._answer_readiness,
+            OPENAPI: lambda: document(described),
             TRACE_SETTING: lambda: document(trace_settings(exported=self._traced)),
         }
         self._posts: dict[str, Callable[[web.Request, str], Awaitable[web.Response]]] = {

@@ -8,11 +8,10 @@ from typing import Any, Final
 import numpy as np
 
 from penstock.protocol.datatypes import Array
+from penstock.protocol.limits import MOST_CLASSES
 from penstock.protocol.refusals import bad_request
 from penstock.serving.manifest import DataType, TensorSpec
 
-MOST_CLASSES: Final = 10_000
-"""That a request may ask for. Each is a string of its own, so a word of a request must not make millions."""
 _UNORDERED: Final = (DataType.BYTES, DataType.BOOL)
 
 

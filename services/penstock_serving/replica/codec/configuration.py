@@ -6,10 +6,10 @@ from typing import Any, Final
 
 import orjson
 
+from penstock.protocol.limits import DEFAULT_PRIORITY, LAST_PRIORITY
 from penstock.serving.joining import Joining
 from penstock.serving.manifest import DataType, Signature, TensorSpec
 from penstock.serving.settings import BatchingSettings, CacheMode, InPlaceSettings
-from penstock_serving.replica.codec.requests import DEFAULT_PRIORITY, LAST_PRIORITY
 
 _NAMED_OTHERWISE: Final = {DataType.BYTES: "TYPE_STRING"}
 _MICROSECONDS: Final = 1000

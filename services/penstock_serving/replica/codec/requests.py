@@ -9,15 +9,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from penstock.protocol.datatypes import Array
+from penstock.protocol.limits import DEFAULT_PRIORITY, LAST_PRIORITY, MOST_AXES
 from penstock.protocol.refusals import bad_request
 from penstock.serving.joining import Joining
 from penstock.serving.manifest import DataType, Signature, TensorSpec
 from penstock_serving.replica.codec.classification import Classification, read_classification
 
-DEFAULT_PRIORITY: Final = 8
-"""The priority of a request that names none, or 0."""
-LAST_PRIORITY: Final = 16
-_MAX_AXES: Final = 32
 SHARED_MEMORY: Final = "shared_memory_region"
 _LONGEST_WITHOUT_ELEMENTS: Final = 1 << 24
 """Product of the other axes of a tensor without elements. Sixty bytes of request must not make an engine fill gigabytes."""
@@ -199,8 +196,8 @@ def check_shape(shape: Any, spec: TensorSpec, where: str) -> int:
     wanted = spec.shape
     if shape is None:
         raise bad_request(f"{where}: 'shape' is missing")
-    if type(shape) is not list or len(shape) > _MAX_AXES:
-        raise bad_request(f"{where}: 'shape' must be a list of at most {_MAX_AXES} whole numbers")
+    if type(shape) is not list or len(shape) > MOST_AXES:
+        raise bad_request(f"{where}: 'shape' must be a list of at most {MOST_AXES} whole numbers")
     count = 1
     fits = len(shape) == len(wanted)
     for index, length in enumerate(shape):

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from typing import Final
 
 from penstock.errors import Invalid, PenstockError
+from penstock.protocol.openapi.document import ServedModel, openapi_document
 from penstock.protocol.refusals import MethodNotAllowed, Refusal, not_found
 from penstock.protocol.repository import IndexEntry, read_index_request, write_index
 from penstock.protocol.server import (
+    OPENAPI,
     REPOSITORY_INDEX,
     TRACE_SETTING,
     server_metadata,
@@ -143,6 +145,7 @@ class HttpFront:
             gets[f"{prefix}/v2/".encode()] = self._server_metadata
             gets[f"{prefix}/v2/health/live".encode()] = self._live
             gets[f"{prefix}/v2/health/ready".encode()] = self._health_ready
+            gets[f"{prefix}{OPENAPI}".encode()] = self._openapi
             traces = [f"{prefix}{TRACE_SETTING}", f"{prefix}/v2/models/{name}/trace/setting"]
             posts[f"{prefix}{REPOSITORY_INDEX}".encode()] = self._repository_index
             for path in (f"{prefix}/v2/models/{name}", f"{prefix}/v2/models/{name}/versions/{version}"):
@@ -226,6 +229,10 @@ class HttpFront:
         reason = "" if ready else _LEAVING
         entry = IndexEntry(self._settings.model, self._settings.version, ready, reason)
         exchange.connection.respond(exchange, 200, JSON, write_index([entry], ready_only=ready_only))
+
+    def _openapi(self, exchange: HttpExchange) -> None:
+        model = ServedModel(self._settings.model, self._settings.version, self._signature)
+        exchange.connection.respond(exchange, 200, JSON, openapi_document(self._settings.namespace, model))
 
     def _trace_settings(self, exchange: HttpExchange) -> None:
         exchange.connection.respond(exchange, 200, JSON, trace_settings(exported=self._service.exports_traces))

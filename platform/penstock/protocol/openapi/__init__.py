@@ -1,0 +1,1 @@
+"""The OpenAPI document that replicas and gateways serve."""
