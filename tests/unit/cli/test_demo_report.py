@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from rich.console import Console
-from tests.telling import assert_tells
+from tests.telling import assert_tells, telling
 
 from penstock.api.optimization import OptimizationRun
 from penstock.serving.manifest import DataType, TensorSpec
@@ -75,7 +75,7 @@ def test_a_request_is_the_protocols() -> None:
 
 @pytest.mark.parametrize("body", [b"{}", b'{"outputs":[]}', b"[]"])
 def test_what_is_no_answer_is_refused(body: bytes) -> None:
-    with pytest.raises(ValueError, match="not an infer answer"):
+    with pytest.raises(ValueError, match=telling("not answer")):
         predicted_class(body)
 
 

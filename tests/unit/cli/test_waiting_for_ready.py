@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.telling import Telling
+from tests.telling import Telling, telling
 
 from penstock.api.meta import Manifest
 from penstock.errors import Unavailable
@@ -79,7 +79,7 @@ def test_what_does_not_become_ready(cluster: Cluster, status: str, reason: str, 
 
 def test_it_says_what_it_waits_for(cluster: Cluster) -> None:
     said: list[str] = []
-    with pytest.raises(Unavailable, match="set no condition"):
+    with pytest.raises(Unavailable, match=telling("no condition")):
         wait(cluster, said)
     say_ready(cluster, "Unknown", "StartingReplicas")
     with pytest.raises(Unavailable):
@@ -91,7 +91,7 @@ def test_it_says_what_it_waits_for(cluster: Cluster) -> None:
 def test_a_former_run_s_ready_is_not_believed(cluster: Cluster) -> None:
     say_ready(cluster, "True", "ReplicasReady")
     forget_readiness(cluster)
-    with pytest.raises(Unavailable, match="set no condition"):
+    with pytest.raises(Unavailable, match=telling("no condition")):
         wait(cluster)
     say_ready(cluster, "True", "ReplicasReady")
     assert wait(cluster) is not None

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.telling import assert_tells
 from tests.unit.deployment.world import World, deployment, gateway
 
 from penstock.api.access import APIKey, Authentication
@@ -183,7 +184,7 @@ def test_a_key_says_which_gateways_have_not_taken_what_became_of_it() -> None:
     for subject in (key(), key(disabled=True)):
         (ready,) = access.key_status(subject, [subject], NOW, problems).conditions
         assert (ready.status, ready.reason) == ("False", Reason.GATEWAY_UNREACHABLE)
-        assert ready.message.startswith("The gateway http://g0 answers HTTP 400 (and 2 gateways more)")
+        assert_tells(ready.message, problems[0].message, "2 more")
 
 
 @pytest.mark.parametrize(

@@ -449,7 +449,7 @@ def test_requests_to_what_cannot_be_carried_out_are_told_so_unless_something_ser
 
 def test_a_failure_and_the_time_of_the_next_attempt_are_sentences() -> None:
     failed = World(deployment(), (serve_app(deployment(), FAILED, running=0, message=DIGEST),))
-    assert ". Next attempt at " in message(plan(failed.observed(), NOW), Kind.PROGRESSING)
+    assert_tells(message(plan(failed.observed(), NOW), Kind.PROGRESSING), "next attempt", timestamp(NOW - 90))
 
 
 def test_unschedulable_says_what_is_needed_and_what_there_is() -> None:

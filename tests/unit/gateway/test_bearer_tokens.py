@@ -17,6 +17,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tests.integration.access_parts import AUDIENCE, Issuer
+from tests.telling import telling
 
 from penstock.errors import Unavailable
 from penstock.routing.access import RouteIssuer, token_caller
@@ -185,7 +186,7 @@ def test_keys_are_kept_and_asked_for_with_restraint() -> None:
         world.monotonic += FRESH_SECONDS + 1
         assert await world.accepts(issuer.token())
         world.monotonic += STALE_SECONDS
-        with pytest.raises(Unavailable, match="answered with status 500"):
+        with pytest.raises(Unavailable, match=telling("status 500")):
             await world.accepts(issuer.token())
 
     run(scenario)
@@ -255,18 +256,18 @@ def test_a_key_that_a_token_names_is_tried_before_those_without_a_name() -> None
 
 
 @pytest.mark.parametrize(
-    ("discovery", "says"),
+    ("discovery", "facts"),
     [
-        ({"issuer": "https://else", "jwks_uri": "https://else/keys"}, "of another issuer"),
-        ({"jwks_uri": 1}, "of another issuer"),
+        ({"issuer": "https://else", "jwks_uri": "https://else/keys"}, "another issuer"),
+        ({"jwks_uri": 1}, "another issuer"),
         ([], "no JSON object"),
-        (b"x" * 300_000, "more than 262144 bytes"),
+        (b"x" * 300_000, "262144 bytes"),
         (b"{", "EOF while parsing"),
         (b"[" * 200_000, "recursion limit"),
         (b'{"a":' * 40_000, "recursion limit"),
-        ("plain", "is no https:// URL"),
-        ("none", "names no jwks_uri"),
-        ("redirect", "answered with status 302"),
+        ("plain", "http://127.0.0.1/keys https://"),
+        ("none", "no jwks_uri"),
+        ("redirect", "status 302"),
     ],
     ids=[
         "another issuer's document",
@@ -281,7 +282,7 @@ def test_a_key_that_a_token_names_is_tried_before_those_without_a_name() -> None
         "a way to somewhere else",
     ],
 )
-def test_what_a_discovery_must_be(discovery: Any, says: str) -> None:
+def test_what_a_discovery_must_be(discovery: Any, facts: str) -> None:
     async def scenario(world: World) -> None:
         issuer = world.issuer
         issuer.discovery = json.dumps(discovery).encode() if not isinstance(discovery, bytes) else discovery
@@ -291,7 +292,7 @@ def test_what_a_discovery_must_be(discovery: Any, says: str) -> None:
             issuer.discovery = {"issuer": issuer.url}
         if discovery == "redirect":
             issuer.redirect = f"{issuer.url}/keys"
-        with pytest.raises(Unavailable, match=says):
+        with pytest.raises(Unavailable, match=telling(facts)):
             await world.accepts(issuer.token())
 
     run(scenario)
@@ -299,12 +300,12 @@ def test_what_a_discovery_must_be(discovery: Any, says: str) -> None:
 
 def test_an_issuer_inside_the_network_is_not_asked_unless_that_is_allowed() -> None:
     async def scenario(world: World) -> None:
-        with pytest.raises(Unavailable, match="no public address"):
+        with pytest.raises(Unavailable, match=telling("127.0.0.1 no public address")):
             await world.accepts(world.issuer.token())
         assert world.issuer.asked == []
         port = world.issuer.url.rpartition(":")[2]
         world.issuer.url = f"https://localhost:{port}"
-        with pytest.raises(Unavailable, match="no public address"):
+        with pytest.raises(Unavailable, match=telling("localhost no public address")):
             await world.accepts(world.issuer.token())
         assert world.issuer.asked == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.telling import telling
 
 from penstock.errors import Invalid
 from penstock_serving.gateway.holding.descriptions import Descriptions
@@ -48,5 +49,5 @@ def test_a_namespace_that_tells_too_much_loses_its_own_first_words() -> None:
 
 @pytest.mark.parametrize("said", ["", "[]", "{", "x", "[" * 8000])
 def test_what_is_no_json_object_is_refused(said: str) -> None:
-    with pytest.raises(Invalid, match="is a JSON object"):
+    with pytest.raises(Invalid, match=telling("JSON object")):
         Descriptions().keep(M, "1", said)

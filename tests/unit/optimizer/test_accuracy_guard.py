@@ -273,7 +273,7 @@ def test_a_constraint_that_allows_everything_is_found_out() -> None:
     constraint = AccuracyConstraint(metric=MetricName.R2)
     outputs = price().outputs
     _, controls = Judge(constraint, None).fitting(judgements(constraint, outputs, None), outputs)
-    assert "allows any loss" in (why_untold(constraint, controls) or "")
+    assert_tells(why_untold(constraint, controls) or "", "allows any loss")
 
 
 def test_labels_by_which_a_constant_is_as_good_leave_it_to_the_scores() -> None:
@@ -283,7 +283,7 @@ def test_labels_by_which_a_constant_is_as_good_leave_it_to_the_scores() -> None:
     judge = Judge(BALANCED, labels)
     chosen, controls = judge.fitting(judgements(BALANCED, {"risk": scores}, labels), {"risk": scores})
     assert [each.metric for each in chosen] == [MetricName.R2]
-    assert "Accuracy cannot tell" in chosen[0].reason
+    assert_tells(chosen[0].reason, "Accuracy cannot")
     assert why_untold(BALANCED, controls) is None
 
 

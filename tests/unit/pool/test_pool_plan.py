@@ -124,8 +124,7 @@ def test_a_replacement_that_has_no_room_is_not_begun_and_says_what_is_missing() 
     assert made.serving == FIRST
     assert made.progressing.reason is Reason.SURGE_DOES_NOT_FIT
     assert made.progressing.status is ConditionStatus.FALSE
-    assert "group cpu needs" in made.progressing.message
-    assert "small" in made.progressing.message
+    assert_tells(made.progressing.message, "group cpu small")
 
 
 def test_where_nodes_are_added_on_demand_room_is_not_asked_for() -> None:

@@ -94,4 +94,4 @@ def refused(*nodes: KubernetesNode) -> PoolObserved:
 def test_where_a_node_has_room_the_scheduler_itself_says_why_it_takes_none() -> None:
     serving = replace(running(pool(), counts={"cpu": GroupCount(1)}), ready=0)
     (group,) = report(refused(ROOMY), serving).groups
-    assert group.message == 'pod w-1: 0/1 nodes: persistentvolumeclaim "models" not found.'
+    assert_tells(group.message, 'pod w-1 0/1 nodes: persistentvolumeclaim "models" not found')

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.integration.replica_process import save_linear
-from tests.telling import assert_tells
+from tests.telling import assert_tells, telling
 
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid
@@ -159,5 +159,5 @@ def test_another_digest_than_asked_for_is_refused_naming_both(tmp_path: Path) ->
 def test_an_unreadable_file_is_not_found(tmp_path: Path) -> None:
     model = save_linear(tmp_path / "model.onnx")
     model.chmod(0)
-    with pytest.raises(Invalid, match="cannot be read"):
+    with pytest.raises(Invalid, match=telling("model.onnx read")):
         load(settings(model.as_uri()))

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.telling import telling
+from tests.telling import Telling, telling
 
 from penstock.errors import Conflict, Invalid, PenstockError, Unavailable
 from penstock.routing.leases import ReplicaLease, RequestsJoined, Route
@@ -96,8 +96,8 @@ def test_each_version_has_a_path_of_its_own() -> None:
     [
         ("m", None, ("a",)),
         ("m", "1", ("a",)),
-        ("m", "9", Unknown("model 'm' in namespace 'ns' has no version '9', only: 1")),
-        ("x", None, Unknown("model 'x' is not found in namespace 'ns'")),
+        ("m", "9", Unknown(Telling("model 'm' namespace 'ns' no version '9' 1"))),
+        ("x", None, Unknown(Telling("model 'x' not found namespace 'ns'"))),
         ("idle", "9", ()),
     ],
     ids=[
