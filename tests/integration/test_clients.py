@@ -17,6 +17,7 @@ import tritonclient.http.aio as triton_aio
 from tests.integration.behind_gateway import Served, behind_gateway
 from tests.integration.gateway_parts import GUARD_SECONDS
 from tests.integration.replica_process import document, error_of, linear_weights, save_linear
+from tests.telling import assert_tells
 from tritonclient.utils import InferenceServerException
 
 ROWS = np.random.default_rng(1).normal(size=(40, 64)).astype(np.float32)
@@ -198,23 +199,23 @@ def test_a_small_body_that_becomes_a_large_one_is_refused_and_the_connection_goe
     with httpx.Client(base_url=served.gateway.url, timeout=GUARD_SECONDS) as client:
         answer = client.post(INFER, content=bomb, headers={"content-encoding": "gzip"})
         assert answer.status_code == 413
-        assert f"the limit of {LIMIT} bytes once it is decompressed" in error_of(answer)
+        assert_tells(error_of(answer), f"limit {LIMIT} bytes decompressed")
         assert client.post(INFER, json=document(ROWS)).status_code == 200
 
 
 @pytest.mark.parametrize(
-    ("coding", "body", "status", "said"),
+    ("coding", "body", "status", "facts"),
     [
         ("br", b"{}", 415, "'br'"),
         ("gzip, gzip", b"{}", 415, "'gzip, gzip'"),
-        ("gzip", b"{}", 400, "is not gzip"),
-        ("deflate", zlib.compress(b"{}")[:-1], 400, "ends in the middle of its deflate data"),
+        ("gzip", b"{}", 400, "not gzip"),
+        ("deflate", zlib.compress(b"{}")[:-1], 400, "ends deflate"),
     ],
 )
 def test_what_cannot_be_decompressed_is_refused(
-    served: Served, coding: str, body: bytes, status: int, said: str
+    served: Served, coding: str, body: bytes, status: int, facts: str
 ) -> None:
     answer, raw = post(served.gateway.url + INFER, body, content_encoding=coding)
     assert answer.status_code == status
-    assert said in json.loads(raw)["error"]
+    assert_tells(json.loads(raw)["error"], facts)
     assert (answer.headers.get("accept-encoding") == "gzip, deflate") == (status == 415)

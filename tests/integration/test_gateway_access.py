@@ -16,6 +16,7 @@ import pytest
 from multidict import CIMultiDict
 from tests.integration.access_parts import Issuer, bearer, guarded, key_entry
 from tests.integration.gateway_parts import SECRET, Gateway, Replica, gateway, until
+from tests.telling import Telling, assert_tells
 from yarl import URL
 
 from penstock.routing.access import NamespaceKey
@@ -54,16 +55,21 @@ async def ask(gw: Gateway, path: str = PATHS[0], headers: dict[str, str] | None 
 
 
 REFUSALS: dict[str, tuple[dict[str, str], int, str, str]] = {
-    "no key": ({}, 401, "Bearer", "this model needs an API key or a token: send it as 'Authorization: Bearer KEY'"),
-    "another scheme": ({"authorization": "Basic YTpi"}, 401, "Bearer", "this model needs an API key"),
-    "an empty key": ({"authorization": "Bearer "}, 401, "Bearer", "this model needs an API key"),
-    "an unknown key": (bearer("pk_other"), 401, 'Bearer error="invalid_token"', "the API key or token is not known"),
-    "a key's hash": (bearer(key_entry("pk_a")["sha256"]), 401, 'Bearer error="invalid_token"', "the API key or"),
-    "an ended key": (bearer("pk_ended"), 401, 'Bearer error="invalid_token"', "the API key or token is not known"),
-    "a key of another namespace": (bearer("pk_sound"), 401, 'Bearer error="invalid_token"', "the API key or token"),
-    "a key to another model": (bearer("pk_b"), 403, 'Bearer error="insufficient_scope"', "the API key is valid, but"),
-    "a name of one's own": ({"x-penstock-caller": "key/alice"}, 401, "Bearer", "this model needs an API key"),
-    "a token where none is taken": (bearer("a.b.c"), 401, 'Bearer error="invalid_token"', "the API key or token"),
+    "no key": ({}, 401, "Bearer", "needs API key token Authorization: Bearer"),
+    "another scheme": ({"authorization": "Basic YTpi"}, 401, "Bearer", "needs API key"),
+    "an empty key": ({"authorization": "Bearer "}, 401, "Bearer", "needs API key"),
+    "an unknown key": (bearer("pk_other"), 401, 'Bearer error="invalid_token"', "API key token not known"),
+    "a key's hash": (
+        bearer(key_entry("pk_a")["sha256"]),
+        401,
+        'Bearer error="invalid_token"',
+        "API key token not known",
+    ),
+    "an ended key": (bearer("pk_ended"), 401, 'Bearer error="invalid_token"', "API key token not known"),
+    "a key of another namespace": (bearer("pk_sound"), 401, 'Bearer error="invalid_token"', "API key token not known"),
+    "a key to another model": (bearer("pk_b"), 403, 'Bearer error="insufficient_scope"', "API key valid"),
+    "a name of one's own": ({"x-penstock-caller": "key/alice"}, 401, "Bearer", "needs API key"),
+    "a token where none is taken": (bearer("a.b.c"), 401, 'Bearer error="invalid_token"', "API key token not known"),
 }
 
 
@@ -77,7 +83,7 @@ def test_only_a_key_of_the_model_opens_it_by_whatever_path() -> None:
             for path in PATHS:
                 got, body, answered = await gw.infer(path, headers=headers)
                 assert (what, path, got, answered.get("www-authenticate")) == (what, path, status, how)
-                assert (what, body["error"].startswith(why)) == (what, True), body
+                assert (what, body) == (what, {"error": Telling(why)})
         assert replica.answered == 0
         for path in PATHS:
             for headers in (bearer("pk_a"), {"x-api-key": "pk_a"}, {"authorization": "bEaReR pk_a"}):
@@ -194,7 +200,7 @@ def test_of_what_nothing_is_declared_is_closed_where_models_are_closed_by_defaul
         await gw.lease("a", replica.address, "vision/m")
         status, body, headers = await gw.infer(PATHS[0], headers=bearer("pk_a"))
         assert (status, headers["retry-after"]) == (503, "1")
-        assert "not been told yet" in body["error"]
+        assert_tells(body["error"], "not told yet")
         await gw.declare("vision/m", access=guarded(key_entry("pk_a")))
         assert await ask(gw, headers=bearer("pk_a")) == 200
         unknown = "/vision/v2/models/secret-name/infer"
@@ -258,7 +264,7 @@ def test_limits_are_each_callers(access: dict[str, Any], callers: dict[str, bool
                 answers[secret, status] += 1
                 if status == 429:
                     assert headers["retry-after"] == "1"
-                    assert "more requests than its limit" in body["error"]
+                    assert_tells(body["error"], "more requests limit")
 
         await asyncio.gather(*(flood(secret) for secret in callers for _ in range(4)))
         for secret, bounded in callers.items():
@@ -428,7 +434,7 @@ def test_an_issuer_that_does_not_answer_is_said_so() -> None:
         await serving(gw, stack, **guarded(issuers=[issuer.entry()]))
         status, body, headers = await gw.infer(PATHS[0], headers=bearer(issuer.token()))
         assert (status, headers["retry-after"]) == (503, "1")
-        assert "127.0.0.1 is no public address" in body["error"]
+        assert_tells(body["error"], "127.0.0.1 public")
         assert issuer.asked == []
 
     run(scenario)

@@ -17,6 +17,7 @@ from typing import Any
 import aiohttp
 from tests.integration.gateway_parts import SECRET, Gateway, Replica, gateway, until
 from tests.ports import free_port
+from tests.telling import Telling, assert_tells
 
 from penstock.names import FINALIZER
 from penstock.routing.fleet import GatewayState
@@ -102,7 +103,7 @@ def test_a_fresh_gateway_gets_its_peers_routes_and_counts_only_when_it_has_all()
             assert set(routes) == {"default/m"}
             assert routes["default/m"]["declared"]["revisions"] == {"r1": 100}
             assert world.reconciled == [Key("default", "new"), Key("default", "new")]
-            assert await _ready(fresh) == (503, "the operator has not declared all routes yet")
+            assert await _ready(fresh) == (503, Telling("operator not declared routes"))
 
             state = await _state(fresh)
             keeper.note_tried(fresh.control, state.instance, Key("default", "new"))
@@ -177,7 +178,7 @@ def test_without_an_operator_a_gateway_is_ready_in_time_and_calls_no_model_unkno
             await until(ready)
             status, body, headers = await gw.infer()
             assert (status, headers["retry-after"]) == (503, "1")
-            assert "does not know yet" in body["error"]
+            assert_tells(body["error"], "not know yet")
 
     asyncio.run(scenario())
 

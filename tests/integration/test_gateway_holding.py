@@ -21,6 +21,7 @@ from tests.integration.gateway_parts import (
     until,
 )
 from tests.ports import free_port
+from tests.telling import Telling, assert_tells
 
 from penstock.routing.tokens import admin_token
 
@@ -94,19 +95,19 @@ LOOKS: dict[str, tuple[str, str, bytes | None, int, str]] = {
     "metadata": ("GET", "", None, 200, DESCRIBED),
     "the head of metadata": ("HEAD", "", None, 200, ""),
     "metadata of a version": ("GET", "/versions/1", None, 200, DESCRIBED),
-    "metadata of a version that nobody has told": ("GET", "/versions/9", None, 503, "no replica now that could tell"),
-    "configuration": ("GET", "/config", None, 503, "no replica now that could tell how it is configured"),
+    "metadata of a version that nobody has told": ("GET", "/versions/9", None, 503, "no replica tell"),
+    "configuration": ("GET", "/config", None, 503, "no replica configured"),
     "what is set of traces": ("GET", "/trace/setting", None, 200, '"trace_level":["OFF"]'),
     "a change of it": ("POST", "/trace/setting", b"{}", 405, "spec.tracing"),
     "readiness": ("GET", "/ready", None, 200, '"ready": true'),
-    "a path that no replica has": ("GET", "/stats", None, 404, "there is nothing at /v2/models/m/stats"),
-    "the same with a body": ("POST", "/generate", b"x" * 300_000, 404, "there is nothing at"),
-    "a path with a slash too many": ("POST", "/infer/", b"{}", 404, "there is nothing at"),
-    "GET of infer": ("GET", "/infer", None, 405, "/v2/models/m/infer takes POST"),
-    "OPTIONS of infer": ("OPTIONS", "/infer", None, 405, "/v2/models/m/infer takes POST"),
-    "PUT of infer with a body": ("PUT", "/infer", b"x" * 300_000, 405, "takes POST"),
-    "POST of metadata": ("POST", "", b"{}", 405, "/v2/models/m takes GET"),
-    "DELETE of readiness": ("DELETE", "/ready", None, 405, "/v2/models/m/ready takes GET"),
+    "a path that no replica has": ("GET", "/stats", None, 404, "nothing /v2/models/m/stats"),
+    "the same with a body": ("POST", "/generate", b"x" * 300_000, 404, "nothing /v2/models/m/generate"),
+    "a path with a slash too many": ("POST", "/infer/", b"{}", 404, "nothing /v2/models/m/infer/"),
+    "GET of infer": ("GET", "/infer", None, 405, "/v2/models/m/infer POST"),
+    "OPTIONS of infer": ("OPTIONS", "/infer", None, 405, "/v2/models/m/infer POST"),
+    "PUT of infer with a body": ("PUT", "/infer", b"x" * 300_000, 405, "/v2/models/m/infer POST"),
+    "POST of metadata": ("POST", "", b"{}", 405, "/v2/models/m GET"),
+    "DELETE of readiness": ("DELETE", "/ready", None, 405, "/v2/models/m/ready GET"),
 }
 
 
@@ -119,10 +120,10 @@ def test_a_look_at_a_model_that_sleeps_is_answered_and_wakes_nothing() -> None:
             assert (answer.status, answer.headers["retry-after"]) == (503, "1"), "no replica has told yet"
         await gw.lease("a", "127.0.0.1:9", metadata=DESCRIBED)
         await gw.release("a")
-        for title, (method, path, body, status, said) in LOOKS.items():
+        for title, (method, path, body, status, facts) in LOOKS.items():
             async with gw.session.request(method, f"{gw.url}/v2/models/m{path}", data=body) as answer:
                 assert (title, answer.status) == (title, status)
-                assert said in await answer.text(), title
+                assert_tells(await answer.text(), facts)
         assert waker.calls == 0
         assert (await gw.routes())["default/m"]["heldRequests"] == 0
         inferring = asyncio.create_task(gw.infer())
@@ -199,7 +200,7 @@ def test_a_request_held_too_long_gets_503_and_when_to_retry() -> None:
     async def scenario(gw: Gateway, _: AsyncExitStack) -> None:
         await gw.declare(holdSeconds=0.2)
         status, body, headers = await gw.infer()
-        assert (status, body) == (503, {"error": "no replica of model 'm' was ready within 0.2 s"})
+        assert (status, body) == (503, {"error": Telling("no replica model 'm' ready 0.2 s")})
         assert headers["retry-after"] == "1"
         assert headers["traceresponse"].endswith("-01")
 
@@ -277,7 +278,7 @@ def test_a_model_that_cannot_start_is_refused_with_the_reason_and_frees_those_th
         waiting = asyncio.create_task(gw.infer())
         await until_held(gw, 1)
         await gw.declare(unavailable="ModelNotFound: there is no file")
-        wanted = {"error": "model 'm' cannot be served now: ModelNotFound: there is no file"}
+        wanted = {"error": Telling("model 'm'", "ModelNotFound: there is no file")}
         assert (await waiting)[:2] == (503, wanted)
         assert (await gw.infer())[:2] == (503, wanted)
         replica = await stack.enter_async_context(Replica("a"))
@@ -313,7 +314,7 @@ def test_a_withdrawn_route_lets_its_requests_go() -> None:
         await until_held(gw, 1)
 
         assert (await gw.call("DELETE", "/v1/routes/default/m", None, admin_token(SECRET)))[0] == 204
-        assert (await request)[:2] == (404, {"error": "model 'm' is not found in namespace 'default'"})
+        assert (await request)[:2] == (404, {"error": Telling("model 'm' not found namespace 'default'")})
 
     run(scenario)
 
@@ -443,7 +444,7 @@ def test_answers_in_pieces_take_of_the_namespaces_share_of_memory() -> None:
         await gw.lease("a", replica.address)
         status, body, headers = await waiting
         assert (status, headers["retry-after"]) == (503, "1")
-        assert "too many bytes" in body["error"]
+        assert_tells(body["error"], "many bytes")
 
     run(scenario, "--max-held-bytes", "600000")
 

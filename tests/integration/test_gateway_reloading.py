@@ -13,6 +13,7 @@ from typing import Any, Self
 import pytest
 from tests.integration.access_parts import guarded, key_entry
 from tests.integration.gateway_parts import GUARD_SECONDS, Gateway, Replica, gateway, token_of, until
+from tests.telling import Telling
 
 from penstock.errors import Unavailable
 from penstock_serving.gateway.haproxy.runtime_socket import apply, execute
@@ -66,7 +67,7 @@ def test_a_request_under_way_at_a_reload_never_reaches_the_next_tenant_of_its_sl
         await gw.lease("b", ours.address, "two/m")
         theirs.die.set()
         status, body, _ = await asked
-        assert (status, body) == (404, {"error": "model 'm' is not found in namespace 'one'"})
+        assert (status, body) == (404, {"error": Telling("model 'm' not found namespace 'one'")})
         assert ours.answered == 0
         assert (await gw.infer("/two/v2/models/m/infer"))[1]["replica"] == "ours"
         assert not set(gw.haproxy_pids()[1]) <= set(workers)

@@ -28,6 +28,7 @@ from tests.integration.gateway_parts import (
     until_answers,
 )
 from tests.ports import free_port
+from tests.telling import Telling, assert_tells
 
 
 def run(scenario: Callable[[Gateway, AsyncExitStack], Awaitable[None]], *arguments: str) -> None:
@@ -65,7 +66,7 @@ def test_a_lease_that_ends_takes_the_replica_out_and_the_server_away() -> None:
 
         await until(cleared)
         status, body, _ = await gw.infer()
-        assert (status, body) == (404, {"error": "model 'm' is not found in namespace 'default'"})
+        assert (status, body) == (404, {"error": Telling("model 'm' not found namespace 'default'")})
 
     run(scenario)
 
@@ -199,7 +200,7 @@ def test_versions_and_namespaces_are_routed_apart() -> None:
         assert (await gw.infer("/team/v2/models/m/infer"))[1]["replica"] == "other"
         assert (await gw.infer("/v2/models/m/versions/9/infer"))[:2] == (
             404,
-            {"error": "model 'm' in namespace 'default' has no version '9', only: 1, 2"},
+            {"error": Telling("model 'm' namespace 'default' no version '9' 1, 2")},
         )
 
     run(scenario)
@@ -277,4 +278,4 @@ def test_a_gateway_shares_its_port_with_nobody() -> None:
             capture_output=True, text=True, timeout=GUARD_SECONDS, check=False,
         )  # fmt: skip
         assert done.returncode == 2
-        assert f"another program listens on port {port}" in done.stderr
+        assert_tells(done.stderr, f"another program port {port}")
