@@ -76,9 +76,7 @@ def run(settings: RunSettings, console: Console) -> int:
         steps = StepDisplay(console)
         ray = _ray(settings)
         try:
-            with Stack(
-                StackSettings(settings.state, settings.port, ray, settings.cache, settings.max_body_bytes)
-            ) as stack:
+            with Stack(StackSettings(settings.state, settings.port, settings.cache, settings.max_body_bytes)) as stack:
                 session = _Session(settings, console, steps, stack, ray)
                 status = session.serve([each.manifest for each in documents]) if documents else session.demo()
         except KeyboardInterrupt:

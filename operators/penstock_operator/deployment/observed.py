@@ -107,7 +107,6 @@ class ObservedGateway:
 class GatewayProblem:
     """A gateway that does not answer."""
 
-    address: str
     message: str
 
 

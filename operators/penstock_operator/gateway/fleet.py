@@ -118,7 +118,7 @@ class Fleet:
             complete = [each for each in answering if each.complete]
             joining += [each for each in answering if complete and not each.complete]
             problems = [each for each in answers if isinstance(each, GatewayProblem)]
-            unknown = GatewayProblem(site.url, f"The gateway {site.url} cannot be found: {site.problem}")
+            unknown = GatewayProblem(f"The gateway {site.url} cannot be found: {site.problem}")
             gateways += complete or answering or problems[:1] or [unknown]
         return Look(tuple(gateways), tuple(joining))
 

@@ -61,7 +61,7 @@ class GatewayView:
         try:
             seen = self.list_routes(changed_at if told is None else float("-inf"))
         except Unavailable as error:
-            return GatewayProblem(self.address, error.message)
+            return GatewayProblem(error.message)
         status = told if told is not None and changed_at >= seen.at else seen.by_model.get((namespace, model))
         return ObservedGateway(
             self.address,

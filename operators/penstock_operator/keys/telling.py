@@ -106,7 +106,7 @@ class KeyTeller:
         except Unavailable as error:
             with self._lock:
                 self._held.pop(_identity_or_none(view), None)
-            return GatewayProblem(view.address, error.message)
+            return GatewayProblem(error.message)
         return None
 
     def _change(self, view: GatewayView, namespace: str, wanted: KeySet, held: str) -> None:

@@ -15,7 +15,7 @@ from penstock_cli.standalone.child import Child, ChildProgram
 from penstock_cli.standalone.collector import Collector
 from penstock_cli.standalone.gateway import GatewayProcess
 from penstock_cli.standalone.operator import OperatorProcess
-from penstock_cli.standalone.ray_head import RayAccess, RayHead
+from penstock_cli.standalone.ray_head import RayHead
 from penstock_cli.standalone.state import StateFolder, optimizer_workspace
 
 _OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -33,8 +33,6 @@ class StackSettings:
     state: StateFolder
     port: int
     """The gateway's, for clients, if it is free; else the first free one after it."""
-    ray: RayAccess | None
-    """A Ray cluster that is up; None: start one."""
     cache: Path
     """The user's, for models and for what searches found."""
     max_body_bytes: int

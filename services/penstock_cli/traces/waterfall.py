@@ -44,7 +44,6 @@ class TraceSummary:
     model: str
     start_ns: int
     duration_ns: int
-    spans: int
     kept: str
     failed: bool
 
@@ -140,7 +139,6 @@ def _summary(trace_id: int, members: Sequence[CollectedSpan]) -> TraceSummary:
         model=_first(members, names.ATTR_MODEL),
         start_ns=start,
         duration_ns=max(c.span.end_ns for c in members) - start,
-        spans=len(members),
         kept=_first(members, names.ATTR_KEPT),
         failed=any(c.span.error for c in members),
     )

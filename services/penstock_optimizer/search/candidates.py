@@ -36,7 +36,6 @@ _SHARED_THROUGHPUT: Final = (Objective.THROUGHPUT, Objective.COST, Objective.ENE
 class SourceFacts:
     """What the choice of recipes needs to know."""
 
-    hardware: Hardware
     torch: bool = False
     """The source has a program that torch can run, so that torch eager is a baseline."""
     module: bool = False

@@ -78,7 +78,6 @@ def prepare_search(request: OptimizationRequest, workspace: Workspace) -> Prepar
     data = _data(request, raw, source, workspace)
     hardware, versions = probe(), library_versions()
     facts = SourceFacts(
-        hardware=hardware,
         torch=source.exported is not None or source.weights is not None,
         module=source.import_path is not None and source.weights is not None,
         trainable=data.train is not None and not data.synthetic,

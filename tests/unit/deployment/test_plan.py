@@ -159,14 +159,14 @@ CONDITIONS = [
     ),
     (
         "no gateway answers: unknown whether it serves",
-        SETTLED.but(gateways=(GatewayProblem("http://agent", "refused"),)),
+        SETTLED.but(gateways=(GatewayProblem("refused"),)),
         Kind.SERVING,
         "Unknown",
         Reason.GATEWAY_UNREACHABLE,
     ),
     (
         "no gateway answers: not ready",
-        SETTLED.but(gateways=(GatewayProblem("http://agent", "refused"),)),
+        SETTLED.but(gateways=(GatewayProblem("refused"),)),
         Kind.READY,
         "False",
         Reason.GATEWAY_UNREACHABLE,
@@ -539,7 +539,7 @@ DELETIONS = [
     ),
     (
         "a gateway has not answered for ten minutes: release",
-        World(deployment(deleted_at=LONG_AGO), gateways=(GatewayProblem("http://agent", "refused"),)),
+        World(deployment(deleted_at=LONG_AGO), gateways=(GatewayProblem("refused"),)),
         True,
         (),
     ),

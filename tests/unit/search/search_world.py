@@ -52,7 +52,7 @@ def spec(**changes: Any) -> OptimizationProfileSpec:
 
 
 def facts(*, torch: bool = True, module: bool = True, operators: dict[str, int] | None = None) -> SourceFacts:
-    return SourceFacts(HARDWARE, torch=torch, module=module, trainable=module, operators=operators or {"Conv": 4})
+    return SourceFacts(torch=torch, module=module, trainable=module, operators=operators or {"Conv": 4})
 
 
 def plan(profile: OptimizationProfileSpec | None = None, *, torch: bool = True, budget: float = 1200.0) -> SearchPlan:
