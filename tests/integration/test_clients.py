@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import subprocess
+import sys
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,6 +24,7 @@ from tests.telling import assert_tells
 from tritonclient.utils import InferenceServerException
 
 ROWS = np.random.default_rng(1).normal(size=(40, 64)).astype(np.float32)
+ROOT = Path(__file__).resolve().parents[2]
 CODINGS = (None, "gzip", "deflate")
 LIMIT = 1 << 20
 INFER = "/v2/models/tiny/infer"
@@ -74,6 +78,55 @@ def test_tritons_client_gets_the_models_output_in_every_form(
         )
     assert result.get_response()["id"] == "42"
     np.testing.assert_allclose(result.as_numpy("y"), ROWS @ linear_weights(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_load_as_perf_analyzer_makes_it_gets_every_answer(served: Served) -> None:
+    """What it asks first (`ServerExtensions`, `ModelMetadata`, `ModelConfig` of its Triton backend), then closed loops."""
+
+    async def ask() -> int:
+        async with triton_aio.InferenceServerClient(served.address, conn_limit=8) as client:
+            extensions = (await client.get_server_metadata())["extensions"]
+            metadata, configuration = await client.get_model_metadata("tiny"), await client.get_model_config("tiny")
+            batched = configuration["max_batch_size"] > 0
+            taken = {each["name"]: each["shape"][batched:] for each in metadata["inputs"]}
+            assert taken == {each["name"]: each["dims"] for each in configuration["input"]} == {"x": [64]}
+            assert not configuration["model_transaction_policy"]["decoupled"]
+            assert "statistics" not in extensions or (await client.get_inference_statistics("tiny"))["model_stats"]
+
+            async def loop(number: int) -> int:
+                for turn in range(50):
+                    rows = ROWS[(number + turn) % 30 :][: 1 + turn % 3]
+                    each = triton.InferInput("x", list(rows.shape), "FP32")
+                    each.set_data_from_numpy(rows, binary_data=bool(number % 2))
+                    found = (await client.infer("tiny", [each])).as_numpy("y")
+                    np.testing.assert_allclose(found, rows @ linear_weights(), rtol=1e-4, atol=1e-5)
+                return 50
+
+            return sum(await asyncio.gather(*(loop(number) for number in range(8))))
+
+    assert asyncio.run(ask()) == 400
+
+
+KSERVE = "kserve==0.21.0"
+"""It wants older releases of protobuf and psutil than Penstock has, and gets an environment of its own, which uv keeps."""
+
+
+@pytest.mark.parametrize("place", ["", "/default"], ids=["default namespace", "named namespace"])
+def test_kserves_client_gets_the_models_output(served: Served, place: str) -> None:
+    asked = [
+        str(ROOT / "scripts" / "uv"), "run", "--quiet", "--no-project", "--isolated", "--python", sys.executable, "--with", KSERVE,
+        "python", str(Path(__file__).with_name("kserve_client.py")), served.gateway.url + place,
+    ]  # fmt: skip
+    ended = subprocess.run(asked, capture_output=True, text=True, timeout=280, check=False)
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    assert [found[each] for each in ("live", "ready", "model ready")] == [True] * 3
+    rows = np.arange(128, dtype=np.float32).reshape(2, 64) / 100
+    for form in ("JSON", "binary"):
+        identity, values = found[form]
+        assert identity == "42"
+        np.testing.assert_allclose(np.reshape(values, (2, 10)), rows @ linear_weights(), rtol=1e-4, atol=1e-4)
+    assert "'inputs' must be a list" in found["refusal"]
 
 
 def test_tritons_asynchronous_clients_get_the_models_output(served: Served) -> None:
