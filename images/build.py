@@ -73,7 +73,7 @@ class Builder:
         """Write an image as it is described; see `build`."""
         name = image.name
         tag = self._settings.tag or self._project.version
-        with self._cache.locked():
+        with self._cache.lock():
             layers = self._layers(image)
             config = ImageConfig(
                 entrypoint=image.entrypoint,
@@ -101,7 +101,7 @@ class Builder:
 
     def bases(self) -> list[tuple[Flavour, list[BuiltLayer]]]:
         """The bases that mmdebstrap makes, each with all of its layers."""
-        with self._cache.locked():
+        with self._cache.lock():
             return [(flavour, self._base(flavour)) for flavour in Flavour]
 
     def _layers(self, image: Image) -> list[BuiltLayer]:

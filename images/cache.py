@@ -42,7 +42,7 @@ class LayerCache:
         root.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """One build at a time: the second finds the layers of the first."""
         with (self._root / "lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -105,5 +105,5 @@ def _load(kind: str, folder: Path) -> BuiltLayer:
         kind,
         Layer(folder / "layer.tar", document["digest"], document["size"]),
         tuple(Component.from_json(fields) for fields in document["components"]),
-        Interpreter.at(path) if path else None,
+        Interpreter.from_path(path) if path else None,
     )

@@ -111,7 +111,7 @@ def unpack(debs: Sequence[Deb], tree: Path) -> None:
             subprocess.Popen(command, stdout=subprocess.PIPE) as process,
             tarfile.open(fileobj=process.stdout, mode="r|") as archive,
         ):
-            for member in _kept(archive):
+            for member in _select(archive):
                 # Signed by Debian, and with absolute links; what no image may hold, the layer's writer refuses.
                 archive.extract(member, tree, filter="fully_trusted")
         if process.returncode:
@@ -121,7 +121,7 @@ def unpack(debs: Sequence[Deb], tree: Path) -> None:
         note.write_text(f"{deb.control.rstrip()}\nStatus: install ok unpacked\nX-Archive-SHA256: {deb.sha256}\n")
 
 
-def _kept(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+def _select(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     for member in archive:
         name = image_path(member.name)
         if not name or any(fnmatch.fnmatch(name, pattern) for pattern in _LEFT_OUT):

@@ -134,19 +134,19 @@ def image_mode(name: str, mode: int) -> int:
     """
     kind = stat.S_IFMT(mode)
     if kind not in {stat.S_IFDIR, stat.S_IFLNK, stat.S_IFREG}:
-        raise _refused(name, "a device, socket or pipe")
+        raise _refusal(name, "a device, socket or pipe")
     if kind == stat.S_IFLNK:
         return 0o777
     if kind == stat.S_IFDIR and name in _STICKY_FOLDERS:
         return 0o1777
     if kind == stat.S_IFREG and mode & (stat.S_ISUID | stat.S_ISGID):
-        raise _refused(name, "a file with the setuid or setgid bit")
+        raise _refusal(name, "a file with the setuid or setgid bit")
     if mode & stat.S_IWOTH:
-        raise _refused(name, "writable by everyone")
+        raise _refusal(name, "writable by everyone")
     closed = 0o077 if not mode & 0o077 and name.split("/", maxsplit=1)[0] in {"root", "etc", "var"} else 0
     executable = kind == stat.S_IFDIR or mode & 0o111
     return (0o755 if executable else 0o644) & ~closed
 
 
-def _refused(name: str, what: str) -> Invalid:
+def _refusal(name: str, what: str) -> Invalid:
     return Invalid("ImageUnsafe", f"/{name} is {what}, which no image may hold: remove it or change its mode")

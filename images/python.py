@@ -28,7 +28,7 @@ class Interpreter:
     version: str
 
     @staticmethod
-    def at(path: str) -> Interpreter:
+    def from_path(path: str) -> Interpreter:
         """The interpreter at `path` in the image, as `/usr/bin/python3.11`."""
         return Interpreter(PurePosixPath(path), path.rsplit("python", 1)[-1])
 

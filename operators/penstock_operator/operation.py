@@ -150,8 +150,8 @@ def declare_pools(parts: Parts) -> Declared:
     seen = (parts.nodes.nodes, parts.nodes.expected_nodes) if parts.nodes is not None else ()
     owned = (
         # KubeRay may come later, or never.
-        Watch.for_owner(RAY_CLUSTER, SERVING_POOL, optional=True),
-        Watch.for_owner(NETWORK_POLICY, SERVING_POOL, optional=True),
+        Watch.owned_by(RAY_CLUSTER, SERVING_POOL, optional=True),
+        Watch.owned_by(NETWORK_POLICY, SERVING_POOL, optional=True),
     )
     return Declared(
         PoolReconciler(
@@ -176,7 +176,7 @@ def declare_runs(parts: Parts) -> Declared:
     return Declared(
         RunReconciler(parts.cluster, observer, keys),
         (
-            Watch.for_owner(JOB, OPTIMIZATION_RUN),
+            Watch.owned_by(JOB, OPTIMIZATION_RUN),
             Watch(OPTIMIZATION_PROFILE, sources.runs_of_profile),
             Watch(CLUSTER_OPTIMIZATION_PROFILE, sources.runs_of_profile),
         ),

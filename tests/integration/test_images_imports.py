@@ -58,7 +58,7 @@ def test_what_an_image_runs_can_be_imported_in_it(
     tmp_path: Path, name: ImageName, roots: list[str], absent: set[str]
 ) -> None:
     image = IMAGES[name]
-    interpreter = Interpreter.at(f"/usr/bin/python{VERSION}")
+    interpreter = Interpreter.from_path(f"/usr/bin/python{VERSION}")
     install(export(image, REPOSITORY), image.programs, tmp_path, interpreter, REPOSITORY)
     install_source(image, tmp_path, interpreter, read_project(REPOSITORY))
     packages = tmp_path / interpreter.packages.relative_to("/")

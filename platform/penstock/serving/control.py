@@ -56,7 +56,7 @@ class ReplicaSettings(ReplicaArguments, InPlaceSettings):
         """
         return cls(
             **{**dict(application.replica), "host": application.replica.host or host},
-            **in_place_settings(config),
+            **settings_in_place(config),
             namespace=application.owner.namespace,
             model=application.owner.name,
             replica_id=replica_id,
@@ -76,10 +76,10 @@ class Reconfigure(InPlaceSettings):
     @classmethod
     def from_config(cls, config: UserConfig) -> Reconfigure:
         """What an application's `user_config` says now."""
-        return cls(**in_place_settings(config))
+        return cls(**settings_in_place(config))
 
 
-def in_place_settings(config: UserConfig) -> dict[str, Any]:
+def settings_in_place(config: UserConfig) -> dict[str, Any]:
     """What the server takes of a `user_config`; the rest is the actor's."""
     return {name: getattr(config, name) for name in InPlaceSettings.model_fields}
 

@@ -77,7 +77,7 @@ def test_existing_new_changed_and_deleted_objects_are_looked_at(cluster: Embedde
 def test_a_change_of_what_an_object_owns_looks_at_the_owner(cluster: EmbeddedCluster) -> None:
     owner = cluster.create(CONFIG_MAP, config_map("one"))
     reconcile = Reconciler()
-    watches = (Watch.for_owner(SECRET, CONFIG_MAP),)
+    watches = (Watch.owned_by(SECRET, CONFIG_MAP),)
     controller = Controller(CONFIG_MAP, reconcile, cluster, watches=watches, settings=FAST)
     controller.start()
     assert eventually(lambda: len(reconcile.asked) == 1)

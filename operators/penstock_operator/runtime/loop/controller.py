@@ -46,7 +46,7 @@ class Watch:
     """Whether the API may not serve this kind: it is then followed from when it does, and nothing waits for it."""
 
     @classmethod
-    def for_owner(cls, kind: ResourceKind, owner: ResourceKind, *, optional: bool = False) -> Watch:
+    def owned_by(cls, kind: ResourceKind, owner: ResourceKind, *, optional: bool = False) -> Watch:
         """Owners of one kind look again when what they own changes."""
         return cls(kind, lambda manifest, _: owner_keys(manifest, owner), optional=optional)
 

@@ -56,8 +56,8 @@ def openapi_document(namespace: str, model: ServedModel | None = None) -> bytes:
         REPOSITORY_INDEX: {"post": _index(other)},
         OPENAPI: _get("This document", None, other=other),
         "/v2/models/{model}/trace/setting": _get("What is set of traces", "trace_settings", (404,), model, other=other),
-        **_of_model("/v2/models/{model}", model, other),
-        **_of_model("/v2/models/{model}/versions/{version}", model, other),
+        **_model_paths("/v2/models/{model}", model, other),
+        **_model_paths("/v2/models/{model}/versions/{version}", model, other),
     }
     document = {
         "openapi": "3.1.0",
@@ -69,7 +69,7 @@ def openapi_document(namespace: str, model: ServedModel | None = None) -> bytes:
     return orjson.dumps(document)
 
 
-def _of_model(path: str, model: ServedModel | None, other: tuple[int, ...]) -> dict[str, Schema]:
+def _model_paths(path: str, model: ServedModel | None, other: tuple[int, ...]) -> dict[str, Schema]:
     versioned = path.endswith("{version}")
     asked = {
         "": _get("What the model takes and gives", "model_metadata", (404,), model, versioned=versioned, other=other),
