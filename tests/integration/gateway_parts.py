@@ -189,6 +189,8 @@ class Replica:
         self.go_on.set()
         self.status = 200
         self.sampled: str | None = None
+        self.own_trace = f"00-{'5' * 32}-{'6' * 16}-01"
+        """That it says of a request without a trace, where it says anything."""
         self.address = ""
         self._runner: web.AppRunner | None = None
 
@@ -213,8 +215,9 @@ class Replica:
         await self.go_on.wait()
         seen = {"replica": self.name, "path": request.path_qs, "size": len(body), "headers": dict(request.headers)}
         response = web.json_response(seen, status=self.status)
-        trace = request.headers["traceparent"]
-        response.headers["traceresponse"] = trace if self.sampled is None else trace[:-2] + self.sampled
+        trace = request.headers.get("traceparent", self.own_trace if self.sampled is not None else None)
+        if trace is not None:
+            response.headers["traceresponse"] = trace if self.sampled is None else trace[:-2] + self.sampled
         return response
 
 

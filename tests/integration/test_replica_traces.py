@@ -14,6 +14,7 @@ from tests.integration.replica_collector import Collector, values
 from tests.integration.replica_process import ReplicaProcess, document, raw_request, replica, save_linear, save_slow
 
 from penstock.telemetry import names
+from penstock.telemetry.spans import gateway_context, parse_traceparent
 
 ROWS = np.ones((2, 64), np.float32)
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -103,6 +104,22 @@ def test_a_slow_request_is_kept_though_its_caller_did_not_sample_it(tmp_path: Pa
         assert values(request.attributes)[names.ATTR_KEPT] == "slow"
         assert request.trace_id.hex() == TRACE
         assert started.infer(body).headers["traceresponse"].endswith("-01")
+
+
+def test_a_trace_that_the_replica_begins_goes_on_at_the_gateway_that_passed_the_request_on(
+    tmp_path: Path, collector: Collector
+) -> None:
+    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "50"}
+    with replica(save_slow(tmp_path / "model.onnx"), environment, slo_milliseconds=1) as started:
+        body = document(np.ones((1, 1), np.float32))
+        for headers in ({"x-penstock-gateway": "default/"}, {}):
+            told = parse_traceparent(started.infer(body, headers=headers).headers["traceresponse"])
+            assert told is not None
+            spans = collector.wait(6)
+            request = by_name(spans)["request"]
+            assert (request.trace_id.hex(), request.span_id.hex()) == (f"{told.trace_id:032x}", f"{told.span_id:016x}")
+            assert request.parent_span_id.hex() == (f"{gateway_context(told).span_id:016x}" if headers else "")
+            collector.spans.clear()
 
 
 def test_a_failed_request_is_kept_with_its_error(tmp_path: Path, collector: Collector) -> None:

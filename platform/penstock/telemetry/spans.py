@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -55,6 +56,16 @@ def parse_traceparent(header: str) -> SpanContext | None:
     if trace_id == 0 or span_id == 0:
         return None
     return SpanContext(trace_id, span_id, bool(int(match[4], 16) & 1))
+
+
+def gateway_context(replica: SpanContext) -> SpanContext:
+    """The gateway's span of a request that came without a trace, of which the replica began one: both know it without a word.
+
+    Args:
+        replica: the replica's own span.
+    """
+    digest = hashlib.sha256(b"%032x-%016x" % (replica.trace_id, replica.span_id)).digest()
+    return SpanContext(replica.trace_id, int.from_bytes(digest[:8]) or 1, replica.sampled)
 
 
 def new_trace_id() -> int:

@@ -108,7 +108,12 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
         verification = Verification()
         stack.callback(verification.close)
         gatekeeper = Gatekeeper(registry, admissions, issuers, verification, settings.default_authentication)
-        log = AccessLog(lambda: registry.table, sink.emit if sink.enabled else None, holding.count_waiting)
+        log = AccessLog(
+            lambda: registry.table,
+            sink.emit if sink.enabled else None,
+            holding.count_waiting,
+            settings.default_namespace,
+        )
         metrics = CollectorRegistry()
         for collector in (log, GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR):
             metrics.register(collector)

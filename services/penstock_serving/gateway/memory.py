@@ -10,7 +10,7 @@ from typing import Final
 
 from penstock_serving.gateway.settings import GatewaySettings
 
-BUFFER_BYTES: Final = 65_536
+BUFFER_BYTES: Final = 32_768
 """`tune.bufsize`. A retry needs the whole request in one buffer."""
 _BUFFERS: Final = 3
 """Of a connection: what comes from the client, what goes to it, and the request that is kept for a retry."""

@@ -53,6 +53,11 @@ class Layout:
         return self.run / "grants.map"
 
     @property
+    def usual(self) -> Path:
+        """From a path or a key, as they come, to all that decides a usual request."""
+        return self.run / "usual.map"
+
+    @property
     def certificate(self) -> Path:
         """Chain and key of TLS, as HAProxy reads them."""
         return self.run / "tls.pem"

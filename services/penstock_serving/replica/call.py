@@ -33,6 +33,7 @@ class Call:
         "flight",
         "kept",
         "parent",
+        "passed_on",
         "reason",
         "received_ns",
         "request",
@@ -47,6 +48,8 @@ class Call:
         self.received_ns = received_ns
         self.sampled = False
         """Whether the caller seems to keep its trace; whether it does, `caller` says."""
+        self.passed_on = False
+        """Whether it came through a gateway of ours."""
         self.parent: SpanContext | None = None
         """The caller's span, of a trace that is kept."""
         self.request: InferRequest | None = None

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from penstock.routing.leases import Route
 from penstock.routing.table import Table
-from penstock.telemetry.spans import SpanContext, SpanKind, SpanRecord
+from penstock.telemetry.spans import SpanContext, SpanKind, SpanRecord, gateway_context
 from penstock_serving.gateway.haproxy.access_log import AccessLog, gateway_span
 from penstock_serving.gateway.holding.forwarding import choose
 from penstock_serving.gateway.table.traffic import Target
@@ -26,7 +26,14 @@ def line(
     caller: str = "-",
 ) -> bytes:
     start = "-" if trace == "-" else "1795226437414777"
-    return f"{trace} {parent} {'b' * 16} {flags} {answered} {start} 1795226437415777 {key} {status} 162 -- m0/ra POST {caller} /v2/x".encode()
+    context = "-" if trace == "-" else f"{trace}/{parent}/{'b' * 16}/{flags}"
+    told = "-" if answered == "-" else f"00-{'a' * 32}-{'d' * 16}-{answered}"
+    return f"{start} 1795226437415777 {status} {context} {told} {key} m0/ra -- POST {caller} /v2/x".encode()
+
+
+def usual(path: str = "/ns/v2/models/m/infer", status: str = "200", told: str = "-", server: str = "m0/ra") -> bytes:
+    """The line of a request that HAProxy let pass by its whole path."""
+    return f"1795226437414777 1795226437415777 {status} - {told} - {server} -- POST - {path}".encode()
 
 
 def log() -> tuple[AccessLog, list[SpanRecord], CollectorRegistry]:
@@ -102,15 +109,19 @@ def test_the_gateways_span() -> None:
 
 def test_all_are_counted_and_strangers_share_a_label() -> None:
     taken, _, registry = log()
-    taken.take([line(), line(key="ns/m/1"), line(status="503"), line(status="-1"), b"cut short"])
-    taken.take([line(key=f"ns/stranger-{n}", status="404") for n in range(3)])
+    taken.take(
+        [usual(), usual("/ns/v2/models/m/versions/1/infer"), line(status="503"), line(status="-1"), b"cut short"]
+    )
+    taken.take([line(key=f"ns/stranger-{n}", status="404") for n in range(2)])
+    # Nobody looked at it: what it names is only what a client wrote.
+    taken.take([usual(status="429", server="clients/<NOSRV>")])
 
     def requests(model: str, code: str) -> float | None:
         labels = {"namespace": "ns" if model else "", "model": model, "code": code}
         return registry.get_sample_value("penstock_gateway_requests_total", labels)
 
     assert [requests("m", code) for code in ("2xx", "5xx", "none")] == [2, 1, 1]
-    assert requests("", "4xx") == 3
+    assert (requests("", "4xx"), requests("m", "4xx")) == (3, None)
     assert taken.malformed == 1
     labels = {"namespace": "ns", "model": "m", "code": "2xx"}
     name = "penstock_gateway_request_duration_seconds"
@@ -118,6 +129,50 @@ def test_all_are_counted_and_strangers_share_a_label() -> None:
     assert registry.get_sample_value(f"{name}_bucket", labels | {"le": "0.0005"}) == 0
     assert registry.get_sample_value(f"{name}_bucket", labels | {"le": "0.001"}) == 2
     assert registry.get_sample_value("penstock_gateway_held_requests", {"namespace": "ns", "model": "m"}) == 4
+
+
+@pytest.mark.parametrize(
+    ("path", "named"),
+    [
+        ("/ns/v2/models/m/infer", {"penstock.namespace": "ns", "penstock.model.name": "m"}),
+        (
+            "/ns/v2/models/m/versions/7/infer",
+            {"penstock.namespace": "ns", "penstock.model.name": "m", "penstock.model.version": "7"},
+        ),
+        ("/v2/models/m/infer", {"penstock.namespace": "default", "penstock.model.name": "m"}),
+        (
+            "/v2/models/versions/versions/7/infer",
+            {"penstock.namespace": "default", "penstock.model.name": "versions", "penstock.model.version": "7"},
+        ),
+    ],
+    ids=["a model's", "a version's", "without a namespace", "of a model that is called so"],
+)
+def test_the_path_of_a_usual_request_says_whose_it_is(path: str, named: dict[str, str]) -> None:
+    replica = SpanContext(7, 8, sampled=True)
+    span = gateway_span(usual(path, told=replica.traceparent()).split(b" "))
+    assert {name: span.attributes[name] for name in span.attributes if name.startswith("penstock.")} == {
+        "penstock.gateway.server": "m0/ra",
+        **named,
+    }
+    # The replica made up the same span of its own, and took it for its parent.
+    assert (span.context, span.parent) == (gateway_context(replica), None)
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        (usual(), False),
+        (usual(told=SpanContext(7, 8, sampled=True).traceparent()), True),
+        (usual(told=SpanContext(7, 8, sampled=False).traceparent()), False),
+        (usual(status="502"), True),
+    ],
+    ids=["nobody kept it", "its replica kept it", "its replica says that it is not kept", "no replica answered it"],
+)
+def test_which_usual_requests_leave_a_span(sent: bytes, *, kept: bool) -> None:
+    taken, spans, _ = log()
+    taken.take([sent])
+    assert (bool(spans), taken.malformed) == (kept, 0)
+    assert all(span.context.trace_id and span.context.span_id for span in spans)
 
 
 def test_a_target_is_chosen_among_those_not_tried() -> None:
@@ -132,7 +187,7 @@ def test_a_target_is_chosen_among_those_not_tried() -> None:
     [
         line(flags="01", answered="-")[:60],
         line(flags="01", answered="-").rpartition(b" POST ")[0],
-        line(flags="01", answered="01 x").replace(b" 1795226437414777 ", b" then "),
+        line(flags="01", answered="01 x").replace(b"1795226437414777 ", b"then "),
         line(flags="01", answered="01", trace="no-trace"),
         line(flags="01", answered="01", status="20x"),
         b"\xff" * 5000,

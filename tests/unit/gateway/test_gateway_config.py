@@ -14,6 +14,7 @@ from penstock_serving.gateway.haproxy.config import render_config, render_map
 from penstock_serving.gateway.haproxy.error_files import ERRORS, error_file
 from penstock_serving.gateway.haproxy.plan import DesiredState, Server
 from penstock_serving.gateway.haproxy.process import find_haproxy
+from penstock_serving.gateway.memory import BUFFER_BYTES
 from penstock_serving.gateway.settings import SECRET_FILE_VARIABLE, GatewaySettings, read_settings
 
 NOTHING = DesiredState({}, {})
@@ -25,7 +26,7 @@ PLAIN = GatewaySettings(secret="s", state_dir=Path("/state"))
     [
         (replace(PLAIN, host="10.0.0.1", port=80), "  bind 10.0.0.1:80"),
         (PLAIN, "  stats socket unix@/state/run/haproxy.sock mode 600 level admin expose-fd listeners"),
-        (PLAIN, "  tune.bufsize 65536"),
+        (PLAIN, f"  tune.bufsize {BUFFER_BYTES}"),
         (replace(PLAIN, threads=3), "  nbthread 3"),
         (replace(PLAIN, max_body_bytes=7), "  http-request deny deny_status 413 if { req.body_size gt 7 }"),
         (replace(PLAIN, header_timeout_seconds=1.5), "  timeout http-request 1500ms"),
@@ -116,6 +117,7 @@ def test_haproxy_takes_the_configuration_without_a_warning(tmp_path: Path) -> No
     layout.map.write_text(render_map(desired.entries))
     layout.locks.write_text(render_map(desired.locks))
     layout.grants.write_text(render_map(desired.grants))
+    layout.usual.write_text(render_map(desired.usual))
     for status in ERRORS:
         layout.error_file(status).write_bytes(error_file(status))
     command = [str(find_haproxy(settings)), "-c", "-f", str(layout.config)]

@@ -81,7 +81,7 @@ def to(*targets: Target, split: bool = False, sampled: int = 0) -> Destination:
     ],
 )  # fmt: skip
 def test_commands(desired: DesiredState, observed: ObservedState, expected: RuntimeCommands) -> None:
-    assert plan(desired, observed, Maps("/m", "/l", "/g")) == expected
+    assert plan(desired, observed, Maps("/m", "/l", "/g", "/u")) == expected
 
 
 @pytest.mark.parametrize(
@@ -123,12 +123,13 @@ def test_what_is_desired_of_haproxy() -> None:
         {"ns/m": 0, "ns/w": 3, "ns/zero": 1},
         {"ns/m": "k|0"},
         {"ns/A": "key/a|0|9|*"},
-        lambda path, uid: f"{path}{uid}",
+        token=lambda path, uid: f"{path}{uid}",
     ) == DesiredState(
         {"m0": {server_name(A): Server("h:1", 256)}, "w3": {server_name(A): Server("h:1", 256)}},
         {"ns/m": "m0|10|ns/m", "ns/w": "w3|0|ns/w", "ns/zero": "agent|0|ns/zero", "ns/new": "agent|7|ns/new"},
         {"ns/m": "k|0"},
         {"ns/A": "key/a|0|9|*"},
+        {"/ns/v2/models/m/infer": "0000010km0|||||ns/ns/m", "/ns/v2/models/w/infer": "0000000ow3|||||ns/ns/w"},
     )
 
 
@@ -152,9 +153,11 @@ def test_haproxys_state_is_read() -> None:
 
 
 def test_after_a_plan_was_carried_out_nothing_is_left_to_do_and_every_backend_is_still_known() -> None:
-    desired = DesiredState({"m0": {"ra": Server("h:1", 9)}}, {"ns/m": "m0|0"}, {"ns/m": "lock"}, {"key": "grant"})
+    desired = DesiredState(
+        {"m0": {"ra": Server("h:1", 9)}}, {"ns/m": "m0|0"}, {"ns/m": "lock"}, {"key": "grant"}, {"/ns/v2": "row"}
+    )
     observed = ObservedState({"m0": {"ra": LIVE, "rb": LEAVING}, "w0": {"rc": LIVE}, "m1": {}}, {"ns/old": "w0|0"})
     after = state_after(desired, observed)
-    assert plan(desired, observed, Maps("/m", "/l", "/g")).changes
-    assert plan(desired, after, Maps("/m", "/l", "/g")) == RuntimeCommands((), ())
+    assert plan(desired, observed, Maps("/m", "/l", "/g", "/u")).changes
+    assert plan(desired, after, Maps("/m", "/l", "/g", "/u")) == RuntimeCommands((), ())
     assert set(after.backends) == set(observed.backends)

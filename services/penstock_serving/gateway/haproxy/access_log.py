@@ -11,13 +11,22 @@ from prometheus_client.registry import Collector
 
 from penstock.routing.table import ModelKey, Table
 from penstock.telemetry import names
-from penstock.telemetry.spans import SpanContext, SpanKind, SpanRecord
+from penstock.telemetry.spans import (
+    SpanContext,
+    SpanKind,
+    SpanRecord,
+    gateway_context,
+    new_span_id,
+    new_trace_id,
+    parse_traceparent,
+)
 
-_FIELDS = 15
-_COUNTED = 9
+_FIELDS = 11
+_COUNTED = 7
 _NONE = b"-"
-_CLEAR, _UNKEPT, _FAILED = b"00", (b"00", b"-"), b"5"
-"""Flags of most requests, which need no closer look."""
+_FAILED = b"5"
+_REPLICAS = b"mw"
+"""How the backends of replicas begin; others had no usual request."""
 _SERVER_ERROR = 500
 _LABELS = ("namespace", "model", "code")
 _REFUSED = (b"401", b"403", b"429")
@@ -43,6 +52,7 @@ class AccessLog(Collector):
         table: the current table; models that it does not know share one label, so that strangers cannot fill the memory.
         emit: takes the spans that are kept; None where nothing exports them.
         held: requests that wait now, by model.
+        default_namespace: whose models have a path without a namespace, too.
     """
 
     def __init__(
@@ -50,7 +60,9 @@ class AccessLog(Collector):
         table: Callable[[], Table],
         emit: Callable[[Iterable[SpanRecord]], None] | None,
         held: Callable[[], dict[ModelKey, int]],
+        default_namespace: str = "default",
     ) -> None:
+        self._default_namespace = default_namespace
         self._table = table
         self._emit = emit
         self._held = held
@@ -67,17 +79,19 @@ class AccessLog(Collector):
         series = self._series
         for line in lines:
             try:
-                # The first nine fields are all that counting needs.
-                trace, _, _, own, answered, start, end, key, status, _ = line.split(b" ", _COUNTED)
-                # Requests that HAProxy refused before it looked at them have no start.
+                # These fields and the path, which is the last, are all that counting needs.
+                start, end, status, context, answered, key, server, rest = line.split(b" ", _COUNTED)
+                # What is no request at all has no start.
                 took = int(end) - int(start) if start != _NONE else 0
             except ValueError:
                 self.malformed += 1
                 continue
+            if key == _NONE and server[:1] in _REPLICAS:
+                key = rest[rest.rfind(b" ") + 1 :]
             found = series.get((key, status)) or self._new_series(key, status)
             found.counts[bisect_left(_BUCKETS_US, took)] += 1
             found.total_us += took
-            if (own != _CLEAR or answered not in _UNKEPT or status >= _FAILED) and trace != _NONE:
+            if (context != _NONE or answered != _NONE or status >= _FAILED) and start != _NONE:
                 kept.append(line)
         if kept and self._emit is not None:
             self._emit(list(self._spans(kept)))
@@ -88,13 +102,12 @@ class AccessLog(Collector):
             fields = line.split(b" ", _FIELDS - 1)
             try:
                 if _is_kept(fields):
-                    yield gateway_span(fields)
+                    yield gateway_span(fields, self._default_namespace)
             except ValueError:
                 self.malformed += 1
 
     def _new_series(self, key: bytes, status: bytes) -> _Series:
-        namespace, _, path = key.decode(errors="replace").partition("/")
-        model = path.partition("/")[0]
+        namespace, model, _ = _names(key.decode(errors="replace"), self._default_namespace)
         known = self._table().knows((namespace, model))
         code = f"{status[:1].decode()}xx" if status.isdigit() else "none"
         refused = status.decode() if status in _REFUSED else ""
@@ -169,34 +182,77 @@ def _is_odd(flags: bytes) -> bool:
     return flags[-1:] in b"13579bdf" and flags != b""
 
 
+def _names(key: str, default_namespace: str) -> tuple[str, str, str]:
+    """Namespace, model and version, empty where there is none.
+
+    Args:
+        key: all three with `/` between, or the path of a usual request.
+        default_namespace: of a path without one.
+    """
+    if not key.startswith("/"):
+        namespace, _, rest = key.partition("/")
+        model, _, version = rest.partition("/")
+        return namespace, model, version
+    namespace, _, rest = key[1:].partition("/")
+    if namespace == "v2":
+        namespace, rest = default_namespace, key[1:]
+    parts = rest.split("/")
+    # v2/models/MODEL/infer, or v2/models/MODEL/versions/VERSION/infer
+    _, _, model, *asked = (*parts, "", "")[: max(3, len(parts))]
+    return namespace, model, asked[1] if asked[:1] == ["versions"] and len(asked) > 1 else ""
+
+
 def _is_kept(fields: Sequence[bytes]) -> bool:
     """The replica's word on the trace if it gave one, else the sampling decision; failures always."""
-    own, answered, status = fields[3], fields[4], fields[8]
-    return _is_odd(own if answered == _NONE else answered) or status[:1] == b"5"
+    status, context, answered = fields[2:5]
+    return _is_odd(context if answered == _NONE else answered) or status[:1] == _FAILED
 
 
-def gateway_span(fields: list[bytes]) -> SpanRecord:
+def _identify(context: str, answered: str) -> tuple[SpanContext, SpanContext | None]:
+    """The gateway's span and the caller's.
+
+    Where the request had no trace, its replica began one and made up our span from its own; where no replica did, nobody knows
+    of the trace yet.
+
+    Args:
+        context: `penstock_serving.gateway.haproxy.tracing_rules.CONTEXT`, or `-`.
+        answered: the replica's `traceresponse`, or `-`.
+    """
+    if context != "-":
+        trace, parent, span, flags = context.split("/")
+        own = SpanContext(int(trace, 16), int(span, 16), sampled=True)
+        caller = SpanContext(own.trace_id, int(parent, 16), _is_odd(flags.encode())) if parent.strip("-") else None
+        return own, caller
+    replica = parse_traceparent(answered)
+    if replica is None:
+        return SpanContext(new_trace_id(), new_span_id(), sampled=True), None
+    return gateway_context(replica), None
+
+
+def gateway_span(fields: list[bytes], default_namespace: str = "default") -> SpanRecord:
     """The gateway's span of one request.
 
     Args:
         fields: a log line's, in the order of `LOG_FORMAT`.
+        default_namespace: of a path without one.
 
     Raises:
         ValueError: fields are missing, or not what they should be.
     """
-    trace, parent, span, own, _, start, end, key, status, _, termination, server, method, caller, path = (
+    start, end, status, context, answered, key, server, termination, method, caller, path = (
         part.decode(errors="replace") for part in fields
     )
-    trace_id = int(trace, 16)
+    own, parent = _identify(context, answered)
     attributes: dict[str, str | int | float | bool] = {
         names.ATTR_HTTP_METHOD: method,
         names.ATTR_HTTP_STATUS: int(status),
         names.ATTR_URL_PATH: path,
         names.ATTR_GATEWAY_SERVER: server,
     }
+    if key == "-" and server.encode()[:1] in _REPLICAS:
+        key = path
     if key != "-":
-        namespace, _, rest = key.partition("/")
-        model, _, version = rest.partition("/")
+        namespace, model, version = _names(key, default_namespace)
         attributes |= {names.ATTR_NAMESPACE: namespace, names.ATTR_MODEL: model}
         if version:
             attributes[names.ATTR_VERSION] = version
@@ -207,8 +263,8 @@ def gateway_span(fields: list[bytes]) -> SpanRecord:
         attributes[names.ATTR_ERROR_TYPE] = status
     return SpanRecord(
         name=names.SPAN_GATEWAY,
-        context=SpanContext(trace_id, int(span, 16), sampled=True),
-        parent=SpanContext(trace_id, int(parent, 16), _is_odd(own.encode())) if parent != "-" else None,
+        context=own,
+        parent=parent,
         start_ns=int(start) * 1000,
         end_ns=int(end) * 1000,
         kind=SpanKind.SERVER,

@@ -15,7 +15,8 @@ from typing import Final
 
 from penstock.api.access import Authentication
 from penstock.protocol.server import OPENAPI, REPOSITORY_INDEX, TRACE_SETTING
-from penstock.routing.access import NEVER, Denial, Grant, Locks
+from penstock.routing.access import NEVER, Authenticity, Denial, Grant, Locks
+from penstock_serving.gateway.haproxy.tracing_rules import agent_tracing_rules
 from penstock_serving.gateway.settings import GatewaySettings
 
 API_KEY_HEADER: Final = "x-api-key"
@@ -35,14 +36,18 @@ _CHALLENGE: Final[Mapping[Denial, str]] = {
     Denial.UNKNOWN: 'Bearer error="invalid_token"',
     Denial.OTHER_MODELS: 'Bearer error="insufficient_scope"',
 }
-_PLAIN: Final = "|0|0|*"
+PLAIN: Final = "|0|0|*"
 """How the entry of a key ends that has no limit and no end, and opens the whole namespace. See `_grant`."""
+ASKS_FOR_KEY: Final = (Authenticity.KEY.value, Authenticity.KEY_OR_JWT.value)
+"""How the entry of a guarded model begins. See `render_locks`."""
+UNBOUNDED: Final = "|0"
+"""How it ends where callers may ask as often as they like."""
 NO_PATH: Final = "there is no such path; models are under /v2/models/ or /NAMESPACE/v2/models/"
 OWN_PATHS: Final = ("/v2", "/v2/", REPOSITORY_INDEX, TRACE_SETTING, OPENAPI)
 """What of the protocol the agent answers that names no model, but for health."""
 _LIVE, _READY = "/v2/health/live", "/v2/health/ready"
 _CALLERS: Final = "callers"
-_NAMESPACES: Final = "namespaces"
+NAMESPACES: Final = "namespaces"
 _HANDED_OVER: Final = "handed_over"
 _VERIFIED: Final = "verified"
 _SOURCES: Final = "sources"
@@ -81,7 +86,7 @@ def tables() -> Iterator[str]:
     """Where HAProxy counts. Keys are 128 bits of a hash, so that nobody's counter is another's; each table is bounded."""
     for name, kind, size, stored in (
         (_CALLERS, "binary len 16", "100k", "gpc0,gpc0_rate(1s)"),
-        (_NAMESPACES, "string len 64", "10k", "conn_cur"),
+        (NAMESPACES, "string len 64", "10k", "conn_cur"),
         (_HANDED_OVER, "string len 64", "10k", "gpc0,gpc0_rate(1s)"),
         (_VERIFIED, "string len 64", "10k", "gpc0,gpc0_rate(1s)"),
         (_SOURCES, "binary len 16", "100k", "gpc0,gpc0_rate(1s)"),
@@ -108,7 +113,7 @@ def access_rules(settings: GatewaySettings) -> Iterator[str]:
     yield from _strip_credential("routed !locked")
     yield "  http-request allow if !locked"
     yield _refuse(Denial.NOT_YET, "{ var(txn.lock) -m beg ? }")
-    yield "  acl guarded var(txn.lock) -m beg k j"
+    yield f"  acl guarded var(txn.lock) -m beg {' '.join(ASKS_FOR_KEY)}"
     yield from _strip_credential("!guarded")
     yield from _key_rules(settings)
     yield from _rate_rules()
@@ -122,10 +127,10 @@ def _key_rules(settings: GatewaySettings) -> Iterator[str]:
     yield f"  http-request set-var(txn.hash) req.hdr({API_KEY_HEADER}),sha2(256),hex if guarded !presented"
     yield _refuse(Denial.MISSING, "guarded !presented")
     yield f"  http-request set-var(txn.grant) var(txn.ns),concat(/,txn.hash),map_str({grants}) if guarded"
-    yield f"  acl plain var(txn.grant) -m end {_PLAIN}"
+    yield f"  acl plain var(txn.grant) -m end {PLAIN}"
     yield "  http-request set-var(txn.caller) var(txn.grant),field(1,|) if plain"
     yield from _caller_rules("plain")
-    yield "  http-request allow if plain { var(txn.lock) -m end |0 }"
+    yield f"  http-request allow if plain {{ var(txn.lock) -m end {UNBOUNDED} }}"
     yield "  acl everywhere var(txn.grant) -m end |*"
     yield f"  http-request set-var(txn.own) var(txn.model),concat(/,txn.hash),map_str({grants}) if guarded !everywhere"
     yield "  acl valid var(txn.grant) -m found"
@@ -183,7 +188,7 @@ def _rate_rules() -> Iterator[str]:
 def _share_rules(settings: GatewaySettings) -> Iterator[str]:
     """One namespace's requests, however many, leave connections to the others."""
     limit = settings.requests_per_namespace
-    yield f"  http-request track-sc3 var(txn.ns) table {_NAMESPACES} if routed"
+    yield f"  http-request track-sc3 var(txn.ns) table {NAMESPACES} if routed"
     yield f"  http-request deny deny_status 429 if {{ sc_conn_cur(3) gt {limit} }}"
 
 
@@ -192,6 +197,7 @@ def agent_backends(settings: GatewaySettings, agent: str) -> Iterator[str]:
     server = f"  server {agent} unix@{settings.layout.agent_socket}"
     routes = settings.layout.map
     yield f"backend {agent}"
+    yield from agent_tracing_rules()
     yield from _own_path_rules()
     yield f"  http-request set-var(txn.known) var(txn.key),field(1,/,2),map_str({routes})"
     yield "  http-request set-var(txn.bucket) str(+)"
@@ -205,6 +211,7 @@ def agent_backends(settings: GatewaySettings, agent: str) -> Iterator[str]:
     yield from _closing_rules()
     yield server
     yield f"backend {VERIFY}"
+    yield from agent_tracing_rules()
     # Who sends these is not known yet: without a part for each address, anyone could use up what a namespace has for its
     # callers.
     yield f"  http-request set-var(txn.source) {ADDRESS}"

@@ -10,27 +10,26 @@ from penstock_serving.gateway.haproxy.plan import AGENT, CHECK, SUCCESSOR, Desir
 from penstock_serving.gateway.haproxy.request_rules import (
     LEAVING,
     client_limit_rules,
+    connection_rules,
     relay_rules,
     routing_rules,
-    tracing_rules,
 )
+from penstock_serving.gateway.haproxy.tracing_rules import CONTEXT, tracing_rules
+from penstock_serving.gateway.haproxy.usual import GATEWAY_HEADER, OWN_HEADERS, WAY, replica_rules, usual_rules
 from penstock_serving.gateway.memory import BUFFER_BYTES
 from penstock_serving.gateway.settings import GatewaySettings
 
 EDITION = "proc.edition"
 """HAProxy's variable that says which configuration a worker runs; no two have the same."""
-OWN_HEADERS = "x-penstock-"
-"""How the headers begin that HAProxy alone sets."""
-GATEWAY_HEADER = f"{OWN_HEADERS}gateway"
-"""`penstock.routing.tokens.gateway_word`: one header for what the agent needs and what replicas do."""
 RELAY = "relay"
 """The backend by which a worker that was replaced hands on what still comes to it."""
-_FLAGS = "^[0-9a-f]{2}$"
+_TRACERESPONSE = "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"
 LOG_FORMAT = (
-    "%[var(txn.trace)] %[var(txn.parent)] %[var(txn.span)] %[var(txn.flags)] %[var(txn.kept)] "
-    "%[var(txn.start)] %[date(0,us)] %[var(txn.key),bytes(0,768)] %ST %B %ts %b/%s %HM %[var(txn.caller)] %HPO"
+    f"%[var(txn.start)] %[date(0,us)] %ST %[var({CONTEXT})] %[var(txn.kept)] %[var(txn.key),bytes(0,768)] "
+    "%b/%s %ts %HM %[var(txn.caller)] %HPO"
 )
 """One line a request; `penstock_serving.gateway.haproxy.access_log` reads it. A key is a namespace's, a model's and a version's name.
+A usual request has neither a context nor a key: its path says what the key would.
 
 Only the last field, the path, may be so long that it is cut.
 """
@@ -116,12 +115,17 @@ def _clients_frontend(settings: GatewaySettings) -> Iterator[str]:
         yield "  option disable-h2-upgrade"
     yield "  log stdout len 4096 format raw local0 info"
     yield f'  log-format "{LOG_FORMAT}"'
+    yield from connection_rules(settings)
+    yield "  http-request set-var(txn.start) date(0,us)"
+    # Nobody else speaks in the gateway's name.
+    yield f"  http-request del-header {OWN_HEADERS} -m beg"
+    # Here the usual request leaves the rules.
+    yield from usual_rules(settings)
     yield from client_limit_rules(settings)
     yield from relay_rules()
-    yield "  http-request set-var(txn.start) date(0,us)"
     yield from routing_rules(settings)
     yield from tracing_rules()
-    # Nobody else speaks in the gateway's name.
+    # Anew, since a request that was not usual after all may have got some.
     yield f"  http-request del-header {OWN_HEADERS} -m beg"
     yield f"  http-request set-header {GATEWAY_HEADER} %[var(txn.ns)]/%[var(txn.route),field(3,|)]"
     yield "  http-request set-path /%[var(txn.rest)] unless short"
@@ -131,9 +135,10 @@ def _clients_frontend(settings: GatewaySettings) -> Iterator[str]:
         yield f"  http-request deny deny_status 429 if {{ sc_http_req_rate(0) gt {limit} }}"
     yield from access_rules(settings)
     # A replica may say anything there, and it stands in the log.
-    yield f"  acl told res.hdr(traceresponse),field(4,-) -m reg {_FLAGS}"
-    yield "  http-response set-var(txn.kept) res.hdr(traceresponse),field(4,-) if told"
+    yield f"  acl told res.hdr(traceresponse) -m reg {_TRACERESPONSE}"
+    yield "  http-response set-var(txn.kept) res.hdr(traceresponse) if told"
     yield "  http-after-response set-header connection close if leaving"
+    yield f"  use_backend %[var({WAY})] if usual"
     yield f"  use_backend {RELAY} if outdated !leaving"
     yield f"  use_backend {VERIFY} if guarded !identified"
     yield "  use_backend %[var(txn.route),field(1,|)]"
@@ -169,6 +174,7 @@ def _backend(settings: GatewaySettings, desired: DesiredState, slot: int, kind: 
     yield f"  balance {'leastconn' if kind == 'm' else 'random(2)'}"
     # Not in the frontend, which would wait for a body before it refused its size.
     yield "  option http-buffer-request"
+    yield from replica_rules()
     yield f"  server {AGENT} unix@{settings.layout.agent_socket} backup"
     for server, wanted in sorted(desired.backends.get(name, {}).items()):
         yield f"  server {server} {wanted.address} weight {wanted.weight} {CHECK}"

@@ -36,7 +36,7 @@ class Convergence:
     def __init__(self, settings: GatewaySettings, registry: Registry, admissions: Admissions, haproxy: Haproxy) -> None:
         self._settings = settings
         self._layout = settings.layout
-        self._maps = Maps(str(self._layout.map), str(self._layout.locks), str(self._layout.grants))
+        self._maps = Maps(*map(str, (self._layout.map, self._layout.locks, self._layout.grants, self._layout.usual)))
         self._admissions = admissions
         self._registry = registry
         self._haproxy = haproxy
@@ -123,7 +123,14 @@ class Convergence:
 
     def _desire(self, destinations: dict[str, Destination]) -> DesiredState:
         wanted = self._locks()
-        return desire(destinations, self._slot_of, render_locks(wanted), render_grants(wanted), self._token)
+        return desire(
+            destinations,
+            self._slot_of,
+            render_locks(wanted),
+            render_grants(wanted),
+            token=self._token,
+            default_namespace=self._settings.default_namespace,
+        )
 
     def _token(self, path: str, uid: str) -> str:
         namespace, model = path.split("/")[:2]
@@ -211,6 +218,7 @@ class Convergence:
             (self._layout.map, desired.entries),
             (self._layout.locks, desired.locks),
             (self._layout.grants, desired.grants),
+            (self._layout.usual, desired.usual),
         )
         for file, entries in files:
             file.write_text(render_map(entries), encoding="utf-8")

@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from penstock.routing.tokens import gateway_word
+from penstock_serving.gateway.haproxy.usual import Way, usual_rows
 from penstock_serving.gateway.table.traffic import Destination, Target
 
 AGENT = "agent"
@@ -42,6 +44,8 @@ class DesiredState:
     """How models are guarded."""
     grants: Mapping[str, str] = field(default_factory=dict)
     """What keys and tokens open."""
+    usual: Mapping[str, str] = field(default_factory=dict)
+    """By what usual requests are decided; all of it follows from the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,7 @@ class ObservedState:
     entries: Mapping[str, str]
     locks: Mapping[str, str] = field(default_factory=dict)
     grants: Mapping[str, str] = field(default_factory=dict)
+    usual: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,7 @@ class Maps:
     entries: str
     locks: str
     grants: str
+    usual: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +114,9 @@ def desire(
     slot_of: Mapping[str, int],
     locks: Mapping[str, str],
     grants: Mapping[str, str],
+    *,
     token: Callable[[str, str], str] = lambda _, __: "",
+    default_namespace: str = "default",
 ) -> DesiredState:
     """What HAProxy should hold for these destinations.
 
@@ -118,26 +126,32 @@ def desire(
         locks: how models are guarded.
         grants: what credentials open.
         token: of a path and its replicas' uid, what is shown to them with each request.
+        default_namespace: whose models have a path without a namespace, too.
 
     A slot has two backends, `m` for the least busy and `w` for shares by weight; a path uses one of them.
     """
     backends = {}
     entries = {}
+    ways = {}
     for path, destination in destinations.items():
         slot = slot_of.get(path)
         asleep = slot is None or not destination.targets
         backend = AGENT if asleep else f"{'w' if destination.split else 'm'}{slot}"
-        entries[path] = f"{backend}|{destination.sampled_per_million}|{token(path, destination.uid)}"
+        shown = token(path, destination.uid)
+        entries[path] = f"{backend}|{destination.sampled_per_million}|{shown}"
         if not asleep:
+            word = gateway_word(path.partition("/")[0], shown)
+            ways[path] = Way(backend, destination.sampled_per_million, word)
             backends[backend] = {server_name(t): Server(t.address, t.weight) for t in destination.targets}
-    return DesiredState(backends, entries, locks, grants)
+    return DesiredState(backends, entries, locks, grants, usual_rows(ways, locks, grants, default_namespace))
 
 
 def plan(desired: DesiredState, observed: ObservedState, maps: Maps) -> RuntimeCommands:
     """The commands from observed to desired.
 
     Servers are added before the map leads to them, and leave only after it leads elsewhere. A key is there before the
-    lock that it opens, a lock before the route to what it guards; they go the other way round.
+    lock that it opens, a lock before the route to what it guards; they go the other way round. What decides usual requests
+    follows from all these: what is no longer so goes first, and what is new comes when they hold it.
     """
     arrivals: list[str] = []
     departures: list[str] = []
@@ -160,7 +174,9 @@ def plan(desired: DesiredState, observed: ObservedState, maps: Maps) -> RuntimeC
         *_delete_entries(desired.locks, observed.locks, maps.locks),
         *_delete_entries(desired.grants, observed.grants, maps.grants),
     )
-    return RuntimeCommands((*arrivals, *grants, *locks, *routes, *gone, *departures), tuple(removals))
+    stale, fresh = _replace_entries(desired.usual, observed.usual, maps.usual)
+    changes = (*stale, *arrivals, *grants, *locks, *routes, *gone, *fresh, *departures)
+    return RuntimeCommands(changes, tuple(removals))
 
 
 def state_after(desired: DesiredState, observed: ObservedState) -> ObservedState:
@@ -169,7 +185,7 @@ def state_after(desired: DesiredState, observed: ObservedState) -> ObservedState
         backend: {name: ObservedServer(each.weight, maintenance=False) for name, each in servers.items()}
         for backend, servers in ((name, desired.backends.get(name, {})) for name in observed.backends)
     }
-    return ObservedState(backends, desired.entries, desired.locks, desired.grants)
+    return ObservedState(backends, desired.entries, desired.locks, desired.grants, desired.usual)
 
 
 def _arrive(name: str, server: Server, present: ObservedServer | None) -> list[str]:
@@ -192,6 +208,15 @@ def _set_entries(wanted: Mapping[str, str], present: Mapping[str, str], map_path
     new = [f"add map {map_path} {key} {value}" for key, value in wanted.items() if key not in present]
     changed = [f"set map {map_path} {key} {value}" for key, value in wanted.items() if present.get(key, value) != value]
     return new + changed
+
+
+def _replace_entries(
+    wanted: Mapping[str, str], present: Mapping[str, str], map_path: str
+) -> tuple[list[str], list[str]]:
+    """What to delete, and what to add; an entry that is to say something else is not there in between."""
+    stale = [f"del map {map_path} {key}" for key, value in present.items() if wanted.get(key) != value]
+    fresh = [f"add map {map_path} {key} {value}" for key, value in wanted.items() if present.get(key) != value]
+    return stale, fresh
 
 
 def _delete_entries(wanted: Mapping[str, str], present: Mapping[str, str], map_path: str) -> list[str]:

@@ -15,6 +15,7 @@ import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 from penstock.errors import Invalid
 from penstock_runtime.parent_death import command_that_ends_with_us
@@ -22,6 +23,10 @@ from penstock_serving.gateway.settings import GatewaySettings
 
 logger = logging.getLogger(__name__)
 _PIPE_BYTES = 1 << 20
+_REST_SECONDS = 0.02
+"""Between two reads of a pipe of that size: it holds some seven thousand lines."""
+_MORE_BYTES = 1 << 16
+"""A read of so many may have left some in the pipe."""
 _KILL_AFTER_SECONDS = 5.0
 _OTHER_FILES = 512
 _LAST_LINES_SECONDS = 1.0
@@ -85,17 +90,37 @@ def connections_within_limits(wanted: int) -> int:
 
 
 class _Lines(asyncio.Protocol):
-    """Cuts a pipe's bytes into whole lines."""
+    """Cuts a pipe's bytes into whole lines.
 
-    def __init__(self, take: Callable[[list[bytes]], None]) -> None:
+    Reads now and then: a write to a pipe whose reader waits costs HAProxy several times as much, since it has to wake it.
+
+    Args:
+        take: is given whole lines.
+        rest_seconds: between two reads; the pipe must hold what comes meanwhile.
+    """
+
+    def __init__(self, take: Callable[[list[bytes]], None], rest_seconds: float) -> None:
         self._take = take
+        self._rest_seconds = rest_seconds
         self._rest = b""
+        self._transport: asyncio.ReadTransport | None = None
         self.closed = asyncio.Event()
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.ReadTransport, transport)
+
     def connection_lost(self, _: Exception | None) -> None:
+        self._transport = None
         self.closed.set()
 
+    def _resume(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
     def data_received(self, data: bytes) -> None:
+        if self._transport is not None and len(data) < _MORE_BYTES:
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_later(self._rest_seconds, self._resume)
         lines = (self._rest + data).split(b"\n")
         self._rest = lines.pop()
         try:
@@ -127,9 +152,10 @@ class Haproxy:
         # A worker drops log lines when the pipe is full, so it holds some thousand.
         with contextlib.suppress(PermissionError):
             fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        rest = _REST_SECONDS * fcntl.fcntl(writing, fcntl.F_GETPIPE_SZ) / _PIPE_BYTES
         loop = asyncio.get_running_loop()
         source = os.fdopen(reading, "rb", 0)
-        self._log, self._lines = await loop.connect_read_pipe(lambda: _Lines(self._take_log), source)
+        self._log, self._lines = await loop.connect_read_pipe(lambda: _Lines(self._take_log, rest), source)
         try:
             self._child = await asyncio.create_subprocess_exec(
                 *command_that_ends_with_us([str(self._binary), "-W", "-db", "-f", str(self._config)]),

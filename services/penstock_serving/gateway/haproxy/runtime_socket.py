@@ -153,11 +153,14 @@ async def observe(socket: Path, maps: Maps, edition: str) -> ObservedState:
     Raises:
         Unavailable: HAProxy does not answer, or another worker did.
     """
-    state, entries, locks, grants = await asyncio.gather(
+    state, *held = await asyncio.gather(
         execute(socket, ["show servers state"], edition),
-        *(execute(socket, [f"show map {each}"], edition) for each in (maps.entries, maps.locks, maps.grants)),
+        *(
+            execute(socket, [f"show map {each}"], edition)
+            for each in (maps.entries, maps.locks, maps.grants, maps.usual)
+        ),
     )
-    return ObservedState(parse_servers(state), parse_map(entries), parse_map(locks), parse_map(grants))
+    return ObservedState(parse_servers(state), *map(parse_map, held))
 
 
 def parse_servers(output: str) -> dict[str, dict[str, ObservedServer]]:

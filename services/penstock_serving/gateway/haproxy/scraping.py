@@ -18,7 +18,7 @@ from aiohttp import web
 from penstock.errors import Unavailable
 from penstock.routing.table import replica_key
 from penstock.routing.tokens import word_for
-from penstock_serving.gateway.haproxy.config import GATEWAY_HEADER
+from penstock_serving.gateway.haproxy.usual import GATEWAY_HEADER
 from penstock_serving.gateway.table.registry import Registry
 
 _SECONDS: Final = 5.0

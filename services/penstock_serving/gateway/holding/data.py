@@ -16,11 +16,18 @@ from penstock.protocol.server import trace_change_refused, trace_settings
 from penstock.routing.table import ModelKey
 from penstock.routing.tokens import word_for
 from penstock.telemetry import names
-from penstock.telemetry.spans import SpanContext, SpanRecord, new_span_id, parse_traceparent
+from penstock.telemetry.spans import (
+    SpanContext,
+    SpanRecord,
+    gateway_context,
+    new_span_id,
+    new_trace_id,
+    parse_traceparent,
+)
 from penstock_serving.gateway.access.gatekeeper import AccessDenied, Gatekeeper
 from penstock_serving.gateway.answers import document, error, wrong_method
 from penstock_serving.gateway.haproxy.access_rules import challenge
-from penstock_serving.gateway.haproxy.config import GATEWAY_HEADER
+from penstock_serving.gateway.haproxy.usual import GATEWAY_HEADER
 from penstock_serving.gateway.holding.forwarding import TRACERESPONSE, Forwarding, choose, replica_headers
 from penstock_serving.gateway.holding.own import OwnPaths
 from penstock_serving.gateway.holding.waiting import DEFAULT_HOLD_SECONDS, Holding
@@ -250,9 +257,13 @@ class DataServer:
 def _mark(request: web.Request, response: web.StreamResponse) -> SpanContext | None:
     """Say in the answer's head whether the trace is kept. Where it is, the span that the time here is within."""
     parent = parse_traceparent(request.headers.get("traceparent", ""))
-    if parent is None:
-        return None
     answered = parse_traceparent(response.headers.get(TRACERESPONSE, ""))
+    if parent is None:
+        # It comes from a replica's backend, none of which could answer. Whoever answers begins the trace, if it is kept.
+        if answered is None and response.status >= _SERVER_ERROR:
+            answered = SpanContext(new_trace_id(), new_span_id(), sampled=True)
+            response.headers[TRACERESPONSE] = answered.traceparent()
+        return gateway_context(answered) if answered is not None and answered.sampled else None
     kept = (answered or parent).sampled or response.status >= _SERVER_ERROR
     if answered is None:
         response.headers[TRACERESPONSE] = SpanContext(parent.trace_id, parent.span_id, kept).traceparent()

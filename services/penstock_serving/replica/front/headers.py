@@ -49,6 +49,7 @@ def read_headers(exchange: HttpExchange, headers: Mapping[bytes, bytes]) -> None
     Raises:
         Invalid: one has no meaning.
     """
+    exchange.passed_on = b"x-penstock-gateway" in headers
     traceparent = headers.get(b"traceparent")
     if traceparent:
         exchange.traceparent = traceparent

@@ -12,6 +12,7 @@ from penstock.telemetry.spans import (
     SpanContext,
     SpanKind,
     SpanRecord,
+    gateway_context,
     new_span_id,
     new_trace_id,
 )
@@ -61,6 +62,9 @@ class Tracer:
             return
         call.kept = "sampled" if sampled else "failed" if failed else "slow"
         call.span = SpanContext(parent.trace_id if parent else new_trace_id(), new_span_id(), sampled=True)
+        if parent is None and call.passed_on:
+            # A gateway hands on no trace that nobody keeps; it makes up its span of this one as we do.
+            call.parent = gateway_context(call.span)
 
     def export(self, call: Call) -> None:
         """A request that was in no batch is over: it failed, or the cache answered it."""
