@@ -80,14 +80,14 @@ def run(settings: RunSettings, console: Console) -> int:
                 session = _Session(settings, console, steps, stack, ray)
                 status = session.serve([each.manifest for each in documents]) if documents else session.demo()
         except KeyboardInterrupt:
-            steps.note(last_words(ray))
+            steps.note(farewell(ray))
             raise
         if not settings.once:
-            steps.note(last_words(ray))
+            steps.note(farewell(ray))
         return status
 
 
-def last_words(ray: RayAccess | None) -> str:
+def farewell(ray: RayAccess | None) -> str:
     """The last words of a run whose processes have all ended.
 
     Args:

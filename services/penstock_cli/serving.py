@@ -63,7 +63,7 @@ class ServedModels:
                 self.failed[key] = error
             except NotFound as error:
                 self.failed[key] = NotServing(error.reason, error.message)
-        self._recovered()  # while others were waited for
+        self._find_recovered()  # while others were waited for
 
     def tell(self) -> None:
         """Say where each model serves, and of the others why they do not."""
@@ -77,10 +77,10 @@ class ServedModels:
 
     def look(self) -> None:
         """Say of a model that failed that it serves now."""
-        for key in self._recovered():
+        for key in self._find_recovered():
             self.steps.note(f"[green]✓[/green] {key} is Ready now. Serving {self.serving[key]}")
 
-    def _recovered(self) -> list[Key]:
+    def _find_recovered(self) -> list[Key]:
         found = {key: url_if_ready(self.cluster.get(INFERENCE_DEPLOYMENT, key)) for key in self.failed}
         for key, url in found.items():
             if url is not None:

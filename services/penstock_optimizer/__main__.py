@@ -111,7 +111,7 @@ def main(arguments: list[str]) -> int:
         return _TRY_AGAIN
     except PenstockError as error:
         logger.error("%s: %s", error.reason, error.message)  # noqa: TRY400 -- as above
-        return _told_failure(teller, error)
+        return _report_failure(teller, error)
     logger.info("%s: %s", result.verdict, result.summary)
     return 0
 
@@ -137,7 +137,7 @@ def read_request(arguments: list[str]) -> OptimizationRequest:
         raise Invalid("RequestInvalid", f"{where}: {first['msg']}") from error
 
 
-def _told_failure(teller: Teller, error: PenstockError) -> int:
+def _report_failure(teller: Teller, error: PenstockError) -> int:
     """Leave a result that says why there is no verdict, so that whoever follows the run folder learns it."""
     try:
         teller.result(RunResult(verdict=SearchVerdict.NO_DECISION, summary=error.message, error=str(error)))

@@ -98,7 +98,7 @@ class DigitsArtifact:
         with np.load(self.split_file(split), allow_pickle=False) as archive:
             return Images(archive[INPUT_NAME].astype(np.float32), archive[LABELS_NAME].astype(np.int64))
 
-    def held_out(self) -> Images:
+    def test_images(self) -> Images:
         """The test images, which neither training nor any choice ever saw.
 
         Raises:

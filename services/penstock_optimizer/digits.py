@@ -162,7 +162,7 @@ def build(cache: Path, training: Training | None = None) -> DigitsArtifact:
         return artifact
     how = training or Training()
     data = split(how)
-    model = train(_joined(data[Split.TRAIN], data[Split.CALIBRATION]), how)
+    model = train(_join(data[Split.TRAIN], data[Split.CALIBRATION]), how)
     cache.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".digits-", dir=cache))
     try:
@@ -173,7 +173,7 @@ def build(cache: Path, training: Training | None = None) -> DigitsArtifact:
     return artifact
 
 
-def _joined(first: Images, second: Images) -> Images:
+def _join(first: Images, second: Images) -> Images:
     return Images(np.concatenate([first.images, second.images]), np.concatenate([first.labels, second.labels]))
 
 

@@ -63,12 +63,12 @@ def figures(request: FiguresRequest) -> ImportedFigures:
         raise Invalid(METRIC_FAILED, f"{request.import_path} cannot be imported: {error}") from error
     labels = None if request.labels is None else np.load(request.labels, allow_pickle=False)
     return ImportedFigures(
-        baseline=_applied(metric, request, request.baseline, labels),
-        candidate=_applied(metric, request, request.candidate, labels),
+        baseline=_apply(metric, request, request.baseline, labels),
+        candidate=_apply(metric, request, request.candidate, labels),
     )
 
 
-def _applied(metric: Any, request: FiguresRequest, files: dict[str, str], labels: Array | None) -> tuple[float, ...]:
+def _apply(metric: Any, request: FiguresRequest, files: dict[str, str], labels: Array | None) -> tuple[float, ...]:
     outputs = {name: np.load(file, allow_pickle=False) for name, file in files.items()}
     count = len(next(iter(outputs.values())))
     try:

@@ -110,7 +110,7 @@ def run_module(
     """
     if isolated:
         require_sandbox()
-    arguments = isolated_command(module, isolated=isolated)
+    arguments = sandbox_command(module, isolated=isolated)
     with tempfile.TemporaryFile(dir=home) as stderr:
         process = subprocess.Popen(
             arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=stderr, cwd=home,
@@ -136,7 +136,7 @@ def require_sandbox() -> None:
     Raises:
         Invalid: SandboxUnavailable. Nothing stands in for it: what needs it does not run.
     """
-    problem = unavailable()
+    problem = why_unavailable()
     if problem is not None:
         raise Invalid(
             SANDBOX_UNAVAILABLE,
@@ -147,7 +147,7 @@ def require_sandbox() -> None:
         )
 
 
-def isolated_command(module: str, *, isolated: bool = True) -> list[str]:
+def sandbox_command(module: str, *, isolated: bool = True) -> list[str]:
     """What starts `python -m module` in the sandbox as this process's child."""
     mode = "isolated" if isolated else "shared"
     return [sys.executable, "-m", "penstock_optimizer.sandbox", str(os.getpid()), mode, module]
@@ -176,7 +176,7 @@ def environment(home: Path, threads: int, hidden: Sequence[Path] = ()) -> dict[s
 
 
 @cache
-def unavailable() -> str | None:
+def why_unavailable() -> str | None:
     """Why this machine gives no namespaces; None where it does. Tried once, in a process of its own."""
     if sys.platform != "linux":
         return "namespaces are Linux's"
@@ -203,17 +203,17 @@ def isolate() -> None:
     user, group = os.geteuid(), os.getegid()
     libc = _libc()
     flags = _CLONE_NEWUSER | _CLONE_NEWNS | _CLONE_NEWIPC | _CLONE_NEWNET | _CLONE_NEWPID
-    _checked(libc.unshare(flags), "unshare")
+    _check_result(libc.unshare(flags), "unshare")
     Path("/proc/self/setgroups").write_text("deny", encoding="ascii")
     Path("/proc/self/uid_map").write_text(f"{user} {user} 1", encoding="ascii")
     Path("/proc/self/gid_map").write_text(f"{group} {group} 1", encoding="ascii")
-    _checked(libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None), "mount")
+    _check_result(libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None), "mount")
     for path in filter(None, os.environ.pop(_HIDE, "").split(os.pathsep)):
         if Path(path).is_dir():
             flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
-            _checked(libc.mount(b"none", os.fsencode(path), b"tmpfs", flags, b"size=64k"), f"hiding {path}")
+            _check_result(libc.mount(b"none", os.fsencode(path), b"tmpfs", flags, b"size=64k"), f"hiding {path}")
         elif Path(path).exists():
-            _checked(libc.mount(b"/dev/null", os.fsencode(path), None, _MS_BIND, None), f"hiding {path}")
+            _check_result(libc.mount(b"/dev/null", os.fsencode(path), None, _MS_BIND, None), f"hiding {path}")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -245,14 +245,14 @@ def _fork_first_process() -> None:
     """Return in a grandchild. Between stands the first process of the namespace: with it the kernel ends all others."""
     first = os.fork()
     if first:
-        os._exit(_awaited(first))
+        os._exit(_wait_for(first))
     end_with_parent(os.getppid())
     worker = os.fork()
     if worker:
-        os._exit(_awaited(worker))
+        os._exit(_wait_for(worker))
 
 
-def _awaited(child: int) -> int:
+def _wait_for(child: int) -> int:
     """Wait for a child, reaping what else ends meanwhile, and give its exit status as a shell would."""
     os.close(0)
     while True:
@@ -276,8 +276,8 @@ def _drop_capabilities() -> None:
     for number in range(_CAPABILITIES):
         libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)  # numbers that this kernel does not know fail, rightly
     header, none = _Header(_CAPABILITY_VERSION_3, 0), (_Sets * 2)()
-    _checked(libc.capset(ctypes.byref(header), none), "capset")
-    _checked(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
+    _check_result(libc.capset(ctypes.byref(header), none), "capset")
+    _check_result(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -298,7 +298,7 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def _checked(result: int, what: str) -> None:
+def _check_result(result: int, what: str) -> None:
     if result != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")

@@ -210,7 +210,7 @@ class ModelCache:
                     held = wanted
                 elif not self._remove_oldest(reservation):
                     if needed > max(most, held):
-                        raise self._no_room(needed, used, free)
+                        raise self._room_error(needed, used, free)
                     held = max(most, held)
                     break
             (reservation / _RESERVED).write_text(str(held))
@@ -282,7 +282,7 @@ class ModelCache:
         except FileNotFoundError:
             return 0
 
-    def _no_room(self, total: int, used: int, free: int) -> Unavailable:
+    def _room_error(self, total: int, used: int, free: int) -> Unavailable:
         bound = "" if self.max_bytes is None else f" of the {mebibytes(self.max_bytes)} that it may hold"
         return Unavailable(
             Reason.CACHE_UNAVAILABLE,

@@ -78,12 +78,12 @@ def _names(data: Wire, kind: int, span: Span, depth: int) -> Iterator[str]:
             raise MalformedError("a part of it is written in an unusual way")
         if (kind, number) in _ONCE:
             once.add(number)
-        yield from _of_tensor(data, part) if below == _TENSOR else _names(data, below, part, depth + 1)
+        yield from _files_of_tensor(data, part) if below == _TENSOR else _names(data, below, part, depth + 1)
     if kind == _NODE:
-        yield from _of_node(data, span)
+        yield from _files_of_node(data, span)
 
 
-def _of_tensor(data: Wire, span: Span) -> Iterator[str]:
+def _files_of_tensor(data: Wire, span: Span) -> Iterator[str]:
     """Where a tensor's numbers lie, if not in itself."""
     external, entries = False, []
     for key, value, part in data.fields(span):
@@ -97,7 +97,7 @@ def _of_tensor(data: Wire, span: Span) -> Iterator[str]:
             yield said.get(2, "")
 
 
-def _of_node(data: Wire, span: Span) -> Iterator[str]:
+def _files_of_node(data: Wire, span: Span) -> Iterator[str]:
     """The file of a compiled part."""
     kinds = [part for key, _, part in data.fields(span) if key == 4 << 3 | LENGTH]
     if not kinds or kinds[-1][1] - kinds[-1][0] != len("EPContext") or data.text(kinds[-1]) != "EPContext":

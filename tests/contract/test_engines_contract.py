@@ -22,7 +22,7 @@ from penstock.engines import ENGINES
 from penstock.errors import Invalid
 from penstock.optimization.recipes import EngineName, EngineSettings, Precision
 from penstock.serving.manifest import DataType, Signature, TensorSpec
-from penstock_runtime.engines import load_engine, unavailable
+from penstock_runtime.engines import load_engine, why_unavailable
 from penstock_runtime.engines.openvino import OpenVinoEngine
 from penstock_runtime.hardware import probe
 
@@ -130,7 +130,7 @@ def label(case: Any) -> str:
 @pytest.fixture(scope="module", params=CASES, ids=label)
 def case(request: pytest.FixtureRequest) -> Case:
     found: Case = request.param
-    missing = unavailable(found.engine, probe())
+    missing = why_unavailable(found.engine, probe())
     if missing is not None:
         pytest.skip(missing)
     return found
@@ -177,7 +177,7 @@ def test_an_option_that_it_does_not_know_is_refused(case: Case, model: Path) -> 
 def test_openvino_is_pinned_to_what_was_asked(tmp_path: Path) -> None:
     engine = load_engine(onnx(tmp_path), EngineSettings(name=EngineName.OPENVINO, threads=1))
     assert isinstance(engine, OpenVinoEngine)
-    pinned = engine.pinned()
+    pinned = engine.read_hints()
     assert pinned["INFERENCE_NUM_THREADS"] == "1"
     assert pinned["NUM_STREAMS"] == "1"
     assert pinned["ENABLE_CPU_PINNING"] == "False"

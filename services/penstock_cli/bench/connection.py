@@ -30,7 +30,7 @@ class LoadTarget:
 class ConnectionOwner(Protocol):
     """What is told of a connection."""
 
-    def answered(self, connection: LoadConnection, exchange: Exchange, excerpt: bytes) -> None:
+    def take_answer(self, connection: LoadConnection, exchange: Exchange, excerpt: bytes) -> None:
         """A request has its answer, or none will come; the connection may be used again if it is open."""
 
 
@@ -60,7 +60,7 @@ class LoadConnection(asyncio.Protocol):
         return self._request.sent if self._request else None
 
     def send(self, content: bytes, due: float) -> None:
-        """Send a whole request; `ConnectionOwner.answered` is called once for it."""
+        """Send a whole request; `ConnectionOwner.take_answer` is called once for it."""
         self._request = _Request(content, due, monotonic(), may_be_sent_again=self._answers > 0)
         if self._transport is not None:
             self._transport.write(content)
@@ -144,4 +144,4 @@ class LoadConnection(asyncio.Protocol):
     def _finish(self, status: int, excerpt: bytes) -> None:
         request, self._request = self._request, None
         if request is not None:
-            self._owner.answered(self, Exchange(request.due, request.sent, monotonic(), status), excerpt)
+            self._owner.take_answer(self, Exchange(request.due, request.sent, monotonic(), status), excerpt)

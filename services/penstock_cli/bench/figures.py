@@ -110,7 +110,7 @@ def summarize(
         statuses=dict(sorted(statuses.items())),
         answers_per_second=statuses[_OK] / span,
         latency_milliseconds=_latencies([each.seconds for each in exchanges if each.status == _OK]),
-        most_in_flight=most_in_flight(exchanges),
+        most_in_flight=peak_in_flight(exchanges),
         late_milliseconds_p99=1000 * quantile(sorted(each.sent - each.due for each in exchanges), 0.99)
         if exchanges
         else 0.0,
@@ -149,7 +149,7 @@ def quantile_interval(ordered: Sequence[float], share: float) -> tuple[float, fl
     return ordered[low], ordered[high]
 
 
-def most_in_flight(exchanges: Sequence[Exchange]) -> int:
+def peak_in_flight(exchanges: Sequence[Exchange]) -> int:
     """How many requests were under way at once, at most."""
     changes = sorted([(each.sent, 1) for each in exchanges] + [(each.done, -1) for each in exchanges])
     most = now = 0

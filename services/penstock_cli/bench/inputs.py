@@ -45,7 +45,7 @@ class RequestBody:
     headers: Mapping[str, str]
 
 
-def made_up(metadata: Mapping[str, Any], options: InputOptions) -> list[RequestBody]:
+def make_requests(metadata: Mapping[str, Any], options: InputOptions) -> list[RequestBody]:
     """Random requests for a model.
 
     Numbers are of the standard normal distribution, integers below 100, BYTES words.

@@ -66,7 +66,7 @@ class _Load:
         self.connections.append(connection)
         return connection
 
-    def answered(self, connection: LoadConnection, exchange: Exchange, excerpt: bytes) -> None:
+    def take_answer(self, connection: LoadConnection, exchange: Exchange, excerpt: bytes) -> None:
         self.exchanges.append(exchange)
         if exchange.status != _OK:
             self.failed += 1

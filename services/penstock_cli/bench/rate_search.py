@@ -54,7 +54,7 @@ def next_rate(trials: list[RateTrial], first: float, *, tolerance: float = 0.05)
     if not trials:
         return first
     failed = [trial.rate for trial in trials if not trial.held]
-    held = standing(trials)
+    held = holding_rates(trials)
     if not failed:
         return max(held) * _GROWTH
     ceiling = min(failed)
@@ -66,12 +66,12 @@ def next_rate(trials: list[RateTrial], first: float, *, tolerance: float = 0.05)
     return floor if held.count(floor) == 1 else None
 
 
-def standing(trials: list[RateTrial]) -> list[float]:
+def holding_rates(trials: list[RateTrial]) -> list[float]:
     """The rates that held and lie below every rate that failed."""
     ceiling = min((trial.rate for trial in trials if not trial.held), default=math.inf)
     return [trial.rate for trial in trials if trial.held and trial.rate < ceiling]
 
 
-def found_rate(trials: list[RateTrial]) -> float | None:
+def highest_rate(trials: list[RateTrial]) -> float | None:
     """The highest rate that held, or None where none did."""
-    return max(standing(trials), default=None)
+    return max(holding_rates(trials), default=None)

@@ -18,9 +18,9 @@ from penstock.errors import Invalid, Unavailable
 from penstock_cli.bench.arrivals import ArrivalProcess, arrival_times
 from penstock_cli.bench.connection import LoadTarget
 from penstock_cli.bench.figures import LoadFigures
-from penstock_cli.bench.inputs import InputOptions, RequestBody, http_request, infer_url, made_up
+from penstock_cli.bench.inputs import InputOptions, RequestBody, http_request, infer_url, make_requests
 from penstock_cli.bench.load import DrivenLoad, LoadSettings, run_closed_loop, run_open_loop
-from penstock_cli.bench.rate_search import LatencyObjective, RateTrial, found_rate, holds, next_rate
+from penstock_cli.bench.rate_search import LatencyObjective, RateTrial, highest_rate, holds, next_rate
 from penstock_cli.bench.results import BenchDocument
 from penstock_cli.standalone.http import get
 
@@ -62,7 +62,7 @@ def run_bench(options: BenchOptions) -> BenchDocument:
     """
     url = infer_url(options.url)
     headers = {**options.headers, **({"Authorization": f"Bearer {options.key}"} if options.key else {})}
-    bodies = [_own_body(options.body)] if options.body is not None else _made_up(url, headers, options.inputs)
+    bodies = [_own_body(options.body)] if options.body is not None else _make_requests(url, headers, options.inputs)
     parts = urlsplit(url)
     settings = LoadSettings(
         server=LoadTarget(parts.hostname or "", parts.port or _PORTS[parts.scheme], tls=parts.scheme == "https"),
@@ -79,10 +79,10 @@ def run_bench(options: BenchOptions) -> BenchDocument:
             run.search(LatencyObjective(options.p99_milliseconds))
         elif options.rates:
             for rate in options.rates:
-                run.open(rate)
+                run.run_open(rate)
         else:
             for count in options.connections:
-                run.closed(count)
+                run.run_closed(count)
     return BenchDocument(
         url=url,
         when=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -90,7 +90,7 @@ def run_bench(options: BenchOptions) -> BenchDocument:
         input=_describe(bodies, options),
         loads=tuple(run.loads),
         objective_milliseconds=options.p99_milliseconds,
-        found_rate=found_rate(run.trials),
+        found_rate=highest_rate(run.trials),
         failures=run.failures,
     )
 
@@ -118,12 +118,12 @@ class _Run:
                 "NotServing", f"{self._options.url} answers a request with {status or 'nothing'}: {text or 'no words'}"
             )
 
-    def closed(self, connections: int) -> LoadFigures:
+    def run_closed(self, connections: int) -> LoadFigures:
         """A closed loop."""
         name = f"{connections} connection{'s' if connections != 1 else ''}"
         return self._keep(uvloop.run(run_closed_loop(self._settings, connections, self._watcher(name))))
 
-    def open(self, rate: float) -> LoadFigures:
+    def run_open(self, rate: float) -> LoadFigures:
         """An open loop."""
         options = self._options
         seed = options.seed + len(self.loads)
@@ -139,7 +139,7 @@ class _Run:
         probed = uvloop.run(run_closed_loop(first, _PROBED_CONNECTIONS, self._watcher("looking for the capacity")))
         begin = max(1.0, probed.figures.answers_per_second * _FIRST_SHARE)
         while (rate := next_rate(self.trials, begin)) is not None:
-            self.trials.append(RateTrial(rate, holds(self.open(rate), objective)))
+            self.trials.append(RateTrial(rate, holds(self.run_open(rate), objective)))
 
     def _keep(self, result: DrivenLoad) -> LoadFigures:
         self.loads.append(result.figures)
@@ -162,7 +162,7 @@ def _own_body(content: bytes) -> RequestBody:
     return RequestBody(content, {"Content-Type": "application/json"})
 
 
-def _made_up(url: str, headers: Mapping[str, str], options: InputOptions) -> list[RequestBody]:
+def _make_requests(url: str, headers: Mapping[str, str], options: InputOptions) -> list[RequestBody]:
     status, content = get(url.removesuffix("/infer"), more=headers)
     if status != _OK:
         words = content[:300].decode(errors="replace")
@@ -173,7 +173,7 @@ def _made_up(url: str, headers: Mapping[str, str], options: InputOptions) -> lis
         raise Unavailable(
             "NoMetadata", f"{url.removesuffix('/infer')} is not the protocol's metadata: {error}"
         ) from None
-    return made_up(document if isinstance(document, dict) else {}, options)
+    return make_requests(document if isinstance(document, dict) else {}, options)
 
 
 def _describe(bodies: list[RequestBody], options: BenchOptions) -> str:

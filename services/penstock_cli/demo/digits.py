@@ -52,7 +52,7 @@ def manifest(artifact: DigitsArtifact, *, optimized: bool) -> Manifest:
 def request_file(state: StateFolder, artifact: DigitsArtifact) -> Path:
     """Write one held-out image as a request, for people to send themselves."""
     path = state.root / "digit.json"
-    path.write_bytes(request_body(artifact.manifest().signature.inputs[0], artifact.held_out().images[0]))
+    path.write_bytes(request_body(artifact.manifest().signature.inputs[0], artifact.test_images().images[0]))
     return path
 
 
@@ -83,7 +83,7 @@ def measure(served: Served, artifact: DigitsArtifact, traces: Path | None) -> De
         Invalid: the model cannot be run in this process.
         Unavailable: the gateway's agent or a replica gives no metrics.
     """
-    held_out, signature = artifact.held_out(), artifact.manifest().signature
+    held_out, signature = artifact.test_images(), artifact.manifest().signature
     bodies = [request_body(signature.inputs[0], image) for image in held_out.images]
     direct = direct_predictions(served.model_folder, held_out.images)
     warm_up = run_load(served.url, bodies, CONNECTIONS)

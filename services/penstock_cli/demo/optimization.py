@@ -46,7 +46,7 @@ def wait_for_verdict(
             if run.status.verdict is None:
                 raise Unavailable(Reason.OPTIMIZATION_FAILED, run.status.summary)
             return run
-        applied = _applied(deployment)
+        applied = _profile_condition(deployment)
         if applied.status is ConditionStatus.FALSE and facts_of(applied.reason).warns:
             raise Unavailable(applied.reason, applied.message)
         said = describe_search(run) if run is not None else applied.message
@@ -68,7 +68,7 @@ def wait_until_optimized(
     while True:
         check()
         deployment = _deployment(cluster, key)
-        applied = _applied(deployment)
+        applied = _profile_condition(deployment)
         ready = _condition(deployment, DeploymentCondition.READY)
         settled = ready is not None and ready.status is ConditionStatus.TRUE
         if applied.status is ConditionStatus.TRUE and settled and deployment.status.candidate_revision is None:
@@ -133,7 +133,7 @@ def _run(cluster: Cluster, key: Key, deployment: InferenceDeployment) -> Optimiz
     return None if manifest is None else read(OptimizationRun, manifest)
 
 
-def _applied(deployment: InferenceDeployment) -> Condition:
+def _profile_condition(deployment: InferenceDeployment) -> Condition:
     found = _condition(deployment, DeploymentCondition.PROFILE_APPLIED)
     return found or Condition(
         type=DeploymentCondition.PROFILE_APPLIED, status=ConditionStatus.UNKNOWN, reason=Reason.PENDING

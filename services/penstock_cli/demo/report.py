@@ -91,13 +91,13 @@ def print_report(console: Console, result: DemoResult) -> None:
 def _pictures(result: DemoResult) -> RenderableType:
     """Some images beside what was predicted; a wrong one among them, if there is one."""
     grid = Table.grid(padding=(0, 2))
-    shown = _chosen(result)
+    shown = _choose_images(result)
     grid.add_row(*(Text("\n".join(picture(result.images[i][0]))) for i in shown))
     grid.add_row(*(_verdict(int(result.served[i]), int(result.labels[i])) for i in shown))
     return Group(Text("Held-out images, what was predicted, and the label:", style="bold"), grid, Text(""))
 
 
-def _chosen(result: DemoResult) -> list[int]:
+def _choose_images(result: DemoResult) -> list[int]:
     """The first images, the last of them giving way to the first wrong one."""
     shown = list(range(min(_SHOWN, len(result.labels))))
     wrong = np.flatnonzero(result.served != result.labels)

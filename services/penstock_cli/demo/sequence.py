@@ -120,7 +120,7 @@ class Demo:
     def _exchange(self) -> tuple[int, str | None]:
         """Wait until the optimized revision serves; how many requests failed meanwhile, and the revision."""
         place = self._place
-        images = place.artifact.held_out().images
+        images = place.artifact.test_images().images
         body = request_body(place.artifact.manifest().signature.inputs[0], images[0])
         with self._steps.step("Exchanging the model under requests"), send_meanwhile(place.url, body) as exchange:
             ready = wait_until_optimized(place.cluster, DIGITS, _EXCHANGE_SECONDS, self._steps.say, place.stack.check)

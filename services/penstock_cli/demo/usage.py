@@ -34,19 +34,19 @@ class UsageByReplica:
 
     def mean_batch_since(self, before: UsageByReplica) -> float:
         """Mean rows of the batches since then; 0 where none ran."""
-        batches = self._grown(before, lambda each: each.batches)
-        return self._grown(before, lambda each: each.rows) / batches if batches > 0 else 0.0
+        batches = self._growth(before, lambda each: each.batches)
+        return self._growth(before, lambda each: each.rows) / batches if batches > 0 else 0.0
 
     def cpu_seconds_since(self, before: UsageByReplica) -> float:
         """CPU time of the replicas' servers since then, without what a replica needed to start."""
-        return self._grown(before, lambda each: each.cpu_seconds)
+        return self._growth(before, lambda each: each.cpu_seconds)
 
     @property
     def resident_bytes(self) -> float:
         """Resident memory of one replica's server, the largest."""
         return max((each.resident_bytes for each in self.replicas.values()), default=0.0)
 
-    def _grown(self, before: UsageByReplica, figure: Callable[[ReplicaUsage], float]) -> float:
+    def _growth(self, before: UsageByReplica, figure: Callable[[ReplicaUsage], float]) -> float:
         both = self.replicas.keys() & before.replicas.keys()
         return sum(figure(self.replicas[name]) - figure(before.replicas[name]) for name in both)
 

@@ -90,7 +90,7 @@ class Guard:
             self._child.send_signal(signal.SIGTERM)
             self._wait_until_gone(self._grace_seconds, only_child=True)
         for number, seconds in ((signal.SIGTERM, _SECOND_GRACE_SECONDS), (signal.SIGKILL, _SECOND_GRACE_SECONDS)):
-            left = self._left()
+            left = self._find_survivors()
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
@@ -98,7 +98,7 @@ class Guard:
                 self._wait_until_gone(seconds, only_child=False)
         self._child.wait()
 
-    def _left(self) -> list[int]:
+    def _find_survivors(self) -> list[int]:
         self._child.poll()
         self._reap_adopted()
         if _LINUX:
@@ -108,7 +108,7 @@ class Guard:
     def _wait_until_gone(self, seconds: float, *, only_child: bool) -> None:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            if self._child.poll() is not None and (only_child or not self._left()):
+            if self._child.poll() is not None and (only_child or not self._find_survivors()):
                 return
             time.sleep(_POLL_SECONDS)
 

@@ -95,10 +95,10 @@ def rows(spans: Sequence[CollectedSpan], trace_id: int) -> list[Row]:
         seen.add(span_id)
         found.append(_row(collected, depth, origin, linked=False))
         found.extend(_row(other, depth + 1, origin, linked=True) for other in linked.get(span_id, ()))
-        for child in _by_start(children.get(span_id, ())):
+        for child in _sort_by_start(children.get(span_id, ())):
             visit(child, depth + 1)
 
-    for root in _by_start(children[0]):
+    for root in _sort_by_start(children[0]):
         visit(root, 0)
     return found
 
@@ -211,7 +211,7 @@ def _pluralize(number: str | float, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _by_start(spans: Iterable[CollectedSpan]) -> list[CollectedSpan]:
+def _sort_by_start(spans: Iterable[CollectedSpan]) -> list[CollectedSpan]:
     return sorted(spans, key=lambda c: (c.span.start_ns, -c.span.end_ns))
 
 

@@ -99,7 +99,7 @@ def validate(manifest: Manifest, old: Manifest | None = None) -> list[Problem]:
     if unknown:
         return unknown
     value = structural.stored_form(manifest, schema)
-    violations = [*_too_large(value), *structural.violations(value, schema)]
+    violations = [*_size_problems(value), *structural.violations(value, schema)]
     if violations:
         # The server, too, runs the rules only over what the schema took.
         return violations
@@ -209,7 +209,7 @@ def _name_problems(metadata: Any) -> list[Problem]:
     return [] if isinstance(name, str) else [wrong_type("metadata.name", name, "string")]
 
 
-def _too_large(value: Manifest) -> list[Problem]:
+def _size_problems(value: Manifest) -> list[Problem]:
     """The API server could not store it, whatever is in it."""
     size = len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
     if size <= _MOST_BYTES:

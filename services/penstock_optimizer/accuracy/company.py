@@ -49,7 +49,7 @@ _MOST_CHANGE: Final = 100.0
 Run = Callable[[dict[str, Array]], dict[str, Array]]
 
 
-def joinable(signature: Signature) -> bool:
+def is_joinable(signature: Signature) -> bool:
     """Whether a run can have several samples at all, on whichever axes they are counted."""
     axes = sample_axes(signature)
     return all((axis := axes[spec.name]) is not None and spec.shape[axis] < 0 for spec in signature.inputs)
@@ -68,15 +68,15 @@ def accompany(run: Run, signature: Signature, samples: Samples, subjects: int, f
     inputs = {name: array for name, array in samples.items() if name != LABELS}
     runs = _Runs(run, signature, inputs)
     chosen = range(min(subjects, len(next(iter(inputs.values())))))
-    _written([runs.alone(index) for index in chosen], folder, _ALONE)
+    _write([runs.answer_alone(index) for index in chosen], folder, _ALONE)
     for name, mates in _companies(inputs):
         try:
             # First in one batch, last in the next: where it stands must not matter either.
-            beside = [runs.beside(index, mates(index), first=index % 2 == 0) for index in chosen]
+            beside = [runs.answer_beside(index, mates(index), first=index % 2 == 0) for index in chosen]
         except Exception as error:  # noqa: BLE001 -- made-up inputs may be none that the model takes: that tells nothing
             logger.warning("no company of %s: %s", name, error)
             continue
-        _written(beside, folder, name)
+        _write(beside, folder, name)
 
 
 @dataclass(frozen=True)
@@ -87,19 +87,19 @@ class _Runs:
     signature: Signature
     inputs: Mapping[str, Array]
 
-    def alone(self, index: int) -> dict[str, Array]:
+    def answer_alone(self, index: int) -> dict[str, Array]:
         """Its answer."""
         rows = {name: array[index : index + 1] for name, array in self.inputs.items()}
-        return {name: _led(array) for name, array in self._outputs(rows, 1).items()}
+        return {name: _with_sample_axis(array) for name, array in self._outputs(rows, 1).items()}
 
-    def beside(self, index: int, mates: Mapping[str, Array], *, first: bool) -> dict[str, Array]:
+    def answer_beside(self, index: int, mates: Mapping[str, Array], *, first: bool) -> dict[str, Array]:
         """Its answer in a run with others."""
         parts = {name: [array[index : index + 1], mates[name]] for name, array in self.inputs.items()}
         rows = {name: np.concatenate(each if first else each[::-1]) for name, each in parts.items()}
         own = self._outputs({name: each[0] for name, each in parts.items()}, 1)
         given = self._outputs(rows, _ROWS)
         place = 0 if first else _ROWS - 1
-        return {name: _led(_share(array, own[name].shape, place, name)) for name, array in given.items()}
+        return {name: _with_sample_axis(_share(array, own[name].shape, place, name)) for name, array in given.items()}
 
     def _outputs(self, rows: Mapping[str, Array], count: int) -> dict[str, Array]:
         given = self.run(run_of(rows, self.signature, np.arange(count)))
@@ -118,7 +118,7 @@ def _share(array: Array, alone: tuple[int, ...], place: int, name: str) -> Array
     raise ValueError(f"output '{name}' of shape {array.shape} does not count {_ROWS} samples")
 
 
-def _led(answer: Array) -> Array:
+def _with_sample_axis(answer: Array) -> Array:
     """An answer with a first axis of one sample."""
     return answer if answer.shape[:1] == (1,) else answer[None]
 
@@ -137,14 +137,14 @@ def _companies(inputs: Mapping[str, Array]) -> Iterator[tuple[str, Callable[[int
     def copies(index: int) -> dict[str, Array]:
         return {name: np.repeat(array[index : index + 1], _ROWS - 1, axis=0) for name, array in inputs.items()}
 
-    def scaled(factor: float, index: int) -> dict[str, Array]:
-        return _scaled(others(index), factor)
+    def scale_others(factor: float, index: int) -> dict[str, Array]:
+        return _scale(others(index), factor)
 
     yield _COPIES, copies
     yield _OTHERS, others
     if any(array.dtype.kind == "f" for array in inputs.values()):
         for name, factor in _FACTORS.items():
-            yield name, partial(scaled, factor)
+            yield name, partial(scale_others, factor)
 
 
 def _sizes(inputs: Mapping[str, Array]) -> npt.NDArray[np.float64]:
@@ -158,7 +158,7 @@ def _sizes(inputs: Mapping[str, Array]) -> npt.NDArray[np.float64]:
     return found
 
 
-def _scaled(samples: dict[str, Array], factor: float) -> dict[str, Array]:
+def _scale(samples: dict[str, Array], factor: float) -> dict[str, Array]:
     """Numbers with a fraction times a factor, as far as their type holds them; ids, flags and strings are left alone."""
     scaled = {}
     for name, array in samples.items():
@@ -169,7 +169,7 @@ def _scaled(samples: dict[str, Array], factor: float) -> dict[str, Array]:
     return scaled
 
 
-def _written(answers: Sequence[Mapping[str, Array]], folder: Path, name: str) -> None:
+def _write(answers: Sequence[Mapping[str, Array]], folder: Path, name: str) -> None:
     stacked = {f"{index}": np.concatenate([each[key] for each in answers]) for index, key in enumerate(answers[0])}
     np.savez(_file(folder, name), **stacked)  # type: ignore[arg-type]  # numpy's stub takes allow_pickle for an array
 
@@ -178,7 +178,7 @@ def _file(folder: Path, name: str) -> Path:
     return folder / f"company-{name.replace(' ', '-')}.npz"
 
 
-def looked_at(
+def assess_company(
     folder: Path, names: Sequence[str], answers: Outputs, chosen: Sequence[Judgement], judge: Judge
 ) -> Company | None:
     """In the parent: what company does to the answers of a variant; None where it was not tried.
@@ -200,7 +200,7 @@ def looked_at(
     if _COPIES in kinds:
         rounding = _ROUNDING_TIMES * max(look.changes(_read(folder, _COPIES, names)).values())
         look = replace(look, most=max(GREATEST_CHANGE, min(rounding, _MOST_ROUNDING)))
-    found = [look.at(kind, _read(folder, kind, names)) for kind in kinds]
+    found = [look.assess(kind, _read(folder, kind, names)) for kind in kinds]
     return max(found, key=lambda each: (each.problem is not None, each.change)) if found else None
 
 
@@ -223,7 +223,7 @@ class _Look:
         """By output."""
         return {name: _change(self.alone[name], beside[name], self.answers[name]) for name in self.alone}
 
-    def at(self, kind: str, beside: Outputs) -> Company:
+    def assess(self, kind: str, beside: Outputs) -> Company:
         """What one company changed."""
         changes = self.changes(beside)
         worst = max(changes, key=lambda name: changes[name])
@@ -234,7 +234,7 @@ class _Look:
         elif self.judge.imported is None and not all(
             differs_by_rounding(self.alone[name], beside[name]) for name in beside
         ):
-            result = self.judge.judged(self.chosen, self.alone, beside, f"company of {kind}")
+            result = self.judge.judge(self.chosen, self.alone, beside, f"company of {kind}")
             if ruin_shows(self.judge.constraint, result):
                 problem = f"beside {kind} its answers are others: {result.fault or result_in_words(result)}"
         count = len(next(iter(self.alone.values())))

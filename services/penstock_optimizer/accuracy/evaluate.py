@@ -14,7 +14,7 @@ from penstock.api.optimization import AccuracyConstraint
 from penstock.errors import Invalid
 from penstock.optimization.measurements import AccuracyControl, AccuracyResult, Judgement, MetricName
 from penstock.optimization.variants import DataSplits
-from penstock_optimizer.accuracy.company import looked_at
+from penstock_optimizer.accuracy.company import assess_company
 from penstock_optimizer.accuracy.outputs import Asked, match_outputs, outputs_of, split_of
 from penstock_optimizer.imported import METRIC_FAILED, MODULE, FiguresRequest, ImportedFigures
 from penstock_optimizer.metrics import Judge, Outputs, Scored
@@ -75,11 +75,11 @@ def evaluate(
     judge = _judge(metric, samples, limit)
     chosen = judgements or choose(constraint, base, judge.labels, synthetic=data.synthetic)
     names = tuple(given) if set(given) == set(ours) else tuple(ours)
-    company = looked_at(folder, names, theirs, chosen, judge)
+    company = assess_company(folder, names, theirs, chosen, judge)
     if company is not None and company.problem is not None:
         # It is served alone, so it is judged alone.
         base, theirs = match_outputs(ours, outputs_of(candidate, replace(asked, rows=1))[0], candidate)
-    result = judge.judged(chosen, base, theirs, used).model_copy(update={"company": company})
+    result = judge.judge(chosen, base, theirs, used).model_copy(update={"company": company})
     if limit is not None:
         return result
     return result.model_copy(update={"controls": judge.controls(chosen, base)})
@@ -118,7 +118,7 @@ def look_at_baseline(
     )
     ours, _ = match_outputs(ours, ours, baseline)
     judge = _judge(_Metric(constraint, python_path, work, sandbox, tuple(hidden)), samples, limit)
-    return judge.fitting(choose(constraint, ours, judge.labels, synthetic=data.synthetic), ours)
+    return judge.fit_judgements(choose(constraint, ours, judge.labels, synthetic=data.synthetic), ours)
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class _Metric:
     def figures(self, baseline: Outputs, candidate: Outputs, labels: Array | None) -> Scored:
         """From its child."""
         assert self.constraint.import_path is not None  # noqa: S101 -- asked for only where there is one
-        return _imported(self.constraint.import_path, self, (baseline, candidate), labels)
+        return _run_imported_metric(self.constraint.import_path, self, (baseline, candidate), labels)
 
 
 def _judge(metric: _Metric, samples: Path, limit: int | None) -> Judge:
@@ -146,7 +146,9 @@ def _judge(metric: _Metric, samples: Path, limit: int | None) -> Judge:
     return Judge(constraint, labels, metric.figures if constraint.import_path is not None else None)
 
 
-def _imported(import_path: str, metric: _Metric, outputs: tuple[Outputs, Outputs], labels: Array | None) -> Scored:
+def _run_imported_metric(
+    import_path: str, metric: _Metric, outputs: tuple[Outputs, Outputs], labels: Array | None
+) -> Scored:
     """The figures of the user's own metric, from its child."""
     with tempfile.TemporaryDirectory(prefix=".metric-", dir=metric.work) as scratch:
         label_file = Path(scratch) / "labels.npy"

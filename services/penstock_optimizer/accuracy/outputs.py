@@ -20,7 +20,7 @@ from penstock.models import Frozen
 from penstock.optimization.recipes import canonical_json
 from penstock.optimization.variants import DataSplits, Variant
 from penstock.serving.manifest import DataType
-from penstock_optimizer.accuracy.company import accompany, joinable
+from penstock_optimizer.accuracy.company import accompany, is_joinable
 from penstock_optimizer.accuracy.likeness import plain
 from penstock_optimizer.measure.answering import answer_one_request
 from penstock_optimizer.measure.channel import ChildGone, ask_once
@@ -114,7 +114,7 @@ def outputs_of(variant: Path, asked: Asked) -> tuple[dict[str, Array], Path]:
                 subjects=asked.subjects,
                 output=str(scratch),
             )
-            answer = _answered(request, described, asked)
+            answer = _ask_child(request, described, asked)
             (scratch / _DONE).write_text(answer.model_dump_json(), encoding="utf-8")
     answer = OutputsAnswer.model_validate_json((folder / _DONE).read_bytes())
     found = {
@@ -124,7 +124,7 @@ def outputs_of(variant: Path, asked: Asked) -> tuple[dict[str, Array], Path]:
     return found, folder
 
 
-def _answered(request: OutputsRequest, variant: Variant, asked: Asked) -> OutputsAnswer:
+def _ask_child(request: OutputsRequest, variant: Variant, asked: Asked) -> OutputsAnswer:
     where = f"{variant.recipe.label} on {Path(request.samples).name}"
     try:
         isolated = asked.sandbox if is_code(variant) else None
@@ -178,7 +178,7 @@ def _kind(array: Array) -> str:
 
 
 def _finite_pair(ours: Array, theirs: Array, where: str) -> tuple[Array, Array]:
-    if _finite(ours) and _finite(theirs):
+    if _is_finite(ours) and _is_finite(theirs):
         return ours, theirs
     wild = ~np.isfinite(ours)
     if not np.array_equal(wild, ~np.isfinite(theirs)):
@@ -189,7 +189,7 @@ def _finite_pair(ours: Array, theirs: Array, where: str) -> tuple[Array, Array]:
     return np.where(wild, zero, ours), np.where(wild, zero.astype(theirs.dtype), theirs)
 
 
-def _finite(array: Array) -> bool:
+def _is_finite(array: Array) -> bool:
     """Looked at in parts: outputs may be larger than memory."""
     rows = range(0, len(array), _ROWS)
     return array.dtype.kind != "f" or all(bool(np.isfinite(array[row : row + _ROWS]).all()) for row in rows)
@@ -210,7 +210,7 @@ def compute(request: OutputsRequest) -> OutputsAnswer:
     strings: dict[str, list[Array]] = {}
     done = 0
     for rows, inputs in batches(samples, engine.signature, request.rows):
-        outputs = _by_sample(_plain(engine, inputs), rows_of_run(engine.signature, rows), rows)
+        outputs = _split_by_sample(_plain(engine, inputs), rows_of_run(engine.signature, rows), rows)
         given = tuple(outputs)
         for index, (name, array) in enumerate(outputs.items()):
             if array.dtype.kind in "OSU":
@@ -233,12 +233,12 @@ def compute(request: OutputsRequest) -> OutputsAnswer:
         if name in strings:
             # How long the longest is shows only at the end, and a file of objects could not be mapped.
             np.save(Path(request.output) / f"{index}.npy", np.concatenate(strings[name]))
-    if request.subjects and joinable(engine.signature):
+    if request.subjects and is_joinable(engine.signature):
         accompany(partial(_plain, engine), engine.signature, samples, request.subjects, Path(request.output))
     return OutputsAnswer(outputs=given)
 
 
-def _by_sample(outputs: Mapping[str, Array], ran: int, real: int) -> dict[str, Array]:
+def _split_by_sample(outputs: Mapping[str, Array], ran: int, real: int) -> dict[str, Array]:
     """Outputs of a run as one for each sample, on the first axis; without those of samples that only filled the run up.
 
     Raises:

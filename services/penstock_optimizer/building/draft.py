@@ -63,7 +63,7 @@ class Draft:
 class StepRunner(Protocol):
     """One step, or one method of one."""
 
-    def infeasible(self, step: Step, context: BuildContext) -> str | None:
+    def why_infeasible(self, step: Step, context: BuildContext) -> str | None:
         """What is missing here, and what would help; None where it can be tried. Cheap: no model is loaded."""
 
     def apply(self, step: Step, draft: Draft, context: BuildContext) -> None:

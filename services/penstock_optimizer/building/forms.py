@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from penstock.errors import Invalid
 from penstock_optimizer.building.draft import BuildContext, CannotDo, Draft
-from penstock_optimizer.samples.arrays import LABELS, fed, read
+from penstock_optimizer.samples.arrays import LABELS, as_engine_takes, read
 from penstock_runtime.engines import Array
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def calibration(context: BuildContext, most: int) -> dict[str, Array]:
     """At most so many calibration samples by input, in order and as engines take them; without labels."""
     specs = {spec.name: spec for spec in context.source.signature.inputs}
     samples = read(Path(context.data.calibration))
-    return {name: fed(array[:most], specs[name]) for name, array in samples.items() if name != LABELS}
+    return {name: as_engine_takes(array[:most], specs[name]) for name, array in samples.items() if name != LABELS}
 
 
 def set_module(draft: Draft, module: torch.nn.Module) -> None:

@@ -112,21 +112,21 @@ def prepare(
         )
         code = request.import_path is not None or FORMATS[format_].code
         ended = run_module(
-            "penstock_optimizer.building.source", job.model_dump_json(), home=work, isolated=_isolated(code=code, asked=sandbox),
+            "penstock_optimizer.building.source", job.model_dump_json(), home=work, isolated=_should_isolate(code=code, asked=sandbox),
             timeout=_TIMEOUT, threads=min(2, os.cpu_count() or 1), hidden=hidden,
         )  # fmt: skip
         if not (work / _OUTCOME).is_file():
             raise Invalid(PREPARE_FAILED, f"{entry.name} could not be opened: {ended.reason}")
-        return _kept(_OUTCOMES.validate_json((work / _OUTCOME).read_bytes()), work / "source", output)
+        return _take_outcome(_OUTCOMES.validate_json((work / _OUTCOME).read_bytes()), work / "source", output)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _isolated(*, code: bool, asked: bool) -> bool:
+def _should_isolate(*, code: bool, asked: bool) -> bool:
     """Isolated where it is asked for; without code to fear, only where the machine can."""
-    from penstock_optimizer.sandbox import unavailable  # noqa: PLC0415 -- tried only where it is asked for
+    from penstock_optimizer.sandbox import why_unavailable  # noqa: PLC0415 -- tried only where it is asked for
 
-    return asked and (code or unavailable() is None)
+    return asked and (code or why_unavailable() is None)
 
 
 def _format(request: SourceRequest, entry: Path) -> ModelFormat:
@@ -136,7 +136,7 @@ def _format(request: SourceRequest, entry: Path) -> ModelFormat:
     return found
 
 
-def _kept(outcome: _Prepared | _Unchanged | _Refused, made: Path, output: Path) -> PreparedSource:
+def _take_outcome(outcome: _Prepared | _Unchanged | _Refused, made: Path, output: Path) -> PreparedSource:
     match outcome:
         case _Refused():
             raise Invalid(outcome.reason, outcome.message)
@@ -158,14 +158,14 @@ def main() -> None:
     """The child: read a job, prepare, and leave the outcome in the work folder."""
     job = _Job.model_validate_json(sys.stdin.read())
     try:
-        outcome = _prepared(job)
+        outcome = _prepare_here(job)
     except Invalid as error:
         outcome = _Refused(reason=error.reason, message=error.message)
     target = Path(job.work) / _OUTCOME
     write_atomically(target, outcome.model_dump_json().encode())
 
 
-def _prepared(job: _Job) -> _Prepared | _Unchanged | _Refused:
+def _prepare_here(job: _Job) -> _Prepared | _Unchanged | _Refused:
     entry, output = Path(job.entry), Path(job.output)
     digest = _digest(job, entry)
     asked = job.model_dump_json(include={"request", "format", "entry", "data", "edition"})
@@ -174,7 +174,7 @@ def _prepared(job: _Job) -> _Prepared | _Unchanged | _Refused:
     output.mkdir()
     examples = read_examples(None if job.data is None else Path(job.data), job.request.example_shapes)
     opened = open_model(job.format, Opening(job.request, entry, examples, Path(job.work), output))
-    source = _described(job, digest, opened.parameters, output)
+    source = _describe(job, digest, opened.parameters, output)
     (output / _REQUEST).write_text(asked, encoding="utf-8")
     (output / SOURCE_FILE).write_text(source.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return _Prepared(source=source)
@@ -191,12 +191,12 @@ def _stands(known: Path, digest: str, asked: str) -> bool:
     )
 
 
-def _described(job: _Job, digest: str, parameters: int, output: Path) -> PreparedSource:
+def _describe(job: _Job, digest: str, parameters: int, output: Path) -> PreparedSource:
     from penstock_optimizer.sources.onnx import signature_of  # noqa: PLC0415 -- the parent needs no onnx
 
     request = job.request
     signature = signature_of(output / ONNX_FILE)
-    vocabulary, unsuited = _made_up(job, signature, output / ONNX_FILE)
+    vocabulary, unsuited = _find_vocabulary(job, signature, output / ONNX_FILE)
     weights = WEIGHTS_FILE if (output / WEIGHTS_FILE).is_file() else None
     return PreparedSource(
         name=_name(Path(request.path), Path(job.entry)),
@@ -217,13 +217,13 @@ def _described(job: _Job, digest: str, parameters: int, output: Path) -> Prepare
     )
 
 
-def _made_up(job: _Job, signature: Signature, path: Path) -> tuple[dict[str, int], str | None]:
+def _find_vocabulary(job: _Job, signature: Signature, path: Path) -> tuple[dict[str, int], str | None]:
     """What is to be known for samples that are made up; nothing where there is data."""
     if job.data is not None:
         return {}, None
-    from penstock_optimizer.sources.vocabulary import limits_that_run  # noqa: PLC0415 -- the parent needs no onnx
+    from penstock_optimizer.sources.vocabulary import find_limits  # noqa: PLC0415 -- the parent needs no onnx
 
-    return limits_that_run(path, signature, job.request.example_shapes)
+    return find_limits(path, signature, job.request.example_shapes)
 
 
 def _name(path: Path, entry: Path) -> str:

@@ -1,6 +1,6 @@
 """From a source folder and a recipe to a variant folder: what an engine loads, and `variant.json`.
 
-parent   `infeasible`: asks the steps and the engine, loads nothing
+parent   `check_feasibility`: asks the steps and the engine, loads nothing
 `build`: starts the child, and tells how it ended
 child    `python -m penstock_optimizer.building.variant`: runs the steps, makes the engine's form, and runs it once
 """
@@ -39,7 +39,7 @@ from penstock_optimizer.building.delivery import deliver, missing_converter
 from penstock_optimizer.building.draft import BuildContext, CannotDo, Draft
 from penstock_optimizer.building.source import read_source
 from penstock_optimizer.samples.arrays import rows_of_run, run_of
-from penstock_optimizer.sandbox import run_module, unavailable
+from penstock_optimizer.sandbox import run_module, why_unavailable
 from penstock_optimizer.steps import step_runner
 from penstock_runtime import engines
 from penstock_runtime.atomic import write_atomically
@@ -52,11 +52,13 @@ _GRACE: Final = 120.0
 _CHECKED_ROWS: Final = (1, 3)
 
 
-def infeasible(recipe: Recipe, source: PreparedSource, data: DataSplits, hardware: Hardware) -> Infeasible | None:
+def check_feasibility(
+    recipe: Recipe, source: PreparedSource, data: DataSplits, hardware: Hardware
+) -> Infeasible | None:
     """Why a recipe cannot be built here, as far as that shows without loading anything; None where it can be tried."""
     engine = recipe.engine.name
     problem = (
-        engines.unavailable(engine, hardware)
+        engines.why_unavailable(engine, hardware)
         or _lacks_strings(engine, source)
         or _lacks_program(engine, source)
         or missing_converter(engine)
@@ -71,7 +73,7 @@ def infeasible(recipe: Recipe, source: PreparedSource, data: DataSplits, hardwar
         if step.label not in STEPS:
             return Infeasible(part=step.label, reason=f"there is no such step; there are {', '.join(STEPS)}")
         try:
-            problem = step_runner(step.label).infeasible(step, context)
+            problem = step_runner(step.label).why_infeasible(step, context)
         except CannotDo as error:
             problem = str(error)
         if problem is not None:
@@ -110,12 +112,12 @@ def build(request: BuildRequest, *, sandbox: bool, hidden: Sequence[Path] = ()) 
     output.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".building-", dir=output.parent))
     try:
-        return _awaited(request, work, output, sandbox=sandbox, hidden=hidden)
+        return _build_in_child(request, work, output, sandbox=sandbox, hidden=hidden)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _awaited(
+def _build_in_child(
     request: BuildRequest, work: Path, output: Path, *, sandbox: bool, hidden: Sequence[Path]
 ) -> Variant | Infeasible | Broken:
     source = read_source(Path(request.source))
@@ -123,11 +125,11 @@ def _awaited(
         update={
             "source": str(Path(request.source).absolute()),
             "output": str(work / "variant"),
-            "data": _absolute(request.data),
+            "data": _with_absolute_paths(request.data),
         }
     )
     code = source.import_path is not None or source.exported is not None or FORMATS[source.format].code
-    isolated = sandbox and (code or unavailable() is None)
+    isolated = sandbox and (code or why_unavailable() is None)
     try:
         ended = run_module(
             "penstock_optimizer.building.variant", absolute.model_dump_json(), home=work, isolated=isolated,
@@ -143,7 +145,7 @@ def _awaited(
     return built
 
 
-def _absolute(data: DataSplits) -> DataSplits:
+def _with_absolute_paths(data: DataSplits) -> DataSplits:
     paths = {"calibration": data.calibration, "train": data.train, "validation": data.validation, "test": data.test}
     return data.model_copy(
         update={split: None if path is None else str(Path(path).absolute()) for split, path in paths.items()}
@@ -161,12 +163,12 @@ def main() -> None:
     request = BuildRequest.model_validate_json(sys.stdin.read())
     output = Path(request.output)
     work = output.parent
-    built = _built(request, output, work)
+    built = _build_here(request, output, work)
     target = work / _BUILT
     write_atomically(target, built.model_dump_json().encode())
 
 
-def _built(request: BuildRequest, output: Path, work: Path) -> Variant | Infeasible | Broken:
+def _build_here(request: BuildRequest, output: Path, work: Path) -> Variant | Infeasible | Broken:
     started = time.monotonic()
     source = read_source(Path(request.source))
     scratch = work / "scratch"
@@ -181,14 +183,14 @@ def _built(request: BuildRequest, output: Path, work: Path) -> Variant | Infeasi
     try:
         draft = forms.source_draft(context)
         for step in request.recipe.steps:
-            part = _announced(work, step.label)
-            problem = step_runner(step.label).infeasible(step, context)
+            part = _announce(work, step.label)
+            problem = step_runner(step.label).why_infeasible(step, context)
             if problem is not None:
                 return Infeasible(part=part, reason=problem)
             step_runner(step.label).apply(step, draft, context)
-        part = _announced(work, request.recipe.engine.name)
+        part = _announce(work, request.recipe.engine.name)
         output.mkdir()
-        return _finished(request.recipe, draft, context, output, started)
+        return _finish(request.recipe, draft, context, output, started)
     except CannotDo as error:
         return Infeasible(part=part, reason=str(error))
     except PenstockError as error:
@@ -212,12 +214,12 @@ def _seed(seed: int, threads: int, *, torch_needed: bool) -> None:
         torch.set_num_threads(threads)
 
 
-def _announced(work: Path, part: str) -> str:
+def _announce(work: Path, part: str) -> str:
     (work / "under-way").write_text(part, encoding="utf-8")
     return part
 
 
-def _finished(recipe: Recipe, draft: Draft, context: BuildContext, output: Path, started: float) -> Variant:
+def _finish(recipe: Recipe, draft: Draft, context: BuildContext, output: Path, started: float) -> Variant:
     format_, entrypoint = deliver(draft, context, output)
     engine = draft.engine or recipe.engine
     signature = _signature(context.source.signature, format_)

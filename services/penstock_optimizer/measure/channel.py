@@ -18,7 +18,7 @@ from typing import IO, Final, Self, TypeVar
 from pydantic import BaseModel
 
 from penstock_optimizer.sandbox import environment as sandboxed
-from penstock_optimizer.sandbox import isolated_command, require_sandbox
+from penstock_optimizer.sandbox import require_sandbox, sandbox_command
 from penstock_runtime.parent_death import end_with_parent
 from penstock_runtime.pipes import ParentPipe
 
@@ -67,7 +67,7 @@ class Channel:
         command = [sys.executable, "-m", module]
         if self._home is not None:
             base = sandboxed(Path(self._home.name), threads, hidden)
-            command = isolated_command(module, isolated=bool(isolated))
+            command = sandbox_command(module, isolated=bool(isolated))
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

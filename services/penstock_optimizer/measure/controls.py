@@ -48,7 +48,7 @@ def negative_control(baseline_folder: Path, output: Path) -> Path:
     with stage_folder(output) as scratch:
         large = model.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF
         onnx.save(model, str(scratch / _MODEL), save_as_external_data=large, location=f"{_MODEL}.data")
-        control = _described(baseline, scratch, zeroed)
+        control = _describe(baseline, scratch, zeroed)
         (scratch / VARIANT_FILE).write_text(control.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return output
 
@@ -65,7 +65,7 @@ def _zero_half(tensor: onnx.TensorProto) -> int:
     return count
 
 
-def _described(baseline: Variant, folder: Path, zeroed: int) -> Variant:
+def _describe(baseline: Variant, folder: Path, zeroed: int) -> Variant:
     step = Step(name=StepName.PRUNE, method=PruneMethod.UNSTRUCTURED, parameters={"sparsity": _SHARE, "control": True})
     return baseline.model_copy(
         update={

@@ -24,7 +24,7 @@ class Meter(Protocol):
     def read(self) -> float | None:
         """Joules since some moment in the past; None where they cannot be read."""
 
-    def between(self, before: float | None, after: float | None) -> float | None:
+    def joules_between(self, before: float | None, after: float | None) -> float | None:
         """Joules from one reading to the next."""
 
 
@@ -37,7 +37,7 @@ class Estimated:
     def read(self) -> None:
         """Nothing."""
 
-    def between(self, before: float | None, after: float | None) -> None:
+    def joules_between(self, before: float | None, after: float | None) -> None:
         """Nothing."""
 
 
@@ -57,7 +57,7 @@ class Rapl:
         except OSError:
             return None
 
-    def between(self, before: float | None, after: float | None) -> float | None:
+    def joules_between(self, before: float | None, after: float | None) -> float | None:
         """Joules between; a counter that began anew in between is seen to."""
         if before is None or after is None:
             return None
@@ -80,7 +80,7 @@ class Nvml:
             return None
         return found.value * _MILLI
 
-    def between(self, before: float | None, after: float | None) -> float | None:
+    def joules_between(self, before: float | None, after: float | None) -> float | None:
         """Joules between."""
         return None if before is None or after is None else after - before
 

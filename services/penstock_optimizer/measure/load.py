@@ -24,7 +24,7 @@ from penstock_optimizer.measure import variant as variants
 from penstock_optimizer.measure.answering import answer_one_request
 from penstock_optimizer.measure.channel import ChildGone, ask_once
 from penstock_optimizer.measure.placement import shared_cores
-from penstock_optimizer.measure.scenarios import Drive, Subject, batch_curve, closed_loop, most_within, offline
+from penstock_optimizer.measure.scenarios import Drive, Subject, batch_curve, closed_loop, find_highest_rate, offline
 from penstock_optimizer.samples.arrays import read, rows_of, rows_of_run, write_arrays
 from penstock_optimizer.search.capacity import capacity
 from penstock_runtime.joining import prove
@@ -144,7 +144,7 @@ def run(request: LoadRequest) -> LoadAnswer:
         case Scenario.SERVER if bound is None:
             found = closed_loop(drive, left / 2, in_flight=2 * knee)
         case Scenario.SERVER:
-            found = most_within(drive, left, bound, found_capacity.requests_per_second)
+            found = find_highest_rate(drive, left, bound, found_capacity.requests_per_second)
     return LoadAnswer(
         curve=curve,
         load=LoadPoint(

@@ -26,7 +26,7 @@ def shared_cores(threads: int) -> tuple[int, ...] | None:
     before = busy_ticks(_STAT.read_text(encoding="ascii"))
     time.sleep(_LOOK_SECONDS)
     after = busy_ticks(_STAT.read_text(encoding="ascii"))
-    return least_busy({core: after.get(core, 0) - before.get(core, 0) for core in allowed}, threads)
+    return least_busy_cores({core: after.get(core, 0) - before.get(core, 0) for core in allowed}, threads)
 
 
 def busy_ticks(stat: str) -> dict[int, int]:
@@ -39,6 +39,6 @@ def busy_ticks(stat: str) -> dict[int, int]:
     return found
 
 
-def least_busy(ticks: Mapping[int, int], count: int) -> tuple[int, ...]:
+def least_busy_cores(ticks: Mapping[int, int], count: int) -> tuple[int, ...]:
     """So many cores with the fewest ticks; the higher number of two equals, since systems put their own work on low ones."""
     return tuple(sorted(sorted(ticks, key=lambda core: (ticks[core], -core))[:count]))

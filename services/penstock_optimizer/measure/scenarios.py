@@ -113,7 +113,7 @@ class Drive:
             cpu_seconds_per_request=self.cpu_seconds / answered,
         )
 
-    def afresh(self) -> Drive:
+    def fresh_copy(self) -> Drive:
         """The same, with nothing done yet and other arrivals."""
         return Drive(self.subject, self.max_batch_size, int(self.generator.integers(1 << 31)))
 
@@ -176,7 +176,7 @@ def offline(drive: Drive, seconds: float) -> ScenarioOutcome:
     )
 
 
-def most_within(drive: Drive, seconds: float, bound_milliseconds: float, capacity: float) -> ScenarioOutcome:
+def find_highest_rate(drive: Drive, seconds: float, bound_milliseconds: float, capacity: float) -> ScenarioOutcome:
     """The highest rate of a Poisson process at which p99 keeps the bound, by halving.
 
     Args:
@@ -188,7 +188,7 @@ def most_within(drive: Drive, seconds: float, bound_milliseconds: float, capacit
     Returns:
         The best trial that kept it; where none did, the figures of a lone client, with 0 requests a second.
     """
-    alone = closed_loop(drive.afresh(), seconds / (_TRIALS * _TRIES), in_flight=1)
+    alone = closed_loop(drive.fresh_copy(), seconds / (_TRIALS * _TRIES), in_flight=1)
     if alone.p50_milliseconds > bound_milliseconds:
         return replace(alone, requests_per_second=0.0)
     low, high = 0.0, capacity
@@ -197,7 +197,7 @@ def most_within(drive: Drive, seconds: float, bound_milliseconds: float, capacit
     for _ in range(_TRIALS):
         rate = (low + high) / 2
         for _ in range(_TRIES):
-            found = poisson(drive.afresh(), rate, each, bound_milliseconds)
+            found = poisson(drive.fresh_copy(), rate, each, bound_milliseconds)
             if found.p99_milliseconds <= bound_milliseconds:
                 break
         if found.p99_milliseconds <= bound_milliseconds:

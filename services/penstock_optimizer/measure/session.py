@@ -132,19 +132,19 @@ def run_session(contestants: Sequence[Contestant], settings: SessionSettings) ->
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-session-"))
         samples = Path(scratch) / "samples.npz"
         _write_samples(settings, samples)
-        known = _known(contestants, problems)
+        known = _read_variants(contestants, problems)
         cores = shared_cores(max((each.engine.threads for each in known.values()), default=1))
         # All start at once, but each loads alone, so that loading times can be compared.
         seats = [
             _Seat(each, stack.enter_context(_channel(variant, settings)), settings.timeout)
             for each, variant in known.items()
         ]
-        seats = _those_that(seats, problems, lambda seat: _prepare(seat, settings, samples, cores))
+        seats = _take_turns(seats, problems, lambda seat: _prepare(seat, settings, samples, cores))
         shuffle = random.Random(settings.seed)  # noqa: S311 -- an order, not a secret
         for _ in range(settings.rounds):
-            seats = _those_that(shuffle.sample(seats, len(seats)), problems, _turn)
+            seats = _take_turns(shuffle.sample(seats, len(seats)), problems, _turn)
         seats.sort(key=lambda seat: contestants.index(seat.contestant))
-        _those_that(seats, problems, lambda seat: timings.append(_timing(seat, settings)))
+        _take_turns(seats, problems, lambda seat: timings.append(_timing(seat, settings)))
     return SessionResult(tuple(timings), problems)
 
 
@@ -153,18 +153,18 @@ def _channel(variant: Variant, settings: SessionSettings) -> Channel:
     return Channel(_WORKER, variant.engine.threads, isolated=isolated, hidden=settings.hidden)
 
 
-def _known(contestants: Sequence[Contestant], problems: dict[str, str]) -> dict[Contestant, Variant]:
+def _read_variants(contestants: Sequence[Contestant], problems: dict[str, str]) -> dict[Contestant, Variant]:
     """What each contestant is whose folder tells it."""
     known: dict[Contestant, Variant] = {}
     for contestant in contestants:
         try:
             known[contestant] = read_variant(contestant.folder)
         except Invalid as error:
-            problems[contestant.recipe_key] = _said(contestant, error.message)
+            problems[contestant.recipe_key] = _prefix_role(contestant, error.message)
     return known
 
 
-def _those_that(seats: Sequence[_Seat], problems: dict[str, str], act: Callable[[_Seat], None]) -> list[_Seat]:
+def _take_turns(seats: Sequence[_Seat], problems: dict[str, str], act: Callable[[_Seat], None]) -> list[_Seat]:
     """Let each act in turn. One that fails is closed and noted; the others are returned."""
     fit: list[_Seat] = []
     for seat in seats:
@@ -172,13 +172,13 @@ def _those_that(seats: Sequence[_Seat], problems: dict[str, str], act: Callable[
             act(seat)
         except ChildGone as error:
             seat.channel.close()
-            problems[seat.contestant.recipe_key] = _said(seat.contestant, str(error))
+            problems[seat.contestant.recipe_key] = _prefix_role(seat.contestant, str(error))
         else:
             fit.append(seat)
     return fit
 
 
-def _said(contestant: Contestant, message: str) -> str:
+def _prefix_role(contestant: Contestant, message: str) -> str:
     """A copy or a control carries another's key, or none that people know: its role goes first."""
     return message if contestant.role is Role.CANDIDATE else f"{contestant.role}: {message}"
 

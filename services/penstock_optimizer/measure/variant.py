@@ -42,7 +42,7 @@ def is_code(variant: Variant) -> bool:
     return ENGINES[variant.engine.name].torch
 
 
-def accelerated(variant: Variant) -> bool:
+def is_accelerated(variant: Variant) -> bool:
     """Whether a GPU does the work."""
     match ENGINES[variant.engine.name].gpu:
         case GpuUse.ALWAYS:
@@ -55,7 +55,7 @@ def accelerated(variant: Variant) -> bool:
 
 def synchronizer(variant: Variant) -> Callable[[], None] | None:
     """What to call after a run before the clock is read, where the engine may return earlier than its GPU is done."""
-    if not accelerated(variant) or not ENGINES[variant.engine.name].torch:
+    if not is_accelerated(variant) or not ENGINES[variant.engine.name].torch:
         return None  # ONNX Runtime returns arrays of the host, and so has waited
     import torch  # noqa: PLC0415 -- only for torch's own engines on a GPU
 

@@ -59,7 +59,7 @@ class Worker:
         start = time.perf_counter()
         _, self._engine = variants.open_variant(Path(command.folder))
         self.load_seconds = time.perf_counter() - start
-        self.accelerated = variants.accelerated(self.variant)
+        self.accelerated = variants.is_accelerated(self.variant)
         self._synchronize = variants.synchronizer(self.variant)
         self._meter = meter(gpu=self.accelerated)
         samples = read(Path(command.samples))
@@ -89,7 +89,7 @@ class Worker:
         end = time.perf_counter() + seconds
         runs, before, blocks = 1, 0.0, 0
         while True:
-            _, wall, _ = self._timed(runs)
+            _, wall, _ = self._time_runs(runs)
             each, blocks = wall / runs, blocks + 1
             steady = blocks >= _LEAST_BLOCKS and abs(each - before) <= _STEADY * before
             if steady or (time.perf_counter() >= end and blocks >= _LEAST_BLOCKS):
@@ -100,14 +100,14 @@ class Worker:
 
     def _run(self, runs: int) -> Ran:
         if self._rewarm_runs > 1:
-            self._timed(self._rewarm_runs)
+            self._time_runs(self._rewarm_runs)
         before = self._meter.read()
-        cpu, wall, walls = self._timed(runs)
-        joules = self._meter.between(before, self._meter.read())
+        cpu, wall, walls = self._time_runs(runs)
+        joules = self._meter.joules_between(before, self._meter.read())
         self._walls.append(walls)
         return Ran(cpu_seconds=cpu, wall_seconds=wall, joules=joules)
 
-    def _timed(self, runs: int) -> tuple[float, float, array[int]]:
+    def _time_runs(self, runs: int) -> tuple[float, float, array[int]]:
         """Seconds of CPU and of the wall's clock for so many runs, and nanoseconds of each."""
         walls = array("q", bytes(8 * runs))
         run, synchronize = self._engine.run, self._synchronize

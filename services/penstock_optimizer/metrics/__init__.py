@@ -2,7 +2,7 @@
 
 from penstock_optimizer.metrics.choice import judgements
 from penstock_optimizer.metrics.comparing import compare, differs_by_rounding
-from penstock_optimizer.metrics.figures import METRIC_UNSUITED, Comparison, Outputs, Scored, compared_figures
+from penstock_optimizer.metrics.figures import METRIC_UNSUITED, Comparison, Outputs, Scored, compare_figures
 from penstock_optimizer.metrics.judge import Imported, Judge
 
 __all__ = [
@@ -13,7 +13,7 @@ __all__ = [
     "Outputs",
     "Scored",
     "compare",
-    "compared_figures",
+    "compare_figures",
     "differs_by_rounding",
     "judgements",
 ]

@@ -82,7 +82,7 @@ def _unit(array: Array) -> npt.NDArray[np.float32]:
     return unit
 
 
-def squared(baseline: Array, candidate: Array, target: Array) -> Scored:
+def squared_errors(baseline: Array, candidate: Array, target: Array) -> Scored:
     """Negative squared errors."""
     return Scored(*(_figures(array, target, lambda error, _: -(error**2)) for array in (baseline, candidate)))
 
@@ -95,7 +95,7 @@ def determination(baseline: Array, candidate: Array, target: Array) -> Scored:
     )
 
 
-def relative(baseline: Array, candidate: Array, target: Array) -> Scored:
+def relative_errors(baseline: Array, candidate: Array, target: Array) -> Scored:
     """1 less each sample's error over the target's magnitude and the targets' usual spread."""
     spread = spread_of(target)
     return Scored(
@@ -116,7 +116,7 @@ def _figures(array: Array, target: Array, figure: object) -> Floats:
     return found
 
 
-def equal(baseline: Array, candidate: Array) -> Scored:
+def equal_shares(baseline: Array, candidate: Array) -> Scored:
     """The share of each answer's values that are the baseline's."""
     found = np.empty(len(baseline), dtype=np.float64)
     for start in range(0, len(baseline), CHUNK):

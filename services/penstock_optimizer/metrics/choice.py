@@ -54,9 +54,9 @@ def judgements(
     full = {name: array for name, array in outputs.items() if array.size}
     ratio_alone = constraint.min_ratio is not None and constraint.max_loss_points is constraint.min_value is None
     if constraint.metric is not None:
-        first = _asked(constraint.metric, full, labels, ratio_alone=ratio_alone)
+        first = _judgements_by_metric(constraint.metric, full, labels, ratio_alone=ratio_alone)
     else:
-        first = _by_labels(full, labels)
+        first = _judgements_by_labels(full, labels)
     judged = {each.output for each in first}
     rest = (
         each for name in outputs if name not in judged for each in likeness(name, outputs[name], synthetic=synthetic)
@@ -73,15 +73,15 @@ def likeness(name: str, array: Array, *, synthetic: bool = False) -> Iterator[Ju
         what = kinds.get(array.dtype.kind, "whole numbers")
         yield Judgement(metric=MetricName.AGREEMENT, output=name, reason=f"'{name}' has {what}")
     elif is_single(array):
-        yield from _of_one_number(name, array, synthetic=synthetic)
-    elif is_scores(array) and not synthetic and (_probabilities(array) or _named_scores(name)):
-        what = "probabilities of classes" if _probabilities(array) else "scores of classes"
-        yield from _both(MetricName.AGREEMENT, MetricName.R2, name, f"'{name}' has {what}")
+        yield from _single_number_judgements(name, array, synthetic=synthetic)
+    elif is_scores(array) and not synthetic and (_is_probabilities(array) or _is_score_name(name)):
+        what = "probabilities of classes" if _is_probabilities(array) else "scores of classes"
+        yield from _judgement_pair(MetricName.AGREEMENT, MetricName.R2, name, f"'{name}' has {what}")
     elif is_scores(array) and array.shape[1] < FEW_COLUMNS:
         yield Judgement(metric=MetricName.R2, output=name, reason=f"'{name}' has {array.shape[1]} numbers a sample")
     elif is_scores(array):
         what = f"'{name}' has a direction of {array.shape[1]} numbers a sample"
-        yield from _both(MetricName.COSINE, MetricName.NEIGHBOURS, name, what)
+        yield from _judgement_pair(MetricName.COSINE, MetricName.NEIGHBOURS, name, what)
     else:
         yield Judgement(metric=MetricName.COSINE, output=name, reason=f"'{name}' is of shape {array.shape}")
 
@@ -94,67 +94,67 @@ def fallback(judgement: Judgement, array: Array) -> Judgement | None:
     return Judgement(metric=MetricName.R2, output=judgement.output, reason=reason)
 
 
-def _of_one_number(name: str, array: Array, *, synthetic: bool) -> Iterator[Judgement]:
+def _single_number_judgements(name: str, array: Array, *, synthetic: bool) -> Iterator[Judgement]:
     above = float(np.mean(array > _HALF)) if len(array) else 0.0
-    if within_one(array) and 0 < above < 1 and not synthetic:
+    if is_within_one(array) and 0 < above < 1 and not synthetic:
         reason = f"'{name}' has one number a sample, from 0 to 1"
         yield Judgement(metric=MetricName.AGREEMENT, output=name, threshold=_HALF, reason=reason)
         yield Judgement(metric=MetricName.R2, output=name, reason=reason)
         return
-    yield from _both(MetricName.RELATIVE_ERROR, MetricName.R2, name, f"'{name}' has one number a sample")
+    yield from _judgement_pair(MetricName.RELATIVE_ERROR, MetricName.R2, name, f"'{name}' has one number a sample")
 
 
-def _both(one: MetricName, other: MetricName, name: str, reason: str) -> tuple[Judgement, Judgement]:
+def _judgement_pair(one: MetricName, other: MetricName, name: str, reason: str) -> tuple[Judgement, Judgement]:
     return (
         Judgement(metric=one, output=name, reason=reason),
         Judgement(metric=other, output=name, reason=reason),
     )
 
 
-def within_one(array: Array) -> bool:
+def is_within_one(array: Array) -> bool:
     """Whether all numbers are from 0 to 1."""
     return bool(((array >= 0) & (array <= 1)).all())
 
 
-def _probabilities(array: Array) -> bool:
-    return within_one(array) and bool((np.abs(array.sum(axis=1, dtype=np.float64) - 1) < _SUMS_TO_ONE).all())
+def _is_probabilities(array: Array) -> bool:
+    return is_within_one(array) and bool((np.abs(array.sum(axis=1, dtype=np.float64) - 1) < _SUMS_TO_ONE).all())
 
 
-def _named_scores(name: str) -> bool:
+def _is_score_name(name: str) -> bool:
     return any(word in name.lower() for word in _SCORE_NAMES)
 
 
-def _by_labels(outputs: Outputs, labels: Array | None) -> tuple[Judgement, ...]:
+def _judgements_by_labels(outputs: Outputs, labels: Array | None) -> tuple[Judgement, ...]:
     """Of the output that the labels are for; nothing where there are no labels."""
     if labels is None:
         return ()
     reason = f"labels are {labels.dtype} of shape {labels.shape}"
     found = (
-        _of_masks(outputs, labels, reason)
-        or _of_boxes(outputs, labels, reason)
-        or _of_grades(outputs, labels, reason)
-        or _of_classes(MetricName.ACCURACY, outputs, labels, reason)
-        or _of_numbers((MetricName.RELATIVE_ERROR, MetricName.R2), outputs, labels, reason)
+        _mask_judgements(outputs, labels, reason)
+        or _box_judgements(outputs, labels, reason)
+        or _grade_judgements(outputs, labels, reason)
+        or _class_judgements(MetricName.ACCURACY, outputs, labels, reason)
+        or _number_judgements((MetricName.RELATIVE_ERROR, MetricName.R2), outputs, labels, reason)
     )
     if found:
         return found
     raise Invalid(
         METRIC_UNSUITED,
-        f"{reason}, and no output is like them: {described(outputs)}; give labels of an output's shape or classes that it has,"
+        f"{reason}, and no output is like them: {describe(outputs)}; give labels of an output's shape or classes that it has,"
         " leave labels out, or set constraints.accuracy.metric",
     )
 
 
-def described(outputs: Outputs) -> str:
+def describe(outputs: Outputs) -> str:
     """Outputs for a message."""
     return ", ".join(f"'{name}' is {array.dtype} of shape {array.shape}" for name, array in outputs.items())
 
 
-def _of_masks(outputs: Outputs, labels: Array, reason: str) -> tuple[Judgement, ...]:
+def _mask_judgements(outputs: Outputs, labels: Array, reason: str) -> tuple[Judgement, ...]:
     if labels.ndim < _SPATIAL or labels.dtype.kind not in "iub":
         return ()
     for name, array in outputs.items():
-        threshold = _HALF if array.dtype.kind == "f" and within_one(array) else 0.0
+        threshold = _HALF if array.dtype.kind == "f" and is_within_one(array) else 0.0
         if masks_of(array, labels, threshold) is not None:
             return (
                 Judgement(metric=MetricName.OVERLAP, output=name, labelled=True, threshold=threshold, reason=reason),
@@ -162,7 +162,7 @@ def _of_masks(outputs: Outputs, labels: Array, reason: str) -> tuple[Judgement, 
     return ()
 
 
-def _of_boxes(outputs: Outputs, labels: Array, reason: str) -> tuple[Judgement, ...]:
+def _box_judgements(outputs: Outputs, labels: Array, reason: str) -> tuple[Judgement, ...]:
     if labels.ndim < _MATRIX or labels.shape[-1] != BOX or labels.dtype.kind != "f":
         return ()
     name = next(
@@ -173,7 +173,7 @@ def _of_boxes(outputs: Outputs, labels: Array, reason: str) -> tuple[Judgement, 
     return (Judgement(metric=MetricName.OVERLAP, output=name, labelled=True, reason=f"{reason}, as '{name}' is"),)
 
 
-def _of_grades(outputs: Outputs, labels: Array, reason: str) -> tuple[Judgement, ...]:
+def _grade_judgements(outputs: Outputs, labels: Array, reason: str) -> tuple[Judgement, ...]:
     """A grade for each item of a list; several flags a sample; or one that is set, which is a class."""
     if labels.ndim != _MATRIX or labels.shape[1] < _MATRIX or labels.dtype.kind not in "iub" or is_one_hot(labels):
         return ()
@@ -181,12 +181,12 @@ def _of_grades(outputs: Outputs, labels: Array, reason: str) -> tuple[Judgement,
     if name is None or outputs[name].dtype.kind != "f" or bool((labels < 0).any()):
         return ()
     if bool((labels <= 1).all()):
-        threshold = _HALF if within_one(outputs[name]) else 0.0
+        threshold = _HALF if is_within_one(outputs[name]) else 0.0
         return (Judgement(metric=MetricName.ACCURACY, output=name, labelled=True, threshold=threshold, reason=reason),)
     return (Judgement(metric=MetricName.RANKING, output=name, labelled=True, reason=f"{reason}, which are grades"),)
 
 
-def _of_classes(metric: MetricName, outputs: Outputs, labels: Array, reason: str) -> tuple[Judgement, ...]:
+def _class_judgements(metric: MetricName, outputs: Outputs, labels: Array, reason: str) -> tuple[Judgement, ...]:
     """Of the output that has these classes; where several do, of the one that is right most often."""
     try:
         wanted = classes_of(labels)
@@ -218,31 +218,33 @@ def _suits(array: Array, labels: Array, wanted: Array) -> float | None:
     if array.dtype.kind != "f":
         return None if is_whole(labels) else 0.0
     binary = bool(np.isin(wanted, (0, 1)).all())
-    if not binary or (is_whole(labels) and not within_one(array)):
+    if not binary or (is_whole(labels) and not is_within_one(array)):
         return None
-    return _HALF if within_one(array) else 0.0
+    return _HALF if is_within_one(array) else 0.0
 
 
-def _of_numbers(metrics: tuple[MetricName, ...], outputs: Outputs, labels: Array, reason: str) -> tuple[Judgement, ...]:
+def _number_judgements(
+    metrics: tuple[MetricName, ...], outputs: Outputs, labels: Array, reason: str
+) -> tuple[Judgement, ...]:
     if labels.dtype.kind not in "iuf":
         return ()
     for name, array in outputs.items():
-        if array.dtype.kind == "f" and _same_numbers(array, labels):
+        if array.dtype.kind == "f" and _has_shape_of(array, labels):
             return tuple(Judgement(metric=each, output=name, labelled=True, reason=reason) for each in metrics)
     return ()
 
 
-def _of_floats(metric: MetricName, outputs: Outputs, reason: str) -> tuple[Judgement, ...]:
+def _float_judgements(metric: MetricName, outputs: Outputs, reason: str) -> tuple[Judgement, ...]:
     floats = (name for name, array in outputs.items() if array.dtype.kind == "f")
     return tuple(Judgement(metric=metric, output=name, reason=reason) for name in floats)
 
 
-def _same_numbers(array: Array, labels: Array) -> bool:
+def _has_shape_of(array: Array, labels: Array) -> bool:
     one, other = (tuple(axis for axis in each.shape[1:] if axis != 1) for each in (array, labels))
     return one == other
 
 
-def _asked(
+def _judgements_by_metric(
     metric: MetricName, outputs: Outputs, labels: Array | None, *, ratio_alone: bool = False
 ) -> tuple[Judgement, ...]:
     """Of the outputs that a metric suits, where it was asked for.
@@ -258,13 +260,13 @@ def _asked(
                 METRIC_UNSUITED,
                 f"{metric} needs labels and the data has none: add an array 'labels', or take Agreement, R2 or Cosine",
             )
-        graded = (*_of_masks(outputs, labels, reason), *_boxes_or_grades(metric, outputs, labels))
-        found = graded if facts.suits is Suits.GRADES else _of_classes(metric, outputs, labels, reason)
+        graded = (*_mask_judgements(outputs, labels, reason), *_box_or_grade_judgements(metric, outputs, labels))
+        found = graded if facts.suits is Suits.GRADES else _class_judgements(metric, outputs, labels, reason)
         found = tuple(each for each in found if each.metric is metric)[:1]
         if facts.suits is Suits.CLASSES and not found:
             classes_of(labels)  # says what is wrong with labels that are no classes
     elif facts.suits is Suits.NUMBERS:
-        found = _of_numbers((metric,), outputs, labels, reason) if labels is not None else ()
+        found = _number_judgements((metric,), outputs, labels, reason) if labels is not None else ()
         if labels is None and facts.smaller and ratio_alone:
             raise Invalid(
                 METRIC_UNSUITED,
@@ -272,9 +274,9 @@ def _asked(
                 "constraints.accuracy.minValue to the greatest error, or take R2",
             )
         if not found and (labels is None or not facts.smaller):
-            found = _of_floats(metric, outputs, reason)
+            found = _float_judgements(metric, outputs, reason)
     elif facts.suits is Suits.DIRECTIONS:
-        found = _of_floats(metric, outputs, reason)
+        found = _float_judgements(metric, outputs, reason)
     else:
         found = tuple(
             Judgement(metric=metric, output=name, threshold=_threshold(array), reason=reason)
@@ -285,17 +287,17 @@ def _asked(
     said = "" if labels is None else f", and labels are {labels.dtype} of shape {labels.shape}"
     raise Invalid(
         METRIC_UNSUITED,
-        f"{metric} suits no output: {described(outputs)}{said}; take another constraints.accuracy.metric, or an import path",
+        f"{metric} suits no output: {describe(outputs)}{said}; take another constraints.accuracy.metric, or an import path",
     )
 
 
 def _threshold(array: Array) -> float | None:
     if array.dtype.kind != "f" or not is_single(array):
         return None
-    return _HALF if within_one(array) else 0.0
+    return _HALF if is_within_one(array) else 0.0
 
 
-def _boxes_or_grades(metric: MetricName, outputs: Outputs, labels: Array) -> tuple[Judgement, ...]:
+def _box_or_grade_judgements(metric: MetricName, outputs: Outputs, labels: Array) -> tuple[Judgement, ...]:
     """Whatever the outputs are called: it was asked for."""
     same = [name for name, array in outputs.items() if array.shape == labels.shape and array.dtype.kind == "f"]
     if not same or labels.ndim < _MATRIX:

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from penstock.errors import Invalid
 from penstock_optimizer.accuracy.likeness import plain
-from penstock_optimizer.metrics.figures import METRIC_UNSUITED, Comparison, Floats, Scored, compared_shares
-from penstock_optimizer.search.statistics import accelerated_bound
+from penstock_optimizer.metrics.figures import METRIC_UNSUITED, Comparison, Floats, Scored, compare_shares
+from penstock_optimizer.search.statistics import bca_bound
 from penstock_runtime.engines import Array
 
 _RESAMPLES: Final = 1000
@@ -29,7 +29,7 @@ def is_single(array: Array) -> bool:
     return array.ndim > 0 and array.size == len(array)
 
 
-def predicted(array: Array, threshold: float | None = None) -> Array:
+def predictions_of(array: Array, threshold: float | None = None) -> Array:
     """Each sample's class: a whole number, or the string that is given.
 
     Args:
@@ -90,12 +90,12 @@ def is_one_hot(array: Array) -> bool:
 def hits(array: Array, wanted: Array, top: int, threshold: float | None = None) -> Floats:
     """1 where the right class is among so many of the greatest scores."""
     if top == 1 or not is_scores(array):
-        return np.asarray(predicted(array, threshold) == wanted, dtype=np.float64)
+        return np.asarray(predictions_of(array, threshold) == wanted, dtype=np.float64)
     best = np.argsort(-array, axis=1, kind="stable")[:, :top]
     return np.asarray((best == wanted[:, None]).any(axis=1), dtype=np.float64)
 
 
-def compared_f1(ours: Array, theirs: Array, wanted: Array, confidence: float) -> Comparison:
+def compare_f1(ours: Array, theirs: Array, wanted: Array, confidence: float) -> Comparison:
     """F1 is no mean over samples, so its loss is bounded by a bootstrap over them.
 
     A bootstrap says nothing where hardly any sample differs; so the bound is at least that of the loss of accuracy.
@@ -103,7 +103,7 @@ def compared_f1(ours: Array, theirs: Array, wanted: Array, confidence: float) ->
     names, codes = np.unique(np.concatenate([wanted, ours, theirs]), return_inverse=True)
     wanted, ours, theirs = codes.reshape(3, -1)
     classes = len(names)
-    accuracy = compared_shares(
+    accuracy = compare_shares(
         Scored((ours == wanted).astype(np.float64), (theirs == wanted).astype(np.float64)), confidence
     )
     first, second = f1_macro(wanted, ours, classes), f1_macro(wanted, theirs, classes)
@@ -116,7 +116,7 @@ def compared_f1(ours: Array, theirs: Array, wanted: Array, confidence: float) ->
     resampled = np.array([loss(generator.integers(0, count, count)) for _ in range(_RESAMPLES)])
     blocks = np.array_split(np.arange(count), min(_BLOCKS, count))
     jackknife = np.array([loss(np.setdiff1d(np.arange(count), block)) for block in blocks if len(block) < count])
-    bound = accelerated_bound(first - second, resampled, jackknife, confidence) if len(jackknife) else 1.0
+    bound = bca_bound(first - second, resampled, jackknife, confidence) if len(jackknife) else 1.0
     return Comparison(first, second, first - second, max(bound, accuracy.loss_bound), accuracy.lost, accuracy.won)
 
 

@@ -12,7 +12,7 @@ from penstock.errors import Invalid
 from penstock.optimization.measurements import Judgement, MetricName
 from penstock_optimizer.accuracy.likeness import plain
 from penstock_optimizer.metrics import answers
-from penstock_optimizer.metrics.classes import classes_of, compared_f1, hits, is_scores, is_single, predicted
+from penstock_optimizer.metrics.classes import classes_of, compare_f1, hits, is_scores, is_single, predictions_of
 from penstock_optimizer.metrics.faults import fault_of
 from penstock_optimizer.metrics.figures import (
     CHUNK,
@@ -20,9 +20,9 @@ from penstock_optimizer.metrics.figures import (
     Comparison,
     Outputs,
     Scored,
-    compared_errors,
-    compared_figures,
-    compared_shares,
+    compare_errors,
+    compare_figures,
+    compare_shares,
     flat,
     scale_of,
     spread_of,
@@ -73,7 +73,7 @@ def compare(
     top_k: int = 5,
     confidence: float = 0.95,
 ) -> Comparison:
-    """Compare one output by any metric but an import path's, whose figures go to `compared_figures`.
+    """Compare one output by any metric but an import path's, whose figures go to `compare_figures`.
 
     Args:
         judgement: which output, and by what.
@@ -86,7 +86,7 @@ def compare(
         Invalid: MetricUnsuited, where the metric needs labels that are not there or outputs of another form.
     """
     if judgement.metric is MetricName.IMPORT_PATH:
-        raise Invalid(METRIC_UNSUITED, "an import path's figures come from the sandbox: hand them to compared_figures")
+        raise Invalid(METRIC_UNSUITED, "an import path's figures come from the sandbox: hand them to compare_figures")
     ours, theirs = (each[judgement.output] for each in outputs)
     pair = _Pair(judgement, ours, theirs, labels if judgement.labelled else None, top_k, confidence)
     found = _COMPARISONS[judgement.metric](pair)
@@ -115,35 +115,35 @@ def _accuracy(pair: _Pair) -> Comparison:
     if is_scores(pair.ours) and labels.shape == pair.ours.shape and threshold is not None:
         # Several flags a sample, each of which is right or wrong.
         right = [((each > threshold) == (labels > 0)).mean(axis=1) for each in (pair.ours, pair.theirs)]
-        return compared_figures(Scored(right[0], right[1]), pair.confidence, worst=1.0)
+        return compare_figures(Scored(right[0], right[1]), pair.confidence, worst=1.0)
     wanted = classes_of(labels)
     top = pair.top_k if pair.judgement.metric is MetricName.TOP_K else 1
-    return compared_shares(
+    return compare_shares(
         Scored(*(hits(each, wanted, top, threshold) for each in (pair.ours, pair.theirs))), pair.confidence
     )
 
 
 def _f1(pair: _Pair) -> Comparison:
-    ours, theirs = (predicted(each, pair.judgement.threshold) for each in (pair.ours, pair.theirs))
-    return compared_f1(ours, theirs, classes_of(pair.needed), pair.confidence)
+    ours, theirs = (predictions_of(each, pair.judgement.threshold) for each in (pair.ours, pair.theirs))
+    return compare_f1(ours, theirs, classes_of(pair.needed), pair.confidence)
 
 
 def _agreement(pair: _Pair) -> Comparison:
     if is_scores(pair.ours) or (is_single(pair.ours) and pair.ours.dtype.kind == "f"):
-        ours, theirs = (predicted(each, pair.judgement.threshold) for each in (pair.ours, pair.theirs))
-        return compared_shares(Scored(np.ones(len(ours)), (ours == theirs).astype(np.float64)), pair.confidence)
-    scored = answers.equal(pair.ours, pair.theirs)
+        ours, theirs = (predictions_of(each, pair.judgement.threshold) for each in (pair.ours, pair.theirs))
+        return compare_shares(Scored(np.ones(len(ours)), (ours == theirs).astype(np.float64)), pair.confidence)
+    scored = answers.equal_shares(pair.ours, pair.theirs)
     whole = bool(np.isin(scored.candidate, (0.0, 1.0)).all())
-    return compared_shares(scored, pair.confidence) if whole else compared_figures(scored, pair.confidence, worst=1.0)
+    return compare_shares(scored, pair.confidence) if whole else compare_figures(scored, pair.confidence, worst=1.0)
 
 
 def _cosine(pair: _Pair) -> Comparison:
     figures = answers.cosines(pair.ours, pair.theirs)
-    return compared_figures(Scored(np.ones_like(figures), figures), pair.confidence, worst=_GREATEST_COSINE_LOSS)
+    return compare_figures(Scored(np.ones_like(figures), figures), pair.confidence, worst=_GREATEST_COSINE_LOSS)
 
 
-def _squared(pair: _Pair) -> Comparison:
-    found = compared_errors(answers.squared(pair.ours, pair.theirs, pair.target), pair.confidence)
+def _mean_squared_error(pair: _Pair) -> Comparison:
+    found = compare_errors(answers.squared_errors(pair.ours, pair.theirs, pair.target), pair.confidence)
     return replace(found, baseline=-found.baseline, candidate=-found.candidate)
 
 
@@ -154,12 +154,12 @@ def _overlap(pair: _Pair) -> Comparison:
         scored = Scored(mask_overlaps(masks[0], labels), mask_overlaps(masks[1], labels))
     else:
         scored = Scored(box_overlaps(pair.ours, labels), box_overlaps(pair.theirs, labels))
-    return compared_figures(scored, pair.confidence, worst=1.0)
+    return compare_figures(scored, pair.confidence, worst=1.0)
 
 
 def _ranking(pair: _Pair) -> Comparison:
     scored = Scored(gains(pair.ours, pair.needed), gains(pair.theirs, pair.needed))
-    return compared_figures(scored, pair.confidence, worst=1.0)
+    return compare_figures(scored, pair.confidence, worst=1.0)
 
 
 _COMPARISONS: Final[Mapping[MetricName, Callable[[_Pair], Comparison]]] = {
@@ -167,18 +167,18 @@ _COMPARISONS: Final[Mapping[MetricName, Callable[[_Pair], Comparison]]] = {
     MetricName.TOP_K: _accuracy,
     MetricName.F1: _f1,
     MetricName.AGREEMENT: _agreement,
-    MetricName.RANK_AGREEMENT: lambda pair: compared_shares(answers.agreement(pair.ours, pair.theirs), pair.confidence),
+    MetricName.RANK_AGREEMENT: lambda pair: compare_shares(answers.agreement(pair.ours, pair.theirs), pair.confidence),
     MetricName.COSINE: _cosine,
-    MetricName.NEIGHBOURS: lambda pair: compared_figures(
+    MetricName.NEIGHBOURS: lambda pair: compare_figures(
         answers.neighbours(pair.ours, pair.theirs), pair.confidence, worst=_GREATEST_COSINE_LOSS
     ),
-    MetricName.R2: lambda pair: compared_errors(
+    MetricName.R2: lambda pair: compare_errors(
         answers.determination(pair.ours, pair.theirs, pair.target), pair.confidence
     ),
-    MetricName.RELATIVE_ERROR: lambda pair: compared_errors(
-        answers.relative(pair.ours, pair.theirs, pair.target), pair.confidence
+    MetricName.RELATIVE_ERROR: lambda pair: compare_errors(
+        answers.relative_errors(pair.ours, pair.theirs, pair.target), pair.confidence
     ),
-    MetricName.MEAN_SQUARED_ERROR: _squared,
+    MetricName.MEAN_SQUARED_ERROR: _mean_squared_error,
     MetricName.OVERLAP: _overlap,
     MetricName.RANKING: _ranking,
 }

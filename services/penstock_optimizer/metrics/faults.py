@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from penstock.optimization.measurements import METRICS, Judgement, Suits
-from penstock_optimizer.metrics.classes import is_scores, is_single, predicted
+from penstock_optimizer.metrics.classes import is_scores, is_single, predictions_of
 from penstock_optimizer.metrics.figures import CHUNK, flat
 from penstock_optimizer.metrics.parts import lost_part
 from penstock_runtime.engines import Array
@@ -31,11 +31,11 @@ def fault_of(judgement: Judgement, ours: Array, theirs: Array) -> str | None:
     """What is wrong, for people; None where nothing is."""
     name, facts = judgement.output, METRICS[judgement.metric]
     if facts.decides_class:
-        found = _class_lost(judgement, ours, theirs) or _saturated(ours, theirs)
+        found = _class_fault(judgement, ours, theirs) or _saturation_fault(ours, theirs)
         if found is not None:
             return f"'{name}': {found}"
     if ours.dtype.kind == "f" and (facts.decides_class or facts.suits is Suits.DIRECTIONS):
-        found = _other_sums(ours, theirs) or _other_scale(judgement, ours, theirs)
+        found = _sum_fault(ours, theirs) or _scale_fault(judgement, ours, theirs)
         if found is not None:
             return f"'{name}': {found}"
     if ours.dtype.kind == "f" and not judgement.labelled and facts.one_scale:
@@ -45,12 +45,12 @@ def fault_of(judgement: Judgement, ours: Array, theirs: Array) -> str | None:
     return None
 
 
-def _class_lost(judgement: Judgement, ours: Array, theirs: Array) -> str | None:
+def _class_fault(judgement: Judgement, ours: Array, theirs: Array) -> str | None:
     """A class that the baseline gives often, and the candidate never."""
     if not is_scores(ours) and not is_single(ours):
         return None
-    classes, counts = np.unique(predicted(ours, judgement.threshold), return_counts=True)
-    given = np.unique(predicted(theirs, judgement.threshold))
+    classes, counts = np.unique(predictions_of(ours, judgement.threshold), return_counts=True)
+    given = np.unique(predictions_of(theirs, judgement.threshold))
     lost = [(each, count) for each, count in zip(classes, counts, strict=True) if count >= _OFTEN and each not in given]
     if not lost:
         return None
@@ -59,7 +59,7 @@ def _class_lost(judgement: Judgement, ours: Array, theirs: Array) -> str | None:
     return f"the class {said}, which the model gives for {count} of {len(ours)} samples, is never given"
 
 
-def _saturated(ours: Array, theirs: Array) -> str | None:
+def _saturation_fault(ours: Array, theirs: Array) -> str | None:
     if ours.dtype.kind != "f" or ours.size > _MOST_CELLS:
         return None
     before, after = (len(np.unique(each.reshape(len(each), -1), axis=0)) for each in (ours, theirs))
@@ -68,10 +68,10 @@ def _saturated(ours: Array, theirs: Array) -> str | None:
     return f"there are {after} different answers to {len(ours)} samples, where the model itself gives {before}"
 
 
-def _other_sums(ours: Array, theirs: Array) -> str | None:
+def _sum_fault(ours: Array, theirs: Array) -> str | None:
     """What were probabilities, and are none any more."""
     if is_single(ours):
-        return _outside(ours, theirs)
+        return _range_fault(ours, theirs)
     if not is_scores(ours) or float(ours.min()) < 0:
         return None
     off = [float(np.abs(each.sum(axis=1, dtype=np.float64) - 1).mean()) for each in (ours, theirs)]
@@ -80,14 +80,14 @@ def _other_sums(ours: Array, theirs: Array) -> str | None:
     return f"its probabilities no longer add up to 1 (off by {off[1]:.2g})"
 
 
-def _outside(ours: Array, theirs: Array) -> str | None:
+def _range_fault(ours: Array, theirs: Array) -> str | None:
     if float(ours.min()) < 0 or float(ours.max()) > 1:
         return None
     beyond = float(max(theirs.max() - 1, -theirs.min()))
     return f"it was from 0 to 1, and is now up to {beyond:.2g} beyond" if beyond > _SUM_OFF else None
 
 
-def _other_scale(judgement: Judgement, ours: Array, theirs: Array) -> str | None:
+def _scale_fault(judgement: Judgement, ours: Array, theirs: Array) -> str | None:
     """How many times as large the answers are, by least squares. Scores have no zero: what counts is between them."""
     if is_single(ours):
         return None

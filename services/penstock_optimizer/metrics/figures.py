@@ -45,7 +45,7 @@ class Scored:
     candidate: Floats
 
 
-def compared_shares(scored: Scored, confidence: float) -> Comparison:
+def compare_shares(scored: Scored, confidence: float) -> Comparison:
     """Compare figures that are 0 or 1."""
     lost = int(((scored.baseline > 0) & (scored.candidate == 0)).sum())
     won = int(((scored.baseline == 0) & (scored.candidate > 0)).sum())
@@ -56,20 +56,20 @@ def compared_shares(scored: Scored, confidence: float) -> Comparison:
     )
 
 
-def compared_figures(scored: Scored, confidence: float, worst: float | None = None) -> Comparison:
+def compare_figures(scored: Scored, confidence: float, worst: float | None = None) -> Comparison:
     """Compare figures of any distribution; those that are all 0 or 1 as shares.
 
     Raises:
         Invalid: TooFewSamples, where the greatest loss is not known and there are too few samples to bound its mean.
     """
     if worst is None and all(np.isin(figures, (0.0, 1.0)).all() for figures in (scored.baseline, scored.candidate)):
-        return compared_shares(scored, confidence)
+        return compare_shares(scored, confidence)
     losses = scored.baseline - scored.candidate
     bound = loss_bound_mean(losses, confidence, worst=worst)
     return Comparison(float(scored.baseline.mean()), float(scored.candidate.mean()), float(losses.mean()), bound)
 
 
-def compared_errors(scored: Scored, confidence: float) -> Comparison:
+def compare_errors(scored: Scored, confidence: float) -> Comparison:
     """Compare figures that can be any distance below 1. Few samples bound nothing: all may be lost."""
     losses = scored.baseline - scored.candidate
     few = len(losses) < MIN_SAMPLES_FOR_MEAN

@@ -21,17 +21,17 @@ def masks_of(array: Array, labels: Array, threshold: float | None) -> Array | No
         labels: whole numbers of the masks' shape; an axis of one class may stand in them.
         threshold: of a single score.
     """
-    wanted = labels.reshape(_without_class(labels)) if labels.ndim > _SPATIAL + 1 else labels
+    wanted = labels.reshape(_shape_without_class(labels)) if labels.ndim > _SPATIAL + 1 else labels
     if array.ndim == wanted.ndim + 1 and array.shape[1] > 1 and _places(array) == wanted.shape:
         classes: Array = array.argmax(axis=1)
         return classes
-    single = array.reshape(_without_class(array)) if array.ndim == wanted.ndim + 1 else array
+    single = array.reshape(_shape_without_class(array)) if array.ndim == wanted.ndim + 1 else array
     if single.shape != wanted.shape:
         return None
     return single if single.dtype.kind in "iub" else (single > (threshold or 0.0)).astype(np.int64)
 
 
-def _without_class(array: Array) -> tuple[int, ...]:
+def _shape_without_class(array: Array) -> tuple[int, ...]:
     return (array.shape[0], *array.shape[2:]) if array.shape[1] == 1 else array.shape
 
 

@@ -15,7 +15,7 @@ from penstock_optimizer.accuracy.likeness import plain
 from penstock_optimizer.metrics.choice import fallback
 from penstock_optimizer.metrics.classes import is_scores
 from penstock_optimizer.metrics.comparing import compare, differs_by_rounding
-from penstock_optimizer.metrics.figures import METRIC_UNSUITED, Comparison, Outputs, Scored, compared_figures
+from penstock_optimizer.metrics.figures import METRIC_UNSUITED, Comparison, Outputs, Scored, compare_figures
 from penstock_optimizer.search.constraints import allowed_loss, ruin_shows
 from penstock_runtime.engines import Array
 
@@ -37,7 +37,7 @@ class Judge:
     imported: Imported | None = None
     """For an import path."""
 
-    def judged(
+    def judge(
         self, chosen: Sequence[Judgement], baseline: Outputs, candidate: Outputs, split: str = "test"
     ) -> AccuracyResult:
         """The candidate by all judgements; the worst by the constraint goes first.
@@ -59,7 +59,7 @@ class Judge:
 
     def _result(self, judgement: Judgement, baseline: Outputs, candidate: Outputs, split: str) -> AccuracyResult:
         confidence = float(self.constraint.confidence)
-        found = self._compared(judgement, baseline, candidate, confidence)
+        found = self._compare(judgement, baseline, candidate, confidence)
         return AccuracyResult(
             metric=judgement.metric,
             output=judgement.output,
@@ -75,13 +75,13 @@ class Judge:
             fault=found.fault,
         )
 
-    def _compared(self, judgement: Judgement, baseline: Outputs, candidate: Outputs, confidence: float) -> Comparison:
+    def _compare(self, judgement: Judgement, baseline: Outputs, candidate: Outputs, confidence: float) -> Comparison:
         if judgement.metric is not MetricName.IMPORT_PATH:
             top_k = self.constraint.top_k
             return compare(judgement, (baseline, candidate), self.labels, top_k=top_k, confidence=confidence)
         if self.imported is None:
             raise Invalid(METRIC_UNSUITED, "the metric ImportPath needs constraints.accuracy.importPath")
-        found = compared_figures(self.imported(baseline, candidate, self.labels), confidence)
+        found = compare_figures(self.imported(baseline, candidate, self.labels), confidence)
         if all(differs_by_rounding(baseline[name], candidate[name]) for name in baseline):
             found = replace(found, loss_bound=max(found.loss, 0.0))
         return found
@@ -107,7 +107,7 @@ class Judge:
         self, chosen: Sequence[Judgement], baseline: Outputs, names: tuple[str, ...], what: str
     ) -> AccuracyControl:
         ruined = {**baseline, **{name: _RUINS[what](baseline[name]) for name in names}}
-        result = self.judged(chosen, baseline, ruined)
+        result = self.judge(chosen, baseline, ruined)
         every = len(names) == len(baseline)
         return AccuracyControl(
             name=what,
@@ -117,7 +117,7 @@ class Judge:
             told=ruin_shows(self.constraint, result),
         )
 
-    def fitting(
+    def fit_judgements(
         self, chosen: Sequence[Judgement], baseline: Outputs
     ) -> tuple[tuple[Judgement, ...], tuple[AccuracyControl, ...]]:
         """The judgements that are used in a session, and their controls.
@@ -131,11 +131,11 @@ class Judge:
         missed = {each.output for each in found if not each.told} | blunt
         if not missed or self.constraint.metric is not None or self.imported is not None:
             return tuple(chosen), found
-        others = tuple(_replaced(chosen, baseline, missed - {""} or set(baseline)))
+        others = tuple(_replace(chosen, baseline, missed - {""} or set(baseline)))
         return (others, found) if others == tuple(chosen) else (others, self.controls(others, baseline))
 
 
-def permuted(array: Array) -> Array:
+def permute(array: Array) -> Array:
     """Each sample with another's answer."""
     order = np.random.default_rng(0).permutation(len(array))
     moved = np.empty_like(array)
@@ -143,7 +143,7 @@ def permuted(array: Array) -> Array:
     return moved
 
 
-def constant(array: Array) -> Array:
+def make_constant(array: Array) -> Array:
     """Every sample with the same answer: the mean, or the commonest; for scores, the mean of the commonest class."""
     if array.dtype.kind != "f":
         values, counts = np.unique(plain(array).reshape(len(array), -1), axis=0, return_counts=True)
@@ -157,10 +157,10 @@ def constant(array: Array) -> Array:
     return np.repeat(mean[None], len(array), axis=0)
 
 
-_RUINS: Final = {"permuted answers": permuted, "constant answers": constant}
+_RUINS: Final = {"permuted answers": permute, "constant answers": make_constant}
 
 
-def _replaced(chosen: Sequence[Judgement], baseline: Outputs, names: set[str]) -> Iterator[Judgement]:
+def _replace(chosen: Sequence[Judgement], baseline: Outputs, names: set[str]) -> Iterator[Judgement]:
     for name in dict.fromkeys(each.output for each in chosen):
         own = [each for each in chosen if each.output == name]
         other = fallback(own[0], baseline[name]) if name in names else None

@@ -51,7 +51,7 @@ def lost_part(ours: Array, theirs: Array) -> str | None:
             left = 1 - off / varies
             if left < _LEFT:
                 return (
-                    f"its numbers {_said(places)} on axis {axis + 1} of {list(ours.shape)}, which are much smaller than the "
+                    f"its numbers {_describe_places(places)} on axis {axis + 1} of {list(ours.shape)}, which are much smaller than the "
                     f"others, are no longer the model's (their R2 is {left:.2g})"
                 )
     return None
@@ -81,5 +81,5 @@ def _parts(spread: Floats) -> list[npt.NDArray[np.int64]]:
     return list(np.split(order, cuts))[1:]
 
 
-def _said(places: npt.NDArray[np.int64]) -> str:
+def _describe_places(places: npt.NDArray[np.int64]) -> str:
     return join_some(sorted(int(place) for place in places), _NAMED)

@@ -52,18 +52,20 @@ def advise(kernels: Sequence[Kernel], limits: LimitShares, around: Circumstances
     busy = sum(kernel.microseconds for kernel in kernels) or 1.0
     products = sum(kernel.microseconds for kernel in plain if kernel.operator in MATRIX_OPERATORS) / busy
     quantized = sum(kernel.microseconds for kernel in kernels if kernel.quantized) / busy
-    found = _Findings(kernels, limits, around, products, quantized, max(0.0, 1 - products - quantized), _named(plain))
+    found = _Findings(
+        kernels, limits, around, products, quantized, max(0.0, 1 - products - quantized), _product_names(plain)
+    )
     order = ("likely", "possible", "unlikely")
-    return tuple(sorted(_all(found), key=lambda advice: order.index(advice.likelihood)))
+    return tuple(sorted(_every_advice(found), key=lambda advice: order.index(advice.likelihood)))
 
 
-def _all(found: _Findings) -> Iterator[Advice]:
-    yield _static(found)
-    yield _bf16(found)
-    yield _dynamic(found)
-    yield _graph(found)
-    yield _batching(found)
-    yield from _smaller(found)
+def _every_advice(found: _Findings) -> Iterator[Advice]:
+    yield _static_advice(found)
+    yield _bf16_advice(found)
+    yield _dynamic_advice(found)
+    yield _graph_advice(found)
+    yield _batching_advice(found)
+    yield from _shrinking_advice(found)
     yield Advice(
         step="prune Unstructured",
         likelihood="unlikely",
@@ -71,41 +73,43 @@ def _all(found: _Findings) -> Iterator[Advice]:
     )
 
 
-def _static(found: _Findings) -> Advice:
+def _static_advice(found: _Findings) -> Advice:
     step = "quantize Static"
     if found.quantized >= found.products and found.quantized > 0:
         return Advice(
             step=step, likelihood="unlikely", reason=f"{found.quantized:.0%} of the time is in int8 products already"
         )
     if found.products < _SOME:
-        return Advice(step=step, likelihood="unlikely", reason=f"only {_spent(found)}, which is what int8 makes faster")
-    sets = _present(found, _INT8_SETS)
+        return Advice(
+            step=step, likelihood="unlikely", reason=f"only {_time_share(found)}, which is what int8 makes faster"
+        )
+    sets = _find_instructions(found, _INT8_SETS)
     caution = (
-        "; with attention, OpenVINO's keeps accuracy where ONNX Runtime's seldom does" if _attention(found) else ""
+        "; with attention, OpenVINO's keeps accuracy where ONNX Runtime's seldom does" if _has_attention(found) else ""
     )
     if not sets:
-        reason = f"{_spent(found)}, but this processor has no instructions for int8 products{caution}"
+        reason = f"{_time_share(found)}, but this processor has no instructions for int8 products{caution}"
         return Advice(step=step, likelihood="possible", reason=reason)
     likelihood = "likely" if found.products >= _MUCH else "possible"
-    return Advice(step=step, likelihood=likelihood, reason=f"{_spent(found)}, and {sets} multiplies int8{caution}")
+    return Advice(step=step, likelihood=likelihood, reason=f"{_time_share(found)}, and {sets} multiplies int8{caution}")
 
 
-def _bf16(found: _Findings) -> Advice:
+def _bf16_advice(found: _Findings) -> Advice:
     step = "quantize BF16"
-    sets = _present(found, _BF16_SETS)
+    sets = _find_instructions(found, _BF16_SETS)
     if not sets:
         return Advice(step=step, likelihood="unlikely", reason="this processor has no instructions for bf16 products")
     if found.products < _SOME:
-        return Advice(step=step, likelihood="unlikely", reason=f"only {_spent(found)}")
+        return Advice(step=step, likelihood="unlikely", reason=f"only {_time_share(found)}")
     likelihood = "likely" if found.products >= _MUCH else "possible"
     return Advice(
         step=step,
         likelihood=likelihood,
-        reason=f"{_spent(found)}, and {sets} multiplies bf16 (on OpenVINO), which loses next to nothing",
+        reason=f"{_time_share(found)}, and {sets} multiplies bf16 (on OpenVINO), which loses next to nothing",
     )
 
 
-def _dynamic(found: _Findings) -> Advice:
+def _dynamic_advice(found: _Findings) -> Advice:
     step = "quantize Dynamic"
     linear = time_by(found.kernels, frozenset({"MatMul", "Gemm", "FusedGemm", "FusedMatMul"}))
     if linear < _SOME:
@@ -124,7 +128,7 @@ def _dynamic(found: _Findings) -> Advice:
     return Advice(step=step, likelihood="possible", reason=reason)
 
 
-def _graph(found: _Findings) -> Advice:
+def _graph_advice(found: _Findings) -> Advice:
     step = "graphOptimize"
     share = count_tiny(found.kernels) / max(len(found.kernels), 1)
     if found.moving >= _SOME or (share >= _MANY_TINY and len(found.kernels) > 1):
@@ -137,7 +141,7 @@ def _graph(found: _Findings) -> Advice:
     return Advice(step=step, likelihood="unlikely", reason=reason)
 
 
-def _batching(found: _Findings) -> Advice:
+def _batching_advice(found: _Findings) -> Advice:
     if found.limits.overhead >= _SOME and found.around.batch_size == 1:
         return Advice(
             step="batching",
@@ -151,7 +155,7 @@ def _batching(found: _Findings) -> Advice:
     return Advice(step="batching", likelihood="unlikely", reason=reason)
 
 
-def _smaller(found: _Findings) -> Iterator[Advice]:
+def _shrinking_advice(found: _Findings) -> Iterator[Advice]:
     work = found.products + found.quantized
     for step, what in (
         ("prune Structured", "half the channels is about a quarter of the arithmetic, before it is quantized"),
@@ -169,11 +173,11 @@ def _smaller(found: _Findings) -> Iterator[Advice]:
             yield Advice(step=step, likelihood="possible", reason=f"{what}; it needs samples to train on")
 
 
-def _spent(found: _Findings) -> str:
+def _time_share(found: _Findings) -> str:
     return f"{found.products:.0%} of the time is in fp32 {found.names or 'products'}"
 
 
-def _named(kernels: Sequence[Kernel]) -> str:
+def _product_names(kernels: Sequence[Kernel]) -> str:
     spent: dict[str, float] = {}
     for kernel in kernels:
         if kernel.operator in MATRIX_OPERATORS:
@@ -181,11 +185,11 @@ def _named(kernels: Sequence[Kernel]) -> str:
     return " and ".join(sorted(spent, key=lambda name: -spent[name])[:2])
 
 
-def _present(found: _Findings, wanted: Sequence[str]) -> str:
+def _find_instructions(found: _Findings, wanted: Sequence[str]) -> str:
     return next((each for each in wanted if each in found.around.hardware.instruction_sets), "")
 
 
-def _attention(found: _Findings) -> bool:
+def _has_attention(found: _Findings) -> bool:
     names = [kernel.operator for kernel in found.kernels]
     fused = any("Attention" in name for name in names)
     return fused or ("Softmax" in names and names.count("MatMul") + names.count("FusedMatMul") > _ATTENTION_PRODUCTS)

@@ -64,7 +64,7 @@ def profile_onnx(path: Path, feeds: Mapping[str, Array], threads: int) -> tuple[
     Raises:
         Invalid: ModelInvalid: ONNX Runtime cannot load it, or cannot run it on these arrays.
     """
-    nodes, runs = _profiled(path, as_onnxruntime_takes(feeds), threads, seconds=_SECONDS)
+    nodes, runs = _profile_runs(path, as_onnxruntime_takes(feeds), threads, seconds=_SECONDS)
     return _shares(nodes, runs)
 
 
@@ -75,8 +75,8 @@ def profile_kernels(path: Path, feeds: Mapping[str, Array], threads: int) -> Onn
         Invalid: as `profile_onnx`.
     """
     feeds = as_onnxruntime_takes(feeds)
-    nodes, runs = _profiled(path, feeds, threads, seconds=_SECONDS)
-    shown = _shown_nodes(path, feeds, threads)
+    nodes, runs = _profile_runs(path, feeds, threads, seconds=_SECONDS)
+    shown = _nodes_with_weights(path, feeds, threads)
     return OnnxProfile(
         kernels=_kernels(nodes, runs, shown),
         operators=_shares(nodes, runs),
@@ -95,7 +95,7 @@ def _wall(path: Path, feeds: Mapping[str, Array], threads: int) -> float:
     return statistics.median(times[_WARM_UP:])
 
 
-def _profiled(path: Path, feeds: Mapping[str, Array], threads: int, *, seconds: float) -> tuple[list[_Node], int]:
+def _profile_runs(path: Path, feeds: Mapping[str, Array], threads: int, *, seconds: float) -> tuple[list[_Node], int]:
     """All kernels of a number of runs, in order, without those of the warm-up."""
     with tempfile.TemporaryDirectory(prefix="penstock-profile-") as folder:
         options = _options(threads)
@@ -113,7 +113,7 @@ def _profiled(path: Path, feeds: Mapping[str, Array], threads: int, *, seconds: 
     return nodes[first:], runs - _WARM_UP
 
 
-def _shown_nodes(path: Path, feeds: Mapping[str, Array], threads: int) -> dict[str, _Node]:
+def _nodes_with_weights(path: Path, feeds: Mapping[str, Array], threads: int) -> dict[str, _Node]:
     """Nodes by name, with the shapes of their weights: the profiler does not show those that kernels keep packed."""
     with tempfile.TemporaryDirectory(prefix="penstock-profile-") as folder:
         options = _options(threads)
@@ -129,7 +129,7 @@ def _shown_nodes(path: Path, feeds: Mapping[str, Array], threads: int) -> dict[s
 
 def _kernels(nodes: Sequence[_Node], runs: int, shown: Mapping[str, _Node]) -> tuple[Kernel, ...]:
     kernels = []
-    for name, calls in _by_name(nodes).items():
+    for name, calls in _group_by_name(nodes).items():
         node = shown.get(name, calls[0])
         kernel = Kernel(
             operator=node.operator,
@@ -147,14 +147,14 @@ def _shares(nodes: Sequence[_Node], runs: int) -> tuple[OperatorShare, ...]:
     return operator_shares(
         [
             (calls[0].operator, _typical(calls))
-            for calls in _by_name(nodes).values()
+            for calls in _group_by_name(nodes).values()
             for _ in range(_calls_per_run(calls, runs))
         ],
         1,
     )
 
 
-def _by_name(nodes: Sequence[_Node]) -> dict[str, list[_Node]]:
+def _group_by_name(nodes: Sequence[_Node]) -> dict[str, list[_Node]]:
     found: dict[str, list[_Node]] = {}
     for node in nodes:
         found.setdefault(node.name, []).append(node)

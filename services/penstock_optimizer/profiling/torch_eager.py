@@ -84,10 +84,10 @@ def profile_torch(program: Path, signature: Signature, feeds: Samples, threads: 
 def main() -> None:
     """The child: read a request, profile, and write the answer."""
     request = TorchRequest.model_validate_json(sys.stdin.read())
-    write_atomically(Path(request.answer), _profiled(request).model_dump_json().encode())
+    write_atomically(Path(request.answer), _profile(request).model_dump_json().encode())
 
 
-def _profiled(request: TorchRequest) -> TorchProfile:
+def _profile(request: TorchRequest) -> TorchProfile:
     from torch.profiler import ProfilerActivity, profile  # noqa: PLC0415 -- the parent needs no torch
 
     settings = EngineSettings(name=EngineName.TORCH_EAGER, threads=request.threads)

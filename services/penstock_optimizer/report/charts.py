@@ -92,7 +92,7 @@ def pareto(report: Report) -> Markup | None:
     x = axis([place[0] for place in places], _LEFT, _RIGHT, logarithmic=True)
     y = axis([place[1] for place in places], height - _BOTTOM, _TOP, margin=0.12)
     front = _polyline((x(milliseconds), y(value)) for milliseconds, value in _front(places))
-    return _drawn("pareto", height, x=x, y=y, points=points, front=front, metric=compared.metric, batch_size=batch_size)
+    return _draw("pareto", height, x=x, y=y, points=points, front=front, metric=compared.metric, batch_size=batch_size)
 
 
 def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -121,7 +121,7 @@ def distributions(report: Report) -> Markup | None:
         _ridge(f"{index}. {each.recipe.label}", timing, x, _TOP + _RIDGE * row) | {"tone": TONES[each.outcome]}
         for row, (index, each, timing) in enumerate(rows, 1)
     ]
-    return _drawn("distributions", bottom + _BOTTOM, bottom=bottom, top=_TOP, x=x, rows=drawn, batch_size=batch_size)
+    return _draw("distributions", bottom + _BOTTOM, bottom=bottom, top=_TOP, x=x, rows=drawn, batch_size=batch_size)
 
 
 def _ridge(label: str, timing: Timing, x: Axis, floor: int) -> dict[str, Any]:
@@ -166,13 +166,13 @@ def intervals(report: Report) -> Markup | None:
     x = axis([0.0, *(value for _, _, r in tested for value in (r.loss, r.loss_bound))], _LABELS, _RIGHT)
     first = tested[0][2]
     title = f"loss of {first.metric} against the baseline, and its {first.confidence:.0%} bound (right is worse)"
-    return _drawn("intervals", bottom + _BOTTOM, bottom=bottom, top=_TOP, x=x, rows=rows, title=title)
+    return _draw("intervals", bottom + _BOTTOM, bottom=bottom, top=_TOP, x=x, rows=rows, title=title)
 
 
 def operators(before: CandidateReport, after: CandidateReport | None) -> Markup | None:
     """Time by operator in one run, before and after, on one scale. None where it was not profiled."""
     candidates = [("before", before)] + ([("after", after)] if after is not None and after is not before else [])
-    found = [(name, each.recipe.label, _largest(each.operators)) for name, each in candidates if each.operators]
+    found = [(name, each.recipe.label, _largest_shares(each.operators)) for name, each in candidates if each.operators]
     if not found:
         return None
     longest = max(share.milliseconds for _, _, shares in found for share in shares)
@@ -190,10 +190,10 @@ def operators(before: CandidateReport, after: CandidateReport | None) -> Markup 
         ]
         sides.append({"name": name, "label": label, "top": at, "bars": bars})
         at += 22 + 20 * len(bars) + 12
-    return _drawn("operators", at, x=x, sides=sides)
+    return _draw("operators", at, x=x, sides=sides)
 
 
-def _largest(shares: Sequence[OperatorShare]) -> list[OperatorShare]:
+def _largest_shares(shares: Sequence[OperatorShare]) -> list[OperatorShare]:
     ordered = sorted(shares, key=lambda share: -share.milliseconds)
     rest = ordered[_SHOWN_OPERATORS:]
     if not rest:
@@ -216,14 +216,14 @@ def batch_curve(curve: Sequence[BatchPoint], chosen: int) -> Markup | None:
     height = 280
     x = axis([float(point.rows) for point in curve], _LEFT, _RIGHT, logarithmic=True)
     y = axis([0.0, *(point.rows_per_second for point in curve)], height - _BOTTOM, _TOP)
-    return _drawn("batch_curve", height, x=x, y=y, curve=curve, chosen=chosen)
+    return _draw("batch_curve", height, x=x, y=y, curve=curve, chosen=chosen)
 
 
 def _polyline(corners: Iterable[tuple[float, float]]) -> str:
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in corners)
 
 
-def _drawn(name: str, height: int, **values: Any) -> Markup:
+def _draw(name: str, height: int, **values: Any) -> Markup:
     """What a macro of `charts.svg` makes of values."""
     drawing: Markup = getattr(TEMPLATES.get_template("charts.svg").module, name)(height, **values)
     return drawing

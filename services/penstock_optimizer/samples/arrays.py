@@ -84,10 +84,13 @@ def run_of(samples: Mapping[str, Array], signature: Signature, take: npt.NDArray
         take: which, as many as `rows_of_run` says.
     """
     axes = sample_axes(signature)
-    return {spec.name: fed(_placed(samples[spec.name][take], axes[spec.name]), spec) for spec in signature.inputs}
+    return {
+        spec.name: as_engine_takes(_place_axis(samples[spec.name][take], axes[spec.name]), spec)
+        for spec in signature.inputs
+    }
 
 
-def _placed(array: Array, axis: int | None) -> Array:
+def _place_axis(array: Array, axis: int | None) -> Array:
     return array[0] if axis is None else array if axis == 0 else np.moveaxis(array, 0, axis)
 
 
@@ -96,7 +99,7 @@ def _inner(spec: TensorSpec, axis: int | None) -> tuple[int, ...]:
     return spec.shape if axis is None else spec.shape[:axis] + spec.shape[axis + 1 :]
 
 
-def checked(samples: Samples, signature: Signature, where: str) -> Samples:
+def check_samples(samples: Samples, signature: Signature, where: str) -> Samples:
     """The inputs and, where there are any, the labels, if they fit the signature.
 
     Raises:
@@ -108,7 +111,7 @@ def checked(samples: Samples, signature: Signature, where: str) -> Samples:
         wanted = ", ".join(f"'{spec.name}'" for spec in signature.inputs)
         raise Invalid(
             INVALID,
-            f"{where} has the arrays {_listed(samples)}, but the model takes {wanted}"
+            f"{where} has the arrays {_list_names(samples)}, but the model takes {wanted}"
             f" (and '{LABELS}', if there are labels): name them so",
         )
     axes = sample_axes(signature)
@@ -126,7 +129,7 @@ def checked(samples: Samples, signature: Signature, where: str) -> Samples:
     return samples
 
 
-def _listed(samples: Samples) -> str:
+def _list_names(samples: Samples) -> str:
     return ", ".join(f"'{name}'" for name in sorted(samples)) or "none"
 
 
@@ -150,7 +153,7 @@ def _check_array(array: Array, spec: TensorSpec, inner: tuple[int, ...], where: 
         raise Invalid(INVALID, f"{where} has values that are not finite: expected numbers, without NaN and infinity")
 
 
-def made_from(
+def make_samples(
     signature: Signature,
     example_shapes: Mapping[str, Sequence[int]],
     most: int,
@@ -181,7 +184,7 @@ def made_from(
     generator = np.random.default_rng(seed)
     known = rows or {}
     return {
-        spec.name: _made(spec, (count, *shapes[spec.name]), generator, known.get(spec.name))
+        spec.name: _make_array(spec, (count, *shapes[spec.name]), generator, known.get(spec.name))
         for spec in signature.inputs
     }
 
@@ -189,7 +192,7 @@ def made_from(
 def _sample_shape(spec: TensorSpec, batch: int | None, example: Sequence[int] | None) -> tuple[int, ...]:
     inner = _inner(spec, batch)
     if example is not None:
-        for given in _meant(spec, batch, tuple(example)):
+        for given in _readings_of(spec, batch, tuple(example)):
             if len(given) == len(inner) and all(
                 axis in (-1, length) for axis, length in zip(inner, given, strict=True)
             ):
@@ -204,7 +207,7 @@ def _sample_shape(spec: TensorSpec, batch: int | None, example: Sequence[int] | 
     return inner
 
 
-def _meant(spec: TensorSpec, batch: int | None, example: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+def _readings_of(spec: TensorSpec, batch: int | None, example: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
     """What an example may mean: one sample, or the whole with the batch, or the whole without its first axis."""
     yield example
     for whole in (example, (*spec.shape[:1], *example)):
@@ -212,7 +215,7 @@ def _meant(spec: TensorSpec, batch: int | None, example: tuple[int, ...]) -> Ite
             yield whole[:batch] + whole[batch + 1 :]
 
 
-def _made(spec: TensorSpec, shape: tuple[int, ...], generator: np.random.Generator, rows: int | None) -> Array:
+def _make_array(spec: TensorSpec, shape: tuple[int, ...], generator: np.random.Generator, rows: int | None) -> Array:
     name = spec.name.lower()
     if spec.datatype is DataType.BYTES:
         raise Invalid(INVALID, f"input '{spec.name}' takes strings, for which no samples can be made: give data")
@@ -221,7 +224,7 @@ def _made(spec: TensorSpec, shape: tuple[int, ...], generator: np.random.Generat
         most = rows if dtype.kind in "fb" else min(rows, np.iinfo(dtype).max)
         drawn = generator.integers(0, most, shape).astype(dtype)
         words = any(word in name for word in (*_MASK_NAMES, *_ZERO_NAMES)) and rows > 1
-        return _usual(name, drawn) if words else drawn
+        return _usual_values(name, drawn) if words else drawn
     if spec.datatype is DataType.BF16:
         return (generator.standard_normal(shape, dtype=np.float32).view(np.uint32) >> 16).astype(dtype)
     if spec.datatype is DataType.BOOL or any(word in name for word in _MASK_NAMES):
@@ -233,7 +236,7 @@ def _made(spec: TensorSpec, shape: tuple[int, ...], generator: np.random.Generat
     return generator.integers(0, min(_TOKENS, np.iinfo(dtype).max), shape).astype(dtype)
 
 
-def _usual(name: str, drawn: Array) -> Array:
+def _usual_values(name: str, drawn: Array) -> Array:
     """What is right for one whole sequence: masks of ones, and zeros."""
     return np.ones_like(drawn) if any(word in name for word in _MASK_NAMES) else np.zeros_like(drawn)
 
@@ -250,7 +253,7 @@ def batches(samples: Mapping[str, Array], signature: Signature, rows: int) -> It
         yield real, run_of(samples, signature, np.arange(start, start + max(real, least)) % count)
 
 
-def fed(array: Array, spec: TensorSpec) -> Array:
+def as_engine_takes(array: Array, spec: TensorSpec) -> Array:
     """An array as an engine takes it: strings as objects, all else contiguous."""
     if spec.datatype is not DataType.BYTES:
         return np.asarray(array, order="C")  # an array of no axes keeps having none
@@ -260,10 +263,10 @@ def fed(array: Array, spec: TensorSpec) -> Array:
 
 def as_onnxruntime_takes(samples: Mapping[str, Array]) -> dict[str, Array]:
     """Samples for a session of ONNX Runtime itself, which takes strings and no bytes."""
-    return {name: _decoded(array) if array.dtype == object else array for name, array in samples.items()}
+    return {name: _decode(array) if array.dtype == object else array for name, array in samples.items()}
 
 
-def _decoded(array: Array) -> Array:
+def _decode(array: Array) -> Array:
     decoded = np.empty(array.shape, dtype=object)
     decoded.ravel()[:] = [each.decode("utf-8", "surrogateescape") for each in array.ravel()]
     return decoded

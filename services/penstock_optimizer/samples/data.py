@@ -16,7 +16,7 @@ import numpy as np
 
 from penstock.errors import Invalid
 from penstock.optimization.variants import DataSplits, PreparedSource
-from penstock_optimizer.samples.arrays import LABELS, Samples, checked, made_from, read, rows_of, write_arrays
+from penstock_optimizer.samples.arrays import LABELS, Samples, check_samples, make_samples, read, rows_of, write_arrays
 from penstock_runtime.atomic import stage_folder
 
 DATA_FILE: Final = "data.json"
@@ -78,12 +78,12 @@ def prepare_data(
         with stage_folder(output) as scratch:
             shares = {name: share for name, share in _SHARES.items() if training or name != _TRAIN}
             splits = (
-                _made(source, seed, example_shapes or {})
+                _make_splits(source, seed, example_shapes or {})
                 if uri is None
-                else _given(uri, source, scratch, seed=seed, shares=shares)
+                else _load_splits(uri, source, scratch, seed=seed, shares=shares)
             )
-            _without_shared(splits)
-            _capped(splits, max_samples)
+            _drop_shared(splits)
+            _cap(splits, max_samples)
             _write(splits, scratch)
     return read_splits(output)
 
@@ -95,7 +95,7 @@ def read_splits(folder: Path) -> DataSplits:
     return splits.model_copy(update=paths)
 
 
-def _made(source: PreparedSource, seed: int, example_shapes: Mapping[str, tuple[int, ...]]) -> _Splits:
+def _make_splits(source: PreparedSource, seed: int, example_shapes: Mapping[str, tuple[int, ...]]) -> _Splits:
     if source.unsuited is not None:
         names = ", ".join(f"'{spec.name}'" for spec in source.signature.inputs)
         raise Invalid(
@@ -103,27 +103,27 @@ def _made(source: PreparedSource, seed: int, example_shapes: Mapping[str, tuple[
             f"no data was given, and samples that were made up do not suit the model ({source.unsuited}): give --data, a .npz"
             f" file (in a profile: data.storageUri) with {names} whose first axes count samples",
         )
-    samples = made_from(source.signature, example_shapes, _SYNTHETIC, _SYNTHETIC_BYTES, seed, rows=source.vocabulary)
+    samples = make_samples(source.signature, example_shapes, _SYNTHETIC, _SYNTHETIC_BYTES, seed, rows=source.vocabulary)
     note = "no data was given: samples were made from the signature, which show speed and agreement, not accuracy"
-    return _Splits(_divided(samples, seed, {"calibration": 0.15, "validation": 0.15}), synthetic=True, notes=[note])
+    return _Splits(_divide(samples, seed, {"calibration": 0.15, "validation": 0.15}), synthetic=True, notes=[note])
 
 
-def _given(uri: str, source: PreparedSource, cache: Path, *, seed: int, shares: Mapping[str, float]) -> _Splits:
-    path = _located(uri, cache)
+def _load_splits(uri: str, source: PreparedSource, cache: Path, *, seed: int, shares: Mapping[str, float]) -> _Splits:
+    path = _locate(uri, cache)
     if path.is_dir():
         files = {file.stem: file for file in sorted(path.glob("*.npz"))}
         unknown = sorted(set(files) - set(SPLITS))
         if "test" in files:
-            return _of_folder({name: files[name] for name in SPLITS if name in files}, source, seed)
+            return _split_folder({name: files[name] for name in SPLITS if name in files}, source, seed)
         if len(files) != 1 or not unknown:
             raise Invalid(INVALID, f"{uri} has no test.npz: a folder of samples needs it, or holds a single .npz file")
         path = files[unknown[0]]
     if not path.is_file():
         raise Invalid("DataNotFound", f"there is nothing at {uri}: name a .npz file or a folder of them")
-    return _of_file(path, source, seed, shares)
+    return _split_file(path, source, seed, shares)
 
 
-def _located(uri: str, cache: Path) -> Path:
+def _locate(uri: str, cache: Path) -> Path:
     if "://" not in uri:
         return Path(uri).expanduser()
     from penstock_runtime.storage import fetch  # noqa: PLC0415 -- fsspec is loaded only where a URI is given
@@ -131,8 +131,8 @@ def _located(uri: str, cache: Path) -> Path:
     return fetch(uri, cache / "fetched")
 
 
-def _of_file(path: Path, source: PreparedSource, seed: int, shares: Mapping[str, float]) -> _Splits:
-    samples = checked(read(path), source.signature, path.name)
+def _split_file(path: Path, source: PreparedSource, seed: int, shares: Mapping[str, float]) -> _Splits:
+    samples = check_samples(read(path), source.signature, path.name)
     keys = _keys(samples)
     _, first = np.unique(keys, return_index=True)
     splits = _Splits({})
@@ -146,20 +146,20 @@ def _of_file(path: Path, source: PreparedSource, seed: int, shares: Mapping[str,
         raise Invalid(
             INVALID, f"{path.name} has {count} different samples: at least {_FEWEST} are needed to split them"
         )
-    splits.arrays = _divided(samples, seed, shares)
+    splits.arrays = _divide(samples, seed, shares)
     splits.notes.append(f"{path.name} was split by seed {seed} into {', '.join(shares)} and test")
     return splits
 
 
-def _of_folder(files: Mapping[str, Path], source: PreparedSource, seed: int) -> _Splits:
-    found = {name: checked(read(path), source.signature, path.name) for name, path in files.items()}
+def _split_folder(files: Mapping[str, Path], source: PreparedSource, seed: int) -> _Splits:
+    found = {name: check_samples(read(path), source.signature, path.name) for name, path in files.items()}
     labelled = {name: LABELS in samples for name, samples in found.items()}
     if labelled["test"] and not labelled.get("validation", True):
         raise Invalid(INVALID, f"test.npz has '{LABELS}' and validation.npz has none: give both or neither")
-    splits = _Splits({name: _shuffled(samples, seed) for name, samples in found.items()})
+    splits = _Splits({name: _shuffle(samples, seed) for name, samples in found.items()})
     if "calibration" not in found:
         donor = next(name for name in ("train", "validation", "test") if name in found)
-        parts = _divided(found[donor], seed, {"calibration": _CALIBRATION_SHARE}, rest=donor)
+        parts = _divide(found[donor], seed, {"calibration": _CALIBRATION_SHARE}, rest=donor)
         splits.arrays |= parts
         taken = len(_keys(parts["calibration"]))
         splits.notes.append(
@@ -168,7 +168,7 @@ def _of_folder(files: Mapping[str, Path], source: PreparedSource, seed: int) -> 
     return splits
 
 
-def _divided(samples: Samples, seed: int, shares: Mapping[str, float], rest: str = "test") -> dict[str, Samples]:
+def _divide(samples: Samples, seed: int, shares: Mapping[str, float], rest: str = "test") -> dict[str, Samples]:
     """Parts that share no row. Each gets a row at least, and calibration no more than it can use."""
     count = len(next(iter(samples.values())))
     order = np.random.default_rng(seed).permutation(count)
@@ -184,13 +184,13 @@ def _divided(samples: Samples, seed: int, shares: Mapping[str, float], rest: str
     return parts | {rest: rows_of(samples, order[start:])}
 
 
-def _shuffled(samples: Samples, seed: int) -> Samples:
+def _shuffle(samples: Samples, seed: int) -> Samples:
     """In random order: an evaluation may look at the first samples only, and files are often sorted by label."""
     count = len(next(iter(samples.values())))
     return rows_of(samples, np.random.default_rng(seed).permutation(count))
 
 
-def _without_shared(splits: _Splits) -> None:
+def _drop_shared(splits: _Splits) -> None:
     """Drop a sample from all splits but the first that has it, so that nothing is tested on what it was trained on."""
     seen: set[bytes] = set()
     for name in _KEPT_FIRST:
@@ -209,7 +209,7 @@ def _without_shared(splits: _Splits) -> None:
             splits.notes.append(f"{dropped} samples of {name} stood in another split too: dropped from {name}")
 
 
-def _capped(splits: _Splits, max_samples: int) -> None:
+def _cap(splits: _Splits, max_samples: int) -> None:
     for name in ("validation", "test"):
         samples = splits.arrays.get(name)
         count = 0 if samples is None else len(next(iter(samples.values())))

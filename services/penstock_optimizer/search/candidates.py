@@ -81,19 +81,19 @@ def enumerate_recipes(spec: OptimizationProfileSpec, facts: SourceFacts, threads
         facts: of the source and the machine.
         threads: of one replica.
     """
-    found = list(_combined(spec, facts, threads))
-    found += list(_for_transformers(spec, tuple(found), facts))
+    found = list(_combine(spec, facts, threads))
+    found += list(_transformer_recipes(spec, tuple(found), facts))
     if spec.search.strategy is Strategy.THOROUGH:
         found += list(_with_knobs(tuple(found), facts))
         if threads > 1 and spec.objective in _SHARED_THROUGHPUT:
             # As many replicas of one thread each as one of many threads would take cores.
-            found += [_single_threaded(recipe) for recipe in found]
+            found += [_with_one_thread(recipe) for recipe in found]
     ordered = sorted(found, key=lambda recipe: _cost(recipe, spec))
     by_key = {recipe.key: recipe for recipe in (*baselines(facts, threads), *ordered)}
     return tuple(by_key.values())
 
 
-def _combined(spec: OptimizationProfileSpec, facts: SourceFacts, threads: int) -> Iterator[Recipe]:
+def _combine(spec: OptimizationProfileSpec, facts: SourceFacts, threads: int) -> Iterator[Recipe]:
     """Every shrinking of the model, on every engine, with every quantization that the strategy asks for."""
     thorough = spec.search.strategy is Strategy.THOROUGH
     for prefix in _prefixes(spec, thorough=thorough):
@@ -108,15 +108,15 @@ def _combined(spec: OptimizationProfileSpec, facts: SourceFacts, threads: int) -
 def _prefixes(spec: OptimizationProfileSpec, *, thorough: bool) -> Iterator[tuple[Step, ...]]:
     """Ways to make the model smaller before it is quantized; none of them first."""
     yield ()
-    prunes = list(_prunes(spec, thorough=thorough))
-    distils = list(_distils(spec, thorough=thorough))
+    prunes = list(_prune_steps(spec, thorough=thorough))
+    distils = list(_distil_steps(spec, thorough=thorough))
     for step in (*prunes, *distils):
         yield (step,)
     if thorough and distils and prunes:
         yield (distils[0], prunes[0])
 
 
-def _prunes(spec: OptimizationProfileSpec, *, thorough: bool) -> Iterator[Step]:
+def _prune_steps(spec: OptimizationProfileSpec, *, thorough: bool) -> Iterator[Step]:
     prune = spec.steps.prune
     if prune is None:
         return
@@ -131,7 +131,7 @@ def _prunes(spec: OptimizationProfileSpec, *, thorough: bool) -> Iterator[Step]:
             )
 
 
-def _distils(spec: OptimizationProfileSpec, *, thorough: bool) -> Iterator[Step]:
+def _distil_steps(spec: OptimizationProfileSpec, *, thorough: bool) -> Iterator[Step]:
     distil = spec.steps.distil
     if distil is None:
         return
@@ -187,19 +187,19 @@ def _with_knobs(recipes: tuple[Recipe, ...], facts: SourceFacts) -> Iterator[Rec
         method = quantize.method if quantize is not None else None
         if method == QuantizeMethod.STATIC and recipe.engine.name is EngineName.ONNX_RUNTIME:
             for calibration in _CALIBRATIONS:
-                yield _changed(recipe, StepName.QUANTIZE, "calibration", calibration)
+                yield _with_parameter(recipe, StepName.QUANTIZE, "calibration", calibration)
         if method == QuantizeMethod.DYNAMIC and recipe.engine.name is EngineName.ONNX_RUNTIME:
-            yield _changed(recipe, StepName.QUANTIZE, "perChannel", value=False)
+            yield _with_parameter(recipe, StepName.QUANTIZE, "perChannel", value=False)
         if method == QuantizeMethod.STATIC and recipe.engine.name is EngineName.OPENVINO:
-            yield _lowered(recipe)
-            yield _changed(recipe, StepName.QUANTIZE, "preset", "Mixed")
+            yield _with_bf16(recipe)
+            yield _with_parameter(recipe, StepName.QUANTIZE, "preset", "Mixed")
         if facts.transformer and recipe.engine.name is EngineName.ONNX_RUNTIME:
-            yield _changed(recipe, StepName.GRAPH_OPTIMIZE, "transformer", value=True)
+            yield _with_parameter(recipe, StepName.GRAPH_OPTIMIZE, "transformer", value=True)
             if method == QuantizeMethod.STATIC:
-                yield _changed(recipe, StepName.QUANTIZE, "quantizer", "NNCF")
+                yield _with_parameter(recipe, StepName.QUANTIZE, "quantizer", "NNCF")
 
 
-def _for_transformers(
+def _transformer_recipes(
     spec: OptimizationProfileSpec, recipes: tuple[Recipe, ...], facts: SourceFacts
 ) -> Iterator[Recipe]:
     """int8 and bf16 together are a method of its own for transformers: their attention stays unquantized."""
@@ -208,10 +208,10 @@ def _for_transformers(
         for recipe in recipes:
             static = any(step.method == QuantizeMethod.STATIC for step in recipe.steps)
             if static and recipe.engine.name is EngineName.OPENVINO:
-                yield _lowered(recipe)
+                yield _with_bf16(recipe)
 
 
-def _changed(recipe: Recipe, name: StepName, parameter: str, value: str | bool) -> Recipe:  # noqa: FBT001 -- a step's setting
+def _with_parameter(recipe: Recipe, name: StepName, parameter: str, value: str | bool) -> Recipe:  # noqa: FBT001 -- a step's setting
     steps = tuple(
         step.model_copy(update={"parameters": {**step.parameters, parameter: value}}) if step.name is name else step
         for step in recipe.steps
@@ -219,13 +219,13 @@ def _changed(recipe: Recipe, name: StepName, parameter: str, value: str | bool) 
     return recipe.model_copy(update={"steps": steps})
 
 
-def _lowered(recipe: Recipe) -> Recipe:
+def _with_bf16(recipe: Recipe) -> Recipe:
     """int8 where the model is quantized, bf16 in between."""
     engine = recipe.engine.model_copy(update={"precision": Precision.BF16})
     return recipe.model_copy(update={"engine": engine})
 
 
-def _single_threaded(recipe: Recipe) -> Recipe:
+def _with_one_thread(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"engine": recipe.engine.model_copy(update={"threads": 1})})
 
 

@@ -53,21 +53,21 @@ class Ending:
             Invalid: the key cannot sign, or a variant is not what was built.
             Unavailable: the store does not answer.
         """
-        known = self._known()
-        if known is not None and self._in_store(known):
+        known = self._read_result()
+        if known is not None and self._is_in_store(known):
             return known.model_copy(update={"reused": reused})
         found = conclude(self.prepared.plan, self.ledger.trials)
         report = self._report(found)
-        result = self._published(found, report, reused=reused)
+        result = self._publish(found, report, reused=reused)
         write_atomically(self._file("result"), result.model_dump_json(indent=1).encode())
         return result
 
-    def _published(self, found: Conclusion, report: Report, *, reused: bool) -> RunResult:
+    def _publish(self, found: Conclusion, report: Report, *, reused: bool) -> RunResult:
         prepared = self.prepared
         report_uri = publish_report(report, prepared.request)
         artifact: tuple[str, str] | None = None
         variant = None
-        served = found.chosen or self._converted()
+        served = found.chosen or self._fallback_recipe()
         if served is not None:
             folder = self.folder.variant(served.key)
             variant = read_variant(folder)
@@ -98,7 +98,7 @@ class Ending:
             hardware=digest_of(prepared.hardware.model_dump(mode="json")),
         )
 
-    def _converted(self) -> Recipe | None:
+    def _fallback_recipe(self) -> Recipe | None:
         """What serves a model that is not served as it is, where nothing better was found: its ONNX, as the baseline was built."""
         plain = Standing(self.prepared.plan, self.ledger.trials).plain
         built = (self.folder.variant(plain.key) / VARIANT_FILE).is_file()
@@ -108,11 +108,11 @@ class Ending:
         kept = self._file("report")
         if kept.is_file():
             return Report.model_validate_json(kept.read_bytes())
-        report = self._assembled(found)
+        report = self._assemble_report(found)
         write_atomically(kept, report.model_dump_json(indent=1).encode())
         return report
 
-    def _assembled(self, found: Conclusion) -> Report:
+    def _assemble_report(self, found: Conclusion) -> Report:
         prepared = self.prepared
         request, source, data = prepared.request, prepared.source, prepared.data
         wrong = prepared.misplaced
@@ -138,7 +138,7 @@ class Ending:
             hardware=prepared.hardware,
             library_versions=prepared.versions,
             command=request.command,
-            started_at=self._started_at(),
+            started_at=self._start_time(),
             seconds=self.ledger.seconds,
             budget_seconds=prepared.plan.budget_seconds,
             warnings=(*data.notes, *found.warnings, *problems),
@@ -165,18 +165,18 @@ class Ending:
                 problems.append(f"{recipe.label} could not be profiled: {answer.problem}")
         return shares, problems
 
-    def _started_at(self) -> str:
+    def _start_time(self) -> str:
         """When the first trial was kept, less the time that it took."""
         first = min((path.stat().st_mtime for path in self.folder.ledger.glob("*.json")), default=None)
         trials = self.ledger.trials
         moment = first - trials[0].seconds if first is not None and trials else datetime.now(UTC).timestamp()
         return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
-    def _known(self) -> RunResult | None:
+    def _read_result(self) -> RunResult | None:
         kept = self._file("result")
         return RunResult.model_validate_json(kept.read_bytes()) if kept.is_file() else None
 
-    def _in_store(self, result: RunResult) -> bool:
+    def _is_in_store(self, result: RunResult) -> bool:
         store = Store(self.prepared.request.store)
         wanted = [(result.report_uri, REPORT_JSON), (result.artifact_uri, MANIFEST_NAME)]
         return all(store.exists(f"{_relative(uri, store)}/{name}") for uri, name in wanted if uri is not None)

@@ -51,25 +51,27 @@ def _gate_problem(constraint: AccuracyConstraint, result: AccuracyResult) -> str
     certain = _certain_loss(result)
     if certain <= allowed + _TINY:
         return None
-    return f"{result_in_words(result)}; at least {_points(certain)} is lost for certain and {_allowed(allowed)}"
+    return (
+        f"{result_in_words(result)}; at least {_points(certain)} is lost for certain and {_allowance_in_words(allowed)}"
+    )
 
 
 def full_test_problem(constraint: AccuracyConstraint, result: AccuracyResult) -> tuple[Outcome, str] | None:
     """What is wrong with a full test's result; None where it keeps the constraint by every judgement."""
     parts = _parts(result)
-    lost = next((problem for each in parts if (problem := _lost(constraint, each))), None)
+    lost = next((problem for each in parts if (problem := _loss_problem(constraint, each))), None)
     if lost is not None:
         return Outcome.ACCURACY_LOST, lost
     missed = why_untold(constraint, result.controls)
     if missed is not None:
         return Outcome.NOT_CERTIFIED, missed
-    uncertain = next((problem for each in parts if (problem := _uncertain(constraint, each))), None)
+    uncertain = next((problem for each in parts if (problem := _certainty_problem(constraint, each))), None)
     return (Outcome.NOT_CERTIFIED, uncertain) if uncertain is not None else None
 
 
 def ruin_shows(constraint: AccuracyConstraint, result: AccuracyResult) -> bool:
     """Whether the constraint refuses this result by what is lost in fact, and not for want of samples."""
-    return any(_lost(constraint, each) is not None for each in _parts(result))
+    return any(_loss_problem(constraint, each) is not None for each in _parts(result))
 
 
 def why_untold(constraint: AccuracyConstraint, controls: Sequence[AccuracyControl]) -> str | None:
@@ -80,7 +82,7 @@ def why_untold(constraint: AccuracyConstraint, controls: Sequence[AccuracyContro
     missed = next((each for each in controls if not each.told and not each.output), None)
     if missed is None:
         return None
-    if not _bounded(constraint):
+    if not _is_bounded(constraint):
         return (
             "the accuracy constraint allows any loss, so that even ruined answers would pass: set "
             "constraints.accuracy.maxLossPoints, minRatio or minValue"
@@ -92,7 +94,7 @@ def why_untold(constraint: AccuracyConstraint, controls: Sequence[AccuracyContro
     )
 
 
-def _bounded(constraint: AccuracyConstraint) -> bool:
+def _is_bounded(constraint: AccuracyConstraint) -> bool:
     return any(each is not None for each in (constraint.min_ratio, constraint.max_loss_points, constraint.min_value))
 
 
@@ -100,19 +102,19 @@ def _parts(result: AccuracyResult) -> tuple[AccuracyResult, ...]:
     return (result, *result.others)
 
 
-def _lost(constraint: AccuracyConstraint, result: AccuracyResult) -> str | None:
+def _loss_problem(constraint: AccuracyConstraint, result: AccuracyResult) -> str | None:
     if result.fault is not None:
         return result.fault
     allowed = allowed_loss(constraint, result.metric, result.baseline)
-    return None if result.loss <= allowed + _TINY else f"{result_in_words(result)}; {_allowed(allowed)}"
+    return None if result.loss <= allowed + _TINY else f"{result_in_words(result)}; {_allowance_in_words(allowed)}"
 
 
-def _uncertain(constraint: AccuracyConstraint, result: AccuracyResult) -> str | None:
+def _certainty_problem(constraint: AccuracyConstraint, result: AccuracyResult) -> str | None:
     allowed = allowed_loss(constraint, result.metric, result.baseline)
     if not constraint.certify or result.loss_bound <= allowed + _TINY:
         return None
     return (
-        f"{result_in_words(result)}, which {_allowed(allowed)}; but with {result.samples} samples a loss of up to "
+        f"{result_in_words(result)}, which {_allowance_in_words(allowed)}; but with {result.samples} samples a loss of up to "
         f"{_points(result.loss_bound)} cannot be ruled out with {result.confidence:.0%} confidence: give more samples"
     )
 
@@ -148,7 +150,7 @@ def company_in_words(company: Company | None) -> str:
     return f"; beside others in a batch its answers change by at most {company.change:.2g} of their range"
 
 
-def _allowed(allowed: float) -> str:
+def _allowance_in_words(allowed: float) -> str:
     return (
         f"a loss of at most {_points(allowed)} is allowed"
         if allowed >= 0

@@ -137,8 +137,8 @@ def decide(plan: SearchPlan, ledger: Sequence[Trial], elapsed_seconds: float) ->
         return Conclude()
     build_deadline = plan.budget_seconds * _BUILD_SHARE
     stages = (
-        _of_baselines(standing),
-        _of_candidates(standing, enough=elapsed_seconds >= build_deadline),
+        _settle_baselines(standing),
+        _admit_candidates(standing, enough=elapsed_seconds >= build_deadline),
         _measure(standing),
         _certify(standing),
         _load(standing),
@@ -163,7 +163,7 @@ def stage_of(action: Action) -> Stage:
             return Stage.PUBLISH
 
 
-def sound(standing: Standing) -> str | None:
+def why_unsound(standing: Standing) -> str | None:
     """Why the baselines allow no search; None where they do, or are not there yet."""
     plain = standing.plain
     trial = standing.builds.get(plain.key)
@@ -183,21 +183,21 @@ def sound(standing: Standing) -> str | None:
     return None
 
 
-def _of_baselines(standing: Standing) -> Action | None:
+def _settle_baselines(standing: Standing) -> Action | None:
     for recipe in standing.plan.baselines:
         if recipe.key not in standing.builds:
             return Build(recipe)
     plain, baseline = standing.plain, standing.baseline
-    if sound(standing) is not None:
+    if why_unsound(standing) is not None:
         return Conclude()
     if standing.judge is None and standing.plan.candidates:
         return JudgeOutputs(baseline, _gate_samples(standing))
-    if sound(standing) is None and baseline != plain and plain.key not in standing.gates:
+    if why_unsound(standing) is None and baseline != plain and plain.key not in standing.gates:
         return _gate(standing, plain)
-    return Conclude() if sound(standing) is not None else None
+    return Conclude() if why_unsound(standing) is not None else None
 
 
-def _of_candidates(standing: Standing, *, enough: bool) -> Action | None:
+def _admit_candidates(standing: Standing, *, enough: bool) -> Action | None:
     """The next recipe to build, or one that was built and still has to pass the gate."""
     if standing.sessions or standing.tests or standing.loads:
         return None
@@ -285,5 +285,5 @@ def _load(standing: Standing) -> Action | None:
     finalists = standing.passed[: standing.plan.spec.search.finalists]
     for recipe in (standing.plain, *finalists, *standing.running_baselines):
         if recipe.key not in standing.loads:
-            return LoadTest(recipe, seconds, standing.alone(recipe.key))
+            return LoadTest(recipe, seconds, standing.runs_alone(recipe.key))
     return None

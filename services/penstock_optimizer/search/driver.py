@@ -48,7 +48,7 @@ def optimize(request: OptimizationRequest, listen: Listener) -> RunResult:
     listen(Progress(stage=Stage.PREPARE, message=f"Opening {request.name}", budget_seconds=budget))
     workspace = Workspace(Path(request.workspace).absolute())
     ready = prepare_search(request, workspace)
-    with workspace.searching(ready.key) as folder:
+    with workspace.hold_search(ready.key) as folder:
         return _Search(ready, folder, listen).run()
 
 
@@ -115,7 +115,7 @@ def _counts(standing: Standing, stage: Stage) -> tuple[int, int]:
 def _message(action: Action) -> str:
     match action:
         case Build() | Gate() | Certify() | LoadTest():
-            return _of_one(action)
+            return _recipe_message(action)
         case JudgeOutputs():
             return "Choosing by what accuracy is judged"
         case MeasureSession():
@@ -126,7 +126,7 @@ def _message(action: Action) -> str:
             return "Reporting and publishing"
 
 
-def _of_one(action: Build | Gate | Certify | LoadTest) -> str:
+def _recipe_message(action: Build | Gate | Certify | LoadTest) -> str:
     label = action.recipe.label
     match action:
         case Build():

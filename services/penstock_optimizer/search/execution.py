@@ -13,7 +13,7 @@ from penstock.optimization.recipes import Recipe
 from penstock.optimization.trials import BuildTrial, GateTrial, JudgeTrial, LoadTrial, SessionTrial, Stage, Trial
 from penstock.optimization.variants import BuildRequest
 from penstock_optimizer.accuracy.evaluate import evaluate, look_at_baseline
-from penstock_optimizer.building.variant import build, infeasible
+from penstock_optimizer.building.variant import build, check_feasibility
 from penstock_optimizer.measure.controls import negative_control
 from penstock_optimizer.measure.load import load_test
 from penstock_optimizer.measure.session import Contestant, SessionSettings, run_session
@@ -62,7 +62,7 @@ class Execution:
 
     def _build(self, recipe: Recipe, seconds_left: float, started: float) -> BuildTrial:
         prepared = self.prepared
-        built = infeasible(recipe, prepared.source, prepared.data, prepared.hardware) or build(
+        built = check_feasibility(recipe, prepared.source, prepared.data, prepared.hardware) or build(
             BuildRequest(
                 source=str(prepared.source_folder),
                 data=prepared.data,

@@ -12,7 +12,7 @@ from penstock.optimization.report import CandidateReport, Outcome
 from penstock.optimization.trials import SessionTrial
 from penstock.optimization.variants import Broken, Infeasible, Variant
 from penstock_optimizer.search.constraints import company_in_words, result_in_words
-from penstock_optimizer.search.decide import sound
+from penstock_optimizer.search.decide import why_unsound
 from penstock_optimizer.search.standing import Standing
 
 Ending = tuple[Outcome, str]
@@ -28,15 +28,15 @@ def ending(standing: Standing, recipe: Recipe, chosen: Recipe | None) -> Ending:
         recipe: of the candidate.
         chosen: what was chosen in the end.
     """
-    early = _before_measuring(standing, recipe)
+    early = _ending_before_measuring(standing, recipe)
     if early is not None:
         return early
     session = standing.last_session
     if session is None:
-        return _unmeasured(standing, recipe)
+        return _ending_unmeasured(standing, recipe)
     if recipe not in standing.entrants(session.rung):
-        return _left_behind(standing, recipe)
-    return _after_measuring(standing, recipe, session, chosen)
+        return _ending_left_behind(standing, recipe)
+    return _ending_measured(standing, recipe, session, chosen)
 
 
 def words_of_gain(standing: Standing, gain: Ratio) -> str:
@@ -60,10 +60,10 @@ def figure(standing: Standing) -> str:
             return "CPU time of a request under load"
 
 
-def _before_measuring(standing: Standing, recipe: Recipe) -> Ending | None:
+def _ending_before_measuring(standing: Standing, recipe: Recipe) -> Ending | None:
     trial = standing.builds.get(recipe.key)
     if trial is None:
-        return _unbuilt(standing)
+        return _ending_unbuilt(standing)
     match trial.built:
         case Infeasible():
             return Outcome.INFEASIBLE, f"{trial.built.part}: {trial.built.reason}"
@@ -80,13 +80,13 @@ def _before_measuring(standing: Standing, recipe: Recipe) -> Ending | None:
     return None
 
 
-def _unbuilt(standing: Standing) -> Ending:
-    if sound(standing) is not None:
+def _ending_unbuilt(standing: Standing) -> Ending:
+    if why_unsound(standing) is not None:
         return Outcome.UNDECIDED, "it was not tried, since nothing could be decided: the summary says why"
     return Outcome.OUT_OF_BUDGET, f"{_OUT_OF_BUDGET}it was built"
 
 
-def _unmeasured(standing: Standing, recipe: Recipe) -> Ending:
+def _ending_unmeasured(standing: Standing, recipe: Recipe) -> Ending:
     problem = next((each.problems[recipe.key] for each in standing.sessions if recipe.key in each.problems), None)
     if problem is not None:
         return Outcome.BROKEN, problem
@@ -95,7 +95,7 @@ def _unmeasured(standing: Standing, recipe: Recipe) -> Ending:
     return Outcome.OUT_OF_BUDGET, f"{_OUT_OF_BUDGET}it was measured"
 
 
-def _left_behind(standing: Standing, recipe: Recipe) -> Ending:
+def _ending_left_behind(standing: Standing, recipe: Recipe) -> Ending:
     """It took part in an earlier rung only."""
     rungs = [each for each in standing.sessions if recipe.key in each.problems or standing.timing(recipe.key, each)]
     last = max(rungs, key=lambda each: (each.rung, each.attempt), default=None)
@@ -105,41 +105,41 @@ def _left_behind(standing: Standing, recipe: Recipe) -> Ending:
         return Outcome.BROKEN, last.problems[recipe.key]
     gain = standing.measured_gain(recipe.key, last)
     reached = f"{words_of_gain(standing, gain)}; " if gain is not None and not standing.by_load else ""
-    if gain is not None and not standing.by_load and not enough(standing, gain):
-        return Outcome.NO_GAIN, _too_little(standing, gain)
+    if gain is not None and not standing.by_load and not is_enough(standing, gain):
+        return Outcome.NO_GAIN, _shortfall_in_words(standing, gain)
     return Outcome.SLOWER, f"{reached}others did better in round {last.rung + 1}"
 
 
-def _after_measuring(standing: Standing, recipe: Recipe, session: SessionTrial, chosen: Recipe | None) -> Ending:
+def _ending_measured(standing: Standing, recipe: Recipe, session: SessionTrial, chosen: Recipe | None) -> Ending:
     gain = standing.measured_gain(recipe.key, session)
     if gain is None:
         return Outcome.BROKEN, session.problems.get(recipe.key, "it was not measured")
     memory = standing.memory_problem(recipe.key)
     if memory is not None:
         return Outcome.CONSTRAINT_BROKEN, memory
-    if not standing.worthwhile(recipe.key, session):
-        return Outcome.NO_GAIN, _too_little(standing, gain)
+    if not standing.is_worthwhile(recipe.key, session):
+        return Outcome.NO_GAIN, _shortfall_in_words(standing, gain)
     if recipe.key not in standing.tests:
-        return _untested(standing, gain)
+        return _ending_untested(standing, gain)
     failure = standing.test_failure(recipe.key)
     if failure is not None:
         return failure
-    return _finalist(standing, recipe, chosen)
+    return _ending_of_finalist(standing, recipe, chosen)
 
 
-def _untested(standing: Standing, gain: Ratio) -> Ending:
+def _ending_untested(standing: Standing, gain: Ratio) -> Ending:
     if len(standing.passed) >= standing.plan.spec.search.finalists:
         return Outcome.SLOWER, f"{words_of_gain(standing, gain)}; others did better"
     return Outcome.OUT_OF_BUDGET, f"{_OUT_OF_BUDGET}its full accuracy test"
 
 
-def _finalist(standing: Standing, recipe: Recipe, chosen: Recipe | None) -> Ending:
-    broken = broken_under_load(standing, recipe.key)
+def _ending_of_finalist(standing: Standing, recipe: Recipe, chosen: Recipe | None) -> Ending:
+    broken = ending_under_load(standing, recipe.key)
     if broken is not None:
         return broken
     gain = standing.gain(recipe.key)
-    if gain is None or not enough(standing, gain):
-        return Outcome.NO_GAIN, _too_little(standing, gain)
+    if gain is None or not is_enough(standing, gain):
+        return Outcome.NO_GAIN, _shortfall_in_words(standing, gain)
     test = standing.tests[recipe.key].result
     kept = f"; {result_in_words(test)}{company_in_words(standing.company(recipe.key))}" if test is not None else ""
     if chosen is not None and recipe == chosen:
@@ -147,12 +147,12 @@ def _finalist(standing: Standing, recipe: Recipe, chosen: Recipe | None) -> Endi
     return Outcome.FINALIST, f"{words_of_gain(standing, gain)}{kept}; another did better"
 
 
-def enough(standing: Standing, gain: Ratio) -> bool:
+def is_enough(standing: Standing, gain: Ratio) -> bool:
     """Whether a gain is what the profile asks for, and surely more than nothing."""
     return gain.low > 1 and gain.value >= float(standing.plan.spec.constraints.min_speedup)
 
 
-def broken_under_load(standing: Standing, key: str) -> Ending | None:
+def ending_under_load(standing: Standing, key: str) -> Ending | None:
     """What of the load test keeps a finalist from being chosen; None where nothing does."""
     own = standing.plan.spec.constraints.latency_p99_milliseconds is not None
     trial = standing.loads.get(key)
@@ -169,7 +169,7 @@ def broken_under_load(standing: Standing, key: str) -> Ending | None:
     return Outcome.CONSTRAINT_BROKEN, problem
 
 
-def _too_little(standing: Standing, gain: Ratio | None) -> str:
+def _shortfall_in_words(standing: Standing, gain: Ratio | None) -> str:
     if gain is None:
         return "its gain could not be told"
     asked = float(standing.plan.spec.constraints.min_speedup)
@@ -178,7 +178,7 @@ def _too_little(standing: Standing, gain: Ratio | None) -> str:
     return f"{words_of_gain(standing, gain)}; at least {asked:.2f}x is asked"
 
 
-def nobody_judged(standing: Standing, reports: Sequence[CandidateReport]) -> str | None:
+def why_nobody_judged(standing: Standing, reports: Sequence[CandidateReport]) -> str | None:
     """That all who were tried were broken, and by what; None where somebody was judged, or none could be tried."""
     broken = [each for each in reports if each.outcome is Outcome.BROKEN and each.recipe in standing.plan.candidates]
     over = (Outcome.BASELINE, Outcome.INFEASIBLE, Outcome.OUT_OF_BUDGET, Outcome.BROKEN)
@@ -187,12 +187,12 @@ def nobody_judged(standing: Standing, reports: Sequence[CandidateReport]) -> str
     count = len(broken)
     them = "the only candidate that was tried" if count == 1 else f"all {count} candidates that were tried"
     return (
-        f"nobody was judged: {them} broke ({commonest(broken)}); mend that in the model, leave the step or engine out of the "
+        f"nobody was judged: {them} broke ({commonest_reason(broken)}); mend that in the model, leave the step or engine out of the "
         "profile, or report it as a fault of ours"
     )
 
 
-def commonest(reports: Sequence[CandidateReport]) -> str:
+def commonest_reason(reports: Sequence[CandidateReport]) -> str:
     """The reason that most candidates share, with how many."""
     reasons = Counter(each.reason for each in reports if each.outcome is not Outcome.BASELINE)
     reason, count = reasons.most_common(1)[0]

@@ -72,7 +72,7 @@ def prepare_search(request: OptimizationRequest, workspace: Workspace) -> Prepar
     raw = _raw_data(request, workspace)
     asked = digest_of({"model": model.model_dump(mode="json"), "data": str(raw) if raw else None})
     folder = workspace.source(asked)
-    with workspace.preparing(folder):
+    with workspace.hold_preparation(folder):
         hidden = secrets_of(request)
         source = prepare(model, folder, data=raw, sandbox=request.sandbox, hidden=hidden)
     data = _data(request, raw, source, workspace)
@@ -136,7 +136,7 @@ def _model(request: OptimizationRequest, workspace: Workspace) -> SourceRequest:
     wanted = Wanted(version=request.model_version, suffixes=MODEL_SUFFIXES)
     local = Path(request.model.path)
     if request.model_uri is not None:
-        local = _fetched(request.model_uri, request, workspace, wanted)
+        local = _fetch(request.model_uri, request, workspace, wanted)
     local = resolve_version(local, wanted)
     check_digest(local, request.model_digest)
     if local == Path(request.model.path):
@@ -183,7 +183,7 @@ def _is(path: Path, file: ModelFile) -> bool:
     return path.is_file() and sha256_of(path) == file.sha256.removeprefix("sha256:")
 
 
-def _fetched(uri: str, request: OptimizationRequest, workspace: Workspace, wanted: Wanted | None = None) -> Path:
+def _fetch(uri: str, request: OptimizationRequest, workspace: Workspace, wanted: Wanted | None = None) -> Path:
     """What lies at a URI, on this machine. Credentials that the deployment names are a child process's alone."""
     if request.credentials is None:
         return fetch(uri, workspace.fetched, wanted=wanted)
@@ -197,7 +197,7 @@ def _raw_data(request: OptimizationRequest, workspace: Workspace) -> Path | None
     if uri is None:
         return None
     if request.data_uri is not None and "://" in uri:
-        return _fetched(uri, request, workspace)
+        return _fetch(uri, request, workspace)
     return fetch(uri, workspace.fetched) if "://" in uri else Path(uri).expanduser().absolute()
 
 
@@ -216,7 +216,7 @@ def _data(request: OptimizationRequest, raw: Path | None, source: PreparedSource
         "seed": request.seed,
     }
     folder = workspace.data(digest_of(content))
-    with workspace.preparing(folder):
+    with workspace.hold_preparation(folder):
         return prepare_data(
             str(raw) if raw is not None else None,
             source,

@@ -109,7 +109,7 @@ class Standing:
         if trial.result is None:
             return trial.problem or "it could not be run"
         company = self.company(key)
-        if company is not None and self.alone(key) and self.first_batch > 1 and not self.by_load:
+        if company is not None and self.runs_alone(key) and self.first_batch > 1 and not self.by_load:
             return f"{company.problem}, so requests may not be joined, and the objective is of batch {self.first_batch}"
         return gate_problem(self.plan.spec.constraints.accuracy, trial.result)
 
@@ -127,7 +127,7 @@ class Standing:
         trials = (self.tests.get(key), self.gates.get(key))
         return next((each.result.company for each in trials if each and each.result and each.result.company), None)
 
-    def alone(self, key: str) -> bool:
+    def runs_alone(self, key: str) -> bool:
         """Whether a recipe's requests may not be joined, since its answers depend on who is beside them."""
         company = self.company(key)
         return company is not None and company.problem is not None
@@ -161,7 +161,7 @@ class Standing:
             session = self.session(former, self.first_batch)
             if session is None:
                 return ()
-            ranked = self.ranked(entrants, session)
+            ranked = self.rank(entrants, session)
             keep = max(math.ceil(len(ranked) / 2), min(self.few, len(ranked)))
             entrants = ranked[:keep]
         return entrants
@@ -176,7 +176,7 @@ class Standing:
         """The batch size that counts most."""
         return self.plan.spec.workload.batch_sizes[0]
 
-    def ranked(self, recipes: Sequence[Recipe], session: SessionTrial) -> tuple[Recipe, ...]:
+    def rank(self, recipes: Sequence[Recipe], session: SessionTrial) -> tuple[Recipe, ...]:
         """Those that finished a session, the best by the objective first."""
         scored = [(gain.value, each) for each in recipes if (gain := self.measured_gain(each.key, session))]
         return tuple(each for _, each in sorted(scored, key=lambda pair: -pair[0]))
@@ -193,8 +193,8 @@ class Standing:
         session = self.last_session
         if session is None:
             return ()
-        ranked = self.ranked(self.entrants(session.rung), session)
-        return tuple(e for e in ranked if self.worthwhile(e.key, session) and self.memory_problem(e.key) is None)
+        ranked = self.rank(self.entrants(session.rung), session)
+        return tuple(e for e in ranked if self.is_worthwhile(e.key, session) and self.memory_problem(e.key) is None)
 
     @property
     def passed(self) -> tuple[Recipe, ...]:
@@ -206,7 +206,7 @@ class Standing:
         roles = (Role.BASELINE, Role.SECOND_BASELINE, Role.CANDIDATE)
         return next((each for each in session.timings if each.recipe_key == key and each.role in roles), None)
 
-    def against(self, reference: str, key: str, session: SessionTrial) -> Ratio | None:
+    def speedup_over(self, reference: str, key: str, session: SessionTrial) -> Ratio | None:
         """How many times faster a recipe is than another, in one session."""
         first, second = self.timing(reference, session), self.timing(key, session)
         return _speedup(first, second, self.plan.seed) if first and second else None
@@ -226,7 +226,7 @@ class Standing:
                 return _speedup(first, second, self.plan.seed)
         return Ratio(value=share, low=share, high=share)
 
-    def worthwhile(self, key: str, session: SessionTrial) -> bool:
+    def is_worthwhile(self, key: str, session: SessionTrial) -> bool:
         """Whether a recipe gains as much as is asked, and surely more than nothing."""
         gain = self.measured_gain(key, session)
         if gain is None or gain.low <= 1:
@@ -255,7 +255,7 @@ class Standing:
         """A recipe's gain over ONNX Runtime fp32 in the objective's figure, by all that is known."""
         session = self.last_session
         measured = self.measured_gain(key, session) if session is not None else None
-        loaded = self._loaded_gain(key) if self.by_load else None
+        loaded = self._gain_under_load(key) if self.by_load else None
         if measured is None or loaded is None:
             return measured
         # A load test is run once; what is uncertain of it is what was uncertain of the same engine's runs.
@@ -263,7 +263,7 @@ class Standing:
             value=loaded, low=loaded * measured.low / measured.value, high=loaded * measured.high / measured.value
         )
 
-    def _loaded_gain(self, key: str) -> float | None:
+    def _gain_under_load(self, key: str) -> float | None:
         before, after = self.loads.get(self.plain.key), self.loads.get(key)
         if before is None or after is None or before.load is None or after.load is None:
             return None

@@ -193,10 +193,10 @@ def loss_bound_mean(
         return mean
     student = mean + _student(confidence, count - 1) * deviation / math.sqrt(count)
     means = _resampled_means(values, np.random.default_rng(seed))
-    return max(student, accelerated_bound(mean, means, _jackknife_of_mean(values), confidence))
+    return max(student, bca_bound(mean, means, _jackknife_of_mean(values), confidence))
 
 
-def accelerated_bound(estimate: float, resampled: Floats, jackknife: Floats, confidence: float) -> float:
+def bca_bound(estimate: float, resampled: Floats, jackknife: Floats, confidence: float) -> float:
     """Upper bound by the bias-corrected and accelerated bootstrap.
 
     Args:

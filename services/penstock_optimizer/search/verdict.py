@@ -23,13 +23,13 @@ from penstock.optimization.variants import Infeasible
 from penstock.serving.manifest import Capacity
 from penstock_optimizer.search.capacity import capacity
 from penstock_optimizer.search.constraints import company_in_words, result_in_words
-from penstock_optimizer.search.decide import sound
+from penstock_optimizer.search.decide import why_unsound
 from penstock_optimizer.search.outcomes import (
-    broken_under_load,
-    commonest,
+    commonest_reason,
     ending,
-    enough,
-    nobody_judged,
+    ending_under_load,
+    is_enough,
+    why_nobody_judged,
     words_of_gain,
 )
 from penstock_optimizer.search.standing import SearchPlan, Standing
@@ -72,7 +72,7 @@ def conclude(plan: SearchPlan, ledger: Sequence[Trial]) -> Conclusion:
         figures=_figures(standing, chosen) if chosen is not None else None,
         judgements=standing.judge.judgements if standing.judge is not None else (),
         accuracy_controls=standing.judge.controls if standing.judge is not None else (),
-        warnings=(*_warnings(standing), *_of_runs_alone(standing, chosen)),
+        warnings=(*_warnings(standing), *_lone_run_notes(standing, chosen)),
     )
 
 
@@ -81,7 +81,7 @@ def choose(standing: Standing) -> Recipe | None:
     fit: list[tuple[tuple[float, float], Recipe]] = []
     for recipe in standing.passed:
         gain = standing.gain(recipe.key)
-        if gain is not None and enough(standing, gain) and broken_under_load(standing, recipe.key) is None:
+        if gain is not None and is_enough(standing, gain) and ending_under_load(standing, recipe.key) is None:
             variant = standing.variant(recipe.key)
             size = variant.size_bytes if variant is not None else 0
             fit.append(((gain.value, -size), recipe))
@@ -99,34 +99,34 @@ def _verdict(
     standing: Standing, chosen: Recipe | None, reports: Sequence[CandidateReport]
 ) -> tuple[SearchVerdict, str]:
     if chosen is not None:
-        return SearchVerdict.ACCEPTED, _accepted(standing, chosen)
-    undecided = _undecided(standing, reports)
+        return SearchVerdict.ACCEPTED, _acceptance_in_words(standing, chosen)
+    undecided = _why_undecided(standing, reports)
     if undecided is not None:
         return SearchVerdict.NO_DECISION, f"No decision: {undecided}; {_SERVES_ON}."
     if not standing.plan.candidates:
         return SearchVerdict.REJECTED, f"The profile has nothing to try: {_SERVES_ON}."
-    counts = _counted([each.outcome for each in reports])
+    counts = _outcomes_in_words([each.outcome for each in reports])
     if all(each.outcome in (Outcome.BASELINE, Outcome.INFEASIBLE) for each in reports):
         return (
             SearchVerdict.REJECTED,
-            f"Nothing that the profile asks for can be done here ({commonest(reports)}): {_SERVES_ON}.",
+            f"Nothing that the profile asks for can be done here ({commonest_reason(reports)}): {_SERVES_ON}.",
         )
     return SearchVerdict.REJECTED, f"No candidate is better and keeps every constraint ({counts}): {_SERVES_ON}."
 
 
-def _undecided(standing: Standing, reports: Sequence[CandidateReport]) -> str | None:
+def _why_undecided(standing: Standing, reports: Sequence[CandidateReport]) -> str | None:
     """Why nothing can be said of whether a candidate is better; None where it can."""
-    broken = sound(standing)
+    broken = why_unsound(standing)
     if broken is not None:
         return broken
     outcomes = [each.outcome for each in reports]
     if Outcome.UNDECIDED in outcomes:
-        return _failed_controls(standing)
+        return _controls_in_words(standing)
     if Outcome.NOT_CERTIFIED in outcomes:
         first = next(each for each in reports if each.outcome is Outcome.NOT_CERTIFIED)
         return f"{first.recipe.label}: {first.reason}"
     untried = outcomes.count(Outcome.OUT_OF_BUDGET)
-    nobody = nobody_judged(standing, reports)
+    nobody = why_nobody_judged(standing, reports)
     if untried or standing.plan.baselines[-1].key not in standing.builds:
         minutes = f"{standing.plan.budget_seconds / 60:.3g} minutes"
         ran_out = f"the budget of {minutes} ran out before {untried} of the candidates were tried to the end"
@@ -134,7 +134,7 @@ def _undecided(standing: Standing, reports: Sequence[CandidateReport]) -> str | 
     return nobody
 
 
-def _counted(outcomes: Sequence[Outcome]) -> str:
+def _outcomes_in_words(outcomes: Sequence[Outcome]) -> str:
     words = {
         Outcome.NO_GAIN: "without enough gain",
         Outcome.ACCURACY_LOST: "lost accuracy",
@@ -147,14 +147,14 @@ def _counted(outcomes: Sequence[Outcome]) -> str:
     return ", ".join(counts)
 
 
-def _failed_controls(standing: Standing) -> str:
+def _controls_in_words(standing: Standing) -> str:
     session = next((each for each in reversed(standing.sessions) if not standing.holds(each)), None)
     found = standing.controls_of(session) if session is not None else ()
     failed = [f"{each.name} read {each.ratio.value:.2f}" for each in found if not each.passed]
     return f"the controls failed ({', '.join(failed) or 'a control did not run'}), so the machine is too noisy to tell"
 
 
-def _accepted(standing: Standing, chosen: Recipe) -> str:
+def _acceptance_in_words(standing: Standing, chosen: Recipe) -> str:
     gain = standing.gain(chosen.key)
     parts = [words_of_gain(standing, gain)] if gain is not None else []
     for name, ratio in _first_speedups(standing, chosen.key).items():
@@ -162,11 +162,11 @@ def _accepted(standing: Standing, chosen: Recipe) -> str:
             parts.append(f"{ratio.value:.2f}x {name} in CPU time")
     trial = standing.tests.get(chosen.key)
     if trial is not None and trial.result is not None:
-        parts.append(f"{_certified(trial.result)}{company_in_words(standing.company(chosen.key))}")
+        parts.append(f"{_certainty_in_words(trial.result)}{company_in_words(standing.company(chosen.key))}")
     return f"{chosen.label}: {'; '.join(parts)}."
 
 
-def _certified(result: AccuracyResult) -> str:
+def _certainty_in_words(result: AccuracyResult) -> str:
     bound = f"a loss of at most {max(result.loss_bound, 0.0) * 100:.2g} points at {result.confidence:.0%} confidence"
     return f"{result_in_words(result)}, {bound}"
 
@@ -175,7 +175,7 @@ def _first_speedups(standing: Standing, key: str) -> dict[str, Ratio]:
     session = standing.last_session
     if session is None:
         return {}
-    found = {each.label: standing.against(each.key, key, session) for each in standing.running_baselines}
+    found = {each.label: standing.speedup_over(each.key, key, session) for each in standing.running_baselines}
     return {name: ratio for name, ratio in found.items() if ratio is not None}
 
 
@@ -239,7 +239,7 @@ def _speedups(standing: Standing, key: str) -> dict[str, Ratio]:
         f"{baseline.label}, batch {session.batch_size}": ratio
         for session, _ in _timings(standing, key)
         for baseline in standing.running_baselines
-        if (ratio := standing.against(baseline.key, key, session)) is not None
+        if (ratio := standing.speedup_over(baseline.key, key, session)) is not None
     }
 
 
@@ -307,9 +307,9 @@ def _warnings(standing: Standing) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _of_runs_alone(standing: Standing, chosen: Recipe | None) -> tuple[str, ...]:
+def _lone_run_notes(standing: Standing, chosen: Recipe | None) -> tuple[str, ...]:
     """What it costs that a variant's requests cannot be joined, where it carries less so than the model itself."""
-    if chosen is None or not standing.alone(chosen.key):
+    if chosen is None or not standing.runs_alone(chosen.key):
         return ()
     before, after = (_load_of(standing, each.key) for each in (standing.plain, chosen))
     if before is None or after is None or after.requests_per_second >= before.requests_per_second:

@@ -82,13 +82,13 @@ class Workspace:
         return SearchFolder(self.root / "searches" / key)
 
     @contextmanager
-    def preparing(self, path: Path) -> Iterator[None]:
+    def hold_preparation(self, path: Path) -> Iterator[None]:
         """Let only one process at a time make a source or data folder; the others wait.
 
         Raises:
             Unavailable: it takes too long.
         """
-        with _locked(path.with_name(f".{path.name}.lock"), _PATIENCE_SECONDS) as held:
+        with _try_lock(path.with_name(f".{path.name}.lock"), _PATIENCE_SECONDS) as held:
             if not held:
                 raise Unavailable(
                     WORKSPACE_BUSY,
@@ -97,14 +97,14 @@ class Workspace:
             yield
 
     @contextmanager
-    def searching(self, key: str) -> Iterator[SearchFolder]:
+    def hold_search(self, key: str) -> Iterator[SearchFolder]:
         """Hold a search; the kernel gives it back however this process ends.
 
         Raises:
             Unavailable: another process runs the same search.
         """
         folder = self.search(key)
-        with _locked(folder.root / "lock", 0.0) as held:
+        with _try_lock(folder.root / "lock", 0.0) as held:
             if not held:
                 raise Unavailable(
                     WORKSPACE_BUSY,
@@ -126,22 +126,22 @@ def _sweep(folder: SearchFolder) -> None:
 
 
 @contextmanager
-def _locked(path: Path, patience: float) -> Iterator[bool]:
+def _try_lock(path: Path, patience: float) -> Iterator[bool]:
     """Whether the lock was taken in so many seconds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + patience
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        held = _taken(descriptor)
+        held = _take_lock(descriptor)
         while not held and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
-            held = _taken(descriptor)
+            held = _take_lock(descriptor)
         yield held
     finally:
         os.close(descriptor)
 
 
-def _taken(descriptor: int) -> bool:
+def _take_lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -83,7 +83,7 @@ def detect(path: Path) -> ModelFormat:
         if zipfile.is_zipfile(path):
             return _archive(path)
         if head[:1] == _PICKLE_MARK and len(head) > 1 and head[1] in _PICKLE_PROTOCOLS:
-            raise _refused(path)
+            raise _pickle_error(path)
         if head.lstrip()[:5] in {b"<?xml", b"<net "}:
             raise Invalid(
                 MODEL_INVALID, f"{path.name} is XML, as OpenVINO's IR: give the ONNX or torch model it came from"
@@ -91,14 +91,14 @@ def detect(path: Path) -> ModelFormat:
         if _is_onnx(file, size):
             return ModelFormat.ONNX
     if _is_text_pickle(head):
-        raise _refused(path)
+        raise _pickle_error(path)
     raise Invalid(
         MODEL_INVALID,
         f"{path.name} is neither ONNX, torch export (.pt2), safetensors nor TorchScript: export the model as one of them",
     )
 
 
-def _refused(path: Path) -> Invalid:
+def _pickle_error(path: Path) -> Invalid:
     return Invalid(
         PICKLE_REFUSED,
         f"{path.name} is a pickle: loading it would run whatever code it holds, so it is never loaded. Where you trust"
@@ -140,7 +140,7 @@ def _archive(path: Path) -> ModelFormat:
     if "data.pkl" in inner and "constants.pkl" in inner and any(name.startswith("code/") for name in inner):
         return ModelFormat.TORCHSCRIPT
     if any(name.endswith(".pkl") for name in names):
-        raise _refused(path)
+        raise _pickle_error(path)
     raise Invalid(MODEL_INVALID, f"{path.name} is an archive without a torch program: give ONNX, .pt2 or safetensors")
 
 

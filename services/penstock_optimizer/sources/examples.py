@@ -71,13 +71,13 @@ def _rows(stream: Any, where: str) -> Array:
         raise Invalid(INVALID, f"{where} has the shape {shape}: its first axis must count samples")
     if by_columns:
         whole = np.frombuffer(stream.read(), dtype).reshape(shape, order="F")
-        return np.ascontiguousarray(_filled(whole[:ROWS]))
+        return np.ascontiguousarray(_fill_rows(whole[:ROWS]))
     rows = min(ROWS, shape[0])
     wanted = (rows, *shape[1:])
     body = stream.read(int(np.prod(wanted)) * dtype.itemsize)
-    return _filled(np.frombuffer(body, dtype).reshape(wanted).copy())
+    return _fill_rows(np.frombuffer(body, dtype).reshape(wanted).copy())
 
 
-def _filled(array: Array) -> Array:
+def _fill_rows(array: Array) -> Array:
     """`ROWS` rows, by repeating."""
     return array[np.arange(ROWS) % len(array)]

@@ -53,7 +53,7 @@ class OnnxSource:
         model = load(opening.entry)
         target = opening.output / ONNX_FILE
         write(model, target)
-        if _fixed_batch(model) and not _freed(model, target, opening):
+        if _has_fixed_batch(model) and not _free_batch(model, target, opening):
             write(model, target)
         return Opened(parameters_of(model))
 
@@ -155,7 +155,7 @@ def _inputs(model: onnx.ModelProto) -> list[Any]:
     return [each for each in model.graph.input if each.name not in initializers]
 
 
-def _fixed_batch(model: onnx.ModelProto) -> bool:
+def _has_fixed_batch(model: onnx.ModelProto) -> bool:
     """Whether all inputs and outputs have a first axis of the same fixed length."""
     firsts = set()
     for each in (*_inputs(model), *model.graph.output):
@@ -164,7 +164,7 @@ def _fixed_batch(model: onnx.ModelProto) -> bool:
     return len(firsts) == 1 and firsts != {None}
 
 
-def _freed(model: onnx.ModelProto, target: Path, opening: Opening) -> bool:
+def _free_batch(model: onnx.ModelProto, target: Path, opening: Opening) -> bool:
     """Write the model with a free first axis; whether two batches in one then give what they give one by one."""
     rows = _inputs(model)[0].type.tensor_type.shape.dim[0].dim_value
     free = onnx.ModelProto()
@@ -173,7 +173,7 @@ def _freed(model: onnx.ModelProto, target: Path, opening: Opening) -> bool:
     for each in (*_inputs(free), *free.graph.output):
         each.type.tensor_type.shape.dim[0].dim_param = _BATCH
     original = onnxruntime.InferenceSession(str(target), providers=["CPUExecutionProvider"])
-    double = _doubled(original, rows, opening.examples.shapes)
+    double = _make_two_batches(original, rows, opening.examples.shapes)
     if double is None:
         return False
     write(free, target)
@@ -190,7 +190,7 @@ def _freed(model: onnx.ModelProto, target: Path, opening: Opening) -> bool:
     return all(difference_between(ours, theirs) is None for ours, theirs in zip(wanted, got, strict=True))
 
 
-def _doubled(
+def _make_two_batches(
     session: onnxruntime.InferenceSession, rows: int, shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, Array] | None:
     """Two batches of made inputs; None where they cannot be made."""

@@ -84,7 +84,7 @@ def _load(module: torch.nn.Module, weights: Path) -> None:
     except (SafetensorError, OSError) as error:
         raise Invalid(MODEL_INVALID, f"{weights.name}: {error}") from error
     own = module.state_dict()
-    tied = _tied(module, own)
+    tied = _aliases_of(module, own)
     missing = sorted(name for name in own if name not in tensors and not tied.get(name, set()) & set(tensors))
     unexpected = sorted(set(tensors) - set(own))
     differing = sorted(n for n in set(own) & set(tensors) if own[n].shape != tensors[n].shape)
@@ -99,7 +99,7 @@ def _load(module: torch.nn.Module, weights: Path) -> None:
         raise Invalid(EXPORT_FAILED, f"{weights.name}: {error}") from error
 
 
-def _tied(module: torch.nn.Module, own: dict[str, torch.Tensor]) -> dict[str, set[str]]:
+def _aliases_of(module: torch.nn.Module, own: dict[str, torch.Tensor]) -> dict[str, set[str]]:
     """By name, the other names of the same parameter: safetensors keeps one of them."""
     kept = module.state_dict(keep_vars=True)
     by_identity: dict[int, set[str]] = {}

@@ -38,7 +38,7 @@ class TorchExportSource:
         module = program.module(check_guards=False)
         inputs = _bound(program, module, opening.examples)
         wanted = run(module, inputs)
-        write_forms(_recaptured(program, module, inputs), inputs, wanted, opening.output)
+        write_forms(_recapture(program, module, inputs), inputs, wanted, opening.output)
         return Opened(sum(parameter.numel() for parameter in program.parameters()))
 
 
@@ -110,7 +110,7 @@ def _bound(program: ExportedProgram, module: torch.nn.Module, examples: Examples
     return fill(module, names, arguments.num_leaves, examples)
 
 
-def _recaptured(program: ExportedProgram, module: torch.nn.Module, inputs: Inputs) -> ExportedProgram:
+def _recapture(program: ExportedProgram, module: torch.nn.Module, inputs: Inputs) -> ExportedProgram:
     """The program with a dynamic batch axis; as it is, where it has one or allows none."""
     if program.range_constraints:
         return program

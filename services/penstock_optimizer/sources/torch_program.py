@@ -101,18 +101,19 @@ def fill(module: torch.nn.Module, names: Sequence[str], leading: int, examples: 
     given = list(examples.arrays or examples.shapes)
     if not given:
         raise Invalid(
-            "DataNeeded", f"tracing the module needs an example of {_listed(names)}: give data, or the inputs' shapes"
+            "DataNeeded",
+            f"tracing the module needs an example of {_list_names(names)}: give data, or the inputs' shapes",
         )
     if len(names) == len(given) == leading == 1:
         names = given
     if not names or not set(names) <= set(given):
         raise Invalid(
             "DataInvalid",
-            f"the module takes {_listed(names)} and the data has {_listed(given)}: name the arrays by the arguments",
+            f"the module takes {_list_names(names)} and the data has {_list_names(given)}: name the arrays by the arguments",
         )
     if examples.arrays:
         return Inputs({name: torch.from_numpy(examples.arrays[name]) for name in names}, leading)
-    return _made(module, {name: tuple(examples.shapes[name]) for name in names}, leading)
+    return _make_inputs(module, {name: tuple(examples.shapes[name]) for name in names}, leading)
 
 
 def program_inputs(program: ExportedProgram, names: Sequence[str], arrays: Mapping[str, Array]) -> Inputs:
@@ -251,7 +252,7 @@ def _arguments(module: torch.nn.Module) -> tuple[list[str], list[str]]:
     return required, [each.name for each in parameters]
 
 
-def _made(module: torch.nn.Module, shapes: Mapping[str, tuple[int, ...]], leading: int) -> Inputs:
+def _make_inputs(module: torch.nn.Module, shapes: Mapping[str, tuple[int, ...]], leading: int) -> Inputs:
     """Inputs of given shapes that the module takes: floats, or small 64-bit integers for those that are ids.
 
     Ones first, and then zeros, which every table has.
@@ -280,9 +281,9 @@ def _made(module: torch.nn.Module, shapes: Mapping[str, tuple[int, ...]], leadin
     raise Invalid(
         "DataNeeded",
         f"no data was given, and inputs that were made up do not suit the module ({problem[:240]}): give --data, a .npz with "
-        f"{_listed(names)}",
+        f"{_list_names(names)}",
     )
 
 
-def _listed(names: Sequence[str]) -> str:
+def _list_names(names: Sequence[str]) -> str:
     return ", ".join(f"'{name}'" for name in names) or "nothing"

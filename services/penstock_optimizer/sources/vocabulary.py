@@ -20,7 +20,7 @@ from onnx import numpy_helper
 
 from penstock.errors import Invalid
 from penstock.serving.manifest import DataType, Signature
-from penstock_optimizer.samples.arrays import Samples, batches, made_from
+from penstock_optimizer.samples.arrays import Samples, batches, make_samples
 
 logger = logging.getLogger(__name__)
 
@@ -73,11 +73,11 @@ def rows_of_tables(model: onnx.ModelProto) -> dict[str, int]:
     for each in model.graph.input:
         if each.name not in weights:
             tracing.moved[each.name] = ((each.name, 0),)
-    _read(model.graph, tracing, _inferred(model))
+    _read(model.graph, tracing, _infer_shapes(model))
     return tracing.found
 
 
-def _inferred(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+def _infer_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     """Shapes of values in between, of which only those of a fixed length say anything."""
     try:
         graph = onnx.shape_inference.infer_shapes(model).graph
@@ -143,14 +143,14 @@ def _index(node: Any, tracing: _Tracing) -> None:
 
 def _pass_on(node: Any, tracing: _Tracing) -> None:
     """To what a node gives on the ids that it takes."""
-    kept = tuple(_carried(node, tracing))
+    kept = tuple(_ids_passed_on(node, tracing))
     if kept:
         for output in node.output:
             if output:
                 tracing.moved[output] = kept
 
 
-def _carried(node: Any, tracing: _Tracing) -> Iterator[tuple[str, int]]:
+def _ids_passed_on(node: Any, tracing: _Tracing) -> Iterator[tuple[str, int]]:
     inputs = list(node.input)
     if node.op_type in ("Add", "Sub") and len(inputs) == 2:  # noqa: PLR2004 -- both have two
         sides = ((inputs[0], inputs[1]), (inputs[1], inputs[0])) if node.op_type == "Add" else ((inputs[0], inputs[1]),)
@@ -174,7 +174,7 @@ def _carried(node: Any, tracing: _Tracing) -> Iterator[tuple[str, int]]:
             yield from tracing.moved.get(inputs[place], ())
 
 
-def limits_that_run(
+def find_limits(
     path: Path, signature: Signature, shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[dict[str, int], str | None]:
     """What is known of the ids that made-up samples may have, tried on the model itself.
@@ -200,7 +200,7 @@ def limits_that_run(
         session = _session(path)
         first: str | None = None
         for limits in (found, found | ids, found | zeros):
-            problem = _problem(session, made_from(signature, shapes, _ROWS, 1 << 24, 0, rows=limits), signature)
+            problem = _problem(session, make_samples(signature, shapes, _ROWS, 1 << 24, 0, rows=limits), signature)
             if problem is None:
                 return limits, None
             first = first or problem

@@ -26,7 +26,7 @@ _MODES: Final = ("Default", "MaxAutotune")
 class Compile:
     """Inductor's."""
 
-    def infeasible(self, step: Step, context: BuildContext) -> str | None:
+    def why_infeasible(self, step: Step, context: BuildContext) -> str | None:
         """For the two engines that compile, where there is a compiler."""
         Parameters(step, _DEFAULTS).choice("mode", _MODES)
         if not ENGINES[context.engine.name].compiles:

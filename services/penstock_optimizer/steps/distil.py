@@ -22,12 +22,12 @@ from penstock_optimizer.building.draft import BuildContext, CannotDo, Draft
 from penstock_optimizer.building.forms import as_module, set_module
 from penstock_optimizer.steps.retraining import (
     Splits,
-    no_module,
-    no_training,
     number,
     share,
     splits_of,
     training_deadline,
+    why_no_module,
+    why_no_training,
 )
 
 if TYPE_CHECKING:
@@ -39,12 +39,12 @@ if TYPE_CHECKING:
 class Distil:
     """Trains a student and its control."""
 
-    def infeasible(self, step: Step, context: BuildContext) -> str | None:
+    def why_infeasible(self, step: Step, context: BuildContext) -> str | None:
         """See `StepRunner`."""
         del step
         if context.data.validation is None and not context.data.synthetic:
             return "a student is chosen on a validation split: give a validation.npz beside the test.npz"
-        return no_module(context) or no_training(context)
+        return why_no_module(context) or why_no_training(context)
 
     def apply(self, step: Step, draft: Draft, context: BuildContext) -> None:
         """See `StepRunner`."""
@@ -75,14 +75,14 @@ class Distil:
 def _student(step: Step, context: BuildContext, teacher: nn.Module, train: Samples, learning: Learning) -> nn.Module:
     import torch  # noqa: PLC0415 -- only where a model is built
 
-    from penstock_optimizer.steps.narrowing import Importance, narrowed  # noqa: PLC0415 -- torch
+    from penstock_optimizer.steps.narrowing import Importance, narrow  # noqa: PLC0415 -- torch
     from penstock_optimizer.steps.training import outputs_of  # noqa: PLC0415 -- torch
 
     path = context.source.student_import_path
     if path is None:
-        return narrowed(teacher, train, 1 - share(step, "width", 0.5), Importance.MAGNITUDE, learning)
+        return narrow(teacher, train, 1 - share(step, "width", 0.5), Importance.MAGNITUDE, learning)
     torch.manual_seed(context.seed)
-    student = _imported(path, context.source.python_path)
+    student = _import_student(path, context.source.python_path)
     example = train.rows(torch.arange(2)).inputs
     with torch.no_grad():
         given = [tuple(output.shape) for output in outputs_of(student.eval(), example)]
@@ -92,7 +92,7 @@ def _student(step: Step, context: BuildContext, teacher: nn.Module, train: Sampl
     return student
 
 
-def _imported(path: str, python_path: tuple[str, ...]) -> nn.Module:
+def _import_student(path: str, python_path: tuple[str, ...]) -> nn.Module:
     from torch import nn  # noqa: PLC0415 -- only where a model is built
 
     sys.path[:0] = [folder for folder in python_path if folder not in sys.path]
@@ -116,12 +116,16 @@ def _fit_control(control: nn.Module, splits: Splits, learning: Learning, context
     if splits.train.labels is not None:
         return fit(control, splits.train, splits.validation, hard, name="distil: control")
     decided = fit(
-        control, _decided(splits.train, learning), _decided(splits.validation, learning), hard, name="distil: control"
+        control,
+        _label_by_teacher(splits.train, learning),
+        _label_by_teacher(splits.validation, learning),
+        hard,
+        name="distil: control",
     )
     return Fitted(score(control, splits.validation, learning.teacher), decided.epochs)
 
 
-def _decided(samples: Samples, learning: Learning) -> Samples:
+def _label_by_teacher(samples: Samples, learning: Learning) -> Samples:
     """The samples with the teacher's decisions as labels."""
     import torch  # noqa: PLC0415 -- only where a model is built
 

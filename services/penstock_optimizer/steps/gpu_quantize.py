@@ -36,7 +36,7 @@ class _GpuQuantize:
     defaults: Mapping[str, Value]
     precision: str
 
-    def infeasible(self, step: Step, context: BuildContext) -> str | None:
+    def why_infeasible(self, step: Step, context: BuildContext) -> str | None:
         """With such a GPU, a torch engine, and an import path."""
         Parameters(step, self.defaults)
         if not ENGINES[context.engine.name].torch:
@@ -56,7 +56,7 @@ class _GpuQuantize:
             raise CannotDo("the model has no linear layers, and this changes nothing else")
         module = module.to(device="cuda", dtype=torch.bfloat16)
         quantize_(module, self._configuration(Parameters(step, self.defaults)))
-        forms.set_exported(draft, _captured(module, forms.example_inputs(draft, context), context))
+        forms.set_exported(draft, _capture(module, forms.example_inputs(draft, context), context))
         engine = draft.engine or context.engine
         options = {**engine.options, "device": "cuda"}
         draft.engine = engine.model_copy(update={"options": options, "precision": Precision.FP32})
@@ -71,7 +71,7 @@ class _GpuQuantize:
         )
 
         if "groupSize" in self.defaults:
-            return Int4WeightOnlyConfig(group_size=parameters.whole("groupSize"))
+            return Int4WeightOnlyConfig(group_size=parameters.integer("groupSize"))
         return Float8DynamicActivationFloat8WeightConfig(granularity=PerRow())
 
 
@@ -100,7 +100,7 @@ def _missing_gpu(hardware: Hardware, capability: float) -> str | None:
     return None
 
 
-def _captured(module: torch.nn.Module, inputs: Inputs, context: BuildContext) -> Path:
+def _capture(module: torch.nn.Module, inputs: Inputs, context: BuildContext) -> Path:
     """A `.pt2` of plain tensors that takes and gives fp32, as the source does."""
     import torch  # noqa: PLC0415 -- as above
     from torchao.utils import unwrap_tensor_subclass  # noqa: PLC0415 -- as above

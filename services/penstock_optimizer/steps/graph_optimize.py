@@ -32,7 +32,7 @@ _ROWS: Final = 4
 class GraphOptimize:
     """Rewrites of the ONNX form."""
 
-    def infeasible(self, step: Step, context: BuildContext) -> str | None:
+    def why_infeasible(self, step: Step, context: BuildContext) -> str | None:
         """On ONNX only; fusions on ONNX Runtime only."""
         transformer = Parameters(step, _DEFAULTS).boolean("transformer")
         if ENGINES[context.engine.name].from_program:
@@ -47,8 +47,8 @@ class GraphOptimize:
         path = forms.as_onnx(draft, context)
         wanted = _outputs(path, context)
         for asked, rewrite, name in (
-            (parameters.boolean("simplify"), _slimmed, "onnxslim's graph"),
-            (parameters.boolean("transformer"), _fused, "the graph with fused attention"),
+            (parameters.boolean("simplify"), _slim, "onnxslim's graph"),
+            (parameters.boolean("transformer"), _fuse, "the graph with fused attention"),
         ):
             if asked:
                 rewritten = rewrite(path, context)
@@ -60,7 +60,7 @@ class GraphOptimize:
         forms.set_onnx(draft, path)
 
 
-def _slimmed(path: Path, context: BuildContext) -> Path:
+def _slim(path: Path, context: BuildContext) -> Path:
     import onnx  # noqa: PLC0415 -- only where the step runs
     import onnxslim  # noqa: PLC0415 -- as above
 
@@ -74,7 +74,7 @@ def _slimmed(path: Path, context: BuildContext) -> Path:
     return target
 
 
-def _fused(path: Path, context: BuildContext) -> Path:
+def _fuse(path: Path, context: BuildContext) -> Path:
     from onnxruntime.transformers.optimizer import optimize_model  # noqa: PLC0415 -- as above
 
     target = context.work / "fused.onnx"

@@ -28,7 +28,7 @@ class _Half:
 
     precision: Precision
 
-    def infeasible(self, step: Step, context: BuildContext) -> str | None:
+    def why_infeasible(self, step: Step, context: BuildContext) -> str | None:
         """Where the engine has kernels and the processor has instructions."""
         Parameters(step, {})
         engine = context.engine.name

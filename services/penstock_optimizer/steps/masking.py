@@ -9,7 +9,7 @@ from penstock.optimization.recipes import Step
 from penstock_optimizer.building.draft import BuildContext, CannotDo, Draft
 from penstock_optimizer.building.forms import as_module, set_module
 from penstock_optimizer.steps.retraining import number, splits_of, training_deadline
-from penstock_optimizer.steps.training import Learning, fit, trainable
+from penstock_optimizer.steps.training import Learning, fit, trainable_copy
 
 Masks = dict[str, torch.Tensor]
 """By parameter: 1 where a weight stays, else 0."""
@@ -52,7 +52,7 @@ def apply_masks(module: nn.Module, masks: Masks) -> None:
             module.get_parameter(name).mul_(mask)
 
 
-def masked_and_tuned(step: Step, draft: Draft, context: BuildContext, masks: Masks) -> None:
+def mask_and_tune(step: Step, draft: Draft, context: BuildContext, masks: Masks) -> None:
     """Give the draft a copy of its module with the masks applied, fine-tuned under them.
 
     Raises:
@@ -62,7 +62,7 @@ def masked_and_tuned(step: Step, draft: Draft, context: BuildContext, masks: Mas
     dropped = sum(int((mask == 0).sum()) for mask in masks.values())
     if dropped == 0:
         raise CannotDo("the module has no weights that this could drop")
-    module = trainable(original)
+    module = trainable_copy(original)
     apply_masks(module, masks)
     epochs = int(number(step, "fineTuningEpochs", 10))
     teacher = original if splits.train.labels is None else None

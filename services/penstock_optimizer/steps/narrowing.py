@@ -13,7 +13,7 @@ import torch_pruning
 from torch import nn
 
 from penstock_optimizer.building.draft import CannotDo
-from penstock_optimizer.steps.training import Learning, Samples, loss_of, outputs_of, trainable
+from penstock_optimizer.steps.training import Learning, Samples, loss_of, outputs_of, trainable_copy
 
 _PRUNABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)
 _LANES = (8, 4, 2)
@@ -30,9 +30,7 @@ class Importance(StrEnum):
     """How much the loss would change to first order, on training samples."""
 
 
-def narrowed(
-    module: nn.Module, samples: Samples, share: float, importance: Importance, learning: Learning
-) -> nn.Module:
+def narrow(module: nn.Module, samples: Samples, share: float, importance: Importance, learning: Learning) -> nn.Module:
     """A copy of a module without a share of the channels of each layer. Inputs and outputs keep their shapes.
 
     Args:
@@ -45,7 +43,7 @@ def narrowed(
     Raises:
         CannotDo: no layer can be made narrower, or the narrower module no longer runs or gives other shapes.
     """
-    copied = trainable(module)
+    copied = trainable_copy(module)
     example = samples.rows(torch.arange(2)).inputs
     shapes = [tuple(output.shape) for output in outputs_of(copied, example)]
     before = parameter_count(copied)

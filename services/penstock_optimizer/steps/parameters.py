@@ -37,7 +37,7 @@ class Parameters:
             raise self._wrong(name, "true or false")
         return value
 
-    def whole(self, name: str) -> int:
+    def integer(self, name: str) -> int:
         """A whole number."""
         value = self._values[name]
         if isinstance(value, bool) or not isinstance(value, int):

@@ -10,7 +10,7 @@ from penstock.optimization.hardware import Hardware
 from penstock.optimization.recipes import Step
 from penstock_optimizer.building.draft import BuildContext, Draft
 from penstock_optimizer.building.forms import as_module
-from penstock_optimizer.steps.retraining import no_module, no_training, number
+from penstock_optimizer.steps.retraining import number, why_no_module, why_no_training
 
 _SPARSE_SINCE = (8, 0)
 """Ampere."""
@@ -19,7 +19,7 @@ _SPARSE_SINCE = (8, 0)
 class PruneSemiStructured:
     """Zeroes two of four weights."""
 
-    def infeasible(self, step: Step, context: BuildContext) -> str | None:
+    def why_infeasible(self, step: Step, context: BuildContext) -> str | None:
         """See `StepRunner`."""
         if not has_sparse_tensor_cores(context.hardware):
             return (
@@ -28,13 +28,15 @@ class PruneSemiStructured:
             )
         if ENGINES[context.engine.name].gpu is GpuUse.NEVER:
             return f"{context.engine.name} runs on the CPU, which has no sparse tensor cores: use ONNXRuntimeTensorRT"
-        return no_module(context) or (no_training(context) if number(step, "fineTuningEpochs", 10) > 0 else None)
+        return why_no_module(context) or (
+            why_no_training(context) if number(step, "fineTuningEpochs", 10) > 0 else None
+        )
 
     def apply(self, step: Step, draft: Draft, context: BuildContext) -> None:
         """See `StepRunner`."""
-        from penstock_optimizer.steps.masking import masked_and_tuned, two_of_four  # noqa: PLC0415 -- torch
+        from penstock_optimizer.steps.masking import mask_and_tune, two_of_four  # noqa: PLC0415 -- torch
 
-        masked_and_tuned(step, draft, context, two_of_four(as_module(draft, context)))
+        mask_and_tune(step, draft, context, two_of_four(as_module(draft, context)))
 
 
 def has_sparse_tensor_cores(hardware: Hardware) -> bool:

@@ -10,12 +10,12 @@ from penstock.optimization.recipes import Step
 from penstock_optimizer.building.draft import BuildContext, CannotDo, Draft
 from penstock_optimizer.building.forms import as_module, set_module
 from penstock_optimizer.steps.retraining import (
-    no_module,
-    no_training,
     number,
     share,
     splits_of,
     training_deadline,
+    why_no_module,
+    why_no_training,
 )
 
 _IMPORTANCES = ("magnitude", "taylor")
@@ -24,16 +24,18 @@ _IMPORTANCES = ("magnitude", "taylor")
 class PruneStructured:
     """Drops channels by torch-pruning's dependency graph."""
 
-    def infeasible(self, step: Step, context: BuildContext) -> str | None:
+    def why_infeasible(self, step: Step, context: BuildContext) -> str | None:
         """See `StepRunner`."""
         importance = step.parameters.get("importance", _IMPORTANCES[0])
         if importance not in _IMPORTANCES:
             return f"importance is {importance!r}: expected one of {', '.join(_IMPORTANCES)}"
-        return no_module(context) or (no_training(context) if number(step, "fineTuningEpochs", 10) > 0 else None)
+        return why_no_module(context) or (
+            why_no_training(context) if number(step, "fineTuningEpochs", 10) > 0 else None
+        )
 
     def apply(self, step: Step, draft: Draft, context: BuildContext) -> None:
         """See `StepRunner`."""
-        from penstock_optimizer.steps.narrowing import Importance, narrowed, parameter_count  # noqa: PLC0415 -- torch
+        from penstock_optimizer.steps.narrowing import Importance, narrow, parameter_count  # noqa: PLC0415 -- torch
         from penstock_optimizer.steps.training import Learning, fit  # noqa: PLC0415 -- torch
 
         original, splits = as_module(draft, context), splits_of(context)
@@ -42,7 +44,7 @@ class PruneStructured:
         learning = Learning(epochs, context.seed, training_deadline(context), teacher=teacher)
         importance = Importance(str(step.parameters.get("importance", Importance.MAGNITUDE)))
         sparsity = share(step, "sparsity", 0.5)
-        module = narrowed(original, splits.train, sparsity, importance, learning)
+        module = narrow(original, splits.train, sparsity, importance, learning)
         before, after = parameter_count(original), parameter_count(module)
         draft.notes.append(f"pruned {before:,} to {after:,} parameters: {sparsity:.0%} of the channels by {importance}")
         draft.figures |= {"prune.parametersBefore": float(before), "prune.parametersAfter": float(after)}

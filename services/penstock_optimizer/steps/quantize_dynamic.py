@@ -37,7 +37,7 @@ def saturates(hardware: Hardware) -> bool:
 class QuantizeDynamic:
     """ONNX Runtime's."""
 
-    def infeasible(self, step: Step, context: BuildContext) -> str | None:
+    def why_infeasible(self, step: Step, context: BuildContext) -> str | None:
         """On ONNX Runtime's CPU provider only."""
         Parameters(step, _DEFAULTS)
         if context.engine.name is not EngineName.ONNX_RUNTIME:

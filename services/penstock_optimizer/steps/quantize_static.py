@@ -21,12 +21,12 @@ _QUANTIZERS: Final[Mapping[ModelFormat, StepRunner]] = {
 class QuantizeStatic:
     """Static int8 quantization."""
 
-    def infeasible(self, step: Step, context: BuildContext) -> str | None:
+    def why_infeasible(self, step: Step, context: BuildContext) -> str | None:
         """On engines that run int8."""
         facts = ENGINES[context.engine.name]
         if not facts.int8:
             return f"{context.engine.name} runs no QDQ models: use ONNXRuntime or OpenVINO"
-        return _QUANTIZERS[facts.given].infeasible(step, context)
+        return _QUANTIZERS[facts.given].why_infeasible(step, context)
 
     def apply(self, step: Step, draft: Draft, context: BuildContext) -> None:
         """Quantize."""

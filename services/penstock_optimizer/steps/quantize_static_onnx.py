@@ -52,7 +52,7 @@ _LEVELS: Final = 128
 class QuantizeStaticOnnx:
     """ONNX Runtime's quantizer, with its calibrators called directly; or NNCF's."""
 
-    def infeasible(self, step: Step, context: BuildContext) -> str | None:
+    def why_infeasible(self, step: Step, context: BuildContext) -> str | None:
         """Everywhere; the parameters must be known."""
         parameters = Parameters(step, _DEFAULTS)
         parameters.choice("calibration", _CALIBRATIONS)
@@ -63,12 +63,12 @@ class QuantizeStaticOnnx:
     def apply(self, step: Step, draft: Draft, context: BuildContext) -> None:
         """Calibrate, and write QDQ."""
         parameters = Parameters(step, _DEFAULTS)
-        path = preprocessed(forms.as_onnx(draft, context), context)
+        path = preprocess(forms.as_onnx(draft, context), context)
         target = context.work / "static.onnx"
         if parameters.choice("quantizer", _QUANTIZERS) == "NNCF":
             from penstock_optimizer.steps.quantize_static_openvino import quantize_onnx  # noqa: PLC0415 -- as below
 
-            quantize_onnx(path, target, parameters.whole("calibrationSamples"), context)
+            quantize_onnx(path, target, parameters.integer("calibrationSamples"), context)
         else:
             _quantize(path, target, _ranges(path, parameters, context), parameters, context)
         _require_quantized(target)
@@ -76,7 +76,7 @@ class QuantizeStaticOnnx:
         draft.weight_precision = "int8"
 
 
-def preprocessed(path: Path, context: BuildContext) -> Path:
+def preprocess(path: Path, context: BuildContext) -> Path:
     """The model with shapes inferred and constants folded, as the quantizers want it; as it is where that fails."""
     import onnxruntime  # noqa: PLC0415 -- only where the step runs
     from onnxruntime.quantization import quant_pre_process  # noqa: PLC0415 -- as above
@@ -119,7 +119,7 @@ def _ranges(path: Path, parameters: Parameters, context: BuildContext) -> Any:
         calibrate_method=getattr(CalibrationMethod, method),
         extra_options=options,
     )
-    samples = as_onnxruntime_takes(forms.calibration(context, parameters.whole("calibrationSamples")))
+    samples = as_onnxruntime_takes(forms.calibration(context, parameters.integer("calibrationSamples")))
     signature = context.source.signature
     rows = rows_of_run(signature, _BATCH)
     count = len(next(iter(samples.values())))

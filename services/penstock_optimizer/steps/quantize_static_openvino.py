@@ -47,7 +47,7 @@ _FEWEST_PRODUCTS: Final = 4
 class QuantizeStaticOpenVino:
     """NNCF's."""
 
-    def infeasible(self, step: Step, context: BuildContext) -> str | None:
+    def why_infeasible(self, step: Step, context: BuildContext) -> str | None:
         """Everywhere; the parameters must be known."""
         parameters = Parameters(step, _DEFAULTS)
         parameters.choice("preset", _PRESETS)
@@ -67,7 +67,7 @@ class QuantizeStaticOpenVino:
         types = [node.get_type_name() for node in model.get_ordered_ops()]
         asked = parameters.choice("model", _MODELS)
         transformer = asked == "Transformer" or (asked == "Auto" and is_transformer(types, "MatMul"))
-        quantized = _quantized(model, parameters, context, transformer=transformer)
+        quantized = _quantize(model, parameters, context, transformer=transformer)
         if not any(node.get_type_name() == "FakeQuantize" for node in quantized.get_ordered_ops()):
             raise CannotDo("NNCF found nothing in the model that it could quantize")
         target = context.work / "quantized" / "model.xml"
@@ -99,13 +99,13 @@ def quantize_onnx(path: Path, target: Path, samples: int, context: BuildContext)
 
     parameters = Parameters(Step(name=StepName.QUANTIZE, parameters=step), _DEFAULTS)
     transformer = is_transformer(types, "MatMul")
-    onnx.save_model(_quantized(model, parameters, context, transformer=transformer), str(target))
+    onnx.save_model(_quantize(model, parameters, context, transformer=transformer), str(target))
 
 
-def _quantized(model: Any, parameters: Parameters, context: BuildContext, *, transformer: bool) -> Any:
+def _quantize(model: Any, parameters: Parameters, context: BuildContext, *, transformer: bool) -> Any:
     import nncf  # noqa: PLC0415 -- as above
 
-    samples = forms.calibration(context, parameters.whole("calibrationSamples"))
+    samples = forms.calibration(context, parameters.integer("calibrationSamples"))
     count = len(next(iter(samples.values())))
     signature = context.source.signature
     rows = rows_of_run(signature, 1)

@@ -25,7 +25,7 @@ class Splits:
     validation: Samples
 
 
-def no_module(context: BuildContext) -> str | None:
+def why_no_module(context: BuildContext) -> str | None:
     """Why there is no torch module to change, and what would help; None where there is one."""
     if context.source.import_path and context.source.weights:
         return None
@@ -35,7 +35,7 @@ def no_module(context: BuildContext) -> str | None:
     )
 
 
-def no_training(context: BuildContext) -> str | None:
+def why_no_training(context: BuildContext) -> str | None:
     """Why nothing can be trained here, and what would help; None where it can."""
     if context.data.synthetic:
         return "there is nothing to learn from: no data was given, and made samples teach nothing"

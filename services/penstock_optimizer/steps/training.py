@@ -111,7 +111,7 @@ def outputs_of(module: nn.Module, inputs: Mapping[str, torch.Tensor]) -> tuple[t
     return tensors
 
 
-def trainable(module: nn.Module) -> nn.Module:
+def trainable_copy(module: nn.Module) -> nn.Module:
     """A copy whose parameters take gradients, in eval mode."""
     copied = copy.deepcopy(module).eval()
     for parameter in copied.parameters():
@@ -130,7 +130,7 @@ def score(module: nn.Module, samples: Samples, teacher: nn.Module | None) -> flo
         for part in _batches(samples, torch.arange(len(samples)), _SCORING_ROWS):
             output = outputs_of(module, part.inputs)[0].flatten(1)
             if part.labels is None:
-                wanted = outputs_of(_needed(teacher), part.inputs)[0].flatten(1)
+                wanted = outputs_of(_require_teacher(teacher), part.inputs)[0].flatten(1)
                 found.append(nn.functional.cosine_similarity(output, wanted))
             elif _classes(output, part.labels):
                 found.append((output.argmax(dim=1) == part.labels).float())
@@ -170,7 +170,7 @@ def fit(
             after_step()
 
     module.eval()
-    best, kept = score(module, validation, learning.teacher), _copied(module)
+    best, kept = score(module, validation, learning.teacher), _copy_state(module)
     epochs, done = learning.epochs, 0
     while done < epochs:
         begun = time.monotonic()
@@ -183,7 +183,7 @@ def fit(
         done += 1
         reached = score(module, validation, learning.teacher)
         if reached >= best:
-            best, kept = reached, _copied(module)
+            best, kept = reached, _copy_state(module)
         _say(f"{name}: epoch {done} of {epochs}, validation {reached:.4f}, best {best:.4f}")
         now = time.monotonic()
         epochs = min(epochs, done + int(max(0.0, learning.deadline - now) / (now - begun)))
@@ -200,7 +200,7 @@ def loss_of(module: nn.Module, part: Samples, learning: Learning) -> torch.Tenso
     """
     outputs = outputs_of(module, part.inputs)
     if part.labels is None:
-        wanted = _answers(_needed(learning.teacher), part)
+        wanted = _answers(_require_teacher(learning.teacher), part)
         pairs = zip(outputs, wanted, strict=True)
         return torch.stack([_relative_error(output.float(), want.float()) for output, want in pairs]).sum()
     output = outputs[0]
@@ -263,13 +263,13 @@ def _classes(output: torch.Tensor, labels: torch.Tensor) -> bool:
     return output.ndim == _CLASS_AXES and labels.ndim == 1 and not labels.is_floating_point()
 
 
-def _needed(teacher: nn.Module | None) -> nn.Module:
+def _require_teacher(teacher: nn.Module | None) -> nn.Module:
     if teacher is None:
         raise CannotDo("there are no labels and no teacher: nothing can be learned")
     return teacher
 
 
-def _copied(module: nn.Module) -> dict[str, torch.Tensor]:
+def _copy_state(module: nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in module.state_dict().items()}
 
 

@@ -151,10 +151,10 @@ class Batcher(Generic[P]):
         if ticket.state is not TicketState.QUEUED:
             return False
         ticket.state = TicketState.CANCELLED
-        self._left()
+        self._note_departure()
         return True
 
-    def _left(self) -> None:
+    def _note_departure(self) -> None:
         """A ticket has left the queue from the middle of its lane; drop such tickets before they pile up."""
         self.queued -= 1
         self._gone += 1
@@ -195,7 +195,7 @@ class Batcher(Generic[P]):
             ticket = heapq.heappop(self._deadlines)[2]
             if ticket.state is TicketState.QUEUED:
                 ticket.state = TicketState.EXPIRED
-                self._left()
+                self._note_departure()
                 expired.append(ticket)
         return tuple(expired)
 
@@ -242,6 +242,6 @@ class Batcher(Generic[P]):
                     if ticket.state is TicketState.QUEUED:
                         waiting += 1
                         rows += ticket.rows
-        if now >= until or rows >= self._max_rows or waiting >= self._concurrency.expected(now):
+        if now >= until or rows >= self._max_rows or waiting >= self._concurrency.estimate(now):
             return None
         return until

@@ -24,7 +24,7 @@ class Concurrency:
             self._until = now + self._window
         self._current = max(self._current, in_system)
 
-    def expected(self, now: float) -> int:
+    def estimate(self, now: float) -> int:
         """How many requests are likely to be around; 1 while only lone ones came."""
         if now >= self._until + self._window:
             return 1

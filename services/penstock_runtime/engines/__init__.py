@@ -37,7 +37,7 @@ class Engine(Protocol):
 class EngineModule(Protocol):
     """What an engine's file has."""
 
-    def unavailable(self, name: EngineName, hardware: Hardware) -> str | None:
+    def why_unavailable(self, name: EngineName, hardware: Hardware) -> str | None:
         """Why it cannot run here, though its library is installed; None where it can."""
 
     def load(self, entrypoint: Path, settings: EngineSettings, signature: Signature | None) -> Engine:
@@ -76,9 +76,9 @@ def load_engine(
     return _module(settings.name).load(entrypoint, settings, signature)
 
 
-def unavailable(name: EngineName, hardware: Hardware) -> str | None:
+def why_unavailable(name: EngineName, hardware: Hardware) -> str | None:
     """Why an engine cannot run here, and what would help; None where it can. Imports no torch."""
-    return _missing_package(name) or _module(name).unavailable(name, hardware)
+    return _missing_package(name) or _module(name).why_unavailable(name, hardware)
 
 
 def options_of(settings: EngineSettings, known: Mapping[str, str]) -> dict[str, str]:

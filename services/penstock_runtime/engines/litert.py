@@ -23,7 +23,7 @@ _DATATYPES: Final = {
 }
 
 
-def unavailable(name: EngineName, hardware: Hardware) -> str | None:
+def why_unavailable(name: EngineName, hardware: Hardware) -> str | None:
     """It runs wherever its package is installed."""
     del name, hardware
     return None

@@ -45,7 +45,7 @@ _PROVIDERS: Final = {
 _KNOWN: Final = {"graphOptimization": "all", "device": "0", "engineCache": ""}
 
 
-def unavailable(name: EngineName, hardware: Hardware) -> str | None:
+def why_unavailable(name: EngineName, hardware: Hardware) -> str | None:
     """Why it cannot run here; None where it can."""
     provider = _PROVIDERS.get(name)
     if provider is None:
@@ -119,21 +119,21 @@ class OnnxEngine:
             # ONNX Runtime's recurrent operators end the process.
             raise bad_request("the model has recurrent layers, which take no tensors without elements")
         if self._strings:
-            inputs = {name: _decoded(array, name) if name in self._strings else array for name, array in inputs.items()}
+            inputs = {name: _decode(array, name) if name in self._strings else array for name, array in inputs.items()}
         try:
             if self._bf16:
                 outputs = self._run_values(inputs)
             else:
                 outputs = dict(zip(self._names, self._session.run(self._names, inputs), strict=True))
         except UnicodeDecodeError as error:
-            raise _unreadable(self._outputs) from error
+            raise _text_error(self._outputs) from error
         except (InvalidArgument, Fail) as error:
             differ = self._disagreement(inputs)
             if isinstance(error, Fail) and not (
                 differ or self._any_rank or any(not array.size for array in inputs.values())
             ):
                 raise
-            raise bad_request(f"the model refuses this input: {differ or _said(error)}") from error
+            raise bad_request(f"the model refuses this input: {differ or _message_of(error)}") from error
         for name, classes in self._maps:
             outputs[name] = _matrix(outputs[name], classes)
         return outputs
@@ -174,7 +174,7 @@ def _bits(value: Any) -> Array:
     return np.frombuffer(raw, dtype=np.uint16).reshape(shape)
 
 
-def _decoded(array: Array, name: str) -> Array:
+def _decode(array: Array, name: str) -> Array:
     """ONNX Runtime's binding for Python takes and gives text alone, though its own strings are bytes."""
     decoded = np.empty(array.shape, dtype=object)
     try:
@@ -187,7 +187,7 @@ def _decoded(array: Array, name: str) -> Array:
     return decoded
 
 
-def _unreadable(outputs: Sequence[TensorSpec]) -> Invalid:
+def _text_error(outputs: Sequence[TensorSpec]) -> Invalid:
     texts = " or ".join(f"'{spec.name}'" for spec in outputs if spec.datatype is DataType.BYTES)
     return Invalid(
         Refusal.NOT_REPRESENTABLE,
@@ -202,7 +202,7 @@ def _matrix(maps: Any, classes: tuple[str | int, ...]) -> Array:
     return np.array(rows, dtype=np.float32).reshape(len(rows), len(classes))
 
 
-def _said(error: Exception) -> str:
+def _message_of(error: Exception) -> str:
     """ONNX Runtime's sentence, without its codes and the places in its source."""
     line = first_line(error).rpartition(" Status Message: ")[2]
     return line.removeprefix("[ONNXRuntimeError] : ")

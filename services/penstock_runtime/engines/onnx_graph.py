@@ -58,7 +58,7 @@ def read(path: Path) -> Stated:
             functions: dict[str, list[Span]] = {}
             for function in wire.parts(whole, _FUNCTION):
                 # Of one name in two domains both are looked at.
-                functions.setdefault(_named(wire, function, _FUNCTION_NAME), []).append(function)
+                functions.setdefault(_text_of(wire, function, _FUNCTION_NAME), []).append(function)
             reader = _Reader(wire, functions, found)
             for graph in wire.parts(whole, _GRAPH):
                 reader.main(graph)
@@ -91,7 +91,7 @@ class _Reader:
         self._nodes(graph, _GRAPH_NODE, set(self._names(graph, _GRAPH_INPUT)))
 
     def _names(self, graph: Span, field_: int) -> list[str]:
-        return [_named(self.wire, value, _VALUE_NAME) for value in self.wire.parts(graph, field_)]
+        return [_text_of(self.wire, value, _VALUE_NAME) for value in self.wire.parts(graph, field_)]
 
     def _nodes(self, span: Span, field_: int, told: set[str]) -> None:
         if self.depth >= _DEEPEST:
@@ -103,7 +103,7 @@ class _Reader:
 
     def _node(self, node: Span, told: set[str]) -> None:
         wire = self.wire
-        kind = _named(wire, node, _NODE_KIND)
+        kind = _text_of(wire, node, _NODE_KIND)
         self.found.recurrent |= kind in _RECURRENT
         inputs = [wire.text(part) for part in wire.parts(node, _NODE_INPUTS)]
         if kind in _CONDITIONS and not told.isdisjoint(inputs[: _CONDITIONS[kind]]):
@@ -159,7 +159,7 @@ class _Reader:
             self._nodes(function, _FUNCTION_NODE, inside)
 
 
-def _named(wire: Wire, span: Span, field_: int) -> str:
+def _text_of(wire: Wire, span: Span, field_: int) -> str:
     return "".join([wire.text(part) for part in wire.parts(span, field_)][-1:])
 
 

@@ -50,7 +50,7 @@ _OF_SHAPES: Final = "/shape_inference/"
 _KNOWN: Final = {"dynamicQuantizationGroupSize": "0"}
 
 
-def unavailable(name: EngineName, hardware: Hardware) -> str | None:
+def why_unavailable(name: EngineName, hardware: Hardware) -> str | None:
     """It runs on every CPU that it is packaged for."""
     del name, hardware
     return None
@@ -74,7 +74,7 @@ class OpenVinoEngine:
             model = core.read_model(str(path))
             compiled = core.compile_model(model, "CPU", properties)
         except RuntimeError as error:
-            raise Invalid(Reason.MODEL_INVALID, f"OpenVINO cannot load {path.name}: {_said(error)}") from error
+            raise Invalid(Reason.MODEL_INVALID, f"OpenVINO cannot load {path.name}: {_message_of(error)}") from error
         _check_pinned(compiled, settings)
         self.signature = Signature(
             inputs=tuple(_spec(port, f"input_{i}", "input") for i, port in enumerate(model.inputs)),
@@ -115,9 +115,9 @@ class OpenVinoEngine:
         except RuntimeError as error:
             if _OF_SHAPES not in str(error):
                 raise
-            raise bad_request(f"the model refuses this input: {_last(error)}") from error
+            raise bad_request(f"the model refuses this input: {_cause_of(error)}") from error
         return {
-            spec.name: _copied(request.get_output_tensor(index), spec.datatype)
+            spec.name: _copy(request.get_output_tensor(index), spec.datatype)
             for index, spec in enumerate(self._outputs)
         }
 
@@ -134,7 +134,7 @@ class OpenVinoEngine:
         if self._follows and len(self._ran) < _MOST_SHAPES:
             self._ran.add(shapes)
 
-    def pinned(self) -> dict[str, str]:
+    def read_hints(self) -> dict[str, str]:
         """What OpenVINO says that it runs with: threads, streams, precision."""
         names = ("INFERENCE_NUM_THREADS", "NUM_STREAMS", "INFERENCE_PRECISION_HINT", "ENABLE_CPU_PINNING")
         return {name: str(self._compiled.get_property(name)) for name in names}
@@ -150,14 +150,14 @@ def _follows(model: Any) -> bool:
     for length in _LENGTHS:
         tried = model.clone()
         try:
-            tried.reshape({port: _closed(port.partial_shape, length) for port in tried.inputs})
+            tried.reshape({port: _with_length(port.partial_shape, length) for port in tried.inputs})
         except RuntimeError:
             continue  # too small for its kernels, or too large for its tables
         return not _is_dynamic(tried)
     return False
 
 
-def _closed(shape: Any, length: int) -> list[int]:
+def _with_length(shape: Any, length: int) -> list[int]:
     return [length if axis.is_dynamic else int(axis.get_length()) for axis in shape]
 
 
@@ -247,7 +247,7 @@ def _check_width(array: Array, name: str) -> None:
         )
 
 
-def _copied(tensor: Any, datatype: DataType) -> Array:
+def _copy(tensor: Any, datatype: DataType) -> Array:
     if datatype is DataType.BF16:
         copy: Array = np.frombuffer(tensor.data.tobytes(), dtype=np.uint16)
         return copy.reshape(tuple(tensor.shape))
@@ -255,13 +255,13 @@ def _copied(tensor: Any, datatype: DataType) -> Array:
     return data.copy()
 
 
-def _last(error: RuntimeError) -> str:
+def _cause_of(error: RuntimeError) -> str:
     """The last line of a run's failure: what comes before it are places in OpenVINO's source, and its operators."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines or [first_line(error)])[-1][:500]
 
 
-def _said(error: RuntimeError) -> str:
+def _message_of(error: RuntimeError) -> str:
     """OpenVINO's messages begin with where in its source they were made."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if not line.startswith(("Exception from", "Check "))]

@@ -72,10 +72,12 @@ def refuse_code(path: Path) -> None:
                 len({each.lower() for each in names}) < len(names)
                 or len({each.partition("/")[0] for each in names}) > 1
             ):
-                raise _refused(path, "names a file twice, or lies in several folders", "save it with torch.export.save")
+                raise _code_error(
+                    path, "names a file twice, or lies in several folders", "save it with torch.export.save"
+                )
             inner = {each.partition("/")[2]: each for each in names}
             if "archive_format" not in inner or archive.read(inner["archive_format"]) != b"pt2":
-                raise _refused(
+                raise _code_error(
                     path, "is an archive of before torch 2.8, with pickled weights", "save it with a newer torch"
                 )
             for name in names:
@@ -88,19 +90,19 @@ def refuse_code(path: Path) -> None:
 
 def _check(archive: zipfile.ZipFile, name: str, path: Path) -> None:
     if any(part in name for part in _OLD):
-        raise _refused(path, f"holds {name}, as archives of before torch 2.8", "save it with a newer torch")
+        raise _code_error(path, f"holds {name}, as archives of before torch 2.8", "save it with a newer torch")
     if "custom_obj" in name:
-        raise _refused(path, f"holds an object of a class of its own ({name})", "export a program of tensors")
+        raise _code_error(path, f"holds an object of a class of its own ({name})", "export a program of tensors")
     if "/models/" in name and name.endswith(".json"):
         _check_expressions(json.loads(archive.read(name)), name, path)
         return
     if name.endswith(_CODE):
-        raise _refused(path, f"holds machine code or source ({name})", "export the program with torch.export.save")
+        raise _code_error(path, f"holds machine code or source ({name})", "export the program with torch.export.save")
     if name.endswith(("_weights_config.json", "_constants_config.json")):
         config: dict[str, Any] = json.loads(archive.read(name))
         pickled = [tensor for tensor, entry in config["config"].items() if entry.get("use_pickle", True)]
         if pickled:
-            raise _refused(
+            raise _code_error(
                 path, f"has pickled tensors ({pickled[0]})", "make them plain contiguous tensors, and export again"
             )
     elif name.endswith(".pt") and archive.getinfo(name).file_size:  # empty: it was saved without example inputs
@@ -118,7 +120,7 @@ def _check_expressions(found: Any, name: str, path: Path) -> None:
             waiting += each.values()
             text = each.get("expr_str")
             if text is not None and not _is_arithmetic(text):
-                raise _refused(
+                raise _code_error(
                     path, f"has an expression in {name} that is no arithmetic ({str(text)[:60]!r})", "export it anew"
                 )
 
@@ -137,7 +139,7 @@ def _is_arithmetic(text: Any) -> bool:
 def _check_pickles(body: bytes, name: str, path: Path) -> None:
     """The pickles in a file of `torch.save` may only rebuild tensors."""
     if not body.startswith(_ZIP):
-        raise _refused(path, f"has a pickle in {name} that is no archive", "save it with torch.export.save")
+        raise _code_error(path, f"has a pickle in {name} that is no archive", "save it with torch.export.save")
     with zipfile.ZipFile(io.BytesIO(body)) as inner:
         for member in inner.namelist():
             if member.endswith("/data.pkl"):
@@ -145,12 +147,12 @@ def _check_pickles(body: bytes, name: str, path: Path) -> None:
                     if opcode.name in ("STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4") or (
                         opcode.name == "GLOBAL" and argument not in _REBUILDING
                     ):
-                        raise _refused(
+                        raise _code_error(
                             path,
                             f"has a pickle in {name} that names {argument or opcode.name}",
                             "export it with example inputs that are plain tensors",
                         )
 
 
-def _refused(path: Path, what: str, remedy: str) -> Invalid:
+def _code_error(path: Path, what: str, remedy: str) -> Invalid:
     return Invalid(Reason.MODEL_INVALID, f"{path.name} {what}, which would run when it is loaded: {remedy}")

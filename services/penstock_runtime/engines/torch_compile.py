@@ -15,7 +15,7 @@ from penstock_runtime.engines import Engine
 from penstock_runtime.engines.compiler import missing_compiler
 
 
-def unavailable(name: EngineName, hardware: Hardware) -> str | None:
+def why_unavailable(name: EngineName, hardware: Hardware) -> str | None:
     """It needs a C++ compiler."""
     del name, hardware
     return missing_compiler()

@@ -17,7 +17,7 @@ from penstock.serving.manifest import Signature
 from penstock_runtime.engines import Engine
 
 
-def unavailable(name: EngineName, hardware: Hardware) -> str | None:
+def why_unavailable(name: EngineName, hardware: Hardware) -> str | None:
     """It runs wherever torch is installed."""
     del name, hardware
     return None

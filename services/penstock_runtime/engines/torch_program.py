@@ -73,7 +73,7 @@ class TorchEngine:
         self.signature = program.signature
         self._program = program
         self._settings = settings
-        self._device = torch.device(_chosen(settings).get("device", "cpu"))
+        self._device = torch.device(_options_of(settings).get("device", "cpu"))
         self._lower = _LOWER.get(settings.precision)
         # Inductor lays out tensors itself, and fails on some that are laid out already.
         self._images_last = self._lower is not None and settings.name is EngineName.TORCH_EAGER
@@ -122,18 +122,18 @@ def load_program(path: Path, settings: EngineSettings, signature: Signature | No
     Raises:
         Invalid: ModelInvalid.
     """
-    options = _chosen(settings)
+    options = _options_of(settings)
     torch.set_num_threads(settings.threads)
-    declared = signature or _declared(path)
+    declared = signature or _read_signature(path)
     with _refusing(path):
         match path.suffix:
             case ".pt2":
-                return _exported(path, declared)
+                return _load_exported(path, declared)
             case ".safetensors":
-                return Program(_imported(path, options), _required(declared, path), path.name)
+                return Program(_load_imported(path, options), _require_signature(declared, path), path.name)
             case ".pt" | ".ts" | ".pth" | ".torchscript":
                 module = torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]  # torch's own
-                return Program(module, _required(declared, path), path.name)
+                return Program(module, _require_signature(declared, path), path.name)
             case _:
                 raise Invalid(
                     Reason.MODEL_INVALID,
@@ -147,9 +147,9 @@ def load_package(path: Path, settings: EngineSettings, signature: Signature | No
     Raises:
         Invalid: ModelInvalid.
     """
-    _chosen(settings)
+    _options_of(settings)
     torch.set_num_threads(settings.threads)
-    declared = _required(signature or _declared(path), path)
+    declared = _require_signature(signature or _read_signature(path), path)
     with _refusing(path):
         package = torch._inductor.aoti_load_package(str(path))  # noqa: SLF001 -- torch's documented name for it
     return Program(package, declared, path.name)
@@ -168,7 +168,7 @@ def compile_program(program: Program, settings: EngineSettings, missing: str | N
     inductor.freezing = True
     inductor.compile_threads = 1  # no pool of processes that outlives the load
     plain = TorchEngine(program, settings)
-    mode = _chosen(settings)["mode"]
+    mode = _options_of(settings)["mode"]
     if mode not in ("default", "max-autotune"):
         raise Invalid(Reason.MODEL_INVALID, f"mode {mode!r} is neither default nor max-autotune")
     call = torch.compile(program.call, mode=None if mode == "default" else "max-autotune-no-cudagraphs")
@@ -181,7 +181,7 @@ def compile_program(program: Program, settings: EngineSettings, missing: str | N
     return engine
 
 
-def _exported(path: Path, declared: Signature | None) -> Program:
+def _load_exported(path: Path, declared: Signature | None) -> Program:
     refuse_code(path)
     program = torch.export.load(str(path))
     actual = _signature_of(program)
@@ -240,7 +240,7 @@ def _spec(name: str, value: Any) -> TensorSpec:
     return TensorSpec(name=name, datatype=DATATYPES[value.dtype], shape=shape)
 
 
-def _imported(path: Path, options: Mapping[str, str]) -> nn.Module:
+def _load_imported(path: Path, options: Mapping[str, str]) -> nn.Module:
     """A user's module with its weights. This runs the user's code."""
     from safetensors.torch import load_file  # noqa: PLC0415 -- only for this format
 
@@ -262,7 +262,7 @@ def _imported(path: Path, options: Mapping[str, str]) -> nn.Module:
     return module.eval()
 
 
-def _declared(path: Path) -> Signature | None:
+def _read_signature(path: Path) -> Signature | None:
     """What the JSON beside the file says."""
     for name in ("variant.json", "manifest.json"):
         beside = path.parent / name
@@ -276,7 +276,7 @@ def _declared(path: Path) -> Signature | None:
     return None
 
 
-def _required(signature: Signature | None, path: Path) -> Signature:
+def _require_signature(signature: Signature | None, path: Path) -> Signature:
     if signature is None:
         raise Invalid(
             Reason.MODEL_INVALID,
@@ -285,7 +285,7 @@ def _required(signature: Signature | None, path: Path) -> Signature:
     return signature
 
 
-def _chosen(settings: EngineSettings) -> dict[str, str]:
+def _options_of(settings: EngineSettings) -> dict[str, str]:
     return options_of(settings, _OPTIONS[settings.name])
 
 

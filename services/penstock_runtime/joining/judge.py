@@ -67,7 +67,7 @@ class AnswerComparer:
             found[spec.name] = grown[0]
         return found
 
-    def all_alike(self, answers: Sequence[Outputs], axes: Mapping[str, int]) -> bool:
+    def are_all_alike(self, answers: Sequence[Outputs], axes: Mapping[str, int]) -> bool:
         """Whether the first rows of all answers are the same: then nothing shows whose they are."""
         first, *others = (
             [floats(part_rows(each[spec.name], axes[spec.name], 0, 1), spec) for spec in self._specs]

@@ -125,13 +125,13 @@ class Proof:
         self._repeat(requests, judge)
         outputs = self._outputs(requests, axes, judge)
         told = [answer for answer in requests.answers.values() if answer is not None]
-        if judge.all_alike(told, outputs):
+        if judge.are_all_alike(told, outputs):
             raise NotProved("the model answers all that the trial sends alike: that proves nothing")
         for names in CORE_RUNS:
             self._compare(requests, axes, outputs, judge, names)
         self._try_further(requests, axes, outputs, judge)
         if not self.runs.late:
-            self._other_lengths(axes, outputs, judge, values, base)
+            self._try_other_lengths(axes, outputs, judge, values, base)
         if judge.untold:
             raise NotProved(
                 f"output '{judge.untold[0]}' is empty or NaN for all that the trial sends: that proves nothing"
@@ -271,7 +271,7 @@ class Proof:
                 return
             self._compare(requests, axes, outputs, judge, each)
 
-    def _other_lengths(
+    def _try_other_lengths(
         self, axes: Axes, outputs: Mapping[str, int], judge: AnswerComparer, values: Values, base: int
     ) -> None:
         """The axes beside the batch have other lengths, too."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 import requests
 from requests.adapters import HTTPAdapter
 
-from penstock_runtime.sources.source import CHUNK_BYTES, SMALL_BYTES, too_large
+from penstock_runtime.sources.source import CHUNK_BYTES, SMALL_BYTES, size_error
 
 _SECONDS: Final = (10.0, 60.0)
 """To connect, and between two pieces of an answer."""
@@ -71,7 +71,7 @@ def read_whole(response: requests.Response, where: str) -> bytes:
     for piece in pieces(response, 0):
         body += piece
         if len(body) > SMALL_BYTES:
-            raise too_large(where)
+            raise size_error(where)
     return bytes(body)
 
 

@@ -25,8 +25,8 @@ from penstock_runtime.sources.source import (
     Checksum,
     RemoteFile,
     RemoteListing,
+    size_error,
     sort_files,
-    too_large,
 )
 
 _ADDRESS: Final = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/]+))?(?:/(?P<path>.+))?$")
@@ -120,7 +120,7 @@ class HubSource:
             for piece in self.stream(file, 0):
                 body += piece
                 if len(body) > SMALL_BYTES:
-                    raise too_large(f"{self.uri}/{path}")
+                    raise size_error(f"{self.uri}/{path}")
         except FileNotFoundError:
             return None
         return bytes(body)

@@ -17,8 +17,8 @@ from penstock_runtime.sources.source import (
     RemoteFile,
     RemoteListing,
     SourceChanged,
+    size_error,
     sort_files,
-    too_large,
 )
 
 _PIECE_BYTES: Final = 8 * 1024 * 1024
@@ -75,7 +75,7 @@ class ObjectSource:
         try:
             size = int(self._files.info(address)["size"] or 0)
             if size > SMALL_BYTES:
-                raise too_large(f"{self.uri}/{path}")
+                raise size_error(f"{self.uri}/{path}")
             return bytes(self._files.cat_file(address))
         except (FileNotFoundError, IsADirectoryError):
             return None

@@ -169,7 +169,7 @@ class SourceChanged(Unavailable):
         super().__init__(Reason.STORAGE_UNREACHABLE, f"{uri} was changed while it was fetched: it is fetched again")
 
 
-def too_large(where: str) -> Invalid:
+def size_error(where: str) -> Invalid:
     """The refusal of a small file that is not small."""
     return Invalid(
         Reason.MODEL_INVALID,

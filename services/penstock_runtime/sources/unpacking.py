@@ -75,7 +75,7 @@ def _members(plain: Any, where: str) -> Iterator[tuple[tarfile.TarFile, tarfile.
         if member is None:
             return
         if sum(len(key) + len(value) for key, value in tar.pax_headers.items()) > _MOST_HEADER_BYTES:
-            raise _too_much_header(where)
+            raise _header_error(where)
         count += 1
         if count > _MOST_ENTRIES:
             raise _refusal(where, f"has more than {_MOST_ENTRIES} entries")
@@ -123,7 +123,7 @@ class _Forwards:
         if self._header_bytes is not None:
             self._header_bytes -= size
             if self._header_bytes < 0:
-                raise _too_much_header(self._where)
+                raise _header_error(self._where)
         found = bytearray()
         while len(found) < size and (piece := self._read_next(size - len(found))):
             found += piece
@@ -259,7 +259,7 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _too_much_header(where: str) -> Invalid:
+def _header_error(where: str) -> Invalid:
     return _refusal(where, f"has more than {_MOST_HEADER_BYTES // 2**20} MiB of headers for one entry, or for all")
 
 

@@ -107,7 +107,7 @@ def _drain(seconds: float) -> str | None:
     try:
         client = ray._raylet.GcsClient(address=address)  # noqa: SLF001 - Ray has no public call to drain a node
         nodes = client.get_all_node_info(timeout=_CONNECT_SECONDS * 5)
-        mine = [each for each, info in nodes.items() if info.node_manager_address == own and _alive(info)]
+        mine = [each for each, info in nodes.items() if info.node_manager_address == own and _is_alive(info)]
         if not mine:
             return f"it knows no live node with the address {own}"
         reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
@@ -118,7 +118,7 @@ def _drain(seconds: float) -> str | None:
     return None if accepted else str(why)
 
 
-def _alive(info: object) -> bool:
+def _is_alive(info: object) -> bool:
     """`GcsNodeInfo.GcsNodeState`: 0 is alive."""
     return getattr(info, "state", None) == 0
 

@@ -52,7 +52,7 @@ def statistics(stats: ReplicaStats, config: UserConfig) -> dict[str, float]:
 
 def desired_replicas(ctx: PolicyContext) -> tuple[int, dict[str, Any]]:
     """How many replicas Serve is to run, and what the next call is told."""
-    reports = _newest(ctx.raw_metrics or {}, ctx.running_replicas)
+    reports = _newest_reports(ctx.raw_metrics or {}, ctx.running_replicas)
     seen = [ReplicaStats(**{name: report[name] for name in _STATISTICS}) for report in reports]
     decision = decide(
         Demand(seen, silent=len(ctx.running_replicas) - len(seen), waking=0.0 if seen else ctx.total_num_requests),
@@ -68,7 +68,7 @@ def desired_replicas(ctx: PolicyContext) -> tuple[int, dict[str, Any]]:
     }
 
 
-def _newest(metrics: Mapping[str, Mapping[Any, Any]], replicas: Iterable[Any]) -> list[dict[str, float]]:
+def _newest_reports(metrics: Mapping[str, Mapping[Any, Any]], replicas: Iterable[Any]) -> list[dict[str, float]]:
     """The last report of each replica that has made one."""
     found = []
     for replica in replicas:

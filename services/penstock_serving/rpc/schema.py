@@ -23,7 +23,7 @@ REFLECTION_ALPHA: Final = "grpc.reflection.v1alpha.ServerReflection"
 SERVICES: Final = (INFERENCE, HEALTH, REFLECTION, REFLECTION_ALPHA)
 
 
-def _filled() -> DescriptorPool:
+def _read_descriptors() -> DescriptorPool:
     pool = DescriptorPool()
     for file in FileDescriptorSet.FromString(
         resources.files(__package__).joinpath("descriptors.binpb").read_bytes()
@@ -32,7 +32,7 @@ def _filled() -> DescriptorPool:
     return pool
 
 
-POOL: Final = _filled()
+POOL: Final = _read_descriptors()
 
 
 def message_class(name: str) -> Any:

@@ -73,7 +73,7 @@ def run(baseline: Path, optimized: Path, trusted_key: str) -> None:
         optimized: a model folder or a signed artifact's.
         trusted_key: in PEM, of who signed it; empty: it is not signed.
     """
-    images = DigitsArtifact(baseline.parent).held_out()
+    images = DigitsArtifact(baseline.parent).test_images()
     folders = {BASELINE: baseline, AGAIN: baseline, OPTIMIZED: optimized}
     with tempfile.TemporaryDirectory(prefix="pbench") as folder, ExitStack() as stack:
         report.progress("serving: starting the gateway and the replicas")

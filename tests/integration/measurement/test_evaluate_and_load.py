@@ -13,7 +13,7 @@ from penstock.errors import Invalid
 from penstock.optimization.measurements import AccuracyResult, MetricName, Scenario
 from penstock_optimizer.accuracy.evaluate import evaluate
 from penstock_optimizer.measure.load import load_test
-from penstock_optimizer.sandbox import unavailable
+from penstock_optimizer.sandbox import why_unavailable
 
 
 @pytest.fixture(scope="session")
@@ -95,7 +95,7 @@ def metric_path(tmp_path: Path) -> tuple[str, ...]:
     return (str(tmp_path),)
 
 
-@pytest.mark.skipif(unavailable() is not None, reason=f"no sandbox: {unavailable()}")
+@pytest.mark.skipif(why_unavailable() is not None, reason=f"no sandbox: {why_unavailable()}")
 def test_a_metric_of_the_users_own_runs_in_the_sandbox(small: Small, work: Path, metric_path: tuple[str, ...]) -> None:
     def by(name: str) -> AccuracyResult:
         constraint = AccuracyConstraint(import_path=f"my_metric:{name}")

@@ -24,7 +24,7 @@ from penstock_optimizer.measure.controls import negative_control
 from penstock_optimizer.measure.session import Contestant, SessionResult, SessionSettings, run_session
 from penstock_optimizer.measure.variant import read_variant
 from penstock_optimizer.search.statistics import controls
-from penstock_runtime.engines import unavailable
+from penstock_runtime.engines import why_unavailable
 from penstock_runtime.hardware import probe
 
 WORKER = "penstock_optimizer.measure.worker"
@@ -91,7 +91,7 @@ def test_the_number_of_runs_can_be_fixed(small: Small) -> None:
 
 @pytest.mark.gpu
 def test_on_a_gpu_wall_time_counts_and_its_own_counter_tells_joules(small: Small, tmp_path: Path) -> None:
-    missing = unavailable(EngineName.ONNX_RUNTIME_CUDA, probe())
+    missing = why_unavailable(EngineName.ONNX_RUNTIME_CUDA, probe())
     if missing is not None:
         pytest.skip(missing)
     folder = variant(tmp_path / "cuda", digits_model(), engine=EngineSettings(name=EngineName.ONNX_RUNTIME_CUDA))

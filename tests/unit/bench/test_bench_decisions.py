@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock_cli.bench.arrivals import ArrivalProcess, arrival_times
-from penstock_cli.bench.figures import Exchange, LoadFigures, most_in_flight, quantile, quantile_interval, summarize
-from penstock_cli.bench.rate_search import LatencyObjective, RateTrial, found_rate, holds, next_rate
+from penstock_cli.bench.figures import Exchange, LoadFigures, peak_in_flight, quantile, quantile_interval, summarize
+from penstock_cli.bench.rate_search import LatencyObjective, RateTrial, highest_rate, holds, next_rate
 from penstock_cli.bench.results import BenchDocument, render
 
 
@@ -101,7 +101,7 @@ def test_the_search_finds_what_a_steady_server_can_within_the_tolerance(capacity
     trials: list[RateTrial] = []
     while (rate := next_rate(trials, first)) is not None:
         trials.append(RateTrial(rate, rate <= capacity))
-    found = found_rate(trials)
+    found = highest_rate(trials)
     if len(trials) < 16:
         assert found is not None
         assert capacity / 1.05 <= found <= capacity
@@ -117,7 +117,7 @@ def test_a_rate_that_fails_when_tried_again_is_not_found() -> None:
         held = rate <= 50 or (rate <= 100 and lucky)
         lucky = lucky and not (rate <= 100 and len(trials) > 6)
         trials.append(RateTrial(rate, held))
-    found = found_rate(trials)
+    found = highest_rate(trials)
     assert found is not None
     assert not any(trial.rate <= found and not trial.held for trial in trials)
 
@@ -126,12 +126,12 @@ def test_a_server_that_holds_no_rate_has_none() -> None:
     trials: list[RateTrial] = []
     while (rate := next_rate(trials, 100.0)) is not None:
         trials.append(RateTrial(rate, held=False))
-    assert found_rate(trials) is None
+    assert highest_rate(trials) is None
     assert len(trials) <= 16
 
 
 def test_requests_in_flight_are_counted_at_their_most() -> None:
-    assert most_in_flight([Exchange(0, 0, 2, 200), Exchange(1, 1, 3, 200), Exchange(2.5, 2.5, 4, 200)]) == 2
+    assert peak_in_flight([Exchange(0, 0, 2, 200), Exchange(1, 1, 3, 200), Exchange(2.5, 2.5, 4, 200)]) == 2
 
 
 def _load(rate: float, milliseconds: float, cpu: float = 0.1) -> LoadFigures:

@@ -10,7 +10,7 @@ from penstock.errors import Invalid
 from penstock.protocol.datatypes import DTYPES
 from penstock.routing.leases import RequestsJoined
 from penstock.serving.manifest import DataType, Signature, TensorSpec
-from penstock_cli.bench.inputs import InputOptions, RequestBody, http_request, infer_url, made_up, shape_of
+from penstock_cli.bench.inputs import InputOptions, RequestBody, http_request, infer_url, make_requests, shape_of
 from penstock_serving.replica.codec.documents import RequestDecoder
 from penstock_serving.replica.codec.responses import model_metadata
 
@@ -33,7 +33,7 @@ def test_every_datatype_is_taken_by_a_replica(datatype: DataType, *, binary: boo
     metadata = json.loads(
         model_metadata("m", "1", "onnxruntime_onnx", signature, RequestsJoined(joined=False, reason="x"))
     )
-    bodies = made_up(metadata, InputOptions(rows=5, shapes={"x": (7, 3)}, distinct=3, binary=binary))
+    bodies = make_requests(metadata, InputOptions(rows=5, shapes={"x": (7, 3)}, distinct=3, binary=binary))
     decoder = RequestDecoder(signature)
     for body in bodies:
         length = body.headers.get("Inference-Header-Content-Length")
@@ -68,7 +68,7 @@ def test_an_axis_that_nobody_names_has_a_length() -> None:
 )
 def test_what_cannot_be_made_up_is_said(metadata: dict[str, object], reason: str, named: str) -> None:
     with pytest.raises(Invalid) as caught:
-        made_up(metadata, InputOptions())
+        make_requests(metadata, InputOptions())
     assert caught.value.reason == reason
     assert named in caught.value.message
 

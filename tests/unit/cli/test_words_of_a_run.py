@@ -11,7 +11,7 @@ from tests.telling import assert_tells
 
 from penstock_cli.invocation import as_typed
 from penstock_cli.progress import StepDisplay
-from penstock_cli.run import last_words, request_hints
+from penstock_cli.run import farewell, request_hints
 from penstock_cli.standalone.ray_head import RayAccess
 
 VENV = Path("/home/ada/code/.venv/bin/penstock")
@@ -45,8 +45,8 @@ def test_where_no_traces_are_collected_none_is_promised() -> None:
 
 
 def test_the_last_line_says_what_is_left() -> None:
-    assert_tells(last_words(None), "stopped nothing")
-    assert "http://ray:8265 stays up" in last_words(RayAccess("http://ray:8265", "http://ray:8000", None))
+    assert_tells(farewell(None), "stopped nothing")
+    assert "http://ray:8265 stays up" in farewell(RayAccess("http://ray:8265", "http://ray:8000", None))
 
 
 def test_a_step_says_only_what_is_new() -> None:

@@ -166,9 +166,9 @@ GOOD: dict[str, Callable[[Outputs], Outputs]] = {
 def problem(kind: Kind, change: Callable[[Outputs], Outputs], constraint: AccuracyConstraint) -> str | None:
     """Why the guard refuses a variant."""
     judge = Judge(constraint, kind.labels)
-    chosen, controls = judge.fitting(judgements(constraint, kind.outputs, kind.labels), kind.outputs)
+    chosen, controls = judge.fit_judgements(judgements(constraint, kind.outputs, kind.labels), kind.outputs)
     assert why_untold(constraint, controls) is None, "it can tell right from wrong"
-    found = full_test_problem(constraint, judge.judged(chosen, kind.outputs, change(kind.outputs)))
+    found = full_test_problem(constraint, judge.judge(chosen, kind.outputs, change(kind.outputs)))
     return None if found is None else f"{found[0]}: {found[1]}"
 
 
@@ -253,7 +253,7 @@ def test_one_answer_far_away_does_not_hide_that_all_others_are_the_same() -> Non
     ruined = np.full_like(outputs["price"], 4)
     ruined[7] = 1e6
     judge = Judge(BALANCED, None)
-    found = judge.judged(judgements(BALANCED, outputs, None), outputs, {"price": ruined})
+    found = judge.judge(judgements(BALANCED, outputs, None), outputs, {"price": ruined})
     assert found.others[0].loss < 1e-3, "R2"
     problem_found = full_test_problem(BALANCED, found)
     assert problem_found is not None
@@ -265,14 +265,14 @@ def test_a_metric_that_was_asked_for_and_cannot_fail_is_found_out(metric: Metric
     constraint = AccuracyConstraint(metric=metric, min_ratio="0.99")
     judge = Judge(constraint, None)
     outputs = price().outputs
-    _, controls = judge.fitting(judgements(constraint, outputs, None), outputs)
+    _, controls = judge.fit_judgements(judgements(constraint, outputs, None), outputs)
     assert_tells(why_untold(constraint, controls) or "", "right wrong", metric)
 
 
 def test_a_constraint_that_allows_everything_is_found_out() -> None:
     constraint = AccuracyConstraint(metric=MetricName.R2)
     outputs = price().outputs
-    _, controls = Judge(constraint, None).fitting(judgements(constraint, outputs, None), outputs)
+    _, controls = Judge(constraint, None).fit_judgements(judgements(constraint, outputs, None), outputs)
     assert_tells(why_untold(constraint, controls) or "", "allows any loss")
 
 
@@ -281,7 +281,7 @@ def test_labels_by_which_a_constant_is_as_good_leave_it_to_the_scores() -> None:
     labels[:2] = 1
     scores = (0.05 + 0.1 * generator(20).random(COUNT) + 0.8 * labels)[:, None].astype(np.float32)
     judge = Judge(BALANCED, labels)
-    chosen, controls = judge.fitting(judgements(BALANCED, {"risk": scores}, labels), {"risk": scores})
+    chosen, controls = judge.fit_judgements(judgements(BALANCED, {"risk": scores}, labels), {"risk": scores})
     assert [each.metric for each in chosen] == [MetricName.R2]
     assert_tells(chosen[0].reason, "Accuracy cannot")
     assert why_untold(BALANCED, controls) is None
@@ -291,35 +291,35 @@ def test_directions_that_are_all_much_the_same_are_left_to_r2() -> None:
     common = 3 + generator(30).normal(0, 1, (1, 8, 16))
     hidden = (common + generator(31).normal(0, 0.7, (COUNT, 8, 16))).astype(np.float32)
     judge = Judge(BALANCED, None)
-    chosen, controls = judge.fitting(judgements(BALANCED, {"hidden": hidden}, None), {"hidden": hidden})
+    chosen, controls = judge.fit_judgements(judgements(BALANCED, {"hidden": hidden}, None), {"hidden": hidden})
     assert [each.metric for each in chosen] == [MetricName.R2]
     assert why_untold(BALANCED, controls) is None
     half = (hidden + hidden.mean(axis=0)) / 2
-    assert full_test_problem(BALANCED, judge.judged(chosen, {"hidden": hidden}, {"hidden": half})) is not None
+    assert full_test_problem(BALANCED, judge.judge(chosen, {"hidden": hidden}, {"hidden": half})) is not None
 
 
 def test_a_model_that_always_says_the_same_tells_nothing() -> None:
     outputs = {"y": np.ones((COUNT, 1), np.float32)}
-    _, controls = Judge(BALANCED, None).fitting(judgements(BALANCED, outputs, None), outputs)
+    _, controls = Judge(BALANCED, None).fit_judgements(judgements(BALANCED, outputs, None), outputs)
     assert why_untold(BALANCED, controls) is not None
 
 
 def test_an_output_that_is_always_the_same_leaves_the_decision_to_the_others() -> None:
     outputs = price().outputs | {"version": np.full(COUNT, 3)}
     judge = Judge(BALANCED, None)
-    chosen, controls = judge.fitting(judgements(BALANCED, outputs, None), outputs)
+    chosen, controls = judge.fit_judgements(judgements(BALANCED, outputs, None), outputs)
     assert why_untold(BALANCED, controls) is None
     assert {each.output for each in controls if not each.told} == {"version"}
-    other = full_test_problem(BALANCED, judge.judged(chosen, outputs, outputs | {"version": np.full(COUNT, 4)}))
+    other = full_test_problem(BALANCED, judge.judge(chosen, outputs, outputs | {"version": np.full(COUNT, 4)}))
     assert other is not None, "and yet it is compared"
 
 
 def test_an_output_without_elements_is_no_trouble() -> None:
     outputs = price().outputs | {"found": np.zeros((COUNT, 0), np.float32), "ids": np.zeros((COUNT, 0), np.int64)}
     judge = Judge(BALANCED, None)
-    chosen, controls = judge.fitting(judgements(BALANCED, outputs, None), outputs)
+    chosen, controls = judge.fit_judgements(judgements(BALANCED, outputs, None), outputs)
     assert why_untold(BALANCED, controls) is None
-    assert full_test_problem(BALANCED, judge.judged(chosen, outputs, dict(outputs))) is None
+    assert full_test_problem(BALANCED, judge.judge(chosen, outputs, dict(outputs))) is None
 
 
 def test_a_metric_of_the_users_own_has_controls_too() -> None:
@@ -335,7 +335,7 @@ def test_a_metric_of_the_users_own_has_controls_too() -> None:
             return Scored(np.ones(len(error)), 1 - error.astype(np.float64))
 
         found = Judge(constraint, None, figures)
-        return why_untold(constraint, found.fitting(judgements(constraint, outputs, None), outputs)[1])
+        return why_untold(constraint, found.fit_judgements(judgements(constraint, outputs, None), outputs)[1])
 
     assert judge(fair=True) is None
     assert judge(fair=False) is not None

@@ -14,7 +14,7 @@ from tests.telling import assert_tells
 from penstock.api.optimization import AccuracyConstraint
 from penstock.optimization.measurements import Company
 from penstock.serving.manifest import DataType, Signature, TensorSpec
-from penstock_optimizer.accuracy.company import accompany, looked_at
+from penstock_optimizer.accuracy.company import accompany, assess_company
 from penstock_optimizer.metrics import Judge, judgements
 from penstock_optimizer.samples.arrays import sample_axes
 
@@ -90,7 +90,7 @@ def seen(model: Model, folder: Path, labels: Array | None = None) -> Company | N
         for name in model(SAMPLES)
     }
     chosen = judgements(CONSTRAINT, outputs, labels)
-    return looked_at(folder, tuple(outputs), outputs, chosen, Judge(CONSTRAINT, labels))
+    return assess_company(folder, tuple(outputs), outputs, chosen, Judge(CONSTRAINT, labels))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_the_loss_in_the_metrics_own_terms_counts_where_the_change_is_small(tmp_
 
 
 def test_without_a_look_nothing_is_said(tmp_path: Path) -> None:
-    assert looked_at(tmp_path, ("y",), {"y": np.ones((3, 1))}, (), Judge(CONSTRAINT, None)) is None
+    assert assess_company(tmp_path, ("y",), {"y": np.ones((3, 1))}, (), Judge(CONSTRAINT, None)) is None
 
 
 @pytest.mark.parametrize("dependent", [False, True], ids=["each for itself", "one scale for all"])
@@ -159,6 +159,6 @@ def test_samples_that_are_counted_on_other_axes_have_company_too(dependent: bool
     samples = {"x": SAMPLES, "state": draw.normal(size=(len(SAMPLES), 2, 16)).astype(np.float32)}
     accompany(run, signature, samples, 4, tmp_path)
     outputs = {"next": (samples["state"] + SAMPLES[:, None]).astype(np.float32)}
-    found = looked_at(tmp_path, ("next",), outputs, judgements(CONSTRAINT, outputs, None), Judge(CONSTRAINT, None))
+    found = assess_company(tmp_path, ("next",), outputs, judgements(CONSTRAINT, outputs, None), Judge(CONSTRAINT, None))
     assert found is not None
     assert (found.problem is not None) is dependent

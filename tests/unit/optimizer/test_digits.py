@@ -46,7 +46,7 @@ def test_the_onnx_model_and_the_weights_compute_the_same(built: DigitsArtifact) 
     model = network().eval()
     model.load_state_dict(load_file(built.weights_file))
     session = onnxruntime.InferenceSession(str(built.model_folder / "model.onnx"))
-    images = built.held_out().images
+    images = built.test_images().images
     for rows in (images[:1], images[:3], images):
         (got,) = session.run(None, {"image": rows})
         with torch.no_grad():
@@ -62,7 +62,7 @@ def test_the_import_path_gives_the_network() -> None:
 def test_it_learns(built: DigitsArtifact) -> None:
     model = network().eval()
     model.load_state_dict(load_file(built.weights_file))
-    assert accuracy(model, built.held_out()) > 0.9
+    assert accuracy(model, built.test_images()) > 0.9
     assert float(built.manifest().annotations["penstock.dev/held-out-accuracy"]) > 0.9
 
 
@@ -119,7 +119,7 @@ def test_half_an_artifact_is_none(tmp_path: Path) -> None:
 def test_an_export_that_differs_is_refused(built: DigitsArtifact) -> None:
     session = onnxruntime.InferenceSession(str(built.model_folder / "model.onnx"))
     other = train(split(SHORT)[Split.CALIBRATION], Training(epochs=1, seed=7))
-    images = torch.from_numpy(built.held_out().images[:4])
+    images = torch.from_numpy(built.test_images().images[:4])
     request = export.ExportRequest("digits", other, images, "image", "logits", {})
     with pytest.raises(Invalid, match=telling("differ torch's")):
         export._check_equal(request, other, session)

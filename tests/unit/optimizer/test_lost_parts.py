@@ -78,8 +78,8 @@ GOOD: dict[str, tuple[Array, Array]] = {
 def problem(baseline: Array, candidate: Array) -> str | None:
     outputs = {"output0": baseline}
     judge = Judge(POINTS, None)
-    chosen, _ = judge.fitting(judgements(POINTS, outputs, None), outputs)
-    found = full_test_problem(POINTS, judge.judged(chosen, outputs, {"output0": candidate}))
+    chosen, _ = judge.fit_judgements(judgements(POINTS, outputs, None), outputs)
+    found = full_test_problem(POINTS, judge.judge(chosen, outputs, {"output0": candidate}))
     return found and found[1]
 
 

@@ -17,7 +17,7 @@ from penstock.serving.manifest import ModelFormat
 from penstock_optimizer.samples.arrays import read
 from penstock_optimizer.samples.data import prepare_data, read_splits
 from penstock_optimizer.sources.onnx import signature_of
-from penstock_optimizer.sources.vocabulary import limits_that_run, rows_of_tables
+from penstock_optimizer.sources.vocabulary import find_limits, rows_of_tables
 
 Node = Any
 INT, FLOAT = TensorProto.INT64, TensorProto.FLOAT
@@ -139,7 +139,7 @@ def saved(folder: Path, made: onnx.ModelProto) -> Path:
 
 def test_samples_that_are_made_up_run(tmp_path: Path) -> None:
     path = saved(tmp_path, model(*NODES["an index"][:2]))
-    rows, unsuited = limits_that_run(path, signature_of(path), {})
+    rows, unsuited = find_limits(path, signature_of(path), {})
     assert (rows, unsuited) == ({"ids": 12}, None)
     prepare_data(None, source(path, rows, unsuited), tmp_path / "data", max_samples=64, seed=0)
     made = read(Path(read_splits(tmp_path / "data").test))["ids"]
@@ -150,13 +150,13 @@ def test_samples_that_are_made_up_run(tmp_path: Path) -> None:
 def test_where_the_graph_does_not_tell_zeros_are_tried(tmp_path: Path) -> None:
     hidden = [helper.make_node("Mul", ["ids", "one"], ["a"]), helper.make_node("Gather", ["table", "a"], ["y"])]
     path = saved(tmp_path, model(hidden, [TABLE, scalar("one", 5)]))
-    assert limits_that_run(path, signature_of(path), {}) == ({"ids": 1}, None)
+    assert find_limits(path, signature_of(path), {}) == ({"ids": 1}, None)
 
 
 def test_where_nothing_that_is_made_up_runs_data_is_asked_for(tmp_path: Path) -> None:
     never = [helper.make_node("Sub", ["ids", "hundred"], ["a"]), helper.make_node("Gather", ["table", "a"], ["y"])]
     path = saved(tmp_path, model(never, [weight("table", 3, 4), scalar("hundred", 100)]))
-    rows, unsuited = limits_that_run(path, signature_of(path), {})
+    rows, unsuited = find_limits(path, signature_of(path), {})
     assert unsuited is not None
     assert "out of data bounds" in unsuited
     with pytest.raises(Invalid, match=telling("model --data .npz 'ids'")):

@@ -8,7 +8,7 @@ import pytest
 
 from penstock.optimization.measurements import EnergyMethod
 from penstock_optimizer.measure.energy import Estimated, Rapl, meter
-from penstock_optimizer.measure.placement import busy_ticks, least_busy
+from penstock_optimizer.measure.placement import busy_ticks, least_busy_cores
 
 STAT = """cpu  300 0 60 1000 5 0 3 0 0 0
 cpu0 200 0 40 400 3 0 2 0 0 0
@@ -30,7 +30,7 @@ def test_busy_ticks_are_all_but_idle_and_waiting_for_disks() -> None:
     ],
 )
 def test_which_cores(ticks: dict[int, int], count: int, cores: tuple[int, ...]) -> None:
-    assert least_busy(ticks, count) == cores
+    assert least_busy_cores(ticks, count) == cores
 
 
 def zone(folder: Path, name: str, joules: float, most: float) -> None:
@@ -47,7 +47,7 @@ def test_rapl_adds_packages_but_not_their_parts(tmp_path: Path) -> None:
     assert isinstance(found, Rapl)
     before = found.read()
     zone(tmp_path, "intel-rapl:0", 12, 100)
-    assert found.between(before, found.read()) == pytest.approx(2)
+    assert found.joules_between(before, found.read()) == pytest.approx(2)
     assert found.method is EnergyMethod.MEASURED_RAPL
 
 
@@ -56,11 +56,11 @@ def test_a_counter_that_begins_anew_is_seen_to(tmp_path: Path) -> None:
     found = meter(gpu=False, powercap=tmp_path)
     before = found.read()
     zone(tmp_path, "intel-rapl:0", 1, 100)
-    assert found.between(before, found.read()) == pytest.approx(2)
+    assert found.joules_between(before, found.read()) == pytest.approx(2)
 
 
 def test_without_counters_nothing_is_claimed(tmp_path: Path) -> None:
     found = meter(gpu=False, powercap=tmp_path)
     assert found == Estimated()
-    assert found.between(found.read(), found.read()) is None
+    assert found.joules_between(found.read(), found.read()) is None
     assert found.method is EnergyMethod.ESTIMATED

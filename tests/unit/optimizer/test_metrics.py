@@ -12,7 +12,7 @@ from tests.telling import telling
 
 from penstock.errors import Invalid
 from penstock.optimization.measurements import Judgement, MetricName
-from penstock_optimizer.metrics import Comparison, Scored, compare, compared_figures
+from penstock_optimizer.metrics import Comparison, Scored, compare, compare_figures
 from penstock_optimizer.metrics.answers import cosines
 from penstock_optimizer.metrics.classes import f1_macro
 from penstock_optimizer.search.statistics import loss_bound_binary
@@ -112,8 +112,8 @@ def test_rank_agreement_is_the_share_with_the_same_neighbour() -> None:
 
 def test_figures_of_an_import_path_that_are_0_or_1_are_shares() -> None:
     ones, some = np.ones(50), np.r_[np.zeros(5), np.ones(45)]
-    assert compared_figures(Scored(ones, some), 0.95).lost == 5
-    assert compared_figures(Scored(ones, some / 2), 0.95).lost is None
+    assert compare_figures(Scored(ones, some), 0.95).lost == 5
+    assert compare_figures(Scored(ones, some / 2), 0.95).lost is None
 
 
 @pytest.mark.parametrize(

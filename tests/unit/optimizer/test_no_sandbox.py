@@ -20,7 +20,7 @@ from penstock_optimizer.measure.variant import is_code
 
 @pytest.fixture(autouse=True)
 def nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "unavailable", lambda: "this machine gives no namespaces")
+    monkeypatch.setattr(sandbox, "why_unavailable", lambda: "this machine gives no namespaces")
 
 
 @pytest.mark.parametrize("model_format", formats_where(lambda each: each.optimizable))
@@ -33,19 +33,19 @@ def test_every_format_but_onnx_and_bare_weights_is_code(model_format: ModelForma
 
 
 def test_what_is_code_asks_for_the_sandbox_that_there_is_not() -> None:
-    assert prepare._isolated(code=True, asked=True)
-    assert not prepare._isolated(code=False, asked=True), "data is opened without one"
-    assert not prepare._isolated(code=True, asked=False), "whoever says --no-sandbox has one around all of it"
+    assert prepare._should_isolate(code=True, asked=True)
+    assert not prepare._should_isolate(code=False, asked=True), "data is opened without one"
+    assert not prepare._should_isolate(code=True, asked=False), "whoever says --no-sandbox has one around all of it"
 
 
 def test_a_module_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(Invalid, match=telling(sandbox.unavailable() or "", "--no-sandbox")) as caught:
+    with pytest.raises(Invalid, match=telling(sandbox.why_unavailable() or "", "--no-sandbox")) as caught:
         sandbox.run_module("json.tool", "{}", home=tmp_path, isolated=True, timeout=60)
     assert caught.value.reason == sandbox.SANDBOX_UNAVAILABLE
 
 
 def test_a_process_that_measures_is_refused_too() -> None:
-    with pytest.raises(Invalid, match=telling(sandbox.unavailable() or "")):
+    with pytest.raises(Invalid, match=telling(sandbox.why_unavailable() or "")):
         Channel("json.tool", isolated=True)
 
 

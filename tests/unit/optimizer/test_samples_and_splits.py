@@ -12,7 +12,7 @@ from tests.telling import Telling, telling
 from penstock.errors import Invalid
 from penstock.optimization.variants import DataSplits, PreparedSource
 from penstock.serving.manifest import DataType, ModelFormat, Signature, TensorSpec
-from penstock_optimizer.samples.arrays import batches, checked, made_from, rows_of_run, sample_axes
+from penstock_optimizer.samples.arrays import batches, check_samples, make_samples, rows_of_run, sample_axes
 from penstock_optimizer.samples.data import prepare_data, read_splits
 
 IMAGES = Signature(
@@ -195,11 +195,11 @@ def test_batches_of_a_fixed_model_are_filled_up_and_say_how_many_rows_count() ->
 
 def test_strings_reach_the_engine_as_bytes() -> None:
     words = Signature(inputs=(TensorSpec(name="word", datatype=DataType.BYTES, shape=(-1,)),), outputs=IMAGES.outputs)
-    samples = checked({"word": np.array(["a", "ü"])}, words, "f.npz")
+    samples = check_samples({"word": np.array(["a", "ü"])}, words, "f.npz")
     ((_, batch),) = batches(samples, words, 8)
     assert batch["word"].tolist() == [b"a", "ü".encode()]
     with pytest.raises(Invalid, match="takes strings"):
-        made_from(words, {}, 8, 1000, 0)
+        make_samples(words, {}, 8, 1000, 0)
 
 
 def test_where_nothing_is_trained_a_lone_file_goes_to_the_test_split(tmp_path: Path) -> None:
@@ -236,8 +236,8 @@ def test_samples_are_stacked_where_the_model_counts_them(
 ) -> None:
     assert sample_axes(signature) == axes
     assert rows_of_run(signature, 32) == rows
-    samples = made_from(signature, {}, most=40, most_bytes=1 << 20, seed=0)
-    assert checked(samples, signature, "made") is samples
+    samples = make_samples(signature, {}, most=40, most_bytes=1 << 20, seed=0)
+    assert check_samples(samples, signature, "made") is samples
     count, feed = next(batches(samples, signature, 32))
     assert count == rows
     assert {name: array.shape for name, array in feed.items()} == shapes
@@ -250,5 +250,5 @@ def test_samples_are_stacked_where_the_model_counts_them(
     "example", [(2, 8), (2, 1, 8), (1, 8)], ids=["a sample", "the whole", "without the first axis"]
 )
 def test_an_example_shape_may_be_told_in_three_ways(example: tuple[int, ...]) -> None:
-    samples = made_from(VOICE, {"state": example}, most=8, most_bytes=1 << 20, seed=0)
+    samples = make_samples(VOICE, {"state": example}, most=8, most_bytes=1 << 20, seed=0)
     assert samples["state"].shape == (8, 2, 8)

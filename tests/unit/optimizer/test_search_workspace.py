@@ -49,21 +49,21 @@ def test_no_two_trials_of_a_search_have_the_same_name() -> None:
 
 def test_the_same_search_is_held_by_one_only(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
-    with workspace.searching("one"):
-        with pytest.raises(Unavailable, match=telling("another process search")), workspace.searching("one"):
+    with workspace.hold_search("one"):
+        with pytest.raises(Unavailable, match=telling("another process search")), workspace.hold_search("one"):
             pass
-        with workspace.searching("two") as folder:
+        with workspace.hold_search("two") as folder:
             assert folder.ledger.is_dir()
-    with workspace.searching("one"):
+    with workspace.hold_search("one"):
         pass
 
 
 def test_what_a_killed_search_left_half_made_is_removed(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
-    with workspace.searching("one") as folder:
+    with workspace.hold_search("one") as folder:
         (folder.variants / ".building-x" / "variant").mkdir(parents=True)
         folder.variant("whole").mkdir()
-    with workspace.searching("one") as folder:
+    with workspace.hold_search("one") as folder:
         assert [each.name for each in folder.variants.iterdir()] == ["whole"]
 
 

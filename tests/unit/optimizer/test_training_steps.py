@@ -255,7 +255,7 @@ def test_what_is_missing_is_said(
     trained: Trained, label: str, change: Callable[[BuildContext], BuildContext], facts: str
 ) -> None:
     name, _, method = label.partition(" ")
-    reason = step_runner(label).infeasible(step(StepName(name), method), change(trained.context))
+    reason = step_runner(label).why_infeasible(step(StepName(name), method), change(trained.context))
     assert_tells(reason or "", facts)
 
 
@@ -271,5 +271,5 @@ def test_two_of_four_needs_sparse_tensor_cores(
     trained: Trained, hardware: Hardware, engine: EngineName, facts: str | None
 ) -> None:
     context = changed(trained.context, hardware=hardware, engine=EngineSettings(name=engine))
-    reason = step_runner("prune SemiStructured24").infeasible(step(StepName.PRUNE, "SemiStructured24"), context)
+    reason = step_runner("prune SemiStructured24").why_infeasible(step(StepName.PRUNE, "SemiStructured24"), context)
     assert reason == (None if facts is None else Telling(facts))

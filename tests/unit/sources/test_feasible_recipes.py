@@ -12,7 +12,7 @@ from penstock.optimization.hardware import Gpu, Hardware
 from penstock.optimization.recipes import EngineName, EngineSettings, Precision, QuantizeMethod, Recipe, Step, StepName
 from penstock.optimization.variants import DataSplits, PreparedSource
 from penstock.serving.manifest import DataType, ModelFormat, Signature, TensorSpec
-from penstock_optimizer.building.variant import infeasible
+from penstock_optimizer.building.variant import check_feasibility
 
 TENSOR = TensorSpec(name="x", datatype=DataType.FP32, shape=(-1, 4))
 ONNX = PreparedSource(
@@ -78,7 +78,7 @@ def test_a_step_says_what_it_lacks(
     step: Step | None, engine: str, source: PreparedSource, hardware: Hardware, facts: str | None
 ) -> None:
     settings = EngineSettings(name=EngineName(engine), precision=Precision.FP32)
-    found = infeasible(Recipe(steps=() if step is None else (step,), engine=settings), source, DATA, hardware)
+    found = check_feasibility(Recipe(steps=() if step is None else (step,), engine=settings), source, DATA, hardware)
     assert (found and found.reason) == (None if facts is None else Telling(facts))
 
 

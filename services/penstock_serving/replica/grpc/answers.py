@@ -40,7 +40,7 @@ class MessageEncoder:
             identity = request.id.encode()
             parts += (_ID, varint(len(identity)), identity)
         if not request.outputs[0].binary and all(output.datatype in CONTENTS for output in request.outputs):
-            parts.append(_typed(request.outputs, arrays))
+            parts.append(_encode_typed(request.outputs, arrays))
             return parts
         described = self._described
         blobs: list[bytes] = []
@@ -62,7 +62,7 @@ class MessageEncoder:
         return found
 
 
-def _typed(outputs: tuple[RequestedOutput, ...], arrays: Mapping[str, Array]) -> bytes:
+def _encode_typed(outputs: tuple[RequestedOutput, ...], arrays: Mapping[str, Array]) -> bytes:
     message = ModelInferResponse()
     for output in outputs:
         array = arrays[output.name]

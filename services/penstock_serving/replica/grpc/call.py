@@ -63,10 +63,10 @@ class RpcExchange(HttpExchange):
         compressed, end = single_message(self.body)
         if not compressed:
             return self.body, PREFIX_BYTES, end
-        plain = self.decompressed(self.body[PREFIX_BYTES:end])
+        plain = self.decompress_message(self.body[PREFIX_BYTES:end])
         return plain, 0, len(plain)
 
-    def decompressed(self, message: bytes | bytearray) -> bytes:
+    def decompress_message(self, message: bytes | bytearray) -> bytes:
         """A message as it was before it was compressed.
 
         Raises:

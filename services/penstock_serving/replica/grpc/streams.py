@@ -56,7 +56,7 @@ class RpcStream(RpcExchange):
         """Hand messages on as they come."""
         for compressed, message in self._reader.feed(chunk, self.connection.max_body_bytes):
             if not self._ended:
-                self._take(self, self.decompressed(message) if compressed else message)
+                self._take(self, self.decompress_message(message) if compressed else message)
 
     def finish(self) -> None:
         """The client's last message has come.

@@ -166,10 +166,10 @@ def _sha256(path: Path) -> str:
     try:
         return sha256_of(path)
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable_error(path, error) from error
 
 
-def _unreadable(path: Path, error: OSError) -> Invalid:
+def _unreadable_error(path: Path, error: OSError) -> Invalid:
     return Invalid(Reason.MODEL_NOT_FOUND, f"{path} cannot be read: {error.strerror}")
 
 

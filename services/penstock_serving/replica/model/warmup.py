@@ -43,7 +43,7 @@ def warm_up(engine: Engine, joining: Joining | None, max_rows: int) -> dict[int,
     for rows in _sizes(max_rows if axes else 1):
         inputs = {spec.name: _zeros(spec, rows, axes.get(spec.name)) for spec in signature.inputs}
         try:
-            measured[rows] = _shortest(engine, inputs)
+            measured[rows] = _shortest_run(engine, inputs)
         except Exception as error:  # noqa: BLE001 -- a model may refuse zeros and still serve real inputs
             logger.warning("the warm-up on zeros with %d rows failed: %s", rows, error)
             return measured
@@ -65,7 +65,7 @@ def _zeros(spec: TensorSpec, rows: int, batch: int | None) -> Array:
     return np.zeros(shape, dtype=DTYPES[spec.datatype])
 
 
-def _shortest(engine: Engine, inputs: dict[str, Array]) -> float:
+def _shortest_run(engine: Engine, inputs: dict[str, Array]) -> float:
     first = _time_run(engine, inputs)
     return first if first > _LONG_SECONDS else min(_time_run(engine, inputs) for _ in range(_REPEATS))
 
