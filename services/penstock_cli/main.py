@@ -61,6 +61,9 @@ def run(
     max_body_bytes: Annotated[int, typer.Option(help="A request with a larger body gets 413.", min=1)] = 64
     * 1024
     * 1024,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Clients speak TLS, by a certificate for localhost that is made anew.")
+    ] = False,
     state_dir: Annotated[
         Path | None, typer.Option(help="Where everything is kept. Default: the user's state folder.", file_okay=False)
     ] = None,
@@ -91,6 +94,7 @@ def run(
         cache=default_cache_folder(),
         ray=ray,
         max_body_bytes=max_body_bytes,
+        tls=tls,
         ray_token=ray_token_file.read_text(encoding="ascii").strip() if ray_token_file else None,
     )
     raise typer.Exit(run_platform(settings, Console()))

@@ -22,6 +22,7 @@ from penstock_cli.invocation import command_as_typed
 from penstock_cli.objects.readiness import forget_readiness
 from penstock_cli.progress import StepDisplay
 from penstock_cli.serving import ServedModels
+from penstock_cli.standalone.certificate import AUTHORITY_FILE
 from penstock_cli.standalone.declarations import POOL, declare_pool, declare_profiles
 from penstock_cli.standalone.gateway import GatewayProcess
 from penstock_cli.standalone.ray_head import RayAccess, find_running_ray, open_ray
@@ -53,6 +54,8 @@ class RunSettings:
     ray_token: str | None = None
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
     """Of a request."""
+    tls: bool = False
+    """Whether clients speak TLS."""
 
 
 def run(settings: RunSettings, console: Console) -> int:
@@ -76,7 +79,9 @@ def run(settings: RunSettings, console: Console) -> int:
         steps = StepDisplay(console)
         ray = _ray(settings)
         try:
-            with Stack(StackSettings(settings.state, settings.port, settings.cache, settings.max_body_bytes)) as stack:
+            with Stack(
+                StackSettings(settings.state, settings.port, settings.cache, settings.max_body_bytes, settings.tls)
+            ) as stack:
                 session = _Session(settings, console, steps, stack, ray)
                 status = session.serve([each.manifest for each in documents]) if documents else session.demo()
         except KeyboardInterrupt:
@@ -98,7 +103,9 @@ def farewell(ray: RayAccess | None) -> str:
     return f"Stopped; nothing of this run is left. The Ray at {ray.url} stays up."
 
 
-def request_hints(infer_url: str, body: Path, command: str, traceparent: str | None) -> list[str]:
+def request_hints(
+    infer_url: str, body: Path, command: str, traceparent: str | None, authority: Path | None = None
+) -> list[str]:
     """Lines that say how to send a request oneself, and how to see where its time went.
 
     Args:
@@ -106,8 +113,10 @@ def request_hints(infer_url: str, body: Path, command: str, traceparent: str | N
         body: file with one.
         command: the command line's name, as the user can type it.
         traceparent: a W3C trace context that asks for a trace; None where traces are not collected here.
+        authority: file that a client needs to trust the gateway's certificate; None: there is no TLS.
     """
-    lines = ["Try it from another terminal:", f"  curl -s {infer_url} -d @{body}"]
+    trusting = f" --cacert {authority}" if authority is not None else ""
+    lines = ["Try it from another terminal:", f"  curl -s{trusting} {infer_url} -d @{body}"]
     if traceparent is None:
         return lines
     header = f"-H 'traceparent: {traceparent}'"
@@ -254,7 +263,8 @@ class _Session:
             return
         asked = SpanContext(new_trace_id(), new_span_id(), sampled=True).traceparent()
         traceparent = asked if self._stack.collects_traces else None
-        for line in request_hints(infer, body, command_as_typed(), traceparent):
+        authority = self._settings.state.tls / AUTHORITY_FILE if self._settings.tls else None
+        for line in request_hints(infer, body, command_as_typed(), traceparent, authority):
             # Not wrapped by us: a terminal's own wrapping can be pasted, ours could not.
             self._console.print(line, soft_wrap=True, highlight=False, markup=False)
         self._serve_until_interrupted()

@@ -219,7 +219,7 @@ def test_a_search_writes_its_page(served: ReplicaProcess, tmp_path: Path) -> Non
 def _options(url: str) -> BenchOptions:
     return BenchOptions(
         url=url, connections=(1,), rates=(), p99_milliseconds=None, arrivals=ArrivalProcess.POISSON, seconds=0.5,
-        warmup=0.0, timeout=5.0, most_connections=8, inputs=InputOptions(), body=b'{"inputs": []}', headers={}, key=None,
+        warmup=0.0, timeout=5.0, most_connections=8, inputs=InputOptions(), body=b'{"inputs": []}', headers={}, key=None, ca_file=None,
         seed=0,
     )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -15,8 +16,11 @@ from cryptography import x509
 from tests.certificates import Authority, Pair
 from tests.integration.gateway_parts import Gateway, Replica, failures, gateway, load, until, until_answers
 from tests.ports import free_port
+from typer.testing import CliRunner, Result
 
-from penstock.errors import Invalid
+from penstock.errors import Invalid, Unavailable
+from penstock_cli.main import app
+from penstock_cli.standalone.certificate import issue_certificate, trust_of
 from penstock_serving.gateway.settings import read_settings
 from penstock_serving.gateway.tls.keeping import CertificateKeeper
 
@@ -171,3 +175,37 @@ def test_a_gateway_without_its_certificate_does_not_start(tmp_path: Path) -> Non
     with pytest.raises(Invalid) as caught:
         read_settings([*state, "--tls-client-ca-file", str(secret)], {})
     assert "--tls-certificate" in caught.value.message
+
+
+def test_a_load_is_driven_over_tls_by_the_certificate_of_this_machine(tmp_path: Path) -> None:
+    authority = issue_certificate(tmp_path / "tls")
+
+    def bench(port: int, *more: str) -> Result:
+        url = f"https://127.0.0.1:{port}/v2/models/m"
+        request = tmp_path / "request.json"
+        request.write_text("{}")
+        arguments = ["bench", url, "--body", str(request), "--connections", "2", "--seconds", "0.2", "--json", *more]
+        return CliRunner().invoke(app, arguments)
+
+    async def run() -> tuple[Result, Result]:
+        folder = str(authority.parent)
+        async with gateway("--tls-certificate", folder, trust=trust_of(authority)) as running, Replica() as replica:
+            await running.lease("r", replica.address)
+            assert (await running.infer())[0] == 200
+            trusting_it = await asyncio.to_thread(bench, running.port, "--ca-file", str(authority))
+            return trusting_it, await asyncio.to_thread(bench, running.port)
+
+    trusted, untrusted = asyncio.run(run())
+    assert trusted.exit_code == 0, trusted.output
+    assert set(json.loads(trusted.stdout)["loads"][0]["statuses"]) == {"200"}
+    assert isinstance(untrusted.exception, Unavailable)
+    assert "certificate" in untrusted.exception.message.lower()
+
+
+def test_a_key_for_this_machine_is_its_owners_alone(tmp_path: Path) -> None:
+    authority = issue_certificate(tmp_path / "tls")
+    assert (authority.parent / "tls.key").stat().st_mode & 0o077 == 0
+    assert authority.parent.stat().st_mode & 0o077 == 0
+    first = (authority.parent / "tls.crt").read_bytes()
+    issue_certificate(tmp_path / "tls")
+    assert (authority.parent / "tls.crt").read_bytes() != first

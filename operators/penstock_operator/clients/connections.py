@@ -28,13 +28,15 @@ class BoundedTransport(httpx.HTTPTransport):
 
     Args:
         lookup: finds addresses.
+        trust: whose certificates servers may have; None: those that the system trusts.
     """
 
-    def __init__(self, lookup: Lookup | None = None) -> None:
-        super().__init__(trust_env=False, verify=_trust_authorities())
+    def __init__(self, lookup: Lookup | None = None, trust: ssl.SSLContext | None = None) -> None:
+        context = trust or _trust_authorities()
+        super().__init__(trust_env=False, verify=context)
         self._pool.close()
         self._pool = httpcore.ConnectionPool(
-            ssl_context=_trust_authorities(),
+            ssl_context=context,
             max_connections=_MOST_CONNECTIONS,
             keepalive_expiry=_IDLE_SECONDS,
             network_backend=_Backend(lookup or addresses),

@@ -11,6 +11,7 @@ import typer
 from penstock.errors import Invalid
 from penstock_cli.bench.arrivals import ArrivalProcess
 from penstock_cli.objects.command import Context, Kubeconfig, Namespace, StateDir, open_cluster
+from penstock_cli.standalone.state import StateFolder, default_state_folder
 
 if TYPE_CHECKING:
     from penstock_cli.bench.results import BenchDocument
@@ -62,6 +63,9 @@ def bench(
         Path | None,
         typer.Option(help="File with the API key. Default: $PENSTOCK_API_KEY.", exists=True, dir_okay=False),
     ] = None,
+    ca_file: Annotated[
+        Path | None, typer.Option(help="Authorities (PEM) of an `https:` server.", exists=True, dir_okay=False)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write all figures as JSON.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write a page with a plot there.", dir_okay=False)] = None,
     seed: Annotated[int, typer.Option(help="Of inputs and arrivals.")] = 0,
@@ -88,6 +92,7 @@ def bench(
     from penstock_cli.bench.inputs import InputOptions  # noqa: PLC0415 (NumPy and more, only for this command)
     from penstock_cli.bench.run import BenchOptions, run_bench  # noqa: PLC0415 (the same)
     from penstock_cli.optimization.profiling import parse_shape  # noqa: PLC0415 (the same)
+    from penstock_cli.standalone.certificate import AUTHORITY_FILE  # noqa: PLC0415 (the same)
 
     chosen = [name for name, value in (("--connections", connections), ("--rate", rate), ("--p99", p99)) if value]
     if len(chosen) > 1:
@@ -96,6 +101,8 @@ def bench(
     if "://" not in target:
         with open_cluster(kubeconfig, context, state_dir) as cluster:
             url = _url_of(cluster, target, namespace)
+        own = StateFolder(state_dir or default_state_folder()).tls / AUTHORITY_FILE
+        ca_file = ca_file or (own if url.startswith("https://127.0.0.1:") and own.is_file() else None)
     options = BenchOptions(
         url=url,
         connections=tuple(int(each) for each in _numbers("--connections", connections)) or _USUAL_CONNECTIONS,
@@ -110,6 +117,7 @@ def bench(
         body=body.read_bytes() if body else None,
         headers=dict(_header(each) for each in header or ()),
         key=_key(key_file),
+        ca_file=ca_file,
         seed=seed,
     )
     document = run_bench(options)

@@ -24,7 +24,8 @@ class LoadTarget:
 
     host: str
     port: int
-    tls: bool = False
+    trust: ssl.SSLContext | None = None
+    """Whose certificate it has; None: it speaks plain HTTP."""
 
 
 class ConnectionOwner(Protocol):
@@ -68,10 +69,9 @@ class LoadConnection(asyncio.Protocol):
             self._opening = asyncio.get_running_loop().create_task(self._open())
 
     async def _open(self) -> None:
-        context = ssl.create_default_context() if self._server.tls else None
         try:
             await asyncio.get_running_loop().create_connection(
-                lambda: self, self._server.host, self._server.port, ssl=context
+                lambda: self, self._server.host, self._server.port, ssl=self._server.trust
             )
         except OSError as error:
             self._finish(NO_ANSWER, str(error).encode())

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import platform
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -50,6 +52,8 @@ class BenchOptions:
     body: bytes | None
     headers: Mapping[str, str]
     key: str | None
+    ca_file: Path | None
+    """Authorities that an `https:` server's certificate may be of; None: those that the system trusts."""
     seed: int
 
 
@@ -62,10 +66,13 @@ def run_bench(options: BenchOptions) -> BenchDocument:
     """
     url = infer_url(options.url)
     headers = {**options.headers, **({"Authorization": f"Bearer {options.key}"} if options.key else {})}
-    bodies = [_own_body(options.body)] if options.body is not None else _make_requests(url, headers, options.inputs)
+    trust = _load_trust(options.ca_file) if url.startswith("https:") else None
+    bodies = (
+        [_own_body(options.body)] if options.body is not None else _make_requests(url, headers, options.inputs, trust)
+    )
     parts = urlsplit(url)
     settings = LoadSettings(
-        server=LoadTarget(parts.hostname or "", parts.port or _PORTS[parts.scheme], tls=parts.scheme == "https"),
+        server=LoadTarget(parts.hostname or "", parts.port or _PORTS[parts.scheme], trust),
         requests=[http_request(url, body, headers) for body in bodies],
         seconds=options.seconds,
         warmup=options.warmup,
@@ -162,8 +169,17 @@ def _own_body(content: bytes) -> RequestBody:
     return RequestBody(content, {"Content-Type": "application/json"})
 
 
-def _make_requests(url: str, headers: Mapping[str, str], options: InputOptions) -> list[RequestBody]:
-    status, content = get(url.removesuffix("/infer"), more=headers)
+def _load_trust(ca_file: Path | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+    except (OSError, ssl.SSLError) as error:
+        raise Invalid("InvalidCertificate", f"--ca-file {ca_file}: no certificates in PEM form ({error})") from None
+
+
+def _make_requests(
+    url: str, headers: Mapping[str, str], options: InputOptions, trust: ssl.SSLContext | None
+) -> list[RequestBody]:
+    status, content = get(url.removesuffix("/infer"), more=headers, trust=trust)
     if status != _OK:
         words = content[:300].decode(errors="replace")
         raise Unavailable("NoMetadata", f"{url.removesuffix('/infer')} answers {status or 'nothing'}: {words}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +70,8 @@ class Served:
     revision: str | None
     model_folder: Path
     """What it serves, to be run directly too."""
+    trust: ssl.SSLContext | None = None
+    """Whose certificate the gateway has; None: it speaks plain HTTP."""
 
 
 def measure(served: Served, artifact: DigitsArtifact, traces: Path | None) -> DemoResult:
@@ -86,11 +89,11 @@ def measure(served: Served, artifact: DigitsArtifact, traces: Path | None) -> De
     held_out, signature = artifact.test_images(), artifact.manifest().signature
     bodies = [request_body(signature.inputs[0], image) for image in held_out.images]
     direct = direct_predictions(served.model_folder, held_out.images)
-    warm_up = run_load(served.url, bodies, CONNECTIONS)
+    warm_up = run_load(served.url, bodies, CONNECTIONS, served.trust)
     # Its spans are exported every few seconds: they arrive while the load runs.
-    traced = _send_traced(served.url, bodies[0]) if traces else 0
+    traced = _send_traced(served, bodies[0]) if traces else 0
     before = replica_usage(served.agent_url, served.secret, NAME, served.revision)
-    load = run_load(served.url, bodies * ROUNDS, CONNECTIONS)
+    load = run_load(served.url, bodies * ROUNDS, CONNECTIONS, served.trust)
     after = replica_usage(served.agent_url, served.secret, NAME, served.revision)
     return DemoResult(
         images=np.tile(held_out.images, (ROUNDS, 1, 1, 1)),
@@ -113,8 +116,8 @@ def folder_size(folder: Path) -> int:
     return sum(each.size_bytes for each in manifest.files.values())
 
 
-def _send_traced(url: str, body: bytes) -> int:
+def _send_traced(served: Served, body: bytes) -> int:
     """One request whose caller asks for its trace; the trace's id."""
     caller = SpanContext(new_trace_id(), new_span_id(), sampled=True)
-    send(url, body, {"traceparent": caller.traceparent()})
+    send(served.url, body, {"traceparent": caller.traceparent()}, served.trust)
     return caller.trace_id

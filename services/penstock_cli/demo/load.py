@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 import threading
 import time
 from collections.abc import Mapping
@@ -77,28 +78,31 @@ def predicted_class(body: bytes) -> int:
         raise ValueError(f"not an infer answer: {body[:200]!r}") from error
 
 
-def send(url: str, body: bytes, headers: Mapping[str, str] | None = None) -> HttpAnswer:
+def send(
+    url: str, body: bytes, headers: Mapping[str, str] | None = None, trust: ssl.SSLContext | None = None
+) -> HttpAnswer:
     """Send one request on a connection of its own."""
-    connection = _Connection(url)
+    connection = _Connection(url, trust)
     try:
         return connection.infer(body, headers or {})
     finally:
         connection.close()
 
 
-def run_load(url: str, bodies: list[bytes], connections: int) -> LoadResult:
+def run_load(url: str, bodies: list[bytes], connections: int, trust: ssl.SSLContext | None = None) -> LoadResult:
     """Send every body once, over that many keep-alive connections.
 
     Args:
         url: the model's infer URL.
         bodies: one request each.
         connections: how many at once.
+        trust: whose certificate an `https:` gateway has.
     """
     answers: list[HttpAnswer | None] = [None] * len(bodies)
     numbers = count()
 
     def work() -> None:
-        connection = _Connection(url)
+        connection = _Connection(url, trust)
         try:
             while (number := next(numbers)) < len(bodies):
                 answers[number] = connection.infer(bodies[number], {})
@@ -118,10 +122,15 @@ def run_load(url: str, bodies: list[bytes], connections: int) -> LoadResult:
 class _Connection:
     """A keep-alive connection to one URL, past any proxy that the environment names."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, trust: ssl.SSLContext | None) -> None:
         parts = urlsplit(url)
         self._path = parts.path
-        self._connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 80, timeout=_TIMEOUT_SECONDS)
+        host = parts.hostname or ""
+        self._connection = (
+            http.client.HTTPSConnection(host, parts.port or 443, timeout=_TIMEOUT_SECONDS, context=trust)
+            if parts.scheme == "https"
+            else http.client.HTTPConnection(host, parts.port or 80, timeout=_TIMEOUT_SECONDS)
+        )
 
     def infer(self, body: bytes, headers: Mapping[str, str]) -> HttpAnswer:
         started = time.perf_counter()

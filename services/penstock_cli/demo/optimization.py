@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -101,13 +102,13 @@ class Takeover:
 
 
 @contextmanager
-def send_meanwhile(url: str, body: bytes) -> Iterator[Takeover]:
+def send_meanwhile(url: str, body: bytes, trust: ssl.SSLContext | None = None) -> Iterator[Takeover]:
     """Send one request after the other, some fifty a second, until the context ends."""
     exchange, stop = Takeover(), threading.Event()
 
     def ask() -> None:
         while not stop.wait(_EXCHANGE_PAUSE_SECONDS):
-            exchange.answers.append(send(url, body))
+            exchange.answers.append(send(url, body, trust=trust))
 
     thread = threading.Thread(target=ask, name="exchange", daemon=True)
     thread.start()

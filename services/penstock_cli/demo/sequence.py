@@ -99,7 +99,7 @@ class Demo:
     def _measure(self, doing: str, folder: Path, revision: str | None, traces: Path | None) -> DemoResult:
         place = self._place
         secret = place.state.secret(place.state.gateway_secret_file)
-        served = digits.Served(place.url, place.gateway.agent_url, secret, revision, folder)
+        served = digits.Served(place.url, place.gateway.agent_url, secret, revision, folder, place.gateway.trust)
         with self._steps.step(doing):
             return digits.measure(served, place.artifact, traces)
 
@@ -122,7 +122,10 @@ class Demo:
         place = self._place
         images = place.artifact.test_images().images
         body = request_body(place.artifact.manifest().signature.inputs[0], images[0])
-        with self._steps.step("Exchanging the model under requests"), send_meanwhile(place.url, body) as exchange:
+        with (
+            self._steps.step("Exchanging the model under requests"),
+            send_meanwhile(place.url, body, place.gateway.trust) as exchange,
+        ):
             ready = wait_until_optimized(place.cluster, DIGITS, _EXCHANGE_SECONDS, self._steps.say, place.stack.check)
         self._steps.note(f"  {len(exchange.answers)} requests meanwhile, {exchange.failed} failed")
         return exchange.failed, ready.status.active_revision

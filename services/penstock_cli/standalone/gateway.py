@@ -10,6 +10,7 @@ from pathlib import Path
 
 from penstock.routing.tokens import admin_token
 from penstock.serving.settings import DEFAULT_MAX_BODY_BYTES
+from penstock_cli.standalone.certificate import trust_of
 from penstock_cli.standalone.child import Child, ChildProgram
 from penstock_cli.standalone.http import get
 from penstock_cli.standalone.ports import LOOPBACK, free_ports, next_free_port
@@ -26,6 +27,7 @@ class GatewayProcess:
         environment: of the process.
         wanted: the port for clients, if it is free; else the first free one after it.
         max_body_bytes: of a request.
+        authority: whose certificate it has, beside that file; None: clients speak plain HTTP.
 
     Raises:
         Unavailable: no port is free.
@@ -37,19 +39,23 @@ class GatewayProcess:
         environment: Mapping[str, str],
         wanted: int,
         max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
+        authority: Path | None = None,
     ) -> None:
         self._token = admin_token(state.secret(state.gateway_secret_file))
         self._state = state
         self._environment = environment
         self._wanted = wanted
         self._max_body_bytes = max_body_bytes
+        self._authority = authority
+        self.trust = None if authority is None else trust_of(authority)
+        """Of its clients."""
         self.child = Child(self._program())
 
     def _program(self) -> ChildProgram:
         """The gateway on ports that are free now."""
         self.port = next_free_port(self._wanted)
         (control_port,) = free_ports(1)
-        self.url = f"http://{LOOPBACK}:{self.port}"
+        self.url = f"{'http' if self._authority is None else 'https'}://{LOOPBACK}:{self.port}"
         self.agent_url = f"http://{LOOPBACK}:{control_port}"
         # HAProxy's sockets lie here, and a socket's path must be short. The operator declares all routes again.
         scratch = Path(tempfile.mkdtemp(prefix="penstock-gateway-"))
@@ -62,6 +68,7 @@ class GatewayProcess:
                 "--secret-file", str(self._state.gateway_secret_file),
                 "--state-dir", str(scratch),
                 "--max-body-bytes", str(self._max_body_bytes),
+                *(["--tls-certificate", str(self._authority.parent)] if self._authority is not None else []),
             ],
             environment=self._environment,
             log=self._state.logs / "gateway.log",
@@ -80,4 +87,4 @@ class GatewayProcess:
         # Its agent takes our token, so it is ours; it answers only where no other program had the port for clients.
         if get(f"{self.agent_url}/v1/routes", self._token)[0] != HTTPStatus.OK:
             return False
-        return get(f"{self.url}/v2/health/live")[0] == HTTPStatus.OK
+        return get(f"{self.url}/v2/health/live", trust=self.trust)[0] == HTTPStatus.OK

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from typing import Final
 
 import httpx
 
 from penstock_operator.clients.bounds import Bounds
+from penstock_operator.clients.connections import BoundedTransport
 from penstock_operator.clients.exchange import BoundedClient
 
 _BOUNDS: Final = Bounds(seconds=5.0, most_bytes=16 * 2**20)
 """Whoever listens there need not be a part of ours, nor Ray."""
 
 
-def get(url: str, token: str | None = None, more: Mapping[str, str] | None = None) -> tuple[int, bytes]:
+def get(
+    url: str,
+    token: str | None = None,
+    more: Mapping[str, str] | None = None,
+    trust: ssl.SSLContext | None = None,
+) -> tuple[int, bytes]:
     """Status and body; (0, b"") where nobody answers, or not as it should.
 
     Args:
-        url: an `http:` URL.
+        url: an `http:` or `https:` URL.
         token: bearer token to send.
         more: other headers.
+        trust: whose certificates an `https:` server may have; None: those that the system trusts.
     """
-    client = BoundedClient("", {"authorization": f"Bearer {token}"} if token else {})
+    client = BoundedClient("", {"authorization": f"Bearer {token}"} if token else {}, BoundedTransport(trust=trust))
     try:
         answer = client.exchange("GET", url, _BOUNDS, headers=more)
     except (httpx.HTTPError, httpx.InvalidURL):

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
+from penstock_cli.standalone.certificate import issue_certificate
 from penstock_cli.standalone.child import Child, ChildProgram
 from penstock_cli.standalone.collector import Collector
 from penstock_cli.standalone.gateway import GatewayProcess
@@ -37,6 +38,8 @@ class StackSettings:
     """The user's, for models and for what searches found."""
     max_body_bytes: int
     """Of a request."""
+    tls: bool = False
+    """Whether clients speak TLS to the gateway."""
 
 
 class Stack:
@@ -85,9 +88,9 @@ class Stack:
 
     def start_gateway(self) -> GatewayProcess:
         """Begin to start the gateway."""
-        gateway = GatewayProcess(
-            self._settings.state, self._environment(), self._settings.port, self._settings.max_body_bytes
-        )
+        settings = self._settings
+        authority = issue_certificate(settings.state.tls) if settings.tls else None
+        gateway = GatewayProcess(settings.state, self._environment(), settings.port, settings.max_body_bytes, authority)
         self._children.append(gateway.child)
         return gateway
 

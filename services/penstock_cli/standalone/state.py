@@ -64,6 +64,11 @@ class StateFolder:
         """Its public half, which replicas trust."""
         return self.root / "signing-key.pub.pem"
 
+    @property
+    def tls(self) -> Path:
+        """The gateway's certificate, and the authority that clients trust, where this run has TLS."""
+        return self.root / "tls"
+
     def create(self) -> None:
         """Make the folder, for its owner only."""
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
