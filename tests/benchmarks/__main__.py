@@ -9,6 +9,7 @@ BENCHMARKS = {
     "data-path": "what an answer costs beside a bare uvicorn server and plain Ray Serve",
     "access": "what it costs that the gateway asks who calls",
     "prediction-cache": "what the prediction cache costs and gives, by how many inputs repeat",
+    "hostile-clients": "what clients that hold connections and give nothing cost the others",
     "batcher-arrivals": "when requests are put together, beside ray.serve.batch",
     "hundred-deployments": "the control plane's cost",
     "scaling": "from one replica to four and back; from zero",

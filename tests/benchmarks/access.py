@@ -92,7 +92,7 @@ def main() -> None:
     publish(results)
 
 
-def declare(edge: parts.GatewayProcess, admin: str, namespace: str, access: dict[str, Any]) -> None:
+def declare(edge: parts.GatewayProcess, admin: str, namespace: str, access: dict[str, Any], model: str = "m") -> None:
     """A namespace's model and, where it needs one, many keys."""
     told = dict(access)
     limit = told.pop("limit", None)
@@ -100,16 +100,16 @@ def declare(edge: parts.GatewayProcess, admin: str, namespace: str, access: dict
     if told["required"]:
         every = [(f"k{n}", hashlib.sha256(key(n).encode()).hexdigest()) for n in range(KEYS)]
         told["keys"] = [{"name": name, "sha256": digest, "requestsPerSecond": limit, **ends} for name, digest in every]
-    route = {"namespace": namespace, "model": "m", "access": told}
-    parts.http_json(f"{edge.control_url}/v1/routes/{namespace}/m", "PUT", route, admin)
+    route = {"namespace": namespace, "model": model, "access": told}
+    parts.http_json(f"{edge.control_url}/v1/routes/{namespace}/{model}", "PUT", route, admin)
 
 
-def renew(edge: parts.GatewayProcess, namespace: str, address: str) -> None:
+def renew(edge: parts.GatewayProcess, namespace: str, address: str, model: str = "m") -> None:
     """The replica's lease, longer than a round."""
     lease = {
-        "namespace": namespace, "model": "m", "version": "1", "revision": "r", "address": address, "leaseSeconds": 60,
+        "namespace": namespace, "model": model, "version": "1", "revision": "r", "address": address, "leaseSeconds": 60,
     }  # fmt: skip
-    token = replica_token(edge.secret, namespace, "m")
+    token = replica_token(edge.secret, namespace, model)
     parts.http_json(f"{edge.control_url}/v1/replicas/{namespace}", "PUT", lease, token)
 
 

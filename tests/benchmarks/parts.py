@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,7 +149,9 @@ class GatewayProcess:
 
 
 @contextmanager
-def gateway(folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[GatewayProcess]:
+def gateway(
+    folder: Path, environment: Mapping[str, str] | None = None, arguments: Sequence[str] = ()
+) -> Iterator[GatewayProcess]:
     """A gateway on free loopback ports."""
     port, control = free_ports(2)
     folder.mkdir(parents=True, exist_ok=True)
@@ -157,7 +159,7 @@ def gateway(folder: Path, environment: Mapping[str, str] | None = None) -> Itera
     secret_file.write_text("benchmark-secret")
     command = [
         sys.executable, "-m", "penstock_serving.gateway.main", "--port", str(port), "--control-port", str(control),
-        "--secret-file", str(secret_file), "--state-dir", str(folder / "state"),
+        "--secret-file", str(secret_file), "--state-dir", str(folder / "state"), *arguments,
     ]  # fmt: skip
     with process(command, folder / "gateway.log", environment) as child:
         url = f"http://127.0.0.1:{port}"
