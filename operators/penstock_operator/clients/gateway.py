@@ -120,7 +120,7 @@ class GatewayClient:
                     method, path, _BOUNDS, content=content, headers=extra, extensions=extensions
                 )
         except httpx.HTTPError as error:
-            raise self._problem(f"does not answer: {error or type(error).__name__}") from error
+            raise self._problem(f"does not answer: {str(error) or type(error).__name__}") from error
         gone = method == "DELETE" and response.status == httpx.codes.NOT_FOUND
         if not (response.is_success or gone):
             raise self._problem(f"answers HTTP {response.status} to {method} {path}: {response.excerpt()}")

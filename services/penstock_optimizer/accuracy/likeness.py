@@ -14,11 +14,11 @@ TOLERANCE: Final = 1e-3
 _TINY: Final = 1e-6
 
 
-def difference_between(ours: Array, theirs: Array) -> str | None:
+def difference_between(ours: Any, theirs: Any) -> str | None:
     """How two outputs differ, in words; None where they are the same.
 
     Args:
-        ours: as it should be.
+        ours: as it should be: a tensor, or the list or map that ONNX Runtime gives for some operators.
         theirs: of any type and shape. Flags, whole numbers and strings are the same only where they are equal; whole
             numbers are never subtracted, since unsigned ones would wrap around.
     """

@@ -236,7 +236,8 @@ def _signature_of(program: torch.export.ExportedProgram) -> Signature:
 def _spec(name: str, value: Any) -> TensorSpec:
     if not isinstance(value, torch.Tensor) or value.dtype not in DATATYPES:
         raise Invalid(Reason.MODEL_INVALID, f"'{name}' is no tensor that can be served: export with tensors only")
-    shape = tuple(axis if isinstance(axis, int) else -1 for axis in value.shape)
+    axes: Sequence[int | torch.SymInt] = value.shape
+    shape = tuple(axis if isinstance(axis, int) else -1 for axis in axes)
     return TensorSpec(name=name, datatype=DATATYPES[value.dtype], shape=shape)
 
 

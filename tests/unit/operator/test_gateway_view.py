@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import httpx
+import pytest
 
 from penstock.routing.fleet import Endpoint
 from penstock.routing.leases import ASYNCHRONOUS, PREFER, Route, RouteList, RouteStatus
 from penstock_operator.clients.gateway import GatewayClient
-from penstock_operator.deployment.observed import ObservedGateway
+from penstock_operator.deployment.observed import GatewayProblem, ObservedGateway
 from penstock_operator.gateway.view import GatewayView
 
 
@@ -85,3 +86,20 @@ def test_one_of_a_former_release_says_nothing_and_is_asked() -> None:
     assert view.client.declare(route("r1")) is None
     view.note_change("ns", "m", None)
     assert (seen(view).declared, agent.listed) == (route("r1"), 2)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        pytest.param(httpx.ConnectError("Connection refused"), "Connection refused", id="in its own words"),
+        pytest.param(httpx.RemoteProtocolError(""), "RemoteProtocolError", id="by its kind, where it has none"),
+    ],
+)
+def test_of_a_gateway_that_does_not_answer_it_is_told_what_is_wrong(error: httpx.HTTPError, said: str) -> None:
+    def fail(_: httpx.Request) -> httpx.Response:
+        raise error
+
+    endpoint = Endpoint("http://gateway:1", "http://10.0.0.1:1")
+    found = GatewayView(GatewayClient(endpoint, "token", httpx.MockTransport(fail)), Clock()).look("ns", "m")
+    assert isinstance(found, GatewayProblem)
+    assert found.message.endswith(said)
