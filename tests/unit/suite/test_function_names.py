@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-FOLDERS = ("services",)
+FOLDERS = ("platform", "operators", "services", "images")
 BARE = frozenset(
     re.findall(
         r"\w+",
