@@ -14,6 +14,9 @@ from penstock.serving.manifest import DataType, TensorSpec
 
 _UNORDERED: Final = (DataType.BYTES, DataType.BOOL)
 
+_LONG: Final = 64
+"""Elements of a row from which on it is faster to look for the best than to put all in order."""
+
 
 @dataclass(frozen=True, slots=True)
 class Classification:
@@ -40,7 +43,7 @@ class Classification:
         if self.spec.datatype is DataType.BF16:
             values = (values.astype(np.uint32) << 16).view(np.float32)
         rows = values.reshape(1, -1) if self.axis is None else _to_rows(values, self.axis)
-        order = np.argsort(_descending(rows), axis=1, kind="stable")[:, : self.count]
+        order = _first(_descending(rows), self.count)
         labels = self.spec.classes if len(self.spec.classes) == rows.shape[1] else ()
         found = np.empty(order.shape, dtype=object)
         best = np.take_along_axis(rows, order, axis=1)
@@ -85,6 +88,23 @@ def _to_rows(values: Array, axis: int) -> Array:
 def _descending(rows: Array) -> Array:
     """Numbers that are ordered the other way round: no two that differ become alike, and none overflows. NaN stays NaN."""
     return -rows if rows.dtype.kind == "f" else ~rows
+
+
+def _first(keys: Array, count: int) -> Array:
+    """The places of each row's lowest keys in their order, the first of equal ones first."""
+    if count >= keys.shape[1] or keys.shape[1] < _LONG:
+        return np.argsort(keys, axis=1, kind="stable")[:, :count]
+    return np.array([_first_of_row(row, count) for row in keys], dtype=np.intp).reshape(-1, count)
+
+
+def _first_of_row(keys: Array, count: int) -> Array:
+    """The same of one long row, without putting all of it in order."""
+    last = np.partition(keys, count - 1)[count - 1]
+    if last != last:  # noqa: PLR0124 -- NaN: there are too few numbers to end with one
+        return np.argsort(keys, kind="stable")[:count]
+    below = np.flatnonzero(keys < last)
+    found = np.concatenate((below, np.flatnonzero(keys == last)[: count - below.size]))
+    return found[np.argsort(keys[found], kind="stable")]
 
 
 def _text(value: Any, index: int, labels: tuple[str | int, ...]) -> bytes:
