@@ -213,6 +213,13 @@ class Table:
         """All known models, in order."""
         return sorted({*self.routes, *(replica.key for replica in self.replicas.values())})
 
+    def keys_of(self, namespace: str) -> list[ModelKey]:
+        """Known models of one namespace, in order."""
+        leased = (each.lease for each in self.replicas.values())
+        models = {model for name, model in self.routes if name == namespace}
+        models.update(lease.model for lease in leased if lease.namespace == namespace)
+        return [(namespace, model) for model in sorted(models)]
+
     def replicas_of(self, key: ModelKey) -> Iterator[Replica]:
         """The model's replicas."""
         return (replica for replica in self.replicas.values() if replica.key == key)

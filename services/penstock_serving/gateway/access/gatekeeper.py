@@ -118,14 +118,14 @@ class Gatekeeper:
             Unavailable: an issuer does not answer.
         """
         given = credential(headers.get("authorization"), headers.get(API_KEY_HEADER))
-        uses = {} if given is None else self._registry.keyring.uses(namespace, fingerprint(given))
-        now, routes, keys = time.time(), self._registry.table.routes, self._registry.table.keys()
+        table, keyring, now = self._registry.table, self._registry.keyring, time.time()
+        uses = {} if given is None else keyring.uses(namespace, fingerprint(given))
         verified: list[tuple[tuple[RouteIssuer, ...], bool]] = []
         found: list[ModelKey] = []
-        for key in keys:
-            if key[0] != namespace or not self._registry.keyring.is_decided(key):
+        for key in table.keys_of(namespace):
+            if not keyring.is_decided(key):
                 continue
-            route = routes.get(key)
+            route = table.routes.get(key)
             access = route.access if route else None
             verdict = decide(access, key[1], uses, given, now, default_required=self._default_required)
             if isinstance(verdict, Verify):

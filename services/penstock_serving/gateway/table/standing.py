@@ -39,12 +39,12 @@ def list_index(
         keys: of the models that are asked about.
         told_version: the version that a model without a replica had last, where that is known.
     """
-    versions: dict[ModelKey, dict[str, bool]] = {}
+    versions: dict[ModelKey, set[str]] = {key: set() for key in keys}
     for replica in table.replicas.values():
-        seen = versions.setdefault(replica.key, {})
-        seen[replica.lease.version] = seen.get(replica.lease.version, False) or table.receives(replica)
-    for key in keys:
-        found = {version for version, receiving in versions.get(key, {}).items() if receiving}
+        found = versions.get(replica.key)
+        if found is not None and table.receives(replica):
+            found.add(replica.lease.version)
+    for key, found in versions.items():
         if found:
             yield from (IndexEntry(key[1], version, ready=True) for version in sorted(found))
         elif can_wake(table, key):
