@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from tests.integration.gateway_parts import SECRET, Gateway, gateway, until
 from tests.integration.replica_process import ReplicaProcess, document, replica, save_linear
+from tests.telling import assert_tells
 
 from penstock.routing.tokens import replica_token
 
@@ -36,14 +37,14 @@ async def pair(gw: Gateway, model: Path, **settings: Any) -> AsyncIterator[Repli
 
 
 @pytest.mark.parametrize(
-    ("at_gateway", "at_replica", "status", "said"),
+    ("at_gateway", "at_replica", "status", "facts"),
     [
         pytest.param(128, 128, 200, "", id="both take so much"),
-        pytest.param(64, 128, 413, "larger than this gateway takes", id="the gateway does not"),
-        pytest.param(128, 64, 413, f"the body is over the limit of {64 * MIB} bytes", id="the replica does not"),
+        pytest.param(64, 128, 413, "body larger gateway", id="the gateway does not"),
+        pytest.param(128, 64, 413, f"body limit {64 * MIB} bytes", id="the replica does not"),
     ],
 )
-def test_a_body_of_65_mib(tmp_path: Path, at_gateway: int, at_replica: int, status: int, said: str) -> None:
+def test_a_body_of_65_mib(tmp_path: Path, at_gateway: int, at_replica: int, status: int, facts: str) -> None:
     model = save_linear(tmp_path / "model.onnx")
     tensor = np.ones((ROWS, 64), np.float32).tobytes()
     head = json.dumps(
@@ -68,7 +69,7 @@ def test_a_body_of_65_mib(tmp_path: Path, at_gateway: int, at_replica: int, stat
             if status == 200:
                 assert len(answer) == int(response.headers["inference-header-content-length"]) + ROWS * 10 * 4
             else:
-                assert said in json.loads(answer)["error"]
+                assert_tells(json.loads(answer)["error"], facts)
 
     asyncio.run(scenario())
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import zstandard
+from tests.telling import telling
 
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid
@@ -69,18 +70,18 @@ def test_files_come_out_however_they_are_packed_and_sent(
 
 
 @pytest.mark.parametrize(
-    ("members", "message"),
+    ("members", "facts"),
     [
-        ([member("../escaped")], "leads out of the folder"),
-        ([member("a/../../escaped")], "leads out of the folder"),
-        ([member("/etc/passwd")], "leads out of the folder"),
-        ([member("model.onnx", tarfile.SYMTYPE, "/etc/passwd")], "which is a link"),
-        ([member("a", tarfile.SYMTYPE, ".."), member("a/escaped")], "which is a link"),
-        ([member("model.onnx", tarfile.LNKTYPE, "/etc/passwd")], "which is a link"),
-        ([member("null", tarfile.CHRTYPE)], "neither a file nor a folder"),
-        ([member("disk", tarfile.BLKTYPE)], "neither a file nor a folder"),
-        ([member("pipe", tarfile.FIFOTYPE)], "neither a file nor a folder"),
-        ([member("a"), member("a/b")], "where there is a file already"),
+        ([member("../escaped")], "../escaped out folder"),
+        ([member("a/../../escaped")], "a/../../escaped out folder"),
+        ([member("/etc/passwd")], "/etc/passwd out folder"),
+        ([member("model.onnx", tarfile.SYMTYPE, "/etc/passwd")], "model.onnx link"),
+        ([member("a", tarfile.SYMTYPE, ".."), member("a/escaped")], "a link"),
+        ([member("model.onnx", tarfile.LNKTYPE, "/etc/passwd")], "model.onnx link"),
+        ([member("null", tarfile.CHRTYPE)], "null file folder"),
+        ([member("disk", tarfile.BLKTYPE)], "disk file folder"),
+        ([member("pipe", tarfile.FIFOTYPE)], "pipe file folder"),
+        ([member("a"), member("a/b")], "a/b file already"),
     ],
     ids=[
         "a path out of the folder", "a path out of it by a detour", "an absolute path", "a link", "a file through a link",
@@ -88,9 +89,9 @@ def test_files_come_out_however_they_are_packed_and_sent(
     ],
 )  # fmt: skip
 def test_hostile_entries_are_refused_and_nothing_is_written_outside(
-    tmp_path: Path, members: list[tarfile.TarInfo], message: str
+    tmp_path: Path, members: list[tarfile.TarInfo], facts: str
 ) -> None:
-    with pytest.raises(Invalid, match=message) as caught:
+    with pytest.raises(Invalid, match=telling(facts)) as caught:
         unpacked(tar(*members), tmp_path / "out")
     assert caught.value.reason == Reason.MODEL_INVALID
     assert [each.name for each in tmp_path.iterdir()] == ["out"]
@@ -107,7 +108,7 @@ def test_hostile_entries_are_refused_and_nothing_is_written_outside(
     ids=["no tar", "no gzip", "no zstd", "gzip that ends too early"],
 )
 def test_what_is_no_archive_is_refused(tmp_path: Path, body: bytes, packing: Packing) -> None:
-    with pytest.raises(Invalid, match=f"is no {packing.replace('+', '.')} archive"):
+    with pytest.raises(Invalid, match=telling("no archive", packing)):
         unpacked(body, tmp_path / "out", Archive(packing))
 
 
@@ -219,7 +220,7 @@ HOSTILE = {
 def test_headers_that_would_fill_the_memory_are_refused_before_they_are_read(tmp_path: Path, name: str) -> None:
     tracemalloc.start()
     try:
-        with pytest.raises(Invalid, match=r"MiB of headers|headers make no sense|smaller than nothing") as caught:
+        with pytest.raises(Invalid, match=r"headers|smaller") as caught:
             unpack(HOSTILE[name](), PLAIN, tmp_path, write, "x")
         assert tracemalloc.get_traced_memory()[1] < 16 * MIB
     finally:
@@ -251,7 +252,7 @@ def test_what_an_archive_says_of_its_entries_is_not_remembered(tmp_path: Path) -
     ids=["a map that ends too early", "a map that is none"],
 )
 def test_headers_that_make_no_sense_are_refused(tmp_path: Path, broken: bytes) -> None:
-    with pytest.raises(Invalid, match=r"is no tar archive \(its headers make no sense"):
+    with pytest.raises(Invalid, match=telling("tar archive headers")):
         unpacked(broken, tmp_path / "out")
 
 

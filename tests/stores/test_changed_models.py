@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from tests.stores.kits import Kit, WebKit, kit
+from tests.telling import telling
 
 from penstock.api.conditions import Reason
 from penstock.errors import Unavailable
@@ -102,7 +103,7 @@ def test_a_model_that_was_changed_and_changed_back_is_not_stored_as_a_mixture(
     folder = store.put({NAME: OLD})
     store.meddler.break_off(after=1_500_000, times=1)
     after(monkeypatch, {1: lambda: store.put({NAME: NEW}, replacing=folder)})
-    with pytest.raises(Unavailable, match="was changed while it was fetched") as caught:
+    with pytest.raises(Unavailable, match=telling(NAME, "changed fetched")) as caught:
         fetch(f"{folder}/{NAME}", tmp_path)
     assert caught.value.reason == Reason.STORAGE_UNREACHABLE
     assert left_over(tmp_path) == []
@@ -122,7 +123,7 @@ def test_a_model_that_is_changed_for_a_moment_is_not_stored_as_a_mixture(
             3: lambda: store.put({NAME: OLD}, replacing=folder),
         },
     )
-    with pytest.raises(Unavailable, match="was changed while it was fetched"):
+    with pytest.raises(Unavailable, match=telling(NAME, "changed fetched")):
         fetch(f"{folder}/{NAME}", tmp_path)
 
 
@@ -174,7 +175,7 @@ def test_a_file_without_a_version_is_gone_on_with_where_the_same_comes_again(
 def test_a_file_without_a_version_is_not_gone_on_with_where_another_comes(
     web: WebKit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: bytes
 ) -> None:
-    with pytest.raises(Unavailable, match="was changed while it was fetched"):
+    with pytest.raises(Unavailable, match=telling(NAME, "changed fetched")):
         fetch(broken_off(web, monkeypatch, then), tmp_path)
     assert left_over(tmp_path) == []
 
@@ -194,7 +195,7 @@ def test_a_file_that_has_a_date_alone_is_gone_on_with_where_that_is_the_same(
     web.meddler.break_off(after=1_500_000, times=1)
     after(monkeypatch, {1: change})
     if changed:
-        with pytest.raises(Unavailable, match="was changed while it was fetched"):
+        with pytest.raises(Unavailable, match=telling(NAME, "changed fetched")):
             fetch(f"{folder}/{NAME}", tmp_path)
     else:
         assert fetch(f"{folder}/{NAME}", tmp_path) == OLD

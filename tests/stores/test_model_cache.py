@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.telling import assert_tells, telling
 
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid, Unavailable
@@ -86,7 +87,7 @@ def test_a_model_for_which_there_is_no_room_is_refused_with_the_figures(tmp_path
     cache = ModelCache(tmp_path, max_bytes=2 * MIB)
     with (
         put(cache, "a"),
-        pytest.raises(Unavailable, match=r"no room for 1\.5 MiB: models in use take 1\.0 MiB") as caught,
+        pytest.raises(Unavailable, match=telling("1.5 MiB in use 1.0")) as caught,
     ):
         put(cache, "b", MIB + MIB // 2)
     assert caught.value.reason == Reason.CACHE_UNAVAILABLE
@@ -198,7 +199,7 @@ def test_a_full_disk_takes_from_what_is_not_in_use_and_then_says_so(small_disk: 
     with put(cache, "b", 2 * MIB):
         put(cache, "c", 2 * MIB - 64 * 1024).close()
         assert models(small_disk) == ["b", "c"]
-        with pytest.raises(Unavailable, match="the disk has") as caught:
+        with pytest.raises(Unavailable, match=telling("disk MiB")) as caught:
             put(cache, "d", 3 * MIB)
     assert caught.value.reason == Reason.CACHE_UNAVAILABLE
     assert models(small_disk) == ["b"]
@@ -241,5 +242,4 @@ def test_a_folder_that_may_not_be_written_to_says_who_must_be_let_in(tmp_path: P
     process.start()
     said = told.get(timeout=30)
     process.join(30)
-    assert "CacheUnavailable" in said
-    assert "let user 1000 write there" in said
+    assert_tells(said, "CacheUnavailable user 1000 write", str(tmp_path / "cache"))
