@@ -20,7 +20,7 @@ from tests.integration.local_ray import local_ray
 from penstock.serving.joining import Joining
 from penstock.serving.manifest import DataType, Signature, TensorSpec
 from penstock.serving.settings import BatchingSettings
-from penstock_runtime.batching.batcher import Ticket
+from penstock_runtime.batching.ticket import Ticket
 from penstock_runtime.engines import Array
 from penstock_runtime.joining import Trial
 from penstock_serving.replica.call import Call
@@ -55,7 +55,9 @@ async def _ours(delay_milliseconds: int) -> tuple[list[float], list[int]]:
 
     settings = BatchingSettings(max_batch_size=LARGEST, max_delay_milliseconds=delay_milliseconds)
     trial = Trial(Joining(inputs={"x": 0}, outputs={"y": 0}), "declared here")
-    executor = Executor(SleepingEngine(), trial, settings, ran, lambda _: None)
+    executor = Executor(
+        SleepingEngine(), trial, settings, on_ran=ran, on_expired=lambda _: None, on_shed=lambda _: None
+    )
 
     async def submit() -> None:
         call = Call(time.monotonic_ns())

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.errors import Invalid
-from penstock.protocol.refusals import error_document, status_of
+from penstock.protocol.refusals import Deferred, error_document, status_of
 from penstock_serving.replica.front.connection import HttpConnection
 from penstock_serving.replica.front.exchange import HttpExchange
 from penstock_serving.replica.front.limits import ConnectionLimits
@@ -85,6 +85,10 @@ class Echo:
         self.held: list[HttpExchange] = []
         self.handled = 0
         self.gone: list[HttpExchange] = []
+
+    def refuse_early(self, exchange: HttpExchange) -> Deferred | None:
+        """Nothing."""
+        del exchange
 
     def handle(self, exchange: HttpExchange) -> None:
         """Answer, or keep it."""

@@ -82,7 +82,7 @@ class Batching(Described):
     """How long a batch may wait for more while the engine is free, from 0 to 10000, or Auto (0 until measured). A lone
     request never waits."""
     max_queued_requests: Annotated[int, Field(ge=1, le=1_000_000)] = 512
-    """Past this many waiting requests a replica answers 429."""
+    """Past this many waiting requests a replica answers 429, whatever time there is."""
 
 
 class Cache(Described):
@@ -117,7 +117,8 @@ class ServiceLevelObjective(Described):
     """What users of the model were promised."""
 
     latency_p99_milliseconds: Annotated[int, Field(ge=1, le=600_000)]
-    """99 of 100 requests are answered in this time. Slower ones keep their trace."""
+    """99 of 100 requests are answered in this time. Slower ones keep their trace, and what would be slower behind all that waits
+    already is refused at once, with 429."""
 
 
 class Tracing(Described):

@@ -21,6 +21,7 @@ class Refusal(StrEnum):
     EXPECTATION_FAILED = "ExpectationFailed"
     HEADERS_TOO_LARGE = "HeadersTooLarge"
     QUEUE_FULL = "QueueFull"
+    OVERLOADED = "Overloaded"
     NOT_REPRESENTABLE = "NotRepresentable"
     ENGINE_FAILED = "EngineFailed"
     DRAINING = "Draining"
@@ -40,6 +41,7 @@ STATUS: dict[str, int] = {
     Refusal.EXPECTATION_FAILED: 417,
     Refusal.HEADERS_TOO_LARGE: 431,
     Refusal.QUEUE_FULL: 429,
+    Refusal.OVERLOADED: 429,
     Refusal.ENGINE_FAILED: 500,
     Refusal.DRAINING: 503,
     Refusal.EXPIRED: 504,
@@ -57,7 +59,15 @@ def is_fault(reason: str) -> bool:
     return STATUS.get(reason, 500) >= 500  # noqa: PLR2004 -- HTTP's own division
 
 
-class QueueFull(Invalid):
+class Deferred(Invalid):
+    """There is no room for a request now; later there is. What a protocol says of when to come again is `retry_after_seconds`."""
+
+    def __init__(self, reason: Refusal, message: str, retry_after_seconds: int) -> None:
+        super().__init__(reason, f"{message}; try again in {retry_after_seconds} s")
+        self.retry_after_seconds = retry_after_seconds
+
+
+class QueueFull(Deferred):
     """More requests wait than may.
 
     Args:
@@ -65,8 +75,20 @@ class QueueFull(Invalid):
     """
 
     def __init__(self, retry_after_seconds: int) -> None:
-        super().__init__(Refusal.QUEUE_FULL, f"the queue is full; try again in {retry_after_seconds} s")
-        self.retry_after_seconds = retry_after_seconds
+        super().__init__(Refusal.QUEUE_FULL, "the queue is full", retry_after_seconds)
+
+
+class TooLate(Deferred):
+    """Behind what is there already, a request would be answered later than it should be.
+
+    Args:
+        due_seconds: within how long it should be.
+        retry_after_seconds: when there should be room again.
+    """
+
+    def __init__(self, due_seconds: float, retry_after_seconds: int) -> None:
+        message = f"the replica is busy: the answer would not come within {due_seconds * 1000:.3g} ms"
+        super().__init__(Refusal.OVERLOADED, message, retry_after_seconds)
 
 
 def error_document(message: str) -> bytes:

@@ -49,7 +49,7 @@ class InPlaceSettings(Frozen):
     batching: BatchingSettings = BatchingSettings()
     cache: CacheSettings = CacheSettings()
     slo_milliseconds: Annotated[int, Field(gt=0)] | None = None
-    """Requests slower than this keep their trace."""
+    """Requests slower than this keep their trace. What would be slower behind all that waits already is refused."""
     max_body_bytes: Annotated[int, Field(gt=0)] = DEFAULT_MAX_BODY_BYTES
     """A larger body gets 413. One that is let through is held whole, with what it is decoded to: of JSON some three times
     as much in all."""

@@ -19,7 +19,8 @@ from penstock.serving.manifest import BatchPoint
 from penstock.serving.settings import BatchingSettings
 from penstock_optimizer.samples.arrays import rows_of_run, run_of
 from penstock_optimizer.search.statistics import percentile
-from penstock_runtime.batching.batcher import Batcher, Ticket
+from penstock_runtime.batching.batcher import Batcher
+from penstock_runtime.batching.ticket import Ticket
 from penstock_runtime.engines import Array, Engine
 
 _ENDLESS: Final = 10_000_000
@@ -80,7 +81,7 @@ class Drive:
         self.max_batch_size = max_batch_size
         self.generator = np.random.default_rng(seed)
         settings = BatchingSettings(max_batch_size=max_batch_size, max_queued_requests=_ENDLESS)
-        self.batcher: Batcher[None] = Batcher(settings, batchable=subject.batchable)
+        self.batcher: Batcher[None] = Batcher(settings, batchable=subject.batchable, measuring=True)
         self.latencies: list[float] = []
         self.cpu_seconds = 0.0
         self._next = 0
@@ -98,7 +99,7 @@ class Drive:
             self.subject.engine.run(self.subject.batch(self._next, step.rows))
             self._next = (self._next + step.rows) % self.subject.count
             end = time.perf_counter()
-            self.batcher.finish(len(step.batch), end - start)
+            self.batcher.finish(len(step.batch), end - start, step.rows, end)
             self.latencies.extend(end - ticket.enqueued_at for ticket in step.batch)
         self.cpu_seconds += time.process_time() - cpu
         return len(step.batch)

@@ -7,185 +7,328 @@ request has come, or a time that `poll` asked for has passed. Times are seconds 
 from __future__ import annotations
 
 import heapq
-import itertools
-from collections import deque
 from collections.abc import Hashable
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Final, Generic, TypeVar
+from dataclasses import dataclass
+from typing import Final, Generic
 
 from penstock.serving.settings import BatchingSettings
-from penstock_runtime.batching.concurrency import Concurrency, ServiceRate
-
-P = TypeVar("P")
+from penstock_runtime.batching.admission import Admission
+from penstock_runtime.batching.concurrency import Concurrency
+from penstock_runtime.batching.curve import ServiceCurve
+from penstock_runtime.batching.queueing import SLACK, RequestQueue
+from penstock_runtime.batching.sizing import BatchSizing
+from penstock_runtime.batching.ticket import P, Ticket, TicketState
 
 _MIN_WINDOW_SECONDS: Final = 0.1
 _DELAYS_IN_WINDOW: Final = 10
 _MAX_RETRY_SECONDS: Final = 60.0
-_SLACK: Final = 64
-
-
-class TicketState(StrEnum):
-    """Where a ticket is."""
-
-    NEW = "new"
-    QUEUED = "queued"
-    EXECUTING = "executing"
-    CANCELLED = "cancelled"
-    EXPIRED = "expired"
-
-
-@dataclass(slots=True, eq=False)
-class Ticket(Generic[P]):
-    """A request's place in the queue.
-
-    Tickets of equal `bucket` may run together. Lower `priority` goes first. At `deadline` a ticket that is not yet executing
-    leaves the queue.
-    """
-
-    payload: P
-    rows: int = 1
-    bucket: Hashable = ()
-    priority: int = 0
-    deadline: float | None = None
-    enqueued_at: float = 0.0
-    order: int = 0
-    state: TicketState = TicketState.NEW
+_URGENT_SECONDS: Final = 10.0
+"""How long a priority that was seen counts as one that may come again."""
+_LEAST_URGENT: Final = 1 << 30
+_FOLLOW_SECONDS: Final = 0.005
+"""How often at most what was measured is looked at: for runs of some microseconds that would cost more than they do."""
+_ROWS_GAIN: Final = 0.05
+_NEVER: Final = 1e9
+"""An objective in seconds that everything keeps."""
+_MOST_CAPACITY: Final = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The queue is full. At the recent rate there is room again after so many seconds."""
+    """There is no room. At the rate of the last runs there is again after so many seconds."""
 
     retry_after_seconds: float
+    expected_seconds: float | None = None
+    """After how long it would have been answered; None: the queue is full, whatever the time."""
+    due_seconds: float = 0.0
+    """Within how long it should have been."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchStep(Generic[P]):
     """What to do now.
 
-    Answer the `expired`; run `batch`, unless it is empty, and call `finish` when that is done; poll again at `wake_at`.
+    Answer the `expired` and the `shed`; run `batch`, unless it is empty, and call `finish` when that is done; poll again at
+    `wake_at`.
     """
 
     batch: tuple[Ticket[P], ...] = ()
     rows: int = 0
     expired: tuple[Ticket[P], ...] = ()
+    """Their own deadline has passed."""
+    shed: tuple[Ticket[P], ...] = ()
+    """They were let in, but others came before them, or runs took longer than expected: they would be answered too late."""
     wake_at: float | None = None
 
 
-@dataclass(slots=True, eq=False)
-class _Lane(Generic[P]):
-    """Tickets of one priority and bucket, in order of arrival. Those that left the queue stay until they reach the front."""
-
-    priority: int
-    tickets: deque[Ticket[P]] = field(default_factory=deque)
-
-    def front(self) -> Ticket[P] | None:
-        """The first that still waits."""
-        while self.tickets and self.tickets[0].state is not TicketState.QUEUED:
-            self.tickets.popleft()
-        return self.tickets[0] if self.tickets else None
-
-
 class Batcher(Generic[P]):
-    """Takes what has arrived when the engine is free, up to the most rows that a batch may have.
+    """Takes what has arrived when the engine is free, up to as many rows as are worth a run.
 
     It waits for more only within `max_delay`, and only while fewer requests wait than were around at once of late: a lone
-    request never waits. A request with more rows than a batch may have runs alone.
+    request never waits. A request with more rows than a batch may have runs alone. What cannot be answered in time behind what is
+    there already is refused at once (`Admission`).
     """
 
-    def __init__(self, settings: BatchingSettings, *, batchable: bool = True) -> None:
-        self._batchable = batchable
-        self._settings = settings
-        self._lanes: dict[tuple[int, Hashable], _Lane[P]] = {}
-        self._deadlines: list[tuple[float, int, Ticket[P]]] = []
-        self._counter = itertools.count()
-        self._executing = 0
-        self._gone = 0
-        self.queued = 0
-        self._rate = ServiceRate()
-        self.reconfigure(settings)
+    def __init__(
+        self,
+        settings: BatchingSettings,
+        *,
+        batchable: bool = True,
+        objective_seconds: float | None = None,
+        measuring: bool = False,
+    ) -> None:
+        """See `reconfigure`.
 
-    def reconfigure(self, settings: BatchingSettings) -> None:
-        """Take other settings; what is queued stays."""
+        Args:
+            settings: of batches and the queue.
+            batchable: whether requests may share a run.
+            objective_seconds: within which requests are to be answered.
+            measuring: what is asked for is what it carries: batches of all that fit, and nothing is refused for its time.
+        """
+        self._batchable = batchable
+        self._measuring = measuring
+        self._queue: RequestQueue[P] = RequestQueue()
+        self._deadlines: list[tuple[float, int, Ticket[P]]] = []
+        self._shed: list[Ticket[P]] = []
+        self._executing = 0
+        self._began = self._ends = 0.0
+        """When the present run began, and when it should end."""
+        self._free_since: float | None = None
+        """When the last run ended, where requests waited then."""
+        self._sample: Ticket[P] | None = None
+        """The ticket of which it will be seen how good the estimate was."""
+        self._sampled_expectation = 0.0
+        self._follow_at = 0.0
+        self._empty_at = 0.0
+        """When nobody waited, last."""
+        self._patience = 0.0
+        """Who has waited for longer may be too late."""
+        self._urgent = _LEAST_URGENT
+        self._urgent_until = 0.0
+        self._mean_rows = 1.0
+        self.refused = 0
+        """For time, before they were queued or after."""
         self._settings = settings
-        self._max_rows = settings.max_batch_size if self._batchable else 1
+        self._objective = objective_seconds
+        self._max_rows = self._sure_rows = 0
+        self.reconfigure(settings, objective_seconds)
+
+    def reconfigure(self, settings: BatchingSettings, objective_seconds: float | None = None) -> None:
+        """Take other settings; what is queued stays.
+
+        Args:
+            settings: of batches and the queue.
+            objective_seconds: within which requests are to be answered; None: nothing was promised.
+        """
+        self._settings = settings
+        self._objective = _NEVER if self._measuring else objective_seconds
+        most = settings.max_batch_size if self._batchable else 1
+        if most != self._max_rows:
+            # What was measured is by sizes up to another most.
+            self._max_rows = most
+            self.curve = ServiceCurve(most)
+            self.sizing = BatchSizing(self.curve, most, fixed=self._measuring)
+            self.admission = Admission(self.curve)
         self._max_queued = settings.max_queued_requests
         self._delay = settings.max_delay_milliseconds / 1000 if self._max_rows > 1 else 0.0
         self._concurrency = Concurrency(max(_DELAYS_IN_WINDOW * self._delay, _MIN_WINDOW_SECONDS))
+        self.admission.set_objective(self._objective)
+        self._follow_curve()
 
     def end_joining(self) -> None:
         """From now on each request is a batch of its own."""
         self._batchable = False
-        self.reconfigure(self._settings)
+        self.reconfigure(self._settings, self._objective)
+
+    def warm_up(self, rows: int, seconds: float) -> None:
+        """A run of so many rows has been tried before there were requests, and took so long."""
+        self.curve.observe(rows, seconds)
+        self._follow_curve()
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait."""
+        return self._queue.requests
 
     @property
     def in_system(self) -> int:
         """Requests queued or executing."""
-        return self.queued + self._executing
+        return self._queue.requests + self._executing
+
+    @property
+    def capacity(self) -> int:
+        """How many requests may be here at once until one is refused, as far as is known."""
+        rows = min(self.admission.room + self.sizing.rows, _MOST_CAPACITY)
+        return max(min(int(rows / self._mean_rows), self._max_queued + self.sizing.rows), 1)
+
+    def has_room(self) -> bool:
+        """Whether it is sure that a small request is let in."""
+        return self._queue.rows < self._sure_rows
+
+    def refuse_early(self, now: float, flow: Hashable = "") -> Rejected | None:
+        """Whether a request would be refused of which only the caller is known yet; it is not queued.
+
+        Its priority is taken to be the most urgent one that was seen of late, and its rows to be few.
+        """
+        if now > self._urgent_until:
+            self._urgent = _LEAST_URGENT
+        if self.queued >= self._max_queued and self._queue.find_displaceable(self._urgent, flow) is None:
+            return self._reject_full(now)
+        return self._refuse(self._urgent, flow, 1, None, now)
 
     def submit(self, ticket: Ticket[P], now: float) -> Rejected | None:
-        """Queue a ticket, or refuse it because the queue is full."""
-        if self.queued >= self._max_queued:
-            return Rejected(min(self._rate.seconds_for(self.queued), _MAX_RETRY_SECONDS))
+        """Queue a ticket, or refuse it because there is no room or no time."""
         ticket.enqueued_at = now
-        ticket.order = next(self._counter)
-        ticket.state = TicketState.QUEUED
-        key = (ticket.priority, ticket.bucket)
-        lane = self._lanes.get(key)
-        if lane is None:
-            lane = self._lanes[key] = _Lane(ticket.priority)
-        lane.tickets.append(ticket)
-        self.queued += 1
+        waiting = self._queue
+        late = self._executing and now > self._ends
+        if late or waiting.rows + ticket.rows > self._sure_rows or ticket.deadline is not None:
+            rejected = self._squeeze_in(ticket, now)
+            if rejected is not None:
+                return rejected
+        if self._sample is None and now >= self._follow_at:
+            self._sample = ticket
+            self._sampled_expectation = self._expect(ticket.priority, ticket.flow, ticket.rows, now)
+        if ticket.priority <= self._urgent:
+            self._urgent, self._urgent_until = ticket.priority, now + _URGENT_SECONDS
+        waiting.add(ticket)
         if ticket.deadline is not None:
             heapq.heappush(self._deadlines, (ticket.deadline, ticket.order, ticket))
-            if len(self._deadlines) > self._bound():
+            if len(self._deadlines) > 2 * waiting.requests + SLACK:
                 self._deadlines = [entry for entry in self._deadlines if entry[2].state is TicketState.QUEUED]
                 heapq.heapify(self._deadlines)
         if self._delay:
             self._concurrency.observe(self.in_system, now)
         return None
 
+    # Room and time.
+
+    def _squeeze_in(self, ticket: Ticket[P], now: float) -> Rejected | None:
+        """Whether there is time for a ticket, and a place, if need be that of another."""
+        rejected = self._refuse(ticket.priority, ticket.flow, ticket.rows, ticket.deadline, now)
+        if rejected is None and self._queue.requests >= self._max_queued:
+            last = self._queue.find_displaceable(ticket.priority, ticket.flow)
+            if last is None:
+                return self._reject_full(now)
+            self._drop(last)
+        return rejected
+
+    def _remaining(self, now: float) -> float:
+        """Seconds until the engine is free. A run that is late is expected to be late by as much again."""
+        return abs(self._ends - now) if self._executing else 0.0
+
+    def _expect(self, priority: int, flow: Hashable, rows: int, now: float) -> float:
+        return self.admission.expect(self._queue.rows_ahead(priority, flow, rows), rows, self._remaining(now))
+
+    def _refuse(self, priority: int, flow: Hashable, rows: int, deadline: float | None, now: float) -> Rejected | None:
+        """Why a request cannot be answered in time, if so. An idle engine refuses nothing."""
+        if not self.in_system:
+            return None
+        expected = self._expect(priority, flow, rows, now)
+        due = self.admission.allowance if deadline is None else min(self.admission.allowance, deadline - now)
+        late = self.admission.refuse(expected, due)
+        if late is None:
+            return None
+        self.refused += 1
+        return Rejected(min(late, _MAX_RETRY_SECONDS), expected, due)
+
+    def _reject_full(self, now: float) -> Rejected:
+        """There is room once the next batch has been taken."""
+        self.refused += 1
+        first = min(self._queue.rows, self.admission.size)
+        return Rejected(min(self._remaining(now) or self.curve.seconds(first), _MAX_RETRY_SECONDS))
+
+    def _drop(self, ticket: Ticket[P]) -> None:
+        """A ticket that was queued will not be answered in time; the next step says so."""
+        self.refused += 1
+        self._remove(ticket, TicketState.SHED)
+        self._shed.append(ticket)
+
+    def _remove(self, ticket: Ticket[P], state: TicketState) -> None:
+        self._queue.remove(ticket, state)
+        if ticket is self._sample:
+            self._sample = None
+
+    def _follow_curve(self) -> None:
+        self.curve.refresh()
+        self.sizing.choose(self._objective, self.admission.margin)
+        self.admission.follow(self.sizing.rows)
+        self._patience = self.admission.allowance - self.admission.run_seconds
+        # A request has a row or more, but for odd ones.
+        self._sure_rows = min(self.admission.room, self._max_queued)
+
+    # Leaving.
+
     def cancel(self, ticket: Ticket[P]) -> bool:
         """Take a ticket out. False where it was not waiting any more: then its answer is simply not wanted."""
         if ticket.state is not TicketState.QUEUED:
             return False
-        ticket.state = TicketState.CANCELLED
-        self._note_departure()
+        self._remove(ticket, TicketState.CANCELLED)
         return True
-
-    def _note_departure(self) -> None:
-        """A ticket has left the queue from the middle of its lane; drop such tickets before they pile up."""
-        self.queued -= 1
-        self._gone += 1
-        if self._gone > self._bound():
-            for lane in self._lanes.values():
-                lane.tickets = deque(ticket for ticket in lane.tickets if ticket.state is TicketState.QUEUED)
-            self._gone = 0
-
-    def _bound(self) -> int:
-        return 2 * self.queued + _SLACK
 
     def poll(self, now: float, *, engine_free: bool) -> BatchStep[P]:
         """What to do now: which tickets have expired, which batch to run, when to ask again."""
         expired = self._expire(now) if self._deadlines else ()
         deadline = self._deadlines[0][0] if self._deadlines else None
-        if not engine_free or not self.queued:
-            return BatchStep(expired=expired, wake_at=deadline)
-        head = self._head()
+        queue = self._queue
+        if engine_free and queue.requests and now - self._empty_at > self._patience:
+            self._drop_late(now)
+        shed: tuple[Ticket[P], ...] = ()
+        if self._shed:
+            shed = tuple(self._shed)
+            self._shed.clear()
+        if not engine_free or not queue.requests:
+            return BatchStep(expired=expired, shed=shed, wake_at=deadline)
+        head = queue.head()
         if self._delay:
             wait_until = self._wait_until(head, now)
             if wait_until is not None:
                 wake = wait_until if deadline is None else min(wait_until, deadline)
-                return BatchStep(expired=expired, wake_at=wake)
-        batch, rows = self._take(head)
+                return BatchStep(expired=expired, shed=shed, wake_at=wake)
+        batch, rows = queue.take(head, self.sizing.rows_for(queue.rows_of(head.bucket)))
+        if not queue.requests:
+            self._empty_at = now
         self._executing += len(batch)
-        return BatchStep(tuple(batch), rows, expired, deadline)
+        self._began = now
+        self._ends = now + self.curve.seconds(rows)
+        return BatchStep(tuple(batch), rows, expired, shed, deadline)
 
-    def finish(self, requests: int, seconds: float) -> None:
-        """A batch of so many requests is done; it took so long."""
+    def finish(self, requests: int, seconds: float, rows: int | None = None, now: float | None = None) -> None:
+        """A batch is done.
+
+        Args:
+            requests: in it.
+            seconds: that its run took.
+            rows: of all of them; None: one each.
+            now: when the engine was free again; None: when the run had taken its time.
+        """
         self._executing -= requests
-        self._rate.observe(requests, seconds)
+        ended = self._began + seconds if now is None else now
+        turn = max(ended - self._began, seconds)
+        since = self._free_since
+        cycle = None if since is None else max(ended - since, turn)
+        self._free_since = ended if self._queue.requests else None
+        done = requests if rows is None else rows
+        self.curve.observe(done, turn, cycle)
+        self._mean_rows += _ROWS_GAIN * (done / max(requests, 1) - self._mean_rows)
+        if ended >= self._follow_at:
+            self._follow_at = ended + _FOLLOW_SECONDS
+            self._follow_curve()
+
+    def learn(self, batch: tuple[Ticket[P], ...], now: float) -> None:
+        """The answers of a batch have been written."""
+        sample = self._sample
+        if sample is not None and sample.state is TicketState.EXECUTING and sample in batch:
+            self._sample = None
+            self.admission.learn(self._sampled_expectation, now - sample.enqueued_at)
+            self._sure_rows = min(self.admission.room, self._max_queued)
+
+    def _drop_late(self, now: float) -> None:
+        """Drop what is at the front and would be answered too late though it ran at once."""
+        run = self.curve.seconds(min(self._queue.rows, self.admission.size))
+        latest = now + run - self.admission.allowance
+        while late := [ticket for ticket in self._queue.fronts() if ticket.enqueued_at < latest]:
+            for ticket in late:
+                self._drop(ticket)
 
     def _expire(self, now: float) -> tuple[Ticket[P], ...]:
         expired: list[Ticket[P]] = []
@@ -194,54 +337,16 @@ class Batcher(Generic[P]):
         ):
             ticket = heapq.heappop(self._deadlines)[2]
             if ticket.state is TicketState.QUEUED:
-                ticket.state = TicketState.EXPIRED
-                self._note_departure()
+                self._remove(ticket, TicketState.EXPIRED)
                 expired.append(ticket)
         return tuple(expired)
-
-    def _head(self) -> Ticket[P]:
-        """The ticket that must go next: of the first priority, the one that came first. Empty lanes go away."""
-        best: Ticket[P] | None = None
-        empty: list[tuple[int, Hashable]] = []
-        for key, lane in self._lanes.items():
-            front = lane.front()
-            if front is None:
-                empty.append(key)
-            elif best is None or (front.priority, front.order) < (best.priority, best.order):
-                best = front
-        if len(self._lanes) > 1:
-            for key in empty:
-                del self._lanes[key]
-        assert best is not None  # noqa: S101 -- the caller has seen that something is queued
-        return best
-
-    def _take(self, head: Ticket[P]) -> tuple[list[Ticket[P]], int]:
-        """The head and what may run with it, the head's priority first, in order, until one does not fit."""
-        batch: list[Ticket[P]] = []
-        rows = 0
-        mates = [lane for (_, bucket), lane in self._lanes.items() if bucket == head.bucket]
-        mates.sort(key=lambda lane: lane.priority)
-        for lane in mates:
-            while (ticket := lane.front()) is not None:
-                if batch and rows + ticket.rows > self._max_rows:
-                    return batch, rows
-                lane.tickets.popleft()
-                ticket.state = TicketState.EXECUTING
-                self.queued -= 1
-                batch.append(ticket)
-                rows += ticket.rows
-        return batch, rows
 
     def _wait_until(self, head: Ticket[P], now: float) -> float | None:
         """Until when the batch should wait for more, or None to run it now."""
         until = head.enqueued_at + self._delay
-        waiting = rows = 0
-        for (_, bucket), lane in self._lanes.items():
-            if bucket == head.bucket:
-                for ticket in lane.tickets:
-                    if ticket.state is TicketState.QUEUED:
-                        waiting += 1
-                        rows += ticket.rows
-        if now >= until or rows >= self._max_rows or waiting >= self._concurrency.estimate(now):
+        lanes = self._queue.lanes_of(head.bucket)
+        rows = self._queue.rows_of(head.bucket)
+        waiting = sum(ticket.state is TicketState.QUEUED for lane in lanes for ticket in lane.tickets)
+        if now >= until or rows >= self.sizing.rows or waiting >= self._concurrency.estimate(now):
             return None
         return until

@@ -1,10 +1,6 @@
-"""What the batcher learns while it runs: how many requests come at once, and how fast they are served."""
+"""What the batcher learns of its clients: how many requests come at once."""
 
 from __future__ import annotations
-
-from typing import Final
-
-_SMOOTHING: Final = 0.2
 
 
 class Concurrency:
@@ -29,21 +25,3 @@ class Concurrency:
         if now >= self._until + self._window:
             return 1
         return max(self._current, self._previous, 1)
-
-
-class ServiceRate:
-    """Requests a second that the engine answers while it is busy, smoothed exponentially over batches."""
-
-    def __init__(self) -> None:
-        self._seconds_each = 0.0
-
-    def observe(self, requests: int, seconds: float) -> None:
-        """A batch of so many requests took so long."""
-        each = seconds / max(requests, 1)
-        self._seconds_each = (
-            each if not self._seconds_each else self._seconds_each + _SMOOTHING * (each - self._seconds_each)
-        )
-
-    def seconds_for(self, requests: int) -> float:
-        """How long so many requests will take; 0 before anything was measured."""
-        return requests * self._seconds_each

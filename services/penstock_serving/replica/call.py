@@ -8,7 +8,7 @@ from penstock.errors import Invalid, PenstockError
 from penstock.protocol.datatypes import Array
 from penstock.protocol.refusals import Refusal
 from penstock.telemetry.spans import SpanContext
-from penstock_runtime.batching.batcher import Ticket
+from penstock_runtime.batching.ticket import Ticket
 from penstock_serving.replica.cache.cache import CacheResult, Flight
 from penstock_serving.replica.codec.requests import InferRequest
 
@@ -31,6 +31,7 @@ class Call:
         "execute_end_ns",
         "execute_start_ns",
         "flight",
+        "flow",
         "kept",
         "parent",
         "passed_on",
@@ -46,6 +47,8 @@ class Call:
 
     def __init__(self, received_ns: int) -> None:
         self.received_ns = received_ns
+        self.flow = b""
+        """Who asks, as far as the gateway says it: requests of one caller take turns with those of others."""
         self.sampled = False
         """Whether the caller seems to keep its trace; whether it does, `caller` says."""
         self.passed_on = False

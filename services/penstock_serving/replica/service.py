@@ -10,10 +10,12 @@ from collections.abc import Mapping
 
 from penstock.errors import Invalid, PenstockError
 from penstock.protocol.datatypes import Array
-from penstock.protocol.refusals import QueueFull, Refusal
+from penstock.protocol.refusals import Deferred, QueueFull, Refusal, TooLate
 from penstock.routing.leases import MOST_CHARACTERS, ReplicaStats, RequestsJoined
 from penstock.serving.control import Reconfigure, ReplicaSettings
-from penstock_runtime.batching.batcher import Ticket
+from penstock.serving.settings import InPlaceSettings
+from penstock_runtime.batching.batcher import Rejected
+from penstock_runtime.batching.ticket import Ticket
 from penstock_runtime.spans import SpanSink
 from penstock_serving.replica.cache.answering import CachedAnswers
 from penstock_serving.replica.cache.cache import PredictionCache
@@ -42,13 +44,34 @@ class InferenceService:
         self._cached = CachedAnswers(self._cache, self._run, self._answer_without_run, self._expire_in_flight)
         self.metrics = ReplicaMetrics(settings.namespace, settings.model, settings.version, self._load, self._cache)
         self._tracer = Tracer(settings, sink)
-        self.executor = Executor(model.engine, model.trial, settings.batching, self._finish_batch, self._expire)
+        self.executor = Executor(
+            model.engine,
+            model.trial,
+            settings.batching,
+            on_ran=self._finish_batch,
+            on_expired=self._expire,
+            on_shed=self._shed,
+            objective_seconds=_objective(settings),
+        )
         self.metrics.joined = model.trial.joining is not None
         self.ready = True
         self.answered = asyncio.Event()
         """Set once a first batch has been answered."""
 
     # What a front calls.
+
+    def refuse_early(self, call: Call) -> Deferred | None:
+        """Why a request would be refused of which only the caller is known; None: it is not, as far as that tells.
+
+        One that the cache may answer needs no room, so there nothing is refused before it was read.
+        """
+        if self._cache.enabled:
+            return None
+        rejected = self.executor.batcher.refuse_early(time.monotonic(), call.flow)
+        if rejected is None:
+            return None
+        self._load.refuse(arrived=False)
+        return _deferral(rejected)
 
     def infer(self, call: Call, request: InferRequest, *, lone: bool = False) -> None:
         """A request has been decoded: answer it from the cache, or queue it.
@@ -83,7 +106,7 @@ class InferenceService:
 
     def reconfigure(self, settings: Reconfigure) -> None:
         """Take other settings without dropping a request."""
-        self.executor.batcher.reconfigure(settings.batching)
+        self.executor.batcher.reconfigure(settings.batching, _objective(settings))
         self._cache.reconfigure(settings.cache, time.monotonic())
         self._tracer.set_slo(settings.slo_milliseconds)
 
@@ -121,16 +144,12 @@ class InferenceService:
     # Runs.
 
     def _run(self, call: Call, request: InferRequest, now: float, *, lone: bool = False) -> None:
-        ticket = Ticket(call, request.rows, request.bucket, request.priority, _deadline(call, request))
+        ticket = Ticket(call, request.rows, request.bucket, request.priority, _deadline(call, request), call.flow)
         call.ticket = ticket
         self._load.arrive(now)
         rejected = self.executor.submit(ticket, now, lone=lone)
         if rejected is not None:
-            error = QueueFull(max(math.ceil(rejected.retry_after_seconds), 1))
-            call.ticket = None
-            self._load.leave(now)
-            for refused in (call, *self._cached.drop(call)):
-                self.fail(refused, error)
+            self._defer(call, _deferral(rejected), now)
 
     def _finish_batch(self, ran: BatchRun) -> None:
         metrics = self.metrics
@@ -159,6 +178,19 @@ class InferenceService:
                 self._cached.land(call, result)
         self._tracer.export_batch(members, ran.rows)
         self.answered.set()
+
+    def _defer(self, call: Call, error: Deferred, now: float) -> None:
+        """There is no room for a request, and so none for those that wait for its answer."""
+        call.ticket = None
+        self._load.leave(now)
+        self._load.refuse(arrived=True)
+        for refused in (call, *self._cached.drop(call)):
+            self.fail(refused, error)
+
+    def _shed(self, call: Call) -> None:
+        admission = self.executor.batcher.admission
+        late = TooLate(admission.allowance, max(math.ceil(admission.run_seconds), 1))
+        self._defer(call, late, time.monotonic())
 
     def _expire(self, call: Call) -> None:
         self._load.leave(time.monotonic())
@@ -207,6 +239,16 @@ class InferenceService:
         self.metrics.request_seconds.observe((now - call.received_ns) / 1e9)
         # The ticket holds the call: without this, only the cycle collector could free the two.
         call.ticket = None
+
+
+def _objective(settings: InPlaceSettings) -> float | None:
+    """Seconds within which requests are to be answered."""
+    return settings.slo_milliseconds / 1000 if settings.slo_milliseconds else None
+
+
+def _deferral(rejected: Rejected) -> Deferred:
+    seconds = max(math.ceil(rejected.retry_after_seconds), 1)
+    return QueueFull(seconds) if rejected.expected_seconds is None else TooLate(rejected.due_seconds, seconds)
 
 
 def _deadline(call: Call, request: InferRequest) -> float | None:

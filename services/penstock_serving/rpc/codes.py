@@ -8,7 +8,7 @@ from typing import Final
 from urllib.parse import quote
 
 from penstock.errors import PenstockError
-from penstock.protocol.refusals import QueueFull, Refusal
+from penstock.protocol.refusals import Deferred, Refusal
 
 
 class RpcCode(IntEnum):
@@ -40,6 +40,7 @@ CODES: Final[Mapping[str, RpcCode]] = {
     Refusal.EXPECTATION_FAILED: RpcCode.INVALID_ARGUMENT,
     Refusal.HEADERS_TOO_LARGE: RpcCode.RESOURCE_EXHAUSTED,
     Refusal.QUEUE_FULL: RpcCode.RESOURCE_EXHAUSTED,
+    Refusal.OVERLOADED: RpcCode.RESOURCE_EXHAUSTED,
     Refusal.ENGINE_FAILED: RpcCode.INTERNAL,
     Refusal.DRAINING: RpcCode.UNAVAILABLE,
     Refusal.EXPIRED: RpcCode.DEADLINE_EXCEEDED,
@@ -64,7 +65,7 @@ def status_lines(code: RpcCode, message: str) -> bytes:
 def refusal_lines(error: PenstockError) -> bytes:
     """The same of an error. Where trying again may help, they say when, in the form that gRPC's clients go by."""
     lines = status_lines(code_of(error), error.message)
-    if isinstance(error, QueueFull):
+    if isinstance(error, Deferred):
         lines += b"grpc-retry-pushback-ms: %d\r\n" % (error.retry_after_seconds * 1000)
     if error.reason == Refusal.UNSUPPORTED_ENCODING:
         lines += b"grpc-accept-encoding: %b\r\n" % ACCEPTED_ENCODINGS

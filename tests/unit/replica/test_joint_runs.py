@@ -12,7 +12,8 @@ from tests.telling import assert_tells
 from penstock.errors import Invalid
 from penstock.optimization.recipes import EngineName, EngineSettings
 from penstock.serving.manifest import DataType, Signature, TensorSpec
-from penstock_runtime.batching.batcher import BatchStep, Ticket
+from penstock_runtime.batching.batcher import BatchStep
+from penstock_runtime.batching.ticket import Ticket
 from penstock_runtime.engines import Array
 from penstock_runtime.joining import prove
 from penstock_serving.replica.call import Call

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from penstock.errors import Invalid
-from penstock.protocol.refusals import status_of
+from penstock.protocol.refusals import Deferred, TooLate, status_of
 from penstock_serving.replica.front.connection import HttpConnection
 from penstock_serving.replica.front.exchange import HttpExchange
 from penstock_serving.replica.front.limits import ConnectionLimits
@@ -26,8 +26,13 @@ class Echo:
         self.hold = False
         self.all_gone = asyncio.Event()
 
+    def refuse_early(self, exchange: HttpExchange) -> Deferred | None:
+        return TooLate(0.05, 1) if exchange.url == b"/busy" else None
+
     def handle(self, exchange: HttpExchange) -> None:
-        if not self.hold:
+        if exchange.refusal is not None:
+            exchange.connection.respond(exchange, status_of(exchange.refusal), b"", b"busy")
+        elif not self.hold:
             exchange.connection.respond(exchange, 200, b"", bytes(exchange.body))
 
     def refuse(self, exchange: HttpExchange, error: Invalid) -> None:
@@ -115,6 +120,32 @@ def test_http_1_0_is_answered_and_closed() -> None:
     answer = asyncio.run(talk(b"POST / HTTP/1.0\r\nContent-Length: 2\r\n\r\nab", Echo(), 0, LIMITS))
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
     assert b"Connection: close" in answer
+
+
+def test_what_is_refused_by_its_headers_is_read_past_and_its_connection_serves_on() -> None:
+    refused = b"POST /busy HTTP/1.1\r\nContent-Length: 900\r\n\r\n" + b"x" * 900
+    answer = asyncio.run(talk(refused + b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nab", Echo(), 301, LIMITS))
+    first, _, second = answer.partition(b"busy")
+    assert first.startswith(b"HTTP/1.1 429 ")
+    assert b"Connection: close" not in first
+    assert second.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        b"Content-Length: 70000\r\n\r\n",
+        b"Content-Length: 2\r\nExpect: 100-continue\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n" + (b"8000\r\n" + b"x" * 0x8000 + b"\r\n") * 4,
+    ],
+    ids=["a long body", "one that the client asks about", "one whose length nobody knows"],
+)
+def test_a_body_that_would_be_read_for_nothing_ends_its_connection(refused: bytes) -> None:
+    limits = ConnectionLimits(max_body_bytes=1_000_000)
+    answer = asyncio.run(talk(b"POST /busy HTTP/1.1\r\n" + refused, Echo(), 0, limits))
+    assert answer.startswith(b"HTTP/1.1 429 ")
+    assert b"Connection: close" in answer
+    assert answer.count(b"HTTP/1.1 ") == 1
 
 
 def test_a_client_that_goes_is_reported_for_each_request_that_it_waited_for() -> None:

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import Final
 
 from penstock.serving.settings import BatchingSettings
-from penstock_runtime.batching.batcher import Batcher, BatchStep, Rejected, Ticket
+from penstock_runtime.batching.batcher import Batcher, BatchStep, Rejected
+from penstock_runtime.batching.ticket import Ticket
 from penstock_runtime.engines import Engine
 from penstock_runtime.joining import Trial
 from penstock_serving.replica.call import Call
@@ -33,7 +34,9 @@ class Executor:
         trial: whether and how requests are joined.
         settings: of batches.
         on_ran: told each batch that ran.
-        on_expired: told each request whose time was up before it ran.
+        on_expired: told each request whose own time was up before it ran.
+        on_shed: told each request that was let in and would be answered too late after all.
+        objective_seconds: within which requests are to be answered; None: nothing was promised.
     """
 
     def __init__(
@@ -41,16 +44,22 @@ class Executor:
         engine: Engine,
         trial: Trial,
         settings: BatchingSettings,
+        *,
         on_ran: Callable[[BatchRun], None],
         on_expired: Callable[[Call], None],
+        on_shed: Callable[[Call], None],
+        objective_seconds: float | None = None,
     ) -> None:
         self._runs = JointRuns(engine, trial)
         self._loop = asyncio.get_running_loop()
-        self.batcher: Batcher[Call] = Batcher(settings, batchable=trial.joining is not None)
+        self.batcher: Batcher[Call] = Batcher(
+            settings, batchable=trial.joining is not None, objective_seconds=objective_seconds
+        )
         self.apart: str | None = None
         """Why requests that could be joined are not any more."""
         self._on_ran = on_ran
         self._on_expired = on_expired
+        self._on_shed = on_shed
         self._recent: dict[int, deque[float]] = {}
         self._busy = False
         self._scheduled = False
@@ -62,6 +71,7 @@ class Executor:
     def observe_warm_up(self, rows: int, seconds: float) -> None:
         """Record how long a warm-up run of so many rows took."""
         self._remember(rows, seconds)
+        self.batcher.warm_up(rows, seconds)
 
     def submit(self, ticket: Ticket[Call], now: float, *, lone: bool = False) -> Rejected | None:
         """Queue a request. It runs at the earliest after everything that can be read now has been read.
@@ -99,6 +109,8 @@ class Executor:
         step = self.batcher.poll(time.monotonic(), engine_free=not self._busy)
         for ticket in step.expired:
             self._on_expired(ticket.payload)
+        for ticket in step.shed:
+            self._on_shed(ticket.payload)
         if step.wake_at is not None:
             self._wake(step.wake_at)
         if not step.batch:
@@ -149,7 +161,7 @@ class Executor:
             logger.error("requests are not joined any more: %s", ran.apart)
         seconds = (ran.end_ns - ran.start_ns) / 1e9
         self._remember(ran.rows, seconds)
-        self.batcher.finish(len(ran.members), seconds)
+        self.batcher.finish(len(ran.members), seconds, ran.rows, time.monotonic())
         # The engine gets its next batch before this one's answers are written, where it runs beside the loop.
         if self.batcher.queued:
             if self._is_short(ran.rows):
@@ -157,3 +169,4 @@ class Executor:
             else:
                 self._pump()
         self._on_ran(ran)
+        self.batcher.learn(ran.members, time.monotonic())

@@ -17,7 +17,8 @@ from penstock.errors import Invalid
 from penstock.protocol.refusals import Refusal
 from penstock.serving.joining import Joining
 from penstock.serving.rows import join_rows, part_rows
-from penstock_runtime.batching.batcher import BatchStep, Ticket
+from penstock_runtime.batching.batcher import BatchStep
+from penstock_runtime.batching.ticket import Ticket
 from penstock_runtime.engines import Array, Engine, first_line
 from penstock_runtime.joining import Trial
 from penstock_serving.replica.call import Call

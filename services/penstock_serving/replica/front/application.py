@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from penstock.errors import Invalid
+from penstock.protocol.refusals import Deferred
 from penstock_serving.replica.front.exchange import HttpExchange, Responder
 
 
@@ -13,6 +14,9 @@ class HttpApplication(Protocol):
 
     draining: bool
     """Whether each request is the last of its connection."""
+
+    def refuse_early(self, exchange: HttpExchange) -> Deferred | None:
+        """Why a request is refused of which only the headers are there; None: it is not, as far as they tell."""
 
     def handle(self, exchange: HttpExchange) -> None:
         """A request is complete. Call `exchange.connection.respond` for it, now or later."""

@@ -29,6 +29,8 @@ _LINGER_SECONDS: Final = 2.0
 _MAX_PIPELINED: Final = 64
 _MOST_ABOUT_A_BYTE: Final = 16
 """Bytes that frame each byte of a chunked body, and that byte. The rest counts as header: extensions, trailers."""
+_READ_FOR_NOTHING: Final = 64 * 1024
+"""Bytes of a body that are read of a request that is refused already, so that its connection can go on."""
 
 # Globals, since they are looked at for each header.
 _AT_REST: Final = ConnectionState.AT_REST
@@ -175,8 +177,14 @@ class HttpConnection(asyncio.Protocol):
         read_headers(exchange, headers)
         if not self._limits.guard.admits(headers.get(GATEWAY_HEADER, b""), self._url):
             raise Invalid(Refusal.NOT_A_GATEWAY, "this replica answers its gateways alone: ask one of them")
-        if int(headers.get(b"content-length", b"0")) > self._limits.max_body_bytes:
+        length = int(headers.get(b"content-length", b"0"))
+        if length > self._limits.max_body_bytes:
             raise self._size_error()
+        exchange.refusal = refusal = (
+            self._application_of(exchange) if exchange.rpc else self._application
+        ).refuse_early(exchange)
+        if refusal is not None and (length > _READ_FOR_NOTHING or b"expect" in headers):
+            raise refusal
         if b"expect" in headers and expects_word(headers) and self._transport is not None and not self._pending:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if exchange.streams:
@@ -196,6 +204,8 @@ class HttpConnection(asyncio.Protocol):
             if len(chunk) > self._limits.max_body_bytes:
                 raise self._size_error()
             return
+        if exchange.refusal is not None and len(exchange.body) > _READ_FOR_NOTHING:
+            raise exchange.refusal
         if len(exchange.body) + len(chunk) > self._limits.max_body_bytes:
             raise self._size_error()
         if type(exchange.body) is bytes:

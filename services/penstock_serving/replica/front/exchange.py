@@ -7,7 +7,7 @@ from typing import Any, Final, Protocol
 
 from penstock.errors import PenstockError
 from penstock.protocol.datatypes import Array
-from penstock.protocol.refusals import MethodNotAllowed, QueueFull, Refusal, error_document, status_of
+from penstock.protocol.refusals import Deferred, MethodNotAllowed, Refusal, error_document, status_of
 from penstock.telemetry import names
 from penstock.telemetry.spans import SpanContext, parse_traceparent
 from penstock_serving.replica.cache.cache import CacheResult
@@ -60,6 +60,7 @@ class HttpExchange(Call):
         "json_length",
         "keep_alive",
         "method",
+        "refusal",
         "response",
         "status",
         "traceparent",
@@ -91,6 +92,8 @@ class HttpExchange(Call):
         self.keep_alive = True
         self.traceparent = b""
         """The header as it came. It is parsed only where the trace is kept."""
+        self.refusal: Deferred | None = None
+        """Why it is refused whatever its body says."""
         self.response: bytes | None = None
         self.status = 0
 
@@ -153,7 +156,7 @@ class RestExchange(HttpExchange):
     def refuse(self, error: PenstockError) -> None:
         """Answer with the protocol's error."""
         head = JSON
-        if isinstance(error, QueueFull):
+        if isinstance(error, Deferred):
             head += b"Retry-After: %d\r\n" % error.retry_after_seconds
         elif isinstance(error, MethodNotAllowed):
             head += b"Allow: %b\r\n" % error.allowed.encode()

@@ -21,6 +21,7 @@ READ: Final = frozenset(
         b"grpc-timeout",
         b"inference-header-content-length",
         b"traceparent",
+        b"x-penstock-caller",
         b"x-penstock-gateway",
     )
 )
@@ -54,6 +55,8 @@ def read_headers(exchange: HttpExchange, headers: Mapping[bytes, bytes]) -> None
     if traceparent:
         exchange.traceparent = traceparent
         exchange.sampled = traceparent[_FLAGS_END : _FLAGS_END + 1] in _ODD_DIGITS
+    if caller := headers.get(b"x-penstock-caller"):
+        exchange.flow = caller
     if coding := headers.get(b"content-encoding"):
         _read_coding(exchange, coding.lower())
     if exchange.rpc:

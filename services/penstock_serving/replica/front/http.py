@@ -9,7 +9,7 @@ from typing import Final
 
 from penstock.errors import Invalid, PenstockError
 from penstock.protocol.openapi.document import ServedModel, openapi_document
-from penstock.protocol.refusals import MethodNotAllowed, Refusal, not_found
+from penstock.protocol.refusals import Deferred, MethodNotAllowed, Refusal, not_found
 from penstock.protocol.repository import IndexEntry, read_index_request, write_index
 from penstock.protocol.server import (
     OPENAPI,
@@ -67,6 +67,7 @@ class HttpFront:
         self._platform = model.engine.platform
         self._joining = model.trial.joining
         self._service = service
+        self._has_room = service.executor.batcher.has_room
         self.guard = GatewayGuard(settings.namespace, settings.registration_token)
         self._limits = ConnectionLimits(settings.max_body_bytes, self.guard)
         self.connections: set[HttpConnection] = set()
@@ -74,6 +75,7 @@ class HttpFront:
         self._decoder = RequestDecoder(model.signature, model.trial.joining)
         self._encoder = responses.ResponseEncoder(settings.model, settings.version)
         self._gets, self._posts = self._routes()
+        self._infers = frozenset(path for path, route in self._posts.items() if route == self._infer)
         self._tables = {b"GET": self._gets, b"HEAD": self._gets, b"POST": self._posts}
 
     async def listen(self, host: str, port: int) -> tuple[asyncio.Server, str]:
@@ -113,8 +115,17 @@ class HttpFront:
 
     # What a connection calls.
 
+    def refuse_early(self, exchange: HttpExchange) -> Deferred | None:
+        """Refuse what would be answered too late, before its body is read."""
+        if self._has_room() or exchange.url not in self._infers or exchange.method != b"POST":
+            return None
+        return self._service.refuse_early(exchange)
+
     def handle(self, exchange: HttpExchange) -> None:
         """Answer a request, or hand it on."""
+        if exchange.refusal is not None:
+            self._service.fail(exchange, exchange.refusal)
+            return
         try:
             table = self._tables.get(exchange.method)
             route = (table.get(exchange.url) if table is not None else None) or self._find(exchange)
@@ -126,8 +137,9 @@ class HttpFront:
             self._service.fail(exchange, defect())
 
     def refuse(self, exchange: HttpExchange, error: Invalid) -> None:
-        """Answer a request that is wrong as HTTP."""
-        logger.info("refused a request: %s", error.message)
+        """Answer a request that is wrong as HTTP, or whose body is not worth reading."""
+        if not isinstance(error, Deferred):
+            logger.info("refused a request: %s", error.message)
         self._service.fail(exchange, error)
 
     def cancel(self, exchange: HttpExchange) -> None:

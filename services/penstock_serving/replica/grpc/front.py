@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import penstock
 from penstock.errors import Invalid, PenstockError
-from penstock.protocol.refusals import QueueFull, Refusal, bad_request
+from penstock.protocol.refusals import Deferred, QueueFull, Refusal, bad_request
 from penstock.serving.control import ReplicaSettings
 from penstock.serving.manifest import TensorSpec
 from penstock_serving.replica.call import defect
@@ -69,8 +69,17 @@ class RpcFront:
             return RpcExchange(connection, method, url, received_ns)
         return RpcStream(connection, method, url, received_ns, take)
 
+    def refuse_early(self, exchange: HttpExchange) -> Deferred | None:
+        """Refuse what would be answered too late, before its message is read."""
+        if self._service.executor.batcher.has_room() or self._methods.get(exchange.url) != self._infer:
+            return None
+        return self._service.refuse_early(exchange)
+
     def handle(self, exchange: HttpExchange) -> None:
         """Answer a call, or hand it on."""
+        if exchange.refusal is not None:
+            self._service.fail(exchange, exchange.refusal)
+            return
         try:
             if isinstance(exchange, RpcStream):
                 exchange.finish()
@@ -84,7 +93,8 @@ class RpcFront:
 
     def refuse(self, exchange: HttpExchange, error: Invalid) -> None:
         """Answer a call that is wrong as HTTP, or as gRPC."""
-        logger.info("refused a call: %s", error.message)
+        if not isinstance(error, Deferred):
+            logger.info("refused a call: %s", error.message)
         self._service.fail(exchange, error)
 
     def cancel(self, exchange: HttpExchange) -> None:

@@ -47,6 +47,7 @@ class _Mark:
     at: float
     integral: float
     arrivals: int
+    refusals: int
     waits: tuple[int, ...]
 
 
@@ -58,6 +59,7 @@ class LoadMeter:
         self._since = now
         self._integral = 0.0
         self._arrivals = 0
+        self._refusals = 0
         self._idle_since = now
         self.in_flight = 0
         self.waits = Histogram(SECONDS_BUCKETS)
@@ -69,6 +71,15 @@ class LoadMeter:
         self._since = now
         self.in_flight += 1
         self._arrivals += 1
+
+    def refuse(self, *, arrived: bool) -> None:
+        """A request was refused for want of room.
+
+        Args:
+            arrived: `arrive` was told of it.
+        """
+        self._refusals += 1
+        self._arrivals += not arrived
 
     def leave(self, now: float) -> None:
         """A request was answered or its client is gone."""
@@ -92,8 +103,11 @@ class LoadMeter:
         last, first = self._mark(now), self._marks[0]
         seconds = max(last.at - first.at, 1e-3)
         waits = [after - before for after, before in zip(last.waits, first.waits, strict=True)]
+        refused, came = last.refusals - first.refusals, last.arrivals - first.arrivals
+        # What is refused is demand as well: it counts as it would, had it been let in as the others were.
+        asked = came / max(came - refused, 1)
         return ReplicaStats(
-            in_flight=(last.integral - first.integral) / seconds,
+            in_flight=(last.integral - first.integral) / seconds * max(asked, 1.0),
             queued=queued,
             queue_wait_p95_seconds=quantile(SECONDS_BUCKETS, waits, 0.95),
             arrival_rate=(last.arrivals - first.arrivals) / seconds,
@@ -102,4 +116,4 @@ class LoadMeter:
 
     def _mark(self, now: float) -> _Mark:
         integral = self._integral + self.in_flight * (now - self._since)
-        return _Mark(now, integral, self._arrivals, tuple(self.waits.counts))
+        return _Mark(now, integral, self._arrivals, self._refusals, tuple(self.waits.counts))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Final
 
 from penstock.protocol.refusals import Refusal, is_fault
 from penstock.serving.control import ReplicaSettings
@@ -19,6 +20,8 @@ from penstock.telemetry.spans import (
 from penstock_runtime.spans import SpanSink
 from penstock_serving.replica.cache.cache import CacheResult
 from penstock_serving.replica.call import Call
+
+_NOT_QUEUED: Final = (Refusal.QUEUE_FULL, Refusal.OVERLOADED)
 
 
 class Tracer:
@@ -133,7 +136,7 @@ class Tracer:
             part(names.SPAN_DECODE, call.received_ns, call.decoded_ns)
             if call.cache in (CacheResult.HIT, CacheResult.SHARED):
                 part(names.SPAN_CACHE, call.decoded_ns, call.served_ns or end_ns)
-            elif call.reason != Refusal.QUEUE_FULL:
+            elif call.reason not in _NOT_QUEUED:
                 part(names.SPAN_QUEUE, call.decoded_ns, call.execute_start_ns or end_ns)
         if execute is not None:
             part(names.SPAN_EXECUTE, call.execute_start_ns, call.execute_end_ns, execute)

@@ -1,0 +1,110 @@
+"""Whether a request can be answered in time behind what is there already: a pure function of what was measured."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from penstock_runtime.batching.curve import ServiceCurve
+
+DEFAULT_SECONDS: Final = 30.0
+"""Within which an answer is due where neither the deployment's objective nor the request says a time."""
+_GAIN: Final = 1 / 8
+_DEVIATION_GAIN: Final = 1 / 4
+_DEVIATIONS: Final = 2.0
+_LEAST_RATIO, _LARGEST_RATIO = 0.1, 10.0
+_RUNS_ALLOWED: Final = 2
+"""One in progress and one's own."""
+_WHATEVER: Final = 1 << 62
+
+
+class Admission:
+    """Predicts when a request would be answered, and says whether that is in time.
+
+    With `a` rows ahead and `r` of its own, a run in progress that needs `e` seconds more, and runs of `B` rows that take `T(B)`
+    by the service curve, the answer is expected after
+
+        w = e + T(a + r)               where these fit into one run
+        w = e + ⌈(a + r) / B⌉·T(B)     else: what comes later fills the last one up
+
+    seconds. What is held against the time that is left is `w·(c + 2·d)`: `c` and `d` are the smoothed mean and mean deviation of
+    what answers took over what was expected, with the gains 1/8 and 1/4 by which RFC 6298 (section 2) smooths round trips. So an
+    estimate that is always too low by a factor corrects itself, and one that varies leaves room.
+
+    Args:
+        curve: seconds of a run by rows.
+    """
+
+    def __init__(self, curve: ServiceCurve) -> None:
+        self._curve = curve
+        self._objective: float | None = None
+        self._ratio = 1.0
+        self._deviation = 0.0
+        self.size = 1
+        """Rows of a run, as they are chosen now."""
+        self._full = 0.0
+        self.allowance = DEFAULT_SECONDS
+        """Seconds within which an answer is due that says nothing itself. At least two full runs' time, so that one full batch may
+        always wait behind another: an objective that no batch can keep would else leave the engine idle."""
+        self.room = _WHATEVER
+        """Rows of which it is sure that they may wait behind a run that has just begun; others need `refuse`."""
+
+    @property
+    def margin(self) -> float:
+        """What an expectation is multiplied with before a time is held against it."""
+        return self._ratio + _DEVIATIONS * self._deviation
+
+    @property
+    def objective(self) -> float | None:
+        """Seconds within which the deployment is to answer; None: it says nothing."""
+        return self._objective
+
+    @property
+    def run_seconds(self) -> float:
+        """Of a run of `size` rows."""
+        return self._full
+
+    def set_objective(self, seconds: float | None) -> None:
+        """Take another objective; None: `DEFAULT_SECONDS`."""
+        self._objective = seconds
+        self.follow(self.size)
+
+    def follow(self, size: int) -> None:
+        """Take over what the curve says now, with runs of so many rows."""
+        self.size = size
+        self._full = full = self._curve.seconds(size)
+        wanted = DEFAULT_SECONDS if self._objective is None else self._objective
+        margin = self.margin
+        self.allowance = max(wanted, _RUNS_ALLOWED * full * margin * 1.001)
+        self.room = int(self.allowance / (full * margin) - 1) * size if full else _WHATEVER
+
+    def expect(self, ahead: int, rows: int, remaining: float) -> float:
+        """Seconds until a request is answered.
+
+        Args:
+            ahead: rows that go before it.
+            rows: its own.
+            remaining: seconds until the engine is free.
+        """
+        total = ahead + rows
+        if total <= self.size:
+            return remaining + self._curve.seconds(total)
+        return remaining + -(-total // self.size) * self._full
+
+    def refuse(self, expected: float, seconds: float) -> float | None:
+        """How much too late an answer would be, in seconds; None where it would be in time.
+
+        Args:
+            expected: as `expect` says.
+            seconds: that are left.
+        """
+        late = expected * self.margin - seconds
+        return late if late > 0 else None
+
+    def learn(self, expected: float, actual: float) -> None:
+        """An answer that was expected after so many seconds has come after so many."""
+        if expected <= 0:
+            return
+        ratio = min(max(actual / expected, _LEAST_RATIO), _LARGEST_RATIO)
+        self._deviation += _DEVIATION_GAIN * (abs(ratio - self._ratio) - self._deviation)
+        self._ratio += _GAIN * (ratio - self._ratio)
+        self.follow(self.size)
