@@ -10,13 +10,14 @@ import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
 from tests.integration.replica_collector import Collector
 from tests.integration.replica_process import document, replica, save_linear
 
-from penstock.routing.fleet import FEATURES
+from penstock.routing.fleet import FEATURES, ROOM
 from penstock.routing.leases import LeaseGranted, ReplicaLease
 from penstock.routing.tokens import replica_token, word_for
 from penstock.serving.control import Drain, Drained
@@ -74,6 +75,7 @@ def test_a_replica_renews_its_lease_and_deletes_it_when_it_drains(tmp_path: Path
     # Port 9 is discard: nobody listens there, and the other gateway must not suffer for it.
     gateways = ("http://127.0.0.1:9", agent.url)
     settings = {"gateways": gateways, "registration_token": "secret", "lease_seconds": 0.3, "replica_id": "a/b"}
+    agent.features = ROOM
     with replica(model, **settings) as started:
         agent.wait(3)
         method, path, authorization, body = agent.calls[0]
@@ -85,6 +87,10 @@ def test_a_replica_renews_its_lease_and_deletes_it_when_it_drains(tmp_path: Path
         assert set(json.loads(body)["stats"]) == {
             "inFlight", "queued", "queueWaitP95Seconds", "arrivalRate", "idleSeconds",
         }  # fmt: skip
+        # From where the gateway has said that it knows of it.
+        assert "room" not in json.loads(body)
+        rooms = [json.loads(call[3]).get("room") for call in agent.calls[1:]]
+        assert rooms == [{"requests": ANY, "retryAfterSeconds": 1}] * len(rooms)
         started.send(Drain())
         assert isinstance(started.read(), Drained)
         methods = [call[0] for call in agent.calls]

@@ -29,7 +29,9 @@ DIGESTS: Final = "digests"
 """Routes say which model each revision is."""
 GATEWAY_WORD: Final = "gateway-word"
 """Each request to a replica shows the token of its model (`penstock.routing.tokens.data_token`)."""
-FEATURES: Final = frozenset({NAMESPACE_KEYS, OWNERS, DIGESTS, GATEWAY_WORD})
+ROOM: Final = "room"
+"""A replica's lease may say how many requests it has room for."""
+FEATURES: Final = frozenset({NAMESPACE_KEYS, OWNERS, DIGESTS, GATEWAY_WORD, ROOM})
 
 REPLICAS_WITHIN_SECONDS: Final = 20.0
 """Replicas look for new gateways every few seconds; one that has not found a gateway of this age will not soon."""

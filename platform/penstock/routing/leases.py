@@ -66,6 +66,26 @@ class RequestsJoined(Frozen):
     """The axes along which it does, or why it does not."""
 
 
+_WORTH_TELLING: Final = 0.2
+"""Of a limit: a smaller change is none, since each costs the gateway a round for all models."""
+
+
+class ReplicaRoom(Frozen):
+    """How much a replica takes at once from the gateway that it tells."""
+
+    requests: Annotated[int, Field(ge=1, le=1_000_000)]
+    """In flight, waiting ones among them. The gateway refuses what is above that where no replica has room."""
+    retry_after_seconds: Annotated[int, Field(ge=1, le=3600)] = 1
+    """When one that was refused may come again: until then one of these should have been answered."""
+
+    def following(self, former: ReplicaRoom | None) -> ReplicaRoom:
+        """This, or what was told before where that is about the same."""
+        if former is None or former.retry_after_seconds != self.retry_after_seconds:
+            return self
+        close = abs(self.requests - former.requests) <= _WORTH_TELLING * former.requests
+        return former if close else self
+
+
 class ReplicaLease(Frozen):
     """A replica asks to receive, or goes on receiving, a model's requests."""
 
@@ -83,6 +103,8 @@ class ReplicaLease(Frozen):
     """The protocol's document on the model, which a gateway answers with once no replica is left. None: as told before."""
     joining: RequestsJoined | None = None
     """Whether requests are joined into one run. None: as told before."""
+    room: ReplicaRoom | None = None
+    """None: as much as comes."""
 
 
 def check_replica_id(replica_id: str) -> None:

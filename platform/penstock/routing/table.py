@@ -102,6 +102,8 @@ class Table:
         known = self.replicas.get(own)
         if lease.joining is None and known is not None:
             lease = lease.model_copy(update={"joining": known.lease.joining})
+        if lease.room is not None and known is not None:
+            lease = lease.model_copy(update={"room": lease.room.following(known.lease.room)})
         renewed = Replica(replica_id, lease, now + lease.lease_seconds, uid)
         replicas = {**self.replicas, own: renewed}
         if known is not None and known.lease.version == lease.version:

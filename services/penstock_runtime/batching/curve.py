@@ -10,6 +10,9 @@ from typing import Final
 _GAIN: Final = 0.2
 """Of the smoothed time, which follows a machine that becomes slower or faster within some ten runs."""
 _REMEMBERED: Final = 8
+_BESIDE_SECONDS: Final = 20e-6
+"""What a run costs the replica beside the engine: lone requests of a model of some microseconds cost so much more than joined ones
+do (`make bench ARGS=data-path`)."""
 
 
 @dataclass(slots=True)
@@ -22,7 +25,7 @@ class CurvePoint:
     """From where the engine could have begun to where it was free again."""
     runs: int = 1
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
-    """Seconds a row of the last runs, without what came before they began."""
+    """Seconds a row of the last runs, with what a run costs beside the engine, and without what came before they began."""
 
     @property
     def seconds_a_row(self) -> float:
@@ -37,7 +40,7 @@ class ServiceCurve:
     below the first it is the first's, since fewer rows need not be faster; past the last it grows as the last one's rows do.
 
     Args:
-        most_rows: of a batch. Runs of so many or more are a point of their own.
+        most_rows: of a batch.
     """
 
     def __init__(self, most_rows: int) -> None:
@@ -47,8 +50,8 @@ class ServiceCurve:
         self._found: dict[int, float] = {}
 
     def size_of(self, rows: int) -> int:
-        """The number of rows that stands for this one: the power of two below it, or the most."""
-        return self._most if rows >= self._most else 1 << (rows.bit_length() - 1)
+        """The number of rows that stands for this one: the power of two below it, or below the most."""
+        return 1 << (min(rows, self._most).bit_length() - 1)
 
     def observe(self, rows: int, seconds: float, cycle: float | None = None) -> None:
         """A run has ended.
@@ -68,7 +71,7 @@ class ServiceCurve:
             point.rows += _GAIN * (rows - point.rows)
             point.seconds += _GAIN * (whole - point.seconds)
             point.runs += 1
-        point.recent.append(seconds / rows)
+        point.recent.append((seconds + _BESIDE_SECONDS) / rows)
 
     def refresh(self) -> None:
         """Let `seconds` tell what was observed since the last time. It costs more than a short run does."""

@@ -131,6 +131,7 @@ async def _serve(
         metadata=front.model_metadata.decode(),
         joining=lambda: service.joining,
         showing=front.guard.follow,
+        room=service.room,
     )
     telling = asyncio.create_task(_export_start(start, service, leases, sink), name="start trace")
     pipe.send(Ready(address=address, digest=model.digest))

@@ -17,8 +17,8 @@ from typing import Final
 from urllib.parse import quote, urlsplit
 
 from penstock.errors import Unavailable
-from penstock.routing.fleet import FEATURES_HEADER, GATEWAY_WORD, Endpoint, endpoints, name_to_resolve
-from penstock.routing.leases import MOST_METADATA_CHARACTERS, ReplicaLease, ReplicaStats, RequestsJoined
+from penstock.routing.fleet import FEATURES_HEADER, GATEWAY_WORD, ROOM, Endpoint, endpoints, name_to_resolve
+from penstock.routing.leases import MOST_METADATA_CHARACTERS, ReplicaLease, ReplicaRoom, ReplicaStats, RequestsJoined
 from penstock.serving.control import ReplicaSettings
 
 logger = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ _DESCRIBED_SECONDS: Final = 60.0
 _MAX_ANSWER_BYTES: Final = 64 * 1024
 _FEATURES: Final = f"{FEATURES_HEADER}:".encode()
 _SHOWS: Final = GATEWAY_WORD.encode()
+_ROOM: Final = ROOM.encode()
 
 Resolve = Callable[[str], Awaitable[tuple[str, ...]]]
 """From a host's name to its IP addresses. Raises `OSError` where it has none."""
@@ -56,6 +57,7 @@ class Leases:
         metadata: of the model, for when no replica is left to ask.
         joining: whether requests are joined now.
         showing: told whether every gateway shows the model's token with each request, as often as that changes.
+        room: how much it takes at once from each of so many gateways.
     """
 
     def __init__(
@@ -69,7 +71,9 @@ class Leases:
         metadata: str = "",
         joining: Callable[[], RequestsJoined | None] = lambda: None,
         showing: Callable[[bool], None] = lambda _: None,
+        room: Callable[[int], ReplicaRoom | None] = lambda _: None,
     ) -> None:
+        self._room = room
         self._tell_showing = showing
         self._showing: dict[Endpoint, bool] = {}
         self._settings = settings
@@ -143,12 +147,15 @@ class Leases:
     async def _renew(self, gateway: Endpoint) -> None:
         held = None
         describe_at = 0.0
+        features: frozenset[bytes] = frozenset()
         clock = asyncio.get_running_loop().time
         while True:
             describes = clock() >= describe_at
             try:
                 async with asyncio.timeout(_REQUEST_SECONDS):
-                    status, shows, answer = await self._call("PUT", gateway, self._lease(describes=describes))
+                    lease = self._lease(describes=describes, says_room=_ROOM in features)
+                    status, features, answer = await self._call("PUT", gateway, lease)
+                shows = _SHOWS in features
                 if status == HTTPStatus.OK and self._showing.get(gateway) is not shows:
                     self._showing[gateway] = shows
                     self._tell_showing(all(self._showing.values()))
@@ -177,7 +184,7 @@ class Leases:
         if status >= 300:  # noqa: PLR2004 -- HTTP's success
             logger.warning("could not leave gateway %s: HTTP %d %s", gateway.base_url, status, answer[:200])
 
-    def _lease(self, *, describes: bool) -> bytes:
+    def _lease(self, *, describes: bool, says_room: bool) -> bytes:
         settings = self._settings
         lease = ReplicaLease(
             namespace=settings.namespace,
@@ -190,22 +197,25 @@ class Leases:
             stats=self._stats(),
             metadata=self._metadata if describes else None,
             joining=self._joining() if describes else None,
+            room=self._room(len(self._renewing)) if says_room else None,
         )
         # A gateway of an earlier release refuses what it does not know, though it be null.
         return lease.model_dump_json(exclude_none=True).encode()
 
-    async def _call(self, method: str, gateway: Endpoint, body: bytes) -> tuple[int, bool, str]:
+    async def _call(self, method: str, gateway: Endpoint, body: bytes) -> tuple[int, frozenset[bytes], str]:
         path = f"/v1/replicas/{quote(self._settings.replica_id, safe='')}"
         return await _request(method, gateway, path, self._settings.registration_token, body)
 
 
-async def _request(method: str, gateway: Endpoint, path: str, token: str, body: bytes) -> tuple[int, bool, str]:
+async def _request(
+    method: str, gateway: Endpoint, path: str, token: str, body: bytes
+) -> tuple[int, frozenset[bytes], str]:
     """One HTTP request on a connection of its own; the caller sets the deadline.
 
     A full client would cost this process more memory than all the rest of the module.
 
     Returns:
-        The status, whether the gateway says that it shows a token with each request, and the answer.
+        The status, what the gateway says that it can (`penstock.routing.fleet.FEATURES`), and the answer.
 
     Raises:
         OSError: no connection.
@@ -232,5 +242,6 @@ async def _request(method: str, gateway: Endpoint, path: str, token: str, body: 
     words = header.split(b" ", 2)
     if len(words) < 2 or not words[1].isdigit():  # noqa: PLR2004 -- version and status
         raise Unavailable("GatewayUnreachable", "the gateway's agent did not answer in HTTP")
-    shows = any(line.startswith(_FEATURES) and _SHOWS in line.split() for line in header.lower().splitlines())
-    return int(words[1]), shows, content.decode(errors="replace")
+    said = (line for line in header.lower().splitlines() if line.startswith(_FEATURES))
+    features = frozenset(word for line in said for word in line.split()[1:])
+    return int(words[1]), features, content.decode(errors="replace")

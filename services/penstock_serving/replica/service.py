@@ -7,11 +7,12 @@ import logging
 import math
 import time
 from collections.abc import Mapping
+from typing import Final
 
 from penstock.errors import Invalid, PenstockError
 from penstock.protocol.datatypes import Array
 from penstock.protocol.refusals import Deferred, QueueFull, Refusal, TooLate
-from penstock.routing.leases import MOST_CHARACTERS, ReplicaStats, RequestsJoined
+from penstock.routing.leases import MOST_CHARACTERS, ReplicaRoom, ReplicaStats, RequestsJoined
 from penstock.serving.control import Reconfigure, ReplicaSettings
 from penstock.serving.settings import InPlaceSettings
 from penstock_runtime.batching.batcher import Rejected
@@ -30,6 +31,9 @@ from penstock_serving.replica.telemetry.metrics import ReplicaMetrics
 from penstock_serving.replica.telemetry.tracing import Tracer
 
 logger = logging.getLogger(__name__)
+
+_SLACK: Final = 1.25
+"""Times what a replica has room for it lets gateways send, so that it still sees some of what is refused: that is demand, too."""
 
 
 class InferenceService:
@@ -113,6 +117,16 @@ class InferenceService:
     def stats(self) -> ReplicaStats:
         """What the replica saw lately."""
         return self._load.stats(time.monotonic(), self.executor.batcher.queued)
+
+    def room(self, gateways: int) -> ReplicaRoom | None:
+        """How much each of so many gateways may send at once; None: all, since the cache may answer more than the engine can."""
+        batcher = self.executor.batcher
+        if self._cache.enabled or not batcher.curve.points:
+            return None
+        # Two full batches for each: who has few clients elsewhere must not leave the engine idle. The replica itself bounds the sum.
+        share = max(math.ceil(_SLACK * batcher.capacity / max(gateways, 1)), 2 * batcher.sizing.rows)
+        seconds = math.ceil(batcher.admission.run_seconds * batcher.admission.margin)
+        return ReplicaRoom(requests=min(share, 1_000_000), retry_after_seconds=min(max(seconds, 1), 3600))
 
     def metrics_text(self) -> bytes:
         """The Prometheus exposition."""

@@ -13,6 +13,7 @@ from penstock_serving.gateway.haproxy.plan import (
     assign,
     desire,
     plan,
+    recall,
     server_name,
     state_after,
 )
@@ -70,6 +71,29 @@ def to(*targets: Target, split: bool = False, sampled: int = 0) -> Destination:
                 ("del server m0/ra",),
             ),
         ),
+        (
+            DesiredState({"m0": {"ra": Server("h:1", 256, 90), "rb": Server("h:2", 256, 40)}}, {}),
+            ObservedState({"m0": {"ra": LIVE}}, {}),
+            RuntimeCommands(
+                (
+                    "set maxconn server m0/ra 90",
+                    f"add server m0/rb h:2 weight 256 maxconn 40 {CHECK}",
+                    "enable health m0/rb",
+                    "enable server m0/rb",
+                ),
+                (),
+            ),
+        ),
+        (
+            DesiredState({"m0": {"ra": Server("h:1", 256)}}, {}),
+            recall(ObservedState({"m0": {"ra": LIVE}}, {}), {"m0": {"ra": 90}}),
+            RuntimeCommands(("set maxconn server m0/ra 0",), ()),
+        ),
+        (
+            DesiredState({"m0": {"ra": Server("h:1", 256, 90)}}, {}),
+            recall(ObservedState({"m0": {"ra": LIVE}}, {}), {}),
+            RuntimeCommands(("set maxconn server m0/ra 90",), ()),
+        ),
     ],
     ids=[
         "nothing to do where all is as wanted",
@@ -78,6 +102,9 @@ def to(*targets: Target, split: bool = False, sampled: int = 0) -> Destination:
         "a server that was busy is removed later",
         "a replica that comes back while it leaves stays",
         "another way of sharing moves the path without a gap",
+        "a server gets as many requests as its replica has room for",
+        "a replica that says no more how many it takes gets all",
+        "a bound that nobody remembers is told again",
     ],
 )  # fmt: skip
 def test_commands(desired: DesiredState, observed: ObservedState, expected: RuntimeCommands) -> None:

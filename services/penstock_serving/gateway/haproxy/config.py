@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping
 
 from penstock_serving.gateway.haproxy.access_rules import STICK_COUNTERS, VERIFY, access_rules, agent_backends, tables
 from penstock_serving.gateway.haproxy.error_files import ERRORS
-from penstock_serving.gateway.haproxy.plan import AGENT, CHECK, SUCCESSOR, DesiredState
+from penstock_serving.gateway.haproxy.plan import AGENT, SUCCESSOR, DesiredState
 from penstock_serving.gateway.haproxy.request_rules import (
     LEAVING,
     client_limit_rules,
     connection_rules,
     relay_rules,
+    room_rules,
     routing_rules,
 )
 from penstock_serving.gateway.haproxy.tracing_rules import CONTEXT, tracing_rules
@@ -174,7 +175,8 @@ def _backend(settings: GatewaySettings, desired: DesiredState, slot: int, kind: 
     yield f"  balance {'leastconn' if kind == 'm' else 'random(2)'}"
     # Not in the frontend, which would wait for a body before it refused its size.
     yield "  option http-buffer-request"
+    yield from room_rules(settings, name)
     yield from replica_rules()
     yield f"  server {AGENT} unix@{settings.layout.agent_socket} backup"
     for server, wanted in sorted(desired.backends.get(name, {}).items()):
-        yield f"  server {server} {wanted.address} weight {wanted.weight} {CHECK}"
+        yield f"  server {server} {wanted.settings}"

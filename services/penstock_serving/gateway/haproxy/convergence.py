@@ -15,7 +15,16 @@ from penstock_serving.gateway.access.admissions import Admissions
 from penstock_serving.gateway.haproxy.access_rules import render_grants, render_locks
 from penstock_serving.gateway.haproxy.config import render_config, render_map
 from penstock_serving.gateway.haproxy.error_files import ERRORS, error_file
-from penstock_serving.gateway.haproxy.plan import DesiredState, Maps, ObservedState, assign, desire, plan, state_after
+from penstock_serving.gateway.haproxy.plan import (
+    DesiredState,
+    Maps,
+    ObservedState,
+    assign,
+    desire,
+    plan,
+    recall,
+    state_after,
+)
 from penstock_serving.gateway.haproxy.process import Haproxy
 from penstock_serving.gateway.haproxy.runtime_socket import apply, observe
 from penstock_serving.gateway.settings import GatewaySettings
@@ -50,6 +59,8 @@ class Convergence:
         self._held: ObservedState | None = None
         """What HAProxy holds after all that it was told since it was asked; None: it is to be asked."""
         self._ask_at = 0.0
+        self._told: dict[str, dict[str, int]] = {}
+        """How many requests at once each server was bounded to, by backend: of all that the worker holds it says this alone not."""
 
     @property
     def edition(self) -> str:
@@ -107,8 +118,10 @@ class Convergence:
             observed = await self._grow(destinations)
         desired = self._desire(destinations)
         steps = plan(desired, observed, self._maps)
+        self._told = {}
         for complaint in await apply(self._layout.runtime_socket, steps.changes, self._edition):
             raise Unavailable("HaproxyRefused", f"HAProxy refused a command: {complaint}")
+        self._told = _bounds(desired)
         self._registry.settle(generation)
         if steps.removals:
             await apply(self._layout.runtime_socket, steps.removals, self._edition)
@@ -119,7 +132,7 @@ class Convergence:
     async def _observe(self) -> ObservedState:
         observed = await observe(self._layout.runtime_socket, self._maps, self._edition)
         self._ask_at = self._registry.now() + _RESYNC_SECONDS
-        return observed
+        return recall(observed, self._told)
 
     def _desire(self, destinations: dict[str, Destination]) -> DesiredState:
         wanted = self._locks()
@@ -212,6 +225,7 @@ class Convergence:
 
     def _write(self, desired: DesiredState) -> None:
         self._edition = secrets.token_hex(8)
+        self._told = _bounds(desired)
         text = render_config(self._settings, self._slots, desired, self._edition)
         self._layout.config.write_text(text, encoding="utf-8")
         files = (
@@ -224,3 +238,11 @@ class Convergence:
             file.write_text(render_map(entries), encoding="utf-8")
         for status in ERRORS:
             self._layout.error_file(status).write_bytes(error_file(status))
+
+
+def _bounds(desired: DesiredState) -> dict[str, dict[str, int]]:
+    """By backend and server, how many requests at once it gets."""
+    return {
+        backend: {name: each.most_requests for name, each in servers.items()}
+        for backend, servers in desired.backends.items()
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from penstock.routing.tokens import gateway_word
@@ -24,6 +24,14 @@ class Server:
 
     address: str
     weight: int
+    most_requests: int = 0
+    """At once, HAProxy's `maxconn`; 0: without a bound."""
+
+    @property
+    def settings(self) -> str:
+        """As HAProxy's configuration and its commands have them."""
+        bound = f" maxconn {self.most_requests}" if self.most_requests else ""
+        return f"{self.address} weight {self.weight}{bound} {CHECK}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +40,8 @@ class ObservedServer:
 
     weight: int
     maintenance: bool
+    most_requests: int | None = 0
+    """None: HAProxy does not say, and it was not told since it was asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +152,11 @@ def desire(
         if not asleep:
             word = gateway_word(path.partition("/")[0], shown)
             ways[path] = Way(backend, destination.sampled_per_million, word)
-            backends[backend] = {server_name(t): Server(t.address, t.weight) for t in destination.targets}
+            backends[backend] = {
+                server_name(t): Server(t.address, t.weight, t.most_requests) for t in destination.targets
+            }
+            if destination.retry_after_seconds > 1:
+                entries[backend] = str(destination.retry_after_seconds)
     return DesiredState(backends, entries, locks, grants, usual_rows(ways, locks, grants, default_namespace))
 
 
@@ -179,10 +193,27 @@ def plan(desired: DesiredState, observed: ObservedState, maps: Maps) -> RuntimeC
     return RuntimeCommands(changes, tuple(removals))
 
 
+def recall(observed: ObservedState, told: Mapping[str, Mapping[str, int]]) -> ObservedState:
+    """What HAProxy holds, with the bounds that it was told, which it does not say again.
+
+    Args:
+        observed: as it says.
+        told: by backend and server, to the worker that was asked.
+    """
+    backends = {
+        backend: {name: replace(each, most_requests=told.get(backend, {}).get(name)) for name, each in servers.items()}
+        for backend, servers in observed.backends.items()
+    }
+    return replace(observed, backends=backends)
+
+
 def state_after(desired: DesiredState, observed: ObservedState) -> ObservedState:
     """What HAProxy holds once all of the plan has been carried out, removals too."""
     backends = {
-        backend: {name: ObservedServer(each.weight, maintenance=False) for name, each in servers.items()}
+        backend: {
+            name: ObservedServer(each.weight, maintenance=False, most_requests=each.most_requests)
+            for name, each in servers.items()
+        }
         for backend, servers in ((name, desired.backends.get(name, {})) for name in observed.backends)
     }
     return ObservedState(backends, desired.entries, desired.locks, desired.grants, desired.usual)
@@ -191,13 +222,15 @@ def state_after(desired: DesiredState, observed: ObservedState) -> ObservedState
 def _arrive(name: str, server: Server, present: ObservedServer | None) -> list[str]:
     if present is None:
         return [
-            f"add server {name} {server.address} weight {server.weight} {CHECK}",
+            f"add server {name} {server.settings}",
             f"enable health {name}",
             f"enable server {name}",
         ]
     commands = []
     if present.weight != server.weight:
         commands.append(f"set server {name} weight {server.weight}")
+    if present.most_requests != server.most_requests:
+        commands.append(f"set maxconn server {name} {server.most_requests}")
     if present.maintenance:
         commands.append(f"set server {name} state ready")
     return commands

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 from penstock_serving.gateway.haproxy.access_rules import ADDRESS, lock_rules
@@ -55,3 +56,16 @@ def routing_rules(settings: GatewaySettings) -> Iterator[str]:
     yield "  http-request set-var-fmt(txn.key) %[var(txn.key)]/%[var(txn.rest),field(5,/)] if versioned"
     yield f"  http-request set-var(txn.route) var(txn.key),map_str({settings.layout.map})"
     yield "  http-request set-var(txn.ppm) var(txn.route),field(2,|)"
+
+
+def room_rules(settings: GatewaySettings, backend: str) -> Iterator[str]:
+    """Refuse what no replica has room for. Each says how much it takes; one that says nothing takes all (HAProxy counts -1).
+
+    When to come again stands in the map by the backend's name, where it is not a second.
+    """
+    yield f"  acl full be_conn_free({backend}) eq 0"
+    body = json.dumps({"error": "every replica of the model is busy; try again later"}).replace('"', '\\"')
+    yield (
+        f'  http-request return status 429 content-type application/json string "{body}" hdr cache-control no-store '
+        f"hdr retry-after %[be_name,map_str({settings.layout.map},1)] if full METH_POST"
+    )

@@ -12,7 +12,7 @@ from pathlib import Path
 from penstock.errors import Invalid, Unavailable
 from penstock.routing.access import RouteAccess
 from penstock.routing.keys import KeyChange, KeyInterner, KeySet
-from penstock.routing.leases import ReplicaLease, Route
+from penstock.routing.leases import ReplicaLease, ReplicaRoom, Route
 from penstock.routing.table import ModelKey, Table, replica_key
 from penstock.routing.validation import check_model
 from penstock_serving.gateway.access.keyring import Keyring
@@ -97,11 +97,12 @@ class Registry:
         described = lease.metadata
         if described is not None:
             lease = lease.model_copy(update={"metadata": None})
-        before = self._table.replicas.get(replica_key((lease.namespace, lease.model), replica_id))
+        own = replica_key((lease.namespace, lease.model), replica_id)
+        before = self._table.replicas.get(own)
         self._table = self._table.with_lease(replica_id, lease, self.now(), uid)
         if described is not None:
             self.descriptions.keep((lease.namespace, lease.model), lease.version, described)
-        if before is None or (_place(before.lease), before.uid) != (_place(lease), uid):
+        if before is None or (_place(before.lease), before.uid) != (_place(self._table.replicas[own].lease), uid):
             self._announce()
 
     def release(self, key: ModelKey, replica_id: str) -> None:
@@ -274,8 +275,8 @@ class Registry:
         event.set()
 
 
-def _place(lease: ReplicaLease) -> tuple[str, str, str, str]:
-    return lease.address, lease.version, lease.revision, lease.digest
+def _place(lease: ReplicaLease) -> tuple[str, str, str, str, ReplicaRoom | None]:
+    return lease.address, lease.version, lease.revision, lease.digest, lease.room
 
 
 async def _wait(event: asyncio.Event, timeout_seconds: float) -> None:

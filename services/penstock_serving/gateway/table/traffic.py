@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from penstock.routing.leases import Route
+from penstock.routing.leases import ReplicaRoom, Route
 from penstock.routing.table import ModelKey, Replica, Table
 
 MAX_WEIGHT = 256
@@ -21,6 +21,8 @@ class Target:
     replica_id: str
     address: str
     weight: int
+    most_requests: int = 0
+    """In flight at once; 0: as many as come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +33,15 @@ class Destination:
     split: bool
     """Several revisions share the requests by weight; otherwise the least busy replica gets each."""
     sampled_per_million: int
+    retry_after_seconds: int = 1
+    """When to come again, where no target has room."""
     uid: str = ""
     """Of the deployment whose token its replicas registered with; empty where none says."""
 
 
-_Basis = tuple[Route | None, list[tuple[str, str, str, str, str, bool]]]
-"""What a model's destinations follow from: its route; of each replica id, address, version, revision, uid, and whether it
-receives."""
+_Basis = tuple[Route | None, list[tuple[str, str, str, str, str, ReplicaRoom | None, bool]]]
+"""What a model's destinations follow from: its route; of each replica id, address, version, revision, uid, its room, and whether
+it receives."""
 
 
 def weights(route: Route | None, replicas: Iterable[Replica]) -> Mapping[str, int]:
@@ -70,9 +74,13 @@ def _destination(table: Table, key: ModelKey, version: str | None, replicas: Ite
     weight = weights(route, members)
     declared = route is not None and bool(route.revisions)
     return Destination(
-        targets=tuple(Target(r.replica_id, r.lease.address, weight[r.replica_id]) for r in members),
+        targets=tuple(
+            Target(r.replica_id, r.lease.address, weight[r.replica_id], r.lease.room.requests if r.lease.room else 0)
+            for r in members
+        ),
         split=declared and len({r.lease.revision for r in members}) > 1,
         sampled_per_million=round(PER_MILLION * route.sampling_ratio) if route is not None else 0,
+        retry_after_seconds=min((r.lease.room.retry_after_seconds for r in members if r.lease.room), default=1),
         uid=max((r.uid for r in members), default=""),
     )
 
@@ -93,7 +101,15 @@ class Traffic:
             basis = (
                 table.routes.get(key),
                 [
-                    (r.replica_id, r.lease.address, r.lease.version, r.lease.revision, r.uid, table.receives(r))
+                    (
+                        r.replica_id,
+                        r.lease.address,
+                        r.lease.version,
+                        r.lease.revision,
+                        r.uid,
+                        r.lease.room,
+                        table.receives(r),
+                    )
                     for r in replicas
                 ],
             )

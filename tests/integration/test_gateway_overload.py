@@ -1,0 +1,102 @@
+"""What the gateway does with more requests than replicas say that they take, on the real HAProxy."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+from tests.integration.gateway_parts import Gateway, Replica, gateway, until
+
+
+def run(scenario: Callable[[Gateway, AsyncExitStack], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(120), gateway() as running, AsyncExitStack() as stack:
+            await scenario(running, stack)
+
+    asyncio.run(main())
+
+
+async def occupied(stack: AsyncExitStack, name: str = "a") -> Replica:
+    """A replica that answers nothing yet."""
+    replica = await stack.enter_async_context(Replica(name))
+    replica.go_on.clear()
+    return replica
+
+
+def ask(gw: Gateway, count: int) -> list[asyncio.Task[Any]]:
+    return [asyncio.create_task(gw.infer()) for _ in range(count)]
+
+
+def test_what_no_replica_has_room_for_is_refused_by_the_gateway_and_says_when_to_come_again() -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        replica = await occupied(stack)
+        await gw.lease("a", replica.address, room={"requests": 2, "retryAfterSeconds": 7})
+        inside = ask(gw, 2)
+        await until(lambda: _has(replica, 2))
+        status, body, headers = await gw.infer()
+        assert (status, set(body), headers["retry-after"]) == (429, {"error"}, "7")
+        assert headers["content-type"] == "application/json"
+        replica.go_on.set()
+        assert [answer[0] for answer in await asyncio.gather(*inside)] == [200, 200]
+        assert replica.answered == 2
+        assert (await gw.infer())[0] == 200
+
+    run(scenario)
+
+
+def test_a_replica_that_says_nothing_gets_all() -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        replica = await occupied(stack)
+        await gw.lease("a", replica.address)
+        inside = ask(gw, 50)
+        await until(lambda: _has(replica, 50))
+        replica.go_on.set()
+        assert {answer[0] for answer in await asyncio.gather(*inside)} == {200}
+
+    run(scenario)
+
+
+def test_room_follows_the_lease_in_place_and_small_changes_are_none() -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        replica = await occupied(stack)
+        await gw.lease("a", replica.address, room={"requests": 5})
+        inside = ask(gw, 5)
+        await until(lambda: _has(replica, 5))
+        await gw.lease("a", replica.address, room={"requests": 6})
+        assert (await gw.infer())[0] == 429, "a fifth more is no change"
+        await gw.lease("a", replica.address, room={"requests": 8})
+        inside += ask(gw, 3)
+        await until(lambda: _has(replica, 8))
+        assert (await gw.infer())[0] == 429
+        # HAProxy is asked anew every five seconds, and does not say what it was bounded to.
+        await asyncio.sleep(6)
+        assert (await gw.infer())[0] == 429
+        await gw.lease("a", replica.address)
+        inside += ask(gw, 10)
+        await until(lambda: _has(replica, 18))
+        replica.go_on.set()
+        assert {answer[0] for answer in await asyncio.gather(*inside)} == {200}
+
+    run(scenario)
+
+
+def test_a_full_replica_leaves_its_requests_to_one_that_has_room() -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        full, free = await occupied(stack, "full"), await occupied(stack, "free")
+        await gw.lease("full", full.address, room={"requests": 1})
+        await gw.lease("free", free.address, room={"requests": 9})
+        inside = ask(gw, 10)
+        await until(lambda: _has(free, 9))
+        await until(lambda: _has(full, 1))
+        assert (await gw.infer())[0] == 429
+        full.go_on.set()
+        free.go_on.set()
+        assert {answer[0] for answer in await asyncio.gather(*inside)} == {200}
+
+    run(scenario)
+
+
+async def _has(replica: Replica, requests: int) -> bool:
+    return replica.answered >= requests
