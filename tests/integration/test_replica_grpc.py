@@ -253,11 +253,13 @@ def test_a_call_whose_time_is_up_is_not_run(slow_model: Path, tmp_path: Path, ho
                 asking = raw_request("tiny", {"x": ONE}, parameters={"timeout": {"int64_param": 1000}})
                 error = refused(lambda: asked.ModelInfer(asking, timeout=60))
                 late = error.code()
-                assert "timeout of 0.001 s" in error.details()
+                assert late is grpc.StatusCode.RESOURCE_EXHAUSTED
             case _:
                 # A client of its own would not even send it.
                 late = asked_by_hand(started, b"0n")
-        assert late is grpc.StatusCode.DEADLINE_EXCEEDED
+                assert late is grpc.StatusCode.DEADLINE_EXCEEDED
+        # The replica says at once that it cannot be in time; the client's own clock may be faster.
+        assert late in {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED}
         assert [each.code() for each in before] == [grpc.StatusCode.OK] * 8
         assert rows_run(started) == 8
 

@@ -220,8 +220,11 @@ class Batcher(Generic[P]):
         return self.admission.expect(self._queue.rows_ahead(priority, flow, rows), rows, self._remaining(now))
 
     def _refuse(self, priority: int, flow: Hashable, rows: int, deadline: float | None, now: float) -> Rejected | None:
-        """Why a request cannot be answered in time, if so. An idle engine refuses nothing."""
-        if not self.in_system:
+        """Why a request cannot be answered in time, if so.
+
+        An idle engine refuses nothing, and what is over already was not too much to ask: it expires.
+        """
+        if not self.in_system or (deadline is not None and deadline <= now):
             return None
         expected = self._expect(priority, flow, rows, now)
         due = self.admission.allowance if deadline is None else min(self.admission.allowance, deadline - now)
