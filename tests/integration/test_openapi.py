@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -76,14 +77,12 @@ def test_its_example_is_answered_in_every_way_to_write_the_path(alone: ReplicaPr
 
 def test_a_gateways_document_is_true_of_models_that_are_there_and_others(served: Served, tmp_path: Path) -> None:
     url = served.gateway.url
-    clean, said = search(DOCUMENT, url, tmp_path, "--include-path-regex", "^(?!.*model)")
-    assert clean, said
-    # Else no request would find the one that is there.
     document = httpx.get(url + DOCUMENT).json()
+    # Else no request would find the one that is there. What is none of these is asked for, too, as what a schema forbids.
     for path in document["paths"].values():
         for parameter in path.get("parameters", ()):
             parameter["schema"] = {"enum": [{"model": "tiny", "version": "1"}[parameter["name"]]]}
-    clean, said = search(document, url, tmp_path, "--include-path-regex", "model")
+    clean, said = search(document, url, tmp_path)
     assert clean, said
     assert httpx.get(url + "/default" + DOCUMENT).status_code == 200
 
@@ -109,24 +108,28 @@ def _type_of_answer(document: dict[str, Any]) -> None:
 
 
 WRONG: dict[str, tuple[str, Callable[[dict[str, Any]], None], str]] = {
-    "a field of another type": ("/v2", _schema("server_metadata", "version", {"type": "integer"}), "schema"),
-    "another value": ("/v2/models/{model}/ready", _schema("model_ready", "ready", {"const": False}), "schema"),
-    "a path that is not there": ("/v2/nothing", _claim("/v2/nothing"), "Undocumented status code"),
-    "a method that is not taken": ("/v2/repository/index", _claim("/v2/repository/index"), "405"),
-    "a media type": ("/v2/health/live", _type_of_answer, "Content-Type"),
+    "a field of another type": ("GET /v2", _schema("server_metadata", "version", {"type": "integer"}), "schema"),
+    "another value": ("GET /v2/models/{model}/ready", _schema("model_ready", "ready", {"const": False}), "schema"),
+    "a path that is not there": ("GET /v2/nothing", _claim("/v2/nothing"), "Undocumented status code"),
+    "a method that is not taken": ("GET /v2/repository/index", _claim("/v2/repository/index"), "405"),
+    "a media type": ("GET /v2/health/live", _type_of_answer, "Content-Type"),
     "an input that is said to be refused": (
-        "/v2/repository/index",
+        "POST /v2/repository/index",
         _schema("repository_index_request", "ready", {"type": "string", "enum": ["yes"]}),
         "Schema-violating request accepted",
     ),
 }
 
 
-@pytest.mark.parametrize("title", WRONG)
-def test_what_a_document_has_wrong_is_found(alone: ReplicaProcess, tmp_path: Path, title: str) -> None:
-    path, change, found = WRONG[title]
+def test_what_a_document_has_wrong_is_found(alone: ReplicaProcess, tmp_path: Path) -> None:
     document = httpx.get(alone.url + DOCUMENT).json()
-    change(document)
-    clean, said = search(document, alone.url, tmp_path, "--include-path", path)
+    for _, change, _ in WRONG.values():
+        change(document)
+    paths = {operation.split()[1] for operation, _, _ in WRONG.values()}
+    clean, said = search(document, alone.url, tmp_path, *(word for path in paths for word in ("--include-path", path)))
     assert not clean, said
-    assert found in said
+    # One part of the report for each operation, below its name in a line of underscores.
+    _, *parts = re.split(r"^_{3,} (.+?) _{3,}$", said, flags=re.MULTILINE)
+    found = dict(zip(parts[::2], parts[1::2], strict=True))
+    for title, (operation, _, words) in WRONG.items():
+        assert words in found.get(operation, ""), (title, said)
