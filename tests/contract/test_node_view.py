@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from tests.cluster.controlplane import ControlPlane
+from tests.telling import assert_tells
 from tests.waiting import eventually
 
 from penstock.api.meta import Manifest
@@ -82,9 +83,7 @@ def test_nodes_are_seen_with_what_pods_request_of_them(plane: ControlPlane, name
         assert first.requested == {"cpu": 1.5, "memory": GI, GPU: 1.0, "pods": 1.0}
         assert (first.taints[0], first.ready, first.allocatable["cpu"]) == (Taint(GPU), True, 3.8)
         demand = PodDemand("a worker of group l4", {GPU: 8.0}, {"penstock.dev/accelerator-type": "nvidia-l4"})
-        assert f"Closest: {PREFIX}-a: has 1 {GPU} in all" in (
-            describe_closest(demand, tuple(ours(view).values())) or ""
-        )
+        assert_tells(describe_closest(demand, tuple(ours(view).values())) or "", f"{PREFIX}-a has 1 {GPU} 8")
 
         create(plane, namespace, "second", f"{PREFIX}-b")
         eventually(lambda: ours(view)["b"].requested, "the new pod is seen")

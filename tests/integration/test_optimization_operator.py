@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import serialization
 from tests.chart.helm import grant_operator_rights
 from tests.cluster.controlplane import ControlPlane
 from tests.contract.ray_rest_standin import RayStandIn
+from tests.telling import assert_tells
 from tests.waiting import eventually
 
 from penstock.api.optimization import OptimizationRun
@@ -363,7 +364,7 @@ def test_a_failed_search_is_told_with_its_exit_code(home: OperatedNamespace) -> 
     _, job = home.run_job()
     home.report(job, job_status.exited_status(job, 1, time.time()))
     run = home.wait(OPTIMIZATION_RUN, "Complete", "False", "OptimizationFailed")
-    assert "exit code 1" in run["status"]["summary"]
+    assert_tells(run["status"]["summary"], "exit code 1")
     home.wait(INFERENCE_DEPLOYMENT, "ProfileApplied", "False", "OptimizationFailed")
     home.wait(INFERENCE_DEPLOYMENT, "Ready", "True", "Ready")
 

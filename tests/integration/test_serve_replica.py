@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.integration.operator_parts import scaling_model
+from tests.telling import telling
 from tests.waiting import eventually
 
 from penstock.serving.arguments import FAILURE_MARKER
@@ -83,20 +84,20 @@ def test_a_server_that_is_killed_is_told_of(model: Path, deaths: queue.Queue[int
 def test_a_server_that_says_nothing_is_given_up(model: Path, deaths: queue.Queue[int]) -> None:
     silent = [sys.executable, "-c", "import time; time.sleep(600)"]
     supervisor = Supervisor(settings(model), deaths.put, silent)
-    with pytest.raises(ReplicaFailedError, match="not ready after"):
+    with pytest.raises(ReplicaFailedError, match=telling("not ready 0.5 s")):
         supervisor.start(0.5)
     assert deaths.empty()
 
 
 def test_a_server_that_ends_at_once_is_told_with_its_status(model: Path, deaths: queue.Queue[int]) -> None:
     supervisor = Supervisor(settings(model), deaths.put, [sys.executable, "-c", "raise SystemExit(3)"])
-    with pytest.raises(ReplicaFailedError, match="status 3"):
+    with pytest.raises(ReplicaFailedError, match=telling("status 3")):
         supervisor.start(PATIENCE)
 
 
 def test_a_program_that_is_not_there_is_told(model: Path, deaths: queue.Queue[int]) -> None:
     supervisor = Supervisor(settings(model), deaths.put, ["/nonexistent/program"])
-    with pytest.raises(ReplicaFailedError, match="did not start"):
+    with pytest.raises(ReplicaFailedError, match=telling("not start")):
         supervisor.start(PATIENCE)
 
 

@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.telling import telling
 
 from penstock.errors import Invalid
 from penstock.optimization.variants import SourceRequest
@@ -43,20 +44,20 @@ def test_a_source_that_did_not_change_is_taken_as_it_is(small: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "facts"),
     [
-        pytest.param({"drop": "head.bias"}, "missing: head.bias", id="a missing key is named"),
-        pytest.param({"add": "extra"}, "unexpected: extra", id="a key too many is named"),
+        pytest.param({"drop": "head.bias"}, "missing head.bias", id="a missing key is named"),
+        pytest.param({"add": "extra"}, "unexpected extra", id="a key too many is named"),
     ],
 )
-def test_weights_that_do_not_fit_are_refused(small: Any, tmp_path: Path, change: dict[str, str], told: str) -> None:
+def test_weights_that_do_not_fit_are_refused(small: Any, tmp_path: Path, change: dict[str, str], facts: str) -> None:
     weights = load_file(small.request.path)
     weights.pop(change.get("drop", ""), None)
     if "add" in change:
         weights[change["add"]] = torch.zeros(1)
     save_file(weights, tmp_path / "model.safetensors")
     request = small.request.model_copy(update={"path": str(tmp_path / "model.safetensors")})
-    with pytest.raises(Invalid, match=told):
+    with pytest.raises(Invalid, match=telling(facts)):
         prepare(request, tmp_path / "source", data=small.data, sandbox=True)
     assert not (tmp_path / "source").exists()
 

@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import quantize_dynamic
 from tests.integration.measurement import small_models
+from tests.telling import assert_tells
 
 from penstock.api.optimization import AccuracyConstraint
 from penstock.optimization.measurements import AccuracyResult
@@ -107,5 +108,5 @@ def test_one_scale_for_a_whole_run_is_found_to_depend_on_neighbours(folders: dic
     found = judged(folders, "dynamic")
     assert found.company is not None
     assert found.company.change > 0.05
-    assert "a thousand times as large" in (found.company.problem or "")
+    assert_tells(found.company.problem or "", "thousand")
     assert found.loss < 0.05, "alone, as it would be served, it answers much as the model does"

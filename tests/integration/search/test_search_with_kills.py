@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.integration.search.searched import Searched, kept, search_with_kills, start, statement_in
+from tests.telling import telling
 
 from penstock.errors import Unavailable
 from penstock.optimization.progress import PROGRESS_FILE
@@ -121,7 +122,7 @@ def test_the_same_search_at_the_same_time_is_refused(searched: Searched) -> None
     descriptor = os.open(held, os.O_RDWR)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        with pytest.raises(Unavailable, match="another process runs the very same search"):
+        with pytest.raises(Unavailable, match=telling("another process search")):
             optimize(searched.request, lambda _: None)
     finally:
         os.close(descriptor)
