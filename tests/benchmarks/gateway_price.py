@@ -1,0 +1,236 @@
+"""What the gateway costs beside the least that HAProxy can do, and the whole path beside the replica's own socket; interleaved.
+
+The least configuration forwards to the replica and does nothing else; with one map, it finds the backend by the path. All subjects
+have the same replica, a real one. CPU is that of HAProxy's processes, and of all processes that serve: HAProxy, agent, replica.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hashlib
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import uvloop
+from tests.benchmarks import parts, processes, report
+from tests.benchmarks.load import Client, render_request
+from tests.integration.replica_process import replica
+from tests.ports import free_ports
+
+from penstock.routing.tokens import admin_token, replica_token
+from penstock_serving.gateway.haproxy.process import find_haproxy
+from penstock_serving.gateway.settings import GatewaySettings
+
+SECONDS, ROUNDS, CONNECTIONS, KEYS = 1.5, 5, (1, 16, 64), 1000
+_WARM_SECONDS = 0.3
+SOCKET, LEAST, MAPPED = "the replica's own socket", "least configuration", "least with one map"
+OPEN, KEYED, TRACED = "gateway, open", "gateway, a key", "gateway, open, caller has a trace"
+KEY = f"pk_{7:043d}"
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """Something that answers."""
+
+    name: str
+    url: str
+    haproxy: tuple[int, ...]
+    serving: tuple[int, ...]
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def least(port: int, address: str, routes: Path | None) -> str:
+    """The least that proxies; with a map, where one is named."""
+    chosen = f"use_backend %[path,map_str({routes})]" if routes else "default_backend m0"
+    return f"""global
+  maxconn 4160
+  nbthread 1
+defaults
+  mode http
+  timeout connect 1s
+  timeout client 60s
+  timeout server 600s
+  http-reuse always
+frontend clients
+  bind 127.0.0.1:{port}
+  {chosen}
+backend m0
+  balance leastconn
+  server a {address}
+"""
+
+
+@contextmanager
+def least_haproxy(folder: Path, address: str, *, mapped: bool) -> Iterator[Subject]:
+    """HAProxy with the least configuration."""
+    folder.mkdir()
+    (port,) = free_ports(1)
+    path = "/v2/models/tiny/infer"
+    routes = folder / "routes.map"
+    routes.write_text(f"{path} m0\n")
+    config = folder / "haproxy.cfg"
+    config.write_text(least(port, address, routes if mapped else None))
+    binary = find_haproxy(GatewaySettings(secret="-", state_dir=folder))
+    with parts.process([str(binary), "-db", "-f", str(config)], folder / "log") as child:
+        url = f"http://127.0.0.1:{port}"
+        parts.until(
+            "HAProxy", lambda: parts.http_json(f"{url}{path[: -len('/infer')]}") if not mapped else _listens(port)
+        )
+        yield Subject(MAPPED if mapped else LEAST, url + path, (child.pid,), (child.pid,))
+
+
+def _listens(port: int) -> bool:
+    return any(f":{port:04X} " in line for line in Path("/proc/net/tcp").read_text().splitlines())
+
+
+def main() -> None:
+    """Measure, and publish `gateway-price`."""
+    with tempfile.TemporaryDirectory(prefix="pbench") as folder, ExitStack() as stack:
+        home = Path(folder)
+        body = home / "body.json"
+        body.write_bytes(parts.request_body())
+        model = parts.dense_model(home / "tiny" / "model.onnx", (64, 10))
+        serving = stack.enter_context(replica(model, {"OTEL_SDK_DISABLED": "true"}))
+        edge = stack.enter_context(parts.gateway(home / "gateway", {"OTEL_SDK_DISABLED": "true"}))
+        subjects = [
+            stack.enter_context(least_haproxy(home / str(mapped), serving.address, mapped=mapped))
+            for mapped in (False, True)
+        ]
+        subjects += _through(edge, serving.address)
+        own = (serving.process.pid,)
+        subjects = [dataclasses.replace(each, serving=each.serving + own) for each in subjects]
+        subjects.append(Subject(SOCKET, f"{serving.url}/v2/models/tiny/infer", (), own))
+        for pid in {pid for each in subjects for pid in each.serving}:
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                os.sched_setaffinity(int(task.name), {min(os.sched_getaffinity(0))})
+        results = _measure(subjects, body, edge, serving.address)
+    publish(results)
+
+
+def _through(edge: parts.GatewayProcess, address: str) -> list[Subject]:
+    """The gateway's subjects: one model that anyone may ask and one with many keys, both of this replica."""
+    digests = [hashlib.sha256(f"pk_{number:043d}".encode()).hexdigest() for number in range(KEYS)]
+    keys = [{"name": f"k{number}", "sha256": digest} for number, digest in enumerate(digests)]
+    for namespace, access in (("default", {"required": False}), ("closed", {"required": True, "keys": keys})):
+        route = {"namespace": namespace, "model": "tiny", "access": access, "samplingRatio": 0.01}
+        parts.http_json(
+            f"{edge.control_url}/v1/routes/{namespace}/tiny", "PUT", route, admin_token(edge.secret)
+        )  # fmt: skip
+    renew(edge, address)
+    family = tuple(processes.descendants(edge.pid))
+    haproxy = tuple(pid for pid in family if pid != edge.pid)
+    path = "v2/models/tiny/infer"
+    return [
+        Subject(OPEN, f"{edge.url}/default/{path}", haproxy, family),
+        Subject(KEYED, f"{edge.url}/closed/{path}", haproxy, family, (("Authorization", f"Bearer {KEY}"),)),
+        Subject(TRACED, f"{edge.url}/default/{path}", haproxy, family, (("traceparent", TRACEPARENT),)),
+    ]
+
+
+def renew(edge: parts.GatewayProcess, address: str) -> None:
+    """The replica's leases, longer than a round."""
+    for namespace in ("default", "closed"):
+        lease = {
+            "namespace": namespace, "model": "tiny", "version": "1", "revision": "r", "address": address, "leaseSeconds": 300,
+        }  # fmt: skip
+        token = replica_token(edge.secret, namespace, "tiny")
+        parts.http_json(f"{edge.control_url}/v1/replicas/{namespace}", "PUT", lease, token)
+
+
+def _measure(
+    subjects: Sequence[Subject], body: Path, edge: parts.GatewayProcess, address: str
+) -> dict[tuple[str, int], list[dict[str, float]]]:
+    results: dict[tuple[str, int], list[dict[str, float]]] = {}
+    client = str(max(os.sched_getaffinity(0)))
+    for number in range(ROUNDS):
+        report.progress(f"round {number + 1} of {ROUNDS}")
+        renew(edge, address)
+        for count in CONNECTIONS:
+            for subject in random.sample(subjects, len(subjects)):
+                told = json.dumps([dataclasses.asdict(subject), count, str(body)])
+                command = ["taskset", "-c", client, sys.executable, "-m", "tests.benchmarks.gateway_price", told]
+                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=SECONDS + 60)
+                results.setdefault((subject.name, count), []).append(json.loads(done.stdout))
+    return results
+
+
+def publish(results: dict[tuple[str, int], list[dict[str, float]]]) -> None:
+    """Medians and their ratios."""
+
+    def median(name: str, count: int, field: str) -> float:
+        return statistics.median(each[field] for each in results[name, count])
+
+    rows: list[dict[str, Any]] = []
+    for count in CONNECTIONS:
+        for name in (SOCKET, LEAST, MAPPED, OPEN, KEYED, TRACED):
+            haproxy, whole = median(name, count, "haproxy_us"), median(name, count, "whole_us")
+            rows.append(
+                {
+                    "connections": count,
+                    "server": name,
+                    "HAProxy's CPU µs/answer": round(haproxy, 1),
+                    "least seen": round(min(each["haproxy_us"] for each in results[name, count]), 1),
+                    "× least with a map": round(haproxy / median(MAPPED, count, "haproxy_us"), 2),
+                    "all CPU µs/answer": round(whole, 1),
+                    "× own socket": round(whole / median(SOCKET, count, "whole_us"), 2),
+                    "requests/s": round(median(name, count, "requests_per_second")),
+                }
+            )
+    title = f"What the gateway costs (model 64 → 10, JSON; {KEYS} keys; medians of {ROUNDS} interleaved rounds of {SECONDS:g} s)"
+    report.publish("gateway-price", title, rows, ["All server processes on the first core, the client on the second."])
+
+
+async def _drive(subject: Subject, count: int, body: bytes) -> dict[str, float]:
+    """Closed-loop load; CPU of both groups of processes over the same time."""
+    request = render_request(subject.url, body, subject.headers)
+    address = urlsplit(subject.url)
+    latencies: list[float] = []
+    errors: list[str] = []
+    loop = asyncio.get_running_loop()
+    clients = [
+        (
+            await loop.create_connection(
+                lambda: Client(lambda: request, latencies, errors), address.hostname, address.port
+            )
+        )[1]
+        for _ in range(count)
+    ]
+    await asyncio.sleep(_WARM_SECONDS)
+    groups = (subject.haproxy, subject.serving)
+    before, answers, began = [processes.cpu_seconds(each) for each in groups], len(latencies), time.perf_counter()
+    await asyncio.sleep(SECONDS)
+    after, answers, took = (
+        [processes.cpu_seconds(each) for each in groups],
+        len(latencies) - answers,
+        time.perf_counter() - began,
+    )
+    for client in clients:
+        client.stopping = True
+    await asyncio.wait([client.ended for client in clients], timeout=30)
+    if errors:
+        raise RuntimeError(f"{subject.name}: {errors[0]}")
+    haproxy, whole = ((end - start) / answers * 1e6 for start, end in zip(before, after, strict=True))
+    return {"haproxy_us": haproxy, "whole_us": whole, "requests_per_second": answers / took}
+
+
+def _child() -> None:
+    subject, count, body = json.loads(sys.argv[1])
+    subject["headers"] = tuple(map(tuple, subject["headers"]))
+    print(json.dumps(uvloop.run(_drive(Subject(**subject), count, Path(body).read_bytes()))))
+
+
+if __name__ == "__main__":
+    _child() if len(sys.argv) > 1 else main()
