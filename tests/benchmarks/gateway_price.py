@@ -141,10 +141,10 @@ def _through(edge: parts.GatewayProcess, address: str) -> list[Subject]:
 
 
 def renew(edge: parts.GatewayProcess, address: str) -> None:
-    """The replica's leases, longer than a round."""
+    """The replica's leases, longer than a turn of all subjects."""
     for namespace in ("default", "closed"):
         lease = {
-            "namespace": namespace, "model": "tiny", "version": "1", "revision": "r", "address": address, "leaseSeconds": 300,
+            "namespace": namespace, "model": "tiny", "version": "1", "revision": "r", "address": address, "leaseSeconds": 60,
         }  # fmt: skip
         token = replica_token(edge.secret, namespace, "tiny")
         parts.http_json(f"{edge.control_url}/v1/replicas/{namespace}", "PUT", lease, token)
@@ -157,8 +157,8 @@ def _measure(
     client = str(max(os.sched_getaffinity(0)))
     for number in range(ROUNDS):
         report.progress(f"round {number + 1} of {ROUNDS}")
-        renew(edge, address)
         for count in CONNECTIONS:
+            renew(edge, address)
             for subject in random.sample(subjects, len(subjects)):
                 told = json.dumps([dataclasses.asdict(subject), count, str(body)])
                 command = ["taskset", "-c", client, sys.executable, "-m", "tests.benchmarks.gateway_price", told]

@@ -11,7 +11,9 @@ from typing import Final
 from penstock_serving.gateway.settings import GatewaySettings
 
 BUFFER_BYTES: Final = 32_768
-"""`tune.bufsize`. A retry needs the whole request in one buffer."""
+"""`tune.bufsize`. A retry needs the whole request in one buffer, and copies a whole one; larger bodies take as many more reads."""
+HOT_BYTES: Final = 4 * 1024 * 1024
+"""`tune.memory.hot-size`: what each of HAProxy's threads may keep of freed memory."""
 _BUFFERS: Final = 3
 """Of a connection: what comes from the client, what goes to it, and the request that is kept for a retry."""
 _CONNECTION_BYTES: Final = 6 * 1024
@@ -41,7 +43,7 @@ def connection_bytes(*, tls: bool = False) -> int:
 def max_bytes(settings: GatewaySettings) -> int:
     """The most that a gateway takes, both processes together. A reload for more slots has its workers share connections."""
     clients = (settings.max_connections + _OWN_CONNECTIONS) * connection_bytes(tls=settings.tls_certificate is not None)
-    own = _BASE_BYTES + _TABLES_BYTES + _KEYS_BYTES + _KEPT_BYTES + _STRANGERS_BYTES
+    own = _BASE_BYTES + settings.threads * HOT_BYTES + _TABLES_BYTES + _KEYS_BYTES + _KEPT_BYTES + _STRANGERS_BYTES
     return clients + settings.max_held_bytes + own
 
 

@@ -28,12 +28,14 @@ def line(
     start = "-" if trace == "-" else "1795226437414777"
     context = "-" if trace == "-" else f"{trace}/{parent}/{'b' * 16}/{flags}"
     told = "-" if answered == "-" else f"00-{'a' * 32}-{'d' * 16}-{answered}"
-    return f"{start} 1795226437415777 {status} {context} {told} {key} m0/ra -- POST {caller} /v2/x".encode()
+    return (
+        f"{start} {'-' if start == '-' else 1000} {status} {context} {told} {key} m0/ra -- POST {caller} /v2/x".encode()
+    )
 
 
 def usual(path: str = "/ns/v2/models/m/infer", status: str = "200", told: str = "-", server: str = "m0/ra") -> bytes:
     """The line of a request that HAProxy let pass by its whole path."""
-    return f"1795226437414777 1795226437415777 {status} - {told} - {server} -- POST - {path}".encode()
+    return f"1795226437414777 1000 {status} - {told} - {server} -- POST - {path}".encode()
 
 
 def log() -> tuple[AccessLog, list[SpanRecord], CollectorRegistry]:

@@ -17,7 +17,8 @@ from penstock_serving.gateway.haproxy.plan import (
     server_name,
     state_after,
 )
-from penstock_serving.gateway.haproxy.runtime_socket import parse_map, parse_servers
+from penstock_serving.gateway.haproxy.runtime_socket import parse_map, parse_servers, portions
+from penstock_serving.gateway.memory import BUFFER_BYTES
 from penstock_serving.gateway.table.traffic import Destination, Target
 
 A = Target("a", "h:1", 256)
@@ -164,6 +165,18 @@ def test_a_servers_name_is_safe_and_changes_with_the_address() -> None:
     assert server_name(A) == server_name(Target("a", "h:1", 1))
     assert server_name(A) != server_name(Target("a", "h:2", 256))
     assert server_name(Target("a b;#/", "h:1", 1)).isalnum()
+
+
+@pytest.mark.parametrize(
+    ("commands", "sizes"),
+    [([], []), (["c"] * 51, [50, 1]), (["c" * 9000] * 3, [1, 1, 1]), (["c" * 5000] * 4, [3, 1])],
+    ids=["none", "so many at a time", "each as long as half a line may be", "as many as fit"],
+)
+def test_commands_fit_into_a_line_of_haproxys(commands: list[str], sizes: list[int]) -> None:
+    found = list(portions(commands))
+    assert [len(portion) for portion in found] == sizes
+    assert [command for portion in found for command in portion] == commands
+    assert all(len(";".join(portion)) < BUFFER_BYTES - 1024 for portion in found)
 
 
 def test_haproxys_state_is_read() -> None:

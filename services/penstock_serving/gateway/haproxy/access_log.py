@@ -22,7 +22,8 @@ from penstock.telemetry.spans import (
 )
 
 _FIELDS = 11
-_COUNTED = 7
+_COUNTED = 5
+"""Fields after the times by which a request is counted, but for its path."""
 _NONE = b"-"
 _FAILED = b"5"
 _REPLICAS = b"mw"
@@ -30,6 +31,8 @@ _REPLICAS = b"mw"
 _SERVER_ERROR = 500
 _LABELS = ("namespace", "model", "code")
 _REFUSED = (b"401", b"403", b"429")
+_LONGEST = 512
+"""Bytes of a line that is remembered: a client can make paths of a known model as long as it likes."""
 _MOST_SERIES = 10_000
 """A client can name any version of a model that is known; past this many, each line finds its counters anew."""
 
@@ -67,6 +70,8 @@ class AccessLog(Collector):
         self._emit = emit
         self._held = held
         self._series: dict[tuple[bytes, bytes], _Series] = {}
+        self._plain: dict[bytes, _Series] = {}
+        """By all but the times of a line that leaves no span: most lines are like others."""
         self._by_labels: dict[tuple[str, str, str, str], _Series] = {}
         """By namespace, model, status class and, where a request was refused, its status."""
         self._gone_before: set[tuple[str, str]] = set()
@@ -76,25 +81,44 @@ class AccessLog(Collector):
     def take(self, lines: list[bytes]) -> None:
         """Count each line, and emit the spans of those kept."""
         kept = []
-        series = self._series
+        plain = self._plain
         for line in lines:
             try:
-                # These fields and the path, which is the last, are all that counting needs.
-                start, end, status, context, answered, key, server, rest = line.split(b" ", _COUNTED)
+                start, took, said = line.split(b" ", 2)
+                found = plain.get(said)
+                if found is None:
+                    found, may_be_kept = self._find_series(said)
+                    if may_be_kept and start != _NONE:
+                        kept.append(line)
                 # What is no request at all has no start.
-                took = int(end) - int(start) if start != _NONE else 0
+                took_us = int(took) if start != _NONE else 0
             except ValueError:
                 self.malformed += 1
                 continue
-            if key == _NONE and server[:1] in _REPLICAS:
-                key = rest[rest.rfind(b" ") + 1 :]
-            found = series.get((key, status)) or self._new_series(key, status)
-            found.counts[bisect_left(_BUCKETS_US, took)] += 1
-            found.total_us += took
-            if (context != _NONE or answered != _NONE or status >= _FAILED) and start != _NONE:
-                kept.append(line)
+            found.counts[bisect_left(_BUCKETS_US, took_us)] += 1
+            found.total_us += took_us
         if kept and self._emit is not None:
             self._emit(list(self._spans(kept)))
+
+    def _find_series(self, said: bytes) -> tuple[_Series, bool]:
+        """The counters of a line, and whether it may leave a span.
+
+        Args:
+            said: the line without its times.
+
+        Raises:
+            ValueError: fields are missing.
+        """
+        status, context, answered, key, server, rest = said.split(b" ", _COUNTED)
+        if key == _NONE and server[:1] in _REPLICAS:
+            key = rest[rest.rfind(b" ") + 1 :]
+        found = self._series.get((key, status)) or self._new_series(key, status)
+        may_be_kept = context != _NONE or answered != _NONE or status >= _FAILED
+        if not may_be_kept and (key, status) in self._series and len(said) < _LONGEST:
+            if len(self._plain) >= _MOST_SERIES:
+                self._plain.clear()
+            self._plain[said] = found
+        return found, may_be_kept
 
     def _spans(self, lines: list[bytes]) -> Iterator[SpanRecord]:
         """The spans of those whose trace is kept. HAProxy cuts a line that is too long, and then the last fields lack."""
@@ -155,6 +179,7 @@ class AccessLog(Collector):
         if ended:
             self._by_labels = {labels: each for labels, each in self._by_labels.items() if labels not in ended}
             self._series = {}
+            self._plain = {}
 
     def _classes(self) -> dict[tuple[str, str, str], _Series]:
         """The histograms by namespace, model and status class."""
@@ -239,7 +264,7 @@ def gateway_span(fields: list[bytes], default_namespace: str = "default") -> Spa
     Raises:
         ValueError: fields are missing, or not what they should be.
     """
-    start, end, status, context, answered, key, server, termination, method, caller, path = (
+    start, took, status, context, answered, key, server, termination, method, caller, path = (
         part.decode(errors="replace") for part in fields
     )
     own, parent = _identify(context, answered)
@@ -266,7 +291,7 @@ def gateway_span(fields: list[bytes], default_namespace: str = "default") -> Spa
         context=own,
         parent=parent,
         start_ns=int(start) * 1000,
-        end_ns=int(end) * 1000,
+        end_ns=(int(start) + int(took)) * 1000,
         kind=SpanKind.SERVER,
         attributes=attributes,
         error=f"status {status}, HAProxy's termination state {termination}" if failed else None,

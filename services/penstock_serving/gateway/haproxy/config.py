@@ -17,7 +17,7 @@ from penstock_serving.gateway.haproxy.request_rules import (
 )
 from penstock_serving.gateway.haproxy.tracing_rules import CONTEXT, tracing_rules
 from penstock_serving.gateway.haproxy.usual import GATEWAY_HEADER, OWN_HEADERS, WAY, replica_rules, usual_rules
-from penstock_serving.gateway.memory import BUFFER_BYTES
+from penstock_serving.gateway.memory import BUFFER_BYTES, HOT_BYTES
 from penstock_serving.gateway.settings import GatewaySettings
 
 EDITION = "proc.edition"
@@ -26,11 +26,12 @@ RELAY = "relay"
 """The backend by which a worker that was replaced hands on what still comes to it."""
 _TRACERESPONSE = "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"
 LOG_FORMAT = (
-    f"%[var(txn.start)] %[date(0,us)] %ST %[var({CONTEXT})] %[var(txn.kept)] %[var(txn.key),bytes(0,768)] "
+    f"%[var(txn.start)] %[date(0,us),sub(txn.start)] %ST %[var({CONTEXT})] %[var(txn.kept)] %[var(txn.key),bytes(0,768)] "
     "%b/%s %ts %HM %[var(txn.caller)] %HPO"
 )
 """One line a request; `penstock_serving.gateway.haproxy.access_log` reads it. A key is a namespace's, a model's and a version's name.
-A usual request has neither a context nor a key: its path says what the key would.
+A usual request has neither a context nor a key: its path says what the key would. Times, in microseconds, come first, so that what
+follows is the same for most requests of a model.
 
 Only the last field, the path, may be so long that it is cut.
 """
@@ -76,6 +77,8 @@ def _global_section(settings: GatewaySettings, edition: str) -> Iterator[str]:
     yield f"  tune.stick-counters {STICK_COUNTERS}"
     # A retry needs the whole request in one buffer.
     yield f"  tune.bufsize {BUFFER_BYTES}"
+    # Else some of the buffers of many connections are given back to the system, and asked for again, with each request.
+    yield f"  tune.memory.hot-size {HOT_BYTES}"
     if settings.tls_certificate is not None:
         # Mozilla's intermediate recommendation: each session has keys that nobody can compute later. Tickets would have
         # them depend on one key for as long as a worker lives.

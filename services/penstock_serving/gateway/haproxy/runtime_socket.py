@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from penstock.errors import Unavailable
 from penstock_serving.gateway.haproxy.config import EDITION
 from penstock_serving.gateway.haproxy.plan import AGENT, SUCCESSOR, Maps, ObservedServer, ObservedState
 from penstock_serving.gateway.haproxy.request_rules import LEAVING
+from penstock_serving.gateway.memory import BUFFER_BYTES
 
 _TIMEOUT_SECONDS = 10.0
 _BATCH = 50
@@ -78,6 +79,20 @@ async def _require_edition(edition: str, reader: asyncio.StreamReader, writer: a
     return own
 
 
+def portions(commands: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Commands in order, as many at a time as HAProxy takes in one line: it must fit into a buffer, with room to spare."""
+    portion: list[str] = []
+    size = 0
+    for command in commands:
+        size += len(command) + 1
+        if portion and (len(portion) >= _BATCH or size > BUFFER_BYTES // 2):
+            yield portion
+            portion, size = [], len(command) + 1
+        portion.append(command)
+    if portion:
+        yield portion
+
+
 async def apply(socket: Path, commands: Sequence[str], edition: str) -> list[str]:
     """Run commands at a worker of this edition and return what HAProxy complained of.
 
@@ -85,8 +100,8 @@ async def apply(socket: Path, commands: Sequence[str], edition: str) -> list[str
         Unavailable: HAProxy does not answer, or another worker did.
     """
     complaints = []
-    for start in range(0, len(commands), _BATCH):
-        output = await execute(socket, commands[start : start + _BATCH], edition)
+    for portion in portions(commands):
+        output = await execute(socket, portion, edition)
         complaints += [line for line in output.splitlines() if line.strip() not in _EXPECTED]
     return complaints
 
