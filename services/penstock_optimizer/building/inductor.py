@@ -31,7 +31,9 @@ def compile_ahead(draft: Draft, context: BuildContext, *, tuned: bool = False) -
         inner = program.module(check_guards=False)
         program = export(Positional(inner, inputs), Inputs(inputs.tensors, len(tensors)))
     program.example_inputs = (tensors, {})
-    options = {"freezing": True, "max_autotune": tuned, "compile_threads": 1}
+    # Headers compiled beforehand pay where they are used again; a build's folder, with its caches, ends with it.
+    once = {"aot_inductor.precompile_headers": False, "cpp_cache_precompile_headers": False}
+    options = {"freezing": True, "max_autotune": tuned, "compile_threads": 1, **once}
     try:
         with warnings.catch_warnings(action="ignore"), torch.no_grad(), inductor.patch(options):
             torch._inductor.aoti_compile_and_package(program, package_path=str(target))  # noqa: SLF001 -- torch's documented name for it
