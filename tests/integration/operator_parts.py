@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from tests.integration.local_ray import LocalRay
 from tests.ports import free_ports
 from tests.waiting import eventually
@@ -28,16 +29,34 @@ from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
 from penstock_operator.settings import Settings
 
 GATEWAY_SECRET = "a-secret-of-the-tests"
+_WIDTH = 2048
 
 
-def scaling_model(path: Path, factor: float) -> Path:
-    """An ONNX model that multiplies rows of four numbers by a factor."""
+def scaling_model(path: Path, factor: float, *, idle_layers: int = 0) -> Path:
+    """An ONNX model that multiplies rows of four numbers by a factor.
+
+    Args:
+        path: of the file.
+        factor: by which.
+        idle_layers: so many times it multiplies a row by 2048 x 2048 numbers besides, some milliseconds each, for nothing.
+    """
+    nodes = [helper.make_node("Mul", ["x", "k"], ["y" if not idle_layers else "scaled"])]
+    weights = [helper.make_tensor("k", TensorProto.FLOAT, [1], [factor])]
+    if idle_layers:
+        shapes = {"wide": (4, _WIDTH), "layer": (_WIDTH, _WIDTH), "narrow": (_WIDTH, 4)}
+        weights += [numpy_helper.from_array(np.zeros(shape, np.float32), name) for name, shape in shapes.items()]
+        chain = ["wide", *["layer"] * idle_layers, "narrow"]
+        nodes += [
+            helper.make_node("MatMul", ["x" if n == 0 else f"h{n - 1}", weight], [f"h{n}"])
+            for n, weight in enumerate(chain)
+        ]
+        nodes.append(helper.make_node("Add", ["scaled", f"h{len(chain) - 1}"], ["y"]))
     graph = helper.make_graph(
-        [helper.make_node("Mul", ["x", "k"], ["y"])],
+        nodes,
         "scale",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4])],
-        [helper.make_tensor("k", TensorProto.FLOAT, [1], [factor])],
+        weights,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     path.parent.mkdir(parents=True, exist_ok=True)
