@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,15 @@ import pytest
 from tests.cluster.binary import KUBERNETES, BuildFailedError, build
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.tools import say
-from tests.distribution import Presence, Scheduling, arrange, reporter, turn, workers
-from tests.integration.local_ray import LocalRay, local_ray
+from tests.distribution import Presence, Scheduling, arrange, is_last_user, reporter, turn, workers
+from tests.integration.local_ray import AT_REST, LocalRay, local_ray
 from tests.integration.replica_collector import Collector
 from tests.prebuilt import programs_of
 from tests.sharing import common_folder
 from tests.timing import SLOWEST, lines, phases
 
 CRDS = Path(__file__).resolve().parents[1] / "manifests" / "crds"
+_RAY = pytest.StashKey[tuple[LocalRay, ExitStack]]()
 _PRESENCE = pytest.StashKey[Presence]()
 _FAILED = pytest.StashKey[dict[str, BuildFailedError]]()
 """Programs that could not be built: only the tests that need them fail."""
@@ -31,9 +32,9 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         config.option.dist = "loadscope"
 
 
-def pytest_xdist_auto_num_workers() -> int:
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """What `-n auto` means."""
-    return workers()
+    return workers(cluster=config.option.markexpr == "cluster")
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
@@ -125,10 +126,8 @@ def crds(api_server: ControlPlane) -> ControlPlane:
 @pytest.fixture
 def namespace(api_server: ControlPlane) -> Iterator[str]:
     """A fresh namespace; deleted afterwards, without waiting."""
-    name = f"test-{secrets.token_hex(4)}"
-    api_server.kubectl("create", "namespace", name)
-    yield name
-    api_server.kubectl("delete", "namespace", name, "--wait=false")
+    with api_server.namespace() as name:
+        yield name
 
 
 @pytest.fixture(scope="session")
@@ -139,13 +138,30 @@ def collector() -> Iterator[Collector]:
     found.close()
 
 
-@pytest.fixture(scope="session")
-def ray_head(collector: Collector) -> Iterator[LocalRay]:
-    """A real local Ray with token authentication, for all tests that need one."""
-    environment = {
-        "PYTHONPATH": str(CRDS.parents[1]),
-        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
-        "OTEL_BSP_SCHEDULE_DELAY": "200",
-    }
-    with local_ray(environment=environment) as head:
-        yield head
+@pytest.fixture(scope="module")
+def ray_head(request: pytest.FixtureRequest, collector: Collector) -> LocalRay:
+    """A real local Ray with token authentication, the same for all modules that need one and follow each other."""
+    stash = request.config.stash
+    if _RAY not in stash:
+        environment = {
+            **AT_REST,
+            "PYTHONPATH": str(CRDS.parents[1]),
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+            "OTEL_BSP_SCHEDULE_DELAY": "200",
+        }
+        stack = ExitStack()
+        request.config.add_cleanup(stack.close)
+        stash[_RAY] = stack.enter_context(local_ray(environment=environment)), stack
+    return stash[_RAY][0]
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
+    """End Ray with the last module in a row that needs it: an idle one computes all the time."""
+    try:
+        return (yield)
+    finally:
+        if _RAY in item.config.stash and is_last_user("ray_head", item, nextitem):
+            _, stack = item.config.stash[_RAY]
+            del item.config.stash[_RAY]
+            stack.close()

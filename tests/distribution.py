@@ -1,7 +1,8 @@
 """How the suite is spread over pytest-xdist's workers, and how programs are built before any test's time limit runs.
 
 Every file is a unit of its own: its module's fixtures are made once, and a worker has at most one Ray and one API server. The
-longest units are handed out first. The files that break what all workers share are one unit, the last.
+longest units are handed out first. Files that want the same Ray are one unit, since their operators cannot own it at once, and
+so are the files that break what all workers share, the last.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from xdist.scheduler import LoadScopeScheduling
 RAY, API_SERVER, ALONE, LAST = "ray", "apiserver", "alone", "last"
 _COME_LAST = "tests/e2e/cluster/test_no_request_lost"
 """How the names of files begin whose tests are marked `last`: those of two workers would wait for each other."""
-_FIRST = (RAY, "tests/integration/test_standalone_run.py", API_SERVER)
-"""What takes longest, the longest first: files that need Ray, that one, files that need an API server."""
+_ON_ONE_RAY = ("tests/e2e/test_kubectl_to_answer.py", "tests/integration/test_operator_serving.py")
+"""Files that want `ray_head`: one starts Ray for all, and the last one's end is its end."""
+_FIRST = (RAY, "tests/integration/test_standalone_run.py", "tests/contract/test_serve_rest_contract.py", API_SERVER)
+"""What takes longest, the longest first: what starts Ray, files that need an API server."""
 _END = (ALONE, LAST)
 """What keeps the other workers waiting: at the end they have nothing left to wait with but short tests."""
 _FOLDERS = ("tests/integration/", "tests/stores/", "tests/contract/")
@@ -51,7 +54,10 @@ def unit_of(test: str) -> str:
     Args:
         test: a test's id.
     """
-    return LAST if test.startswith(_COME_LAST) else test.partition("::")[0]
+    file = test.partition("::")[0]
+    if file in _ON_ONE_RAY:
+        return RAY
+    return LAST if file.startswith(_COME_LAST) else file
 
 
 def rank(unit: str) -> tuple[int, str]:
@@ -62,6 +68,14 @@ def rank(unit: str) -> tuple[int, str]:
         return len(_FIRST) + len(_FOLDERS) + 1 + _END.index(unit), unit
     among = (number for number, folder in enumerate(_FOLDERS, len(_FIRST)) if unit.startswith(folder))
     return next(among, len(_FIRST) + len(_FOLDERS)), unit
+
+
+def is_last_user(fixture: str, test: pytest.Item, following: pytest.Item | None) -> bool:
+    """Whether what a fixture gives to modules in a row can end with a test: the one that follows is another file's without use
+    for it."""
+    if following is None:
+        return True
+    return following.path != test.path and fixture not in getattr(following, "fixturenames", ())
 
 
 class Scheduling(LoadScopeScheduling):
@@ -107,9 +121,13 @@ def turn(folder: Path, *, alone: bool) -> Iterator[None]:
             fcntl.flock(held, fcntl.LOCK_UN)
 
 
-def workers() -> int:
-    """How many workers `-n auto` starts: one more than there are cores, since tests wait for other programs; 4 at most."""
-    return min(4, (os.cpu_count() or 1) + 1)
+def workers(*, cluster: bool) -> int:
+    """How many workers `-n auto` starts: more than there are cores, since tests wait for other programs; 4 at most.
+
+    Args:
+        cluster: whether the tests are those of a whole cluster, whose nodes compute besides.
+    """
+    return min(4, (os.cpu_count() or 1) + (1 if cluster else 2))
 
 
 def reporter(config: pytest.Config) -> Callable[[str], None]:

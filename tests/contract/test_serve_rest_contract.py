@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.contract.ray_rest_standin import RayStandIn
-from tests.integration.local_ray import local_ray
+from tests.integration.local_ray import AT_REST, local_ray
 
 from penstock_operator.clients.ray import ApplicationDetails, PoolUnauthorized, RayClient, application
 from penstock_operator.deployment.observed import ApplicationState
@@ -26,7 +26,7 @@ def address(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
         with RayStandIn() as standin:
             yield standin.url, standin.token
     else:
-        with local_ray(environment={"PYTHONPATH": str(Path(__file__).parents[2])}) as head:
+        with local_ray(environment={**AT_REST, "PYTHONPATH": str(Path(__file__).parents[2])}) as head:
             yield head.dashboard_url, head.token
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,13 +81,25 @@ def policed(crds: ControlPlane) -> ControlPlane:
 @pytest.fixture
 def bounded(policed: ControlPlane, namespace: str) -> ControlPlane:
     """A namespace with a deployment, and a quota of which that one takes a part."""
+    _bound(policed, namespace)
+    return policed
+
+
+@pytest.fixture(scope="module")
+def bounded_namespace(policed: ControlPlane) -> Iterator[str]:
+    """Another one, for tests that change nothing."""
+    with policed.namespace() as name:
+        _bound(policed, name)
+        yield name
+
+
+def _bound(policed: ControlPlane, namespace: str) -> None:
     apply(policed, namespace, THERE)
     quota = {"apiVersion": "penstock.dev/v1alpha1", "kind": "TenantQuota", "metadata": {"name": "team"}}
     policed.kubectl("apply", "-n", namespace, "-f", "-", input=json.dumps({**quota, "spec": {"hard": QUOTA}}))
     patch = ("--subresource=status", "--type=merge", "-p", json.dumps({"status": TAKEN}))
     policed.kubectl("patch", "tenantquota/team", "-n", namespace, *patch)
     until_refused(policed, namespace, deployment("far-too-many", 99))
-    return policed
 
 
 def apply(plane: ControlPlane, namespace: str, manifest: Manifest, *options: str, check: bool = True) -> str:
@@ -136,9 +149,9 @@ def until_refused(plane: ControlPlane, namespace: str, manifest: Manifest, *opti
     ],
 )  # fmt: skip
 def test_a_deployment_is_held_to_the_quota(
-    manifest: Manifest, facts: str, bounded: ControlPlane, namespace: str
+    manifest: Manifest, facts: str, policed: ControlPlane, bounded_namespace: str
 ) -> None:
-    said = apply(bounded, namespace, manifest, "--dry-run=server", check=False)
+    said = apply(policed, bounded_namespace, manifest, "--dry-run=server", check=False)
     assert ("denied request" in said) is bool(facts), said
     assert_tells(said, facts)
 

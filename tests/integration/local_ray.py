@@ -37,6 +37,9 @@ ENVIRONMENT = {
 }
 """What `ray start` needs in its environment so that Serve reacts within a second or two."""
 
+AT_REST = {"RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "5000", "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.2"}
+"""With these Serve computes less while tests wait; a benchmark measures it as it is."""
+
 
 class HeadEndedError(Exception):
     """Ray ended before it was up; the message holds the end of its output."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from tests.distribution import ALONE, API_SERVER, LAST, RAY, rank, unit_of
+from tests.distribution import ALONE, API_SERVER, LAST, RAY, is_last_user, rank, unit_of
 
 
 @pytest.mark.parametrize(
@@ -36,11 +38,42 @@ def test_all_files_whose_tests_come_last_are_that_unit() -> None:
     assert {unit_of(path.relative_to(root).as_posix()) for path in marked} == {LAST}
 
 
+def test_all_files_that_want_the_same_ray_are_a_unit() -> None:
+    root = Path(__file__).parents[3]
+    files = {path.relative_to(root).as_posix(): path.read_text() for path in (root / "tests").rglob("test_*.py")}
+    users = {name for name, text in files.items() if "ray_head: LocalRay" in text or "penstock: Platform" in text}
+    alone = {name for name in users if "pytest.mark.alone" in files[name]}
+    assert len(users - alone) == 2
+    assert {unit_of(name) for name in users - alone} == {RAY}
+    assert RAY not in {unit_of(name) for name in alone}, "what runs at the end would keep Ray until then"
+
+
+@pytest.mark.parametrize(
+    ("following", "last"),
+    [
+        pytest.param(None, True, id="the last test of all"),
+        pytest.param(("a", ["ray_head"]), False, id="the next of the file uses it"),
+        pytest.param(("a", []), False, id="the next of the file does not: a later one may"),
+        pytest.param(("b", ["ray_head"]), False, id="the next file uses it"),
+        pytest.param(("b", ["tmp_path"]), True, id="the next file does not"),
+        pytest.param(("b", None), True, id="what comes next has no fixtures"),
+    ],
+)
+def test_ray_ends_with_the_last_file_in_a_row_that_uses_it(following: Any, last: bool) -> None:  # noqa: FBT001 (a table)
+    def item(path: str, names: list[str] | None) -> Any:
+        return SimpleNamespace(path=path, **({} if names is None else {"fixturenames": names}))
+
+    found = is_last_user("ray_head", item("a", ["ray_head"]), None if following is None else item(*following))
+    assert found is last
+
+
 def test_the_longest_units_come_first() -> None:
     units = [
-        RAY, "tests/integration/test_standalone_run.py", API_SERVER, "tests/integration/test_a.py",
-        "tests/integration/building/test_b.py", "tests/stores/test_a.py", "tests/contract/test_a.py", "tests/unit/a/test_a.py", ALONE, LAST,
+        RAY, "tests/integration/test_standalone_run.py", "tests/contract/test_serve_rest_contract.py", API_SERVER,
+        "tests/integration/test_a.py", "tests/integration/building/test_b.py", "tests/stores/test_a.py", "tests/contract/test_a.py", "tests/unit/a/test_a.py", ALONE, LAST,
     ]  # fmt: skip
     found = sorted(set(units), key=rank)
-    assert found[:3] == units[:3]
+    assert found[:4] == units[:4]
     assert found[-2:] == units[-2:]
+    files = [unit for unit in units[:4] if unit.endswith(".py")]
+    assert files == [name for name in files if (Path(__file__).parents[3] / name).is_file()]
