@@ -205,6 +205,8 @@ def test_the_index_lists_models_that_are_ready_alone_where_that_is_asked(served:
     assert httpx.post(url, json={"ready": 1}).status_code == 400
     assert httpx.post(url, content=b" " * 5000).status_code == 413
     assert httpx.post(served.gateway.url + "/elsewhere/v2/repository/index").json() == []
+    compressed = httpx.post(url, content=gzip.compress(b"{}"), headers={"content-encoding": "gzip"})
+    assert (compressed.status_code, compressed.headers["accept-encoding"]) == (415, "identity")
 
 
 @pytest.mark.parametrize("binary", [False, True], ids=["JSON", "binary"])

@@ -26,8 +26,8 @@ _GATEWAY: Final = (401, 403, 404, 429, 500, 502, 503, 504)
 _MOST_OF_AN_EXAMPLE: Final = 1024
 _ELEMENTS: Final[dict[DataType, bool | str]] = {DataType.BOOL: False, DataType.BYTES: ""}
 _DESCRIPTION: Final = (
-    "The Open Inference Protocol v2 over HTTP, and those of Triton's extensions that `GET /v2` names. Bodies may be compressed "
-    "(`Content-Encoding`: gzip or deflate), and answers are where `Accept-Encoding` asks for it."
+    "The Open Inference Protocol v2 over HTTP, and those of Triton's extensions that `GET /v2` names. A model's requests may be "
+    "compressed (`Content-Encoding`: gzip or deflate), and answers are where `Accept-Encoding` asks for it."
 )
 
 

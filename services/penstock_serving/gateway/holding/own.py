@@ -28,7 +28,7 @@ from penstock_serving.gateway.table.registry import Registry
 from penstock_serving.gateway.table.standing import list_index
 
 _MOST_OF_AN_INDEX_REQUEST: Final = 4096
-_NOT_FOUND, _UNAVAILABLE = 404, 503
+_NOT_FOUND, _UNSUPPORTED, _UNAVAILABLE = 404, 415, 503
 _LIVE, _READY = "/v2/health/live", "/v2/health/ready"
 
 
@@ -100,6 +100,10 @@ class OwnPaths:
         """The namespace's models, as far as the caller may ask them."""
         if not self._readiness.complete:
             raise Unavailable("RoutesUnknown", "this gateway does not know yet which models there are")
+        if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
+            response = error(_UNSUPPORTED, "send this body as it is: only a model's requests may be compressed")
+            response.headers[hdrs.ACCEPT_ENCODING] = "identity"
+            return response
         visible = await self._gatekeeper.choose_visible(request.headers, namespace)
         with self._holding.body(namespace) as body:
             try:
