@@ -17,6 +17,9 @@ _WINDOW: Final = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 """zlib's `wbits` by coding: of a gzip file (RFC 1952), and of zlib's own format (RFC 1950), which HTTP calls `deflate`."""
 _FASTEST: Final = 1
 """zlib's level. The next ones take far longer for a little less."""
+_SAMPLE: Final = 64 * 1024
+"""Bytes at the beginning of an answer that stand for all of it."""
+_WORTHWHILE: Final = 0.9
 _REMEMBERED: Final = 64
 _MOST_MEMBERS: Final = 16
 """Parts that a gzip file may be joined of. Each takes a copy of what follows."""
@@ -97,5 +100,13 @@ def _weight(parameters: list[bytes]) -> float:
 
 
 def compress(content: bytes, coding: bytes) -> bytes:
-    """A body in a coding that `choose_coding` gave."""
-    return zlib.compress(content, _FASTEST, _WINDOW[coding])
+    """A body in a coding that `choose_coding` gave; the body itself where that is hardly shorter.
+
+    Floating-point numbers in binary form shrink by less than a tenth, and take thrice the time of text. A long body shows by its
+    beginning whether it is worth it, so that nobody else waits for what is not.
+    """
+    window = _WINDOW[coding]
+    if len(content) > _SAMPLE and len(zlib.compress(content[:_SAMPLE], _FASTEST, window)) > _SAMPLE * _WORTHWHILE:
+        return content
+    shorter = zlib.compress(content, _FASTEST, window)
+    return shorter if len(shorter) < len(content) else content

@@ -145,7 +145,7 @@ class RestExchange(HttpExchange):
             self.head = JSON if json_length is None else _BINARY % json_length
             if self.accepts and len(self.content) >= LEAST_COMPRESSED and (coding := choose_coding(self.accepts)):
                 shorter = compress(self.content, coding)
-                if len(shorter) < len(self.content):
+                if shorter is not self.content:
                     self.content = shorter
                     self.head += b"Content-Encoding: %b\r\n" % coding
 
