@@ -7,6 +7,7 @@ import sys
 
 BENCHMARKS = {
     "data-path": "what an answer costs beside a bare uvicorn server and plain Ray Serve",
+    "protocols": "what an answer costs by JSON, binary tensors and gRPC",
     "access": "what it costs that the gateway asks who calls",
     "gateway-price": "what the gateway costs beside the least that HAProxy can do, and the replica's own socket",
     "prediction-cache": "what the prediction cache costs and gives, by how many inputs repeat",

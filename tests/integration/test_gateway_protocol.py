@@ -468,14 +468,15 @@ def test_silent_connections_make_room_for_others() -> None:
     run(scenario)
 
 
-def test_http2_in_the_clear_is_not_spoken() -> None:
-    async def scenario(gw: Gateway, _: AsyncExitStack) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", gw.port)
-        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
-        assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
-        writer.close()
+def test_http2_is_not_spoken_where_it_is_turned_off() -> None:
+    async def scenario() -> None:
+        async with gateway("--no-http2") as gw:
+            reader, writer = await asyncio.open_connection("127.0.0.1", gw.port)
+            writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
+            assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+            writer.close()
 
-    run(scenario)
+    asyncio.run(scenario())
 
 
 def test_a_route_can_be_declared_without_waiting_until_requests_go_that_way() -> None:

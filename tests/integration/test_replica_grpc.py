@@ -198,6 +198,22 @@ def test_a_message_compressed_in_a_way_that_is_not_known_is_unimplemented(tmp_pa
         assert answer.headers["grpc-accept-encoding"] == "identity, deflate, gzip"
 
 
+def test_a_gateway_that_takes_no_trailers_has_the_status_as_a_header(tmp_path: Path) -> None:
+    message = raw_request("tiny", {"x": np.ones((1, 64), np.float32)}).SerializeToString()
+    with replica(save_linear(tmp_path / "model.onnx")) as started:
+        headers = {
+            "content-type": "application/grpc",
+            "x-penstock-call": "/inference.GRPCInferenceService/ModelInfer",
+        }
+        framed = b"\0" + len(message).to_bytes(4, "big") + message
+        answer = httpx.post(f"{started.url}/v2/models/tiny/infer", headers=headers, content=framed)
+        assert answer.headers["grpc-status"] == "0"
+        found = messages.ModelInferResponse.FromString(answer.content[5:])
+        assert found.outputs[0].name == "y"
+        answer = httpx.post(f"{started.url}/v2/models/tiny/infer", headers=headers, content=framed[:-1])
+        assert (answer.status_code, answer.headers["grpc-status"]) == (400, "3")
+
+
 def test_what_unpacks_beyond_the_limit_is_refused(tmp_path: Path) -> None:
     with (
         replica(save_linear(tmp_path / "model.onnx"), max_body_bytes=100_000) as started,

@@ -133,7 +133,7 @@ class Balancer:
     def usual(self) -> int:
         """How many requests so far were decided at once: those of a replica whose line has neither context nor key."""
         fields = [line.split(" ") for line in self.log.read_text(encoding="latin-1").splitlines()]
-        return sum(each[3] == "-" and each[5] == "-" and each[6][:1] in "mw" for each in fields if len(each) > 6)
+        return sum(each[4] == "-" and each[6] == "-" and each[7][:1] in "mw" for each in fields if len(each) > 7)
 
 
 def _without_chance(told: dict[str, Any]) -> dict[str, Any]:

@@ -42,7 +42,9 @@ def connection_bytes(*, tls: bool = False) -> int:
 
 def max_bytes(settings: GatewaySettings) -> int:
     """The most that a gateway takes, both processes together. A reload for more slots has its workers share connections."""
-    clients = (settings.max_connections + _OWN_CONNECTIONS) * connection_bytes(tls=settings.tls_certificate is not None)
+    streams = settings.requests_over_http2 * connection_bytes() if settings.http2 else 0
+    tls = settings.tls_certificate is not None
+    clients = (settings.max_connections + _OWN_CONNECTIONS) * connection_bytes(tls=tls) + streams
     own = _BASE_BYTES + settings.threads * HOT_BYTES + _TABLES_BYTES + _KEYS_BYTES + _KEPT_BYTES + _STRANGERS_BYTES
     return clients + settings.max_held_bytes + own
 

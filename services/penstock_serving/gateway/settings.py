@@ -133,8 +133,8 @@ class GatewaySettings:
     """Of each namespace, that are handed to the agent."""
     refuse_former_tokens: bool = False
     """Whether replicas that were started by a release before this one are not taken."""
-    http2: bool = False
-    """Whether clients may speak HTTP/2 in the clear, by its preface alone."""
+    http2: bool = True
+    """Whether clients may speak HTTP/2, as gRPC does; in the clear by its preface alone."""
     tls_certificate: Path | None = None
     """Folder with `tls.crt` and `tls.key`: clients then speak TLS, and nothing else is answered at their port."""
     tls_client_ca_file: Path | None = None
@@ -145,6 +145,11 @@ class GatewaySettings:
     def requests_per_namespace(self) -> int:
         """How many of a namespace's requests may be in progress at a time."""
         return self.max_requests_per_namespace or max(1, self.max_connections // 2)
+
+    @property
+    def requests_over_http2(self) -> int:
+        """How many requests may be in progress at a time that came over HTTP/2, whose connections carry any number of them."""
+        return max(1, self.max_connections // 4)
 
     @property
     def connections_per_client(self) -> int:
@@ -192,7 +197,9 @@ def _parser() -> argparse.ArgumentParser:
         help="of one address, or one IPv6 network of 64 bits; 0: a quarter of --max-connections",
     )
     parser.add_argument("--max-requests-per-second-per-client", type=int, default=0, help="0: no bound")
-    parser.add_argument("--http2", action="store_true", help="clients may speak HTTP/2 in the clear")
+    parser.add_argument(
+        "--no-http2", dest="http2", action="store_false", help="clients may not speak HTTP/2, as gRPC does"
+    )
     parser.add_argument("--header-timeout-seconds", type=float, default=GatewaySettings.header_timeout_seconds)
     parser.add_argument("--client-timeout-seconds", type=float, default=GatewaySettings.client_timeout_seconds)
     parser.add_argument("--request-timeout-seconds", type=float, default=GatewaySettings.request_timeout_seconds)

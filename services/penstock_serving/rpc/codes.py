@@ -46,9 +46,24 @@ CODES: Final[Mapping[str, RpcCode]] = {
     Refusal.EXPIRED: RpcCode.DEADLINE_EXCEEDED,
 }
 """gRPC's code by refusal."""
+STATUS_CODES: Final[Mapping[int, RpcCode]] = {
+    400: RpcCode.INVALID_ARGUMENT,
+    401: RpcCode.UNAUTHENTICATED,
+    403: RpcCode.PERMISSION_DENIED,
+    404: RpcCode.NOT_FOUND,
+    405: RpcCode.UNIMPLEMENTED,
+    408: RpcCode.UNAVAILABLE,
+    413: RpcCode.RESOURCE_EXHAUSTED,
+    429: RpcCode.RESOURCE_EXHAUSTED,
+    500: RpcCode.INTERNAL,
+    502: RpcCode.UNAVAILABLE,
+    503: RpcCode.UNAVAILABLE,
+    504: RpcCode.DEADLINE_EXCEEDED,
+}
+"""gRPC's code by HTTP status, of what a gateway answers."""
 ACCEPTED_ENCODINGS: Final = b"identity, deflate, gzip"
 """How messages may be compressed."""
-_PLAIN: Final = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
+PLAIN_CHARACTERS: Final = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 """What stands as it is in a status message, beside letters and digits: all of printable ASCII but the percent sign."""
 
 
@@ -59,7 +74,7 @@ def code_of(error: PenstockError) -> RpcCode:
 
 def status_lines(code: RpcCode, message: str) -> bytes:
     """The header lines, or trailer lines, of a status."""
-    return b"grpc-status: %d\r\ngrpc-message: %b\r\n" % (code, quote(message, safe=_PLAIN).encode())
+    return b"grpc-status: %d\r\ngrpc-message: %b\r\n" % (code, quote(message, safe=PLAIN_CHARACTERS).encode())
 
 
 def refusal_lines(error: PenstockError) -> bytes:

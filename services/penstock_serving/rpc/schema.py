@@ -16,12 +16,6 @@ from google.protobuf.message_factory import GetMessageClass
 
 __all__ = ["DecodeError"]
 
-INFERENCE: Final = "inference.GRPCInferenceService"
-HEALTH: Final = "grpc.health.v1.Health"
-REFLECTION: Final = "grpc.reflection.v1.ServerReflection"
-REFLECTION_ALPHA: Final = "grpc.reflection.v1alpha.ServerReflection"
-SERVICES: Final = (INFERENCE, HEALTH, REFLECTION, REFLECTION_ALPHA)
-
 
 def _read_descriptors() -> DescriptorPool:
     pool = DescriptorPool()

@@ -66,7 +66,7 @@ class Exported:
         """Requests come, some of them in vain."""
         refused = {"200": "", "401": Refusal.NOT_A_GATEWAY, "429": Refusal.QUEUE_FULL, "503": Refusal.DRAINING}
         for status, reason in refused.items():
-            line = f"{_START} {_END - _START} {status} - - - m0/ra -- POST - /vision/v2/models/digits/infer"
+            line = f"{_START} {_END - _START} {status} - - - - m0/ra -- POST - /vision/v2/models/digits/infer"
             self.log.take([line.encode()] * requests)
             self.replica.requests[reason] += requests
         for histogram in (self.replica.request_seconds, self.replica.execute_seconds, self.load.waits):

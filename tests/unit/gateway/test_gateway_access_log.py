@@ -24,18 +24,17 @@ def line(
     parent: str = "-",
     trace: str = "a" * 32,
     caller: str = "-",
+    told: str = "-",
 ) -> bytes:
     start = "-" if trace == "-" else "1795226437414777"
     context = "-" if trace == "-" else f"{trace}/{parent}/{'b' * 16}/{flags}"
-    told = "-" if answered == "-" else f"00-{'a' * 32}-{'d' * 16}-{answered}"
-    return (
-        f"{start} {'-' if start == '-' else 1000} {status} {context} {told} {key} m0/ra -- POST {caller} /v2/x".encode()
-    )
+    answer = "-" if answered == "-" else f"00-{'a' * 32}-{'d' * 16}-{answered}"
+    return f"{start} {'-' if start == '-' else 1000} {status} {told} {context} {answer} {key} m0/ra -- POST {caller} /v2/x".encode()
 
 
 def usual(path: str = "/ns/v2/models/m/infer", status: str = "200", told: str = "-", server: str = "m0/ra") -> bytes:
     """The line of a request that HAProxy let pass by its whole path."""
-    return f"1795226437414777 1000 {status} - {told} - {server} -- POST - {path}".encode()
+    return f"1795226437414777 1000 {status} - - {told} - {server} -- POST - {path}".encode()
 
 
 def log() -> tuple[AccessLog, list[SpanRecord], CollectorRegistry]:
@@ -62,6 +61,8 @@ def log() -> tuple[AccessLog, list[SpanRecord], CollectorRegistry]:
         (line(flags="02", answered="-"), False),
         (line(status="503"), True),
         (line(status="404"), False),
+        (line(told="503"), True),
+        (line(told="404"), False),
         (line(trace="-", flags="-", answered="-", status="400", key="-"), False),
         (line(trace="-", flags="-", answered="-", status="503", key="-"), False),
     ],
@@ -75,6 +76,8 @@ def log() -> tuple[AccessLog, list[SpanRecord], CollectorRegistry]:
         "another flag alone does not sample",
         "failed",
         "the client's fault is no failure",
+        "a call that failed",
+        "a call that the client did wrong",
         "without a trace there is no span",
         "nor for a failure without a trace",
     ],
@@ -111,9 +114,7 @@ def test_the_gateways_span() -> None:
 
 def test_all_are_counted_and_strangers_share_a_label() -> None:
     taken, _, registry = log()
-    taken.take(
-        [usual(), usual("/ns/v2/models/m/versions/1/infer"), line(status="503"), line(status="-1"), b"cut short"]
-    )
+    taken.take([usual(), usual("/ns/v2/models/m/versions/1/infer"), line(told="503"), line(status="-1"), b"cut short"])
     taken.take([line(key=f"ns/stranger-{n}", status="404") for n in range(2)])
     # Nobody looked at it: what it names is only what a client wrote.
     taken.take([usual(status="429", server="clients/<NOSRV>")])

@@ -67,7 +67,7 @@ def test_nobody_is_counted_by_a_whole_ipv6_address() -> None:
     assert [line for line in counted if re.search(r"\bsrc\b(?!,ipmask\(32,64\))", line)] == []
 
 
-@pytest.mark.parametrize("http2", [False, True], ids=["not unless asked", "where asked"])
+@pytest.mark.parametrize("http2", [False, True], ids=["not where it is turned off", "else"])
 def test_http2_in_the_clear_is_spoken(*, http2: bool) -> None:
     lines = render_config(replace(PLAIN, http2=http2), 1, NOTHING, "e").splitlines()
     assert ("  option disable-h2-upgrade" in lines) is not http2

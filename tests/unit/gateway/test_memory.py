@@ -14,7 +14,10 @@ PLAIN = GatewaySettings(secret="s", state_dir=Path("/state"))
 def test_what_a_setting_allows_is_in_the_calculation() -> None:
     most = max_bytes(PLAIN)
     assert max_bytes(replace(PLAIN, max_held_bytes=PLAIN.max_held_bytes + 7)) == most + 7
-    assert max_bytes(replace(PLAIN, max_connections=PLAIN.max_connections + 1)) == most + connection_bytes()
+    without = replace(PLAIN, http2=False)
+    assert most == max_bytes(without) + PLAIN.requests_over_http2 * connection_bytes()
+    more = replace(without, max_connections=PLAIN.max_connections + 1)
+    assert max_bytes(more) == max_bytes(without) + connection_bytes()
 
 
 @pytest.mark.parametrize(("said", "expected"), [("1073741824\n", 1 << 30), ("max\n", None), ("", None)])

@@ -9,6 +9,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from tritonclient.grpc import service_pb2
 
 from penstock_serving.rpc import schema
+from penstock_serving.rpc.names import INFERENCE
 
 OURS = [
     message
@@ -37,7 +38,7 @@ def test_a_message_has_the_fields_that_clients_know(message: Any) -> None:
 
 
 def test_a_method_that_takes_a_stream_is_known_as_such() -> None:
-    ours = schema.POOL.FindServiceByName(schema.INFERENCE)
+    ours = schema.POOL.FindServiceByName(INFERENCE)
     theirs = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
     for method in ours.methods:
         other = theirs.methods_by_name[method.name]

@@ -21,8 +21,8 @@ from penstock.telemetry.spans import (
     parse_traceparent,
 )
 
-_FIELDS = 11
-_COUNTED = 5
+_FIELDS = 12
+_COUNTED = 6
 """Fields after the times by which a request is counted, but for its path."""
 _NONE = b"-"
 _FAILED = b"5"
@@ -109,7 +109,9 @@ class AccessLog(Collector):
         Raises:
             ValueError: fields are missing.
         """
-        status, context, answered, key, server, rest = said.split(b" ", _COUNTED)
+        status, told, context, answered, key, server, rest = said.split(b" ", _COUNTED)
+        if told != _NONE:
+            status = told
         if key == _NONE and server[:1] in _REPLICAS:
             key = rest[rest.rfind(b" ") + 1 :]
         found = self._series.get((key, status)) or self._new_series(key, status)
@@ -229,8 +231,9 @@ def _names(key: str, default_namespace: str) -> tuple[str, str, str]:
 
 def _is_kept(fields: Sequence[bytes]) -> bool:
     """The replica's word on the trace if it gave one, else the sampling decision; failures always."""
-    status, context, answered = fields[2:5]
-    return _is_odd(context if answered == _NONE else answered) or status[:1] == _FAILED
+    status, told, context, answered = fields[2:6]
+    failed = (status if told == _NONE else told)[:1] == _FAILED
+    return _is_odd(context if answered == _NONE else answered) or failed
 
 
 def _identify(context: str, answered: str) -> tuple[SpanContext, SpanContext | None]:
@@ -264,10 +267,12 @@ def gateway_span(fields: list[bytes], default_namespace: str = "default") -> Spa
     Raises:
         ValueError: fields are missing, or not what they should be.
     """
-    start, took, status, context, answered, key, server, termination, method, caller, path = (
+    start, took, status, told, context, answered, key, server, termination, method, caller, path = (
         part.decode(errors="replace") for part in fields
     )
     own, parent = _identify(context, answered)
+    if told != "-":
+        status = told
     attributes: dict[str, str | int | float | bool] = {
         names.ATTR_HTTP_METHOD: method,
         names.ATTR_HTTP_STATUS: int(status),

@@ -4,7 +4,7 @@ Most requests are decided here, without the agent. What HAProxy cannot know, a t
 the agent, with its credential. Everything else that goes on loses its credential and gets the caller's name instead.
 
 Counters (`sc`) of a stream: 0 the client's address, 1 the caller over all models, 2 the caller at one model, 3 the
-namespace, 4 what is handed to the agent, 5 the address whose tokens it is to verify.
+namespace, 4 what is handed to the agent, 5 the address whose tokens it is to verify, 6 all that came over HTTP/2.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Final
 from penstock.api.access import Authentication
 from penstock.protocol.server import OPENAPI, REPOSITORY_INDEX, TRACE_SETTING
 from penstock.routing.access import NEVER, Authenticity, Denial, Grant, Locks
+from penstock_serving.gateway.haproxy.grpc_rules import HTTP2, reply_words
 from penstock_serving.gateway.haproxy.tracing_rules import agent_tracing_rules
 from penstock_serving.gateway.settings import GatewaySettings
 
@@ -28,7 +29,7 @@ ADDRESS: Final = "src,ipmask(32,64)"
 """Whom a client's address counts for. Of IPv6, a network of 64 bits is one, since each of its hosts may take any in it."""
 SOURCE_HEADER: Final = "x-penstock-source"
 """The address whose token the agent is to verify; set by HAProxy alone."""
-STICK_COUNTERS: Final = 6
+STICK_COUNTERS: Final = 7
 VERIFY: Final = "verify"
 """The backend of requests whose token the agent must verify."""
 _CHALLENGE: Final[Mapping[Denial, str]] = {
@@ -90,6 +91,7 @@ def tables() -> Iterator[str]:
         (_HANDED_OVER, "string len 64", "10k", "gpc0,gpc0_rate(1s)"),
         (_VERIFIED, "string len 64", "10k", "gpc0,gpc0_rate(1s)"),
         (_SOURCES, "binary len 16", "100k", "gpc0,gpc0_rate(1s)"),
+        (HTTP2, "integer", "10", "conn_cur"),
     ):
         yield f"backend {name}"
         yield f"  stick-table type {kind} size {size} expire 10s store {stored}"
@@ -249,10 +251,9 @@ def _own_path_rules() -> Iterator[str]:
     yield "  acl encoded path -m sub %"
     answer = _quote(json.dumps({"live": True}))
     yield f"  http-request return status 200 content-type application/json string {answer} {headers} if live METH_GET"
-    nothing = _quote(json.dumps({"error": NO_PATH}))
     headers += " hdr connection close"
     condition = "!of_models !live !ready !ours !encoded"
-    yield f"  http-request return status 404 content-type application/json string {nothing} {headers} if {condition}"
+    yield f"  http-request return status 404 {reply_words(404, NO_PATH)} {headers} if {condition}"
 
 
 def _closing_rules() -> Iterator[str]:
@@ -285,14 +286,10 @@ def _refuse(refusal: Denial, condition: str) -> str:
 
     A caller that is let in, but not so often, keeps it: one that goes on costs no new one each time.
     """
-    body = json.dumps({"error": refusal.value})
     closing = {"connection": "close"} if refusal in _CHALLENGE else {}
     headers = {"cache-control": "no-store", **closing, **challenge(refusal)}
     fields = " ".join(f"hdr {name} {_quote(value)}" for name, value in headers.items())
-    return (
-        f"  http-request return status {refusal.status} content-type application/json string {_quote(body)} "
-        f"{fields} if {condition}"
-    )
+    return f"  http-request return status {refusal.status} {reply_words(refusal.status, refusal.value)} {fields} if {condition}"
 
 
 def _quote(text: str) -> str:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from penstock_serving.gateway.haproxy.access_rules import STICK_COUNTERS, VERIFY, access_rules, agent_backends, tables
-from penstock_serving.gateway.haproxy.error_files import ERRORS
+from penstock_serving.gateway.haproxy.error_files import BY_FILE, ERRORS, error_reply
+from penstock_serving.gateway.haproxy.grpc_rules import (
+    CALL,
+    answer_rules,
+    buffering_rules,
+    call_header_rules,
+    call_rules,
+    http2_rules,
+    mark_rules,
+)
 from penstock_serving.gateway.haproxy.plan import AGENT, SUCCESSOR, DesiredState
 from penstock_serving.gateway.haproxy.request_rules import (
     LEAVING,
@@ -16,7 +25,14 @@ from penstock_serving.gateway.haproxy.request_rules import (
     routing_rules,
 )
 from penstock_serving.gateway.haproxy.tracing_rules import CONTEXT, tracing_rules
-from penstock_serving.gateway.haproxy.usual import GATEWAY_HEADER, OWN_HEADERS, WAY, replica_rules, usual_rules
+from penstock_serving.gateway.haproxy.usual import (
+    GATEWAY_HEADER,
+    OWN_HEADERS,
+    WAY,
+    replica_rules,
+    usual_call_rules,
+    usual_rules,
+)
 from penstock_serving.gateway.memory import BUFFER_BYTES, HOT_BYTES
 from penstock_serving.gateway.settings import GatewaySettings
 
@@ -26,12 +42,13 @@ RELAY = "relay"
 """The backend by which a worker that was replaced hands on what still comes to it."""
 _TRACERESPONSE = "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"
 LOG_FORMAT = (
-    f"%[var(txn.start)] %[date(0,us),sub(txn.start)] %ST %[var({CONTEXT})] %[var(txn.kept)] %[var(txn.key),bytes(0,768)] "
+    f"%[var(txn.start)] %[date(0,us),sub(txn.start)] %ST %[var(txn.told)] %[var({CONTEXT})] %[var(txn.kept)] %[var(txn.key),bytes(0,768)] "
     "%b/%s %ts %HM %[var(txn.caller)] %HPO"
 )
 """One line a request; `penstock_serving.gateway.haproxy.access_log` reads it. A key is a namespace's, a model's and a version's name.
 A usual request has neither a context nor a key: its path says what the key would. Times, in microseconds, come first, so that what
 follows is the same for most requests of a model.
+A call of gRPC always has 200; what became of it, if not that, is told beside it.
 
 Only the last field, the path, may be so long that it is cut.
 """
@@ -107,7 +124,10 @@ def _defaults_section(settings: GatewaySettings) -> Iterator[str]:
     yield "  option dontlognull"
     yield "  http-reuse always"
     for status in ERRORS:
-        yield f"  errorfile {status} {settings.layout.error_file(status)}"
+        if status in BY_FILE:
+            yield f"  errorfile {status} {settings.layout.error_file(status)}"
+        else:
+            yield f"  http-error status {status} {error_reply(status)}"
 
 
 def _clients_frontend(settings: GatewaySettings) -> Iterator[str]:
@@ -125,13 +145,19 @@ def _clients_frontend(settings: GatewaySettings) -> Iterator[str]:
     yield f"  http-request del-header {OWN_HEADERS} -m beg"
     # Here the usual request leaves the rules.
     yield from usual_rules(settings)
+    yield from mark_rules()
     yield from client_limit_rules(settings)
     yield from relay_rules()
+    yield from http2_rules(settings)
+    yield from call_rules(settings)
+    yield from call_header_rules()
+    yield from usual_call_rules(settings, CALL)
     yield from routing_rules(settings)
     yield from tracing_rules()
     # Anew, since a request that was not usual after all may have got some.
     yield f"  http-request del-header {OWN_HEADERS} -m beg"
     yield f"  http-request set-header {GATEWAY_HEADER} %[var(txn.ns)]/%[var(txn.route),field(3,|)]"
+    yield from call_header_rules()
     yield "  http-request set-path /%[var(txn.rest)] unless short"
     yield f"  http-request deny deny_status 413 if {{ req.body_size gt {settings.max_body_bytes} }}"
     if settings.max_requests_per_second_per_client:
@@ -142,6 +168,7 @@ def _clients_frontend(settings: GatewaySettings) -> Iterator[str]:
     yield f"  acl told res.hdr(traceresponse) -m reg {_TRACERESPONSE}"
     yield "  http-response set-var(txn.kept) res.hdr(traceresponse) if told"
     yield "  http-after-response set-header connection close if leaving"
+    yield from answer_rules()
     yield f"  use_backend %[var({WAY})] if usual"
     yield f"  use_backend {RELAY} if outdated !leaving"
     yield f"  use_backend {VERIFY} if guarded !identified"
@@ -177,7 +204,7 @@ def _backend(settings: GatewaySettings, desired: DesiredState, slot: int, kind: 
     # `leastconn` gives each request to the least busy, but keeps no shares when idle; `random(2)` keeps both.
     yield f"  balance {'leastconn' if kind == 'm' else 'random(2)'}"
     # Not in the frontend, which would wait for a body before it refused its size.
-    yield "  option http-buffer-request"
+    yield from buffering_rules(settings)
     yield from room_rules(settings, name)
     yield from replica_rules()
     yield f"  server {AGENT} unix@{settings.layout.agent_socket} backup"

@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from http import HTTPStatus
 
+from penstock_serving.gateway.haproxy.grpc_rules import reply_words
+
 ERRORS: Mapping[int, str] = {
     400: "the request is malformed",
     401: "the request is not authenticated",
@@ -21,7 +23,15 @@ ERRORS: Mapping[int, str] = {
     504: "the replica did not answer in time",
 }
 """What HAProxy itself says, by status."""
+BY_FILE = (400, 405, 408, 500)
+"""What HAProxy says of what is no HTTP, too: for that it takes files alone. Each other reply is a call's where one is answered."""
 _RETRY_AFTER = (429, 503)
+
+
+def error_reply(status: int) -> str:
+    """HAProxy's own answer, in the protocol's form, or in gRPC's."""
+    retry = " hdr retry-after 1" if status in _RETRY_AFTER else ""
+    return f"{reply_words(status, ERRORS[status])} hdr cache-control no-store hdr connection close{retry}"
 
 
 def error_file(status: int) -> bytes:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 from penstock_serving.gateway.haproxy.access_rules import ADDRESS, lock_rules
+from penstock_serving.gateway.haproxy.grpc_rules import reply_words
 from penstock_serving.gateway.settings import GatewaySettings
 
 LEAVING = "proc.leaving"
@@ -64,8 +64,8 @@ def room_rules(settings: GatewaySettings, backend: str) -> Iterator[str]:
     When to come again stands in the map by the backend's name, where it is not a second.
     """
     yield f"  acl full be_conn_free({backend}) eq 0"
-    body = json.dumps({"error": "every replica of the model is busy; try again later"}).replace('"', '\\"')
+    busy = reply_words(429, "every replica of the model is busy; try again later")
     yield (
-        f'  http-request return status 429 content-type application/json string "{body}" hdr cache-control no-store '
+        f"  http-request return status 429 {busy} hdr cache-control no-store "
         f"hdr retry-after %[be_name,map_str({settings.layout.map},1)] if full METH_POST"
     )

@@ -36,6 +36,7 @@ WAY: Final = "txn.way"
 _PER_MILLION, _KIND, _BACKEND = 7, 1, 7
 """Characters of a row."""
 _OPEN, _KEYED = "o", "k"
+_OVER_HTTP2: Final = "fc_http_major 2"
 _OPERATION: Final = "infer"
 """Metadata and readiness are asked too seldom to have rows."""
 
@@ -92,6 +93,26 @@ def _spell(namespace: str, model: str, version: list[str], default_namespace: st
         yield f"/{named}"
 
 
+def usual_call_rules(settings: GatewaySettings, marked: str) -> Iterator[str]:
+    """The same for calls of gRPC, whose path is known only now.
+
+    Args:
+        settings: the gateway's.
+        marked: HAProxy's variable that calls have.
+    """
+    call = f"{{ var({marked}) -m found }}"
+    for rule in usual_rules(settings):
+        if rule.startswith("  acl "):
+            # It is there already, and looks at how things stand.
+            continue
+        if rule.startswith("  http-request set-var(txn.usual)"):
+            yield f"{rule} if {call}"
+        elif rule.startswith(f"  http-request set-var({WAY})"):
+            yield f"{rule.replace(f'!{{ {_OVER_HTTP2} }}', '')} {call}"
+        else:
+            yield rule
+
+
 def usual_rules(settings: GatewaySettings) -> Iterator[str]:
     """`txn.way`, and `allow`, or nothing that the careful rules do not set anew.
 
@@ -130,6 +151,9 @@ def usual_rules(settings: GatewaySettings) -> Iterator[str]:
 def _peculiarities(settings: GatewaySettings) -> Iterator[str]:
     """What the careful rules would look at."""
     yield "stopping"
+    if settings.http2:
+        # Only the careful rules count these.
+        yield _OVER_HTTP2
     yield "req.hdr_cnt(traceparent) gt 0"
     yield "req.hdr_cnt(tracestate) gt 0"
     yield f"req.body_size gt {settings.max_body_bytes}"

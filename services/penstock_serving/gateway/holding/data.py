@@ -27,7 +27,9 @@ from penstock.telemetry.spans import (
 from penstock_serving.gateway.access.gatekeeper import AccessDenied, Gatekeeper
 from penstock_serving.gateway.answers import document, error, wrong_method
 from penstock_serving.gateway.haproxy.access_rules import challenge
+from penstock_serving.gateway.haproxy.grpc_rules import CALL_HEADER
 from penstock_serving.gateway.haproxy.usual import GATEWAY_HEADER
+from penstock_serving.gateway.holding.calls import OPEN_ANEW, STREAM, answer_call
 from penstock_serving.gateway.holding.forwarding import TRACERESPONSE, Forwarding, choose, replica_headers
 from penstock_serving.gateway.holding.own import OwnPaths
 from penstock_serving.gateway.holding.waiting import DEFAULT_HOLD_SECONDS, Holding
@@ -40,6 +42,8 @@ from penstock_serving.gateway.table.traffic import Destination, Unknown, lookup
 
 _COMPLETION_POLL_SECONDS = 0.25
 """That all routes are declared is no change of the table; whoever waits for it looks this often."""
+_SETTLE_SECONDS = 5.0
+"""How long HAProxy may take to hear of a replica."""
 _NOT_FOUND, _TOO_LARGE, _BUSY, _SERVER_ERROR, _UNAVAILABLE = 404, 413, 429, 500, 503
 
 
@@ -86,6 +90,11 @@ class DataServer:
         return application
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request or call."""
+        call = request.headers.get(CALL_HEADER)
+        return await (self._answer(request) if call is None else answer_call(request, call, self._answer))
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
         """Answer one request; every answer says whether its trace is kept."""
         began = time.time_ns()
         namespace = request.headers.get(GATEWAY_HEADER, self._settings.default_namespace).partition("/")[0]
@@ -124,6 +133,8 @@ class DataServer:
             return error(_NOT_FOUND, found.message)
         if not found.targets and (looked := self._describe(request, path)) is not None:
             return looked
+        if request.headers.get(CALL_HEADER) == STREAM:
+            return await self._invite(path)
         with self._holding.body(path.key[0]) as body:
             try:
                 await body.read(request.content, self._settings.max_body_bytes)
@@ -214,6 +225,18 @@ class DataServer:
                 await asyncio.sleep(_retry_seconds())
             else:
                 return last or error(_UNAVAILABLE, f"no replica of model '{path.key[1]}' was ready within {hold:g} s")
+
+    async def _invite(self, path: ModelPath) -> web.StreamResponse:
+        """A stream cannot be handed on from here: its client is asked to come again once it would find a replica."""
+        route = self._registry.table.routes.get(path.key)
+        hold = route.hold_seconds if route is not None else DEFAULT_HOLD_SECONDS
+        deadline = self._registry.now() + min(hold, self._settings.request_timeout_seconds * 0.9)
+        found = await self._wait_for_replicas(path, deadline)
+        if isinstance(found, Unknown):
+            return error(_NOT_FOUND, found.message)
+        if found.targets:
+            await self._registry.wait_until_settled(_SETTLE_SECONDS)
+        return error(_UNAVAILABLE, OPEN_ANEW if found.targets else describe_missing(self._registry.table, path.key))
 
     async def _wait_for_replicas(self, path: ModelPath, deadline: float) -> Destination | Unknown:
         """Where the request goes, once there is a replica or the deadline has passed."""

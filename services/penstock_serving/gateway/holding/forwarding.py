@@ -24,6 +24,8 @@ from penstock_serving.gateway.haproxy.access_rules import (
     CREDENTIAL_HEADER,
     SOURCE_HEADER,
 )
+from penstock_serving.gateway.haproxy.grpc_rules import CALL_HEADER
+from penstock_serving.gateway.holding.calls import write_call
 from penstock_serving.gateway.holding.waiting import Holding
 from penstock_serving.gateway.lookups import Resolver
 from penstock_serving.gateway.table.traffic import Target
@@ -41,7 +43,15 @@ _STREAM_BYTES: Final = 256 * 1024
 _MOST_HEADERS, _HEADER_BYTES = 64, 2048
 _REFUSAL_BYTES: Final = 4096
 """Of a full replica's answer. Thousands may be kept while other replicas are asked."""
-_REFUSAL_HEADERS: Final = (hdrs.CONTENT_TYPE, hdrs.RETRY_AFTER, TRACERESPONSE)
+_LONGEST_ANSWER: Final = 1 << 31
+_REFUSAL_HEADERS: Final = (
+    hdrs.CONTENT_TYPE,
+    hdrs.RETRY_AFTER,
+    TRACERESPONSE,
+    "grpc-status",
+    "grpc-message",
+    "grpc-retry-pushback-ms",
+)
 
 
 def session_to_replicas() -> aiohttp.ClientSession:
@@ -122,8 +132,8 @@ class Forwarding:
                 first = await answer.content.readany()
                 if answer.content.at_eof():
                     return web.Response(status=answer.status, headers=_end_to_end_headers(answer.headers), body=first)
-                with self._holding.reserve(namespace, _STREAM_BYTES):
-                    return await self._pass_on(request, answer, first)
+                send = self._send_whole if CALL_HEADER in request.headers else self._pass_on
+                return await send(request, namespace, answer, first)
         except aiohttp.ConnectionTimeoutError:
             return None
         except TimeoutError:
@@ -131,21 +141,48 @@ class Forwarding:
         except aiohttp.ClientError:
             return None
 
-    async def _pass_on(self, request: web.Request, answer: aiohttp.ClientResponse, first: bytes) -> web.StreamResponse:
-        """Send the answer on as it comes, no faster than its client takes it."""
+    async def _send_whole(
+        self, request: web.Request, namespace: str, answer: aiohttp.ClientResponse, first: bytes
+    ) -> web.StreamResponse:
+        """Send the answer to a call once all of it is there, since its status comes last.
+
+        Raises:
+            Unavailable: the namespace's share of memory is used up.
+        """
+        with self._holding.body(namespace) as kept:
+            self._holding.grow(namespace, len(first))
+            kept.data += first
+            await kept.read(answer.content, _LONGEST_ANSWER)
+            whole = web.Response(
+                status=answer.status, headers=_end_to_end_headers(answer.headers), body=bytes(kept.data)
+            )
+            self._mark(request, whole)
+            response = write_call(whole)
+            await response.prepare(request)
+            return response
+
+    async def _pass_on(
+        self, request: web.Request, namespace: str, answer: aiohttp.ClientResponse, first: bytes
+    ) -> web.StreamResponse:
+        """Send the answer on as it comes, no faster than its client takes it.
+
+        Raises:
+            Unavailable: the namespace's share of memory is used up.
+        """
         response = web.StreamResponse(status=answer.status, headers=_end_to_end_headers(answer.headers))
         response.content_length = answer.content_length
         self._mark(request, response)
-        try:
-            await response.prepare(request)
-            await response.write(first)
-            async for chunk in answer.content.iter_any():
-                await response.write(chunk)
-            await response.write_eof()
-        except (aiohttp.ClientError, TimeoutError, OSError):
-            # The head is out, so that no error can be told any more; but what is missing must not look whole.
-            if request.transport is not None:
-                request.transport.abort()
+        with self._holding.reserve(namespace, _STREAM_BYTES):
+            try:
+                await response.prepare(request)
+                await response.write(first)
+                async for chunk in answer.content.iter_any():
+                    await response.write(chunk)
+                await response.write_eof()
+            except (aiohttp.ClientError, TimeoutError, OSError):
+                # The head is out, so that no error can be told any more; but what is missing must not look whole.
+                if request.transport is not None:
+                    request.transport.abort()
         return response
 
 

@@ -18,7 +18,7 @@ from penstock.protocol.refusals import Refusal
 from penstock_serving.replica.front.application import HttpApplication, RpcApplication
 from penstock_serving.replica.front.exchange import HttpExchange, RestExchange
 from penstock_serving.replica.front.guard import GATEWAY_HEADER
-from penstock_serving.replica.front.headers import READ, expects_word, is_call, read_headers
+from penstock_serving.replica.front.headers import READ, expects_word, is_call, read_headers, target_of
 from penstock_serving.replica.front.limits import ConnectionLimits
 from penstock_serving.replica.front.states import ConnectionState, Flow
 from penstock_serving.replica.front.statuses import STATUS_LINES
@@ -319,7 +319,7 @@ class HttpConnection(asyncio.Protocol):
     def _begin(self, method: bytes) -> HttpExchange:
         """What stands for the request whose header was read, as far as it came."""
         if self._rpc is not None and is_call(self._headers):
-            return self._rpc.exchange(self, method, self._url, time.monotonic_ns())
+            return self._rpc.exchange(self, method, target_of(self._url, self._headers), time.monotonic_ns())
         return RestExchange(self, method, self._url, time.monotonic_ns())
 
     def _bound(self) -> None:

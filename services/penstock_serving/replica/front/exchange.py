@@ -97,8 +97,8 @@ class HttpExchange(Call):
         self.response: bytes | None = None
         self.status = 0
 
-    def take_headers(self, timeout: bytes, encoding: bytes) -> None:
-        """GRPC's own headers, of a call.
+    def take_headers(self, headers: Mapping[bytes, bytes]) -> None:
+        """Read gRPC's own headers, of a call. They are by lower-case name.
 
         Raises:
             Invalid: one is not understood.

@@ -20,12 +20,16 @@ READ: Final = frozenset(
         b"grpc-encoding",
         b"grpc-timeout",
         b"inference-header-content-length",
+        b"te",
         b"traceparent",
+        b"x-penstock-call",
         b"x-penstock-caller",
         b"x-penstock-gateway",
     )
 )
 _RPC_CONTENT: Final = b"application/grpc"
+_CALL_HEADER: Final = b"x-penstock-call"
+"""The path of a call that a gateway routes by a path of REST's form."""
 _MOST_DIGITS: Final = 18
 """Of a 64-bit number."""
 _FLAGS_END: Final = 54
@@ -38,6 +42,11 @@ _MOST_SAID: Final = 40
 def is_call(headers: Mapping[bytes, bytes]) -> bool:
     """Whether these are headers of a call of gRPC's."""
     return headers.get(b"content-type", b"").startswith(_RPC_CONTENT)
+
+
+def target_of(url: bytes, headers: Mapping[bytes, bytes]) -> bytes:
+    """The path of a call as its client asked for it."""
+    return headers.get(_CALL_HEADER, url)
 
 
 def read_headers(exchange: HttpExchange, headers: Mapping[bytes, bytes]) -> None:
@@ -60,7 +69,7 @@ def read_headers(exchange: HttpExchange, headers: Mapping[bytes, bytes]) -> None
     if coding := headers.get(b"content-encoding"):
         _read_coding(exchange, coding.lower())
     if exchange.rpc:
-        exchange.take_headers(headers.get(b"grpc-timeout", b""), headers.get(b"grpc-encoding", b""))
+        exchange.take_headers(headers)
         return
     exchange.accepts = headers.get(b"accept-encoding", b"")
     json_length = headers.get(b"inference-header-content-length")

@@ -7,15 +7,17 @@ from typing import Final
 
 from penstock.errors import Invalid, PenstockError
 from penstock.protocol.datatypes import Array
-from penstock.protocol.refusals import Refusal, bad_request
+from penstock.protocol.refusals import Refusal, bad_request, status_of
 from penstock.telemetry import names
 from penstock_serving.replica.front.codings import decompress, knows_coding
 from penstock_serving.replica.front.exchange import HttpExchange, Responder
+from penstock_serving.replica.front.statuses import STATUS_LINES
 from penstock_serving.replica.grpc.answers import MessageEncoder
 from penstock_serving.rpc.codes import RpcCode, code_of, refusal_lines
 from penstock_serving.rpc.framing import PREFIX_BYTES, parse_timeout, single_message
 
-HEAD: Final = b"HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\n"
+CONTENT_TYPE: Final = b"Content-Type: application/grpc\r\n"
+HEAD: Final = STATUS_LINES[200] + CONTENT_TYPE
 _CHUNKED: Final = b"Trailer: grpc-status\r\nTransfer-Encoding: chunked\r\n"
 _CLOSE: Final = b"Connection: close\r\n"
 END: Final = b"0\r\ngrpc-status: 0\r\n\r\n"
@@ -26,7 +28,7 @@ _MOST_SAID: Final = 40
 class RpcExchange(HttpExchange):
     """A call with one message each way."""
 
-    __slots__ = ("code", "parts", "timeout_seconds")
+    __slots__ = ("code", "parts", "takes_trailers", "timeout_seconds")
 
     rpc = True
     encoder: MessageEncoder
@@ -36,16 +38,20 @@ class RpcExchange(HttpExchange):
         HttpExchange.__init__(self, connection, method, url, received_ns)
         self.timeout_seconds: float | None = None
         """What the caller allows, from the call's arrival."""
+        self.takes_trailers = True
+        """Whether the status comes after the message, as gRPC has it; else it is a header."""
         self.code = RpcCode.OK
 
-    def take_headers(self, timeout: bytes, encoding: bytes) -> None:
-        """`grpc-timeout` and `grpc-encoding`.
+    def take_headers(self, headers: Mapping[bytes, bytes]) -> None:
+        """Read `grpc-timeout`, `grpc-encoding` and `te`.
 
         Raises:
             Invalid: the first is none, or the second says that messages may be compressed in a way that is not known.
         """
-        if timeout:
+        self.takes_trailers = headers.get(b"te", b"").lower() == b"trailers"
+        if timeout := headers.get(b"grpc-timeout"):
             self.timeout_seconds = parse_timeout(timeout)
+        encoding = headers.get(b"grpc-encoding")
         if encoding and encoding != b"identity":
             if not knows_coding(encoding):
                 named = encoding.decode("latin-1")[:_MOST_SAID]
@@ -89,6 +95,11 @@ class RpcExchange(HttpExchange):
         """Answer with a message of these parts."""
         self.status = 200
         length = sum(map(len, parts))
+        if not self.takes_trailers:
+            lines = HEAD + self.answer_lines() + b"grpc-status: 0\r\n" + (b"" if self.keep_alive else _CLOSE)
+            opening = b"%bContent-Length: %d\r\n\r\n\0%b" % (lines, length + PREFIX_BYTES, length.to_bytes(4, "big"))
+            self.connection.transmit(self, b"".join((opening, *parts)))
+            return
         lines = _CHUNKED if self.keep_alive else _CHUNKED + _CLOSE
         opening = b"%b%b%b\r\n%x\r\n\0%b" % (
             HEAD,
@@ -100,12 +111,14 @@ class RpcExchange(HttpExchange):
         self.connection.transmit(self, b"".join((opening, *parts, b"\r\n", END)))
 
     def refuse(self, error: PenstockError) -> None:
-        """Answer with a status alone."""
-        self.status = 200
+        """Answer with a status alone.
+
+        HTTP's says the same, so that a gateway counts it as it does others; what the client gets is 200, as gRPC has it.
+        """
+        self.status = status_of(error)
         self.code = code_of(error)
-        lines = b"" if self.keep_alive else _CLOSE
-        answer = b"%b%b%b%bContent-Length: 0\r\n\r\n" % (HEAD, self.answer_lines(), refusal_lines(error), lines)
-        self.connection.transmit(self, answer)
+        headers = CONTENT_TYPE + self.answer_lines() + refusal_lines(error)
+        self.connection.respond(self, self.status, headers, b"")
 
     def attributes(self) -> dict[str, str | int | float | bool]:
         """By OpenTelemetry's conventions for gRPC."""

@@ -17,11 +17,12 @@ from penstock_serving.replica.front.exchange import HttpExchange, Responder
 from penstock_serving.replica.grpc.answers import MessageEncoder
 from penstock_serving.replica.grpc.call import RpcExchange
 from penstock_serving.replica.grpc.messages import MessageDecoder
-from penstock_serving.replica.grpc.reflection import answer_reflection
 from penstock_serving.replica.grpc.streams import RpcStream, StreamedCall
 from penstock_serving.replica.model.loading import LoadedModel
 from penstock_serving.replica.service import InferenceService
 from penstock_serving.rpc import schema
+from penstock_serving.rpc.names import HEALTH, INFERENCE, REFLECTION, REFLECTION_ALPHA, SERVICES
+from penstock_serving.rpc.reflection import answer_reflection
 
 logger = logging.getLogger(__name__)
 
@@ -46,18 +47,18 @@ class RpcFront:
         )
         self._encoder = MessageEncoder(settings.model, settings.version)
         self._methods: Mapping[bytes, Method] = {
-            _path(schema.INFERENCE, "ModelInfer"): self._infer,
-            _path(schema.INFERENCE, "ServerLive"): self._server_live,
-            _path(schema.INFERENCE, "ServerReady"): self._server_ready,
-            _path(schema.INFERENCE, "ModelReady"): self._model_ready,
-            _path(schema.INFERENCE, "ServerMetadata"): self._server_metadata,
-            _path(schema.INFERENCE, "ModelMetadata"): self._model_metadata,
-            _path(schema.HEALTH, "Check"): self._health,
+            _path(INFERENCE, "ModelInfer"): self._infer,
+            _path(INFERENCE, "ServerLive"): self._server_live,
+            _path(INFERENCE, "ServerReady"): self._server_ready,
+            _path(INFERENCE, "ModelReady"): self._model_ready,
+            _path(INFERENCE, "ServerMetadata"): self._server_metadata,
+            _path(INFERENCE, "ModelMetadata"): self._model_metadata,
+            _path(HEALTH, "Check"): self._health,
         }
         self._streams: Mapping[bytes, Taker] = {
-            _path(schema.INFERENCE, "ModelStreamInfer"): self._infer_next,
-            _path(schema.REFLECTION, "ServerReflectionInfo"): _reflect,
-            _path(schema.REFLECTION_ALPHA, "ServerReflectionInfo"): _reflect,
+            _path(INFERENCE, "ModelStreamInfer"): self._infer_next,
+            _path(REFLECTION, "ServerReflectionInfo"): _reflect,
+            _path(REFLECTION_ALPHA, "ServerReflectionInfo"): _reflect,
         }
 
     # What a connection calls.
@@ -107,7 +108,7 @@ class RpcFront:
 
     def _find(self, exchange: RpcExchange) -> Method:
         method = self._methods.get(exchange.url)
-        if method is None or exchange.method != b"POST":
+        if method is None:
             asked = exchange.url.partition(b"?")[0].decode("latin-1")
             raise Invalid(
                 Refusal.METHOD_NOT_ALLOWED, f"this replica has no method {asked}; reflection lists those that there are"
@@ -169,7 +170,7 @@ class RpcFront:
 
     def _health(self, exchange: RpcExchange) -> None:
         asked = _read(exchange, schema.HealthCheckRequest).service
-        if asked not in ("", *schema.SERVICES):
+        if asked not in ("", *SERVICES):
             raise Invalid(Refusal.NOT_FOUND, f"there is no service '{asked}' here")
         status = "SERVING" if self._service.ready else "NOT_SERVING"
         _reply(exchange, schema.HealthCheckResponse(status=status))

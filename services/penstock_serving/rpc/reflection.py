@@ -8,7 +8,8 @@ from google.protobuf.descriptor import FileDescriptor
 
 from penstock.protocol.refusals import bad_request
 from penstock_serving.rpc.codes import RpcCode
-from penstock_serving.rpc.schema import POOL, SERVICES, DecodeError, message_class
+from penstock_serving.rpc.names import SERVICES
+from penstock_serving.rpc.schema import POOL, DecodeError, message_class
 
 
 def answer_reflection(url: bytes, message: bytes) -> bytes:
