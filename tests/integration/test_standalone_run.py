@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from tests.ports import free_ports
 
-from penstock_cli.run import last_words
+from penstock_cli.run import farewell
 from penstock_cli.standalone.http import get
 from penstock_cli.standalone.ray_head import RayHead
 from penstock_cli.standalone.state import StateFolder
@@ -125,7 +125,7 @@ def test_it_reports_serves_until_ctrl_c_and_leaves_nothing_and_its_state_is_used
     process.send_signal(signal.SIGINT)
     rest = finish(process)
     assert process.returncode == 0, rest + logs(home)
-    assert rest.splitlines()[-1] == last_words(None)
+    assert rest.splitlines()[-1] == farewell(None)
     assert home.left() == []
     _left_files(home)
     _ends_by_itself_on_a_ray_that_stays(home)
