@@ -12,6 +12,7 @@ BENCHMARKS = {
     "gateway-price": "what the gateway costs beside the least that HAProxy can do, and the replica's own socket",
     "prediction-cache": "what the prediction cache costs and gives, by how many inputs repeat",
     "hostile-clients": "what clients that hold connections and give nothing cost the others",
+    "overload": "once, twice and five times the capacity: what is answered in time, refused, and said of when to come again",
     "batcher-arrivals": "when requests are put together, beside ray.serve.batch",
     "hundred-deployments": "the control plane's cost",
     "scaling": "from one replica to four and back; from zero",

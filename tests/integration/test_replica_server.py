@@ -442,6 +442,29 @@ def test_a_request_that_cannot_keep_its_timeout_gets_429_at_once_without_running
         assert samples(started)['penstock_batch_rows_sum{model="tiny",namespace="default",version="1"}'] == 8
 
 
+def test_statistics_count_requests_and_runs_and_explain_batches_and_refusals(slow_model: Path) -> None:
+    limits = BatchingSettings(max_batch_size=1, max_queued_requests=1)
+    with replica(slow_model, batching=limits, slo_milliseconds=60_000) as started, ThreadPoolExecutor(8) as pool:
+        statuses = [answer.status_code for answer in pool.map(lambda _: started.infer(document(ONE)), range(8))]
+        (told,) = httpx.get(f"{started.url}/v2/models/tiny/stats", timeout=60).json()["model_stats"]
+        answered, refused = statuses.count(200), statuses.count(429)
+        assert (told["name"], told["version"]) == ("tiny", "1")
+        assert told["inference_count"] == told["execution_count"] == answered
+        counts = {name: each["count"] for name, each in told["inference_stats"].items()}
+        assert counts == {
+            "success": answered, "fail": refused, "queue": answered,
+            "compute_input": answered, "compute_infer": answered, "compute_output": answered,
+        }  # fmt: skip
+        assert told["inference_stats"]["success"]["ns"] >= told["inference_stats"]["compute_infer"]["ns"] > 0
+        assert [(each["batch_size"], each["compute_infer"]["count"]) for each in told["batch_stats"]] == [(1, answered)]
+        ours = told["penstock"]
+        assert ours["refused"] == {"QueueFull": refused}
+        assert (ours["batch_rows"], ours["objective_milliseconds"]) == (1, 60_000)
+        assert ours["room_for_requests"] >= 1
+        assert ours["batch_reason"]
+        assert [point["rows"] for point in ours["curve"]] == [1]
+
+
 def test_a_killed_clients_request_leaves_the_queue(slow_model: Path) -> None:
     with replica(slow_model) as started, ThreadPoolExecutor(4) as pool:
         first = pool.submit(started.infer, document(ONE))

@@ -12,8 +12,8 @@ _GAIN: Final = 1 / 8
 _DEVIATION_GAIN: Final = 1 / 4
 _DEVIATIONS: Final = 2.0
 _LEAST_RATIO, _LARGEST_RATIO = 0.1, 10.0
-_RUNS_ALLOWED: Final = 2
-"""One in progress and one's own."""
+_LARGEST_MARGIN: Final = 2.0
+"""The curve follows what runs take; what is above this was a stall, which says nothing of the next."""
 _WHATEVER: Final = 1 << 62
 
 
@@ -39,19 +39,20 @@ class Admission:
         self._objective: float | None = None
         self._ratio = 1.0
         self._deviation = 0.0
+        self._runs = 1
         self.size = 1
         """Rows of a run, as they are chosen now."""
         self._full = 0.0
         self.allowance = DEFAULT_SECONDS
-        """Seconds within which an answer is due that says nothing itself. At least two full runs' time, so that one full batch may
-        always wait behind another: an objective that no batch can keep would else leave the engine idle."""
+        """Seconds within which an answer is due that says nothing itself. At least as long as `follow` was told that runs take which
+        always go before: an objective that no batch can keep would else leave the engine idle."""
         self.room = _WHATEVER
         """Rows of which it is sure that they may wait behind a run that has just begun; others need `refuse`."""
 
     @property
     def margin(self) -> float:
         """What an expectation is multiplied with before a time is held against it."""
-        return self._ratio + _DEVIATIONS * self._deviation
+        return min(self._ratio + _DEVIATIONS * self._deviation, _LARGEST_MARGIN)
 
     @property
     def objective(self) -> float | None:
@@ -68,13 +69,20 @@ class Admission:
         self._objective = seconds
         self.follow(self.size)
 
-    def follow(self, size: int) -> None:
-        """Take over what the curve says now, with runs of so many rows."""
+    def follow(self, size: int, runs: int | None = None) -> None:
+        """Take over what the curve says now.
+
+        Args:
+            size: rows of a run.
+            runs: so many full batches may wait whatever the objective; None: as many as before.
+        """
         self.size = size
+        if runs is not None:
+            self._runs = runs
         self._full = full = self._curve.seconds(size)
         wanted = DEFAULT_SECONDS if self._objective is None else self._objective
         margin = self.margin
-        self.allowance = max(wanted, _RUNS_ALLOWED * full * margin * 1.001)
+        self.allowance = max(wanted, (self._runs + 1) * full * margin * 1.001)
         self.room = int(self.allowance / (full * margin) - 1) * size if full else _WHATEVER
 
     def expect(self, ahead: int, rows: int, remaining: float) -> float:

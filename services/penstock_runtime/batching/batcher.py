@@ -254,7 +254,7 @@ class Batcher(Generic[P]):
     def _follow_curve(self) -> None:
         self.curve.refresh()
         self.sizing.choose(self._objective, self.admission.margin)
-        self.admission.follow(self.sizing.rows)
+        self.admission.follow(self.sizing.rows, 1 if self.sizing.feasible else 2)
         self._patience = self.admission.allowance - self.admission.run_seconds
         # A request has a row or more, but for odd ones.
         self._sure_rows = min(self.admission.room, self._max_queued)

@@ -44,14 +44,20 @@ class ServiceCurve:
     """
 
     def __init__(self, most_rows: int) -> None:
-        self._most = most_rows
+        # 16 stands for 16 to 32: runs of 31 and of 32 are not worth telling apart.
+        self._largest = 1 << max((most_rows - 1).bit_length() - 1, 0)
         self._points: dict[int, CurvePoint] = {}
         self._line: list[tuple[float, float]] = []
         self._found: dict[int, float] = {}
 
     def size_of(self, rows: int) -> int:
-        """The number of rows that stands for this one: the power of two below it, or below the most."""
-        return 1 << (min(rows, self._most).bit_length() - 1)
+        """The number of rows that stands for this one: the power of two below it; of the largest, half the most or less."""
+        return min(1 << (rows.bit_length() - 1), self._largest)
+
+    @property
+    def sizes(self) -> list[int]:
+        """All that `size_of` gives."""
+        return [1 << power for power in range(self._largest.bit_length())]
 
     def observe(self, rows: int, seconds: float, cycle: float | None = None) -> None:
         """A run has ended.

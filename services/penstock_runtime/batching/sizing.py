@@ -9,6 +9,8 @@ from penstock_runtime.batching.curve import ServiceCurve
 
 _LOSS: Final = 1.05
 """A row of a larger batch may cost so much more than the cheapest: less than that cannot be told from noise."""
+_DEAR: Final = 1.25
+"""What a row may cost more than the cheapest for the sake of the objective."""
 _ONE_IN: Final = 32
 """Of the runs that could have a size that was never measured tries it."""
 _ONE_IN_AGAIN: Final = 256
@@ -21,7 +23,8 @@ class BatchSizing:
 
     Of the sizes 1, 2 to 3, 4 to 7, …, up to the most that is allowed, it is the largest whose rows cost at most 5 % more than the
     cheapest ones do: for a model whose weights are read once a run the largest, for one whose intermediate results leave the processor's
-    cache 1. Where there is an objective, sizes of which two runs in a row would miss it are left out, unless all would.
+    cache 1. Where two runs of that size in a row would miss the objective, it is the largest that keeps it and whose rows cost at
+    most a quarter more. Where none does, the size stays: a smaller one would answer fewer, and those no sooner, since they wait.
 
     Args:
         curve: what runs took.
@@ -31,7 +34,7 @@ class BatchSizing:
 
     def __init__(self, curve: ServiceCurve, most_rows: int, *, fixed: bool = False) -> None:
         self._curve = curve
-        powers = [1 << power for power in range(most_rows.bit_length())]
+        powers = curve.sizes
         self._sizes = powers[-1:] if fixed else powers
         self._most = {size: after - 1 for size, after in pairwise(self._sizes)} | {powers[-1]: most_rows}
         """What a size stands for goes up to so many rows."""
@@ -54,20 +57,41 @@ class BatchSizing:
         points = self._curve.points
         if not points:
             return
-        self._open = sizes = self._sizes
+        self._open = self._sizes
         self.feasible = True
-        if objective is not None:
-            fitting = [size for size in sizes if 2 * self._curve.seconds(self._most[size]) * margin <= objective]
-            self.feasible = bool(fitting)
-            self._open = sizes = fitting or sizes
-        costs = {size: points[size].seconds_a_row for size in sizes if size in points}
+        costs = {size: points[size].seconds_a_row for size in self._sizes if size in points}
         if not costs:
-            self.rows = self._most[sizes[-1]]
             return
         cheapest = min(costs.values())
         chosen = max(size for size in costs if costs[size] <= _LOSS * cheapest)
         # That a larger one is no better is to be seen, not to be taken for granted.
-        self.rows = self._most[chosen if chosen < max(costs) else sizes[-1]]
+        best = chosen if chosen < max(costs) else self._sizes[-1]
+        if objective is not None and not self._fits(best, objective, margin):
+            fitting = [s for s, cost in costs.items() if cost <= _DEAR * cheapest and self._fits(s, objective, margin)]
+            self.feasible = bool(fitting)
+            if fitting:
+                best = max(fitting)
+                self._open = [size for size in self._sizes if size <= best]
+        self.rows = self._most[best]
+
+    def _fits(self, size: int, objective: float, margin: float) -> bool:
+        return 2 * self._curve.seconds(self._most[size]) * margin <= objective
+
+    @property
+    def reason(self) -> str:
+        """Why so many rows, in a sentence."""
+        points = self._curve.points
+        if not points:
+            return "no run was measured yet, so a batch may have all rows that are allowed"
+        if len(self._sizes) == 1:
+            return "no other size may be had"
+        least = min(points, key=lambda size: points[size].seconds_a_row)
+        cheapest = f"of what was measured, rows cost least in runs of {least} to {self._most[least]}"
+        if not self.feasible:
+            return f"{cheapest}; no size leaves the objective time for two runs"
+        if len(self._open) < len(self._sizes):
+            return f"{cheapest}; more than {self._most[self._open[-1]]} leave the objective no time for two runs"
+        return cheapest
 
     def rows_for(self, waiting: int) -> int:
         """The most rows of the run that begins now; mostly `rows`.

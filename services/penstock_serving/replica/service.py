@@ -28,6 +28,7 @@ from penstock_serving.replica.execution.joint import BatchRun
 from penstock_serving.replica.model.loading import LoadedModel
 from penstock_serving.replica.telemetry.load import LoadMeter
 from penstock_serving.replica.telemetry.metrics import ReplicaMetrics
+from penstock_serving.replica.telemetry.statistics import RequestStatistics, write_statistics
 from penstock_serving.replica.telemetry.tracing import Tracer
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class InferenceService:
             objective_seconds=_objective(settings),
         )
         self.metrics.joined = model.trial.joining is not None
+        self._sums = RequestStatistics()
         self.ready = True
         self.answered = asyncio.Event()
         """Set once a first batch has been answered."""
@@ -96,6 +98,7 @@ class InferenceService:
         self._tracer.decide(call, call.encoded_ns or time.monotonic_ns())
         call.refuse(error)
         self._count(call)
+        self._sums.failed_ns += call.written_ns - call.received_ns
         if call.execute_start_ns == 0:
             self._tracer.export(call)
 
@@ -127,6 +130,12 @@ class InferenceService:
         share = max(math.ceil(_SLACK * batcher.capacity / max(gateways, 1)), 2 * batcher.sizing.rows)
         seconds = math.ceil(batcher.admission.run_seconds * batcher.admission.margin)
         return ReplicaRoom(requests=min(share, 1_000_000), retry_after_seconds=min(max(seconds, 1), 3600))
+
+    def statistics(self, name: str, version: str) -> bytes:
+        """Triton's statistics, and what explains batches and refusals."""
+        metrics = self.metrics
+        histograms = (metrics.request_seconds, self._load.waits)
+        return write_statistics((name, version), self._sums, metrics.requests, histograms, self.executor.batcher)
 
     def metrics_text(self) -> bytes:
         """The Prometheus exposition."""
@@ -168,6 +177,7 @@ class InferenceService:
     def _finish_batch(self, ran: BatchRun) -> None:
         metrics = self.metrics
         waits = self._load.waits
+        self._sums.observe_run(ran.rows, len(ran.members), ran.start_ns, ran.end_ns)
         metrics.batch_rows.observe(ran.rows)
         metrics.execute_seconds.observe((ran.end_ns - ran.start_ns) / 1e9)
         if ran.apart is not None:
@@ -190,6 +200,8 @@ class InferenceService:
             self._load.leave(call.written_ns / 1e9)
             if call.flight is not None:
                 self._cached.land(call, result)
+        self._sums.decode_ns += sum(call.decoded_ns - call.received_ns for call in members)
+        self._sums.encode_ns += sum(max(call.encoded_ns - ran.end_ns, 0) for call in members)
         self._tracer.export_batch(members, ran.rows)
         self.answered.set()
 

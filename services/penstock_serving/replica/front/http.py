@@ -164,6 +164,7 @@ class HttpFront:
                 gets[path.encode()] = self._model_metadata
                 gets[f"{path}/ready".encode()] = self._model_ready
                 gets[f"{path}/config".encode()] = self._model_configuration
+                gets[f"{path}/stats".encode()] = self._model_statistics
                 posts[f"{path}/infer".encode()] = self._infer
             for path in traces:
                 gets[path.encode()] = self._trace_settings
@@ -234,6 +235,10 @@ class HttpFront:
             self._in_place,
         )
         exchange.connection.respond(exchange, 200, JSON, configuration)
+
+    def _model_statistics(self, exchange: HttpExchange) -> None:
+        statistics = self._service.statistics(self._settings.model, self._settings.version)
+        exchange.connection.respond(exchange, 200, JSON, statistics)
 
     def _repository_index(self, exchange: HttpExchange) -> None:
         ready_only = read_index_request(self._body(exchange))
