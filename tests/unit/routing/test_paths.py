@@ -21,7 +21,7 @@ from penstock_serving.gateway.table.paths import ModelOperation, ModelPath, pars
         ("/v2/models/m/versions/3/trace/setting", ModelPath(("ns", "m"), "3", ModelOperation.NOTHING)),
         ("/v2/models/m/trace", ModelPath(("ns", "m"), None, ModelOperation.NOTHING)),
         ("/v2/models/m/", ModelPath(("ns", "m"), None, ModelOperation.NOTHING)),
-        ("/v2/models/m/stats", ModelPath(("ns", "m"), None, ModelOperation.NOTHING)),
+        ("/v2/models/m/stats", ModelPath(("ns", "m"), None, ModelOperation.STATISTICS)),
         ("/v2/models/m/infer/", ModelPath(("ns", "m"), None, ModelOperation.NOTHING)),
         ("/v2/models/m/x/infer", ModelPath(("ns", "m"), None, ModelOperation.NOTHING)),
         ("/v2/models/m/versions", ModelPath(("ns", "m"), None, ModelOperation.NOTHING)),

@@ -77,11 +77,9 @@ def _model_paths(path: str, model: ServedModel | None, other: tuple[int, ...]) -
             "Whether the model would answer", "model_ready", (404, 503), model, versioned=versioned, other=other
         ),
         "/config": _get("How it is configured", "model_configuration", (404,), model, versioned=versioned, other=other),
+        "/stats": _get("What its requests took", None, (404,), model, versioned=versioned, other=other),
         "/infer": {"post": _infer(other, _example(model)), "parameters": _parameters(model, versioned=versioned)},
     }
-    if model is not None:
-        # A gateway has none: it hands them on.
-        asked["/stats"] = _get("What its requests and runs took", None, (404,), model, versioned=versioned, other=other)
     return {path + rest: item for rest, item in asked.items()}
 
 

@@ -171,7 +171,7 @@ class DataServer:
         match path.asked:
             case ModelOperation.READY:
                 return self._answer_readiness(path.key)
-            case ModelOperation.METADATA | ModelOperation.CONFIGURATION:
+            case ModelOperation.METADATA | ModelOperation.CONFIGURATION | ModelOperation.STATISTICS:
                 return self._tell(path)
             case ModelOperation.TRACE_SETTING:
                 return document(trace_settings(exported=self._traced))
@@ -185,7 +185,10 @@ class DataServer:
         told = self._registry.descriptions.find(key, path.version) if asks_metadata else None
         if told is not None:
             return document(told)
-        what = "what it takes and gives" if asks_metadata else "how it is configured"
+        what = {
+            ModelOperation.METADATA: "what it takes and gives",
+            ModelOperation.STATISTICS: "what it has counted",
+        }.get(path.asked, "how it is configured")
         said = f"model '{key[1]}' has no replica now that could tell {what}; an inference starts one"
         return error(_UNAVAILABLE, find_problem(self._registry.table, key) or said)
 

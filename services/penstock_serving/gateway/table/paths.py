@@ -16,6 +16,7 @@ class ModelOperation(StrEnum):
     METADATA = "metadata"
     READY = "ready"
     CONFIGURATION = "configuration"
+    STATISTICS = "statistics"
     TRACE_SETTING = "trace setting"
     INFER = "infer"
     NOTHING = "nothing"
@@ -31,6 +32,7 @@ _ASKED: Final = {
     (): ModelOperation.METADATA,
     ("ready",): ModelOperation.READY,
     ("config",): ModelOperation.CONFIGURATION,
+    ("stats",): ModelOperation.STATISTICS,
     ("infer",): ModelOperation.INFER,
 }
 _ASKED_OF_ALL_VERSIONS: Final = {**_ASKED, ("trace", "setting"): ModelOperation.TRACE_SETTING}
