@@ -10,6 +10,8 @@ from typing import Final
 _GAIN: Final = 0.2
 """Of the smoothed time, which follows a machine that becomes slower or faster within some ten runs."""
 _REMEMBERED: Final = 8
+_FRESH: Final = 1024
+"""Runs for which it counts what one cost beside others. In calm hours all are faster, and of a busy one only the large are known."""
 _BESIDE_SECONDS: Final = 20e-6
 """What a run costs the replica beside the engine: lone requests of a model of some microseconds cost so much more than joined ones
 do (`make bench ARGS=data-path`)."""
@@ -24,6 +26,8 @@ class CurvePoint:
     seconds: float
     """From where the engine could have begun to where it was free again."""
     runs: int = 1
+    last: int = 0
+    """Which of all runs was the last."""
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
     """Seconds a row of the last runs, with what a run costs beside the engine, and without what came before they began."""
 
@@ -49,6 +53,12 @@ class ServiceCurve:
         self._points: dict[int, CurvePoint] = {}
         self._line: list[tuple[float, float]] = []
         self._found: dict[int, float] = {}
+        self._runs = 0
+
+    def costs(self) -> dict[int, float]:
+        """Seconds a row by `size_of`, of those that ran of late, so that what is compared was measured in the same hour."""
+        runs = self._runs
+        return {size: each.seconds_a_row for size, each in sorted(self._points.items()) if runs - each.last <= _FRESH}
 
     def size_of(self, rows: int) -> int:
         """The number of rows that stands for this one: the power of two below it; of the largest, half the most or less."""
@@ -77,6 +87,10 @@ class ServiceCurve:
             point.rows += _GAIN * (rows - point.rows)
             point.seconds += _GAIN * (whole - point.seconds)
             point.runs += 1
+        self._runs += 1
+        if self._runs - point.last > _FRESH:
+            point.recent.clear()
+        point.last = self._runs
         point.recent.append((seconds + _BESIDE_SECONDS) / rows)
 
     def refresh(self) -> None:

@@ -40,6 +40,7 @@ class BatchSizing:
         """What a size stands for goes up to so many rows."""
         self._open = self._sizes
         """Sizes that may be tried."""
+        self._costs: dict[int, float] = {}
         self._runs = 0
         self._next = 0
         self.rows = most_rows
@@ -54,14 +55,11 @@ class BatchSizing:
             objective: seconds within which an answer is due; None: there is none.
             margin: by how much times may be longer than the curve says.
         """
-        points = self._curve.points
-        if not points:
+        self._costs = costs = self._curve.costs()
+        if not costs:
             return
         self._open = self._sizes
         self.feasible = True
-        costs = {size: points[size].seconds_a_row for size in self._sizes if size in points}
-        if not costs:
-            return
         cheapest = min(costs.values())
         chosen = max(size for size in costs if costs[size] <= _LOSS * cheapest)
         # That a larger one is no better is to be seen, not to be taken for granted.
@@ -80,12 +78,12 @@ class BatchSizing:
     @property
     def reason(self) -> str:
         """Why so many rows, in a sentence."""
-        points = self._curve.points
-        if not points:
+        costs = self._costs
+        if not costs:
             return "no run was measured yet, so a batch may have all rows that are allowed"
         if len(self._sizes) == 1:
             return "no other size may be had"
-        least = min(points, key=lambda size: points[size].seconds_a_row)
+        least = min(costs, key=lambda size: costs[size])
         cheapest = f"of what was measured, rows cost least in runs of {least} to {self._most[least]}"
         if not self.feasible:
             return f"{cheapest}; no size leaves the objective time for two runs"
@@ -104,5 +102,5 @@ class BatchSizing:
             return self.rows
         self._next = (self._next + 1) % len(self._open)
         size = self._open[self._next]
-        known = size in self._curve.points
+        known = size in self._costs
         return self.rows if size > waiting or (known and self._runs % _ONE_IN_AGAIN) else self._most[size]

@@ -97,6 +97,15 @@ def test_where_smaller_batches_would_answer_far_fewer_they_stay_large_whatever_t
     assert statistics.mean(room.sizes[10:]) > 28
 
 
+def test_what_runs_cost_in_calm_hours_does_not_count_against_a_busy_one() -> None:
+    room = EngineRoom(mlp, warm=(1, 2, 4, 8, 16, 32))
+    room.run(poisson(0.3 * CAPACITY, 5.0))
+    # Whatever runs now takes twice as long, and all runs are large ones.
+    room.seconds = lambda rows: 2.2 * mlp(rows)
+    room.run([Arrival(each.at + 5.0) for each in poisson(CAPACITY, 120.0)])
+    assert room.batcher.sizing.rows == 32
+
+
 def test_where_joining_loses_nothing_is_joined() -> None:
     room = EngineRoom(cnn)
     arrivals = poisson(0.98 / cnn(1), 20.0)
