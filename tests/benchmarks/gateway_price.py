@@ -33,7 +33,7 @@ from penstock.routing.tokens import admin_token, replica_token
 from penstock_serving.gateway.haproxy.process import find_haproxy
 from penstock_serving.gateway.settings import GatewaySettings
 
-SECONDS, ROUNDS, CONNECTIONS, KEYS = 1.5, 5, (1, 16, 64), 1000
+SECONDS, ROUNDS, CONNECTIONS, KEYS = 1.5, 3, (1, 16, 64), 1000
 _WARM_SECONDS = 0.3
 SOCKET, LEAST, MAPPED = "the replica's own socket", "least configuration", "least with one map"
 OPEN, KEYED, TRACED = "gateway, open", "gateway, a key", "gateway, open, caller has a trace"
