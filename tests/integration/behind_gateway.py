@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
@@ -26,11 +27,13 @@ class Served:
     @property
     def address(self) -> str:
         """The gateway's host and port."""
-        return self.gateway.url.removeprefix("http://")
+        return self.gateway.url.partition("://")[2]
 
 
 @contextmanager
-def behind_gateway(model: Path, *arguments: str, **settings: Any) -> Iterator[Served]:
+def behind_gateway(
+    model: Path, *arguments: str, trust: ssl.SSLContext | None = None, **settings: Any
+) -> Iterator[Served]:
     """A replica of a model `tiny` in the namespace `default`, which its gateway sends requests to."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
@@ -38,7 +41,7 @@ def behind_gateway(model: Path, *arguments: str, **settings: Any) -> Iterator[Se
     stack = AsyncExitStack()
 
     async def start() -> Gateway:
-        running = await stack.enter_async_context(gateway(*arguments))
+        running = await stack.enter_async_context(gateway(*arguments, trust=trust))
         await running.declare("default/tiny", owner="u1", revisions={"r1": 100})
         return running
 

@@ -11,11 +11,17 @@ import ssl
 from pathlib import Path
 
 import aiohttp
+import numpy as np
 import pytest
+import tritonclient.grpc as triton
 from cryptography import x509
 from tests.certificates import Authority, Pair
+from tests.integration.behind_gateway import behind_gateway
 from tests.integration.gateway_parts import Gateway, Replica, failures, gateway, load, until, until_answers
+from tests.integration.grpc_parts import triton_inputs
+from tests.integration.replica_process import linear_weights, save_linear
 from tests.ports import free_port
+from tritonclient.utils import InferenceServerException
 from typer.testing import CliRunner, Result
 
 from penstock.errors import Invalid, Unavailable
@@ -167,7 +173,8 @@ def test_clients_show_a_certificate_where_they_must(authority: Authority, tmp_pa
 def test_a_gateway_without_its_certificate_does_not_start(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("s")
-    state = ("--secret-file", str(secret), "--state-dir", str(tmp_path / "s"), "--port", str(free_port()))
+    # A folder of its own would have too long a path for a socket.
+    state = ("--secret-file", str(secret), "--state-dir", "/nowhere", "--port", str(free_port()))
     settings = read_settings([*state, "--tls-certificate", str(tmp_path / "none")], {})
     with pytest.raises(Invalid) as caught:
         CertificateKeeper(settings, tmp_path / "none", lambda: "").prepare()
@@ -209,3 +216,21 @@ def test_a_key_for_this_machine_is_its_owners_alone(tmp_path: Path) -> None:
     first = (authority.parent / "tls.crt").read_bytes()
     issue_certificate(tmp_path / "tls")
     assert (authority.parent / "tls.crt").read_bytes() != first
+
+
+def test_grpc_is_spoken_over_tls_too(authority: Authority, tmp_path: Path) -> None:
+    folder = authority.sign().write(tmp_path / "server")
+    model = save_linear(tmp_path / "model.onnx")
+    with behind_gateway(model, "--tls-certificate", str(folder), trust=trusting(authority)) as served:
+        roots = tmp_path / "roots.pem"
+        roots.write_bytes(authority.pem)
+        with triton.InferenceServerClient(served.address, ssl=True, root_certificates=str(roots)) as client:
+            assert client.is_server_live()
+            rows = np.ones((1, 64), np.float32)
+            result = client.infer("tiny", triton_inputs({"x": rows})).as_numpy("y")
+        np.testing.assert_allclose(result[0], linear_weights().sum(0), rtol=1e-3, atol=1e-3)
+        with (
+            triton.InferenceServerClient(served.address, ssl=True) as stranger,
+            pytest.raises(InferenceServerException),
+        ):
+            stranger.is_server_live()
