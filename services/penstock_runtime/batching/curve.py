@@ -10,6 +10,8 @@ from typing import Final
 _GAIN: Final = 0.2
 """Of the smoothed time, which follows a machine that becomes slower or faster within some ten runs."""
 _REMEMBERED: Final = 8
+_ENOUGH: Final = 4
+"""Runs of about so many rows, for their cost to count: a first one is slow, and any one may have been held up."""
 _FRESH: Final = 1024
 """Runs for which it counts what one cost beside others. In calm hours all are faster, and of a busy one only the large are known."""
 _BESIDE_SECONDS: Final = 20e-6
@@ -56,9 +58,12 @@ class ServiceCurve:
         self._runs = 0
 
     def costs(self) -> dict[int, float]:
-        """Seconds a row by `size_of`, of those that ran of late, so that what is compared was measured in the same hour."""
-        runs = self._runs
-        return {size: each.seconds_a_row for size, each in sorted(self._points.items()) if runs - each.last <= _FRESH}
+        """Seconds a row by `size_of`, of those that ran often enough of late: what is compared was measured in the same hour."""
+        return {
+            size: each.seconds_a_row
+            for size, each in sorted(self._points.items())
+            if self._runs - each.last <= _FRESH and len(each.recent) >= _ENOUGH
+        }
 
     def size_of(self, rows: int) -> int:
         """The number of rows that stands for this one: the power of two below it; of the largest, half the most or less."""

@@ -56,16 +56,18 @@ class BatchSizing:
             margin: by how much times may be longer than the curve says.
         """
         self._costs = costs = self._curve.costs()
-        if not costs:
-            return
         self._open = self._sizes
         self.feasible = True
-        cheapest = min(costs.values())
-        chosen = max(size for size in costs if costs[size] <= _LOSS * cheapest)
         # That a larger one is no better is to be seen, not to be taken for granted.
-        best = chosen if chosen < max(costs) else self._sizes[-1]
-        if objective is not None and not self._fits(best, objective, margin):
-            fitting = [s for s, cost in costs.items() if cost <= _DEAR * cheapest and self._fits(s, objective, margin)]
+        best = self._sizes[-1]
+        if costs:
+            cheapest = min(costs.values())
+            chosen = max(size for size in costs if costs[size] <= _LOSS * cheapest)
+            best = chosen if chosen < max(costs) else best
+        if objective is not None and self._curve.points and not self._fits(best, objective, margin):
+            points = self._curve.points
+            bound = _DEAR * min(point.seconds_a_row for point in points.values())
+            fitting = [s for s in points if points[s].seconds_a_row <= bound and self._fits(s, objective, margin)]
             self.feasible = bool(fitting)
             if fitting:
                 best = max(fitting)
