@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tests.cluster.binary import Report
+from tests.cluster.binary import Report, cache_directory, locked
 
 _PROGRAMS = {
     "containerd": "containerd",
@@ -38,12 +38,21 @@ def ensure(report: Report) -> None:
     """
     if os.geteuid() != 0:
         raise NotPossibleError("the test cluster makes namespaces, mounts and control groups: run it as root")
-    missing = {package for program, package in _PROGRAMS.items() if shutil.which(program, path=_path()) is None}
-    if not _CNI.exists():
-        missing.add(_CNI_PACKAGE)
-    if not missing:
+    if not _missing():
         return
-    names = sorted(missing)
+    cache_directory().mkdir(parents=True, exist_ok=True)
+    # Of several workers on a bare machine one installs; apt-get would turn the others away.
+    with locked(cache_directory() / "packages.lock", report):
+        if names := _missing():
+            _install(names, report)
+
+
+def _missing() -> list[str]:
+    found = {package for program, package in _PROGRAMS.items() if shutil.which(program, path=_path()) is None}
+    return sorted(found if _CNI.exists() else found | {_CNI_PACKAGE})
+
+
+def _install(names: list[str], report: Report) -> None:
     if shutil.which("apt-get") is None:
         raise NotPossibleError(f"the test cluster needs {', '.join(names)} (Debian's names), and there is no apt-get")
     report(f"installing {', '.join(names)}")

@@ -41,10 +41,14 @@ _POD: dict[str, object] = {
 
 
 @pytest.fixture
-def layout() -> Iterator[Layout]:
-    """A cluster's name of our own."""
+def layout(request: pytest.FixtureRequest) -> Iterator[Layout]:
+    """A cluster's name of our own.
+
+    The cluster that all tests share is up before: what its start does to this machine is not ours.
+    """
     if os.environ.get("PENSTOCK_CLUSTER") != "own":
         pytest.skip("about this project's own cluster")
+    request.getfixturevalue("cluster")
     found = Layout(f"leftovers-{os.getpid()}", 1)
     boot.parts(say)
     yield found
