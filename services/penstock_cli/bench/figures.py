@@ -12,7 +12,7 @@ from penstock.models import Frozen
 
 NO_ANSWER: Final = 0
 """The status of a request whose connection broke, or that waited past its time limit."""
-_OK: Final = 200
+OK: Final = 200
 _TWO_SIDED_95: Final = 1.96
 BUSY_CLIENT: Final = 0.85
 """Of one core. A client past it measures itself."""
@@ -75,7 +75,7 @@ class LoadFigures(Frozen):
     @property
     def failed(self) -> int:
         """Requests without status 200."""
-        return self.requests - self.statuses.get(_OK, 0)
+        return self.requests - self.statuses.get(OK, 0)
 
     @property
     def is_bound_by_client(self) -> bool:
@@ -108,8 +108,8 @@ def summarize(
         seconds=elapsed,
         requests=len(exchanges),
         statuses=dict(sorted(statuses.items())),
-        answers_per_second=statuses[_OK] / span,
-        latency_milliseconds=_latencies([each.seconds for each in exchanges if each.status == _OK]),
+        answers_per_second=statuses[OK] / span,
+        latency_milliseconds=_latencies([each.seconds for each in exchanges if each.status == OK]),
         most_in_flight=peak_in_flight(exchanges),
         late_milliseconds_p99=1000 * quantile(sorted(each.sent - each.due for each in exchanges), 0.99)
         if exchanges

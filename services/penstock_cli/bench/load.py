@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,10 +12,9 @@ from time import monotonic, process_time
 from typing import Final
 
 from penstock_cli.bench.connection import LoadConnection, LoadTarget
-from penstock_cli.bench.figures import Exchange, LoadFigures, summarize
+from penstock_cli.bench.figures import NO_ANSWER, OK, Exchange, LoadFigures, summarize
 
 _LOOK_SECONDS: Final = 0.5
-_OK: Final = 200
 
 Watcher = Callable[[int, int], None]
 """Is told now and then how many requests were answered and how many failed so far."""
@@ -45,7 +45,7 @@ class DrivenLoad:
 
 
 @dataclass
-class _Load:
+class _Load(ABC):
     """A load that runs."""
 
     settings: LoadSettings
@@ -68,13 +68,14 @@ class _Load:
 
     def take_answer(self, connection: LoadConnection, exchange: Exchange, excerpt: bytes) -> None:
         self.exchanges.append(exchange)
-        if exchange.status != _OK:
+        if exchange.status != OK:
             self.failed += 1
             self.excerpts.setdefault(exchange.status, excerpt.decode(errors="replace"))
         self.go_on(connection)
 
+    @abstractmethod
     def go_on(self, connection: LoadConnection) -> None:
-        raise NotImplementedError
+        """A connection is free."""
 
     async def watch(self, until: float) -> None:
         """Tell the watcher, and end what waits too long, until a time."""
@@ -157,8 +158,8 @@ class _OpenLoop(_Load):
         """What was never sent has failed."""
         now = monotonic()
         for due in self._waiting:
-            self.exchanges.append(Exchange(due, now, now, 0))
-            self.excerpts.setdefault(0, "never sent: all connections were busy")
+            self.exchanges.append(Exchange(due, now, now, NO_ANSWER))
+            self.excerpts.setdefault(NO_ANSWER, "never sent: all connections were busy")
         self._waiting.clear()
 
 

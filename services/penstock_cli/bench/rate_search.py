@@ -10,6 +10,8 @@ from penstock_cli.bench.figures import LoadFigures
 
 _GROWTH: Final = 1.6
 _MOST_TRIALS: Final = 16
+_TOLERANCE: Final = 0.05
+"""Of the answer, as a share of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +39,16 @@ def holds(figures: LoadFigures, objective: LatencyObjective) -> bool:
     return latency.p99 <= objective.p99_milliseconds
 
 
-def next_rate(trials: list[RateTrial], first: float, *, tolerance: float = 0.05) -> float | None:
+def next_rate(trials: list[RateTrial], first: float) -> float | None:
     """The rate to try next, or None where the search is over.
 
     It grows by 1.6 until a rate fails, then halves the ratio between the highest that held and the lowest that failed
-    above it, until they are within the tolerance; and the rate that is found must hold twice, since one lucky trial among
+    above it, until they are within 5 %; and the rate that is found must hold twice, since one lucky trial among
     several is likely. One that fails when tried again counts as failed.
 
     Args:
         trials: so far, in order.
         first: the rate to begin with; above 0.
-        tolerance: of the answer, as a share of it.
     """
     if len(trials) >= _MOST_TRIALS:
         return None
@@ -61,7 +62,7 @@ def next_rate(trials: list[RateTrial], first: float, *, tolerance: float = 0.05)
     if not held:
         return ceiling / _GROWTH**2
     floor = max(held)
-    if ceiling / floor > 1 + tolerance:
+    if ceiling / floor > 1 + _TOLERANCE:
         return math.sqrt(floor * ceiling)
     return floor if held.count(floor) == 1 else None
 

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import Field
 
 from penstock.models import Frozen
-from penstock_cli.bench.figures import BUSY_CLIENT, LoadFigures
+from penstock_cli.bench.figures import BUSY_CLIENT, OK, LoadFigures
 from penstock_optimizer.report.axes import axis, number
 
 HEADINGS: Final = ("LOAD", "ANSWERS/S", "P50 MS", "P90 MS", "P99 MS", "P99.9 MS", "MAX MS", "REQUESTS", "FAILED")
@@ -68,7 +68,7 @@ def _row(load: LoadFigures) -> tuple[str, ...]:
         f"{number(latency.p99)} ({number(latency.p99_low)}-{number(latency.p99_high)})",
         number(latency.p999), number(latency.most),
     )  # fmt: skip
-    failed = ", ".join(f"{count} × {status or 'none'}" for status, count in load.statuses.items() if status != 200)  # noqa: PLR2004 (HTTP's)
+    failed = ", ".join(f"{count} × {status or 'none'}" for status, count in load.statuses.items() if status != OK)
     return (_title(load), number(load.answers_per_second), *figures, f"{load.requests:,}", failed or "0")
 
 

@@ -8,7 +8,7 @@ import platform
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -19,7 +19,7 @@ from rich.console import Console
 from penstock.errors import Invalid, Unavailable
 from penstock_cli.bench.arrivals import ArrivalProcess, arrival_times
 from penstock_cli.bench.connection import LoadTarget
-from penstock_cli.bench.figures import LoadFigures
+from penstock_cli.bench.figures import OK, LoadFigures
 from penstock_cli.bench.inputs import InputOptions, RequestBody, http_request, infer_url, make_requests
 from penstock_cli.bench.load import DrivenLoad, LoadSettings, run_closed_loop, run_open_loop
 from penstock_cli.bench.rate_search import LatencyObjective, RateTrial, highest_rate, holds, next_rate
@@ -29,7 +29,6 @@ from penstock_cli.standalone.http import get
 _PROBED_CONNECTIONS: Final = 32
 _PROBED_SECONDS: Final = 2.0
 _FIRST_SHARE: Final = 0.5
-_OK: Final = 200
 _PORTS: Final = {"http": 80, "https": 443}
 
 Say = Callable[[str], None]
@@ -117,9 +116,9 @@ class _Run:
         Raises:
             Unavailable: it is not.
         """
-        once = LoadSettings(self._settings.server, self._settings.requests, 0.001, 0.0, self._settings.timeout, 1)
+        once = replace(self._settings, seconds=0.001, warmup=0.0, most_connections=1)
         result = uvloop.run(run_open_loop(once, [0.0], 1.0, lambda _answered, _failed: None))
-        if result.figures.statuses.get(_OK, 0) != 1:
+        if result.figures.statuses.get(OK, 0) != 1:
             status, text = next(iter(result.excerpts.items()), (0, "no answer"))
             raise Unavailable(
                 "NotServing", f"{self._options.url} answers a request with {status or 'nothing'}: {text or 'no words'}"
@@ -139,10 +138,7 @@ class _Run:
 
     def search(self, objective: LatencyObjective) -> None:
         """Find the highest rate that holds the objective."""
-        first = LoadSettings(
-            self._settings.server, self._settings.requests, _PROBED_SECONDS, self._settings.warmup,
-            self._settings.timeout, self._settings.most_connections,
-        )  # fmt: skip
+        first = replace(self._settings, seconds=_PROBED_SECONDS)
         probed = uvloop.run(run_closed_loop(first, _PROBED_CONNECTIONS, self._watcher("looking for the capacity")))
         begin = max(1.0, probed.figures.answers_per_second * _FIRST_SHARE)
         while (rate := next_rate(self.trials, begin)) is not None:
@@ -180,7 +176,7 @@ def _make_requests(
     url: str, headers: Mapping[str, str], options: InputOptions, trust: ssl.SSLContext | None
 ) -> list[RequestBody]:
     status, content = get(url.removesuffix("/infer"), more=headers, trust=trust)
-    if status != _OK:
+    if status != OK:
         words = content[:300].decode(errors="replace")
         raise Unavailable("NoMetadata", f"{url.removesuffix('/infer')} answers {status or 'nothing'}: {words}")
     try:

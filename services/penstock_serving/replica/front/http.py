@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from penstock.errors import Invalid, PenstockError
+from penstock.errors import Invalid
 from penstock.protocol.openapi.document import ServedModel, openapi_document
 from penstock.protocol.refusals import Deferred, MethodNotAllowed, Refusal, not_found
 from penstock.protocol.repository import IndexEntry, read_index_request, write_index
@@ -21,10 +21,10 @@ from penstock.protocol.server import (
 )
 from penstock.serving.control import Reconfigure, ReplicaSettings
 from penstock.serving.settings import InPlaceSettings
-from penstock_serving.replica.call import defect
 from penstock_serving.replica.codec import responses
 from penstock_serving.replica.codec.configuration import model_configuration
 from penstock_serving.replica.codec.documents import RequestDecoder
+from penstock_serving.replica.front.answering import ServiceFront
 from penstock_serving.replica.front.application import RpcApplication
 from penstock_serving.replica.front.codings import decompress
 from penstock_serving.replica.front.connection import HttpConnection
@@ -43,7 +43,7 @@ _LEAVING: Final = "this replica is leaving"
 Route = Callable[[HttpExchange], None]
 
 
-class HttpFront:
+class HttpFront(ServiceFront):
     """Hands requests on to the service. All methods are called on the event loop.
 
     Args:
@@ -66,7 +66,7 @@ class HttpFront:
         self._signature = model.signature
         self._platform = model.engine.platform
         self._joining = model.trial.joining
-        self._service = service
+        super().__init__(service)
         self._has_room = service.executor.batcher.has_room
         self.guard = GatewayGuard(settings.namespace, settings.registration_token)
         self._limits = ConnectionLimits(settings.max_body_bytes, self.guard)
@@ -121,26 +121,10 @@ class HttpFront:
             return None
         return self._service.refuse_early(exchange)
 
-    def handle(self, exchange: HttpExchange) -> None:
-        """Answer a request, or hand it on."""
-        if exchange.refusal is not None:
-            self._service.fail(exchange, exchange.refusal)
-            return
-        try:
-            table = self._tables.get(exchange.method)
-            route = (table.get(exchange.url) if table is not None else None) or self._find(exchange)
-            route(exchange)
-        except PenstockError as error:
-            self._service.fail(exchange, error)
-        except Exception:
-            logger.exception("a request failed by a defect of the replica")
-            self._service.fail(exchange, defect())
-
-    def refuse(self, exchange: HttpExchange, error: Invalid) -> None:
-        """Answer a request that is wrong as HTTP, or whose body is not worth reading."""
-        if not isinstance(error, Deferred):
-            logger.info("refused a request: %s", error.message)
-        self._service.fail(exchange, error)
+    def _carry_out(self, exchange: HttpExchange) -> None:
+        table = self._tables.get(exchange.method)
+        route = (table.get(exchange.url) if table is not None else None) or self._find(exchange)
+        route(exchange)
 
     def cancel(self, exchange: HttpExchange) -> None:
         """The client of a request has gone."""

@@ -13,6 +13,7 @@ from penstock.protocol.refusals import Deferred, QueueFull, Refusal, bad_request
 from penstock.serving.control import ReplicaSettings
 from penstock.serving.manifest import TensorSpec
 from penstock_serving.replica.call import defect
+from penstock_serving.replica.front.answering import ServiceFront
 from penstock_serving.replica.front.exchange import HttpExchange, Responder
 from penstock_serving.replica.grpc.answers import MessageEncoder
 from penstock_serving.replica.grpc.call import RpcExchange
@@ -33,7 +34,7 @@ Method = Callable[[RpcExchange], None]
 Taker = Callable[[RpcStream, bytes], None]
 
 
-class RpcFront:
+class RpcFront(ServiceFront):
     """Hands calls on to the service. All methods are called on the event loop."""
 
     draining = False
@@ -41,7 +42,7 @@ class RpcFront:
     def __init__(self, settings: ReplicaSettings, model: LoadedModel, service: InferenceService) -> None:
         self._settings = settings
         self._model = model
-        self._service = service
+        super().__init__(service)
         self._decoder = MessageDecoder(
             settings.namespace, settings.model, settings.version, model.signature, model.trial.joining
         )
@@ -76,27 +77,11 @@ class RpcFront:
             return None
         return self._service.refuse_early(exchange)
 
-    def handle(self, exchange: HttpExchange) -> None:
-        """Answer a call, or hand it on."""
-        if exchange.refusal is not None:
-            self._service.fail(exchange, exchange.refusal)
-            return
-        try:
-            if isinstance(exchange, RpcStream):
-                exchange.finish()
-            elif isinstance(exchange, RpcExchange):
-                self._find(exchange)(exchange)
-        except PenstockError as error:
-            self._service.fail(exchange, error)
-        except Exception:
-            logger.exception("a call failed by a defect of the replica")
-            self._service.fail(exchange, defect())
-
-    def refuse(self, exchange: HttpExchange, error: Invalid) -> None:
-        """Answer a call that is wrong as HTTP, or as gRPC."""
-        if not isinstance(error, Deferred):
-            logger.info("refused a call: %s", error.message)
-        self._service.fail(exchange, error)
+    def _carry_out(self, exchange: HttpExchange) -> None:
+        if isinstance(exchange, RpcStream):
+            exchange.finish()
+        elif isinstance(exchange, RpcExchange):
+            self._find(exchange)(exchange)
 
     def cancel(self, exchange: HttpExchange) -> None:
         """The client of a call has gone."""
