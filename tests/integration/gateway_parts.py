@@ -119,7 +119,7 @@ class Gateway:
             "leaseSeconds": 60, **more,
         }  # fmt: skip
         answer = await self.call("PUT", f"/v1/replicas/{quote(replica_id, safe='')}", body, token_of(model))
-        assert answer == (200, {"leaseSeconds": body["leaseSeconds"]})
+        assert answer == (200, {"leaseSeconds": body["leaseSeconds"]}), answer
 
     async def release(self, replica_id: str, model: str = "default/m") -> None:
         assert await self.call("DELETE", f"/v1/replicas/{replica_id}", None, token_of(model)) == (204, None)

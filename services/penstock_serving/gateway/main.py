@@ -118,7 +118,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
         for collector in (log, GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR):
             metrics.register(collector)
 
-        haproxy = Haproxy(find_haproxy(settings), layout.config, log.take)
+        haproxy = Haproxy(find_haproxy(settings), layout, log.take)
         readiness = Readiness(settings, lambda: haproxy.running and registry.taken)
         data = DataServer(
             settings, registry, holding, readiness, gatekeeper, session=session, emit=sink.emit, traced=sink.enabled

@@ -68,6 +68,11 @@ class Layout:
         return self.run / "haproxy.sock"
 
     @property
+    def master_socket(self) -> Path:
+        """Where HAProxy's master is told to reload."""
+        return self.run / "master.sock"
+
+    @property
     def agent_socket(self) -> Path:
         """Where HAProxy sends what it cannot route."""
         return self.run / "agent.sock"

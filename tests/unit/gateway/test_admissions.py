@@ -141,7 +141,7 @@ def test_who_tells_haproxy_rests_until_a_token_was_verified(tmp_path: Path) -> N
             settings = GatewaySettings(secret="s", state_dir=state, port=free_port(), slots=1)
             settings.layout.run.mkdir()
             registry, admissions = Registry(tmp_path / "routes.json"), Admissions()
-            haproxy = Haproxy(find_haproxy(settings), settings.layout.config, list)
+            haproxy = Haproxy(find_haproxy(settings), settings.layout, list)
             stack.push_async_callback(haproxy.stop, 0.0)
             convergence = Convergence(settings, registry, admissions, haproxy)
             await convergence._converge(registry.generation)

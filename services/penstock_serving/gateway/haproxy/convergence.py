@@ -194,6 +194,7 @@ class Convergence:
         self._slot_of = {}
         self._fit(destinations)
         self._layout.runtime_socket.unlink(missing_ok=True)
+        self._layout.master_socket.unlink(missing_ok=True)
         await self._haproxy.start()
         logger.info("HAProxy started with %d slots", self._slots)
         return await self._wait_until_loaded()
@@ -203,11 +204,21 @@ class Convergence:
 
         The old worker has requests under way in slots that the new one gives to other paths: it is told nothing more.
         """
+        before = self._slots, self._slot_of, self._resting, self._edition, self._told
         # Twice as many also where only resting ones are missing: paths that come and go cause ever fewer reloads.
         self._slots *= 2
         self._fit(destinations)
-        self._haproxy.reload()
         logger.info("reloading HAProxy with %d slots", self._slots)
+        try:
+            complaint = await self._haproxy.reload()
+        except Unavailable:
+            # Nobody knows what it runs now; a new one is started.
+            await self._haproxy.stop(0)
+            raise
+        if complaint:
+            # The old worker goes on, with all that it holds.
+            self._slots, self._slot_of, self._resting, self._edition, self._told = before
+            raise Unavailable("HaproxyRefused", f"HAProxy refused to load more slots: {complaint}")
         return await self._wait_until_loaded()
 
     async def _wait_until_loaded(self) -> ObservedState:

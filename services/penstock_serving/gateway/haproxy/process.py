@@ -17,9 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
-from penstock.errors import Invalid
+from penstock.errors import Invalid, Unavailable
 from penstock_runtime.parent_death import command_that_ends_with_us
-from penstock_serving.gateway.settings import GatewaySettings
+from penstock_serving.gateway.haproxy.master_socket import reload_workers
+from penstock_serving.gateway.settings import GatewaySettings, Layout
 
 logger = logging.getLogger(__name__)
 _PIPE_BYTES = 1 << 20
@@ -133,9 +134,9 @@ class _Lines(asyncio.Protocol):
 class Haproxy:
     """One HAProxy master and its workers. Its standard output is the access log."""
 
-    def __init__(self, binary: Path, config: Path, take_log: Callable[[list[bytes]], None]) -> None:
+    def __init__(self, binary: Path, layout: Layout, take_log: Callable[[list[bytes]], None]) -> None:
         self._binary = binary
-        self._config = config
+        self._layout = layout
         self._take_log = take_log
         self._child: asyncio.subprocess.Process | None = None
         self._log: asyncio.ReadTransport | None = None
@@ -153,22 +154,41 @@ class Haproxy:
         with contextlib.suppress(PermissionError):
             fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         rest = _REST_SECONDS * fcntl.fcntl(writing, fcntl.F_GETPIPE_SZ) / _PIPE_BYTES
+        master = f"{self._layout.master_socket},mode,600"
+        command = [str(self._binary), "-W", "-db", "-S", master, "-f", str(self._layout.config)]
         loop = asyncio.get_running_loop()
         source = os.fdopen(reading, "rb", 0)
         self._log, self._lines = await loop.connect_read_pipe(lambda: _Lines(self._take_log, rest), source)
         try:
             self._child = await asyncio.create_subprocess_exec(
-                *command_that_ends_with_us([str(self._binary), "-W", "-db", "-f", str(self._config)]),
+                *command_that_ends_with_us(command),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=writing,
             )
         finally:
             os.close(writing)
 
-    def reload(self) -> None:
-        """Start a worker with the configuration now on disk; the old one finishes what it has."""
-        if self._child is not None and self._child.returncode is None:
-            self._child.send_signal(signal.SIGUSR2)
+    async def reload(self) -> str:
+        """Start a worker with the configuration now on disk; the old one finishes what it has.
+
+        Returns:
+            Why HAProxy did not take it; empty where it did.
+
+        Raises:
+            Unavailable: it does not say in time, or ended.
+        """
+        if self._child is None:
+            raise Unavailable("HaproxyNotStarted", "HAProxy does not run")
+        asked = asyncio.create_task(reload_workers(self._layout.master_socket))
+        ended = asyncio.create_task(self._child.wait())
+        try:
+            await asyncio.wait((asked, ended), return_when=asyncio.FIRST_COMPLETED)
+            if not asked.done():
+                raise Unavailable("HaproxyNotStarted", "HAProxy ended; its messages are above")
+            return asked.result()
+        finally:
+            asked.cancel()
+            ended.cancel()
 
     async def wait(self) -> int:
         """Wait for the master's end and return its status."""
