@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
+import httpx
 import pytest
 from tests.chart.helm import grant_operator_rights
 from tests.cluster.controlplane import ControlPlane
@@ -19,7 +21,52 @@ from penstock_operator.pool.directory import PoolDirectory
 from penstock_operator.runtime.cluster.kubernetes import KubernetesCluster
 
 OPERATOR = "system:serviceaccount:penstock-system:penstock-operator"
+_AUTHORIZATION = "authorization.k8s.io/v1"
 _EXAMPLE = "manifests/rbac/pool-token.example.yaml"
+
+
+class Reviewer:
+    """Asks as `kubectl auth can-i` does, but without a process for each question."""
+
+    def __init__(self, cluster: ControlPlane, client: httpx.Client) -> None:
+        self._client = client
+        # One that is asked about and never served.
+        self._resources = {"users": {"group": "", "resource": "users", "namespace": ""}}
+        for line in cluster.kubectl("api-resources", "--no-headers").stdout.splitlines():
+            name, *short, version, namespaced, _ = line.split()
+            group = version.rpartition("/")[0]
+            found = {"group": group, "resource": name, "namespace": "default" if namespaced == "true" else ""}
+            for each in (name, *(s for listed in short for s in listed.split(","))):
+                self._resources.setdefault(each, found)
+                self._resources[f"{each}.{group}"] = found
+
+    def may(self, request: str) -> bool:
+        """Whether the operator may do what is written as the arguments of `kubectl auth can-i`."""
+        verb, what, *options = request.split()
+        resource, _, name = what.partition("/")
+        attributes = {"verb": verb, **self._resources[resource], "name": name}
+        for option, value in zip(options, [*options[1:], ""], strict=False):
+            if option == "-n":
+                attributes["namespace"] = value
+            elif option == "-A":
+                attributes["namespace"] = ""
+            elif option.startswith("--subresource="):
+                attributes["subresource"] = option.partition("=")[2]
+        review = {
+            "apiVersion": _AUTHORIZATION,
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": attributes},
+        }
+        answer = self._client.post(
+            f"/apis/{_AUTHORIZATION}/selfsubjectaccessreviews", json=review, headers={"Impersonate-User": OPERATOR}
+        )
+        return bool(answer.raise_for_status().json()["status"]["allowed"])
+
+
+@pytest.fixture(scope="module")
+def reviewer(with_rights: ControlPlane) -> Iterator[Reviewer]:
+    with with_rights.client() as client:
+        yield Reviewer(with_rights, client)
 
 
 @pytest.fixture(scope="module")
@@ -107,9 +154,8 @@ def with_rights(crds: ControlPlane, pytestconfig: pytest.Config) -> ControlPlane
         pytest.param("impersonate users", "no", id="is nobody else"),
     ],
 )
-def test_the_operator(request_: str, answer: str, with_rights: ControlPlane) -> None:
-    done = with_rights.kubectl("auth", "can-i", *request_.split(), f"--as={OPERATOR}", check=False)
-    assert done.stdout.strip().split()[:1] == [answer], done.stderr
+def test_the_operator(request_: str, answer: str, reviewer: Reviewer) -> None:
+    assert reviewer.may(request_) == (answer == "yes")
 
 
 @pytest.mark.apiserver
