@@ -96,6 +96,13 @@ def test_keys_open_a_model_to_calls_as_they_do_to_requests(model: Path) -> None:
             assert found is code, (metadata, words)
             assert bool(words) is (code is not grpc.StatusCode.OK)
         assert (await asked.ServerLive(messages.ServerLiveRequest(), timeout=30)).live
+        for metadata, visible in (({}, []), ({"authorization": "Bearer pk_a"}, ["m"]), ({"x-api-key": "pk_b"}, ["n"])):
+            index = asked.RepositoryIndex(
+                messages.RepositoryIndexRequest(), timeout=30, metadata=list(metadata.items())
+            )
+            assert [each.name for each in (await index).models] == visible, metadata
+        code, _ = await code_of(asked.ModelConfig(messages.ModelConfigRequest(name="m"), timeout=30))
+        assert code is grpc.StatusCode.UNAUTHENTICATED
 
     run(scenario)
 
@@ -198,6 +205,16 @@ def test_a_look_at_a_model_without_replicas_wakes_none(route: dict[str, Any], re
         code, told = await code_of(asked.ModelMetadata(messages.ModelMetadataRequest(name="m"), timeout=30))
         assert code is grpc.StatusCode.UNAVAILABLE
         assert words in told
+        for look in (
+            asked.ModelConfig(messages.ModelConfigRequest(name="m"), timeout=30),
+            asked.ModelStatistics(messages.ModelStatisticsRequest(name="m"), timeout=30),
+        ):
+            code, told = await code_of(look)
+            assert code is grpc.StatusCode.UNAVAILABLE
+            assert words in told
+        assert (await asked.TraceSetting(messages.TraceSettingRequest(model_name="m"), timeout=30)).settings
+        states = [each.state for each in (await asked.RepositoryIndex(messages.RepositoryIndexRequest())).models]
+        assert states == ["READY" if ready else "UNAVAILABLE"]
         if words:
             code, told = await code_of(infer(asked))
             assert code is grpc.StatusCode.UNAVAILABLE

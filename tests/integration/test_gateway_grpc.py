@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import queue
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import httpx
@@ -14,11 +15,13 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
+from google.protobuf.json_format import ParseDict
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from onnx import TensorProto, helper
 from tests.integration.behind_gateway import Served, behind_gateway
 from tests.integration.grpc_parts import messages, raw_request, stub, triton_inputs
 from tests.integration.replica_process import linear_weights, save_linear, save_model
+from tritonclient.utils import InferenceServerException
 
 ROWS = np.ones((1, 64), np.float32)
 WANTED = linear_weights().sum(0)
@@ -115,6 +118,196 @@ def test_what_names_no_model_has_its_code_and_words(
         assert error.code() is code, error.details()
         assert "model" in error.details()
         asked.ServerLive(messages.ServerLiveRequest(), timeout=30)
+
+
+def rest(served: Served, method: str, path: str) -> Any:
+    answer = httpx.request(method, served.gateway.url + path)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def without_its_time(statistics: Any) -> Any:
+    """It is of a clock that is adjusted."""
+    for each in statistics.model_stats:
+        each.ClearField("last_inference")
+    return statistics
+
+
+def test_tritons_clients_are_told_what_rest_tells(served: Served) -> None:
+    models = ("/v2/models/tiny", "/v2/models/tiny/versions/1")
+    configurations, statistics, metadata = (
+        [rest(served, "GET", path + what) for path in models] for what in ("/config", "/stats", "")
+    )
+    index = rest(served, "POST", "/v2/repository/index")
+    traces = {
+        name: each if type(each) is list else [each] for name, each in rest(served, "GET", "/v2/trace/setting").items()
+    }
+
+    def wanted(kind: Any, document: Any) -> Any:
+        return ParseDict(document, kind(), ignore_unknown_fields=True)
+
+    async def ask() -> list[Any]:
+        async with triton_aio.InferenceServerClient(served.address) as client:
+            return [
+                await client.get_server_metadata(),
+                await client.get_model_metadata("tiny"),
+                await client.get_model_config("tiny"),
+                without_its_time(await client.get_inference_statistics("tiny")),
+                await client.get_model_repository_index(),
+                await client.get_trace_settings(),
+            ]
+
+    with triton.InferenceServerClient(served.address) as client:
+        for version, name in ((0, "tiny"), (1, "tiny"), (0, "default/tiny")):
+            asked = name, str(version or "")
+            found = [
+                client.get_server_metadata(),
+                client.get_model_metadata(*asked),
+                client.get_model_config(*asked),
+                without_its_time(client.get_inference_statistics(*asked)),
+                client.get_model_repository_index(headers={"penstock-namespace": "default"}),
+                client.get_trace_settings(name),
+            ]
+            assert found == [
+                wanted(messages.ServerMetadataResponse, rest(served, "GET", "/v2")),
+                wanted(messages.ModelMetadataResponse, metadata[version]),
+                wanted(messages.ModelConfigResponse, {"config": configurations[version]}),
+                without_its_time(wanted(messages.ModelStatisticsResponse, statistics[version])),
+                wanted(messages.RepositoryIndexResponse, {"models": index}),
+                wanted(
+                    messages.TraceSettingResponse,
+                    {"settings": {name: {"value": each} for name, each in traces.items()}},
+                ),
+            ]
+            assert found[2].config.max_batch_size == 32
+            assert found[3].model_stats[0].inference_stats.HasField("queue")
+            assert [each.name for each in found[4].models] == ["tiny"]
+    assert asyncio.run(ask()) == found
+
+
+def test_an_index_lists_models_that_are_ready_alone_and_no_other_namespaces(served: Served) -> None:
+    with stub(served.address) as asked:
+
+        def names(namespace: str, **more: Any) -> list[str]:
+            request = messages.RepositoryIndexRequest(**more)
+            found = asked.RepositoryIndex(request, timeout=30, metadata=[("penstock-namespace", namespace)])
+            return [each.name for each in found.models]
+
+        assert names("default", ready=True) == ["tiny"]
+        assert names("elsewhere") == []
+        error = refused(lambda: names("default", repository_name="models"))
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "'repository_name' is 'models'" in error.details()
+        assert "penstock-namespace" in error.details()
+
+
+REFUSED: dict[str, tuple[str, tuple[Any, ...], str]] = {
+    "loading": ("load_model", ("tiny",), "kubectl apply"),
+    "unloading": ("unload_model", ("tiny",), "kubectl"),
+    "the status of shared memory": ("get_system_shared_memory_status", (), "in the message"),
+    "shared memory": ("register_system_shared_memory", ("name", "/key", 8), "in the message"),
+    "no more shared memory": ("unregister_system_shared_memory", (), "in the message"),
+    "the status of a GPU's shared memory": ("get_cuda_shared_memory_status", (), "in the message"),
+    "a GPU's shared memory": ("register_cuda_shared_memory", ("name", b"aGFuZGxl", 0, 8), "in the message"),
+    "no more of a GPU's shared memory": ("unregister_cuda_shared_memory", (), "in the message"),
+    "log settings": ("get_log_settings", (), "chart's values"),
+    "other log settings": ("update_log_settings", ({"log_info": True},), "chart's values"),
+    "other trace settings": ("update_trace_settings", (None, {"trace_level": ["OFF"]}), "spec.tracing"),
+    "other trace settings of a model": ("update_trace_settings", ("tiny", {"trace_level": ["OFF"]}), "spec.tracing"),
+}
+"""What Triton's client asks for, and a word of what it is told to do instead."""
+
+
+@pytest.mark.parametrize("title", REFUSED)
+def test_what_rest_refuses_is_unimplemented_and_says_what_to_do(served: Served, title: str) -> None:
+    method, arguments, remedy = REFUSED[title]
+    with triton.InferenceServerClient(served.address) as client, pytest.raises(InferenceServerException) as caught:
+        getattr(client, method)(*arguments)
+    assert caught.value.status() == "StatusCode.UNIMPLEMENTED"
+    assert remedy in caught.value.message()
+
+
+@pytest.mark.parametrize("method", ["ModelConfig", "ModelStatistics", "TraceSetting"])
+def test_a_look_at_a_model_that_is_not_there_is_not_found(served: Served, method: str) -> None:
+    field = "model_name" if method == "TraceSetting" else "name"
+    with stub(served.address) as asked:
+        for name, code in (
+            ("absent", grpc.StatusCode.NOT_FOUND),
+            ("other/tiny", grpc.StatusCode.NOT_FOUND),
+            ("a/b/c", grpc.StatusCode.INVALID_ARGUMENT),
+        ):
+            request = getattr(messages, f"{method}Request")(**{field: name})
+            error = refused(lambda request=request: getattr(asked, method)(request, timeout=30))
+            assert error.code() is code, error.details()
+
+
+@pytest.mark.parametrize("method", ["ModelConfig", "ModelStatistics", "ModelMetadata", "ModelReady"])
+def test_what_a_look_does_not_name_is_said(served: Served, method: str) -> None:
+    with stub(served.address) as asked:
+        error = refused(lambda: getattr(asked, method)(getattr(messages, f"{method}Request")(), timeout=30))
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "names no model" in error.details()
+
+
+def by_hand(served: Served, method: str, flag: int, message: bytes) -> tuple[int, str]:
+    """The code and words of a call that no client would make."""
+    answer = httpx.post(
+        f"{served.gateway.url}/inference.GRPCInferenceService/{method}",
+        headers={"content-type": "application/grpc", "te": "trailers", "grpc-encoding": "gzip"},
+        content=bytes([flag]) + len(message).to_bytes(4, "big") + message,
+    )
+    return int(answer.headers["grpc-status"]), answer.headers["grpc-message"]
+
+
+def test_a_look_that_is_compressed_is_told_to_come_as_it_is(served: Served) -> None:
+    for method in ("RepositoryIndex", "TraceSetting"):
+        code, words = by_hand(served, method, 1, gzip.compress(b""))
+        assert code == cast(Any, grpc.StatusCode.UNIMPLEMENTED.value)[0]
+        assert "as it is" in words
+
+
+@pytest.mark.parametrize("how", [grpc.Compression.Gzip, grpc.Compression.Deflate], ids=["gzip", "deflate"])
+def test_a_compressed_messages_model_is_named_by_metadata(served: Served, how: grpc.Compression) -> None:
+    request = raw_request("tiny", {"x": np.ones((9, 64), np.float32)})
+    with stub(served.address) as asked:
+        for metadata in (
+            [("penstock-model", "tiny")],
+            [("penstock-model", "default/tiny")],
+            [("penstock-model", "tiny"), ("penstock-namespace", "default")],
+        ):
+            answer = asked.ModelInfer(request, timeout=30, compression=how, metadata=metadata)
+            np.testing.assert_allclose(outputs(answer)[:10], WANTED, rtol=1e-3, atol=1e-3)
+            (streamed,) = asked.ModelStreamInfer(iter([request]), timeout=30, compression=how, metadata=metadata)
+            assert streamed.infer_response == answer
+        for metadata, code, words in (
+            ([], grpc.StatusCode.INVALID_ARGUMENT, "penstock-model"),
+            ([("penstock-model", "absent")], grpc.StatusCode.NOT_FOUND, "absent"),
+            ([("penstock-model", "tiny"), ("penstock-namespace", "other")], grpc.StatusCode.NOT_FOUND, "tiny"),
+            ([("penstock-model", "tiny?")], grpc.StatusCode.INVALID_ARGUMENT, "model"),
+        ):
+            error = refused(
+                lambda metadata=metadata: asked.ModelInfer(request, timeout=30, compression=how, metadata=metadata)
+            )
+            assert error.code() is code, (metadata, error.details())
+            assert words in error.details()
+
+
+def test_what_the_message_says_counts_more_than_metadata(served: Served) -> None:
+    with stub(served.address) as asked:
+        answer = asked.ModelInfer(raw_request("tiny", {"x": ROWS}), timeout=30, metadata=[("penstock-model", "absent")])
+        np.testing.assert_allclose(outputs(answer), WANTED, rtol=1e-3, atol=1e-3)
+        # One that names none is routed by metadata; a replica goes by the message.
+        error = refused(
+            lambda: asked.ModelInfer(raw_request("", {"x": ROWS}), timeout=30, metadata=[("penstock-model", "tiny")])
+        )
+        assert error.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_bytes_that_are_said_to_be_compressed_are_not_read_as_a_name(served: Served) -> None:
+    message = raw_request("tiny", {"x": ROWS}).SerializeToString()
+    code, words = by_hand(served, "ModelInfer", 1, message)
+    assert code == cast(Any, grpc.StatusCode.INVALID_ARGUMENT.value)[0]
+    assert "penstock-model" in words
 
 
 def test_a_method_that_is_not_there_is_unimplemented(served: Served) -> None:

@@ -100,3 +100,23 @@ def test_a_full_replica_leaves_its_requests_to_one_that_has_room() -> None:
 
 async def _has(replica: Replica, requests: int) -> bool:
     return replica.answered >= requests
+
+
+def test_a_look_at_a_model_that_is_full_is_no_inference() -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        replica = await occupied(stack)
+        await gw.lease("a", replica.address, room={"requests": 1})
+        inside = ask(gw, 1)
+        await until(lambda: _has(replica, 1))
+        assert (await gw.infer())[0] == 429
+        call = f"{gw.url}/inference.GRPCInferenceService/"
+        message = b"\0\0\0\0\3\x0a\1m"
+        async with gw.session.post(call + "ModelInfer", data=message) as refused:
+            assert refused.headers["grpc-status"] == "8"
+        look = asyncio.create_task(gw.session.post(call + "ModelReady", data=message))
+        replica.go_on.set()
+        (await look).close()
+        assert (await inside[0])[0] == 200
+        assert replica.answered == 2
+
+    run(scenario)

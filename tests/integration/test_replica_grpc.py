@@ -28,6 +28,7 @@ from tests.integration.replica_process import (
     save_slow,
 )
 from tests.waiting import eventually
+from tritonclient.utils import InferenceServerException
 
 from penstock.serving.control import Drain, Drained
 from penstock.serving.settings import BatchingSettings
@@ -174,8 +175,26 @@ def test_what_cannot_be_answered_has_its_code_and_words(
 
 def test_a_method_that_is_not_there_is_unimplemented(tiny: str) -> None:
     with stub(tiny) as asked:
-        error = refused(lambda: asked.RepositoryIndex(messages.RepositoryIndexRequest(), timeout=30))
+        error = refused(lambda: asked.LogSettings(messages.LogSettingsRequest(), timeout=30))
         assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+        assert "logs are set" in error.details()
+
+
+def test_a_replica_tells_of_its_own_model_and_of_no_other(tiny: str) -> None:
+    with triton.InferenceServerClient(tiny) as client:
+        assert "model_configuration" in client.get_server_metadata().extensions
+        assert client.get_model_config("tiny", "1").config.input[0].name == "x"
+        assert [each.name for each in client.get_inference_statistics("tiny").model_stats] == ["tiny"]
+        assert [each.state for each in client.get_model_repository_index().models] == ["READY"]
+        assert list(client.get_trace_settings("tiny").settings["trace_level"].value) == ["OFF"]
+        asking: list[Any] = [client.get_model_config, client.get_inference_statistics, client.get_trace_settings]
+        for ask in asking:
+            with pytest.raises(InferenceServerException, match="no model 'other'") as caught:
+                ask("other")
+            assert caught.value.status() == "StatusCode.NOT_FOUND"
+        with pytest.raises(InferenceServerException, match=r"spec\.tracing") as caught:
+            client.update_trace_settings(settings={"trace_level": ["TIMESTAMPS"]})
+        assert caught.value.status() == "StatusCode.UNIMPLEMENTED"
 
 
 @pytest.mark.parametrize("how", [grpc.Compression.Gzip, grpc.Compression.Deflate])

@@ -14,6 +14,9 @@ EXTENSIONS: Final = ("binary_tensor_data", "classification", "model_configuratio
 TRACE_SETTING: Final = "/v2/trace/setting"
 OPENAPI: Final = "/v2/openapi.json"
 REPOSITORY_INDEX: Final = "/v2/repository/index"
+TRACES_ARE_SET: Final = (
+    "traces are set by spec.tracing of the InferenceDeployment and by OTEL_* variables, not by clients"
+)
 
 
 def server_metadata() -> bytes:
@@ -35,5 +38,4 @@ def trace_settings(*, exported: bool) -> bytes:
 
 def trace_change_refused(path: str) -> MethodNotAllowed:
     """The answer to `POST …/trace/setting`."""
-    hint = "traces are set by spec.tracing of the InferenceDeployment and by OTEL_* variables, not by clients"
-    return MethodNotAllowed(path, "GET", hint)
+    return MethodNotAllowed(path, "GET", TRACES_ARE_SET)

@@ -33,6 +33,7 @@ from penstock_runtime.logs import RateLimitFilter
 from penstock_runtime.parent_death import end_with_parent
 from penstock_runtime.spans import SpanSink
 from penstock_serving.replica.control import ControlPipe
+from penstock_serving.replica.documents import ReplicaDocuments
 from penstock_serving.replica.front.http import HttpFront
 from penstock_serving.replica.grpc.front import RpcFront
 from penstock_serving.replica.model.admission import ModelChanged
@@ -100,7 +101,8 @@ async def _serve(
     }
     sink = SpanSink.from_env(names.SERVICE_REPLICA, resource)
     service = InferenceService(settings, model, sink)
-    front = HttpFront(settings, model, service, RpcFront(settings, model, service))
+    documents = ReplicaDocuments(settings, model, service)
+    front = HttpFront(settings, model, service, documents, RpcFront(settings, model, service, documents))
     for rows, seconds in warm_up(model.engine, model.trial.joining, settings.batching.max_batch_size).items():
         service.executor.observe_warm_up(rows, seconds)
     start.end_phase(names.SPAN_WARM_UP)
@@ -128,7 +130,7 @@ async def _serve(
         address,
         model.digest,
         service.stats,
-        metadata=front.model_metadata.decode(),
+        metadata=documents.model_metadata().decode(),
         joining=lambda: service.joining,
         showing=front.guard.follow,
         room=service.room,

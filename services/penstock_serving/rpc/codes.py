@@ -54,6 +54,7 @@ STATUS_CODES: Final[Mapping[int, RpcCode]] = {
     405: RpcCode.UNIMPLEMENTED,
     408: RpcCode.UNAVAILABLE,
     413: RpcCode.RESOURCE_EXHAUSTED,
+    415: RpcCode.UNIMPLEMENTED,
     429: RpcCode.RESOURCE_EXHAUSTED,
     500: RpcCode.INTERNAL,
     502: RpcCode.UNAVAILABLE,

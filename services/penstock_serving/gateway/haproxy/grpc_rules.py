@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import quote
 
+from penstock.protocol.server import REPOSITORY_INDEX, TRACE_SETTING
 from penstock_serving.gateway.settings import GatewaySettings
 from penstock_serving.rpc.codes import PLAIN_CHARACTERS, STATUS_CODES, RpcCode
 from penstock_serving.rpc.names import HEALTH, INFERENCE
@@ -22,6 +23,8 @@ CALL_HEADER: Final = "x-penstock-call"
 NAMESPACE_METADATA: Final = "penstock-namespace"
 MODEL_METADATA: Final = "penstock-model"
 """What clients may send along: for messages that do not say it, since they are compressed."""
+_OF_MODEL: Final = "txn.rpc_of_model"
+"""HAProxy's variable: the call names a model, or has to."""
 HTTP2: Final = "http2"
 """The table in which HAProxy counts requests that came over HTTP/2."""
 _OF_MODELS: Final = f"/{INFERENCE}/Model"
@@ -29,12 +32,21 @@ _ENOUGH_BYTES: Final = 256
 """A message's first bytes, in which its model's name stands whole unless that is very long."""
 _NAME: Final = "^[-A-Za-z0-9._]{1,253}$"
 """What `penstock.routing.validation` lets names be made of."""
+_INDEX: Final = f"/{INFERENCE}/RepositoryIndex"
+_TRACES: Final = f"/{INFERENCE}/TraceSetting"
 _SERVER_PATHS: Final = {
     f"/{INFERENCE}/ServerLive": "/v2/health/live",
     f"/{INFERENCE}/ServerReady": "/v2/health/ready",
     f"/{HEALTH}/Check": "/v2/health/ready",
+    _TRACES: TRACE_SETTING,
 }
-_MODEL_PATHS: Final = {"ModelReady": "/ready", "ModelMetadata": "", "ModelConfig": "/config"}
+_MODEL_PATHS: Final = {
+    "ModelReady": "/ready",
+    "ModelMetadata": "",
+    "ModelConfig": "/config",
+    "ModelStatistics": "/stats",
+    "TraceSetting": TRACE_SETTING.removeprefix("/v2"),
+}
 """What follows a model's path by method; an inference where nothing is said."""
 
 
@@ -46,11 +58,13 @@ def mark_rules() -> Iterator[str]:
 def call_rules(settings: GatewaySettings) -> Iterator[str]:
     """What a call asks for, as a path of REST's form."""
     yield f"  acl rpc var({CALL}) -m found"
-    yield f"  acl rpc_of_model var({CALL}) -m beg {_OF_MODELS}"
+    yield f"  http-request set-var({_OF_MODEL}) bool(1) if {{ var({CALL}) -m beg {_OF_MODELS} }}"
+    yield f"  acl rpc_of_model var({_OF_MODEL}) -m found"
     yield "  http-request set-path /v2 if rpc !rpc_of_model"
     for asked, path in _SERVER_PATHS.items():
         yield f"  http-request set-path {path} if rpc {{ var({CALL}) -m str {asked} }}"
     yield from _name_rules(settings)
+    yield from _trace_rules(settings)
     yield from _place_rules(settings)
     yield from _path_rules()
 
@@ -68,13 +82,26 @@ def _name_rules(settings: GatewaySettings) -> Iterator[str]:
     yield f"  acl rpc_stream var({CALL}) -m end /ModelStreamInfer"
     yield f"  http-request wait-for-body time {seconds} at-least {_ENOUGH_BYTES} if rpc_of_model !rpc_stream"
     yield f"  http-request wait-for-body time {seconds} at-least 1 if rpc_of_model rpc_stream"
-    yield "  http-request set-var(txn.named) req.body,bytes(5),protobuf(1) if rpc_of_model"
+    # What is compressed may look like a name by chance.
+    yield "  acl rpc_packed req.body,bytes(0,1),hex -m str 01"
+    yield "  http-request set-var(txn.named) req.body,bytes(5),protobuf(1) if rpc_of_model !rpc_packed"
     yield "  acl rpc_named var(txn.named) -m found"
     # A first piece may hold a part of the name alone.
-    yield f"  http-request wait-for-body time {seconds} at-least 600 if rpc_of_model !rpc_named"
-    yield "  http-request set-var(txn.named) req.body,bytes(5),protobuf(1) if rpc_of_model !rpc_named"
+    yield f"  http-request wait-for-body time {seconds} at-least 600 if rpc_of_model !rpc_named !rpc_packed"
+    yield "  http-request set-var(txn.named) req.body,bytes(5),protobuf(1) if rpc_of_model !rpc_named !rpc_packed"
     yield f"  http-request set-var(txn.named) req.hdr({MODEL_METADATA}) if rpc_of_model !rpc_named"
-    yield "  http-request set-var(txn.version) req.body,bytes(5),protobuf(2) if rpc_of_model"
+    yield "  http-request set-var(txn.version) req.body,bytes(5),protobuf(2) if rpc_of_model !rpc_packed"
+    packed = f"the message is compressed, so that nobody can read which model it is for: name that in the metadata {MODEL_METADATA}"
+    told = reply_words(404, packed, RpcCode.INVALID_ARGUMENT)
+    yield f"  http-request return status 404 {told} if rpc_of_model rpc_packed !rpc_named"
+
+
+def _trace_rules(settings: GatewaySettings) -> Iterator[str]:
+    """A call for trace settings is a model's where it names one, which it need not."""
+    yield f"  acl rpc_traces var({CALL}) -m str {_TRACES}"
+    yield f"  http-request wait-for-body time {_wait(settings)} at-least {_ENOUGH_BYTES} if rpc_traces"
+    yield "  http-request set-var(txn.named) req.body,bytes(5),protobuf(2) if rpc_traces !rpc_packed"
+    yield f"  http-request set-var({_OF_MODEL}) bool(1) if rpc_traces {{ var(txn.named) -m len gt 0 }}"
 
 
 def _place_rules(settings: GatewaySettings) -> Iterator[str]:
@@ -106,6 +133,7 @@ def _path_rules() -> Iterator[str]:
     # The log counts by it.
     yield "  http-request set-var-fmt(txn.key) %[var(txn.place)]/%[var(txn.named)] if rpc_of_model"
     yield "  http-request set-var-fmt(txn.key) %[var(txn.key)]/%[var(txn.version)] if rpc_versioned"
+    yield f"  http-request set-path /%[var(txn.place)]{REPOSITORY_INDEX} if {{ var({CALL}) -m str {_INDEX} }}"
     others = []
     for method, path in _MODEL_PATHS.items():
         asked = f"{{ var({CALL}) -m end /{method} }}"

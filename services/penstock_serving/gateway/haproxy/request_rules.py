@@ -59,7 +59,7 @@ def routing_rules(settings: GatewaySettings) -> Iterator[str]:
 
 
 def room_rules(settings: GatewaySettings, backend: str) -> Iterator[str]:
-    """Refuse what no replica has room for. Each says how much it takes; one that says nothing takes all (HAProxy counts -1).
+    """Refuse inferences that no replica has room for. Each says how much it takes; one that says nothing takes all (HAProxy counts -1).
 
     When to come again stands in the map by the backend's name, where it is not a second.
     """
@@ -67,5 +67,5 @@ def room_rules(settings: GatewaySettings, backend: str) -> Iterator[str]:
     busy = reply_words(429, "every replica of the model is busy; try again later")
     yield (
         f"  http-request return status 429 {busy} hdr cache-control no-store "
-        f"hdr retry-after %[be_name,map_str({settings.layout.map},1)] if full METH_POST"
+        f"hdr retry-after %[be_name,map_str({settings.layout.map},1)] if full METH_POST {{ path_end /infer }}"
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -15,13 +16,17 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDict
 
 from penstock.errors import Invalid
+from penstock.protocol.refusals import Refusal, status_of
 from penstock_serving.rpc import schema
 from penstock_serving.rpc.codes import STATUS_CODES, RpcCode, refusal_lines, status_lines
-from penstock_serving.rpc.framing import MessageReader, frame
+from penstock_serving.rpc.documents import WRITERS, Writer, no_method, read_index_question, read_trace_question
+from penstock_serving.rpc.framing import PREFIX_BYTES, MessageReader, frame, single_message
 from penstock_serving.rpc.names import HEALTH, INFERENCE, REFLECTION, REFLECTION_ALPHA
 from penstock_serving.rpc.reflection import answer_reflection
 
 CONTENT_TYPE: Final = "application/grpc"
+BODY: Final = "body-of-rest"
+"""Where a request that stands for a call has the body that REST's would have."""
 STREAM: Final = f"/{INFERENCE}/ModelStreamInfer"
 OPEN_ANEW: Final = "a stream waits for no replica and no check of its token: both are there now, open it anew"
 _STATUS: Final = "grpc-status"
@@ -32,55 +37,57 @@ _LOOK_SECONDS: Final = 0.01
 _KEPT: Final = ("traceresponse", hdrs.WWW_AUTHENTICATE, "cache-status")
 _HEAD: Final = b"HTTP/1.1 %d -\r\nContent-Type: application/grpc\r\nConnection: close\r\n"
 
-Writer = Callable[[int, dict[str, Any]], Any]
+Answer = Callable[[int, Any], Any]
 """Given HTTP's status and the document, the message; None: it is a refusal."""
+Question = Callable[[bytes], tuple[str, bytes]]
+"""Given a message, how REST asks for the same: its method and body."""
 
 
-def _writer_of(kind: Any, field: str) -> Writer:
-    def write(status: int, _: dict[str, Any]) -> Any:
-        return (
-            kind(**{field: status == HTTPStatus.OK})
-            if status in (HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE)
-            else None
-        )
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """A call that runs no model."""
 
-    return write
+    answer: Answer
+    ask: Question | None = None
+    """None: REST asks it with GET, whatever its message says beside the model's name, by which it came here."""
 
 
-def _health(status: int, _: dict[str, Any]) -> Any:
+def _yes_or_no(kind: Any, field: str) -> Answer:
+    def answer(status: int, _: Any) -> Any:
+        known = status in (HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE)
+        return kind(**{field: status == HTTPStatus.OK}) if known else None
+
+    return answer
+
+
+def _health(status: int, _: Any) -> Any:
     return schema.HealthCheckResponse(status="SERVING" if status == HTTPStatus.OK else "NOT_SERVING")
 
 
-def _server_metadata(status: int, document: dict[str, Any]) -> Any:
-    return schema.ServerMetadataResponse(**document) if status == HTTPStatus.OK else None
+def _write_where_well(write: Writer) -> Answer:
+    return lambda status, document: write(document) if status == HTTPStatus.OK else None
 
 
-def _model_metadata(status: int, document: dict[str, Any]) -> Any:
-    return metadata_message(document) if status == HTTPStatus.OK else None
+def _ask_index(message: bytes) -> tuple[str, bytes]:
+    return hdrs.METH_POST, orjson.dumps({"ready": read_index_question(message)})
 
 
-def metadata_message(document: Mapping[str, Any]) -> Any:
-    """The message of a model's metadata, from the document of it."""
-    fields = {name: document[name] for name in ("name", "versions", "platform") if name in document}
-    tensors = {
-        name: [
-            {"name": each["name"], "datatype": each["datatype"], "shape": each.get("shape") or ()}
-            for each in document.get(name, ())
-        ]
-        for name in ("inputs", "outputs")
-    }
-    return schema.ModelMetadataResponse(**fields, **tensors)
+def _ask_trace_settings(message: bytes) -> tuple[str, bytes]:
+    read_trace_question(message)
+    return hdrs.METH_GET, b""
 
 
-_LOOKS: Final[Mapping[str, Writer]] = {
-    f"/{INFERENCE}/ServerLive": _writer_of(schema.ServerLiveResponse, "live"),
-    f"/{INFERENCE}/ServerReady": _writer_of(schema.ServerReadyResponse, "ready"),
-    f"/{INFERENCE}/ServerMetadata": _server_metadata,
-    f"/{INFERENCE}/ModelReady": _writer_of(schema.ModelReadyResponse, "ready"),
-    f"/{INFERENCE}/ModelMetadata": _model_metadata,
-    f"/{HEALTH}/Check": _health,
+_QUESTIONS: Final[Mapping[str, Question]] = {
+    f"/{INFERENCE}/RepositoryIndex": _ask_index,
+    f"/{INFERENCE}/TraceSetting": _ask_trace_settings,
 }
-"""What runs no model. REST asks it with GET."""
+_LOOKS: Final[Mapping[str, _Look]] = {
+    f"/{INFERENCE}/ServerLive": _Look(_yes_or_no(schema.ServerLiveResponse, "live")),
+    f"/{INFERENCE}/ServerReady": _Look(_yes_or_no(schema.ServerReadyResponse, "ready")),
+    f"/{INFERENCE}/ModelReady": _Look(_yes_or_no(schema.ModelReadyResponse, "ready")),
+    f"/{HEALTH}/Check": _Look(_health),
+    **{call: _Look(_write_where_well(write), _QUESTIONS.get(call)) for call, write in WRITERS.items()},
+}
 _RUNS: Final = (f"/{INFERENCE}/ModelInfer", STREAM)
 
 
@@ -131,16 +138,38 @@ async def answer_call(
     """
     if call in _REFLECTIONS:
         return await _reflect(request, call)
-    write = _LOOKS.get(call)
-    if write is None and call not in _RUNS:
-        return refusal(
-            HTTPStatus.METHOD_NOT_ALLOWED, f"this gateway has no method {call}; reflection lists those that there are"
-        )
-    answered = await answer(request if write is None else request.clone(method=hdrs.METH_GET))
-    return write_call(answered, write)
+    if call in _RUNS:
+        return write_call(await answer(request))
+    look = _LOOKS.get(call)
+    try:
+        if look is None:
+            raise no_method("this gateway", call)
+        method, body = (hdrs.METH_GET, b"") if look.ask is None else look.ask(await _read_question(request))
+    except Invalid as error:
+        return refusal(status_of(error), error.message)
+    asked = request.clone(method=method)
+    asked[BODY] = body
+    return write_call(await answer(asked), look.answer)
 
 
-def write_call(answered: web.StreamResponse, write: Writer | None = None) -> web.StreamResponse:
+async def _read_question(request: web.Request) -> bytes:
+    """The message of a look.
+
+    Raises:
+        Invalid: there is none, it is large, or it is compressed.
+    """
+    body = bytearray()
+    async for chunk in request.content.iter_any():
+        body += chunk
+        if len(body) > _MOST_OF_A_QUESTION:
+            raise Invalid(Refusal.LENGTH_TOO_LARGE, f"the message is over {_MOST_OF_A_QUESTION} bytes")
+    compressed, end = single_message(body)
+    if compressed:
+        raise Invalid(Refusal.UNSUPPORTED_ENCODING, "send this message as it is: only a model's may be compressed")
+    return bytes(body[PREFIX_BYTES:end])
+
+
+def write_call(answered: web.StreamResponse, answer: Answer | None = None) -> web.StreamResponse:
     """What a request was told, as gRPC has it."""
     if not isinstance(answered, web.Response):
         return answered
@@ -149,7 +178,7 @@ def write_call(answered: web.StreamResponse, write: Writer | None = None) -> web
     if answered.content_type == CONTENT_TYPE:
         return _handed_on(answered, kept, body)
     document = orjson.loads(body) if body else {}
-    message = write(answered.status, document) if write is not None else None
+    message = answer(answered.status, document) if answer is not None else None
     if message is not None:
         return CallResponse(HTTPStatus.OK, _HEAD % HTTPStatus.OK + _lines(kept), frame(message.SerializeToString()))
     return refusal(answered.status, str(document.get("error", "")), kept)

@@ -22,6 +22,7 @@ from penstock.protocol.server import (
 from penstock_serving.gateway.access.gatekeeper import Gatekeeper
 from penstock_serving.gateway.answers import document, error, wrong_method
 from penstock_serving.gateway.haproxy.access_rules import NO_PATH
+from penstock_serving.gateway.holding.calls import BODY
 from penstock_serving.gateway.holding.waiting import Holding
 from penstock_serving.gateway.readiness import Readiness
 from penstock_serving.gateway.table.registry import Registry
@@ -107,8 +108,9 @@ class OwnPaths:
         visible = await self._gatekeeper.choose_visible(request.headers, namespace)
         with self._holding.body(namespace) as body:
             try:
-                await body.read(request.content, _MOST_OF_AN_INDEX_REQUEST)
-                ready_only = read_index_request(body.data)
+                if BODY not in request:
+                    await body.read(request.content, _MOST_OF_AN_INDEX_REQUEST)
+                ready_only = read_index_request(request.get(BODY, body.data))
             except Invalid as invalid:
                 return error(status_of(invalid), invalid.message)
         entries = list_index(self._registry.table, visible, self._registry.descriptions.find_version)

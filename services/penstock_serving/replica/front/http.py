@@ -10,20 +10,12 @@ from typing import Final
 from penstock.errors import Invalid
 from penstock.protocol.openapi.document import ServedModel, openapi_document
 from penstock.protocol.refusals import Deferred, MethodNotAllowed, Refusal, not_found
-from penstock.protocol.repository import IndexEntry, read_index_request, write_index
-from penstock.protocol.server import (
-    OPENAPI,
-    REPOSITORY_INDEX,
-    TRACE_SETTING,
-    server_metadata,
-    trace_change_refused,
-    trace_settings,
-)
+from penstock.protocol.repository import read_index_request
+from penstock.protocol.server import OPENAPI, REPOSITORY_INDEX, TRACE_SETTING, trace_change_refused
 from penstock.serving.control import Reconfigure, ReplicaSettings
-from penstock.serving.settings import InPlaceSettings
 from penstock_serving.replica.codec import responses
-from penstock_serving.replica.codec.configuration import model_configuration
 from penstock_serving.replica.codec.documents import RequestDecoder
+from penstock_serving.replica.documents import LEAVING, ReplicaDocuments
 from penstock_serving.replica.front.answering import ServiceFront
 from penstock_serving.replica.front.application import RpcApplication
 from penstock_serving.replica.front.codings import decompress
@@ -38,8 +30,6 @@ logger = logging.getLogger(__name__)
 
 _TEXT: Final = b"Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n"
 
-_LEAVING: Final = "this replica is leaving"
-
 Route = Callable[[HttpExchange], None]
 
 
@@ -50,6 +40,7 @@ class HttpFront(ServiceFront):
         settings: the replica's.
         model: what is served.
         service: answers.
+        documents: what is told of the replica and its model; None: these are written here.
         rpc: takes the calls of gRPC that come to the same socket; None: nobody does.
     """
 
@@ -58,14 +49,13 @@ class HttpFront(ServiceFront):
         settings: ReplicaSettings,
         model: LoadedModel,
         service: InferenceService,
+        documents: ReplicaDocuments | None = None,
         rpc: RpcApplication | None = None,
     ) -> None:
         self._rpc = rpc
         self._settings = settings
-        self._in_place: InPlaceSettings = settings
         self._signature = model.signature
-        self._platform = model.engine.platform
-        self._joining = model.trial.joining
+        self._documents = documents or ReplicaDocuments(settings, model, service)
         super().__init__(service)
         self._has_room = service.executor.batcher.has_room
         self.guard = GatewayGuard(settings.namespace, settings.registration_token)
@@ -95,7 +85,7 @@ class HttpFront(ServiceFront):
     def reconfigure(self, settings: Reconfigure) -> None:
         """Take other settings; they hold from the next request on."""
         self._limits.max_body_bytes = settings.max_body_bytes
-        self._in_place = settings
+        self._documents.reconfigure(settings)
 
     def check_deadlines(self, now: float) -> None:
         """Close connections that have been silent for too long. `now` is the monotonic clock in seconds."""
@@ -185,7 +175,7 @@ class HttpFront(ServiceFront):
         return decompress(exchange.body, exchange.coding, self._limits.max_body_bytes)
 
     def _server_metadata(self, exchange: HttpExchange) -> None:
-        exchange.connection.respond(exchange, 200, JSON, server_metadata())
+        exchange.connection.respond(exchange, 200, JSON, self._documents.server_metadata())
 
     def _live(self, exchange: HttpExchange) -> None:
         exchange.connection.respond(exchange, 200, JSON, b'{"live":true}')
@@ -198,45 +188,28 @@ class HttpFront(ServiceFront):
 
     def _readiness(self, exchange: HttpExchange, body: bytes) -> None:
         if not self._service.ready:
-            raise Invalid(Refusal.DRAINING, _LEAVING)
+            raise Invalid(Refusal.DRAINING, LEAVING)
         exchange.connection.respond(exchange, 200, JSON, body)
 
-    @property
-    def model_metadata(self) -> bytes:
-        """The protocol's document on the model."""
-        return responses.model_metadata(
-            self._settings.model, self._settings.version, self._platform, self._signature, self._service.joining
-        )
-
     def _model_metadata(self, exchange: HttpExchange) -> None:
-        exchange.connection.respond(exchange, 200, JSON, self.model_metadata)
+        exchange.connection.respond(exchange, 200, JSON, self._documents.model_metadata())
 
     def _model_configuration(self, exchange: HttpExchange) -> None:
-        configuration = model_configuration(
-            (self._settings.model, self._settings.version, self._platform),
-            self._signature,
-            self._joining if self._service.joining.joined else None,
-            self._in_place,
-        )
-        exchange.connection.respond(exchange, 200, JSON, configuration)
+        exchange.connection.respond(exchange, 200, JSON, self._documents.model_configuration())
 
     def _model_statistics(self, exchange: HttpExchange) -> None:
-        statistics = self._service.statistics(self._settings.model, self._settings.version)
-        exchange.connection.respond(exchange, 200, JSON, statistics)
+        exchange.connection.respond(exchange, 200, JSON, self._documents.model_statistics())
 
     def _repository_index(self, exchange: HttpExchange) -> None:
         ready_only = read_index_request(self._body(exchange))
-        ready = self._service.ready
-        reason = "" if ready else _LEAVING
-        entry = IndexEntry(self._settings.model, self._settings.version, ready, reason)
-        exchange.connection.respond(exchange, 200, JSON, write_index([entry], ready_only=ready_only))
+        exchange.connection.respond(exchange, 200, JSON, self._documents.repository_index(ready_only=ready_only))
 
     def _openapi(self, exchange: HttpExchange) -> None:
         model = ServedModel(self._settings.model, self._settings.version, self._signature)
         exchange.connection.respond(exchange, 200, JSON, openapi_document(self._settings.namespace, model))
 
     def _trace_settings(self, exchange: HttpExchange) -> None:
-        exchange.connection.respond(exchange, 200, JSON, trace_settings(exported=self._service.exports_traces))
+        exchange.connection.respond(exchange, 200, JSON, self._documents.trace_settings())
 
     def _refuse_trace_settings(self, exchange: HttpExchange) -> None:
         raise trace_change_refused(exchange.url.partition(b"?")[0].decode("latin-1"))

@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-import penstock
+import orjson
+
 from penstock.errors import Invalid, PenstockError
-from penstock.protocol.refusals import Deferred, QueueFull, Refusal, bad_request
+from penstock.protocol.refusals import Deferred, QueueFull, Refusal
 from penstock.serving.control import ReplicaSettings
-from penstock.serving.manifest import TensorSpec
 from penstock_serving.replica.call import defect
+from penstock_serving.replica.documents import ReplicaDocuments
 from penstock_serving.replica.front.answering import ServiceFront
 from penstock_serving.replica.front.exchange import HttpExchange, Responder
 from penstock_serving.replica.grpc.answers import MessageEncoder
@@ -22,6 +23,7 @@ from penstock_serving.replica.grpc.streams import RpcStream, StreamedCall
 from penstock_serving.replica.model.loading import LoadedModel
 from penstock_serving.replica.service import InferenceService
 from penstock_serving.rpc import schema
+from penstock_serving.rpc.documents import WRITERS, no_method, read_index_question, read_message, read_trace_question
 from penstock_serving.rpc.names import HEALTH, INFERENCE, REFLECTION, REFLECTION_ALPHA, SERVICES
 from penstock_serving.rpc.reflection import answer_reflection
 
@@ -39,9 +41,10 @@ class RpcFront(ServiceFront):
 
     draining = False
 
-    def __init__(self, settings: ReplicaSettings, model: LoadedModel, service: InferenceService) -> None:
-        self._settings = settings
-        self._model = model
+    def __init__(
+        self, settings: ReplicaSettings, model: LoadedModel, service: InferenceService, documents: ReplicaDocuments
+    ) -> None:
+        self._documents = documents
         super().__init__(service)
         self._decoder = MessageDecoder(
             settings.namespace, settings.model, settings.version, model.signature, model.trial.joining
@@ -54,6 +57,10 @@ class RpcFront(ServiceFront):
             _path(INFERENCE, "ModelReady"): self._model_ready,
             _path(INFERENCE, "ServerMetadata"): self._server_metadata,
             _path(INFERENCE, "ModelMetadata"): self._model_metadata,
+            _path(INFERENCE, "ModelConfig"): self._model_configuration,
+            _path(INFERENCE, "ModelStatistics"): self._model_statistics,
+            _path(INFERENCE, "RepositoryIndex"): self._repository_index,
+            _path(INFERENCE, "TraceSetting"): self._trace_settings,
             _path(HEALTH, "Check"): self._health,
         }
         self._streams: Mapping[bytes, Taker] = {
@@ -94,10 +101,7 @@ class RpcFront(ServiceFront):
     def _find(self, exchange: RpcExchange) -> Method:
         method = self._methods.get(exchange.url)
         if method is None:
-            asked = exchange.url.partition(b"?")[0].decode("latin-1")
-            raise Invalid(
-                Refusal.METHOD_NOT_ALLOWED, f"this replica has no method {asked}; reflection lists those that there are"
-            )
+            raise no_method("this replica", exchange.url.partition(b"?")[0].decode("latin-1"))
         return method
 
     # Methods.
@@ -131,30 +135,39 @@ class RpcFront(ServiceFront):
         _reply(exchange, schema.ServerReadyResponse(ready=self._service.ready))
 
     def _model_ready(self, exchange: RpcExchange) -> None:
-        asked = _read(exchange, schema.ModelReadyRequest)
-        self._decoder.check_asked(asked.name, asked.version)
+        self._check_asked(exchange, schema.ModelReadyRequest)
         _reply(exchange, schema.ModelReadyResponse(ready=self._service.ready))
 
     def _server_metadata(self, exchange: RpcExchange) -> None:
-        _reply(exchange, schema.ServerMetadataResponse(name="penstock", version=penstock.__version__))
+        _tell(exchange, self._documents.server_metadata())
 
     def _model_metadata(self, exchange: RpcExchange) -> None:
-        asked = _read(exchange, schema.ModelMetadataRequest)
+        self._check_asked(exchange, schema.ModelMetadataRequest)
+        _tell(exchange, self._documents.model_metadata())
+
+    def _model_configuration(self, exchange: RpcExchange) -> None:
+        self._check_asked(exchange, schema.ModelConfigRequest)
+        _tell(exchange, self._documents.model_configuration())
+
+    def _model_statistics(self, exchange: RpcExchange) -> None:
+        self._check_asked(exchange, schema.ModelStatisticsRequest)
+        _tell(exchange, self._documents.model_statistics())
+
+    def _repository_index(self, exchange: RpcExchange) -> None:
+        ready_only = read_index_question(_message(exchange))
+        _tell(exchange, self._documents.repository_index(ready_only=ready_only))
+
+    def _trace_settings(self, exchange: RpcExchange) -> None:
+        if name := read_trace_question(_message(exchange)):
+            self._decoder.check_asked(name, "")
+        _tell(exchange, self._documents.trace_settings())
+
+    def _check_asked(self, exchange: RpcExchange, kind: Any) -> None:
+        asked = read_message(kind, _message(exchange))
         self._decoder.check_asked(asked.name, asked.version)
-        signature = self._model.signature
-        _reply(
-            exchange,
-            schema.ModelMetadataResponse(
-                name=self._settings.model,
-                versions=[self._settings.version],
-                platform=self._model.engine.platform,
-                inputs=[_tensor(spec) for spec in (*signature.inputs, *signature.optional)],
-                outputs=[_tensor(spec) for spec in signature.outputs],
-            ),
-        )
 
     def _health(self, exchange: RpcExchange) -> None:
-        asked = _read(exchange, schema.HealthCheckRequest).service
+        asked = read_message(schema.HealthCheckRequest, _message(exchange)).service
         if asked not in ("", *SERVICES):
             raise Invalid(Refusal.NOT_FOUND, f"there is no service '{asked}' here")
         status = "SERVING" if self._service.ready else "NOT_SERVING"
@@ -165,20 +178,18 @@ def _path(service: str, method: str) -> bytes:
     return f"/{service}/{method}".encode()
 
 
-def _read(exchange: RpcExchange, kind: Any) -> Any:
+def _message(exchange: RpcExchange) -> bytes:
     body, start, end = exchange.message()
-    try:
-        return kind.FromString(bytes(body[start:end]))
-    except schema.DecodeError as error:
-        raise bad_request(f"the message is no {kind.DESCRIPTOR.full_name}: {error}") from error
+    return bytes(body[start:end])
+
+
+def _tell(exchange: RpcExchange, document: bytes) -> None:
+    """Answer with what REST would, as the method has it."""
+    _reply(exchange, WRITERS[exchange.url.decode("latin-1")](orjson.loads(document)))
 
 
 def _reply(exchange: RpcExchange, message: Any) -> None:
     exchange.answer([message.SerializeToString()])
-
-
-def _tensor(spec: TensorSpec) -> dict[str, Any]:
-    return {"name": spec.name, "datatype": spec.datatype.value, "shape": () if spec.any_rank else spec.shape}
 
 
 def _reflect(stream: RpcStream, message: bytes) -> None:
