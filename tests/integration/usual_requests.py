@@ -9,6 +9,7 @@ import json
 import random
 import re
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -27,7 +28,7 @@ from penstock_serving.gateway.table.traffic import Destination, Target
 GUARD_SECONDS = 60.0
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 _PARENT = "b7ad6b7169203331"
-_MADE = re.compile(r"^00-(?P<trace>[0-9a-f]{32})-[0-9a-f]{16}-(?P<flags>[0-9a-f]{2})$")
+_MADE = re.compile(rf"^00-(?P<trace>[0-9a-f]{{32}})-(?!{_PARENT})[0-9a-f]{{16}}-(?P<flags>[0-9a-f]{{2}})$")
 _RANDOM = random.Random(20261130)
 
 
@@ -130,10 +131,21 @@ class Balancer:
             int(head[0].split()[1]), answered, _without_chance(told) if told else {"body": body.decode("latin-1")}
         )
 
-    def usual(self) -> int:
-        """How many requests so far were decided at once: those of a replica whose line has neither context nor key."""
+    def usual(self, *, traced: bool) -> int:
+        """How many requests so far were decided at once, with a trace or without: those of a replica whose line has no key."""
+        found = [each[4] != "-" for each in self._lines() if each[6] == "-" and each[7][:1] in "mw"]
+        return found.count(traced)
+
+    def contexts(self) -> Counter[str]:
+        """What the log says of traces, made-up ids replaced by whether they are there."""
+        return Counter("/".join(self._known(each[4])) for each in self._lines())
+
+    def _lines(self) -> list[list[str]]:
         fields = [line.split(" ") for line in self.log.read_text(encoding="latin-1").splitlines()]
-        return sum(each[4] == "-" and each[6] == "-" and each[7][:1] in "mw" for each in fields if len(each) > 7)
+        return [each for each in fields if len(each) > 7]
+
+    def _known(self, context: str) -> list[str]:
+        return [part if part in (TRACE, _PARENT) or len(part) < 3 else "made" for part in context.split("/")]
 
 
 def _without_chance(told: dict[str, Any]) -> dict[str, Any]:
@@ -256,12 +268,22 @@ _CREDENTIALS: tuple[tuple[str, ...], ...] = (
     ("Authorization: Bearer one",), ("Authorization: Bearer home",), ("Authorization: Bearer a.b.c",), ("X-API-Key: a.b.c",),
     (f"Authorization: Bearer {digest('good')}",), (f"Authorization: Bearer {digest('good')}@vision",),
 )  # fmt: skip
+_TRACEPARENTS = (
+    f"01-{TRACE}-{_PARENT}-01", f"01-{TRACE}-{_PARENT}-01-more", f"00-{TRACE}-{_PARENT}-01-more", f"ff-{TRACE}-{_PARENT}-01",
+    f"00-{'0' * 32}-{_PARENT}-01", f"00-{TRACE}-{'0' * 16}-01", f"00-{TRACE.upper()}-{_PARENT}-01", f"00-{TRACE}-{_PARENT}-1",
+    f"00-{TRACE}-{_PARENT}-0g", f"00-{TRACE[1:]}-{_PARENT}-01", f"00-{TRACE}-{_PARENT}-01 ", f" \t00-{TRACE}-{_PARENT}-01",
+    f"00-{TRACE}-{_PARENT}-01, 00-{TRACE}-{_PARENT}-01", f"01-{TRACE}-{_PARENT}-01-a, b", f"00-{TRACE}-{_PARENT}-01;x",
+    f"0-{TRACE}-{_PARENT}-01", f"00-{TRACE}-{_PARENT}", f"00-{TRACE}{_PARENT}01", "-", "---", f"00-{TRACE}-{_PARENT}-01\x7f",
+)  # fmt: skip
+"""Of callers' traces, those that are right and others."""
 _HEADERS: tuple[tuple[str, ...], ...] = (
     (), ("X-Penstock-Caller: key/root",), ("x-penstock-gateway: default/token", "x-penstock-caller: key/good"),
     ("x-penstock-credential: x", "X-PENSTOCK-SOURCE: 1.2.3.4"), ("X-Penstock-Gateway: a", "X-Penstock-Gateway: b"),
     (f"traceparent: 00-{TRACE}-{_PARENT}-01",), (f"traceparent: 00-{TRACE}-{_PARENT}-00", "tracestate: v=1"),
     ("tracestate: v=1",), ("traceparent: nonsense", "tracestate: v=1"), ("traceparent:",), ("tracestate:",),
     (f"traceparent: 00-{TRACE}-{_PARENT}-01", f"traceparent: 00-{TRACE}-{_PARENT}-00"), ("x-mark: 1", "X-Mark: 2"),
+    *((f"TraceParent: 00-{TRACE}-{_PARENT}-{flags}", "tracestate: a=b", "tracestate: c=d") for flags in ("02", "03", "fe", "ff")),
+    *((f"traceparent: {text}",) for text in _TRACEPARENTS),
     ("traceresponse: 00-x",), ("expect: 100-later",), ("x-forwarded-for: 1.2.3.4",), ("cookie: a=b",),
 )  # fmt: skip
 _METHODS = ("POST", "GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "FETCH")
@@ -270,6 +292,28 @@ _BODIES: tuple[tuple[tuple[str, ...], bytes], ...] = (
     (("content-length: 1001",), b"x" * 1001), (("transfer-encoding: chunked",), b"2\r\n{}\r\n0\r\n\r\n"),
 )  # fmt: skip
 MAX_BODY_BYTES = 1000
+_CALLED = (
+    "open",
+    "kept",
+    "vision/open",
+    "vision/keyed",
+    "vision/keyed-kept",
+    "vision/bounded",
+    "vision/asleep",
+    "vision/none",
+    "",
+)
+"""Models that calls of gRPC are for."""
+
+
+def _calls() -> Iterator[tuple[str, str, tuple[str, ...], tuple[str, ...], tuple[tuple[str, ...], bytes]]]:
+    """Each model with every header, and with some of the credentials, by a message that says its name."""
+    for name, more in itertools.product(_CALLED, _HEADERS):
+        message = b"\x0a%c%b" % (len(name), name.encode())
+        body = b"\0" + len(message).to_bytes(4, "big") + message
+        for keys in ((), ("Authorization: Bearer good",), ("X-API-Key: bad",)):
+            asked = "/inference.GRPCInferenceService/ModelInfer"
+            yield "POST", asked, keys, more, ((f"content-length: {len(body)}",), body)
 
 
 def requests(count: int) -> list[bytes]:
@@ -281,6 +325,7 @@ def requests(count: int) -> list[bytes]:
         *(("POST", path, good, more, plain) for path, more in itertools.product(_PATHS, _HEADERS)),
         *(("POST", path, good, (), plain) for each in _PATHS for path in _spell(each)),
         *(("POST", path, keys, (), plain) for path in _OTHERS for keys in ((), good)),
+        *_calls(),
         *((method, path, good, (), body) for method in _METHODS for path in _PATHS for body in _BODIES),
     ]
     for _ in range(count):

@@ -1,4 +1,4 @@
-"""HAProxy's rules on traces of requests that are not usual. A usual request has none unless its replica keeps one."""
+"""HAProxy's rules on traces. A usual request has none unless its caller gives it one, or its replica keeps one."""
 
 from __future__ import annotations
 
@@ -15,21 +15,42 @@ _TRACEPARENT: Final = (
 )
 
 
+PARENT: Final = "req.fhdr(traceparent),field(3,-)"
+"""The caller's span."""
+NEW_SPAN: Final = "uuid(),xxh64(3),hex,lower"
+"""A span of the gateway's own."""
+
+
+def trace_acls() -> Iterator[str]:
+    """They come before all rules that follow."""
+    yield f"  acl traced req.fhdr(traceparent) -m reg {_TRACEPARENT}"
+    yield "  acl one_traceparent req.fhdr_cnt(traceparent) eq 1"
+    yield "  acl continued var(txn.parent) -m found"
+    yield f"  acl sampled var({SAMPLED}) -m found"
+
+
+def continuing_rules(condition: str) -> Iterator[str]:
+    """The caller's trace goes on, with the gateway's span between.
+
+    Args:
+        condition: holds only of requests that have `txn.parent`, `PARENT` of one that is valid, and `txn.span`, a `NEW_SPAN`.
+    """
+    trace, flags = "%[req.fhdr(traceparent),field(2,-)]", "%[req.fhdr(traceparent),field(4,-)]"
+    yield f"  http-request set-var-fmt({CONTEXT}) {trace}/%[var(txn.parent)]/%[var(txn.span)]/{flags} if {condition}"
+    yield f"  http-request set-header traceparent 00-{trace}-%[var(txn.span)]-{flags} if {condition}"
+
+
 def tracing_rules() -> Iterator[str]:
     """Keep the caller's trace, or begin one where lots say that it is kept; the gateway's span becomes the replica's parent.
 
     Other requests have no trace: a replica that keeps one after all, since it was slow or failed, begins it.
     """
-    yield f"  acl traced req.fhdr(traceparent) -m reg {_TRACEPARENT}"
-    yield "  acl one_traceparent req.fhdr_cnt(traceparent) eq 1"
-    yield "  http-request set-var(txn.parent) req.fhdr(traceparent),field(3,-) if one_traceparent traced"
-    yield "  acl continued var(txn.parent) -m found"
+    yield f"  http-request set-var(txn.parent) {PARENT} if one_traceparent traced"
     yield "  http-request set-var(txn.trace) req.fhdr(traceparent),field(2,-) if continued"
     yield "  http-request set-var(txn.flags) req.fhdr(traceparent),field(4,-) if continued"
     yield "  http-request del-header tracestate unless continued"
     yield "  http-request del-header traceparent unless continued"
     yield f"  http-request set-var({SAMPLED}) bool(1) if !continued {{ rand(1000000),sub(txn.ppm) lt 0 }}"
-    yield f"  acl sampled var({SAMPLED}) -m found"
     yield "  http-request set-var(txn.flags) str(01) if sampled !continued"
     yield from _identity_rules("{ var(txn.flags) -m found }")
 

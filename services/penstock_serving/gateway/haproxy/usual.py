@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from penstock_serving.gateway.haproxy.access_rules import (
@@ -24,7 +25,7 @@ from penstock_serving.gateway.haproxy.access_rules import (
     PLAIN,
     UNBOUNDED,
 )
-from penstock_serving.gateway.haproxy.tracing_rules import SAMPLED
+from penstock_serving.gateway.haproxy.tracing_rules import NEW_SPAN, PARENT, SAMPLED, continuing_rules, trace_acls
 from penstock_serving.gateway.settings import GatewaySettings
 
 OWN_HEADERS: Final = "x-penstock-"
@@ -35,6 +36,8 @@ WAY: Final = "txn.way"
 """HAProxy's variable: the backend of a usual request."""
 _PER_MILLION, _KIND, _BACKEND = 7, 1, 7
 """Characters of a row."""
+_AT_WORD: Final = _PER_MILLION + _KIND + _BACKEND
+_AT_BACKEND: Final = f"var(txn.usual),bytes({_PER_MILLION + _KIND},{_BACKEND}),field(1,|)"
 _OPEN, _KEYED = "o", "k"
 _OVER_HTTP2: Final = "fc_http_major 2"
 _OPERATION: Final = "infer"
@@ -93,6 +96,26 @@ def _spell(namespace: str, model: str, version: list[str], default_namespace: st
         yield f"/{named}"
 
 
+def usual_rules(settings: GatewaySettings) -> Iterator[str]:
+    """`txn.way`, and `allow`, or nothing that the careful rules do not set anew.
+
+    The order matters: the path is looked up before anything changes it (the backend cuts the namespace off), a namespace's
+    share is counted before it is compared, and lots are drawn last, since who draws one is to keep the trace.
+    """
+    yield "  acl in_map var(txn.usual) -m found"
+    yield f"  acl usual var({WAY}) -m found"
+    yield f"  acl keyless var(txn.usual),bytes({_PER_MILLION},{_KIND}) -m str {_OPEN}"
+    yield f"  acl namespace_full sc_conn_cur(3) gt {settings.requests_per_namespace}"
+    # The row begins with the number.
+    yield "  acl drawn rand(1000000),sub(txn.usual) lt 0"
+    yield "  acl has_caller var(txn.caller) -m found"
+    yield "  acl has_bearer http_auth_bearer -m found"
+    yield "  acl carried var(txn.span) -m found"
+    yield from trace_acls()
+    over_http2 = [f"!{{ {_OVER_HTTP2} }}"] if settings.http2 else []  # only the careful rules count these
+    yield from _deciding_rules(settings, over_http2)
+
+
 def usual_call_rules(settings: GatewaySettings, marked: str) -> Iterator[str]:
     """The same for calls of gRPC, whose path is known only now.
 
@@ -100,62 +123,53 @@ def usual_call_rules(settings: GatewaySettings, marked: str) -> Iterator[str]:
         settings: the gateway's.
         marked: HAProxy's variable that calls have.
     """
-    call = f"{{ var({marked}) -m found }}"
-    for rule in usual_rules(settings):
-        if rule.startswith("  acl "):
-            # It is there already, and looks at how things stand.
-            continue
-        if rule.startswith("  http-request set-var(txn.usual)"):
-            yield f"{rule} if {call}"
-        elif rule.startswith(f"  http-request set-var({WAY})"):
-            yield f"{rule.replace(f'!{{ {_OVER_HTTP2} }}', '')} {call}"
-        else:
-            yield rule
+    yield from _deciding_rules(settings, [f"{{ var({marked}) -m found }}"])
 
 
-def usual_rules(settings: GatewaySettings) -> Iterator[str]:
-    """`txn.way`, and `allow`, or nothing that the careful rules do not set anew.
-
-    The order matters: the path is looked up before anything changes it (the backend cuts the namespace off), a namespace's
-    share is counted before it is compared, and lots are drawn last, since who draws one is to keep the trace.
-    """
+def _deciding_rules(settings: GatewaySettings, conditions: list[str]) -> Iterator[str]:
+    """A caller's own trace goes on, whatever lots would say."""
     rows = settings.layout.usual
-    at_word = _PER_MILLION + _KIND + _BACKEND
-    yield f"  http-request set-var(txn.usual) path,map_str({rows})"
-    plain = " ".join(f"!{{ {each} }}" for each in _peculiarities(settings))
-    backend = f"var(txn.usual),bytes({_PER_MILLION + _KIND},{_BACKEND}),field(1,|)"
-    yield f"  http-request set-var({WAY}) {backend} if {{ var(txn.usual) -m found }} {plain}"
-    yield f"  acl usual var({WAY}) -m found"
-    yield f"  http-request set-var(txn.ns) var(txn.usual),bytes({at_word}),field(1,/) if usual"
+    only = f" if {' '.join(conditions)}" if conditions else ""
+    plain = " ".join(("in_map", *(f"!{{ {each} }}" for each in _peculiarities(settings)), *conditions))
+    untraced = "!{ req.hdr_cnt(traceparent) gt 0 } !{ req.hdr_cnt(tracestate) gt 0 }"
+    yield f"  http-request set-var(txn.usual) path,map_str({rows}){only}"
+    yield f"  http-request set-var({WAY}) {_AT_BACKEND} if {plain} {untraced}"
+    yield f"  http-request set-var(txn.parent) {PARENT} if !usual {' '.join(('in_map', *conditions))} one_traceparent traced"
+    yield f"  http-request set-var({WAY}) {_AT_BACKEND} if continued {plain}"
+    yield from _share_rules()
+    yield "  http-request allow if usual keyless !namespace_full !continued !drawn"
+    yield from _caller_rules(rows)
+    yield "  http-request allow if has_caller !namespace_full !continued !drawn"
+    for decided in ("usual keyless !namespace_full", "has_caller !namespace_full"):
+        yield f"  http-request set-var(txn.span) {NEW_SPAN} if continued {decided}"
+    yield from continuing_rules("carried")
+    yield "  http-request allow if carried"
+    yield f"  http-request set-var({SAMPLED}) bool(1) if usual keyless !namespace_full"
+    yield f"  http-request set-var({SAMPLED}) bool(1) if has_caller !namespace_full"
+    # Of what was not let pass, the careful rules shall know nothing.
+    yield f"  http-request unset-var({WAY}) if usual"
+    yield "  http-request unset-var(txn.caller)"
+
+
+def _share_rules() -> Iterator[str]:
+    """`txn.ns`, whose requests are counted, and what replicas are shown."""
+    yield f"  http-request set-var(txn.ns) var(txn.usual),bytes({_AT_WORD}),field(1,/) if usual"
     yield f"  http-request track-sc3 var(txn.ns) table {NAMESPACES} if usual"
-    yield f"  http-request add-header {GATEWAY_HEADER} %[var(txn.usual),bytes({at_word})] if usual"
-    yield f"  acl keyless var(txn.usual),bytes({_PER_MILLION},{_KIND}) -m str {_OPEN}"
-    yield f"  acl namespace_full sc_conn_cur(3) gt {settings.requests_per_namespace}"
-    # The row begins with the number.
-    yield "  acl drawn rand(1000000),sub(txn.usual) lt 0"
-    yield "  http-request allow if usual keyless !namespace_full !drawn"
+    yield f"  http-request add-header {GATEWAY_HEADER} %[var(txn.usual),bytes({_AT_WORD})] if usual"
+
+
+def _caller_rules(rows: Path) -> Iterator[str]:
+    """`txn.caller`, by a plain key."""
     known = f"sha2(256),hex,concat(@,txn.ns),map_str({rows})"
     yield f"  http-request set-var(txn.caller) http_auth_bearer,{known} if usual !keyless"
-    yield "  acl has_caller var(txn.caller) -m found"
-    yield "  acl has_bearer http_auth_bearer -m found"
     other = f"req.hdr({API_KEY_HEADER}),{known}"
     yield f"  http-request set-var(txn.caller) {other} if usual !keyless !has_caller !has_bearer"
     yield f"  http-request add-header {CALLER_HEADER} %[var(txn.caller)] if has_caller"
-    yield "  http-request allow if has_caller !namespace_full !drawn"
-    yield f"  http-request set-var({SAMPLED}) bool(1) if usual keyless !namespace_full"
-    yield f"  http-request set-var({SAMPLED}) bool(1) if has_caller !namespace_full"
-    yield f"  http-request unset-var({WAY}) if usual"
-    yield "  http-request unset-var(txn.caller)"
 
 
 def _peculiarities(settings: GatewaySettings) -> Iterator[str]:
     """What the careful rules would look at."""
     yield "stopping"
-    if settings.http2:
-        # Only the careful rules count these.
-        yield _OVER_HTTP2
-    yield "req.hdr_cnt(traceparent) gt 0"
-    yield "req.hdr_cnt(tracestate) gt 0"
     yield f"req.body_size gt {settings.max_body_bytes}"
     yield f"sc_conn_cur(0) gt {settings.connections_per_client}"
     if settings.max_requests_per_second_per_client:
