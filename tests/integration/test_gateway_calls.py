@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import tempfile
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -12,7 +15,7 @@ import grpc
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
-from tests.integration.access_parts import guarded, key_entry
+from tests.integration.access_parts import Issuer, guarded, key_entry
 from tests.integration.gateway_parts import GUARD_SECONDS, SECRET, Gateway, gateway, until
 from tests.integration.grpc_parts import LARGE, messages, raw_request
 from tests.integration.replica_process import replica, save_model
@@ -20,6 +23,7 @@ from tests.integration.test_gateway_holding import Waker, until_held
 from tritonclient.grpc import service_pb2_grpc as stubs
 
 from penstock.routing.tokens import replica_token
+from penstock.serving.control import Drain
 
 X = np.arange(3, dtype=np.uint8)
 
@@ -166,25 +170,225 @@ def test_a_call_that_is_cancelled_is_not_held_any_more() -> None:
     run(scenario)
 
 
-def test_a_stream_that_finds_no_replica_is_asked_to_come_again(model: Path) -> None:
+class Conversation:
+    """A stream, message by message."""
+
+    def __init__(self, asked: Any, **metadata: str) -> None:
+        named = [(name.replace("_", "-"), value) for name, value in metadata.items()]
+        self.call = asked.ModelStreamInfer(timeout=60, metadata=named)
+
+    async def say(self, x: np.ndarray[Any, Any] = X, name: str = "x") -> None:
+        await self.call.write(raw_request("m", {name: x}))
+
+    async def hear(self) -> Any:
+        return await self.call.read()
+
+    async def end(self) -> tuple[grpc.StatusCode, str]:
+        await self.call.done_writing()
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            while await self.call.read() is not grpc.aio.EOF:
+                pass
+        return await self.call.code(), await self.call.details() or ""
+
+
+@pytest.mark.parametrize("size", [3, 5_000_000], ids=["a few bytes", "megabytes"])
+def test_a_stream_that_finds_no_replica_is_held_and_goes_on(model: Path, size: int) -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack, asked: Any) -> None:
+        waker = Waker()
+        await waker.start(stack)
+        await gw.declare(owner="u1", revisions={"r1": 100}, wakeUrl=waker.url, holdSeconds=GUARD_SECONDS)
+        x = np.random.default_rng(size).integers(0, 256, size, np.uint8)
+        stream = Conversation(asked)
+        saying = asyncio.ensure_future(stream.say(x))
+        await until_held(gw, 1)
+        await waker.called.wait()
+        await asyncio.to_thread(serve, gw, stack, model)
+        await saying
+        assert (await stream.hear()).infer_response.raw_output_contents[0] == x.tobytes()
+        assert (await gw.routes())["default/m"]["heldRequests"] == 0
+        await stream.say(name="z")
+        assert "'z'" in (await stream.hear()).error_message
+        for number in range(3):
+            await stream.say(x + number)
+            assert (await stream.hear()).infer_response.raw_output_contents[0] == (x + number).tobytes()
+        assert await stream.end() == (grpc.StatusCode.OK, "")
+
+    run(scenario)
+
+
+def test_a_stream_that_waits_for_nothing_or_for_too_long_is_told_so() -> None:
+    async def scenario(gw: Gateway, _: AsyncExitStack, asked: Any) -> None:
+        await gw.declare(holdSeconds=GUARD_SECONDS)
+        stream = Conversation(asked)
+        await stream.say()
+        await until_held(gw, 1)
+        stream.call.cancel()
+        await until_held(gw, 0)
+        await gw.declare(holdSeconds=0.2)
+        code, words = await Conversation(asked).end()
+        assert code is grpc.StatusCode.INVALID_ARGUMENT, words
+        stream = Conversation(asked)
+        await stream.say()
+        code, words = await stream.end()
+        assert (code, "no replica" in words) == (grpc.StatusCode.UNAVAILABLE, True)
+        await gw.declare(unavailable="Unschedulable: no node")
+        stream = Conversation(asked)
+        await stream.say()
+        code, words = await stream.end()
+        assert (code, "no node" in words) == (grpc.StatusCode.UNAVAILABLE, True)
+
+    run(scenario)
+
+
+def test_a_stream_ends_with_the_replica_that_it_waited_for(model: Path) -> None:
     async def scenario(gw: Gateway, stack: AsyncExitStack, asked: Any) -> None:
         await gw.declare(owner="u1", revisions={"r1": 100}, holdSeconds=GUARD_SECONDS)
-
-        async def requests() -> Any:
-            yield raw_request("m", {"x": X})
-
-        async def stream() -> list[Any]:
-            return [each async for each in asked.ModelStreamInfer(requests(), timeout=60)]
-
-        waiting = asyncio.ensure_future(code_of(stream()))
+        token = replica_token(SECRET, "default", "m", "u1")
+        stream = Conversation(asked)
+        await stream.say()
         await until_held(gw, 1)
-        await asyncio.to_thread(serve, gw, stack, model)
-        code, words = await waiting
-        assert code is grpc.StatusCode.UNAVAILABLE
-        assert "open it anew" in words
+        started = replica(model, model="m", gateways=(gw.control,), registration_token=token)
+        running = await asyncio.to_thread(stack.enter_context, started)
+        assert (await stream.hear()).infer_response.raw_output_contents[0] == X.tobytes()
+        running.send(Drain())
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            assert await stream.hear() is grpc.aio.EOF
+        code, words = await stream.call.code(), await stream.call.details()
+        assert (code, "open the stream anew" in words) == (grpc.StatusCode.UNAVAILABLE, True)
+
+    run(scenario)
+
+
+ANSWERED = b"HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\n%bTransfer-Encoding: chunked\r\n\r\n0\r\ngrpc-status: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("told", "code"),
+    [
+        (b"", grpc.StatusCode.UNAVAILABLE),
+        (b"220 mail\r\n\r\n", grpc.StatusCode.UNAVAILABLE),
+        (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", grpc.StatusCode.UNAVAILABLE),
+        (b"HTTP/1.1 200 OK\r\nx: " + b"x" * 100_000 + b"\r\n\r\n", grpc.StatusCode.UNAVAILABLE),
+        (b"HTTP/1.1 503 No\r\ngrpc-status: 14\r\ngrpc-message: no\r\nContent-Length: 0\r\n\r\n", grpc.StatusCode.UNAVAILABLE),
+        (ANSWERED % b"", grpc.StatusCode.OK),
+        (ANSWERED % b"Connection: keep-alive\r\nSet-Cookie: a=b\r\nX-Penstock-Caller: root\r\nServer: x\r\n", grpc.StatusCode.OK),
+    ],
+    ids=[
+        "nothing", "another protocol", "a change of protocols", "an endless head", "a refusal", "an end", "headers that are none of its business",
+    ],
+)  # fmt: skip
+def test_what_a_replica_answers_to_a_stream_that_waited_for_it(told: bytes, code: grpc.StatusCode) -> None:
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"\r\nTE: trailers\r\n" in head
+        assert b"authorization" not in head.lower()
+        writer.write(told)
+        await writer.drain()
+        writer.close()
+
+    async def scenario(gw: Gateway, stack: AsyncExitStack, asked: Any) -> None:
+        await gw.declare(holdSeconds=GUARD_SECONDS)
+        stream = Conversation(asked, authorization="Bearer x")
+        await stream.say()
+        await until_held(gw, 1)
+        server = await stack.enter_async_context(await asyncio.start_server(speak, "127.0.0.1", 0))
+        await gw.lease("a", f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        found, words = await stream.end()
+        assert found is code, words
+        assert bool(words) is (code is not grpc.StatusCode.OK)
+        assert {"set-cookie", "x-penstock-caller", "server"}.isdisjoint(dict(await stream.call.initial_metadata()))
+        assert (await gw.infer("/v2/models/none/infer"))[0] == 404
+
+    run(scenario)
+
+
+def test_tokens_of_an_issuer_open_a_model_to_calls_as_they_do_to_requests(model: Path) -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack, asked: Any) -> None:
+        entry = guarded(key_entry("pk_a"), issuers=[issuer.entry()])
+        await gw.declare(owner="u1", revisions={"r1": 100}, access=entry)
+        await gw.declare("default/team", access=guarded(issuers=[issuer.entry(requiredClaims={"team": "x"})]))
+        await gw.declare("default/open", access={"required": False})
+        serve(gw, stack, model)
         await until_received(gw)
-        (answer,) = await stream()
-        assert answer.infer_response.raw_output_contents[0] == X.tobytes()
+        unknown, denied, fine = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.OK
+        good, now = issuer.token(), int(time.time())
+        rows: list[tuple[str, dict[str, str], grpc.StatusCode]] = [
+            ("no token", {}, unknown),
+            ("no JWT", {"authorization": "Bearer a.b.c"}, unknown),
+            ("for another audience", {"authorization": f"Bearer {issuer.token(aud='else')}"}, unknown),
+            ("that has ended", {"authorization": f"Bearer {issuer.token(exp=now - 3600)}"}, unknown),
+            ("that does not count yet", {"authorization": f"Bearer {issuer.token(nbf=now + 3600)}"}, unknown),
+            ("of another issuer", {"authorization": f"Bearer {issuer.token(iss='https://other')}"}, unknown),
+            ("with another signature", {"authorization": f"Bearer {good[:-4]}AAAA"}, unknown),
+            ("that is right and new", {"authorization": f"Bearer {good}"}, fine),
+            ("that is known", {"authorization": f"Bearer {good}"}, fine),
+            ("in the other header", {"x_api_key": good}, fine),
+            ("a key", {"authorization": "Bearer pk_a"}, fine),
+            ("none after it", {}, unknown),
+        ]
+        for title, metadata, wanted in rows:
+            code, words = await code_of(infer(asked, **metadata))
+            assert (code, bool(words)) == (wanted, wanted is not fine), (title, words)
+        # A stream whose token is new, and one whose token is known, and one that is not let in.
+        fresh = {"authorization": f"Bearer {issuer.token(sub='bob')}"}
+        for metadata, wanted in (
+            (fresh, fine),
+            (fresh, fine),
+            ({"authorization": "Bearer a.b.c"}, unknown),
+            ({}, unknown),
+        ):
+            stream = Conversation(asked, **metadata)
+            await stream.say()
+            if wanted is fine:
+                assert (await stream.hear()).infer_response.raw_output_contents[0] == X.tobytes()
+            assert (await stream.end())[0] is wanted
+        # Looks, and the index, are the caller's own.
+        bearer = [("authorization", f"Bearer {good}")]
+        index = asked.RepositoryIndex(messages.RepositoryIndexRequest(), timeout=30, metadata=bearer)
+        assert [each.name for each in (await index).models] == ["m", "open"]
+        look = messages.ModelConfigRequest(name="m")
+        assert (await asked.ModelConfig(look, timeout=30, metadata=bearer)).config.name == "m"
+        assert (await code_of(asked.ModelConfig(look, timeout=30)))[0] is unknown
+        # Whose claims are not asked for, and who names one model where the message names another.
+        team = messages.ModelInferRequest(model_name="team")
+        assert (await code_of(asked.ModelInfer(team, timeout=30, metadata=bearer)))[0] in (unknown, denied)
+        assert (await code_of(infer(asked, penstock_model="open")))[0] is unknown
+
+    issuer = Issuer()
+    issuer.add_key("k")
+
+    async def main() -> None:
+        async with asyncio.timeout(120), AsyncExitStack() as stack:
+            trusted = await issuer.start(stack, Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="iss-"))))
+            arguments = ("--allow-private-issuers", "--issuer-ca-file", str(trusted))
+            gw = await stack.enter_async_context(gateway(*arguments))
+            address = gw.url.removeprefix("http://")
+            channel = await stack.enter_async_context(grpc.aio.insecure_channel(address, options=LARGE))
+            await scenario(gw, stack, stubs.GRPCInferenceServiceStub(channel))
+
+    asyncio.run(main())
+
+
+def test_a_compressed_message_is_let_in_by_what_metadata_name_and_answered_by_what_it_says(model: Path) -> None:
+    async def scenario(gw: Gateway, stack: AsyncExitStack, asked: Any) -> None:
+        await gw.declare(owner="u1", revisions={"r1": 100})
+        await gw.declare("vision/m", access=guarded(key_entry("pk_v")))
+        serve(gw, stack, model)
+        await until_received(gw)
+
+        async def ask(name: str, *metadata: tuple[str, str]) -> grpc.StatusCode:
+            request = raw_request(name, {"x": np.zeros(9000, np.uint8)})
+            how = grpc.Compression.Gzip
+            return (await code_of(asked.ModelInfer(request, timeout=30, metadata=metadata, compression=how)))[0]
+
+        assert await ask("m", ("penstock-model", "m")) is grpc.StatusCode.OK
+        # It is the open model's replica that is asked, and that serves no other.
+        assert await ask("vision/m", ("penstock-model", "m")) is grpc.StatusCode.NOT_FOUND
+        assert await ask("n", ("penstock-model", "m")) is grpc.StatusCode.NOT_FOUND
+        # A guarded one's key is asked for, whatever the message says.
+        for metadata in ([("penstock-model", "vision/m")], [("penstock-model", "m"), ("penstock-namespace", "vision")]):
+            assert await ask("m", *metadata) is grpc.StatusCode.UNAUTHENTICATED
+            assert await ask("m", *metadata, ("authorization", "Bearer pk_x")) is grpc.StatusCode.UNAUTHENTICATED
 
     run(scenario)
 

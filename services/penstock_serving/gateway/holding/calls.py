@@ -28,7 +28,6 @@ CONTENT_TYPE: Final = "application/grpc"
 BODY: Final = "body-of-rest"
 """Where a request that stands for a call has the body that REST's would have."""
 STREAM: Final = f"/{INFERENCE}/ModelStreamInfer"
-OPEN_ANEW: Final = "a stream waits for no replica and no check of its token: both are there now, open it anew"
 _STATUS: Final = "grpc-status"
 _REFLECTIONS: Final = (f"/{REFLECTION}/ServerReflectionInfo", f"/{REFLECTION_ALPHA}/ServerReflectionInfo")
 _MOST_OF_A_QUESTION: Final = 4096
@@ -117,13 +116,21 @@ class CallResponse(web.StreamResponse):
     async def prepare(self, request: web.BaseRequest) -> None:
         """Send it. A second time, nothing is left to send."""
         wire, self._wire = self._wire, b""
-        if wire and (transport := request.transport) is not None:
-            transport.write(wire)
-            while not transport.is_closing() and transport.get_write_buffer_size() > _UNSENT_BYTES:  # noqa: ASYNC110 -- aiohttp tells nobody else
-                await asyncio.sleep(_LOOK_SECONDS)
+        if wire:
+            await send_raw(request, wire)
 
     async def write_eof(self, data: bytes = b"") -> None:
         """All is sent."""
+
+
+async def send_raw(request: web.BaseRequest, wire: bytes) -> None:
+    """Send bytes to HAProxy, no faster than it takes them."""
+    transport = request.transport
+    if transport is None:
+        return
+    transport.write(wire)
+    while not transport.is_closing() and transport.get_write_buffer_size() > _UNSENT_BYTES:  # noqa: ASYNC110 -- aiohttp tells nobody else
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 async def answer_call(

@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 
 import aiohttp
 from aiohttp import hdrs, web
@@ -29,22 +30,24 @@ from penstock_serving.gateway.answers import document, error, wrong_method
 from penstock_serving.gateway.haproxy.access_rules import challenge
 from penstock_serving.gateway.haproxy.grpc_rules import CALL_HEADER
 from penstock_serving.gateway.haproxy.usual import GATEWAY_HEADER
-from penstock_serving.gateway.holding.calls import OPEN_ANEW, STREAM, answer_call
+from penstock_serving.gateway.holding.calls import STREAM, answer_call
 from penstock_serving.gateway.holding.forwarding import TRACERESPONSE, Forwarding, choose, replica_headers
 from penstock_serving.gateway.holding.own import OwnPaths
+from penstock_serving.gateway.holding.relaying import STREAM_BYTES, relay_stream
 from penstock_serving.gateway.holding.waiting import DEFAULT_HOLD_SECONDS, Holding
 from penstock_serving.gateway.readiness import Readiness
 from penstock_serving.gateway.settings import GatewaySettings
 from penstock_serving.gateway.table.paths import ModelOperation, ModelPath, parse_path
 from penstock_serving.gateway.table.registry import Registry
 from penstock_serving.gateway.table.standing import can_wake, describe_missing, find_problem
-from penstock_serving.gateway.table.traffic import Destination, Unknown, lookup
+from penstock_serving.gateway.table.traffic import Destination, Target, Unknown, lookup
 
 _COMPLETION_POLL_SECONDS = 0.25
 """That all routes are declared is no change of the table; whoever waits for it looks this often."""
-_SETTLE_SECONDS = 5.0
-"""How long HAProxy may take to hear of a replica."""
 _NOT_FOUND, _TOO_LARGE, _BUSY, _SERVER_ERROR, _UNAVAILABLE = 404, 413, 429, 500, 503
+
+_Attempt = Callable[[Target, Mapping[str, str]], Awaitable[web.StreamResponse | None]]
+"""Asks one replica, which is told these headers; None: it gave no answer, and another may be asked."""
 
 
 def _retry_seconds() -> float:
@@ -133,14 +136,16 @@ class DataServer:
             return error(_NOT_FOUND, found.message)
         if not found.targets and (looked := self._describe(request, path)) is not None:
             return looked
+        told = replica_headers(request.headers, caller)
         if request.headers.get(CALL_HEADER) == STREAM:
-            return await self._invite(path)
+            with self._holding.reserve(path.key[0], STREAM_BYTES):
+                return await self._deliver(path, told, partial(relay_stream, request))
         with self._holding.body(path.key[0]) as body:
             try:
                 await body.read(request.content, self._settings.max_body_bytes)
             except Invalid as invalid:
                 return error(_TOO_LARGE, invalid.message)
-            return await self._deliver(request, path, body.data, replica_headers(request.headers, caller))
+            return await self._deliver(path, told, partial(self._forwarding.attempt, request, path.key[0], body.data))
 
     async def _find(self, path: ModelPath) -> Destination | Unknown:
         """Where the request goes. A model is known to be unknown only once the operator has declared all routes.
@@ -198,9 +203,7 @@ class DataServer:
             return web.json_response({"name": key[1], "ready": True})
         return error(_UNAVAILABLE, describe_missing(table, key))
 
-    async def _deliver(
-        self, request: web.Request, path: ModelPath, body: bytearray, headers: Mapping[str, str]
-    ) -> web.StreamResponse:
+    async def _deliver(self, path: ModelPath, headers: Mapping[str, str], attempt: _Attempt) -> web.StreamResponse:
         """Pass the request to a replica, waiting for one as long as the route says."""
         route = self._registry.table.routes.get(path.key)
         hold = route.hold_seconds if route is not None else DEFAULT_HOLD_SECONDS
@@ -216,8 +219,7 @@ class DataServer:
             if target is not None:
                 tried.add(target.replica_id)
                 shown = word_for(self._settings.secret, path.key, found.uid)
-                told = {**headers, GATEWAY_HEADER: shown}
-                last = await self._forwarding.attempt(request, path.key[0], target, body, told)
+                last = await attempt(target, {**headers, GATEWAY_HEADER: shown})
                 if last is not None and last.status != _BUSY:
                     return last
             elif (problem := find_problem(self._registry.table, path.key)) is not None and not found.targets:
@@ -228,18 +230,6 @@ class DataServer:
                 await asyncio.sleep(_retry_seconds())
             else:
                 return last or error(_UNAVAILABLE, f"no replica of model '{path.key[1]}' was ready within {hold:g} s")
-
-    async def _invite(self, path: ModelPath) -> web.StreamResponse:
-        """A stream cannot be handed on from here: its client is asked to come again once it would find a replica."""
-        route = self._registry.table.routes.get(path.key)
-        hold = route.hold_seconds if route is not None else DEFAULT_HOLD_SECONDS
-        deadline = self._registry.now() + min(hold, self._settings.request_timeout_seconds * 0.9)
-        found = await self._wait_for_replicas(path, deadline)
-        if isinstance(found, Unknown):
-            return error(_NOT_FOUND, found.message)
-        if found.targets:
-            await self._registry.wait_until_settled(_SETTLE_SECONDS)
-        return error(_UNAVAILABLE, OPEN_ANEW if found.targets else describe_missing(self._registry.table, path.key))
 
     async def _wait_for_replicas(self, path: ModelPath, deadline: float) -> Destination | Unknown:
         """Where the request goes, once there is a replica or the deadline has passed."""

@@ -115,7 +115,7 @@ class Forwarding:
         self._mark = mark
 
     async def attempt(
-        self, request: web.Request, namespace: str, target: Target, body: bytearray, headers: Mapping[str, str]
+        self, request: web.Request, namespace: str, body: bytearray, target: Target, headers: Mapping[str, str]
     ) -> web.StreamResponse | None:
         """The replica's answer, sent already unless it is short; None where it did not give one.
 
