@@ -150,21 +150,26 @@ class GatewayProcess:
 
 @contextmanager
 def gateway(
-    folder: Path, environment: Mapping[str, str] | None = None, arguments: Sequence[str] = ()
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+    arguments: Sequence[str] = (),
+    host: str = "127.0.0.1",
+    control_port: int | None = None,
 ) -> Iterator[GatewayProcess]:
-    """A gateway on free loopback ports."""
-    port, control = free_ports(2)
+    """A gateway on free ports of a loopback address."""
+    port, free = free_ports(2)
+    control = control_port or free
     folder.mkdir(parents=True, exist_ok=True)
     secret_file = folder / "secret"
     secret_file.write_text("benchmark-secret")
     command = [
-        sys.executable, "-m", "penstock_serving.gateway.main", "--port", str(port), "--control-port", str(control),
-        "--secret-file", str(secret_file), "--state-dir", str(folder / "state"), *arguments,
+        sys.executable, "-m", "penstock_serving.gateway.main", "--host", host, "--port", str(port),
+        "--control-host", host, "--control-port", str(control), "--secret-file", str(secret_file), "--state-dir", str(folder / "state"), *arguments,
     ]  # fmt: skip
     with process(command, folder / "gateway.log", environment) as child:
-        url = f"http://127.0.0.1:{port}"
+        url = f"http://{host}:{port}"
         until("the gateway", lambda: http_json(f"{url}/v2/health/live", timeout=5) is not False)
-        yield GatewayProcess(url, f"http://127.0.0.1:{control}", "benchmark-secret", secret_file, child.pid)
+        yield GatewayProcess(url, f"http://{host}:{control}", "benchmark-secret", secret_file, child.pid)
 
 
 def put_applications(ray: LocalRay, applications: list[dict[str, Any]]) -> None:

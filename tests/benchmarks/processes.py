@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
 def _fields(pid: int) -> list[str]:
@@ -49,6 +50,22 @@ def memory_mib(pid: int) -> float:
         except (FileNotFoundError, PermissionError):
             continue
     return 0.0
+
+
+def resident_mib(pid: int) -> float:
+    """Resident set size in MiB; 0 where the process is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_MIB
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+
+
+def children(pid: int) -> list[int]:
+    """The processes that one has started and that live."""
+    try:
+        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def all_processes() -> Iterator[tuple[int, int, str]]:
