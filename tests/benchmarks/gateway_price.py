@@ -6,7 +6,6 @@ have the same replica, a real one. CPU is that of HAProxy's processes, and of al
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import hashlib
 import json
@@ -16,16 +15,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import uvloop
 from tests.benchmarks import parts, processes, report
-from tests.benchmarks.load import Client, render_request
+from tests.benchmarks.load import drive_groups
 from tests.integration.replica_process import replica
 from tests.ports import free_ports
 
@@ -195,35 +192,16 @@ def publish(results: dict[tuple[str, int], list[dict[str, float]]]) -> None:
 
 async def _drive(subject: Subject, count: int, body: bytes) -> dict[str, float]:
     """Closed-loop load; CPU of both groups of processes over the same time."""
-    request = render_request(subject.url, body, subject.headers)
-    address = urlsplit(subject.url)
-    latencies: list[float] = []
-    errors: list[str] = []
-    loop = asyncio.get_running_loop()
-    clients = [
-        (
-            await loop.create_connection(
-                lambda: Client(lambda: request, latencies, errors), address.hostname, address.port
-            )
-        )[1]
-        for _ in range(count)
-    ]
-    await asyncio.sleep(_WARM_SECONDS)
-    groups = (subject.haproxy, subject.serving)
-    before, answers, began = [processes.cpu_seconds(each) for each in groups], len(latencies), time.perf_counter()
-    await asyncio.sleep(SECONDS)
-    after, answers, took = (
-        [processes.cpu_seconds(each) for each in groups],
-        len(latencies) - answers,
-        time.perf_counter() - began,
+    (haproxy, whole), answers = await drive_groups(
+        subject.url,
+        body,
+        count,
+        (subject.haproxy, subject.serving),
+        headers=subject.headers,
+        warm_seconds=_WARM_SECONDS,
+        seconds=SECONDS,
     )
-    for client in clients:
-        client.stopping = True
-    await asyncio.wait([client.ended for client in clients], timeout=30)
-    if errors:
-        raise RuntimeError(f"{subject.name}: {errors[0]}")
-    haproxy, whole = ((end - start) / answers * 1e6 for start, end in zip(before, after, strict=True))
-    return {"haproxy_us": haproxy, "whole_us": whole, "requests_per_second": answers / took}
+    return {"haproxy_us": haproxy, "whole_us": whole, "requests_per_second": answers}
 
 
 def _child() -> None:

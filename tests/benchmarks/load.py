@@ -25,6 +25,9 @@ from urllib.parse import urlsplit
 
 import uvloop
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.benchmarks import processes
+
 
 @dataclasses.dataclass(frozen=True)
 class LoadResult:
@@ -151,6 +154,59 @@ async def drive(
         p99_ms=cuts[98] * 1000,
         cpu_us_per_answer=used / max(len(measured), 1) * 1e6,
     )
+
+
+async def drive_groups(
+    url: str,
+    body: bytes,
+    connections: int,
+    groups: Sequence[Sequence[int]],
+    *,
+    headers: Sequence[tuple[str, str]] = (),
+    warm_seconds: float,
+    seconds: float,
+) -> tuple[list[float], float]:
+    """Closed-loop load, and what several groups of processes used for it over the same time.
+
+    Args:
+        url: what is asked.
+        body: of each request.
+        connections: how many.
+        groups: ids of processes.
+        headers: of each request.
+        warm_seconds: of load before the measurement.
+        seconds: how long to measure.
+
+    Returns:
+        CPU in microseconds an answer of each group, and answers a second.
+
+    Raises:
+        RuntimeError: a request failed.
+    """
+    request = render_request(url, body, headers)
+    address = urlsplit(url)
+    latencies: list[float] = []
+    errors: list[str] = []
+    loop = asyncio.get_running_loop()
+    clients = [
+        (
+            await loop.create_connection(
+                lambda: Client(lambda: request, latencies, errors), address.hostname, address.port
+            )
+        )[1]
+        for _ in range(connections)
+    ]
+    await asyncio.sleep(warm_seconds)
+    before, answers, began = [processes.cpu_seconds(each) for each in groups], len(latencies), time.perf_counter()
+    await asyncio.sleep(seconds)
+    used = [processes.cpu_seconds(each) - start for each, start in zip(groups, before, strict=True)]
+    answers, took = len(latencies) - answers, time.perf_counter() - began
+    for client in clients:
+        client.stopping = True
+    await asyncio.wait([client.ended for client in clients], timeout=30)
+    if errors:
+        raise RuntimeError(f"{url}: {errors[0]}")
+    return [each / max(answers, 1) * 1e6 for each in used], answers / took
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:
