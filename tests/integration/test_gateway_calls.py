@@ -123,6 +123,73 @@ def test_a_caller_that_asks_too_often_is_told_so(model: Path) -> None:
     run(scenario)
 
 
+def watch(channel: Any, service: str = "") -> Any:
+    name = service.encode()
+    return channel.unary_stream("/grpc.health.v1.Health/Watch")(
+        b"\x0a%c%b" % (len(name), name) if name else b"", timeout=60
+    )
+
+
+SERVING, NOT_SERVING, SERVICE_UNKNOWN = b"\x08\x01", b"\x08\x02", b"\x08\x03"
+
+
+def test_who_watches_hears_of_the_gateway_until_it_leaves() -> None:
+    async def main() -> None:
+        async with asyncio.timeout(120), gateway("--client-timeout-seconds", "1.5", "--drain-seconds", "5") as gw:
+            address = gw.url.removeprefix("http://")
+            options = [
+                (
+                    "grpc.service_config",
+                    '{"loadBalancingConfig":[{"round_robin":{}}],"healthCheckConfig":{"serviceName":""}}',
+                )
+            ]
+            async with (
+                grpc.aio.insecure_channel(address) as channel,
+                grpc.aio.insecure_channel(address, options) as own,
+            ):
+                # A client that watches by itself, and goes by what it hears.
+                live = own.unary_unary("/inference.GRPCInferenceService/ServerLive")
+                assert await live(b"", timeout=30) == b"\x08\x01"
+                watches = [watch(channel, name) for name in ("", "inference.GRPCInferenceService")]
+                unknown = watch(channel, "no")
+                assert await unknown.read() == SERVICE_UNKNOWN
+                unknown.cancel()
+                for each in watches:
+                    # It is said again before HAProxy takes a watch for dead.
+                    assert [await each.read() for _ in range(5)] == [SERVING] * 5
+                await gw.stop()
+                for each in watches:
+                    heard = []
+                    with contextlib.suppress(grpc.aio.AioRpcError):
+                        while (told := await each.read()) is not grpc.aio.EOF:
+                            heard.append(told)
+                    assert heard[-1] == NOT_SERVING
+                    assert set(heard[:-1]) <= {SERVING}
+                    assert await each.code() is grpc.StatusCode.UNAVAILABLE
+                    assert "leaving" in (await each.details() or "")
+
+    asyncio.run(main())
+
+
+def test_who_finds_no_place_to_watch_takes_the_gateway_for_well() -> None:
+    async def main() -> None:
+        async with asyncio.timeout(120), gateway("--max-connections", "64") as gw:
+            address = gw.url.removeprefix("http://")
+            async with grpc.aio.insecure_channel(address) as channel:
+                first = watch(channel)
+                assert await first.read() == SERVING
+                code, words = await code_of(watch(channel).read())
+                assert (code, "Check" in words) == (grpc.StatusCode.UNIMPLEMENTED, True)
+                first.cancel()
+
+                async def has_place() -> bool:
+                    return (await code_of(watch(channel).read()))[0] is grpc.StatusCode.OK
+
+                await until(has_place)
+
+    asyncio.run(main())
+
+
 def test_calls_over_http2_leave_room_for_others() -> None:
     async def scenario(gw: Gateway, _: AsyncExitStack, asked: Any) -> None:
         await gw.declare(holdSeconds=GUARD_SECONDS)
@@ -177,8 +244,8 @@ class Conversation:
         named = [(name.replace("_", "-"), value) for name, value in metadata.items()]
         self.call = asked.ModelStreamInfer(timeout=60, metadata=named)
 
-    async def say(self, x: np.ndarray[Any, Any] = X, name: str = "x") -> None:
-        await self.call.write(raw_request("m", {name: x}))
+    async def say(self, x: np.ndarray[Any, Any] = X, name: str = "x", model: str = "m") -> None:
+        await self.call.write(raw_request(model, {name: x}))
 
     async def hear(self) -> Any:
         return await self.call.read()
@@ -262,41 +329,47 @@ def test_a_stream_ends_with_the_replica_that_it_waited_for(model: Path) -> None:
 ANSWERED = b"HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\n%bTransfer-Encoding: chunked\r\n\r\n0\r\ngrpc-status: 0\r\n\r\n"
 
 
-@pytest.mark.parametrize(
-    ("told", "code"),
-    [
-        (b"", grpc.StatusCode.UNAVAILABLE),
-        (b"220 mail\r\n\r\n", grpc.StatusCode.UNAVAILABLE),
-        (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", grpc.StatusCode.UNAVAILABLE),
-        (b"HTTP/1.1 200 OK\r\nx: " + b"x" * 100_000 + b"\r\n\r\n", grpc.StatusCode.UNAVAILABLE),
-        (b"HTTP/1.1 503 No\r\ngrpc-status: 14\r\ngrpc-message: no\r\nContent-Length: 0\r\n\r\n", grpc.StatusCode.UNAVAILABLE),
-        (ANSWERED % b"", grpc.StatusCode.OK),
-        (ANSWERED % b"Connection: keep-alive\r\nSet-Cookie: a=b\r\nX-Penstock-Caller: root\r\nServer: x\r\n", grpc.StatusCode.OK),
-    ],
-    ids=[
-        "nothing", "another protocol", "a change of protocols", "an endless head", "a refusal", "an end", "headers that are none of its business",
-    ],
-)  # fmt: skip
-def test_what_a_replica_answers_to_a_stream_that_waited_for_it(told: bytes, code: grpc.StatusCode) -> None:
-    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        assert b"\r\nTE: trailers\r\n" in head
-        assert b"authorization" not in head.lower()
-        writer.write(told)
-        await writer.drain()
-        writer.close()
+REPLICAS: dict[str, tuple[bytes, grpc.StatusCode]] = {
+    "nothing": (b"", grpc.StatusCode.UNAVAILABLE),
+    "another protocol": (b"220 mail\r\n\r\n", grpc.StatusCode.UNAVAILABLE),
+    "a change of protocols": (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", grpc.StatusCode.UNAVAILABLE),
+    "an endless head": (b"HTTP/1.1 200 OK\r\nx: " + b"x" * 100_000 + b"\r\n\r\n", grpc.StatusCode.UNAVAILABLE),
+    "a refusal": (
+        b"HTTP/1.1 503 No\r\ngrpc-status: 14\r\ngrpc-message: no\r\nContent-Length: 0\r\n\r\n",
+        grpc.StatusCode.UNAVAILABLE,
+    ),
+    "an end": (ANSWERED % b"", grpc.StatusCode.OK),
+    "headers that are none of its business": (
+        ANSWERED % b"Connection: keep-alive\r\nSet-Cookie: a=b\r\nX-Penstock-Caller: root\r\nServer: x\r\n",
+        grpc.StatusCode.OK,
+    ),
+}
+"""What replicas answer, and what the client of a stream is told."""
 
+
+def test_what_a_replica_answers_to_a_stream_that_waited_for_it() -> None:
     async def scenario(gw: Gateway, stack: AsyncExitStack, asked: Any) -> None:
-        await gw.declare(holdSeconds=GUARD_SECONDS)
-        stream = Conversation(asked, authorization="Bearer x")
-        await stream.say()
-        await until_held(gw, 1)
-        server = await stack.enter_async_context(await asyncio.start_server(speak, "127.0.0.1", 0))
-        await gw.lease("a", f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
-        found, words = await stream.end()
-        assert found is code, words
-        assert bool(words) is (code is not grpc.StatusCode.OK)
-        assert {"set-cookie", "x-penstock-caller", "server"}.isdisjoint(dict(await stream.call.initial_metadata()))
+        for number, (title, (told, code)) in enumerate(REPLICAS.items()):
+
+            async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, told: bytes = told) -> None:
+                head = await reader.readuntil(b"\r\n\r\n")
+                assert b"\r\nTE: trailers\r\n" in head
+                assert b"authorization" not in head.lower()
+                writer.write(told)
+                await writer.drain()
+                writer.close()
+
+            name = f"default/m{number}"
+            await gw.declare(name, holdSeconds=GUARD_SECONDS)
+            stream = Conversation(asked, authorization="Bearer x")
+            await stream.say(model=f"m{number}")
+            await until_held(gw, 1, name)
+            server = await stack.enter_async_context(await asyncio.start_server(speak, "127.0.0.1", 0))
+            await gw.lease(f"a{number}", f"127.0.0.1:{server.sockets[0].getsockname()[1]}", name)
+            found, words = await stream.end()
+            assert (found, bool(words)) == (code, code is not grpc.StatusCode.OK), (title, words)
+            headers = dict(await stream.call.initial_metadata())
+            assert {"set-cookie", "x-penstock-caller", "server"}.isdisjoint(headers), title
         assert (await gw.infer("/v2/models/none/infer"))[0] == 404
 
     run(scenario)

@@ -103,7 +103,7 @@ _REFUSED: Final[Mapping[str, str]] = {
         for asked in ("Status", "Register", "Unregister")
     },
     f"/{INFERENCE}/LogSettings": "logs are set where a process is started, by the environment and the chart's values",
-    f"/{HEALTH}/Watch": "ask Check again, as Kubernetes' probes do; a gateway that leaves says so to each connection (GOAWAY)",
+    f"/{HEALTH}/Watch": "ask Check again, or watch a gateway",
 }
 
 

@@ -38,6 +38,7 @@ _SERVER_PATHS: Final = {
     f"/{INFERENCE}/ServerLive": "/v2/health/live",
     f"/{INFERENCE}/ServerReady": "/v2/health/ready",
     f"/{HEALTH}/Check": "/v2/health/ready",
+    f"/{HEALTH}/Watch": "/v2/health/ready",
     _TRACES: TRACE_SETTING,
 }
 _MODEL_PATHS: Final = {

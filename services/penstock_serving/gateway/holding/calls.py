@@ -133,6 +133,11 @@ async def send_raw(request: web.BaseRequest, wire: bytes) -> None:
         await asyncio.sleep(_LOOK_SECONDS)
 
 
+async def open_stream(request: web.BaseRequest) -> None:
+    """Send the head of an answer whose messages are chunks of its body, and whose status is the trailer."""
+    await send_raw(request, _HEAD % HTTPStatus.OK + b"Transfer-Encoding: chunked\r\n\r\n")
+
+
 async def answer_call(
     request: web.Request, call: str, answer: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
@@ -151,7 +156,7 @@ async def answer_call(
     try:
         if look is None:
             raise no_method("this gateway", call)
-        method, body = (hdrs.METH_GET, b"") if look.ask is None else look.ask(await _read_question(request))
+        method, body = (hdrs.METH_GET, b"") if look.ask is None else look.ask(await read_question(request))
     except Invalid as error:
         return refusal(status_of(error), error.message)
     asked = request.clone(method=method)
@@ -159,7 +164,7 @@ async def answer_call(
     return write_call(await answer(asked), look.answer)
 
 
-async def _read_question(request: web.Request) -> bytes:
+async def read_question(request: web.Request) -> bytes:
     """The message of a look.
 
     Raises:
@@ -211,17 +216,15 @@ def _lines(headers: Mapping[str, str]) -> bytes:
 
 async def _reflect(request: web.Request, call: str) -> web.StreamResponse:
     """Answer questions as they come: a client may ask the next one once it has the answer."""
-    transport, reader = request.transport, MessageReader()
-    if transport is None:
-        return refusal(HTTPStatus.BAD_REQUEST, "the client has gone")
-    transport.write(_HEAD % HTTPStatus.OK + b"Transfer-Encoding: chunked\r\n\r\n")
+    reader = MessageReader()
+    await open_stream(request)
     ended = b"grpc-status: 0\r\n"
     try:
         async for chunk in request.content.iter_any():
             for _, question in reader.feed(chunk, _MOST_OF_A_QUESTION):
                 framed = frame(answer_reflection(call.encode(), question))
-                transport.write(b"%x\r\n%b\r\n" % (len(framed), framed))
+                await send_raw(request, b"%x\r\n%b\r\n" % (len(framed), framed))
     except Invalid as error:
         ended = refusal_lines(error)
-    transport.write(b"0\r\n%b\r\n" % ended)
+    await send_raw(request, b"0\r\n%b\r\n" % ended)
     return CallResponse.stand_for_sent(HTTPStatus.OK)

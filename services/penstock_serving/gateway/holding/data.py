@@ -35,6 +35,7 @@ from penstock_serving.gateway.holding.forwarding import TRACERESPONSE, Forwardin
 from penstock_serving.gateway.holding.own import OwnPaths
 from penstock_serving.gateway.holding.relaying import STREAM_BYTES, relay_stream
 from penstock_serving.gateway.holding.waiting import DEFAULT_HOLD_SECONDS, Holding
+from penstock_serving.gateway.holding.watching import WATCH, HealthWatch
 from penstock_serving.gateway.readiness import Readiness
 from penstock_serving.gateway.settings import GatewaySettings
 from penstock_serving.gateway.table.paths import ModelOperation, ModelPath, parse_path
@@ -77,6 +78,7 @@ class DataServer:
         self._forwarding = Forwarding(session, holding, settings.request_timeout_seconds * 0.9, _mark)
         self._emit = emit
         self._traced = traced
+        self._watch = HealthWatch(settings, readiness)
         self._own = OwnPaths(
             registry,
             holding,
@@ -95,6 +97,8 @@ class DataServer:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request or call."""
         call = request.headers.get(CALL_HEADER)
+        if call == WATCH:
+            return await self._watch.answer(request)
         return await (self._answer(request) if call is None else answer_call(request, call, self._answer))
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
