@@ -184,6 +184,8 @@ class Replica:
         self.name = name
         self.delay = delay
         self.answered = 0
+        self.peers: set[object] = set()
+        """Addresses of the connections on which requests came."""
         self.arrived = asyncio.Event()
         self.go_on = asyncio.Event()
         self.go_on.set()
@@ -210,6 +212,8 @@ class Replica:
     async def _answer(self, request: web.Request) -> web.Response:
         body = await request.read()
         self.answered += 1
+        if request.transport is not None:
+            self.peers.add(request.transport.get_extra_info("peername"))
         self.arrived.set()
         await asyncio.sleep(self.delay)
         await self.go_on.wait()

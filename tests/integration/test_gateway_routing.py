@@ -279,3 +279,19 @@ def test_a_gateway_shares_its_port_with_nobody() -> None:
         )  # fmt: skip
         assert done.returncode == 2
         assert_tells(done.stderr, f"another program port {port}")
+
+
+def test_as_many_idle_clients_as_there_may_be_have_no_connection_to_a_replica_closed_after_each_request() -> None:
+    most = 256
+
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        replica = await stack.enter_async_context(Replica("a"))
+        await gw.lease("a", replica.address)
+        for _ in range(most - 1):
+            _, idle = await asyncio.open_connection(gw.address, gw.port)
+            stack.callback(idle.close)
+        for _ in range(10):
+            assert (await gw.infer())[0] == 200
+        assert (replica.answered, len(replica.peers)) == (10, 1)
+
+    run(scenario, "--max-connections", str(most), "--max-connections-per-client", str(most))

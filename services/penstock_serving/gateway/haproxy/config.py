@@ -96,6 +96,10 @@ def _global_section(settings: GatewaySettings, edition: str) -> Iterator[str]:
     yield f"  tune.bufsize {BUFFER_BYTES}"
     # Else some of the buffers of many connections are given back to the system, and asked for again, with each request.
     yield f"  tune.memory.hot-size {HOT_BYTES}"
+    # Shares of its files, two for each client. As soon as the lower one is in use, no connection to a replica is kept, and each
+    # request opens one: by default idle clients get there, which alone may take half.
+    yield "  tune.pool-low-fd-ratio 70"
+    yield "  tune.pool-high-fd-ratio 75"
     if settings.tls_certificate is not None:
         # Mozilla's intermediate recommendation: each session has keys that nobody can compute later. Tickets would have
         # them depend on one key for as long as a worker lives.
