@@ -18,7 +18,7 @@ _MAC_CHARACTERS: Final = 64
 _MOST_CHARACTERS: Final = 1024
 _KEPT: Final = 16_384
 _SALT: Final = b"penstock/gateway/1"
-_ADMIN, _REGISTER, _DATA = "admin", "register", "data"
+_ADMIN, _REGISTER, _DATA, _AUTHORITY = "admin", "register", "data", "authority"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,12 @@ def data_token(registration: str) -> str:
     if not registration.startswith(f"{_KIND}/"):
         return ""
     return hmac.new(registration.encode(), _DATA.encode(), hashlib.sha256).hexdigest()[:32]
+
+
+@lru_cache(maxsize=64)
+def authority_seed(secret: str) -> bytes:
+    """From which the platform's own authority of certificates follows: 32 bytes that are nobody's but the platform's."""
+    return _subkey(secret, _AUTHORITY)
 
 
 def gateway_word(namespace: str, token: str) -> str:
