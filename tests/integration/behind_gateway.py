@@ -55,7 +55,8 @@ def behind_gateway(
     try:
         running = asyncio.run_coroutine_threadsafe(start(), loop).result(GUARD_SECONDS)
         token = replica_token(SECRET, "default", "tiny", "u1")
-        with replica(model, gateways=(running.control,), registration_token=token, **settings) as started:
+        told = {"gateways": (running.control,), "registration_token": token} | settings
+        with replica(model, **told) as started:
             asyncio.run_coroutine_threadsafe(until_received(running), loop).result(GUARD_SECONDS)
             yield Served(running, started)
     finally:

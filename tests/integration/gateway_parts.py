@@ -180,8 +180,10 @@ async def gateway(
 class Replica:
     """A replica in this process: answers with its name and what it was sent."""
 
-    def __init__(self, name: str = "a", delay: float = 0.0) -> None:
+    def __init__(self, name: str = "a", delay: float = 0.0, context: ssl.SSLContext | None = None) -> None:
         self.name = name
+        self.context = context
+        """Of TLS; None: it speaks none."""
         self.delay = delay
         self.answered = 0
         self.peers: set[object] = set()
@@ -201,7 +203,7 @@ class Replica:
         application.router.add_route("*", "/{path:.*}", self._answer)
         self._runner = web.AppRunner(application, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self.context).start()
         self.address = f"127.0.0.1:{self._runner.addresses[0][1]}"
         return self
 

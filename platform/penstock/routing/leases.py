@@ -5,6 +5,7 @@ Both speak JSON over HTTP to the agent:
 
     PUT    /v1/replicas/{replica_id}             ReplicaLease      (replica token)  -> LeaseGranted
     DELETE /v1/replicas/{replica_id}                               (replica token)  -> 204, once no new request goes there
+    POST   /v1/replicas/{replica_id}/certificate CertificateRequest (replica token) -> CertificateGranted; over TLS alone
     PUT    /v1/routes/{namespace}/{model}        Route             (admin token)    -> 204, once requests go that way
     DELETE /v1/routes/{namespace}/{model}                          (admin token)    -> 204
     GET    /v1/routes                                              (admin token)    -> RouteList
@@ -105,6 +106,27 @@ class ReplicaLease(Frozen):
     """Whether requests are joined into one run. None: as told before."""
     room: ReplicaRoom | None = None
     """None: as much as comes."""
+    encrypted: bool | None = None
+    """Whether the socket speaks TLS, by a certificate that a gateway granted. None: it does not; a former release's has no word
+    for it."""
+
+
+class CertificateRequest(Frozen):
+    """A replica asks for a certificate that gateways know it by."""
+
+    namespace: Text
+    model: Text
+    request: Annotated[str, Field(max_length=4096)]
+    """PKCS #10 in PEM. Only the public key counts: the name is the gateway's to say."""
+
+
+class CertificateGranted(Frozen):
+    """A replica's certificate."""
+
+    certificate: str
+    """In PEM."""
+    lifetime_seconds: float
+    """From now until it ends."""
 
 
 def check_replica_id(replica_id: str) -> None:

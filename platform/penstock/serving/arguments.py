@@ -52,6 +52,9 @@ class ReplicaArguments(Frozen):
     gateways: tuple[str, ...] = ()
     """Base URLs of gateway agents to register with. None: register nowhere (tests, benchmarks)."""
     registration_token: str = ""
+    gateway_authority: Annotated[str, Field(exclude_if=lambda pem: not pem)] = ""
+    """Certificate in PEM of the platform's own authority. With it, the gateways' agents must show certificates of its, and the
+    replica speaks TLS alone, by one that it asks them for. Left out where there is none, as above."""
     trusted_keys: tuple[str, ...] = ()
     """Public keys in PEM. A model whose manifest names an optimization must be signed by one of them; none: such a model is
     refused."""

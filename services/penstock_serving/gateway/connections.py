@@ -7,6 +7,9 @@ the oldest, so that silent ones keep nobody out; the callers that are known are 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import ssl
 from collections import Counter
 from collections.abc import Callable
 from ipaddress import ip_address, ip_network
@@ -18,6 +21,10 @@ MOST_STRANGERS_OF_A_PEER: Final = 64
 MOST_OF_A_PEER: Final = 1024
 """A node with as many replicas has a connection for each at times, and an operator one for each of its threads."""
 MOST: Final = 8192
+_MOST_HANDSHAKES: Final = 1024
+"""Of TLS, under way."""
+_PAUSE_SECONDS: Final = 0.1
+"""After a connection could not be accepted: there are no files left, for a moment."""
 
 
 def peer_of(address: str) -> str:
@@ -149,3 +156,69 @@ class _Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         if self._admitted:
             self._inner.resume_writing()
+
+
+class TlsListener:
+    """Accepts connections, and hands them on once TLS is spoken on them.
+
+    A handshake that does not end is nobody's connection yet, so handshakes are counted here. A peer with too many of them is
+    turned away until the time is over for some.
+
+    Args:
+        listening: a socket, which is closed with this.
+        context: of TLS.
+        factory: makes the protocol of a connection.
+        of_a_peer: handshakes of one address.
+    """
+
+    def __init__(
+        self,
+        listening: socket.socket,
+        context: ssl.SSLContext,
+        factory: Callable[[], asyncio.Protocol],
+        of_a_peer: int = MOST_STRANGERS_OF_A_PEER,
+    ) -> None:
+        listening.setblocking(False)
+        self._listening = listening
+        self._context = context
+        self._factory = factory
+        self._most_of_a_peer = of_a_peer
+        self._counts: Counter[str] = Counter()
+        self._handshakes: set[asyncio.Task[None]] = set()
+        self._accepting = asyncio.get_running_loop().create_task(self._accept())
+
+    async def close(self) -> None:
+        """Accept nothing more. Connections that were handed on stay."""
+        tasks = [self._accepting, *self._handshakes]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._listening.close()
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                accepted, address = await loop.sock_accept(self._listening)
+            except OSError:
+                await asyncio.sleep(_PAUSE_SECONDS)
+                continue
+            peer = peer_of(address[0])
+            if self._counts[peer] >= self._most_of_a_peer or len(self._handshakes) >= _MOST_HANDSHAKES:
+                accepted.close()
+                continue
+            self._counts[peer] += 1
+            task = loop.create_task(self._shake_hands(accepted, peer))
+            self._handshakes.add(task)
+            task.add_done_callback(self._handshakes.discard)
+
+    async def _shake_hands(self, accepted: socket.socket, peer: str) -> None:
+        try:
+            with contextlib.suppress(OSError):
+                await asyncio.get_running_loop().connect_accepted_socket(
+                    self._factory, accepted, ssl=self._context, ssl_handshake_timeout=HEAD_SECONDS
+                )
+        finally:
+            self._counts[peer] -= 1
+            if not self._counts[peer]:
+                del self._counts[peer]

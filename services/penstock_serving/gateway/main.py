@@ -7,6 +7,8 @@ import contextlib
 import logging
 import os
 import signal
+import socket
+import ssl
 import sys
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
@@ -25,8 +27,8 @@ from penstock_serving.gateway.access.admissions import Admissions
 from penstock_serving.gateway.access.gatekeeper import Gatekeeper
 from penstock_serving.gateway.access.issuers import Issuers
 from penstock_serving.gateway.access.verification import Verification
-from penstock_serving.gateway.connections import HEAD_SECONDS, ConnectionLimiter
-from penstock_serving.gateway.control.api import ControlServer
+from penstock_serving.gateway.connections import HEAD_SECONDS, ConnectionLimiter, TlsListener
+from penstock_serving.gateway.control.api import ControlServer, refusing_application
 from penstock_serving.gateway.haproxy.access_log import AccessLog
 from penstock_serving.gateway.haproxy.convergence import Convergence
 from penstock_serving.gateway.haproxy.process import Haproxy, connections_within_limits, find_haproxy, require_port
@@ -35,15 +37,18 @@ from penstock_serving.gateway.haproxy.scraping import Scraping
 from penstock_serving.gateway.holding.data import DataServer
 from penstock_serving.gateway.holding.forwarding import session_to_replicas
 from penstock_serving.gateway.holding.waiting import Holding
+from penstock_serving.gateway.layout import Layout
 from penstock_serving.gateway.memory import limit, max_bytes
 from penstock_serving.gateway.probes import Probes
 from penstock_serving.gateway.readiness import Readiness
-from penstock_serving.gateway.settings import GatewaySettings, Layout, read_settings
+from penstock_serving.gateway.settings import GatewaySettings, read_settings
 from penstock_serving.gateway.table.registry import Registry
+from penstock_serving.gateway.tls.control import ControlCertificates
 from penstock_serving.gateway.tls.keeping import CertificateKeeper
 
 logger = logging.getLogger(__name__)
 _FLUSH_SECONDS = 5.0
+_BACKLOG = 1024
 
 
 async def _serve_haproxy(stack: AsyncExitStack, application: web.Application, layout: Layout) -> None:
@@ -66,9 +71,15 @@ async def _serve_haproxy(stack: AsyncExitStack, application: web.Application, la
 
 
 async def _serve_network(
-    stack: AsyncExitStack, application: web.Application, limiter: ConnectionLimiter, host: str, port: int
+    stack: AsyncExitStack,
+    application: web.Application,
+    limiter: ConnectionLimiter,
+    host: str,
+    port: int,
+    *,
+    context: ssl.SSLContext | None = None,
 ) -> None:
-    """Answer at a port that anyone in the network may reach."""
+    """Answer at a port that anyone in the network may reach; over TLS where there is a context for it."""
     runner = web.AppRunner(
         application,
         access_log=None,
@@ -82,8 +93,32 @@ async def _serve_network(
     if runner.server is None:
         raise Invalid("InvalidState", "the agent's server could not be set up")
     factory = limiter.wrap(runner.server)
-    listener = await asyncio.get_running_loop().create_server(factory, host, port, backlog=1024)
+    if context is not None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        stack.push_async_callback(TlsListener(listening, context, factory).close)
+        return
+    listener = await asyncio.get_running_loop().create_server(factory, host, port, backlog=_BACKLOG)
     stack.callback(listener.close)
+
+
+async def _serve_control(
+    stack: AsyncExitStack,
+    settings: GatewaySettings,
+    control: ControlServer,
+    limiter: ConnectionLimiter,
+    *,
+    probes: Probes,
+    certificates: ControlCertificates | None,
+) -> None:
+    """Answer replicas and the operator: in the clear, over TLS, or both; in the clear also probes without a port of their own."""
+    port, host = settings.control_tls_port, settings.control_host
+    plain = refusing_application(port) if settings.require_control_tls else control.application()
+    if not settings.probe_port:
+        probes.add_to(plain)
+    await _serve_network(stack, plain, limiter, host, settings.control_port)
+    if certificates is not None:
+        await _serve_network(stack, control.application(), limiter, host, port, context=certificates.context)
 
 
 async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
@@ -118,25 +153,29 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
         for collector in (log, GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR):
             metrics.register(collector)
 
+        certificates = ControlCertificates(settings) if settings.control_tls_port else None
+        if certificates is not None:
+            certificates.prepare()
+        trust = certificates.trust if certificates is not None else None
         haproxy = Haproxy(find_haproxy(settings), layout, log.take)
         readiness = Readiness(settings, lambda: haproxy.running and registry.taken)
         data = DataServer(
-            settings, registry, holding, readiness, gatekeeper, session=session, emit=sink.emit, traced=sink.enabled
-        )
+            settings, registry, holding, readiness, gatekeeper,
+            session=session, trust=trust, emit=sink.emit, traced=sink.enabled,
+        )  # fmt: skip
         await _serve_haproxy(stack, data.application(), layout)
         limiter = ConnectionLimiter()
-        control = ControlServer(settings, registry, holding, readiness, limiter.trust)
-        application = control.application()
+        control = ControlServer(settings, registry, holding, readiness, limiter.trust, certificates=certificates)
         probes = Probes(settings, readiness, metrics)
         if settings.probe_port:
-            watched = Scraping(registry, session, settings.secret).add_to(probes.add_to(web.Application()))
+            watched = Scraping(registry, session, settings.secret, trust).add_to(probes.add_to(web.Application()))
             await _serve_network(stack, watched, ConnectionLimiter(), settings.probe_host, settings.probe_port)
-        else:
-            probes.add_to(application)
-        await _serve_network(stack, application, limiter, settings.control_host, settings.control_port)
+        await _serve_control(stack, settings, control, limiter, probes=probes, certificates=certificates)
 
         convergence = Convergence(settings, registry, admissions, haproxy)
         works = [convergence.run(), convergence.expire(), registry.store_routes()]
+        if certificates is not None:
+            works.append(certificates.run())
         if settings.tls_certificate is not None:
             keeper = CertificateKeeper(settings, settings.tls_certificate, lambda: convergence.edition)
             keeper.prepare()

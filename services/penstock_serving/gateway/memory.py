@@ -35,16 +35,17 @@ _STRANGERS_BYTES: Final = 8192 * 8 * 1024
 _CGROUP: Final = Path("/sys/fs/cgroup/memory.max")
 
 
-def connection_bytes(*, tls: bool = False) -> int:
-    """The most that one client's connection takes in HAProxy."""
-    return _BUFFERS * BUFFER_BYTES + _CONNECTION_BYTES + (_TLS_BYTES if tls else 0)
+def connection_bytes(*, tls: bool = False, replica_tls: bool = False) -> int:
+    """The most that one client's connection takes in HAProxy, with the one to a replica."""
+    return _BUFFERS * BUFFER_BYTES + _CONNECTION_BYTES + _TLS_BYTES * (tls + replica_tls)
 
 
 def max_bytes(settings: GatewaySettings) -> int:
     """The most that a gateway takes, both processes together. A reload for more slots has its workers share connections."""
-    streams = settings.requests_over_http2 * connection_bytes() if settings.http2 else 0
-    tls = settings.tls_certificate is not None
-    clients = (settings.max_connections + _OWN_CONNECTIONS) * connection_bytes(tls=tls) + streams
+    tls, replica_tls = settings.tls_certificate is not None, bool(settings.control_tls_port)
+    streams = settings.requests_over_http2 * connection_bytes(replica_tls=replica_tls) if settings.http2 else 0
+    each = connection_bytes(tls=tls, replica_tls=replica_tls)
+    clients = (settings.max_connections + _OWN_CONNECTIONS) * each + streams
     own = _BASE_BYTES + settings.threads * HOT_BYTES + _TABLES_BYTES + _KEYS_BYTES + _KEPT_BYTES + _STRANGERS_BYTES
     return clients + settings.max_held_bytes + own
 

@@ -10,86 +10,11 @@ from pathlib import Path
 from penstock.api.access import Authentication
 from penstock.errors import Invalid
 from penstock.serving.settings import DEFAULT_MAX_BODY_BYTES
+from penstock_serving.gateway.layout import Layout
 
 SECRET_FILE_VARIABLE = "PENSTOCK_GATEWAY_SECRET_FILE"  # noqa: S105 -- the name of a variable, not a secret
 _SOCKET_PATH_LIMIT = 85
 """A Unix socket's path has 107 bytes; HAProxy appends a suffix of its own while it binds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Where the gateway's files are. `run` holds what one process needs; `routes` outlives it."""
-
-    state: Path
-
-    @property
-    def run(self) -> Path:
-        """Sockets, the rendered configuration, the map; private to the user."""
-        return self.state / "run"
-
-    @property
-    def routes(self) -> Path:
-        """Routes as the operator declared them."""
-        return self.state / "routes.json"
-
-    @property
-    def config(self) -> Path:
-        """HAProxy's configuration."""
-        return self.run / "haproxy.cfg"
-
-    @property
-    def map(self) -> Path:
-        """From a model's path to the backend that serves it."""
-        return self.run / "routes.map"
-
-    @property
-    def locks(self) -> Path:
-        """From a model to how it is guarded."""
-        return self.run / "locks.map"
-
-    @property
-    def grants(self) -> Path:
-        """From a key or token to what it opens."""
-        return self.run / "grants.map"
-
-    @property
-    def usual(self) -> Path:
-        """From a path or a key, as they come, to all that decides a usual request."""
-        return self.run / "usual.map"
-
-    @property
-    def certificate(self) -> Path:
-        """Chain and key of TLS, as HAProxy reads them."""
-        return self.run / "tls.pem"
-
-    @property
-    def runtime_socket(self) -> Path:
-        """HAProxy's runtime API."""
-        return self.run / "haproxy.sock"
-
-    @property
-    def master_socket(self) -> Path:
-        """Where HAProxy's master is told to reload."""
-        return self.run / "master.sock"
-
-    @property
-    def agent_socket(self) -> Path:
-        """Where HAProxy sends what it cannot route."""
-        return self.run / "agent.sock"
-
-    @property
-    def metrics_socket(self) -> Path:
-        """HAProxy's Prometheus exporter."""
-        return self.run / "metrics.sock"
-
-    @property
-    def relay_socket(self) -> Path:
-        """Where HAProxy's present worker takes requests from those before it."""
-        return self.run / "relay.sock"
-
-    def error_file(self, status: int) -> Path:
-        """HAProxy's own answer with this status."""
-        return self.run / f"{status}.http"
 
 
 @dataclass(frozen=True)
@@ -144,6 +69,12 @@ class GatewaySettings:
     """Folder with `tls.crt` and `tls.key`: clients then speak TLS, and nothing else is answered at their port."""
     tls_client_ca_file: Path | None = None
     """Whose certificates clients must show. None: none need to."""
+    control_tls_port: int = 0
+    """Of the control API over TLS, by certificates of the platform's own; replicas that register there speak TLS, too. 0: none."""
+    require_control_tls: bool = False
+    """Whether nobody is answered on the plain control port, and no replica is taken that speaks no TLS."""
+    certificate_seconds: float = 24 * 3600.0
+    """How long certificates of the platform's own live; new ones come at half that time."""
     haproxy_binary: str = ""
 
     @property
@@ -242,6 +173,19 @@ def _add_tls(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--tls-client-ca-file", type=Path, help="authorities (PEM) of whose certificates clients must show one"
     )
+    group.add_argument(
+        "--control-tls-port", type=int, default=0,
+        help="where replicas and the operator reach the agent over TLS, by certificates of the platform's own; requests go over "
+        "TLS to the replicas that register there; 0: nowhere",
+    )  # fmt: skip
+    group.add_argument(
+        "--require-control-tls", action="store_true",
+        help="answer nobody on the plain control port, and take no replica that speaks no TLS",
+    )  # fmt: skip
+    group.add_argument(
+        "--certificate-seconds", type=float, default=GatewaySettings.certificate_seconds,
+        help="how long certificates of the platform's own live; new ones come at half that time",
+    )  # fmt: skip
 
 
 def _add_access(parser: argparse.ArgumentParser) -> None:
@@ -311,10 +255,18 @@ def _check(settings: GatewaySettings) -> None:
         raise Invalid(
             "InvalidSettings", "times to drain, to delay shutdown and to await the operator must not be below 0"
         )
-    if settings.tls_client_ca_file is not None and settings.tls_certificate is None:
-        raise Invalid("InvalidSettings", "--tls-client-ca-file needs --tls-certificate")
+    _check_tls(settings)
     path = str(settings.layout.runtime_socket)
     if len(path.encode()) > _SOCKET_PATH_LIMIT:
         raise Invalid("InvalidSettings", f"--state-dir is too long for a Unix socket in it: {path}")
     if any(c.isspace() or c in "\"'\\%|#" for c in path):
         raise Invalid("InvalidSettings", f"--state-dir must have no space, quote, backslash, '%', '|' or '#': {path}")
+
+
+def _check_tls(settings: GatewaySettings) -> None:
+    if settings.tls_client_ca_file is not None and settings.tls_certificate is None:
+        raise Invalid("InvalidSettings", "--tls-client-ca-file needs --tls-certificate")
+    if settings.require_control_tls and not settings.control_tls_port:
+        raise Invalid("InvalidSettings", "--require-control-tls needs --control-tls-port")
+    if settings.certificate_seconds <= 0:
+        raise Invalid("InvalidSettings", "certificate-seconds must be above 0")

@@ -10,13 +10,13 @@ import os
 import signal
 import sys
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import uvloop
 from pydantic import ValidationError
 
 from penstock.api.conditions import Reason
-from penstock.errors import PenstockError
+from penstock.errors import Invalid, PenstockError
 from penstock.serving.control import (
     COMMAND,
     Drain,
@@ -42,6 +42,9 @@ from penstock_serving.replica.model.warmup import warm_up
 from penstock_serving.replica.registration import Leases
 from penstock_serving.replica.service import InferenceService
 from penstock_serving.replica.telemetry.starting import StartTrace
+
+if TYPE_CHECKING:
+    from penstock_serving.replica.identity import ReplicaIdentity
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +75,11 @@ def main() -> int:
     except ValidationError as error:
         pipe.send(StartFailed(reason=Reason.INVALID_SPEC, message=f"the replica's settings are wrong: {error}"))
         return 1
+    try:
+        identity = _identity(settings)
+    except Invalid as error:
+        pipe.send(StartFailed(reason=Reason.INVALID_SPEC, message=f"the replica's settings are wrong: {error.message}"))
+        return 1
     start = StartTrace(settings, began_ns)
     start.end_phase(names.SPAN_SPAWN)
     try:
@@ -82,14 +90,20 @@ def main() -> int:
         pipe.send(StartFailed(reason=error.reason, message=error.message, digest=found))
         return 1
     try:
-        return uvloop.run(_serve(settings, model, pipe, parent, start))
+        return uvloop.run(_serve(settings, model, pipe, parent, start, identity=identity))
     except OSError as error:
         pipe.send(StartFailed(reason=Reason.REPLICA_FAILED, message=f"cannot listen on {settings.host}: {error}"))
         return 1
 
 
 async def _serve(
-    settings: ReplicaSettings, model: LoadedModel, pipe: ControlPipe, parent: int, start: StartTrace
+    settings: ReplicaSettings,
+    model: LoadedModel,
+    pipe: ControlPipe,
+    parent: int,
+    start: StartTrace,
+    *,
+    identity: ReplicaIdentity | None,
 ) -> int:
     loop = asyncio.get_running_loop()
     resource = {
@@ -106,7 +120,7 @@ async def _serve(
     for rows, seconds in warm_up(model.engine, model.trial.joining, settings.batching.max_batch_size).items():
         service.executor.observe_warm_up(rows, seconds)
     start.end_phase(names.SPAN_WARM_UP)
-    listener, address = await front.listen(settings.host, settings.port)
+    listener, address = await front.listen(settings.host, settings.port, identity.context if identity else None)
     leaving = asyncio.Event()
 
     def on_line(line: bytes) -> None:
@@ -134,6 +148,7 @@ async def _serve(
         joining=lambda: service.joining,
         showing=front.guard.follow,
         room=service.room,
+        identity=identity,
     )
     telling = asyncio.create_task(_export_start(start, service, leases, sink), name="start trace")
     pipe.send(Ready(address=address, digest=model.digest))
@@ -148,6 +163,14 @@ async def _serve(
     pipe.send(Drained())
     logger.info("drained")
     return 0
+
+
+def _identity(settings: ReplicaSettings) -> ReplicaIdentity | None:
+    if not settings.gateway_authority:
+        return None
+    from penstock_serving.replica.identity import ReplicaIdentity  # noqa: PLC0415 -- megabytes, for TLS alone
+
+    return ReplicaIdentity(settings.gateway_authority)
 
 
 def _command(

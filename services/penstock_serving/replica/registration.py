@@ -13,13 +13,27 @@ import random
 import socket
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Final
-from urllib.parse import quote, urlsplit
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
-from penstock.errors import Unavailable
-from penstock.routing.fleet import FEATURES_HEADER, GATEWAY_WORD, ROOM, Endpoint, endpoints, name_to_resolve
-from penstock.routing.leases import MOST_METADATA_CHARACTERS, ReplicaLease, ReplicaRoom, ReplicaStats, RequestsJoined
+from pydantic import ValidationError
+
+from penstock.errors import Invalid, Unavailable
+from penstock.routing.fleet import GATEWAY_WORD, ROOM, Endpoint, endpoints, name_to_resolve
+from penstock.routing.leases import (
+    MOST_METADATA_CHARACTERS,
+    CertificateGranted,
+    CertificateRequest,
+    ReplicaLease,
+    ReplicaRoom,
+    ReplicaStats,
+    RequestsJoined,
+)
 from penstock.serving.control import ReplicaSettings
+from penstock_serving.replica.agents import ask_agent
+
+if TYPE_CHECKING:
+    from penstock_serving.replica.identity import ReplicaIdentity
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +44,6 @@ _RESOLVE_SECONDS: Final = 5.0
 _RENEWALS_IN_LEASE: Final = 3
 _DESCRIBED_SECONDS: Final = 60.0
 """How often a gateway is told the metadata again: it may have been started anew between two renewals."""
-_MAX_ANSWER_BYTES: Final = 64 * 1024
-_FEATURES: Final = f"{FEATURES_HEADER}:".encode()
 _SHOWS: Final = GATEWAY_WORD.encode()
 _ROOM: Final = ROOM.encode()
 
@@ -58,6 +70,7 @@ class Leases:
         joining: whether requests are joined now.
         showing: told whether every gateway shows the model's token with each request, as often as that changes.
         room: how much it takes at once from each of so many gateways.
+        identity: by which gateways know it; None: it speaks no TLS.
     """
 
     def __init__(
@@ -72,7 +85,9 @@ class Leases:
         joining: Callable[[], RequestsJoined | None] = lambda: None,
         showing: Callable[[bool], None] = lambda _: None,
         room: Callable[[int], ReplicaRoom | None] = lambda _: None,
+        identity: ReplicaIdentity | None = None,
     ) -> None:
+        self._identity = identity
         self._room = room
         self._tell_showing = showing
         self._showing: dict[Endpoint, bool] = {}
@@ -152,6 +167,7 @@ class Leases:
         while True:
             describes = clock() >= describe_at
             try:
+                await self._certify(gateway)
                 async with asyncio.timeout(_REQUEST_SECONDS):
                     lease = self._lease(describes=describes, says_room=_ROOM in features)
                     status, features, answer = await self._call("PUT", gateway, lease)
@@ -163,7 +179,7 @@ class Leases:
                     # A gateway of an earlier release refuses what it does not know.
                     describe_at = clock() + _DESCRIBED_SECONDS if status == HTTPStatus.OK else math.inf
                 problem = "" if status < 300 else f"HTTP {status} {answer[:200]}"  # noqa: PLR2004 -- HTTP's success
-            except (OSError, TimeoutError, Unavailable) as error:
+            except (OSError, TimeoutError, Invalid, Unavailable) as error:
                 problem = str(error) or type(error).__name__
             if held is not (not problem):
                 held = not problem
@@ -173,6 +189,37 @@ class Leases:
                 else:
                     logger.warning("gateway %s does not take this replica: %s; trying on", gateway.base_url, problem)
             await asyncio.sleep(self._settings.lease_seconds / _RENEWALS_IN_LEASE)
+
+    async def _certify(self, gateway: Endpoint) -> None:
+        """Have a certificate before requests are asked for, and a new one well before it ends.
+
+        Raises:
+            OSError: the gateway cannot be reached, or is none of the platform's.
+            TimeoutError: it does not answer.
+            Invalid: its certificate is of no use.
+            Unavailable: it grants none.
+        """
+        identity = self._identity
+        if identity is None or not identity.due:
+            return
+        try:
+            async with asyncio.timeout(_REQUEST_SECONDS):
+                await identity.renew(lambda request: self._ask_certificate(gateway, request))
+        except (OSError, TimeoutError, Invalid, Unavailable) as error:
+            if not identity.holds:
+                raise
+            logger.warning("gateway %s grants no new certificate: %s; trying on", gateway.base_url, error)
+
+    async def _ask_certificate(self, gateway: Endpoint, request: str) -> CertificateGranted:
+        asked = CertificateRequest(namespace=self._settings.namespace, model=self._settings.model, request=request)
+        body = asked.model_dump_json().encode()
+        status, _, answer = await self._call("POST", gateway, body, "/certificate")
+        if status != HTTPStatus.OK:
+            raise Unavailable("GatewayUnreachable", f"it grants no certificate: HTTP {status} {answer[:200]}")
+        try:
+            return CertificateGranted.model_validate_json(answer)
+        except ValidationError as error:
+            raise Invalid("InvalidCertificate", f"it answers with no certificate: {error}") from error
 
     async def _delete(self, gateway: Endpoint) -> None:
         try:
@@ -198,50 +245,14 @@ class Leases:
             metadata=self._metadata if describes else None,
             joining=self._joining() if describes else None,
             room=self._room(len(self._renewing)) if says_room else None,
+            encrypted=True if self._identity is not None else None,
         )
         # A gateway of an earlier release refuses what it does not know, though it be null.
         return lease.model_dump_json(exclude_none=True).encode()
 
-    async def _call(self, method: str, gateway: Endpoint, body: bytes) -> tuple[int, frozenset[bytes], str]:
-        path = f"/v1/replicas/{quote(self._settings.replica_id, safe='')}"
-        return await _request(method, gateway, path, self._settings.registration_token, body)
-
-
-async def _request(
-    method: str, gateway: Endpoint, path: str, token: str, body: bytes
-) -> tuple[int, frozenset[bytes], str]:
-    """One HTTP request on a connection of its own; the caller sets the deadline.
-
-    A full client would cost this process more memory than all the rest of the module.
-
-    Returns:
-        The status, what the gateway says that it can (`penstock.routing.fleet.FEATURES`), and the answer.
-
-    Raises:
-        OSError: no connection.
-        Unavailable: the answer is not HTTP.
-    """
-    url = urlsplit(gateway.base_url)
-    tls = url.scheme == "https"
-    port = url.port or (443 if tls else 80)
-    name = gateway.server_name if tls else None
-    reader, writer = await asyncio.open_connection(
-        url.hostname, port, ssl=tls or None, server_hostname=name, limit=_MAX_ANSWER_BYTES
-    )
-    try:
-        head = (
-            f"{method} {url.path.rstrip('/')}{path} HTTP/1.1\r\nHost: {gateway.host}\r\nAuthorization: Bearer {token}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-        )
-        writer.write(head.encode() + body)
-        await writer.drain()
-        answer = await reader.read(_MAX_ANSWER_BYTES)
-    finally:
-        writer.close()
-    header, _, content = answer.partition(b"\r\n\r\n")
-    words = header.split(b" ", 2)
-    if len(words) < 2 or not words[1].isdigit():  # noqa: PLR2004 -- version and status
-        raise Unavailable("GatewayUnreachable", "the gateway's agent did not answer in HTTP")
-    said = (line for line in header.lower().splitlines() if line.startswith(_FEATURES))
-    features = frozenset(word for line in said for word in line.split()[1:])
-    return int(words[1]), features, content.decode(errors="replace")
+    async def _call(
+        self, method: str, gateway: Endpoint, body: bytes, about: str = ""
+    ) -> tuple[int, frozenset[bytes], str]:
+        path = f"/v1/replicas/{quote(self._settings.replica_id, safe='')}{about}"
+        trust = None if self._identity is None else self._identity.trust
+        return await ask_agent(method, gateway, path, self._settings.registration_token, body, trust=trust)

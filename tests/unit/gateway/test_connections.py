@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 import pytest
 
-from penstock_serving.gateway.connections import ConnectionLimiter, peer_of
+from penstock_runtime.authority import OwnKey, PlatformAuthority, client_context, server_context
+from penstock_serving.gateway.connections import ConnectionLimiter, TlsListener, peer_of
 
 
 class Line(asyncio.Transport):
@@ -87,3 +89,31 @@ def test_a_connection_that_is_gone_counts_no_more() -> None:
 )
 def test_an_address_counts_for(one: str, other: str, *, same: bool) -> None:
     assert (peer_of(one) == peer_of(other)) is same
+
+
+def test_handshakes_that_do_not_end_are_bounded_by_address() -> None:
+    async def run() -> None:
+        listening = socket.create_server(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
+        authority, context, key = PlatformAuthority("secret"), server_context(), OwnKey()
+        key.load_into(context, authority.sign(key.public, "name", 60.0))
+        listener = TlsListener(listening, context, asyncio.Protocol, of_a_peer=2)
+        trust = client_context(authority.pem)
+        async with asyncio.timeout(60):
+            silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+            reader, _ = await asyncio.open_connection("127.0.0.1", port)
+            assert await reader.read() == b"", "it is turned away"
+            assert not any(each.at_eof() for each, _ in silent)
+            for _, writer in silent:
+                writer.close()
+                await writer.wait_closed()
+            while True:
+                try:
+                    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trust, server_hostname="name")
+                except OSError:
+                    continue  # it has not noticed yet that there is room
+                break
+            writer.close()
+            await listener.close()
+
+    asyncio.run(run())

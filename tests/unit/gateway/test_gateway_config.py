@@ -81,6 +81,12 @@ def test_of_the_tokens_that_are_verified_for_a_namespace_one_address_gets_a_tent
     assert limits == [str(source), str(namespace)]
 
 
+def test_haproxy_knows_the_platforms_authority_where_replicas_speak_tls_and_only_there() -> None:
+    line = "  server authority 127.0.0.1:1 disabled ssl verify required ca-file /state/run/authority.pem"
+    assert line in render_config(replace(PLAIN, control_tls_port=1), 1, NOTHING, "e").splitlines()
+    assert "ssl" not in render_config(PLAIN, 1, NOTHING, "e")
+
+
 def test_nothing_else_is_bound() -> None:
     lines = render_config(PLAIN, 2, NOTHING, "e").splitlines()
     assert [line.strip() for line in lines if line.strip().startswith("bind")] == [
@@ -164,6 +170,8 @@ def test_settings_come_from_flags_and_the_secret_from_a_file(tmp_path: Path) -> 
         (["--header-timeout-seconds", "0"], "s", {}, "above 0"),
         (["--state-dir", "/" + "x" * 90], "s", {}, "too long"),
         (["--state-dir", "/a b"], "s", {}, "space"),
+        (["--require-control-tls"], "s", {}, "--control-tls-port"),
+        (["--control-tls-port", "1", "--certificate-seconds", "0"], "s", {}, "above 0"),
     ],
     ids=[
         "a secret is needed",
@@ -173,6 +181,8 @@ def test_settings_come_from_flags_and_the_secret_from_a_file(tmp_path: Path) -> 
         "a timeout bounds something",
         "sockets need short paths",
         "no space in HAProxy's paths",
+        "what is required must be there",
+        "a certificate lives for a while",
     ],
 )
 def test_wrong_settings_are_refused(

@@ -164,7 +164,16 @@ def test_what_is_desired_of_haproxy() -> None:
 def test_a_servers_name_is_safe_and_changes_with_the_address() -> None:
     assert server_name(A) == server_name(Target("a", "h:1", 1))
     assert server_name(A) != server_name(Target("a", "h:2", 256))
+    assert server_name(A) != server_name(Target("a", "h:1", 256, tls_name="n"))
     assert server_name(Target("a b;#/", "h:1", 1)).isalnum()
+
+
+def test_a_replica_that_speaks_tls_must_prove_its_name_to_requests_and_checks() -> None:
+    target = Target("a", "h:1", 256, tls_name="name")
+    found = desire({"ns/m": to(target)}, {"ns/m": 0}, {}, {}, authority="/run/authority.pem")
+    (server,) = found.backends["m0"].values()
+    told = server.settings.removeprefix(Server("h:1", 256).settings)
+    assert told == " fastinter 2s downinter 2s check-ssl ssl verify required ca-file /run/authority.pem verifyhost name"
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,10 @@ def test_what_a_setting_allows_is_in_the_calculation() -> None:
     assert most == max_bytes(without) + PLAIN.requests_over_http2 * connection_bytes()
     more = replace(without, max_connections=PLAIN.max_connections + 1)
     assert max_bytes(more) == max_bytes(without) + connection_bytes()
+    over_tls = {"control_tls_port": 1}
+    assert max_bytes(replace(more, **over_tls)) == max_bytes(replace(without, **over_tls)) + connection_bytes(
+        replica_tls=True
+    )
 
 
 @pytest.mark.parametrize(("said", "expected"), [("1073741824\n", 1 << 30), ("max\n", None), ("", None)])

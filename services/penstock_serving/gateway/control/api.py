@@ -8,7 +8,7 @@ from collections.abc import Callable
 from aiohttp import web
 
 from penstock.routing.leases import Completion
-from penstock_serving.gateway.control.callers import Callers, error_middleware, read_body
+from penstock_serving.gateway.control.callers import Callers, RequestRefused, error_middleware, read_body
 from penstock_serving.gateway.control.keys import KeyHandlers
 from penstock_serving.gateway.control.replicas import ReplicaHandlers
 from penstock_serving.gateway.control.routes import RouteHandlers
@@ -16,6 +16,7 @@ from penstock_serving.gateway.holding.waiting import Holding
 from penstock_serving.gateway.readiness import Readiness
 from penstock_serving.gateway.settings import GatewaySettings
 from penstock_serving.gateway.table.registry import Registry
+from penstock_serving.gateway.tls.control import ControlCertificates
 
 _COMPLETION_BYTES = 4 * 1024
 _SETTLE_SECONDS = 10.0
@@ -30,6 +31,7 @@ class ControlServer:
         holding: says what waits.
         readiness: of this gateway.
         trust: told of each connection on which a token was shown that holds.
+        certificates: that replicas are granted; None: none are.
     """
 
     def __init__(
@@ -39,12 +41,14 @@ class ControlServer:
         holding: Holding,
         readiness: Readiness,
         trust: Callable[[asyncio.BaseTransport | None], None] = lambda _: None,
+        *,
+        certificates: ControlCertificates | None = None,
     ) -> None:
         self._callers = Callers(settings, trust)
         self._registry = registry
         self._readiness = readiness
         self._handlers = (
-            ReplicaHandlers(settings, registry, self._callers),
+            ReplicaHandlers(settings, registry, self._callers, certificates),
             RouteHandlers(settings, registry, holding, readiness, self._callers),
             KeyHandlers(registry, self._callers),
         )
@@ -64,3 +68,18 @@ class ControlServer:
         await self._registry.wait_until_settled(_SETTLE_SECONDS)
         self._readiness.note_completion(instance)
         return web.Response(status=204)
+
+
+def refusing_application(port: int) -> web.Application:
+    """What the plain control port says where TLS is required: nothing that is sent there is looked at.
+
+    Args:
+        port: where TLS is spoken.
+    """
+
+    async def refuse(_: web.Request) -> web.StreamResponse:
+        raise RequestRefused(403, f"this gateway is told nothing in the clear: speak TLS, at port {port}")
+
+    application = web.Application(middlewares=[error_middleware])
+    application.router.add_route("*", "/v1/{path:.*}", refuse)
+    return application

@@ -15,7 +15,7 @@ from penstock_serving.gateway.haproxy.grpc_rules import (
     http2_rules,
     mark_rules,
 )
-from penstock_serving.gateway.haproxy.plan import AGENT, SUCCESSOR, DesiredState
+from penstock_serving.gateway.haproxy.plan import AGENT, AUTHORITY, SUCCESSOR, DesiredState, verify_by
 from penstock_serving.gateway.haproxy.request_rules import (
     LEAVING,
     client_limit_rules,
@@ -105,6 +105,8 @@ def _global_section(settings: GatewaySettings, edition: str) -> Iterator[str]:
         # them depend on one key for as long as a worker lives.
         yield "  ssl-default-bind-options ssl-min-ver TLSv1.2 no-tls-tickets"
         yield "  ssl-default-bind-ciphers ECDHE+AESGCM:ECDHE+CHACHA20"
+    if settings.control_tls_port:
+        yield "  ssl-default-server-options ssl-min-ver TLSv1.3"
     yield f"  hard-stop-after {_milliseconds(settings.request_timeout_seconds)}"
     yield f"  set-var {LEAVING} bool(0)"
     yield f"  set-var {EDITION} str({edition})"
@@ -113,7 +115,8 @@ def _global_section(settings: GatewaySettings, edition: str) -> Iterator[str]:
 def _defaults_section(settings: GatewaySettings) -> Iterator[str]:
     yield "defaults"
     yield "  mode http"
-    yield "  timeout connect 1s"
+    # With TLS it includes the handshake.
+    yield f"  timeout connect {3 if settings.control_tls_port else 1}s"
     yield f"  timeout http-request {_milliseconds(settings.header_timeout_seconds)}"
     yield f"  timeout http-keep-alive {_milliseconds(settings.client_timeout_seconds)}"
     yield f"  timeout client {_milliseconds(settings.client_timeout_seconds)}"
@@ -198,6 +201,10 @@ def _own_sections(settings: GatewaySettings) -> Iterator[str]:
     yield "  http-request deny deny_status 404"
     yield f"backend {RELAY}"
     yield f"  server {SUCCESSOR} unix@{settings.layout.relay_socket} send-proxy-v2"
+    if settings.control_tls_port:
+        # A server that is added at run time can name only such files as the configuration names.
+        yield f"backend {AUTHORITY}"
+        yield f"  server {AUTHORITY} 127.0.0.1:1 disabled {verify_by(str(settings.layout.authority))}"
     yield from agent_backends(settings, AGENT)
     yield from tables()
 

@@ -143,6 +143,7 @@ class Convergence:
             render_grants(wanted),
             token=self._token,
             default_namespace=self._settings.default_namespace,
+            authority=str(self._layout.authority),
         )
 
     def _token(self, path: str, uid: str) -> str:

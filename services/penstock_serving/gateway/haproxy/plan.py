@@ -14,6 +14,8 @@ from penstock_serving.gateway.table.traffic import Destination, Target
 AGENT = "agent"
 SUCCESSOR = "successor"
 """The server by which a worker that was replaced reaches the present one."""
+AUTHORITY = "authority"
+"""The server that is never used, by which HAProxy comes to know the file of the platform's own authority."""
 CHECK = "check inter 5s fastinter 500ms downinter 500ms fall 1 rise 1 observe layer4 error-limit 1 on-error mark-down"
 """A refused connection takes a server out at once, and a check brings it back; the lease decides the rest."""
 
@@ -26,12 +28,14 @@ class Server:
     weight: int
     most_requests: int = 0
     """At once, HAProxy's `maxconn`; 0: without a bound."""
+    tls: str = ""
+    """What makes HAProxy speak TLS to it."""
 
     @property
     def settings(self) -> str:
         """As HAProxy's configuration and its commands have them."""
         bound = f" maxconn {self.most_requests}" if self.most_requests else ""
-        return f"{self.address} weight {self.weight}{bound} {CHECK}"
+        return f"{self.address} weight {self.weight}{bound} {CHECK}{self.tls}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +93,14 @@ class RuntimeCommands:
 
 @lru_cache(maxsize=1 << 14)
 def server_name(target: Target) -> str:
-    """HAProxy's name for a replica at an address; another address is another server."""
-    return "r" + hashlib.sha256(f"{target.replica_id}\n{target.address}".encode()).hexdigest()[:20]
+    """HAProxy's name for a replica at an address; another address is another server, and so is one that speaks TLS."""
+    named = f"\n{target.tls_name}" if target.tls_name else ""
+    return "r" + hashlib.sha256(f"{target.replica_id}\n{target.address}{named}".encode()).hexdigest()[:20]
+
+
+def verify_by(authority: str) -> str:
+    """What makes HAProxy trust a server only with a certificate of the authority in a file."""
+    return f"ssl verify required ca-file {authority}"
 
 
 def assign(
@@ -127,6 +137,7 @@ def desire(
     *,
     token: Callable[[str, str], str] = lambda _, __: "",
     default_namespace: str = "default",
+    authority: str = "",
 ) -> DesiredState:
     """What HAProxy should hold for these destinations.
 
@@ -137,6 +148,7 @@ def desire(
         grants: what credentials open.
         token: of a path and its replicas' uid, what is shown to them with each request.
         default_namespace: whose models have a path without a namespace, too.
+        authority: file with the authority of replicas' certificates.
 
     A slot has two backends, `m` for the least busy and `w` for shares by weight; a path uses one of them.
     """
@@ -153,11 +165,22 @@ def desire(
             word = gateway_word(path.partition("/")[0], shown)
             ways[path] = Way(backend, destination.sampled_per_million, word)
             backends[backend] = {
-                server_name(t): Server(t.address, t.weight, t.most_requests) for t in destination.targets
+                server_name(t): Server(t.address, t.weight, t.most_requests, _tls(t, authority))
+                for t in destination.targets
             }
             if destination.retry_after_seconds > 1:
                 entries[backend] = str(destination.retry_after_seconds)
     return DesiredState(backends, entries, locks, grants, usual_rows(ways, locks, grants, default_namespace))
+
+
+def _tls(target: Target, authority: str) -> str:
+    # Without `check-ssl`, a server that was added at run time is checked without its certificate being looked at. A busy replica may
+    # need a moment for a handshake, where the kernel accepts by itself.
+    return (
+        f" fastinter 2s downinter 2s check-ssl {verify_by(authority)} verifyhost {target.tls_name}"
+        if target.tls_name
+        else ""
+    )
 
 
 def plan(desired: DesiredState, observed: ObservedState, maps: Maps) -> RuntimeCommands:

@@ -20,7 +20,8 @@ from typing import cast
 from penstock.errors import Invalid, Unavailable
 from penstock_runtime.parent_death import command_that_ends_with_us
 from penstock_serving.gateway.haproxy.master_socket import reload_workers
-from penstock_serving.gateway.settings import GatewaySettings, Layout
+from penstock_serving.gateway.layout import Layout
+from penstock_serving.gateway.settings import GatewaySettings
 
 logger = logging.getLogger(__name__)
 _PIPE_BYTES = 1 << 20

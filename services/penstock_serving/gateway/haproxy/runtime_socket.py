@@ -8,7 +8,7 @@ from pathlib import Path
 
 from penstock.errors import Unavailable
 from penstock_serving.gateway.haproxy.config import EDITION
-from penstock_serving.gateway.haproxy.plan import AGENT, SUCCESSOR, Maps, ObservedServer, ObservedState
+from penstock_serving.gateway.haproxy.plan import AGENT, AUTHORITY, SUCCESSOR, Maps, ObservedServer, ObservedState
 from penstock_serving.gateway.haproxy.request_rules import LEAVING
 from penstock_serving.gateway.memory import BUFFER_BYTES
 
@@ -186,7 +186,7 @@ def parse_servers(output: str) -> dict[str, dict[str, ObservedServer]]:
         if len(fields) <= _WEIGHT or fields[0] == "#":
             continue
         servers = backends.setdefault(fields[_NAME], {})
-        if fields[_SERVER] not in (AGENT, SUCCESSOR):
+        if fields[_SERVER] not in (AGENT, AUTHORITY, SUCCESSOR):
             maintenance = bool(int(fields[_ADMIN]) & _FORCED_MAINTENANCE)
             servers[fields[_SERVER]] = ObservedServer(int(fields[_WEIGHT]), maintenance)
     return backends

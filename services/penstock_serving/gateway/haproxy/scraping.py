@@ -7,6 +7,7 @@ replica, all at the address by which Prometheus asked, each with a path of its o
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final
@@ -19,7 +20,9 @@ from penstock.errors import Unavailable
 from penstock.routing.table import replica_key
 from penstock.routing.tokens import word_for
 from penstock_serving.gateway.haproxy.usual import GATEWAY_HEADER
+from penstock_serving.gateway.holding.forwarding import scheme_of
 from penstock_serving.gateway.table.registry import Registry
+from penstock_serving.gateway.table.traffic import tls_name_of
 
 _SECONDS: Final = 5.0
 _OURS: Final = (b"penstock_", b"process_", b"python_")
@@ -45,10 +48,20 @@ def filter_metrics(text: bytes, namespace: str, model: str) -> bytes:
 
 
 class Scraping:
-    """Where replicas' metrics are, and what they are."""
+    """Where replicas' metrics are, and what they are.
 
-    def __init__(self, registry: Registry, session: aiohttp.ClientSession, secret: str) -> None:
+    Args:
+        registry: says which replicas there are.
+        session: to them.
+        secret: the gateway's.
+        trust: of replicas that speak TLS; None: there are none.
+    """
+
+    def __init__(
+        self, registry: Registry, session: aiohttp.ClientSession, secret: str, trust: ssl.SSLContext | None = None
+    ) -> None:
         self._secret = secret
+        self._trust = trust
         self._registry = registry
         self._session = session
 
@@ -87,21 +100,24 @@ class Scraping:
             return web.Response(text="there is no such replica\n", status=404)
         try:
             shown = {GATEWAY_HEADER: word_for(self._secret, key, replica.uid)}
-            body = await self._read(f"http://{replica.lease.address}/metrics", shown)
+            body = await self._read(replica.lease.address, tls_name_of(replica), shown)
         except (aiohttp.ClientError, TimeoutError) as error:
             return web.Response(text=f"the replica does not answer: {error!r}\n", status=502)
         except Unavailable as error:
             return web.Response(text=f"{error.message}\n", status=502)
         return web.Response(body=filter_metrics(body, *key), content_type="text/plain", charset="utf-8")
 
-    async def _read(self, url: str, headers: Mapping[str, str]) -> bytes:
+    async def _read(self, address: str, tls_name: str, headers: Mapping[str, str]) -> bytes:
         """What a replica answers.
 
         Raises:
             Unavailable: it is no metrics.
         """
         timeout = aiohttp.ClientTimeout(total=_SECONDS)
-        async with self._session.get(url, headers=headers, timeout=timeout, allow_redirects=False) as answer:
+        async with self._session.get(
+            f"{scheme_of(tls_name)}://{address}/metrics", headers=headers, timeout=timeout, allow_redirects=False,
+            ssl=self._trust or True, server_hostname=tls_name or None,
+        ) as answer:  # fmt: skip
             if answer.status != HTTPStatus.OK:
                 raise Unavailable("NoMetrics", f"the replica answered {answer.status}")
             body = bytearray()

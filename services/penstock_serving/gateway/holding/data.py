@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
@@ -67,6 +68,7 @@ class DataServer:
         gatekeeper: Gatekeeper,
         *,
         session: aiohttp.ClientSession,
+        trust: ssl.SSLContext | None = None,
         emit: Callable[[Iterable[SpanRecord]], None],
         traced: bool,
     ) -> None:
@@ -75,7 +77,7 @@ class DataServer:
         self._holding = holding
         self._readiness = readiness
         self._gatekeeper = gatekeeper
-        self._forwarding = Forwarding(session, holding, settings.request_timeout_seconds * 0.9, _mark)
+        self._forwarding = Forwarding(session, holding, settings.request_timeout_seconds * 0.9, _mark, trust)
         self._emit = emit
         self._traced = traced
         self._watch = HealthWatch(settings, readiness)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Final
@@ -74,6 +75,11 @@ def _small_socket(address: aiohttp.AddrInfoType) -> socket.socket:
     return made
 
 
+def scheme_of(tls_name: str) -> str:
+    """Of a replica's URL, by the name that its certificate must have."""
+    return "https" if tls_name else "http"
+
+
 def choose(targets: Sequence[Target], tried: Iterable[str]) -> Target | None:
     """One of the targets not yet tried, at random by weight."""
     excluded = set(tried)
@@ -100,6 +106,7 @@ class Forwarding:
         holding: whose memory answers take that do not come at once.
         seconds: for one answer.
         mark: given a request and an answer's head, writes there whether the trace is kept.
+        trust: of replicas that speak TLS; None: there are none.
     """
 
     def __init__(
@@ -108,10 +115,12 @@ class Forwarding:
         holding: Holding,
         seconds: float,
         mark: Callable[[web.Request, web.StreamResponse], object],
+        trust: ssl.SSLContext | None = None,
     ) -> None:
         self._session = session
+        self._trust = trust
         self._holding = holding
-        self._timeout = aiohttp.ClientTimeout(total=seconds, connect=1.0)
+        self._timeout = aiohttp.ClientTimeout(total=seconds, connect=1.0 if trust is None else 3.0)
         self._mark = mark
 
     async def attempt(
@@ -122,11 +131,12 @@ class Forwarding:
         Raises:
             Unavailable: the answer is long, and the namespace's share of memory is used up.
         """
-        url = URL(f"http://{target.address}{request.rel_url.raw_path_qs}", encoded=True)
+        url = URL(f"{scheme_of(target.tls_name)}://{target.address}{request.rel_url.raw_path_qs}", encoded=True)
         try:
             async with self._session.request(
-                request.method, url, headers=headers, data=body or None, timeout=self._timeout, allow_redirects=False
-            ) as answer:
+                request.method, url, headers=headers, data=body or None, timeout=self._timeout, allow_redirects=False,
+                ssl=self._trust or True, server_hostname=target.tls_name or None,
+            ) as answer:  # fmt: skip
                 if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
                     return await _refusal(answer)
                 first = await answer.content.readany()

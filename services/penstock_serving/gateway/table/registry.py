@@ -275,8 +275,8 @@ class Registry:
         event.set()
 
 
-def _place(lease: ReplicaLease) -> tuple[str, str, str, str, ReplicaRoom | None]:
-    return lease.address, lease.version, lease.revision, lease.digest, lease.room
+def _place(lease: ReplicaLease) -> tuple[str, str, str, str, ReplicaRoom | None, bool | None]:
+    return lease.address, lease.version, lease.revision, lease.digest, lease.room, lease.encrypted
 
 
 async def _wait(event: asyncio.Event, timeout_seconds: float) -> None:

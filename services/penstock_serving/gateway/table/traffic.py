@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from penstock.routing.identities import replica_name
 from penstock.routing.leases import ReplicaRoom, Route
 from penstock.routing.table import ModelKey, Replica, Table
 
@@ -23,6 +24,8 @@ class Target:
     weight: int
     most_requests: int = 0
     """In flight at once; 0: as many as come."""
+    tls_name: str = ""
+    """That its certificate must have; empty: it speaks no TLS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +42,9 @@ class Destination:
     """Of the deployment whose token its replicas registered with; empty where none says."""
 
 
-_Basis = tuple[Route | None, list[tuple[str, str, str, str, str, ReplicaRoom | None, bool]]]
-"""What a model's destinations follow from: its route; of each replica id, address, version, revision, uid, its room, and whether
-it receives."""
+_Basis = tuple[Route | None, list[tuple[str, str, str, str, str, ReplicaRoom | None, bool | None, bool]]]
+"""What a model's destinations follow from: its route; of each replica id, address, version, revision, uid, its room, whether it
+speaks TLS, and whether it receives."""
 
 
 def weights(route: Route | None, replicas: Iterable[Replica]) -> Mapping[str, int]:
@@ -65,6 +68,11 @@ def weights(route: Route | None, replicas: Iterable[Replica]) -> Mapping[str, in
     return {replica_id: max(1, round(MAX_WEIGHT * value / top)) for replica_id, value in share.items()}
 
 
+def tls_name_of(replica: Replica) -> str:
+    """The name that a replica's certificate must have; empty where it speaks no TLS."""
+    return replica_name(*replica.key, replica.uid, replica.replica_id) if replica.lease.encrypted else ""
+
+
 def _destination(table: Table, key: ModelKey, version: str | None, replicas: Iterable[Replica]) -> Destination:
     route = table.routes.get(key)
     members = sorted(
@@ -75,7 +83,13 @@ def _destination(table: Table, key: ModelKey, version: str | None, replicas: Ite
     declared = route is not None and bool(route.revisions)
     return Destination(
         targets=tuple(
-            Target(r.replica_id, r.lease.address, weight[r.replica_id], r.lease.room.requests if r.lease.room else 0)
+            Target(
+                r.replica_id,
+                r.lease.address,
+                weight[r.replica_id],
+                r.lease.room.requests if r.lease.room else 0,
+                tls_name_of(r),
+            )
             for r in members
         ),
         split=declared and len({r.lease.revision for r in members}) > 1,
@@ -108,6 +122,7 @@ class Traffic:
                         r.lease.revision,
                         r.uid,
                         r.lease.room,
+                        r.lease.encrypted,
                         table.receives(r),
                     )
                     for r in replicas

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Callable
 from typing import Final
 
@@ -29,6 +30,8 @@ from penstock_serving.replica.service import InferenceService
 logger = logging.getLogger(__name__)
 
 _TEXT: Final = b"Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n"
+
+_HANDSHAKE_SECONDS: Final = 10.0
 
 Route = Callable[[HttpExchange], None]
 
@@ -68,13 +71,20 @@ class HttpFront(ServiceFront):
         self._infers = frozenset(path for path, route in self._posts.items() if route == self._infer)
         self._tables = {b"GET": self._gets, b"HEAD": self._gets, b"POST": self._posts}
 
-    async def listen(self, host: str, port: int) -> tuple[asyncio.Server, str]:
-        """Start listening. Returns the server and its `host:port`.
+    async def listen(self, host: str, port: int, context: ssl.SSLContext | None = None) -> tuple[asyncio.Server, str]:
+        """Start listening, for TLS alone where there is a context. Returns the server and its `host:port`.
 
         Raises:
             OSError: the address cannot be had.
         """
-        listener = await asyncio.get_running_loop().create_server(self.connection, host, port, backlog=1024)
+        listener = await asyncio.get_running_loop().create_server(
+            self.connection,
+            host,
+            port,
+            backlog=1024,
+            ssl=context,
+            ssl_handshake_timeout=_HANDSHAKE_SECONDS if context is not None else None,
+        )
         bound = listener.sockets[0].getsockname()[1]
         return listener, f"[{host}]:{bound}" if ":" in host else f"{host}:{bound}"
 
