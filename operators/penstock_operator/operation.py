@@ -51,6 +51,7 @@ from penstock_operator.runtime.loop.controller import Controller, ControllerSett
 from penstock_operator.runtime.loop.news import Record
 from penstock_operator.runtime.loop.reconciler import AnyReconciler, Runner
 from penstock_operator.settings import Settings
+from penstock_runtime.authority import PlatformAuthority, client_context
 from penstock_runtime.storage import Store
 
 _SECONDARY_WORKERS: Final = 4
@@ -86,7 +87,11 @@ class Parts:
         self.nodes = None if settings.standalone is not None else ClusterView(cluster)
         self.ray_clusters = RayClusters(cluster, settings.pools, secret, namespaces=self.namespaces)
         self.pools = PoolDirectory(cluster, self.ray_clusters, may_act)
-        self.fleet = Fleet(settings.gateways, admin_token(secret), former=former_admin_token(secret))
+        self.authority = PlatformAuthority(secret).pem if settings.gateways_over_tls else ""
+        # Without a way in the clear, the operator goes the replicas' way.
+        trust = client_context(self.authority) if settings.gateways_over_tls and not settings.gateways else None
+        urls = settings.gateways or settings.gateways_over_tls
+        self.fleet = Fleet(urls, admin_token(secret), former=former_admin_token(secret), trust=trust)
         self.optimization = OptimizationDirectory(cluster, available=settings.jobs is not None)
         self.quotas = QuotaDirectory(cluster)
         self.keys = KeyDirectory(cluster)
@@ -128,6 +133,9 @@ def declare_deployments(
         artifact_secret=settings.artifact_secret,
         default_authentication=settings.default_authentication,
         max_body_bytes=settings.max_body_bytes,
+        gateways_over_tls=settings.gateways_over_tls,
+        gateways_in_the_clear=settings.gateways,
+        authority=parts.authority,
     )  # fmt: skip
     routes = RouteWriter(parts.fleet, parts.tell_keys)
     return Declared(
@@ -223,7 +231,7 @@ class Operation:
             tell_keys=parts.look_at_keys,
         )
         self._keeper = GatewayKeeper(parts.fleet, models, may_act)
-        self._keeps = bool(settings.gateways)
+        self._keeps = bool(settings.gateways or settings.gateways_over_tls)
         self._jobs = None if settings.job_folder is None else JobRunner(copies, settings.job_folder, may_act)
         declared = (
             declare_deployments(parts, self._keeper.note_tried, tell),

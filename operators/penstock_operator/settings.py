@@ -35,7 +35,9 @@ class Settings:
     standalone: Path | None = None
     """File of the embedded store; None: a real Kubernetes API."""
     gateways: tuple[str, ...] = ()
-    """Base URLs of the gateway agents' control API."""
+    """Base URLs of the gateway agents' control API, in the clear."""
+    gateways_over_tls: tuple[str, ...] = ()
+    """Likewise over TLS, by certificates of the platform's own: for replicas, and without the former for this operator, too."""
     gateway_secret: str = ""
     default_authentication: Authentication = Authentication.ANONYMOUS
     """Of deployments whose `spec.access` does not say."""
@@ -75,6 +77,11 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--context", help="context of the kubeconfig")
     result.add_argument("--standalone", type=Path, metavar="STORE", help="use this embedded store, not Kubernetes")
     result.add_argument("--gateway", action="append", default=[], metavar="URL", help="a gateway agent; repeatable")
+    result.add_argument(
+        "--gateway-over-tls", action="append", default=[], metavar="URL",
+        help="a gateway agent's --control-tls-port, for replicas that start from now on, which then speak TLS; without --gateway "
+        "for the operator, too; repeatable",
+    )  # fmt: skip
     result.add_argument("--gateway-secret-file", type=Path, help="file with the gateways' secret")
     result.add_argument(
         "--default-authentication", type=Authentication, choices=list(Authentication),
@@ -171,8 +178,11 @@ def read(arguments: Sequence[str]) -> Settings:
     given = parser().parse_args(arguments)
     if given.standalone and (given.kubeconfig or given.context):
         raise Invalid("InvalidSettings", "--standalone uses no Kubernetes; leave out --kubeconfig and --context")
-    if given.gateway and not given.gateway_secret_file:
+    if (given.gateway or given.gateway_over_tls) and not given.gateway_secret_file:
         raise Invalid("InvalidSettings", "--gateway needs --gateway-secret-file, the gateways' secret")
+    for url in given.gateway_over_tls:
+        if not url.startswith("https://"):
+            raise Invalid("InvalidSettings", f"--gateway-over-tls {url}: write it as https://HOST:PORT")
     for name, number in (("--workers", given.workers), ("--max-body-bytes", given.max_body_bytes)):
         if number < 1:
             raise Invalid("InvalidSettings", f"{name} must be at least 1")
@@ -181,6 +191,7 @@ def read(arguments: Sequence[str]) -> Settings:
         context=given.context,
         standalone=given.standalone,
         gateways=tuple(url.rstrip("/") for url in given.gateway),
+        gateways_over_tls=tuple(url.rstrip("/") for url in given.gateway_over_tls),
         gateway_secret=_secret(given.gateway_secret_file),
         default_authentication=given.default_authentication,
         max_body_bytes=given.max_body_bytes,

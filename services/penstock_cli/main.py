@@ -64,6 +64,9 @@ def run(
     tls: Annotated[
         bool, typer.Option("--tls", help="Clients speak TLS, by a certificate for localhost that is made anew.")
     ] = False,
+    replica_tls: Annotated[
+        bool, typer.Option("--replica-tls", help="Gateway, replicas and operator speak TLS to each other.")
+    ] = False,
     state_dir: Annotated[
         Path | None, typer.Option(help="Where everything is kept. Default: the user's state folder.", file_okay=False)
     ] = None,
@@ -95,6 +98,7 @@ def run(
         ray=ray,
         max_body_bytes=max_body_bytes,
         tls=tls,
+        replica_tls=replica_tls,
         ray_token=ray_token_file.read_text(encoding="ascii").strip() if ray_token_file else None,
     )
     raise typer.Exit(run_platform(settings, Console()))

@@ -56,6 +56,8 @@ class RunSettings:
     """Of a request."""
     tls: bool = False
     """Whether clients speak TLS."""
+    replica_tls: bool = False
+    """Whether gateway, replicas and operator speak TLS to each other."""
 
 
 def run(settings: RunSettings, console: Console) -> int:
@@ -80,7 +82,14 @@ def run(settings: RunSettings, console: Console) -> int:
         ray = _ray(settings)
         try:
             with Stack(
-                StackSettings(settings.state, settings.port, settings.cache, settings.max_body_bytes, settings.tls)
+                StackSettings(
+                    state=settings.state,
+                    port=settings.port,
+                    cache=settings.cache,
+                    max_body_bytes=settings.max_body_bytes,
+                    tls=settings.tls,
+                    replica_tls=settings.replica_tls,
+                )
             ) as stack:
                 session = _Session(settings, console, steps, stack, ray)
                 status = session.serve([each.manifest for each in documents]) if documents else session.demo()

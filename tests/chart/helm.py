@@ -31,6 +31,7 @@ EVERYTHING: Object = {
         "service": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0.0/8"], "nodePort": 30080},
         "ingress": {"enabled": True, "className": "nginx", "host": "models.example.com", "tlsSecret": "models-tls"},
         "tls": {"secretName": "gateway-tls", "clientCAConfigMap": "clients"},
+        "replicaTLS": "Required",
         "http2": False,
         "refuseFormerTokens": True,
         "extraEnv": [{"name": "OTEL_BSP_SCHEDULE_DELAY", "value": "200"}],

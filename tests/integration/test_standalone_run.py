@@ -173,7 +173,7 @@ def _left_files(home: Home) -> None:
 
 def _ends_by_itself_on_a_ray_that_stays(home: Home) -> None:
     """A second run, with the first one's state and its model as a user's own file, on a Ray that is up: it ends once the model
-    serves, and leaves Ray as it was."""
+    serves, and leaves Ray as it was. Its gateway, replica and operator speak TLS to each other."""
     with closing(open_embedded(StateFolder(home.state))) as cluster:
         found = cluster.get(INFERENCE_DEPLOYMENT, Key("default", "digits"))
     assert found is not None
@@ -186,7 +186,7 @@ def _ends_by_itself_on_a_ray_that_stays(home: Home) -> None:
     try:
         head.wait_ready()
         token = ("--ray-token-file", str(state.ray_token_file))
-        process = home.start("--once", "--ray", head.access.url, *token, str(file))
+        process = home.start("--once", "--replica-tls", "--ray", head.access.url, *token, str(file))
         output = finish(process)
         assert process.returncode == 0, output + logs(home)
         assert "default/digits is Ready" in output

@@ -39,6 +39,11 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{ ternary "https" "http" $tls }}://penstock-gateway.{{ .Release.Namespace }}.svc{{ if ne $port (ternary 443 80 $tls) }}:{{ $port }}{{ end }}
 {{- end }}
 
+{{/* Whether gateways, replicas and the operator speak TLS to each other. */}}
+{{- define "penstock.replicaTLS" -}}
+{{ .Values.gateway.replicaTLS | default "Disabled" }}
+{{- end }}
+
 {{/* Where clients reach the gateway. */}}
 {{- define "penstock.publicUrl" -}}
 {{- if .Values.gateway.publicUrl -}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, TypeVar
 
@@ -12,6 +13,7 @@ from penstock.api.conditions import Reason
 from penstock.errors import Unavailable
 from penstock.models import Frozen
 from penstock.routing.fleet import FEATURES, FEATURES_HEADER, Endpoint, GatewayState
+from penstock.routing.identities import GATEWAY_NAME
 from penstock.routing.keys import KeyChange, KeyDigests
 from penstock.routing.leases import (
     ASK_JOINING,
@@ -24,6 +26,7 @@ from penstock.routing.leases import (
     RouteStatus,
 )
 from penstock_operator.clients.bounds import Bounds
+from penstock_operator.clients.connections import BoundedTransport
 from penstock_operator.clients.exchange import BoundedClient, WholeAnswer
 
 M = TypeVar("M", bound=Frozen)
@@ -41,13 +44,21 @@ class GatewayClient:
         token: the admin token.
         transport: for tests that answer in-process.
         former: the admin token that a gateway of a former release takes; empty: there is none.
+        trust: where it has a certificate of the platform's own; None: of https, another's that the system trusts.
     """
 
     def __init__(
-        self, endpoint: Endpoint, token: str, transport: httpx.BaseTransport | None = None, former: str = ""
+        self,
+        endpoint: Endpoint,
+        token: str,
+        transport: httpx.BaseTransport | None = None,
+        former: str = "",
+        trust: ssl.SSLContext | None = None,
     ) -> None:
         self.address = endpoint.base_url
-        self._server_name = endpoint.server_name
+        self._server_name = endpoint.server_name if trust is None else GATEWAY_NAME
+        if trust is not None:
+            transport = BoundedTransport(trust=trust)
         self._former = {"authorization": f"Bearer {former}"} if former else None
         headers = {"authorization": f"Bearer {token}", "host": endpoint.host, FEATURES_HEADER: " ".join(FEATURES)}
         self._http = BoundedClient(endpoint.base_url, headers, transport)

@@ -53,6 +53,10 @@ class ReplicaNetwork:
     """Of the models that the deployment's own runs made."""
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
     """Of a request, as the gateways are told."""
+    gateway_authority: str = ""
+    """Certificate in PEM of the platform's own authority. Empty: replicas speak no TLS."""
+    plain_gateways: tuple[str, ...] = ()
+    """The gateways as replicas reach them that speak no TLS, for as long as both are taken: what runs so goes on so."""
 
 
 def replica_bounds(deployment: InferenceDeployment) -> tuple[int, int]:
@@ -105,6 +109,7 @@ def build(
             host=network.host,
             gateways=network.gateways,
             registration_token=network.registration_token,
+            gateway_authority=network.gateway_authority,
             trusted_keys=network.trusted_keys if signer is None else (signer.public_key,),
             require_signature=signer is not None,
             drain_seconds=DRAIN_SECONDS,

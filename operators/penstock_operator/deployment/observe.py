@@ -36,6 +36,9 @@ class Observer:
         keys: the API keys of namespaces.
         default_authentication: of deployments that say nothing of it.
         max_body_bytes: of requests, as the gateways are told.
+        gateways_over_tls: the same gateways as replicas reach them that speak TLS; none: replicas speak none.
+        gateways_in_the_clear: as those reach them that speak none, where that is taken, too.
+        authority: certificate in PEM of the platform's own authority, for those that speak TLS.
     """
 
     def __init__(
@@ -52,6 +55,9 @@ class Observer:
         artifact_secret: str | None,
         default_authentication: Authentication,
         max_body_bytes: int,
+        gateways_over_tls: tuple[str, ...] = (),
+        gateways_in_the_clear: tuple[str, ...] = (),
+        authority: str = "",
     ) -> None:
         self._pools = pools
         self._optimization = optimization
@@ -64,6 +70,9 @@ class Observer:
         self._keys = keys
         self._default_authentication = default_authentication
         self._max_body_bytes = max_body_bytes
+        self._over_tls = gateways_over_tls
+        self._in_the_clear = gateways_in_the_clear
+        self._authority = authority
 
     def observe(self, deployment: InferenceDeployment) -> tuple[Observed, PoolWriter | None]:
         """The observation, and the writer of the pool where it has one.
@@ -77,13 +86,15 @@ class Observer:
         metadata = deployment.metadata
         seen = self._fleet.look(metadata.namespace, metadata.name)
         network = ReplicaNetwork(
-            gateways=self._fleet.urls,
+            gateways=self._over_tls or self._fleet.urls,
             former_token=former_replica_token(self._secret, metadata.namespace, metadata.name),
             registration_token=replica_token(self._secret, metadata.namespace, metadata.name, metadata.uid),
             host=self._replica_host,
             trusted_keys=self._trusted_keys,
             artifact_secret=self._artifact_secret,
             max_body_bytes=self._max_body_bytes,
+            gateway_authority=self._authority if self._over_tls else "",
+            plain_gateways=self._in_the_clear if self._over_tls else (),
         )
         pool, writer = self._pool(Key(metadata.namespace, deployment.spec.pool_ref.name))
         observed = Observed(

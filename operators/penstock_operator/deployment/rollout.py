@@ -220,12 +220,17 @@ def _adjust(observed: Observed, standing: RevisionStanding, revision: str) -> Se
 def _network(observed: Observed, app: ObservedApplication | None) -> ReplicaNetwork:
     """How the wanted revision's replicas register, and whose signature they demand of what the deployment's runs made.
 
-    Those that a former release declared keep the token that they have.
+    Those that a former release declared keep the token that they have, and those that speak no TLS go on without for as long as
+    gateways take them: either would start them anew.
     """
     network = replace(observed.network, signers=signers_of(observed.optimization.runs))
     said = None if app is None else app.arguments
-    same = said is not None and said.owner.uid == observed.deployment.metadata.uid
-    if same and said is not None and network.former_token == said.replica.registration_token:
+    if said is None or said.owner.uid != observed.deployment.metadata.uid:
+        return network
+    runs = said.replica
+    if network.plain_gateways == runs.gateways and runs.gateways and not runs.gateway_authority:
+        network = replace(network, gateways=network.plain_gateways, gateway_authority="")
+    if network.former_token == runs.registration_token:
         return replace(network, registration_token=network.former_token)
     return network
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -57,6 +58,7 @@ class Fleet:
         token: the admin token.
         find: asked about each URL whose host is a name.
         former: the admin token that gateways of a former release take.
+        trust: of gateways that have certificates of the platform's own; None: those of https have others' that the system trusts.
     """
 
     def __init__(
@@ -65,7 +67,9 @@ class Fleet:
         token: str,
         find: Resolve = resolve,
         former: str = "",
+        trust: ssl.SSLContext | None = None,
     ) -> None:
+        self._trust = trust
         self._token = token
         self._former = former
         self._find = find
@@ -151,4 +155,6 @@ class Fleet:
             if endpoint not in site.views:
                 if site.host is not None:
                     log.info("there is a gateway at %s", endpoint.base_url)
-                site.views[endpoint] = GatewayView(GatewayClient(endpoint, self._token, former=self._former))
+                site.views[endpoint] = GatewayView(
+                    GatewayClient(endpoint, self._token, former=self._former, trust=self._trust)
+                )

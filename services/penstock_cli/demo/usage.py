@@ -10,10 +10,12 @@ from pydantic import ValidationError
 
 from penstock.errors import Unavailable
 from penstock.routing.fleet import FEATURES, FEATURES_HEADER
+from penstock.routing.identities import GATEWAY_NAME, replica_name
 from penstock.routing.leases import RouteList
 from penstock.routing.tokens import admin_token, word_for
 from penstock.telemetry.names import METRIC_BATCH_ROWS
 from penstock_cli.standalone.http import get
+from penstock_runtime.authority import PlatformAuthority, client_context
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,12 @@ def replica_usage(agent_url: str, gateway_secret: str, model: str, revision: str
     Raises:
         Unavailable: the gateway's agent or a replica does not answer.
     """
-    status, body = get(f"{agent_url}/v1/routes", admin_token(gateway_secret), {FEATURES_HEADER: " ".join(FEATURES)})
+    # Where the agent speaks TLS, replicas do, by the same authority.
+    over_tls = agent_url.startswith("https:")
+    trust = client_context(PlatformAuthority(gateway_secret).pem) if over_tls else None
+    known = {FEATURES_HEADER: " ".join(FEATURES)}
+    name = GATEWAY_NAME if over_tls else None
+    status, body = get(f"{agent_url}/v1/routes", admin_token(gateway_secret), known, trust, name)
     if status != HTTPStatus.OK:
         raise Unavailable("GatewayUnreachable", f"the gateway's agent at {agent_url} answered {status}")
     try:
@@ -76,8 +83,10 @@ def replica_usage(agent_url: str, gateway_secret: str, model: str, revision: str
         if revision is not None and replica.revision != revision:
             continue
         uid = of.declared.owner if of.declared is not None else ""
-        word = word_for(gateway_secret, (of.namespace, of.model), uid)
-        status, text = get(f"http://{replica.address}/metrics", more={"x-penstock-gateway": word})
+        word = {"x-penstock-gateway": word_for(gateway_secret, (of.namespace, of.model), uid)}
+        name = replica_name(of.namespace, of.model, uid, replica.replica_id) if over_tls else None
+        url = f"{'https' if over_tls else 'http'}://{replica.address}/metrics"
+        status, text = get(url, None, word, trust, name)
         if status != HTTPStatus.OK:
             raise Unavailable("ReplicaUnreachable", f"replica {replica.replica_id} gave no metrics (status {status})")
         found[replica.replica_id] = read_usage(text.decode())

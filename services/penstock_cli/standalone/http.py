@@ -21,6 +21,7 @@ def get(
     token: str | None = None,
     more: Mapping[str, str] | None = None,
     trust: ssl.SSLContext | None = None,
+    server_name: str | None = None,
 ) -> tuple[int, bytes]:
     """Status and body; (0, b"") where nobody answers, or not as it should.
 
@@ -29,10 +30,12 @@ def get(
         token: bearer token to send.
         more: other headers.
         trust: whose certificates an `https:` server may have; None: those that the system trusts.
+        server_name: for which its certificate must be; None: for the URL's host.
     """
     client = BoundedClient("", {"authorization": f"Bearer {token}"} if token else {}, BoundedTransport(trust=trust))
     try:
-        answer = client.exchange("GET", url, _BOUNDS, headers=more)
+        extensions = {"sni_hostname": server_name} if server_name is not None else None
+        answer = client.exchange("GET", url, _BOUNDS, headers=more, extensions=extensions)
     except (httpx.HTTPError, httpx.InvalidURL):
         return 0, b""
     finally:

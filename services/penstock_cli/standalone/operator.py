@@ -55,7 +55,7 @@ class OperatorProcess:
             argv=[
                 sys.executable, "-m", "penstock_operator.main",
                 "--standalone", str(state.store),
-                "--gateway", self._agent_url,
+                "--gateway-over-tls" if self._agent_url.startswith("https:") else "--gateway", self._agent_url,
                 "--gateway-secret-file", str(state.gateway_secret_file),
                 "--health-port", str(health_port),
                 "--artifact-store", state.artifacts.absolute().as_uri(),

@@ -40,6 +40,8 @@ class StackSettings:
     """Of a request."""
     tls: bool = False
     """Whether clients speak TLS to the gateway."""
+    replica_tls: bool = False
+    """Whether gateway, replicas and operator speak TLS to each other."""
 
 
 class Stack:
@@ -90,7 +92,10 @@ class Stack:
         """Begin to start the gateway."""
         settings = self._settings
         authority = issue_certificate(settings.state.tls) if settings.tls else None
-        gateway = GatewayProcess(settings.state, self._environment(), settings.port, settings.max_body_bytes, authority)
+        gateway = GatewayProcess(
+            settings.state, self._environment(), settings.port, settings.max_body_bytes, authority,
+            replica_tls=settings.replica_tls,
+        )  # fmt: skip
         self._children.append(gateway.child)
         return gateway
 

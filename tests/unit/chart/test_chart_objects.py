@@ -19,6 +19,8 @@ from penstock_serving.gateway import settings as gateway_settings
 from penstock_serving.gateway.memory import max_bytes
 
 ROOT = Path(__file__).parents[3]
+IN_THE_CLEAR = "http://penstock-gateway-agents.penstock-system.svc:8081"
+OVER_TLS = "https://penstock-gateway-agents.penstock-system.svc:8084"
 BOTH = [pytest.param({}, id="as it comes"), pytest.param(EVERYTHING, id="with everything turned on")]
 
 
@@ -137,11 +139,34 @@ def test_the_deployment(holds: Callable[[Rendered, Object], bool], name: str) ->
 def test_the_operator_understands_its_arguments_and_files(values: Object, tmp_path: Path) -> None:
     read = operator_settings.read(_in_folder(tmp_path, render(values), "penstock-operator"))
     assert read.identity == "pod-a"
-    assert read.gateways == ("http://penstock-gateway-agents.penstock-system.svc:8081",)
+    assert [*read.gateways, *read.gateways_over_tls] == [OVER_TLS if values else IN_THE_CLEAR]
     assert (read.jobs is not None) == ("optimization" in values)
     assert len(read.trusted_keys) == (1 if "optimization" in values else 0)
     assert read.default_pool is not None
     assert read.default_pool.managed is not None
+
+
+@pytest.mark.parametrize(
+    ("mode", "operators_own", "replicas", "gateways"),
+    [
+        pytest.param("Disabled", (IN_THE_CLEAR,), (), (0, False), id="nobody speaks TLS"),
+        pytest.param(
+            "Preferred", (IN_THE_CLEAR,), (OVER_TLS,), (8084, False), id="new replicas do, the others need not"
+        ),
+        pytest.param("Required", (), (OVER_TLS,), (8084, True), id="everybody does"),
+    ],
+)
+def test_who_speaks_tls_to_gateways(
+    mode: str, operators_own: tuple[str, ...], replicas: tuple[str, ...], gateways: tuple[int, bool], tmp_path: Path
+) -> None:
+    chart = render({"gateway": {"replicaTLS": mode}})
+    operator = operator_settings.read(_in_folder(tmp_path / "o", chart, "penstock-operator"))
+    gateway = gateway_settings.read_settings(_in_folder(tmp_path / "g", chart, "penstock-gateway"), {})
+    assert (operator.gateways, operator.gateways_over_tls) == (operators_own, replicas)
+    assert (gateway.control_tls_port, gateway.require_control_tls) == gateways
+    rules = chart.one("NetworkPolicy", "penstock-gateway")["spec"]["ingress"]
+    (let_in,) = ({port["port"] for port in each["ports"]} for each in rules if each["ports"][0]["port"] == "agent")
+    assert let_in == {port["name"] for port in chart.one("Service", "penstock-gateway-agents")["spec"]["ports"]}
 
 
 def test_gateways_and_replicas_take_bodies_of_the_same_size(tmp_path: Path) -> None:
@@ -201,6 +226,7 @@ def test_the_gateway_understands_its_arguments(values: Object, tmp_path: Path) -
                 "--header-timeout-seconds",
                 "--client-timeout-seconds",
                 "--haproxy-binary",
+                "--certificate-seconds",
             },
             id="gateway",
         ),
@@ -210,8 +236,9 @@ def test_each_flag_is_set_or_left_out_on_purpose(
     deployment: str, parser: argparse.ArgumentParser, left_out: set[str]
 ) -> None:
     known = {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
-    chart = render(EVERYTHING | {"operator": {"watchNamespaces": ["vision"]}})
-    given = {each.partition("=")[0] for each in chart.arguments(deployment)}
+    everything = EVERYTHING | {"operator": {"watchNamespaces": ["vision"]}}
+    charts = (render(everything), render({**everything, "gateway": {"replicaTLS": "Preferred"}}))
+    given = {each.partition("=")[0] for chart in charts for each in chart.arguments(deployment)}
     assert given == known - left_out - {"--help"}
 
 
@@ -419,6 +446,7 @@ def _in_a_default(lines: list[str], number: int, depth: int) -> bool:
         pytest.param({"operator": {"replicas": "2"}}, "got string, want integer", id="a text for a number"),
         pytest.param({"operator": {"replicas": 0}}, "minimum", id="no operator"),
         pytest.param({"access": {"defaultAuthentication": "None"}}, "value must be one of", id="a word of no meaning"),
+        pytest.param({"gateway": {"replicaTLS": "Off"}}, "value must be one of", id="a word for TLS that there is not"),
         pytest.param({"images": {"operator": {"digest": "abc"}}}, "does not match pattern", id="half a digest"),
         pytest.param(
             {"optimization": {"artifactStore": "s3://models", "signingKeySecret": "one-for-all"}},

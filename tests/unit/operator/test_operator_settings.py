@@ -23,6 +23,7 @@ from penstock_operator.settings import Settings, read
 REFUSED = [
     ("a store and a kubeconfig", ["--standalone", "s", "--kubeconfig", "k"], "--standalone --kubeconfig"),
     ("a gateway without a secret", ["--gateway", "http://g"], "--gateway-secret-file"),
+    ("a gateway over TLS without a secret", ["--gateway-over-tls", "https://g"], "--gateway-secret-file"),
     ("no worker", ["--workers", "0"], "--workers"),
     ("no body", ["--max-body-bytes", "0"], "--max-body-bytes"),
     (
@@ -48,6 +49,12 @@ def test_an_empty_secret_is_refused(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("\n")
     with pytest.raises(Invalid, match="is empty"):
         read(["--gateway-secret-file", str(tmp_path / "secret")])
+
+
+def test_a_gateway_over_tls_is_one_of_https(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("s")
+    with pytest.raises(Invalid, match=telling("--gateway-over-tls http://g https")):
+        read(["--gateway-over-tls", "http://g", "--gateway-secret-file", str(tmp_path / "secret")])
 
 
 def test_several_gateways_and_the_secret_are_read(tmp_path: Path) -> None:
