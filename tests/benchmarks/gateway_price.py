@@ -1,7 +1,7 @@
 """What the gateway costs beside the least that HAProxy can do, and the whole path beside the replica's own socket; interleaved.
 
 The least configuration forwards to the replica and does nothing else; with one map, it finds the backend by the path. All subjects
-have the same replica, a real one. CPU is that of HAProxy's processes, and of all processes that serve: HAProxy, agent, replica.
+have the same replica, a real one, but for the one that is reached over TLS: of the same model, it is another. CPU is that of HAProxy's processes, and of all processes that serve: HAProxy, agent, replica.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from tests.integration.replica_process import replica
 from tests.ports import free_ports
 
 from penstock.routing.tokens import admin_token, replica_token
+from penstock_runtime.authority import PlatformAuthority
 from penstock_serving.gateway.haproxy.process import find_haproxy
 from penstock_serving.gateway.settings import GatewaySettings
 
@@ -34,6 +35,7 @@ SECONDS, ROUNDS, CONNECTIONS, KEYS = 1.5, 3, (1, 16, 64), 1000
 _WARM_SECONDS = 0.3
 SOCKET, LEAST, MAPPED = "the replica's own socket", "least configuration", "least with one map"
 OPEN, KEYED, TRACED = "gateway, open", "gateway, a key", "gateway, open, caller has a trace"
+ENCRYPTED = "gateway, open, TLS to the replica"
 KEY = f"pk_{7:043d}"
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
 
@@ -101,14 +103,28 @@ def main() -> None:
         body.write_bytes(parts.request_body())
         model = parts.dense_model(home / "tiny" / "model.onnx", (64, 10))
         serving = stack.enter_context(replica(model, {"OTEL_SDK_DISABLED": "true"}))
-        edge = stack.enter_context(parts.gateway(home / "gateway", {"OTEL_SDK_DISABLED": "true"}))
+        (tls_port,) = free_ports(1)
+        over_tls = ("--control-tls-port", str(tls_port))
+        edge = stack.enter_context(parts.gateway(home / "gateway", {"OTEL_SDK_DISABLED": "true"}, over_tls))
+        told = {
+            "namespace": "tls", "replica_id": "tls", "gateways": (f"https://127.0.0.1:{tls_port}",),
+            "registration_token": replica_token(edge.secret, "tls", "tiny"),
+            "gateway_authority": PlatformAuthority(edge.secret).pem,
+        }  # fmt: skip
+        secured = stack.enter_context(replica(model, {"OTEL_SDK_DISABLED": "true"}, **told))
+        parts.until("the replica over TLS", lambda: edge.receiving("tls", "tiny"))
         subjects = [
             stack.enter_context(least_haproxy(home / str(mapped), serving.address, mapped=mapped))
             for mapped in (False, True)
         ]
         subjects += _through(edge, serving.address)
         own = (serving.process.pid,)
-        subjects = [dataclasses.replace(each, serving=each.serving + own) for each in subjects]
+        subjects = [
+            dataclasses.replace(
+                each, serving=(*each.serving, *((secured.process.pid,) if each.name == ENCRYPTED else own))
+            )
+            for each in subjects
+        ]
         subjects.append(Subject(SOCKET, f"{serving.url}/v2/models/tiny/infer", (), own))
         for pid in {pid for each in subjects for pid in each.serving}:
             for task in Path(f"/proc/{pid}/task").iterdir():
@@ -118,10 +134,11 @@ def main() -> None:
 
 
 def _through(edge: parts.GatewayProcess, address: str) -> list[Subject]:
-    """The gateway's subjects: one model that anyone may ask and one with many keys, both of this replica."""
+    """The gateway's subjects: models that anyone may ask, one of them over TLS, and one with many keys."""
     digests = [hashlib.sha256(f"pk_{number:043d}".encode()).hexdigest() for number in range(KEYS)]
     keys = [{"name": f"k{number}", "sha256": digest} for number, digest in enumerate(digests)]
-    for namespace, access in (("default", {"required": False}), ("closed", {"required": True, "keys": keys})):
+    anyone = {"required": False}
+    for namespace, access in (("default", anyone), ("tls", anyone), ("closed", {"required": True, "keys": keys})):
         route = {"namespace": namespace, "model": "tiny", "access": access, "samplingRatio": 0.01}
         parts.http_json(
             f"{edge.control_url}/v1/routes/{namespace}/tiny", "PUT", route, admin_token(edge.secret)
@@ -133,6 +150,7 @@ def _through(edge: parts.GatewayProcess, address: str) -> list[Subject]:
     return [
         Subject(OPEN, f"{edge.url}/default/{path}", haproxy, family),
         Subject(KEYED, f"{edge.url}/closed/{path}", haproxy, family, (("Authorization", f"Bearer {KEY}"),)),
+        Subject(ENCRYPTED, f"{edge.url}/tls/{path}", haproxy, family),
         Subject(TRACED, f"{edge.url}/default/{path}", haproxy, family, (("traceparent", TRACEPARENT),)),
     ]
 
@@ -172,7 +190,7 @@ def publish(results: dict[tuple[str, int], list[dict[str, float]]]) -> None:
 
     rows: list[dict[str, Any]] = []
     for count in CONNECTIONS:
-        for name in (SOCKET, LEAST, MAPPED, OPEN, KEYED, TRACED):
+        for name in (SOCKET, LEAST, MAPPED, OPEN, KEYED, TRACED, ENCRYPTED):
             haproxy, whole = median(name, count, "haproxy_us"), median(name, count, "whole_us")
             rows.append(
                 {
