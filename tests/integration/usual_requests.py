@@ -66,6 +66,8 @@ def state(address: str) -> DesiredState:
         f"vision/{digest('one')}": "key/one|0|0|-",
         f"vision/keyed/{digest('one')}": "key/one|0|0|-",
         f"default/{digest('home')}": "key/home|0|0|*",
+        f"vision/{digest('with.dots')}": "key/dots|0|0|*",
+        f"vision/{digest('head.claims.signature')}": f"jwt/alice|0|{later}|*",
     }
     slots = {path: number for number, path in enumerate(known)}
     return desire(known, slots, guards, grants, token=lambda path, _: f"token-of-{path.replace('/', '-')}")
@@ -266,6 +268,7 @@ _CREDENTIALS: tuple[tuple[str, ...], ...] = (
     ("Authorization: Bearer good", "Authorization: Bearer bad"), ("Authorization: Bearer bad", "Authorization: Bearer good"),
     ("Authorization: Bearer limited",), ("Authorization: Bearer ended",), ("Authorization: Bearer ending",),
     ("Authorization: Bearer one",), ("Authorization: Bearer home",), ("Authorization: Bearer a.b.c",), ("X-API-Key: a.b.c",),
+    ("Authorization: Bearer with.dots",), ("X-API-Key: with.dots",), ("Authorization: Bearer head.claims.signature",),
     (f"Authorization: Bearer {digest('good')}",), (f"Authorization: Bearer {digest('good')}@vision",),
 )  # fmt: skip
 _TRACEPARENTS = (
@@ -286,6 +289,7 @@ _HEADERS: tuple[tuple[str, ...], ...] = (
     *((f"traceparent: {text}",) for text in _TRACEPARENTS),
     ("traceresponse: 00-x",), ("expect: 100-later",), ("x-forwarded-for: 1.2.3.4",), ("cookie: a=b",),
 )  # fmt: skip
+_TRACED = (f"traceparent: 00-{TRACE}-{_PARENT}-01",)
 _METHODS = ("POST", "GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "FETCH")
 _BODIES: tuple[tuple[tuple[str, ...], bytes], ...] = (
     (("content-length: 2",), b"{}"), (("content-length: 0",), b""), ((), b""), (("content-length: 1000",), b"x" * 1000),
@@ -322,6 +326,7 @@ def requests(count: int) -> list[bytes]:
     plain = _BODIES[0]
     kinds = [
         *(("POST", path, keys, (), plain) for path, keys in itertools.product(_PATHS, _CREDENTIALS)),
+        *(("POST", path, keys, _TRACED, plain) for path, keys in itertools.product(_PATHS, _CREDENTIALS)),
         *(("POST", path, good, more, plain) for path, more in itertools.product(_PATHS, _HEADERS)),
         *(("POST", path, good, (), plain) for each in _PATHS for path in _spell(each)),
         *(("POST", path, keys, (), plain) for path in _OTHERS for keys in ((), good)),

@@ -110,6 +110,7 @@ def usual_rules(settings: GatewaySettings) -> Iterator[str]:
     yield "  acl drawn rand(1000000),sub(txn.usual) lt 0"
     yield "  acl has_caller var(txn.caller) -m found"
     yield "  acl has_bearer http_auth_bearer -m found"
+    yield "  acl like_token http_auth_bearer -m sub ."
     yield "  acl carried var(txn.span) -m found"
     yield from trace_acls()
     over_http2 = [f"!{{ {_OVER_HTTP2} }}"] if settings.http2 else []  # only the careful rules count these
@@ -132,12 +133,15 @@ def _deciding_rules(settings: GatewaySettings, conditions: list[str]) -> Iterato
     only = f" if {' '.join(conditions)}" if conditions else ""
     plain = " ".join(("in_map", *(f"!{{ {each} }}" for each in _peculiarities(settings)), *conditions))
     untraced = "!{ req.hdr_cnt(traceparent) gt 0 } !{ req.hdr_cnt(tracestate) gt 0 }"
+    traced = " ".join(("!usual in_map", *conditions, "!like_token one_traceparent traced"))
     yield f"  http-request set-var(txn.usual) path,map_str({rows}){only}"
     yield f"  http-request set-var({WAY}) {_AT_BACKEND} if {plain} {untraced}"
-    yield f"  http-request set-var(txn.parent) {PARENT} if !usual {' '.join(('in_map', *conditions))} one_traceparent traced"
+    yield f"  http-request set-var(txn.parent) {PARENT} if {traced}"
     yield f"  http-request set-var({WAY}) {_AT_BACKEND} if continued {plain}"
     yield from _share_rules()
     yield "  http-request allow if usual keyless !namespace_full !continued !drawn"
+    # No plain key: what it opens, and until when, is the careful rules'. They hash it again, and it is long.
+    yield f"  http-request unset-var({WAY}) if usual !keyless like_token"
     yield from _caller_rules(rows)
     yield "  http-request allow if has_caller !namespace_full !continued !drawn"
     for decided in ("usual keyless !namespace_full", "has_caller !namespace_full"):
