@@ -64,20 +64,25 @@ class Run:
             )
 
 
-def main(arguments: Sequence[str] = ()) -> int:
-    """Measure, publish `endurance` and `endurance-memory`; 1 where a request failed or an answer was wrong."""
-    parser = argparse.ArgumentParser(prog="endurance", description=__doc__)
-    parser.add_argument("--requests", type=int, default=1_000_000)
-    parser.add_argument("--replicas", type=int, default=2, help="of each revision")
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    result = argparse.ArgumentParser(prog="endurance", description=__doc__)
+    result.add_argument("--requests", type=int, default=1_000_000)
+    result.add_argument("--replicas", type=int, default=2, help="of each revision")
+    result.add_argument(
         "--connections", type=int, default=16, help="of REST with JSON, and as many with binary tensors"
     )
-    parser.add_argument("--calls", type=int, default=16, help="of gRPC at a time, over two connections")
-    parser.add_argument("--kill", action="store_true", help="control: kill a replica at the end")
-    parser.add_argument(
+    result.add_argument("--calls", type=int, default=16, help="of gRPC at a time, over two connections")
+    result.add_argument("--kill", action="store_true", help="control: kill a replica at the end")
+    result.add_argument(
         "--wrong-model", action="store_true", help="control: the judge knows other weights of the last revision"
     )
-    given = parser.parse_args(list(arguments))
+    return result
+
+
+def main(arguments: Sequence[str] = ()) -> int:
+    """Measure, publish `endurance` and `endurance-memory`; 1 where a request failed or an answer was wrong."""
+    given = parser().parse_args(list(arguments))
     allowed = os.sched_getaffinity(0)
     with tempfile.TemporaryDirectory(prefix="pbench") as folder:
         told = [ROLLS + 1, given.connections, given.calls, *([ROLLS] if given.wrong_model else [])]
