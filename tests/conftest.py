@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from tests.cluster.binary import KUBERNETES, BuildFailedError, build
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.tools import say
@@ -23,6 +24,11 @@ _RAY = pytest.StashKey[tuple[LocalRay, ExitStack]]()
 _PRESENCE = pytest.StashKey[Presence]()
 _FAILED = pytest.StashKey[dict[str, BuildFailedError]]()
 """Programs that could not be built: only the tests that need them fail."""
+
+
+# A machine that is busy is no fault: Hypothesis fails an example that takes 200 ms, and inputs that are slow to draw.
+settings.register_profile("penstock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("penstock")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -22,6 +22,7 @@ from tests.integration.local_ray import LocalRay
 from tests.ports import free_ports
 from tests.waiting import eventually
 
+from penstock.routing.tokens import admin_token
 from penstock_operator.kinds import INFERENCE_DEPLOYMENT, SERVING_POOL
 from penstock_operator.operation import Operation
 from penstock_operator.runtime.cluster import SECRET, Key, Manifest
@@ -154,6 +155,16 @@ class Platform:
                 return response.status, json.load(response)["outputs"][0]["data"]
         except urllib.error.HTTPError as error:
             return error.code, []
+
+    def receiving(self, name: str) -> int:
+        """How many replicas the gateway sends requests to."""
+        request = urllib.request.Request(
+            f"{self.gateway.agent_url}/v1/routes",
+            headers={"authorization": f"Bearer {admin_token(GATEWAY_SECRET)}"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as response:
+            routes = json.load(response)["routes"]
+        return sum(each["receiving"] for route in routes if route["model"] == name for each in route["replicas"])
 
     def applications(self) -> dict[str, str]:
         """Status of each Serve application by name."""

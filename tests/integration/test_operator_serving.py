@@ -193,7 +193,7 @@ def test_load_adds_replicas_and_its_end_takes_them_away_without_a_failed_request
                 failed.append(answer)
 
     def replicas() -> int:
-        return int((up.get("busy") or {})["status"]["replicas"]["ready"])
+        return up.receiving("busy")
 
     clients = [threading.Thread(target=ask) for _ in range(4)]
     for client in clients:

@@ -150,7 +150,7 @@ def roll_out(case: Case, pool: Pool) -> StepDecision:
         verdicts,
         Requeue(PROBLEM_SECONDS, "the artifact is to be tried again")
         if resolved.refused
-        else _next_look(rollout, verdicts, now),
+        else _next_look(case.standing, rollout, verdicts, now),
         active=rollout.active if replica_bounds(observed.deployment)[1] else None,
         candidate=candidate,
         applications=rollout.applications,
@@ -176,7 +176,7 @@ def _with_problem(rollout: Rollout, verdicts: Verdicts) -> Route:
     return rollout.route.model_copy(update={"unavailable": f"{progressing.reason}: {progressing.message}"})
 
 
-def _next_look(rollout: Rollout, verdicts: Verdicts, now: float) -> Requeue:
+def _next_look(standing: RevisionStanding, rollout: Rollout, verdicts: Verdicts, now: float) -> Requeue:
     candidate = rollout.mine.get(rollout.wanted)
     if candidate is not None and failure_of(candidate) is not None and candidate.arguments is not None:
         due = next_attempt_at(candidate.arguments.attempt) - now
@@ -186,6 +186,10 @@ def _next_look(rollout: Rollout, verdicts: Verdicts, now: float) -> Requeue:
         return Requeue(PROBLEM_SECONDS, "a node may come free")
     settled = progressing.reason is Reason.ROLLED_OUT
     if settled and verdicts[DeploymentCondition.SERVING].status is ConditionStatus.TRUE:
+        active = rollout.active or ""
+        app = standing.applications.get(active)
+        if app is not None and app.wanted != standing.count_receiving(active):
+            return Requeue(PROBLEM_SECONDS, "replicas come or go")
         return Requeue(RESYNC_SECONDS, "replicas may have changed; nobody tells")
     if progressing.reason is Reason.GATEWAY_UNREACHABLE:
         return Requeue(PROBLEM_SECONDS, "a gateway does not answer")

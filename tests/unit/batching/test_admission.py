@@ -132,7 +132,7 @@ def test_the_estimate_converges_on_what_answers_really_take() -> None:
     assert admission.margin == pytest.approx(2.0, rel=0.05)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     base=st.floats(1e-4, 0.05),
     each=st.floats(1e-6, 0.005),
@@ -214,7 +214,7 @@ def test_before_the_body_is_read_the_most_urgent_priority_of_late_is_supposed() 
     assert queue.refuse_early(60.0) is not None
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 8)), min_size=1, max_size=120))
 def test_callers_that_always_want_more_get_equal_rows(sent: list[tuple[str, int]]) -> None:
     order = FairOrder()

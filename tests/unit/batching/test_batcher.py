@@ -245,7 +245,7 @@ class Run:
             assert self.delay > 0
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(operations=OPERATIONS, rows=st.integers(1, 5), delay=st.sampled_from([0, 5, 50]))
 def test_no_request_is_lost_or_answered_twice_and_order_holds(
     operations: list[tuple[str, tuple[object, ...]]], rows: int, delay: int

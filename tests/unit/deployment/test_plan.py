@@ -342,6 +342,13 @@ def test_what_is_settled_is_planned_as_it_is_deployed() -> None:
     assert result.requeue.after_seconds >= 30
 
 
+@pytest.mark.parametrize("wanted", [0, 2], ids=["one too many", "one too few"])
+def test_while_replicas_come_or_go_it_is_looked_at_soon(wanted: int) -> None:
+    result = plan(SETTLED.but(apps=(serve_app(deployment(), wanted=wanted),)).observed(), NOW)
+    assert result.requeue is not None
+    assert result.requeue.after_seconds <= 5
+
+
 def test_the_status_of_what_is_settled_does_not_change_with_time() -> None:
     first = plan(SETTLED.observed(), NOW)
     assert first.status is not None

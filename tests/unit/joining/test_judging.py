@@ -22,7 +22,7 @@ def judge(spec: TensorSpec) -> AnswerComparer:
     return AnswerComparer((spec,), Precision.FP32)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(st.data())
 def test_the_parts_of_a_joint_answer_are_judged_as_by_cutting_it_by_hand(data: st.DataObject) -> None:
     integers = data.draw(st.booleans())
@@ -47,7 +47,7 @@ def test_the_parts_of_a_joint_answer_are_judged_as_by_cutting_it_by_hand(data: s
     assert (found is None) is right, found
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4))
 def test_rows_are_counted_on_the_one_axis_that_grows(rows: int, more: int, other: int) -> None:
     total = rows + more

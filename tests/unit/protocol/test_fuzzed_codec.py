@@ -15,4 +15,4 @@ from tests.fuzz import codec
     ids=["a request is what its simple reading says", "anything is answered or refused", "an answer can be read"],
 )
 def test_the_codec_agrees_with_a_simple_model(judge: Callable[[], None], examples: int) -> None:
-    settings(max_examples=examples, derandomize=True, database=None, deadline=None)(judge)()
+    settings(max_examples=examples, derandomize=True, database=None)(judge)()

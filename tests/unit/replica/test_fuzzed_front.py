@@ -23,6 +23,5 @@ def test_the_front_gives_each_client_its_own_answers(judge: Callable[[], None], 
         max_examples=examples,
         derandomize=True,
         database=None,
-        deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )(judge)()

@@ -21,7 +21,6 @@ def run(judge: Callable[[], None], examples: int, phases: Collection[Phase] = tu
         max_examples=examples,
         derandomize=True,
         database=None,
-        deadline=None,
         phases=phases,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
     )(judge)()

@@ -178,7 +178,7 @@ def nested(depth: int, names: list[str]) -> onnx.GraphProto:
     return graph(node, initializers=tensors[:half])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     depth=st.integers(0, 6),
     names=st.lists(st.text("abcdé.-_/ ", min_size=1, max_size=12).filter(lambda n: not set(n) <= {".", "/"} and n[0] != "/" and ".." not in n), max_size=9),
@@ -194,7 +194,7 @@ def test_any_nesting_of_any_names_is_found(
     assert external_files(path) == tuple(sorted({Path(each).as_posix() for each in names}))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=200))
 def test_no_bytes_break_it(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.mktemp("m") / "model.onnx"

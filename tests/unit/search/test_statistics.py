@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.telling import telling
 
@@ -202,7 +202,6 @@ def test_few_samples_give_the_worst_or_say_that_they_are_too_few() -> None:
         loss_bound_mean([0.0] * 19, 0.95)
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(-10, 10), min_size=20, max_size=60))
 def test_the_bound_of_a_mean_is_not_below_the_mean(values: list[float]) -> None:
     assert loss_bound_mean(values, 0.95) >= float(np.mean(values)) - 1e-9
