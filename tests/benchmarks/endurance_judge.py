@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.benchmarks.endurance_cases import KINDS, WRONG, Answers
 
-_TOLD = 50
+_TOLD = 20
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Judge:
         """
         revision = self.answers.revision(kind, number, head, body)
         if revision == WRONG:
-            self._count_wrong(kind, f"input {number}: no revision answers so: {body[:80]!r}", now)
+            self._count_wrong(kind, f"input {number}: no revision answers so: {body[:40]!r}", now)
         elif revision not in began.revisions and revision not in self.scene.revisions:
             allowed = sorted(began.revisions | self.scene.revisions)
             self._count_wrong(kind, f"input {number}: revision {revision} answered, where {allowed} may", now)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -67,7 +68,7 @@ def summarize(crowd: Crowd) -> dict[str, Any]:
             }
         )  # fmt: skip
     return {
-        "rows": rows, "seconds": crowd.now(), "failed": dict(judge.failed), "told": judge.told, "longest": judge.longest, "moved": judge.moved,
+        "rows": rows, "seconds": crowd.now(), "failed": dict(judge.failed), "cpu_seconds": time.process_time(), "told": judge.told, "longest": judge.longest, "moved": judge.moved,
         "by_revision": {str(revision): count for revision, count in sorted(judge.by_revision.items())},
     }  # fmt: skip
 
