@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from cryptography import x509
 from tests.integration.behind_gateway import behind_gateway
 from tests.integration.gateway_parts import (
+    GUARD_SECONDS,
     SECRET,
     Gateway,
     Replica,
@@ -30,9 +32,11 @@ from tests.integration.gateway_parts import (
     until,
     until_answers,
 )
-from tests.integration.grpc_parts import triton_inputs
+from tests.integration.grpc_parts import raw_request, triton_inputs
 from tests.integration.replica_process import document, linear_weights, save_linear
+from tests.integration.test_gateway_holding import until_held
 from tests.ports import free_port
+from tritonclient.grpc import service_pb2_grpc as stubs
 
 from penstock.errors import Unavailable
 from penstock.routing.fleet import Endpoint
@@ -174,6 +178,37 @@ def test_requests_go_to_nobody_who_cannot_prove_who_it_is() -> None:
     found = asyncio.run(run())
     assert found.pop("default/itself") == (200, 1)
     assert found == dict.fromkeys(found, (503, 0))
+
+
+def test_a_stream_that_waited_goes_to_nobody_who_cannot_prove_who_it_is() -> None:
+    servers = {
+        "default/itself": shown(name_of("default/itself")),
+        "default/impostor": shown(name_of("default/itself")),
+        "default/stranger": shown(name_of("default/stranger"), PlatformAuthority("another secret")),
+        "default/plain": None,
+    }
+
+    async def ask(running: Secured, channel: grpc.aio.Channel, model: str, context: ssl.SSLContext | None) -> int:
+        await running.gateway.declare(model, holdSeconds=GUARD_SECONDS if model == "default/itself" else 3)
+        stream = stubs.GRPCInferenceServiceStub(channel).ModelStreamInfer(timeout=GUARD_SECONDS)
+        await stream.write(raw_request(model, {"x": ROWS}))
+        await until_held(running.gateway, 1, model)
+        async with Replica(context=context) as replica:
+            assert (await running.lease("r", replica.address, model, encrypted=True))[0] == 200
+            await stream.done_writing()
+            await stream.code()
+            return replica.answered
+
+    async def run() -> dict[str, int]:
+        async with (
+            asyncio.timeout(120),
+            secured() as running,
+            grpc.aio.insecure_channel(running.gateway.url.removeprefix("http://")) as channel,
+        ):
+            found = await asyncio.gather(*(ask(running, channel, *each) for each in servers.items()))
+        return dict(zip(servers, found, strict=True))
+
+    assert asyncio.run(run()) == {"default/itself": 1, "default/impostor": 0, "default/stranger": 0, "default/plain": 0}
 
 
 def test_replicas_with_and_without_tls_share_the_requests_until_it_is_required() -> None:

@@ -80,6 +80,7 @@ class DataServer:
         self._forwarding = Forwarding(session, holding, settings.request_timeout_seconds * 0.9, _mark, trust)
         self._emit = emit
         self._traced = traced
+        self._trust = trust
         self._watch = HealthWatch(settings, readiness)
         self._own = OwnPaths(
             registry,
@@ -145,7 +146,7 @@ class DataServer:
         told = replica_headers(request.headers, caller)
         if request.headers.get(CALL_HEADER) == STREAM:
             with self._holding.reserve(path.key[0], STREAM_BYTES):
-                return await self._deliver(path, told, partial(relay_stream, request))
+                return await self._deliver(path, told, partial(relay_stream, request, self._trust))
         with self._holding.body(path.key[0]) as body:
             try:
                 await body.read(request.content, self._settings.max_body_bytes)

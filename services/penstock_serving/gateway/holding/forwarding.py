@@ -31,6 +31,8 @@ from penstock_serving.gateway.holding.waiting import Holding
 from penstock_serving.gateway.lookups import Resolver
 from penstock_serving.gateway.table.traffic import Target
 
+CONNECT_SECONDS, HANDSHAKE_SECONDS = 1.0, 3.0
+"""For a connection to a replica, in the clear and with TLS."""
 TRACERESPONSE: Final = "traceresponse"
 _HOP_BY_HOP: Final = {
     hdrs.CONNECTION, hdrs.KEEP_ALIVE, hdrs.TE, hdrs.TRAILER, hdrs.TRANSFER_ENCODING, hdrs.UPGRADE, hdrs.CONTENT_LENGTH,
@@ -120,7 +122,9 @@ class Forwarding:
         self._session = session
         self._trust = trust
         self._holding = holding
-        self._timeout = aiohttp.ClientTimeout(total=seconds, connect=1.0 if trust is None else 3.0)
+        self._timeout = aiohttp.ClientTimeout(
+            total=seconds, connect=CONNECT_SECONDS if trust is None else HANDSHAKE_SECONDS
+        )
         self._mark = mark
 
     async def attempt(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import ssl
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final
@@ -16,11 +17,11 @@ from typing import Final
 from aiohttp import web
 
 from penstock_serving.gateway.holding.calls import CallResponse, refusal, send_raw
+from penstock_serving.gateway.holding.forwarding import CONNECT_SECONDS, HANDSHAKE_SECONDS
 from penstock_serving.gateway.table.traffic import Target
 
 STREAM_BYTES: Final = 256 * 1024
 """What a stream takes at most, in both directions and on both sides."""
-_CONNECT_SECONDS: Final = 1.0
 _READ_BYTES: Final = 32 * 1024
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.1 ([2-5][0-9]{2})[ \r]")
 _KEPT: Final = re.compile(
@@ -30,18 +31,21 @@ _KEPT: Final = re.compile(
 _GONE: Final = "the replica went before it answered: open the stream anew"
 
 
-async def relay_stream(request: web.Request, target: Target, headers: Mapping[str, str]) -> web.StreamResponse | None:
+async def relay_stream(
+    request: web.Request, trust: ssl.SSLContext | None, target: Target, headers: Mapping[str, str]
+) -> web.StreamResponse | None:
     """The replica's answer, sent already; None where the replica cannot be had, and nothing of the stream has been read.
 
     Args:
         request: the stream, as HAProxy made it.
+        trust: of replicas that speak TLS; None: there are none.
         target: the replica.
         headers: what it is told.
     """
-    host, _, port = target.address.rpartition(":")
+    if target.tls_name and trust is None:
+        return None
     try:
-        async with asyncio.timeout(_CONNECT_SECONDS):
-            reader, writer = await asyncio.open_connection(host.strip("[]"), int(port), limit=_READ_BYTES)
+        reader, writer = await _connect(target, trust if target.tls_name else None)
     except (OSError, TimeoutError):
         return None
     writer.write(_write_head(request.rel_url.raw_path, target.address, headers))
@@ -54,6 +58,21 @@ async def relay_stream(request: web.Request, target: Target, headers: Mapping[st
         sending.cancel()
         writer.transport.abort()
         await asyncio.wait([sending])
+
+
+async def _connect(target: Target, context: ssl.SSLContext | None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection to it, and to nobody who cannot prove to be it.
+
+    Raises:
+        OSError: there is none.
+        TimeoutError: not in time.
+    """
+    host, _, port = target.address.rpartition(":")
+    name = target.tls_name if context is not None else None
+    async with asyncio.timeout(CONNECT_SECONDS if context is None else HANDSHAKE_SECONDS):
+        return await asyncio.open_connection(
+            host.strip("[]"), int(port), limit=_READ_BYTES, ssl=context, server_hostname=name
+        )
 
 
 def _write_head(path: str, address: str, headers: Mapping[str, str]) -> bytes:
