@@ -543,3 +543,20 @@ def test_metrics_tell_calls_by_what_became_of_them(model: Path) -> None:
         await until(counted)
 
     run(scenario)
+
+
+def test_a_message_that_does_not_end_is_refused_as_grpc_has_it() -> None:
+    async def scenario(gw: Gateway, _: AsyncExitStack, __: Any) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", gw.port)
+        writer.write(
+            b"POST /inference.GRPCInferenceService/ModelInfer HTTP/1.1\r\nhost: a\r\ncontent-type: application/grpc\r\n"
+            b"te: trailers\r\ncontent-length: 1000\r\n\r\n\0\0\0\0\7abc"
+        )
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), GUARD_SECONDS)
+        writer.close()
+        assert head.startswith(b"HTTP/1.1 200 ")
+        assert b"\r\ngrpc-status: 14\r\n" in head
+        assert b"\r\ngrpc-message: " in head
+        assert b"\r\ncontent-length: 0\r\n" in head
+
+    run(scenario, "--header-timeout-seconds", "0.5")

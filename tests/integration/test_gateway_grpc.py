@@ -23,6 +23,8 @@ from tests.integration.grpc_parts import messages, raw_request, stub, triton_inp
 from tests.integration.replica_process import linear_weights, save_linear, save_model
 from tritonclient.utils import InferenceServerException
 
+from penstock_serving.rpc.framing import frame
+
 ROWS = np.ones((1, 64), np.float32)
 WANTED = linear_weights().sum(0)
 
@@ -117,6 +119,8 @@ def test_what_names_no_model_has_its_code_and_words(
         error = refused(lambda: asked.ModelInfer(request, timeout=30, metadata=metadata))
         assert error.code() is code, error.details()
         assert "model" in error.details()
+        assert "penstock-model" in error.details() or code is grpc.StatusCode.NOT_FOUND
+        assert "%" not in error.details()
         asked.ServerLive(messages.ServerLiveRequest(), timeout=30)
 
 
@@ -379,6 +383,9 @@ def test_reflection_and_health_are_the_gateways_own(served: Served) -> None:
         }
         check = channel.unary_unary("/grpc.health.v1.Health/Check")
         assert check(b"", timeout=30) == b"\x08\x01"
+        assert check(b"\n\x1einference.GRPCInferenceService", timeout=30) == b"\x08\x01"
+        error = refused(lambda: check(b"\n\x04nope", timeout=30))
+        assert (error.code(), "'nope'" in error.details()) == (grpc.StatusCode.NOT_FOUND, True)
 
 
 def test_a_call_past_its_deadline_ends_with_it(served: Served) -> None:
@@ -397,3 +404,28 @@ def test_the_trace_goes_on_through_metadata(served: Served) -> None:
             metadata=[("traceparent", f"00-{trace}-b7ad6b7169203331-01")],
         )
         assert dict(call.initial_metadata())["traceresponse"].startswith(f"00-{trace}-")
+
+
+@pytest.mark.parametrize(
+    ("content_type", "status"),
+    [
+        ({"content-type": "application/grpc"}, 200),
+        ({"content-type": "application/grpc+proto"}, 200),
+        ({"content-type": "text/plain"}, 415),
+        ({"content-type": "application/grpc-web+proto"}, 415),
+        ({"content-type": "application/grpc+json"}, 415),
+        ({}, 415),
+    ],
+    ids=["a call", "a call that names its form", "text", "a browser's form", "JSON", "nothing"],
+)
+@pytest.mark.parametrize("method", ["ModelInfer", "ServerLive"])
+def test_what_is_no_call_on_a_path_of_calls_is_told_so_by_its_status(
+    served: Served, method: str, content_type: dict[str, str], status: int
+) -> None:
+    url = f"{served.gateway.url}/inference.GRPCInferenceService/{method}"
+    request = raw_request("tiny", {"x": ROWS}) if method == "ModelInfer" else messages.ServerLiveRequest()
+    answer = httpx.post(url, content=frame(request.SerializeToString()), headers=content_type)
+    assert answer.status_code == status
+    if status != 200:
+        assert answer.headers["content-type"] == "application/json"
+        assert "application/grpc" in answer.json()["error"]

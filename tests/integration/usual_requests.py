@@ -19,7 +19,6 @@ from typing import Any
 from tests.ports import free_port
 
 from penstock_serving.gateway.haproxy.config import render_config, render_map
-from penstock_serving.gateway.haproxy.error_files import ERRORS, error_file
 from penstock_serving.gateway.haproxy.plan import DesiredState, desire
 from penstock_serving.gateway.haproxy.process import find_haproxy
 from penstock_serving.gateway.settings import GatewaySettings
@@ -208,8 +207,6 @@ def _write(settings: GatewaySettings, held: DesiredState) -> str:
         (layout.map, held.entries), (layout.locks, held.locks), (layout.grants, held.grants), (layout.usual, held.usual),
     ):  # fmt: skip
         file.write_text(render_map(rows))
-    for status in ERRORS:
-        layout.error_file(status).write_bytes(error_file(status))
     return text
 
 

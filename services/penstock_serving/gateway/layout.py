@@ -81,7 +81,3 @@ class Layout:
     def relay_socket(self) -> Path:
         """Where HAProxy's present worker takes requests from those before it."""
         return self.run / "relay.sock"
-
-    def error_file(self, status: int) -> Path:
-        """HAProxy's own answer with this status."""
-        return self.run / f"{status}.http"

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 from collections.abc import Mapping
@@ -11,7 +10,6 @@ import pytest
 
 from penstock.errors import Invalid
 from penstock_serving.gateway.haproxy.config import render_config, render_map
-from penstock_serving.gateway.haproxy.error_files import ERRORS, error_file
 from penstock_serving.gateway.haproxy.plan import DesiredState, Server
 from penstock_serving.gateway.haproxy.process import find_haproxy
 from penstock_serving.gateway.memory import BUFFER_BYTES
@@ -124,21 +122,9 @@ def test_haproxy_takes_the_configuration_without_a_warning(tmp_path: Path) -> No
     layout.locks.write_text(render_map(desired.locks))
     layout.grants.write_text(render_map(desired.grants))
     layout.usual.write_text(render_map(desired.usual))
-    for status in ERRORS:
-        layout.error_file(status).write_bytes(error_file(status))
     command = [str(find_haproxy(settings)), "-c", "-f", str(layout.config)]
     checked = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (checked.returncode, "[WARNING]" in checked.stderr) == (0, False), checked.stderr
-
-
-@pytest.mark.parametrize("status", sorted(ERRORS))
-def test_haproxys_own_answers_are_json_of_the_announced_length(status: int) -> None:
-    head, _, body = error_file(status).partition(b"\r\n\r\n")
-    lines = head.decode().split("\r\n")
-    assert lines[0].startswith(f"HTTP/1.1 {status} ")
-    assert f"content-length: {len(body)}" in lines
-    assert list(json.loads(body)) == ["error"]
-    assert ("retry-after: 1" in lines) == (status in (429, 503))
 
 
 def secret(folder: Path, text: str = "abc\n") -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from penstock_serving.gateway.haproxy.access_rules import STICK_COUNTERS, VERIFY, access_rules, agent_backends, tables
-from penstock_serving.gateway.haproxy.error_files import BY_FILE, ERRORS, error_reply
+from penstock_serving.gateway.haproxy.error_files import ERRORS, error_reply
 from penstock_serving.gateway.haproxy.grpc_rules import (
     CALL,
     answer_rules,
@@ -131,10 +131,7 @@ def _defaults_section(settings: GatewaySettings) -> Iterator[str]:
     yield "  option dontlognull"
     yield "  http-reuse always"
     for status in ERRORS:
-        if status in BY_FILE:
-            yield f"  errorfile {status} {settings.layout.error_file(status)}"
-        else:
-            yield f"  http-error status {status} {error_reply(status)}"
+        yield f"  http-error status {status} {error_reply(status)}"
 
 
 def _clients_frontend(settings: GatewaySettings) -> Iterator[str]:

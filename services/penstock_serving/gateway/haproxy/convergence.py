@@ -14,7 +14,6 @@ from penstock.routing.tokens import data_token, replica_token
 from penstock_serving.gateway.access.admissions import Admissions
 from penstock_serving.gateway.haproxy.access_rules import render_grants, render_locks
 from penstock_serving.gateway.haproxy.config import render_config, render_map
-from penstock_serving.gateway.haproxy.error_files import ERRORS, error_file
 from penstock_serving.gateway.haproxy.plan import (
     DesiredState,
     Maps,
@@ -248,8 +247,6 @@ class Convergence:
         )
         for file, entries in files:
             file.write_text(render_map(entries), encoding="utf-8")
-        for status in ERRORS:
-            self._layout.error_file(status).write_bytes(error_file(status))
 
 
 def _bounds(desired: DesiredState) -> dict[str, dict[str, int]]:

@@ -32,6 +32,9 @@ _ENOUGH_BYTES: Final = 256
 """A message's first bytes, in which its model's name stands whole unless that is very long."""
 _NAME: Final = "^[-A-Za-z0-9._]{1,253}$"
 """What `penstock.routing.validation` lets names be made of."""
+_CONTENT: Final = r"^application/grpc([+]proto)?(;.*)?$"
+"""What a call's content is; another form of gRPC's, such as browsers' `application/grpc-web`, is another protocol."""
+_BEGINNINGS: Final = "path_beg /inference. /grpc."
 _INDEX: Final = f"/{INFERENCE}/RepositoryIndex"
 _TRACES: Final = f"/{INFERENCE}/TraceSetting"
 _SERVER_PATHS: Final = {
@@ -53,12 +56,16 @@ _MODEL_PATHS: Final = {
 
 def mark_rules() -> Iterator[str]:
     """They come before whatever may refuse a call."""
-    yield f"  http-request set-var({CALL}) path if {{ path_beg /inference. /grpc. }}"
+    yield f"  http-request set-var({CALL}) path if {{ {_BEGINNINGS} }} {{ req.hdr(content-type) -m reg {_CONTENT} }}"
 
 
 def call_rules(settings: GatewaySettings) -> Iterator[str]:
     """What a call asks for, as a path of REST's form."""
     yield f"  acl rpc var({CALL}) -m found"
+    other = reply_words(
+        415, "this is a path of gRPC's: its calls have the content-type application/grpc", RpcCode.INVALID_ARGUMENT
+    )
+    yield f"  http-request return status 415 {other} if !rpc {{ {_BEGINNINGS} }}"
     yield f"  http-request set-var({_OF_MODEL}) bool(1) if {{ var({CALL}) -m beg {_OF_MODELS} }}"
     yield f"  acl rpc_of_model var({_OF_MODEL}) -m found"
     yield "  http-request set-path /v2 if rpc !rpc_of_model"
@@ -122,7 +129,10 @@ def _place_rules(settings: GatewaySettings) -> Iterator[str]:
 def _path_rules() -> Iterator[str]:
     """What stands in a path has to be what names are made of: it goes on as HTTP/1.1."""
     yield "  acl rpc_versioned var(txn.version) -m len gt 0"
-    wrong = "the message names no model: its model_name must be a model's name, or NAMESPACE/NAME"
+    wrong = (
+        "the message names no model: its model_name must be a model's name, or NAMESPACE/NAME. Of a compressed message it "
+        f"cannot be read: send it as the metadata {MODEL_METADATA}"
+    )
     for test in (
         f"rpc_of_model !{{ var(txn.named) -m reg {_NAME} }}",
         f"rpc !{{ var(txn.place) -m reg {_NAME} }}",
@@ -160,9 +170,11 @@ def _wait(settings: GatewaySettings) -> str:
 def answer_rules() -> Iterator[str]:
     """Whoever answers a call says by HTTP's status what became of it, for the log; for its client, all is in gRPC's own.
 
-    They come last of the rules on answers.
+    They come last of the rules on answers. What has an error's status and none of gRPC's stays as it is: clients go by it
+    then, but would take a 200 for an answer that was cut off.
     """
     yield "  http-after-response allow unless rpc"
+    yield "  http-after-response allow if !{ status 200 } !{ res.hdr(grpc-status) -m found }"
     yield "  http-after-response set-var(txn.told) status if !{ status 200 }"
     yield "  http-after-response set-status 200"
     yield "  http-after-response set-header content-type application/grpc"
@@ -186,8 +198,8 @@ def reply_words(status: int, message: str, code: RpcCode | None = None) -> str:
 
 
 def _choice(call: str, other: str) -> str:
-    """What is written of a call, and what of anything else. An apostrophe would end the text."""
-    texts = (text.replace("%", "%%").replace("'", "\\u0027") for text in (call, other))
+    """What is written of a call, and what of anything else. An apostrophe would end the text; a percent sign is one here."""
+    texts = (text.replace("'", "\\u0027") for text in (call, other))
     return "%[var({}),length,bool,iif('{}','{}')]".format(f"{CALL},''", *texts)
 
 

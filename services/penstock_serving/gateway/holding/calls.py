@@ -19,9 +19,9 @@ from penstock.errors import Invalid
 from penstock.protocol.refusals import Refusal, status_of
 from penstock_serving.rpc import schema
 from penstock_serving.rpc.codes import STATUS_CODES, RpcCode, refusal_lines, status_lines
-from penstock_serving.rpc.documents import WRITERS, Writer, no_method, read_index_question, read_trace_question
+from penstock_serving.rpc.documents import WRITERS, Writer, no_method, read_index_question, read_message, read_trace_question
 from penstock_serving.rpc.framing import PREFIX_BYTES, MessageReader, frame, single_message
-from penstock_serving.rpc.names import HEALTH, INFERENCE, REFLECTION, REFLECTION_ALPHA
+from penstock_serving.rpc.names import HEALTH, INFERENCE, REFLECTION, REFLECTION_ALPHA, SERVICES
 from penstock_serving.rpc.reflection import answer_reflection
 
 CONTENT_TYPE: Final = "application/grpc"
@@ -76,6 +76,13 @@ def _ask_trace_settings(message: bytes) -> tuple[str, bytes]:
     return hdrs.METH_GET, b""
 
 
+def _ask_health(message: bytes) -> tuple[str, bytes]:
+    asked = read_message(schema.HealthCheckRequest, message).service
+    if asked not in ("", *SERVICES):
+        raise Invalid(Refusal.NOT_FOUND, f"there is no service '{asked}' here")
+    return hdrs.METH_GET, b""
+
+
 _QUESTIONS: Final[Mapping[str, Question]] = {
     f"/{INFERENCE}/RepositoryIndex": _ask_index,
     f"/{INFERENCE}/TraceSetting": _ask_trace_settings,
@@ -84,7 +91,7 @@ _LOOKS: Final[Mapping[str, _Look]] = {
     f"/{INFERENCE}/ServerLive": _Look(_yes_or_no(schema.ServerLiveResponse, "live")),
     f"/{INFERENCE}/ServerReady": _Look(_yes_or_no(schema.ServerReadyResponse, "ready")),
     f"/{INFERENCE}/ModelReady": _Look(_yes_or_no(schema.ModelReadyResponse, "ready")),
-    f"/{HEALTH}/Check": _Look(_health),
+    f"/{HEALTH}/Check": _Look(_health, _ask_health),
     **{call: _Look(_write_where_well(write), _QUESTIONS.get(call)) for call, write in WRITERS.items()},
 }
 _RUNS: Final = (f"/{INFERENCE}/ModelInfer", STREAM)
