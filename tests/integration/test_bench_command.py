@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +23,12 @@ from penstock.errors import Unavailable
 from penstock_cli.bench.arrivals import ArrivalProcess
 from penstock_cli.bench.connection import LoadTarget
 from penstock_cli.bench.inputs import InputOptions
-from penstock_cli.bench.load import DrivenLoad, LoadSettings, run_closed_loop, run_open_loop
+from penstock_cli.bench.load import DrivenLoad, LoadSettings, keep_schedule, run_closed_loop, run_open_loop
 from penstock_cli.bench.run import BenchOptions, run_bench
 from penstock_cli.main import app
 
 _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+_INTERIM = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + _ANSWER
 _CLOSING = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
 _REFUSED = b'HTTP/1.1 429 Too Many Requests\r\nContent-Length: 17\r\n\r\n{"error": "full"}'
 _REQUEST = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}"
@@ -129,6 +133,7 @@ def test_each_failure_is_counted_by_its_status_with_what_the_server_said() -> No
     "handler",
     [
         pytest.param(answering(_CLOSING), id="with Connection: close"),
+        pytest.param(answering(_INTERIM), id="not at all, but sends words before each answer"),
         pytest.param(answering(_ANSWER, close=True), id="without a word, after an answer"),
     ],
 )
@@ -157,6 +162,54 @@ def test_a_request_without_an_answer_fails_at_its_time_limit() -> None:
     with serving(handle) as server:
         result = opened(server, [0.0, 0.1], timeout=0.3)
     assert result.figures.statuses == {0: 2}
+
+
+def test_a_server_that_stops_answering_fails_a_closed_loop() -> None:
+    async def handle(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        await asyncio.sleep(30)
+
+    with serving(handle) as server:
+        result = closed(server, 3, timeout=0.3, seconds=0.1)
+    assert result.figures.statuses == {0: 3}
+
+
+def test_answers_are_read_while_the_client_is_behind_its_schedule() -> None:
+    async def run() -> tuple[list[float], int]:
+        read: list[None] = []
+        seen = 0
+
+        def send(_due: float) -> None:
+            nonlocal seen
+            seen = len(read)
+
+        asyncio.get_running_loop().call_soon(read.append, None)
+        return await keep_schedule(send, time.monotonic() - 10, [0.0] * 20), seen
+
+    behind, seen = asyncio.run(run())
+    assert seen == 1
+    assert len(behind) == 20
+    assert min(behind) >= 10
+
+
+def test_an_interrupted_run_shows_what_was_measured_before() -> None:
+    first: list[float] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await read_request(reader):
+            writer.write(_ANSWER)
+            first.append(time.monotonic())
+            if first[0] and first[-1] - first[0] > 0.5:
+                first[0] = 0.0
+                os.kill(os.getpid(), signal.SIGINT)
+        writer.close()
+
+    with serving(handle) as server:
+        options = _options(f"http://127.0.0.1:{server.port}/v2/models/m")
+        document = run_bench(replace(options, connections=(1,) * 1000, seconds=0.05, body=b"{}"))
+    assert document.interrupted
+    assert 1 <= len(document.loads) < 1000
+    assert document.loads[0].statuses.keys() == {200}
 
 
 def test_what_is_due_while_all_connections_are_busy_waits_and_counts() -> None:
@@ -209,7 +262,7 @@ def test_a_real_replica_is_loaded_without_a_failure(served: ReplicaProcess, more
 
 def test_a_search_writes_its_page(served: ReplicaProcess, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    arguments = ["bench", f"{served.url}/v2/models/tiny", "--p99", "10000", "--seconds", "0.1", "--warmup", "0", "--html", str(page)]  # fmt: skip
+    arguments = ["bench", f"{served.url}/v2/models/tiny", "--p99", "300", "--seconds", "0.1", "--warmup", "0", "--html", str(page)]  # fmt: skip
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert "ANSWERS/S" in result.stdout
@@ -237,3 +290,4 @@ def test_nobody_there_is_said() -> None:
     assert result.exit_code == 1
     assert isinstance(result.exception, Unavailable)
     assert result.exception.reason == "NoMetadata"
+    assert "refused" in result.exception.message or "failed" in result.exception.message

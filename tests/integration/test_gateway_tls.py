@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -21,6 +22,7 @@ from tests.integration.gateway_parts import Gateway, Replica, failures, gateway,
 from tests.integration.grpc_parts import triton_inputs
 from tests.integration.replica_process import linear_weights, save_linear
 from tests.ports import free_port
+from tests.telling import assert_tells
 from tritonclient.utils import InferenceServerException
 from typer.testing import CliRunner, Result
 
@@ -187,26 +189,45 @@ def test_a_gateway_without_its_certificate_does_not_start(tmp_path: Path) -> Non
 def test_a_load_is_driven_over_tls_by_the_certificate_of_this_machine(tmp_path: Path) -> None:
     authority = issue_certificate(tmp_path / "tls")
 
+    request = tmp_path / "request.json"
+    request.write_text("{}")
+    own = ["--body", str(request)]
+
     def bench(port: int, *more: str) -> Result:
         url = f"https://127.0.0.1:{port}/v2/models/m"
-        request = tmp_path / "request.json"
-        request.write_text("{}")
-        arguments = ["bench", url, "--body", str(request), "--connections", "2", "--seconds", "0.2", "--json", *more]
+        # A state folder of its own: the authority of another one is not asked.
+        arguments = [
+            "bench",
+            url,
+            "--state-dir",
+            str(tmp_path / "state"),
+            "--connections",
+            "2",
+            "--seconds",
+            "0.2",
+            "--json",
+            *more,
+        ]
         return CliRunner().invoke(app, arguments)
 
-    async def run() -> tuple[Result, Result]:
+    async def run() -> tuple[Result, ...]:
         folder = str(authority.parent)
         async with gateway("--tls-certificate", folder, trust=trust_of(authority)) as running, Replica() as replica:
             await running.lease("r", replica.address)
             assert (await running.infer())[0] == 200
-            trusting_it = await asyncio.to_thread(bench, running.port, "--ca-file", str(authority))
-            return trusting_it, await asyncio.to_thread(bench, running.port)
+            named = await asyncio.to_thread(bench, running.port, *own, "--ca-file", str(authority))
+            untrusted = await asyncio.to_thread(bench, running.port, *own)
+            undescribed = await asyncio.to_thread(bench, running.port)
+            shutil.copytree(authority.parent, tmp_path / "state" / "tls")
+            return named, await asyncio.to_thread(bench, running.port, *own), untrusted, undescribed
 
-    trusted, untrusted = asyncio.run(run())
-    assert trusted.exit_code == 0, trusted.output
-    assert set(json.loads(trusted.stdout)["loads"][0]["statuses"]) == {"200"}
-    assert isinstance(untrusted.exception, Unavailable)
-    assert "certificate" in untrusted.exception.message.lower()
+    *trusted, untrusted, undescribed = asyncio.run(run())
+    for result in trusted:
+        assert result.exit_code == 0, result.output
+        assert set(json.loads(result.stdout)["loads"][0]["statuses"]) == {"200"}
+    for result in (untrusted, undescribed):
+        assert isinstance(result.exception, Unavailable)
+        assert_tells(result.exception.message, "certificate --ca-file")
 
 
 def test_a_key_for_this_machine_is_its_owners_alone(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 _USUAL_CONNECTIONS = (1, 8, 64)
 _TABLE_COLUMNS = 132
+_INTERRUPTED = 130
+_THIS_MACHINE = ("https://127.0.0.1:", "https://localhost:", "https://[::1]:")
+"""URLs that `penstock run --tls` has a certificate for."""
 
 
 def register(app: typer.Typer) -> None:
@@ -97,12 +101,17 @@ def bench(
     chosen = [name for name, value in (("--connections", connections), ("--rate", rate), ("--p99", p99)) if value]
     if len(chosen) > 1:
         raise typer.BadParameter(f"give one of --connections, --rate and --p99, not {' and '.join(chosen)}")
+    _check(html, body, shape, seconds=seconds, warmup=warmup, timeout=timeout, p99=p99)
     url = target
     if "://" not in target:
+        if "/" in target:
+            raise Invalid(
+                "InvalidURL", f"{target}: write a URL with http:// or https:// before it, or a deployment's name"
+            )
         with open_cluster(kubeconfig, context, state_dir) as cluster:
             url = _url_of(cluster, target, namespace)
-        own = StateFolder(state_dir or default_state_folder()).tls / AUTHORITY_FILE
-        ca_file = ca_file or (own if url.startswith("https://127.0.0.1:") and own.is_file() else None)
+    own = StateFolder(state_dir or default_state_folder()).tls / AUTHORITY_FILE
+    ca_file = ca_file or (own if url.startswith(_THIS_MACHINE) and own.is_file() else None)
     options = BenchOptions(
         url=url,
         connections=tuple(int(each) for each in _numbers("--connections", connections)) or _USUAL_CONNECTIONS,
@@ -122,6 +131,23 @@ def bench(
     )
     document = run_bench(options)
     _show(document, as_json=as_json, html=html)
+    if document.interrupted:
+        raise typer.Exit(_INTERRUPTED)
+
+
+def _check(html: Path | None, body: Path | None, shape: list[str] | None, **numbers: float | None) -> None:
+    """See before anything is measured that nothing will be lost, or was said in vain."""
+    for name, value in numbers.items():
+        if value is not None and not math.isfinite(value):
+            raise Invalid("InvalidOption", f"--{name} {value}: write a number")
+    if html is not None and not os.access(html if html.exists() else html.absolute().parent, os.W_OK):
+        raise Invalid(
+            "InvalidOption", f"--html {html}: it cannot be written there: name a file in a folder that is yours"
+        )
+    if body is not None and shape:
+        raise Invalid(
+            "InvalidOption", "--shape is of requests that are made up, and --body is sent as it is: give one of them"
+        )
 
 
 def _numbers(option: str, text: str | None) -> tuple[float, ...]:

@@ -16,6 +16,8 @@ import httptools
 from penstock_cli.bench.figures import NO_ANSWER, Exchange
 
 _KEPT_BYTES = 300
+_INTERIM = range(100, 200)
+"""Statuses that the answer is still to follow (RFC 9110, section 15.2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +133,13 @@ class LoadConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Tell the owner."""
+        status = self._parser.get_status_code()
+        if status in _INTERIM:
+            return
         self._answers += 1
         if not self._parser.should_keep_alive():
             self._drop()
-        self._finish(self._parser.get_status_code(), self._excerpt)
+        self._finish(status, self._excerpt)
 
     def _drop(self) -> None:
         if self._transport is not None:

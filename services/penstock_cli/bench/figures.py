@@ -16,6 +16,10 @@ OK: Final = 200
 _TWO_SIDED_95: Final = 1.96
 BUSY_CLIENT: Final = 0.85
 """Of one core. A client past it measures itself."""
+_LEAST_BEHIND: Final = 5.0
+"""Milliseconds that any process may be held up on a machine that does more."""
+_SHARE_BEHIND: Final = 0.1
+"""Of the 99th percentile of latency. A client that is further behind measures itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,9 @@ class LoadFigures(Frozen):
     """None where nothing was answered."""
     most_in_flight: int
     late_milliseconds_p99: float
-    """By how much the client itself sent requests after they were due."""
+    """By how much requests were sent after they were due: the client was behind, or all of its connections were busy."""
+    behind_milliseconds_p99: float = 0.0
+    """By how much the client itself came to requests after they were due, whatever its connections did."""
     client_cpu: float
     """Cores that the client used. Near 1 it is the client that is measured."""
 
@@ -78,27 +84,30 @@ class LoadFigures(Frozen):
         return self.requests - self.statuses.get(OK, 0)
 
     @property
-    def is_bound_by_client(self) -> bool:
-        """Whether the figures may be the client's own."""
-        return self.client_cpu >= BUSY_CLIENT
+    def is_behind(self) -> bool:
+        """Whether the client could not keep to the schedule."""
+        seen = self.latency_milliseconds.p99 if self.latency_milliseconds else 0.0
+        return self.behind_milliseconds_p99 > max(_LEAST_BEHIND, _SHARE_BEHIND * seen)
 
 
 def summarize(
     exchanges: Sequence[Exchange],
     *,
-    client_cpu_seconds: float,
+    client_cpu: float,
     elapsed: float,
     connections: int | None = None,
     rate: float | None = None,
+    behind: Sequence[float] = (),
 ) -> LoadFigures:
     """The figures of a load.
 
     Args:
         exchanges: all of them that count: those of the warm-up left out.
-        client_cpu_seconds: CPU time of the client in that time.
-        elapsed: seconds of that time.
+        client_cpu: cores that the client used while it sent.
+        elapsed: seconds from the first request that counts to the last answer.
         connections: of a closed loop.
         rate: of an open loop.
+        behind: of an open loop, seconds by which the client came to each request after it was due.
     """
     statuses = Counter(each.status for each in exchanges)
     span = max(elapsed, 1e-9)
@@ -114,7 +123,8 @@ def summarize(
         late_milliseconds_p99=1000 * quantile(sorted(each.sent - each.due for each in exchanges), 0.99)
         if exchanges
         else 0.0,
-        client_cpu=client_cpu_seconds / span,
+        behind_milliseconds_p99=1000 * quantile(sorted(behind), 0.99) if behind else 0.0,
+        client_cpu=client_cpu,
     )
 
 

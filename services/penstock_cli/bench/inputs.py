@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,6 +21,8 @@ _FEWEST_ROWS: Final = 1
 _LARGEST_ID: Final = 100
 _WORDS: Final = ("the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog")
 _TAIL: Final = "/infer"
+_MOST_VALUES: Final = 2**27
+"""Of all requests together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +58,32 @@ def make_requests(metadata: Mapping[str, Any], options: InputOptions) -> list[Re
         options: how many, how large, and in which form.
 
     Raises:
-        Invalid: the metadata names no inputs, or such as cannot be made up.
+        Invalid: the metadata names no inputs, or such as cannot be made up, or not the one that a shape is given for; or the
+            requests would be too large to keep.
     """
     listed = metadata.get("inputs")
     if not isinstance(listed, list) or not listed:
         raise Invalid("NoMetadata", "the server's metadata names no inputs: give a request with --body FILE")
     required = [each for each in listed if not (each.get("parameters") or {}).get("optional")]
+    names = [str(each.get("name")) for each in required]
+    for given in options.shapes or ():
+        if given not in names:
+            raise Invalid(
+                "UnknownInput", f"--shape {given}: the model needs no such input; it needs {', '.join(names)}"
+            )
+    _check_size([shape_of(str(each.get("name")), each.get("shape"), options) for each in required], options.distinct)
     random = np.random.default_rng(options.seed)
     return [_body([_tensor(each, options, random) for each in required], options) for _ in range(options.distinct)]
+
+
+def _check_size(shapes: Sequence[Sequence[int]], distinct: int) -> None:
+    values = sum(math.prod(shape) for shape in shapes)
+    if values * distinct > _MOST_VALUES:
+        raise Invalid(
+            "RequestsTooLarge",
+            f"{distinct} different requests of {values:,} values each are more than can be kept: give a smaller --rows, a "
+            f"shorter --shape, or --distinct {max(1, _MOST_VALUES // values)}",
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from penstock_cli.bench.connection import LoadConnection, LoadTarget
 from penstock_cli.bench.figures import NO_ANSWER, OK, Exchange, LoadFigures, summarize
 
 _LOOK_SECONDS: Final = 0.5
+_MOST_IN_A_ROW: Final = 8
 
 Watcher = Callable[[int, int], None]
 """Is told now and then how many requests were answered and how many failed so far."""
@@ -122,9 +123,12 @@ async def run_closed_loop(settings: LoadSettings, connections: int, watcher: Wat
     await load.watch(began + settings.seconds)
     ended, used = monotonic(), process_time() - cpu
     load.ending = True
-    counted = [each for each in load.exchanges if began <= each.done <= ended]
     await load.drain()
-    figures = summarize(counted, client_cpu_seconds=used, elapsed=ended - began, connections=connections)
+    # An answer that comes later is of no load; that none comes is a failure of this one.
+    counted = [
+        each for each in load.exchanges if began <= each.done and (each.done <= ended or each.status == NO_ANSWER)
+    ]
+    figures = summarize(counted, client_cpu=used / (ended - began), elapsed=ended - began, connections=connections)
     return DrivenLoad(figures, load.excerpts)
 
 
@@ -176,12 +180,9 @@ async def run_open_loop(settings: LoadSettings, times: Sequence[float], rate: fl
     start = monotonic()
     watching = asyncio.ensure_future(load.watch(start + settings.warmup + settings.seconds))
     cpu = process_time()
-    for at in times:
-        if (left := start + at - monotonic()) > 0:
-            await asyncio.sleep(left)
-        load.send(start + at)
+    behind = await keep_schedule(load.send, start, times)
     await watching
-    used = process_time() - cpu
+    used = (process_time() - cpu) / (monotonic() - start)
     end = monotonic() + settings.timeout
     while load.is_waiting and monotonic() < end:
         await asyncio.sleep(0.01)
@@ -191,6 +192,30 @@ async def run_open_loop(settings: LoadSettings, times: Sequence[float], rate: fl
     counted = [each for each in load.exchanges if each.due >= start + settings.warmup]
     # Answers that came after the last request was due belong to a rate that was not kept up with.
     elapsed = max([settings.seconds, *(each.done - start - settings.warmup for each in counted)])
-    share = settings.seconds / (settings.warmup + settings.seconds)
-    figures = summarize(counted, client_cpu_seconds=used * share, elapsed=elapsed, rate=rate)
+    late = [lag for at, lag in zip(times, behind, strict=True) if at >= settings.warmup]
+    figures = summarize(counted, client_cpu=used, elapsed=elapsed, rate=rate, behind=late)
     return DrivenLoad(figures, load.excerpts)
+
+
+async def keep_schedule(send: Callable[[float], None], start: float, times: Sequence[float]) -> list[float]:
+    """Send each request at its time, or as soon after it as can be.
+
+    Args:
+        send: is given the time on the monotonic clock at which a request is due.
+        start: on that clock.
+        times: seconds since then, in order.
+
+    Returns:
+        By how many seconds each was late.
+    """
+    behind: list[float] = []
+    for number, at in enumerate(times):
+        left = start + at - monotonic()
+        if left > 0:
+            await asyncio.sleep(left)
+        elif number % _MOST_IN_A_ROW == 0:
+            # Else no answer would be read for as long as the schedule is behind.
+            await asyncio.sleep(0)
+        behind.append(max(0.0, monotonic() - start - at))
+        send(start + at)
+    return behind

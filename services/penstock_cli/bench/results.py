@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +15,9 @@ from penstock_cli.bench.figures import BUSY_CLIENT, OK, LoadFigures
 from penstock_optimizer.report.axes import axis, number
 
 HEADINGS: Final = ("LOAD", "ANSWERS/S", "P50 MS", "P90 MS", "P99 MS", "P99.9 MS", "MAX MS", "REQUESTS", "FAILED")
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 700, 12, 330
+_LEFT, _RIGHT, _TOP, _BOTTOM = 72, 700, 12, 330
+_LABEL_PIXELS: Final = 13
+"""Between the names of two curves, one above the other."""
 
 
 class BenchDocument(Frozen):
@@ -29,8 +32,12 @@ class BenchDocument(Frozen):
     objective_milliseconds: float | None = None
     found_rate: float | None = None
     """The highest rate whose p99 held the objective; None where none did, or none was looked for."""
+    found_trials: int = 0
+    """How often it was tried, and held."""
     failures: dict[int, str] = Field(default_factory=dict)
     """How each kind of failure read first, by status."""
+    interrupted: bool = False
+    """Whether the run was ended before all loads were measured; that under way is left out."""
 
     @property
     def found(self) -> str:
@@ -40,13 +47,25 @@ class BenchDocument(Frozen):
         bound = f"p99 ≤ {number(self.objective_milliseconds)} ms"
         if self.found_rate is None:
             return f"No rate that was tried holds {bound}."
-        return f"{number(self.found_rate)} requests/s is the highest rate that holds {bound}, tried twice."
+        tried = "twice" if self.found_trials > 1 else "only once"
+        return f"{number(self.found_rate)} requests/s is the highest rate that holds {bound}, tried {tried}."
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a reader must know before believing the figures."""
-        told: list[str] = []
-        busy = [each for each in self.loads if each.is_bound_by_client]
+        told = ["Interrupted: the load under way, and those after it, are left out."] if self.interrupted else []
+        told += [
+            f"{_title(each)}: no answer came within {number(each.seconds)} s: give more --seconds"
+            for each in self.loads
+            if not each.requests
+        ]
+        told += [
+            f"{_title(each)}: this client came to requests {number(each.behind_milliseconds_p99)} ms late (p99), and their "
+            "latencies hold that: the rate is beyond it, or it shares its core"
+            for each in self.loads
+            if each.is_behind
+        ]
+        busy = [each for each in self.loads if each.client_cpu >= BUSY_CLIENT]
         if busy:
             told.append(
                 f"{_title(busy[0])}: this client used {busy[0].client_cpu:.0%} of a core (from {BUSY_CLIENT:.0%} on it "
@@ -106,12 +125,17 @@ def _plot(document: BenchDocument) -> dict[str, Any] | None:
     values = [value for _, each in placed for value in (each.p50, each.p90, each.p99)]
     x = axis([at for at, _ in placed], _LEFT, _RIGHT, logarithmic=True)
     y = axis([*values, *([bound] if bound else [])], _BOTTOM, _TOP, logarithmic=True)
-    curves = []
+    curves: list[dict[str, Any]] = []
     for name in ("p50", "p90", "p99"):
-        dots = [
+        dots: list[dict[str, Any]] = [
             {"x": x(at), "y": y(getattr(each, name)), "tip": f"{number(at)}: {name} {number(getattr(each, name))} ms"}
             for at, each in placed
         ]
-        curves.append({"name": name, "dots": dots, "points": " ".join(f"{dot['x']},{dot['y']}" for dot in dots)})
+        # A rate that was tried again counts by its worst trial: the line goes through that, and up is less.
+        worst = {dot["x"]: min(other["y"] for other in dots if other["x"] == dot["x"]) for dot in dots}
+        points = " ".join(f"{at},{up}" for at, up in worst.items())
+        curves.append({"name": name, "dots": dots, "points": points, "label": worst[dots[-1]["x"]]})
+    for lower, upper in pairwise(curves):
+        upper["label"] = min(upper["label"], lower["label"] - _LABEL_PIXELS)
     title = "rate, requests/s" if is_open else "connections"
     return {"x": x, "y": y, "curves": curves, "bound": bound, "title": title}

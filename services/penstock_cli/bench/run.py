@@ -22,13 +22,15 @@ from penstock_cli.bench.connection import LoadTarget
 from penstock_cli.bench.figures import OK, LoadFigures
 from penstock_cli.bench.inputs import InputOptions, RequestBody, http_request, infer_url, make_requests
 from penstock_cli.bench.load import DrivenLoad, LoadSettings, run_closed_loop, run_open_loop
-from penstock_cli.bench.rate_search import LatencyObjective, RateTrial, highest_rate, holds, next_rate
+from penstock_cli.bench.rate_search import LatencyObjective, RateTrial, highest_rate, holding_rates, holds, next_rate
 from penstock_cli.bench.results import BenchDocument
-from penstock_cli.standalone.http import get
+from penstock_cli.standalone.http import fetch
 
 _PROBED_CONNECTIONS: Final = 32
 _PROBED_SECONDS: Final = 2.0
 _FIRST_SHARE: Final = 0.5
+_MOST_REQUESTS: Final = 5_000_000
+"""Of a load: each of them, and what became of it, is kept until its end."""
 _PORTS: Final = {"http": 80, "https": 443}
 
 Say = Callable[[str], None]
@@ -60,15 +62,19 @@ def run_bench(options: BenchOptions) -> BenchDocument:
     """Run all loads.
 
     Raises:
-        Invalid: the URL is none of a model, or nothing can be made up for it.
+        Invalid: the URL is none of a model, nothing can be made up for it, or a load is too large to be kept.
         Unavailable: the server does not answer one request with 200; it says how it answered.
     """
     url = infer_url(options.url)
+    _check_sizes(options)
     headers = {**options.headers, **({"Authorization": f"Bearer {options.key}"} if options.key else {})}
     trust = _load_trust(options.ca_file) if url.startswith("https:") else None
-    bodies = (
-        [_own_body(options.body)] if options.body is not None else _make_requests(url, headers, options.inputs, trust)
-    )
+    with Console(stderr=True).status("Making up requests"):
+        bodies = (
+            [_own_body(options.body)]
+            if options.body is not None
+            else _make_requests(url, headers, options.inputs, trust)
+        )
     parts = urlsplit(url)
     settings = LoadSettings(
         server=LoadTarget(parts.hostname or "", parts.port or _PORTS[parts.scheme], trust),
@@ -81,14 +87,14 @@ def run_bench(options: BenchOptions) -> BenchDocument:
     with Console(stderr=True).status("Sending one request") as status:
         run = _Run(settings, options, status.update)
         run.probe()
-        if options.p99_milliseconds is not None:
-            run.search(LatencyObjective(options.p99_milliseconds))
-        elif options.rates:
-            for rate in options.rates:
-                run.run_open(rate)
-        else:
-            for count in options.connections:
-                run.run_closed(count)
+        try:
+            run.run_all()
+        except KeyboardInterrupt:
+            # Minutes of other loads may have been measured.
+            if not run.loads:
+                raise
+            run.interrupted = True
+    found = highest_rate(run.trials)
     return BenchDocument(
         url=url,
         when=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -96,8 +102,10 @@ def run_bench(options: BenchOptions) -> BenchDocument:
         input=_describe(bodies, options),
         loads=tuple(run.loads),
         objective_milliseconds=options.p99_milliseconds,
-        found_rate=highest_rate(run.trials),
+        found_rate=found,
+        found_trials=holding_rates(run.trials).count(found or 0.0),
         failures=run.failures,
+        interrupted=run.interrupted,
     )
 
 
@@ -109,6 +117,17 @@ class _Run:
         self.loads: list[LoadFigures] = []
         self.trials: list[RateTrial] = []
         self.failures: dict[int, str] = {}
+        self.interrupted = False
+
+    def run_all(self) -> None:
+        """Every load that was asked for."""
+        if self._options.p99_milliseconds is not None:
+            self.search(LatencyObjective(self._options.p99_milliseconds))
+        for rate in self._options.rates:
+            self.run_open(rate)
+        if self._options.p99_milliseconds is None and not self._options.rates:
+            for count in self._options.connections:
+                self.run_closed(count)
 
     def probe(self) -> None:
         """See that one request is answered.
@@ -121,7 +140,8 @@ class _Run:
         if result.figures.statuses.get(OK, 0) != 1:
             status, text = next(iter(result.excerpts.items()), (0, "no answer"))
             raise Unavailable(
-                "NotServing", f"{self._options.url} answers a request with {status or 'nothing'}: {text or 'no words'}"
+                "NotServing",
+                f"{self._options.url} answers a request with {status or 'nothing'}: {text or 'no words'}{_hint(text)}",
             )
 
     def run_closed(self, connections: int) -> LoadFigures:
@@ -141,7 +161,7 @@ class _Run:
         first = replace(self._settings, seconds=_PROBED_SECONDS)
         probed = uvloop.run(run_closed_loop(first, _PROBED_CONNECTIONS, self._watcher("looking for the capacity")))
         begin = max(1.0, probed.figures.answers_per_second * _FIRST_SHARE)
-        while (rate := next_rate(self.trials, begin)) is not None:
+        while (rate := next_rate(self.trials, begin)) is not None and _is_kept(rate, self._options):
             self.trials.append(RateTrial(rate, holds(self.run_open(rate), objective)))
 
     def _keep(self, result: DrivenLoad) -> LoadFigures:
@@ -155,6 +175,29 @@ class _Run:
             self._say(f"{name}: {answered:,} answers" + (f", {failed:,} failed" if failed else "") + " …")
 
         return watch
+
+
+def _check_sizes(options: BenchOptions) -> None:
+    seconds = options.seconds + options.warmup
+    for rate in options.rates:
+        if not _is_kept(rate, options):
+            raise Invalid(
+                "InvalidOption",
+                f"--rate {rate:g}: in {seconds:g} s that would be {rate * seconds:,.0f} requests, and {_MOST_REQUESTS:,} of a "
+                "load can be kept: give a lower rate, or fewer --seconds",
+            )
+
+
+def _is_kept(rate: float, options: BenchOptions) -> bool:
+    """Whether a load's requests fit into memory."""
+    return rate * (options.seconds + options.warmup) <= _MOST_REQUESTS
+
+
+def _hint(words: str) -> str:
+    """What may help against a failure that a library tells."""
+    if "CERTIFICATE_VERIFY_FAILED" not in words:
+        return ""
+    return ": name the server's authority with --ca-file, and the host as its certificate has it"
 
 
 def _own_body(content: bytes) -> RequestBody:
@@ -175,16 +218,17 @@ def _load_trust(ca_file: Path | None) -> ssl.SSLContext:
 def _make_requests(
     url: str, headers: Mapping[str, str], options: InputOptions, trust: ssl.SSLContext | None
 ) -> list[RequestBody]:
-    status, content = get(url.removesuffix("/infer"), more=headers, trust=trust)
+    model = url.removesuffix("/infer")
+    try:
+        status, content = fetch(model, more=headers, trust=trust)
+    except Unavailable as error:
+        raise Unavailable("NoMetadata", f"{model} gives no answer: {error.message}{_hint(error.message)}") from None
     if status != OK:
-        words = content[:300].decode(errors="replace")
-        raise Unavailable("NoMetadata", f"{url.removesuffix('/infer')} answers {status or 'nothing'}: {words}")
+        raise Unavailable("NoMetadata", f"{model} answers {status}: {content[:300].decode(errors='replace')}")
     try:
         document: Any = json.loads(content)
     except ValueError as error:
-        raise Unavailable(
-            "NoMetadata", f"{url.removesuffix('/infer')} is not the protocol's metadata: {error}"
-        ) from None
+        raise Unavailable("NoMetadata", f"{model} is not the protocol's metadata: {error}") from None
     return make_requests(document if isinstance(document, dict) else {}, options)
 
 

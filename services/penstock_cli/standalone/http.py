@@ -8,6 +8,7 @@ from typing import Final
 
 import httpx
 
+from penstock.errors import Unavailable
 from penstock_operator.clients.bounds import Bounds
 from penstock_operator.clients.connections import BoundedTransport
 from penstock_operator.clients.exchange import BoundedClient
@@ -23,7 +24,21 @@ def get(
     trust: ssl.SSLContext | None = None,
     server_name: str | None = None,
 ) -> tuple[int, bytes]:
-    """Status and body; (0, b"") where nobody answers, or not as it should.
+    """As `fetch`, but (0, b"") where nobody answers, or not as it should."""
+    try:
+        return fetch(url, token, more, trust, server_name)
+    except Unavailable:
+        return 0, b""
+
+
+def fetch(
+    url: str,
+    token: str | None = None,
+    more: Mapping[str, str] | None = None,
+    trust: ssl.SSLContext | None = None,
+    server_name: str | None = None,
+) -> tuple[int, bytes]:
+    """Status and body.
 
     Args:
         url: an `http:` or `https:` URL.
@@ -31,13 +46,16 @@ def get(
         more: other headers.
         trust: whose certificates an `https:` server may have; None: those that the system trusts.
         server_name: for which its certificate must be; None: for the URL's host.
+
+    Raises:
+        Unavailable: nobody answers, or not as it should; it says why.
     """
     client = BoundedClient("", {"authorization": f"Bearer {token}"} if token else {}, BoundedTransport(trust=trust))
     try:
         extensions = {"sni_hostname": server_name} if server_name is not None else None
         answer = client.exchange("GET", url, _BOUNDS, headers=more, extensions=extensions)
-    except (httpx.HTTPError, httpx.InvalidURL):
-        return 0, b""
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise Unavailable("NoAnswer", str(error) or type(error).__name__) from error
     finally:
         client.close()
     return answer.status, answer.content

@@ -15,7 +15,7 @@ from penstock.serving.manifest import BatchPoint
 from penstock_optimizer.report.axes import Axis, axis, number
 from penstock_optimizer.report.templates import TEMPLATES
 
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 744, 12, 48
+_LEFT, _RIGHT, _TOP, _BOTTOM = 72, 744, 12, 48
 _ROW: Final = 26
 _RIDGE: Final = 40
 _RIDGE_HEIGHT: Final = 32

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import random
+import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.telling import Telling, assert_tells
 
 from penstock_cli.bench.arrivals import ArrivalProcess, arrival_times
 from penstock_cli.bench.figures import Exchange, LoadFigures, peak_in_flight, quantile, quantile_interval, summarize
@@ -55,7 +58,7 @@ def test_the_interval_of_a_p99_covers_it_in_most_samples_and_one_of_the_median_d
 def test_what_waited_in_the_client_counts_as_latency() -> None:
     # A server that stalls for a second while a request is due every 10 ms: the client sent them late.
     stalled = [Exchange(due=n / 100, sent=1.0, done=1.001, status=200) for n in range(100)]
-    figures = summarize(stalled, client_cpu_seconds=0.1, elapsed=1.0, rate=100.0)
+    figures = summarize(stalled, client_cpu=0.1, elapsed=1.0, rate=100.0)
     assert figures.latency_milliseconds is not None
     assert figures.latency_milliseconds.p50 == pytest.approx(511, abs=12)
     assert figures.late_milliseconds_p99 == pytest.approx(990, abs=12)
@@ -63,15 +66,15 @@ def test_what_waited_in_the_client_counts_as_latency() -> None:
 
 def test_failures_are_counted_and_their_latencies_left_out() -> None:
     answers = [Exchange(0.0, 0.0, 0.001, 429), Exchange(0.0, 0.0, 0.002, 0), Exchange(0.0, 0.0, 0.5, 200)]
-    figures = summarize(answers, client_cpu_seconds=0.0, elapsed=1.0, connections=3)
+    figures = summarize(answers, client_cpu=0.0, elapsed=1.0, connections=3)
     assert (figures.failed, figures.statuses, figures.answers_per_second) == (2, {0: 1, 200: 1, 429: 1}, 1.0)
     assert figures.latency_milliseconds is not None
     assert figures.latency_milliseconds.p50 == pytest.approx(500)
 
 
 def test_nothing_answered_has_no_latencies_and_holds_nothing() -> None:
-    silent = summarize([], client_cpu_seconds=0.0, elapsed=1.0, rate=5.0)
-    refused = summarize([Exchange(0, 0, 0.001, 429)], client_cpu_seconds=0.0, elapsed=1.0, rate=5.0)
+    silent = summarize([], client_cpu=0.0, elapsed=1.0, rate=5.0)
+    refused = summarize([Exchange(0, 0, 0.001, 429)], client_cpu=0.0, elapsed=1.0, rate=5.0)
     assert silent.latency_milliseconds is None
     assert not holds(silent, LatencyObjective(1e9))
     assert not holds(refused, LatencyObjective(1e9))
@@ -92,7 +95,7 @@ def test_when_a_load_holds_an_objective(
     milliseconds: float, failed: int, objective: LatencyObjective, *, held: bool
 ) -> None:
     answers = [Exchange(0.0, 0.0, milliseconds / 1000, 200)] * (100 - failed) + [Exchange(0, 0, 0, 429)] * failed
-    assert holds(summarize(answers, client_cpu_seconds=0, elapsed=1, rate=100), objective) is held
+    assert holds(summarize(answers, client_cpu=0, elapsed=1, rate=100), objective) is held
 
 
 @given(st.floats(1.5, 1e5), st.floats(1.0, 1e5))
@@ -134,9 +137,9 @@ def test_requests_in_flight_are_counted_at_their_most() -> None:
     assert peak_in_flight([Exchange(0, 0, 2, 200), Exchange(1, 1, 3, 200), Exchange(2.5, 2.5, 4, 200)]) == 2
 
 
-def _load(rate: float, milliseconds: float, cpu: float = 0.1) -> LoadFigures:
+def _load(rate: float, milliseconds: float, cpu: float = 0.1, behind: float = 0.0) -> LoadFigures:
     answers = [Exchange(0.0, 0.0, milliseconds / 1000, 200)] * 100
-    return summarize(answers, client_cpu_seconds=cpu, elapsed=1.0, rate=rate)
+    return summarize(answers, client_cpu=cpu, elapsed=1.0, rate=rate, behind=[behind] * 100)
 
 
 def test_the_page_escapes_what_servers_say_and_draws_each_percentile() -> None:
@@ -151,14 +154,50 @@ def test_the_page_escapes_what_servers_say_and_draws_each_percentile() -> None:
     assert "10 requests/s" in page
 
 
+@pytest.mark.parametrize(("trials", "told"), [(1, "once"), (2, "twice")])
+def test_what_was_found_says_how_often_it_held(trials: int, told: str) -> None:
+    document = BenchDocument(
+        url="u", when="now", client="here", input="x", loads=(_load(10, 1),),
+        objective_milliseconds=5.0, found_rate=10.0, found_trials=trials,
+    )  # fmt: skip
+    assert_tells(document.found, f"10 5 {told}")
+
+
 def test_one_load_alone_is_no_curve() -> None:
     document = BenchDocument(url="http://h/v2/models/m", when="now", client="here", input="x", loads=(_load(10, 1),))
     assert "<polyline" not in render(document)
 
 
 @pytest.mark.parametrize(
-    ("cpu", "told"), [pytest.param(0.95, True, id="busy"), pytest.param(0.3, False, id="not busy")]
+    ("cpu", "behind", "told"),
+    [
+        pytest.param(0.95, 0.0, True, id="busy"),
+        pytest.param(0.3, 0.0, False, id="not busy"),
+        pytest.param(0.3, 0.2, True, id="behind its schedule"),
+        pytest.param(0.3, 0.004, False, id="held up as any process is"),
+        pytest.param(0.3, 0.05, False, id="behind by a small part of what the server took"),
+    ],
 )
-def test_a_client_that_uses_most_of_a_core_says_so(cpu: float, *, told: bool) -> None:
-    document = BenchDocument(url="u", when="now", client="here", input="x", loads=(_load(10, 1, cpu),))
+def test_a_client_that_is_the_limit_itself_says_so(cpu: float, behind: float, *, told: bool) -> None:
+    document = BenchDocument(
+        url="u", when="now", client="here", input="x", loads=(_load(10, 1000 if behind == 0.05 else 1, cpu, behind),)
+    )
     assert any("client" in each for each in document.warnings) is told
+
+
+def test_a_load_without_an_answer_and_a_run_that_was_interrupted_say_so() -> None:
+    silent = summarize([], client_cpu=0.0, elapsed=1.0, connections=5)
+    loads = (silent, _load(10, 1))
+    document = BenchDocument(url="u", when="now", client="here", input="x", loads=loads, interrupted=True)
+    assert "Interrupted" in document.warnings[0]
+    assert [Telling("5 connections no answer 1 --seconds")] == list(document.warnings[1:])
+
+
+def test_a_rate_that_was_tried_again_is_one_point_of_the_line_and_names_of_curves_do_not_meet() -> None:
+    loads = tuple(_load(rate, at) for rate, at in ((10, 1), (20, 1), (20, 90), (15, 1), (20, 2)))
+    page = render(BenchDocument(url="u", when="now", client="here", input="x", loads=loads))
+    lines = [line.split() for line in re.findall(r'<polyline points="([^"]*)"', page)]
+    assert [len(line) for line in lines] == [3, 3, 3]
+    assert len(re.findall("<circle", page)) == 15
+    heights = [float(y) for y in re.findall(r'<text x="[0-9.]+" y="([0-9.]+)" dy="4" class="p', page)]
+    assert all(lower - upper >= 12 for lower, upper in pairwise(heights))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from tests.telling import assert_tells
 
 from penstock.errors import Invalid
 from penstock.protocol.datatypes import DTYPES
@@ -71,6 +72,25 @@ def test_what_cannot_be_made_up_is_said(metadata: dict[str, object], reason: str
         make_requests(metadata, InputOptions())
     assert caught.value.reason == reason
     assert named in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        pytest.param(
+            InputOptions(shapes={"y": (3,)}), "--shape y x", id="a shape of an input that the model does not need"
+        ),
+        pytest.param(InputOptions(rows=10**7), "64 10,000,000 --rows --distinct 13", id="more than fits into memory"),
+        pytest.param(InputOptions(shapes={"x": (10**6, 10**6)}), "--shape", id="one that fits into none"),
+    ],
+)
+def test_what_was_asked_for_in_vain_or_is_too_large_is_refused_before_it_is_made(
+    options: InputOptions, told: str
+) -> None:
+    metadata = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1]}]}
+    with pytest.raises(Invalid) as caught:
+        make_requests(metadata, options)
+    assert_tells(caught.value.message, told)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,14 @@ from penstock.errors import Invalid
 from penstock.protocol.refusals import Refusal, status_of
 from penstock_serving.rpc import schema
 from penstock_serving.rpc.codes import STATUS_CODES, RpcCode, refusal_lines, status_lines
-from penstock_serving.rpc.documents import WRITERS, Writer, no_method, read_index_question, read_message, read_trace_question
+from penstock_serving.rpc.documents import (
+    WRITERS,
+    Writer,
+    no_method,
+    read_index_question,
+    read_message,
+    read_trace_question,
+)
 from penstock_serving.rpc.framing import PREFIX_BYTES, MessageReader, frame, single_message
 from penstock_serving.rpc.names import HEALTH, INFERENCE, REFLECTION, REFLECTION_ALPHA, SERVICES
 from penstock_serving.rpc.reflection import answer_reflection
