@@ -393,6 +393,7 @@ def test_a_call_past_its_deadline_ends_with_it(served: Served) -> None:
         request = raw_request("tiny", {"x": ROWS}, parameters={"timeout": {"int64_param": 1}})
         error = refused(lambda: asked.ModelInfer(request, timeout=30))
         assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert "0.000001 s" in error.details()
 
 
 def test_the_trace_goes_on_through_metadata(served: Served) -> None:

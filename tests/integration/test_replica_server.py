@@ -230,6 +230,16 @@ def test_every_way_to_write_the_models_path_answers(tiny: ReplicaProcess, path: 
 
 
 @pytest.mark.parametrize(
+    ("target", "status"),
+    [("http://tiny:80/v2/models/tiny?a=1", 200), ("http://tiny/v2/models/other", 404), ("http://tiny", 404)],
+)
+def test_a_target_may_name_the_host_too(tiny: ReplicaProcess, target: str, status: int) -> None:
+    with tiny.connect() as connection:
+        connection.sendall(f"GET {target} HTTP/1.1\r\nHost: tiny\r\n\r\n".encode())
+        assert read_answer(connection)[0] == status
+
+
+@pytest.mark.parametrize(
     ("body", "facts"),
     [
         (b'{"inputs":[{"name":"x","shape":[1,64],"datatype":"FP32","data":[NaN]}]}', "JSON NaN"),

@@ -225,7 +225,8 @@ class InferenceService:
 
     def _fail_expired(self, call: Call) -> None:
         timeout = call.request.timeout_seconds if call.request is not None else 0
-        self.fail(call, Invalid(Refusal.EXPIRED, f"the request waited for longer than its timeout of {timeout} s"))
+        told = f"{timeout:.6f}".rstrip("0").rstrip(".")
+        self.fail(call, Invalid(Refusal.EXPIRED, f"the request waited for longer than its timeout of {told} s"))
 
     # What the cache calls.
 

@@ -51,7 +51,7 @@ def decompress(body: bytes | bytearray, coding: bytes, limit: int) -> bytes:
         try:
             parts.append(stream.decompress(left, room + 1))
         except zlib.error as error:
-            raise bad_request(f"the body is not {name}, as Content-Encoding says: {error}") from error
+            raise bad_request(f"the body is not {name}, as is said of it: {error}") from error
         room -= len(parts[-1])
         if room < 0:
             raise Invalid(

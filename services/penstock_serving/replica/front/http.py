@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 _TEXT: Final = b"Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n"
 
+_ABSOLUTE: Final = (b"http://", b"https://")
 _HANDSHAKE_SECONDS: Final = 10.0
 
 Route = Callable[[HttpExchange], None]
@@ -157,8 +158,10 @@ class HttpFront(ServiceFront):
         return gets, posts
 
     def _find(self, exchange: HttpExchange) -> Route:
-        """The route of a target that has a query, or the error that says why there is none."""
+        """The route of a target that has a query, or names the host, too, or the error that says why there is none."""
         key = exchange.url.partition(b"?")[0]
+        if key.startswith(_ABSOLUTE):  # RFC 9112, section 3.2.2: as clients of proxies write it
+            key = b"/" + key.partition(b"://")[2].partition(b"/")[2]
         route = self._tables.get(exchange.method, {}).get(key)
         if route is not None:
             return route
