@@ -79,10 +79,11 @@ def make_requests(metadata: Mapping[str, Any], options: InputOptions) -> list[Re
 def _check_size(shapes: Sequence[Sequence[int]], distinct: int) -> None:
     values = sum(math.prod(shape) for shape in shapes)
     if values * distinct > _MOST_VALUES:
+        fewer = f", or --distinct {_MOST_VALUES // values}" if values <= _MOST_VALUES else ""
         raise Invalid(
             "RequestsTooLarge",
-            f"{distinct} different requests of {values:,} values each are more than can be kept: give a smaller --rows, a "
-            f"shorter --shape, or --distinct {max(1, _MOST_VALUES // values)}",
+            f"{distinct} different requests of {values:,} values each are more than can be kept: give a smaller --rows, "
+            f"a shorter --shape{fewer}",
         )
 
 

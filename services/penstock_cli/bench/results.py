@@ -59,12 +59,12 @@ class BenchDocument(Frozen):
             for each in self.loads
             if not each.requests
         ]
-        told += [
-            f"{_title(each)}: this client came to requests {number(each.behind_milliseconds_p99)} ms late (p99), and their "
-            "latencies hold that: the rate is beyond it, or it shares its core"
-            for each in self.loads
-            if each.is_behind
-        ]
+        if late := [each for each in self.loads if each.is_behind]:
+            worst = number(max(each.behind_milliseconds_p99 for each in late))
+            told.append(
+                f"{', '.join(dict.fromkeys(map(_title, late)))}: this client came to requests up to {worst} ms late (p99), and "
+                "their latencies hold that: such a rate is beyond it, or it shares its core"
+            )
         busy = [each for each in self.loads if each.client_cpu >= BUSY_CLIENT]
         if busy:
             told.append(

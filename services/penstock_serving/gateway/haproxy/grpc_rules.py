@@ -129,10 +129,7 @@ def _place_rules(settings: GatewaySettings) -> Iterator[str]:
 def _path_rules() -> Iterator[str]:
     """What stands in a path has to be what names are made of: it goes on as HTTP/1.1."""
     yield "  acl rpc_versioned var(txn.version) -m len gt 0"
-    wrong = (
-        "the message names no model: its model_name must be a model's name, or NAMESPACE/NAME. Of a compressed message it "
-        f"cannot be read: send it as the metadata {MODEL_METADATA}"
-    )
+    wrong = "the message names no model: its model_name must be a model's name, or NAMESPACE/NAME"
     for test in (
         f"rpc_of_model !{{ var(txn.named) -m reg {_NAME} }}",
         f"rpc !{{ var(txn.place) -m reg {_NAME} }}",
