@@ -83,8 +83,8 @@ def test_options_that_are_named_exist() -> None:
     assert named - known == set()
 
 
-_OTHERS = {"--volume", "--set", "--set-file", "--cacert", "--requests"}
-"""Of buildah, Helm, curl, and the benchmarks."""
+_OTHERS = {"--volume", "--set", "--set-file", "--cacert"}
+"""Of buildah, Helm and curl."""
 
 
 def _our_commands(text: str) -> str:
