@@ -90,7 +90,9 @@ def start(
         }
     )
     # With this token, the replica also answers who asks it without the gateway.
-    network = ReplicaNetwork((edge.control_url,), former_replica_token(edge.secret, "default", "tiny"), "127.0.0.1")
+    network = ReplicaNetwork(
+        (edge.control_url,), former_replica_token(edge.secret, "default", "tiny"), host="127.0.0.1"
+    )
     ours = build(deployment, "v1bench", Attempt(), network)
     plain = {
         "name": "plain",
