@@ -110,10 +110,10 @@ def test_a_look_at_a_model_that_is_full_is_no_inference() -> None:
         await until(lambda: _has(replica, 1))
         assert (await gw.infer())[0] == 429
         call = f"{gw.url}/inference.GRPCInferenceService/"
-        message = b"\0\0\0\0\3\x0a\1m"
-        async with gw.session.post(call + "ModelInfer", data=message) as refused:
+        message, kind = b"\0\0\0\0\3\x0a\1m", {"content-type": "application/grpc"}
+        async with gw.session.post(call + "ModelInfer", data=message, headers=kind) as refused:
             assert refused.headers["grpc-status"] == "8"
-        look = asyncio.create_task(gw.session.post(call + "ModelReady", data=message))
+        look = asyncio.create_task(gw.session.post(call + "ModelReady", data=message, headers=kind))
         replica.go_on.set()
         (await look).close()
         assert (await inside[0])[0] == 200
