@@ -314,7 +314,7 @@ def _calls() -> Iterator[tuple[str, str, tuple[str, ...], tuple[str, ...], tuple
         body = b"\0" + len(message).to_bytes(4, "big") + message
         for keys in ((), ("Authorization: Bearer good",), ("X-API-Key: bad",)):
             asked = "/inference.GRPCInferenceService/ModelInfer"
-            yield "POST", asked, keys, more, ((f"content-length: {len(body)}",), body)
+            yield "POST", asked, keys, more, ((f"content-length: {len(body)}", "content-type: application/grpc"), body)
 
 
 def requests(count: int) -> list[bytes]:
