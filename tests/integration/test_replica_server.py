@@ -472,6 +472,7 @@ def test_statistics_count_requests_and_runs_and_explain_batches_and_refusals(slo
         assert (ours["batch_rows"], ours["objective_milliseconds"]) == (1, 60_000)
         assert ours["room_for_requests"] >= 1
         assert ours["batch_reason"]
+        assert (ours["waits_for_more"], bool(ours["wait_reason"])) == (False, True)
         assert [point["rows"] for point in ours["curve"]] == [1]
 
 

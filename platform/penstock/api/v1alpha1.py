@@ -80,7 +80,8 @@ class Batching(Described):
     """Rows in a batch at most, from 1 to 4096, or Auto (32 until measured). 1: no batching."""
     max_delay_milliseconds: IntOrString = AUTO
     """How long a batch may wait for more while the engine is free, from 0 to 10000, or Auto (0 until measured). A lone
-    request never waits."""
+    request never waits for it. Whatever it says, a replica waits for fractions of a run's time where it has measured that it
+    answers more that way."""
     max_queued_requests: Annotated[int, Field(ge=1, le=1_000_000)] = 512
     """Past this many waiting requests a replica answers 429, whatever time there is."""
 

@@ -20,7 +20,8 @@ class BatchingSettings(Frozen):
     """Rows in a batch at most. A model for which no axis was proved to count rows runs one request at a time,
     whatever this says."""
     max_delay_milliseconds: Annotated[int, Field(ge=0)] = 0
-    """How long a batch may wait for more while the engine is free. A lone request never waits."""
+    """How long a batch may wait for more while the engine is free, besides the waits that are learnt. A lone request never waits
+    for it."""
     max_queued_requests: Annotated[int, Field(ge=1)] = 512
     """Past this many waiting requests the answer is 429 with Retry-After."""
 

@@ -15,6 +15,7 @@ from penstock.serving.settings import BatchingSettings
 from penstock_runtime.batching.admission import Admission
 from penstock_runtime.batching.concurrency import Concurrency
 from penstock_runtime.batching.curve import ServiceCurve
+from penstock_runtime.batching.gathering import Gathering
 from penstock_runtime.batching.queueing import SLACK, RequestQueue
 from penstock_runtime.batching.sizing import BatchSizing
 from penstock_runtime.batching.ticket import P, Ticket, TicketState
@@ -64,9 +65,9 @@ class BatchStep(Generic[P]):
 class Batcher(Generic[P]):
     """Takes what has arrived when the engine is free, up to as many rows as are worth a run.
 
-    It waits for more only within `max_delay`, and only while fewer requests wait than were around at once of late: a lone
-    request never waits. A request with more rows than a batch may have runs alone. What cannot be answered in time behind what is
-    there already is refused at once (`Admission`).
+    It waits for more where that was seen to answer more (`Gathering`), and within `max_delay` while fewer requests wait than were
+    around at once of late. A request with more rows than a batch may have runs alone. What cannot be answered in time behind what
+    is there already is refused at once (`Admission`).
     """
 
     def __init__(
@@ -98,6 +99,8 @@ class Batcher(Generic[P]):
         self._sample: Ticket[P] | None = None
         """The ticket of which it will be seen how good the estimate was."""
         self._sampled_expectation = 0.0
+        self._arrived = 0.0
+        """When the last request came."""
         self._follow_at = 0.0
         self._empty_at = 0.0
         """When nobody waited, last."""
@@ -129,6 +132,7 @@ class Batcher(Generic[P]):
             self.curve = ServiceCurve(most)
             self.sizing = BatchSizing(self.curve, most, fixed=self._measuring)
             self.admission = Admission(self.curve)
+            self.gathering = Gathering(self.curve, most)
         self._max_queued = settings.max_queued_requests
         self._delay = settings.max_delay_milliseconds / 1000 if self._max_rows > 1 else 0.0
         self._concurrency = Concurrency(max(_DELAYS_IN_WINDOW * self._delay, _MIN_WINDOW_SECONDS))
@@ -178,7 +182,7 @@ class Batcher(Generic[P]):
 
     def submit(self, ticket: Ticket[P], now: float) -> Rejected | None:
         """Queue a ticket, or refuse it because there is no room or no time."""
-        ticket.enqueued_at = now
+        ticket.enqueued_at = self._arrived = now
         waiting = self._queue
         late = self._executing and now > self._ends
         if late or waiting.rows + ticket.rows > self._sure_rows or ticket.deadline is not None:
@@ -248,11 +252,14 @@ class Batcher(Generic[P]):
 
     def _remove(self, ticket: Ticket[P], state: TicketState) -> None:
         self._queue.remove(ticket, state)
+        if not self._queue.requests:
+            self.gathering.forget()
         if ticket is self._sample:
             self._sample = None
 
     def _follow_curve(self) -> None:
         self.curve.refresh()
+        self.gathering.follow()
         self.sizing.choose(self._objective, self.admission.margin)
         self.admission.follow(self.sizing.rows, 1 if self.sizing.feasible else 2)
         self._patience = self.admission.allowance - self.admission.run_seconds
@@ -282,12 +289,12 @@ class Batcher(Generic[P]):
         if not engine_free or not queue.requests:
             return BatchStep(expired=expired, shed=shed, wake_at=deadline)
         head = queue.head()
-        if self._delay:
-            wait_until = self._wait_until(head, now)
-            if wait_until is not None:
-                wake = wait_until if deadline is None else min(wait_until, deadline)
-                return BatchStep(expired=expired, shed=shed, wake_at=wake)
+        wait_until = self._wait_until(head, now)
+        if wait_until is not None:
+            wake = wait_until if deadline is None else min(wait_until, deadline)
+            return BatchStep(expired=expired, shed=shed, wake_at=wake)
         batch, rows = queue.take(head, self.sizing.rows_for(queue.rows_of(head.bucket)))
+        self.gathering.begin(rows)
         if not queue.requests:
             self._empty_at = now
         self._executing += len(batch)
@@ -312,6 +319,7 @@ class Batcher(Generic[P]):
         self._free_since = ended if self._queue.requests else None
         done = requests if rows is None else rows
         self.curve.observe(done, turn, cycle)
+        self.gathering.end(done, self._began, ended)
         self._mean_rows += _ROWS_GAIN * (done / max(requests, 1) - self._mean_rows)
         if ended >= self._follow_at:
             self._follow_at = ended + _FOLLOW_SECONDS
@@ -346,9 +354,14 @@ class Batcher(Generic[P]):
 
     def _wait_until(self, head: Ticket[P], now: float) -> float | None:
         """Until when the batch should wait for more, or None to run it now."""
+        rows = self._queue.rows_of(head.bucket)
+        learnt = self.gathering.wait_until(rows, self.sizing.rows, self._arrived, now)
+        if learnt is not None and self._deadlines and self._deadlines[0][0] <= learnt + self.curve.seconds(rows):
+            return None
+        if learnt is not None or not self._delay:
+            return learnt
         until = head.enqueued_at + self._delay
         lanes = self._queue.lanes_of(head.bucket)
-        rows = self._queue.rows_of(head.bucket)
         waiting = sum(ticket.state is TicketState.QUEUED for lane in lanes for ticket in lane.tickets)
         if now >= until or rows >= self.sizing.rows or waiting >= self._concurrency.estimate(now):
             return None

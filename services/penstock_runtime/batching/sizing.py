@@ -16,6 +16,9 @@ _ONE_IN: Final = 32
 _ONE_IN_AGAIN: Final = 256
 """Of the runs tries a size again, so that a curve that has changed is seen. It delays what waits, so it is to be below the
 hundredth part that an objective leaves free."""
+_AGAIN_AFTER, _AGAIN_UNTIL = 8, 256
+"""Runs after which a size that was left for a smaller one is tried again: they double. What made it dear may have been others'
+work, which is over, and of the small sizes it is known only what they cost before."""
 
 
 class BatchSizing:
@@ -43,8 +46,12 @@ class BatchSizing:
         self._costs: dict[int, float] = {}
         self._runs = 0
         self._next = 0
+        self._left = 0
+        """A size that was left for a smaller one of late; 0: none."""
+        self._again_at = self._again_after = 0
         self.rows = most_rows
         """The size that is chosen."""
+        self._chosen = powers[-1]
         self.feasible = True
         """Whether runs of some size keep the objective."""
 
@@ -72,6 +79,12 @@ class BatchSizing:
             if fitting:
                 best = max(fitting)
                 self._open = [size for size in self._sizes if size <= best]
+        if self._left and best >= self._left:
+            self._left = 0
+        elif costs and best < self._chosen:
+            self._left, self._again_after = self._chosen, _AGAIN_AFTER
+            self._again_at = self._runs + _AGAIN_AFTER
+        self._chosen = best
         self.rows = self._most[best]
 
     def _fits(self, size: int, objective: float, margin: float) -> bool:
@@ -100,9 +113,19 @@ class BatchSizing:
             waiting: rows that could run.
         """
         self._runs += 1
+        if self._left and self._runs >= self._again_at and waiting >= self._left and self._left in self._open:
+            return self._try_again()
         if self._runs % _ONE_IN or waiting <= 1 or len(self._open) == 1:
             return self.rows
         self._next = (self._next + 1) % len(self._open)
         size = self._open[self._next]
         known = size in self._costs
         return self.rows if size > waiting or (known and self._runs % _ONE_IN_AGAIN) else self._most[size]
+
+    def _try_again(self) -> int:
+        rows = self._most[self._left]
+        self._again_after *= 2
+        self._again_at = self._runs + self._again_after
+        if self._again_after > _AGAIN_UNTIL:
+            self._left = 0
+        return rows

@@ -26,6 +26,8 @@ class Arrival:
     expired: float | None = None
     then: Callable[[float], None] | None = None
     """Told when it was answered: a client that waits for its answer sends its next then."""
+    came: Callable[[], None] | None = None
+    """Told when it has come."""
 
     @property
     def seconds(self) -> float:
@@ -44,9 +46,13 @@ class EngineRoom:
     seed: int = 1
     sizes: list[int] = field(default_factory=list)
     warm: Sequence[int] = (1, 32)
+    eager: bool = False
+    """Whether it never waits, as a control."""
 
     def __post_init__(self) -> None:
         self.batcher: Batcher[Arrival] = Batcher(self.settings, objective_seconds=self.objective)
+        if self.eager:
+            self.batcher.gathering.wait_until = lambda *_: None  # type: ignore[method-assign]
         self.random = random.Random(self.seed)
         for rows in self.warm:
             self.batcher.warm_up(rows, self.seconds(rows))
@@ -71,6 +77,8 @@ class EngineRoom:
             self.poll()
 
     def arrive(self, arrival: Arrival) -> None:
+        if arrival.came is not None:
+            arrival.came()
         deadline = None if arrival.timeout is None else self.now + arrival.timeout
         ticket = Ticket(arrival, flow=arrival.flow, priority=arrival.priority, deadline=deadline)
         arrival.rejected = self.batcher.submit(ticket, self.now)
@@ -111,6 +119,11 @@ def poisson(rate: float, seconds: float, seed: int = 1, **more: object) -> list[
 def mlp(rows: int) -> float:
     """Weights are read once a run: joining gains."""
     return 0.010 + 0.0004 * rows
+
+
+def small_mlp(rows: int) -> float:
+    """As `mlp`, of a size that a core runs in milliseconds."""
+    return 0.0013 + 0.00018 * rows
 
 
 def cnn(rows: int) -> float:

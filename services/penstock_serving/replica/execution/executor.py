@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from penstock.serving.settings import BatchingSettings
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 INLINE_SECONDS: Final = 300e-6
 """A run that is expected to be shorter happens on the event loop."""
 _REMEMBERED: Final = 8
+_COARSE_SECONDS: Final = 0.01
+"""What is to happen later than that, the event loop sees to, whose clock counts milliseconds; the worker thread to what is sooner."""
 
 
 class Executor:
@@ -64,7 +67,9 @@ class Executor:
         self._busy = False
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
-        self._work: queue.SimpleQueue[BatchStep[Call] | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[BatchStep[Call] | float | None] = queue.SimpleQueue()
+        self._woken_at: float | None = None
+        """When the worker thread is to wake the event loop."""
         self._thread = threading.Thread(target=self._worker, name="engine", daemon=True)
         self._thread.start()
 
@@ -111,20 +116,31 @@ class Executor:
             self._on_expired(ticket.payload)
         for ticket in step.shed:
             self._on_shed(ticket.payload)
+        inline = self._is_short(step.rows)
+        if step.batch and not inline:
+            self._busy = True
+            self._woken_at = None
+            self._work.put(step)
         if step.wake_at is not None:
             self._wake(step.wake_at)
-        if not step.batch:
-            return
-        if self._is_short(step.rows):
+        if step.batch and inline:
             self._deliver(self._runs.run(step))
-        else:
-            self._busy = True
-            self._work.put(step)
 
     def _wake(self, at: float) -> None:
+        if self._woken_at is not None and self._woken_at <= at:
+            return  # and then it is seen what is next
+        seconds = max(at - time.monotonic(), 0.0)
+        if seconds < _COARSE_SECONDS and not self._busy:
+            self._woken_at = at
+            self._work.put(at)
+            return
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_later(max(at - time.monotonic(), 0.0), self._schedule)
+        self._timer = self._loop.call_later(seconds, self._schedule)
+
+    def _wake_up(self) -> None:
+        self._woken_at = None
+        self._schedule()
 
     def _remember(self, rows: int, seconds: float) -> None:
         size = rows.bit_length()
@@ -142,13 +158,25 @@ class Executor:
         return recent is not None and min(recent) < INLINE_SECONDS
 
     def _worker(self) -> None:
-        while (step := self._work.get()) is not None:
-            ran = self._runs.run(step)
+        while (work := self._take_work()) is not None:
+            ran = self._runs.run(work)
             try:
                 self._loop.call_soon_threadsafe(self._complete_run, ran)
             except RuntimeError:
                 logger.info("a batch of %d ended after the replica had stopped", len(ran.members))
                 return
+
+    def _take_work(self) -> BatchStep[Call] | None:
+        """The next step that is to run. While there is none, the event loop is woken when it asked for it."""
+        work = self._work.get()
+        while isinstance(work, float):
+            try:
+                work = self._work.get(timeout=max(work - time.monotonic(), 0.0))
+            except queue.Empty:
+                with suppress(RuntimeError):  # the loop is closed: what comes next is the end
+                    self._loop.call_soon_threadsafe(self._wake_up)
+                work = self._work.get()
+        return work
 
     def _complete_run(self, ran: BatchRun) -> None:
         self._busy = False

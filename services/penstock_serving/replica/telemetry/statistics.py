@@ -99,6 +99,8 @@ def _explain(batcher: Batcher[Call], requests: Counter[str]) -> dict[str, Any]:
         ],
         "batch_rows": sizing.rows,
         "batch_reason": sizing.reason,
+        "waits_for_more": batcher.gathering.chosen > 0,
+        "wait_reason": batcher.gathering.reason,
         "objective_milliseconds": None if admission.objective is None else admission.objective * 1e3,
         "answer_within_milliseconds": round(admission.allowance * 1e3, 3),
         "estimate_times": round(admission.margin, 3),
