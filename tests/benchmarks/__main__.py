@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 
 BENCHMARKS = {
@@ -25,6 +26,8 @@ _WITH_OPTIONS = ("endurance", "tracing", "hostile-clients")
 
 def main() -> int:
     """Run what is asked for."""
+    # A benchmark that is told to end ends what it has started, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     given = sys.argv[1:]
     at = next((number for number, each in enumerate(given) if each.startswith("-")), len(given))
     names, options = given[:at] or list(BENCHMARKS), given[at:]
