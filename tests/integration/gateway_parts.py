@@ -77,11 +77,12 @@ class Gateway:
         self.process = preloaded.start("penstock_serving.gateway.main", arguments, os.environ | self.environment)
         await self.until_live()
 
-    async def until_live(self) -> None:
+    async def until_live(self, what: str = "live") -> None:
+        """Until it says so of itself, or that it is `ready`."""
         async with asyncio.timeout(GUARD_SECONDS):
             while True:
                 try:
-                    async with self.session.get(f"{self.url}/v2/health/live") as response:
+                    async with self.session.get(f"{self.url}/v2/health/{what}") as response:
                         if response.status == 200:
                             return
                 except aiohttp.ClientError:

@@ -136,6 +136,8 @@ SERVING, NOT_SERVING, SERVICE_UNKNOWN = b"\x08\x01", b"\x08\x02", b"\x08\x03"
 def test_who_watches_hears_of_the_gateway_until_it_leaves() -> None:
     async def main() -> None:
         async with asyncio.timeout(120), gateway("--client-timeout-seconds", "1.5", "--drain-seconds", "5") as gw:
+            # One that is live has not taken all it knows yet, and says to who watches that it is not ready.
+            await gw.until_live("ready")
             address = gw.url.removeprefix("http://")
             options = [
                 (
@@ -174,6 +176,7 @@ def test_who_watches_hears_of_the_gateway_until_it_leaves() -> None:
 def test_who_finds_no_place_to_watch_takes_the_gateway_for_well() -> None:
     async def main() -> None:
         async with asyncio.timeout(120), gateway("--max-connections", "64") as gw:
+            await gw.until_live("ready")
             address = gw.url.removeprefix("http://")
             async with grpc.aio.insecure_channel(address) as channel:
                 first = watch(channel)
