@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from tests.cluster.binary import KUBERNETES, BuildFailedError, build
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.tools import say
-from tests.distribution import Presence, Scheduling, arrange, is_last_user, reporter, turn, workers
+from tests.distribution import Presence, Scheduling, arrange, is_last_user, reporter, workers
 from tests.integration.local_ray import AT_REST, LocalRay, local_ray
 from tests.integration.replica_collector import Collector
 from tests.prebuilt import programs_of
@@ -69,15 +69,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.config.stash[_PRESENCE].end()
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Give a test its turn before its time limit runs: one that measures has the machine for itself."""
-    if not hasattr(item.config, "workerinput"):
-        return (yield)
-    if item.get_closest_marker("last"):
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> None:
+    """Let one that comes last wait for the others before its time limit runs."""
+    if hasattr(item.config, "workerinput") and item.get_closest_marker("last"):
         item.config.stash[_PRESENCE].wait_for_others()
-    with turn(common_folder(item.config), alone=item.get_closest_marker("alone") is not None):
-        return (yield)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-RAY, API_SERVER, ALONE, LAST = "ray", "apiserver", "alone", "last"
+RAY, API_SERVER, LAST = "ray", "apiserver", "last"
 _COME_LAST = "tests/e2e/cluster/test_no_request_lost"
 """How the names of files begin whose tests are marked `last`: those of two workers would wait for each other."""
 _ON_ONE_RAY = ("tests/e2e/test_kubectl_to_answer.py", "tests/integration/test_operator_serving.py")
 """Files that want `ray_head`: one starts Ray for all, and the last one's end is its end."""
 _FIRST = (RAY, "tests/integration/test_standalone_run.py", "tests/contract/test_serve_rest_contract.py", API_SERVER)
 """What takes longest, the longest first: what starts Ray, files that need an API server."""
-_END = (ALONE, LAST)
-"""What keeps the other workers waiting: at the end they have nothing left to wait with but short tests."""
 _FOLDERS = ("tests/integration/", "tests/stores/", "tests/contract/")
 """Whose files come next: they wait for other programs. Unit tests are what fills the gaps at the end."""
 
@@ -33,8 +30,6 @@ def shared_part(item: pytest.Item) -> str | None:
     """The part of the session that a test shares with others and that is costly to boot, breaks, or is wanted whole, if any."""
     if item.get_closest_marker("last"):
         return LAST
-    if item.get_closest_marker("alone"):
-        return ALONE
     fixtures = getattr(item, "fixturenames", ())
     if "ray_head" in fixtures:
         return RAY
@@ -64,8 +59,8 @@ def rank(unit: str) -> tuple[int, str]:
     """Where a unit stands in the order in which they are handed out."""
     if unit in _FIRST:
         return _FIRST.index(unit), unit
-    if unit in _END:
-        return len(_FIRST) + len(_FOLDERS) + 1 + _END.index(unit), unit
+    if unit == LAST:
+        return len(_FIRST) + len(_FOLDERS) + 1, unit
     among = (number for number, folder in enumerate(_FOLDERS, len(_FIRST)) if unit.startswith(folder))
     return next(among, len(_FIRST) + len(_FOLDERS)), unit
 
@@ -99,26 +94,6 @@ class Presence:
     def end(self) -> None:
         """Take it back."""
         self._file.close()
-
-
-@contextmanager
-def turn(folder: Path, *, alone: bool) -> Iterator[None]:
-    """A test's turn among those of all workers: beside others, or alone, once theirs have ended and before their next.
-
-    Args:
-        folder: common to all workers.
-        alone: whether no other test may run meanwhile.
-    """
-    with (folder / "gate.lock").open("w") as gate, (folder / "turn.lock").open("w") as held:
-        # Whoever waits to be alone keeps the gate shut, or others could go in for ever.
-        fcntl.flock(gate, fcntl.LOCK_EX)
-        fcntl.flock(held, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-        fcntl.flock(gate, fcntl.LOCK_UN)
-        try:
-            yield
-        finally:
-            # Said, not left to closing: a process that the test forked may have the file, too.
-            fcntl.flock(held, fcntl.LOCK_UN)
 
 
 def workers(*, cluster: bool) -> int:

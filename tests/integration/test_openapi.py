@@ -49,7 +49,7 @@ def search(document: dict[str, Any] | str, url: str, folder: Path, *arguments: s
         path.write_text(json.dumps(document))
         location = str(path)
     command = [
-        sys.executable, "-m", "schemathesis.cli", "run", location, "--url", url, "--seed", "1", "--max-examples", "8",
+        sys.executable, "-m", "schemathesis.cli", "run", location, "--url", url, "--seed", "1", "--max-examples", "5",
         "--phases", "examples,coverage,fuzzing", "--exclude-checks", "positive_data_acceptance", "--continue-on-failure", *arguments,
     ]  # fmt: skip
     ended = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, cwd=folder)

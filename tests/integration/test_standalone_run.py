@@ -17,15 +17,18 @@ from pathlib import Path
 import pytest
 from tests.ports import free_ports
 
+from penstock.api.optimization import OptimizationRun
+from penstock.serving.manifest import MANIFEST_NAME, ModelManifest
 from penstock_cli.run import farewell
 from penstock_cli.standalone.http import get
 from penstock_cli.standalone.ray_head import RayHead
 from penstock_cli.standalone.state import StateFolder
 from penstock_cli.target import open_embedded
 from penstock_cli.traces.otlp import read_lines
-from penstock_operator.kinds import INFERENCE_DEPLOYMENT
+from penstock_operator.kinds import INFERENCE_DEPLOYMENT, OPTIMIZATION_RUN
 from penstock_operator.runtime.cluster import Key
 from penstock_optimizer.artifact import digits_artifact
+from penstock_runtime.signing import verify
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -128,6 +131,7 @@ def test_it_reports_serves_until_ctrl_c_and_leaves_nothing_and_its_state_is_used
     assert rest.splitlines()[-1] == farewell(None)
     assert home.left() == []
     _left_files(home)
+    _judged_a_model_and_signed_what_it_made(home)
     _ends_by_itself_on_a_ray_that_stays(home)
 
 
@@ -169,6 +173,24 @@ def _left_files(home: Home) -> None:
     told = {each.span.name for each in spans if each.span.context.trace_id == starts[0]}
     parts = {"start", "validate", "resolve", "schedule", "pull", "load", "warm-up", "register", "first-answer"}
     assert parts <= told
+
+
+def _judged_a_model_and_signed_what_it_made(home: Home) -> None:
+    with closing(open_embedded(StateFolder(home.state))) as cluster:
+        found = cluster.get(INFERENCE_DEPLOYMENT, Key("default", "digits"))
+        (manifest,) = cluster.list(OPTIMIZATION_RUN, "default").items
+    assert found is not None
+    run = OptimizationRun.model_validate(manifest).status
+    assert (Path(str(run.report_uri).removeprefix("file://")) / "report.html").is_file()
+    assert (run.verdict == "Accepted") == (run.artifact is not None), run.summary
+    if run.artifact is None:
+        # How much faster a model becomes is the machine's to say; the test in a cluster has one that always does.
+        return
+    assert found["status"]["digest"] == run.artifact.digest
+    folder = Path(run.artifact.storage_uri.removeprefix("file://"))
+    verify(folder, [StateFolder(home.state).public_key_file.read_text()])
+    made = ModelManifest.model_validate_json((folder / MANIFEST_NAME).read_bytes())
+    assert made.optimization is not None
 
 
 def _ends_by_itself_on_a_ray_that_stays(home: Home) -> None:

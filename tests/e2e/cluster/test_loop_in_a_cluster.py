@@ -42,7 +42,7 @@ PROFILE: Object = {
         "engines": ["ONNXRuntime"],
         "workload": {"scenario": "SingleStream", "batchSizes": [1], "maxBatchSize": 4},
         "constraints": {"accuracy": {"minValue": "0.95"}},
-        "search": {"budgetMinutes": 1, "finalists": 1},
+        "search": {"budgetMinutes": 5, "finalists": 1},
     },
 }
 _PATIENCE = 420.0
@@ -75,6 +75,7 @@ def test_a_job_finds_a_faster_model_and_it_serves_without_a_failed_request(
 
         assert load.report.failed == 0, load.report
         assert run["status"]["verdict"] == "Accepted", run["status"]
+        assert run["status"]["reportUri"].startswith(run["status"]["artifact"]["storageUri"].partition("://")[0])
         assert after["status"]["digest"] == run["status"]["artifact"]["digest"] != before["status"]["digest"]
         assert after["status"]["activeRevision"] != before["status"]["activeRevision"]
         given = _answer(made, body)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.distribution import ALONE, API_SERVER, LAST, RAY, is_last_user, rank, unit_of
+from tests.distribution import API_SERVER, LAST, RAY, is_last_user, rank, unit_of
 
 
 @pytest.mark.parametrize(
@@ -41,11 +41,10 @@ def test_all_files_whose_tests_come_last_are_that_unit() -> None:
 def test_all_files_that_want_the_same_ray_are_a_unit() -> None:
     root = Path(__file__).parents[3]
     files = {path.relative_to(root).as_posix(): path.read_text() for path in (root / "tests").rglob("test_*.py")}
+    del files[Path(__file__).relative_to(root).as_posix()]
     users = {name for name, text in files.items() if "ray_head: LocalRay" in text or "penstock: Platform" in text}
-    alone = {name for name in users if "pytest.mark.alone" in files[name]}
-    assert len(users - alone) == 2
-    assert {unit_of(name) for name in users - alone} == {RAY}
-    assert RAY not in {unit_of(name) for name in alone}, "what runs at the end would keep Ray until then"
+    assert len(users) == 2
+    assert {unit_of(name) for name in users} == {RAY}
 
 
 @pytest.mark.parametrize(
@@ -70,10 +69,10 @@ def test_ray_ends_with_the_last_file_in_a_row_that_uses_it(following: Any, last:
 def test_the_longest_units_come_first() -> None:
     units = [
         RAY, "tests/integration/test_standalone_run.py", "tests/contract/test_serve_rest_contract.py", API_SERVER,
-        "tests/integration/test_a.py", "tests/integration/building/test_b.py", "tests/stores/test_a.py", "tests/contract/test_a.py", "tests/unit/a/test_a.py", ALONE, LAST,
+        "tests/integration/test_a.py", "tests/integration/building/test_b.py", "tests/stores/test_a.py", "tests/contract/test_a.py", "tests/unit/a/test_a.py", LAST,
     ]  # fmt: skip
     found = sorted(set(units), key=rank)
     assert found[:4] == units[:4]
-    assert found[-2:] == units[-2:]
+    assert found[-1] == units[-1]
     files = [unit for unit in units[:4] if unit.endswith(".py")]
     assert files == [name for name in files if (Path(__file__).parents[3] / name).is_file()]
