@@ -12,7 +12,6 @@ import numpy as np
 import openvino as ov
 import pytest
 import torch
-import torch._inductor.config as inductor
 from safetensors.torch import save_file
 from tests.integration.replica_process import linear_weights, save_linear
 from tests.telling import telling
@@ -33,7 +32,6 @@ SIGNATURE = Signature(
 )
 MODULE = """
 import torch
-import torch._inductor.config as inductor
 
 
 def linear():
@@ -78,6 +76,8 @@ def safetensors(folder: Path) -> Path:
 
 
 def package(folder: Path) -> Path:
+    import torch._inductor.config as inductor  # noqa: PLC0415 -- takes seconds, of each worker that collects this file
+
     # As the optimizer does: headers compiled beforehand take longer than the one compilation that they are for.
     with inductor.patch({"aot_inductor.precompile_headers": False, "cpp_cache_precompile_headers": False}):
         torch._inductor.aoti_compile_and_package(program(), package_path=str(folder / "model.pt2"))

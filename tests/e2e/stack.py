@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import yaml
 from tests.benchmarks import parts, processes
 from tests.chart.helm import grant_operator_rights
@@ -61,6 +62,7 @@ class Platform:
     gateway: parts.GatewayProcess
     folder: Path
     environment: Mapping[str, str]
+    client: httpx.Client
     operators: list[Operator] = field(default_factory=list)
 
     def operator(self, identity: str) -> Operator:
@@ -105,10 +107,14 @@ class Platform:
         items = [secret, pool, *rights]
         self.kubectl("apply", "-f", "-", manifest={"apiVersion": "v1", "kind": "List", "items": items})
 
+    def read(self, path: str) -> dict[str, Any]:
+        """An object of the API as it is. Tests ask for some again and again: a process of kubectl each would take a core."""
+        found: dict[str, Any] = self.client.get(path).raise_for_status().json()
+        return found
+
     def get(self, namespace: str, name: str) -> dict[str, Any]:
         """An InferenceDeployment as it is."""
-        found: dict[str, Any] = json.loads(self.kubectl("get", "infdep", name, "-n", namespace, "-o", "json"))
-        return found
+        return self.read(f"/apis/penstock.dev/v1alpha1/namespaces/{namespace}/inferencedeployments/{name}")
 
     def condition(self, namespace: str, name: str, kind: str) -> dict[str, Any]:
         """One of its conditions; empty while it has none."""
@@ -162,7 +168,7 @@ def platform(
     grant_operator_rights(api)
     with ExitStack() as stack:
         edge = stack.enter_context(parts.gateway(folder / "gateway", env))
-        built = Platform(api, ray, edge, folder, env)
+        built = Platform(api, ray, edge, folder, env, stack.enter_context(api.client()))
         stack.callback(lambda: [each.stop() for each in built.operators])
         built.operator("operator-a").start()
         yield built

@@ -143,7 +143,7 @@ def test_of_two_operators_one_acts_and_the_other_takes_over_when_it_is_killed(
     penstock: Platform, tenant: str, models: dict[str, Path]
 ) -> None:
     def holder() -> str:
-        lease = json.loads(penstock.kubectl("get", "lease", "penstock-operator", "-n", "penstock-system", "-o", "json"))
+        lease = penstock.read("/apis/coordination.k8s.io/v1/namespaces/penstock-system/leases/penstock-operator")
         return str(lease["spec"]["holderIdentity"])
 
     first = penstock.operators[0]

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import s3fs
 from images.archive import ImageConfig, write_scratch_image
 from tests.cluster.binary import build
 from tests.cluster.cluster import Cluster
@@ -50,6 +49,8 @@ class ModelStore:
 
     def upload(self, model: Path, name: str) -> str:
         """Put a model's file there; its URI."""
+        import s3fs  # noqa: PLC0415 -- takes a second, of each worker that collects these files
+
         with self.cluster.forward(_NAME, self.namespace, _PORT) as url:
             files = s3fs.S3FileSystem(
                 key=self.server.access_key, secret=self.server.secret_key, endpoint_url=url, skip_instance_cache=True,

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sklearn.metrics import f1_score
 from tests.telling import telling
 
 from penstock.errors import Invalid
@@ -64,6 +63,8 @@ def test_the_second_guess_counts_for_top_2() -> None:
 
 
 def test_f1_is_scikit_learns_and_its_bound_is_above_its_loss() -> None:
+    from sklearn.metrics import f1_score  # noqa: PLC0415 -- takes seconds, of each worker that collects this file
+
     ours, theirs = wrong(slice(0, 10)), wrong(slice(0, 40))
     found = compared(MetricName.F1, scores(ours), scores(theirs))
     assert found.baseline == pytest.approx(f1_score(LABELS, ours, average="macro"))
