@@ -127,7 +127,7 @@ def test_it_reports_serves_until_ctrl_c_and_leaves_nothing_and_its_state_is_used
     assert second.returncode == 1
     process.send_signal(signal.SIGINT)
     rest = finish(process)
-    assert process.returncode == 0, rest + logs(home)
+    assert process.returncode == 0, "".join(lines) + rest + logs(home)
     assert rest.splitlines()[-1] == farewell(None)
     assert home.left() == []
     _left_files(home)

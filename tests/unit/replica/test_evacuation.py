@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
+from tests.waiting import eventually
 
 from penstock_serving.replica.evacuation import Surroundings, evacuate, replica_servers
 
@@ -80,8 +81,8 @@ def test_replica_servers_are_found_by_their_command_line() -> None:
     process = subprocess.Popen(command, stdin=subprocess.PIPE)
     other = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
     try:
-        found = replica_servers()
-        assert process.pid in found
+        # The kernel shows a process's command line a moment after it has let its parent go on.
+        found = eventually(lambda: process.pid in (servers := replica_servers()) and servers)
         assert other.pid not in found
     finally:
         for each in (process, other):
