@@ -27,31 +27,31 @@ async def reload_workers(socket: Path) -> str:
     Raises:
         Unavailable: the master does not say in time.
     """
-    answer = ""
     try:
         async with asyncio.timeout(_TIMEOUT_SECONDS):
-            while _LOADED not in answer and _REFUSED not in answer:
+            while True:
+                answer = await _ask(socket)
+                if _LOADED in answer:
+                    return ""
+                if _REFUSED in answer:
+                    return answer.partition("--")[2].strip() or answer.strip()
                 # A master that starts, or starts over, takes no connection for a moment.
-                if (taken := await _ask(socket)) is None:
-                    await asyncio.sleep(_PAUSE_SECONDS)
-                else:
-                    answer = taken
+                await asyncio.sleep(_PAUSE_SECONDS)
     except TimeoutError as error:
         raise Unavailable("HaproxyUnreachable", f"HAProxy's master does not answer at {socket}") from error
-    return "" if _LOADED in answer else answer.partition("--")[2].strip() or answer.strip()
 
 
-async def _ask(socket: Path) -> str | None:
-    """What the master says of a reload; None where it took no command."""
+async def _ask(socket: Path) -> str:
+    """What the master says of a reload; nothing where it took no command."""
     try:
         reader, writer = await asyncio.open_unix_connection(str(socket))
     except OSError:
-        return None
+        return ""
     try:
         writer.write(b"reload\n")
         await writer.drain()
-        return (await reader.read(-1)).decode(errors="replace") or None
+        return (await reader.read(-1)).decode(errors="replace")
     except OSError:
-        return None
+        return ""
     finally:
         writer.close()
