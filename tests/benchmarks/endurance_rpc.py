@@ -12,7 +12,7 @@ from typing import Any, Final
 from tests.benchmarks.endurance_cases import GRPC
 from tests.benchmarks.endurance_crowd import PATIENCE_SECONDS, Client, Crowd
 from tests.benchmarks.endurance_judge import Scene
-from tests.benchmarks.grpc_load import frame, header_blocks
+from tests.benchmarks.grpc_load import frame, header_blocks, split_frames
 
 _DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 _END_STREAM, _END_HEADERS, _ACK = 1, 4, 1
@@ -63,16 +63,9 @@ class RpcClient(Client):
         self._transport.write(frame(_HEADERS, _END_HEADERS, stream, block) + framed)
 
     def data_received(self, data: bytes) -> None:
-        buffer = self._buffer + data if self._buffer else data
-        at, size = 0, len(buffer)
-        while size - at >= 9:
-            length = int.from_bytes(buffer[at : at + 3], "big")
-            if size - at < 9 + length:
-                break
-            stream = int.from_bytes(buffer[at + 5 : at + 9], "big")
-            self._take(buffer[at + 3], buffer[at + 4], stream, buffer[at + 9 : at + 9 + length])
-            at += 9 + length
-        self._buffer = buffer[at:]
+        frames, self._buffer = split_frames(self._buffer + data if self._buffer else data)
+        for each in frames:
+            self._take(*each)
         self._close_if_done()
 
     def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:

@@ -39,6 +39,19 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return struct.pack(">I", len(payload))[1:] + bytes((kind, flags)) + struct.pack(">I", stream) + payload
 
 
+def split_frames(data: bytes) -> tuple[list[tuple[int, int, int, bytes]], bytes]:
+    """The whole frames in what came, each as kind, flags, stream and payload, and what is left of the next one."""
+    frames, at, size = [], 0, len(data)
+    while size - at >= 9:
+        length = int.from_bytes(data[at : at + 3], "big")
+        if size - at < 9 + length:
+            break
+        stream = int.from_bytes(data[at + 5 : at + 9], "big")
+        frames.append((data[at + 3], data[at + 4], stream, data[at + 9 : at + 9 + length]))
+        at += 9 + length
+    return frames, data[at:]
+
+
 def header_blocks(authority: str) -> tuple[bytes, bytes]:
     """The first call's header block, and that of all others, which refers to it (RFC 7541)."""
 
@@ -85,17 +98,9 @@ class Calls(asyncio.Protocol):
         self._write(frame(_HEADERS, _END_HEADERS, stream, block) + self._data(stream))
 
     def data_received(self, data: bytes) -> None:
-        buffer = self._buffer + data if self._buffer else data
-        at, size = 0, len(buffer)
-        while size - at >= 9:
-            length = int.from_bytes(buffer[at : at + 3], "big")
-            if size - at < 9 + length:
-                break
-            kind, flags = buffer[at + 3], buffer[at + 4]
-            stream = int.from_bytes(buffer[at + 5 : at + 9], "big")
-            self._take(kind, flags, stream, buffer[at + 9 : at + 9 + length])
-            at += 9 + length
-        self._buffer = buffer[at:]
+        frames, self._buffer = split_frames(self._buffer + data if self._buffer else data)
+        for each in frames:
+            self._take(*each)
 
     def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if kind == _DATA and payload:
