@@ -423,6 +423,16 @@ def test_requests_that_come_while_the_engine_runs_become_one_batch(slow_model: P
         assert counted[f"penstock_batch_rows_count{labels}"] < 9
 
 
+def test_requests_without_rows_are_answered_however_many_come(slow_model: Path) -> None:
+    # Enough for the batcher to learn from, which once divided by their rows and then answered nobody.
+    with replica(slow_model) as started:
+        for _ in range(40):
+            answer = started.infer(document(np.ones((0, 1), np.float32)))
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["outputs"][0]["shape"] == [0, 1]
+        assert started.infer(document(ONE)).json()["outputs"][0]["data"] == [1.0]
+
+
 def test_a_full_queue_gets_429_with_retry_after_and_reconfigure_lifts_it_in_place(slow_model: Path) -> None:
     limits = BatchingSettings(max_batch_size=1, max_queued_requests=1)
     with replica(slow_model, batching=limits) as started, ThreadPoolExecutor(8) as pool:

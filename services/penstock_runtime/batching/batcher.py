@@ -90,7 +90,10 @@ class Batcher(Generic[P]):
         self._measuring = measuring
         self._queue: RequestQueue[P] = RequestQueue()
         self._deadlines: list[tuple[float, int, Ticket[P]]] = []
+        self._expired: list[Ticket[P]] = []
         self._shed: list[Ticket[P]] = []
+        self._taken: list[Ticket[P]] = []
+        """What the present `poll` has taken out of the queue."""
         self._executing = 0
         self._began = self._ends = 0.0
         """When the present run began, and when it should end."""
@@ -138,6 +141,23 @@ class Batcher(Generic[P]):
         self._concurrency = Concurrency(max(_DELAYS_IN_WINDOW * self._delay, _MIN_WINDOW_SECONDS))
         self.admission.set_objective(self._objective)
         self._follow_curve()
+
+    def start_over(self) -> tuple[Ticket[P], ...]:
+        """Forget all but the settings, after a defect of the batcher's own, and give up what waits.
+
+        Returns:
+            What nobody will be told of any more. What runs is not among it: its `finish` may still be called.
+        """
+        given_up = (*self._expired, *self._shed, *self._taken, *self._queue.waiting())
+        for ticket in given_up:
+            ticket.state = TicketState.CANCELLED
+        self._queue = RequestQueue()
+        self._deadlines, self._expired, self._shed, self._taken = [], [], [], []
+        self._executing = 0
+        self._sample = self._free_since = None
+        self._max_rows = 0
+        self.reconfigure(self._settings, self._objective)
+        return given_up
 
     def end_joining(self) -> None:
         """From now on each request is a batch of its own."""
@@ -263,7 +283,6 @@ class Batcher(Generic[P]):
         self.sizing.choose(self._objective, self.admission.margin)
         self.admission.follow(self.sizing.rows, 1 if self.sizing.feasible else 2)
         self._patience = self.admission.allowance - self.admission.run_seconds
-        # A request has a row or more, but for odd ones.
         self._sure_rows = min(self.admission.room, self._max_queued)
 
     # Leaving.
@@ -277,30 +296,38 @@ class Batcher(Generic[P]):
 
     def poll(self, now: float, *, engine_free: bool) -> BatchStep[P]:
         """What to do now: which tickets have expired, which batch to run, when to ask again."""
-        expired = self._expire(now) if self._deadlines else ()
+        self._taken = []
+        if self._deadlines:
+            self._expire(now)
         deadline = self._deadlines[0][0] if self._deadlines else None
         queue = self._queue
         if engine_free and queue.requests and now - self._empty_at > self._patience:
             self._drop_late(now)
-        shed: tuple[Ticket[P], ...] = ()
-        if self._shed:
-            shed = tuple(self._shed)
-            self._shed.clear()
         if not engine_free or not queue.requests:
-            return BatchStep(expired=expired, shed=shed, wake_at=deadline)
+            return self._step(deadline)
         head = queue.head()
         wait_until = self._wait_until(head, now)
         if wait_until is not None:
-            wake = wait_until if deadline is None else min(wait_until, deadline)
-            return BatchStep(expired=expired, shed=shed, wake_at=wake)
+            return self._step(wait_until if deadline is None else min(wait_until, deadline))
         batch, rows = queue.take(head, self.sizing.rows_for(queue.rows_of(head.bucket)))
+        self._taken = batch
         self.gathering.begin(rows)
         if not queue.requests:
             self._empty_at = now
         self._executing += len(batch)
         self._began = now
         self._ends = now + self.curve.seconds(rows)
-        return BatchStep(tuple(batch), rows, expired, shed, deadline)
+        return self._step(deadline, rows)
+
+    def _step(self, wake_at: float | None, rows: int = 0) -> BatchStep[P]:
+        """What was found to be done."""
+        batch = tuple(self._taken)
+        if not self._expired and not self._shed:
+            return BatchStep(batch, rows, wake_at=wake_at)
+        step = BatchStep(batch, rows, tuple(self._expired), tuple(self._shed), wake_at)
+        self._expired.clear()
+        self._shed.clear()
+        return step
 
     def finish(self, requests: int, seconds: float, rows: int | None = None, now: float | None = None) -> None:
         """A batch is done.
@@ -311,7 +338,7 @@ class Batcher(Generic[P]):
             rows: of all of them; None: one each.
             now: when the engine was free again; None: when the run had taken its time.
         """
-        self._executing -= requests
+        self._executing = max(self._executing - requests, 0)
         ended = self._began + seconds if now is None else now
         turn = max(ended - self._began, seconds)
         since = self._free_since
@@ -341,16 +368,14 @@ class Batcher(Generic[P]):
             for ticket in late:
                 self._drop(ticket)
 
-    def _expire(self, now: float) -> tuple[Ticket[P], ...]:
-        expired: list[Ticket[P]] = []
+    def _expire(self, now: float) -> None:
         while self._deadlines and (
             self._deadlines[0][0] <= now or self._deadlines[0][2].state is not TicketState.QUEUED
         ):
             ticket = heapq.heappop(self._deadlines)[2]
             if ticket.state is TicketState.QUEUED:
                 self._remove(ticket, TicketState.EXPIRED)
-                expired.append(ticket)
-        return tuple(expired)
+                self._expired.append(ticket)
 
     def _wait_until(self, head: Ticket[P], now: float) -> float | None:
         """Until when the batch should wait for more, or None to run it now."""

@@ -8,6 +8,7 @@ from penstock_runtime.batching.curve import ServiceCurve
 
 _LEAST_SECONDS: Final = 200e-6
 """What a run must cost whatever its rows for waits to be worth a timer."""
+_LEAST_CYCLE: Final = 1e-6
 _GAIN: Final = 1 / 16
 _TRIAL: Final = 12
 """Runs of a trial."""
@@ -142,7 +143,8 @@ class Gathering:
         self._since = None
         if not self._fixed:
             return
-        cycle = ended - since + self._idle
+        # Clocks that stand still for a run tell nothing of rates.
+        cycle = max(ended - since + self._idle, _LEAST_CYCLE)
         self._ended = ended
         if self._left:
             self._continue_trial(rows, cycle)

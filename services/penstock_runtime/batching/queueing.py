@@ -70,9 +70,12 @@ class RequestQueue(Generic[P]):
             self._flow = ticket.flow
             return
         self._order = order = FairOrder()
-        waiting = (each for lane in self._lanes.values() for each in lane.tickets if each.state is TicketState.QUEUED)
-        for each in (*sorted(waiting, key=lambda one: one.order), ticket):
+        for each in (*sorted(self.waiting(), key=lambda one: one.order), ticket):
             each.start = order.start(each.flow, each.rows)
+
+    def waiting(self) -> Iterator[Ticket[P]]:
+        """All that wait."""
+        return (each for lane in self._lanes.values() for each in lane.tickets if each.state is TicketState.QUEUED)
 
     def remove(self, ticket: Ticket[P], state: TicketState) -> None:
         """Take a ticket out from wherever it stands; drop what was taken out before it piles up."""

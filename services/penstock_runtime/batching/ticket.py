@@ -25,7 +25,7 @@ class TicketState(StrEnum):
 class Ticket(Generic[P]):
     """A request's place in the queue.
 
-    Tickets of equal `bucket` may run together. Lower `priority` goes first, and among equals the callers (`flow`) take turns. At
+    `rows` is what it counts for: 1 or more, also where it has none, since a run of nothing costs a run, and places are bounded. Tickets of equal `bucket` may run together. Lower `priority` goes first, and among equals the callers (`flow`) take turns. At
     `deadline`, its own, a ticket that is not yet executing leaves the queue.
     """
 

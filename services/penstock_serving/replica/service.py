@@ -56,6 +56,7 @@ class InferenceService:
             on_ran=self._finish_batch,
             on_expired=self._expire,
             on_shed=self._shed,
+            on_given_up=self._give_up,
             objective_seconds=_objective(settings),
         )
         self.metrics.joined = model.trial.joining is not None
@@ -167,7 +168,9 @@ class InferenceService:
     # Runs.
 
     def _run(self, call: Call, request: InferRequest, now: float, *, lone: bool = False) -> None:
-        ticket = Ticket(call, request.rows, request.bucket, request.priority, _deadline(call, request), call.flow)
+        ticket = Ticket(
+            call, max(request.rows, 1), request.bucket, request.priority, _deadline(call, request), call.flow
+        )
         call.ticket = ticket
         self._load.arrive(now)
         rejected = self.executor.submit(ticket, now, lone=lone)
@@ -222,6 +225,14 @@ class InferenceService:
         self._load.leave(time.monotonic())
         self._fail_expired(call)
         self._cached.abandon(call)
+
+    def _give_up(self, call: Call) -> None:
+        """The batcher has lost a request by a defect."""
+        now = time.monotonic()
+        call.ticket = None
+        self._load.leave(now)
+        for lost in (call, *self._cached.drop(call)):
+            self.fail(lost, defect())
 
     def _fail_expired(self, call: Call) -> None:
         timeout = call.request.timeout_seconds if call.request is not None else 0

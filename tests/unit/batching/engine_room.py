@@ -17,6 +17,7 @@ class Arrival:
     """A request that comes at a time (seconds); what became of it."""
 
     at: float
+    rows: int = 1
     flow: Hashable = ""
     priority: int = 8
     timeout: float | None = None
@@ -80,7 +81,7 @@ class EngineRoom:
         if arrival.came is not None:
             arrival.came()
         deadline = None if arrival.timeout is None else self.now + arrival.timeout
-        ticket = Ticket(arrival, flow=arrival.flow, priority=arrival.priority, deadline=deadline)
+        ticket = Ticket(arrival, arrival.rows, flow=arrival.flow, priority=arrival.priority, deadline=deadline)
         arrival.rejected = self.batcher.submit(ticket, self.now)
 
     def finish(self, step: BatchStep[Arrival]) -> None:

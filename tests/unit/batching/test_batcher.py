@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import heapq
+import random
 import statistics
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.batching.engine_room import Arrival, EngineRoom
 
 from penstock.serving.settings import BatchingSettings
 from penstock_runtime.batching.batcher import Batcher, Rejected
@@ -262,3 +264,54 @@ def test_no_request_is_lost_or_answered_twice_and_order_holds(
     for key in {(ticket.priority, ticket.bucket) for ticket in run.started}:
         order = [ticket.order for ticket in run.started if (ticket.priority, ticket.bucket) == key]
         assert order == sorted(order)
+
+
+@settings(max_examples=60)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    rows=st.sampled_from([1, 2, 32]),
+    costs=st.tuples(st.sampled_from([0.0, 1e-4, 3e-4, 2e-3]), st.sampled_from([0.0, 1e-5, 2e-4])),
+    delay=st.sampled_from([0, 1, 5]),
+    objective=st.sampled_from([None, 0.001, 0.05]),
+)
+def test_whatever_runs_take_and_requests_hold_each_request_ends_once(
+    seed: int, rows: int, costs: tuple[float, float], delay: int, objective: float | None
+) -> None:
+    source = random.Random(seed)
+    limits = BatchingSettings(max_batch_size=rows, max_delay_milliseconds=delay, max_queued_requests=40)
+    warm = source.sample([1, 1, 2, 4, 8, 16, 32], source.randint(0, 5))
+    room = EngineRoom(lambda n: costs[0] + costs[1] * n, limits, objective, source.choice([0.0, 0.5]), seed, warm=warm)
+    arrivals, now = [], 0.0
+    for _ in range(1500):
+        # At once, one after another, and after a while in which nothing happens.
+        now += source.choice([0.0, 0.0, source.expovariate(1000), source.expovariate(20)])
+        timeout = source.choice([None, None, 0.0, 0.002, 0.1])
+        arrivals.append(
+            Arrival(now, source.randint(1, 6), source.choice("ab"), source.choice([1, 8, 8]), timeout),
+        )
+    room.run(arrivals)
+    for each in arrivals:
+        ends = (each.answered, each.rejected, each.shed, each.expired)
+        assert sum(end is not None for end in ends) == 1
+    assert room.batcher.in_system == 0
+
+
+def test_a_batcher_that_starts_over_gives_up_all_that_waits_and_goes_on() -> None:
+    queue = batcher(rows=2)
+    waiting = [Ticket(name, deadline=deadline) for name, deadline in (("c", None), ("d", 9.0), ("e", 1.0))]
+    submit(queue, 0, Ticket("a"), Ticket("b"))
+    assert taken(queue, 0) == "ab"
+    submit(queue, 0, *waiting)
+    queue.gathering.wait_until = _fail  # type: ignore[method-assign]
+    with pytest.raises(ZeroDivisionError):
+        queue.poll(2.0, engine_free=True)
+    assert {ticket.payload for ticket in queue.start_over()} == {"c", "d", "e"}
+    assert queue.queued == 0
+    queue.finish(2, 0.1)
+    assert queue.in_system == 0
+    submit(queue, 3.0, Ticket("f"))
+    assert taken(queue, 3.0) == "f"
+
+
+def _fail(*_: object) -> None:
+    raise ZeroDivisionError

@@ -39,6 +39,7 @@ class Executor:
         on_ran: told each batch that ran.
         on_expired: told each request whose own time was up before it ran.
         on_shed: told each request that was let in and would be answered too late after all.
+        on_given_up: told each request that a defect of the batcher has lost.
         objective_seconds: within which requests are to be answered; None: nothing was promised.
     """
 
@@ -51,6 +52,7 @@ class Executor:
         on_ran: Callable[[BatchRun], None],
         on_expired: Callable[[Call], None],
         on_shed: Callable[[Call], None],
+        on_given_up: Callable[[Call], None],
         objective_seconds: float | None = None,
     ) -> None:
         self._runs = JointRuns(engine, trial)
@@ -63,6 +65,7 @@ class Executor:
         self._on_ran = on_ran
         self._on_expired = on_expired
         self._on_shed = on_shed
+        self._on_given_up = on_given_up
         self._recent: dict[int, deque[float]] = {}
         self._busy = False
         self._scheduled = False
@@ -111,7 +114,11 @@ class Executor:
 
     def _pump(self) -> None:
         self._scheduled = False
-        step = self.batcher.poll(time.monotonic(), engine_free=not self._busy)
+        try:
+            step = self.batcher.poll(time.monotonic(), engine_free=not self._busy)
+        except Exception as error:  # noqa: BLE001 -- whatever it is: who lives and answers nothing is the worst of replicas
+            self._start_over(error)
+            return
         for ticket in step.expired:
             self._on_expired(ticket.payload)
         for ticket in step.shed:
@@ -189,7 +196,10 @@ class Executor:
             logger.error("requests are not joined any more: %s", ran.apart)
         seconds = (ran.end_ns - ran.start_ns) / 1e9
         self._remember(ran.rows, seconds)
-        self.batcher.finish(len(ran.members), seconds, ran.rows, time.monotonic())
+        try:
+            self.batcher.finish(len(ran.members), seconds, ran.rows, time.monotonic())
+        except Exception as error:  # noqa: BLE001 -- as in _pump
+            self._start_over(error)
         # The engine gets its next batch before this one's answers are written, where it runs beside the loop.
         if self.batcher.queued:
             if self._is_short(ran.rows):
@@ -198,3 +208,9 @@ class Executor:
                 self._pump()
         self._on_ran(ran)
         self.batcher.learn(ran.members, time.monotonic())
+
+    def _start_over(self, error: Exception) -> None:
+        told = "the batcher starts over, by a defect of the replica; what waited is answered with an error"
+        logger.error(told, exc_info=error)
+        for ticket in self.batcher.start_over():
+            self._on_given_up(ticket.payload)

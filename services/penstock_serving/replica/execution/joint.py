@@ -63,13 +63,18 @@ class JointRuns:
         self._largest = 0
 
     def run(self, step: BatchStep[Call]) -> BatchRun:
-        """Run a batch. One that fails, or whose answer cannot be parted, is run again one by one."""
+        """Run a batch. One that fails, or whose answer cannot be parted, is run again one by one. It never raises."""
         members = step.batch
         ran = BatchRun(members, step.rows, [], time.monotonic_ns())
         if len(members) == 1:
             ran.results = [self._run_alone(members[0])]
         else:
-            self._run_together(ran)
+            try:
+                self._run_together(ran)
+            except Exception as error:
+                logger.exception("the answers of a batch could not be parted, by a defect of the replica")
+                ran.apart = f"a batch of {step.rows} rows could not be parted: {first_line(error)}"
+                ran.results = [self._run_alone(member) for member in members]
         ran.end_ns = time.monotonic_ns()
         return ran
 
@@ -99,6 +104,8 @@ class JointRuns:
 
     def _misfit(self, outputs: Outputs, rows: int) -> str | None:
         for name, axis in self._out.items():
+            if name not in outputs:
+                return f"output '{name}' is missing for {rows} input rows"
             shape = outputs[name].shape
             if len(shape) <= axis or shape[axis] != rows:
                 return f"output '{name}' has shape {list(shape)} for {rows} input rows"
