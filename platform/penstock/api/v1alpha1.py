@@ -9,6 +9,7 @@ from pydantic import Field
 
 from penstock.api.access import Access
 from penstock.api.meta import AUTO, Condition, Described, IntOrString, LocalReference, ObjectMeta, Quantity
+from penstock.api.rollout import RolloutSpec, RolloutStatus
 from penstock.serving.manifest import ModelFormat
 from penstock.serving.settings import CacheMode
 
@@ -158,6 +159,7 @@ class InferenceDeploymentSpec(Described):
     cache: Cache = Cache()
     scaling: Scaling = Scaling()
     slo: ServiceLevelObjective | None = None
+    rollout: RolloutSpec = RolloutSpec()
     tracing: Tracing = Tracing()
     access: Access = Access()
 
@@ -200,6 +202,8 @@ class InferenceDeploymentStatus(Described):
     """The `OptimizationRun` that decides which model serves."""
     speedup: str | None = None
     """Of the model that serves, against the run's baseline, such as `8.40x`."""
+    rollout: RolloutStatus | None = None
+    """How its newest revision takes over, or did."""
 
 
 class InferenceDeployment(Described):

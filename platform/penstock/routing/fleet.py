@@ -31,6 +31,8 @@ GATEWAY_WORD: Final = "gateway-word"
 """Each request to a replica shows the token of its model (`penstock.routing.tokens.data_token`)."""
 ROOM: Final = "room"
 """A replica's lease may say how many requests it has room for."""
+ORDERS: Final = "orders"
+"""Routes may compare revisions, and replicas are told what to count and to show for it."""
 FEATURES: Final = frozenset({NAMESPACE_KEYS, OWNERS, DIGESTS, GATEWAY_WORD, ROOM})
 
 REPLICAS_WITHIN_SECONDS: Final = 20.0

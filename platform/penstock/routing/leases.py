@@ -31,6 +31,7 @@ from pydantic import Field
 from penstock.errors import Invalid
 from penstock.models import Frozen
 from penstock.routing.access import RouteAccess
+from penstock.routing.outcomes import Orders, ReplicaOutcomes, RevisionComparison
 
 PREFER: Final = "Prefer"
 ASK_JOINING: Final = "joining"
@@ -109,6 +110,10 @@ class ReplicaLease(Frozen):
     encrypted: bool | None = None
     """Whether the socket speaks TLS, by a certificate that a gateway granted. None: it does not; a former release's has no word
     for it."""
+    obeys: Annotated[bool, Field(exclude_if=lambda obeys: not obeys)] = False
+    """Whether it understands `LeaseGranted.orders`. Said only to gateways that know the word (`fleet.ORDERS`)."""
+    outcomes: Annotated[ReplicaOutcomes | None, Field(exclude_if=lambda told: told is None)] = None
+    """While the gateway orders them."""
 
 
 class CertificateRequest(Frozen):
@@ -143,6 +148,8 @@ class LeaseGranted(Frozen):
     """The agent's answer to a lease: how long it holds."""
 
     lease_seconds: float
+    orders: Annotated[Orders | None, Field(exclude_if=lambda orders: orders is None)] = None
+    """None: none; those that were given before end."""
 
 
 class Route(Frozen):
@@ -168,6 +175,8 @@ class Route(Frozen):
     """Who may ask, and how often. None: nothing is said, and the gateway's default holds."""
     owner: Annotated[str, Field(max_length=MOST_CHARACTERS, exclude_if=lambda uid: not uid)] = ""
     """The deployment's uid: replicas whose token is of another one are not taken. Empty: nothing is said."""
+    comparison: Annotated[RevisionComparison | None, Field(exclude_if=lambda told: told is None)] = None
+    """While revisions are compared. Only for gateways that know the word (`fleet.ORDERS`)."""
 
 
 class RouteSet(Frozen):
@@ -196,6 +205,8 @@ class RouteReplica(Frozen):
     stats: ReplicaStats
     joining: Annotated[RequestsJoined | None, Field(exclude_if=lambda told: told is None)] = None
     """As its lease says; only where that was asked for (`ASK_JOINING`), since a reader of a former release refuses it."""
+    outcomes: Annotated[ReplicaOutcomes | None, Field(exclude_if=lambda told: told is None)] = None
+    """As its lease says, while its route compares revisions."""
 
 
 class RouteStatus(Frozen):

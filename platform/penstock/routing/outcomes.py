@@ -1,0 +1,153 @@
+"""What replicas count while two revisions of a model are compared, and what a gateway asks of them.
+
+Everything is counted since the replica started and only ever grows, so that whoever looks twice knows what happened in between,
+however often he looked and whoever looked before. Counts stand by bucket: what a test needs of a stream of bounded numbers is how
+many fell where, and a bucket's edge stands for a number on the side that is worse for what is to be shown.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Final
+
+from pydantic import Field
+
+from penstock.models import Frozen
+
+_FIRST_SECONDS: Final = 100e-6
+_RATIO: Final = 1.1
+LATENCY_SECONDS: Final = tuple(_FIRST_SECONDS * _RATIO**step for step in range(140))
+"""Upper bounds of the buckets of answers' times, 100 µs to 57 s, each a tenth above the one before; a last bucket holds what is longer."""
+LOSS_EDGES: Final = (-1.0, -0.3, -0.1, -0.03, -0.01, -0.003, -0.001, 0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+"""Upper bounds of the buckets of losses and of their differences; what is exactly 0 is in the bucket of 0."""
+
+Counts = Annotated[dict[int, Annotated[int, Field(ge=0)]], Field(max_length=256)]
+"""By bucket; one that is empty is left out."""
+
+
+class ReplicaOutcomes(Frozen):
+    """What became of a replica's requests since it started."""
+
+    age_seconds: float = 0.0
+    """Since it first could answer."""
+    answered: Annotated[int, Field(ge=0)] = 0
+    failed: Annotated[int, Field(ge=0)] = 0
+    """By a fault of the model or the replica: what clients got as 5xx. What was refused for want of room is not among it."""
+    seconds: Counts = Field(default={})
+    """From headers read to answer written, of those that were answered, by `LATENCY_SECONDS`."""
+    late: Annotated[int, Field(ge=0)] = 0
+    """In flight now, and for longer than any that was answered of late."""
+    cpu_seconds: float = 0.0
+    """Of the replica's process, since it first could answer."""
+    memory_bytes: Annotated[int, Field(ge=0)] = 0
+    """Resident now."""
+    shadow: ShadowOutcomes | None = None
+    """Of a replica that shadows its requests; None: it never did."""
+
+
+class ShadowOutcomes(Frozen):
+    """What came of a replica's sampled inputs elsewhere, by revision that they were shown to and its twin.
+
+    Of each sample that a candidate and a twin of the replica's own revision have answered, the loss against the replica's own
+    answer is counted, and the difference of the two losses, which is the candidate's beyond what two copies of one revision differ.
+    """
+
+    revision: str = ""
+    """The candidate that these are of. Counting begins anew with another."""
+    samples: Annotated[int, Field(ge=0)] = 0
+    candidate_loss: Counts = Field(default={})
+    twin_loss: Counts = Field(default={})
+    excess: Counts = Field(default={})
+    """Candidate's less twin's, by `LOSS_EDGES`."""
+    candidate_loss_sum: float = 0.0
+    twin_loss_sum: float = 0.0
+    failed: Annotated[int, Field(ge=0)] = 0
+    """Samples that the candidate answered with an error; they count as a loss of 1, too."""
+    dropped: Annotated[int, Field(ge=0)] = 0
+    """Samples that were given up because something was busy or gone; they are no evidence."""
+    replayed: Annotated[int, Field(ge=0)] = 0
+    """Of the samples, those that no client asked for: recorded inputs, or made ones, where there was no traffic."""
+    worst: Annotated[tuple[ShadowSample, ...], Field(max_length=5)] = ()
+    """Those that differed most."""
+
+
+class ShadowSample(Frozen):
+    """How one answer of a candidate differed. Numbers of answers only where the deployment allows payloads to be kept."""
+
+    at: float
+    """Epoch seconds."""
+    loss: float
+    twin_loss: float
+    output: Annotated[str, Field(max_length=253)] = ""
+    """The output that differed most."""
+    told: Annotated[str, Field(max_length=500)] = ""
+    """How, in a sentence."""
+
+
+class Losses(StrEnum):
+    """How an answer is held against another; each gives a loss in [0, 1]."""
+
+    AUTO = "Auto"
+    """By the output: `Argmax` where its last axis has as many numbers as a classifier's, else `Relative`; equality for others."""
+    ARGMAX = "Argmax"
+    """Share of rows whose greatest number stands elsewhere."""
+    COSINE = "Cosine"
+    """Half of one less the cosine, by row, on average."""
+    RELATIVE = "Relative"
+    """The norm of the difference over the norms' sum, by row, on average."""
+    RANK = "Rank"
+    """Share of pairs of a row's numbers whose order differs: half of one less Kendall's tau."""
+
+
+class ShadowPeer(Frozen):
+    """A replica that samples are sent to."""
+
+    address: str
+    """host:port of its socket."""
+    tls_name: str = ""
+    """That its certificate must have; empty: it speaks no TLS."""
+
+
+class ShadowOrders(Frozen):
+    """What a replica of a stable revision is to show to others. The client's answer waits for none of it."""
+
+    revision: str
+    """The candidate."""
+    candidate: tuple[ShadowPeer, ...] = ()
+    twins: tuple[ShadowPeer, ...] = ()
+    """Others of the replica's own revision, which is told apart by no name. With none, the replica asks itself again."""
+    share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Of requests."""
+    loss: Losses = Losses.AUTO
+    replay: bool = False
+    """Whether inputs are to be shown that no client sends now, since there is no traffic."""
+    keep_payloads: bool = False
+
+
+class Orders(Frozen):
+    """What a gateway asks of a replica, with the answer to its lease. Only of one whose lease says that it understands them."""
+
+    outcomes: bool = False
+    """Say outcomes with each lease."""
+    shadow: ShadowOrders | None = None
+
+
+ShadowOutcomes.model_rebuild()
+ReplicaOutcomes.model_rebuild()
+
+
+class RevisionComparison(Frozen):
+    """Of a route: which revisions are compared now. The gateway gives its replicas orders by it."""
+
+    candidate: str
+    """Revision."""
+    stable: str
+    """Revision that answers meanwhile; its replicas shadow."""
+    baseline: str = ""
+    """Revision of replicas of the stable model that are as young as the candidate's; empty: there are none."""
+    shadow_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    loss: Losses = Losses.AUTO
+    replay: bool = False
+    keep_payloads: bool = False
+    sticky: bool = False
+    """Whether a caller's requests go to one revision, as far as the gateway can tell callers apart."""
