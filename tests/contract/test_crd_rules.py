@@ -39,6 +39,14 @@ def named(name: str) -> Manifest:
     return deployment() | {"metadata": {"name": name, "namespace": "default"}}
 
 
+def rollout(**fields: Any) -> Manifest:
+    return deployment(rollout=fields)
+
+
+def judged(**analysis: Any) -> Manifest:
+    return rollout(analysis=analysis)
+
+
 def pool(**existing: Any) -> Manifest:
     return {
         "apiVersion": "penstock.dev/v1alpha1",
@@ -757,7 +765,111 @@ PROFILE_CASES = (
     refused("a cache without time", deployment(cache={"ttlSeconds": 0}), "spec.cache.ttlSeconds greater equal 1"),
 )
 
-by_sentence = pytest.mark.parametrize("case", [*CASES, *PROFILE_CASES], ids=lambda case: case.name)
+ROLLOUT_CASES = (
+    taken("a rollout of each type's defaults", rollout()),
+    *(taken(f"type {each} by itself", rollout(type=each)) for each in ("Canary", "Shadow", "BlueGreen", "Immediate")),
+    refused(
+        "a type that there is not", rollout(type="Rolling"), 'spec.rollout.type: Unsupported value: "Rolling" "Canary"'
+    ),
+    taken("one step", rollout(steps=[10])),
+    taken("steps up to all of it", rollout(steps=[1, 99, 100])),
+    refused("no step", rollout(steps=[]), "spec.rollout.steps at least 1"),
+    refused("a step of nothing", rollout(steps=[0, 5]), "spec.rollout.steps[0] greater equal 1"),
+    refused("a step of more than all", rollout(steps=[50, 101]), "spec.rollout.steps[1] less equal 100"),
+    refused("steps that fall", rollout(steps=[5, 25, 10]), "spec.rollout.steps: rise above before [1, 5, 25, 50]"),
+    refused("a step twice", rollout(steps=[5, 25, 25]), "spec.rollout.steps: rise above before"),
+    refused("all of it before the last step", rollout(steps=[5, 100, 50]), "spec.rollout.steps: rise 100"),
+    refused("eleven steps", rollout(steps=[*range(1, 12)]), "spec.rollout.steps at most 10"),
+    taken("a deadline just after the last step", rollout(steps=[5, 50], stepSeconds=20, deadlineSeconds=51)),
+    refused(
+        "a deadline with the last step",
+        rollout(steps=[5, 50], stepSeconds=20, deadlineSeconds=50),
+        "spec.rollout.deadlineSeconds: more warmUpSeconds stepSeconds each of steps raise lower",
+    ),
+    refused(
+        "an hour's steps by the default deadline",
+        rollout(stepSeconds=3600),
+        "spec.rollout.deadlineSeconds: stepSeconds 3600",
+    ),
+    taken("an hour's steps that another type does not have", rollout(type="BlueGreen", stepSeconds=3600)),
+    refused(
+        "a deadline within the warm-up",
+        rollout(type="Shadow", deadlineSeconds=60, analysis={"warmUpSeconds": 60}),
+        "spec.rollout.deadlineSeconds: warmUpSeconds nothing is judged",
+    ),
+    taken(
+        "a deadline of what is not judged",
+        rollout(type="Immediate", deadlineSeconds=60, analysis={"warmUpSeconds": 60}),
+    ),
+    refused("a deadline of a moment", rollout(deadlineSeconds=9), "spec.rollout.deadlineSeconds greater equal 10"),
+    refused("steps of no time", rollout(stepSeconds=0), "spec.rollout.stepSeconds greater equal 1"),
+    taken("a former revision that goes at once", rollout(keepSeconds=0)),
+    refused("a former revision for ever", rollout(keepSeconds=604_801), "spec.rollout.keepSeconds less equal 604800"),
+    refused("a failure that is let pass", rollout(onFailure="Ignore"), 'onFailure: Unsupported value: "Ignore" "Hold"'),
+    # What is judged, and how surely.
+    *(taken(f"an agreement of {each!r}", judged(outputParity=each)) for each in ("Auto", "0", 0, "0.999", "0.5")),
+    *(
+        refused(
+            f"an agreement of {each!r}", judged(outputParity=each), 'outputParity: Auto decimal "0" below "1" "0.99"'
+        )
+        for each in ("1", 1, "1.0", "99%", "auto", "-0.1", ".9", "", "0.9 ")
+    ),
+    refused(
+        "a shadow whose answers are not compared",
+        rollout(type="Shadow", analysis={"outputParity": "0.0"}),
+        'spec.rollout.analysis.outputParity: "0" type Shadow "0.99" Canary',
+    ),
+    taken("a shadow whose answers are compared", rollout(type="Shadow", analysis={"outputParity": "0.9"})),
+    taken("a canary whose answers are not compared", rollout(type="Canary", analysis={"outputParity": "0"})),
+    *(
+        case
+        for field in ("shadowRatio", "maxErrorIncrease", "maxSlowIncrease")
+        for case in (
+            taken(f"{field} of all", judged(**{field: 1})),
+            taken(f"{field} of little", judged(**{field: "0.0001"})),
+            refused(
+                f"{field} of none", judged(**{field: "0"}), f'spec.rollout.analysis.{field}: "0" above "0" at most "1"'
+            ),
+            refused(
+                f"{field} of none, in decimals",
+                judged(**{field: "0.00"}),
+                f'spec.rollout.analysis.{field}: "0.00" above',
+            ),
+            refused(
+                f"{field} above all", judged(**{field: "1.5"}), f'spec.rollout.analysis.{field}: "1.5" at most "1"'
+            ),
+        )
+    ),
+    *(
+        case
+        for field in ("maxCpuIncrease", "maxMemoryIncrease")
+        for case in (
+            taken(f"{field} to thrice as much", judged(**{field: 2})),
+            refused(f"{field} of none", judged(**{field: "0"}), f"spec.rollout.analysis.{field}: more than 0"),
+            refused(
+                f"{field} with a unit", judged(**{field: "50%"}), f'spec.rollout.analysis.{field}: "50%" decimal "0.5"'
+            ),
+        )
+    ),
+    *(
+        case
+        for field in ("alpha", "beta")
+        for case in (
+            taken(f"{field} of one half", judged(**{field: "0.5"})),
+            refused(
+                f"{field} of none", judged(**{field: 0}), f'spec.rollout.analysis.{field}: "0" above "0" at most "0.5"'
+            ),
+            refused(f"{field} of more than half", judged(**{field: "0.51"}), f'analysis.{field}: "0.51" at most "0.5"'),
+            refused(f"{field} as a power", judged(**{field: "1e-3"}), f'analysis.{field}: "1e-3" decimal'),
+        )
+    ),
+    refused(
+        "a loss that there is not", judged(loss="KL"), 'spec.rollout.analysis.loss: Unsupported value: "KL" "Argmax"'
+    ),
+    refused("a field that there is not", judged(maxErrors="1"), 'unknown field "spec.rollout.analysis.maxErrors"'),
+)
+
+by_sentence = pytest.mark.parametrize("case", [*CASES, *PROFILE_CASES, *ROLLOUT_CASES], ids=lambda case: case.name)
 
 
 @by_sentence

@@ -91,6 +91,7 @@ INFERENCE_DEPLOYMENT: Final = Kind(
         Column("Pool", ".spec.poolRef.name", description="Where the replicas run.", priority=1),
         Column("Profile", ".spec.optimizationProfileRef.name", description="What is to make it faster.", priority=1),
         Column("Speedup", ".status.speedup", description="Of the model that serves, by measurement.", priority=1),
+        Column("Rollout", ".status.rollout.phase", description="How its newest revision takes over.", priority=1),
     ),
     # `ready`, not `desired`: an HPA multiplies the count by a metric averaged over the replicas that answer.
     scale=Scale(".spec.scaling.replicas", ".status.replicas.ready", ".status.selector"),

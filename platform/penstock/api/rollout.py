@@ -10,8 +10,6 @@ from pydantic import Field
 from penstock.api.meta import AUTO, Described, IntOrString
 from penstock.routing.outcomes import Losses
 
-Ratio = IntOrString
-
 
 class RolloutType(StrEnum):
     """How a new revision takes over."""
@@ -54,26 +52,29 @@ class RolloutAnalysis(Described):
     What is not measured is never taken for good.
     """
 
-    output_parity: Ratio = AUTO
+    output_parity: IntOrString = AUTO
     """The least share of agreement that its answers must be proved to have with the present revision's, beyond what two copies of
-    that one agree, from `"0"` (answers are not compared) to `"1"`. Auto: `"0.99"` for a model that an optimization made, and
-    `"0"` for one of yours, whose answers may be meant to differ."""
+    that one agree, from `"0"` (answers are not compared) to below `"1"`. Auto: `"0.99"` for a model that an optimization made and
+    wherever `type` is `Shadow`, else `"0"`, since the answers of another model of yours may be meant to differ."""
     loss: Losses = Losses.AUTO
     """How answers are compared."""
-    shadow_ratio: Ratio = "0.1"
-    """Share of the requests whose inputs are shown to it, too, at most some per second."""
-    max_error_increase: Ratio = "0.01"
-    """By how much the share of failed requests may be greater."""
-    max_slow_increase: Ratio = "0.05"
-    """By how much the share of answers may be greater that take longer than 99 of 100 of the present revision's do meanwhile."""
-    max_cpu_increase: Ratio = "0.5"
-    """By what part of the present revision's an answer may cost more CPU time."""
-    max_memory_increase: Ratio = "0.5"
-    """By what part of the present revision's its memory may be larger."""
-    alpha: Ratio = "0.001"
-    """The greatest probability with which a revision that is no worse is rolled back, however long it is watched."""
-    beta: Ratio = "0.05"
-    """The greatest probability with which one that is worse by more than is allowed takes over."""
+    shadow_ratio: IntOrString = "0.1"
+    """Share of the requests whose inputs are shown to it, too, above `"0"` and up to `"1"`; at most some per second."""
+    max_error_increase: IntOrString = "0.01"
+    """By how much the share of failed requests may be greater: `"0.01"` lets 1 in 100 more fail. Above `"0"`, up to `"1"`."""
+    max_slow_increase: IntOrString = "0.05"
+    """By how much the share of answers may be greater that take longer than 99 of 100 of the present revision's do meanwhile.
+    Above `"0"`, up to `"1"`."""
+    max_cpu_increase: IntOrString = "0.5"
+    """By what part of the present revision's an answer may cost more CPU time: `"0.5"` is half as much again, `"2"` three times
+    as much. Above `"0"`."""
+    max_memory_increase: IntOrString = "0.5"
+    """By what part of the present revision's its memory may be larger, in the same way."""
+    alpha: IntOrString = "0.001"
+    """The greatest probability with which a revision that is no worse is rolled back, however long it is watched. Above `"0"`, up
+    to `"0.5"`."""
+    beta: IntOrString = "0.05"
+    """The greatest probability with which one that is worse by more than is allowed takes over. Above `"0"`, up to `"0.5"`."""
     warm_up_seconds: Annotated[int, Field(ge=0, le=3600)] = 10
     """What a replica does at first is not judged."""
 
@@ -89,12 +90,13 @@ class RolloutSpec(Described):
         25,
         50,
     )
-    """Shares of the requests in percent, one after another, for `Canary`. After the last it gets all."""
+    """Shares of the requests in percent, one after another and rising, for `Canary`. After the last it gets all."""
     step_seconds: Annotated[int, Field(ge=1, le=86_400)] = 30
     """The least time of each step."""
     analysis: RolloutAnalysis = RolloutAnalysis()
     deadline_seconds: Annotated[int, Field(ge=10, le=604_800)] = 3600
-    """By then it must be proved to be no worse; what holds else, `onInconclusive` says."""
+    """By then it must be proved to be no worse; what holds else, `onInconclusive` says. For `Canary` more than `warmUpSeconds` and
+    `stepSeconds` for each of `steps` together."""
     on_failure: OnFailure = OnFailure.ROLLBACK
     """When it is found to be worse. `Hold`: it keeps its share, for you to look at."""
     on_inconclusive: OnInconclusive = OnInconclusive.HOLD

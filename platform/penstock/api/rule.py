@@ -120,6 +120,20 @@ def ratio(field: str, example: str) -> tuple[Rule, ...]:
     )
 
 
+def positive_ratio(field: str, example: str, *, most: str = "1") -> tuple[Rule, ...]:
+    """A decimal above 0, up to 1 or to less."""
+    return (
+        Rule(
+            f"string(self).matches('{_RATIO}') && double(string(self)) > 0.0 && double(string(self)) <= double('{most}')",
+            f'{field} must be a decimal above "0" and at most "{most}", in quotes, such as "{example}"',
+            message_expression=(
+                f'\'{field} must be a decimal above "0" and at most "{most}", in quotes, such as "{example}": "\' + '
+                "string(self) + '\" is none'"
+            ),
+        ),
+    )
+
+
 def decimal(field: str, example: str, *, positive: bool = False) -> tuple[Rule, ...]:
     """A decimal of 0 or more, or above 0."""
     least = "more than 0" if positive else "0 or more"

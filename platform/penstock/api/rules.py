@@ -11,7 +11,7 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from penstock.api import meta, pool_rules, profile_rules
+from penstock.api import meta, pool_rules, profile_rules, rollout_rules
 from penstock.api import v1alpha1 as api
 from penstock.api.rule import (
     LABEL_VALUE,
@@ -39,6 +39,7 @@ _IS_NUMBER: Final = f"string(self).matches('{_NUMBER}')"
 MODEL_RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
     **profile_rules.MODEL_RULES,
     **pool_rules.MODEL_RULES,
+    **rollout_rules.MODEL_RULES,
     api.InferenceDeployment: (
         Rule(
             "self.metadata.name.size() <= 40 && !self.metadata.name.contains('.')",
@@ -110,6 +111,7 @@ MODEL_RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
 FIELD_RULES: Final[Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]]] = {
     **profile_rules.FIELD_RULES,
     **pool_rules.FIELD_RULES,
+    **rollout_rules.FIELD_RULES,
     (api.ModelSource, "storage_uri"): location("storageUri", "file:///models/digits/1"),
     (api.ModelSource, "data_uri"): location("dataUri", "file:///data/digits"),
     (api.ModelSource, "import_path"): import_path("importPath", "models.digits:build"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
+from itertools import pairwise
 from typing import Any, Final
 
 import celpy
@@ -34,8 +35,9 @@ _FUNCTIONS: Final[Mapping[str, Callable[..., Any]]] = {
     "quantity": _quantity,
     "isGreaterThan": _comparison(lambda left, right: left > right),
     "isLessThan": _comparison(lambda left, right: left < right),
+    "isSorted": lambda numbers: celtypes.BoolType(all(low <= high for low, high in pairwise(numbers))),
 }
-"""https://kubernetes.io/docs/reference/using-api/cel/#kubernetes-quantity-library"""
+"""https://kubernetes.io/docs/reference/using-api/cel/#kubernetes-quantity-library and #kubernetes-list-library"""
 
 
 @cache
