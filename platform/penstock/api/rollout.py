@@ -161,6 +161,21 @@ class MetricEvidence(Described):
     """Whether that was enough at some time."""
 
 
+class RolloutSample(Described):
+    """A sample of which the new revision's answer differed, beyond what two copies of the present one do."""
+
+    at: str
+    """When, RFC 3339."""
+    loss: Annotated[str, Field(max_length=16)]
+    """Of its answer, in [0, 1]."""
+    twin_loss: Annotated[str, Field(max_length=16)] = "0"
+    """Of a second answer of the present revision."""
+    output: Annotated[str, Field(max_length=253)] = ""
+    """The output that differed most."""
+    told: Annotated[str, Field(max_length=500)] = ""
+    """How, in a sentence; with numbers of the answers only where `keepPayloads` allows it."""
+
+
 class RolloutStatus(Described):
     """A rollout that is under way, or the last one."""
 
@@ -192,6 +207,8 @@ class RolloutStatus(Described):
     """The evidence at which each metric counts as proved."""
     metrics: Annotated[tuple[MetricEvidence, ...], Field(max_length=8)] = ()
     """What is known of each."""
+    worst: Annotated[tuple[RolloutSample, ...], Field(max_length=5)] = ()
+    """Samples whose answers differed most."""
     replayed: bool = False
     """Whether answers were compared on inputs that no client sent, since there was no traffic."""
     speedup: Annotated[str, Field(max_length=32)] | None = None
