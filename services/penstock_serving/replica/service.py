@@ -33,8 +33,9 @@ from penstock_serving.replica.telemetry.tracing import Tracer
 
 logger = logging.getLogger(__name__)
 
-_SLACK: Final = 1.25
-"""Times what a replica has room for it lets gateways send, so that it still sees some of what is refused: that is demand, too."""
+_SENT: Final = 0.9
+"""Of what a replica has room for, gateways may send so much. A place too many is taken anew as soon as its request is refused, a
+thousand times a second, and takes the time of those that are answered (`make bench ARGS=overload`). A full replica is demand enough."""
 
 
 class InferenceService:
@@ -128,7 +129,7 @@ class InferenceService:
         if self._cache.enabled or not batcher.curve.points:
             return None
         # Two full batches for each: who has few clients elsewhere must not leave the engine idle. The replica itself bounds the sum.
-        share = max(math.ceil(_SLACK * batcher.capacity / max(gateways, 1)), 2 * batcher.sizing.rows)
+        share = max(math.ceil(_SENT * batcher.capacity / max(gateways, 1)), 2 * batcher.sizing.rows)
         seconds = math.ceil(batcher.admission.run_seconds * batcher.admission.margin)
         return ReplicaRoom(requests=min(share, 1_000_000), retry_after_seconds=min(max(seconds, 1), 3600))
 
