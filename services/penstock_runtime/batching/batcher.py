@@ -7,7 +7,7 @@ request has come, or a time that `poll` asked for has passed. Times are seconds 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Final, Generic
 
@@ -173,6 +173,10 @@ class Batcher(Generic[P]):
     def queued(self) -> int:
         """Requests that wait."""
         return self._queue.requests
+
+    def waiting(self) -> Iterator[Ticket[P]]:
+        """Those that wait."""
+        return self._queue.waiting()
 
     @property
     def in_system(self) -> int:

@@ -138,6 +138,7 @@ async def _serve(
     # What has been made so far stays: the collector need not look at it again.
     gc.collect()
     gc.freeze()
+    service.begin()
     ticking = asyncio.create_task(_tick(service, front), name="tick")
     leases = Leases(
         settings,
@@ -149,6 +150,8 @@ async def _serve(
         showing=front.guard.follow,
         room=service.room,
         identity=identity,
+        on_orders=service.obey,
+        outcomes=service.outcomes,
     )
     telling = asyncio.create_task(_export_start(start, service, leases, sink), name="start trace")
     pipe.send(Ready(address=address, digest=model.digest))

@@ -19,7 +19,7 @@ from urllib.parse import quote
 from pydantic import ValidationError
 
 from penstock.errors import Invalid, Unavailable
-from penstock.routing.fleet import GATEWAY_WORD, ROOM, Endpoint, endpoints, name_to_resolve
+from penstock.routing.fleet import GATEWAY_WORD, ORDERS, ROOM, Endpoint, endpoints, name_to_resolve
 from penstock.routing.leases import (
     MOST_METADATA_CHARACTERS,
     CertificateGranted,
@@ -29,8 +29,11 @@ from penstock.routing.leases import (
     ReplicaStats,
     RequestsJoined,
 )
+from penstock.routing.outcomes import Orders, ReplicaOutcomes
+from penstock.routing.tokens import data_token
 from penstock.serving.control import ReplicaSettings
 from penstock_serving.replica.agents import ask_agent
+from penstock_serving.replica.obedience import GatewayOrders
 
 if TYPE_CHECKING:
     from penstock_serving.replica.identity import ReplicaIdentity
@@ -46,6 +49,9 @@ _DESCRIBED_SECONDS: Final = 60.0
 """How often a gateway is told the metadata again: it may have been started anew between two renewals."""
 _SHOWS: Final = GATEWAY_WORD.encode()
 _ROOM: Final = ROOM.encode()
+_ORDERS: Final = ORDERS.encode()
+_ORDERED_SECONDS: Final = 1.5
+"""The longest time between two renewals while a gateway orders outcomes, which are to be of the last two seconds."""
 
 Resolve = Callable[[str], Awaitable[tuple[str, ...]]]
 """From a host's name to its IP addresses. Raises `OSError` where it has none."""
@@ -71,6 +77,8 @@ class Leases:
         showing: told whether every gateway shows the model's token with each request, as often as that changes.
         room: how much it takes at once from each of so many gateways.
         identity: by which gateways know it; None: it speaks no TLS.
+        on_orders: told what gateways order, as often as that changes; None: nothing.
+        outcomes: what is told to a gateway that orders it.
     """
 
     def __init__(
@@ -86,8 +94,14 @@ class Leases:
         showing: Callable[[bool], None] = lambda _: None,
         room: Callable[[int], ReplicaRoom | None] = lambda _: None,
         identity: ReplicaIdentity | None = None,
+        on_orders: Callable[[Orders | None], None] = lambda _: None,
+        outcomes: Callable[[], ReplicaOutcomes | None] = lambda: None,
     ) -> None:
         self._identity = identity
+        self._orders = GatewayOrders(on_orders)
+        self._outcomes = outcomes
+        # A former release's token lets leases be no longer than that release's were, so there is no room for outcomes.
+        self._may_obey = bool(data_token(settings.registration_token))
         self._room = room
         self._tell_showing = showing
         self._showing: dict[Endpoint, bool] = {}
@@ -136,6 +150,7 @@ class Leases:
                 if now - last > self._settings.lease_seconds:
                     del seen[each]
                     self._renewing.pop(each).cancel()
+                    self._orders.drop(each)
                     if self._showing.pop(each, None) is False:
                         self._tell_showing(all(self._showing.values()))
                     logger.info("gateway %s is gone", each.base_url)
@@ -161,7 +176,7 @@ class Leases:
 
     async def _renew(self, gateway: Endpoint) -> None:
         held = None
-        describe_at = 0.0
+        describe_at = ends_at = 0.0
         features: frozenset[bytes] = frozenset()
         clock = asyncio.get_running_loop().time
         while True:
@@ -169,8 +184,15 @@ class Leases:
             try:
                 await self._certify(gateway)
                 async with asyncio.timeout(_REQUEST_SECONDS):
-                    lease = self._lease(describes=describes, says_room=_ROOM in features)
+                    obeys = self._may_obey and _ORDERS in features
+                    lease = self._lease(gateway, describes=describes, says_room=_ROOM in features, obeys=obeys)
                     status, features, answer = await self._call("PUT", gateway, lease)
+                if status == HTTPStatus.OK:
+                    ends_at = clock() + self._settings.lease_seconds
+                    if obeys:
+                        self._orders.take(gateway, answer)
+                    else:
+                        self._orders.drop(gateway)
                 shows = _SHOWS in features
                 if status == HTTPStatus.OK and self._showing.get(gateway) is not shows:
                     self._showing[gateway] = shows
@@ -188,7 +210,10 @@ class Leases:
                     logger.info("gateway %s sends requests here", gateway.base_url)
                 else:
                     logger.warning("gateway %s does not take this replica: %s; trying on", gateway.base_url, problem)
-            await asyncio.sleep(self._settings.lease_seconds / _RENEWALS_IN_LEASE)
+            if clock() > ends_at:
+                self._orders.drop(gateway)
+            longest = _ORDERED_SECONDS if self._orders.orders_outcomes(gateway) else math.inf
+            await asyncio.sleep(min(self._settings.lease_seconds / _RENEWALS_IN_LEASE, longest))
 
     async def _certify(self, gateway: Endpoint) -> None:
         """Have a certificate before requests are asked for, and a new one well before it ends.
@@ -231,7 +256,7 @@ class Leases:
         if status >= 300:  # noqa: PLR2004 -- HTTP's success
             logger.warning("could not leave gateway %s: HTTP %d %s", gateway.base_url, status, answer[:200])
 
-    def _lease(self, *, describes: bool, says_room: bool) -> bytes:
+    def _lease(self, gateway: Endpoint, *, describes: bool, says_room: bool, obeys: bool) -> bytes:
         settings = self._settings
         lease = ReplicaLease(
             namespace=settings.namespace,
@@ -246,6 +271,8 @@ class Leases:
             joining=self._joining() if describes else None,
             room=self._room(len(self._renewing)) if says_room else None,
             encrypted=True if self._identity is not None else None,
+            obeys=obeys,
+            outcomes=self._outcomes() if obeys and self._orders.orders_outcomes(gateway) else None,
         )
         # A gateway of an earlier release refuses what it does not know, though it be null.
         return lease.model_dump_json(exclude_none=True).encode()

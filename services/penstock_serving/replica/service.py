@@ -13,6 +13,7 @@ from penstock.errors import Invalid, PenstockError
 from penstock.protocol.datatypes import Array
 from penstock.protocol.refusals import Deferred, QueueFull, Refusal, TooLate
 from penstock.routing.leases import MOST_CHARACTERS, ReplicaRoom, ReplicaStats, RequestsJoined
+from penstock.routing.outcomes import Orders, ReplicaOutcomes
 from penstock.serving.control import Reconfigure, ReplicaSettings
 from penstock.serving.settings import InPlaceSettings
 from penstock_runtime.batching.batcher import Rejected
@@ -28,6 +29,7 @@ from penstock_serving.replica.execution.joint import BatchRun
 from penstock_serving.replica.model.loading import LoadedModel
 from penstock_serving.replica.telemetry.load import LoadMeter
 from penstock_serving.replica.telemetry.metrics import ReplicaMetrics
+from penstock_serving.replica.telemetry.outcomes import OutcomeMeter
 from penstock_serving.replica.telemetry.statistics import RequestStatistics, write_statistics
 from penstock_serving.replica.telemetry.tracing import Tracer
 
@@ -62,6 +64,9 @@ class InferenceService:
         )
         self.metrics.joined = model.trial.joining is not None
         self._sums = RequestStatistics()
+        self._outcomes = OutcomeMeter(time.monotonic())
+        self.orders: Orders | None = None
+        """What gateways order now."""
         self.ready = True
         self.answered = asyncio.Event()
         """Set once a first batch has been answered."""
@@ -119,6 +124,19 @@ class InferenceService:
         self._cache.reconfigure(settings.cache, time.monotonic())
         self._tracer.set_slo(settings.slo_milliseconds)
 
+    def begin(self) -> None:
+        """From now on requests can come."""
+        self._outcomes.begin(time.monotonic())
+
+    def obey(self, orders: Orders | None) -> None:
+        """Do what gateways order now, and nothing else of what they ordered before; None: nothing."""
+        self.orders = orders
+
+    def outcomes(self) -> ReplicaOutcomes:
+        """What became of the requests so far."""
+        now = time.monotonic()
+        return self._outcomes.tell(now, (call.received_ns / 1e9 for call in self.executor.calls()))
+
     def stats(self) -> ReplicaStats:
         """What the replica saw lately."""
         return self._load.stats(time.monotonic(), self.executor.batcher.queued)
@@ -164,6 +182,7 @@ class InferenceService:
     def tick(self, now: float) -> None:
         """Called about once a second. `now` is the monotonic clock in seconds."""
         self._load.tick(now)
+        self._outcomes.tick(now)
         self._tracer.synchronize()
 
     # Runs.
@@ -275,7 +294,9 @@ class InferenceService:
     def _count(self, call: Call) -> None:
         now = call.written_ns = time.monotonic_ns()
         self.metrics.requests[call.reason] += 1
-        self.metrics.request_seconds.observe((now - call.received_ns) / 1e9)
+        seconds = (now - call.received_ns) / 1e9
+        self.metrics.request_seconds.observe(seconds)
+        self._outcomes.count(call.reason, seconds)
         # The ticket holds the call: without this, only the cycle collector could free the two.
         call.ticket = None
 

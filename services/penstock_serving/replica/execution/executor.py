@@ -8,7 +8,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Final
 
@@ -68,6 +68,8 @@ class Executor:
         self._on_given_up = on_given_up
         self._recent: dict[int, deque[float]] = {}
         self._busy = False
+        self._running: tuple[Ticket[Call], ...] = ()
+        """On the worker thread now."""
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._work: queue.SimpleQueue[BatchStep[Call] | float | None] = queue.SimpleQueue()
@@ -101,6 +103,11 @@ class Executor:
         """Take a request out, if it is not executing yet."""
         return self.batcher.cancel(ticket)
 
+    def calls(self) -> Iterator[Call]:
+        """Those that wait or run."""
+        yield from (ticket.payload for ticket in self._running)
+        yield from (ticket.payload for ticket in self.batcher.waiting())
+
     def close(self) -> None:
         """Let the worker thread end after the run in progress."""
         self._work.put(None)
@@ -126,6 +133,7 @@ class Executor:
         inline = self._is_short(step.rows)
         if step.batch and not inline:
             self._busy = True
+            self._running = step.batch
             self._woken_at = None
             self._work.put(step)
         if step.wake_at is not None:
@@ -187,6 +195,7 @@ class Executor:
 
     def _complete_run(self, ran: BatchRun) -> None:
         self._busy = False
+        self._running = ()
         self._deliver(ran)
 
     def _deliver(self, ran: BatchRun) -> None:

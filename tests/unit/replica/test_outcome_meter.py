@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from penstock.protocol.refusals import Refusal
+from penstock.routing.outcomes import LATENCY_SECONDS
+from penstock_serving.replica.telemetry.outcomes import OutcomeMeter
+
+
+@pytest.mark.parametrize(
+    ("reason", "counted"),
+    [
+        pytest.param("", (1, 0), id="an answer"),
+        pytest.param(Refusal.ENGINE_FAILED, (0, 1), id="a failure of the model"),
+        pytest.param("SomethingElse", (0, 1), id="a defect"),
+        pytest.param(Refusal.EXPIRED, (0, 1), id="one that waited for too long, of which its client is told 504"),
+        pytest.param(Refusal.BAD_REQUEST, (0, 0), id="a client's own fault"),
+        pytest.param(Refusal.QUEUE_FULL, (0, 0), id="one without room"),
+        pytest.param(Refusal.OVERLOADED, (0, 0), id="one without time"),
+        pytest.param(Refusal.DRAINING, (0, 0), id="one of a replica that leaves, which is asked of another"),
+    ],
+)
+def test_an_ended_request_counts_as_answered_or_as_failed_or_not_at_all(reason: str, counted: tuple[int, int]) -> None:
+    meter = OutcomeMeter(now=0.0)
+    meter.count(reason, 0.003)
+    told = meter.tell(1.0, [])
+    assert (told.answered, told.failed) == counted
+    assert sum(told.seconds.values()) == told.answered
+
+
+@pytest.mark.parametrize(
+    ("seconds", "bucket"),
+    [
+        pytest.param(0.0, 0, id="nothing"),
+        pytest.param(LATENCY_SECONDS[7], 7, id="a bound"),
+        pytest.param(LATENCY_SECONDS[7] * 1.01, 8, id="just above it"),
+        pytest.param(3600.0, len(LATENCY_SECONDS), id="longer than the last bound"),
+    ],
+)
+def test_an_answer_counts_in_the_first_bucket_whose_bound_is_not_below_it(seconds: float, bucket: int) -> None:
+    meter = OutcomeMeter(now=0.0)
+    meter.count("", seconds)
+    meter.count("", seconds)
+    assert meter.tell(1.0, []).seconds == {bucket: 2}
+
+
+@pytest.mark.parametrize(
+    ("answers", "in_flight_for", "late"),
+    [
+        pytest.param([], [5.0, 0.1], 2, id="nothing was ever answered: whatever waits is late"),
+        pytest.param([(1, 0.5)], [0.1], 0, id="for no longer than others took"),
+        pytest.param([(1, 0.5)], [2.0, 0.1, 0.7], 2, id="for longer than any took"),
+        pytest.param([(1, 9.0), (45, 0.5)], [2.0], 1, id="what took as long was long ago"),
+        pytest.param([(1, 9.0)], [2.0], 0, id="nothing was answered of late: all that ever was counts"),
+    ],
+)
+def test_who_waits_longer_than_any_that_was_answered_of_late_is_late(
+    answers: Sequence[tuple[int, float]], in_flight_for: Sequence[float], late: int
+) -> None:
+    meter, now = OutcomeMeter(now=0.0), 60
+    for second in range(now):
+        for _, seconds in (each for each in answers if each[0] == second):
+            meter.count("", seconds)
+        meter.tick(float(second))
+    assert meter.tell(float(now), [now - each for each in in_flight_for]).late == late
+
+
+def test_age_and_cpu_time_begin_when_the_replica_can_answer() -> None:
+    meter = OutcomeMeter(now=0.0)
+    sum(range(3_000_000))
+    before = meter.tell(100.0, [])
+    meter.begin(100.0)
+    after = meter.tell(101.0, [])
+    assert (before.age_seconds, after.age_seconds) == (100.0, 1.0)
+    assert 0 <= after.cpu_seconds < before.cpu_seconds
+    assert after.memory_bytes > 1_000_000
