@@ -176,6 +176,21 @@ class RolloutSample(Described):
     """How, in a sentence; with numbers of the answers only where `keepPayloads` allows it."""
 
 
+class RolloutPoint(Described):
+    """Where a rollout was at a moment. Those of one rollout are thinned as it goes on, so that they span all of it."""
+
+    after: Annotated[int, Field(ge=0)]
+    """Seconds since `startedAt`."""
+    phase: RolloutPhase
+    """Where it was."""
+    weight: int = 0
+    """Percent of the requests that the candidate got."""
+    harm: Annotated[str, Field(max_length=16)] = "0"
+    """Evidence of all metrics together that it is worse."""
+    proof: Annotated[dict[str, Annotated[str, Field(max_length=16)]], Field(max_length=8)] = Field(default_factory=dict)
+    """Evidence that it is not worse by more than is allowed, by metric."""
+
+
 class RolloutStatus(Described):
     """A rollout that is under way, or the last one."""
 
@@ -201,12 +216,16 @@ class RolloutStatus(Described):
     """With which replicas it is compared."""
     message: Annotated[str, Field(max_length=1024)] = ""
     """Where it stands and what it waits for, in a sentence or two."""
+    harm: Annotated[str, Field(max_length=16)] = "0"
+    """Evidence of all metrics together that the candidate is worse: the logarithm of their e-values' mean."""
     harm_bound: Annotated[str, Field(max_length=16)] = ""
     """The evidence at which harm counts as shown."""
     proof_bound: Annotated[str, Field(max_length=16)] = ""
     """The evidence at which each metric counts as proved."""
     metrics: Annotated[tuple[MetricEvidence, ...], Field(max_length=8)] = ()
     """What is known of each."""
+    history: Annotated[tuple[RolloutPoint, ...], Field(max_length=48)] = ()
+    """How it came here, for its page."""
     worst: Annotated[tuple[RolloutSample, ...], Field(max_length=5)] = ()
     """Samples whose answers differed most."""
     replayed: bool = False

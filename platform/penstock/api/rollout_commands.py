@@ -29,7 +29,7 @@ class RolloutVerb(StrEnum):
     ABORT = "abort"
     """It gets no request any more, and the stable revision goes on."""
     UNDO = "undo"
-    """It has taken over, and the former revision takes over again."""
+    """The former revision takes over again from one that has taken over; of one that has not, `abort`."""
     RETRY = "retry"
     """It was rolled back, and is judged anew, from the beginning."""
 
@@ -40,7 +40,7 @@ _PHASES: Final[Mapping[RolloutVerb, tuple[RolloutPhase, ...]]] = {
     RolloutVerb.PAUSE: (*_UNDER_WAY, RolloutPhase.HELD),
     RolloutVerb.RESUME: (RolloutPhase.HELD,),
     RolloutVerb.ABORT: (*_UNDER_WAY, RolloutPhase.HELD),
-    RolloutVerb.UNDO: (RolloutPhase.WATCHING,),
+    RolloutVerb.UNDO: (RolloutPhase.WATCHING, RolloutPhase.HELD),
     RolloutVerb.RETRY: (RolloutPhase.ROLLED_BACK,),
 }
 

@@ -18,7 +18,7 @@ UNDER_WAY = {PROMOTE, PAUSE, ABORT}
         (RolloutPhase.STARTING, UNDER_WAY, "v2 not taken over"),
         (RolloutPhase.SHADOWING, UNDER_WAY, "v2 not taken over"),
         (RolloutPhase.STEPPING, UNDER_WAY, "v2 not taken over"),
-        (RolloutPhase.HELD, UNDER_WAY | {RESUME}, "v2 held resume"),
+        (RolloutPhase.HELD, UNDER_WAY | {RESUME, UNDO}, "v2 held resume"),
         (RolloutPhase.WATCHING, {PROMOTE, UNDO}, "v2 taken over all requests promote undo"),
         (RolloutPhase.PROMOTED, set(), "v2 for good former gone apply"),
         (RolloutPhase.ROLLED_BACK, {RETRY}, "v2 rolled back retry"),
