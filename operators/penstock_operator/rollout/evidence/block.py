@@ -1,0 +1,54 @@
+"""What happened between two looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from penstock.routing.outcomes import LATENCY_SECONDS, LOSS_EDGES
+from penstock_operator.rollout.evidence.arrays import Array, Mask
+
+LATENCY_BUCKETS: Final = len(LATENCY_SECONDS) + 1
+LOSS_BUCKETS: Final = len(LOSS_EDGES) + 1
+BLOCK_SECONDS: Final = 2.0
+"""The least length of a block. Requests within one are as one cluster to the estimate of how they depend on each other; replicas
+tell their counts every 5/3 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArmCounts:
+    """Of one arm's replicas that are past warm-up, in one block. Each but `seconds` has shape (rollouts,)."""
+
+    answered: Array
+    failed: Array
+    seconds: Array
+    """Answers by bucket of their time; shape (rollouts, LATENCY_BUCKETS)."""
+    late: Array
+    cpu_seconds: Array
+    memory_bytes: Array
+    """Mean of its replicas now; 0: not known."""
+    replicas: Array
+
+    @property
+    def requests(self) -> Array:
+        """Answered or failed."""
+        return self.answered + self.failed
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceBlock:
+    """Both arms' counts, and those of the samples that replicas of the present revision showed to both."""
+
+    candidate: ArmCounts
+    baseline: ArmCounts
+    samples: Array
+    """Shape (rollouts,)."""
+    excess: Array
+    """Samples by bucket of the candidate's loss beyond the twin's; shape (rollouts, LOSS_BUCKETS)."""
+    candidate_loss: Array
+    """Sum over samples."""
+    twin_loss: Array
+    expected_share: Array
+    """The candidate's of both arms' requests, in [0, 1]."""
+    share_holds: Mask
+    """Whether that was the share during the whole block, so that counts can be held against it."""

@@ -1,0 +1,183 @@
+"""What is kept of evidence between looks, as text that a status holds.
+
+Compressed JSON: with 16 replicas an arm whose answers fall into all buckets, some 20 KiB of the 32 that it may have. A text of
+another release's form, or a broken one, is none: evidence then begins anew.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Final, TypeVar
+
+import numpy as np
+
+from penstock_operator.rollout.evidence.arrays import Array
+from penstock_operator.rollout.evidence.seen import SeenReplica, SeenShadow
+
+MOST_CHARACTERS: Final = 32_768
+_MOST_BYTES: Final = 1 << 20
+"""Of what a text may unfold to."""
+_DIGITS: Final = 9
+"""Significant ones that are kept of each number."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class KeptEvidence:
+    """All that is kept."""
+
+    form: str
+    """Of the numbers, and what they were reckoned with: evidence under other settings is other evidence."""
+    at: float
+    """Of the last block's end."""
+    expected_share: float
+    """At the last look."""
+    steady: bool
+    """Whether it was the same during the whole last block."""
+    replayed: bool
+    candidate: dict[str, SeenReplica]
+    baseline: dict[str, SeenReplica]
+    shadowing: dict[str, SeenShadow]
+    numbers: tuple[float, ...]
+    """Of the ledger, flat."""
+
+
+def flat(value: Any) -> tuple[float, ...]:
+    """All numbers in arrays of a dataclass and of those in it, in order; for one rollout."""
+    return tuple(float(f"{number:.{_DIGITS}g}") for array in _arrays(value) for number in array.ravel().tolist())
+
+
+def unfold(template: T, numbers: tuple[float, ...]) -> T:
+    """The dataclass whose numbers these are, of the template's shapes.
+
+    Raises:
+        ValueError: These are not as many.
+    """
+    if len(numbers) != sum(array.size for array in _arrays(template)) or not np.isfinite(numbers).all():
+        raise ValueError(f"{len(numbers)} numbers are not those of {type(template).__name__}")
+    made: T = _filled(template, list(numbers))[0]
+    return made
+
+
+def write_kept(kept: KeptEvidence) -> str:
+    """As text of at most `MOST_CHARACTERS`."""
+    text = _packed(kept)
+    while len(text) > MOST_CHARACTERS:
+        kept = replace(
+            kept, shadowing=_fewer(kept.shadowing), candidate=_fewer(kept.candidate), baseline=_fewer(kept.baseline)
+        )
+        text = _packed(kept)
+    return text
+
+
+def read_kept(text: str, form: str) -> KeptEvidence | None:
+    """What was written; None where it is no such text, or of another form."""
+    try:
+        unpacker = zlib.decompressobj()
+        document = json.loads(unpacker.decompress(base64.b85decode(text), _MOST_BYTES))
+        kept = KeptEvidence(
+            form=document["form"],
+            at=float(document["at"]),
+            expected_share=float(document["share"]),
+            steady=bool(document["steady"]),
+            replayed=bool(document["replayed"]),
+            candidate=_seen(document["candidate"]),
+            baseline=_seen(document["baseline"]),
+            shadowing=_shown(document["shadowing"]),
+            numbers=tuple(float(number) for number in document["numbers"]),
+        )
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, zlib.error, RecursionError):
+        return None
+    return kept if kept.form == form and np.isfinite((kept.at, kept.expected_share)).all() else None
+
+
+def _packed(kept: KeptEvidence) -> str:
+    document = {
+        "form": kept.form,
+        "at": kept.at,
+        "share": kept.expected_share,
+        "steady": kept.steady,
+        "replayed": kept.replayed,
+        "candidate": {
+            replica: [each.age_seconds, each.answered, each.failed, each.cpu_seconds, _listed(each.seconds)]
+            for replica, each in kept.candidate.items()
+        },
+        "baseline": {
+            replica: [each.age_seconds, each.answered, each.failed, each.cpu_seconds, _listed(each.seconds)]
+            for replica, each in kept.baseline.items()
+        },
+        "shadowing": {
+            replica: [
+                each.revision,
+                each.samples,
+                each.replayed,
+                each.candidate_loss,
+                each.twin_loss,
+                _listed(each.excess),
+            ]
+            for replica, each in kept.shadowing.items()
+        },
+        "numbers": kept.numbers,
+    }
+    return base64.b85encode(zlib.compress(json.dumps(document, separators=(",", ":")).encode(), 9)).decode()
+
+
+def _listed(counts: dict[int, int]) -> list[int]:
+    """The first bucket, and counts from there on: most that are filled stand side by side."""
+    filled = [bucket for bucket, count in counts.items() if count]
+    if not filled:
+        return []
+    return [min(filled), *(counts.get(bucket, 0) for bucket in range(min(filled), max(filled) + 1))]
+
+
+def _counts(listed: list[int]) -> dict[int, int]:
+    return {int(listed[0]) + at: int(count) for at, count in enumerate(listed[1:]) if count} if listed else {}
+
+
+def _seen(document: dict[str, Any]) -> dict[str, SeenReplica]:
+    return {
+        str(replica): SeenReplica(float(age), int(answered), int(failed), float(cpu), _counts(seconds))
+        for replica, (age, answered, failed, cpu, seconds) in document.items()
+    }
+
+
+def _shown(document: dict[str, Any]) -> dict[str, SeenShadow]:
+    return {
+        str(replica): SeenShadow(str(revision), int(samples), int(replayed), float(loss), float(twin), _counts(excess))
+        for replica, (revision, samples, replayed, loss, twin, excess) in document.items()
+    }
+
+
+def _fewer(known: dict[str, T]) -> dict[str, T]:
+    return dict(sorted(known.items())[: len(known) * 3 // 4])
+
+
+def _arrays(value: Any) -> Iterator[Array]:
+    if isinstance(value, np.ndarray):
+        yield value
+    elif isinstance(value, tuple):
+        for each in value:
+            yield from _arrays(each)
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from _arrays(getattr(value, field.name))
+
+
+def _filled(template: Any, numbers: list[float]) -> tuple[Any, list[float]]:
+    if isinstance(template, np.ndarray):
+        return np.array(numbers[: template.size]).reshape(template.shape), numbers[template.size :]
+    if isinstance(template, tuple):
+        made = []
+        for each in template:
+            one, numbers = _filled(each, numbers)
+            made.append(one)
+        return tuple(made), numbers
+    values = {}
+    for field in fields(template):
+        values[field.name], numbers = _filled(getattr(template, field.name), numbers)
+    return type(template)(**values), numbers

@@ -1,0 +1,67 @@
+"""Evidence on what is measured once a block, such as CPU time and memory: in how many blocks the candidate's was above a limit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from penstock_operator.rollout.evidence.arrays import Array, Mask
+from penstock_operator.rollout.evidence.spread import Spread
+from penstock_operator.rollout.evidence.wealth import Wealth
+
+_SHARES: Final = np.array((0.65, 0.8, 0.95))
+"""Of blocks above the limit, in the alternatives that are bet on."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignEvidence:
+    """A sign test, whatever the measure's distribution is.
+
+    The null hypothesis of harm is that at most every second block is above the limit, and that of the proof is that at least
+    every second one is. One block gives the factor q/0.5 or (1-q)/0.5, for each q that is bet on; whether blocks depend on each other, runs of eight
+    tell.
+    """
+
+    harm: Wealth
+    proof: Wealth
+    harm_spread: Spread
+    proof_spread: Spread
+
+    @classmethod
+    def start(cls, rollouts: int) -> SignEvidence:
+        """Nothing was seen yet."""
+        alternatives = len(_SHARES)
+        return cls(
+            Wealth.start(rollouts, alternatives),
+            Wealth.start(rollouts, alternatives),
+            Spread.start(rollouts),
+            Spread.start(rollouts),
+        )
+
+    def after(self, bad: Mask, harm_counts: Mask, good: Mask, proof_counts: Mask) -> SignEvidence:
+        """After a block.
+
+        Args:
+            bad: Where it was above the limit.
+            harm_counts: Where that may be held against the candidate.
+            good: Where it was below, with all that speaks against it taken for true.
+            proof_counts: Where that may be held for it.
+        """
+        return SignEvidence(
+            harm=self.harm.after(_gains(bad) / self.harm_spread.effect()[:, None], harm_counts),
+            proof=self.proof.after(_gains(good) / self.proof_spread.effect()[:, None], proof_counts),
+            harm_spread=_after(self.harm_spread, bad, harm_counts),
+            proof_spread=_after(self.proof_spread, good, proof_counts),
+        )
+
+
+def _gains(seen: Mask) -> Array:
+    gains: Array = np.where(seen[:, None], np.log(2 * _SHARES), np.log(2 - 2 * _SHARES))
+    return gains
+
+
+def _after(spread: Spread, seen: Mask, counted: Mask) -> Spread:
+    ones = np.ones(len(seen))
+    return spread.after(seen - 0.5 * ones, 0.25 * ones, ones, counted)
