@@ -55,7 +55,7 @@ class EventEvidence:
             np.zeros(rollouts),
         )
 
-    def after(self, rule: EventRule, harm: PairCounts, proof: PairCounts) -> EventEvidence:
+    def add(self, rule: EventRule, harm: PairCounts, proof: PairCounts) -> EventEvidence:
         """After a block. All that bets depend on was known before it."""
         effect = self.spread.effect()[:, None]
         baseline = ((self.events + rule.prior * rule.prior_requests) / (self.requests + rule.prior_requests))[:, None]
@@ -73,9 +73,9 @@ class EventEvidence:
             1.0,
         )
         return EventEvidence(
-            harm=self.harm.after(lost / effect, both > 0),
-            proof=self.proof.after(won / effect, proof.candidate > 0),
-            spread=self.spread.after(deviation, rate * (1 - rate) * size, size, both > 0),
+            harm=self.harm.add(lost / effect, both > 0),
+            proof=self.proof.add(won / effect, proof.candidate > 0),
+            spread=self.spread.add(deviation, rate * (1 - rate) * size, size, both > 0),
             events=self.events * _MEMORY + harm.baseline_events,
             requests=self.requests * _MEMORY + harm.baseline,
         )

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 
 from penstock.api.rollout import MetricEvidence
 from penstock.routing.outcomes import ReplicaOutcomes
 from penstock_operator.rollout.evidence.block import BLOCK_SECONDS, ArmCounts, EvidenceBlock
-from penstock_operator.rollout.evidence.keeping import KeptEvidence, flat, read_kept, unfold, write_kept
-from penstock_operator.rollout.evidence.ledger import METRICS, AnalysisSettings, Ledger, after
+from penstock_operator.rollout.evidence.keeping import KeptEvidence, flatten, read_kept, unfold, write_kept
+from penstock_operator.rollout.evidence.ledger import METRICS, AnalysisSettings, EvidenceLedger, add_block
 from penstock_operator.rollout.evidence.seen import (
     MOST_REPLICAS,
     ShadowDifference,
@@ -24,7 +24,7 @@ from penstock_operator.rollout.evidence.seen import (
 )
 from penstock_operator.rollout.evidence.telling import metric_evidence, tell_harm, tell_skew
 
-__all__ = ["AnalysisSettings", "Findings", "Look", "learn"]
+__all__ = ["AnalysisSettings", "EvidenceLook", "Findings", "Look", "learn"]
 
 _FORM: Final = "1"
 _LONGEST_BLOCK: Final = 10.0
@@ -34,7 +34,7 @@ _CLOCK_FELL: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class EvidenceLook:
     """What gateways tell at one moment: cumulative counts by replica id."""
 
     at: float
@@ -46,6 +46,9 @@ class Look:
     """The present revision's, of which `shadow` counts."""
     expected_share: float
     """The candidate's share of what candidate and baseline get, by the route's weights. 0: it gets none."""
+
+
+Look: TypeAlias = EvidenceLook
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ class Findings:
     """The median time of the baseline's answers by that of the candidate's, on live traffic."""
 
 
-def learn(state: str, look: Look, settings: AnalysisSettings) -> Findings:
+def learn(state: str, look: EvidenceLook, settings: AnalysisSettings) -> Findings:
     """What is known after a look; `state` is what the last one gave, empty at the beginning.
 
     Counts since the last look are one block once that is `BLOCK_SECONDS` ago and both arms, or samples, have told something new;
@@ -80,8 +83,8 @@ def learn(state: str, look: Look, settings: AnalysisSettings) -> Findings:
     kept = read_kept(state, _form(settings)) if state else None
     ledger = _ledger(kept, settings)
     if kept is None or ledger is None or kept.at - look.at > _CLOCK_FELL:
-        ledger = ledger or Ledger.start(settings)
-        return _findings(_kept(look, kept, ledger, settings), ledger, settings)
+        ledger = ledger or EvidenceLedger.start(settings)
+        return _findings(_keep(look, kept, ledger, settings), ledger, settings)
     if look.at - kept.at < BLOCK_SECONDS:
         return _findings(kept, ledger, settings, state)
     candidate = arm_difference(look.candidate, kept.candidate, settings.warm_up_seconds)
@@ -90,13 +93,13 @@ def learn(state: str, look: Look, settings: AnalysisSettings) -> Findings:
     news = min(candidate.requests[0], baseline.requests[0]) > 0 or (shown.samples > 0 and look.expected_share == 0)
     if not news and look.at - kept.at < _LONGEST_BLOCK:
         return _findings(kept, ledger, settings, state)
-    ledger = after(ledger, _block(look, kept, candidate, baseline, shown), settings)
-    kept = _kept(look, replace(kept, replayed=kept.replayed or shown.replayed > 0), ledger, settings)
+    ledger = add_block(ledger, _block(look, kept, candidate, baseline, shown), settings)
+    kept = _keep(look, replace(kept, replayed=kept.replayed or shown.replayed > 0), ledger, settings)
     return _findings(kept, ledger, settings)
 
 
 def _block(
-    look: Look, kept: KeptEvidence, candidate: ArmCounts, baseline: ArmCounts, shown: ShadowDifference
+    look: EvidenceLook, kept: KeptEvidence, candidate: ArmCounts, baseline: ArmCounts, shown: ShadowDifference
 ) -> EvidenceBlock:
     few = max(len(look.candidate), len(look.baseline)) <= MOST_REPLICAS
     return EvidenceBlock(
@@ -111,7 +114,9 @@ def _block(
     )
 
 
-def _kept(look: Look, former: KeptEvidence | None, ledger: Ledger, settings: AnalysisSettings) -> KeptEvidence:
+def _keep(
+    look: EvidenceLook, former: KeptEvidence | None, ledger: EvidenceLedger, settings: AnalysisSettings
+) -> KeptEvidence:
     return KeptEvidence(
         form=_form(settings),
         at=look.at,
@@ -121,20 +126,20 @@ def _kept(look: Look, former: KeptEvidence | None, ledger: Ledger, settings: Ana
         candidate=keep_replicas(look.candidate, former.candidate if former else {}),
         baseline=keep_replicas(look.baseline, former.baseline if former else {}),
         shadowing=keep_shadows(look.shadowing, former.shadowing if former else {}),
-        numbers=flat(ledger),
+        numbers=flatten(ledger),
     )
 
 
-def _ledger(kept: KeptEvidence | None, settings: AnalysisSettings) -> Ledger | None:
+def _ledger(kept: KeptEvidence | None, settings: AnalysisSettings) -> EvidenceLedger | None:
     if kept is None:
         return None
     try:
-        return unfold(Ledger.start(settings), kept.numbers)
+        return unfold(EvidenceLedger.start(settings), kept.numbers)
     except ValueError:
         return None
 
 
-def _findings(kept: KeptEvidence, ledger: Ledger, settings: AnalysisSettings, state: str = "") -> Findings:
+def _findings(kept: KeptEvidence, ledger: EvidenceLedger, settings: AnalysisSettings, state: str = "") -> Findings:
     speedup = float(ledger.times.speedup()[0])
     skewed = float(ledger.shares.wealth.log_evidence()[0]) >= -math.log(settings.alpha)
     return Findings(

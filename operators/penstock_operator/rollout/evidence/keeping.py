@@ -47,7 +47,7 @@ class KeptEvidence:
     """Of the ledger, flat."""
 
 
-def flat(value: Any) -> tuple[float, ...]:
+def flatten(value: Any) -> tuple[float, ...]:
     """All numbers in arrays of a dataclass and of those in it, in order; for one rollout."""
     return tuple(float(f"{number:.{_DIGITS}g}") for array in _arrays(value) for number in array.ravel().tolist())
 
@@ -60,18 +60,21 @@ def unfold(template: T, numbers: tuple[float, ...]) -> T:
     """
     if len(numbers) != sum(array.size for array in _arrays(template)) or not np.isfinite(numbers).all():
         raise ValueError(f"{len(numbers)} numbers are not those of {type(template).__name__}")
-    made: T = _filled(template, list(numbers))[0]
+    made: T = _fill(template, list(numbers))[0]
     return made
 
 
 def write_kept(kept: KeptEvidence) -> str:
     """As text of at most `MOST_CHARACTERS`."""
-    text = _packed(kept)
+    text = _pack(kept)
     while len(text) > MOST_CHARACTERS:
         kept = replace(
-            kept, shadowing=_fewer(kept.shadowing), candidate=_fewer(kept.candidate), baseline=_fewer(kept.baseline)
+            kept,
+            shadowing=_drop_quarter(kept.shadowing),
+            candidate=_drop_quarter(kept.candidate),
+            baseline=_drop_quarter(kept.baseline),
         )
-        text = _packed(kept)
+        text = _pack(kept)
     return text
 
 
@@ -86,9 +89,9 @@ def read_kept(text: str, form: str) -> KeptEvidence | None:
             expected_share=float(document["share"]),
             steady=bool(document["steady"]),
             replayed=bool(document["replayed"]),
-            candidate=_seen(document["candidate"]),
-            baseline=_seen(document["baseline"]),
-            shadowing=_shown(document["shadowing"]),
+            candidate=_read_seen(document["candidate"]),
+            baseline=_read_seen(document["baseline"]),
+            shadowing=_read_shown(document["shadowing"]),
             numbers=tuple(float(number) for number in document["numbers"]),
         )
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, zlib.error, RecursionError):
@@ -96,7 +99,7 @@ def read_kept(text: str, form: str) -> KeptEvidence | None:
     return kept if kept.form == form and np.isfinite((kept.at, kept.expected_share)).all() else None
 
 
-def _packed(kept: KeptEvidence) -> str:
+def _pack(kept: KeptEvidence) -> str:
     document = {
         "form": kept.form,
         "at": kept.at,
@@ -104,11 +107,11 @@ def _packed(kept: KeptEvidence) -> str:
         "steady": kept.steady,
         "replayed": kept.replayed,
         "candidate": {
-            replica: [each.age_seconds, each.answered, each.failed, each.cpu_seconds, _listed(each.seconds)]
+            replica: [each.age_seconds, each.answered, each.failed, each.cpu_seconds, _list_counts(each.seconds)]
             for replica, each in kept.candidate.items()
         },
         "baseline": {
-            replica: [each.age_seconds, each.answered, each.failed, each.cpu_seconds, _listed(each.seconds)]
+            replica: [each.age_seconds, each.answered, each.failed, each.cpu_seconds, _list_counts(each.seconds)]
             for replica, each in kept.baseline.items()
         },
         "shadowing": {
@@ -118,7 +121,7 @@ def _packed(kept: KeptEvidence) -> str:
                 each.replayed,
                 each.candidate_loss,
                 each.twin_loss,
-                _listed(each.excess),
+                _list_counts(each.excess),
             ]
             for replica, each in kept.shadowing.items()
         },
@@ -127,7 +130,7 @@ def _packed(kept: KeptEvidence) -> str:
     return base64.b85encode(zlib.compress(json.dumps(document, separators=(",", ":")).encode(), 9)).decode()
 
 
-def _listed(counts: dict[int, int]) -> list[int]:
+def _list_counts(counts: dict[int, int]) -> list[int]:
     """The first bucket, and counts from there on: most that are filled stand side by side."""
     filled = [bucket for bucket, count in counts.items() if count]
     if not filled:
@@ -139,21 +142,21 @@ def _counts(listed: list[int]) -> dict[int, int]:
     return {int(listed[0]) + at: int(count) for at, count in enumerate(listed[1:]) if count} if listed else {}
 
 
-def _seen(document: dict[str, Any]) -> dict[str, SeenReplica]:
+def _read_seen(document: dict[str, Any]) -> dict[str, SeenReplica]:
     return {
         str(replica): SeenReplica(float(age), int(answered), int(failed), float(cpu), _counts(seconds))
         for replica, (age, answered, failed, cpu, seconds) in document.items()
     }
 
 
-def _shown(document: dict[str, Any]) -> dict[str, SeenShadow]:
+def _read_shown(document: dict[str, Any]) -> dict[str, SeenShadow]:
     return {
         str(replica): SeenShadow(str(revision), int(samples), int(replayed), float(loss), float(twin), _counts(excess))
         for replica, (revision, samples, replayed, loss, twin, excess) in document.items()
     }
 
 
-def _fewer(known: dict[str, T]) -> dict[str, T]:
+def _drop_quarter(known: dict[str, T]) -> dict[str, T]:
     return dict(sorted(known.items())[: len(known) * 3 // 4])
 
 
@@ -168,16 +171,16 @@ def _arrays(value: Any) -> Iterator[Array]:
             yield from _arrays(getattr(value, field.name))
 
 
-def _filled(template: Any, numbers: list[float]) -> tuple[Any, list[float]]:
+def _fill(template: Any, numbers: list[float]) -> tuple[Any, list[float]]:
     if isinstance(template, np.ndarray):
         return np.array(numbers[: template.size]).reshape(template.shape), numbers[template.size :]
     if isinstance(template, tuple):
         made = []
         for each in template:
-            one, numbers = _filled(each, numbers)
+            one, numbers = _fill(each, numbers)
             made.append(one)
         return tuple(made), numbers
     values = {}
     for field in fields(template):
-        values[field.name], numbers = _filled(getattr(template, field.name), numbers)
+        values[field.name], numbers = _fill(getattr(template, field.name), numbers)
     return type(template)(**values), numbers

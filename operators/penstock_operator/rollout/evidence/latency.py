@@ -33,7 +33,7 @@ class AnswerTimes:
         """Nothing was seen yet."""
         return cls(np.zeros((rollouts, LATENCY_BUCKETS)), np.zeros((rollouts, LATENCY_BUCKETS)))
 
-    def after(self, candidate: ArmCounts, baseline: ArmCounts) -> AnswerTimes:
+    def add(self, candidate: ArmCounts, baseline: ArmCounts) -> AnswerTimes:
         """After a block."""
         return AnswerTimes(self.candidate * _MEMORY + candidate.seconds, self.baseline * _MEMORY + baseline.seconds)
 
@@ -77,16 +77,16 @@ def counts_above(
     """
     known = threshold >= 0
     waiting = candidate.late if late else np.zeros_like(candidate.late)
-    above = _above(candidate.seconds, threshold + (_SLOWER if allowance else 0)) + waiting
+    above = _count_above(candidate.seconds, threshold + (_SLOWER if allowance else 0)) + waiting
     everything = candidate.seconds.sum(axis=1) + waiting
     return PairCounts(
         candidate_events=np.where(known, above, 0.0),
         candidate=np.where(known, everything, 0.0),
-        baseline_events=np.where(known, _above(baseline.seconds, threshold), 0.0),
+        baseline_events=np.where(known, _count_above(baseline.seconds, threshold), 0.0),
         baseline=np.where(known, baseline.seconds.sum(axis=1), 0.0),
     )
 
 
-def _above(seconds: Array, bucket: Array) -> Array:
+def _count_above(seconds: Array, bucket: Array) -> Array:
     count: Array = np.where(np.arange(LATENCY_BUCKETS) > bucket[:, None], seconds, 0.0).sum(axis=1)
     return count

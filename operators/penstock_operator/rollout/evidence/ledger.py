@@ -117,7 +117,7 @@ class OpenCpu:
 
 
 @dataclass(frozen=True, slots=True)
-class Ledger:
+class EvidenceLedger:
     """Evidence on each metric, and what was shown at some time."""
 
     errors: EventEvidence
@@ -135,7 +135,7 @@ class Ledger:
     """1 where a metric was proved, (rollouts, METRICS)."""
 
     @classmethod
-    def start(cls, settings: AnalysisSettings, rollouts: int = 1) -> Ledger:
+    def start(cls, settings: AnalysisSettings, rollouts: int = 1) -> EvidenceLedger:
         """Nothing was seen yet."""
         return cls(
             errors=EventEvidence.start(rollouts, error_rule(settings)),
@@ -180,25 +180,25 @@ class Ledger:
         return total
 
 
-def after(ledger: Ledger, block: EvidenceBlock, settings: AnalysisSettings) -> Ledger:
+def add_block(ledger: EvidenceLedger, block: EvidenceBlock, settings: AnalysisSettings) -> EvidenceLedger:
     """What is known after a block."""
     candidate, baseline = block.candidate, block.baseline
     failures = PairCounts(candidate.failed, candidate.requests, baseline.failed, baseline.requests)
-    slow, tail = _after_times(ledger, block, settings)
-    cpu, open_cpu = _after_cpu(ledger, block, settings)
+    slow, tail = _add_times(ledger, block, settings)
+    cpu, open_cpu = _add_cpu(ledger, block, settings)
     known = replace(
         ledger,
-        errors=ledger.errors.after(error_rule(settings), failures, failures),
+        errors=ledger.errors.add(error_rule(settings), failures, failures),
         slow=slow,
-        parity=ledger.parity.after(block.excess, 1 - settings.output_parity)
+        parity=ledger.parity.add(block.excess, 1 - settings.output_parity)
         if settings.output_parity > 0
         else ledger.parity,
         cpu=cpu,
         open_cpu=open_cpu,
-        memory=_after_memory(ledger, block, settings),
-        shares=ledger.shares.after(candidate.requests, baseline.requests, block.expected_share, block.share_holds),
-        times=ledger.times.after(candidate, baseline),
-        totals=_after_totals(ledger.totals, block, tail),
+        memory=_add_memory(ledger, block, settings),
+        shares=ledger.shares.add(candidate.requests, baseline.requests, block.expected_share, block.share_holds),
+        times=ledger.times.add(candidate, baseline),
+        totals=_add_totals(ledger.totals, block, tail),
     )
     harmed = known.log_all_harm(settings) >= -np.log(settings.alpha)
     by_metric = known.log_proof()
@@ -206,8 +206,8 @@ def after(ledger: Ledger, block: EvidenceBlock, settings: AnalysisSettings) -> L
     return replace(known, harmed=np.maximum(ledger.harmed, harmed), proved=np.maximum(ledger.proved, proved))
 
 
-def _after_times(
-    ledger: Ledger, block: EvidenceBlock, settings: AnalysisSettings
+def _add_times(
+    ledger: EvidenceLedger, block: EvidenceBlock, settings: AnalysisSettings
 ) -> tuple[tuple[EventEvidence, ...], PairCounts]:
     slow = []
     for number, (quantile, rule) in enumerate(zip(QUANTILES, slow_rules(settings), strict=True)):
@@ -215,11 +215,11 @@ def _after_times(
         highest = quantile == QUANTILES[-1]
         harm = counts_above(block.candidate, block.baseline, threshold, allowance=True, late=False)
         proof = counts_above(block.candidate, block.baseline, threshold, allowance=not highest, late=True)
-        slow.append(ledger.slow[number].after(rule, harm, proof))
+        slow.append(ledger.slow[number].add(rule, harm, proof))
     return tuple(slow), proof
 
 
-def _after_cpu(ledger: Ledger, block: EvidenceBlock, settings: AnalysisSettings) -> tuple[SignEvidence, OpenCpu]:
+def _add_cpu(ledger: EvidenceLedger, block: EvidenceBlock, settings: AnalysisSettings) -> tuple[SignEvidence, OpenCpu]:
     """A sign by as many blocks as it takes until both arms have answered enough."""
     candidate, baseline, former = block.candidate, block.baseline, ledger.open_cpu
     told = (candidate.requests > 0) & (baseline.requests > 0)
@@ -236,7 +236,7 @@ def _after_cpu(ledger: Ledger, block: EvidenceBlock, settings: AnalysisSettings)
         opened.baseline, opened.baseline_requests
     )
     loads = share(candidate.requests, candidate.replicas) >= _LIKE_LOADED * share(baseline.requests, baseline.replicas)
-    evidence = ledger.cpu.after(dearer, full & loads, ~dearer, full)
+    evidence = ledger.cpu.add(dearer, full & loads, ~dearer, full)
     rest = (
         np.where(full, 0.0, each)
         for each in (opened.candidate, opened.candidate_requests, opened.baseline, opened.baseline_requests)
@@ -244,16 +244,16 @@ def _after_cpu(ledger: Ledger, block: EvidenceBlock, settings: AnalysisSettings)
     return evidence, OpenCpu(*rest)
 
 
-def _after_memory(ledger: Ledger, block: EvidenceBlock, settings: AnalysisSettings) -> SignEvidence:
+def _add_memory(ledger: EvidenceLedger, block: EvidenceBlock, settings: AnalysisSettings) -> SignEvidence:
     """For harm, its memory now; for proof, what that is once it has grown by as much again as it has since the beginning."""
     now, beside = block.candidate.memory_bytes, block.baseline.memory_bytes
     told: Mask = (now > 0) & (beside > 0)
     first = np.where(ledger.totals.first_candidate_memory > 0, ledger.totals.first_candidate_memory, now)
     allowed = (1 + settings.max_memory_increase) * beside
-    return ledger.memory.after(now > allowed, told, now + np.maximum(now - first, 0.0) <= allowed, told)
+    return ledger.memory.add(now > allowed, told, now + np.maximum(now - first, 0.0) <= allowed, told)
 
 
-def _after_totals(totals: Totals, block: EvidenceBlock, tail: PairCounts) -> Totals:
+def _add_totals(totals: Totals, block: EvidenceBlock, tail: PairCounts) -> Totals:
     candidate, baseline = block.candidate, block.baseline
     memory = np.where(candidate.memory_bytes > 0, candidate.memory_bytes, totals.candidate_memory)
     beside = np.where(baseline.memory_bytes > 0, baseline.memory_bytes, totals.baseline_memory)

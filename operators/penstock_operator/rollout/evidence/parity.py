@@ -42,7 +42,7 @@ class ParityEvidence:
             Spread.start(rollouts),
         )
 
-    def after(self, excess: Array, margin: float) -> ParityEvidence:
+    def add(self, excess: Array, margin: float) -> ParityEvidence:
         """After a block with samples by bucket of their excess, (rollouts, buckets); `margin` is m, in [0, 1)."""
         samples = excess.sum(axis=1)
         counted, effect = samples > 0, self.spread.effect()[:, None]
@@ -52,9 +52,9 @@ class ParityEvidence:
         squares = excess @ _UPPER**2
         variance = np.maximum(squares - total * mean, 0.0)
         return ParityEvidence(
-            harm=self.harm.after(lost / effect, counted),
-            proof=self.proof.after(won / effect, counted),
-            spread=self.spread.after(total, variance, samples, counted),
+            harm=self.harm.add(lost / effect, counted),
+            proof=self.proof.add(won / effect, counted),
+            spread=self.spread.add(total, variance, samples, counted),
         )
 
 

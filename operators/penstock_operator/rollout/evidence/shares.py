@@ -35,7 +35,7 @@ class ShareEvidence:
         """Nothing was seen yet."""
         return cls(Wealth.start(rollouts, 2 * len(_BEYOND)), Spread.start(rollouts))
 
-    def after(self, candidate: Array, baseline: Array, expected: Array, holds: Mask) -> ShareEvidence:
+    def add(self, candidate: Array, baseline: Array, expected: Array, holds: Mask) -> ShareEvidence:
         """After a block with so many requests in each arm."""
         total = candidate + baseline
         counted = holds & (expected > 0) & (expected < 1) & (total > 0)
@@ -43,8 +43,8 @@ class ShareEvidence:
         value = gains(candidate, baseline, known) / self.spread.effect()[:, None]
         deviation = candidate - known * total
         return ShareEvidence(
-            self.wealth.after(value, counted),
-            self.spread.after(deviation, known * (1 - known) * total, total, counted),
+            self.wealth.add(value, counted),
+            self.spread.add(deviation, known * (1 - known) * total, total, counted),
         )
 
 

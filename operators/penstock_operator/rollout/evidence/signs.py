@@ -40,7 +40,7 @@ class SignEvidence:
             Spread.start(rollouts),
         )
 
-    def after(self, bad: Mask, harm_counts: Mask, good: Mask, proof_counts: Mask) -> SignEvidence:
+    def add(self, bad: Mask, harm_counts: Mask, good: Mask, proof_counts: Mask) -> SignEvidence:
         """After a block.
 
         Args:
@@ -50,10 +50,10 @@ class SignEvidence:
             proof_counts: Where that may be held for it.
         """
         return SignEvidence(
-            harm=self.harm.after(_gains(bad) / self.harm_spread.effect()[:, None], harm_counts),
-            proof=self.proof.after(_gains(good) / self.proof_spread.effect()[:, None], proof_counts),
-            harm_spread=_after(self.harm_spread, bad, harm_counts),
-            proof_spread=_after(self.proof_spread, good, proof_counts),
+            harm=self.harm.add(_gains(bad) / self.harm_spread.effect()[:, None], harm_counts),
+            proof=self.proof.add(_gains(good) / self.proof_spread.effect()[:, None], proof_counts),
+            harm_spread=_add(self.harm_spread, bad, harm_counts),
+            proof_spread=_add(self.proof_spread, good, proof_counts),
         )
 
 
@@ -62,6 +62,6 @@ def _gains(seen: Mask) -> Array:
     return gains
 
 
-def _after(spread: Spread, seen: Mask, counted: Mask) -> Spread:
+def _add(spread: Spread, seen: Mask, counted: Mask) -> Spread:
     ones = np.ones(len(seen))
-    return spread.after(seen - 0.5 * ones, 0.25 * ones, ones, counted)
+    return spread.add(seen - 0.5 * ones, 0.25 * ones, ones, counted)

@@ -51,7 +51,7 @@ class Spread:
         long = (PRIOR_EFFECT * _PRIOR_LONG + self.long_sum) / (_PRIOR_LONG + self.long_weight)
         return np.maximum(np.maximum(short, long), 1.0)
 
-    def after(self, deviation: Array, variance: Array, size: Array, counted: Mask) -> Spread:
+    def add(self, deviation: Array, variance: Array, size: Array, counted: Mask) -> Spread:
         """After a block in which `deviation` was seen, expected to be an effect times `size`, with `variance` if independent."""
         told = counted & (variance > 0)
         rest = np.where(told, deviation - share(self.deviations, self.sizes) * size, 0.0)

@@ -9,10 +9,10 @@ from penstock.api.rollout import MetricEvidence
 from penstock.routing.outcomes import LATENCY_SECONDS
 from penstock_operator.rollout.evidence import ledger as known
 from penstock_operator.rollout.evidence.arrays import Array
-from penstock_operator.rollout.evidence.ledger import AnalysisSettings, Ledger
+from penstock_operator.rollout.evidence.ledger import AnalysisSettings, EvidenceLedger
 
 
-def metric_evidence(ledger: Ledger, settings: AnalysisSettings) -> tuple[MetricEvidence, ...]:
+def metric_evidence(ledger: EvidenceLedger, settings: AnalysisSettings) -> tuple[MetricEvidence, ...]:
     """Each metric by which a candidate is judged, and last the shares of requests."""
     harm, proof = ledger.log_harm(), ledger.log_proof()
     told = tuple(
@@ -37,7 +37,7 @@ def metric_evidence(ledger: Ledger, settings: AnalysisSettings) -> tuple[MetricE
     return (*told, shares)
 
 
-def tell_harm(ledger: Ledger, settings: AnalysisSettings) -> str:
+def tell_harm(ledger: EvidenceLedger, settings: AnalysisSettings) -> str:
     """What speaks most against it."""
     harm = ledger.log_harm()
     worst = max(settings.metrics, key=lambda name: _one(harm[name]))
@@ -48,7 +48,7 @@ def tell_harm(ledger: Ledger, settings: AnalysisSettings) -> str:
     )
 
 
-def tell_skew(ledger: Ledger) -> str:
+def tell_skew(ledger: EvidenceLedger) -> str:
     """How requests were shared."""
     candidate, baseline = _one(ledger.totals.candidate), _one(ledger.totals.baseline)
     return (
@@ -71,7 +71,7 @@ _SUBJECTS = {
 }
 
 
-def _figures(name: str, ledger: Ledger) -> tuple[str, str]:
+def _figures(name: str, ledger: EvidenceLedger) -> tuple[str, str]:
     totals = ledger.totals
     if name == known.ERRORS:
         return (
@@ -101,7 +101,7 @@ def _figures(name: str, ledger: Ledger) -> tuple[str, str]:
     return _bytes(_one(totals.candidate_memory)), _bytes(_one(totals.baseline_memory))
 
 
-def _samples(name: str, ledger: Ledger) -> int:
+def _samples(name: str, ledger: EvidenceLedger) -> int:
     if name == known.PARITY:
         return int(_one(ledger.totals.samples))
     if name == known.LATENCY:

@@ -38,7 +38,7 @@ class Wealth:
         """Nothing is staked yet."""
         return cls(np.full((rollouts, alternatives), _LEAST), np.zeros(rollouts))
 
-    def after(self, gains: Array, counted: Mask) -> Wealth:
+    def add(self, gains: Array, counted: Mask) -> Wealth:
         """After a block whose e-values' logs are `gains`, where it counted."""
         t = self.blocks + 1
         entering = np.where(t == 1, 0.5, 0.5 / np.maximum(t * (t - 1), 1))
@@ -71,7 +71,7 @@ class ChangeDetector:
         """Nothing was seen yet."""
         return cls(np.full((rollouts, alternatives), _LEAST), np.zeros(rollouts))
 
-    def after(self, gains: Array, counted: Mask) -> ChangeDetector:
+    def add(self, gains: Array, counted: Mask) -> ChangeDetector:
         """After a block whose e-values' logs are `gains`, where it counted."""
         grown = np.maximum(np.logaddexp(self.active, 0.0) + np.minimum(gains, GREATEST_GAIN), _LEAST)
         return ChangeDetector(np.where(counted[:, None], grown, self.active), self.blocks + counted)
