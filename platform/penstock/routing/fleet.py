@@ -14,7 +14,7 @@ from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
-from penstock.routing.leases import Route, RouteList
+from penstock.routing.leases import Route, RouteList, RouteStatus
 from penstock.routing.table import ModelKey
 
 INSTANCE_HEADER: Final = "x-penstock-instance"
@@ -33,7 +33,7 @@ ROOM: Final = "room"
 """A replica's lease may say how many requests it has room for."""
 ORDERS: Final = "orders"
 """Routes may compare revisions, and replicas are told what to count and to show for it."""
-FEATURES: Final = frozenset({NAMESPACE_KEYS, OWNERS, DIGESTS, GATEWAY_WORD, ROOM})
+FEATURES: Final = frozenset({NAMESPACE_KEYS, OWNERS, DIGESTS, GATEWAY_WORD, ROOM, ORDERS})
 
 REPLICAS_WITHIN_SECONDS: Final = 20.0
 """Replicas look for new gateways every few seconds; one that has not found a gateway of this age will not soon."""
@@ -136,7 +136,17 @@ def downgrade_route(features: Collection[str], route: Route) -> Route:
         access = access.model_copy(update={"shared": False})
     owner = route.owner if OWNERS in features else ""
     digests = route.digests if DIGESTS in features else {}
-    return route.model_copy(update={"access": access, "owner": owner, "digests": digests})
+    comparison = route.comparison if ORDERS in features else None
+    return route.model_copy(update={"access": access, "owner": owner, "digests": digests, "comparison": comparison})
+
+
+def downgrade_status(features: Collection[str], status: RouteStatus) -> RouteStatus:
+    """How a route stands, likewise."""
+    declared = None if status.declared is None else downgrade_route(features, status.declared)
+    replicas = status.replicas
+    if ORDERS not in features and any(each.outcomes is not None for each in replicas):
+        replicas = [each.model_copy(update={"outcomes": None}) for each in replicas]
+    return status.model_copy(update={"declared": declared, "replicas": replicas})
 
 
 def missing_routes(own: RouteList, peers: Iterable[RouteList]) -> tuple[Route, ...]:

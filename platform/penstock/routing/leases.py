@@ -31,7 +31,7 @@ from pydantic import Field
 from penstock.errors import Invalid
 from penstock.models import Frozen
 from penstock.routing.access import RouteAccess
-from penstock.routing.outcomes import Orders, ReplicaOutcomes, RevisionComparison
+from penstock.routing.outcomes import FINITE, Orders, ReplicaOutcomes, RevisionComparison
 
 PREFER: Final = "Prefer"
 ASK_JOINING: Final = "joining"
@@ -48,6 +48,8 @@ Text = Annotated[str, Field(max_length=MOST_CHARACTERS)]
 
 class ReplicaStats(Frozen):
     """What a replica saw lately. Also what the scaling policy reads."""
+
+    model_config = FINITE
 
     in_flight: float = 0.0
     """Mean requests in the replica (queued and executing) over the last reporting interval."""
@@ -206,7 +208,7 @@ class RouteReplica(Frozen):
     joining: Annotated[RequestsJoined | None, Field(exclude_if=lambda told: told is None)] = None
     """As its lease says; only where that was asked for (`ASK_JOINING`), since a reader of a former release refuses it."""
     outcomes: Annotated[ReplicaOutcomes | None, Field(exclude_if=lambda told: told is None)] = None
-    """As its lease says, while its route compares revisions."""
+    """As its lease says, while its route compares revisions; only for operators that know the word (`fleet.ORDERS`)."""
 
 
 class RouteStatus(Frozen):

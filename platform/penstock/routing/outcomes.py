@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Final
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from penstock.models import Frozen
 
@@ -21,12 +21,18 @@ LATENCY_SECONDS: Final = tuple(_FIRST_SECONDS * _RATIO**step for step in range(1
 LOSS_EDGES: Final = (-1.0, -0.3, -0.1, -0.03, -0.01, -0.003, -0.001, 0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Upper bounds of the buckets of losses and of their differences; what is exactly 0 is in the bucket of 0."""
 
-Counts = Annotated[dict[int, Annotated[int, Field(ge=0)]], Field(max_length=256)]
+_MOST_BUCKETS: Final = 256
+_Bucket = Annotated[int, Field(ge=0, lt=_MOST_BUCKETS)]
+Counts = Annotated[dict[_Bucket, Annotated[int, Field(ge=0)]], Field(max_length=_MOST_BUCKETS)]
 """By bucket; one that is empty is left out."""
+FINITE: Final = ConfigDict(allow_inf_nan=False)
+"""Of what a tenant's replica says and the operator reads: JSON has no word for what is no number."""
 
 
 class ReplicaOutcomes(Frozen):
     """What became of a replica's requests since it started."""
+
+    model_config = FINITE
 
     age_seconds: float = 0.0
     """Since it first could answer."""
@@ -52,6 +58,8 @@ class ShadowOutcomes(Frozen):
     answer is counted, and the difference of the two losses, which is the candidate's beyond what two copies of one revision differ.
     """
 
+    model_config = FINITE
+
     revision: str = ""
     """The candidate that these are of. Counting begins anew with another."""
     samples: Annotated[int, Field(ge=0)] = 0
@@ -73,6 +81,8 @@ class ShadowOutcomes(Frozen):
 
 class ShadowSample(Frozen):
     """How one answer of a candidate differed. Numbers of answers only where the deployment allows payloads to be kept."""
+
+    model_config = FINITE
 
     at: float
     """Epoch seconds."""
@@ -151,3 +161,8 @@ class RevisionComparison(Frozen):
     keep_payloads: bool = False
     sticky: bool = False
     """Whether a caller's requests go to one revision, as far as the gateway can tell callers apart."""
+
+    @property
+    def revisions(self) -> frozenset[str]:
+        """All that are compared."""
+        return frozenset({self.candidate, self.stable, self.baseline} - {""})

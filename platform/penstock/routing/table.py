@@ -104,6 +104,9 @@ class Table:
             lease = lease.model_copy(update={"joining": known.lease.joining})
         if lease.room is not None and known is not None:
             lease = lease.model_copy(update={"room": lease.room.following(known.lease.room)})
+        if lease.outcomes is not None and not self.compares(key, lease.revision):
+            # They are kept for all models in one memory, and nobody asked for these.
+            lease = lease.model_copy(update={"outcomes": None})
         renewed = Replica(replica_id, lease, now + lease.lease_seconds, uid)
         replicas = {**self.replicas, own: renewed}
         if known is not None and known.lease.version == lease.version:
@@ -231,10 +234,20 @@ class Table:
         route, revision = self.routes.get(replica.key), replica.lease.revision
         if route is not None and route.revisions and route.revisions.get(revision, 0) <= 0:
             return False
-        wanted = route.digests.get(revision) if route is not None else None
+        return self.has_model(replica)
+
+    def has_model(self, replica: Replica) -> bool:
+        """Whether a replica loaded the model that its revision is."""
+        route = self.routes.get(replica.key)
+        wanted = route.digests.get(replica.lease.revision) if route is not None else None
         if wanted is None:
             return replica.lease.digest == self.firsts.get(replica.revision_key, replica.lease.digest)
         return replica.lease.digest == wanted != ""
+
+    def compares(self, key: ModelKey, revision: str) -> bool:
+        """Whether what becomes of a revision's requests is to be known now."""
+        comparison = route.comparison if (route := self.routes.get(key)) is not None else None
+        return comparison is not None and revision in comparison.revisions
 
     def statuses(
         self, held: Mapping[ModelKey, int], now: float, unsettled: Collection[ModelKey] = (), *, joining: bool = False
@@ -290,6 +303,7 @@ class Table:
             expires_in_seconds=max(0.0, replica.expires_at - now),
             stats=replica.lease.stats,
             joining=replica.lease.joining if joining else None,
+            outcomes=replica.lease.outcomes if self.compares(replica.key, replica.lease.revision) else None,
         )
 
 

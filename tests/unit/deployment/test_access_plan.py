@@ -12,6 +12,7 @@ from penstock.api.conditions import Reason
 from penstock.routing.access import MAX_KEYS, MAX_NAMED, NEVER, NamespaceKey, RouteAccess, RouteIssuer, RouteKey
 from penstock.routing.fleet import FEATURES
 from penstock.routing.leases import Route
+from penstock.routing.outcomes import RevisionComparison
 from penstock_operator.deployment import access
 from penstock_operator.deployment.observed import GatewayProblem, PoolProblem
 from penstock_operator.deployment.plan import plan
@@ -151,6 +152,7 @@ def test_a_gateway_of_a_former_release_is_told_each_routes_keys_with_it() -> Non
         revisions={"v1": 100},
         digests={"v1": f"sha256:{'d' * 64}"},
         access=RouteAccess(required=True, shared=True, requests_per_second=3),
+        comparison=RevisionComparison(candidate="v2", stable="v1"),
     )
     present = gateway({"v1": 100})
     assert access.adapt_to_gateway(route, replace(present, features=FEATURES), observed, NOW) == route

@@ -7,6 +7,7 @@ from penstock.routing.fleet import (
     DIGESTS,
     FEATURES,
     NAMESPACE_KEYS,
+    ORDERS,
     OWNERS,
     Endpoint,
     GatewayState,
@@ -18,6 +19,7 @@ from penstock.routing.fleet import (
     stale_routes,
 )
 from penstock.routing.leases import ReplicaStats, Route, RouteList, RouteReplica, RouteStatus
+from penstock.routing.outcomes import RevisionComparison
 
 URL = "http://agents.system.svc:8081"
 WORDY = Route(
@@ -27,6 +29,7 @@ WORDY = Route(
     digests={"v1": f"sha256:{'d' * 64}"},
     owner="u1",
     access=RouteAccess(required=True, shared=True),
+    comparison=RevisionComparison(candidate="v2", stable="v1"),
 )
 """With a word of each feature."""
 
@@ -73,7 +76,10 @@ def test_the_gateways_of_a_url(url: str, addresses: list[str], found: list[str])
         pytest.param(FEATURES - {DIGESTS}, {"digests"}, id="one that knows no digests, none"),
         pytest.param(FEATURES - {OWNERS}, {"owner"}, id="nor another the owner"),
         pytest.param(FEATURES - {NAMESPACE_KEYS}, {"shared"}, id="or that the namespace's keys open it"),
-        pytest.param(set(), {"digests", "owner", "shared"}, id="one of a former release nothing of all this"),
+        pytest.param(FEATURES - {ORDERS}, {"comparison"}, id="or which revisions are compared"),
+        pytest.param(
+            set(), {"digests", "owner", "shared", "comparison"}, id="one of a former release nothing of all this"
+        ),
     ],
 )
 def test_a_route_is_told_in_words_that_are_known(features: set[str], left_out: set[str]) -> None:

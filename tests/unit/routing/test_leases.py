@@ -33,3 +33,22 @@ def test_no_id_of_a_replica_is_longer_than_a_name() -> None:
     check_replica_id("a" * MOST_CHARACTERS)
     with pytest.raises(Invalid, match=telling("253 254")):
         check_replica_id("a" * (MOST_CHARACTERS + 1))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param('"stats":{"inFlight":NaN}', id="statistics that are no number"),
+        pytest.param('"stats":{"idleSeconds":1e999}', id="or one without an end"),
+        pytest.param('"outcomes":{"cpuSeconds":NaN}', id="outcomes likewise"),
+        pytest.param('"outcomes":{"shadow":{"twinLossSum":-1e999}}', id="and those of samples"),
+        pytest.param('"outcomes":{"shadow":{"worst":[{"at":NaN,"loss":0,"twinLoss":0}]}}', id="and each sample"),
+        pytest.param('"outcomes":{"seconds":{"256":1}}', id="a bucket that there cannot be"),
+        pytest.param('"outcomes":{"seconds":{"3":-1}}', id="a count below nothing"),
+    ],
+)
+def test_a_replica_cannot_say_what_the_operator_could_not_read(said: str) -> None:
+    lease = ReplicaLease.model_validate(LEASE).model_dump_json(exclude_none=True, exclude={"stats"})
+    ReplicaLease.model_validate_json(lease)
+    with pytest.raises(ValidationError):
+        ReplicaLease.model_validate_json(f"{lease[:-1]},{said}}}")

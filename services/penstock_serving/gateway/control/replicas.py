@@ -12,11 +12,13 @@ from penstock.routing.leases import CertificateRequest, LeaseGranted, ReplicaLea
 from penstock.routing.validation import check_address
 from penstock_serving.gateway.control.callers import Callers, RequestRefused, json_response, require
 from penstock_serving.gateway.settings import GatewaySettings
+from penstock_serving.gateway.table.orders import orders_for
 from penstock_serving.gateway.table.registry import Registry
 from penstock_serving.gateway.tls.control import ControlCertificates
 
 _LEASE_BYTES = 64 * 1024
-"""A lease has six short texts, five numbers, and at times the metadata of its model, quoted."""
+"""A lease has six short texts, five numbers, at times the metadata of its model, quoted, and while revisions are compared some
+kilobytes of outcomes."""
 _FORMER_LEASE_BYTES = 4 * 1024
 _SETTLE_SECONDS = 10.0
 
@@ -65,7 +67,8 @@ class ReplicaHandlers:
         self._registry.lease(replica_id, lease, subject.uid)
         if generation != self._registry.generation:
             await self._registry.wait_until_settled(_SETTLE_SECONDS)
-        granted = json_response(LeaseGranted(lease_seconds=lease.lease_seconds))
+        orders = orders_for(self._registry.table, (lease.namespace, lease.model), replica_id)
+        granted = json_response(LeaseGranted(lease_seconds=lease.lease_seconds, orders=orders))
         granted.headers[FEATURES_HEADER] = " ".join(sorted(FEATURES))
         return granted
 

@@ -10,7 +10,7 @@ from pydantic_core import from_json
 
 from penstock.errors import Invalid, Unavailable
 from penstock.routing.access import RouteAccess
-from penstock.routing.fleet import FEATURES_HEADER, downgrade_route
+from penstock.routing.fleet import FEATURES_HEADER, downgrade_status
 from penstock.routing.leases import ASK_JOINING, ASYNCHRONOUS, PREFER, Route, RouteList, RouteSet, RouteStatus
 from penstock.routing.table import ModelKey
 from penstock_serving.gateway.control.callers import Callers, RequestRefused, json_response, read_body, require_same
@@ -108,10 +108,7 @@ class RouteHandlers:
 
     def _downgrade(self, request: web.Request, status: RouteStatus) -> RouteStatus:
         """How a route stands, in words that the asking operator knows: one of a former release refuses any others."""
-        if status.declared is None:
-            return status
-        known = request.headers.get(FEATURES_HEADER, "").split()
-        return status.model_copy(update={"declared": downgrade_route(known, status.declared)})
+        return downgrade_status(request.headers.get(FEATURES_HEADER, "").split(), status)
 
     async def _head(self, request: web.Request) -> web.Response:
         self._callers.require_operator(request)

@@ -120,7 +120,7 @@ class Registry:
         before = self._table.routes.get(key)
         route = self._intern_keys(route)
         if before != route:
-            self._store(self._table.with_route(route))
+            self._store(self._table.with_route(route), goes_on=before is not None and _goes_as(before, route))
             if before is None or (before.revisions, before.digests) != (route.revisions, route.digests):
                 self._turning[key] = self._generation
 
@@ -262,17 +262,25 @@ class Registry:
                 raise Unavailable("RoutesNotKept", "the change holds, but could not be written to disk yet")
             await _wait(self._keeping, left)
 
-    def _store(self, table: Table) -> None:
+    def _store(self, table: Table, *, goes_on: bool = False) -> None:
+        """Take a table, and have its routes written; requests go on as they did, or that is announced, too."""
         self._table = table
         self._stored += 1
         event, self._storing = self._storing, asyncio.Event()
         event.set()
-        self._announce()
+        if not goes_on:
+            self._announce()
 
     def _announce(self) -> None:
         self._generation += 1
         event, self._changed = self._changed, asyncio.Event()
         event.set()
+
+
+def _goes_as(before: Route, route: Route) -> bool:
+    """Whether all that differs is what replicas are told to count: HAProxy has no part in that."""
+    sticky = [each.comparison is not None and each.comparison.sticky for each in (before, route)]
+    return sticky[0] == sticky[1] and before == route.model_copy(update={"comparison": before.comparison})
 
 
 def _place(lease: ReplicaLease) -> tuple[str, str, str, str, ReplicaRoom | None, bool | None]:
