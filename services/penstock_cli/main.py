@@ -16,6 +16,7 @@ from penstock_cli.bench import command as benchmarking
 from penstock_cli.objects import command as objects
 from penstock_cli.optimization import command as optimizing
 from penstock_cli.optimization import profiling
+from penstock_cli.rollouts import command as rollouts
 from penstock_cli.standalone.state import StateFolder, default_cache_folder, default_state_folder
 from penstock_cli.traces import command as tracing
 from penstock_cli.validation import command as validation
@@ -35,6 +36,7 @@ app = typer.Typer(
 )
 objects.register(app)
 keys.register(app)
+rollouts.register(app)
 validation.register(app)
 profiling.register(app)
 optimizing.register(app)

@@ -1,7 +1,8 @@
 """What people tell a rollout, by the annotation `penstock.dev/rollout` or `penstock rollout`, and when each makes sense.
 
 A command names the revision that it is about, so that one that is stale does nothing. It is a level, not an edge: nobody takes the
-annotation away, and `status.rollout.obeyed` repeats the one that was carried out.
+annotation away, and `status.rollout.obeyed` repeats the one that was carried out. A third word, whatever it is, makes one that was
+carried out before another: `retry v1abcdef0123 again`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from penstock.api.rollout import RolloutPhase, RolloutStatus
 from penstock.wording import join_with_or
 
 ROLLOUT_ANNOTATION: Final = "penstock.dev/rollout"
+_LONGEST: Final = 128
+"""Characters of a command, as many as `status.rollout.obeyed` holds."""
 
 
 class RolloutVerb(StrEnum):
@@ -51,18 +54,21 @@ class RolloutCommand:
 
     verb: RolloutVerb
     revision: str
+    distinction: str = ""
+    """What makes it another command than one of the same verb that was carried out before."""
 
     def __str__(self) -> str:
         """As the annotation and `status.rollout.obeyed` have it."""
-        return f"{self.verb} {self.revision}"
+        return " ".join(filter(None, (self.verb, self.revision, self.distinction)))
 
 
 def parse_command(text: str) -> RolloutCommand | None:
-    """`VERB REVISION`; None for anything else."""
-    verb, _, revision = text.strip().partition(" ")
-    if verb not in set(RolloutVerb) or not revision or " " in revision:
-        return None
-    return RolloutCommand(RolloutVerb(verb), revision)
+    """`VERB REVISION`, with or without a third word; None for anything else."""
+    match text[: _LONGEST + 1].split():
+        case [verb, revision, *rest] if verb in set(RolloutVerb) and len(rest) <= 1 and len(text) <= _LONGEST:
+            return RolloutCommand(RolloutVerb(verb), revision, *rest)
+        case _:
+            return None
 
 
 def makes_sense(verb: RolloutVerb, phase: RolloutPhase) -> bool:

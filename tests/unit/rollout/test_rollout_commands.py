@@ -36,12 +36,16 @@ def test_what_makes_sense_in_a_phase_is_taken_and_the_rest_is_refused_with_what_
         assert_tells(why, told)
 
 
+@pytest.mark.parametrize("distinction", ["", "again", "20261130T200000Z"])
 @pytest.mark.parametrize("verb", RolloutVerb)
-def test_a_command_is_read_as_it_is_written(verb: RolloutVerb) -> None:
-    command = RolloutCommand(verb, "v1abcdef0123")
+def test_a_command_is_read_as_it_is_written(verb: RolloutVerb, distinction: str) -> None:
+    command = RolloutCommand(verb, "v1abcdef0123", distinction)
     assert parse_command(str(command)) == command
 
 
-@pytest.mark.parametrize("text", ["", "promote", "promote ", "Promote v1", "undo v1 v2", "restart v1", "v1 promote"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "promote", "promote ", "Promote v1", "undo v1 v2 v3", "restart v1", "v1 promote", f"retry v1 {'a' * 120}"],
+)
 def test_anything_else_is_no_command(text: str) -> None:
     assert parse_command(text) is None

@@ -1,0 +1,1 @@
+"""How a new revision takes over: shown, followed and told what to do."""
