@@ -40,28 +40,28 @@ def test_a_command_is_an_annotation_that_stays_when_the_deployment_is_applied_ag
         return crds.kubectl("-n", namespace, *arguments).stdout
 
     def report(**rollout: Any) -> None:
-        generation = json.loads(kubectl("get", "infdep", "digits", "-o", "json"))["metadata"]["generation"]
+        generation = json.loads(kubectl("get", "infdep", "judged", "-o", "json"))["metadata"]["generation"]
         patch = {"status": {"observedGeneration": generation, "rollout": SHADOWING | rollout}}
-        kubectl("patch", "infdep/digits", "--subresource=status", "--type=merge", "-p", json.dumps(patch))
+        kubectl("patch", "infdep/judged", "--subresource=status", "--type=merge", "-p", json.dumps(patch))
 
     def annotations() -> dict[str, str]:
-        found = json.loads(kubectl("get", "infdep", "digits", "-o", "json"))["metadata"].get("annotations", {})
+        found = json.loads(kubectl("get", "infdep", "judged", "-o", "json"))["metadata"].get("annotations", {})
         return {name: text for name, text in found.items() if name.startswith("penstock.dev/")}
 
     assert run("apply", "-f", str(file)).exit_code == 0
-    assert run("rollout", "pause", "digits").exit_code == 2
+    assert run("rollout", "pause", "judged").exit_code == 2
     report()
-    assert_tells(run("rollout", "status", "digits").output, "v2 judged against v1 Shadowing parity 12")
+    assert_tells(run("rollout", "status", "judged").output, "v2 judged against v1 Shadowing parity 12")
     assert [row.split()[-1] for row in kubectl("get", "infdep", "-o", "wide").splitlines()] == ["ROLLOUT", "Shadowing"]
 
-    assert run("rollout", "pause", "digits").exit_code == 0
+    assert run("rollout", "pause", "judged").exit_code == 0
     assert annotations() == {"penstock.dev/rollout": "pause v2"}
-    assert run("apply", "-f", str(file)).output == "inferencedeployment/digits unchanged\n"
+    assert run("apply", "-f", str(file)).output == "inferencedeployment/judged unchanged\n"
     assert annotations() == {"penstock.dev/rollout": "pause v2"}
 
-    kubectl("annotate", "--overwrite", "infdep/digits", "penstock.dev/rollout=abort v2")
+    kubectl("annotate", "--overwrite", "infdep/judged", "penstock.dev/rollout=abort v2")
     report(phase="Held")
-    assert run("rollout", "resume", "digits").exit_code == 0
+    assert run("rollout", "resume", "judged").exit_code == 0
     assert annotations() == {"penstock.dev/rollout": "resume v2"}
     report(phase="RolledBack", weight=0)
-    assert run("rollout", "status", "digits", "-w").exit_code == 1
+    assert run("rollout", "status", "judged", "-w").exit_code == 1

@@ -66,7 +66,7 @@ def test_nothing_is_applied_when_one_is_wrong(cli: Cli, tmp_path: Path) -> None:
 
 def test_get_shows_the_columns_of_kubectl(cli: Cli) -> None:
     cli("apply", "-f", str(SAMPLES))
-    heading, row = cli("get").stdout.splitlines()
+    heading, row, _ = cli("get").stdout.splitlines()
     assert heading.split() == ["NAME", "READY", "MODEL", "REPLICAS", "URL", "AGE"]
     assert row.startswith("digits ")
     assert "file:///var/lib/penstock/models/digits/1" in row
@@ -82,7 +82,7 @@ def test_get_writes_the_object(cli: Cli, output: str, parse: Callable[[str], dic
     cli("apply", "-f", str(SAMPLES))
     assert parse(cli("get", "infdep", "digits", "-o", output).stdout)["metadata"]["name"] == "digits"
     listed = parse(cli("get", "infdep", "-o", output).stdout)
-    assert (listed["kind"], len(listed["items"])) == ("List", 1)
+    assert (listed["kind"], len(listed["items"])) == ("List", 2)
 
 
 def test_get_does_not_write_secrets_out(cli: Cli, tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_validate_names_file_line_and_field(cli: Cli, tmp_path: Path) -> None:
 
 def test_validate_accepts_the_samples(cli: Cli) -> None:
     result = cli("validate", str(SAMPLES))
-    assert (result.exit_code, result.output) == (0, Telling("3 of 3 checked accept"))
+    assert (result.exit_code, result.output) == (0, Telling("4 of 4 checked accept"))
 
 
 def test_version_as_json(cli: Cli) -> None:

@@ -26,7 +26,7 @@ from penstock_operator.kinds import INFERENCE_DEPLOYMENT
 from penstock_operator.runtime.cluster import Cluster, Key
 
 SAMPLE = Path(__file__).resolve().parents[3] / "manifests" / "samples" / "judged.yaml"
-KEY = Key("default", "digits")
+KEY = Key("default", "judged")
 NOW = datetime(2026, 11, 30, 20, 0, tzinfo=UTC)
 Cli = Callable[..., Result]
 
@@ -106,10 +106,10 @@ def test_a_bar_is_full_where_the_evidence_is_enough(value: float, bound: float, 
 
 
 def test_a_status_tells_where_it_is_by_when_and_each_metric_against_its_bounds() -> None:
-    lines = describe("digits", RolloutSpec(steps=(1, 10, 50)), RolloutStatus.model_validate(STEPPING), NOW)
+    lines = describe("judged", RolloutSpec(steps=(1, 10, 50)), RolloutStatus.model_validate(STEPPING), NOW)
 
     assert lines == [
-        "digits: revision v2 is judged against v1 (Canary)",
+        "judged: revision v2 is judged against v1 (Canary)",
         "Stepping for 45 s: 10 % of the requests, step 2 of 3",
         "It gets 10 % of the requests; not proved yet: latency.",
         "It is to be proved to be no worse by 2026-11-30T20:55:00Z, in 55 min.",
@@ -139,25 +139,25 @@ def test_a_status_tells_where_it_is_by_when_and_each_metric_against_its_bounds()
     ],
 )  # fmt: skip
 def test_each_phase_is_told_with_what_can_be_done(told: dict[str, Any], facts: str) -> None:
-    assert_tells("\n".join(describe("digits", RolloutSpec(), RolloutStatus.model_validate(told), NOW)), facts)
+    assert_tells("\n".join(describe("judged", RolloutSpec(), RolloutStatus.model_validate(told), NOW)), facts)
 
 
 def test_without_a_rollout_it_is_said_what_serves_and_nothing_can_be_told(store: Cluster) -> None:
     report(store, None)
 
-    assert_tells(cli("status", "digits").output, "digits no new revision v1 serves")
-    assert cli("status", "digits", "-w").exit_code == 0
-    refused = cli("promote", "digits")
+    assert_tells(cli("status", "judged").output, "judged no new revision v1 serves")
+    assert cli("status", "judged", "-w").exit_code == 0
+    refused = cli("promote", "judged")
     assert refused.exit_code == 2
-    assert_tells(refused.stderr, "error digits nothing to promote")
+    assert_tells(refused.stderr, "error judged nothing to promote")
 
 
 def test_what_is_said_of_a_former_spec_is_not_taken_for_the_present_one(store: Cluster) -> None:
     report(store, STEPPING, generation=0)
 
-    assert_tells(cli("status", "digits").output, "operator not looked at present spec")
-    assert json.loads(cli("status", "digits", "-o", "json").stdout)["rollout"] is None
-    assert cli("promote", "digits").exit_code == 2
+    assert_tells(cli("status", "judged").output, "operator not looked at present spec")
+    assert json.loads(cli("status", "judged", "-o", "json").stdout)["rollout"] is None
+    assert cli("promote", "judged").exit_code == 2
     assert annotation(store) is None
 
 
@@ -165,9 +165,9 @@ def test_what_is_said_of_a_former_spec_is_not_taken_for_the_present_one(store: C
 def test_for_programs_there_is_all_but_what_the_operator_keeps_for_itself(store: Cluster, output: str) -> None:
     report(store, STEPPING)
 
-    shown = yaml.safe_load(cli("status", "digits", "-o", output).stdout)
+    shown = yaml.safe_load(cli("status", "judged", "-o", output).stdout)
 
-    assert (shown["name"], shown["namespace"]) == ("digits", "default")
+    assert (shown["name"], shown["namespace"]) == ("judged", "default")
     assert shown["rollout"]["metrics"][1]["proof"] == "0.65"
     assert not {"evidence", "history", "notes"} & set(shown["rollout"])
 
@@ -190,7 +190,7 @@ def test_a_command_names_the_revision_and_says_what_follows(
 ) -> None:
     report(store, told)
 
-    done = cli(verb, "digits")
+    done = cli(verb, "judged")
 
     assert done.exit_code == 0, done.output
     assert_tells(done.output, facts)
@@ -212,10 +212,10 @@ def test_what_makes_no_sense_is_refused_with_words_and_changes_nothing(
 ) -> None:
     report(store, told)
 
-    refused = cli(verb, "digits")
+    refused = cli(verb, "judged")
 
     assert refused.exit_code == 2
-    assert_tells(refused.stderr, "error digits", facts)
+    assert_tells(refused.stderr, "error judged", facts)
     assert annotation(store) is None
 
 
@@ -244,18 +244,18 @@ def test_a_command_that_is_waited_for_ends_once_it_was_obeyed(store: Cluster) ->
 
     operator = threading.Thread(target=obey)
     operator.start()
-    done = cli("pause", "digits", "--wait")
+    done = cli("pause", "judged", "--wait")
     operator.join()
 
     assert done.exit_code == 0
     assert_tells(done.output, "Held Paused by a command")
-    assert_tells(cli("pause", "digits").output, "told so already")
+    assert_tells(cli("pause", "judged").output, "told so already")
 
 
 def test_a_command_that_nobody_carries_out_is_told_so_when_the_time_is_up(store: Cluster) -> None:
     report(store, STEPPING)
 
-    late = cli("pause", "digits", "--wait", "--timeout", "0")
+    late = cli("pause", "judged", "--wait", "--timeout", "0")
 
     assert late.exit_code == 3
     assert_tells(late.stderr, "not carried out within 0 s Stepping")
@@ -275,7 +275,7 @@ def test_a_rollout_is_followed_to_its_end_with_a_line_for_each_change(
 ) -> None:
     report(store, STEPPING)
     followed: list[Result] = []
-    follower = threading.Thread(target=lambda: followed.append(cli("status", "digits", "-w", *arguments)))
+    follower = threading.Thread(target=lambda: followed.append(cli("status", "judged", "-w", *arguments)))
     follower.start()
     follower.join(timeout=0.7)  # a look or two at what does not change
     report(store, end)
@@ -290,14 +290,15 @@ def test_a_rollout_is_followed_to_its_end_with_a_line_for_each_change(
 def test_following_ends_when_the_time_is_up(store: Cluster) -> None:
     report(store, STEPPING)
 
-    late = cli("status", "digits", "-w", "--timeout", "0")
+    late = cli("status", "judged", "-w", "--timeout", "0")
 
     assert late.exit_code == 3
     assert_tells(late.stderr, "0 s over goes on")
 
 
+@pytest.mark.usefixtures("store")
 @pytest.mark.parametrize("arguments", [("status",), ("promote",), ("status", "-w")])
-def test_a_deployment_that_is_not_there_is_named(store: Cluster, arguments: tuple[str, ...]) -> None:
+def test_a_deployment_that_is_not_there_is_named(arguments: tuple[str, ...]) -> None:
     missing = cli(arguments[0], "nobody", *arguments[1:])
     assert missing.exit_code == 1
     assert_tells(str(missing.exception), "nobody not found default")

@@ -88,7 +88,7 @@ def test_words_that_select_nothing_are_refused(words: list[str], facts: str) -> 
 def test_get_all_has_a_table_for_each_kind(cli: Cli) -> None:
     lines = cli("get", "all").stdout.splitlines()
     assert [line.split()[0] if line else "" for line in lines] == [
-        "NAME", "inferencedeployment/digits", "", "NAME", "servingpool/default", "servingpool/gpus",
+        "NAME", "inferencedeployment/digits", "inferencedeployment/judged", "", "NAME", "servingpool/default", "servingpool/gpus",
     ]  # fmt: skip
 
 
