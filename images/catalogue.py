@@ -110,7 +110,6 @@ IMAGES: Final[Mapping[ImageName, Image]] = {
             packages=("penstock", "penstock_operator", "penstock_runtime"),
             entrypoint=(f"{PREFIX}/bin/penstock-operator",),
             user=NONROOT,
-            left_out=("numpy",),
         ),
         Image(
             name=ImageName.GATEWAY,

@@ -116,7 +116,7 @@ def _requirements(name: ImageName) -> set[str]:
         ),
         pytest.param(
             ImageName.OPERATOR,
-            {"torch", "ray", "onnxruntime", "openvino", "numpy"},
+            {"torch", "ray", "onnxruntime", "openvino"},
             id="the operator has no Ray and no engine",
         ),
         pytest.param(
