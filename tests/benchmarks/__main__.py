@@ -11,6 +11,7 @@ BENCHMARKS = {
     "protocols": "what an answer costs by JSON, binary tensors and gRPC",
     "access": "what it costs that the gateway asks who calls",
     "gateway-price": "what the gateway costs beside the least that HAProxy can do, and the replica's own socket",
+    "shares": "which shares of requests revisions get, by what was declared and who is faster, and what a lot costs",
     "prediction-cache": "what the prediction cache costs and gives, by how many inputs repeat",
     "hostile-clients": "what clients that hold connections and give nothing cost the others",
     "tracing": "what traces and metrics cost an answer",

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tritonclient.grpc.aio as triton_aio
 from tests.integration.gateway_parts import SECRET, Gateway, gateway, token_of, until
+from tests.integration.grpc_parts import triton_inputs
 from tests.integration.replica_process import document, replica, save_linear
 
 from penstock.routing.fleet import FEATURES, FEATURES_HEADER, ORDERS
@@ -59,6 +61,17 @@ def test_what_replicas_count_is_seen_while_their_revisions_are_compared(tmp_path
             assert all(sum(each.seconds.values()) == each.answered for each in seen.values())
             assert all(each.failed == each.late == 0 for each in seen.values())
             assert all(each.age_seconds > 0 and each.memory_bytes > 1_000_000 for each in seen.values())
+            # Each call of a connection that carries many draws a lot of its own.
+            async with triton_aio.InferenceServerClient(f"{gw.address}:{gw.port}") as client:
+                for _ in range(40):
+                    await client.infer("tiny", triton_inputs({"x": np.ones((1, 64), np.float32)}))
+
+            async def called() -> bool:
+                return sum(each.answered for each in (await _outcomes(gw)).values()) == 60
+
+            await until(called)
+            calls = {name: each.answered - seen[name].answered for name, each in (await _outcomes(gw)).items()}
+            assert min(calls.values()) >= 4, "chance leaves less than once in a million times"
             # An operator of a former release would refuse the whole list.
             former = await _status(gw, FEATURES - {ORDERS})
             assert all(each.outcomes is None for each in former.replicas)

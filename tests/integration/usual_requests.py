@@ -19,10 +19,10 @@ from typing import Any
 from tests.ports import free_port
 
 from penstock_serving.gateway.haproxy.config import render_config, render_map
-from penstock_serving.gateway.haproxy.plan import DesiredState, desire
+from penstock_serving.gateway.haproxy.plan import DesiredState, desire, list_places
 from penstock_serving.gateway.haproxy.process import find_haproxy
 from penstock_serving.gateway.settings import GatewaySettings
-from penstock_serving.gateway.table.traffic import Destination, Target
+from penstock_serving.gateway.table.traffic import LOTS, Arm, Destination, Target
 
 GUARD_SECONDS = 60.0
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -45,12 +45,15 @@ def state(address: str) -> DesiredState:
         "vision/keyed-bounded": never, "vision/undecided": never, "vision/versions": never, "v2x/open": never,
     }  # fmt: skip
     known = {
-        path: Destination(target, split=False, sampled_per_million=sampled)
+        path: Destination(target, sampled)
         for model, sampled in models.items()
         for path in (model, f"{model}/1", f"{model}/infer")
     }
-    known["vision/split"] = Destination(target, split=True, sampled_per_million=never)
-    known["vision/asleep"] = Destination((), split=False, sampled_per_million=never)
+    for name, sticky in (("split", False), ("sticky", True)):
+        path = f"vision/{name}"
+        arms = tuple(Arm(f"{path}#{number}", LOTS // 2, target) for number in range(2))
+        known[path] = Destination(target, never, arms, sticky)
+    known["vision/asleep"] = Destination((), never)
     guards = {
         "default/keyed": "k|0", "vision/keyed": "k|0", "vision/keyed-kept": "k|0", "vision/token": "j|0",
         "vision/bounded": "-|100000", "vision/keyed-bounded": "k|100000", "vision/undecided": "?|0",
@@ -68,7 +71,7 @@ def state(address: str) -> DesiredState:
         f"vision/{digest('with.dots')}": "key/dots|0|0|*",
         f"vision/{digest('head.claims.signature')}": f"jwt/alice|0|{later}|*",
     }
-    slots = {path: number for number, path in enumerate(known)}
+    slots = {place: number for number, place in enumerate(list_places(known))}
     return desire(known, slots, guards, grants, token=lambda path, _: f"token-of-{path.replace('/', '-')}")
 
 
@@ -232,7 +235,7 @@ _PATHS = (
     "/default/v2/models/open/infer", "/default/v2/models/kept/versions/1/infer", "/vision/v2/models/open/infer",
     "/vision/v2/models/keyed/infer", "/vision/v2/models/keyed/versions/1/infer", "/vision/v2/models/keyed-kept/infer",
     "/vision/v2/models/token/infer", "/vision/v2/models/bounded/infer", "/vision/v2/models/keyed-bounded/infer",
-    "/vision/v2/models/undecided/infer", "/vision/v2/models/versions/infer", "/vision/v2/models/split/infer",
+    "/vision/v2/models/undecided/infer", "/vision/v2/models/versions/infer", "/vision/v2/models/split/infer", "/vision/v2/models/sticky/infer",
     "/vision/v2/models/versions/versions/infer/infer", "/v2x/v2/models/open/infer", "/vision/v2/models/asleep/infer",
 )  # fmt: skip
 _OTHERS = (

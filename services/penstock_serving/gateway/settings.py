@@ -29,7 +29,7 @@ class GatewaySettings:
     control_port: int = 8081
     public_url: str = ""
     default_namespace: str = "default"
-    slots: int = 64
+    slots: int = 128
     threads: int = 1
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
     max_held_bytes: int = 256 * 1024 * 1024

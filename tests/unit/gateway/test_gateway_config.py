@@ -95,17 +95,17 @@ def test_nothing_else_is_bound() -> None:
 
 
 def test_servers_known_at_the_start_are_in_their_backends() -> None:
-    text = render_config(PLAIN, 2, DesiredState({"w1": {"ra": Server("h:1", 9)}}, {}), "e")
-    backend = text.split("\nbackend w1\n")[1].splitlines()
+    text = render_config(PLAIN, 2, DesiredState({"m1": {"ra": Server("h:1", 9)}}, {}), "e")
+    backend = text.split("\nbackend m1\n")[1].splitlines()
     assert [line for line in backend if "server ra" in line] == [
         (
             "  server ra h:1 weight 9 check inter 5s fastinter 500ms downinter 500ms fall 1 rise 1 "
             "observe layer4 error-limit 1 on-error mark-down"
         )
     ]
-    assert "backend m1\n" in text
+    assert "backend m0\n" in text
     assert "backend m2\n" not in text
-    assert text.count(" backup\n") == 4
+    assert text.count(" backup\n") == 2
 
 
 def test_haproxy_takes_the_configuration_without_a_warning(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from penstock_serving.gateway.haproxy.plan import (
     Server,
     assign,
     desire,
+    list_places,
     plan,
     recall,
     server_name,
@@ -19,15 +20,21 @@ from penstock_serving.gateway.haproxy.plan import (
 )
 from penstock_serving.gateway.haproxy.runtime_socket import parse_map, parse_servers, portions
 from penstock_serving.gateway.memory import BUFFER_BYTES
-from penstock_serving.gateway.table.traffic import Destination, Target
+from penstock_serving.gateway.table.traffic import LOTS, Arm, Destination, Target
 
-A = Target("a", "h:1", 256)
+A, B = Target("a", "h:1", 256), Target("b", "h:2", 256)
 LIVE = ObservedServer(256, maintenance=False)
 LEAVING = ObservedServer(256, maintenance=True)
 
 
-def to(*targets: Target, split: bool = False, sampled: int = 0) -> Destination:
-    return Destination(targets, split, sampled)
+def to(*targets: Target, sampled: int = 0) -> Destination:
+    return Destination(targets, sampled)
+
+
+def shared(place: str, lots: int, *, sticky: bool = False) -> Destination:
+    """By `A` with so many lots, and `B` with the others."""
+    arms = Arm(f"{place}#a", lots, (A,)), Arm(f"{place}#b", LOTS - lots, (B,))
+    return Destination((A, B), 0, arms, sticky)
 
 
 @pytest.mark.parametrize(
@@ -59,13 +66,14 @@ def to(*targets: Target, split: bool = False, sampled: int = 0) -> Destination:
             RuntimeCommands(("set server m0/ra weight 9", "set server m0/ra state ready"), ()),
         ),
         (
-            DesiredState({"w0": {"ra": Server("h:1", 256)}}, {"ns/m": "w0|0"}),
-            ObservedState({"m0": {"ra": LIVE}, "w0": {}}, {"ns/m": "m0|0"}),
+            DesiredState({"m1": {"ra": Server("h:1", 256)}}, {"ns/m": "w0|0", "0:w0": "m1"}),
+            ObservedState({"m0": {"ra": LIVE}, "m1": {}}, {"ns/m": "m0|0"}),
             RuntimeCommands(
                 (
-                    f"add server w0/ra h:1 weight 256 {CHECK}",
-                    "enable health w0/ra",
-                    "enable server w0/ra",
+                    f"add server m1/ra h:1 weight 256 {CHECK}",
+                    "enable health m1/ra",
+                    "enable server m1/ra",
+                    "add map /m 0:w0 m1",
                     "set map /m ns/m w0|0",
                     "set server m0/ra state maint",
                 ),
@@ -102,7 +110,7 @@ def to(*targets: Target, split: bool = False, sampled: int = 0) -> Destination:
         "a route that ends leaves the map before its servers leave",
         "a server that was busy is removed later",
         "a replica that comes back while it leaves stays",
-        "another way of sharing moves the path without a gap",
+        "a path that several share leads to lots once these lead to replicas",
         "a server gets as many requests as its replica has room for",
         "a replica that says no more how many it takes gets all",
         "a bound that nobody remembers is told again",
@@ -113,16 +121,16 @@ def test_commands(desired: DesiredState, observed: ObservedState, expected: Runt
 
 
 @pytest.mark.parametrize(
-    ("destinations", "previous", "unfit", "expected"),
+    ("places", "previous", "unfit", "expected"),
     [
-        ({"a": to(A), "b": to(A)}, {}, (), {"a": 0, "b": 1}),
-        ({"a": to(A), "b": to(A)}, {"b": 0}, (), {"a": 1, "b": 0}),
-        ({"a": to()}, {}, (), {}),
-        ({"a": to()}, {"a": 1}, (), {"a": 1}),
-        ({"a": to(A)}, {"gone": 0}, (), {"a": 0}),
-        ({"a": to(A)}, {}, (0,), {"a": 1}),
-        ({"a": to(A), "b": to(A)}, {}, (0,), None),
-        ({"a": to(A), "b": to(A), "c": to(A)}, {}, (), None),
+        ({"a": True, "b": True}, {}, (), {"a": 0, "b": 1}),
+        ({"a": True, "b": True}, {"b": 0}, (), {"a": 1, "b": 0}),
+        ({"a": False}, {}, (), {}),
+        ({"a": False}, {"a": 1}, (), {"a": 1}),
+        ({"a": True}, {"gone": 0}, (), {"a": 0}),
+        ({"a": True}, {}, (0,), {"a": 1}),
+        ({"a": True, "b": True}, {}, (0,), None),
+        ({"a": True, "b": True, "c": True}, {}, (), None),
     ],
     ids=[
         "each path gets a slot",
@@ -136,28 +144,55 @@ def test_commands(desired: DesiredState, observed: ObservedState, expected: Runt
     ],
 )
 def test_slots(
-    destinations: dict[str, Destination],
-    previous: dict[str, int],
-    unfit: tuple[int, ...],
-    expected: dict[str, int] | None,
+    places: dict[str, bool], previous: dict[str, int], unfit: tuple[int, ...], expected: dict[str, int] | None
 ) -> None:
-    assert assign(destinations, previous, 2, unfit) == expected
+    assert assign(places, previous, 2, unfit) == expected
+
+
+def test_paths_and_arms_have_places() -> None:
+    assert list_places({"ns/m": to(A), "ns/w": shared("ns/w", 1), "ns/zero": to()}) == {
+        "ns/m": True, "ns/w": True, "ns/w#a": True, "ns/w#b": True, "ns/zero": False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("sticky", "way"), [pytest.param(False, "w3", id="by chance"), pytest.param(True, "s3", id="by caller")]
+)
+def test_a_path_that_several_revisions_share_leads_to_lots(*, sticky: bool, way: str) -> None:
+    destination = shared("ns/w", 2, sticky=sticky)
+    found = desire({"ns/w": destination}, {"ns/w": 3, "ns/w#a": 4, "ns/w#b": 0}, {}, {})
+    assert found.backends == {
+        "m4": {server_name(A): Server("h:1", 256)}, "m0": {server_name(B): Server("h:2", 256)},
+    }  # fmt: skip
+    lots = {f"{lot}:{way}": "m4" if lot < 2 else "m0" for lot in range(LOTS)}
+    assert found.entries == {"ns/w": f"{way}|0|", **lots}
+    assert found.usual == {"/ns/v2/models/w/infer": f"0000000o{way}|||||ns/"}
+    # Until each arm has a place, the agent answers.
+    assert desire({"ns/w": destination}, {"ns/w": 3, "ns/w#a": 4}, {}, {}).entries == {"ns/w": "agent|0|"}
+
+
+def test_another_share_is_told_without_a_server_that_leaves_or_comes() -> None:
+    slots = {"ns/w": 0, "ns/w#a": 1, "ns/w#b": 2}
+    before, after = (desire({"ns/w": shared("ns/w", lots)}, slots, {}, {}) for lots in (5, 25))
+    observed = state_after(before, ObservedState({"m0": {}, "m1": {}, "m2": {}}, {}))
+    told = plan(after, observed, Maps("/m", "/l", "/g", "/u"))
+    assert told == RuntimeCommands(tuple(f"set map /m {lot}:w0 m1" for lot in range(5, 25)), ())
 
 
 def test_what_is_desired_of_haproxy() -> None:
-    destinations = {"ns/m": to(A, sampled=10), "ns/w": to(A, split=True), "ns/zero": to(), "ns/new": to(sampled=7)}
+    destinations = {"ns/m": to(A, sampled=10), "ns/zero": to(), "ns/new": to(sampled=7)}
     assert desire(
         destinations,
-        {"ns/m": 0, "ns/w": 3, "ns/zero": 1},
+        {"ns/m": 0, "ns/zero": 1},
         {"ns/m": "k|0"},
         {"ns/A": "key/a|0|9|*"},
         token=lambda path, uid: f"{path}{uid}",
     ) == DesiredState(
-        {"m0": {server_name(A): Server("h:1", 256)}, "w3": {server_name(A): Server("h:1", 256)}},
-        {"ns/m": "m0|10|ns/m", "ns/w": "w3|0|ns/w", "ns/zero": "agent|0|ns/zero", "ns/new": "agent|7|ns/new"},
+        {"m0": {server_name(A): Server("h:1", 256)}},
+        {"ns/m": "m0|10|ns/m", "ns/zero": "agent|0|ns/zero", "ns/new": "agent|7|ns/new"},
         {"ns/m": "k|0"},
         {"ns/A": "key/a|0|9|*"},
-        {"/ns/v2/models/m/infer": "0000010km0|||||ns/ns/m", "/ns/v2/models/w/infer": "0000000ow3|||||ns/ns/w"},
+        {"/ns/v2/models/m/infer": "0000010km0|||||ns/ns/m"},
     )
 
 

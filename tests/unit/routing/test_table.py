@@ -5,8 +5,9 @@ from tests.telling import Telling, telling
 
 from penstock.errors import Conflict, Invalid, PenstockError, Unavailable
 from penstock.routing.leases import ReplicaLease, RequestsJoined, Route
+from penstock.routing.outcomes import RevisionComparison
 from penstock.routing.table import Replica, Table, replica_key
-from penstock_serving.gateway.table.traffic import Destination, Target, Traffic, Unknown, lookup
+from penstock_serving.gateway.table.traffic import Destination, Target, Traffic, Unknown, lookup, share_lots
 
 
 def lease(
@@ -21,6 +22,10 @@ def route(sampling_ratio: float = 0.0, **revisions: int) -> Route:
 
 def shares(table: Table, path: str = "ns/m") -> dict[str, int]:
     return {target.replica_id: target.weight for target in Traffic().destinations(table)[path].targets}
+
+
+def arms(table: Table, path: str = "ns/m") -> dict[str, int]:
+    return {arm.place: arm.lots for arm in Traffic().destinations(table)[path].arms}
 
 
 @pytest.mark.parametrize(
@@ -44,14 +49,14 @@ def shares(table: Table, path: str = "ns/m") -> dict[str, int]:
             .with_lease("a", lease(), 0)
             .with_lease("b", lease(), 0)
             .with_lease("c", lease(revision="r2"), 0),
-            {"a": 128, "b": 128, "c": 256},
+            {"a": 25_000_000, "b": 25_000_000, "c": 50_000_000},
         ),
         (
             Table()
             .with_route(route(r1=100, r2=1))
             .with_lease("a", lease(), 0)
             .with_lease("b", lease(revision="r2"), 0),
-            {"a": 256, "b": 3},
+            {"a": 99_000_000, "b": 1_000_000},
         ),
     ],
     ids=[
@@ -71,9 +76,49 @@ def test_who_receives_and_how_much(table: Table, expected: dict[str, int]) -> No
 
 def test_requests_are_split_only_while_several_declared_revisions_receive() -> None:
     two = Table().with_lease("a", lease(), 0).with_lease("b", lease(revision="r2"), 0)
-    assert not Traffic().destinations(two)["ns/m"].split
-    assert Traffic().destinations(two.with_route(route(r1=1, r2=1)))["ns/m"].split
-    assert not Traffic().destinations(two.with_route(route(r1=1, r2=0)))["ns/m"].split
+    for path in ("ns/m", "ns/m/1"):
+        assert arms(two, path) == {}
+        # Of a lone version the arms are the model's.
+        assert arms(two.with_route(route(r1=1, r2=1)), path) == {"ns/m#r1": 50, "ns/m#r2": 50}
+        assert arms(two.with_route(route(r1=1, r2=0)), path) == {}
+        assert arms(two.with_route(route(r1=1, r3=1)), path) == {}
+
+
+def test_revisions_of_a_version_share_its_requests_apart_from_those_of_others() -> None:
+    table = Table().with_route(route(r1=98, r2=1, r3=1))
+    for name, version in (("r1", "1"), ("r2", "1"), ("r3", "2")):
+        table = table.with_lease(name, lease(revision=name, version=version), 0)
+    assert arms(table) == {"ns/m#r1": 98, "ns/m#r2": 1, "ns/m#r3": 1}
+    assert arms(table, "ns/m/1") == {"ns/m/1#r1": 99, "ns/m/1#r2": 1}
+    assert arms(table, "ns/m/2") == {}
+
+
+def test_a_candidate_that_gets_more_lots_keeps_those_that_it_had() -> None:
+    table = Table()
+    for name in ("v1", "v1-b", "v2"):
+        table = table.with_lease(name, lease(revision=name), 0)
+    compared = RevisionComparison(candidate="v2", stable="v1", baseline="v1-b", sticky=True)
+    weights = {"v1": 98, "v1-b": 1, "v2": 1}
+    declared = Route(namespace="ns", model="m", revisions=weights, comparison=compared)
+    found = Traffic().destinations(table.with_route(declared))["ns/m"]
+    assert [(each.place, each.lots) for each in found.arms] == [("ns/m#v2", 1), ("ns/m#v1-b", 1), ("ns/m#v1", 98)]
+    assert found.sticky
+    more = declared.model_copy(update={"revisions": {"v1": 50, "v1-b": 25, "v2": 25}})
+    assert list(arms(table.with_route(more))) == ["ns/m#v2", "ns/m#v1-b", "ns/m#v1"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "lots"),
+    [
+        pytest.param({"a": 98, "b": 1, "c": 1}, {"a": 98, "b": 1, "c": 1}, id="percents"),
+        pytest.param({"a": 99, "c": 1}, {"a": 99, "c": 1}, id="and with nobody between"),
+        pytest.param({"a": 98, "c": 1}, {"a": 99, "c": 1}, id="one that is not there leaves its share to the others"),
+        pytest.param({"a": 1, "b": 1, "c": 1}, {"a": 34, "b": 33, "c": 33}, id="thirds"),
+        pytest.param({"a": 100, "b": 100, "c": 1}, {"a": 50, "b": 49, "c": 1}, id="who has a weight has a lot"),
+    ],
+)
+def test_lots_are_shared_by_weight(weights: dict[str, int], lots: dict[str, int]) -> None:
+    assert share_lots(weights) == lots
 
 
 def test_each_version_has_a_path_of_its_own() -> None:
@@ -85,9 +130,9 @@ def test_each_version_has_a_path_of_its_own() -> None:
     )
     a, b = Target("a", "10.0.0.1:1", 256), Target("b", "10.0.0.2:1", 256)
     assert Traffic().destinations(table) == {
-        "ns/m": Destination((a, b), split=False, sampled_per_million=250_000),
-        "ns/m/1": Destination((a,), split=False, sampled_per_million=250_000),
-        "ns/m/2": Destination((b,), split=False, sampled_per_million=250_000),
+        "ns/m": Destination((a, b), sampled_per_million=250_000),
+        "ns/m/1": Destination((a,), sampled_per_million=250_000),
+        "ns/m/2": Destination((b,), sampled_per_million=250_000),
     }
 
 

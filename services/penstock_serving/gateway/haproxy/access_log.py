@@ -26,7 +26,7 @@ _COUNTED = 6
 """Fields after the times by which a request is counted, but for its path."""
 _NONE = b"-"
 _FAILED = b"5"
-_REPLICAS = b"mw"
+_REPLICAS = b"m"
 """How the backends of replicas begin; others had no usual request."""
 _SERVER_ERROR = 500
 _LABELS = ("namespace", "model", "code")

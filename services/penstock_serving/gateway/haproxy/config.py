@@ -15,9 +15,11 @@ from penstock_serving.gateway.haproxy.grpc_rules import (
     http2_rules,
     mark_rules,
 )
-from penstock_serving.gateway.haproxy.plan import AGENT, AUTHORITY, SUCCESSOR, DesiredState, verify_by
+from penstock_serving.gateway.haproxy.lot_rules import LOTS_BY_CHANCE, STICKY_LOTS, lot_rules
+from penstock_serving.gateway.haproxy.plan import AGENT, AUTHORITY, SLOT, SUCCESSOR, DesiredState, verify_by
 from penstock_serving.gateway.haproxy.request_rules import (
     LEAVING,
+    SHARED,
     client_limit_rules,
     connection_rules,
     relay_rules,
@@ -74,7 +76,7 @@ def render_config(settings: GatewaySettings, slots: int, desired: DesiredState, 
         _clients_frontend(settings),
         _own_sections(settings),
     )
-    backends = (_backend(settings, desired, slot, kind) for slot in range(slots) for kind in ("m", "w"))
+    backends = (_backend(settings, desired, slot) for slot in range(slots))
     return "\n".join(line for section in (*sections, *backends) for line in section) + "\n"
 
 
@@ -173,9 +175,12 @@ def _clients_frontend(settings: GatewaySettings) -> Iterator[str]:
     yield "  http-response set-var(txn.kept) res.hdr(traceresponse) if told"
     yield "  http-after-response set-header connection close if leaving"
     yield from answer_rules()
-    yield f"  use_backend %[var({WAY})] if usual"
+    yield f"  acl lots var({WAY}) -m beg {LOTS_BY_CHANCE} {STICKY_LOTS}"
+    yield f"  use_backend %[var({WAY})] if usual !lots"
+    yield from lot_rules(settings.layout.map, WAY, "usual")
     yield f"  use_backend {RELAY} if outdated !leaving"
     yield f"  use_backend {VERIFY} if guarded !identified"
+    yield from lot_rules(settings.layout.map, SHARED, "!usual")
     yield "  use_backend %[var(txn.route),field(1,|)]"
     yield f"  default_backend {AGENT}"
 
@@ -206,11 +211,10 @@ def _own_sections(settings: GatewaySettings) -> Iterator[str]:
     yield from tables()
 
 
-def _backend(settings: GatewaySettings, desired: DesiredState, slot: int, kind: str) -> Iterator[str]:
-    name = f"{kind}{slot}"
+def _backend(settings: GatewaySettings, desired: DesiredState, slot: int) -> Iterator[str]:
+    name = f"{SLOT}{slot}"
     yield f"backend {name}"
-    # `leastconn` gives each request to the least busy, but keeps no shares when idle; `random(2)` keeps both.
-    yield f"  balance {'leastconn' if kind == 'm' else 'random(2)'}"
+    yield "  balance leastconn"
     # Not in the frontend, which would wait for a body before it refused its size.
     yield from buffering_rules(settings)
     yield from room_rules(settings, name)

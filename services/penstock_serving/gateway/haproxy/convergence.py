@@ -20,6 +20,7 @@ from penstock_serving.gateway.haproxy.plan import (
     ObservedState,
     assign,
     desire,
+    list_places,
     plan,
     recall,
     state_after,
@@ -160,20 +161,20 @@ class Convergence:
         )
 
     def _assign(self, destinations: dict[str, Destination], observed: ObservedState) -> bool:
-        """Whether every path with a replica has a slot now."""
+        """Whether every place that needs a slot has one now."""
         now = self._registry.now()
-        before = self._slot_of
+        before, places = self._slot_of, list_places(destinations)
         self._resting = {path: (slot, until) for path, (slot, until) in self._resting.items() if until > now}
         for path, slot in before.items():
-            if path not in destinations:
+            if path not in places:
                 # A request of the old path may still be retried in this slot.
                 self._resting[path] = slot, now + self._settings.request_timeout_seconds
         resting = {path: slot for path, (slot, _) in self._resting.items()}
         occupied = {int(b[1:]) for b, servers in observed.backends.items() if servers and b[1:].isdigit()}
         unfit = {*resting.values(), *(occupied - set(before.values()))}
         # What may still be under way in its own slot does not keep a path that comes back from it.
-        assigned = assign(destinations, resting | before, self._slots, unfit)
-        kept = {path: slot for path, slot in before.items() if path in destinations}
+        assigned = assign(places, resting | before, self._slots, unfit)
+        kept = {path: slot for path, slot in before.items() if path in places}
         self._slot_of = kept if assigned is None else assigned
         self._resting = {path: rest for path, rest in self._resting.items() if path not in self._slot_of}
         return assigned is not None
@@ -182,10 +183,11 @@ class Convergence:
         """Give every path with a replica a slot of a worker that is to come, of more slots where these are too few."""
         # A new worker has no request under way, so no slot must rest there.
         self._resting = {}
-        assigned = assign(destinations, self._slot_of, self._slots, ())
+        places = list_places(destinations)
+        assigned = assign(places, self._slot_of, self._slots, ())
         while assigned is None:
             self._slots *= 2
-            assigned = assign(destinations, self._slot_of, self._slots, ())
+            assigned = assign(places, self._slot_of, self._slots, ())
         self._slot_of = assigned
         self._write(self._desire(destinations))
 

@@ -8,10 +8,13 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from penstock.routing.tokens import gateway_word
+from penstock_serving.gateway.haproxy.lot_rules import LOTS_BY_CHANCE, STICKY_LOTS, lot_key
 from penstock_serving.gateway.haproxy.usual import Way, usual_rows
 from penstock_serving.gateway.table.traffic import Destination, Target
 
 AGENT = "agent"
+SLOT = "m"
+"""How the backends of replicas begin."""
 SUCCESSOR = "successor"
 """The server by which a worker that was replaced reaches the present one."""
 AUTHORITY = "authority"
@@ -103,29 +106,38 @@ def verify_by(authority: str) -> str:
     return f"ssl verify required ca-file {authority}"
 
 
+def list_places(destinations: Mapping[str, Destination]) -> dict[str, bool]:
+    """All that may have a slot, paths and arms, and whether it has to: its requests go to replicas."""
+    places = {}
+    for path, destination in destinations.items():
+        places[path] = bool(destination.targets)
+        places |= {arm.place: True for arm in destination.arms}
+    return places
+
+
 def assign(
-    destinations: Mapping[str, Destination], previous: Mapping[str, int], slots: int, unfit: Collection[int]
+    places: Mapping[str, bool], previous: Mapping[str, int], slots: int, unfit: Collection[int]
 ) -> dict[str, int] | None:
-    """Give each path with a replica a slot; a path that has one keeps it as long as the path is known.
+    """Give each place that needs one a slot; one that has one keeps it as long as the place is known.
 
     Args:
-        destinations: where requests go, by path.
+        places: by name, whether it needs a slot.
         previous: slots as they are.
         slots: how many there are.
-        unfit: slots in which another path's requests may still be under way.
+        unfit: slots in which another place's requests may still be under way.
 
     Returns:
-        Slot by path, or None where there are too few.
+        Slot by place, or None where there are too few.
     """
-    kept = {path: slot for path, slot in previous.items() if path in destinations and slot < slots}
+    kept = {name: slot for name, slot in previous.items() if name in places and slot < slots}
     taken = {*kept.values(), *unfit}
     free = iter(slot for slot in range(slots) if slot not in taken)
-    for path, destination in destinations.items():
-        if path not in kept and destination.targets:
+    for name, needed in places.items():
+        if name not in kept and needed:
             slot = next(free, None)
             if slot is None:
                 return None
-            kept[path] = slot
+            kept[name] = slot
     return kept
 
 
@@ -143,34 +155,44 @@ def desire(
 
     Args:
         destinations: by path.
-        slot_of: the slot of each path.
+        slot_of: the slot of each path and arm.
         locks: how models are guarded.
         grants: what credentials open.
         token: of a path and its replicas' uid, what is shown to them with each request.
         default_namespace: whose models have a path without a namespace, too.
         authority: file with the authority of replicas' certificates.
 
-    A slot has two backends, `m` for the least busy and `w` for shares by weight; a path uses one of them.
+    A slot is a backend, `m` and a number. A path that several revisions share leads to no backend, but to lots: `w` and its slot's
+    number, or `s` where each caller has one lot, and the map says of each lot which arm's backend it leads to.
     """
     backends = {}
     entries = {}
     ways = {}
     for path, destination in destinations.items():
         slot = slot_of.get(path)
-        asleep = slot is None or not destination.targets
-        backend = AGENT if asleep else f"{'w' if destination.split else 'm'}{slot}"
+        asleep = slot is None or not destination.targets or any(arm.place not in slot_of for arm in destination.arms)
+        way = AGENT if asleep else f"{_kind(destination)}{slot}"
         shown = token(path, destination.uid)
-        entries[path] = f"{backend}|{destination.sampled_per_million}|{shown}"
-        if not asleep:
-            word = gateway_word(path.partition("/")[0], shown)
-            ways[path] = Way(backend, destination.sampled_per_million, word)
+        entries[path] = f"{way}|{destination.sampled_per_million}|{shown}"
+        if asleep:
+            continue
+        ways[path] = Way(way, destination.sampled_per_million, gateway_word(path.partition("/")[0], shown))
+        served = {f"{SLOT}{slot_of[arm.place]}": arm.targets for arm in destination.arms}
+        for backend, targets in (served or {way: destination.targets}).items():
             backends[backend] = {
-                server_name(t): Server(t.address, t.weight, t.most_requests, _tls(t, authority))
-                for t in destination.targets
+                server_name(t): Server(t.address, t.weight, t.most_requests, _tls(t, authority)) for t in targets
             }
             if destination.retry_after_seconds > 1:
                 entries[backend] = str(destination.retry_after_seconds)
+        lots = (f"{SLOT}{slot_of[arm.place]}" for arm in destination.arms for _ in range(arm.lots))
+        entries |= {lot_key(lot, way): backend for lot, backend in enumerate(lots)}
     return DesiredState(backends, entries, locks, grants, usual_rows(ways, locks, grants, default_namespace))
+
+
+def _kind(destination: Destination) -> str:
+    if not destination.arms:
+        return SLOT
+    return STICKY_LOTS if destination.sticky else LOTS_BY_CHANCE
 
 
 def _tls(target: Target, authority: str) -> str:

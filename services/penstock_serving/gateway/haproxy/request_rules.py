@@ -6,10 +6,13 @@ from collections.abc import Iterator
 
 from penstock_serving.gateway.haproxy.access_rules import ADDRESS, lock_rules
 from penstock_serving.gateway.haproxy.grpc_rules import reply_words
+from penstock_serving.gateway.haproxy.lot_rules import LOTS_BY_CHANCE, STICKY_LOTS
 from penstock_serving.gateway.settings import GatewaySettings
 
 LEAVING = "proc.leaving"
 """HAProxy's variable that is true while this gateway prepares to end."""
+SHARED = "txn.shared"
+"""HAProxy's variable: where a request leads whose path several revisions share. Usual ones have none."""
 _TOLD = 32
 """Connections above what an address may have, that are told so; HAProxy closes any others without a word."""
 
@@ -42,7 +45,7 @@ def relay_rules() -> Iterator[str]:
 
 
 def routing_rules(settings: GatewaySettings) -> Iterator[str]:
-    """`txn.ns`, `txn.rest` (the path after the namespace), `txn.key` and, from the map, `txn.route` and `txn.ppm`."""
+    """`txn.ns`, `txn.rest` (the path after the namespace), `txn.key` and, from the map, `txn.route`, `txn.ppm`, `txn.shared`."""
     yield "  acl short path_beg /v2/"
     yield "  acl short path /v2"
     yield f"  http-request set-var(txn.ns) str({settings.default_namespace}) if short"
@@ -56,6 +59,8 @@ def routing_rules(settings: GatewaySettings) -> Iterator[str]:
     yield "  http-request set-var-fmt(txn.key) %[var(txn.key)]/%[var(txn.rest),field(5,/)] if versioned"
     yield f"  http-request set-var(txn.route) var(txn.key),map_str({settings.layout.map})"
     yield "  http-request set-var(txn.ppm) var(txn.route),field(2,|)"
+    shared = f"{{ var(txn.route) -m beg {LOTS_BY_CHANCE} {STICKY_LOTS} }}"
+    yield f"  http-request set-var({SHARED}) var(txn.route),field(1,|) if {shared}"
 
 
 def room_rules(settings: GatewaySettings, backend: str) -> Iterator[str]:

@@ -1,18 +1,19 @@
-"""From the table to where each path's requests go, and with what weights."""
+"""From the table to where each path's requests go, and in what shares."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from penstock.routing.identities import replica_name
 from penstock.routing.leases import ReplicaRoom, Route
 from penstock.routing.table import ModelKey, Replica, Table
 
-MAX_WEIGHT = 256
-"""HAProxy's highest server weight."""
+WEIGHT = 256
+"""Of each of HAProxy's servers: requests of one revision are shared by its replicas alike."""
 PER_MILLION = 1_000_000
+LOTS = 100
+"""A request whose path leads to several revisions draws one of so many lots, each of which is a revision's: weights are percents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Target:
     replica_id: str
     address: str
     weight: int
+    """Where this process chooses: against other targets of the destination."""
     most_requests: int = 0
     """In flight at once; 0: as many as come."""
     tls_name: str = ""
@@ -29,13 +31,25 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Arm:
+    """A revision that gets a share of a path's requests."""
+
+    place: str
+    """What it is known by among paths; it is none, since no request names it."""
+    lots: int
+    targets: tuple[Target, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Destination:
     """Where the requests of one path go. Without a target they wait."""
 
     targets: tuple[Target, ...]
-    split: bool
-    """Several revisions share the requests by weight; otherwise the least busy replica gets each."""
     sampled_per_million: int
+    arms: tuple[Arm, ...] = ()
+    """Those of several revisions that share the requests; none: the least busy replica gets each."""
+    sticky: bool = False
+    """Whether each caller has one lot."""
     retry_after_seconds: int = 1
     """When to come again, where no target has room."""
     uid: str = ""
@@ -47,25 +61,31 @@ _Basis = tuple[Route | None, list[tuple[str, str, str, str, str, ReplicaRoom | N
 speaks TLS, and whether it receives."""
 
 
-def weights(route: Route | None, replicas: Iterable[Replica]) -> Mapping[str, int]:
-    """Each replica's weight, such that revisions get their shares whatever their number of replicas.
-
-    A revision's weight is divided among its replicas; the largest quotient becomes 256, and none is below 1.
+def share_lots(weights: Mapping[str, int]) -> Mapping[str, int]:
+    """How many of the lots each revision gets: what its weight is of all, rounded by largest remainders, but at least one.
 
     Args:
-        route: the declared route, if any.
-        replicas: those that receive.
+        weights: by revision, each above 0.
 
     Returns:
-        Weight from 1 to 256 by replica id.
+        Lots by revision, `LOTS` together where there are no more revisions than that.
     """
-    members = list(replicas)
-    if route is None or not route.revisions or len({replica.lease.revision for replica in members}) <= 1:
-        return {replica.replica_id: MAX_WEIGHT for replica in members}
-    count = Counter(replica.lease.revision for replica in members)
-    share = {r.replica_id: route.revisions[r.lease.revision] / count[r.lease.revision] for r in members}
-    top = max(share.values(), default=1.0)
-    return {replica_id: max(1, round(MAX_WEIGHT * value / top)) for replica_id, value in share.items()}
+    total = sum(weights.values())
+    lots = {name: max(1, LOTS * weight // total) for name, weight in weights.items()}
+    by_remainder = sorted(weights, key=lambda name: (-(LOTS * weights[name] % total), name))
+    for name in by_remainder[: max(0, LOTS - sum(lots.values()))]:
+        lots[name] += 1
+    while (over := sum(lots.values()) - LOTS) > 0 and max(lots.values()) > 1:
+        largest = max(lots, key=lambda name: (lots[name], name))
+        lots[largest] -= min(over, lots[largest] - 1)
+    return lots
+
+
+def _order(route: Route, revisions: Iterable[str]) -> list[str]:
+    """Revisions as they get lots: the candidate first, so that whoever has one of its lots keeps it while it gets more."""
+    told = route.comparison
+    first = {} if told is None else {told.candidate: 0, told.baseline: 1, told.stable: 3}
+    return sorted(revisions, key=lambda name: (first.get(name, 2), name))
 
 
 def tls_name_of(replica: Replica) -> str:
@@ -73,29 +93,43 @@ def tls_name_of(replica: Replica) -> str:
     return replica_name(*replica.key, replica.uid, replica.replica_id) if replica.lease.encrypted else ""
 
 
+def _target(replica: Replica, weight: int = WEIGHT) -> Target:
+    room = replica.lease.room
+    return Target(replica.replica_id, replica.lease.address, weight, room.requests if room else 0, tls_name_of(replica))
+
+
 def _destination(table: Table, key: ModelKey, version: str | None, replicas: Iterable[Replica]) -> Destination:
     route = table.routes.get(key)
-    members = sorted(
-        (r for r in replicas if table.receives(r) and version in (None, r.lease.version)),
-        key=lambda replica: replica.replica_id,
-    )
-    weight = weights(route, members)
-    declared = route is not None and bool(route.revisions)
-    return Destination(
-        targets=tuple(
-            Target(
-                r.replica_id,
-                r.lease.address,
-                weight[r.replica_id],
-                r.lease.room.requests if r.lease.room else 0,
-                tls_name_of(r),
-            )
-            for r in members
-        ),
-        split=declared and len({r.lease.revision for r in members}) > 1,
+    receiving = sorted((r for r in replicas if table.receives(r)), key=lambda replica: replica.replica_id)
+    members = [r for r in receiving if version in (None, r.lease.version)]
+    revisions = {r.lease.revision for r in members}
+    found = Destination(
+        targets=tuple(map(_target, members)),
         sampled_per_million=round(PER_MILLION * route.sampling_ratio) if route is not None else 0,
         retry_after_seconds=min((r.lease.room.retry_after_seconds for r in members if r.lease.room), default=1),
         uid=max((r.uid for r in members), default=""),
+    )
+    if route is None or not route.revisions or len(revisions) <= 1:
+        return found
+    # Where all are of one version, its arms are the model's.
+    scope = key if len(members) == len(receiving) else (*key, str(version))
+    return _split(found, route, "/".join(scope), members)
+
+
+def _split(found: Destination, route: Route, scope: str, members: Sequence[Replica]) -> Destination:
+    """A destination whose requests several revisions share, whatever their numbers of replicas."""
+    grouped: dict[str, list[Replica]] = {}
+    for replica in members:
+        grouped.setdefault(replica.lease.revision, []).append(replica)
+    lots = share_lots({revision: route.revisions[revision] for revision in grouped})
+    weights = {name: PER_MILLION * lots[name] // len(replicas) for name, replicas in grouped.items()}
+    return replace(
+        found,
+        targets=tuple(_target(r, weights[r.lease.revision]) for r in members),
+        arms=tuple(
+            Arm(f"{scope}#{name}", lots[name], tuple(map(_target, grouped[name]))) for name in _order(route, grouped)
+        ),
+        sticky=route.comparison is not None and route.comparison.sticky,
     )
 
 
