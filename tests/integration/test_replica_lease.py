@@ -36,7 +36,7 @@ class Agent:
             def _take(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 agent.calls.append((self.command, self.path, self.headers["Authorization"], body))
-                granted = LeaseGranted(lease_seconds=5).model_dump_json().encode() if self.command == "PUT" else b""
+                granted = agent.grant(self.path).model_dump_json().encode() if self.command == "PUT" else b""
                 self.send_response(200 if granted else 204)
                 self.send_header("Content-Length", str(len(granted)))
                 self.send_header("X-Penstock-Features", agent.features)
@@ -51,6 +51,10 @@ class Agent:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def grant(self, _path: str) -> LeaseGranted:
+        """The answer to a lease."""
+        return LeaseGranted(lease_seconds=5)
 
     def wait(self, count: int) -> None:
         deadline = time.monotonic() + 30

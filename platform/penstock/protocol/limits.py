@@ -7,6 +7,8 @@ from typing import Final
 DEFAULT_PRIORITY: Final = 8
 """The priority of a request that names none, or 0."""
 LAST_PRIORITY: Final = 16
+SHADOW_PRIORITY: Final = LAST_PRIORITY + 1
+"""Of requests that no client waits for. None can ask for it."""
 MOST_AXES: Final = 32
 """Of a tensor."""
 MOST_CLASSES: Final = 10_000

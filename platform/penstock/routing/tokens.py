@@ -65,6 +65,12 @@ def subject_of(secret: str, token: str) -> TokenSubject | None:
     return subject if matches(token, replica_token(secret, subject.namespace, subject.model, subject.uid)) else None
 
 
+def uid_of(token: str) -> str:
+    """The deployment that a token of `replica_token` is for, by what it says itself; empty where it says nothing."""
+    parts = token.split("/")
+    return parts[3] if len(parts) == 5 and parts[0] == _KIND else ""  # noqa: PLR2004 -- a token's parts
+
+
 def former_replica_token(secret: str, namespace: str, model: str) -> str:
     """A model's token as former releases made it, which replicas that started under one go on to show."""
     return hmac.new(secret.encode(), f"replica/{namespace}/{model}".encode(), hashlib.sha256).hexdigest()

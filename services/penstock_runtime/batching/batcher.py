@@ -11,6 +11,7 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Final, Generic
 
+from penstock.protocol.limits import DEFAULT_PRIORITY, LAST_PRIORITY
 from penstock.serving.settings import BatchingSettings
 from penstock_runtime.batching.admission import Admission
 from penstock_runtime.batching.concurrency import Concurrency
@@ -25,7 +26,8 @@ _DELAYS_IN_WINDOW: Final = 10
 _MAX_RETRY_SECONDS: Final = 60.0
 _URGENT_SECONDS: Final = 10.0
 """How long a priority that was seen counts as one that may come again."""
-_LEAST_URGENT: Final = 1 << 30
+_LEAST_URGENT: Final = DEFAULT_PRIORITY
+"""What may come though it was not seen of late."""
 _FOLLOW_SECONDS: Final = 0.005
 """How often at most what was measured is looked at: for runs of some microseconds that would cost more than they do."""
 _ROWS_GAIN: Final = 0.05
@@ -213,7 +215,7 @@ class Batcher(Generic[P]):
             rejected = self._squeeze_in(ticket, now)
             if rejected is not None:
                 return rejected
-        if self._sample is None and now >= self._follow_at:
+        if self._sample is None and now >= self._follow_at and ticket.priority <= LAST_PRIORITY:
             self._sample = ticket
             self._sampled_expectation = self._expect(ticket.priority, ticket.flow, ticket.rows, now)
         if ticket.priority <= self._urgent:

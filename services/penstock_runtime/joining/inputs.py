@@ -19,6 +19,8 @@ from penstock_runtime.joining.plan import Fill
 Lengths = Mapping[tuple[str, int], int]
 """Of open axes beside the batch, by tensor and axis."""
 
+LENGTHS: Final = (8, 32, 3, 64, 224, 1)
+"""Of open axes beside the batch, in the order in which they are tried."""
 _FLOATS: Final = frozenset({DataType.FP16, DataType.BF16, DataType.FP32, DataType.FP64})
 _NARROW: Final = frozenset({DataType.INT8, DataType.UINT8})
 """Types of pixels and quantized values. No index has them, so any value is one that a model takes."""

@@ -15,7 +15,7 @@ from penstock_runtime.joining.inputs import nudge
 
 Outputs = Mapping[str, Array]
 
-_RELATIVE: Final = {DataType.FP64: 1e-8, DataType.FP32: 1e-4, DataType.FP16: 5e-3, DataType.BF16: 4e-2}
+ROUNDING: Final = {DataType.FP64: 1e-8, DataType.FP32: 1e-4, DataType.FP16: 5e-3, DataType.BF16: 4e-2}
 """Of the largest value of an answer: what another order of a sum can change after many layers."""
 _LOWER: Final = {Precision.FP32: 0.0, Precision.FP16: 5e-3, Precision.BF16: 4e-2}
 _NOISES: Final = 4.0
@@ -38,7 +38,7 @@ class AnswerComparer:
 
     def __init__(self, specs: tuple[TensorSpec, ...], precision: Precision) -> None:
         self._specs = specs
-        self._relative = {spec.name: max(_RELATIVE.get(spec.datatype, 0.0), _LOWER[precision]) for spec in specs}
+        self._relative = {spec.name: max(ROUNDING.get(spec.datatype, 0.0), _LOWER[precision]) for spec in specs}
         self._noise: dict[str, float] = {}
         self._telling: set[str] = set()
 

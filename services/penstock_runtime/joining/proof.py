@@ -13,13 +13,12 @@ from penstock.serving.joining import Joining
 from penstock.serving.rows import join_rows
 from penstock_runtime.engines import Array, Engine, first_line
 from penstock_runtime.joining.candidates import Axes, AxisNames
-from penstock_runtime.joining.inputs import NUMBERS_AS_TEXT, TEXT, Lengths, Values, lengths, nudge, request
+from penstock_runtime.joining.inputs import LENGTHS, NUMBERS_AS_TEXT, TEXT, Lengths, Values, lengths, nudge, request
 from penstock_runtime.joining.judge import AnswerComparer, Outputs
 from penstock_runtime.joining.plan import BRIEF, CORE, CORE_RUNS, FURTHER_RUNS, MEMBERS, Member, members_filling, sizes
 
 _FURTHER_SECONDS: Final = 1.0
 """Past this nothing is tried that the proof does not need."""
-_LENGTHS: Final = (8, 32, 3, 64, 224, 1)
 _OTHER_LENGTHS: Final = (5, 16, 64)
 _EXTREMES: Final = (1000, 128, 32, 8, 3)
 _FEW: Final = 3
@@ -155,7 +154,7 @@ class Proof:
         """Lengths and values that the model takes."""
         first: NotRun | None = None
         tried: list[Lengths] = []
-        for base in _LENGTHS:
+        for base in LENGTHS:
             for spread in (True, False):
                 open_axes = self._lengths(axes, base, spread=spread)
                 if open_axes in tried:

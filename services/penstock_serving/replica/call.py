@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from penstock.errors import Invalid, PenstockError
 from penstock.protocol.datatypes import Array
 from penstock.protocol.refusals import Refusal
+from penstock.routing.shadowing import Shown
 from penstock.telemetry.spans import SpanContext
 from penstock_runtime.batching.ticket import Ticket
 from penstock_serving.replica.cache.cache import CacheResult, Flight
@@ -40,6 +41,7 @@ class Call:
         "request",
         "sampled",
         "served_ns",
+        "shown",
         "span",
         "ticket",
         "written_ns",
@@ -53,6 +55,8 @@ class Call:
         """Whether the caller seems to keep its trace; whether it does, `caller` says."""
         self.passed_on = False
         """Whether it came through a gateway of ours."""
+        self.shown: Shown | None = None
+        """Why another replica of this model shows it, so that no client waits for its answer; None: a client sent it."""
         self.parent: SpanContext | None = None
         """The caller's span, of a trace that is kept."""
         self.request: InferRequest | None = None

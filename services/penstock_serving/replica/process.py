@@ -41,6 +41,7 @@ from penstock_serving.replica.model.loading import LoadedModel, load
 from penstock_serving.replica.model.warmup import warm_up
 from penstock_serving.replica.registration import Leases
 from penstock_serving.replica.service import InferenceService
+from penstock_serving.replica.shadow.shadowing import Shadowing
 from penstock_serving.replica.telemetry.starting import StartTrace
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ async def _serve(
         service.executor.observe_warm_up(rows, seconds)
     start.end_phase(names.SPAN_WARM_UP)
     listener, address = await front.listen(settings.host, settings.port, identity.context if identity else None)
+    service.shadow = Shadowing(settings, model, address, identity)
     leaving = asyncio.Event()
 
     def on_line(line: bytes) -> None:
@@ -218,6 +220,8 @@ async def _drain(
 ) -> None:
     """Leave the gateways first; then finish what came, for at most `drain_seconds`."""
     service.ready = False
+    if service.shadow is not None:
+        service.shadow.obey(None)
     deadline = time.monotonic() + settings.drain_seconds
     await leases.leave()
     listener.close()

@@ -11,9 +11,11 @@ from typing import Final
 
 from penstock.errors import Invalid, PenstockError
 from penstock.protocol.datatypes import Array
+from penstock.protocol.limits import SHADOW_PRIORITY
 from penstock.protocol.refusals import Deferred, QueueFull, Refusal, TooLate
 from penstock.routing.leases import MOST_CHARACTERS, ReplicaRoom, ReplicaStats, RequestsJoined
 from penstock.routing.outcomes import Orders, ReplicaOutcomes
+from penstock.routing.shadowing import Shown
 from penstock.serving.control import Reconfigure, ReplicaSettings
 from penstock.serving.settings import InPlaceSettings
 from penstock_runtime.batching.batcher import Rejected
@@ -27,6 +29,7 @@ from penstock_serving.replica.codec.requests import InferRequest
 from penstock_serving.replica.execution.executor import Executor
 from penstock_serving.replica.execution.joint import BatchRun
 from penstock_serving.replica.model.loading import LoadedModel
+from penstock_serving.replica.shadow.shadowing import Shadowing
 from penstock_serving.replica.telemetry.load import LoadMeter
 from penstock_serving.replica.telemetry.metrics import ReplicaMetrics
 from penstock_serving.replica.telemetry.outcomes import OutcomeMeter
@@ -35,6 +38,8 @@ from penstock_serving.replica.telemetry.tracing import Tracer
 
 logger = logging.getLogger(__name__)
 
+_MOST_SHOWN: Final = 8
+"""Requests that other replicas show may be in flight here: they take room in batches, and a run that has begun must end."""
 _SENT: Final = 0.9
 """Of what a replica has room for, gateways may send so much. A place too many is taken anew as soon as its request is refused, a
 thousand times a second, and takes the time of those that are answered (`make bench ARGS=overload`). A full replica is demand enough."""
@@ -46,6 +51,10 @@ class InferenceService:
     def __init__(self, settings: ReplicaSettings, model: LoadedModel, sink: SpanSink) -> None:
         self._trial = model.trial
         self._load = LoadMeter(settings.lease_seconds, time.monotonic())
+        self._shown = LoadMeter(settings.lease_seconds, time.monotonic())
+        """Of what other replicas show: no demand, and no client's wait."""
+        self.shadow: Shadowing | None = None
+        """Shows samples of what was answered to other replicas, while that is ordered."""
         # A replica serves one namespace, and only what is within one may be shared. No header of a client's is asked.
         keys = InputKeys(model.digest, settings.namespace, model.signature)
         self._cache: PredictionCache[Call] = PredictionCache(keys, settings.cache)
@@ -65,8 +74,6 @@ class InferenceService:
         self.metrics.joined = model.trial.joining is not None
         self._sums = RequestStatistics()
         self._outcomes = OutcomeMeter(time.monotonic())
-        self.orders: Orders | None = None
-        """What gateways order now."""
         self.ready = True
         self.answered = asyncio.Event()
         """Set once a first batch has been answered."""
@@ -83,7 +90,7 @@ class InferenceService:
         rejected = self.executor.batcher.refuse_early(time.monotonic(), call.flow)
         if rejected is None:
             return None
-        self._load.refuse(arrived=False)
+        self._meter(call).refuse(arrived=False)
         return _deferral(rejected)
 
     def infer(self, call: Call, request: InferRequest, *, lone: bool = False) -> None:
@@ -96,15 +103,20 @@ class InferenceService:
         """
         call.request = request
         call.decoded_ns = time.monotonic_ns()
-        if not (self._cache.enabled and self._cached.take(call, request, _deadline(call, request))):
+        if call.shown is not None:
+            self._run_shown(call, request)
+        elif not (self._cache.enabled and self._cached.take(call, request, _deadline(call, request))):
             self._run(call, request, call.decoded_ns / 1e9, lone=lone)
 
     def fail(self, call: Call, error: PenstockError) -> None:
         """Refuse a request: a front's that cannot be read, or one that cannot be answered."""
         call.reason = error.reason
-        self._tracer.decide(call, call.encoded_ns or time.monotonic_ns())
+        if call.shown is None:
+            self._tracer.decide(call, call.encoded_ns or time.monotonic_ns())
         call.refuse(error)
         self._count(call)
+        if call.shown is not None:
+            return
         self._sums.failed_ns += call.written_ns - call.received_ns
         if call.execute_start_ns == 0:
             self._tracer.export(call)
@@ -114,7 +126,7 @@ class InferenceService:
         unwanted = self._cached.leave(call)
         if unwanted is not None and unwanted.ticket is not None and self.executor.cancel(unwanted.ticket):
             unwanted.flight = None
-            self._load.leave(time.monotonic())
+            self._meter(unwanted).leave(time.monotonic())
 
     # What the process calls.
 
@@ -130,12 +142,14 @@ class InferenceService:
 
     def obey(self, orders: Orders | None) -> None:
         """Do what gateways order now, and nothing else of what they ordered before; None: nothing."""
-        self.orders = orders
+        if self.shadow is not None:
+            self.shadow.obey(orders.shadow if orders is not None else None)
 
     def outcomes(self) -> ReplicaOutcomes:
         """What became of the requests so far."""
         now = time.monotonic()
-        return self._outcomes.tell(now, (call.received_ns / 1e9 for call in self.executor.calls()))
+        came = (call.received_ns / 1e9 for call in self.executor.calls() if call.shown is not Shown.SAMPLED)
+        return self._outcomes.tell(now, came, self.shadow.outcomes() if self.shadow is not None else None)
 
     def stats(self) -> ReplicaStats:
         """What the replica saw lately."""
@@ -187,19 +201,29 @@ class InferenceService:
 
     # Runs.
 
+    def _meter(self, call: Call) -> LoadMeter:
+        return self._load if call.shown is None else self._shown
+
+    def _run_shown(self, call: Call, request: InferRequest) -> None:
+        """Run what another replica shows behind all clients' requests, and never from the cache: it is the model that is compared."""
+        if self._shown.in_flight >= _MOST_SHOWN:
+            self.fail(call, QueueFull(1))
+            return
+        request.priority = SHADOW_PRIORITY
+        self._run(call, request, call.decoded_ns / 1e9)
+
     def _run(self, call: Call, request: InferRequest, now: float, *, lone: bool = False) -> None:
         ticket = Ticket(
             call, max(request.rows, 1), request.bucket, request.priority, _deadline(call, request), call.flow
         )
         call.ticket = ticket
-        self._load.arrive(now)
+        self._meter(call).arrive(now)
         rejected = self.executor.submit(ticket, now, lone=lone)
         if rejected is not None:
             self._defer(call, _deferral(rejected), now)
 
     def _finish_batch(self, ran: BatchRun) -> None:
         metrics = self.metrics
-        waits = self._load.waits
         self._sums.observe_run(ran.rows, len(ran.members), ran.start_ns, ran.end_ns)
         metrics.batch_rows.observe(ran.rows)
         metrics.execute_seconds.observe((ran.end_ns - ran.start_ns) / 1e9)
@@ -215,24 +239,29 @@ class InferenceService:
             members.append(call)
             call.execute_start_ns = ran.start_ns
             call.execute_end_ns = ran.end_ns
-            waits.observe((ran.start_ns - call.decoded_ns) / 1e9)
+            meter = self._load if call.shown is None else self._shown
+            meter.waits.observe((ran.start_ns - call.decoded_ns) / 1e9)
             if isinstance(result, Invalid):
                 self.fail(call, result)
             else:
                 self._answer(call, result)
-            self._load.leave(call.written_ns / 1e9)
+            meter.leave(call.written_ns / 1e9)
             if call.flight is not None:
                 self._cached.land(call, result)
         self._sums.decode_ns += sum(call.decoded_ns - call.received_ns for call in members)
         self._sums.encode_ns += sum(max(call.encoded_ns - ran.end_ns, 0) for call in members)
         self._tracer.export_batch(members, ran.rows)
-        self.answered.set()
+        if not self.answered.is_set() and any(call.shown is None for call in members):
+            self.answered.set()
+        if self.shadow is not None and self.shadow.draws:
+            self.shadow.offer(ran)
 
     def _defer(self, call: Call, error: Deferred, now: float) -> None:
         """There is no room for a request, and so none for those that wait for its answer."""
         call.ticket = None
-        self._load.leave(now)
-        self._load.refuse(arrived=True)
+        meter = self._meter(call)
+        meter.leave(now)
+        meter.refuse(arrived=True)
         for refused in (call, *self._cached.drop(call)):
             self.fail(refused, error)
 
@@ -242,7 +271,7 @@ class InferenceService:
         self._defer(call, late, time.monotonic())
 
     def _expire(self, call: Call) -> None:
-        self._load.leave(time.monotonic())
+        self._meter(call).leave(time.monotonic())
         self._fail_expired(call)
         self._cached.abandon(call)
 
@@ -250,7 +279,7 @@ class InferenceService:
         """The batcher has lost a request by a defect."""
         now = time.monotonic()
         call.ticket = None
-        self._load.leave(now)
+        self._meter(call).leave(now)
         for lost in (call, *self._cached.drop(call)):
             self.fail(lost, defect())
 
@@ -287,16 +316,19 @@ class InferenceService:
             self.fail(call, defect())
             return
         call.encoded_ns = now = time.monotonic_ns()
-        self._tracer.decide(call, now)
+        if call.shown is None:
+            self._tracer.decide(call, now)
         call.send()
         self._count(call)
 
     def _count(self, call: Call) -> None:
         now = call.written_ns = time.monotonic_ns()
-        self.metrics.requests[call.reason] += 1
         seconds = (now - call.received_ns) / 1e9
-        self.metrics.request_seconds.observe(seconds)
-        self._outcomes.count(call.reason, seconds)
+        if call.shown is None:
+            self.metrics.requests[call.reason] += 1
+            self.metrics.request_seconds.observe(seconds)
+        if call.shown is not Shown.SAMPLED:
+            self._outcomes.count(call.reason, seconds)
         # The ticket holds the call: without this, only the cycle collector could free the two.
         call.ticket = None
 

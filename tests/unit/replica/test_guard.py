@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from penstock.routing.shadowing import Shown, shadow_words
 from penstock.routing.tokens import former_replica_token, replica_token, word_for
 from penstock_serving.replica.front.guard import GatewayGuard
 
@@ -41,3 +42,30 @@ def test_a_replica_of_a_former_token_asks_for_nothing(token: str) -> None:
     guard = GatewayGuard("ns", token)
     guard.follow(True)
     assert guard.admits(b"", b"/v2")
+
+
+@pytest.mark.parametrize(
+    ("word", "why"),
+    [
+        pytest.param(
+            shadow_words(replica_token("secret", "ns", "m", "u1"))[Shown.SAMPLED], Shown.SAMPLED, id="a sample"
+        ),
+        pytest.param(
+            shadow_words(replica_token("secret", "ns", "m", "u1"))[Shown.REPLAYED], Shown.REPLAYED, id="replayed"
+        ),
+        pytest.param(
+            shadow_words(replica_token("secret", "ns", "n", "u1"))[Shown.SAMPLED], None, id="of another model"
+        ),
+        pytest.param("sampled", None, id="who does not know the word"),
+        pytest.param(RIGHT.decode(), None, id="who knows the gateway's"),
+        pytest.param("", None, id="who says nothing"),
+    ],
+)
+def test_what_another_replica_shows_is_known_by_a_word(word: str, why: Shown | None) -> None:
+    guard = GatewayGuard("ns", replica_token("secret", "ns", "m", "u1"))
+    assert guard.why_shown(word.encode()) is why
+
+
+@pytest.mark.parametrize("token", ["", "secret", former_replica_token("secret", "ns", "m")])
+def test_a_replica_of_a_former_token_knows_no_such_word(token: str) -> None:
+    assert GatewayGuard("ns", token).why_shown(b"") is None

@@ -15,6 +15,7 @@ import httptools
 
 from penstock.errors import Invalid
 from penstock.protocol.refusals import Refusal
+from penstock.routing.shadowing import SHADOW_HEADER
 from penstock_serving.replica.front.application import HttpApplication, RpcApplication
 from penstock_serving.replica.front.exchange import HttpExchange, RestExchange
 from penstock_serving.replica.front.guard import GATEWAY_HEADER
@@ -25,6 +26,7 @@ from penstock_serving.replica.front.statuses import STATUS_LINES
 
 logger = logging.getLogger(__name__)
 
+_SHADOW_HEADER: Final = SHADOW_HEADER.encode()
 _LINGER_SECONDS: Final = 2.0
 _MAX_PIPELINED: Final = 64
 _MOST_ABOUT_A_BYTE: Final = 16
@@ -177,6 +179,8 @@ class HttpConnection(asyncio.Protocol):
         read_headers(exchange, headers)
         if not self._limits.guard.admits(headers.get(GATEWAY_HEADER, b""), self._url):
             raise Invalid(Refusal.NOT_A_GATEWAY, "this replica answers its gateways alone: ask one of them")
+        if word := headers.get(_SHADOW_HEADER):
+            exchange.shown = self._limits.guard.why_shown(word)
         length = int(headers.get(b"content-length", b"0"))
         if length > self._limits.max_body_bytes:
             raise self._size_error()

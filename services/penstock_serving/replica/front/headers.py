@@ -25,6 +25,7 @@ READ: Final = frozenset(
         b"x-penstock-call",
         b"x-penstock-caller",
         b"x-penstock-gateway",
+        b"x-penstock-shadow",
     )
 )
 _RPC_CONTENT: Final = b"application/grpc"

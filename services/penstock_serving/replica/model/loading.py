@@ -44,6 +44,8 @@ class LoadedModel:
     """Keeps its files in the node's cache."""
     trial: Trial
     """Whether and how requests are joined."""
+    checks_ids: bool = False
+    """Whether its engine refuses an id outside its table."""
 
 
 def load(settings: ReplicaSettings, done: Callable[[str], None] = lambda _: None) -> LoadedModel:
@@ -86,7 +88,8 @@ def load(settings: ReplicaSettings, done: Callable[[str], None] = lambda _: None
     said = model.manifest.joining if model.manifest else None
     trial = prove(engine, chosen, settings.batching.max_batch_size, said)
     logger.info("requests are %s: %s", "joined" if trial.joining else "not joined", trial.reason)
-    return LoadedModel(engine, digest.value, engine.signature, held, trial)
+    checks_ids = ENGINES[chosen.name].checks_ids
+    return LoadedModel(engine, digest.value, engine.signature, held, trial, checks_ids=checks_ids)
 
 
 def engine_settings(
