@@ -44,7 +44,7 @@ class ReplicaOutcomes(Frozen):
     late: Annotated[int, Field(ge=0)] = 0
     """In flight now, and for longer than any that was answered of late."""
     cpu_seconds: float = 0.0
-    """Of the replica's process, since it first could answer."""
+    """Of the replica's process, since it first could answer, without the part of what other replicas showed and counted."""
     memory_bytes: Annotated[int, Field(ge=0)] = 0
     """Resident now."""
     shadow: ShadowOutcomes | None = None

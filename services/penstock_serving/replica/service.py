@@ -29,6 +29,7 @@ from penstock_serving.replica.codec.requests import InferRequest
 from penstock_serving.replica.execution.executor import Executor
 from penstock_serving.replica.execution.joint import BatchRun
 from penstock_serving.replica.model.loading import LoadedModel
+from penstock_serving.replica.shadow.allowance import ShownAllowance
 from penstock_serving.replica.shadow.shadowing import Shadowing
 from penstock_serving.replica.telemetry.load import LoadMeter
 from penstock_serving.replica.telemetry.metrics import ReplicaMetrics
@@ -39,7 +40,7 @@ from penstock_serving.replica.telemetry.tracing import Tracer
 logger = logging.getLogger(__name__)
 
 _MOST_SHOWN: Final = 8
-"""Requests that other replicas show may be in flight here: they take room in batches, and a run that has begun must end."""
+"""Requests that other replicas show may be in flight here: they take room in batches."""
 _SENT: Final = 0.9
 """Of what a replica has room for, gateways may send so much. A place too many is taken anew as soon as its request is refused, a
 thousand times a second, and takes the time of those that are answered (`make bench ARGS=overload`). A full replica is demand enough."""
@@ -53,6 +54,7 @@ class InferenceService:
         self._load = LoadMeter(settings.lease_seconds, time.monotonic())
         self._shown = LoadMeter(settings.lease_seconds, time.monotonic())
         """Of what other replicas show: no demand, and no client's wait."""
+        self._allowance = ShownAllowance(time.monotonic())
         self.shadow: Shadowing | None = None
         """Shows samples of what was answered to other replicas, while that is ordered."""
         # A replica serves one namespace, and only what is within one may be shared. No header of a client's is asked.
@@ -206,11 +208,12 @@ class InferenceService:
 
     def _run_shown(self, call: Call, request: InferRequest) -> None:
         """Run what another replica shows behind all clients' requests, and never from the cache: it is the model that is compared."""
-        if self._shown.in_flight >= _MOST_SHOWN:
+        now = call.decoded_ns / 1e9
+        if self._shown.in_flight >= _MOST_SHOWN or not self._allowance.admits(now):
             self.fail(call, QueueFull(1))
             return
         request.priority = SHADOW_PRIORITY
-        self._run(call, request, call.decoded_ns / 1e9)
+        self._run(call, request, now)
 
     def _run(self, call: Call, request: InferRequest, now: float, *, lone: bool = False) -> None:
         ticket = Ticket(
@@ -246,6 +249,8 @@ class InferenceService:
             else:
                 self._answer(call, result)
             meter.leave(call.written_ns / 1e9)
+            if call.shown is not None:
+                self._allowance.spend((ran.end_ns - ran.start_ns) / 1e9 / len(ran.members))
             if call.flight is not None:
                 self._cached.land(call, result)
         self._sums.decode_ns += sum(call.decoded_ns - call.received_ns for call in members)
@@ -327,7 +332,9 @@ class InferenceService:
         if call.shown is None:
             self.metrics.requests[call.reason] += 1
             self.metrics.request_seconds.observe(seconds)
-        if call.shown is not Shown.SAMPLED:
+        if call.shown is Shown.SAMPLED:
+            self._outcomes.count_sampled()
+        else:
             self._outcomes.count(call.reason, seconds)
         # The ticket holds the call: without this, only the cycle collector could free the two.
         call.ticket = None

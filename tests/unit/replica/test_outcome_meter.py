@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -76,3 +77,33 @@ def test_age_and_cpu_time_begin_when_the_replica_can_answer() -> None:
     assert (before.age_seconds, after.age_seconds) == (100.0, 1.0)
     assert 0 <= after.cpu_seconds < before.cpu_seconds
     assert after.memory_bytes > 1_000_000
+
+
+def burn_cpu() -> None:
+    began = time.process_time()
+    while time.process_time() - began < 0.02:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("counted", "sampled", "share"),
+    [
+        pytest.param(0, 0, 1.0, id="nobody's"),
+        pytest.param(3, 0, 1.0, id="clients'"),
+        pytest.param(1, 3, 0.25, id="clients', a quarter of all"),
+        pytest.param(0, 3, 0.0, id="other replicas'"),
+    ],
+)
+def test_what_samples_cost_is_no_cpu_time_of_the_answers_that_are_counted(
+    counted: int, sampled: int, share: float
+) -> None:
+    began = time.process_time()
+    meter = OutcomeMeter(now=0.0)
+    burn_cpu()
+    for _ in range(counted):
+        meter.count("", 0.001)
+    for _ in range(sampled):
+        meter.count_sampled()
+    told = meter.tell(1.0, []).cpu_seconds
+    assert 0.02 * share <= told <= (time.process_time() - began) * share
+    assert meter.tell(1.0, []).cpu_seconds >= told

@@ -43,10 +43,11 @@ def _shadow(table: Table, asking: Replica, comparison: RevisionComparison) -> Sh
         return None
     young = _choose(asking, (each for each in others if each.lease.revision == comparison.baseline))
     stable = _choose(asking, (each for each in others if each.lease.revision == comparison.stable))
+    # Both sides are to be shown the same, or what that costs would tell them apart: nothing else is asked where young ones are.
     return ShadowOrders(
         revision=comparison.candidate,
         candidate=tuple(map(_peer, candidates)),
-        twins=tuple(map(_peer, (*young, *stable)[:_MOST_PEERS])),
+        twins=tuple(map(_peer, young or stable)),
         share=comparison.shadow_share,
         loss=comparison.loss,
         replay=comparison.replay,

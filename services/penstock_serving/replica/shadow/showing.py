@@ -198,10 +198,11 @@ class ShadowThread:
             _ANSWER_TIMES * size_of(own) + _MORE_ANSWER_BYTES,
             min(_LEAST_SECONDS + _TIMES_OWN * seconds, _MOST_SECONDS),
         )
-        candidate, (twin, own_seconds) = await asyncio.gather(
-            self._ask(peers, self._chance.choice(orders.candidate), why, body, bounds),
-            self._ask_twin(peers, orders.twins, why, body, bounds),
-        )
+        candidate = await self._ask(peers, self._chance.choice(orders.candidate), why, body, bounds)
+        # One after the other: what the candidate has no room for, the twin need not run.
+        twin, own_seconds = NOTHING, 0.0
+        if candidate != NOTHING:
+            twin, own_seconds = await self._ask_twin(peers, orders.twins, why, body, bounds)
         cpu_seconds, self._cpu_seconds = self._cpu_seconds, time.thread_time()
         self._budget.observe(self._cpu_seconds - cpu_seconds, own_seconds)
         return self._compare(sample, own, candidate, twin)

@@ -31,6 +31,8 @@ class OutcomeMeter:
     def __init__(self, now: float) -> None:
         self._seconds = Histogram(LATENCY_SECONDS)
         self._failed = 0
+        self._counted = self._sampled = 0
+        """Requests that ended since CPU time was shared out."""
         self._marks: deque[list[int]] = deque([list(self._seconds.counts)], maxlen=_MARKS)
         self._marked_at = 0.0
         self.begin(now)
@@ -38,7 +40,8 @@ class OutcomeMeter:
     def begin(self, now: float) -> None:
         """From now on the replica can answer: what was before is no part of its age and its CPU time."""
         self._began_at = self._marked_at = now
-        self._cpu_seconds = time.process_time()
+        self._cpu_seconds = 0.0
+        self._cpu_at = time.process_time()
 
     def count(self, reason: str, seconds: float) -> None:
         """A request has ended.
@@ -47,13 +50,19 @@ class OutcomeMeter:
             reason: of its refusal; empty: it was answered.
             seconds: that it took.
         """
+        self._counted += 1
         if not reason:
             self._seconds.observe(seconds)
         elif reason != Refusal.DRAINING and is_fault(reason):
             self._failed += 1
 
+    def count_sampled(self) -> None:
+        """A request has ended that another replica showed, where it is counted."""
+        self._sampled += 1
+
     def tick(self, now: float) -> None:
         """Remember the counts; called about once a second."""
+        self._share_cpu()
         if now - self._marked_at >= _MARK_SECONDS:
             self._marked_at = now
             self._marks.append(list(self._seconds.counts))
@@ -66,6 +75,7 @@ class OutcomeMeter:
             came: when those in flight did, by the same clock.
             shadow: of requests that were shown to others.
         """
+        self._share_cpu()
         counts = self._seconds.counts
         longest = self._longest()
         return ReplicaOutcomes(
@@ -74,10 +84,17 @@ class OutcomeMeter:
             failed=self._failed,
             seconds={bucket: count for bucket, count in enumerate(counts) if count},
             late=sum(now - at > longest for at in came),
-            cpu_seconds=time.process_time() - self._cpu_seconds,
+            cpu_seconds=self._cpu_seconds,
             memory_bytes=resident_bytes(),
             shadow=shadow,
         )
+
+    def _share_cpu(self) -> None:
+        """Take what the CPU has done since the last time, but for the part of samples, by number: their answers are not counted."""
+        now = time.process_time()
+        ended = self._counted + self._sampled
+        self._cpu_seconds += (now - self._cpu_at) * (self._counted / ended if ended else 1.0)
+        self._cpu_at, self._counted, self._sampled = now, 0, 0
 
     def _longest(self) -> float:
         """Within how many seconds all were answered that were of late; without any, all that ever were; 0: none ever was."""

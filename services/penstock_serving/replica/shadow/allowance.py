@@ -1,0 +1,34 @@
+"""How much of the engine's time requests may have that other replicas show."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MOST_SHARE: Final = 0.2
+"""Of the time. However many replicas show requests here, clients' find the engine free for the rest of it."""
+_SAVED_SECONDS: Final = 2.0
+_SAVED_RUNS: Final = 3.0
+"""What was not used is saved up to so much, or so many runs of a slow model: own answers are asked for again one after the other."""
+
+
+class ShownAllowance:
+    """Seconds of the engine that are left to what is shown. Times are seconds of the monotonic clock.
+
+    Args:
+        now: the clock.
+    """
+
+    def __init__(self, now: float) -> None:
+        self._left = self._most = _SAVED_SECONDS
+        self._at = now
+
+    def admits(self, now: float) -> bool:
+        """Whether another request may run."""
+        self._left = min(self._left + (now - self._at) * MOST_SHARE, self._most)
+        self._at = now
+        return self._left > 0
+
+    def spend(self, seconds: float) -> None:
+        """One has run, and took so much of the engine's time."""
+        self._most = max(_SAVED_SECONDS, _SAVED_RUNS * seconds)
+        self._left -= seconds

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import pytest
+
+from penstock_serving.replica.shadow.allowance import MOST_SHARE, ShownAllowance
+
+
+@pytest.mark.parametrize("run_seconds", [0.0001, 0.01, 0.3, 4.0])
+def test_what_is_shown_gets_a_share_of_the_engines_time_however_much_is_shown(run_seconds: float) -> None:
+    allowance = ShownAllowance(0.0)
+    now = used = 0.0
+    until = 2000 * run_seconds + 100
+    while now < until:
+        if allowance.admits(now):
+            allowance.spend(run_seconds)
+            used += run_seconds
+        now += run_seconds
+    assert used <= MOST_SHARE * until + max(2.0, 3 * run_seconds) + run_seconds
+    assert used >= 0.9 * MOST_SHARE * until
+
+
+def test_after_a_rest_a_slow_model_answers_twice_in_a_row() -> None:
+    allowance = ShownAllowance(0.0)
+    for start in (0.0, 100.0):
+        for run in range(2):
+            assert allowance.admits(start + 3.0 * run)
+            allowance.spend(3.0)
+    assert not allowance.admits(106.0)
