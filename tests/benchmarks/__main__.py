@@ -15,6 +15,7 @@ BENCHMARKS = {
     "prediction-cache": "what the prediction cache costs and gives, by how many inputs repeat",
     "hostile-clients": "what clients that hold connections and give nothing cost the others",
     "tracing": "what traces and metrics cost an answer",
+    "shadowing": "what it costs clients that samples of their requests are shown to another revision",
     "endurance": "a million requests while replicas and a gateway are exchanged: failed, wrong, and memory's slope",
     "overload": "once, twice and five times the capacity: what is answered in time, refused, and said of when to come again",
     "batcher-arrivals": "when requests are put together, beside ray.serve.batch",

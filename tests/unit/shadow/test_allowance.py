@@ -19,10 +19,11 @@ def test_what_is_shown_gets_a_share_of_the_engines_time_however_much_is_shown(ru
     assert used >= 0.9 * MOST_SHARE * until
 
 
-def test_after_a_rest_a_slow_model_answers_twice_in_a_row() -> None:
+def test_after_a_rest_a_slow_model_answers_some_times_in_a_row_and_no_more() -> None:
     allowance = ShownAllowance(0.0)
     for start in (0.0, 100.0):
-        for run in range(2):
-            assert allowance.admits(start + 3.0 * run)
+        runs = 0
+        while allowance.admits(start + 3.0 * runs):
             allowance.spend(3.0)
-    assert not allowance.admits(106.0)
+            runs += 1
+        assert 2 <= runs <= 5

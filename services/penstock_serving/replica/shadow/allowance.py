@@ -30,5 +30,6 @@ class ShownAllowance:
 
     def spend(self, seconds: float) -> None:
         """One has run, and took so much of the engine's time."""
-        self._most = max(_SAVED_SECONDS, _SAVED_RUNS * seconds)
-        self._left -= seconds
+        more = max(_SAVED_RUNS * seconds - self._most, 0.0)
+        self._most += more
+        self._left += more - seconds
