@@ -220,10 +220,9 @@ async def _drain(
 ) -> None:
     """Leave the gateways first; then finish what came, for at most `drain_seconds`."""
     service.ready = False
-    if service.shadow is not None:
-        service.shadow.obey(None)
     deadline = time.monotonic() + settings.drain_seconds
     await leases.leave()
+    service.obey(None)
     listener.close()
     while True:
         front.drain()
