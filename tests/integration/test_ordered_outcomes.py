@@ -29,7 +29,8 @@ async def _status(gw: Gateway, features: frozenset[str] = FEATURES) -> RouteStat
         return status
 
 
-async def _outcomes(gw: Gateway) -> dict[str, ReplicaOutcomes]:
+async def replica_outcomes(gw: Gateway) -> dict[str, ReplicaOutcomes]:
+    """What replicas count, by revision, as the operator is told."""
     return {each.revision: each.outcomes for each in (await _status(gw)).replicas if each.outcomes is not None}
 
 
@@ -46,17 +47,17 @@ def test_what_replicas_count_is_seen_while_their_revisions_are_compared(tmp_path
             replica(model, revision="v2", replica_id="c", **settings),
         ):
             await until(lambda: _is(gw, receiving={"s"}))
-            assert await _outcomes(gw) == {}
+            assert await replica_outcomes(gw) == {}
             await gw.declare(_MODEL, revisions={"v1": 50, "v2": 50}, comparison=_COMPARED)
             for _ in range(20):
                 async with gw.session.post(f"{gw.url}/v2/models/tiny/infer", json=asked) as response:
                     assert response.status == 200
 
             async def counted() -> bool:
-                return sum(each.answered for each in (await _outcomes(gw)).values()) == 20
+                return sum(each.answered for each in (await replica_outcomes(gw)).values()) == 20
 
             await until(counted)
-            seen = await _outcomes(gw)
+            seen = await replica_outcomes(gw)
             assert set(seen) == {"v1", "v2"}
             assert all(sum(each.seconds.values()) == each.answered for each in seen.values())
             assert all(each.failed == each.late == 0 for each in seen.values())
@@ -78,7 +79,7 @@ def test_what_replicas_count_is_seen_while_their_revisions_are_compared(tmp_path
             await gw.declare(_MODEL, revisions={"v1": 100})
 
             async def over() -> bool:
-                return not await _outcomes(gw)
+                return not await replica_outcomes(gw)
 
             await until(over)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -13,6 +15,7 @@ import httpx
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
+from tests.integration.gateway_parts import token_of, until
 from tests.integration.replica_process import (
     ReplicaProcess,
     document,
@@ -21,7 +24,9 @@ from tests.integration.replica_process import (
     save_linear,
     save_model,
 )
+from tests.integration.test_ordered_outcomes import replica_outcomes
 from tests.integration.test_replica_lease import Agent
+from tests.integration.test_replica_tls import AUTHORITY, secured
 from tests.waiting import eventually
 
 from penstock.routing.fleet import FEATURES, ORDERS
@@ -252,12 +257,11 @@ def test_clients_are_answered_while_a_peer_holds_every_connection(scene: Scene) 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         host, port = silent.getsockname()
         scene.order(ShadowPeer(address=f"{host}:{port}"))
-        held = 16
-        for rows in ROWS[:held]:
-            assert scene.infer(rows).status_code == 200
         # Two are under way and eight wait; by the bound on samples a second, not each request need be one.
+        rows = itertools.cycle(ROWS)
         told = eventually(
-            lambda: told if (told := scene._told()).dropped or told.samples else None, "samples are dropped"
+            lambda: told if scene.infer(next(rows)).status_code == 200 and (told := scene._told()).dropped else None,
+            "samples are dropped",
         )
         assert told.samples == 0
     assert scene.infer(ROWS[0]).status_code == 200
@@ -336,3 +340,34 @@ def test_without_traffic_inputs_are_replayed_and_count_as_clients_requests_do(sc
     after = {name: scene.agent.outcomes(name).answered for name in before}
     assert after["stable"] == before["stable"]
     assert min(after["wrong"] - before["wrong"], after["equal"] - before["equal"]) >= told.samples
+
+
+def test_replicas_behind_a_real_gateway_show_each_other_samples_over_tls(tmp_path: Path) -> None:
+    model = save_linear(tmp_path / "model.onnx")
+    compared = {"candidate": "v2", "stable": "v1", "replay": True}
+
+    async def scenario() -> None:
+        async with asyncio.timeout(120), secured() as running:
+            await running.gateway.declare("default/tiny", revisions={"v1": 100}, comparison=compared)
+            settings: dict[str, Any] = {
+                "gateways": (running.url,), "gateway_authority": AUTHORITY.pem, "registration_token": token_of("default/tiny"),
+                "lease_seconds": 0.6,
+            }  # fmt: skip
+            with (
+                replica(model, revision="v1", replica_id="s", **settings),
+                replica(model, revision="v2", replica_id="c", **settings),
+            ):
+
+                async def told() -> ShadowOutcomes:
+                    stable = (await replica_outcomes(running.gateway)).get("v1") or ReplicaOutcomes()
+                    return stable.shadow or ShadowOutcomes()
+
+                async def replayed() -> bool:
+                    return (await told()).samples > 2
+
+                await until(replayed)
+                shadow = await told()
+                # Its own twin, too, is asked by its name.
+                assert shadow.excess == shadow.twin_loss == {ZERO: shadow.samples}
+
+    asyncio.run(scenario())

@@ -76,13 +76,15 @@ class Sampler:
             count: of requests.
             now: seconds of the monotonic clock.
         """
-        first = self._chance.randrange(count) if count > 1 else 0
         drawn: list[int] = []
+        first = -1
         place = self._left - 1
         while place < count:
             if not self._take_token(now):
                 place = count - 1 + self._gap()
                 break
+            if first < 0:
+                first = self._chance.randrange(count)
             drawn.append((first + place) % count)
             place += self._gap()
         self._left = place + 1 - count
@@ -104,10 +106,9 @@ class Sampler:
         return 1 + int(math.log(1.0 - self._chance.random()) / math.log1p(-self._share))
 
     def _take_token(self, now: float) -> bool:
-        grown = max(now - self._filled_at, 0.0) * self._budget.per_second
-        self._tokens = min(self._tokens + grown, _BURST)
-        self._filled_at = now
-        if self._tokens < 1:
+        tokens = self._tokens + (now - self._filled_at) * self._budget.per_second
+        if tokens < 1:
             return False
-        self._tokens -= 1
+        self._tokens = min(tokens, _BURST) - 1
+        self._filled_at = now
         return True

@@ -154,9 +154,10 @@ class ShadowThread:
     async def _take_replayed(self, peers: PeerConnections) -> None:
         while True:
             began = time.monotonic()
-            inputs = self._next_replayed() if self._replay is not None else None
-            if inputs is not None and self._replay is not None:
-                await self._show(peers, Sample(*self._replay, inputs))
+            replay = self._replay
+            inputs = self._next_replayed() if replay is not None else None
+            if inputs is not None and replay is not None:
+                await self._show(peers, Sample(*replay, inputs))
             rest = _REPLAY_RESTS * (time.monotonic() - began)
             await asyncio.sleep(max(_REPLAY_SECONDS, rest, 1.0 / self._budget.per_second))
 
