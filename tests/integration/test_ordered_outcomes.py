@@ -68,10 +68,10 @@ def test_what_replicas_count_is_seen_while_their_revisions_are_compared(tmp_path
                     await client.infer("tiny", triton_inputs({"x": np.ones((1, 64), np.float32)}))
 
             async def called() -> bool:
-                return sum(each.answered for each in (await _outcomes(gw)).values()) == 60
+                return sum(each.answered for each in (await replica_outcomes(gw)).values()) == 60
 
             await until(called)
-            calls = {name: each.answered - seen[name].answered for name, each in (await _outcomes(gw)).items()}
+            calls = {name: each.answered - seen[name].answered for name, each in (await replica_outcomes(gw)).items()}
             assert min(calls.values()) >= 4, "chance leaves less than once in a million times"
             # An operator of a former release would refuse the whole list.
             former = await _status(gw, FEATURES - {ORDERS})
