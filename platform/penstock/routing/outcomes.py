@@ -21,9 +21,11 @@ LATENCY_SECONDS: Final = tuple(_FIRST_SECONDS * _RATIO**step for step in range(1
 LOSS_EDGES: Final = (-1.0, -0.3, -0.1, -0.03, -0.01, -0.003, -0.001, 0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Upper bounds of the buckets of losses and of their differences; what is exactly 0 is in the bucket of 0."""
 
-_MOST_BUCKETS: Final = 256
-_Bucket = Annotated[int, Field(ge=0, lt=_MOST_BUCKETS)]
-Counts = Annotated[dict[_Bucket, Annotated[int, Field(ge=0)]], Field(max_length=_MOST_BUCKETS)]
+_Count = Annotated[int, Field(ge=0, lt=1 << 53)]
+_SECONDS_BUCKETS: Final = len(LATENCY_SECONDS) + 1
+_LOSS_BUCKETS: Final = len(LOSS_EDGES) + 1
+Counts = Annotated[dict[Annotated[int, Field(ge=0, lt=_SECONDS_BUCKETS)], _Count], Field(max_length=_SECONDS_BUCKETS)]
+LossCounts = Annotated[dict[Annotated[int, Field(ge=0, lt=_LOSS_BUCKETS)], _Count], Field(max_length=_LOSS_BUCKETS)]
 """By bucket; one that is empty is left out."""
 FINITE: Final = ConfigDict(allow_inf_nan=False)
 """Of what a tenant's replica says and the operator reads: JSON has no word for what is no number."""
@@ -63,9 +65,9 @@ class ShadowOutcomes(Frozen):
     revision: str = ""
     """The candidate that these are of. Counting begins anew with another."""
     samples: Annotated[int, Field(ge=0)] = 0
-    candidate_loss: Counts = Field(default={})
-    twin_loss: Counts = Field(default={})
-    excess: Counts = Field(default={})
+    candidate_loss: LossCounts = Field(default={})
+    twin_loss: LossCounts = Field(default={})
+    excess: LossCounts = Field(default={})
     """Candidate's less twin's, by `LOSS_EDGES`."""
     candidate_loss_sum: float = 0.0
     twin_loss_sum: float = 0.0

@@ -25,6 +25,8 @@ _MAX_REPLICAS = 1024
 _MAX_OF_A_NAMESPACE = 4096
 """Replicas of all its models: each is a server of HAProxy's, and whoever may read a namespace's tokens may register as many as he likes."""
 _MAX_VERSIONS = 8
+MOST_COUNTED = 512
+"""Replicas of a namespace whose outcomes are kept, each some 5 to 10 KB, and 37 at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +106,7 @@ class Table:
             lease = lease.model_copy(update={"joining": known.lease.joining})
         if lease.room is not None and known is not None:
             lease = lease.model_copy(update={"room": lease.room.following(known.lease.room)})
-        if lease.outcomes is not None and not self.compares(key, lease.revision):
-            # They are kept for all models in one memory, and nobody asked for these.
+        if lease.outcomes is not None and not self._keeps_outcomes(lease, known):
             lease = lease.model_copy(update={"outcomes": None})
         renewed = Replica(replica_id, lease, now + lease.lease_seconds, uid)
         replicas = {**self.replicas, own: renewed}
@@ -114,6 +115,15 @@ class Table:
             return replace(self, replicas=replicas, firsts=self._first_digests(replicas, (known,), renewed))
         self._check_bounds(replica_id, lease, now)
         return self._with_replicas(replicas, now, () if known is None else (known,), renewed)
+
+    def _keeps_outcomes(self, lease: ReplicaLease, known: Replica | None) -> bool:
+        """Whether a replica's outcomes are asked for, and few enough: they are kept for all tenants in one memory."""
+        if not self.compares((lease.namespace, lease.model), lease.revision):
+            return False
+        if known is not None and known.lease.outcomes is not None:
+            return True
+        others = (each.lease for each in self.replicas.values() if each.lease.outcomes is not None)
+        return sum(other.namespace == lease.namespace for other in others) < MOST_COUNTED
 
     def _first_digests(
         self, replicas: Mapping[str, Replica], left: Iterable[Replica], came: Replica | None

@@ -30,6 +30,8 @@ _KEYS_BYTES: Final = 50_000 * 1024
 whose keys name as many deployments as they may."""
 _KEPT_BYTES: Final = 16 * 1024 * 1024
 """Metadata of models that sleep."""
+_OUTCOMES_BYTES: Final = 20 * 1024 * 1024
+"""What replicas count while their revisions are compared: as many of one namespace as may be, or some thousands that say what ours do."""
 _STRANGERS_BYTES: Final = 8192 * 8 * 1024
 """Connections to the agent's own ports."""
 _CGROUP: Final = Path("/sys/fs/cgroup/memory.max")
@@ -46,7 +48,8 @@ def max_bytes(settings: GatewaySettings) -> int:
     streams = settings.requests_over_http2 * connection_bytes(replica_tls=replica_tls) if settings.http2 else 0
     each = connection_bytes(tls=tls, replica_tls=replica_tls)
     clients = (settings.max_connections + _OWN_CONNECTIONS) * each + streams
-    own = _BASE_BYTES + settings.threads * HOT_BYTES + _TABLES_BYTES + _KEYS_BYTES + _KEPT_BYTES + _STRANGERS_BYTES
+    kept = _KEYS_BYTES + _KEPT_BYTES + _OUTCOMES_BYTES
+    own = _BASE_BYTES + settings.threads * HOT_BYTES + _TABLES_BYTES + kept + _STRANGERS_BYTES
     return clients + settings.max_held_bytes + own
 
 

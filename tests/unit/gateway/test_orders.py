@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from penstock.routing.fleet import FEATURES, ORDERS, downgrade_status
 from penstock.routing.leases import ReplicaLease, Route
 from penstock.routing.outcomes import Losses, Orders, ReplicaOutcomes, RevisionComparison
-from penstock.routing.table import Table
+from penstock.routing.table import MOST_COUNTED, Replica, Table
 from penstock_serving.gateway.table.orders import orders_for
 from penstock_serving.gateway.table.registry import Registry
 
@@ -125,6 +127,18 @@ def test_outcomes_are_kept_and_told_while_revisions_are_compared_and_of_these_al
     assert kept(_COMPARISON, "v1") == _COUNTED
     assert kept(_COMPARISON, "v0") is None
     assert kept(None, "v1") is None
+
+
+def test_outcomes_of_so_many_replicas_of_a_namespace_are_kept_and_those_that_are_go_on() -> None:
+    said = _lease("v1", outcomes=_COUNTED)
+    table = _table(_COMPARISON)
+    full = {f"ns/m/{number}": Replica(str(number), said, 9) for number in range(MOST_COUNTED)}
+    table = replace(table, replicas=MappingProxyType(full)).with_lease("late", said, 0).with_lease("7", said, 0)
+    assert table.replicas["ns/m/late"].lease.outcomes is None
+    assert table.replicas["ns/m/7"].lease.outcomes == _COUNTED
+    assert (
+        table.without_replica(_KEY, "7", 0).with_lease("late", said, 0).replicas["ns/m/late"].lease.outcomes == _COUNTED
+    )
 
 
 def test_an_operator_of_a_former_release_is_told_neither_outcomes_nor_what_is_compared() -> None:

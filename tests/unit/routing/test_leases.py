@@ -43,7 +43,8 @@ def test_no_id_of_a_replica_is_longer_than_a_name() -> None:
         pytest.param('"outcomes":{"cpuSeconds":NaN}', id="outcomes likewise"),
         pytest.param('"outcomes":{"shadow":{"twinLossSum":-1e999}}', id="and those of samples"),
         pytest.param('"outcomes":{"shadow":{"worst":[{"at":NaN,"loss":0,"twinLoss":0}]}}', id="and each sample"),
-        pytest.param('"outcomes":{"seconds":{"256":1}}', id="a bucket that there cannot be"),
+        pytest.param('"outcomes":{"seconds":{"141":1}}', id="a bucket that there cannot be"),
+        pytest.param('"outcomes":{"shadow":{"excess":{"16":1}}}', id="and of losses likewise"),
         pytest.param('"outcomes":{"seconds":{"3":-1}}', id="a count below nothing"),
     ],
 )
