@@ -16,6 +16,7 @@ from penstock_cli.bench import command as benchmarking
 from penstock_cli.objects import command as objects
 from penstock_cli.optimization import command as optimizing
 from penstock_cli.optimization import profiling
+from penstock_cli.replay import command as replaying
 from penstock_cli.rollouts import command as rollouts
 from penstock_cli.standalone.state import StateFolder, default_cache_folder, default_state_folder
 from penstock_cli.traces import command as tracing
@@ -41,6 +42,7 @@ validation.register(app)
 profiling.register(app)
 optimizing.register(app)
 benchmarking.register(app)
+replaying.register(app)
 tracing.register(app)
 versions.register(app)
 

@@ -21,6 +21,7 @@ BENCHMARKS = {
     "batcher-arrivals": "when requests are put together, beside ray.serve.batch",
     "hundred-deployments": "the control plane's cost",
     "scaling": "from one replica to four and back; from zero",
+    "scaling-policies": "scaling policies on six loads, simulated: Penstock's, Serve's, Knative's and Kubernetes'",
     "faults": "a steady load while things are killed and changed",
 }
 _WITH_OPTIONS = ("endurance", "tracing", "hostile-clients")

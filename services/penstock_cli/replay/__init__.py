@@ -1,0 +1,1 @@
+"""A scaling policy, run over a recorded or generated load."""

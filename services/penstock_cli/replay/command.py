@@ -1,0 +1,173 @@
+"""`penstock replay`."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from penstock.errors import Invalid
+from penstock_cli.replay.loads import LoadShape, draw_arrivals, read_load, shape_rates
+
+if TYPE_CHECKING:
+    from penstock_cli.replay.model import ReplayCase, ServiceTimes
+    from penstock_cli.replay.results import ReplayDocument
+
+_TABLE_COLUMNS = 160
+_POLICIES = "penstock,serve,knative,hpa"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(replay)
+
+
+def replay(
+    load: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Recorded: seconds of each request, or SECONDS,RATE, one a line.", exists=True, dir_okay=False
+        ),
+    ] = None,
+    *,
+    shape: Annotated[LoadShape, typer.Option(help="Of a generated load.")] = LoadShape.STEP,
+    low: Annotated[float, typer.Option(help="Its least rate, requests/s.", min=0.0)] = 10.0,
+    high: Annotated[float, typer.Option(help="Its highest rate, requests/s.", min=0.001)] = 100.0,
+    minutes: Annotated[float, typer.Option(help="Its length.", min=0.1, max=1440.0)] = 30.0,
+    curve: Annotated[
+        str,
+        typer.Option(help="ROWS:MILLISECONDS of engine runs, or an optimized model's manifest.json or report.json."),
+    ] = "1:120,2:170,4:280,8:500",
+    max_batch: Annotated[int | None, typer.Option(help="Rows in a run. Default: the curve's last.", min=1)] = None,
+    slo: Annotated[float, typer.Option(help="Milliseconds within which an answer is due.", min=0.1)] = 1500.0,
+    start_seconds: Annotated[float, typer.Option(help="Until a new replica takes requests.", min=0.0)] = 20.0,
+    minimum: Annotated[int, typer.Option("--min", help="Replicas at least.", min=0)] = 1,
+    maximum: Annotated[int, typer.Option("--max", help="Replicas at most.", min=1)] = 10,
+    policies: Annotated[str, typer.Option("--policy", help="Which, with commas between.")] = _POLICIES,
+    search: Annotated[bool, typer.Option("--search", help="Find each policy's best setting, too.")] = False,
+    price: Annotated[float, typer.Option(help="Of a search: replica-seconds that a violation costs.", min=0.0)] = 2.0,
+    seed: Annotated[int, typer.Option(help="Of generated loads.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Write all figures as JSON.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write a page with plots there.", dir_okay=False)] = None,
+) -> None:
+    """Simulate how scaling policies would carry a load: violations, waits and replica-hours.
+
+    Nothing is started. Penstock's policy is the very function that decides in a cluster; beside it stand the rules of Ray Serve,
+    Knative's KPA and the HorizontalPodAutoscaler.
+
+    **Examples**
+
+    `penstock replay --shape bursty --low 20 --high 120 --html replay.html`
+
+    `penstock replay requests.csv --curve artifacts/digits/manifest.json --slo 50 --search`
+
+    `penstock replay --policy penstock --shape spike --json`
+    """
+    from penstock_cli.replay.model import ReplayCase  # noqa: PLC0415 (only for this command)
+    from penstock_cli.replay.policies import POLICIES  # noqa: PLC0415 (the same)
+
+    chosen = [each.strip() for each in policies.split(",") if each.strip()]
+    if unknown := [each for each in chosen if each not in POLICIES]:
+        raise Invalid("InvalidOption", f"--policy {', '.join(unknown)}: there are {_POLICIES}")
+    if minimum > maximum or low > high:
+        raise Invalid("InvalidOption", "--min is at most --max, and --low at most --high")
+    if html is not None and not os.access(html if html.exists() else html.absolute().parent, os.W_OK):
+        raise Invalid(
+            "InvalidOption", f"--html {html}: it cannot be written there: name a file in a folder that is yours"
+        )
+    case = ReplayCase(_service(curve, max_batch), slo / 1000, start_seconds, minimum, maximum)
+    if load is not None:
+        arrivals, title = read_load(load, seed), f"Load recorded in {load.name}"
+        seconds = max(1, math.ceil(arrivals[-1])) if arrivals else 1
+    else:
+        seconds = round(minutes * 60)
+        arrivals = draw_arrivals(shape_rates(shape, low, high, seconds, seed), seed)
+        title = f"Load: {shape}, {low:g} to {high:g} requests/s for {minutes:g} min"
+    document = replay_all(case, arrivals, seconds, title=title, chosen=chosen, price=price if search else None)
+    _show(document, as_json=as_json, html=html)
+
+
+def replay_all(
+    case: ReplayCase, arrivals: list[float], seconds: int, *, title: str, chosen: Sequence[str], price: float | None
+) -> ReplayDocument:
+    """Each policy at its defaults, and at the best setting where a violation has a price."""
+    from penstock_cli.replay.policies import POLICIES  # noqa: PLC0415 (only for this command)
+    from penstock_cli.replay.results import ReplayDocument, figures_of, rates_of  # noqa: PLC0415 (the same)
+    from penstock_cli.replay.search import PolicySearch, price_by  # noqa: PLC0415 (the same)
+
+    figures = []
+    for name in chosen:
+        trials = PolicySearch(case, arrivals, seconds, POLICIES[name])
+        figures.append(figures_of(trials.default(), seconds, searched=False))
+        if price is not None:
+            figures.append(figures_of(trials.best(price_by(price)), seconds, searched=True))
+    curve = ", ".join(f"{rows}: {each * 1e3:g} ms" for rows, each in case.service.points)
+    return ReplayDocument(
+        load=title,
+        replica=(
+            f"A run takes ({curve}) by rows, {case.service.max_batch} at most: a replica answers "
+            f"{case.service.capacity:.4g} requests/s; it starts in {case.start_seconds:g} s; {case.minimum} to {case.maximum} replicas"
+        ),
+        seconds=seconds,
+        capacity=case.service.capacity,
+        slo_seconds=case.bound_seconds,
+        rates=rates_of(arrivals, seconds),
+        policies=tuple(figures),
+    )
+
+
+def _service(text: str, max_batch: int | None) -> ServiceTimes:
+    """Service times as written, or as a file has them.
+
+    Raises:
+        Invalid: they are not there, or are none.
+    """
+    from penstock_cli.replay.model import ServiceTimes  # noqa: PLC0415 (only for this command)
+
+    wrong = f"--curve {text}: write ROWS:MILLISECONDS,… such as 1:120,8:500, or name a manifest.json or report.json with a capacity"
+    try:
+        if text.endswith(".json"):
+            points, most = _read_capacity(json.loads(Path(text).read_text(encoding="utf-8")))
+        else:
+            pairs = [each.split(":") for each in text.split(",")]
+            points = tuple((int(rows), float(milliseconds) / 1e3) for rows, milliseconds in pairs)
+            most = points[-1][0]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Invalid("InvalidOption", wrong) from error
+    return ServiceTimes(points, max_batch or most)
+
+
+def _read_capacity(document: dict[str, Any]) -> tuple[tuple[tuple[int, float], ...], int]:
+    """The measured curve of an optimized model's manifest, or of a search's report."""
+    capacity = (document.get("optimization") or document)["capacity"]
+    points = tuple((int(each["rows"]), float(each["p50Milliseconds"]) / 1e3) for each in capacity["curve"])
+    return points, int(capacity["maxBatchSize"])
+
+
+def _show(document: ReplayDocument, *, as_json: bool, html: Path | None) -> None:
+    from rich.console import Console  # noqa: PLC0415 (only for this command)
+    from rich.table import Table  # noqa: PLC0415 (the same)
+
+    from penstock_cli.replay.results import HEADINGS, render, rows  # noqa: PLC0415 (the same)
+
+    if html is not None:
+        html.write_text(render(document), encoding="utf-8")
+    console = Console()
+    if as_json:
+        console.print_json(document.model_dump_json())
+        return
+    console.width = max(console.width, _TABLE_COLUMNS)  # what a narrow terminal wraps is still read; what is cut is not
+    console.print(document.load, document.replica, sep="\n", highlight=False, markup=False, soft_wrap=True)
+    table = Table(box=None, pad_edge=False)
+    for number, name in enumerate(HEADINGS):
+        table.add_column(name, justify="right" if number > 1 else "left", no_wrap=True)
+    for row in rows(document.policies):
+        table.add_row(*row)
+    console.print(table)
+    if html is not None:
+        console.print(f"Page: {html}", highlight=False, markup=False, soft_wrap=True)
