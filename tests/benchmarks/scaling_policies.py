@@ -16,14 +16,14 @@ from penstock_cli.replay.results import ReplayDocument, figures_of, rates_of, re
 from penstock_cli.replay.search import VIOLATION_SECONDS, PolicySearch, ReplayTrial, price_by, price_within
 
 CASE = ReplayCase(
-    ServiceTimes(((1, 0.12), (2, 0.17), (4, 0.28), (8, 0.5)), 8),
-    slo_seconds=1.5,
+    ServiceTimes(((1, 0.24), (2, 0.34), (4, 0.56), (8, 1.0)), 8),
+    slo_seconds=3.0,
     start_seconds=20.0,
     minimum=1,
     maximum=12,
 )
-"""A transformer of middling size on a core: 16 requests/s in full batches."""
-LOW, HIGH, SECONDS, SEED = 8.0, 96.0, 1800, 5
+"""A transformer of middling size on a core: 8 requests/s in full batches."""
+LOW, HIGH, SECONDS, SEED = 4.0, 48.0, 1200, 5
 STEADY_TURNS = 1
 """Changes of direction on a constant load, once its first number was found."""
 

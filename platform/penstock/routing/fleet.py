@@ -144,8 +144,11 @@ def downgrade_status(features: Collection[str], status: RouteStatus) -> RouteSta
     """How a route stands, likewise."""
     declared = None if status.declared is None else downgrade_route(features, status.declared)
     replicas = status.replicas
-    if ORDERS not in features and any(each.outcomes is not None for each in replicas):
-        replicas = [each.model_copy(update={"outcomes": None}) for each in replicas]
+    if ORDERS not in features and any(each.outcomes is not None or each.stats.capacity for each in replicas):
+        replicas = [
+            each.model_copy(update={"outcomes": None, "stats": each.stats.model_copy(update={"capacity": 0.0})})
+            for each in replicas
+        ]
     return status.model_copy(update={"declared": declared, "replicas": replicas})
 
 

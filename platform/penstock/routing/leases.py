@@ -60,6 +60,9 @@ class ReplicaStats(Frozen):
     """Requests a second over the last reporting interval."""
     idle_seconds: float = 0.0
     """Seconds since the last request ended; 0 while one is in flight."""
+    capacity: Annotated[float, Field(exclude_if=lambda capacity: capacity == 0)] = 0.0
+    """Requests a second that it can answer within the objective, by its own curve of run times; 0: not known. Only for gateways
+    and operators that know the word (`fleet.ORDERS`)."""
 
 
 class RequestsJoined(Frozen):

@@ -1,8 +1,13 @@
 """The scaling policy: demand, limits, state and time in; replicas, state and a reason out.
 
 Up at once, down only to the highest number that was wanted within the stabilisation window, so that a load that comes
-and goes faster than the window does not make replicas come and go. By Little's law, requests in flight are arrival rate
-times residence time, so sharing them out at `target_in_flight` each needs no model of the service time.
+and goes faster than the window does not make replicas come and go.
+
+Two rules say how many, and the larger number counts. By Little's law, requests in flight are arrival rate times residence
+time, so sharing them out at `target_in_flight` each needs no model of the service time; but where requests are joined, one
+replica holds many at its limit and two hold few, so that rule alone swings between both. Where replicas say what they can
+answer in time, the rate of arrivals decides: ⌈rate / (0.8 · capacity)⌉. The rate is smoothed over 20 s, since that of five
+seconds varies by chance; as soon as the latter comes near what is there, it counts (a panic, in Knative's word).
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from penstock.routing.leases import ReplicaStats
@@ -20,6 +26,31 @@ _SLO_SHARE_IN_QUEUE: Final = 0.5
 """Waiting for the engine may use this share of the latency objective before another replica is added."""
 _BUSY_SHARE: Final = 0.5
 """Below this share of the target in flight, a long wait is a blip and not load."""
+_UTILIZATION: Final = 0.8
+"""Of a replica's capacity that arrivals should take; the rest is for chance, and for growth while another one starts."""
+_PANIC_UTILIZATION: Final = 0.95
+"""From here on the rate of the last seconds counts."""
+_KEPT_SHARE: Final = 0.9
+"""Fewer only where these would be used to this share of `_UTILIZATION`: a rate at a boundary must not swing."""
+_SMOOTHING_SECONDS: Final = 20.0
+"""Time constant of the smoothed rate."""
+
+
+class ScalingRule(StrEnum):
+    """What decided a number."""
+
+    IN_FLIGHT = "InFlight"
+    """Requests in flight, shared out at the target."""
+    RATE = "Rate"
+    """Arrivals, against what a replica answers in time."""
+    QUEUE_WAIT = "QueueWait"
+    """Requests waited too long for the engine."""
+    SILENCE = "Silence"
+    """Replicas have not reported, so there are no fewer than before."""
+    REST = "Rest"
+    """Nothing is asked."""
+    FIXED = "Fixed"
+    """The spec says the number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +86,10 @@ class ScalingState:
     """(time, replicas), oldest first, of falling height: only those that can still be the window's highest."""
     since: float | None = None
     """When the first decision was made."""
+    rate: float | None = None
+    """Requests a second, smoothed; None: not known yet."""
+    rate_at: float = 0.0
+    """When that was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +100,9 @@ class Decision:
     state: ScalingState
     cause: str
     """The reason without the number."""
+    rule: ScalingRule = ScalingRule.IN_FLIGHT
+    unbounded: int = 0
+    """What it would be without minimum and maximum."""
 
     @property
     def reason(self) -> str:
@@ -85,7 +123,8 @@ def decide(demand: Demand, current: int, limits: ScalingLimits, state: ScalingSt
     first = state.since is None
     since = now if state.since is None else state.since
     history = ((now, current),) if first and current > 0 else state.recommendations
-    wanted, reason = _recommend(demand, current, limits, now - since)
+    rate, rate_at = _smooth(demand, state, now)
+    wanted, reason, rule = _recommend(demand, current, limits, now - since, rate)
     window = _remember(history, wanted, now, limits.stabilization_window_seconds)
     highest = window[0][1]
     replicas, held = wanted, ""
@@ -94,28 +133,63 @@ def decide(demand: Demand, current: int, limits: ScalingLimits, state: ScalingSt
         replicas = min(highest, current)
         if replicas > wanted:
             held = f", held since {replicas} were wanted in the last {limits.stabilization_window_seconds:g} s"
-    replicas = max(limits.minimum, min(limits.maximum, replicas))
-    return Decision(replicas, ScalingState(window, since), reason + held)
+    bounded = max(limits.minimum, min(limits.maximum, replicas))
+    return Decision(bounded, ScalingState(window, since, rate, rate_at), reason + held, rule, replicas)
 
 
-def _recommend(demand: Demand, current: int, limits: ScalingLimits, age: float) -> tuple[int, str]:
+def _smooth(demand: Demand, state: ScalingState, now: float) -> tuple[float | None, float]:
+    """The smoothed rate of arrivals, and when it was; as before while some replica does not report, whose arrivals are not known."""
+    if demand.silent or not demand.replicas:
+        return state.rate, state.rate_at
+    rate = sum(each.arrival_rate for each in demand.replicas)
+    if state.rate is None:
+        return rate, now
+    share = math.exp(-max(0.0, now - state.rate_at) / _SMOOTHING_SECONDS)
+    return rate + (state.rate - rate) * share, now
+
+
+def _by_rate(demand: Demand, current: int, smoothed: float | None) -> tuple[int, str]:
+    """The number by arrivals; 0 where replicas do not say what they can answer."""
+    told = [each.capacity for each in demand.replicas if each.capacity > 0]
+    if not told or smoothed is None:
+        return 0, ""
+    capacity = sum(told) / len(told)
+    fast = sum(each.arrival_rate for each in demand.replicas)
+    panics = fast > _PANIC_UTILIZATION * capacity * current
+    rate = max(fast, smoothed) if panics else smoothed
+    wanted = math.ceil(rate / (_UTILIZATION * capacity) - 1e-9)
+    if wanted < current:
+        wanted = min(current, math.ceil(rate / (_KEPT_SHARE * _UTILIZATION * capacity) - 1e-9))
+    if wanted == 1 and fast == 0:
+        wanted = 0  # a smoothed rate never falls to nothing; whether the last one goes is for the rule of rest
+    said = f"{rate:.3g} requests/s{' in the last seconds' if panics else ''}"
+    return wanted, f"{said}, of {capacity:.3g} that a replica answers in time"
+
+
+def _recommend(
+    demand: Demand, current: int, limits: ScalingLimits, age: float, rate: float | None
+) -> tuple[int, str, ScalingRule]:
     load = sum(max(each.in_flight, each.queued) for each in demand.replicas) + demand.waking
     by_load = math.ceil(load / limits.target_in_flight - 1e-9)
     reason = f"{load:.0f} requests in flight at a target of {limits.target_in_flight:g} each"
-    wanted = by_load
-    slow = _slow_replicas(demand, limits)
+    wanted, rule = by_load, ScalingRule.IN_FLIGHT
+    by_rate, said = _by_rate(demand, current, rate)
+    if by_rate > wanted:
+        wanted, reason, rule = by_rate, said, ScalingRule.RATE
+    # What can be answered in time holds the wait already.
+    slow = 0.0 if said else _slow_replicas(demand, limits)
     if slow and current + 1 > wanted and current == len(demand.replicas):
-        wanted = current + 1
+        wanted, rule = current + 1, ScalingRule.QUEUE_WAIT
         reason = f"requests wait {slow:.3g} s for the engine, of an objective of {limits.slo_seconds:g} s"
     if demand.silent and wanted < current:
-        return current, f"{demand.silent} of {current} replicas have not reported yet"
+        return current, f"{demand.silent} of {current} replicas have not reported yet", ScalingRule.SILENCE
     if wanted == 0:
-        return _recommend_at_rest(demand, current, limits, age)
+        return *_recommend_at_rest(demand, current, limits, age), ScalingRule.REST
     if wanted > limits.maximum:
         reason += f", at the maximum of {limits.maximum}"
     elif wanted < limits.minimum:
         reason += f", at the minimum of {limits.minimum}"
-    return wanted, reason
+    return wanted, reason, rule
 
 
 def _slow_replicas(demand: Demand, limits: ScalingLimits) -> float:

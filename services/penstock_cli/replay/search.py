@@ -64,6 +64,7 @@ class PolicySearch:
         if key not in self._tried:
             policy = self._family.make(self._case, setting)
             result = simulate(self._case, self._arrivals, self._seconds, policy)
+            result.drop_waits()
             self._tried[key] = ReplayTrial(self._family, setting, result)
         return self._tried[key]
 

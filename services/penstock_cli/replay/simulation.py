@@ -9,8 +9,9 @@ network, decoding, requests of several rows, other users of the machine, and tha
 from __future__ import annotations
 
 import random
+from array import array
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count, pairwise
@@ -48,9 +49,9 @@ class ReplayResult:
     """Waited too long for a first replica, or found none when all was over."""
     replica_seconds: float = 0.0
     """From each decision to start one until it was gone, or the load's end."""
-    latencies: list[float] = field(default_factory=list)
+    latencies: MutableSequence[float] = field(default_factory=list)
     """Seconds of the answered, in the order of their answers."""
-    waits: list[float] = field(default_factory=list)
+    waits: MutableSequence[float] = field(default_factory=list)
     """Likewise until their run began."""
     moves: list[ScalingMove] = field(default_factory=list)
     wanted: list[int] = field(default_factory=list)
@@ -80,6 +81,11 @@ class ReplayResult:
         """A quantile of the answers' seconds; 0 where there are none."""
         ordered = sorted(self.latencies)
         return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else 0.0
+
+    def drop_waits(self) -> None:
+        """Keep no request's wait, for those who keep many results; the latencies as single-precision numbers in one piece."""
+        self.waits = array("f")
+        self.latencies = array("f", self.latencies)
 
 
 class ReplicaQueue:
@@ -223,7 +229,7 @@ class _Replay:
         replica.busy_until = now + took
         self._busy += 1
         waits = [now - arrival for arrival in batch]
-        self.result.waits += waits
+        self.result.waits.extend(waits)
         if replica.meter is not None:
             for wait in waits:
                 replica.meter.waits.observe(wait)
@@ -286,7 +292,12 @@ class _Replay:
     def _decide(self, now: float) -> None:
         sight = self._sight
         sight.now, sight.running, sight.held = now, len(self._taking), len(self._held)
-        sight.replicas = [each.meter.stats(now, len(each.queue)) for each in self._taking if each.meter is not None]
+        told = {"capacity": self._case.service.capacity}
+        sight.replicas = [
+            each.meter.stats(now, len(each.queue)).model_copy(update=told)
+            for each in self._taking
+            if each.meter is not None
+        ]
         number, reason = self._policy.decide(sight)
         number = max(self._case.minimum, min(self._case.maximum, number))
         if number != sight.wanted:

@@ -191,6 +191,19 @@ class Batcher(Generic[P]):
         rows = min(self.admission.room + self.sizing.rows, _MOST_CAPACITY)
         return max(min(int(rows / self._mean_rows), self._max_queued + self.sizing.rows), 1)
 
+    @property
+    def requests_per_second(self) -> float:
+        """How many can be answered in time, as far as is known; 0: nothing has run yet.
+
+        B / T(B) rows by the service curve, over the mean rows of a request. B is the size of a run, halved until 2·T(B) is within the
+        objective: who comes when a run has just begun waits for it and is in the next. Where the cache answers, more can be.
+        """
+        rows = max(self.sizing.rows, 1)
+        while rows > 1 and 2 * self.curve.seconds(rows) > (self.admission.objective or _NEVER):
+            rows //= 2
+        seconds = self.curve.seconds(rows)
+        return rows / seconds / self._mean_rows if seconds > 0 else 0.0
+
     def has_room(self) -> bool:
         """Whether it is sure that a small request is let in."""
         return self._queue.rows < self._sure_rows

@@ -14,6 +14,8 @@ from penstock.scaling.policy import Demand, ScalingLimits, ScalingState, decide
 from penstock.serving.arguments import ScalingSettings, UserConfig
 
 _STATISTICS = tuple(ReplicaStats.model_fields)
+_ALWAYS = tuple(name for name in _STATISTICS if name != "capacity")
+"""What replicas of former releases report, too."""
 _WINDOW = "stabilization_window_seconds"
 _TO_ZERO = "scale_to_zero_after_seconds"
 _SLO = "slo_seconds"
@@ -53,7 +55,7 @@ def statistics(stats: ReplicaStats, config: UserConfig) -> dict[str, float]:
 def desired_replicas(ctx: PolicyContext) -> tuple[int, dict[str, Any]]:
     """How many replicas Serve is to run, and what the next call is told."""
     reports = _newest_reports(ctx.raw_metrics or {}, ctx.running_replicas)
-    seen = [ReplicaStats(**{name: report[name] for name in _STATISTICS}) for report in reports]
+    seen = [ReplicaStats(**{name: report[name] for name in _STATISTICS if name in report}) for report in reports]
     decision = decide(
         Demand(seen, silent=len(ctx.running_replicas) - len(seen), waking=0.0 if seen else ctx.total_num_requests),
         ctx.target_num_replicas,
@@ -64,6 +66,8 @@ def desired_replicas(ctx: PolicyContext) -> tuple[int, dict[str, Any]]:
     return decision.replicas, {
         "recommendations": [list(each) for each in decision.state.recommendations],
         "since": decision.state.since,
+        "rate": decision.state.rate,
+        "rate_at": decision.state.rate_at,
         "reason": decision.reason,
     }
 
@@ -73,7 +77,7 @@ def _newest_reports(metrics: Mapping[str, Mapping[Any, Any]], replicas: Iterable
     found = []
     for replica in replicas:
         report = {name: series[replica][-1].value for name, series in metrics.items() if series.get(replica)}
-        if all(name in report for name in _STATISTICS):
+        if all(name in report for name in _ALWAYS):
             found.append(report)
     return found
 
@@ -93,5 +97,8 @@ def _limits(ctx: PolicyContext, reports: list[dict[str, float]]) -> ScalingLimit
 
 def _state(state: Mapping[str, Any]) -> ScalingState:
     return ScalingState(
-        tuple((float(when), int(count)) for when, count in state.get("recommendations", ())), state.get("since")
+        tuple((float(when), int(count)) for when, count in state.get("recommendations", ())),
+        state.get("since"),
+        state.get("rate"),
+        state.get("rate_at", 0.0),
     )

@@ -257,7 +257,7 @@ class Leases:
             logger.warning("could not leave gateway %s: HTTP %d %s", gateway.base_url, status, answer[:200])
 
     def _lease(self, gateway: Endpoint, *, describes: bool, says_room: bool, obeys: bool) -> bytes:
-        settings = self._settings
+        settings, stats = self._settings, self._stats()
         lease = ReplicaLease(
             namespace=settings.namespace,
             model=settings.model,
@@ -266,7 +266,7 @@ class Leases:
             digest=self._digest,
             address=self._address,
             lease_seconds=settings.lease_seconds,
-            stats=self._stats(),
+            stats=stats if obeys else stats.model_copy(update={"capacity": 0.0}),
             metadata=self._metadata if describes else None,
             joining=self._joining() if describes else None,
             room=self._room(len(self._renewing)) if says_room else None,

@@ -155,7 +155,9 @@ class InferenceService:
 
     def stats(self) -> ReplicaStats:
         """What the replica saw lately."""
-        return self._load.stats(time.monotonic(), self.executor.batcher.queued)
+        batcher = self.executor.batcher
+        stats = self._load.stats(time.monotonic(), batcher.queued)
+        return stats.model_copy(update={"capacity": batcher.requests_per_second})
 
     def room(self, gateways: int) -> ReplicaRoom | None:
         """How much each of so many gateways may send at once; None: all, since the cache may answer more than the engine can."""

@@ -71,6 +71,61 @@ def test_decision(demand: Demand, current: int, limits: ScalingLimits, state: Sc
     assert decision.reason.startswith(f"{replicas}: ")
 
 
+def at_rate(number: int, rate: float, **stats: float) -> list[ReplicaStats]:
+    """Replicas that share a rate of arrivals, and can answer 8 requests a second each."""
+    return each(number, arrival_rate=rate / number, capacity=8.0, **stats)
+
+
+AT_RATES = [
+    ("40 requests/s of 8 each, used to four fifths, are seven", at_rate(7, 40), 7, None, 7),
+    ("a jump of the rate counts at once", at_rate(1, 40), 1, 4.0, 7),
+    ("a short rise that is carried waits for the smoothed rate", at_rate(4, 29), 4, 20.0, 4),
+    ("a rate a little below a boundary keeps the number", at_rate(5, 25.5), 5, 25.5, 5),
+    ("a rate well below a boundary does not", at_rate(5, 19), 5, 19.0, 4),
+    ("what waits counts beside the rate", at_rate(1, 1, in_flight=61), 1, 1.0, 4),
+    ("a long wait adds none where the capacity is known", at_rate(2, 10, in_flight=12, queue_wait_p95_seconds=0.06), 2, 10.0, 2),
+    ("without a capacity the rate says nothing", each(1, arrival_rate=500.0), 1, 500.0, 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("replicas", "current", "smoothed", "expected"), [row[1:] for row in AT_RATES], ids=[row[0] for row in AT_RATES]
+)
+def test_decision_by_rate(replicas: list[ReplicaStats], current: int, smoothed: float | None, expected: int) -> None:
+    state = ScalingState((), since=-1000.0, rate=smoothed, rate_at=0.0)
+    assert decide(Demand(replicas), current, SLO, state, now=0.0).replicas == expected
+
+
+def test_a_constant_rate_at_the_limit_of_a_replica_does_not_swing() -> None:
+    """One replica holds many requests where two hold few: by requests in flight alone the number swung between both."""
+    state, target, history = ScalingState(), 1, []
+    for second in range(1200):
+        in_flight = 16.0 if target == 1 else 1.5
+        decision = decide(Demand(at_rate(target, 8.0, in_flight=in_flight)), target, SLO, state, float(second))
+        state, target = decision.state, decision.replicas
+        history.append(target)
+    assert history[-1] == 2
+    assert turns(history) == 0
+
+
+def test_a_rate_that_has_ended_lets_the_last_replica_go() -> None:
+    state = ScalingState((), since=-1000.0, rate=5.0, rate_at=0.0)
+    decision = decide(Demand(at_rate(1, 0, idle_seconds=31)), 1, TO_ZERO, state, now=31.0)
+    assert decision.replicas == 0
+
+
+def test_the_smoothed_rate_of_before_a_rest_counts_no_more_after_it() -> None:
+    state = decide(Demand(), 0, TO_ZERO, ScalingState((), since=-1000.0, rate=500.0, rate_at=0.0), now=900.0).state
+    assert decide(Demand(at_rate(1, 1)), 1, TO_ZERO, state, now=900.0).replicas == 1
+
+
+def test_the_smoothed_rate_stays_while_a_replica_is_silent() -> None:
+    state = ScalingState((), since=-1000.0, rate=30.0, rate_at=0.0)
+    decision = decide(Demand(at_rate(3, 1), silent=2), 5, LIMITS, state, now=60.0)
+    assert decision.replicas == 5
+    assert decision.state.rate == 30.0
+
+
 def test_the_reason_names_demand_and_target() -> None:
     decision = decide(Demand(each(1, in_flight=61)), 1, LIMITS, OLD, 0.0)
     assert decision.reason == Telling("4 61 in flight target 16")
@@ -175,6 +230,18 @@ def test_the_adapter_hands_its_state_on() -> None:
     _, state = desired_replicas(context(statistics(ReplicaStats(), CONFIG), {}))
     _, again = desired_replicas(context(statistics(ReplicaStats(), CONFIG), state, current_time=101.0))
     assert again["since"] == 100.0
+
+
+def test_the_adapter_takes_reports_of_a_release_that_knows_no_capacity() -> None:
+    reported = statistics(ReplicaStats(in_flight=61), CONFIG)
+    del reported["capacity"]
+    assert desired_replicas(context(reported, {"since": 0.0}))[0] == 4
+
+
+def test_the_adapter_hands_the_rate_on() -> None:
+    reported = statistics(ReplicaStats(arrival_rate=12.0, capacity=8.0), CONFIG)
+    replicas, state = desired_replicas(context(reported, {"since": 0.0}))
+    assert (replicas, state["rate"], state["rate_at"]) == (2, 12.0, 100.0)
 
 
 def test_a_wake_up_at_zero_replicas_starts_one() -> None:

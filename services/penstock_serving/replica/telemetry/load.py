@@ -5,9 +5,13 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass
+from typing import Final
 
 from penstock.routing.leases import ReplicaStats
 from penstock.telemetry.names import SECONDS_BUCKETS
+
+_LEAST_SECONDS: Final = 1.0
+"""Over which arrivals are a rate."""
 
 
 class Histogram:
@@ -110,7 +114,8 @@ class LoadMeter:
             in_flight=(last.integral - first.integral) / seconds * max(asked, 1.0),
             queued=queued,
             queue_wait_p95_seconds=quantile(SECONDS_BUCKETS, waits, 0.95),
-            arrival_rate=(last.arrivals - first.arrivals) / seconds,
+            # What a replica gets in its first moments is what waited for it, and no rate.
+            arrival_rate=came / max(seconds, _LEAST_SECONDS),
             idle_seconds=0.0 if self.in_flight else now - self._idle_since,
         )
 
