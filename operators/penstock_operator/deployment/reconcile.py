@@ -29,6 +29,7 @@ from penstock_operator.pool.writer import PoolWriter
 from penstock_operator.runtime.cluster import Cluster, Key, Manifest, create_if_absent, key_of
 from penstock_operator.runtime.loop.news import News
 from penstock_operator.runtime.loop.reconciler import Applied, Failure, Reconciler
+from penstock_operator.runtime.metrics import count_scaling
 
 _Sight: TypeAlias = tuple[Observed, PoolWriter | None]
 """What was observed, and the writer of the pool where it has one."""
@@ -108,6 +109,8 @@ class DeploymentReconciler(Reconciler[InferenceDeployment, InferenceDeploymentSt
 
     def announce(self, before: InferenceDeploymentStatus, after: InferenceDeploymentStatus) -> Iterator[News]:
         """See `penstock_operator.deployment.news`."""
+        for change in news.scalings(before, after):
+            count_scaling(change.rule, is_up=change.to_replicas > change.from_replicas)
         return news.news(before, after)
 
     def settle_unreadable(self, manifest: Manifest) -> bool:

@@ -9,11 +9,10 @@ from penstock.api.conditions import DeploymentCondition, Reason
 from penstock.api.meta import Condition
 from penstock.api.v1alpha1 import InferenceDeploymentStatus, ReplicaCounts
 from penstock.api.verdicts import Verdict, condition, derive_ready, false, recorded_verdict, true
-from penstock.scaling.policy import Demand, ScalingLimits, ScalingState, decide
-from penstock_operator.deployment import defaults as automatic
+from penstock_operator.deployment import scaling
 from penstock_operator.deployment.application import replica_bounds
 from penstock_operator.deployment.judgement import Verdicts
-from penstock_operator.deployment.observed import Observed, ObservedApplication, ObservedGateway, Pool
+from penstock_operator.deployment.observed import Observed, ObservedGateway, Pool
 from penstock_operator.deployment.standing import RevisionStanding
 
 
@@ -63,6 +62,7 @@ def deployment_status(
         candidate_revision=candidate,
         digest=_loaded_digest(observed, active, models),
         models=models,
+        scaling_history=scaling.follow_history(observed, active, standing.applications.get(active or ""), now),
     )
 
 
@@ -109,43 +109,12 @@ def _judge_joining(observed: Observed, active: str | None) -> Verdict | None:
 
 
 def _replicas(observed: Observed, standing: RevisionStanding, active: str | None) -> ReplicaCounts:
-    spec = observed.deployment.spec
-    low, high = replica_bounds(observed.deployment)
+    _, high = replica_bounds(observed.deployment)
     app = standing.applications.get(active or "")
     count = standing.count_receiving(active) if active else 0
     desired = app.wanted if app else (observed.deployment.status.replicas.desired if active else 0)
-    if spec.scaling.replicas is not None or low == high:
+    if scaling.is_fixed(observed.deployment):
         return ReplicaCounts(desired=desired, ready=count, reason=f"{high}: fixed by the spec")
     if app is None or active is None:
         return ReplicaCounts(desired=desired, ready=count, reason=observed.deployment.status.replicas.reason)
-    return ReplicaCounts(desired=desired, ready=count, reason=_explain(observed, active, app))
-
-
-def _explain(observed: Observed, active: str, app: ObservedApplication) -> str:
-    """The policy's own reason, asked with what the gateways' leases report: Serve does not tell what its policy said.
-
-    Where Serve wants another number than the policy would from here (a window holds it, or reports differ by a second),
-    that number leads and the demand follows.
-    """
-    scaling, slo = observed.deployment.spec.scaling, observed.deployment.spec.slo
-    low, high = replica_bounds(observed.deployment)
-    gateway = next((each for each in observed.gateways if isinstance(each, ObservedGateway) and each.route), None)
-    if gateway is None or gateway.route is None:
-        return f"{app.wanted}: decided by the policy in Serve"
-    stats = [each.stats for each in gateway.route.replicas if each.revision == active]
-    limits = ScalingLimits(
-        minimum=low,
-        maximum=high,
-        target_in_flight=automatic.target_in_flight_requests(observed.deployment),
-        stabilization_window_seconds=scaling.stabilization_window_seconds,
-        scale_to_zero_after_seconds=scaling.scale_to_zero_after_seconds,
-        slo_seconds=slo.latency_p99_milliseconds / 1000 if slo else None,
-    )
-    # A state that began long ago and holds no recommendation: the reason is then of the demand alone.
-    decision = decide(
-        Demand(stats, waking=float(gateway.route.held_requests)), app.wanted, limits, ScalingState((), -1e9), now=0.0
-    )
-    if decision.replicas >= app.wanted:
-        return decision.reason
-    window = f"{scaling.stabilization_window_seconds} s"
-    return f"{app.wanted}: {decision.cause}; {decision.replicas} once that has held for {window}"
+    return ReplicaCounts(desired=desired, ready=count, reason=scaling.explain(observed, active, app))

@@ -30,6 +30,15 @@ _API_REQUESTS = Counter(
     ["verb", "resource", "code"],
 )
 
+_SCALINGS = Counter(
+    names.METRIC_SCALINGS, "Changes of a deployment's number of replicas, by rule and direction.", ["rule", "direction"]
+)
+
+
+def count_scaling(rule: str, *, is_up: bool) -> None:
+    """Count one change of a number of replicas."""
+    _SCALINGS.labels(rule, "up" if is_up else "down").inc()
+
 
 def count_request(verb: str, resource: str, code: int) -> None:
     """Count one request to the Kubernetes API. Subresources are named `resource/subresource`."""

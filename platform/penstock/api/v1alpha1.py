@@ -10,6 +10,7 @@ from pydantic import Field
 from penstock.api.access import Access
 from penstock.api.meta import AUTO, Condition, Described, IntOrString, LocalReference, ObjectMeta, Quantity
 from penstock.api.rollout import RolloutSpec, RolloutStatus
+from penstock.scaling.policy import ScalingRule
 from penstock.serving.manifest import ModelFormat
 from penstock.serving.settings import CacheMode
 
@@ -175,6 +176,37 @@ class ReplicaCounts(Described):
     """Why that many, in a sentence."""
 
 
+class ScalingBound(StrEnum):
+    """What kept a number of replicas from being another."""
+
+    MINIMUM = "Minimum"
+    MAXIMUM = "Maximum"
+    NODES = "Nodes"
+    """Replicas wait for a node."""
+
+
+class ScalingChange(Described):
+    """A change of the number of replicas that there should be."""
+
+    time: str
+    """When it was seen: RFC 3339 in UTC."""
+    from_replicas: int
+    """The number before it."""
+    to_replicas: int
+    """The number after it."""
+    rule: ScalingRule
+    """What decided it."""
+    reason: Annotated[str, Field(max_length=512)] = ""
+    """Why, in a sentence."""
+    bound_by: ScalingBound | None = None
+    """What kept the number from being another, or replicas from running."""
+    inputs: Annotated[dict[str, Annotated[str, Field(max_length=32)]], Field(max_length=12)] = Field(
+        default_factory=dict
+    )
+    """What was seen then, over all replicas: requests in flight and queued, requests a second, the longest wait (p95), what a
+    replica can answer in a second, replicas that reported."""
+
+
 class InferenceDeploymentStatus(Described):
     """What is served."""
 
@@ -202,6 +234,8 @@ class InferenceDeploymentStatus(Described):
     """The `OptimizationRun` that decides which model serves."""
     speedup: str | None = None
     """Of the model that serves, against the run's baseline, such as `8.40x`."""
+    scaling_history: Annotated[tuple[ScalingChange, ...], Field(max_length=20)] = ()
+    """The last changes of the number of replicas, oldest first."""
     rollout: RolloutStatus | None = None
     """How its newest revision takes over, or did."""
 

@@ -109,6 +109,7 @@ METRIC_RECONCILES: Final = "penstock_operator_reconciles_total"
 METRIC_RECONCILE_SECONDS: Final = "penstock_operator_reconcile_duration_seconds"
 METRIC_RECONCILE_QUEUE: Final = "penstock_operator_queued_keys"
 METRIC_API_REQUESTS: Final = "penstock_operator_api_requests_total"
+METRIC_SCALINGS: Final = "penstock_operator_scaling_changes_total"
 
 SECONDS_BUCKETS: Final = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,

@@ -1,0 +1,104 @@
+"""`status.scalingHistory`: what changed the number of replicas, kept so that a restarted operator goes on with it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from tests.telling import Telling
+from tests.unit.deployment.world import NEW, World, deployment, gateway, serve_app
+
+from penstock.api.v1alpha1 import InferenceDeploymentStatus, ScalingBound, ScalingChange
+from penstock.routing.leases import ReplicaStats
+from penstock.scaling.policy import ScalingRule
+from penstock_operator.deployment.news import SCALED, news
+from penstock_operator.deployment.plan import plan
+
+LOADED = ReplicaStats(in_flight=15.25, arrival_rate=30.0)
+
+
+def look(
+    wanted: int, before: InferenceDeploymentStatus | None, now: float, **more: object
+) -> InferenceDeploymentStatus:
+    """The status after a look at a deployment of which Serve wants so many replicas."""
+    of = deployment(scaling=more.pop("scaling", {"minReplicas": 1, "maxReplicas": 8, "targetInFlightRequests": 16}))
+    if before is not None:
+        of = of.model_copy(update={"status": before})
+    app = replace(serve_app(of, running=int(str(more.pop("running", wanted))), wanted=wanted), **more)  # type: ignore[arg-type]  # test data
+    stats = LOADED if wanted > 1 else ReplicaStats()
+    status = plan(World(of, (app,), (gateway({NEW: 100}, {NEW: 4}, stats=stats),)).observed(), now).status
+    assert status is not None
+    return status
+
+
+def numbers(status: InferenceDeploymentStatus) -> list[tuple[int, int]]:
+    return [(each.from_replicas, each.to_replicas) for each in status.scaling_history]
+
+
+def test_a_change_is_told_with_its_rule_its_inputs_and_its_time() -> None:
+    last = look(4, look(1, None, 1000.0), 1060.0).scaling_history[-1]
+    assert (last.from_replicas, last.to_replicas, last.rule) == (1, 4, ScalingRule.IN_FLIGHT)
+    assert last.reason == Telling("61 in flight target 16")
+    assert last.time == "1970-01-01T00:17:40Z"
+    assert (last.inputs["inFlight"], last.inputs["reporting"], last.inputs["requestsPerSecond"]) == ("61", "4", "120")
+    assert last.bound_by is None
+
+
+def test_the_same_number_again_is_no_change() -> None:
+    first = look(4, look(1, None, 1000.0), 1060.0)
+    again = look(4, first, 1070.0)
+    assert again.scaling_history == first.scaling_history
+    assert numbers(again) == [(0, 1), (1, 4)]
+
+
+def test_an_operator_that_was_away_finds_the_number_and_goes_on() -> None:
+    """Nothing is remembered but the status: what changed meanwhile is one change, from the last one that is known."""
+    before = InferenceDeploymentStatus.model_validate_json(look(2, None, 1000.0).model_dump_json())
+    assert numbers(look(5, before, 2000.0)) == [(0, 2), (2, 5)]
+
+
+def test_the_history_is_bounded_and_the_oldest_go() -> None:
+    status = None
+    for turn in range(50):
+        status = look(2 + turn % 2, status, 1000.0 + turn)
+    assert status is not None
+    assert len(status.scaling_history) == 20
+    assert numbers(status)[-1] == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "scaling", "wanted", "bound"),
+    [
+        ("the maximum", {"minReplicas": 1, "maxReplicas": 3, "targetInFlightRequests": 16}, 3, ScalingBound.MAXIMUM),
+        ("the minimum", {"minReplicas": 6, "maxReplicas": 8, "targetInFlightRequests": 16}, 6, ScalingBound.MINIMUM),
+        ("nothing", {"minReplicas": 1, "maxReplicas": 8, "targetInFlightRequests": 16}, 4, None),
+    ],
+)
+def test_what_bound_the_number_is_told(
+    name: str, scaling: dict[str, object], wanted: int, bound: ScalingBound | None
+) -> None:
+    assert look(wanted, None, 1000.0, scaling=scaling).scaling_history[-1].bound_by is bound, name
+
+
+def test_replicas_that_wait_for_a_node_are_told_of_the_last_change() -> None:
+    first = look(4, look(1, None, 1000.0), 1060.0)
+    waiting = look(4, first, 1070.0, running=2, waiting_since=1061.0)
+    assert waiting.scaling_history[-1].bound_by is ScalingBound.NODES
+    assert len(waiting.scaling_history) == len(first.scaling_history)
+
+
+def test_a_fixed_number_is_told_as_such() -> None:
+    assert look(3, None, 1000.0, scaling={"replicas": 3}).scaling_history[-1].rule is ScalingRule.FIXED
+
+
+def test_each_change_but_the_first_is_an_event() -> None:
+    first, second = look(1, None, 1000.0), look(4, look(1, None, 1000.0), 1060.0)
+    said = [each.message for each in news(first, second) if each.reason == SCALED]
+    assert said == [Telling("From 1 to 4 replicas 61 in flight")]
+    assert not [each for each in news(InferenceDeploymentStatus(), first) if each.reason == SCALED]
+    assert not [each for each in news(second, second) if each.reason == SCALED]
+
+
+def test_a_change_says_all_of_itself_on_the_wire() -> None:
+    change = look(4, look(1, None, 1000.0), 1060.0).scaling_history[-1]
+    assert ScalingChange.model_validate_json(change.model_dump_json(exclude_none=True)) == change
