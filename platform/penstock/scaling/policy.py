@@ -148,7 +148,7 @@ def _smooth(demand: Demand, state: ScalingState, now: float) -> tuple[float | No
     return rate + (state.rate - rate) * share, now
 
 
-def _by_rate(demand: Demand, current: int, smoothed: float | None) -> tuple[int, str]:
+def _count_by_rate(demand: Demand, current: int, smoothed: float | None) -> tuple[int, str]:
     """The number by arrivals; 0 where replicas do not say what they can answer."""
     told = [each.capacity for each in demand.replicas if each.capacity > 0]
     if not told or smoothed is None:
@@ -173,7 +173,7 @@ def _recommend(
     by_load = math.ceil(load / limits.target_in_flight - 1e-9)
     reason = f"{load:.0f} requests in flight at a target of {limits.target_in_flight:g} each"
     wanted, rule = by_load, ScalingRule.IN_FLIGHT
-    by_rate, said = _by_rate(demand, current, rate)
+    by_rate, said = _count_by_rate(demand, current, rate)
     if by_rate > wanted:
         wanted, reason, rule = by_rate, said, ScalingRule.RATE
     # What can be answered in time holds the wait already.

@@ -99,7 +99,7 @@ class LoadSight:
     running_seconds: list[float] = field(default_factory=lambda: [0.0])
     """Likewise of replicas that take requests."""
 
-    def in_flight(self, window: float, at: float | None = None) -> float:
+    def mean_in_flight(self, window: float, at: float | None = None) -> float:
         """Mean requests in flight over the `window` seconds before `at` (None: now)."""
         return _mean(self.in_flight_seconds, window, self.now if at is None else at)
 

@@ -43,7 +43,7 @@ class ServeRule:
     """Ray Serve's default.
 
     `replica_queue_length_autoscaling_policy`, `_apply_scaling_factors` and `_apply_delay_logic` of
-    `ray/serve/autoscaling_policy.py` (2.60), with factors of 1. Wanted are ⌈requests in flight / target⌉, by the mean of `look_back` seconds, which replicas push every `push` seconds (10:
+    `ray.serve.autoscaling_policy` (2.60), with factors of 1. Wanted are ⌈requests in flight / target⌉, by the mean of `look_back` seconds, which replicas push every `push` seconds (10:
     `RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S`). More, or fewer, are taken once they were wanted at every look for
     `up`, or `down`, seconds; a look that wants the present number begins anew.
     """
@@ -62,7 +62,7 @@ class ServeRule:
         if sight.running == 0:
             return max(sight.wanted, 1 if sight.held else 0), "a cold start"
         setting = self._setting
-        load = sight.in_flight(setting["look_back"], math.floor(sight.now / setting["push"]) * setting["push"])
+        load = sight.mean_in_flight(setting["look_back"], math.floor(sight.now / setting["push"]) * setting["push"])
         desired = math.ceil(load / setting["target"] - 1e-9)
         direction = (desired > sight.wanted) - (desired < sight.wanted)
         if direction != self._direction:
@@ -98,7 +98,7 @@ class KnativeRule:
         """See `ReplayPolicy`."""
         setting, ready = self._setting, max(1, sight.running)
         stable_window = setting["stable"]
-        stable, panic = sight.in_flight(stable_window), sight.in_flight(max(1.0, stable_window / 10))
+        stable, panic = sight.mean_in_flight(stable_window), sight.mean_in_flight(max(1.0, stable_window / 10))
         most, least = math.ceil(self._UP_RATE * ready), math.floor(ready / self._DOWN_RATE)
         by_panic = math.ceil(panic / setting["target"] - 1e-9)
         wanted = min(max(math.ceil(stable / setting["target"] - 1e-9), least), most)
@@ -146,7 +146,7 @@ class KubernetesRule:
         if sight.running == 0:
             return sight.wanted, 1.0
         by_load = self.setting["by_load"] > 0
-        value = sight.in_flight(self.interval) / sight.running if by_load else sight.utilization(self.interval)
+        value = sight.mean_in_flight(self.interval) / sight.running if by_load else sight.utilization(self.interval)
         ratio = value / self.setting["target"]
         starting = sight.wanted > sight.running and ratio > 1
         counted = sight.wanted if starting else sight.running

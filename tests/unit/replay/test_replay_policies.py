@@ -46,7 +46,7 @@ def test_the_rule_of_serve_decides_as_serve_does(loads: list[float]) -> None:
         context = AutoscalingContext(
             deployment_id=DeploymentID(name="d", app_name="a"), deployment_name="d", app_name="a",
             current_num_replicas=sight.running, target_num_replicas=sight.wanted, running_replicas=[],
-            total_num_requests=sight.in_flight(10), total_queued_requests=0, aggregated_metrics={}, raw_metrics={},
+            total_num_requests=sight.mean_in_flight(10), total_queued_requests=0, aggregated_metrics={}, raw_metrics={},
             capacity_adjusted_min_replicas=1, capacity_adjusted_max_replicas=50, policy_state=dict(state),
             last_scale_up_time=None, last_scale_down_time=None, current_time=sight.now, config=config,
         )  # fmt: skip

@@ -102,7 +102,7 @@ def test_requests_in_flight_are_the_rate_times_the_time_that_each_takes() -> Non
     class Watching(FixedNumber):
         def decide(self, sight: LoadSight) -> tuple[int, str]:
             if sight.now == 900:
-                seen.append(sight.in_flight(800))
+                seen.append(sight.mean_in_flight(800))
             return super().decide(sight)
 
     case = ReplayCase(CURVE, slo_seconds=1.5, minimum=2, maximum=2)
