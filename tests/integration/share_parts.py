@@ -15,9 +15,11 @@ STABLE, BASELINE, CANDIDATE = "v1", "v1-b", "v2"
 
 @asynccontextmanager
 async def named_replica(name: str, seconds: float) -> AsyncIterator[str]:
-    """The address of one that answers each request with its name, after so long. It reads no body."""
+    """The address of one that answers each request with its name, after so long. It reads no body. At the end it dies."""
+    open_now: set[asyncio.WriteTransport] = set()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        open_now.add(writer.transport)
         try:
             while True:
                 await reader.readuntil(b"\r\n\r\n")
@@ -29,6 +31,9 @@ async def named_replica(name: str, seconds: float) -> AsyncIterator[str]:
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
         host, port = server.sockets[0].getsockname()
         yield f"{host}:{port}"
+        server.close()
+        for each in open_now:
+            each.abort()
 
 
 @asynccontextmanager

@@ -93,6 +93,40 @@ def test_shares_change_step_by_step_and_no_request_fails_or_goes_astray() -> Non
     run(scenario)
 
 
+def test_when_a_candidate_dies_the_others_answer_its_share() -> None:
+    async def scenario(gw: Gateway) -> None:
+        await gw.declare(revisions={STABLE: 50, CANDIDATE: 50})
+        answers: Counter[str] = Counter()
+        stop = asyncio.Event()
+
+        async def go() -> None:
+            client = await Client.connect(gw)
+            while not stop.is_set():
+                answers[await client.ask("/v2/models/m/infer")] += 1
+            client.close()
+
+        async def until_more(name: str) -> None:
+            wanted = answers[name] + 50
+
+            async def enough() -> bool:
+                return answers[name] >= wanted
+
+            await until(enough)
+
+        async with fleet(gw, {}, {STABLE: 2}):
+            async with fleet(gw, {CANDIDATE: 0.01}, {CANDIDATE: 1}):
+                clients = [asyncio.create_task(go()) for _ in range(8)]
+                await until_more(CANDIDATE)
+            # It has a lease still.
+            await until_more(STABLE)
+            assert (await count(gw, 20)) == Counter({STABLE: 20})
+            stop.set()
+            await asyncio.gather(*clients)
+        assert set(answers) == {STABLE, CANDIDATE}
+
+    run(scenario)
+
+
 def test_callers_stay_with_a_revision_and_those_of_the_candidate_with_it_while_it_gets_more() -> None:
     keys = {f"key-{number}": f"caller-{number}" for number in range(60)}
 

@@ -112,7 +112,11 @@ class Losses(StrEnum):
 
 
 class ShadowPeer(Frozen):
-    """A replica that samples are sent to."""
+    """A replica that samples are sent to.
+
+    It is shown what gateways show (`penstock.routing.tokens.data_token`), which follows from the token that all replicas of one
+    deployment register with.
+    """
 
     address: str
     """host:port of its socket."""
