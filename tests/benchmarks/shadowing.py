@@ -23,8 +23,8 @@ from tests.waiting import eventually
 
 from penstock.routing.outcomes import ShadowOrders, ShadowOutcomes, ShadowPeer
 
-_ROUNDS = 12
-_SECONDS = 3.0
+_ROUNDS = 10
+_SECONDS = 2.0
 _NONE, _ALL, _AGAIN = "none", "all requests", "none, again"
 _WIDTHS = {"a small model": (64, 32, 10), "a model of some milliseconds": (64, 4096, 4096, 10)}
 

@@ -100,9 +100,10 @@ class Losses(StrEnum):
     """How an answer is held against another; each gives a loss in [0, 1]."""
 
     AUTO = "Auto"
-    """By the output: `Argmax` where its last axis has as many numbers as a classifier's, else `Relative`; equality for others."""
+    """By the output: `Cosine` for rows of length 1; `Argmax` where the model names classes or gives rows of a fixed length from 2 to
+    1000, and what of `Relative` is beyond a tenth where that is more; `Relative` for other floats; the share of equal elements for the rest."""
     ARGMAX = "Argmax"
-    """Share of rows whose greatest number stands elsewhere."""
+    """Share of rows whose greatest number stands elsewhere. Of the other numbers it says nothing."""
     COSINE = "Cosine"
     """Half of one less the cosine, by row, on average."""
     RELATIVE = "Relative"
