@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import typer
@@ -168,6 +169,40 @@ def _order(cluster: Cluster, key: Key, verb_name: str) -> str | None:
     _annotate(cluster, key, command)
     say(f"{key.name}: {announce(verb, rollout)}")
     return command
+
+
+@app.command()
+def page(
+    name: Name,
+    *,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The HTML file to write.", dir_okay=False)],
+    namespace: Namespace = "default",
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+    state_dir: StateDir = None,
+) -> None:
+    """Write a page of it: steps, evidence against its bounds over time, both revisions' metrics, answers that differed most.
+
+    One file that needs nothing else, of a rollout that is under way or the last one.
+
+    **Example**
+
+    `penstock rollout page digits -o digits.html`
+    """
+    from penstock_cli.objects.resources import utc_now  # noqa: PLC0415 (loads the API types)
+    from penstock_cli.rollouts.following import WAITING, find_deployment, present_rollout  # noqa: PLC0415 (the same)
+
+    with open_cluster(kubeconfig, context, state_dir, note_if_idle=True) as cluster:
+        found = find_deployment(cluster, _key(namespace, name))
+    rollout = present_rollout(found)
+    if rollout is None:
+        what = "no new revision was judged" if found.status.rollout is None else WAITING
+        _refuse(f"{name}: {what}: there is nothing to write a page of")
+    from penstock_cli.rollouts.page import render  # noqa: PLC0415 (Jinja, only for this command)
+    from penstock_runtime.atomic import write_atomically  # noqa: PLC0415 (with its only user)
+
+    write_atomically(output, render(found, rollout, utc_now()).encode())
+    say(f"{output} written")
 
 
 def _annotate(cluster: Cluster, key: Key, command: str) -> None:
