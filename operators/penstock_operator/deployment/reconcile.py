@@ -30,6 +30,7 @@ from penstock_operator.runtime.cluster import Cluster, Key, Manifest, create_if_
 from penstock_operator.runtime.loop.news import News
 from penstock_operator.runtime.loop.reconciler import Applied, Failure, Reconciler
 from penstock_operator.runtime.metrics import count_scaling
+from penstock_operator.runtime.rollout_metrics import show_rollout
 
 _Sight: TypeAlias = tuple[Observed, PoolWriter | None]
 """What was observed, and the writer of the pool where it has one."""
@@ -101,8 +102,10 @@ class DeploymentReconciler(Reconciler[InferenceDeployment, InferenceDeploymentSt
             if _configurations(writer.applications(), key) != wanted:
                 writer.declare((key.namespace, key.name), plan.applications)
         if plan.release:
+            show_rollout(*key, None, None)
             return Applied(requeue=plan.requeue, release=True)
         if plan.status is not None:
+            show_rollout(*key, seen.deployment.status.rollout, plan.status.rollout)
             # Before the status is written: after a kill between the two it is told again, with the same ids.
             self._tell_start(start_spans(seen, plan.status))
         return Applied(plan.status, plan.requeue)

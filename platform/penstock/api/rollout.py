@@ -214,6 +214,10 @@ class RolloutStatus(Described):
     """By when it is to be proved."""
     baseline: BaselineKind | None = None
     """With which replicas it is compared."""
+    replicas: int = 0
+    """Of the candidate while it is judged; the baseline has as many."""
+    reason: Annotated[str, Field(max_length=64)] = ""
+    """Why it is held or was rolled back, as a constant in CamelCase."""
     message: Annotated[str, Field(max_length=1024)] = ""
     """Where it stands and what it waits for, in a sentence or two."""
     harm: Annotated[str, Field(max_length=16)] = "0"
@@ -236,3 +240,13 @@ class RolloutStatus(Described):
     """The last command of `penstock.dev/rollout` that was carried out."""
     evidence: Annotated[str, Field(max_length=32_768)] = ""
     """What judging goes on from, after a restart. Not for people."""
+    notes: Annotated[str, Field(max_length=24_576)] = ""
+    """Who was there at the last look, and what had been counted, for the guards. Not for people."""
+
+
+def evidence_of(text: str) -> float:
+    """A figure of the status: the logarithm, to base 10, of an e-value, or a bound; 0 for what is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0

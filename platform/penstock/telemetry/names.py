@@ -110,6 +110,12 @@ METRIC_RECONCILE_SECONDS: Final = "penstock_operator_reconcile_duration_seconds"
 METRIC_RECONCILE_QUEUE: Final = "penstock_operator_queued_keys"
 METRIC_API_REQUESTS: Final = "penstock_operator_api_requests_total"
 METRIC_SCALINGS: Final = "penstock_operator_scaling_changes_total"
+METRIC_ROLLOUT_PHASE: Final = "penstock_rollout_phase"
+"""1 for the phase that a deployment's newest rollout is in, and the reason where it has one."""
+METRIC_ROLLOUT_WEIGHT: Final = "penstock_rollout_weight_ratio"
+METRIC_ROLLOUT_EVIDENCE: Final = "penstock_rollout_evidence_ratio"
+"""Of its bound; from 1 on it is enough."""
+METRIC_ROLLOUTS_ENDED: Final = "penstock_rollouts_ended_total"
 
 SECONDS_BUCKETS: Final = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,

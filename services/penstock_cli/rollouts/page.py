@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from jinja2 import ChoiceLoader, FileSystemLoader
 
-from penstock.api.rollout import RolloutPhase, RolloutPoint, RolloutStatus
+from penstock.api.rollout import RolloutPhase, RolloutPoint, RolloutStatus, evidence_of
 from penstock.api.v1alpha1 import InferenceDeployment
-from penstock_cli.rollouts.showing import duration, evidence_of, seconds_since
+from penstock_cli.rollouts.showing import duration, seconds_since
 from penstock_optimizer.report.axes import Axis
 from penstock_optimizer.report.templates import TEMPLATES
 

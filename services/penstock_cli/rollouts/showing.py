@@ -5,7 +5,15 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from penstock.api.rollout import MetricEvidence, RolloutPhase, RolloutSample, RolloutSpec, RolloutStatus, RolloutType
+from penstock.api.rollout import (
+    MetricEvidence,
+    RolloutPhase,
+    RolloutSample,
+    RolloutSpec,
+    RolloutStatus,
+    RolloutType,
+    evidence_of,
+)
 from penstock.api.rollout_commands import RolloutCommand, RolloutVerb, parse_command, sensible_verbs
 from penstock.wording import join_with_or
 
@@ -16,14 +24,6 @@ _NOT_FOR_PEOPLE: Final = {"evidence", "notes", "history"}
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 ENDED: Final = (RolloutPhase.PROMOTED, RolloutPhase.ROLLED_BACK)
 """Nothing more comes of a rollout in these."""
-
-
-def evidence_of(text: str) -> float:
-    """A figure of the status: the logarithm, to base 10, of an e-value, or a bound; 0 for what is none."""
-    try:
-        return float(text)
-    except ValueError:
-        return 0.0
 
 
 def bar(value: float, bound: float) -> str:
