@@ -48,6 +48,7 @@ EVERYTHING: Object = {
     },
     "metrics": {
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "alerts": {"enabled": True, "labels": {"release": "prometheus"}},
         "dashboards": {"enabled": True},
     },
     "collector": {"enabled": True, "image": "registry.example.com/otel/opentelemetry-collector:0.140.0"},

@@ -12,12 +12,14 @@ from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from tests.chart.helm import CHART, render
 from tests.chart.promeval import evaluate
 
+from penstock.api.rollout import MetricEvidence, RolloutPhase, RolloutStatus, RolloutType
 from penstock.protocol.refusals import Refusal
 from penstock.routing.leases import ReplicaLease, Route
 from penstock.routing.table import Table
 from penstock.serving.manifest import Signature
 from penstock.serving.settings import CacheMode, CacheSettings
 from penstock_operator.runtime import metrics as operator_metrics
+from penstock_operator.runtime.rollout_metrics import show_rollout
 from penstock_serving.gateway.haproxy.access_log import AccessLog
 from penstock_serving.replica.cache.cache import PredictionCache
 from penstock_serving.replica.cache.keys import InputKeys
@@ -26,6 +28,10 @@ from penstock_serving.replica.telemetry.load import LoadMeter
 from penstock_serving.replica.telemetry.metrics import ReplicaMetrics
 
 DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in sorted((CHART / "dashboards").glob("*.json"))}
+JUDGED = RolloutStatus(
+    type=RolloutType.CANARY, phase=RolloutPhase.STEPPING, candidate="v2", stable="v1", weight=25, harm="1", harm_bound="3",
+    proof_bound="1.3", metrics=(MetricEvidence(name="errors", proof="0.65"),),
+)  # fmt: skip
 _INTERVAL = "1m"
 _SECONDS = 60.0
 _START, _END = 1795226437414777, 1795226437415777
@@ -76,6 +82,8 @@ class Exported:
             operator_metrics.count_reconcile("InferenceDeployment", outcome, 0.02)
         operator_metrics.set_queue_depth("InferenceDeployment", 1)
         operator_metrics.count_request("get", "pods", 200)
+        for rollout in (JUDGED, JUDGED.model_copy(update={"phase": RolloutPhase.PROMOTED})):
+            show_rollout("vision", "digits", None, rollout)
 
     def scrapes(self, seconds: float) -> list[dict[str, Any]]:
         """As the chart's monitors label them."""

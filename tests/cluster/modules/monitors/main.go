@@ -17,6 +17,7 @@ import (
 
 // types has what an object of each kind is decoded into.
 var types = map[metav1.TypeMeta]func() any{
+	{APIVersion: "monitoring.coreos.com/v1", Kind: "PrometheusRule"}:     func() any { return &v1.PrometheusRule{} },
 	{APIVersion: "monitoring.coreos.com/v1", Kind: "ServiceMonitor"}:     func() any { return &v1.ServiceMonitor{} },
 	{APIVersion: "monitoring.coreos.com/v1alpha1", Kind: "ScrapeConfig"}: func() any { return &v1alpha1.ScrapeConfig{} },
 }
