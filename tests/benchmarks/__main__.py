@@ -20,6 +20,7 @@ BENCHMARKS = {
     "overload": "once, twice and five times the capacity: what is answered in time, refused, and said of when to come again",
     "batcher-arrivals": "when requests are put together, beside ray.serve.batch",
     "hundred-deployments": "the control plane's cost",
+    "rollout": "how often judged rollouts err and how soon they decide: thousands, simulated",
     "scaling": "from one replica to four and back; from zero",
     "scaling-policies": "scaling policies on six loads, simulated: Penstock's, Serve's, Knative's and Kubernetes'",
     "faults": "a steady load while things are killed and changed",

@@ -1,26 +1,31 @@
-"""What is kept of evidence between looks."""
+"""What is kept of evidence between looks, and what looks add to it."""
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import replace
 
-from penstock.routing.outcomes import ReplicaOutcomes
-from penstock_operator.rollout.evidence.findings import AnalysisSettings, Findings, Look, learn
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.rollout.evidence_world import ArmWorld, LookedWorld
+
+from penstock.routing.outcomes import ReplicaOutcomes, ShadowOutcomes
+from penstock_operator.rollout.evidence.findings import AnalysisSettings, Findings, learn
+from penstock_operator.rollout.evidence.keeping import MOST_CHARACTERS
+from penstock_operator.rollout.evidence.looks import EvidenceLook
+from penstock_operator.rollout.evidence.watch import watch
 
 SETTINGS = AnalysisSettings()
 
 
-def look(at: float, answered: int, failed: int = 0, name: str = "a") -> Look:
-    candidate = {
-        name: ReplicaOutcomes(
-            age_seconds=100 + at, answered=answered - failed, failed=failed, seconds={50: answered - failed}
-        )
-    }
-    baseline = {"b": ReplicaOutcomes(age_seconds=100 + at, answered=100 * int(at), seconds={50: 100 * int(at)})}
-    return Look(at, candidate, baseline, {}, 0.5)
+def look(at: float, answered: int, name: str = "a", age: float = 100) -> EvidenceLook:
+    candidate = {name: ReplicaOutcomes(age_seconds=age + at, answered=answered, seconds={50: answered})}
+    baseline = {"b": ReplicaOutcomes(age_seconds=age + at, answered=100 * int(at), seconds={50: 100 * int(at)})}
+    return EvidenceLook(at, candidate, baseline, {}, 0.5)
 
 
-def seen(*looks: Look, state: str = "") -> Findings:
+def learn_all(*looks: EvidenceLook, state: str = "") -> Findings:
     for each in looks:
         found = learn(state, each, SETTINGS)
         state = found.state
@@ -28,22 +33,149 @@ def seen(*looks: Look, state: str = "") -> Findings:
 
 
 def test_the_first_look_is_what_the_next_is_held_against_and_no_evidence() -> None:
-    assert seen(look(1000, 10**6)).requests == 0
-    assert seen(look(1000, 10**6), look(1002, 10**6 + 7)).requests == 7
+    assert learn_all(look(1000, 10**6)).requests == 0
+    assert learn_all(look(1000, 10**6), look(1002, 10**6 + 7)).requests == 7
 
 
 def test_the_same_look_twice_changes_nothing() -> None:
-    once = seen(look(1000, 0), look(1002, 50))
+    once = learn_all(look(1000, 0), look(1002, 50))
     assert learn(once.state, look(1002, 50), SETTINGS) == once
 
 
-@pytest.mark.parametrize("after", [look(1004, 20), look(1004, 20, name="another")])
-def test_a_replica_that_begins_anew_starts_from_zero_and_loses_no_evidence(after: Look) -> None:
-    before = seen(look(1000, 0), look(1002, 50))
-    assert seen(after, state=before.state).requests == 50
-    assert learn(before.state, after, SETTINGS).metrics[0].samples == 50
+def test_looks_in_between_add_up_to_the_same_counts() -> None:
+    often = learn_all(*(look(1000 + at / 4, 5 * at) for at in range(41)))
+    assert often.requests == learn_all(look(1000, 0), look(1010, 200)).requests == 200
 
 
-@pytest.mark.parametrize("state", ["x", "{}", "c$@()", "\x00\ud800"])
+@pytest.mark.parametrize(
+    "after", [look(1004, 20), look(1004, 20, name="another"), replace(look(1004, 60), candidate={})]
+)
+def test_a_replica_that_begins_anew_starts_from_zero_and_loses_no_evidence(after: EvidenceLook) -> None:
+    before = learn_all(look(1000, 0), look(1002, 50))
+    assert learn_all(after, state=before.state).requests == 50
+    assert learn_all(after, replace(after, at=1012.0), state=before.state).metrics[0].samples == 50
+
+
+def test_a_replica_counts_once_it_is_past_warm_up() -> None:
+    young = [look(at, 50 * at, age=-5.0) for at in (6, 8, 10, 12, 16, 18)]
+    # At 16 it is 11 s old: what it did before then is not judged.
+    assert learn_all(*young).requests == 100
+
+
+@pytest.mark.parametrize("state", ["x", "{}", "c$@()", "\x00\ud800", "é", "0" * 100])
 def test_a_state_that_is_none_begins_anew(state: str) -> None:
     assert learn(state, look(1000, 50), SETTINGS).requests == 0
+    assert watch(state, look(1000, 50), SETTINGS, 3600).requests == 0
+
+
+@given(st.integers(0, 3000), st.characters())
+def test_a_state_with_another_letter_somewhere_never_raises(at: int, letter: str) -> None:
+    state = learn_all(look(1000, 0), look(1002, 50)).state
+    learn(state[:at] + letter + state[at + 1 :], look(1004, 60), SETTINGS)
+
+
+def test_evidence_under_other_margins_begins_anew_and_under_another_alpha_goes_on() -> None:
+    state = learn_all(look(1000, 0), look(1002, 50)).state
+    assert learn(state, look(1004, 60), replace(SETTINGS, max_error_increase=0.5)).requests == 0
+    assert learn(state, look(1004, 60), replace(SETTINGS, alpha=0.1, beta=0.1)).requests == 60
+
+
+def test_a_clock_that_was_far_ahead_does_not_stop_it() -> None:
+    ahead = learn_all(look(100_000, 0))
+    assert learn_all(look(1000, 50), look(1002, 60), state=ahead.state).requests == 10
+
+
+def many(count: int, factor: int) -> EvidenceLook:
+    chance = np.random.default_rng(3)
+    replicas = {}
+    for number in range(count):
+        seconds = {bucket: int(each) * factor for bucket, each in enumerate(chance.integers(1, 10**6, 141))}
+        replicas[f"replica-{number:06d}-abcdef"] = ReplicaOutcomes(
+            age_seconds=1000.123456 + factor,
+            answered=sum(seconds.values()),
+            seconds=seconds,
+            cpu_seconds=1234.567 * factor,
+            memory_bytes=10**9,
+            shadow=ShadowOutcomes(
+                revision="r", samples=10**6 * factor, excess=dict.fromkeys(range(15), 66_666 * factor)
+            ),
+        )
+    return EvidenceLook(1000.0 + 2 * factor, replicas, replicas, replicas, 0.5)
+
+
+@pytest.mark.parametrize("replicas", [16, 60])
+def test_a_state_is_bounded(replicas: int) -> None:
+    found = learn_all(many(replicas, 1), many(replicas, 2))
+    assert len(found.state) <= MOST_CHARACTERS
+    per_replica = sum(many(1, 1).candidate["replica-000000-abcdef"].seconds.values())
+    assert found.requests > 15 * per_replica * 0.5
+
+
+def test_without_requests_nothing_is_shown() -> None:
+    found = learn_all(*(look(1000 + 20 * at, 0) for at in range(50)))
+    assert found.harm is None
+    assert set(found.missing) == {"errors", "latency", "parity", "cpu", "memory"}
+    assert {each.proof for each in found.metrics} == {"0.00", "0"}
+
+
+def judge(world: LookedWorld, looks: int) -> Findings:
+    return learn_all(*(world.go_on() for _ in range(looks)))
+
+
+def test_a_good_candidate_is_proved_in_all_metrics() -> None:
+    found = judge(LookedWorld(), 200)
+    assert found.missing == ()
+    assert (found.harm, found.skewed) == (None, None)
+    assert found.speedup == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("world", "subject"),
+    [
+        pytest.param(LookedWorld(candidate=ArmWorld(failing=0.1)), "failed requests: ", id="it fails"),
+        pytest.param(LookedWorld(candidate=ArmWorld(milliseconds=15)), "slow answers: ", id="it is slow"),
+        pytest.param(LookedWorld(wrong=0.3), "answers that differ: mean loss 0.", id="it is wrong"),
+        pytest.param(LookedWorld(candidate=ArmWorld(growth=3e6)), "memory of a replica: ", id="it leaks"),
+    ],
+)
+def test_harm_is_told_with_its_figures(world: LookedWorld, subject: str) -> None:
+    found = judge(world, 100)
+    assert found.harm is not None
+    assert found.harm.startswith(subject)
+
+
+def test_a_candidate_that_is_twice_as_fast_has_that_speedup() -> None:
+    assert judge(LookedWorld(candidate=ArmWorld(milliseconds=5)), 20).speedup == pytest.approx(2.0, rel=0.05)
+
+
+def test_shares_that_are_not_as_declared_hold_it_and_are_not_its_fault() -> None:
+    found = judge(LookedWorld(share=0.2), 60)
+    assert found.skewed is not None
+    assert found.harm is None
+
+
+def test_answers_that_are_not_to_be_compared_are_no_metric() -> None:
+    found = learn("", LookedWorld().go_on(), replace(SETTINGS, output_parity=0.0))
+    assert "parity" not in {each.name for each in found.metrics}
+    assert "parity" not in found.missing
+
+
+def test_a_regression_after_it_took_over_is_found_and_nothing_before() -> None:
+    world, state = LookedWorld(share=1.0), ""
+    for _ in range(200):
+        found = watch(state, world.go_on(10), SETTINGS, 3600)
+        state = found.state
+    assert found.harm is None
+    world.candidate.failing = 0.1
+    for _ in range(30):
+        found = watch(state, world.go_on(10), SETTINGS, 3600)
+        state = found.state
+    assert found.harm is not None
+    assert found.harm.startswith("failed requests: ")
+
+
+def test_a_watch_says_the_same_of_the_same_look() -> None:
+    world = LookedWorld(share=1.0)
+    first = watch("", world.go_on(), SETTINGS, 3600)
+    second = watch(first.state, world.go_on(), SETTINGS, 3600)
+    assert watch(second.state, world.look(), SETTINGS, 3600) == second

@@ -9,7 +9,7 @@ import numpy as np
 
 from penstock_operator.rollout.evidence.arrays import Array, share
 from penstock_operator.rollout.evidence.halfplane import PairCounts, log_evidence
-from penstock_operator.rollout.evidence.spread import Spread
+from penstock_operator.rollout.evidence.spread import HARM_PRIOR, PROOF_PRIOR, Spread
 from penstock_operator.rollout.evidence.wealth import Wealth
 
 _MEMORY: Final = 0.98
@@ -57,7 +57,6 @@ class EventEvidence:
 
     def add(self, rule: EventRule, harm: PairCounts, proof: PairCounts) -> EventEvidence:
         """After a block. All that bets depend on was known before it."""
-        effect = self.spread.effect()[:, None]
         baseline = ((self.events + rule.prior * rule.prior_requests) / (self.requests + rule.prior_requests))[:, None]
         worse = baseline + rule.harm_margin + np.array(rule.effects)
         better = baseline * np.array(rule.better)
@@ -73,8 +72,8 @@ class EventEvidence:
             1.0,
         )
         return EventEvidence(
-            harm=self.harm.add(lost / effect, both > 0),
-            proof=self.proof.add(won / effect, proof.candidate > 0),
+            harm=self.harm.add(lost / self.spread.effect(HARM_PRIOR)[:, None], both > 0),
+            proof=self.proof.add(won / self.spread.effect(PROOF_PRIOR)[:, None], proof.candidate > 0),
             spread=self.spread.add(deviation, rate * (1 - rate) * size, size, both > 0),
             events=self.events * _MEMORY + harm.baseline_events,
             requests=self.requests * _MEMORY + harm.baseline,

@@ -39,10 +39,16 @@ class ArmCounts:
 class EvidenceBlock:
     """Both arms' counts, and those of the samples that replicas of the present revision showed to both."""
 
+    seconds: Array
+    """That it lasted; shape (rollouts,)."""
     candidate: ArmCounts
     baseline: ArmCounts
     samples: Array
-    """Shape (rollouts,)."""
+    """Of all outcomes that were compared; shape (rollouts,)."""
+    twin_samples: Array
+    """Those of them that the baseline's replicas answered, too, about."""
+    replayed: Array
+    """Of the samples, those that no client asked for."""
     excess: Array
     """Samples by bucket of the candidate's loss beyond the twin's; shape (rollouts, LOSS_BUCKETS)."""
     candidate_loss: Array

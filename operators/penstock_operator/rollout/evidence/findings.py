@@ -3,52 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-import numpy as np
-
 from penstock.api.rollout import MetricEvidence
-from penstock.routing.outcomes import ReplicaOutcomes
-from penstock_operator.rollout.evidence.block import BLOCK_SECONDS, ArmCounts, EvidenceBlock
-from penstock_operator.rollout.evidence.keeping import KeptEvidence, flatten, read_kept, unfold, write_kept
+from penstock_operator.rollout.evidence.keeping import flatten, read_kept, unfold, write_kept
 from penstock_operator.rollout.evidence.ledger import METRICS, AnalysisSettings, EvidenceLedger, add_block
-from penstock_operator.rollout.evidence.seen import (
-    MOST_REPLICAS,
-    ShadowDifference,
-    arm_difference,
-    keep_replicas,
-    keep_shadows,
-    shadow_difference,
-)
+from penstock_operator.rollout.evidence.looks import EvidenceLook, end_block, is_earlier, keep_look
 from penstock_operator.rollout.evidence.telling import metric_evidence, tell_harm, tell_skew
 
 __all__ = ["AnalysisSettings", "EvidenceLook", "Findings", "Look", "learn"]
 
-_FORM: Final = "1"
-_LONGEST_BLOCK: Final = 10.0
-"""Seconds after which a block ends though one arm told nothing new."""
-_CLOCK_FELL: Final = 300.0
-"""Seconds by which a look is earlier than one before it, from which on the other clock is taken to have been wrong."""
-
-
-@dataclass(frozen=True, slots=True)
-class EvidenceLook:
-    """What gateways tell at one moment: cumulative counts by replica id."""
-
-    at: float
-    """Epoch seconds."""
-    candidate: Mapping[str, ReplicaOutcomes]
-    baseline: Mapping[str, ReplicaOutcomes]
-    """The young baseline's, or the fleet's where there was no room for one."""
-    shadowing: Mapping[str, ReplicaOutcomes]
-    """The present revision's, of which `shadow` counts."""
-    expected_share: float
-    """The candidate's share of what candidate and baseline get, by the route's weights. 0: it gets none."""
-
-
 Look: TypeAlias = EvidenceLook
+_FORM: Final = "1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,82 +47,38 @@ def learn(state: str, look: EvidenceLook, settings: AnalysisSettings) -> Finding
     is held against. Of an arm with more than `MOST_REPLICAS`, that many count. A state of another form, of other settings or a
     broken one begins anew.
     """
-    kept = read_kept(state, _form(settings)) if state else None
-    ledger = _ledger(kept, settings)
-    if kept is None or ledger is None or kept.at - look.at > _CLOCK_FELL:
+    form = tell_form(settings)
+    kept = read_kept(state, form) if state else None
+    ledger = unfold(EvidenceLedger.start(settings), kept.numbers) if kept is not None else None
+    if kept is None or ledger is None or is_earlier(look, kept):
         ledger = ledger or EvidenceLedger.start(settings)
-        return _findings(_keep(look, kept, ledger, settings), ledger, settings)
-    if look.at - kept.at < BLOCK_SECONDS:
-        return _findings(kept, ledger, settings, state)
-    candidate = arm_difference(look.candidate, kept.candidate, settings.warm_up_seconds)
-    baseline = arm_difference(look.baseline, kept.baseline, settings.warm_up_seconds)
-    shown = shadow_difference(look.shadowing, kept.shadowing)
-    news = min(candidate.requests[0], baseline.requests[0]) > 0 or (shown.samples > 0 and look.expected_share == 0)
-    if not news and look.at - kept.at < _LONGEST_BLOCK:
-        return _findings(kept, ledger, settings, state)
-    ledger = add_block(ledger, _block(look, kept, candidate, baseline, shown), settings)
-    kept = _keep(look, replace(kept, replayed=kept.replayed or shown.replayed > 0), ledger, settings)
-    return _findings(kept, ledger, settings)
+        begun = keep_look(look, kept, form, flatten(ledger))
+        return _findings(write_kept(begun), ledger, settings, replayed=begun.replayed)
+    block = end_block(look, kept, settings.warm_up_seconds, alone=False)
+    if block is None:
+        return _findings(state, ledger, settings, replayed=kept.replayed)
+    ledger = add_block(ledger, block, settings)
+    kept = keep_look(look, kept, form, flatten(ledger), replayed=bool(block.replayed[0] > 0))
+    return _findings(write_kept(kept), ledger, settings, replayed=kept.replayed)
 
 
-def _block(
-    look: EvidenceLook, kept: KeptEvidence, candidate: ArmCounts, baseline: ArmCounts, shown: ShadowDifference
-) -> EvidenceBlock:
-    few = max(len(look.candidate), len(look.baseline)) <= MOST_REPLICAS
-    return EvidenceBlock(
-        candidate=candidate,
-        baseline=baseline,
-        samples=np.array([float(shown.samples)]),
-        excess=np.array([shown.excess]),
-        candidate_loss=np.array([shown.candidate_loss]),
-        twin_loss=np.array([shown.twin_loss]),
-        expected_share=np.array([look.expected_share]),
-        share_holds=np.array([few and kept.steady and kept.expected_share == look.expected_share]),
-    )
-
-
-def _keep(
-    look: EvidenceLook, former: KeptEvidence | None, ledger: EvidenceLedger, settings: AnalysisSettings
-) -> KeptEvidence:
-    return KeptEvidence(
-        form=_form(settings),
-        at=look.at,
-        expected_share=look.expected_share,
-        steady=former is not None and former.expected_share == look.expected_share,
-        replayed=former is not None and former.replayed,
-        candidate=keep_replicas(look.candidate, former.candidate if former else {}),
-        baseline=keep_replicas(look.baseline, former.baseline if former else {}),
-        shadowing=keep_shadows(look.shadowing, former.shadowing if former else {}),
-        numbers=flatten(ledger),
-    )
-
-
-def _ledger(kept: KeptEvidence | None, settings: AnalysisSettings) -> EvidenceLedger | None:
-    if kept is None:
-        return None
-    try:
-        return unfold(EvidenceLedger.start(settings), kept.numbers)
-    except ValueError:
-        return None
-
-
-def _findings(kept: KeptEvidence, ledger: EvidenceLedger, settings: AnalysisSettings, state: str = "") -> Findings:
+def _findings(state: str, ledger: EvidenceLedger, settings: AnalysisSettings, *, replayed: bool) -> Findings:
     speedup = float(ledger.times.speedup()[0])
     skewed = float(ledger.shares.wealth.log_evidence()[0]) >= -math.log(settings.alpha)
     return Findings(
-        state=state or write_kept(kept),
+        state=state,
         metrics=metric_evidence(ledger, settings),
         harm=tell_harm(ledger, settings) if ledger.harmed[0] else None,
         skewed=tell_skew(ledger) if skewed else None,
         missing=tuple(name for at, name in enumerate(METRICS) if name in settings.metrics and not ledger.proved[0, at]),
         requests=int(ledger.totals.candidate[0]),
-        replayed=kept.replayed,
+        replayed=replayed,
         speedup=speedup if math.isfinite(speedup) else None,
     )
 
 
-def _form(settings: AnalysisSettings) -> str:
-    """Alpha and beta are what evidence is held against, and are no part of it."""
+def tell_form(settings: AnalysisSettings) -> str:
+    """Of what is kept: under other margins it is other evidence. Alpha and beta are only what it is held against."""
     margins = (
         settings.output_parity,
         settings.max_error_increase,

@@ -52,14 +52,10 @@ def flatten(value: Any) -> tuple[float, ...]:
     return tuple(float(f"{number:.{_DIGITS}g}") for array in _arrays(value) for number in array.ravel().tolist())
 
 
-def unfold(template: T, numbers: tuple[float, ...]) -> T:
-    """The dataclass whose numbers these are, of the template's shapes.
-
-    Raises:
-        ValueError: These are not as many.
-    """
+def unfold(template: T, numbers: tuple[float, ...]) -> T | None:
+    """The dataclass whose numbers these are, of the template's shapes; None where they are not as many."""
     if len(numbers) != sum(array.size for array in _arrays(template)) or not np.isfinite(numbers).all():
-        raise ValueError(f"{len(numbers)} numbers are not those of {type(template).__name__}")
+        return None
     made: T = _fill(template, list(numbers))[0]
     return made
 

@@ -190,7 +190,7 @@ def add_block(ledger: EvidenceLedger, block: EvidenceBlock, settings: AnalysisSe
         ledger,
         errors=ledger.errors.add(error_rule(settings), failures, failures),
         slow=slow,
-        parity=ledger.parity.add(block.excess, 1 - settings.output_parity)
+        parity=ledger.parity.add(block.excess, block.candidate_loss - block.twin_loss, 1 - settings.output_parity)
         if settings.output_parity > 0
         else ledger.parity,
         cpu=cpu,
@@ -227,7 +227,7 @@ def _add_cpu(ledger: EvidenceLedger, block: EvidenceBlock, settings: AnalysisSet
         former.candidate + np.where(told, candidate.cpu_seconds, 0.0),
         former.candidate_requests + np.where(told, candidate.requests + block.samples, 0.0),
         former.baseline + np.where(told, baseline.cpu_seconds, 0.0),
-        former.baseline_requests + np.where(told, baseline.requests, 0.0),
+        former.baseline_requests + np.where(told, baseline.requests + block.twin_samples, 0.0),
     )
     full = (
         (opened.candidate_requests >= _CPU_ANSWERS) & (opened.baseline_requests >= _CPU_ANSWERS) & (opened.baseline > 0)

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from penstock_operator.rollout.evidence.arrays import Array, Mask, share
-from penstock_operator.rollout.evidence.spread import Spread
+from penstock_operator.rollout.evidence.spread import HARM_PRIOR, Spread
 from penstock_operator.rollout.evidence.wealth import Wealth
 
 _TOLERANCE: Final = 1.25
@@ -40,7 +40,7 @@ class ShareEvidence:
         total = candidate + baseline
         counted = holds & (expected > 0) & (expected < 1) & (total > 0)
         known = np.where(counted, expected, 0.5)
-        value = gains(candidate, baseline, known) / self.spread.effect()[:, None]
+        value = gains(candidate, baseline, known) / self.spread.effect(HARM_PRIOR)[:, None]
         deviation = candidate - known * total
         return ShareEvidence(
             self.wealth.add(value, counted),

@@ -8,10 +8,10 @@ from typing import Final
 import numpy as np
 
 from penstock_operator.rollout.evidence.arrays import Array, Mask
-from penstock_operator.rollout.evidence.spread import Spread
+from penstock_operator.rollout.evidence.spread import HARM_PRIOR, Spread
 from penstock_operator.rollout.evidence.wealth import Wealth
 
-_SHARES: Final = np.array((0.65, 0.8, 0.95))
+SHARES_ABOVE: Final = np.array((0.65, 0.8, 0.95))
 """Of blocks above the limit, in the alternatives that are bet on."""
 
 
@@ -32,7 +32,7 @@ class SignEvidence:
     @classmethod
     def start(cls, rollouts: int) -> SignEvidence:
         """Nothing was seen yet."""
-        alternatives = len(_SHARES)
+        alternatives = len(SHARES_ABOVE)
         return cls(
             Wealth.start(rollouts, alternatives),
             Wealth.start(rollouts, alternatives),
@@ -50,15 +50,16 @@ class SignEvidence:
             proof_counts: Where that may be held for it.
         """
         return SignEvidence(
-            harm=self.harm.add(_gains(bad) / self.harm_spread.effect()[:, None], harm_counts),
-            proof=self.proof.add(_gains(good) / self.proof_spread.effect()[:, None], proof_counts),
+            harm=self.harm.add(sign_gains(bad) / self.harm_spread.effect(HARM_PRIOR)[:, None], harm_counts),
+            proof=self.proof.add(sign_gains(good) / self.proof_spread.effect(HARM_PRIOR)[:, None], proof_counts),
             harm_spread=_add(self.harm_spread, bad, harm_counts),
             proof_spread=_add(self.proof_spread, good, proof_counts),
         )
 
 
-def _gains(seen: Mask) -> Array:
-    gains: Array = np.where(seen[:, None], np.log(2 * _SHARES), np.log(2 - 2 * _SHARES))
+def sign_gains(seen: Mask) -> Array:
+    """Logs of e-values of one block, by alternative."""
+    gains: Array = np.where(seen[:, None], np.log(2 * SHARES_ABOVE), np.log(2 - 2 * SHARES_ABOVE))
     return gains
 
 

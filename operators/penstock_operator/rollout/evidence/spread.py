@@ -9,8 +9,13 @@ import numpy as np
 
 from penstock_operator.rollout.evidence.arrays import Array, Mask, share
 
-PRIOR_EFFECT: Final = 1.5
-PRIOR_BLOCKS: Final = 8.0
+HARM_PRIOR: Final = 1.5
+SAMPLES_PRIOR: Final = 2.0
+"""Of samples, which are drawn from requests one by one: of a caller's run, few are."""
+PROOF_PRIOR: Final = 4.0
+"""Design effects that hold until blocks say otherwise. Of what is rare, they never do: where no request failed yet, none tells
+whether failures come alone, and a proof by their absence must not take them to. Harm has its own guard, `GREATEST_GAIN`."""
+_PRIOR_BLOCKS: Final = 8.0
 _LONG: Final = 8
 """Blocks in a long one."""
 _PRIOR_LONG: Final = 4.0
@@ -45,10 +50,10 @@ class Spread:
         """Nothing was seen yet."""
         return cls(*(np.zeros(rollouts) for _ in fields(cls)))
 
-    def effect(self) -> Array:
+    def effect(self, prior: float) -> Array:
         """D, by rollout."""
-        short = (PRIOR_EFFECT * PRIOR_BLOCKS + self.short_sum) / (PRIOR_BLOCKS + self.short_weight)
-        long = (PRIOR_EFFECT * _PRIOR_LONG + self.long_sum) / (_PRIOR_LONG + self.long_weight)
+        short = (prior * _PRIOR_BLOCKS + self.short_sum) / (_PRIOR_BLOCKS + self.short_weight)
+        long = (prior * _PRIOR_LONG + self.long_sum) / (_PRIOR_LONG + self.long_weight)
         return np.maximum(np.maximum(short, long), 1.0)
 
     def add(self, deviation: Array, variance: Array, size: Array, counted: Mask) -> Spread:

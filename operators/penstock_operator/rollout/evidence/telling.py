@@ -43,7 +43,7 @@ def tell_harm(ledger: EvidenceLedger, settings: AnalysisSettings) -> str:
     worst = max(settings.metrics, key=lambda name: _one(harm[name]))
     candidate, baseline = _figures(worst, ledger)
     return (
-        f"{_SUBJECTS[worst]}: {candidate} with the new revision and {baseline} with the present one; "
+        f"{SUBJECTS[worst]}: {candidate} with the new revision and {baseline} with the present one; "
         f"evidence 10^{decimal_log(ledger.log_all_harm(settings))} is beyond 10^{-math.log10(settings.alpha):.1f}"
     )
 
@@ -62,7 +62,7 @@ def decimal_log(value: Array) -> str:
     return f"{_one(value) / math.log(10):.2f}"
 
 
-_SUBJECTS = {
+SUBJECTS = {
     known.ERRORS: "failed requests",
     known.LATENCY: "slow answers",
     known.PARITY: "answers that differ",
@@ -75,8 +75,8 @@ def _figures(name: str, ledger: EvidenceLedger) -> tuple[str, str]:
     totals = ledger.totals
     if name == known.ERRORS:
         return (
-            _percent(totals.candidate_failed, totals.candidate),
-            _percent(totals.baseline_failed, totals.baseline),
+            tell_percent(_one(totals.candidate_failed), _one(totals.candidate)),
+            tell_percent(_one(totals.baseline_failed), _one(totals.baseline)),
         )
     if name == known.LATENCY:
         at = int(ledger.times.threshold(known.QUANTILES[-1])[0])
@@ -84,21 +84,21 @@ def _figures(name: str, ledger: EvidenceLedger) -> tuple[str, str]:
             return "", ""
         limit = f" above {LATENCY_SECONDS[min(at, len(LATENCY_SECONDS) - 1)] * 1000:.3g} ms"
         return (
-            _percent(totals.slow, totals.slow_of) + limit,
-            _percent(totals.baseline_slow, totals.baseline_slow_of) + limit,
+            tell_percent(_one(totals.slow), _one(totals.slow_of)) + limit,
+            tell_percent(_one(totals.baseline_slow), _one(totals.baseline_slow_of)) + limit,
         )
     if name == known.PARITY:
         samples = _one(totals.samples)
         return (
-            _mean(totals.candidate_loss, samples),
-            _mean(totals.twin_loss, samples),
+            tell_mean(_one(totals.candidate_loss), samples),
+            tell_mean(_one(totals.twin_loss), samples),
         )
     if name == known.CPU:
         return (
-            _milliseconds(_one(totals.candidate_cpu), _one(totals.candidate) + _one(totals.samples)),
-            _milliseconds(_one(totals.baseline_cpu), _one(totals.baseline)),
+            tell_milliseconds(_one(totals.candidate_cpu), _one(totals.candidate) + _one(totals.samples)),
+            tell_milliseconds(_one(totals.baseline_cpu), _one(totals.baseline)),
         )
-    return _bytes(_one(totals.candidate_memory)), _bytes(_one(totals.baseline_memory))
+    return tell_bytes(_one(totals.candidate_memory)), tell_bytes(_one(totals.baseline_memory))
 
 
 def _samples(name: str, ledger: EvidenceLedger) -> int:
@@ -111,19 +111,23 @@ def _samples(name: str, ledger: EvidenceLedger) -> int:
     return int(_one(ledger.totals.candidate))
 
 
-def _percent(part: Array, whole: Array) -> str:
-    return f"{100 * _one(part) / _one(whole):.3g} %" if _one(whole) else ""
+def tell_percent(part: float, whole: float) -> str:
+    """A share."""
+    return f"{100 * part / whole:.3g} %" if whole else ""
 
 
-def _mean(total: Array, samples: float) -> str:
-    return f"mean loss {_one(total) / samples:.3g}" if samples else ""
+def tell_mean(losses: float, samples: float) -> str:
+    """A mean loss."""
+    return f"mean loss {losses / samples:.3g}" if samples else ""
 
 
-def _milliseconds(seconds: float, answers: float) -> str:
+def tell_milliseconds(seconds: float, answers: float) -> str:
+    """Time by answer."""
     return f"{1000 * seconds / answers:.3g} ms" if answers else ""
 
 
-def _bytes(size: float) -> str:
+def tell_bytes(size: float) -> str:
+    """Memory."""
     return readable_bytes(int(size)) if size else ""
 
 

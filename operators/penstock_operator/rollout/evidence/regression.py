@@ -1,0 +1,250 @@
+"""Whether a revision that has taken over becomes worse than it was, block by block: pure, and for many at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from penstock_operator.rollout.evidence.arrays import Array, Mask, share
+from penstock_operator.rollout.evidence.block import LATENCY_BUCKETS, EvidenceBlock
+from penstock_operator.rollout.evidence.halfplane import LEAST
+from penstock_operator.rollout.evidence.ledger import CPU, ERRORS, LATENCY, MEMORY, PARITY, AnalysisSettings
+from penstock_operator.rollout.evidence.parity import BETS, gains, moments
+from penstock_operator.rollout.evidence.signs import SHARES_ABOVE, sign_gains
+from penstock_operator.rollout.evidence.spread import HARM_PRIOR, Spread
+from penstock_operator.rollout.evidence.wealth import ChangeDetector
+
+REFERENCE_SECONDS: Final = 60.0
+"""For which it is observed, after warm-up, before anything is held against it."""
+_REFERENCE_ANSWERS: Final = 100.0
+_QUANTILES: Final = (0.5, 0.99)
+_SLOWER: Final = 2
+"""Buckets, each of a tenth, by which answers may come later than in the reference: traffic is not what it was then."""
+_MORE_LOADED: Final = 1.5
+"""Requests a replica and second, by those in the reference, from which on slow answers are the load's."""
+_LESS_LOADED: Final = 0.5
+_EFFECTS: Final = (0.01, 0.05, 0.2, 0.5)
+"""Shares of events beyond what is allowed, in the alternatives that are bet on."""
+_MEMORY: Final = 0.95
+"""Of what is told of late, after another block."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegressionReference:
+    """What it was like after it took over."""
+
+    watched: Array
+    """Seconds of blocks with requests."""
+    seconds: Array
+    """Answers by bucket of their time, (rollouts, LATENCY_BUCKETS)."""
+    requests: Array
+    failed: Array
+    cpu_seconds: Array
+    memory_bytes: Array
+    replica_seconds: Array
+
+    @property
+    def complete(self) -> Mask:
+        """Whether enough is known."""
+        complete: Mask = (self.watched >= REFERENCE_SECONDS) & (self.seconds.sum(axis=1) >= _REFERENCE_ANSWERS)
+        return complete
+
+    def add(self, block: EvidenceBlock) -> RegressionReference:
+        """With a block, where it is not complete."""
+        arm, wanted = block.candidate, ~self.complete & (block.candidate.requests > 0)
+        return RegressionReference(
+            watched=self.watched + np.where(wanted, block.seconds, 0.0),
+            seconds=self.seconds + np.where(wanted[:, None], arm.seconds, 0.0),
+            requests=self.requests + np.where(wanted, arm.requests, 0.0),
+            failed=self.failed + np.where(wanted, arm.failed, 0.0),
+            cpu_seconds=self.cpu_seconds + np.where(wanted, arm.cpu_seconds, 0.0),
+            memory_bytes=np.where(wanted, np.maximum(self.memory_bytes, arm.memory_bytes), self.memory_bytes),
+            replica_seconds=self.replica_seconds + np.where(wanted, block.seconds * arm.replicas, 0.0),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DetectedChange:
+    """A detector and the design effect of what it sees."""
+
+    detector: ChangeDetector
+    spread: Spread
+
+    @classmethod
+    def start(cls, rollouts: int, alternatives: int) -> DetectedChange:
+        """Nothing was seen yet."""
+        return cls(ChangeDetector.start(rollouts, alternatives), Spread.start(rollouts))
+
+    def add(self, gained: Array, counted: Mask, moments: tuple[Array, Array, Array]) -> DetectedChange:
+        """With a block whose e-values' logs are `gained` if requests were independent, and its deviation, variance and size."""
+        return DetectedChange(
+            self.detector.add(gained / self.spread.effect(HARM_PRIOR)[:, None], counted),
+            self.spread.add(*moments, counted),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RegressionLedger:
+    """Evidence of a change for the worse, by what is watched."""
+
+    reference: RegressionReference
+    errors: DetectedChange
+    slow: tuple[DetectedChange, ...]
+    parity: DetectedChange
+    cpu: DetectedChange
+    memory: DetectedChange
+    blocks: Array
+    requests: Array
+    recent: Array
+    """Requests, failed ones, answers, slow ones, CPU seconds, memory now, samples and their losses of late, (rollouts, 8)."""
+    found: Array
+    """1 once a change was."""
+
+    @classmethod
+    def start(cls, rollouts: int = 1) -> RegressionLedger:
+        """Nothing was seen yet."""
+        zeros = [np.zeros(rollouts) for _ in range(6)]
+        return cls(
+            reference=RegressionReference(zeros[0], np.zeros((rollouts, LATENCY_BUCKETS)), *zeros[1:]),
+            errors=DetectedChange.start(rollouts, len(_EFFECTS)),
+            slow=tuple(DetectedChange.start(rollouts, len(_EFFECTS)) for _ in _QUANTILES),
+            parity=DetectedChange.start(rollouts, len(BETS)),
+            cpu=DetectedChange.start(rollouts, len(SHARES_ABOVE)),
+            memory=DetectedChange.start(rollouts, len(SHARES_ABOVE)),
+            blocks=np.zeros(rollouts),
+            requests=np.zeros(rollouts),
+            recent=np.zeros((rollouts, 8)),
+            found=np.zeros(rollouts),
+        )
+
+    def log_harm(self) -> dict[str, Array]:
+        """Logs of the detectors, by metric."""
+        slow = [each.detector.log_evidence() for each in self.slow]
+        return {
+            ERRORS: self.errors.detector.log_evidence(),
+            LATENCY: np.logaddexp.reduce(slow, axis=0) - np.log(len(slow)),
+            PARITY: self.parity.detector.log_evidence(),
+            CPU: self.cpu.detector.log_evidence(),
+            MEMORY: self.memory.detector.log_evidence(),
+        }
+
+    def log_all_harm(self, settings: AnalysisSettings) -> Array:
+        """Log of the mean of the metrics' detectors, which is one."""
+        by_metric, used = self.log_harm(), settings.metrics
+        total: Array = np.logaddexp.reduce([by_metric[name] for name in used], axis=0) - np.log(len(used))
+        return total
+
+
+def add_watched(
+    ledger: RegressionLedger, block: EvidenceBlock, settings: AnalysisSettings, log_bound: float
+) -> RegressionLedger:
+    """What is known after a block; nothing but answers that differ is told before the reference is complete.
+
+    Args:
+        ledger: What was known.
+        block: Of the candidate; another arm's counts are not used.
+        settings: What it is held to.
+        log_bound: Of the detectors' mean, from which on a change counts as found.
+    """
+    arm, reference = block.candidate, ledger.reference
+    told = reference.complete & (arm.requests > 0)
+    load = share(
+        share(arm.requests, block.seconds * arm.replicas), share(reference.requests, reference.replica_seconds)
+    )
+    failing = (reference.failed + 1) / (reference.requests + 1) + settings.max_error_increase
+    known = replace(
+        ledger,
+        reference=reference.add(block),
+        errors=_add_events(ledger.errors, arm.failed, arm.requests, failing, told),
+        slow=_add_slow(ledger, block, settings, told & (load <= _MORE_LOADED)),
+        parity=_add_parity(ledger.parity, block, settings),
+        cpu=_add_sign(ledger.cpu, _is_dearer(ledger, block, settings), told & (load >= _LESS_LOADED)),
+        memory=_add_sign(
+            ledger.memory, arm.memory_bytes > (1 + settings.max_memory_increase) * reference.memory_bytes, told
+        ),
+        blocks=ledger.blocks + 1,
+        requests=ledger.requests + arm.requests,
+        recent=_add_recent(ledger, block),
+    )
+    return replace(known, found=np.maximum(ledger.found, known.log_all_harm(settings) >= log_bound))
+
+
+def reference_threshold(reference: RegressionReference, quantile: float) -> Array:
+    """The bucket that answers must not exceed, of each rollout."""
+    below = np.cumsum(reference.seconds, axis=1)
+    threshold: Array = np.argmax(below >= quantile * below[:, -1:] - 1e-9, axis=1) + float(_SLOWER)
+    return threshold
+
+
+def bound_gains(events: Array, trials: Array, bound: Array, effects: tuple[float, ...]) -> Array:
+    """Logs of e-values against a share of at most `bound`, by alternative.
+
+    The likelihood ratio of `bound + effect` to `bound`: it grows with the events, so that its mean is at most 1 for all shares
+    up to the bound, too.
+    """
+    limit = np.clip(bound, LEAST, 1 - 2 * LEAST)[:, None]
+    worse = np.clip(limit + np.array(effects), None, 1 - LEAST)
+    value: Array = events[:, None] * np.log(worse / limit) + (trials - events)[:, None] * (
+        np.log1p(-worse) - np.log1p(-limit)
+    )
+    return value
+
+
+def _add_events(change: DetectedChange, events: Array, trials: Array, bound: Array, counted: Mask) -> DetectedChange:
+    gained = bound_gains(events, trials, bound, _EFFECTS)
+    rate = np.clip((share(events, trials) + bound) / 2, 0.0, 1.0)
+    return change.add(gained, counted & (trials > 0), (events, rate * (1 - rate) * trials, trials))
+
+
+def _add_slow(
+    ledger: RegressionLedger, block: EvidenceBlock, settings: AnalysisSettings, counted: Mask
+) -> tuple[DetectedChange, ...]:
+    answers = block.candidate.seconds
+    changes = []
+    for change, quantile in zip(ledger.slow, _QUANTILES, strict=True):
+        above = np.arange(LATENCY_BUCKETS) > reference_threshold(ledger.reference, quantile)[:, None]
+        bound = np.full(len(answers), 1 - quantile + settings.max_slow_increase)
+        changes.append(
+            _add_events(change, np.where(above, answers, 0.0).sum(axis=1), answers.sum(axis=1), bound, counted)
+        )
+    return tuple(changes)
+
+
+def _add_parity(change: DetectedChange, block: EvidenceBlock, settings: AnalysisSettings) -> DetectedChange:
+    if settings.output_parity <= 0:
+        return change
+    total = block.candidate_loss - block.twin_loss
+    gained = gains(block.excess, total, 1 - settings.output_parity)[0]
+    return change.add(gained, block.samples > 0, moments(block.excess, total))
+
+
+def _add_sign(change: DetectedChange, bad: Mask, counted: Mask) -> DetectedChange:
+    ones = np.ones(len(bad))
+    return change.add(sign_gains(bad), counted, (bad - 0.5 * ones, 0.25 * ones, ones))
+
+
+def _is_dearer(ledger: RegressionLedger, block: EvidenceBlock, settings: AnalysisSettings) -> Mask:
+    now = share(block.candidate.cpu_seconds, block.candidate.requests + block.samples)
+    then = share(ledger.reference.cpu_seconds, ledger.reference.requests)
+    return (then > 0) & (now > (1 + settings.max_cpu_increase) * then)
+
+
+def _add_recent(ledger: RegressionLedger, block: EvidenceBlock) -> Array:
+    arm = block.candidate
+    above = np.arange(LATENCY_BUCKETS) > reference_threshold(ledger.reference, _QUANTILES[-1])[:, None]
+    slow = np.where(above, arm.seconds, 0.0).sum(axis=1)
+    sums = (
+        arm.requests,
+        arm.failed,
+        arm.answered,
+        slow,
+        arm.cpu_seconds,
+        0 * slow,
+        block.samples,
+        block.candidate_loss,
+    )
+    recent: Array = ledger.recent * _MEMORY + np.stack(sums, axis=1)
+    recent[:, 5] = np.where(arm.memory_bytes > 0, arm.memory_bytes, ledger.recent[:, 5])
+    return recent

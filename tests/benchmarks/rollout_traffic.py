@@ -1,0 +1,221 @@
+"""Traffic of simulated rollouts, many at once: what two arms' replicas would count in each block of two seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from penstock.routing.outcomes import LATENCY_SECONDS, LOSS_EDGES
+from penstock_operator.rollout.evidence.arrays import Array, Mask
+from penstock_operator.rollout.evidence.block import (
+    BLOCK_SECONDS,
+    LATENCY_BUCKETS,
+    LOSS_BUCKETS,
+    ArmCounts,
+    EvidenceBlock,
+)
+
+_CENTRE = 0.010
+"""Median seconds of an answer, which vary by e^±0.35; one in fifty takes four times as long."""
+_SIGMA = 0.35
+_TAIL = 0.02
+_FIRST, _COUNT = 22, 64
+"""Buckets that answers fall into."""
+_MEMORY = 400e6
+_SHOWN_A_SECOND = 20.0
+_ZERO = LOSS_EDGES.index(0.0)
+_GRID = np.linspace(-6, 6, 2401)
+_NORMAL = np.cumsum(np.exp(-(_GRID**2) / 2)) / np.exp(-(_GRID**2) / 2).sum()
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One simulated rollout: its traffic, and in what the candidate is worse."""
+
+    kind: str
+    rate: float
+    """Requests a second of the whole deployment."""
+    bursty: bool
+    """Callers send runs of requests that fail or are slow together, in storms; else Poisson, each for itself."""
+    failing: float = 0.0
+    """Added share of requests that fail."""
+    slower: float = 1.0
+    """Factor of all answers' times."""
+    tail: float = 0.0
+    """Added share of answers that take twenty times as long."""
+    differing: float = 0.0
+    """Share of answers that are wrong."""
+    class_share: float = 1.0
+    """Of the callers whose answers may be wrong: each of theirs then is with `differing / class_share`."""
+    leak: float = 0.0
+    """Of its memory, a second."""
+    cpu: float = 1.0
+    base_failing: float = 0.001
+    """Share of both arms' requests that fail."""
+    skew: float = 1.0
+    """Factor of the candidate's share of requests."""
+    begins: int = 0
+    """Block from which on it is worse."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrialArrays:
+    """The same of many, each field of shape (rollouts,)."""
+
+    rate: Array
+    bursty: Array
+    failing: Array
+    slower: Array
+    tail: Array
+    differing: Array
+    class_share: Array
+    leak: Array
+    cpu: Array
+    base_failing: Array
+    skew: Array
+    begins: Array
+
+    @classmethod
+    def of(cls, trials: Sequence[Trial]) -> TrialArrays:
+        return cls(*(np.array([float(getattr(each, field.name)) for each in trials]) for field in fields(cls)))
+
+
+@dataclass(slots=True)
+class Weather:
+    """What lasts from block to block, each of shape (rollouts,)."""
+
+    storm: Array
+    common: Array
+    """Log of the factor of both arms' times now."""
+    own: Array
+    """The same of each arm, (2, rollouts): neighbours that come and go."""
+    placed: Array
+    """Of each arm, for good: no two replicas are alike."""
+    leaked: Array
+
+
+class Traffic:
+    """Makes blocks.
+
+    Args:
+        trials: what is simulated.
+        seed: of the chance in it.
+    """
+
+    def __init__(self, trials: TrialArrays, seed: int) -> None:
+        self.trials = trials
+        self.chance = np.random.default_rng(seed)
+        count = len(trials.rate)
+        self.weather = Weather(
+            storm=np.zeros(count),
+            common=np.zeros(count),
+            own=np.zeros((2, count)),
+            placed=0.02 * self.chance.standard_normal((2, count)),
+            leaked=np.zeros(count),
+        )
+        self.block = 0
+
+    def keep(self, rows: Mask) -> None:
+        """Go on with these alone."""
+        self.trials = TrialArrays(*(getattr(self.trials, field.name)[rows] for field in fields(TrialArrays)))
+        self.weather = Weather(*(getattr(self.weather, field.name)[..., rows] for field in fields(Weather)))
+
+    def next_block(self, weight: Array, *, holds: Mask) -> EvidenceBlock:
+        """What happened in two seconds, with that share of requests for the candidate, and as much for the baseline."""
+        trials = self.trials
+        self._change_weather()
+        worse = self.block >= trials.begins
+        self.block += 1
+        bursty = trials.bursty > 0
+        rate = trials.rate * np.where(bursty, np.where(self.weather.storm > 0, 3.0, 0.6), 1.0)
+        runs = np.where(bursty, 4.0, 1.0)
+        arms = []
+        for arm, added in enumerate((worse, np.zeros_like(worse))):
+            skew = np.where(added, trials.skew, 1.0)
+            arms.append(self._arm(arm, rate * weight * skew * BLOCK_SECONDS, runs, added))
+        excess = self._excess(rate, runs, worse)
+        samples = excess.sum(axis=1)
+        zero = np.zeros_like(samples)
+        return EvidenceBlock(
+            seconds=np.full(len(samples), BLOCK_SECONDS),
+            candidate=arms[0],
+            baseline=arms[1],
+            samples=samples,
+            twin_samples=samples,
+            replayed=zero,
+            excess=excess,
+            candidate_loss=excess[:, len(LOSS_EDGES) - 1] - excess[:, 0],
+            twin_loss=zero,
+            expected_share=np.where(weight > 0, 0.5, 0.0),
+            share_holds=holds,
+        )
+
+    def _change_weather(self) -> None:
+        chance, weather = self.chance, self.weather
+        count = len(weather.storm)
+        draw = chance.random(count)
+        weather.storm = np.where(weather.storm > 0, (draw > 0.2) * 1.0, (draw < 0.05) * 1.0)
+        bursty = self.trials.bursty > 0
+        weather.common = 0.9 * weather.common + np.where(bursty, 0.1, 0.02) * chance.standard_normal(count)
+        weather.own = 0.8 * weather.own + np.where(bursty, 0.02, 0.0) * chance.standard_normal((2, count))
+        weather.leaked = weather.leaked + np.where(
+            self.block >= self.trials.begins, self.trials.leak * BLOCK_SECONDS, 0.0
+        )
+
+    def _arm(self, arm: int, expected: Array, runs: Array, worse: Mask) -> ArmCounts:
+        trials, chance = self.trials, self.chance
+        callers = chance.poisson(expected / runs)
+        failing = np.clip(trials.base_failing + np.where(worse, trials.failing, 0.0), 0.0, 1.0)
+        failed = chance.binomial(callers, failing)
+        answered = callers - failed
+        shift = self.weather.common + self.weather.own[arm] + self.weather.placed[arm]
+        times = chance.multinomial(answered, self._times(shift, worse))
+        seconds = np.zeros((len(expected), LATENCY_BUCKETS))
+        seconds[:, _FIRST : _FIRST + _COUNT] = times * runs[:, None]
+        requests = callers * runs
+        cost = 0.005 * np.where(worse, trials.cpu, 1.0) * np.exp(0.1 * chance.standard_normal(len(expected)))
+        leaked = np.where(worse, self.weather.leaked, 0.0)
+        memory = _MEMORY * (1 + leaked + self.weather.placed[arm] + 0.005 * chance.standard_normal(len(expected)))
+        return ArmCounts(
+            answered=answered * runs,
+            failed=failed * runs,
+            seconds=seconds,
+            late=np.zeros(len(expected)),
+            cpu_seconds=requests * cost + 0.02,
+            memory_bytes=np.where(expected > 0, memory, 0.0),
+            replicas=np.ones(len(expected)),
+        )
+
+    def _times(self, shift: Array, worse: Mask) -> Array:
+        """Shares of answers by bucket, (rollouts, _COUNT)."""
+        trials = self.trials
+        edges = np.log(np.array(LATENCY_SECONDS[_FIRST : _FIRST + _COUNT - 1]) / _CENTRE)
+        factor = np.where(worse, np.log(trials.slower), 0.0)
+        at = edges[None, :] - (shift + factor)[:, None]
+        usual = np.interp(at / _SIGMA, _GRID, _NORMAL, 0.0, 1.0)
+        tail = np.interp((at - np.log(4)) / _SIGMA, _GRID, _NORMAL, 0.0, 1.0)
+        added = np.where(worse, trials.tail, 0.0)[:, None]
+        slow = np.interp((at - np.log(20)) / _SIGMA, _GRID, _NORMAL, 0.0, 1.0)
+        below = (1 - added) * ((1 - _TAIL) * usual + _TAIL * tail) + added * slow
+        steps = np.diff(below, axis=1, prepend=0.0, append=1.0)
+        return np.maximum(steps, 0.0) / np.maximum(steps, 0.0).sum(axis=1, keepdims=True)
+
+    def _excess(self, rate: Array, runs: Array, worse: Mask) -> Array:
+        """Samples by bucket of the candidate's excess loss. Two copies differ now and then, either way alike."""
+        trials, chance = self.trials, self.chance
+        callers = chance.poisson(rate * BLOCK_SECONDS / runs)
+        differing = np.where(worse, trials.differing, 0.0)
+        of_class = chance.binomial(callers, trials.class_share)
+        wrong = chance.binomial(of_class, np.clip(differing / trials.class_share, 0.0, 1.0))
+        share = np.minimum(0.1, _SHOWN_A_SECOND / rate)
+        lost = chance.binomial((wrong * runs).astype(int), share)
+        right = chance.binomial(((callers - wrong) * runs).astype(int), share)
+        noisy = chance.binomial(right, 0.004)
+        better = chance.binomial(noisy, 0.5)
+        excess = np.zeros((len(rate), LOSS_BUCKETS))
+        excess[:, len(LOSS_EDGES) - 1] = lost + noisy - better
+        excess[:, 0] = better
+        excess[:, _ZERO] = right - noisy
+        return excess
