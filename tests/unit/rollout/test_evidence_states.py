@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -179,3 +180,21 @@ def test_a_watch_says_the_same_of_the_same_look() -> None:
     first = watch("", world.go_on(), SETTINGS, 3600)
     second = watch(first.state, world.go_on(), SETTINGS, 3600)
     assert watch(second.state, world.look(), SETTINGS, 3600) == second
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("margin", [1e-6, 0.5, 1.0])
+def test_margins_as_narrow_and_as_wide_as_can_be_give_numbers(margin: float) -> None:
+    asked = AnalysisSettings(
+        output_parity=margin,
+        max_error_increase=margin,
+        max_slow_increase=margin,
+        max_cpu_increase=margin,
+        max_memory_increase=margin,
+    )
+    world, state = LookedWorld(wrong=0.1, candidate=ArmWorld(failing=0.02)), ""
+    for _ in range(10):
+        found = learn(state, world.go_on(), asked)
+        state = found.state
+    assert found.requests > 0
+    assert all(math.isfinite(float(each.harm)) and math.isfinite(float(each.proof)) for each in found.metrics)

@@ -25,6 +25,8 @@ SHARES: Final = "shares"
 METRICS: Final = (ERRORS, LATENCY, PARITY, CPU, MEMORY)
 QUANTILES: Final = (0.5, 0.9, 0.99)
 """Of the baseline's times in earlier blocks, that answers are counted above."""
+_WIDEST: Final = 0.99
+"""Margin of shares: with one of 1, nothing would be left to be shown."""
 _CPU_ANSWERS: Final = 20.0
 """Of each arm, before its CPU time by answer is told."""
 _LIKE_LOADED: Final = 0.5
@@ -55,7 +57,7 @@ def error_rule(settings: AnalysisSettings) -> EventRule:
     """Failures: harm is what exceeds a tenth of the allowed increase, as two copies of a model fail alike."""
     return EventRule(
         harm_margin=settings.max_error_increase / 10,
-        proof_margin=settings.max_error_increase,
+        proof_margin=min(settings.max_error_increase, _WIDEST),
         effects=(0.003, 0.01, 0.05, 0.25, 0.9),
         better=(1.0, 0.3),
         prior=0.001,
@@ -69,11 +71,11 @@ def slow_rules(settings: AnalysisSettings) -> tuple[EventRule, ...]:
     At the highest, harm is what exceeds the allowed increase; in the middle, it is any increase beyond being a tenth slower.
     """
     allowed = settings.max_slow_increase
-    margins = (0.0, allowed / 2, allowed)
+    margins = (0.0, allowed / 2, min(allowed, _WIDEST))
     return tuple(
         EventRule(
             harm_margin=margin,
-            proof_margin=allowed,
+            proof_margin=min(allowed, _WIDEST),
             effects=(0.03, 0.08, 0.2, 0.45),
             better=(1.0, 0.6),
             prior=1 - quantile,
