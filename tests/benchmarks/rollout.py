@@ -178,7 +178,7 @@ def _watch() -> list[dict[str, Any]]:
         WatchTrial("2 % fail after an hour", Trial("", 100, bursty=True, failing=0.02, begins=hour), hour + 450),
         WatchTrial("5 % fail after an hour", Trial("", 100, bursty=True, failing=0.05, begins=hour), hour + 450),
         WatchTrial(
-            "half as slow again after an hour", Trial("", 100, bursty=True, slower=1.5, begins=hour), hour + 450
+            "three times as slow after an hour", Trial("", 100, bursty=True, slower=3.0, begins=hour), hour + 450
         ),
         WatchTrial(
             "10 % of answers drift after an hour", Trial("", 100, bursty=True, differing=0.1, begins=hour), hour + 450

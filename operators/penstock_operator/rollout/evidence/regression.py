@@ -16,12 +16,13 @@ from penstock_operator.rollout.evidence.signs import SHARES_ABOVE, sign_gains
 from penstock_operator.rollout.evidence.spread import HARM_PRIOR, Spread
 from penstock_operator.rollout.evidence.wealth import ChangeDetector
 
-REFERENCE_SECONDS: Final = 60.0
+REFERENCE_SECONDS: Final = 120.0
 """For which it is observed, after warm-up, before anything is held against it."""
 _REFERENCE_ANSWERS: Final = 100.0
 _QUANTILES: Final = (0.5, 0.99)
-_SLOWER: Final = 2
-"""Buckets, each of a tenth, by which answers may come later than in the reference: traffic is not what it was then."""
+_SLOWER: Final = 5
+"""Buckets, each of a tenth, by which answers may come later than in the reference: 1.6 times. Traffic is not what it was then, and
+there is nothing beside it to tell."""
 _MORE_LOADED: Final = 1.5
 """Requests a replica and second, by those in the reference, from which on slow answers are the load's."""
 _LESS_LOADED: Final = 0.5

@@ -29,7 +29,7 @@ _FORM: Final = "watch 1"
 def watch(state: str, look: EvidenceLook, settings: AnalysisSettings, keep_seconds: float) -> Findings:
     """What is known after a look at a revision that has all requests; `state` is what the last one gave, empty at the beginning.
 
-    Its own first minute is what it is held against, since nothing else serves the same traffic any more. `harm` tells once the mean
+    Its own first two minutes are what it is held against, since nothing else serves the same traffic any more. `harm` tells once the mean
     of all metrics' detectors reaches the number of blocks in `keep_seconds` by alpha: the chance that this happens to one
     that stays as it was, in that time, is at most alpha, and it happens not more often than once in so many blocks on average.
     Evidence of harm is the detector's, `missing` is empty, and nothing is proved. As `learn`, it gives the same for the
