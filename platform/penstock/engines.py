@@ -91,6 +91,10 @@ class EngineFacts:
     """It has tensors of strings."""
     checks_ids: bool = False
     """It refuses an id outside its table, where others may read what lies behind it."""
+    reentrant: bool = False
+    """Several threads may run one loaded model at once, on the same weights; each run has its own intermediate results. Of the others,
+    OpenVINO needs a request each and was seen to gain less, LiteRT an interpreter each; torch has one number of threads a process; on
+    a GPU runs wait for each other."""
     plans: bool = False
     """Its ONNX files may hold parts that are compiled already (`EPContext`), which are machine code."""
 
@@ -114,7 +118,7 @@ _GPU_BUILD: Final = "onnxruntime-gpu in place of onnxruntime"
 
 ENGINES: Final[Mapping[EngineName, EngineFacts]] = {
     EngineName.ONNX_RUNTIME: EngineFacts(
-        "onnx", "onnxruntime", _SERVING, _ONNX, int8=True, strings=True, checks_ids=True
+        "onnx", "onnxruntime", _SERVING, _ONNX, int8=True, strings=True, checks_ids=True, reentrant=True
     ),
     EngineName.OPENVINO: EngineFacts(
         "openvino", "openvino", _SERVING, (ModelFormat.OPENVINO, ModelFormat.ONNX), int8=True, precisions=_ALL

@@ -482,8 +482,28 @@ def test_statistics_count_requests_and_runs_and_explain_batches_and_refusals(slo
         assert (ours["batch_rows"], ours["objective_milliseconds"]) == (1, 60_000)
         assert ours["room_for_requests"] >= 1
         assert ours["batch_reason"]
+        alone = "one run: it has one thread"
+        assert (ours["runs_at_once"], ours["threads_a_run"], ours["runs_reason"]) == (1, 1, alone)
         assert (ours["waits_for_more"], bool(ours["wait_reason"])) == (False, True)
         assert [point["rows"] for point in ours["curve"]] == [1]
+
+
+@pytest.mark.parametrize("threads", [2, 4])
+def test_with_several_cores_it_says_how_many_runs_there_are_at_once_and_answers_the_same(
+    threads: int, tmp_path: Path
+) -> None:
+    rows = np.random.default_rng(1).standard_normal((1, 64)).astype(np.float32)
+    with (
+        replica(save_linear(tmp_path / "model.onnx"), engine_threads=threads) as started,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        answers = list(pool.map(lambda _: started.infer(document(rows)).json()["outputs"][0]["data"], range(32)))
+        (told,) = httpx.get(f"{started.url}/v2/models/tiny/stats", timeout=60).json()["model_stats"]
+    for answer in answers:
+        assert np.allclose(answer, (rows @ linear_weights())[0], rtol=1e-4, atol=1e-4)
+    ours = told["penstock"]
+    assert (ours["runs_at_once"], ours["threads_a_run"]) in [(1, threads), (threads, 1)]
+    assert "a lone row takes" in ours["runs_reason"]
 
 
 def test_a_killed_clients_request_leaves_the_queue(slow_model: Path) -> None:

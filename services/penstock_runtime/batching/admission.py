@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from penstock_runtime.batching.curve import ServiceCurve
@@ -20,22 +21,24 @@ _WHATEVER: Final = 1 << 62
 class Admission:
     """Predicts when a request would be answered, and says whether that is in time.
 
-    With `a` rows ahead and `r` of its own, a run in progress that needs `e` seconds more, and runs of `B` rows that take `T(B)`
-    by the service curve, the answer is expected after
+    With `a` rows ahead and `r` of its own, `k` engines of which the `i`th to become free (from 0) is so after `e(i)` seconds, and
+    runs of `B` rows that take `T(B)` by the service curve, the answer comes with the `n`th run from now, `n = ⌈(a + r) / B⌉`, after
 
-        w = e + T(a + r)               where these fit into one run
-        w = e + ⌈(a + r) / B⌉·T(B)     else: what comes later fills the last one up
+        w = e(0) + T(a + r)                                   where these fit into one run
+        w = e((n - 1) mod k) + (⌊(n - 1) / k⌋ + 1)·T(B)       else: what comes later fills the last one up
 
-    seconds. What is held against the time that is left is `w·(c + 2·d)`: `c` and `d` are the smoothed mean and mean deviation of
-    what answers took over what was expected, with the gains 1/8 and 1/4 by which RFC 6298 (section 2) smooths round trips. So an
-    estimate that is always too low by a factor corrects itself, and one that varies leaves room.
+    seconds: with one engine, `e + n·T(B)`. What is held against the time that is left is `w·(c + 2·d)`: `c` and `d` are the smoothed
+    mean and mean deviation of what answers took over what was expected, with the gains 1/8 and 1/4 by which RFC 6298 (section 2)
+    smooths round trips. So an estimate that is always too low by a factor corrects itself, and one that varies leaves room.
 
     Args:
-        curve: seconds of a run by rows.
+        curve: seconds of a run by rows, as they are with all engines at work.
+        engines: that run at once.
     """
 
-    def __init__(self, curve: ServiceCurve) -> None:
+    def __init__(self, curve: ServiceCurve, engines: int = 1) -> None:
         self._curve = curve
+        self._engines = engines
         self._objective: float | None = None
         self._ratio = 1.0
         self._deviation = 0.0
@@ -83,20 +86,21 @@ class Admission:
         wanted = DEFAULT_SECONDS if self._objective is None else self._objective
         margin = self.margin
         self.allowance = max(wanted, (self._runs + 1) * full * margin * 1.001)
-        self.room = int(self.allowance / (full * margin) - 1) * size if full else _WHATEVER
+        self.room = int(self.allowance / (full * margin) - 1) * size * self._engines if full else _WHATEVER
 
-    def expect(self, ahead: int, rows: int, remaining: float) -> float:
+    def expect(self, ahead: int, rows: int, remaining: Sequence[float]) -> float:
         """Seconds until a request is answered.
 
         Args:
             ahead: rows that go before it.
             rows: its own.
-            remaining: seconds until the engine is free.
+            remaining: seconds until each engine is free, the soonest first.
         """
         total = ahead + rows
         if total <= self.size:
-            return remaining + self._curve.seconds(total)
-        return remaining + -(-total // self.size) * self._full
+            return remaining[0] + self._curve.seconds(total)
+        turns, engine = divmod(-(-total // self.size) - 1, self._engines)
+        return remaining[engine] + (turns + 1) * self._full
 
     def refuse(self, expected: float, seconds: float) -> float | None:
         """How much too late an answer would be, in seconds; None where it would be in time.

@@ -20,6 +20,7 @@ from penstock_runtime.batching.gathering import Gathering
 from penstock_runtime.batching.queueing import SLACK, RequestQueue
 from penstock_runtime.batching.sizing import BatchSizing
 from penstock_runtime.batching.ticket import P, Ticket, TicketState
+from penstock_runtime.batching.underway import UnderWay
 
 _MIN_WINDOW_SECONDS: Final = 0.1
 _DELAYS_IN_WINDOW: Final = 10
@@ -57,6 +58,8 @@ class BatchStep(Generic[P]):
 
     batch: tuple[Ticket[P], ...] = ()
     rows: int = 0
+    engine: int = 0
+    """Which of those that run at once takes the batch."""
     expired: tuple[Ticket[P], ...] = ()
     """Their own deadline has passed."""
     shed: tuple[Ticket[P], ...] = ()
@@ -79,6 +82,7 @@ class Batcher(Generic[P]):
         batchable: bool = True,
         objective_seconds: float | None = None,
         measuring: bool = False,
+        runs: int = 1,
     ) -> None:
         """See `reconfigure`.
 
@@ -87,6 +91,7 @@ class Batcher(Generic[P]):
             batchable: whether requests may share a run.
             objective_seconds: within which requests are to be answered.
             measuring: what is asked for is what it carries: batches of all that fit, and nothing is refused for its time.
+            runs: how many may be under way at once.
         """
         self._batchable = batchable
         self._measuring = measuring
@@ -96,11 +101,7 @@ class Batcher(Generic[P]):
         self._shed: list[Ticket[P]] = []
         self._taken: list[Ticket[P]] = []
         """What the present `poll` has taken out of the queue."""
-        self._executing = 0
-        self._began = self._ends = 0.0
-        """When the present run began, and when it should end."""
-        self._free_since: float | None = None
-        """When the last run ended, where requests waited then."""
+        self._under_way = UnderWay(runs)
         self._sample: Ticket[P] | None = None
         """The ticket of which it will be seen how good the estimate was."""
         self._sampled_expectation = 0.0
@@ -136,7 +137,7 @@ class Batcher(Generic[P]):
             self._max_rows = most
             self.curve = ServiceCurve(most)
             self.sizing = BatchSizing(self.curve, most, fixed=self._measuring)
-            self.admission = Admission(self.curve)
+            self.admission = Admission(self.curve, self._under_way.most)
             self.gathering = Gathering(self.curve, most)
         self._max_queued = settings.max_queued_requests
         self._delay = settings.max_delay_milliseconds / 1000 if self._max_rows > 1 else 0.0
@@ -155,8 +156,8 @@ class Batcher(Generic[P]):
             ticket.state = TicketState.CANCELLED
         self._queue = RequestQueue()
         self._deadlines, self._expired, self._shed, self._taken = [], [], [], []
-        self._executing = 0
-        self._sample = self._free_since = None
+        self._under_way.forget()
+        self._sample = None
         self._max_rows = 0
         self.reconfigure(self._settings, self._objective)
         return given_up
@@ -183,13 +184,14 @@ class Batcher(Generic[P]):
     @property
     def in_system(self) -> int:
         """Requests queued or executing."""
-        return self._queue.requests + self._executing
+        return self._queue.requests + self._under_way.requests
 
     @property
     def capacity(self) -> int:
         """How many requests may be here at once until one is refused, as far as is known."""
-        rows = min(self.admission.room + self.sizing.rows, _MOST_CAPACITY)
-        return max(min(int(rows / self._mean_rows), self._max_queued + self.sizing.rows), 1)
+        running = self._under_way.most * self.sizing.rows
+        rows = min(self.admission.room + running, _MOST_CAPACITY)
+        return max(min(int(rows / self._mean_rows), self._max_queued + running), 1)
 
     @property
     def requests_per_second(self) -> float:
@@ -223,8 +225,7 @@ class Batcher(Generic[P]):
         """Queue a ticket, or refuse it because there is no room or no time."""
         ticket.enqueued_at = self._arrived = now
         waiting = self._queue
-        late = self._executing and now > self._ends
-        if late or waiting.rows + ticket.rows > self._sure_rows or ticket.deadline is not None:
+        if self._under_way.is_late(now) or waiting.rows + ticket.rows > self._sure_rows or ticket.deadline is not None:
             rejected = self._squeeze_in(ticket, now)
             if rejected is not None:
                 return rejected
@@ -255,12 +256,8 @@ class Batcher(Generic[P]):
             self._drop(last)
         return rejected
 
-    def _remaining(self, now: float) -> float:
-        """Seconds until the engine is free. A run that is late is expected to be late by as much again."""
-        return abs(self._ends - now) if self._executing else 0.0
-
     def _expect(self, priority: int, flow: Hashable, rows: int, now: float) -> float:
-        return self.admission.expect(self._queue.rows_ahead(priority, flow, rows), rows, self._remaining(now))
+        return self.admission.expect(self._queue.rows_ahead(priority, flow, rows), rows, self._under_way.remaining(now))
 
     def _refuse(self, priority: int, flow: Hashable, rows: int, deadline: float | None, now: float) -> Rejected | None:
         """Why a request cannot be answered in time, if so.
@@ -281,7 +278,7 @@ class Batcher(Generic[P]):
         """There is room once the next batch has been taken."""
         self.refused += 1
         first = min(self._queue.rows, self.admission.size)
-        return Rejected(min(self._remaining(now) or self.curve.seconds(first), _MAX_RETRY_SECONDS))
+        return Rejected(min(self._under_way.remaining(now)[0] or self.curve.seconds(first), _MAX_RETRY_SECONDS))
 
     def _drop(self, ticket: Ticket[P]) -> None:
         """A ticket that was queued will not be answered in time; the next step says so."""
@@ -313,8 +310,14 @@ class Batcher(Generic[P]):
         self._remove(ticket, TicketState.CANCELLED)
         return True
 
-    def poll(self, now: float, *, engine_free: bool) -> BatchStep[P]:
-        """What to do now: which tickets have expired, which batch to run, when to ask again."""
+    def poll(self, now: float, *, engine_free: bool, engine: int = 0) -> BatchStep[P]:
+        """What to do now: which tickets have expired, which batch to run, when to ask again.
+
+        Args:
+            now: seconds of the clock.
+            engine_free: whether a batch can begin.
+            engine: which of those that run at once is free.
+        """
         self._taken = []
         if self._deadlines:
             self._expire(now)
@@ -330,25 +333,25 @@ class Batcher(Generic[P]):
             return self._step(wait_until if deadline is None else min(wait_until, deadline))
         batch, rows = queue.take(head, self.sizing.rows_for(queue.rows_of(head.bucket)))
         self._taken = batch
-        self.gathering.begin(rows)
+        self.gathering.begin(rows, engine)
         if not queue.requests:
             self._empty_at = now
-        self._executing += len(batch)
-        self._began = now
-        self._ends = now + self.curve.seconds(rows)
-        return self._step(deadline, rows)
+        self._under_way.begin(engine, len(batch), now, self.curve.seconds(rows))
+        return self._step(deadline, rows, engine)
 
-    def _step(self, wake_at: float | None, rows: int = 0) -> BatchStep[P]:
+    def _step(self, wake_at: float | None, rows: int = 0, engine: int = 0) -> BatchStep[P]:
         """What was found to be done."""
         batch = tuple(self._taken)
         if not self._expired and not self._shed:
-            return BatchStep(batch, rows, wake_at=wake_at)
-        step = BatchStep(batch, rows, tuple(self._expired), tuple(self._shed), wake_at)
+            return BatchStep(batch, rows, engine, wake_at=wake_at)
+        step = BatchStep(batch, rows, engine, tuple(self._expired), tuple(self._shed), wake_at)
         self._expired.clear()
         self._shed.clear()
         return step
 
-    def finish(self, requests: int, seconds: float, rows: int | None = None, now: float | None = None) -> None:
+    def finish(
+        self, requests: int, seconds: float, rows: int | None = None, now: float | None = None, engine: int = 0
+    ) -> None:
         """A batch is done.
 
         Args:
@@ -356,16 +359,17 @@ class Batcher(Generic[P]):
             seconds: that its run took.
             rows: of all of them; None: one each.
             now: when the engine was free again; None: when the run had taken its time.
+            engine: which of those that run at once.
         """
-        self._executing = max(self._executing - requests, 0)
-        ended = self._began + seconds if now is None else now
-        turn = max(ended - self._began, seconds)
-        since = self._free_since
+        run = self._under_way.end(engine, requests)
+        ended = run.began + seconds if now is None else now
+        turn = max(ended - run.began, seconds)
+        since = run.free_since
         cycle = None if since is None else max(ended - since, turn)
-        self._free_since = ended if self._queue.requests else None
+        run.free_since = ended if self._queue.requests else None
         done = requests if rows is None else rows
         self.curve.observe(done, turn, cycle)
-        self.gathering.end(done, self._began, ended)
+        self.gathering.end(done, run.began, ended, engine)
         self._mean_rows += _ROWS_GAIN * (done / max(requests, 1) - self._mean_rows)
         if ended >= self._follow_at:
             self._follow_at = ended + _FOLLOW_SECONDS

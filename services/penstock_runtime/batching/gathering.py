@@ -68,7 +68,9 @@ class Gathering:
         self._due = _SOONEST
         self._reference = 0.0
         self._since: float | None = None
-        """From when on the engine was free and something waited."""
+        """From when on an engine was free and something waited."""
+        self._begun: dict[int, tuple[float | None, float]] = {}
+        """The same of the runs that are under way, by engine, and the time before in which nothing waited and nothing ran."""
         self._first = 0
         """Rows that waited then."""
         self._ended: float | None = None
@@ -110,7 +112,8 @@ class Gathering:
         if self._since is None:
             self._since = now
             self._first = rows
-            self._idle = 0.0 if self._ended is None else min(max(now - self._ended, 0.0), self._fixed)
+            ended = None if self._begun else self._ended
+            self._idle = 0.0 if ended is None else min(max(now - ended, 0.0), self._fixed)
         if not self._level or rows >= most:
             return None
         since = self._since
@@ -130,21 +133,23 @@ class Gathering:
         """Nothing waits any more, though nothing ran."""
         self._since = None
 
-    def begin(self, rows: int) -> None:
-        """A run of so many rows begins."""
+    def begin(self, rows: int, engine: int = 0) -> None:
+        """An engine begins a run of so many rows."""
+        self._begun[engine] = self._since, self._idle
+        self._since = None
         if self._level and self._fixed:
             self._waits += 1
             self._waited = [*self._waited[1 - _REMEMBERED :], rows]
             self._vain = self._vain + 1 if rows <= self._first else 0
 
-    def end(self, rows: int, began: float, ended: float) -> None:
-        """A run of so many rows has ended: learn from it, and choose."""
-        since = began if self._since is None else self._since
-        self._since = None
+    def end(self, rows: int, began: float, ended: float, engine: int = 0) -> None:
+        """An engine's run of so many rows has ended: learn from it, and choose."""
+        waited, idle = self._begun.pop(engine, (None, 0.0))
+        since = began if waited is None else waited
         if not self._fixed:
             return
         # Clocks that stand still for a run tell nothing of rates.
-        cycle = max(ended - since + self._idle, _LEAST_CYCLE)
+        cycle = max(ended - since + idle, _LEAST_CYCLE)
         self._ended = ended
         if self._left:
             self._continue_trial(rows, cycle)

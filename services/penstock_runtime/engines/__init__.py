@@ -21,7 +21,7 @@ Array = npt.NDArray[Any]
 
 
 class Engine(Protocol):
-    """A loaded model. `run` may be called from any one thread at a time."""
+    """A loaded model. `run` may be called from any one thread at a time; where `EngineFacts.reentrant`, from several at once."""
 
     platform: str
     """What the protocol's metadata calls it."""

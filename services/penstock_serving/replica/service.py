@@ -72,7 +72,9 @@ class InferenceService:
             on_shed=self._shed,
             on_given_up=self._give_up,
             objective_seconds=_objective(settings),
+            runs=model.parallel.runs,
         )
+        self._parallel = model.parallel
         self.metrics.joined = model.trial.joining is not None
         self._sums = RequestStatistics()
         self._outcomes = OutcomeMeter(time.monotonic())
@@ -173,7 +175,8 @@ class InferenceService:
         """Triton's statistics, and what explains batches and refusals."""
         metrics = self.metrics
         histograms = (metrics.request_seconds, self._load.waits)
-        return write_statistics((name, version), self._sums, metrics.requests, histograms, self.executor.batcher)
+        runs = (self.executor.batcher, self._parallel)
+        return write_statistics((name, version), self._sums, metrics.requests, histograms, runs)
 
     def metrics_text(self) -> bytes:
         """The Prometheus exposition."""

@@ -1,4 +1,4 @@
-"""A batcher, an engine and a clock that only counts: requests come when they are told to, and runs take what a formula says."""
+"""A batcher, its engines and a clock that only counts: requests come when they are told to, and runs take what a formula says."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Arrival:
 
 @dataclass
 class EngineRoom:
-    """Runs a batcher on an engine whose runs of `rows` take `seconds(rows)`, but for noise."""
+    """Runs a batcher on engines that run at once, whose runs of `rows` take `seconds(rows)`, but for noise."""
 
     seconds: Callable[[int], float]
     settings: BatchingSettings = BatchingSettings(max_queued_requests=100_000)  # noqa: RUF009 -- frozen
@@ -47,11 +47,12 @@ class EngineRoom:
     seed: int = 1
     sizes: list[int] = field(default_factory=list)
     warm: Sequence[int] = (1, 32)
+    engines: int = 1
     eager: bool = False
     """Whether it never waits, as a control."""
 
     def __post_init__(self) -> None:
-        self.batcher: Batcher[Arrival] = Batcher(self.settings, objective_seconds=self.objective)
+        self.batcher: Batcher[Arrival] = Batcher(self.settings, objective_seconds=self.objective, runs=self.engines)
         if self.eager:
             self.batcher.gathering.wait_until = lambda *_: None  # type: ignore[method-assign]
         self.random = random.Random(self.seed)
@@ -60,7 +61,11 @@ class EngineRoom:
         self.now = 0.0
         self.events: list[tuple[float, int, Arrival | BatchStep[Arrival] | None]] = []
         self.count = 0
-        self.busy = False
+        self.free = list(range(self.engines))
+
+    @property
+    def busy(self) -> bool:
+        return not self.free
 
     def at(self, when: float, what: Arrival | BatchStep[Arrival] | None) -> None:
         self.count += 1
@@ -85,8 +90,8 @@ class EngineRoom:
         arrival.rejected = self.batcher.submit(ticket, self.now)
 
     def finish(self, step: BatchStep[Arrival]) -> None:
-        self.busy = False
-        self.batcher.finish(len(step.batch), 0.0, step.rows, self.now)
+        self.free.append(step.engine)
+        self.batcher.finish(len(step.batch), 0.0, step.rows, self.now, step.engine)
         for ticket in step.batch:
             ticket.payload.answered = self.now
             if ticket.payload.then is not None:
@@ -94,18 +99,24 @@ class EngineRoom:
         self.batcher.learn(step.batch, self.now)
 
     def poll(self) -> None:
-        step = self.batcher.poll(self.now, engine_free=not self.busy)
+        while self.begin():
+            pass
+
+    def begin(self) -> bool:
+        """Do what the batcher says; whether another engine may begin a run, too."""
+        step = self.batcher.poll(self.now, engine_free=not self.busy, engine=self.free[-1] if self.free else 0)
         for ticket in step.expired:
             ticket.payload.expired = self.now
         for ticket in step.shed:
             ticket.payload.shed = self.now
         if step.batch:
-            self.busy = True
+            self.free.remove(step.engine)
             self.sizes.append(step.rows)
             took = self.seconds(step.rows) * (1 + self.noise * self.random.random())
             self.at(self.now + took, step)
         elif step.wake_at is not None:
             self.at(max(step.wake_at, self.now), None)
+        return bool(step.batch and self.free)
 
 
 def poisson(rate: float, seconds: float, seed: int = 1, **more: object) -> list[Arrival]:

@@ -31,17 +31,27 @@ def p99(arrivals: list[Arrival]) -> float:
     return times[int(0.99 * len(times))]
 
 
+@pytest.mark.parametrize("engines", [1, 2, 4], ids=["one engine", "two at once", "four at once"])
 @pytest.mark.parametrize("noise", [0.0, 0.3], ids=["runs as the curve says", "runs up to 30 % longer"])
 @pytest.mark.parametrize("factor", [2, 5], ids=["twice the capacity", "five times the capacity"])
-def test_over_capacity_the_engine_stays_full_and_what_is_accepted_is_in_time(factor: int, noise: float) -> None:
-    room = EngineRoom(mlp, objective=0.15, noise=noise, warm=(1, 2, 4, 8, 16, 32))
+def test_over_capacity_the_engine_stays_full_and_what_is_accepted_is_in_time(
+    factor: int, noise: float, engines: int
+) -> None:
+    room = EngineRoom(
+        lambda rows: engines * mlp(rows),
+        objective=0.15 * engines,
+        noise=noise,
+        warm=(1, 2, 4, 8, 16, 32),
+        engines=engines,
+    )
     arrivals = poisson(factor * CAPACITY, 6.0)
     room.run(arrivals)
     capacity = CAPACITY / (1 + noise / 2)
     assert share_answered(arrivals, 1.0, 6.0) >= 0.95 * capacity
     # A run that takes longer than any before it is no fault of the estimate's.
-    assert p99([each for each in arrivals if each.at > 1]) <= 0.151
-    assert sum(each.shed is not None for each in arrivals) <= 0.01 * len(arrivals)
+    assert p99([each for each in arrivals if each.at > 1]) <= 0.151 * engines
+    # Of several runs under way it is known less well which ends first.
+    assert sum(each.shed is not None for each in arrivals) <= (0.01 if engines == 1 else 0.015) * len(arrivals)
     assert all(each.rejected or each.shed or each.answered for each in arrivals)
 
 

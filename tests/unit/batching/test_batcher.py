@@ -205,12 +205,14 @@ OPERATIONS = st.lists(
 class Run:
     """A batcher, its clock and engine, and all that came of its requests."""
 
-    def __init__(self, rows: int, delay: int) -> None:
+    def __init__(self, rows: int, delay: int, engines: int) -> None:
         self.rows, self.delay = rows, delay
         limits = BatchingSettings(max_batch_size=rows, max_delay_milliseconds=delay, max_queued_requests=20)
-        self.queue: Batcher[int] = Batcher(limits)
+        self.queue: Batcher[int] = Batcher(limits, runs=engines)
         self.now = 0.0
-        self.running = 0
+        self.running: dict[int, int] = {}
+        """Requests of the runs, by engine; the first began first."""
+        self.free = list(range(engines))
         self.tickets: list[Ticket[int]] = []
         self.ended: list[int] = []
         self.started: list[Ticket[int]] = []
@@ -230,29 +232,39 @@ class Run:
 
     def finish(self) -> None:
         if self.running:
-            self.queue.finish(self.running, 0.01)
-            self.running = 0
+            engine = next(iter(self.running))
+            self.queue.finish(self.running.pop(engine), 0.01, engine=engine)
+            self.free.append(engine)
 
     def poll(self) -> None:
-        step = self.queue.poll(self.now, engine_free=not self.running)
+        engine = self.free[0] if self.free else 0
+        step = self.queue.poll(self.now, engine_free=bool(self.free), engine=engine)
         assert all(ticket.deadline is not None and ticket.deadline <= self.now for ticket in step.expired)
         assert step.rows == sum(ticket.rows for ticket in step.batch)
         assert step.rows <= self.rows or len(step.batch) == 1
         assert len({ticket.bucket for ticket in step.batch}) <= 1
         self.ended.extend(ticket.payload for ticket in (*step.expired, *step.batch))
         self.started.extend(step.batch)
-        self.running = len(step.batch) or self.running
-        if not self.running and self.queue.queued:
+        if step.batch:
+            self.free.remove(engine)
+            self.running[engine] = len(step.batch)
+        elif self.free and self.queue.queued:
             assert step.wake_at is not None
             assert self.delay > 0
+        assert self.queue.in_system == self.queue.queued + sum(self.running.values())
 
 
 @settings(max_examples=300)
-@given(operations=OPERATIONS, rows=st.integers(1, 5), delay=st.sampled_from([0, 5, 50]))
+@given(
+    operations=OPERATIONS,
+    rows=st.integers(1, 5),
+    delay=st.sampled_from([0, 5, 50]),
+    engines=st.sampled_from([1, 2, 4]),
+)
 def test_no_request_is_lost_or_answered_twice_and_order_holds(
-    operations: list[tuple[str, tuple[object, ...]]], rows: int, delay: int
+    operations: list[tuple[str, tuple[object, ...]]], rows: int, delay: int, engines: int
 ) -> None:
-    run = Run(rows, delay)
+    run = Run(rows, delay, engines)
     for name, arguments in operations:
         getattr(run, name)(*arguments)
     for _ in range(200):
@@ -269,18 +281,20 @@ def test_no_request_is_lost_or_answered_twice_and_order_holds(
 @settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
-    rows=st.sampled_from([1, 2, 32]),
+    most=st.tuples(st.sampled_from([1, 2, 32]), st.sampled_from([1, 2, 4])),
     costs=st.tuples(st.sampled_from([0.0, 1e-4, 3e-4, 2e-3]), st.sampled_from([0.0, 1e-5, 2e-4])),
     delay=st.sampled_from([0, 1, 5]),
     objective=st.sampled_from([None, 0.001, 0.05]),
 )
 def test_whatever_runs_take_and_requests_hold_each_request_ends_once(
-    seed: int, rows: int, costs: tuple[float, float], delay: int, objective: float | None
+    seed: int, most: tuple[int, int], costs: tuple[float, float], delay: int, objective: float | None
 ) -> None:
+    rows, engines = most
     source = random.Random(seed)
     limits = BatchingSettings(max_batch_size=rows, max_delay_milliseconds=delay, max_queued_requests=40)
     warm = source.sample([1, 1, 2, 4, 8, 16, 32], source.randint(0, 5))
-    room = EngineRoom(lambda n: costs[0] + costs[1] * n, limits, objective, source.choice([0.0, 0.5]), seed, warm=warm)
+    noise = source.choice([0.0, 0.5])
+    room = EngineRoom(lambda n: costs[0] + costs[1] * n, limits, objective, noise, seed, warm=warm, engines=engines)
     arrivals, now = [], 0.0
     for _ in range(1500):
         # At once, one after another, and after a while in which nothing happens.

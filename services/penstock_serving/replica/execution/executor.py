@@ -1,4 +1,4 @@
-"""Runs batches: on the event loop where a hop to a thread would cost more than the run, else on one worker thread."""
+"""Runs batches: on the event loop where a hop to a thread would cost more than the run, else on worker threads, one for each run at once."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ class Executor:
         on_shed: told each request that was let in and would be answered too late after all.
         on_given_up: told each request that a defect of the batcher has lost.
         objective_seconds: within which requests are to be answered; None: nothing was promised.
+        runs: so many may be under way at once, each on a thread of its own; more than one only of an engine that is `reentrant`.
     """
 
     def __init__(
@@ -54,11 +55,12 @@ class Executor:
         on_shed: Callable[[Call], None],
         on_given_up: Callable[[Call], None],
         objective_seconds: float | None = None,
+        runs: int = 1,
     ) -> None:
-        self._runs = JointRuns(engine, trial)
+        self._runs = tuple(JointRuns(engine, trial) for _ in range(runs))
         self._loop = asyncio.get_running_loop()
         self.batcher: Batcher[Call] = Batcher(
-            settings, batchable=trial.joining is not None, objective_seconds=objective_seconds
+            settings, batchable=trial.joining is not None, objective_seconds=objective_seconds, runs=runs
         )
         self.apart: str | None = None
         """Why requests that could be joined are not any more."""
@@ -67,16 +69,17 @@ class Executor:
         self._on_shed = on_shed
         self._on_given_up = on_given_up
         self._recent: dict[int, deque[float]] = {}
-        self._busy = False
-        self._running: tuple[Ticket[Call], ...] = ()
-        """On the worker thread now."""
+        self._free = list(reversed(range(runs)))
+        """The turns of the engine that no run has; the last is taken next."""
+        self._running: list[tuple[Ticket[Call], ...]] = [()] * runs
+        """On worker threads now, by turn."""
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._work: queue.SimpleQueue[BatchStep[Call] | float | None] = queue.SimpleQueue()
         self._woken_at: float | None = None
-        """When the worker thread is to wake the event loop."""
-        self._thread = threading.Thread(target=self._worker, name="engine", daemon=True)
-        self._thread.start()
+        """When a worker thread is to wake the event loop."""
+        for number in range(runs):
+            threading.Thread(target=self._worker, name=f"engine {number}", daemon=True).start()
 
     def observe_warm_up(self, rows: int, seconds: float) -> None:
         """Record how long a warm-up run of so many rows took."""
@@ -92,7 +95,7 @@ class Executor:
             lone: nothing else can have come at the same time, so it need not wait for that turn of the event loop.
         """
         rejected = self.batcher.submit(ticket, now)
-        if rejected is None and (not self._busy or ticket.deadline is not None):
+        if rejected is None and (self._free or ticket.deadline is not None):
             if lone and not self._scheduled:
                 self._pump()
             else:
@@ -105,12 +108,13 @@ class Executor:
 
     def calls(self) -> Iterator[Call]:
         """Those that wait or run."""
-        yield from (ticket.payload for ticket in self._running)
+        yield from (ticket.payload for batch in self._running for ticket in batch)
         yield from (ticket.payload for ticket in self.batcher.waiting())
 
     def close(self) -> None:
-        """Let the worker thread end after the run in progress."""
-        self._work.put(None)
+        """Let the worker threads end after the runs in progress."""
+        for _ in self._running:
+            self._work.put(None)
         if self._timer is not None:
             self._timer.cancel()
 
@@ -121,31 +125,40 @@ class Executor:
 
     def _pump(self) -> None:
         self._scheduled = False
+        while self._begin_run():
+            pass
+
+    def _begin_run(self) -> bool:
+        """Do what the batcher says next. Returns whether there may be more to do now: a run has begun, and an engine is free."""
+        free = self._free
+        engine = free[-1] if free else 0
         try:
-            step = self.batcher.poll(time.monotonic(), engine_free=not self._busy)
+            step = self.batcher.poll(time.monotonic(), engine_free=bool(free), engine=engine)
         except Exception as error:  # noqa: BLE001 -- whatever it is: who lives and answers nothing is the worst of replicas
             self._start_over(error)
-            return
+            return False
         for ticket in step.expired:
             self._on_expired(ticket.payload)
         for ticket in step.shed:
             self._on_shed(ticket.payload)
         inline = self._is_short(step.rows)
         if step.batch and not inline:
-            self._busy = True
-            self._running = step.batch
+            free.pop()
+            self._running[engine] = step.batch
             self._woken_at = None
             self._work.put(step)
         if step.wake_at is not None:
             self._wake(step.wake_at)
         if step.batch and inline:
-            self._deliver(self._runs.run(step))
+            self._deliver(self._runs[engine].run(step))
+            return False
+        return bool(step.batch and free and self.batcher.queued)
 
     def _wake(self, at: float) -> None:
         if self._woken_at is not None and self._woken_at <= at:
             return  # and then it is seen what is next
         seconds = max(at - time.monotonic(), 0.0)
-        if seconds < _COARSE_SECONDS and not self._busy:
+        if seconds < _COARSE_SECONDS and self._free:
             self._woken_at = at
             self._work.put(at)
             return
@@ -174,7 +187,7 @@ class Executor:
 
     def _worker(self) -> None:
         while (work := self._take_work()) is not None:
-            ran = self._runs.run(work)
+            ran = self._runs[work.engine].run(work)
             try:
                 self._loop.call_soon_threadsafe(self._complete_run, ran)
             except RuntimeError:
@@ -194,8 +207,8 @@ class Executor:
         return work
 
     def _complete_run(self, ran: BatchRun) -> None:
-        self._busy = False
-        self._running = ()
+        self._free.append(ran.engine)
+        self._running[ran.engine] = ()
         self._deliver(ran)
 
     def _deliver(self, ran: BatchRun) -> None:
@@ -206,7 +219,7 @@ class Executor:
         seconds = (ran.end_ns - ran.start_ns) / 1e9
         self._remember(ran.rows, seconds)
         try:
-            self.batcher.finish(len(ran.members), seconds, ran.rows, time.monotonic())
+            self.batcher.finish(len(ran.members), seconds, ran.rows, time.monotonic(), ran.engine)
         except Exception as error:  # noqa: BLE001 -- as in _pump
             self._start_over(error)
         # The engine gets its next batch before this one's answers are written, where it runs beside the loop.

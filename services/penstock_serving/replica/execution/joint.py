@@ -39,6 +39,8 @@ class BatchRun:
     members: tuple[Ticket[Call], ...]
     rows: int
     results: list[Outputs | Invalid]
+    engine: int = 0
+    """Which of those that run at once."""
     start_ns: int = 0
     end_ns: int = 0
     apart: str | None = None
@@ -65,7 +67,7 @@ class JointRuns:
     def run(self, step: BatchStep[Call]) -> BatchRun:
         """Run a batch. One that fails, or whose answer cannot be parted, is run again one by one. It never raises."""
         members = step.batch
-        ran = BatchRun(members, step.rows, [], time.monotonic_ns())
+        ran = BatchRun(members, step.rows, [], step.engine, time.monotonic_ns())
         if len(members) == 1:
             ran.results = [self._run_alone(members[0])]
         else:

@@ -10,7 +10,7 @@ import numpy as np
 
 from penstock.protocol.datatypes import DTYPES
 from penstock.serving.joining import Joining
-from penstock.serving.manifest import DataType, TensorSpec
+from penstock.serving.manifest import DataType, Signature, TensorSpec
 from penstock_runtime.engines import Array, Engine
 
 logger = logging.getLogger(__name__)
@@ -31,17 +31,11 @@ def warm_up(engine: Engine, joining: Joining | None, max_rows: int) -> dict[int,
     Returns:
         Seconds of a run by number of rows. Empty for a model whose axes are not known or that zeros do not suit.
     """
-    signature = engine.signature
-    axes = joining.inputs if joining is not None else {}
-    if any(
-        length == -1 and axis != axes.get(spec.name)
-        for spec in signature.inputs
-        for axis, length in enumerate(spec.shape)
-    ):
-        return {}
     measured: dict[int, float] = {}
-    for rows in _sizes(max_rows if axes else 1):
-        inputs = {spec.name: _zeros(spec, rows, axes.get(spec.name)) for spec in signature.inputs}
+    for rows in _sizes(max_rows if joining is not None else 1):
+        inputs = made_inputs(engine.signature, joining, rows)
+        if inputs is None:
+            break
         try:
             measured[rows] = _shortest_run(engine, inputs)
         except Exception as error:  # noqa: BLE001 -- a model may refuse zeros and still serve real inputs
@@ -50,6 +44,18 @@ def warm_up(engine: Engine, joining: Joining | None, max_rows: int) -> dict[int,
         if rows == max_rows and measured[rows] > _LONG_SECONDS:
             break
     return measured
+
+
+def made_inputs(signature: Signature, joining: Joining | None, rows: int) -> dict[str, Array] | None:
+    """Zeros with so many rows along the axes that count them; None where other axes are open."""
+    axes = joining.inputs if joining is not None else {}
+    if any(
+        length == -1 and axis != axes.get(spec.name)
+        for spec in signature.inputs
+        for axis, length in enumerate(spec.shape)
+    ):
+        return None
+    return {spec.name: _zeros(spec, rows, axes.get(spec.name)) for spec in signature.inputs}
 
 
 def _sizes(max_rows: int) -> list[int]:

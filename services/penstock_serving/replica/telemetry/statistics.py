@@ -10,6 +10,7 @@ import orjson
 
 from penstock_runtime.batching.batcher import Batcher
 from penstock_serving.replica.call import Call
+from penstock_serving.replica.model.parallel import ParallelRuns
 from penstock_serving.replica.telemetry.load import Histogram
 
 
@@ -46,7 +47,7 @@ def write_statistics(
     sums: RequestStatistics,
     requests: Counter[str],
     histograms: tuple[Histogram, Histogram],
-    batcher: Batcher[Call],
+    runs: tuple[Batcher[Call], ParallelRuns],
 ) -> bytes:
     """The document, in Triton's form, with `penstock` beside its fields.
 
@@ -55,7 +56,7 @@ def write_statistics(
         sums: of requests and runs.
         requests: how many ended, by the reason of their refusal; empty: answered.
         histograms: of whole requests' seconds, and of those that they waited for the engine.
-        batcher: whose curve and choices are told.
+        runs: the batcher, whose curve and choices are told, and how many runs may be under way at once.
     """
     whole, waits = histograms
     answered, failed = requests[""], requests.total() - requests[""]
@@ -80,12 +81,12 @@ def write_statistics(
             {"batch_size": rows, "compute_infer": _duration(count, sums.runs_ns[rows])}
             for rows, count in sorted(sums.runs.items())
         ],
-        "penstock": _explain(batcher, requests),
+        "penstock": _explain(*runs, requests),
     }
     return orjson.dumps({"model_stats": [document]})
 
 
-def _explain(batcher: Batcher[Call], requests: Counter[str]) -> dict[str, Any]:
+def _explain(batcher: Batcher[Call], parallel: ParallelRuns, requests: Counter[str]) -> dict[str, Any]:
     admission, sizing = batcher.admission, batcher.sizing
     return {
         "curve": [
@@ -99,6 +100,9 @@ def _explain(batcher: Batcher[Call], requests: Counter[str]) -> dict[str, Any]:
         ],
         "batch_rows": sizing.rows,
         "batch_reason": sizing.reason,
+        "runs_at_once": parallel.runs,
+        "threads_a_run": parallel.threads,
+        "runs_reason": parallel.reason,
         "waits_for_more": batcher.gathering.chosen > 0,
         "wait_reason": batcher.gathering.reason,
         "objective_milliseconds": None if admission.objective is None else admission.objective * 1e3,
