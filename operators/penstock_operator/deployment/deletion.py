@@ -15,6 +15,7 @@ from penstock_operator.deployment.observed import ApplicationState, GatewayProbl
 from penstock_operator.deployment.standing import standing_of
 from penstock_operator.deployment.status import deployment_status
 from penstock_operator.deployment.steps import PROBLEM_SECONDS, TRANSITION_SECONDS
+from penstock_operator.rollout.arms import baseline_of
 from penstock_operator.runtime.loop.requeue import Requeue
 
 RELEASE_AFTER_SECONDS: Final = 600.0
@@ -56,6 +57,9 @@ def _has_applications(observed: Observed, pool: Pool) -> bool:
     metadata, status = observed.deployment.metadata, observed.deployment.status
     prefix = names.application_name(metadata.namespace, metadata.name, "")
     revisions = {names.revision(observed.deployment), status.active_revision, status.candidate_revision}
+    if status.rollout is not None:
+        stable = status.rollout.stable
+        revisions |= {status.rollout.candidate, stable, baseline_of(stable)}
     return any(
         (each.arguments.owner.namespace, each.arguments.owner.name) == (metadata.namespace, metadata.name)
         if each.arguments is not None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final, assert_never
 
 from penstock.api.conditions import DeploymentCondition, Fault, Reason, facts_of
 from penstock.api.meta import ConditionStatus
+from penstock.api.rollout import RolloutPhase
 from penstock.api.v1alpha1 import Resources
 from penstock.api.verdicts import Verdict, false, recorded_verdict, timestamp, true, unknown
 from penstock.errors import Invalid
@@ -26,6 +28,7 @@ from penstock_operator.deployment.rollout import Rollout, next_attempt_at
 from penstock_operator.deployment.standing import RevisionStanding
 from penstock_operator.deployment.unschedulable import Obstacle, find_obstacle, why_unschedulable
 from penstock_operator.pool.placement import required_labels
+from penstock_operator.rollout.phases import arms_of_rollout
 
 Verdicts = dict[DeploymentCondition, Verdict]
 
@@ -71,15 +74,17 @@ def judge_pool(pool: Pool | PoolProblem) -> Verdict:
 
 def judge(observed: Observed, standing: RevisionStanding, pool: Pool, rollout: Rollout, now: float) -> Verdicts:
     """All conditions but `Ready`."""
-    candidate = rollout.mine.get(rollout.wanted)
-    failure = failure_of(candidate) or _find_strangers(standing, rollout.wanted)
+    over = rollout.record is not None and rollout.record.phase is RolloutPhase.ROLLED_BACK
+    about = rollout.active if over else rollout.wanted
+    candidate = rollout.mine.get(about)
+    failure = failure_of(candidate) or _find_strangers(standing, about)
     model = _judge_model(observed, candidate, failure)
     if replica_bounds(observed.deployment)[1] == 0:
         serves = true(Reason.SCALED_TO_ZERO, "Scaled to no replica by spec.scaling.replicas.")
         drains = true(Reason.TERMINATING, "The replicas drain.")
         progressing = drains if rollout.mine else true(Reason.ROLLED_OUT, "Nothing is to be rolled out.")
     else:
-        serves = judge_serving(observed, standing, rollout.active)
+        serves = judge_serving(observed, standing, rollout.active, arms_of_rollout(rollout.record))
         if candidate is None:
             progressing = true(Reason.PENDING, "The Serve application is being declared.")
         else:
@@ -87,6 +92,7 @@ def judge(observed: Observed, standing: RevisionStanding, pool: Pool, rollout: R
             progressing = (
                 _find_hindrance(observed, candidate, failure, waits_for)
                 or _retry(candidate, model)
+                or _judge_rollout(rollout)
                 or _judge_progress(standing, rollout, candidate, waits_for.message if waits_for else "")
             )
     return {
@@ -135,9 +141,9 @@ def _why_hopeless(observed: Observed) -> Verdict | None:
     return false(Reason.UNSCHEDULABLE, impossible) if impossible else None
 
 
-def judge_serving(observed: Observed, standing: RevisionStanding, active: str) -> Verdict:
-    """Whether requests to the model are answered now."""
-    count = standing.count_receiving(active)
+def judge_serving(observed: Observed, standing: RevisionStanding, active: str, others: Collection[str] = ()) -> Verdict:
+    """Whether requests to the model are answered now, by the active revision or one of others."""
+    count = standing.count_receiving(active, *others)
     if count:
         return true(Reason.REPLICAS_READY, f"{count} {'replica answers' if count == 1 else 'replicas answer'}.")
     problems = [each for each in observed.gateways if isinstance(each, GatewayProblem)]
@@ -224,6 +230,19 @@ def _judge_progress(
     if takes_digest(candidate) and declared_digest(candidate) != standing.models.get(rollout.wanted):
         return true(Reason.STARTING_REPLICAS, f"{count} Those that come later are told which model it is.")
     return true(Reason.ROLLED_OUT, f"Revision {rollout.wanted} gets all requests.")
+
+
+def _judge_rollout(rollout: Rollout) -> Verdict | None:
+    """How far a rollout is that is judged; None where none is, or it has taken over for good."""
+    record = rollout.record
+    if record is None or record.phase is RolloutPhase.PROMOTED:
+        return None
+    if record.phase in (RolloutPhase.HELD, RolloutPhase.ROLLED_BACK):
+        reason = Reason(record.reason) if record.reason in set(Reason) else Reason.ROLLOUT_HELD
+        return false(reason, record.message)
+    if record.phase is RolloutPhase.WATCHING:
+        return true(Reason.ROLLED_OUT, record.message) if rollout.switched else true(Reason.ROLLING_OUT, record.message)
+    return true(Reason.ROLLING_OUT, f"From {record.stable} to {record.candidate}: {record.message}")
 
 
 def _former_revisions(rollout: Rollout) -> str:

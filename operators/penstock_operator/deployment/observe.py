@@ -110,7 +110,8 @@ class Observer:
             return observed, writer
         reference = deployment.spec.optimization_profile_ref
         optimization = self._optimization.view(metadata.namespace, metadata.uid, reference)
-        return replace(observed, optimization=optimization, quota=self._quotas.excess(deployment)), writer
+        quota, spare = self._quotas.excess(deployment), self._quotas.spare(deployment)
+        return replace(observed, optimization=optimization, quota=quota, spare_replicas=spare), writer
 
     def _pool(self, key: Key) -> tuple[Pool | PoolProblem, PoolWriter | None]:
         pool = self._pools.pool(key)

@@ -142,6 +142,8 @@ class Observed:
     optimization: OptimizationView = field(default_factory=OptimizationView)
     quota: Excess | None = None
     """Why the namespace's quota leaves no room for it."""
+    spare_replicas: int | None = None
+    """How many replicas more than it may have the quota leaves room for; None: it bounds none."""
     keys: tuple[APIKey, ...] = ()
     """Every API key of the namespace."""
     default_authentication: Authentication = Authentication.ANONYMOUS

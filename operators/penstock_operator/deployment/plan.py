@@ -26,7 +26,7 @@ from penstock_operator.deployment.profile import judge_profile, resolve
 from penstock_operator.deployment.rollout import closed_route, is_routed
 from penstock_operator.deployment.standing import standing_of, with_spec
 from penstock_operator.deployment.status import deployment_status
-from penstock_operator.deployment.steps import Case, StepDecision
+from penstock_operator.deployment.steps import Case, KeptRollout, StepDecision
 from penstock_operator.runtime.loop.requeue import Requeue
 
 
@@ -91,7 +91,8 @@ def _status(case: Case, decision: StepDecision) -> InferenceDeploymentStatus:
     observed, resolved, active = case.observed, case.resolved, decision.active
     verdicts = dict(decision.verdicts)
     serving, progressing = verdicts[DeploymentCondition.SERVING], verdicts[DeploymentCondition.PROGRESSING]
-    profile = judge_profile(resolved, active, serving, progressing)
+    judged = observed.deployment.status.rollout if isinstance(decision.judged, KeptRollout) else decision.judged
+    profile = judge_profile(resolved, active, serving, progressing, judged)
     if profile is not None:
         verdicts[DeploymentCondition.PROFILE_APPLIED] = profile
     status = deployment_status(
@@ -102,10 +103,10 @@ def _status(case: Case, decision: StepDecision) -> InferenceDeploymentStatus:
         active=active,
         candidate=decision.candidate,
         present=decision.present,
-        revisions=(names.revision(case.original),),
+        revisions=(names.revision(case.original), *((judged.stable,) if judged is not None else ())),
     )
     faster = resolved.optimized is not None and active == names.revision(resolved.optimized)
-    told = {"optimization_run": resolved.run_name, "speedup": resolved.speedup if faster else None}
+    told = {"optimization_run": resolved.run_name, "speedup": resolved.speedup if faster else None, "rollout": judged}
     return status.model_copy(update=told)
 
 

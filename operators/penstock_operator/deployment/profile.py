@@ -19,6 +19,7 @@ from penstock.api.optimization import (
     OptimizationRunSpec,
     RunCapacity,
 )
+from penstock.api.rollout import RolloutPhase, RolloutStatus
 from penstock.api.v1alpha1 import InferenceDeployment, ProfileReference, UpdatePolicy
 from penstock.api.verdicts import Verdict, false, true, unknown
 from penstock.engines import FORMATS, Servability, formats_where
@@ -35,6 +36,7 @@ from penstock_operator.deployment.observed import (
 )
 from penstock_operator.deployment.standing import RevisionStanding
 from penstock_operator.optimization.plan import is_over
+from penstock_operator.rollout.commands import is_retried, said_to
 
 _NOT_SERVED: Final = formats_where(lambda each: each.served is not Servability.AS_IS)
 """Formats that no replica loads as they are: they come with code, or are for other machines."""
@@ -52,6 +54,8 @@ class Resolved:
     """The deployment with the accepted artifact, whether it is to serve or was refused."""
     refused: bool = False
     """Its replicas do not start: `deployment` is the model itself, and they are tried again beside it."""
+    rolled_back: bool = False
+    """It was judged beside the model itself and found to be worse, or told to go: `deployment` is the model itself."""
     waiting: Verdict | None = None
     """Why there is nothing to serve: the model must be converted first."""
     run: Manifest | None = None
@@ -125,7 +129,9 @@ def run_manifest(
     }
 
 
-def judge_profile(resolved: Resolved, active: str | None, serving: Verdict, progressing: Verdict) -> Verdict | None:
+def judge_profile(
+    resolved: Resolved, active: str | None, serving: Verdict, progressing: Verdict, rollout: RolloutStatus | None = None
+) -> Verdict | None:
     """The condition ProfileApplied, where the rollout of the optimized model decides it.
 
     Args:
@@ -133,17 +139,31 @@ def judge_profile(resolved: Resolved, active: str | None, serving: Verdict, prog
         active: the revision that gets the requests.
         serving: whether it answers.
         progressing: how far the rollout is.
+        rollout: of a rollout that is judged, or was.
     """
-    if resolved.optimized is None or resolved.refused:
+    if resolved.optimized is None or resolved.refused or resolved.rolled_back:
         return resolved.verdict
     if active != names.revision(resolved.optimized):
         if progressing.status is ConditionStatus.FALSE:
-            message = f"The optimized model was accepted and cannot start: {progressing.message}"
-            return false(progressing.reason, message)
-        return unknown(Reason.ROLLING_OUT, "The optimized model was accepted; its replicas start.")
+            judged = rollout is not None and rollout.reason == progressing.reason
+            what = "does not serve" if judged else "cannot start"
+            return false(progressing.reason, f"The optimized model was accepted and {what}: {progressing.message}")
+        where = "its replicas start." if rollout is None else rollout.message
+        return unknown(Reason.ROLLING_OUT, f"The optimized model was accepted; {where}")
     if serving.status is not ConditionStatus.TRUE:
         return unknown(serving.reason, serving.message)
-    return true(Reason.OPTIMIZED, resolved.verdict.message if resolved.verdict else "")
+    return true(
+        Reason.OPTIMIZED, f"{resolved.verdict.message if resolved.verdict else ''}{_tell_live(rollout, active)}"
+    )
+
+
+def _tell_live(rollout: RolloutStatus | None, active: str) -> str:
+    """What became of the speed-up on live traffic, where it was judged there."""
+    if rollout is None or rollout.candidate != active:
+        return ""
+    if rollout.speedup is not None and not rollout.replayed:
+        return f" On live traffic: {rollout.speedup}."
+    return " Its answers were compared on inputs that no client sent." if rollout.replayed else ""
 
 
 def is_present_spec(resolved: Resolved, active: str, revisions: frozenset[str], original: InferenceDeployment) -> bool:
@@ -209,10 +229,23 @@ def _serve_artifact(observed: Observed, standing: RevisionStanding, run: Optimiz
     stranger = _judge_origin(standing, run)
     if stranger is not None:
         return _serve_itself(deployment, stranger, run_name=run.metadata.name)
+    judged = _rolled_back(observed.deployment, names.revision(optimized))
+    if judged is not None:
+        why = false(Reason(judged.reason), judged.message)
+        return replace(result, deployment=deployment, verdict=why, rolled_back=True)
     refusal = _refusal(observed, standing.applications.get(names.revision(optimized)))
     if refusal is None:
         return result
     return replace(result, deployment=deployment, verdict=refusal, refused=True)
+
+
+def _rolled_back(deployment: InferenceDeployment, optimized: str) -> RolloutStatus | None:
+    """What the status says of the optimized model's rollout, where that was turned back to the model itself."""
+    record = deployment.status.rollout
+    if record is None or record.phase is not RolloutPhase.ROLLED_BACK or is_retried(record, said_to(deployment)):
+        return None
+    same = (record.candidate, record.stable) == (optimized, names.revision(deployment))
+    return record if same and record.reason in set(Reason) else None
 
 
 def _judge_origin(standing: RevisionStanding, run: OptimizationRun) -> Verdict | None:

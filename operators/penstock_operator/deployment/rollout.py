@@ -9,6 +9,7 @@ from typing import Any, Final
 from penstock import names
 from penstock.api.conditions import Reason, facts_of
 from penstock.api.pool import WorkerGroup
+from penstock.api.rollout import RolloutStatus
 from penstock.api.verdicts import Verdict, false
 from penstock.routing.leases import Route
 from penstock.serving.arguments import Attempt
@@ -24,6 +25,8 @@ from penstock_operator.deployment.observed import (
 )
 from penstock_operator.deployment.signers import signers_of
 from penstock_operator.deployment.standing import RevisionStanding
+from penstock_operator.rollout.arms import is_baseline
+from penstock_operator.rollout.phases import TERMINAL, serving_revision
 
 FIRST_BACKOFF_SECONDS: Final = 10.0
 LONGEST_BACKOFF_SECONDS: Final = 300.0
@@ -46,6 +49,10 @@ class Rollout:
     mine: Mapping[str, ObservedApplication]
     applications: tuple[ServeApplication, ...]
     route: Route
+    record: RolloutStatus | None = None
+    """Of a rollout that is judged, or was: for the status."""
+    wait_seconds: float | None = None
+    """Until the next look; None: as the conditions say."""
 
 
 def backoff(number: int) -> float:
@@ -64,14 +71,14 @@ def plan_rollout(observed: Observed, standing: RevisionStanding, pool: Pool, now
     low, high = replica_bounds(observed.deployment)
     if high == 0:
         return Rollout(wanted, wanted, switched=True, mine=mine, applications=(), route=_resting_route(observed))
-    active = _active_revision(observed, mine, wanted)
+    active = active_revision(observed, mine, wanted)
     if active != wanted and _can_take_over(standing, _replicas_needed(mine, active, low, high), low):
         active = wanted
-    switched = active == wanted and _has_switched(observed, wanted)
-    keep = {wanted} if switched else {wanted, active, *_revisions_receiving(observed, mine)}
+    switched = active == wanted and has_switched(observed, wanted)
+    keep = {wanted} if switched else {wanted, active, *revisions_receiving(observed, mine)}
     applications = [_build_present(observed, standing, active, now)]
-    applications += [_adjust(observed, standing, name) for name in mine if name in keep and name != wanted]
-    return Rollout(wanted, active, switched, mine, tuple(applications), _route(observed, standing, pool, active))
+    applications += [adjust_former(observed, standing, name) for name in mine if name in keep and name != wanted]
+    return Rollout(wanted, active, switched, mine, tuple(applications), route_to(observed, standing, pool, active))
 
 
 def hold_present(observed: Observed, standing: RevisionStanding, pool: Pool, room: int) -> Rollout | None:
@@ -83,13 +90,13 @@ def hold_present(observed: Observed, standing: RevisionStanding, pool: Pool, roo
     mine = {name: app for name, app in standing.applications.items() if app.running or app.wanted}
     if not mine:
         return None
-    active = _active_revision(observed, mine, standing.wanted)
-    active = active if active in mine else min(mine)
+    active = active_revision(observed, mine, standing.wanted)
+    active = active if active in mine else min(mine, key=lambda name: (is_baseline(name), name))
     applications = tuple(
-        _with_maximum(_adjust(observed, standing, name), max(1, app.wanted, room if name == active else 0))
+        _with_maximum(adjust_former(observed, standing, name), max(1, app.wanted, room if name == active else 0))
         for name, app in mine.items()
     )
-    route = _route(observed, standing, pool, active)
+    route = route_to(observed, standing, pool, active)
     return Rollout(standing.wanted, active, switched=False, mine=mine, applications=applications, route=route)
 
 
@@ -102,19 +109,23 @@ def with_candidate(rollout: Rollout, observed: Observed, standing: RevisionStand
     if high == 0:
         return rollout
     revision = standing.wanted
-    tried = _with_minimum(_build(observed, standing, now), max(1, low))
+    tried = _with_minimum(build_wanted(observed, standing, now), max(1, low))
     others = tuple(each for each in rollout.applications if each["name"] != tried["name"])
     mine = {name: app for name, app in rollout.mine.items() if name != revision or name == rollout.active}
     return replace(rollout, applications=(*others, tried), mine=mine)
 
 
-def _active_revision(observed: Observed, mine: Mapping[str, ObservedApplication], wanted: str) -> str:
+def active_revision(observed: Observed, mine: Mapping[str, ObservedApplication], wanted: str) -> str:
+    """The revision that serves: while one is judged beside it, as the status has it; else as the gateways were told."""
+    judged = observed.deployment.status.rollout
+    if judged is not None and judged.phase not in TERMINAL and serving_revision(judged) in mine:
+        return serving_revision(judged)
     routed = {
         revision
         for each in observed.gateways
         if isinstance(each, ObservedGateway) and each.route and each.route.declared
         for revision, weight in each.route.declared.revisions.items()
-        if weight > 0 and revision in mine
+        if weight > 0 and revision in mine and not is_baseline(revision)
     }
     if wanted in routed:
         return wanted
@@ -123,7 +134,7 @@ def _active_revision(observed: Observed, mine: Mapping[str, ObservedApplication]
     recorded = observed.deployment.status.active_revision
     if recorded in mine and recorded is not None:
         return recorded
-    serving = sorted(name for name, app in mine.items() if app.running)
+    serving = sorted(name for name, app in mine.items() if app.running and not is_baseline(name))
     return wanted if not serving or wanted in serving else serving[0]
 
 
@@ -143,7 +154,8 @@ def _can_take_over(standing: RevisionStanding, needed: int, low: int) -> bool:
     return candidate.waiting_since is not None and listed >= max(1, low)
 
 
-def _has_switched(observed: Observed, wanted: str) -> bool:
+def has_switched(observed: Observed, wanted: str) -> bool:
+    """Whether all gateways that answer send requests to a revision alone, and none to a replica of another."""
     for each in observed.gateways:
         if not isinstance(each, ObservedGateway):
             continue
@@ -156,7 +168,7 @@ def _has_switched(observed: Observed, wanted: str) -> bool:
     return not observed.gateways or any(isinstance(each, ObservedGateway) for each in observed.gateways)
 
 
-def _revisions_receiving(observed: Observed, mine: Mapping[str, ObservedApplication]) -> set[str]:
+def revisions_receiving(observed: Observed, mine: Mapping[str, ObservedApplication]) -> set[str]:
     """Revisions that a gateway sends requests to, or may, since it is about another way still."""
     return {
         replica.revision
@@ -179,7 +191,7 @@ def _next_attempt(app: ObservedApplication | None, now: float) -> Attempt:
 
 def _build_present(observed: Observed, standing: RevisionStanding, active: str, now: float) -> ServeApplication:
     """The wanted revision's application. While another serves, it starts with as many replicas as that one runs."""
-    application, mine = _build(observed, standing, now), standing.applications
+    application, mine = build_wanted(observed, standing, now), standing.applications
     if active == standing.wanted or active not in mine:
         return application
     low, high = replica_bounds(observed.deployment)
@@ -191,7 +203,7 @@ def _build_present(observed: Observed, standing: RevisionStanding, active: str, 
     return _with_minimum(application, least)
 
 
-def _build(observed: Observed, standing: RevisionStanding, now: float) -> ServeApplication:
+def build_wanted(observed: Observed, standing: RevisionStanding, now: float) -> ServeApplication:
     """The application of the present spec."""
     app = standing.applications.get(standing.wanted)
     return build(
@@ -205,7 +217,7 @@ def _build(observed: Observed, standing: RevisionStanding, now: float) -> ServeA
     )
 
 
-def _adjust(observed: Observed, standing: RevisionStanding, revision: str) -> ServeApplication:
+def adjust_former(observed: Observed, standing: RevisionStanding, revision: str) -> ServeApplication:
     """The application of a former spec."""
     app = standing.applications[revision]
     return adjust(
@@ -289,17 +301,17 @@ def _resting_route(observed: Observed) -> Route:
     return _open_route(observed).model_copy(update={"max_held_requests": 0, "hold_seconds": 1.0})
 
 
-def _route(observed: Observed, standing: RevisionStanding, pool: Pool, target: str) -> Route:
+def route_to(observed: Observed, standing: RevisionStanding, pool: Pool, target: str) -> Route:
     """All requests to one revision."""
     metadata = observed.deployment.metadata
     low, _ = replica_bounds(observed.deployment)
     application = names.application_name(metadata.namespace, metadata.name, target)
     wake = names.wake_url(pool.serve_address, application) if low == 0 else None
-    digests = _digests(observed, target, standing.models.get(target))
+    digests = digests_of(observed, target, standing.models.get(target))
     return _open_route(observed).model_copy(update={"revisions": {target: FULL}, "digests": digests, "wake_url": wake})
 
 
-def _digests(observed: Observed, revision: str, digest: str | None) -> dict[str, str]:
+def digests_of(observed: Observed, revision: str, digest: str | None) -> dict[str, str]:
     """Which model the revision is.
 
     Until that is known the first replica decides. Where several start at once, each of several gateways could hear of another

@@ -41,13 +41,15 @@ class RevisionStanding:
             default=0,
         )
 
-    def count_receiving(self, revision: str) -> int:
-        """As `count_listed`, of those that requests go to; those that run, where no gateway says where requests go."""
+    def count_receiving(self, *revisions: str) -> int:
+        """As `count_listed`, of any of these, and only those that requests go to.
+
+        Where no gateway says where requests go, those that run.
+        """
         if self.without_gateways:
-            app = self.applications.get(revision)
-            return app.running if app else 0
+            return sum(app.running for name, app in self.applications.items() if name in revisions)
         return min(
-            (sum(each.revision == revision and each.receiving for each in told) for told in self.replicas), default=0
+            (sum(each.revision in revisions and each.receiving for each in told) for told in self.replicas), default=0
         )
 
     def strangers(self, revision: str) -> list[str]:

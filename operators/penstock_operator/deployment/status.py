@@ -14,6 +14,7 @@ from penstock_operator.deployment.application import replica_bounds
 from penstock_operator.deployment.judgement import Verdicts
 from penstock_operator.deployment.observed import Observed, ObservedGateway, Pool
 from penstock_operator.deployment.standing import RevisionStanding
+from penstock_operator.rollout.phases import arms_of_rollout
 
 
 def deployment_status(
@@ -63,6 +64,7 @@ def deployment_status(
         digest=_loaded_digest(observed, active, models),
         models=models,
         scaling_history=scaling.follow_history(observed, active, standing.applications.get(active or ""), now),
+        rollout=before.rollout,
     )
 
 
@@ -111,7 +113,8 @@ def _judge_joining(observed: Observed, active: str | None) -> Verdict | None:
 def _replicas(observed: Observed, standing: RevisionStanding, active: str | None) -> ReplicaCounts:
     _, high = replica_bounds(observed.deployment)
     app = standing.applications.get(active or "")
-    count = standing.count_receiving(active) if active else 0
+    arms = arms_of_rollout(observed.deployment.status.rollout)
+    count = standing.count_receiving(active, *arms) if active else 0
     desired = app.wanted if app else (observed.deployment.status.replicas.desired if active else 0)
     if scaling.is_fixed(observed.deployment):
         return ReplicaCounts(desired=desired, ready=count, reason=f"{high}: fixed by the spec")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Final
 
 from penstock import names
 from penstock.api.conditions import DeploymentCondition, Reason, facts_of
 from penstock.api.meta import ConditionStatus
+from penstock.api.rollout import RolloutPhase, RolloutStatus
 from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.api.verdicts import Verdict, false
 from penstock.routing.leases import Route
 from penstock_operator.deployment.application import ServeApplication, replica_bounds
+from penstock_operator.deployment.judged import take_over
 from penstock_operator.deployment.judgement import (
     Verdicts,
     failure_of,
@@ -28,16 +31,20 @@ from penstock_operator.deployment.rollout import (
     hold_present,
     is_routed,
     next_attempt_at,
-    plan_rollout,
     route_without_pool,
     with_candidate,
 )
 from penstock_operator.deployment.standing import RevisionStanding, with_spec
+from penstock_operator.rollout.arms import is_baseline
 from penstock_operator.runtime.loop.requeue import Requeue
 
 RESYNC_SECONDS: Final = 30.0
 TRANSITION_SECONDS: Final = 1.0
 PROBLEM_SECONDS: Final = 5.0
+_PROBLEMS: Final = {
+    Reason.UNSCHEDULABLE: "a node may come free",
+    Reason.GATEWAY_UNREACHABLE: "a gateway does not answer",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,15 @@ class Case:
     resolved: Resolved
     now: float
     """Epoch seconds."""
+
+
+class KeptRollout(Enum):
+    """What the status says of a rollout, stays."""
+
+    KEPT = "kept"
+
+
+KEPT: Final = KeptRollout.KEPT
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +86,9 @@ class StepDecision:
     route: Route | None = None
     """None: leave what the gateways have."""
     present: bool = False
-    """Whether what serves is of the present spec, optimized or not."""
+    """Whether what serves is of the present spec, optimized or not, or it is being judged what is to serve."""
+    judged: RolloutStatus | KeptRollout | None = KEPT
+    """What the status is to say of a rollout that is judged, or was."""
 
 
 def wait_for_pool(case: Case, pool: PoolProblem) -> StepDecision:
@@ -138,8 +156,12 @@ def wait_for_model(case: Case) -> StepDecision | None:
 def roll_out(case: Case, pool: Pool) -> StepDecision:
     """Nothing is in the way: bring the present spec to serve, beside what serves until it answers."""
     observed, resolved, now = case.observed, case.resolved, case.now
-    rollout = plan_rollout(observed, case.standing, pool, now)
-    candidate = rollout.wanted if rollout.active != rollout.wanted else None
+    serves_optimized = resolved.optimized is not None and not (resolved.refused or resolved.rolled_back)
+    rollout = take_over(
+        observed, case.standing, pool, now, optimized=serves_optimized, rolled_back=resolved.rolled_back
+    )
+    turned_back = rollout.record is not None and rollout.record.phase is RolloutPhase.ROLLED_BACK
+    candidate = rollout.wanted if rollout.active != rollout.wanted and not turned_back else None
     if resolved.refused and resolved.optimized is not None:
         optimized = replace(observed, deployment=resolved.optimized)
         standing = with_spec(case.standing, resolved.optimized)
@@ -155,8 +177,19 @@ def roll_out(case: Case, pool: Pool) -> StepDecision:
         candidate=candidate,
         applications=rollout.applications,
         route=_with_problem(rollout, verdicts),
-        present=is_present_spec(resolved, rollout.active, frozenset(rollout.mine), case.original),
+        present=_is_judged(rollout)
+        or is_present_spec(
+            resolved, rollout.active, frozenset(each for each in rollout.mine if not is_baseline(each)), case.original
+        ),
+        judged=rollout.record,
     )
+
+
+def _is_settled(rollout: Rollout, progressing: Verdict) -> bool:
+    """Whether nothing comes or goes, as far as it was decided."""
+    if rollout.record is None or rollout.record.phase is not RolloutPhase.ROLLED_BACK:
+        return progressing.reason is Reason.ROLLED_OUT
+    return rollout.mine.keys() == {each["args"]["replica"]["revision"] for each in rollout.applications}
 
 
 def _judge_held_back(case: Case, why: Verdict) -> Verdicts:
@@ -164,6 +197,11 @@ def _judge_held_back(case: Case, why: Verdict) -> Verdicts:
     verdicts = judge_without_pool(case.observed, case.standing, why)
     verdicts[DeploymentCondition.POOL_READY] = judge_pool(case.observed.pool)
     return verdicts
+
+
+def _is_judged(rollout: Rollout) -> bool:
+    """Whether what serves is what is to serve for now, since another is being judged or was found to be worse."""
+    return rollout.record is not None and (rollout.record.phase is not RolloutPhase.PROMOTED or not rollout.switched)
 
 
 def _with_problem(rollout: Rollout, verdicts: Verdicts) -> Route:
@@ -182,15 +220,14 @@ def _next_look(standing: RevisionStanding, rollout: Rollout, verdicts: Verdicts,
         due = next_attempt_at(candidate.arguments.attempt) - now
         return Requeue(min(max(due, TRANSITION_SECONDS), RESYNC_SECONDS), "the next attempt is due")
     progressing = verdicts[DeploymentCondition.PROGRESSING]
-    if progressing.reason is Reason.UNSCHEDULABLE:
-        return Requeue(PROBLEM_SECONDS, "a node may come free")
-    settled = progressing.reason is Reason.ROLLED_OUT
-    if settled and verdicts[DeploymentCondition.SERVING].status is ConditionStatus.TRUE:
+    if rollout.wait_seconds is not None:
+        return Requeue(rollout.wait_seconds, "a rollout is being judged")
+    if progressing.reason in _PROBLEMS:
+        return Requeue(PROBLEM_SECONDS, _PROBLEMS[progressing.reason])
+    if _is_settled(rollout, progressing) and verdicts[DeploymentCondition.SERVING].status is ConditionStatus.TRUE:
         active = rollout.active or ""
         app = standing.applications.get(active)
         if app is not None and app.wanted != standing.count_receiving(active):
             return Requeue(PROBLEM_SECONDS, "replicas come or go")
         return Requeue(RESYNC_SECONDS, "replicas may have changed; nobody tells")
-    if progressing.reason is Reason.GATEWAY_UNREACHABLE:
-        return Requeue(PROBLEM_SECONDS, "a gateway does not answer")
     return Requeue(TRANSITION_SECONDS, "replicas are starting or going")

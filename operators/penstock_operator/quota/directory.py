@@ -10,7 +10,7 @@ from penstock.api.reading import read
 from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.errors import Invalid
 from penstock_operator.kinds import INFERENCE_DEPLOYMENT, TENANT_QUOTA
-from penstock_operator.quota.plan import Excess, excess, usage
+from penstock_operator.quota.plan import Excess, excess, spare_replicas, usage
 from penstock_operator.runtime.cluster import Cluster, Manifest
 
 _IDENTITY: Final = ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "generation")
@@ -54,6 +54,18 @@ class QuotaDirectory:
         except Invalid as error:
             named = " or ".join(each.metadata.name for each in quotas)
             return Excess(f"TenantQuota {named}: {error.message}. {_UNREADABLE}", 0) if asked.replicas else None
+
+    def spare(self, deployment: InferenceDeployment) -> int | None:
+        """How many replicas more than it may have the quotas leave room for; None: nothing bounds them.
+
+        Raises `Unavailable` where the API does not answer.
+        """
+        namespace = deployment.metadata.namespace
+        try:
+            quotas = [read(TenantQuota, each) for each in self._cluster.list(TENANT_QUOTA, namespace).items]
+            return spare_replicas(deployment, self.deployments(namespace), quotas) if quotas else None
+        except Invalid:
+            return 0
 
     def deployments(self, namespace: str) -> list[InferenceDeployment]:
         """All of a namespace, also those that are going, to be counted; what cannot be read of one counts as its default.

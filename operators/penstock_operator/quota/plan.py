@@ -9,13 +9,14 @@ apply. What runs is never stopped by a quota.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Decimal
 from typing import Final
 
 from penstock.api.conditions import QuotaCondition, Reason
 from penstock.api.quantity import parse_quantity, readable_bytes
 from penstock.api.quota import QuotaAmounts, TenantQuota, TenantQuotaStatus
+from penstock.api.rollout import BaselineKind
 from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.api.verdicts import condition, false, true
 from penstock.wording import join_some
@@ -62,6 +63,49 @@ def usage(deployment: InferenceDeployment) -> QuotaUsage:
         Invalid: a quantity is none.
     """
     _, replicas = replica_bounds(deployment)
+    return _usage_of(deployment, replicas)
+
+
+def usage_beside(deployment: InferenceDeployment) -> QuotaUsage:
+    """What replicas take that stand beside its own for a while: those that a new revision is compared with.
+
+    Raises:
+        Invalid: a quantity is none.
+    """
+    record = deployment.status.rollout
+    if record is None or record.baseline is not BaselineKind.YOUNG or not replica_bounds(deployment)[1]:
+        return QuotaUsage()
+    return replace(_usage_of(deployment, record.replicas), deployments=0)
+
+
+def spare_replicas(
+    deployment: InferenceDeployment, everyone: Iterable[InferenceDeployment], quotas: Iterable[TenantQuota]
+) -> int | None:
+    """How many replicas more of a deployment the quotas of its namespace leave room for, after all that everyone may have.
+
+    Those that stand beside its own already are not counted. None where nothing bounds them.
+
+    Raises:
+        Invalid: a quantity is none.
+    """
+    others = (each for each in everyone if _order(each) != _order(deployment))
+    taken = sum((usage(each) + usage_beside(each) for each in others), usage(deployment))
+    accelerators, memory = _size_of_replica(deployment)
+    found = []
+    for quota in quotas:
+        hard = quota.spec.hard
+        bounds = (
+            (hard.replicas, Decimal(taken.replicas), Decimal(1)),
+            (hard.accelerators, taken.accelerators, accelerators),
+            (None if hard.memory is None else parse_quantity(hard.memory), taken.memory, memory),
+        )
+        found += [
+            int(max(_NONE, Decimal(most) - used) // one) for most, used, one in bounds if most is not None and one
+        ]
+    return min(found, default=None)
+
+
+def _usage_of(deployment: InferenceDeployment, replicas: int) -> QuotaUsage:
     accelerators, memory = _size_of_replica(deployment)
     return QuotaUsage(1, replicas, accelerators * replicas, memory * replicas)
 
@@ -82,7 +126,8 @@ def excess(
     asked = usage(deployment)
     if not asked.replicas:
         return None
-    before = sum((usage(each) for each in everyone if _order(each) < _order(deployment)), QuotaUsage())
+    older = (each for each in everyone if _order(each) < _order(deployment))
+    before = sum((usage(each) + usage_beside(each) for each in older), QuotaUsage())
     found = [each for quota in quotas if (each := _find_excess(quota, deployment, before, asked)) is not None]
     return min(found, key=lambda each: each.replicas, default=None)
 
@@ -93,7 +138,7 @@ def quota_status(quota: TenantQuota, everyone: Sequence[InferenceDeployment], no
     Raises:
         Invalid: a quantity is none.
     """
-    used = sum((usage(each) for each in everyone), QuotaUsage())
+    used = sum((usage(each) + usage_beside(each) for each in everyone), QuotaUsage())
     waiting = [
         each.metadata.name for each in sorted(everyone, key=_order) if excess(each, everyone, (quota,)) is not None
     ]

@@ -75,6 +75,13 @@ class Reason(StrEnum):
     ROLLING_OUT = "RollingOut"
     TERMINATING = "Terminating"
 
+    # A rollout that is judged.
+    ROLLOUT_FAILED = "RolloutFailed"
+    ROLLOUT_ABORTED = "RolloutAborted"
+    ROLLOUT_INCONCLUSIVE = "RolloutInconclusive"
+    ROLLOUT_HELD = "RolloutHeld"
+    ROLLOUT_PAUSED = "RolloutPaused"
+
     # The model.
     MODEL_NOT_FOUND = "ModelNotFound"
     DIGEST_MISMATCH = "DigestMismatch"
@@ -190,6 +197,11 @@ REASONS: Final[Mapping[str, ReasonFacts]] = {
     Reason.STARTING_REPLICAS: _NO_FAULT,
     Reason.ROLLING_OUT: _NO_FAULT,
     Reason.TERMINATING: _NO_FAULT,
+    Reason.ROLLOUT_FAILED: ReasonFacts(Fault.USER, lasts=True),  # the revision before it serves
+    Reason.ROLLOUT_ABORTED: _NO_FAULT,
+    Reason.ROLLOUT_INCONCLUSIVE: ReasonFacts(Fault.USER),
+    Reason.ROLLOUT_HELD: ReasonFacts(Fault.PLATFORM),
+    Reason.ROLLOUT_PAUSED: _NO_FAULT,
     Reason.MODEL_NOT_FOUND: _WRONG_MODEL,
     Reason.DIGEST_MISMATCH: _WRONG_MODEL,
     Reason.MODEL_CHANGED: _NO_MODEL_YET,  # the next revision may be of the new one

@@ -1,0 +1,63 @@
+"""What replicas have shown to others, of whose answers theirs are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from penstock.api.rollout import RolloutSample
+from penstock.api.verdicts import timestamp
+from penstock.routing.outcomes import ReplicaOutcomes
+from penstock_operator.rollout.sight import ArmSight, RolloutSight
+
+_MOST_TOLD: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ShownCount:
+    """Of all replicas that show their requests."""
+
+    samples: int
+    failed: int
+    """That the other answered with an error."""
+    replayed: int
+    """That no client sent."""
+
+
+def outcomes_of(arm: ArmSight) -> dict[str, ReplicaOutcomes]:
+    """By replica, of those that tell."""
+    return {name: each.outcomes for name, each in sorted(arm.replicas.items()) if each.outcomes is not None}
+
+
+def find_showing(sight: RolloutSight, showing: str, shown: str) -> Mapping[str, ReplicaOutcomes]:
+    """The replicas of revision `showing` that have shown requests to revision `shown`."""
+    return {
+        name: each
+        for name, each in outcomes_of(sight.arm(showing)).items()
+        if each.shadow is not None and each.shadow.revision == shown
+    }
+
+
+def count_shown(sight: RolloutSight) -> ShownCount:
+    """What the candidate was shown."""
+    told = [each.shadow for each in find_showing(sight, sight.stable, sight.candidate).values() if each.shadow]
+    return ShownCount(
+        sum(each.samples for each in told), sum(each.failed for each in told), sum(each.replayed for each in told)
+    )
+
+
+def tell_worst(showing: Mapping[str, ReplicaOutcomes]) -> tuple[RolloutSample, ...]:
+    """The samples whose answers differed most beyond what two copies of one revision differ."""
+    found = [sample for each in showing.values() if each.shadow for sample in each.shadow.worst]
+    found.sort(key=lambda sample: (sample.twin_loss - sample.loss, sample.at))
+    return tuple(
+        RolloutSample(
+            at=timestamp(sample.at),
+            loss=f"{sample.loss:.3g}",
+            twin_loss=f"{sample.twin_loss:.3g}",
+            output=sample.output,
+            told=sample.told,
+        )
+        for sample in found[:_MOST_TOLD]
+    )
