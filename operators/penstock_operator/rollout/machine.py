@@ -18,6 +18,7 @@ from penstock_operator.rollout.arms import FULL, ReplicaRange, exactly, expected
 from penstock_operator.rollout.case import PATIENCE_SECONDS, RolloutCase
 from penstock_operator.rollout.commands import is_retried
 from penstock_operator.rollout.evidence.findings import AnalysisSettings, Findings, Look, learn
+from penstock_operator.rollout.evidence.watch import watch
 from penstock_operator.rollout.guards import find_harm, is_idle
 from penstock_operator.rollout.history import add_point, mean_harm
 from penstock_operator.rollout.in_place import is_in_place, take_place
@@ -59,12 +60,12 @@ class RolloutDecision:
         return serving_revision(self.record)
 
 
-def judge_rollout(sight: RolloutSight, judge: Judge = learn) -> RolloutDecision:
+def judge_rollout(sight: RolloutSight, judge: Judge | None = None) -> RolloutDecision:
     """Decide on a rollout that is under way, begins, or has ended.
 
     Args:
         sight: what was seen.
-        judge: gives the evidence.
+        judge: gives the evidence; None: that of replicas' counts.
     """
     record = sight.record or begin(sight)
     if record.phase in TERMINAL:
@@ -126,7 +127,7 @@ def _turning(case: RolloutCase) -> RolloutCase:
     return replace(case, notes=case.notes.model_copy(update={"turning_since": since}))
 
 
-def _weigh(sight: RolloutSight, record: RolloutStatus, judge: Judge) -> Findings | None:
+def _weigh(sight: RolloutSight, record: RolloutStatus, judge: Judge | None) -> Findings | None:
     """What this look says, added to what was known. Nothing is learned before all arms can answer."""
     if not sight.comparable or record.phase is RolloutPhase.STARTING:
         return None
@@ -138,7 +139,11 @@ def _weigh(sight: RolloutSight, record: RolloutStatus, judge: Judge) -> Findings
         shadowing=_showing(sight, record),
         expected_share=expected_share(record.weight, has_baseline=young),
     )
-    return judge(record.evidence, look, sight.settings.analysis)
+    settings = sight.settings
+    if judge is None and record.phase is RolloutPhase.WATCHING:
+        # Nothing else serves the same requests any more: it is held against what it was at first.
+        return watch(record.evidence, look, settings.analysis, settings.keep_seconds)
+    return (judge or learn)(record.evidence, look, settings.analysis)
 
 
 def _showing(sight: RolloutSight, record: RolloutStatus) -> Mapping[str, ReplicaOutcomes]:

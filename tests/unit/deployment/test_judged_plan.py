@@ -271,6 +271,19 @@ def test_undo_brings_the_former_revision_back_while_it_stays() -> None:
     assert (stage.judged.phase, stage.judged.obeyed) == ("Starting", stage.told)
 
 
+def test_a_regression_that_begins_an_hour_after_it_took_over_is_found_and_reverted() -> None:
+    stage = begun({"type": "Canary", "keepSeconds": 7200})
+    stage.until("Watching")
+    for _ in range(720):
+        stage.act(5)
+    assert stage.judged.phase == "Watching", "as long as it stays as it was"
+    stage.behaviours = {NEW: Behaviour(failed=0.2)}
+    for _ in range(24):
+        stage.act(5)
+    assert (stage.judged.phase, stage.weights) == ("RolledBack", {OLD: 100})
+    assert "failed requests" in stage.judged.message
+
+
 def test_an_optimized_model_is_judged_by_default_and_its_live_speed_is_told() -> None:
     stage = optimized(behaviours={FAST: Behaviour(seconds=0.002)})
     looks = stage.until("Watching")
