@@ -40,9 +40,7 @@ _OPTIONAL = {"penstock_runtime.engines.litert", "penstock_runtime.engines.torch_
 @pytest.mark.parametrize(
     ("name", "roots", "absent"),
     [
-        pytest.param(
-            ImageName.OPERATOR, ["penstock_operator"], {"torch", "ray", "numpy", "openvino"}, id="the operator"
-        ),
+        pytest.param(ImageName.OPERATOR, ["penstock_operator"], {"torch", "ray", "openvino"}, id="the operator"),
         pytest.param(
             ImageName.GATEWAY,
             ["penstock_serving.gateway"],

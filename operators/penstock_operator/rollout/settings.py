@@ -16,7 +16,8 @@ _PARITY: Final = 0.99
 """Of a model that an optimization made, and of one that is judged by nothing else."""
 _FULL: Final = 100
 OF_OPTIMIZED: Final = RolloutType.IMMEDIATE
-"""How what an optimization made takes over where the spec does not say. To be `Canary` once replicas show their requests."""
+"""How what an optimization made takes over where the spec does not say. It was compared when it was measured; a few requests
+a second would leave a judged one unproved for hours."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,10 +58,12 @@ class RolloutAnalysis(Described):
     wherever `type` is `Shadow`, else `"0"`, since the answers of another model of yours may be meant to differ."""
     loss: Losses = Losses.AUTO
     """How answers are compared."""
-    shadow_ratio: IntOrString = "0.1"
-    """Share of the requests whose inputs are shown to it, too, above `"0"` and up to `"1"`; at most some per second."""
+    shadow_ratio: IntOrString = "1"
+    """Share of the requests whose inputs are shown to it, too, above `"0"` and up to `"1"`; at most 20 a second of each replica,
+    and no more than a fiftieth of a core's time."""
     max_error_increase: IntOrString = "0.01"
-    """By how much the share of failed requests may be greater: `"0.01"` lets 1 in 100 more fail. Above `"0"`, up to `"1"`."""
+    """By how much the share of failed requests may be greater: `"0.01"` lets 1 in 100 more fail. Above `"0"`, up to `"1"`.
+    Harm counts from a tenth of it: what lies between may be rolled back or take over."""
     max_slow_increase: IntOrString = "0.05"
     """By how much the share of answers may be greater that take longer than 99 of 100 of the present revision's do meanwhile.
     Above `"0"`, up to `"1"`."""
@@ -83,7 +85,8 @@ class RolloutSpec(Described):
     """How a new revision takes over."""
 
     type: RolloutType | None = None
-    """Left out: `Canary` for a model that an optimization made, and `Immediate` for one of yours."""
+    """Left out: `Immediate`. What an optimization made was compared with your model when it was measured; `Canary` judges it on live
+    traffic as well, which takes requests enough to prove it."""
     steps: Annotated[tuple[Annotated[int, Field(ge=1, le=100)], ...], Field(min_length=1, max_length=10)] = (
         1,
         5,

@@ -135,7 +135,7 @@ def test_connections_are_kept_and_one_that_was_closed_meanwhile_is_made_anew() -
 
 def certified(name: str) -> ssl.SSLContext:
     context, key = server_context(), OwnKey()
-    key.load_into(context, AUTHORITY.sign(key.public, name, 60.0))
+    key.load_into(context, AUTHORITY.sign(key.public, name, 86_400.0))
     return context
 
 
