@@ -20,7 +20,7 @@ from tests.e2e.stack import Platform, deployment
 
 from penstock.api.rollout import RolloutPhase
 
-pytestmark = [pytest.mark.apiserver, pytest.mark.ray, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.apiserver, pytest.mark.ray, pytest.mark.timeout(720)]
 
 PER_SECOND = 60
 ROWS = 200
@@ -108,7 +108,7 @@ def judged(namespace: str, name: str, model: Path, parity: str) -> dict[str, Any
         "maxErrorIncrease": "0.1", "maxSlowIncrease": "0.5", "maxCpuIncrease": "3", "maxMemoryIncrease": "2",
     }  # fmt: skip
     rollout = {
-        "type": "Canary", "steps": [20, 50], "stepSeconds": 3, "deadlineSeconds": 240, "keepSeconds": 1,
+        "type": "Canary", "steps": [20, 50], "stepSeconds": 3, "deadlineSeconds": 500, "keepSeconds": 1,
         "analysis": analysis,
     }  # fmt: skip
     return deployment(namespace, name, model, rollout=rollout)
@@ -149,7 +149,7 @@ def test_a_new_revision_is_judged_on_live_traffic(
     with ThreadPoolExecutor(1) as pool:
         asking = pool.submit(clients.ask, 1.0)
         penstock.kubectl("apply", "-f", "-", manifest=judged(tenant, "judged", second, case.parity))
-        parts.until("the rollout's end", lambda: _keep_asking(pool, clients, rollout), 300, pause=0)
+        parts.until("the rollout's end", lambda: _keep_asking(pool, clients, rollout), 550, pause=0)
         asking.result()
     clients.ask(1.0)
     told = {key: value for key, value in seen[-1].items() if key != "evidence"}

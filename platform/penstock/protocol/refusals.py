@@ -59,6 +59,11 @@ def is_fault(reason: str) -> bool:
     return STATUS.get(reason, 500) >= 500  # noqa: PLR2004 -- HTTP's own division
 
 
+def may_blame_model(reason: str) -> bool:
+    """Whether another model, asked the same, might have answered: a fault, or a request that does not suit this one."""
+    return is_fault(reason) or reason in {Refusal.BAD_REQUEST, Refusal.NOT_REPRESENTABLE}
+
+
 class Deferred(Invalid):
     """There is no room for a request now; later there is. What a protocol says of when to come again is `retry_after_seconds`."""
 

@@ -40,7 +40,8 @@ class ReplicaOutcomes(Frozen):
     """Since it first could answer."""
     answered: Annotated[int, Field(ge=0)] = 0
     failed: Annotated[int, Field(ge=0)] = 0
-    """By a fault of the model or the replica: what clients got as 5xx. What was refused for want of room is not among it."""
+    """What clients got as 5xx, and what the model refused as unfit for it: another revision might have answered that. What was
+    refused for want of room is not among it."""
     seconds: Counts = Field(default={})
     """From headers read to answer written, of those that were answered, by `LATENCY_SECONDS`."""
     late: Annotated[int, Field(ge=0)] = 0

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from penstock.protocol.refusals import Refusal, is_fault
+from penstock.protocol.refusals import Refusal, may_blame_model
 from penstock.routing.outcomes import LATENCY_SECONDS, ReplicaOutcomes, ShadowOutcomes
 from penstock_serving.replica.telemetry.load import Histogram
 
@@ -53,7 +53,7 @@ class OutcomeMeter:
         self._counted += 1
         if not reason:
             self._seconds.observe(seconds)
-        elif reason != Refusal.DRAINING and is_fault(reason):
+        elif reason != Refusal.DRAINING and may_blame_model(reason):
             self._failed += 1
 
     def count_sampled(self) -> None:
