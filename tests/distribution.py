@@ -18,7 +18,11 @@ from xdist.scheduler import LoadScopeScheduling
 RAY, API_SERVER, LAST = "ray", "apiserver", "last"
 _COME_LAST = "tests/e2e/cluster/test_no_request_lost"
 """How the names of files begin whose tests are marked `last`: those of two workers would wait for each other."""
-_ON_ONE_RAY = ("tests/e2e/test_kubectl_to_answer.py", "tests/integration/test_operator_serving.py")
+_ON_ONE_RAY = (
+    "tests/e2e/test_judged_rollouts.py",
+    "tests/e2e/test_kubectl_to_answer.py",
+    "tests/integration/test_operator_serving.py",
+)
 """Files that want `ray_head`: one starts Ray for all, and the last one's end is its end."""
 _FIRST = (RAY, "tests/integration/test_standalone_run.py", "tests/contract/test_serve_rest_contract.py", API_SERVER)
 """What takes longest, the longest first: what starts Ray, files that need an API server."""

@@ -43,7 +43,7 @@ def test_all_files_that_want_the_same_ray_are_a_unit() -> None:
     files = {path.relative_to(root).as_posix(): path.read_text() for path in (root / "tests").rglob("test_*.py")}
     del files[Path(__file__).relative_to(root).as_posix()]
     users = {name for name, text in files.items() if "ray_head: LocalRay" in text or "penstock: Platform" in text}
-    assert len(users) == 2
+    assert len(users) == 3
     assert {unit_of(name) for name in users} == {RAY}
 
 
