@@ -17,7 +17,7 @@ from penstock.routing.outcomes import ReplicaOutcomes, RevisionComparison
 from penstock_operator.rollout.arms import FULL, ReplicaRange, exactly, expected_share, shares
 from penstock_operator.rollout.case import PATIENCE_SECONDS, RolloutCase
 from penstock_operator.rollout.commands import is_retried
-from penstock_operator.rollout.evidence.findings import AnalysisSettings, Findings, Look, learn
+from penstock_operator.rollout.evidence.findings import AnalysisSettings, EvidenceLook, Findings, learn
 from penstock_operator.rollout.evidence.watch import watch
 from penstock_operator.rollout.guards import find_harm, is_idle
 from penstock_operator.rollout.history import add_point, mean_harm
@@ -37,7 +37,7 @@ BASELINE_SECONDS: Final = 120.0
 WATCHING_SHARE: Final = 0.01
 """Of the requests whose inputs the former revision is shown, after another took over."""
 
-Judge: TypeAlias = Callable[[str, Look, AnalysisSettings], Findings]
+Judge: TypeAlias = Callable[[str, EvidenceLook, AnalysisSettings], Findings]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ def _weigh(sight: RolloutSight, record: RolloutStatus, judge: Judge | None) -> F
     if not sight.comparable or record.phase is RolloutPhase.STARTING:
         return None
     young = record.baseline is BaselineKind.YOUNG and sight.arm(sight.baseline).listed > 0
-    look = Look(
+    look = EvidenceLook(
         at=sight.now,
         candidate=outcomes_of(sight.arm(sight.candidate)),
         baseline=outcomes_of(sight.arm(sight.baseline if young else sight.stable)),

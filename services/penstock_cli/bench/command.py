@@ -195,9 +195,9 @@ def _url_of(cluster: Cluster, name: str, namespace: str) -> str:
 
 def _show(document: BenchDocument, *, as_json: bool, html: Path | None) -> None:
     from rich.console import Console  # noqa: PLC0415 (only for this command)
-    from rich.table import Table  # noqa: PLC0415 (the same)
 
     from penstock_cli.bench.results import HEADINGS, render, rows  # noqa: PLC0415 (the same)
+    from penstock_cli.tables import print_figures  # noqa: PLC0415 (the same)
 
     if html is not None:
         html.write_text(render(document), encoding="utf-8")
@@ -205,13 +205,7 @@ def _show(document: BenchDocument, *, as_json: bool, html: Path | None) -> None:
     if as_json:
         console.print_json(document.model_dump_json())
         return
-    console.width = max(console.width, _TABLE_COLUMNS)  # what a narrow terminal wraps is still read; what is cut is not
-    table = Table(box=None, pad_edge=False)
-    for number, name in enumerate(HEADINGS):
-        table.add_column(name, justify="right" if number else "left", no_wrap=True)
-    for row in rows(document.loads):
-        table.add_row(*row)
-    console.print(table)
+    print_figures(console, HEADINGS, rows(document.loads), words=1, columns=_TABLE_COLUMNS)
     for line in (document.found, *document.warnings, f"Page: {html}" if html else ""):
         if line:
             console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -151,9 +151,9 @@ def _read_capacity(document: dict[str, Any]) -> tuple[tuple[tuple[int, float], .
 
 def _show(document: ReplayDocument, *, as_json: bool, html: Path | None) -> None:
     from rich.console import Console  # noqa: PLC0415 (only for this command)
-    from rich.table import Table  # noqa: PLC0415 (the same)
 
     from penstock_cli.replay.results import HEADINGS, render, rows  # noqa: PLC0415 (the same)
+    from penstock_cli.tables import print_figures  # noqa: PLC0415 (the same)
 
     if html is not None:
         html.write_text(render(document), encoding="utf-8")
@@ -161,13 +161,7 @@ def _show(document: ReplayDocument, *, as_json: bool, html: Path | None) -> None
     if as_json:
         console.print_json(document.model_dump_json())
         return
-    console.width = max(console.width, _TABLE_COLUMNS)  # what a narrow terminal wraps is still read; what is cut is not
     console.print(document.load, document.replica, sep="\n", highlight=False, markup=False, soft_wrap=True)
-    table = Table(box=None, pad_edge=False)
-    for number, name in enumerate(HEADINGS):
-        table.add_column(name, justify="right" if number > 1 else "left", no_wrap=True)
-    for row in rows(document.policies):
-        table.add_row(*row)
-    console.print(table)
+    print_figures(console, HEADINGS, rows(document.policies), words=2, columns=_TABLE_COLUMNS)
     if html is not None:
         console.print(f"Page: {html}", highlight=False, markup=False, soft_wrap=True)

@@ -9,7 +9,7 @@ from penstock.api.rollout_commands import parse_command
 from penstock.api.verdicts import timestamp
 from penstock.routing.outcomes import ReplicaOutcomes, ShadowOutcomes
 from penstock_operator.rollout.arms import baseline_of
-from penstock_operator.rollout.evidence.findings import AnalysisSettings, Findings, Look
+from penstock_operator.rollout.evidence.findings import AnalysisSettings, EvidenceLook, Findings
 from penstock_operator.rollout.machine import Judge
 from penstock_operator.rollout.notes import ArmNotes, RolloutNotes, write_notes
 from penstock_operator.rollout.settings import rollout_settings
@@ -100,7 +100,7 @@ def judge(
 ) -> Judge:
     """Says always the same."""
 
-    def say(state: str, look: Look, settings: AnalysisSettings) -> Findings:
+    def say(state: str, look: EvidenceLook, settings: AnalysisSettings) -> Findings:
         del look, settings
         return Findings(state or "1", (), harm, skewed, missing, 100, replayed=False, speedup=speedup)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 from penstock.api.rollout import MetricEvidence
 from penstock_operator.rollout.evidence.keeping import flatten, read_kept, unfold, write_kept
@@ -12,9 +12,8 @@ from penstock_operator.rollout.evidence.ledger import METRICS, AnalysisSettings,
 from penstock_operator.rollout.evidence.looks import EvidenceLook, end_block, is_earlier, keep_look
 from penstock_operator.rollout.evidence.telling import metric_evidence, tell_harm, tell_skew
 
-__all__ = ["AnalysisSettings", "EvidenceLook", "Findings", "Look", "learn"]
+__all__ = ["AnalysisSettings", "EvidenceLook", "Findings", "learn"]
 
-Look: TypeAlias = EvidenceLook
 _FORM: Final = "1"
 
 
