@@ -318,7 +318,6 @@ class Batcher(Generic[P]):
             engine_free: whether a batch can begin.
             engine: which of those that run at once is free.
         """
-        self._taken = []
         if self._deadlines:
             self._expire(now)
         deadline = self._deadlines[0][0] if self._deadlines else None
@@ -342,6 +341,7 @@ class Batcher(Generic[P]):
     def _step(self, wake_at: float | None, rows: int = 0, engine: int = 0) -> BatchStep[P]:
         """What was found to be done."""
         batch = tuple(self._taken)
+        self._taken = []
         if not self._expired and not self._shed:
             return BatchStep(batch, rows, engine, wake_at=wake_at)
         step = BatchStep(batch, rows, engine, tuple(self._expired), tuple(self._shed), wake_at)

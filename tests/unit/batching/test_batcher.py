@@ -327,5 +327,15 @@ def test_a_batcher_that_starts_over_gives_up_all_that_waits_and_goes_on() -> Non
     assert taken(queue, 3.0) == "f"
 
 
+def test_a_batcher_that_fails_at_a_runs_end_gives_up_none_of_those_that_ran() -> None:
+    queue = batcher(rows=2)
+    submit(queue, 0, Ticket("a"), Ticket("b"), Ticket("c"))
+    assert taken(queue, 0) == "ab"
+    queue.gathering.end = _fail  # type: ignore[method-assign]
+    with pytest.raises(ZeroDivisionError):
+        queue.finish(2, 0.1)
+    assert [ticket.payload for ticket in queue.start_over()] == ["c"]
+
+
 def _fail(*_: object) -> None:
     raise ZeroDivisionError
