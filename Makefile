@@ -5,7 +5,7 @@ SHELL := bash
 .PHONY: help setup run images test test-fast e2e cluster-up cluster-down lint format verify generate bench bench-peers bench-models bench-cluster clean
 
 BIN := .venv/bin
-SOURCES := platform operators services images tests
+SOURCES := platform operators services images tests charts
 RPC := services/penstock_serving/rpc
 PROTOC = $(BIN)/python -m grpc_tools.protoc -I $(RPC)/protocol $(sort $(shell find $(RPC)/protocol -name '*.proto')) --descriptor_set_out=
 # UV_LINK_MODE: a cache on another file system is copied from without a warning.

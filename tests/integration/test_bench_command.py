@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ import uvloop
 from tests.integration.replica_process import ReplicaProcess, replica, save_linear
 from typer.testing import CliRunner
 
-from penstock.errors import Unavailable
+from penstock.errors import Invalid, Unavailable
 from penstock_cli.bench.arrivals import ArrivalProcess
 from penstock_cli.bench.connection import LoadTarget
 from penstock_cli.bench.inputs import InputOptions
@@ -193,14 +194,15 @@ def test_answers_are_read_while_the_client_is_behind_its_schedule() -> None:
 
 
 def test_an_interrupted_run_shows_what_was_measured_before() -> None:
-    first: list[float] = []
+    connections = itertools.count(1)
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # That of the probe, then one for each load: with the fifth, three loads were measured.
+        number = next(connections)
         while await read_request(reader):
             writer.write(_ANSWER)
-            first.append(time.monotonic())
-            if first[0] and first[-1] - first[0] > 0.5:
-                first[0] = 0.0
+            if number == 5:
+                number = 0
                 os.kill(os.getpid(), signal.SIGINT)
         writer.close()
 
@@ -210,6 +212,34 @@ def test_an_interrupted_run_shows_what_was_measured_before() -> None:
     assert document.interrupted
     assert 1 <= len(document.loads) < 1000
     assert document.loads[0].statuses.keys() == {200}
+
+
+@pytest.mark.parametrize(("answered", "status"), [(1, 1), (1_000_000, 0)], ids=["all but the first fail", "none fails"])
+def test_a_load_of_which_every_request_failed_ends_with_1(answered: int, status: int, tmp_path: Path) -> None:
+    left = [answered]
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await read_request(reader):
+            left[0] -= 1
+            writer.write(_ANSWER if left[0] >= 0 else _REFUSED)
+        writer.close()
+
+    body = tmp_path / "body.json"
+    body.write_text("{}")
+    with serving(handle) as server:
+        url = f"http://127.0.0.1:{server.port}/v2/models/m"
+        arguments = ["bench", url, "--body", str(body), "--connections", "1", "--seconds", "0.2", "--warmup", "0"]
+        result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == status, result.output
+    assert ("requests failed" in " ".join(result.output.split())) == bool(status)
+
+
+def test_rows_of_a_request_that_is_the_users_own_are_refused(tmp_path: Path) -> None:
+    body = tmp_path / "body.json"
+    body.write_text("{}")
+    result = CliRunner().invoke(app, ["bench", "http://127.0.0.1:9/v2/models/m", "--body", str(body), "--rows", "8"])
+    assert isinstance(result.exception, Invalid)
+    assert "--rows" in result.exception.message
 
 
 def test_what_is_due_while_all_connections_are_busy_waits_and_counts() -> None:

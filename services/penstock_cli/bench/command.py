@@ -82,6 +82,7 @@ def bench(
 
     Latency runs from when a request was due, so that a server that stalls cannot hide it (no coordinated omission). Requests are
     made up from the model's metadata unless you give one. The client is one process: where it uses most of a core, it says so.
+    It ends with 1 where every request of a load failed.
 
     **Examples**
 
@@ -101,7 +102,7 @@ def bench(
     chosen = [name for name, value in (("--connections", connections), ("--rate", rate), ("--p99", p99)) if value]
     if len(chosen) > 1:
         raise typer.BadParameter(f"give one of --connections, --rate and --p99, not {' and '.join(chosen)}")
-    _check(html, body, shape, seconds=seconds, warmup=warmup, timeout=timeout, p99=p99)
+    _check(html, body, shape, rows, seconds=seconds, warmup=warmup, timeout=timeout, p99=p99)
     url = target
     if "://" not in target:
         if "/" in target:
@@ -133,9 +134,11 @@ def bench(
     _show(document, as_json=as_json, html=html)
     if document.interrupted:
         raise typer.Exit(_INTERRUPTED)
+    if document.failed_loads:
+        raise typer.Exit(1)
 
 
-def _check(html: Path | None, body: Path | None, shape: list[str] | None, **numbers: float | None) -> None:
+def _check(html: Path | None, body: Path | None, shape: list[str] | None, rows: int, **numbers: float | None) -> None:
     """See before anything is measured that nothing will be lost, or was said in vain."""
     for name, value in numbers.items():
         if value is not None and not math.isfinite(value):
@@ -144,9 +147,10 @@ def _check(html: Path | None, body: Path | None, shape: list[str] | None, **numb
         raise Invalid(
             "InvalidOption", f"--html {html}: it cannot be written there: name a file in a folder that is yours"
         )
-    if body is not None and shape:
+    in_vain = "--shape" if shape else "--rows" if rows > 1 else ""
+    if body is not None and in_vain:
         raise Invalid(
-            "InvalidOption", "--shape is of requests that are made up, and --body is sent as it is: give one of them"
+            "InvalidOption", f"{in_vain} is of requests that are made up, and --body is sent as it is: give one of them"
         )
 
 

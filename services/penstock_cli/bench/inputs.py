@@ -58,8 +58,8 @@ def make_requests(metadata: Mapping[str, Any], options: InputOptions) -> list[Re
         options: how many, how large, and in which form.
 
     Raises:
-        Invalid: the metadata names no inputs, or such as cannot be made up, or not the one that a shape is given for; or the
-            requests would be too large to keep.
+        Invalid: the metadata names no inputs, or such as cannot be made up, or not the one that a shape is given for; or rows
+            are asked for where the model fixes them; or the requests would be too large to keep.
     """
     listed = metadata.get("inputs")
     if not isinstance(listed, list) or not listed:
@@ -71,9 +71,19 @@ def make_requests(metadata: Mapping[str, Any], options: InputOptions) -> list[Re
             raise Invalid(
                 "UnknownInput", f"--shape {given}: the model needs no such input; it needs {', '.join(names)}"
             )
+    if options.rows > _FEWEST_ROWS and not any(_has_open_rows(each.get("shape")) for each in required):
+        raise Invalid(
+            "FixedRows",
+            f"--rows {options.rows}: the model leaves the first axis of no input open: each request has the rows that it says",
+        )
     _check_size([shape_of(str(each.get("name")), each.get("shape"), options) for each in required], options.distinct)
     random = np.random.default_rng(options.seed)
     return [_body([_tensor(each, options, random) for each in required], options) for _ in range(options.distinct)]
+
+
+def _has_open_rows(described: Sequence[int] | None) -> bool:
+    """Whether a request may have as many rows as it likes."""
+    return described is None or (len(described) > 0 and described[0] < 0)
 
 
 def _check_size(shapes: Sequence[Sequence[int]], distinct: int) -> None:

@@ -40,6 +40,11 @@ class BenchDocument(Frozen):
     """Whether the run was ended before all loads were measured; that under way is left out."""
 
     @property
+    def failed_loads(self) -> tuple[LoadFigures, ...]:
+        """Those that requests were sent in and none was answered with 200: their figures say nothing of the model."""
+        return tuple(each for each in self.loads if each.requests and not each.statuses.get(OK))
+
+    @property
     def found(self) -> str:
         """What a search found, in a sentence."""
         if self.objective_milliseconds is None:
@@ -59,6 +64,7 @@ class BenchDocument(Frozen):
             for each in self.loads
             if not each.requests
         ]
+        told += [f"{_title(each)}: all {each.requests:,} requests failed" for each in self.failed_loads]
         if late := [each for each in self.loads if each.is_behind]:
             worst = number(max(each.behind_milliseconds_p99 for each in late))
             told.append(

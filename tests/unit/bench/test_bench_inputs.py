@@ -93,6 +93,16 @@ def test_what_was_asked_for_in_vain_or_is_too_large_is_refused_before_it_is_made
     assert_tells(caught.value.message, told)
 
 
+def test_rows_are_refused_where_the_model_fixes_them() -> None:
+    metadata = {
+        "inputs": [{"name": "x", "datatype": "FP32", "shape": [1, -1]}, {"name": "s", "datatype": "FP32", "shape": []}]
+    }
+    with pytest.raises(Invalid) as caught:
+        make_requests(metadata, InputOptions(rows=8))
+    assert_tells(caught.value.message, "--rows 8 first axis")
+    assert len(make_requests(metadata, InputOptions(rows=1, distinct=2))) == 2
+
+
 @pytest.mark.parametrize(
     ("given", "found"),
     [
