@@ -21,7 +21,12 @@ from penstock_operator import settings as operator_settings
 from penstock_serving.gateway import settings as gateway_settings
 
 ROOT = Path(__file__).resolve().parents[3]
-PAGES = sorted([*(ROOT / f"{each}.md" for each in ("README", "CONTRIBUTING", "CHANGELOG", "SECURITY")), *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted(
+    [
+        *(ROOT / f"{each}.md" for each in ("README", "CONTRIBUTING", "CHANGELOG", "SECURITY")),
+        *(ROOT / "docs").rglob("*.md"),
+    ]
+)
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _HEREDOC = re.compile(r"<<-?'?YAML'?\n(.*?)^YAML$", re.MULTILINE | re.DOTALL)
 _OURS = "penstock.dev/"

@@ -12,7 +12,10 @@ from penstock.telemetry import names
 
 ROOT = Path(__file__).parents[3]
 PRODUCT = [ROOT / each for each in ("platform", "operators", "services")]
-DOCUMENTS = [*(ROOT / f"{each}.md" for each in ("README", "CONTRIBUTING", "CHANGELOG", "SECURITY")), *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [
+    *(ROOT / f"{each}.md" for each in ("README", "CONTRIBUTING", "CHANGELOG", "SECURITY")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 MODULES = [path for root in PRODUCT for path in sorted(root.rglob("*.py"))]
 
 DOTTED = re.compile(r"(?<![\w./-])penstock(?:_[a-z]+)?(?:\.\w+)+(?![\w/-])")
