@@ -134,6 +134,38 @@ def _is_tenants(name: str) -> bool:
     return name.partition("/")[2] in tenants
 
 
+def test_gateway_autoscaling_that_is_switched_on_and_off_changes_no_number(release: Release) -> None:
+    release.install(CHART, {"gateway": {"replicas": 6}})
+    begun = release.get("deployment", "penstock-gateway")["metadata"]["resourceVersion"]
+
+    on = {"enabled": True, "minReplicas": 4, "maxReplicas": 12}
+    release.upgrade(CHART, {"gateway": {"autoscaling": on}})
+    release.cluster.kubectl("scale", "deployment/penstock-gateway", "-n", NAMESPACE, "--replicas=12")  # as an HPA does
+    release.upgrade(CHART, {"gateway": {"replicas": 5, "autoscaling": on}})
+    release.upgrade(CHART, {"gateway": {"autoscaling": {"enabled": False}}})
+    assert not release.cluster.kubectl("get", "hpa", "-n", NAMESPACE, "-o", "name").stdout
+    assert _wanted_since(release, begun) == [6, 12], "and never one of Kubernetes' own"
+
+    release.upgrade(CHART, {"gateway": {"replicas": 3}})
+    release.upgrade(CHART, {"gateway": {"autoscaling": on}})
+    assert _wanted_since(release, begun) == [6, 12, 3, 4], "what was asked for, and the least"
+    release.helm("uninstall", "penstock")
+
+
+def _wanted_since(release: Release, version: str) -> list[int]:
+    """Every number of gateways that the API server was told since, 6 at first, repetitions left out."""
+    numbers = [6]
+    asked = {"watch": "true", "resourceVersion": version, "timeoutSeconds": "1"}
+    with release.cluster.client() as client:
+        answer = client.get(f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments", params=asked, timeout=30.0)
+    for line in answer.raise_for_status().text.splitlines():
+        told = json.loads(line)["object"]
+        wanted = told["spec"]["replicas"]
+        if told["metadata"]["name"] == "penstock-gateway" and wanted != numbers[-1]:
+            numbers.append(wanted)
+    return numbers
+
+
 def test_former_crds_are_refused_with_what_to_do(release: Release, next_chart: Path) -> None:
     release.install(CHART)
     path = next_chart / "crds" / "penstock.dev_tenantquotas.yaml"

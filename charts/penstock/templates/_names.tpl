@@ -39,6 +39,26 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{ ternary "https" "http" $tls }}://penstock-gateway.{{ .Release.Namespace }}.svc{{ if ne $port (ternary 443 80 $tls) }}:{{ $port }}{{ end }}
 {{- end }}
 
+{{/*
+How many gateways the Deployment is to have. The field is never left out: in an upgrade that leaves it out Helm sends null, of
+which Kubernetes makes 1. So what the cluster has is looked up, which finds nothing in a first installation and where the chart
+is rendered without the cluster.
+*/}}
+{{- define "penstock.gatewayReplicas" -}}
+{{- $present := dig "spec" "replicas" nil (lookup "apps/v1" "Deployment" .Release.Namespace "penstock-gateway") -}}
+{{- $scaling := .Values.gateway.autoscaling -}}
+{{- $own := .Values.gateway.replicas -}}
+{{- if $scaling.enabled -}}
+{{ max ($present | default $own | int) ($scaling.minReplicas | int) }}
+{{- else if not (kindIs "invalid" $own) -}}
+{{ int $own }}
+{{- else if kindIs "invalid" $present -}}
+2
+{{- else -}}
+{{ int $present }}
+{{- end -}}
+{{- end }}
+
 {{/* Whether gateways, replicas and the operator speak TLS to each other. */}}
 {{- define "penstock.replicaTLS" -}}
 {{ .Values.gateway.replicaTLS | default "Disabled" }}

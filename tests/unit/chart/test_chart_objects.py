@@ -135,6 +135,20 @@ def test_the_deployment(holds: Callable[[Rendered, Object], bool], name: str) ->
     assert holds(chart, chart.one("Deployment", name))
 
 
+@pytest.mark.parametrize(
+    ("gateway", "wanted"),
+    [
+        pytest.param({}, 2, id="two where nothing is said"),
+        pytest.param({"replicas": 6}, 6, id="what is said"),
+        pytest.param({"autoscaling": {"enabled": True}}, 2, id="the least where autoscaling is on from the beginning"),
+        pytest.param({"replicas": 6, "autoscaling": {"enabled": True}}, 6, id="what is said, where autoscaling begins"),
+        pytest.param({"replicas": 1, "autoscaling": {"enabled": True}}, 2, id="never below the least"),
+    ],
+)
+def test_the_number_of_gateways_without_a_cluster_to_look_at(gateway: Object, wanted: int) -> None:
+    assert render({"gateway": gateway}).one("Deployment", "penstock-gateway")["spec"]["replicas"] == wanted
+
+
 @pytest.mark.parametrize("values", BOTH)
 def test_the_operator_understands_its_arguments_and_files(values: Object, tmp_path: Path) -> None:
     read = operator_settings.read(_in_folder(tmp_path, render(values), "penstock-operator"))
