@@ -86,7 +86,8 @@ class Parts:
         # One machine has no Kubernetes nodes.
         self.nodes = None if settings.standalone is not None else ClusterView(cluster)
         self.ray_clusters = RayClusters(cluster, settings.pools, secret, namespaces=self.namespaces)
-        self.pools = PoolDirectory(cluster, self.ray_clusters, may_act)
+        self.defaults = DefaultPools(cluster, settings.default_pool)
+        self.pools = PoolDirectory(cluster, self.ray_clusters, may_act, why_missing=self.defaults.why_refused)
         self.authority = PlatformAuthority(secret).pem if settings.gateways_over_tls else ""
         # Without a way in the clear, the operator goes the replicas' way.
         trust = client_context(self.authority) if settings.gateways_over_tls and not settings.gateways else None
@@ -166,7 +167,7 @@ def declare_pools(parts: Parts) -> Declared:
             parts.cluster,
             parts.pools,
             ManagedPools(parts.cluster, parts.ray_clusters, parts.pools, *seen),
-            defaults=DefaultPools(parts.cluster, parts.settings.default_pool),
+            defaults=parts.defaults,
             release=PoolRelease(parts.cluster, parts.ray_clusters),
         ),
         (

@@ -192,17 +192,66 @@ def test_the_first_deployment_of_a_namespace_makes_the_default_pool_and_again_wh
         eventually(another, "it is made again", 30)
 
 
+def pool_ready(cluster: Cluster, space: str) -> Manifest:
+    status = (cluster.get(INFERENCE_DEPLOYMENT, Key(space, "digits")) or {}).get("status") or {}
+    return next((each for each in status.get("conditions", ()) if each["type"] == "PoolReady"), {})
+
+
+@contextmanager
+def policy(plane: ControlPlane, space: str, group: str, resource: str) -> Iterator[str]:
+    """A platform's own, without a reason as most are; what it says. It holds from when it refuses."""
+    name, says = f"team-{resource}-{space}", f"{resource} need the label team"
+    rule = {"apiGroups": [group], "apiVersions": ["*"], "operations": ["CREATE"], "resources": [resource]}
+    match = {"resourceRules": [rule], "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": space}}}
+    admission = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": name}}
+    validation = {"expression": "'team' in object.metadata.?labels.orValue({})", "message": says}
+    for each in (
+        {"kind": "ValidatingAdmissionPolicy", "spec": {"matchConstraints": match, "validations": [validation]}},
+        {"kind": "ValidatingAdmissionPolicyBinding", "spec": {"policyName": name, "validationActions": ["Deny"]}},
+    ):
+        plane.kubectl("apply", "-f", "-", input=json.dumps(admission | each))
+    of_another = pool(space, SPEC, "probe") | {"metadata": {"name": "probe", "namespace": space, "uid": "1"}}
+    parsed = ServingPool.model_validate(of_another)
+    probe = of_another if resource == "servingpools" else build(parsed, SETTINGS, "t", "probe", took_over=1.0)
+    probe["metadata"] = {"name": "probe", "namespace": space}
+
+    def refuses() -> bool:
+        tried = plane.kubectl("create", "--dry-run=server", "-f", "-", input=json.dumps(probe), check=False)
+        return says in tried.stderr
+
+    eventually(refuses, "the policy holds", 30)
+    yield says
+    plane.kubectl("delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", name)
+
+
+def test_a_raycluster_that_a_policy_refuses_is_told_in_its_words_and_made_once_that_is_gone(
+    kuberay: ControlPlane, cluster: KubernetesCluster, space: str
+) -> None:
+    with operation(kuberay, space):
+        with policy(kuberay, space, "ray.io", "rayclusters") as says:
+            cluster.apply(SERVING_POOL, pool(space), "test")
+            eventually(lambda: told(cluster, space)[0] == "ApiRefused", "the pool says what refuses it", 30)
+            assert says in told(cluster, space)[1]
+        eventually(lambda: cluster.get(RAY_CLUSTER, Key(space, "penstock-default")), "its RayCluster", 40)
+
+
+def test_a_default_pool_that_a_policy_refuses_is_told_by_the_deployment_and_made_once_that_is_gone(
+    kuberay: ControlPlane, cluster: KubernetesCluster, space: str
+) -> None:
+    with operation(kuberay, space, default=SPEC):
+        with policy(kuberay, space, "penstock.dev", "servingpools") as says:
+            cluster.apply(INFERENCE_DEPLOYMENT, deployment(space), "test")
+            eventually(lambda: says in pool_ready(cluster, space).get("message", ""), "the policy's words", 40)
+            assert pool_ready(cluster, space)["reason"] == "ApiRefused"
+        eventually(lambda: cluster.get(SERVING_POOL, Key(space, "default")), "the pool is there", 40)
+
+
 def test_no_pool_is_made_where_there_is_no_default(
     kuberay: ControlPlane, cluster: KubernetesCluster, space: str
 ) -> None:
     with operation(kuberay, space):
         cluster.apply(INFERENCE_DEPLOYMENT, deployment(space), "test")
-
-        def reason() -> str:
-            status = (cluster.get(INFERENCE_DEPLOYMENT, Key(space, "digits")) or {}).get("status") or {}
-            return next((each["reason"] for each in status.get("conditions", ()) if each["type"] == "PoolReady"), "")
-
-        eventually(lambda: reason() == "PoolNotFound", "the missing pool is told", 30)
+        eventually(lambda: pool_ready(cluster, space).get("reason") == "PoolNotFound", "the missing pool is told", 30)
         assert cluster.get(SERVING_POOL, Key(space, "default")) is None
 
 

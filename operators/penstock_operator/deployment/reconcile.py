@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from penstock.api.conditions import DeploymentCondition
 from penstock.api.v1alpha1 import InferenceDeployment, InferenceDeploymentStatus
-from penstock.errors import Unavailable
+from penstock.errors import Invalid, Unavailable
 from penstock.names import DEPLOYMENT_MANAGER
 from penstock.telemetry.spans import SpanRecord
 from penstock.telemetry.startup import operator_spans
@@ -22,11 +22,12 @@ from penstock_operator.deployment.observed import (
     applications_of,
 )
 from penstock_operator.deployment.plan import Plan, invalid_route, invalid_status, plan
+from penstock_operator.deployment.refusal import refused_status, with_refused_run
 from penstock_operator.deployment.routes import RouteWriter
 from penstock_operator.gateway.fleet import Fleet
 from penstock_operator.kinds import INFERENCE_DEPLOYMENT, OPTIMIZATION_RUN
 from penstock_operator.pool.writer import PoolWriter
-from penstock_operator.runtime.cluster import Cluster, Key, Manifest, create_if_absent, key_of
+from penstock_operator.runtime.cluster import Cluster, Key, Manifest, create_if_absent, is_refusal, key_of
 from penstock_operator.runtime.loop.news import News
 from penstock_operator.runtime.loop.reconciler import Applied, Failure, Reconciler
 from penstock_operator.runtime.metrics import count_scaling
@@ -86,11 +87,9 @@ class DeploymentReconciler(Reconciler[InferenceDeployment, InferenceDeploymentSt
 
     def apply(self, observed: _Sight, plan: Plan, now: float) -> _Done:
         """See `Reconciler`."""
-        del now
         (seen, writer), metadata = observed, observed[0].deployment.metadata
         key = Key(metadata.namespace, metadata.name)
-        if plan.run is not None:
-            create_if_absent(self._cluster, OPTIMIZATION_RUN, plan.run)
+        refused = "" if plan.run is None else self._create_run(plan.run)
         for name in plan.superseded_runs:
             self._cluster.delete(OPTIMIZATION_RUN, Key(key.namespace, name))
         if plan.delete_route:
@@ -104,11 +103,23 @@ class DeploymentReconciler(Reconciler[InferenceDeployment, InferenceDeploymentSt
         if plan.release:
             show_rollout(*key, None, None)
             return Applied(requeue=plan.requeue, release=True)
-        if plan.status is not None:
-            show_rollout(*key, seen.deployment.status.rollout, plan.status.rollout)
+        status = plan.status
+        if status is not None:
+            show_rollout(*key, seen.deployment.status.rollout, status.rollout)
             # Before the status is written: after a kill between the two it is told again, with the same ids.
-            self._tell_start(start_spans(seen, plan.status))
-        return Applied(plan.status, plan.requeue)
+            self._tell_start(start_spans(seen, status))
+            status = with_refused_run(seen.deployment, status, refused, now) if refused else status
+        return Applied(status, plan.requeue)
+
+    def _create_run(self, run: Manifest) -> str:
+        """Why it could not be made, in the API's words: no reason for a model not to be served. Raises `Unavailable`."""
+        try:
+            create_if_absent(self._cluster, OPTIMIZATION_RUN, run)
+        except (Invalid, Unavailable) as error:
+            if isinstance(error, Unavailable) and not is_refusal(error):
+                raise
+            return error.message
+        return ""
 
     def announce(self, before: InferenceDeploymentStatus, after: InferenceDeploymentStatus) -> Iterator[News]:
         """See `penstock_operator.deployment.news`."""
@@ -128,7 +139,12 @@ class DeploymentReconciler(Reconciler[InferenceDeployment, InferenceDeploymentSt
         return going
 
     def explain(self, failure: Failure[InferenceDeployment, _Sight, Plan]) -> InferenceDeploymentStatus | None:
-        """What cannot be planned need not have a revision either; then it is told as what cannot be read is."""
+        """What cannot be planned need not have a revision either; then it is told as what cannot be read is.
+
+        Of what does not answer at the moment nothing is said; of what the API refuses, its words.
+        """
+        if is_refusal(failure.error):
+            return refused_status(failure.resource, failure.error.message, failure.now)
         if failure.observed is None or isinstance(failure.error, Unavailable):
             return None
         seen, message = failure.observed[0], failure.error.message

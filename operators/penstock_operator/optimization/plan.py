@@ -151,6 +151,13 @@ def failed_status(run: OptimizationRun, reason: Reason, message: str, now: float
     return status.model_copy(update={"completion_time": timestamp(now), "summary": message})
 
 
+def refused_run_status(run: OptimizationRun, message: str, now: float) -> OptimizationRunStatus:
+    """The status of a run that goes on once Kubernetes' API lets it. One that is over stays as it is."""
+    if is_over(run):
+        return run.status
+    return _status(run, false(Reason.API_REFUSED, message), _undecided_verdict(), now)
+
+
 def _attempt(run: OptimizationRun, job: ObservedJob) -> int:
     number = job.name.removeprefix(job_name(run, 0)[:-1])
     return int(number) if number.isdigit() else 0

@@ -14,9 +14,9 @@ from penstock.names import RUN_MANAGER
 from penstock_operator.kinds import OPTIMIZATION_RUN
 from penstock_operator.optimization.keys import RunKeys
 from penstock_operator.optimization.observe import RunObserver
-from penstock_operator.optimization.plan import ObservedRun, RunPlan, failed_status, plan_run
+from penstock_operator.optimization.plan import ObservedRun, RunPlan, failed_status, plan_run, refused_run_status
 from penstock_operator.pool.kinds import NETWORK_POLICY
-from penstock_operator.runtime.cluster import JOB, SECRET, Cluster, Key, Manifest, create_if_absent
+from penstock_operator.runtime.cluster import JOB, SECRET, Cluster, Key, Manifest, create_if_absent, is_refusal
 from penstock_operator.runtime.loop.news import News, news_of
 from penstock_operator.runtime.loop.reconciler import Applied, Failure, Reconciler
 
@@ -74,7 +74,9 @@ class RunReconciler(Reconciler[OptimizationRun, OptimizationRunStatus, ObservedR
         return Applied(plan.status, plan.requeue)
 
     def explain(self, failure: Failure[OptimizationRun, ObservedRun, RunPlan]) -> OptimizationRunStatus | None:
-        """What was planned is refused for good."""
+        """What was planned is refused for good, or by a policy that may be mended: then it is tried again."""
+        if is_refusal(failure.error):
+            return refused_run_status(failure.resource, failure.error.message, failure.now)
         if failure.plan is None or isinstance(failure.error, Unavailable):
             return super().explain(failure)
         return failed_status(failure.resource, Reason.INVALID_SPEC, failure.error.message, failure.now)

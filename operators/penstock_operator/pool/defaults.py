@@ -9,6 +9,7 @@ from typing import Final
 
 from penstock.api.pool import ServingPoolSpec
 from penstock.api.verdicts import epoch
+from penstock.errors import PenstockError
 from penstock_operator.kinds import INFERENCE_DEPLOYMENT, SERVING_POOL
 from penstock_operator.pool.names import DEFAULT_POOL_LABEL
 from penstock_operator.pool.users import pool_of
@@ -39,6 +40,12 @@ class DefaultPools:
         self._spec = spec
         self._clock = clock
         self._missed: dict[Key, float] = {}
+        self._refused: dict[Key, str] = {}
+        """Only to be told: after a restart it is tried again at once."""
+
+    def why_refused(self, key: Key) -> str | None:
+        """What the API said last where such a pool was to be made and is not there; None: nothing against it."""
+        return self._refused.get(key)
 
     def make(self, key: Key) -> float | None:
         """Make the pool of this key, if it is one to be made; seconds after which to see about it again.
@@ -52,6 +59,7 @@ class DefaultPools:
         users = self._users(key) if self._spec is not None and key.name == DEFAULT_POOL else []
         if self._spec is None or not users:
             self._missed.pop(key, None)
+            self._refused.pop(key, None)
             return None
         now = self._clock()
         if not any(now - epoch(each["metadata"]["creationTimestamp"]) < _NEW_SECONDS for each in users):
@@ -59,7 +67,12 @@ class DefaultPools:
             if left > 0:
                 return left
         self._missed.pop(key, None)
-        create_if_absent(self._cluster, SERVING_POOL, _pool(key, self._spec))
+        try:
+            create_if_absent(self._cluster, SERVING_POOL, _pool(key, self._spec))
+        except PenstockError as error:
+            self._refused[key] = error.message
+            raise
+        self._refused.pop(key, None)
         log.info("made the default pool of namespace %s", key.namespace)
         return None
 

@@ -52,6 +52,7 @@ class PoolDirectory:
         ray_clusters: of managed pools.
         may_write: asked before each change of what a Ray cluster runs.
         clock: monotonic seconds.
+        why_missing: of a pool that is not there, why the API let none be made; None: nothing against it.
     """
 
     def __init__(
@@ -60,7 +61,10 @@ class PoolDirectory:
         ray_clusters: RayClusters,
         may_write: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        why_missing: Callable[[Key], str | None] = lambda _: None,
     ) -> None:
+        self._why_missing = why_missing
         self._cluster = cluster
         self._ray_clusters = ray_clusters
         self._may_write = may_write
@@ -74,6 +78,9 @@ class PoolDirectory:
     def pool(self, key: Key) -> ServingPool | PoolProblem:
         """The pool object. Raises `Unavailable` where the API does not answer."""
         manifest = self._get(SERVING_POOL, key)
+        if manifest is None and (refused := self._why_missing(key)) is not None:
+            said = f"The namespace's pool {key.name} could not be made: {refused}"
+            return PoolProblem(Reason.API_REFUSED, said, exists=False)
         if manifest is None:
             return PoolProblem(
                 Reason.POOL_NOT_FOUND,

@@ -7,8 +7,9 @@ import json
 import pytest
 
 from penstock.errors import Conflict, Invalid, PenstockError, Unavailable
-from penstock_operator.runtime.cluster import LEASE, NAMESPACE, Gone, NotFound
-from penstock_operator.runtime.cluster.kubernetes import _error_of, _name_request, _path
+from penstock_operator.runtime.cluster import LEASE, NAMESPACE, Gone, NotFound, is_refusal
+from penstock_operator.runtime.cluster.kubernetes import _name_request, _path
+from penstock_operator.runtime.cluster.refusals import error_of
 
 
 @pytest.mark.parametrize(
@@ -27,13 +28,46 @@ from penstock_operator.runtime.cluster.kubernetes import _error_of, _name_reques
     ],
 )
 def test_status(status: int, kind: type[PenstockError]) -> None:
-    error = _error_of(status, json.dumps({"reason": "Said", "message": "in its own words"}).encode())
+    error = error_of(status, json.dumps({"reason": "Said", "message": "in its own words"}).encode())
     assert type(error) is kind
     assert (error.reason, error.message) == ("Said", "in its own words")
 
 
+OF_POLICIES = [
+    (
+        "a policy that names no reason",
+        422,
+        "rayclusters.ray.io \"a\" is forbidden: ValidatingAdmissionPolicy 'team' with binding 'team' denied request: no team",
+    ),
+    ("a policy on what has no name yet", 413, "pods is forbidden: ValidatingAdmissionPolicy 'size' denied request: no"),
+    ("a webhook that names no code", 400, 'admission webhook "validate.kyverno.svc-fail" denied the request: no team'),
+    ("a webhook that calls it a conflict", 409, 'admission webhook "a.example.com" denied the request: taken'),
+    ("a webhook that calls it absent", 404, 'admission webhook "a.example.com" denied the request: no such team'),
+    ("a webhook without words", 400, 'admission webhook "a.example.com" denied the request without explanation'),
+]
+
+
+@pytest.mark.parametrize(("status", "message"), [row[1:] for row in OF_POLICIES], ids=[row[0] for row in OF_POLICIES])
+def test_what_a_policy_denies_may_be_tried_again_whatever_its_code(status: int, message: str) -> None:
+    error = error_of(status, json.dumps({"reason": "Invalid", "message": message}).encode())
+    assert isinstance(error, Unavailable)
+    assert is_refusal(error)
+    assert error.message == message
+
+
+OF_SCHEMAS = [
+    'RayCluster.ray.io "x" is invalid: spec.rayVersion: Invalid value: "a is forbidden: b": should be a number',
+    'RayCluster.ray.io "x" is invalid: spec.a: Invalid value: "admission webhook "b" denied the request": is too long',
+]
+
+
+@pytest.mark.parametrize("message", OF_SCHEMAS, ids=["a policy's words", "a webhook's words"])
+def test_what_breaks_a_schema_is_the_writers_whatever_it_quotes(message: str) -> None:
+    assert isinstance(error_of(422, json.dumps({"reason": "Invalid", "message": message}).encode()), Invalid)
+
+
 def test_an_answer_that_is_not_kubernetes_own_is_quoted() -> None:
-    error = _error_of(502, b"<html>bad gateway</html>")
+    error = error_of(502, b"<html>bad gateway</html>")
     assert (error.reason, error.message) == ("ApiUnavailable", "<html>bad gateway</html>")
 
 

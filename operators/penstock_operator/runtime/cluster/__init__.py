@@ -19,6 +19,13 @@ Manifest = dict[str, Any]
 
 FORBIDDEN: Final = "Forbidden"
 """Reason of `Unavailable` where a right is missing (HTTP 403)."""
+DENIED: Final = "Denied"
+"""Reason of `Unavailable` where a policy of the platform refuses an object with another code than 403."""
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether the API answers and does not let it be: a right is missing, a quota is full, or a policy is against it."""
+    return isinstance(error, Unavailable) and error.reason in {FORBIDDEN, DENIED}
 
 
 class Gone(Unavailable):

@@ -18,7 +18,7 @@ import urllib3
 from kubernetes import client, config
 from kubernetes.config.config_exception import ConfigException
 
-from penstock.errors import Conflict, Invalid, PenstockError, Unavailable
+from penstock.errors import Invalid, Unavailable
 from penstock_operator.runtime import metrics
 from penstock_operator.runtime.cluster import (
     NO_LABELS,
@@ -34,6 +34,7 @@ from penstock_operator.runtime.cluster import (
     project_excerpt,
 )
 from penstock_operator.runtime.cluster.finalizers import Finalizers
+from penstock_operator.runtime.cluster.refusals import error_of
 
 _CONNECT_SECONDS = 5.0
 _READ_SECONDS = 30.0
@@ -245,11 +246,11 @@ class KubernetesCluster(Finalizers):
             metrics.count_request(*what, response.status)
             if response.status < HTTPStatus.BAD_REQUEST:
                 return response
-            raise _error_of(response.status, response.data)
+            raise error_of(response.status, response.data)
         except client.ApiException as error:
             metrics.count_request(*what, error.status or 0)
             if error.status:
-                raise _error_of(error.status, (error.body or "").encode()) from error
+                raise error_of(error.status, (error.body or "").encode()) from error
             raise Unavailable("ApiUnavailable", f"{method} {path}: {error.reason}") from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             metrics.count_request(*what, 0)
@@ -297,36 +298,6 @@ def _lines(response: urllib3.HTTPResponse) -> Iterator[bytes]:
 def _watch_event(kind: ResourceKind, event: Manifest) -> WatchEvent:
     manifest = event["object"]
     if event["type"] == "ERROR":
-        raise _error_of(int(manifest.get("code") or HTTPStatus.INTERNAL_SERVER_ERROR), json.dumps(manifest).encode())
+        raise error_of(int(manifest.get("code") or HTTPStatus.INTERNAL_SERVER_ERROR), json.dumps(manifest).encode())
     type_, version = EventType(event["type"]), manifest["metadata"]["resourceVersion"]
     return WatchEvent(type_, manifest if type_ is EventType.BOOKMARK else project_excerpt(kind, manifest), version)
-
-
-def _error_of(status: int, body: bytes) -> PenstockError:
-    """What an HTTP error means to the operator, in the API server's words.
-
-    Not being allowed (401, 403) is `Unavailable`: it is the installation's fault and heals when that is mended.
-    """
-    reason, message = _read_refusal(body)
-    match status:
-        case HTTPStatus.NOT_FOUND:
-            return NotFound(reason or "NotFound", message)
-        case HTTPStatus.CONFLICT:
-            return Conflict(reason or "Conflict", message)
-        case HTTPStatus.GONE:
-            return Gone(reason or "Gone", message)
-        case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN | HTTPStatus.TOO_MANY_REQUESTS:
-            return Unavailable(reason or "Refused", message)
-        case _ if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            return Unavailable(reason or "ApiUnavailable", message)
-        case _:
-            return Invalid(reason or "Invalid", message)
-
-
-def _read_refusal(body: bytes) -> tuple[str, str]:
-    """Reason and message of a `metav1.Status`, or the bare text where something else answered."""
-    try:
-        status = json.loads(body)
-        return str(status.get("reason") or ""), str(status.get("message") or "")
-    except (ValueError, AttributeError):
-        return "", body.decode(errors="replace")[:500]
