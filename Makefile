@@ -23,7 +23,7 @@ setup: .venv/.synced  ## Install uv if it is absent, and everything pinned in uv
 
 .venv/.synced: uv.lock pyproject.toml
 	@echo "penstock: installing the packages pinned in uv.lock (the first time, torch and its libraries: about 6 GB on disk)"
-	@scripts/uv sync --frozen --all-extras
+	@scripts/uv sync --frozen --extra all
 	@touch $@
 
 run: setup  ## Train a small model, serve it on this machine, send it real requests, show a trace (ONCE=1: then stop)

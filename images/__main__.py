@@ -27,13 +27,20 @@ from penstock.errors import PenstockError
 logger = logging.getLogger("images")
 _REPOSITORY: Final = Path(__file__).resolve().parent.parent
 _MEGABYTE: Final = 1e6
+_ALL, _ALL_FOR_GPUS = "all", "all-gpu"
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m images", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     build = commands.add_parser("build", help="write OCI archives")
-    build.add_argument("images", nargs="+", choices=[*ImageName, "all"])
+    build.add_argument(
+        "images",
+        nargs="+",
+        choices=[*ImageName, _ALL, _ALL_FOR_GPUS],
+        metavar="IMAGE",
+        help=f"{', '.join(ImageName)}; {_ALL}: those without CUDA's libraries; {_ALL_FOR_GPUS}: those with them",
+    )
     build.add_argument("--output", type=Path, default=_REPOSITORY / "build/images", help="the archives' folder")
     build.add_argument("--base", type=Path, help="a root file system, a folder or a tar archive; else mmdebstrap's")
     build.add_argument("--mirror", help="where mmdebstrap gets packages; a snapshot of the archive pins them")
@@ -80,7 +87,7 @@ def _build(given: argparse.Namespace) -> None:
     )
     builder = Builder(settings)
     for name in ImageName:
-        if name in given.images or "all" in given.images:
+        if name in given.images or (_ALL_FOR_GPUS if name.for_gpus else _ALL) in given.images:
             started = time.monotonic()
             written = builder.build(name)
             _say(written, started)

@@ -32,6 +32,13 @@ class ImageName(StrEnum):
     GATEWAY = "gateway"
     RUNTIME = "runtime"
     OPTIMIZER = "optimizer"
+    RUNTIME_GPU = "runtime-gpu"
+    OPTIMIZER_GPU = "optimizer-gpu"
+
+    @property
+    def for_gpus(self) -> bool:
+        """Whether it holds CUDA's libraries in order to serve or search on GPUs: several GB that no other node needs."""
+        return self.endswith("-gpu")
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,9 @@ _RAY_ENVIRONMENT: Final = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
+_RAY_PROGRAMS: Final = ("py-spy", "ray", "serve")
+_SERVING_PACKAGES: Final = ("penstock", "penstock_runtime", "penstock_serving")
+
 IMAGES: Final[Mapping[ImageName, Image]] = {
     image.name: image
     for image in (
@@ -115,7 +125,7 @@ IMAGES: Final[Mapping[ImageName, Image]] = {
             name=ImageName.GATEWAY,
             flavour=Flavour.PYTHON,
             extras=("gateway",),
-            packages=("penstock", "penstock_runtime", "penstock_serving"),
+            packages=_SERVING_PACKAGES,
             entrypoint=(f"{PREFIX}/bin/penstock-gateway",),
             user=NONROOT,
             left_out=("numpy",),
@@ -124,8 +134,8 @@ IMAGES: Final[Mapping[ImageName, Image]] = {
             name=ImageName.RUNTIME,
             flavour=Flavour.SHELL,
             extras=("serving", "stores"),
-            packages=("penstock", "penstock_runtime", "penstock_serving"),
-            programs=("py-spy", "ray", "serve"),
+            packages=_SERVING_PACKAGES,
+            programs=_RAY_PROGRAMS,
             # KubeRay puts `/bin/bash -c` and `ray start …` in its place.
             entrypoint=(),
             command=("/bin/bash",),
@@ -136,10 +146,31 @@ IMAGES: Final[Mapping[ImageName, Image]] = {
             name=ImageName.OPTIMIZER,
             flavour=Flavour.COMPILER,
             extras=("serving", "stores", "optimizer"),
-            packages=("penstock", "penstock_runtime", "penstock_serving", "penstock_optimizer"),
+            packages=(*_SERVING_PACKAGES, "penstock_optimizer"),
             entrypoint=(f"{PREFIX}/bin/python", "-m", "penstock_optimizer"),
             user=RAY,
             stands_on=ImageName.RUNTIME,
+            environment=_RAY_ENVIRONMENT,
+        ),
+        Image(
+            name=ImageName.RUNTIME_GPU,
+            flavour=Flavour.SHELL,
+            extras=("serving-gpu", "stores"),
+            packages=_SERVING_PACKAGES,
+            programs=_RAY_PROGRAMS,
+            entrypoint=(),
+            command=("/bin/bash",),
+            user=RAY,
+            environment=_RAY_ENVIRONMENT,
+        ),
+        Image(
+            name=ImageName.OPTIMIZER_GPU,
+            flavour=Flavour.COMPILER,
+            extras=("serving-gpu", "stores", "optimizer-gpu"),
+            packages=(*_SERVING_PACKAGES, "penstock_optimizer"),
+            entrypoint=(f"{PREFIX}/bin/python", "-m", "penstock_optimizer"),
+            user=RAY,
+            stands_on=ImageName.RUNTIME_GPU,
             environment=_RAY_ENVIRONMENT,
         ),
     )

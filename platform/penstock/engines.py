@@ -114,7 +114,7 @@ _PROGRAMS: Final = (ModelFormat.TORCH_EXPORT, ModelFormat.TORCHSCRIPT, ModelForm
 _ALL: Final = (Precision.FP32, Precision.BF16, Precision.FP16)
 _SERVING: Final = "penstock[serving]"
 _OPTIMIZER: Final = "penstock[optimizer]"
-_GPU_BUILD: Final = "onnxruntime-gpu in place of onnxruntime"
+_GPU_BUILD: Final = "penstock[serving-gpu] (onnxruntime-gpu in place of onnxruntime)"
 
 ENGINES: Final[Mapping[EngineName, EngineFacts]] = {
     EngineName.ONNX_RUNTIME: EngineFacts(

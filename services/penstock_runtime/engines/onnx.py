@@ -10,7 +10,9 @@ Options: `graphOptimization` (`all`, `extended`, `basic` or `disable`: what ONNX
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Final
 
@@ -227,6 +229,13 @@ def _level(name: str) -> Any:
     return _LEVELS[name]
 
 
+def _load_cuda() -> None:
+    """Load CUDA's and cuDNN's libraries out of NVIDIA's wheels, where the loader would not look for them; what is not there
+    is left to the loader, and to the session's own error. What it says of that must not go where a child writes its answer."""
+    with redirect_stdout(sys.stderr):
+        ort.preload_dlls()
+
+
 def _providers(settings: EngineSettings, options: Mapping[str, str]) -> list[tuple[str, dict[str, str]]]:
     """What runs the operators, in order of preference."""
     provider = _PROVIDERS.get(settings.name)
@@ -239,6 +248,7 @@ def _providers(settings: EngineSettings, options: Mapping[str, str]) -> list[tup
             f"{settings.name}: this build of ONNX Runtime has no {provider}: "
             "install onnxruntime-gpu in place of onnxruntime",
         )
+    _load_cuda()
     cuda = ("CUDAExecutionProvider", {"device_id": options["device"], "use_tf32": "0"})
     if settings.name is EngineName.ONNX_RUNTIME_CUDA:
         return [cuda, cpu]

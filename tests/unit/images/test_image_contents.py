@@ -122,12 +122,34 @@ def _requirements(name: ImageName) -> set[str]:
         pytest.param(
             ImageName.OPTIMIZER, {"ray", "openvino"}, id="the optimizer's layer repeats none of the runtime's"
         ),
+        pytest.param(
+            ImageName.RUNTIME_GPU,
+            {"onnxruntime", "torch", "triton"},
+            id="the runtime for GPUs has no second ONNX Runtime beside the one with CUDA, whose folder is the same",
+        ),
+        pytest.param(
+            ImageName.OPTIMIZER_GPU,
+            {"onnxruntime", "onnxruntime-gpu", "nvidia-cudnn-cu13", "ray"},
+            id="the optimizer for GPUs stands on the runtime for GPUs",
+        ),
     ],
 )
 def test_an_image_leaves_out_what_it_does_not_run(name: ImageName, absent: set[str]) -> None:
     found = _requirements(name)
     assert found
     assert found & absent == set()
+
+
+def test_the_runtime_for_gpus_brings_all_that_cuda_needs_but_the_driver() -> None:
+    needed = {
+        "onnxruntime-gpu",
+        "nvidia-cublas",
+        "nvidia-cuda-runtime",
+        "nvidia-cudnn-cu13",
+        "nvidia-cufft",
+        "nvidia-ml-py",
+    }
+    assert needed <= _requirements(ImageName.RUNTIME_GPU)
 
 
 def _stage(name: ImageName) -> dict[str, str]:
