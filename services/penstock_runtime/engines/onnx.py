@@ -9,6 +9,8 @@ Options: `graphOptimization` (`all`, `extended`, `basic` or `disable`: what ONNX
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -29,6 +31,8 @@ from penstock.serving.manifest import DataType, Signature, TensorSpec
 from penstock_runtime.engines import Array, first_line, onnx_graph, options_of
 from penstock_runtime.engines.onnx_signature import onnx_signature
 
+_TENSORRT_LIBRARIES: Final = "tensorrt_libs"
+"""A module whose import loads them all."""
 _LOCALE: Final = re.compile(r"Failed to construct locale with name:(\S+?):")
 _ONNX_BFLOAT16: Final = 16
 """`TensorProto.BFLOAT16`."""
@@ -83,7 +87,9 @@ class OnnxEngine:
         options.log_severity_level = 4
         providers = _providers(settings, chosen)
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=providers)
+            # Of a provider that does not start it prints a banner, and a child writes its answer where that would go.
+            with redirect_stdout(sys.stderr):
+                self._session = ort.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # ONNX Runtime's errors have no common base of their own
             raise _refusal(path, error) from error
         if providers[0][0] not in self._session.get_providers():
@@ -229,11 +235,15 @@ def _level(name: str) -> Any:
     return _LEVELS[name]
 
 
-def _load_cuda() -> None:
-    """Load CUDA's and cuDNN's libraries out of NVIDIA's wheels, where the loader would not look for them; what is not there
-    is left to the loader, and to the session's own error. What it says of that must not go where a child writes its answer."""
+def _load_libraries(name: EngineName) -> None:
+    """Load the libraries of CUDA, cuDNN and TensorRT out of NVIDIA's wheels, where the loader would not look for them.
+
+    What is not there is left to the loader, and to the session's own error.
+    """
     with redirect_stdout(sys.stderr):
         ort.preload_dlls()
+        if name is EngineName.ONNX_RUNTIME_TENSORRT and importlib.util.find_spec(_TENSORRT_LIBRARIES):
+            importlib.import_module(_TENSORRT_LIBRARIES)
 
 
 def _providers(settings: EngineSettings, options: Mapping[str, str]) -> list[tuple[str, dict[str, str]]]:
@@ -248,7 +258,7 @@ def _providers(settings: EngineSettings, options: Mapping[str, str]) -> list[tup
             f"{settings.name}: this build of ONNX Runtime has no {provider}: "
             "install onnxruntime-gpu in place of onnxruntime",
         )
-    _load_cuda()
+    _load_libraries(settings.name)
     cuda = ("CUDAExecutionProvider", {"device_id": options["device"], "use_tf32": "0"})
     if settings.name is EngineName.ONNX_RUNTIME_CUDA:
         return [cuda, cpu]
