@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -102,7 +103,11 @@ def test_a_bill_of_materials_names_each_package_once_and_is_the_same_each_time(t
 
 
 def _requirements(name: ImageName) -> set[str]:
-    return set(re.findall(r"^([a-z0-9-]+)==", export(IMAGES[name], REPOSITORY), re.MULTILINE))
+    return _named(export(IMAGES[name], REPOSITORY))
+
+
+def _named(requirements: str) -> set[str]:
+    return set(re.findall(r"^([a-z0-9-]+)==", requirements, re.MULTILINE))
 
 
 @pytest.mark.parametrize(
@@ -150,6 +155,16 @@ def test_the_runtime_for_gpus_brings_all_that_cuda_needs_but_the_driver() -> Non
         "nvidia-ml-py",
     }
     assert needed <= _requirements(ImageName.RUNTIME_GPU)
+
+
+@pytest.mark.parametrize("suffix", ["", "-gpu"], ids=["without GPUs", "with GPUs"])
+def test_the_extra_for_everything_is_all_the_others(suffix: str) -> None:
+    parts = ("operator", "gateway", f"serving{suffix}", f"optimizer{suffix}", "cli", "edge", "stores")
+    every, each = (
+        _named(export(replace(IMAGES[ImageName.RUNTIME], extras=extras), REPOSITORY))
+        for extras in ((f"all{suffix}",), parts)
+    )
+    assert every == each
 
 
 def _stage(name: ImageName) -> dict[str, str]:
