@@ -392,11 +392,13 @@ def test_metrics_count_requests_batches_and_failures(tiny: ReplicaProcess) -> No
     after = samples(tiny)
     labels = 'model="tiny",namespace="default",version="1"'
     ok = 'penstock_requests_total{model="tiny",namespace="default",status="200",version="1"}'
-    assert after[ok] == before[ok] + 1
+    assert after[ok] == before.get(ok, 0) + 1
     rows = f"penstock_batch_rows_sum{{{labels}}}"
     assert after[rows] == before[rows] + 3
     bucket = f'penstock_request_duration_seconds_bucket{{le="0.00025",{labels}}}'
     assert bucket in after
+    whole = 'model="tiny",namespace="default",revision="r1",version="1"'
+    assert after[f"penstock_replica_cpu_seconds_total{{{whole}}}"] > 0
 
 
 def samples(started: ReplicaProcess) -> dict[str, float]:

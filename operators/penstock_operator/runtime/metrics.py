@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
 from penstock.telemetry import names
+from penstock_runtime.component_metrics import ComponentMetrics
 
 
 class ReconcileOutcome(StrEnum):
@@ -33,6 +34,8 @@ _API_REQUESTS = Counter(
 _SCALINGS = Counter(
     names.METRIC_SCALINGS, "Changes of a deployment's number of replicas, by rule and direction.", ["rule", "direction"]
 )
+
+REGISTRY.register(ComponentMetrics("operator"))
 
 
 def count_scaling(rule: str, *, is_up: bool) -> None:

@@ -11,11 +11,22 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
+from penstock.cost.usage import ReservedResources
 from penstock.models import Frozen
 from penstock.routing.leases import ReplicaStats
 from penstock.serving.arguments import BuildArguments, ReplicaArguments, UserConfig
 from penstock.serving.manifest import ModelFormat
 from penstock.serving.settings import InPlaceSettings
+
+
+class ActorFacts(Frozen):
+    """What only the replica's actor knows of it."""
+
+    process: int = 0
+    """Its number, 0 where there is none: what it uses is the replica's, too."""
+    raylet: int = 0
+    """The raylet's number, whose other processes the worker's replicas share; 0: there is none."""
+    reserved: ReservedResources = ReservedResources()
 
 
 class ReplicaSettings(ReplicaArguments, InPlaceSettings):
@@ -40,10 +51,18 @@ class ReplicaSettings(ReplicaArguments, InPlaceSettings):
     """When the revision was declared, in seconds since the Unix epoch."""
     started_ns: int = 0
     """When the replica's actor began, in nanoseconds since the Unix epoch."""
+    actor: ActorFacts = ActorFacts()
 
     @classmethod
     def from_application(
-        cls, application: BuildArguments, config: UserConfig, *, replica_id: str, host: str, started_ns: int
+        cls,
+        application: BuildArguments,
+        config: UserConfig,
+        *,
+        replica_id: str,
+        host: str,
+        started_ns: int,
+        actor: ActorFacts,
     ) -> ReplicaSettings:
         """The settings of an application's replica.
 
@@ -53,6 +72,7 @@ class ReplicaSettings(ReplicaArguments, InPlaceSettings):
             replica_id: which of its replicas this is.
             host: its node's address, where the application names none.
             started_ns: when its actor began.
+            actor: what Ray keeps for it, and by which processes.
         """
         return cls(
             **{**dict(application.replica), "host": application.replica.host or host},
@@ -65,6 +85,7 @@ class ReplicaSettings(ReplicaArguments, InPlaceSettings):
             attempt=application.attempt.number,
             attempted_at=application.attempt.attempted_at,
             started_ns=started_ns,
+            actor=actor,
         )
 
 

@@ -20,7 +20,6 @@ import numpy as np
 from penstock.errors import Invalid
 from penstock_optimizer.measure import variant as variants
 from penstock_optimizer.measure.channel import serve_lines
-from penstock_optimizer.measure.energy import meter
 from penstock_optimizer.measure.messages import (
     COMMAND,
     Answer,
@@ -36,6 +35,7 @@ from penstock_optimizer.measure.messages import (
 )
 from penstock_optimizer.samples.arrays import batches, read
 from penstock_optimizer.search.statistics import histogram, percentile
+from penstock_runtime.energy import meter
 from penstock_runtime.engines import Array
 
 logger = logging.getLogger(__name__)

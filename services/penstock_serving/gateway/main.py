@@ -21,6 +21,7 @@ from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTO
 import penstock
 from penstock.errors import Invalid, Unavailable
 from penstock.telemetry import names
+from penstock_runtime.component_metrics import ComponentMetrics
 from penstock_runtime.logs import RateLimitFilter
 from penstock_runtime.spans import SpanSink
 from penstock_serving.gateway.access.admissions import Admissions
@@ -150,7 +151,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
             settings.default_namespace,
         )
         metrics = CollectorRegistry()
-        for collector in (log, GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR):
+        for collector in (log, GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, ComponentMetrics("gateway")):
             metrics.register(collector)
 
         certificates = ControlCertificates(settings) if settings.control_tls_port else None

@@ -15,10 +15,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from penstock.api.conditions import Reason
+from penstock.cost.usage import ReservedResources
 from penstock.errors import Unavailable
-from penstock.names import SERVE_DEPLOYMENT
+from penstock.names import ACCELERATOR_LABEL, SERVE_DEPLOYMENT
 from penstock.serving.arguments import BuildArguments, UserConfig, changed_message
-from penstock.serving.control import Ready, Reconfigure, ReplicaSettings
+from penstock.serving.control import ActorFacts, Ready, Reconfigure, ReplicaSettings
 from penstock_serving.replica.policy import statistics
 from penstock_serving.replica.supervision import Supervisor
 
@@ -56,6 +57,7 @@ class ReplicaActor:
             replica_id=context.replica_id.unique_id,
             host=ray.util.get_node_ip_address(),
             started_ns=started_ns,
+            actor=_actor_facts(),
         )
         self._supervisor = Supervisor(settings, _end_actor)
         self._ready: Ready = self._supervisor.start()
@@ -94,6 +96,19 @@ class ReplicaActor:
         if supervisor is not None:
             timeout = self._replica.drain_seconds + _DRAIN_MARGIN_SECONDS
             await asyncio.to_thread(supervisor.drain, timeout)
+
+
+def _actor_facts() -> ActorFacts:
+    """What Ray keeps for this actor, and by which processes. Its worker processes are the raylet's children."""
+    context = ray.get_runtime_context()
+    kept: dict[str, float] = dict(context.get_assigned_resources())
+    cpus, memory = kept.pop("CPU", 0.0), kept.pop("memory", 0.0)
+    kind = str(context.get_node_labels().get(ACCELERATOR_LABEL, ""))
+    pieces = kept.get("GPU", kept.get(kind, 0.0))
+    reserved = ReservedResources(
+        cpus=cpus, memory_bytes=memory, accelerators=pieces, accelerator=kind if pieces else ""
+    )
+    return ActorFacts(process=os.getpid(), raylet=os.getppid(), reserved=reserved)
 
 
 def build(args: BuildArguments) -> serve.Application:

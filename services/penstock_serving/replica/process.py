@@ -43,6 +43,7 @@ from penstock_serving.replica.registration import Leases
 from penstock_serving.replica.service import InferenceService
 from penstock_serving.replica.shadow.shadowing import Shadowing
 from penstock_serving.replica.telemetry.starting import StartTrace
+from penstock_serving.replica.telemetry.usage import LOOK_SECONDS, UsageMeter, UsageMetrics
 
 if TYPE_CHECKING:
     from penstock_serving.replica.identity import ReplicaIdentity
@@ -122,6 +123,8 @@ async def _serve(
         service.executor.observe_warm_up(rows, seconds)
     start.end_phase(names.SPAN_WARM_UP)
     listener, address = await front.listen(settings.host, settings.port, identity.context if identity else None)
+    usage = UsageMeter(settings.actor)
+    service.metrics.add(UsageMetrics(settings, lambda: usage.usage))
     service.shadow = Shadowing(settings, model, address, identity)
     leaving = asyncio.Event()
 
@@ -142,6 +145,7 @@ async def _serve(
     gc.freeze()
     service.begin()
     ticking = asyncio.create_task(_tick(service, front), name="tick")
+    metering = asyncio.create_task(_meter_usage(usage, service), name="usage")
     leases = Leases(
         settings,
         address,
@@ -161,6 +165,7 @@ async def _serve(
     await leaving.wait()
     await _drain(settings, service, front, listener, leases)
     ticking.cancel()
+    metering.cancel()
     telling.cancel()
     service.executor.close()
     model.held.close()
@@ -202,6 +207,14 @@ async def _tick(service: InferenceService, front: HttpFront) -> None:
         now = time.monotonic()
         service.tick(now)
         front.check_deadlines(now)
+
+
+async def _meter_usage(usage: UsageMeter, service: InferenceService) -> None:
+    """Look again and again, beside the event loop: a machine may have thousands of processes."""
+    while True:
+        metrics = service.metrics
+        await asyncio.to_thread(usage.look, metrics.requests[""], metrics.execute_seconds.total)
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 async def _export_start(start: StartTrace, service: InferenceService, leases: Leases, sink: SpanSink) -> None:

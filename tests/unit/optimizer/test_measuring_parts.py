@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from penstock.optimization.measurements import EnergyMethod
-from penstock_optimizer.measure.energy import Estimated, Rapl, meter
 from penstock_optimizer.measure.placement import busy_ticks, least_busy_cores
+from penstock_runtime.energy import Estimated, Rapl, meter
 
 STAT = """cpu  300 0 60 1000 5 0 3 0 0 0
 cpu0 200 0 40 400 3 0 2 0 0 0

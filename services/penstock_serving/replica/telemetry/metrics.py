@@ -37,6 +37,10 @@ class ReplicaMetrics(Collector):
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
 
+    def add(self, collector: Collector) -> None:
+        """Tell what another has counted, too."""
+        self._registry.register(collector)
+
     def text(self, queued: int) -> bytes:
         """The exposition text. `queued`: requests waiting for the engine now."""
         self.queued = queued
