@@ -31,7 +31,8 @@ from penstock_operator.deployment.rollout import (
     revisions_receiving,
     route_to,
 )
-from penstock_operator.deployment.standing import RevisionStanding
+from penstock_operator.deployment.served import deployment_of
+from penstock_operator.deployment.standing import RevisionStanding, with_spec
 from penstock_operator.rollout.arms import ReplicaRange, baseline_of
 from penstock_operator.rollout.commands import said_to
 from penstock_operator.rollout.machine import RolloutDecision, judge_rollout, least_after
@@ -87,8 +88,8 @@ def _rival(observed: Observed, standing: RevisionStanding, settings: RolloutSett
     if settings.type is RolloutType.IMMEDIATE or replica_bounds(observed.deployment)[1] == 0:
         return None
     if record is not None and record.candidate == wanted:
-        over = record.phase is RolloutPhase.PROMOTED or record.stable not in mine
-        return None if over else record.stable
+        lost = record.stable not in mine and deployment_of(observed.deployment, record.stable) is None
+        return None if lost or record.phase is RolloutPhase.PROMOTED else record.stable
     stable = serving_revision(record) if record is not None else active_revision(observed, mine, wanted)
     if stable not in mine:
         stable = active_revision(observed, mine, wanted)
@@ -110,11 +111,11 @@ def _kept_record(observed: Observed, standing: RevisionStanding, *, rolled_back:
         return record
     if record.candidate == standing.wanted and record.phase is RolloutPhase.PROMOTED:
         return record
-    if record.phase is not RolloutPhase.ROLLED_BACK:
-        return None
+    if replica_bounds(observed.deployment)[1] == 0:
+        return record
     follows = observed.deployment.spec.model.update_policy is UpdatePolicy.AUTOMATIC
-    resting = replica_bounds(observed.deployment)[1] == 0
-    return record if resting or (follows and standing.wanted == record.stable) else None
+    back = record.phase is RolloutPhase.ROLLED_BACK and follows and standing.wanted == record.stable
+    return record if back else None
 
 
 def _is_comparable(observed: Observed) -> bool:
@@ -229,9 +230,20 @@ def _application(
 ) -> ServeApplication:
     if revision == standing.wanted:
         return build_wanted(observed, standing, now)
+    if revision == stable:
+        return _stable(observed, standing, stable, now)
     if revision in standing.applications:
         return adjust_former(observed, standing, revision)
-    return _baseline(observed, adjust_former(observed, standing, stable), revision, now)
+    return _baseline(observed, _stable(observed, standing, stable, now), revision, now)
+
+
+def _stable(observed: Observed, standing: RevisionStanding, revision: str, now: float) -> ServeApplication:
+    """As it is; where the pool has lost it, or it does not start after such a loss, made anew."""
+    app, former = standing.applications.get(revision), deployment_of(observed.deployment, revision)
+    gone = app is None or (app.state is ApplicationState.DEPLOY_FAILED and not app.running)
+    if former is not None and gone:
+        return build_wanted(replace(observed, deployment=former), with_spec(standing, former), now)
+    return adjust_former(observed, standing, revision)
 
 
 def _baseline(observed: Observed, stable: ServeApplication, revision: str, now: float) -> ServeApplication:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from penstock import names
 from penstock.api.conditions import DeploymentCondition, Reason
 from penstock.api.meta import Manifest
+from penstock.api.rollout import RolloutPhase
 from penstock.api.v1alpha1 import InferenceDeploymentStatus
 from penstock.api.verdicts import false
 from penstock.routing.leases import Route
@@ -24,6 +25,7 @@ from penstock_operator.deployment.judgement import judge_pool, judge_without_poo
 from penstock_operator.deployment.observed import Observed, PoolProblem
 from penstock_operator.deployment.profile import judge_profile, resolve
 from penstock_operator.deployment.rollout import closed_route, is_routed
+from penstock_operator.deployment.served import remember_served
 from penstock_operator.deployment.standing import standing_of, with_spec
 from penstock_operator.deployment.status import deployment_status
 from penstock_operator.deployment.steps import Case, KeptRollout, StepDecision
@@ -106,7 +108,13 @@ def _status(case: Case, decision: StepDecision) -> InferenceDeploymentStatus:
         revisions=(names.revision(case.original), *((judged.stable,) if judged is not None else ())),
     )
     faster = resolved.optimized is not None and active == names.revision(resolved.optimized)
-    told = {"optimization_run": resolved.run_name, "speedup": resolved.speedup if faster else None, "rollout": judged}
+    stable = (judged.stable,) if judged is not None and judged.phase is not RolloutPhase.PROMOTED else ()
+    told = {
+        "optimization_run": resolved.run_name,
+        "speedup": resolved.speedup if faster else None,
+        "rollout": judged,
+        "served": remember_served(observed.deployment, active, stable),
+    }
     return status.model_copy(update=told)
 
 

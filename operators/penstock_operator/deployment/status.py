@@ -65,6 +65,7 @@ def deployment_status(
         models=models,
         scaling_history=scaling.follow_history(observed, active, standing.applications.get(active or ""), now),
         rollout=before.rollout,
+        served=before.served,
     )
 
 

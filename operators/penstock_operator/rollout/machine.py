@@ -195,7 +195,10 @@ def _next_record(case: RolloutCase, move: RolloutMove) -> RolloutStatus:
             "phase": move.phase,
             "step": move.step,
             "weight": move.weight,
-            "phase_at": timestamp(now) if changed else before.phase_at,
+            # A clock that was set back would else be waited for.
+            "phase_at": timestamp(now)
+            if changed or epoch(before.phase_at) > now + JUDGING_SECONDS
+            else before.phase_at,
             "deadline": _deadline(case, move, changed=changed),
             "baseline": None if move.phase in TERMINAL and before.baseline is None else case.baseline,
             "reason": reason,

@@ -96,6 +96,7 @@ def take_notes(before: RolloutNotes, sight: RolloutSight, weight: int) -> Rollou
         sight: this look.
         weight: percent of the requests that the candidate gets.
     """
+    before = _forget_future(before, sight.now)
     arms = {
         "candidate": _look_at(before.candidate, sight.arm(sight.candidate)),
         "stable": _look_at(before.stable, sight.arm(sight.stable)),
@@ -103,6 +104,13 @@ def take_notes(before: RolloutNotes, sight: RolloutSight, weight: int) -> Rollou
     }
     notes = before.model_copy(update=arms)
     return notes.model_copy(update={"busy_at": _busy_at(before, notes, sight), **_stuck(before, notes, sight, weight)})
+
+
+def _forget_future(notes: RolloutNotes, now: float) -> RolloutNotes:
+    """With nothing noted of the future: a clock that was set back would else be waited for."""
+    times = {"busy_at": notes.busy_at, "stuck_since": notes.stuck_since}
+    times |= {"baseline_at": notes.baseline_at, "turning_since": notes.turning_since}
+    return notes.model_copy(update={name: min(at, now) for name, at in times.items() if at is not None})
 
 
 def _look_at(before: ArmNotes, arm: ArmSight) -> ArmNotes:

@@ -207,6 +207,15 @@ class ScalingChange(Described):
     replica can answer in a second, replicas that reported."""
 
 
+class ServedRevision(Described):
+    """What a revision was made of."""
+
+    revision: Annotated[str, Field(max_length=32)]
+    """Its name."""
+    made_of: Annotated[str, Field(max_length=16_384)]
+    """`spec.model` and `spec.resources` as they were carried out, in JSON."""
+
+
 class InferenceDeploymentStatus(Described):
     """What is served."""
 
@@ -230,6 +239,9 @@ class InferenceDeploymentStatus(Described):
         default_factory=dict
     )
     """Digest of the model by revision, for the revisions of the present spec: what later replicas of them must find."""
+    served: Annotated[tuple[ServedRevision, ...], Field(max_length=3)] = ()
+    """What the revision that gets the requests was made of, and one that may get them again, so that either can be started anew
+    though the spec names another by now."""
     optimization_run: str | None = None
     """The `OptimizationRun` that decides which model serves."""
     speedup: str | None = None

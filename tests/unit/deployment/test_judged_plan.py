@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -381,3 +382,52 @@ def test_a_model_that_sleeps_is_judged_by_what_it_is_shown_and_wakes_for_that() 
     stage = begun(ALIKE, rate=0.0, scaling={"minReplicas": 0, "maxReplicas": 2})
     stage.until("Watching")
     assert stage.weights == {NEW: 100}
+
+
+def lose_pool(stage: Stage) -> None:
+    """As where a Ray cluster is lost, or its ServingPool made anew."""
+    stage.configs, stage.replicas, stage.since = {}, [], {}
+
+
+def rest(stage: Stage) -> None:
+    """Scaled to none by the spec, and up again."""
+    present = stage.of
+    stage.of = deployed(NEW_MODEL, CANARY, scaling={"replicas": 0})
+    for _ in range(3):
+        stage.act()
+    assert stage.configs == {}
+    stage.of = present
+
+
+@pytest.mark.parametrize("lose", [lose_pool, rest], ids=["the pool is lost", "it is scaled to none"])
+def test_one_that_was_turned_back_does_not_serve_after_all_are_gone(lose: Callable[[Stage], None]) -> None:
+    stage = begun(behaviours={NEW: Behaviour(failed=0.2)})
+    stage.until("RolledBack")
+    lose(stage)
+    for _ in range(10):
+        made = stage.act()
+    assert (stage.weights, set(stage.configs), stage.size(OLD)) == ({OLD: 100}, {OLD}, 1)
+    assert stage.configs[OLD]["args"]["replica"]["storageUri"] == OLD_MODEL
+    assert (stage.judged.phase, stage.status.active_revision) == ("RolledBack", OLD)
+    assert condition(made, Kind.READY) == ("True", Reason.READY)
+
+
+@pytest.mark.parametrize("lose", [lose_pool, rest], ids=["the pool is lost", "it is scaled to none"])
+def test_a_rollout_goes_on_where_it_was_after_all_replicas_are_gone(lose: Callable[[Stage], None]) -> None:
+    stage = begun()
+    stage.until("Stepping")
+    lose(stage)
+    for _ in range(3):
+        stage.act()
+    assert (stage.judged.phase, stage.weights[NEW]) == ("Stepping", 1)
+    assert set(stage.configs) == {OLD, NEW, YOUNG}
+    stage.until("Watching")
+
+
+def test_a_clock_that_is_set_back_is_not_waited_for() -> None:
+    stage = begun()
+    stage.until("Stepping")
+    stage.now -= 7200
+    for each in stage.replicas:
+        each.born -= 7200  # they tell their age by a clock that nobody sets
+    stage.until("Watching", 200)
