@@ -21,11 +21,12 @@ BENCHMARKS = {
     "batcher-arrivals": "when requests are put together, beside ray.serve.batch",
     "hundred-deployments": "the control plane's cost",
     "rollout": "how often judged rollouts err and how soon they decide: thousands, simulated",
+    "real-rollouts": "judged rollouts on real parts: good candidates, each kind of bad one, operators and replicas killed",
     "scaling": "from one replica to four and back; from zero",
     "scaling-policies": "scaling policies on six loads, simulated: Penstock's, Serve's, Knative's and Kubernetes'",
     "faults": "a steady load while things are killed and changed",
 }
-_WITH_OPTIONS = ("endurance", "tracing", "hostile-clients")
+_WITH_OPTIONS = ("endurance", "tracing", "hostile-clients", "real-rollouts")
 
 
 def main() -> int:

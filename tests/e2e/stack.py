@@ -140,10 +140,11 @@ class Platform:
         found: dict[str, Any] = parts.http_json(url, token=self.ray.token)["applications"]
         return found
 
-    def replica_processes(self, namespace: str, name: str) -> list[int]:
-        """The replica servers (not their actors) of one model."""
+    def replica_processes(self, namespace: str, name: str, revision: str = "") -> list[int]:
+        """The replica servers (not their actors) of one model, or of one of its revisions."""
         family = processes.descendants(self.ray.pid)
-        actors = processes.matching(f"ServeReplica:penstock-{namespace}-{name}-", family)
+        which = f"{revision}:" if revision else ""
+        actors = processes.matching(f"ServeReplica:penstock-{namespace}-{name}-{which}", family)
         servers = [pid for actor in actors for pid in processes.descendants(actor) if pid != actor]
         return processes.matching("penstock_serving.replica", servers)
 
