@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable
 from http import HTTPStatus
@@ -10,6 +11,8 @@ from typing import Any, Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from penstock_runtime.listening import expand_host, listen
+
 _SILENT_SECONDS: Final = 5.0
 """A connection on which nothing comes for so long is ended."""
 
@@ -17,11 +20,21 @@ Complaint = Callable[[], str | None]
 """What is wrong, or None."""
 
 
+class _Server(ThreadingHTTPServer):
+    """Answers on a socket that listens already, of whichever family."""
+
+    def __init__(self, listening: socket.socket, handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(listening.getsockname(), handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listening
+        self.port = int(listening.getsockname()[1])
+
+
 class HealthServer:
     """Answers probes in a thread of its own.
 
     Args:
-        host: address to listen on.
+        host: address to listen on; `*`: all.
         port: 0 for any free one.
         unhealthy: says why the process should be restarted.
         unready: says why it is not ready.
@@ -51,19 +64,26 @@ class HealthServer:
             def log_message(self, *_: Any) -> None:
                 """Probes are not worth a line."""
 
-        self._server = ThreadingHTTPServer((host, port), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
+        self._servers: list[_Server] = []
+        for address in expand_host(host):
+            listening = listen(address, self._servers[0].port if self._servers else port)
+            self._servers.append(_Server(listening, Handler))
+        self._threads = [
+            threading.Thread(target=each.serve_forever, name="health", daemon=True) for each in self._servers
+        ]
 
     @property
     def port(self) -> int:
         """The port it listens on."""
-        return int(self._server.server_address[1])
+        return self._servers[0].port
 
     def start(self) -> None:
         """Begin to answer."""
-        self._thread.start()
+        for each in self._threads:
+            each.start()
 
     def stop(self) -> None:
         """End; idempotent only after `start`."""
-        self._server.shutdown()
-        self._server.server_close()
+        for each in self._servers:
+            each.shutdown()
+            each.server_close()

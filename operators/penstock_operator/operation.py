@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from penstock.addresses import is_ipv6
 from penstock.routing.tokens import admin_token, former_admin_token
 from penstock.telemetry.spans import SpanRecord
 from penstock_operator import sources
@@ -87,7 +88,10 @@ class Parts:
         self.nodes = None if settings.standalone is not None else ClusterView(cluster)
         self.ray_clusters = RayClusters(cluster, settings.pools, secret, namespaces=self.namespaces)
         self.defaults = DefaultPools(cluster, settings.default_pool)
-        self.pools = PoolDirectory(cluster, self.ray_clusters, may_act, why_missing=self.defaults.why_refused)
+        ipv6 = is_ipv6(settings.pod_address)
+        self.pools = PoolDirectory(
+            cluster, self.ray_clusters, may_act, why_missing=self.defaults.why_refused, ipv6=ipv6
+        )
         self.authority = PlatformAuthority(secret).pem if settings.gateways_over_tls else ""
         # Without a way in the clear, the operator goes the replicas' way.
         trust = client_context(self.authority) if settings.gateways_over_tls and not settings.gateways else None

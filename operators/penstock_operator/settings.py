@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 
+from penstock.addresses import is_ipv6
 from penstock.api.access import Authentication
 from penstock.api.documents import read_yaml
 from penstock.api.pool import ServingPoolSpec
@@ -63,7 +64,10 @@ class Settings:
     lease_namespace: str = "penstock-system"
     identity: str = ""
     health_host: str = "127.0.0.1"
+    """`*`: every address of either family."""
     health_port: int = 8082
+    pod_address: str = ""
+    """The operator's own in Kubernetes, which has the family that Services have where nothing else is said."""
     workers: int = 8
     log_level: str = "info"
 
@@ -99,7 +103,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--lease-name", default=Settings.lease_name)
     result.add_argument("--lease-namespace", default=Settings.lease_namespace)
     result.add_argument("--identity", help="who holds the lease; default: host name and process id")
-    result.add_argument("--health-host", default=Settings.health_host, help="address for /healthz, /readyz, /metrics")
+    result.add_argument(
+        "--health-host", default=Settings.health_host, help="address for /healthz, /readyz, /metrics; *: all"
+    )
     result.add_argument("--health-port", type=int, default=Settings.health_port)
     result.add_argument("--workers", type=int, default=Settings.workers, help="reconciles at a time")
     result.add_argument("--log-level", choices=_LEVELS, default=Settings.log_level)
@@ -112,6 +118,10 @@ def _add_pools(result: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--pool-env", action="append", default=[], metavar="NAME=VALUE",
         help="variable of all pods of pools, such as OTEL_EXPORTER_OTLP_ENDPOINT=URL; repeatable",
+    )  # fmt: skip
+    group.add_argument(
+        "--pod-address", metavar="IP", default="",
+        help="the operator's own; where it is IPv6, the Ray heads of pools are reached by that, and listen there",
     )  # fmt: skip
     group.add_argument(
         "--system-namespace", help="where operator and gateways run, for pools' NetworkPolicies; default: the lease's"
@@ -209,6 +219,7 @@ def read(arguments: Sequence[str]) -> Settings:
         identity=given.identity or f"{socket.gethostname()}-{os.getpid()}",
         health_host=given.health_host,
         health_port=given.health_port,
+        pod_address=given.pod_address,
         workers=given.workers,
         log_level=given.log_level,
     )
@@ -222,6 +233,7 @@ def _pools(given: argparse.Namespace) -> PoolSettings | None:
         system_namespace=given.system_namespace or given.lease_namespace,
         environment=tuple(_pair(each, "--pool-env") for each in given.pool_env),
         artifact_secret=given.artifact_secret,
+        ipv6=is_ipv6(given.pod_address),
     )
 
 

@@ -84,10 +84,10 @@ def running(chart: Rendered, folder: Path) -> Iterator[RunningCollector]:
     ports = {}
     text = configuration.read_text()
     for port in container["ports"]:
-        listens = f"0.0.0.0:{port['containerPort']}"
+        listens = f"endpoint: :{port['containerPort']}"
         assert text.count(listens) == 1, f"{listens}, the port {port['name']}, is not listened on:\n{text}"
         ports[port["name"]] = f"127.0.0.1:{free_port()}"
-        text = text.replace(listens, ports[port["name"]])
+        text = text.replace(listens, f"endpoint: {ports[port['name']]}")
     configuration.write_text(text)
     probe = container["readinessProbe"]["httpGet"]
     started = RunningCollector(f"http://{ports['otlp-http']}", f"http://{ports[probe['port']]}{probe['path']}")

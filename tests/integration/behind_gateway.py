@@ -32,7 +32,7 @@ class Served:
 
 @contextmanager
 def behind_gateway(
-    model: Path, *arguments: str, trust: ssl.SSLContext | None = None, **settings: Any
+    model: Path, *arguments: str, address: str = "127.0.0.1", trust: ssl.SSLContext | None = None, **settings: Any
 ) -> Iterator[Served]:
     """A replica of a model `tiny` in the namespace `default`, which its gateway sends requests to."""
     loop = asyncio.new_event_loop()
@@ -41,7 +41,7 @@ def behind_gateway(
     stack = AsyncExitStack()
 
     async def start() -> Gateway:
-        running = await stack.enter_async_context(gateway(*arguments, trust=trust))
+        running = await stack.enter_async_context(gateway(*arguments, address=address, trust=trust))
         await running.declare("default/tiny", owner="u1", revisions={"r1": 100})
         return running
 

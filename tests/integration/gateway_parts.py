@@ -24,6 +24,7 @@ from tests import preloaded
 from tests.ports import free_port
 from tests.preloaded import Forked
 
+from penstock.addresses import join_port
 from penstock.routing.tokens import admin_token, replica_token
 
 SECRET = "integration-secret"
@@ -59,11 +60,13 @@ class Gateway:
 
     @property
     def url(self) -> str:
-        return f"http://{self.address}:{self.port}" if self.trust is None else f"https://localhost:{self.port}"
+        return (
+            f"http://{join_port(self.address, self.port)}" if self.trust is None else f"https://localhost:{self.port}"
+        )
 
     @property
     def control(self) -> str:
-        return f"http://{self.address}:{self.control_port}"
+        return f"http://{join_port(self.address, self.control_port)}"
 
     async def start(self) -> None:
         secret = self.state / "secret"

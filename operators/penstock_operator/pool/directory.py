@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
+from penstock.addresses import join_port
 from penstock.api.conditions import PoolCondition, Reason, facts_of
 from penstock.api.meta import SecretKeyReference
 from penstock.api.pool import ServingPool
@@ -53,6 +54,7 @@ class PoolDirectory:
         may_write: asked before each change of what a Ray cluster runs.
         clock: monotonic seconds.
         why_missing: of a pool that is not there, why the API let none be made; None: nothing against it.
+        ipv6: whether Services have IPv6 addresses here, where nothing else is said.
     """
 
     def __init__(
@@ -63,9 +65,11 @@ class PoolDirectory:
         clock: Callable[[], float] = time.monotonic,
         *,
         why_missing: Callable[[Key], str | None] = lambda _: None,
+        ipv6: bool = False,
     ) -> None:
         self._why_missing = why_missing
         self._cluster = cluster
+        self._ipv6 = ipv6
         self._ray_clusters = ray_clusters
         self._may_write = may_write
         self._clock = clock
@@ -116,7 +120,9 @@ class PoolDirectory:
             writer = self._writers.get(access)
             if writer is None:
                 client = RayClient(access.address, access.token)
-                writer = PoolWriter(client, access.serve_address, may_write=self._may_write, budget=self._budget)
+                writer = PoolWriter(
+                    client, access.serve_address, may_write=self._may_write, budget=self._budget, ipv6=self._ipv6
+                )
             return self._writers.keep(access, writer, self._clock())
 
     def _find_serving(self, pool: ServingPool) -> RayClusterView | PoolProblem:
@@ -193,4 +199,4 @@ def parse_pool(manifest: Manifest) -> ServingPool | PoolProblem:
 
 def _default_serve(address: str) -> str:
     parts = urlsplit(address)
-    return urlunsplit((parts.scheme, f"{parts.hostname}:8000", "", "", ""))
+    return urlunsplit((parts.scheme, join_port(parts.hostname or "", 8000), "", "", ""))

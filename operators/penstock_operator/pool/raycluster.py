@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from penstock.addresses import any_address
 from penstock.api.conditions import Reason
 from penstock.api.meta import Manifest
 from penstock.api.pool import ManagedRayCluster, ServingPool, WorkerGroup
@@ -164,7 +165,11 @@ def _spec(
         "autoscalerOptions": raypods.autoscaler(spec),
         "headGroupSpec": {
             "serviceType": "ClusterIP",
-            "rayStartParams": {"dashboard-host": "0.0.0.0", "object-store-memory": raypods.object_store_bytes()},  # noqa: S104 - the pool's NetworkPolicy and token guard it
+            # The pool's NetworkPolicy and token guard it.
+            "rayStartParams": {
+                "dashboard-host": any_address(ipv6=settings.ipv6),
+                "object-store-memory": raypods.object_store_bytes(),
+            },
             # No core for replicas: what runs beside the head would take it down with itself.
             "resources": {"CPU": "0"},
             "template": raypods.head(name, spec, settings),

@@ -51,6 +51,8 @@ class PoolSettings:
     """Where the operator and the gateways run."""
     environment: tuple[tuple[str, str], ...] = ()
     """Variables of all of Ray's pods, such as `OTEL_EXPORTER_OTLP_ENDPOINT`."""
+    ipv6: bool = False
+    """Whether Services have IPv6 addresses here, where nothing else is said; Ray's head then listens at those."""
     artifact_secret: str | None = None
     """A Secret of the pool's namespace with which optimized models are read; mounted beside those that the pool lists."""
 

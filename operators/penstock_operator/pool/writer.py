@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from penstock.addresses import any_address, is_ipv6
 from penstock.api.conditions import Reason
 from penstock.errors import Unavailable
 from penstock.serving.arguments import Owner
@@ -55,6 +56,7 @@ class PoolWriter:
         clock: monotonic seconds.
         budget: bounds what all writers keep.
         turn_seconds: to wait for another thread's exchange with the cluster.
+        ipv6: whether a Service's address is IPv6, which the proxy is reached by.
     """
 
     def __init__(
@@ -66,7 +68,9 @@ class PoolWriter:
         clock: Callable[[], float] = time.monotonic,
         budget: MemoryBudget | None = None,
         turn_seconds: float = _TURN_SECONDS,
+        ipv6: bool = False,
     ) -> None:
+        self._ipv6 = ipv6
         self._budget = budget or MemoryBudget()
         self._turn_seconds = turn_seconds
         self.client = client
@@ -210,21 +214,27 @@ class PoolWriter:
     def _send(self, details: ServeDetails, aggregate: Aggregate) -> None:
         if not self._may_write():
             raise Unavailable(Reason.PENDING, "this process holds the lease no more")
-        self.client.declare(_config(details, aggregate, self.serve_address))
+        self.client.declare(_config(details, aggregate, self.serve_address, ipv6=self._ipv6))
         self.forget()
+
+
+def _proxy_host(host: str, *, ipv6: bool) -> str:
+    """Where Serve's proxy listens, so that it is reached by this host; on another machine by whatever address that has."""
+    if host in {"127.0.0.1", "::1"}:
+        return host
+    return "127.0.0.1" if host == "localhost" else any_address(ipv6=ipv6 or is_ipv6(host))
 
 
 def _applications(details: ServeDetails) -> tuple[ObservedApplication, ...]:
     return tuple(application(each) for each in details.applications.values())
 
 
-def _config(details: ServeDetails, aggregate: Aggregate, serve_address: str) -> dict[str, Any]:
+def _config(details: ServeDetails, aggregate: Aggregate, serve_address: str, *, ipv6: bool) -> dict[str, Any]:
     """A whole `ServeDeploySchema`. Serve's options cannot change once it runs, so they are sent as they are."""
     config: dict[str, Any] = {"applications": list(aggregate.applications)}
     if details.http_options is None:
         parts = urlsplit(serve_address)
-        loopback = parts.hostname in {"127.0.0.1", "localhost", "::1"}
-        config["http_options"] = {"host": "127.0.0.1" if loopback else "0.0.0.0", "port": parts.port or 8000}  # noqa: S104  # a proxy on another machine is reached by that machine's address
+        config["http_options"] = {"host": _proxy_host(parts.hostname or "", ipv6=ipv6), "port": parts.port or 8000}
         config["proxy_location"] = "HeadOnly"
         return config
     config["http_options"] = details.http_options

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from ipaddress import ip_address
 
+from penstock.addresses import is_ipv6, split_port
 from penstock.errors import Invalid
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
@@ -38,16 +39,10 @@ def check_address(address: str) -> str:
     Raises:
         Invalid: the address is malformed.
     """
-    host, _, port = address.rpartition(":")
     try:
-        ip = ip_address(host[1:-1] if host.startswith("[") and host.endswith("]") else host)
-    except ValueError:
+        ip = ip_address(split_port(address)[0])
+    except (Invalid, ValueError):
         ip = None
-    bracketed = host.startswith("[")
-    if ip is None or ip.is_unspecified or bracketed != (ip.version == 6) or "%" in host or not _is_port(port):  # noqa: PLR2004 -- IPv6
+    if ip is None or ip.is_unspecified or (is_ipv6(str(ip)) and "%" in address):
         raise Invalid("InvalidLease", f"address {address!r} must be IP:port, or [IP]:port for IPv6")
     return str(ip)
-
-
-def _is_port(text: str) -> bool:
-    return text.isascii() and text.isdigit() and 0 < int(text[:6]) < 65536  # noqa: PLR2004 -- TCP ports

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 import ssl
 import sys
 from collections.abc import Coroutine
@@ -19,9 +18,11 @@ from aiohttp import web
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
 
 import penstock
+from penstock.addresses import join_port
 from penstock.errors import Invalid, Unavailable
 from penstock.telemetry import names
 from penstock_runtime.component_metrics import ComponentMetrics
+from penstock_runtime.listening import expand_host, listen
 from penstock_runtime.logs import RateLimitFilter
 from penstock_runtime.spans import SpanSink
 from penstock_serving.gateway.access.admissions import Admissions
@@ -95,12 +96,12 @@ async def _serve_network(
         raise Invalid("InvalidState", "the agent's server could not be set up")
     factory = limiter.wrap(runner.server)
     if context is not None:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listening = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-        stack.push_async_callback(TlsListener(listening, context, factory).close)
+        for each in expand_host(host):
+            stack.push_async_callback(TlsListener(listen(each, port, _BACKLOG), context, factory).close)
         return
-    listener = await asyncio.get_running_loop().create_server(factory, host, port, backlog=_BACKLOG)
-    stack.callback(listener.close)
+    for each in expand_host(host):
+        listener = await asyncio.get_running_loop().create_server(factory, each, port, backlog=_BACKLOG)
+        stack.callback(listener.close)
 
 
 async def _serve_control(
@@ -128,7 +129,8 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
     Raises:
         Invalid: the settings or the state on disk are unusable, or another program has the port for clients.
     """
-    await require_port(settings.host, settings.port)
+    for address in settings.client_addresses:
+        await require_port(address, settings.port)
     layout = settings.layout
     layout.run.mkdir(parents=True, exist_ok=True)
     layout.run.chmod(0o700)
@@ -231,7 +233,9 @@ async def _supervise(
 async def _say_ready(registry: Registry, settings: GatewaySettings) -> None:
     await registry.wait_until_settled(60.0)
     logger.info(
-        "the gateway answers at %s, its agent at %s:%d", settings.url, settings.control_host, settings.control_port
+        "the gateway answers at %s, its agent at %s",
+        settings.url,
+        join_port(settings.control_host, settings.control_port),
     )
 
 
@@ -261,7 +265,9 @@ def main() -> int:
         handler.addFilter(RateLimitFilter())
     try:
         given = read_settings(sys.argv[1:], os.environ)
-        settings = replace(given, max_connections=connections_within_limits(given.max_connections))
+        settings = replace(
+            given, bound=expand_host(given.host), max_connections=connections_within_limits(given.max_connections)
+        )
         _warn_of_memory(settings)
         uvloop.run(_run(settings))
     except Invalid as error:

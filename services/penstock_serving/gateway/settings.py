@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from penstock.addresses import join_port
 from penstock.api.access import Authentication
 from penstock.errors import Invalid
 from penstock.serving.settings import DEFAULT_MAX_BODY_BYTES
+from penstock_runtime.listening import EVERYWHERE
 from penstock_serving.gateway.layout import Layout
 
 SECRET_FILE_VARIABLE = "PENSTOCK_GATEWAY_SECRET_FILE"  # noqa: S105 -- the name of a variable, not a secret
@@ -24,6 +26,9 @@ class GatewaySettings:
     secret: str = field(repr=False)
     state_dir: Path
     host: str = "127.0.0.1"
+    """`*`: every address of either family; so for the other hosts."""
+    bound: tuple[str, ...] = ()
+    """The addresses that `host` stands for on this machine; empty: itself."""
     port: int = 8080
     control_host: str = "127.0.0.1"
     control_port: int = 8081
@@ -106,15 +111,21 @@ class GatewaySettings:
     def url(self) -> str:
         """Where clients reach this gateway, without a trailing slash."""
         scheme = "http" if self.tls_certificate is None else "https"
-        return self.public_url.rstrip("/") or f"{scheme}://{self.host}:{self.port}"
+        host = "localhost" if self.host == EVERYWHERE else self.host
+        return self.public_url.rstrip("/") or f"{scheme}://{join_port(host, self.port)}"
+
+    @property
+    def client_addresses(self) -> tuple[str, ...]:
+        """Where HAProxy listens for clients."""
+        return self.bound or (self.host,)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="penstock-gateway", description="Route inference requests to replicas.")
-    parser.add_argument("--host", default=GatewaySettings.host, help="address for clients")
+    parser.add_argument("--host", default=GatewaySettings.host, help="address for clients; *: all, of IPv4 and IPv6")
     parser.add_argument("--port", type=int, default=GatewaySettings.port, help="port for clients")
     parser.add_argument(
-        "--control-host", default=GatewaySettings.control_host, help="address for replicas and the operator"
+        "--control-host", default=GatewaySettings.control_host, help="address for replicas and the operator; *: all"
     )
     parser.add_argument("--control-port", type=int, default=GatewaySettings.control_port)
     parser.add_argument("--secret-file", help=f"file with the secret of all tokens (or {SECRET_FILE_VARIABLE})")
@@ -158,7 +169,7 @@ def _add_lifecycle(parser: argparse.ArgumentParser) -> None:
         help="ready only once the operator has declared all routes, or has told nothing new for so long; 0: at once",
     )  # fmt: skip
     group.add_argument(
-        "--probe-host", default=GatewaySettings.probe_host, help="address for /healthz, /readyz and /metrics"
+        "--probe-host", default=GatewaySettings.probe_host, help="address for /healthz, /readyz and /metrics; *: all"
     )
     group.add_argument("--probe-port", type=int, default=0, help="their port; 0: they are on the control port")
 

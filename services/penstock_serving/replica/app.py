@@ -20,6 +20,7 @@ from penstock.errors import Unavailable
 from penstock.names import ACCELERATOR_LABEL, SERVE_DEPLOYMENT
 from penstock.serving.arguments import BuildArguments, UserConfig, changed_message
 from penstock.serving.control import ActorFacts, Ready, Reconfigure, ReplicaSettings
+from penstock_serving.replica.own_address import own_address
 from penstock_serving.replica.policy import statistics
 from penstock_serving.replica.supervision import Supervisor
 
@@ -55,7 +56,7 @@ class ReplicaActor:
             build_arguments,
             self._config,
             replica_id=context.replica_id.unique_id,
-            host=ray.util.get_node_ip_address(),
+            host=own_address(ray.util.get_node_ip_address(), self._replica.gateways),
             started_ns=started_ns,
             actor=_actor_facts(),
         )

@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from penstock.addresses import split_port
+from penstock.errors import Invalid
+
 log = logging.getLogger(__name__)
 
 _REPLICA: Final = b"penstock_serving.replica"
@@ -103,13 +106,13 @@ def _drain(seconds: float) -> str | None:
     from ray.core.generated import autoscaler_pb2  # noqa: PLC0415
 
     address = os.environ.get("RAY_ADDRESS", "")
-    own = socket.gethostbyname(socket.gethostname())
     try:
+        own = _own_addresses()
         client = ray._raylet.GcsClient(address=address)  # noqa: SLF001 - Ray has no public call to drain a node
         nodes = client.get_all_node_info(timeout=_CONNECT_SECONDS * 5)
-        mine = [each for each, info in nodes.items() if info.node_manager_address == own and _is_alive(info)]
+        mine = [each for each, info in nodes.items() if info.node_manager_address in own and _is_alive(info)]
         if not mine:
-            return f"it knows no live node with the address {own}"
+            return f"it knows no live node with an address of {', '.join(sorted(own))}"
         reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
         deadline = int((time.time() + seconds) * 1000)
         accepted, why = client.drain_node(mine[0].hex(), reason, "The pod is being deleted.", deadline)
@@ -118,17 +121,22 @@ def _drain(seconds: float) -> str | None:
     return None if accepted else str(why)
 
 
+def _own_addresses() -> frozenset[str]:
+    """This pod's, of both families. Raises `OSError` where it has no name."""
+    found = socket.getaddrinfo(socket.gethostname(), None, type=socket.SOCK_STREAM)
+    return frozenset(str(each[4][0]).partition("%")[0] for each in found)
+
+
 def _is_alive(info: object) -> bool:
     """`GcsNodeInfo.GcsNodeState`: 0 is alive."""
     return getattr(info, "state", None) == 0
 
 
 def _head_answers() -> bool:
-    host, _, port = os.environ.get("RAY_ADDRESS", "").rpartition(":")
     try:
-        with socket.create_connection((host, int(port)), _CONNECT_SECONDS):
+        with socket.create_connection(split_port(os.environ.get("RAY_ADDRESS", "")), _CONNECT_SECONDS):
             return True
-    except (OSError, ValueError):
+    except (OSError, Invalid):
         return False
 
 

@@ -97,13 +97,13 @@ def test_the_collector_refuses(config: Object, message: str, tmp_path: Path) -> 
     ("config", "message"),
     [
         pytest.param(
-            {"receivers": {"otlp": {"protocols": {"http": {"endpoint": "0.0.0.0:4319"}}}}},
-            "0.0.0.0:4318, the port otlp-http, is not listened on",
+            {"receivers": {"otlp": {"protocols": {"http": {"endpoint": ":4319"}}}}},
+            "endpoint: :4318, the port otlp-http, is not listened on",
             id="listens at another port than its Service leads to",
         ),
         pytest.param(
             {"extensions": {"health_check": {"endpoint": "localhost:13133"}}},
-            "0.0.0.0:13133, the port health, is not listened on",
+            "endpoint: :13133, the port health, is not listened on",
             id="tells of its health where no kubelet asks",
         ),
         pytest.param(

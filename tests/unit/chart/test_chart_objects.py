@@ -153,6 +153,8 @@ def test_the_number_of_gateways_without_a_cluster_to_look_at(gateway: Object, wa
 def test_the_operator_understands_its_arguments_and_files(values: Object, tmp_path: Path) -> None:
     read = operator_settings.read(_in_folder(tmp_path, render(values), "penstock-operator"))
     assert read.identity == "pod-a"
+    assert read.pools is not None
+    assert read.pools.ipv6, "where the operator's own address is IPv6"
     assert [*read.gateways, *read.gateways_over_tls] == [OVER_TLS if values else IN_THE_CLEAR]
     assert (read.jobs is not None) == ("optimization" in values)
     assert len(read.trusted_keys) == (1 if "optimization" in values else 0)
@@ -207,7 +209,7 @@ def test_the_operator_gets_a_value_as_it_was_written() -> None:
 def test_the_gateway_understands_its_arguments(values: Object, tmp_path: Path) -> None:
     read = gateway_settings.read_settings(_in_folder(tmp_path, render(values), "penstock-gateway"), {})
     url = "https://models.example.com" if values else "http://penstock-gateway.penstock-system.svc"
-    assert (read.host, read.port, read.control_port, read.probe_port, read.url) == ("0.0.0.0", 8080, 8081, 8083, url)
+    assert (read.host, read.port, read.control_port, read.probe_port, read.url) == ("*", 8080, 8081, 8083, url)
     assert read.default_authentication is Authentication.REQUIRED
 
 
@@ -298,7 +300,10 @@ def _in_folder(folder: Path, chart: Rendered, deployment: str) -> list[str]:
                 (target / name).write_text(content)
         for item in items:
             (target / item["path"]).write_text("a secret of some length")
-    pairs = [each.replace("$(POD_NAME)", "pod-a").partition("=") for each in chart.arguments(deployment)]
+    pairs = [
+        each.replace("$(POD_NAME)", "pod-a").replace("$(POD_IP)", "fd00::7").partition("=")
+        for each in chart.arguments(deployment)
+    ]
     return [
         f"{name}{sign}{folder}{value}" if value.startswith("/etc/") else name + sign + value
         for name, sign, value in pairs

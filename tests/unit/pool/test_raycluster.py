@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from tests.unit.pool.pools import CPU, GPU, NOW, SECRET, SETTINGS, UID, manifest_of, pool
 
+from penstock.addresses import is_ipv6
 from penstock.api.meta import Manifest
 from penstock.errors import Invalid
 from penstock_operator.pool import names as pool_names
@@ -270,6 +272,14 @@ def admitted(policy: Manifest, component: str) -> list[int]:
                 assert source["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "penstock-system"}
                 found += [port["port"] for port in rule["ports"]]
     return found
+
+
+@pytest.mark.parametrize(
+    ("own", "listens"), [pytest.param("10.0.0.1", "0.0.0.0", id="IPv4"), pytest.param("fd00::1", "::", id="IPv6")]
+)
+def test_the_head_listens_for_the_family_of_services(own: str, listens: str) -> None:
+    built = build(pool(), replace(SETTINGS, ipv6=is_ipv6(own)), SECRET, "penstock-default")
+    assert built["spec"]["headGroupSpec"]["rayStartParams"]["dashboard-host"] == listens
 
 
 def test_only_the_operator_reaches_the_dashboard_and_only_gateways_reach_replicas() -> None:

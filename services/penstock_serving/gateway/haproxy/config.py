@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from penstock.addresses import is_ipv6, join_port
 from penstock_serving.gateway.haproxy.access_rules import STICK_COUNTERS, VERIFY, access_rules, agent_backends, tables
 from penstock_serving.gateway.haproxy.error_files import ERRORS, error_reply
 from penstock_serving.gateway.haproxy.grpc_rules import (
@@ -138,7 +139,10 @@ def _defaults_section(settings: GatewaySettings) -> Iterator[str]:
 
 def _clients_frontend(settings: GatewaySettings) -> Iterator[str]:
     yield "frontend clients"
-    yield f"  bind {settings.host}:{settings.port}{_tls(settings)}"
+    for address in settings.client_addresses:
+        # One socket for both families would show IPv4 clients as addresses of one IPv6 network, by which they are counted.
+        family = " v6only" if is_ipv6(address) else ""
+        yield f"  bind {join_port(address, settings.port)}{family}{_tls(settings)}"
     yield f"  bind unix@{settings.layout.relay_socket} mode 600 accept-proxy"
     yield f"  maxconn {settings.max_connections}"
     if not settings.http2:

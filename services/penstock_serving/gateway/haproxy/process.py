@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import cast
 
 from penstock.errors import Invalid, Unavailable
+from penstock_runtime.listening import family_of
 from penstock_runtime.parent_death import command_that_ends_with_us
 from penstock_serving.gateway.haproxy.master_socket import reload_workers
 from penstock_serving.gateway.layout import Layout
@@ -67,8 +68,10 @@ async def require_port(host: str, port: int) -> None:
 
 
 def _is_taken(host: str, port: int) -> bool:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+    with socket.socket(family_of(host)) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if probe.family == socket.AF_INET6:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         try:
             probe.bind((host, port))
         except OSError as error:

@@ -16,6 +16,7 @@ from typing import Final
 
 from aiohttp import web
 
+from penstock.addresses import split_port
 from penstock_serving.gateway.holding.calls import CallResponse, refusal, send_raw
 from penstock_serving.gateway.holding.forwarding import CONNECT_SECONDS, HANDSHAKE_SECONDS
 from penstock_serving.gateway.table.traffic import Target
@@ -67,12 +68,10 @@ async def _connect(target: Target, context: ssl.SSLContext | None) -> tuple[asyn
         OSError: there is none.
         TimeoutError: not in time.
     """
-    host, _, port = target.address.rpartition(":")
+    host, port = split_port(target.address)
     name = target.tls_name if context is not None else None
     async with asyncio.timeout(CONNECT_SECONDS if context is None else HANDSHAKE_SECONDS):
-        return await asyncio.open_connection(
-            host.strip("[]"), int(port), limit=_READ_BYTES, ssl=context, server_hostname=name
-        )
+        return await asyncio.open_connection(host, port, limit=_READ_BYTES, ssl=context, server_hostname=name)
 
 
 def _write_head(path: str, address: str, headers: Mapping[str, str]) -> bytes:

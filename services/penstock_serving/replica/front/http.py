@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Callable
 from typing import Final
 
+from penstock.addresses import join_port
 from penstock.errors import Invalid
 from penstock.protocol.openapi.document import ServedModel, openapi_document
 from penstock.protocol.refusals import Deferred, MethodNotAllowed, Refusal, not_found
@@ -87,7 +88,7 @@ class HttpFront(ServiceFront):
             ssl_handshake_timeout=_HANDSHAKE_SECONDS if context is not None else None,
         )
         bound = listener.sockets[0].getsockname()[1]
-        return listener, f"[{host}]:{bound}" if ":" in host else f"{host}:{bound}"
+        return listener, join_port(host, bound)
 
     def connection(self) -> HttpConnection:
         """A protocol for a new client; the factory that the event loop's server calls."""

@@ -9,6 +9,7 @@ from typing import Final
 
 import httptools
 
+from penstock.addresses import split_port
 from penstock.errors import Invalid, Unavailable
 from penstock.routing.outcomes import ShadowPeer
 from penstock_serving.replica.shadow.exchange import PeerReply
@@ -78,12 +79,11 @@ class PeerConnections:
             raise Unavailable(
                 "PeerUnreachable", f"{peer.address} speaks TLS and this replica does not, or the other way"
             )
-        host, _, port = peer.address.rpartition(":")
-        if not port.isdigit():
-            raise Unavailable("PeerUnreachable", f"{peer.address} is no host:port")
-        return await asyncio.open_connection(
-            host.strip("[]"), int(port), ssl=self._trust, server_hostname=peer.tls_name or None
-        )
+        try:
+            host, port = split_port(peer.address)
+        except Invalid as error:
+            raise Unavailable("PeerUnreachable", error.message) from error
+        return await asyncio.open_connection(host, port, ssl=self._trust, server_hostname=peer.tls_name or None)
 
     async def _exchange(
         self, peer: ShadowPeer, connection: _Connection, parts: tuple[bytes, ...], most_bytes: int
