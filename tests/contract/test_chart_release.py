@@ -104,6 +104,10 @@ def test_install_upgrade_roll_back_and_uninstall(release: Release, next_chart: P
         "Pod/penstock-test"
     }
 
+    for openshift in (False, True):
+        assert not _refused_by_pod_security(release, openshift=openshift)
+    assert _refused_by_pod_security(release, {"privileged": True}, openshift=False), "the namespace does refuse"
+
     release.upgrade(CHART)
     assert release.objects() == installed, "an upgrade to the same version changes nothing"
 
@@ -127,6 +131,25 @@ def test_install_upgrade_roll_back_and_uninstall(release: Release, next_chart: P
     assert release.get("secret", "penstock-gateway-secret")["data"] == secret, "a new installation finds the secret"
     assert release.get("horizontalpodautoscaler", "penstock-gateway")
     release.helm("uninstall", "penstock")
+
+
+def _refused_by_pod_security(release: Release, container: Object | None = None, *, openshift: bool) -> str:
+    """What a namespace under the restricted profile has against the release's pods; with this added to their containers'."""
+    ids: Object = {"runAsUser": None, "runAsGroup": None, "fsGroup": None} if openshift else {}
+    pods = render({"podSecurityContext": ids, "containerSecurityContext": container or {}}).pods()
+    release.cluster.kubectl("label", "ns", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted", "--overwrite")
+    made = [
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": f"tried-{number}", "namespace": NAMESPACE},
+            "spec": spec,
+        }
+        for number, spec in enumerate(pods.values())
+    ]
+    text = json.dumps({"apiVersion": "v1", "kind": "List", "items": made})
+    done = release.cluster.kubectl("create", "--dry-run=server", "-f", "-", input=text, check=False)
+    return str(done.stderr)
 
 
 def _is_tenants(name: str) -> bool:

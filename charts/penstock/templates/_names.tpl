@@ -84,20 +84,38 @@ http://penstock-collector.{{ .Release.Namespace }}.svc:4318
 {{- end -}}
 {{- end }}
 
-{{/* Every pod's own rights: none. */}}
+{{/* Every pod's own rights: none. What a value has as null is left out. */}}
 {{- define "penstock.podSecurity" -}}
-runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
-fsGroup: 65532
-seccompProfile: {type: RuntimeDefault}
+{{- include "penstock.said" .Values.podSecurityContext }}
 {{- end }}
 
 {{- define "penstock.containerSecurity" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-privileged: false
-capabilities: {drop: [ALL]}
+{{- include "penstock.said" .Values.containerSecurityContext }}
+{{- end }}
+
+{{- define "penstock.said" -}}
+{{- $said := dict -}}
+{{- range $name, $value := . -}}
+{{- if not (kindIs "invalid" $value) -}}
+{{- $_ := set $said $name $value -}}
+{{- end -}}
+{{- end -}}
+{{ toYaml $said }}
+{{- end }}
+
+{{/* A ServiceAccount. Arguments: [root, the component's values, its name]. */}}
+{{- define "penstock.serviceAccount" -}}
+{{- $root := index . 0 -}}
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  name: penstock-{{ index . 2 }}
+  namespace: {{ $root.Release.Namespace }}
+  labels: {{- include "penstock.labels" $root | nindent 4 }}
+  {{- with (index . 1).serviceAccount.annotations }}
+  annotations: {{- toYaml . | nindent 4 }}
+  {{- end }}
+automountServiceAccountToken: false
 {{- end }}
 
 {{/* Where pods run. Arguments: [root, the component's values, its name]. */}}
@@ -108,6 +126,9 @@ capabilities: {drop: [ALL]}
 {{- $labels := dict "app.kubernetes.io/name" "penstock" "app.kubernetes.io/instance" $root.Release.Name "app.kubernetes.io/component" $component -}}
 {{- with $values.priorityClassName }}
 priorityClassName: {{ . }}
+{{- end }}
+{{- with $values.runtimeClassName }}
+runtimeClassName: {{ . }}
 {{- end }}
 {{- with $values.nodeSelector }}
 nodeSelector: {{- toYaml . | nindent 2 }}
@@ -127,12 +148,16 @@ affinity:
         labelSelector:
           matchLabels: {{- toYaml $labels | nindent 12 }}
 {{- end }}
+{{- if kindIs "slice" $values.topologySpreadConstraints }}
+topologySpreadConstraints: {{- toYaml $values.topologySpreadConstraints | nindent 2 }}
+{{- else }}
 topologySpreadConstraints:
 - maxSkew: 1
   topologyKey: topology.kubernetes.io/zone
   whenUnsatisfiable: ScheduleAnyway
   labelSelector:
     matchLabels: {{- toYaml $labels | nindent 6 }}
+{{- end }}
 {{- end }}
 
 {{/* An argument of a container as it is meant: neither YAML nor the kubelet, which expands $(NAME), reads anything into it. */}}

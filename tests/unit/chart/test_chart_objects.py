@@ -79,6 +79,51 @@ def test_every_container(holds: Callable[[Object, Object], bool], values: Object
     assert [name for name, pod in pods.items() for container in pod["containers"] if not holds(pod, container)] == []
 
 
+OPENSHIFT: Object = {"podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None}}
+
+
+def test_ids_that_the_cluster_gives_are_left_out_and_nothing_else() -> None:
+    usual, theirs = (render(EVERYTHING | values).pods() for values in ({}, OPENSHIFT))
+    for name, pod in usual.items():
+        ids = {each: pod["securityContext"].pop(each) for each in ("runAsUser", "runAsGroup", "fsGroup")}
+        assert set(ids.values()) == {65532}
+        assert theirs[name] == pod
+
+
+POD: Object = {
+    "podLabels": {"team": "ml"},
+    "podAnnotations": {"sidecar.istio.io/inject": "false"},
+    "nodeSelector": {"kubernetes.io/arch": "amd64"},
+    "tolerations": [{"key": "control", "operator": "Exists"}],
+    "affinity": {"nodeAffinity": {}},
+    "topologySpreadConstraints": [],
+    "runtimeClassName": "gvisor",
+    "priorityClassName": "system-cluster-critical",
+    "serviceAccount": {"annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/r"}},
+}
+
+
+@pytest.mark.parametrize("component", ["operator", "gateway", "collector"])
+def test_a_component_takes_what_a_cluster_asks_of_its_pods(component: str) -> None:
+    turned_on = {"enabled": True, "image": "otel:1"} if component == "collector" else {}
+    chart = render({component: POD | turned_on})
+    template = chart.one("Deployment", f"penstock-{component}")["spec"]["template"]
+    assert POD["podLabels"].items() <= template["metadata"]["labels"].items()
+    assert POD["podAnnotations"].items() <= template["metadata"]["annotations"].items()
+    as_it_is = (
+        "nodeSelector",
+        "tolerations",
+        "affinity",
+        "topologySpreadConstraints",
+        "runtimeClassName",
+        "priorityClassName",
+    )
+    assert {each: template["spec"][each] for each in as_it_is} == {each: POD[each] for each in as_it_is}
+    account = chart.one("ServiceAccount", template["spec"]["serviceAccountName"])
+    assert account["metadata"]["annotations"] == POD["serviceAccount"]["annotations"]
+    assert account["automountServiceAccountToken"] is False
+
+
 @pytest.mark.parametrize("name", ["penstock-operator", "penstock-gateway"])
 @pytest.mark.parametrize(
     "holds",
