@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from penstock.api.conditions import DeploymentCondition
-from penstock.api.meta import ConditionStatus
+from penstock.api.conditions import DeploymentCondition, Reason
+from penstock.api.meta import Condition, ConditionStatus
 from penstock.api.reading import read
 from penstock.api.rollout import RolloutPhase, RolloutStatus
 from penstock.api.v1alpha1 import InferenceDeployment
@@ -92,7 +92,8 @@ class Follower:
             if self.as_json:
                 line = json.dumps(document(self.key.name, self.key.namespace, rollout))
             else:
-                line = describe_line(rollout) if rollout is not None else tell(seen, utc_now())[0]
+                told = [describe_line(rollout), *_hindrance(seen)] if rollout is not None else tell(seen, utc_now())
+                line = " ".join(told)
             if line != said:
                 said = line
                 say(line if self.as_json else f"{utc_now():%H:%M:%S} {line}")
@@ -123,7 +124,7 @@ def outcome(deployment: InferenceDeployment, *, until_taken_over: bool) -> Rollo
         return None
     rollout = deployment.status.rollout
     if rollout is None:
-        return None if _is_progressing(deployment) else RolloutExit.DONE
+        return RolloutExit.DONE if _is_settled(deployment) else None
     match rollout.phase:
         case RolloutPhase.PROMOTED:
             return RolloutExit.DONE
@@ -141,11 +142,12 @@ def tell(deployment: InferenceDeployment, now: datetime) -> list[str]:
     if not _is_seen(deployment):
         return [f"{name}: {WAITING}"]
     if status.rollout is not None:
-        return describe(name, deployment.spec.rollout, status.rollout, now)
+        return [*describe(name, deployment.spec.rollout, status.rollout, now), *_hindrance(deployment)]
     if status.candidate_revision is not None:
-        return [f"{name}: revision {status.candidate_revision} takes over as soon as it answers, and is not judged"]
+        unjudged = f"{name}: revision {status.candidate_revision} takes over as soon as it answers, and is not judged"
+        return [unjudged, *_hindrance(deployment)]
     serves = f"revision {status.active_revision} serves" if status.active_revision else "nothing serves yet"
-    return [f"{name}: no new revision was judged; {serves}"]
+    return [f"{name}: no new revision was judged; {serves}", *_hindrance(deployment)]
 
 
 def wait_until_obeyed(cluster: Cluster, key: Key, command: str, seconds: float) -> RolloutStatus | None:
@@ -171,8 +173,19 @@ def _is_seen(deployment: InferenceDeployment) -> bool:
     return deployment.status.observed_generation >= deployment.metadata.generation
 
 
-def _is_progressing(deployment: InferenceDeployment) -> bool:
-    return any(
-        each.type == DeploymentCondition.PROGRESSING and each.status is ConditionStatus.TRUE
-        for each in deployment.status.conditions
-    )
+def _progressing(deployment: InferenceDeployment) -> Condition | None:
+    return next((each for each in deployment.status.conditions if each.type == DeploymentCondition.PROGRESSING), None)
+
+
+def _is_settled(deployment: InferenceDeployment) -> bool:
+    """Whether nothing is rolled out, without a judgement either. What does not start, or cannot be carried out, is not."""
+    found = _progressing(deployment)
+    return found is None or (found.status is ConditionStatus.TRUE and found.reason == Reason.ROLLED_OUT)
+
+
+def _hindrance(deployment: InferenceDeployment) -> list[str]:
+    """What is in the way of a new revision, where the rollout itself does not say."""
+    found, rollout = _progressing(deployment), deployment.status.rollout
+    if found is None or found.status is not ConditionStatus.FALSE or (rollout is not None and rollout.reason):
+        return []
+    return [f"{found.reason}: {found.message}"]

@@ -73,12 +73,28 @@ def cli(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["rollout", *arguments])
 
 
-def report(store: Cluster, told: dict[str, Any] | None, *, generation: int | None = None) -> None:
-    """What an operator would write."""
+def report(
+    store: Cluster,
+    told: dict[str, Any] | None,
+    *,
+    generation: int | None = None,
+    progressing: tuple[str, str] | None = None,
+) -> None:
+    """What an operator would write; `progressing` is status and reason of that condition."""
     manifest = store.get(INFERENCE_DEPLOYMENT, KEY)
     assert manifest is not None
     seen = manifest["metadata"]["generation"] if generation is None else generation
-    status = {"observedGeneration": seen, "activeRevision": "v1", **({"rollout": told} if told else {})}
+    status: dict[str, Any] = {"observedGeneration": seen, "activeRevision": "v1", **({"rollout": told} if told else {})}
+    if progressing is not None:
+        said, reason = progressing
+        condition = {
+            "type": "Progressing",
+            "status": said,
+            "reason": reason,
+            "message": "No such file.",
+            "lastTransitionTime": "2026-11-30T19:55:00Z",
+        }
+        status["conditions"] = [condition]
     store.apply_status(INFERENCE_DEPLOYMENT, {"metadata": manifest["metadata"], "status": status}, DEPLOYMENT_MANAGER)
 
 
@@ -150,6 +166,31 @@ def test_without_a_rollout_it_is_said_what_serves_and_nothing_can_be_told(store:
     refused = cli("promote", "judged")
     assert refused.exit_code == 2
     assert_tells(refused.stderr, "error judged nothing to promote")
+
+
+@pytest.mark.parametrize(
+    ("progressing", "code"),
+    [
+        (("True", "RolledOut"), 0),
+        (("True", "RollingOut"), 3),
+        (("True", "StartingReplicas"), 3),
+        (("False", "ModelNotFound"), 3),
+    ],
+    ids=["nothing is rolled out", "one takes over unjudged", "one starts", "one does not start"],
+)
+def test_without_a_rollout_following_ends_once_nothing_is_under_way(
+    store: Cluster, progressing: tuple[str, str], code: int
+) -> None:
+    report(store, None, progressing=progressing)
+
+    assert cli("status", "judged", "-w", "--timeout", "0").exit_code == code
+
+
+@pytest.mark.parametrize("arguments", [(), ("-w", "--timeout", "0")])
+def test_a_revision_that_does_not_start_is_told_with_the_reason(store: Cluster, arguments: tuple[str, ...]) -> None:
+    report(store, rollout(phase="Starting", weight=0, message="0 of 1 answer."), progressing=("False", "ModelNotFound"))
+
+    assert_tells(cli("status", "judged", *arguments).output, "0 of 1 answer ModelNotFound No such file")
 
 
 def test_what_is_said_of_a_former_spec_is_not_taken_for_the_present_one(store: Cluster) -> None:
