@@ -155,10 +155,12 @@ def gateway(
     arguments: Sequence[str] = (),
     host: str = "127.0.0.1",
     control_port: int | None = None,
+    *,
+    port: int | None = None,
 ) -> Iterator[GatewayProcess]:
-    """A gateway on free ports of a loopback address."""
-    port, free = free_ports(2)
-    control = control_port or free
+    """A gateway on these ports, or free ones, of a loopback address."""
+    free, other = free_ports(2)
+    port, control = port or free, control_port or other
     folder.mkdir(parents=True, exist_ok=True)
     secret_file = folder / "secret"
     secret_file.write_text("benchmark-secret")

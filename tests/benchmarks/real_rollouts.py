@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tests.benchmarks import report
-from tests.benchmarks.rollout_disturbances import Disturbance, OperatorKiller, ReplicaKiller
+from tests.benchmarks.rollout_disturbances import Disturbance, GatewayExchanger, OperatorKiller, ReplicaKiller
 from tests.benchmarks.rollout_figures import exact_interval
 from tests.benchmarks.rollout_lane import ANALYSIS, Lane, RolloutStory, StatusLook
 from tests.benchmarks.rollout_models import ModelTraits
@@ -108,6 +108,8 @@ class Trial:
         found = []
         if story.count("failed") and kind.end == _GOOD:
             found.append(f"{story.count('failed')} requests failed")
+        if story.went_back():
+            found.append(story.went_back())
         allowed = story.allowed()
         if kind.end == _BAD and story.harmed > allowed + 4 * math.sqrt(allowed) + 1:
             found.append(f"{story.harmed} requests were harmed, where {allowed:.0f} were the candidate's by its share")
@@ -150,15 +152,21 @@ def main(options: Sequence[str] = ()) -> int:
     given = _arguments(options)
     kinds = [each for each in KINDS if each != _AS_GOOD] if given.kinds == "all" else given.kinds.split(",")
     todo = [_AS_GOOD] * given.alike + [each for each in kinds if each for _ in range(given.each)]
-    with running_platform(cpus=64) as platform:
+    with running_platform(cpus=64, gateways=2 if given.exchange_gateways else 1) as platform:
         disturbances: list[Disturbance] = []
         if given.kill_operators:
             disturbances.append(OperatorKiller(platform, given.kill_operators))
+        if given.exchange_gateways:
+            disturbances.append(GatewayExchanger(platform))
         if given.kill_replicas:
             disturbances.append(ReplicaKiller(platform, given.kill_replicas))
-        trials = _run(platform, todo, given.at_once, disturbances)
-    name = f"real-rollouts{'-' + given.label if given.label else ''}"
-    return _publish(name, trials, [each.told() for each in disturbances])
+        trials: list[Trial] = []
+        try:
+            _run(platform, todo, given.at_once, disturbances, trials)
+        finally:  # told to end, it says what it has seen
+            name = f"real-rollouts{'-' + given.label if given.label else ''}"
+            status = _publish(name, trials, [each.told() for each in disturbances])
+    return status
 
 
 def _arguments(options: Sequence[str]) -> argparse.Namespace:
@@ -173,16 +181,18 @@ def _arguments(options: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--kill-replicas", default="", help="of which arm one is killed in each rollout: candidate or stable"
     )
+    parser.add_argument("--exchange-gateways", action="store_true", help="one of two in each rollout")
     parser.add_argument("--label", default="", help="of what is written")
     return parser.parse_args(list(options))
 
 
-def _run(platform: Platform, kinds: list[str], at_once: int, disturbances: list[Disturbance]) -> list[Trial]:
+def _run(
+    platform: Platform, kinds: list[str], at_once: int, disturbances: list[Disturbance], trials: list[Trial]
+) -> None:
     """All of them, several deployments at once, and each deployment's one after another."""
     work: queue.SimpleQueue[tuple[str, list[str]]] = queue.SimpleQueue()
     for number, batch in enumerate(_batches(kinds, at_once)):
         work.put((f"r{number}", batch))
-    trials: list[Trial] = []
     lock = threading.Lock()
 
     def work_through() -> None:
@@ -194,14 +204,13 @@ def _run(platform: Platform, kinds: list[str], at_once: int, disturbances: list[
                         trials.append(trial)
                         _tell(trial, len(trials), len(kinds))
 
-    threads = [threading.Thread(target=work_through) for _ in range(at_once)]
+    threads = [threading.Thread(target=work_through, daemon=True) for _ in range(at_once)]
     for each in (*disturbances, *threads):
         each.start()
     for thread in threads:
         thread.join()
     for disturbance in disturbances:
         disturbance.stop()
-    return trials
 
 
 def _batches(kinds: list[str], at_once: int) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""What is done to the platform while revisions are judged: operators killed in turn, replicas killed."""
+"""What is done to the platform while revisions are judged: operators killed in turn, gateways exchanged, replicas killed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Final
 
 import httpx
-from tests.benchmarks import report
+from tests.benchmarks import parts, report
 from tests.benchmarks.rollout_lane import Lane, StatusLook
 from tests.e2e.stack import Platform
 
@@ -85,6 +87,71 @@ class OperatorKiller(Disturbance):
             return str(self._platform.read(_LEASE)["spec"].get("holderIdentity") or "")
         except httpx.HTTPError:
             return ""
+
+
+class GatewayExchanger(Disturbance):
+    """Of two gateways, one is exchanged in each rollout, once the candidate has a share: a new one, that knows nothing, at its place."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        self._gateways = [platform.gateway, *platform.others]
+        self._stack = ExitStack()
+        self._lock = threading.Lock()
+        self._seconds: list[float] = []
+
+    def stop(self) -> None:
+        """End those that came."""
+        with self._lock:
+            self._stack.close()
+
+    def watch(self, lane: Lane) -> Callable[[StatusLook], str]:
+        """Exchange when it steps for the first time; while one is exchanged, no other is."""
+        done = False
+
+        def look(seen: StatusLook) -> str:
+            nonlocal done
+            if done or seen.record["phase"] != RolloutPhase.STEPPING or not self._lock.acquire(blocking=False):
+                return ""
+            done = True
+            threading.Thread(target=self._exchange).start()
+            return f"gateway {len(self._seconds) % len(self._gateways)} exchanged at {seen.weight} %"
+
+        del lane
+        return look
+
+    def told(self) -> str:
+        """How many, and how long there was but one."""
+        return f"gateways exchanged: {len(self._seconds)}; {max(self._seconds, default=0):.0f} s until the new one was there, at most"
+
+    def _exchange(self) -> None:
+        """As Kubernetes does: SIGTERM, patience, and another one that is ready once an operator has told it all."""
+        began = time.monotonic()
+        try:
+            place = len(self._seconds) % len(self._gateways)
+            old = self._gateways[place]
+            os.kill(old.pid, signal.SIGTERM)
+            parts.until("the gateway's end", lambda: not is_alive(old.pid), 90, pause=0.2)
+            ports = [int(url.rpartition(":")[2]) for url in (old.url, old.control_url)]
+            folder = self._platform.folder / f"gateway-new-{len(self._seconds)}"
+            fresh = parts.gateway(
+                folder,
+                self._platform.environment,
+                ("--await-operator-seconds", "60"),
+                port=ports[0],
+                control_port=ports[1],
+            )
+            self._gateways[place] = self._stack.enter_context(fresh)
+        finally:
+            self._seconds.append(time.monotonic() - began)
+            self._lock.release()
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and was not waited for does not."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
 
 
 class ReplicaKiller(Disturbance):

@@ -93,7 +93,8 @@ class SteadyLoad:
 
     async def _one(self, targets: list[tuple[Connections, list[bytes]]], number: int) -> None:
         at, status, body = time.time(), 0, b""
-        for connections, requests in targets:
+        turn = len(self.answers) % len(targets)
+        for connections, requests in (*targets[turn:], *targets[:turn]):
             # One that took no connection did nothing with the request: a client of a Service goes to another then, too.
             with suppress(ConnectionRefusedError):
                 try:
@@ -188,6 +189,13 @@ class RolloutStory:
         """From its end until the last that was harmed was sent; 0 where nobody was after it."""
         return max((each.at - self.ended for each in self.answers if each.problem), default=0.0) if self.looks else 0.0
 
+    def went_back(self) -> str:
+        """Where its share fell though it was not rolled back; empty where it never did."""
+        for look, following in zip(self.looks, self.looks[1:], strict=False):
+            if following.weight < look.weight and following.record.get("phase") != RolloutPhase.ROLLED_BACK:
+                return f"its share fell from {look.weight} to {following.weight} %"
+        return ""
+
     def seconds_in(self) -> dict[str, float]:
         """By phase, as looked at."""
         found: dict[str, float] = {}
@@ -223,8 +231,9 @@ class Lane:
     def begin(self) -> SteadyLoad:
         """The first revision; its load, to be entered."""
         self.apply(ModelTraits(work=self.work))
-        url = self.platform.until_ready(self.namespace, self.name, 300)["status"]["url"]
-        self.load = SteadyLoad([url], self.per_second)
+        path = urlsplit(self.platform.until_ready(self.namespace, self.name, 300)["status"]["url"]).path
+        gateways = (self.platform.gateway, *self.platform.others)
+        self.load = SteadyLoad([f"{each.url}{path}" for each in gateways], self.per_second)
         return self.load
 
     def status(self) -> dict[str, Any]:

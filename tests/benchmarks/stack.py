@@ -15,7 +15,7 @@ from tests.integration.local_ray import local_ray
 
 
 @contextmanager
-def running_platform(cpus: int = 8) -> Iterator[Platform]:
+def running_platform(cpus: int = 8, gateways: int = 1) -> Iterator[Platform]:
     """Everything up, with a pool in the namespace `default`."""
     environment = {"OTEL_SDK_DISABLED": "true"}
     with ExitStack() as stack:
@@ -24,6 +24,6 @@ def running_platform(cpus: int = 8) -> Iterator[Platform]:
         api = stack.enter_context(ControlPlane(build(report.progress)))
         report.progress("starting Ray, the gateway and the operator")
         ray = stack.enter_context(local_ray(cpus=cpus, environment={"PYTHONPATH": str(Path.cwd()), **environment}))
-        running = stack.enter_context(platform(api, ray, folder, environment))
+        running = stack.enter_context(platform(api, ray, folder, environment, gateways))
         running.add_tenant("default")
         yield running

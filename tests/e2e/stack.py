@@ -64,6 +64,8 @@ class Platform:
     environment: Mapping[str, str]
     client: httpx.Client
     operators: list[Operator] = field(default_factory=list)
+    others: tuple[parts.GatewayProcess, ...] = ()
+    """Gateways beside the first, with the same secret."""
 
     def operator(self, identity: str) -> Operator:
         """Another operator with the least-privilege identity of the chart."""
@@ -71,8 +73,8 @@ class Platform:
         kubeconfig = self.api.kubeconfig_for("penstock-operator", "penstock-system")
         command = [
             sys.executable, "-m", "penstock_operator.main", "--kubeconfig", str(kubeconfig),
-            "--gateway", self.gateway.control_url, "--gateway-secret-file", str(self.gateway.secret_file),
-            "--replica-host", "127.0.0.1", "--identity", identity, "--health-port", str(health),
+            *(word for each in (self.gateway, *self.others) for word in ("--gateway", each.control_url)),
+            "--gateway-secret-file", str(self.gateway.secret_file), "--replica-host", "127.0.0.1", "--identity", identity, "--health-port", str(health),
         ]  # fmt: skip
         found = Operator(command, self.folder / f"{identity}.log", self.environment)
         self.operators.append(found)
@@ -161,15 +163,18 @@ def deployment(namespace: str, name: str, model: Path, **spec: Any) -> dict[str,
 
 @contextmanager
 def platform(
-    api: ControlPlane, ray: LocalRay, folder: Path, environment: Mapping[str, str] | None = None
+    api: ControlPlane, ray: LocalRay, folder: Path, environment: Mapping[str, str] | None = None, gateways: int = 1
 ) -> Iterator[Platform]:
-    """CRDs, rights, a gateway and one operator on an API server and a Ray that are up."""
+    """CRDs, rights, gateways and one operator on an API server and a Ray that are up."""
     env = dict(environment or {})
     api.serve(MANIFESTS / "crds")
     grant_operator_rights(api)
     with ExitStack() as stack:
         edge = stack.enter_context(parts.gateway(folder / "gateway", env))
-        built = Platform(api, ray, edge, folder, env, stack.enter_context(api.client()))
+        others = [
+            stack.enter_context(parts.gateway(folder / f"gateway-{each}", env)) for each in range(2, gateways + 1)
+        ]
+        built = Platform(api, ray, edge, folder, env, stack.enter_context(api.client()), others=tuple(others))
         stack.callback(lambda: [each.stop() for each in built.operators])
         built.operator("operator-a").start()
         yield built
