@@ -143,7 +143,9 @@ def _busy_at(before: RolloutNotes, notes: RolloutNotes, sight: RolloutSight) -> 
         return _last_request(sight)
     if notes.live > before.live:
         return sight.now
-    if notes.stable.ended or notes.baseline.ended:
+    if any(
+        each.outcomes is not None for arm in (sight.stable, sight.baseline) for each in sight.arm(arm).replicas.values()
+    ):
         return before.busy_at
     return max(before.busy_at, _last_request(sight))
 

@@ -234,6 +234,18 @@ def test_a_third_revision_is_judged_against_what_serves() -> None:
     assert stage.weights == {third: 100}
 
 
+def test_a_third_revision_that_is_long_in_starting_is_shown_what_clients_send() -> None:
+    stage = begun()
+    stage.until("Stepping")
+    stage.of = deployed(THIRD_MODEL, ALIKE)
+    stage.behaviours = {names.revision(stage.of): Behaviour(starts=False)}
+    for _ in range(15):
+        stage.act()
+    stage.behaviours = {}
+    looks = stage.until("Stepping")
+    assert not any(each.route.comparison.replay for each in looks if each.route and each.route.comparison)
+
+
 def test_a_spec_that_changes_back_ends_it_quietly() -> None:
     stage = begun()
     stage.until("Stepping")
