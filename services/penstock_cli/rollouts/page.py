@@ -11,7 +11,7 @@ from jinja2 import ChoiceLoader, FileSystemLoader
 
 from penstock.api.rollout import RolloutPhase, RolloutPoint, RolloutStatus, evidence_of
 from penstock.api.v1alpha1 import InferenceDeployment
-from penstock_cli.rollouts.showing import duration, seconds_since
+from penstock_cli.rollouts.showing import SHARES, duration, seconds_since
 from penstock_optimizer.report.axes import Axis
 from penstock_optimizer.report.templates import TEMPLATES
 
@@ -43,7 +43,7 @@ def render(deployment: InferenceDeployment, rollout: RolloutStatus, now: datetim
         now: when it is made.
     """
     harm, proof = evidence_of(rollout.harm_bound), evidence_of(rollout.proof_bound)
-    judged = [each for each in rollout.metrics if each.name != "shares"]
+    judged = [each for each in rollout.metrics if each.name != SHARES]
     since = seconds_since(rollout.started_at, now)
     return _ENVIRONMENT.get_template("rollout.html").render(
         name=f"{deployment.metadata.namespace}/{deployment.metadata.name}",
@@ -66,7 +66,7 @@ def plots(rollout: RolloutStatus, harm: float, proof: float) -> list[dict[str, A
     history = rollout.history
     if len(history) < 2 or history[-1].after <= history[0].after:  # noqa: PLR2004 (a curve of one point is none)
         return []
-    names = list(dict.fromkeys(name for point in history for name in point.proof))
+    names = list(dict.fromkeys(name for point in history for name in point.proof if name != SHARES))
     shares = [("requests", [float(point.weight) for point in history])]
     harms = [("all metrics", [evidence_of(point.harm) for point in history])]
     proofs = [(name, [evidence_of(point.proof.get(name, "0")) for point in history]) for name in names]

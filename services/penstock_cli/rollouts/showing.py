@@ -22,6 +22,8 @@ _BAR: Final = 10
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
 _NOT_FOR_PEOPLE: Final = {"evidence", "notes", "history"}
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
+SHARES: Final = "shares"
+"""The metric that is nobody's fault, and of which nothing is to be proved."""
 ENDED: Final = (RolloutPhase.PROMOTED, RolloutPhase.ROLLED_BACK)
 """Nothing more comes of a rollout in these."""
 
@@ -118,7 +120,7 @@ def _metric_row(metric: MetricEvidence, harm: float, proof: float) -> tuple[str,
     return (
         metric.name, metric.candidate, metric.baseline, f"{metric.samples:,}",
         f"{bar(worse, harm)} {worse:.1f}",
-        f"{bar(no_worse, proof)} {no_worse:.1f}{' proved' if metric.proved else ''}",
+        "" if metric.name == SHARES else f"{bar(no_worse, proof)} {no_worse:.1f}{' proved' if metric.proved else ''}",
     )  # fmt: skip
 
 
@@ -167,7 +169,7 @@ def _announce_promotion(rollout: RolloutStatus) -> str:
     candidate, stable = rollout.candidate, rollout.stable
     if rollout.phase is RolloutPhase.WATCHING:
         return f"revision {candidate} is watched no longer, and {stable} goes: from then on nothing takes it back"
-    unproved = [each.name for each in rollout.metrics if not each.proved and each.name != "shares"]
+    unproved = [each.name for each in rollout.metrics if not each.proved and each.name != SHARES]
     though = f", though it is not proved to be no worse in {', '.join(unproved)}" if unproved else ""
     though = though or ("" if rollout.metrics else ", though nothing was compared yet")
     return f"revision {candidate} gets all requests now{though}"

@@ -21,7 +21,13 @@ HISTORY = [
     {"after": 0, "phase": "Starting"},
     {"after": 60, "phase": "Shadowing", "harm": "-0.5", "proof": {"parity": "0.6"}},
     {"after": 240, "phase": "Stepping", "weight": 1, "harm": "0.2", "proof": {"parity": "1.4", "errors": "0.1"}},
-    {"after": 300, "phase": "Stepping", "weight": 10, "harm": "9", "proof": {"parity": "200", "errors": "0.7"}},
+    {
+        "after": 300,
+        "phase": "Stepping",
+        "weight": 10,
+        "harm": "9",
+        "proof": {"parity": "200", "errors": "0.7", "shares": "0"},
+    },
 ]
 METRICS = [
     {"name": "errors", "candidate": "0.1 %", "baseline": "0.2 %", "samples": 12345, "harm": "-0.2", "proof": "0.7"},
@@ -95,3 +101,7 @@ def test_evidence_far_beyond_its_bound_stays_within_the_picture() -> None:
 
 def test_a_rollout_that_has_just_begun_has_no_pictures() -> None:
     assert "<svg" not in page(history=HISTORY[:1])
+
+
+def test_of_shares_nothing_is_to_be_proved() -> None:
+    assert page().count(">shares<") == 1, "its row, and no curve"
