@@ -2,10 +2,10 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run images test test-fast e2e cluster-up cluster-down lint format verify generate bench bench-peers bench-models bench-cluster clean
+.PHONY: help setup run images test test-fast e2e cluster-up cluster-down lint format verify docs generate bench bench-peers bench-models bench-cluster clean
 
 BIN := .venv/bin
-SOURCES := platform operators services images tests charts
+SOURCES := platform operators services images tests charts docs
 RPC := services/penstock_serving/rpc
 PROTOC = $(BIN)/python -m grpc_tools.protoc -I $(RPC)/protocol $(sort $(shell find $(RPC)/protocol -name '*.proto')) --descriptor_set_out=
 # UV_LINK_MODE: a cache on another file system is copied from without a warning.
@@ -57,10 +57,14 @@ format: setup  ## Format the code and mend what can be mended
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-verify: setup  ## Check that generated files are up to date with their sources
+verify: setup  ## Check that generated files are up to date with their sources, and every link of the documentation
 	scripts/uv lock --check --quiet
 	$(BIN)/python -m penstock.api.crds --check manifests/crds
 	@mkdir -p build && $(PROTOC)build/descriptors.binpb && cmp build/descriptors.binpb $(RPC)/descriptors.binpb
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+docs: setup  ## Write the documentation as a site into build/site (SERVE=1: show it at http://127.0.0.1:8001)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(if $(SERVE),serve --dev-addr 127.0.0.1:8001,build)
 
 generate: setup  ## Write the generated files again
 	$(BIN)/python -m penstock.api.crds manifests/crds
