@@ -15,11 +15,13 @@ import yaml
 from penstock.addresses import is_ipv6
 from penstock.api.access import Authentication
 from penstock.api.documents import read_yaml
+from penstock.api.pod_template import PodTemplate
 from penstock.api.pool import ServingPoolSpec
+from penstock.api.quantity import is_quantity
 from penstock.errors import Invalid
 from penstock.serving.settings import DEFAULT_MAX_BODY_BYTES
 from penstock_operator.optimization.job import JobSettings
-from penstock_operator.optimization.job_settings import parse_egress
+from penstock_operator.optimization.job_settings import DEFAULT_DISK, parse_egress
 from penstock_operator.pool.raypods import PoolSettings
 
 _LEVELS = ("debug", "info", "warning", "error")
@@ -124,6 +126,10 @@ def _add_pools(result: argparse.ArgumentParser) -> None:
         help="the operator's own; where it is IPv6, the Ray heads of pools are reached by that, and listen there",
     )  # fmt: skip
     group.add_argument(
+        "--pool-template-file", type=Path, metavar="FILE",
+        help="a podTemplate (YAML, as in a ServingPool) that is laid over all pods of pools and Jobs, under the pools' own",
+    )  # fmt: skip
+    group.add_argument(
         "--system-namespace", help="where operator and gateways run, for pools' NetworkPolicies; default: the lease's"
     )
     group.add_argument(
@@ -148,6 +154,10 @@ def _add_optimization(result: argparse.ArgumentParser) -> None:
     pods.add_argument(
         "--optimizer-workspace-claim", metavar="NAME", help="PersistentVolumeClaim that keeps what searches found"
     )
+    pods.add_argument(
+        "--optimizer-disk", metavar="QUANTITY", default=DEFAULT_DISK,
+        help="ephemeral-storage that a Job asks for; default: %(default)s",
+    )  # fmt: skip
     pods.add_argument(
         "--model-volume", action="append", default=[], metavar="CLAIM=PATH",
         help="PersistentVolumeClaim with models and data for file://, mounted read-only there; repeatable",
@@ -234,7 +244,17 @@ def _pools(given: argparse.Namespace) -> PoolSettings | None:
         environment=tuple(_pair(each, "--pool-env") for each in given.pool_env),
         artifact_secret=given.artifact_secret,
         ipv6=is_ipv6(given.pod_address),
+        template=_template(given.pool_template_file),
     )
+
+
+def _template(path: Path | None) -> PodTemplate | None:
+    if path is None:
+        return None
+    try:
+        return PodTemplate.model_validate(read_yaml(_read(path, "--pool-template-file")))
+    except (yaml.YAMLError, ValueError) as error:
+        raise Invalid("InvalidSettings", f"{path} is no podTemplate: {error}") from error
 
 
 def _default_pool(path: Path | None) -> ServingPoolSpec | None:
@@ -285,11 +305,19 @@ def _jobs(given: argparse.Namespace) -> JobSettings | None:
         model_volumes=tuple(_pair(each, "--model-volume") for each in given.model_volume),
         environment=environment,
         environment_secret=given.optimizer_env_secret,
+        disk=_quantity(given.optimizer_disk, "--optimizer-disk"),
+        template=_template(given.pool_template_file),
         shared_store=given.shared_store,
         sandbox=not given.optimizer_no_sandbox,
         queue=given.optimizer_queue,
         egress=tuple(parse_egress(each) for each in given.optimizer_egress),
     )
+
+
+def _quantity(text: str, option: str) -> str:
+    if not is_quantity(text):
+        raise Invalid("InvalidSettings", f"{option} {text}: write a quantity, such as 20Gi")
+    return text
 
 
 def _pair(text: str, option: str) -> tuple[str, str]:

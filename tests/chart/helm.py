@@ -42,6 +42,7 @@ EVERYTHING: Object = {
         "issuerCertificates": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
     },
     "poolEnv": {"HF_ENDPOINT": "https://hub.example.com"},
+    "poolTemplate": {"metadata": {"labels": {"example.com/cost-center": "42"}}, "spec": {"runtimeClassName": "gvisor"}},
     "networkPolicy": {
         "clients": [{"namespaceSelector": {"matchLabels": {"clients": "yes"}}}],
         "agents": [{"ipBlock": {"cidr": "192.0.2.0/24"}}],

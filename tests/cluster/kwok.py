@@ -37,7 +37,7 @@ def fake_node(
         memory: and how much memory.
         tainted: whether only pods with `TOLERATION` go there.
     """
-    capacity = {"cpu": cpu, "memory": memory, "pods": "110", **resources}
+    capacity = {"cpu": cpu, "memory": memory, "pods": "110", "ephemeral-storage": "1Ti", **resources}
     return {
         "apiVersion": "v1",
         "kind": "Node",

@@ -61,6 +61,20 @@ def managed(head: Manifest | None = None, **group: Any) -> Manifest:
     return top(pool(), spec={"managed": {"workerGroups": groups} | ({"head": head} if head else {})})
 
 
+def redis(address: str, **fields: Any) -> Manifest:
+    made = managed()
+    made["spec"]["managed"]["gcsFaultTolerance"] = {"redisAddress": address, **fields}
+    return made
+
+
+def templated(metadata: Manifest | None = None, **spec: Any) -> Manifest:
+    return managed(podTemplate={"metadata": metadata or {}, "spec": spec})
+
+
+def container(name: str, **fields: Any) -> Manifest:
+    return templated(containers=[{"name": name, **fields}])
+
+
 def selecting(labels: Manifest) -> Manifest:
     return managed(nodeSelector=labels)
 
@@ -413,6 +427,109 @@ CASES = (
         "a Secret's key that is none",
         pool(tokenSecretRef={"name": "t", "key": "a b"}),
         'spec.existing.tokenSecretRef.key: "a b" Secret',
+    ),
+    # What a cluster asks of pods.
+    taken(
+        "a template with what clusters ask for",
+        templated(
+            {"labels": {"example.com/cost-center": "42"}, "annotations": {"karpenter.sh/do-not-disrupt": "true"}},
+            runtimeClassName="nvidia",
+            securityContext={"runAsUser": None, "supplementalGroups": [5]},
+            tolerations=[{"key": "dedicated", "operator": "Exists", "tolerationSeconds": 5}],
+            containers=[
+                {
+                    "name": "ray-worker",
+                    "resources": {"limits": {"cpu": 8}},
+                    "env": [{"name": "HTTPS_PROXY", "value": "p"}],
+                },
+                {"name": "proxy", "image": "proxy:1", "command": ["/proxy"], "ports": [{"containerPort": 3128}]},
+            ],
+            volumes=[{"name": "temporary", "emptyDir": {"sizeLimit": "1Gi"}}],
+        ),
+    ),
+    *(
+        refused(
+            f"the {field} of a container of ours",
+            container("ray-worker", **{field: value}),
+            f"spec.managed.workerGroups[0].podTemplate.spec.containers[0].{field}: Forbidden",
+            f"{field} ray-worker Penstock's own leave out",
+        )
+        for field, value in {
+            "image": "mine:1",
+            "command": ["sh"],
+            "args": ["-c"],
+            "workingDir": "/",
+            "ports": [{"containerPort": 1}],
+            "lifecycle": {},
+            "livenessProbe": {},
+            "readinessProbe": {},
+            "startupProbe": {},
+            "restartPolicy": "Always",
+        }.items()
+    ),
+    *(
+        refused(
+            f"the variable {name} in a container of ours",
+            container("ray-head", env=[{"name": name, "value": "1"}]),
+            "podTemplate.spec.containers[0].env: Forbidden RAY_ PENSTOCK_ HOME poolEnv",
+        )
+        for name in ("RAY_AUTH_MODE", "PENSTOCK_MODEL_CACHE", "HOME")
+    ),
+    taken("the variable RAY_X in another container", container("other", env=[{"name": "RAY_X", "value": "1"}])),
+    *(
+        refused(
+            f"the label {key} of pods",
+            templated({"labels": {key: "x"}}),
+            "podTemplate.metadata.labels: Forbidden ray.io penstock.dev choose others",
+        )
+        for key in ("ray.io/node-type", "penstock.dev/pool", "app.kubernetes.io/component")
+    ),
+    refused(
+        "an annotation of Ray's",
+        templated({"annotations": {"ray.io/ft-enabled": "false"}}),
+        "podTemplate.metadata.annotations: Forbidden ray.io",
+    ),
+    refused(
+        "the network of the node",
+        templated(hostNetwork=True),
+        'unknown field "spec.managed.workerGroups[0].podTemplate.spec.hostNetwork"',
+    ),
+    refused(
+        "the time that a worker has to leave",
+        templated(terminationGracePeriodSeconds=1),
+        'unknown field "spec.managed.workerGroups[0].podTemplate.spec.terminationGracePeriodSeconds"',
+    ),
+    refused("a container without a name", templated(containers=[{"image": "x"}]), "containers[0].name: Required value"),
+    taken("a limit on the head's cores", managed(head={"cpu": "500m", "cpuLimit": 1})),
+    refused(
+        "a limit on the head's cores below what it asks for",
+        managed(head={"cpuLimit": "500m"}),
+        "spec.managed.head.cpuLimit: cpuLimit less than cpu raise",
+    ),
+    # A Redis.
+    taken("a Redis", redis("redis.ray.svc:6379", passwordSecretRef={"name": "redis"})),
+    taken(
+        "a Redis behind TLS, with a user and an authority of its own",
+        redis(
+            "rediss://redis.storage.svc:6379",
+            username="penstock",
+            passwordSecretRef={"name": "redis", "key": "password"},
+            caSecretRef={"name": "redis-ca"},
+        ),
+    ),
+    taken("a Redis' scheme without TLS", redis("redis://redis:6379")),
+    refused("a Redis with a path", redis("rediss://redis:6379/0"), "redisAddress: host:port rediss://"),
+    refused("a Redis with a user in its address", redis("rediss://u:p@redis:6379"), "redisAddress: user fields of own"),
+    refused(
+        "two users of a Redis",
+        redis("r:1", username="a", usernameSecretRef={"name": "b"}, passwordSecretRef={"name": "b"}),
+        "gcsFaultTolerance.username: username usernameSecretRef not both",
+    ),
+    refused("a Redis' user without a password", redis("r:1", username="a"), "gcsFaultTolerance: passwordSecretRef"),
+    refused(
+        "an authority where there is no TLS",
+        redis("r:1", caSecretRef={"name": "ca"}),
+        "gcsFaultTolerance.caSecretRef: rediss://host:port",
     ),
     # Labels of nodes.
     taken(

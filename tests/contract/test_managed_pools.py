@@ -60,10 +60,44 @@ FULL: Manifest = {
     "managed": SPEC["managed"]
     | {
         "imagePullSecrets": [{"name": "registry"}],
-        "gcsFaultTolerance": {"redisAddress": "redis:6379", "passwordSecretRef": {"name": "redis"}},
+        "gcsFaultTolerance": {
+            "redisAddress": "rediss://redis:6379",
+            "usernameSecretRef": {"name": "redis", "key": "user"},
+            "passwordSecretRef": {"name": "redis"},
+            "caSecretRef": {"name": "redis-ca"},
+        },
         "priorityClassName": "high",
         "modelClaims": [{"name": "models"}],
         "cache": {"hostPath": "/var/cache/models"},
+        "podTemplate": {
+            "metadata": {"labels": {"cost": "42"}, "annotations": {"a/b": "c"}},
+            "spec": {
+                "runtimeClassName": "nvidia",
+                "serviceAccountName": "models",
+                "securityContext": {"runAsUser": None, "supplementalGroups": [5]},
+                "tolerations": [{"key": "k", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60}],
+                "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}},
+                "topologySpreadConstraints": [
+                    {"maxSkew": 1, "topologyKey": "host", "whenUnsatisfiable": "DoNotSchedule"}
+                ],
+                "volumes": [{"name": "temporary", "emptyDir": {"sizeLimit": "1Gi"}}],
+                "hostAliases": [{"ip": "192.0.2.1", "hostnames": ["a"]}],
+                "initContainers": [{"name": "first", "image": "i", "restartPolicy": "Always"}],
+                "containers": [
+                    {
+                        "name": "ray-worker",
+                        "resources": {"limits": {"cpu": 8}},
+                        "envFrom": [{"secretRef": {"name": "s"}}],
+                    },
+                    {
+                        "name": "autoscaler",
+                        "resources": {"limits": {"cpu": "500m"}},
+                        "env": [{"name": "A", "value": "b"}],
+                    },
+                    {"name": "proxy", "image": "p", "volumeMounts": [{"name": "temporary", "mountPath": "/tmp"}]},
+                ],
+            },
+        },
     }
 }
 

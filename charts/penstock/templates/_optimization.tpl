@@ -10,6 +10,9 @@
 {{- with .workspaceClaim }}
 - {{ include "penstock.argument" (printf "--optimizer-workspace-claim=%v" .) }}
 {{- end }}
+{{- with .jobDisk }}
+- {{ include "penstock.argument" (printf "--optimizer-disk=%v" .) }}
+{{- end }}
 {{- range $claim, $path := .modelVolumes }}
 - {{ include "penstock.argument" (printf "--model-volume=%v=%v" $claim $path) }}
 {{- end }}

@@ -8,6 +8,7 @@ from penstock import names
 from penstock.api.conditions import Reason
 from penstock.api.meta import Manifest
 from penstock.api.optimization import OptimizationProfileSpec, OptimizationRun
+from penstock.api.pod_template import PodTemplate
 from penstock.api.pool import WorkerGroup
 from penstock.api.quantity import number
 from penstock.errors import Invalid
@@ -16,6 +17,7 @@ from penstock.optimization.statements import digest_of_profile, store_of
 from penstock.optimization.variants import SourceRequest
 from penstock_operator.optimization.job_pod import pod
 from penstock_operator.optimization.job_settings import JobSettings
+from penstock_operator.pods.template import with_templates
 
 __all__ = ["JobSettings", "budget_seconds", "build", "job_name", "queue_of", "request", "run_folder"]
 
@@ -97,8 +99,10 @@ def build(
     settings: JobSettings,
     attempt: int,
     group: WorkerGroup | None = None,
+    *,
+    template: PodTemplate | None = None,
 ) -> Manifest:
-    """The Job of one attempt, on the kind of node that `group` of the pool runs on.
+    """The Job of one attempt, on the kind of node that `group` of the pool runs on, and with the pool's `template`.
 
     In a queue it is made suspended: Kueue starts it once there is room. Attempts are the operator's, so Kubernetes makes none; but a pod whose node goes is replaced, which is no attempt.
 
@@ -130,7 +134,11 @@ def build(
                     {"action": "FailJob", "onExitCodes": {"operator": "NotIn", "values": [0]}},
                 ]
             },
-            "template": {"metadata": {"labels": labels}, "spec": pod(run, profile, settings, variables, group)},
+            "template": with_templates(
+                {"metadata": {"labels": labels}, "spec": pod(run, profile, settings, variables, group)},
+                (settings.template, template, group.pod_template if group else None),
+                sidecars=False,
+            ),
         },
     }
 

@@ -10,11 +10,13 @@ from urllib.parse import urlsplit
 from penstock import names
 from penstock.api.meta import Manifest
 from penstock.api.optimization import OptimizationProfileSpec, OptimizationRun
+from penstock.api.pod_template import OPTIMIZER
 from penstock.api.pool import WorkerGroup
 from penstock.api.quantity import canonical_quantity, number
 from penstock.optimization.progress import SIGNING_KEY_VARIABLE
 from penstock.serving.mounts import CLAIMS_ROOT, CREDENTIALS_ROOT
 from penstock_operator.optimization.job_settings import JobSettings
+from penstock_operator.pods.disk import DISK
 from penstock_operator.pool.raypods import node_selector
 
 SIGNING_KEY: Final = "key.pem"
@@ -80,7 +82,7 @@ def _container(
     mounts: list[Manifest],
 ) -> Manifest:
     container: Manifest = {
-        "name": "optimizer",
+        "name": OPTIMIZER,
         "image": settings.image or "none",
         "command": [settings.python, "-m", "penstock_optimizer"],
         "env": [
@@ -90,7 +92,8 @@ def _container(
             *([{"name": "HOME", "value": settings.workspace}] if settings.image else []),
             *({"name": name, "value": value} for name, value in settings.environment),
         ],
-        "resources": {"requests": dict(amounts), "limits": dict(amounts)},
+        # What a search writes is bounded by nobody, so the disk that it asks for is a guess and no limit.
+        "resources": {"requests": {**amounts, DISK: settings.disk}, "limits": dict(amounts)},
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,

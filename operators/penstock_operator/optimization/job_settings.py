@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from typing import Final
 
+from penstock.api.pod_template import PodTemplate
 from penstock.errors import Invalid
 from penstock_operator.pool.raypods import ACCELERATOR_NODE_LABEL
+
+DEFAULT_DISK: Final = "20Gi"
+"""For models of a few gibibytes and their variants."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,10 @@ class JobSettings:
     """Whether Jobs may have credentials that open other namespaces' parts of the store."""
     memory: str = "8Gi"
     """At least this much, for the search itself, which needs more than a replica: it trains and converts."""
+    disk: str = DEFAULT_DISK
+    """Of the node, for the workspace and temporary files: what a search is sure of."""
+    template: PodTemplate | None = None
+    """Laid over the Jobs' pods, under what the pools say themselves."""
     accelerator_label: str = ACCELERATOR_NODE_LABEL
     """Label of Kubernetes' nodes that holds their type of accelerator, where no worker group says how to find them."""
     accelerator_resource: str = "nvidia.com/gpu"

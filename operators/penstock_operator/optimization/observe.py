@@ -8,7 +8,7 @@ from typing import Protocol
 
 from penstock.api.conditions import Reason
 from penstock.api.optimization import OptimizationRun
-from penstock.api.pool import ServingPool, WorkerGroup
+from penstock.api.pool import ManagedRayCluster, ServingPool
 from penstock.api.verdicts import epoch
 from penstock.errors import Invalid
 from penstock.names import MODEL_LABEL, PROFILE_ANNOTATION, QUEUE_LABEL
@@ -89,7 +89,8 @@ class RunObserver:
             except Invalid as error:
                 message = f"The artifact store cannot be used: {error.message}"
                 profile = ProfileProblem(Reason.OPTIMIZATION_UNAVAILABLE, message)
-        groups = () if is_over(run) or any(each.state is JobState.ACTIVE for each in jobs) else self._groups(run)
+        none_to_make = is_over(run) or any(each.state is JobState.ACTIVE for each in jobs)
+        pool = None if none_to_make else self._pool(run)
         return ObservedRun(
             run,
             profile,
@@ -99,7 +100,8 @@ class RunObserver:
             result.statement.result if result.statement is not None else None,
             result.public_key,
             result.refused,
-            groups,
+            pool.worker_groups if pool is not None else (),
+            pool.pod_template if pool is not None else None,
         )
 
     def _read_statement(self, run: OptimizationRun, job: ObservedJob, folder: Folder, name: str) -> Told:
@@ -117,13 +119,12 @@ class RunObserver:
         wrong = mismatch(statement, wanted, job.profile_digest)
         return Told(statement, key) if wrong is None else Told(refused=f"{name}: {wrong}")
 
-    def _groups(self, run: OptimizationRun) -> tuple[WorkerGroup, ...]:
-        """Of the pool of the deployment that owns the run; of the namespace's default pool where none does."""
+    def _pool(self, run: OptimizationRun) -> ManagedRayCluster | None:
+        """The managed pool of the deployment that owns the run; of the namespace's default pool where none does."""
         namespace, name = run.metadata.namespace, run.metadata.labels.get(MODEL_LABEL)
         owner = self._cluster.get(INFERENCE_DEPLOYMENT, Key(namespace, name)) if name else None
         pool = self._pools.pool(pool_of(owner) if owner is not None else Key(namespace, "default"))
-        managed = pool.spec.managed if isinstance(pool, ServingPool) else None
-        return managed.worker_groups if managed is not None else ()
+        return pool.spec.managed if isinstance(pool, ServingPool) else None
 
 
 def observed_job(manifest: Manifest) -> ObservedJob:

@@ -10,6 +10,7 @@ from typing import Final, assert_never
 from penstock.api.conditions import Reason, RunCondition
 from penstock.api.meta import Manifest
 from penstock.api.optimization import OptimizationProfileSpec, OptimizationRun, OptimizationRunStatus, RunProgress
+from penstock.api.pod_template import PodTemplate
 from penstock.api.pool import WorkerGroup
 from penstock.api.verdicts import Verdict, condition, false, timestamp, true, unknown
 from penstock.errors import Invalid
@@ -93,6 +94,8 @@ class ObservedRun:
     """Why what lies in the place of `result` does not count; empty where nothing does, or it counts."""
     groups: tuple[WorkerGroup, ...] = ()
     """Of the pool that is to serve the model, where it is a managed one and a Job is to be made."""
+    template: PodTemplate | None = None
+    """Of the same pool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +180,7 @@ def _start(observed: ObservedRun, attempt: int, now: float, before: str = "") ->
             waiting = _status(run, false(Reason.UNSCHEDULABLE, impossible), _undecided_verdict(), now)
             return RunPlan(status=waiting, requeue=Requeue(PROFILE_SECONDS, impossible))
         group = next(iter(groups_that_fit(run.spec.resources, observed.groups)), None)
-        job = build(run, profile, observed.settings, attempt, group)
+        job = build(run, profile, observed.settings, attempt, group, template=observed.template)
     except Invalid as error:
         return RunPlan(status=failed_status(run, Reason.INVALID_SPEC, error.message, now))
     message = f"{before} Attempt {attempt} begins.".strip() if before else "The Job is being created."

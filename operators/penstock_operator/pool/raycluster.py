@@ -17,7 +17,7 @@ from penstock.api.meta import Manifest
 from penstock.api.pool import ManagedRayCluster, ServingPool, WorkerGroup
 from penstock.errors import Invalid
 from penstock.names import owner_reference
-from penstock_operator.pool import raypods
+from penstock_operator.pool import raypods, redis
 from penstock_operator.pool.names import (
     APPLIED,
     GROUP_KINDS,
@@ -109,6 +109,8 @@ def build(
 def replacement_hash(spec: ManagedRayCluster, settings: PoolSettings, secret: str) -> str:
     """A hash of all but the groups that cannot change while the cluster runs."""
     fixed = spec.model_dump(mode="json", exclude={"worker_groups", "idle_timeout_seconds"}, exclude_none=True)
+    # What an earlier release had no word for must not change the hash where it is not said.
+    template = {"template": settings.template.model_dump(mode="json", exclude_none=True)} if settings.template else {}
     return digest(
         {
             "rule": _RULE,
@@ -118,6 +120,7 @@ def replacement_hash(spec: ManagedRayCluster, settings: PoolSettings, secret: st
             "artifact_secret": settings.artifact_secret,
             "secret": secret,
             "spec": fixed,
+            **template,
         }
     )
 
@@ -162,7 +165,7 @@ def _spec(
         "suspend": pool.spec.suspend,
         "authOptions": {"mode": "token", "secretName": secret},
         "enableInTreeAutoscaling": True,
-        "autoscalerOptions": raypods.autoscaler(spec),
+        "autoscalerOptions": raypods.autoscaler(spec, settings),
         "headGroupSpec": {
             "serviceType": "ClusterIP",
             # The pool's NetworkPolicy and token guard it.
@@ -176,13 +179,8 @@ def _spec(
         },
         "workerGroupSpecs": _groups(pool, spec, settings, groups),
     }
-    tolerance = spec.gcs_fault_tolerance
-    if tolerance is not None:
-        options: Manifest = {"redisAddress": tolerance.redis_address}
-        if tolerance.password_secret_ref is not None:
-            reference = {"name": tolerance.password_secret_ref.name, "key": tolerance.password_secret_ref.key}
-            options["redisPassword"] = {"valueFrom": {"secretKeyRef": reference}}
-        body["gcsFaultToleranceOptions"] = options
+    if spec.gcs_fault_tolerance is not None:
+        body["gcsFaultToleranceOptions"] = redis.options(spec.gcs_fault_tolerance)
     return body
 
 

@@ -10,13 +10,19 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from penstock.api.meta import Manifest, ObjectMeta
+from penstock.api.pod_template import AUTOSCALER, RAY_HEAD, RAY_WORKER, PodTemplate
 from penstock.api.pool import HeadNode, ManagedRayCluster, Toleration, WorkerGroup
-from penstock.api.quantity import number
+from penstock.api.quantity import canonical_quantity, number
 from penstock.names import ACCELERATOR_LABEL
-from penstock.serving.mounts import CACHE_BYTES_VARIABLE, CACHE_ROOT, CACHE_VARIABLE, CLAIMS_ROOT, CREDENTIALS_ROOT
+from penstock.serving.mounts import CACHE_BYTES_VARIABLE, CACHE_ROOT, CACHE_VARIABLE
 from penstock_operator.nodes.forecast import PodDemand
+from penstock_operator.nodes.requests import demand_of
+from penstock_operator.pods.disk import with_volumes
+from penstock_operator.pods.template import with_container_templates, with_templates
+from penstock_operator.pool import redis
 from penstock_operator.pool.names import GROUP_LABEL, POOL_LABEL, label
 from penstock_operator.pool.placement import ray_resource
+from penstock_operator.pool.volumes import empty_volume, model_volumes, own_credentials
 
 ACCELERATOR_NODE_LABEL: Final = "penstock.dev/accelerator-type"
 """Label of Kubernetes' nodes by which a group with an accelerator finds its own, unless it selects by others."""
@@ -32,10 +38,12 @@ _OBJECT_STORE_BYTES: Final = 128 * 2**20
 """Requests do not pass through Ray's object store, so it is kept small."""
 _RAY_BYTES: Final = 512 * 2**20
 """Of a worker's memory, what Ray itself takes: raylet, agents and object store. Replicas get the rest."""
-_CACHE_MARGIN: Final = 1.25
-"""An emptyDir past its limit evicts the pod, so the limit leaves room for what is being fetched."""
 _AUTOSCALER_MEMORY: Final = "512Mi"
 _AUTOSCALER_CPU: Final = "100m"
+_AUTOSCALER_CPU_LIMIT: Final = "1"
+_HEAD_BURST: Final = 4
+"""Cores that the head may take for each that it is sure of. It runs no tenant's code, and a slow head is a slow start of
+everything; but without a limit it is refused where a ResourceQuota counts limits or a LimitRange's default is too low."""
 _HEAD_GRACE_SECONDS: Final = 15
 WORKER_GRACE_SECONDS: Final = 180
 """A worker that is to go has this long for its replicas to be started elsewhere and to answer what came to them."""
@@ -55,42 +63,46 @@ class PoolSettings:
     """Whether Services have IPv6 addresses here, where nothing else is said; Ray's head then listens at those."""
     artifact_secret: str | None = None
     """A Secret of the pool's namespace with which optimized models are read; mounted beside those that the pool lists."""
+    template: PodTemplate | None = None
+    """Laid over all pods of pools and Jobs, under what the pools say themselves."""
 
 
 def head(pool: str, spec: ManagedRayCluster, settings: PoolSettings) -> Manifest:
     """The head's pod template. KubeRay adds the autoscaler's container, whose token `autoscaler` mounts."""
     node = spec.head
+    trusted, mounted = redis.volumes(spec.gcs_fault_tolerance)
     container = {
-        **_container("ray-head", spec, settings, {}),
-        # No limit on cores: the head runs no tenant's code, and a slow head is a slow start of everything.
-        "resources": {"requests": {"cpu": node.cpu, "memory": node.memory}, "limits": {"memory": node.memory}},
+        **_container(RAY_HEAD, spec, settings, redis.variables(spec.gcs_fault_tolerance)),
+        "resources": {
+            "requests": {"cpu": node.cpu, "memory": node.memory},
+            "limits": {"cpu": _head_limit(node), "memory": node.memory},
+        },
         "ports": [_port("gcs-server", 6379), _port("dashboard", 8265), _port("serve", 8000)],
-        "volumeMounts": [{"name": "temporary", "mountPath": _TEMPORARY}],
+        "volumeMounts": [{"name": "temporary", "mountPath": _TEMPORARY}, *mounted],
     }
     volumes = [
-        _empty_volume("temporary", _TEMPORARY_BYTES),
-        _empty_volume("autoscaler-temporary", "1Gi"),
-        {"name": "autoscaler-credentials", "projected": {"defaultMode": 0o440, "sources": _own_credentials()}},
+        empty_volume("temporary", _TEMPORARY_BYTES),
+        empty_volume("autoscaler-temporary", "1Gi"),
+        {"name": "autoscaler-credentials", "projected": {"defaultMode": 0o440, "sources": own_credentials()}},
+        *trusted,
     ]
     pod = _pod(spec, [container], volumes, _HEAD_GRACE_SECONDS)
     pod |= _placement(node.node_selector, node.tolerations)
-    return {"metadata": {"labels": _labels(pool, "ray-head")}, "spec": pod}
+    built = {"metadata": {"labels": _labels(pool, "ray-head")}, "spec": pod}
+    return _finish(built, RAY_HEAD, _templates(spec, settings, node.pod_template))
 
 
-def autoscaler(spec: ManagedRayCluster) -> Manifest:
+def autoscaler(spec: ManagedRayCluster, settings: PoolSettings) -> Manifest:
     """Options of Ray's autoscaler, the one container of a pool that may speak with the Kubernetes API.
 
     KubeRay makes its service account and a Role: pods (get, list, watch, patch) and RayClusters (get, patch) of the
     namespace. Mounting the token here, and not through the pod, keeps it from Ray's other processes.
     """
-    return {
-        "version": "v2",
-        "idleTimeoutSeconds": spec.idle_timeout_seconds,
-        "upscalingMode": "Default",
+    container = {
         "securityContext": _confined_context(),
         "resources": {
             "requests": {"cpu": _AUTOSCALER_CPU, "memory": _AUTOSCALER_MEMORY},
-            "limits": {"memory": _AUTOSCALER_MEMORY},
+            "limits": {"cpu": _AUTOSCALER_CPU_LIMIT, "memory": _AUTOSCALER_MEMORY},
         },
         "env": [{"name": "HOME", "value": _TEMPORARY}],
         "volumeMounts": [
@@ -98,22 +110,26 @@ def autoscaler(spec: ManagedRayCluster) -> Manifest:
             {"name": "autoscaler-credentials", "mountPath": OWN_CREDENTIALS, "readOnly": True},
         ],
     }
+    templates = _templates(spec, settings, spec.head.pod_template)
+    said = with_container_templates(container, AUTOSCALER, templates)
+    said.pop("name", None)
+    return {"version": "v2", "idleTimeoutSeconds": spec.idle_timeout_seconds, "upscalingMode": "Default", **said}
 
 
 def worker(pool: ObjectMeta, spec: ManagedRayCluster, group: WorkerGroup, settings: PoolSettings) -> Manifest:
     """A group's pod template."""
     amounts = worker_requests(group)
-    volumes, mounts = _model_volumes(spec, settings, pool.namespace)
+    volumes, mounts = model_volumes(spec, settings.artifact_secret, pool.namespace)
     cached = {CACHE_VARIABLE: CACHE_ROOT, CACHE_BYTES_VARIABLE: str(int(number(spec.cache.max_bytes)))}
     container = {
-        **_container("ray-worker", spec, settings, cached),
+        **_container(RAY_WORKER, spec, settings, cached),
         # Limits as requests: a tenant's model takes no more than its worker has.
         "resources": {"requests": amounts, "limits": amounts},
         "volumeMounts": [{"name": "temporary", "mountPath": _TEMPORARY}, *mounts],
         # Has Ray move the replicas before the pod goes, and sees them off.
         "lifecycle": {"preStop": {"exec": {"command": ["python", "-m", "penstock_serving.replica.evacuation"]}}},
     }
-    pod = _pod(spec, [container], [_empty_volume("temporary", _TEMPORARY_BYTES), *volumes], WORKER_GRACE_SECONDS)
+    pod = _pod(spec, [container], [empty_volume("temporary", _TEMPORARY_BYTES), *volumes], WORKER_GRACE_SECONDS)
     pod |= _placement(node_selector(group), group.tolerations)
     if group.topology_spread_key is not None:
         chosen = {POOL_LABEL: label(pool.name), GROUP_LABEL: group.name}
@@ -125,7 +141,8 @@ def worker(pool: ObjectMeta, spec: ManagedRayCluster, group: WorkerGroup, settin
                 "labelSelector": {"matchLabels": chosen},
             }
         ]
-    return {"metadata": {"labels": _labels(pool.name, "ray-worker")}, "spec": pod}
+    built = {"metadata": {"labels": _labels(pool.name, "ray-worker")}, "spec": pod}
+    return _finish(built, RAY_WORKER, _templates(spec, settings, group.pod_template))
 
 
 def node_selector(group: WorkerGroup) -> dict[str, str]:
@@ -161,19 +178,16 @@ def worker_requests(group: WorkerGroup) -> dict[str, str]:
     return amounts
 
 
-def worker_demand(group: WorkerGroup) -> PodDemand:
+def worker_demand(pool: ObjectMeta, spec: ManagedRayCluster, group: WorkerGroup, settings: PoolSettings) -> PodDemand:
     """What a worker needs of its node."""
-    requests = {name: number(amount) for name, amount in worker_requests(group).items()}
-    return PodDemand(f"a worker of group {group.name}", requests, node_selector(group), group.tolerations)
+    return demand_of(f"a worker of group {group.name}", worker(pool, spec, group, settings)["spec"])
 
 
-def head_demand(node: HeadNode) -> PodDemand:
+def head_demand(pool: ObjectMeta, spec: ManagedRayCluster, settings: PoolSettings) -> PodDemand:
     """What the head needs of its node, the autoscaler's container included."""
-    requests = {
-        "cpu": number(node.cpu) + number(_AUTOSCALER_CPU),
-        "memory": number(node.memory) + number(_AUTOSCALER_MEMORY),
-    }
-    return PodDemand("the head of the Ray cluster", requests, node.node_selector, node.tolerations)
+    pod = head(pool.name, spec, settings)["spec"]
+    containers = [*pod["containers"], {"name": AUTOSCALER, **autoscaler(spec, settings)}]
+    return demand_of("the head of the Ray cluster", {**pod, "containers": containers})
 
 
 def object_store_bytes() -> str:
@@ -184,6 +198,22 @@ def object_store_bytes() -> str:
 def image(spec: ManagedRayCluster, settings: PoolSettings) -> str:
     """The image of head and workers."""
     return spec.image or settings.image
+
+
+def _head_limit(node: HeadNode) -> str:
+    return node.cpu_limit or canonical_quantity(str(number(node.cpu) * _HEAD_BURST))
+
+
+def _templates(
+    spec: ManagedRayCluster, settings: PoolSettings, own: PodTemplate | None
+) -> tuple[PodTemplate | None, ...]:
+    """In the order in which they are laid over a pod."""
+    return settings.template, spec.pod_template, own
+
+
+def _finish(built: Manifest, container: str, templates: tuple[PodTemplate | None, ...]) -> Manifest:
+    made = with_templates(built, templates)
+    return {**made, "spec": with_volumes(made["spec"], container)}
 
 
 def _container(name: str, spec: ManagedRayCluster, settings: PoolSettings, more: Mapping[str, str]) -> Manifest:
@@ -237,35 +267,6 @@ def _placement(selector: Mapping[str, str], tolerations: tuple[Toleration, ...])
     return placement
 
 
-def _model_volumes(
-    spec: ManagedRayCluster, settings: PoolSettings, namespace: str
-) -> tuple[list[Manifest], list[Manifest]]:
-    """The cache, the credentials that are there or may come, and the claims."""
-    cache = spec.cache
-    if cache.host_path is not None:
-        # The folder must be there, and everyone may write there: the kubelet makes a namespace's own folder in it, as root
-        # and with the same mode. A pod sees its namespace's alone, since who writes a cache decides what is served.
-        volumes: list[Manifest] = [{"name": "cache", "hostPath": {"path": cache.host_path, "type": "Directory"}}]
-        mounts: list[Manifest] = [{"name": "cache", "mountPath": CACHE_ROOT, "subPath": namespace}]
-    else:
-        volumes = [_empty_volume("cache", str(int(number(cache.max_bytes) * _CACHE_MARGIN)))]
-        mounts = [{"name": "cache", "mountPath": CACHE_ROOT}]
-    secrets = [
-        *(each.name for each in spec.credentials),
-        *([settings.artifact_secret] if settings.artifact_secret else []),
-    ]
-    for index, name in enumerate(dict.fromkeys(secrets)):
-        secret = {"secretName": name, "optional": True, "defaultMode": 0o440}
-        volumes.append({"name": f"credentials-{index}", "secret": secret})
-        mounts.append({"name": f"credentials-{index}", "mountPath": f"{CREDENTIALS_ROOT}/{name}", "readOnly": True})
-    for index, reference in enumerate(spec.model_claims):
-        volumes.append(
-            {"name": f"claim-{index}", "persistentVolumeClaim": {"claimName": reference.name, "readOnly": True}}
-        )
-        mounts.append({"name": f"claim-{index}", "mountPath": f"{CLAIMS_ROOT}/{reference.name}", "readOnly": True})
-    return volumes, mounts
-
-
 def _confined_context() -> dict[str, Any]:
     return {
         "allowPrivilegeEscalation": False,
@@ -274,16 +275,6 @@ def _confined_context() -> dict[str, Any]:
         "runAsNonRoot": True,
         "seccompProfile": {"type": "RuntimeDefault"},
     }
-
-
-def _own_credentials() -> list[Manifest]:
-    """As Kubernetes projects them where it mounts them by itself."""
-    namespace = {"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace", "apiVersion": "v1"}}
-    return [
-        {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
-        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
-        {"downwardAPI": {"items": [namespace]}},
-    ]
 
 
 def _labels(pool: str, component: str) -> dict[str, str]:
@@ -296,7 +287,3 @@ def _labels(pool: str, component: str) -> dict[str, str]:
 
 def _port(name: str, number_: int) -> Manifest:
     return {"name": name, "containerPort": number_, "protocol": "TCP"}
-
-
-def _empty_volume(name: str, limit: str) -> Manifest:
-    return {"name": name, "emptyDir": {"sizeLimit": limit}}

@@ -45,7 +45,11 @@ def report(observed: PoolObserved, serving: RayClusterView) -> GroupReport:
     pods = [each for each in observed.pods if each.cluster == serving.name]
     if spec is None:
         return GroupReport((), None)
-    head = _find_problem([each for each in pods if not each.group], raypods.head_demand(spec.head), observed)
+    head = _find_problem(
+        [each for each in pods if not each.group],
+        raypods.head_demand(observed.pool.metadata, spec, observed.settings),
+        observed,
+    )
     if head is None and not serving.head_ready and serving.problem_reason not in _OF_WORKERS and serving.problem:
         head = PodProblem(serving.problem)
     return GroupReport(tuple(_groups(observed, spec, serving, pods)), head)
@@ -100,7 +104,8 @@ def _groups(
         # Where pods may not be seen, KubeRay's sum over all groups says how many of this one there are at least.
         least = max(0, serving.ready - (sum(counts.values()) - counts[group.name]))
         ready = desired if complete else sum(1 for each in own if each.ready) if pods else least
-        why = _find_problem([each for each in own if not each.ready], raypods.worker_demand(group), observed)
+        demand = raypods.worker_demand(observed.pool.metadata, spec, group, observed.settings)
+        why = _find_problem([each for each in own if not each.ready], demand, observed)
         if why is None and failed is not None and (len(own) if pods else least) < desired:
             why = PodProblem(f"{failed}: {serving.problem}")
         message = end_sentence(why.message) if why else ""

@@ -51,7 +51,7 @@ def why_held(
     if turn is not None:
         return true(Reason.PENDING, turn)
     room = observed.nodes if observed.room is None else observed.room
-    obstacle = why_no_room(_demands(spec, counts), room or ()) if _is_checked(observed) else None
+    obstacle = why_no_room(_demands(observed, spec, counts), room or ()) if _is_checked(observed) else None
     if obstacle is None:
         return None
     said = (
@@ -93,8 +93,10 @@ def _is_checked(observed: PoolObserved) -> bool:
     return observed.nodes is not None and annotations.get(UNCHECKED_SURGE) != "Unchecked"
 
 
-def _demands(spec: ManagedRayCluster, counts: Mapping[str, GroupCount]) -> list[PodDemand]:
-    demands = [raypods.head_demand(spec.head)]
+def _demands(observed: PoolObserved, spec: ManagedRayCluster, counts: Mapping[str, GroupCount]) -> list[PodDemand]:
+    metadata, settings = observed.pool.metadata, observed.settings
+    demands = [raypods.head_demand(metadata, spec, settings)]
     for group in spec.worker_groups:
-        demands += [raypods.worker_demand(group)] * max(group.min_workers, counts[group.name].replicas)
+        demand = raypods.worker_demand(metadata, spec, group, settings)
+        demands += [demand] * max(group.min_workers, counts[group.name].replicas)
     return demands

@@ -99,5 +99,14 @@ class SecretKeyReference(Described):
     """The key in its `data`."""
 
 
+class CertificateReference(Described):
+    """A certificate in a Secret of the same namespace."""
+
+    name: Annotated[str, Field(max_length=253)]
+    """The Secret's `metadata.name`."""
+    key: Annotated[str, Field(max_length=253)] = "ca.crt"
+    """The key in its `data`."""
+
+
 Manifest = dict[str, Any]
 """A Kubernetes object as it travels. Past the boundary it is one of the types above."""

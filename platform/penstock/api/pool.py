@@ -7,7 +7,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from penstock.api.meta import Condition, Described, LocalReference, ObjectMeta, Quantity, SecretKeyReference
+from penstock.api.meta import (
+    CertificateReference,
+    Condition,
+    Described,
+    LocalReference,
+    ObjectMeta,
+    Quantity,
+    SecretKeyReference,
+)
+from penstock.api.pod_template import PodTemplate
 
 Labels = Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=16)]
 """Kubernetes node labels, all of which a node must have."""
@@ -59,13 +68,17 @@ class HeadNode(Described):
     """The pod that runs Ray's control processes. No replica runs there."""
 
     cpu: Quantity = "1"
-    """Cores."""
+    """Cores that it is sure of."""
+    cpu_limit: Quantity | None = None
+    """Cores that it may take where they are free. Left out: four times `cpu`. A ResourceQuota counts it as `limits.cpu`."""
     memory: Quantity = "2Gi"
     """Bytes."""
     node_selector: Labels = Field(default_factory=dict)
     """Labels of the nodes where it may run."""
     tolerations: Tolerations = ()
     """Taints that do not keep it away."""
+    pod_template: PodTemplate | None = None
+    """Laid over its pod, after that of all."""
 
 
 class GroupAccelerator(Described):
@@ -102,15 +115,23 @@ class WorkerGroup(Described):
     """Taints that do not keep workers away, such as `nvidia.com/gpu`."""
     topology_spread_key: Annotated[str, Field(max_length=253)] | None = None
     """Spread workers evenly over the values of this node label, such as `topology.kubernetes.io/zone`."""
+    pod_template: PodTemplate | None = None
+    """Laid over the pods of its workers, after that of all."""
 
 
 class GcsFaultTolerance(Described):
     """A Redis that keeps the state of Ray's control process, so that a new head goes on where the old one ended."""
 
     redis_address: Annotated[str, Field(max_length=253)]
-    """`host:port`."""
+    """`host:port`, or `rediss://host:port` for one that speaks TLS."""
+    username: Annotated[str, Field(max_length=253)] | None = None
+    """Whose password it is. Left out, without `usernameSecretRef`: the Redis' default user's."""
+    username_secret_ref: SecretKeyReference | None = None
+    """The same, where the name is to be kept in a Secret."""
     password_secret_ref: SecretKeyReference | None = None
     """Its password."""
+    ca_secret_ref: CertificateReference | None = None
+    """The authority (PEM) that signed its certificate. Left out: those that the image trusts."""
 
 
 class NodeCache(Described):
@@ -139,6 +160,9 @@ class ManagedRayCluster(Described):
     """Left out: when the head is lost, replicas serve on, and are started anew once there is a new head."""
     priority_class_name: Annotated[str, Field(max_length=253)] | None = None
     """Of all pods of the pool."""
+    pod_template: PodTemplate | None = None
+    """What the cluster asks of pods: labels, runtime class, ids, volumes, sidecars. Laid over all pods of the pool, and over
+    those of the Jobs that optimize its models."""
     credentials: Annotated[tuple[LocalReference, ...], Field(max_length=8)] = (
         LocalReference(name="model-credentials"),
     )

@@ -7,13 +7,14 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from penstock.api import access, meta, pool, quota
+from penstock.api import access, meta, pod_template, pool, quota
 from penstock.api.rule import (
     LABEL_KEY,
     LABEL_VALUE,
     SUBDOMAIN,
     Rule,
     immutable,
+    is_none_of,
     labels,
     matches,
     positive_quantity,
@@ -22,6 +23,24 @@ from penstock.api.rule import (
 _BASE_URL: Final = r"^https?://[^/?#@ ]+(/[^?# ]*)?$"
 _HTTPS_URL: Final = r"^https://[^/?#@ ]+(/[^?# ]*)?$"
 _RFC_3339: Final = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$"
+_IS_ANOTHER: Final = is_none_of("self.name", pod_template.OWN_CONTAINERS)
+_PROTECTED: Final = (
+    "image", "command", "args", "workingDir", "ports", "lifecycle", "livenessProbe", "readinessProbe", "startupProbe",
+    "restartPolicy",
+)  # fmt: skip
+"""Of our containers, what the platform relies on."""
+_TAKEN_LABELS: Final = ("app.kubernetes.io/name", "app.kubernetes.io/component", "app.kubernetes.io/managed-by")
+_TAKEN: Final = "!key.startsWith('ray.io/') && !key.startsWith('penstock.dev/')"
+
+
+def _protect(field: str) -> Rule:
+    return Rule(
+        f"{_IS_ANOTHER} || !has(self.{field})",
+        f"{field} of the containers {', '.join(pod_template.OWN_CONTAINERS)} is Penstock's own: leave it out, or give another "
+        "container",
+        reason="FieldValueForbidden",
+        field_path=f".{field}",
+    )
 
 
 MODEL_RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
@@ -55,6 +74,57 @@ MODEL_RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
             "self.minWorkers <= self.maxWorkers",
             "minWorkers must not be more than maxWorkers (1 where it is left out): lower the one or raise the other",
             field_path=".minWorkers",
+        ),
+    ),
+    pool.GcsFaultTolerance: (
+        Rule(
+            "!(has(self.username) && has(self.usernameSecretRef))",
+            "a Redis has one user: give username or usernameSecretRef, not both",
+            field_path=".username",
+        ),
+        Rule(
+            "has(self.passwordSecretRef) || !(has(self.username) || has(self.usernameSecretRef))",
+            "a user of a Redis has a password: give passwordSecretRef too",
+        ),
+        Rule(
+            "!has(self.caSecretRef) || self.redisAddress.startsWith('rediss://')",
+            "caSecretRef goes with TLS only: write redisAddress as rediss://host:port",
+            field_path=".caSecretRef",
+        ),
+    ),
+    pool.HeadNode: (
+        Rule(
+            "!has(self.cpuLimit) || !isQuantity(string(self.cpuLimit)) || !isQuantity(string(self.cpu)) || "
+            "!quantity(string(self.cpuLimit)).isLessThan(quantity(string(self.cpu)))",
+            "cpuLimit must not be less than cpu (1 where it is left out): raise the one or lower the other",
+            field_path=".cpuLimit",
+        ),
+    ),
+    pod_template.ContainerTemplate: (
+        *(_protect(field) for field in _PROTECTED),
+        Rule(
+            f"{_IS_ANOTHER} || !has(self.env) || self.env.all(each, each.name != 'HOME' && !each.name.startsWith('RAY_') && "
+            "!each.name.startsWith('PENSTOCK_'))",
+            f"variables of the containers {', '.join(pod_template.OWN_CONTAINERS)} that begin with RAY_ or PENSTOCK_, and HOME, are "
+            "Penstock's own: leave them out; the platform's poolEnv may set them",
+            reason="FieldValueForbidden",
+            field_path=".env",
+        ),
+    ),
+    pod_template.TemplateMetadata: (
+        Rule(
+            f"!has(self.labels) || self.labels.all(key, {_TAKEN} && {is_none_of('key', _TAKEN_LABELS)})",
+            f"labels of ray.io and penstock.dev, and {', '.join(_TAKEN_LABELS)}, are how pods are found: choose others, such "
+            "as example.com/cost-center",
+            reason="FieldValueForbidden",
+            field_path=".labels",
+        ),
+        Rule(
+            f"!has(self.annotations) || self.annotations.all(key, {_TAKEN})",
+            "annotations of ray.io and penstock.dev are how pods are managed: choose others, such as "
+            "karpenter.sh/do-not-disrupt",
+            reason="FieldValueForbidden",
+            field_path=".annotations",
         ),
     ),
     pool.Toleration: (
@@ -92,6 +162,14 @@ FIELD_RULES: Final[Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]]] = {
             "^[-._a-zA-Z0-9]+$", "key must be a key of the Secret's data: letters, digits, - _ and ., such as token"
         ),
     ),
+    (meta.CertificateReference, "name"): (
+        matches(SUBDOMAIN, "name must be that of a Secret in this namespace: a-z, 0-9, - and ., such as redis-ca"),
+    ),
+    (meta.CertificateReference, "key"): (
+        matches(
+            "^[-._a-zA-Z0-9]+$", "key must be a key of the Secret's data: letters, digits, - _ and ., such as ca.crt"
+        ),
+    ),
     (pool.WorkerGroup, "name"): (
         matches(
             "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
@@ -105,6 +183,7 @@ FIELD_RULES: Final[Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]]] = {
         matches(LABEL_KEY, "topologySpreadKey must be a node label, such as topology.kubernetes.io/zone"),
     ),
     (pool.HeadNode, "cpu"): positive_quantity("cpu", "1"),
+    (pool.HeadNode, "cpu_limit"): positive_quantity("cpuLimit", "2"),
     (pool.HeadNode, "memory"): positive_quantity("memory", "2Gi"),
     (pool.HeadNode, "node_selector"): labels("nodeSelector"),
     (pool.GroupAccelerator, "type"): (
@@ -117,7 +196,11 @@ FIELD_RULES: Final[Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]]] = {
         ),
     ),
     (pool.GcsFaultTolerance, "redis_address"): (
-        matches("^[-A-Za-z0-9.]+:[0-9]{1,5}$", "redisAddress must be host:port, such as redis.ray.svc:6379"),
+        matches(
+            "^(rediss?://)?[-A-Za-z0-9.]+:[0-9]{1,5}$",
+            "redisAddress must be host:port, such as redis.ray.svc:6379, or rediss://host:port for TLS, without user and "
+            "password, which have fields of their own",
+        ),
     ),
     (pool.NodeCache, "max_bytes"): positive_quantity("maxBytes", "20Gi"),
     (pool.NodeCache, "host_path"): (

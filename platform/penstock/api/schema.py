@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from penstock.api.meta import Condition
+from penstock.api.pod_template import Opaque
 from penstock.api.rules import FIELD_RULES, MODEL_RULES
 
 Schema = dict[str, Any]
@@ -62,6 +63,8 @@ def _field_schema(model: type[BaseModel], name: str, field: FieldInfo, *, defaul
 
 def _type_schema(annotation: Any, *, defaults: bool) -> Schema:
     """The schema of one type: a model, a sequence, a map or a scalar. `X | None` is X: absence needs no `null`."""
+    if any(isinstance(each, Opaque) for each in getattr(annotation, "__metadata__", ())):
+        return {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     bare, origin = _strip(annotation)
     if isinstance(bare, type) and issubclass(bare, BaseModel):
         return object_schema(bare, defaults=defaults)

@@ -190,10 +190,16 @@ def pool(**managed: Any) -> Object:
         "apiVersion": "penstock.dev/v1alpha1",
         "kind": "ServingPool",
         "metadata": {"name": "default"},
-        "spec": {"managed": {"head": {"cpu": "200m", "memory": "2Gi"}, "workerGroups": [_CPU]} | managed},
+        "spec": {"managed": _SMALL | {"workerGroups": [_CPU]} | managed},
     }
 
 
+_SMALL: Object = {
+    "head": {"cpu": "200m", "memory": "2Gi"},
+    "cache": {"maxBytes": "1Gi"},
+    # Many pools share two nodes, whose disk may be no more than the tests' machine has.
+    "podTemplate": {"spec": {"volumes": [{"name": "temporary", "emptyDir": {"sizeLimit": "1Gi"}}]}},
+}
 _CPU: Object = {"name": "cpu", "cpu": "400m", "memory": "1Gi", "minWorkers": 1, "maxWorkers": 3}
 
 

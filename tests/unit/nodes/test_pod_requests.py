@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from penstock.api.pool import TaintEffect, Toleration, TolerationOperator
-from penstock_operator.nodes.excerpts import node_excerpt, pod_excerpt, requests_of
+from penstock_operator.nodes.excerpts import node_excerpt, pod_excerpt
 from penstock_operator.nodes.forecast import Taint
+from penstock_operator.nodes.requests import requests_of
 
 GI = 2.0**30
 

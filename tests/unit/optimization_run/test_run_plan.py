@@ -413,7 +413,8 @@ def test_the_job_gets_what_the_replica_gets_and_the_memory_that_a_search_needs()
     accelerator = {"type": "nvidia-l4", "count": "0.5"}
     spec = pod(made(run(resources={"cpu": "500m", "memory": "1Gi", "accelerator": accelerator})))
     resources = spec["containers"][0]["resources"]
-    assert resources["requests"] == resources["limits"] == {"cpu": "500m", "memory": "8Gi", "nvidia.com/gpu": "1"}
+    assert resources["limits"] == {"cpu": "500m", "memory": "8Gi", "nvidia.com/gpu": "1"}
+    assert resources["requests"] == {**resources["limits"], "ephemeral-storage": "20Gi"}
     required = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
     (term,) = required["nodeSelectorTerms"][0]["matchExpressions"]
     assert (term["key"], term["values"]) == ("penstock.dev/accelerator-type", ["nvidia-l4"])

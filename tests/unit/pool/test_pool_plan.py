@@ -23,8 +23,8 @@ from penstock_operator.pool.replacement import LOST_SECONDS, TOLD_SECONDS
 from penstock_operator.pool.status import judge_start, report, worker_problem
 
 FIRST = "penstock-default"
-ROOMY = KubernetesNode("big", allocatable={"cpu": 64.0, "memory": 512.0 * 2**30})
-SMALL = KubernetesNode("small", allocatable={"cpu": 2.0, "memory": 4.0 * 2**30})
+ROOMY = KubernetesNode("big", allocatable={"cpu": 64.0, "memory": 512.0 * 2**30, "ephemeral-storage": 2.0**40})
+SMALL = KubernetesNode("small", allocatable={"cpu": 2.0, "memory": 4.0 * 2**30, "ephemeral-storage": 2.0**40})
 OLD, NEW = pool(), pool(image="mine:2")
 
 
@@ -462,7 +462,7 @@ def test_a_worker_that_is_just_starting_is_no_problem() -> None:
 
 def test_a_head_without_a_node_makes_the_pool_unschedulable() -> None:
     serving = running(OLD, ready=False)
-    tiny = replace(SMALL, allocatable={"cpu": 0.5, "memory": 2.0**30})
+    tiny = replace(SMALL, allocatable={"cpu": 0.5, "memory": 2.0**30, "ephemeral-storage": 2.0**40})
     world = waiting(PodView("h", FIRST, "", unschedulable="0/1"), nodes=(tiny,))
     reported = report(world, serving)
     verdict = judge_start(world, serving, reported.head, "starting")

@@ -18,7 +18,7 @@ from penstock_operator.pool.status import hindrance, report, worker_problem
 FIRST = "penstock-default"
 BOTH = pool(CPU, GPU)
 QUOTA = 'pods "penstock-default-cpu-worker-x" is forbidden: exceeded quota: compute'
-ROOMY = KubernetesNode("big", allocatable={"cpu": 64.0, "memory": 512.0 * 2**30})
+ROOMY = KubernetesNode("big", allocatable={"cpu": 64.0, "memory": 512.0 * 2**30, "ephemeral-storage": 2.0**40})
 UP = PodView("w-1", FIRST, "cpu", ready=True)
 HEAD = PodView("h", FIRST, "", ready=True)
 

@@ -20,7 +20,7 @@ from penstock_operator.pool.raycluster import GroupCount, replacement_name
 from penstock_operator.pool.surge import AT_ONCE, START_SECONDS, starting_candidates
 
 FIRST = "penstock-default"
-ROOMY = KubernetesNode("big", allocatable={"cpu": 8.0, "memory": 64.0 * 2**30})
+ROOMY = KubernetesNode("big", allocatable={"cpu": 8.0, "memory": 64.0 * 2**30, "ephemeral-storage": 2.0**40})
 OLD, NEW = pool(), pool(image="mine:2")
 SECOND = replacement_name(NEW, SETTINGS, SECRET, FIRST)
 OTHER = replace(running(NEW, SECOND, took_over=None, ready=False), owner="another", created=NOW - 60)

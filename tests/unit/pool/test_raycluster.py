@@ -13,7 +13,7 @@ from penstock.api.meta import Manifest
 from penstock.errors import Invalid
 from penstock_operator.pool import names as pool_names
 from penstock_operator.pool.network import policies
-from penstock_operator.pool.raycluster import GroupCount, build, group_hash, replacement_hash
+from penstock_operator.pool.raycluster import GroupCount, build, group_hash, managed_spec, replacement_hash
 from penstock_operator.pool.raypods import PoolSettings, ray_resources, worker_demand
 
 
@@ -122,9 +122,12 @@ def test_a_group_is_placed_and_counted(
 
 
 def test_part_of_a_workers_memory_is_rays_own_and_cores_are_whole() -> None:
-    (group,) = pool({**CPU, "cpu": "2500m", "memory": "8Gi"}).spec.managed.worker_groups  # type: ignore[union-attr]  # it is managed
+    of = pool({**CPU, "cpu": "2500m", "memory": "8Gi"})
+    spec = managed_spec(of)
+    (group,) = spec.worker_groups
     assert ray_resources(group) == {"CPU": "2", "memory": str(8 * 2**30 - 512 * 2**20)}
-    assert worker_demand(group).requests == {"cpu": 2.5, "memory": 8 * 2**30}
+    needed = worker_demand(of.metadata, spec, group, SETTINGS).requests
+    assert needed == {"cpu": 2.5, "memory": 8 * 2**30, "ephemeral-storage": (25 + 10 + 0.25) * 2**30}
 
 
 def test_tolerations_and_spread_are_as_the_group_says() -> None:
