@@ -13,6 +13,7 @@ from rich.console import Console
 from penstock.errors import PenstockError
 from penstock_cli import keys, versions
 from penstock_cli.bench import command as benchmarking
+from penstock_cli.cost import command as costing
 from penstock_cli.objects import command as objects
 from penstock_cli.optimization import command as optimizing
 from penstock_cli.optimization import profiling
@@ -43,6 +44,7 @@ profiling.register(app)
 optimizing.register(app)
 benchmarking.register(app)
 replaying.register(app)
+costing.register(app)
 tracing.register(app)
 versions.register(app)
 

@@ -85,9 +85,17 @@ class Nvml:
         return None if before is None or after is None else after - before
 
 
-def meter(*, gpu: bool, powercap: Path = POWERCAP) -> Meter:
-    """The best meter that there is for what does the work."""
-    return (_nvml() if gpu else _rapl(powercap)) or Estimated()
+def meter(*, gpu: bool, device: int = 0, powercap: Path = POWERCAP) -> Meter:
+    """The best meter that there is for what does the work; of GPUs, by NVML's number."""
+    return (_nvml(device) if gpu else _rapl(powercap)) or Estimated()
+
+
+def visible_devices(told: str | None) -> tuple[int, ...]:
+    """Numbers of the GPUs that a process may use, from its `CUDA_VISIBLE_DEVICES`; none where it names them otherwise."""
+    if told is None:
+        return (0,)
+    names = [each.strip() for each in told.split(",") if each.strip()]
+    return tuple(int(each) for each in names) if all(each.isdigit() for each in names) else ()
 
 
 def _rapl(powercap: Path) -> Rapl | None:
@@ -103,13 +111,13 @@ def _rapl(powercap: Path) -> Rapl | None:
     return found if found.read() is not None else None
 
 
-def _nvml() -> Nvml | None:
+def _nvml(number: int) -> Nvml | None:
     try:
         library = ctypes.CDLL("libnvidia-ml.so.1")
     except OSError:
         return None
     device = ctypes.c_void_p()
-    if library.nvmlInit_v2() != 0 or library.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(device)) != 0:
+    if library.nvmlInit_v2() != 0 or library.nvmlDeviceGetHandleByIndex_v2(number, ctypes.byref(device)) != 0:
         return None
     found = Nvml(library, device)
     return found if found.read() is not None else None

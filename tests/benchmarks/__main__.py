@@ -20,6 +20,7 @@ BENCHMARKS = {
     "overload": "once, twice and five times the capacity: what is answered in time, refused, and said of when to come again",
     "batcher-arrivals": "when requests are put together, beside ray.serve.batch",
     "hundred-deployments": "the control plane's cost",
+    "cost": "whether what models are told to have used is what the kernel counted",
     "rollout": "how often judged rollouts err and how soon they decide: thousands, simulated",
     "real-rollouts": "judged rollouts on real parts: good candidates, each kind of bad one, operators and replicas killed",
     "scaling": "from one replica to four and back; from zero",

@@ -122,6 +122,7 @@ def test_it_reports_serves_until_ctrl_c_and_leaves_nothing_and_its_state_is_used
     _shows_a_trace("".join(lines))
     _answers_as_it_says(lines[-1])
     _is_found_by_other_commands(home)
+    _tells_what_answers_cost(home)
     second = home.start()
     assert "--state-dir" in finish(second)
     assert second.returncode == 1
@@ -161,6 +162,14 @@ def _is_found_by_other_commands(home: Home) -> None:
     command = [sys.executable, "-m", "penstock_cli.main", "get", "infdep", "--state-dir", str(home.state)]
     listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
     assert listed.splitlines()[1].split()[:2] == ["digits", "True"]
+
+
+def _tells_what_answers_cost(home: Home) -> None:
+    command = [sys.executable, "-m", "penstock_cli.main", "cost", "--json", "--state-dir", str(home.state)]
+    told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout)
+    assert {(each["namespace"], each["model"]) for each in told["lines"]} == {("default", "digits")}
+    assert all(each["counts"]["cpuSeconds"] > 0 for each in told["lines"])
+    assert set(told["platform"]["cpuSeconds"]) == {"gateway", "operator"}
 
 
 def _left_files(home: Home) -> None:

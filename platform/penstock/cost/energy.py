@@ -6,6 +6,7 @@ Estimates are those of Cloud Carbon Footprint (https://www.cloudcarbonfootprint.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -33,8 +34,8 @@ def share_of_package(joules: float, cpu_seconds: float, busy_seconds: float) -> 
 
 
 def share_of_accelerator(joules: float, reserved: float) -> float:
-    """A replica's share of what one accelerator took: what it holds of it."""
-    return joules * min(reserved, 1.0)
+    """A replica's share of what the accelerators took that it can see: what it holds of them. Ray shows it no more than it needs."""
+    return joules * reserved / math.ceil(reserved) if reserved > 0 else 0.0
 
 
 def add_joules(before: Mapping[EnergySource, float], more: Mapping[EnergySource, float]) -> dict[EnergySource, float]:

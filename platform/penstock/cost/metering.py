@@ -36,6 +36,7 @@ class Sight:
     package_joules: float | None = None
     """Of all processors; None: cannot be read."""
     accelerator_joules: float | None = None
+    """Of all accelerators that the replica can see."""
     answered: int = 0
     run_seconds: float = 0.0
     """Time for which the engine had runs under way."""

@@ -62,7 +62,8 @@ class GatewayProcess:
     def _program(self) -> ChildProgram:
         """The gateway on ports that are free now."""
         self.port = next_free_port(self._wanted)
-        control_port, tls_port = free_ports(2)
+        control_port, tls_port, probe_port = free_ports(3)
+        self._metrics_url = f"http://{LOOPBACK}:{probe_port}"
         self.url = f"{'http' if self._authority is None else 'https'}://{LOOPBACK}:{self.port}"
         scheme, port = ("https", tls_port) if self.replica_tls else ("http", control_port)
         self.agent_url = f"{scheme}://{LOOPBACK}:{port}"
@@ -74,6 +75,7 @@ class GatewayProcess:
                 sys.executable, "-m", "penstock_serving.gateway.main",
                 "--host", LOOPBACK, "--port", str(self.port),
                 "--control-host", LOOPBACK, "--control-port", str(control_port),
+                "--probe-host", LOOPBACK, "--probe-port", str(probe_port),
                 "--secret-file", str(self._state.gateway_secret_file),
                 "--state-dir", str(scratch),
                 "--max-body-bytes", str(self._max_body_bytes),
@@ -92,6 +94,7 @@ class GatewayProcess:
             Unavailable: it ended, on other ports too, or was not ready in time.
         """
         self.child.wait_started(self._answers, _START_SECONDS, self._program)
+        self._state.note_metrics("gateway", self._metrics_url)
 
     def _answers(self) -> bool:
         # Its agent takes our token, so it is ours; it answers only where no other program had the port for clients.

@@ -75,3 +75,4 @@ class OperatorProcess:
             Unavailable: it ended, on other ports too, or was not ready in time.
         """
         self.child.wait_started(lambda: get(self._health_url)[0] == HTTPStatus.OK, _START_SECONDS, self._program)
+        self._state.note_metrics("operator", self._health_url.removesuffix("/readyz"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import secrets
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from penstock.errors import Conflict
+from penstock_runtime.atomic import write_atomically
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,26 @@ class StateFolder:
     def tls(self) -> Path:
         """The gateway's certificate, and the authority that clients trust, where this run has TLS."""
         return self.root / "tls"
+
+    @property
+    def metrics_file(self) -> Path:
+        """Where the run's gateway and operator tell their metrics."""
+        return self.root / "metrics.json"
+
+    def note_metrics(self, component: str, url: str) -> None:
+        """Keep in mind where a component of this run tells its metrics."""
+        write_atomically(self.metrics_file, json.dumps({**self._noted_metrics(), component: url}).encode())
+
+    def metrics_urls(self) -> dict[str, str]:
+        """By component; none where no run is up."""
+        return self._noted_metrics() if is_locked(self) else {}
+
+    def _noted_metrics(self) -> dict[str, str]:
+        try:
+            found = json.loads(self.metrics_file.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return {str(name): str(url) for name, url in found.items()} if isinstance(found, dict) else {}
 
     def create(self) -> None:
         """Make the folder, for its owner only."""

@@ -211,10 +211,13 @@ async def _tick(service: InferenceService, front: HttpFront) -> None:
 
 async def _meter_usage(usage: UsageMeter, service: InferenceService) -> None:
     """Look again and again, beside the event loop: a machine may have thousands of processes."""
-    while True:
-        metrics = service.metrics
-        await asyncio.to_thread(usage.look, metrics.requests[""], metrics.execute_seconds.total)
-        await asyncio.sleep(LOOK_SECONDS)
+    metrics = service.metrics
+    try:
+        while True:
+            await asyncio.to_thread(usage.look, metrics.requests[""], metrics.execute_seconds.total)
+            await asyncio.sleep(LOOK_SECONDS)
+    except OSError as error:
+        logger.warning("what this replica uses is told no more: %s", error)
 
 
 async def _export_start(start: StartTrace, service: InferenceService, leases: Leases, sink: SpanSink) -> None:

@@ -13,9 +13,12 @@ from tests.chart.helm import CHART, render
 from tests.chart.promeval import evaluate
 
 from penstock.api.rollout import MetricEvidence, RolloutPhase, RolloutStatus, RolloutType
+from penstock.cost.allocation import add_counts
+from penstock.cost.usage import EnergySource, ReservedResources, UsageCounts
 from penstock.protocol.refusals import Refusal
 from penstock.routing.leases import ReplicaLease, Route
 from penstock.routing.table import Table
+from penstock.serving.control import ActorFacts, ReplicaSettings
 from penstock.serving.manifest import Signature
 from penstock.serving.settings import CacheMode, CacheSettings
 from penstock_operator.runtime import metrics as operator_metrics
@@ -26,12 +29,19 @@ from penstock_serving.replica.cache.keys import InputKeys
 from penstock_serving.replica.call import Call
 from penstock_serving.replica.telemetry.load import LoadMeter
 from penstock_serving.replica.telemetry.metrics import ReplicaMetrics
+from penstock_serving.replica.telemetry.usage import UsageMetrics
 
 DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in sorted((CHART / "dashboards").glob("*.json"))}
 JUDGED = RolloutStatus(
     type=RolloutType.CANARY, phase=RolloutPhase.STEPPING, candidate="v2", stable="v1", weight=25, harm="1", harm_bound="3",
     proof_bound="1.3", metrics=(MetricEvidence(name="errors", proof="0.65"),),
 )  # fmt: skip
+USED = UsageCounts(
+    seconds=30, answered=300, cpu_seconds=12, overhead_cpu_seconds=3, memory_byte_seconds=30 * 2.0**30,
+    accelerator_seconds=6, joules={EnergySource.ESTIMATED: 60.0}, reserved_cpu_seconds=60,
+    reserved_memory_byte_seconds=60 * 2.0**30, reserved_accelerator_seconds=30,
+)  # fmt: skip
+"""In half a minute: half a core of two, one of two gigabytes, a fifth of an accelerator."""
 _INTERVAL = "1m"
 _SECONDS = 60.0
 _START, _END = 1795226437414777, 1795226437415777
@@ -48,9 +58,13 @@ def panels() -> Iterator[tuple[str, dict[str, Any]]]:
 def expressions() -> list[str]:
     """Every query of every panel and variable, with everything chosen."""
     queries = [target["expr"] for _, panel in panels() for target in panel["targets"]]
-    return [
-        re.sub(r"\$(namespace|model|kind)", ".+", query).replace("$__rate_interval", _INTERVAL) for query in queries
-    ]
+    return [_fill_in(query) for query in queries]
+
+
+def _fill_in(query: str) -> str:
+    """With everything chosen, and prices of 2."""
+    chosen = re.sub(r"\$(namespace|model|kind)", ".+", query).replace("$__rate_interval", _INTERVAL)
+    return re.sub(r"\$\w+_hour", "2", chosen)
 
 
 class Exported:
@@ -67,6 +81,13 @@ class Exported:
         keys = InputKeys("sha256:0", "vision", Signature(inputs=(), outputs=()))
         cache: PredictionCache[Call] = PredictionCache(keys, CacheSettings(mode=CacheMode.EXACT))
         self.replica = ReplicaMetrics("vision", "digits", "1", self.load, cache)
+        self.usage = UsageCounts()
+        reserved = ReservedResources(accelerators=1, accelerator="nvidia-l4")
+        settings = ReplicaSettings(
+            namespace="vision", model="digits", revision="r", replica_id="a", storage_uri="file:///m",
+            actor=ActorFacts(reserved=reserved),
+        )  # fmt: skip
+        self.replica.add(UsageMetrics(settings, lambda: self.usage))
 
     def serve(self, requests: int) -> None:
         """Requests come, some of them in vain."""
@@ -75,6 +96,7 @@ class Exported:
             line = f"{_START} {_END - _START} {status} - - - - m0/ra -- POST - /vision/v2/models/digits/infer"
             self.log.take([line.encode()] * requests)
             self.replica.requests[reason] += requests
+        self.usage = add_counts(self.usage, USED)
         for histogram in (self.replica.request_seconds, self.replica.execute_seconds, self.load.waits):
             histogram.observe(0.01)
         self.replica.batch_rows.observe(4)
@@ -124,11 +146,26 @@ def _of_an_unused_cache(query: str) -> bool:
 def test_the_queries_say_what_happened(scrapes: list[dict[str, Any]]) -> None:
     by_title = {panel["title"]: panel["targets"][0]["expr"] for name, panel in panels() if name == "serving"}
     titles = ["Failed", "Rows in a batch, mean", "Replicas", "Held", "Waiting for the engine"]
-    queries = [
-        re.sub(r"\$(namespace|model)", ".+", by_title[title]).replace("$__rate_interval", _INTERVAL) for title in titles
-    ]
+    queries = [_fill_in(by_title[title]) for title in titles]
     found = [float(answer["series"][0]["value"]) for answer in evaluate(queries, scrapes, _SECONDS)]
     assert found == pytest.approx([0.25, 4.0, 1.0, 1.0, 2.0])
+
+
+def test_the_queries_say_what_it_costs(scrapes: list[dict[str, Any]]) -> None:
+    by_title = {panel["title"]: panel["targets"][0]["expr"] for name, panel in panels() if name == "cost"}
+    told = {
+        "CPU by 1,000 answers": 50.0,
+        "Energy by 1,000 answers": 200.0,
+        "CPU used": 0.5,
+        "CPU kept and not used": 1.5,
+        "Accelerators kept and not used": 0.8,
+        "Replicas": 1.0,
+        "By use, an hour": 2 * (0.5 + 1 + 0.2),
+        "By reservation, an hour": 2 * (2 + 2 + 1),
+    }
+    answers = evaluate([_fill_in(by_title[title]) for title in told], scrapes, _SECONDS)
+    found = [float(each["series"][0]["value"]) for each in answers]
+    assert found == pytest.approx(list(told.values()))
 
 
 def test_a_name_that_nobody_exports_would_be_found(scrapes: list[dict[str, Any]]) -> None:

@@ -88,8 +88,8 @@ def test_options_that_are_named_exist() -> None:
     assert named - known == set()
 
 
-_OTHERS = {"--volume", "--set", "--set-file", "--cacert"}
-"""Of buildah, Helm and curl."""
+_OTHERS = {"--volume", "--set", "--set-file", "--cacert", "--metrics-export-port"}
+"""Of buildah, Helm, curl and Ray."""
 
 
 def _our_commands(text: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from penstock.optimization.measurements import EnergyMethod
 from penstock_optimizer.measure.placement import busy_ticks, least_busy_cores
-from penstock_runtime.energy import Estimated, Rapl, meter
+from penstock_runtime.energy import Estimated, Rapl, meter, visible_devices
 
 STAT = """cpu  300 0 60 1000 5 0 3 0 0 0
 cpu0 200 0 40 400 3 0 2 0 0 0
@@ -64,3 +64,16 @@ def test_without_counters_nothing_is_claimed(tmp_path: Path) -> None:
     assert found == Estimated()
     assert found.joules_between(found.read(), found.read()) is None
     assert found.method is EnergyMethod.ESTIMATED
+
+
+@pytest.mark.parametrize(
+    ("told", "devices"),
+    [
+        pytest.param(None, (0,), id="all are: the first"),
+        pytest.param("2, 3", (2, 3), id="by number"),
+        pytest.param("", (), id="none"),
+        pytest.param("GPU-5f2a", (), id="by a name that NVML's numbers do not tell"),
+    ],
+)
+def test_gpus_are_those_that_the_process_may_use(told: str | None, devices: tuple[int, ...]) -> None:
+    assert visible_devices(told) == devices

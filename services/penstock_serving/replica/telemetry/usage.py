@@ -20,6 +20,8 @@ from penstock_runtime.processes import busy_seconds, command_line, container_sec
 
 LOOK_SECONDS: Final = 10.0
 """A look reads some 15 µs for each process that can be seen."""
+_VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
+"""Set by Ray, for each actor."""
 SERVER_MODULE: Final = "penstock_serving.replica"
 
 
@@ -35,7 +37,8 @@ class UsageMeter:
         self._roots = ReplicaRoots(actor.process or os.getpid(), actor.raylet)
         self._metering = Metering()
         self._package = energy.meter(gpu=False)
-        self._accelerator = energy.meter(gpu=True) if actor.reserved.accelerators else energy.Estimated()
+        devices = energy.visible_devices(os.environ.get(_VISIBLE)) if actor.reserved.accelerators else ()
+        self._accelerators = [energy.meter(gpu=True, device=each) for each in devices]
         self._servers: dict[ProcessId, bool] = {}
 
     @property
@@ -58,11 +61,16 @@ class UsageMeter:
             group_seconds=container_seconds() if self._roots.raylet else None,
             busy_seconds=busy_seconds(),
             package_joules=self._package.read(),
-            accelerator_joules=self._accelerator.read(),
+            accelerator_joules=self._accelerator_joules(),
             answered=answered,
             run_seconds=run_seconds,
         )
         self._metering = meter(self._metering, sight, self._roots, self._reserved)
+
+    def _accelerator_joules(self) -> float | None:
+        """Of all that the replica can see; None where one of them does not tell."""
+        read = [told for each in self._accelerators if (told := each.read()) is not None]
+        return sum(read) if read and len(read) == len(self._accelerators) else None
 
     def _replicas(self, processes: Sequence[Process]) -> set[int]:
         """The worker's replicas: each server's parent is its actor."""

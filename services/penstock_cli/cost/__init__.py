@@ -1,0 +1,1 @@
+"""What answers cost: figures from replicas or from Prometheus, priced and shown."""

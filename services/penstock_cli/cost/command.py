@@ -1,0 +1,188 @@
+"""`penstock cost`: what answers cost, by model and revision, what is kept in vain, and what would save it."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from penstock.errors import Invalid, PenstockError
+from penstock_cli.objects.command import Context, Kubeconfig, StateDir, open_cluster
+from penstock_cli.objects.showing import remark, say
+from penstock_cli.standalone.state import StateFolder, default_state_folder
+
+if TYPE_CHECKING:
+    from penstock.cost.prices import PriceList
+    from penstock_cli.cost.report import CostReport, DeploymentFacts
+    from penstock_cli.cost.samples import CostSample
+
+_UNITS: Final = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_TOKEN_VARIABLE: Final = "PENSTOCK_PROMETHEUS_TOKEN"  # noqa: S105 -- a variable's name
+_COLUMNS: Final = 150
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(cost)
+
+
+def cost(
+    what: Annotated[
+        str | None, typer.Argument(metavar="[NAMESPACE/NAME]", help="A deployment, or `NAMESPACE/`; none: all.")
+    ] = None,
+    *,
+    since: Annotated[str, typer.Option(help="With --prometheus: how far back, such as 90m, 24h, 7d, 4w.")] = "24h",
+    prometheus: Annotated[
+        str | None,
+        typer.Option(help=f"Prometheus' address. A bearer token is taken from {_TOKEN_VARIABLE}."),
+    ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(help="A gateway's metrics port, where there is no Prometheus: replicas since they started."),
+    ] = None,
+    prices: Annotated[
+        Path | None, typer.Option(help="Price list in YAML. Default: an example.", exists=True, dir_okay=False)
+    ] = None,
+    share_platform: Annotated[
+        bool, typer.Option("--share-platform", help="Charge gateways and operators to the models, by CPU time.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+    state_dir: StateDir = None,
+) -> None:
+    """Show what answers cost, by model and revision.
+
+    CPU, memory, accelerators and energy by 1,000 answers, what is kept for replicas and not used, one change that would save most,
+    and what an optimization saves a month. With `penstock run` it needs no option.
+
+    **Examples**
+
+    `penstock cost`
+
+    `penstock cost vision/digits --prometheus http://localhost:9090 --since 7d --prices prices.yaml`
+
+    `kubectl port-forward -n penstock-system service/penstock-gateway-metrics 8083 & penstock cost --metrics http://localhost:8083`
+    """
+    from penstock.cost import allocation  # noqa: PLC0415 (only for this command)
+    from penstock_cli.cost.report import CostReport, document, remarks  # noqa: PLC0415 (the same)
+    from penstock_cli.cost.samples import consumptions, consumptions_since_start, platform_seconds  # noqa: PLC0415 (the same)
+
+    if prometheus is not None and metrics is not None:
+        raise Invalid("InvalidOption", "--prometheus and --metrics are two ways to the same figures: give one")
+    namespace, name = _place(what)
+    listed = _prices(prices)
+    window = parse_since(since)
+    samples, source = _samples(prometheus, metrics, window, state_dir)
+    found = consumptions(samples) if prometheus is not None else consumptions_since_start(samples)
+    if not found:
+        remark(
+            "no replica has told what it uses: replicas of a former release do not, and without any there is nothing to show"
+        )
+    wanted = [
+        each
+        for each in found
+        if (not namespace or each.key.namespace == namespace) and (not name or each.key.model == name)
+    ]
+    seconds = float(window) if prometheus is not None else max((each.window for each in wanted), default=0.0)
+    whole = allocation.allocate(wanted, listed, seconds, platform_seconds(samples) if what is None else {})
+    facts = _facts(kubeconfig, context, state_dir, namespace, name)
+    report = CostReport(allocation.share_platform(whole) if share_platform else whole, listed, source, facts)
+    if as_json:
+        import json  # noqa: PLC0415 (with its only user)
+
+        say(json.dumps(document(report), indent=2))
+        return
+    _show(report)
+    for each in remarks(report):
+        say(each)
+    if prices is None:
+        say("Prices: an example (OpenCost's defaults), nobody's actual rates. Give your own: --prices FILE")
+
+
+def parse_since(text: str) -> int:
+    """Seconds of a time such as `90m` or `7d`.
+
+    Raises:
+        Invalid: it is none.
+    """
+    found = re.fullmatch(r"([1-9]\d{0,5})([mhdw])", text)
+    if found is None:
+        raise Invalid("InvalidOption", f"--since {text}: write a number and a unit, such as 90m, 24h, 7d or 4w")
+    return int(found[1]) * _UNITS[found[2]]
+
+
+def _place(what: str | None) -> tuple[str, str]:
+    """Namespace and name; empty: any."""
+    if what is None:
+        return "", ""
+    namespace, slash, name = what.partition("/")
+    return (namespace, name) if slash else ("default", namespace)
+
+
+def _prices(file: Path | None) -> PriceList:
+    import yaml  # noqa: PLC0415 (with its only user)
+
+    from penstock.api.documents import read_yaml  # noqa: PLC0415 (loads a YAML parser)
+    from penstock.cost.prices import EXAMPLE_PRICES, read_prices  # noqa: PLC0415 (only for this command)
+
+    if file is None:
+        return EXAMPLE_PRICES
+    try:
+        return read_prices(read_yaml(file.read_text(encoding="utf-8")), str(file))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise Invalid("InvalidPrices", f"{file}: this is no YAML: {error}") from error
+
+
+def _samples(
+    prometheus: str | None, metrics: str | None, window: int, state_dir: Path | None
+) -> tuple[list[CostSample], str]:
+    """Samples, and in words where they are from."""
+    from penstock_cli.cost.sources import ask_component, ask_prometheus, ask_replicas, check_url  # noqa: PLC0415 (an HTTP client)
+
+    if prometheus is not None:
+        url = check_url(prometheus, "--prometheus")
+        return (
+            ask_prometheus(url, window, os.environ.get(_TOKEN_VARIABLE)),
+            f"Prometheus at {url}, the last {window / 3600:g} h",
+        )
+    words = "replicas that run now, each since it started; months are what they would be if it went on so"
+    if metrics is not None:
+        return ask_replicas(check_url(metrics, "--metrics")), words
+    known = StateFolder(state_dir.absolute() if state_dir else default_state_folder()).metrics_urls()
+    if "gateway" not in known:
+        raise Invalid(
+            "NoMetrics",
+            "no `penstock run` is up, and neither --prometheus nor --metrics says where figures are. On a cluster without Prometheus: "
+            "kubectl port-forward -n penstock-system service/penstock-gateway-metrics 8083, then penstock cost --metrics "
+            "http://localhost:8083",
+        )
+    operator = ask_component(known["operator"]) if "operator" in known else []
+    return [*ask_replicas(known["gateway"]), *operator], words
+
+
+def _facts(
+    kubeconfig: Path | None, context: str | None, state_dir: Path | None, namespace: str, name: str
+) -> dict[tuple[str, str], DeploymentFacts]:
+    """What the cluster says; nothing where it cannot be asked: figures are told without it."""
+    from penstock_cli.cost.facts import find_facts  # noqa: PLC0415 (loads the API types)
+
+    try:
+        with open_cluster(kubeconfig, context, state_dir) as cluster:
+            found = find_facts(cluster, namespace or None)
+    except PenstockError as error:
+        remark(f"nothing is recommended, since deployments cannot be read: {error.message}")
+        return {}
+    return {place: facts for place, facts in found.items() if not name or place[1] == name}
+
+
+def _show(report: CostReport) -> None:
+    from rich.console import Console  # noqa: PLC0415 (only for tables)
+
+    from penstock_cli.cost.report import HEADINGS, rows  # noqa: PLC0415 (only for this command)
+    from penstock_cli.tables import print_figures  # noqa: PLC0415 (the same)
+
+    print_figures(Console(), HEADINGS, rows(report), words=2, columns=_COLUMNS)
