@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from penstock.api.rollout import MetricEvidence
+from penstock_operator.rollout.evidence.growth import has_outgrown
 from penstock_operator.rollout.evidence.keeping import flatten, read_kept, unfold, write_kept
-from penstock_operator.rollout.evidence.ledger import METRICS, AnalysisSettings, EvidenceLedger, add_block
+from penstock_operator.rollout.evidence.ledger import MEMORY, METRICS, AnalysisSettings, EvidenceLedger, add_block
 from penstock_operator.rollout.evidence.looks import EvidenceLook, end_block, is_earlier, keep_look
 from penstock_operator.rollout.evidence.telling import metric_evidence, tell_harm, tell_skew
 
@@ -63,13 +64,15 @@ def learn(state: str, look: EvidenceLook, settings: AnalysisSettings) -> Finding
 
 def _findings(state: str, ledger: EvidenceLedger, settings: AnalysisSettings, *, replayed: bool) -> Findings:
     speedup = float(ledger.times.speedup()[0])
+    unproved = {name for at, name in enumerate(METRICS) if not ledger.proved[0, at]}
+    outgrown = has_outgrown(ledger, settings)
     skewed = float(ledger.shares.wealth.log_evidence()[0]) >= -math.log(settings.alpha)
     return Findings(
         state=state,
         metrics=metric_evidence(ledger, settings),
         harm=tell_harm(ledger, settings) if ledger.harmed[0] else None,
         skewed=tell_skew(ledger) if skewed else None,
-        missing=tuple(name for at, name in enumerate(METRICS) if name in settings.metrics and not ledger.proved[0, at]),
+        missing=tuple(each for each in settings.metrics if each in unproved or (each == MEMORY and outgrown)),
         requests=int(ledger.totals.candidate[0]),
         replayed=replayed,
         speedup=speedup if math.isfinite(speedup) else None,
