@@ -149,7 +149,7 @@ class Trial:
 
 def main(options: Sequence[str] = ()) -> int:
     """Run the rollouts that are asked for; 1 where a promise was broken."""
-    given = _arguments(options)
+    given = parser().parse_args(list(options))
     kinds = [each for each in KINDS if each != _AS_GOOD] if given.kinds == "all" else given.kinds.split(",")
     todo = [_AS_GOOD] * given.alike + [each for each in kinds if each for _ in range(given.each)]
     with running_platform(cpus=64, gateways=2 if given.exchange_gateways else 1) as platform:
@@ -169,21 +169,22 @@ def main(options: Sequence[str] = ()) -> int:
     return status
 
 
-def _arguments(options: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="real-rollouts", description=__doc__)
-    parser.add_argument("--alike", type=int, default=4, help="rollouts of candidates that are as good")
-    parser.add_argument("--kinds", default="all", help=f"of bad candidates, by commas: {', '.join(KINDS)}")
-    parser.add_argument("--each", type=int, default=1, help="rollouts of each kind")
-    parser.add_argument("--at-once", type=int, default=3, help="deployments that roll out at the same time")
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    """What the benchmark can be asked."""
+    found = argparse.ArgumentParser(prog="real-rollouts", description=__doc__)
+    found.add_argument("--alike", type=int, default=4, help="rollouts of candidates that are as good")
+    found.add_argument("--kinds", default="all", help=f"of bad candidates, by commas: {', '.join(KINDS)}")
+    found.add_argument("--each", type=int, default=1, help="rollouts of each kind")
+    found.add_argument("--at-once", type=int, default=3, help="deployments that roll out at the same time")
+    found.add_argument(
         "--kill-operators", type=float, default=0, help="seconds after which the operator that leads is killed"
     )
-    parser.add_argument(
+    found.add_argument(
         "--kill-replicas", default="", help="of which arm one is killed in each rollout: candidate or stable"
     )
-    parser.add_argument("--exchange-gateways", action="store_true", help="one of two in each rollout")
-    parser.add_argument("--label", default="", help="of what is written")
-    return parser.parse_args(list(options))
+    found.add_argument("--exchange-gateways", action="store_true", help="one of two in each rollout")
+    found.add_argument("--label", default="", help="of what is written")
+    return found
 
 
 def _run(

@@ -185,4 +185,6 @@ def _show(report: CostReport) -> None:
     from penstock_cli.cost.report import HEADINGS, rows  # noqa: PLC0415 (only for this command)
     from penstock_cli.tables import print_figures  # noqa: PLC0415 (the same)
 
+    if not report.allocation.lines:
+        return
     print_figures(Console(), HEADINGS, rows(report), words=2, columns=_COLUMNS)
