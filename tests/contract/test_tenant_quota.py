@@ -51,6 +51,17 @@ def managed(host_path: str | None) -> dict[str, Any]:
     return {"managed": {"workerGroups": [group], "cache": {"hostPath": host_path} if host_path else {}}}
 
 
+def templated(*, of: str = "head", **spec: Any) -> dict[str, Any]:
+    made = managed(None)
+    made["managed"]["workerGroups"][0]["podTemplate"] = {"spec": spec if of == "group" else {}}
+    made["managed"] |= {"podTemplate": {"spec": spec if of == "all" else {}}}
+    return {"managed": made["managed"] | {"head": {"podTemplate": {"spec": spec if of == "head" else {}}}}}
+
+
+def contained(**context: Any) -> dict[str, Any]:
+    return templated(of="group", containers=[{"name": "ray-worker", "securityContext": context}])
+
+
 THERE = deployment("there", 2, count="0.5")
 
 
@@ -59,7 +70,8 @@ def policed(crds: ControlPlane) -> ControlPlane:
     """The API server with the policies in force, and a user who may edit pools."""
     crds.kubectl("apply", "-f", str(POLICIES))
     rules = [
-        {"apiGroups": ["penstock.dev"], "resources": ["servingpools"], "verbs": ["get", "create", "patch", "update"]}
+        {"apiGroups": ["penstock.dev"], "resources": ["servingpools"], "verbs": ["get", "create", "patch", "update"]},
+        {"apiGroups": [""], "resources": ["serviceaccounts"], "resourceNames": ["models"], "verbs": ["use"]},
     ]
     role = {
         "apiVersion": "rbac.authorization.k8s.io/v1",
@@ -197,6 +209,13 @@ def test_scaling_by_hand_is_held_to_the_quota(
 
 
 @pytest.mark.apiserver
+def test_a_token_is_mounted_only_where_it_is_said_whose_it_is(policed: ControlPlane, namespace: str) -> None:
+    until_refused(policed, namespace, pool("probe", PRIVILEGED[0]), f"--as={TENANT}")
+    said = apply(policed, namespace, pool("own", templated(volumes=[TOKEN])), "--dry-run=server", check=False)
+    assert_tells(said, "podTemplate token only beside serviceAccountName")
+
+
+@pytest.mark.apiserver
 def test_a_namespace_without_a_quota_is_not_bounded(policed: ControlPlane, namespace: str) -> None:
     assert "created" in apply(policed, namespace, deployment("new", 500, memory=None), "--dry-run=server")
 
@@ -207,10 +226,51 @@ OUTSIDE = (
 )
 
 
+PRIVILEGED = (
+    templated(containers=[{"name": "x", "securityContext": {"privileged": True}}]),
+    "podTemplate use-privileged-pods",
+)
+TOKEN = {"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}
+
+
 @pytest.mark.apiserver
 @pytest.mark.parametrize(
     ("spec", "facts"),
     [
+        pytest.param(*PRIVILEGED, id="a privileged container beside the head"),
+        pytest.param(contained(allowPrivilegeEscalation=None), PRIVILEGED[1], id="a confinement taken away"),
+        pytest.param(contained(capabilities={"add": ["SYS_ADMIN"]}), PRIVILEGED[1], id="a capability"),
+        pytest.param(contained(capabilities={"drop": []}), PRIVILEGED[1], id="capabilities that are kept"),
+        pytest.param(contained(seccompProfile={"type": "Unconfined"}), PRIVILEGED[1], id="no seccomp"),
+        pytest.param(contained(runAsUser=0), PRIVILEGED[1], id="root in a container"),
+        pytest.param(contained(runAsUser=2000, readOnlyRootFilesystem=False), "", id="another user, and a root to write to"),
+        pytest.param(templated(of="all", securityContext={"runAsNonRoot": None}), PRIVILEGED[1], id="root in all pods"),
+        pytest.param(templated(of="all", securityContext={"sysctls": []}), PRIVILEGED[1], id="sysctls"),
+        pytest.param(
+            templated(of="all", securityContext={"runAsUser": None, "fsGroup": None, "supplementalGroups": [5]}), "",
+            id="ids that are left to the cluster",
+        ),
+        pytest.param(
+            templated(containers=[{"name": "x", "ports": [{"containerPort": 1, "hostPort": 1}]}]), PRIVILEGED[1],
+            id="a port of the node",
+        ),
+        pytest.param(
+            templated(of="group", volumes=[{"name": "v", "hostPath": {"path": "/"}}]), "podTemplate use-any-host-path",
+            id="a folder of the node by a template",
+        ),
+        pytest.param(templated(of="all", serviceAccountName="models"), "", id="a service account that the tenant may use"),
+        pytest.param(
+            templated(of="all", serviceAccountName="admin"), "podTemplate service accounts admin right use",
+            id="another service account",
+        ),
+        pytest.param(
+            templated(of="group", serviceAccountName="models", volumes=[TOKEN]), "", id="a token of one's own service account",
+        ),
+        pytest.param(
+            templated(of="all", runtimeClassName="nvidia", priorityClassName="high",
+                      volumes=[{"name": "v", "emptyDir": {}}], containers=[{"name": "x", "image": "x"}]), "",
+            id="what clusters ask for",
+        ),
         pytest.param({"existing": {"address": "http://ray-head.NS.svc:8265"}}, "", id="a Service of its own"),
         pytest.param({"existing": {"address": "http://ray-head.NS.svc.cluster.local:8265"}}, "", id="in full"),
         pytest.param(*OUTSIDE, id="another namespace's Service"),
@@ -232,7 +292,8 @@ OUTSIDE = (
 def test_a_tenants_pool_is_kept_to_its_own(
     spec: dict[str, Any], facts: str, policed: ControlPlane, namespace: str
 ) -> None:
-    until_refused(policed, namespace, pool("probe", OUTSIDE[0]), f"--as={TENANT}")
+    for probe in (OUTSIDE[0], PRIVILEGED[0]):
+        until_refused(policed, namespace, pool("probe", probe), f"--as={TENANT}")
     manifest = json.loads(json.dumps(pool("own", spec)).replace(".NS.", f".{namespace}."))
     said = apply(policed, namespace, manifest, "--dry-run=server", f"--as={TENANT}", check=False)
     assert ("denied request" in said) is bool(facts), said
