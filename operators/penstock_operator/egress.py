@@ -23,6 +23,22 @@ def all_peers() -> list[Manifest]:
     return [block("0.0.0.0/0"), block("::/0"), {"namespaceSelector": {}}]
 
 
+def credential_services() -> list[Manifest]:
+    """Rules that open what gives a pod its own identity with a cloud.
+
+    That is GKE's metadata server (at port 988 without Dataplane V2) and EKS Pod Identity, by IPv4 and IPv6.
+    """
+    places = (
+        ("169.254.169.254/32", 80),
+        ("169.254.169.252/32", 988),
+        ("169.254.170.23/32", 80),
+        ("fd00:ec2::23/128", 80),
+    )
+    return [
+        {"to": [{"ipBlock": {"cidr": cidr}}], "ports": [{"port": port, "protocol": "TCP"}]} for cidr, port in places
+    ]
+
+
 def _lies_within(
     part: ipaddress.IPv4Network | ipaddress.IPv6Network, whole: ipaddress.IPv4Network | ipaddress.IPv6Network
 ) -> bool:

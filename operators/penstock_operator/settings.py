@@ -126,6 +126,10 @@ def _add_pools(result: argparse.ArgumentParser) -> None:
         help="the operator's own; where it is IPv6, the Ray heads of pools are reached by that, and listen there",
     )  # fmt: skip
     group.add_argument(
+        "--cloud-identity", action="store_true",
+        help="let pods of pools and Jobs reach the addresses at which clouds give pods an identity of their own",
+    )  # fmt: skip
+    group.add_argument(
         "--pool-template-file", type=Path, metavar="FILE",
         help="a podTemplate (YAML, as in a ServingPool) that is laid over all pods of pools and Jobs, under the pools' own",
     )  # fmt: skip
@@ -245,6 +249,7 @@ def _pools(given: argparse.Namespace) -> PoolSettings | None:
         artifact_secret=given.artifact_secret,
         ipv6=is_ipv6(given.pod_address),
         template=_template(given.pool_template_file),
+        cloud_identity=given.cloud_identity,
     )
 
 
@@ -305,6 +310,7 @@ def _jobs(given: argparse.Namespace) -> JobSettings | None:
         model_volumes=tuple(_pair(each, "--model-volume") for each in given.model_volume),
         environment=environment,
         environment_secret=given.optimizer_env_secret,
+        cloud_identity=given.cloud_identity,
         disk=_quantity(given.optimizer_disk, "--optimizer-disk"),
         template=_template(given.pool_template_file),
         shared_store=given.shared_store,

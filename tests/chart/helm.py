@@ -44,6 +44,7 @@ EVERYTHING: Object = {
     "poolEnv": {"HF_ENDPOINT": "https://hub.example.com"},
     "poolTemplate": {"metadata": {"labels": {"example.com/cost-center": "42"}}, "spec": {"runtimeClassName": "gvisor"}},
     "networkPolicy": {
+        "poolCloudIdentity": True,
         "clients": [{"namespaceSelector": {"matchLabels": {"clients": "yes"}}}],
         "agents": [{"ipBlock": {"cidr": "192.0.2.0/24"}}],
     },

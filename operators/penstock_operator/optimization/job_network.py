@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from penstock import names
 from penstock.api.meta import Manifest
 from penstock.api.optimization import OptimizationRun
-from penstock_operator.egress import all_peers, block
+from penstock_operator.egress import all_peers, block, credential_services
 from penstock_operator.optimization.job_settings import Egress, JobSettings
 
 _DNS: Final = 53
@@ -37,9 +37,13 @@ def network_policy(run: OptimizationRun, settings: JobSettings) -> Manifest:
         "spec": {
             "podSelector": {"matchLabels": {names.RUN_LABEL: metadata.name}},
             "policyTypes": ["Ingress", "Egress"],
-            "egress": [{"ports": [_port(_DNS, "UDP"), _port(_DNS)]}, *_store(settings)],
+            "egress": [{"ports": [_port(_DNS, "UDP"), _port(_DNS)]}, *_store(settings), *_identity(settings)],
         },
     }
+
+
+def _identity(settings: JobSettings) -> list[Manifest]:
+    return credential_services() if settings.cloud_identity else []
 
 
 def _store(settings: JobSettings) -> list[Manifest]:

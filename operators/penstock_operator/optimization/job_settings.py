@@ -80,6 +80,8 @@ class JobSettings:
     """At least this much, for the search itself, which needs more than a replica: it trains and converts."""
     disk: str = DEFAULT_DISK
     """Of the node, for the workspace and temporary files: what a search is sure of."""
+    cloud_identity: bool = False
+    """Whether Jobs may reach the addresses at which clouds give pods an identity of their own."""
     template: PodTemplate | None = None
     """Laid over the Jobs' pods, under what the pools say themselves."""
     accelerator_label: str = ACCELERATOR_NODE_LABEL

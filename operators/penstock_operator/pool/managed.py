@@ -172,7 +172,7 @@ class ManagedPools:
         present = {
             each["metadata"]["name"]: (each["metadata"].get("annotations") or {}).get(APPLIED) for each in listed
         }
-        for manifest in policies(pool, settings.system_namespace):
+        for manifest in policies(pool, settings.system_namespace, cloud_identity=settings.cloud_identity):
             metadata = manifest["metadata"]
             if present.get(metadata["name"]) != metadata["annotations"][APPLIED]:
                 self._cluster.apply(NETWORK_POLICY, manifest, POOL_MANAGER)

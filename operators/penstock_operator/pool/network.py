@@ -10,7 +10,7 @@ from typing import Final
 from penstock.api.meta import Manifest
 from penstock.api.pool import ServingPool
 from penstock.names import owner_reference
-from penstock_operator.egress import all_peers
+from penstock_operator.egress import all_peers, credential_services
 from penstock_operator.pool.names import APPLIED, NODE_TYPE_LABEL, POOL_LABEL, digest, label, ray_cluster
 
 NAMESPACE_LABEL: Final = "kubernetes.io/metadata.name"
@@ -23,17 +23,19 @@ _REPLICA_PORTS: Final = ((32768, 52364), (52366, 60999))
 _DNS: Final = 53
 
 
-def policies(pool: ServingPool, system_namespace: str) -> tuple[Manifest, ...]:
+def policies(pool: ServingPool, system_namespace: str, *, cloud_identity: bool = False) -> tuple[Manifest, ...]:
     """The NetworkPolicies of a pool: one for its head, one for its workers.
 
     Only the operator reaches the dashboard, only the gateways wake models and reach replicas, and a pool's pods reach
     each other. Whatever else is in the namespace, or in another, reaches nothing. Outwards all is open but the clouds'
-    metadata services, since models may lie anywhere.
+    metadata services, since models may lie anywhere; `cloud_identity` opens those, too, for workload identity.
     """
+    more = credential_services() if cloud_identity else []
     return (
         _policy(
             pool,
             "head",
+            more,
             [
                 _rule([_pool_pods(pool)], []),
                 _rule([_system_pods(system_namespace, "operator")], [_port(_DASHBOARD), _port(_SERVE)]),
@@ -44,6 +46,7 @@ def policies(pool: ServingPool, system_namespace: str) -> tuple[Manifest, ...]:
         _policy(
             pool,
             "worker",
+            more,
             [
                 _rule([_pool_pods(pool)], []),
                 _rule(
@@ -55,7 +58,7 @@ def policies(pool: ServingPool, system_namespace: str) -> tuple[Manifest, ...]:
     )
 
 
-def _policy(pool: ServingPool, node_type: str, ingress: list[Manifest]) -> Manifest:
+def _policy(pool: ServingPool, node_type: str, more: list[Manifest], ingress: list[Manifest]) -> Manifest:
     metadata = pool.metadata
     spec: Manifest = {
         "podSelector": {"matchLabels": {POOL_LABEL: label(metadata.name), NODE_TYPE_LABEL: node_type}},
@@ -65,6 +68,7 @@ def _policy(pool: ServingPool, node_type: str, ingress: list[Manifest]) -> Manif
             {"to": [_pool_pods(pool)]},
             {"ports": [_port(_DNS, protocol="UDP"), _port(_DNS)]},
             {"to": all_peers()},
+            *more,
         ],
     }
     return {

@@ -63,6 +63,8 @@ class PoolSettings:
     """Whether Services have IPv6 addresses here, where nothing else is said; Ray's head then listens at those."""
     artifact_secret: str | None = None
     """A Secret of the pool's namespace with which optimized models are read; mounted beside those that the pool lists."""
+    cloud_identity: bool = False
+    """Whether pods may reach the addresses at which clouds give them an identity of their own."""
     template: PodTemplate | None = None
     """Laid over all pods of pools and Jobs, under what the pools say themselves."""
 

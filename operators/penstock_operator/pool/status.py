@@ -13,12 +13,14 @@ from penstock.wording import end_sentence
 from penstock_operator.nodes.forecast import PodDemand, describe_closest
 from penstock_operator.pool import raypods
 from penstock_operator.pool.observed import PodView, PoolObserved, RayClusterView
+from penstock_operator.pool.refusals import with_remedy
 
 _OF_WORKERS: Final = {
     "FailedCreateWorkerPod": "KubeRay could not create a worker",
     "FailedDeleteWorkerPod": "KubeRay could not delete a worker, and creates none meanwhile",
 }
 """KubeRay's failures that are no fault of the head. It ends at the first, whichever group that is of."""
+_HEAD_REFUSED: Final = "FailedCreateHeadPod"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,8 @@ class PodProblem:
     message: str
     unschedulable: bool = False
     """Whether it is that no node takes it."""
+    refused: bool = False
+    """Whether the API takes no such pod."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,7 @@ def report(observed: PoolObserved, serving: RayClusterView) -> GroupReport:
         observed,
     )
     if head is None and not serving.head_ready and serving.problem_reason not in _OF_WORKERS and serving.problem:
-        head = PodProblem(serving.problem)
+        head = PodProblem(with_remedy(serving.problem), refused=serving.problem_reason == _HEAD_REFUSED)
     return GroupReport(tuple(_groups(observed, spec, serving, pods)), head)
 
 
@@ -83,7 +87,8 @@ def judge_start(
     if serving is None:
         return false(Reason.STARTING_POOL, waiting)
     if head is not None:
-        reason = Reason.UNSCHEDULABLE if head.unschedulable else Reason.STARTING_POOL
+        refused = Reason.PODS_REFUSED if head.refused else Reason.STARTING_POOL
+        reason = Reason.UNSCHEDULABLE if head.unschedulable else refused
         return false(reason, f"RayCluster {serving.name} does not run: {end_sentence(head.message)}")
     if not serving.head_ready:
         return false(Reason.STARTING_POOL, f"The head of RayCluster {serving.name} is starting.")
@@ -107,7 +112,7 @@ def _groups(
         demand = raypods.worker_demand(observed.pool.metadata, spec, group, observed.settings)
         why = _find_problem([each for each in own if not each.ready], demand, observed)
         if why is None and failed is not None and (len(own) if pods else least) < desired:
-            why = PodProblem(f"{failed}: {serving.problem}")
+            why = PodProblem(f"{failed}: {with_remedy(serving.problem)}")
         message = end_sentence(why.message) if why else ""
         found.append(GroupStatus(name=group.name, desired=desired, ready=min(ready, desired), message=message))
     return found

@@ -122,6 +122,7 @@ class Reason(StrEnum):
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a reason, not a secret
     UNSCHEDULABLE = "Unschedulable"
     SUSPENDED = "Suspended"
+    PODS_REFUSED = "PodsRefused"
     STARTING_POOL = "StartingPool"
     CHANGING_IN_PLACE = "ChangingInPlace"
     REPLACING = "Replacing"
@@ -234,6 +235,7 @@ REASONS: Final[Mapping[str, ReasonFacts]] = {
     Reason.POOL_UNREACHABLE: _CLUSTER_IN_THE_WAY,
     Reason.POOL_UNAUTHORIZED: _OF_ANOTHER_OBJECT,
     Reason.UNSCHEDULABLE: _CLUSTER_IN_THE_WAY,
+    Reason.PODS_REFUSED: _OF_ANOTHER_OBJECT,
     Reason.SUSPENDED: _NOTHING_TO_SERVE,
     Reason.STARTING_POOL: _NO_FAULT,
     Reason.CHANGING_IN_PLACE: _NO_FAULT,

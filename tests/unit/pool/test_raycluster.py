@@ -309,6 +309,15 @@ def test_no_pod_reaches_the_clouds_metadata() -> None:
         ]
 
 
+def test_a_setting_opens_the_places_where_clouds_give_pods_an_identity() -> None:
+    for shut, opened in zip(policies(pool(), "p"), policies(pool(), "p", cloud_identity=True), strict=True):
+        before, after = shut["spec"]["egress"], opened["spec"]["egress"]
+        assert after[: len(before)] == before
+        places = [(rule["to"][0]["ipBlock"]["cidr"], rule["ports"][0]["port"]) for rule in after[len(before) :]]
+        assert {("169.254.169.254/32", 80), ("169.254.170.23/32", 80)} <= set(places)
+        assert all(cidr.endswith(("/32", "/128")) for cidr, _ in places)
+
+
 def test_when_it_took_over_is_written_on_it() -> None:
     serving, candidate = manifest_of(pool(), took_over=NOW), manifest_of(pool(), took_over=None)
     assert serving["metadata"]["annotations"][pool_names.TOOK_OVER] == str(int(NOW))
