@@ -435,6 +435,7 @@ CASES = (
             {"labels": {"example.com/cost-center": "42"}, "annotations": {"karpenter.sh/do-not-disrupt": "true"}},
             runtimeClassName="nvidia",
             securityContext={"runAsUser": None, "supplementalGroups": [5]},
+            idsFromCluster=True,
             tolerations=[{"key": "dedicated", "operator": "Exists", "tolerationSeconds": 5}],
             containers=[
                 {

@@ -74,7 +74,8 @@ FULL: Manifest = {
             "spec": {
                 "runtimeClassName": "nvidia",
                 "serviceAccountName": "models",
-                "securityContext": {"runAsUser": None, "supplementalGroups": [5]},
+                "securityContext": {"supplementalGroups": [5]},
+                "idsFromCluster": True,
                 "tolerations": [{"key": "k", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60}],
                 "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}},
                 "topologySpreadConstraints": [

@@ -238,16 +238,16 @@ TOKEN = {"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path":
     ("spec", "facts"),
     [
         pytest.param(*PRIVILEGED, id="a privileged container beside the head"),
-        pytest.param(contained(allowPrivilegeEscalation=None), PRIVILEGED[1], id="a confinement taken away"),
+        pytest.param(contained(allowPrivilegeEscalation=True), PRIVILEGED[1], id="a confinement taken away"),
         pytest.param(contained(capabilities={"add": ["SYS_ADMIN"]}), PRIVILEGED[1], id="a capability"),
         pytest.param(contained(capabilities={"drop": []}), PRIVILEGED[1], id="capabilities that are kept"),
         pytest.param(contained(seccompProfile={"type": "Unconfined"}), PRIVILEGED[1], id="no seccomp"),
         pytest.param(contained(runAsUser=0), PRIVILEGED[1], id="root in a container"),
         pytest.param(contained(runAsUser=2000, readOnlyRootFilesystem=False), "", id="another user, and a root to write to"),
-        pytest.param(templated(of="all", securityContext={"runAsNonRoot": None}), PRIVILEGED[1], id="root in all pods"),
+        pytest.param(templated(of="all", securityContext={"runAsNonRoot": False}), PRIVILEGED[1], id="root in all pods"),
         pytest.param(templated(of="all", securityContext={"sysctls": []}), PRIVILEGED[1], id="sysctls"),
         pytest.param(
-            templated(of="all", securityContext={"runAsUser": None, "fsGroup": None, "supplementalGroups": [5]}), "",
+            templated(of="all", idsFromCluster=True, securityContext={"supplementalGroups": [5]}), "",
             id="ids that are left to the cluster",
         ),
         pytest.param(

@@ -25,7 +25,7 @@ class Opaque:
 
 
 OpaqueObject = Annotated[dict[str, Any], Opaque()]
-"""An object of Kubernetes' API. A null in it takes away what Penstock would set."""
+"""An object of Kubernetes' API. A null in it says nothing: whether one is kept depends on how the object is applied."""
 _Objects = Annotated[tuple[OpaqueObject, ...], Field(max_length=32)]
 _Words = Annotated[tuple[Annotated[str, Field(max_length=4096)], ...], Field(max_length=64)]
 _Name = Annotated[str, Field(max_length=253)]
@@ -137,7 +137,9 @@ class TemplateSpec(Described):
     image_pull_secrets: _Objects | None = None
     """Beside the pool's."""
     security_context: OpaqueObject | None = None
-    """Of the pod: ids, groups, seccomp. Merged by its fields; a null leaves one to the cluster, as OpenShift wants it of ids."""
+    """Of the pod: ids, groups, seccomp. Merged by its fields."""
+    ids_from_cluster: bool | None = None
+    """Whether Penstock leaves out `runAsUser`, `runAsGroup` and `fsGroup`, which OpenShift gives each namespace."""
     dns_policy: Annotated[str, Field(max_length=32)] | None = None
     """How names are resolved."""
     dns_config: OpaqueObject | None = None

@@ -95,12 +95,23 @@ def test_the_autoscalers_container_is_kuberays_to_add_and_takes_a_template_too()
     assert "name" not in options, "KubeRay has no such field"
 
 
-def test_an_id_that_is_null_is_left_to_the_cluster() -> None:
-    ids = {"runAsUser": None, "runAsGroup": None, "fsGroup": None}
-    spec = cluster(podTemplate={"spec": {"securityContext": ids}})
-    context = worker(spec)["spec"]["securityContext"]
+def test_ids_are_left_to_the_cluster_where_that_is_asked_for() -> None:
+    asked = {"idsFromCluster": True, "securityContext": {"supplementalGroups": [5]}}
+    pod = worker(cluster(podTemplate={"spec": asked}))["spec"]
+    assert "idsFromCluster" not in pod
+    context = pod["securityContext"]
+    assert context["supplementalGroups"] == [5]
     assert not {"runAsUser", "runAsGroup", "fsGroup"} & context.keys()
     assert context["runAsNonRoot"]
+
+
+def test_a_null_takes_nothing_away() -> None:
+    confined = {
+        "name": "ray-worker",
+        "securityContext": {"allowPrivilegeEscalation": None, "capabilities": {"drop": None}},
+    }
+    spec = cluster(podTemplate={"spec": {"securityContext": {"runAsNonRoot": None}, "containers": [confined]}})
+    assert worker(spec)["spec"] == worker(cluster())["spec"]
 
 
 def test_tolerations_are_added_to_a_groups_own() -> None:
