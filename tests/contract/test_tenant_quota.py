@@ -208,10 +208,17 @@ def test_scaling_by_hand_is_held_to_the_quota(
     assert_tells(done.stderr, facts)
 
 
+@pytest.fixture(scope="module")
+def pools_policed(policed: ControlPlane) -> ControlPlane:
+    """The same, once the policies on pools are seen to hold: the API server takes them up some time after they are there."""
+    for probe in (OUTSIDE[0], PRIVILEGED[0]):
+        until_refused(policed, "default", pool("probe", probe), f"--as={TENANT}")
+    return policed
+
+
 @pytest.mark.apiserver
-def test_a_token_is_mounted_only_where_it_is_said_whose_it_is(policed: ControlPlane, namespace: str) -> None:
-    until_refused(policed, namespace, pool("probe", PRIVILEGED[0]), f"--as={TENANT}")
-    said = apply(policed, namespace, pool("own", templated(volumes=[TOKEN])), "--dry-run=server", check=False)
+def test_a_token_is_mounted_only_where_it_is_said_whose_it_is(pools_policed: ControlPlane, namespace: str) -> None:
+    said = apply(pools_policed, namespace, pool("own", templated(volumes=[TOKEN])), "--dry-run=server", check=False)
     assert_tells(said, "podTemplate token only beside serviceAccountName")
 
 
@@ -290,10 +297,9 @@ TOKEN = {"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path":
     ],
 )  # fmt: skip
 def test_a_tenants_pool_is_kept_to_its_own(
-    spec: dict[str, Any], facts: str, policed: ControlPlane, namespace: str
+    spec: dict[str, Any], facts: str, pools_policed: ControlPlane, namespace: str
 ) -> None:
-    for probe in (OUTSIDE[0], PRIVILEGED[0]):
-        until_refused(policed, namespace, pool("probe", probe), f"--as={TENANT}")
+    policed = pools_policed
     manifest = json.loads(json.dumps(pool("own", spec)).replace(".NS.", f".{namespace}."))
     said = apply(policed, namespace, manifest, "--dry-run=server", f"--as={TENANT}", check=False)
     assert ("denied request" in said) is bool(facts), said
