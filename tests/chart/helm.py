@@ -30,6 +30,13 @@ EVERYTHING: Object = {
         "autoscaling": {"enabled": True},
         "service": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0.0/8"], "nodePort": 30080},
         "ingress": {"enabled": True, "className": "nginx", "host": "models.example.com", "tlsSecret": "models-tls"},
+        "httpRoute": {
+            "enabled": True,
+            "parentRefs": [{"name": "front", "namespace": "gateways"}],
+            "hostnames": ["models.example.com"],
+            "timeouts": {"request": "60s"},
+        },
+        "pathPrefix": "/models",
         "tls": {"secretName": "gateway-tls", "clientCAConfigMap": "clients"},
         "replicaTLS": "Required",
         "http2": False,

@@ -17,8 +17,11 @@ from tests.telling import telling
 pytestmark = pytest.mark.apiserver
 
 _PROFILE = "files/profiles/small.yaml"
-_PLAIN = EVERYTHING | {"metrics": {"dashboards": {"enabled": True}}}
-"""Everything but the Prometheus operator's kinds, which this API server does not have."""
+_PLAIN = EVERYTHING | {
+    "metrics": {"dashboards": {"enabled": True}},
+    "gateway": EVERYTHING["gateway"] | {"httpRoute": {"enabled": False}},
+}
+"""Everything but the Prometheus operator's and the Gateway API's kinds, which this API server does not have."""
 _MADE_BY_THE_SERVER = ("creationTimestamp", "generation", "managedFields", "resourceVersion", "uid")
 
 
@@ -104,6 +107,9 @@ def test_install_upgrade_roll_back_and_uninstall(release: Release, next_chart: P
         "Pod/penstock-test"
     }
 
+    assert not _differences(release), "what is rendered is what is there, with all that the API server adds"
+    assert "replicas: 3" in _differences(release, {"operator": {"replicas": 3}}), "a difference would be seen"
+
     for openshift in (False, True):
         assert not _refused_by_pod_security(release, openshift=openshift)
     assert _refused_by_pod_security(release, {"privileged": True}, openshift=False), "the namespace does refuse"
@@ -131,6 +137,16 @@ def test_install_upgrade_roll_back_and_uninstall(release: Release, next_chart: P
     assert release.get("secret", "penstock-gateway-secret")["data"] == secret, "a new installation finds the secret"
     assert release.get("horizontalpodautoscaler", "penstock-gateway")
     release.helm("uninstall", "penstock")
+
+
+def _differences(release: Release, values: Object | None = None) -> str:
+    """What `kubectl diff`, and so Argo CD, finds between the chart as it is rendered without the cluster and what is there."""
+    # The secret is another in each rendering, which is why Argo CD is to be given one; the test's pod is a hook.
+    rendered = [each for each in render(values).objects if each["kind"] not in {"Secret", "Pod"}]
+    text = json.dumps({"apiVersion": "v1", "kind": "List", "items": rendered})
+    done = release.cluster.kubectl("diff", "--server-side", "--force-conflicts", "-f", "-", input=text, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    return done.stdout
 
 
 def _refused_by_pod_security(release: Release, container: Object | None = None, *, openshift: bool) -> str:

@@ -69,7 +69,9 @@ is rendered without the cluster.
 {{- if .Values.gateway.publicUrl -}}
 {{ .Values.gateway.publicUrl }}
 {{- else if and .Values.gateway.ingress.enabled .Values.gateway.ingress.host -}}
-{{ ternary "https" "http" (ne .Values.gateway.ingress.tlsSecret "") }}://{{ .Values.gateway.ingress.host }}
+{{ ternary "https" "http" (ne .Values.gateway.ingress.tlsSecret "") }}://{{ .Values.gateway.ingress.host }}{{ .Values.gateway.pathPrefix }}
+{{- else if and .Values.gateway.httpRoute.enabled .Values.gateway.httpRoute.hostnames -}}
+https://{{ first .Values.gateway.httpRoute.hostnames }}{{ .Values.gateway.pathPrefix }}
 {{- else -}}
 {{ include "penstock.gatewayService" . }}
 {{- end -}}

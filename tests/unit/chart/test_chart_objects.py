@@ -253,7 +253,7 @@ def test_the_operator_gets_a_value_as_it_was_written() -> None:
 @pytest.mark.parametrize("values", BOTH)
 def test_the_gateway_understands_its_arguments(values: Object, tmp_path: Path) -> None:
     read = gateway_settings.read_settings(_in_folder(tmp_path, render(values), "penstock-gateway"), {})
-    url = "https://models.example.com" if values else "http://penstock-gateway.penstock-system.svc"
+    url = "https://models.example.com/models" if values else "http://penstock-gateway.penstock-system.svc"
     assert (read.host, read.port, read.control_port, read.probe_port, read.url) == ("*", 8080, 8081, 8083, url)
     assert read.default_authentication is Authentication.REQUIRED
 
@@ -307,6 +307,9 @@ def test_each_flag_is_set_or_left_out_on_purpose(
     ("values", "each"),
     [
         pytest.param({}, 1024, id="clients come by themselves"),
+        pytest.param(
+            {"httpRoute": {"enabled": True, "parentRefs": [{"name": "a"}]}}, 4096, id="all come through a Gateway"
+        ),
         pytest.param({"ingress": {"enabled": True}}, 4096, id="all come through the Ingress"),
         pytest.param({"ingress": {"enabled": True}, "maxConnectionsPerClient": 9}, 9, id="it is said"),
     ],
@@ -314,6 +317,33 @@ def test_each_flag_is_set_or_left_out_on_purpose(
 def test_connections_of_one_address_are_bounded_where(values: Object, each: int, tmp_path: Path) -> None:
     arguments = _in_folder(tmp_path, render({"gateway": values}), "penstock-gateway")
     assert gateway_settings.read_settings(arguments, {}).connections_per_client == each
+
+
+@pytest.mark.parametrize(
+    ("gateway", "wanted"),
+    [
+        pytest.param({}, 0, id="as long as routes say, where nobody stands before the gateway"),
+        pytest.param({"ingress": {"enabled": True}}, 50, id="less than the minute of an Ingress"),
+        pytest.param({"ingress": {"enabled": True}, "holdSeconds": 20}, 20, id="as long as is said"),
+    ],
+)
+def test_requests_are_held(gateway: Object, wanted: int, tmp_path: Path) -> None:
+    read = gateway_settings.read_settings(_in_folder(tmp_path, render({"gateway": gateway}), "penstock-gateway"), {})
+    assert read.hold_seconds == wanted
+    assert read.keep_alive_seconds > 60, "longer than load balancers keep connections"
+
+
+def test_a_route_of_the_gateway_api_leads_to_the_service() -> None:
+    chart = render(EVERYTHING)
+    (rule,) = chart.one("HTTPRoute", "penstock-gateway")["spec"]["rules"]
+    (port,) = chart.one("Service", "penstock-gateway")["spec"]["ports"]
+    assert rule == {
+        "matches": [{"path": {"type": "PathPrefix", "value": "/models"}}],
+        "backendRefs": [{"name": "penstock-gateway", "port": port["port"]}],
+        "timeouts": {"request": "60s"},
+    }
+    (path,) = chart.one("Ingress", "penstock-gateway")["spec"]["rules"][0]["http"]["paths"]
+    assert path["path"] == "/models"
 
 
 @pytest.mark.parametrize("values", BOTH)

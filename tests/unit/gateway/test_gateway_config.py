@@ -30,6 +30,10 @@ PLAIN = GatewaySettings(secret="s", state_dir=Path("/state"))
         (replace(PLAIN, header_timeout_seconds=1.5), "  timeout http-request 1500ms"),
         (replace(PLAIN, default_namespace="prod"), "  http-request set-var(txn.ns) str(prod) if short"),
         (replace(PLAIN, max_connections=9), "  maxconn 9"),
+        (replace(PLAIN, keep_alive_seconds=620), "  timeout http-keep-alive 620000ms"),
+        (replace(PLAIN, host="::1"), "  bind [::1]:8080 v6only"),
+        (replace(PLAIN, host="*", bound=("0.0.0.0", "::")), "  bind 0.0.0.0:8080"),
+        (replace(PLAIN, host="*", bound=("0.0.0.0", "::")), "  bind [::]:8080 v6only"),
         (replace(PLAIN, max_connections_per_client=4), "  http-request deny deny_status 429 if { sc_conn_cur(0) gt 4 }"),
         (
             replace(PLAIN, max_requests_per_second_per_client=4),
@@ -54,6 +58,21 @@ def test_one_address_leaves_connections_to_the_others(settings: GatewaySettings,
     assert "  tcp-request connection track-sc0 src,ipmask(32,64)" in lines
     assert f"  http-request deny deny_status 429 if {{ sc_conn_cur(0) gt {told} }}" in lines
     assert f"  tcp-request connection reject if {{ sc_conn_cur(0) gt {closed} }}" in lines
+
+
+def test_a_prefix_is_taken_off_before_anything_looks_at_the_path_and_nowhere_else() -> None:
+    lines = render_config(replace(PLAIN, path_prefix="/models"), 1, NOTHING, "e").splitlines()
+    taken = lines.index("  http-request set-path %[path,bytes(7)] if { path_beg /models/ } !{ so_name relay }")
+    assert taken < min(number for number, line in enumerate(lines) if "path,map_str" in line)
+    assert not any("so_name" in line for line in render_config(PLAIN, 1, NOTHING, "e").splitlines())
+
+
+@pytest.mark.parametrize("prefix", ["models", "/", "/models/", "/a//b", "/v2", "/v2/a", "/a b", "/a%2f", "/a}", "//"])
+def test_a_prefix_that_could_not_be_one_is_refused(prefix: str, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("s")
+    arguments = [f"--secret-file={tmp_path / 'secret'}", f"--state-dir={tmp_path}", f"--path-prefix={prefix}"]
+    with pytest.raises(Invalid, match="must be like /models"):
+        read_settings(arguments, {})
 
 
 def test_nobody_is_counted_by_a_whole_ipv6_address() -> None:

@@ -43,6 +43,8 @@ EDITION = "proc.edition"
 """HAProxy's variable that says which configuration a worker runs; no two have the same."""
 RELAY = "relay"
 """The backend by which a worker that was replaced hands on what still comes to it."""
+_SHORT_PATH = "txn.path"
+"""HAProxy's variable: the path without the prefix of all paths, where there is one."""
 _TRACERESPONSE = "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"
 LOG_FORMAT = (
     f"%[var(txn.start)] %[date(0,us),sub(txn.start)] %ST %[var(txn.told)] %[var({CONTEXT})] %[var(txn.kept)] %[var(txn.key),bytes(0,768)] "
@@ -121,7 +123,7 @@ def _defaults_section(settings: GatewaySettings) -> Iterator[str]:
     # With TLS it includes the handshake.
     yield f"  timeout connect {3 if settings.control_tls_port else 1}s"
     yield f"  timeout http-request {_milliseconds(settings.header_timeout_seconds)}"
-    yield f"  timeout http-keep-alive {_milliseconds(settings.client_timeout_seconds)}"
+    yield f"  timeout http-keep-alive {_milliseconds(settings.keep_alive_seconds)}"
     yield f"  timeout client {_milliseconds(settings.client_timeout_seconds)}"
     yield "  timeout client-fin 5s"
     yield f"  timeout server {_milliseconds(settings.request_timeout_seconds)}"
@@ -143,16 +145,19 @@ def _clients_frontend(settings: GatewaySettings) -> Iterator[str]:
         # One socket for both families would show IPv4 clients as addresses of one IPv6 network, by which they are counted.
         family = " v6only" if is_ipv6(address) else ""
         yield f"  bind {join_port(address, settings.port)}{family}{_tls(settings)}"
-    yield f"  bind unix@{settings.layout.relay_socket} mode 600 accept-proxy"
+    yield f"  bind unix@{settings.layout.relay_socket} name {RELAY} mode 600 accept-proxy"
     yield f"  maxconn {settings.max_connections}"
     if not settings.http2:
         yield "  option disable-h2-upgrade"
     yield "  log stdout len 4096 format raw local0 info"
-    yield f'  log-format "{LOG_FORMAT}"'
+    # The log says which path was looked up.
+    shown = LOG_FORMAT.replace("%HPO", f"%[var({_SHORT_PATH})]") if settings.path_prefix else LOG_FORMAT
+    yield f'  log-format "{shown}"'
     yield from connection_rules(settings)
     yield "  http-request set-var(txn.start) date(0,us)"
     # Nobody else speaks in the gateway's name.
     yield f"  http-request del-header {OWN_HEADERS} -m beg"
+    yield from _prefix_rules(settings)
     # Here the usual request leaves the rules.
     yield from usual_rules(settings)
     yield from mark_rules()
@@ -187,6 +192,15 @@ def _clients_frontend(settings: GatewaySettings) -> Iterator[str]:
     yield from lot_rules(settings.layout.map, SHARED, "!usual")
     yield "  use_backend %[var(txn.route),field(1,|)]"
     yield f"  default_backend {AGENT}"
+
+
+def _prefix_rules(settings: GatewaySettings) -> Iterator[str]:
+    """Take what clients put before paths off, once: a worker that was replaced hands on paths from which it is taken already."""
+    if not settings.path_prefix:
+        return
+    condition = f"{{ path_beg {settings.path_prefix}/ }} !{{ so_name {RELAY} }}"
+    yield f"  http-request set-path %[path,bytes({len(settings.path_prefix)})] if {condition}"
+    yield f"  http-request set-var({_SHORT_PATH}) path"
 
 
 def _tls(settings: GatewaySettings) -> str:

@@ -214,6 +214,7 @@ class DataServer:
         """Pass the request to a replica, waiting for one as long as the route says."""
         route = self._registry.table.routes.get(path.key)
         hold = route.hold_seconds if route is not None else DEFAULT_HOLD_SECONDS
+        hold = min(hold, self._settings.hold_seconds or hold)
         # HAProxy gives up on us after the request timeout; we answer before.
         deadline = self._registry.now() + min(hold, self._settings.request_timeout_seconds * 0.9)
         last: web.StreamResponse | None = None
