@@ -122,6 +122,11 @@ def _add_pools(result: argparse.ArgumentParser) -> None:
         help="variable of all pods of pools, such as OTEL_EXPORTER_OTLP_ENDPOINT=URL; repeatable",
     )  # fmt: skip
     group.add_argument(
+        "--image-architecture", action="append", default=[], metavar="NAME",
+        help="that this release's images were built for, by Kubernetes' names (amd64, arm64): pods of pools that name no image, and "
+        "Jobs, keep to such nodes; repeatable; none: any",
+    )  # fmt: skip
+    group.add_argument(
         "--pod-address", metavar="IP", default="",
         help="the operator's own; where it is IPv6, the Ray heads of pools are reached by that, and listen there",
     )  # fmt: skip
@@ -247,6 +252,7 @@ def _pools(given: argparse.Namespace) -> PoolSettings | None:
         system_namespace=given.system_namespace or given.lease_namespace,
         environment=tuple(_pair(each, "--pool-env") for each in given.pool_env),
         artifact_secret=given.artifact_secret,
+        architectures=tuple(given.image_architecture),
         ipv6=is_ipv6(given.pod_address),
         template=_template(given.pool_template_file),
         cloud_identity=given.cloud_identity,
@@ -305,6 +311,7 @@ def _jobs(given: argparse.Namespace) -> JobSettings | None:
         store=given.artifact_store,
         signing_key="",
         image=given.optimizer_image,
+        architectures=tuple(given.image_architecture),
         signing_key_secret=_KEY_SUFFIX,
         workspace_claim=given.optimizer_workspace_claim,
         model_volumes=tuple(_pair(each, "--model-volume") for each in given.model_volume),

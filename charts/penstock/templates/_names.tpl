@@ -120,6 +120,54 @@ metadata:
 automountServiceAccountToken: false
 {{- end }}
 
+{{/* What keeps a pod out of meshes, or puts it in. Arguments: [root, its component]. Only gateways are ever in one. */}}
+{{- define "penstock.meshLabels" -}}
+{{- if and (eq (index . 0).Values.mesh "Istio") (eq (index . 1) "gateway") -}}
+sidecar.istio.io/inject: "true"
+{{- else -}}
+sidecar.istio.io/inject: "false"
+istio.io/dataplane-mode: none
+{{- end }}
+{{- end }}
+
+{{- define "penstock.meshAnnotations" -}}
+{{- $root := index . 0 -}}
+{{- if and (eq $root.Values.mesh "Istio") (eq (index . 1) "gateway") -}}
+# Clients come through the mesh. Replicas and the operator do not, and are known by the addresses that they come from; what the
+# gateway itself connects to, it knows by tokens and certificates.
+traffic.sidecar.istio.io/includeInboundPorts: "8080"
+traffic.sidecar.istio.io/includeOutboundIPRanges: ""
+# The proxy outlives the requests that it carries.
+proxy.istio.io/config: '{"terminationDrainDuration": "{{ add $root.Values.gateway.shutdownDelaySeconds $root.Values.gateway.drainSeconds }}s"}'
+{{- else -}}
+linkerd.io/inject: disabled
+{{- end }}
+{{- end }}
+
+{{/* A pod's own labels, over what is said of meshes. Arguments: [root, the component's values, its name]. */}}
+{{- define "penstock.podLabels" -}}
+{{- $mesh := include "penstock.meshLabels" (list (index . 0) (index . 2)) | fromYaml -}}
+{{ toYaml (merge (dict) ((index . 1).podLabels | default dict) $mesh) }}
+{{- end }}
+
+{{/* Its annotations, likewise. */}}
+{{- define "penstock.podAnnotations" -}}
+{{- $mesh := include "penstock.meshAnnotations" (list (index . 0) (index . 2)) | fromYaml -}}
+{{ toYaml (merge (dict) ((index . 1).podAnnotations | default dict) $mesh) }}
+{{- end }}
+
+{{/* A node affinity for nodes that the images were built for. Arguments: [root, the component's values]. */}}
+{{- define "penstock.architectures" -}}
+{{- $architectures := (index . 0).Values.images.architectures -}}
+{{- if and $architectures (not (hasKey ((index . 1).nodeSelector | default dict) "kubernetes.io/arch")) -}}
+nodeAffinity:
+  requiredDuringSchedulingIgnoredDuringExecution:
+    nodeSelectorTerms:
+    - matchExpressions:
+      - {key: kubernetes.io/arch, operator: In, values: {{ toJson $architectures }}}
+{{- end }}
+{{- end }}
+
 {{/* Where pods run. Arguments: [root, the component's values, its name]. */}}
 {{- define "penstock.placement" -}}
 {{- $root := index . 0 -}}
@@ -142,6 +190,11 @@ affinity:
 {{- if $values.affinity }}
   {{- toYaml $values.affinity | nindent 2 }}
 {{- else }}
+  {{- if ne $component "collector" }}
+  {{- with include "penstock.architectures" (list $root $values) }}
+  {{- . | nindent 2 }}
+  {{- end }}
+  {{- end }}
   podAntiAffinity:
     preferredDuringSchedulingIgnoredDuringExecution:
     - weight: 100

@@ -15,6 +15,7 @@ from penstock.api.pool import WorkerGroup
 from penstock.api.quantity import canonical_quantity, number
 from penstock.optimization.progress import SIGNING_KEY_VARIABLE
 from penstock.serving.mounts import CLAIMS_ROOT, CREDENTIALS_ROOT
+from penstock_operator.architectures import keep_to
 from penstock_operator.optimization.job_settings import JobSettings
 from penstock_operator.pods.disk import DISK
 from penstock_operator.pool.raypods import node_selector
@@ -71,7 +72,7 @@ def pod(
     if terms:
         required = {"nodeSelectorTerms": [{"matchExpressions": terms}]}
         made["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}
-    return made
+    return keep_to(settings.architectures, made)
 
 
 def _container(

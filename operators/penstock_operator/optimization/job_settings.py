@@ -63,6 +63,8 @@ class JobSettings:
     """The interpreter; standalone: the operator's own."""
     image: str | None = None
     """None: the Job is a process of this machine."""
+    architectures: tuple[str, ...] = ()
+    """That the image was built for, by Kubernetes' names; none: any."""
     signing_key_secret: str | None = None
     """How names of Secrets end that hold a run's own key. The operator makes each, and the Job's driver has it as a
     variable; None: `signing_key` is there already, as it is standalone."""

@@ -17,6 +17,7 @@ from penstock.api.meta import Manifest
 from penstock.api.pool import ManagedRayCluster, ServingPool, WorkerGroup
 from penstock.errors import Invalid
 from penstock.names import owner_reference
+from penstock_operator.architectures import keep_to
 from penstock_operator.pool import raypods, redis
 from penstock_operator.pool.names import (
     APPLIED,
@@ -181,7 +182,16 @@ def _spec(
     }
     if spec.gcs_fault_tolerance is not None:
         body["gcsFaultToleranceOptions"] = redis.options(spec.gcs_fault_tolerance)
+    if not spec.image:
+        body["headGroupSpec"], *body["workerGroupSpecs"] = (
+            _keep_to(settings.architectures, each) for each in (body["headGroupSpec"], *body["workerGroupSpecs"])
+        )
     return body
+
+
+def _keep_to(architectures: tuple[str, ...], group: Manifest) -> Manifest:
+    template = group["template"]
+    return {**group, "template": {**template, "spec": keep_to(architectures, template["spec"])}}
 
 
 def _groups(

@@ -59,6 +59,8 @@ class PoolSettings:
     """Where the operator and the gateways run."""
     environment: tuple[tuple[str, str], ...] = ()
     """Variables of all of Ray's pods, such as `OTEL_EXPORTER_OTLP_ENDPOINT`."""
+    architectures: tuple[str, ...] = ()
+    """That the runtime image was built for, by Kubernetes' names; none: any."""
     ipv6: bool = False
     """Whether Services have IPv6 addresses here, where nothing else is said; Ray's head then listens at those."""
     artifact_secret: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import tomllib
 from collections.abc import Callable
@@ -90,9 +91,35 @@ def test_ids_that_the_cluster_gives_are_left_out_and_nothing_else() -> None:
         assert theirs[name] == pod
 
 
+def test_pods_are_outside_of_meshes_unless_gateways_are_to_be_in_one() -> None:
+    templates = {
+        mode: {
+            each["metadata"]["name"]: each["spec"]["template"]["metadata"]
+            for each in render({"mesh": mode}).all("Deployment")
+        }
+        for mode in ("Outside", "Istio")
+    }
+    for name, metadata in (
+        templates["Outside"] | {"penstock-operator": templates["Istio"]["penstock-operator"]}
+    ).items():
+        assert metadata["labels"]["sidecar.istio.io/inject"] == "false", name
+        assert metadata["labels"]["istio.io/dataplane-mode"] == "none", name
+        assert metadata["annotations"]["linkerd.io/inject"] == "disabled", name
+    gateway = templates["Istio"]["penstock-gateway"]
+    assert gateway["labels"]["sidecar.istio.io/inject"] == "true"
+    assert "istio.io/dataplane-mode" not in gateway["labels"]
+    (clients,) = (
+        port["containerPort"]
+        for port in render().pods()["Deployment/penstock-gateway"]["containers"][0]["ports"]
+        if port["name"] == "http"
+    )
+    assert gateway["annotations"]["traffic.sidecar.istio.io/includeInboundPorts"] == str(clients)
+    assert json.loads(gateway["annotations"]["proxy.istio.io/config"]) == {"terminationDrainDuration": "45s"}
+
+
 POD: Object = {
     "podLabels": {"team": "ml"},
-    "podAnnotations": {"sidecar.istio.io/inject": "false"},
+    "podAnnotations": {"linkerd.io/inject": "enabled"},
     "nodeSelector": {"kubernetes.io/arch": "amd64"},
     "tolerations": [{"key": "control", "operator": "Exists"}],
     "affinity": {"nodeAffinity": {}},
@@ -101,6 +128,29 @@ POD: Object = {
     "priorityClassName": "system-cluster-critical",
     "serviceAccount": {"annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/r"}},
 }
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        pytest.param({}, [["amd64"]] * 3, id="this release's images, which are for one"),
+        pytest.param({"images": {"architectures": ["amd64", "arm64"]}}, [["amd64", "arm64"]] * 3, id="images for two"),
+        pytest.param({"images": {"architectures": []}}, [None] * 3, id="images for any"),
+        pytest.param(
+            {"operator": {"nodeSelector": {"kubernetes.io/arch": "arm64"}}}, [["amd64"], None, None],
+            id="a component that says itself which",
+        ),
+    ],
+)  # fmt: skip
+def test_pods_go_to_nodes_of(values: Object, wanted: list[list[str] | None]) -> None:
+    pods = render(values).pods()
+    found = []
+    for name in ("Deployment/penstock-gateway", "Deployment/penstock-operator", "Pod/penstock-test"):
+        required = (
+            pods[name].get("affinity", {}).get("nodeAffinity", {}).get("requiredDuringSchedulingIgnoredDuringExecution")
+        )
+        found.append(required and required["nodeSelectorTerms"][0]["matchExpressions"][0]["values"])
+    assert found == wanted
 
 
 @pytest.mark.parametrize("component", ["operator", "gateway", "collector"])
