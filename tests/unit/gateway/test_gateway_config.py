@@ -108,7 +108,7 @@ def test_nothing_else_is_bound() -> None:
     lines = render_config(PLAIN, 2, NOTHING, "e").splitlines()
     assert [line.strip() for line in lines if line.strip().startswith("bind")] == [
         "bind 127.0.0.1:8080",
-        "bind unix@/state/run/relay.sock mode 600 accept-proxy",
+        "bind unix@/state/run/relay.sock name relay mode 600 accept-proxy",
         "bind unix@/state/run/metrics.sock mode 600",
     ]
 
