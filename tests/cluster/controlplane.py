@@ -46,12 +46,13 @@ _BOOT_ATTEMPTS = 3
 _CONTROLLERS = (
     "clusterrole-aggregation-controller",
     "garbage-collector-controller",
+    "horizontal-pod-autoscaler-controller",
     "namespace-controller",
     "root-ca-certificate-publisher-controller",
     "serviceaccount-controller",
     "serviceaccount-token-controller",
 )
-"""What objects need to live and die; nothing here runs pods."""
+"""What objects need to live and die, and what scales them; nothing here runs pods."""
 
 
 class BootFailedError(Exception):
@@ -235,6 +236,7 @@ class ControlPlane:
             _CONTROLLER_MANAGER,
             f"--kubeconfig={config}",
             f"--controllers={','.join(_CONTROLLERS)}",
+            "--horizontal-pod-autoscaler-sync-period=1s",
             f"--service-account-private-key-file={self._identities.service_account_key}",
             f"--root-ca-file={self._identities.authority}",
             "--use-service-account-credentials",

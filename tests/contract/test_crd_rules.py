@@ -1068,7 +1068,7 @@ def test_the_real_api_server_takes_the_sample(sample: Path, crds: ControlPlane) 
 
 @pytest.mark.apiserver
 def test_get_and_scale_show_and_set_what_people_expect(crds: ControlPlane, namespace: str) -> None:
-    manifest = deployment(scaling={"replicas": 2}) | {"metadata": {"name": "columns", "namespace": namespace}}
+    manifest = deployment() | {"metadata": {"name": "columns", "namespace": namespace}}
     status = {
         "conditions": [{"type": "Ready", "status": "True", "reason": "Ready"}],
         "url": "http://gateway/columns",

@@ -236,6 +236,11 @@ def _with_spec(pattern: Manifest, **spec: object) -> Manifest:
             _of(_MODEL, "x"), _of(_with_spec(_MODEL, scaling={"maxReplicas": 9}), "x"), "what users ask for",
             id="changes no deployment's spec",
         ),
+        pytest.param(_of(_MODEL, "x"), _of(_with_spec(_MODEL, replicas=3), "x"), "", id="writes a deployment's number of replicas"),
+        pytest.param(
+            _of(_MODEL, "x"), _of(_with_spec(_MODEL, replicas=3, scaling={"maxReplicas": 9}), "x"), "what users ask for",
+            id="writes nothing else beside it",
+        ),
         pytest.param(
             _of(_MODEL, "x"), _of(_with_spec(_MODEL), "x", **_FINALIZER), "", id="puts a finalizer on a deployment"
         ),

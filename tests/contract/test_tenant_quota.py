@@ -42,6 +42,12 @@ def deployment(
     }
 
 
+def numbered(manifest: Manifest, number: int, mark: str | None = None) -> Manifest:
+    annotations = {} if mark is None else {"penstock.dev/replicas": mark}
+    metadata = {**manifest["metadata"], "annotations": annotations}
+    return {**manifest, "metadata": metadata, "spec": {**manifest["spec"], "replicas": number}}
+
+
 def pool(name: str, spec: dict[str, Any]) -> Manifest:
     return {"apiVersion": "penstock.dev/v1alpha1", "kind": "ServingPool", "metadata": {"name": name}, "spec": spec}
 
@@ -158,6 +164,9 @@ def until_refused(plane: ControlPlane, namespace: str, manifest: Manifest, *opti
         pytest.param(deployment("there", 7, count="0.5"), "replicas 6 0 7", id="growing beyond"),
         pytest.param(deployment("there", 1), "", id="shrinking is taken"),
         pytest.param(deployment("new", 99), "replicas 6 2 99", id="far beyond"),
+        pytest.param(numbered(deployment("new", 2), 5), "replicas 6 2 5", id="a number set by scaling counts"),
+        pytest.param(numbered(deployment("new", 2), 5, "5"), "", id="one that Penstock wrote does not"),
+        pytest.param(numbered(deployment("new", 5), 2, "2"), "replicas 6 2 5", id="the greatest that load may ask for counts then"),
     ],
 )  # fmt: skip
 def test_a_deployment_is_held_to_the_quota(

@@ -24,6 +24,7 @@ from penstock.serving.arguments import (
 )
 from penstock.serving.settings import DEFAULT_MAX_BODY_BYTES, BatchingSettings, CacheSettings
 from penstock_operator.deployment import defaults as automatic
+from penstock_operator.deployment.number import given_number
 from penstock_operator.deployment.signers import Signer, signer_of
 from penstock_operator.pool.placement import actor_options
 
@@ -60,10 +61,10 @@ class ReplicaNetwork:
 
 
 def replica_bounds(deployment: InferenceDeployment) -> tuple[int, int]:
-    """Least and greatest number of replicas; (0, 0) where the user scaled to none."""
-    scaling = deployment.spec.scaling
-    if scaling.replicas is not None:
-        return scaling.replicas, scaling.replicas
+    """Least and greatest number of replicas; (0, 0) where somebody scaled to none."""
+    scaling, given = deployment.spec.scaling, given_number(deployment)
+    if given is not None:
+        return given, given
     return scaling.min_replicas, max(scaling.min_replicas, scaling.max_replicas)
 
 

@@ -16,6 +16,7 @@ from penstock.wording import end_sentence
 from penstock_operator.deployment.application import replica_bounds
 from penstock_operator.deployment.failure import start_failure
 from penstock_operator.deployment.identity import change_of, declared_digest, takes_digest
+from penstock_operator.deployment.number import written_field
 from penstock_operator.deployment.observed import (
     ApplicationState,
     GatewayProblem,
@@ -80,7 +81,7 @@ def judge(observed: Observed, standing: RevisionStanding, pool: Pool, rollout: R
     failure = failure_of(candidate) or _find_strangers(standing, about)
     model = _judge_model(observed, candidate, failure)
     if replica_bounds(observed.deployment)[1] == 0:
-        serves = true(Reason.SCALED_TO_ZERO, "Scaled to no replica by spec.scaling.replicas.")
+        serves = true(Reason.SCALED_TO_ZERO, f"Scaled to no replica by {written_field(observed.deployment)}.")
         drains = true(Reason.TERMINATING, "The replicas drain.")
         progressing = drains if rollout.mine else true(Reason.ROLLED_OUT, "Nothing is to be rolled out.")
     else:

@@ -18,10 +18,11 @@ from penstock.api.verdicts import false
 from penstock.routing.leases import Route
 from penstock_operator.deployment import steps
 from penstock_operator.deployment.access import with_access
-from penstock_operator.deployment.application import ServeApplication
+from penstock_operator.deployment.application import ServeApplication, replica_bounds
 from penstock_operator.deployment.deletion import plan_departure
 from penstock_operator.deployment.identity import follow_model
 from penstock_operator.deployment.judgement import judge_pool, judge_without_pool
+from penstock_operator.deployment.number import NumberWrite, number_to_write
 from penstock_operator.deployment.observed import Observed, PoolProblem
 from penstock_operator.deployment.profile import judge_profile, resolve
 from penstock_operator.deployment.rollout import closed_route, is_routed
@@ -45,6 +46,8 @@ class Plan:
     """An `OptimizationRun` to be created; it may be there already by then."""
     superseded_runs: tuple[str, ...] = ()
     """Names of runs of a former spec, to be deleted."""
+    number: NumberWrite | None = None
+    """What to write of the number in the spec; None: nothing."""
     status: InferenceDeploymentStatus | None = None
     release: bool = False
     """Whether the deployment may go: nothing outside is left of it."""
@@ -70,8 +73,20 @@ def plan(observed: Observed, now: float) -> Plan:
         route=with_access(decision.route, observed, now),
         run=resolved.run if observed.quota is None else None,  # what may not serve need not be measured
         superseded_runs=resolved.superseded,
+        number=_number(case, decision),
         status=_status(case, decision),
         requeue=decision.requeue,
+    )
+
+
+def _number(case: Case, decision: StepDecision) -> NumberWrite | None:
+    """The number as Serve has it; before it has any, the one that it starts with."""
+    app = case.standing.applications.get(decision.active or "")
+    if app is not None and not app.building:
+        return number_to_write(case.original, app.wanted)
+    before = case.original.spec.replicas
+    return number_to_write(
+        case.original, max(1, replica_bounds(case.observed.deployment)[0]) if before is None else before
     )
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 from penstock.api.conditions import DeploymentCondition
 from penstock.api.v1alpha1 import InferenceDeployment, InferenceDeploymentStatus
 from penstock.errors import Invalid, Unavailable
-from penstock.names import DEPLOYMENT_MANAGER
+from penstock.names import DEPLOYMENT_MANAGER, SCALING_MANAGER
 from penstock.telemetry.spans import SpanRecord
 from penstock.telemetry.startup import operator_spans
 from penstock_operator.deployment import news
+from penstock_operator.deployment.number import NumberWrite, number_manifest
 from penstock_operator.deployment.observe import Observer
 from penstock_operator.deployment.observed import (
     GatewayProblem,
@@ -24,6 +26,7 @@ from penstock_operator.deployment.observed import (
 from penstock_operator.deployment.plan import Plan, invalid_route, invalid_status, plan
 from penstock_operator.deployment.refusal import refused_status, with_refused_run
 from penstock_operator.deployment.routes import RouteWriter
+from penstock_operator.deployment.status import note_generation
 from penstock_operator.gateway.fleet import Fleet
 from penstock_operator.kinds import INFERENCE_DEPLOYMENT, OPTIMIZATION_RUN
 from penstock_operator.pool.writer import PoolWriter
@@ -32,6 +35,8 @@ from penstock_operator.runtime.loop.news import News
 from penstock_operator.runtime.loop.reconciler import Applied, Failure, Reconciler
 from penstock_operator.runtime.metrics import count_scaling
 from penstock_operator.runtime.rollout_metrics import show_rollout
+
+log = logging.getLogger(__name__)
 
 _Sight: TypeAlias = tuple[Observed, PoolWriter | None]
 """What was observed, and the writer of the pool where it has one."""
@@ -104,6 +109,8 @@ class DeploymentReconciler(Reconciler[InferenceDeployment, InferenceDeploymentSt
             show_rollout(*key, None, None)
             return Applied(requeue=plan.requeue, release=True)
         status = plan.status
+        if plan.number is not None and status is not None:
+            status = note_generation(status, self._write_number(seen.deployment, plan.number))
         if status is not None:
             show_rollout(*key, seen.deployment.status.rollout, status.rollout)
             # Before the status is written: after a kill between the two it is told again, with the same ids.
@@ -156,6 +163,19 @@ class DeploymentReconciler(Reconciler[InferenceDeployment, InferenceDeploymentSt
         """There is no more to tell of it now: no object may keep a gateway from being complete."""
         seen, metadata = observed[0], observed[0].deployment.metadata
         self._note_tried(Key(metadata.namespace, metadata.name), (*seen.gateways, *seen.joining))
+
+    def _write_number(self, deployment: InferenceDeployment, number: NumberWrite) -> int:
+        """Only where nobody else has changed the object since: the generation after it. Raises `Conflict`.
+
+        A policy of the cluster that refuses it must not keep the deployment from serving.
+        """
+        metadata = deployment.metadata
+        try:
+            written = self._cluster.apply(INFERENCE_DEPLOYMENT, number_manifest(deployment, number), SCALING_MANAGER)
+        except (Invalid, Unavailable) as error:
+            log.warning("the number of replicas of %s could not be written: %s", metadata.name, error.message)
+            return metadata.generation
+        return int(written["metadata"].get("generation", metadata.generation))
 
     def _note_tried(self, key: Key, gateways: Iterable[ObservedGateway | GatewayProblem]) -> None:
         for each in gateways:

@@ -15,6 +15,7 @@ from penstock.routing.leases import Route
 from penstock.serving.arguments import Attempt
 from penstock_operator.deployment.application import ReplicaNetwork, ServeApplication, adjust, build, replica_bounds
 from penstock_operator.deployment.identity import known_settings
+from penstock_operator.deployment.number import NumberOwner, owner_of
 from penstock_operator.deployment.observed import (
     ApplicationState,
     Observed,
@@ -297,7 +298,9 @@ def is_routed(observed: Observed) -> bool:
 
 
 def _resting_route(observed: Observed) -> Route:
-    """No request is held where the user scaled to none."""
+    """Where another than Penstock scales it, and to none at times, requests are held for it to see; else none is."""
+    if owner_of(observed.deployment) is NumberOwner.OTHERS and observed.deployment.spec.scaling.min_replicas == 0:
+        return _open_route(observed)
     return _open_route(observed).model_copy(update={"max_held_requests": 0, "hold_seconds": 1.0})
 
 

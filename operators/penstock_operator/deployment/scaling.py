@@ -15,17 +15,23 @@ from penstock.routing.leases import ReplicaStats
 from penstock.scaling.policy import Decision, Demand, ScalingLimits, ScalingRule, ScalingState, decide
 from penstock_operator.deployment import defaults as automatic
 from penstock_operator.deployment.application import replica_bounds
+from penstock_operator.deployment.number import NumberOwner, given_number, owner_of
 from penstock_operator.deployment.observed import Observed, ObservedApplication, ObservedGateway
 
 KEPT: Final = 20
 """Changes in a status at most."""
 _REASON_LENGTH: Final = 512
+_BY_OTHERS: Final = (
+    "as spec.replicas was set by scaling from outside; Penstock scales by load again once that is taken out"
+)
 
 
-def is_fixed(deployment: InferenceDeployment) -> bool:
-    """Whether the spec leaves one number only."""
+def explain_given(deployment: InferenceDeployment) -> tuple[ScalingRule, str] | None:
+    """Why there is one number only, without it; None where load decides."""
+    if owner_of(deployment) is NumberOwner.OTHERS:
+        return ScalingRule.OUTSIDE, _BY_OTHERS
     low, high = replica_bounds(deployment)
-    return deployment.spec.scaling.replicas is not None or low == high
+    return (ScalingRule.FIXED, "fixed by the spec") if given_number(deployment) is not None or low == high else None
 
 
 def explain(observed: Observed, active: str, app: ObservedApplication) -> str:
@@ -76,8 +82,8 @@ def _change(observed: Observed, active: str, app: ObservedApplication, last: int
         rule=ScalingRule.REST,
         reason="nothing is reported yet",
     )
-    if is_fixed(observed.deployment):
-        return said.model_copy(update={"rule": ScalingRule.FIXED, "reason": "fixed by the spec"})
+    if (given := explain_given(observed.deployment)) is not None:
+        return said.model_copy(update={"rule": given[0], "reason": given[1]})
     if demand is None:
         return said
     # From where it was: what the policy was asked when it changed the number.

@@ -69,6 +69,16 @@ def deployment_status(
     )
 
 
+def note_generation(status: InferenceDeploymentStatus, generation: int) -> InferenceDeploymentStatus:
+    """The same status, of the generation that our own write of the number has made, which changes nothing of what was decided."""
+    before = status.observed_generation
+    conditions = tuple(
+        each.model_copy(update={"observed_generation": generation}) if each.observed_generation == before else each
+        for each in status.conditions
+    )
+    return status.model_copy(update={"observed_generation": generation, "conditions": conditions})
+
+
 def _loaded_digest(observed: Observed, active: str | None, models: Mapping[str, str]) -> str | None:
     """The active revision's model, once a replica has loaded it."""
     before, digest = observed.deployment.status, models.get(active or "")
@@ -117,8 +127,8 @@ def _replicas(observed: Observed, standing: RevisionStanding, active: str | None
     arms = arms_of_rollout(observed.deployment.status.rollout)
     count = standing.count_receiving(active, *arms) if active else 0
     desired = app.wanted if app else (observed.deployment.status.replicas.desired if active else 0)
-    if scaling.is_fixed(observed.deployment):
-        return ReplicaCounts(desired=desired, ready=count, reason=f"{high}: fixed by the spec")
+    if (given := scaling.explain_given(observed.deployment)) is not None:
+        return ReplicaCounts(desired=desired, ready=count, reason=f"{high}: {given[1]}")
     if app is None or active is None:
         return ReplicaCounts(desired=desired, ready=count, reason=observed.deployment.status.replicas.reason)
     return ReplicaCounts(desired=desired, ready=count, reason=scaling.explain(observed, active, app))

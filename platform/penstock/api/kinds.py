@@ -94,7 +94,7 @@ INFERENCE_DEPLOYMENT: Final = Kind(
         Column("Rollout", ".status.rollout.phase", description="How its newest revision takes over.", priority=1),
     ),
     # `ready`, not `desired`: an HPA multiplies the count by a metric averaged over the replicas that answer.
-    scale=Scale(".spec.scaling.replicas", ".status.replicas.ready", ".status.selector"),
+    scale=Scale(".spec.replicas", ".status.replicas.ready", ".status.selector"),
 )
 SERVING_POOL: Final = Kind(
     model=ServingPool,

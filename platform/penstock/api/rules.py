@@ -98,6 +98,13 @@ MODEL_RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
             "its batch breaks the promise: lower the one or raise the other",
             field_path=".batching.maxDelayMilliseconds",
         ),
+        Rule(
+            "!has(self.scaling.replicas) || !has(self.replicas) || self.replicas == self.scaling.replicas || "
+            "(has(oldSelf.replicas) && oldSelf.replicas == self.replicas)",
+            "spec.scaling.replicas fixes the number of replicas, so no other can be set by scaling: change it there, or take it out",
+            reason="FieldValueForbidden",
+            field_path=".replicas",
+        ),
     ),
     api.Scaling: (
         Rule(

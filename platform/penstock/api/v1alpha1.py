@@ -103,7 +103,7 @@ class Scaling(Described):
     """How many replicas, and when."""
 
     replicas: Annotated[int, Field(ge=0, le=1000)] | None = None
-    """A fixed number, as `kubectl scale` sets it. While set, nothing scales by load."""
+    """A fixed number. While set, nothing scales by load, and `/scale` takes no other."""
     min_replicas: Annotated[int, Field(ge=0, le=1000)] = 1
     """At least this many. 0: none while nobody asks, and the first request waits for a start."""
     max_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
@@ -159,6 +159,10 @@ class InferenceDeploymentSpec(Described):
     batching: Batching = Batching()
     cache: Cache = Cache()
     scaling: Scaling = Scaling()
+    replicas: Annotated[int, Field(ge=0, le=1000)] | None = None
+    """How many replicas there are to be now. Leave it out: Penstock writes what it decided, so that `/scale` always tells the
+    number. Once `kubectl scale`, a HorizontalPodAutoscaler or KEDA has written another, that one holds and nothing scales by
+    load, until this is taken out."""
     slo: ServiceLevelObjective | None = None
     rollout: RolloutSpec = RolloutSpec()
     tracing: Tracing = Tracing()

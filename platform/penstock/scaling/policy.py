@@ -51,6 +51,8 @@ class ScalingRule(StrEnum):
     """Nothing is asked."""
     FIXED = "Fixed"
     """The spec says the number."""
+    OUTSIDE = "Outside"
+    """Somebody else has written the number by `/scale`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,7 @@ def test_a_crd_that_is_no_longer_generated_is_removed(tmp_path: Path) -> None:
         pytest.param(
             "InferenceDeployment",
             "spec.scaling.replicas",
-            {"description": "A fixed number, as `kubectl scale` sets it. While set, nothing scales by load."},
+            {"description": "A fixed number. While set, nothing scales by load, and `/scale` takes no other."},
             id="a docstring is the description",
         ),
         pytest.param("ServingPool", "spec.existing.tokenSecretRef", {"required": ["name"]}, id="a required field"),
