@@ -15,6 +15,7 @@ from penstock_operator.rollout.evidence.block import (
     LOSS_BUCKETS,
     ArmCounts,
     EvidenceBlock,
+    SampleCounts,
 )
 
 _CENTRE = 0.010
@@ -24,7 +25,9 @@ _TAIL = 0.02
 _FIRST, _COUNT = 22, 64
 """Buckets that answers fall into."""
 _MEMORY = 400e6
-_SHOWN_A_SECOND = 20.0
+_PACE = 10.0
+"""Pairs that are shown a second: samples of clients' requests, and where these are fewer, others beside. Replicas show twice as many
+where they can."""
 _ZERO = LOSS_EDGES.index(0.0)
 _GRID = np.linspace(-6, 6, 2401)
 _NORMAL = np.cumsum(np.exp(-(_GRID**2) / 2)) / np.exp(-(_GRID**2) / 2).sum()
@@ -56,6 +59,8 @@ class Trial:
     """Share of both arms' requests that fail."""
     skew: float = 1.0
     """Factor of the candidate's share of requests."""
+    made: float = 1.0
+    """0: answers to made inputs are right, whatever others are."""
     begins: int = 0
     """Block from which on it is worse."""
 
@@ -75,6 +80,7 @@ class TrialArrays:
     cpu: Array
     base_failing: Array
     skew: Array
+    made: Array
     begins: Array
 
     @classmethod
@@ -135,19 +141,20 @@ class Traffic:
         for arm, added in enumerate((worse, np.zeros_like(worse))):
             skew = np.where(added, trials.skew, 1.0)
             arms.append(self._arm(arm, rate * weight * skew * BLOCK_SECONDS, runs, added))
-        excess = self._excess(rate, runs, worse)
-        samples = excess.sum(axis=1)
-        zero = np.zeros_like(samples)
+        sent = self._sent(rate, runs, worse)
+        made, again = self._fill(sent, worse)
+        shown = [
+            self._shown(arm, sent.samples + made.samples, again, added)
+            for arm, added in enumerate((worse, np.zeros_like(worse)))
+        ]
         return EvidenceBlock(
-            seconds=np.full(len(samples), BLOCK_SECONDS),
+            seconds=np.full(len(rate), BLOCK_SECONDS),
             candidate=arms[0],
             baseline=arms[1],
-            samples=samples,
-            twin_samples=samples,
-            replayed=zero,
-            excess=excess,
-            candidate_loss=excess[:, len(LOSS_EDGES) - 1] - excess[:, 0],
-            twin_loss=zero,
+            shown_candidate=shown[0],
+            shown_baseline=shown[1],
+            sent=sent,
+            made=made,
             expected_share=np.where(weight > 0, 0.5, 0.0),
             share_holds=holds,
         )
@@ -184,7 +191,8 @@ class Traffic:
             seconds=seconds,
             late=np.zeros(len(expected)),
             cpu_seconds=requests * cost + 0.02,
-            memory_bytes=np.where(expected > 0, memory, 0.0),
+            cpu_answers=requests,
+            memory_bytes=memory,
             replicas=np.ones(len(expected)),
         )
 
@@ -202,20 +210,55 @@ class Traffic:
         steps = np.diff(below, axis=1, prepend=0.0, append=1.0)
         return np.maximum(steps, 0.0) / np.maximum(steps, 0.0).sum(axis=1, keepdims=True)
 
-    def _excess(self, rate: Array, runs: Array, worse: Mask) -> Array:
-        """Samples by bucket of the candidate's excess loss. Two copies differ now and then, either way alike."""
+    def _sent(self, rate: Array, runs: Array, worse: Mask) -> SampleCounts:
+        """Clients' inputs whose answers were compared. Two copies differ now and then, either way alike."""
         trials, chance = self.trials, self.chance
         callers = chance.poisson(rate * BLOCK_SECONDS / runs)
         differing = np.where(worse, trials.differing, 0.0)
         of_class = chance.binomial(callers, trials.class_share)
         wrong = chance.binomial(of_class, np.clip(differing / trials.class_share, 0.0, 1.0))
-        share = np.minimum(0.1, _SHOWN_A_SECOND / rate)
+        share = np.minimum(1.0, _PACE / np.maximum(rate, 1e-9))
         lost = chance.binomial((wrong * runs).astype(int), share)
         right = chance.binomial(((callers - wrong) * runs).astype(int), share)
-        noisy = chance.binomial(right, 0.004)
-        better = chance.binomial(noisy, 0.5)
-        excess = np.zeros((len(rate), LOSS_BUCKETS))
+        return self._compare(lost, right)
+
+    def _fill(self, sent: SampleCounts, worse: Mask) -> tuple[SampleCounts, Array]:
+        """Made inputs, and how many of clients' are shown once more: what there is room for beside samples."""
+        trials, chance = self.trials, self.chance
+        room = np.maximum(_PACE * BLOCK_SECONDS - sent.samples, 0.0).astype(int)
+        made = np.where(trials.rate > 0, room - room // 2, room)
+        wrong = np.where(trials.made > 0, np.where(worse, trials.differing, 0.0), 0.0)
+        lost = chance.binomial(made, np.clip(wrong, 0.0, 1.0))
+        return self._compare(lost, made - lost), np.asarray(room - made, float)
+
+    def _compare(self, lost: Array, right: Array) -> SampleCounts:
+        noisy = self.chance.binomial(right, 0.004)
+        better = self.chance.binomial(noisy, 0.5)
+        excess = np.zeros((len(right), LOSS_BUCKETS))
         excess[:, len(LOSS_EDGES) - 1] = lost + noisy - better
         excess[:, 0] = better
         excess[:, _ZERO] = right - noisy
-        return excess
+        return SampleCounts(excess, excess[:, len(LOSS_EDGES) - 1] - excess[:, 0], np.zeros(len(right)))
+
+    def _shown(self, arm: int, fresh: Array, again: Array, worse: Mask) -> ArmCounts:
+        """What both arms were shown, one at a time."""
+        trials, chance = self.trials, self.chance
+        failed = chance.binomial(
+            fresh.astype(int), np.clip(trials.base_failing + np.where(worse, trials.failing, 0.0), 0.0, 1.0)
+        )
+        timed = (fresh - failed + again).astype(int)
+        shift = self.weather.common + self.weather.own[arm] + self.weather.placed[arm]
+        seconds = np.zeros((len(fresh), LATENCY_BUCKETS))
+        seconds[:, _FIRST : _FIRST + _COUNT] = chance.multinomial(timed, self._times(shift, worse))
+        cost = 0.005 * np.where(worse, trials.cpu, 1.0) * np.exp(0.1 * chance.standard_normal(len(fresh)))
+        zero = np.zeros(len(fresh))
+        return ArmCounts(
+            answered=fresh - failed,
+            failed=np.asarray(failed, float),
+            seconds=seconds,
+            late=zero,
+            cpu_seconds=timed * cost,
+            cpu_answers=np.asarray(timed, float),
+            memory_bytes=zero,
+            replicas=np.ones(len(fresh)),
+        )

@@ -156,13 +156,15 @@ def _note(
     step: Array,
 ) -> None:
     undecided = np.isnan(verdicts.reverted_at[rows]) & np.isnan(verdicts.promoted_at[rows])
-    verdicts.requests[rows] = np.where(undecided, ledger.totals.candidate, verdicts.requests[rows])
+    verdicts.requests[rows] = np.where(undecided, ledger.live.candidate.requests, verdicts.requests[rows])
     harmed = (ledger.harmed > 0) & np.isnan(verdicts.reverted_at[rows])
     proved = (ledger.proved.all(axis=1)) & (step == len(STEPS) - 1) & undecided & (ledger.harmed == 0)
     verdicts.reverted_at[rows] = np.where(harmed, now, verdicts.reverted_at[rows])
     verdicts.promoted_at[rows] = np.where(proved, now, verdicts.promoted_at[rows])
     verdicts.evidence[rows] = np.maximum(verdicts.evidence[rows], ledger.log_all_harm(settings))
     verdicts.skew[rows] = np.maximum(verdicts.skew[rows], ledger.shares.wealth.log_evidence())
-    proof = np.stack([ledger.log_proof()[name] for name in METRICS], axis=1)
+    live, shown = ledger.log_proof(), ledger.log_proof(shown=True)
+    counted = np.where(ledger.needs_live, -99.0, np.stack([shown[name] for name in METRICS], axis=1))
+    proof = np.maximum(np.stack([live[name] for name in METRICS], axis=1), counted)
     verdicts.proof[rows] = np.maximum(verdicts.proof[rows], proof)
     verdicts.fixed_sample[rows] = np.maximum(verdicts.fixed_sample[rows], naive.z())

@@ -31,8 +31,16 @@ from tests.waiting import eventually
 
 from penstock.routing.fleet import FEATURES, ORDERS
 from penstock.routing.leases import LeaseGranted, ReplicaLease
-from penstock.routing.outcomes import LOSS_EDGES, Orders, ReplicaOutcomes, ShadowOrders, ShadowOutcomes, ShadowPeer
-from penstock.routing.shadowing import SHADOW_HEADER, Shown, shadow_words
+from penstock.routing.outcomes import (
+    LOSS_EDGES,
+    MadeOutcomes,
+    Orders,
+    ReplicaOutcomes,
+    ShadowOrders,
+    ShadowOutcomes,
+    ShadowPeer,
+)
+from penstock.routing.shadowing import SHADOW_HEADER, shadow_words
 from penstock.routing.tokens import replica_token, word_for
 
 TOKEN = replica_token("s", "default", "tiny", "u")
@@ -318,28 +326,42 @@ def test_only_who_knows_the_word_is_taken_for_a_replica(scene: Scene) -> None:
     traced = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
     words = shadow_words(TOKEN)
     before = scene.agent.outcomes("wider").answered
-    for word, counts, traces in (
-        (words[Shown.SAMPLED], 0, False),
-        (words[Shown.REPLAYED], 1, False),
-        ("sampled", 2, True),
-    ):
+    for word, counts, traces in (*((word, 0, False) for word in words.values()), ("sampled", 1, True)):
         answer = scene.infer(ROWS[0], "wider", **traced, **{SHADOW_HEADER: word})
         assert answer.status_code == 200
         assert ("traceresponse" in answer.headers) is traces
         assert scene.agent.outcomes("wider").answered == before + counts
 
 
-def test_without_traffic_inputs_are_replayed_and_count_as_clients_requests_do(scene: Scene) -> None:
+def shown_to(scene: Scene, name: str) -> tuple[int, int]:
+    """What was shown to a replica and answered, and of those, how many were alone."""
+    told = scene.agent.outcomes(name).shown
+    return (0, 0) if told is None else (told.answered, sum(told.seconds.values()))
+
+
+def test_without_traffic_inputs_are_replayed_and_count_in_both_apart_from_clients_requests(scene: Scene) -> None:
     before = {name: scene.agent.outcomes(name).answered for name in ("stable", "equal", "wrong")}
+    shown = {name: shown_to(scene, name) for name in ("equal", "wrong")}
+    own = shown_to(scene, "stable")
     scene.order(scene.peer("wrong"), share=0.0, replay=True)
-    told = eventually(lambda: told if (told := scene._told()).samples >= 5 else None, "samples are replayed")
-    assert told.replayed == told.samples
-    assert told.twin_loss == {ZERO: told.samples}
-    assert told.candidate_loss_sum > 1
+
+    def made() -> ShadowOutcomes | None:
+        told = scene._told()
+        return told if told.made is not None and told.made.samples >= 5 and told.replayed >= 5 else None
+
+    told = eventually(made, "made inputs are shown, and clients' once more")
+    assert told.made is not None
+    assert told.samples == 0, "no client has sent any"
+    assert told.made.twin_loss_sum == 0
+    assert told.made.candidate_loss_sum > 1
     scene.agent.orders.pop("stable")
     after = {name: scene.agent.outcomes(name).answered for name in before}
-    assert after["stable"] == before["stable"]
-    assert min(after["wrong"] - before["wrong"], after["equal"] - before["equal"]) >= told.samples
+    assert after == before
+    for name, (answered, alone) in shown.items():
+        now = shown_to(scene, name)
+        assert now[0] - answered >= told.made.samples
+        assert now[1] - alone >= told.made.samples + told.replayed, "there was nothing else in it"
+    assert shown_to(scene, "stable") == own, "what it asks itself is no evidence"
 
 
 def test_replicas_behind_a_real_gateway_show_each_other_samples_over_tls(tmp_path: Path) -> None:
@@ -362,12 +384,15 @@ def test_replicas_behind_a_real_gateway_show_each_other_samples_over_tls(tmp_pat
                     stable = (await replica_outcomes(running.gateway)).get("v1") or ReplicaOutcomes()
                     return stable.shadow or ShadowOutcomes()
 
-                async def replayed() -> bool:
-                    return (await told()).samples > 2
+                async def made() -> MadeOutcomes:
+                    return (await told()).made or MadeOutcomes()
 
-                await until(replayed)
-                shadow = await told()
+                async def several() -> bool:
+                    return (await made()).samples > 2
+
+                await until(several)
+                found = await made()
                 # Its own twin, too, is asked by its name.
-                assert shadow.excess == shadow.twin_loss == {ZERO: shadow.samples}
+                assert found.excess == {ZERO: found.samples}
 
     asyncio.run(scenario())

@@ -33,7 +33,7 @@ from penstock_operator.deployment.rollout import (
 )
 from penstock_operator.deployment.served import deployment_of
 from penstock_operator.deployment.standing import RevisionStanding, with_spec
-from penstock_operator.rollout.arms import ReplicaRange, baseline_of
+from penstock_operator.rollout.arms import ReplicaRange, baseline_of, baseline_size
 from penstock_operator.rollout.commands import said_to
 from penstock_operator.rollout.machine import RolloutDecision, judge_rollout, least_after
 from penstock_operator.rollout.phases import serving_revision
@@ -147,7 +147,8 @@ def _sight(
         high=high,
         comparable=_is_comparable(observed),
         switched=has_switched(observed, wanted),
-        room_for_baseline=spare is None or spare >= max(1, record.replicas if same and record else 0),
+        room_for_baseline=spare is None
+        or spare >= baseline_size(max(1, record.replicas if same and record else 0), shared=settings.shares_requests),
         command=said_to(observed.deployment),
         now=now,
     )

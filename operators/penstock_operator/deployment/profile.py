@@ -161,9 +161,12 @@ def _tell_live(rollout: RolloutStatus | None, active: str) -> str:
     """What became of the speed-up on live traffic, where it was judged there."""
     if rollout is None or rollout.candidate != active:
         return ""
-    if rollout.speedup is not None and not rollout.replayed:
+    if rollout.speedup is not None:
         return f" On live traffic: {rollout.speedup}."
-    return " Its answers were compared on inputs that no client sent." if rollout.replayed else ""
+    if rollout.speedup_shown is not None:
+        again = ", replayed ones among them" if rollout.replayed else ""
+        return f" On requests that both were shown, one at a time{again}: {rollout.speedup_shown}."
+    return ""
 
 
 def is_present_spec(resolved: Resolved, active: str, revisions: frozenset[str], original: InferenceDeployment) -> bool:

@@ -9,6 +9,8 @@ from typing import Final
 
 FULL: Final = 100
 _BASELINE: Final = "-b"
+LEFT_SHARE: Final = 1
+"""Percent that are left to what was there before."""
 LARGE_SHARE: Final = 25
 """Percent from which on a candidate and its baseline grow with the stable revision: clients would feel it if they did not."""
 
@@ -52,10 +54,16 @@ def size_for(weight: int, size: int) -> int:
     return max(1, math.ceil(weight * size / FULL))
 
 
+def baseline_size(replicas: int, *, shared: bool) -> int:
+    """Replicas of a baseline: as many as the candidate has where clients' requests are shared, else one to be shown requests."""
+    return replicas if shared else 1
+
+
 def shares(stable: str, candidate: str, baseline: str, weight: int) -> Mapping[str, int]:
     """Percent of the requests by revision, without those that get none.
 
-    The baseline gets what the candidate does, so that both have as much to do, as far as there is enough.
+    The baseline gets what the candidate does, so that both have as much to do, as far as there is enough. Some is left to what
+    was there before, so that it goes on seeing what clients send, and shows it.
 
     Args:
         stable: revision.
@@ -63,7 +71,7 @@ def shares(stable: str, candidate: str, baseline: str, weight: int) -> Mapping[s
         baseline: revision; empty where there is none.
         weight: the candidate's percent.
     """
-    beside = min(weight, FULL - weight) if baseline else 0
+    beside = _beside(weight) if baseline else 0
     given = {stable: FULL - weight - beside, baseline: beside, candidate: weight}
     return {revision: share for revision, share in given.items() if share}
 
@@ -72,5 +80,8 @@ def expected_share(weight: int, *, has_baseline: bool) -> float:
     """The candidate's part of its own and its baseline's requests, in [0, 1]."""
     if not has_baseline:
         return weight / FULL
-    beside = min(weight, FULL - weight)
-    return weight / (weight + beside) if weight else 0.0
+    return weight / (weight + _beside(weight)) if weight else 0.0
+
+
+def _beside(weight: int) -> int:
+    return min(weight, max(FULL - weight - LEFT_SHARE, 1), FULL - weight)

@@ -6,29 +6,25 @@ from dataclasses import dataclass
 from typing import Final
 
 from penstock.api.conditions import Reason
-from penstock.api.rollout import BaselineKind, RolloutPhase, RolloutStatus, RolloutType
+from penstock.api.rollout import BaselineKind, ProofSource, RolloutPhase, RolloutStatus, RolloutType
 from penstock.api.rollout_commands import RolloutCommand, RolloutVerb, makes_sense
 from penstock.api.verdicts import epoch
 from penstock_operator.rollout.arms import FULL, LARGE_SHARE, full_size, size_for
 from penstock_operator.rollout.evidence.findings import Findings
+from penstock_operator.rollout.evidence.ledger import CPU, LATENCY, PARITY
 from penstock_operator.rollout.guards import is_idle
 from penstock_operator.rollout.notes import RolloutNotes
 from penstock_operator.rollout.settings import RolloutSettings
-from penstock_operator.rollout.showing import count_shown
 from penstock_operator.rollout.sight import ArmSight, RolloutSight
 
 PATIENCE_SECONDS: Final = 30.0
 """A surge goes on with fewer replicas where the rest found no node for this long."""
 FEW_REQUESTS: Final = 500
 """Where no more came since a rollout began, and none comes now, clients' requests are too few to judge by."""
-LEAST_SAMPLES: Final = 100
-"""Samples of a candidate whose answers need not agree: as many must have been answered at least."""
 _COUNTED: Final = (Reason.ROLLOUT_INCONCLUSIVE, Reason.ROLLOUT_FAILED)
 """Held for these, its time goes on."""
-_FEW_FAILED: Final = 0.01
-"""Of them, the share that may have failed."""
-PARITY: Final = "parity"
-"""The metric of answers."""
+_BY_LOAD: Final = frozenset({LATENCY, CPU})
+"""Metrics that nothing tells where neither clients' requests are shared nor anything is idle that could be compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,28 +119,34 @@ class RolloutCase:
         return self.findings is not None and PARITY not in self.findings.missing
 
     @property
-    def shown_enough(self) -> bool:
-        """Whether what it answered of what it was shown is enough, where nothing else can be judged."""
-        if self.settings.asks_parity:
-            return self.parity_proved
-        shown = count_shown(self.sight)
-        return shown.samples >= LEAST_SAMPLES and shown.failed <= _FEW_FAILED * shown.samples
+    def missing(self) -> tuple[str, ...] | None:
+        """The metrics in which it was not proved to be no worse, of those that can be compared; None: nothing was compared yet."""
+        if self.findings is None:
+            return None
+        unknown = _BY_LOAD if self.baseline is BaselineKind.FLEET and not self.is_canary else frozenset[str]()
+        return tuple(each for each in self.findings.missing if each not in unknown)
 
     @property
     def proved(self) -> bool:
-        """Whether it was proved to be no worse in all that can be compared."""
-        if self.by_answers_alone:
-            return self.shown_enough
-        if self.record.weight == FULL:
-            return self.parity_proved
-        return self.findings is not None and not self.findings.missing
+        """Whether it was proved to be no worse in all that can be compared. What has all requests was proved before."""
+        return self.record.weight == FULL or self.missing == ()
 
     @property
-    def by_answers_alone(self) -> bool:
-        """Whether nothing is compared but answers to what both are shown, since no client gets any, or none asks."""
+    def by_shown_alone(self) -> bool:
+        """Whether it takes over by what both were shown, since no client gets its answers before, or none asks."""
         if self.settings.type is RolloutType.BLUE_GREEN:
             return False
         return self.settings.type is RolloutType.SHADOW or self.without_traffic
+
+    @property
+    def proved_by_shown(self) -> bool:
+        """Whether all is proved, and something only by what both were shown: clients' requests are too few to prove it."""
+        found = self.findings
+        return (
+            self.proved
+            and found is not None
+            and any(each.proved_by in (ProofSource.SHOWN, ProofSource.MADE) for each in found.metrics)
+        )
 
     @property
     def next_weight(self) -> int:
@@ -172,7 +174,7 @@ class RolloutCase:
     @property
     def is_canary(self) -> bool:
         """Whether it gets shares, one after another."""
-        return self.settings.type is RolloutType.CANARY
+        return self.settings.shares_requests
 
     @property
     def started(self) -> bool:

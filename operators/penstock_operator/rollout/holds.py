@@ -8,7 +8,7 @@ from penstock.api.conditions import Reason
 from penstock.api.rollout import OnFailure, OnInconclusive
 from penstock.api.rollout_commands import RolloutVerb
 from penstock.wording import join_some
-from penstock_operator.rollout.case import PARITY, RolloutCase
+from penstock_operator.rollout.case import RolloutCase
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,9 @@ def is_inconclusive(case: RolloutCase) -> bool:
 
 def why_unproved(case: RolloutCase) -> str:
     """What is not shown yet, for people."""
-    if case.findings is None:
+    missing = case.missing
+    if missing is None:
         return "nothing was compared yet"
-    missing = [each for each in case.findings.missing if each == PARITY or not case.by_answers_alone]
     return f"not proved yet: {join_some(missing, len(missing))}" if missing else "all is proved"
 
 

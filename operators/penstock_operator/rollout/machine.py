@@ -10,21 +10,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
-from penstock.api.rollout import BaselineKind, RolloutPhase, RolloutPoint, RolloutStatus, RolloutType
+from penstock.api.rollout import BaselineKind, RolloutPhase, RolloutPoint, RolloutStatus
 from penstock.api.rollout_commands import RolloutVerb
 from penstock.api.verdicts import epoch, timestamp
 from penstock.routing.outcomes import ReplicaOutcomes, RevisionComparison
-from penstock_operator.rollout.arms import FULL, ReplicaRange, exactly, expected_share, shares
+from penstock_operator.rollout.arms import FULL, ReplicaRange, baseline_size, exactly, expected_share, shares
 from penstock_operator.rollout.case import PATIENCE_SECONDS, RolloutCase
 from penstock_operator.rollout.commands import is_retried
 from penstock_operator.rollout.evidence.findings import AnalysisSettings, EvidenceLook, Findings, learn
 from penstock_operator.rollout.evidence.watch import watch
-from penstock_operator.rollout.guards import find_harm, is_idle
+from penstock_operator.rollout.guards import find_harm
 from penstock_operator.rollout.history import add_point, mean_harm
 from penstock_operator.rollout.in_place import is_in_place, take_place
 from penstock_operator.rollout.notes import RolloutNotes, read_notes, take_notes, write_notes
 from penstock_operator.rollout.phases import TERMINAL, RolloutMove, next_move, serving_revision
-from penstock_operator.rollout.showing import find_showing, outcomes_of, tell_worst
+from penstock_operator.rollout.showing import count_shown, find_showing, outcomes_of, tell_shown, tell_worst
 from penstock_operator.rollout.sight import RolloutSight
 
 JUDGING_SECONDS: Final = 2.0
@@ -140,7 +140,7 @@ def _weigh(sight: RolloutSight, record: RolloutStatus, judge: Judge | None) -> F
         expected_share=expected_share(record.weight, has_baseline=young),
     )
     settings = sight.settings
-    if judge is None and record.phase is RolloutPhase.WATCHING:
+    if judge is None and record.weight == FULL:
         # Nothing else serves the same requests any more: it is held against what it was at first.
         return watch(record.evidence, look, settings.analysis, settings.keep_seconds)
     return (judge or learn)(record.evidence, look, settings.analysis)
@@ -158,14 +158,13 @@ def _baseline(
 ) -> tuple[BaselineKind | None, float | None]:
     """With what the candidate is compared, and since when its baseline is declared.
 
-    A baseline starts once the candidate has its room, and only where somebody asks: of a model that nobody asks, only answers to
-    what it is shown are compared.
+    A baseline starts once the candidate has its room.
     """
     arm, at, now = sight.arm(sight.baseline), notes.baseline_at, sight.now
-    if record.baseline is BaselineKind.FLEET or sight.settings.type is not RolloutType.CANARY:
+    if record.baseline is BaselineKind.FLEET:
         return BaselineKind.FLEET, None
     if record.baseline is None:
-        if not sight.arm(sight.candidate).placed or is_idle(notes, now):
+        if not sight.arm(sight.candidate).placed:
             return None, None
         return (BaselineKind.YOUNG, now) if sight.room_for_baseline else (BaselineKind.FLEET, None)
     crowded = arm.waiting_since is not None and now - arm.waiting_since >= PATIENCE_SECONDS
@@ -215,10 +214,11 @@ def _next_record(case: RolloutCase, move: RolloutMove) -> RolloutStatus:
 
 def _tell_findings(case: RolloutCase, findings: Findings) -> dict[str, object]:
     """What the record tells of the evidence; of one that has taken over, by what it did."""
-    if case.record.phase is RolloutPhase.WATCHING:
+    if case.record.weight == FULL:
         return {"evidence": findings.state}
     analysis, told = case.settings.analysis, _showing(case.sight, case.record)
-    speedup = {} if findings.speedup is None else {"speedup": f"{findings.speedup:.2f}x"}
+    speedups = {"speedup": findings.speedup, "speedup_shown": findings.speedup_shown}
+    speedup = {name: f"{each:.2f}x" for name, each in speedups.items() if each is not None}
     return {
         "metrics": findings.metrics,
         "harm": mean_harm(findings.metrics),
@@ -226,6 +226,7 @@ def _tell_findings(case: RolloutCase, findings: Findings) -> dict[str, object]:
         "proof_bound": f"{-math.log10(analysis.beta):.2f}",
         "worst": tell_worst(told) or case.record.worst,
         "replayed": findings.replayed,
+        "shown": tell_shown(count_shown(case.sight)) if told else case.record.shown,
         "evidence": findings.state,
         **speedup,
     }
@@ -299,12 +300,13 @@ def _replicas(
             sight.stable: whole if in_full else exactly(max(1, sight.low, back)),
         }
     arms = {sight.stable: whole, sight.candidate: exactly(record.replicas)}
-    return {**arms, sight.baseline: exactly(record.replicas)} if young else arms
+    size = baseline_size(record.replicas, shared=sight.settings.shares_requests)
+    return {**arms, sight.baseline: exactly(size)} if young else arms
 
 
 def _comparison(sight: RolloutSight, record: RolloutStatus, baseline: str) -> RevisionComparison | None:
     """Which revisions the gateways are to compare. Who has all requests shows some of them to the other."""
-    settings, notes = sight.settings, read_notes(record.notes)
+    settings = sight.settings
     if record.phase in TERMINAL or record.phase is RolloutPhase.STARTING or not sight.comparable:
         return None
     forward = record.weight < FULL
@@ -316,7 +318,7 @@ def _comparison(sight: RolloutSight, record: RolloutStatus, baseline: str) -> Re
         baseline=baseline,
         shadow_share=min(settings.shadow_share, WATCHING_SHARE) if watching else settings.shadow_share,
         loss=settings.loss,
-        replay=forward and is_idle(notes, sight.now),
+        replay=forward,
         keep_payloads=settings.keep_payloads,
         sticky=settings.sticky and forward,
     )

@@ -9,10 +9,10 @@ from typing import Final
 from penstock.api.conditions import Reason
 from penstock.api.rollout import BaselineKind, OnFailure, OnInconclusive, RolloutPhase, RolloutStatus, RolloutType
 from penstock.api.rollout_commands import RolloutVerb
-from penstock_operator.rollout.arms import FULL, baseline_of, full_size
+from penstock_operator.rollout.arms import FULL, baseline_of, baseline_size, full_size
 from penstock_operator.rollout.case import PATIENCE_SECONDS, RolloutCase
 from penstock_operator.rollout.holds import find_hold, is_inconclusive, why_unproved
-from penstock_operator.rollout.showing import count_shown
+from penstock_operator.rollout.showing import count_shown, tell_shown
 
 EDGES: Final[Mapping[RolloutPhase, frozenset[RolloutPhase]]] = {
     RolloutPhase.STARTING: frozenset(
@@ -162,14 +162,18 @@ def _has_earned_all(case: RolloutCase) -> bool:
             return case.seconds_in_phase >= case.settings.keep_seconds
         case _:
             pass
-    if case.by_answers_alone:
-        return case.shown_enough
+    if case.by_shown_alone:
+        return case.proved
     return case.record.weight > 0 and case.next_weight == FULL and _has_done_step(case) and case.proved
 
 
 def _has_done_step(case: RolloutCase) -> bool:
-    """Whether it had its share for long enough, and got requests in that time. Held time counts as any other."""
-    return case.seconds_in_phase >= case.settings.step_seconds and case.requests_in_step > 0
+    """Whether it had its share for long enough, and got requests in that time, unless it is proved without them.
+
+    Held time counts as any other.
+    """
+    asked = case.requests_in_step > 0 or case.proved_by_shown or case.record.weight == FULL
+    return case.seconds_in_phase >= case.settings.step_seconds and asked
 
 
 def _stay_held(case: RolloutCase) -> RolloutMove | None:
@@ -216,10 +220,12 @@ def _start(case: RolloutCase) -> RolloutMove:
 
 def _shadow(case: RolloutCase) -> RolloutMove:
     shown = _tell_shown(case)
-    if not case.parity_proved or case.settings.type is RolloutType.SHADOW:
+    if not case.parity_proved:
         return _stay(case, f"No client gets its answers before they are proved to agree: {shown}")
-    if case.idle and case.settings.type is not RolloutType.BLUE_GREEN:
-        return _stay(case, f"Nobody sends requests: {shown}")
+    if not case.is_canary and not case.proved:
+        return _stay(case, f"No client gets its answers before all is proved; {why_unproved(case)}: {shown}")
+    if case.idle and case.is_canary:
+        return _stay(case, f"Nobody sends requests; {why_unproved(case)}: {shown}")
     if not _is_baseline_ready(case):
         return _stay(case, "It waits for replicas of the present revision that are as young.")
     return _raise_share(case)
@@ -246,8 +252,8 @@ def _raise_share(case: RolloutCase) -> RolloutMove:
 def _is_baseline_ready(case: RolloutCase, size: int = 1) -> bool:
     if case.baseline is not BaselineKind.YOUNG:
         return case.baseline is BaselineKind.FLEET
-    baseline = case.sight.arm(case.sight.baseline)
-    return baseline.running >= size and baseline.listed >= size
+    baseline, wanted = case.sight.arm(case.sight.baseline), baseline_size(size, shared=case.is_canary)
+    return baseline.running >= wanted and baseline.listed >= wanted
 
 
 def _let_go(case: RolloutCase) -> RolloutMove:
@@ -263,6 +269,4 @@ def _let_go(case: RolloutCase) -> RolloutMove:
 
 
 def _tell_shown(case: RolloutCase) -> str:
-    shown = count_shown(case.sight)
-    replayed = f", {shown.replayed} of them on inputs that no client sent" if shown.replayed else ""
-    return f"{shown.samples} answers were compared{replayed}."
+    return f"{tell_shown(count_shown(case.sight))}."

@@ -15,9 +15,8 @@ from penstock_operator.rollout.evidence.findings import AnalysisSettings
 _PARITY: Final = 0.99
 """Of a model that an optimization made, and of one that is judged by nothing else."""
 _FULL: Final = 100
-OF_OPTIMIZED: Final = RolloutType.IMMEDIATE
-"""How what an optimization made takes over where the spec does not say. It was compared when it was measured; a few requests
-a second would leave a judged one unproved for hours."""
+OF_OPTIMIZED: Final = RolloutType.CANARY
+"""How what an optimization made takes over where the spec does not say: nobody has said that its answers may be others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +41,11 @@ class RolloutSettings:
     """Of the requests whose inputs the candidate is shown, in [0, 1]."""
     loss: Losses
     analysis: AnalysisSettings
+
+    @property
+    def shares_requests(self) -> bool:
+        """Whether the candidate and its baseline get shares of clients' requests; else they are shown requests alone."""
+        return self.type is RolloutType.CANARY
 
     @property
     def asks_parity(self) -> bool:

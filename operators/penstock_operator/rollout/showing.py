@@ -21,8 +21,10 @@ class ShownCount:
     samples: int
     failed: int
     """That the other answered with an error."""
+    made: int
+    """Of inputs that no client ever sent."""
     replayed: int
-    """That no client sent."""
+    """Inputs of clients that were shown once more, for their times alone."""
 
 
 def outcomes_of(arm: ArmSight) -> dict[str, ReplicaOutcomes]:
@@ -42,9 +44,20 @@ def find_showing(sight: RolloutSight, showing: str, shown: str) -> Mapping[str, 
 def count_shown(sight: RolloutSight) -> ShownCount:
     """What the candidate was shown."""
     told = [each.shadow for each in find_showing(sight, sight.stable, sight.candidate).values() if each.shadow]
+    made = [each.made for each in told if each.made is not None]
     return ShownCount(
-        sum(each.samples for each in told), sum(each.failed for each in told), sum(each.replayed for each in told)
+        samples=sum(each.samples for each in (*told, *made)),
+        failed=sum(each.failed for each in (*told, *made)),
+        made=sum(each.samples for each in made),
+        replayed=sum(each.replayed for each in told),
     )
+
+
+def tell_shown(shown: ShownCount) -> str:
+    """How many answers were compared, and to what."""
+    made = f", {shown.made} of them to inputs that no client sent" if shown.made else ""
+    again = f"; {shown.replayed} were shown once more for their times" if shown.replayed else ""
+    return f"{shown.samples} answers were compared{made}{again}"
 
 
 def tell_worst(showing: Mapping[str, ReplicaOutcomes]) -> tuple[RolloutSample, ...]:

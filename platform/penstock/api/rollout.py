@@ -85,8 +85,8 @@ class RolloutSpec(Described):
     """How a new revision takes over."""
 
     type: RolloutType | None = None
-    """Left out: `Immediate`. What an optimization made was compared with your model when it was measured; `Canary` judges it on live
-    traffic as well, which takes requests enough to prove it."""
+    """Left out: `Canary` for what an optimization made, and `Immediate` for another change of yours. Where clients send too few
+    requests to prove it, what it and the present revision are shown does, within minutes: samples, and made inputs."""
     steps: Annotated[tuple[Annotated[int, Field(ge=1, le=100)], ...], Field(min_length=1, max_length=10)] = (
         1,
         5,
@@ -145,6 +145,17 @@ class BaselineKind(StrEnum):
     """With all of the present revision's, since there was no room for others."""
 
 
+class ProofSource(StrEnum):
+    """By what a metric was proved."""
+
+    LIVE = "LiveTraffic"
+    """By clients' requests that the new revision got, or its answers to inputs that they sent."""
+    SHOWN = "ShownRequests"
+    """By requests that it and the present revision were shown, one after the other: clients' requests are too few."""
+    MADE = "MadeInputs"
+    """By answers to inputs that were made from the model's signature: clients' requests are too few."""
+
+
 class MetricEvidence(Described):
     """What is known of one metric. Evidence is the logarithm, to base 10, of an e-value: 3 stands for odds of 1000."""
 
@@ -162,6 +173,8 @@ class MetricEvidence(Described):
     """Evidence that it is not worse by more than is allowed."""
     proved: bool = False
     """Whether that was enough at some time."""
+    proved_by: ProofSource | None = None
+    """Of what depends on requests, by which ones it was proved."""
 
 
 class RolloutSample(Described):
@@ -236,9 +249,13 @@ class RolloutStatus(Described):
     worst: Annotated[tuple[RolloutSample, ...], Field(max_length=5)] = ()
     """Samples whose answers differed most."""
     replayed: bool = False
-    """Whether answers were compared on inputs that no client sent, since there was no traffic."""
+    """Whether inputs were shown that no client ever sent, since there was little traffic."""
+    shown: Annotated[str, Field(max_length=256)] = ""
+    """On how many requests that both were shown answers were compared, and where these came from."""
     speedup: Annotated[str, Field(max_length=32)] | None = None
-    """Of an optimized model, on live traffic: by how much its answers came sooner in the middle, such as `1.80x`."""
+    """On live traffic: by how much its answers came sooner in the middle, such as `1.80x`."""
+    speedup_shown: Annotated[str, Field(max_length=32)] | None = None
+    """The same on what both were shown, one request at a time."""
     obeyed: Annotated[str, Field(max_length=128)] = ""
     """The last command of `penstock.dev/rollout` that was carried out."""
     evidence: Annotated[str, Field(max_length=32_768)] = ""

@@ -47,11 +47,35 @@ class ReplicaOutcomes(Frozen):
     late: Annotated[int, Field(ge=0)] = 0
     """In flight now, and for longer than any that was answered of late."""
     cpu_seconds: float = 0.0
-    """Of the replica's process, since it first could answer, without the part of what other replicas showed and counted."""
+    """Of the replica's process, since it first could answer, without the part of what other replicas showed."""
     memory_bytes: Annotated[int, Field(ge=0)] = 0
     """Resident now."""
+    shown: ShownOutcomes | None = None
+    """Of what other replicas showed it; None: none ever did, and it is in none of the counts above."""
     shadow: ShadowOutcomes | None = None
     """Of a replica that shadows its requests; None: it never did."""
+
+
+class ShownOutcomes(Frozen):
+    """What became of requests that other replicas showed to this one and to one of another revision, one after the other.
+
+    No client waits for them, so they come behind all clients' and tell of a revision without any traffic. Times and CPU time are told
+    of those alone that were the only request in the replica from its arrival to its answer: those of two revisions can be
+    compared however busy either is.
+    """
+
+    model_config = FINITE
+
+    answered: Annotated[int, Field(ge=0)] = 0
+    """Of what was never shown before; what is shown again and again tells the same."""
+    failed: Annotated[int, Field(ge=0)] = 0
+    """Of these, with an error that may be the model's, as of clients'."""
+    seconds: Counts = Field(default={})
+    """From headers read to answer written, of all that were alone, shown before or not, by `LATENCY_SECONDS`."""
+    late: Annotated[int, Field(ge=0)] = 0
+    """In flight now, and for longer than any of these took."""
+    cpu_seconds: float = 0.0
+    """Of the replica's process, while they were in it alone."""
 
 
 class ShadowOutcomes(Frozen):
@@ -76,10 +100,24 @@ class ShadowOutcomes(Frozen):
     """Samples that the candidate answered with an error; they count as a loss of 1, too."""
     dropped: Annotated[int, Field(ge=0)] = 0
     """Samples that were given up because something was busy or gone; they are no evidence."""
+    made: MadeOutcomes | None = None
+    """The same of inputs that no client ever sent, which are in no count above; None: none were shown."""
     replayed: Annotated[int, Field(ge=0)] = 0
-    """Of the samples, those that no client asked for: recorded inputs, or made ones, where there was no traffic."""
+    """Inputs of clients that were shown once more, where they send few: their times count alone."""
     worst: Annotated[tuple[ShadowSample, ...], Field(max_length=5)] = ()
     """Those that differed most."""
+
+
+class MadeOutcomes(Frozen):
+    """What came of inputs that were made from the model's signature, as `ShadowOutcomes` says of clients'."""
+
+    model_config = FINITE
+
+    samples: Annotated[int, Field(ge=0)] = 0
+    excess: LossCounts = Field(default={})
+    candidate_loss_sum: float = 0.0
+    twin_loss_sum: float = 0.0
+    failed: Annotated[int, Field(ge=0)] = 0
 
 
 class ShadowSample(Frozen):
@@ -138,7 +176,7 @@ class ShadowOrders(Frozen):
     """Of requests."""
     loss: Losses = Losses.AUTO
     replay: bool = False
-    """Whether inputs are to be shown that no client sends now, since there is no traffic."""
+    """Whether recorded or made inputs are to be shown where clients send too few."""
     keep_payloads: bool = False
 
 

@@ -21,9 +21,12 @@ class Shown(StrEnum):
     """Why a request is shown to a replica."""
 
     SAMPLED = "sampled"
-    """A client sent it to another replica. That is counted there alone."""
+    """It was never shown before: a client sent it to another replica, or it was made. What becomes of it is counted apart from
+    clients' requests."""
     REPLAYED = "replayed"
-    """No client sent it, since there is no traffic: what becomes of it is counted as of a client's."""
+    """It was shown before. Only its times count: whether it is answered was told by the first time."""
+    ASKED = "asked"
+    """A replica asks itself what it would answer, to have something to compare with: that is counted nowhere."""
 
 
 def shadow_words(registration: str) -> dict[Shown, str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from penstock.api.rollout import (
     MetricEvidence,
+    ProofSource,
     RolloutPhase,
     RolloutSample,
     RolloutSpec,
@@ -20,6 +22,11 @@ from penstock.wording import join_with_or
 _BAR: Final = 10
 """Characters of a whole bar."""
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
+_PROVED_BY: Final[Mapping[ProofSource | None, str]] = {
+    ProofSource.SHOWN: " by what both were shown",
+    ProofSource.MADE: " by made inputs",
+}
+"""Where clients' requests are too few."""
 _NOT_FOR_PEOPLE: Final = {"evidence", "notes", "history"}
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 SHARES: Final = "shares"
@@ -62,8 +69,8 @@ def describe(name: str, spec: RolloutSpec, rollout: RolloutStatus, now: datetime
     lines = [f"{name}: {_headline(rollout)}", _place(spec, rollout, now)]
     lines += [rollout.message] if rollout.message else []
     lines += _deadline(rollout, now)
-    if rollout.replayed:
-        lines.append("Answers were compared on inputs that no client sent, since there was no traffic.")
+    if rollout.shown:
+        lines.append(f"{rollout.shown}.")
     if rollout.metrics:
         lines += ["", *metric_lines(rollout)]
     if rollout.worst:
@@ -120,8 +127,14 @@ def _metric_row(metric: MetricEvidence, harm: float, proof: float) -> tuple[str,
     return (
         metric.name, metric.candidate, metric.baseline, f"{metric.samples:,}",
         f"{bar(worse, harm)} {worse:.1f}",
-        "" if metric.name == SHARES else f"{bar(no_worse, proof)} {no_worse:.1f}{' proved' if metric.proved else ''}",
+        "" if metric.name == SHARES else f"{bar(no_worse, proof)} {no_worse:.1f}{_tell_proof(metric)}",
     )  # fmt: skip
+
+
+def _tell_proof(metric: MetricEvidence) -> str:
+    if not metric.proved:
+        return ""
+    return f" proved{_PROVED_BY.get(metric.proved_by, '')}"
 
 
 def sample_line(sample: RolloutSample) -> str:

@@ -26,6 +26,7 @@ class Call:
     """
 
     __slots__ = (
+        "alone",
         "cache",
         "decoded_ns",
         "encoded_ns",
@@ -57,6 +58,8 @@ class Call:
         """Whether it came through a gateway of ours."""
         self.shown: Shown | None = None
         """Why another replica of this model shows it, so that no client waits for its answer; None: a client sent it."""
+        self.alone: tuple[int, float] | None = None
+        """Of one that is shown and came while there was nothing else: requests that had come by then, and the process's CPU time."""
         self.parent: SpanContext | None = None
         """The caller's span, of a trace that is kept."""
         self.request: InferRequest | None = None

@@ -40,6 +40,8 @@ from penstock_serving.replica.telemetry.tracing import Tracer
 logger = logging.getLogger(__name__)
 
 _MOST_SHOWN: Final = 8
+_QUIET_SECONDS: Final = 1.0
+"""Without a client's request for so long, the engine is left to what is shown for the most part."""
 """Requests that other replicas show may be in flight here: they take room in batches."""
 _SENT: Final = 0.9
 """Of what a replica has room for, gateways may send so much. A place too many is taken anew as soon as its request is refused, a
@@ -152,8 +154,11 @@ class InferenceService:
     def outcomes(self) -> ReplicaOutcomes:
         """What became of the requests so far."""
         now = time.monotonic()
-        came = (call.received_ns / 1e9 for call in self.executor.calls() if call.shown is not Shown.SAMPLED)
-        return self._outcomes.tell(now, came, self.shadow.outcomes() if self.shadow is not None else None)
+        calls = list(self.executor.calls())
+        came = (call.received_ns / 1e9 for call in calls if call.shown is None)
+        shown_came = (call.received_ns / 1e9 for call in calls if call.shown in (Shown.SAMPLED, Shown.REPLAYED))
+        shadow = self.shadow.outcomes() if self.shadow is not None else None
+        return self._outcomes.tell(now, came, shadow, shown_came)
 
     def stats(self) -> ReplicaStats:
         """What the replica saw lately."""
@@ -208,15 +213,29 @@ class InferenceService:
 
     # Runs.
 
+    @property
+    def _arrivals(self) -> int:
+        """Requests that have come, clients' and others."""
+        return self._load.arrivals + self._shown.arrivals
+
+    def _cpu_of(self, call: Call) -> float | None:
+        """The process's CPU time while a request was in it alone; None: it was not."""
+        if call.alone is None or call.alone[0] != self._arrivals:
+            return None
+        return time.process_time() - call.alone[1]
+
     def _meter(self, call: Call) -> LoadMeter:
         return self._load if call.shown is None else self._shown
 
     def _run_shown(self, call: Call, request: InferRequest) -> None:
         """Run what another replica shows behind all clients' requests, and never from the cache: it is the model that is compared."""
         now = call.decoded_ns / 1e9
-        if self._shown.in_flight >= _MOST_SHOWN or not self._allowance.admits(now):
+        quiet = self._load.idle_seconds(now) >= _QUIET_SECONDS
+        if self._shown.in_flight >= _MOST_SHOWN or not self._allowance.admits(now, quiet=quiet):
             self.fail(call, QueueFull(1))
             return
+        if not self._load.in_flight and not self._shown.in_flight:
+            call.alone = self._arrivals + 1, time.process_time()
         request.priority = SHADOW_PRIORITY
         self._run(call, request, now)
 
@@ -337,10 +356,12 @@ class InferenceService:
         if call.shown is None:
             self.metrics.requests[call.reason] += 1
             self.metrics.request_seconds.observe(seconds)
-        if call.shown is Shown.SAMPLED:
-            self._outcomes.count_sampled()
-        else:
             self._outcomes.count(call.reason, seconds)
+        elif call.shown is Shown.ASKED:
+            self._outcomes.count_asked()
+        else:
+            again = call.shown is Shown.REPLAYED
+            self._outcomes.count_shown(call.reason, seconds, self._cpu_of(call), again=again)
         # The ticket holds the call: without this, only the cycle collector could free the two.
         call.ticket = None
 

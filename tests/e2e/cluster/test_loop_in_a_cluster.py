@@ -60,7 +60,7 @@ def test_a_job_finds_a_faster_model_and_it_serves_without_a_failed_request(
             PROFILE, pool(workerGroups=[GROUP]),
             deployment(
                 "wide", uri, resources={"cpu": "500m", "memory": "512Mi"},
-                optimizationProfileRef={"kind": "OptimizationProfile", "name": "int8"},
+                optimizationProfileRef={"kind": "OptimizationProfile", "name": "int8"}, rollout={"type": "Immediate"},
             ),
         )  # fmt: skip
         before = installation.until_ready("infdep", made.namespace, "wide")

@@ -12,7 +12,14 @@ from penstock.api.rollout import RolloutStatus
 from penstock.api.v1alpha1 import InferenceDeployment, InferenceDeploymentStatus
 from penstock.routing.fleet import ORDERS
 from penstock.routing.leases import ReplicaStats, Route, RouteReplica, RouteStatus
-from penstock.routing.outcomes import LATENCY_SECONDS, LOSS_EDGES, ReplicaOutcomes, ShadowOutcomes
+from penstock.routing.outcomes import (
+    LATENCY_SECONDS,
+    LOSS_EDGES,
+    MadeOutcomes,
+    ReplicaOutcomes,
+    ShadowOutcomes,
+    ShownOutcomes,
+)
 from penstock.serving.arguments import BuildArguments
 from penstock_operator.deployment.observed import (
     ApplicationState,
@@ -60,6 +67,11 @@ class ActingReplica:
     seconds: dict[int, float] = field(default_factory=dict)
     samples: float = 0.0
     excess: dict[int, float] = field(default_factory=dict)
+    made: float = 0.0
+    made_excess: dict[int, float] = field(default_factory=dict)
+    shown_answered: float = 0.0
+    shown_failed: float = 0.0
+    shown_seconds: dict[int, float] = field(default_factory=dict)
 
 
 def bucket_of(value: float, edges: tuple[float, ...]) -> int:
@@ -86,6 +98,8 @@ class Stage:
     route: Route | None = None
     told: str = ""
     """The annotation."""
+    shows: bool = True
+    """Whether replicas show anything to others."""
     born: int = 0
     idle_since: float = NOON
     seen: list[Plan] = field(default_factory=list)
@@ -200,14 +214,32 @@ class Stage:
 
     def _show(self, seconds: float) -> None:
         told = self.route.comparison if self.route is not None else None
-        if told is None or not self.size(told.candidate):
+        if told is None or not self.size(told.candidate) or not self.shows:
             return
         showing = [each for each in self.replicas if each.revision == told.stable]
-        samples = min(10.0, 10.0 if told.replay else self.rate * told.shadow_share) * seconds
+        place = bucket_of(self.behaviour(told.candidate).loss, LOSS_EDGES)
+        samples = min(10.0, self.rate * told.shadow_share) * seconds
+        made = 10.0 * seconds - samples if told.replay else 0.0
         for replica in showing:
             replica.samples += samples / len(showing)
-            place = bucket_of(self.behaviour(told.candidate).loss, LOSS_EDGES)
+            replica.made += made / len(showing)
             replica.excess[place] = replica.excess.get(place, 0.0) + samples / len(showing)
+            replica.made_excess[place] = replica.made_excess.get(place, 0.0) + made / len(showing)
+        young = [each for each in self.replicas if each.revision == told.baseline]
+        for arm in ([each for each in self.replicas if each.revision == told.candidate], young or showing):
+            for replica in arm:
+                self._answer_shown(replica, (samples + made) / len(arm))
+
+    def _answer_shown(self, replica: ActingReplica, requests: float) -> None:
+        does = self.behaviour(replica.revision)
+        if does.silent:
+            return
+        replica.shown_failed += requests * does.failed
+        good = requests * (1 - does.failed)
+        replica.shown_answered += good
+        for seconds, part in ((does.seconds, 0.99), (4 * does.seconds, 0.01)):
+            place = bucket_of(seconds, LATENCY_SECONDS)
+            replica.shown_seconds[place] = replica.shown_seconds.get(place, 0.0) + good * part
 
     def _die(self, seconds: float) -> None:
         for replica in list(self.replicas):
@@ -241,12 +273,25 @@ class Stage:
             late=replica.late,
             cpu_seconds=replica.answered * 0.001,
             memory_bytes=100_000_000,
+            shown=ShownOutcomes(
+                answered=int(replica.shown_answered),
+                failed=int(replica.shown_failed),
+                seconds={place: int(count) for place, count in replica.shown_seconds.items() if int(count)},
+                cpu_seconds=replica.shown_answered * 0.001,
+            )
+            if replica.shown_answered + replica.shown_failed
+            else None,
             shadow=ShadowOutcomes(
                 revision=shown,
                 samples=int(replica.samples),
                 excess={place: int(count) for place, count in replica.excess.items()},
-                replayed=0 if self.rate else int(replica.samples),
+                made=MadeOutcomes(
+                    samples=int(replica.made),
+                    excess={place: int(count) for place, count in replica.made_excess.items()},
+                )
+                if replica.made
+                else None,
             )
-            if replica.samples
+            if replica.samples + replica.made
             else None,
         )

@@ -138,14 +138,17 @@ def test_no_more_than_some_are_shown_at_once_and_clients_find_room() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shown", "requests", "outcomes"),
+    ("shown", "requests", "outcomes", "beside"),
     [
-        pytest.param(None, 3, (2, 1), id="a client's"),
-        pytest.param(Shown.SAMPLED, 0, (0, 0), id="samples, which are counted elsewhere"),
-        pytest.param(Shown.REPLAYED, 0, (2, 1), id="replayed ones, where there are no others"),
+        pytest.param(None, 3, (2, 1), None, id="a client's"),
+        pytest.param(Shown.SAMPLED, 0, (0, 0), (2, 1), id="samples, apart from clients' requests"),
+        pytest.param(Shown.REPLAYED, 0, (0, 0), (2, 1), id="replayed ones, as samples are"),
+        pytest.param(Shown.ASKED, 0, (0, 0), None, id="what a replica asks itself, nowhere"),
     ],
 )
-def test_where_requests_are_counted(shown: Shown | None, requests: int, outcomes: tuple[int, int]) -> None:
+def test_where_requests_are_counted(
+    shown: Shown | None, requests: int, outcomes: tuple[int, int], beside: tuple[int, int] | None
+) -> None:
     async def scenario() -> None:
         rig = Rig()
         for number in (1, 2, -1):
@@ -155,6 +158,7 @@ def test_where_requests_are_counted(shown: Shown | None, requests: int, outcomes
         await rig.finish()
         told, stats = rig.service.outcomes(), rig.service.stats()
         assert (told.answered, told.failed) == outcomes
+        assert (None if told.shown is None else (told.shown.answered, told.shown.failed)) == beside
         assert rig.service.metrics.requests.total() == requests
         assert sum(rig.service.metrics.request_seconds.counts) == requests
         assert (waiting.arrival_rate > 0, stats.arrival_rate > 0) == ((shown is None),) * 2
@@ -163,14 +167,43 @@ def test_where_requests_are_counted(shown: Shown | None, requests: int, outcomes
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize(("shown", "late"), [(None, 2), (Shown.SAMPLED, 0), (Shown.REPLAYED, 2)])
-def test_a_sample_that_waits_is_not_late(shown: Shown | None, late: int) -> None:
+@pytest.mark.parametrize(
+    ("shown", "late"), [(None, (2, 0)), (Shown.SAMPLED, (0, 2)), (Shown.REPLAYED, (0, 2)), (Shown.ASKED, (0, 0))]
+)
+def test_what_waits_is_late_where_it_is_counted(shown: Shown | None, late: tuple[int, int]) -> None:
     async def scenario() -> None:
         rig = Rig()
         for number in (1, 2):
             rig.ask(number, shown)
-        assert rig.service.outcomes().late == late
+        told = rig.service.outcomes()
+        assert (told.late, told.shown.late if told.shown is not None else 0) == late
         await rig.finish()
+
+    asyncio.run(scenario())
+
+
+def test_times_are_told_of_what_was_alone_in_the_replica() -> None:
+    async def alone(*beside: Shown | None, later: bool = False) -> tuple[int, float]:
+        rig = Rig()
+        if not later:
+            for shown in beside:
+                rig.ask(1, shown)
+        rig.ask(2, Shown.REPLAYED)
+        if later:
+            for shown in beside:
+                rig.ask(1, shown)
+        await rig.finish()
+        told = rig.service.outcomes().shown
+        assert told is not None
+        return sum(told.seconds.values()), told.cpu_seconds
+
+    async def scenario() -> None:
+        count, cpu_seconds = await alone()
+        assert count == 1
+        assert cpu_seconds > 0
+        for beside in (None, Shown.ASKED):
+            assert await alone(beside) == (0, 0.0), "something was there before"
+            assert await alone(beside, later=True) == (0, 0.0), "something came meanwhile"
 
     asyncio.run(scenario())
 

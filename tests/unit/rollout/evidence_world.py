@@ -8,7 +8,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from penstock.routing.outcomes import LATENCY_SECONDS, LOSS_EDGES, ReplicaOutcomes, ShadowOutcomes
+from penstock.routing.outcomes import (
+    LATENCY_SECONDS,
+    LOSS_EDGES,
+    MadeOutcomes,
+    ReplicaOutcomes,
+    ShadowOutcomes,
+    ShownOutcomes,
+)
 from penstock_operator.rollout.evidence.looks import EvidenceLook
 
 
@@ -21,6 +28,8 @@ class CountingReplica:
     seconds: Counter[int] = field(default_factory=Counter)
     cpu: float = 0.0
     memory: float = 1e8
+    shown_failed: int = 0
+    shown_seconds: Counter[int] = field(default_factory=Counter)
 
     def outcomes(self, shadow: ShadowOutcomes | None = None) -> ReplicaOutcomes:
         return ReplicaOutcomes(
@@ -30,6 +39,12 @@ class CountingReplica:
             seconds=dict(self.seconds),
             cpu_seconds=self.cpu,
             memory_bytes=int(self.memory),
+            shown=ShownOutcomes(
+                answered=sum(self.shown_seconds.values()),
+                failed=self.shown_failed,
+                seconds=dict(self.shown_seconds),
+                cpu_seconds=0.005 * sum(self.shown_seconds.values()),
+            ),
             shadow=shadow,
         )
 
@@ -53,6 +68,9 @@ class LookedWorld:
     baseline: ArmWorld = field(default_factory=ArmWorld)
     wrong: float = 0.0
     rate: float = 100.0
+    """Clients' requests a second. With none, inputs are made."""
+    pairs: float = 0.0
+    """Requests a second that both are shown."""
     at: float = 1_000_000.0
     share: float = 0.5
     samples: int = 0
@@ -72,20 +90,28 @@ class LookedWorld:
             replica.cpu += 0.005 * requests
             replica.memory += arm.growth * seconds
             replica.age += seconds
+            self._show(arm, int(self.pairs * seconds))
         shown = int(10 * seconds)
         lost = int(self.chance.binomial(shown, self.wrong))
         self.samples += shown
         self.excess.update({LOSS_EDGES.index(0.0): shown - lost, LOSS_EDGES.index(1.0): lost})
         return self.look()
 
+    def _show(self, arm: ArmWorld, count: int) -> None:
+        failed = int(self.chance.binomial(count, arm.failing))
+        times = arm.milliseconds / 1000 * np.exp(0.3 * self.chance.standard_normal(count - failed))
+        arm.replica.shown_failed += failed
+        arm.replica.shown_seconds.update(bisect_left(LATENCY_SECONDS, each) for each in times.tolist())
+
     def look(self) -> EvidenceLook:
         """As it is now."""
-        shadow = ShadowOutcomes(
-            revision="new",
-            samples=self.samples,
-            excess={bucket: count for bucket, count in self.excess.items() if count},
-            candidate_loss_sum=float(self.excess[LOSS_EDGES.index(1.0)]),
-        )
+        excess = {bucket: count for bucket, count in self.excess.items() if count}
+        lost = float(self.excess[LOSS_EDGES.index(1.0)])
+        if self.rate:
+            shadow = ShadowOutcomes(revision="new", samples=self.samples, excess=excess, candidate_loss_sum=lost)
+        else:
+            made = MadeOutcomes(samples=self.samples, excess=excess, candidate_loss_sum=lost)
+            shadow = ShadowOutcomes(revision="new", made=made)
         return EvidenceLook(
             at=self.at,
             candidate={"c": self.candidate.replica.outcomes()},

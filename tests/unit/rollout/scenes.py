@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from penstock.api.rollout import BaselineKind, RolloutPhase, RolloutSpec, RolloutStatus, RolloutType
+from penstock.api.rollout import (
+    BaselineKind,
+    MetricEvidence,
+    ProofSource,
+    RolloutPhase,
+    RolloutSpec,
+    RolloutStatus,
+    RolloutType,
+)
 from penstock.api.rollout_commands import parse_command
 from penstock.api.verdicts import timestamp
 from penstock.routing.outcomes import ReplicaOutcomes, ShadowOutcomes
@@ -96,18 +104,29 @@ def sight(before: RolloutStatus | None, **changes: Any) -> RolloutSight:
 
 
 def judge(
-    *, harm: str | None = None, missing: tuple[str, ...] = (), skewed: str | None = None, speedup: float | None = None
+    *,
+    harm: str | None = None,
+    missing: tuple[str, ...] = (),
+    skewed: str | None = None,
+    speedup: float | None = None,
+    by: ProofSource | None = ProofSource.LIVE,
 ) -> Judge:
     """Says always the same."""
+    metrics = tuple(
+        MetricEvidence(name=name, proved=name not in missing, proved_by=None if name in missing else by)
+        for name in ("errors", "latency", "parity")
+    )
 
     def say(state: str, look: EvidenceLook, settings: AnalysisSettings) -> Findings:
         del look, settings
-        return Findings(state or "1", (), harm, skewed, missing, 100, replayed=False, speedup=speedup)
+        return Findings(state or "1", metrics, harm, skewed, missing, 100, replayed=False, speedup=speedup)
 
     return say
 
 
 PROVED = judge()
+SHOWN_ONLY = judge(by=ProofSource.SHOWN)
+"""All is proved, by what both were shown alone."""
 OPEN = judge(missing=("errors", "latency"))
 """Nothing is wrong, and not all is proved."""
 UNLIKE = judge(missing=("errors", "parity"))

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.rollout.evidence_world import ArmWorld, LookedWorld
 
-from penstock.routing.outcomes import ReplicaOutcomes, ShadowOutcomes
+from penstock.routing.outcomes import ReplicaOutcomes, ShadowOutcomes, ShownOutcomes
 from penstock_operator.rollout.evidence.findings import AnalysisSettings, Findings, learn
 from penstock_operator.rollout.evidence.keeping import MOST_CHARACTERS
+from penstock_operator.rollout.evidence.ledger import LIVE_REQUESTS
 from penstock_operator.rollout.evidence.looks import EvidenceLook
 from penstock_operator.rollout.evidence.watch import watch
 
@@ -97,6 +98,7 @@ def many(count: int, factor: int) -> EvidenceLook:
             seconds=seconds,
             cpu_seconds=1234.567 * factor,
             memory_bytes=10**9,
+            shown=ShownOutcomes(answered=sum(seconds.values()), seconds=seconds, cpu_seconds=1.5 * factor),
             shadow=ShadowOutcomes(
                 revision="r", samples=10**6 * factor, excess=dict.fromkeys(range(15), 66_666 * factor)
             ),
@@ -130,9 +132,44 @@ def test_a_good_candidate_is_proved_in_all_metrics() -> None:
     assert found.speedup == pytest.approx(1.0, abs=0.05)
 
 
+def test_without_a_client_it_is_proved_by_what_both_were_shown_and_says_so() -> None:
+    found = judge(LookedWorld(rate=0, pairs=10, share=0), 200)
+    assert (found.missing, found.harm, found.requests) == ((), None, 0)
+    assert {each.name: each.proved_by for each in found.metrics} == {
+        "errors": "ShownRequests", "latency": "ShownRequests", "parity": "MadeInputs", "cpu": "ShownRequests", "memory": None,
+        "shares": None,
+    }  # fmt: skip
+    assert (found.replayed, found.speedup) == (True, None)
+    assert found.speedup_shown == pytest.approx(1.0, abs=0.06)
+
+
+def test_where_clients_send_enough_what_both_were_shown_proves_nothing_of_their_requests() -> None:
+    world = LookedWorld(pairs=10)
+    many = judge(world, 45)
+    assert many.requests > LIVE_REQUESTS
+    by = {each.name: each.proved_by for each in many.metrics}
+    assert "latency" in many.missing or by["latency"] == "LiveTraffic"
+    assert set(by.values()) <= {"LiveTraffic", None}
+
+
 @pytest.mark.parametrize(
     ("world", "subject"),
     [
+        pytest.param(
+            LookedWorld(candidate=ArmWorld(failing=0.1), rate=0, pairs=10, share=0),
+            "failed requests: of what both were shown, ",
+            id="it fails at what it is shown",
+        ),
+        pytest.param(
+            LookedWorld(candidate=ArmWorld(milliseconds=15), rate=0, pairs=10, share=0),
+            "slow answers: of what both were shown, ",
+            id="it is slow at what it is shown",
+        ),
+        pytest.param(
+            LookedWorld(wrong=0.3, rate=0, pairs=10, share=0),
+            "answers that differ: of those to inputs that no client sent, ",
+            id="it is wrong at made inputs",
+        ),
         pytest.param(LookedWorld(candidate=ArmWorld(failing=0.1)), "failed requests: ", id="it fails"),
         pytest.param(LookedWorld(candidate=ArmWorld(milliseconds=15)), "slow answers: ", id="it is slow"),
         pytest.param(LookedWorld(wrong=0.3), "answers that differ: mean loss 0.", id="it is wrong"),

@@ -160,8 +160,9 @@ def test_notes_stay_small_however_many_replicas_there_are_with_whatever_names() 
 SHARES = [
     ("none", 0, True, {"s": 100}),
     ("a small one, and as much for the baseline", 5, True, {"s": 90, "s-b": 5, "c": 5}),
-    ("half of all", 50, True, {"s-b": 50, "c": 50}),
-    ("more than half: the baseline gets the rest", 80, True, {"s-b": 20, "c": 80}),
+    ("half of all: some is left to what was there before, to show", 50, True, {"s": 1, "s-b": 49, "c": 50}),
+    ("more than half: the baseline gets the rest", 80, True, {"s": 1, "s-b": 19, "c": 80}),
+    ("nearly all: the baseline gets what there is", 99, True, {"s-b": 1, "c": 99}),
     ("without a baseline", 25, False, {"s": 75, "c": 25}),
     ("all", 100, True, {"c": 100}),
 ]
@@ -173,7 +174,7 @@ def test_requests_are_shared(weight: int, given: dict[str, int], *, beside: bool
 
 
 def test_the_candidate_s_part_of_both_arms_requests() -> None:
-    assert [expected_share(weight, has_baseline=True) for weight in (0, 5, 80)] == [0.0, 0.5, 0.8]
+    assert [expected_share(weight, has_baseline=True) for weight in (0, 5, 80)] == [0.0, 0.5, 80 / 99]
     assert expected_share(25, has_baseline=False) == 0.25
 
 

@@ -10,6 +10,7 @@ from tests.unit.rollout.scenes import (
     NOW,
     OPEN,
     PROVED,
+    SHOWN_ONLY,
     UNLIKE,
     B,
     C,
@@ -18,7 +19,6 @@ from tests.unit.rollout.scenes import (
     judge,
     notes,
     record,
-    replica,
     sight,
     spec,
 )
@@ -44,8 +44,6 @@ QUIET = write_notes(notes(busy_at=NOW - 20, candidate=ArmNotes(grown=3), stable=
 QUIET_AFTER_MANY = write_notes(notes(busy_at=NOW - 20))
 LATE = timestamp(NOW - 1)
 NOT_READY = arm(0, name="c", declared=1)
-SHOWN = {C: arm(name="c"), S: arm(name="s", replicas={"s0": replica(samples=150)})}
-SHOWN_ERRORS = {C: arm(name="c"), S: arm(name="s", replicas={"s0": replica(samples=150, shown_failed=9)})}
 
 Row = tuple[str, RolloutStatus | None, dict[str, Any], Judge, RolloutPhase, int]
 BEGINNING: list[Row] = [
@@ -77,6 +75,10 @@ STEPS: list[Row] = [
     ("its step is not over", record(STEPPING, 1, seconds=29), {}, OPEN, STEPPING, 1),
     ("its step is over and requests came: it gets more", record(STEPPING, 1), {}, OPEN, STEPPING, 5),
     ("its step is over and no request came", record(STEPPING, 1, notes=NONE_CAME), {}, OPEN, STEPPING, 1),
+    ("its step is over and no request came to what live traffic has proved", record(STEPPING, 1, notes=NONE_CAME), {}, PROVED, STEPPING, 1),
+    ("its step is over and no request came to what is proved by what it was shown", record(STEPPING, 1, notes=NONE_CAME), {}, SHOWN_ONLY, STEPPING, 5),
+    ("the last step is over and no request came to what is proved by what it was shown", record(STEPPING, 50, notes=NONE_CAME), {}, SHOWN_ONLY, WATCHING, 100),
+    ("the last step is not over, whatever it was shown", record(STEPPING, 50, seconds=29, notes=NONE_CAME), {}, SHOWN_ONLY, STEPPING, 50),
     (
         "its next step needs more replicas than are there",
         record(STEPPING, 5),
@@ -125,12 +127,20 @@ STEPS: list[Row] = [
 ]  # fmt: skip
 QUIET_WAYS: list[Row] = [
     (
-        "nobody asks, and answers to what it was shown were proved to agree: it takes over",
+        "nobody asks, and all was proved by what it was shown: it takes over",
+        record(SHADOWING, notes=QUIET, baseline=None),
+        {"spec": spec(analysis=ALIKE)},
+        SHOWN_ONLY,
+        WATCHING,
+        100,
+    ),
+    (
+        "nobody asks, and nothing but answers to what it was shown is proved",
         record(SHADOWING, notes=QUIET, baseline=None),
         {"spec": spec(analysis=ALIKE)},
         OPEN,
-        WATCHING,
-        100,
+        SHADOWING,
+        0,
     ),
     (
         "nobody asks, and answers to what it was shown are not proved to agree",
@@ -141,8 +151,6 @@ QUIET_WAYS: list[Row] = [
         0,
     ),
     ("nobody asks, and nothing was shown: silence proves nothing", record(SHADOWING, notes=QUIET, baseline=None), {}, OPEN, SHADOWING, 0),
-    ("nobody asks, and it answered enough of what it was shown", record(SHADOWING, notes=QUIET, baseline=None), {"arms": SHOWN}, OPEN, WATCHING, 100),
-    ("nobody asks, and it failed at what it was shown", record(SHADOWING, notes=QUIET, baseline=None), {"arms": SHOWN_ERRORS}, OPEN, SHADOWING, 0),
     ("nobody asks any more, after many did: it waits for those who do", record(STEPPING, 50, notes=QUIET_AFTER_MANY), {"spec": spec(analysis=ALIKE)}, OPEN, STEPPING, 50),
 ]  # fmt: skip
 HARMS: list[Row] = [
@@ -250,10 +258,14 @@ COMMANDS: list[Row] = [
 ]  # fmt: skip
 SHADOW, BLUE_GREEN = RolloutType.SHADOW, RolloutType.BLUE_GREEN
 OTHERS: list[Row] = [
-    ("Shadow: answers are proved to agree, and it takes over at once", record(SHADOWING), {"spec": spec(type=SHADOW)}, OPEN, WATCHING, 100),
+    ("Shadow: all is proved, and it takes over at once", record(SHADOWING), {"spec": spec(type=SHADOW)}, SHOWN_ONLY, WATCHING, 100),
+    ("Shadow: answers are proved to agree, and errors are not proved", record(SHADOWING), {"spec": spec(type=SHADOW)}, OPEN, SHADOWING, 0),
+    ("Shadow: what only a baseline could tell is not asked where there is none", record(SHADOWING, baseline=BaselineKind.FLEET), {"spec": spec(type=SHADOW)}, judge(missing=("latency", "cpu")), WATCHING, 100),
+    ("Shadow: errors are asked for where there is no baseline, too", record(SHADOWING, baseline=BaselineKind.FLEET), {"spec": spec(type=SHADOW)}, OPEN, SHADOWING, 0),
     ("Shadow: answers are not proved to agree", record(SHADOWING), {"spec": spec(type=SHADOW)}, UNLIKE, SHADOWING, 0),
     ("BlueGreen: it has as many replicas as the other before it gets any request", record(STARTING), {"spec": spec(type=BLUE_GREEN), "arms": {C: arm(3, name="c"), S: arm(4)}, "high": 4}, OPEN, STARTING, 0),
-    ("BlueGreen: it gets all at once", record(SHADOWING), {"spec": spec(type=BLUE_GREEN)}, OPEN, STEPPING, 100),
+    ("BlueGreen: all is proved by what both were shown, and it gets all requests at once", record(SHADOWING), {"spec": spec(type=BLUE_GREEN)}, SHOWN_ONLY, STEPPING, 100),
+    ("BlueGreen: not all is proved, and it gets none", record(SHADOWING), {"spec": spec(type=BLUE_GREEN)}, OPEN, SHADOWING, 0),
     ("BlueGreen: answers are to agree and are not proved to", record(SHADOWING), {"spec": spec(type=BLUE_GREEN, analysis=ALIKE)}, UNLIKE, SHADOWING, 0),
     ("BlueGreen: its step is over", record(STEPPING, 100), {"spec": spec(type=BLUE_GREEN)}, OPEN, WATCHING, 100),
     ("BlueGreen: it is worse, and all requests go back at once", record(STEPPING, 100), {"spec": spec(type=BLUE_GREEN)}, HARM, ROLLED_BACK, 0),

@@ -47,13 +47,17 @@ def test_each_sample_is_in_one_bucket_of_each_kind_and_sums_are_within_the_bucke
     assert len(told.worst) <= 5
 
 
-def test_what_failed_was_replayed_or_dropped_is_told_apart() -> None:
+def test_what_failed_was_made_replayed_or_dropped_is_told_apart() -> None:
     counts = ShadowCounts("c")
     counts.count(judged(1.0, failed=True))
-    counts.count(judged(0.0, replayed=True))
+    counts.count(judged(0.5, made=True))
+    counts.count_replayed()
     counts.drop()
     told = counts.outcomes()
-    assert (told.revision, told.samples, told.failed, told.replayed, told.dropped) == ("c", 2, 1, 1, 1)
+    assert (told.revision, told.samples, told.failed, told.replayed, told.dropped) == ("c", 1, 1, 1, 1)
+    assert told.made is not None
+    assert (told.made.samples, told.made.failed, told.made.candidate_loss_sum) == (1, 0, 0.5)
+    assert told.candidate_loss_sum == 1.0
 
 
 def test_the_five_that_differ_most_beyond_their_twins_are_kept() -> None:

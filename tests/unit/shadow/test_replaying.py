@@ -73,29 +73,30 @@ def recorded(number: int, size: int = 4) -> dict[str, Array]:
     return {"x0": np.full((1, size), number, np.float32)}
 
 
-def test_what_clients_sent_is_shown_in_turn_and_the_empty_places_are_made() -> None:
+def test_every_second_turn_is_one_that_clients_sent_the_oldest_first_and_the_others_are_made() -> None:
     replayed = ReplayedInputs(maker(FLOATS))
     for number in range(3):
         replayed.record(recorded(number))
-    shown = [replayed.next_inputs() for _ in range(MOST_RECORDED)]
-    assert [each["x0"][0, 0] for each in shown[:3] if each] == [0, 1, 2]
-    assert all(each is not None and not np.array_equal(each["x0"], recorded(2)["x0"]) for each in shown[3:])
+    shown = [each for _ in range(12) if (each := replayed.next_inputs()) is not None]
+    assert [each.made for each in shown] == [True, False] * 6
+    assert [each.inputs["x0"][0, 0] for each in shown if not each.made] == [0, 1, 2] * 2
+    assert len({each.inputs["x0"].tobytes() for each in shown if each.made}) == 6
 
 
 def test_of_a_model_that_takes_nothing_made_only_what_clients_sent_is_shown() -> None:
     replayed = ReplayedInputs(maker(FLOATS))
     replayed.record(recorded(7))
     for _ in range(200):
-        inputs = replayed.next_inputs()
-        assert inputs is not None
-        replayed.observe(took=inputs["x0"][0, 0] == 7)
-    assert [each["x0"][0, 0] for _ in range(40) if (each := replayed.next_inputs())] == [7] * 40
+        found = replayed.next_inputs()
+        assert found is not None
+        replayed.observe(took=found.inputs["x0"][0, 0] == 7)
+    assert [each.inputs["x0"][0, 0] for _ in range(40) if (each := replayed.next_inputs())] == [7] * 40
 
 
 @pytest.mark.parametrize(
     ("sizes", "kept"),
     [
-        pytest.param([4] * 100, list(range(68, 100)), id="the last"),
+        pytest.param([4] * (MOST_RECORDED + 9), list(range(9, MOST_RECORDED + 9)), id="the last"),
         pytest.param([MOST_RECORDED_BYTES // 16] * 10, [6, 7, 8, 9], id="as many as are within the bound"),
         pytest.param([4, MOST_RECORDED_BYTES, 4], [0, 2], id="none that is larger than all may be"),
     ],
@@ -104,8 +105,8 @@ def test_what_is_kept_of_clients_inputs(sizes: list[int], kept: list[int]) -> No
     replayed = ReplayedInputs(maker(FLOATS))
     for number, size in enumerate(sizes):
         replayed.record(recorded(number, size))
-    shown = [replayed.next_inputs() for _ in kept]
-    assert [each["x0"][0, 0] for each in shown if each] == kept
+    shown = [each for _ in range(2 * len(kept)) if (each := replayed.next_inputs()) is not None and not each.made]
+    assert [each.inputs["x0"][0, 0] for each in shown] == kept
 
 
 def test_texts_count_with_their_letters() -> None:

@@ -75,7 +75,7 @@ def test_words_are_of_one_model_and_one_reason() -> None:
         *shadow_words(replica_token("secret", "ns", "n", "u")).values(),
         *shadow_words(replica_token("secret", "ns", "m", "v")).values(),
     ]
-    assert len(set(words)) == 6
+    assert len(set(words)) == 3 * len(Shown)
 
 
 OUTPUT = {"name": "y", "datatype": "FP32", "shape": [2], "parameters": {"binary_data_size": 8}}

@@ -9,7 +9,7 @@ import numpy as np
 
 from penstock_operator.rollout.evidence.arrays import Array, share
 from penstock_operator.rollout.evidence.halfplane import PairCounts, log_evidence
-from penstock_operator.rollout.evidence.spread import HARM_PRIOR, PROOF_PRIOR, Spread
+from penstock_operator.rollout.evidence.spread import HARM_PRIOR, Spread
 from penstock_operator.rollout.evidence.wealth import Wealth
 
 _MEMORY: Final = 0.98
@@ -31,6 +31,8 @@ class EventRule:
     prior: float
     """The baseline's share before anything was seen."""
     prior_requests: float
+    proof_prior: float
+    """The design effect of proof until blocks say otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class EventEvidence:
         )
         return EventEvidence(
             harm=self.harm.add(lost / self.spread.effect(HARM_PRIOR)[:, None], both > 0),
-            proof=self.proof.add(won / self.spread.effect(PROOF_PRIOR)[:, None], proof.candidate > 0),
+            proof=self.proof.add(won / self.spread.effect(rule.proof_prior)[:, None], proof.candidate > 0),
             spread=self.spread.add(deviation, rate * (1 - rate) * size, size, both > 0),
             events=self.events * _MEMORY + harm.baseline_events,
             requests=self.requests * _MEMORY + harm.baseline,

@@ -25,6 +25,8 @@ class ArmCounts:
     """Answers by bucket of their time; shape (rollouts, LATENCY_BUCKETS)."""
     late: Array
     cpu_seconds: Array
+    cpu_answers: Array
+    """Requests that CPU time was taken by."""
     memory_bytes: Array
     """Mean of its replicas now; 0: not known."""
     replicas: Array
@@ -36,6 +38,23 @@ class ArmCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class SampleCounts:
+    """Of answers that were compared; each but `excess` of shape (rollouts,)."""
+
+    excess: Array
+    """Samples by bucket of the candidate's loss beyond the twin's; shape (rollouts, LOSS_BUCKETS)."""
+    candidate_loss: Array
+    """Sum over samples."""
+    twin_loss: Array
+
+    @property
+    def samples(self) -> Array:
+        """How many they are."""
+        count: Array = self.excess.sum(axis=1)
+        return count
+
+
+@dataclass(frozen=True, slots=True)
 class EvidenceBlock:
     """Both arms' counts, and those of the samples that replicas of the present revision showed to both."""
 
@@ -43,17 +62,13 @@ class EvidenceBlock:
     """That it lasted; shape (rollouts,)."""
     candidate: ArmCounts
     baseline: ArmCounts
-    samples: Array
-    """Of all outcomes that were compared; shape (rollouts,)."""
-    twin_samples: Array
-    """Those of them that the baseline's replicas answered, too, about."""
-    replayed: Array
-    """Of the samples, those that no client asked for."""
-    excess: Array
-    """Samples by bucket of the candidate's loss beyond the twin's; shape (rollouts, LOSS_BUCKETS)."""
-    candidate_loss: Array
-    """Sum over samples."""
-    twin_loss: Array
+    shown_candidate: ArmCounts
+    """Of requests that were shown to both arms one at a time, which no client waited for. Memory is left out."""
+    shown_baseline: ArmCounts
+    sent: SampleCounts
+    """Of clients' inputs."""
+    made: SampleCounts
+    """Of inputs that no client ever sent."""
     expected_share: Array
     """The candidate's of both arms' requests, in [0, 1]."""
     share_holds: Mask

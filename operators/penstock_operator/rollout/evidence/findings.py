@@ -15,7 +15,7 @@ from penstock_operator.rollout.evidence.telling import metric_evidence, tell_har
 
 __all__ = ["AnalysisSettings", "EvidenceLook", "Findings", "learn"]
 
-_FORM: Final = "1"
+_FORM: Final = "2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,8 @@ class Findings:
     """Whether answers were compared on inputs that no client sent."""
     speedup: float | None
     """The median time of the baseline's answers by that of the candidate's, on live traffic."""
+    speedup_shown: float | None = None
+    """The same of what both were shown, one request at a time."""
 
 
 def learn(state: str, look: EvidenceLook, settings: AnalysisSettings) -> Findings:
@@ -58,12 +60,12 @@ def learn(state: str, look: EvidenceLook, settings: AnalysisSettings) -> Finding
     if block is None:
         return _findings(state, ledger, settings, replayed=kept.replayed)
     ledger = add_block(ledger, block, settings)
-    kept = keep_look(look, kept, form, flatten(ledger), replayed=bool(block.replayed[0] > 0))
+    kept = keep_look(look, kept, form, flatten(ledger), replayed=bool(block.made.samples[0] > 0))
     return _findings(write_kept(kept), ledger, settings, replayed=kept.replayed)
 
 
 def _findings(state: str, ledger: EvidenceLedger, settings: AnalysisSettings, *, replayed: bool) -> Findings:
-    speedup = float(ledger.times.speedup()[0])
+    live, shown = (float(each.times.speedup()[0]) for each in (ledger.live, ledger.shown))
     unproved = {name for at, name in enumerate(METRICS) if not ledger.proved[0, at]}
     outgrown = has_outgrown(ledger, settings)
     skewed = float(ledger.shares.wealth.log_evidence()[0]) >= -math.log(settings.alpha)
@@ -73,9 +75,10 @@ def _findings(state: str, ledger: EvidenceLedger, settings: AnalysisSettings, *,
         harm=tell_harm(ledger, settings) if ledger.harmed[0] else None,
         skewed=tell_skew(ledger) if skewed else None,
         missing=tuple(each for each in settings.metrics if each in unproved or (each == MEMORY and outgrown)),
-        requests=int(ledger.totals.candidate[0]),
+        requests=int(ledger.live.candidate.requests[0]),
         replayed=replayed,
-        speedup=speedup if math.isfinite(speedup) else None,
+        speedup=live if math.isfinite(live) else None,
+        speedup_shown=shown if math.isfinite(shown) else None,
     )
 
 

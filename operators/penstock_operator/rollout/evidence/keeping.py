@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 
 from penstock_operator.rollout.evidence.arrays import Array
-from penstock_operator.rollout.evidence.seen import SeenReplica, SeenShadow
+from penstock_operator.rollout.evidence.seen import SeenReplica, SeenSamples, SeenShadow
 
 MOST_CHARACTERS: Final = 32_768
 _MOST_BYTES: Final = 1 << 20
@@ -102,28 +102,24 @@ def _pack(kept: KeptEvidence) -> str:
         "share": kept.expected_share,
         "steady": kept.steady,
         "replayed": kept.replayed,
-        "candidate": {
-            replica: [each.age_seconds, each.answered, each.failed, each.cpu_seconds, _list_counts(each.seconds)]
-            for replica, each in kept.candidate.items()
-        },
-        "baseline": {
-            replica: [each.age_seconds, each.answered, each.failed, each.cpu_seconds, _list_counts(each.seconds)]
-            for replica, each in kept.baseline.items()
-        },
+        "candidate": {replica: _list_seen(each) for replica, each in kept.candidate.items()},
+        "baseline": {replica: _list_seen(each) for replica, each in kept.baseline.items()},
         "shadowing": {
-            replica: [
-                each.revision,
-                each.samples,
-                each.replayed,
-                each.candidate_loss,
-                each.twin_loss,
-                _list_counts(each.excess),
-            ]
+            replica: [each.revision, *_list_samples(each.sent), *_list_samples(each.made)]
             for replica, each in kept.shadowing.items()
         },
         "numbers": kept.numbers,
     }
     return base64.b85encode(zlib.compress(json.dumps(document, separators=(",", ":")).encode(), 9)).decode()
+
+
+def _list_samples(seen: SeenSamples) -> list[Any]:
+    return [seen.candidate_loss, seen.twin_loss, _list_counts(seen.excess)]
+
+
+def _list_seen(seen: SeenReplica) -> list[Any]:
+    listed = [seen.age_seconds, seen.answered, seen.failed, seen.cpu_seconds, _list_counts(seen.seconds)]
+    return listed if seen.shown is None else [*listed, _list_seen(seen.shown)]
 
 
 def _list_counts(counts: dict[int, int]) -> list[int]:
@@ -139,16 +135,24 @@ def _counts(listed: list[int]) -> dict[int, int]:
 
 
 def _read_seen(document: dict[str, Any]) -> dict[str, SeenReplica]:
-    return {
-        str(replica): SeenReplica(float(age), int(answered), int(failed), float(cpu), _counts(seconds))
-        for replica, (age, answered, failed, cpu, seconds) in document.items()
-    }
+    return {str(replica): _read_one(listed) for replica, listed in document.items()}
+
+
+def _read_one(listed: list[Any]) -> SeenReplica:
+    age, answered, failed, cpu, seconds, *shown = listed
+    return SeenReplica(
+        float(age), int(answered), int(failed), float(cpu), _counts(seconds), _read_one(shown[0]) if shown else None
+    )
 
 
 def _read_shown(document: dict[str, Any]) -> dict[str, SeenShadow]:
     return {
-        str(replica): SeenShadow(str(revision), int(samples), int(replayed), float(loss), float(twin), _counts(excess))
-        for replica, (revision, samples, replayed, loss, twin, excess) in document.items()
+        str(replica): SeenShadow(
+            str(revision),
+            SeenSamples(float(loss), float(twin), _counts(excess)),
+            SeenSamples(float(made_loss), float(made_twin), _counts(made)),
+        )
+        for replica, (revision, loss, twin, excess, made_loss, made_twin, made) in document.items()
     }
 
 

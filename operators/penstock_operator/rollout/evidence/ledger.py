@@ -7,14 +7,13 @@ from typing import Final
 
 import numpy as np
 
-from penstock_operator.rollout.evidence.arms import EventEvidence, EventRule
 from penstock_operator.rollout.evidence.arrays import Array, Mask, share
-from penstock_operator.rollout.evidence.block import EvidenceBlock
-from penstock_operator.rollout.evidence.halfplane import PairCounts
-from penstock_operator.rollout.evidence.latency import AnswerTimes, counts_above
+from penstock_operator.rollout.evidence.block import ArmCounts, EvidenceBlock, SampleCounts
+from penstock_operator.rollout.evidence.compared import ArmRules, ComparedArms, error_rule, slow_rules
 from penstock_operator.rollout.evidence.parity import ParityEvidence
 from penstock_operator.rollout.evidence.shares import ShareEvidence
 from penstock_operator.rollout.evidence.signs import SignEvidence
+from penstock_operator.rollout.evidence.spread import PROOF_PRIOR, SAMPLES_PRIOR
 
 ERRORS: Final = "errors"
 LATENCY: Final = "latency"
@@ -23,12 +22,12 @@ CPU: Final = "cpu"
 MEMORY: Final = "memory"
 SHARES: Final = "shares"
 METRICS: Final = (ERRORS, LATENCY, PARITY, CPU, MEMORY)
-QUANTILES: Final = (0.5, 0.9, 0.99)
-"""Of the baseline's times in earlier blocks, that answers are counted above."""
-_WIDEST: Final = 0.99
-"""Margin of shares: with one of 1, nothing would be left to be shown."""
-_CPU_ANSWERS: Final = 20.0
-"""Of each arm, before its CPU time by answer is told."""
+LIVE_SAMPLES: Final = 700.0
+"""Answers to clients' inputs that were compared, from which on those must prove that answers agree; of an equal one some 900 do.
+Where there are fewer, answers to made inputs may, and those to clients' need only show no harm."""
+LIVE_REQUESTS: Final = 2000.0
+"""Of clients to the candidate, from which on what clients' requests show must prove it: an equal one is proved by some 2,400.
+Where there are fewer, what it was shown may do so, and clients' requests need only show no harm."""
 _LIKE_LOADED: Final = 0.5
 """Part of the baseline's requests a replica that the candidate's must have: what an idle process burns counts for each answer."""
 
@@ -53,35 +52,13 @@ class AnalysisSettings:
         return tuple(name for name in METRICS if name != PARITY or self.output_parity > 0)
 
 
-def error_rule(settings: AnalysisSettings) -> EventRule:
-    """Failures: harm is what exceeds a tenth of the allowed increase, as two copies of a model fail alike."""
-    return EventRule(
-        harm_margin=settings.max_error_increase / 10,
-        proof_margin=min(settings.max_error_increase, _WIDEST),
-        effects=(0.003, 0.01, 0.05, 0.25, 0.9),
-        better=(1.0, 0.3),
-        prior=0.001,
-        prior_requests=100,
-    )
-
-
-def slow_rules(settings: AnalysisSettings) -> tuple[EventRule, ...]:
-    """Answers above each of `QUANTILES`.
-
-    At the highest, harm is what exceeds the allowed increase; in the middle, it is any increase beyond being a tenth slower.
-    """
-    allowed = settings.max_slow_increase
-    margins = (0.0, allowed / 2, min(allowed, _WIDEST))
-    return tuple(
-        EventRule(
-            harm_margin=margin,
-            proof_margin=min(allowed, _WIDEST),
-            effects=(0.03, 0.08, 0.2, 0.45),
-            better=(1.0, 0.6),
-            prior=1 - quantile,
-            prior_requests=30,
-        )
-        for quantile, margin in zip(QUANTILES, margins, strict=True)
+def arm_rules(settings: AnalysisSettings, *, shown: bool) -> ArmRules:
+    """What a candidate is held to beside its baseline, on clients' requests or on what is shown to both, one at a time."""
+    prior = SAMPLES_PRIOR if shown else PROOF_PRIOR
+    return ArmRules(
+        error_rule(settings.max_error_increase, prior),
+        slow_rules(settings.max_slow_increase, prior),
+        settings.max_cpu_increase,
     )
 
 
@@ -89,19 +66,14 @@ def slow_rules(settings: AnalysisSettings) -> tuple[EventRule, ...]:
 class Totals:
     """Sums since the beginning, for people; each of shape (rollouts,)."""
 
-    candidate: Array
-    candidate_failed: Array
-    baseline: Array
-    baseline_failed: Array
-    slow: Array
-    slow_of: Array
-    baseline_slow: Array
-    baseline_slow_of: Array
     samples: Array
+    """Of clients' inputs."""
     candidate_loss: Array
     twin_loss: Array
-    candidate_cpu: Array
-    baseline_cpu: Array
+    made: Array
+    """Of made ones."""
+    made_candidate_loss: Array
+    made_twin_loss: Array
     candidate_memory: Array
     baseline_memory: Array
     first_candidate_memory: Array
@@ -109,68 +81,77 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True)
-class OpenCpu:
-    """CPU time and answers that are not yet enough to be told."""
-
-    candidate: Array
-    candidate_requests: Array
-    baseline: Array
-    baseline_requests: Array
-
-
-@dataclass(frozen=True, slots=True)
 class EvidenceLedger:
     """Evidence on each metric, and what was shown at some time."""
 
-    errors: EventEvidence
-    slow: tuple[EventEvidence, ...]
+    live: ComparedArms
+    """Of clients' requests."""
+    shown: ComparedArms
+    """Of requests that replicas of the present revision showed to both arms."""
     parity: ParityEvidence
-    cpu: SignEvidence
+    """Of answers to clients' inputs."""
+    made_parity: ParityEvidence
+    """Of answers to made ones."""
     memory: SignEvidence
     shares: ShareEvidence
-    times: AnswerTimes
-    open_cpu: OpenCpu
     totals: Totals
     harmed: Array
     """1 where harm was shown."""
-    proved: Array
-    """1 where a metric was proved, (rollouts, METRICS)."""
+    proved_live: Array
+    """1 where a metric was proved by clients' requests, or by what does not depend on them, (rollouts, METRICS)."""
+    proved_shown: Array
+    """The same by what was shown to both arms."""
 
     @classmethod
     def start(cls, settings: AnalysisSettings, rollouts: int = 1) -> EvidenceLedger:
         """Nothing was seen yet."""
         return cls(
-            errors=EventEvidence.start(rollouts, error_rule(settings)),
-            slow=tuple(EventEvidence.start(rollouts, rule) for rule in slow_rules(settings)),
+            live=ComparedArms.start(rollouts, arm_rules(settings, shown=False)),
+            shown=ComparedArms.start(rollouts, arm_rules(settings, shown=True)),
             parity=ParityEvidence.start(rollouts),
-            cpu=SignEvidence.start(rollouts),
+            made_parity=ParityEvidence.start(rollouts),
             memory=SignEvidence.start(rollouts),
             shares=ShareEvidence.start(rollouts),
-            times=AnswerTimes.start(rollouts),
-            open_cpu=OpenCpu(*(np.zeros(rollouts) for _ in range(4))),
-            totals=Totals(*(np.zeros(rollouts) for _ in range(17))),
+            totals=Totals(*(np.zeros(rollouts) for _ in range(10))),
             harmed=np.zeros(rollouts),
-            proved=np.zeros((rollouts, len(METRICS))),
+            proved_live=np.zeros((rollouts, len(METRICS))),
+            proved_shown=np.zeros((rollouts, len(METRICS))),
         )
 
+    @property
+    def needs_live(self) -> Mask:
+        """Where clients' requests are many enough to prove a metric, so that they must, (rollouts, METRICS)."""
+        requests, samples = self.live.candidate.requests >= LIVE_REQUESTS, self.totals.samples >= LIVE_SAMPLES
+        enough: Mask = np.stack([samples if name == PARITY else requests for name in METRICS], axis=1)
+        return enough
+
+    @property
+    def proved(self) -> Array:
+        """1 where a metric was proved, (rollouts, METRICS)."""
+        return np.maximum(self.proved_live, np.where(self.needs_live, 0.0, self.proved_shown))
+
     def log_harm(self) -> dict[str, Array]:
-        """Logs of e-values of harm, by metric."""
-        slow = [each.harm.log_evidence() for each in self.slow]
+        """Logs of e-values of harm, by metric: of both kinds of requests, the mean."""
+        live, shown = self.live, self.shown
         return {
-            ERRORS: self.errors.harm.log_evidence(),
-            LATENCY: np.logaddexp.reduce(slow, axis=0) - np.log(len(slow)),
-            PARITY: self.parity.harm.log_evidence(),
-            CPU: self.cpu.harm.log_evidence(),
+            ERRORS: _log_mean(live.errors.harm.log_evidence(), shown.errors.harm.log_evidence()),
+            LATENCY: _log_mean(live.log_slow_harm(), shown.log_slow_harm()),
+            PARITY: _log_mean(self.parity.harm.log_evidence(), self.made_parity.harm.log_evidence()),
+            CPU: _log_mean(live.cpu.harm.log_evidence(), shown.cpu.harm.log_evidence()),
             MEMORY: self.memory.harm.log_evidence(),
         }
 
-    def log_proof(self) -> dict[str, Array]:
-        """Logs of e-values against being worse by more than allowed, by metric: of several thresholds, the least."""
+    def log_proof(self, *, shown: bool = False) -> dict[str, Array]:
+        """Logs of e-values against being worse by more than allowed, by metric.
+
+        Of clients' requests and answers to their inputs; or of what both arms were shown, and answers to made inputs.
+        """
+        arms, parity = (self.shown, self.made_parity) if shown else (self.live, self.parity)
         return {
-            ERRORS: self.errors.proof.log_evidence(),
-            LATENCY: np.min([self.slow[0].proof.log_evidence(), self.slow[-1].proof.log_evidence()], axis=0),
-            PARITY: self.parity.proof.log_evidence(),
-            CPU: self.cpu.proof.log_evidence(),
+            ERRORS: arms.errors.proof.log_evidence(),
+            LATENCY: arms.log_slow_proof(),
+            PARITY: parity.proof.log_evidence(),
+            CPU: arms.cpu.proof.log_evidence(),
             MEMORY: self.memory.proof.log_evidence(),
         }
 
@@ -185,65 +166,47 @@ class EvidenceLedger:
 def add_block(ledger: EvidenceLedger, block: EvidenceBlock, settings: AnalysisSettings) -> EvidenceLedger:
     """What is known after a block."""
     candidate, baseline = block.candidate, block.baseline
-    failures = PairCounts(candidate.failed, candidate.requests, baseline.failed, baseline.requests)
-    slow, tail = _add_times(ledger, block, settings)
-    cpu, open_cpu = _add_cpu(ledger, block, settings)
+    always = np.ones(len(block.seconds), bool)
     known = replace(
         ledger,
-        errors=ledger.errors.add(error_rule(settings), failures, failures),
-        slow=slow,
-        parity=ledger.parity.add(block.excess, block.candidate_loss - block.twin_loss, 1 - settings.output_parity)
-        if settings.output_parity > 0
-        else ledger.parity,
-        cpu=cpu,
-        open_cpu=open_cpu,
+        live=ledger.live.add(arm_rules(settings, shown=False), candidate, baseline, _like_loaded(candidate, baseline)),
+        shown=ledger.shown.add(arm_rules(settings, shown=True), block.shown_candidate, block.shown_baseline, always),
+        parity=_add_parity(ledger.parity, block.sent, settings),
+        made_parity=_add_parity(ledger.made_parity, block.made, settings),
         memory=_add_memory(ledger, block, settings),
         shares=ledger.shares.add(candidate.requests, baseline.requests, block.expected_share, block.share_holds),
-        times=ledger.times.add(candidate, baseline),
-        totals=_add_totals(ledger.totals, block, tail),
+        totals=_add_totals(ledger.totals, block),
     )
     harmed = known.log_all_harm(settings) >= -np.log(settings.alpha)
-    by_metric = known.log_proof()
-    proved = np.stack([by_metric[name] >= -np.log(settings.beta) for name in METRICS], axis=1)
-    return replace(known, harmed=np.maximum(ledger.harmed, harmed), proved=np.maximum(ledger.proved, proved))
+    return replace(
+        known,
+        harmed=np.maximum(ledger.harmed, harmed),
+        proved_live=np.maximum(ledger.proved_live, _proved(known.log_proof(), settings)),
+        proved_shown=np.maximum(ledger.proved_shown, _proved(known.log_proof(shown=True), settings)),
+    )
 
 
-def _add_times(
-    ledger: EvidenceLedger, block: EvidenceBlock, settings: AnalysisSettings
-) -> tuple[tuple[EventEvidence, ...], PairCounts]:
-    slow = []
-    for number, (quantile, rule) in enumerate(zip(QUANTILES, slow_rules(settings), strict=True)):
-        threshold = ledger.times.threshold(quantile)
-        highest = quantile == QUANTILES[-1]
-        harm = counts_above(block.candidate, block.baseline, threshold, allowance=True, late=False)
-        proof = counts_above(block.candidate, block.baseline, threshold, allowance=not highest, late=True)
-        slow.append(ledger.slow[number].add(rule, harm, proof))
-    return tuple(slow), proof
+def _proved(by_metric: dict[str, Array], settings: AnalysisSettings) -> Mask:
+    return np.stack([by_metric[name] >= -np.log(settings.beta) for name in METRICS], axis=1)
 
 
-def _add_cpu(ledger: EvidenceLedger, block: EvidenceBlock, settings: AnalysisSettings) -> tuple[SignEvidence, OpenCpu]:
-    """A sign by as many blocks as it takes until both arms have answered enough."""
-    candidate, baseline, former = block.candidate, block.baseline, ledger.open_cpu
-    told = (candidate.requests > 0) & (baseline.requests > 0)
-    opened = OpenCpu(
-        former.candidate + np.where(told, candidate.cpu_seconds, 0.0),
-        former.candidate_requests + np.where(told, candidate.requests + block.samples, 0.0),
-        former.baseline + np.where(told, baseline.cpu_seconds, 0.0),
-        former.baseline_requests + np.where(told, baseline.requests + block.twin_samples, 0.0),
+def _add_parity(known: ParityEvidence, counts: SampleCounts, settings: AnalysisSettings) -> ParityEvidence:
+    if settings.output_parity <= 0:
+        return known
+    return known.add(counts.excess, counts.candidate_loss - counts.twin_loss, 1 - settings.output_parity)
+
+
+def _log_mean(*logs: Array) -> Array:
+    """Of numbers whose logarithms these are. The mean of e-values is one, however they depend on each other."""
+    mean: Array = np.logaddexp.reduce(logs, axis=0) - np.log(len(logs))
+    return mean
+
+
+def _like_loaded(candidate: ArmCounts, baseline: ArmCounts) -> Mask:
+    loaded: Mask = share(candidate.requests, candidate.replicas) >= _LIKE_LOADED * share(
+        baseline.requests, baseline.replicas
     )
-    full = (
-        (opened.candidate_requests >= _CPU_ANSWERS) & (opened.baseline_requests >= _CPU_ANSWERS) & (opened.baseline > 0)
-    )
-    dearer = share(opened.candidate, opened.candidate_requests) > (1 + settings.max_cpu_increase) * share(
-        opened.baseline, opened.baseline_requests
-    )
-    loads = share(candidate.requests, candidate.replicas) >= _LIKE_LOADED * share(baseline.requests, baseline.replicas)
-    evidence = ledger.cpu.add(dearer, full & loads, ~dearer, full)
-    rest = (
-        np.where(full, 0.0, each)
-        for each in (opened.candidate, opened.candidate_requests, opened.baseline, opened.baseline_requests)
-    )
-    return evidence, OpenCpu(*rest)
+    return loaded
 
 
 def _add_memory(ledger: EvidenceLedger, block: EvidenceBlock, settings: AnalysisSettings) -> SignEvidence:
@@ -255,24 +218,17 @@ def _add_memory(ledger: EvidenceLedger, block: EvidenceBlock, settings: Analysis
     return ledger.memory.add(now > allowed, told, now + np.maximum(now - first, 0.0) <= allowed, told)
 
 
-def _add_totals(totals: Totals, block: EvidenceBlock, tail: PairCounts) -> Totals:
+def _add_totals(totals: Totals, block: EvidenceBlock) -> Totals:
     candidate, baseline = block.candidate, block.baseline
     memory = np.where(candidate.memory_bytes > 0, candidate.memory_bytes, totals.candidate_memory)
     beside = np.where(baseline.memory_bytes > 0, baseline.memory_bytes, totals.baseline_memory)
     return Totals(
-        candidate=totals.candidate + candidate.requests,
-        candidate_failed=totals.candidate_failed + candidate.failed,
-        baseline=totals.baseline + baseline.requests,
-        baseline_failed=totals.baseline_failed + baseline.failed,
-        slow=totals.slow + tail.candidate_events,
-        slow_of=totals.slow_of + tail.candidate,
-        baseline_slow=totals.baseline_slow + tail.baseline_events,
-        baseline_slow_of=totals.baseline_slow_of + tail.baseline,
-        samples=totals.samples + block.samples,
-        candidate_loss=totals.candidate_loss + block.candidate_loss,
-        twin_loss=totals.twin_loss + block.twin_loss,
-        candidate_cpu=totals.candidate_cpu + candidate.cpu_seconds,
-        baseline_cpu=totals.baseline_cpu + baseline.cpu_seconds,
+        samples=totals.samples + block.sent.samples,
+        candidate_loss=totals.candidate_loss + block.sent.candidate_loss,
+        twin_loss=totals.twin_loss + block.sent.twin_loss,
+        made=totals.made + block.made.samples,
+        made_candidate_loss=totals.made_candidate_loss + block.made.candidate_loss,
+        made_twin_loss=totals.made_twin_loss + block.made.twin_loss,
         candidate_memory=memory,
         baseline_memory=beside,
         first_candidate_memory=np.where(totals.first_candidate_memory > 0, totals.first_candidate_memory, memory),

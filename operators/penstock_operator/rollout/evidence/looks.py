@@ -17,6 +17,7 @@ from penstock_operator.rollout.evidence.seen import (
     keep_replicas,
     keep_shadows,
     shadow_difference,
+    shown_difference,
 )
 
 _LONGEST_BLOCK: Final = 10.0
@@ -60,31 +61,26 @@ def end_block(look: EvidenceLook, kept: KeptEvidence, warm_up_seconds: float, *,
     candidate = arm_difference(look.candidate, kept.candidate, warm_up_seconds)
     baseline = arm_difference(look.baseline, kept.baseline, warm_up_seconds)
     shown = shadow_difference(look.shadowing, kept.shadowing)
+    shown_candidate = shown_difference(look.candidate, kept.candidate, warm_up_seconds)
+    shown_baseline = shown_difference(look.baseline, kept.baseline, warm_up_seconds)
     asked = candidate.requests[0] > 0 and (alone or baseline.requests[0] > 0)
-    if not asked and not (shown.samples > 0 and look.expected_share == 0) and passed < _LONGEST_BLOCK:
+    both = shown_candidate.requests[0] > 0 and shown_baseline.requests[0] > 0
+    compared = shown.sent.samples[0] > 0 or shown.made.samples[0] > 0
+    told = asked or both or (compared and look.expected_share == 0)
+    if not told and passed < _LONGEST_BLOCK:
         return None
     few = max(len(look.candidate), len(look.baseline)) <= MOST_REPLICAS
     return EvidenceBlock(
         seconds=np.array([passed]),
         candidate=candidate,
         baseline=baseline,
-        samples=np.array([float(shown.samples)]),
-        twin_samples=np.array([shown.samples * _part_of_twins(look)]),
-        replayed=np.array([float(shown.replayed)]),
-        excess=np.array([shown.excess]),
-        candidate_loss=np.array([shown.candidate_loss]),
-        twin_loss=np.array([shown.twin_loss]),
+        shown_candidate=shown_candidate,
+        shown_baseline=shown_baseline,
+        sent=shown.sent,
+        made=shown.made,
         expected_share=np.array([look.expected_share]),
         share_holds=np.array([few and kept.steady and kept.expected_share == look.expected_share]),
     )
-
-
-def _part_of_twins(look: EvidenceLook) -> float:
-    """The part of samples that the baseline's replicas answered: twins are drawn from these and the other stable ones."""
-    others = len(look.shadowing.keys() - look.baseline.keys())
-    if not look.baseline or not others:
-        return 1.0
-    return len(look.baseline) / (len(look.baseline) + others - 1)
 
 
 def keep_look(

@@ -216,9 +216,10 @@ def _add_slow(
 def _add_parity(change: DetectedChange, block: EvidenceBlock, settings: AnalysisSettings) -> DetectedChange:
     if settings.output_parity <= 0:
         return change
-    total = block.candidate_loss - block.twin_loss
-    gained = gains(block.excess, total, 1 - settings.output_parity)[0]
-    return change.add(gained, block.samples > 0, moments(block.excess, total))
+    sent = block.sent
+    total = sent.candidate_loss - sent.twin_loss
+    gained = gains(sent.excess, total, 1 - settings.output_parity)[0]
+    return change.add(gained, sent.samples > 0, moments(sent.excess, total))
 
 
 def _add_sign(change: DetectedChange, bad: Mask, counted: Mask) -> DetectedChange:
@@ -227,7 +228,7 @@ def _add_sign(change: DetectedChange, bad: Mask, counted: Mask) -> DetectedChang
 
 
 def _is_dearer(ledger: RegressionLedger, block: EvidenceBlock, settings: AnalysisSettings) -> Mask:
-    now = share(block.candidate.cpu_seconds, block.candidate.requests + block.samples)
+    now = share(block.candidate.cpu_seconds, block.candidate.cpu_answers)
     then = share(ledger.reference.cpu_seconds, ledger.reference.requests)
     return (then > 0) & (now > (1 + settings.max_cpu_increase) * then)
 
@@ -243,8 +244,8 @@ def _add_recent(ledger: RegressionLedger, block: EvidenceBlock) -> Array:
         slow,
         arm.cpu_seconds,
         0 * slow,
-        block.samples,
-        block.candidate_loss,
+        block.sent.samples,
+        block.sent.candidate_loss,
     )
     recent: Array = ledger.recent * _MEMORY + np.stack(sums, axis=1)
     recent[:, 5] = np.where(arm.memory_bytes > 0, arm.memory_bytes, ledger.recent[:, 5])

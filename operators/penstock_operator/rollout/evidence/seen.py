@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 
-from penstock.routing.outcomes import Counts, ReplicaOutcomes, ShadowOutcomes
-from penstock_operator.rollout.evidence.block import LATENCY_BUCKETS, LOSS_BUCKETS, ArmCounts
+from penstock.routing.outcomes import Counts, MadeOutcomes, ReplicaOutcomes, ShadowOutcomes, ShownOutcomes
+from penstock_operator.rollout.evidence.arrays import Array
+from penstock_operator.rollout.evidence.block import LATENCY_BUCKETS, LOSS_BUCKETS, ArmCounts, SampleCounts
 
 MOST_REPLICAS: Final = 16
 """Of an arm whose counts are kept. Where there are more, those that are known already count, then the first by id."""
@@ -24,6 +25,21 @@ class SeenReplica:
     failed: int
     cpu_seconds: float
     seconds: dict[int, int]
+    shown: SeenReplica | None = None
+    """Of what others showed it."""
+
+
+_NONE_SHOWN: Final = SeenReplica(0.0, 0, 0, 0.0, {})
+_NONE_MADE: Final = MadeOutcomes()
+
+
+@dataclass(frozen=True, slots=True)
+class SeenSamples:
+    """Of answers that were compared."""
+
+    candidate_loss: float = 0.0
+    twin_loss: float = 0.0
+    excess: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,22 +47,17 @@ class SeenShadow:
     """What a replica had shown to others at the last look."""
 
     revision: str
-    samples: int
-    replayed: int
-    candidate_loss: float
-    twin_loss: float
-    excess: dict[int, int]
+    sent: SeenSamples
+    """Of clients' inputs."""
+    made: SeenSamples
 
 
 @dataclass(frozen=True, slots=True)
 class ShadowDifference:
     """What replicas have shown since."""
 
-    samples: int = 0
-    replayed: int = 0
-    candidate_loss: float = 0.0
-    twin_loss: float = 0.0
-    excess: tuple[float, ...] = (0.0,) * LOSS_BUCKETS
+    sent: SampleCounts
+    made: SampleCounts
 
 
 def known_first(ids: Iterable[str], known: Mapping[str, object]) -> tuple[str, ...]:
@@ -63,6 +74,7 @@ def keep_replicas(now: Mapping[str, ReplicaOutcomes], former: Mapping[str, SeenR
             now[replica].failed,
             now[replica].cpu_seconds,
             dict(now[replica].seconds),
+            _keep_shown(now[replica].shown),
         )
         for replica in known_first(now, former)
     }
@@ -73,70 +85,122 @@ def keep_shadows(now: Mapping[str, ReplicaOutcomes], former: Mapping[str, SeenSh
     shadows = {replica: told.shadow for replica, told in now.items() if told.shadow is not None}
     return {
         replica: SeenShadow(
-            shadows[replica].revision,
-            shadows[replica].samples,
-            shadows[replica].replayed,
-            shadows[replica].candidate_loss_sum,
-            shadows[replica].twin_loss_sum,
-            dict(shadows[replica].excess),
+            shadows[replica].revision, _seen(shadows[replica]), _seen(shadows[replica].made or _NONE_MADE)
         )
         for replica in known_first(shadows, former)
     }
+
+
+def _seen(told: ShadowOutcomes | MadeOutcomes) -> SeenSamples:
+    return SeenSamples(told.candidate_loss_sum, told.twin_loss_sum, dict(told.excess))
 
 
 def arm_difference(
     now: Mapping[str, ReplicaOutcomes], former: Mapping[str, SeenReplica], warm_up_seconds: float
 ) -> ArmCounts:
     """Counts since the last look, of replicas that were past warm-up then. One that is new, or began anew, counts from now on."""
-    answered = failed = late = cpu = memory = 0.0
-    seconds = np.zeros(LATENCY_BUCKETS)
-    warm = 0
+    sums = _ArmSums()
+    memory = 0.0
     for replica, before in former.items():
         told = now.get(replica)
         if told is None or before.age_seconds < warm_up_seconds or _began_anew(told, before):
             continue
-        warm += 1
-        answered += told.answered - before.answered
-        failed += told.failed - before.failed
-        late += told.late
-        cpu += told.cpu_seconds - before.cpu_seconds
+        sums.add(told, before)
         memory += told.memory_bytes
+    return sums.counts(memory / max(sums.replicas, 1), answers=sums.answered + sums.failed)
+
+
+def shown_difference(
+    now: Mapping[str, ReplicaOutcomes], former: Mapping[str, SeenReplica], warm_up_seconds: float
+) -> ArmCounts:
+    """The same of what others showed them."""
+    sums = _ArmSums()
+    for replica, before in former.items():
+        told = now.get(replica)
+        if told is None or before.age_seconds < warm_up_seconds or _began_anew(told, before):
+            continue
+        sums.add(told.shown or ShownOutcomes(), before.shown or _NONE_SHOWN)
+    return sums.counts(0.0, answers=float(sums.seconds.sum()))
+
+
+@dataclass(slots=True)
+class _ArmSums:
+    answered: float = 0.0
+    failed: float = 0.0
+    late: float = 0.0
+    cpu_seconds: float = 0.0
+    replicas: int = 0
+    seconds: Array = field(default_factory=lambda: np.zeros(LATENCY_BUCKETS))
+
+    def add(self, told: ReplicaOutcomes | ShownOutcomes, before: SeenReplica) -> None:
+        """What a replica counted since."""
+        self.replicas += 1
+        self.answered += told.answered - before.answered
+        self.failed += told.failed - before.failed
+        self.late += told.late
+        self.cpu_seconds += told.cpu_seconds - before.cpu_seconds
         for bucket, count in told.seconds.items():
-            seconds[min(max(bucket, 0), LATENCY_BUCKETS - 1)] += count - before.seconds.get(bucket, 0)
-    one = [np.array([float(value)]) for value in (answered, failed, late, cpu, memory / max(warm, 1), warm)]
-    return ArmCounts(one[0], one[1], seconds[None, :], one[2], one[3], one[4], one[5])
+            self.seconds[min(max(bucket, 0), LATENCY_BUCKETS - 1)] += count - before.seconds.get(bucket, 0)
+
+    def counts(self, memory_bytes: float, answers: float) -> ArmCounts:
+        """As a block has them; `answers`: that took the CPU time."""
+        told = (self.answered, self.failed, self.late, self.cpu_seconds, answers, memory_bytes, self.replicas)
+        answered, failed, late, cpu, cpu_answers, memory, replicas = (np.array([float(value)]) for value in told)
+        return ArmCounts(answered, failed, self.seconds[None, :], late, cpu, cpu_answers, memory, replicas)
 
 
 def shadow_difference(now: Mapping[str, ReplicaOutcomes], former: Mapping[str, SeenShadow]) -> ShadowDifference:
     """What was shown since the last look, by replicas that show to the same revision as then."""
-    excess = np.zeros(LOSS_BUCKETS)
-    samples = replayed = 0
-    losses = twins = 0.0
+    sent, made = _SampleSums(), _SampleSums()
     for replica, before in former.items():
         told = now[replica].shadow if replica in now else None
-        if told is None or told.revision != before.revision or _shows_anew(told, before):
+        if told is None or told.revision != before.revision:
             continue
-        samples += told.samples - before.samples
-        replayed += told.replayed - before.replayed
-        losses += told.candidate_loss_sum - before.candidate_loss
-        twins += told.twin_loss_sum - before.twin_loss
+        told_made = told.made or _NONE_MADE
+        if _fell(told.excess, before.sent.excess) or _fell(told_made.excess, before.made.excess):
+            continue
+        sent.add(told, before.sent)
+        made.add(told_made, before.made)
+    return ShadowDifference(sent.counts(), made.counts())
+
+
+@dataclass(slots=True)
+class _SampleSums:
+    candidate_loss: float = 0.0
+    twin_loss: float = 0.0
+    excess: Array = field(default_factory=lambda: np.zeros(LOSS_BUCKETS))
+
+    def add(self, told: ShadowOutcomes | MadeOutcomes, before: SeenSamples) -> None:
+        """What a replica has compared since."""
+        self.candidate_loss += told.candidate_loss_sum - before.candidate_loss
+        self.twin_loss += told.twin_loss_sum - before.twin_loss
         for bucket, count in told.excess.items():
-            excess[min(max(bucket, 0), LOSS_BUCKETS - 1)] += count - before.excess.get(bucket, 0)
-    return ShadowDifference(samples, replayed, losses, twins, tuple(excess.tolist()))
+            self.excess[min(max(bucket, 0), LOSS_BUCKETS - 1)] += count - before.excess.get(bucket, 0)
+
+    def counts(self) -> SampleCounts:
+        """As a block has them."""
+        return SampleCounts(self.excess[None, :], np.array([self.candidate_loss]), np.array([self.twin_loss]))
+
+
+def _keep_shown(shown: ShownOutcomes | None) -> SeenReplica | None:
+    if shown is None:
+        return None
+    return SeenReplica(0.0, shown.answered, shown.failed, shown.cpu_seconds, dict(shown.seconds))
 
 
 def _began_anew(told: ReplicaOutcomes, before: SeenReplica) -> bool:
+    if _counts_fell(told, before) or told.age_seconds < before.age_seconds:
+        return True
+    return before.shown is not None and _counts_fell(told.shown or ShownOutcomes(), before.shown)
+
+
+def _counts_fell(told: ReplicaOutcomes | ShownOutcomes, before: SeenReplica) -> bool:
     return (
         told.answered < before.answered
         or told.failed < before.failed
         or told.cpu_seconds < before.cpu_seconds
-        or told.age_seconds < before.age_seconds
         or _fell(told.seconds, before.seconds)
     )
-
-
-def _shows_anew(told: ShadowOutcomes, before: SeenShadow) -> bool:
-    return told.samples < before.samples or told.replayed < before.replayed or _fell(told.excess, before.excess)
 
 
 def _fell(now: Counts, before: Mapping[int, int]) -> bool:

@@ -103,7 +103,7 @@ def _figures(name: str, ledger: RegressionLedger) -> tuple[str, str]:
             return tell_mean(losses, samples), ""
         case known.CPU:
             return (
-                tell_milliseconds(cpu, requests + samples),
+                tell_milliseconds(cpu, requests),
                 tell_milliseconds(_one(then.cpu_seconds), _one(then.requests)),
             )
         case _:

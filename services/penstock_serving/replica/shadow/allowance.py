@@ -6,6 +6,8 @@ from typing import Final
 
 MOST_SHARE: Final = 0.2
 """Of the time. However many replicas show requests here, clients' find the engine free for the rest of it."""
+QUIET_SHARE: Final = 0.8
+"""The same where no client asks now."""
 _SAVED_SECONDS: Final = 2.0
 _SAVED_RUNS: Final = 3.0
 """What was not used is saved up to so much, or so many runs of a slow model: own answers are asked for again one after the other."""
@@ -22,9 +24,10 @@ class ShownAllowance:
         self._left = self._most = _SAVED_SECONDS
         self._at = now
 
-    def admits(self, now: float) -> bool:
-        """Whether another request may run."""
-        self._left = min(self._left + (now - self._at) * MOST_SHARE, self._most)
+    def admits(self, now: float, *, quiet: bool = False) -> bool:
+        """Whether another request may run; `quiet`: no client has asked for a while."""
+        share = QUIET_SHARE if quiet else MOST_SHARE
+        self._left = min(self._left + (now - self._at) * share, self._most)
         self._at = now
         return self._left > 0
 

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
-from penstock.routing.outcomes import LOSS_EDGES, ShadowOutcomes, ShadowSample
+from penstock.routing.outcomes import LOSS_EDGES, MadeOutcomes, ShadowOutcomes, ShadowSample
 from penstock_serving.replica.shadow.comparing import Difference
 
 _MOST_WORST: Final = 5
@@ -25,8 +25,8 @@ class JudgedSample:
     twin: Difference
     failed: bool = False
     """Whether the candidate's answer was none."""
-    replayed: bool = False
-    """Whether no client asked for it."""
+    made: bool = False
+    """Whether no client ever sent it."""
 
     @property
     def excess(self) -> float:
@@ -38,14 +38,22 @@ class JudgedSample:
 class _Sums:
     samples: int = 0
     failed: int = 0
-    dropped: int = 0
-    replayed: int = 0
     candidate_loss: Counter[int] = field(default_factory=Counter)
     twin_loss: Counter[int] = field(default_factory=Counter)
     excess: Counter[int] = field(default_factory=Counter)
     candidate_loss_sum: float = 0.0
     twin_loss_sum: float = 0.0
-    worst: tuple[ShadowSample, ...] = ()
+
+    def add(self, sample: JudgedSample) -> None:
+        """One more."""
+        candidate, twin = sample.candidate.loss, sample.twin.loss
+        self.samples += 1
+        self.failed += sample.failed
+        self.candidate_loss[bucket_of(candidate)] += 1
+        self.twin_loss[bucket_of(twin)] += 1
+        self.excess[bucket_of(sample.excess)] += 1
+        self.candidate_loss_sum += candidate
+        self.twin_loss_sum += twin
 
 
 class ShadowCounts:
@@ -58,12 +66,20 @@ class ShadowCounts:
     def __init__(self, revision: str) -> None:
         self.revision = revision
         self._lock = threading.Lock()
-        self._sums = _Sums()
+        self._sent, self._made = _Sums(), _Sums()
+        """Of clients' inputs, and of made ones."""
+        self._dropped = self._replayed = 0
+        self._worst: tuple[ShadowSample, ...] = ()
 
     def drop(self) -> None:
         """A sample was given up: it tells nothing."""
         with self._lock:
-            self._sums.dropped += 1
+            self._dropped += 1
+
+    def count_replayed(self) -> None:
+        """What a client sent was shown once more, for its times."""
+        with self._lock:
+            self._replayed += 1
 
     def count(self, sample: JudgedSample, *, keep_payloads: bool = False) -> None:
         """A sample was judged.
@@ -72,38 +88,38 @@ class ShadowCounts:
             sample: what came of it.
             keep_payloads: whether numbers of answers may be told.
         """
-        candidate, twin = sample.candidate.loss, sample.twin.loss
         with self._lock:
-            sums = self._sums
-            sums.samples += 1
-            sums.failed += sample.failed
-            sums.replayed += sample.replayed
-            sums.candidate_loss[bucket_of(candidate)] += 1
-            sums.twin_loss[bucket_of(twin)] += 1
-            sums.excess[bucket_of(sample.excess)] += 1
-            sums.candidate_loss_sum += candidate
-            sums.twin_loss_sum += twin
+            (self._made if sample.made else self._sent).add(sample)
             if sample.excess > 0:
-                told = (*sums.worst, _describe(sample, keep_payloads=keep_payloads))
+                told = (*self._worst, _describe(sample, keep_payloads=keep_payloads))
                 ordered = sorted(told, key=lambda each: each.twin_loss - each.loss)
-                sums.worst = tuple(ordered[:_MOST_WORST])
+                self._worst = tuple(ordered[:_MOST_WORST])
 
     def outcomes(self) -> ShadowOutcomes:
         """All counts, as they stand at one moment."""
         with self._lock:
-            sums = self._sums
+            sent, made = self._sent, self._made
             return ShadowOutcomes(
                 revision=self.revision,
-                samples=sums.samples,
-                candidate_loss=dict(sums.candidate_loss),
-                twin_loss=dict(sums.twin_loss),
-                excess=dict(sums.excess),
-                candidate_loss_sum=sums.candidate_loss_sum,
-                twin_loss_sum=sums.twin_loss_sum,
-                failed=sums.failed,
-                dropped=sums.dropped,
-                replayed=sums.replayed,
-                worst=sums.worst,
+                samples=sent.samples,
+                candidate_loss=dict(sent.candidate_loss),
+                twin_loss=dict(sent.twin_loss),
+                excess=dict(sent.excess),
+                candidate_loss_sum=sent.candidate_loss_sum,
+                twin_loss_sum=sent.twin_loss_sum,
+                failed=sent.failed,
+                made=MadeOutcomes(
+                    samples=made.samples,
+                    excess=dict(made.excess),
+                    candidate_loss_sum=made.candidate_loss_sum,
+                    twin_loss_sum=made.twin_loss_sum,
+                    failed=made.failed,
+                )
+                if made.samples
+                else None,
+                dropped=self._dropped,
+                replayed=self._replayed,
+                worst=self._worst,
             )
 
 

@@ -1,22 +1,32 @@
-"""Inputs for when no client sends any: those of samples before, and made ones."""
+"""Inputs for when clients send too few: those of samples before, and made ones."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from penstock.protocol.datatypes import Array
 from penstock_runtime.joining.making import RequestMaker
 
-MOST_RECORDED: Final = 32
+MOST_RECORDED: Final = 64
 MOST_RECORDED_BYTES: Final = 16 * 1024 * 1024
 
 Inputs = Mapping[str, Array]
 
 
+@dataclass(frozen=True, slots=True)
+class ReplayedInput:
+    """Inputs that no client sends now."""
+
+    inputs: Inputs
+    made: bool
+    """Whether none ever did; else they were shown before."""
+
+
 class ReplayedInputs:
-    """Gives inputs in turn: each that was recorded, and made ones in the places that are empty.
+    """Gives made inputs, which are others each time, and in every second turn one of those that clients sent, where there are any.
 
     Args:
         maker: makes requests to the model.
@@ -25,7 +35,7 @@ class ReplayedInputs:
     def __init__(self, maker: RequestMaker) -> None:
         self._maker = maker
         self._recorded: deque[tuple[Inputs, int]] = deque(maxlen=MOST_RECORDED)
-        self._turn = -1
+        self._turn = 0
         self._was_made = False
 
     def record(self, inputs: Inputs) -> None:
@@ -37,14 +47,19 @@ class ReplayedInputs:
         while sum(each for _, each in self._recorded) > MOST_RECORDED_BYTES:
             self._recorded.popleft()
 
-    def next_inputs(self) -> Inputs | None:
+    def next_inputs(self) -> ReplayedInput | None:
         """The next ones to be shown; None: there are none that the model takes."""
-        self._turn = (self._turn + 1) % MOST_RECORDED
+        self._turn += 1
         recorded = self._recorded
-        self._was_made = self._turn >= len(recorded) and not self._maker.exhausted
+        again = bool(recorded) and (self._turn % 2 == 0 or self._maker.exhausted)
+        self._was_made = not again and not self._maker.exhausted
         if self._was_made:
-            return self._maker.make()
-        return recorded[self._turn % len(recorded)][0] if recorded else None
+            return ReplayedInput(self._maker.make(), made=True)
+        if not again:
+            return None
+        # In turn, the oldest first.
+        recorded.rotate(-1)
+        return ReplayedInput(recorded[-1][0], made=False)
 
     def observe(self, *, took: bool) -> None:
         """Whether the model took the last ones."""

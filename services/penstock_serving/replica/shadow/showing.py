@@ -28,7 +28,7 @@ from penstock_serving.replica.shadow.comparing import Difference, compare_answer
 from penstock_serving.replica.shadow.counting import JudgedSample, ShadowCounts
 from penstock_serving.replica.shadow.exchange import NOTHING, PeerAnswer, ShadowRequests, read_reply
 from penstock_serving.replica.shadow.peers import PeerConnections
-from penstock_serving.replica.shadow.replaying import Inputs, ReplayedInputs, size_of
+from penstock_serving.replica.shadow.replaying import Inputs, ReplayedInput, ReplayedInputs, size_of
 from penstock_serving.replica.shadow.sampling import SampleBudget
 
 logger = logging.getLogger(__name__)
@@ -44,9 +44,10 @@ _TIMES_OWN: Final = 10.0
 _ANSWER_TIMES: Final = 4
 """How much larger than the own answer another's may be, and some JSON: what is larger is another answer, and not read."""
 _MORE_ANSWER_BYTES: Final = 1024 * 1024
-_REPLAY_SECONDS: Final = 0.1
-_REPLAY_RESTS: Final = 4.0
-"""Times what a replayed answer took, the replica rests before the next, in case that a client comes after all."""
+_OWN_RESTS: Final = 4.0
+"""Times what its own answer to made inputs took, the replica rests before the next, in case that a client comes after all."""
+_OTHERS_REST: Final = 1.0
+"""Times what the others' answers took, they rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,10 @@ class ShadowThread:
         self._chance = random.Random()  # noqa: S311 -- chooses among peers
         self._waiting: deque[Sample] = deque()
         self._replay: tuple[ShadowOrders, ShadowCounts] | None = None
+        self._sampled = 0
+        """Samples since inputs were last replayed."""
+        self._own_seconds = 0.0
+        """That the replica took for its own answer to what is replayed."""
         self._loop = uvloop.new_event_loop()
         self._woken = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -149,19 +154,35 @@ class ShadowThread:
                 await self._woken.wait()
             sample = self._waiting.popleft()
             self._replayed.record(sample.inputs)
+            self._sampled += 1
             await self._show(peers, sample)
 
     async def _take_replayed(self, peers: PeerConnections) -> None:
+        """Show recorded and made inputs as often as samples may be, less what samples there are."""
         while True:
-            began = time.monotonic()
+            began, self._own_seconds = time.monotonic(), 0.0
+            sampled, self._sampled = self._sampled, 0
             replay = self._replay
-            inputs = self._next_replayed() if replay is not None else None
-            if inputs is not None and replay is not None:
-                await self._show(peers, Sample(*replay, inputs))
-            rest = _REPLAY_RESTS * (time.monotonic() - began)
-            await asyncio.sleep(max(_REPLAY_SECONDS, rest, 1.0 / self._budget.per_second))
+            if replay is not None and not sampled:
+                await self._replay_one(peers, *replay)
+            took = time.monotonic() - began - self._own_seconds
+            rest = _OWN_RESTS * self._own_seconds + _OTHERS_REST * took
+            await asyncio.sleep(max(rest, max(sampled, 1) / self._budget.per_second))
 
-    def _next_replayed(self) -> Inputs | None:
+    async def _replay_one(self, peers: PeerConnections, orders: ShadowOrders, counts: ShadowCounts) -> None:
+        found = self._next_replayed()
+        if found is None:
+            return
+        if found.made:
+            await self._show(peers, Sample(orders, counts, found.inputs))
+            return
+        body = self._requests.encode(found.inputs)
+        bounds = (_MOST_BYTES, _MOST_SECONDS)
+        answers = await self._ask_both(peers, orders, Shown.REPLAYED, body, bounds)
+        if NOTHING not in answers[:2]:
+            counts.count_replayed()
+
+    def _next_replayed(self) -> ReplayedInput | None:
         try:
             return self._replayed.next_inputs()
         except Exception:
@@ -188,22 +209,17 @@ class ShadowThread:
             return None
         peers.keep_only((self._itself, *orders.candidate, *orders.twins))
         body = self._requests.encode(sample.inputs)
-        why = Shown.REPLAYED if own is None else Shown.SAMPLED
         if own is None:
             began = time.monotonic()
             own = await self._answer_itself(peers, body)
+            self._own_seconds = seconds = time.monotonic() - began
             if own is None:
                 return None
-            seconds = time.monotonic() - began
         bounds = (
             _ANSWER_TIMES * size_of(own) + _MORE_ANSWER_BYTES,
             min(_LEAST_SECONDS + _TIMES_OWN * seconds, _MOST_SECONDS),
         )
-        candidate = await self._ask(peers, self._chance.choice(orders.candidate), why, body, bounds)
-        # One after the other: what the candidate has no room for, the twin need not run.
-        twin, own_seconds = NOTHING, 0.0
-        if candidate != NOTHING:
-            twin, own_seconds = await self._ask_twin(peers, orders.twins, why, body, bounds)
+        candidate, twin, own_seconds = await self._ask_both(peers, orders, Shown.SAMPLED, body, bounds)
         cpu_seconds, self._cpu_seconds = self._cpu_seconds, time.thread_time()
         self._budget.observe(self._cpu_seconds - cpu_seconds, own_seconds)
         return self._compare(sample, own, candidate, twin)
@@ -222,12 +238,36 @@ class ShadowThread:
             else compare_answers(own, candidate.outputs, specs, rule),
             twin=compare_answers(own, twin.outputs, specs, rule),
             failed=failed,
-            replayed=sample.own is None,
+            made=sample.own is None,
         )
+
+    async def _ask_both(
+        self,
+        peers: PeerConnections,
+        orders: ShadowOrders,
+        why: Shown,
+        body: tuple[bytes, ...],
+        bounds: tuple[int, float],
+    ) -> tuple[PeerAnswer, PeerAnswer, float]:
+        """The candidate's answer, the twin's, and the seconds for which this replica was asked itself.
+
+        One after the other, so that neither waits for the other where they share a core, and either first by chance. What the
+        first has no room for, the second need not run.
+        """
+        peer = self._chance.choice(orders.candidate)
+        if self._chance.getrandbits(1):
+            candidate = await self._ask(peers, peer, why, body, bounds)
+            twin, own_seconds = (
+                (NOTHING, 0.0) if candidate == NOTHING else await self._ask_twin(peers, orders.twins, why, body, bounds)
+            )
+            return candidate, twin, own_seconds
+        twin, own_seconds = await self._ask_twin(peers, orders.twins, why, body, bounds)
+        candidate = NOTHING if twin == NOTHING else await self._ask(peers, peer, why, body, bounds)
+        return candidate, twin, own_seconds
 
     async def _answer_itself(self, peers: PeerConnections, body: tuple[bytes, ...]) -> dict[str, Array] | None:
         """The replica's own answer to what no client has asked; None: it has none."""
-        answer = await self._ask(peers, self._itself, Shown.SAMPLED, body, (_MOST_BYTES, _MOST_SECONDS))
+        answer = await self._ask(peers, self._itself, Shown.ASKED, body, (_MOST_BYTES, _MOST_SECONDS))
         if answer == NOTHING:
             return None
         self._replayed.observe(took=answer.outputs is not None)

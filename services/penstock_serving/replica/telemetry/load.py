@@ -76,6 +76,11 @@ class LoadMeter:
         self.in_flight += 1
         self._arrivals += 1
 
+    @property
+    def arrivals(self) -> int:
+        """Requests that have come, refused ones among them."""
+        return self._arrivals
+
     def refuse(self, *, arrived: bool) -> None:
         """A request was refused for want of room.
 
@@ -116,8 +121,12 @@ class LoadMeter:
             queue_wait_p95_seconds=quantile(SECONDS_BUCKETS, waits, 0.95),
             # What a replica gets in its first moments is what waited for it, and no rate.
             arrival_rate=came / max(seconds, _LEAST_SECONDS),
-            idle_seconds=0.0 if self.in_flight else now - self._idle_since,
+            idle_seconds=self.idle_seconds(now),
         )
+
+    def idle_seconds(self, now: float) -> float:
+        """Since the last request was answered; 0 while there is one."""
+        return 0.0 if self.in_flight else now - self._idle_since
 
     def _mark(self, now: float) -> _Mark:
         integral = self._integral + self.in_flight * (now - self._since)

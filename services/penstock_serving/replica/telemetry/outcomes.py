@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from penstock.protocol.refusals import Refusal, may_blame_model
-from penstock.routing.outcomes import LATENCY_SECONDS, ReplicaOutcomes, ShadowOutcomes
+from penstock.routing.outcomes import LATENCY_SECONDS, ReplicaOutcomes, ShadowOutcomes, ShownOutcomes
 from penstock_serving.replica.telemetry.load import Histogram
 
 _MARK_SECONDS: Final = 10.0
@@ -33,6 +33,9 @@ class OutcomeMeter:
         self._failed = 0
         self._counted = self._sampled = 0
         """Requests that ended since CPU time was shared out."""
+        self._shown_seconds = Histogram(LATENCY_SECONDS)
+        self._shown_answered = self._shown_failed = 0
+        self._shown_cpu_seconds = 0.0
         self._marks: deque[list[int]] = deque([list(self._seconds.counts)], maxlen=_MARKS)
         self._marked_at = 0.0
         self.begin(now)
@@ -53,12 +56,30 @@ class OutcomeMeter:
         self._counted += 1
         if not reason:
             self._seconds.observe(seconds)
-        elif reason != Refusal.DRAINING and may_blame_model(reason):
+        elif _is_failure(reason):
             self._failed += 1
 
-    def count_sampled(self) -> None:
-        """A request has ended that another replica showed, where it is counted."""
+    def count_asked(self) -> None:
+        """A request has ended that the replica showed itself, to know its own answer."""
         self._sampled += 1
+
+    def count_shown(self, reason: str, seconds: float, cpu_seconds: float | None, *, again: bool) -> None:
+        """A request has ended that another replica showed.
+
+        Args:
+            reason: of its refusal; empty: it was answered.
+            seconds: that it took.
+            cpu_seconds: of the process meanwhile; None: there was something else in the replica, so its time tells nothing.
+            again: whether it was shown before.
+        """
+        self._sampled += 1
+        if not reason:
+            self._shown_answered += not again
+            if cpu_seconds is not None:
+                self._shown_seconds.observe(seconds)
+                self._shown_cpu_seconds += cpu_seconds
+        elif not again and _is_failure(reason):
+            self._shown_failed += 1
 
     def tick(self, now: float) -> None:
         """Remember the counts; called about once a second."""
@@ -67,25 +88,42 @@ class OutcomeMeter:
             self._marked_at = now
             self._marks.append(list(self._seconds.counts))
 
-    def tell(self, now: float, came: Iterable[float], shadow: ShadowOutcomes | None = None) -> ReplicaOutcomes:
+    def tell(
+        self,
+        now: float,
+        came: Iterable[float],
+        shadow: ShadowOutcomes | None = None,
+        shown_came: Iterable[float] = (),
+    ) -> ReplicaOutcomes:
         """All that was counted.
 
         Args:
             now: seconds of the monotonic clock.
-            came: when those in flight did, by the same clock.
+            came: when clients' requests in flight did, by the same clock.
             shadow: of requests that were shown to others.
+            shown_came: when those in flight did that others showed.
         """
         self._share_cpu()
         counts = self._seconds.counts
         longest = self._longest()
+        filled = [place for place, count in enumerate(self._shown_seconds.counts) if count]
+        longest_shown = _bound_of(filled[-1]) if filled else 0.0
+        shown = ShownOutcomes(
+            answered=self._shown_answered,
+            failed=self._shown_failed,
+            seconds=_by_bucket(self._shown_seconds),
+            cpu_seconds=self._shown_cpu_seconds,
+            late=sum(now - at > longest_shown for at in shown_came),
+        )
         return ReplicaOutcomes(
             age_seconds=now - self._began_at,
             answered=sum(counts),
             failed=self._failed,
-            seconds={bucket: count for bucket, count in enumerate(counts) if count},
+            seconds=_by_bucket(self._seconds),
             late=sum(now - at > longest for at in came),
             cpu_seconds=self._cpu_seconds,
             memory_bytes=resident_bytes(),
+            shown=shown if shown != ShownOutcomes() else None,
             shadow=shadow,
         )
 
@@ -102,8 +140,21 @@ class OutcomeMeter:
         for before in (self._marks[0], nothing):
             differing = [place for place, count in enumerate(self._seconds.counts) if count > before[place]]
             if differing:
-                return LATENCY_SECONDS[min(differing[-1], len(LATENCY_SECONDS) - 1)]
+                return _bound_of(differing[-1])
         return 0.0
+
+
+def _bound_of(bucket: int) -> float:
+    """Seconds that a bucket's answers took at most."""
+    return LATENCY_SECONDS[min(bucket, len(LATENCY_SECONDS) - 1)]
+
+
+def _is_failure(reason: str) -> bool:
+    return reason != Refusal.DRAINING and may_blame_model(reason)
+
+
+def _by_bucket(histogram: Histogram) -> dict[int, int]:
+    return {bucket: count for bucket, count in enumerate(histogram.counts) if count}
 
 
 def resident_bytes() -> int:
