@@ -240,7 +240,9 @@ def _judge_rollout(rollout: Rollout) -> Verdict | None:
         return None
     if record.phase in (RolloutPhase.HELD, RolloutPhase.ROLLED_BACK):
         reason = Reason(record.reason) if record.reason in set(Reason) else Reason.ROLLOUT_HELD
-        return false(reason, record.message)
+        back = record.phase is RolloutPhase.ROLLED_BACK
+        also = f" So {record.candidate}, which the spec asks for, does not serve." if back else ""
+        return false(reason, f"{end_sentence(record.message)}{also}")
     if record.phase is RolloutPhase.WATCHING:
         return true(Reason.ROLLED_OUT, record.message) if rollout.switched else true(Reason.ROLLING_OUT, record.message)
     return true(Reason.ROLLING_OUT, f"From {record.stable} to {record.candidate}: {record.message}")

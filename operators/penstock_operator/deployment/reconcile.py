@@ -30,6 +30,7 @@ from penstock_operator.deployment.status import note_generation
 from penstock_operator.gateway.fleet import Fleet
 from penstock_operator.kinds import INFERENCE_DEPLOYMENT, OPTIMIZATION_RUN
 from penstock_operator.pool.writer import PoolWriter
+from penstock_operator.rollout.trace import rollout_spans
 from penstock_operator.runtime.cluster import Cluster, Key, Manifest, create_if_absent, is_refusal, key_of
 from penstock_operator.runtime.loop.news import News
 from penstock_operator.runtime.loop.reconciler import Applied, Failure, Reconciler
@@ -114,7 +115,9 @@ class DeploymentReconciler(Reconciler[InferenceDeployment, InferenceDeploymentSt
         if status is not None:
             show_rollout(*key, seen.deployment.status.rollout, status.rollout)
             # Before the status is written: after a kill between the two it is told again, with the same ids.
-            self._tell_start(start_spans(seen, status))
+            owner = (*key, seen.deployment.metadata.uid)
+            judged = rollout_spans(owner, seen.deployment.status.rollout, status.rollout)
+            self._tell_start((*start_spans(seen, status), *judged))
             status = with_refused_run(seen.deployment, status, refused, now) if refused else status
         return Applied(status, plan.requeue)
 

@@ -71,7 +71,7 @@ def shares(stable: str, candidate: str, baseline: str, weight: int) -> Mapping[s
         baseline: revision; empty where there is none.
         weight: the candidate's percent.
     """
-    beside = _beside(weight) if baseline else 0
+    beside = _share_beside(weight) if baseline else 0
     given = {stable: FULL - weight - beside, baseline: beside, candidate: weight}
     return {revision: share for revision, share in given.items() if share}
 
@@ -80,8 +80,8 @@ def expected_share(weight: int, *, has_baseline: bool) -> float:
     """The candidate's part of its own and its baseline's requests, in [0, 1]."""
     if not has_baseline:
         return weight / FULL
-    return weight / (weight + _beside(weight)) if weight else 0.0
+    return weight / (weight + _share_beside(weight)) if weight else 0.0
 
 
-def _beside(weight: int) -> int:
+def _share_beside(weight: int) -> int:
     return min(weight, max(FULL - weight - LEFT_SHARE, 1), FULL - weight)

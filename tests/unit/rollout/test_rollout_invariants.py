@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from tests.unit.rollout.scenes import NOW, B, C, S, arm, judge, sight, spec
 
 from penstock.api.rollout import OnFailure, OnInconclusive, RolloutAnalysis, RolloutPhase, RolloutStatus, RolloutType
 from penstock.api.rollout_commands import RolloutVerb
-from penstock_operator.rollout.machine import RolloutDecision, judge_rollout
+from penstock_operator.rollout.evidence.findings import AnalysisSettings, EvidenceLook, Findings
+from penstock_operator.rollout.machine import Judge, RolloutDecision, judge_rollout
 from penstock_operator.rollout.phases import EDGES, TERMINAL
 from penstock_operator.rollout.sight import ArmSight, RolloutSight
 
@@ -80,10 +82,14 @@ def replicas_of(name: str, count: int, ended: int) -> dict[str, Any]:
     }
 
 
+Machine: TypeAlias = Callable[[RolloutSight, Judge], RolloutDecision]
+
+
 class Watched:
     """A rollout, and whether each look keeps what must hold."""
 
-    def __init__(self, kind: RolloutType, *, holds: bool, parity: str) -> None:
+    def __init__(self, kind: RolloutType, *, holds: bool, parity: str, machine: Machine = judge_rollout) -> None:
+        self.machine = machine
         self.spec = {
             "type": kind,
             "on_failure": OnFailure.HOLD if holds else OnFailure.ROLLBACK,
@@ -118,8 +124,8 @@ class Watched:
         judged = judge(
             harm="It fails." if found.harm else None, missing=found.missing, skewed="x" if found.skewed else None
         )
-        decided = judge_rollout(seen, judged)
-        assert judge_rollout(seen, judged) == decided, "another operator decides the same"
+        decided = self.machine(seen, judged)
+        assert self.machine(seen, judged) == decided, "another operator decides the same"
         self.check(seen, decided, found)
         self.decided = decided
         self.record = RolloutStatus.model_validate_json(decided.record.model_dump_json())
@@ -156,14 +162,61 @@ class Watched:
             self.harmed = False
 
 
-@settings(max_examples=150, deadline=None)
-@given(
+DRAWN = (
     st.sampled_from(JUDGED),
     st.booleans(),
     st.sampled_from(["0", "0.99"]),
     st.lists(happenings, min_size=5, max_size=40),
 )
+
+
+@settings(max_examples=150, deadline=None)
+@given(*DRAWN)
 def test_whatever_comes(kind: RolloutType, holds: bool, parity: str, found: list[Happening]) -> None:  # noqa: FBT001 -- drawn
     rollout = Watched(kind, holds=holds, parity=parity)
     for each in found:
         rollout.look(each)
+
+
+def deaf_to(judge_of: Judge, **unheard: Any) -> Judge:
+    """Says what another does, but for this."""
+
+    def say(state: str, look: EvidenceLook, analysis: AnalysisSettings) -> Findings:
+        return replace(judge_of(state, look, analysis), **unheard)
+
+    return say
+
+
+def jump(seen: RolloutSight, judged: Judge) -> RolloutDecision:
+    """As the machine, and a fifth more of the requests than it gives."""
+    decided = judge_rollout(seen, judged)
+    weight = (
+        min(decided.record.weight + 20, 99) if decided.record.phase is RolloutPhase.STEPPING else decided.record.weight
+    )
+    return replace(decided, record=decided.record.model_copy(update={"weight": weight}))
+
+
+BROKEN: dict[str, Machine] = {
+    "one that is deaf to harm": lambda seen, judged: judge_rollout(seen, deaf_to(judged, harm=None)),
+    "one that takes all answers to agree": lambda seen, judged: judge_rollout(seen, deaf_to(judged, missing=())),
+    "one that forgets where it was": lambda seen, judged: judge_rollout(replace(seen, record=None), judged),
+    "one that gives more than its steps say": jump,
+}
+
+
+@pytest.mark.parametrize("machine", BROKEN.values(), ids=BROKEN)
+def test_a_machine_that_breaks_a_rule_is_found(machine: Machine) -> None:
+    """The negative control: what must hold does not hold whatever the machine does."""
+
+    @settings(
+        max_examples=400, deadline=None, database=None, derandomize=True, phases=[Phase.generate],
+        report_multiple_bugs=False, suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(st.just(RolloutType.CANARY), st.booleans(), st.just("0.99"), DRAWN[-1])
+    def watch_it(kind: RolloutType, holds: bool, parity: str, found: list[Happening]) -> None:  # noqa: FBT001 -- drawn
+        rollout = Watched(kind, holds=holds, parity=parity, machine=machine)
+        for each in found:
+            rollout.look(each)
+
+    with pytest.raises(AssertionError):
+        watch_it()

@@ -181,12 +181,12 @@ def add_block(ledger: EvidenceLedger, block: EvidenceBlock, settings: AnalysisSe
     return replace(
         known,
         harmed=np.maximum(ledger.harmed, harmed),
-        proved_live=np.maximum(ledger.proved_live, _proved(known.log_proof(), settings)),
-        proved_shown=np.maximum(ledger.proved_shown, _proved(known.log_proof(shown=True), settings)),
+        proved_live=np.maximum(ledger.proved_live, _find_proved(known.log_proof(), settings)),
+        proved_shown=np.maximum(ledger.proved_shown, _find_proved(known.log_proof(shown=True), settings)),
     )
 
 
-def _proved(by_metric: dict[str, Array], settings: AnalysisSettings) -> Mask:
+def _find_proved(by_metric: dict[str, Array], settings: AnalysisSettings) -> Mask:
     return np.stack([by_metric[name] >= -np.log(settings.beta) for name in METRICS], axis=1)
 
 

@@ -85,13 +85,15 @@ def keep_shadows(now: Mapping[str, ReplicaOutcomes], former: Mapping[str, SeenSh
     shadows = {replica: told.shadow for replica, told in now.items() if told.shadow is not None}
     return {
         replica: SeenShadow(
-            shadows[replica].revision, _seen(shadows[replica]), _seen(shadows[replica].made or _NONE_MADE)
+            shadows[replica].revision,
+            _keep_samples(shadows[replica]),
+            _keep_samples(shadows[replica].made or _NONE_MADE),
         )
         for replica in known_first(shadows, former)
     }
 
 
-def _seen(told: ShadowOutcomes | MadeOutcomes) -> SeenSamples:
+def _keep_samples(told: ShadowOutcomes | MadeOutcomes) -> SeenSamples:
     return SeenSamples(told.candidate_loss_sum, told.twin_loss_sum, dict(told.excess))
 
 

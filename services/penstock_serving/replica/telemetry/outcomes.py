@@ -111,7 +111,7 @@ class OutcomeMeter:
         shown = ShownOutcomes(
             answered=self._shown_answered,
             failed=self._shown_failed,
-            seconds=_by_bucket(self._shown_seconds),
+            seconds=_count_by_bucket(self._shown_seconds),
             cpu_seconds=self._shown_cpu_seconds,
             late=sum(now - at > longest_shown for at in shown_came),
         )
@@ -119,7 +119,7 @@ class OutcomeMeter:
             age_seconds=now - self._began_at,
             answered=sum(counts),
             failed=self._failed,
-            seconds=_by_bucket(self._seconds),
+            seconds=_count_by_bucket(self._seconds),
             late=sum(now - at > longest for at in came),
             cpu_seconds=self._cpu_seconds,
             memory_bytes=resident_bytes(),
@@ -153,7 +153,7 @@ def _is_failure(reason: str) -> bool:
     return reason != Refusal.DRAINING and may_blame_model(reason)
 
 
-def _by_bucket(histogram: Histogram) -> dict[int, int]:
+def _count_by_bucket(histogram: Histogram) -> dict[int, int]:
     return {bucket: count for bucket, count in enumerate(histogram.counts) if count}
 
 
