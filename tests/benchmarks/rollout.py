@@ -53,6 +53,25 @@ BAD_KINDS: dict[str, dict[str, tuple[float, ...]]] = {
 }
 
 
+LITTLE = (0.0, 1.0, 10.0)
+"""Requests a second of a deployment that few ask: what both are shown must prove it."""
+LITTLE_KINDS: dict[str, dict[str, float]] = {
+    "two copies": {},
+    "5 % fail": {"failing": 0.05},
+    "a fifth slower": {"slower": 1.2},
+    "half as slow again": {"slower": 1.5},
+    "20 % slow at p99": {"tail": 0.2},
+    "5 % wrong": {"differing": 0.05},
+    "5 % wrong, but right on made inputs": {"differing": 0.05, "made": 0.0},
+    "twice the CPU time": {"cpu": 2.0},
+    **{f"{name}, by the margin": {field: effect} for name, field, effect in (
+        ("fails", "failing", SETTINGS.max_error_increase),
+        ("slow", "tail", SETTINGS.max_slow_increase / 0.99),
+        ("wrong", "differing", 1 - SETTINGS.output_parity),
+    )},
+}  # fmt: skip
+
+
 def main() -> int:
     """Simulate, print, write; 1 where a promise was broken."""
     began = time.monotonic()
@@ -61,6 +80,8 @@ def main() -> int:
         bad = [(bursty, kind) for bursty in TRAFFIC for kind in BAD_KINDS]
         margins = [(bursty, name) for bursty in TRAFFIC for name in MARGINS]
         watched = pool.submit(_watch)
+        little = [(rate, bursty, kind) for kind in LITTLE_KINDS for rate in LITTLE for bursty in TRAFFIC]
+        few = list(pool.map(_run_little, little))
         told = (
             list(pool.map(_run_alike, alike)),
             list(pool.map(_run_margin, margins)),
@@ -70,7 +91,7 @@ def main() -> int:
         progress(f"{time.monotonic() - began:.0f} s")
         broken = _publish_alike(false_alarms) + _publish_margins(false_proofs)
         publish("rollout-power", f"bad candidates, {BAD} rollouts each, at most {BAD_BLOCKS * 2} s", power)
-        broken += _publish_watch(watched.result())
+        broken += _publish_watch(watched.result()) + _publish_little(few)
     write_plot(power, false_alarms)
     for each in broken:
         print(f"broken: {each}")
@@ -149,6 +170,25 @@ def _run_bad(case: tuple[bool, str]) -> list[dict[str, Any]]:
         {"kind": kind, "effect": effect, "traffic": TRAFFIC[bursty], **_outcome(found, slice(at * BAD, (at + 1) * BAD))}
         for at, effect in enumerate(effects)
     ]
+
+
+def _run_little(case: tuple[float, bool, str]) -> dict[str, Any]:
+    rate, bursty, kind = case
+    trials = [replace(Trial(kind, rate, bursty), **LITTLE_KINDS[kind])] * BAD
+    found = run_trials(trials, SETTINGS, blocks=ALIKE_BLOCKS, seed=_seed(case))
+    outcome = _outcome(found, slice(0, BAD))
+    return {"kind": kind, "requests/s": rate, "traffic": TRAFFIC[bursty], "rollouts": BAD, **outcome}
+
+
+def _publish_little(rows: list[dict[str, Any]]) -> list[str]:
+    publish("rollout-little-traffic", f"few requests or none, {BAD} rollouts each, at most {ALIKE_BLOCKS * 2} s", rows)
+    alike = [row for row in rows if row["kind"] == "two copies"]
+    reverted = sum(row["reverted"] for row in alike)
+    low, _ = exact_interval(reverted, sum(row["rollouts"] for row in alike))
+    at_margin = [row for row in rows if row["kind"].endswith("by the margin")]
+    proved = [row for row in at_margin if exact_interval(row["promoted"], row["rollouts"])[0] > SETTINGS.beta]
+    false = ["false reverts with little traffic"] if low > SETTINGS.alpha else []
+    return false + [f"proofs of {row['kind']} at {row['requests/s']:g}/s, {row['traffic']}" for row in proved]
 
 
 def _worse(base: Trial, field: str, effect: float) -> Trial:

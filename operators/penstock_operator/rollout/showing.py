@@ -46,8 +46,8 @@ def count_shown(sight: RolloutSight) -> ShownCount:
     told = [each.shadow for each in find_showing(sight, sight.stable, sight.candidate).values() if each.shadow]
     made = [each.made for each in told if each.made is not None]
     return ShownCount(
-        samples=sum(each.samples for each in (*told, *made)),
-        failed=sum(each.failed for each in (*told, *made)),
+        samples=sum(each.samples for each in told) + sum(each.samples for each in made),
+        failed=sum(each.failed for each in told) + sum(each.failed for each in made),
         made=sum(each.samples for each in made),
         replayed=sum(each.replayed for each in told),
     )
