@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from penstock import names
+from penstock.api.meta import AUTO
 from penstock.api.pool import WorkerGroup
 from penstock.api.quantity import number
 from penstock.api.v1alpha1 import InferenceDeployment, UpdatePolicy
@@ -20,6 +21,7 @@ from penstock.serving.arguments import (
     Owner,
     ReplicaArguments,
     ScalingSettings,
+    StaffingSettings,
     UserConfig,
 )
 from penstock.serving.settings import DEFAULT_MAX_BODY_BYTES, BatchingSettings, CacheSettings
@@ -167,6 +169,9 @@ def _deployment(
         scaling=ScalingSettings(
             stabilization_window_seconds=spec.scaling.stabilization_window_seconds,
             scale_to_zero_after_seconds=spec.scaling.scale_to_zero_after_seconds,
+        ),
+        staffing=StaffingSettings(
+            miss_weight=spec.scaling.miss_weight, is_target_set=spec.scaling.target_in_flight_requests != AUTO
         ),
         max_body_bytes=network.max_body_bytes,
         digest=model_digest,

@@ -328,7 +328,7 @@ def _with_measurements(deployment: InferenceDeployment, capacity: RunCapacity | 
     if capacity is None:
         return deployment
     spec = deployment.spec
-    batching, scaling, delay = spec.batching, spec.scaling, capacity.max_delay_milliseconds
+    batching, delay = spec.batching, capacity.max_delay_milliseconds
     if spec.slo is not None:
         # A request must not wait so long for its batch that the promise is broken; the rules refuse it where it is written.
         delay = min(delay, spec.slo.latency_p99_milliseconds - 1)
@@ -336,6 +336,4 @@ def _with_measurements(deployment: InferenceDeployment, capacity: RunCapacity | 
         batching = batching.model_copy(update={"max_batch_size": str(capacity.max_batch_size)})
     if batching.max_delay_milliseconds == AUTO:
         batching = batching.model_copy(update={"max_delay_milliseconds": str(delay)})
-    if scaling.target_in_flight_requests == AUTO:
-        scaling = scaling.model_copy(update={"target_in_flight_requests": str(capacity.target_in_flight_requests)})
-    return deployment.model_copy(update={"spec": spec.model_copy(update={"batching": batching, "scaling": scaling})})
+    return deployment.model_copy(update={"spec": spec.model_copy(update={"batching": batching})})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from penstock.api.meta import AUTO
 from penstock.api.v1alpha1 import InferenceDeployment, ScalingBound, ScalingChange
 from penstock.api.verdicts import timestamp
 from penstock.routing.leases import ReplicaStats
@@ -47,7 +48,10 @@ def explain(observed: Observed, active: str, app: ObservedApplication) -> str:
     if decision.replicas >= app.wanted:
         return decision.reason
     window = f"{observed.deployment.spec.scaling.stabilization_window_seconds} s"
-    return f"{app.wanted}: {decision.cause}; {decision.replicas} once that has held for {window}"
+    return (
+        f"{app.wanted}: {decision.cause}; {decision.replicas} once that has held for {window} and it is no dearer to start "
+        "the others anew than to keep them"
+    )
 
 
 def follow_history(
@@ -119,9 +123,11 @@ def _ask(deployment: InferenceDeployment, demand: Demand, current: int) -> Decis
         minimum=low,
         maximum=high,
         target_in_flight=automatic.target_in_flight_requests(deployment),
+        is_target_set=scaling.target_in_flight_requests != AUTO,
         stabilization_window_seconds=scaling.stabilization_window_seconds,
         scale_to_zero_after_seconds=scaling.scale_to_zero_after_seconds,
         slo_seconds=slo.latency_p99_milliseconds / 1000 if slo else None,
+        miss_weight=scaling.miss_weight,
     )
     return decide(demand, current, limits, ScalingState((), -1e9), now=0.0)
 

@@ -109,7 +109,11 @@ class Scaling(Described):
     max_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
     """At most this many."""
     target_in_flight_requests: IntOrString = AUTO
-    """Requests in flight that one replica should carry, from 1 to 100000, or Auto (16 until measured)."""
+    """Requests in flight that one replica should carry, from 1 to 100000. Auto: 16 until it is known what a replica can answer;
+    then the rate of arrivals decides alone."""
+    miss_weight: Annotated[int, Field(ge=1, le=1000)] = 16
+    """How many answered requests one weighs that gets no answer within the objective. The more, the more replicas are kept for
+    a load that comes back, and the less they are used."""
     stabilization_window_seconds: Annotated[int, Field(ge=0, le=3600)] = 60
     """Scale down only to the highest number wanted in this window."""
     scale_to_zero_after_seconds: Annotated[int, Field(ge=1, le=86_400)] = 300

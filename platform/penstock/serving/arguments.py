@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import Field
 
 from penstock.models import Frozen
+from penstock.scaling.policy import MISS_WEIGHT
 from penstock.serving.manifest import ModelFormat
 from penstock.serving.settings import InPlaceSettings
 
@@ -83,10 +84,22 @@ class ScalingSettings(Frozen):
     scale_to_zero_after_seconds: Annotated[float, Field(ge=0)] = 300.0
 
 
+class StaffingSettings(Frozen):
+    """What the policy weighs.
+
+    It travels as `ScalingSettings` do, and apart from them, so that replicas of a release that does not know it are not told.
+    """
+
+    miss_weight: Annotated[float, Field(ge=1)] = MISS_WEIGHT
+    is_target_set: bool = False
+    """Whether the user said how many requests in flight a replica should carry."""
+
+
 class UserConfig(InPlaceSettings):
     """`user_config`: taken by replicas in place."""
 
     scaling: ScalingSettings = ScalingSettings()
+    staffing: StaffingSettings = StaffingSettings()
     digest: str | None = None
     """Of the model that this revision is, once its first replica has loaded it. A replica that finds another does not start.
 

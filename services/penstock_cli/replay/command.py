@@ -102,7 +102,7 @@ def replay_all(
 
     figures = []
     for name in chosen:
-        trials = PolicySearch(case, arrivals, seconds, POLICIES[name])
+        trials = PolicySearch(case, [arrivals], seconds, POLICIES[name])
         figures.append(figures_of(trials.default(), seconds, searched=False))
         if price is not None:
             figures.append(figures_of(trials.best(price_by(price)), seconds, searched=True))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from penstock.scaling.policy import Demand, ScalingLimits, ScalingState, decide
+from penstock.scaling.policy import MISS_WEIGHT, Demand, ScalingLimits, ScalingState, decide
 from penstock_cli.replay.model import LoadSight, ReplayCase, ReplayPolicy
 
 Setting = dict[str, float]
@@ -25,9 +25,9 @@ class PenstockRule:
         self._limits = ScalingLimits(
             minimum=case.minimum,
             maximum=case.maximum,
-            target_in_flight=setting["target"],
             stabilization_window_seconds=setting["window"],
             slo_seconds=case.slo_seconds,
+            miss_weight=setting["weight"],
         )
         self._state = ScalingState()
 
@@ -166,31 +166,36 @@ class PolicyFamily:
     tried: Mapping[str, tuple[float, ...]]
 
 
+LEAST: Final = "least"
+"""A setting of every policy: replicas at least; 0: as many as the case says."""
+_LEAST: Final = (0.0, 2.0, 3.0, 4.0)
 _TARGETS: Final = (2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 16.0)
 POLICIES: Final[Mapping[str, PolicyFamily]] = {
     "penstock": PolicyFamily(
         "Penstock",
         PenstockRule,
-        {"target": 16.0, "window": 60.0},
-        {"target": _TARGETS, "window": (10.0, 20.0, 30.0, 60.0, 120.0, 300.0)},
+        {"weight": MISS_WEIGHT, "window": 60.0, LEAST: 0.0},
+        {"weight": (1.0, 2.0, 4.0, 6.0, 8.0, 11.0, 16.0, 22.0, 32.0, 64.0, 128.0, 1000.0), "window": (0.0, 10.0, 20.0, 30.0, 60.0, 120.0), LEAST: _LEAST},
     ),
     "serve": PolicyFamily(
         "Ray Serve",
         ServeRule,
-        {"target": 2.0, "up": 30.0, "down": 600.0, "look_back": 30.0, "push": 10.0},
+        {"target": 2.0, "up": 30.0, "down": 600.0, "look_back": 30.0, "push": 10.0, LEAST: 0.0},
         {"target": _TARGETS, "up": (0.0, 5.0, 30.0), "down": (10.0, 30.0, 60.0, 120.0, 600.0), "look_back": (5.0, 10.0, 30.0),
-         "push": (1.0, 10.0)},
+         "push": (1.0, 10.0), LEAST: _LEAST},
     ),
     "knative": PolicyFamily(
         "Knative KPA",
         KnativeRule,
-        {"target": 70.0, "stable": 60.0, "panic": 2.0},
-        {"target": _TARGETS, "stable": (10.0, 20.0, 30.0, 60.0, 120.0, 300.0), "panic": (1.1, 1.5, 2.0, 10.0)},
+        {"target": 70.0, "stable": 60.0, "panic": 2.0, LEAST: 0.0},
+        {"target": _TARGETS, "stable": (10.0, 20.0, 30.0, 60.0, 120.0, 300.0), "panic": (1.1, 1.5, 2.0, 10.0),
+         LEAST: _LEAST},
     ),
     "hpa": PolicyFamily(
         "Kubernetes HPA",
         KubernetesRule,
-        {"target": 0.8, "window": 300.0, "by_load": 0.0},
-        {"by_load": (0.0, 1.0), "target": (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, *_TARGETS), "window": (0.0, 30.0, 60.0, 120.0, 300.0)},
+        {"target": 0.8, "window": 300.0, "by_load": 0.0, LEAST: 0.0},
+        {"by_load": (0.0, 1.0), "target": (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, *_TARGETS), "window": (0.0, 30.0, 60.0, 120.0, 300.0),
+         LEAST: _LEAST},
     ),
 }  # fmt: skip

@@ -77,8 +77,8 @@ class ReplayDocument(Frozen):
 
 
 def figures_of(trial: ReplayTrial, seconds: int, *, searched: bool) -> ReplayFigures:
-    """The figures of one trial."""
-    result, step = trial.result, step_of(seconds)
+    """The figures of one trial, of its first load."""
+    result, step = trial.results[0], step_of(seconds)
     return ReplayFigures(
         policy=trial.family.title,
         setting=trial.setting,

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
 
 from penstock_cli.replay.model import ReplayCase
-from penstock_cli.replay.policies import PolicyFamily, Setting
+from penstock_cli.replay.policies import LEAST, PolicyFamily, Setting
 from penstock_cli.replay.simulation import ReplayResult, simulate
 
 VIOLATION_SECONDS: Final = 2.0
 """Replica-seconds that a request without an answer in time is taken to cost, where nobody says otherwise."""
-Price = Callable[[ReplayResult], float]
+
+
+class Spent(Protocol):
+    """What came of a load, or of several."""
+
+    @property
+    def violations(self) -> int:
+        """Requests that did not get an answer in time."""
+
+    @property
+    def replica_seconds(self) -> float:
+        """What the replicas cost."""
+
+
+Price = Callable[[Spent], float]
 """What a result costs: the least is the best."""
 
 
@@ -22,7 +36,18 @@ class ReplayTrial:
 
     family: PolicyFamily
     setting: Setting
-    result: ReplayResult
+    results: tuple[ReplayResult, ...]
+    """One for each load, in their order."""
+
+    @property
+    def violations(self) -> int:
+        """Of all loads."""
+        return sum(each.violations for each in self.results)
+
+    @property
+    def replica_seconds(self) -> float:
+        """Of all loads."""
+        return sum(each.replica_seconds for each in self.results)
 
 
 def price_by(violation_seconds: float) -> Price:
@@ -40,17 +65,19 @@ def price_within(replica_seconds: float) -> Price:
 
 
 class PolicySearch:
-    """Tries settings of one policy on one load, each once.
+    """Tries settings of one policy on the same loads, each once.
 
     Args:
         case: what is replayed.
-        arrivals: the load.
-        seconds: its length.
+        loads: the arrivals of each.
+        seconds: their length.
         family: the policy.
     """
 
-    def __init__(self, case: ReplayCase, arrivals: Sequence[float], seconds: float, family: PolicyFamily) -> None:
-        self._case, self._arrivals, self._seconds, self._family = case, arrivals, seconds, family
+    def __init__(
+        self, case: ReplayCase, loads: Sequence[Sequence[float]], seconds: float, family: PolicyFamily
+    ) -> None:
+        self._case, self._loads, self._seconds, self._family = case, loads, seconds, family
         self._tried: dict[tuple[tuple[str, float], ...], ReplayTrial] = {}
 
     @property
@@ -62,11 +89,17 @@ class PolicySearch:
         """One setting's trial."""
         key = tuple(sorted(setting.items()))
         if key not in self._tried:
-            policy = self._family.make(self._case, setting)
-            result = simulate(self._case, self._arrivals, self._seconds, policy)
-            result.drop_waits()
-            self._tried[key] = ReplayTrial(self._family, setting, result)
+            self._tried[key] = ReplayTrial(
+                self._family, setting, tuple(self._play(setting, load) for load in self._loads)
+            )
         return self._tried[key]
+
+    def _play(self, setting: Setting, load: Sequence[float]) -> ReplayResult:
+        least = min(max(self._case.minimum, round(setting[LEAST])), self._case.maximum)
+        case = replace(self._case, minimum=least)
+        result = simulate(case, load, self._seconds, self._family.make(case, setting))
+        result.drop_waits()
+        return result
 
     def default(self) -> ReplayTrial:
         """That of the defaults."""
@@ -75,12 +108,12 @@ class PolicySearch:
     def best(self, price: Price, rounds: int = 2) -> ReplayTrial:
         """The cheapest that a search finds: one parameter after the other takes its best value, `rounds` times over."""
         self.default()
-        best = min(self.trials, key=lambda each: price(each.result))
+        best = min(self.trials, key=price)
         for _ in range(rounds):
             before = best
             for name, values in self._family.tried.items():
                 trials = [best, *(self.run({**best.setting, name: value}) for value in values)]
-                best = min(trials, key=lambda each: price(each.result))
+                best = min(trials, key=price)
             if best is before:
                 break
         return best

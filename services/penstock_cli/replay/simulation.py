@@ -140,6 +140,7 @@ class _Replay:
         self._at = 0.0
         self._in_flight = self._busy = 0
         self._sums = [0.0, 0.0, 0.0]
+        self._allowance = case.allowance_seconds
         self._times = [0.0, *(case.service.seconds(rows) for rows in range(1, case.service.max_batch + 1))]
         self.result = ReplayResult(requests=len(arrivals), violations_by_second=[0] * (int(seconds) + 1))
 
@@ -198,7 +199,7 @@ class _Replay:
             own = len(each.queue) + len(each.batch)
             if own < least:
                 replica, least = each, own
-        if self._expect(replica, now) > self._case.allowance_seconds:
+        if self._expect(replica, now) > self._allowance:
             self.result.refused += 1
             self._violate(arrival)
             if replica.meter is not None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from penstock.routing.leases import ReplicaStats
-from penstock.scaling.policy import Demand, ScalingLimits, ScalingState, decide
+from penstock.scaling.policy import MISS_WEIGHT, Demand, ScalingLimits, ScalingState, decide
 from penstock.serving.arguments import ScalingSettings, UserConfig
 
 _STATISTICS = tuple(ReplicaStats.model_fields)
@@ -19,6 +19,9 @@ _ALWAYS = tuple(name for name in _STATISTICS if name != "capacity")
 _WINDOW = "stabilization_window_seconds"
 _TO_ZERO = "scale_to_zero_after_seconds"
 _SLO = "slo_seconds"
+_WEIGHT = "miss_weight"
+_TARGET_SET = "is_target_set"
+_STATE = "penstock"
 
 
 class PolicyContext(Protocol):
@@ -49,6 +52,8 @@ def statistics(stats: ReplicaStats, config: UserConfig) -> dict[str, float]:
         _WINDOW: scaling.stabilization_window_seconds,
         _TO_ZERO: scaling.scale_to_zero_after_seconds,
         _SLO: (config.slo_milliseconds or 0) / 1000,
+        _WEIGHT: config.staffing.miss_weight,
+        _TARGET_SET: float(config.staffing.is_target_set),
     }
 
 
@@ -56,20 +61,16 @@ def desired_replicas(ctx: PolicyContext) -> tuple[int, dict[str, Any]]:
     """How many replicas Serve is to run, and what the next call is told."""
     reports = _newest_reports(ctx.raw_metrics or {}, ctx.running_replicas)
     seen = [ReplicaStats(**{name: report[name] for name in _STATISTICS if name in report}) for report in reports]
+    state = _state(ctx.policy_state)
     decision = decide(
         Demand(seen, silent=len(ctx.running_replicas) - len(seen), waking=0.0 if seen else ctx.total_num_requests),
         ctx.target_num_replicas,
         _limits(ctx, reports),
-        _state(ctx.policy_state),
+        state,
         ctx.current_time or 0.0,
     )
-    return decision.replicas, {
-        "recommendations": [list(each) for each in decision.state.recommendations],
-        "since": decision.state.since,
-        "rate": decision.state.rate,
-        "rate_at": decision.state.rate_at,
-        "reason": decision.reason,
-    }
+    # Serve hands this back as it is, in the same process, and keeps keys of its own beside it.
+    return decision.replicas, {_STATE: decision.state, "reason": decision.reason}
 
 
 def _newest_reports(metrics: Mapping[str, Mapping[Any, Any]], replicas: Iterable[Any]) -> list[dict[str, float]]:
@@ -91,14 +92,12 @@ def _limits(ctx: PolicyContext, reports: list[dict[str, float]]) -> ScalingLimit
         target_in_flight=float(ctx.config.target_ongoing_requests),
         stabilization_window_seconds=latest.get(_WINDOW, defaults.stabilization_window_seconds),
         scale_to_zero_after_seconds=latest.get(_TO_ZERO, defaults.scale_to_zero_after_seconds),
+        is_target_set=latest.get(_TARGET_SET, 1.0) > 0,
         slo_seconds=latest.get(_SLO) or None,
+        miss_weight=latest.get(_WEIGHT, MISS_WEIGHT),
     )
 
 
 def _state(state: Mapping[str, Any]) -> ScalingState:
-    return ScalingState(
-        tuple((float(when), int(count)) for when, count in state.get("recommendations", ())),
-        state.get("since"),
-        state.get("rate"),
-        state.get("rate_at", 0.0),
-    )
+    kept = state.get(_STATE)
+    return kept if isinstance(kept, ScalingState) else ScalingState()

@@ -322,12 +322,12 @@ def settings(result: Plan) -> tuple[int, int, float]:
 
 AUTO = [
     ("nothing is measured: the defaults", OF, (), (32, 0, 16.0)),
-    ("measured and accepted: what was measured", OF, (accepted(OF),), (8, 2, 5.0)),
+    ("measured and accepted: what was measured", OF, (accepted(OF),), (8, 2, 16.0)),
     (
         "rejected: what was measured of the model itself",
         OF,
         (run_of(OF, verdict="Rejected", capacity=CAPACITY),),
-        (8, 2, 5.0),
+        (8, 2, 16.0),
     ),
 ]
 

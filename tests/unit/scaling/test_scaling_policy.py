@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.telling import Telling
 
 from penstock.routing.leases import ReplicaStats
-from penstock.scaling.policy import Demand, ScalingLimits, ScalingState, decide
-from penstock.serving.arguments import ScalingSettings, UserConfig
+from penstock.scaling.policy import Decision, Demand, ScalingLimits, ScalingRule, ScalingState, decide
+from penstock.serving.arguments import ScalingSettings, StaffingSettings, UserConfig
 from penstock_serving.replica.policy import desired_replicas, statistics
 
 LIMITS = ScalingLimits(minimum=1, maximum=8, target_in_flight=16)
@@ -76,14 +80,23 @@ def at_rate(number: int, rate: float, **stats: float) -> list[ReplicaStats]:
     return each(number, arrival_rate=rate / number, capacity=8.0, **stats)
 
 
+TIMELY = ScalingLimits(minimum=1, maximum=12, target_in_flight=16, slo_seconds=3.0)
+
+
+def at_level(rate: float | None) -> ScalingState:
+    """Of a policy that has seen this rate for long."""
+    return ScalingState((), since=-1000.0, levels=() if rate is None else (rate, rate))
+
+
 AT_RATES = [
-    ("40 requests/s of 8 each, used to four fifths, are seven", at_rate(7, 40), 7, None, 7),
-    ("a jump of the rate counts at once", at_rate(1, 40), 1, 4.0, 7),
-    ("a short rise that is carried waits for the smoothed rate", at_rate(4, 29), 4, 20.0, 4),
-    ("a rate a little below a boundary keeps the number", at_rate(5, 25.5), 5, 25.5, 5),
-    ("a rate well below a boundary does not", at_rate(5, 19), 5, 19.0, 4),
-    ("what waits counts beside the rate", at_rate(1, 1, in_flight=61), 1, 1.0, 4),
-    ("a long wait adds none where the capacity is known", at_rate(2, 10, in_flight=12, queue_wait_p95_seconds=0.06), 2, 10.0, 2),
+    ("40 requests/s of 8 each fill five, since the objective leaves time to wait", at_rate(5, 40), 5, 40.0, 5),
+    ("a little more is missed too often by five", at_rate(5, 42), 5, 42.0, 6),
+    ("a jump of the rate counts at once", at_rate(1, 40), 1, 4.0, 5),
+    ("a rise that may be chance does not", at_rate(4, 36), 4, 29.0, 4),
+    ("a rate a little below a boundary keeps the number", at_rate(4, 23.5), 4, 23.5, 4),
+    ("a rate well below a boundary does not", at_rate(5, 15), 5, 15.0, 2),
+    ("what is in flight says nothing where the rate does", at_rate(1, 4, in_flight=61), 1, 4.0, 1),
+    ("a long wait of those that are full adds none", at_rate(2, 15, in_flight=12, queue_wait_p95_seconds=2.0), 2, 15.0, 2),
     ("without a capacity the rate says nothing", each(1, arrival_rate=500.0), 1, 500.0, 1),
 ]  # fmt: skip
 
@@ -92,8 +105,94 @@ AT_RATES = [
     ("replicas", "current", "smoothed", "expected"), [row[1:] for row in AT_RATES], ids=[row[0] for row in AT_RATES]
 )
 def test_decision_by_rate(replicas: list[ReplicaStats], current: int, smoothed: float | None, expected: int) -> None:
-    state = ScalingState((), since=-1000.0, rate=smoothed, rate_at=0.0)
-    assert decide(Demand(replicas), current, SLO, state, now=0.0).replicas == expected
+    assert decide(Demand(replicas), current, TIMELY, at_level(smoothed), now=0.0).replicas == expected
+
+
+def test_a_target_that_the_user_set_counts_beside_the_rate() -> None:
+    limits = replace(TIMELY, is_target_set=True)
+    assert decide(Demand(at_rate(1, 4, in_flight=61)), 1, limits, at_level(4.0), now=0.0).replicas == 4
+
+
+def test_replicas_that_answer_less_than_they_say_get_another_one() -> None:
+    """By what they say, two are enough; but requests wait, and not only while a burst is worked off."""
+    state, numbers = at_level(10.0), []
+    for second in range(25):
+        demand = Demand(at_rate(2, 10, in_flight=12, queue_wait_p95_seconds=2.0))
+        decision = decide(demand, 2, TIMELY, state, float(second))
+        state = decision.state
+        numbers.append((decision.replicas, decision.rule is ScalingRule.QUEUE_WAIT))
+    assert numbers[:20] == [(2, False)] * 20
+    assert numbers[20:] == [(3, True)] * 5
+
+
+def follow(rates: list[float], limits: ScalingLimits = TIMELY, start_seconds: int = 20) -> list[Decision]:
+    """Decisions second by second; a new replica reports after `start_seconds`, and arrivals spread evenly."""
+    state, target, decisions = ScalingState(), limits.minimum, list[Decision]()
+    ready = [0] * target
+    for second, rate in enumerate(rates):
+        there = max(1, sum(1 for since in ready if second >= since))
+        decision = decide(Demand(at_rate(there, rate, in_flight=1.0)), target, limits, state, float(second))
+        target, state = decision.replicas, decision.state
+        ready = ready[:target] + [second + start_seconds] * (target - len(ready))
+        decisions.append(decision)
+    return decisions
+
+
+def bursts(low_seconds: int, count: int) -> list[float]:
+    return ([4.0] * low_seconds + [48.0] * 45) * count + [4.0] * 100
+
+
+def test_replicas_stay_for_bursts_that_come_back_and_the_reason_says_what_they_spare() -> None:
+    last = follow(bursts(100, 4))[-1]
+    assert (last.replicas, last.rule) == (6, ScalingRule.RECURRENCE)
+    assert last.reason == Telling("6: the load comes back 6 kept missed requests 16 replica-seconds")
+
+
+@pytest.mark.parametrize(
+    ("name", "rates", "weight"),
+    [
+        ("that come back seldom", bursts(400, 2), 16.0),
+        ("of which a request is worth little more than another", bursts(100, 4), 2.0),
+        ("of which there was one", [4.0] * 400 + [48.0] * 60 + [4.0] * 100, 16.0),
+    ],
+)
+def test_replicas_go_after_bursts(name: str, rates: list[float], weight: float) -> None:
+    assert follow(rates, replace(TIMELY, miss_weight=weight))[-1].replicas == 1, name
+
+
+def test_the_time_of_a_start_is_measured() -> None:
+    assert follow([4.0] * 10 + [48.0] * 60, start_seconds=33)[-1].state.start_seconds == pytest.approx(33, abs=1)
+
+
+def test_a_rate_that_grows_is_met_before_it_is_there() -> None:
+    grown = follow([4.0 + 0.05 * second for second in range(400)])
+    level = follow([24.0] * 400)
+    assert grown[399].replicas > level[399].replicas
+
+
+@pytest.mark.parametrize("rate", [7.0, 15.0, 23.9, 24.1, 31.0, 47.0])
+def test_a_constant_rate_does_not_swing(rate: float) -> None:
+    """With the chance of a Poisson process in each report of five seconds."""
+    source = random.Random(7)
+    counts = [sum(source.random() < rate / 100 for _ in range(100)) for _ in range(1200)]
+    means = [sum(counts[max(0, at - 4) : at + 1]) / len(counts[max(0, at - 4) : at + 1]) for at in range(1200)]
+    numbers = [each.replicas for each in follow(means)]
+    assert sum(a != b for a, b in pairwise(numbers[300:])) <= 2
+
+
+@given(
+    rates=st.lists(st.floats(0, 200), min_size=1, max_size=60),
+    silent=st.integers(1, 5),
+    current=st.integers(1, 12),
+)
+@settings(max_examples=60, deadline=None)
+def test_while_a_replica_is_silent_there_are_never_fewer(rates: list[float], silent: int, current: int) -> None:
+    state, known = at_level(50.0), 0.0
+    for second, rate in enumerate(rates):
+        decision = decide(Demand(at_rate(1, rate), silent=silent), current, TIMELY, state, 5.0 * second)
+        assert decision.replicas >= current
+        assert (decision.state.rate or 0.0) >= known, "the last known good"
+        state, current, known = decision.state, decision.replicas, decision.state.levels[0]
 
 
 def test_a_constant_rate_at_the_limit_of_a_replica_does_not_swing() -> None:
@@ -101,7 +200,7 @@ def test_a_constant_rate_at_the_limit_of_a_replica_does_not_swing() -> None:
     state, target, history = ScalingState(), 1, []
     for second in range(1200):
         in_flight = 16.0 if target == 1 else 1.5
-        decision = decide(Demand(at_rate(target, 8.0, in_flight=in_flight)), target, SLO, state, float(second))
+        decision = decide(Demand(at_rate(target, 8.6, in_flight=in_flight)), target, TIMELY, state, float(second))
         state, target = decision.state, decision.replicas
         history.append(target)
     assert history[-1] == 2
@@ -109,19 +208,17 @@ def test_a_constant_rate_at_the_limit_of_a_replica_does_not_swing() -> None:
 
 
 def test_a_rate_that_has_ended_lets_the_last_replica_go() -> None:
-    state = ScalingState((), since=-1000.0, rate=5.0, rate_at=0.0)
-    decision = decide(Demand(at_rate(1, 0, idle_seconds=31)), 1, TO_ZERO, state, now=31.0)
+    decision = decide(Demand(at_rate(1, 0, idle_seconds=31)), 1, TO_ZERO, at_level(5.0), now=31.0)
     assert decision.replicas == 0
 
 
 def test_the_smoothed_rate_of_before_a_rest_counts_no_more_after_it() -> None:
-    state = decide(Demand(), 0, TO_ZERO, ScalingState((), since=-1000.0, rate=500.0, rate_at=0.0), now=900.0).state
+    state = decide(Demand(), 0, TO_ZERO, at_level(500.0), now=900.0).state
     assert decide(Demand(at_rate(1, 1)), 1, TO_ZERO, state, now=900.0).replicas == 1
 
 
 def test_the_smoothed_rate_stays_while_a_replica_is_silent() -> None:
-    state = ScalingState((), since=-1000.0, rate=30.0, rate_at=0.0)
-    decision = decide(Demand(at_rate(3, 1), silent=2), 5, LIMITS, state, now=60.0)
+    decision = decide(Demand(at_rate(3, 1), silent=2), 5, LIMITS, at_level(30.0), now=60.0)
     assert decision.replicas == 5
     assert decision.state.rate == 30.0
 
@@ -193,7 +290,7 @@ def test_the_same_reports_give_the_same_decisions() -> None:
     assert run() == run()
 
 
-def context(metrics: dict[str, float], state: dict[str, object], **changes: object) -> SimpleNamespace:
+def context(metrics: dict[str, float], state: Mapping[str, object], **changes: object) -> SimpleNamespace:
     series = {
         name: {"r1": [SimpleNamespace(value=0.0), SimpleNamespace(value=value)]} for name, value in metrics.items()
     }
@@ -211,39 +308,47 @@ def context(metrics: dict[str, float], state: dict[str, object], **changes: obje
     return SimpleNamespace(**{**fields, **changes})
 
 
+STARTED = {"penstock": ScalingState(since=0.0)}
 CONFIG = UserConfig(scaling=ScalingSettings(stabilization_window_seconds=0, scale_to_zero_after_seconds=7))
 
 
 def test_the_adapter_reads_the_newest_report() -> None:
     reported = statistics(ReplicaStats(in_flight=61), CONFIG)
-    replicas, state = desired_replicas(context(reported, {"since": 0.0}))
+    replicas, state = desired_replicas(context(reported, STARTED))
     assert replicas == 4
     assert state["reason"] == Telling("4 61 in flight target 16")
 
 
 def test_the_adapter_takes_the_limits_that_replicas_report() -> None:
     reported = statistics(ReplicaStats(idle_seconds=8), CONFIG)
-    assert desired_replicas(context(reported, {"since": 0.0}))[0] == 0
+    assert desired_replicas(context(reported, STARTED))[0] == 0
 
 
 def test_the_adapter_hands_its_state_on() -> None:
     _, state = desired_replicas(context(statistics(ReplicaStats(), CONFIG), {}))
     _, again = desired_replicas(context(statistics(ReplicaStats(), CONFIG), state, current_time=101.0))
-    assert again["since"] == 100.0
+    assert again["penstock"].since == 100.0
 
 
 def test_the_adapter_takes_reports_of_a_release_that_knows_no_capacity() -> None:
     reported = statistics(ReplicaStats(in_flight=61), CONFIG)
     del reported["capacity"]
-    assert desired_replicas(context(reported, {"since": 0.0}))[0] == 4
+    assert desired_replicas(context(reported, STARTED))[0] == 4
 
 
 def test_the_adapter_hands_the_rate_on() -> None:
     reported = statistics(ReplicaStats(arrival_rate=12.0, capacity=8.0), CONFIG)
-    replicas, state = desired_replicas(context(reported, {"since": 0.0}))
-    assert (replicas, state["rate"], state["rate_at"]) == (2, 12.0, 100.0)
+    replicas, state = desired_replicas(context(reported, STARTED))
+    assert (replicas, state["penstock"].rate, state["penstock"].rate_at) == (2, 12.0, 100.0)
+
+
+def test_the_adapter_takes_what_a_miss_weighs_and_whether_a_target_was_set() -> None:
+    stats = ReplicaStats(arrival_rate=4.0, capacity=8.0, in_flight=61)
+    config = CONFIG.model_copy(update={"staffing": StaffingSettings(miss_weight=1, is_target_set=True)})
+    assert desired_replicas(context(statistics(stats, CONFIG), dict(STARTED)))[0] == 1
+    assert desired_replicas(context(statistics(stats, config), dict(STARTED)))[0] == 4
 
 
 def test_a_wake_up_at_zero_replicas_starts_one() -> None:
-    ctx = context({}, {"since": 0.0}, target_num_replicas=0, running_replicas=[], total_num_requests=1.0)
+    ctx = context({}, STARTED, target_num_replicas=0, running_replicas=[], total_num_requests=1.0)
     assert desired_replicas(ctx)[0] == 1
