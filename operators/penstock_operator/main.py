@@ -69,7 +69,7 @@ def run(cluster: Cluster, settings: Settings, stop: threading.Event) -> bool:
     """
     recorder = EventRecorder(cluster, _CONTROLLER, settings.identity)
     copies = MirroredCluster(cluster)
-    accession = Accession(copies.refresh)
+    accession = Accession(lambda patient: copies.refresh(patient=patient))
     election = Election(
         cluster,
         Key(settings.lease_namespace, settings.lease_name),

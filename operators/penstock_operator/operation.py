@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from penstock.addresses import is_ipv6
@@ -233,6 +234,7 @@ class Operation:
             exists=parts.has_deployment,
             reconcile=self.look_at,
             namespaces=settings.namespaces,
+            unreadable=partial(copies.unreadable_namespaces, INFERENCE_DEPLOYMENT),
             tell_keys=parts.look_at_keys,
         )
         self._keeper = GatewayKeeper(parts.fleet, models, may_act)
@@ -276,10 +278,16 @@ class Operation:
             self._keeper.start()
 
     def why_unready(self) -> str | None:
-        """Why this is not ready: something has not been listed yet."""
-        if all(controller.wait_synced(0.0) for controller in self.controllers):
-            return None
-        return "the resources have not been listed yet"
+        """Why this is not ready: something has not been listed yet, or nothing may be.
+
+        One namespace that may not be read is not all: it is in the log and in `penstock_operator_unreadable`.
+        """
+        if not all(controller.wait_synced(0.0) for controller in self.controllers):
+            return "the resources have not been listed yet"
+        refusals = self._deployments.refusals()
+        if refusals and refusals.keys() >= set(self._parts.settings.namespaces):
+            return f"none of the namespaces may be read: {next(iter(refusals.values()))}"
+        return None
 
     def why_unhealthy(self) -> str | None:
         """What is wrong with a controller, or with what looks after the gateways."""

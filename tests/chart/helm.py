@@ -147,11 +147,11 @@ def render(values: Object | None = None) -> Rendered:
     return _render(json.dumps(values or {}, sort_keys=True))
 
 
-def grant_operator_rights(cluster: ControlPlane) -> None:
+def grant_operator_rights(cluster: ControlPlane, values: Object | None = None) -> None:
     """Give a cluster the operator's namespace, ServiceAccount and rights, and nothing else of the chart."""
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
-    rights = render().all("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
-    policies = render().all("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+    rights = render(values).all("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
+    policies = render(values).all("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
     bounds = [each for each in policies if each["metadata"]["name"] == "penstock-operator-bounds"]
     everything = {"apiVersion": "v1", "kind": "List", "items": [namespace, *rights, *bounds]}
     cluster.kubectl("apply", "--server-side", "-f", "-", input=json.dumps(everything))

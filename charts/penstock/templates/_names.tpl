@@ -219,3 +219,8 @@ topologySpreadConstraints:
 {{- define "penstock.argument" -}}
 {{ . | replace "$(" "$$(" | quote }}
 {{- end }}
+
+{{/* "true" where the operator may take its finalizers off what is being deleted in any namespace. */}}
+{{- define "penstock.letsGoEverywhere" -}}
+{{- if and .Values.operator.watchNamespaces .Values.operator.letGoEverywhere .Values.admissionPolicies.enabled }}true{{ end }}
+{{- end }}

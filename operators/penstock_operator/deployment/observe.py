@@ -18,7 +18,7 @@ from penstock_operator.optimization.directory import OptimizationDirectory
 from penstock_operator.pool.directory import PoolDirectory
 from penstock_operator.pool.writer import PoolBusy, PoolWriter
 from penstock_operator.quota.directory import QuotaDirectory
-from penstock_operator.runtime.cluster import Key
+from penstock_operator.runtime.cluster import Key, is_refusal
 
 
 class Observer:
@@ -96,28 +96,35 @@ class Observer:
             gateway_authority=self._authority if self._over_tls else "",
             plain_gateways=self._in_the_clear if self._over_tls else (),
         )
-        pool, writer = self._pool(Key(metadata.namespace, deployment.spec.pool_ref.name))
+        going = metadata.deletion_timestamp is not None
+        pool, writer = self._pool(Key(metadata.namespace, deployment.spec.pool_ref.name), going=going)
         observed = Observed(
             deployment,
             pool,
             seen.gateways,
             seen.joining,
             network,
-            keys=self._keys.keys(metadata.namespace),
+            keys=() if going else self._keys.keys(metadata.namespace),
             default_authentication=self._default_authentication,
         )
-        if metadata.deletion_timestamp is not None:
+        if going:
             return observed, writer
         reference = deployment.spec.optimization_profile_ref
         optimization = self._optimization.view(metadata.namespace, metadata.uid, reference)
         quota, spare = self._quotas.excess(deployment), self._quotas.spare(deployment)
         return replace(observed, optimization=optimization, quota=quota, spare_replicas=spare), writer
 
-    def _pool(self, key: Key) -> tuple[Pool | PoolProblem, PoolWriter | None]:
-        pool = self._pools.pool(key)
-        if isinstance(pool, PoolProblem):
-            return pool, None
-        writer = self._pools.writer(pool)
+    def _pool(self, key: Key, *, going: bool) -> tuple[Pool | PoolProblem, PoolWriter | None]:
+        """Where a namespace is deleted, the operator's rights in it may go first: that must not hold what is in it."""
+        try:
+            pool = self._pools.pool(key)
+            if isinstance(pool, PoolProblem):
+                return pool, None
+            writer = self._pools.writer(pool)
+        except Unavailable as error:
+            if not (going and is_refusal(error)):
+                raise
+            return replace(problem(error), exists=False), None
         groups = pool.spec.managed.worker_groups if pool.spec.managed is not None else ()
         if isinstance(writer, PoolProblem):
             return replace(writer, groups=groups), None

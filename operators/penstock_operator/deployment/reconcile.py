@@ -154,6 +154,10 @@ class DeploymentReconciler(Reconciler[InferenceDeployment, InferenceDeploymentSt
         Of what does not answer at the moment nothing is said; of what the API refuses, its words.
         """
         if is_refusal(failure.error):
+            metadata = failure.resource.metadata
+            told = self._fleet.look(metadata.namespace, metadata.name)
+            # There is nothing to tell of it for now, and other tenants' gateways must not wait for that.
+            self._note_tried(Key(metadata.namespace, metadata.name), (*told.gateways, *told.joining))
             return refused_status(failure.resource, failure.error.message, failure.now)
         if failure.observed is None or isinstance(failure.error, Unavailable):
             return None

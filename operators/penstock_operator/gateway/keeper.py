@@ -24,7 +24,7 @@ from penstock.routing.fleet import (
 from penstock.routing.leases import RouteList
 from penstock_operator.gateway.fleet import Fleet
 from penstock_operator.gateway.view import GatewayView
-from penstock_operator.runtime.cluster import Key
+from penstock_operator.runtime.cluster import Key, is_refusal
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,8 @@ class KnownDeployments:
     """Look at one soon."""
     namespaces: tuple[str, ...] = ()
     """Where `known` is all; empty: everywhere."""
+    unreadable: Callable[[], Collection[str]] = tuple
+    """Namespaces of these that the API does not let be read now: of their deployments nothing is known."""
     tell_keys: Callable[[GatewayView, Collection[str]], bool] = lambda _, __: True
     """Tell a gateway the keys of the namespaces that have deployments; whether it has taken them. May raise `Unavailable`."""
 
@@ -180,8 +182,11 @@ class GatewayKeeper:
         self, view: GatewayView, identity: tuple[str, str], peers: Sequence[RouteList], known: Collection[Key]
     ) -> None:
         """Copy what others were told, which is quick; the rest is for reconciles to tell."""
+        unreadable = self._models.unreadable()
         missing = [
-            each for each in missing_routes(view.list_routes().routes, peers) if (each.namespace, each.model) in known
+            each
+            for each in missing_routes(view.list_routes().routes, peers)
+            if (each.namespace, each.model) in known or each.namespace in unreadable
         ]
         features = view.list_routes().state.features
         if any(downgrade_route(features, each) != each for each in missing):
@@ -193,7 +198,7 @@ class GatewayKeeper:
         told = {
             Key(each.namespace, each.model) for each in view.list_routes().routes.routes if each.declared is not None
         }  # fmt: skip
-        rest = set(known) - told
+        rest = {each for each in known if each not in told and each.namespace not in unreadable}
         log.info("the gateway %s lacks %d routes; %d copied from others", view.address, len(rest), len(missing))
         with self._lock:
             self._waiting[identity] = rest
@@ -208,7 +213,7 @@ class GatewayKeeper:
             except Unavailable:
                 continue  # the next round's
             for namespace, model in stale:
-                if not self._models.exists(Key(namespace, model)):
+                if self._is_gone(Key(namespace, model)):
                     log.info(
                         "the gateway %s has a route of %s/%s, which is gone; deleting it",
                         view.address,
@@ -217,6 +222,15 @@ class GatewayKeeper:
                     )
                     view.client.delete(namespace, model)
                     view.forget()
+
+    def _is_gone(self, key: Key) -> bool:
+        """By the API's own word. Where it gives none, its routes stay, and other tenants' are looked at all the same."""
+        try:
+            return not self._models.exists(key)
+        except Unavailable as error:
+            if not is_refusal(error):
+                raise
+            return False
 
 
 def _peers(views: Sequence[GatewayView]) -> list[RouteList]:

@@ -19,6 +19,7 @@ from penstock_operator.deployment.observed import GatewayProblem
 from penstock_operator.gateway.fleet import Fleet
 from penstock_operator.gateway.view import GatewayView
 from penstock_operator.keys.directory import KeyDirectory
+from penstock_operator.runtime.cluster import is_refusal
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,14 @@ class KeyTeller:
 
     def _bring_up_to_date(self, view: GatewayView, namespace: str) -> bool:
         with self._turn(namespace):
-            return self._tell(view, namespace, self._read_keys(namespace)) is None
+            try:
+                wanted = self._read_keys(namespace)
+            except Unavailable as error:
+                if not is_refusal(error):
+                    raise
+                log.info("the keys of %s stay as gateways hold them: %s", namespace, error.message)
+                return True  # one namespace that may not be read must keep no gateway from the others
+            return self._tell(view, namespace, wanted) is None
 
     def _read_keys(self, namespace: str) -> KeySet:
         return KeySet.from_keys(namespace_keys(self._directory.keys(namespace), self._clock()))

@@ -23,7 +23,7 @@ from penstock_operator.pool.names import (
 from penstock_operator.pool.observed import PodView, RayClusterView, pod_view, view
 from penstock_operator.pool.raypods import PoolSettings
 from penstock_operator.pool.surge import starting_candidates
-from penstock_operator.runtime.cluster import FORBIDDEN, Cluster, Manifest, NotFound
+from penstock_operator.runtime.cluster import FORBIDDEN, Cluster, Manifest, NotFound, is_refusal
 from penstock_operator.runtime.copies.cache import Recent
 
 _MISSING: Final = (
@@ -114,8 +114,15 @@ class RayClusters:
         self._starting.outdate("")
 
     def _manifests(self) -> Iterator[Manifest]:
+        """A namespace that may not be read keeps no other's pool from being replaced."""
         for namespace in self._namespaces:
-            yield from self._cluster.list(RAY_CLUSTER, namespace, {"app.kubernetes.io/managed-by": "penstock"}).items
+            try:
+                listed = self._cluster.list(RAY_CLUSTER, namespace, {"app.kubernetes.io/managed-by": "penstock"})
+            except Unavailable as error:
+                if namespace is None or not is_refusal(error):
+                    raise
+                continue
+            yield from listed.items
 
     def pods(self, namespace: str, name: str) -> tuple[PodView, ...]:
         """A RayCluster's pods; none where they may not be seen, since all else goes without. Raises `Unavailable`."""

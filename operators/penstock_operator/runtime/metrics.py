@@ -31,11 +31,22 @@ _API_REQUESTS = Counter(
     ["verb", "resource", "code"],
 )
 
+_UNREADABLE = Gauge(
+    names.METRIC_UNREADABLE,
+    "1 where the API does not let the operator follow a resource in a namespace (empty: in all), or does not serve it.",
+    ["namespace", "resource"],
+)
+
 _SCALINGS = Counter(
     names.METRIC_SCALINGS, "Changes of a deployment's number of replicas, by rule and direction.", ["rule", "direction"]
 )
 
 REGISTRY.register(ComponentMetrics("operator"))
+
+
+def set_unreadable(namespace: str, resource: str, *, unreadable: bool) -> None:
+    """Note whether a resource can be followed."""
+    _UNREADABLE.labels(namespace, resource).set(1 if unreadable else 0)
 
 
 def count_scaling(rule: str, *, is_up: bool) -> None:

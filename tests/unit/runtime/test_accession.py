@@ -15,7 +15,7 @@ _PATIENCE = 20.0
 def test_it_is_complete_only_after_the_refresh() -> None:
     may_end = threading.Event()
 
-    def refresh() -> None:
+    def refresh(_: bool) -> None:  # noqa: FBT001
         may_end.wait(_PATIENCE)
 
     accession = Accession(refresh)
@@ -31,7 +31,7 @@ def test_it_is_complete_only_after_the_refresh() -> None:
 def test_a_refresh_that_fails_is_done_again() -> None:
     attempts: list[int] = []
 
-    def refresh() -> None:
+    def refresh(_: bool) -> None:  # noqa: FBT001
         attempts.append(1)
         if len(attempts) == 1:
             raise Unavailable("Down", "no answer")
@@ -46,7 +46,7 @@ def test_a_refresh_of_a_former_term_completes_nothing() -> None:
     may_end = [threading.Event(), threading.Event()]
     begun: list[int] = []
 
-    def refresh() -> None:
+    def refresh(_: bool) -> None:  # noqa: FBT001
         begun.append(1)
         may_end[len(begun) - 1].wait(_PATIENCE)
 

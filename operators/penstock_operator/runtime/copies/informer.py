@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from penstock.errors import PenstockError
-from penstock_operator.runtime.cluster import Cluster, Gone, Listing, Manifest, ResourceKind
+from penstock_operator.runtime import metrics
+from penstock_operator.runtime.cluster import Cluster, Gone, Listing, Manifest, NotFound, ResourceKind, is_refusal
 from penstock_operator.runtime.copies.change import Change
 from penstock_operator.runtime.copies.mirror import Mirror
 from penstock_operator.runtime.loop.queue import Backoff
@@ -64,6 +65,9 @@ class Informer:
         self._starting = threading.Lock()
         self._stop = threading.Event()
         self._synced = threading.Event()
+        self._outdated_at = float("-inf")
+        self._refusal = ""
+        self._settled = threading.Event()
         self._thread = threading.Thread(target=self._follow, name=f"informer-{kind.plural}", daemon=True)
 
     def tell(self, changed: Changed) -> None:
@@ -79,21 +83,53 @@ class Informer:
 
     @property
     def synced(self) -> bool:
-        """Whether the first listing is in."""
+        """Whether there is a copy that may be read: the first listing is in, and nothing has outdated it since."""
         return self._synced.is_set()
+
+    @property
+    def refusal(self) -> str:
+        """Why the API does not let this be followed, in its words; empty where it does, or has not been asked yet."""
+        return self._refusal
+
+    def outdate(self) -> None:
+        """The copy may lag behind, or cannot be kept up: until all was listed anew, readers ask the API."""
+        self._outdated_at = time.monotonic()
+        self._synced.clear()
+
+    def note_failure(self, error: PenstockError) -> None:
+        """A listing or a watch failed. Where it was refused, or nothing is served there, the copy counts no more."""
+        refused = is_refusal(error)
+        if not (refused or isinstance(error, NotFound)):
+            log.warning("cannot follow %s: %s", self._where, error)
+            return
+        self.outdate()
+        if not self._refusal:
+            log.warning("%s cannot be followed: %s", self._where, error.message)
+        self._refusal = error.message
+        metrics.set_unreadable(self.namespace or "", self.kind.plural, unreadable=True)
+        if refused and self.namespace is not None:
+            self._settled.set()
+
+    @property
+    def _where(self) -> str:
+        return self.kind.plural if self.namespace is None else f"{self.kind.plural} of namespace {self.namespace}"
 
     def note(self, manifest: Manifest) -> None:
         """The answer to a write of our own: known from now on, and told to all listeners."""
         self._tell(self.mirror.note(manifest))
 
     def refresh(self) -> None:
-        """List now, in the caller's thread. Raises what `Cluster.list` does."""
+        """List now, in the caller's thread, for those who may not act before. Raises what `Cluster.list` does."""
         asked_at = time.monotonic()
         self._take(self._cluster.list(self.kind, self.namespace), asked_at)
 
     def wait_synced(self, timeout: float) -> bool:
         """Wait until the first listing is in; False after `timeout` seconds."""
         return self._synced.wait(timeout)
+
+    def wait_settled(self, timeout: float) -> bool:
+        """The same, or until the API has refused to let this namespace be read: nobody waits for one tenant's."""
+        return self._settled.wait(timeout)
 
     @property
     def alive(self) -> bool:
@@ -121,7 +157,7 @@ class Informer:
                 failures += 1
             except PenstockError as error:
                 failures += 1
-                log.warning("cannot follow %s: %s", self.kind.plural, error)
+                self.note_failure(error)
             except Exception:
                 failures += 1
                 log.exception("bug while following %s; starting over", self.kind.plural)
@@ -130,8 +166,14 @@ class Informer:
 
     def _take(self, listing: Listing, asked_at: float) -> None:
         told = self.mirror.replace(listing, asked_at)
-        # Before they are told: whoever looks then must find the copy.
-        self._synced.set()
+        if asked_at >= self._outdated_at:
+            # Before they are told: whoever looks then must find the copy.
+            self._synced.set()
+            self._settled.set()
+        if self._refusal:
+            log.info("%s can be followed again", self._where)
+            self._refusal = ""
+            metrics.set_unreadable(self.namespace or "", self.kind.plural, unreadable=False)
         self._tell(told)
 
     def _tell(self, changes: Sequence[Change]) -> None:
@@ -146,7 +188,7 @@ class Informer:
         self._take(listing, asked_at)
         version = listing.resource_version
         resync_at = time.monotonic() + self._settings.resync_seconds
-        while not self._stop.is_set():
+        while self.synced and not self._stop.is_set():
             remaining = resync_at - time.monotonic()
             if remaining <= 0:
                 return
@@ -154,5 +196,5 @@ class Informer:
             for event in self._cluster.watch(self.kind, self.namespace, version, timeout):
                 version = event.resource_version
                 self._tell(self.mirror.observe(event))
-                if self._stop.is_set():
+                if self._stop.is_set() or not self.synced:
                     return

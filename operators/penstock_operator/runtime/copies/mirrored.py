@@ -13,7 +13,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from penstock.errors import Conflict, Unavailable
+from penstock.errors import Conflict, PenstockError, Unavailable
 from penstock_operator.runtime.cluster import (
     NO_LABELS,
     Cluster,
@@ -63,11 +63,31 @@ class MirroredCluster:
                 found.tell(changed)
             return found
 
-    def refresh(self) -> None:
-        """List every kind that has been listed, once more. Raises what `Cluster.list` does."""
+    def refresh(self, *, patient: bool = True) -> None:
+        """List every kind that has been listed, once more.
+
+        What is refused in one namespace, or is no longer served, keeps nobody: its copy counts no more, and whoever wants it
+        hears of that from the API.
+
+        Args:
+            patient: whether a kind that cannot be listed for another reason is to be tried again. Else it is left out, too.
+
+        Raises:
+            Unavailable: where `patient`, what `Cluster.list` does.
+        """
         for informer in tuple(self._informers.values()):
-            if informer.synced:
+            if not informer.synced:
+                informer.outdate()  # a listing that is under way may have been asked for too early
+                continue
+            try:
                 informer.refresh()
+            except PenstockError as error:
+                informer.note_failure(error)
+                if informer.refusal:
+                    continue
+                if patient:
+                    raise
+                informer.outdate()
 
     def seen_objects(self, kind: ResourceKind, namespace: str | None = None) -> tuple[Manifest, ...]:
         """See `Seen`. Only to find out who looks again, and for what need not be complete."""
@@ -82,9 +102,17 @@ class MirroredCluster:
         return {key for mirror in self._mirrors(kind, namespace) for key in mirror.keys(namespace)}
 
     def has_listed(self, kind: ResourceKind) -> bool:
-        """Whether all of a kind that is followed has been listed."""
+        """Whether all of a kind that is followed has been listed, but for namespaces that may not be read."""
         found = [informer for (of, _), informer in tuple(self._informers.items()) if of == kind]
-        return bool(found) and all(informer.synced for informer in found)
+        return bool(found) and all(informer.wait_settled(0.0) for informer in found)
+
+    def unreadable_namespaces(self, kind: ResourceKind) -> frozenset[str]:
+        """Namespaces in which the API does not let a kind be read: what was seen there last may be gone."""
+        return frozenset(
+            namespace
+            for (of, namespace), informer in tuple(self._informers.items())
+            if of == kind and namespace is not None and informer.refusal
+        )
 
     def has_seen(self, kind: ResourceKind, key: Key) -> bool:
         """Whether there is such an object, as the watches last told."""

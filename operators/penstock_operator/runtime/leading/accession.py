@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -12,6 +13,7 @@ from penstock.errors import PenstockError
 log = logging.getLogger(__name__)
 
 _AGAIN_SECONDS: Final = 0.5
+_PATIENCE_SECONDS: Final = 15.0
 
 
 class Accession:
@@ -20,10 +22,11 @@ class Accession:
     A standby's copies may lag behind what the former leader wrote a moment ago, however promptly it is told.
 
     Args:
-        refresh: brings all copies up to date. May raise any `PenstockError`, and is then called again.
+        refresh: brings all copies up to date. May raise any `PenstockError`, and is then called again. Is told whether to be
+            patient: one kind that cannot be listed for long must not keep all others' objects from being looked after.
     """
 
-    def __init__(self, refresh: Callable[[], None]) -> None:
+    def __init__(self, refresh: Callable[[bool], None]) -> None:
         self._refresh = refresh
         self._term = 0
         self._done = 0
@@ -47,10 +50,10 @@ class Accession:
             self._term += 1
 
     def _prepare(self, term: int) -> None:
-        waiting = threading.Event()
+        waiting, began = threading.Event(), time.monotonic()
         while self._term == term:
             try:
-                self._refresh()
+                self._refresh(time.monotonic() - began < _PATIENCE_SECONDS)
             except PenstockError as error:
                 log.warning("elected, but what is there cannot be read: %s", error)
                 waiting.wait(_AGAIN_SECONDS)

@@ -101,6 +101,7 @@ class Controller:
         self._told_stuck: set[tuple[Key, float]] = set()
         self._stop = threading.Event()
         self._running: dict[int, tuple[Key, float]] = {}
+        self._done_at = self._acting_since = time.monotonic()
         self._reconciling = threading.local()
         followed = [
             (watch, self._follow(watch, namespace))
@@ -141,9 +142,13 @@ class Controller:
         return frozenset(informer.kind for informer in self._informers)
 
     def wait_synced(self, timeout: float) -> bool:
-        """Wait until every kind has been listed once; False after `timeout` seconds."""
+        """Wait until every kind has been listed once, but where a namespace may not be read; False after `timeout` seconds."""
         deadline = time.monotonic() + timeout
-        return all(informer.wait_synced(max(0.0, deadline - time.monotonic())) for informer in self._needed)
+        return all(informer.wait_settled(max(0.0, deadline - time.monotonic())) for informer in self._needed)
+
+    def refusals(self) -> dict[str, str]:
+        """What the API says of each namespace in which something that is needed may not be read."""
+        return {each.namespace: each.refusal for each in self._needed if each.namespace and each.refusal}
 
     def enqueue(self, key: Key, after: float = 0.0) -> None:
         """Look at a key in `after` seconds at the latest."""
@@ -187,7 +192,15 @@ class Controller:
                 f"reconciling {self.kind.kind} {key} has taken {now - since:.0f} s, and all other workers are as slow"
             )
         self._tell_stuck(stuck, now)
-        return None
+        return self._complaint_of_queue(now)
+
+    def _complaint_of_queue(self, now: float) -> str | None:
+        """Threads may live and do nothing: keys are due for long, and none has been done since."""
+        overdue = self._queue.overdue_seconds() if self._may_act() else 0.0
+        idle = now - max(self._done_at, self._acting_since)
+        if min(overdue, idle) <= self._settings.stuck_seconds or self._running:
+            return None
+        return f"keys of {self.kind.kind} have been due for {overdue:.0f} s, and none was looked at"
 
     def _tell_stuck(self, stuck: Sequence[tuple[Key, float]], now: float) -> None:
         """One tenant's object must not restart the operator for all others: while keys are done, the log tells of it."""
@@ -198,6 +211,7 @@ class Controller:
     def _work(self) -> None:
         while not self._stop.is_set():
             if not self._may_act():
+                self._acting_since = time.monotonic()
                 # A standby's keys wait where they are, so that it costs nothing and begins at once.
                 self._stop.wait(_STANDBY_SECONDS)
                 continue
@@ -214,6 +228,7 @@ class Controller:
             outcome = self._attempt(key, started)
             self._reconciling.key = None
             del self._running[thread]
+            self._done_at = time.monotonic()
             metrics.count_reconcile(self.kind.kind, outcome, time.monotonic() - started)
             metrics.set_queue_depth(self.kind.kind, len(self._queue))
 

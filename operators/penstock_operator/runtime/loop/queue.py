@@ -141,6 +141,10 @@ class Schedule(Generic[K]):
         idle = (due for key, due in self._due.items() if key not in self._processing and key not in self._waiting)
         return min(idle, default=None)
 
+    def overdue_seconds(self, now: float) -> float:
+        """For how long the key that has been due longest has waited, parked or not, and is not being processed."""
+        return max((now - due for key, due in self._due.items() if key not in self._processing), default=0.0)
+
     def mark_succeeded(self, key: K, *, slow: bool = False) -> None:
         """Processing ended well: the key's failures are forgotten. `slow`: it took long."""
         self._leave_lanes(key, slow=slow)
@@ -216,6 +220,11 @@ class WorkQueue(Generic[K]):
     def __len__(self) -> int:
         with self._changed:
             return len(self._schedule)
+
+    def overdue_seconds(self) -> float:
+        """See `Schedule.overdue_seconds`."""
+        with self._changed:
+            return self._schedule.overdue_seconds(time.monotonic())
 
     def add(self, key: K, after: float = 0.0) -> None:
         """Want a key processed in `after` seconds at the latest."""
