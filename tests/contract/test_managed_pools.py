@@ -395,6 +395,32 @@ def test_what_the_autoscaler_writes_stays_whatever_changes_in_place(played: Play
     assert played.status()["change"] == "InPlace"
 
 
+def test_what_is_changed_by_hand_is_put_right_and_what_is_not_is_left_alone(played: Played) -> None:
+    played.step()
+    played.heads_run()
+    played.step()
+    key = Key(played.space, "penstock-default")
+    seen = played.cluster.get(RAY_CLUSTER, key)
+    assert seen is not None
+    played.step()
+    assert played.cluster.get(RAY_CLUSTER, key) == seen, "what the API added is nobody's change"
+    (policy_, _) = played.cluster.list(NETWORK_POLICY, played.space).items
+    group = seen["spec"]["workerGroupSpecs"][0]
+    group["maxReplicas"] = 1
+    group["template"]["spec"]["containers"][0]["image"] = "registry.example.com/mistyped:1"
+    played.cluster.update(RAY_CLUSTER, seen)
+    played.cluster.update(NETWORK_POLICY, policy_ | {"spec": policy_["spec"] | {"ingress": [{}]}})
+    played.step()
+    assert "was changed by another hand" in told(played.cluster, played.space, "Progressing")[1]
+    found = played.cluster.get(RAY_CLUSTER, key)
+    assert found is not None
+    group = found["spec"]["workerGroupSpecs"][0]
+    assert (group["maxReplicas"], group["template"]["spec"]["containers"][0]["image"]) == (4, SETTINGS.image)
+    assert played.cluster.get(NETWORK_POLICY, key_of(policy_))["spec"] == policy_["spec"]  # type: ignore[index]  # it is there
+    played.step()
+    assert told(played.cluster, played.space, "Progressing")[0] == "RolledOut"
+
+
 @pytest.fixture
 def deleted_with_redis(played: Played) -> Played:
     """A pool with a Redis, which is being deleted, and whose RayCluster KubeRay keeps until its Job has emptied that."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from penstock_operator.deployment.observed import ObservedApplication, PoolProbl
 from penstock_operator.nodes.forecast import KubernetesNode
 from penstock_operator.pool.clusters import RayClusters
 from penstock_operator.pool.directory import PoolDirectory
+from penstock_operator.pool.drift import describe, differences, may_put_right, with_mark
 from penstock_operator.pool.kinds import NETWORK_POLICY, RAY_CLUSTER
 from penstock_operator.pool.names import APPLIED, POOL_LABEL, label
 from penstock_operator.pool.network import policies
@@ -169,13 +171,27 @@ class ManagedPools:
         """Its NetworkPolicies, where they are not what they should be."""
         chosen = {POOL_LABEL: label(pool.metadata.name)}
         listed = self._cluster.list(NETWORK_POLICY, pool.metadata.namespace, chosen).items
-        present = {
-            each["metadata"]["name"]: (each["metadata"].get("annotations") or {}).get(APPLIED) for each in listed
-        }
+        present = {each["metadata"]["name"]: each for each in listed}
         for manifest in policies(pool, settings.system_namespace, cloud_identity=settings.cloud_identity):
-            metadata = manifest["metadata"]
-            if present.get(metadata["name"]) != metadata["annotations"][APPLIED]:
-                self._cluster.apply(NETWORK_POLICY, manifest, POOL_MANAGER)
+            found = present.get(manifest["metadata"]["name"])
+            wanted = manifest if found is None else _put_right(manifest, found, time.time())
+            if wanted is not None:
+                self._cluster.apply(NETWORK_POLICY, wanted, POOL_MANAGER)
+
+
+def _put_right(manifest: Manifest, found: Manifest, now: float) -> Manifest | None:
+    """What to apply of a NetworkPolicy: None where it is what it should be, or is changed back again and again."""
+    annotations = found["metadata"].get("annotations") or {}
+    if annotations.get(APPLIED) != manifest["metadata"]["annotations"][APPLIED]:
+        return manifest
+    changed = differences(manifest["spec"], found["spec"], "spec")
+    if not changed:
+        return None
+    if not may_put_right(annotations, changed, now):
+        log.warning("NetworkPolicy %s is changed back as often as it is put right", key_of(manifest))
+        return None
+    log.warning("NetworkPolicy %s was changed by another hand: %s", key_of(manifest), describe(changed))
+    return with_mark(manifest, changed, now)
 
 
 def _see(see: SeeNodes) -> tuple[KubernetesNode, ...] | None:

@@ -50,6 +50,9 @@ class RayClusterView:
     took_over: float | None = None
     """Since when it serves or served, in epoch seconds; None: it never did."""
     resource_version: str = ""
+    spec: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """All of it, as it is."""
+    annotations: Mapping[str, str] = field(default_factory=dict, compare=False)
     groups: Mapping[str, GroupCount] = field(default_factory=dict)
     """In their order."""
     suspended: bool = False
@@ -134,6 +137,8 @@ def view(manifest: Manifest) -> RayClusterView:
         secret=(spec.get("authOptions") or {}).get("secretName", ""),
         took_over=float(took_over) if took_over and took_over.isdecimal() else None,
         resource_version=metadata.get("resourceVersion", ""),
+        spec=spec,
+        annotations=annotations,
         groups={each["groupName"]: _count(each, kinds) for each in spec.get("workerGroupSpecs") or ()},
         suspended=bool(spec.get("suspend")),
         head_ready=_holds(conditions, "HeadPodReady"),

@@ -16,6 +16,7 @@ from penstock.api.pool import ManagedRayCluster, PoolChange
 from penstock.api.verdicts import Verdict, false, true
 from penstock_operator.deployment.application import ServeApplication
 from penstock_operator.pool import surge as pool_surge
+from penstock_operator.pool.drift import Difference, changed_ray_cluster, describe, may_put_right, with_mark
 from penstock_operator.pool.names import APPLIED, ray_cluster
 from penstock_operator.pool.observed import PoolObserved, RayClusterView
 from penstock_operator.pool.raycluster import build, group_hash, managed_spec, replacement_hash, replacement_name
@@ -137,7 +138,10 @@ def _start_first(observed: PoolObserved, standing: SortedClusters, now: float) -
 
 
 def _change_in_place(observed: PoolObserved, standing: SortedClusters, serving: RayClusterView, now: float) -> PoolPlan:
-    apply = _changes(observed, serving)
+    apply, changed = _changes(observed, serving), _changed_by_others(observed, serving)
+    put_right = changed and not apply and may_put_right(serving.annotations, changed, now)
+    if put_right:
+        apply = (with_mark(_build(observed, serving, serving.took_over), changed, now),)
     retiring = _retire(observed, standing, serving, now)
     result = replace(
         retiring,
@@ -146,8 +150,17 @@ def _change_in_place(observed: PoolObserved, standing: SortedClusters, serving: 
         serving=serving.name,
     )
     if apply:
-        said = true(Reason.CHANGING_IN_PLACE, f"RayCluster {serving.name} takes the change without a new start.")
-        return replace(result, change=PoolChange.IN_PLACE, progressing=said)
+        told = f"RayCluster {serving.name} takes the change without a new start."
+        if put_right:
+            told = f"RayCluster {serving.name} was changed by another hand, and is put right: {describe(changed)}."
+        return replace(result, change=PoolChange.IN_PLACE, progressing=true(Reason.CHANGING_IN_PLACE, told))
+    if changed:
+        told = (
+            f"RayCluster {serving.name} is changed back as often as it is put right: {describe(changed)}. Whoever does so "
+            f"must let it be; kubectl get raycluster {serving.name} -o yaml --show-managed-fields says who that is. What "
+            "the pool says is applied again every ten minutes."
+        )
+        return replace(result, progressing=false(Reason.CHANGED_BY_ANOTHER, told))
     if standing.retired:
         return result
     over = _describe_surplus(managed_spec(observed.pool), serving)
@@ -260,6 +273,11 @@ def _changes(observed: PoolObserved, cluster: RayClusterView) -> tuple[Manifest,
     manifest = _build(observed, cluster, cluster.took_over)
     same = manifest["metadata"]["annotations"][APPLIED] == cluster.applied
     return () if same and cluster.suspended == observed.pool.spec.suspend else (manifest,)
+
+
+def _changed_by_others(observed: PoolObserved, cluster: RayClusterView) -> tuple[Difference, ...]:
+    """What of a RayCluster is not as it was applied."""
+    return changed_ray_cluster(_build(observed, cluster, cluster.took_over)["spec"], cluster.spec)
 
 
 def _build(observed: PoolObserved, cluster: RayClusterView, took_over: float | None) -> Manifest:

@@ -125,6 +125,7 @@ class Reason(StrEnum):
     PODS_REFUSED = "PodsRefused"
     STARTING_POOL = "StartingPool"
     CHANGING_IN_PLACE = "ChangingInPlace"
+    CHANGED_BY_ANOTHER = "ChangedByAnother"
     REPLACING = "Replacing"
     SURGE_DOES_NOT_FIT = "SurgeDoesNotFit"
     KUBERAY_MISSING = "KubeRayMissing"
@@ -239,6 +240,7 @@ REASONS: Final[Mapping[str, ReasonFacts]] = {
     Reason.SUSPENDED: _NOTHING_TO_SERVE,
     Reason.STARTING_POOL: _NO_FAULT,
     Reason.CHANGING_IN_PLACE: _NO_FAULT,
+    Reason.CHANGED_BY_ANOTHER: ReasonFacts(Fault.CLUSTER),  # what runs goes on
     Reason.REPLACING: ReasonFacts(Fault.CLUSTER),  # False where the second Ray cluster does not get its pods
     Reason.SURGE_DOES_NOT_FIT: ReasonFacts(Fault.CLUSTER),
     Reason.KUBERAY_MISSING: _CLUSTER_IN_THE_WAY,
