@@ -166,8 +166,18 @@ def pod_view(manifest: Manifest) -> PodView:
         group="" if labels.get(NODE_TYPE_LABEL) == "head" else labels.get(GROUP_LABEL, ""),
         ready=_holds(conditions, "Ready"),
         unschedulable=str(scheduled.get("message") or "No node takes it.") if refused else None,
-        stuck=_why_stuck(containers),
+        stuck=_why_ended(status, conditions) or _why_stuck(containers),
     )
+
+
+def _why_ended(status: Mapping[str, Any], conditions: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Why Kubernetes has ended a pod, or is about to: evicted, preempted, refused by its node. Its containers only tell of a signal."""
+    if status.get("phase") == "Failed" and status.get("reason"):
+        return f"{status['reason']}: {_shorten(status.get('message') or 'its node ended it')}"
+    if _holds(conditions, "DisruptionTarget"):
+        target = conditions["DisruptionTarget"]
+        return f"it is being ended ({target.get('reason')}): {_shorten(target.get('message') or 'another takes its place')}"
+    return None
 
 
 def _why_stuck(containers: Iterable[Mapping[str, Any]]) -> str | None:

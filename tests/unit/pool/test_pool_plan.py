@@ -401,7 +401,26 @@ def pod(conditions: list[dict[str, str]] | None = None, **container: Any) -> dic
     }
 
 
+def ended(reason: str, message: str) -> dict[str, Any]:
+    made = pod(terminated={"exitCode": 137, "reason": "Error"})
+    return made | {"status": made["status"] | {"phase": "Failed", "reason": reason, "message": message}}
+
+
 PODS = [
+    (
+        "an eviction, in the kubelet's words and not as the signal that it sent",
+        ended("Evicted", "The node was low on resource: ephemeral-storage."),
+        "Evicted: The node was low on resource: ephemeral-storage.",
+        None,
+    ),
+    (
+        "a pod that makes room for another",
+        pod(
+            [{"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler", "message": "preempting"}]
+        ),
+        Telling("being ended PreemptionByScheduler preempting"),
+        None,
+    ),
     ("one that pulls is only starting", pod(waiting={"reason": "ContainerCreating"}), None, None),
     (
         "an image that is not there",
