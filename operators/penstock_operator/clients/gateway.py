@@ -36,6 +36,10 @@ _BOUNDS: Final = Bounds(seconds=10.0, most_bytes=256 * 1024 * 1024, connect_seco
 _TOLD_AT_ONCE_BYTES: Final = 256 * 1024
 
 
+class AnotherSecret(Unavailable):
+    """A gateway answers and does not know the operator's token: one of both runs by a secret that was changed."""
+
+
 class GatewayClient:
     """One gateway's agent. Safe for several threads.
 
@@ -132,6 +136,13 @@ class GatewayClient:
                 )
         except httpx.HTTPError as error:
             raise self._problem(f"does not answer: {str(error) or type(error).__name__}") from error
+        if response.status == httpx.codes.FORBIDDEN and method in {"GET", "HEAD"}:
+            # To be told what it knows needs the operator's token, and nothing else.
+            raise AnotherSecret(
+                Reason.GATEWAY_UNREACHABLE,
+                f"The gateway {self.address} refuses the operator's token: they run by different secrets, and requests through "
+                "it get 503. Both read the gateways' Secret at their start: restart them, or see who writes it anew.",
+            )
         gone = method == "DELETE" and response.status == httpx.codes.NOT_FOUND
         if not (response.is_success or gone):
             raise self._problem(f"answers HTTP {response.status} to {method} {path}: {response.excerpt()}")

@@ -108,6 +108,8 @@ class GatewayProblem:
     """A gateway that does not answer."""
 
     message: str
+    refuses: bool = False
+    """Whether it answers, and does not know the operator: it takes requests, and can answer none."""
 
 
 @dataclass(frozen=True, slots=True)

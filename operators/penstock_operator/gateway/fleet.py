@@ -110,7 +110,7 @@ class Fleet:
         """What all gateways know of one model.
 
         Of the gateways of one URL, one that does not answer is left out while another does: it is going, or it is cut
-        off from here, and is told when it answers again.
+        off from here, and is told when it answers again. One that refuses the operator takes requests all the same.
         """
         if not self._resolved:
             self.refresh()
@@ -123,7 +123,8 @@ class Fleet:
             joining += [each for each in answering if complete and not each.complete]
             problems = [each for each in answers if isinstance(each, GatewayProblem)]
             unknown = GatewayProblem(f"The gateway {site.url} cannot be found: {site.problem}")
-            gateways += complete or answering or problems[:1] or [unknown]
+            heard = complete or answering or problems[:1] or [unknown]
+            gateways += [*heard, *(each for each in problems if each.refuses and each not in heard)]
         return Look(tuple(gateways), tuple(joining))
 
     def close(self) -> None:

@@ -25,6 +25,7 @@ from penstock.routing.leases import RouteList
 from penstock_operator.gateway.fleet import Fleet
 from penstock_operator.gateway.view import GatewayView
 from penstock_operator.runtime.cluster import Key, is_refusal
+from penstock_operator.runtime.metrics import set_refusing_gateways
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +115,7 @@ class GatewayKeeper:
             state = view.probe()
             if state is not None:
                 states[view.address] = state
+        set_refusing_gateways(sum(view.refuses for views in sites for view in views))
         self._forget_gone(states)
         for views in sites:
             for view in views:

@@ -12,7 +12,7 @@ from typing import Final
 from penstock.errors import Unavailable
 from penstock.routing.fleet import GatewayState
 from penstock.routing.leases import RouteList, RouteStatus
-from penstock_operator.clients.gateway import GatewayClient
+from penstock_operator.clients.gateway import AnotherSecret, GatewayClient
 from penstock_operator.deployment.observed import GatewayProblem, ObservedGateway
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class GatewayView:
         self.client = client
         self._clock = clock
         self._lock = threading.Lock()
-        self._failure: str | None = None
+        self._failure: Unavailable | None = None
         self._seen: Listed | None = None
         self._changed: dict[tuple[str, str], tuple[float, RouteStatus | None]] = {}
         """When models' routes were changed since all was listed, and what it said then."""
@@ -61,7 +61,7 @@ class GatewayView:
         try:
             seen = self.list_routes(changed_at if told is None else float("-inf"))
         except Unavailable as error:
-            return GatewayProblem(error.message)
+            return GatewayProblem(error.message, refuses=isinstance(error, AnotherSecret))
         status = told if told is not None and changed_at >= seen.at else seen.by_model.get((namespace, model))
         return ObservedGateway(
             self.address,
@@ -72,11 +72,16 @@ class GatewayView:
             features=seen.state.features,
         )
 
+    @property
+    def refuses(self) -> bool:
+        """Whether it was found to run by another secret than this operator."""
+        return isinstance(self._failure, AnotherSecret)
+
     def list_routes(self, after: float = float("-inf")) -> Listed:
         """All that it knew later than `after`, on the clock of this. Raises `Unavailable`."""
         with self._lock:
             if self._failure is not None:
-                raise Unavailable("GatewayUnreachable", self._failure)
+                raise type(self._failure)(self._failure.reason, self._failure.message)
             if self._seen is None or self._clock() > self._seen.fresh_until or self._seen.at <= after:
                 started = self._clock()
                 try:
@@ -127,4 +132,4 @@ class GatewayView:
     def _fail(self, error: Unavailable) -> None:
         if self._failure is None:
             log.warning("%s", error.message)
-        self._failure, self._seen = error.message, None
+        self._failure, self._seen = error, None

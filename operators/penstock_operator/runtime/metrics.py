@@ -37,6 +37,9 @@ _UNREADABLE = Gauge(
     ["namespace", "resource"],
 )
 
+_REFUSING = Gauge(
+    names.METRIC_REFUSING_GATEWAYS, "Gateways that refuse the acting operator's token: they run by another secret."
+)
 _SCALINGS = Counter(
     names.METRIC_SCALINGS, "Changes of a deployment's number of replicas, by rule and direction.", ["rule", "direction"]
 )
@@ -47,6 +50,11 @@ REGISTRY.register(ComponentMetrics("operator"))
 def set_unreadable(namespace: str, resource: str, *, unreadable: bool) -> None:
     """Note whether a resource can be followed."""
     _UNREADABLE.labels(namespace, resource).set(1 if unreadable else 0)
+
+
+def set_refusing_gateways(count: int) -> None:
+    """Note how many gateways run by another secret than this operator."""
+    _REFUSING.set(count)
 
 
 def count_scaling(rule: str, *, is_up: bool) -> None:

@@ -47,6 +47,22 @@ def answers() -> dict[str, list[dict[str, str]]]:
     }
 
 
+PLATFORM = [
+    ("a gateway of another secret", "penstock_operator_refusing_gateways 1", ["PenstockGatewayOfAnotherSecret"]),
+    ("a namespace that may not be read", 'penstock_operator_unreadable{namespace="audio",resource="jobs"} 1', ["PenstockNamespaceUnreadable"]),
+    ("a kind that is not served", 'penstock_operator_unreadable{namespace="",resource="rayclusters"} 1', []),
+    ("one that may be read again", 'penstock_operator_unreadable{namespace="audio",resource="jobs"} 0', []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("shown", "raised"), [row[1:] for row in PLATFORM], ids=[row[0] for row in PLATFORM])
+def test_the_platform_s_alerts_are_raised_for(shown: str, raised: list[str]) -> None:
+    (group,) = render(EVERYTHING).one("PrometheusRule", "penstock-platform")["spec"]["groups"]
+    scrape = {"seconds": 60.0, "labels": {"job": "penstock-operator"}, "text": f"{shown}\n"}
+    answers = evaluate([each["expr"] for each in group["rules"]], [scrape], 60.0)
+    assert [rule["alert"] for rule, each in zip(group["rules"], answers, strict=True) if each["series"]] == raised
+
+
 @pytest.mark.parametrize(
     ("alert", "raised"),
     [

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
@@ -11,6 +13,7 @@ from penstock.routing.fleet import Endpoint
 from penstock.routing.leases import ASYNCHRONOUS, PREFER, Route, RouteList, RouteStatus
 from penstock_operator.clients.gateway import GatewayClient
 from penstock_operator.deployment.observed import GatewayProblem, ObservedGateway
+from penstock_operator.gateway.fleet import Fleet
 from penstock_operator.gateway.view import GatewayView
 
 
@@ -103,3 +106,48 @@ def test_of_a_gateway_that_does_not_answer_it_is_told_what_is_wrong(error: httpx
     found = GatewayView(GatewayClient(endpoint, "token", httpx.MockTransport(fail)), Clock()).look("ns", "m")
     assert isinstance(found, GatewayProblem)
     assert found.message.endswith(said)
+
+
+class Served(ThreadingHTTPServer):
+    """A gateway's agent at an address of this machine; it takes one token alone."""
+
+    def __init__(self, host: str, port: int, token: str) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:  # http.server's name
+                known = self.headers["authorization"] == f"Bearer {token}"
+                body = RouteList(url="http://gateway", routes=[]).model_dump_json().encode() if known else b"refused"
+                self.send_response(200 if known else 403)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_HEAD = do_GET  # noqa: N815  # http.server's name
+
+            def log_message(self, *_: object) -> None:
+                """Nobody reads it."""
+
+        super().__init__((host, port), Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+def test_a_gateway_of_another_secret_is_told_beside_one_that_answers_since_it_takes_requests() -> None:
+    ours = Served("127.0.0.1", 0, "ours")
+    port = int(ours.server_address[1])
+    another = Served("127.0.0.2", port, "another")
+    fleet = Fleet((f"http://gateways.test:{port}",), "ours", lambda _: ("127.0.0.1", "127.0.0.2"))
+    try:
+        found = fleet.look("ns", "m").gateways
+        assert [type(each) for each in found] == [ObservedGateway, GatewayProblem]
+        assert isinstance(found[1], GatewayProblem)
+        assert "different secrets" in found[1].message
+        another.shutdown()
+        another.server_close()
+        for view in fleet.sites()[0]:
+            view.probe()
+        assert GatewayProblem not in [type(each) for each in fleet.look("ns", "m").gateways], (
+            "one that is gone is left out"
+        )
+    finally:
+        fleet.close()
+        ours.shutdown()
+        ours.server_close()
