@@ -121,6 +121,19 @@ class ControlPlane:
             raise AssertionError(f"kubectl {' '.join(args)}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
         return done
 
+    def run_with_kubectl(self, script: str, folder: Path) -> str:
+        """Run a shell script whose `kubectl` is this cluster's, as the administrator; what it printed."""
+        program = folder / "kubectl"
+        program.write_text(f'#!/bin/sh\nexec {self._binary} kubectl --kubeconfig {self.kubeconfig} "$@"\n')
+        program.chmod(0o755)
+        environment = {"PATH": f"{folder}:{os.environ['PATH']}", "HOME": str(self.folder), **_SHORT_LIVED}
+        done = subprocess.run(
+            ["sh", "-e", "-c", script], capture_output=True, text=True, timeout=120, check=False, env=environment
+        )
+        if done.returncode != 0:
+            raise AssertionError(f"exit status {done.returncode}\n{done.stdout}{done.stderr}")
+        return done.stdout
+
     def client(self) -> httpx.Client:
         """A client of the API itself, as the administrator: a request takes a tenth of a process of kubectl."""
         context = _tls(self._identities.authority, self._identities.admin)

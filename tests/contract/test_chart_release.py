@@ -104,7 +104,8 @@ def test_install_upgrade_roll_back_and_uninstall(release: Release, next_chart: P
     secret = release.get("secret", "penstock-gateway-secret")["data"]
     assert len(secret["secret"]) >= 32
     assert set(installed) >= {f"{each['kind']}/{each['metadata']['name']}" for each in render().objects} - {
-        "Pod/penstock-test"
+        "Pod/penstock-test",
+        "Job/penstock-deployments-or-pools-are-still-there",
     }
 
     assert not _differences(release), "what is rendered is what is there, with all that the API server adds"
@@ -129,14 +130,14 @@ def test_install_upgrade_roll_back_and_uninstall(release: Release, next_chart: P
     assert release.objects() == installed
     assert release.get("secret", "penstock-gateway-secret")["data"] == secret
 
-    release.helm("uninstall", "penstock")
+    release.helm("uninstall", "penstock", "--no-hooks")
     assert {each for each in release.objects() if "Profile/" not in each} == {"Secret/penstock-gateway-secret"}
     assert release.get("crd", "inferencedeployments.penstock.dev")
 
     release.install(CHART, _PLAIN)
     assert release.get("secret", "penstock-gateway-secret")["data"] == secret, "a new installation finds the secret"
     assert release.get("horizontalpodautoscaler", "penstock-gateway")
-    release.helm("uninstall", "penstock")
+    release.helm("uninstall", "penstock", "--no-hooks")
 
 
 def _differences(release: Release, values: Object | None = None) -> str:
@@ -188,7 +189,7 @@ def test_gateway_autoscaling_that_is_switched_on_and_off_changes_no_number(relea
     release.upgrade(CHART, {"gateway": {"replicas": 3}})
     release.upgrade(CHART, {"gateway": {"autoscaling": on}})
     assert _wanted_since(release, begun) == [6, 12, 3, 4], "what was asked for, and the least"
-    release.helm("uninstall", "penstock")
+    release.helm("uninstall", "penstock", "--no-hooks")
 
 
 def _wanted_since(release: Release, version: str) -> list[int]:
@@ -218,6 +219,6 @@ def test_former_crds_are_refused_with_what_to_do(release: Release, next_chart: P
         "apply", "--server-side", "--force-conflicts", "-f", "-", input=helm("show", "crds", str(next_chart))
     )
     release.upgrade(next_chart)
-    release.helm("uninstall", "penstock")
+    release.helm("uninstall", "penstock", "--no-hooks")
     with pytest.raises(HelmFailedError, match=telling("tenantquotas.penstock.dev 0.1.0")):
         release.install(CHART)  # those of the last release outlived it

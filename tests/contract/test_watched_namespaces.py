@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.chart.helm import grant_operator_rights
+import yaml
+from tests.chart.helm import CHART, grant_operator_rights
 from tests.cluster.controlplane import ControlPlane
 from tests.contract.test_managed_pools import CRDS, SETTINGS, deployment, serve_ray_clusters
 from tests.contract.test_operator_rights import OPERATOR
+from tests.telling import assert_tells
 from tests.waiting import eventually
 
 from penstock.api.meta import Manifest
@@ -183,3 +188,59 @@ def test_where_it_is_not_bound_the_operator(
         return (done.returncode == 0) if allowed else "Penstock's operator may" in done.stderr
 
     eventually(answered, "the policy answers", _SECONDS)
+
+
+def guard(plane: ControlPlane, folder: Path, *namespaces: str) -> subprocess.CompletedProcess[str]:
+    """What the hook before `helm uninstall` runs, by the operator's own token."""
+    config = yaml.safe_load(plane.kubeconfig_for("penstock-operator", "penstock-system").read_text())
+    (folder / "token").write_text(config["users"][0]["user"]["token"])
+    authority = config["clusters"][0]["cluster"]["certificate-authority-data"]
+    (folder / "ca.crt").write_bytes(base64.b64decode(authority))
+    arguments = [plane.url, str(folder), "penstock", "penstock-system", *namespaces]
+    script = CHART / "files" / "uninstall_guard.py"
+    return subprocess.run(
+        [sys.executable, str(script), *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_helm_uninstall_is_refused_while_there_is_what_the_operator_must_end(
+    plane: ControlPlane, tmp_path: Path
+) -> None:
+    plane.kubectl("create", "namespace", "guarded")
+    assert guard(plane, tmp_path, "guarded").returncode == 0, "with nothing there, it goes on"
+    plane.kubectl("apply", "-f", "-", input=json.dumps(deployment("guarded")))
+    refused = guard(plane, tmp_path, "guarded")
+    assert refused.returncode == 1
+    assert_tells(refused.stdout, "guarded/digits finalizers kubectl delete infdep --no-hooks")
+    plane.kubectl("delete", "infdep", "digits", "-n", "guarded")
+
+
+def test_the_way_out_where_the_operator_went_first(plane: ControlPlane, tmp_path: Path) -> None:
+    """By the documented commands, with the namespace and the CRDs told to go already. The last test: no kind of ours is left."""
+    plane.kubectl("create", "namespace", "stranded")
+    held = {"finalizers": [FINALIZER]}
+    pool = {
+        "apiVersion": "penstock.dev/v1alpha1",
+        "kind": "ServingPool",
+        "metadata": {"name": "default"},
+        "spec": _SPEC,
+    }
+    for made in (deployment("stranded"), pool):
+        made["metadata"] |= {"namespace": "stranded"} | held
+        plane.kubectl("apply", "-f", "-", input=json.dumps(made))
+    crds = [each for each in plane.kubectl("get", "crd", "-o", "name").stdout.split() if each.endswith(".penstock.dev")]
+    plane.kubectl("delete", "namespace", "stranded", "--wait=false")
+    plane.kubectl("delete", *crds, "--wait=false")
+    script = (
+        (CHART.parents[1] / "docs" / "install.md")
+        .read_text()
+        .partition("runs this -->\n```sh\n")[2]
+        .partition("```")[0]
+    )
+    plane.run_with_kubectl(script, tmp_path)
+
+    def is_gone() -> bool:
+        left = plane.kubectl("get", "crd", "-o", "name").stdout
+        return "penstock.dev" not in left and "stranded" not in plane.kubectl("get", "namespace", "-o", "name").stdout
+
+    eventually(is_gone, "the namespace and the kinds are gone", 120)

@@ -77,8 +77,8 @@ class Installation:
         helm("rollback", RELEASE, "-n", NAMESPACE, "--wait", "--timeout", "110s", kubeconfig=self.cluster.kubeconfig)
 
     def uninstall(self) -> None:
-        """Uninstall the release, as its notes say; CRDs and what is in them stay."""
-        helm("uninstall", RELEASE, "-n", NAMESPACE, "--wait", kubeconfig=self.cluster.kubeconfig)
+        """Uninstall the release, whatever is still there; CRDs and what is in them stay."""
+        helm("uninstall", RELEASE, "-n", NAMESPACE, "--wait", "--no-hooks", kubeconfig=self.cluster.kubeconfig)
 
     def _values(self) -> Object:
         """Where images are, and requests that fit a small machine."""

@@ -475,11 +475,12 @@ def test_gateways_that_are_not_ready_are_found_by_operator_and_replicas_alone() 
 
 
 @pytest.mark.parametrize("values", BOTH)
-def test_only_the_operator_and_the_test_have_a_token_of_the_kubernetes_api(values: Object) -> None:
+def test_only_the_operator_the_test_and_the_guard_have_a_token_of_the_kubernetes_api(values: Object) -> None:
     pods = render(values).pods()
     assert {name for name, pod in pods.items() if pod["automountServiceAccountToken"]} == {
         "Deployment/penstock-operator",
         "Pod/penstock-test",
+        "Job/penstock-deployments-or-pools-are-still-there",
     }
 
 
