@@ -25,7 +25,7 @@ _OF_AUTOSCALER: Final = ("replicas", "scaleStrategy")
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class Drift:
     """One value that is not what we say."""
 
     path: str
@@ -36,39 +36,39 @@ class Difference:
         return f"{self.path} is {_shorten(self.found)}, not {_shorten(self.wanted)}"
 
 
-def differences(wanted: Any, found: Any, path: str) -> tuple[Difference, ...]:
+def differences(wanted: Any, found: Any, path: str) -> tuple[Drift, ...]:
     """Where `found` is not what `wanted` says. Empty values are as good as none, and spellings of a quantity are alike."""
     return tuple(_differences(wanted, found, path))
 
 
-def changed_ray_cluster(wanted: Manifest, found: Mapping[str, Any]) -> tuple[Difference, ...]:
+def changed_ray_cluster(wanted: Manifest, found: Mapping[str, Any]) -> tuple[Drift, ...]:
     """The same of a RayCluster's spec, without what Ray's autoscaler writes."""
     return differences(_without_counts(wanted), _without_counts(found), "spec")
 
 
-def may_put_right(annotations: Mapping[str, str], changes: Sequence[Difference], now: float) -> bool:
+def may_put_right(annotations: Mapping[str, str], changes: Sequence[Drift], now: float) -> bool:
     """Whether to apply it again: not where that was done a moment ago and the same came back."""
     before, _, at = annotations.get(PUT_RIGHT, "").partition("@")
     return before != _digest(changes) or not at.isdecimal() or now - int(at) >= AGAIN_SECONDS
 
 
-def with_mark(manifest: Manifest, changes: Sequence[Difference], now: float) -> Manifest:
+def with_mark(manifest: Manifest, changes: Sequence[Drift], now: float) -> Manifest:
     """What to apply, with the annotation by which the next look knows what was put right, and when."""
     metadata = manifest["metadata"]
     annotations = metadata.get("annotations", {}) | {PUT_RIGHT: f"{_digest(changes)}@{int(now)}"}
     return {**manifest, "metadata": {**metadata, "annotations": annotations}}
 
 
-def describe(changes: Sequence[Difference]) -> str:
+def describe(changes: Sequence[Drift]) -> str:
     """The first of them, for a sentence."""
     return join_some([str(each) for each in changes], _NAMED)
 
 
-def _digest(changes: Sequence[Difference]) -> str:
+def _digest(changes: Sequence[Drift]) -> str:
     return digest({each.path: each.found for each in changes})
 
 
-def _differences(wanted: Any, found: Any, path: str) -> Iterator[Difference]:
+def _differences(wanted: Any, found: Any, path: str) -> Iterator[Drift]:
     if isinstance(wanted, Mapping) and isinstance(found or {}, Mapping):
         for name, value in wanted.items():
             yield from _differences(value, (found or {}).get(name), f"{path}.{name}")
@@ -76,7 +76,7 @@ def _differences(wanted: Any, found: Any, path: str) -> Iterator[Difference]:
         for index, (ours, theirs) in enumerate(zip(wanted, found, strict=True)):
             yield from _differences(ours, theirs, f"{path}[{_name_of(ours, index)}]")
     elif not _is_alike(wanted, found):
-        yield Difference(path, found, wanted)
+        yield Drift(path, found, wanted)
 
 
 def _is_alike(wanted: Any, found: Any) -> bool:

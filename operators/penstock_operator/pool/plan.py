@@ -16,7 +16,7 @@ from penstock.api.pool import ManagedRayCluster, PoolChange
 from penstock.api.verdicts import Verdict, false, true
 from penstock_operator.deployment.application import ServeApplication
 from penstock_operator.pool import surge as pool_surge
-from penstock_operator.pool.drift import Difference, changed_ray_cluster, describe, may_put_right, with_mark
+from penstock_operator.pool.drift import Drift, changed_ray_cluster, describe, may_put_right, with_mark
 from penstock_operator.pool.names import APPLIED, ray_cluster
 from penstock_operator.pool.observed import PoolObserved, RayClusterView
 from penstock_operator.pool.raycluster import build, group_hash, managed_spec, replacement_hash, replacement_name
@@ -275,7 +275,7 @@ def _changes(observed: PoolObserved, cluster: RayClusterView) -> tuple[Manifest,
     return () if same and cluster.suspended == observed.pool.spec.suspend else (manifest,)
 
 
-def _changed_by_others(observed: PoolObserved, cluster: RayClusterView) -> tuple[Difference, ...]:
+def _changed_by_others(observed: PoolObserved, cluster: RayClusterView) -> tuple[Drift, ...]:
     """What of a RayCluster is not as it was applied."""
     return changed_ray_cluster(_build(observed, cluster, cluster.took_over)["spec"], cluster.spec)
 

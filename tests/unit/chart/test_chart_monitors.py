@@ -26,6 +26,7 @@ def _decode(objects: list[Object]) -> subprocess.CompletedProcess[str]:
 def test_the_prometheus_operator_knows_each_field() -> None:
     objects = _objects()
     assert sorted((each["kind"], each["metadata"]["name"]) for each in objects) == [
+        ("PrometheusRule", "penstock-platform"),
         ("PrometheusRule", "penstock-rollouts"),
         ("ScrapeConfig", "penstock-replicas"),
         ("ServiceMonitor", "penstock-gateway"),
