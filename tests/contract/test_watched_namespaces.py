@@ -211,7 +211,7 @@ def test_helm_uninstall_is_refused_while_there_is_what_the_operator_must_end(
     plane.kubectl("apply", "-f", "-", input=json.dumps(deployment("guarded")))
     refused = guard(plane, tmp_path, "guarded")
     assert refused.returncode == 1
-    assert_tells(refused.stdout, "guarded/digits finalizers kubectl delete infdep --no-hooks")
+    assert_tells(refused.stdout, "guarded/digits finalizers kubectl delete infdep,servingpool --no-hooks")
     plane.kubectl("delete", "infdep", "digits", "-n", "guarded")
 
 
@@ -237,10 +237,10 @@ def test_the_way_out_where_the_operator_went_first(plane: ControlPlane, tmp_path
         .partition("runs this -->\n```sh\n")[2]
         .partition("```")[0]
     )
-    plane.run_with_kubectl(script, tmp_path)
 
     def is_gone() -> bool:
+        plane.run_with_kubectl(script, tmp_path)
         left = plane.kubectl("get", "crd", "-o", "name").stdout
         return "penstock.dev" not in left and "stranded" not in plane.kubectl("get", "namespace", "-o", "name").stdout
 
-    eventually(is_gone, "the namespace and the kinds are gone", 120)
+    eventually(is_gone, "the namespace and the kinds are gone", 120, pause=1.0)
