@@ -72,7 +72,7 @@ def test_a_model_is_served_although_its_run_is_refused(tmp_path: Path) -> None:
     cluster = NoRuns(tmp_path / "cluster.sqlite")
     world = World(deployment())
     observed = world.observed()
-    planned: Plan = replace(plan(observed, NOW), run={"metadata": {"name": "digits-1"}}, route=None)
+    planned: Plan = replace(plan(observed, NOW), run={"metadata": {"name": "digits-1"}}, route=None, number=None)
     reconciler = DeploymentReconciler(cluster, None, None, None)  # type: ignore[arg-type]  # it observes and tells nothing here
     applied = reconciler.apply((observed, None), planned, NOW)
     assert applied.status is not None
