@@ -135,7 +135,18 @@ def refused(name: str, manifest: Manifest, *facts: str, old: Manifest | None = N
     return Case(name, manifest, facts, old)
 
 
+def scheduled(**floor: object) -> Manifest:
+    times = {"start": "07:30", "end": "19:00", "timeZone": "Europe/Zurich", "minReplicas": 2}
+    return deployment(scaling={"maxReplicas": 4, "schedule": [times | floor]})
+
+
 CASES = (
+    taken("a floor by the time of the week", scheduled(days=["Mon", "Fri"])),
+    taken("one over midnight, in the usual time zone", scheduled(end="02:00", timeZone="Etc/UTC")),
+    refused("a floor above the greatest number", scheduled(minReplicas=5), "spec.scaling.schedule maxReplicas"),
+    refused("a floor of no time", scheduled(end="07:30"), "schedule[0].end start differ"),
+    refused("a time that no clock shows", scheduled(start="24:30"), 'schedule[0].start "07:30"'),
+    refused("a place without a name", scheduled(timeZone="Local"), "schedule[0].timeZone Europe/Zurich"),
     taken("the least deployment is taken", deployment()),
     taken("a pool is taken", pool()),
     # Unknown fields and types.

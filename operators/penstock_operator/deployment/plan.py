@@ -16,6 +16,7 @@ from penstock.api.rollout import RolloutPhase
 from penstock.api.v1alpha1 import InferenceDeploymentStatus
 from penstock.api.verdicts import false
 from penstock.routing.leases import Route
+from penstock.scaling.schedule import floor_at
 from penstock_operator.deployment import steps
 from penstock_operator.deployment.access import with_access
 from penstock_operator.deployment.application import ServeApplication, replica_bounds
@@ -29,7 +30,7 @@ from penstock_operator.deployment.rollout import closed_route, is_routed
 from penstock_operator.deployment.served import remember_served
 from penstock_operator.deployment.standing import standing_of, with_spec
 from penstock_operator.deployment.status import deployment_status
-from penstock_operator.deployment.steps import Case, KeptRollout, StepDecision
+from penstock_operator.deployment.steps import TRANSITION_SECONDS, Case, KeptRollout, StepDecision
 from penstock_operator.runtime.loop.requeue import Requeue
 
 
@@ -62,7 +63,7 @@ def plan(observed: Observed, now: float) -> Plan:
     """
     if observed.deployment.metadata.deletion_timestamp is not None:
         return _leave(observed, now)
-    observed = replace(observed, deployment=follow_model(observed))
+    observed, schedule_changes_at = _with_floor(replace(observed, deployment=follow_model(observed)), now)
     standing = standing_of(observed)
     resolved = resolve(observed, standing)
     effective = replace(observed, deployment=resolved.deployment)
@@ -75,8 +76,26 @@ def plan(observed: Observed, now: float) -> Plan:
         superseded_runs=resolved.superseded,
         number=_number(case, decision),
         status=_status(case, decision),
-        requeue=decision.requeue,
+        requeue=_until(decision.requeue, schedule_changes_at, now),
     )
+
+
+def _with_floor(observed: Observed, now: float) -> tuple[Observed, float | None]:
+    """With the least number of replicas of this time of the week, and when that may be another. Raises `Invalid`."""
+    deployment = observed.deployment
+    scaling, found = deployment.spec.scaling, floor_at(deployment.spec.scaling.schedule, now)
+    if found.entry is None or found.entry.min_replicas <= scaling.min_replicas:
+        return observed, found.changes_at
+    lifted = scaling.model_copy(update={"min_replicas": found.entry.min_replicas})
+    spec = deployment.spec.model_copy(update={"scaling": lifted})
+    return replace(observed, deployment=deployment.model_copy(update={"spec": spec})), found.changes_at
+
+
+def _until(requeue: Requeue, changes_at: float | None, now: float) -> Requeue:
+    """No later than the schedule says another number."""
+    if changes_at is None or changes_at - now >= requeue.after_seconds:
+        return requeue
+    return Requeue(max(changes_at - now, TRANSITION_SECONDS), "the schedule says another number of replicas then")
 
 
 def _number(case: Case, decision: StepDecision) -> NumberWrite | None:

@@ -14,6 +14,7 @@ from penstock.api.v1alpha1 import InferenceDeployment, ScalingBound, ScalingChan
 from penstock.api.verdicts import timestamp
 from penstock.routing.leases import ReplicaStats
 from penstock.scaling.policy import Decision, Demand, ScalingLimits, ScalingRule, ScalingState, decide
+from penstock.scaling.schedule import floor_at
 from penstock_operator.deployment import defaults as automatic
 from penstock_operator.deployment.application import replica_bounds
 from penstock_operator.deployment.number import NumberOwner, given_number, owner_of
@@ -100,10 +101,20 @@ def _change(observed: Observed, active: str, app: ObservedApplication, last: int
         if app.wanted == low and decision.unbounded < low
         else None
     )
+    at_least = bound is ScalingBound.MINIMUM or (decision.rule is ScalingRule.REST and app.wanted == low)
+    if at_least and _is_scheduled(observed.deployment, now):
+        bound = ScalingBound.SCHEDULE
     told = {
         "rule": decision.rule, "reason": decision.cause[:_REASON_LENGTH], "bound_by": bound, "inputs": _inputs(demand)
     }  # fmt: skip
     return said.model_copy(update=told)
+
+
+def _is_scheduled(deployment: InferenceDeployment, now: float) -> bool:
+    """Whether the least number of replicas, as it is to be carried out now, is that of the schedule."""
+    scaling = deployment.spec.scaling
+    entry = floor_at(scaling.schedule, now).entry
+    return entry is not None and entry.min_replicas == scaling.min_replicas
 
 
 def _demand(observed: Observed, active: str) -> Demand | None:

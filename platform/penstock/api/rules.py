@@ -34,6 +34,8 @@ _SIGNED: Final = formats_where(lambda each: each.served is Servability.SIGNED)
 _ELSEWHERE: Final = formats_where(lambda each: each.served is Servability.ELSEWHERE)
 _ENDS: Final = formats_where(lambda each: each.served is Servability.AS_IS and not each.optimizable)
 _NUMBER: Final = r"^-?[0-9]+(\\.[0-9]+)?$"
+_CLOCK: Final = "^([01][0-9]|2[0-3]):[0-5][0-9]$"
+_PLACE: Final = "^[A-Za-z]+(/[A-Za-z0-9_+-]+)+$"
 _IS_NUMBER: Final = f"string(self).matches('{_NUMBER}')"
 
 MODEL_RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
@@ -112,6 +114,18 @@ MODEL_RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
             "minReplicas must not be more than maxReplicas (1 where it is left out): lower the one or raise the other",
             field_path=".minReplicas",
         ),
+        Rule(
+            "self.schedule.all(each, each.minReplicas <= self.maxReplicas)",
+            "minReplicas of schedule must not be more than maxReplicas (1 where it is left out): lower the one or raise the other",
+            field_path=".schedule",
+        ),
+    ),
+    api.ScheduledFloor: (
+        Rule(
+            "self.start != self.end",
+            "start and end must differ; for the whole day write 00:00 and 23:59, or raise scaling.minReplicas",
+            field_path=".end",
+        ),
     ),
 }
 
@@ -173,6 +187,12 @@ FIELD_RULES: Final[Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]]] = {
     (api.Batching, "max_batch_size"): auto_or_whole("maxBatchSize", 1, 4096),
     (api.Batching, "max_delay_milliseconds"): auto_or_whole("maxDelayMilliseconds", 0, 10_000),
     (api.Scaling, "target_in_flight_requests"): auto_or_whole("targetInFlightRequests", 1, 100_000),
+    (api.ScheduledFloor, "start"): (matches(_CLOCK, 'start must be a time of day in quotes, such as "07:30"'),),
+    (api.ScheduledFloor, "end"): (matches(_CLOCK, 'end must be a time of day in quotes, such as "19:00"'),),
+    (api.ScheduledFloor, "time_zone"): (
+        # Which places are known is told by the operator, in a condition: an expression that looks one up ends with an error of its own.
+        matches(_PLACE, "timeZone must be a place's, such as Europe/Zurich, or Etc/UTC"),
+    ),
     (api.Cache, "max_bytes"): positive_quantity("maxBytes", "64Mi"),
     (api.Tracing, "sampling_ratio"): (
         Rule(

@@ -99,6 +99,33 @@ class Cache(Described):
     """An older answer is computed anew."""
 
 
+class Weekday(StrEnum):
+    """A day of the week."""
+
+    MONDAY = "Mon"
+    TUESDAY = "Tue"
+    WEDNESDAY = "Wed"
+    THURSDAY = "Thu"
+    FRIDAY = "Fri"
+    SATURDAY = "Sat"
+    SUNDAY = "Sun"
+
+
+class ScheduledFloor(Described):
+    """A time of the week at which there are more replicas at the least, whatever the load."""
+
+    days: Annotated[tuple[Weekday, ...], Field(max_length=7)] = ()
+    """On which it begins. None: every day."""
+    start: Annotated[str, Field(max_length=5)]
+    """When it begins, such as `"07:30"`."""
+    end: Annotated[str, Field(max_length=5)]
+    """When it ends, such as `"19:00"`; on the next day where that is before `start`."""
+    time_zone: Annotated[str, Field(max_length=64)] = "Etc/UTC"
+    """Whose clocks count, such as `Europe/Zurich`. Where they leave an hour out or repeat one, it holds for longer."""
+    min_replicas: Annotated[int, Field(ge=1, le=1000)]
+    """At least this many meanwhile. Where several hold, the greatest counts."""
+
+
 class Scaling(Described):
     """How many replicas, and when."""
 
@@ -108,6 +135,8 @@ class Scaling(Described):
     """At least this many. 0: none while nobody asks, and the first request waits for a start."""
     max_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
     """At most this many."""
+    schedule: Annotated[tuple[ScheduledFloor, ...], Field(max_length=16)] = ()
+    """Times of the week at which `minReplicas` is greater."""
     target_in_flight_requests: IntOrString = AUTO
     """Requests in flight that one replica should carry, from 1 to 100000. Auto: 16 until it is known what a replica can answer;
     then the rate of arrivals decides alone."""
@@ -189,6 +218,8 @@ class ScalingBound(StrEnum):
 
     MINIMUM = "Minimum"
     MAXIMUM = "Maximum"
+    SCHEDULE = "Schedule"
+    """The floor that holds at this time of the week."""
     NODES = "Nodes"
     """Replicas wait for a node."""
 

@@ -102,3 +102,21 @@ def test_each_change_but_the_first_is_an_event() -> None:
 def test_a_change_says_all_of_itself_on_the_wire() -> None:
     change = look(4, look(1, None, 1000.0), 1060.0).scaling_history[-1]
     assert ScalingChange.model_validate_json(change.model_dump_json(exclude_none=True)) == change
+
+
+def test_a_scheduled_floor_holds_and_is_told_as_the_bound() -> None:
+    """1970-01-01 was a Thursday."""
+    floor = {"days": ["Thu"], "start": "00:00", "end": "01:00", "minReplicas": 3}
+    of = deployment(scaling={"minReplicas": 1, "maxReplicas": 8, "schedule": [floor]})
+    app = serve_app(of, running=3, wanted=3)
+    world = World(of, (app,), (gateway({NEW: 100}, {NEW: 3}),))
+    made = plan(world.observed(), 3590.0)
+    assert made.applications is not None
+    assert made.status is not None
+    assert made.applications[0]["deployments"][0]["autoscaling_config"]["min_replicas"] == 3
+    assert made.status.scaling_history[-1].bound_by is ScalingBound.SCHEDULE
+    assert made.requeue is not None
+    assert made.requeue.after_seconds == 10.0
+    after = plan(world.observed(), 3600.0).applications
+    assert after is not None
+    assert after[0]["deployments"][0]["autoscaling_config"]["min_replicas"] == 1
