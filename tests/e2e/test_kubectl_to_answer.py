@@ -177,7 +177,7 @@ def test_kubectl_scale_sets_the_number_of_replicas_and_the_status_says_why(
         parts.until(
             "the status", lambda n=count: penstock.get(tenant, "scaled")["status"]["replicas"].get("ready") == n, 90
         )
-    assert "fixed" in penstock.get(tenant, "scaled")["status"]["replicas"]["reason"]
+    assert "spec.replicas was set" in penstock.get(tenant, "scaled")["status"]["replicas"]["reason"]
 
 
 def test_a_change_of_model_and_a_killed_replica_fail_no_request(

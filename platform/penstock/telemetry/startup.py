@@ -111,7 +111,7 @@ def operator_spans(
     metadata = deployment.metadata
     context = start_context(metadata.uid, status.active_revision, served.attempt.number)
     declared = served.attempt.attempted_at * _NANOSECONDS
-    first = metadata.generation <= 1 or deployment.status.active_revision is None
+    first = metadata.generation <= 1 or _served_nothing(deployment.status, status, declared)
     applied = _epoch(metadata.creation_timestamp) if first and metadata.creation_timestamp else declared
     attributes: _Attributes = {
         names.ATTR_NAMESPACE: metadata.namespace,
@@ -136,6 +136,17 @@ def _is_new(before: InferenceDeploymentStatus, now: InferenceDeploymentStatus) -
     """Whether this status is the first to say that its revision is ready."""
     was = _true_since(before.conditions, DeploymentCondition.READY) is not None
     return not was or before.active_revision != now.active_revision
+
+
+def _served_nothing(before: InferenceDeploymentStatus, now: InferenceDeploymentStatus, declared: int) -> bool:
+    """Whether the deployment was never ready until now: it had no other revision, and was not ready since before this one was declared.
+
+    Its generation does not say: the operator's own writing of the number of replicas is one.
+    """
+    if before.active_revision not in {None, now.active_revision}:
+        return False
+    ready = next((each for each in before.conditions if each.type == DeploymentCondition.READY), None)
+    return ready is None or ready.last_transition_time is None or _epoch(ready.last_transition_time) <= declared
 
 
 def _wait_phases(status: InferenceDeploymentStatus, applied: int, valid: int, declared: int) -> Iterable[Phase]:

@@ -88,7 +88,7 @@ def test_options_that_are_named_exist() -> None:
     assert named - known == set()
 
 
-_OTHERS = {"--volume", "--set", "--set-file", "--cacert", "--metrics-export-port"}
+_OTHERS = {"--volume", "--set", "--set-file", "--cacert", "--metrics-export-port", "--no-hooks"}
 """Of buildah, Helm, curl and Ray."""
 
 

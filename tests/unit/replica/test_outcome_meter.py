@@ -104,7 +104,7 @@ def test_what_samples_cost_is_no_cpu_time_of_the_answers_that_are_counted(
     for _ in range(counted):
         meter.count("", 0.001)
     for _ in range(sampled):
-        meter.count_sampled()
+        meter.count_shown("", 0.001, None, again=False)
     told = meter.tell(1.0, []).cpu_seconds
     assert 0.02 * share <= told <= (time.process_time() - began) * share
     assert meter.tell(1.0, []).cpu_seconds >= told
