@@ -228,6 +228,20 @@ def test_a_later_revision_starts_when_it_was_declared() -> None:
     assert seconds(spans) == {"start": (25, 30), "resolve": (25, 25)}
 
 
+def waiting(since: int) -> tuple[Condition, ...]:
+    return (Condition(type="Ready", status=ConditionStatus.FALSE, reason="R", last_transition_time=at(since)),)
+
+
+def test_a_first_revision_starts_with_the_apply_though_the_number_of_replicas_made_a_generation() -> None:
+    before = deployment(2, active_revision="v1a", conditions=waiting(3))
+    assert seconds(operator_spans(before, ready(Ready=9), served(3)))["start"] == (0, 9)
+
+
+def test_a_revision_that_was_lost_and_comes_back_does_not_start_with_the_apply() -> None:
+    before = deployment(2, active_revision="v1a", conditions=waiting(20))
+    assert seconds(operator_spans(before, ready(Ready=30), served(3)))["start"] == (3, 30)
+
+
 def test_a_replica_that_starts_long_after_has_a_trace_of_its_own_with_a_link() -> None:
     began = (APPLIED + 4000) * SECOND
     place = replica_start("u", "v1a", Attempt(attempted_at=APPLIED), began, "r2")
