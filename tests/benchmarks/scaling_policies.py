@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from tests.benchmarks import report
-from tests.benchmarks.scaling_trials import CASE, HIGH, LOW, SECONDS, LoadVerdict, draw, judge, told_seeds
+from tests.benchmarks.scaling_trials import CASE, HIGH, LOW, SECONDS, TOLD, LoadVerdict, draw, judge
 
 from penstock.routing.leases import ReplicaStats
 from penstock.scaling.policy import Demand, ScalingLimits, ScalingState, decide
@@ -138,7 +138,7 @@ def _write_page(verdict: LoadVerdict) -> None:
         seconds=SECONDS,
         capacity=CASE.service.capacity,
         slo_seconds=CASE.bound_seconds,
-        rates=rates_of(draw(verdict.shape, told_seeds(verdict.shape)[:1])[0], SECONDS),
+        rates=rates_of(draw(verdict.shape, TOLD[:1])[0], SECONDS),
         policies=tuple(figures_of(trial, SECONDS, searched=at != "default") for at, trial in trials),
     )
     report.OUT.mkdir(parents=True, exist_ok=True)

@@ -146,7 +146,7 @@ def _served_nothing(before: InferenceDeploymentStatus, now: InferenceDeploymentS
     if before.active_revision not in {None, now.active_revision}:
         return False
     ready = next((each for each in before.conditions if each.type == DeploymentCondition.READY), None)
-    return ready is None or ready.last_transition_time is None or _epoch(ready.last_transition_time) <= declared
+    return ready is None or not ready.last_transition_time or _epoch(ready.last_transition_time) <= declared
 
 
 def _wait_phases(status: InferenceDeploymentStatus, applied: int, valid: int, declared: int) -> Iterable[Phase]:
