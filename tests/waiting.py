@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 _T = TypeVar("_T")
 PATIENCE = 120.0
 """Seconds. Nothing that tests wait for takes as long on an idle machine; those that run them seldom are idle."""
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process runs: one that has ended and that nobody has waited for does not.
+
+    What ends while it is looked at is there to be opened and gone to be read.
+    """
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def eventually(

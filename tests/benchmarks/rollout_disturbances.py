@@ -9,13 +9,13 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Final
 
 import httpx
 from tests.benchmarks import parts, report
 from tests.benchmarks.rollout_lane import Lane, StatusLook
 from tests.e2e.stack import Platform
+from tests.waiting import is_alive
 
 from penstock.api.rollout import RolloutPhase
 
@@ -144,14 +144,6 @@ class GatewayExchanger(Disturbance):
         finally:
             self._seconds.append(time.monotonic() - began)
             self._lock.release()
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that has ended and was not waited for does not."""
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
-        return False
 
 
 class ReplicaKiller(Disturbance):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.waiting import eventually
+from tests.waiting import eventually, is_alive
 
 from penstock_operator.runtime.cluster import JOB, Key, Manifest
 from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
@@ -80,14 +80,6 @@ class RunnerFolder:
         return job_status.end_of(self.job(name))
 
 
-def alive(process: int) -> bool:
-    try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
-
-
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[RunnerFolder]:
     made = RunnerFolder(tmp_path)
@@ -143,7 +135,7 @@ def test_a_deleted_job_s_process_ends(home: RunnerFolder) -> None:
     (line,) = eventually(lambda: home.notes("long"))
     assert home.job("long")["status"]["active"] == 1
     home.cluster.delete(JOB, Key("default", "long"))
-    eventually(lambda: not alive(int(line[0])))
+    eventually(lambda: not is_alive(int(line[0])))
 
 
 def test_a_job_past_its_deadline_ends(home: RunnerFolder) -> None:
@@ -162,7 +154,7 @@ def test_an_orderly_end_of_the_operator_ends_the_process_and_the_next_starts_it_
     home.apply("long", LONG)
     (line,) = eventually(lambda: home.notes("long"))
     home.stop()
-    assert not alive(int(line[0]))
+    assert not is_alive(int(line[0]))
     assert home.end("long") is None
     home.start()
     eventually(lambda: len(home.notes("long")) == 2)
@@ -182,7 +174,7 @@ def test_after_sigkill_of_the_operator_the_command_is_started_again_and_never_tw
         process.wait(10)
     home.start()
     eventually(lambda: len(home.notes("long")) == 2)
-    assert not alive(int(line[0]))
+    assert not is_alive(int(line[0]))
 
 
 def test_a_child_that_outlived_its_operator_is_ended_before_the_command_starts_again(home: RunnerFolder) -> None:

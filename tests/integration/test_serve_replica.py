@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tests.integration.operator_parts import scaling_model
 from tests.telling import telling
-from tests.waiting import eventually
+from tests.waiting import eventually, is_alive
 
 from penstock.serving.arguments import FAILURE_MARKER
 from penstock.serving.control import Reconfigure, ReplicaSettings
@@ -120,10 +120,4 @@ def test_the_server_dies_with_a_killed_supervisor(model: Path) -> None:
     parent.wait()
     parent.stdout.close()
 
-    def gone() -> bool:
-        try:
-            return "\nState:\tZ" in Path(f"/proc/{child}/status").read_text()
-        except OSError:
-            return True
-
-    eventually(gone, "the server ended", PATIENCE)
+    eventually(lambda: not is_alive(child), "the server ended", PATIENCE)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.ports import free_ports
-from tests.waiting import eventually
+from tests.waiting import eventually, is_alive
 
 from penstock_operator.kinds import CLUSTER_OPTIMIZATION_PROFILE, OPTIMIZATION_RUN
 from penstock_operator.runtime.cluster import JOB, Key, Manifest
@@ -90,14 +90,6 @@ def home(tmp_path: Path) -> Iterator[OperatorFolder]:
     made.cluster.close()
 
 
-def gone(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return True
-    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-
-
 def test_a_run_reaches_its_verdict_over_a_killed_operator(home: OperatorFolder) -> None:
     (home.workspace / "wait").touch()
     home.cluster.apply(OPTIMIZATION_RUN, RUN, "test")
@@ -107,7 +99,7 @@ def test_a_run_reaches_its_verdict_over_a_killed_operator(home: OperatorFolder) 
     (first,) = home.started()
 
     home.stop(kill=True)
-    eventually(lambda: gone(first), "the search ends with its operator", 10)
+    eventually(lambda: not is_alive(first), "the search ends with its operator", 10)
     home.start()
     eventually(lambda: len(home.started()) == 2, "the search is started again", 60)
     time.sleep(0.5)
@@ -126,5 +118,5 @@ def test_a_deleted_run_ends_its_process(home: OperatorFolder) -> None:
     home.start()
     (process,) = eventually(home.started, "the search runs", 30)
     home.cluster.delete(OPTIMIZATION_RUN, KEY)
-    eventually(lambda: gone(process), "its process ends", 20)
+    eventually(lambda: not is_alive(process), "its process ends", 20)
     assert not home.cluster.list(JOB, "default").items

@@ -76,7 +76,7 @@ def plan(observed: Observed, now: float) -> Plan:
         superseded_runs=resolved.superseded,
         number=_number(case, decision),
         status=_status(case, decision),
-        requeue=_until(decision.requeue, schedule_changes_at, now),
+        requeue=_requeue_by_schedule(decision.requeue, schedule_changes_at, now),
     )
 
 
@@ -91,7 +91,7 @@ def _with_floor(observed: Observed, now: float) -> tuple[Observed, float | None]
     return replace(observed, deployment=deployment.model_copy(update={"spec": spec})), found.changes_at
 
 
-def _until(requeue: Requeue, changes_at: float | None, now: float) -> Requeue:
+def _requeue_by_schedule(requeue: Requeue, changes_at: float | None, now: float) -> Requeue:
     """No later than the schedule says another number."""
     if changes_at is None or changes_at - now >= requeue.after_seconds:
         return requeue

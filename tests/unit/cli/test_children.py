@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from tests.ports import free_port
 from tests.telling import assert_tells, telling
-from tests.waiting import eventually
+from tests.waiting import eventually, is_alive
 
 from penstock.errors import Conflict, Unavailable
 from penstock_cli.standalone import gateway, operator, ray_head
@@ -44,14 +44,6 @@ def program(tmp_path: Path, *argv: str, scratch: Path | None = None) -> ChildPro
     )
 
 
-def alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
-
-
 def pids(path: Path) -> list[int]:
     assert eventually(path.exists)
     return [int(text) for text in path.read_text().split()]
@@ -62,9 +54,9 @@ def test_stopping_ends_what_left_the_session_and_ignores_sigterm(tmp_path: Path)
     scratch.mkdir()
     child = Child(program(tmp_path, STUBBORN, str(tmp_path / "pids"), "stay", scratch=scratch))
     started = pids(tmp_path / "pids")
-    assert all(map(alive, started))
+    assert all(map(is_alive, started))
     child.stop()
-    assert not any(map(alive, started))
+    assert not any(map(is_alive, started))
     assert not scratch.exists()
 
 
@@ -72,7 +64,7 @@ def test_what_a_program_leaves_behind_ends_with_it(tmp_path: Path) -> None:
     child = Child(program(tmp_path, STUBBORN, str(tmp_path / "pids"), "exit"))
     started = pids(tmp_path / "pids")
     assert eventually(lambda: not child.running)
-    assert not any(map(alive, started))
+    assert not any(map(is_alive, started))
     with pytest.raises(Unavailable, match="status 3"):
         child.check()
 
@@ -91,7 +83,7 @@ def test_nothing_outlives_whoever_started_it(tmp_path: Path, number: signal.Sign
     with subprocess.Popen(argv) as starter:
         started = pids(tmp_path / "pids")
         starter.send_signal(number)
-    assert eventually(lambda: not any(map(alive, started)))
+    assert eventually(lambda: not any(map(is_alive, started)))
 
 
 def test_a_program_that_ends_early_is_told_with_its_last_lines(tmp_path: Path) -> None:
