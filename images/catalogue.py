@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Final
@@ -107,8 +107,29 @@ _RAY_ENVIRONMENT: Final = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
-_RAY_PROGRAMS: Final = ("py-spy", "ray", "serve")
 _SERVING_PACKAGES: Final = ("penstock", "penstock_runtime", "penstock_serving")
+_RUNTIME: Final = Image(
+    name=ImageName.RUNTIME,
+    flavour=Flavour.SHELL,
+    extras=("serving", "stores"),
+    packages=_SERVING_PACKAGES,
+    programs=("py-spy", "ray", "serve"),
+    # KubeRay puts `/bin/bash -c` and `ray start …` in its place.
+    entrypoint=(),
+    command=("/bin/bash",),
+    user=RAY,
+    environment=_RAY_ENVIRONMENT,
+)
+_OPTIMIZER: Final = Image(
+    name=ImageName.OPTIMIZER,
+    flavour=Flavour.COMPILER,
+    extras=("serving", "stores", "optimizer"),
+    packages=(*_SERVING_PACKAGES, "penstock_optimizer"),
+    entrypoint=(f"{PREFIX}/bin/python", "-m", "penstock_optimizer"),
+    user=RAY,
+    stands_on=ImageName.RUNTIME,
+    environment=_RAY_ENVIRONMENT,
+)
 
 IMAGES: Final[Mapping[ImageName, Image]] = {
     image.name: image
@@ -130,48 +151,14 @@ IMAGES: Final[Mapping[ImageName, Image]] = {
             user=NONROOT,
             left_out=("numpy",),
         ),
-        Image(
-            name=ImageName.RUNTIME,
-            flavour=Flavour.SHELL,
-            extras=("serving", "stores"),
-            packages=_SERVING_PACKAGES,
-            programs=_RAY_PROGRAMS,
-            # KubeRay puts `/bin/bash -c` and `ray start …` in its place.
-            entrypoint=(),
-            command=("/bin/bash",),
-            user=RAY,
-            environment=_RAY_ENVIRONMENT,
-        ),
-        Image(
-            name=ImageName.OPTIMIZER,
-            flavour=Flavour.COMPILER,
-            extras=("serving", "stores", "optimizer"),
-            packages=(*_SERVING_PACKAGES, "penstock_optimizer"),
-            entrypoint=(f"{PREFIX}/bin/python", "-m", "penstock_optimizer"),
-            user=RAY,
-            stands_on=ImageName.RUNTIME,
-            environment=_RAY_ENVIRONMENT,
-        ),
-        Image(
-            name=ImageName.RUNTIME_GPU,
-            flavour=Flavour.SHELL,
-            extras=("serving-gpu", "stores"),
-            packages=_SERVING_PACKAGES,
-            programs=_RAY_PROGRAMS,
-            entrypoint=(),
-            command=("/bin/bash",),
-            user=RAY,
-            environment=_RAY_ENVIRONMENT,
-        ),
-        Image(
+        _RUNTIME,
+        _OPTIMIZER,
+        replace(_RUNTIME, name=ImageName.RUNTIME_GPU, extras=("serving-gpu", "stores")),
+        replace(
+            _OPTIMIZER,
             name=ImageName.OPTIMIZER_GPU,
-            flavour=Flavour.COMPILER,
             extras=("serving-gpu", "stores", "optimizer-gpu"),
-            packages=(*_SERVING_PACKAGES, "penstock_optimizer"),
-            entrypoint=(f"{PREFIX}/bin/python", "-m", "penstock_optimizer"),
-            user=RAY,
             stands_on=ImageName.RUNTIME_GPU,
-            environment=_RAY_ENVIRONMENT,
         ),
     )
 }

@@ -6,14 +6,14 @@ A search finds what fits the draws that it saw, for the chance in them, too: so 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from penstock_cli.replay.loads import LoadShape, draw_arrivals, shape_rates
 from penstock_cli.replay.model import ReplayCase, ServiceTimes
 from penstock_cli.replay.policies import LEAST, POLICIES, PolicyFamily
-from penstock_cli.replay.search import VIOLATION_SECONDS, PolicySearch, ReplayTrial, price_by
+from penstock_cli.replay.search import VIOLATION_SECONDS, PolicySearch, ReplayTrial, price_by, price_within
 
 CASE: Final = ReplayCase(
     ServiceTimes(((1, 0.24), (2, 0.34), (4, 0.56), (8, 1.0)), 8),
@@ -91,19 +91,6 @@ def draw(shape: LoadShape, seeds: Sequence[int]) -> list[list[float]]:
     return [draw_arrivals(shape_rates(shape, LOW, HIGH, SECONDS, seed), seed) for seed in seeds]
 
 
-def spending(replica_seconds: float) -> Callable[[ReplayTrial], tuple[float, ...]]:
-    """What is least for the fewest violations at no more replica-seconds; of as many, for what spends most of them.
-
-    Who has no violation on a few draws, by little, has some on others: what the rival spends, too, is not saved.
-    """
-
-    def key(trial: ReplayTrial) -> tuple[float, ...]:
-        over = max(0.0, trial.replica_seconds - replica_seconds)
-        return over, trial.violations, -trial.replica_seconds
-
-    return key
-
-
 def search(shape: LoadShape, family: PolicyFamily, seeds: Sequence[int] = ()) -> PolicySearch:
     """A search on the draws that are for searching."""
     return PolicySearch(CASE, draw(shape, seeds or SEARCHED), SECONDS, family)
@@ -123,7 +110,7 @@ def judge(shape: LoadShape, family: PolicyFamily) -> LoadVerdict:
             continue
         found, shown = search(shape, rival), PolicySearch(CASE, told, SECONDS, rival)
         for at, trial in (("default", found.default()), ("best", found.best(price))):
-            matched = min(tried, key=spending(max(_WITHIN * trial.replica_seconds, least_seconds)))
+            matched = min(tried, key=price_within(max(_WITHIN * trial.replica_seconds, least_seconds)))
             rivalries.append(Rivalry(at, shown.run(trial.setting), tell.run(matched.setting)))
     best = tell.run(min(tried, key=price).setting)
     return LoadVerdict(shape, len(TOLD), tell.default(), best, tuple(rivalries))

@@ -56,9 +56,12 @@ def price_by(violation_seconds: float) -> Price:
 
 
 def price_within(replica_seconds: float) -> Price:
-    """The fewest violations at no more than so many replica-seconds; what takes more is dearer than all that does not."""
+    """The fewest violations at no more than so many replica-seconds; what takes more is dearer than all that does not.
+
+    Of as few, what spends most: who has none on the loads tried, by little, has some on others.
+    """
     return lambda result: (
-        result.violations + result.replica_seconds * 1e-6
+        result.violations - result.replica_seconds * 1e-6
         if result.replica_seconds <= replica_seconds
         else 1e9 + result.replica_seconds
     )
