@@ -43,6 +43,11 @@ class Agent:
                 self.end_headers()
                 self.wfile.write(granted)
 
+            def do_POST(self) -> None:
+                """Refuse. What is left unread when a connection is closed makes the system reset it, and the answer may be lost."""
+                self.rfile.read(int(self.headers["Content-Length"]))
+                self.send_error(501)
+
             do_PUT = do_DELETE = _take  # noqa: N815 -- the base class's names
 
             def log_message(self, *_: object) -> None:

@@ -285,7 +285,7 @@ def test_a_peer_that_is_gone_tells_nothing(scene: Scene, how: str) -> None:
     scene.order(ShadowPeer(address=address))
     told = scene.show(ROWS[:2])
     if how == "it is of no replica of this model":
-        # The agent's server knows no POST: 501.
+        # The agent takes no POST: 501.
         assert (told.samples, told.failed) == (2, 2)
     else:
         assert (told.samples, told.dropped) == (0, 2)
