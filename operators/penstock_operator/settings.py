@@ -118,6 +118,10 @@ def _add_pools(result: argparse.ArgumentParser) -> None:
     group = result.add_argument_group("managed pools")
     group.add_argument("--runtime-image", metavar="IMAGE", default="", help="of pools that name none")
     group.add_argument(
+        "--runtime-gpu-image", metavar="IMAGE", default="",
+        help="of their workers with NVIDIA's GPUs; of the same Ray and Python as the other; default: that one",
+    )  # fmt: skip
+    group.add_argument(
         "--pool-env", action="append", default=[], metavar="NAME=VALUE",
         help="variable of all pods of pools, such as OTEL_EXPORTER_OTLP_ENDPOINT=URL; repeatable",
     )  # fmt: skip
@@ -160,6 +164,9 @@ def _add_optimization(result: argparse.ArgumentParser) -> None:
     here.add_argument("--optimizer-workspace", type=Path, metavar="FOLDER", help="keeps what searches found")
     pods = result.add_argument_group("optimization in pods")
     pods.add_argument("--optimizer-image", metavar="IMAGE", help="container image of the Jobs")
+    pods.add_argument(
+        "--optimizer-gpu-image", metavar="IMAGE", help="of those that get NVIDIA's GPUs; default: as of the others"
+    )
     pods.add_argument(
         "--optimizer-workspace-claim", metavar="NAME", help="PersistentVolumeClaim that keeps what searches found"
     )
@@ -249,6 +256,7 @@ def _pools(given: argparse.Namespace) -> PoolSettings | None:
         return None
     return PoolSettings(
         image=given.runtime_image,
+        gpu_image=given.runtime_gpu_image,
         system_namespace=given.system_namespace or given.lease_namespace,
         environment=tuple(_pair(each, "--pool-env") for each in given.pool_env),
         artifact_secret=given.artifact_secret,
@@ -311,6 +319,7 @@ def _jobs(given: argparse.Namespace) -> JobSettings | None:
         store=given.artifact_store,
         signing_key="",
         image=given.optimizer_image,
+        gpu_image=given.optimizer_gpu_image,
         architectures=tuple(given.image_architecture),
         signing_key_secret=_KEY_SUFFIX,
         workspace_claim=given.optimizer_workspace_claim,

@@ -22,6 +22,17 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default $root.Chart.AppVersion }}{{ end }}
 {{- end }}
 
+{{/*
+The image for nodes with GPUs: beside the plain one, where nothing else is said. Argument: [root, image, plain image]. A digest is of
+one image alone.
+*/}}
+{{- define "penstock.gpuImage" -}}
+{{- $image := index . 1 -}}
+{{- $plain := index . 2 -}}
+{{- $repository := $image.repository | default (printf "%s-gpu" $plain.repository) -}}
+{{- include "penstock.image" (list (index . 0) (dict "repository" $repository "tag" ($image.tag | default $plain.tag) "digest" $image.digest)) -}}
+{{- end }}
+
 {{/* The Secret that tokens are derived from. */}}
 {{- define "penstock.gatewaySecret" -}}
 {{ .Values.gateway.secret.existingSecret | default "penstock-gateway-secret" }}

@@ -4,6 +4,7 @@
 {{- if .artifactStore }}
 - {{ include "penstock.argument" (printf "--artifact-store=%v" .artifactStore) }}
 - {{ include "penstock.argument" (printf "--optimizer-image=%v" (include "penstock.image" (list $ $.Values.images.optimizer))) }}
+- {{ include "penstock.argument" (printf "--optimizer-gpu-image=%v" (include "penstock.gpuImage" (list $ $.Values.images.optimizerGpu $.Values.images.optimizer))) }}
 {{- range $index, $key := .trustedKeys }}
 - {{ include "penstock.argument" (printf "--trusted-key-file=/etc/penstock/settings/trusted-%v.pem" $index) }}
 {{- end }}

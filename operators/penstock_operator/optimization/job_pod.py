@@ -18,6 +18,7 @@ from penstock.serving.mounts import CLAIMS_ROOT, CREDENTIALS_ROOT
 from penstock_operator.architectures import keep_to
 from penstock_operator.optimization.job_settings import JobSettings
 from penstock_operator.pods.disk import DISK
+from penstock_operator.pool.placement import needs_cuda
 from penstock_operator.pool.raypods import node_selector
 
 SIGNING_KEY: Final = "key.pem"
@@ -84,7 +85,7 @@ def _container(
 ) -> Manifest:
     container: Manifest = {
         "name": OPTIMIZER,
-        "image": settings.image or "none",
+        "image": _image(settings, amounts),
         "command": [settings.python, "-m", "penstock_optimizer"],
         "env": [
             *({"name": name, "value": value} for name, value in variables.items()),
@@ -105,6 +106,11 @@ def _container(
     if settings.environment_secret is not None:
         container["envFrom"] = [{"secretRef": {"name": settings.environment_secret}}]
     return container
+
+
+def _image(settings: JobSettings, amounts: Mapping[str, str]) -> str:
+    on_gpus = any(needs_cuda(resource) for resource in amounts)
+    return (settings.gpu_image if on_gpus else None) or settings.image or "none"
 
 
 def _key(run: OptimizationRun, settings: JobSettings) -> list[Manifest]:

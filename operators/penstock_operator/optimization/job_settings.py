@@ -63,8 +63,10 @@ class JobSettings:
     """The interpreter; standalone: the operator's own."""
     image: str | None = None
     """None: the Job is a process of this machine."""
+    gpu_image: str | None = None
+    """Of Jobs that get NVIDIA's GPUs; None: as of the others."""
     architectures: tuple[str, ...] = ()
-    """That the image was built for, by Kubernetes' names; none: any."""
+    """That the images were built for, by Kubernetes' names; none: any."""
     signing_key_secret: str | None = None
     """How names of Secrets end that hold a run's own key. The operator makes each, and the Job's driver has it as a
     variable; None: `signing_key` is there already, as it is standalone."""

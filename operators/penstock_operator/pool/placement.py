@@ -34,6 +34,11 @@ def is_gpu(accelerator: GroupAccelerator) -> bool:
     return resource.endswith(("gpu", "gpu.shared")) or resource.startswith("nvidia.com/mig-")
 
 
+def needs_cuda(resource: str) -> bool:
+    """Whether what Kubernetes counts by `resource` is NVIDIA's: a GPU, whole, a slice or a share."""
+    return resource.startswith("nvidia.com/")
+
+
 def required_resources(resources: Resources, groups: Sequence[WorkerGroup] = ()) -> dict[str, float]:
     """What a replica takes from a Ray node, by Ray's names: CPU (cores), memory (bytes), GPU and others (pieces).
 

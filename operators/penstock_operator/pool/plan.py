@@ -19,7 +19,7 @@ from penstock_operator.pool import surge as pool_surge
 from penstock_operator.pool.drift import Drift, changed_ray_cluster, describe, may_put_right, with_mark
 from penstock_operator.pool.names import APPLIED, ray_cluster
 from penstock_operator.pool.observed import PoolObserved, RayClusterView
-from penstock_operator.pool.raycluster import build, group_hash, managed_spec, replacement_hash, replacement_name
+from penstock_operator.pool.raycluster import build, group_hashes, managed_spec, replacement_hash, replacement_name
 from penstock_operator.pool.replacement import answers_too, copy_application, known_applications, leaves_unasked
 from penstock_operator.pool.status import hindrance
 
@@ -296,7 +296,7 @@ def _can_become(observed: PoolObserved, cluster: RayClusterView) -> bool:
     """Whether the spec can be reached from what this one is without starting it anew."""
     if cluster.kind != _kind(observed):
         return False
-    wanted = {each.name: group_hash(each) for each in managed_spec(observed.pool).worker_groups}
+    wanted = group_hashes(managed_spec(observed.pool), observed.settings)
     return all(wanted.get(name, count.kind) == count.kind for name, count in cluster.groups.items())
 
 

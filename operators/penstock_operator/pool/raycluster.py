@@ -45,7 +45,7 @@ class GroupCount:
     leaving: tuple[str, ...] = ()
     """Names of pods that are to be deleted."""
     kind: str = ""
-    """`group_hash` of what it was built from."""
+    """Its hash, by `group_hashes`, of what it was built from."""
     template: Mapping[str, Any] = field(default_factory=dict)
     """The whole group as it is, for one that is no longer in the spec and still has workers."""
 
@@ -85,7 +85,7 @@ def build(
     metadata = pool.metadata
     annotations = {
         KIND_OF: replacement_hash(spec, settings, secret),
-        GROUP_KINDS: json.dumps(_kinds(spec, groups or {}), sort_keys=True),
+        GROUP_KINDS: json.dumps(_kinds(spec, settings, groups or {}), sort_keys=True),
         APPLIED: _applied_hash(body),
     }
     if took_over is not None:
@@ -126,10 +126,17 @@ def replacement_hash(spec: ManagedRayCluster, settings: PoolSettings, secret: st
     )
 
 
-def group_hash(group: WorkerGroup) -> str:
-    """A hash of all of a group that cannot change while its workers run."""
+def group_hashes(spec: ManagedRayCluster, settings: PoolSettings) -> dict[str, str]:
+    """By the group's name, a hash of all of it that cannot change while its workers run."""
+    return {each.name: _group_hash(each, spec, settings) for each in spec.worker_groups}
+
+
+def _group_hash(group: WorkerGroup, spec: ManagedRayCluster, settings: PoolSettings) -> str:
     fixed = group.model_dump(mode="json", exclude={"min_workers", "max_workers"}, exclude_none=True)
-    return digest({"rule": _RULE, "group": fixed})
+    image = raypods.image(spec, settings, group)
+    # The head's is in the hash of the whole.
+    own = {"image": image} if image != raypods.image(spec, settings) else {}
+    return digest({"rule": _RULE, "group": fixed, **own})
 
 
 def replacement_name(pool: ServingPool, settings: PoolSettings, secret: str, serving: str) -> str:
@@ -139,14 +146,14 @@ def replacement_name(pool: ServingPool, settings: PoolSettings, secret: str, ser
     replacement for another change.
     """
     spec = managed_spec(pool)
-    groups = {each.name: group_hash(each) for each in spec.worker_groups}
+    groups = group_hashes(spec, settings)
     change = digest({"kind": replacement_hash(spec, settings, secret), "groups": groups, "serving": serving})
     return ray_cluster(pool.metadata.name, change)
 
 
-def _kinds(spec: ManagedRayCluster, present: Mapping[str, GroupCount]) -> dict[str, str]:
+def _kinds(spec: ManagedRayCluster, settings: PoolSettings, present: Mapping[str, GroupCount]) -> dict[str, str]:
     """Also of groups that left the spec, for as long as they have workers: they may come back as something else."""
-    wanted = {each.name: group_hash(each) for each in spec.worker_groups}
+    wanted = group_hashes(spec, settings)
     return {name: count.kind for name, count in present.items() if name not in wanted and count.replicas} | wanted
 
 

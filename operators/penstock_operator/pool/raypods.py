@@ -21,7 +21,7 @@ from penstock_operator.pods.disk import with_volumes
 from penstock_operator.pods.template import with_container_templates, with_templates
 from penstock_operator.pool import redis
 from penstock_operator.pool.names import GROUP_LABEL, POOL_LABEL, label
-from penstock_operator.pool.placement import ray_resource
+from penstock_operator.pool.placement import needs_cuda, ray_resource
 from penstock_operator.pool.volumes import empty_volume, model_volumes, own_credentials
 
 ACCELERATOR_NODE_LABEL: Final = "penstock.dev/accelerator-type"
@@ -55,6 +55,8 @@ class PoolSettings:
 
     image: str = ""
     """The runtime image of this release; empty: pools must name one."""
+    gpu_image: str = ""
+    """The same for workers with NVIDIA's GPUs, of the same Ray and Python; empty: as of the others."""
     system_namespace: str = "penstock-system"
     """Where the operator and the gateways run."""
     environment: tuple[tuple[str, str], ...] = ()
@@ -76,7 +78,7 @@ def head(pool: str, spec: ManagedRayCluster, settings: PoolSettings) -> Manifest
     node = spec.head
     trusted, mounted = redis.volumes(spec.gcs_fault_tolerance)
     container = {
-        **_container(RAY_HEAD, spec, settings, redis.variables(spec.gcs_fault_tolerance)),
+        **_container(RAY_HEAD, image(spec, settings), settings, redis.variables(spec.gcs_fault_tolerance)),
         "resources": {
             "requests": {"cpu": node.cpu, "memory": node.memory},
             "limits": {"cpu": _head_limit(node), "memory": node.memory},
@@ -126,7 +128,7 @@ def worker(pool: ObjectMeta, spec: ManagedRayCluster, group: WorkerGroup, settin
     volumes, mounts = model_volumes(spec, settings.artifact_secret, pool.namespace)
     cached = {CACHE_VARIABLE: CACHE_ROOT, CACHE_BYTES_VARIABLE: str(int(number(spec.cache.max_bytes)))}
     container = {
-        **_container(RAY_WORKER, spec, settings, cached),
+        **_container(RAY_WORKER, image(spec, settings, group), settings, cached),
         # Limits as requests: a tenant's model takes no more than its worker has.
         "resources": {"requests": amounts, "limits": amounts},
         "volumeMounts": [{"name": "temporary", "mountPath": _TEMPORARY}, *mounts],
@@ -199,9 +201,11 @@ def object_store_bytes() -> str:
     return str(_OBJECT_STORE_BYTES)
 
 
-def image(spec: ManagedRayCluster, settings: PoolSettings) -> str:
-    """The image of head and workers."""
-    return spec.image or settings.image
+def image(spec: ManagedRayCluster, settings: PoolSettings, group: WorkerGroup | None = None) -> str:
+    """The image of the head, or of the workers of a group: the pool's own; else this release's for what they run on."""
+    if spec.image or group is None or group.accelerator is None or not needs_cuda(group.accelerator.resource):
+        return spec.image or settings.image
+    return settings.gpu_image or settings.image
 
 
 def _head_limit(node: HeadNode) -> str:
@@ -220,7 +224,7 @@ def _finish(built: Manifest, container: str, templates: tuple[PodTemplate | None
     return {**made, "spec": with_volumes(made["spec"], container)}
 
 
-def _container(name: str, spec: ManagedRayCluster, settings: PoolSettings, more: Mapping[str, str]) -> Manifest:
+def _container(name: str, image_: str, settings: PoolSettings, more: Mapping[str, str]) -> Manifest:
     fixed = {
         "HOME": _TEMPORARY,
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -233,7 +237,7 @@ def _container(name: str, spec: ManagedRayCluster, settings: PoolSettings, more:
     variables = {**fixed, **dict(settings.environment), **more}
     return {
         "name": name,
-        "image": image(spec, settings),
+        "image": image_,
         "securityContext": _confined_context(),
         "env": [{"name": key, "value": value} for key, value in variables.items()],
     }

@@ -86,6 +86,8 @@ class Installation:
         for name, image in self.images.items():
             repository, _, tag = image.rpartition(":")
             images[str(name)] = {"repository": repository, "tag": tag}
+        # What has GPUs here only pretends to.
+        images["runtimeGpu"] = images[str(ImageName.RUNTIME)]
         small = {"requests": {"cpu": "20m", "memory": "128Mi", "ephemeral-storage": "16Mi"}}
         return {
             "images": images,

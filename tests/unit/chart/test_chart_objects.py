@@ -629,6 +629,36 @@ def test_an_image_is_named_by(image: Object, reference: str) -> None:
     assert operator["spec"]["template"]["spec"]["containers"][0]["image"] == reference
 
 
+DIGEST = f"sha256:{'a' * 64}"
+
+
+@pytest.mark.parametrize(
+    ("images", "reference"),
+    [
+        pytest.param({}, "penstock/runtime-gpu:0.1.0", id="as it comes: beside the plain one"),
+        pytest.param(
+            {"registry": "r.example.com", "runtime": {"repository": "ray/serve", "tag": "7"}},
+            "r.example.com/ray/serve-gpu:7",
+            id="a plain one of another name and tag",
+        ),
+        pytest.param(
+            {"runtime": {"digest": DIGEST, "tag": "7"}}, "penstock/runtime-gpu:7", id="a digest, which is of one image"
+        ),
+        pytest.param({"runtimeGpu": {"digest": DIGEST}}, f"penstock/runtime-gpu@{DIGEST}", id="a digest of its own"),
+        pytest.param(
+            {"runtimeGpu": {"repository": "penstock/runtime"}}, "penstock/runtime:0.1.0", id="the plain one itself"
+        ),
+    ],
+)
+def test_the_image_for_gpus_is(images: Object, reference: str) -> None:
+    """By one rule for workers and Jobs."""
+    jobs = json.loads(json.dumps(images).replace("runtime", "optimizer"))
+    store = {"artifactStore": "s3://models/penstock", "jobEgress": ["0.0.0.0/0:443"]}
+    arguments = render({"images": {**images, **jobs}, "optimization": store}).arguments("penstock-operator")
+    assert f"--runtime-gpu-image={reference}" in arguments
+    assert f"--optimizer-gpu-image={reference.replace('runtime', 'optimizer')}" in arguments
+
+
 @pytest.mark.parametrize("values", BOTH)
 def test_helm_lint_finds_nothing(values: Object) -> None:
     assert "0 chart(s) failed" in helm("lint", "--strict", str(CHART), values=values)

@@ -15,6 +15,8 @@ from images.debian import WANTED, complete, image_path
 from images.packages import export, write_launchers
 from images.sbom import Component, Kind, find_components, write_sbom
 
+from penstock_operator.pool.raycluster import RAY_VERSION
+
 REPOSITORY = Path(__file__).resolve().parents[3]
 DOCKERFILE = REPOSITORY / "images/Dockerfile"
 
@@ -155,6 +157,20 @@ def test_the_runtime_for_gpus_brings_all_that_cuda_needs_but_the_driver() -> Non
         "nvidia-ml-py",
     }
     assert needed <= _requirements(ImageName.RUNTIME_GPU)
+
+
+def test_workers_with_gpus_and_without_are_one_ray_cluster() -> None:
+    """Ray refuses a worker of another version of itself or of Python, and what they tell each other is pickled by these packages."""
+    plain, gpu = (
+        dict(re.findall(r"^([a-z0-9-]+)==([^ ;\n]+)", export(IMAGES[name], REPOSITORY), re.MULTILINE))
+        for name in (ImageName.RUNTIME, ImageName.RUNTIME_GPU)
+    )
+    assert plain["ray"] == gpu["ray"] == RAY_VERSION
+    assert {name: gpu.get(name) for name in plain if name != "onnxruntime"} == {
+        name: version for name, version in plain.items() if name != "onnxruntime"
+    }
+    assert plain["onnxruntime"] == gpu["onnxruntime-gpu"], "what one search measured, both serve"
+    assert IMAGES[ImageName.RUNTIME].flavour == IMAGES[ImageName.RUNTIME_GPU].flavour, "and so is Python"
 
 
 @pytest.mark.parametrize("suffix", ["", "-gpu"], ids=["without GPUs", "with GPUs"])

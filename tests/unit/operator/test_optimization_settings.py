@@ -47,6 +47,8 @@ def test_in_a_cluster_a_job_is_a_pod(tmp_path: Path) -> None:
     pods = [
         "--optimizer-image",
         "i",
+        "--optimizer-gpu-image",
+        "g",
         "--gateway-secret-file",
         str(tmp_path / "key"),
         "--optimizer-workspace-claim",
@@ -65,7 +67,7 @@ def test_in_a_cluster_a_job_is_a_pod(tmp_path: Path) -> None:
     more += ["--artifact-secret", "r", "--optimizer-queue", "q", "--optimizer-egress", "namespace/storage:9000"]
     settings = read([*STORE, "--trusted-key-file", str(tmp_path / "key"), *pods, *more])
     assert settings.jobs == JobSettings(
-        "file:///artifacts", "", image="i", signing_key_secret="signing", workspace_claim="c",
+        "file:///artifacts", "", image="i", gpu_image="g", signing_key_secret="signing", workspace_claim="c",
         model_volumes=(("models", "/models"),), environment=(("A", "b=c"),), environment_secret="e", queue="q", shared_store=True, sandbox=False,
         egress=(Egress(9000, namespace="storage"),),
     )  # fmt: skip

@@ -85,6 +85,23 @@ def test_a_job_runs_where_the_model_will(
     assert "affinity" not in spec
 
 
+@pytest.mark.parametrize(
+    ("resources", "gpu_image", "image"),
+    [
+        pytest.param(asked("nvidia-l4"), "optimizer-gpu:1", "optimizer-gpu:1", id="a GPU"),
+        pytest.param(asked("mig-1g"), "optimizer-gpu:1", "optimizer-gpu:1", id="a slice of one"),
+        pytest.param({}, "optimizer-gpu:1", "optimizer:1", id="none"),
+        pytest.param(asked("nvidia-l4"), None, "optimizer:1", id="a GPU, and an operator that was told of one image"),
+    ],
+)
+def test_a_job_has_the_image_for_what_it_measures_on(
+    resources: dict[str, Any], gpu_image: str | None, image: str
+) -> None:
+    job = planned(run(resources), replace(SETTINGS, gpu_image=gpu_image)).job
+    assert job is not None
+    assert job["spec"]["template"]["spec"]["containers"][0]["image"] == image
+
+
 def test_without_a_pool_that_says_more_nodes_are_chosen_by_their_labels() -> None:
     spec = build(run({**asked("nvidia-l4"), "nodeLabels": ARM}), PROFILE, SETTINGS, 1)["spec"]["template"]["spec"]
     assert spec["nodeSelector"] == ARM

@@ -13,7 +13,7 @@ from penstock_operator.nodes.forecast import KubernetesNode, describe_closest
 from penstock_operator.pods.disk import with_volumes
 from penstock_operator.pods.merge import merge
 from penstock_operator.pods.template import with_templates
-from penstock_operator.pool.raycluster import build, group_hash, managed_spec, replacement_hash
+from penstock_operator.pool.raycluster import build, group_hashes, managed_spec, replacement_hash
 from penstock_operator.pool.raypods import PoolSettings, head_demand, worker_demand
 
 MEBI, GIBI = 2**20, 2**30
@@ -134,7 +134,7 @@ def test_a_pool_that_says_nothing_has_the_hashes_that_it_had_before_there_were_t
     """Else an upgrade would replace every pool."""
     spec = managed_spec(pool(CPU))
     assert replacement_hash(spec, PoolSettings(image=IMAGE), "s") == "9ed528f8923c"
-    assert group_hash(spec.worker_groups[0]) == "12af53182ed5"
+    assert group_hashes(spec, PoolSettings(image=IMAGE)) == {"cpu": "12af53182ed5"}
 
 
 def test_another_template_needs_other_pods() -> None:
@@ -142,8 +142,8 @@ def test_another_template_needs_other_pods() -> None:
     settings, platform = PoolSettings(image=IMAGE), PoolSettings(image=IMAGE, template=PodTemplate.model_validate(COST))
     kinds = {replacement_hash(plain, settings, "s"), replacement_hash(labelled, settings, "s")}
     assert len(kinds | {replacement_hash(plain, platform, "s")}) == 3
-    group = managed_spec(pool({**CPU, "podTemplate": COST})).worker_groups[0]
-    assert group_hash(group) != group_hash(plain.worker_groups[0])
+    of_group = managed_spec(pool({**CPU, "podTemplate": COST}))
+    assert group_hashes(of_group, settings) != group_hashes(plain, settings)
 
 
 def test_the_head_has_a_limit_on_cores_which_the_pool_may_set() -> None:

@@ -161,6 +161,8 @@ def test_the_command_line_says_how_pools_are_made(tmp_path: Path) -> None:
         [
             "--runtime-image",
             "r:1",
+            "--runtime-gpu-image",
+            "g:1",
             "--pool-env",
             "OTEL_X=1",
             "--lease-namespace",
@@ -169,7 +171,7 @@ def test_the_command_line_says_how_pools_are_made(tmp_path: Path) -> None:
             str(spec),
         ]
     )
-    assert settings.pools == PoolSettings("r:1", "ns", (("OTEL_X", "1"),))
+    assert settings.pools == PoolSettings("r:1", "g:1", "ns", (("OTEL_X", "1"),))
     assert settings.default_pool is not None
     assert settings.default_pool.managed is not None
     assert settings.default_pool.managed.worker_groups[0].cpu == "1"

@@ -13,7 +13,7 @@ from penstock.api.meta import Manifest
 from penstock.errors import Invalid
 from penstock_operator.pool import names as pool_names
 from penstock_operator.pool.network import policies
-from penstock_operator.pool.raycluster import GroupCount, build, group_hash, managed_spec, replacement_hash
+from penstock_operator.pool.raycluster import GroupCount, build, group_hashes, managed_spec, replacement_hash
 from penstock_operator.pool.raypods import PoolSettings, ray_resources, worker_demand
 
 
@@ -213,6 +213,39 @@ def test_a_group_that_left_the_spec_stays_while_it_has_workers_and_keeps_its_pla
     assert [each["groupName"] for each in groups] == ["cpu"]
 
 
+BOTH = replace(SETTINGS, gpu_image="penstock/runtime-gpu:1.0.0")
+IMAGES = [
+    ("GPUs have the one with CUDA", "nvidia.com/gpu", {}, BOTH, BOTH.gpu_image),
+    ("and so have slices of them", "nvidia.com/mig-1g.5gb", {}, BOTH, BOTH.gpu_image),
+    ("what is not NVIDIA's has no use for it", "google.com/tpu", {}, BOTH, BOTH.image),
+    ("nor another maker's GPU", "amd.com/gpu", {}, BOTH, BOTH.image),
+    ("a pool's own image is all of its pods'", "nvidia.com/gpu", {"image": "mine:2"}, BOTH, "mine:2"),
+    ("an operator that was told of one image has one", "nvidia.com/gpu", {}, SETTINGS, SETTINGS.image),
+]
+
+
+@pytest.mark.parametrize(
+    ("resource", "managed", "settings", "image"), [row[1:] for row in IMAGES], ids=[row[0] for row in IMAGES]
+)
+def test_workers_have_the_image_for_what_they_run_on(
+    resource: str, managed: dict[str, Any], settings: PoolSettings, image: str
+) -> None:
+    special = {**GPU, "accelerator": {"type": "special", "resource": resource}}
+    manifest = build(pool(CPU, special, **managed), settings, SECRET, "penstock-default")
+    head, cpu, gpu = (each["spec"]["containers"][0]["image"] for each in pods(manifest))
+    assert (head, cpu, gpu) == (managed.get("image", SETTINGS.image), managed.get("image", SETTINGS.image), image)
+
+
+def test_another_image_for_gpus_needs_other_pods_where_there_are_some() -> None:
+    newer = replace(BOTH, gpu_image="penstock/runtime-gpu:1.0.1")
+    for group, same in ((CPU, True), (GPU, False)):
+        spec = managed_spec(pool(group))
+        assert (group_hashes(spec, BOTH) == group_hashes(spec, newer)) is same
+        assert (group_hashes(spec, BOTH) == group_hashes(spec, SETTINGS)) is same
+    own = managed_spec(pool(GPU, image="mine:2"))
+    assert group_hashes(own, BOTH) == group_hashes(own, SETTINGS)
+
+
 SAME = [
     ("another minimum", {**CPU, "minWorkers": 0}, {}),
     ("another maximum", {**CPU, "maxWorkers": 9}, {}),
@@ -230,7 +263,7 @@ OTHER = [
 def kinds(group: dict[str, Any], managed: dict[str, Any]) -> tuple[str, str]:
     spec = pool(group, **managed).spec.managed
     assert spec is not None
-    return replacement_hash(spec, SETTINGS, SECRET), group_hash(spec.worker_groups[0])
+    return replacement_hash(spec, SETTINGS, SECRET), group_hashes(spec, SETTINGS)["cpu"]
 
 
 @pytest.mark.parametrize(("group", "managed"), [row[1:] for row in SAME], ids=[row[0] for row in SAME])
