@@ -107,15 +107,7 @@ async def _serve(
     *,
     identity: ReplicaIdentity | None,
 ) -> int:
-    loop = asyncio.get_running_loop()
-    resource = {
-        names.ATTR_NAMESPACE: settings.namespace,
-        names.ATTR_MODEL: settings.model,
-        names.ATTR_VERSION: settings.version,
-        names.ATTR_REVISION: settings.revision,
-        names.ATTR_REPLICA: settings.replica_id,
-    }
-    sink = SpanSink.from_env(names.SERVICE_REPLICA, resource)
+    sink = SpanSink.from_env(names.SERVICE_REPLICA, _resource(settings))
     service = InferenceService(settings, model, sink)
     documents = ReplicaDocuments(settings, model, service)
     front = HttpFront(settings, model, service, documents, RpcFront(settings, model, service, documents))
@@ -127,25 +119,12 @@ async def _serve(
     service.metrics.add(UsageMetrics(settings, lambda: usage.usage))
     service.shadow = Shadowing(settings, model, address, identity)
     leaving = asyncio.Event()
-
-    def on_line(line: bytes) -> None:
-        _command(line, service, front, pipe, leaving)
-
-    def parent_signal() -> None:
-        if os.getppid() != parent:
-            leaving.set()
-
-    loop.add_signal_handler(signal.SIGUSR1, parent_signal)
-    parent_signal()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, leaving.set)
-    pipe.start(on_line, leaving.set)
+    _leave_on_signals(leaving, parent)
+    pipe.start(lambda line: _command(line, service, front, pipe, leaving), leaving.set)
     # What has been made so far stays: the collector need not look at it again.
     gc.collect()
     gc.freeze()
     service.begin()
-    ticking = asyncio.create_task(_tick(service, front), name="tick")
-    metering = asyncio.create_task(_meter_usage(usage, service), name="usage")
     leases = Leases(
         settings,
         address,
@@ -159,20 +138,45 @@ async def _serve(
         on_orders=service.obey,
         outcomes=service.outcomes,
     )
-    telling = asyncio.create_task(_export_start(start, service, leases, sink), name="start trace")
+    works = (_tick(service, front), _meter_usage(usage, service), _export_start(start, service, leases, sink))
+    tasks = [asyncio.create_task(work) for work in works]
     pipe.send(Ready(address=address, digest=model.digest))
     logger.info("serving %s/%s version %s on %s", settings.namespace, settings.model, settings.version, address)
     await leaving.wait()
     await _drain(settings, service, front, listener, leases)
-    ticking.cancel()
-    metering.cancel()
-    telling.cancel()
+    for task in tasks:
+        task.cancel()
     service.executor.close()
     model.held.close()
-    await loop.run_in_executor(None, sink.shutdown, _SPANS_SECONDS)
+    await asyncio.get_running_loop().run_in_executor(None, sink.shutdown, _SPANS_SECONDS)
     pipe.send(Drained())
     logger.info("drained")
     return 0
+
+
+def _resource(settings: ReplicaSettings) -> dict[str, str]:
+    """What its spans say of who made them."""
+    return {
+        names.ATTR_NAMESPACE: settings.namespace,
+        names.ATTR_MODEL: settings.model,
+        names.ATTR_VERSION: settings.version,
+        names.ATTR_REVISION: settings.revision,
+        names.ATTR_REPLICA: settings.replica_id,
+    }
+
+
+def _leave_on_signals(leaving: asyncio.Event, parent: int) -> None:
+    """Leave when asked to, and once the parent has ended, which may have been before anybody listened."""
+
+    def parent_signal() -> None:
+        if os.getppid() != parent:
+            leaving.set()
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGUSR1, parent_signal)
+    parent_signal()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, leaving.set)
 
 
 def _identity(settings: ReplicaSettings) -> ReplicaIdentity | None:
