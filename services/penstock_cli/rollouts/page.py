@@ -9,9 +9,10 @@ from typing import Any, Final
 
 from jinja2 import ChoiceLoader, FileSystemLoader
 
-from penstock.api.rollout import RolloutPhase, RolloutPoint, RolloutStatus, evidence_of
+from penstock.api.meta import AUTO
+from penstock.api.rollout import RolloutPhase, RolloutPoint, RolloutSpec, RolloutStatus, evidence_of
 from penstock.api.v1alpha1 import InferenceDeployment
-from penstock_cli.rollouts.showing import SHARES, duration, seconds_since
+from penstock_cli.rollouts.showing import ENDED, SHARES, duration, seconds_since, tell_proof
 from penstock_optimizer.report.axes import Axis
 from penstock_optimizer.report.templates import TEMPLATES
 
@@ -54,11 +55,33 @@ def render(deployment: InferenceDeployment, rollout: RolloutStatus, now: datetim
         made=f"{now:%Y-%m-%d %H:%M:%S} UTC",
         harm=harm,
         proof=proof,
+        due=_tell_due(rollout, now),
+        parity=_tell_parity(deployment.spec.rollout, rollout),
+        tell_proof=tell_proof,
         evidence_of=evidence_of,
         proved=sum(each.proved for each in judged),
         judged=len(judged),
         plots=plots(rollout, harm, proof),
     )
+
+
+def _tell_parity(spec: RolloutSpec, rollout: RolloutStatus) -> str:
+    """What agreement is asked for, and where the spec leaves that open, what it comes to; of a former release's rollout only what it says."""
+    asked = spec.analysis.output_parity
+    if not rollout.output_parity:
+        return str(asked)
+    auto = " (Auto)" if asked == AUTO else ""
+    if not evidence_of(rollout.output_parity):
+        return f"not asked for{auto}"
+    return f"{rollout.output_parity}{auto}{f', compared by {rollout.loss}' if rollout.loss else ''}"
+
+
+def _tell_due(rollout: RolloutStatus, now: datetime) -> str:
+    """How long there is until it is to be proved; empty where that is no matter."""
+    since = seconds_since(rollout.deadline, now)
+    if since is None or rollout.phase in (*ENDED, RolloutPhase.WATCHING):
+        return ""
+    return f"in {duration(-since)}" if since <= 0 else f"{duration(since)} ago"
 
 
 def plots(rollout: RolloutStatus, harm: float, proof: float) -> list[dict[str, Any]]:

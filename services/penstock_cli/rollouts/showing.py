@@ -127,11 +127,12 @@ def _metric_row(metric: MetricEvidence, harm: float, proof: float) -> tuple[str,
     return (
         metric.name, metric.candidate, metric.baseline, f"{metric.samples:,}",
         f"{bar(worse, harm)} {worse:.1f}",
-        "" if metric.name == SHARES else f"{bar(no_worse, proof)} {no_worse:.1f}{_tell_proof(metric)}",
+        "" if metric.name == SHARES else f"{bar(no_worse, proof)} {no_worse:.1f}{tell_proof(metric)}",
     )  # fmt: skip
 
 
-def _tell_proof(metric: MetricEvidence) -> str:
+def tell_proof(metric: MetricEvidence) -> str:
+    """Whether a metric is proved, and where clients' requests are too few, by what."""
     if not metric.proved:
         return ""
     return f" proved{_PROVED_BY.get(metric.proved_by, '')}"

@@ -36,15 +36,18 @@ METRICS = [
 ]
 
 
-def page(**changes: Any) -> str:
+SPEC = {"model": {"storageUri": "file:///m", "modelFormat": "onnx"}, "rollout": {"type": "Canary"}}
+
+
+def page(*, deployment: InferenceDeployment | None = None, **changes: Any) -> str:
     told = {
         "type": "Canary", "phase": "Stepping", "candidate": "v2", "stable": "v1", "weight": 10,
         "startedAt": "2026-11-30T19:55:00Z", "deadline": "2026-11-30T20:55:00Z", "message": "It gets <10 %> of the requests.",
         "harm": "0.6", "harmBound": "3", "proofBound": "1.3", "metrics": METRICS, "history": HISTORY,
         "worst": [{"at": "2026-11-30T19:58:00Z", "loss": "0.31", "output": "logits", "told": "3 of 10 rows differ."}],
     }  # fmt: skip
-    deployment = InferenceDeployment.model_validate(yaml.safe_load(SAMPLE.read_text()))
-    return render(deployment, RolloutStatus.model_validate(told | changes), NOW)
+    given = deployment or InferenceDeployment.model_validate(yaml.safe_load(SAMPLE.read_text()))
+    return render(given, RolloutStatus.model_validate(told | changes), NOW)
 
 
 def text_of(html: str) -> str:
@@ -89,6 +92,24 @@ def test_the_page_is_balanced_html_and_asks_nothing_of_any_network(changes: dict
 )
 def test_the_page_says(wanted: str) -> None:
     assert wanted in text_of(page())
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        pytest.param({"outputParity": "0.99", "loss": "Cosine"}, "Agreement of answers 0.99 (Auto), compared by Cosine", id="what agreement Auto comes to"),
+        pytest.param({"outputParity": "0", "loss": "Auto"}, "Agreement of answers not asked for (Auto)", id="that Auto asks for none"),
+        pytest.param({}, "Agreement of answers Auto", id="of a former release's rollout what the spec says"),
+        pytest.param({"metrics": [METRICS[1] | {"provedBy": "MadeInputs"}]}, "200.0 proved by made inputs", id="by what it was proved"),
+        pytest.param({"metrics": [{"name": "latency", "baseline": "1 %"}]}, "latency \u2013 1 % 0", id="that nothing was seen of a revision"),
+        pytest.param({"shown": "8 answers were compared, 7 of them to inputs that no client sent", "replayed": True}, "8 answers were compared, 7 of them to", id="how many answers were compared"),
+        pytest.param({}, "in 55 min it is to be proved by 2026-11-30T20:55:00Z", id="how long there is"),
+        pytest.param({"phase": "Watching"}, "All of it is of the time before it took over.", id="that evidence is of before"),
+    ],
+)  # fmt: skip
+def test_the_page_says_of_others(changes: dict[str, Any], wanted: str) -> None:
+    deployment = InferenceDeployment.model_validate(yaml.safe_load(SAMPLE.read_text()) | {"spec": SPEC})
+    assert wanted in text_of(page(deployment=deployment, **changes))
 
 
 def test_evidence_far_beyond_its_bound_stays_within_the_picture() -> None:

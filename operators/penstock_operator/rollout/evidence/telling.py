@@ -128,10 +128,9 @@ def _figures(name: str, ledger: EvidenceLedger, arms: ComparedArms) -> tuple[str
         if at < 0:
             return "", ""
         limit = f" above {LATENCY_SECONDS[min(at, len(LATENCY_SECONDS) - 1)] * 1000:.3g} ms"
-        return (
-            tell_percent(_one(candidate.slow), _one(candidate.slow_of)) + limit,
-            tell_percent(_one(baseline.slow), _one(baseline.slow_of)) + limit,
-        )
+        told = (tell_percent(_one(each.slow), _one(each.slow_of)) for each in (candidate, baseline))
+        slow, beside = (f"{each}{limit}" if each else "" for each in told)
+        return slow, beside
     if name == known.PARITY:
         return _losses(ledger)
     if name == known.CPU:
@@ -179,6 +178,11 @@ def tell_mean(losses: float, samples: float) -> str:
 def tell_milliseconds(seconds: float, answers: float) -> str:
     """Time by answer."""
     return f"{1000 * seconds / answers:.3g} ms" if answers else ""
+
+
+def tell_median(seconds: float) -> str:
+    """The time in the middle of answers to what both revisions are shown."""
+    return f"median {1000 * seconds:.3g} ms" if math.isfinite(seconds) else ""
 
 
 def tell_bytes(size: float) -> str:
