@@ -98,6 +98,31 @@ def test_a_full_replica_leaves_its_requests_to_one_that_has_room() -> None:
     run(scenario)
 
 
+def test_of_two_revisions_the_one_that_is_full_refuses_its_share_though_the_other_has_room() -> None:
+    """Who gets which request goes by lots alone (docs/adr/0019)."""
+
+    async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
+        stable, candidate = await occupied(stack, "stable"), await occupied(stack, "candidate")
+        await gw.lease("stable", stable.address, revision="v1", room={"requests": 40, "retryAfterSeconds": 7})
+        await gw.lease("candidate", candidate.address, revision="v2", room={"requests": 1, "retryAfterSeconds": 7})
+        await gw.declare(revisions={"v1": 50, "v2": 50})
+        inside = ask(gw, 30)
+
+        async def all_are_in_or_refused() -> bool:
+            return sum(each.done() for each in inside) + stable.answered + candidate.answered == 30
+
+        await until(all_are_in_or_refused)
+        stable.go_on.set()
+        candidate.go_on.set()
+        answers = await asyncio.gather(*inside)
+        refused = [headers["retry-after"] for status, _, headers in answers if status == 429]
+        assert candidate.answered == 1
+        assert len(refused) == 29 - stable.answered
+        assert set(refused) == {"7"}, "chance leaves none once in 40 million times"
+
+    run(scenario)
+
+
 async def _has(replica: Replica, requests: int) -> bool:
     return replica.answered >= requests
 
