@@ -139,6 +139,7 @@ def _status(case: Case, decision: StepDecision) -> InferenceDeploymentStatus:
         active=active,
         candidate=decision.candidate,
         present=decision.present,
+        ahead=decision.ahead,
         revisions=(names.revision(case.original), *((judged.stable,) if judged is not None else ())),
     )
     faster = resolved.optimized is not None and active == names.revision(resolved.optimized)

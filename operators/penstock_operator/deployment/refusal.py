@@ -24,7 +24,8 @@ def refused_status(deployment: InferenceDeployment, message: str, now: float) ->
     if ready is None or ready.status is not ConditionStatus.TRUE:
         verdicts[DeploymentCondition.READY] = progressing
     else:
-        verdicts[DeploymentCondition.READY] = derive_ready(verdicts, present=before.observed_generation == generation)
+        present = before.observed_generation == generation
+        verdicts[DeploymentCondition.READY] = derive_ready(verdicts, present=present, ahead=True)
     return _with_verdicts(deployment, before, verdicts, now)
 
 

@@ -26,6 +26,7 @@ def deployment_status(
     active: str | None,
     candidate: str | None = None,
     present: bool = False,
+    ahead: bool = False,
     revisions: Iterable[str] = (),
 ) -> InferenceDeploymentStatus:
     """The whole status.
@@ -38,11 +39,12 @@ def deployment_status(
         active: the revision that gets the requests.
         candidate: the one that starts beside it.
         present: whether what serves is of the present spec.
+        ahead: whether `ModelResolved` is of a revision that does not serve yet.
         revisions: others whose models are to be kept in mind.
     """
     deployment = observed.deployment
     metadata, before = deployment.metadata, deployment.status
-    everything = {**verdicts, DeploymentCondition.READY: derive_ready(verdicts, present=present)}
+    everything = {**verdicts, DeploymentCondition.READY: derive_ready(verdicts, present=present, ahead=ahead)}
     joining = _judge_joining(observed, active)
     if joining is not None:
         everything[DeploymentCondition.REQUESTS_JOINED] = joining

@@ -149,6 +149,18 @@ class RolloutCase:
         )
 
     @property
+    def has_last_share(self) -> bool:
+        """Whether nothing but all requests comes after the share that it has; of `BlueGreen`, whether it has all."""
+        if self.settings.type is RolloutType.BLUE_GREEN:
+            return self.record.weight == FULL
+        return self.record.weight > 0 and self.next_weight == FULL
+
+    @property
+    def shares_in_vain(self) -> bool:
+        """Whether it has a part of the requests although its type shares none: the spec named another when it got it."""
+        return not self.is_canary and 0 < self.record.weight < FULL
+
+    @property
     def next_weight(self) -> int:
         """Percent of the step after this one; the first one's before any, and all after the last. Steps may have changed."""
         return min((each for each in self.settings.steps if each > self.record.weight), default=FULL)

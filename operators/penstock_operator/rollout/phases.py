@@ -35,7 +35,13 @@ EDGES: Final[Mapping[RolloutPhase, frozenset[RolloutPhase]]] = {
         }
     ),
     RolloutPhase.STEPPING: frozenset(
-        {RolloutPhase.HELD, RolloutPhase.WATCHING, RolloutPhase.PROMOTED, RolloutPhase.ROLLED_BACK}
+        {
+            RolloutPhase.SHADOWING,  # of another type now, which shares no requests
+            RolloutPhase.HELD,
+            RolloutPhase.WATCHING,
+            RolloutPhase.PROMOTED,
+            RolloutPhase.ROLLED_BACK,
+        }
     ),
     RolloutPhase.HELD: frozenset(
         {
@@ -164,7 +170,7 @@ def _has_earned_all(case: RolloutCase) -> bool:
             pass
     if case.by_shown_alone:
         return case.proved
-    return case.record.weight > 0 and case.next_weight == FULL and _has_done_step(case) and case.proved
+    return case.has_last_share and _has_done_step(case) and case.proved
 
 
 def _has_done_step(case: RolloutCase) -> bool:
@@ -232,6 +238,8 @@ def _shadow(case: RolloutCase) -> RolloutMove:
 
 
 def _step(case: RolloutCase) -> RolloutMove:
+    if case.shares_in_vain:
+        return _take_share_away(case)
     if case.is_canary and case.next_weight < FULL and _has_done_step(case):
         return _raise_share(case)
     share = f"It gets {case.record.weight} % of the requests"
@@ -256,9 +264,16 @@ def _is_baseline_ready(case: RolloutCase, size: int = 1) -> bool:
     return baseline.running >= wanted and baseline.listed >= wanted
 
 
+def _take_share_away(case: RolloutCase) -> RolloutMove:
+    message = f"It gets no request any more, since {case.settings.type} shares none: it is shown samples of them."
+    return RolloutMove(RolloutPhase.SHADOWING, 0, 0, message)
+
+
 def _let_go(case: RolloutCase) -> RolloutMove:
     """What held it is over."""
     weight = case.record.weight
+    if case.shares_in_vain:
+        return _take_share_away(case)
     if not weight:
         return RolloutMove(RolloutPhase.SHADOWING, 0, 0, "It goes on: it is shown samples of the requests.")
     if weight < FULL or case.settings.type is RolloutType.BLUE_GREEN:

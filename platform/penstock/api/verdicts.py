@@ -72,13 +72,17 @@ def recorded_verdict(kind: str, previous: Iterable[Condition]) -> Verdict | None
     return Verdict(before.status, Reason(before.reason), before.message)
 
 
-def derive_ready(verdicts: dict[DeploymentCondition, Verdict], *, present: bool = False) -> Verdict:
+def derive_ready(
+    verdicts: dict[DeploymentCondition, Verdict], *, present: bool = False, ahead: bool = False
+) -> Verdict:
     """`Ready` from the rest: the first of them that is against it, in the order in which things depend on each other.
 
     `Progressing` is against it while it holds (not yet there) and where it failed, unless what serves is of the present
-    spec already (`present`), as it is while an optimized model takes over from the model itself.
+    spec already (`present`), as it is while an optimized model takes over from the model itself. Then `ModelResolved` may be of a
+    revision that gets no request yet (`ahead`), and is not against it: what serves, serves.
     """
-    for kind in (DeploymentCondition.POOL_READY, DeploymentCondition.MODEL_RESOLVED):
+    asked = (DeploymentCondition.POOL_READY, *(() if present and ahead else (DeploymentCondition.MODEL_RESOLVED,)))
+    for kind in asked:
         if verdicts[kind].status is ConditionStatus.FALSE:
             return false(verdicts[kind].reason, verdicts[kind].message)
     progressing = verdicts[DeploymentCondition.PROGRESSING]
