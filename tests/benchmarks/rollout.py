@@ -1,24 +1,31 @@
 """How often a judged rollout errs, and how soon it decides: simulated rollouts of good and bad revisions, by kind of traffic.
 
 What decides is the operator's own code (`penstock_operator.rollout.evidence`); what is simulated are the counts that replicas tell.
-It fails where more good revisions are rolled back than alpha allows, or more bad ones proved than beta does.
+It fails where more good revisions are rolled back than alpha allows, or more bad ones proved than beta does. What was simulated is kept
+under build/bench/rollout-cases for as long as the code is the same, so that a run that was ended goes on where it was.
 """
 
 from __future__ import annotations
 
+import argparse
+import hashlib
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
-from tests.benchmarks.report import progress, publish
+from tests.benchmarks.report import OUT, progress, publish
 from tests.benchmarks.rollout_figures import exact_interval, write_plot
 from tests.benchmarks.rollout_traffic import Trial
 from tests.benchmarks.rollout_trials import Verdicts, run_trials
 from tests.benchmarks.rollout_watch import WatchTrial, watch_trials
 
+from penstock_operator.rollout import evidence
 from penstock_operator.rollout.evidence.ledger import METRICS, AnalysisSettings
 
 SETTINGS = AnalysisSettings()
@@ -27,7 +34,7 @@ TRAFFIC = {False: "Poisson", True: "bursty"}
 ALIKE = 250
 """A/A rollouts of each rate and traffic: 2,000 in all."""
 ALIKE_BLOCKS = 450
-AT_MARGIN = 400
+AT_MARGIN = 1000
 AT_MARGIN_BLOCKS = 300
 BAD = 40
 BAD_BLOCKS = 900
@@ -44,8 +51,8 @@ MARGINS = {
 """Candidates that are worse by just as much as is allowed: the hardest of those that must not be proved."""
 BAD_KINDS: dict[str, dict[str, tuple[float, ...]]] = {
     "fails": {"failing": (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)},
-    "slower everywhere": {"slower": (1.05, 1.1, 1.2, 1.5, 2.0)},
-    "slow at p99 only": {"tail": (0.01, 0.05, 0.1, 0.2, 0.5)},
+    "slower everywhere": {"slower": (1.01, 1.05, 1.1, 1.2, 1.5, 2.0)},
+    "slow at p99 only": {"tail": (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)},
     "wrong answers": {"differing": (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)},
     "wrong for one class": {"class_share": (0.02, 0.05, 0.1, 0.5)},
     "leaks, part of its memory a second": {"leak": (0.002, 0.01, 0.05)},
@@ -63,6 +70,10 @@ LITTLE_KINDS: dict[str, dict[str, float]] = {
     "20 % slow at p99": {"tail": 0.2},
     "5 % wrong": {"differing": 0.05},
     "5 % wrong, but right on made inputs": {"differing": 0.05, "made": 0.0},
+    "the same, 200 samples supplied": {"differing": 0.05, "made": 0.0, "supplied": 200},
+    "the same, 1,000 samples supplied": {"differing": 0.05, "made": 0.0, "supplied": 1000},
+    "the same by 1 %, 1,000 samples supplied": {"differing": 0.01, "made": 0.0, "supplied": 1000},
+    "two copies, 1,000 samples supplied": {"supplied": 1000},
     "twice the CPU time": {"cpu": 2.0},
     **{f"{name}, by the margin": {field: effect} for name, field, effect in (
         ("fails", "failing", SETTINGS.max_error_increase),
@@ -71,39 +82,70 @@ LITTLE_KINDS: dict[str, dict[str, float]] = {
     )},
 }  # fmt: skip
 
+HOUR_BLOCKS = 1800
+AFTER_BLOCKS = 450
+WATCH_KINDS: dict[str, dict[str, float]] = {
+    "as it was, Poisson": {},
+    "as it was, bursty": {},
+    "2 % fail": {"failing": 0.02},
+    "5 % fail": {"failing": 0.05},
+    "three times as slow": {"slower": 3.0},
+    "twice as slow": {"slower": 2.0},
+    "twice as slow, Poisson": {"slower": 2.0},
+    "half as slow again": {"slower": 1.5},
+    "10 % of answers drift": {"differing": 0.1},
+    "leaks": {"leak": 0.005},
+}
+"""What becomes worse after an hour, on bursty traffic where nothing else is said."""
+Case: TypeAlias = tuple[Any, ...]
 
-def main() -> int:
+
+def main(given: Sequence[str] = ()) -> int:
     """Simulate, print, write; 1 where a promise was broken."""
-    began = time.monotonic()
-    with ProcessPoolExecutor() as pool:
-        alike = [(rate, bursty) for bursty in TRAFFIC for rate in RATES]
-        bad = [(bursty, kind) for bursty in TRAFFIC for kind in BAD_KINDS]
-        margins = [(bursty, name) for bursty in TRAFFIC for name in MARGINS]
-        watched = pool.submit(_watch)
-        little = [(rate, bursty, kind) for kind in LITTLE_KINDS for rate in LITTLE for bursty in TRAFFIC]
-        few = list(pool.map(_run_little, little))
-        told = (
-            list(pool.map(_run_alike, alike)),
-            list(pool.map(_run_margin, margins)),
-            [row for rows in pool.map(_run_bad, bad) for row in rows],
-        )
-        false_alarms, false_proofs, power = told
-        progress(f"{time.monotonic() - began:.0f} s")
-        broken = _publish_alike(false_alarms) + _publish_margins(false_proofs)
-        publish("rollout-power", f"bad candidates, {BAD} rollouts each, at most {BAD_BLOCKS * 2} s", power)
-        broken += _publish_watch(watched.result()) + _publish_little(few)
-    write_plot(power, false_alarms)
+    parser = argparse.ArgumentParser(prog="rollout", description=__doc__)
+    parser.add_argument("--only", choices=PARTS, action="append", help="this part; more often, more of them")
+    parser.add_argument("--processes", type=int, help="at once; left out, one for each core")
+    asked = parser.parse_args(given)
+    broken: list[str] = []
+    with ProcessPoolExecutor(asked.processes) as pool:
+        for name in asked.only or PARTS:
+            began, part = time.monotonic(), PARTS[name]
+            found = list(pool.map(partial(_simulate, name), part.cases))
+            broken += part.publish([row for rows in found for row in rows])
+            progress(f"{name}: {time.monotonic() - began:.0f} s")
+    if not asked.only:
+        write_plot(*(json.loads((OUT / f"{name}.json").read_text())["rows"] for name in PLOTTED))
     for each in broken:
         print(f"broken: {each}")
     return 1 if broken else 0
 
 
-def _run_alike(case: tuple[float, bool]) -> dict[str, Any]:
+def _simulate(part: str, case: Case) -> list[dict[str, Any]]:
+    """The rows of a case, from what was simulated before or anew."""
+    key = hashlib.sha256(f"{part} {case!r} {_code()}".encode()).hexdigest()[:16]
+    kept = OUT / "rollout-cases" / f"{key}.json"
+    if kept.is_file():
+        return list(json.loads(kept.read_text()))
+    rows = PARTS[part].run(case)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.with_suffix(".part").write_text(json.dumps(rows))
+    kept.with_suffix(".part").rename(kept)
+    return rows
+
+
+@cache
+def _code() -> str:
+    """A hash of all that decides what a simulation gives."""
+    files = (*Path(evidence.__path__[0]).glob("*.py"), *Path(__file__).parent.glob("rollout*.py"))
+    return hashlib.sha256(b"".join(each.read_bytes() for each in sorted(files))).hexdigest()
+
+
+def _run_alike(case: Case) -> list[dict[str, Any]]:
     rate, bursty = case
     trials = [Trial("alike", rate, bursty)] * ALIKE
     found = run_trials(trials, SETTINGS, blocks=ALIKE_BLOCKS, seed=_seed(case), stop=False)
     promoted = found.promoted_at[~np.isnan(found.promoted_at)]
-    return {
+    row = {
         "traffic": TRAFFIC[bursty],
         "requests/s": rate,
         "rollouts": ALIKE,
@@ -114,6 +156,7 @@ def _run_alike(case: tuple[float, bool]) -> dict[str, Any]:
         "promoted": f"{100 * len(promoted) / ALIKE:.0f} %",
         "seconds": float(np.median(promoted)) if len(promoted) else "-",
     }
+    return [row]
 
 
 def _publish_alike(rows: list[dict[str, Any]]) -> list[str]:
@@ -133,13 +176,13 @@ def _publish_alike(rows: list[dict[str, Any]]) -> list[str]:
     return [f"false reverts with {row['traffic']} traffic at {row['requests/s']}/s" for row in worst]
 
 
-def _run_margin(case: tuple[bool, str]) -> dict[str, Any]:
+def _run_margin(case: Case) -> list[dict[str, Any]]:
     bursty, name = case
     trials = [replace(MARGINS[name], bursty=bursty)] * AT_MARGIN
     found = run_trials(trials, SETTINGS, blocks=AT_MARGIN_BLOCKS, seed=_seed(case), stop=False)
     proved = int((found.proof[:, METRICS.index(name)] >= -np.log(SETTINGS.beta)).sum())
     low, high = exact_interval(proved, AT_MARGIN)
-    return {
+    row = {
         "worse in": name,
         "traffic": TRAFFIC[bursty],
         "rollouts": AT_MARGIN,
@@ -149,6 +192,7 @@ def _run_margin(case: tuple[bool, str]) -> dict[str, Any]:
         "promoted": int((~np.isnan(found.promoted_at)).sum()),
         "reverted": int((~np.isnan(found.reverted_at)).sum()),
     }
+    return [row]
 
 
 def _publish_margins(rows: list[dict[str, Any]]) -> list[str]:
@@ -160,7 +204,7 @@ def _publish_margins(rows: list[dict[str, Any]]) -> list[str]:
     return [f"proofs of worse {row['worse in']}, {row['traffic']}" for row in rows if row["from"] > SETTINGS.beta]
 
 
-def _run_bad(case: tuple[bool, str]) -> list[dict[str, Any]]:
+def _run_bad(case: Case) -> list[dict[str, Any]]:
     bursty, kind = case
     ((field, effects),) = BAD_KINDS[kind].items()
     base = Trial(kind, 100, bursty)
@@ -172,17 +216,22 @@ def _run_bad(case: tuple[bool, str]) -> list[dict[str, Any]]:
     ]
 
 
-def _run_little(case: tuple[float, bool, str]) -> dict[str, Any]:
+def _publish_bad(rows: list[dict[str, Any]]) -> list[str]:
+    publish("rollout-power", f"bad candidates, {BAD} rollouts each, at most {BAD_BLOCKS * 2} s", rows)
+    return []
+
+
+def _run_little(case: Case) -> list[dict[str, Any]]:
     rate, bursty, kind = case
     trials = [replace(Trial(kind, rate, bursty), **LITTLE_KINDS[kind])] * BAD
     found = run_trials(trials, SETTINGS, blocks=ALIKE_BLOCKS, seed=_seed(case))
     outcome = _outcome(found, slice(0, BAD))
-    return {"kind": kind, "requests/s": rate, "traffic": TRAFFIC[bursty], "rollouts": BAD, **outcome}
+    return [{"kind": kind, "requests/s": rate, "traffic": TRAFFIC[bursty], "rollouts": BAD, **outcome}]
 
 
 def _publish_little(rows: list[dict[str, Any]]) -> list[str]:
     publish("rollout-little-traffic", f"few requests or none, {BAD} rollouts each, at most {ALIKE_BLOCKS * 2} s", rows)
-    alike = [row for row in rows if row["kind"] == "two copies"]
+    alike = [row for row in rows if row["kind"].startswith("two copies")]
     reverted = sum(row["reverted"] for row in alike)
     low, _ = exact_interval(reverted, sum(row["rollouts"] for row in alike))
     at_margin = [row for row in rows if row["kind"].endswith("by the margin")]
@@ -206,26 +255,18 @@ def _outcome(found: Verdicts, rows: slice) -> dict[str, Any]:
         "promoted": int((~np.isnan(promoted)).sum()),
         "undecided": int((np.isnan(reverted) & np.isnan(promoted)).sum()),
         "requests": float(np.median(found.requests[rows])),
+        "samples": float(np.median(found.samples[rows])),
         "seconds": float(np.median(decided)) if len(decided) else "-",
     }
 
 
-def _watch() -> list[dict[str, Any]]:
-    hour = 1800
-    cases: Sequence[WatchTrial] = (
-        WatchTrial("as it was", Trial("", 100, bursty=False), hour),
-        WatchTrial("as it was, bursty", Trial("", 100, bursty=True), hour),
-        WatchTrial("2 % fail after an hour", Trial("", 100, bursty=True, failing=0.02, begins=hour), hour + 450),
-        WatchTrial("5 % fail after an hour", Trial("", 100, bursty=True, failing=0.05, begins=hour), hour + 450),
-        WatchTrial(
-            "three times as slow after an hour", Trial("", 100, bursty=True, slower=3.0, begins=hour), hour + 450
-        ),
-        WatchTrial(
-            "10 % of answers drift after an hour", Trial("", 100, bursty=True, differing=0.1, begins=hour), hour + 450
-        ),
-        WatchTrial("leaks after an hour", Trial("", 100, bursty=True, leak=0.005, begins=hour), hour + 450),
-    )
-    return [watch_trials(case, SETTINGS, count=WATCHED if "as it" in case.name else 40) for case in cases]
+def _run_watch(case: Case) -> list[dict[str, Any]]:
+    name, changed = case
+    trial = replace(Trial("", 100, bursty=not name.endswith("Poisson")), **WATCH_KINDS[name])
+    blocks = HOUR_BLOCKS + (AFTER_BLOCKS if changed else 0)
+    if changed:
+        trial = replace(trial, begins=HOUR_BLOCKS)
+    return [watch_trials(WatchTrial(name, trial, blocks), SETTINGS, count=BAD if changed else WATCHED)]
 
 
 def _publish_watch(rows: list[dict[str, Any]]) -> list[str]:
@@ -247,3 +288,27 @@ def _exceed(evidence: Any, level: float) -> Any:
 
 def _seed(case: tuple[Any, ...]) -> int:
     return sum(ord(letter) * (at + 1) for at, letter in enumerate(repr(case)))
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What is simulated together, and told in one table."""
+
+    cases: Sequence[Case]
+    run: Callable[[Case], list[dict[str, Any]]]
+    publish: Callable[[list[dict[str, Any]]], list[str]]
+    """Gives the promises that were broken."""
+
+
+PARTS: Mapping[str, Part] = {
+    "alike": Part([(rate, bursty) for bursty in TRAFFIC for rate in RATES], _run_alike, _publish_alike),
+    "margins": Part([(bursty, name) for bursty in TRAFFIC for name in MARGINS], _run_margin, _publish_margins),
+    "bad": Part([(bursty, kind) for bursty in TRAFFIC for kind in BAD_KINDS], _run_bad, _publish_bad),
+    "little": Part(
+        [(rate, bursty, kind) for kind in LITTLE_KINDS for rate in LITTLE for bursty in TRAFFIC],
+        _run_little,
+        _publish_little,
+    ),
+    "watch": Part([(name, bool(changes)) for name, changes in WATCH_KINDS.items()], _run_watch, _publish_watch),
+}
+PLOTTED = ("rollout-power", "rollout-false-reverts")

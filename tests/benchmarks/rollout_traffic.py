@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from penstock.routing.outcomes import LATENCY_SECONDS, LOSS_EDGES
-from penstock_operator.rollout.evidence.arrays import Array, Mask
+from penstock_operator.rollout.evidence.arrays import Array, Mask, share
 from penstock_operator.rollout.evidence.block import (
     BLOCK_SECONDS,
     LATENCY_BUCKETS,
@@ -17,6 +17,8 @@ from penstock_operator.rollout.evidence.block import (
     EvidenceBlock,
     SampleCounts,
 )
+from penstock_operator.rollout.machine import WATCHING_SHARE
+from penstock_serving.replica.shadow.supplying import ENOUGH_SAMPLES
 
 _CENTRE = 0.010
 """Median seconds of an answer, which vary by e^±0.35; one in fifty takes four times as long."""
@@ -63,6 +65,8 @@ class Trial:
     """0: answers to made inputs are right, whatever others are."""
     begins: int = 0
     """Block from which on it is worse."""
+    supplied: int = 0
+    """Samples that are shown before made inputs; answers to them are wrong as those to clients' are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,7 @@ class TrialArrays:
     skew: Array
     made: Array
     begins: Array
+    supplied: Array
 
     @classmethod
     def of(cls, trials: Sequence[Trial]) -> TrialArrays:
@@ -100,6 +105,10 @@ class Weather:
     placed: Array
     """Of each arm, for good: no two replicas are alike."""
     leaked: Array
+    fresh: Array
+    """Samples that were not shown yet."""
+    wrong: Array
+    """The part of the samples at which the candidate is wrong."""
 
 
 class Traffic:
@@ -108,10 +117,12 @@ class Traffic:
     Args:
         trials: what is simulated.
         seed: of the chance in it.
+        watching: the candidate has taken over: one request in a hundred is shown to the former revision, and nothing else is.
     """
 
-    def __init__(self, trials: TrialArrays, seed: int) -> None:
+    def __init__(self, trials: TrialArrays, seed: int, *, watching: bool = False) -> None:
         self.trials = trials
+        self.watching = watching
         self.chance = np.random.default_rng(seed)
         count = len(trials.rate)
         self.weather = Weather(
@@ -120,7 +131,12 @@ class Traffic:
             own=np.zeros((2, count)),
             placed=0.02 * self.chance.standard_normal((2, count)),
             leaked=np.zeros(count),
+            fresh=trials.supplied.copy(),
+            wrong=np.zeros(count),
         )
+        if trials.supplied.any():
+            wrong = self.chance.binomial(trials.supplied.astype(int), np.clip(trials.differing, 0.0, 1.0))
+            self.weather.wrong = share(wrong, trials.supplied)
         self.block = 0
 
     def keep(self, rows: Mask) -> None:
@@ -142,9 +158,11 @@ class Traffic:
             skew = np.where(added, trials.skew, 1.0)
             arms.append(self._arm(arm, rate * weight * skew * BLOCK_SECONDS, runs, added))
         sent = self._sent(rate, runs, worse)
-        made, again = self._fill(sent, worse)
+        made, fresh, again = self._fill(sent, worse)
+        # Who has all requests is alone with one of those that are shown half of the time.
+        alone = (0.5 if self.watching else 1.0, 1.0)
         shown = [
-            self._shown(arm, sent.samples + made.samples, again, added)
+            self._shown(arm, sent.samples + fresh, again, added, alone[arm])
             for arm, added in enumerate((worse, np.zeros_like(worse)))
         ]
         return EvidenceBlock(
@@ -217,19 +235,33 @@ class Traffic:
         differing = np.where(worse, trials.differing, 0.0)
         of_class = chance.binomial(callers, trials.class_share)
         wrong = chance.binomial(of_class, np.clip(differing / trials.class_share, 0.0, 1.0))
-        share = np.minimum(1.0, _PACE / np.maximum(rate, 1e-9))
+        share = np.minimum(WATCHING_SHARE if self.watching else 1.0, _PACE / np.maximum(rate, 1e-9))
         lost = chance.binomial((wrong * runs).astype(int), share)
         right = chance.binomial(((callers - wrong) * runs).astype(int), share)
         return self._compare(lost, right)
 
-    def _fill(self, sent: SampleCounts, worse: Mask) -> tuple[SampleCounts, Array]:
-        """Made inputs, and how many of clients' are shown once more: what there is room for beside samples."""
+    def _fill(self, sent: SampleCounts, worse: Mask) -> tuple[SampleCounts, Array, Array]:
+        """What there is room for beside samples.
+
+        Returns:
+            Answers to inputs that no client sent which are compared; how many inputs of either kind are shown for the first time; and how
+            many, also of clients', once more.
+        """
         trials, chance = self.trials, self.chance
-        room = np.maximum(_PACE * BLOCK_SECONDS - sent.samples, 0.0).astype(int)
+        room = np.maximum(_PACE * BLOCK_SECONDS - sent.samples, 0.0).astype(int) * (not self.watching)
         made = np.where(trials.rate > 0, room - room // 2, room)
         wrong = np.where(trials.made > 0, np.where(worse, trials.differing, 0.0), 0.0)
-        lost = chance.binomial(made, np.clip(wrong, 0.0, 1.0))
-        return self._compare(lost, made - lost), np.asarray(room - made, float)
+        if not trials.supplied.any():
+            lost = chance.binomial(made, np.clip(wrong, 0.0, 1.0))
+            return self._compare(lost, made - lost), np.asarray(made, float), np.asarray(room - made, float)
+        first = np.minimum(made, self.weather.fresh).astype(int)
+        self.weather.fresh = self.weather.fresh - first
+        enough, rest = trials.supplied >= ENOUGH_SAMPLES, made - first
+        again = np.where(enough, chance.binomial(rest, 0.5), 0)
+        others = np.where(enough, 0, rest)
+        lost = chance.binomial(first + again, self.weather.wrong) + chance.binomial(others, np.clip(wrong, 0.0, 1.0))
+        compared = self._compare(lost, first + again + others - lost)
+        return compared, np.asarray(made - again, float), np.asarray(room - made + again, float)
 
     def _compare(self, lost: Array, right: Array) -> SampleCounts:
         noisy = self.chance.binomial(right, 0.004)
@@ -240,13 +272,15 @@ class Traffic:
         excess[:, _ZERO] = right - noisy
         return SampleCounts(excess, excess[:, len(LOSS_EDGES) - 1] - excess[:, 0], np.zeros(len(right)))
 
-    def _shown(self, arm: int, fresh: Array, again: Array, worse: Mask) -> ArmCounts:
-        """What both arms were shown, one at a time."""
+    def _shown(self, arm: int, fresh: Array, again: Array, worse: Mask, alone: float) -> ArmCounts:
+        """What both arms were shown, one at a time, and `alone` for the share of which times are told."""
         trials, chance = self.trials, self.chance
         failed = chance.binomial(
             fresh.astype(int), np.clip(trials.base_failing + np.where(worse, trials.failing, 0.0), 0.0, 1.0)
         )
         timed = (fresh - failed + again).astype(int)
+        if alone < 1:
+            timed = chance.binomial(timed, alone)
         shift = self.weather.common + self.weather.own[arm] + self.weather.placed[arm]
         seconds = np.zeros((len(fresh), LATENCY_BUCKETS))
         seconds[:, _FIRST : _FIRST + _COUNT] = chance.multinomial(timed, self._times(shift, worse))

@@ -30,6 +30,8 @@ class Verdicts:
     """Seconds until all was proved, at the last step."""
     requests: Array
     """Of the candidate until the verdict."""
+    samples: Array
+    """Answers that were compared until the verdict."""
     evidence: Array
     """The greatest log of the e-value of harm."""
     skew: Array
@@ -138,6 +140,7 @@ def _no_verdicts(count: int) -> Verdicts:
         never.copy(),
         never.copy(),
         zero.copy(),
+        zero.copy(),
         zero - 99,
         zero - 99,
         np.full((count, len(METRICS)), -99.0),
@@ -157,6 +160,8 @@ def _note(
 ) -> None:
     undecided = np.isnan(verdicts.reverted_at[rows]) & np.isnan(verdicts.promoted_at[rows])
     verdicts.requests[rows] = np.where(undecided, ledger.live.candidate.requests, verdicts.requests[rows])
+    compared = ledger.totals.samples + ledger.totals.made
+    verdicts.samples[rows] = np.where(undecided, compared, verdicts.samples[rows])
     harmed = (ledger.harmed > 0) & np.isnan(verdicts.reverted_at[rows])
     proved = (ledger.proved.all(axis=1)) & (step == len(STEPS) - 1) & undecided & (ledger.harmed == 0)
     verdicts.reverted_at[rows] = np.where(harmed, now, verdicts.reverted_at[rows])

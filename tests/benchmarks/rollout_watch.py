@@ -25,7 +25,7 @@ class WatchTrial:
 
 def watch_trials(case: WatchTrial, settings: AnalysisSettings, *, count: int, seed: int = 7) -> dict[str, Any]:
     """Watch as many such."""
-    traffic = Traffic(TrialArrays.of([case.trial] * count), seed)
+    traffic = Traffic(TrialArrays.of([case.trial] * count), seed, watching=True)
     ledger = RegressionLedger.start(count)
     bound = log_bound(settings.alpha, case.blocks * BLOCK_SECONDS)
     found_at = np.full(count, np.nan)

@@ -11,7 +11,7 @@ from penstock_operator.rollout.evidence.arms import EventEvidence, EventRule
 from penstock_operator.rollout.evidence.arrays import Array, Mask, share
 from penstock_operator.rollout.evidence.block import ArmCounts
 from penstock_operator.rollout.evidence.halfplane import PairCounts
-from penstock_operator.rollout.evidence.latency import AnswerTimes, counts_above
+from penstock_operator.rollout.evidence.latency import SLOWER, AnswerTimes, counts_above
 from penstock_operator.rollout.evidence.signs import SignEvidence
 
 QUANTILES: Final = (0.5, 0.9, 0.99)
@@ -167,9 +167,9 @@ class ComparedArms:
         slow = []
         for number, (quantile, rule) in enumerate(zip(QUANTILES, rules.slow, strict=True)):
             threshold = self.times.threshold(quantile)
-            highest = quantile == QUANTILES[-1]
-            harm = counts_above(candidate, baseline, threshold, allowance=True, late=False)
-            proof = counts_above(candidate, baseline, threshold, allowance=not highest, late=True)
+            allowance = 0 if quantile == QUANTILES[-1] else SLOWER
+            harm = counts_above(candidate, baseline, threshold, allowance=SLOWER, late=False)
+            proof = counts_above(candidate, baseline, threshold, allowance=allowance, late=True)
             slow.append(self.slow[number].add(rule, harm, proof))
         return tuple(slow), proof
 

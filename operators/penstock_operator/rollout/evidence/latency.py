@@ -16,7 +16,7 @@ _MEMORY: Final = 0.98
 """Of times that thresholds are read off, after another block."""
 _LEAST_ANSWERS: Final = 30.0
 """Of the baseline, before thresholds are read off its times."""
-_SLOWER: Final = 1
+SLOWER: Final = 1
 """Buckets, each of a tenth, by which the candidate may be slower before that is harm: two processes with the same model are never
 equally fast."""
 
@@ -64,7 +64,7 @@ def median_seconds(times: Array) -> Array:
 
 
 def counts_above(
-    candidate: ArmCounts, baseline: ArmCounts, threshold: Array, *, allowance: bool, late: bool
+    candidate: ArmCounts, baseline: ArmCounts, threshold: Array, *, allowance: int, late: bool
 ) -> PairCounts:
     """Answers above the threshold's bucket, where it is known; nothing else.
 
@@ -72,12 +72,12 @@ def counts_above(
         candidate: Of the block.
         baseline: Of the block.
         threshold: Bucket by rollout, or -1.
-        allowance: Whether the candidate may be a tenth slower, that is one bucket.
+        allowance: Buckets, each of a tenth, by which the candidate may be slower.
         late: Whether what it has in flight for longer than any answer counts as an answer above it.
     """
     known = threshold >= 0
     waiting = candidate.late if late else np.zeros_like(candidate.late)
-    above = _count_above(candidate.seconds, threshold + (_SLOWER if allowance else 0)) + waiting
+    above = _count_above(candidate.seconds, threshold + allowance) + waiting
     everything = candidate.seconds.sum(axis=1) + waiting
     return PairCounts(
         candidate_events=np.where(known, above, 0.0),

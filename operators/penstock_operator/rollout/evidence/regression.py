@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
 from penstock_operator.rollout.evidence.arrays import Array, Mask, share
+from penstock_operator.rollout.evidence.beside import SlowBeside
 from penstock_operator.rollout.evidence.block import LATENCY_BUCKETS, EvidenceBlock
 from penstock_operator.rollout.evidence.halfplane import LEAST
-from penstock_operator.rollout.evidence.ledger import CPU, ERRORS, LATENCY, MEMORY, PARITY, AnalysisSettings
+from penstock_operator.rollout.evidence.ledger import CPU, ERRORS, LATENCY, MEMORY, METRICS, PARITY, AnalysisSettings
 from penstock_operator.rollout.evidence.parity import BETS, gains, moments
 from penstock_operator.rollout.evidence.signs import SHARES_ABOVE, sign_gains
 from penstock_operator.rollout.evidence.spread import HARM_PRIOR, Spread
@@ -93,6 +95,9 @@ class RegressionLedger:
     reference: RegressionReference
     errors: DetectedChange
     slow: tuple[DetectedChange, ...]
+    """Of answers to clients, against the reference."""
+    beside: SlowBeside
+    """Of answers to what the former revision is shown, too."""
     parity: DetectedChange
     cpu: DetectedChange
     memory: DetectedChange
@@ -111,6 +116,7 @@ class RegressionLedger:
             reference=RegressionReference(zeros[0], np.zeros((rollouts, LATENCY_BUCKETS)), *zeros[1:]),
             errors=DetectedChange.start(rollouts, len(_EFFECTS)),
             slow=tuple(DetectedChange.start(rollouts, len(_EFFECTS)) for _ in _QUANTILES),
+            beside=SlowBeside.start(rollouts),
             parity=DetectedChange.start(rollouts, len(BETS)),
             cpu=DetectedChange.start(rollouts, len(SHARES_ABOVE)),
             memory=DetectedChange.start(rollouts, len(SHARES_ABOVE)),
@@ -120,9 +126,15 @@ class RegressionLedger:
             found=np.zeros(rollouts),
         )
 
+    @property
+    def is_late_beside(self) -> bool:
+        """Of the first rollout: whether late answers show more beside the former revision's than against the reference."""
+        own = max(float(each.detector.log_evidence()[0]) for each in self.slow)
+        return max(float(each.log_evidence()[0]) for each in self.beside.detectors) > own
+
     def log_harm(self) -> dict[str, Array]:
         """Logs of the detectors, by metric."""
-        slow = [each.detector.log_evidence() for each in self.slow]
+        slow = [each.log_evidence() for each in (*(each.detector for each in self.slow), *self.beside.detectors)]
         return {
             ERRORS: self.errors.detector.log_evidence(),
             LATENCY: np.logaddexp.reduce(slow, axis=0) - np.log(len(slow)),
@@ -139,15 +151,21 @@ class RegressionLedger:
 
 
 def add_watched(
-    ledger: RegressionLedger, block: EvidenceBlock, settings: AnalysisSettings, log_bound: float
+    ledger: RegressionLedger,
+    block: EvidenceBlock,
+    settings: AnalysisSettings,
+    log_bound: float,
+    proved: Collection[str] = METRICS,
 ) -> RegressionLedger:
-    """What is known after a block; nothing but answers that differ is told before the reference is complete.
+    """What is known after a block; nothing but what both are shown is told before the reference is complete.
 
     Args:
         ledger: What was known.
-        block: Of the candidate; another arm's counts are not used.
+        block: Of the candidate, and of what it and the former revision are shown.
         settings: What it is held to.
         log_bound: Of the detectors' mean, from which on a change counts as found.
+        proved: Metrics in which it was proved to be no worse when it took over: in others it is not held against the former
+            revision, since whoever let it take over has seen that.
     """
     arm, reference = block.candidate, ledger.reference
     told = reference.complete & (arm.requests > 0)
@@ -160,7 +178,8 @@ def add_watched(
         reference=reference.add(block),
         errors=_add_events(ledger.errors, arm.failed, arm.requests, failing, told),
         slow=_add_slow(ledger, block, settings, told & (load <= _MORE_LOADED)),
-        parity=_add_parity(ledger.parity, block, settings),
+        beside=ledger.beside.add(block, settings.max_slow_increase) if LATENCY in proved else ledger.beside,
+        parity=_add_parity(ledger.parity, block, settings) if PARITY in proved else ledger.parity,
         cpu=_add_sign(ledger.cpu, _is_dearer(ledger, block, settings), told & (load >= _LESS_LOADED)),
         memory=_add_sign(
             ledger.memory, arm.memory_bytes > (1 + settings.max_memory_increase) * reference.memory_bytes, told

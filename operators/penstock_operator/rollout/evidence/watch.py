@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Final
 
 from penstock.api.rollout import MetricEvidence
@@ -11,6 +12,7 @@ from penstock_operator.rollout.evidence.arrays import Array
 from penstock_operator.rollout.evidence.block import BLOCK_SECONDS
 from penstock_operator.rollout.evidence.findings import Findings, tell_form
 from penstock_operator.rollout.evidence.keeping import flatten, read_kept, unfold, write_kept
+from penstock_operator.rollout.evidence.latency import median_seconds
 from penstock_operator.rollout.evidence.ledger import AnalysisSettings
 from penstock_operator.rollout.evidence.looks import EvidenceLook, end_block, is_earlier, keep_look
 from penstock_operator.rollout.evidence.regression import RegressionLedger, RegressionReference, add_watched
@@ -19,17 +21,25 @@ from penstock_operator.rollout.evidence.telling import (
     decimal_log,
     tell_bytes,
     tell_mean,
+    tell_median,
     tell_milliseconds,
     tell_percent,
 )
 
-_FORM: Final = "watch 1"
+_FORM: Final = "watch 2"
 
 
-def watch(state: str, look: EvidenceLook, settings: AnalysisSettings, keep_seconds: float) -> Findings:
+def watch(
+    state: str,
+    look: EvidenceLook,
+    settings: AnalysisSettings,
+    keep_seconds: float,
+    proved: Collection[str] = known.METRICS,
+) -> Findings:
     """What is known after a look at a revision that has all requests; `state` is what the last one gave, empty at the beginning.
 
-    Its own first two minutes are what it is held against, since nothing else serves the same traffic any more. `harm` tells once the mean
+    Its own first two minutes are what it is held against, since nothing else serves the same traffic any more; and the former revision
+    in answers and their times, as far as both are shown requests and it was `proved` to be no worse in that. `harm` tells once the mean
     of all metrics' detectors reaches the number of blocks in `keep_seconds` by alpha: the chance that this happens to one
     that stays as it was, in that time, is at most alpha, and it happens not more often than once in so many blocks on average.
     Evidence of harm is the detector's, `missing` is empty, and nothing is proved. As `learn`, it gives the same for the
@@ -44,7 +54,7 @@ def watch(state: str, look: EvidenceLook, settings: AnalysisSettings, keep_secon
     block = end_block(look, kept, settings.warm_up_seconds, alone=True)
     if block is None:
         return _findings(state, ledger, settings, keep_seconds)
-    ledger = add_watched(ledger, block, settings, log_bound(settings.alpha, keep_seconds))
+    ledger = add_watched(ledger, block, settings, log_bound(settings.alpha, keep_seconds), proved)
     return _findings(write_kept(keep_look(look, kept, form, flatten(ledger))), ledger, settings, keep_seconds)
 
 
@@ -83,7 +93,9 @@ def _tell_regression(ledger: RegressionLedger, settings: AnalysisSettings, keep_
     harm = ledger.log_harm()
     worst = max(settings.metrics, key=lambda name: float(harm[name][0]))
     now, then = _figures(worst, ledger)
-    before = f", {then} after it took over" if then else ""
+    beside = worst == known.PARITY or (worst == known.LATENCY and ledger.is_late_beside)
+    when = "with the former revision" if beside else "after it took over"
+    before = f", {then} {when}" if then else ""
     return (
         f"{SUBJECTS[worst]}: {now} of late{before}; evidence 10^{decimal_log(ledger.log_all_harm(settings))} of a change is "
         f"beyond 10^{log_bound(settings.alpha, keep_seconds) / math.log(10):.1f}"
@@ -98,6 +110,10 @@ def _figures(name: str, ledger: RegressionLedger) -> tuple[str, str]:
         case known.ERRORS:
             return tell_percent(failed, requests), tell_percent(_one(then.failed), _one(then.requests))
         case known.LATENCY:
+            if ledger.is_late_beside:
+                times = ledger.beside.times
+                new, former = (tell_median(_one(median_seconds(each))) for each in (times.candidate, times.baseline))
+                return new, former
             return (f"{tell_percent(slow, answers)} slow" if answers else "", "1 % slow")
         case known.PARITY:
             return tell_mean(losses, samples), ""

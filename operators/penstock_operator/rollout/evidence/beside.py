@@ -1,0 +1,85 @@
+"""Whether a revision that has taken over answers later than the former one does what both are shown: pure, for many at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from penstock_operator.rollout.evidence.arrays import Array, share
+from penstock_operator.rollout.evidence.block import EvidenceBlock
+from penstock_operator.rollout.evidence.halfplane import PairCounts, log_evidence
+from penstock_operator.rollout.evidence.latency import AnswerTimes, counts_above
+from penstock_operator.rollout.evidence.spread import HARM_PRIOR, Spread
+from penstock_operator.rollout.evidence.wealth import ChangeDetector
+
+_QUANTILES: Final = (0.5, 0.9)
+"""Of the former revision's times. It is shown one request in a hundred, so that higher ones are seen too seldom."""
+_SLOWER: Final = 3
+"""Buckets, each of a tenth, by which answers may come later than the former revision's: 1.33 times. One has clients, the other none, so
+that they are less alike than a candidate and its baseline."""
+_EFFECTS: Final = (0.05, 0.15, 0.4)
+_GROWTH: Final = 1.003
+"""By which the design effect may grow from one block to the next, so that it doubles in 230. How requests depend on each other changes
+with those who send them; what begins to be late looks as if it did, and would hide behind that."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlowBeside:
+    """Detectors of answers that come late beside the former revision's to the same requests, each alone in its replica.
+
+    What slows both at once, such as other traffic, is no evidence.
+    """
+
+    times: AnswerTimes
+    detectors: tuple[ChangeDetector, ...]
+    spreads: tuple[Spread, ...]
+    effects: tuple[Array, ...]
+    """Design effects that hold, by quantile."""
+
+    @classmethod
+    def start(cls, rollouts: int) -> SlowBeside:
+        """Nothing was seen yet."""
+        return cls(
+            times=AnswerTimes.start(rollouts),
+            detectors=tuple(ChangeDetector.start(rollouts, len(_EFFECTS)) for _ in _QUANTILES),
+            spreads=tuple(Spread.start(rollouts) for _ in _QUANTILES),
+            effects=tuple(np.full(rollouts, HARM_PRIOR) for _ in _QUANTILES),
+        )
+
+    def add(self, block: EvidenceBlock, allowed: float) -> SlowBeside:
+        """After a block.
+
+        Args:
+            block: `shown_baseline` is the former revision's.
+            allowed: by how much the share of slow answers may be greater.
+        """
+        new, former = block.shown_candidate, block.shown_baseline
+        detectors, spreads, effects = [], [], []
+        for at, quantile in enumerate(_QUANTILES):
+            threshold = self.times.threshold(quantile)
+            counts = counts_above(new, former, threshold, allowance=_SLOWER, late=False)
+            usual, effect = 1 - quantile, self.effects[at]
+            detectors.append(_add_detected(self.detectors[at], counts, usual, allowed, effect))
+            spreads.append(_add_spread(self.spreads[at], counts, usual))
+            effects.append(np.minimum(spreads[at].effect(HARM_PRIOR), _GROWTH * effect))
+        return SlowBeside(self.times.add(new, former), tuple(detectors), tuple(spreads), tuple(effects))
+
+
+def _add_detected(
+    detector: ChangeDetector, counts: PairCounts, usual: float, margin: float, effect: Array
+) -> ChangeDetector:
+    """After a block, with `usual` for the share above the threshold that bets take for the former revision's."""
+    rollouts = len(counts.candidate)
+    worse = np.broadcast_to(usual + margin + np.array(_EFFECTS), (rollouts, len(_EFFECTS)))
+    gained = log_evidence(counts, worse, np.full_like(worse, usual), margin, harm=True)
+    return detector.add(gained / effect[:, None], counts.candidate * counts.baseline > 0)
+
+
+def _add_spread(spread: Spread, counts: PairCounts, usual: float) -> Spread:
+    both, either = counts.candidate * counts.baseline, counts.candidate + counts.baseline
+    size = share(both, either)
+    apart = share(counts.candidate_events, counts.candidate) - share(counts.baseline_events, counts.baseline)
+    rate = np.clip((share(counts.candidate_events + counts.baseline_events, either) + usual) / 2, 0.0, 1.0)
+    return spread.add(size * apart, rate * (1 - rate) * size, size, both > 0)
