@@ -366,7 +366,9 @@ def test_without_traffic_inputs_are_replayed_and_count_in_both_apart_from_client
 
 def test_replicas_behind_a_real_gateway_show_each_other_samples_over_tls(tmp_path: Path) -> None:
     model = save_linear(tmp_path / "model.onnx")
-    compared = {"candidate": "v2", "stable": "v1", "replay": True}
+    np.savez(tmp_path / "named.npz", x=ROWS[:4, 0])
+    named = {"uri": (tmp_path / "named.npz").as_uri()}
+    compared = {"candidate": "v2", "stable": "v1", "replay": True, "samples": named}
 
     async def scenario() -> None:
         async with asyncio.timeout(120), secured() as running:
@@ -388,10 +390,11 @@ def test_replicas_behind_a_real_gateway_show_each_other_samples_over_tls(tmp_pat
                     return (await told()).made or MadeOutcomes()
 
                 async def several() -> bool:
-                    return (await made()).samples > 2
+                    return (await made()).samples > 6
 
                 await until(several)
                 found = await made()
+                assert found.supplied == 4, "samples that were named, each once"
                 # Its own twin, too, is asked by its name.
                 assert found.excess == {ZERO: found.samples}
 

@@ -12,10 +12,12 @@ from dataclasses import replace
 from typing import Any, Final
 
 from penstock import names
+from penstock.api.optimization import OptimizationProfileSpec
 from penstock.api.rollout import RolloutPhase, RolloutStatus, RolloutType
-from penstock.api.v1alpha1 import UpdatePolicy
+from penstock.api.v1alpha1 import ModelSource, UpdatePolicy
 from penstock.routing.fleet import ORDERS
 from penstock.routing.leases import Route, RouteReplica
+from penstock.routing.outcomes import SampleSource
 from penstock.serving.arguments import Attempt
 from penstock_operator.deployment.application import ServeApplication, replica_bounds
 from penstock_operator.deployment.judgement import failure_of
@@ -44,7 +46,14 @@ _HASHED: Final = 16
 
 
 def take_over(
-    observed: Observed, standing: RevisionStanding, pool: Pool, now: float, *, optimized: bool, rolled_back: bool
+    observed: Observed,
+    standing: RevisionStanding,
+    pool: Pool,
+    now: float,
+    *,
+    model: ModelSource,
+    optimized: bool,
+    rolled_back: bool,
 ) -> Rollout:
     """Decide on revisions, applications and route.
 
@@ -53,16 +62,31 @@ def take_over(
         standing: of its revisions.
         pool: where they run.
         now: epoch seconds.
+        model: as the user names it, whatever serves.
         optimized: whether what is wanted is what an optimization made.
         rolled_back: whether what an optimization made was rolled back, and is not wanted for that.
     """
-    settings = rollout_settings(observed.deployment.spec.rollout, optimized=optimized)
+    profile = observed.optimization.profile
+    profile = profile if isinstance(profile, OptimizationProfileSpec) else None
+    settings = rollout_settings(
+        observed.deployment.spec.rollout,
+        optimized=optimized,
+        metric=profile.constraints.accuracy.metric if profile is not None else None,
+        samples=_find_samples(model, profile),
+    )
     stable = None if rolled_back else _rival(observed, standing, settings)
     if stable is None:
         kept = _kept_record(observed, standing, rolled_back=rolled_back)
         return _settle(observed, replace(plan_rollout(observed, standing, pool, now), record=kept), now)
     decision = judge_rollout(_sight(observed, standing, settings, stable, now))
     return _carry_out(observed, standing, pool, decision, now)
+
+
+def _find_samples(model: ModelSource, profile: OptimizationProfileSpec | None) -> SampleSource | None:
+    """Those that a search would take: the model's own, or the profile's."""
+    uri = model.data_uri or (profile.data.storage_uri if profile is not None else None)
+    secret = model.credentials_secret_ref
+    return SampleSource(uri=uri, credentials=secret.name if secret is not None else None) if uri else None
 
 
 def _settle(observed: Observed, rollout: Rollout, now: float) -> Rollout:

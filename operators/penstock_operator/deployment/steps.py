@@ -87,6 +87,8 @@ class StepDecision:
     """None: leave what the gateways have."""
     present: bool = False
     """Whether what serves is of the present spec, optimized or not, or it is being judged what is to serve."""
+    ahead: bool = False
+    """Whether `ModelResolved` is of a revision that does not serve yet."""
     judged: RolloutStatus | KeptRollout | None = KEPT
     """What the status is to say of a rollout that is judged, or was."""
 
@@ -158,10 +160,17 @@ def roll_out(case: Case, pool: Pool) -> StepDecision:
     observed, resolved, now = case.observed, case.resolved, case.now
     serves_optimized = resolved.optimized is not None and not (resolved.refused or resolved.rolled_back)
     rollout = take_over(
-        observed, case.standing, pool, now, optimized=serves_optimized, rolled_back=resolved.rolled_back
+        observed,
+        case.standing,
+        pool,
+        now,
+        model=case.original.spec.model,
+        optimized=serves_optimized,
+        rolled_back=resolved.rolled_back,
     )
     turned_back = rollout.record is not None and rollout.record.phase is RolloutPhase.ROLLED_BACK
-    candidate = rollout.wanted if rollout.active != rollout.wanted and not turned_back else None
+    ahead = rollout.active != rollout.wanted and not turned_back
+    candidate = rollout.wanted if ahead else None
     if resolved.refused and resolved.optimized is not None:
         optimized = replace(observed, deployment=resolved.optimized)
         standing = with_spec(case.standing, resolved.optimized)
@@ -181,6 +190,7 @@ def roll_out(case: Case, pool: Pool) -> StepDecision:
         or is_present_spec(
             resolved, rollout.active, frozenset(each for each in rollout.mine if not is_baseline(each)), case.original
         ),
+        ahead=ahead,
         judged=rollout.record,
     )
 

@@ -142,7 +142,8 @@ def _weigh(sight: RolloutSight, record: RolloutStatus, judge: Judge | None) -> F
     settings = sight.settings
     if judge is None and record.weight == FULL:
         # Nothing else serves the same requests any more: it is held against what it was at first.
-        return watch(record.evidence, look, settings.analysis, settings.keep_seconds)
+        proved = [each.name for each in record.metrics if each.proved]
+        return watch(record.evidence, look, settings.analysis, settings.keep_seconds, proved)
     return (judge or learn)(record.evidence, look, settings.analysis)
 
 
@@ -200,6 +201,8 @@ def _next_record(case: RolloutCase, move: RolloutMove) -> RolloutStatus:
             else before.phase_at,
             "deadline": _deadline(case, move, changed=changed),
             "baseline": None if move.phase in TERMINAL and before.baseline is None else case.baseline,
+            "output_parity": f"{case.settings.analysis.output_parity:g}",
+            "loss": case.settings.loss,
             "reason": reason,
             "message": move.message[:1024],
             "replicas": 0 if move.phase in TERMINAL or move.weight == FULL else _size(case, move),
@@ -321,6 +324,8 @@ def _comparison(sight: RolloutSight, record: RolloutStatus, baseline: str) -> Re
         replay=forward,
         keep_payloads=settings.keep_payloads,
         sticky=settings.sticky and forward,
+        loss_where_it_suits=settings.loss_where_it_suits,
+        samples=settings.samples if forward else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,7 +10,8 @@ from penstock.api.conditions import Reason
 from penstock.api.meta import AUTO
 from penstock.api.rollout import OnFailure, OnInconclusive, RolloutAnalysis, RolloutSpec, RolloutType, WithoutRoom
 from penstock.errors import Invalid
-from penstock.routing.outcomes import Losses
+from penstock.optimization.measurements import MetricName
+from penstock.routing.outcomes import Losses, SampleSource
 from penstock_operator.rollout.evidence.findings import AnalysisSettings
 
 _PARITY: Final = 0.99
@@ -17,6 +19,20 @@ _PARITY: Final = 0.99
 _FULL: Final = 100
 OF_OPTIMIZED: Final = RolloutType.CANARY
 """How what an optimization made takes over where the spec does not say: nobody has said that its answers may be others."""
+_LOSSES: Final[Mapping[MetricName, Losses]] = {
+    MetricName.ACCURACY: Losses.ARGMAX,
+    MetricName.AGREEMENT: Losses.ARGMAX,
+    MetricName.F1: Losses.ARGMAX,
+    MetricName.COSINE: Losses.COSINE,
+    MetricName.RANK_AGREEMENT: Losses.COSINE,
+    MetricName.NEIGHBOURS: Losses.COSINE,
+    MetricName.MEAN_SQUARED_ERROR: Losses.RELATIVE,
+    MetricName.R2: Losses.RELATIVE,
+    MetricName.RELATIVE_ERROR: Losses.RELATIVE,
+    MetricName.RANKING: Losses.RANK,
+}
+"""What of an answer a metric looks at, of another answer than the right one. The best of several classes, masks and a user's own
+function have no loss of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +56,11 @@ class RolloutSettings:
     shadow_share: float
     """Of the requests whose inputs the candidate is shown, in [0, 1]."""
     loss: Losses
+    loss_where_it_suits: bool
+    """Whether the loss follows from a profile's metric, which some outputs may have nothing of."""
     analysis: AnalysisSettings
+    samples: SampleSource | None
+    """That are shown, too, where clients send too few requests."""
 
     @property
     def shares_requests(self) -> bool:
@@ -53,16 +73,21 @@ class RolloutSettings:
         return self.analysis.output_parity > 0
 
 
-def rollout_settings(spec: RolloutSpec, *, optimized: bool) -> RolloutSettings:
+def rollout_settings(
+    spec: RolloutSpec, *, optimized: bool, metric: MetricName | None = None, samples: SampleSource | None = None
+) -> RolloutSettings:
     """The settings.
 
     Args:
         spec: as it is written.
         optimized: whether the candidate is what an optimization made of the model.
+        metric: by which the deployment's profile judges accuracy; None: it names none.
+        samples: that its model or profile names; None: neither does.
 
     Raises:
         Invalid: a share is none.
     """
+    loss, asked = _loss(spec.analysis.loss, metric), spec.analysis.loss
     kind = spec.type or (OF_OPTIMIZED if optimized else RolloutType.IMMEDIATE)
     parity = _parity(spec.analysis, asked=optimized or kind is RolloutType.SHADOW)
     shares = tuple(sorted({each for each in spec.steps if each < _FULL}))
@@ -80,9 +105,15 @@ def rollout_settings(spec: RolloutSpec, *, optimized: bool) -> RolloutSettings:
         keep_seconds=spec.keep_seconds,
         keep_payloads=spec.keep_payloads,
         shadow_share=_decimal(spec.analysis.shadow_ratio, "shadowRatio"),
-        loss=spec.analysis.loss,
+        loss=loss,
+        loss_where_it_suits=loss is not asked,
         analysis=_analysis(spec.analysis, parity),
+        samples=samples,
     )
+
+
+def _loss(asked: Losses, metric: MetricName | None) -> Losses:
+    return asked if asked is not Losses.AUTO or metric is None else _LOSSES.get(metric, Losses.AUTO)
 
 
 def _parity(analysis: RolloutAnalysis, *, asked: bool) -> float:

@@ -23,6 +23,8 @@ class ShownCount:
     """That the other answered with an error."""
     made: int
     """Of inputs that no client ever sent."""
+    supplied: int
+    """Of these, to samples that the deployment's model or profile names."""
     replayed: int
     """Inputs of clients that were shown once more, for their times alone."""
 
@@ -49,13 +51,15 @@ def count_shown(sight: RolloutSight) -> ShownCount:
         samples=sum(each.samples for each in told) + sum(each.samples for each in made),
         failed=sum(each.failed for each in told) + sum(each.failed for each in made),
         made=sum(each.samples for each in made),
+        supplied=sum(each.supplied for each in made),
         replayed=sum(each.replayed for each in told),
     )
 
 
 def tell_shown(shown: ShownCount) -> str:
     """How many answers were compared, and to what."""
-    made = f", {shown.made} of them to inputs that no client sent" if shown.made else ""
+    named = f" ({shown.supplied} of those to samples that were named)" if shown.supplied else ""
+    made = f", {shown.made} of them to inputs that no client sent{named}" if shown.made else ""
     again = f"; {shown.replayed} were shown once more for their times" if shown.replayed else ""
     return f"{shown.samples} answers were compared{made}{again}"
 

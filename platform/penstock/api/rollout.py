@@ -57,7 +57,8 @@ class RolloutAnalysis(Described):
     that one agree, from `"0"` (answers are not compared) to below `"1"`. Auto: `"0.99"` for a model that an optimization made and
     wherever `type` is `Shadow`, else `"0"`, since the answers of another model of yours may be meant to differ."""
     loss: Losses = Losses.AUTO
-    """How answers are compared."""
+    """How answers are compared. Auto: by what the profile's `constraints.accuracy.metric` looks at, where the deployment names a
+    profile that names one and there is such a loss; else by the outputs."""
     shadow_ratio: IntOrString = "1"
     """Share of the requests whose inputs are shown to it, too, above `"0"` and up to `"1"`; at most 20 a second of each replica,
     and no more than a fiftieth of a core's time."""
@@ -153,7 +154,7 @@ class ProofSource(StrEnum):
     SHOWN = "ShownRequests"
     """By requests that it and the present revision were shown, one after the other: clients' requests are too few."""
     MADE = "MadeInputs"
-    """By answers to inputs that were made from the model's signature: clients' requests are too few."""
+    """By answers to inputs that no client sent, made from the model's signature or supplied as samples: clients' requests are too few."""
 
 
 class MetricEvidence(Described):
@@ -232,6 +233,10 @@ class RolloutStatus(Described):
     """With which replicas it is compared."""
     replicas: int = 0
     """Of the candidate while it is judged; the baseline has as many."""
+    output_parity: Annotated[str, Field(max_length=16)] = ""
+    """What `analysis.outputParity` comes to for this rollout, such as `0.99`; `0`: answers are not judged."""
+    loss: Losses | None = None
+    """By what answers are compared: what `analysis.loss` comes to, where the spec names none and the profile's metric does."""
     reason: Annotated[str, Field(max_length=64)] = ""
     """Why it is held or was rolled back, as a constant in CamelCase."""
     message: Annotated[str, Field(max_length=1024)] = ""

@@ -33,7 +33,10 @@ ROOM: Final = "room"
 """A replica's lease may say how many requests it has room for."""
 ORDERS: Final = "orders"
 """Routes may compare revisions, and replicas are told what to count and to show for it."""
-FEATURES: Final = frozenset({NAMESPACE_KEYS, OWNERS, DIGESTS, GATEWAY_WORD, ROOM, ORDERS})
+SHOWN: Final = "shown"
+"""What becomes of requests that replicas show each other is told apart from clients', and of made inputs apart from those; how answers
+are compared may go by the output, and samples be named. Replicas say it, too, of what they are ordered."""
+FEATURES: Final = frozenset({NAMESPACE_KEYS, OWNERS, DIGESTS, GATEWAY_WORD, ROOM, ORDERS, SHOWN})
 
 REPLICAS_WITHIN_SECONDS: Final = 20.0
 """Replicas look for new gateways every few seconds; one that has not found a gateway of this age will not soon."""
@@ -137,6 +140,8 @@ def downgrade_route(features: Collection[str], route: Route) -> Route:
     owner = route.owner if OWNERS in features else ""
     digests = route.digests if DIGESTS in features else {}
     comparison = route.comparison if ORDERS in features else None
+    if comparison is not None and SHOWN not in features:
+        comparison = comparison.downgrade()
     return route.model_copy(update={"access": access, "owner": owner, "digests": digests, "comparison": comparison})
 
 
@@ -147,6 +152,11 @@ def downgrade_status(features: Collection[str], status: RouteStatus) -> RouteSta
     if ORDERS not in features and any(each.outcomes is not None or each.stats.capacity for each in replicas):
         replicas = [
             each.model_copy(update={"outcomes": None, "stats": each.stats.model_copy(update={"capacity": 0.0})})
+            for each in replicas
+        ]
+    elif SHOWN not in features:
+        replicas = [
+            each if each.outcomes is None else each.model_copy(update={"outcomes": each.outcomes.downgrade()})
             for each in replicas
         ]
     return status.model_copy(update={"declared": declared, "replicas": replicas})

@@ -119,6 +119,8 @@ class ReplicaLease(Frozen):
     """Whether it understands `LeaseGranted.orders`. Said only to gateways that know the word (`fleet.ORDERS`)."""
     outcomes: Annotated[ReplicaOutcomes | None, Field(exclude_if=lambda told: told is None)] = None
     """While the gateway orders them."""
+    features: Annotated[tuple[Text, ...], Field(max_length=16, exclude_if=lambda words: not words)] = ()
+    """What of orders it understands that former releases did not. Said only to gateways that know the word (`fleet.SHOWN`)."""
 
 
 class CertificateRequest(Frozen):

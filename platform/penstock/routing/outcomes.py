@@ -50,10 +50,15 @@ class ReplicaOutcomes(Frozen):
     """Of the replica's process, since it first could answer, without the part of what other replicas showed."""
     memory_bytes: Annotated[int, Field(ge=0)] = 0
     """Resident now."""
-    shown: ShownOutcomes | None = None
+    shown: Annotated[ShownOutcomes | None, Field(exclude_if=lambda told: told is None)] = None
     """Of what other replicas showed it; None: none ever did, and it is in none of the counts above."""
     shadow: ShadowOutcomes | None = None
     """Of a replica that shadows its requests; None: it never did."""
+
+    def downgrade(self) -> ReplicaOutcomes:
+        """Without what a release does not know that has no word `fleet.SHOWN`."""
+        shadow = None if self.shadow is None else self.shadow.model_copy(update={"made": None})
+        return self.model_copy(update={"shown": None, "shadow": shadow})
 
 
 class ShownOutcomes(Frozen):
@@ -100,7 +105,7 @@ class ShadowOutcomes(Frozen):
     """Samples that the candidate answered with an error; they count as a loss of 1, too."""
     dropped: Annotated[int, Field(ge=0)] = 0
     """Samples that were given up because something was busy or gone; they are no evidence."""
-    made: MadeOutcomes | None = None
+    made: Annotated[MadeOutcomes | None, Field(exclude_if=lambda told: told is None)] = None
     """The same of inputs that no client ever sent, which are in no count above; None: none were shown."""
     replayed: Annotated[int, Field(ge=0)] = 0
     """Inputs of clients that were shown once more, where they send few: their times count alone."""
@@ -118,6 +123,8 @@ class MadeOutcomes(Frozen):
     candidate_loss_sum: float = 0.0
     twin_loss_sum: float = 0.0
     failed: Annotated[int, Field(ge=0)] = 0
+    supplied: Annotated[int, Field(ge=0)] = 0
+    """Of these, inputs that were named rather than made."""
 
 
 class ShadowSample(Frozen):
@@ -164,6 +171,18 @@ class ShadowPeer(Frozen):
     """That its certificate must have; empty: it speaks no TLS."""
 
 
+class SampleSource(Frozen):
+    """Samples that a deployment's model or profile names."""
+
+    uri: str
+    """Of an `.npz` file, or of a folder with `test.npz`."""
+    credentials: str | None = None
+    """Secret by which it is read; None: the pod's own."""
+    part: Annotated[int, Field(ge=0)] = 0
+    """Of so many `parts`, the one that this replica shows, so that none is shown by two."""
+    parts: Annotated[int, Field(ge=1)] = 1
+
+
 class ShadowOrders(Frozen):
     """What a replica of a stable revision is to show to others. The client's answer waits for none of it."""
 
@@ -178,6 +197,11 @@ class ShadowOrders(Frozen):
     replay: bool = False
     """Whether recorded or made inputs are to be shown where clients send too few."""
     keep_payloads: bool = False
+    loss_where_it_suits: Annotated[bool, Field(exclude_if=lambda suits: not suits)] = False
+    """Whether outputs that the loss does not suit are compared by `Auto`: a profile's metric is of some. Only for those that know the
+    word `fleet.SHOWN`."""
+    samples: Annotated[SampleSource | None, Field(exclude_if=lambda source: source is None)] = None
+    """Inputs that are shown as well, where clients send too few; likewise."""
 
 
 class Orders(Frozen):
@@ -207,6 +231,16 @@ class RevisionComparison(Frozen):
     keep_payloads: bool = False
     sticky: bool = False
     """Whether a caller's requests go to one revision, as far as the gateway can tell callers apart."""
+    loss_where_it_suits: Annotated[bool, Field(exclude_if=lambda suits: not suits)] = False
+    """Whether outputs that the loss does not suit are compared by `Auto`: a profile's metric is of some. Only for those that know the
+    word `fleet.SHOWN`."""
+    samples: Annotated[SampleSource | None, Field(exclude_if=lambda source: source is None)] = None
+    """Inputs that are shown as well, where clients send too few; likewise."""
+
+    def downgrade(self) -> RevisionComparison:
+        """Without what a release does not know that has no word `fleet.SHOWN`, which compares all outputs by what it finds."""
+        loss = Losses.AUTO if self.loss_where_it_suits else self.loss
+        return self.model_copy(update={"loss": loss, "loss_where_it_suits": False, "samples": None})
 
     @property
     def revisions(self) -> frozenset[str]:

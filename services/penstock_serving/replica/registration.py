@@ -19,7 +19,7 @@ from urllib.parse import quote
 from pydantic import ValidationError
 
 from penstock.errors import Invalid, Unavailable
-from penstock.routing.fleet import GATEWAY_WORD, ORDERS, ROOM, Endpoint, endpoints, name_to_resolve
+from penstock.routing.fleet import GATEWAY_WORD, ORDERS, ROOM, SHOWN, Endpoint, endpoints, name_to_resolve
 from penstock.routing.leases import (
     MOST_METADATA_CHARACTERS,
     CertificateGranted,
@@ -50,6 +50,7 @@ _DESCRIBED_SECONDS: Final = 60.0
 _SHOWS: Final = GATEWAY_WORD.encode()
 _ROOM: Final = ROOM.encode()
 _ORDERS: Final = ORDERS.encode()
+_SHOWN: Final = SHOWN.encode()
 _ORDERED_SECONDS: Final = 1.5
 """The longest time between two renewals while a gateway orders outcomes, which are to be of the last two seconds."""
 
@@ -185,7 +186,7 @@ class Leases:
                 await self._certify(gateway)
                 async with asyncio.timeout(_REQUEST_SECONDS):
                     obeys = self._may_obey and _ORDERS in features
-                    lease = self._lease(gateway, describes=describes, says_room=_ROOM in features, obeys=obeys)
+                    lease = self._lease(gateway, features, describes=describes, obeys=obeys)
                     status, features, answer = await self._call("PUT", gateway, lease)
                 if status == HTTPStatus.OK:
                     ends_at = clock() + self._settings.lease_seconds
@@ -256,8 +257,9 @@ class Leases:
         if status >= 300:  # noqa: PLR2004 -- HTTP's success
             logger.warning("could not leave gateway %s: HTTP %d %s", gateway.base_url, status, answer[:200])
 
-    def _lease(self, gateway: Endpoint, *, describes: bool, says_room: bool, obeys: bool) -> bytes:
-        settings, stats = self._settings, self._stats()
+    def _lease(self, gateway: Endpoint, features: frozenset[bytes], *, describes: bool, obeys: bool) -> bytes:
+        settings, stats, knows_shown = self._settings, self._stats(), _SHOWN in features
+        outcomes = self._outcomes() if obeys and self._orders.orders_outcomes(gateway) else None
         lease = ReplicaLease(
             namespace=settings.namespace,
             model=settings.model,
@@ -269,10 +271,11 @@ class Leases:
             stats=stats if obeys else stats.model_copy(update={"capacity": 0.0}),
             metadata=self._metadata if describes else None,
             joining=self._joining() if describes else None,
-            room=self._room(len(self._renewing)) if says_room else None,
+            room=self._room(len(self._renewing)) if _ROOM in features else None,
             encrypted=True if self._identity is not None else None,
             obeys=obeys,
-            outcomes=self._outcomes() if obeys and self._orders.orders_outcomes(gateway) else None,
+            outcomes=outcomes if outcomes is None or knows_shown else outcomes.downgrade(),
+            features=(SHOWN,) if obeys and knows_shown else (),
         )
         # A gateway of an earlier release refuses what it does not know, though it be null.
         return lease.model_dump_json(exclude_none=True).encode()

@@ -50,6 +50,8 @@ class Behaviour:
     """Every so many seconds, where that is not 0."""
     starts: bool = True
     """Whether there is a node for its replicas."""
+    broken: str = ""
+    """Why its replicas cannot start, as Serve tells it."""
     silent: bool = False
     """Whether requests to it are never answered."""
 
@@ -157,9 +159,12 @@ class Stage:
 
     def _application(self, revision: str, config: dict[str, Any]) -> ObservedApplication:
         wanted, running = self._wanted(config, revision), self.size(revision)
+        broken = self.behaviour(revision).broken
+        state = ApplicationState.RUNNING if running >= wanted else ApplicationState.DEPLOYING
         return ObservedApplication(
             name=config["name"],
-            state=ApplicationState.RUNNING if running >= wanted else ApplicationState.DEPLOYING,
+            state=ApplicationState.DEPLOY_FAILED if broken else state,
+            message=broken,
             running=running,
             wanted=wanted,
             waiting_since=self.since.get(revision),
@@ -176,6 +181,8 @@ class Stage:
         for revision, config in self.configs.items():
             wanted = self._wanted(config, revision)
             for _ in range(self.size(revision), wanted):
+                if self.behaviour(revision).broken:
+                    break
                 if not self.behaviour(revision).starts:
                     self.since.setdefault(revision, self.now)
                     break

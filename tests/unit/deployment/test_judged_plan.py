@@ -16,8 +16,12 @@ from penstock.api.conditions import DeploymentCondition as Kind
 from penstock.api.conditions import Reason
 from penstock.api.rollout import BaselineKind
 from penstock.api.v1alpha1 import InferenceDeployment
+from penstock.optimization.measurements import MetricName
+from penstock.routing.outcomes import Losses
+from penstock.serving.arguments import FAILURE_MARKER, StartFailure
 from penstock_operator.deployment.observed import OptimizationView
 from penstock_operator.deployment.plan import Plan
+from penstock_operator.deployment.refusal import refused_status
 
 YOUNG = f"{OLD}-b"
 CANARY = {"type": "Canary"}
@@ -102,6 +106,64 @@ def test_while_one_is_judged_the_other_serves_and_is_ready() -> None:
     assert (stage.status.active_revision, stage.status.candidate_revision) == (OLD, NEW)
     assert made.requeue is not None
     assert made.requeue.after_seconds == 2
+
+
+def test_one_that_cannot_start_leaves_what_serves_ready_and_the_conditions_say_why() -> None:
+    failure = StartFailure(reason=Reason.MODEL_NOT_FOUND, message="there is nothing at file:///models/new")
+    stage = begun(behaviours={NEW: Behaviour(broken=f"X: {FAILURE_MARKER}{failure.model_dump_json()}")})
+    for _ in range(10):
+        made = stage.act()
+    assert condition(made, Kind.READY) == ("True", Reason.READY), "the former one answers all requests"
+    assert condition(made, Kind.SERVING) == ("True", Reason.REPLICAS_READY)
+    for kind in (Kind.MODEL_RESOLVED, Kind.PROGRESSING):
+        assert condition(made, kind) == ("False", Reason.MODEL_NOT_FOUND)
+    assert (stage.status.active_revision, stage.status.candidate_revision) == (OLD, NEW)
+    refused = refused_status(stage.of.model_copy(update={"status": stage.status}), "no", stage.now)
+    assert next(each.status for each in refused.conditions if each.type == Kind.READY) == "True"
+    stage.replicas = []
+    made = stage.act(0)
+    assert condition(made, Kind.READY)[0] == "False", "nobody answers any"
+
+
+@pytest.mark.parametrize(
+    ("model", "profile", "named"),
+    [
+        pytest.param(None, None, None, id="neither names any"),
+        pytest.param(None, "s3://data/profile", "s3://data/profile", id="the profile's"),
+        pytest.param("s3://data/model.npz", "s3://data/profile", "s3://data/model.npz", id="the model's own go first"),
+    ],
+)
+def test_samples_that_are_named_are_shown_while_one_is_judged(
+    model: str | None, profile: str | None, named: str | None
+) -> None:
+    data = BALANCED.data.model_copy(update={"storage_uri": profile})
+    stage = begun()
+    asked = stage.of.spec.model.model_copy(update={"data_uri": model})
+    stage.of = stage.of.model_copy(update={"spec": stage.of.spec.model_copy(update={"model": asked})})
+    stage.optimization = OptimizationView(BALANCED.model_copy(update={"data": data}), ())
+    looks = stage.until("Watching")
+    shown = {each.route.comparison.samples for each in looks[:-1] if each.route and each.route.comparison}
+    assert {each.uri if each else None for each in shown} == {named}
+    last = stage.act().route
+    assert last is not None
+    assert last.comparison is not None
+    assert last.comparison.samples is None, "clients' requests are shown from now on"
+
+
+def test_answers_are_compared_by_what_the_profile_judges() -> None:
+    accuracy = BALANCED.constraints.accuracy.model_copy(update={"metric": MetricName.COSINE})
+    constraints = BALANCED.constraints.model_copy(update={"accuracy": accuracy})
+    profile, run = BALANCED.model_copy(update={"constraints": constraints}), accepted(OF)
+    named = run.metadata.model_copy(update={"name": names.run_name(OF, profile)})
+    stage = optimized()
+    stage.optimization = OptimizationView(profile, (run.model_copy(update={"metadata": named}),))
+    stage.until("Shadowing")
+    stage.act()
+    assert stage.judged.loss is Losses.COSINE
+    assert stage.judged.output_parity == "0.99"
+    assert stage.route is not None
+    assert stage.route.comparison is not None
+    assert (stage.route.comparison.loss, stage.route.comparison.loss_where_it_suits) == (Losses.COSINE, True)
 
 
 BAD = [

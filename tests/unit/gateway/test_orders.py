@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from penstock.routing.fleet import FEATURES, ORDERS, downgrade_status
+from penstock.routing.fleet import FEATURES, ORDERS, SHOWN, downgrade_status
 from penstock.routing.leases import ReplicaLease, Route
-from penstock.routing.outcomes import Losses, Orders, ReplicaOutcomes, RevisionComparison
+from penstock.routing.outcomes import Losses, Orders, ReplicaOutcomes, RevisionComparison, SampleSource
 from penstock.routing.table import MOST_COUNTED, Replica, Table
 from penstock_serving.gateway.table.orders import orders_for
 from penstock_serving.gateway.table.registry import Registry
@@ -55,6 +55,36 @@ def test_who_is_compared_is_told_to_count(asking: str, expected: Orders | None) 
     table = _table(_COMPARISON, s="v1", c="v2", y="v1-b", o="v0")
     assert orders_for(table, _KEY, asking) == expected
     assert orders_for(_table(None, s="v1", c="v2"), _KEY, asking) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        pytest.param({"features": (SHOWN,)}, (Losses.RANK, True), id="one that knows them"),
+        pytest.param({}, (Losses.AUTO, False), id="one of a former release, which would do none of it"),
+    ],
+)
+def test_a_replica_is_ordered_in_words_that_it_knows(said: dict[str, Any], told: tuple[Losses, bool]) -> None:
+    comparison = _COMPARISON.model_copy(update={"loss_where_it_suits": True})
+    table = _table(comparison, c="v2").with_lease("s", _lease("v1", **said), 0)
+    orders = orders_for(table, _KEY, "s")
+    assert orders is not None
+    assert orders.shadow is not None
+    assert (orders.shadow.loss, orders.shadow.loss_where_it_suits) == told
+    assert ("lossWhereItSuits" in orders.model_dump_json()) is told[1]
+
+
+def test_each_replica_that_shows_has_a_part_of_the_samples_of_its_own() -> None:
+    comparison = _COMPARISON.model_copy(update={"samples": SampleSource(uri="file:///data")})
+    table = _table(comparison, c="v2", y="v1-b")
+    for name in ("s1", "s2", "s3"):
+        table = table.with_lease(name, _lease("v1", features=(SHOWN,)), 0)
+    given = [
+        orders.shadow.samples
+        for name in ("s1", "s2", "s3")
+        if (orders := orders_for(table, _KEY, name)) and orders.shadow
+    ]
+    assert [(each.part, each.parts) for each in given if each is not None] == [(0, 3), (1, 3), (2, 3)]
 
 
 def test_a_replica_that_says_nothing_of_orders_gets_none() -> None:

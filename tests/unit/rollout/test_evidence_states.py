@@ -114,6 +114,14 @@ def test_a_state_is_bounded(replicas: int) -> None:
     assert found.requests > 15 * per_replica * 0.5
 
 
+def test_of_times_that_were_not_seen_nothing_is_told() -> None:
+    """The baseline alone got requests, so that it is known above which time answers are slow."""
+    world = LookedWorld()
+    alone = (replace(world.go_on(), candidate={"c": ReplicaOutcomes(age_seconds=60)}) for _ in range(6))
+    told = next(each for each in learn_all(*alone).metrics if each.name == "latency")
+    assert (told.candidate, told.samples) == ("", 0)
+
+
 def test_without_requests_nothing_is_shown() -> None:
     found = learn_all(*(look(1000 + 20 * at, 0) for at in range(50)))
     assert found.harm is None
@@ -210,6 +218,29 @@ def test_a_regression_after_it_took_over_is_found_and_nothing_before() -> None:
         state = found.state
     assert found.harm is not None
     assert found.harm.startswith("failed requests: ")
+
+
+def watched(world: LookedWorld, proved: tuple[str, ...]) -> Findings:
+    """After twenty minutes as it was, and ten at which it takes twice as long and a tenth of its answers are others."""
+    state = ""
+    for number in range(360):
+        if number == 240:
+            world.candidate.milliseconds, world.wrong = 20, 0.1
+        found = watch(state, world.go_on(5), SETTINGS, 3600, proved)
+        state = found.state
+    return found
+
+
+def test_one_that_begins_to_answer_later_than_the_former_revision_is_found_by_what_both_are_shown() -> None:
+    found = watched(LookedWorld(share=1.0, pairs=1, rate=0), ("latency",))
+    assert found.harm is not None
+    assert found.harm.startswith("slow answers: median ")
+    assert "ms with the former revision; evidence" in found.harm
+
+
+def test_one_that_was_let_take_over_unproved_is_not_held_against_the_former_revision() -> None:
+    """Whoever promotes what differs or is slow knows it, and does not want it back at once."""
+    assert watched(LookedWorld(share=1.0, pairs=1, rate=0), ()).harm is None
 
 
 def test_a_watch_says_the_same_of_the_same_look() -> None:

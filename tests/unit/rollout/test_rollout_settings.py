@@ -7,6 +7,8 @@ from tests.unit.rollout.scenes import spec
 
 from penstock.api.rollout import RolloutAnalysis, RolloutSpec, RolloutType
 from penstock.errors import Invalid
+from penstock.optimization.measurements import MetricName
+from penstock.routing.outcomes import Losses
 from penstock_operator.rollout.settings import OF_OPTIMIZED, rollout_settings
 
 AGREE = RolloutAnalysis(output_parity="0.9")
@@ -30,6 +32,27 @@ def test_what_is_left_open(
     found = rollout_settings(written, optimized=optimized)
     assert (found.type, found.analysis.output_parity, found.steps) == (kind, parity, steps)
     assert found.named is (written.type is not None)
+
+
+LOSSES = [
+    ("the profile judges classes", Losses.AUTO, MetricName.ACCURACY, Losses.ARGMAX, True),
+    ("it judges directions", Losses.AUTO, MetricName.COSINE, Losses.COSINE, True),
+    ("it judges numbers", Losses.AUTO, MetricName.RELATIVE_ERROR, Losses.RELATIVE, True),
+    ("it judges an order", Losses.AUTO, MetricName.RANKING, Losses.RANK, True),
+    ("it judges by a function of the user's", Losses.AUTO, MetricName.IMPORT_PATH, Losses.AUTO, False),
+    ("it names no metric", Losses.AUTO, None, Losses.AUTO, False),
+    ("the rollout names a loss of its own", Losses.RANK, MetricName.COSINE, Losses.RANK, False),
+]
+
+
+@pytest.mark.parametrize(
+    ("asked", "metric", "loss", "where_it_suits"), [row[1:] for row in LOSSES], ids=[row[0] for row in LOSSES]
+)
+def test_answers_are_compared_by_what_the_profile_judges(
+    asked: Losses, metric: MetricName | None, loss: Losses, *, where_it_suits: bool
+) -> None:
+    found = rollout_settings(spec(analysis=RolloutAnalysis(loss=asked)), optimized=True, metric=metric)
+    assert (found.loss, found.loss_where_it_suits) == (loss, where_it_suits)
 
 
 def test_a_share_that_is_none_is_refused() -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import Field, ValidationError
 
+from penstock.models import Frozen
 from penstock.routing.access import RouteAccess
 from penstock.routing.fleet import (
     DIGESTS,
@@ -9,9 +11,11 @@ from penstock.routing.fleet import (
     NAMESPACE_KEYS,
     ORDERS,
     OWNERS,
+    SHOWN,
     Endpoint,
     GatewayState,
     downgrade_route,
+    downgrade_status,
     endpoints,
     lacks_replicas,
     missing_routes,
@@ -19,7 +23,15 @@ from penstock.routing.fleet import (
     stale_routes,
 )
 from penstock.routing.leases import ReplicaStats, Route, RouteList, RouteReplica, RouteStatus
-from penstock.routing.outcomes import RevisionComparison
+from penstock.routing.outcomes import (
+    Losses,
+    MadeOutcomes,
+    ReplicaOutcomes,
+    RevisionComparison,
+    SampleSource,
+    ShadowOutcomes,
+    ShownOutcomes,
+)
 
 URL = "http://agents.system.svc:8081"
 WORDY = Route(
@@ -87,6 +99,84 @@ def test_a_route_is_told_in_words_that_are_known(features: set[str], left_out: s
     whole = WORDY.model_dump(mode="json")
     assert (set(whole) | set(whole["access"])) - set(told) - set(told["access"]) == left_out
     assert all(whole[word] == told[word] for word in set(told) - {"access"})
+
+
+class FormerComparison(Frozen):
+    """`RevisionComparison` of a release that has no word `shown`."""
+
+    candidate: str
+    stable: str
+    baseline: str = ""
+    shadow_share: float = 0.0
+    loss: Losses = Losses.AUTO
+    replay: bool = False
+    keep_payloads: bool = False
+    sticky: bool = False
+
+
+class FormerShadow(Frozen):
+    """`ShadowOutcomes` of such a release."""
+
+    revision: str = ""
+    samples: int = 0
+    candidate_loss: dict[int, int] = Field(default={})
+    twin_loss: dict[int, int] = Field(default={})
+    excess: dict[int, int] = Field(default={})
+    candidate_loss_sum: float = 0.0
+    twin_loss_sum: float = 0.0
+    failed: int = 0
+    dropped: int = 0
+    replayed: int = 0
+    worst: tuple[dict[str, object], ...] = ()
+
+
+class FormerOutcomes(Frozen):
+    """`ReplicaOutcomes` of such a release."""
+
+    age_seconds: float = 0.0
+    answered: int = 0
+    failed: int = 0
+    seconds: dict[int, int] = Field(default={})
+    late: int = 0
+    cpu_seconds: float = 0.0
+    memory_bytes: int = 0
+    shadow: FormerShadow | None = None
+
+
+COMPARED = RevisionComparison(
+    candidate="v2",
+    stable="v1",
+    loss=Losses.ARGMAX,
+    loss_where_it_suits=True,
+    samples=SampleSource(uri="s3://data/digits"),
+)
+COUNTED = ReplicaOutcomes(
+    answered=3, shown=ShownOutcomes(answered=2), shadow=ShadowOutcomes(revision="v2", samples=1, made=MadeOutcomes(samples=7))
+)  # fmt: skip
+
+
+def test_what_a_release_without_the_word_shown_is_told_it_understands() -> None:
+    """It refuses a lease, a route or a list as a whole for one word that it does not know, though it be null."""
+    features = FEATURES - {SHOWN}
+    route = downgrade_route(features, WORDY.model_copy(update={"comparison": COMPARED}))
+    assert route.comparison is not None
+    told = FormerComparison.model_validate_json(route.comparison.model_dump_json())
+    assert told.loss is Losses.AUTO, "an output that the loss does not suit would be compared by it"
+    status = _status("a", replicas=1)
+    counted = status.model_copy(update={"replicas": [status.replicas[0].model_copy(update={"outcomes": COUNTED})]})
+    outcomes = downgrade_status(features, counted).replicas[0].outcomes
+    assert outcomes is not None
+    assert FormerOutcomes.model_validate_json(outcomes.model_dump_json()).answered == 3
+    FormerOutcomes.model_validate_json(ReplicaOutcomes(shadow=ShadowOutcomes(revision="v2")).model_dump_json())
+
+
+def test_one_with_the_word_is_told_all_which_the_other_would_refuse() -> None:
+    route = WORDY.model_copy(update={"comparison": COMPARED})
+    assert downgrade_route(FEATURES, route) == route
+    with pytest.raises(ValidationError, match="samples"):
+        FormerComparison.model_validate_json(COMPARED.model_dump_json())
+    with pytest.raises(ValidationError, match="shown"):
+        FormerOutcomes.model_validate_json(COUNTED.model_dump_json())
 
 
 def test_a_gateway_is_asked_by_its_name_wherever_it_is() -> None:

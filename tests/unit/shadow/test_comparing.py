@@ -99,6 +99,28 @@ def test_values_of_a_type(datatype: DataType, rule: Losses, own: Any, other: Any
     assert found.loss == pytest.approx(loss)
 
 
+SCORES, FAR = np.array([[1.0, 9.0]]), np.array([[1.0, 2.0]])
+
+
+@pytest.mark.parametrize(
+    ("rule", "described", "own", "other", "loss"),
+    [
+        pytest.param(Losses.ARGMAX, spec(shape=(-1, 2)), SCORES, FAR, 0.0, id="scores, by the class alone"),
+        pytest.param(Losses.ARGMAX, spec(shape=(-1, -1)), SCORES, FAR, 0.614, id="a row of any length has no classes"),
+        pytest.param(Losses.ARGMAX, spec(DataType.INT64, shape=(-1,)), [1, 9], [0, 9], 0.5, id="whole numbers, each by itself"),
+        pytest.param(Losses.COSINE, spec(shape=(-1, 2)), SCORES, SCORES * 3, 0.0, id="directions, whatever their length"),
+        pytest.param(Losses.COSINE, spec(shape=(-1,)), [1.0, 9.0], [1.0, 2.0], 0.614, id="a number for each row has no direction"),
+    ],
+)  # fmt: skip
+def test_a_rule_that_a_profile_named_holds_for_outputs_that_it_suits(
+    rule: Losses, described: TensorSpec, own: Any, other: Any, loss: float
+) -> None:
+    values, others = (np.array(each, dtype=DTYPES[described.datatype]) for each in (own, other))
+    answered = {"y": AnsweredTensor(described.datatype, others)}
+    found = compare_answers({"y": values}, answered, (described,), rule, where_it_suits=True)
+    assert found.loss == pytest.approx(loss, abs=0.01)
+
+
 def test_the_output_that_differs_most_counts_and_further_ones_do_not() -> None:
     specs = tuple(TensorSpec(name=name, datatype=DataType.INT32, shape=(-1,)) for name in "abc")
     own = {name: np.arange(4, dtype=np.int32) for name in "abc"}

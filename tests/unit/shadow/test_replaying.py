@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -54,7 +55,7 @@ def test_requests_are_made_as_the_model_takes_them(made: RequestMaker, takes: Ta
 
 
 def test_a_model_that_takes_nothing_is_let_be() -> None:
-    made = ReplayedInputs(maker(FLOATS))
+    made = ReplayedInputs(maker(FLOATS), random.Random(1))
     shown = 0
     while made.next_inputs() is not None:
         made.observe(took=False)
@@ -74,7 +75,7 @@ def recorded(number: int, size: int = 4) -> dict[str, Array]:
 
 
 def test_every_second_turn_is_one_that_clients_sent_the_oldest_first_and_the_others_are_made() -> None:
-    replayed = ReplayedInputs(maker(FLOATS))
+    replayed = ReplayedInputs(maker(FLOATS), random.Random(1))
     for number in range(3):
         replayed.record(recorded(number))
     shown = [each for _ in range(12) if (each := replayed.next_inputs()) is not None]
@@ -83,8 +84,39 @@ def test_every_second_turn_is_one_that_clients_sent_the_oldest_first_and_the_oth
     assert len({each.inputs["x0"].tobytes() for each in shown if each.made}) == 6
 
 
+def test_samples_that_were_supplied_come_first_each_once_beside_what_clients_sent() -> None:
+    replayed = ReplayedInputs(maker(FLOATS), random.Random(1))
+    replayed.supply((recorded(number) for number in range(3)), enough=False)
+    alone = [replayed.next_inputs() for _ in range(2)]
+    assert [(each.inputs["x0"][0, 0], each.made, each.supplied) for each in alone if each] == [
+        (0, True, True),
+        (1, True, True),
+    ]
+    replayed.record(recorded(9))
+    shown = [each for _ in range(6) if (each := replayed.next_inputs()) is not None]
+    assert [each.made for each in shown] == [True, False] * 3
+    assert [each.supplied for each in shown] == [True, *[False] * 5]
+    assert all(each.compared for each in shown)
+
+
+def test_where_samples_are_enough_answers_to_them_alone_count_and_they_come_again_by_chance() -> None:
+    replayed = ReplayedInputs(maker(FLOATS), random.Random(1))
+    replayed.supply(map(recorded, range(3)), enough=True)
+    shown = [each for _ in range(203) if (each := replayed.next_inputs()) is not None]
+    assert [(each.inputs["x0"][0, 0], each.again) for each in shown[:3]] == [(0, False), (1, False), (2, False)]
+    again = [each for each in shown[3:] if each.supplied]
+    assert {each.inputs["x0"][0, 0] for each in again} == {0, 1, 2}
+    assert all(each.again and each.compared for each in again)
+    assert 60 < len(again) < 140
+    assert not any(each.compared for each in shown[3:] if not each.supplied)
+    replayed.supply([], enough=False)
+    following = replayed.next_inputs()
+    assert following is not None
+    assert (following.supplied, following.compared) == (False, True)
+
+
 def test_of_a_model_that_takes_nothing_made_only_what_clients_sent_is_shown() -> None:
-    replayed = ReplayedInputs(maker(FLOATS))
+    replayed = ReplayedInputs(maker(FLOATS), random.Random(1))
     replayed.record(recorded(7))
     for _ in range(200):
         found = replayed.next_inputs()
@@ -102,7 +134,7 @@ def test_of_a_model_that_takes_nothing_made_only_what_clients_sent_is_shown() ->
     ],
 )
 def test_what_is_kept_of_clients_inputs(sizes: list[int], kept: list[int]) -> None:
-    replayed = ReplayedInputs(maker(FLOATS))
+    replayed = ReplayedInputs(maker(FLOATS), random.Random(1))
     for number, size in enumerate(sizes):
         replayed.record(recorded(number, size))
     shown = [each for _ in range(2 * len(kept)) if (each := replayed.next_inputs()) is not None and not each.made]

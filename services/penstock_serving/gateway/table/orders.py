@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Iterable
 from typing import Final
 
-from penstock.routing.outcomes import Orders, RevisionComparison, ShadowOrders, ShadowPeer
+from penstock.routing.fleet import SHOWN
+from penstock.routing.outcomes import Orders, RevisionComparison, SampleSource, ShadowOrders, ShadowPeer
 from penstock.routing.table import ModelKey, Replica, Table, replica_key
 from penstock_serving.gateway.table.traffic import tls_name_of
 
@@ -27,6 +28,8 @@ def orders_for(table: Table, key: ModelKey, replica_id: str) -> Orders | None:
     if asking is None or not asking.lease.obeys or route is None or route.comparison is None:
         return None
     comparison, revision = route.comparison, asking.lease.revision
+    if SHOWN not in asking.lease.features:
+        comparison = comparison.downgrade()
     if revision not in comparison.revisions:
         return None
     return Orders(outcomes=True, shadow=_shadow(table, asking, comparison) if revision == comparison.stable else None)
@@ -52,7 +55,19 @@ def _shadow(table: Table, asking: Replica, comparison: RevisionComparison) -> Sh
         loss=comparison.loss,
         replay=comparison.replay,
         keep_payloads=comparison.keep_payloads,
+        loss_where_it_suits=comparison.loss_where_it_suits,
+        samples=_part_of(
+            comparison.samples, asking, [each for each in others if each.lease.revision == comparison.stable]
+        ),
     )
+
+
+def _part_of(source: SampleSource | None, asking: Replica, beside: list[Replica]) -> SampleSource | None:
+    """The samples that a replica is to show, of those that it and others of its revision share."""
+    if source is None:
+        return None
+    before = sum(each.replica_id < asking.replica_id for each in beside)
+    return source.model_copy(update={"part": before, "parts": len(beside) + 1})
 
 
 def _choose(asking: Replica, replicas: Iterable[Replica]) -> list[Replica]:

@@ -50,7 +50,12 @@ class Difference:
 
 
 def compare_answers(
-    own: Mapping[str, Array], other: Mapping[str, AnsweredTensor], specs: tuple[TensorSpec, ...], rule: Losses
+    own: Mapping[str, Array],
+    other: Mapping[str, AnsweredTensor],
+    specs: tuple[TensorSpec, ...],
+    rule: Losses,
+    *,
+    where_it_suits: bool = False,
 ) -> Difference:
     """The greatest loss of all outputs, since whoever uses one of them has no good of the others. Further outputs are no loss.
 
@@ -61,11 +66,13 @@ def compare_answers(
         other: the same of another replica.
         specs: the outputs of the replica's own model.
         rule: how numbers are compared.
+        where_it_suits: whether outputs that the rule does not suit are compared by `Auto`.
     """
     worst = Difference()
     for spec in specs:
         if spec.name in own:
-            found = _compare_output(own[spec.name], other.get(spec.name), spec, rule)
+            chosen = Losses.AUTO if where_it_suits and not _suits(rule, own[spec.name], spec) else rule
+            found = _compare_output(own[spec.name], other.get(spec.name), spec, chosen)
             worst = max(worst, found, key=lambda each: each.loss)
     return worst
 
@@ -120,8 +127,20 @@ def chosen_rule(own: Array, spec: TensorSpec) -> Losses:
         lengths = np.sqrt(np.square(own).sum(axis=-1))
         if np.all(np.abs(lengths - 1.0) <= _UNIT):
             return Losses.COSINE
+    return Losses.ARGMAX if _gives_classes(spec) and own.ndim else Losses.RELATIVE
+
+
+def _suits(rule: Losses, own: Array, spec: TensorSpec) -> bool:
+    """Whether an output has what the rule looks at: classes, or several floats in a row."""
+    if floats(own, spec).dtype.kind != "f":
+        return False
+    several = own.ndim > 1 and own.shape[-1] > 1
+    return _gives_classes(spec) if rule is Losses.ARGMAX else rule is Losses.RELATIVE or several
+
+
+def _gives_classes(spec: TensorSpec) -> bool:
     fixed = len(spec.shape) == 2 and 2 <= spec.shape[1] <= MOST_CLASSES  # noqa: PLR2004 -- rows and classes; two classes
-    return Losses.ARGMAX if (spec.classes or fixed) and own.ndim else Losses.RELATIVE
+    return bool(spec.classes) or fixed
 
 
 def _compare_numbers(own: Array, other: Array, spec: TensorSpec, rule: Losses) -> Difference:

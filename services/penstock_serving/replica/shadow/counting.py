@@ -27,6 +27,8 @@ class JudgedSample:
     """Whether the candidate's answer was none."""
     made: bool = False
     """Whether no client ever sent it."""
+    supplied: bool = False
+    """Of such ones: whether it was named rather than made."""
 
     @property
     def excess(self) -> float:
@@ -68,7 +70,7 @@ class ShadowCounts:
         self._lock = threading.Lock()
         self._sent, self._made = _Sums(), _Sums()
         """Of clients' inputs, and of made ones."""
-        self._dropped = self._replayed = 0
+        self._dropped = self._replayed = self._supplied = 0
         self._worst: tuple[ShadowSample, ...] = ()
 
     def drop(self) -> None:
@@ -90,6 +92,7 @@ class ShadowCounts:
         """
         with self._lock:
             (self._made if sample.made else self._sent).add(sample)
+            self._supplied += sample.supplied
             if sample.excess > 0:
                 told = (*self._worst, _describe(sample, keep_payloads=keep_payloads))
                 ordered = sorted(told, key=lambda each: each.twin_loss - each.loss)
@@ -114,6 +117,7 @@ class ShadowCounts:
                     candidate_loss_sum=made.candidate_loss_sum,
                     twin_loss_sum=made.twin_loss_sum,
                     failed=made.failed,
+                    supplied=self._supplied,
                 )
                 if made.samples
                 else None,

@@ -106,7 +106,7 @@ class Shadowing:
             model.signature,
             self._itself,
             peers=lambda: PeerConnections(self._trust),
-            replayed=ReplayedInputs(maker),
+            replayed=ReplayedInputs(maker, random.Random()),  # noqa: S311 -- draws samples
             budget=self._budget,
         )
 

@@ -15,13 +15,14 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import uvloop
 
 from penstock.errors import Invalid, Unavailable
 from penstock.protocol.datatypes import Array
-from penstock.routing.outcomes import ShadowOrders, ShadowPeer
+from penstock.routing.outcomes import SampleSource, ShadowOrders, ShadowPeer
 from penstock.routing.shadowing import Shown
 from penstock.serving.manifest import Signature
 from penstock_serving.replica.shadow.comparing import Difference, compare_answers
@@ -30,6 +31,7 @@ from penstock_serving.replica.shadow.exchange import NOTHING, PeerAnswer, Shadow
 from penstock_serving.replica.shadow.peers import PeerConnections
 from penstock_serving.replica.shadow.replaying import Inputs, ReplayedInput, ReplayedInputs, size_of
 from penstock_serving.replica.shadow.sampling import SampleBudget
+from penstock_serving.replica.shadow.supplying import read_supplied
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +63,8 @@ class Sample:
     seconds: float = 0.0
     size_bytes: int = 0
     """Of all arrays, about."""
+    replayed: ReplayedInput | None = None
+    """What no client sends now; None: a client did."""
 
 
 class ShadowThread:
@@ -94,6 +98,8 @@ class ShadowThread:
         self._chance = random.Random()  # noqa: S311 -- chooses among peers
         self._waiting: deque[Sample] = deque()
         self._replay: tuple[ShadowOrders, ShadowCounts] | None = None
+        self._supplied: SampleSource | None = None
+        """Whose samples were read, or could not be."""
         self._sampled = 0
         """Samples since inputs were last replayed."""
         self._own_seconds = 0.0
@@ -106,6 +112,8 @@ class ShadowThread:
 
     def follow(self, orders: ShadowOrders, counts: ShadowCounts) -> None:
         """Show no candidate but this one from now on, and replay inputs to it where that is asked for."""
+        if self._replay is None or self._replay[1] is not counts:
+            self._supplied = None
         self._replay = (orders, counts) if orders.replay else None
 
     def offer(self, sample: Sample) -> None:
@@ -163,18 +171,34 @@ class ShadowThread:
             began, self._own_seconds = time.monotonic(), 0.0
             sampled, self._sampled = self._sampled, 0
             replay = self._replay
+            if replay is not None:
+                await self._supply(replay[0].samples)
             if replay is not None and not sampled:
                 await self._replay_one(peers, *replay)
             took = time.monotonic() - began - self._own_seconds
             rest = _OWN_RESTS * self._own_seconds + _OTHERS_REST * took
             await asyncio.sleep(max(rest, max(sampled, 1) / self._budget.per_second))
 
+    async def _supply(self, source: SampleSource | None) -> None:
+        """Have the samples that are named shown, too. They are read once: another part of them is for a replica that comes anew."""
+        if source is None or (self._supplied is not None and self._supplied.uri == source.uri):
+            return
+        self._supplied = source
+        try:
+            samples = await asyncio.to_thread(read_supplied, source, self._signature)
+        except (Invalid, Unavailable) as error:
+            logger.warning("the samples at %s are not shown: %s", source.uri, error.message)
+        except Exception:
+            logger.exception("the samples at %s are not shown, by a defect of the replica", source.uri)
+        else:
+            self._replayed.supply(samples.inputs, enough=samples.enough)
+
     async def _replay_one(self, peers: PeerConnections, orders: ShadowOrders, counts: ShadowCounts) -> None:
         found = self._next_replayed()
         if found is None:
             return
         if found.made:
-            await self._show(peers, Sample(orders, counts, found.inputs))
+            await self._show(peers, Sample(orders, counts, found.inputs, replayed=found))
             return
         body = self._requests.encode(found.inputs)
         bounds = (_MOST_BYTES, _MOST_SECONDS)
@@ -199,7 +223,7 @@ class ShadowThread:
             judged = None
         if judged is None:
             sample.counts.drop()
-        else:
+        elif sample.replayed is None or sample.replayed.compared:
             sample.counts.count(judged, keep_payloads=sample.orders.keep_payloads)
 
     async def _judge(self, peers: PeerConnections, sample: Sample) -> JudgedSample | None:
@@ -219,7 +243,8 @@ class ShadowThread:
             _ANSWER_TIMES * size_of(own) + _MORE_ANSWER_BYTES,
             min(_LEAST_SECONDS + _TIMES_OWN * seconds, _MOST_SECONDS),
         )
-        candidate, twin, own_seconds = await self._ask_both(peers, orders, Shown.SAMPLED, body, bounds)
+        why = Shown.REPLAYED if sample.replayed is not None and sample.replayed.again else Shown.SAMPLED
+        candidate, twin, own_seconds = await self._ask_both(peers, orders, why, body, bounds)
         cpu_seconds, self._cpu_seconds = self._cpu_seconds, time.thread_time()
         self._budget.observe(self._cpu_seconds - cpu_seconds, own_seconds)
         return self._compare(sample, own, candidate, twin)
@@ -227,18 +252,22 @@ class ShadowThread:
     def _compare(
         self, sample: Sample, own: Mapping[str, Array], candidate: PeerAnswer, twin: PeerAnswer
     ) -> JudgedSample | None:
+        orders = sample.orders
         if twin.outputs is None or candidate == NOTHING:
             return None
-        rule, specs = sample.orders.loss, self._signature.outputs
-        failed = candidate.outputs is None
+        specs, failed = self._signature.outputs, candidate.outputs is None
+        compare = partial(
+            compare_answers, own, specs=specs, rule=orders.loss, where_it_suits=orders.loss_where_it_suits
+        )
         return JudgedSample(
             at=time.time(),
             candidate=Difference(1.0, told=candidate.failure)
             if candidate.outputs is None
-            else compare_answers(own, candidate.outputs, specs, rule),
-            twin=compare_answers(own, twin.outputs, specs, rule),
+            else compare(candidate.outputs),
+            twin=compare(twin.outputs),
             failed=failed,
             made=sample.own is None,
+            supplied=sample.replayed is not None and sample.replayed.supplied,
         )
 
     async def _ask_both(
