@@ -38,11 +38,11 @@ test: setup  ## Run every test that needs no GPU, those against a real API serve
 test-fast: setup  ## Run the tests that start neither Ray nor an API server
 	$(BIN)/pytest -n $(or $(WORKERS),auto) -m 'not ray and not apiserver' $(ARGS)
 
-cluster-up: setup  ## Boot a whole Kubernetes with KubeRay on this machine (as root; it stays until cluster-down)
-	@$(BIN)/python -m tests.cluster up
+cluster-up: setup  ## Boot a whole Kubernetes with KubeRay on this machine (as root; it stays until cluster-down; CLUSTER=kind: by kind)
+	@PENSTOCK_CLUSTER=$(or $(CLUSTER),own) $(BIN)/python -m tests.cluster up
 
 cluster-down: setup  ## End it; nothing stays but its caches
-	@$(BIN)/python -m tests.cluster down
+	@PENSTOCK_CLUSTER=$(or $(CLUSTER),own) $(BIN)/python -m tests.cluster down
 
 e2e: setup  ## Install the chart in a real cluster, serve models, break things (CLUSTER=own, kind or current)
 	PENSTOCK_CLUSTER=$(or $(CLUSTER),own) $(BIN)/pytest -n $(or $(WORKERS),auto) -m cluster tests/e2e/cluster $(ARGS)

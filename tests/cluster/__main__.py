@@ -7,6 +7,8 @@ python -m tests.cluster kubectl ARG...  kubectl as its administrator
 python -m tests.cluster load FILE...    put image archives on its nodes
 python -m tests.cluster run COMMAND...  run a program on node0: its network, its DNS
 python -m tests.cluster build           build everything that `up` would, and boot nothing
+
+With PENSTOCK_CLUSTER=kind the same by kind, for up, down, kubectl and load.
 """
 
 from __future__ import annotations
@@ -18,8 +20,10 @@ from pathlib import Path
 
 from tests.cluster import boot, namespaces
 from tests.cluster.binary import build
+from tests.cluster.kind.cluster import KindCluster, down, state
+from tests.cluster.kind.docker import Docker
 from tests.cluster.layout import Layout
-from tests.cluster.tools import say
+from tests.cluster.tools import say, tool
 
 
 def main() -> int:
@@ -33,6 +37,8 @@ def main() -> int:
     parser.add_argument("arguments", nargs=argparse.REMAINDER)
     options = parser.parse_args()
     layout = Layout(options.name, options.nodes)
+    if os.environ.get("PENSTOCK_CLUSTER") == "kind":
+        return _by_kind(options.command, tuple(options.arguments))
     match options.command:
         case "up":
             boot.up(layout, say)
@@ -53,6 +59,25 @@ def main() -> int:
             os.environ["KUBECONFIG"] = str(layout.configuration / "admin.kubeconfig")
             command = namespaces.command(layout, layout.nodes[0], tuple(options.arguments), Path.cwd())
             os.execvp(command[0], command)
+    return 0
+
+
+def _by_kind(command: str, arguments: tuple[str, ...]) -> int:
+    match command:
+        case "up":
+            print(f"export KUBECONFIG={KindCluster(say).kubeconfig}")
+        case "down":
+            down(Docker(state()), tool("kind"))
+        case "load":
+            made = KindCluster(say)
+            for path in arguments:
+                print(made.load_image(Path(path)))
+        case "kubectl":
+            binary = str(build(say))
+            os.execve(binary, [binary, "kubectl", *arguments], os.environ | {"KUBECONFIG": str(state() / "kubeconfig")})
+        case _:
+            say(f"{command} is not there with PENSTOCK_CLUSTER=kind")
+            return 2
     return 0
 
 

@@ -60,7 +60,7 @@ def write_configuration(layout: Layout, pki: ClusterIdentities, api_url: str, *,
         own = folder / node.name
         (own / "cni").mkdir(parents=True)
         (own / "containerd.toml").write_text(_containerd(layout, node, overlay=overlay))
-        _write_json(own / "cni" / "10-penstock.conflist", _cni(node))
+        _write_json(own / "cni" / "10-penstock.conflist", cni(node.pods))
         _write_json(own / "kubelet.json", _kubelet(layout, node, pki.authority, identity.server))
         _write_json(own / "proxy.json", _proxy(layout, node))
 
@@ -231,11 +231,12 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
 """
 
 
-def _cni(node: Node) -> dict[str, object]:
+def cni(pods: str) -> dict[str, object]:
+    """A plug-in's configuration that gives pods addresses of a range, and routes them through the node."""
     addresses = {
         "type": "host-local",
         "dataDir": "/run/cni-addresses",
-        "ranges": [[{"subnet": node.pods}]],
+        "ranges": [[{"subnet": pods}]],
         "routes": [{"dst": "0.0.0.0/0"}],
     }
     return {

@@ -42,7 +42,7 @@ def image_archive(report: Report) -> Path:
     return program_archive("kuberay", IMAGE, "manager", report)
 
 
-def program_archive(program: str, image: str, entry: str, report: Report) -> Path:
+def program_archive(program: str, image: str, entry: str, report: Report, user: str = "65532:65532") -> Path:
     """An image of one program, made where it is not in the cache yet."""
     binary = build(report, PROGRAMS[program])
     path = cache_directory() / f"{binary.name}.image.tar"
@@ -50,7 +50,7 @@ def program_archive(program: str, image: str, entry: str, report: Report) -> Pat
         if not path.exists():
             with tempfile.TemporaryDirectory() as tree:
                 shutil.copy(binary, Path(tree, entry))
-                config = ImageConfig(entrypoint=(f"/{entry}",), user="65532:65532")
+                config = ImageConfig(entrypoint=(f"/{entry}",), user=user)
                 write_scratch_image(path, image, Path(tree), config)
     return path
 

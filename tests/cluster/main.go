@@ -1,12 +1,14 @@
 // Kubernetes is one Kubernetes in one binary, for tests against a real one: etcd, kube-apiserver,
-// kube-controller-manager, kube-scheduler, kubelet, kube-proxy and kubectl.
-// The component is named by the first argument.
+// kube-controller-manager, kube-scheduler, kubelet, kube-proxy, kubectl and kubeadm.
+// The component is named by the first argument, or by the name of a link to the binary.
 package main
 
 import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"go.etcd.io/etcd/server/v3/etcdmain"
@@ -20,17 +22,24 @@ import (
 	kcm "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 	kubeproxy "k8s.io/kubernetes/cmd/kube-proxy/app"
 	kubescheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
+	kubeadm "k8s.io/kubernetes/cmd/kubeadm/app"
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 )
 
+var components = []string{
+	"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl", "kubeadm",
+}
+
 func main() {
-	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "kubernetes: name a component: etcd, kube-apiserver, kube-controller-manager,"+
-			" kube-scheduler, kubelet, kube-proxy or kubectl")
-		os.Exit(2)
+	name := filepath.Base(os.Args[0])
+	if !slices.Contains(components, name) {
+		if len(os.Args) < 2 {
+			fmt.Fprintf(os.Stderr, "kubernetes: name a component, one of %v\n", components)
+			os.Exit(2)
+		}
+		name = os.Args[1]
+		os.Args = os.Args[1:]
 	}
-	name := os.Args[1]
-	os.Args = os.Args[1:]
 	var command *cobra.Command
 	switch name {
 	case "etcd":
@@ -51,6 +60,12 @@ func main() {
 		command = cmd.NewDefaultKubectlCommand()
 		if err := cli.RunNoErrOutput(command); err != nil {
 			kubectlutil.CheckErr(err)
+		}
+		return
+	case "kubeadm":
+		if err := kubeadm.Run(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
 		}
 		return
 	default:

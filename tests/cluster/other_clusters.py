@@ -1,92 +1,21 @@
-"""Clusters that are not of our making: kind's, and whichever KUBECONFIG leads to."""
+"""The cluster that KUBECONFIG leads to, and which of the three kinds of cluster is meant."""
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
-from tests.cluster import kuberay
 from tests.cluster.archive import read_image
 from tests.cluster.binary import Report
 from tests.cluster.cluster import Cluster, Kubectl, OwnCluster, start_here
+from tests.cluster.kind.cluster import KindCluster
 from tests.cluster.packages import NotPossibleError
-
-
-class KindCluster(Kubectl):
-    """A cluster made by kind, in docker or podman, with KubeRay in it."""
-
-    _NAME = "penstock-e2e"
-
-    def __init__(self, report: Report) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="penstock-kind-")
-        kubeconfig = Path(self._folder.name, "kubeconfig")
-        existing = _kind("get", "clusters").split()
-        if self._NAME in existing:
-            _kind("export", "kubeconfig", "--name", self._NAME, "--kubeconfig", str(kubeconfig))
-        else:
-            report("creating a kind cluster")
-            configuration = {
-                "apiVersion": "kind.x-k8s.io/v1alpha4", "kind": "Cluster",
-                "nodes": [{"role": "control-plane"}, {"role": "worker"}, {"role": "worker"}],
-            }  # fmt: skip
-            file = Path(self._folder.name, "kind.json")
-            file.write_text(json.dumps(configuration))
-            _kind(
-                "create", "cluster", "--name", self._NAME, "--config", str(file), "--kubeconfig", str(kubeconfig),
-                "--wait", "180s",
-            )  # fmt: skip
-        self.started = self._NAME not in existing
-        super().__init__(kubeconfig, report)
-        self.load_image(kuberay.image_archive(report))
-        kuberay.install(self.kubectl, report)
-
-    def load_image(self, archive: Path) -> str:
-        """Have kind import an archive into its nodes."""
-        _kind("load", "image-archive", str(archive), "--name", self._NAME)
-        return read_image(archive).name
-
-    @contextmanager
-    def forward(self, service: str, namespace: str, port: int) -> Iterator[str]:
-        """A NodePort on a node, whose address docker's host can reach: a port-forward would end with its pod."""
-        found = json.loads(self.kubectl("get", "service", service, "-n", namespace, "-o", "json"))
-        name = f"{service}-e2e-{secrets.token_hex(2)}"
-        ports = [{"port": each["port"], "targetPort": each["targetPort"]} for each in found["spec"]["ports"]]
-        twin = {
-            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": namespace},
-            "spec": {
-                "type": "NodePort", "selector": found["spec"]["selector"],
-                "ports": [each | {"name": f"p{each['port']}"} for each in ports if each["port"] == port],
-            },
-        }  # fmt: skip
-        self.kubectl("apply", "-f", "-", manifest=twin)
-        try:
-            where = ("get", "service", name, "-n", namespace, "-o", "jsonpath={.spec.ports[0].nodePort}")
-            node = 'jsonpath={.items[0].status.addresses[?(@.type=="InternalIP")].address}'
-            yield f"http://{self.kubectl('get', 'nodes', '-o', node)}:{self.kubectl(*where)}"
-        finally:
-            self.kubectl("delete", "service", name, "-n", namespace)
-
-    def reach(self, service: str, namespace: str, port: int) -> AbstractContextManager[str]:
-        """As `forward`."""
-        return self.forward(service, namespace, port)
-
-    def start(self, arguments: Sequence[str]) -> subprocess.Popen[str]:
-        """Start a program on this machine."""
-        return start_here(arguments)
-
-    def stop(self) -> None:
-        """Delete the cluster, if it was this object that made it."""
-        if self.started:
-            _kind("delete", "cluster", "--name", self._NAME)
-        self._folder.cleanup()
-
 
 _RELAY = """
 import asyncio, sys
@@ -212,16 +141,6 @@ class CurrentCluster(Kubectl):
 
     def stop(self) -> None:
         """The cluster is not ours to end."""
-
-
-def _kind(*arguments: str) -> str:
-    try:
-        done = subprocess.run(["kind", *arguments], capture_output=True, text=True, timeout=900, check=False)
-    except FileNotFoundError:
-        raise NotPossibleError("CLUSTER=kind needs kind on PATH, and docker or podman") from None
-    if done.returncode != 0:
-        raise NotPossibleError(f"kind {' '.join(arguments)}: {done.stdout}{done.stderr}")
-    return done.stdout
 
 
 def open_cluster(kind: str, report: Report, owner: int | None = None, *, again: bool = False) -> Cluster:

@@ -47,6 +47,17 @@ def ensure(report: Report) -> None:
             _install(names, report)
 
 
+def install_docker(report: Report) -> None:
+    """Install Docker's daemon, and its command line where there is none.
+
+    Raises:
+        NotPossibleError: not root, or not a Debian with a package index.
+    """
+    ensure(report)
+    if shutil.which("dockerd", path=_path()) is None:
+        _install(["docker.io"], report)
+
+
 def _missing() -> list[str]:
     found = {package for program, package in _PROGRAMS.items() if shutil.which(program, path=_path()) is None}
     return sorted(found if _CNI.exists() else found | {_CNI_PACKAGE})

@@ -15,6 +15,7 @@ _MODULES = FOLDER / "modules"
 _HELM = "helm.sh/helm/v3"
 KUBERAY_MODULE = "github.com/ray-project/kuberay/ray-operator"
 KUBERAY_VERSION = "v1.6.0"
+KIND_MODULE = "sigs.k8s.io/kind"
 
 PROGRAMS = {
     program.name: program
@@ -32,6 +33,7 @@ PROGRAMS = {
                 (f"{_HELM}/pkg/chartutil.k8sVersionMinor", "35"),
             ),
         ),
+        Program("kind", _MODULES / "kind", "kind", KIND_MODULE),
         Program("kwok", _MODULES / "kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok"),
         Program("kube-score", _MODULES / "kube-score", "kube-score", "github.com/zegl/kube-score/cmd/kube-score"),
         Program("kubeconform", _MODULES / "kubeconform", "kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform"),
