@@ -14,7 +14,9 @@ from penstock.errors import PenstockError
 from penstock_cli import keys, versions
 from penstock_cli.bench import command as benchmarking
 from penstock_cli.cost import command as costing
+from penstock_cli.files import read_secret
 from penstock_cli.objects import command as objects
+from penstock_cli.objects import describing
 from penstock_cli.optimization import command as optimizing
 from penstock_cli.optimization import profiling
 from penstock_cli.replay import command as replaying
@@ -37,6 +39,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 objects.register(app)
+describing.register(app)
 keys.register(app)
 rollouts.register(app)
 validation.register(app)
@@ -56,7 +59,9 @@ def run(
     ] = None,
     *,
     once: Annotated[bool, typer.Option("--once", help="End after the report instead of serving on.")] = False,
-    port: Annotated[int, typer.Option(help="The gateway's port; the next free one if it is taken.")] = 8080,
+    port: Annotated[
+        int, typer.Option(help="The gateway's port; the next free one if it is taken.", min=1, max=65535)
+    ] = 8080,
     ray: Annotated[
         str,
         typer.Option(help="`auto`: the Ray that is up on this machine, else a new one; `new`; or a dashboard's URL."),
@@ -105,7 +110,7 @@ def run(
         max_body_bytes=max_body_bytes,
         tls=tls,
         replica_tls=replica_tls,
-        ray_token=ray_token_file.read_text(encoding="ascii").strip() if ray_token_file else None,
+        ray_token=read_secret(ray_token_file, "--ray-token-file") if ray_token_file else None,
     )
     raise typer.Exit(run_platform(settings, Console()))
 
@@ -128,11 +133,17 @@ def main() -> None:
             raise
         console = Console(stderr=True)
         console.print("[bold red]error:[/bold red] ", end="")
-        message = error.message if isinstance(error, PenstockError) else str(error)
+        message = error.message if isinstance(error, PenstockError) else _tell(error)
         console.print(message, markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)
+
+
+def _tell(error: OSError) -> str:
+    """What the system refused, and of which file."""
+    about = error.strerror or str(error)
+    return f"{error.filename}: {about}" if error.filename is not None else about
 
 
 if __name__ == "__main__":

@@ -281,7 +281,9 @@ class _Session:
     def _serve_until_interrupted(self, look: Callable[[], None] = lambda: None) -> None:
         """Serve on; `look` is called every now and then."""
         name = escape(command_as_typed())
-        self._steps.note(f"Ctrl-C ends it. `{name} get infdep` and `{name} trace` tell how it goes.")
+        self._steps.note(
+            f"Ctrl-C ends it. `{name} get infdep`, `{name} describe infdep` and `{name} trace` tell how it goes."
+        )
         try:
             while True:
                 sleep(_WATCH_SECONDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 
 from penstock.errors import Invalid
 from penstock_cli.bench.arrivals import ArrivalProcess
+from penstock_cli.files import read_secret, read_text
 from penstock_cli.objects.command import Context, Kubeconfig, Namespace, StateDir, open_cluster
 from penstock_cli.standalone.state import StateFolder, default_state_folder
 
@@ -124,7 +126,7 @@ def bench(
         timeout=timeout,
         most_connections=max_connections,
         inputs=InputOptions(rows, dict(parse_shape(each) for each in shape or ()), distinct, binary, seed),
-        body=body.read_bytes() if body else None,
+        body=_own_body(body) if body else None,
         headers=dict(_header(each) for each in header or ()),
         key=_key(key_file),
         ca_file=ca_file,
@@ -172,8 +174,17 @@ def _header(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
+def _own_body(file: Path) -> bytes:
+    text = read_text(file)
+    try:
+        json.loads(text)
+    except ValueError as error:
+        raise Invalid("InvalidBody", f"--body {file}: not JSON: {error}") from None
+    return text.encode()
+
+
 def _key(file: Path | None) -> str | None:
-    return file.read_text(encoding="ascii").strip() if file else os.environ.get("PENSTOCK_API_KEY")
+    return read_secret(file, "--key-file") if file else os.environ.get("PENSTOCK_API_KEY")
 
 
 def _url_of(cluster: Cluster, name: str, namespace: str) -> str:
@@ -192,7 +203,7 @@ def _url_of(cluster: Cluster, name: str, namespace: str) -> str:
     url = url_if_ready(manifest)
     if not url:
         raise Invalid(
-            "NotReady", f"{namespace}/{name} is not Ready: see `penstock get infdep {name} -n {namespace} -o yaml`"
+            "NotReady", f"{namespace}/{name} is not Ready: see `penstock describe infdep {name} -n {namespace}`"
         )
     return url
 

@@ -14,6 +14,7 @@ import numpy as np
 from penstock.errors import Invalid
 from penstock.protocol.datatypes import DTYPES, Array, array_to_bytes, array_to_json
 from penstock.serving.manifest import DataType
+from penstock_cli.addresses import split_url
 
 OPEN_AXIS: Final = 16
 """Length of an axis that the model leaves open, beside the first, where the user names none."""
@@ -197,8 +198,9 @@ def infer_url(url: str) -> str:
     Raises:
         Invalid: it is no URL of a model.
     """
-    parts = urlsplit(url)
+    wrong = f"{url}: write http://HOST:PORT/[NAMESPACE/]v2/models/NAME, or a deployment's name"
+    parts = split_url(url, wrong)
     path = parts.path.rstrip("/")
-    if parts.scheme not in {"http", "https"} or not parts.hostname or "/v2/models/" not in f"{path}/":
-        raise Invalid("InvalidURL", f"{url}: write http://HOST:PORT/[NAMESPACE/]v2/models/NAME, or a deployment's name")
+    if "/v2/models/" not in f"{path}/":
+        raise Invalid("InvalidURL", wrong)
     return parts._replace(path=path if path.endswith(_TAIL) else path + _TAIL, fragment="").geturl()

@@ -71,7 +71,7 @@ def run_bench(options: BenchOptions) -> BenchDocument:
     trust = _load_trust(options.ca_file) if url.startswith("https:") else None
     with Console(stderr=True).status("Making up requests"):
         bodies = (
-            [_own_body(options.body)]
+            [RequestBody(options.body, {"Content-Type": "application/json"})]
             if options.body is not None
             else _make_requests(url, headers, options.inputs, trust)
         )
@@ -198,14 +198,6 @@ def _hint(words: str) -> str:
     if "CERTIFICATE_VERIFY_FAILED" not in words:
         return ""
     return ": name the server's authority with --ca-file, and the host as its certificate has it"
-
-
-def _own_body(content: bytes) -> RequestBody:
-    try:
-        json.loads(content)
-    except ValueError as error:
-        raise Invalid("InvalidBody", f"--body: not JSON: {error}") from None
-    return RequestBody(content, {"Content-Type": "application/json"})
 
 
 def _load_trust(ca_file: Path | None) -> ssl.SSLContext:

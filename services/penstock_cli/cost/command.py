@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from penstock.errors import Invalid, PenstockError
+from penstock_cli.files import read_text
 from penstock_cli.objects.command import Context, Kubeconfig, StateDir, open_cluster
 from penstock_cli.objects.showing import remark, say
 from penstock_cli.standalone.state import StateFolder, default_state_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from penstock.cost.allocation import Consumption
     from penstock.cost.prices import PriceList
     from penstock_cli.cost.report import CostReport, DeploymentFacts
     from penstock_cli.cost.samples import CostSample
@@ -78,15 +82,13 @@ def cost(
     window = parse_since(since)
     samples, source = _samples(prometheus, metrics, window, state_dir)
     found = consumptions(samples) if prometheus is not None else consumptions_since_start(samples)
-    if not found:
-        remark(
-            "no replica has told what it uses: replicas of a former release do not, and without any there is nothing to show"
-        )
     wanted = [
         each
         for each in found
         if (not namespace or each.key.namespace == namespace) and (not name or each.key.model == name)
     ]
+    if (lack := tell_lack(what, found, wanted)) is not None:
+        remark(lack)
     seconds = float(window) if prometheus is not None else max((each.window for each in wanted), default=0.0)
     whole = allocation.allocate(wanted, listed, seconds, platform_seconds(samples) if what is None else {})
     facts = _facts(kubeconfig, context, state_dir, namespace, name)
@@ -101,6 +103,22 @@ def cost(
         say(each)
     if prices is None:
         say("Prices: an example (OpenCost's defaults), nobody's actual rates. Give your own: --prices FILE")
+
+
+def tell_lack(what: str | None, found: Sequence[Consumption], wanted: Sequence[Consumption]) -> str | None:
+    """Why there is nothing to show; None where there is something.
+
+    Args:
+        what: was asked for.
+        found: all that was told.
+        wanted: of it, what was asked for.
+    """
+    if not found:
+        return "no replica has told what it uses: replicas of a former release do not, and without any there is nothing to show"
+    if wanted:
+        return None
+    seen = ", ".join(sorted({f"{each.key.namespace}/{each.key.model}" for each in found}))
+    return f"no replica of {what} has told what it uses; there are figures of {seen}"
 
 
 def parse_since(text: str) -> int:
@@ -131,10 +149,14 @@ def _prices(file: Path | None) -> PriceList:
 
     if file is None:
         return EXAMPLE_PRICES
+    text = read_text(file)
     try:
-        return read_prices(read_yaml(file.read_text(encoding="utf-8")), str(file))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise Invalid("InvalidPrices", f"{file}: this is no YAML: {error}") from error
+        return read_prices(read_yaml(text), str(file))
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise Invalid("InvalidPrices", f"{file}:{line}: not YAML: {error.problem or error.context}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise Invalid("InvalidPrices", f"{file}: not YAML: {error}") from error
 
 
 def _samples(

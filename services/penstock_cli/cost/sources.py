@@ -6,12 +6,13 @@ import json
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, Final
-from urllib.parse import urlencode, urlsplit, urlunsplit
+from urllib.parse import urlencode, urlunsplit
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from penstock.errors import Invalid, Unavailable
+from penstock.errors import Unavailable
 from penstock.telemetry import names
+from penstock_cli.addresses import split_url
 from penstock_cli.cost.samples import FIELDS, CostSample
 from penstock_cli.standalone.http import fetch
 
@@ -33,7 +34,7 @@ def ask_prometheus(url: str, seconds: int, token: str | None = None) -> list[Cos
     for metric in (*FIELDS, names.METRIC_REPLICA_JOULES, names.METRIC_PLATFORM_CPU):
         query = urlencode({"query": f"sum by ({_SUMMED}) (increase({metric}[{seconds}s]))"})
         base = url.rstrip("/")
-        status, body = fetch(f"{base}/api/v1/query?{query}", token)
+        status, body = _ask(base, f"/api/v1/query?{query}", token)
         found += read_answer(metric, status, body, base)
     return found
 
@@ -71,7 +72,7 @@ def ask_replicas(gateway_url: str) -> list[CostSample]:
         Unavailable: it does not answer, or is no gateway's. Replicas that do not answer are left out.
     """
     base = gateway_url.rstrip("/")
-    status, body = fetch(f"{base}/scrape-targets")
+    status, body = _ask(base, "/scrape-targets")
     try:
         targets = json.loads(body)
         paths = [(str(each["labels"]["__metrics_path__"]), each["labels"]) for each in targets]
@@ -82,7 +83,7 @@ def ask_replicas(gateway_url: str) -> list[CostSample]:
         ) from error
     found = ask_component(base)
     for path, labels in paths:
-        status, body = fetch(base + path)
+        status, body = _ask(base, path)
         if status == HTTPStatus.OK:
             vouched = {name: str(labels[name]) for name in ("namespace", "model", "instance")}
             found += parse(body.decode(errors="replace"), vouched)
@@ -95,10 +96,17 @@ def ask_component(url: str) -> list[CostSample]:
     Raises:
         Unavailable: it does not answer.
     """
-    status, body = fetch(f"{url.rstrip('/')}/metrics")
+    status, body = _ask(url.rstrip("/"), "/metrics")
     if status != HTTPStatus.OK:
         raise Unavailable("NoMetrics", f"{url} answered {status}")
     return parse(body.decode(errors="replace"), {})
+
+
+def _ask(base: str, path: str, token: str | None = None) -> tuple[int, bytes]:
+    try:
+        return fetch(base + path, token)
+    except Unavailable as error:
+        raise Unavailable(error.reason, f"{base} gives no answer: {error.message}") from error
 
 
 def parse(text: str, labels: Mapping[str, str]) -> list[CostSample]:
@@ -122,7 +130,5 @@ def check_url(url: str, option: str) -> str:
     Raises:
         Invalid: it is none.
     """
-    parts = urlsplit(url if "//" in url else f"http://{url}")
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise Invalid("InvalidOption", f"{option} {url}: write an address such as http://localhost:9090")
-    return urlunsplit(parts)
+    wrong = f"{option} {url}: write an address such as http://localhost:9090"
+    return urlunsplit(split_url(url if "//" in url else f"http://{url}", wrong))

@@ -1,1 +1,1 @@
-"""`penstock apply`, `get` and `delete`."""
+"""`penstock apply`, `get`, `describe` and `delete`."""

@@ -33,6 +33,7 @@ def register(app: typer.Typer) -> None:
 
 
 def apply(
+    named: Annotated[list[str] | None, typer.Argument(hidden=True, metavar="")] = None,
     *,
     filename: Files = None,
     namespace: Namespace = "default",
@@ -54,8 +55,8 @@ def apply(
     from penstock_cli.validation.manifests import load_accepted, refuse  # noqa: PLC0415 (the CEL evaluator takes half a second to import)
     from penstock_operator.runtime.cluster.embedded import EmbeddedCluster  # noqa: PLC0415 (the same)
 
-    if not filename:
-        raise Invalid("NothingToApply", "name what to apply: penstock apply -f FILE")
+    if named or not filename:
+        raise Invalid("NothingToApply", f"name what to apply by -f: penstock apply -f {(named or ['FILE'])[0]}")
     documents = load_accepted(filename)
     manifests = [document.manifest for document in documents]
     kinds = [kind_of(manifest) for manifest in manifests]
@@ -120,7 +121,7 @@ def _show(cluster: Cluster, selections: list[Selection], output: OutputFormat, p
     Raises:
         Invalid: something is not there.
     """
-    found = [(each, _list_objects(cluster, each, place)[0]) for each in selections]
+    found = [(each, list_objects(cluster, each, place)[0]) for each in selections]
     if output.is_table:
         _show_tables(found, output, place)
     else:
@@ -129,7 +130,7 @@ def _show(cluster: Cluster, selections: list[Selection], output: OutputFormat, p
         if every or not single:
             write_document(every, output, single=single)
     missing = [
-        _not_found(each.kind, name, place or "")
+        not_found(each.kind, name, place or "")
         for each, manifests in found
         for name in each.names
         if name not in [manifest["metadata"]["name"] for manifest in manifests]
@@ -145,12 +146,13 @@ def _show_tables(found: list[tuple[Selection, list[Manifest]]], output: OutputFo
             say("")
         _table(each.kind, output, place, with_kind=len(found) > 1).write(manifests, headings=True)
     if not filled and not any(each.names for each, _ in found):
-        remark(f"No {' or '.join(each.kind.plural for each, _ in found)} found.")
+        where = f" in namespace {place}" if place is not None and any(each.kind.namespaced for each, _ in found) else ""
+        remark(f"No {' or '.join(each.kind.plural for each, _ in found)} found{where}.")
 
 
 def _watch(cluster: Cluster, selection: Selection, output: OutputFormat, place: str | None) -> None:
     """What is there now, and then each change, until interrupted."""
-    manifests, version = _list_objects(cluster, selection, place)
+    manifests, version = list_objects(cluster, selection, place)
     table = _table(selection.kind, output, place)
     if output.is_table:
         table.write(manifests, headings=True)
@@ -170,7 +172,7 @@ def _watch(cluster: Cluster, selection: Selection, output: OutputFormat, place: 
                 write_document([event.manifest], output, single=True)
 
 
-def _list_objects(cluster: Cluster, selection: Selection, place: str | None) -> tuple[list[Manifest], str]:
+def list_objects(cluster: Cluster, selection: Selection, place: str | None) -> tuple[list[Manifest], str]:
     """The objects, and the version from which a watch goes on."""
     from penstock_cli.objects.resources import sort_manifests  # noqa: PLC0415 (loads the API types)
 
@@ -184,7 +186,8 @@ def _table(kind: ResourceKind, output: OutputFormat, place: str | None, *, with_
     return TableWriter(kind, wide=output is OutputFormat.WIDE, with_namespace=with_namespace, with_kind=with_kind)
 
 
-def _not_found(kind: ResourceKind, name: str, namespace: str) -> str:
+def not_found(kind: ResourceKind, name: str, namespace: str) -> str:
+    """What to say of an object that is not there."""
     where = (namespace or "any namespace") if kind.namespaced else "the cluster"
     return f"{kind.plural} {name!r} not found in {where}"
 
@@ -217,7 +220,7 @@ def delete(
     with open_cluster(kubeconfig, context, state_dir) as cluster:
         for each, key in _deletion_targets(what or [], filename, namespace):
             if cluster.get(each, key) is None:
-                missing.append(_not_found(each, key.name, key.namespace))
+                missing.append(not_found(each, key.name, key.namespace))
                 continue
             cluster.delete(each, key)
             say(f"{each.kind.lower()}/{key.name} deleted")

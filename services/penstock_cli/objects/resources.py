@@ -115,7 +115,7 @@ def _columns(kind: ResourceKind, *, wide: bool) -> list[Column]:
 
 
 def _cell(manifest: Manifest, column: Column, now: datetime) -> str:
-    value = _event_time(manifest) if column is _LAST_SEEN else value_at(manifest, column.json_path)
+    value = event_time(manifest) if column is _LAST_SEEN else value_at(manifest, column.json_path)
     if not value and column.type == "date":
         return "<unknown>"
     if isinstance(value, list):
@@ -126,10 +126,10 @@ def _cell(manifest: Manifest, column: Column, now: datetime) -> str:
 
 def sort_manifests(manifests: list[Manifest], kind: ResourceKind) -> list[Manifest]:
     """Events by the time at which they were last seen, as they read best; others as they came."""
-    return sorted(manifests, key=lambda event: _event_time(event).removesuffix("Z")) if kind is EVENT else manifests
+    return sorted(manifests, key=lambda event: event_time(event).removesuffix("Z")) if kind is EVENT else manifests
 
 
-def _event_time(event: Manifest) -> str:
+def event_time(event: Manifest) -> str:
     """When an event last happened, in RFC 3339; empty where it does not say."""
     paths = (
         ".series.lastObservedTime", ".deprecatedLastTimestamp", ".eventTime", ".metadata.creationTimestamp",

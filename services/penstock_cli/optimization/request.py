@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from dataclasses import dataclass
@@ -153,6 +154,20 @@ def _check_name(name: str) -> str:
 
 
 def _store_uri(output: str | None, state: StateFolder) -> str:
+    """Where the result will lie, which must be seen before the search and not after it.
+
+    Raises:
+        Invalid: nothing can be put there.
+    """
     if output is None:
         return state.artifacts.absolute().as_uri()
-    return output if "://" in output else Path(output).expanduser().absolute().as_uri()
+    from penstock_runtime.storage import Store  # noqa: PLC0415 (only for this command)
+
+    if "://" in output:
+        return Store(output).root
+    folder = Path(output).expanduser().absolute()
+    standing = next(each for each in (folder, *folder.parents) if each.exists())
+    if ":/" in output or not standing.is_dir() or not os.access(standing, os.W_OK):
+        message = f"--output {output}: it cannot be written there: name a folder that is yours, or a URI such as s3://bucket/folder"
+        raise Invalid("InvalidOption", message)
+    return folder.as_uri()

@@ -74,8 +74,12 @@ def replay(
     chosen = [each.strip() for each in policies.split(",") if each.strip()]
     if unknown := [each for each in chosen if each not in POLICIES]:
         raise Invalid("InvalidOption", f"--policy {', '.join(unknown)}: there are {_POLICIES}")
-    if minimum > maximum or low > high:
-        raise Invalid("InvalidOption", "--min is at most --max, and --low at most --high")
+    for least, most, values in (("--min", "--max", (minimum, maximum)), ("--low", "--high", (low, high))):
+        if values[0] > values[1]:
+            raise Invalid(
+                "InvalidOption",
+                f"{least} {values[0]:g} is more than {most} {values[1]:g}: lower the one or raise the other",
+            )
     if html is not None and not os.access(html if html.exists() else html.absolute().parent, os.W_OK):
         raise Invalid(
             "InvalidOption", f"--html {html}: it cannot be written there: name a file in a folder that is yours"
@@ -137,7 +141,7 @@ def _service(text: str, max_batch: int | None) -> ServiceTimes:
             pairs = [each.split(":") for each in text.split(",")]
             points = tuple((int(rows), float(milliseconds) / 1e3) for rows, milliseconds in pairs)
             most = points[-1][0]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Invalid("InvalidOption", wrong) from error
     return ServiceTimes(points, max_batch or most)
 

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Final
 
 from penstock.errors import Invalid
+from penstock_cli.files import read_text
 
 _MOST_REQUESTS: Final = 2_000_000
+_ROWS: Final = "write seconds, or SECONDS,RATE, one a line, in numbers from 0"
+_LONGEST_SHOWN: Final = 60
 _HIGH_SECONDS, _LOW_SECONDS = 45.0, 90.0
 
 
@@ -102,20 +105,29 @@ def read_load(path: Path, seed: int) -> list[float]:
     Raises:
         Invalid: it is neither.
     """
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    rows = [line.split(",") for line in lines if line and not line.startswith("#")]
-    try:
-        numbers = [tuple(float(each) for each in row) for row in rows]
-    except ValueError:
-        numbers = []
-    if not numbers or any(not math.isfinite(each) or each < 0 for row in numbers for each in row):
-        raise Invalid("InvalidLoad", f"{path}: write seconds, or SECONDS,RATE, one a line, in numbers from 0")
+    numbers: list[tuple[float, ...]] = []
+    for at, line in enumerate(read_text(path).splitlines(), start=1):
+        if line.strip() and not line.strip().startswith("#"):
+            numbers.append(_read_row(line.strip(), f"{path}:{at}"))
+    if not numbers:
+        raise Invalid("InvalidLoad", f"{path}: there is no request in it: {_ROWS}")
     if all(len(row) == 1 for row in numbers):
         times = sorted(row[0] for row in numbers)
         return [each - times[0] for each in times]
     if not all(len(row) == 2 for row in numbers) or any(b[0] <= a[0] for a, b in pairwise(numbers)):  # noqa: PLR2004 (a pair)
         raise Invalid("InvalidLoad", f"{path}: write SECONDS,RATE on every line, with growing seconds")
     return draw_arrivals(_spread(numbers), seed)
+
+
+def _read_row(line: str, where: str) -> tuple[float, ...]:
+    try:
+        row = tuple(float(each) for each in line.split(","))
+    except ValueError:
+        row = (-1.0,)
+    if any(not math.isfinite(each) or each < 0 for each in row):
+        shown = line if len(line) <= _LONGEST_SHOWN else f"{line[:_LONGEST_SHOWN]}…"
+        raise Invalid("InvalidLoad", f"{where}: {shown!r} is no such line: {_ROWS}; what is a heading begins with #")
+    return row
 
 
 def _spread(points: Sequence[tuple[float, ...]]) -> list[float]:

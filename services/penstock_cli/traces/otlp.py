@@ -35,11 +35,11 @@ def read_lines(lines: Iterable[str]) -> list[CollectedSpan]:
         try:
             found.extend(read_request(json.loads(line)))
         except json.JSONDecodeError as error:
-            if position == len(texts) - 1 and not line.endswith("\n"):
+            if position == len(texts) - 1 and line.startswith("{") and not line.endswith("\n"):
                 break
             raise Invalid("NotOtlp", f"line {number} is not JSON: {error}") from error
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise Invalid("NotOtlp", f"line {number} is JSON but not an OTLP trace request: {error!r}") from error
+            raise Invalid("NotOtlp", f"line {number} is JSON but not an OTLP trace request") from error
     return found
 
 

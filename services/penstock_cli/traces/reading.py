@@ -9,7 +9,7 @@ from pathlib import Path
 from penstock.errors import Invalid, Unavailable
 from penstock.telemetry import names
 from penstock_cli.traces.otlp import CollectedSpan, read_lines
-from penstock_cli.traces.waterfall import Row, TraceSummary, render, rows, starts, summaries
+from penstock_cli.traces.waterfall import Row, TraceSummary, render, requests, rows, starts, summaries
 
 WHOLE_TRACE = (names.SPAN_GATEWAY, names.SPAN_REQUEST, names.SPAN_QUEUE, names.SPAN_EXECUTE, names.SPAN_BATCH)
 """Spans that a request's trace has when all of it has arrived."""
@@ -33,8 +33,13 @@ def load_spans(path: Path) -> list[CollectedSpan]:
         )
     found: list[CollectedSpan] = []
     for each in files:
-        with each.open(encoding="utf-8") as lines:
-            found.extend(read_lines(lines))
+        with each.open(encoding="utf-8", errors="replace") as lines:
+            try:
+                found.extend(read_lines(lines))
+            except Invalid as error:
+                raise Invalid(
+                    error.reason, f"{each}: {error.message}: --file takes OTLP in JSON, one request a line"
+                ) from error
     return found
 
 
@@ -59,10 +64,8 @@ def choose_trace(spans: list[CollectedSpan], trace_id: str | None, *, slowest: b
         Invalid: no trace, or more than one, begins so.
         Unavailable: there is no trace.
     """
-    if trace_id is not None:
-        found = [*summaries(spans), *starts(spans)]
-    else:
-        found = starts(spans) if start else summaries(spans)
+    looked_through = starts if start else requests
+    found = looked_through(spans) if trace_id is None else [*summaries(spans), *starts(spans)]
     if start and not found:
         raise Unavailable("NoTraces", "no start has left a trace; the operator and replicas send them as they start")
     if not found:
@@ -71,7 +74,10 @@ def choose_trace(spans: list[CollectedSpan], trace_id: str | None, *, slowest: b
         return max(found, key=lambda summary: summary.duration_ns) if slowest else found[-1]
     matching = [summary for summary in found if f"{summary.trace_id:032x}".startswith(trace_id.lower())]
     if len(matching) != 1:
-        raise Invalid("UnknownTrace", f"{len(matching)} traces have an id that begins with {trace_id!r}")
+        raise Invalid(
+            "UnknownTrace",
+            f"{len(matching)} traces have an id that begins with {trace_id!r}: `penstock trace --list` shows the last",
+        )
     return matching[0]
 
 

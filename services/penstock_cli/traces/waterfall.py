@@ -16,6 +16,8 @@ _LEAST_BAR, _MOST_BAR = 8, 48
 _GAP = 2
 _START_NAMES = frozenset({names.SPAN_START, names.SPAN_SCHEDULE, names.SPAN_SPAWN, names.SPAN_REPLICA_START})
 """One of these is in each trace of a start."""
+_REQUEST_NAMES = frozenset({names.SPAN_GATEWAY, names.SPAN_REQUEST})
+"""One of these is in each trace of a request."""
 _REMARK = 24
 """Columns that are kept for what is said of a span; the rest of a longer remark runs past the width."""
 
@@ -48,8 +50,13 @@ class TraceSummary:
     failed: bool
 
 
+def requests(spans: Iterable[CollectedSpan]) -> list[TraceSummary]:
+    """The requests' traces, oldest first."""
+    return _summaries(spans, lambda each: not each.isdisjoint(_REQUEST_NAMES))
+
+
 def summaries(spans: Iterable[CollectedSpan]) -> list[TraceSummary]:
-    """The requests' traces, oldest first. A batch is no request: its own trace is shown under those it served."""
+    """All traces but starts', oldest first: requests', rollouts'. A batch's own is shown under the requests that it served."""
     return _summaries(spans, lambda each: each.isdisjoint(_START_NAMES) and each != {names.SPAN_BATCH})
 
 

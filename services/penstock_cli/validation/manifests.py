@@ -7,14 +7,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from penstock.api import API_VERSION
 from penstock.api.documents import Document
 from penstock.api.meta import Manifest
+from penstock.engines import FORMATS, Servability
 from penstock.errors import Invalid
+from penstock.names import model_of
+from penstock.serving.manifest import ModelFormat
+from penstock_cli.files import decode, read_text
 from penstock_cli.objects.resources import kind_of, with_namespace
 from penstock_cli.validation.admission import Problem, ValidationResult, find_repeated, validate, validate_text
 from penstock_operator.runtime.cluster import NAMESPACE, Cluster, Key, ResourceKind, key_of
 
 _SUFFIXES = {".yaml", ".yml", ".json"}
+_MODELS = {facts.suffix: name for name, facts in FORMATS.items()}
 _IDENTITY = ("apiVersion", "kind", "metadata.name")
 
 
@@ -116,24 +122,24 @@ def problems_of(verdicts: list[ValidationResult]) -> list[Problem]:
 def _read(files: Iterable[str]) -> Iterable[tuple[str, str]]:
     for name in files:
         if name == "-":
-            yield "stdin", _text("stdin", sys.stdin.buffer.read())
+            yield "stdin", decode("stdin", sys.stdin.buffer.read())
             continue
         for path in _expand(Path(name)):
-            try:
-                yield str(path), _text(str(path), path.read_bytes())
-            except FileNotFoundError as error:
-                raise Invalid("FileNotFound", f"{path}: there is no such file") from error
-            except OSError as error:
-                raise Invalid("FileUnreadable", f"{path}: {error.strerror}") from error
+            if path.suffix in _MODELS and path.is_file():
+                raise Invalid("NoManifest", _suggest(path, _MODELS[path.suffix]))
+            yield str(path), read_text(path)
 
 
-def _text(name: str, content: bytes) -> str:
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        message = f"{name}:{line}: not UTF-8 text (byte 0x{content[error.start]:02x}): save the file as UTF-8"
-        raise Invalid("FileUnreadable", message) from error
+def _suggest(model: Path, model_format: ModelFormat) -> str:
+    """What to name where a model itself was named."""
+    if FORMATS[model_format].served is not Servability.AS_IS:
+        return f"{model}: this is a model, not a manifest: `penstock optimize` makes a manifest of it, with a model that is served"
+    example = f"""apiVersion: {API_VERSION}
+kind: InferenceDeployment
+metadata: {{name: {model_of(model.stem)}}}
+spec:
+  model: {{storageUri: "{model.absolute().as_uri()}", modelFormat: {model_format}}}"""
+    return f"{model}: this is a model, not a manifest. Name a file that says how to serve it, such as\n\n{example}"
 
 
 def _expand(path: Path) -> list[Path]:

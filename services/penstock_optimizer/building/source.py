@@ -196,6 +196,11 @@ def _describe(job: _Job, digest: str, parameters: int, output: Path) -> Prepared
 
     request = job.request
     signature = signature_of(output / ONNX_FILE)
+    inputs = [spec.name for spec in signature.inputs]
+    if unknown := sorted(request.example_shapes.keys() - set(inputs)):
+        raise Invalid(
+            MODEL_INVALID, f"a shape is given for '{unknown[0]}', but the model's inputs are {', '.join(inputs)}"
+        )
     vocabulary, unsuited = _find_vocabulary(job, signature, output / ONNX_FILE)
     weights = WEIGHTS_FILE if (output / WEIGHTS_FILE).is_file() else None
     return PreparedSource(

@@ -94,7 +94,8 @@ def detect(path: Path) -> ModelFormat:
         raise _pickle_error(path)
     raise Invalid(
         MODEL_INVALID,
-        f"{path.name} is neither ONNX, torch export (.pt2), safetensors nor TorchScript: export the model as one of them",
+        f"{path.name} is neither ONNX, torch export (.pt2), safetensors nor TorchScript, or not all of it: copy it again, or export the "
+        "model as one of them",
     )
 
 

@@ -109,3 +109,9 @@ def test_an_import_path_that_fails_says_how(small: Any, tmp_path: Path) -> None:
     request = small.request.model_copy(update={"import_path": "small_network:absent"})
     with pytest.raises(Invalid, match="AttributeError"):
         prepare(request, tmp_path / "source", data=small.data, sandbox=True)
+
+
+def test_a_shape_for_an_input_that_there_is_not_is_refused(small: Any, tmp_path: Path) -> None:
+    request = SourceRequest(path=str(small.folder / "model.onnx"), example_shapes={"imgae": (1, 8, 8)})
+    with pytest.raises(Invalid, match=telling("'imgae' inputs")):
+        prepare(request, tmp_path / "source", data=None, sandbox=True)

@@ -16,7 +16,7 @@ from penstock.cost.prices import EXAMPLE_PRICES, PriceList
 from penstock.cost.usage import EnergySource, ReservedResources, UsageCounts
 from penstock.errors import Unavailable
 from penstock.serving.control import ActorFacts, ReplicaSettings
-from penstock_cli.cost.command import parse_since
+from penstock_cli.cost.command import parse_since, tell_lack
 from penstock_cli.cost.report import CostReport, DeploymentFacts, document, remarks, rows
 from penstock_cli.cost.samples import consumptions, consumptions_since_start, platform_seconds
 from penstock_cli.cost.sources import parse, read_answer
@@ -171,7 +171,14 @@ def test_what_cannot_be_asked_is_refused_with_what_to_do(
     assert_tells(str(failed.exception), *told)
 
 
+def test_what_is_not_there_is_told_beside_what_is() -> None:
+    found = consumptions(parse(exposition(), {}))
+    assert_tells(tell_lack("vision/digts", found, []) or "", "vision/digts vision/digits")
+    assert_tells(tell_lack("vision/digits", [], []) or "", "no replica")
+    assert tell_lack("vision/digits", found, found) is None
+
+
 def test_a_price_list_that_is_no_yaml_is_refused(tmp_path: Path) -> None:
     (tmp_path / "prices.yaml").write_text("cpuHour: [")
     failed = cost("--prices", str(tmp_path / "prices.yaml"))
-    assert_tells(str(failed.exception), "prices.yaml", "no YAML")
+    assert_tells(str(failed.exception), "prices.yaml", "YAML")

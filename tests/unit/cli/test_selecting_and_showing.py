@@ -19,7 +19,7 @@ from penstock_cli.objects.selection import Selection, parse_selection
 from penstock_cli.standalone.state import StateFolder, StateLock
 from penstock_cli.target import open_embedded
 from penstock_operator.kinds import INFERENCE_DEPLOYMENT, SERVING_POOL
-from penstock_operator.runtime.cluster import EVENT
+from penstock_operator.runtime.cluster import EVENT, Key
 
 SAMPLES = Path(__file__).resolve().parents[3] / "manifests" / "samples"
 Cli = Callable[..., Result]
@@ -196,6 +196,35 @@ def test_events_are_in_the_order_of_time_and_on_one_line(cli: Cli, tmp_path: Pat
 
     assert heading.split() == ["LAST", "SEEN", "TYPE", "REASON", "KIND", "OBJECT", "MESSAGE"]
     assert [row.split("digits")[1].strip() for row in rows] == ["first in two lines", "second", "third"]
+
+
+def test_describe_tells_the_conditions_and_what_happened_to_this_object(cli: Cli, tmp_path: Path) -> None:
+    cluster = open_embedded(StateFolder(tmp_path / "state"))
+    digits = cluster.get(INFERENCE_DEPLOYMENT, Key("default", "digits"))
+    assert digits is not None
+    told = {"type": "Ready", "status": "False", "reason": "ModelNotFound", "message": "there is\nnothing"}
+    status = {"conditions": [told | {"lastTransitionTime": "2026-01-01T00:00:00Z"}]}
+    cluster.apply_status(INFERENCE_DEPLOYMENT, digits | {"status": status}, "operator")
+    about = {
+        "its-own": {"name": "digits", "uid": digits["metadata"]["uid"]},
+        "of-a-former-one": {"name": "digits", "uid": "another"},
+        "of-another": {"name": "judged"},
+    }
+    for name, regarding in about.items():
+        event = {
+            "apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": name, "namespace": "default"},
+            "eventTime": "2026-01-01T00:00:00.000000Z", "type": "Warning", "reason": "ModelNotFound", "note": name,
+            "regarding": {"kind": "InferenceDeployment", "namespace": "default", **regarding},
+        }  # fmt: skip
+        cluster.apply(EVENT, event, "operator")
+    cluster.close()
+
+    found = cli("describe", "infdep", "digits", "absent")
+
+    assert_tells(found.stdout, "digits", "default", "Ready False ModelNotFound", "Warning its-own")
+    assert "there is nothing" in found.stdout
+    assert "of-a" not in found.stdout
+    assert_tells(refusal(found), "'absent' not found default")
 
 
 PROFILES = SAMPLES.parent / "profiles"

@@ -74,6 +74,16 @@ def test_the_list_is_oldest_first_and_without_batches(file: Path) -> None:
     assert lines[1].endswith("failed")
 
 
+def test_a_rollout_is_listed_and_is_no_request(tmp_path: Path) -> None:
+    path = tmp_path / "traces.jsonl"
+    write(path, span(FAST, "gateway", 1, 2), span(SLOW, "rollout", 2, 38_000))
+    for chosen in ("--slowest", "--last"):
+        assert CliRunner().invoke(app, ["trace", chosen, "--file", str(path)]).output.startswith(f"trace {FAST}")
+    assert CliRunner().invoke(app, ["trace", SLOW, "--file", str(path)]).output.startswith(f"trace {SLOW}")
+    lines = CliRunner().invoke(app, ["trace", "--list", "--file", str(path)]).output.splitlines()
+    assert [line.split()[0] for line in lines] == [FAST, SLOW]
+
+
 def test_what_was_rotated_is_read_too(file: Path) -> None:
     file.rename(file.with_name("traces.jsonl.1"))
     write(file, span("12" * 16, "gateway", 9, 1))

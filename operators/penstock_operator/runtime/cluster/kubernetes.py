@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import urllib3
+import yaml
 from kubernetes import client, config
 from kubernetes.config.config_exception import ConfigException
 
@@ -80,9 +81,11 @@ class KubernetesCluster(Finalizers):
                 context=context,
                 client_configuration=configuration,
             )
-        except (ConfigException, OSError) as error:
+        except (ConfigException, OSError, yaml.YAMLError, ValueError, TypeError, AttributeError) as error:
+            # What is no kubeconfig at all, the client does not look for.
+            said = error if isinstance(error, (ConfigException, OSError)) else "it is no kubeconfig in YAML"
             raise Invalid(
-                "KubeconfigInvalid", f"cannot use {kubeconfig or 'the default kubeconfig'}: {error}"
+                "KubeconfigInvalid", f"cannot use {kubeconfig or 'the default kubeconfig'}: {said}"
             ) from error
         return cls(configuration)
 

@@ -1,0 +1,51 @@
+"""Files that a user names: what they hold, or in the user's words why it cannot be had."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from penstock.errors import Invalid
+
+
+def read_text(path: Path) -> str:
+    """A file's text.
+
+    Raises:
+        Invalid: it is not there, cannot be read, or is no UTF-8 text.
+    """
+    try:
+        return decode(str(path), path.read_bytes())
+    except FileNotFoundError as error:
+        raise Invalid("FileNotFound", f"{path}: there is no such file") from error
+    except OSError as error:
+        raise Invalid("FileUnreadable", f"{path}: {error.strerror}") from error
+
+
+def decode(name: str, content: bytes) -> str:
+    """What a file of that name holds, as text.
+
+    Raises:
+        Invalid: it is no UTF-8; the message begins with `name:line:`.
+    """
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        message = f"{name}:{line}: not UTF-8 text (byte 0x{content[error.start]:02x}): save the file as UTF-8"
+        raise Invalid("FileUnreadable", message) from error
+
+
+def read_secret(path: Path, option: str) -> str:
+    """A key or token: the one line that a file holds.
+
+    Args:
+        path: the file.
+        option: by which it was named.
+
+    Raises:
+        Invalid: it cannot be read, or holds something else.
+    """
+    secret = read_text(path).strip()
+    if not secret or not secret.isascii() or not secret.isprintable():
+        raise Invalid("InvalidOption", f"{option} {path}: write the key alone into it, one line of ASCII")
+    return secret
