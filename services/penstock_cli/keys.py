@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from penstock.api import API_VERSION
-from penstock.errors import Conflict, Invalid
+from penstock.errors import Conflict, Invalid, PenstockError
 from penstock.routing.access import fingerprint
 from penstock_cli.objects.command import Context, Kubeconfig, Namespace, StateDir, delete, get, open_cluster
 from penstock_cli.objects.showing import OutputFormat, remark, say, write_document
@@ -117,6 +118,7 @@ def create(
     `penstock key create shop -o yaml > shop-key.yaml`: the key itself goes to standard error
     """
     from penstock_cli.objects.resources import find_kind, utc_now  # noqa: PLC0415 (loads the API types)
+    from penstock_operator.runtime.cluster import Key  # noqa: PLC0415 (the same)
 
     secret = new_key()
     manifest = key_object(
@@ -141,8 +143,14 @@ def create(
             raise Invalid(
                 "AlreadyExists", f"there is an APIKey {name} in namespace {namespace}; name another, or delete that one"
             ) from error
-    say(secret)
-    remark(f"apikey/{name} created. This is the key, shown this once: send it as 'Authorization: Bearer KEY'.")
+        say(secret)
+        remark(f"apikey/{name} created. This is the key, shown this once: send it as 'Authorization: Bearer KEY'.")
+        with suppress(PenstockError):  # who may make keys need not be one who may look at deployments
+            for each in deployment or []:
+                if cluster.get(find_kind("InferenceDeployment"), Key(namespace, each)) is None:
+                    remark(
+                        f"There is no deployment {each} in namespace {namespace} yet: the key opens it once there is one."
+                    )
 
 
 def _check(manifest: Manifest) -> None:

@@ -111,7 +111,7 @@ def bench(
             raise Invalid(
                 "InvalidURL", f"{target}: write a URL with http:// or https:// before it, or a deployment's name"
             )
-        with open_cluster(kubeconfig, context, state_dir) as cluster:
+        with open_cluster(kubeconfig, context, state_dir, note_if_idle=True) as cluster:
             url = _url_of(cluster, target, namespace)
     own = StateFolder(state_dir or default_state_folder()).tls / AUTHORITY_FILE
     ca_file = ca_file or (own if url.startswith(_THIS_MACHINE) and own.is_file() else None)

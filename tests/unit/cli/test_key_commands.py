@@ -38,6 +38,7 @@ def test_a_key_is_shown_once_and_only_its_hash_is_kept(cli: Cli) -> None:
     secret = made.stdout.strip()
     assert secret.startswith("pk_")
     assert len(secret) == 46
+    assert_tells(made.stderr, "no deployment digits default")  # of a name that was misspelt nobody else tells
     kept = cli("get", "apikey", "shop", "-o", "yaml").stdout
     spec = yaml.safe_load(kept)["spec"]
     assert secret not in kept

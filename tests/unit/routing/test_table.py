@@ -159,6 +159,11 @@ def test_lookup(model: str, version: str | None, expected: tuple[str, ...] | Unk
     assert (found if isinstance(found, Unknown) else tuple(t.replica_id for t in found.targets)) == expected
 
 
+def test_of_a_path_that_begins_with_two_slashes_they_are_told() -> None:
+    table = Table().with_lease("a", lease(), 0)
+    assert lookup(table, ("", "m"), None) == Unknown(Telling("two slashes /v2/models/"))
+
+
 def test_a_lease_ends_unless_renewed() -> None:
     table = Table().with_lease("a", lease(lease_seconds=5), 10).with_lease("b", lease(lease_seconds=5), 12)
     assert table.next_expiry() == 15

@@ -197,6 +197,9 @@ def lookup(table: Table, key: ModelKey, version: str | None) -> Destination | Un
         A destination (without targets: wait for one), or why there is none.
     """
     namespace, model = key
+    if not namespace:
+        # A client whose address ends with a slash, and whose paths begin with one.
+        return Unknown("the path begins with two slashes: write /v2/models/ or /NAMESPACE/v2/models/")
     if not table.knows(key):
         return Unknown(f"model '{model}' is not found in namespace '{namespace}'")
     replicas = list(table.replicas_of(key))
