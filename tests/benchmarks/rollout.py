@@ -10,12 +10,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from signal import SIG_DFL, SIGTERM
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -107,7 +109,8 @@ def main(given: Sequence[str] = ()) -> int:
     parser.add_argument("--processes", type=int, help="at once; left out, one for each core")
     asked = parser.parse_args(given)
     broken: list[str] = []
-    with ProcessPoolExecutor(asked.processes) as pool:
+    # One that is told to end ends, or the others would be waited for in vain.
+    with ProcessPoolExecutor(asked.processes, initializer=partial(signal.signal, SIGTERM, SIG_DFL)) as pool:
         for name in asked.only or PARTS:
             began, part = time.monotonic(), PARTS[name]
             found = list(pool.map(partial(_simulate, name), part.cases))

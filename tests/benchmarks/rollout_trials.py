@@ -11,6 +11,7 @@ from tests.benchmarks.rollout_traffic import Traffic, Trial, TrialArrays
 
 from penstock_operator.rollout.evidence.arrays import Array, Mask, share
 from penstock_operator.rollout.evidence.block import BLOCK_SECONDS, EvidenceBlock
+from penstock_operator.rollout.evidence.growth import has_outgrown
 from penstock_operator.rollout.evidence.ledger import METRICS, AnalysisSettings, EvidenceLedger, add_block
 
 STEPS = (0.0, 0.01, 0.05, 0.25, 0.5)
@@ -163,7 +164,8 @@ def _note(
     compared = ledger.totals.samples + ledger.totals.made
     verdicts.samples[rows] = np.where(undecided, compared, verdicts.samples[rows])
     harmed = (ledger.harmed > 0) & np.isnan(verdicts.reverted_at[rows])
-    proved = (ledger.proved.all(axis=1)) & (step == len(STEPS) - 1) & undecided & (ledger.harmed == 0)
+    holds = ledger.proved.all(axis=1) & ~has_outgrown(ledger, settings)
+    proved = holds & (step == len(STEPS) - 1) & undecided & (ledger.harmed == 0)
     verdicts.reverted_at[rows] = np.where(harmed, now, verdicts.reverted_at[rows])
     verdicts.promoted_at[rows] = np.where(proved, now, verdicts.promoted_at[rows])
     verdicts.evidence[rows] = np.maximum(verdicts.evidence[rows], ledger.log_all_harm(settings))

@@ -63,12 +63,14 @@ def test_what_is_worse_by_the_margin_is_hardly_ever_proved(metric: str, worse: d
         pytest.param({"differing": 0.3}, id="three in ten are wrong"),
         pytest.param({"differing": 0.2, "class_share": 0.2}, id="one class in five is wrong"),
         pytest.param({"leak": 0.02}, id="its memory grows by half in 25 s"),
+        pytest.param({"leak": 0.01}, id="its memory grows by half in 50 s, after it was proved"),
         pytest.param({"cpu": 4.0}, id="it takes four times the CPU time"),
     ],
 )
 def test_a_bad_candidate_is_reverted_and_never_promoted(worse: dict[str, float]) -> None:
     found = run_trials([Trial("bad", 300, bursty=False, **worse)] * 20, SETTINGS, blocks=400, seed=3)
     assert not np.isnan(found.reverted_at).any()
+    assert np.isnan(found.promoted_at).all()
 
 
 def test_a_good_candidate_is_promoted() -> None:

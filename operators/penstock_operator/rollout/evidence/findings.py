@@ -67,7 +67,7 @@ def learn(state: str, look: EvidenceLook, settings: AnalysisSettings) -> Finding
 def _findings(state: str, ledger: EvidenceLedger, settings: AnalysisSettings, *, replayed: bool) -> Findings:
     live, shown = (float(each.times.speedup()[0]) for each in (ledger.live, ledger.shown))
     unproved = {name for at, name in enumerate(METRICS) if not ledger.proved[0, at]}
-    outgrown = has_outgrown(ledger, settings)
+    outgrown = bool(has_outgrown(ledger, settings)[0])
     skewed = float(ledger.shares.wealth.log_evidence()[0]) >= -math.log(settings.alpha)
     return Findings(
         state=state,
