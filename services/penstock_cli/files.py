@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from penstock.errors import Invalid
@@ -46,6 +47,23 @@ def read_secret(path: Path, option: str) -> str:
         Invalid: it cannot be read, or holds something else.
     """
     secret = read_text(path).strip()
-    if not secret or not secret.isascii() or not secret.isprintable():
+    if not is_header(secret):
         raise Invalid("InvalidOption", f"{option} {path}: write the key alone into it, one line of ASCII")
     return secret
+
+
+def secret_from_environment(variable: str) -> str | None:
+    """A key or token from the environment; None where it has none.
+
+    Raises:
+        Invalid: it is something else.
+    """
+    secret = os.environ.get(variable, "").strip()
+    if secret and not is_header(secret):
+        raise Invalid("InvalidOption", f"${variable}: it is no key: one line of ASCII")
+    return secret or None
+
+
+def is_header(text: str) -> bool:
+    """Whether HTTP can carry a text as a header's value."""
+    return bool(text) and text.isascii() and text.isprintable()

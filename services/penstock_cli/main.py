@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
@@ -117,6 +118,9 @@ def run(
 
 def main() -> None:
     """Run the command line, under the name by which it was called."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal or a pipe without our letters gets the rest
     plugin = Path(sys.argv[0]).name.startswith("kubectl-penstock")
     name = "kubectl penstock" if plugin else "penstock"
     if plugin and _USUAL_KUBECONFIG.is_file():

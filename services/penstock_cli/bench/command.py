@@ -12,7 +12,7 @@ import typer
 
 from penstock.errors import Invalid
 from penstock_cli.bench.arrivals import ArrivalProcess
-from penstock_cli.files import read_secret, read_text
+from penstock_cli.files import is_header, read_secret, read_text, secret_from_environment
 from penstock_cli.objects.command import Context, Kubeconfig, Namespace, StateDir, open_cluster
 from penstock_cli.standalone.state import StateFolder, default_state_folder
 
@@ -169,8 +169,8 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...]:
 
 def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
-    if not colon or not name.strip() or any(each in text for each in "\r\n"):
-        raise Invalid("InvalidOption", f"--header {text!r}: write `NAME: VALUE`")
+    if not colon or not name.strip() or not is_header(text):
+        raise Invalid("InvalidOption", f"--header {text!r}: write `NAME: VALUE`, in ASCII")
     return name.strip(), value.strip()
 
 
@@ -184,7 +184,7 @@ def _own_body(file: Path) -> bytes:
 
 
 def _key(file: Path | None) -> str | None:
-    return read_secret(file, "--key-file") if file else os.environ.get("PENSTOCK_API_KEY")
+    return read_secret(file, "--key-file") if file else secret_from_environment("PENSTOCK_API_KEY")
 
 
 def _url_of(cluster: Cluster, name: str, namespace: str) -> str:

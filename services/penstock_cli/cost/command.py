@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from penstock.errors import Invalid, PenstockError
-from penstock_cli.files import read_text
+from penstock_cli.files import read_text, secret_from_environment
 from penstock_cli.objects.command import Context, Kubeconfig, StateDir, open_cluster
 from penstock_cli.objects.showing import remark, say
 from penstock_cli.standalone.state import StateFolder, default_state_folder
@@ -168,7 +167,7 @@ def _samples(
     if prometheus is not None:
         url = check_url(prometheus, "--prometheus")
         return (
-            ask_prometheus(url, window, os.environ.get(_TOKEN_VARIABLE)),
+            ask_prometheus(url, window, secret_from_environment(_TOKEN_VARIABLE)),
             f"Prometheus at {url}, the last {window / 3600:g} h",
         )
     words = "replicas that run now, each since it started; months are what they would be if it went on so"

@@ -72,8 +72,9 @@ def replay(
     from penstock_cli.replay.policies import POLICIES  # noqa: PLC0415 (the same)
 
     chosen = [each.strip() for each in policies.split(",") if each.strip()]
-    if unknown := [each for each in chosen if each not in POLICIES]:
-        raise Invalid("InvalidOption", f"--policy {', '.join(unknown)}: there are {_POLICIES}")
+    unknown = [each for each in chosen if each not in POLICIES]
+    if unknown or not chosen:
+        raise Invalid("InvalidOption", f"--policy {', '.join(unknown) or policies}: there are {_POLICIES}")
     for least, most, values in (("--min", "--max", (minimum, maximum)), ("--low", "--high", (low, high))):
         if values[0] > values[1]:
             raise Invalid(

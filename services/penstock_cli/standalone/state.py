@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from penstock.errors import Conflict
+from penstock.errors import Conflict, Invalid
 from penstock_runtime.atomic import write_atomically
 
 
@@ -92,9 +92,20 @@ class StateFolder:
         return {str(name): str(url) for name, url in found.items()} if isinstance(found, dict) else {}
 
     def create(self) -> None:
-        """Make the folder, for its owner only."""
-        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.logs.mkdir(exist_ok=True)
+        """Make the folder, for its owner only.
+
+        Raises:
+            Invalid: it cannot be made.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.logs.mkdir(exist_ok=True)
+        except OSError as error:
+            raise Invalid(
+                "StateFolder",
+                f"{self.root}: no state folder can be made there ({error.strerror}): name another by --state-dir, or by "
+                "PENSTOCK_STATE_DIR",
+            ) from error
 
     def secret(self, path: Path) -> str:
         """The secret in a file that only its owner can read; made at the first call."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from tests.telling import assert_tells
 from typer.testing import CliRunner
 
 from penstock.errors import PenstockError
-from penstock_cli.main import app
+from penstock_cli.main import app, main
 from penstock_cli.validation.admission import validate_text
 
 BINARY = b"\x08\x08\xea\x02\xff\x00onnx"
@@ -40,10 +42,12 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         pytest.param("replay empty", "empty no request SECONDS,RATE", id="an empty load"),
         pytest.param("replay --curve text.json", "--curve text.json manifest.json", id="a curve that is another document"),
         pytest.param("replay --min 5 --max 2", "--min 5 --max 2", id="a least number above the greatest"),
+        pytest.param("replay --policy ,", "--policy penstock,serve,knative,hpa", id="no policy at all"),
         pytest.param("replay --low 9 --high 4", "--low 9 --high 4", id="a low rate above the high one"),
         pytest.param(f"bench {MODEL} --key-file binary", "binary:1: UTF-8", id="a key that is no text"),
         pytest.param(f"bench {MODEL} --key-file empty", "--key-file empty one line", id="a file without a key"),
         pytest.param(f"bench {MODEL} --key-file headed.csv", "--key-file headed.csv one line", id="a key of several lines"),
+        pytest.param(f"bench {MODEL} --header clé:1", "--header NAME: ASCII", id="a header that HTTP cannot carry"),
         pytest.param(f"bench {MODEL} --body binary", "binary:1: UTF-8", id="a request that is no text"),
         pytest.param(f"bench {MODEL} --body headed.csv", "--body headed.csv JSON", id="a request that is no JSON"),
         pytest.param("bench http://[::1/v2/models/m", "http://[::1/v2/models/m http://HOST:PORT/", id="a URL with half a bracket"),
@@ -56,6 +60,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         pytest.param("trace --file binary", "binary line 1 JSON OTLP", id="traces that are no text"),
         pytest.param("trace --file text.json", "text.json line 1 OTLP", id="traces that are another document"),
         pytest.param("run --ray-token-file binary", "binary:1: UTF-8", id="a token that is no text"),
+        pytest.param("run --state-dir empty/state", "empty/state --state-dir", id="a state folder below a file"),
         pytest.param("get --kubeconfig binary", "binary kubeconfig", id="a kubeconfig that is no text"),
         pytest.param("get --kubeconfig open.yaml", "open.yaml kubeconfig", id="a kubeconfig with an open brace"),
         pytest.param("get --kubeconfig text.json", "text.json kubeconfig", id="a kubeconfig that is another document"),
@@ -71,6 +76,34 @@ def test_a_mistake_is_told_with_its_place_and_a_remedy(typed: str, facts: str) -
     )
     assert isinstance(result.exception, PenstockError), result.exception
     assert_tells(result.exception.message, facts.replace(":PORT", f":{port}") if "127.0.0.1:PORT" in facts else facts)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "typed"),
+    [
+        ("PENSTOCK_API_KEY", "clé", f"bench {MODEL}"),
+        ("PENSTOCK_PROMETHEUS_TOKEN", "clé", "cost --prometheus http://127.0.0.1:9"),
+        ("KUBECONFIG", "/absent/config", "get"),
+    ],
+)
+@pytest.mark.usefixtures("files")
+def test_a_wrong_value_in_the_environment_is_told_with_where_it_stands(
+    variable: str, value: str, typed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    result = CliRunner().invoke(app, typed.split())
+    assert isinstance(result.exception, PenstockError), result.exception
+    assert_tells(result.exception.message, value if variable == "KUBECONFIG" else f"{variable} ASCII")
+
+
+def test_where_our_letters_cannot_be_written_the_others_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii", write_through=True))
+    monkeypatch.setattr(sys, "argv", ["penstock", "bench", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    assert b"(?/v2/models/NAME)" in written.getvalue()
 
 
 @pytest.mark.parametrize("port", ["0", "-1", "65536"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
@@ -85,7 +86,8 @@ class KubernetesCluster(Finalizers):
             # What is no kubeconfig at all, the client does not look for.
             said = error if isinstance(error, (ConfigException, OSError)) else "it is no kubeconfig in YAML"
             raise Invalid(
-                "KubeconfigInvalid", f"cannot use {kubeconfig or 'the default kubeconfig'}: {said}"
+                "KubeconfigInvalid",
+                f"cannot use {kubeconfig or os.environ.get('KUBECONFIG') or 'the default kubeconfig'}: {said}",
             ) from error
         return cls(configuration)
 
