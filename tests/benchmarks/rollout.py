@@ -102,12 +102,17 @@ WATCH_KINDS: dict[str, dict[str, float]] = {
 Case: TypeAlias = tuple[Any, ...]
 
 
+def parser() -> argparse.ArgumentParser:
+    """What may be said."""
+    found = argparse.ArgumentParser(prog="rollout", description=__doc__)
+    found.add_argument("--only", choices=PARTS, action="append", help="this part; more often, more of them")
+    found.add_argument("--processes", type=int, help="at once; left out, one for each core")
+    return found
+
+
 def main(given: Sequence[str] = ()) -> int:
     """Simulate, print, write; 1 where a promise was broken."""
-    parser = argparse.ArgumentParser(prog="rollout", description=__doc__)
-    parser.add_argument("--only", choices=PARTS, action="append", help="this part; more often, more of them")
-    parser.add_argument("--processes", type=int, help="at once; left out, one for each core")
-    asked = parser.parse_args(given)
+    asked = parser().parse_args(given)
     broken: list[str] = []
     # One that is told to end ends, or the others would be waited for in vain.
     with ProcessPoolExecutor(asked.processes, initializer=partial(signal.signal, SIGTERM, SIG_DFL)) as pool:

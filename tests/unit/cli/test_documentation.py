@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from images.__main__ import _parser as _image_parser
-from tests.benchmarks import endurance, peer_table, real_rollouts
+from tests.benchmarks import endurance, peer_table, real_rollouts, rollout
 from tests.chart.helm import CHART, helm
 from typer.main import get_command
 
@@ -76,7 +76,7 @@ def _exists(values: Any, path: list[str]) -> bool:
 
 
 def test_options_that_are_named_exist() -> None:
-    benchmarks = (peer_table.parser(), endurance.parser(), real_rollouts.parser())
+    benchmarks = (peer_table.parser(), endurance.parser(), real_rollouts.parser(), rollout.parser())
     parsers = (operator_settings.parser(), gateway_settings._parser(), _image_parser(), *benchmarks)
     known = {option for each in parsers for option in _options(each)} | _commands_options(get_command(cli)) | _OTHERS
     named = {
