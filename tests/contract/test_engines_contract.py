@@ -24,6 +24,7 @@ from penstock.optimization.recipes import EngineName, EngineSettings, Precision
 from penstock.serving.manifest import DataType, Signature, TensorSpec
 from penstock_runtime.engines import load_engine, why_unavailable
 from penstock_runtime.engines.openvino import OpenVinoEngine
+from penstock_runtime.engines.torch_program import on_device
 from penstock_runtime.hardware import probe
 
 SIGNATURE = Signature(
@@ -98,11 +99,14 @@ class Case:
 
     engine: EngineName
     make: Callable[[Path], Path]
+    device: str | None = None
 
     def settings(self, folder: Path, **kwargs: Any) -> EngineSettings:
         options = {"importPath": "contract_linear:linear", "pythonPath": str(folder)}
         given = options if self.make is safetensors else {}
-        return EngineSettings(name=self.engine, options=given, **kwargs)
+        return EngineSettings(
+            name=self.engine, options=given | ({"device": self.device} if self.device else {}), **kwargs
+        )
 
 
 CASES = [
@@ -119,6 +123,15 @@ CASES = [
         pytest.param(Case(name, onnx), marks=pytest.mark.gpu)
         for name in (EngineName.ONNX_RUNTIME_CUDA, EngineName.ONNX_RUNTIME_TENSORRT)
     ),
+    *(
+        pytest.param(Case(name, make, "cuda"), marks=pytest.mark.gpu)
+        for name, make in (
+            (EngineName.TORCH_EAGER, exported),
+            (EngineName.TORCH_EAGER, torchscript),
+            (EngineName.TORCH_EAGER, safetensors),
+            (EngineName.TORCH_COMPILE, exported),
+        )
+    ),
 ]
 
 
@@ -128,13 +141,15 @@ def test_every_engine_is_here() -> None:
 
 
 def label(case: Any) -> str:
-    return f"{case.engine} runs {case.make.__name__}" if isinstance(case, Case) else ""
+    return f"{case.engine} runs {case.make.__name__}{' on a GPU' * bool(case.device)}" if isinstance(case, Case) else ""
 
 
 @pytest.fixture(scope="module", params=CASES, ids=label)
 def case(request: pytest.FixtureRequest) -> Case:
     found: Case = request.param
     missing = why_unavailable(found.engine, probe())
+    if missing is None and found.device is not None and not torch.cuda.is_available():
+        missing = "torch finds no GPU that it can use"
     if missing is not None:
         pytest.skip(missing)
     return found
@@ -208,6 +223,18 @@ def test_a_program_without_a_signature_has_its_own_names(tmp_path: Path) -> None
     assert [spec.name for spec in engine.signature.inputs] == ["input"]
     assert engine.signature.inputs[0].shape == (-1, 64)
     assert [spec.name for spec in engine.signature.outputs] == ["output_0"]
+
+
+def test_what_a_program_makes_itself_goes_where_its_inputs_are() -> None:
+    """A capture on the CPU says `cpu` of positions and masks; beside inputs on a GPU they would end each run."""
+
+    class Positions(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + torch.arange(x.shape[1])
+
+    for device in ("cpu", "meta"):
+        captured = torch.export.export(Positions(), (torch.zeros(2, 3),))
+        assert on_device(captured, device).module()(torch.zeros(2, 3, device=device)).device.type == device
 
 
 def test_what_is_code_is_opened_only_where_that_is_trusted(case: Case, model: Path) -> None:

@@ -22,14 +22,17 @@ def compile_ahead(draft: Draft, context: BuildContext, *, tuned: bool = False) -
     import torch._inductor.config as inductor  # noqa: PLC0415 -- as above
 
     from penstock_optimizer.sources.torch_program import Inputs, Positional, export  # noqa: PLC0415 -- as above
+    from penstock_runtime.engines.torch_program import on_device  # noqa: PLC0415 -- as above
 
     target = context.work / "compiled.pt2"
     inputs = forms.example_inputs(draft, context)
-    program = forms.load_program(draft, context)
-    tensors = tuple(inputs.tensors.values())
+    device = (draft.engine or context.engine).options.get("device", "cpu")
+    program = on_device(forms.load_program(draft, context), device)
+    tensors = tuple(tensor.to(device) for tensor in inputs.tensors.values())
     if inputs.keywords:  # a package is called by position
         inner = program.module(check_guards=False)
-        program = export(Positional(inner, inputs), Inputs(inputs.tensors, len(tensors)))
+        placed = dict(zip(inputs.tensors, tensors, strict=True))
+        program = export(Positional(inner, inputs), Inputs(placed, len(tensors)))
     program.example_inputs = (tensors, {})
     # Headers compiled beforehand pay where they are used again; a build's folder, with its caches, ends with it.
     once = {"aot_inductor.precompile_headers": False, "cpp_cache_precompile_headers": False}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from penstock.api.optimization import HardwareSelector, Objective, OptimizationProfileSpec, Strategy
-from penstock.engines import ENGINES
+from penstock.engines import ENGINES, GpuUse
 from penstock.optimization.hardware import Hardware
 from penstock.optimization.recipes import (
     STEPS,
@@ -44,6 +44,8 @@ class SourceFacts:
     """There is a train split."""
     operators: Mapping[str, int] = field(default_factory=dict)
     """How many nodes of each operator type the ONNX form has."""
+    gpus: bool = False
+    """The machine has some that can be used."""
 
     @property
     def transformer(self) -> bool:
@@ -67,10 +69,27 @@ def why_misplaced(selector: HardwareSelector, hardware: Hardware) -> str | None:
     return None
 
 
-def baselines(facts: SourceFacts, threads: int) -> tuple[Recipe, ...]:
-    """Torch eager where the source allows, and ONNX Runtime; both fp32 and with nothing done to the model."""
-    names = ((EngineName.TORCH_EAGER,) if facts.torch else ()) + (EngineName.ONNX_RUNTIME,)
-    return tuple(Recipe(engine=EngineSettings(name=name, threads=threads)) for name in names)
+def baselines(spec: OptimizationProfileSpec, facts: SourceFacts, threads: int) -> tuple[Recipe, ...]:
+    """Torch eager where the source allows, and ONNX Runtime; both fp32, with nothing done to the model, and on what will serve."""
+    plain = EngineName.ONNX_RUNTIME_CUDA if _on_gpu(spec, facts) else EngineName.ONNX_RUNTIME
+    names = ((EngineName.TORCH_EAGER,) if facts.torch else ()) + (plain,)
+    return tuple(Recipe(engine=_engine(name, spec, facts, threads)) for name in names)
+
+
+def _on_gpu(spec: OptimizationProfileSpec, facts: SourceFacts) -> bool:
+    """A profile for accelerators is of nothing else: what a processor does beside one tells nothing of it."""
+    return spec.hardware.accelerator_required and facts.gpus
+
+
+def _engine(
+    name: EngineName,
+    spec: OptimizationProfileSpec,
+    facts: SourceFacts,
+    threads: int,
+    precision: Precision = Precision.FP32,
+) -> EngineSettings:
+    options = {"device": "cuda"} if ENGINES[name].gpu is GpuUse.OPTION and _on_gpu(spec, facts) else {}
+    return EngineSettings(name=name, threads=threads, precision=precision, options=options)
 
 
 def enumerate_recipes(spec: OptimizationProfileSpec, facts: SourceFacts, threads: int) -> tuple[Recipe, ...]:
@@ -89,7 +108,7 @@ def enumerate_recipes(spec: OptimizationProfileSpec, facts: SourceFacts, threads
             # As many replicas of one thread each as one of many threads would take cores.
             found += [_with_one_thread(recipe) for recipe in found]
     ordered = sorted(found, key=lambda recipe: _cost(recipe, spec))
-    by_key = {recipe.key: recipe for recipe in (*baselines(facts, threads), *ordered)}
+    by_key = {recipe.key: recipe for recipe in (*baselines(spec, facts, threads), *ordered)}
     return tuple(by_key.values())
 
 
@@ -102,7 +121,7 @@ def _combine(spec: OptimizationProfileSpec, facts: SourceFacts, threads: int) ->
         engines = spec.engines if possible else spec.engines[:1]
         for engine in engines:
             for method in _methods(spec, shrunk=bool(prefix), thorough=thorough) if possible else (None,):
-                yield _recipe(prefix, engine, method, spec, threads)
+                yield _recipe(prefix, engine, method, spec, facts, threads)
 
 
 def _prefixes(spec: OptimizationProfileSpec, *, thorough: bool) -> Iterator[tuple[Step, ...]]:
@@ -158,6 +177,7 @@ def _recipe(
     engine: EngineName,
     method: QuantizeMethod | None,
     spec: OptimizationProfileSpec,
+    facts: SourceFacts,
     threads: int,
 ) -> Recipe:
     steps = list(prefix)
@@ -175,7 +195,7 @@ def _recipe(
     precision = next(
         (each for step in steps if (each := STEPS[step.label].precision) is not Precision.FP32), Precision.FP32
     )
-    return Recipe(steps=tuple(steps), engine=EngineSettings(name=engine, threads=threads, precision=precision))
+    return Recipe(steps=tuple(steps), engine=_engine(engine, spec, facts, threads, precision))
 
 
 def _with_knobs(recipes: tuple[Recipe, ...], facts: SourceFacts) -> Iterator[Recipe]:

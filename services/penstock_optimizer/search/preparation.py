@@ -82,6 +82,7 @@ def prepare_search(request: OptimizationRequest, workspace: Workspace) -> Prepar
         module=source.import_path is not None and source.weights is not None,
         trainable=data.train is not None and not data.synthetic,
         operators=_operators(folder / source.onnx),
+        gpus=bool(hardware.gpus),
     )
     wrong = why_misplaced(request.spec.hardware, hardware)
     plan = _plan(request, facts, data, wrong)

@@ -88,7 +88,7 @@ class Standing:
 
     @property
     def plain(self) -> Recipe:
-        """ONNX Runtime fp32, against which a speed-up must pay."""
+        """ONNX Runtime fp32 on what will serve, against which a speed-up must pay."""
         return self.plan.baselines[-1]
 
     @property

@@ -128,7 +128,7 @@ def load_program(path: Path, settings: EngineSettings, signature: Signature | No
     with _refusing(path):
         match path.suffix:
             case ".pt2":
-                return _load_exported(path, declared)
+                return _load_exported(path, declared, options.get("device", "cpu"))
             case ".safetensors":
                 return Program(_load_imported(path, options), _require_signature(declared, path), path.name)
             case ".pt" | ".ts" | ".pth" | ".torchscript":
@@ -181,9 +181,18 @@ def compile_program(program: Program, settings: EngineSettings, missing: str | N
     return engine
 
 
-def _load_exported(path: Path, declared: Signature | None) -> Program:
+def on_device(program: torch.export.ExportedProgram, device: str) -> torch.export.ExportedProgram:
+    """The program, changed, with its weights and what it makes itself (positions, masks) there: its capture was on the CPU."""
+    from torch.export.passes import move_to_device_pass  # noqa: PLC0415 -- only where there is another device
+
+    return program if device == "cpu" else move_to_device_pass(program, device)
+
+
+def _load_exported(path: Path, declared: Signature | None, device: str) -> Program:
     refuse_code(path)
     program = torch.export.load(str(path))
+    if torch.cuda.is_available():  # else the engine says what is missing
+        program = on_device(program, device)
     actual = _signature_of(program)
     module = program.module()
     graph: torch.fx.Graph = module.graph

@@ -51,8 +51,10 @@ def spec(**changes: Any) -> OptimizationProfileSpec:
     return OptimizationProfileSpec.model_validate(BALANCED | changes)
 
 
-def facts(*, torch: bool = True, module: bool = True, operators: dict[str, int] | None = None) -> SourceFacts:
-    return SourceFacts(torch=torch, module=module, trainable=module, operators=operators or {"Conv": 4})
+def facts(
+    *, torch: bool = True, module: bool = True, operators: dict[str, int] | None = None, gpus: bool = False
+) -> SourceFacts:
+    return SourceFacts(torch=torch, module=module, trainable=module, operators=operators or {"Conv": 4}, gpus=gpus)
 
 
 def plan(profile: OptimizationProfileSpec | None = None, *, torch: bool = True, budget: float = 1200.0) -> SearchPlan:

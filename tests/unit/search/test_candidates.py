@@ -41,6 +41,22 @@ def test_baselines_go_first(torch: bool, expected: list[str]) -> None:  # noqa: 
     assert labels(spec(), facts(torch=torch))[: len(expected)] == expected
 
 
+@pytest.mark.parametrize(
+    ("required", "gpus", "expected"),
+    [
+        pytest.param(True, True, [("TorchEager", "cuda"), ("ONNXRuntimeCUDA", None)], id="a profile for GPUs, on one"),
+        pytest.param(True, False, [("TorchEager", None), ("ONNXRuntime", None)], id="without any the model serves on"),
+        pytest.param(False, True, [("TorchEager", None), ("ONNXRuntime", None)], id="a profile for processors"),
+    ],
+)
+def test_baselines_run_on_what_will_serve(required: bool, gpus: bool, expected: list[tuple[str, str | None]]) -> None:  # noqa: FBT001 (a table)
+    profile = spec(engines=["ONNXRuntimeCUDA", "TorchCompile"], hardware={"acceleratorRequired": required})
+    recipes = enumerate_recipes(profile, facts(gpus=gpus), 1)
+    assert [(each.engine.name, each.engine.options.get("device")) for each in recipes[:2]] == expected
+    compiled = {each.engine.options.get("device") for each in recipes if each.engine.name is EngineName.TORCH_COMPILE}
+    assert compiled == ({"cuda"} if required and gpus else {None})
+
+
 def test_rapid_tries_each_method_once_on_each_engine() -> None:
     found = labels(spec(), facts(torch=False))[1:]
     assert found == [
