@@ -57,6 +57,8 @@ class FetchRequest(Frozen):
     """`sha256:` and 64 hex digits: of a lone file, or of a folder's `manifest.json`."""
     wanted: Wanted | None = None
     """What is looked for in a folder of versions; None: all of a folder is fetched."""
+    most_bytes: int | None = None
+    """What is larger, or of unknown size, is not fetched; None: whatever its size."""
     parent: int
     """Process that waits; when it ends, so does the child."""
 
@@ -108,6 +110,8 @@ def fetch_into_cache(
     digest: str | None = None,
     options: Mapping[str, Any] | None = None,
     wanted: Wanted | None = None,
+    *,
+    most_bytes: int | None = None,
 ) -> tuple[HeldModel, FetchedModel]:
     """A model of a store, in the cache; by this process, with its environment's credentials.
 
@@ -115,7 +119,7 @@ def fetch_into_cache(
 
     Raises:
         Invalid: UnsupportedStorage, ModelNotFound, StorageDenied, ModelInvalid, or DigestMismatch for what is not what
-            the manifest, the digest or the store says.
+            the manifest, the digest or the store says; ModelInvalid for what is larger than `most_bytes`.
         Unavailable: StorageUnreachable or CacheUnavailable.
     """
     from penstock_runtime.sources import open_source  # noqa: PLC0415 -- brings the store's library
@@ -124,7 +128,7 @@ def fetch_into_cache(
     cache = ModelCache(settings.folder, settings.max_bytes)
 
     def list_files() -> RemoteListing:
-        return with_manifest(source, select_version(source, source.listing(), wanted))
+        return _bounded(uri, with_manifest(source, select_version(source, source.listing(), wanted)), most_bytes)
 
     try:
         held, listing = _fetch_listing(source, cache, lambda: with_digest(list_files(), digest))
@@ -170,6 +174,13 @@ def _fetch_listing(
     return cache.get(key, source.uri, listing.size, fill), listing
 
 
+def _bounded(uri: str, listing: RemoteListing, most_bytes: int | None) -> RemoteListing:
+    if most_bytes is None or (listing.size is not None and listing.size <= most_bytes):
+        return listing
+    size = "an unknown size" if listing.size is None else f"{listing.size >> 20} MiB"
+    raise Invalid(Reason.MODEL_INVALID, f"{uri} has {size}, and no more than {most_bytes >> 20} MiB are fetched")
+
+
 def _may_have_companions(listing: RemoteListing) -> bool:
     """Whether a single file may have others that serve with it."""
     return listing.lone and PurePosixPath(listing.files[0].path).suffix in (".onnx", ".xml")
@@ -191,6 +202,8 @@ def fetch_in_child(
     digest: str | None = None,
     credentials: str | None = None,
     wanted: Wanted | None = None,
+    *,
+    most_bytes: int | None = None,
 ) -> HeldModel:
     """A model, wherever it lies. What is not on this machine is fetched into the node's cache by a child process.
 
@@ -200,6 +213,7 @@ def fetch_in_child(
         digest: see `FetchRequest`.
         credentials: Secret whose keys the child gets instead of the pod's own.
         wanted: see `FetchRequest`.
+        most_bytes: see `FetchRequest`; of what lies on this machine, it bounds nothing.
 
     Returns:
         The file or folder. It stays in the cache until it is closed, or this process ends.
@@ -218,6 +232,7 @@ def fetch_in_child(
         max_bytes=settings.max_bytes,
         digest=digest,
         wanted=wanted,
+        most_bytes=most_bytes,
         parent=os.getpid(),
     )
     child = environment_with(credentials, environment, uri)
@@ -241,7 +256,9 @@ def main() -> int:
     end_with_parent(request.parent)  # no download goes on for nobody
     try:
         cache = ModelCacheSettings(Path(request.cache), request.max_bytes)
-        held, found = fetch_into_cache(request.uri, cache, request.digest, wanted=request.wanted)
+        held, found = fetch_into_cache(
+            request.uri, cache, request.digest, wanted=request.wanted, most_bytes=request.most_bytes
+        )
     except PenstockError as error:
         refused = FetchFailure(reason=error.reason, message=error.message, lasting=isinstance(error, Invalid))
         sys.stdout.write(refused.model_dump_json())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 from penstock.errors import Invalid
 from penstock.routing.outcomes import SampleSource
 from penstock.serving.manifest import DataType, Signature, TensorSpec
+from penstock_serving.replica.shadow import supplying
 from penstock_serving.replica.shadow.supplying import ENOUGH_SAMPLES, MOST_SAMPLES, read_supplied
 
 
@@ -78,3 +82,20 @@ def test_what_is_no_such_file_is_refused(tmp_path: Path, arrays: dict[str, Any],
 def test_what_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(Invalid, match=r"nothing\.npz"):
         read_supplied(SampleSource(uri=(tmp_path / "nothing.npz").as_uri()), signature(-1, 2))
+
+
+def test_what_a_store_has_is_fetched_unless_it_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "a.npz", x=ROWS)
+    monkeypatch.setenv("PENSTOCK_MODEL_CACHE", str(tmp_path / "cache"))
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        source = SampleSource(uri=f"http://127.0.0.1:{server.server_port}/a.npz")
+        monkeypatch.setattr(supplying, "MOST_BYTES", 100)
+        with pytest.raises(Invalid, match="are fetched"):
+            read_supplied(source, signature(-1, 2))
+        assert not any((tmp_path / "cache").rglob("*.npz")), "it would take others' room"
+        monkeypatch.undo()
+        monkeypatch.setenv("PENSTOCK_MODEL_CACHE", str(tmp_path / "cache"))
+        assert len(read_supplied(source, signature(-1, 2)).inputs) == 6
+        server.shutdown()

@@ -47,7 +47,7 @@ def read_supplied(source: SampleSource, signature: Signature) -> SuppliedSamples
         Unavailable: the store does not answer.
     """
     uri = source.uri if source.uri.endswith(".npz") else f"{source.uri.rstrip('/')}/{_FILE}"
-    with fetch_in_child(uri, os.environ, credentials=source.credentials) as held:
+    with fetch_in_child(uri, os.environ, credentials=source.credentials, most_bytes=MOST_BYTES) as held:
         arrays = _read(held.path, signature)
     count = min(MOST_SAMPLES, *(len(array) for array in arrays.values()))
     places = range(source.part, count, source.parts)
