@@ -1,7 +1,8 @@
 """What the gateway costs beside the least that HAProxy can do, and the whole path beside the replica's own socket; interleaved.
 
 The least configuration forwards to the replica and does nothing else; with one map, it finds the backend by the path. All subjects
-have the same replica, a real one, but for the one that is reached over TLS: of the same model, it is another. CPU is that of HAProxy's processes, and of all processes that serve: HAProxy, agent, replica.
+have the same replica, a real one, but for those of other namespaces, of which one is reached over TLS: replicas know their
+namespace, so they have others of the same model. CPU is that of HAProxy's processes, and of all processes that serve: HAProxy, agent, replica.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -113,27 +114,28 @@ def main() -> None:
         }  # fmt: skip
         secured = stack.enter_context(replica(model, {"OTEL_SDK_DISABLED": "true"}, **told))
         parts.until("the replica over TLS", lambda: edge.receiving("tls", "tiny"))
+        closed = stack.enter_context(replica(model, {"OTEL_SDK_DISABLED": "true"}, namespace="closed"))
+        addresses = {"default": serving.address, "closed": closed.address}
         subjects = [
             stack.enter_context(least_haproxy(home / str(mapped), serving.address, mapped=mapped))
             for mapped in (False, True)
         ]
-        subjects += _through(edge, serving.address)
+        subjects += _through(edge, addresses)
         own = (serving.process.pid,)
+        others = {ENCRYPTED: secured.process.pid, KEYED: closed.process.pid}
         subjects = [
-            dataclasses.replace(
-                each, serving=(*each.serving, *((secured.process.pid,) if each.name == ENCRYPTED else own))
-            )
+            dataclasses.replace(each, serving=(*each.serving, others.get(each.name, serving.process.pid)))
             for each in subjects
         ]
         subjects.append(Subject(SOCKET, f"{serving.url}/v2/models/tiny/infer", (), own))
         for pid in {pid for each in subjects for pid in each.serving}:
             for task in Path(f"/proc/{pid}/task").iterdir():
                 os.sched_setaffinity(int(task.name), {min(os.sched_getaffinity(0))})
-        results = _measure(subjects, body, edge, serving.address)
+        results = _measure(subjects, body, edge, addresses)
     publish(results)
 
 
-def _through(edge: parts.GatewayProcess, address: str) -> list[Subject]:
+def _through(edge: parts.GatewayProcess, addresses: Mapping[str, str]) -> list[Subject]:
     """The gateway's subjects: models that anyone may ask, one of them over TLS, and one with many keys."""
     digests = [hashlib.sha256(f"pk_{number:043d}".encode()).hexdigest() for number in range(KEYS)]
     keys = [{"name": f"k{number}", "sha256": digest} for number, digest in enumerate(digests)]
@@ -143,7 +145,7 @@ def _through(edge: parts.GatewayProcess, address: str) -> list[Subject]:
         parts.http_json(
             f"{edge.control_url}/v1/routes/{namespace}/tiny", "PUT", route, admin_token(edge.secret)
         )  # fmt: skip
-    renew(edge, address)
+    renew(edge, addresses)
     family = tuple(processes.descendants(edge.pid))
     haproxy = tuple(pid for pid in family if pid != edge.pid)
     path = "v2/models/tiny/infer"
@@ -155,9 +157,9 @@ def _through(edge: parts.GatewayProcess, address: str) -> list[Subject]:
     ]
 
 
-def renew(edge: parts.GatewayProcess, address: str) -> None:
-    """The replica's leases, longer than a turn of all subjects."""
-    for namespace in ("default", "closed"):
+def renew(edge: parts.GatewayProcess, addresses: Mapping[str, str]) -> None:
+    """The leases of replicas by namespace, longer than a turn of all subjects."""
+    for namespace, address in addresses.items():
         lease = {
             "namespace": namespace, "model": "tiny", "version": "1", "revision": "r", "address": address, "leaseSeconds": 60,
         }  # fmt: skip
@@ -166,14 +168,14 @@ def renew(edge: parts.GatewayProcess, address: str) -> None:
 
 
 def _measure(
-    subjects: Sequence[Subject], body: Path, edge: parts.GatewayProcess, address: str
+    subjects: Sequence[Subject], body: Path, edge: parts.GatewayProcess, addresses: Mapping[str, str]
 ) -> dict[tuple[str, int], list[dict[str, float]]]:
     results: dict[tuple[str, int], list[dict[str, float]]] = {}
     client = str(max(os.sched_getaffinity(0)))
     for number in range(ROUNDS):
         report.progress(f"round {number + 1} of {ROUNDS}")
         for count in CONNECTIONS:
-            renew(edge, address)
+            renew(edge, addresses)
             for subject in random.sample(subjects, len(subjects)):
                 told = json.dumps([dataclasses.asdict(subject), count, str(body)])
                 command = ["taskset", "-c", client, sys.executable, "-m", "tests.benchmarks.gateway_price", told]
@@ -201,6 +203,7 @@ def publish(results: dict[tuple[str, int], list[dict[str, float]]]) -> None:
                     "× least with a map": round(haproxy / median(MAPPED, count, "haproxy_us"), 2),
                     "all CPU µs/answer": round(whole, 1),
                     "× own socket": round(whole / median(SOCKET, count, "whole_us"), 2),
+                    "× least before the same replica": round(whole / median(MAPPED, count, "whole_us"), 2),
                     "requests/s": round(median(name, count, "requests_per_second")),
                 }
             )

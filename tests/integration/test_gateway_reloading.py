@@ -110,7 +110,7 @@ def test_a_kept_connection_of_before_a_reload_goes_by_what_holds_after_it() -> N
         await gw.release("a", "one/m")
         await gw.lease("a2", after.address, "one/m")
         status, body = await kept.ask(path, header)
-        assert (status, body["replica"], body["path"]) == (200, "after", "/v2/models/m/infer?q=1")
+        assert (status, body["replica"], body["path"]) == (200, "after", "/one/v2/models/m/infer?q=1")
         assert body["headers"]["x-penstock-caller"] == "key/alice"
         await gw.declare("one/m", access=guarded())
         assert (await ended.ask(path, header))[0] == 401

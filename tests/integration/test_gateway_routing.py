@@ -196,7 +196,7 @@ def test_versions_and_namespaces_are_routed_apart() -> None:
         await gw.lease("3", other.address, "team/m")
         assert (await gw.infer("/v2/models/m/versions/1/infer?x=%20y"))[1]["replica"] == "one"
         status, body, _ = await gw.infer("/default/v2/models/m/versions/2/infer?x=%20y")
-        assert (status, body["replica"], body["path"]) == (200, "two", "/v2/models/m/versions/2/infer?x=%20y")
+        assert (status, body["replica"], body["path"]) == (200, "two", "/default/v2/models/m/versions/2/infer?x=%20y")
         assert (await gw.infer("/team/v2/models/m/infer"))[1]["replica"] == "other"
         assert (await gw.infer("/v2/models/m/versions/9/infer"))[:2] == (
             404,

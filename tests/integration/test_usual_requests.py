@@ -112,10 +112,10 @@ def test_the_comparison_finds_a_row_that_is_wrong(folder: Path, change: Callable
 @pytest.mark.parametrize(
     "rule",
     [
-        "del-header x-penstock- -m beg", "del-header authorization", "!{ req.hdr_cnt(traceparent) gt 0 }",
-        "!{ req.hdr_cnt(tracestate) gt 0 }", "one_traceparent traced", "set-header traceparent",
-        "!continued", f"!{{ req.body_size gt {MAX_BODY_BYTES} }}", "!drawn", "!has_bearer",
-        "set-path /%[path,field(3,/,0)]",
+        "del-header x-penstock- -m beg", "del-header authorization", "acl has_trace req.hdr_cnt(traceparent) gt 0",
+        "acl has_trace req.hdr_cnt(tracestate) gt 0", "one_traceparent traced", "set-header traceparent",
+        "!has_trace", f"acl peculiar req.body_size gt {MAX_BODY_BYTES}", "!open_drawn", "!drawn", "!has_bearer",
+        "set-path /%[var(txn.rest)]",
     ],
 )  # fmt: skip
 def test_the_comparison_finds_a_rule_that_is_missing(folder: Path, rule: str) -> None:

@@ -166,7 +166,7 @@ def test_a_path_that_several_revisions_share_leads_to_lots(*, sticky: bool, way:
     }  # fmt: skip
     lots = {f"{lot}:{way}": "m4" if lot < 2 else "m0" for lot in range(LOTS)}
     assert found.entries == {"ns/w": f"{way}|0|", **lots}
-    assert found.usual == {"/ns/v2/models/w/infer": f"0000000o{way}|||||ns/"}
+    assert found.usual == {"/ns/v2/models/w/infer": f"-41000000|{way}||||||ns/"}
     # Until each arm has a place, the agent answers.
     assert desire({"ns/w": destination}, {"ns/w": 3, "ns/w#a": 4}, {}, {}).entries == {"ns/w": "agent|0|"}
 
@@ -192,7 +192,7 @@ def test_what_is_desired_of_haproxy() -> None:
         {"ns/m": "m0|10|ns/m", "ns/zero": "agent|0|ns/zero", "ns/new": "agent|7|ns/new"},
         {"ns/m": "k|0"},
         {"ns/A": "key/a|0|9|*"},
-        {"/ns/v2/models/m/infer": "0000010km0|||||ns/ns/m"},
+        {"/ns/v2/models/m/infer": "-20999990|m0||||||ns/ns/m"},
     )
 
 

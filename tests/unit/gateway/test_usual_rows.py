@@ -21,12 +21,12 @@ WAY = Way("m3", 10_000, "ns/token")
     ids=["of a model", "of a version", "of the default namespace", "of a version there"],
 )
 def test_all_spellings_of_a_path_have_a_row(path: str, spelled: list[str]) -> None:
-    assert usual_rows({path: WAY}, {}, {}, "home") == dict.fromkeys(spelled, "0010000om3|||||ns/token")
+    assert usual_rows({path: WAY}, {}, {}, "home") == dict.fromkeys(spelled, "-10990000|m3||||||ns/token")
 
 
 @pytest.mark.parametrize(
     ("lock", "kind"),
-    [(None, "o"), ("k|0", "k"), ("j|0", "k"), ("-|5", None), ("k|5", None), ("j|5", None), ("?|0", None)],
+    [(None, 1), ("k|0", 2), ("j|0", 3), ("-|5", None), ("k|5", None), ("j|5", None), ("?|0", None)],
     ids=[
         "open",
         "a key is asked for",
@@ -37,9 +37,24 @@ def test_all_spellings_of_a_path_have_a_row(path: str, spelled: list[str]) -> No
         "nobody has said yet",
     ],
 )
-def test_a_model_has_a_row_where_only_who_asks_is_to_be_found(lock: str | None, kind: str | None) -> None:
-    rows = usual_rows({"ns/m": WAY}, {} if lock is None else {"ns/m": lock}, {}, "home")
-    assert [row[7] for row in rows.values()] == ([kind] if kind else [])
+def test_a_model_has_a_row_where_only_who_asks_is_to_be_found(lock: str | None, kind: int | None) -> None:
+    for backend, more in (("m3", 0), ("w3", 3), ("s3", 3)):
+        way = Way(backend, 0, "ns/token")
+        rows = usual_rows({"ns/m": way}, {} if lock is None else {"ns/m": lock}, {}, "home")
+        assert [row[:2] for row in rows.values()] == ([f"-{kind + more}"] if kind else [])
+
+
+@pytest.mark.parametrize(
+    ("kept", "number"), [(0, -11_000_000), (1, -10_999_999), (999_999, -10_000_001), (1_000_000, -10_000_000)]
+)
+def test_a_draw_less_a_rows_number_is_in_the_kinds_first_million_where_the_trace_is_kept(
+    kept: int, number: int
+) -> None:
+    (row,) = usual_rows({"ns/m": Way("m3", kept, "ns/token")}, {}, {}, "home").values()
+    assert int(row.partition("|")[0]) == number
+    assert [draw - number < 11_000_000 for draw in (0, kept - 1, kept, 999_999) if 0 <= draw < 1_000_000] == [
+        draw < kept for draw in (0, kept - 1, kept, 999_999) if 0 <= draw < 1_000_000
+    ]
 
 
 @pytest.mark.parametrize(

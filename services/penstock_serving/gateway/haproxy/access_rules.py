@@ -46,6 +46,8 @@ UNBOUNDED: Final = "|0"
 NO_PATH: Final = "there is no such path; models are under /v2/models/ or /NAMESPACE/v2/models/"
 OWN_PATHS: Final = ("/v2", "/v2/", REPOSITORY_INDEX, TRACE_SETTING, OPENAPI)
 """What of the protocol the agent answers that names no model, but for health."""
+_SHORTEN: Final = "  http-request set-path /%[var(txn.rest)] if { var(txn.rest) -m found }"
+"""The agent is told the namespace beside the path. Replicas know theirs, and answer at paths with it as well."""
 _LIVE, _READY = "/v2/health/live", "/v2/health/ready"
 _CALLERS: Final = "callers"
 NAMESPACES: Final = "namespaces"
@@ -199,6 +201,7 @@ def agent_backends(settings: GatewaySettings, agent: str) -> Iterator[str]:
     server = f"  server {agent} unix@{settings.layout.agent_socket}"
     routes = settings.layout.map
     yield f"backend {agent}"
+    yield _SHORTEN
     yield from agent_tracing_rules()
     yield from _own_path_rules()
     yield f"  http-request set-var(txn.known) var(txn.key),field(1,/,2),map_str({routes})"
@@ -213,6 +216,7 @@ def agent_backends(settings: GatewaySettings, agent: str) -> Iterator[str]:
     yield from _closing_rules()
     yield server
     yield f"backend {VERIFY}"
+    yield _SHORTEN
     yield from agent_tracing_rules()
     # Who sends these is not known yet: without a part for each address, anyone could use up what a namespace has for its
     # callers.

@@ -16,7 +16,7 @@ from penstock_serving.gateway.haproxy.grpc_rules import (
     http2_rules,
     mark_rules,
 )
-from penstock_serving.gateway.haproxy.lot_rules import LOTS_BY_CHANCE, STICKY_LOTS, lot_rules
+from penstock_serving.gateway.haproxy.lot_rules import lot_rules
 from penstock_serving.gateway.haproxy.plan import AGENT, AUTHORITY, SLOT, SUCCESSOR, DesiredState, verify_by
 from penstock_serving.gateway.haproxy.request_rules import (
     LEAVING,
@@ -31,10 +31,10 @@ from penstock_serving.gateway.haproxy.tracing_rules import CONTEXT, tracing_rule
 from penstock_serving.gateway.haproxy.usual import (
     GATEWAY_HEADER,
     OWN_HEADERS,
-    WAY,
     replica_rules,
     usual_call_rules,
     usual_rules,
+    way_rules,
 )
 from penstock_serving.gateway.memory import BUFFER_BYTES, HOT_BYTES
 from penstock_serving.gateway.settings import GatewaySettings
@@ -173,7 +173,6 @@ def _clients_frontend(settings: GatewaySettings) -> Iterator[str]:
     yield f"  http-request del-header {OWN_HEADERS} -m beg"
     yield f"  http-request set-header {GATEWAY_HEADER} %[var(txn.ns)]/%[var(txn.route),field(3,|)]"
     yield from call_header_rules()
-    yield "  http-request set-path /%[var(txn.rest)] unless short"
     yield f"  http-request deny deny_status 413 if {{ req.body_size gt {settings.max_body_bytes} }}"
     if settings.max_requests_per_second_per_client:
         limit = settings.max_requests_per_second_per_client
@@ -184,12 +183,10 @@ def _clients_frontend(settings: GatewaySettings) -> Iterator[str]:
     yield "  http-response set-var(txn.kept) res.hdr(traceresponse) if told"
     yield "  http-after-response set-header connection close if leaving"
     yield from answer_rules()
-    yield f"  acl lots var({WAY}) -m beg {LOTS_BY_CHANCE} {STICKY_LOTS}"
-    yield f"  use_backend %[var({WAY})] if usual !lots"
-    yield from lot_rules(settings.layout.map, WAY, "usual")
+    yield from way_rules(settings)
     yield f"  use_backend {RELAY} if outdated !leaving"
     yield f"  use_backend {VERIFY} if guarded !identified"
-    yield from lot_rules(settings.layout.map, SHARED, "!usual")
+    yield from lot_rules(settings.layout.map, SHARED, "!in_map")
     yield "  use_backend %[var(txn.route),field(1,|)]"
     yield f"  default_backend {AGENT}"
 

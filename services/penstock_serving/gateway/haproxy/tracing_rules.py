@@ -40,6 +40,16 @@ def continuing_rules(condition: str) -> Iterator[str]:
     yield f"  http-request set-header traceparent 00-{trace}-%[var(txn.span)]-{flags} if {condition}"
 
 
+def beginning_rules(condition: str) -> Iterator[str]:
+    """A trace begins, and is kept.
+
+    Args:
+        condition: holds only of requests without a trace.
+    """
+    yield f"  http-request set-var(txn.flags) str(01) if {condition}"
+    yield from _identity_rules(condition)
+
+
 def tracing_rules() -> Iterator[str]:
     """Keep the caller's trace, or begin one where lots say that it is kept; the gateway's span becomes the replica's parent.
 

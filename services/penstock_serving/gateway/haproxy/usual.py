@@ -5,9 +5,10 @@ the maps that the careful rules read and may be missing at any time: what is not
 takes the careful rules, which know nothing of these. So these rules may only ever let pass what those would let pass, to the same
 backend, as the same caller; `tests/integration/test_usual_requests.py` compares the two.
 
-A row of a path: seven digits of how many of a million requests leave a trace, then `o` (open) or `k` (a key is asked for), the
-backend filled up to seven characters, and what `penstock.routing.tokens.gateway_word` says. They have fixed places, since HAProxy
-finds a place faster than a separator. A row of a plain key: its hash, `@` and the namespace, to who asks.
+A row of a path: a negative number, a bar, the backend, filled up with bars to a fixed place, and what
+`penstock.routing.tokens.gateway_word` says. The number's first digit is a kind, by which a rule knows in one comparison whether the
+request is its own; the other seven say of how many of a million requests no trace is kept, so that one subtraction from a random
+number says whether one is. A row of a plain key: its hash, `@` and the namespace, to who asks.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from penstock.routing.access import Authenticity
 from penstock_serving.gateway.haproxy.access_rules import (
     API_KEY_HEADER,
     ASKS_FOR_KEY,
@@ -25,20 +27,37 @@ from penstock_serving.gateway.haproxy.access_rules import (
     PLAIN,
     UNBOUNDED,
 )
-from penstock_serving.gateway.haproxy.tracing_rules import NEW_SPAN, PARENT, SAMPLED, continuing_rules, trace_acls
+from penstock_serving.gateway.haproxy.lot_rules import LOTS_BY_CHANCE, STICKY_LOTS, lot_rules
+from penstock_serving.gateway.haproxy.tracing_rules import (
+    NEW_SPAN,
+    PARENT,
+    SAMPLED,
+    beginning_rules,
+    continuing_rules,
+    trace_acls,
+)
 from penstock_serving.gateway.settings import GatewaySettings
 
 OWN_HEADERS: Final = "x-penstock-"
 """How the headers begin that HAProxy alone sets."""
 GATEWAY_HEADER: Final = f"{OWN_HEADERS}gateway"
 """`penstock.routing.tokens.gateway_word`: one header for what the agent needs and what replicas do."""
+ROW: Final = "txn.usual"
+"""HAProxy's variable: the row of a usual request, and of no other once all rules are through."""
 WAY: Final = "txn.way"
-"""HAProxy's variable: the backend of a usual request."""
-_PER_MILLION, _KIND, _BACKEND = 7, 1, 7
-"""Characters of a row."""
-_AT_WORD: Final = _PER_MILLION + _KIND + _BACKEND
-_AT_BACKEND: Final = f"var(txn.usual),bytes({_PER_MILLION + _KIND},{_BACKEND}),field(1,|)"
-_OPEN, _KEYED = "o", "k"
+"""HAProxy's variable: in place of a backend, the lots of a usual request whose path several revisions share."""
+_MILLION: Final = 1_000_000
+_KIND_BY: Final = 10 * _MILLION
+"""A row's number is its kind times this, and how many of a million leave no trace."""
+_NUMBER, _BACKEND = 9, 9
+"""Characters of a row: sign and digits; the backend with the bars around it."""
+_AT_WORD: Final = _NUMBER + _BACKEND
+_AT_BACKEND: Final = f"var({ROW}),field(2,|)"
+_OPEN, _KEYED, _MAYBE_TOKEN = 1, 2, 3
+"""Kinds: anyone may ask; a key is asked for; a key or a token is."""
+_SHARED: Final = 3
+"""What makes the kind that leads to lots of one that leads to a backend."""
+_KINDS: Final = range(_OPEN, _SHARED + _MAYBE_TOKEN + 1)
 _OVER_HTTP2: Final = "fc_http_major 2"
 _OPERATION: Final = "infer"
 """Metadata and readiness are asked too seldom to have rows."""
@@ -69,9 +88,11 @@ def usual_rows(
     for path, way in ways.items():
         namespace, model, *version = path.split("/")
         kind = _kind(locks.get(f"{namespace}/{model}"))
-        if kind is None or len(way.backend) > _BACKEND:
+        if kind is None or len(way.backend) > _BACKEND - 2:
             continue
-        row = f"{way.sampled_per_million:07d}{kind}{way.backend:|<7}{way.word}"
+        kind += _SHARED * way.backend.startswith((LOTS_BY_CHANCE, STICKY_LOTS))
+        number = kind * _KIND_BY + _MILLION - way.sampled_per_million
+        row = f"-{number}{f'|{way.backend}':|<{_BACKEND}}{way.word}"
         for spelling in _spell(namespace, model, version, default_namespace):
             rows[spelling] = row
     for key, grant in grants.items():
@@ -81,11 +102,13 @@ def usual_rows(
     return rows
 
 
-def _kind(lock: str | None) -> str | None:
+def _kind(lock: str | None) -> int | None:
     """By the same signs as the careful rules; None: they alone decide."""
     if lock is None:
         return _OPEN
-    return _KEYED if lock.startswith(ASKS_FOR_KEY) and lock.endswith(UNBOUNDED) else None
+    if not lock.startswith(ASKS_FOR_KEY) or not lock.endswith(UNBOUNDED):
+        return None
+    return _KEYED if lock.startswith(Authenticity.KEY.value) else _MAYBE_TOKEN
 
 
 def _spell(namespace: str, model: str, version: list[str], default_namespace: str) -> Iterator[str]:
@@ -97,24 +120,32 @@ def _spell(namespace: str, model: str, version: list[str], default_namespace: st
 
 
 def usual_rules(settings: GatewaySettings) -> Iterator[str]:
-    """`txn.way`, and `allow`, or nothing that the careful rules do not set anew.
+    """`txn.usual`, and `allow`, or nothing that the careful rules do not set anew.
 
-    The order matters: the path is looked up before anything changes it (the backend cuts the namespace off), a namespace's
-    share is counted before it is compared, and lots are drawn last, since who draws one is to keep the trace.
+    The order matters: a namespace's share is counted before it is compared, and lots are drawn last, since who draws one is to keep
+    the trace. Each rule costs all that come to it: so an open model's requests leave before anything about keys, lots of revisions,
+    or traces.
     """
-    yield "  acl in_map var(txn.usual) -m found"
-    yield f"  acl usual var({WAY}) -m found"
-    yield f"  acl keyless var(txn.usual),bytes({_PER_MILLION},{_KIND}) -m str {_OPEN}"
+    yield f"  acl in_map var({ROW}) -m found"
+    yield f"  acl open {_of(_OPEN)}"
+    yield f"  acl open_shared {_of(_SHARED + _OPEN)}"
+    yield f"  acl keyed {_of(*(kind + more for kind in (_KEYED, _MAYBE_TOKEN) for more in (0, _SHARED)))}"
+    yield f"  acl maybe_token {_of(_MAYBE_TOKEN, _SHARED + _MAYBE_TOKEN)}"
+    yield f"  acl shared {_of(*(kind for kind in _KINDS if kind > _SHARED))}"
     yield f"  acl namespace_full sc_conn_cur(3) gt {settings.requests_per_namespace}"
-    # The row begins with the number.
-    yield "  acl drawn rand(1000000),sub(txn.usual) lt 0"
+    yield f"  acl open_drawn {_drawn(_OPEN)}"
+    yield f"  acl drawn {_drawn(*_KINDS)}"
+    for each in _peculiarities(settings):
+        yield f"  acl peculiar {each}"
+    yield "  acl has_trace req.hdr_cnt(traceparent) gt 0"
+    yield "  acl has_trace req.hdr_cnt(tracestate) gt 0"
     yield "  acl has_caller var(txn.caller) -m found"
     yield "  acl has_bearer http_auth_bearer -m found"
     yield "  acl like_token http_auth_bearer -m sub ."
     yield "  acl carried var(txn.span) -m found"
     yield from trace_acls()
-    over_http2 = [f"!{{ {_OVER_HTTP2} }}"] if settings.http2 else []  # only the careful rules count these
-    yield from _deciding_rules(settings, over_http2)
+    # Only the careful rules count what comes over HTTP/2.
+    yield from _deciding_rules(settings, f" if !{{ {_OVER_HTTP2} }}" if settings.http2 else "")
 
 
 def usual_call_rules(settings: GatewaySettings, marked: str) -> Iterator[str]:
@@ -124,51 +155,62 @@ def usual_call_rules(settings: GatewaySettings, marked: str) -> Iterator[str]:
         settings: the gateway's.
         marked: HAProxy's variable that calls have.
     """
-    yield from _deciding_rules(settings, [f"{{ var({marked}) -m found }}"])
+    yield from _deciding_rules(settings, f" if {{ var({marked}) -m found }}")
 
 
-def _deciding_rules(settings: GatewaySettings, conditions: list[str]) -> Iterator[str]:
+def _of(*kinds: int) -> str:
+    """A condition: the row is of one of these kinds."""
+    return f"var({ROW}),bytes(1,1) -m str {' '.join(map(str, kinds))}"
+
+
+def _drawn(*kinds: int) -> str:
+    """A condition: lots keep the trace of a request whose row is of one of these kinds."""
+    ranges = (f"{kind * _KIND_BY}:{kind * _KIND_BY + _MILLION - 1}" for kind in kinds)
+    return f"rand({_MILLION}),sub({ROW}) -m int {' '.join(ranges)}"
+
+
+def _deciding_rules(settings: GatewaySettings, condition: str) -> Iterator[str]:
     """A caller's own trace goes on, whatever lots would say."""
     rows = settings.layout.usual
-    only = f" if {' '.join(conditions)}" if conditions else ""
-    plain = " ".join(("in_map", *(f"!{{ {each} }}" for each in _peculiarities(settings)), *conditions))
-    untraced = "!{ req.hdr_cnt(traceparent) gt 0 } !{ req.hdr_cnt(tracestate) gt 0 }"
-    traced = " ".join(("!usual in_map", *conditions, "!like_token one_traceparent traced"))
-    yield f"  http-request set-var(txn.usual) path,map_str({rows}){only}"
-    yield f"  http-request set-var({WAY}) {_AT_BACKEND} if {plain} {untraced}"
-    yield f"  http-request set-var(txn.parent) {PARENT} if {traced}"
-    yield f"  http-request set-var({WAY}) {_AT_BACKEND} if continued {plain}"
-    yield from _share_rules()
-    yield "  http-request allow if usual keyless !namespace_full !continued !drawn"
-    # No plain key: what it opens, and until when, is the careful rules'. They hash it again, and it is long.
-    yield f"  http-request unset-var({WAY}) if usual !keyless like_token"
+    yield f"  http-request set-var({ROW}) path,map_str({rows}){condition}"
+    yield f"  http-request unset-var({ROW}) if peculiar"
+    yield f"  http-request track-sc3 var({ROW}),bytes({_AT_WORD}),field(1,/) table {NAMESPACES}"
+    yield f"  http-request add-header {GATEWAY_HEADER} %[var({ROW}),bytes({_AT_WORD})] if in_map"
+    yield "  http-request allow if open !namespace_full !has_trace !open_drawn"
+    # A token is no plain key: what it opens, and until when, is the careful rules'. They hash it again, and it is long.
+    yield f"  http-request unset-var({ROW}) if maybe_token like_token"
     yield from _caller_rules(rows)
-    yield "  http-request allow if has_caller !namespace_full !continued !drawn"
-    for decided in ("usual keyless !namespace_full", "has_caller !namespace_full"):
-        yield f"  http-request set-var(txn.span) {NEW_SPAN} if continued {decided}"
-    yield from continuing_rules("carried")
-    yield "  http-request allow if carried"
-    yield f"  http-request set-var({SAMPLED}) bool(1) if usual keyless !namespace_full"
-    yield f"  http-request set-var({SAMPLED}) bool(1) if has_caller !namespace_full"
+    yield f"  http-request set-var({WAY}) {_AT_BACKEND} if shared"
+    yield "  http-request allow if has_caller !namespace_full !has_trace !drawn"
+    yield "  http-request allow if open_shared !namespace_full !has_trace !drawn"
+    yield from _trace_rules()
     # Of what was not let pass, the careful rules shall know nothing.
-    yield f"  http-request unset-var({WAY}) if usual"
+    yield f"  http-request unset-var({ROW}) if in_map"
+    yield f"  http-request unset-var({WAY})"
     yield "  http-request unset-var(txn.caller)"
-
-
-def _share_rules() -> Iterator[str]:
-    """`txn.ns`, whose requests are counted, and what replicas are shown."""
-    yield f"  http-request set-var(txn.ns) var(txn.usual),bytes({_AT_WORD}),field(1,/) if usual"
-    yield f"  http-request track-sc3 var(txn.ns) table {NAMESPACES} if usual"
-    yield f"  http-request add-header {GATEWAY_HEADER} %[var(txn.usual),bytes({_AT_WORD})] if usual"
 
 
 def _caller_rules(rows: Path) -> Iterator[str]:
     """`txn.caller`, by a plain key."""
+    yield f"  http-request set-var(txn.ns) var({ROW}),bytes({_AT_WORD}),field(1,/) if keyed"
     known = f"sha2(256),hex,concat(@,txn.ns),map_str({rows})"
-    yield f"  http-request set-var(txn.caller) http_auth_bearer,{known} if usual !keyless"
-    other = f"req.hdr({API_KEY_HEADER}),{known}"
-    yield f"  http-request set-var(txn.caller) {other} if usual !keyless !has_caller !has_bearer"
+    yield f"  http-request set-var(txn.caller) http_auth_bearer,{known} if keyed"
+    yield f"  http-request set-var(txn.caller) req.hdr({API_KEY_HEADER}),{known} if !has_caller keyed !has_bearer"
     yield f"  http-request add-header {CALLER_HEADER} %[var(txn.caller)] if has_caller"
+
+
+def _trace_rules() -> Iterator[str]:
+    """`allow` with the caller's own trace, if that is valid, or with one that begins here, where nothing but lots kept a request back."""
+    let_in = ("open !namespace_full", "open_shared !namespace_full", "has_caller !namespace_full")
+    yield f"  http-request set-var(txn.parent) {PARENT} if in_map one_traceparent traced"
+    for each in let_in:
+        yield f"  http-request set-var(txn.span) {NEW_SPAN} if continued {each}"
+    yield from continuing_rules("carried")
+    yield "  http-request allow if carried"
+    for each in let_in:
+        yield f"  http-request set-var({SAMPLED}) bool(1) if {each} !has_trace"
+    yield from beginning_rules("sampled")
+    yield "  http-request allow if sampled"
 
 
 def _peculiarities(settings: GatewaySettings) -> Iterator[str]:
@@ -180,8 +222,13 @@ def _peculiarities(settings: GatewaySettings) -> Iterator[str]:
         yield f"sc_http_req_rate(0) gt {settings.max_requests_per_second_per_client}"
 
 
+def way_rules(settings: GatewaySettings) -> Iterator[str]:
+    """Where a usual request goes."""
+    yield f"  use_backend %[{_AT_BACKEND}] if {{ {_of(*(kind for kind in _KINDS if kind <= _SHARED))} }}"
+    yield from lot_rules(settings.layout.map, WAY, f"{{ var({WAY}) -m found }}")
+
+
 def replica_rules() -> Iterator[str]:
-    """Of a replica's backend, whichever rules led to it: a path from `/v2` on, and nothing by which one could ask in a client's name."""
-    yield "  http-request set-path /%[path,field(3,/,0)] unless { path_beg /v2/ }"
+    """Of a replica's backend, whichever rules led to it: nothing goes on by which one could ask in a client's name."""
     yield "  http-request del-header authorization"
     yield f"  http-request del-header {API_KEY_HEADER}"
