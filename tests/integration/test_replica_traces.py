@@ -147,7 +147,7 @@ def test_a_failed_request_is_kept_with_its_error(tmp_path: Path, collector: Coll
         assert attributes[names.ATTR_ERROR_TYPE] == "504"
 
 
-def test_a_batch_links_to_every_member_and_each_kept_member_to_the_batch(
+def test_a_batch_links_to_every_member_with_a_trace_and_each_kept_member_to_the_batch(
     traced: ReplicaProcess, collector: Collector
 ) -> None:
     body = json.dumps(document(ROWS)).encode()
@@ -156,14 +156,15 @@ def test_a_batch_links_to_every_member_and_each_kept_member_to_the_batch(
         raw_request(body, headers=[f"traceparent: 00-{trace}-{PARENT}-{sampled}"])
         for trace, sampled in zip(traces, ("01", "00", "01"), strict=True)
     ]
-    # The connection is not the only one, so that the three, read at once, wait for each other.
+    requests.append(raw_request(body))
+    # The connection is not the only one, so that the four, read at once, wait for each other.
     with traced.connect() as other, traced.connect() as connection:
         other.sendall(b"GET /v2 HTTP/1.1\r\nHost: r\r\n\r\n")
         assert other.recv(4096)
         connection.sendall(b"".join(requests))
         spans = collector.wait(11)
     (batch,) = [span for span in spans if span.name == "batch"]
-    assert values(batch.attributes)[names.ATTR_BATCH_REQUESTS] == 3
+    assert values(batch.attributes)[names.ATTR_BATCH_REQUESTS] == 4
     assert [link.trace_id.hex() for link in batch.links] == traces
     executes = [span for span in spans if span.name == "execute"]
     assert [span.trace_id.hex() for span in executes] == [traces[0], traces[2]]
