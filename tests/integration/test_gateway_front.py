@@ -17,7 +17,7 @@ def test_paths_are_answered_with_a_prefix_and_without_and_counted_alike() -> Non
             asked = "/team/v2/models/m/infer?x=1"
             for path in (f"/front/models{asked}", asked):
                 status, told, _ = await running.infer(path)
-                assert (status, told["path"]) == (200, "/v2/models/m/infer?x=1")
+                assert (status, told["path"]) == (200, "/team/v2/models/m/infer?x=1")
             for path in (f"/front/modelsteam{asked}", f"/front{asked}", f"/front/models/front/models{asked}"):
                 assert (await running.infer(path))[0] == 404, path
 

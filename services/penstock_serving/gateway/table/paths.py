@@ -52,7 +52,8 @@ def parse_path(namespace: str, raw_path: str) -> ModelPath | None:
 
     Args:
         namespace: the path's, or the default one.
-        raw_path: the path from `/v2` on, as it came over the wire.
+        raw_path: the path as it came over the wire: from `/v2` on, or from the namespace on, as what found no replica of a usual
+            request's backend.
 
     Raises:
         Invalid: it has percent-encoding, for which no name has a use.
@@ -61,6 +62,8 @@ def parse_path(namespace: str, raw_path: str) -> ModelPath | None:
         # HAProxy, which counts and bounds, takes a model written as `%6d` for another than the one called `m`.
         raise Invalid("PercentEncoded", f"write the path as it is, without percent-encoding: {raw_path}")
     parts = raw_path.split("/")
+    if parts[1:3] == [namespace, "v2"]:
+        del parts[1]
     if parts[:3] != ["", "v2", "models"] or len(parts) < 4 or not parts[3]:  # noqa: PLR2004 -- a model's name is fourth
         return None
     version = parts[5] if len(parts) > 5 and parts[4] == "versions" else None  # noqa: PLR2004 -- and a version sixth
