@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -41,27 +42,36 @@ class Estimated:
         """Nothing."""
 
 
-@dataclass(frozen=True)
 class Rapl:
-    """The package counters of the kernel's powercap. They count all that the processor does, so the machine must be idle."""
+    """The package counters of the kernel's powercap. They count all that the processor does, so the machine must be idle.
 
-    packages: tuple[Path, ...]
-    wrap: float
-    """Joules at which the counters begin anew."""
-    method: EnergyMethod = EnergyMethod.MEASURED_RAPL
+    A counter begins anew after some hundred thousand joules, each by itself: what it had counted by then is kept, so that
+    readings only grow. It is to be read more often than that, some minutes under full load.
+
+    Args:
+        ranges: of each package's folder, the count (µJ) after which its counter begins anew.
+    """
+
+    method = EnergyMethod.MEASURED_RAPL
+
+    def __init__(self, ranges: Mapping[Path, int]) -> None:
+        self._ranges = ranges
+        self._last: dict[Path, int] = {}
+        self._before = 0
 
     def read(self) -> float | None:
         """Joules of all packages together."""
         try:
-            return sum(int((package / "energy_uj").read_text()) for package in self.packages) * _MICRO
-        except OSError:
+            now = {package: int((package / "energy_uj").read_text()) for package in self._ranges}
+        except (OSError, ValueError):
             return None
+        self._before += sum(self._ranges[each] for each, count in now.items() if count < self._last.get(each, 0))
+        self._last = now
+        return (self._before + sum(now.values())) * _MICRO
 
     def joules_between(self, before: float | None, after: float | None) -> float | None:
-        """Joules between; a counter that began anew in between is seen to."""
-        if before is None or after is None:
-            return None
-        return after - before if after >= before else after - before + self.wrap
+        """Joules between."""
+        return None if before is None or after is None else after - before
 
 
 class Nvml:
@@ -104,10 +114,9 @@ def _rapl(powercap: Path) -> Rapl | None:
     if not packages:
         return None
     try:
-        wrap = sum(int((package / "max_energy_range_uj").read_text()) for package in packages) * _MICRO
-    except OSError:
+        found = Rapl({package: int((package / "max_energy_range_uj").read_text()) for package in packages})
+    except (OSError, ValueError):
         return None
-    found = Rapl(packages, wrap)
     return found if found.read() is not None else None
 
 

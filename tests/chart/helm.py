@@ -48,6 +48,7 @@ EVERYTHING: Object = {
         "allowPrivateIssuers": True,
         "issuerCertificates": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
     },
+    "cost": {"prices": {"currency": "EUR", "cpuHour": 0.03, "acceleratorHours": {"*": 1.5}}},
     "poolEnv": {"HF_ENDPOINT": "https://hub.example.com"},
     "poolTemplate": {"metadata": {"labels": {"example.com/cost-center": "42"}}, "spec": {"runtimeClassName": "gvisor"}},
     "networkPolicy": {

@@ -20,7 +20,7 @@ class SavingsBasis(StrEnum):
     LIVE = "live"
     """Both revisions have answered in the window."""
     MEASURED = "measured"
-    """The optimization measured both on one machine; live is the traffic, and what an answer costs now."""
+    """The optimization measured both on one machine, without HTTP; live is the traffic, and what an answer costs now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,11 @@ class Savings:
     after_per_thousand: float
     answers_a_month: float
     """If traffic goes on as it was."""
+
+    @property
+    def is_at_most(self) -> bool:
+        """Whether it is a bound: what was measured has no HTTP in it, which takes as long as before and is charged as if it did not."""
+        return self.basis is SavingsBasis.MEASURED
 
     @property
     def a_month(self) -> float:
@@ -55,7 +60,8 @@ def live_savings(before: CostLine, after: CostLine) -> Savings | None:
 def measured_savings(after: CostLine, times: float) -> Savings | None:
     """From how many times as much one replica answers since it was optimized.
 
-    Only the engine became faster, and `times` is of the whole replica under load, with what surrounds the engine.
+    `times` is of batcher and engine under load. What HTTP takes, decoding among it, is in what an answer costs and did not become
+    faster, so that it was as much before: the saving is at most this.
 
     Args:
         after: of the optimized revision.

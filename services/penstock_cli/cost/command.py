@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from penstock.errors import Invalid, PenstockError
+from penstock.errors import Invalid, PenstockError, Unavailable
 from penstock_cli.files import read_text, secret_from_environment
 from penstock_cli.objects.command import Context, Kubeconfig, StateDir, open_cluster
 from penstock_cli.objects.showing import remark, say
@@ -47,8 +47,15 @@ def cost(
         typer.Option(help="A gateway's metrics port, where there is no Prometheus: replicas since they started."),
     ] = None,
     prices: Annotated[
-        Path | None, typer.Option(help="Price list in YAML. Default: an example.", exists=True, dir_okay=False)
+        Path | None,
+        typer.Option(
+            help="Price list in YAML. Default: the cluster's, or else an example.", exists=True, dir_okay=False
+        ),
     ] = None,
+    prices_from: Annotated[
+        str,
+        typer.Option(metavar="NAMESPACE/NAME", help="ConfigMap with the cluster's price list, as the chart makes it."),
+    ] = "penstock-system/penstock-prices",
     share_platform: Annotated[
         bool, typer.Option("--share-platform", help="Charge gateways and operators to the models, by CPU time.")
     ] = False,
@@ -77,7 +84,14 @@ def cost(
     if prometheus is not None and metrics is not None:
         raise Invalid("InvalidOption", "--prometheus and --metrics are two ways to the same figures: give one")
     namespace, name = _place(what)
-    listed = _prices(prices)
+    place = prices_from.split("/")
+    if len(place) != 2 or not all(place):  # noqa: PLR2004 (namespace and name)
+        raise Invalid("InvalidOption", f"--prices-from {prices_from}: write NAMESPACE/NAME of a ConfigMap")
+    listed, words = (
+        (_read_prices(prices), str(prices))
+        if prices is not None
+        else _prices_of_cluster((place[0], place[1]), kubeconfig, context, state_dir)
+    )
     window = parse_since(since)
     samples, source = _samples(prometheus, metrics, window, state_dir)
     found = consumptions(samples) if prometheus is not None else consumptions_since_start(samples)
@@ -100,8 +114,7 @@ def cost(
     _show(report)
     for each in remarks(report):
         say(each)
-    if prices is None:
-        say("Prices: an example (OpenCost's defaults), nobody's actual rates. Give your own: --prices FILE")
+    say(f"Prices: {words}")
 
 
 def tell_lack(what: str | None, found: Sequence[Consumption], wanted: Sequence[Consumption]) -> str | None:
@@ -140,14 +153,12 @@ def _place(what: str | None) -> tuple[str, str]:
     return (namespace, name) if slash else ("default", namespace)
 
 
-def _prices(file: Path | None) -> PriceList:
+def _read_prices(file: Path) -> PriceList:
     import yaml  # noqa: PLC0415 (with its only user)
 
     from penstock.api.documents import read_yaml  # noqa: PLC0415 (loads a YAML parser)
-    from penstock.cost.prices import EXAMPLE_PRICES, read_prices  # noqa: PLC0415 (only for this command)
+    from penstock.cost.prices import read_prices  # noqa: PLC0415 (only for this command)
 
-    if file is None:
-        return EXAMPLE_PRICES
     text = read_text(file)
     try:
         return read_prices(read_yaml(text), str(file))
@@ -156,6 +167,35 @@ def _prices(file: Path | None) -> PriceList:
         raise Invalid("InvalidPrices", f"{file}:{line}: not YAML: {error.problem or error.context}") from error
     except (yaml.YAMLError, ValueError) as error:
         raise Invalid("InvalidPrices", f"{file}: not YAML: {error}") from error
+
+
+def _prices_of_cluster(
+    place: tuple[str, str], kubeconfig: Path | None, context: str | None, state_dir: Path | None
+) -> tuple[PriceList, str]:
+    """The cluster's price list and where it is from; an example where it has none, or does not show it.
+
+    Raises:
+        Invalid: it has one, which is none.
+    """
+    from penstock.cost.prices import EXAMPLE_PRICES  # noqa: PLC0415 (only for this command)
+    from penstock_cli.cost.facts import find_prices  # noqa: PLC0415 (loads the API types)
+
+    example = "an example (OpenCost's defaults), nobody's actual rates"
+    try:
+        with open_cluster(kubeconfig, context, state_dir) as cluster:
+            found = find_prices(cluster, *place)
+    except Unavailable as error:
+        return EXAMPLE_PRICES, f"{example}; whether the cluster has a list cannot be read: {error.message}"
+    except Invalid as error:
+        if error.reason == "InvalidPrices":
+            raise
+        found = None
+    if found is None:
+        return (
+            EXAMPLE_PRICES,
+            f"{example}. Give your own: --prices FILE, or for all of a cluster the chart's value cost.prices",
+        )
+    return found, f"ConfigMap {place[0]}/{place[1]}"
 
 
 def _samples(

@@ -2,18 +2,46 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+import yaml
+
 from penstock.api.conditions import DeploymentCondition
+from penstock.api.documents import read_yaml
 from penstock.api.meta import ConditionStatus
 from penstock.api.optimization import OptimizationRun
 from penstock.api.quantity import number
 from penstock.api.reading import read
 from penstock.api.v1alpha1 import InferenceDeployment
 from penstock.cost.advice import Terms
+from penstock.cost.prices import PriceList, read_prices
+from penstock.errors import Invalid
 from penstock_cli.cost.report import DeploymentFacts
 from penstock_operator.kinds import INFERENCE_DEPLOYMENT, OPTIMIZATION_RUN
-from penstock_operator.runtime.cluster import Cluster, owner_keys
+from penstock_operator.runtime.cluster import CONFIG_MAP, Cluster, Key, owner_keys
 
 _ACCEPTED = "Accepted"
+
+
+PRICES_KEY: Final = "prices.yaml"
+"""Of the ConfigMap that the chart makes of its value `cost.prices`."""
+
+
+def find_prices(cluster: Cluster, namespace: str, name: str) -> PriceList | None:
+    """The price list in a ConfigMap; None where there is none.
+
+    Raises:
+        Invalid: it is no price list.
+        Unavailable: the API does not answer, or does not show it.
+    """
+    found = cluster.get(CONFIG_MAP, Key(namespace, name))
+    if found is None:
+        return None
+    where = f"ConfigMap {namespace}/{name}, {PRICES_KEY}"
+    try:
+        return read_prices(read_yaml(str((found.get("data") or {}).get(PRICES_KEY, ""))), where)
+    except yaml.YAMLError as error:
+        raise Invalid("InvalidPrices", f"{where}: this is no YAML: {error}") from error
 
 
 def find_facts(cluster: Cluster, namespace: str | None) -> dict[tuple[str, str], DeploymentFacts]:

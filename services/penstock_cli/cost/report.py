@@ -17,6 +17,9 @@ HEADINGS = (
 )  # fmt: skip
 
 
+_AT_MOST, _WITHOUT_HTTP = "at most ", ", since what HTTP takes was not measured and is no less than before"
+
+
 @dataclass(frozen=True, slots=True)
 class DeploymentFacts:
     """What the cluster says of one deployment."""
@@ -123,7 +126,8 @@ def remarks(report: CostReport) -> list[str]:
         told.append(
             f"{namespace}/{model}: 1,000 answers cost {savings.before_per_thousand:.3g} with {before}, "
             f"{savings.after_per_thousand:.3g} now ({savings.basis}); at the traffic seen that {verb} "
-            f"{_money(abs(savings.a_month), prices)} a month."
+            f"{_AT_MOST if savings.is_at_most else ''}{_money(abs(savings.a_month), prices)} a month"
+            f"{_WITHOUT_HTTP if savings.is_at_most else ''}."
         )
     for (namespace, model), advice in report.advice().items():
         told.append(
@@ -156,7 +160,7 @@ def document(report: CostReport) -> dict[str, Any]:
         "savings": [
             {
                 "namespace": place[0], "model": place[1], "before": before, "basis": each.basis,
-                "beforePerThousand": each.before_per_thousand, "afterPerThousand": each.after_per_thousand,
+                "beforePerThousand": each.before_per_thousand, "afterPerThousand": each.after_per_thousand, "isAtMost": each.is_at_most,
                 "answersAMonth": each.answers_a_month, "savesAMonth": each.a_month,
             }
             for place, (before, each) in savings.items()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
+from tests.chart.helm import HelmFailedError, render
 from tests.telling import assert_tells
 from typer.testing import CliRunner, Result
 
@@ -14,13 +16,16 @@ from penstock.cost.advice import Terms
 from penstock.cost.allocation import CostKey, allocate
 from penstock.cost.prices import EXAMPLE_PRICES, PriceList
 from penstock.cost.usage import EnergySource, ReservedResources, UsageCounts
-from penstock.errors import Unavailable
+from penstock.errors import Invalid, Unavailable
 from penstock.serving.control import ActorFacts, ReplicaSettings
 from penstock_cli.cost.command import parse_since, tell_lack
+from penstock_cli.cost.facts import find_prices
 from penstock_cli.cost.report import CostReport, DeploymentFacts, document, remarks, rows
 from penstock_cli.cost.samples import consumptions, consumptions_since_start, platform_seconds
 from penstock_cli.cost.sources import parse, read_answer
 from penstock_cli.main import app
+from penstock_operator.runtime.cluster import CONFIG_MAP, NAMESPACE, Key
+from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
 from penstock_serving.replica.telemetry.usage import UsageMetrics
 
 USAGE = UsageCounts(
@@ -115,14 +120,15 @@ def test_under_it_stands_what_is_no_models_and_what_would_save_most() -> None:
     assert 'resources.accelerator.count: "0.25" would save 520.12 USD a month' in told
     assert_tells(told, "share its memory")
     assert "with the model itself" in told
-    assert "(measured); at the traffic seen that saves" in told
+    assert "(measured); at the traffic seen that saves at most" in told
+    assert_tells(told, "HTTP not measured")
 
 
 def test_two_revisions_that_answered_are_compared_live() -> None:
     dearer = exposition(USAGE.model_copy(update={"cpu_seconds": 1900.0}), "v1")
     told = document(report(DeploymentFacts("v2", L4), dearer))
     (savings,) = told["savings"]
-    assert (savings["before"], savings["basis"]) == ("v1", "live")
+    assert (savings["before"], savings["basis"], savings["isAtMost"]) == ("v1", "live", False)
     assert savings["savesAMonth"] == pytest.approx(
         1000 / 3600 * EXAMPLE_PRICES.cpu_hour / 500_000 * savings["answersAMonth"]
     )
@@ -182,3 +188,46 @@ def test_a_price_list_that_is_no_yaml_is_refused(tmp_path: Path) -> None:
     (tmp_path / "prices.yaml").write_text("cpuHour: [")
     failed = cost("--prices", str(tmp_path / "prices.yaml"))
     assert_tells(str(failed.exception), "prices.yaml", "YAML")
+
+
+PLACE = Key("penstock-system", "penstock-prices")
+
+
+def cluster_with(folder: Path, prices: str | None) -> EmbeddedCluster:
+    cluster = EmbeddedCluster(folder / "cluster.sqlite")
+    if prices is not None:
+        metadata = {"name": PLACE.name, "namespace": PLACE.namespace}
+        made = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"prices.yaml": prices}}
+        cluster.create(NAMESPACE, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": PLACE.namespace}})
+        cluster.create(CONFIG_MAP, made)
+    return cluster
+
+
+def test_the_price_list_that_the_chart_makes_is_read(tmp_path: Path) -> None:
+    values = {
+        "cost": {"prices": {"currency": "EUR", "cpuHour": 0.03, "acceleratorHours": {"nvidia-l4": 0.7, "*": 1.5}}}
+    }
+    rendered = render(values)
+    made = rendered.one("ConfigMap", PLACE.name)
+    with closing(cluster_with(tmp_path, made["data"]["prices.yaml"])) as cluster:
+        found = find_prices(cluster, *PLACE)
+    assert found == PriceList(currency="EUR", cpu_hour=0.03, accelerator_hours={"nvidia-l4": 0.7, "*": 1.5})
+    (rule,) = rendered.one("Role", PLACE.name)["rules"]
+    assert (rule["verbs"], rule["resourceNames"]) == (["get"], [PLACE.name])
+    assert not [each for each in render().objects if each["metadata"]["name"] == PLACE.name], "by default there is none"
+
+
+@pytest.mark.parametrize("price", [{"cpuhour": 1}, {"cpuHour": -1}, {"cpuHour": "dear"}])
+def test_the_chart_refuses_what_is_no_price(price: dict[str, object]) -> None:
+    with pytest.raises(HelmFailedError, match="prices"):
+        render({"cost": {"prices": price}})
+
+
+def test_without_a_list_in_the_cluster_there_is_none_and_a_wrong_one_is_refused(tmp_path: Path) -> None:
+    with closing(cluster_with(tmp_path, None)) as cluster:
+        assert find_prices(cluster, *PLACE) is None
+    for number, wrong in enumerate(("cpuHour: [", "cpuhour: 1", "")):
+        (folder := tmp_path / str(number)).mkdir()
+        with closing(cluster_with(folder, wrong)) as cluster, pytest.raises(Invalid) as raised:
+            find_prices(cluster, *PLACE)
+        assert_tells(raised.value.message, "ConfigMap penstock-system/penstock-prices prices.yaml")

@@ -278,6 +278,7 @@ def test_what_an_optimization_measured_is_marked_so() -> None:
     found = measured_savings(after, 3.0)
     assert found is not None
     assert (found.basis, found.before_per_thousand, found.after_per_thousand) == (SavingsBasis.MEASURED, 3.0, 1.0)
+    assert found.is_at_most, "HTTP is in what an answer costs and was not in what was measured"
     assert measured_savings(after, 0.0) is None
 
 

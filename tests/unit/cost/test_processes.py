@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -138,3 +141,39 @@ def test_a_containers_cpu_time_is_that_of_its_own_group(
 
 def test_a_group_that_does_not_tell_its_cpu_time_tells_none() -> None:
     assert parse_cpu_stat("nr_periods 0\n") is None
+
+
+@pytest.fixture
+def group() -> Iterator[Path]:
+    """A control group of version 2, of the machine's own hierarchy."""
+    roots = [
+        each
+        for each in (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
+        if (each / "cgroup.controllers").exists()
+    ]
+    if not roots or not os.access(roots[0], os.W_OK):
+        pytest.skip("there is no hierarchy of version 2 here in which a group may be made")
+    made = roots[0] / f"penstock-test-{os.getpid()}"
+    made.mkdir()
+    yield made
+    made.rmdir()
+
+
+def test_a_real_group_of_version_2_tells_what_its_processes_used(group: Path) -> None:
+    """As in a container: the group is the root of its own namespace, with a child that has ended, too."""
+    program = (
+        "import json, os, subprocess, sys\n"
+        "from pathlib import Path\n"
+        "from penstock_runtime.processes import container_seconds\n"
+        "before = container_seconds(cgroup=Path(sys.argv[1]))\n"
+        "subprocess.run([sys.executable, '-c', 'sum(range(3_000_000))'], check=True)\n"
+        "after, times = container_seconds(cgroup=Path(sys.argv[1])), os.times()\n"
+        "print(json.dumps([before, after, sum(times[:4])]))\n"
+    )
+    entered = f'echo $$ > {group}/cgroup.procs && exec unshare --cgroup {sys.executable} -c "$1" {group}'
+    done = subprocess.run(["sh", "-c", entered, "sh", program], capture_output=True, text=True, timeout=60, check=True)
+    before, after, told = json.loads(done.stdout)
+    assert 0 < before < after
+    assert after == pytest.approx(told, rel=0.3, abs=0.05), (
+        "the kernel tells processes' times in hundredths of a second"
+    )

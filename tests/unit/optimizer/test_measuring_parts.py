@@ -59,6 +59,17 @@ def test_a_counter_that_begins_anew_is_seen_to(tmp_path: Path) -> None:
     assert found.joules_between(before, found.read()) == pytest.approx(2)
 
 
+def test_of_two_counters_one_that_begins_anew_is_seen_to(tmp_path: Path) -> None:
+    """What both count before they begin anew was added, though one alone had."""
+    zone(tmp_path, "intel-rapl:0", 99, 100)
+    zone(tmp_path, "intel-rapl:1", 10, 400)
+    found = meter(gpu=False, powercap=tmp_path)
+    before = found.read()
+    zone(tmp_path, "intel-rapl:0", 1, 100)
+    zone(tmp_path, "intel-rapl:1", 13, 400)
+    assert found.joules_between(before, found.read()) == pytest.approx(5)
+
+
 def test_without_counters_nothing_is_claimed(tmp_path: Path) -> None:
     found = meter(gpu=False, powercap=tmp_path)
     assert found == Estimated()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, Metric
@@ -30,13 +31,14 @@ class UsageMeter:
 
     Args:
         actor: what the replica's actor knows.
+        powercap: where the kernel shows what processors take.
     """
 
-    def __init__(self, actor: ActorFacts) -> None:
+    def __init__(self, actor: ActorFacts, powercap: Path = energy.POWERCAP) -> None:
         self._reserved = actor.reserved
         self._roots = ReplicaRoots(actor.process or os.getpid(), actor.raylet)
         self._metering = Metering()
-        self._package = energy.meter(gpu=False)
+        self._package = energy.meter(gpu=False, powercap=powercap)
         devices = energy.visible_devices(os.environ.get(_VISIBLE)) if actor.reserved.accelerators else ()
         self._accelerators = [energy.meter(gpu=True, device=each) for each in devices]
         self._servers: dict[ProcessId, bool] = {}
