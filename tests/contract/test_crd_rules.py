@@ -374,6 +374,15 @@ CASES = (
     refused(
         "min over the default max", deployment(scaling={"minReplicas": 2}), "spec.scaling.minReplicas: maxReplicas 1"
     ),
+    taken("a miss weighs as much as an answer", deployment(scaling={"missWeight": 1})),
+    taken("a miss weighs as much as a thousand", deployment(scaling={"missWeight": 1000})),
+    refused("a miss weighs nothing", deployment(scaling={"missWeight": 0}), "spec.scaling.missWeight greater equal 1"),
+    refused(
+        "a miss weighs too much", deployment(scaling={"missWeight": 1001}), "spec.scaling.missWeight less equal 1000"
+    ),
+    refused("a miss weighs a part", deployment(scaling={"missWeight": 2.5}), "spec.scaling.missWeight type integer"),
+    taken("no forecast", deployment(scaling={"forecast": False})),
+    refused("a forecast by a word", deployment(scaling={"forecast": "Off"}), "spec.scaling.forecast type boolean"),
     taken("a measured target", deployment(scaling={"targetInFlightRequests": "Auto"})),
     refused(
         "a target of nothing",

@@ -171,7 +171,9 @@ def _deployment(
             scale_to_zero_after_seconds=spec.scaling.scale_to_zero_after_seconds,
         ),
         staffing=StaffingSettings(
-            miss_weight=spec.scaling.miss_weight, is_target_set=spec.scaling.target_in_flight_requests != AUTO
+            miss_weight=spec.scaling.miss_weight,
+            is_target_set=spec.scaling.target_in_flight_requests != AUTO,
+            forecast=spec.scaling.forecast,
         ),
         max_body_bytes=network.max_body_bytes,
         digest=model_digest,

@@ -24,8 +24,9 @@ from penstock_operator.deployment.observed import (
     applications_of,
 )
 from penstock_operator.deployment.plan import Plan, invalid_route, invalid_status, plan
-from penstock_operator.deployment.refusal import refused_status, with_refused_run
+from penstock_operator.deployment.refusal import refused_status, with_refused_number, with_refused_run
 from penstock_operator.deployment.routes import RouteWriter
+from penstock_operator.deployment.scaling_trace import scaling_spans
 from penstock_operator.deployment.status import note_generation
 from penstock_operator.gateway.fleet import Fleet
 from penstock_operator.kinds import INFERENCE_DEPLOYMENT, OPTIMIZATION_RUN
@@ -111,13 +112,16 @@ class DeploymentReconciler(Reconciler[InferenceDeployment, InferenceDeploymentSt
             return Applied(requeue=plan.requeue, release=True)
         status = plan.status
         if plan.number is not None and status is not None:
-            status = note_generation(status, self._write_number(seen.deployment, plan.number))
+            generation, unwritten = self._write_number(seen.deployment, plan.number)
+            status = note_generation(status, generation)
+            status = with_refused_number(seen.deployment, status, unwritten, now) if unwritten else status
         if status is not None:
             show_rollout(*key, seen.deployment.status.rollout, status.rollout)
             # Before the status is written: after a kill between the two it is told again, with the same ids.
             owner = (*key, seen.deployment.metadata.uid)
             judged = rollout_spans(owner, seen.deployment.status.rollout, status.rollout)
-            self._tell_start((*start_spans(seen, status), *judged))
+            scaled = scaling_spans(owner, seen.deployment.status, status)
+            self._tell_start((*start_spans(seen, status), *judged, *scaled))
             status = with_refused_run(seen.deployment, status, refused, now) if refused else status
         return Applied(status, plan.requeue)
 
@@ -171,8 +175,8 @@ class DeploymentReconciler(Reconciler[InferenceDeployment, InferenceDeploymentSt
         seen, metadata = observed[0], observed[0].deployment.metadata
         self._note_tried(Key(metadata.namespace, metadata.name), (*seen.gateways, *seen.joining))
 
-    def _write_number(self, deployment: InferenceDeployment, number: NumberWrite) -> int:
-        """Only where nobody else has changed the object since: the generation after it. Raises `Conflict`.
+    def _write_number(self, deployment: InferenceDeployment, number: NumberWrite) -> tuple[int, str]:
+        """Only where nobody else has changed the object since: the generation after it, and why it was refused. Raises `Conflict`.
 
         A policy of the cluster that refuses it must not keep the deployment from serving.
         """
@@ -180,9 +184,8 @@ class DeploymentReconciler(Reconciler[InferenceDeployment, InferenceDeploymentSt
         try:
             written = self._cluster.apply(INFERENCE_DEPLOYMENT, number_manifest(deployment, number), SCALING_MANAGER)
         except (Invalid, Unavailable) as error:
-            log.warning("the number of replicas of %s could not be written: %s", metadata.name, error.message)
-            return metadata.generation
-        return int(written["metadata"].get("generation", metadata.generation))
+            return metadata.generation, error.message
+        return int(written["metadata"].get("generation", metadata.generation)), ""
 
     def _note_tried(self, key: Key, gateways: Iterable[ObservedGateway | GatewayProblem]) -> None:
         for each in gateways:

@@ -37,6 +37,17 @@ def with_refused_run(
     return _with_verdicts(deployment, status, {DeploymentCondition.PROFILE_APPLIED: told}, now)
 
 
+def with_refused_number(
+    deployment: InferenceDeployment, status: InferenceDeploymentStatus, message: str, now: float
+) -> InferenceDeploymentStatus:
+    """A status that also says why `/scale` shows no number, or a former one. Scaling by load goes on meanwhile."""
+    told = false(
+        Reason.API_REFUSED,
+        f"The number of replicas could not be written into spec.replicas, so /scale and autoscalers do not see it: {message}",
+    )
+    return _with_verdicts(deployment, status, {DeploymentCondition.SCALE_WRITTEN: told}, now)
+
+
 def _with_verdicts(
     deployment: InferenceDeployment,
     status: InferenceDeploymentStatus,

@@ -18,7 +18,9 @@ from penstock.scaling.schedule import floor_at
 from penstock_operator.deployment import defaults as automatic
 from penstock_operator.deployment.application import replica_bounds
 from penstock_operator.deployment.number import NumberOwner, given_number, owner_of
-from penstock_operator.deployment.observed import Observed, ObservedApplication, ObservedGateway
+from penstock_operator.deployment.observed import Observed, ObservedApplication, ObservedGateway, Pool
+from penstock_operator.deployment.unschedulable import groups_that_fit
+from penstock_operator.pool.refusals import is_of_quota
 
 KEPT: Final = 20
 """Changes in a status at most."""
@@ -72,10 +74,35 @@ def follow_history(
     last = before[-1].to_replicas if before else 0
     if app.wanted != last:
         return (*before, _change(observed, active, app, last, now))[-KEPT:]
-    waits = app.waiting_since is not None and app.running < app.wanted
-    if before and waits and before[-1].bound_by is None:
-        return (*before[:-1], before[-1].model_copy(update={"bound_by": ScalingBound.NODES}))
-    return before
+    if not before or (bound := _find_bound(observed, active, app)) is None:
+        return before
+    if before[-1].bound_by not in {None, ScalingBound.NODES} or bound is before[-1].bound_by:
+        return before
+    return (*before[:-1], before[-1].model_copy(update={"bound_by": bound}))
+
+
+def _find_bound(observed: Observed, active: str, app: ObservedApplication) -> ScalingBound | None:
+    """What keeps a number that is not new from being another, or its replicas from running."""
+    if app.waiting_since is not None and app.running < app.wanted:
+        return ScalingBound.QUOTA if _are_pods_refused(observed) else ScalingBound.NODES
+    return ScalingBound.QUOTA if _wants_beyond_quota(observed, active, app.wanted) else None
+
+
+def _are_pods_refused(observed: Observed) -> bool:
+    """Whether a `ResourceQuota` refuses pods of workers that could hold a replica."""
+    pool = observed.pool
+    if not isinstance(pool, Pool):
+        return False
+    fitting = {each.name for each in groups_that_fit(observed.deployment.spec.resources, pool.groups)}
+    return any(is_of_quota(each.message) for each in pool.workers if each.name in fitting)
+
+
+def _wants_beyond_quota(observed: Observed, active: str, wanted: int) -> bool:
+    """Whether load asks for more replicas than there are wanted, and the namespace's `TenantQuota` lets no more start."""
+    if observed.quota is None or explain_given(observed.deployment) is not None:
+        return False
+    demand = _demand(observed, active)
+    return demand is not None and _ask(observed.deployment, demand, wanted).replicas > wanted
 
 
 def _change(observed: Observed, active: str, app: ObservedApplication, last: int, now: float) -> ScalingChange:
@@ -104,6 +131,8 @@ def _change(observed: Observed, active: str, app: ObservedApplication, last: int
     at_least = bound is ScalingBound.MINIMUM or (decision.rule is ScalingRule.REST and app.wanted == low)
     if at_least and _is_scheduled(observed.deployment, now):
         bound = ScalingBound.SCHEDULE
+    if observed.quota is not None and decision.replicas > app.wanted:
+        bound = ScalingBound.QUOTA
     told = {
         "rule": decision.rule, "reason": decision.cause[:_REASON_LENGTH], "bound_by": bound, "inputs": _inputs(demand)
     }  # fmt: skip
@@ -139,6 +168,7 @@ def _ask(deployment: InferenceDeployment, demand: Demand, current: int) -> Decis
         scale_to_zero_after_seconds=scaling.scale_to_zero_after_seconds,
         slo_seconds=slo.latency_p99_milliseconds / 1000 if slo else None,
         miss_weight=scaling.miss_weight,
+        forecast=scaling.forecast,
     )
     return decide(demand, current, limits, ScalingState((), -1e9), now=0.0)
 

@@ -6,9 +6,10 @@ import re
 from typing import Final
 
 _LIMITS: Final = "set spec.managed.head.cpuLimit, resources.limits in spec.managed.podTemplate, or the cpu and memory of head and workerGroups"
+_OF_QUOTA: Final = "exceeded quota"
 _REMEDIES: Final = (
     (
-        "exceeded quota",
+        _OF_QUOTA,
         f"Have the ResourceQuota raised, free some of it, or ask for less: {_LIMITS}. While a pool is replaced it takes that twice.",
     ),
     (
@@ -29,6 +30,11 @@ _REMEDIES: Final = (
     ),
 )
 """The API server's words (ResourceQuota, LimitRange, validation, PodSecurity, policies and webhooks) as patterns, and the remedy."""
+
+
+def is_of_quota(message: str) -> bool:
+    """Whether a `ResourceQuota` is what refuses."""
+    return _OF_QUOTA in message
 
 
 def with_remedy(message: str) -> str:

@@ -23,6 +23,8 @@ class DeploymentCondition(StrEnum):
     """Only once a replica has told. It has no say in `Ready`: requests that run one by one are answered, too."""
     PROFILE_APPLIED = "ProfileApplied"
     """Only where the spec names a profile. It has no say in `Ready`: the model itself serves meanwhile."""
+    SCALE_WRITTEN = "ScaleWritten"
+    """Only while the number of replicas cannot be written into the spec, so that `/scale` shows another. It has no say in `Ready`."""
 
 
 class RunCondition(StrEnum):

@@ -143,6 +143,9 @@ class Scaling(Described):
     miss_weight: Annotated[int, Field(ge=1, le=1000)] = 16
     """How many answered requests one weighs that gets no answer within the objective. The more, the more replicas are kept for
     a load that comes back, and the less they are used."""
+    forecast: bool = True
+    """Whether growth that is under way is carried on for the time of a start, and replicas are kept for load that comes back. False:
+    the number follows from the rate as it is."""
     stabilization_window_seconds: Annotated[int, Field(ge=0, le=3600)] = 60
     """Scale down only to the highest number wanted in this window."""
     scale_to_zero_after_seconds: Annotated[int, Field(ge=1, le=86_400)] = 300
@@ -222,6 +225,8 @@ class ScalingBound(StrEnum):
     """The floor that holds at this time of the week."""
     NODES = "Nodes"
     """Replicas wait for a node."""
+    QUOTA = "Quota"
+    """The namespace's `TenantQuota` leaves no room for more, or a `ResourceQuota` refuses the pods of workers."""
 
 
 class ScalingChange(Described):

@@ -58,6 +58,11 @@ class ReplicaStats(Frozen):
     queue_wait_p95_seconds: float = 0.0
     arrival_rate: float = 0.0
     """Requests a second over the last reporting interval."""
+    interval_seconds: Annotated[float, Field(exclude_if=lambda seconds: seconds == 0)] = 0.0
+    """Of that interval, which a replica that has just come cannot have had; 0: not told. No lease says it: it is for the
+    scaling policy, which adds up what replicas of different age were asked."""
+    full_share: Annotated[float, Field(exclude_if=lambda share: share == 0)] = 0.0
+    """Of that interval, in which it held as many as gateways may send it. No lease says it, either."""
     idle_seconds: float = 0.0
     """Seconds since the last request ended; 0 while one is in flight."""
     capacity: Annotated[float, Field(exclude_if=lambda capacity: capacity == 0)] = 0.0

@@ -41,8 +41,10 @@ _LONG_SECONDS: Final = 60.0
 """Time constants of the smoothed rates."""
 _REPORT_SECONDS: Final = 5.0
 """Over which the rates that replicas report are means."""
+_LEAST_OPEN: Final = 0.1
+"""Share of the time in which some replica had room: from less than that no rate is concluded."""
 _JUMP_DEVIATIONS: Final = 4.0
-_TREND_DEVIATIONS: Final = 2.0
+_TREND_DEVIATIONS: Final = 2.5
 _KEPT_DEVIATIONS: Final = 3.0
 _START_SECONDS: Final = 20.0
 """From a decision to a replica that reports, before one was seen."""
@@ -84,6 +86,8 @@ class ScalingLimits:
     slo_seconds: float | None = None
     miss_weight: float = MISS_WEIGHT
     """Answered requests that one weighs which gets no answer in time."""
+    forecast: bool = True
+    """Whether growth that is under way is carried on, and replicas are kept for load that comes back."""
 
     @property
     def slack_seconds(self) -> float:
@@ -129,11 +133,14 @@ class ScalingState:
     """When more were wanted than report, and how many; None: there are as many as are wanted."""
     late_since: float | None = None
     """Since when requests have waited longer than the objective allows, with all replicas there; None: they do not."""
+    forecast: bool = True
+    """`ScalingLimits.forecast`, as of the last decision."""
 
     @property
     def rate(self) -> float | None:
         """Requests a second that are to be carried; None: not known yet."""
-        return _foresee(self.levels, self.start_seconds or _START_SECONDS) if self.levels else None
+        ahead = (self.start_seconds or _START_SECONDS) if self.forecast else None
+        return _foresee(self.levels, ahead) if self.levels else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +216,7 @@ def _observe(demand: Demand, current: int, limits: ScalingLimits, state: Scaling
     state = replace(
         state,
         levels=_smooth(demand, state, now),
+        forecast=limits.forecast,
         rate_at=now,
         capacity=sum(told) / len(told) if told else state.capacity,
     )
@@ -222,7 +230,7 @@ def _smooth(demand: Demand, state: ScalingState, now: float) -> tuple[float, ...
     """The smoothed rate of arrivals; never lower while some replica does not report, whose arrivals are not known."""
     if not demand.replicas:
         return state.levels
-    fast = sum(each.arrival_rate for each in demand.replicas)
+    fast = _arrivals(demand)
     if not state.levels:
         return fast, fast
     if demand.silent:
@@ -237,14 +245,32 @@ def _smooth(demand: Demand, state: ScalingState, now: float) -> tuple[float, ...
     )
 
 
-def _foresee(levels: tuple[float, ...], start_seconds: float) -> float:
-    """The rate when a replica that is started now is there.
+def _arrivals(demand: Demand) -> float:
+    """Requests a second of all replicas, those among them that gateways refused since none had room.
+
+    A replica that has just come gets what others got before: its one second and their five, each taken for the rate of now, would
+    count the same requests twice. So it counts by how much of their interval it was there.
+
+    What comes while all are full is refused at the gateways, and no replica is told. Arrivals that do not depend on what is there
+    find all full as often as all are ("PASTA": Wolff 1982), which is, by what each says of itself, at least the sum of the
+    shares of time less n - 1 (Fréchet's bound). What was seen came in the rest of the time.
+    """
+    spans = [min(each.interval_seconds or _REPORT_SECONDS, _REPORT_SECONDS) for each in demand.replicas]
+    came = sum(each.arrival_rate * span for each, span in zip(demand.replicas, spans, strict=True))
+    all_full = sum(each.full_share for each in demand.replicas) - (len(demand.replicas) - 1)
+    return came / max(spans, default=_REPORT_SECONDS) / min(1.0, max(1 - all_full, _LEAST_OPEN))
+
+
+def _foresee(levels: tuple[float, ...], start_seconds: float | None) -> float:
+    """The rate when a replica that is started now is there; without the time of a start, the rate as it is.
 
     The long level, or where the short one differs from it by more than chance, what that comes to if the rate goes on growing.
     """
     short, long = levels
     if abs(short - long) <= _TREND_DEVIATIONS * math.sqrt(long / (2 * _SHORT_SECONDS)):
         return long
+    if start_seconds is None:
+        return short
     # The mean of a growing rate lags behind it by its time constant.
     growth = max(0.0, short - long) / (_LONG_SECONDS - _SHORT_SECONDS)
     return short + growth * (_SHORT_SECONDS + start_seconds)
@@ -271,7 +297,7 @@ def _look_back(limits: ScalingLimits, state: ScalingState, now: float) -> Scalin
     bins = min(REMEMBERED, int(passed / BIN_SECONDS))
     rates = (*state.rates, *[state.rate] * bins)[-REMEMBERED:]
     floor = NO_FLOOR
-    if state.capacity > 0:
+    if state.capacity > 0 and limits.forecast:
         staffing = Staffing(
             state.capacity,
             limits.slack_seconds,
@@ -316,7 +342,7 @@ def _count_by_rate(demand: Demand, current: int, limits: ScalingLimits, state: S
     if wanted < current:
         error = math.sqrt(rate / (2 * _LONG_SECONDS))
         wanted = min(current, max(wanted, staffing.count(rate + _KEPT_DEVIATIONS * error)))
-    fast = sum(each.arrival_rate for each in demand.replicas)
+    fast = _arrivals(demand)
     busy = any(each.in_flight > 0 or each.queued > 0 for each in demand.replicas)
     if wanted <= 1:
         # A smoothed rate never falls to nothing; whether the last one goes is for the rule of rest.

@@ -93,6 +93,8 @@ class StaffingSettings(Frozen):
     miss_weight: Annotated[float, Field(ge=1)] = MISS_WEIGHT
     is_target_set: bool = False
     """Whether the user said how many requests in flight a replica should carry."""
+    forecast: Annotated[bool, Field(exclude_if=lambda forecast: forecast)] = True
+    """Whether load is foreseen. Only what differs from the default is told, so that nothing changes where it does not."""
 
 
 class UserConfig(InPlaceSettings):

@@ -16,6 +16,7 @@ from penstock_cli.replay.loads import LoadShape, draw_arrivals, read_load, shape
 
 if TYPE_CHECKING:
     from penstock_cli.replay.model import ReplayCase, ServiceTimes
+    from penstock_cli.replay.policies import PolicyFamily
     from penstock_cli.replay.results import ReplayDocument
 
 _TABLE_COLUMNS = 160
@@ -46,8 +47,15 @@ def replay(
     max_batch: Annotated[int | None, typer.Option(help="Rows in a run. Default: the curve's last.", min=1)] = None,
     slo: Annotated[float, typer.Option(help="Milliseconds within which an answer is due.", min=0.1)] = 1500.0,
     start_seconds: Annotated[float, typer.Option(help="Until a new replica takes requests.", min=0.0)] = 20.0,
+    estimate_times: Annotated[
+        float,
+        typer.Option(help="By what replicas multiply an expected answer's time: estimate_times of /stats.", min=0.1),
+    ] = 1.0,
     minimum: Annotated[int, typer.Option("--min", help="Replicas at least.", min=0)] = 1,
     maximum: Annotated[int, typer.Option("--max", help="Replicas at most.", min=1)] = 10,
+    forecast: Annotated[
+        bool, typer.Option(help="Whether Penstock's policy foresees load, as spec.scaling.forecast says.")
+    ] = True,
     policies: Annotated[str, typer.Option("--policy", help="Which, with commas between.")] = _POLICIES,
     search: Annotated[bool, typer.Option("--search", help="Find each policy's best setting, too.")] = False,
     price: Annotated[float, typer.Option(help="Of a search: replica-seconds that a violation costs.", min=0.0)] = 2.0,
@@ -69,7 +77,7 @@ def replay(
     `penstock replay --policy penstock --shape spike --json`
     """
     from penstock_cli.replay.model import ReplayCase  # noqa: PLC0415 (only for this command)
-    from penstock_cli.replay.policies import POLICIES  # noqa: PLC0415 (the same)
+    from penstock_cli.replay.policies import POLICIES, choose_policies  # noqa: PLC0415 (the same)
 
     chosen = [each.strip() for each in policies.split(",") if each.strip()]
     unknown = [each for each in chosen if each not in POLICIES]
@@ -85,7 +93,8 @@ def replay(
         raise Invalid(
             "InvalidOption", f"--html {html}: it cannot be written there: name a file in a folder that is yours"
         )
-    case = ReplayCase(_service(curve, max_batch), slo / 1000, start_seconds, minimum, maximum)
+    service = _service(curve, max_batch)
+    case = ReplayCase(service, slo / 1000, start_seconds, minimum, maximum, estimate_times=estimate_times)
     if load is not None:
         arrivals, title = read_load(load, seed), f"Load recorded in {load.name}"
         seconds = max(1, math.ceil(arrivals[-1])) if arrivals else 1
@@ -93,21 +102,27 @@ def replay(
         seconds = round(minutes * 60)
         arrivals = draw_arrivals(shape_rates(shape, low, high, seconds, seed), seed)
         title = f"Load: {shape}, {low:g} to {high:g} requests/s for {minutes:g} min"
-    document = replay_all(case, arrivals, seconds, title=title, chosen=chosen, price=price if search else None)
+    families = choose_policies(chosen, forecast=forecast)
+    document = replay_all(case, arrivals, seconds, title=title, families=families, price=price if search else None)
     _show(document, as_json=as_json, html=html)
 
 
 def replay_all(
-    case: ReplayCase, arrivals: list[float], seconds: int, *, title: str, chosen: Sequence[str], price: float | None
+    case: ReplayCase,
+    arrivals: list[float],
+    seconds: int,
+    *,
+    title: str,
+    families: Sequence[PolicyFamily],
+    price: float | None,
 ) -> ReplayDocument:
     """Each policy at its defaults, and at the best setting where a violation has a price."""
-    from penstock_cli.replay.policies import POLICIES  # noqa: PLC0415 (only for this command)
-    from penstock_cli.replay.results import ReplayDocument, figures_of, rates_of  # noqa: PLC0415 (the same)
+    from penstock_cli.replay.results import ReplayDocument, figures_of, rates_of  # noqa: PLC0415 (only for this command)
     from penstock_cli.replay.search import PolicySearch, price_by  # noqa: PLC0415 (the same)
 
     figures = []
-    for name in chosen:
-        trials = PolicySearch(case, [arrivals], seconds, POLICIES[name])
+    for family in families:
+        trials = PolicySearch(case, [arrivals], seconds, family)
         figures.append(figures_of(trials.default(), seconds, searched=False))
         if price is not None:
             figures.append(figures_of(trials.best(price_by(price)), seconds, searched=True))

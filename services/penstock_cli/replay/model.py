@@ -64,6 +64,9 @@ class ReplayCase:
     maximum: int = 10
     hold_seconds: float = 120.0
     """How long a request waits at the gateway for a first replica."""
+    estimate_times: float = 1.0
+    """What replicas multiply an expected answer with before they hold it against the time that is left: `estimate_times` of their
+    `/stats`. The more what answers take varies, the more is refused that would still have been in time."""
     admits_all: bool = False
     """Replicas refuse nothing: to compare with formulas of queueing theory."""
 
@@ -74,10 +77,11 @@ class ReplayCase:
 
     @property
     def allowance_seconds(self) -> float:
-        """What a replica expects to answer later than this it refuses, as `Admission` says."""
+        """What a replica expects to answer later than this it refuses, as `Admission` says, which multiplies what it expects."""
         if self.admits_all:
             return math.inf
-        return max(self.bound_seconds, _RUNS_AT_LEAST * self.service.seconds(self.service.max_batch) * _ROUNDING)
+        least = _RUNS_AT_LEAST * self.service.seconds(self.service.max_batch) * self.estimate_times * _ROUNDING
+        return max(self.bound_seconds, least) / self.estimate_times
 
 
 @dataclass(slots=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from penstock.scaling.policy import MISS_WEIGHT, Demand, ScalingLimits, ScalingState, decide
@@ -13,6 +13,8 @@ from penstock_cli.replay.model import LoadSight, ReplayCase, ReplayPolicy
 
 Setting = dict[str, float]
 """A policy's parameters by name."""
+FORECAST: Final = "forecast"
+"""A setting of Penstock's: 0 where nothing is foreseen."""
 
 
 class PenstockRule:
@@ -28,6 +30,7 @@ class PenstockRule:
             stabilization_window_seconds=setting["window"],
             slo_seconds=case.slo_seconds,
             miss_weight=setting["weight"],
+            forecast=setting[FORECAST] > 0,
         )
         self._state = ScalingState()
 
@@ -174,7 +177,7 @@ POLICIES: Final[Mapping[str, PolicyFamily]] = {
     "penstock": PolicyFamily(
         "Penstock",
         PenstockRule,
-        {"weight": MISS_WEIGHT, "window": 60.0, LEAST: 0.0},
+        {"weight": MISS_WEIGHT, "window": 60.0, LEAST: 0.0, FORECAST: 1.0},
         {"weight": (1.0, 2.0, 4.0, 6.0, 8.0, 11.0, 16.0, 22.0, 32.0, 64.0, 128.0, 1000.0), "window": (0.0, 10.0, 20.0, 30.0, 60.0, 120.0), LEAST: _LEAST},
     ),
     "serve": PolicyFamily(
@@ -199,3 +202,12 @@ POLICIES: Final[Mapping[str, PolicyFamily]] = {
          LEAST: _LEAST},
     ),
 }  # fmt: skip
+
+
+def choose_policies(names: Iterable[str], *, forecast: bool) -> list[PolicyFamily]:
+    """Policies by name; Penstock's without a forecast where there is to be none."""
+    families = [POLICIES[name] for name in names]
+    return [
+        replace(each, defaults={**each.defaults, FORECAST: float(forecast)}) if FORECAST in each.defaults else each
+        for each in families
+    ]

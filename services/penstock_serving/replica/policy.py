@@ -14,13 +14,14 @@ from penstock.scaling.policy import MISS_WEIGHT, Demand, ScalingLimits, ScalingS
 from penstock.serving.arguments import ScalingSettings, UserConfig
 
 _STATISTICS = tuple(ReplicaStats.model_fields)
-_ALWAYS = tuple(name for name in _STATISTICS if name != "capacity")
+_ALWAYS = tuple(name for name in _STATISTICS if name not in {"capacity", "interval_seconds", "full_share"})
 """What replicas of former releases report, too."""
 _WINDOW = "stabilization_window_seconds"
 _TO_ZERO = "scale_to_zero_after_seconds"
 _SLO = "slo_seconds"
 _WEIGHT = "miss_weight"
 _TARGET_SET = "is_target_set"
+_FORECAST = "forecast"
 _STATE = "penstock"
 
 
@@ -54,6 +55,7 @@ def statistics(stats: ReplicaStats, config: UserConfig) -> dict[str, float]:
         _SLO: (config.slo_milliseconds or 0) / 1000,
         _WEIGHT: config.staffing.miss_weight,
         _TARGET_SET: float(config.staffing.is_target_set),
+        _FORECAST: float(config.staffing.forecast),
     }
 
 
@@ -95,6 +97,7 @@ def _limits(ctx: PolicyContext, reports: list[dict[str, float]]) -> ScalingLimit
         is_target_set=latest.get(_TARGET_SET, 1.0) > 0,
         slo_seconds=latest.get(_SLO) or None,
         miss_weight=latest.get(_WEIGHT, MISS_WEIGHT),
+        forecast=latest.get(_FORECAST, 1.0) > 0,
     )
 
 

@@ -51,6 +51,8 @@ _SHOWS: Final = GATEWAY_WORD.encode()
 _ROOM: Final = ROOM.encode()
 _ORDERS: Final = ORDERS.encode()
 _SHOWN: Final = SHOWN.encode()
+_OF_POLICY: Final = {"interval_seconds": 0.0, "full_share": 0.0}
+"""What no gateway needs, and one of a former release would refuse."""
 _ORDERED_SECONDS: Final = 1.5
 """The longest time between two renewals while a gateway orders outcomes, which are to be of the last two seconds."""
 
@@ -268,7 +270,7 @@ class Leases:
             digest=self._digest,
             address=self._address,
             lease_seconds=settings.lease_seconds,
-            stats=stats if obeys else stats.model_copy(update={"capacity": 0.0}),
+            stats=stats.model_copy(update={**_OF_POLICY, **({} if obeys else {"capacity": 0.0})}),
             metadata=self._metadata if describes else None,
             joining=self._joining() if describes else None,
             room=self._room(len(self._renewing)) if _ROOM in features else None,

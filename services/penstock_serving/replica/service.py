@@ -53,6 +53,7 @@ class InferenceService:
 
     def __init__(self, settings: ReplicaSettings, model: LoadedModel, sink: SpanSink) -> None:
         self._trial = model.trial
+        self._told_room: ReplicaRoom | None = None
         self._load = LoadMeter(settings.lease_seconds, time.monotonic())
         self._shown = LoadMeter(settings.lease_seconds, time.monotonic())
         """Of what other replicas show: no demand, and no client's wait."""
@@ -170,11 +171,15 @@ class InferenceService:
         """How much each of so many gateways may send at once; None: all, since the cache may answer more than the engine can."""
         batcher = self.executor.batcher
         if self._cache.enabled or not batcher.curve.points:
+            self._load.limit = self._told_room = None
             return None
         # Two full batches for each: who has few clients elsewhere must not leave the engine idle. The replica itself bounds the sum.
         share = max(math.ceil(_SENT * batcher.capacity / max(gateways, 1)), 2 * batcher.sizing.rows)
         seconds = math.ceil(batcher.admission.run_seconds * batcher.admission.margin)
-        return ReplicaRoom(requests=min(share, 1_000_000), retry_after_seconds=min(max(seconds, 1), 3600))
+        room = ReplicaRoom(requests=min(share, 1_000_000), retry_after_seconds=min(max(seconds, 1), 3600))
+        self._told_room = room.following(self._told_room)  # as gateways take it
+        self._load.limit = self._told_room.requests * max(gateways, 1)
+        return room
 
     def statistics(self, name: str, version: str) -> bytes:
         """Triton's statistics, and what explains batches and refusals."""

@@ -13,9 +13,11 @@ from penstock.api.conditions import DeploymentCondition, Reason
 from penstock.api.meta import Condition, ConditionStatus, Manifest
 from penstock.api.v1alpha1 import InferenceDeploymentStatus
 from penstock.errors import Unavailable
+from penstock_operator.deployment.number import NumberWrite
 from penstock_operator.deployment.plan import Plan, plan
 from penstock_operator.deployment.reconcile import DeploymentReconciler
 from penstock_operator.deployment.refusal import refused_status
+from penstock_operator.kinds import INFERENCE_DEPLOYMENT
 from penstock_operator.runtime.cluster import DENIED, ResourceKind
 from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
 
@@ -79,4 +81,34 @@ def test_a_model_is_served_although_its_run_is_refused(tmp_path: Path) -> None:
     condition = next(each for each in applied.status.conditions if each.type == DeploymentCondition.PROFILE_APPLIED)
     assert (condition.status, condition.reason) == ("False", "ApiRefused")
     assert "optimizationruns: digits-1: denied" in condition.message
+    cluster.close()
+
+
+class NoNumbers(EmbeddedCluster):
+    """A policy refuses that the number of replicas is written."""
+
+    def apply(self, kind: ResourceKind, manifest: Manifest, manager: str) -> Manifest:
+        if kind is INFERENCE_DEPLOYMENT:
+            raise Unavailable(DENIED, f"{kind.plural}: {manifest['metadata']['name']}: denied by {manager}")
+        return super().apply(kind, manifest, manager)
+
+
+def test_a_number_that_may_not_be_written_is_a_condition_and_an_event(tmp_path: Path) -> None:
+    """It was in the log alone: `/scale` showed another number than there was, and nobody was told why."""
+    cluster = NoNumbers(tmp_path / "cluster.sqlite")
+    world = World(deployment())
+    planned = replace(plan(world.observed(), NOW), route=None, number=NumberWrite(3))
+    reconciler = DeploymentReconciler(cluster, None, None, None)  # type: ignore[arg-type]  # it observes and tells nothing here
+    told = reconciler.apply((world.observed(), None), planned, NOW).status
+    assert told is not None
+    assert statuses(told.conditions)["ScaleWritten"] == ("False", "ApiRefused")
+    event = next(
+        each for each in reconciler.announce(InferenceDeploymentStatus(), told) if "ScaleWritten" in each.message
+    )
+    assert event.warning
+    assert "spec.replicas" in event.message
+    assert "denied by" in event.message
+    healed = plan(World(deployment(status=told)).observed(), NOW + 5).status
+    assert healed is not None
+    assert "ScaleWritten" not in statuses(healed.conditions)
     cluster.close()

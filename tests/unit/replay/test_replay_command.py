@@ -62,6 +62,16 @@ def test_a_table_has_a_row_for_each_policy() -> None:
     assert "Knative" not in result.output
 
 
+def test_a_policy_without_a_forecast_is_told_as_such_and_decides_otherwise() -> None:
+    growing = ["replay", "--shape", "slow-start", "--minutes", "4", "--high", "60", "--policy", "penstock", "--json"]
+    with_it, without = (
+        json.loads(CliRunner().invoke(app, [*growing, option]).output)["policies"][0]
+        for option in ("--forecast", "--no-forecast")
+    )
+    assert (with_it["setting"]["forecast"], without["setting"]["forecast"]) == (1.0, 0.0)
+    assert without["moves"] != with_it["moves"]
+
+
 @pytest.mark.parametrize(
     ("text", "count"),
     [("10\n10.5\n\n12\n", 3), ("# second,rate\n0,10\n100,0\n200,0\n", 1000)],

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from collections import deque
+
 import pytest
 
 from penstock.telemetry.names import SECONDS_BUCKETS
@@ -18,6 +21,7 @@ def test_requests_in_flight_are_a_mean_over_time() -> None:
     # One from 100 to 101, two to 103, one to 104: six request-seconds in five seconds.
     assert stats.in_flight == pytest.approx(6 / 5)
     assert stats.arrival_rate == pytest.approx(2 / 5)
+    assert stats.interval_seconds == pytest.approx(5.0)
     assert stats.idle_seconds == pytest.approx(1.0)
 
 
@@ -55,3 +59,31 @@ def test_a_quantile_is_the_bound_of_its_bucket() -> None:
     assert quantile(SECONDS_BUCKETS, [0] * 17, 0.95) == 0.0
     histogram.observe(99.0)
     assert quantile(SECONDS_BUCKETS, histogram.counts, 1.0) == 10.0
+
+
+@pytest.mark.parametrize("rate", [15.0, 40.0, 120.0])
+def test_what_gateways_refuse_for_want_of_room_is_the_share_of_the_time_without_any(rate: float) -> None:
+    meter, source = LoadMeter(5.0, 0.0), random.Random(3)
+    meter.limit = 8
+    now, arrival, ends = 0.0, 0.0, deque[float]()
+    rates = []
+    while now < 60.0:
+        arrival += source.expovariate(rate)
+        while ends and ends[0] <= arrival:
+            meter.leave(ends.popleft())
+        if meter.in_flight < meter.limit:
+            meter.arrive(arrival)
+            ends.append(max(ends[-1] if ends else arrival, arrival) + 0.05)  # 20 requests a second at the most
+        if int(arrival) > int(now):
+            meter.tick(arrival)
+            stats = meter.stats(arrival, 0)
+            rates.append(stats.arrival_rate / (1 - stats.full_share))
+        now = arrival
+    assert sum(rates[5:]) / len(rates[5:]) == pytest.approx(rate, rel=0.15)
+
+
+def test_without_a_limit_it_is_never_full() -> None:
+    meter = LoadMeter(5.0, 0.0)
+    for second in range(5):
+        meter.arrive(float(second))
+    assert (meter.stats(5.0, 0).arrival_rate, meter.stats(5.0, 0).full_share) == (1.0, 0.0)

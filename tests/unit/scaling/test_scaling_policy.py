@@ -108,6 +108,42 @@ def test_decision_by_rate(replicas: list[ReplicaStats], current: int, smoothed: 
     assert decide(Demand(replicas), current, TIMELY, at_level(smoothed), now=0.0).replicas == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "young", "rate"),
+    [
+        ("one that has just come gets what the others got", at_rate(1, 24.0, interval_seconds=1.0), 24.0 + 24.0 / 5),
+        ("one that has reported for as long counts in full", at_rate(1, 24.0, interval_seconds=5.9), 48.0),
+        ("one of a release that does not tell, too", at_rate(1, 24.0), 48.0),
+    ],
+)
+def test_the_rate_is_of_all_replicas_over_one_time(name: str, young: list[ReplicaStats], rate: float) -> None:
+    """Each second's requests count once: where a new replica counted like the others, a rate that stayed looked twice as high."""
+    replicas = [*at_rate(3, 24.0, interval_seconds=5.3), *young]
+    assert decide(Demand(replicas), 4, TIMELY, at_level(None), now=0.0).state.rate == pytest.approx(rate), name
+
+
+@pytest.mark.parametrize(
+    ("name", "shares", "rate"),
+    [
+        ("of one that is full for 70 % of the time, 30 % are seen", [0.7], 24.0 / 0.3),
+        ("two that are full for 70 % each are both full for 40 % at least", [0.7, 0.7], 24.0 / 0.6),
+        ("two that are full in turn turn nobody away", [0.5, 0.5], 24.0),
+        ("one that has room takes what the other refuses", [0.9, 0.0], 24.0),
+        ("from none that is ever open no more than ten times is concluded", [1.0], 240.0),
+    ],
+)
+def test_what_gateways_refuse_since_no_replica_has_room_counts(name: str, shares: list[float], rate: float) -> None:
+    """It did not: one replica at three times its capacity looked just full, and got others one by one."""
+    replicas = [at_rate(len(shares), 24.0, full_share=share)[0] for share in shares]
+    seen = decide(Demand(replicas), len(shares), TIMELY, at_level(None), now=0.0)
+    assert seen.state.rate == pytest.approx(rate), name
+
+
+def test_a_single_replica_tells_the_rate_from_its_first_seconds() -> None:
+    seen = decide(Demand(at_rate(1, 24.0, interval_seconds=1.0)), 1, TIMELY, at_level(None), now=0.0)
+    assert (seen.state.rate, seen.replicas) == (24.0, 3)
+
+
 def test_a_target_that_the_user_set_counts_beside_the_rate() -> None:
     limits = replace(TIMELY, is_target_set=True)
     assert decide(Demand(at_rate(1, 4, in_flight=61)), 1, limits, at_level(4.0), now=0.0).replicas == 4
@@ -168,6 +204,15 @@ def test_a_rate_that_grows_is_met_before_it_is_there() -> None:
     grown = follow([4.0 + 0.05 * second for second in range(400)])
     level = follow([24.0] * 400)
     assert grown[399].replicas > level[399].replicas
+
+
+def test_without_a_forecast_the_number_follows_from_the_rate_as_it_is() -> None:
+    """Growth is not carried on, and bursts that come back keep no replicas."""
+    off = replace(TIMELY, forecast=False)
+    growing = [4.0 + 0.05 * second for second in range(400)]
+    assert follow(growing, off)[399].replicas < follow(growing)[399].replicas
+    assert {each.rule for each in follow(bursts(100, 4), off)} == {ScalingRule.RATE}
+    assert follow(bursts(100, 4), off)[-1].replicas == 1
 
 
 @pytest.mark.parametrize("rate", [7.0, 15.0, 23.9, 24.1, 31.0, 47.0])
@@ -347,6 +392,14 @@ def test_the_adapter_takes_what_a_miss_weighs_and_whether_a_target_was_set() -> 
     config = CONFIG.model_copy(update={"staffing": StaffingSettings(miss_weight=1, is_target_set=True)})
     assert desired_replicas(context(statistics(stats, CONFIG), dict(STARTED)))[0] == 1
     assert desired_replicas(context(statistics(stats, config), dict(STARTED)))[0] == 4
+
+
+def test_the_adapter_takes_whether_there_is_a_forecast() -> None:
+    off = CONFIG.model_copy(update={"staffing": StaffingSettings(forecast=False)})
+    for config, is_on in ((CONFIG, True), (off, False)):
+        _, state = desired_replicas(context(statistics(ReplicaStats(), config), dict(STARTED)))
+        assert state["penstock"].forecast is is_on
+    assert "forecast" not in CONFIG.model_dump()["staffing"], "replicas of a release that does not know it are not told"
 
 
 def test_a_wake_up_at_zero_replicas_starts_one() -> None:

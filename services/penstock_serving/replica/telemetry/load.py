@@ -50,6 +50,7 @@ def quantile(bounds: tuple[float, ...], counts: list[int], share: float) -> floa
 class _Mark:
     at: float
     integral: float
+    full: float
     arrivals: int
     refusals: int
     waits: tuple[int, ...]
@@ -62,6 +63,9 @@ class LoadMeter:
         self._window = window_seconds
         self._since = now
         self._integral = 0.0
+        self._full = 0.0
+        self.limit: int | None = None
+        """Requests in flight from which on gateways send no more; None: they send all."""
         self._arrivals = 0
         self._refusals = 0
         self._idle_since = now
@@ -71,8 +75,7 @@ class LoadMeter:
 
     def arrive(self, now: float) -> None:
         """A request has come."""
-        self._integral += self.in_flight * (now - self._since)
-        self._since = now
+        self._pass_time(now)
         self.in_flight += 1
         self._arrivals += 1
 
@@ -92,8 +95,7 @@ class LoadMeter:
 
     def leave(self, now: float) -> None:
         """A request was answered or its client is gone."""
-        self._integral += self.in_flight * (now - self._since)
-        self._since = now
+        self._pass_time(now)
         self.in_flight -= 1
         self._idle_since = now
 
@@ -121,6 +123,8 @@ class LoadMeter:
             queue_wait_p95_seconds=quantile(SECONDS_BUCKETS, waits, 0.95),
             # What a replica gets in its first moments is what waited for it, and no rate.
             arrival_rate=came / max(seconds, _LEAST_SECONDS),
+            interval_seconds=max(seconds, _LEAST_SECONDS),
+            full_share=min((last.full - first.full) / seconds, 1.0),
             idle_seconds=self.idle_seconds(now),
         )
 
@@ -128,6 +132,13 @@ class LoadMeter:
         """Since the last request was answered; 0 while there is one."""
         return 0.0 if self.in_flight else now - self._idle_since
 
+    def _pass_time(self, now: float) -> None:
+        passed = now - self._since
+        self._integral += self.in_flight * passed
+        if self.limit is not None and self.in_flight >= self.limit:
+            self._full += passed
+        self._since = now
+
     def _mark(self, now: float) -> _Mark:
-        integral = self._integral + self.in_flight * (now - self._since)
-        return _Mark(now, integral, self._arrivals, self._refusals, tuple(self.waits.counts))
+        self._pass_time(now)
+        return _Mark(now, self._integral, self._full, self._arrivals, self._refusals, tuple(self.waits.counts))
