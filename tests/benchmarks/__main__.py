@@ -24,6 +24,7 @@ BENCHMARKS = {
     "rollout": "how often judged rollouts err and how soon they decide: thousands, simulated",
     "real-rollouts": "judged rollouts on real parts: good candidates, each kind of bad one, operators and replicas killed",
     "scaling": "from one replica to four and back; from zero",
+    "scaling-real": "the simulator of scaling held against a real run, and what starts take",
     "scaling-policies": "scaling policies on six loads, simulated: Penstock's, Serve's, Knative's and Kubernetes'",
     "faults": "a steady load while things are killed and changed",
 }

@@ -6,6 +6,8 @@ A search finds what fits the draws that it saw, for the chance in them, too: so 
 from __future__ import annotations
 
 import itertools
+import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -13,7 +15,7 @@ from typing import Final
 from penstock_cli.replay.loads import LoadShape, draw_arrivals, shape_rates
 from penstock_cli.replay.model import ReplayCase, ServiceTimes
 from penstock_cli.replay.policies import LEAST, POLICIES, PolicyFamily
-from penstock_cli.replay.search import VIOLATION_SECONDS, PolicySearch, ReplayTrial, price_by, price_within
+from penstock_cli.replay.search import VIOLATION_SECONDS, PolicySearch, Price, ReplayTrial, price_by, price_within
 
 CASE: Final = ReplayCase(
     ServiceTimes(((1, 0.24), (2, 0.34), (4, 0.56), (8, 1.0)), 8),
@@ -26,15 +28,22 @@ CASE: Final = ReplayCase(
 LOW, HIGH, SECONDS = 4.0, 48.0, 1200
 SEARCHED: Final = (1, 2, 3)
 """Seeds of the draws on which settings are found."""
+CONFIRMED: Final = (*SEARCHED, *range(4, 10))
+"""Of those on which the setting to meet a rival is chosen, among the best few found: on three draws chance decides between them."""
 TOLD: Final = tuple(range(101, 113))
 """Seeds of those that are told of."""
 _SETTINGS: Final = (
-    *itertools.product((1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 1000.0), (0.0, 20.0, 60.0), (0.0,)),
+    *itertools.product((1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 128.0, 1000.0), (0.0, 20.0, 60.0), (0.0,)),
     *itertools.product((4.0, 16.0, 1000.0), (0.0, 20.0, 60.0, 120.0), (2.0, 3.0, 4.0, 5.0, 6.0, 7.0)),
+    *itertools.product((1.0, 2.0), (0.0, 20.0), (2.0, 3.0, 4.0, 5.0, 6.0, 7.0)),
 )
 """Of ours that are tried: what a miss weighs, the window, and replicas at least."""
-_WITHIN: Final = 0.96
-"""Of another's replica-seconds on the searched draws, so that chance does not make ours dearer on the others."""
+_MANY: Final = (5.0, 6.0, 7.0)
+"""Replicas at least, beyond what a search tries by itself."""
+_NEAR: Final = (1.0, 1.04)
+"""Of another's replica-seconds on the searched draws: what spends up to so much may be found to spend less on more draws."""
+_FEW: Final = 8
+"""Settings that are tried on more draws, for each rival."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,16 +110,48 @@ def judge(shape: LoadShape, family: PolicyFamily) -> LoadVerdict:
     told = draw(shape, TOLD)
     price = price_by(VIOLATION_SECONDS)
     mine, tell = search(shape, family), PolicySearch(CASE, told, SECONDS, family)
-    tried = [mine.default(), *(mine.run({"weight": w, "window": v, LEAST: n}) for w, v, n in _SETTINGS)]
-    # Nobody can have fewer than the least all the time: who has them is met at just that.
-    least_seconds = len(mine.default().results) * SECONDS * CASE.minimum
+    confirm = search(shape, family, CONFIRMED)
+    tried = [
+        mine.default(),
+        *(mine.run({**family.defaults, "weight": w, "window": v, LEAST: n}) for w, v, n in _SETTINGS),
+    ]
     rivalries = []
     for name, rival in POLICIES.items():
         if name == "penstock":
             continue
         found, shown = search(shape, rival), PolicySearch(CASE, told, SECONDS, rival)
-        for at, trial in (("default", found.default()), ("best", found.best(price))):
-            matched = min(tried, key=price_within(max(_WITHIN * trial.replica_seconds, least_seconds)))
+        theirs = search(shape, rival, CONFIRMED)
+        for at, trial in (("default", found.default()), ("best", _best(found, price))):
+            near = [each for share in _NEAR for each in sorted(tried, key=_within(share, trial))[:_FEW]]
+            matched = _match([confirm.run(each.setting) for each in near], theirs.run(trial.setting))
             rivalries.append(Rivalry(at, shown.run(trial.setting), tell.run(matched.setting)))
     best = tell.run(min(tried, key=price).setting)
     return LoadVerdict(shape, len(TOLD), tell.default(), best, tuple(rivalries))
+
+
+def _best(search: PolicySearch, price: Price) -> ReplayTrial:
+    """The best that a search finds, with as many replicas at least as ours may keep; what was found without them stays unless it is beaten."""
+    best = search.best(price)
+    for least in _MANY:
+        search.run({**best.setting, LEAST: least})
+    return search.best(price)
+
+
+def _within(share: float, theirs: ReplayTrial) -> Price:
+    """The fewest violations within that share of a rival's replica-seconds.
+
+    Nobody can have fewer replicas than the least all the time: who has them is met at just that.
+    """
+    least = len(theirs.results) * SECONDS * CASE.minimum
+    return price_within(max(share * theirs.replica_seconds, least))
+
+
+def _match(tried: Sequence[ReplayTrial], theirs: ReplayTrial) -> ReplayTrial:
+    """The one of fewest violations that spends no more than a rival, draw by draw, by more than one standard error of the mean."""
+
+    def spends_more(ours: ReplayTrial) -> bool:
+        pairs = zip(ours.results, theirs.results, strict=True)
+        more = [mine.replica_seconds - other.replica_seconds for mine, other in pairs]
+        return statistics.mean(more) + statistics.stdev(more) / math.sqrt(len(more)) > 1e-6
+
+    return min(tried, key=lambda each: (spends_more(each), each.violations, -each.replica_seconds))

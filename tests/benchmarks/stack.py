@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -15,15 +15,17 @@ from tests.integration.local_ray import local_ray
 
 
 @contextmanager
-def running_platform(cpus: int = 8, gateways: int = 1) -> Iterator[Platform]:
-    """Everything up, with a pool in the namespace `default`."""
-    environment = {"OTEL_SDK_DISABLED": "true"}
+def running_platform(
+    cpus: int = 8, gateways: int = 1, environment: Mapping[str, str] | None = None
+) -> Iterator[Platform]:
+    """Everything up, with a pool in the namespace `default`; without an environment nothing is traced."""
+    given = environment or {"OTEL_SDK_DISABLED": "true"}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pbench")))
         report.progress("booting the API server")
         api = stack.enter_context(ControlPlane(build(report.progress)))
         report.progress("starting Ray, the gateway and the operator")
-        ray = stack.enter_context(local_ray(cpus=cpus, environment={"PYTHONPATH": str(Path.cwd()), **environment}))
-        running = stack.enter_context(platform(api, ray, folder, environment, gateways))
+        ray = stack.enter_context(local_ray(cpus=cpus, environment={"PYTHONPATH": str(Path.cwd()), **given}))
+        running = stack.enter_context(platform(api, ray, folder, given, gateways))
         running.add_tenant("default")
         yield running
