@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run images test test-fast e2e cluster-up cluster-down lint format verify docs generate bench bench-peers bench-models bench-cluster clean
+.PHONY: help setup run images release test test-fast e2e cluster-up cluster-down lint format verify docs generate bench bench-peers bench-models bench-cluster gpu-check gpu-env gpu-wheels dockerfile-check clean
 
 BIN := .venv/bin
 SOURCES := platform operators services images tests charts docs
@@ -31,6 +31,9 @@ run: setup  ## Train a small model, serve it on this machine, send it real reque
 
 images: setup  ## Write the images as OCI archives into build/images (IMAGES=runtime: one of them)
 	$(BIN)/python -m images build $(or $(IMAGES),all)
+
+release: setup  ## Build wheel, chart and images into build/release (IMAGES='gateway operator': those alone); scripts/release publishes them
+	scripts/release build
 
 test: setup  ## Run every test that needs no GPU, those against a real API server and a real Ray among them (WORKERS=0: in one process)
 	$(BIN)/pytest -n $(or $(WORKERS),auto) $(ARGS)
@@ -78,6 +81,34 @@ bench-peers: setup  ## Install KServe, MLServer, PyTriton and LitServe, each by 
 
 bench-models: setup  ## Optimize three models, and measure the guard, resuming, serving and the cache (about 40 minutes)
 	$(BIN)/python -m tests.benchmarks.models $(ARGS)
+
+# A machine of its own with a GPU has no Penstock yet: an environment beside .venv, from the lock, or from a folder of wheels without a network.
+GPU_ENV := build/gpu-env
+GPU_PYTHON = $(if $(filter cpu,$(DEVICE)),$(BIN)/python,$(GPU_ENV)/bin/python)
+
+gpu-check: $(if $(filter cpu,$(DEVICE)),setup,gpu-env)  ## Run every GPU-marked test, and ResNet-50 and MiniLM on the GPU, and write a report (PARTS=tests; WHEELS=FOLDER)
+	$(GPU_PYTHON) -m tests.benchmarks.gpu $(PARTS) --device $(or $(DEVICE),cuda)
+
+gpu-env:
+	@test -e /proc/driver/nvidia/version || { echo "gpu-check: no GPU found: nothing ran" >&2; exit 3; }
+ifdef WHEELS
+	python3 -m venv $(GPU_ENV)
+	$(GPU_ENV)/bin/python -m pip install --quiet --no-index --find-links $(WHEELS) --require-hashes -r $(WHEELS)/requirements.txt
+	printf '%s\n' platform operators services | sed "s|^|$$PWD/|" > $$($(GPU_ENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/penstock.pth
+	printf '#!%s/$(GPU_ENV)/bin/python\nimport sys\nfrom penstock_cli.main import main\nsys.exit(main())\n' "$$PWD" > $(GPU_ENV)/bin/penstock
+	chmod +x $(GPU_ENV)/bin/penstock
+else
+	UV_PROJECT_ENVIRONMENT=$(GPU_ENV) scripts/uv sync --frozen --extra all-gpu
+endif
+
+gpu-wheels: setup  ## Put all wheels that gpu-check needs into a folder, for a machine without a network (WHEELS=FOLDER; some 6 GB)
+	@mkdir -p $(WHEELS)
+	scripts/uv export --frozen --quiet --extra all-gpu --no-emit-project --no-header --no-annotate --output-file $(WHEELS)/requirements.txt
+	$(BIN)/python -m ensurepip --default-pip >/dev/null
+	$(BIN)/python -m pip download --quiet --only-binary :all: --require-hashes --dest $(WHEELS) -r $(WHEELS)/requirements.txt
+
+dockerfile-check: setup  ## Build the Dockerfile twice by buildah (as root), and compare every file with the writer's (IMAGES=operator)
+	$(BIN)/python -m tests.images.dockerfile $(IMAGES)
 
 bench-cluster: setup  ## Measure installing, applying and faults in a real cluster; JSON and tables under build/bench
 	PENSTOCK_CLUSTER=$(or $(CLUSTER),own) $(BIN)/python -m tests.benchmarks.cluster $(ARGS)

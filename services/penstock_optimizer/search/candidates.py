@@ -121,7 +121,7 @@ def _combine(spec: OptimizationProfileSpec, facts: SourceFacts, threads: int) ->
         engines = spec.engines if possible else spec.engines[:1]
         for engine in engines:
             for method in _methods(spec, shrunk=bool(prefix), thorough=thorough) if possible else (None,):
-                yield _recipe(prefix, engine, method, spec, facts, threads)
+                yield _recipe(prefix, engine, method, spec, facts=facts, threads=threads)
 
 
 def _prefixes(spec: OptimizationProfileSpec, *, thorough: bool) -> Iterator[tuple[Step, ...]]:
@@ -177,6 +177,7 @@ def _recipe(
     engine: EngineName,
     method: QuantizeMethod | None,
     spec: OptimizationProfileSpec,
+    *,
     facts: SourceFacts,
     threads: int,
 ) -> Recipe:
