@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run images release test test-fast e2e cluster-up cluster-down lint format verify docs generate bench bench-peers bench-models bench-cluster gpu-check gpu-env gpu-wheels dockerfile-check clean
+.PHONY: help setup run images release test test-fast e2e cluster-up cluster-down lint format verify docs generate bench bench-peers bench-models bench-cluster gpu-check gpu-env gpu-wheels dockerfile-check lint-workflows clean
 
 BIN := .venv/bin
 SOURCES := platform operators services images tests charts docs
@@ -106,6 +106,9 @@ gpu-wheels: setup  ## Put all wheels that gpu-check needs into a folder, for a m
 	scripts/uv export --frozen --quiet --extra all-gpu --no-emit-project --no-header --no-annotate --output-file $(WHEELS)/requirements.txt
 	$(BIN)/python -m ensurepip --default-pip >/dev/null
 	$(BIN)/python -m pip download --quiet --only-binary :all: --require-hashes --dest $(WHEELS) -r $(WHEELS)/requirements.txt
+
+lint-workflows:  ## Check the workflows by actionlint, built from its Go module
+	go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.7
 
 dockerfile-check: setup  ## Build the Dockerfile twice by buildah (as root), and compare every file with the writer's (IMAGES=operator)
 	$(BIN)/python -m tests.images.dockerfile $(IMAGES)
