@@ -1,4 +1,4 @@
-"""The wheel holds all that the packages read: what git keeps in their folders, and what is shipped from elsewhere."""
+"""The wheel, made of the source archive, holds all that the packages read: what git keeps in their folders, and what is shipped from elsewhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WHEEL = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
 @pytest.fixture(scope="module")
 def names(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     folder = tmp_path_factory.mktemp("wheel")
-    command = [str(ROOT / "scripts/uv"), "build", "--quiet", "--wheel", "--out-dir", str(folder)]
+    command = [str(ROOT / "scripts/uv"), "build", "--quiet", "--out-dir", str(folder)]
     subprocess.run(command, cwd=ROOT, check=True, timeout=200)
     (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
