@@ -24,6 +24,7 @@ from tests.benchmarks.report import machine, progress
 
 from penstock.api.optimization import Workload
 from penstock.errors import PenstockError
+from penstock.optimization.measurements import Scenario
 from penstock.optimization.variants import DataSplits
 from penstock_optimizer.measure.load import load_test
 from penstock_runtime.hardware import probe
@@ -138,7 +139,7 @@ def _test(model: inputs.Input) -> Path:
 
 def _workload(of: Workload) -> Workload:
     """Requests of clients that ask again as soon as they are answered."""
-    return of.model_copy(update={"scenario": "Server"})
+    return of.model_copy(update={"scenario": Scenario.SERVER})
 
 
 if __name__ == "__main__":
