@@ -58,7 +58,9 @@ def main() -> int:
                 document["tests"] = _run_tests()
             else:
                 kept = [row for row in document["rows"] if row["model"] != part]
-                document["rows"] = kept + as_rows(_measure(part, gpu=gpu))
+                rows, problem = _measure(part, gpu=gpu)
+                document["rows"] = kept + as_rows(rows)
+                document["errors"] |= {part: problem} if problem else {}
         except (RuntimeError, PenstockError, subprocess.SubprocessError) as error:
             document["errors"][part] = str(error)[-2000:]
         _write(document, gpu=gpu)
@@ -108,8 +110,8 @@ def _run_tests() -> dict[str, list[str]]:
     return ends_of_tests(junit.read_text())
 
 
-def _measure(name: str, *, gpu: bool) -> list[Figures]:
-    """Search, then load torch eager fp32 and what was accepted."""
+def _measure(name: str, *, gpu: bool) -> tuple[list[Figures], str | None]:
+    """Search, then load torch eager fp32 and what was accepted; and why nothing was."""
     cache = OUT.absolute() / "inputs"
     model = _MODELS[name](cache) if gpu else inputs.digits(cache)
     work = OUT.absolute() / ("work" if gpu else "dry-run")
@@ -127,9 +129,7 @@ def _measure(name: str, *, gpu: bool) -> list[Figures]:
         with GpuMemory(gpu=gpu) as memory:
             load, _ = load_test(newest, data, _workload(report.profile_spec.workload), None, seconds=_LOAD_SECONDS)
         rows.append(figures(name, what, load, candidate.timings, memory.mib))
-    if chosen is None:
-        raise RuntimeError(f"nothing was accepted: {report.summary}")
-    return rows
+    return rows, None if chosen else f"nothing was accepted: {report.summary}"
 
 
 def _test(model: inputs.Input) -> Path:
