@@ -15,8 +15,10 @@ from tests.waiting import eventually
 from penstock.errors import Conflict, Invalid
 from penstock_operator.runtime.cluster import (
     CONFIG_MAP,
+    CORE_EVENT,
     EVENT,
     LEASE,
+    OF_PODS,
     Cluster,
     EventType,
     Excerpt,
@@ -193,6 +195,16 @@ def test_list_gives_only_what_has_all_the_labels(home: Connections) -> None:
         home.cluster.create(WIDGET, labelled)
     found = home.cluster.list(WIDGET, home.namespace, {"a": "1", "b": "2"})
     assert [each["metadata"]["name"] for each in found.items] == ["both"]
+
+
+def test_list_gives_only_events_about_what_is_asked_for(home: Connections) -> None:
+    for kind in ("Pod", "Node"):
+        about = {"kind": kind, "name": "x", "namespace": home.namespace}
+        metadata = {"name": f"of-{kind.lower()}", "namespace": home.namespace}
+        event = {"metadata": metadata, "involvedObject": about, "type": "Warning", "reason": "FailedMount"}
+        home.cluster.create(CORE_EVENT, {"apiVersion": "v1", "kind": "Event", **event})
+    found = home.cluster.list(CORE_EVENT, home.namespace, fields=OF_PODS)
+    assert [each["metadata"]["name"] for each in found.items] == ["of-pod"]
 
 
 def test_an_object_in_an_absent_namespace_is_not_found(home: Connections) -> None:

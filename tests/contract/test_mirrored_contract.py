@@ -32,9 +32,15 @@ class Reads:
         self.asked["get"] += 1
         return self._cluster.get(kind, key)
 
-    def list(self, kind: ResourceKind, namespace: str | None = None, labels: Mapping[str, str] = NO_LABELS) -> Listing:
+    def list(
+        self,
+        kind: ResourceKind,
+        namespace: str | None = None,
+        labels: Mapping[str, str] = NO_LABELS,
+        fields: Mapping[str, str] = NO_LABELS,
+    ) -> Listing:
         self.asked["list"] += 1
-        return self._cluster.list(kind, namespace, labels)
+        return self._cluster.list(kind, namespace, labels, fields)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._cluster, name)

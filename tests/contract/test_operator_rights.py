@@ -98,6 +98,8 @@ def with_rights(crds: ControlPlane, pytestconfig: pytest.Config) -> ControlPlane
         ),
         pytest.param("update servingpools -n vision", "no", id="replaces no pool"),
         pytest.param("create events.events.k8s.io -n vision", "yes", id="tells what happened"),
+        pytest.param("list events -n vision", "yes", id="says what only an event tells of a pod"),
+        pytest.param("delete events -n vision", "no", id="deletes no event"),
         pytest.param("create leases.coordination.k8s.io -n penstock-system", "yes", id="makes its lease"),
         pytest.param(
             "update leases.coordination.k8s.io/penstock-operator -n penstock-system", "yes", id="renews its lease"

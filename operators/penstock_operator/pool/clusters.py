@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from penstock.api.conditions import Reason
@@ -20,10 +20,20 @@ from penstock_operator.pool.names import (
     serve_url,
     token_secret,
 )
-from penstock_operator.pool.observed import PodView, RayClusterView, pod_view, view
+from penstock_operator.pool.observed import PodView, RayClusterView, pod_view, view, with_warnings
 from penstock_operator.pool.raypods import PoolSettings
 from penstock_operator.pool.surge import starting_candidates
-from penstock_operator.runtime.cluster import FORBIDDEN, Cluster, Manifest, NotFound, is_refusal
+from penstock_operator.runtime.cluster import (
+    CORE_EVENT,
+    FORBIDDEN,
+    NO_LABELS,
+    OF_PODS,
+    Cluster,
+    Manifest,
+    NotFound,
+    ResourceKind,
+    is_refusal,
+)
 from penstock_operator.runtime.copies.cache import Recent
 
 _MISSING: Final = (
@@ -125,14 +135,30 @@ class RayClusters:
             yield from listed.items
 
     def pods(self, namespace: str, name: str) -> tuple[PodView, ...]:
-        """A RayCluster's pods; none where they may not be seen, since all else goes without. Raises `Unavailable`."""
+        """A RayCluster's pods; none where they may not be seen, since all else goes without. Raises `Unavailable`.
+
+        Of those that their nodes make ready, with what Kubernetes warned of, where that may be seen.
+        """
+        pods = tuple(pod_view(each) for each in self._list_visible(POD, namespace, labels={CLUSTER_LABEL: name}))
+        if not any(each.is_prepared for each in pods):
+            return pods
+        return with_warnings(pods, self._list_visible(CORE_EVENT, namespace, fields=OF_PODS))
+
+    def _list_visible(
+        self,
+        kind: ResourceKind,
+        namespace: str,
+        *,
+        labels: Mapping[str, str] = NO_LABELS,
+        fields: Mapping[str, str] = NO_LABELS,
+    ) -> tuple[Manifest, ...]:
+        """None where they may not be seen. Raises `Unavailable`."""
         try:
-            listing = self._cluster.list(POD, namespace, {CLUSTER_LABEL: name})
+            return self._cluster.list(kind, namespace, labels, fields).items
         except Unavailable as error:
             if error.reason != FORBIDDEN:
                 raise
             return ()
-        return tuple(pod_view(each) for each in listing.items)
 
     def token(self, pool: ServingPool) -> str:
         """Ray's token of a pool."""

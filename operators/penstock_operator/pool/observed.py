@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from penstock.api.meta import Manifest
@@ -29,6 +29,8 @@ _STUCK: Final = {
     "CreateContainerConfigError", "CreateContainerError", "RunContainerError",
 }  # fmt: skip
 """Reasons of a waiting container that do not pass by themselves."""
+_BEFORE_IT_HAD_A_NODE: Final = {"FailedScheduling", "Preempting"}
+"""What the scheduler said before it found a node."""
 _LONGEST: Final = 300
 
 
@@ -95,6 +97,8 @@ class PodView:
     """What the scheduler says, where no node takes it."""
     stuck: str | None = None
     """Why a container does not run, where it is not just starting."""
+    is_prepared: bool = False
+    """Whether its node makes it ready to start: it mounts volumes, gives it an address, fetches images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +171,46 @@ def pod_view(manifest: Manifest) -> PodView:
         ready=_holds(conditions, "Ready"),
         unschedulable=str(scheduled.get("message") or "No node takes it.") if refused else None,
         stuck=_why_ended(status, conditions) or _why_stuck(containers),
+        is_prepared=status.get("phase") == "Pending"
+        and _holds(conditions, "PodScheduled")
+        and all("waiting" in (each.get("state") or {"waiting": {}}) for each in containers),
+    )
+
+
+def with_warnings(pods: Sequence[PodView], events: Iterable[Manifest]) -> tuple[PodView, ...]:
+    """Pods with what Kubernetes warns of: a volume that cannot be attached or mounted, an address that is not given.
+
+    Only the last event of a pod that its node makes ready counts: what is followed by another is of the past, and other pods say
+    themselves what is wrong.
+    """
+    last: dict[str, Manifest] = {}
+    for each in events:
+        name = (each.get("involvedObject") or {}).get("name", "")
+        if name not in last or _time_of(each) >= _time_of(last[name]):
+            last[name] = each
+    return tuple(
+        replace(pod, stuck=_warning(last[pod.name]))
+        if pod.is_prepared and pod.stuck is None and _is_warning(last.get(pod.name, {}))
+        else pod
+        for pod in pods
+    )
+
+
+def _is_warning(event: Manifest) -> bool:
+    return event.get("type") == "Warning" and event.get("reason") not in _BEFORE_IT_HAD_A_NODE
+
+
+def _warning(event: Manifest) -> str:
+    reason, said = str(event.get("reason") or "Warning"), _shorten(str(event.get("message") or "").strip())
+    return f"{reason}: {said}" if said else reason
+
+
+def _time_of(event: Manifest) -> str:
+    """When it was last seen, by whichever of the fields its writer uses; RFC 3339 in UTC, so that later ones are greater."""
+    series = event.get("series") or {}
+    times = (event.get("lastTimestamp"), series.get("lastObservedTime"), event.get("eventTime"))
+    return max(
+        (str(each)[:19] for each in times if each), default=str(event["metadata"].get("creationTimestamp") or "")
     )
 
 

@@ -16,7 +16,7 @@ from penstock.api.pool import PoolChange, ServingPool
 from penstock_operator.deployment.observed import ApplicationState, ObservedApplication
 from penstock_operator.nodes.forecast import KubernetesNode
 from penstock_operator.pool.names import TOOK_OVER, UNCHECKED_SURGE
-from penstock_operator.pool.observed import PodView, PoolObserved, RayClusterView, pod_view, view
+from penstock_operator.pool.observed import PodView, PoolObserved, RayClusterView, pod_view, view, with_warnings
 from penstock_operator.pool.plan import DEPARTURE_SECONDS, RETIREMENT_SECONDS, PoolPlan, plan, sort_clusters
 from penstock_operator.pool.raycluster import GroupCount, replacement_name
 from penstock_operator.pool.replacement import LOST_SECONDS, TOLD_SECONDS
@@ -449,6 +449,55 @@ def test_what_a_pod_waits_for(manifest: dict[str, Any], stuck: str | Telling | N
     seen = pod_view(manifest)
     assert (seen.stuck, seen.unschedulable) == (stuck, refused)
     assert (seen.cluster, seen.group) == (FIRST, "cpu")
+
+
+PREPARED = PodView("w-1", FIRST, "cpu", is_prepared=True)
+
+
+def event(reason: str, at: int, *, type: str = "Warning", pod: str = "w-1", message: str = "") -> dict[str, Any]:  # noqa: A002  # the API's word
+    time = f"2026-12-01T00:00:{at:02}Z"
+    about = {"kind": "Pod", "name": pod}
+    return {
+        "metadata": {"creationTimestamp": time},
+        "involvedObject": about,
+        "type": type,
+        "reason": reason,
+        "message": message,
+    }
+
+
+MOUNT = event("FailedMount", 20, message='MountVolume.SetUp failed for volume "model": secret "token" not found')
+ATTACH = event("FailedAttachVolume", 10, message='Multi-Attach error for volume "pvc-1"')
+SERIES = {**event("FailedMount", 5, message="again"), "series": {"lastObservedTime": "2026-12-01T00:00:50.000000Z"}}
+
+WARNED: dict[str, tuple[PodView, list[dict[str, Any]], str | None]] = {
+    "a volume that is not attached": (PREPARED, [ATTACH], 'FailedAttachVolume: Multi-Attach error for volume "pvc-1"'),
+    "the last of several": (
+        PREPARED, [MOUNT, ATTACH], 'FailedMount: MountVolume.SetUp failed for volume "model": secret "token" not found',
+    ),
+    "one that goes on is later than when it began": (PREPARED, [SERIES, MOUNT], "FailedMount: again"),
+    "what went on since is of the past": (PREPARED, [MOUNT, event("Pulling", 30, type="Normal")], None),
+    "what the scheduler said before": (PREPARED, [event("FailedScheduling", 1)], None),
+    "another pod's": (PREPARED, [event("FailedMount", 1, pod="w-2")], None),
+    "a pod that runs": (replace(PREPARED, is_prepared=False), [MOUNT], None),
+    "a pod that says itself": (replace(PREPARED, stuck="ErrImagePull"), [MOUNT], "ErrImagePull"),
+    "nothing": (PREPARED, [], None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("seen", "events", "stuck"), WARNED.values(), ids=WARNED.keys())
+def test_what_only_an_event_tells(seen: PodView, events: list[dict[str, Any]], stuck: str | None) -> None:
+    assert [each.stuck for each in with_warnings([seen], events)] == [stuck]
+
+
+def test_a_pod_is_made_ready_from_when_it_has_a_node_until_a_container_has_started() -> None:
+    scheduled = [{"type": "PodScheduled", "status": "True"}]
+    creating = pod(scheduled, waiting={"reason": "ContainerCreating"})
+    unscheduled = pod([{"type": "PodScheduled", "status": "False"}], waiting={"reason": "ContainerCreating"})
+    started = pod(scheduled, running={})
+    for manifest, expected in ((creating, True), (pod(scheduled), True), (unscheduled, False), (started, False)):
+        manifest["status"]["phase"] = "Pending"
+        assert pod_view(manifest).is_prepared is expected
 
 
 def waiting(*seen: PodView, nodes: tuple[KubernetesNode, ...] | None = None) -> PoolObserved:

@@ -54,9 +54,15 @@ class Strict(EmbeddedCluster):
         self._ask("get", kind)
         return super().get(kind, key)
 
-    def list(self, kind: ResourceKind, namespace: str | None = None, labels: Mapping[str, str] = NO_LABELS) -> Listing:
+    def list(
+        self,
+        kind: ResourceKind,
+        namespace: str | None = None,
+        labels: Mapping[str, str] = NO_LABELS,
+        fields: Mapping[str, str] = NO_LABELS,
+    ) -> Listing:
         self._ask("list", kind)
-        return super().list(kind, namespace, labels)
+        return super().list(kind, namespace, labels, fields)
 
     def apply(self, kind: ResourceKind, manifest: Manifest, field_manager: str) -> Manifest:
         self._ask("apply", kind)

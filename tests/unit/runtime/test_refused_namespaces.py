@@ -46,9 +46,15 @@ class Bounded(EmbeddedCluster):
         if namespace in self.refused:
             raise self.error
 
-    def list(self, kind: ResourceKind, namespace: str | None = None, labels: Mapping[str, str] = NO_LABELS) -> Listing:
+    def list(
+        self,
+        kind: ResourceKind,
+        namespace: str | None = None,
+        labels: Mapping[str, str] = NO_LABELS,
+        fields: Mapping[str, str] = NO_LABELS,
+    ) -> Listing:
         self._ask(namespace)
-        return super().list(kind, namespace, labels)
+        return super().list(kind, namespace, labels, fields)
 
 
 @pytest.fixture

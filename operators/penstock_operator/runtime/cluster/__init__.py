@@ -83,6 +83,10 @@ NAMESPACE = ResourceKind("", "v1", "Namespace", "namespaces", namespaced=False, 
 SECRET = ResourceKind("", "v1", "Secret", "secrets")
 CONFIG_MAP = ResourceKind("", "v1", "ConfigMap", "configmaps")
 LEASE = ResourceKind("coordination.k8s.io", "v1", "Lease", "leases")
+OF_PODS: Final[Mapping[str, str]] = MappingProxyType({"involvedObject.kind": "Pod"})
+"""Fields of events that are about pods."""
+CORE_EVENT = ResourceKind("", "v1", "Event", "events")
+"""The same objects as `EVENT`, of which the API knows fields by this version's names."""
 EVENT = ResourceKind("events.k8s.io", "v1", "Event", "events")
 JOB = ResourceKind("batch", "v1", "Job", "jobs", has_status=True)
 
@@ -135,8 +139,21 @@ class Cluster(Protocol):
     def get(self, kind: ResourceKind, key: Key) -> Manifest | None:
         """The object, or None where there is none."""
 
-    def list(self, kind: ResourceKind, namespace: str | None = None, labels: Mapping[str, str] = NO_LABELS) -> Listing:
-        """All objects of a kind in one namespace, or in all (None), that have all of these labels."""
+    def list(
+        self,
+        kind: ResourceKind,
+        namespace: str | None = None,
+        labels: Mapping[str, str] = NO_LABELS,
+        fields: Mapping[str, str] = NO_LABELS,
+    ) -> Listing:
+        """All objects of a kind in one namespace, or in all (None), that have all of these labels.
+
+        Args:
+            kind: of which.
+            namespace: where.
+            labels: by name.
+            fields: by path, such as `involvedObject.kind`; the API knows a few of each kind.
+        """
 
     def watch(
         self, kind: ResourceKind, namespace: str | None, resource_version: str, timeout_seconds: float

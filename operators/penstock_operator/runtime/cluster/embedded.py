@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from penstock.api import GROUP
 from penstock.api.metadata import metadata_problems, normal_metadata
@@ -77,12 +78,21 @@ class EmbeddedCluster(Finalizers):
         with self._storage.read_transaction():
             return self._read(kind, key)[0]
 
-    def list(self, kind: ResourceKind, namespace: str | None = None, labels: Mapping[str, str] = NO_LABELS) -> Listing:
+    def list(
+        self,
+        kind: ResourceKind,
+        namespace: str | None = None,
+        labels: Mapping[str, str] = NO_LABELS,
+        fields: Mapping[str, str] = NO_LABELS,
+    ) -> Listing:
         """See `Cluster.list`."""
         with self._storage.read_transaction():
             stored = self._storage.read_all(_resource(kind), namespace)
             found = [
-                each for each in stored if labels.items() <= (each.manifest["metadata"].get("labels") or {}).items()
+                each
+                for each in stored
+                if labels.items() <= (each.manifest["metadata"].get("labels") or {}).items()
+                and all(_field(each.manifest, path) == value for path, value in fields.items())
             ]
             return Listing(tuple(project_excerpt(kind, each.manifest) for each in found), str(self._storage.version()))
 
@@ -318,3 +328,10 @@ def _check_finalizers(kind: ResourceKind, live: Manifest, fresh: Manifest) -> No
     added = set(fresh["metadata"].get("finalizers") or ()) - set(live["metadata"].get("finalizers") or ())
     if added:
         raise Invalid("Invalid", f"{kind.kind} {key_of(live)} is being deleted: no new finalizer can be added")
+
+
+def _field(manifest: Manifest, path: str) -> Any:
+    found: Any = manifest
+    for name in path.split("."):
+        found = found.get(name) if isinstance(found, dict) else None
+    return found

@@ -98,9 +98,20 @@ class KubernetesCluster(Finalizers):
         except NotFound:
             return None
 
-    def list(self, kind: ResourceKind, namespace: str | None = None, labels: Mapping[str, str] = NO_LABELS) -> Listing:
+    def list(
+        self,
+        kind: ResourceKind,
+        namespace: str | None = None,
+        labels: Mapping[str, str] = NO_LABELS,
+        fields: Mapping[str, str] = NO_LABELS,
+    ) -> Listing:
         """See `Cluster.list`. Fetched in pages."""
-        chosen = {"labelSelector": ",".join(f"{key}={value}" for key, value in labels.items())} if labels else {}
+        selectors = {"labelSelector": labels, "fieldSelector": fields}
+        chosen = {
+            name: ",".join(f"{key}={value}" for key, value in wanted.items())
+            for name, wanted in selectors.items()
+            if wanted
+        }
         items: list[Manifest] = []
         token = ""
         while True:

@@ -124,11 +124,17 @@ class MirroredCluster:
         found = None if informer is None else informer.mirror.get(key)
         return self._read(kind, key) if found is None else found
 
-    def list(self, kind: ResourceKind, namespace: str | None = None, labels: Mapping[str, str] = NO_LABELS) -> Listing:
+    def list(
+        self,
+        kind: ResourceKind,
+        namespace: str | None = None,
+        labels: Mapping[str, str] = NO_LABELS,
+        fields: Mapping[str, str] = NO_LABELS,
+    ) -> Listing:
         """See `Cluster.list`. Of a copy, the resourceVersion is none to watch from."""
         informer = self._informer(kind, namespace)
-        if informer is None:
-            return self._cluster.list(kind, namespace, labels)
+        if informer is None or fields:
+            return self._cluster.list(kind, namespace, labels, fields)
         items = informer.mirror.items(namespace if kind.namespaced else None)
         if labels:
             items = tuple(
