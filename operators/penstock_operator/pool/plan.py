@@ -89,7 +89,7 @@ def plan(observed: PoolObserved, now: float) -> PoolPlan:
     """
     standing = sort_clusters(observed.pool.metadata.uid, observed.clusters)
     if observed.pool.spec.suspend:
-        return _suspend(observed, standing)
+        return _suspend(observed, standing, now)
     serving = standing.serving
     if serving is None:
         return _start_first(observed, standing, now)
@@ -106,7 +106,7 @@ def plan(observed: PoolObserved, now: float) -> PoolPlan:
     return _replace(observed, standing, serving, now)
 
 
-def _suspend(observed: PoolObserved, standing: SortedClusters) -> PoolPlan:
+def _suspend(observed: PoolObserved, standing: SortedClusters, now: float) -> PoolPlan:
     """KubeRay ends all pods of a suspended RayCluster and keeps the rest; of others nothing is worth keeping."""
     serving = standing.serving
     others = tuple(each.name for each in (*standing.candidates, *standing.retired))
@@ -114,8 +114,11 @@ def _suspend(observed: PoolObserved, standing: SortedClusters) -> PoolPlan:
     if serving is None or not _can_become(observed, serving):
         gone = others if serving is None else (serving.name, *others)
         return PoolPlan(delete=gone, progressing=verdict)
-    apply = _changes(observed, serving)
-    return PoolPlan(apply=apply, delete=others, serving=serving.name, progressing=verdict)
+    apply, told = _bring_to_spec(observed, serving, now)
+    held = told is not None and told.reason is Reason.CHANGED_BY_ANOTHER
+    return PoolPlan(
+        apply=apply, delete=others, serving=serving.name, progressing=told if told is not None and held else verdict
+    )
 
 
 def _start_first(observed: PoolObserved, standing: SortedClusters, now: float) -> PoolPlan:
@@ -138,10 +141,7 @@ def _start_first(observed: PoolObserved, standing: SortedClusters, now: float) -
 
 
 def _change_in_place(observed: PoolObserved, standing: SortedClusters, serving: RayClusterView, now: float) -> PoolPlan:
-    apply, changed = _changes(observed, serving), _changed_by_others(observed, serving)
-    put_right = changed and not apply and may_put_right(serving.annotations, changed, now)
-    if put_right:
-        apply = (with_mark(_build(observed, serving, serving.took_over), changed, now),)
+    apply, told = _bring_to_spec(observed, serving, now)
     retiring = _retire(observed, standing, serving, now)
     result = replace(
         retiring,
@@ -149,24 +149,36 @@ def _change_in_place(observed: PoolObserved, standing: SortedClusters, serving: 
         delete=(*retiring.delete, *(each.name for each in standing.candidates)),
         serving=serving.name,
     )
-    if apply:
-        told = f"RayCluster {serving.name} takes the change without a new start."
-        if put_right:
-            told = f"RayCluster {serving.name} was changed by another hand, and is put right: {describe(changed)}."
-        return replace(result, change=PoolChange.IN_PLACE, progressing=true(Reason.CHANGING_IN_PLACE, told))
-    if changed:
-        told = (
-            f"RayCluster {serving.name} is changed back as often as it is put right: {describe(changed)}. Whoever does so "
-            f"must let it be; kubectl get raycluster {serving.name} -o yaml --show-managed-fields says who that is. What "
-            "the pool says is applied again every ten minutes."
-        )
-        return replace(result, progressing=false(Reason.CHANGED_BY_ANOTHER, told))
+    if told is not None:
+        return replace(result, change=PoolChange.IN_PLACE if apply else result.change, progressing=told)
     if standing.retired:
         return result
     over = _describe_surplus(managed_spec(observed.pool), serving)
     if over is not None:
         return replace(result, change=PoolChange.IN_PLACE, progressing=true(Reason.CHANGING_IN_PLACE, over))
     return result
+
+
+def _bring_to_spec(
+    observed: PoolObserved, serving: RayClusterView, now: float
+) -> tuple[tuple[Manifest, ...], Verdict | None]:
+    """What to apply of the RayCluster that serves, and what to say of it; nothing where it is as it should be."""
+    apply, changed = _changes(observed, serving), _changed_by_others(observed, serving)
+    if apply:
+        said = f"RayCluster {serving.name} takes the change without a new start."
+        return apply, true(Reason.CHANGING_IN_PLACE, said)
+    if not changed:
+        return (), None
+    if may_put_right(serving.annotations, changed, now):
+        marked = with_mark(_build(observed, serving, serving.took_over), changed, now)
+        said = f"RayCluster {serving.name} was changed by another hand, and is put right: {describe(changed)}."
+        return (marked,), true(Reason.CHANGING_IN_PLACE, said)
+    said = (
+        f"RayCluster {serving.name} is changed back as often as it is put right: {describe(changed)}. Whoever does so "
+        f"must let it be; kubectl get raycluster {serving.name} -o yaml --show-managed-fields says who that is. What "
+        "the pool says is applied again every ten minutes."
+    )
+    return (), false(Reason.CHANGED_BY_ANOTHER, said)
 
 
 def _replace(observed: PoolObserved, standing: SortedClusters, serving: RayClusterView, now: float) -> PoolPlan:
@@ -272,7 +284,7 @@ def _changes(observed: PoolObserved, cluster: RayClusterView) -> tuple[Manifest,
     """The RayCluster as it should be, where that is not what was applied last."""
     manifest = _build(observed, cluster, cluster.took_over)
     same = manifest["metadata"]["annotations"][APPLIED] == cluster.applied
-    return () if same and cluster.suspended == observed.pool.spec.suspend else (manifest,)
+    return () if same else (manifest,)
 
 
 def _changed_by_others(observed: PoolObserved, cluster: RayClusterView) -> tuple[Drift, ...]:

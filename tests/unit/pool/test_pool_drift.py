@@ -78,6 +78,7 @@ EDITS = [
         lambda spec: spec.update(enableInTreeAutoscaling=False),
         "spec.enableInTreeAutoscaling is False",
     ),
+    ("its pods given back, as by a queue", lambda spec: spec.update(suspend=True), "spec.suspend is True, not False"),
 ]
 
 
@@ -97,6 +98,21 @@ def test_what_the_autoscaler_writes_is_nobodys_edit() -> None:
 
     assert planned(edited(scale)).apply == ()
     assert plan(observed(pool(), running(pool())), NOW).apply == (), "and nothing is applied to what is as it should be"
+
+
+def test_a_queue_that_gives_its_pods_back_again_is_not_fought_and_gets_the_pods_of_a_suspended_pool_no_more() -> None:
+    for wanted in (False, True):
+        of = pool(suspend=wanted)
+        taken = manifest_of(of)
+        taken["spec"]["suspend"] = not wanted
+        first = plan(observed(of, view(taken)), NOW)
+        (applied,) = first.apply
+        assert applied["spec"]["suspend"] is wanted
+        taken["metadata"]["annotations"] = applied["metadata"]["annotations"]
+        held = plan(observed(of, view(taken)), NOW + 5)
+        assert held.apply == ()
+        assert held.progressing.reason == "ChangedByAnother"
+        assert f"spec.suspend is {not wanted}, not {wanted}" in held.progressing.message
 
 
 def test_who_changes_it_back_at_once_is_told_of_and_not_fought_without_end() -> None:
