@@ -21,6 +21,7 @@ from penstock_operator.runtime.copies.mirrored import MirroredCluster
 from penstock_operator.runtime.leading.accession import Accession
 from penstock_operator.runtime.leading.lease import Election
 from penstock_operator.runtime.loop.events import EventRecorder
+from penstock_operator.runtime.metrics import show_secret
 from penstock_operator.settings import Settings, read
 from penstock_runtime.logs import RateLimitFilter
 from penstock_runtime.spans import SpanSink
@@ -67,6 +68,7 @@ def run(cluster: Cluster, settings: Settings, stop: threading.Event) -> bool:
     Returns:
         Whether all that ran had ended in time.
     """
+    show_secret(settings.gateway_secret)
     recorder = EventRecorder(cluster, _CONTROLLER, settings.identity)
     copies = MirroredCluster(cluster)
     accession = Accession(lambda patient: copies.refresh(patient=patient))

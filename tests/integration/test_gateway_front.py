@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.integration.gateway_parts import Replica, gateway, until
+from tests.integration.gateway_parts import SECRET, Replica, gateway, until
+
+from penstock.routing.tokens import secret_digest
 
 KNOWN = 'penstock_gateway_requests_total{code="2xx",model="m",namespace="team"} 2.0'
 
@@ -23,7 +25,11 @@ def test_paths_are_answered_with_a_prefix_and_without_and_counted_alike() -> Non
 
             async def counted() -> bool:
                 async with running.session.get(f"{running.control}/metrics") as answer:
-                    return KNOWN in await answer.text()
+                    shown = await answer.text()
+                assert (
+                    f'penstock_gateway_secret_info{{component="gateway",digest="{secret_digest(SECRET)}"}} 1.0' in shown
+                )
+                return KNOWN in shown
 
             await until(counted)
             async with running.session.get(f"{running.url}/front/models/v2/health/live") as answer:

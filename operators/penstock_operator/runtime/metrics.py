@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
+from penstock.routing.tokens import secret_digest
 from penstock.telemetry import names
 from penstock_runtime.component_metrics import ComponentMetrics
 
@@ -40,6 +41,7 @@ _UNREADABLE = Gauge(
 _REFUSING = Gauge(
     names.METRIC_REFUSING_GATEWAYS, "Gateways that refuse the acting operator's token: they run by another secret."
 )
+_SECRET = Gauge(names.METRIC_SECRET_DIGEST, "By which secret of the gateways this one runs.", ["component", "digest"])
 _SCALINGS = Counter(
     names.METRIC_SCALINGS, "Changes of a deployment's number of replicas, by rule and direction.", ["rule", "direction"]
 )
@@ -50,6 +52,12 @@ REGISTRY.register(ComponentMetrics("operator"))
 def set_unreadable(namespace: str, resource: str, *, unreadable: bool) -> None:
     """Note whether a resource can be followed."""
     _UNREADABLE.labels(namespace, resource).set(1 if unreadable else 0)
+
+
+def show_secret(secret: str) -> None:
+    """Tell by which secret this operator runs, to be compared with the gateways'."""
+    if secret:
+        _SECRET.labels("operator", secret_digest(secret)).set(1)
 
 
 def set_refusing_gateways(count: int) -> None:

@@ -18,7 +18,8 @@ _MAC_CHARACTERS: Final = 64
 _MOST_CHARACTERS: Final = 1024
 _KEPT: Final = 16_384
 _SALT: Final = b"penstock/gateway/1"
-_ADMIN, _REGISTER, _DATA, _AUTHORITY = "admin", "register", "data", "authority"
+_ADMIN, _REGISTER, _DATA, _AUTHORITY, _DIGEST = "admin", "register", "data", "authority", "digest"
+_DIGEST_BYTES: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,16 @@ def data_token(registration: str) -> str:
 def authority_seed(secret: str) -> bytes:
     """From which the platform's own authority of certificates follows: 32 bytes that are nobody's but the platform's."""
     return _subkey(secret, _AUTHORITY)
+
+
+@lru_cache(maxsize=64)
+def secret_digest(secret: str) -> str:
+    """By which it is told whether two run by the same secret, in 12 hex digits. It may be shown to anybody.
+
+    Of a key of its own, by a function that takes 16 MiB and tens of milliseconds, so that a secret that somebody made up is no
+    sooner guessed by it; and too short to be anything but compared.
+    """
+    return hashlib.scrypt(_subkey(secret, _DIGEST), salt=_SALT, n=2**14, r=8, p=1, dklen=_DIGEST_BYTES).hex()
 
 
 def gateway_word(namespace: str, token: str) -> str:

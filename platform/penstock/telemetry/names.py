@@ -154,6 +154,7 @@ METRIC_RECONCILES: Final = "penstock_operator_reconciles_total"
 METRIC_RECONCILE_SECONDS: Final = "penstock_operator_reconcile_duration_seconds"
 METRIC_RECONCILE_QUEUE: Final = "penstock_operator_queued_keys"
 METRIC_API_REQUESTS: Final = "penstock_operator_api_requests_total"
+METRIC_SECRET_DIGEST: Final = "penstock_gateway_secret_info"  # noqa: S105  # a name
 METRIC_REFUSING_GATEWAYS: Final = "penstock_operator_refusing_gateways"
 METRIC_UNREADABLE: Final = "penstock_operator_unreadable"
 METRIC_SCALINGS: Final = "penstock_operator_scaling_changes_total"

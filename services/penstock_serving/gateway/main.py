@@ -15,11 +15,12 @@ from dataclasses import replace
 
 import uvloop
 from aiohttp import web
-from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
+from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry, Gauge
 
 import penstock
 from penstock.addresses import join_port
 from penstock.errors import Invalid, Unavailable
+from penstock.routing.tokens import secret_digest
 from penstock.telemetry import names
 from penstock_runtime.component_metrics import ComponentMetrics
 from penstock_runtime.listening import expand_host, listen
@@ -155,6 +156,10 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
         metrics = CollectorRegistry()
         for collector in (log, GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, ComponentMetrics("gateway")):
             metrics.register(collector)
+        told = Gauge(
+            names.METRIC_SECRET_DIGEST, "By which secret this gateway runs.", ["component", "digest"], registry=metrics
+        )
+        told.labels("gateway", secret_digest(settings.secret)).set(1)
 
         certificates = ControlCertificates(settings) if settings.control_tls_port else None
         if certificates is not None:

@@ -49,6 +49,16 @@ def answers() -> dict[str, list[dict[str, str]]]:
 
 PLATFORM = [
     ("a gateway of another secret", "penstock_operator_refusing_gateways 1", ["PenstockGatewayOfAnotherSecret"]),
+    (
+        "a gateway that runs by another secret than the others",
+        'penstock_gateway_secret_info{component="gateway",digest="aa"} 1\npenstock_gateway_secret_info{component="operator",digest="bb"} 1',
+        ["PenstockSecretsDiffer"],
+    ),
+    (
+        "all by one",
+        'penstock_gateway_secret_info{component="gateway",digest="aa"} 1\npenstock_gateway_secret_info{component="operator",digest="aa"} 1',
+        [],
+    ),
     ("a namespace that may not be read", 'penstock_operator_unreadable{namespace="audio",resource="jobs"} 1', ["PenstockNamespaceUnreadable"]),
     ("a kind that is not served", 'penstock_operator_unreadable{namespace="",resource="rayclusters"} 1', []),
     ("one that may be read again", 'penstock_operator_unreadable{namespace="audio",resource="jobs"} 0', []),

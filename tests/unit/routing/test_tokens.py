@@ -5,11 +5,13 @@ import pytest
 from penstock.routing.tokens import (
     TokenSubject,
     admin_token,
+    authority_seed,
     data_token,
     former_admin_token,
     former_replica_token,
     may_be_former,
     replica_token,
+    secret_digest,
     subject_of,
 )
 
@@ -54,6 +56,13 @@ def test_no_token_of_one_purpose_is_worth_anything_to_another() -> None:
         former_admin_token("secret"),
     ]
     assert len({token.rsplit("/", 1)[-1][:32] for token in made}) == len(made)
+
+
+def test_a_digest_tells_whether_two_secrets_are_one_and_nothing_of_them() -> None:
+    shown = secret_digest("secret")
+    assert shown == secret_digest("secret") != secret_digest("secret ")
+    assert len(shown) == 12
+    assert not any(shown in token for token in (admin_token("secret"), TOKEN, authority_seed("secret").hex()))
 
 
 def test_only_a_former_token_is_looked_at_with_its_body() -> None:
