@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run images release test test-fast e2e cluster-up cluster-down lint format verify docs generate bench bench-peers bench-models bench-cluster gpu-check gpu-env gpu-wheels dockerfile-check lint-workflows clean
+.PHONY: help setup run images release test test-fast e2e compat cluster-up cluster-down lint format verify docs generate bench bench-peers bench-models bench-cluster gpu-check gpu-env gpu-wheels dockerfile-check lint-workflows clean
 
 BIN := .venv/bin
 SOURCES := platform operators services images tests charts docs
@@ -49,6 +49,9 @@ cluster-down: setup  ## End it; nothing stays but its caches
 
 e2e: setup  ## Install the chart in a real cluster, serve models, break things (CLUSTER=own, kind or current)
 	PENSTOCK_CLUSTER=$(or $(CLUSTER),own) $(BIN)/pytest -n $(or $(WORKERS),auto) -m cluster tests/e2e/cluster $(ARGS)
+
+compat: setup  ## Try the tests that lean on Ray's own ways with its next release, in an environment of its own (RAY=VERSION: with that one)
+	@$(BIN)/python -m tests.compat $(if $(RAY),--ray $(RAY))
 
 lint: setup  ## Check style, types and the direction of imports
 	$(BIN)/ruff check $(SOURCES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,35 @@ def _wanted_since(release: Release, version: str) -> list[int]:
         if told["metadata"]["name"] == "penstock-gateway" and wanted != numbers[-1]:
             numbers.append(wanted)
     return numbers
+
+
+def ray_clusters(*fields: str, group: tuple[str, ...] = ("labels",)) -> Object:
+    """KubeRay's definition as one release or another has it: with these fields, of the spec and of worker groups."""
+    items = {"type": "object", "properties": {each: {"type": "string"} for each in ("groupName", *group)}}
+    spec = {each: {"type": "string"} for each in fields} | {"workerGroupSpecs": {"type": "array", "items": items}}
+    schema = {"type": "object", "properties": {"spec": {"type": "object", "properties": spec}}}
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    names = {"kind": "RayCluster", "listKind": "RayClusterList", "plural": "rayclusters", "singular": "raycluster"}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "rayclusters.ray.io"},
+        "spec": {"group": "ray.io", "names": names, "scope": "Namespaced", "versions": [version]},
+    }
+
+
+def test_a_kuberay_that_is_too_old_is_refused_with_what_to_do(release: Release) -> None:
+    rendered = ("template", "penstock", str(CHART), "--dry-run=server")
+    for definition, old in (
+        (ray_clusters("rayVersion"), True),
+        (ray_clusters("authOptions", group=()), True),
+        (ray_clusters("authOptions"), False),
+    ):
+        release.cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=json.dumps(definition))
+        release.cluster.kubectl("wait", "--for=condition=Established", "crd/rayclusters.ray.io")
+        with pytest.raises(HelmFailedError, match=telling("KubeRay 1.6 rayclusters.ray.io")) if old else nullcontext():
+            release.helm(*rendered)
+    release.cluster.kubectl("delete", "crd", "rayclusters.ray.io")
 
 
 def test_former_crds_are_refused_with_what_to_do(release: Release, next_chart: Path) -> None:
