@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.cluster import kuberay, namespaces, packages
 from tests.cluster.archive import Image, read_image
 from tests.cluster.binary import Report, build, locked
-from tests.cluster.configuration import PAUSE_IMAGE, dns_rights
+from tests.cluster.configuration import PAUSE_IMAGE, watcher_rights
 from tests.cluster.init import Plan
 from tests.cluster.keeper import sweep, try_lock
 from tests.cluster.layout import Layout, Node
@@ -37,6 +37,7 @@ class Parts:
 
     kubernetes: Path
     coredns: Path
+    policies: Path
     archives: tuple[Path, ...]
 
 
@@ -49,7 +50,7 @@ def parts(report: Report) -> Parts:
     kubernetes = build(report)
     coredns = build(report, PROGRAMS["coredns"])
     pause = kuberay.program_archive("pause", PAUSE_IMAGE, "pause", report)
-    return Parts(kubernetes, coredns, (pause, kuberay.image_archive(report)))
+    return Parts(kubernetes, coredns, build(report, PROGRAMS["policies"]), (pause, kuberay.image_archive(report)))
 
 
 def alive(layout: Layout) -> bool:
@@ -93,7 +94,7 @@ def up(layout: Layout, report: Report, *, owner: int | None = None, with_kuberay
 def _install(layout: Layout, made: Parts, report: Report, *, with_kuberay: bool) -> None:
     """What a fresh control plane lacks."""
     load_images(layout, made.archives, report)
-    kubectl(layout, made.kubernetes, "apply", "-f", "-", manifest=dns_rights())
+    kubectl(layout, made.kubernetes, "apply", "-f", "-", manifest=watcher_rights())
     if with_kuberay:
         kuberay.install(lambda *arguments: kubectl(layout, made.kubernetes, *arguments), report)
     names = [f"node/{node.name}" for node in layout.nodes]
@@ -191,7 +192,7 @@ def on_node(layout: Layout, node: Node, *arguments: str) -> str:
 def _start(layout: Layout, made: Parts, owner: int | None) -> None:
     """Start the keeper, detached from this process, its terminal and its session."""
     plan = layout.cache / "plan.json"
-    Plan(layout.name, layout.node_count, str(made.kubernetes), str(made.coredns)).write(plan)
+    Plan(layout.name, layout.node_count, str(made.kubernetes), str(made.coredns), str(made.policies)).write(plan)
     owned = () if owner is None else (str(owner),)
     with (layout.cache / "keeper.log").open("wb") as log:
         process = subprocess.Popen(

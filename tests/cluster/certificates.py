@@ -104,7 +104,7 @@ class ClusterIdentities(Identities):
     authority_key: Path
     scheduler: Pair
     proxy: Pair
-    dns: Pair
+    watcher: Pair
     kubelet_client: Pair
     """What the API server shows kubelets."""
     nodes: tuple[NodeIdentity, ...]
@@ -142,7 +142,7 @@ def make_cluster_identities(
         controller_manager=authority.issue("controller-manager", "system:kube-controller-manager"),
         scheduler=authority.issue("scheduler", "system:kube-scheduler"),
         proxy=authority.issue("proxy", "system:kube-proxy"),
-        dns=authority.issue("dns", "penstock-test-dns"),
+        watcher=authority.issue("watcher", "penstock-test-watcher"),
         kubelet_client=authority.issue("kubelet-client", "kube-apiserver-kubelet-client", organization=masters),
         service_account_key=service_account_key,
         nodes=tuple(_node_identity(authority, name, address) for name, address in nodes),

@@ -26,6 +26,8 @@ class Cluster(Protocol):
     kubeconfig: Path
     started: bool
     """Whether it was started for this session, which ends it."""
+    enforces_policies: bool
+    """Whether its network drops what no NetworkPolicy lets through."""
 
     def kubectl(self, *arguments: str, manifest: object = None, check: bool = True) -> str:
         """Run kubectl; its output, with its errors where it may fail."""
@@ -108,6 +110,8 @@ class Kubectl:
 
 class OwnCluster(Kubectl):
     """The cluster of `tests.cluster` itself: the one that is up, or one that lives as long as its owner's process."""
+
+    enforces_policies = True
 
     def __init__(self, report: Report, owner: int | None = None) -> None:
         self.layout = Layout()

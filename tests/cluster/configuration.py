@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster.certificates import ClusterIdentities, Pair, client_certificate, write_kubeconfig
-from tests.cluster.layout import API_PORT, CONTROL_ADDRESS, DNS_USER, PODS, SERVICES, Layout, Node
+from tests.cluster.layout import API_PORT, CONTROL_ADDRESS, NODES, PODS, SERVICES, WATCHER, Layout, Node
 
 _API = f"https://{CONTROL_ADDRESS}:{API_PORT}"
 _ISSUER = "https://kubernetes.default.svc.cluster.local"
@@ -22,6 +22,7 @@ class Binaries:
 
     kubernetes: Path
     coredns: Path
+    policies: Path
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def write_configuration(layout: Layout, pki: ClusterIdentities, api_url: str, *,
     folder.mkdir(parents=True)
     write_kubeconfig(layout.kubeconfig, api_url, pki.authority, client_certificate(pki.admin))
     users: dict[str, Pair] = {
-        "controller-manager": pki.controller_manager, "scheduler": pki.scheduler, "proxy": pki.proxy, "dns": pki.dns,
+        "controller-manager": pki.controller_manager, "scheduler": pki.scheduler, "proxy": pki.proxy, "watcher": pki.watcher,
         "admin": pki.admin,
     }  # fmt: skip
     users |= {node.name: identity.client for node, identity in zip(layout.nodes, pki.nodes, strict=True)}
@@ -87,7 +88,29 @@ def node_agents(layout: Layout, node: Node, binaries: Binaries) -> tuple[Compone
         "cert-dir": layout.kubelet(node) / "pki",
     }
     proxy = {"config": layout.configuration / node.name / "proxy.json"}
-    return (_component("kubelet", binaries, kubelet), _component("kube-proxy", binaries, proxy))
+    # First among all: each new connection waits for it, as it would for the kernel.
+    asked = (str(binaries.policies), str(layout.configuration / "watcher.kubeconfig"), node.name)
+    return (
+        _component("kubelet", binaries, kubelet),
+        _component("kube-proxy", binaries, proxy),
+        Component("policies", ("nice", "-n", "-15", *asked)),
+    )
+
+
+def asked_about() -> tuple[tuple[str, ...], ...]:
+    """Arguments of iptables by which a node asks `policies` about each new connection that it forwards.
+
+    What nodes send themselves is let through, as the kubelet's probes must be; names are, by which all else begins. Where
+    `policies` does not run, nothing passes. iptables, since nftables' own queue statement is missing in some kernels.
+    """
+    rule = ("-A", "FORWARD")
+    queue = ("-m", "conntrack", "!", "--ctstate", "ESTABLISHED,RELATED", "-j", "NFQUEUE", "--queue-num", "100")
+    return (
+        (*rule, "-s", NODES, "-j", "RETURN"),
+        *((*rule, "-p", protocol, "--dport", "53", "-j", "RETURN") for protocol in ("udp", "tcp")),
+        (*rule, "-s", PODS, *queue),
+        (*rule, "-d", PODS, *queue),
+    )
 
 
 def containerd(layout: Layout, node: Node) -> Component:
@@ -171,7 +194,7 @@ def _corefile(folder: Path) -> str:
     errors
     ready 127.0.0.1:8181
     kubernetes cluster.local in-addr.arpa ip6.arpa {{
-        kubeconfig {folder / "dns.kubeconfig"} test
+        kubeconfig {folder / "watcher.kubeconfig"} test
         pods insecure
         ttl 5
     }}
@@ -179,12 +202,13 @@ def _corefile(folder: Path) -> str:
 """
 
 
-def dns_rights() -> list[dict[str, object]]:
-    """What the DNS server may read."""
-    name, group = "penstock-test:dns", "rbac.authorization.k8s.io"
+def watcher_rights() -> list[dict[str, object]]:
+    """What the DNS server and what enforces policies may read."""
+    name, group = "penstock-test:watcher", "rbac.authorization.k8s.io"
     rules = [
         {"apiGroups": [""], "resources": ["services", "pods", "namespaces"], "verbs": ["list", "watch"]},
         {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]},
+        {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": ["list", "watch"]},
     ]
     role: dict[str, object] = {
         "apiVersion": f"{group}/v1",
@@ -197,7 +221,7 @@ def dns_rights() -> list[dict[str, object]]:
         "kind": "ClusterRoleBinding",
         "metadata": {"name": name},
         "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": name},
-        "subjects": [{"apiGroup": group, "kind": "User", "name": DNS_USER}],
+        "subjects": [{"apiGroup": group, "kind": "User", "name": WATCHER}],
     }
     return [role, binding]
 

@@ -27,6 +27,7 @@ class Plan:
     node_count: int
     kubernetes: str
     coredns: str
+    policies: str
 
     @property
     def layout(self) -> Layout:
@@ -36,7 +37,7 @@ class Plan:
     @property
     def binaries(self) -> Binaries:
         """Its programs."""
-        return Binaries(Path(self.kubernetes), Path(self.coredns))
+        return Binaries(Path(self.kubernetes), Path(self.coredns), Path(self.policies))
 
     def write(self, path: Path) -> None:
         """Write it to a file."""

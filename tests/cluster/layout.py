@@ -11,9 +11,10 @@ from tests.cluster.binary import cache_directory
 CONTROL_ADDRESS = "10.250.0.1"
 """Of the API server and the DNS server, in the cluster's own network namespace."""
 API_PORT = 6443
+NODES = "10.250.0.0/24"
 SERVICES = "10.96.0.0/16"
 PODS = "10.244.0.0/16"
-DNS_USER = "penstock-test-dns"
+WATCHER = "penstock-test-watcher"
 
 
 @dataclass(frozen=True)

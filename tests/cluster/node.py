@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from tests.cluster import cgroups
-from tests.cluster.configuration import containerd, node_agents
+from tests.cluster.configuration import asked_about, containerd, node_agents
 from tests.cluster.init import Plan, ip
 from tests.cluster.layout import CONTROL_ADDRESS, Node
 from tests.cluster.mounts import private_view
@@ -52,6 +52,8 @@ def _join_network(node: Node) -> None:
     ip("route", "add", "default", "via", CONTROL_ADDRESS, "dev", "eth0", "onlink", "src", node.address)
     # What is sent to a pod that is gone is dropped, as with most networks: it must not go round and round.
     ip("route", "add", "blackhole", node.pods)
+    for rule in asked_about():
+        subprocess.run(["iptables", "--wait", *rule], check=True, timeout=30)
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
 
 

@@ -44,6 +44,7 @@ class CurrentCluster(Kubectl):
     """Whichever cluster KUBECONFIG leads to. It must run KubeRay already, and be able to pull the images."""
 
     started = False
+    enforces_policies = os.environ.get("E2E_NETWORK_POLICIES") != "ignored"
 
     def __init__(self, report: Report, *, again: bool) -> None:
         kubeconfig = os.environ.get("KUBECONFIG")

@@ -14,6 +14,7 @@ _PROGRAMS = {
     "ctr": "containerd",
     "runc": "runc",
     "nft": "nftables",
+    "iptables": "iptables",
     "conntrack": "conntrack",
     "ip": "iproute2",
     "nsenter": "util-linux",

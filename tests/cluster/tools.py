@@ -22,6 +22,7 @@ PROGRAMS = {
     for program in (
         Program("kuberay", _MODULES / "kuberay", f"the KubeRay operator {KUBERAY_VERSION}", KUBERAY_MODULE),
         Program("coredns", _MODULES / "coredns", "CoreDNS"),
+        Program("policies", _MODULES / "policies", "kube-network-policies"),
         Program("pause", _MODULES / "pause", "the pause program"),
         Program("otelcol", _MODULES / "otelcol", "the OpenTelemetry Collector"),
         Program("monitors", _MODULES / "monitors", "the Prometheus operator's types"),

@@ -1,4 +1,4 @@
-"""From an installed chart to a model's first answer, what others get, and the traces of it in the chart's Collector."""
+"""From an installed chart to a model's first answer, what others get, what reaches its pods, and the traces of it all."""
 
 from __future__ import annotations
 
@@ -15,8 +15,19 @@ from onnxruntime import InferenceSession
 from tests.benchmarks.parts import dense_model
 from tests.chart.helm import NAMESPACE, helm
 from tests.e2e.cluster.collected import REQUEST, START, parent, start_in, until_whole
-from tests.e2e.cluster.installation import GATEWAY, RELEASE, Installation, Tenant, condition, deployment, tenant, until
+from tests.e2e.cluster.installation import (
+    GATEWAY,
+    RELEASE,
+    Installation,
+    Object,
+    Tenant,
+    condition,
+    deployment,
+    tenant,
+    until,
+)
 from tests.e2e.cluster.model_store import ModelStore
+from tests.e2e.cluster.probing import Place, listening, opened, prober
 
 from penstock.telemetry import names
 
@@ -98,6 +109,54 @@ def test_another_tenants_key_opens_nothing(
     with tenant(installation, store.credentials()) as other:
         answer = gateway.post(served.path("dense"), content=body.read_bytes(), headers=other.headers)
         assert answer.status_code in {401, 403}, answer.text
+
+
+_METRICS = {"head": 8080, "worker": 8080, "gateway": 8083, "operator": 8082}
+_AGENTS = (8081, 8084)
+
+
+@pytest.fixture(scope="module")
+def pods(served: Tenant) -> dict[str, Object]:
+    """A pod of each kind: the tenant's and the platform's."""
+    if not served.installation.cluster.enforces_policies:
+        pytest.skip("nothing enforces NetworkPolicies in this cluster")
+    here, system = served.namespace, NAMESPACE
+    where = {
+        "head": (here, "ray.io/node-type=head"), "worker": (here, "ray.io/node-type=worker"),
+        "gateway": (system, "app.kubernetes.io/component=gateway"),
+        "operator": (system, "app.kubernetes.io/component=operator"),
+    }  # fmt: skip
+    return {kind: served.installation.list("pod", *place)[0] for kind, place in where.items()}
+
+
+def _at(pods: dict[str, Object], kind: str, port: int) -> Place:
+    return pods[kind]["status"]["podIP"], port
+
+
+def test_no_packet_of_another_namespace_reaches_head_replicas_or_agents_but_by_leave_of_a_policy(
+    served: Tenant, pods: dict[str, Object]
+) -> None:
+    installation = served.installation
+    rays = [listening(installation, served.namespace, pods[kind]) for kind in ("head", "worker")]
+    assert all(rays), rays
+    assert _at(pods, "head", 8265) in rays[0]
+    closed = [*rays[0], *rays[1], *(_at(pods, "gateway", port) for port in (*_AGENTS, _METRICS["gateway"]))]
+    front = _at(pods, "gateway", 8080)
+    with prober(installation) as other:
+        until("what all may reach answers", lambda: other.answered([front]) or None, 60)
+        assert other.answered([front, *closed]) == {front}
+        # The control: the same packets arrive once a policy lets them.
+        with opened(installation, served.namespace, NAMESPACE):
+            until("all answer that are let", lambda: other.answered(closed) == set(closed) or None, 60)
+        until("nothing answers any more", lambda: other.answered([front, *closed]) == {front} or None, 60)
+
+
+def test_a_namespace_that_collects_metrics_reaches_those_alone(served: Tenant, pods: dict[str, Object]) -> None:
+    metrics = {_at(pods, kind, port) for kind, port in _METRICS.items()}
+    dashboard = _at(pods, "head", 8265)
+    with prober(served.installation, **{"collects-metrics": "true"}) as scraper:
+        until("all metrics answer", lambda: scraper.answered([*metrics, dashboard]) >= metrics or None, 60)
+        assert scraper.answered([*metrics, dashboard]) == metrics
 
 
 def test_a_start_and_a_request_arrive_as_one_trace_each(served: Tenant, gateway: httpx.Client, body: Path) -> None:

@@ -78,9 +78,9 @@ def test_a_job_finds_a_faster_model_and_it_serves_without_a_failed_request(
         assert run["status"]["reportUri"].startswith(run["status"]["artifact"]["storageUri"].partition("://")[0])
         assert after["status"]["digest"] == run["status"]["artifact"]["digest"] != before["status"]["digest"]
         assert after["status"]["activeRevision"] != before["status"]["activeRevision"]
-        given = _answer(made, body)
+        # The status tells of the change that gateways are told in the same breath, and one may be slow to hear it.
+        (given,) = until("the faster one answers", lambda: _other_than(expected, _answer(made, body)))
         assert float(np.corrcoef(given, expected)[0, 1]) > 0.95
-        assert not np.array_equal(given, expected), "the model itself still answers"
         spec = job["spec"]["template"]["spec"]
         assert spec["automountServiceAccountToken"] is False
         assert spec["nodeSelector"] == GROUP["nodeSelector"]
@@ -101,6 +101,10 @@ def _answer(made: Tenant, body: Path) -> np.ndarray:
         answer = client.post(made.path("wide"), content=body.read_bytes(), headers=made.headers)
     assert answer.status_code == 200, answer.text
     return np.array(answer.json()["outputs"][0]["data"])
+
+
+def _other_than(expected: np.ndarray, given: np.ndarray) -> list[np.ndarray]:
+    return [] if np.array_equal(given, expected) else [given]
 
 
 def _job(made: Tenant) -> Object:
