@@ -64,8 +64,10 @@ BAD_KINDS: dict[str, dict[str, tuple[float, ...]]] = {
 
 LITTLE = (0.0, 1.0, 10.0)
 """Requests a second of a deployment that few ask: what both are shown must prove it."""
-LITTLE_KINDS: dict[str, dict[str, float]] = {
+LITTLE_KINDS: dict[str, dict[str, Any]] = {
     "two copies": {},
+    "two copies, one held back for 20 s": {"slower": 2.4, "cpu": 2.4, "begins": 8, "ends": 18},
+    "two copies, one held back for 40 s": {"slower": 2.4, "cpu": 2.4, "begins": 8, "ends": 28},
     "5 % fail": {"failing": 0.05},
     "a fifth slower": {"slower": 1.2},
     "half as slow again": {"slower": 1.5},

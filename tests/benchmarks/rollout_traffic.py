@@ -65,6 +65,8 @@ class Trial:
     """0: answers to made inputs are right, whatever others are."""
     begins: int = 0
     """Block from which on it is worse."""
+    ends: int = 1 << 30
+    """Block from which on it is as good again."""
     supplied: int = 0
     """Samples that are shown before made inputs; answers to them are wrong as those to clients' are."""
 
@@ -86,6 +88,7 @@ class TrialArrays:
     skew: Array
     made: Array
     begins: Array
+    ends: Array
     supplied: Array
 
     @classmethod
@@ -148,7 +151,7 @@ class Traffic:
         """What happened in two seconds, with that share of requests for the candidate, and as much for the baseline."""
         trials = self.trials
         self._change_weather()
-        worse = self.block >= trials.begins
+        worse = (self.block >= trials.begins) & (self.block < trials.ends)
         self.block += 1
         bursty = trials.bursty > 0
         rate = trials.rate * np.where(bursty, np.where(self.weather.storm > 0, 3.0, 0.6), 1.0)

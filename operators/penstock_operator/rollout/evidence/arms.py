@@ -10,7 +10,7 @@ import numpy as np
 from penstock_operator.rollout.evidence.arrays import Array, share
 from penstock_operator.rollout.evidence.halfplane import PairCounts, log_evidence
 from penstock_operator.rollout.evidence.spread import HARM_PRIOR, Spread
-from penstock_operator.rollout.evidence.wealth import Wealth
+from penstock_operator.rollout.evidence.wealth import GREATEST_GAIN, Wealth
 
 _MEMORY: Final = 0.98
 """Of rates that bets are placed by, after another block."""
@@ -33,6 +33,8 @@ class EventRule:
     prior_requests: float
     proof_prior: float
     """The design effect of proof until blocks say otherwise."""
+    greatest_gain: float = GREATEST_GAIN
+    """Log of the most by which one block multiplies evidence of harm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class EventEvidence:
             1.0,
         )
         return EventEvidence(
-            harm=self.harm.add(lost / self.spread.effect(HARM_PRIOR)[:, None], both > 0),
+            harm=self.harm.add(lost / self.spread.effect(HARM_PRIOR)[:, None], both > 0, rule.greatest_gain),
             proof=self.proof.add(won / self.spread.effect(rule.proof_prior)[:, None], proof.candidate > 0),
             spread=self.spread.add(deviation, rate * (1 - rate) * size, size, both > 0),
             events=self.events * _MEMORY + harm.baseline_events,

@@ -13,6 +13,7 @@ from penstock_operator.rollout.evidence.block import ArmCounts
 from penstock_operator.rollout.evidence.halfplane import PairCounts
 from penstock_operator.rollout.evidence.latency import SLOWER, AnswerTimes, counts_above
 from penstock_operator.rollout.evidence.signs import SignEvidence
+from penstock_operator.rollout.evidence.wealth import GREATEST_GAIN_OF_TIMES
 
 QUANTILES: Final = (0.5, 0.9, 0.99)
 """Of the baseline's times in earlier blocks, that answers are counted above."""
@@ -60,6 +61,7 @@ def slow_rules(allowed: float, proof_prior: float) -> tuple[EventRule, ...]:
             prior=1 - quantile,
             prior_requests=30,
             proof_prior=proof_prior,
+            greatest_gain=GREATEST_GAIN_OF_TIMES,
         )
         for quantile, margin in zip(QUANTILES, margins, strict=True)
     )
@@ -193,7 +195,7 @@ class ComparedArms:
         dearer = share(opened.candidate, opened.candidate_answers) > (1 + rules.max_cpu_increase) * share(
             opened.baseline, opened.baseline_answers
         )
-        evidence = self.cpu.add(dearer, full & dearer_counts, ~dearer, full)
+        evidence = self.cpu.add(dearer, full & dearer_counts, ~dearer, full, GREATEST_GAIN_OF_TIMES)
         rest = (
             np.where(full, 0.0, each)
             for each in (opened.candidate, opened.candidate_answers, opened.baseline, opened.baseline_answers)

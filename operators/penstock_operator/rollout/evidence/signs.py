@@ -9,7 +9,7 @@ import numpy as np
 
 from penstock_operator.rollout.evidence.arrays import Array, Mask
 from penstock_operator.rollout.evidence.spread import HARM_PRIOR, Spread
-from penstock_operator.rollout.evidence.wealth import Wealth
+from penstock_operator.rollout.evidence.wealth import GREATEST_GAIN, Wealth
 
 SHARES_ABOVE: Final = np.array((0.65, 0.8, 0.95))
 """Of blocks above the limit, in the alternatives that are bet on."""
@@ -40,7 +40,9 @@ class SignEvidence:
             Spread.start(rollouts),
         )
 
-    def add(self, bad: Mask, harm_counts: Mask, good: Mask, proof_counts: Mask) -> SignEvidence:
+    def add(
+        self, bad: Mask, harm_counts: Mask, good: Mask, proof_counts: Mask, most: float = GREATEST_GAIN
+    ) -> SignEvidence:
         """After a block.
 
         Args:
@@ -48,9 +50,10 @@ class SignEvidence:
             harm_counts: Where that may be held against the candidate.
             good: Where it was below, with all that speaks against it taken for true.
             proof_counts: Where that may be held for it.
+            most: Log of the most by which a block multiplies evidence of harm.
         """
         return SignEvidence(
-            harm=self.harm.add(sign_gains(bad) / self.harm_spread.effect(HARM_PRIOR)[:, None], harm_counts),
+            harm=self.harm.add(sign_gains(bad) / self.harm_spread.effect(HARM_PRIOR)[:, None], harm_counts, most),
             proof=self.proof.add(sign_gains(good) / self.proof_spread.effect(HARM_PRIOR)[:, None], proof_counts),
             harm_spread=_add(self.harm_spread, bad, harm_counts),
             proof_spread=_add(self.proof_spread, good, proof_counts),

@@ -13,6 +13,10 @@ from penstock_operator.rollout.evidence.arrays import Array, Mask
 GREATEST_GAIN: Final = math.log(5.0)
 """Of one block: what happens within some seconds is never enough, however many requests it hit. Cutting an e-value keeps its mean
 at most what it was."""
+GREATEST_GAIN_OF_TIMES: Final = math.log(1.4)
+"""The same of times and CPU time, where what happens within half a minute is never enough: as long may a neighbour of one replica
+keep its core, its caches or its memory, and all blocks of that time say the same. Two replicas of one model, on a machine whose cores had
+ten times the work that they could do, were seen 2.4 times apart for 20 s. Failures and answers do not depend on neighbours."""
 _LEAST: Final = -60.0
 """A bet that lost all but that much has lost."""
 
@@ -38,12 +42,12 @@ class Wealth:
         """Nothing is staked yet."""
         return cls(np.full((rollouts, alternatives), _LEAST), np.zeros(rollouts))
 
-    def add(self, gains: Array, counted: Mask) -> Wealth:
-        """After a block whose e-values' logs are `gains`, where it counted."""
+    def add(self, gains: Array, counted: Mask, most: float = GREATEST_GAIN) -> Wealth:
+        """After a block whose e-values' logs are `gains`, each counted up to `most`, where it counted."""
         t = self.blocks + 1
         entering = np.where(t == 1, 0.5, 0.5 / np.maximum(t * (t - 1), 1))
         staked = np.logaddexp(self.active, np.log(np.maximum(entering, 1e-26))[:, None])
-        grown = np.maximum(staked + np.minimum(gains, GREATEST_GAIN), _LEAST)
+        grown = np.maximum(staked + np.minimum(gains, most), _LEAST)
         return Wealth(np.where(counted[:, None], grown, self.active), self.blocks + counted)
 
     def log_evidence(self) -> Array:
