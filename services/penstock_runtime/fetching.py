@@ -128,7 +128,7 @@ def fetch_into_cache(
     cache = ModelCache(settings.folder, settings.max_bytes)
 
     def list_files() -> RemoteListing:
-        return _bounded(uri, with_manifest(source, select_version(source, source.listing(), wanted)), most_bytes)
+        return _require_within(uri, with_manifest(source, select_version(source, source.listing(), wanted)), most_bytes)
 
     try:
         held, listing = _fetch_listing(source, cache, lambda: with_digest(list_files(), digest))
@@ -174,7 +174,7 @@ def _fetch_listing(
     return cache.get(key, source.uri, listing.size, fill), listing
 
 
-def _bounded(uri: str, listing: RemoteListing, most_bytes: int | None) -> RemoteListing:
+def _require_within(uri: str, listing: RemoteListing, most_bytes: int | None) -> RemoteListing:
     if most_bytes is None or (listing.size is not None and listing.size <= most_bytes):
         return listing
     size = "an unknown size" if listing.size is None else f"{listing.size >> 20} MiB"

@@ -127,14 +127,14 @@ def usual_rules(settings: GatewaySettings) -> Iterator[str]:
     or traces.
     """
     yield f"  acl in_map var({ROW}) -m found"
-    yield f"  acl open {_of(_OPEN)}"
-    yield f"  acl open_shared {_of(_SHARED + _OPEN)}"
-    yield f"  acl keyed {_of(*(kind + more for kind in (_KEYED, _MAYBE_TOKEN) for more in (0, _SHARED)))}"
-    yield f"  acl maybe_token {_of(_MAYBE_TOKEN, _SHARED + _MAYBE_TOKEN)}"
-    yield f"  acl shared {_of(*(kind for kind in _KINDS if kind > _SHARED))}"
+    yield f"  acl open {_is_of(_OPEN)}"
+    yield f"  acl open_shared {_is_of(_SHARED + _OPEN)}"
+    yield f"  acl keyed {_is_of(*(kind + more for kind in (_KEYED, _MAYBE_TOKEN) for more in (0, _SHARED)))}"
+    yield f"  acl maybe_token {_is_of(_MAYBE_TOKEN, _SHARED + _MAYBE_TOKEN)}"
+    yield f"  acl shared {_is_of(*(kind for kind in _KINDS if kind > _SHARED))}"
     yield f"  acl namespace_full sc_conn_cur(3) gt {settings.requests_per_namespace}"
-    yield f"  acl open_drawn {_drawn(_OPEN)}"
-    yield f"  acl drawn {_drawn(*_KINDS)}"
+    yield f"  acl open_drawn {_is_drawn(_OPEN)}"
+    yield f"  acl drawn {_is_drawn(*_KINDS)}"
     for each in _peculiarities(settings):
         yield f"  acl peculiar {each}"
     yield "  acl has_trace req.hdr_cnt(traceparent) gt 0"
@@ -158,12 +158,12 @@ def usual_call_rules(settings: GatewaySettings, marked: str) -> Iterator[str]:
     yield from _deciding_rules(settings, f" if {{ var({marked}) -m found }}")
 
 
-def _of(*kinds: int) -> str:
+def _is_of(*kinds: int) -> str:
     """A condition: the row is of one of these kinds."""
     return f"var({ROW}),bytes(1,1) -m str {' '.join(map(str, kinds))}"
 
 
-def _drawn(*kinds: int) -> str:
+def _is_drawn(*kinds: int) -> str:
     """A condition: lots keep the trace of a request whose row is of one of these kinds."""
     ranges = (f"{kind * _KIND_BY}:{kind * _KIND_BY + _MILLION - 1}" for kind in kinds)
     return f"rand({_MILLION}),sub({ROW}) -m int {' '.join(ranges)}"
@@ -224,7 +224,7 @@ def _peculiarities(settings: GatewaySettings) -> Iterator[str]:
 
 def way_rules(settings: GatewaySettings) -> Iterator[str]:
     """Where a usual request goes."""
-    yield f"  use_backend %[{_AT_BACKEND}] if {{ {_of(*(kind for kind in _KINDS if kind <= _SHARED))} }}"
+    yield f"  use_backend %[{_AT_BACKEND}] if {{ {_is_of(*(kind for kind in _KINDS if kind <= _SHARED))} }}"
     yield from lot_rules(settings.layout.map, WAY, f"{{ var({WAY}) -m found }}")
 
 
