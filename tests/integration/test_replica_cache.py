@@ -203,7 +203,7 @@ def test_what_nobody_waits_for_any_more_does_not_run(occupied: ReplicaProcess) -
 
 def test_those_who_come_after_one_whose_time_is_too_short_run_by_themselves(occupied: ReplicaProcess) -> None:
     with occupied.connect() as connection:
-        connection.sendall(pipelined(one(5, timeout_seconds=0.001), one(5), one(5)))
+        connection.sendall(pipelined(one(5, timeout_seconds=0.05), one(5), one(5)))
         assert all_answers(connection, 3) == [(429, MISS, None), (200, MISS, [5]), (200, SHARED, [5])]
     assert rows_run(occupied) == len(BEFORE) + 1
 

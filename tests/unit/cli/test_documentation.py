@@ -88,14 +88,25 @@ def test_options_that_are_named_exist() -> None:
     assert named - known == set()
 
 
-_OTHERS = {"--volume", "--set", "--set-file", "--cacert", "--metrics-export-port", "--no-hooks"}
+_OTHERS = {
+    "--volume",
+    "--set",
+    "--set-file",
+    "--cacert",
+    "--metrics-export-port",
+    "--no-hooks",
+    "--mount",
+    "--timestamp",
+}
 """Of buildah, Helm, curl and Ray."""
 
 
 def _our_commands(text: str) -> str:
     """What is in code on a page, without the lines that are other programs'."""
     code = [block for _, block in _BLOCK.findall(text)] + re.findall(r"`([^`\n]+)`", _BLOCK.sub("", text))
-    others = re.compile(r"^\s*(kubectl|helm|openssl|buildah|install|git|uv|docker|podman|skopeo|ctr|kind|oras)\b")
+    others = re.compile(
+        r"^\s*(kubectl|helm|openssl|buildah|install|git|uv|docker|podman|skopeo|ctr|kind|oras|cosign)\b"
+    )
     lines = "\n".join(code).replace("\\\n", " ").splitlines()
     return "\n".join(line for line in lines if not others.match(line))
 
