@@ -142,6 +142,7 @@ def declare_deployments(
         gateways_over_tls=settings.gateways_over_tls,
         gateways_in_the_clear=settings.gateways,
         authority=parts.authority,
+        **({} if parts.nodes is None else {"place_of": parts.nodes.place_of}),
     )  # fmt: skip
     routes = RouteWriter(parts.fleet, parts.tell_keys)
     return Declared(

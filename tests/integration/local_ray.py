@@ -55,6 +55,10 @@ class LocalRay:
     token: str
     pid: int
     log_dir: Path
+    address: str
+    """Where other nodes join it."""
+    environment: Mapping[str, str]
+    """Of what Ray starts."""
 
     def get(self, path: str, timeout: float = 10.0) -> bytes:
         """GET a path of the dashboard with the token."""
@@ -145,8 +149,39 @@ def _start(
         )
     return process, LocalRay(
         f"http://127.0.0.1:{ports[4]}", f"http://127.0.0.1:{ports[9]}", token, process.pid,
-        folder / "session_latest/logs",
+        folder / "session_latest/logs", f"127.0.0.1:{ports[0]}", environment,
     )  # fmt: skip
+
+
+@contextmanager
+def another_node(ray: LocalRay, *, cpus: int) -> Iterator[None]:
+    """A second node of that Ray on this machine, until exit; its nodes are then found dead, and it stays a Ray of one."""
+    names = (
+        "--object-manager-port",
+        "--node-manager-port",
+        "--dashboard-agent-listen-port",
+        "--dashboard-agent-grpc-port",
+        "--runtime-env-agent-port",
+        "--metrics-export-port",
+    )
+    arguments = [
+        *("setpriv", "--pdeathsig", "TERM", str(Path(sys.executable).with_name("ray"))),
+        *("start", "--block", f"--address={ray.address}", "--node-ip-address=127.0.0.1", "--disable-usage-stats"),
+        *(f"--num-cpus={cpus}", "--num-gpus=0", "--object-store-memory=80000000"),
+        *(f"{name}={port}" for name, port in zip(names, free_ports(len(names)), strict=True)),
+    ]
+    process = subprocess.Popen(
+        arguments, env=ray.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _wait_until_up(ray: LocalRay, process: subprocess.Popen[bytes], log: Path) -> None:

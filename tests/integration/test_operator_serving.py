@@ -7,11 +7,12 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.integration.local_ray import ACCELERATOR, LocalRay
+from tests.integration.local_ray import ACCELERATOR, LocalRay, another_node
 from tests.integration.operator_parts import Platform, platform, scaling_model
 from tests.waiting import eventually
 
@@ -179,6 +180,44 @@ def test_a_batch_size_and_a_number_of_replicas_change_in_place(up: Platform, ser
     assert up.infer("steady", [1, 1, 1, 1]) == (200, [2, 2, 2, 2])
 
 
+def test_replicas_on_one_node_move_apart_without_a_failed_request_once_another_has_room(
+    up: Platform, served: Path
+) -> None:
+    up.apply("steady", served, digest=_digest(served), scaling={"replicas": 2})
+    eventually(lambda: up.receiving("steady") == 2, "two replicas answer")
+    assert len(_nodes(up, "steady")) == 1
+    stop, failed, fewest = threading.Event(), [], [2]
+
+    def ask() -> None:
+        while not stop.is_set():
+            answer = up.infer("steady", [1, 1, 1, 1])
+            if answer != (200, [2, 2, 2, 2]):
+                failed.append(answer)
+            time.sleep(0.02)
+
+    def are_apart() -> bool:
+        fewest[0] = min(fewest[0], up.receiving("steady"))
+        return len(_nodes(up, "steady")) == 2
+
+    client = threading.Thread(target=ask)
+    with another_node(up.ray, cpus=1):
+        client.start()
+        try:
+            eventually(are_apart, "the replicas are on two nodes")
+            eventually(lambda: up.receiving("steady") == 2 and are_apart(), "there are two of them again")
+            up.wait("steady", "Ready", "True", "Ready")
+        finally:
+            stop.set()
+            client.join()
+        history = (up.get("steady") or {})["status"]["scalingHistory"]
+        # Serve gives up a replica of the node that has the fewest, and of the head last.
+        up.apply("steady", served, digest=_digest(served), scaling={"replicas": 1})
+        eventually(lambda: up.receiving("steady") == 1 and len(_nodes(up, "steady")) == 1, "one node is empty")
+    assert failed == []
+    assert fewest == [2]
+    assert history[-1]["toReplicas"] == 2, "a move is no change of the number"
+
+
 def test_load_adds_replicas_and_its_end_takes_them_away_without_a_failed_request(up: Platform, tmp_path: Path) -> None:
     scaling = {"minReplicas": 1, "maxReplicas": 2, "targetInFlightRequests": 1, "stabilizationWindowSeconds": 3}
     # Its requests wait for the engine, which has one thread: four clients at once leave a core to the replica that is added.
@@ -206,3 +245,16 @@ def test_load_adds_replicas_and_its_end_takes_them_away_without_a_failed_request
             client.join()
     eventually(lambda: replicas() == 1, "replicas were taken away")
     assert failed == []
+
+
+def _nodes(up: Platform, name: str) -> set[str]:
+    """Ray's nodes that replicas of a model run on."""
+    listed = json.loads(up.ray.get("/api/serve/applications/"))["applications"]
+    return {
+        replica["node_id"]
+        for application, each in listed.items()
+        if application.startswith(f"penstock-default-{name}-")
+        for deployment in each["deployments"].values()
+        for replica in deployment["replicas"]
+        if replica["state"] == "RUNNING"
+    }

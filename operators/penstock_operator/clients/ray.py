@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import httpx
@@ -15,12 +15,18 @@ from penstock.api.conditions import Reason
 from penstock.api.problems import path_of
 from penstock.errors import Invalid, Unavailable
 from penstock.names import IMPORT_PATH
-from penstock.serving.arguments import BuildArguments
+from penstock.serving.arguments import BuildArguments, Move
 from penstock_operator.clients.bounds import Bounds
 from penstock_operator.clients.documents import read_json, weigh
 from penstock_operator.clients.exchange import BoundedClient, WholeAnswer
 from penstock_operator.clients.services import ServiceTransport
-from penstock_operator.deployment.observed import ApplicationState, Node, ObservedApplication
+from penstock_operator.deployment.observed import (
+    ApplicationState,
+    Node,
+    ObservedApplication,
+    ObservedReplica,
+    declared_move,
+)
 
 _APPLICATIONS: Final = "/api/serve/applications/"
 _MIB: Final = 2**20
@@ -34,6 +40,7 @@ _LONGEST_MESSAGE: Final = 4000
 """Characters of what Serve says of an application or a deployment; it may be a trace."""
 _LONGEST_NAME: Final = 100
 _LONGEST_PROBLEM: Final = 300
+_RUNNING: Final = "RUNNING"
 _FREE: Final = re.compile(r"^(\d+(?:\.\d+)?)([KMGT]i)?B?/(\d+(?:\.\d+)?)(?:[KMGT]i)?B? (\S+)$", re.ASCII)
 _FACTORS: Final = {None: 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
@@ -65,6 +72,7 @@ Message = Annotated[str, AfterValidator(lambda text: text[:_LONGEST_MESSAGE])]
 class ReplicaDetails(_Read):
     """One replica, as Serve lists it."""
 
+    replica_id: str = ""
     state: str
     node_id: str | None = None
     start_time_s: FiniteFloat
@@ -218,17 +226,39 @@ def application(details: ApplicationDetails) -> ObservedApplication:
     replicas = [replica for each in deployments for replica in each.replicas]
     waiting = [each.start_time_s for each in replicas if each.state == "STARTING" and not each.node_id]
     messages = [details.message, *(each.message for each in deployments)]
+    move = declared_move(details.deployed_app_config)
+    running = tuple(
+        ObservedReplica(each.replica_id, each.node_id, each.start_time_s)
+        for each in replicas
+        if each.state == _RUNNING and each.node_id is not None
+    )
+    wanted = sum(each.target_num_replicas for each in deployments)
     return ObservedApplication(
         name=details.name,
-        state=details.status,
+        state=_state_of(details.status, move, running),
         message="\n".join(message for message in messages if message),
-        running=sum(1 for each in replicas if each.state == "RUNNING"),
-        wanted=sum(each.target_num_replicas for each in deployments),
+        running=sum(1 for each in replicas if each.state == _RUNNING),
+        wanted=_without_extra(wanted, move),
+        changing=any(each.state != _RUNNING for each in replicas) or len(running) != wanted,
+        replicas=running,
+        move=move,
         waiting_since=min(waiting, default=None),
         building=details.status is ApplicationState.DEPLOYING and not deployments,
         config=details.deployed_app_config,
         arguments=_arguments(details.deployed_app_config),
     )
+
+
+def _without_extra(target: int, move: Move | None) -> int:
+    """How many replicas there are to be, without the one more that is there while one moves."""
+    return target - 1 if move is not None and move.under_way and target > move.replicas else target
+
+
+def _state_of(state: ApplicationState, move: Move | None, running: Sequence[ObservedReplica]) -> ApplicationState:
+    """The one that leaves tells Serve that it is unwell; that is no fault while as many run as before it was to leave."""
+    if state is ApplicationState.UNHEALTHY and move is not None and move.leaving and len(running) >= move.replicas > 0:
+        return ApplicationState.RUNNING
+    return state
 
 
 def _arguments(config: Mapping[str, Any] | None) -> BuildArguments | None:
@@ -249,4 +279,4 @@ def _node(state: _NodeState, usage: str) -> Node:
             used[match[4]] = float(match[1]) * _FACTORS[match[2]]
     total = state.resources_total
     free = {name: max(0.0, amount - used.get(name, 0.0)) for name, amount in total.items()}
-    return Node(name=state.node_ip, total=total, available=free, labels=state.labels or {})
+    return Node(id=state.node_id, name=state.node_ip, total=total, available=free, labels=state.labels or {})

@@ -10,24 +10,30 @@ from penstock.api.conditions import Reason
 from penstock.api.v1alpha1 import InferenceDeployment, ModelSource, UpdatePolicy
 from penstock.serving.arguments import FAILURE_MARKER, StartFailure
 from penstock_operator.deployment.failure import start_failure
-from penstock_operator.deployment.observed import Observed, ObservedApplication, Pool, applications_of
+from penstock_operator.deployment.observed import (
+    Observed,
+    ObservedApplication,
+    Pool,
+    applications_of,
+    declared_settings,
+)
 
 _DIGEST: Final = "digest"
 
 
 def known_settings(app: ObservedApplication | None) -> Collection[str] | None:
     """What an application's replicas know of `UserConfig`; None: all. Those of an earlier release refuse what they do not know."""
-    return (_user_config(app).keys() or None) if app is not None else None
+    return (declared_settings(app.config).keys() or None) if app is not None else None
 
 
 def takes_digest(app: ObservedApplication) -> bool:
     """Whether an application's replicas know `UserConfig.digest`."""
-    return _DIGEST in _user_config(app)
+    return _DIGEST in declared_settings(app.config)
 
 
 def declared_digest(app: ObservedApplication) -> str | None:
     """The digest that new replicas of an application are told; None where they are told none."""
-    digest = _user_config(app).get(_DIGEST)
+    digest = declared_settings(app.config).get(_DIGEST)
     return digest if isinstance(digest, str) and digest else None
 
 
@@ -92,11 +98,3 @@ def _last_declared(
 def _pin(deployment: InferenceDeployment, digest: str) -> InferenceDeployment:
     model: ModelSource = deployment.spec.model.model_copy(update={"digest": digest})
     return deployment.model_copy(update={"spec": deployment.spec.model_copy(update={"model": model})})
-
-
-def _user_config(app: ObservedApplication) -> Mapping[str, object]:
-    for each in (app.config or {}).get("deployments", ()):
-        if each.get("name") == names.SERVE_DEPLOYMENT:
-            found = each.get("user_config")
-            return found if isinstance(found, Mapping) else {}
-    return {}

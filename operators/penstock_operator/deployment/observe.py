@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from penstock.api.access import Authentication
@@ -11,7 +11,15 @@ from penstock.api.verdicts import reason_of
 from penstock.errors import Unavailable
 from penstock.routing.tokens import former_replica_token, replica_token
 from penstock_operator.deployment.application import ReplicaNetwork
-from penstock_operator.deployment.observed import Node, Observed, ObservedApplication, Pool, PoolProblem
+from penstock_operator.deployment.moving import may_move
+from penstock_operator.deployment.observed import (
+    Node,
+    Observed,
+    ObservedApplication,
+    Pool,
+    PoolProblem,
+    applications_of,
+)
 from penstock_operator.gateway.fleet import Fleet
 from penstock_operator.keys.directory import KeyDirectory
 from penstock_operator.optimization.directory import OptimizationDirectory
@@ -39,6 +47,7 @@ class Observer:
         gateways_over_tls: the same gateways as replicas reach them that speak TLS; none: replicas speak none.
         gateways_in_the_clear: as those reach them that speak none, where that is taken, too.
         authority: certificate in PEM of the platform's own authority, for those that speak TLS.
+        place_of: labels of the Kubernetes node that a namespace's pod of an address is on.
     """
 
     def __init__(
@@ -58,7 +67,9 @@ class Observer:
         gateways_over_tls: tuple[str, ...] = (),
         gateways_in_the_clear: tuple[str, ...] = (),
         authority: str = "",
+        place_of: Callable[[str, str], Mapping[str, str]] = lambda _namespace, _address: {},
     ) -> None:
+        self._place_of = place_of
         self._pools = pools
         self._optimization = optimization
         self._fleet = fleet
@@ -97,7 +108,7 @@ class Observer:
             plain_gateways=self._in_the_clear if self._over_tls else (),
         )
         going = metadata.deletion_timestamp is not None
-        pool, writer = self._pool(Key(metadata.namespace, deployment.spec.pool_ref.name), going=going)
+        pool, writer = self._pool(deployment, going=going)
         observed = Observed(
             deployment,
             pool,
@@ -114,8 +125,9 @@ class Observer:
         quota, spare = self._quotas.excess(deployment), self._quotas.spare(deployment)
         return replace(observed, optimization=optimization, quota=quota, spare_replicas=spare), writer
 
-    def _pool(self, key: Key, *, going: bool) -> tuple[Pool | PoolProblem, PoolWriter | None]:
+    def _pool(self, deployment: InferenceDeployment, *, going: bool) -> tuple[Pool | PoolProblem, PoolWriter | None]:
         """Where a namespace is deleted, the operator's rights in it may go first: that must not hold what is in it."""
+        key = Key(deployment.metadata.namespace, deployment.spec.pool_ref.name)
         try:
             pool = self._pools.pool(key)
             if isinstance(pool, PoolProblem):
@@ -130,12 +142,24 @@ class Observer:
             return replace(writer, groups=groups), None
         try:
             applications = writer.applications()
-            nodes = _nodes(writer, applications)
-            return Pool(writer.serve_address, applications, nodes, groups, pool.status.groups), writer
+            seen = Pool(writer.serve_address, applications, _nodes(writer, applications), groups, pool.status.groups)
+            return (seen if going else self._with_places(deployment, seen, writer)), writer
         except PoolBusy:
             raise  # it says nothing of the pool
         except Unavailable as error:
             return problem(error), None
+
+    def _with_places(self, deployment: InferenceDeployment, pool: Pool, writer: PoolWriter) -> Pool:
+        """With where the nodes are, if that may be asked for to have replicas apart."""
+        if not may_move(deployment, applications_of(deployment, pool).values()):
+            return pool
+        try:
+            nodes = pool.nodes or writer.nodes()
+        except Unavailable:
+            return pool  # it serves as well where it is
+        namespace = deployment.metadata.namespace
+        places = (replace(each, labels={**self._place_of(namespace, each.name), **each.labels}) for each in nodes)
+        return replace(pool, nodes=tuple(places))
 
 
 def problem(error: Unavailable) -> PoolProblem:

@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from pydantic import ValidationError
+
 from penstock.api.access import APIKey, Authentication
 from penstock.api.conditions import Reason
 from penstock.api.optimization import OptimizationProfileSpec, OptimizationRun
 from penstock.api.pool import GroupStatus, WorkerGroup
 from penstock.api.v1alpha1 import InferenceDeployment
+from penstock.names import SERVE_DEPLOYMENT
 from penstock.routing.leases import RouteStatus
-from penstock.serving.arguments import BuildArguments
+from penstock.serving.arguments import BuildArguments, Move
 from penstock_operator.deployment.application import ReplicaNetwork
 from penstock_operator.quota.plan import Excess
 
@@ -30,6 +33,18 @@ class ApplicationState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class ObservedReplica:
+    """A replica that runs."""
+
+    id: str
+    """Serve's."""
+    node: str
+    """Ray's id of the node that it is on."""
+    started: float = 0.0
+    """Epoch seconds."""
+
+
+@dataclass(frozen=True, slots=True)
 class ObservedApplication:
     """A Serve application as it is."""
 
@@ -39,7 +54,13 @@ class ObservedApplication:
     """Serve's message on the application, then the one on its deployment."""
     running: int = 0
     wanted: int = 0
-    """Replicas that Serve is to run now."""
+    """Replicas that Serve is to run now, without the one more that is there while one moves."""
+    changing: bool = False
+    """Whether replicas come or go, or take other settings."""
+    replicas: tuple[ObservedReplica, ...] = ()
+    """Those that run, where Serve says on which nodes."""
+    move: Move | None = None
+    """A replica that is moved to another node, or the last one that was, as the replicas were told."""
     waiting_since: float | None = None
     """Epoch seconds since which the longest-waiting replica has no node; None where none waits."""
     building: bool = False
@@ -58,6 +79,8 @@ class Node:
     total: Mapping[str, float]
     available: Mapping[str, float]
     labels: Mapping[str, str] = field(default_factory=dict)
+    id: str = ""
+    """Ray's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +173,24 @@ class Observed:
     """Every API key of the namespace."""
     default_authentication: Authentication = Authentication.ANONYMOUS
     """Where `spec.access` does not say."""
+
+
+def declared_move(config: Mapping[str, Any] | None) -> Move | None:
+    """What an application's replicas are told of a move."""
+    said = declared_settings(config).get("move")
+    try:
+        return None if said is None else Move.model_validate(said)
+    except ValidationError:
+        return None  # of another release
+
+
+def declared_settings(config: Mapping[str, Any] | None) -> Mapping[str, object]:
+    """`user_config` of our deployment in the echo of what was deployed."""
+    for each in (config or {}).get("deployments", ()):
+        if each.get("name") == SERVE_DEPLOYMENT:
+            found = each.get("user_config")
+            return found if isinstance(found, Mapping) else {}
+    return {}
 
 
 def applications_of(deployment: InferenceDeployment, pool: Pool) -> dict[str, ObservedApplication]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from penstock import names
 from penstock.api.conditions import DeploymentCondition, Reason
 from penstock.api.meta import Manifest
-from penstock.api.rollout import RolloutPhase
+from penstock.api.rollout import RolloutPhase, RolloutStatus
 from penstock.api.v1alpha1 import InferenceDeploymentStatus
 from penstock.api.verdicts import false
 from penstock.routing.leases import Route
@@ -23,8 +23,9 @@ from penstock_operator.deployment.application import ServeApplication, replica_b
 from penstock_operator.deployment.deletion import plan_departure
 from penstock_operator.deployment.identity import follow_model
 from penstock_operator.deployment.judgement import judge_pool, judge_without_pool
+from penstock_operator.deployment.moving import is_under_way, plan_move, with_move
 from penstock_operator.deployment.number import NumberWrite, number_to_write
-from penstock_operator.deployment.observed import Observed, PoolProblem
+from penstock_operator.deployment.observed import Observed, Pool, PoolProblem
 from penstock_operator.deployment.profile import judge_profile, resolve
 from penstock_operator.deployment.rollout import closed_route, is_routed
 from penstock_operator.deployment.served import remember_served
@@ -68,7 +69,7 @@ def plan(observed: Observed, now: float) -> Plan:
     resolved = resolve(observed, standing)
     effective = replace(observed, deployment=resolved.deployment)
     case = Case(effective, observed.deployment, with_spec(standing, resolved.deployment), resolved, now)
-    decision = _decide(case)
+    decision = _keep_apart(case, _decide(case))
     return Plan(
         applications=decision.applications,
         route=with_access(decision.route, observed, now),
@@ -96,6 +97,29 @@ def _requeue_by_schedule(requeue: Requeue, changes_at: float | None, now: float)
     if changes_at is None or changes_at - now >= requeue.after_seconds:
         return requeue
     return Requeue(max(changes_at - now, TRANSITION_SECONDS), "the schedule says another number of replicas then")
+
+
+def _keep_apart(case: Case, decision: StepDecision) -> StepDecision:
+    """With one replica on its way elsewhere, where all are in one place and nothing else is under way."""
+    pool, applications = case.observed.pool, decision.applications
+    if applications is None or not isinstance(pool, Pool):
+        return decision
+    deployed = {app.name: app for app in case.standing.applications.values()}
+    alone = len(applications) == 1 and decision.candidate is None and not _is_judging(decision.judged)
+    rolled_out = decision.verdicts[DeploymentCondition.PROGRESSING].reason is Reason.ROLLED_OUT
+    told, moves = [], False
+    for each in applications:
+        app = deployed.get(each["name"])
+        settled = app is not None and alone and (rolled_out or is_under_way(app))
+        move = plan_move(case.observed.deployment, app, pool, case.now, settled=settled) if app is not None else None
+        moves = moves or (move is not None and move.under_way)
+        told.append(with_move(each, move))
+    requeue = Requeue(TRANSITION_SECONDS, "a replica moves to another node") if moves else decision.requeue
+    return replace(decision, applications=tuple(told), requeue=requeue)
+
+
+def _is_judging(judged: RolloutStatus | KeptRollout | None) -> bool:
+    return isinstance(judged, RolloutStatus) and judged.phase is not RolloutPhase.PROMOTED
 
 
 def _number(case: Case, decision: StepDecision) -> NumberWrite | None:

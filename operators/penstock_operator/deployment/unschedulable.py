@@ -35,13 +35,13 @@ def why_unschedulable(resources: Resources, groups: Sequence[WorkerGroup]) -> st
         return None
     required = required_resources(resources, groups)
     wanted = _describe_needs(resources, required)
-    alike = [group for group in groups if _has(ray_labels(group), required_labels(resources))]
+    alike = [group for group in groups if has(ray_labels(group), required_labels(resources))]
     if not alike:
         return (
             f"{wanted}; no worker group of the pool has that: {_list(_describe_group(each) for each in groups)}. Ask for "
             "what one of them has, or add a worker group to the ServingPool."
         )
-    if not any(_fits(required, _offers(group)) for group in alike):
+    if not any(fits(required, _offers(group)) for group in alike):
         return (
             f"{wanted}; no worker is that large: "
             f"{_list(f'one of group {group.name} has {_amounts(required, _offers(group))}' for group in alike)}. Ask "
@@ -57,7 +57,7 @@ def groups_that_fit(resources: Resources, groups: Sequence[WorkerGroup]) -> list
         Invalid: as `penstock_operator.pool.placement.required_resources`.
     """
     required, labels = required_resources(resources, groups), required_labels(resources)
-    return [group for group in groups if _has(ray_labels(group), labels) and _fits(required, _offers(group))]
+    return [group for group in groups if has(ray_labels(group), labels) and fits(required, _offers(group))]
 
 
 def find_obstacle(resources: Resources, pool: Pool) -> Obstacle | None:
@@ -76,7 +76,7 @@ def find_obstacle(resources: Resources, pool: Pool) -> Obstacle | None:
         return Obstacle(impossible)
     groups = groups_that_fit(resources, pool.groups)
     workers = {group.name: _workers(group, pool.nodes) for group in groups}
-    if any(_fits(required, node.available) for group in groups for node in workers[group.name]):
+    if any(fits(required, node.available) for group in groups for node in workers[group.name]):
         return None  # it is placed, and its process is being started
     growing = [group for group in groups if len(workers[group.name]) < group.max_workers]
     if not growing:
@@ -112,14 +112,14 @@ def _find_obstacle_of_nodes(
     """As `find_obstacle`, where only the live nodes are known: a Ray cluster of someone else's."""
     if not nodes:
         return f"{wanted}; the pool has no live node."
-    matching = [node for node in nodes if _has(node.labels, labels)]
+    matching = [node for node in nodes if has(node.labels, labels)]
     if not matching:
         types = sorted({_describe_labels(node.labels, labels) for node in nodes})
         return f"{wanted}; the pool's nodes have {', '.join(types)}."
-    if not any(_fits(required, node.total) for node in matching):
+    if not any(fits(required, node.total) for node in matching):
         most = {name: max(node.total.get(name, 0.0) for node in matching) for name in required}
         return f"{wanted}; no node is that large: the most that one has is {_listing(most)}."
-    if any(_fits(required, node.available) for node in matching):
+    if any(fits(required, node.available) for node in matching):
         return None  # it is placed, and its process is being started
     return f"{wanted}; the nodes that could hold it are full now. Free: {_free_amounts(required, matching)}."
 
@@ -143,11 +143,13 @@ def _describe_needs(resources: Resources, required: Mapping[str, float]) -> str:
     return f"A replica needs {_listing(required)}{on}{labels}"
 
 
-def _has(found: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+def has(found: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    """Whether labels are among others."""
     return all(found.get(key) == value for key, value in wanted.items())
 
 
-def _fits(required: Mapping[str, float], resources: Mapping[str, float]) -> bool:
+def fits(required: Mapping[str, float], resources: Mapping[str, float]) -> bool:
+    """Whether there is as much as is required."""
     return all(resources.get(name, 0.0) >= amount for name, amount in required.items())
 
 

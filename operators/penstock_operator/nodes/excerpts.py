@@ -31,7 +31,7 @@ def node_excerpt(manifest: Manifest) -> Manifest:
 
 
 def pod_excerpt(manifest: Manifest) -> Manifest:
-    """What a pod asked for, and on which node it is; where it waits for one, which it may be on instead.
+    """What a pod asked for, on which node it is, and its address; where it waits for one, which it may be on instead.
 
     Of one that has ended nothing, nor of one that the scheduler is not to place yet.
     """
@@ -40,7 +40,8 @@ def pod_excerpt(manifest: Manifest) -> Manifest:
     if status.get("phase") in _ENDED or (not bound and spec.get("schedulingGates")):
         return _identity(manifest)
     if bound:
-        return {**_identity(manifest), "node": sys.intern(bound), "requests": requests_of(spec)}
+        place = {"node": sys.intern(bound), "address": status.get("podIP") or ""}
+        return {**_identity(manifest), **place, "requests": requests_of(spec)}
     tolerated = tuple(tolerations_of(spec.get("tolerations") or ()))
     return {
         **_identity(manifest),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from penstock_operator.nodes.excerpts import NODE, POD, kubernetes_node
@@ -16,6 +16,8 @@ from penstock_operator.runtime.loop.queue import Backoff
 
 _FRESH_SECONDS: Final = 1.0
 """The sums over all pods are made at most this often."""
+_PLACES_SECONDS: Final = 5.0
+HOSTNAME_LABEL: Final = "kubernetes.io/hostname"
 _PATIENT: Final = InformerSettings(backoff=Backoff(base=1.0, maximum=300.0))
 """Where the operator may not see nodes, it need not ask every few seconds."""
 
@@ -32,6 +34,7 @@ class ClusterView:
     def __init__(self, cluster: Cluster) -> None:
         self._informers = [Informer(cluster, kind, _ignore, settings=_PATIENT) for kind in (NODE, POD)]
         self._seen: Recent[str, tuple[KubernetesNode, ...]] = Recent(_FRESH_SECONDS)
+        self._places: Recent[str, dict[tuple[str, str], Mapping[str, str]]] = Recent(_PLACES_SECONDS)
 
     def start(self) -> None:
         """Begin to follow."""
@@ -50,6 +53,21 @@ class ClusterView:
     def expected_nodes(self) -> tuple[KubernetesNode, ...] | None:
         """The same, with the pods that wait for a node placed where they fit."""
         return self._seen.obtain("expected", self._expect) if self.wait_synced(0.0) else None
+
+    def place_of(self, namespace: str, address: str) -> Mapping[str, str]:
+        """Labels of the node that a namespace's pod of this address is on, its name among them; none where that is not known."""
+        if not self.wait_synced(0.0):
+            return {}
+        return self._places.obtain("places", self._find_places).get((namespace, address), {})
+
+    def _find_places(self) -> dict[tuple[str, str], Mapping[str, str]]:
+        nodes, pods = (informer.mirror for informer in self._informers)
+        named = {each["metadata"]["name"]: each["labels"] for each in nodes.items()}
+        return {
+            (pod["metadata"]["namespace"], pod["address"]): {HOSTNAME_LABEL: pod["node"], **named.get(pod["node"], {})}
+            for pod in pods.items()
+            if pod.get("address")
+        }
 
     def stop(self) -> None:
         """Ask the watches to end."""

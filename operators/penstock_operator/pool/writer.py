@@ -21,7 +21,7 @@ from penstock.errors import Unavailable
 from penstock.serving.arguments import Owner
 from penstock_operator.clients.ray import RayClient, ServeDetails, application
 from penstock_operator.deployment.application import ServeApplication
-from penstock_operator.deployment.observed import ApplicationState, ObservedApplication
+from penstock_operator.deployment.observed import ApplicationState, Node, ObservedApplication
 from penstock_operator.pool.budget import MemoryBudget
 from penstock_operator.pool.serve import Aggregate, OwnerKey, merge
 from penstock_operator.runtime.copies.cache import Recent
@@ -31,6 +31,7 @@ _WAIT_SECONDS: Final = 120.0
 _TURN_SECONDS: Final = 5.0
 """A reconcile waits so long for another's exchange with the same cluster, and then makes room for other clusters' keys."""
 _FRESH_SECONDS: Final = 0.5
+_NODES_SECONDS: Final = 5.0
 _SILENT_SECONDS: Final = 2.0
 """A cluster that did not answer is not asked again for so long, or for `_SHARE_OF_TIME` times as long as it took."""
 _SHARE_OF_TIME: Final = 3.0
@@ -82,6 +83,7 @@ class PoolWriter:
         self._writing = threading.Lock()
         self._pending: dict[OwnerKey, tuple[tuple[ServeApplication, ...], Future[None]]] = {}
         self._seen: Recent[str, tuple[ObservedApplication, ...]] = Recent(_FRESH_SECONDS, clock)
+        self._nodes: Recent[str, tuple[Node, ...]] = Recent(_NODES_SECONDS, clock)
         self._silent: tuple[float, Unavailable] | None = None
         """Until when it is not asked, and what it did last."""
 
@@ -111,6 +113,11 @@ class PoolWriter:
         self._silent = None
         self._budget.charge(self, details.weight)
         return seen
+
+    def nodes(self) -> tuple[Node, ...]:
+        """The cluster's nodes, some seconds old: for what has time. Raises as `applications`."""
+        with self._turn(self._reading):
+            return self._nodes.obtain(self.client.address, self.client.nodes)
 
     def forget(self) -> None:
         """Keep no longer what the cluster said; the next look asks. Waits for nothing."""

@@ -152,6 +152,23 @@ class Scaling(Described):
     """With `minReplicas: 0`: idle time after which the last replica goes."""
 
 
+class ReplicaSpread(StrEnum):
+    """What several replicas are not to have in common."""
+
+    NODE = "Node"
+    ZONE = "Zone"
+    NONE = "None"
+
+
+class Placement(Described):
+    """Where replicas are, beside what they need there."""
+
+    spread: ReplicaSpread = ReplicaSpread.NODE
+    """`Node`: where all replicas are on one worker or node, and another has room, one of them moves there: one more is started,
+    and once it answers one goes. `Zone`: the same of zones (`topology.kubernetes.io/zone`), then of nodes. `None`: they stay where
+    Ray put them. No worker is started for it."""
+
+
 class ServiceLevelObjective(Described):
     """What users of the model were promised."""
 
@@ -199,6 +216,7 @@ class InferenceDeploymentSpec(Described):
     """How many replicas there are to be now. Leave it out: Penstock writes what it decided, so that `/scale` always tells the
     number. Once `kubectl scale`, a HorizontalPodAutoscaler or KEDA has written another, that one holds and nothing scales by
     load, until this is taken out."""
+    placement: Placement = Placement()
     slo: ServiceLevelObjective | None = None
     rollout: RolloutSpec = RolloutSpec()
     tracing: Tracing = Tracing()

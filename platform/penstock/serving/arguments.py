@@ -97,6 +97,24 @@ class StaffingSettings(Frozen):
     """Whether load is foreseen. Only what differs from the default is told, so that nothing changes where it does not."""
 
 
+class Move(Frozen):
+    """How a replica gets to another node: one more is started, and once it answers this one leaves.
+
+    It travels in `user_config`, so that Serve echoes how far it is. One that has ended stays there, for `until` to be known.
+    """
+
+    under_way: bool
+    """Whether there is to be one replica more, until the one that is to leave has left."""
+    leaving: str = ""
+    """Serve's id of the replica that is to leave, once it is chosen."""
+    replicas: Annotated[int, Field(ge=0)] = 0
+    """How many there were when it began, which is as many as there are to be when it ends."""
+    until: int = 0
+    """Epoch seconds: when it is given up, or, once it has ended, before which none begins."""
+    misses: Annotated[int, Field(ge=0)] = 0
+    """How often in turn the one more came to lie where the others are."""
+
+
 class UserConfig(InPlaceSettings):
     """`user_config`: taken by replicas in place."""
 
@@ -107,6 +125,19 @@ class UserConfig(InPlaceSettings):
 
     Where the key itself lacks, the replicas are of a release that refuses it.
     """
+    move: Move | None = None
+    """A replica on its way to another node, or the last one that was."""
+
+    def keeps_extra(self, replica: str) -> bool:
+        """Whether a replica says that there is to be one more than the load wants.
+
+        All do, until one is to leave; then that one does, for as long as it is there.
+        """
+        return self.move is not None and self.move.under_way and self.move.leaving in ("", replica)
+
+    def sends_away(self, replica: str) -> bool:
+        """Whether a replica is the one that is to leave."""
+        return self.move is not None and self.move.under_way and self.move.leaving == replica
 
 
 class StartFailure(Frozen):

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 _STATISTICS_SECONDS: Final = 2.0
 _DRAIN_MARGIN_SECONDS: Final = 3.0
+_UPDATE_SECONDS: Final = 4.0
+"""Replicas have taken other settings by then. Serve calls one that is unwell before that a failed update, and not a lost replica."""
 
 
 def _end_actor(status: int) -> None:
@@ -60,7 +62,9 @@ class ReplicaActor:
             started_ns=started_ns,
             actor=_actor_facts(),
         )
+        self._id = context.replica_id.unique_id
         self._supervisor = Supervisor(settings, _end_actor)
+        self._configured_at = time.monotonic()
         self._ready: Ready = self._supervisor.start()
 
     async def __call__(self, request: Request) -> JSONResponse:
@@ -72,6 +76,11 @@ class ReplicaActor:
         """Serve replaces the replica when this raises."""
         if not self._supervisor.alive:
             raise Unavailable(Reason.REPLICA_FAILED, "the replica server is not running")
+        if self._config.sends_away(self._id) and time.monotonic() - self._configured_at > _UPDATE_SECONDS:
+            # Serve has no call to stop this one replica. It stops one that is unwell as any other: it leaves the gateways first.
+            raise Unavailable(
+                Reason.PENDING, "it leaves, since another replica was started on another node in its place"
+            )
         if self._config.digest not in (None, self._ready.digest):
             # It started beside the first one, before that had told which model the revision is.
             message = changed_message(self._ready.digest, self._config.digest or "", self._replica.revision)
@@ -82,14 +91,14 @@ class ReplicaActor:
         config = UserConfig.model_validate(user_config)
         if config == self._config:
             return
-        self._config = config
+        self._config, self._configured_at = config, time.monotonic()
         self._supervisor.reconfigure(Reconfigure.from_config(config))
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """What the scaling policy reads: the server's statistics, and the limits that change in place."""
         asked = asyncio.wrap_future(self._supervisor.statistics())
         stats = await asyncio.wait_for(asked, _STATISTICS_SECONDS)
-        return statistics(stats, self._config)
+        return statistics(stats, self._config, keeps_extra=self._config.keeps_extra(self._id))
 
     async def __del__(self) -> None:
         """Serve awaits this before the actor goes: leave the gateways, then answer what is in flight."""

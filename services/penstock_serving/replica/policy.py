@@ -22,7 +22,9 @@ _SLO = "slo_seconds"
 _WEIGHT = "miss_weight"
 _TARGET_SET = "is_target_set"
 _FORECAST = "forecast"
+_EXTRA = "keeps_extra"
 _STATE = "penstock"
+_ADDED = "added"
 
 
 class PolicyContext(Protocol):
@@ -45,8 +47,14 @@ class PolicyContext(Protocol):
         """Requests at Serve's own proxy and at replicas by it: wake-ups."""
 
 
-def statistics(stats: ReplicaStats, config: UserConfig) -> dict[str, float]:
-    """What a replica reports to Serve."""
+def statistics(stats: ReplicaStats, config: UserConfig, *, keeps_extra: bool = False) -> dict[str, float]:
+    """What a replica reports to Serve.
+
+    Args:
+        stats: of its server.
+        config: what it is told, which the policy reads of the replicas.
+        keeps_extra: whether it says that one replica is on its way to another node (`penstock.serving.arguments.Move`).
+    """
     scaling = config.scaling
     return {
         **{name: float(getattr(stats, name)) for name in _STATISTICS},
@@ -56,6 +64,7 @@ def statistics(stats: ReplicaStats, config: UserConfig) -> dict[str, float]:
         _WEIGHT: config.staffing.miss_weight,
         _TARGET_SET: float(config.staffing.is_target_set),
         _FORECAST: float(config.staffing.forecast),
+        _EXTRA: float(keeps_extra),
     }
 
 
@@ -64,15 +73,23 @@ def desired_replicas(ctx: PolicyContext) -> tuple[int, dict[str, Any]]:
     reports = _newest_reports(ctx.raw_metrics or {}, ctx.running_replicas)
     seen = [ReplicaStats(**{name: report[name] for name in _STATISTICS if name in report}) for report in reports]
     state = _state(ctx.policy_state)
+    # What moves is there twice for a while: neither demand nor what was decided before is to know of it.
+    added, extra = int(ctx.policy_state.get(_ADDED, 0)), _extra(reports)
     decision = decide(
         Demand(seen, silent=len(ctx.running_replicas) - len(seen), waking=0.0 if seen else ctx.total_num_requests),
-        ctx.target_num_replicas,
+        max(0, ctx.target_num_replicas - added),
         _limits(ctx, reports),
         state,
         ctx.current_time or 0.0,
     )
+    extra = extra if decision.replicas else 0
     # Serve hands this back as it is, in the same process, and keeps keys of its own beside it.
-    return decision.replicas, {_STATE: decision.state, "reason": decision.reason}
+    return decision.replicas + extra, {_STATE: decision.state, "reason": decision.reason, _ADDED: extra}
+
+
+def _extra(reports: Iterable[Mapping[str, float]]) -> int:
+    """How many replicas there are to be beside those that the load wants."""
+    return 1 if any(each.get(_EXTRA, 0.0) > 0 for each in reports) else 0
 
 
 def _newest_reports(metrics: Mapping[str, Mapping[Any, Any]], replicas: Iterable[Any]) -> list[dict[str, float]]:
