@@ -41,6 +41,7 @@ _LONGEST_MESSAGE: Final = 4000
 _LONGEST_NAME: Final = 100
 _LONGEST_PROBLEM: Final = 300
 _RUNNING: Final = "RUNNING"
+_SERVING: Final = frozenset({_RUNNING, "UPDATING"})
 _FREE: Final = re.compile(r"^(\d+(?:\.\d+)?)([KMGT]i)?B?/(\d+(?:\.\d+)?)(?:[KMGT]i)?B? (\S+)$", re.ASCII)
 _FACTORS: Final = {None: 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
@@ -235,7 +236,7 @@ def application(details: ApplicationDetails) -> ObservedApplication:
     wanted = sum(each.target_num_replicas for each in deployments)
     return ObservedApplication(
         name=details.name,
-        state=_state_of(details.status, move, running),
+        state=_state_of(details.status, move, replicas),
         message="\n".join(message for message in messages if message),
         running=sum(1 for each in replicas if each.state == _RUNNING),
         wanted=_without_extra(wanted, move),
@@ -254,11 +255,18 @@ def _without_extra(target: int, move: Move | None) -> int:
     return target - 1 if move is not None and move.under_way and target > move.replicas else target
 
 
-def _state_of(state: ApplicationState, move: Move | None, running: Sequence[ObservedReplica]) -> ApplicationState:
-    """The one that leaves tells Serve that it is unwell; that is no fault while as many run as before it was to leave."""
-    if state is ApplicationState.UNHEALTHY and move is not None and move.leaving and len(running) >= move.replicas > 0:
-        return ApplicationState.RUNNING
-    return state
+def _state_of(state: ApplicationState, move: Move | None, replicas: Sequence[ReplicaDetails]) -> ApplicationState:
+    """The state without what a move does to it, while as many replicas serve as before it.
+
+    The one that leaves tells Serve that it is unwell, and while replicas are told of the move Serve calls that a deployment.
+    """
+    serving = sum(1 for each in replicas if each.state in _SERVING)
+    if move is None or not 0 < move.replicas <= serving:
+        return state
+    hidden = (state is ApplicationState.UNHEALTHY and move.leaving) or (
+        state is ApplicationState.DEPLOYING and move.under_way
+    )
+    return ApplicationState.RUNNING if hidden else state
 
 
 def _arguments(config: Mapping[str, Any] | None) -> BuildArguments | None:

@@ -10,6 +10,7 @@ from tests.unit.deployment.world import NOW, SERVE, deployment, serve_app
 
 from penstock.api.v1alpha1 import InferenceDeployment, Placement, ReplicaSpread
 from penstock.serving.arguments import Move
+from penstock_operator.clients.ray import ApplicationDetails, application
 from penstock_operator.deployment.application import ServeApplication
 from penstock_operator.deployment.moving import MOVE_SECONDS, PAUSE_SECONDS, may_move, plan_move, with_move
 from penstock_operator.deployment.observed import Node, ObservedApplication, ObservedReplica, Pool
@@ -160,6 +161,36 @@ def test_while_one_moves_there_may_be_one_more_and_what_is_at_rest_is_declared_a
     ]
     assert Move.model_validate(user_config(moving)["move"]) == ADDING
     assert Move.model_validate(user_config(resting)["move"]) == REST
+
+
+def seen(state: str, target: int, move: Move | None, *replicas: str) -> ObservedApplication:
+    """As Serve tells of an application whose replicas are in these states."""
+    listed = [
+        {"replica_id": f"r{n}", "state": each, "node_id": "a", "start_time_s": 0.0} for n, each in enumerate(replicas)
+    ]
+    deployed = {"status": "HEALTHY", "target_num_replicas": target, "replicas": listed}
+    config = with_move(dict(serve_app(model()).config or {}), move)
+    details = {"name": "a", "status": state, "deployed_app_config": config, "deployments": {"replica": deployed}}
+    return application(ApplicationDetails.model_validate(details))
+
+
+TOLD = {
+    "one more is no change of the number": (seen("RUNNING", 3, ADDING, "RUNNING", "RUNNING", "STARTING"), "RUNNING", 2),
+    "nor where there is none yet": (seen("RUNNING", 2, ADDING, "RUNNING", "RUNNING"), "RUNNING", 2),
+    "what the load adds is": (seen("RUNNING", 4, ADDING, "RUNNING", "RUNNING"), "RUNNING", 3),
+    "being told of the move is no deployment": (seen("DEPLOYING", 3, ADDING, "RUNNING", "UPDATING"), "RUNNING", 2),
+    "the one that leaves makes nothing unwell": (
+        seen("UNHEALTHY", 3, LEAVING, "RUNNING", "RUNNING", "STOPPING"), "RUNNING", 2,
+    ),
+    "another that is lost does": (seen("UNHEALTHY", 3, LEAVING, "RUNNING", "STOPPING"), "UNHEALTHY", 2),
+    "without a move a deployment is one": (seen("DEPLOYING", 2, None, "RUNNING", "UPDATING"), "DEPLOYING", 2),
+    "and after it": (seen("DEPLOYING", 2, REST, "RUNNING", "UPDATING"), "DEPLOYING", 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("app", "state", "wanted"), TOLD.values(), ids=TOLD.keys())
+def test_a_move_shows_in_neither_state_nor_number(app: ObservedApplication, state: str, wanted: int) -> None:
+    assert (app.state, app.wanted) == (state, wanted)
 
 
 def test_replicas_of_a_release_that_knows_no_move_are_told_of_none() -> None:
