@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.ports import free_ports
+from tests.waiting import eventually
 
 STARTUP_SECONDS = 180.0
 _STARTS = 3
@@ -155,7 +156,26 @@ def _start(
 
 @contextmanager
 def another_node(ray: LocalRay, *, cpus: int) -> Iterator[None]:
-    """A second node of that Ray on this machine, until exit; its nodes are then found dead, and it stays a Ray of one."""
+    """A second node of that Ray on this machine, until exit."""
+    before = _count_nodes(ray)
+    for _ in range(_STARTS):
+        process = _join(ray, cpus)
+        try:
+            if _has_joined(ray, process, before):
+                yield
+                return
+        finally:
+            _stop(process)
+    raise HeadEndedError(f"no second node of {_STARTS} joined")
+
+
+def _has_joined(ray: LocalRay, process: subprocess.Popen[bytes], before: int) -> bool:
+    """Whether there is one node more than before, as soon as that is known. As a head, it may find that a port was taken meanwhile."""
+    eventually(lambda: process.poll() is not None or _count_nodes(ray) > before, "it joins", STARTUP_SECONDS)
+    return process.poll() is None
+
+
+def _join(ray: LocalRay, cpus: int) -> subprocess.Popen[bytes]:
     names = (
         "--object-manager-port",
         "--node-manager-port",
@@ -170,18 +190,14 @@ def another_node(ray: LocalRay, *, cpus: int) -> Iterator[None]:
         *(f"--num-cpus={cpus}", "--num-gpus=0", "--object-store-memory=80000000"),
         *(f"{name}={port}" for name, port in zip(names, free_ports(len(names)), strict=True)),
     ]
-    process = subprocess.Popen(
+    return subprocess.Popen(
         arguments, env=ray.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
-    try:
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+
+
+def _count_nodes(ray: LocalRay) -> int:
+    listed = json.loads(ray.get("/api/v0/nodes?detail=1"))["data"]["result"]["result"]
+    return sum(each["state"] == "ALIVE" for each in listed)
 
 
 def _wait_until_up(ray: LocalRay, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -214,13 +230,17 @@ def _members(home: Path) -> set[int]:
     return found
 
 
-def _end(process: subprocess.Popen[bytes], home: Path) -> None:
+def _stop(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(20)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait(10)
+
+
+def _end(process: subprocess.Popen[bytes], home: Path) -> None:
+    _stop(process)
     deadline = time.monotonic() + 20
     while (left := _members(home)) and time.monotonic() < deadline:
         for pid in left:
