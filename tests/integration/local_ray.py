@@ -188,6 +188,8 @@ def _join(ray: LocalRay, cpus: int) -> subprocess.Popen[bytes]:
         *("setpriv", "--pdeathsig", "TERM", str(Path(sys.executable).with_name("ray"))),
         *("start", "--block", f"--address={ray.address}", "--node-ip-address=127.0.0.1", "--disable-usage-stats"),
         *(f"--num-cpus={cpus}", "--num-gpus=0", "--object-store-memory=80000000"),
+        # Any that are free: the head's workers take theirs from the same range.
+        *("--min-worker-port=0", "--max-worker-port=0"),
         *(f"{name}={port}" for name, port in zip(names, free_ports(len(names)), strict=True)),
     ]
     return subprocess.Popen(
