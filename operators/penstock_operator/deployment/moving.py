@@ -24,7 +24,6 @@ MOVE_SECONDS: Final = 300
 """A replica that does not come to run, or to leave, in this time is not waited for."""
 PAUSE_SECONDS: Final = 600
 """Between two moves of a model."""
-_MISSED_SECONDS: Final = 5
 _MISSES: Final = 4
 """The one more may come to lie where the others are: it is tried so often in turn."""
 _HOSTNAME: Final = ("kubernetes.io/hostname",)
@@ -79,12 +78,17 @@ def plan_move(
     sight = _Sight(deployment, app, {each.id: each for each in pool.nodes}, tuple(_fitting(deployment, pool)))
     if move is None or not move.under_way:
         return _begin(sight, move, at)
-    if not move.leaving:
-        arrived = not app.changing and len(app.replicas) > move.replicas
-        return move.model_copy(update={"leaving": _choose(sight)}) if arrived else move
+    return _go_on(sight, move, at)
+
+
+def _go_on(sight: _Sight, move: Move, at: int) -> Move:
+    app = sight.app
     if any(each.id == move.leaving for each in app.replicas):
         return move
-    return _end(sight, move, at)
+    if not move.leaving or move.again:
+        arrived = not app.changing and len(app.replicas) > move.replicas
+        return _send_away(sight, move) if arrived else move
+    return _end(at, move)
 
 
 def with_move(application: ServeApplication, move: Move | None) -> ServeApplication:
@@ -113,20 +117,18 @@ def _begin(sight: _Sight, move: Move | None, at: int) -> Move | None:
         under_way=True,
         replicas=len(sight.app.replicas),
         until=at + MOVE_SECONDS,
-        misses=move.misses if move is not None else 0,
     )
 
 
-def _end(sight: _Sight, move: Move, at: int) -> Move:
-    misses = move.misses + 1 if _is_crowded(sight) else 0
-    again = 0 < misses < _MISSES
-    return move.model_copy(
-        update={
-            "under_way": False,
-            "until": at + (_MISSED_SECONDS if again else PAUSE_SECONDS),
-            "misses": misses if again else 0,
-        }
-    )
+def _send_away(sight: _Sight, move: Move) -> Move:
+    """Once there is one more: which is to leave, and whether another is to come in its place."""
+    missed = _is_crowded(sight)
+    misses = move.misses + 1 if missed else 0
+    return move.model_copy(update={"leaving": _choose(sight), "misses": misses, "again": missed and misses < _MISSES})
+
+
+def _end(at: int, move: Move) -> Move:
+    return move.model_copy(update={"under_way": False, "until": at + PAUSE_SECONDS, "misses": 0, "again": False})
 
 
 def _is_crowded(sight: _Sight, *, with_room: bool = False) -> bool:

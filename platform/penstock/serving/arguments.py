@@ -113,6 +113,9 @@ class Move(Frozen):
     """Epoch seconds: when it is given up, or, once it has ended, before which none begins."""
     misses: Annotated[int, Field(ge=0)] = 0
     """How often in turn the one more came to lie where the others are."""
+    again: bool = False
+    """Whether the one that leaves is such a one, in whose place another is started. Ray puts them on nodes in turn: to begin anew
+    would take two turns, of which Serve takes the second back, and with two nodes the same one would come again and again."""
 
 
 class UserConfig(InPlaceSettings):
@@ -133,7 +136,8 @@ class UserConfig(InPlaceSettings):
 
         All do, until one is to leave; then that one does, for as long as it is there.
         """
-        return self.move is not None and self.move.under_way and self.move.leaving in ("", replica)
+        move = self.move
+        return move is not None and move.under_way and (move.again or move.leaving in ("", replica))
 
     def sends_away(self, replica: str) -> bool:
         """Whether a replica is the one that is to leave."""

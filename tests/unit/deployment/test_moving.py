@@ -106,20 +106,23 @@ NEXT = {
     "of those that share a worker the newer one leaves": (
         app_on("a", "a", "b", move=ADDING), changed(ADDING, leaving="r1"),
     ),
-    "one that came to lie with the others leaves again": (
-        app_on("a", "a", "a", move=ADDING), changed(ADDING, leaving="r2"),
+    "one that came to lie with the others leaves, and another comes in its place": (
+        app_on("a", "a", "a", move=ADDING), changed(ADDING, leaving="r2", misses=1, again=True),
+    ),
+    "that one is waited for": (
+        app_on("a", "a", move=changed(ADDING, leaving="gone", misses=1, again=True)),
+        changed(ADDING, leaving="gone", misses=1, again=True),
+    ),
+    "and where it is elsewhere, one of the others leaves": (
+        app_on("a", "a", "b", move=changed(ADDING, leaving="gone", misses=1, again=True)), changed(ADDING, leaving="r1"),
+    ),
+    "but not for ever": (
+        app_on("a", "a", "a", move=changed(ADDING, leaving="gone", misses=3, again=True)),
+        changed(ADDING, leaving="r2", misses=4),
     ),
     "it is waited for": (app_on("a", "a", "b", move=LEAVING), LEAVING),
     "once it has left, nothing moves for a while": (
         app_on("a", "b", move=changed(LEAVING, leaving="gone")),
-        Move(under_way=False, leaving="gone", replicas=2, until=AT + PAUSE_SECONDS),
-    ),
-    "where all are together again, it is soon tried once more": (
-        app_on("a", "a", move=changed(LEAVING, leaving="gone")),
-        Move(under_way=False, leaving="gone", replicas=2, until=AT + 5, misses=1),
-    ),
-    "and not for ever": (
-        app_on("a", "a", move=changed(LEAVING, leaving="gone", misses=3)),
         Move(under_way=False, leaving="gone", replicas=2, until=AT + PAUSE_SECONDS),
     ),
     "what takes too long is given up": (
@@ -127,8 +130,7 @@ NEXT = {
     ),
     "a pause is kept": (app_on("a", "a", move=REST), REST),
     "and ends": (
-        app_on("a", "a", move=changed(REST, until=AT, misses=2)),
-        Move(under_way=True, replicas=2, until=AT + MOVE_SECONDS, misses=2),
+        app_on("a", "a", move=changed(REST, until=AT)), Move(under_way=True, replicas=2, until=AT + MOVE_SECONDS),
     ),
     "none begins while replicas come or go": (app_on("a", "a", changing=True), None),
 }  # fmt: skip

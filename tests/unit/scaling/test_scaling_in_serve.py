@@ -136,6 +136,14 @@ def test_while_one_moves_there_is_one_more_and_then_as_many_as_before(
     assert controller.tick_under(load) == count
 
 
+def test_one_that_came_to_lie_with_the_others_is_followed_by_another() -> None:
+    controller = Controller(replicas=2)
+    controller.settings = SETTINGS.model_copy(update={"move": Move(under_way=True, leaving="2", again=True)})
+    assert controller.tick() == 3
+    controller.gone = frozenset({"2"})
+    assert controller.tick() == 3
+
+
 def test_an_idle_model_goes_to_zero_while_one_moves() -> None:
     controller = Controller(minReplicas=0, maxReplicas=2)
     controller.settings = SETTINGS.model_copy(update={"move": Move(under_way=True)})
