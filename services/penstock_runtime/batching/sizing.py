@@ -62,7 +62,8 @@ class BatchSizing:
             objective: seconds within which an answer is due; None: there is none.
             margin: by how much times may be longer than the curve says.
         """
-        self._costs = costs = self._curve.costs()
+        # Runs of other sizes happen, where fewer requests wait, but are not chosen.
+        self._costs = costs = {size: cost for size, cost in self._curve.costs().items() if size in self._most}
         self._open = self._sizes
         self.feasible = True
         # That a larger one is no better is to be seen, not to be taken for granted.
@@ -71,10 +72,10 @@ class BatchSizing:
             cheapest = min(costs.values())
             chosen = max(size for size in costs if costs[size] <= _LOSS * cheapest)
             best = chosen if chosen < max(costs) else best
-        if objective is not None and self._curve.points and not self._fits(best, objective, margin):
-            points = self._curve.points
-            bound = _DEAR * min(point.seconds_a_row for point in points.values())
-            fitting = [s for s in points if points[s].seconds_a_row <= bound and self._fits(s, objective, margin)]
+        measured = {size: each for size, each in self._curve.points.items() if size in self._most}
+        if objective is not None and measured and not self._fits(best, objective, margin):
+            bound = _DEAR * min(point.seconds_a_row for point in measured.values())
+            fitting = [s for s in measured if measured[s].seconds_a_row <= bound and self._fits(s, objective, margin)]
             self.feasible = bool(fitting)
             if fitting:
                 best = max(fitting)

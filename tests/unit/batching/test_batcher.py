@@ -13,6 +13,8 @@ from tests.unit.batching.engine_room import Arrival, EngineRoom
 
 from penstock.serving.settings import BatchingSettings
 from penstock_runtime.batching.batcher import Batcher, Rejected
+from penstock_runtime.batching.curve import ServiceCurve
+from penstock_runtime.batching.sizing import BatchSizing
 from penstock_runtime.batching.ticket import Ticket, TicketState
 
 
@@ -339,3 +341,15 @@ def test_a_batcher_that_fails_at_a_runs_end_gives_up_none_of_those_that_ran() ->
 
 def _fail(*_: object) -> None:
     raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("objective", [None, 0.0001])
+def test_a_measured_load_keeps_its_size_though_rows_of_smaller_runs_were_cheaper(objective: float | None) -> None:
+    curve = ServiceCurve(6)
+    sizing = BatchSizing(curve, 6, fixed=True)
+    for rows, seconds in ((2, 0.002), (6, 0.02)) * 20:
+        curve.observe(rows, seconds)
+        curve.refresh()
+        sizing.choose(objective, 1.0)
+    assert sizing.rows == 6
+    assert sizing.reason
