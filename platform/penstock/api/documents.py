@@ -99,6 +99,13 @@ def read_yaml(text: str) -> Any:
     return _to_json(yaml.load(text, Loader=_Loader))  # noqa: S506 -- it is a safe one
 
 
+def describe_error(error: yaml.YAMLError | ValueError) -> tuple[int, str]:
+    """In which line reading YAML failed, from 1 and 1 where that is not known, and in words why."""
+    if isinstance(error, yaml.MarkedYAMLError):
+        return error.problem_mark.line + 1 if error.problem_mark else 1, f"not YAML: {error.problem or error.context}"
+    return 1, f"not YAML: {error}" if isinstance(error, yaml.YAMLError) else f"not YAML that JSON can hold: {error}"
+
+
 def load_documents(text: str, filename: str) -> list[Document]:
     """The objects of a file that may hold several documents and `List`s. Empty documents are skipped.
 
@@ -115,13 +122,8 @@ def load_documents(text: str, filename: str) -> list[Document]:
             node: Node | None = loader.get_node()
             if node is not None and not _is_null(node):
                 documents += _documents(loader, node, filename)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise _invalid(filename, line, f"not YAML: {error.problem or error.context}") from error
-    except yaml.YAMLError as error:
-        raise _invalid(filename, 1, f"not YAML: {error}") from error
-    except ValueError as error:
-        raise _invalid(filename, 1, f"not YAML that JSON can hold: {error}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise _invalid(filename, *describe_error(error)) from error
     except RecursionError as error:
         raise _invalid(filename, 1, "nested too deeply") from error
     return documents

@@ -78,6 +78,7 @@ def cost(
     `kubectl port-forward -n penstock-system service/penstock-gateway-metrics 8083 & penstock cost --metrics http://localhost:8083`
     """
     from penstock.cost import allocation  # noqa: PLC0415 (only for this command)
+    from penstock_cli.cost.facts import parse_prices  # noqa: PLC0415 (loads the API types)
     from penstock_cli.cost.report import CostReport, document, remarks  # noqa: PLC0415 (the same)
     from penstock_cli.cost.samples import consumptions, consumptions_since_start, platform_seconds  # noqa: PLC0415 (the same)
 
@@ -88,7 +89,7 @@ def cost(
     if len(place) != 2 or not all(place):  # noqa: PLR2004 (namespace and name)
         raise Invalid("InvalidOption", f"--prices-from {prices_from}: write NAMESPACE/NAME of a ConfigMap")
     listed, words = (
-        (_read_prices(prices), str(prices))
+        (parse_prices(read_text(prices), str(prices)), str(prices))
         if prices is not None
         else _prices_of_cluster((place[0], place[1]), kubeconfig, context, state_dir)
     )
@@ -151,22 +152,6 @@ def _place(what: str | None) -> tuple[str, str]:
         return "", ""
     namespace, slash, name = what.partition("/")
     return (namespace, name) if slash else ("default", namespace)
-
-
-def _read_prices(file: Path) -> PriceList:
-    import yaml  # noqa: PLC0415 (with its only user)
-
-    from penstock.api.documents import read_yaml  # noqa: PLC0415 (loads a YAML parser)
-    from penstock.cost.prices import read_prices  # noqa: PLC0415 (only for this command)
-
-    text = read_text(file)
-    try:
-        return read_prices(read_yaml(text), str(file))
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise Invalid("InvalidPrices", f"{file}:{line}: not YAML: {error.problem or error.context}") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise Invalid("InvalidPrices", f"{file}: not YAML: {error}") from error
 
 
 def _prices_of_cluster(

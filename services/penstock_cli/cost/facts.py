@@ -7,7 +7,7 @@ from typing import Final
 import yaml
 
 from penstock.api.conditions import DeploymentCondition
-from penstock.api.documents import read_yaml
+from penstock.api.documents import describe_error, read_yaml
 from penstock.api.meta import ConditionStatus
 from penstock.api.optimization import OptimizationRun
 from penstock.api.quantity import number
@@ -37,11 +37,22 @@ def find_prices(cluster: Cluster, namespace: str, name: str) -> PriceList | None
     found = cluster.get(CONFIG_MAP, Key(namespace, name))
     if found is None:
         return None
-    where = f"ConfigMap {namespace}/{name}, {PRICES_KEY}"
+    text = str((found.get("data") or {}).get(PRICES_KEY, ""))
+    return parse_prices(text, f"ConfigMap {namespace}/{name}, {PRICES_KEY}")
+
+
+def parse_prices(text: str, where: str) -> PriceList:
+    """The price list that a text in YAML holds.
+
+    Raises:
+        Invalid: it is no YAML, or no price list; the message begins with `where`.
+    """
     try:
-        return read_prices(read_yaml(str((found.get("data") or {}).get(PRICES_KEY, ""))), where)
-    except yaml.YAMLError as error:
-        raise Invalid("InvalidPrices", f"{where}: this is no YAML: {error}") from error
+        value = read_yaml(text)
+    except (yaml.YAMLError, ValueError) as error:
+        line, said = describe_error(error)
+        raise Invalid("InvalidPrices", f"{where}:{line}: {said}") from error
+    return read_prices(value, where)
 
 
 def find_facts(cluster: Cluster, namespace: str | None) -> dict[tuple[str, str], DeploymentFacts]:

@@ -226,7 +226,7 @@ def test_the_chart_refuses_what_is_no_price(price: dict[str, object]) -> None:
 def test_without_a_list_in_the_cluster_there_is_none_and_a_wrong_one_is_refused(tmp_path: Path) -> None:
     with closing(cluster_with(tmp_path, None)) as cluster:
         assert find_prices(cluster, *PLACE) is None
-    for number, wrong in enumerate(("cpuHour: [", "cpuhour: 1", "")):
+    for number, wrong in enumerate(("cpuHour: [", "cpuHour: .nan", "cpuhour: 1", "")):
         (folder := tmp_path / str(number)).mkdir()
         with closing(cluster_with(folder, wrong)) as cluster, pytest.raises(Invalid) as raised:
             find_prices(cluster, *PLACE)
