@@ -72,7 +72,7 @@ def plan_move(
     """
     move, at = app.move, int(now)
     if move is not None and move.under_way and (not settled or at >= move.until):
-        return move.model_copy(update={"under_way": False, "until": at + PAUSE_SECONDS, "misses": 0})
+        return _end(at, move)
     if not settled or deployment.spec.placement.spread is ReplicaSpread.NONE or not pool.nodes:
         return move
     sight = _Sight(deployment, app, {each.id: each for each in pool.nodes}, tuple(_fitting(deployment, pool)))

@@ -17,7 +17,7 @@ from penstock_cli.objects.command import (
     not_found,
     open_cluster,
 )
-from penstock_cli.objects.showing import remark, say
+from penstock_cli.objects.showing import align, remark, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,7 +117,4 @@ def _is_about(event: Manifest, manifest: Manifest) -> bool:
 
 def _columns(top: list[str], rows: list[list[str]]) -> list[str]:
     plain = [[" ".join(cell.split()) for cell in row] for row in [top, *rows]]
-    widths = [max(map(len, column)) for column in zip(*plain, strict=True)]
-    return [
-        "  " + "   ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in plain
-    ]
+    return [f"  {line}" for line in align(plain)]

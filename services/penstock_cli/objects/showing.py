@@ -83,6 +83,12 @@ class TableWriter:
             say("   ".join(cells).rstrip())
 
 
+def align(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of as many cells each as lines whose columns stand under each other."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["   ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
 def _without_server_fields(manifest: Manifest) -> Manifest:
     """The object without what only the API server reads; a Secret's values are not written out."""
     metadata = {name: value for name, value in manifest["metadata"].items() if name not in _FIELDS_NOT_SHOWN}

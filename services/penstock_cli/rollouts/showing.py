@@ -18,6 +18,7 @@ from penstock.api.rollout import (
 )
 from penstock.api.rollout_commands import RolloutCommand, RolloutVerb, parse_command, sensible_verbs
 from penstock.wording import join_with_or
+from penstock_cli.objects.showing import align
 
 _BAR: Final = 10
 """Characters of a whole bar."""
@@ -118,8 +119,7 @@ def metric_lines(rollout: RolloutStatus) -> list[str]:
     rows = [headings, *(_metric_row(each, harm, proof) for each in rollout.metrics)]
     whole = evidence_of(rollout.harm)
     rows.append(("all", "", "", "", f"{bar(whole, harm)} {whole:.1f}", ""))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["   ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return align(rows)
 
 
 def _metric_row(metric: MetricEvidence, harm: float, proof: float) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from penstock_operator.rollout.evidence.arrays import Array, share
+from penstock_operator.rollout.evidence.arrays import Array
 from penstock_operator.rollout.evidence.halfplane import PairCounts, log_evidence
 from penstock_operator.rollout.evidence.spread import HARM_PRIOR, Spread
 from penstock_operator.rollout.evidence.wealth import GREATEST_GAIN, Wealth
@@ -66,19 +66,11 @@ class EventEvidence:
         better = baseline * np.array(rule.better)
         lost = log_evidence(harm, worse, np.broadcast_to(baseline, worse.shape), rule.harm_margin, harm=True)
         won = log_evidence(proof, better, np.broadcast_to(baseline, better.shape), rule.proof_margin, harm=False)
-        both = harm.candidate * harm.baseline
-        size = share(both, harm.candidate + harm.baseline)
-        deviation = size * (share(harm.candidate_events, harm.candidate) - share(harm.baseline_events, harm.baseline))
-        rate = np.clip(
-            share(harm.candidate_events + harm.baseline_events, harm.candidate + harm.baseline) * 0.5
-            + baseline[:, 0] * 0.5,
-            0.0,
-            1.0,
-        )
+        told = harm.candidate * harm.baseline > 0
         return EventEvidence(
-            harm=self.harm.add(lost / self.spread.effect(HARM_PRIOR)[:, None], both > 0, rule.greatest_gain),
+            harm=self.harm.add(lost / self.spread.effect(HARM_PRIOR)[:, None], told, rule.greatest_gain),
             proof=self.proof.add(won / self.spread.effect(rule.proof_prior)[:, None], proof.candidate > 0),
-            spread=self.spread.add(deviation, rate * (1 - rate) * size, size, both > 0),
+            spread=self.spread.add_pair(harm, baseline[:, 0]),
             events=self.events * _MEMORY + harm.baseline_events,
             requests=self.requests * _MEMORY + harm.baseline,
         )

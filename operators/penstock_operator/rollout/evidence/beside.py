@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from penstock_operator.rollout.evidence.arrays import Array, share
+from penstock_operator.rollout.evidence.arrays import Array
 from penstock_operator.rollout.evidence.block import EvidenceBlock
 from penstock_operator.rollout.evidence.halfplane import PairCounts, log_evidence
 from penstock_operator.rollout.evidence.latency import AnswerTimes, counts_above
@@ -62,7 +62,7 @@ class SlowBeside:
             counts = counts_above(new, former, threshold, allowance=_SLOWER, late=False)
             usual, effect = 1 - quantile, self.effects[at]
             detectors.append(_add_detected(self.detectors[at], counts, usual, allowed, effect))
-            spreads.append(_add_spread(self.spreads[at], counts, usual))
+            spreads.append(self.spreads[at].add_pair(counts, usual))
             effects.append(np.minimum(spreads[at].effect(HARM_PRIOR), _GROWTH * effect))
         return SlowBeside(self.times.add(new, former), tuple(detectors), tuple(spreads), tuple(effects))
 
@@ -75,11 +75,3 @@ def _add_detected(
     worse = np.broadcast_to(usual + margin + np.array(_EFFECTS), (rollouts, len(_EFFECTS)))
     gained = log_evidence(counts, worse, np.full_like(worse, usual), margin, harm=True)
     return detector.add(gained / effect[:, None], counts.candidate * counts.baseline > 0)
-
-
-def _add_spread(spread: Spread, counts: PairCounts, usual: float) -> Spread:
-    both, either = counts.candidate * counts.baseline, counts.candidate + counts.baseline
-    size = share(both, either)
-    apart = share(counts.candidate_events, counts.candidate) - share(counts.baseline_events, counts.baseline)
-    rate = np.clip((share(counts.candidate_events + counts.baseline_events, either) + usual) / 2, 0.0, 1.0)
-    return spread.add(size * apart, rate * (1 - rate) * size, size, both > 0)

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from penstock_operator.rollout.evidence.arrays import Array, Mask, share
+from penstock_operator.rollout.evidence.halfplane import PairCounts
 
 HARM_PRIOR: Final = 1.5
 SAMPLES_PRIOR: Final = 2.0
@@ -55,6 +56,14 @@ class Spread:
         short = (prior * _PRIOR_BLOCKS + self.short_sum) / (_PRIOR_BLOCKS + self.short_weight)
         long = (prior * _PRIOR_LONG + self.long_sum) / (_PRIOR_LONG + self.long_weight)
         return np.maximum(np.maximum(short, long), 1.0)
+
+    def add_pair(self, counts: PairCounts, usual: Array | float) -> Spread:
+        """After a block in which events of two arms were counted, of which a share of some `usual` was known before it."""
+        both, either = counts.candidate * counts.baseline, counts.candidate + counts.baseline
+        size = share(both, either)
+        apart = share(counts.candidate_events, counts.candidate) - share(counts.baseline_events, counts.baseline)
+        rate = np.clip((share(counts.candidate_events + counts.baseline_events, either) + usual) / 2, 0.0, 1.0)
+        return self.add(size * apart, rate * (1 - rate) * size, size, both > 0)
 
     def add(self, deviation: Array, variance: Array, size: Array, counted: Mask) -> Spread:
         """After a block in which `deviation` was seen, expected to be an effect times `size`, with `variance` if independent."""
