@@ -122,7 +122,10 @@ def test_what_is_beyond_the_quota_waits_until_there_is_room(operator: Operator, 
     eventually(lambda: operator.reason("three") == operator.reason("two") == "QuotaExceeded", "the others wait")
     eventually(lambda: taken().get("replicas") == 6, "all are counted")
     assert len(apps(ray)) == 2
-    assert any(reason == "QuotaExceeded" and "three, two" in note for reason, note in operator.events)
+    eventually(
+        lambda: any(reason == "QuotaExceeded" and "three, two" in note for reason, note in operator.events),
+        "an event says who waits",
+    )
     operator.stop()
     operator.start()
     operator.cluster.delete(INFERENCE_DEPLOYMENT, Key("default", "one"))

@@ -288,8 +288,9 @@ def test_a_profile_makes_a_faster_model_serve(home: OperatedNamespace) -> None:
     assert optimized["deployments"][0]["user_config"]["batching"]["maxBatchSize"] == 8
     told = home.only(OPTIMIZATION_RUN)["status"]
     assert (told["verdict"], told["figures"]["size"], told["attempts"]) == ("Accepted", "2.8 MB → 700 kB", 1)
-    reasons = {reason for reason, _ in home.events}
-    assert {"Optimizing", "ProfileAccepted", "Optimized"} <= reasons
+    # an event is written once the condition that it tells of has been
+    told_of = {"Optimizing", "ProfileAccepted", "Optimized"}
+    eventually(lambda: told_of <= {reason for reason, _ in home.events}, f"events tell of {told_of}", 30)
     if home.kubectl is not None:
         heading, line = home.kubectl("get", "optrun").splitlines()
         assert heading.split()[:3] == ["NAME", "VERDICT", "SPEEDUP"]
