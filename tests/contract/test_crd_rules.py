@@ -143,6 +143,7 @@ def scheduled(**floor: object) -> Manifest:
 CASES = (
     taken("a floor by the time of the week", scheduled(days=["Mon", "Fri"])),
     taken("one over midnight, in the usual time zone", scheduled(end="02:00", timeZone="Etc/UTC")),
+    taken("UTC by its usual name", scheduled(timeZone="UTC")),
     refused("a floor above the greatest number", scheduled(minReplicas=5), "spec.scaling.schedule maxReplicas"),
     refused("a floor of no time", scheduled(end="07:30"), "schedule[0].end start differ"),
     refused("a time that no clock shows", scheduled(start="24:30"), 'schedule[0].start "07:30"'),

@@ -40,7 +40,7 @@ async def pair(gw: Gateway, model: Path, **settings: Any) -> AsyncIterator[Repli
     ("at_gateway", "at_replica", "status", "facts"),
     [
         pytest.param(128, 128, 200, "", id="both take so much"),
-        pytest.param(64, 128, 413, "body larger gateway", id="the gateway does not"),
+        pytest.param(64, 128, 413, f"body larger gateway {64 * MIB} bytes", id="the gateway does not"),
         pytest.param(128, 64, 413, f"body limit {64 * MIB} bytes", id="the replica does not"),
     ],
 )

@@ -35,7 +35,7 @@ _ELSEWHERE: Final = formats_where(lambda each: each.served is Servability.ELSEWH
 _ENDS: Final = formats_where(lambda each: each.served is Servability.AS_IS and not each.optimizable)
 _NUMBER: Final = r"^-?[0-9]+(\\.[0-9]+)?$"
 _CLOCK: Final = "^([01][0-9]|2[0-3]):[0-5][0-9]$"
-_PLACE: Final = "^[A-Za-z]+(/[A-Za-z0-9_+-]+)+$"
+_PLACE: Final = "^(UTC|[A-Za-z]+(/[A-Za-z0-9_+-]+)+)$"
 _IS_NUMBER: Final = f"string(self).matches('{_NUMBER}')"
 
 MODEL_RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
@@ -191,7 +191,7 @@ FIELD_RULES: Final[Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]]] = {
     (api.ScheduledFloor, "end"): (matches(_CLOCK, 'end must be a time of day in quotes, such as "19:00"'),),
     (api.ScheduledFloor, "time_zone"): (
         # Which places are known is told by the operator, in a condition: an expression that looks one up ends with an error of its own.
-        matches(_PLACE, "timeZone must be a place's, such as Europe/Zurich, or Etc/UTC"),
+        matches(_PLACE, "timeZone must be a place's, such as Europe/Zurich, or UTC"),
     ),
     (api.Cache, "max_bytes"): positive_quantity("maxBytes", "64Mi"),
     (api.Tracing, "sampling_ratio"): (

@@ -64,5 +64,5 @@ def _zone(name: str) -> dt.tzinfo:
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise Invalid(
             "InvalidSpec",
-            f'spec.scaling.schedule has the time zone "{name}", which is not known: write one such as Europe/Zurich or Etc/UTC',
+            f'spec.scaling.schedule has the time zone "{name}", which is not known: write one such as Europe/Zurich or UTC',
         ) from error

@@ -133,6 +133,12 @@ def _format(request: SourceRequest, entry: Path) -> ModelFormat:
     found = detect(entry)
     if request.format is not None and request.format is not found:
         raise Invalid(MODEL_INVALID, f"{entry.name} is {found}, but {request.format} was given as the model's format")
+    if request.import_path is not None and found is not ModelFormat.SAFETENSORS:
+        raise Invalid(
+            MODEL_INVALID,
+            f"{entry.name} is {found}, which holds the whole model: leave out the import path {request.import_path}, "
+            f"which goes with {ModelFormat.SAFETENSORS} only",
+        )
     return found
 
 

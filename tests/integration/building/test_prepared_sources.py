@@ -115,3 +115,9 @@ def test_a_shape_for_an_input_that_there_is_not_is_refused(small: Any, tmp_path:
     request = SourceRequest(path=str(small.folder / "model.onnx"), example_shapes={"imgae": (1, 8, 8)})
     with pytest.raises(Invalid, match=telling("'imgae' inputs")):
         prepare(request, tmp_path / "source", data=None, sandbox=True)
+
+
+def test_an_import_path_beside_a_whole_model_is_refused_and_not_passed_over(small: Any, tmp_path: Path) -> None:
+    request = SourceRequest(path=str(small.folder / "model.onnx"), import_path="small_network:network")
+    with pytest.raises(Invalid, match=telling("model.onnx small_network:network safetensors")):
+        prepare(request, tmp_path / "source", data=None, sandbox=True)

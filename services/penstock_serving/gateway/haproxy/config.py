@@ -136,7 +136,7 @@ def _defaults_section(settings: GatewaySettings) -> Iterator[str]:
     yield "  option dontlognull"
     yield "  http-reuse always"
     for status in ERRORS:
-        yield f"  http-error status {status} {error_reply(status)}"
+        yield f"  http-error status {status} {error_reply(status, settings.max_body_bytes)}"
 
 
 def _clients_frontend(settings: GatewaySettings) -> Iterator[str]:
