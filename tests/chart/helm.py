@@ -148,6 +148,13 @@ def render(values: Object | None = None) -> Rendered:
     return _render(json.dumps(values or {}, sort_keys=True))
 
 
+def package(folder: Path) -> Path:
+    """The chart as a release has it: one file, made in `folder`."""
+    helm("package", str(CHART), "--destination", str(folder))
+    (archive,) = folder.glob("*.tgz")
+    return archive
+
+
 def grant_operator_rights(cluster: ControlPlane, values: Object | None = None) -> None:
     """Give a cluster the operator's namespace, ServiceAccount and rights, and nothing else of the chart."""
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}

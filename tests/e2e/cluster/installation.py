@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from typing import Any, TypeVar
 import yaml
 from images.build import Builder, BuildSettings
 from images.catalogue import IMAGES, Image, ImageName
-from tests.chart.helm import CHART, NAMESPACE, helm
+from tests.chart.helm import NAMESPACE, helm, package
 from tests.cluster.binary import Report, cache_directory
 from tests.cluster.cluster import Cluster
 
@@ -58,13 +59,17 @@ class Installation:
     """Of the chart, beside the images and small requests."""
 
     def upgrade(self) -> None:
-        """Install the chart, or upgrade the release; returns when all its pods are ready."""
+        """Install the chart as it is packaged, or upgrade the release; returns when all its pods are ready."""
+        with tempfile.TemporaryDirectory() as folder:
+            self._upgrade(str(package(Path(folder))))
+
+    def _upgrade(self, chart: str) -> None:
         if "inferencedeployments" in self.cluster.kubectl("get", "crd", "-o", "name"):
             # Helm installs CRDs and never upgrades them: this is what the chart's notes say to do.
-            kinds = [each for each in yaml.safe_load_all(helm("show", "crds", str(CHART))) if each]
+            kinds = [each for each in yaml.safe_load_all(helm("show", "crds", chart)) if each]
             self.cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", manifest=kinds)
         helm(
-            "upgrade", "--install", RELEASE, str(CHART), "-n", NAMESPACE, "--create-namespace", "--wait",
+            "upgrade", "--install", RELEASE, chart, "-n", NAMESPACE, "--create-namespace", "--wait",
             "--timeout", "110s", values=_merged(self._values(), self.values), kubeconfig=self.cluster.kubeconfig,
         )  # fmt: skip
 
