@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import sys
 import threading
@@ -25,6 +26,7 @@ from penstock_operator.runtime.metrics import show_secret
 from penstock_operator.settings import Settings, read
 from penstock_runtime.logs import RateLimitFilter
 from penstock_runtime.spans import SpanSink
+from penstock_runtime.trust import trust_named_authorities
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
     handler.addFilter(RateLimitFilter(burst=_LOGGED_AT_ONCE, per_second=_LOGGED_PER_SECOND))
     logging.basicConfig(handlers=[handler], level=logging.INFO)
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    trust_named_authorities(os.environ)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

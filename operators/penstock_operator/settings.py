@@ -22,6 +22,7 @@ from penstock.errors import Invalid
 from penstock.serving.settings import DEFAULT_MAX_BODY_BYTES
 from penstock_operator.optimization.job import JobSettings
 from penstock_operator.optimization.job_settings import DEFAULT_DISK, parse_egress
+from penstock_operator.pods.trust import TrustedAuthorities
 from penstock_operator.pool.raypods import PoolSettings
 
 _LEVELS = ("debug", "info", "warning", "error")
@@ -141,6 +142,11 @@ def _add_pools(result: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--pool-template-file", type=Path, metavar="FILE",
         help="a podTemplate (YAML, as in a ServingPool) that is laid over all pods of pools and Jobs, under the pools' own",
+    )  # fmt: skip
+    group.add_argument(
+        "--trusted-ca", metavar="CONFIGMAP[/KEY]",
+        help="ConfigMap in the models' namespaces with certificates of authorities (PEM, under ca.crt where no key is named) that "
+        "workers and Jobs trust beside those of their images; where a namespace has none, they start without",
     )  # fmt: skip
     group.add_argument(
         "--system-namespace", help="where operator and gateways run, for pools' NetworkPolicies; default: the lease's"
@@ -264,7 +270,15 @@ def _pools(given: argparse.Namespace) -> PoolSettings | None:
         ipv6=is_ipv6(given.pod_address),
         template=_template(given.pool_template_file),
         cloud_identity=given.cloud_identity,
+        trusted=_trusted(given.trusted_ca),
     )
+
+
+def _trusted(text: str | None) -> TrustedAuthorities | None:
+    if not text:
+        return None
+    name, _, key = text.partition("/")
+    return TrustedAuthorities(name, key) if key else TrustedAuthorities(name)
 
 
 def _template(path: Path | None) -> PodTemplate | None:
@@ -329,6 +343,7 @@ def _jobs(given: argparse.Namespace) -> JobSettings | None:
         cloud_identity=given.cloud_identity,
         disk=_quantity(given.optimizer_disk, "--optimizer-disk"),
         template=_template(given.pool_template_file),
+        trusted=_trusted(given.trusted_ca),
         shared_store=given.shared_store,
         sandbox=not given.optimizer_no_sandbox,
         queue=given.optimizer_queue,

@@ -25,6 +25,7 @@ from penstock_cli.rollouts import command as rollouts
 from penstock_cli.standalone.state import StateFolder, default_cache_folder, default_state_folder
 from penstock_cli.traces import command as tracing
 from penstock_cli.validation import command as validation
+from penstock_runtime.trust import trust_named_authorities
 
 _DEBUG_VARIABLE = "PENSTOCK_DEBUG"
 _INTERRUPTED = 130
@@ -126,6 +127,7 @@ def main() -> None:
     if plugin and _USUAL_KUBECONFIG.is_file():
         # Whoever says kubectl means the cluster that kubectl speaks to.
         os.environ.setdefault("KUBECONFIG", str(_USUAL_KUBECONFIG))
+    trust_named_authorities(os.environ)
     try:
         app(prog_name=name)
     except BrokenPipeError:

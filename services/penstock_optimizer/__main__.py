@@ -32,6 +32,7 @@ from penstock_optimizer.publishing.scope import check_scope
 from penstock_optimizer.publishing.signing_key import with_key
 from penstock_runtime.signing import sign_statement
 from penstock_runtime.storage import Store
+from penstock_runtime.trust import trust_named_authorities
 
 logger = logging.getLogger("penstock_optimizer")
 
@@ -91,6 +92,7 @@ class Teller:
 def main(arguments: list[str]) -> int:
     """Search; the exit status."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    trust_named_authorities(os.environ)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
     teller = Teller()

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid
 from penstock.serving.mounts import CREDENTIALS_ROOT, CREDENTIALS_VARIABLE
+from penstock_runtime.trust import CA_VARIABLES
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ VALUES: Final = frozenset(
 PATHS: Final[Mapping[str, tuple[str, ...]]] = {
     "GOOGLE_APPLICATION_CREDENTIALS": ("GOOGLE_APPLICATION_CREDENTIALS",),
     ".dockerconfigjson": ("OCI_DOCKER_CONFIG",),
-    "ca.crt": ("REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE", "SSL_CERT_FILE"),
+    "ca.crt": CA_VARIABLES,
 }
 """Keys whose file's path becomes these variables."""
 HOSTS: Final = "hosts"
@@ -126,7 +127,8 @@ def _matches_host(host: str, uri: str, port: int) -> bool:
 
 
 def _credential_variables() -> frozenset[str]:
-    return VALUES | _POD | {variable for variables in PATHS.values() for variable in variables}
+    """All but what the pod trusts, which opens nothing: a Secret without authorities leaves it as it is."""
+    return (VALUES | _POD | {variable for variables in PATHS.values() for variable in variables}) - set(CA_VARIABLES)
 
 
 def _folder(name: str, base: Mapping[str, str]) -> Path:

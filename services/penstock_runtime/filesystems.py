@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies
 
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid, PenstockError, Unavailable
@@ -23,10 +24,13 @@ TIMEOUTS: Final = {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_a
 _STANDING: Final[Mapping[str, Mapping[str, Any]]] = {
     "s3": {"config_kwargs": TIMEOUTS},
     "s3a": {"config_kwargs": TIMEOUTS},
-    "gs": {"requests_timeout": 60},
-    "gcs": {"requests_timeout": 60},
+    "gs": {"requests_timeout": 60, "session_kwargs": {"trust_env": True}},  # else past every proxy
+    "gcs": {"requests_timeout": 60, "session_kwargs": {"trust_env": True}},
 }
 _QUERY: Final = re.compile(r"\?[^\s'\")]+")
+_UNTRUSTED: Final = re.compile(r"certificate.verify.failed", re.IGNORECASE)
+_OF_PROXY: Final = re.compile(r"Proxy\w*Error")
+"""Errors of requests, httpx, aiohttp and botocore: the store has not been asked."""
 
 
 def file_uri(uri: str) -> str:
@@ -137,12 +141,35 @@ def storage_error(uri: str, error: Exception) -> PenstockError:
             Reason.DIGEST_MISMATCH,
             f"{uri} is not what it should be: {text}. It was damaged in the store or on its way; put it there again",
         )
-    if isinstance(error, PermissionError) or kind in _DENIED_KINDS or _DENIED.search(text):
+    if not _OF_PROXY.search(kind) and (
+        isinstance(error, PermissionError) or kind in _DENIED_KINDS or _DENIED.search(text)
+    ):
         return Invalid(
             Reason.STORAGE_DENIED,
             f"{uri} may not be used ({text}): check the credentials (model.credentialsSecretRef, or the "
             "environment) and what they allow",
         )
-    return Unavailable(
-        Reason.STORAGE_UNREACHABLE, f"{uri} cannot be used ({kind}: {text}): check that it is up and can be reached"
+    return Unavailable(Reason.STORAGE_UNREACHABLE, f"{uri} cannot be used ({kind}: {text}): check {_reach(str(error))}")
+
+
+def _reach(text: str) -> str:
+    """What to check where a store is not reached."""
+    if _UNTRUSTED.search(text):
+        return (
+            "its certificate, or name the authority that signed it: trustedCA of the chart, the key ca.crt of the model's "
+            "Secret, or PENSTOCK_TRUSTED_CA in the environment"
+        )
+    proxies = sorted(
+        {_without_login(url) for scheme, url in getproxies().items() if scheme in ("http", "https", "all")}
     )
+    if proxies:
+        return (
+            f"that it is up, and that the proxy {' or '.join(proxies)} (HTTPS_PROXY, HTTP_PROXY) is and lets it be reached; what "
+            "is reached without a proxy, NO_PROXY must name"
+        )
+    return "that it is up and can be reached"
+
+
+def _without_login(url: str) -> str:
+    scheme, mark, rest = url.rpartition("//")
+    return f"{scheme}{mark}{rest.rpartition('@')[2]}"

@@ -24,7 +24,7 @@ EVERYTHING: Object = {
         "priorityClassName": "system-cluster-critical",
         "tolerations": [{"key": "control", "operator": "Exists"}],
         "nodeSelector": {"node-role.kubernetes.io/control-plane": ""},
-        "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy.example.com:3128"}],
+        "extraEnv": [{"name": "OTEL_BSP_SCHEDULE_DELAY", "value": "200"}],
     },
     "gateway": {
         "autoscaling": {"enabled": True},
@@ -49,6 +49,8 @@ EVERYTHING: Object = {
         "issuerCertificates": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
     },
     "cost": {"prices": {"currency": "EUR", "cpuHour": 0.03, "acceleratorHours": {"*": 1.5}}},
+    "proxy": {"https": "http://proxy.example.com:3128", "noProxy": ["minio.storage"]},
+    "trustedCA": {"configMap": "company"},
     "poolEnv": {"HF_ENDPOINT": "https://hub.example.com"},
     "poolTemplate": {"metadata": {"labels": {"example.com/cost-center": "42"}}, "spec": {"runtimeClassName": "gvisor"}},
     "networkPolicy": {

@@ -17,6 +17,9 @@
 {{- range $claim, $path := .modelVolumes }}
 - {{ include "penstock.argument" (printf "--model-volume=%v=%v" $claim $path) }}
 {{- end }}
+{{- range $name, $value := include "penstock.outside" $ | fromYaml }}
+- {{ include "penstock.argument" (printf "--optimizer-env=%v=%v" $name $value) }}
+{{- end }}
 {{- range $name, $value := .jobEnv }}
 - {{ include "penstock.argument" (printf "--optimizer-env=%v=%v" $name $value) }}
 {{- end }}

@@ -170,4 +170,4 @@ def _translate_errors(late: type[Exception], failed: type[Exception]) -> Iterato
 @cache
 def _trust_authorities() -> ssl.SSLContext:
     """For all: to read the authorities takes longer than most requests, and a megabyte each time."""
-    return httpx.create_ssl_context(trust_env=False)
+    return httpx.create_ssl_context(trust_env=True)  # SSL_CERT_FILE; of proxies it knows nothing

@@ -18,6 +18,7 @@ from penstock.serving.mounts import CLAIMS_ROOT, CREDENTIALS_ROOT
 from penstock_operator.architectures import keep_to
 from penstock_operator.optimization.job_settings import JobSettings
 from penstock_operator.pods.disk import DISK
+from penstock_operator.pods.trust import with_authorities
 from penstock_operator.pool.placement import needs_cuda
 from penstock_operator.pool.raypods import node_selector
 
@@ -73,7 +74,7 @@ def pod(
     if terms:
         required = {"nodeSelectorTerms": [{"matchExpressions": terms}]}
         made["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}
-    return keep_to(settings.architectures, made)
+    return keep_to(settings.architectures, with_authorities(made, OPTIMIZER, settings.trusted))
 
 
 def _container(
@@ -92,7 +93,7 @@ def _container(
             *_key(run, settings),
             # Libraries keep caches in the home folder, and a pod's root file system cannot be written to.
             *([{"name": "HOME", "value": settings.workspace}] if settings.image else []),
-            *({"name": name, "value": value} for name, value in settings.environment),
+            *({"name": name, "value": value} for name, value in dict(settings.environment).items()),
         ],
         # What a search writes is bounded by nobody, so the disk that it asks for is a guess and no limit.
         "resources": {"requests": {**amounts, DISK: settings.disk}, "limits": dict(amounts)},

@@ -8,6 +8,7 @@ from typing import Final
 
 from penstock.api.pod_template import PodTemplate
 from penstock.errors import Invalid
+from penstock_operator.pods.trust import TrustedAuthorities
 from penstock_operator.pool.raypods import ACCELERATOR_NODE_LABEL
 
 DEFAULT_DISK: Final = "20Gi"
@@ -88,6 +89,8 @@ class JobSettings:
     """Whether Jobs may reach the addresses at which clouds give pods an identity of their own."""
     template: PodTemplate | None = None
     """Laid over the Jobs' pods, under what the pools say themselves."""
+    trusted: TrustedAuthorities | None = None
+    """Private authorities that Jobs trust beside those of their image."""
     accelerator_label: str = ACCELERATOR_NODE_LABEL
     """Label of Kubernetes' nodes that holds their type of accelerator, where no worker group says how to find them."""
     accelerator_resource: str = "nvidia.com/gpu"

@@ -112,6 +112,7 @@ def replacement_hash(spec: ManagedRayCluster, settings: PoolSettings, secret: st
     fixed = spec.model_dump(mode="json", exclude={"worker_groups", "idle_timeout_seconds"}, exclude_none=True)
     # What an earlier release had no word for must not change the hash where it is not said.
     template = {"template": settings.template.model_dump(mode="json", exclude_none=True)} if settings.template else {}
+    trusted = {"trusted": [settings.trusted.config_map, settings.trusted.key]} if settings.trusted else {}
     return digest(
         {
             "rule": _RULE,
@@ -122,6 +123,7 @@ def replacement_hash(spec: ManagedRayCluster, settings: PoolSettings, secret: st
             "secret": secret,
             "spec": fixed,
             **template,
+            **trusted,
         }
     )
 

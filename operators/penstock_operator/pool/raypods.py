@@ -19,6 +19,7 @@ from penstock_operator.nodes.forecast import PodDemand
 from penstock_operator.nodes.requests import demand_of
 from penstock_operator.pods.disk import with_volumes
 from penstock_operator.pods.template import with_container_templates, with_templates
+from penstock_operator.pods.trust import TrustedAuthorities, with_authorities
 from penstock_operator.pool import redis
 from penstock_operator.pool.names import GROUP_LABEL, POOL_LABEL, label
 from penstock_operator.pool.placement import needs_cuda, ray_resource
@@ -71,6 +72,8 @@ class PoolSettings:
     """Whether pods may reach the addresses at which clouds give them an identity of their own."""
     template: PodTemplate | None = None
     """Laid over all pods of pools and Jobs, under what the pools say themselves."""
+    trusted: TrustedAuthorities | None = None
+    """Private authorities that workers trust beside those of their image."""
 
 
 def head(pool: str, spec: ManagedRayCluster, settings: PoolSettings) -> Manifest:
@@ -147,6 +150,7 @@ def worker(pool: ObjectMeta, spec: ManagedRayCluster, group: WorkerGroup, settin
                 "labelSelector": {"matchLabels": chosen},
             }
         ]
+    pod = with_authorities(pod, RAY_WORKER, settings.trusted)
     built = {"metadata": {"labels": _labels(pool.name, "ray-worker")}, "spec": pod}
     return _finish(built, RAY_WORKER, _templates(spec, settings, group.pod_template))
 

@@ -26,6 +26,7 @@ from penstock_runtime.component_metrics import ComponentMetrics
 from penstock_runtime.listening import expand_host, listen
 from penstock_runtime.logs import RateLimitFilter
 from penstock_runtime.spans import SpanSink
+from penstock_runtime.trust import trust_named_authorities
 from penstock_serving.gateway.access.admissions import Admissions
 from penstock_serving.gateway.access.gatekeeper import Gatekeeper
 from penstock_serving.gateway.access.issuers import Issuers
@@ -268,6 +269,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     for handler in logging.getLogger().handlers:
         handler.addFilter(RateLimitFilter())
+    trust_named_authorities(os.environ)
     try:
         given = read_settings(sys.argv[1:], os.environ)
         settings = replace(

@@ -32,6 +32,7 @@ from penstock.telemetry import names
 from penstock_runtime.logs import RateLimitFilter
 from penstock_runtime.parent_death import end_with_parent
 from penstock_runtime.spans import SpanSink
+from penstock_runtime.trust import trust_named_authorities
 from penstock_serving.replica.control import ControlPipe
 from penstock_serving.replica.documents import ReplicaDocuments
 from penstock_serving.replica.front.http import HttpFront
@@ -62,6 +63,7 @@ def main() -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for handler in logging.getLogger().handlers:
         handler.addFilter(RateLimitFilter())
+    trust_named_authorities(os.environ)
     parent = os.getppid()
     # The signal comes when the *thread* that started this process ends, so its handler must look whether the parent lives.
     # Until the event loop handles it; the loop's start looks at the parent once more.

@@ -74,6 +74,7 @@ class KubernetesCluster(Finalizers):
             if kubeconfig is None:
                 try:
                     config.load_incluster_config(client_configuration=configuration)
+                    configuration.proxy = None  # its own cluster, which no proxy reaches
                     return cls(configuration)
                 except ConfigException:
                     pass  # not in a pod: the user's default file is next

@@ -1,18 +1,22 @@
 """Fetches JSON documents from addresses that tenants choose.
 
 Nothing but public addresses is spoken to unless the gateway is told otherwise, answers are bounded in time and size, and
-redirects are not followed.
+redirects are not followed. Where the environment names a proxy (`HTTPS_PROXY`, `NO_PROXY`), that resolves the name: here it is only
+seen to that the name is none of a private address, as far as it is known here.
 """
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import logging
 import socket
 import ssl
 from collections.abc import Mapping
 from ipaddress import IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 from typing import Any, Final
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from aiohttp import hdrs
@@ -22,8 +26,11 @@ from yarl import URL
 
 from penstock_serving.gateway.lookups import Resolver
 
+logger = logging.getLogger(__name__)
 TIMEOUT_SECONDS: Final = 5.0
 """From the name of a document's server to its last byte."""
+_LOOKUP_SECONDS: Final = 1.0
+"""Of names that a proxy resolves: behind one, those outside are often known to no resolver, and some take long to say so."""
 _MAX_BYTES: Final = 262_144
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 
@@ -36,8 +43,12 @@ class _Public(Resolver):
     ) -> list[ResolveResult]:
         found = [each for each in await super().resolve(host, port, family) if is_public(each["host"])]
         if not found:
-            raise OSError(errno.EADDRNOTAVAIL, f"{host} has no public address")
+            raise _NotPublicError(errno.EADDRNOTAVAIL, f"{host} has no public address")
         return found
+
+
+class _NotPublicError(OSError):
+    """A name is known, and none of its addresses is public."""
 
 
 def is_public(address: str) -> bool:
@@ -63,12 +74,14 @@ class DocumentClient:
         self._context = ssl.create_default_context()
         if ca_file is not None:
             self._context.load_verify_locations(ca_file)
-        self._session: aiohttp.ClientSession | None = None
+        self._resolver = Resolver() if allow_private else _Public()
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
+        """By whether they go through a proxy, whose own address need not be public."""
 
     async def close(self) -> None:
         """End connections."""
-        if self._session is not None:
-            await self._session.close()
+        for session in self._sessions.values():
+            await session.close()
 
     async def get_json(self, uri: str) -> Mapping[str, Any]:
         """A JSON object by https.
@@ -81,7 +94,10 @@ class DocumentClient:
             raise ValueError(f"{uri} is no https:// URL")
         if not self._allow_private and _is_address(url.host) and not is_public(url.host):
             raise ValueError(f"{url.host} is no public address")
-        async with self._client().get(url, allow_redirects=False) as response:
+        proxy = None if proxy_bypass(url.host) else getproxies().get("https")
+        if proxy is not None and not self._allow_private:
+            await self._refuse_private(url.host)
+        async with self._client(proxied=proxy is not None).get(url, allow_redirects=False, proxy=proxy) as response:
             if "content-encoding" in response.headers:
                 raise ValueError(f"{uri} answered with a body that is compressed")
             if response.status != 200:  # noqa: PLR2004 -- anything else, a redirect too, is no answer
@@ -97,20 +113,29 @@ class DocumentClient:
             raise ValueError(f"{uri} answered with no JSON object")  # noqa: TRY004 -- the document is wrong
         return document
 
-    def _client(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            resolver = Resolver() if self._allow_private else _Public()
+    async def _refuse_private(self, host: str) -> None:
+        """Raise for a name of which it is known here that it has no public address."""
+        try:
+            async with asyncio.timeout(_LOOKUP_SECONDS):
+                await self._resolver.resolve(host)
+        except _NotPublicError:
+            raise
+        except OSError:  # the time, too
+            logger.debug("%s is not known here; the proxy resolves it", host)
+
+    def _client(self, *, proxied: bool) -> aiohttp.ClientSession:
+        if proxied not in self._sessions:
+            resolver = Resolver() if proxied else self._resolver
             connector = aiohttp.TCPConnector(resolver=resolver, ssl=self._context, limit=64, limit_per_host=2)
-            timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
-            self._session = aiohttp.ClientSession(
+            self._sessions[proxied] = aiohttp.ClientSession(
                 connector=connector,
-                timeout=timeout,
+                timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
                 trust_env=False,
                 # A little that is compressed may be a lot.
                 auto_decompress=False,
                 headers={hdrs.ACCEPT_ENCODING: "identity"},
             )
-        return self._session
+        return self._sessions[proxied]
 
 
 def _is_address(host: str) -> bool:
