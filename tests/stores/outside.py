@@ -72,9 +72,10 @@ def _listening(handle: _Handler, context: ssl.SSLContext | None = None) -> Itera
         writer.close()
 
     loop = asyncio.new_event_loop()
-    server = loop.run_until_complete(asyncio.start_server(guarded, "127.0.0.1", 0, ssl=context))
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
+    starting = asyncio.start_server(guarded, "127.0.0.1", 0, ssl=context)
+    server = asyncio.run_coroutine_threadsafe(starting, loop).result(5)
 
     async def end() -> None:
         server.close()

@@ -80,6 +80,8 @@ def place(request: pytest.FixtureRequest, places: dict[str, Place], monkeypatch:
     found.proxy.asked.clear()
     # Pauses take no time here: ours, and those of Google's library.
     monkeypatch.setattr(downloading, "_FIRST_DELAY_SECONDS", 0.01)
+    # S3's client pauses by itself, for each of our tries.
+    monkeypatch.setattr("penstock_runtime.sources.objects.TRIES", 2)
     monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
     monkeypatch.setattr("gcsfs.retry.asyncio", SimpleNamespace(sleep=lambda _: asyncio.sleep(0)))

@@ -17,6 +17,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tests.integration.access_parts import AUDIENCE, Issuer
+from tests.stores.outside import proxying
 from tests.telling import telling
 
 from penstock.errors import Unavailable
@@ -361,3 +362,41 @@ def test_only_sound_keys_that_are_meant_for_it_verify() -> None:
     assert {key.key_id: len(key.algorithms) for key in found} == {"good": 6, "bound": 1, "large": 6, "quick": 6}
     with pytest.raises(ValueError, match="list of keys"):
         usable_keys({})
+
+
+BEHIND = [
+    ("a name that no resolver here knows", "issuer.example.test", True),
+    ("a name of this machine's own", "localhost", False),
+    ("an address that is not public", "127.0.0.1", False),
+]
+
+
+@pytest.mark.parametrize(("host", "asked"), [row[1:] for row in BEHIND], ids=[row[0] for row in BEHIND])
+def test_behind_a_proxy_an_issuer_is_asked_through_it(
+    host: str, monkeypatch: pytest.MonkeyPatch, *, asked: bool
+) -> None:
+    """The proxy resolves names. What is known here to be private, it is not asked for."""
+
+    async def scenario(world: World) -> None:
+        port = world.issuer.url.rpartition(":")[2]
+        with proxying(int(port)) as proxy:
+            monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+            monkeypatch.setenv("NO_PROXY", ".svc")
+            world.issuer.url = f"https://{host}:{port}"
+            # The issuer's certificate is for 127.0.0.1: that the name is another's is told only by who spoke to it.
+            with pytest.raises(Unavailable, match="certificate" if asked else telling("no public address")):
+                await world.accepts(world.issuer.token())
+            assert proxy.asked == ([f"CONNECT {host}:{port}"] if asked else [])
+
+    run(scenario, allow_private=False)
+
+
+def test_an_issuer_that_needs_no_proxy_is_asked_past_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(world: World) -> None:
+        with proxying(9) as proxy:
+            monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+            monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+            assert await world.accepts(world.issuer.token())
+            assert proxy.asked == []
+
+    run(scenario)
