@@ -31,6 +31,8 @@ from penstock.serving.control import (
 
 _ROOT = Path(__file__).resolve().parents[2]
 _SECONDS = 60
+TRUST = httpx.create_ssl_context()
+"""Made once: each call of httpx without a client of its own would read all authorities, which takes as long as a slow model's run."""
 
 
 def save_model(
@@ -140,7 +142,10 @@ class ReplicaProcess:
         return event.stats
 
     def infer(self, document: dict[str, Any], path: str = "/v2/models/tiny/infer", **kwargs: Any) -> httpx.Response:
-        return httpx.post(self.url + path, json=document, timeout=_SECONDS, **kwargs)
+        return httpx.post(self.url + path, json=document, timeout=_SECONDS, verify=TRUST, **kwargs)
+
+    def get(self, path: str, **kwargs: Any) -> httpx.Response:
+        return httpx.get(self.url + path, timeout=_SECONDS, verify=TRUST, **kwargs)
 
     def connect(self) -> socket.socket:
         host, _, port = self.address.rpartition(":")

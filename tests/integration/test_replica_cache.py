@@ -44,7 +44,7 @@ def one(number: float, timeout_seconds: float | None = None) -> dict[str, Any]:
 
 
 def samples(started: ReplicaProcess, name: str) -> list[Sample]:
-    families = text_string_to_metric_families(httpx.get(f"{started.url}/metrics").text)
+    families = text_string_to_metric_families(started.get("/metrics").text)
     return [sample for family in families for sample in family.samples if sample.name == name]
 
 
@@ -203,7 +203,7 @@ def test_what_nobody_waits_for_any_more_does_not_run(occupied: ReplicaProcess) -
 
 def test_those_who_come_after_one_whose_time_is_too_short_run_by_themselves(occupied: ReplicaProcess) -> None:
     with occupied.connect() as connection:
-        connection.sendall(pipelined(one(5, timeout_seconds=0.05), one(5), one(5)))
+        connection.sendall(pipelined(one(5, timeout_seconds=0.1), one(5), one(5)))
         assert all_answers(connection, 3) == [(429, MISS, None), (200, MISS, [5]), (200, SHARED, [5])]
     assert rows_run(occupied) == len(BEFORE) + 1
 

@@ -20,6 +20,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from onnx import TensorProto, helper
 from tests.integration.grpc_parts import ELEMENTS, http2, messages, raw_request, save_echo, stub, triton_inputs
 from tests.integration.replica_process import (
+    TRUST,
     ReplicaProcess,
     linear_weights,
     replica,
@@ -51,7 +52,7 @@ def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows_run(started: ReplicaProcess) -> float:
-    lines = (line.rpartition(" ") for line in httpx.get(f"{started.url}/metrics").text.splitlines())
+    lines = (line.rpartition(" ") for line in started.get("/metrics").text.splitlines())
     return next(float(value) for name, _, value in lines if name == ROWS)
 
 
@@ -286,7 +287,8 @@ def test_a_call_whose_time_is_up_is_not_run(slow_model: Path, tmp_path: Path, ho
             case "the caller's deadline":
                 late = refused(lambda: asked.ModelInfer(raw_request("tiny", {"x": ONE}), timeout=0.05)).code()
             case "the request's timeout":
-                asking = raw_request("tiny", {"x": ONE}, parameters={"timeout": {"int64_param": 1000}})
+                # Shorter than what is before it takes, longer than it takes to be read: a time that is up then is another answer.
+                asking = raw_request("tiny", {"x": ONE}, parameters={"timeout": {"int64_param": 100_000}})
                 error = refused(lambda: asked.ModelInfer(asking, timeout=60))
                 late = error.code()
                 assert late is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -308,6 +310,7 @@ def asked_by_hand(started: ReplicaProcess, timeout: bytes) -> grpc.StatusCode:
         content=b"\0" + len(message).to_bytes(4, "big") + message,
         headers={"content-type": "application/grpc", "te": "trailers", "grpc-timeout": timeout.decode()},
         timeout=60,
+        verify=TRUST,
     )
     number = int(answer.headers["grpc-status"])
     return next(code for code in grpc.StatusCode if code.value[0] == number)

@@ -315,7 +315,7 @@ def test_what_is_shown_is_no_demand_and_shown_to_nobody_else(scene: Scene) -> No
         assert (twin.shadow.samples, twin.shadow.dropped) == (0, 0)
         assert (twin.answered, twin.failed, twin.late) == (before.answered, before.failed, 0)
         assert scene.replicas["equal"].stats().arrival_rate == 0
-        text = httpx.get(f"{scene.replicas['equal'].url}/metrics", headers=GATEWAY).text
+        text = scene.replicas["equal"].get("/metrics", headers=GATEWAY).text
         assert 'penstock_requests_total{model="tiny"' not in text
     finally:
         del scene.agent.orders["equal"]
