@@ -29,6 +29,8 @@ from penstock.routing.tokens import admin_token, replica_token
 
 SECRET = "integration-secret"
 GUARD_SECONDS = 60.0
+CLIENTS = 8
+"""Of a load, where it is not told how many."""
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
@@ -248,7 +250,9 @@ async def replica_process(name: str) -> AsyncIterator[tuple[asyncio.subprocess.P
 
 
 @asynccontextmanager
-async def load(gateway: Gateway, path: str = "/v2/models/m/infer", clients: int = 8) -> AsyncIterator[Counter[Any]]:
+async def load(
+    gateway: Gateway, path: str = "/v2/models/m/infer", clients: int = CLIENTS
+) -> AsyncIterator[Counter[Any]]:
     """Closed-loop clients while the block runs; counts answers by (status, replica), failures by exception."""
     answers: Counter[Any] = Counter()
     stop = asyncio.Event()

@@ -8,7 +8,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,11 @@ def test_what_cannot_be_read_is_answered_and_ends(sent: bytes, status: int) -> N
     async def scenario(gw: Gateway, _: AsyncExitStack) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", gw.port)
         writer.write(sent)
-        answer = await asyncio.wait_for(reader.read(-1), GUARD_SECONDS)
+        async with asyncio.timeout(GUARD_SECONDS):
+            answer = await reader.readline()
+            # Where more was sent than it read, the end is a reset.
+            with suppress(ConnectionResetError):
+                await reader.read(-1)
         writer.close()
         # HAProxy's parser has an answer of its own, before any configured one applies.
         assert int(answer.split()[1]) == status

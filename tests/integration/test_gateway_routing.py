@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from tests.integration.gateway_parts import (
+    CLIENTS,
     GUARD_SECONDS,
     SECRET,
     Gateway,
@@ -58,8 +59,9 @@ def test_a_new_replica_gets_requests_without_a_reload() -> None:
 def test_a_lease_that_ends_takes_the_replica_out_and_the_server_away() -> None:
     async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
         a = await stack.enter_async_context(Replica("a"))
-        await gw.lease("a", a.address, leaseSeconds=0.5)
+        await gw.lease("a", a.address)
         assert (await gw.infer())[1]["replica"] == "a"
+        await gw.lease("a", a.address, leaseSeconds=0.5)
 
         async def cleared() -> bool:
             return not await gw.routes() and not await _servers(gw)
@@ -101,7 +103,7 @@ def test_a_killed_replica_under_load_fails_no_request() -> None:
     async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
         process, a = await stack.enter_async_context(replica_process("a"))
         _, b = await stack.enter_async_context(replica_process("b"))
-        await gw.lease("a", a, leaseSeconds=3)
+        await gw.lease("a", a)
         await gw.lease("b", b)
         async with load(gw) as answers:
             await until_answers(answers, 50, by="a")
@@ -117,11 +119,12 @@ def test_when_the_only_replica_is_killed_its_requests_wait_for_the_next() -> Non
         process, a = await stack.enter_async_context(replica_process("a"))
         _, b = await stack.enter_async_context(replica_process("b"))
         await gw.declare(holdSeconds=60)
-        await gw.lease("a", a, leaseSeconds=1)
+        await gw.lease("a", a)
         async with load(gw) as answers:
             await until_answers(answers, 50, by="a")
             process.kill()
             await process.wait()
+            await gw.lease("a", a, leaseSeconds=0.5)
 
             async def expired() -> bool:
                 return not (await gw.routes())["default/m"]["replicas"]
@@ -149,10 +152,9 @@ def test_weights_move_all_requests_to_another_revision_under_load() -> None:
             await gw.declare(revisions={"r1": 50, "r2": 50})
             await until_answers(answers, 20, by="new")
             await gw.declare(revisions={"r1": 0, "r2": 100})
-            await until_answers(answers, 20)
             before = old.answered
             await until_answers(answers, 100, by="new")
-            assert old.answered == before
+            assert old.answered - before <= CLIENTS, "what was under way when this was declared"
             await gw.release("old")
         assert failures(answers) == {}
 
