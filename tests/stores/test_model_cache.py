@@ -130,14 +130,14 @@ def test_a_refused_model_leaves_nothing(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == [".lock"]
 
 
-def fill_slowly(folder: str, key: str, count: str) -> None:
+def fill_slowly(folder: str, key: str, count: str, seconds: float = 0.5) -> None:
     """In a process of its own: fill, counting, and hold."""
 
     def fill(staging: Path, room: Room) -> dict[str, ModelFile]:
         with Path(count).open("a") as file:
             file.write("filled\n")
         (staging / "model.onnx").write_bytes(b"half")
-        time.sleep(0.5)
+        time.sleep(seconds)
         return filled()(staging, room)
 
     ModelCache(Path(folder)).get(key, "s3://m/a", MIB, fill)
@@ -158,9 +158,10 @@ def test_of_many_processes_at_once_one_fills(tmp_path: Path) -> None:
 def test_a_killed_download_is_gone_on_with_and_that_of_another_model_removed(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     for key in ("a", "b"):
-        process = context.Process(target=fill_slowly, args=(str(tmp_path), key, os.devnull))
+        process = context.Process(target=fill_slowly, args=(str(tmp_path), key, os.devnull, 60.0))
         process.start()
-        while not (tmp_path / f".fetching-{key}" / "model" / "model.onnx").exists():
+        half = tmp_path / f".fetching-{key}" / "model" / "model.onnx"
+        while not (half.exists() and half.stat().st_size):
             assert process.is_alive()
             time.sleep(0.01)
         os.kill(process.pid or 0, signal.SIGKILL)

@@ -44,6 +44,12 @@ class Echo:
             self.all_gone.set()
 
 
+async def settle() -> None:
+    """Until what was sent within this process was read. That takes turns of the loop: a pause may end in the first of them."""
+    for _ in range(25):
+        await asyncio.sleep(0.002)
+
+
 async def talk(sent: bytes, echo: Echo, later: float, limits: ConnectionLimits) -> bytes:
     """Send some bytes, let the connection look at its limits as of `later` seconds from now, and read to the end."""
     connections: set[HttpConnection] = set()
@@ -51,7 +57,7 @@ async def talk(sent: bytes, echo: Echo, later: float, limits: ConnectionLimits) 
     server = await loop.create_server(lambda: HttpConnection(echo, limits, connections), "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
     writer.write(sent)
-    await asyncio.sleep(0.05)
+    await settle()
     for connection in tuple(connections):
         connection.check_deadlines(time.monotonic() + later)
     try:
@@ -157,7 +163,7 @@ def test_a_client_that_goes_is_reported_for_each_request_that_it_waited_for() ->
         server = await loop.create_server(lambda: HttpConnection(echo, LIMITS, connections), "127.0.0.1", 0)
         _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         writer.write(b"POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n" * _PIPELINED)
-        await asyncio.sleep(0.05)
+        await settle()
         writer.close()
         async with asyncio.timeout(10):
             await echo.all_gone.wait()

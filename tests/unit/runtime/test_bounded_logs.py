@@ -71,7 +71,7 @@ def test_lines_of_ever_new_kinds_are_bounded_by_their_bytes_and_forgotten() -> N
 def test_a_server_that_repeats_itself_is_passed_on_in_part_and_its_last_words_too(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    flood = "import sys; [print('warning', i, file=sys.stderr) for i in range(20000)]; print('why', file=sys.stderr)"
+    flood = "import sys; [print('warning', i, file=sys.stderr) for i in range(6000)]; print('why', file=sys.stderr)"
     settings = ReplicaSettings(namespace="n", model="m", revision="r", replica_id="i", storage_uri="file:///none")
     died: queue.Queue[int] = queue.Queue()
     with pytest.raises(ReplicaFailedError):

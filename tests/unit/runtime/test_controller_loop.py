@@ -211,7 +211,8 @@ def test_a_tenant_whose_reconciles_hang_is_told_of_and_stops_nobody_else(
     assert eventually(lambda: controller.complaint() is None and "slow/hangs-0 has taken" in caplog.text)
     controller.enqueue(Key("other", "one"))
     assert done.wait(30)
-    assert controller.complaint() is None
+    # The worker that did it has hung as long as all, until it comes to leave its reconcile.
+    assert eventually(lambda: controller.complaint() is None)
     leave.set()
     assert controller.stop()
 
