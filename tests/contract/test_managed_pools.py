@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -131,8 +132,8 @@ def cluster(plane: ControlPlane) -> Iterator[KubernetesCluster]:
 
 
 @pytest.fixture
-def space(plane: ControlPlane, request: pytest.FixtureRequest) -> str:
-    name = f"pools-{abs(hash(request.node.name)) % 10**8}"
+def space(plane: ControlPlane) -> str:
+    name = f"pools-{secrets.token_hex(4)}"
     plane.kubectl("create", "namespace", name)
     return name
 
@@ -190,10 +191,10 @@ def test_without_kuberay_a_pool_says_so_and_goes_on_once_it_is_there(
     plane.kubectl("delete", "crd", "rayclusters.ray.io", "--ignore-not-found")
     with operation(plane, space):
         cluster.apply(SERVING_POOL, pool(space), "test")
-        eventually(lambda: told(cluster, space)[0] == "KubeRayMissing", "the pool says what is missing", 30)
+        eventually(lambda: told(cluster, space)[0] == "KubeRayMissing", "the pool says what is missing")
         assert "install KubeRay" in told(cluster, space)[1]
         serve_ray_clusters(plane)
-        eventually(lambda: told(cluster, space)[0] == "StartingPool", "the pool starts", 60)
+        eventually(lambda: told(cluster, space)[0] == "StartingPool", "the pool starts")
         assert cluster.get(RAY_CLUSTER, Key(space, "penstock-default")) is not None
 
 
@@ -215,16 +216,16 @@ def test_the_first_deployment_of_a_namespace_makes_the_default_pool_and_again_wh
 ) -> None:
     with operation(kuberay, space, default=SPEC):
         cluster.apply(INFERENCE_DEPLOYMENT, deployment(space), "test")
-        made = eventually(lambda: cluster.get(SERVING_POOL, Key(space, "default")), "the pool is there", 30)
+        made = eventually(lambda: cluster.get(SERVING_POOL, Key(space, "default")), "the pool is there")
         assert made["metadata"]["labels"]["penstock.dev/made-by-default"] == "true"
-        eventually(lambda: cluster.get(RAY_CLUSTER, Key(space, "penstock-default")), "its RayCluster", 30)
+        eventually(lambda: cluster.get(RAY_CLUSTER, Key(space, "penstock-default")), "its RayCluster")
         cluster.delete(SERVING_POOL, Key(space, "default"))
 
         def another() -> bool:
             found = cluster.get(SERVING_POOL, Key(space, "default"))
             return found is not None and found["metadata"]["uid"] != made["metadata"]["uid"]
 
-        eventually(another, "it is made again", 30)
+        eventually(another, "it is made again")
 
 
 def pool_ready(cluster: Cluster, space: str) -> Manifest:
@@ -254,7 +255,7 @@ def policy(plane: ControlPlane, space: str, group: str, resource: str) -> Iterat
         tried = plane.kubectl("create", "--dry-run=server", "-f", "-", input=json.dumps(probe), check=False)
         return says in tried.stderr
 
-    eventually(refuses, "the policy holds", 30)
+    eventually(refuses, "the policy holds")
     yield says
     plane.kubectl("delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", name)
 
@@ -265,9 +266,9 @@ def test_a_raycluster_that_a_policy_refuses_is_told_in_its_words_and_made_once_t
     with operation(kuberay, space):
         with policy(kuberay, space, "ray.io", "rayclusters") as says:
             cluster.apply(SERVING_POOL, pool(space), "test")
-            eventually(lambda: told(cluster, space)[0] == "ApiRefused", "the pool says what refuses it", 30)
+            eventually(lambda: told(cluster, space)[0] == "ApiRefused", "the pool says what refuses it")
             assert says in told(cluster, space)[1]
-        eventually(lambda: cluster.get(RAY_CLUSTER, Key(space, "penstock-default")), "its RayCluster", 40)
+        eventually(lambda: cluster.get(RAY_CLUSTER, Key(space, "penstock-default")), "its RayCluster")
 
 
 def test_a_default_pool_that_a_policy_refuses_is_told_by_the_deployment_and_made_once_that_is_gone(
@@ -276,9 +277,9 @@ def test_a_default_pool_that_a_policy_refuses_is_told_by_the_deployment_and_made
     with operation(kuberay, space, default=SPEC):
         with policy(kuberay, space, "penstock.dev", "servingpools") as says:
             cluster.apply(INFERENCE_DEPLOYMENT, deployment(space), "test")
-            eventually(lambda: says in pool_ready(cluster, space).get("message", ""), "the policy's words", 40)
+            eventually(lambda: says in pool_ready(cluster, space).get("message", ""), "the policy's words")
             assert pool_ready(cluster, space)["reason"] == "ApiRefused"
-        eventually(lambda: cluster.get(SERVING_POOL, Key(space, "default")), "the pool is there", 40)
+        eventually(lambda: cluster.get(SERVING_POOL, Key(space, "default")), "the pool is there")
 
 
 def test_no_pool_is_made_where_there_is_no_default(
@@ -286,7 +287,7 @@ def test_no_pool_is_made_where_there_is_no_default(
 ) -> None:
     with operation(kuberay, space):
         cluster.apply(INFERENCE_DEPLOYMENT, deployment(space), "test")
-        eventually(lambda: pool_ready(cluster, space).get("reason") == "PoolNotFound", "the missing pool is told", 30)
+        eventually(lambda: pool_ready(cluster, space).get("reason") == "PoolNotFound", "the missing pool is told")
         assert cluster.get(SERVING_POOL, Key(space, "default")) is None
 
 

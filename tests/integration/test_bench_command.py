@@ -119,7 +119,8 @@ def test_an_open_loop_sees_a_stall_that_a_closed_loop_hides() -> None:
     assert hidden.latency_milliseconds is not None
     # Of seventy requests fifty were due while it stood still; a closed loop sent one of its many.
     assert seen.latency_milliseconds.p90 > 100
-    assert hidden.latency_milliseconds.p90 < seen.latency_milliseconds.p90
+    # However slow the machine, it sent more than two.
+    assert hidden.latency_milliseconds.p50 < seen.latency_milliseconds.p90
     assert seen.requests == 70
 
 

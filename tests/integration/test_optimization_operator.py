@@ -132,7 +132,7 @@ class OperatedNamespace:
             items = self.cluster.list(kind, self.namespace).items
             return [each for each in items if "deletionTimestamp" not in each["metadata"]]
 
-        (found,) = eventually(look, f"there is one {kind.kind}", 30)
+        (found,) = eventually(look, f"there is one {kind.kind}")
         return found
 
     def condition(self, kind: str, manifest: Manifest) -> tuple[str, str]:
@@ -146,7 +146,7 @@ class OperatedNamespace:
             found["it"] = self.only(kind)
             return self.condition(condition, found["it"]) == (status, reason)
 
-        eventually(look, f"{kind.kind}: {condition} {status} {reason}; it is {found}", 30)
+        eventually(look, f"{kind.kind}: {condition} {status} {reason}; it is {found}")
         return found["it"]
 
     def write(self, job: Manifest, content: Progress | RunResult) -> None:
@@ -265,7 +265,7 @@ def test_a_profile_makes_a_faster_model_serve(home: OperatedNamespace) -> None:
 
     progress = Progress(stage=Stage.MEASURE, message="rung 1", done=3, total=12, best="Static", best_speedup=2.1)
     home.write(job, progress)
-    eventually(lambda: "Measure" in json.dumps(home.only(OPTIMIZATION_RUN).get("status")), "progress is told", 30)
+    eventually(lambda: "Measure" in json.dumps(home.only(OPTIMIZATION_RUN).get("status")), "progress is told")
     assert home.condition("ProfileApplied", home.only(INFERENCE_DEPLOYMENT)) == ("Unknown", "Optimizing")
 
     accepted = home.accepted()
@@ -290,7 +290,7 @@ def test_a_profile_makes_a_faster_model_serve(home: OperatedNamespace) -> None:
     assert (told["verdict"], told["figures"]["size"], told["attempts"]) == ("Accepted", "2.8 MB → 700 kB", 1)
     # an event is written once the condition that it tells of has been
     told_of = {"Optimizing", "ProfileAccepted", "Optimized"}
-    eventually(lambda: told_of <= {reason for reason, _ in home.events}, f"events tell of {told_of}", 30)
+    eventually(lambda: told_of <= {reason for reason, _ in home.events}, f"events tell of {told_of}")
     if home.kubectl is not None:
         heading, line = home.kubectl("get", "optrun").splitlines()
         assert heading.split()[:3] == ["NAME", "VERDICT", "SPEEDUP"]
@@ -324,7 +324,7 @@ def test_what_others_put_in_the_place_of_a_result_serves_nothing(home: OperatedN
     folder.mkdir(parents=True)
     (folder / RESULT_FILE).write_text(home.accepted().model_dump_json())
     home.report(job, job_status.exited_status(job, 0, time.time()))
-    eventually(lambda: "is being read" in json.dumps(home.only(OPTIMIZATION_RUN)["status"]), "its end was seen", 30)
+    eventually(lambda: "is being read" in json.dumps(home.only(OPTIMIZATION_RUN)["status"]), "its end was seen")
     assert "artifact" not in home.only(OPTIMIZATION_RUN)["status"], "nobody signed what lies there"
     home.write(job, home.accepted())
     home.wait(INFERENCE_DEPLOYMENT, "ProfileApplied", "True", "Optimized")
@@ -382,7 +382,7 @@ def test_another_model_gets_a_run_of_its_own_and_the_former_one_goes(home: Opera
         # The former Job goes when Kubernetes collects garbage, which takes it a while.
         return before["metadata"]["uid"] not in runs and len(runs) == 1 and bool(jobs - {former["metadata"]["uid"]})
 
-    eventually(replaced, "the run and its Job are new", 30)
+    eventually(replaced, "the run and its Job are new")
 
 
 def test_a_profile_that_comes_later_is_noticed_at_once(home: OperatedNamespace) -> None:
@@ -414,5 +414,5 @@ def test_a_deleted_deployment_takes_its_run_and_job_along(home: OperatedNamespac
     home.run_job()
     key = Key(home.namespace, "digits")
     home.cluster.delete(INFERENCE_DEPLOYMENT, key, propagation=Propagation.BACKGROUND)
-    eventually(lambda: not home.cluster.list(JOB, home.namespace).items, "the Job is gone", 60)
+    eventually(lambda: not home.cluster.list(JOB, home.namespace).items, "the Job is gone")
     assert not home.cluster.list(OPTIMIZATION_RUN, home.namespace).items

@@ -94,19 +94,19 @@ def test_a_run_reaches_its_verdict_over_a_killed_operator(home: OperatorFolder) 
     (home.workspace / "wait").touch()
     home.cluster.apply(OPTIMIZATION_RUN, RUN, "test")
     home.start()
-    told = eventually(lambda: (home.status().get("progress") or {}).get("message"), "progress is told", 30)
+    told = eventually(lambda: (home.status().get("progress") or {}).get("message"), "progress is told")
     assert "pretending" in told
     (first,) = home.started()
 
     home.stop(kill=True)
-    eventually(lambda: not is_alive(first), "the search ends with its operator", 10)
+    eventually(lambda: not is_alive(first), "the search ends with its operator")
     home.start()
-    eventually(lambda: len(home.started()) == 2, "the search is started again", 60)
+    eventually(lambda: len(home.started()) == 2, "the search is started again")
     time.sleep(0.5)
     assert len(home.started()) == 2
 
     (home.workspace / "wait").unlink()
-    eventually(lambda: home.status().get("verdict") == "Rejected", "the verdict is told", 30)
+    eventually(lambda: home.status().get("verdict") == "Rejected", "the verdict is told")
     (job,) = home.cluster.list(JOB, "default").items
     assert (job["status"]["succeeded"], home.status()["attempts"]) == (1, 1)
     assert home.status()["summary"] == "It was only pretended."
@@ -116,7 +116,7 @@ def test_a_deleted_run_ends_its_process(home: OperatorFolder) -> None:
     (home.workspace / "wait").touch()
     home.cluster.apply(OPTIMIZATION_RUN, RUN, "test")
     home.start()
-    (process,) = eventually(home.started, "the search runs", 30)
+    (process,) = eventually(home.started, "the search runs")
     home.cluster.delete(OPTIMIZATION_RUN, KEY)
-    eventually(lambda: not is_alive(process), "its process ends", 20)
+    eventually(lambda: not is_alive(process), "its process ends")
     assert not home.cluster.list(JOB, "default").items

@@ -124,13 +124,14 @@ def test_a_metric_of_the_users_own_runs_in_the_sandbox(small: Small, work: Path,
 @pytest.mark.parametrize("scenario", list(Scenario))
 def test_load_tests_tell_a_rate_and_a_curve(small: Small, scenario: Scenario) -> None:
     workload = Workload(scenario=scenario, max_batch_size=6)
-    point, curve = load_test(small.baseline, small.data, workload, 50.0, seconds=1.0)
+    # A bound that is kept on a machine that is busy with other things, too.
+    point, curve = load_test(small.baseline, small.data, workload, 5000.0, seconds=1.0)
     assert [each.rows for each in curve] == [1, 2, 4, 6]
     assert all(0 < each.p50_milliseconds <= each.p99_milliseconds for each in curve)
     assert point.requests_per_second > 0
     assert 0 < point.p50_milliseconds <= point.p99_milliseconds
     assert point.cpu_seconds_per_request > 0
-    assert point.bound_milliseconds == 50.0
+    assert point.bound_milliseconds == 5000.0
     assert point.joining is not None, "the artifact's manifest keeps what was proved"
     assert set(point.joining.inputs.values()) == set(point.joining.outputs.values()) == {0}
 

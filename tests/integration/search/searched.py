@@ -150,8 +150,10 @@ def search_with_kills(root: Path, kills: tuple[int, ...], terminated: int) -> Se
         while children_of(searched.request) and time.monotonic() < deadline:
             time.sleep(0.05)
         searched.left += children_of(searched.request)
+    # Once it has kept a trial of its own: by then it hears the signal, which ends a process that only just begins.
+    wanted = max(terminated, len(kept(searched.request)) + 1)
     process = start(searched.request)
-    end_when(process, searched.request, terminated, signal.SIGTERM)
+    end_when(process, searched.request, wanted, signal.SIGTERM)
     searched.terminated_status = process.returncode
     searched.before_kills.append(kept(searched.request))
     process = start(searched.request)
