@@ -26,8 +26,12 @@ _FAILED = pytest.StashKey[dict[str, BuildFailedError]]()
 """Programs that could not be built: only the tests that need them fail."""
 
 
-# A machine that is busy is no fault: Hypothesis fails an example that takes 200 ms, and inputs that are slow to draw.
-settings.register_profile("penstock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# A machine that is busy is no fault: Hypothesis fails an example that takes 200 ms, and inputs that are slow to draw. What is drawn
+# is the same each time, so that a change is not held up by what another would have met; `--hypothesis-profile=explore` draws anew.
+settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=1000)
+settings.register_profile(
+    "penstock", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True, database=None
+)
 settings.load_profile("penstock")
 
 
