@@ -68,8 +68,9 @@ def test_the_sample_is_applied_becomes_ready_and_answers_as_the_model_itself(
     assert row.split()[:2] == ["digits", "True"]
     assert model.as_uri() in row
     assert status["url"] in row
-    events = penstock.kubectl("events", "-n", tenant, "--for", "inferencedeployment/digits")
-    assert "Ready" in events
+    # An event is written once the condition that it tells of has been.
+    asked = ("events", "-n", tenant, "--for", "inferencedeployment/digits")
+    parts.until("the event", lambda: "Ready" in penstock.kubectl(*asked))
     penstock.kubectl("delete", "infdep", "digits", "-n", tenant, "--timeout=120s")
     assert not [name for name in penstock.serve_applications() if tenant in name]
     assert not [route for route in penstock.gateway.routes() if route["namespace"] == tenant]
