@@ -50,7 +50,7 @@ class RunnerFolder:
 
     def stop(self) -> None:
         if self.runner is not None:
-            assert self.runner.controller.stop(10)
+            assert self.runner.controller.stop(60)
             self.runner.end()
 
     def apply(self, name: str, seconds: float = 0.0, code: int = 0, **spec: Any) -> Manifest:

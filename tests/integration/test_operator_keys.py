@@ -119,7 +119,7 @@ def test_a_key_opens_and_closes_with_its_object_even_where_the_pool_is_gone(tmp_
             with replica(gateway, revision):
                 _open_and_close(cluster, gateway)
         finally:
-            assert operation.stop(10)
+            assert operation.stop(60)
     cluster.close()
 
 

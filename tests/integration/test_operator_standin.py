@@ -59,7 +59,7 @@ class Operator:
 
     def stop(self) -> None:
         while self._running:
-            assert self._running.pop().stop(10)
+            assert self._running.pop().stop(60)
 
     def reason(self, name: str, kind: str = "Ready") -> str:
         manifest = self.cluster.get(INFERENCE_DEPLOYMENT, Key("default", name)) or {}

@@ -111,7 +111,7 @@ class OperatedNamespace:
     def stop(self) -> None:
         while self.running:
             operation, connection = self.running.pop()
-            assert operation.stop(10)
+            assert operation.stop(60)
             connection.close()
 
     def deploy(self, **spec: Any) -> None:

@@ -56,7 +56,7 @@ def watched(crds: ControlPlane, namespace: str) -> Iterator[Watched]:
         operation = Operation(cluster, Settings(namespaces=(namespace,), workers=2), lambda *_: None, lambda: True)
         operation.start()
         yield Watched(crds, namespace, cluster)
-        assert operation.stop(10)
+        assert operation.stop(60)
     cluster.close()
 
 
