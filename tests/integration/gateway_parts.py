@@ -246,7 +246,8 @@ async def replica_process(name: str) -> AsyncIterator[tuple[asyncio.subprocess.P
     finally:
         if process.returncode is None:
             process.kill()
-        await process.wait()
+        # To the end of its output: a pipe that is open when the loop ends raises later, in whichever test it is collected.
+        await process.communicate()
 
 
 @asynccontextmanager

@@ -75,7 +75,7 @@ def _listening(handle: _Handler, context: ssl.SSLContext | None = None) -> Itera
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     starting = asyncio.start_server(guarded, "127.0.0.1", 0, ssl=context)
-    server = asyncio.run_coroutine_threadsafe(starting, loop).result(5)
+    server = asyncio.run_coroutine_threadsafe(starting, loop).result(60)
 
     async def end() -> None:
         server.close()
@@ -88,9 +88,9 @@ def _listening(handle: _Handler, context: ssl.SSLContext | None = None) -> Itera
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
-        asyncio.run_coroutine_threadsafe(end(), loop).result(5)
+        asyncio.run_coroutine_threadsafe(end(), loop).result(60)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(5)
+        thread.join(60)
         loop.close()
 
 
