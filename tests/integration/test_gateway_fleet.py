@@ -316,7 +316,7 @@ def test_a_replica_holds_a_lease_with_each_gateway_as_they_come_and_go() -> None
                 return names.find(host)
 
             settings = ReplicaSettings(
-                namespace="default", model="m", revision="r1", replica_id="a", storage_uri="file:///m", lease_seconds=4,
+                namespace="default", model="m", revision="r1", replica_id="a", storage_uri="file:///m", lease_seconds=2,
                 gateways=(f"http://{NAME}:{old.control_port}",), registration_token=replica_token(SECRET, "default", "m"),
             )  # fmt: skip
             leases = Leases(settings, "127.0.0.1:9", "", ReplicaStats, find)

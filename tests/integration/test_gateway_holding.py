@@ -452,7 +452,7 @@ def test_answers_in_pieces_take_of_the_namespaces_share_of_memory() -> None:
 
 def test_of_a_full_replicas_answer_little_is_kept() -> None:
     async def scenario(gw: Gateway, stack: AsyncExitStack) -> None:
-        await gw.declare(holdSeconds=4)
+        await gw.declare(holdSeconds=2)
         request = asyncio.create_task(gw.infer())
         await until_held(gw, 1)
         replica = await stack.enter_async_context(Replica("a" * 100_000))
