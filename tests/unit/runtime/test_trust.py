@@ -16,7 +16,7 @@ from penstock_operator.clients.bounds import Bounds
 from penstock_operator.clients.exchange import BoundedClient
 from penstock_runtime.trust import CA_VARIABLES, trust_named_authorities
 
-BOUNDS = Bounds(seconds=5.0, most_bytes=1000)
+BOUNDS = Bounds(seconds=60.0, most_bytes=1000)
 
 
 def names(bundle: str) -> set[str]:
