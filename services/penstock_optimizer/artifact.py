@@ -15,8 +15,6 @@ from penstock.serving.manifest import MANIFEST_NAME, ModelManifest
 
 BUILT_WITH = ("torch", "onnx", "onnxscript", "safetensors", "scikit-learn", "numpy")
 """Distributions whose versions can change the model."""
-IMPORT_PATH = "penstock_optimizer.digits:network"
-"""Gives the untrained module that the source's safetensors are the weights of."""
 INPUT_NAME = "image"
 OUTPUT_NAME = "logits"
 LABELS_NAME = "labels"
@@ -63,7 +61,7 @@ class DigitsArtifact:
 
     @property
     def weights_file(self) -> Path:
-        """Safetensors of the module that `IMPORT_PATH` gives."""
+        """Safetensors of the module that `penstock_optimizer.digits:network` gives, untrained."""
         return self.source_folder / "model.safetensors"
 
     @property

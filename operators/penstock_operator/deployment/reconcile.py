@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
@@ -37,8 +36,6 @@ from penstock_operator.runtime.loop.news import News
 from penstock_operator.runtime.loop.reconciler import Applied, Failure, Reconciler
 from penstock_operator.runtime.metrics import count_scaling
 from penstock_operator.runtime.rollout_metrics import show_rollout
-
-log = logging.getLogger(__name__)
 
 _Sight: TypeAlias = tuple[Observed, PoolWriter | None]
 """What was observed, and the writer of the pool where it has one."""

@@ -19,8 +19,6 @@ class ShownCount:
     """Of all replicas that show their requests."""
 
     samples: int
-    failed: int
-    """That the other answered with an error."""
     made: int
     """Of inputs that no client ever sent."""
     supplied: int
@@ -49,7 +47,6 @@ def count_shown(sight: RolloutSight) -> ShownCount:
     made = [each.made for each in told if each.made is not None]
     return ShownCount(
         samples=sum(each.samples for each in told) + sum(each.samples for each in made),
-        failed=sum(each.failed for each in told) + sum(each.failed for each in made),
         made=sum(each.samples for each in made),
         supplied=sum(each.supplied for each in made),
         replayed=sum(each.replayed for each in told),

@@ -1,56 +1,24 @@
 """The API server's verdict on a manifest, without one: the schema and the CEL rules of the generated CRDs.
 
-Checking needs `jsonschema` and `cel-python`, which the `cli` extra installs; `from_manifest` needs neither.
+Checking needs `jsonschema` and `cel-python`, which the `cli` extra installs.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Final
 
-from pydantic import ValidationError
-
 from penstock.api import API_VERSION, GROUP
-from penstock.api.access import APIKey
-from penstock.api.conditions import Reason
 from penstock.api.crds import root_schema
 from penstock.api.documents import Document, load_documents
 from penstock.api.kinds import KINDS
 from penstock.api.meta import Manifest
 from penstock.api.metadata import metadata_problems
-from penstock.api.optimization import ClusterOptimizationProfile, OptimizationProfile, OptimizationRun
-from penstock.api.pool import ServingPool
 from penstock.api.problems import Problem, wrong_type
-from penstock.api.quota import TenantQuota
-from penstock.api.reading import describe_error
 from penstock.api.schema import Schema
-from penstock.api.v1alpha1 import InferenceDeployment
-from penstock.errors import Invalid
-
-__all__ = [
-    "Document", "Problem", "Resource", "ValidationResult", "default_spec", "find_repeated", "from_manifest",
-    "is_checked", "load_documents", "validate", "validate_text",
-]  # fmt: skip
-
-Resource = (
-    InferenceDeployment
-    | ServingPool
-    | OptimizationProfile
-    | ClusterOptimizationProfile
-    | OptimizationRun
-    | APIKey
-    | TenantQuota
-)
-_MODELS: Final[Mapping[str, type[Resource]]] = {
-    model.__name__: model
-    for model in (
-        InferenceDeployment, ServingPool, OptimizationProfile, ClusterOptimizationProfile, OptimizationRun, APIKey,
-        TenantQuota,
-    )
-}  # fmt: skip
 
 _MOST_BYTES: Final = 3 * 2**19
 """etcd's bound on a request (`--max-request-bytes`): 1.5 MiB."""
@@ -165,23 +133,6 @@ def default_spec(manifest: Manifest) -> Manifest:
 
     schema = _schema(str(manifest["kind"]))["properties"]["spec"]
     return {**manifest, "spec": structural.with_defaults(manifest["spec"], schema)}
-
-
-def from_manifest(manifest: Manifest) -> Resource:
-    """The typed resource, of what somebody wrote. `penstock.api.reading` is for what the API served.
-
-    Raises:
-        Invalid: the kind is not ours, a field is unknown, or one has the wrong type or range; the message names each by its path.
-    """
-    problems = _identity(manifest)
-    model = _MODELS.get(str(manifest.get("kind")))
-    if problems or model is None or not is_checked(manifest):
-        message = "; ".join(map(str, problems)) or f"{_title(manifest)} is not of {API_VERSION}"
-        raise Invalid(Reason.INVALID_SPEC, message)
-    try:
-        return model.model_validate(manifest)
-    except ValidationError as error:
-        raise Invalid(Reason.INVALID_SPEC, f"{_title(manifest)}: {describe_error(error)}") from error
 
 
 def _identity(manifest: Manifest) -> list[Problem]:

@@ -10,13 +10,14 @@ from pathlib import Path
 from penstock.api import API_VERSION
 from penstock.api.documents import Document
 from penstock.api.meta import Manifest
+from penstock.api.problems import Problem
 from penstock.engines import FORMATS, Servability
 from penstock.errors import Invalid
 from penstock.names import model_of
 from penstock.serving.manifest import ModelFormat
 from penstock_cli.files import decode, read_text
 from penstock_cli.objects.resources import kind_of, with_namespace
-from penstock_cli.validation.admission import Problem, ValidationResult, find_repeated, validate, validate_text
+from penstock_cli.validation.admission import ValidationResult, find_repeated, validate, validate_text
 from penstock_operator.runtime.cluster import NAMESPACE, Cluster, Key, ResourceKind, key_of
 
 _SUFFIXES = {".yaml", ".yml", ".json"}

@@ -72,7 +72,6 @@ class Standing:
 
     def __init__(self, plan: SearchPlan, ledger: Sequence[Trial]) -> None:
         self.plan = plan
-        self.ledger = tuple(ledger)
         self.builds = {trial.recipe.key: trial for trial in ledger if isinstance(trial, BuildTrial)}
         self.judge = next((trial for trial in ledger if isinstance(trial, JudgeTrial)), None)
         accuracy = [trial for trial in ledger if isinstance(trial, GateTrial)]

@@ -36,8 +36,6 @@ class Trial:
     """The axes, or why not, for people."""
     judge: AnswerComparer | None = None
     """Of answers, with what it learned of the engine's rounding. None where requests are not joined."""
-    runs: int = 0
-    seconds: float = 0.0
 
 
 def prove(
@@ -53,8 +51,7 @@ def prove(
         declared: what the manifest says. It is checked by the same runs, and nothing else is tried.
         seconds: after which nothing is proved.
     """
-    started = time.monotonic()
-    runs = Runs(engine, started + seconds)
+    runs = Runs(engine, time.monotonic() + seconds)
     if declared is not None and declared.is_forbidden:
         return Trial(None, "the manifest says so")
     names: AxisNames = getattr(engine, "axis_names", {})
@@ -67,8 +64,8 @@ def prove(
         found = _first_proved(Proof(engine, settings, names, max_rows, runs), tried, declared)
     except (NotProved, NotRun) as why:
         said = f"as the manifest declares it: {why}" if declared is not None else str(why)
-        return Trial(None, said[:_MOST_REASON], None, runs.count, time.monotonic() - started)
-    return Trial(*found, runs.count, time.monotonic() - started)
+        return Trial(None, said[:_MOST_REASON])
+    return Trial(*found)
 
 
 def _declared_axes(engine: Engine, declared: Joining) -> tuple[Axes, ...]:

@@ -8,7 +8,7 @@ import pytest
 
 from penstock.api.optimization import ClusterOptimizationProfile, Objective, Strategy
 from penstock.optimization.recipes import EngineName
-from penstock_cli.validation.admission import from_manifest, validate_text
+from penstock_cli.validation.admission import validate_text
 
 FOLDER = Path(__file__).parents[3] / "manifests" / "profiles"
 FILES = {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
@@ -18,9 +18,7 @@ def profile(name: str) -> ClusterOptimizationProfile:
     judged = validate_text(FILES[name].read_text(), name)
     assert judged.problems == ()
     (document,) = judged.documents
-    found = from_manifest(document.manifest)
-    assert isinstance(found, ClusterOptimizationProfile)
-    return found
+    return ClusterOptimizationProfile.model_validate(document.manifest)
 
 
 def test_all_are_there() -> None:

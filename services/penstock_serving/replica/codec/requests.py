@@ -74,7 +74,6 @@ class RequestReader:
         self._output_axes = joining.outputs if joining is not None else {}
         self._ragged = joining is not None and joining.ragged
         self._required = tuple(spec.name for spec in signature.inputs)
-        self._optional = frozenset(spec.name for spec in signature.optional)
         self._inputs = {spec.name: spec for spec in (*signature.inputs, *signature.optional)}
         self._outputs = {spec.name: spec for spec in signature.outputs}
         self._varies = any(

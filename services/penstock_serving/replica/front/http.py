@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl
 from collections.abc import Callable
 from typing import Final
@@ -27,8 +26,6 @@ from penstock_serving.replica.front.guard import GatewayGuard
 from penstock_serving.replica.front.limits import ConnectionLimits
 from penstock_serving.replica.model.loading import LoadedModel
 from penstock_serving.replica.service import InferenceService
-
-logger = logging.getLogger(__name__)
 
 _TEXT: Final = b"Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n"
 
