@@ -14,8 +14,9 @@ import typer
 from penstock.api import API_VERSION
 from penstock.errors import Conflict, Invalid, PenstockError
 from penstock.routing.access import fingerprint
-from penstock_cli.objects.command import Context, Kubeconfig, Namespace, StateDir, delete, get, open_cluster
+from penstock_cli.objects.command import delete, get, open_cluster
 from penstock_cli.objects.showing import OutputFormat, remark, say, write_document
+from penstock_cli.options import AllNamespaces, Context, Kubeconfig, Namespace, Output, StateDir
 
 if TYPE_CHECKING:
     from penstock_operator.runtime.cluster import Manifest
@@ -165,9 +166,9 @@ def _check(manifest: Manifest) -> None:
 @app.command("list")
 def list_(
     *,
-    output: Annotated[OutputFormat, typer.Option("-o", "--output", help="How to write.")] = OutputFormat.TABLE,
+    output: Output = OutputFormat.TABLE,
     namespace: Namespace = "default",
-    all_namespaces: Annotated[bool, typer.Option("-A", "--all-namespaces", help="In all namespaces.")] = False,
+    all_namespaces: AllNamespaces = False,
     kubeconfig: Kubeconfig = None,
     context: Context = None,
     state_dir: StateDir = None,

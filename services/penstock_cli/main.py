@@ -18,11 +18,13 @@ from penstock_cli.cost import command as costing
 from penstock_cli.files import read_secret
 from penstock_cli.objects import command as objects
 from penstock_cli.objects import describing
+from penstock_cli.objects.showing import complain
 from penstock_cli.optimization import command as optimizing
 from penstock_cli.optimization import profiling
+from penstock_cli.options import state_folder
 from penstock_cli.replay import command as replaying
 from penstock_cli.rollouts import command as rollouts
-from penstock_cli.standalone.state import StateFolder, default_cache_folder, default_state_folder
+from penstock_cli.standalone.state import default_cache_folder
 from penstock_cli.traces import command as tracing
 from penstock_cli.validation import command as validation
 from penstock_runtime.trust import trust_named_authorities
@@ -106,7 +108,7 @@ def run(
         files=tuple(files or ()),
         once=once,
         port=port,
-        state=StateFolder(state_dir.absolute() if state_dir else default_state_folder()),
+        state=state_folder(state_dir),
         cache=default_cache_folder(),
         ray=ray,
         max_body_bytes=max_body_bytes,
@@ -137,10 +139,7 @@ def main() -> None:
     except (PenstockError, OSError) as error:
         if os.environ.get(_DEBUG_VARIABLE) == "1":
             raise
-        console = Console(stderr=True)
-        console.print("[bold red]error:[/bold red] ", end="")
-        message = error.message if isinstance(error, PenstockError) else _tell(error)
-        console.print(message, markup=False, highlight=False, soft_wrap=True)
+        complain(error.message if isinstance(error, PenstockError) else _tell(error))
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)

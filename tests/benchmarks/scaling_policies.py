@@ -15,9 +15,10 @@ from penstock.routing.leases import ReplicaStats
 from penstock.scaling.policy import Demand, ScalingLimits, ScalingState, decide
 from penstock_cli.replay.loads import LoadShape, draw_arrivals
 from penstock_cli.replay.model import LoadSight
+from penstock_cli.replay.options import VIOLATION_SECONDS
 from penstock_cli.replay.policies import POLICIES, PenstockRule
 from penstock_cli.replay.results import ReplayDocument, figures_of, rates_of, render, setting_text
-from penstock_cli.replay.search import VIOLATION_SECONDS, PolicySearch, ReplayTrial, price_by
+from penstock_cli.replay.search import PolicySearch, ReplayTrial, price_by
 
 STEADY_RATES: Final = (7.0, 15.0, 22.0, 26.0, 30.5, 47.0)
 """Requests/s that stay: some far from what a whole number of replicas can answer, some just at it."""

@@ -14,8 +14,9 @@ from typing import Final
 
 from penstock_cli.replay.loads import LoadShape, draw_arrivals, shape_rates
 from penstock_cli.replay.model import ReplayCase, ServiceTimes
+from penstock_cli.replay.options import VIOLATION_SECONDS
 from penstock_cli.replay.policies import LEAST, POLICIES, PolicyFamily
-from penstock_cli.replay.search import VIOLATION_SECONDS, PolicySearch, Price, ReplayTrial, price_by, price_within
+from penstock_cli.replay.search import PolicySearch, Price, ReplayTrial, price_by
 
 CASE: Final = ReplayCase(
     ServiceTimes(((1, 0.24), (2, 0.34), (4, 0.56), (8, 1.0)), 8),
@@ -138,12 +139,17 @@ def _best(search: PolicySearch, price: Price) -> ReplayTrial:
 
 
 def _within(share: float, theirs: ReplayTrial) -> Price:
-    """The fewest violations within that share of a rival's replica-seconds.
+    """The fewest violations within that share of a rival's replica-seconds; what takes more is dearer than all that does not.
 
-    Nobody can have fewer replicas than the least all the time: who has them is met at just that.
+    Of as few, what spends most: who has none on the loads tried, by little, has some on others. Nobody can have fewer replicas
+    than the least all the time: who has them is met at just that.
     """
-    least = len(theirs.results) * SECONDS * CASE.minimum
-    return price_within(max(share * theirs.replica_seconds, least))
+    most = max(share * theirs.replica_seconds, len(theirs.results) * SECONDS * CASE.minimum)
+    return lambda result: (
+        result.violations - result.replica_seconds * 1e-6
+        if result.replica_seconds <= most
+        else 1e9 + result.replica_seconds
+    )
 
 
 def _match(tried: Sequence[ReplayTrial], theirs: ReplayTrial) -> ReplayTrial:

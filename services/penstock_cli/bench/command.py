@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from penstock.errors import Invalid
+from penstock_cli.bench import options
 from penstock_cli.bench.arrivals import ArrivalProcess
 from penstock_cli.files import is_header, read_secret, read_text, secret_from_environment
-from penstock_cli.objects.command import Context, Kubeconfig, Namespace, StateDir, open_cluster
-from penstock_cli.standalone.state import StateFolder, default_state_folder
+from penstock_cli.objects.command import open_cluster
+from penstock_cli.options import Context, FiguresAsJson, Kubeconfig, Namespace, StateDir, check_page, state_folder
 
 if TYPE_CHECKING:
     from penstock_cli.bench.results import BenchDocument
@@ -33,48 +33,27 @@ def register(app: typer.Typer) -> None:
 
 
 def bench(
-    target: Annotated[
-        str,
-        typer.Argument(help="A model's URL (…/v2/models/NAME), at any server of the protocol, or a deployment's name."),
-    ],
+    target: options.Target,
     *,
-    connections: Annotated[
-        str | None, typer.Option(help="Closed loops: `1,8,64` connections, each sends when it has its answer.")
-    ] = None,
-    rate: Annotated[
-        str | None, typer.Option(help="Open loops: `100,200` requests a second, sent whatever the answers do.")
-    ] = None,
-    p99: Annotated[
-        float | None,
-        typer.Option(help="Search the highest rate whose 99th percentile is at most so many ms.", min=0.01),
-    ] = None,
-    arrivals: Annotated[
-        ArrivalProcess, typer.Option(help="Of an open loop: independent users, or equal gaps.")
-    ] = ArrivalProcess.POISSON,
-    seconds: Annotated[float, typer.Option(help="Of each load.", min=0.1)] = 5.0,
-    warmup: Annotated[float, typer.Option(help="Seconds before each load that do not count.", min=0.0)] = 1.0,
-    timeout: Annotated[float, typer.Option(help="Seconds after which a request has failed.", min=0.1)] = 30.0,
-    max_connections: Annotated[int, typer.Option(help="Of an open loop.", min=1, max=16384)] = 1024,
-    rows: Annotated[int, typer.Option(help="In a request, where the model leaves the first axis open.", min=1)] = 1,
-    shape: Annotated[
-        list[str] | None, typer.Option(help="Length of an input's other axes: `input_ids=128`, `image=3x224x224`.")
-    ] = None,
-    distinct: Annotated[int, typer.Option(help="Different requests, sent in turn.", min=1, max=65536)] = 64,
-    binary: Annotated[bool, typer.Option("--binary", help="Send tensors as bytes, not as JSON.")] = False,
-    body: Annotated[
-        Path | None, typer.Option(help="A request in JSON to send instead.", exists=True, dir_okay=False)
-    ] = None,
-    header: Annotated[list[str] | None, typer.Option(help="`NAME: VALUE`; may repeat.")] = None,
-    key_file: Annotated[
-        Path | None,
-        typer.Option(help="File with the API key. Default: $PENSTOCK_API_KEY.", exists=True, dir_okay=False),
-    ] = None,
-    ca_file: Annotated[
-        Path | None, typer.Option(help="Authorities (PEM) of an `https:` server.", exists=True, dir_okay=False)
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Write all figures as JSON.")] = False,
-    html: Annotated[Path | None, typer.Option(help="Write a page with a plot there.", dir_okay=False)] = None,
-    seed: Annotated[int, typer.Option(help="Of inputs and arrivals.")] = 0,
+    connections: options.Connections = None,
+    rate: options.Rate = None,
+    p99: options.P99 = None,
+    arrivals: options.Arrivals = ArrivalProcess.POISSON,
+    seconds: options.Seconds = 5.0,
+    warmup: options.Warmup = 1.0,
+    timeout: options.Timeout = 30.0,
+    max_connections: options.MaxConnections = 1024,
+    rows: options.Rows = 1,
+    shape: options.Shapes = None,
+    distinct: options.Distinct = 64,
+    binary: options.Binary = False,
+    body: options.Body = None,
+    header: options.Headers = None,
+    key_file: options.KeyFile = None,
+    ca_file: options.AuthorityFile = None,
+    as_json: FiguresAsJson = False,
+    html: options.Html = None,
+    seed: options.Seed = 0,
     namespace: Namespace = "default",
     kubeconfig: Kubeconfig = None,
     context: Context = None,
@@ -99,7 +78,6 @@ def bench(
     from penstock_cli.bench.inputs import InputOptions  # noqa: PLC0415 (NumPy and more, only for this command)
     from penstock_cli.bench.run import BenchOptions, run_bench  # noqa: PLC0415 (the same)
     from penstock_cli.optimization.profiling import parse_shape  # noqa: PLC0415 (the same)
-    from penstock_cli.standalone.certificate import AUTHORITY_FILE  # noqa: PLC0415 (the same)
 
     chosen = [name for name, value in (("--connections", connections), ("--rate", rate), ("--p99", p99)) if value]
     if len(chosen) > 1:
@@ -113,9 +91,7 @@ def bench(
             )
         with open_cluster(kubeconfig, context, state_dir, note_if_idle=True) as cluster:
             url = _url_of(cluster, target, namespace)
-    own = StateFolder(state_dir or default_state_folder()).tls / AUTHORITY_FILE
-    ca_file = ca_file or (own if url.startswith(_THIS_MACHINE) and own.is_file() else None)
-    options = BenchOptions(
+    asked = BenchOptions(
         url=url,
         connections=tuple(int(each) for each in _numbers("--connections", connections)) or _USUAL_CONNECTIONS,
         rates=_numbers("--rate", rate),
@@ -129,10 +105,10 @@ def bench(
         body=_own_body(body) if body else None,
         headers=dict(_header(each) for each in header or ()),
         key=_key(key_file),
-        ca_file=ca_file,
+        ca_file=ca_file or _own_authority(url, state_dir),
         seed=seed,
     )
-    document = run_bench(options)
+    document = run_bench(asked)
     _show(document, as_json=as_json, html=html)
     if document.interrupted:
         raise typer.Exit(_INTERRUPTED)
@@ -145,10 +121,7 @@ def _check(html: Path | None, body: Path | None, shape: list[str] | None, rows: 
     for name, value in numbers.items():
         if value is not None and not math.isfinite(value):
             raise Invalid("InvalidOption", f"--{name} {value}: write a number")
-    if html is not None and not os.access(html if html.exists() else html.absolute().parent, os.W_OK):
-        raise Invalid(
-            "InvalidOption", f"--html {html}: it cannot be written there: name a file in a folder that is yours"
-        )
+    check_page(html)
     in_vain = "--shape" if shape else "--rows" if rows > 1 else ""
     if body is not None and in_vain:
         raise Invalid(
@@ -185,6 +158,14 @@ def _own_body(file: Path) -> bytes:
 
 def _key(file: Path | None) -> str | None:
     return read_secret(file, "--key-file") if file else secret_from_environment("PENSTOCK_API_KEY")
+
+
+def _own_authority(url: str, state_dir: Path | None) -> Path | None:
+    """Whose certificate `penstock run --tls` has, where that is what the URL is of."""
+    from penstock_cli.standalone.certificate import AUTHORITY_FILE  # noqa: PLC0415 (only for this command)
+
+    own = state_folder(state_dir).tls / AUTHORITY_FILE
+    return own if url.startswith(_THIS_MACHINE) and own.is_file() else None
 
 
 def _url_of(cluster: Cluster, name: str, namespace: str) -> str:

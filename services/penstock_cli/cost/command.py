@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Final
 
 import typer
 
 from penstock.errors import Invalid, PenstockError, Unavailable
+from penstock_cli.cost import options
 from penstock_cli.files import read_text, secret_from_environment
-from penstock_cli.objects.command import Context, Kubeconfig, StateDir, open_cluster
+from penstock_cli.objects.command import open_cluster
 from penstock_cli.objects.showing import remark, say
-from penstock_cli.standalone.state import StateFolder, default_state_folder
+from penstock_cli.options import Context, Kubeconfig, StateDir, state_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from penstock_cli.cost.samples import CostSample
 
 _UNITS: Final = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_TOKEN_VARIABLE: Final = "PENSTOCK_PROMETHEUS_TOKEN"  # noqa: S105 -- a variable's name
 _COLUMNS: Final = 150
 
 
@@ -33,33 +34,15 @@ def register(app: typer.Typer) -> None:
 
 
 def cost(
-    what: Annotated[
-        str | None, typer.Argument(metavar="[NAMESPACE/NAME]", help="A deployment, or `NAMESPACE/`; none: all.")
-    ] = None,
+    what: options.What = None,
     *,
-    since: Annotated[str, typer.Option(help="With --prometheus: how far back, such as 90m, 24h, 7d, 4w.")] = "24h",
-    prometheus: Annotated[
-        str | None,
-        typer.Option(help=f"Prometheus' address. A bearer token is taken from {_TOKEN_VARIABLE}."),
-    ] = None,
-    metrics: Annotated[
-        str | None,
-        typer.Option(help="A gateway's metrics port, where there is no Prometheus: replicas since they started."),
-    ] = None,
-    prices: Annotated[
-        Path | None,
-        typer.Option(
-            help="Price list in YAML. Default: the cluster's, or else an example.", exists=True, dir_okay=False
-        ),
-    ] = None,
-    prices_from: Annotated[
-        str,
-        typer.Option(metavar="NAMESPACE/NAME", help="ConfigMap with the cluster's price list, as the chart makes it."),
-    ] = "penstock-system/penstock-prices",
-    share_platform: Annotated[
-        bool, typer.Option("--share-platform", help="Charge gateways and operators to the models, by CPU time.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
+    since: options.Since = "24h",
+    prometheus: options.Prometheus = None,
+    metrics: options.Metrics = None,
+    prices: options.Prices = None,
+    prices_from: options.PricesFrom = "penstock-system/penstock-prices",
+    share_platform: options.SharePlatform = False,
+    as_json: options.AsJson = False,
     kubeconfig: Kubeconfig = None,
     context: Context = None,
     state_dir: StateDir = None,
@@ -78,21 +61,13 @@ def cost(
     `kubectl port-forward -n penstock-system service/penstock-gateway-metrics 8083 & penstock cost --metrics http://localhost:8083`
     """
     from penstock.cost import allocation  # noqa: PLC0415 (only for this command)
-    from penstock_cli.cost.facts import parse_prices  # noqa: PLC0415 (loads the API types)
-    from penstock_cli.cost.report import CostReport, document, remarks  # noqa: PLC0415 (the same)
+    from penstock_cli.cost.report import CostReport, document, remarks  # noqa: PLC0415 (loads the API types)
     from penstock_cli.cost.samples import consumptions, consumptions_since_start, platform_seconds  # noqa: PLC0415 (the same)
 
     if prometheus is not None and metrics is not None:
         raise Invalid("InvalidOption", "--prometheus and --metrics are two ways to the same figures: give one")
     namespace, name = _place(what)
-    place = prices_from.split("/")
-    if len(place) != 2 or not all(place):  # noqa: PLR2004 (namespace and name)
-        raise Invalid("InvalidOption", f"--prices-from {prices_from}: write NAMESPACE/NAME of a ConfigMap")
-    listed, words = (
-        (parse_prices(read_text(prices), str(prices)), str(prices))
-        if prices is not None
-        else _prices_of_cluster((place[0], place[1]), kubeconfig, context, state_dir)
-    )
+    listed, words = _prices(prices, prices_from, kubeconfig, context, state_dir)
     window = parse_since(since)
     samples, source = _samples(prometheus, metrics, window, state_dir)
     found = consumptions(samples) if prometheus is not None else consumptions_since_start(samples)
@@ -108,8 +83,6 @@ def cost(
     facts = _facts(kubeconfig, context, state_dir, namespace, name)
     report = CostReport(allocation.share_platform(whole) if share_platform else whole, listed, source, facts)
     if as_json:
-        import json  # noqa: PLC0415 (with its only user)
-
         say(json.dumps(document(report), indent=2))
         return
     _show(report)
@@ -154,6 +127,24 @@ def _place(what: str | None) -> tuple[str, str]:
     return (namespace, name) if slash else ("default", namespace)
 
 
+def _prices(
+    file: Path | None, config_map: str, kubeconfig: Path | None, context: str | None, state_dir: Path | None
+) -> tuple[PriceList, str]:
+    """The price list and where it is from: the file's, else that of the cluster's ConfigMap.
+
+    Raises:
+        Invalid: there is one, which is none, or the ConfigMap's name is none.
+    """
+    from penstock_cli.cost.facts import parse_prices  # noqa: PLC0415 (loads the API types)
+
+    place = config_map.split("/")
+    if len(place) != 2 or not all(place):  # noqa: PLR2004 (namespace and name)
+        raise Invalid("InvalidOption", f"--prices-from {config_map}: write NAMESPACE/NAME of a ConfigMap")
+    if file is not None:
+        return parse_prices(read_text(file), str(file)), str(file)
+    return _prices_of_cluster((place[0], place[1]), kubeconfig, context, state_dir)
+
+
 def _prices_of_cluster(
     place: tuple[str, str], kubeconfig: Path | None, context: str | None, state_dir: Path | None
 ) -> tuple[PriceList, str]:
@@ -192,13 +183,13 @@ def _samples(
     if prometheus is not None:
         url = check_url(prometheus, "--prometheus")
         return (
-            ask_prometheus(url, window, secret_from_environment(_TOKEN_VARIABLE)),
+            ask_prometheus(url, window, secret_from_environment(options.TOKEN_VARIABLE)),
             f"Prometheus at {url}, the last {window / 3600:g} h",
         )
     words = "replicas that run now, each since it started; months are what they would be if it went on so"
     if metrics is not None:
         return ask_replicas(check_url(metrics, "--metrics")), words
-    known = StateFolder(state_dir.absolute() if state_dir else default_state_folder()).metrics_urls()
+    known = state_folder(state_dir).metrics_urls()
     if "gateway" not in known:
         raise Invalid(
             "NoMetrics",

@@ -11,6 +11,7 @@ import typer
 
 from penstock.errors import Invalid
 from penstock_cli.objects.showing import OutputFormat, TableWriter, remark, say, write_document
+from penstock_cli.options import AllNamespaces, Context, Files, Kubeconfig, Namespace, Output, StateDir
 from penstock_cli.standalone.state import StateFolder, default_state_folder, is_locked
 
 if TYPE_CHECKING:
@@ -18,12 +19,6 @@ if TYPE_CHECKING:
     from penstock_operator.runtime.cluster import Cluster, Key, Manifest, ResourceKind
 
 _WATCH_SECONDS = 300.0
-
-Kubeconfig = Annotated[Path | None, typer.Option(help="Kubeconfig of the cluster to speak to.", dir_okay=False)]
-Context = Annotated[str | None, typer.Option(help="Context in the kubeconfig.")]
-StateDir = Annotated[Path | None, typer.Option(help="State folder of `penstock run`; then no cluster is asked.")]
-Namespace = Annotated[str, typer.Option("-n", "--namespace", help="The namespace.")]
-Files = Annotated[list[str] | None, typer.Option("-f", "--filename", help="Manifest, folder, or `-`; may repeat.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -80,9 +75,9 @@ def get(
         ),
     ] = None,
     *,
-    output: Annotated[OutputFormat, typer.Option("-o", "--output", help="How to write.")] = OutputFormat.TABLE,
+    output: Output = OutputFormat.TABLE,
     namespace: Namespace = "default",
-    all_namespaces: Annotated[bool, typer.Option("-A", "--all-namespaces", help="In all namespaces.")] = False,
+    all_namespaces: AllNamespaces = False,
     watch: Annotated[bool, typer.Option("-w", "--watch", help="Go on with changes as they come.")] = False,
     kubeconfig: Kubeconfig = None,
     context: Context = None,

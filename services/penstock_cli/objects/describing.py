@@ -8,16 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from penstock.errors import Invalid
-from penstock_cli.objects.command import (
-    Context,
-    Kubeconfig,
-    Namespace,
-    StateDir,
-    list_objects,
-    not_found,
-    open_cluster,
-)
+from penstock_cli.objects.command import list_objects, not_found, open_cluster
 from penstock_cli.objects.showing import align, remark, say
+from penstock_cli.options import Context, Kubeconfig, Namespace, StateDir
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

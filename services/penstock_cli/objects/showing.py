@@ -42,6 +42,12 @@ def remark(text: str) -> None:
     Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+def complain(text: str) -> None:
+    """What went wrong, on standard error."""
+    Console(stderr=True).print("[bold red]error:[/bold red] ", end="")
+    remark(text)
+
+
 def write_document(manifests: Sequence[Manifest], output: OutputFormat, *, single: bool) -> None:
     """Objects as one YAML or JSON document: a `List`, or with `single` the one object itself."""
     shown = [_without_server_fields(manifest) for manifest in manifests]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from penstock.errors import Invalid
+from penstock_cli.options import FiguresAsJson, check_page
+from penstock_cli.replay import options
 from penstock_cli.replay.loads import LoadShape, draw_arrivals, read_load, shape_rates
 
 if TYPE_CHECKING:
@@ -29,39 +30,26 @@ def register(app: typer.Typer) -> None:
 
 
 def replay(
-    load: Annotated[
-        Path | None,
-        typer.Argument(
-            help="Recorded: seconds of each request, or SECONDS,RATE, one a line.", exists=True, dir_okay=False
-        ),
-    ] = None,
+    load: options.Load = None,
     *,
-    shape: Annotated[LoadShape, typer.Option(help="Of a generated load.")] = LoadShape.STEP,
-    low: Annotated[float, typer.Option(help="Its least rate, requests/s.", min=0.0)] = 10.0,
-    high: Annotated[float, typer.Option(help="Its highest rate, requests/s.", min=0.001)] = 100.0,
-    minutes: Annotated[float, typer.Option(help="Its length.", min=0.1, max=1440.0)] = 30.0,
-    curve: Annotated[
-        str,
-        typer.Option(help="ROWS:MILLISECONDS of engine runs, or an optimized model's manifest.json or report.json."),
-    ] = "1:120,2:170,4:280,8:500",
-    max_batch: Annotated[int | None, typer.Option(help="Rows in a run. Default: the curve's last.", min=1)] = None,
-    slo: Annotated[float, typer.Option(help="Milliseconds within which an answer is due.", min=0.1)] = 1500.0,
-    start_seconds: Annotated[float, typer.Option(help="Until a new replica takes requests.", min=0.0)] = 20.0,
-    estimate_times: Annotated[
-        float,
-        typer.Option(help="By what replicas multiply an expected answer's time: estimate_times of /stats.", min=0.1),
-    ] = 1.0,
-    minimum: Annotated[int, typer.Option("--min", help="Replicas at least.", min=0)] = 1,
-    maximum: Annotated[int, typer.Option("--max", help="Replicas at most.", min=1)] = 10,
-    forecast: Annotated[
-        bool, typer.Option(help="Whether Penstock's policy foresees load, as spec.scaling.forecast says.")
-    ] = True,
-    policies: Annotated[str, typer.Option("--policy", help="Which, with commas between.")] = _POLICIES,
-    search: Annotated[bool, typer.Option("--search", help="Find each policy's best setting, too.")] = False,
-    price: Annotated[float, typer.Option(help="Of a search: replica-seconds that a violation costs.", min=0.0)] = 2.0,
-    seed: Annotated[int, typer.Option(help="Of generated loads.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Write all figures as JSON.")] = False,
-    html: Annotated[Path | None, typer.Option(help="Write a page with plots there.", dir_okay=False)] = None,
+    shape: options.Shape = LoadShape.STEP,
+    low: options.Low = 10.0,
+    high: options.High = 100.0,
+    minutes: options.Minutes = 30.0,
+    curve: options.Curve = "1:120,2:170,4:280,8:500",
+    max_batch: options.MaxBatch = None,
+    slo: options.Slo = 1500.0,
+    start_seconds: options.StartSeconds = 20.0,
+    estimate_times: options.EstimateTimes = 1.0,
+    minimum: options.Minimum = 1,
+    maximum: options.Maximum = 10,
+    forecast: options.Forecast = True,
+    policies: options.Policies = _POLICIES,
+    search: options.Search = False,
+    price: options.ViolationPrice = options.VIOLATION_SECONDS,
+    seed: options.Seed = 0,
+    as_json: FiguresAsJson = False,
+    html: options.Html = None,
 ) -> None:
     """Simulate how scaling policies would carry a load: violations, waits and replica-hours.
 
@@ -77,22 +65,16 @@ def replay(
     `penstock replay --policy penstock --shape spike --json`
     """
     from penstock_cli.replay.model import ReplayCase  # noqa: PLC0415 (only for this command)
-    from penstock_cli.replay.policies import POLICIES, choose_policies  # noqa: PLC0415 (the same)
+    from penstock_cli.replay.policies import choose_policies  # noqa: PLC0415 (the same)
 
-    chosen = [each.strip() for each in policies.split(",") if each.strip()]
-    unknown = [each for each in chosen if each not in POLICIES]
-    if unknown or not chosen:
-        raise Invalid("InvalidOption", f"--policy {', '.join(unknown) or policies}: there are {_POLICIES}")
+    chosen = _chosen_policies(policies)
     for least, most, values in (("--min", "--max", (minimum, maximum)), ("--low", "--high", (low, high))):
         if values[0] > values[1]:
             raise Invalid(
                 "InvalidOption",
                 f"{least} {values[0]:g} is more than {most} {values[1]:g}: lower the one or raise the other",
             )
-    if html is not None and not os.access(html if html.exists() else html.absolute().parent, os.W_OK):
-        raise Invalid(
-            "InvalidOption", f"--html {html}: it cannot be written there: name a file in a folder that is yours"
-        )
+    check_page(html)
     service = _service(curve, max_batch)
     case = ReplayCase(service, slo / 1000, start_seconds, minimum, maximum, estimate_times=estimate_times)
     if load is not None:
@@ -139,6 +121,21 @@ def replay_all(
         rates=rates_of(arrivals, seconds),
         policies=tuple(figures),
     )
+
+
+def _chosen_policies(text: str) -> list[str]:
+    """Their names.
+
+    Raises:
+        Invalid: none is named, or one that is none.
+    """
+    from penstock_cli.replay.policies import POLICIES  # noqa: PLC0415 (only for this command)
+
+    chosen = [each.strip() for each in text.split(",") if each.strip()]
+    unknown = [each for each in chosen if each not in POLICIES]
+    if unknown or not chosen:
+        raise Invalid("InvalidOption", f"--policy {', '.join(unknown) or text}: there are {_POLICIES}")
+    return chosen
 
 
 def _service(text: str, max_batch: int | None) -> ServiceTimes:

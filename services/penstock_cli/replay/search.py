@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Protocol
 
 from penstock_cli.replay.model import ReplayCase
 from penstock_cli.replay.policies import LEAST, PolicyFamily, Setting
 from penstock_cli.replay.simulation import ReplayResult, simulate
-
-VIOLATION_SECONDS: Final = 2.0
-"""Replica-seconds that a request without an answer in time is taken to cost, where nobody says otherwise."""
 
 
 class Spent(Protocol):
@@ -53,18 +50,6 @@ class ReplayTrial:
 def price_by(violation_seconds: float) -> Price:
     """Replica-seconds, with so many more for each violation."""
     return lambda result: result.replica_seconds + violation_seconds * result.violations
-
-
-def price_within(replica_seconds: float) -> Price:
-    """The fewest violations at no more than so many replica-seconds; what takes more is dearer than all that does not.
-
-    Of as few, what spends most: who has none on the loads tried, by little, has some on others.
-    """
-    return lambda result: (
-        result.violations - result.replica_seconds * 1e-6
-        if result.replica_seconds <= replica_seconds
-        else 1e9 + result.replica_seconds
-    )
 
 
 class PolicySearch:

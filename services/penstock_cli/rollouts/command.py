@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import typer
-from rich.console import Console
 
-from penstock_cli.objects.command import Context, Kubeconfig, Namespace, StateDir, open_cluster
-from penstock_cli.objects.showing import remark, say
+from penstock_cli.objects.command import open_cluster
+from penstock_cli.objects.showing import complain, remark, say
+from penstock_cli.options import Context, Kubeconfig, Namespace, StateDir
 
 if TYPE_CHECKING:
     from penstock.api.v1alpha1 import InferenceDeployment
@@ -238,7 +238,5 @@ def _refuse(message: str) -> NoReturn:
     """Say what makes no sense now, as an error, and end with 2."""
     from penstock_cli.rollouts.following import RolloutExit  # noqa: PLC0415 (loads the API types)
 
-    console = Console(stderr=True)
-    console.print("[bold red]error:[/bold red] ", end="")
-    console.print(message, markup=False, highlight=False, soft_wrap=True)
+    complain(message)
     raise typer.Exit(RolloutExit.NOT_NOW)

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from penstock_cli.standalone.state import StateFolder, default_state_folder
+from penstock_cli.options import state_folder
 
 _LISTED = 20
 
@@ -54,7 +54,7 @@ def trace(
 
     if sum((trace_id is not None, last, slowest, start, listing)) > 1:
         raise typer.BadParameter("give one of TRACE_ID, --last, --slowest, --start and --list")
-    path = file or StateFolder(state_dir or default_state_folder()).traces
+    path = file or state_folder(state_dir).traces
     spans = traces.load_spans(path)
     console = Console()
     if listing:
