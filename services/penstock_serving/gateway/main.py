@@ -12,6 +12,7 @@ import sys
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from pathlib import Path
 
 import uvloop
 from aiohttp import web
@@ -125,6 +126,39 @@ async def _serve_control(
         await _serve_network(stack, control.application(), limiter, host, port, context=certificates.context)
 
 
+def _gatekeeper(
+    stack: AsyncExitStack, settings: GatewaySettings, registry: Registry, admissions: Admissions
+) -> Gatekeeper:
+    """Who decides of tokens that are new, with what it asks issuers by."""
+    issuers = Issuers(allow_private=settings.allow_private_issuers, ca_file=settings.issuer_ca_file)
+    stack.push_async_callback(issuers.close)
+    verification = Verification()
+    stack.callback(verification.close)
+    return Gatekeeper(registry, admissions, issuers, verification, settings.default_authentication)
+
+
+def _metrics(settings: GatewaySettings, log: AccessLog) -> CollectorRegistry:
+    """What /metrics tells."""
+    metrics = CollectorRegistry()
+    for collector in (log, GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, ComponentMetrics("gateway")):
+        metrics.register(collector)
+    told = Gauge(
+        names.METRIC_SECRET_DIGEST, "By which secret this gateway runs.", ["component", "digest"], registry=metrics
+    )
+    told.labels("gateway", secret_digest(settings.secret)).set(1)
+    return metrics
+
+
+def _keep_certificate(
+    settings: GatewaySettings, folder: Path, convergence: Convergence, metrics: CollectorRegistry
+) -> Coroutine[None, None, None]:
+    """Have the certificate that clients see, and return what takes up a new one."""
+    keeper = CertificateKeeper(settings, folder, lambda: convergence.edition)
+    keeper.prepare()
+    keeper.register(metrics)
+    return keeper.run()
+
+
 async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
     """Run until `stop` is set.
 
@@ -143,25 +177,14 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
         registry = Registry(layout.routes, settings.request_timeout_seconds)
         holding = Holding(registry, session, settings.max_held_bytes, settings.max_connections)
         admissions = Admissions()
-        issuers = Issuers(allow_private=settings.allow_private_issuers, ca_file=settings.issuer_ca_file)
-        stack.push_async_callback(issuers.close)
-        verification = Verification()
-        stack.callback(verification.close)
-        gatekeeper = Gatekeeper(registry, admissions, issuers, verification, settings.default_authentication)
+        gatekeeper = _gatekeeper(stack, settings, registry, admissions)
         log = AccessLog(
             lambda: registry.table,
             sink.emit if sink.enabled else None,
             holding.count_waiting,
             settings.default_namespace,
         )
-        metrics = CollectorRegistry()
-        for collector in (log, GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, ComponentMetrics("gateway")):
-            metrics.register(collector)
-        told = Gauge(
-            names.METRIC_SECRET_DIGEST, "By which secret this gateway runs.", ["component", "digest"], registry=metrics
-        )
-        told.labels("gateway", secret_digest(settings.secret)).set(1)
-
+        metrics = _metrics(settings, log)
         certificates = ControlCertificates(settings) if settings.control_tls_port else None
         if certificates is not None:
             certificates.prepare()
@@ -186,10 +209,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
         if certificates is not None:
             works.append(certificates.run())
         if settings.tls_certificate is not None:
-            keeper = CertificateKeeper(settings, settings.tls_certificate, lambda: convergence.edition)
-            keeper.prepare()
-            keeper.register(metrics)
-            works.append(keeper.run())
+            works.append(_keep_certificate(settings, settings.tls_certificate, convergence, metrics))
         stack.push_async_callback(_stop, haproxy, settings)
         loops = [asyncio.create_task(each) for each in works]
         await _supervise(_wait_to_leave(stop, readiness, settings), loops, registry, settings)
