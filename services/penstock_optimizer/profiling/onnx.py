@@ -6,7 +6,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -64,7 +64,7 @@ def profile_onnx(path: Path, feeds: Mapping[str, Array], threads: int) -> tuple[
     Raises:
         Invalid: ModelInvalid: ONNX Runtime cannot load it, or cannot run it on these arrays.
     """
-    nodes, runs = _profile_runs(path, as_onnxruntime_takes(feeds), threads, seconds=_SECONDS)
+    nodes, runs = _profile_runs(path, as_onnxruntime_takes(feeds), threads)
     return _shares(nodes, runs)
 
 
@@ -75,7 +75,7 @@ def profile_kernels(path: Path, feeds: Mapping[str, Array], threads: int) -> Onn
         Invalid: as `profile_onnx`.
     """
     feeds = as_onnxruntime_takes(feeds)
-    nodes, runs = _profile_runs(path, feeds, threads, seconds=_SECONDS)
+    nodes, runs = _profile_runs(path, feeds, threads)
     shown = _nodes_with_weights(path, feeds, threads)
     return OnnxProfile(
         kernels=_kernels(nodes, runs, shown),
@@ -95,36 +95,38 @@ def _wall(path: Path, feeds: Mapping[str, Array], threads: int) -> float:
     return statistics.median(times[_WARM_UP:])
 
 
-def _profile_runs(path: Path, feeds: Mapping[str, Array], threads: int, *, seconds: float) -> tuple[list[_Node], int]:
+def _profile_runs(path: Path, feeds: Mapping[str, Array], threads: int) -> tuple[list[_Node], int]:
     """All kernels of a number of runs, in order, without those of the warm-up."""
-    with tempfile.TemporaryDirectory(prefix="penstock-profile-") as folder:
-        options = _options(threads)
-        options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder) / "onnxruntime")
-        session = _session(path, options)
-        runs = 0
-        until = time.perf_counter() + seconds
+    runs = 0
+
+    def run(session: Any) -> None:
+        nonlocal runs
+        until = time.perf_counter() + _SECONDS
         while runs < _WARM_UP + _FEWEST_RUNS or (time.perf_counter() < until and runs < _WARM_UP + _MOST_RUNS):
             _run(session, path, feeds)
             runs += 1
-        events = json.loads(Path(session.end_profiling()).read_bytes())
-    nodes = [_node(event) for event in events if event.get("cat") == "Node" and event["name"].endswith(_KERNEL)]
+
+    nodes = _traced_nodes(path, _options(threads), run)
     first = len(nodes) * _WARM_UP // runs
     return nodes[first:], runs - _WARM_UP
 
 
 def _nodes_with_weights(path: Path, feeds: Mapping[str, Array], threads: int) -> dict[str, _Node]:
     """Nodes by name, with the shapes of their weights: the profiler does not show those that kernels keep packed."""
+    options = _options(threads)
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    return {node.name: node for node in _traced_nodes(path, options, lambda session: _run(session, path, feeds))}
+
+
+def _traced_nodes(path: Path, options: Any, run: Callable[[Any], None]) -> list[_Node]:
+    """Each kernel that the session ran, in order."""
     with tempfile.TemporaryDirectory(prefix="penstock-profile-") as folder:
-        options = _options(threads)
-        options.add_session_config_entry("session.disable_prepacking", "1")
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "onnxruntime")
         session = _session(path, options)
-        _run(session, path, feeds)
+        run(session)
         events = json.loads(Path(session.end_profiling()).read_bytes())
-    nodes = [_node(event) for event in events if event.get("cat") == "Node" and event["name"].endswith(_KERNEL)]
-    return {node.name: node for node in nodes}
+    return [_node(event) for event in events if event.get("cat") == "Node" and event["name"].endswith(_KERNEL)]
 
 
 def _kernels(nodes: Sequence[_Node], runs: int, shown: Mapping[str, _Node]) -> tuple[Kernel, ...]:

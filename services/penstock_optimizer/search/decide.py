@@ -38,13 +38,14 @@ class _Length:
     """Of each contestant in a round of the last rung."""
     former_share: float
     """Of it, in the rungs before."""
-    more_rounds: int
     load_seconds: float
 
 
+_MORE_ROUNDS: Final = 6
+"""Of each further session."""
 _LENGTHS: Final = {
-    Strategy.RAPID: _Length(rounds=9, seconds=0.12, former_share=0.5, more_rounds=6, load_seconds=3.0),
-    Strategy.THOROUGH: _Length(rounds=15, seconds=0.3, former_share=0.34, more_rounds=6, load_seconds=12.0),
+    Strategy.RAPID: _Length(rounds=9, seconds=0.12, former_share=0.5, load_seconds=3.0),
+    Strategy.THOROUGH: _Length(rounds=15, seconds=0.3, former_share=0.34, load_seconds=12.0),
 }
 
 
@@ -261,7 +262,7 @@ def _session(
         rung=rung,
         attempt=attempt,
         batch_size=batch_size,
-        rounds=length.rounds + length.more_rounds * attempt,
+        rounds=length.rounds + _MORE_ROUNDS * attempt,
         seconds_per_round=length.seconds * longer,
         entrants=(*fixed, *(Entrant(Role.CANDIDATE, each) for each in entrants)),
     )

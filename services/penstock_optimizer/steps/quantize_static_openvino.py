@@ -66,7 +66,7 @@ class QuantizeStaticOpenVino:
         model = openvino.Core().read_model(path)
         types = [node.get_type_name() for node in model.get_ordered_ops()]
         asked = parameters.choice("model", _MODELS)
-        transformer = asked == "Transformer" or (asked == "Auto" and is_transformer(types, "MatMul"))
+        transformer = asked == "Transformer" or (asked == "Auto" and is_transformer(types))
         quantized = _quantize(model, parameters, context, transformer=transformer)
         if not any(node.get_type_name() == "FakeQuantize" for node in quantized.get_ordered_ops()):
             raise CannotDo("NNCF found nothing in the model that it could quantize")
@@ -77,10 +77,10 @@ class QuantizeStaticOpenVino:
         draft.weight_precision = "int8"
 
 
-def is_transformer(types: Sequence[str], product: str) -> bool:
+def is_transformer(types: Sequence[str]) -> bool:
     """Whether a graph with these operator types has attention: a softmax among many matrix products, and few kernels."""
     softmax = "Softmax" in types or "ScaledDotProductAttention" in types or "SoftMax" in types
-    products = types.count(product)
+    products = types.count("MatMul")
     return softmax and products >= _FEWEST_PRODUCTS and products > types.count("Convolution") + types.count("Conv")
 
 
@@ -98,7 +98,7 @@ def quantize_onnx(path: Path, target: Path, samples: int, context: BuildContext)
     from penstock.optimization.recipes import StepName  # noqa: PLC0415 -- as above
 
     parameters = Parameters(Step(name=StepName.QUANTIZE, parameters=step), _DEFAULTS)
-    transformer = is_transformer(types, "MatMul")
+    transformer = is_transformer(types)
     onnx.save_model(_quantize(model, parameters, context, transformer=transformer), str(target))
 
 

@@ -23,6 +23,6 @@ def wrong_method(refusal: MethodNotAllowed) -> web.Response:
     return response
 
 
-def document(body: bytes, status: int = HTTPStatus.OK) -> web.Response:
+def document(body: bytes) -> web.Response:
     """An answer in JSON that is written already."""
-    return web.Response(body=body, status=status, content_type="application/json")
+    return web.Response(body=body, content_type="application/json")

@@ -16,7 +16,7 @@ from typing import Final
 from penstock.api.access import Authentication
 from penstock.protocol.server import OPENAPI, REPOSITORY_INDEX, TRACE_SETTING
 from penstock.routing.access import NEVER, Authenticity, Denial, Grant, Locks
-from penstock_serving.gateway.haproxy.grpc_rules import HTTP2, reply_words
+from penstock_serving.gateway.haproxy.grpc_rules import HTTP2, quote_word, reply_words
 from penstock_serving.gateway.haproxy.tracing_rules import agent_tracing_rules
 from penstock_serving.gateway.settings import GatewaySettings
 
@@ -253,7 +253,7 @@ def _own_path_rules() -> Iterator[str]:
     yield f"  acl ours path {' '.join(OWN_PATHS)}"
     yield "  acl of_models var(txn.key) -m found"
     yield "  acl encoded path -m sub %"
-    answer = _quote(json.dumps({"live": True}))
+    answer = quote_word(json.dumps({"live": True}))
     yield f"  http-request return status 200 content-type application/json string {answer} {headers} if live METH_GET"
     headers += " hdr connection close"
     condition = "!of_models !live !ready !ours !encoded"
@@ -292,10 +292,5 @@ def _refuse(refusal: Denial, condition: str) -> str:
     """
     closing = {"connection": "close"} if refusal in _CHALLENGE else {}
     headers = {"cache-control": "no-store", **closing, **challenge(refusal)}
-    fields = " ".join(f"hdr {name} {_quote(value)}" for name, value in headers.items())
+    fields = " ".join(f"hdr {name} {quote_word(value)}" for name, value in headers.items())
     return f"  http-request return status {refusal.status} {reply_words(refusal.status, refusal.value)} {fields} if {condition}"
-
-
-def _quote(text: str) -> str:
-    """A word of HAProxy's configuration."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

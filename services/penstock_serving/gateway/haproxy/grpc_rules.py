@@ -185,12 +185,12 @@ def reply_words(status: int, message: str, code: RpcCode | None = None) -> str:
         message: an error's.
         code: gRPC's; None: by the status.
     """
-    body = _quote(_choice("", json.dumps({"error": message})))
+    body = quote_word(_choice("", json.dumps({"error": message})))
     told = STATUS_CODES[status] if code is None else code
     words = quote(message, safe=PLAIN_CHARACTERS.replace("'", ""))
     return (
-        f"content-type application/json lf-string {body} hdr grpc-status {_quote(_choice(str(int(told)), ''))} "
-        f"hdr grpc-message {_quote(_choice(words, ''))}"
+        f"content-type application/json lf-string {body} hdr grpc-status {quote_word(_choice(str(int(told)), ''))} "
+        f"hdr grpc-message {quote_word(_choice(words, ''))}"
     )
 
 
@@ -200,6 +200,6 @@ def _choice(call: str, other: str) -> str:
     return "%[var({}),length,bool,iif('{}','{}')]".format(f"{CALL},''", *texts)
 
 
-def _quote(text: str) -> str:
+def quote_word(text: str) -> str:
     """A word of HAProxy's configuration."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
