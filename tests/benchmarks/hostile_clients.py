@@ -56,18 +56,11 @@ def main(arguments: Sequence[str] = ()) -> int:
             url = f"{edge.url}/v2/models/tiny/infer"
             parts.until("the first answer", lambda: parts.http_json(url, "POST", json.loads(small_body())))
             pids = [*processes.descendants(edge.pid), *processes.descendants(started.process.pid)]
-            _pin(pids)
+            processes.pin(pids)
             results = _measure(
                 lambda: renew(edge, "default", started.address, "tiny"), url, body, pids, seconds=seconds, rounds=rounds
             )
     return _publish(results, seconds, rounds)
-
-
-def _pin(pids: list[int]) -> None:
-    first = sorted(os.sched_getaffinity(0))[:1]
-    for pid in pids:
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            os.sched_setaffinity(int(task.name), first)
 
 
 def _measure(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -96,3 +96,11 @@ def matching(text: str, among: Iterable[int]) -> list[int]:
     """Those of the given processes whose command line contains the text."""
     wanted = set(among)
     return [pid for pid, _, command in all_processes() if pid in wanted and text in command]
+
+
+def pin(pids: Sequence[int]) -> None:
+    """To the first core, all their threads."""
+    first = sorted(os.sched_getaffinity(0))[:1]
+    for pid in pids:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            os.sched_setaffinity(int(task.name), first)

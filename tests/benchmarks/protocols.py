@@ -38,7 +38,7 @@ def main(seconds: float = 4.0, rounds: int = 3) -> None:
         serving = stack.enter_context(replica(model, gateways=(edge.control_url,), registration_token=token))
         parts.until("the replica's lease", lambda: edge.receiving("default", "tiny"))
         servers = {"replica": (serving.process.pid,), "gateway": tuple(processes.descendants(edge.pid))}
-        _pin(sum(servers.values(), ()))
+        processes.pin(sum(servers.values(), ()))
         results = _measure(home, edge.url, servers, seconds, rounds)
     report.publish(
         "protocols",
@@ -46,13 +46,6 @@ def main(seconds: float = 4.0, rounds: int = 3) -> None:
         _rows(results),
         ["all server processes on the first core, the client on the second.", "gRPC: all calls on one connection."],
     )
-
-
-def _pin(pids: tuple[int, ...]) -> None:
-    first = sorted(os.sched_getaffinity(0))[:1]
-    for pid in pids:
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            os.sched_setaffinity(int(task.name), first)
 
 
 def _measure(

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -181,6 +181,16 @@ async def gateway(
                 await running.stop()
     finally:
         shutil.rmtree(state)
+
+
+def run(scenario: Callable[[Gateway, AsyncExitStack], Awaitable[None]], *arguments: str) -> None:
+    """Carry out a scenario at a gateway of its own, with a stack for what it starts."""
+
+    async def main() -> None:
+        async with asyncio.timeout(120), gateway(*arguments) as running, AsyncExitStack() as stack:
+            await scenario(running, stack)
+
+    asyncio.run(main())
 
 
 class Replica:

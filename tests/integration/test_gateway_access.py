@@ -6,7 +6,6 @@ import asyncio
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import aiohttp
 import pytest
 from multidict import CIMultiDict
 from tests.integration.access_parts import Issuer, bearer, guarded, key_entry
-from tests.integration.gateway_parts import SECRET, Gateway, Replica, gateway, until
+from tests.integration.gateway_parts import SECRET, Gateway, Replica, gateway, run, until
 from tests.telling import Telling, assert_tells
 from yarl import URL
 
@@ -32,14 +31,6 @@ PATHS = (
     "/vision/v2/models/m/versions/1",
     "/vision/v2/models/m/stats",
 )
-
-
-def run(scenario: Callable[[Gateway, AsyncExitStack], Awaitable[None]], *arguments: str) -> None:
-    async def main() -> None:
-        async with asyncio.timeout(120), gateway(*arguments) as running, AsyncExitStack() as stack:
-            await scenario(running, stack)
-
-    asyncio.run(main())
 
 
 async def serving(gw: Gateway, stack: AsyncExitStack, model: str = "vision/m", **access: Any) -> Replica:

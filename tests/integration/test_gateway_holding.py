@@ -4,34 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiohttp
 import pytest
 from aiohttp import web
-from tests.integration.gateway_parts import (
-    GUARD_SECONDS,
-    SECRET,
-    Gateway,
-    Replica,
-    gateway,
-    replica_process,
-    until,
-)
+from tests.integration.gateway_parts import GUARD_SECONDS, SECRET, Gateway, Replica, replica_process, run, until
 from tests.ports import free_port
 from tests.telling import Telling, assert_tells
 
 from penstock.routing.tokens import admin_token
-
-
-def run(scenario: Callable[[Gateway, AsyncExitStack], Awaitable[None]], *arguments: str) -> None:
-    async def main() -> None:
-        async with asyncio.timeout(120), gateway(*arguments) as running, AsyncExitStack() as stack:
-            await scenario(running, stack)
-
-    asyncio.run(main())
 
 
 class Waker:

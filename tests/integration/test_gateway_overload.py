@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
-from tests.integration.gateway_parts import Gateway, Replica, gateway, until
-
-
-def run(scenario: Callable[[Gateway, AsyncExitStack], Awaitable[None]]) -> None:
-    async def main() -> None:
-        async with asyncio.timeout(120), gateway() as running, AsyncExitStack() as stack:
-            await scenario(running, stack)
-
-    asyncio.run(main())
+from tests.integration.gateway_parts import Gateway, Replica, run, until
 
 
 async def occupied(stack: AsyncExitStack, name: str = "a") -> Replica:

@@ -5,26 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Self
 
 import pytest
 from tests.integration.access_parts import guarded, key_entry
-from tests.integration.gateway_parts import GUARD_SECONDS, Gateway, Replica, gateway, token_of, until
+from tests.integration.gateway_parts import GUARD_SECONDS, Gateway, Replica, run, token_of, until
 from tests.telling import Telling
 
 from penstock.errors import Unavailable
 from penstock_serving.gateway.haproxy.runtime_socket import apply, execute
-
-
-def run(scenario: Callable[[Gateway, AsyncExitStack], Awaitable[None]], *arguments: str) -> None:
-    async def main() -> None:
-        async with asyncio.timeout(120), gateway(*arguments) as running, AsyncExitStack() as stack:
-            await scenario(running, stack)
-
-    asyncio.run(main())
 
 
 class Fading:

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -21,23 +20,15 @@ from tests.integration.gateway_parts import (
     Gateway,
     Replica,
     failures,
-    gateway,
     gone,
     load,
     replica_process,
+    run,
     until,
     until_answers,
 )
 from tests.ports import free_port
 from tests.telling import Telling, assert_tells
-
-
-def run(scenario: Callable[[Gateway, AsyncExitStack], Awaitable[None]], *arguments: str) -> None:
-    async def main() -> None:
-        async with asyncio.timeout(120), gateway(*arguments) as running, AsyncExitStack() as stack:
-            await scenario(running, stack)
-
-    asyncio.run(main())
 
 
 def test_a_new_replica_gets_requests_without_a_reload() -> None:

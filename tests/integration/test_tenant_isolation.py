@@ -6,26 +6,17 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
 import aiohttp
 import pytest
 from tests.integration.access_parts import bearer, guarded, key_entry
-from tests.integration.gateway_parts import Gateway, Replica, gateway, token_of, until
+from tests.integration.gateway_parts import Gateway, Replica, run, token_of, until
 from tests.telling import Telling
 from yarl import URL
 
 MINE, THEIRS = bearer("pk_intruder"), bearer("pk_victim")
-
-
-def run(scenario: Callable[[Gateway, AsyncExitStack], Awaitable[None]], *arguments: str) -> None:
-    async def main() -> None:
-        async with asyncio.timeout(120), gateway(*arguments) as running, AsyncExitStack() as stack:
-            await scenario(running, stack)
-
-    asyncio.run(main())
 
 
 async def two_tenants(gw: Gateway, stack: AsyncExitStack) -> dict[str, Replica]:

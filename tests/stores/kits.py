@@ -20,6 +20,7 @@ from tests.stores.s3_server import s3_server
 from tests.stores.web_server import FolderServer, serving
 
 from penstock.serving.manifest import DataType, ModelFile, ModelManifest, Signature, TensorSpec
+from penstock_runtime.fetching import ModelCacheSettings, fetch_into_cache
 
 _NUMBERS = itertools.count()
 
@@ -228,3 +229,13 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> None:
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
+
+
+def fetch(uri: str, cache: Path, digest: str | None = None) -> Path:
+    held, found = fetch_into_cache(uri, ModelCacheSettings(cache), digest)
+    with held:
+        return held.path / found.lone if found.lone else held.path
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {each.relative_to(path).as_posix(): each.read_bytes() for each in path.rglob("*") if each.is_file()}

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 from onnx.external_data_helper import set_external_data
-from tests.stores.kits import KITS, Kit, WebKit, kit, model_files
+from tests.stores.kits import KITS, Kit, WebKit, contents, fetch, kit, model_files
 from tests.telling import assert_tells, telling
 
 from penstock.api.conditions import Reason
@@ -54,16 +54,6 @@ def store(request: pytest.FixtureRequest, kits: dict[str, Kit], monkeypatch: pyt
 def use(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-
-
-def contents(path: Path) -> dict[str, bytes]:
-    return {each.relative_to(path).as_posix(): each.read_bytes() for each in path.rglob("*") if each.is_file()}
-
-
-def fetch(uri: str, cache: Path, digest: str | None = None) -> Path:
-    held, found = fetch_into_cache(uri, ModelCacheSettings(cache), digest)
-    with held:
-        return held.path / found.lone if found.lone else held.path
 
 
 def visible(cache: Path) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from tests.stores.hub_standin import TOKEN, HubStandIn
-from tests.stores.kits import model_files, model_pack
+from tests.stores.kits import contents, fetch, model_files, model_pack
 from tests.stores.registry_server import PASSWORD, REPOSITORY, USER, Layer, Login, Registry, registry_server, tar
 from tests.stores.web_server import FolderServer, serving
 from tests.telling import assert_tells, telling
@@ -20,7 +20,6 @@ from tests.telling import assert_tells, telling
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid
 from penstock_runtime import downloading
-from penstock_runtime.fetching import ModelCacheSettings, fetch_into_cache
 from penstock_runtime.sources.hub import parse_address
 from penstock_runtime.sources.registry import reference
 
@@ -30,16 +29,6 @@ IMAGE_LAYER = "application/vnd.oci.image.layer.v1.tar"
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(downloading, "_FIRST_DELAY_SECONDS", 0.01)
-
-
-def fetch(uri: str, cache: Path, digest: str | None = None) -> Path:
-    held, found = fetch_into_cache(uri, ModelCacheSettings(cache), digest)
-    with held:
-        return held.path / found.lone if found.lone else held.path
-
-
-def contents(path: Path) -> dict[str, bytes]:
-    return {each.relative_to(path).as_posix(): each.read_bytes() for each in path.rglob("*") if each.is_file()}
 
 
 def refusal(uri: str, cache: Path, digest: str | None = None) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.stores.kits import contents
 from tests.telling import telling
 
 from penstock.api.conditions import Reason
@@ -34,10 +35,6 @@ def model(path: Path, body: bytes = b"weights") -> Path:
     manifest = ModelManifest(name="m", signature=Signature(inputs=(spec,), outputs=(spec,)), files=files)
     (path / "manifest.json").write_text(manifest.model_dump_json())
     return path
-
-
-def contents(path: Path) -> dict[str, bytes]:
-    return {each.relative_to(path).as_posix(): each.read_bytes() for each in path.rglob("*") if each.is_file()}
 
 
 def test_what_is_written_is_read_and_what_is_not_there_is_none(root: str) -> None:
