@@ -38,11 +38,6 @@ class KeyOutput(StrEnum):
     JSON = "json"
 
 
-def register(parent: typer.Typer) -> None:
-    """Add the commands."""
-    parent.add_typer(app, name="key")
-
-
 def new_key() -> str:
     """A key of 256 random bits, in letters, digits, `-` and `_`."""
     return KEY_PREFIX + secrets.token_urlsafe(_KEY_BYTES)

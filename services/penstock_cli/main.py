@@ -12,21 +12,22 @@ import typer
 from rich.console import Console
 
 from penstock.errors import PenstockError
-from penstock_cli import keys, versions
-from penstock_cli.bench import command as benchmarking
-from penstock_cli.cost import command as costing
+from penstock_cli.bench.command import bench
+from penstock_cli.cost.command import cost
 from penstock_cli.files import read_secret
-from penstock_cli.objects import command as objects
-from penstock_cli.objects import describing
+from penstock_cli.keys import app as keys
+from penstock_cli.objects.command import apply, delete, get
+from penstock_cli.objects.describing import describe
 from penstock_cli.objects.showing import complain
-from penstock_cli.optimization import command as optimizing
-from penstock_cli.optimization import profiling
+from penstock_cli.optimization.command import optimize
+from penstock_cli.optimization.profiling import profile
 from penstock_cli.options import state_folder
-from penstock_cli.replay import command as replaying
-from penstock_cli.rollouts import command as rollouts
+from penstock_cli.replay.command import replay
+from penstock_cli.rollouts.command import app as rollouts
 from penstock_cli.standalone.state import default_cache_folder
-from penstock_cli.traces import command as tracing
-from penstock_cli.validation import command as validation
+from penstock_cli.traces.command import trace
+from penstock_cli.validation.command import validate
+from penstock_cli.versions import version
 from penstock_runtime.trust import trust_named_authorities
 
 _DEBUG_VARIABLE = "PENSTOCK_DEBUG"
@@ -42,18 +43,12 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-objects.register(app)
-describing.register(app)
-keys.register(app)
-rollouts.register(app)
-validation.register(app)
-profiling.register(app)
-optimizing.register(app)
-benchmarking.register(app)
-replaying.register(app)
-costing.register(app)
-tracing.register(app)
-versions.register(app)
+for command in (
+    apply, get, delete, describe, validate, profile, optimize, bench, replay, cost, trace, version,
+):  # fmt: skip
+    app.command()(command)
+app.add_typer(keys, name="key")
+app.add_typer(rollouts, name="rollout")
 
 
 @app.command()

@@ -23,11 +23,6 @@ class VersionFormat(StrEnum):
     JSON = "json"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(version)
-
-
 def version(
     output: Annotated[VersionFormat, typer.Option("-o", "--output", help="How to write it.")] = VersionFormat.TEXT,
 ) -> None:

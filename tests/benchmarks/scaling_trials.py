@@ -145,10 +145,10 @@ def _within(share: float, theirs: ReplayTrial) -> Price:
     than the least all the time: who has them is met at just that.
     """
     most = max(share * theirs.replica_seconds, len(theirs.results) * SECONDS * CASE.minimum)
-    return lambda result: (
-        result.violations - result.replica_seconds * 1e-6
-        if result.replica_seconds <= most
-        else 1e9 + result.replica_seconds
+    return lambda trial: (
+        trial.violations - trial.replica_seconds * 1e-6
+        if trial.replica_seconds <= most
+        else 1e9 + trial.replica_seconds
     )
 
 

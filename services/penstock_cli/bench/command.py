@@ -27,11 +27,6 @@ _THIS_MACHINE = ("https://127.0.0.1:", "https://localhost:", "https://[::1]:")
 """URLs that `penstock run --tls` has a certificate for."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(bench)
-
-
 def bench(
     target: options.Target,
     *,

@@ -7,8 +7,6 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import typer
-
 from penstock.errors import Invalid, PenstockError, Unavailable
 from penstock_cli.cost import options
 from penstock_cli.files import read_text, secret_from_environment
@@ -26,11 +24,6 @@ if TYPE_CHECKING:
 
 _UNITS: Final = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _COLUMNS: Final = 150
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(cost)
 
 
 def cost(

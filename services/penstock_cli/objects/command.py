@@ -21,12 +21,6 @@ if TYPE_CHECKING:
 _WATCH_SECONDS = 300.0
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    for command in (apply, get, delete):
-        app.command()(command)
-
-
 def apply(
     named: Annotated[list[str] | None, typer.Argument(hidden=True, metavar="")] = None,
     *,

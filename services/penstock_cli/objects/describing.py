@@ -20,11 +20,6 @@ if TYPE_CHECKING:
 _MOST_EVENTS: Final = 15
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(describe)
-
-
 def describe(
     what: Annotated[
         list[str],

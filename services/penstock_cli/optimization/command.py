@@ -17,11 +17,6 @@ if TYPE_CHECKING:
     from penstock.optimization.progress import OptimizationRequest, RunResult
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(optimize)
-
-
 def optimize(
     model: options.Model,
     *,

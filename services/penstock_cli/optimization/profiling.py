@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -20,11 +19,6 @@ if TYPE_CHECKING:
 _BAR = 24
 _ROWS = 12
 _STYLES = {"likely": "green", "possible": "yellow", "unlikely": "dim"}
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(profile)
 
 
 def profile(

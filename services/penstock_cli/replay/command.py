@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from penstock.errors import Invalid
 from penstock_cli.options import FiguresAsJson, check_page
 from penstock_cli.replay import options
@@ -22,11 +20,6 @@ if TYPE_CHECKING:
 
 _TABLE_COLUMNS = 160
 _POLICIES = "penstock,serve,knative,hpa"
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(replay)
 
 
 def replay(

@@ -4,27 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from penstock_cli.replay.model import ReplayCase
 from penstock_cli.replay.policies import LEAST, PolicyFamily, Setting
 from penstock_cli.replay.simulation import ReplayResult, simulate
-
-
-class Spent(Protocol):
-    """What came of a load, or of several."""
-
-    @property
-    def violations(self) -> int:
-        """Requests that did not get an answer in time."""
-
-    @property
-    def replica_seconds(self) -> float:
-        """What the replicas cost."""
-
-
-Price = Callable[[Spent], float]
-"""What a result costs: the least is the best."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +30,13 @@ class ReplayTrial:
         return sum(each.replica_seconds for each in self.results)
 
 
+Price = Callable[[ReplayTrial], float]
+"""What a trial costs: the least is the best."""
+
+
 def price_by(violation_seconds: float) -> Price:
     """Replica-seconds, with so many more for each violation."""
-    return lambda result: result.replica_seconds + violation_seconds * result.violations
+    return lambda trial: trial.replica_seconds + violation_seconds * trial.violations
 
 
 class PolicySearch:
@@ -93,11 +80,11 @@ class PolicySearch:
         """That of the defaults."""
         return self.run(dict(self._family.defaults))
 
-    def best(self, price: Price, rounds: int = 2) -> ReplayTrial:
-        """The cheapest that a search finds: one parameter after the other takes its best value, `rounds` times over."""
+    def best(self, price: Price) -> ReplayTrial:
+        """The cheapest that a search finds: one parameter after the other takes its best value, twice over."""
         self.default()
         best = min(self.trials, key=price)
-        for _ in range(rounds):
+        for _ in range(2):
             before = best
             for name, values in self._family.tried.items():
                 trials = [best, *(self.run({**best.setting, name: value}) for value in values)]

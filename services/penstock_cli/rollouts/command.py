@@ -36,11 +36,6 @@ class RolloutOutput(StrEnum):
     JSON = "json"
 
 
-def register(parent: typer.Typer) -> None:
-    """Add the commands."""
-    parent.add_typer(app, name="rollout")
-
-
 @app.command()
 def status(
     name: Name,

@@ -14,11 +14,6 @@ from penstock_cli.options import state_folder
 _LISTED = 20
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(trace)
-
-
 def trace(
     trace_id: Annotated[
         str | None, typer.Argument(help="The trace's id, or how it begins. None: see the options.", show_default=False)

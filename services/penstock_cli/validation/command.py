@@ -11,11 +11,6 @@ from rich.text import Text
 from penstock.api.problems import Problem
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(validate)
-
-
 def validate(
     files: Annotated[list[str], typer.Argument(help="Manifests, folders of manifests, or `-` for standard input.")],
 ) -> None:
