@@ -34,7 +34,7 @@ def test_a_lease_may_name_any_address(host: IPv4Address | IPv6Address, port: int
 def test_urls_can_be_made_of_any_address(host: IPv4Address | IPv6Address, port: int) -> None:
     assert _default_serve(f"http://{join_port(str(host), port)}") == f"http://{join_port(str(host), 8000)}"
     assert (
-        GatewaySettings("secret", Path("state"), host=str(host), port=port).url
+        GatewaySettings(secret="secret", state_dir=Path("state"), host=str(host), port=port).url
         == f"http://{join_port(str(host), port)}"
     )
 
