@@ -14,6 +14,7 @@ from typing import Final
 import penstock
 from penstock.errors import Invalid
 from penstock.telemetry import names
+from penstock_operator.command_line import read
 from penstock_operator.health import HealthServer
 from penstock_operator.operation import Operation
 from penstock_operator.runtime.cluster import Cluster, Key
@@ -23,7 +24,7 @@ from penstock_operator.runtime.leading.accession import Accession
 from penstock_operator.runtime.leading.lease import Election
 from penstock_operator.runtime.loop.events import EventRecorder
 from penstock_operator.runtime.metrics import show_secret
-from penstock_operator.settings import Settings, read
+from penstock_operator.settings import Settings
 from penstock_runtime.logs import RateLimitFilter
 from penstock_runtime.spans import SpanSink
 from penstock_runtime.trust import trust_named_authorities

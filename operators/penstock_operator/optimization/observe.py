@@ -18,7 +18,8 @@ from penstock_operator.deployment.observed import ProfileProblem
 from penstock_operator.kinds import INFERENCE_DEPLOYMENT
 from penstock_operator.optimization.directory import OptimizationDirectory
 from penstock_operator.optimization.job import JobSettings, run_folder
-from penstock_operator.optimization.plan import JobState, ObservedJob, ObservedRun, is_over, last_of
+from penstock_operator.optimization.observed import JobState, ObservedJob, ObservedRun
+from penstock_operator.optimization.plan import is_over, last_of
 from penstock_operator.pool.directory import PoolDirectory
 from penstock_operator.pool.users import pool_of
 from penstock_operator.runtime.cluster import JOB, Cluster, Key, Manifest, list_owned

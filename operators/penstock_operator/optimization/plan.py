@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final, assert_never
 
 from penstock.api.conditions import Reason, RunCondition
 from penstock.api.meta import Manifest
-from penstock.api.optimization import OptimizationProfileSpec, OptimizationRun, OptimizationRunStatus, RunProgress
-from penstock.api.pod_template import PodTemplate
-from penstock.api.pool import WorkerGroup
+from penstock.api.optimization import OptimizationRun, OptimizationRunStatus, RunProgress
 from penstock.api.verdicts import Verdict, condition, false, timestamp, true, unknown
 from penstock.errors import Invalid
 from penstock.optimization.progress import Progress, RunResult
@@ -20,8 +17,9 @@ from penstock.optimization.statements import lies_within, store_of
 from penstock_operator.deployment.observed import ProfileProblem
 from penstock_operator.deployment.unschedulable import groups_that_fit, why_unschedulable
 from penstock_operator.optimization import figures
-from penstock_operator.optimization.job import JobSettings, build, job_name
+from penstock_operator.optimization.job import build, job_name
 from penstock_operator.optimization.job_network import network_policy
+from penstock_operator.optimization.observed import JobState, ObservedJob, ObservedRun
 from penstock_operator.runtime.loop.requeue import Requeue
 
 MOST_ATTEMPTS: Final = 3
@@ -42,60 +40,6 @@ _DEADLINE_EXCEEDED: Final = "DeadlineExceeded"
 _LONGEST: Final = 1000
 _SHOWN: Final = 200
 """Characters of an address that nobody vouches for."""
-
-
-class JobState(StrEnum):
-    """How far a Job is."""
-
-    ACTIVE = "Active"
-    SUCCEEDED = "Succeeded"
-    FAILED = "Failed"
-
-
-@dataclass(frozen=True, slots=True)
-class ObservedJob:
-    """One Job of a run."""
-
-    name: str
-    state: JobState
-    exit_code: int | None = None
-    """Of its command, where it is known."""
-    reason: str = ""
-    """Kubernetes' own, where it failed, such as `DeadlineExceeded`."""
-    message: str = ""
-    """Kubernetes' own, where it failed."""
-    started_at: float | None = None
-    finished_at: float | None = None
-    """Both in epoch seconds."""
-    suspended: bool = False
-    """Whether it waits to be let start, as in Kueue's queues. It has no pod then."""
-    queue: str = ""
-    """Kueue's queue that it is in."""
-    profile_digest: str = ""
-    """Of what it was told to do, as its annotation says."""
-
-
-@dataclass(frozen=True, slots=True)
-class ObservedRun:
-    """All that decides what happens to one `OptimizationRun`."""
-
-    run: OptimizationRun
-    profile: OptimizationProfileSpec | ProfileProblem
-    settings: JobSettings
-    jobs: tuple[ObservedJob, ...] = ()
-    """All that this run owns, without those that are going."""
-    progress: Progress | None = None
-    """`progress.json` in `penstock_operator.optimization.job.run_folder`, signed by the last Job's driver."""
-    result: RunResult | None = None
-    """`result.json` there, signed likewise."""
-    public_key: str = ""
-    """In PEM: whose signature of `result` was found good."""
-    refused: str = ""
-    """Why what lies in the place of `result` does not count; empty where nothing does, or it counts."""
-    groups: tuple[WorkerGroup, ...] = ()
-    """Of the pool that is to serve the model, where it is a managed one and a Job is to be made."""
-    template: PodTemplate | None = None
-    """Of the same pool."""
 
 
 @dataclass(frozen=True, slots=True)

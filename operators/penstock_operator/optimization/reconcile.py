@@ -14,7 +14,8 @@ from penstock.names import RUN_MANAGER
 from penstock_operator.kinds import OPTIMIZATION_RUN
 from penstock_operator.optimization.keys import RunKeys
 from penstock_operator.optimization.observe import RunObserver
-from penstock_operator.optimization.plan import ObservedRun, RunPlan, failed_status, plan_run, refused_run_status
+from penstock_operator.optimization.observed import ObservedRun
+from penstock_operator.optimization.plan import RunPlan, failed_status, plan_run, refused_run_status
 from penstock_operator.pool.kinds import NETWORK_POLICY
 from penstock_operator.runtime.cluster import JOB, SECRET, Cluster, Key, Manifest, create_if_absent, is_refusal
 from penstock_operator.runtime.loop.news import News, news_of

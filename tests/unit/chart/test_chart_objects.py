@@ -15,7 +15,8 @@ from tests.chart.helm import CHART, EVERYTHING, HelmFailedError, Object, Rendere
 
 from penstock.api.access import Authentication
 from penstock.api.quantity import number
-from penstock_operator import settings as operator_settings
+from penstock_operator import command_line as operator_command_line
+from penstock_operator import flags as operator_flags
 from penstock_serving.gateway import settings as gateway_settings
 from penstock_serving.gateway.memory import max_bytes
 
@@ -246,7 +247,7 @@ def test_the_number_of_gateways_without_a_cluster_to_look_at(gateway: Object, wa
 
 @pytest.mark.parametrize("values", BOTH)
 def test_the_operator_understands_its_arguments_and_files(values: Object, tmp_path: Path) -> None:
-    read = operator_settings.read(_in_folder(tmp_path, render(values), "penstock-operator"))
+    read = operator_command_line.read(_in_folder(tmp_path, render(values), "penstock-operator"))
     assert read.identity == "pod-a"
     assert read.pools is not None
     assert read.pools.ipv6, "where the operator's own address is IPv6"
@@ -271,7 +272,7 @@ def test_who_speaks_tls_to_gateways(
     mode: str, operators_own: tuple[str, ...], replicas: tuple[str, ...], gateways: tuple[int, bool], tmp_path: Path
 ) -> None:
     chart = render({"gateway": {"replicaTLS": mode}})
-    operator = operator_settings.read(_in_folder(tmp_path / "o", chart, "penstock-operator"))
+    operator = operator_command_line.read(_in_folder(tmp_path / "o", chart, "penstock-operator"))
     gateway = gateway_settings.read_settings(_in_folder(tmp_path / "g", chart, "penstock-gateway"), {})
     assert (operator.gateways, operator.gateways_over_tls) == (operators_own, replicas)
     assert (gateway.control_tls_port, gateway.require_control_tls) == gateways
@@ -282,7 +283,7 @@ def test_who_speaks_tls_to_gateways(
 
 def test_gateways_and_replicas_take_bodies_of_the_same_size(tmp_path: Path) -> None:
     chart = render({"gateway": {"maxBodyBytes": 134217728}})
-    operator = operator_settings.read(_in_folder(tmp_path / "o", chart, "penstock-operator"))
+    operator = operator_command_line.read(_in_folder(tmp_path / "o", chart, "penstock-operator"))
     gateway = gateway_settings.read_settings(_in_folder(tmp_path / "g", chart, "penstock-gateway"), {})
     assert (operator.max_body_bytes, gateway.max_body_bytes) == (134217728, 134217728)
 
@@ -313,7 +314,7 @@ def test_the_gateway_understands_its_arguments(values: Object, tmp_path: Path) -
     [
         pytest.param(
             "penstock-operator",
-            operator_settings.parser(),
+            operator_flags.parser(),
             # A pod has its ServiceAccount, and one machine is no cluster.
             {
                 "--kubeconfig",

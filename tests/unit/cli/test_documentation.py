@@ -17,7 +17,7 @@ from typer.main import get_command
 
 from penstock_cli.main import app as cli
 from penstock_cli.validation.manifests import problems_of, validate_files
-from penstock_operator import settings as operator_settings
+from penstock_operator import flags as operator_flags
 from penstock_serving.gateway import settings as gateway_settings
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -77,7 +77,7 @@ def _exists(values: Any, path: list[str]) -> bool:
 
 def test_options_that_are_named_exist() -> None:
     benchmarks = (peer_table.parser(), endurance.parser(), real_rollouts.parser(), rollout.parser())
-    parsers = (operator_settings.parser(), gateway_settings._parser(), _image_parser(), *benchmarks)
+    parsers = (operator_flags.parser(), gateway_settings._parser(), _image_parser(), *benchmarks)
     known = {option for each in parsers for option in _options(each)} | _commands_options(get_command(cli)) | _OTHERS
     named = {
         option

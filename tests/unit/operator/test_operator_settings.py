@@ -15,10 +15,11 @@ from tests.telling import assert_tells, telling
 
 from penstock.errors import Invalid
 from penstock_operator.clients.ray import ApplicationDetails, PoolUnreachable, RayClient, application
+from penstock_operator.command_line import read
 from penstock_operator.deployment.observed import ApplicationState
 from penstock_operator.health import HealthServer
 from penstock_operator.main import KeyValueFormatter, main
-from penstock_operator.settings import Settings, read
+from penstock_operator.settings import Settings
 
 REFUSED = [
     ("a store and a kubeconfig", ["--standalone", "s", "--kubeconfig", "k"], "--standalone --kubeconfig"),

@@ -9,9 +9,9 @@ import pytest
 from tests.telling import telling
 
 from penstock.errors import Invalid
+from penstock_operator.command_line import read
 from penstock_operator.optimization.job import JobSettings
 from penstock_operator.optimization.job_settings import Egress
-from penstock_operator.settings import read
 
 STORE = ["--artifact-store", "file:///artifacts"]
 REFUSED = [

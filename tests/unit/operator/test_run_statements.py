@@ -29,7 +29,7 @@ from penstock_operator.optimization.directory import OptimizationDirectory
 from penstock_operator.optimization.job import JobSettings, build, run_folder
 from penstock_operator.optimization.keys import RunKeys
 from penstock_operator.optimization.observe import RunObserver
-from penstock_operator.optimization.plan import ObservedRun
+from penstock_operator.optimization.observed import ObservedRun
 from penstock_operator.pool.clusters import RayClusters
 from penstock_operator.pool.directory import PoolDirectory
 from penstock_operator.runtime.cluster import JOB, NAMESPACE

@@ -16,7 +16,8 @@ from penstock.names import QUEUE_LABEL, RUN_LABEL
 from penstock_operator.optimization.job import JobSettings, build
 from penstock_operator.optimization.job_network import network_policy
 from penstock_operator.optimization.job_settings import Egress, parse_egress
-from penstock_operator.optimization.plan import JobState, ObservedJob, ObservedRun, RunPlan, plan_run
+from penstock_operator.optimization.observed import JobState, ObservedJob, ObservedRun
+from penstock_operator.optimization.plan import RunPlan, plan_run
 
 NOW = 1_000_000.0
 PROFILE = OptimizationProfileSpec.model_validate({"search": {"budgetMinutes": 10}})

@@ -19,7 +19,8 @@ from penstock.optimization.trials import Stage
 from penstock.serving.manifest import Capacity, ModelFormat
 from penstock_operator.deployment.observed import ProfileProblem
 from penstock_operator.optimization.job import MARGIN_SECONDS, REQUEST_VARIABLE, JobSettings, run_folder
-from penstock_operator.optimization.plan import JobState, ObservedJob, ObservedRun, RunPlan, plan_run
+from penstock_operator.optimization.observed import JobState, ObservedJob, ObservedRun
+from penstock_operator.optimization.plan import RunPlan, plan_run
 
 NOW = 1_000_000.0
 PROFILE = OptimizationProfileSpec.model_validate({"search": {"budgetMinutes": 10}})

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from tests.unit.pool.pools import CPU, pool
 
+from penstock_operator.command_line import read
 from penstock_operator.pods.trust import TrustedAuthorities, with_authorities
 from penstock_operator.pool.raycluster import build, managed_spec, replacement_hash
 from penstock_operator.pool.raypods import PoolSettings
-from penstock_operator.settings import read
 
 SETTINGS = PoolSettings(image="runtime:1", trusted=TrustedAuthorities("company", "ca-bundle.crt"))
 

@@ -10,6 +10,7 @@ from tests.telling import telling
 
 from penstock.api.pool import ServingPool, ServingPoolSpec
 from penstock.errors import Invalid
+from penstock_operator.command_line import read
 from penstock_operator.deployment.observed import PoolProblem
 from penstock_operator.kinds import INFERENCE_DEPLOYMENT, SERVING_POOL
 from penstock_operator.pool.clusters import RayClusters
@@ -23,7 +24,7 @@ from penstock_operator.pool.release import PoolRelease
 from penstock_operator.runtime.cluster import Cluster, Key, Manifest
 from penstock_operator.runtime.cluster.embedded import EmbeddedCluster
 from penstock_operator.runtime.loop.reconciler import Runner
-from penstock_operator.settings import Settings, read
+from penstock_operator.settings import Settings
 
 SPEC: Manifest = {"managed": {"workerGroups": [{"name": "cpu", "cpu": "1", "memory": "2Gi"}]}}
 KEY = Key("default", "default")
