@@ -34,7 +34,7 @@ loaded = [name for name in ("torch", "ray", "numpy", "openvino", "kubernetes") i
 print("FOUND" + json.dumps({"failed": failed, "loaded": loaded}))
 """
 # An engine whose library an image lacks says so when a model asks for it.
-_OPTIONAL = {"penstock_runtime.engines.litert", "penstock_runtime.engines.torch_program"}
+_OPTIONAL = {f"penstock_runtime.engines.{name}" for name in ("litert", "torch_engine", "torch_program")}
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ def load(entrypoint: Path, settings: EngineSettings, signature: Signature | None
     Raises:
         Invalid: ModelInvalid, EngineUnavailable.
     """
-    from penstock_runtime.engines.torch_program import compile_program, load_program  # noqa: PLC0415 -- torch takes seconds
+    from penstock_runtime.engines.torch_engine import compile_program  # noqa: PLC0415 -- torch takes seconds
+    from penstock_runtime.engines.torch_program import load_program  # noqa: PLC0415 -- the same
 
     return compile_program(load_program(entrypoint, settings, signature), settings, missing_compiler())

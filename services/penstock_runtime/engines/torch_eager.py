@@ -25,6 +25,7 @@ def why_unavailable(name: EngineName, hardware: Hardware) -> str | None:
 
 def load(entrypoint: Path, settings: EngineSettings, signature: Signature | None) -> Engine:
     """Load a model. Torch's formats name no tensors, so the signature should be given."""
-    from penstock_runtime.engines.torch_program import TorchEngine, load_program  # noqa: PLC0415 -- torch takes seconds
+    from penstock_runtime.engines.torch_engine import TorchEngine  # noqa: PLC0415 -- torch takes seconds
+    from penstock_runtime.engines.torch_program import load_program  # noqa: PLC0415 -- the same
 
     return TorchEngine(load_program(entrypoint, settings, signature), settings)

@@ -27,6 +27,7 @@ def load(entrypoint: Path, settings: EngineSettings, signature: Signature | None
     Raises:
         Invalid: ModelInvalid.
     """
-    from penstock_runtime.engines.torch_program import TorchEngine, load_package  # noqa: PLC0415 -- torch takes seconds
+    from penstock_runtime.engines.torch_engine import TorchEngine  # noqa: PLC0415 -- torch takes seconds
+    from penstock_runtime.engines.torch_program import load_package  # noqa: PLC0415 -- the same
 
     return TorchEngine(load_package(entrypoint, settings, signature), settings)
