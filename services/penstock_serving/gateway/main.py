@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 import signal
-import ssl
 import sys
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
@@ -24,7 +23,7 @@ from penstock.errors import Invalid, Unavailable
 from penstock.routing.tokens import secret_digest
 from penstock.telemetry import names
 from penstock_runtime.component_metrics import ComponentMetrics
-from penstock_runtime.listening import expand_host, listen
+from penstock_runtime.listening import expand_host
 from penstock_runtime.logs import RateLimitFilter
 from penstock_runtime.spans import SpanSink
 from penstock_runtime.trust import trust_named_authorities
@@ -32,7 +31,7 @@ from penstock_serving.gateway.access.admissions import Admissions
 from penstock_serving.gateway.access.gatekeeper import Gatekeeper
 from penstock_serving.gateway.access.issuers import Issuers
 from penstock_serving.gateway.access.verification import Verification
-from penstock_serving.gateway.connections import HEAD_SECONDS, ConnectionLimiter, TlsListener
+from penstock_serving.gateway.connections import ConnectionLimiter
 from penstock_serving.gateway.control.api import ControlServer, refusing_application
 from penstock_serving.gateway.haproxy.access_log import AccessLog
 from penstock_serving.gateway.haproxy.convergence import Convergence
@@ -42,10 +41,10 @@ from penstock_serving.gateway.haproxy.scraping import Scraping
 from penstock_serving.gateway.holding.data import DataServer
 from penstock_serving.gateway.holding.forwarding import session_to_replicas
 from penstock_serving.gateway.holding.waiting import Holding
-from penstock_serving.gateway.layout import Layout
 from penstock_serving.gateway.memory import limit, max_bytes
 from penstock_serving.gateway.probes import Probes
 from penstock_serving.gateway.readiness import Readiness
+from penstock_serving.gateway.serving import serve_haproxy, serve_network
 from penstock_serving.gateway.settings import GatewaySettings, read_settings
 from penstock_serving.gateway.table.registry import Registry
 from penstock_serving.gateway.tls.control import ControlCertificates
@@ -53,58 +52,6 @@ from penstock_serving.gateway.tls.keeping import CertificateKeeper
 
 logger = logging.getLogger(__name__)
 _FLUSH_SECONDS = 5.0
-_BACKLOG = 1024
-
-
-async def _serve_haproxy(stack: AsyncExitStack, application: web.Application, layout: Layout) -> None:
-    """Answer what HAProxy hands over, whose timeouts bound these connections."""
-    # A body that is not read, since its request is refused, is not taken either: it may have no end.
-    # Nor is one decompressed: it is the replica's, whose limit is on what comes out, and its header goes on with it.
-    runner = web.AppRunner(
-        application,
-        access_log=None,
-        handler_cancellation=True,
-        shutdown_timeout=1.0,
-        lingering_time=0,
-        auto_decompress=False,
-    )
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    layout.agent_socket.unlink(missing_ok=True)
-    await web.UnixSite(runner, layout.agent_socket).start()
-    layout.agent_socket.chmod(0o600)
-
-
-async def _serve_network(
-    stack: AsyncExitStack,
-    application: web.Application,
-    limiter: ConnectionLimiter,
-    host: str,
-    port: int,
-    *,
-    context: ssl.SSLContext | None = None,
-) -> None:
-    """Answer at a port that anyone in the network may reach; over TLS where there is a context for it."""
-    runner = web.AppRunner(
-        application,
-        access_log=None,
-        shutdown_timeout=1.0,
-        keepalive_timeout=HEAD_SECONDS,
-        lingering_time=0,
-        auto_decompress=False,
-    )
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    if runner.server is None:
-        raise Invalid("InvalidState", "the agent's server could not be set up")
-    factory = limiter.wrap(runner.server)
-    if context is not None:
-        for each in expand_host(host):
-            stack.push_async_callback(TlsListener(listen(each, port, _BACKLOG), context, factory).close)
-        return
-    for each in expand_host(host):
-        listener = await asyncio.get_running_loop().create_server(factory, each, port, backlog=_BACKLOG)
-        stack.callback(listener.close)
 
 
 async def _serve_control(
@@ -121,9 +68,9 @@ async def _serve_control(
     plain = refusing_application(port) if settings.require_control_tls else control.application()
     if not settings.probe_port:
         probes.add_to(plain)
-    await _serve_network(stack, plain, limiter, host, settings.control_port)
+    await serve_network(stack, plain, limiter, host, settings.control_port)
     if certificates is not None:
-        await _serve_network(stack, control.application(), limiter, host, port, context=certificates.context)
+        await serve_network(stack, control.application(), limiter, host, port, context=certificates.context)
 
 
 def _gatekeeper(
@@ -195,13 +142,13 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
             settings, registry, holding, readiness, gatekeeper,
             session=session, trust=trust, emit=sink.emit, traced=sink.enabled,
         )  # fmt: skip
-        await _serve_haproxy(stack, data.application(), layout)
+        await serve_haproxy(stack, data.application(), layout)
         limiter = ConnectionLimiter()
         control = ControlServer(settings, registry, holding, readiness, limiter.trust, certificates=certificates)
         probes = Probes(settings, readiness, metrics)
         if settings.probe_port:
             watched = Scraping(registry, session, settings.secret, trust).add_to(probes.add_to(web.Application()))
-            await _serve_network(stack, watched, ConnectionLimiter(), settings.probe_host, settings.probe_port)
+            await serve_network(stack, watched, ConnectionLimiter(), settings.probe_host, settings.probe_port)
         await _serve_control(stack, settings, control, limiter, probes=probes, certificates=certificates)
 
         convergence = Convergence(settings, registry, admissions, haproxy)
