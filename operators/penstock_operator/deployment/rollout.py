@@ -27,7 +27,7 @@ from penstock_operator.deployment.observed import (
 from penstock_operator.deployment.signers import signers_of
 from penstock_operator.deployment.standing import RevisionStanding
 from penstock_operator.rollout.arms import is_baseline
-from penstock_operator.rollout.phases import TERMINAL, serving_revision
+from penstock_operator.rollout.phases import serving_revision
 
 FIRST_BACKOFF_SECONDS: Final = 10.0
 LONGEST_BACKOFF_SECONDS: Final = 300.0
@@ -119,7 +119,7 @@ def with_candidate(rollout: Rollout, observed: Observed, standing: RevisionStand
 def active_revision(observed: Observed, mine: Mapping[str, ObservedApplication], wanted: str) -> str:
     """The revision that serves: while one is judged beside it, as the status has it; else as the gateways were told."""
     judged = observed.deployment.status.rollout
-    if judged is not None and judged.phase not in TERMINAL and serving_revision(judged) in mine:
+    if judged is not None and not judged.phase.ended and serving_revision(judged) in mine:
         return serving_revision(judged)
     routed = {
         revision

@@ -23,7 +23,7 @@ from penstock_operator.rollout.guards import find_harm
 from penstock_operator.rollout.history import add_point, mean_harm
 from penstock_operator.rollout.in_place import is_in_place, take_place
 from penstock_operator.rollout.notes import RolloutNotes, read_notes, take_notes, write_notes
-from penstock_operator.rollout.phases import TERMINAL, RolloutMove, next_move, serving_revision
+from penstock_operator.rollout.phases import RolloutMove, next_move, serving_revision
 from penstock_operator.rollout.showing import count_shown, find_showing, outcomes_of, tell_shown, tell_worst
 from penstock_operator.rollout.sight import RolloutSight
 
@@ -68,7 +68,7 @@ def judge_rollout(sight: RolloutSight, judge: Judge | None = None) -> RolloutDec
         judge: gives the evidence; None: that of replicas' counts.
     """
     record = sight.record or begin(sight)
-    if record.phase in TERMINAL:
+    if record.phase.ended:
         if not is_retried(record, sight.command):
             return _decision(sight, record, None)
         record = begin(sight)
@@ -111,7 +111,7 @@ def _replace_in_place(sight: RolloutSight, record: RolloutStatus) -> RolloutDeci
     before = read_notes(record.notes)
     notes = RolloutNotes(size=before.size or max(1, sight.arm(sight.stable).running))
     taken = take_place(sight, record, notes.size)
-    over = taken.record.phase in TERMINAL
+    over = taken.record.phase.ended
     told = taken.record.model_copy(update={"notes": "" if over else write_notes(notes)})
     replicas = {sight.stable: taken.stable, sight.candidate: taken.candidate}
     if over:
@@ -200,16 +200,16 @@ def _next_record(case: RolloutCase, move: RolloutMove) -> RolloutStatus:
             if changed or epoch(before.phase_at) > now + JUDGING_SECONDS
             else before.phase_at,
             "deadline": _deadline(case, move, changed=changed),
-            "baseline": None if move.phase in TERMINAL and before.baseline is None else case.baseline,
+            "baseline": None if move.phase.ended and before.baseline is None else case.baseline,
             "output_parity": f"{case.settings.analysis.output_parity:g}",
             "loss": case.settings.loss,
             "reason": reason,
             "message": move.message[:1024],
-            "replicas": 0 if move.phase in TERMINAL or move.weight == FULL else _size(case, move),
+            "replicas": 0 if move.phase.ended or move.weight == FULL else _size(case, move),
             "obeyed": str(told) if told is not None and _is_carried_out(told.verb, move) else before.obeyed,
-            "notes": write_notes(notes) if move.phase not in TERMINAL else "",
+            "notes": write_notes(notes) if not move.phase.ended else "",
             **(_tell_findings(case, findings) if findings is not None else {}),
-            **({"evidence": ""} if move.phase in TERMINAL or took_over else {}),
+            **({"evidence": ""} if move.phase.ended or took_over else {}),
         }
     )
     return _with_point(record, now)
@@ -259,7 +259,7 @@ def _is_carried_out(verb: RolloutVerb, move: RolloutMove) -> bool:
 def _deadline(case: RolloutCase, move: RolloutMove, *, changed: bool) -> str:
     """By when it is to be proved. It begins once its replicas are there, and anew where people let it go on."""
     settings, now = case.settings, case.sight.now
-    if move.phase in TERMINAL or move.phase is RolloutPhase.STARTING:
+    if move.phase.ended or move.phase is RolloutPhase.STARTING:
         return ""
     if not case.record.deadline or case.is_told(RolloutVerb.RESUME):
         return timestamp(now + settings.deadline_seconds)
@@ -273,7 +273,7 @@ def _size(case: RolloutCase, move: RolloutMove) -> int:
 
 
 def _decision(sight: RolloutSight, record: RolloutStatus, move: RolloutMove | None) -> RolloutDecision:
-    young = record.baseline is BaselineKind.YOUNG and record.phase not in TERMINAL and record.weight < FULL
+    young = record.baseline is BaselineKind.YOUNG and not record.phase.ended and record.weight < FULL
     beside = sight.baseline if young and sight.arm(sight.baseline).listed else ""
     return RolloutDecision(
         record=record,
@@ -310,7 +310,7 @@ def _replicas(
 def _comparison(sight: RolloutSight, record: RolloutStatus, baseline: str) -> RevisionComparison | None:
     """Which revisions the gateways are to compare. Who has all requests shows some of them to the other."""
     settings = sight.settings
-    if record.phase in TERMINAL or record.phase is RolloutPhase.STARTING or not sight.comparable:
+    if record.phase.ended or record.phase is RolloutPhase.STARTING or not sight.comparable:
         return None
     forward = record.weight < FULL
     shown, showing = (sight.candidate, sight.stable) if forward else (sight.stable, sight.candidate)

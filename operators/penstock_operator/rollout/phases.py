@@ -57,12 +57,11 @@ EDGES: Final[Mapping[RolloutPhase, frozenset[RolloutPhase]]] = {
     RolloutPhase.ROLLED_BACK: frozenset(),
 }
 """Where a rollout may go from each phase. What begins anew, as told to retry, is another rollout."""
-TERMINAL: Final = frozenset(phase for phase, following in EDGES.items() if not following)
 
 
 def arms_of_rollout(record: RolloutStatus | None) -> frozenset[str]:
     """The revisions that may get requests at once, while one is judged; none where none is."""
-    if record is None or record.phase in TERMINAL:
+    if record is None or record.phase.ended:
         return frozenset()
     return frozenset({record.candidate, record.stable, baseline_of(record.stable)})
 

@@ -14,7 +14,6 @@ from penstock.api.verdicts import epoch
 from penstock.telemetry import names
 from penstock.telemetry.spans import SpanContext, SpanRecord
 from penstock.telemetry.startup import phase_context
-from penstock_operator.rollout.phases import TERMINAL
 
 _NANOSECONDS: Final = 1_000_000_000
 
@@ -29,7 +28,7 @@ def rollout_spans(
         before: its rollout as the status had it.
         after: as the status has it now.
     """
-    if before is None or before.phase in TERMINAL or not before.started_at:
+    if before is None or before.phase.ended or not before.started_at:
         return ()
     same = after is not None and (after.candidate, after.started_at) == (before.candidate, before.started_at)
     if after is None or not same:
@@ -41,7 +40,7 @@ def rollout_spans(
         return ()
     ends = _nanoseconds(after.phase_at)
     stay = _stay(owner, before, after, ends)
-    if after.phase not in TERMINAL:
+    if not after.phase.ended:
         return (stay,)
     return (_whole(owner, after, ends, after.reason or str(after.phase), after.message), stay)
 

@@ -13,7 +13,6 @@ from prometheus_client.registry import Collector
 from penstock.api.rollout import RolloutPhase, RolloutStatus, evidence_of
 from penstock.telemetry import names
 
-ENDED: Final = (RolloutPhase.PROMOTED, RolloutPhase.ROLLED_BACK)
 _DEPLOYMENT: Final = ("namespace", "deployment")
 
 
@@ -89,7 +88,7 @@ def show_rollout(namespace: str, deployment: str, before: RolloutStatus | None, 
     """
     known = _ROLLOUTS.find(namespace, deployment) or before
     _ROLLOUTS.show(namespace, deployment, rollout)
-    if rollout is not None and rollout.phase in ENDED and (known is None or not _is_same_end(known, rollout)):
+    if rollout is not None and rollout.phase.ended and (known is None or not _is_same_end(known, rollout)):
         _ENDED.labels(namespace, deployment, _outcome(rollout)).inc()
 
 

@@ -136,6 +136,11 @@ class RolloutPhase(StrEnum):
     ROLLED_BACK = "RolledBack"
     """It gets no request, and is not tried again until it is told to be, or the spec changes."""
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing follows but another rollout."""
+        return self in (RolloutPhase.PROMOTED, RolloutPhase.ROLLED_BACK)
+
 
 class BaselineKind(StrEnum):
     """With what a new revision's replicas are compared."""

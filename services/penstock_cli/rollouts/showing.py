@@ -32,8 +32,6 @@ _NOT_FOR_PEOPLE: Final = {"evidence", "notes", "history"}
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 SHARES: Final = "shares"
 """The metric that is nobody's fault, and of which nothing is to be proved."""
-ENDED: Final = (RolloutPhase.PROMOTED, RolloutPhase.ROLLED_BACK)
-"""Nothing more comes of a rollout in these."""
 
 
 def bar(value: float, bound: float) -> str:
@@ -105,7 +103,7 @@ def _place(spec: RolloutSpec, rollout: RolloutStatus, now: datetime) -> str:
 
 def _deadline(rollout: RolloutStatus, now: datetime) -> list[str]:
     since = seconds_since(rollout.deadline, now)
-    if since is None or rollout.phase in (*ENDED, RolloutPhase.WATCHING):
+    if since is None or rollout.phase.ended or rollout.phase is RolloutPhase.WATCHING:
         return []
     if since > 0:
         return [f"It was to be proved to be no worse by {rollout.deadline}, {duration(since)} ago."]

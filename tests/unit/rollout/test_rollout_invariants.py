@@ -15,7 +15,7 @@ from penstock.api.rollout import OnFailure, OnInconclusive, RolloutAnalysis, Rol
 from penstock.api.rollout_commands import RolloutVerb
 from penstock_operator.rollout.evidence.findings import AnalysisSettings, EvidenceLook, Findings
 from penstock_operator.rollout.machine import Judge, RolloutDecision, judge_rollout
-from penstock_operator.rollout.phases import EDGES, TERMINAL
+from penstock_operator.rollout.phases import EDGES
 from penstock_operator.rollout.sight import ArmSight, RolloutSight
 
 STEPS = (1, 5, 25, 50)
@@ -143,9 +143,9 @@ class Watched:
             self.proved = self.harmed = False
         elif after.phase is not before.phase:
             assert after.phase in EDGES[before.phase]
-        elif before.phase in TERMINAL:
+        elif before.phase.ended:
             assert after == before
-        looked = before is not None and before.phase is not RolloutPhase.STARTING and before.phase not in TERMINAL
+        looked = before is not None and before.phase is not RolloutPhase.STARTING and not before.phase.ended
         if looked and found.comparable:
             self.harmed = self.harmed or found.harm
             self.proved = self.proved or "parity" not in found.missing
@@ -168,6 +168,12 @@ DRAWN = (
     st.sampled_from(["0", "0.99"]),
     st.lists(happenings, min_size=5, max_size=40),
 )
+
+
+def test_nothing_follows_on_what_has_ended_and_something_on_all_else() -> None:
+    assert {phase for phase, following in EDGES.items() if not following} == {
+        each for each in RolloutPhase if each.ended
+    }
 
 
 @settings(max_examples=150, deadline=None)
