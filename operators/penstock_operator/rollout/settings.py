@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,7 +9,7 @@ from penstock.api.conditions import Reason
 from penstock.api.meta import AUTO
 from penstock.api.rollout import OnFailure, OnInconclusive, RolloutAnalysis, RolloutSpec, RolloutType, WithoutRoom
 from penstock.errors import Invalid
-from penstock.optimization.measurements import MetricName
+from penstock.optimization.measurements import METRICS, MetricName
 from penstock.routing.outcomes import Losses, SampleSource
 from penstock_operator.rollout.evidence.findings import AnalysisSettings
 
@@ -19,20 +18,6 @@ _PARITY: Final = 0.99
 _FULL: Final = 100
 OF_OPTIMIZED: Final = RolloutType.CANARY
 """How what an optimization made takes over where the spec does not say: nobody has said that its answers may be others."""
-_LOSSES: Final[Mapping[MetricName, Losses]] = {
-    MetricName.ACCURACY: Losses.ARGMAX,
-    MetricName.AGREEMENT: Losses.ARGMAX,
-    MetricName.F1: Losses.ARGMAX,
-    MetricName.COSINE: Losses.COSINE,
-    MetricName.RANK_AGREEMENT: Losses.COSINE,
-    MetricName.NEIGHBOURS: Losses.COSINE,
-    MetricName.MEAN_SQUARED_ERROR: Losses.RELATIVE,
-    MetricName.R2: Losses.RELATIVE,
-    MetricName.RELATIVE_ERROR: Losses.RELATIVE,
-    MetricName.RANKING: Losses.RANK,
-}
-"""What of an answer a metric looks at, of another answer than the right one. The best of several classes, masks and a user's own
-function have no loss of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +98,7 @@ def rollout_settings(
 
 
 def _loss(asked: Losses, metric: MetricName | None) -> Losses:
-    return asked if asked is not Losses.AUTO or metric is None else _LOSSES.get(metric, Losses.AUTO)
+    return asked if asked is not Losses.AUTO or metric is None else METRICS[metric].loss
 
 
 def _parity(analysis: RolloutAnalysis, *, asked: bool) -> float:

@@ -10,6 +10,7 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from penstock.models import Frozen
+from penstock.routing.outcomes import Losses
 from penstock.serving.joining import Joining
 
 
@@ -80,28 +81,36 @@ class MetricFacts:
     """It takes all numbers of an output together, so that what is small beside what is large may be lost unseen."""
     smaller: bool = False
     """It is better when it is smaller."""
+    loss: Losses = Losses.AUTO
+    """By what live answers are compared where a profile judges by it: what it looks at of an answer. The best of several classes,
+    masks and a user's own function have no loss of their own."""
 
 
 METRICS: Final[Mapping[MetricName, MetricFacts]] = {
-    MetricName.ACCURACY: MetricFacts(Suits.CLASSES, decides_class=True),
+    MetricName.ACCURACY: MetricFacts(Suits.CLASSES, decides_class=True, loss=Losses.ARGMAX),
     MetricName.TOP_K: MetricFacts(Suits.CLASSES, decides_class=True),
-    MetricName.F1: MetricFacts(Suits.CLASSES, decides_class=True),
-    MetricName.MEAN_SQUARED_ERROR: MetricFacts(Suits.NUMBERS, smaller=True),
+    MetricName.F1: MetricFacts(Suits.CLASSES, decides_class=True, loss=Losses.ARGMAX),
+    MetricName.MEAN_SQUARED_ERROR: MetricFacts(Suits.NUMBERS, smaller=True, loss=Losses.RELATIVE),
     MetricName.COSINE: MetricFacts(
-        Suits.DIRECTIONS, "mean cosine{output} {candidate:.4f} to the baseline on", one_scale=True
+        Suits.DIRECTIONS, "mean cosine{output} {candidate:.4f} to the baseline on", one_scale=True, loss=Losses.COSINE
     ),
     MetricName.RANK_AGREEMENT: MetricFacts(
-        Suits.DIRECTIONS, "nearest neighbours{output} agree for {candidate:.1%} of", one_scale=True
+        Suits.DIRECTIONS, "nearest neighbours{output} agree for {candidate:.1%} of", one_scale=True, loss=Losses.COSINE
     ),
     MetricName.IMPORT_PATH: MetricFacts(Suits.ANYTHING),
     MetricName.AGREEMENT: MetricFacts(
-        Suits.ANYTHING, "answers{output} equal the baseline's for {candidate:.2%} of", decides_class=True
+        Suits.ANYTHING,
+        "answers{output} equal the baseline's for {candidate:.2%} of",
+        decides_class=True,
+        loss=Losses.ARGMAX,
     ),
-    MetricName.R2: MetricFacts(Suits.NUMBERS, one_scale=True),
-    MetricName.RELATIVE_ERROR: MetricFacts(Suits.NUMBERS, "mean relative error{output} {before:.2%} → {after:.2%} on"),
-    MetricName.NEIGHBOURS: MetricFacts(Suits.DIRECTIONS, one_scale=True),
+    MetricName.R2: MetricFacts(Suits.NUMBERS, one_scale=True, loss=Losses.RELATIVE),
+    MetricName.RELATIVE_ERROR: MetricFacts(
+        Suits.NUMBERS, "mean relative error{output} {before:.2%} → {after:.2%} on", loss=Losses.RELATIVE
+    ),
+    MetricName.NEIGHBOURS: MetricFacts(Suits.DIRECTIONS, one_scale=True, loss=Losses.COSINE),
     MetricName.OVERLAP: MetricFacts(Suits.GRADES),
-    MetricName.RANKING: MetricFacts(Suits.GRADES),
+    MetricName.RANKING: MetricFacts(Suits.GRADES, loss=Losses.RANK),
 }
 
 
