@@ -38,7 +38,7 @@ DTYPES: Final[dict[DataType, np.dtype[Any]]] = {
 }
 """The array type of each datatype."""
 
-_FLOATS: Final = (DataType.FP16, DataType.BF16, DataType.FP32, DataType.FP64)
+FLOATS: Final = frozenset({DataType.FP16, DataType.BF16, DataType.FP32, DataType.FP64})
 _LENGTH: Final = struct.Struct("<I")
 _UNGUARDED: Final = 1 << 27
 """Square of the length of a JSON text in which every second character might be an element as long as half of the text."""
@@ -216,7 +216,7 @@ def _widen(data: list[Any], found: Array, where: str) -> Array:
 def _convert(found: Array, datatype: DataType, where: str) -> Array:
     kind = found.dtype.kind
     dtype = DTYPES[datatype]
-    if datatype in _FLOATS:
+    if datatype in FLOATS:
         if kind not in "fiu":
             raise _mismatch(datatype, "numbers", found, where)
         return _floats(found, datatype, where)

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from penstock.protocol.datatypes import DTYPES
+from penstock.protocol.datatypes import DTYPES, FLOATS
 from penstock.serving.manifest import DataType, Signature, TensorSpec
 from penstock_runtime.engines import Array
 from penstock_runtime.joining.candidates import Axes, AxisNames
@@ -21,7 +21,6 @@ Lengths = Mapping[tuple[str, int], int]
 
 LENGTHS: Final = (8, 32, 3, 64, 224, 1)
 """Of open axes beside the batch, in the order in which they are tried."""
-_FLOATS: Final = frozenset({DataType.FP16, DataType.BF16, DataType.FP32, DataType.FP64})
 _NARROW: Final = frozenset({DataType.INT8, DataType.UINT8})
 """Types of pixels and quantized values. No index has them, so any value is one that a model takes."""
 _WORDS: Final = (b"a", b"b", b"the quick brown fox", b"1")
@@ -103,7 +102,7 @@ def _tensor(spec: TensorSpec, shape: tuple[int, ...], name: str, fill: Fill, val
     dtype = DTYPES[spec.datatype]
     if spec.datatype is DataType.BF16:
         return (_floats(shape, fill, generator).astype(np.float32).view(np.uint32) >> 16).astype(dtype)
-    if spec.datatype in _FLOATS:
+    if spec.datatype in FLOATS:
         return _floats(shape, fill, generator).astype(dtype)
     if spec.datatype is DataType.BOOL or any(word in spec.name.lower() for word in _FLAGS):
         return _integers(shape, fill, (0, 1), generator).astype(dtype)
@@ -168,6 +167,6 @@ def nudge(inputs: Mapping[str, Array], signature: Signature) -> dict[str, Array]
         array = inputs[spec.name]
         if spec.datatype is DataType.BF16:
             moved[spec.name] = array + np.uint16(1)
-        elif spec.datatype in _FLOATS:
+        elif spec.datatype in FLOATS:
             moved[spec.name] = (array * (1 + 4 * np.finfo(array.dtype).eps)).astype(array.dtype)
-    return moved if any(spec.datatype in _FLOATS for spec in signature.inputs) else None
+    return moved if any(spec.datatype in FLOATS for spec in signature.inputs) else None

@@ -9,14 +9,13 @@ import numpy as np
 import orjson
 
 from penstock.errors import Invalid
-from penstock.protocol.datatypes import Array, array_to_bytes, array_to_json
+from penstock.protocol.datatypes import FLOATS, Array, array_to_bytes, array_to_json
 from penstock.protocol.refusals import Refusal
 from penstock.routing.leases import RequestsJoined
 from penstock.serving.manifest import DataType, Signature, TensorSpec
 from penstock_serving.replica.codec.requests import InferRequest, RequestedOutput
 
 _NUMPY: Final = orjson.OPT_SERIALIZE_NUMPY
-_FLOATS: Final = frozenset({DataType.FP16, DataType.BF16, DataType.FP32, DataType.FP64})
 
 
 class ResponseEncoder:
@@ -56,7 +55,7 @@ class ResponseEncoder:
                 blobs.append(blob)
             else:
                 item["data"] = _json_data(array, output)
-                floats = floats or output.datatype in _FLOATS
+                floats = floats or output.datatype in FLOATS
             outputs.append(item)
         document["outputs"] = outputs
         try:
@@ -90,7 +89,7 @@ def unicode_error(name: str) -> Invalid:
 
 def _check_finite(items: list[dict[str, Any]], outputs: tuple[RequestedOutput, ...]) -> None:
     for item, output in zip(items, outputs, strict=True):
-        if not output.binary and output.datatype in _FLOATS and not np.isfinite(item["data"]).all():
+        if not output.binary and output.datatype in FLOATS and not np.isfinite(item["data"]).all():
             raise _json_error(output.name, "NaN or infinity")
 
 
