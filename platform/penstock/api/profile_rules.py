@@ -34,9 +34,10 @@ _IMMUTABLE_PROFILE: Final = immutable(
 )
 
 
-def _engine_for(condition: str, engines: tuple[EngineName, ...], message: str, field_path: str) -> Rule:
-    """Where the condition holds, one of these engines must be there."""
+def _engine_for(condition: str, engines: tuple[EngineName, ...], why: str, otherwise: str, field_path: str) -> Rule:
+    """Where the condition holds, one of these engines must be there. `otherwise`: what else can be done."""
     wanted = is_one_of("each", engines)
+    message = f"{why}: add {join_with_or(engines)} to engines, or {otherwise}"
     return Rule(f"!({condition}) || self.engines.exists(each, {wanted})", message, field_path=field_path)
 
 
@@ -70,36 +71,36 @@ MODEL_RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
         _engine_for(
             _method("quantize", ("FP8", "INT4WeightOnly")),
             engines_where(lambda engine: engine.torch),
-            "FP8 and INT4WeightOnly are torchao's, on GPUs: add TorchEager, TorchCompile or TorchExport to engines, or "
+            "FP8 and INT4WeightOnly are torchao's, on GPUs",
             "leave these methods out",
             ".steps.quantize.methods",
         ),
         _engine_for(
             _method("quantize", ("Static", "Dynamic")),
             engines_where(lambda engine: engine.int8),
-            "Static and Dynamic make int8 for ONNX Runtime and OpenVINO: add ONNXRuntime or OpenVINO to engines, "
-            "or leave these methods out",
+            "Static and Dynamic make int8",
+            "leave these methods out",
             ".steps.quantize.methods",
         ),
         _engine_for(
             _method("prune", ("SemiStructured24",)),
             _GPU,
-            "SemiStructured24 is for GPUs with sparse tensor cores: add TorchEager, TorchCompile or "
-            "ONNXRuntimeTensorRT to engines, or take Structured, which makes models faster everywhere",
+            "SemiStructured24 is for GPUs with sparse tensor cores",
+            "take Structured, which makes models faster everywhere",
             ".steps.prune.methods",
         ),
         _engine_for(
             "has(self.steps.compile)",
             engines_where(lambda engine: engine.compiles),
-            "compile makes machine code by torch's Inductor: add TorchCompile or TorchExport to engines, or leave "
-            "compile out",
+            "compile makes machine code by torch's Inductor",
+            "leave compile out",
             ".steps.compile",
         ),
         _engine_for(
             "self.hardware.acceleratorRequired",
             _GPU,
-            "acceleratorRequired needs an engine that uses one: add ONNXRuntimeCUDA, ONNXRuntimeTensorRT or a torch "
-            "engine to engines, or leave acceleratorRequired out",
+            "acceleratorRequired needs an engine that uses one",
+            "leave acceleratorRequired out",
             ".hardware.acceleratorRequired",
         ),
     ),

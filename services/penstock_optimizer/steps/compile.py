@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from penstock.engines import ENGINES
+from penstock.engines import ENGINES, engines_where
 from penstock.optimization.recipes import EngineName, Step
+from penstock.wording import join_with_or
 from penstock_optimizer.building import forms
 from penstock_optimizer.building.draft import BuildContext, Draft
 from penstock_optimizer.building.inductor import compile_ahead
@@ -30,7 +31,8 @@ class Compile:
         """For the two engines that compile, where there is a compiler."""
         Parameters(step, _DEFAULTS).choice("mode", _MODES)
         if not ENGINES[context.engine.name].compiles:
-            return f"{context.engine.name} runs nothing that torch compiled: use TorchExport or TorchCompile"
+            able = join_with_or(engines_where(lambda engine: engine.compiles))
+            return f"{context.engine.name} runs nothing that torch compiled: use {able}"
         return missing_compiler()
 
     def apply(self, step: Step, draft: Draft, context: BuildContext) -> None:
