@@ -27,9 +27,31 @@ from penstock.optimization.recipes import (
 
 _ATTENTION_MATMULS: Final = 4
 _RANKS: Final[Mapping[str, int]] = {label: rank for rank, label in enumerate(STEPS)}
-_CALIBRATIONS: Final = ("Entropy", "Percentile")
-"""Further ways to choose activation ranges in ONNX Runtime's static quantization; the usual one is MinMax."""
 _SHARED_THROUGHPUT: Final = (Objective.THROUGHPUT, Objective.COST, Objective.ENERGY)
+
+
+@dataclass(frozen=True, slots=True)
+class _Knob:
+    """A setting of a step that is tried otherwise than usual."""
+
+    engine: EngineName
+    step: StepName
+    parameter: str
+    values: tuple[str | bool, ...]
+    quantized: QuantizeMethod | None = None
+    """Only of models that are quantized so; None: of all."""
+    transformer: bool = False
+    """Only of transformers."""
+
+
+_KNOBS: Final = (
+    # How activation ranges are chosen; the usual way is MinMax.
+    _Knob(EngineName.ONNX_RUNTIME, StepName.QUANTIZE, "calibration", ("Entropy", "Percentile"), QuantizeMethod.STATIC),
+    _Knob(EngineName.ONNX_RUNTIME, StepName.QUANTIZE, "perChannel", (False,), QuantizeMethod.DYNAMIC),
+    _Knob(EngineName.OPENVINO, StepName.QUANTIZE, "preset", ("Mixed",), QuantizeMethod.STATIC),
+    _Knob(EngineName.ONNX_RUNTIME, StepName.GRAPH_OPTIMIZE, "transformer", (True,), transformer=True),
+    _Knob(EngineName.ONNX_RUNTIME, StepName.QUANTIZE, "quantizer", ("NNCF",), QuantizeMethod.STATIC, transformer=True),
+)
 
 
 @dataclass(frozen=True)
@@ -206,18 +228,12 @@ def _with_knobs(recipes: tuple[Recipe, ...], facts: SourceFacts) -> Iterator[Rec
             continue
         quantize = next((step for step in recipe.steps if step.name is StepName.QUANTIZE), None)
         method = quantize.method if quantize is not None else None
-        if method == QuantizeMethod.STATIC and recipe.engine.name is EngineName.ONNX_RUNTIME:
-            for calibration in _CALIBRATIONS:
-                yield _with_parameter(recipe, StepName.QUANTIZE, "calibration", calibration)
-        if method == QuantizeMethod.DYNAMIC and recipe.engine.name is EngineName.ONNX_RUNTIME:
-            yield _with_parameter(recipe, StepName.QUANTIZE, "perChannel", value=False)
         if method == QuantizeMethod.STATIC and recipe.engine.name is EngineName.OPENVINO:
             yield _with_bf16(recipe)
-            yield _with_parameter(recipe, StepName.QUANTIZE, "preset", "Mixed")
-        if facts.transformer and recipe.engine.name is EngineName.ONNX_RUNTIME:
-            yield _with_parameter(recipe, StepName.GRAPH_OPTIMIZE, "transformer", value=True)
-            if method == QuantizeMethod.STATIC:
-                yield _with_parameter(recipe, StepName.QUANTIZE, "quantizer", "NNCF")
+        for knob in _KNOBS:
+            suits = knob.engine is recipe.engine.name and knob.quantized in (None, method)
+            if suits and (facts.transformer or not knob.transformer):
+                yield from (_with_parameter(recipe, knob, value) for value in knob.values)
 
 
 def _transformer_recipes(
@@ -232,9 +248,11 @@ def _transformer_recipes(
                 yield _with_bf16(recipe)
 
 
-def _with_parameter(recipe: Recipe, name: StepName, parameter: str, value: str | bool) -> Recipe:  # noqa: FBT001 -- a step's setting
+def _with_parameter(recipe: Recipe, knob: _Knob, value: str | bool) -> Recipe:  # noqa: FBT001 -- a step's setting
     steps = tuple(
-        step.model_copy(update={"parameters": {**step.parameters, parameter: value}}) if step.name is name else step
+        step.model_copy(update={"parameters": {**step.parameters, knob.parameter: value}})
+        if step.name is knob.step
+        else step
         for step in recipe.steps
     )
     return recipe.model_copy(update={"steps": steps})
@@ -256,9 +274,8 @@ def _cost(recipe: Recipe, spec: OptimizationProfileSpec) -> tuple[int, int, int,
     quantize = next((step for step in recipe.steps if step.name is StepName.QUANTIZE), None)
     method = _RANKS[quantize.label] if quantize is not None else len(_RANKS)
     static = quantize is not None and quantize.method == QuantizeMethod.STATIC
+    turned = {knob.parameter for knob in _KNOBS}
     knobs = int(recipe.engine.precision is Precision.BF16 and static) + sum(
-        name in step.parameters
-        for step in recipe.steps
-        for name in ("calibration", "perChannel", "transformer", "quantizer")
+        name in turned for step in recipe.steps for name in step.parameters
     )
     return training, knobs, method, spec.engines.index(recipe.engine.name)

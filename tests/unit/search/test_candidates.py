@@ -94,8 +94,16 @@ def test_thorough_also_tries_knobs() -> None:
         ("perChannel", False),
         ("transformer", True),
         ("quantizer", "NNCF"),
+        ("preset", "Mixed"),
     ):
         assert any(each.get(name) == value for each in parameters), name
+
+
+def test_knobs_go_after_the_usual_settings() -> None:
+    profile = spec(engines=["OpenVINO"], steps={"graphOptimize": {}, "quantize": {"methods": ["Static", "Dynamic"]}})
+    usual = enumerate_recipes(profile, facts(torch=False), 1)
+    thorough = profile.model_copy(update={"search": spec(search={"strategy": "Thorough"}).search})
+    assert enumerate_recipes(thorough, facts(torch=False), 1)[: len(usual)] == usual
 
 
 def test_rapid_combines_shrinking_with_the_first_quantization_only() -> None:
