@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from penstock.engines import ENGINES, GpuUse
@@ -11,8 +12,12 @@ from penstock.optimization.recipes import EngineSettings, Precision
 _INT8: Final = ("avx512_vnni", "avx_vnni", "asimddp")
 """Without an 8-bit dot product, x86 kernels add pairs in 16 bits and saturate: other answers, and slower. The first
 that a machine has is enough: AMX computes the same as VNNI, only faster."""
-_BF16: Final = ("avx512_bf16", "amx_bf16", "bf16")
-_FP16: Final = ("avx512_fp16", "asimd")
+NATIVE: Final[Mapping[Precision, tuple[str, ...]]] = {
+    Precision.FP32: (),
+    Precision.BF16: ("avx512_bf16", "amx_bf16", "bf16"),
+    Precision.FP16: ("avx512_fp16", "asimd"),
+}
+"""Instruction sets that compute in a precision. One is enough; without any it is slower than fp32."""
 
 
 def why_unfit(requirement: HardwareRequirement, hardware: Hardware) -> str | None:
@@ -49,10 +54,7 @@ def requirement_of(hardware: Hardware, engine: EngineSettings, weight_precision:
     wanted: set[str] = set()
     if weight_precision == "int8":
         wanted |= _first_of(_INT8, hardware)
-    if engine.precision is Precision.BF16:
-        wanted |= _first_of(_BF16, hardware)
-    if engine.precision is Precision.FP16:
-        wanted |= _first_of(_FP16, hardware)
+    wanted |= _first_of(NATIVE[engine.precision], hardware)
     needed = tuple(each for each in KNOWN_INSTRUCTION_SETS if each in wanted)
     return HardwareRequirement(architecture=hardware.architecture, instruction_sets=needed)
 

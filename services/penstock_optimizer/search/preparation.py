@@ -18,6 +18,7 @@ from penstock.engines import ENGINES
 from penstock.errors import Invalid
 from penstock.optimization.hardware import Hardware
 from penstock.optimization.progress import OptimizationRequest
+from penstock.optimization.recipes import STEPS
 from penstock.optimization.variants import DataSplits, PreparedSource, SourceRequest
 from penstock.serving.manifest import MANIFEST_NAME, ModelFile, ModelManifest
 from penstock.serving.mounts import CACHE_VARIABLE
@@ -204,7 +205,8 @@ def _raw_data(request: OptimizationRequest, workspace: Workspace) -> Path | None
 
 def _data(request: OptimizationRequest, raw: Path | None, source: PreparedSource, workspace: Workspace) -> DataSplits:
     shapes = request.model.example_shapes
-    training = request.spec.steps.prune is not None or request.spec.steps.distil is not None
+    asked = request.spec.steps.model_dump(by_alias=True, exclude_none=True)
+    training = any(facts.training for label, facts in STEPS.items() if label.partition(" ")[0] in asked)
     content = {
         "files": _contents(raw) if raw is not None else {},
         "made": raw is None,

@@ -7,20 +7,14 @@ instructions for it, this is slower than fp32, and so cannot be done.
 
 from __future__ import annotations
 
-from typing import Final
-
 from penstock.engines import ENGINES, GpuUse
+from penstock.optimization.fitting import NATIVE
 from penstock.optimization.hardware import Hardware
 from penstock.optimization.recipes import Precision, Step
+from penstock.wording import join_with_or
 from penstock_optimizer.building import forms
 from penstock_optimizer.building.draft import BuildContext, Draft
 from penstock_optimizer.steps.parameters import Parameters
-
-_NATIVE: Final = {
-    Precision.BF16: frozenset({"avx512_bf16", "amx_bf16", "bf16"}),
-    Precision.FP16: frozenset({"avx512_fp16", "asimdhp"}),
-}
-_ARM: Final = "aarch64"
 
 
 class _Half:
@@ -66,13 +60,10 @@ class QuantizeFP16(_Half):
 
 
 def _missing(precision: Precision, hardware: Hardware) -> str | None:
-    native = _NATIVE[precision]
-    fp16_arm = precision is Precision.FP16 and hardware.architecture == _ARM
-    if fp16_arm or native & set(hardware.instruction_sets):
+    native = NATIVE[precision]
+    if set(native) & set(hardware.instruction_sets):
         return None
-    return (
-        f"{hardware.cpu} has no {precision} instructions ({' or '.join(sorted(native))}): it would be slower than fp32"
-    )
+    return f"{hardware.cpu} has no {precision} instructions ({join_with_or(native)}): it would be slower than fp32"
 
 
 def _convert(draft: Draft, context: BuildContext) -> None:
