@@ -7,6 +7,7 @@ import zoneinfo
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from penstock.api.conditions import Reason
 from penstock.api.v1alpha1 import ScheduledFloor, Weekday
 from penstock.errors import Invalid
 
@@ -63,6 +64,6 @@ def _zone(name: str) -> dt.tzinfo:
         return zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise Invalid(
-            "InvalidSpec",
+            Reason.INVALID_SPEC,
             f'spec.scaling.schedule has the time zone "{name}", which is not known: write one such as Europe/Zurich or UTC',
         ) from error

@@ -8,6 +8,7 @@ from http import HTTPStatus
 
 from pydantic import ValidationError
 
+from penstock.api.conditions import Reason
 from penstock.errors import Unavailable
 from penstock.routing.fleet import FEATURES, FEATURES_HEADER
 from penstock.routing.identities import GATEWAY_NAME, replica_name
@@ -72,11 +73,11 @@ def replica_usage(agent_url: str, gateway_secret: str, model: str, revision: str
     name = GATEWAY_NAME if over_tls else None
     status, body = get(f"{agent_url}/v1/routes", admin_token(gateway_secret), known, trust, name)
     if status != HTTPStatus.OK:
-        raise Unavailable("GatewayUnreachable", f"the gateway's agent at {agent_url} answered {status}")
+        raise Unavailable(Reason.GATEWAY_UNREACHABLE, f"the gateway's agent at {agent_url} answered {status}")
     try:
         routes = RouteList.model_validate_json(body).routes
     except ValidationError as error:
-        raise Unavailable("GatewayUnreachable", f"the gateway's agent gave no route list: {error}") from error
+        raise Unavailable(Reason.GATEWAY_UNREACHABLE, f"the gateway's agent gave no route list: {error}") from error
     found: dict[str, ReplicaUsage] = {}
     asked = [(route, replica) for route in routes if route.model == model for replica in route.replicas]
     for of, replica in asked:

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from penstock.api.conditions import Reason
 from penstock.errors import Invalid
 from penstock_cli.standalone.state import StateFolder, default_cache_folder, optimizer_workspace
 
 if TYPE_CHECKING:
     from penstock.api.optimization import ClusterOptimizationProfile, OptimizationProfile
     from penstock.optimization.progress import OptimizationRequest
-
-_PROFILE_KINDS = ("OptimizationProfile", "ClusterOptimizationProfile")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +98,14 @@ def load_profile(name: str) -> OptimizationProfile | ClusterOptimizationProfile:
         ClusterOptimizationProfile,
         OptimizationProfile,
     )
+    from penstock.api.v1alpha1 import ProfileKind  # noqa: PLC0415 (the same)
     from penstock_cli.shipped import profiles  # noqa: PLC0415 (the same)
 
     shipped = {str(each["metadata"]["name"]): each for each in profiles()}
     manifest = shipped.get(name)
     if manifest is None:
         manifest = _read_profile(name, tuple(shipped))
-    if manifest["kind"] == "ClusterOptimizationProfile":
+    if manifest["kind"] == ProfileKind.CLUSTER:
         return ClusterOptimizationProfile.model_validate(manifest)
     return OptimizationProfile.model_validate(manifest)
 
@@ -113,15 +113,19 @@ def load_profile(name: str) -> OptimizationProfile | ClusterOptimizationProfile:
 def _read_profile(name: str, shipped: tuple[str, ...]) -> dict[str, object]:
     if not Path(name).is_file():
         if Path(name).suffix in (".yaml", ".yml") or "/" in name:
-            raise Invalid("ProfileNotFound", f"there is no file {name}: give one with an OptimizationProfile")
+            raise Invalid(Reason.PROFILE_NOT_FOUND, f"there is no file {name}: give one with an OptimizationProfile")
         raise Invalid(
-            "ProfileNotFound", f"there is no profile '{name}': shipped are {', '.join(shipped)}; or name a YAML file"
+            Reason.PROFILE_NOT_FOUND,
+            f"there is no profile '{name}': shipped are {', '.join(shipped)}; or name a YAML file",
         )
+    from penstock.api.v1alpha1 import ProfileKind  # noqa: PLC0415 (only for this command)
     from penstock_cli.validation.manifests import load_accepted  # noqa: PLC0415 (the CEL evaluator takes half a second to import)
 
-    manifests = [each.manifest for each in load_accepted([name]) if each.manifest.get("kind") in _PROFILE_KINDS]
+    manifests = [each.manifest for each in load_accepted([name]) if each.manifest.get("kind") in set(ProfileKind)]
     if len(manifests) != 1:
-        raise Invalid("ProfileNotFound", f"{name} holds {len(manifests)} optimization profiles: exactly one is needed")
+        raise Invalid(
+            Reason.PROFILE_NOT_FOUND, f"{name} holds {len(manifests)} optimization profiles: exactly one is needed"
+        )
     return manifests[0]
 
 

@@ -12,7 +12,8 @@ from jinja2 import ChoiceLoader, FileSystemLoader
 from penstock.api.meta import AUTO
 from penstock.api.rollout import RolloutPhase, RolloutPoint, RolloutSpec, RolloutStatus, evidence_of
 from penstock.api.v1alpha1 import InferenceDeployment
-from penstock_cli.rollouts.showing import ENDED, SHARES, duration, seconds_since, tell_proof
+from penstock.optimization.report import SearchVerdict
+from penstock_cli.rollouts.showing import SHARES, duration, seconds_since, tell_proof
 from penstock_optimizer.report.axes import Axis
 from penstock_optimizer.report.templates import TEMPLATES
 
@@ -23,9 +24,9 @@ _MARGIN: Final = 1.08
 _MINUTE, _HOUR = 60.0, 3600.0
 _PERCENT: Final = 100.0
 _TONES: Final = {
-    RolloutPhase.PROMOTED: "Accepted",
-    RolloutPhase.WATCHING: "Accepted",
-    RolloutPhase.ROLLED_BACK: "Rejected",
+    RolloutPhase.PROMOTED: SearchVerdict.ACCEPTED,
+    RolloutPhase.WATCHING: SearchVerdict.ACCEPTED,
+    RolloutPhase.ROLLED_BACK: SearchVerdict.REJECTED,
 }
 """How a phase is coloured, by the names that the sheet has; others are under way."""
 _CURVES: Final = ("chosen", "baseline", "warn", "bad", "good", "plain")
@@ -50,7 +51,7 @@ def render(deployment: InferenceDeployment, rollout: RolloutStatus, now: datetim
         name=f"{deployment.metadata.namespace}/{deployment.metadata.name}",
         spec=deployment.spec.rollout,
         rollout=rollout,
-        tone=_TONES.get(rollout.phase, "NoDecision"),
+        tone=_TONES.get(rollout.phase, SearchVerdict.NO_DECISION),
         began="" if since is None else f"began {rollout.started_at}, {duration(since)} before this page was made",
         made=f"{now:%Y-%m-%d %H:%M:%S} UTC",
         harm=harm,
@@ -79,7 +80,7 @@ def _tell_parity(spec: RolloutSpec, rollout: RolloutStatus) -> str:
 def _tell_due(rollout: RolloutStatus, now: datetime) -> str:
     """How long there is until it is to be proved; empty where that is no matter."""
     since = seconds_since(rollout.deadline, now)
-    if since is None or rollout.phase in (*ENDED, RolloutPhase.WATCHING):
+    if since is None or rollout.phase.ended or rollout.phase is RolloutPhase.WATCHING:
         return ""
     return f"in {duration(-since)}" if since <= 0 else f"{duration(since)} ago"
 

@@ -17,6 +17,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, TypeAdapter
 
+from penstock.api.conditions import Reason
 from penstock.engines import FORMATS
 from penstock.errors import Invalid
 from penstock.models import Frozen
@@ -24,7 +25,7 @@ from penstock.optimization.variants import SOURCE_FILE, PreparedSource, SourceRe
 from penstock.serving.manifest import MANIFEST_NAME, ModelFormat, ModelManifest, Signature
 from penstock_optimizer.sandbox import run_module
 from penstock_optimizer.sources import open_model
-from penstock_optimizer.sources.detect import MODEL_INVALID, detect, locate
+from penstock_optimizer.sources.detect import detect, locate
 from penstock_optimizer.sources.examples import read_examples
 from penstock_optimizer.sources.opening import EXPORTED_FILE, ONNX_FILE, WEIGHTS_FILE, Opening
 from penstock_runtime.atomic import write_atomically
@@ -132,10 +133,12 @@ def _should_isolate(*, code: bool, asked: bool) -> bool:
 def _format(request: SourceRequest, entry: Path) -> ModelFormat:
     found = detect(entry)
     if request.format is not None and request.format is not found:
-        raise Invalid(MODEL_INVALID, f"{entry.name} is {found}, but {request.format} was given as the model's format")
+        raise Invalid(
+            Reason.MODEL_INVALID, f"{entry.name} is {found}, but {request.format} was given as the model's format"
+        )
     if request.import_path is not None and found is not ModelFormat.SAFETENSORS:
         raise Invalid(
-            MODEL_INVALID,
+            Reason.MODEL_INVALID,
             f"{entry.name} is {found}, which holds the whole model: leave out the import path {request.import_path}, "
             f"which goes with {ModelFormat.SAFETENSORS} only",
         )
@@ -205,7 +208,7 @@ def _describe(job: _Job, digest: str, parameters: int, output: Path) -> Prepared
     inputs = [spec.name for spec in signature.inputs]
     if unknown := sorted(request.example_shapes.keys() - set(inputs)):
         raise Invalid(
-            MODEL_INVALID, f"a shape is given for '{unknown[0]}', but the model's inputs are {', '.join(inputs)}"
+            Reason.MODEL_INVALID, f"a shape is given for '{unknown[0]}', but the model's inputs are {', '.join(inputs)}"
         )
     vocabulary, unsuited = _find_vocabulary(job, signature, output / ONNX_FILE)
     weights = WEIGHTS_FILE if (output / WEIGHTS_FILE).is_file() else None

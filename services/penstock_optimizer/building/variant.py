@@ -19,6 +19,7 @@ from typing import Final
 
 import numpy as np
 
+from penstock.api.conditions import Reason
 from penstock.engines import ENGINES, FORMATS
 from penstock.errors import Invalid, PenstockError
 from penstock.optimization.hardware import Hardware
@@ -269,7 +270,7 @@ def _run_once(entrypoint: Path, engine: EngineSettings, signature: Signature, co
         for spec in signature.outputs:
             array = outputs[spec.name]
             if rows > 1 and spec.shape[:1] == (-1,) and array.shape[0] != rows:
-                raise Invalid("ModelInvalid", f"output '{spec.name}' has {array.shape[0]} rows for {rows}")
+                raise Invalid(Reason.MODEL_INVALID, f"output '{spec.name}' has {array.shape[0]} rows for {rows}")
 
 
 if __name__ == "__main__":

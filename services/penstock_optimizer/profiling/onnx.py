@@ -13,13 +13,13 @@ from typing import Any, Final
 
 import onnxruntime as ort
 
+from penstock.api.conditions import Reason
 from penstock.errors import Invalid
 from penstock.optimization.measurements import OperatorShare
 from penstock.optimization.profiling import MATRIX_OPERATORS, Kernel, Shape, flops_of, operator_shares
 from penstock_optimizer.samples.arrays import as_onnxruntime_takes
 from penstock_runtime.engines import Array
 
-MODEL_INVALID: Final = "ModelInvalid"
 _SECONDS: Final = 1.0
 """Of runs, with the profiler and without."""
 _WARM_UP: Final = 3
@@ -207,11 +207,11 @@ def _session(path: Path, options: Any) -> Any:
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors have no common base of their own
-        raise Invalid(MODEL_INVALID, f"ONNX Runtime cannot load {path.name}: {error}") from error
+        raise Invalid(Reason.MODEL_INVALID, f"ONNX Runtime cannot load {path.name}: {error}") from error
 
 
 def _run(session: Any, path: Path, feeds: Mapping[str, Array]) -> None:
     try:
         session.run(None, dict(feeds))
     except Exception as error:  # ONNX Runtime's errors have no common base of their own
-        raise Invalid(MODEL_INVALID, f"ONNX Runtime cannot run {path.name} on these inputs: {error}") from error
+        raise Invalid(Reason.MODEL_INVALID, f"ONNX Runtime cannot run {path.name} on these inputs: {error}") from error

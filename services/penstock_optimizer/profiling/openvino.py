@@ -9,6 +9,7 @@ from typing import Final
 
 import openvino as ov
 
+from penstock.api.conditions import Reason
 from penstock.errors import Invalid
 from penstock.optimization.measurements import OperatorShare
 from penstock.optimization.profiling import operator_shares
@@ -56,5 +57,5 @@ def profile_openvino(path: Path, feeds: Mapping[str, Array], settings: EngineSet
             ]
             runs += 1
     except RuntimeError as error:
-        raise Invalid("ModelInvalid", f"OpenVINO cannot run {path.name}: {error}") from error
+        raise Invalid(Reason.MODEL_INVALID, f"OpenVINO cannot run {path.name}: {error}") from error
     return operator_shares(kernels, runs)

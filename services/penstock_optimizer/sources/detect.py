@@ -11,12 +11,11 @@ from typing import BinaryIO, Final
 
 from pydantic import ValidationError
 
+from penstock.api.conditions import Reason
 from penstock.errors import Invalid
 from penstock.serving.manifest import MANIFEST_NAME, ModelFormat, ModelManifest
 from penstock_runtime.protobuf import MalformedError, Wire
 
-MODEL_INVALID: Final = "ModelInvalid"
-MODEL_NOT_FOUND: Final = "ModelNotFound"
 PICKLE_REFUSED: Final = "PickleRefused"
 
 MODEL_SUFFIXES: Final = (".onnx", ".safetensors", ".pt2", ".pt", ".pth", ".bin", ".pkl", ".pickle")
@@ -39,7 +38,7 @@ def locate(path: Path) -> Path:
     if path.is_file():
         return path
     if not path.is_dir():
-        raise Invalid(MODEL_NOT_FOUND, f"{path} is neither a file nor a folder")
+        raise Invalid(Reason.MODEL_NOT_FOUND, f"{path} is neither a file nor a folder")
     if (path / MANIFEST_NAME).is_file():
         return _entrypoint(path)
     for suffix in MODEL_SUFFIXES:
@@ -48,9 +47,12 @@ def locate(path: Path) -> Path:
             return found[0]
         if found:
             names = ", ".join(each.name for each in found)
-            raise Invalid(MODEL_INVALID, f"{path} has several models ({names}): name the file, or add {MANIFEST_NAME}")
+            raise Invalid(
+                Reason.MODEL_INVALID, f"{path} has several models ({names}): name the file, or add {MANIFEST_NAME}"
+            )
     raise Invalid(
-        MODEL_NOT_FOUND, f"{path} has no {MANIFEST_NAME} and no file that ends in {', '.join(MODEL_SUFFIXES[:3])}"
+        Reason.MODEL_NOT_FOUND,
+        f"{path} has no {MANIFEST_NAME} and no file that ends in {', '.join(MODEL_SUFFIXES[:3])}",
     )
 
 
@@ -60,10 +62,12 @@ def _entrypoint(folder: Path) -> Path:
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])
-        raise Invalid(MODEL_INVALID, f"{folder / MANIFEST_NAME}: {where}: {problem['msg']}") from error
+        raise Invalid(Reason.MODEL_INVALID, f"{folder / MANIFEST_NAME}: {where}: {problem['msg']}") from error
     entry = folder / manifest.entrypoint
     if not entry.resolve().is_relative_to(folder.resolve()) or not entry.is_file():
-        raise Invalid(MODEL_NOT_FOUND, f"{folder / MANIFEST_NAME} names {manifest.entrypoint}, which is not there")
+        raise Invalid(
+            Reason.MODEL_NOT_FOUND, f"{folder / MANIFEST_NAME} names {manifest.entrypoint}, which is not there"
+        )
     return entry
 
 
@@ -79,21 +83,23 @@ def detect(path: Path) -> ModelFormat:
         if _is_safetensors(head, file, size):
             return ModelFormat.SAFETENSORS
         if head[4:8] == b"TFL3":
-            raise Invalid(MODEL_INVALID, f"{path.name} is a LiteRT model, which is an end: give the model it came from")
+            raise Invalid(
+                Reason.MODEL_INVALID, f"{path.name} is a LiteRT model, which is an end: give the model it came from"
+            )
         if zipfile.is_zipfile(path):
             return _archive(path)
         if head[:1] == _PICKLE_MARK and len(head) > 1 and head[1] in _PICKLE_PROTOCOLS:
             raise _pickle_error(path)
         if head.lstrip()[:5] in {b"<?xml", b"<net "}:
             raise Invalid(
-                MODEL_INVALID, f"{path.name} is XML, as OpenVINO's IR: give the ONNX or torch model it came from"
+                Reason.MODEL_INVALID, f"{path.name} is XML, as OpenVINO's IR: give the ONNX or torch model it came from"
             )
         if _is_onnx(file, size):
             return ModelFormat.ONNX
     if _is_text_pickle(head):
         raise _pickle_error(path)
     raise Invalid(
-        MODEL_INVALID,
+        Reason.MODEL_INVALID,
         f"{path.name} is neither ONNX, torch export (.pt2), safetensors nor TorchScript, or not all of it: copy it again, or export the "
         "model as one of them",
     )
@@ -130,7 +136,7 @@ def _archive(path: Path) -> ModelFormat:
             inner = {name.partition("/")[2]: name for name in names}
             kind = archive.read(inner["archive_format"]) if "archive_format" in inner else b""
     except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
-        raise Invalid(MODEL_INVALID, f"{path.name} is a damaged archive: {error}") from error
+        raise Invalid(Reason.MODEL_INVALID, f"{path.name} is a damaged archive: {error}") from error
     if kind == b"pt2":
         return ModelFormat.TORCH_EXPORT
     if "serialized_exported_program.json" in names:
@@ -142,7 +148,9 @@ def _archive(path: Path) -> ModelFormat:
         return ModelFormat.TORCHSCRIPT
     if any(name.endswith(".pkl") for name in names):
         raise _pickle_error(path)
-    raise Invalid(MODEL_INVALID, f"{path.name} is an archive without a torch program: give ONNX, .pt2 or safetensors")
+    raise Invalid(
+        Reason.MODEL_INVALID, f"{path.name} is an archive without a torch program: give ONNX, .pt2 or safetensors"
+    )
 
 
 def _is_onnx(file: BinaryIO, size: int) -> bool:

@@ -12,10 +12,11 @@ import onnx
 import onnxruntime
 from onnx.external_data_helper import convert_model_to_external_data, uses_external_data
 
+from penstock.api.conditions import Reason
 from penstock.errors import Invalid
 from penstock.serving.manifest import DataType, Signature, TensorSpec
 from penstock_optimizer.accuracy.likeness import difference_between
-from penstock_optimizer.sources.opening import MODEL_INVALID, ONNX_FILE, Opened, Opening
+from penstock_optimizer.sources.opening import ONNX_FILE, Opened, Opening
 from penstock_runtime.engines import Array
 
 _LARGE: Final = 3 << 29
@@ -72,7 +73,7 @@ def load(path: Path) -> onnx.ModelProto:
         raise
     except Exception as error:  # the checker's and protobuf's errors have no common base
         first = str(error).strip().splitlines()[0][:500] if str(error).strip() else type(error).__name__
-        raise Invalid(MODEL_INVALID, f"{path.name} is no valid ONNX model: {first}") from error
+        raise Invalid(Reason.MODEL_INVALID, f"{path.name} is no valid ONNX model: {first}") from error
 
 
 def _check_ranks(model: onnx.ModelProto, path: Path) -> None:
@@ -81,7 +82,7 @@ def _check_ranks(model: onnx.ModelProto, path: Path) -> None:
         for each in values:
             if each.type.HasField("tensor_type") and not each.type.tensor_type.HasField("shape"):
                 raise Invalid(
-                    MODEL_INVALID,
+                    Reason.MODEL_INVALID,
                     f"{path.name}: {what} '{each.name}' has no fixed number of axes, so that it can be served but not "
                     "profiled or optimized: export it with one",
                 )
@@ -131,21 +132,23 @@ def external_files(path: Path) -> tuple[Path, ...]:
     files = tuple(path.parent / name for name in sorted(names))
     for file in files:
         if not file.resolve().is_relative_to(path.parent.resolve()) or not file.is_file():
-            raise Invalid(MODEL_INVALID, f"{path.name} keeps weights in {file.name}, which is not beside it")
+            raise Invalid(Reason.MODEL_INVALID, f"{path.name} keeps weights in {file.name}, which is not beside it")
     return files
 
 
 def _spec(value: Any) -> TensorSpec:
     if value.type.HasField("sequence_type") or value.type.HasField("map_type"):
         raise Invalid(
-            MODEL_INVALID,
+            Reason.MODEL_INVALID,
             f"'{value.name}' is a sequence or a map, which can be served but neither profiled nor optimized: convert the model"
             " with tensors instead (skl2onnx: options={'zipmap': False})",
         )
     tensor = value.type.tensor_type
     datatype = _DATATYPES.get(tensor.elem_type)
     if datatype is None:
-        raise Invalid(MODEL_INVALID, f"tensor {value.name} has a type that the Open Inference Protocol cannot carry")
+        raise Invalid(
+            Reason.MODEL_INVALID, f"tensor {value.name} has a type that the Open Inference Protocol cannot carry"
+        )
     shape = tuple(axis.dim_value if axis.HasField("dim_value") else -1 for axis in tensor.shape.dim)
     return TensorSpec(name=value.name, datatype=datatype, shape=shape)
 

@@ -9,7 +9,6 @@ from typing import Final, Protocol
 from penstock.optimization.variants import SourceRequest
 from penstock_optimizer.sources.examples import Examples
 
-MODEL_INVALID: Final = "ModelInvalid"
 EXPORT_FAILED: Final = "ExportFailed"
 
 ONNX_FILE: Final = "model.onnx"

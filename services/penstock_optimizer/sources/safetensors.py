@@ -13,9 +13,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from penstock.api.conditions import Reason
 from penstock.errors import Invalid
 from penstock.wording import join_some
-from penstock_optimizer.sources.opening import EXPORT_FAILED, MODEL_INVALID, WEIGHTS_FILE, Opened, Opening
+from penstock_optimizer.sources.opening import EXPORT_FAILED, WEIGHTS_FILE, Opened, Opening
 from penstock_optimizer.sources.torch_program import bind, export, run, write_forms
 
 IMPORT_FAILED: Final = "ImportFailed"
@@ -82,7 +83,7 @@ def _load(module: torch.nn.Module, weights: Path) -> None:
     try:
         tensors = load_file(weights)
     except (SafetensorError, OSError) as error:
-        raise Invalid(MODEL_INVALID, f"{weights.name}: {error}") from error
+        raise Invalid(Reason.MODEL_INVALID, f"{weights.name}: {error}") from error
     own = module.state_dict()
     tied = _aliases_of(module, own)
     missing = sorted(name for name in own if name not in tensors and not tied.get(name, set()) & set(tensors))
@@ -92,7 +93,9 @@ def _load(module: torch.nn.Module, weights: Path) -> None:
         shapes = [f"{n} {tuple(tensors[n].shape)} instead of {tuple(own[n].shape)}" for n in differing]
         parts = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
         told = "; ".join(f"{what}: {join_some(names, _SHOWN)}" for what, names in parts if names)
-        raise Invalid(MODEL_INVALID, f"{weights.name} does not fit the module that the import path gives: {told}")
+        raise Invalid(
+            Reason.MODEL_INVALID, f"{weights.name} does not fit the module that the import path gives: {told}"
+        )
     try:
         module.load_state_dict(tensors, strict=False)  # all but tied names was compared above
     except RuntimeError as error:

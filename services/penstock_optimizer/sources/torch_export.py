@@ -16,10 +16,11 @@ import torch
 from torch.export import ExportedProgram
 from torch.export.pt2_archive import PT2ArchiveReader, PT2ArchiveWriter
 
+from penstock.api.conditions import Reason
 from penstock.errors import Invalid
 from penstock_optimizer.sources.detect import PICKLE_REFUSED
 from penstock_optimizer.sources.examples import Examples
-from penstock_optimizer.sources.opening import EXPORT_FAILED, MODEL_INVALID, Opened, Opening
+from penstock_optimizer.sources.opening import EXPORT_FAILED, Opened, Opening
 from penstock_optimizer.sources.torch_program import Inputs, export, fill, run, write_forms
 
 _SAMPLE_INPUTS: Final = "data/sample_inputs/"
@@ -58,7 +59,9 @@ def read(path: Path, work: Path) -> ExportedProgram:
     try:
         return torch.export.load(str(stripped))
     except Exception as error:  # torch.export raises what it likes
-        raise Invalid(MODEL_INVALID, f"torch cannot read {path.name}: {type(error).__name__}: {error}") from error
+        raise Invalid(
+            Reason.MODEL_INVALID, f"torch cannot read {path.name}: {type(error).__name__}: {error}"
+        ) from error
 
 
 def check_archive(path: Path) -> None:
@@ -72,7 +75,7 @@ def check_archive(path: Path) -> None:
             name = entry.partition("/")[2]
             if name.startswith(_COMPILED):
                 raise Invalid(
-                    MODEL_INVALID,
+                    Reason.MODEL_INVALID,
                     f"{path.name} is compiled for one machine: give the program as torch.export.save wrote it",
                 )
             if name.startswith(_CONFIGS):
@@ -87,7 +90,7 @@ def _check_payload(path: Path, name: str, config: bytes | None) -> None:
             payloads = json.loads(config)["config"].values()
             pickled = any(each.get("use_pickle", True) for each in payloads)
         except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise Invalid(MODEL_INVALID, f"{path.name}: {name} is damaged") from error
+            raise Invalid(Reason.MODEL_INVALID, f"{path.name}: {name} is damaged") from error
     if pickled:
         raise Invalid(
             PICKLE_REFUSED,
@@ -106,7 +109,9 @@ def _bound(program: ExportedProgram, module: torch.nn.Module, examples: Examples
     placed = [str(name) for name in program.graph_signature.user_inputs]
     names = [*placed[: arguments.num_leaves], *(str(key) for key in keywords.context or ())]
     if len(names) != len(placed) or arguments.num_leaves != len(arguments.children()):
-        raise Invalid(MODEL_INVALID, "the program takes nested structures: export a module that takes tensors only")
+        raise Invalid(
+            Reason.MODEL_INVALID, "the program takes nested structures: export a module that takes tensors only"
+        )
     return fill(module, names, arguments.num_leaves, examples)
 
 

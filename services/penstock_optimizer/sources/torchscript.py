@@ -8,8 +8,9 @@ from typing import Any, Final, cast
 import torch
 from torch._export.converter import TS2EPConverter  # torch names it in the error that refuses script modules
 
+from penstock.api.conditions import Reason
 from penstock.errors import Invalid
-from penstock_optimizer.sources.opening import EXPORT_FAILED, MODEL_INVALID, Opened, Opening
+from penstock_optimizer.sources.opening import EXPORT_FAILED, Opened, Opening
 from penstock_optimizer.sources.torch_program import Inputs, bind, export, run, write_forms
 
 _load: Final[Any] = torch.jit.load  # torch does not type it
@@ -25,7 +26,7 @@ class TorchScriptSource:
                 module = cast("torch.jit.ScriptModule", _load(str(opening.entry), map_location="cpu"))
                 module.eval()
         except RuntimeError as error:
-            raise Invalid(MODEL_INVALID, f"torch cannot read {opening.entry.name}: {error}") from error
+            raise Invalid(Reason.MODEL_INVALID, f"torch cannot read {opening.entry.name}: {error}") from error
         bound = bind(module, opening.examples)
         inputs = Inputs(bound.tensors, leading=len(bound.tensors))
         wanted = run(module, inputs)

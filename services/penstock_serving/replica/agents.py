@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from penstock.api.conditions import Reason
 from penstock.errors import Unavailable
 from penstock.routing.fleet import FEATURES_HEADER, Endpoint
 from penstock.routing.identities import GATEWAY_NAME
@@ -35,7 +36,9 @@ async def ask_agent(
     url = urlsplit(gateway.base_url)
     tls = url.scheme == "https"
     if trust is not None and not tls:
-        raise Unavailable("GatewayUnreachable", "its URL is not https, and a replica that speaks TLS tells nobody else")
+        raise Unavailable(
+            Reason.GATEWAY_UNREACHABLE, "its URL is not https, and a replica that speaks TLS tells nobody else"
+        )
     port = url.port or (443 if tls else 80)
     name = (gateway.server_name if trust is None else GATEWAY_NAME) if tls else None
     reader, writer = await asyncio.open_connection(
@@ -54,7 +57,7 @@ async def ask_agent(
     header, _, content = answer.partition(b"\r\n\r\n")
     words = header.split(b" ", 2)
     if len(words) < 2 or not words[1].isdigit():  # noqa: PLR2004 -- version and status
-        raise Unavailable("GatewayUnreachable", "the gateway's agent did not answer in HTTP")
+        raise Unavailable(Reason.GATEWAY_UNREACHABLE, "the gateway's agent did not answer in HTTP")
     said = (line for line in header.lower().splitlines() if line.startswith(_FEATURES))
     features = frozenset(word for line in said for word in line.split()[1:])
     return int(words[1]), features, content.decode(errors="replace")

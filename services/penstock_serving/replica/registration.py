@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from pydantic import ValidationError
 
+from penstock.api.conditions import Reason
 from penstock.errors import Invalid, Unavailable
 from penstock.routing.fleet import GATEWAY_WORD, ORDERS, ROOM, SHOWN, Endpoint, endpoints, name_to_resolve
 from penstock.routing.leases import (
@@ -243,7 +244,7 @@ class Leases:
         body = asked.model_dump_json().encode()
         status, _, answer = await self._call("POST", gateway, body, "/certificate")
         if status != HTTPStatus.OK:
-            raise Unavailable("GatewayUnreachable", f"it grants no certificate: HTTP {status} {answer[:200]}")
+            raise Unavailable(Reason.GATEWAY_UNREACHABLE, f"it grants no certificate: HTTP {status} {answer[:200]}")
         try:
             return CertificateGranted.model_validate_json(answer)
         except ValidationError as error:
