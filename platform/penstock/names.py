@@ -87,15 +87,13 @@ def revision(deployment: InferenceDeployment) -> str:
 def run_name(deployment: InferenceDeployment, profile: OptimizationProfileSpec) -> str:
     """The `OptimizationRun` of a deployment: its name and ten hex digits over all that a measurement depends on.
 
-    Fields of the profile at their defaults are left out, so that a release that adds one runs nothing anew.
+    Fields of the model and of the profile at their defaults are left out, so that a release that adds one runs nothing anew.
     """
     spec = deployment.spec
     reference = spec.optimization_profile_ref
-    # The version may say which of several models in a folder it is. The default is left out, as it always was.
-    left_out = {"update_policy", *(["version"] if spec.model.version == "1" else [])}
     content = {
         "rule": _RUN_HASH_VERSION,
-        "model": spec.model.model_dump(mode="json", exclude=left_out, exclude_none=True),
+        "model": spec.model.model_dump(mode="json", exclude={"update_policy"}, exclude_defaults=True),
         "profile": [reference.kind.value, reference.name] if reference else None,
         "profileSpec": profile.model_dump(mode="json", exclude_defaults=True),
         "resources": _canonical_resources(spec.resources),
