@@ -12,13 +12,14 @@ from urllib.parse import quote, unquote, urlsplit
 
 import requests
 
+from penstock.engines import FORMATS
 from penstock.serving.manifest import MANIFEST_NAME, SIGNATURE_NAME
 from penstock_runtime.filesystems import normalize_path
 from penstock_runtime.sources.http import add_deadlines, check_response, headers, pieces, read_whole
 from penstock_runtime.sources.manifests import parse_manifest
 from penstock_runtime.sources.source import TRIES, RemoteFile, RemoteListing, SourceChanged, sort_files
 
-_FILES: Final = frozenset({".onnx", ".xml", ".pt2", ".pt", ".tflite", ".safetensors", ".npz"})
+_FILES: Final = frozenset({*(facts.suffix for facts in FORMATS.values()), ".npz"})
 """What ends in one of these is a file; anything else is a folder if it has a manifest."""
 _NO_HEAD: Final = (400, 403, 405, 501)
 """Servers that sign addresses, or serve only GET, refuse HEAD with these."""
