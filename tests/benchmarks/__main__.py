@@ -28,7 +28,7 @@ BENCHMARKS = {
     "scaling-policies": "scaling policies on six loads, simulated: Penstock's, Serve's, Knative's and Kubernetes'",
     "faults": "a steady load while things are killed and changed",
 }
-_WITH_OPTIONS = ("endurance", "tracing", "hostile-clients", "real-rollouts", "rollout")
+_WITH_OPTIONS = ("endurance", "gateway-price", "tracing", "hostile-clients", "real-rollouts", "rollout")
 
 
 def main() -> int:

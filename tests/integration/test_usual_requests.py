@@ -114,16 +114,19 @@ def test_the_comparison_finds_a_row_that_is_wrong(folder: Path, change: Callable
     [
         "del-header x-penstock- -m beg", "del-header authorization", "acl has_trace req.hdr_cnt(traceparent) gt 0",
         "acl has_trace req.hdr_cnt(tracestate) gt 0", "one_traceparent traced", "set-header traceparent",
-        "!has_trace", f"acl peculiar req.body_size gt {MAX_BODY_BYTES}", "!open_drawn", "!drawn", "!has_bearer",
+        "!has_trace", f"acl peculiar req.body_size gt {MAX_BODY_BYTES}", "if open_unkept => if open",
+        "has_caller keyed_unkept => has_caller", "!has_bearer",
         "set-path /%[var(txn.rest)]",
     ],
 )  # fmt: skip
 def test_the_comparison_finds_a_rule_that_is_missing(folder: Path, rule: str) -> None:
+    rule, _, other = rule.partition(" => ")
+
     def remove(text: str) -> str:
         start, end = text.index("frontend clients"), text.index("frontend exporter")
         usual, careful = text[start:end].split("  acl outdated", 1)
         if rule in usual:
-            kept = [line.replace(rule, "") for line in usual.split("\n") if f"http-request {rule}" not in line]
+            kept = [line.replace(rule, other) for line in usual.split("\n") if f"http-request {rule}" not in line]
             return text[:start] + "\n".join(kept) + "  acl outdated" + careful + text[end:]
         return text.replace(f"http-request {rule}", "http-request set-var(txn.nothing) bool(1)")
 

@@ -122,9 +122,9 @@ def _spell(namespace: str, model: str, version: list[str], default_namespace: st
 def usual_rules(settings: GatewaySettings) -> Iterator[str]:
     """`txn.usual`, and `allow`, or nothing that the careful rules do not set anew.
 
-    The order matters: a namespace's share is counted before it is compared, and lots are drawn last, since who draws one is to keep
-    the trace. Each rule costs all that come to it: so an open model's requests leave before anything about keys, lots of revisions,
-    or traces.
+    The order matters: a namespace's share is counted before it is compared. A lot that keeps the trace is drawn once of each row that
+    leads anywhere, in one comparison with what kind it is: by the rules on traces, what else could be let pass has drawn one. Each
+    rule costs all that come to it: so an open model's requests leave before anything about keys, lots of revisions, or traces.
     """
     yield f"  acl in_map var({ROW}) -m found"
     yield f"  acl open {_is_of(_OPEN)}"
@@ -133,8 +133,10 @@ def usual_rules(settings: GatewaySettings) -> Iterator[str]:
     yield f"  acl maybe_token {_is_of(_MAYBE_TOKEN, _SHARED + _MAYBE_TOKEN)}"
     yield f"  acl shared {_is_of(*(kind for kind in _KINDS if kind > _SHARED))}"
     yield f"  acl namespace_full sc_conn_cur(3) gt {settings.requests_per_namespace}"
-    yield f"  acl open_drawn {_is_drawn(_OPEN)}"
-    yield f"  acl drawn {_is_drawn(*_KINDS)}"
+    yield f"  acl open_unkept {_leaves_no_trace(_OPEN)}"
+    yield f"  acl keyed_unkept {_leaves_no_trace(_KEYED, _MAYBE_TOKEN)}"
+    yield f"  acl open_shared_unkept {_leaves_no_trace(_SHARED + _OPEN)}"
+    yield f"  acl keyed_shared_unkept {_leaves_no_trace(_SHARED + _KEYED, _SHARED + _MAYBE_TOKEN)}"
     for each in _peculiarities(settings):
         yield f"  acl peculiar {each}"
     yield "  acl has_trace req.hdr_cnt(traceparent) gt 0"
@@ -160,12 +162,12 @@ def usual_call_rules(settings: GatewaySettings, marked: str) -> Iterator[str]:
 
 def _is_of(*kinds: int) -> str:
     """A condition: the row is of one of these kinds."""
-    return f"var({ROW}),bytes(1,1) -m str {' '.join(map(str, kinds))}"
+    return f"var({ROW}) -m beg -- {' '.join(f'-{kind}' for kind in kinds)}"
 
 
-def _is_drawn(*kinds: int) -> str:
-    """A condition: lots keep the trace of a request whose row is of one of these kinds."""
-    ranges = (f"{kind * _KIND_BY}:{kind * _KIND_BY + _MILLION - 1}" for kind in kinds)
+def _leaves_no_trace(*kinds: int) -> str:
+    """A condition: the row is of one of these kinds, and a lot, drawn anew each time that this is asked, keeps no trace."""
+    ranges = (f"{kind * _KIND_BY + _MILLION}:{kind * _KIND_BY + 2 * _MILLION - 1}" for kind in kinds)
     return f"rand({_MILLION}),sub({ROW}) -m int {' '.join(ranges)}"
 
 
@@ -176,13 +178,14 @@ def _deciding_rules(settings: GatewaySettings, condition: str) -> Iterator[str]:
     yield f"  http-request unset-var({ROW}) if peculiar"
     yield f"  http-request track-sc3 var({ROW}),bytes({_AT_WORD}),field(1,/) table {NAMESPACES}"
     yield f"  http-request add-header {GATEWAY_HEADER} %[var({ROW}),bytes({_AT_WORD})] if in_map"
-    yield "  http-request allow if open !namespace_full !has_trace !open_drawn"
+    yield "  http-request allow if open_unkept !namespace_full !has_trace"
     # A token is no plain key: what it opens, and until when, is the careful rules'. They hash it again, and it is long.
     yield f"  http-request unset-var({ROW}) if maybe_token like_token"
     yield from _caller_rules(rows)
+    yield "  http-request allow if has_caller keyed_unkept !namespace_full !has_trace"
     yield f"  http-request set-var({WAY}) {_AT_BACKEND} if shared"
-    yield "  http-request allow if has_caller !namespace_full !has_trace !drawn"
-    yield "  http-request allow if open_shared !namespace_full !has_trace !drawn"
+    yield "  http-request allow if has_caller keyed_shared_unkept !namespace_full !has_trace"
+    yield "  http-request allow if open_shared_unkept !namespace_full !has_trace"
     yield from _trace_rules()
     # Of what was not let pass, the careful rules shall know nothing.
     yield f"  http-request unset-var({ROW}) if in_map"
@@ -192,7 +195,7 @@ def _deciding_rules(settings: GatewaySettings, condition: str) -> Iterator[str]:
 
 def _caller_rules(rows: Path) -> Iterator[str]:
     """`txn.caller`, by a plain key."""
-    yield f"  http-request set-var(txn.ns) var({ROW}),bytes({_AT_WORD}),field(1,/) if keyed"
+    yield f"  http-request set-var(txn.ns) var({ROW}),bytes({_AT_WORD}),field(1,/)"
     known = f"sha2(256),hex,concat(@,txn.ns),map_str({rows})"
     yield f"  http-request set-var(txn.caller) http_auth_bearer,{known} if keyed"
     yield f"  http-request set-var(txn.caller) req.hdr({API_KEY_HEADER}),{known} if !has_caller keyed !has_bearer"
