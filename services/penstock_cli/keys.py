@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import secrets
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from penstock.api import API_VERSION
+from penstock.api.verdicts import timestamp
 from penstock.errors import Conflict, Invalid, PenstockError
 from penstock.routing.access import fingerprint
 from penstock_cli.objects.command import delete, get, open_cluster
@@ -60,7 +61,7 @@ def expiry(lifetime: str, now: datetime) -> str:
         end = now + timedelta(**{_UNITS[found[2]]: int(found[1])})
     except OverflowError as error:
         raise Invalid("InvalidOption", f"--expires-in {lifetime}: that is after the year {_LAST_YEAR}") from error
-    return end.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return timestamp(end.timestamp())
 
 
 def key_object(

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import uvloop
 from rich.console import Console
 
+from penstock.api.verdicts import timestamp
 from penstock.errors import Invalid, Unavailable
 from penstock_cli.bench.arrivals import ArrivalProcess, arrival_times
 from penstock_cli.bench.connection import LoadTarget
@@ -97,7 +98,7 @@ def run_bench(options: BenchOptions) -> BenchDocument:
     found = highest_rate(run.trials)
     return BenchDocument(
         url=url,
-        when=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        when=timestamp(time.time()),
         client=f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores, one process",
         input=_describe(bodies, options),
         loads=tuple(run.loads),

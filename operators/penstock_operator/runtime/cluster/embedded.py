@@ -17,6 +17,7 @@ from typing import Any
 
 from penstock.api import GROUP
 from penstock.api.metadata import metadata_problems, normal_metadata
+from penstock.api.verdicts import timestamp
 from penstock.errors import Conflict, Invalid
 from penstock_operator.runtime.cluster import (
     EVENT,
@@ -206,7 +207,7 @@ class EmbeddedCluster(Finalizers):
         _check_metadata(kind, live, fresh)
         if live is None:
             self._check_namespace(kind, key)
-            created = self._now().strftime("%Y-%m-%dT%H:%M:%SZ")
+            created = timestamp(self._now().timestamp())
             fresh["metadata"] |= {"uid": str(uuid.uuid4()), "creationTimestamp": created, "generation": 1}
             self._check(kind, fresh, None)
             stored = Stored(_resource(kind), fresh, owned)
@@ -230,7 +231,7 @@ class EmbeddedCluster(Finalizers):
 
     def _forget_old_events(self) -> None:
         """Kubernetes forgets events after an hour; without that the file would only grow."""
-        oldest = (self._now() - _EVENT_LIFETIME).strftime("%Y-%m-%dT%H:%M:%SZ")
+        oldest = timestamp((self._now() - _EVENT_LIFETIME).timestamp())
         for stored in self._storage.read_all(_resource(EVENT), None):
             if stored.manifest["metadata"]["creationTimestamp"] < oldest:
                 self._remove(stored, Propagation.BACKGROUND)
@@ -251,7 +252,7 @@ class EmbeddedCluster(Finalizers):
         if not metadata.get("finalizers"):
             self._remove(stored, propagation)
         elif "deletionTimestamp" not in metadata:
-            metadata["deletionTimestamp"] = self._now().strftime("%Y-%m-%dT%H:%M:%SZ")
+            metadata["deletionTimestamp"] = timestamp(self._now().timestamp())
             metadata["generation"] += 1
             self._storage.save(EventType.MODIFIED, stored)
 
