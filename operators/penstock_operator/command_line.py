@@ -87,11 +87,11 @@ def _pools(given: argparse.Namespace) -> PoolSettings | None:
         ipv6=is_ipv6(given.pod_address),
         template=_template(given.pool_template_file),
         cloud_identity=given.cloud_identity,
-        trusted=_trusted(given.trusted_ca),
+        trusted=_authorities(given.trusted_ca),
     )
 
 
-def _trusted(text: str | None) -> TrustedAuthorities | None:
+def _authorities(text: str | None) -> TrustedAuthorities | None:
     if not text:
         return None
     name, _, key = text.partition("/")
@@ -160,7 +160,7 @@ def _jobs(given: argparse.Namespace) -> JobSettings | None:
         cloud_identity=given.cloud_identity,
         disk=_quantity(given.optimizer_disk, "--optimizer-disk"),
         template=_template(given.pool_template_file),
-        trusted=_trusted(given.trusted_ca),
+        trusted=_authorities(given.trusted_ca),
         shared_store=given.shared_store,
         sandbox=not given.optimizer_no_sandbox,
         queue=given.optimizer_queue,
