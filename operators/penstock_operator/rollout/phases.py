@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
 
 from penstock.api.conditions import Reason
 from penstock.api.rollout import BaselineKind, OnFailure, OnInconclusive, RolloutPhase, RolloutStatus, RolloutType
@@ -13,50 +11,6 @@ from penstock_operator.rollout.arms import FULL, baseline_of, baseline_size, ful
 from penstock_operator.rollout.case import PATIENCE_SECONDS, RolloutCase
 from penstock_operator.rollout.holds import find_hold, is_inconclusive, why_unproved
 from penstock_operator.rollout.showing import count_shown, tell_shown
-
-EDGES: Final[Mapping[RolloutPhase, frozenset[RolloutPhase]]] = {
-    RolloutPhase.STARTING: frozenset(
-        {
-            RolloutPhase.SHADOWING,
-            RolloutPhase.STEPPING,  # in place, unjudged
-            RolloutPhase.HELD,
-            RolloutPhase.WATCHING,
-            RolloutPhase.PROMOTED,
-            RolloutPhase.ROLLED_BACK,
-        }
-    ),
-    RolloutPhase.SHADOWING: frozenset(
-        {
-            RolloutPhase.STEPPING,
-            RolloutPhase.HELD,
-            RolloutPhase.WATCHING,
-            RolloutPhase.PROMOTED,
-            RolloutPhase.ROLLED_BACK,
-        }
-    ),
-    RolloutPhase.STEPPING: frozenset(
-        {
-            RolloutPhase.SHADOWING,  # of another type now, which shares no requests
-            RolloutPhase.HELD,
-            RolloutPhase.WATCHING,
-            RolloutPhase.PROMOTED,
-            RolloutPhase.ROLLED_BACK,
-        }
-    ),
-    RolloutPhase.HELD: frozenset(
-        {
-            RolloutPhase.SHADOWING,
-            RolloutPhase.STEPPING,
-            RolloutPhase.WATCHING,
-            RolloutPhase.PROMOTED,
-            RolloutPhase.ROLLED_BACK,
-        }
-    ),
-    RolloutPhase.WATCHING: frozenset({RolloutPhase.HELD, RolloutPhase.PROMOTED, RolloutPhase.ROLLED_BACK}),
-    RolloutPhase.PROMOTED: frozenset(),
-    RolloutPhase.ROLLED_BACK: frozenset(),
-}
-"""Where a rollout may go from each phase. What begins anew, as told to retry, is another rollout."""
 
 
 def arms_of_rollout(record: RolloutStatus | None) -> frozenset[str]:

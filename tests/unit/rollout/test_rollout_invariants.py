@@ -15,10 +15,29 @@ from penstock.api.rollout import OnFailure, OnInconclusive, RolloutAnalysis, Rol
 from penstock.api.rollout_commands import RolloutVerb
 from penstock_operator.rollout.evidence.findings import AnalysisSettings, EvidenceLook, Findings
 from penstock_operator.rollout.machine import Judge, RolloutDecision, judge_rollout
-from penstock_operator.rollout.phases import EDGES
 from penstock_operator.rollout.sight import ArmSight, RolloutSight
 
 STEPS = (1, 5, 25, 50)
+ENDS = {RolloutPhase.WATCHING, RolloutPhase.PROMOTED, RolloutPhase.ROLLED_BACK}
+EDGES = {
+    RolloutPhase.STARTING: {
+        RolloutPhase.SHADOWING,
+        RolloutPhase.STEPPING,  # in place, unjudged
+        RolloutPhase.HELD,
+        *ENDS,
+    },
+    RolloutPhase.SHADOWING: {RolloutPhase.STEPPING, RolloutPhase.HELD, *ENDS},
+    RolloutPhase.STEPPING: {
+        RolloutPhase.SHADOWING,  # of another type now, which shares no requests
+        RolloutPhase.HELD,
+        *ENDS,
+    },
+    RolloutPhase.HELD: {RolloutPhase.SHADOWING, RolloutPhase.STEPPING, *ENDS},
+    RolloutPhase.WATCHING: {RolloutPhase.HELD, RolloutPhase.PROMOTED, RolloutPhase.ROLLED_BACK},
+    RolloutPhase.PROMOTED: set(),
+    RolloutPhase.ROLLED_BACK: set(),
+}
+"""Where a rollout may go from each phase. What begins anew, as told to retry, is another rollout."""
 JUDGED = [RolloutType.CANARY, RolloutType.SHADOW, RolloutType.BLUE_GREEN]
 
 
