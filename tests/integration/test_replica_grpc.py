@@ -323,9 +323,15 @@ def test_a_cancelled_call_leaves_the_queue(slow_model: Path, tmp_path: Path) -> 
         stub(address) as asked,
     ):
         before = [asked.ModelInfer.future(raw_request("tiny", {"x": ONE}), timeout=60) for _ in range(16)]
+
+        def have_come() -> int:
+            answered = sum(call.done() for call in before)
+            return answered + int(started.stats().in_flight)
+
+        # HAProxy hands each on over a connection of its own: only what is sent later is queued behind the others.
+        eventually(lambda: have_come() == 16, "all are there", pause=0.001)
         unwanted = asked.ModelInfer.future(raw_request("tiny", {"x": ONE}), timeout=60)
-        # All were sent together; some have been answered, so all have come, and most go before the unwanted one.
-        before[3].result()
+        eventually(lambda: have_come() == 17, "the unwanted one is behind them", pause=0.001)
         unwanted.cancel()
         assert [each.code() for each in before] == [grpc.StatusCode.OK] * 16
         assert asked.ModelInfer(raw_request("tiny", {"x": ONE}), timeout=60)
