@@ -13,6 +13,7 @@ import gc
 import importlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -42,20 +43,36 @@ class Forked:
         """End it at once."""
         self.send_signal(signal.SIGKILL)
 
-    def wait(self) -> int:
-        """Its exit status once it has ended, negative where a signal ended it."""
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit status once it has ended, negative where a signal ended it.
+
+        Raises:
+            TimeoutExpired: it has not within so many seconds.
+        """
         if self.returncode is None:
+            if timeout is not None and not select.select([self._status], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout)
             with self._status as file:
                 self.returncode = int(file.readline())
         return self.returncode
 
 
-def start(module: str, arguments: Sequence[str], environment: Mapping[str, str]) -> Forked:
-    """Start a module's `main()`; its output goes where this process's goes."""
+def start(
+    module: str, arguments: Sequence[str], environment: Mapping[str, str], streams: tuple[int, int, int] | None = None
+) -> Forked:
+    """Start a module's `main()`.
+
+    Args:
+        module: that has it.
+        arguments: the command line's.
+        environment: all of it.
+        streams: its standard input, output and errors; else it has no input, and its output goes where this process's goes.
+    """
     told, tell = os.pipe()
     message = json.dumps({"arguments": list(arguments), "environment": dict(environment)}).encode()
     # The keeper of the program has the end of the pipe: it says the process's id, and its status once that has ended.
-    socket.send_fds(_server(module), [message], [1, 2, tell])
+    with Path(os.devnull).open("rb") as nothing:
+        socket.send_fds(_server(module), [message], [*(streams or (nothing.fileno(), 1, 2)), tell])
     os.close(tell)
     pid = b""
     while not pid.endswith(b"\n"):
@@ -81,7 +98,7 @@ def _next_program() -> bool:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     asked = socket.socket(fileno=0)
     while True:
-        message, given, _, _ = socket.recv_fds(asked, _LONGEST, 3)
+        message, given, _, _ = socket.recv_fds(asked, _LONGEST, 4)
         if not message:
             return False
         if os.fork() == 0:
@@ -89,13 +106,12 @@ def _next_program() -> bool:
         for each in given:
             os.close(each)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    output, errors, tell = given
+    *streams, tell = given
     pid = os.fork()
     if pid:
-        _keep(pid, tell, output, errors)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(output, 1)
-    os.dup2(errors, 2)
+        _keep(pid, tell, *streams)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
     os.closerange(3, max(given) + 1)
     asked.detach()
     program = json.loads(message)

@@ -26,7 +26,7 @@ from typing import Any
 import uvloop
 from tests.benchmarks import parts, processes, report
 from tests.benchmarks.load import drive_groups
-from tests.integration.replica_process import replica
+from tests.integration.replica_process import fresh_replica as replica
 from tests.ports import free_ports
 
 from penstock.routing.tokens import admin_token, replica_token

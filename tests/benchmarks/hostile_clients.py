@@ -24,7 +24,7 @@ from tests.benchmarks import parts, processes, report
 from tests.benchmarks.access import declare, renew
 from tests.benchmarks.hostile import small_body
 from tests.benchmarks.load import LoadResult, run_load
-from tests.integration.replica_process import replica
+from tests.integration.replica_process import fresh_replica as replica
 
 from penstock.routing.tokens import admin_token
 

@@ -21,7 +21,7 @@ from typing import Any
 from tests.benchmarks import parts, processes, report
 from tests.benchmarks.load import LoadResult, run_load
 from tests.benchmarks.open_load import OpenLoad, run_open
-from tests.integration.replica_process import replica
+from tests.integration.replica_process import fresh_replica as replica
 from tests.ports import free_ports
 
 from penstock.routing.tokens import replica_token

@@ -23,7 +23,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.benchmarks import parts, report
 from tests.benchmarks.load import LoadResult
 from tests.benchmarks.repeating import HOT_ROWS
-from tests.integration.replica_process import ReplicaProcess, replica
+from tests.integration.replica_process import ReplicaProcess
+from tests.integration.replica_process import fresh_replica as replica
 
 from penstock.serving.control import Reconfigure
 from penstock.serving.settings import BatchingSettings, CacheMode, CacheSettings

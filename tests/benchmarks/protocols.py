@@ -19,7 +19,7 @@ import numpy as np
 from tests.benchmarks import parts, processes, report
 from tests.benchmarks.grpc_load import run_grpc_load
 from tests.benchmarks.load import LoadResult, run_load
-from tests.integration.replica_process import replica
+from tests.integration.replica_process import fresh_replica as replica
 
 from penstock.routing.tokens import former_replica_token
 from penstock_serving.rpc.schema import ModelInferRequest

@@ -17,7 +17,8 @@ from typing import Any
 
 from tests.benchmarks import parts, report
 from tests.benchmarks.load import LoadResult, run_load
-from tests.integration.replica_process import ReplicaProcess, replica
+from tests.integration.replica_process import ReplicaProcess
+from tests.integration.replica_process import fresh_replica as replica
 from tests.integration.test_shadowing import GATEWAY, TOKEN, OrderingAgent
 from tests.waiting import eventually
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import os
+import signal
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from tests import preloaded
 from tests.integration.local_ray import LocalRay
 from tests.ports import free_ports
 from tests.waiting import eventually
@@ -80,13 +82,12 @@ def gateway_process(folder: Path) -> Iterator[GatewayProcess]:
     secret.write_text(GATEWAY_SECRET)
     port, control = free_ports(2)
     arguments = ["--port", str(port), "--control-port", str(control), "--secret-file", str(secret)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "penstock_serving.gateway.main", *arguments, "--state-dir", str(folder / "state")]
-    )
+    arguments += ["--state-dir", str(folder / "state")]
+    process = preloaded.start("penstock_serving.gateway.main", arguments, os.environ)
     try:
         yield GatewayProcess(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{control}")
     finally:
-        process.terminate()
+        process.send_signal(signal.SIGTERM)
         try:
             process.wait(20)
         except subprocess.TimeoutExpired:

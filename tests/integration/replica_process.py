@@ -8,7 +8,9 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ import httpx
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from tests import preloaded
+from tests.preloaded import Forked
 
 from penstock.serving.control import (
     COMMAND,
@@ -97,17 +101,23 @@ def save_slow(path: Path, size: int = 512) -> Path:
 
 
 class ReplicaProcess:
-    """`python -m penstock_serving.replica` and its control pipe."""
+    """A replica's server process and its control pipe."""
 
-    def __init__(self, environment: Mapping[str, str], **settings: Any) -> None:
-        paths = os.pathsep.join(str(_ROOT / part) for part in ("platform", "services"))
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "penstock_serving.replica"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": paths} | dict(environment),
-        )
+    def __init__(self, environment: Mapping[str, str], *, forked: bool = False, **settings: Any) -> None:
+        """Start it.
+
+        Args:
+            environment: beside ours.
+            forked: from a process that has its imports; else by `python -m penstock_serving.replica`.
+            settings: that differ from the usual ones.
+        """
+        commands, command = os.pipe()
+        event, events = os.pipe()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 -- until `close`
+        self.commands, self._events = os.fdopen(command, "wb"), os.fdopen(event, "rb")
+        self.process = _start(environment, (commands, events, self._log.fileno()), forked=forked)
+        os.close(commands)
+        os.close(events)
         given = {"namespace": "default", "model": "tiny", "revision": "r1", "replica_id": "replica-1"} | settings
         self.write(ReplicaSettings(**given).model_dump_json())
         self.event = self.read()
@@ -122,17 +132,15 @@ class ReplicaProcess:
         return f"http://{self.address}"
 
     def write(self, line: str) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(line.encode() + b"\n")
-        self.process.stdin.flush()
+        self.commands.write(line.encode() + b"\n")
+        self.commands.flush()
 
     def send(self, command: Reconfigure | Drain | QueryStats) -> None:
         self.write(COMMAND.dump_json(command).decode())
 
     def read(self) -> Any:
         """The next event; None once the process has closed its side."""
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        line = self._events.readline()
         return EVENT.validate_json(line) if line else None
 
     def stats(self) -> Any:
@@ -153,24 +161,38 @@ class ReplicaProcess:
 
     def close(self) -> str:
         """Close the control pipe and wait for the end. Returns the log."""
-        if self.process.returncode is not None:
+        if self._log.closed:
             return ""
-        if self.process.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):
-                self.process.stdin.close()
-            self.process.stdin = None
+        with contextlib.suppress(BrokenPipeError):
+            self.commands.close()
         try:
-            _, log = self.process.communicate(timeout=_SECONDS)
+            self.process.wait(_SECONDS)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
-        return log.decode()
+        self._events.close()
+        with self._log as log:
+            log.seek(0)
+            return log.read().decode()
+
+
+def _start(
+    environment: Mapping[str, str], streams: tuple[int, int, int], *, forked: bool
+) -> subprocess.Popen[bytes] | Forked:
+    paths = os.pathsep.join(str(_ROOT / part) for part in ("platform", "services"))
+    environment = os.environ | {"PYTHONPATH": paths} | dict(environment)
+    if forked:
+        return preloaded.start("penstock_serving.replica.process", [], environment, streams)
+    command = [sys.executable, "-m", "penstock_serving.replica"]
+    return subprocess.Popen(command, stdin=streams[0], stdout=streams[1], stderr=streams[2], env=environment)
 
 
 @contextlib.contextmanager
-def replica(storage: Path, environment: Mapping[str, str] | None = None, **settings: Any) -> Iterator[ReplicaProcess]:
+def replica(
+    storage: Path, environment: Mapping[str, str] | None = None, *, forked: bool = True, **settings: Any
+) -> Iterator[ReplicaProcess]:
     """A replica that serves the model at a path, until the block ends."""
-    started = ReplicaProcess(environment or {}, storage_uri=storage.as_uri(), **settings)
+    started = ReplicaProcess(environment or {}, forked=forked, storage_uri=storage.as_uri(), **settings)
     try:
         assert isinstance(started.event, Ready), started.event
         yield started
@@ -179,9 +201,13 @@ def replica(storage: Path, environment: Mapping[str, str] | None = None, **setti
         print(log)
 
 
+fresh_replica = partial(replica, forked=False)
+"""One whose process imports all by itself, as a cluster's do, for what is measured."""
+
+
 def failure(**settings: Any) -> StartFailed:
     """The event of a replica that cannot start."""
-    started = ReplicaProcess({}, **settings)
+    started = ReplicaProcess({}, forked=True, **settings)
     log = started.close()
     assert isinstance(started.event, StartFailed), (started.event, log)
     assert started.process.returncode == 1

@@ -539,8 +539,7 @@ def test_leaving_answers_all_that_is_in_flight(slow_model: Path, how: str) -> No
             case "SIGTERM":
                 started.process.send_signal(signal.SIGTERM)
             case _:
-                assert started.process.stdin is not None
-                started.process.stdin.close()
+                started.commands.close()
         assert isinstance(started.read(), Drained)
         assert {future.result().status_code for future in waiting} == {200}
         assert started.process.wait(30) == 0

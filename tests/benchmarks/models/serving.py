@@ -24,7 +24,7 @@ import httpx
 import numpy as np
 from tests.benchmarks import parts, processes, report
 from tests.benchmarks.models.image_load import Load, Served, image_request, run_load
-from tests.integration.replica_process import replica
+from tests.integration.replica_process import fresh_replica as replica
 
 from penstock.routing.tokens import replica_token
 from penstock.serving.manifest import MANIFEST_NAME, ModelManifest
