@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from penstock.api.meta import Manifest, ObjectMeta
-from penstock.api.optimization import OptimizationProfileSpec
 from penstock.api.quantity import canonical_quantity
-from penstock.api.v1alpha1 import InferenceDeployment, Resources
 from penstock.optimization.recipes import canonical_json
+
+if TYPE_CHECKING:  # replicas want the names alone, and these take a tenth of a second to import
+    from penstock.api.meta import Manifest, ObjectMeta
+    from penstock.api.optimization import OptimizationProfileSpec
+    from penstock.api.v1alpha1 import InferenceDeployment, Resources
 
 IMPORT_PATH: Final = "penstock_serving.replica.app:build"
 POLICY_PATH: Final = "penstock_serving.replica.policy:desired_replicas"

@@ -141,7 +141,9 @@ def test_a_killed_replica_takes_its_download_with_it(s3: Kit, node: Path, uri: s
     assert node.exists()
 
 
-def test_a_replica_imports_no_stores_library() -> None:
-    program = "import sys, penstock_serving.replica.process; print(*{name.split('.')[0] for name in sys.modules})"
+def test_a_replica_imports_no_stores_library_and_no_type_of_the_api() -> None:
+    program = "import sys, penstock_serving.replica.process; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert set(done.stdout.split()) & LIBRARIES == set()
+    imported = set(done.stdout.split())
+    assert {name.split(".")[0] for name in imported} & LIBRARIES == set()
+    assert not {"penstock.api.v1alpha1", "penstock.api.optimization"} & imported

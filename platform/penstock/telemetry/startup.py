@@ -9,16 +9,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from penstock.api.conditions import DeploymentCondition
 from penstock.api.meta import Condition, ConditionStatus
-from penstock.api.optimization import OptimizationRun
-from penstock.api.v1alpha1 import InferenceDeployment, InferenceDeploymentStatus
 from penstock.api.verdicts import epoch as seconds
 from penstock.serving.arguments import Attempt, BuildArguments
 from penstock.telemetry import names
 from penstock.telemetry.spans import SpanContext, SpanRecord
+
+if TYPE_CHECKING:  # replicas, which trace their starts, have no use for what these are made of
+    from penstock.api.optimization import OptimizationRun
+    from penstock.api.v1alpha1 import InferenceDeployment, InferenceDeploymentStatus
 
 WINDOW_SECONDS: Final = 900.0
 """A replica that starts later after its revision was declared, for load or after a loss, has a trace of its own."""
