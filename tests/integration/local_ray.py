@@ -38,7 +38,11 @@ ENVIRONMENT = {
 }
 """What `ray start` needs in its environment so that Serve reacts within a second or two."""
 
-AT_REST = {"RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "5000", "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.2"}
+AT_REST = {
+    "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "5000",
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.2",
+    "REPORTER_UPDATE_INTERVAL_MS": "30000",
+}
 """With these Serve computes less while tests wait; a benchmark measures it as it is."""
 
 
@@ -95,6 +99,8 @@ def _arguments(ports: list[int], home: Path, cpus: int) -> list[str]:
         "--node-ip-address=127.0.0.1",
         "--dashboard-host=127.0.0.1",
         "--disable-usage-stats",
+        # It reads all logs several times a second, for drivers that nobody has here.
+        "--include-log-monitor=false",
         f"--num-cpus={cpus}",
         # One that is only counted: Ray places by what it is told.
         "--num-gpus=1",
@@ -187,6 +193,7 @@ def _join(ray: LocalRay, cpus: int) -> subprocess.Popen[bytes]:
     arguments = [
         *("setpriv", "--pdeathsig", "TERM", str(Path(sys.executable).with_name("ray"))),
         *("start", "--block", f"--address={ray.address}", "--node-ip-address=127.0.0.1", "--disable-usage-stats"),
+        "--include-log-monitor=false",
         *(f"--num-cpus={cpus}", "--num-gpus=0", "--object-store-memory=80000000"),
         # Any that are free: the head's workers take theirs from the same range.
         *("--min-worker-port=0", "--max-worker-port=0"),
