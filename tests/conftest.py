@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
 from tests.cluster.binary import KUBERNETES, BuildFailedError, build
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.tools import say
-from tests.distribution import Presence, Scheduling, arrange, is_last_user, reporter, workers
+from tests.distribution import Presence, Scheduling, arrange, is_last_of_api_server, is_last_user, reporter, workers
 from tests.integration.local_ray import AT_REST, LocalRay, local_ray
 from tests.integration.replica_collector import Collector
 from tests.prebuilt import programs_of
@@ -21,6 +21,7 @@ from tests.timing import SLOWEST, lines, phases
 
 CRDS = Path(__file__).resolve().parents[1] / "manifests" / "crds"
 _RAY = pytest.StashKey[tuple[LocalRay, ExitStack]]()
+_API_SERVER = pytest.StashKey[tuple[ControlPlane, ExitStack]]()
 _PRESENCE = pytest.StashKey[Presence]()
 _FAILED = pytest.StashKey[dict[str, BuildFailedError]]()
 """Programs that could not be built: only the tests that need them fail."""
@@ -115,17 +116,16 @@ def control_plane_binary(request: pytest.FixtureRequest) -> Path:
     return build(say)
 
 
-@pytest.fixture(scope="session")
-def api_server(control_plane_binary: Path) -> Iterator[ControlPlane]:
-    """One real API server for the whole session."""
-    with ControlPlane(control_plane_binary) as plane:
-        yield plane
+@pytest.fixture(scope="module")
+def api_server(request: pytest.FixtureRequest, control_plane_binary: Path) -> ControlPlane:
+    """A real API server, the same for all modules that need one and follow each other."""
+    return _kept(request, _API_SERVER, lambda: ControlPlane(control_plane_binary))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def crds(api_server: ControlPlane) -> ControlPlane:
     """The API server, once it serves Penstock's resources."""
-    api_server.serve(CRDS)
+    api_server.serve_once(CRDS)
     return api_server
 
 
@@ -147,27 +147,45 @@ def collector() -> Iterator[Collector]:
 @pytest.fixture(scope="module")
 def ray_head(request: pytest.FixtureRequest, collector: Collector) -> LocalRay:
     """A real local Ray with token authentication, the same for all modules that need one and follow each other."""
+    environment = {
+        **AT_REST,
+        "PYTHONPATH": str(CRDS.parents[1]),
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+        "OTEL_BSP_SCHEDULE_DELAY": "200",
+    }
+    return _kept(request, _RAY, lambda: local_ray(environment=environment))
+
+
+_T = TypeVar("_T")
+_Kept = pytest.StashKey[tuple[_T, ExitStack]]
+
+
+def _kept(request: pytest.FixtureRequest, key: _Kept[_T], make: Callable[[], AbstractContextManager[_T]]) -> _T:
+    """What is made once for all modules in a row, until `_end`."""
     stash = request.config.stash
-    if _RAY not in stash:
-        environment = {
-            **AT_REST,
-            "PYTHONPATH": str(CRDS.parents[1]),
-            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
-            "OTEL_BSP_SCHEDULE_DELAY": "200",
-        }
+    if key not in stash:
         stack = ExitStack()
         request.config.add_cleanup(stack.close)
-        stash[_RAY] = stack.enter_context(local_ray(environment=environment)), stack
-    return stash[_RAY][0]
+        stash[key] = stack.enter_context(make()), stack
+    return stash[key][0]
+
+
+def _end(config: pytest.Config, key: _Kept[Any]) -> None:
+    """End it, where there is one."""
+    if key in config.stash:
+        _, stack = config.stash[key]
+        del config.stash[key]
+        stack.close()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
-    """End Ray with the last module in a row that needs it: an idle one computes all the time."""
+    """End Ray and the API server with the last module in a row that needs one: idle ones compute all the time."""
     try:
         return (yield)
     finally:
-        if _RAY in item.config.stash and is_last_user("ray_head", item, nextitem):
-            _, stack = item.config.stash[_RAY]
-            del item.config.stash[_RAY]
-            stack.close()
+        if is_last_user("ray_head", item, nextitem):
+            _end(item.config, _RAY)
+        # One process runs files as they are written, where those with an API server do not follow each other.
+        if hasattr(item.config, "workerinput") and is_last_of_api_server(item, nextitem):
+            _end(item.config, _API_SERVER)

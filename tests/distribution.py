@@ -37,9 +37,12 @@ def shared_part(item: pytest.Item) -> str | None:
     fixtures = getattr(item, "fixturenames", ())
     if "ray_head" in fixtures:
         return RAY
-    if item.get_closest_marker("apiserver") or "control_plane_binary" in fixtures:
-        return API_SERVER
-    return None
+    return API_SERVER if _wants_api_server(item) else None
+
+
+def _wants_api_server(item: pytest.Item) -> bool:
+    wanted = item.get_closest_marker("apiserver") or "control_plane_binary" in getattr(item, "fixturenames", ())
+    return bool(wanted)
 
 
 def arrange(items: list[pytest.Item]) -> None:
@@ -75,6 +78,11 @@ def is_last_user(fixture: str, test: pytest.Item, following: pytest.Item | None)
     if following is None:
         return True
     return following.path != test.path and fixture not in getattr(following, "fixturenames", ())
+
+
+def is_last_of_api_server(test: pytest.Item, following: pytest.Item | None) -> bool:
+    """The same of an API server, which is asked for by name and by mark."""
+    return following is None or (following.path != test.path and not _wants_api_server(following))
 
 
 class Scheduling(LoadScopeScheduling):

@@ -75,6 +75,7 @@ class ControlPlane:
         self.folder, self._lock = _held_folder()
         self._identities: Identities = make_identities(self.folder / "pki")
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._served: set[Path] = set()
         self._etcd_port = self._peer_port = self._port = 0
 
     def __enter__(self) -> Self:
@@ -151,6 +152,12 @@ class ControlPlane:
     def serve(self, manifests: Path) -> None:
         """Serve the custom resources of a file or folder of CRDs."""
         crds.serve(lambda *arguments: self.kubectl(*arguments).stdout, manifests)
+        self._served.add(manifests)
+
+    def serve_once(self, manifests: Path) -> None:
+        """Serve them, where that was not asked for before: for those that nobody deletes."""
+        if manifests not in self._served:
+            self.serve(manifests)
 
     def kubeconfig_for(self, service_account: str, namespace: str) -> Path:
         """A kubeconfig with a fresh token of an existing ServiceAccount."""

@@ -81,10 +81,10 @@ def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Connections
     other.close()
 
 
-@pytest.fixture(scope="session")
-def widgets(api_server: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> ControlPlane:
+@pytest.fixture(scope="module")
+def widgets(api_server: ControlPlane) -> ControlPlane:
     """The API server, once it serves widgets."""
-    manifest = tmp_path_factory.mktemp("widgets") / "crd.json"
+    manifest = api_server.folder / "widgets.json"
     manifest.write_text(json.dumps(_WIDGET_CRD))
-    api_server.serve(manifest)
+    api_server.serve_once(manifest)
     return api_server

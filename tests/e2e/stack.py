@@ -167,7 +167,7 @@ def platform(
 ) -> Iterator[Platform]:
     """CRDs, rights, gateways and one operator on an API server and a Ray that are up."""
     env = dict(environment or {})
-    api.serve(MANIFESTS / "crds")
+    api.serve_once(MANIFESTS / "crds")
     grant_operator_rights(api)
     with ExitStack() as stack:
         edge = stack.enter_context(parts.gateway(folder / "gateway", env))

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.distribution import API_SERVER, LAST, RAY, is_last_user, rank, unit_of
+from tests.distribution import API_SERVER, LAST, RAY, is_last_of_api_server, is_last_user, rank, unit_of
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,24 @@ def test_ray_ends_with_the_last_file_in_a_row_that_uses_it(following: Any, last:
 
     found = is_last_user("ray_head", item("a", ["ray_head"]), None if following is None else item(*following))
     assert found is last
+
+
+@pytest.mark.parametrize(
+    ("following", "last"),
+    [
+        pytest.param(None, True, id="none follows"),
+        pytest.param(("a", False, []), False, id="the same file's goes on"),
+        pytest.param(("b", True, []), False, id="another file's is marked"),
+        pytest.param(("b", False, ["control_plane_binary"]), False, id="another file's names it"),
+        pytest.param(("b", False, ["tmp_path"]), True, id="another file's has no use for it"),
+    ],
+)
+def test_an_api_server_ends_with_the_last_file_in_a_row_that_uses_one(following: Any, last: bool) -> None:  # noqa: FBT001 (a table)
+    def item(path: str, marked: bool, names: list[str]) -> Any:  # noqa: FBT001 (a table)
+        marks = ["apiserver"] if marked else []
+        return SimpleNamespace(path=path, fixturenames=names, get_closest_marker=lambda mark: mark in marks or None)
+
+    assert is_last_of_api_server(item("a", True, []), None if following is None else item(*following)) is last
 
 
 def test_the_longest_units_come_first() -> None:
