@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -79,6 +80,17 @@ def pytest_runtest_protocol(item: pytest.Item) -> None:
     """Let one that comes last wait for the others before its time limit runs."""
     if hasattr(item.config, "workerinput") and item.get_closest_marker("last"):
         item.config.stash[_PRESENCE].wait_for_others()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:  # noqa: ARG001 -- a hook's name
+    """Look for no garbage among modules and tests, neither while there come to be more nor ever after: they stay."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
