@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tests.cluster.controlplane import ControlPlane
+from tests.cluster.controlplane import SHORT_LIVED, ControlPlane
 from tests.cluster.tools import tool
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "penstock"
@@ -98,6 +98,7 @@ def helm(*arguments: str, values: Object | None = None, kubeconfig: Path | None 
         "HOME": str(home),
         # Nothing without a kubeconfig may reach the user's own cluster.
         "KUBECONFIG": str(kubeconfig or os.devnull),
+        **SHORT_LIVED,
     }
     options = [] if values is None else ["--values", "-"]
     done = subprocess.run(

@@ -39,8 +39,10 @@ from tests.ports import free_ports
 _PREFIX = "penstock-controlplane-"
 _READY_SECONDS = 180.0
 _STOP_SECONDS = 10.0
-_SHORT_LIVED = {"GOGC": "off", "GOMEMLIMIT": "400MiB"}
+SHORT_LIVED = {"GOGC": "off", "GOMEMLIMIT": "400MiB"}
 """Collecting garbage takes half of what a process of kubectl computes, which ends before it has much."""
+_AMPLE = {"GOGC": "400", "GOMEMLIMIT": "1GiB"}
+"""Collecting it takes a quarter of what an API server computes until it is up; so it takes some 250 MiB more."""
 _CONTROLLER_MANAGER = "kube-controller-manager"
 _BOOT_ATTEMPTS = 3
 _CONTROLLERS = (
@@ -116,7 +118,7 @@ class ControlPlane:
             text=True,
             timeout=120,
             check=False,
-            env={"PATH": os.environ["PATH"], "HOME": str(self.folder), **_SHORT_LIVED},
+            env={"PATH": os.environ["PATH"], "HOME": str(self.folder), **SHORT_LIVED},
         )
         if check and done.returncode != 0:
             raise AssertionError(f"kubectl {' '.join(args)}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
@@ -127,7 +129,7 @@ class ControlPlane:
         program = folder / "kubectl"
         program.write_text(f'#!/bin/sh\nexec {self._binary} kubectl --kubeconfig {self.kubeconfig} "$@"\n')
         program.chmod(0o755)
-        environment = {"PATH": f"{folder}:{os.environ['PATH']}", "HOME": str(self.folder), **_SHORT_LIVED}
+        environment = {"PATH": f"{folder}:{os.environ['PATH']}", "HOME": str(self.folder), **SHORT_LIVED}
         done = subprocess.run(
             ["sh", "-e", "-c", script], capture_output=True, text=True, timeout=120, check=False, env=environment
         )
@@ -270,6 +272,7 @@ class ControlPlane:
         with self._log_path(name).open("ab") as log:
             self._processes[name] = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", str(self._binary), name, *flags],
+                env=os.environ | _AMPLE,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
