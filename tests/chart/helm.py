@@ -171,4 +171,4 @@ def grant_operator_rights(cluster: ControlPlane, values: Object | None = None) -
 @functools.cache
 def _render(values: str) -> Rendered:
     text = helm("template", "penstock", str(CHART), "-n", NAMESPACE, values=json.loads(values))
-    return Rendered(text, tuple(each for each in yaml.safe_load_all(text) if each))
+    return Rendered(text, tuple(each for each in yaml.load_all(text, yaml.CSafeLoader) if each))

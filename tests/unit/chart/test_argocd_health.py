@@ -88,7 +88,7 @@ def test_what_lasts_is_degraded_and_what_may_pass_is_not(tmp_path: Path) -> None
 def test_every_kind_that_says_how_it_stands_has_a_check() -> None:
     kinds = set()
     for path in (ROOT / "manifests/crds").glob("*.yaml"):
-        crd = yaml.safe_load(path.read_text())
+        crd = yaml.load(path.read_text(), yaml.CSafeLoader)
         schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
         if "conditions" in schema.get("status", {}).get("properties", {}):
             kinds.add(crd["spec"]["names"]["kind"])
