@@ -13,6 +13,8 @@ IMPORTED_BY = os.getpid()
 def main() -> int:
     note, status = sys.argv[1:]
     Path(note).write_text(f"{os.environ['WORD']} {sys.stdin.read()!r} {os.getpid()} {IMPORTED_BY}")
+    os.write(1, b"out")
+    os.write(2, b"error")
     if status == "wait":
         time.sleep(60)
     return int(status)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 
+import pytest
 from tests import preloaded
 from tests.waiting import eventually
 
@@ -25,11 +27,28 @@ def test_each_has_its_own_arguments_and_environment_and_tells_its_status(tmp_pat
     assert told[0][3] not in {str(each.pid) for each in started}
 
 
+def test_one_has_the_streams_that_it_is_given_until_it_ends(tmp_path: Path) -> None:
+    note, log = tmp_path / "a", tmp_path / "log"
+    (given, give), (told, tell) = os.pipe(), os.pipe()
+    with log.open("wb") as errors:
+        started = preloaded.start(PROGRAM, [str(note), "0"], os.environ | {"WORD": "a"}, (given, tell, errors.fileno()))
+    os.close(given)
+    os.close(tell)
+    with os.fdopen(give, "wb") as stdin, os.fdopen(told, "rb") as stdout:
+        stdin.write(b"words")
+        stdin.close()
+        assert stdout.read() == b"out"
+    assert started.wait(60) == 0
+    assert (note.read_text().split()[1], log.read_bytes()) == ("'words'", b"error")
+
+
 def test_a_signal_ends_one_and_its_status_says_so(tmp_path: Path) -> None:
     note = tmp_path / "a"
     started = preloaded.start(PROGRAM, [str(note), "wait"], os.environ | {"WORD": "a"})
     eventually(note.exists)
+    with pytest.raises(subprocess.TimeoutExpired):
+        started.wait(0.01)
     started.kill()
-    assert started.wait() == -signal.SIGKILL
+    assert started.wait(60) == -signal.SIGKILL
     started.kill()
     assert not Path("/proc", str(started.pid)).exists()
