@@ -28,6 +28,7 @@ from tests.benchmarks.rollout_trials import Verdicts, run_trials
 from tests.benchmarks.rollout_watch import WatchTrial, watch_trials
 
 from penstock_operator.rollout import evidence
+from penstock_operator.rollout.evidence.block import BLOCK_SECONDS
 from penstock_operator.rollout.evidence.ledger import METRICS, AnalysisSettings
 
 SETTINGS = AnalysisSettings()
@@ -101,6 +102,27 @@ WATCH_KINDS: dict[str, dict[str, float]] = {
     "leaks": {"leak": 0.005},
 }
 """What becomes worse after an hour, on bursty traffic where nothing else is said."""
+SPELL_BLOCKS = 150
+SPELL_EVERY = 300
+SPELLED = 20
+WATCH_SPELLS: dict[str, dict[str, float]] = {
+    **{
+        f"{factor:g} times as slow for {seconds} s, {traffic}": {"slower": factor, "cpu": factor, "seconds": seconds}
+        for factor, seconds, traffic in (
+            (1.5, 60, "bursty"),
+            *((2.4, seconds, "bursty") for seconds in (20, 40, 60, 90)),
+            *((5.0, seconds, "bursty") for seconds in (20, 40, 60, 90)),
+            (2.4, 60, "Poisson"),
+            (5.0, 60, "Poisson"),
+        )
+    },
+    **{
+        f"{100 * share:g} % fail for {seconds} s": {"failing": share, "seconds": seconds}
+        for share in (0.05, 0.3)
+        for seconds in (20, 60)
+    },
+}
+"""What is worse for a while after five minutes, and again every ten, in an hour."""
 Case: TypeAlias = tuple[Any, ...]
 
 
@@ -279,6 +301,24 @@ def _run_watch(case: Case) -> list[dict[str, Any]]:
     return [watch_trials(WatchTrial(name, trial, blocks), SETTINGS, count=BAD if changed else WATCHED)]
 
 
+def _run_spells(case: Case) -> list[dict[str, Any]]:
+    (name,) = case
+    bursty = not name.endswith(TRAFFIC[False])
+    worse = dict(WATCH_SPELLS[name])
+    ends = SPELL_BLOCKS + round(worse.pop("seconds") / BLOCK_SECONDS)
+    trial = replace(Trial("", 100, bursty), begins=SPELL_BLOCKS, ends=ends, every=SPELL_EVERY, **worse)
+    return [watch_trials(WatchTrial(name, trial, HOUR_BLOCKS), SETTINGS, count=SPELLED)]
+
+
+def _publish_spells(rows: list[dict[str, Any]]) -> list[str]:
+    publish(
+        "rollout-spells",
+        "after it took over: what is worse for a while, after 5 minutes and again every 10, in an hour",
+        rows,
+    )
+    return []
+
+
 def _publish_watch(rows: list[dict[str, Any]]) -> list[str]:
     publish(
         "rollout-watch",
@@ -320,5 +360,6 @@ PARTS: Mapping[str, Part] = {
         _publish_little,
     ),
     "watch": Part([(name, bool(changes)) for name, changes in WATCH_KINDS.items()], _run_watch, _publish_watch),
+    "spells": Part([(name,) for name in WATCH_SPELLS], _run_spells, _publish_spells),
 }
 PLOTTED = ("rollout-power", "rollout-false-reverts")

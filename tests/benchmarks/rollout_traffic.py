@@ -17,7 +17,7 @@ from penstock_operator.rollout.evidence.block import (
     EvidenceBlock,
     SampleCounts,
 )
-from penstock_operator.rollout.machine import WATCHING_SHARE
+from penstock_operator.rollout.machine import DOUBTING_SHARE, WATCHING_SHARE
 from penstock_serving.replica.shadow.supplying import ENOUGH_SAMPLES
 
 _CENTRE = 0.010
@@ -67,6 +67,8 @@ class Trial:
     """Block from which on it is worse."""
     ends: int = 1 << 30
     """Block from which on it is as good again."""
+    every: int = 1 << 30
+    """Blocks after which that comes again."""
     supplied: int = 0
     """Samples that are shown before made inputs; answers to them are wrong as those to clients' are."""
 
@@ -89,6 +91,7 @@ class TrialArrays:
     made: Array
     begins: Array
     ends: Array
+    every: Array
     supplied: Array
 
     @classmethod
@@ -120,7 +123,8 @@ class Traffic:
     Args:
         trials: what is simulated.
         seed: of the chance in it.
-        watching: the candidate has taken over: one request in a hundred is shown to the former revision, and nothing else is.
+        watching: the candidate has taken over: one request in a hundred is shown to the former revision, one in ten where that is
+            `doubtful`, and nothing else is.
     """
 
     def __init__(self, trials: TrialArrays, seed: int, *, watching: bool = False) -> None:
@@ -141,6 +145,7 @@ class Traffic:
             wrong = self.chance.binomial(trials.supplied.astype(int), np.clip(trials.differing, 0.0, 1.0))
             self.weather.wrong = share(wrong, trials.supplied)
         self.block = 0
+        self.doubtful = np.zeros(count, bool)
 
     def keep(self, rows: Mask) -> None:
         """Go on with these alone."""
@@ -151,7 +156,8 @@ class Traffic:
         """What happened in two seconds, with that share of requests for the candidate, and as much for the baseline."""
         trials = self.trials
         self._change_weather()
-        worse = (self.block >= trials.begins) & (self.block < trials.ends)
+        since = self.block - trials.begins
+        worse = (since >= 0) & (since % trials.every < trials.ends - trials.begins)
         self.block += 1
         bursty = trials.bursty > 0
         rate = trials.rate * np.where(bursty, np.where(self.weather.storm > 0, 3.0, 0.6), 1.0)
@@ -238,7 +244,8 @@ class Traffic:
         differing = np.where(worse, trials.differing, 0.0)
         of_class = chance.binomial(callers, trials.class_share)
         wrong = chance.binomial(of_class, np.clip(differing / trials.class_share, 0.0, 1.0))
-        share = np.minimum(WATCHING_SHARE if self.watching else 1.0, _PACE / np.maximum(rate, 1e-9))
+        most = np.where(self.doubtful, DOUBTING_SHARE, WATCHING_SHARE) if self.watching else 1.0
+        share = np.minimum(most, _PACE / np.maximum(rate, 1e-9))
         lost = chance.binomial((wrong * runs).astype(int), share)
         right = chance.binomial(((callers - wrong) * runs).astype(int), share)
         return self._compare(lost, right)
@@ -273,7 +280,8 @@ class Traffic:
         excess[:, len(LOSS_EDGES) - 1] = lost + noisy - better
         excess[:, 0] = better
         excess[:, _ZERO] = right - noisy
-        return SampleCounts(excess, excess[:, len(LOSS_EDGES) - 1] - excess[:, 0], np.zeros(len(right)))
+        zero = np.zeros(len(right))
+        return SampleCounts(excess, excess[:, len(LOSS_EDGES) - 1] - excess[:, 0], zero, zero)
 
     def _shown(self, arm: int, fresh: Array, again: Array, worse: Mask, alone: float) -> ArmCounts:
         """What both arms were shown, one at a time, and `alone` for the share of which times are told."""

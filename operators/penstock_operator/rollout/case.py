@@ -12,6 +12,7 @@ from penstock.api.verdicts import epoch
 from penstock_operator.rollout.arms import FULL, LARGE_SHARE, full_size, size_for
 from penstock_operator.rollout.evidence.findings import Findings
 from penstock_operator.rollout.evidence.ledger import CPU, LATENCY, PARITY
+from penstock_operator.rollout.evidence.watch import LONGEST_WATCH
 from penstock_operator.rollout.guards import is_idle
 from penstock_operator.rollout.notes import RolloutNotes
 from penstock_operator.rollout.settings import RolloutSettings
@@ -177,6 +178,12 @@ class RolloutCase:
     def has_size(self, size: int) -> bool:
         """Whether so many replicas of the candidate are there to answer."""
         return self.candidate.running >= size and self.candidate.listed >= size
+
+    @property
+    def watched_enough(self) -> bool:
+        """Whether one that has taken over need not be watched any more: where it is in doubt, later."""
+        doubtful = self.findings is not None and self.findings.doubt is not None
+        return self.seconds_in_phase >= self.settings.keep_seconds * (LONGEST_WATCH if doubtful else 1.0)
 
     @property
     def judges_forward(self) -> bool:

@@ -8,9 +8,9 @@ from penstock.routing.outcomes import LATENCY_SECONDS
 from penstock_operator.rollout.notes import RolloutNotes, slowest_seconds
 from penstock_operator.rollout.sight import RolloutSight
 
-DEATHS: Final = 2
-"""So many more replicas than of the stable revision died unasked: once may be the node's fault."""
 STUCK_SECONDS: Final = 30.0
+ABSENT_SECONDS: Final = 300.0
+"""A candidate that no gateway lists may be on its way to another node. Meanwhile others answer its share."""
 _TIMES_SLOWEST: Final = 3.0
 """A stable revision that takes longer gives the candidate as many times its slowest answer."""
 IDLE_SECONDS: Final = 15.0
@@ -28,8 +28,9 @@ def is_idle(notes: RolloutNotes, now: float) -> bool:
 
 
 def _find_deaths(notes: RolloutNotes) -> str:
+    """More replicas died unasked than it has, beyond what died of others: each may die once, with a node that many of them lie on."""
     candidate, others = notes.candidate.deaths, notes.stable.deaths + notes.baseline.deaths
-    if candidate - others < DEATHS:
+    if candidate - others <= max(notes.candidate.most, 1):
         return ""
     beside = "none" if not others else str(others)
     return f"Replicas of it died {candidate} times, and of the stable revision {beside} did."
@@ -39,7 +40,8 @@ def _find_silence(notes: RolloutNotes, sight: RolloutSight) -> str:
     if notes.stuck_since is None or notes.others <= notes.others_then:
         return ""
     stable = {**sight.arm(sight.stable).replicas, **sight.arm(sight.baseline).replicas}
-    limit = max(STUCK_SECONDS, _TIMES_SLOWEST * slowest_seconds(stable, LATENCY_SECONDS))
+    patience = STUCK_SECONDS if sight.arm(sight.candidate).listed else ABSENT_SECONDS
+    limit = max(patience, _TIMES_SLOWEST * slowest_seconds(stable, LATENCY_SECONDS))
     waited = sight.now - notes.stuck_since
     if waited < limit:
         return ""

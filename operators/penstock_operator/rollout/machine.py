@@ -36,6 +36,8 @@ BASELINE_SECONDS: Final = 120.0
 """A baseline that does not answer by then is given up."""
 WATCHING_SHARE: Final = 0.01
 """Of the requests whose inputs the former revision is shown, after another took over."""
+DOUBTING_SHARE: Final = 0.1
+"""The same while it is in doubt whether that one has become worse."""
 
 Judge: TypeAlias = Callable[[str, EvidenceLook, AnalysisSettings], Findings]
 
@@ -81,7 +83,7 @@ def judge_rollout(sight: RolloutSight, judge: Judge | None = None) -> RolloutDec
     notes = notes.model_copy(update={"harm": harm[:512], "baseline_at": baseline_at})
     case = _turning(RolloutCase(sight, record, notes, findings, baseline))
     move = next_move(case)
-    return _decision(sight, _next_record(case, move), move)
+    return _decision(sight, _next_record(case, move), move, doubtful=bool(findings and findings.doubt))
 
 
 def least_after(record: RolloutStatus, wanted: int, low: int, high: int, now: float) -> int:
@@ -272,14 +274,16 @@ def _size(case: RolloutCase, move: RolloutMove) -> int:
     return max(1, move.grow, case.size_at(move.weight or case.next_weight))
 
 
-def _decision(sight: RolloutSight, record: RolloutStatus, move: RolloutMove | None) -> RolloutDecision:
+def _decision(
+    sight: RolloutSight, record: RolloutStatus, move: RolloutMove | None, *, doubtful: bool = False
+) -> RolloutDecision:
     young = record.baseline is BaselineKind.YOUNG and not record.phase.ended and record.weight < FULL
     beside = sight.baseline if young and sight.arm(sight.baseline).listed else ""
     return RolloutDecision(
         record=record,
         weights=shares(sight.stable, sight.candidate, beside, record.weight),
         replicas=_replicas(sight, record, move, young=young),
-        comparison=_comparison(sight, record, sight.baseline if young else ""),
+        comparison=_comparison(sight, record, sight.baseline if young else "", doubtful=doubtful),
         wait_seconds=_wait(record),
     )
 
@@ -307,19 +311,23 @@ def _replicas(
     return {**arms, sight.baseline: exactly(size)} if young else arms
 
 
-def _comparison(sight: RolloutSight, record: RolloutStatus, baseline: str) -> RevisionComparison | None:
-    """Which revisions the gateways are to compare. Who has all requests shows some of them to the other."""
+def _comparison(
+    sight: RolloutSight, record: RolloutStatus, baseline: str, *, doubtful: bool
+) -> RevisionComparison | None:
+    """Which revisions the gateways are to compare. Who has all requests shows some of them to the other, and more in doubt."""
     settings = sight.settings
     if record.phase.ended or record.phase is RolloutPhase.STARTING or not sight.comparable:
         return None
     forward = record.weight < FULL
     shown, showing = (sight.candidate, sight.stable) if forward else (sight.stable, sight.candidate)
-    watching = record.phase is RolloutPhase.WATCHING
+    most = 1.0
+    if record.phase is RolloutPhase.WATCHING:
+        most = DOUBTING_SHARE if doubtful else WATCHING_SHARE
     return RevisionComparison(
         candidate=shown,
         stable=showing,
         baseline=baseline,
-        shadow_share=min(settings.shadow_share, WATCHING_SHARE) if watching else settings.shadow_share,
+        shadow_share=min(settings.shadow_share, most),
         loss=settings.loss,
         replay=forward,
         keep_payloads=settings.keep_payloads,

@@ -9,6 +9,7 @@ from penstock.api.rollout import BaselineKind, OnFailure, OnInconclusive, Rollou
 from penstock.api.rollout_commands import RolloutVerb
 from penstock_operator.rollout.arms import FULL, baseline_of, baseline_size, full_size
 from penstock_operator.rollout.case import PATIENCE_SECONDS, RolloutCase
+from penstock_operator.rollout.evidence.watch import LONGEST_WATCH
 from penstock_operator.rollout.holds import find_hold, is_inconclusive, why_unproved
 from penstock_operator.rollout.showing import count_shown, tell_shown
 
@@ -81,7 +82,8 @@ def _turn_back_as_told(case: RolloutCase) -> RolloutMove | None:
 def _answer_harm(case: RolloutCase) -> RolloutMove | None:
     if not case.notes.harm or case.settings.on_failure is OnFailure.HOLD:
         return None
-    return _roll_back(case, Reason.ROLLOUT_FAILED, case.notes.harm)
+    why = f"{case.notes.harm.rstrip('.')}. It is not tried again before the spec changes or `penstock rollout retry` says so."
+    return _roll_back(case, Reason.ROLLOUT_FAILED, why)
 
 
 def _take_over(case: RolloutCase) -> RolloutMove | None:
@@ -95,14 +97,14 @@ def _take_over(case: RolloutCase) -> RolloutMove | None:
     if not case.has_size(size) and not _does_with_less(case):
         return _stay(case, f"It takes over once {size} replicas of it answer: {case.candidate.listed} do.", grow=size)
     if case.settings.keep_seconds > 0:
-        seconds = f"{case.settings.keep_seconds:g} s"
-        message = f"Revision {case.sight.candidate} gets all requests; {case.sight.stable} stays for {seconds} in case of a regression."
-        return RolloutMove(RolloutPhase.WATCHING, case.record.step, FULL, message)
+        return RolloutMove(RolloutPhase.WATCHING, case.record.step, FULL, _tell_watch(case))
     return _promote(case)
 
 
 def _promote(case: RolloutCase) -> RolloutMove:
     message = f"Revision {case.sight.candidate} has taken over."
+    if case.record.phase is RolloutPhase.WATCHING and case.findings is not None and case.findings.doubt is not None:
+        message += f" It is in doubt whether it has become worse since, and nothing takes it back any more: {case.findings.doubt}."
     return RolloutMove(RolloutPhase.PROMOTED, case.record.step, FULL, message)
 
 
@@ -118,7 +120,7 @@ def _has_earned_all(case: RolloutCase) -> bool:
         case RolloutPhase.STARTING | RolloutPhase.PROMOTED | RolloutPhase.ROLLED_BACK:
             return False
         case RolloutPhase.WATCHING:
-            return case.seconds_in_phase >= case.settings.keep_seconds
+            return case.watched_enough
         case _:
             pass
     if case.by_shown_alone:
@@ -161,7 +163,23 @@ def _go_on(case: RolloutCase) -> RolloutMove:
         case RolloutPhase.HELD:
             return _let_go(case)
         case _:
-            return _stay(case, case.record.message)
+            return _watch(case)
+
+
+def _tell_watch(case: RolloutCase) -> str:
+    seconds = f"{case.settings.keep_seconds:g} s"
+    return f"Revision {case.sight.candidate} gets all requests; {case.sight.stable} stays for {seconds} in case of a regression."
+
+
+def _watch(case: RolloutCase) -> RolloutMove:
+    doubt = case.findings.doubt if case.findings is not None else None
+    if case.notes.harm:
+        return _stay(case, f"It has become worse, and keeps its share as it is to: {case.notes.harm}")
+    if doubt is not None:
+        longer = f"{LONGEST_WATCH * case.settings.keep_seconds:g} s"
+        message = f"It may have become worse, and {case.sight.stable} is shown more of its requests, for {longer} at most: {doubt}."
+        return _stay(case, message)
+    return _stay(case, _tell_watch(case))
 
 
 def _start(case: RolloutCase) -> RolloutMove:

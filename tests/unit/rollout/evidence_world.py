@@ -67,6 +67,8 @@ class LookedWorld:
     candidate: ArmWorld = field(default_factory=ArmWorld)
     baseline: ArmWorld = field(default_factory=ArmWorld)
     wrong: float = 0.0
+    refused: bool = False
+    """Whether those were answered with an error where they were shown."""
     rate: float = 100.0
     """Clients' requests a second. With none, inputs are made."""
     pairs: float = 0.0
@@ -108,7 +110,10 @@ class LookedWorld:
         excess = {bucket: count for bucket, count in self.excess.items() if count}
         lost = float(self.excess[LOSS_EDGES.index(1.0)])
         if self.rate:
-            shadow = ShadowOutcomes(revision="new", samples=self.samples, excess=excess, candidate_loss_sum=lost)
+            failed = int(lost) if self.refused else 0
+            shadow = ShadowOutcomes(
+                revision="new", samples=self.samples, excess=excess, candidate_loss_sum=lost, failed=failed
+            )
         else:
             made = MadeOutcomes(samples=self.samples, excess=excess, candidate_loss_sum=lost)
             shadow = ShadowOutcomes(revision="new", made=made)

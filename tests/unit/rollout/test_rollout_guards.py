@@ -11,7 +11,7 @@ from tests.unit.rollout.scenes import NOW, B, C, S, arm, record, replica, sight
 
 from penstock.api.rollout import RolloutPhase, RolloutPoint
 from penstock_operator.rollout.arms import expected_share, full_size, shares, size_for
-from penstock_operator.rollout.guards import STUCK_SECONDS, find_harm, is_idle
+from penstock_operator.rollout.guards import ABSENT_SECONDS, STUCK_SECONDS, find_harm, is_idle
 from penstock_operator.rollout.history import MOST_POINTS, add_point
 from penstock_operator.rollout.notes import MOST_REPLICAS, RolloutNotes, read_notes, take_notes, write_notes
 from penstock_operator.rollout.sight import ArmReplica, ArmSight, RolloutSight
@@ -49,6 +49,20 @@ DEATHS: list[tuple[str, list[RolloutSight], bool]] = [
         "as many of the baseline died",
         [seen(NOW, A, baseline=A), seen(NOW + 2, D, baseline=D), seen(NOW + 4, E, baseline=E)],
         False,
+    ),
+    (
+        "of three, all that lay on one node died at once",
+        [seen(NOW, named("a", "b", "c", count=3)), seen(NOW + 2, named("d", "e", "f", count=3))],
+        False,
+    ),
+    (
+        "of three, those that came for them die, too",
+        [
+            seen(NOW, named("a", "b", "c", count=3)),
+            seen(NOW + 2, named("d", "e", "f", count=3)),
+            seen(NOW + 4, named("d", "e", "g", count=3)),
+        ],
+        True,
     ),
     (
         "they were started anew because we asked for it",
@@ -111,8 +125,13 @@ SILENCES: list[tuple[str, list[RolloutSight], bool]] = [
         False,
     ),
     (
-        "no gateway lists any replica of it",
+        "no gateway lists any replica of it, which may be on its way to another node",
         [seen(at, named(), arm(replicas={"s": replica(answered=int(at - NOW) * 10)})) for at in (NOW, NOW + 2, AFTER + 2)],
+        False,
+    ),
+    (
+        "nor does any after five minutes",
+        [seen(at, named(), arm(replicas={"s": replica(answered=int(at - NOW) * 10)})) for at in (NOW, NOW + 2, NOW + ABSENT_SECONDS + 2)],
         True,
     ),
 ]  # fmt: skip

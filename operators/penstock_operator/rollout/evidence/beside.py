@@ -12,7 +12,7 @@ from penstock_operator.rollout.evidence.block import EvidenceBlock
 from penstock_operator.rollout.evidence.halfplane import PairCounts, log_evidence
 from penstock_operator.rollout.evidence.latency import AnswerTimes, counts_above
 from penstock_operator.rollout.evidence.spread import HARM_PRIOR, Spread
-from penstock_operator.rollout.evidence.wealth import ChangeDetector
+from penstock_operator.rollout.evidence.wealth import GREATEST_GAIN_OF_TIMES, ChangeDetector, most_within
 
 _QUANTILES: Final = (0.5, 0.9)
 """Of the former revision's times. It is shown one request in a hundred, so that higher ones are seen too seldom."""
@@ -53,25 +53,26 @@ class SlowBeside:
 
         Args:
             block: `shown_baseline` is the former revision's.
-            allowed: by how much the share of slow answers may be greater.
+            allowed: by how much the share of slow answers may be greater; half of that above the 90th percentile, and by nothing
+                above the median, since a third later is let pass already.
         """
         new, former = block.shown_candidate, block.shown_baseline
+        most = most_within(block.seconds, GREATEST_GAIN_OF_TIMES)
         detectors, spreads, effects = [], [], []
-        for at, quantile in enumerate(_QUANTILES):
+        margins = (0.0, allowed / 2)
+        for at, (quantile, margin) in enumerate(zip(_QUANTILES, margins, strict=True)):
             threshold = self.times.threshold(quantile)
             counts = counts_above(new, former, threshold, allowance=_SLOWER, late=False)
             usual, effect = 1 - quantile, self.effects[at]
-            detectors.append(_add_detected(self.detectors[at], counts, usual, allowed, effect))
+            gained = _gains(counts, usual, margin) / effect[:, None]
+            detectors.append(self.detectors[at].add(gained, counts.candidate * counts.baseline > 0, most))
             spreads.append(self.spreads[at].add_pair(counts, usual))
             effects.append(np.minimum(spreads[at].effect(HARM_PRIOR), _GROWTH * effect))
         return SlowBeside(self.times.add(new, former), tuple(detectors), tuple(spreads), tuple(effects))
 
 
-def _add_detected(
-    detector: ChangeDetector, counts: PairCounts, usual: float, margin: float, effect: Array
-) -> ChangeDetector:
-    """After a block, with `usual` for the share above the threshold that bets take for the former revision's."""
+def _gains(counts: PairCounts, usual: float, margin: float) -> Array:
+    """Logs of e-values of a block, with `usual` for the share above the threshold that bets take for the former revision's."""
     rollouts = len(counts.candidate)
     worse = np.broadcast_to(usual + margin + np.array(_EFFECTS), (rollouts, len(_EFFECTS)))
-    gained = log_evidence(counts, worse, np.full_like(worse, usual), margin, harm=True)
-    return detector.add(gained / effect[:, None], counts.candidate * counts.baseline > 0)
+    return log_evidence(counts, worse, np.full_like(worse, usual), margin, harm=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from penstock.routing.outcomes import LATENCY_SECONDS, LOSS_EDGES
 from penstock_operator.rollout.evidence.arrays import Array, Mask
 
@@ -33,7 +35,7 @@ class ArmCounts:
 
     @property
     def requests(self) -> Array:
-        """Answered or failed."""
+        """Answered or failed, also of replicas whose times are left out."""
         return self.answered + self.failed
 
 
@@ -46,6 +48,15 @@ class SampleCounts:
     candidate_loss: Array
     """Sum over samples."""
     twin_loss: Array
+    failed: Array
+    """Of the samples, those that were answered with an error where they were shown, a loss of 1."""
+
+    def drop_failed(self) -> SampleCounts:
+        """Without these, which are among those of the greatest excess."""
+        room = self.excess[:, ::-1]
+        failed = np.clip(self.failed[:, None] - (np.cumsum(room, axis=1) - room), 0.0, room)
+        zero = np.zeros_like(self.failed)
+        return SampleCounts(self.excess - failed[:, ::-1], self.candidate_loss - self.failed, self.twin_loss, zero)
 
     @property
     def samples(self) -> Array:

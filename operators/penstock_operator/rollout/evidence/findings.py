@@ -39,6 +39,8 @@ class Findings:
     """The median time of the baseline's answers by that of the candidate's, on live traffic."""
     speedup_shown: float | None = None
     """The same of what both were shown, one request at a time."""
+    doubt: str | None = None
+    """Of one that has taken over: a sentence with the figures while half of the evidence is there that it has become worse."""
 
 
 def learn(state: str, look: EvidenceLook, settings: AnalysisSettings) -> Findings:

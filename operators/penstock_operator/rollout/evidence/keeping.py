@@ -114,7 +114,7 @@ def _pack(kept: KeptEvidence) -> str:
 
 
 def _list_samples(seen: SeenSamples) -> list[Any]:
-    return [seen.candidate_loss, seen.twin_loss, _list_counts(seen.excess)]
+    return [seen.candidate_loss, seen.twin_loss, _list_counts(seen.excess), seen.failed]
 
 
 def _list_seen(seen: SeenReplica) -> list[Any]:
@@ -149,10 +149,12 @@ def _read_shown(document: dict[str, Any]) -> dict[str, SeenShadow]:
     return {
         str(replica): SeenShadow(
             str(revision),
-            SeenSamples(float(loss), float(twin), _counts(excess)),
-            SeenSamples(float(made_loss), float(made_twin), _counts(made)),
+            *(
+                SeenSamples(float(loss), float(twin), _counts(excess), int(failed))
+                for loss, twin, excess, failed in (listed[:4], listed[4:])
+            ),
         )
-        for replica, (revision, loss, twin, excess, made_loss, made_twin, made) in document.items()
+        for replica, (revision, *listed) in document.items()
     }
 
 

@@ -18,6 +18,7 @@ from penstock_operator.rollout.evidence.seen import (
     keep_shadows,
     shadow_difference,
     shown_difference,
+    slowest_replica,
 )
 
 _LONGEST_BLOCK: Final = 10.0
@@ -53,15 +54,18 @@ def end_block(look: EvidenceLook, kept: KeptEvidence, warm_up_seconds: float, *,
         look: The present one.
         kept: Since when.
         warm_up_seconds: Of each replica.
-        alone: Whether the candidate's news are enough; else both arms must have some.
+        alone: Whether the candidate has all requests, so that its news are enough; else both arms must have some. Then times
+            of the slowest of its replicas are left out, where there are two or more: what a revision does shows in all that it has, and what
+            shows in one alone is its node's doing.
     """
     passed = look.at - kept.at
     if passed < BLOCK_SECONDS:
         return None
-    candidate = arm_difference(look.candidate, kept.candidate, warm_up_seconds)
+    spared = slowest_replica(look.candidate, kept.candidate, warm_up_seconds) if alone else ""
+    candidate = arm_difference(look.candidate, kept.candidate, warm_up_seconds, spared)
     baseline = arm_difference(look.baseline, kept.baseline, warm_up_seconds)
     shown = shadow_difference(look.shadowing, kept.shadowing)
-    shown_candidate = shown_difference(look.candidate, kept.candidate, warm_up_seconds)
+    shown_candidate = shown_difference(look.candidate, kept.candidate, warm_up_seconds, spared)
     shown_baseline = shown_difference(look.baseline, kept.baseline, warm_up_seconds)
     asked = candidate.requests[0] > 0 and (alone or baseline.requests[0] > 0)
     both = shown_candidate.requests[0] > 0 and shown_baseline.requests[0] > 0

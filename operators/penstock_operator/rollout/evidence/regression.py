@@ -16,7 +16,13 @@ from penstock_operator.rollout.evidence.ledger import CPU, ERRORS, LATENCY, MEMO
 from penstock_operator.rollout.evidence.parity import BETS, gains, moments
 from penstock_operator.rollout.evidence.signs import SHARES_ABOVE, sign_gains
 from penstock_operator.rollout.evidence.spread import HARM_PRIOR, Spread
-from penstock_operator.rollout.evidence.wealth import ChangeDetector
+from penstock_operator.rollout.evidence.wealth import (
+    GREATEST_GAIN,
+    GREATEST_GAIN_OF_TIMES,
+    GREATEST_GAIN_OF_WATCHED_FAILURES,
+    ChangeDetector,
+    most_within,
+)
 
 REFERENCE_SECONDS: Final = 120.0
 """For which it is observed, after warm-up, before anything is held against it."""
@@ -45,6 +51,7 @@ class RegressionReference:
     requests: Array
     failed: Array
     cpu_seconds: Array
+    cpu_answers: Array
     memory_bytes: Array
     replica_seconds: Array
 
@@ -63,6 +70,7 @@ class RegressionReference:
             requests=self.requests + np.where(wanted, arm.requests, 0.0),
             failed=self.failed + np.where(wanted, arm.failed, 0.0),
             cpu_seconds=self.cpu_seconds + np.where(wanted, arm.cpu_seconds, 0.0),
+            cpu_answers=self.cpu_answers + np.where(wanted, arm.cpu_answers, 0.0),
             memory_bytes=np.where(wanted, np.maximum(self.memory_bytes, arm.memory_bytes), self.memory_bytes),
             replica_seconds=self.replica_seconds + np.where(wanted, block.seconds * arm.replicas, 0.0),
         )
@@ -80,10 +88,19 @@ class DetectedChange:
         """Nothing was seen yet."""
         return cls(ChangeDetector.start(rollouts, alternatives), Spread.start(rollouts))
 
-    def add(self, gained: Array, counted: Mask, moments: tuple[Array, Array, Array]) -> DetectedChange:
-        """With a block whose e-values' logs are `gained` if requests were independent, and its deviation, variance and size."""
+    def add(
+        self,
+        gained: Array,
+        counted: Mask,
+        moments: tuple[Array, Array, Array],
+        most: Array | float = GREATEST_GAIN,
+    ) -> DetectedChange:
+        """With a block whose e-values' logs are `gained` if requests were independent, and its deviation, variance and size.
+
+        Each counts up to `most`.
+        """
         return DetectedChange(
-            self.detector.add(gained / self.spread.effect(HARM_PRIOR)[:, None], counted),
+            self.detector.add(gained / self.spread.effect(HARM_PRIOR)[:, None], counted, most),
             self.spread.add(*moments, counted),
         )
 
@@ -104,14 +121,15 @@ class RegressionLedger:
     blocks: Array
     requests: Array
     recent: Array
-    """Requests, failed ones, answers, slow ones, CPU seconds, memory now, samples and their losses of late, (rollouts, 8)."""
+    """Requests, failed ones, answers whose times count, slow ones, CPU seconds, memory now, samples and their losses, requests that took
+    the CPU time, all of late, (rollouts, 9)."""
     found: Array
     """1 once a change was."""
 
     @classmethod
     def start(cls, rollouts: int = 1) -> RegressionLedger:
         """Nothing was seen yet."""
-        zeros = [np.zeros(rollouts) for _ in range(6)]
+        zeros = [np.zeros(rollouts) for _ in range(7)]
         return cls(
             reference=RegressionReference(zeros[0], np.zeros((rollouts, LATENCY_BUCKETS)), *zeros[1:]),
             errors=DetectedChange.start(rollouts, len(_EFFECTS)),
@@ -122,7 +140,7 @@ class RegressionLedger:
             memory=DetectedChange.start(rollouts, len(SHARES_ABOVE)),
             blocks=np.zeros(rollouts),
             requests=np.zeros(rollouts),
-            recent=np.zeros((rollouts, 8)),
+            recent=np.zeros((rollouts, 9)),
             found=np.zeros(rollouts),
         )
 
@@ -176,11 +194,23 @@ def add_watched(
     known = replace(
         ledger,
         reference=reference.add(block),
-        errors=_add_events(ledger.errors, arm.failed, arm.requests, failing, told),
+        errors=_add_events(
+            ledger.errors,
+            arm.failed,
+            arm.requests,
+            failing,
+            told,
+            most=most_within(block.seconds, GREATEST_GAIN_OF_WATCHED_FAILURES),
+        ),
         slow=_add_slow(ledger, block, settings, told & (load <= _MORE_LOADED)),
         beside=ledger.beside.add(block, settings.max_slow_increase) if LATENCY in proved else ledger.beside,
         parity=_add_parity(ledger.parity, block, settings) if PARITY in proved else ledger.parity,
-        cpu=_add_sign(ledger.cpu, _is_dearer(ledger, block, settings), told & (load >= _LESS_LOADED)),
+        cpu=_add_sign(
+            ledger.cpu,
+            _is_dearer(ledger, block, settings),
+            told & (load >= _LESS_LOADED),
+            most_within(block.seconds, GREATEST_GAIN_OF_TIMES),
+        ),
         memory=_add_sign(
             ledger.memory, arm.memory_bytes > (1 + settings.max_memory_increase) * reference.memory_bytes, told
         ),
@@ -212,22 +242,32 @@ def bound_gains(events: Array, trials: Array, bound: Array, effects: tuple[float
     return value
 
 
-def _add_events(change: DetectedChange, events: Array, trials: Array, bound: Array, counted: Mask) -> DetectedChange:
+def _add_events(
+    change: DetectedChange,
+    events: Array,
+    trials: Array,
+    bound: Array,
+    counted: Mask,
+    *,
+    most: Array | float = GREATEST_GAIN,
+) -> DetectedChange:
     gained = bound_gains(events, trials, bound, _EFFECTS)
     rate = np.clip((share(events, trials) + bound) / 2, 0.0, 1.0)
-    return change.add(gained, counted & (trials > 0), (events, rate * (1 - rate) * trials, trials))
+    return change.add(gained, counted & (trials > 0), (events, rate * (1 - rate) * trials, trials), most)
 
 
 def _add_slow(
     ledger: RegressionLedger, block: EvidenceBlock, settings: AnalysisSettings, counted: Mask
 ) -> tuple[DetectedChange, ...]:
-    answers = block.candidate.seconds
+    answers, most = block.candidate.seconds, most_within(block.seconds, GREATEST_GAIN_OF_TIMES)
     changes = []
     for change, quantile in zip(ledger.slow, _QUANTILES, strict=True):
         above = np.arange(LATENCY_BUCKETS) > reference_threshold(ledger.reference, quantile)[:, None]
         bound = np.full(len(answers), 1 - quantile + settings.max_slow_increase)
         changes.append(
-            _add_events(change, np.where(above, answers, 0.0).sum(axis=1), answers.sum(axis=1), bound, counted)
+            _add_events(
+                change, np.where(above, answers, 0.0).sum(axis=1), answers.sum(axis=1), bound, counted, most=most
+            )
         )
     return tuple(changes)
 
@@ -235,36 +275,38 @@ def _add_slow(
 def _add_parity(change: DetectedChange, block: EvidenceBlock, settings: AnalysisSettings) -> DetectedChange:
     if settings.output_parity <= 0:
         return change
-    sent = block.sent
+    # They were shown to the former revision: what that one fails at is not this one's doing.
+    sent = block.sent.drop_failed()
     total = sent.candidate_loss - sent.twin_loss
     gained = gains(sent.excess, total, 1 - settings.output_parity)[0]
     return change.add(gained, sent.samples > 0, moments(sent.excess, total))
 
 
-def _add_sign(change: DetectedChange, bad: Mask, counted: Mask) -> DetectedChange:
+def _add_sign(change: DetectedChange, bad: Mask, counted: Mask, most: Array | float = GREATEST_GAIN) -> DetectedChange:
     ones = np.ones(len(bad))
-    return change.add(sign_gains(bad), counted, (bad - 0.5 * ones, 0.25 * ones, ones))
+    return change.add(sign_gains(bad), counted, (bad - 0.5 * ones, 0.25 * ones, ones), most)
 
 
 def _is_dearer(ledger: RegressionLedger, block: EvidenceBlock, settings: AnalysisSettings) -> Mask:
     now = share(block.candidate.cpu_seconds, block.candidate.cpu_answers)
-    then = share(ledger.reference.cpu_seconds, ledger.reference.requests)
+    then = share(ledger.reference.cpu_seconds, ledger.reference.cpu_answers)
     return (then > 0) & (now > (1 + settings.max_cpu_increase) * then)
 
 
 def _add_recent(ledger: RegressionLedger, block: EvidenceBlock) -> Array:
-    arm = block.candidate
+    arm, sent = block.candidate, block.sent.drop_failed()
     above = np.arange(LATENCY_BUCKETS) > reference_threshold(ledger.reference, _QUANTILES[-1])[:, None]
     slow = np.where(above, arm.seconds, 0.0).sum(axis=1)
     sums = (
         arm.requests,
         arm.failed,
-        arm.answered,
+        arm.seconds.sum(axis=1),
         slow,
         arm.cpu_seconds,
         0 * slow,
-        block.sent.samples,
-        block.sent.candidate_loss,
+        sent.samples,
+        sent.candidate_loss,
+        arm.cpu_answers,
     )
     recent: Array = ledger.recent * _MEMORY + np.stack(sums, axis=1)
     recent[:, 5] = np.where(arm.memory_bytes > 0, arm.memory_bytes, ledger.recent[:, 5])

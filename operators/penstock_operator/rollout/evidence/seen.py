@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -40,6 +40,7 @@ class SeenSamples:
     candidate_loss: float = 0.0
     twin_loss: float = 0.0
     excess: dict[int, int] = field(default_factory=dict)
+    failed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,35 +95,58 @@ def keep_shadows(now: Mapping[str, ReplicaOutcomes], former: Mapping[str, SeenSh
 
 
 def _keep_samples(told: ShadowOutcomes | MadeOutcomes) -> SeenSamples:
-    return SeenSamples(told.candidate_loss_sum, told.twin_loss_sum, dict(told.excess))
+    return SeenSamples(told.candidate_loss_sum, told.twin_loss_sum, dict(told.excess), told.failed)
 
 
 def arm_difference(
-    now: Mapping[str, ReplicaOutcomes], former: Mapping[str, SeenReplica], warm_up_seconds: float
+    now: Mapping[str, ReplicaOutcomes], former: Mapping[str, SeenReplica], warm_up_seconds: float, spared: str = ""
 ) -> ArmCounts:
-    """Counts since the last look, of replicas that were past warm-up then. One that is new, or began anew, counts from now on."""
+    """Counts since the last look, of replicas that were past warm-up then. One that is new, or began anew, counts from now on.
+
+    Times and CPU time of the one that is `spared` are left out.
+    """
     sums = _ArmSums()
     memory = 0.0
-    for replica, before in former.items():
-        told = now.get(replica)
-        if told is None or before.age_seconds < warm_up_seconds or _began_anew(told, before):
-            continue
-        sums.add(told, before)
+    for replica, told, before in _grown(now, former, warm_up_seconds):
+        sums.add(told, before, timed=replica != spared)
         memory += told.memory_bytes
-    return sums.counts(memory / max(sums.replicas, 1), answers=sums.answered + sums.failed)
+    return sums.counts(memory / max(sums.replicas, 1), cpu_answers=sums.timed)
 
 
 def shown_difference(
-    now: Mapping[str, ReplicaOutcomes], former: Mapping[str, SeenReplica], warm_up_seconds: float
+    now: Mapping[str, ReplicaOutcomes], former: Mapping[str, SeenReplica], warm_up_seconds: float, spared: str = ""
 ) -> ArmCounts:
     """The same of what others showed them."""
     sums = _ArmSums()
+    for replica, told, before in _grown(now, former, warm_up_seconds):
+        sums.add(told.shown or ShownOutcomes(), before.shown or _NONE_SHOWN, timed=replica != spared)
+    return sums.counts(0.0, cpu_answers=float(sums.seconds.sum()))
+
+
+def slowest_replica(
+    now: Mapping[str, ReplicaOutcomes], former: Mapping[str, SeenReplica], warm_up_seconds: float
+) -> str:
+    """Of at least two replicas that have answered clients since the last look, the one whose answers took longest; else none.
+
+    By the mean of their times' logarithms, as buckets stand for.
+    """
+    means = {}
+    for replica, told, before in _grown(now, former, warm_up_seconds):
+        since = {bucket: count - before.seconds.get(bucket, 0) for bucket, count in told.seconds.items()}
+        answers = sum(since.values())
+        if answers:
+            means[replica] = sum(bucket * count for bucket, count in since.items()) / answers
+    return max(means, key=lambda each: (means[each], each)) if len(means) > 1 else ""
+
+
+def _grown(
+    now: Mapping[str, ReplicaOutcomes], former: Mapping[str, SeenReplica], warm_up_seconds: float
+) -> Iterator[tuple[str, ReplicaOutcomes, SeenReplica]]:
+    """Replicas that were past warm-up at the last look and did not begin anew since, with what they told now and then."""
     for replica, before in former.items():
         told = now.get(replica)
-        if told is None or before.age_seconds < warm_up_seconds or _began_anew(told, before):
-            continue
-        sums.add(told.shown or ShownOutcomes(), before.shown or _NONE_SHOWN)
-    return sums.counts(0.0, answers=float(sums.seconds.sum()))
+        if told is not None and before.age_seconds >= warm_up_seconds and not _began_anew(told, before):
+            yield replica, told, before
 
 
 @dataclass(slots=True)
@@ -131,24 +155,30 @@ class _ArmSums:
     failed: float = 0.0
     late: float = 0.0
     cpu_seconds: float = 0.0
+    timed: float = 0.0
+    """Requests of those replicas whose times count."""
     replicas: int = 0
     seconds: Array = field(default_factory=lambda: np.zeros(LATENCY_BUCKETS))
 
-    def add(self, told: ReplicaOutcomes | ShownOutcomes, before: SeenReplica) -> None:
+    def add(self, told: ReplicaOutcomes | ShownOutcomes, before: SeenReplica, *, timed: bool) -> None:
         """What a replica counted since."""
+        answered, failed = told.answered - before.answered, told.failed - before.failed
         self.replicas += 1
-        self.answered += told.answered - before.answered
-        self.failed += told.failed - before.failed
+        self.answered += answered
+        self.failed += failed
+        if not timed:
+            return
+        self.timed += answered + failed
         self.late += told.late
         self.cpu_seconds += told.cpu_seconds - before.cpu_seconds
         for bucket, count in told.seconds.items():
             self.seconds[min(max(bucket, 0), LATENCY_BUCKETS - 1)] += count - before.seconds.get(bucket, 0)
 
-    def counts(self, memory_bytes: float, answers: float) -> ArmCounts:
-        """As a block has them; `answers`: that took the CPU time."""
-        told = (self.answered, self.failed, self.late, self.cpu_seconds, answers, memory_bytes, self.replicas)
-        answered, failed, late, cpu, cpu_answers, memory, replicas = (np.array([float(value)]) for value in told)
-        return ArmCounts(answered, failed, self.seconds[None, :], late, cpu, cpu_answers, memory, replicas)
+    def counts(self, memory_bytes: float, cpu_answers: float) -> ArmCounts:
+        """As a block has them; `cpu_answers`: that took the CPU time."""
+        told = (self.answered, self.failed, self.late, self.cpu_seconds, cpu_answers, memory_bytes, self.replicas)
+        answered, failed, late, cpu, of_cpu, memory, replicas = (np.array([float(value)]) for value in told)
+        return ArmCounts(answered, failed, self.seconds[None, :], late, cpu, of_cpu, memory, replicas)
 
 
 def shadow_difference(now: Mapping[str, ReplicaOutcomes], former: Mapping[str, SeenShadow]) -> ShadowDifference:
@@ -170,18 +200,21 @@ def shadow_difference(now: Mapping[str, ReplicaOutcomes], former: Mapping[str, S
 class _SampleSums:
     candidate_loss: float = 0.0
     twin_loss: float = 0.0
+    failed: float = 0.0
     excess: Array = field(default_factory=lambda: np.zeros(LOSS_BUCKETS))
 
     def add(self, told: ShadowOutcomes | MadeOutcomes, before: SeenSamples) -> None:
         """What a replica has compared since."""
         self.candidate_loss += told.candidate_loss_sum - before.candidate_loss
         self.twin_loss += told.twin_loss_sum - before.twin_loss
+        self.failed += max(told.failed - before.failed, 0)
         for bucket, count in told.excess.items():
             self.excess[min(max(bucket, 0), LOSS_BUCKETS - 1)] += count - before.excess.get(bucket, 0)
 
     def counts(self) -> SampleCounts:
         """As a block has them."""
-        return SampleCounts(self.excess[None, :], np.array([self.candidate_loss]), np.array([self.twin_loss]))
+        sums = (np.array([each]) for each in (self.candidate_loss, self.twin_loss, self.failed))
+        return SampleCounts(self.excess[None, :], *sums)
 
 
 def _keep_shown(shown: ShownOutcomes | None) -> SeenReplica | None:

@@ -8,7 +8,7 @@ from typing import Final
 
 from penstock.api.rollout import MetricEvidence
 from penstock_operator.rollout.evidence import ledger as known
-from penstock_operator.rollout.evidence.arrays import Array
+from penstock_operator.rollout.evidence.arrays import Array, Mask
 from penstock_operator.rollout.evidence.block import BLOCK_SECONDS
 from penstock_operator.rollout.evidence.findings import Findings, tell_form
 from penstock_operator.rollout.evidence.keeping import flatten, read_kept, unfold, write_kept
@@ -26,7 +26,9 @@ from penstock_operator.rollout.evidence.telling import (
     tell_percent,
 )
 
-_FORM: Final = "watch 2"
+_FORM: Final = "watch 3"
+LONGEST_WATCH: Final = 2.0
+"""Times `keepSeconds`: for so long is watched what is in doubt when these are over."""
 
 
 def watch(
@@ -59,20 +61,32 @@ def watch(
 
 
 def log_bound(alpha: float, keep_seconds: float) -> float:
-    """Natural logarithm of what the detectors' mean must reach: the average run length in blocks."""
-    return math.log(max(keep_seconds / BLOCK_SECONDS, 1.0) / alpha)
+    """Natural logarithm of what the detectors' mean must reach: the average run length in blocks.
+
+    While it is in doubt it is watched for up to twice as long, so that blocks are counted for that time.
+    """
+    return math.log(max(LONGEST_WATCH * keep_seconds / BLOCK_SECONDS, 1.0) / alpha)
+
+
+def is_doubtful(ledger: RegressionLedger, settings: AnalysisSettings, bound: float) -> Mask:
+    """Where half of the digits are there of the evidence of a change that is enough."""
+    doubtful: Mask = ledger.log_all_harm(settings) >= bound / 2
+    return doubtful
 
 
 def _findings(state: str, ledger: RegressionLedger, settings: AnalysisSettings, keep_seconds: float) -> Findings:
+    found, told = bool(ledger.found[0]), _tell_regression(ledger, settings, keep_seconds)
+    doubtful = bool(is_doubtful(ledger, settings, log_bound(settings.alpha, keep_seconds))[0])
     return Findings(
         state=state,
         metrics=_metric_evidence(ledger, settings),
-        harm=_tell_regression(ledger, settings, keep_seconds) if ledger.found[0] else None,
+        harm=told if found else None,
         skewed=None,
         missing=(),
         requests=int(ledger.requests[0]),
         replayed=False,
         speedup=None,
+        doubt=told if doubtful and not found else None,
     )
 
 
@@ -96,16 +110,17 @@ def _tell_regression(ledger: RegressionLedger, settings: AnalysisSettings, keep_
     beside = worst == known.PARITY or (worst == known.LATENCY and ledger.is_late_beside)
     when = "with the former revision" if beside else "after it took over"
     before = f", {then} {when}" if then else ""
+    enough = log_bound(settings.alpha, keep_seconds) / math.log(10)
     return (
-        f"{SUBJECTS[worst]}: {now} of late{before}; evidence 10^{decimal_log(ledger.log_all_harm(settings))} of a change is "
-        f"beyond 10^{log_bound(settings.alpha, keep_seconds) / math.log(10):.1f}"
+        f"{SUBJECTS[worst]}: {now} of late{before}; evidence of a change is 10^{decimal_log(ledger.log_all_harm(settings))}, "
+        f"and 10^{enough:.2f} is enough, which at most {100 * settings.alpha:g} % of revisions that stay as they were ever reach"
     )
 
 
 def _figures(name: str, ledger: RegressionLedger) -> tuple[str, str]:
     """Of late, and in the reference."""
     then: RegressionReference = ledger.reference
-    requests, failed, answers, slow, cpu, memory, samples, losses = (_one(ledger.recent[:, at]) for at in range(8))
+    requests, failed, answers, slow, cpu, memory, samples, losses, timed = (_one(each) for each in ledger.recent.T)
     match name:
         case known.ERRORS:
             return tell_percent(failed, requests), tell_percent(_one(then.failed), _one(then.requests))
@@ -119,8 +134,8 @@ def _figures(name: str, ledger: RegressionLedger) -> tuple[str, str]:
             return tell_mean(losses, samples), ""
         case known.CPU:
             return (
-                tell_milliseconds(cpu, requests),
-                tell_milliseconds(_one(then.cpu_seconds), _one(then.requests)),
+                tell_milliseconds(cpu, timed),
+                tell_milliseconds(_one(then.cpu_seconds), _one(then.cpu_answers)),
             )
         case _:
             return tell_bytes(memory), tell_bytes(_one(then.memory_bytes))

@@ -17,8 +17,21 @@ GREATEST_GAIN_OF_TIMES: Final = math.log(1.4)
 """The same of times and CPU time, where what happens within half a minute is never enough: as long may a neighbour of one replica
 keep its core, its caches or its memory, and all blocks of that time say the same. Two replicas of one model, on a machine whose cores had
 ten times the work that they could do, were seen 2.4 times apart for 20 s. Failures and answers do not depend on neighbours."""
+GREATEST_GAIN_OF_WATCHED_FAILURES: Final = math.log(1.55)
+"""The same of two seconds' failures where nothing else serves the same requests, so that a client's minute of wrong inputs is not enough."""
+_GAIN_SECONDS: Final = 2.0
+"""For which these are meant."""
 _LEAST: Final = -60.0
 """A bet that lost all but that much has lost."""
+
+
+def most_within(seconds: Array, gain: float) -> Array:
+    """The greatest gain of blocks that last so long, by that of two seconds: a minute counts the same in long blocks and in short ones.
+
+    None gains more than `GREATEST_GAIN`.
+    """
+    most: Array = np.minimum(gain * seconds / _GAIN_SECONDS, GREATEST_GAIN)
+    return most
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +88,10 @@ class ChangeDetector:
         """Nothing was seen yet."""
         return cls(np.full((rollouts, alternatives), _LEAST), np.zeros(rollouts))
 
-    def add(self, gains: Array, counted: Mask) -> ChangeDetector:
-        """After a block whose e-values' logs are `gains`, where it counted."""
-        grown = np.maximum(np.logaddexp(self.active, 0.0) + np.minimum(gains, GREATEST_GAIN), _LEAST)
+    def add(self, gains: Array, counted: Mask, most: Array | float = GREATEST_GAIN) -> ChangeDetector:
+        """After a block whose e-values' logs are `gains`, each counted up to `most`, where it counted."""
+        limit = np.broadcast_to(most, counted.shape)[:, None]
+        grown = np.maximum(np.logaddexp(self.active, 0.0) + np.minimum(gains, limit), _LEAST)
         return ChangeDetector(np.where(counted[:, None], grown, self.active), self.blocks + counted)
 
     def log_evidence(self) -> Array:
