@@ -107,7 +107,7 @@ def arm_difference(
     """
     sums = _ArmSums()
     memory = 0.0
-    for replica, told, before in _grown(now, former, warm_up_seconds):
+    for replica, told, before in _comparable_replicas(now, former, warm_up_seconds):
         sums.add(told, before, timed=replica != spared)
         memory += told.memory_bytes
     return sums.counts(memory / max(sums.replicas, 1), cpu_answers=sums.timed)
@@ -118,7 +118,7 @@ def shown_difference(
 ) -> ArmCounts:
     """The same of what others showed them."""
     sums = _ArmSums()
-    for replica, told, before in _grown(now, former, warm_up_seconds):
+    for replica, told, before in _comparable_replicas(now, former, warm_up_seconds):
         sums.add(told.shown or ShownOutcomes(), before.shown or _NONE_SHOWN, timed=replica != spared)
     return sums.counts(0.0, cpu_answers=float(sums.seconds.sum()))
 
@@ -131,7 +131,7 @@ def slowest_replica(
     By the mean of their times' logarithms, as buckets stand for.
     """
     means = {}
-    for replica, told, before in _grown(now, former, warm_up_seconds):
+    for replica, told, before in _comparable_replicas(now, former, warm_up_seconds):
         since = {bucket: count - before.seconds.get(bucket, 0) for bucket, count in told.seconds.items()}
         answers = sum(since.values())
         if answers:
@@ -139,7 +139,7 @@ def slowest_replica(
     return max(means, key=lambda each: (means[each], each)) if len(means) > 1 else ""
 
 
-def _grown(
+def _comparable_replicas(
     now: Mapping[str, ReplicaOutcomes], former: Mapping[str, SeenReplica], warm_up_seconds: float
 ) -> Iterator[tuple[str, ReplicaOutcomes, SeenReplica]]:
     """Replicas that were past warm-up at the last look and did not begin anew since, with what they told now and then."""
