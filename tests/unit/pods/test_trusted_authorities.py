@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.unit.pool.pools import CPU, pool
 
+from penstock.api.meta import Manifest
 from penstock_operator.command_line import read
 from penstock_operator.pods.trust import TrustedAuthorities, with_authorities
 from penstock_operator.pool.raycluster import build, managed_spec, replacement_hash
@@ -30,7 +31,7 @@ def test_others_need_other_pods() -> None:
 
 
 def test_no_other_container_of_a_pod_is_given_them() -> None:
-    both = [{"name": name, "env": [], "volumeMounts": []} for name in ("optimizer", "logs")]
+    both: list[Manifest] = [{"name": name, "env": [], "volumeMounts": []} for name in ("optimizer", "logs")]
     made = with_authorities({"containers": both, "volumes": []}, "optimizer", TrustedAuthorities("company"))
     assert [bool(each["env"]) for each in made["containers"]] == [True, False]
     assert with_authorities({"containers": both}, "optimizer", None) == {"containers": both}
