@@ -194,6 +194,15 @@ def test_answers_are_read_while_the_client_is_behind_its_schedule() -> None:
     assert min(behind) >= 10
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell has what it starts in the background ignore interrupts, and so the tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_run_shows_what_was_measured_before() -> None:
     connections = itertools.count(1)
 

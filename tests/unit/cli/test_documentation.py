@@ -95,6 +95,7 @@ _OTHERS = {
     "--cacert",
     "--metrics-export-port",
     "--no-hooks",
+    "--hypothesis-profile",
     "--mount",
     "--timestamp",
 }
