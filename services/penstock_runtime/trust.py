@@ -37,7 +37,9 @@ def trust_named_authorities(environment: MutableMapping[str, str]) -> None:
     try:
         given = Path(named).read_text()
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=given)
-        body = f"{_machines_own(environment).read_text()}\n{given}".encode()
+        own = _machines_own(environment).read_text()
+        # One that a process which trusts them has started is given that one's file.
+        body = (own if given in own else f"{own}\n{given}").encode()
         place = _folder(environment) / f"{hashlib.sha256(body).hexdigest()}.pem"
         if not place.is_file():
             write_atomically(place, body)

@@ -40,6 +40,17 @@ def test_what_is_named_is_trusted_beside_the_machines_own_by_every_library(tmp_p
     assert names(bundle) == {"public", "first", "second"}
 
 
+def test_a_process_that_another_started_goes_by_the_same_file(tmp_path: Path) -> None:
+    environment = {
+        "SSL_CERT_FILE": write(tmp_path / "own.pem", "public"), "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "PENSTOCK_TRUSTED_CA": write(tmp_path / "ca.pem", "private"),
+    }  # fmt: skip
+    trust_named_authorities(environment)
+    of_the_first = dict(environment)
+    trust_named_authorities(environment)
+    assert environment == of_the_first
+
+
 def test_a_machine_that_says_nothing_has_its_usual_authorities(tmp_path: Path) -> None:
     environment = {
         "XDG_CACHE_HOME": str(tmp_path / "cache"), "PENSTOCK_TRUSTED_CA": write(tmp_path / "ca.pem", "private"),
