@@ -610,6 +610,21 @@ def _in_a_default(lines: list[str], number: int, depth: int) -> bool:
             id="a right that nothing would ask for",
         ),
         pytest.param({"collector": {"enabled": True}}, "needs collector.image", id="a collector without an image"),
+        pytest.param(
+            {"gateway": {"httpRoute": {"enabled": True}}},
+            "needs gateway.httpRoute.parentRefs: the Gateways",
+            id="a route by no Gateway",
+        ),
+        pytest.param(
+            {"gateway": {"tls": {"clientCAConfigMap": "authorities"}}},
+            "needs gateway.tls.secretName",
+            id="clients that must show certificates where nobody speaks TLS",
+        ),
+        pytest.param(
+            {"gateway": {"autoscaling": {"enabled": True, "minReplicas": 12}}},
+            "minReplicas 12 is more than maxReplicas 10",
+            id="more gateways at least than at most",
+        ),
     ],
 )
 def test_values_are_refused(values: Object, message: str) -> None:
