@@ -111,17 +111,23 @@ def _find_obstacle_of_nodes(
 ) -> str | None:
     """As `find_obstacle`, where only the live nodes are known: a Ray cluster of someone else's."""
     if not nodes:
-        return f"{wanted}; the pool has no live node."
+        return f"{wanted}; the pool has no live node. Start one in the Ray cluster that the ServingPool names."
     matching = [node for node in nodes if has(node.labels, labels)]
     if not matching:
         types = sorted({_describe_labels(node.labels, labels) for node in nodes})
-        return f"{wanted}; the pool's nodes have {', '.join(types)}."
+        return f"{wanted}; the pool's nodes have {', '.join(types)}. Ask for what one of them has, or add a node."
     if not any(fits(required, node.total) for node in matching):
         most = {name: max(node.total.get(name, 0.0) for node in matching) for name in required}
-        return f"{wanted}; no node is that large: the most that one has is {_listing(most)}."
+        return (
+            f"{wanted}; no node is that large: the most that one has is {_listing(most)}. Ask for less in "
+            "spec.resources, or add a larger node."
+        )
     if any(fits(required, node.available) for node in matching):
         return None  # it is placed, and its process is being started
-    return f"{wanted}; the nodes that could hold it are full now. Free: {_free_amounts(required, matching)}."
+    return (
+        f"{wanted}; the nodes that could hold it are full now. Free: {_free_amounts(required, matching)}. Ask for less "
+        "in spec.resources, delete or scale down something, or add a node."
+    )
 
 
 def _describe_labels(found: Mapping[str, str], wanted: Mapping[str, str]) -> str:

@@ -191,17 +191,20 @@ def managed(*nodes: Node, workers: tuple[GroupStatus, ...] = ()) -> Pool:
 @pytest.mark.parametrize(
     ("asked", "pool", "starting", "facts"),
     [
-        pytest.param(resources(), existing(), False, "1 CPU no node", id="existing: no node"),
+        pytest.param(resources(), existing(), False, "1 CPU no node Start", id="existing: no node"),
         pytest.param(
-            resources(cpu="64"), existing(SMALL), False, "64 CPU no node large 4",
+            resources(cpu="64"), existing(SMALL), False, "64 CPU no node large 4 less spec.resources",
             id="existing: too large for any",
         ),
-        pytest.param(resources(cpu="2"), existing(SMALL), False, "full 10.0.0.1 1 CPU", id="existing: full now"),
+        pytest.param(
+            resources(cpu="2"), existing(SMALL), False, "full 10.0.0.1 1 CPU less spec.resources scale down",
+            id="existing: full now",
+        ),
         pytest.param(
             resources(memory="16Gi"), existing(SMALL), False, "16Gi memory 8Gi", id="existing: too much memory"
         ),
         pytest.param(
-            resources("A100"), existing(LABELLED), False, "A100 L4", id="existing: no such accelerator"
+            resources("A100"), existing(LABELLED), False, "A100 L4 Ask add", id="existing: no such accelerator"
         ),
         pytest.param(
             resources("L4"), existing(LABELLED), False, "full 0 GPU", id="existing: the accelerator is taken"
