@@ -10,7 +10,8 @@ import base64
 import json
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cache
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -49,14 +50,15 @@ class KeptEvidence:
 
 def flatten(value: Any) -> tuple[float, ...]:
     """All numbers in arrays of a dataclass and of those in it, in order; for one rollout."""
-    return tuple(float(f"{number:.{_DIGITS}g}") for array in _arrays(value) for number in array.ravel().tolist())
+    numbers = np.concatenate([array.ravel() for array in _arrays(value)]).tolist()
+    return tuple(float(f"{number:.{_DIGITS}g}") for number in numbers)
 
 
 def unfold(template: T, numbers: tuple[float, ...]) -> T | None:
     """The dataclass whose numbers these are, of the template's shapes; None where they are not as many."""
     if len(numbers) != sum(array.size for array in _arrays(template)) or not np.isfinite(numbers).all():
         return None
-    made: T = _fill(template, list(numbers))[0]
+    made: T = _fill(template, iter(numbers))
     return made
 
 
@@ -162,27 +164,22 @@ def _drop_quarter(known: dict[str, T]) -> dict[str, T]:
     return dict(sorted(known.items())[: len(known) * 3 // 4])
 
 
-def _arrays(value: Any) -> Iterator[Array]:
-    if isinstance(value, np.ndarray):
-        yield value
-    elif isinstance(value, tuple):
-        for each in value:
-            yield from _arrays(each)
-    elif is_dataclass(value):
-        for field in fields(value):
-            yield from _arrays(getattr(value, field.name))
+def _arrays(value: Any) -> list[Array]:
+    return [value] if isinstance(value, np.ndarray) else [array for part in _parts(value) for array in _arrays(part)]
 
 
-def _fill(template: Any, numbers: list[float]) -> tuple[Any, list[float]]:
+def _fill(template: Any, numbers: Iterator[float]) -> Any:
     if isinstance(template, np.ndarray):
-        return np.array(numbers[: template.size]).reshape(template.shape), numbers[template.size :]
-    if isinstance(template, tuple):
-        made = []
-        for each in template:
-            one, numbers = _fill(each, numbers)
-            made.append(one)
-        return tuple(made), numbers
-    values = {}
-    for field in fields(template):
-        values[field.name], numbers = _fill(getattr(template, field.name), numbers)
-    return type(template)(**values), numbers
+        return np.fromiter(numbers, float, template.size).reshape(template.shape)
+    made = [_fill(part, numbers) for part in _parts(template)]
+    return tuple(made) if isinstance(template, tuple) else type(template)(*made)
+
+
+def _parts(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else tuple(getattr(value, name) for name in _names(type(value)))
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    """Of a dataclass's fields. A look asks some hundred times, and `fields` searches each time."""
+    return tuple(field.name for field in fields(kind))
