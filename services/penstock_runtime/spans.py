@@ -9,16 +9,16 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
-from penstock.telemetry.spans import SpanContext, SpanKind, SpanRecord
+from penstock.telemetry.spans import SpanRecord
 
 if TYPE_CHECKING:
-    from opentelemetry import trace as otel
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+
+    from penstock_runtime.span_export import RecordedSpan
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +29,11 @@ class SpanSink:
     `emit` never blocks: the SDK's queue is bounded and drops the oldest spans when the receiver cannot keep up.
     """
 
-    def __init__(self, processor: BatchSpanProcessor | None, translation: SpanTranslation | None) -> None:
+    def __init__(
+        self, processor: BatchSpanProcessor | None, translate: Callable[[SpanRecord], RecordedSpan] | None
+    ) -> None:
         self._processor = processor
-        self._translation = translation
+        self._translate = translate
 
     @property
     def enabled(self) -> bool:
@@ -53,16 +55,18 @@ class SpanSink:
         from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415 -- see above
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415 -- see above
 
+        from penstock_runtime.span_export import RecordedSpan  # noqa: PLC0415 -- see above
+
         named = Resource.create({**attributes, "service.name": service_name})
-        translation = SpanTranslation(named.merge(OTELResourceDetector().detect()))
-        return cls(BatchSpanProcessor(_exporter(kind)), translation)
+        resource = named.merge(OTELResourceDetector().detect())
+        return cls(BatchSpanProcessor(_exporter(kind)), partial(RecordedSpan, resource=resource))
 
     def emit(self, spans: Iterable[SpanRecord]) -> None:
         """Queue spans for export."""
-        if self._processor is None or self._translation is None:
+        if self._processor is None or self._translate is None:
             return
         for span in spans:
-            self._processor.on_end(self._translation.translate(span))
+            self._processor.on_end(self._translate(span))
 
     def shutdown(self, timeout_seconds: float) -> None:
         """Export what is queued and stop, waiting at most this long."""
@@ -96,52 +100,6 @@ def _exporter(kind: str) -> SpanExporter:
 
         # Standard output may be a control pipe.
         return ConsoleSpanExporter(out=sys.stderr)
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 -- as in from_env
+    from penstock_runtime.span_export import RecordExporter  # noqa: PLC0415 -- as in from_env
 
-    return OTLPSpanExporter()
-
-
-class SpanTranslation:
-    """Makes the SDK's spans of records.
-
-    All of a request whose trace is kept pass here, so what is the same for each is found once: the SDK's names, which nobody
-    who exports nothing imports, and the scope. To find them anew took half of a span's time.
-
-    Args:
-        resource: whose spans they are.
-    """
-
-    def __init__(self, resource: Resource) -> None:
-        from opentelemetry import trace as otel  # noqa: PLC0415 -- as in from_env
-        from opentelemetry.sdk.trace import ReadableSpan  # noqa: PLC0415 -- as in from_env
-        from opentelemetry.sdk.util.instrumentation import InstrumentationScope  # noqa: PLC0415 -- as in from_env
-
-        self._resource = resource
-        self._otel = otel
-        self._readable = ReadableSpan
-        self._scope = InstrumentationScope("penstock")
-        self._well = otel.Status()
-        self._flags = otel.TraceFlags(otel.TraceFlags.DEFAULT), otel.TraceFlags(otel.TraceFlags.SAMPLED)
-
-    def translate(self, span: SpanRecord) -> ReadableSpan:
-        """One span."""
-        otel = self._otel
-        parent = span.parent
-        server = span.kind is SpanKind.SERVER
-        return self._readable(
-            name=span.name,
-            # A span that is here is kept, whatever its parent's flag said: the SDK drops those without the flag.
-            context=self._context(span.context, is_remote=False, sampled=True),
-            parent=self._context(parent, is_remote=server, sampled=parent.sampled) if parent else None,
-            resource=self._resource,
-            attributes=dict(span.attributes),
-            links=[otel.Link(self._context(link, is_remote=False, sampled=link.sampled)) for link in span.links],
-            kind=otel.SpanKind.SERVER if server else otel.SpanKind.INTERNAL,
-            status=self._well if span.error is None else otel.Status(otel.StatusCode.ERROR, span.error),
-            start_time=span.start_ns,
-            end_time=span.end_ns,
-            instrumentation_scope=self._scope,
-        )
-
-    def _context(self, context: SpanContext, *, is_remote: bool, sampled: bool) -> otel.SpanContext:
-        return self._otel.SpanContext(context.trace_id, context.span_id, is_remote, self._flags[sampled])
+    return RecordExporter()
