@@ -139,7 +139,7 @@ def _output(signature: Signature, item: Any, *, binary: bool) -> tuple[str, bool
 
 def _inputs(signature: Signature, document: dict[str, Any], binary: bytes, found: Meaning) -> bytes:
     listed = document.get("inputs")
-    _require(type(listed) is list and listed)
+    _require(type(listed) is list)
     known = {spec.name: spec for spec in (*signature.inputs, *signature.optional)}
     required = {spec.name for spec in signature.inputs}
     rows = set()

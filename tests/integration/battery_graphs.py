@@ -58,6 +58,11 @@ def _graphs(generator: np.random.Generator) -> Iterator[tuple[str, Graph, bool |
         yield f"an input that may be left out: {name}", _optional(kind, axes), True
         yield f"a running sum: {name}", _running_sum(kind, axes), False if len(_open(axes)) == 1 else None
     yield "a sequence inside", _sequence_inside(), True
+    yield (
+        "no input",
+        Graph([node("Identity", ["c"], ["y"])], {}, {"y": (Type.FLOAT, (2,))}, {"c": const([1, 2], np.float32)}),
+        False,
+    )
     yield from ((f"separate: {name}", graph, True) for name, (graph, _, _) in SEPARATE.items())
     yield from ((f"coupled: {name}", graph, False) for name, graph in COUPLED.items() if name not in _NOT_COMPARED)
 

@@ -126,7 +126,7 @@ def test_kserves_client_gets_the_models_output(served: Served, place: str) -> No
         identity, values = found[form]
         assert identity == "42"
         np.testing.assert_allclose(np.reshape(values, (2, 10)), rows @ linear_weights(), rtol=1e-4, atol=1e-4)
-    assert "'inputs' must be a list" in found["refusal"]
+    assert "inputs: 'x' missing" in found["refusal"]
 
 
 def test_tritons_asynchronous_clients_get_the_models_output(served: Served) -> None:

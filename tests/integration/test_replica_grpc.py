@@ -158,7 +158,7 @@ def test_messages_from_a_byte_to_25_megabytes_arrive_whole_both_ways(tmp_path: P
     [
         (messages.ModelInferRequest(model_name="other"), grpc.StatusCode.NOT_FOUND, "model 'other'"),
         (messages.ModelInferRequest(model_name="tiny", model_version="9"), grpc.StatusCode.NOT_FOUND, "version '9'"),
-        (messages.ModelInferRequest(model_name="tiny"), grpc.StatusCode.INVALID_ARGUMENT, "'inputs'"),
+        (messages.ModelInferRequest(model_name="tiny"), grpc.StatusCode.INVALID_ARGUMENT, "'x' missing"),
         (raw_request("tiny", {"x": np.ones((1, 3), np.float32)}), grpc.StatusCode.INVALID_ARGUMENT, "[1, 3]"),
     ],
     ids=["another model", "another version", "no inputs", "a wrong shape"],

@@ -185,7 +185,7 @@ BAD: dict[str, tuple[dict[str, Any] | bytes, str]] = {
     ),
     "a list instead of an object": (b"[]", "JSON object"),
     "no inputs": ({}, "'inputs' list"),
-    "inputs empty": ({"inputs": []}, "'inputs' list"),
+    "inputs empty": ({"inputs": []}, "'x' missing"),
     "an input that is no object": ({"inputs": [3]}, "inputs[0] object"),
     "an input without a name": ({"inputs": [{}]}, "inputs[0] 'name' string"),
     "an unknown input": (body(name="z"), "inputs[0] 'z' 'x'"),

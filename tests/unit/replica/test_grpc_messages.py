@@ -65,6 +65,15 @@ def asking(**more: Any) -> Any:
     return stubs.ModelInferRequest(**fields | more)
 
 
+def test_a_model_without_inputs_is_asked_with_none() -> None:
+    nothing = Signature(inputs=(), outputs=signature(DataType.FP32).outputs)
+    request = decode(
+        asking(inputs=[], raw_input_contents=[]),
+        MessageDecoder("ns", "m", "1", nothing, Joining(inputs={}, outputs={})),
+    )
+    assert (request.inputs, request.rows) == ({}, 1)
+
+
 @pytest.mark.parametrize("datatype", DataType)
 def test_raw_contents_of_each_datatype_are_read_and_written(datatype: DataType) -> None:
     values = array(datatype)
@@ -146,7 +155,7 @@ def test_what_a_request_asks_beside_its_tensors_is_read() -> None:
         ({"model_name": ""}, Refusal.NOT_FOUND, "model ''"),
         ({"model_name": "other/m"}, Refusal.NOT_FOUND, "namespace 'ns'"),
         ({"model_version": "2"}, Refusal.NOT_FOUND, "version '2'"),
-        ({"inputs": []}, Refusal.BAD_REQUEST, "'inputs'"),
+        ({"inputs": [], "raw_input_contents": []}, Refusal.BAD_REQUEST, "inputs: 'x' missing"),
         ({"inputs": [{"name": "z"}]}, Refusal.BAD_REQUEST, "inputs[0] 'z'"),
         ({"inputs": [{"name": "x", "datatype": "FP64", "shape": [1, 2]}]}, Refusal.BAD_REQUEST, "'FP64'"),
         ({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3]}]}, Refusal.BAD_REQUEST, "[1, 3]"),

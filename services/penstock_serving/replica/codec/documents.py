@@ -32,7 +32,7 @@ class RequestDecoder(RequestReader):
         return self.build(inputs, document.get("id"), document.get("parameters"), document.get("outputs"))
 
     def _decode_inputs(self, listed: Any, text: bytes | bytearray, binary: memoryview) -> dict[str, Array]:
-        if type(listed) is not list or not listed:
+        if type(listed) is not list:
             raise bad_request("'inputs' must be a list of the model's input tensors")
         inputs: dict[str, Array] = {}
         offset = 0

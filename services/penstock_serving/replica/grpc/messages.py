@@ -114,8 +114,6 @@ class MessageDecoder(RequestReader):
         return request
 
     def _tensors(self, message: Any) -> list[tuple[TensorSpec, str, int, tuple[int, ...]]]:
-        if not message.inputs:
-            raise bad_request("'inputs' must hold the model's input tensors")
         found: dict[str, tuple[TensorSpec, str, int, tuple[int, ...]]] = {}
         for index, item in enumerate(message.inputs):
             spec, where = self.input_spec(index, item.name), f"inputs[{index}] '{item.name}'"
