@@ -22,7 +22,7 @@ _WATCH_SECONDS = 300.0
 
 
 def apply(
-    named: Annotated[list[str] | None, typer.Argument(hidden=True, metavar="")] = None,
+    named: Annotated[list[str] | None, typer.Argument(hidden=True, metavar="-f FILE")] = None,
     *,
     filename: Files = None,
     namespace: Namespace = "default",

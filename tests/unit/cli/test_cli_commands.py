@@ -221,6 +221,10 @@ def test_it_is_called_by_its_name(name: str, usage: str) -> None:
     assert usage in run.stdout
 
 
+def test_help_names_what_to_give(cli: Cli) -> None:
+    assert "apply [OPTIONS] [-f FILE]..." in cli("apply", "--help").output
+
+
 def test_an_error_is_one_message_without_a_trace(tmp_path: Path) -> None:
     program = (
         f"import sys; sys.argv=['penstock','get','--state-dir',{str(tmp_path)!r}]\n"
