@@ -36,6 +36,7 @@ Verdicts = dict[DeploymentCondition, Verdict]
 UNSCHEDULABLE_AFTER_SECONDS: Final = 10.0
 """Until then a replica that no node has may simply be starting."""
 _ANSWERS: Final = true(Reason.POOL_AVAILABLE, "The pool answers.")
+_NOT_LOADED: Final = unknown(Reason.PENDING, "No replica has loaded the model yet.")
 
 
 def failure_of(app: ObservedApplication | None) -> StartFailure | None:
@@ -119,9 +120,7 @@ def judge_without_pool(observed: Observed, standing: RevisionStanding, problem: 
     active = observed.deployment.status.active_revision
     return {
         DeploymentCondition.POOL_READY: problem,
-        DeploymentCondition.MODEL_RESOLVED: (
-            model or unknown(Reason.PENDING, "Not tried yet: the pool cannot be used.")
-        ),
+        DeploymentCondition.MODEL_RESOLVED: model or _NOT_LOADED,
         DeploymentCondition.SERVING: (
             judge_serving(observed, standing, active) if active else false(problem.reason, "Nothing was served yet.")
         ),
@@ -179,7 +178,7 @@ def _judge_model(observed: Observed, candidate: ObservedApplication | None, fail
     retrying = candidate is not None and candidate.arguments is not None and candidate.arguments.attempt.number > 0
     if retrying and previous is not None and previous.status is ConditionStatus.FALSE:
         return previous
-    return unknown(Reason.PENDING, "No replica has loaded the model yet.")
+    return _NOT_LOADED
 
 
 def _retry(candidate: ObservedApplication, model: Verdict) -> Verdict | None:

@@ -360,6 +360,9 @@ def test_a_model_that_must_be_converted_waits_and_requests_are_told() -> None:
     assert said(result, Kind.READY) == ("False", Reason.WAITING_FOR_OPTIMIZATION)
     assert result.route is not None
     assert (result.route.unavailable or "").startswith("WaitingForOptimization: ")
+    assert result.status is not None
+    told = {each.type: each.message for each in result.status.conditions}
+    assert "pool" not in told[Kind.MODEL_RESOLVED], "the pool answers"
 
 
 def test_what_served_before_goes_on_while_a_new_model_is_converted() -> None:
