@@ -40,6 +40,8 @@ _WITHIN: Final[Mapping[int, Mapping[int, int]]] = {
 _ONCE: Final = frozenset({(_ATTRIBUTE, 5), (_ATTRIBUTE, 22), (_SPARSE, 1), (_SPARSE, 2)})
 """Fields that protobuf would join when they stand twice; no writer of ONNX does that."""
 
+_POINTER: Final = b"version https://git-lfs"
+
 
 def external_files(path: Path) -> tuple[str, ...]:
     """The files that an ONNX file names, in the order of their names; they need not be there.
@@ -51,6 +53,15 @@ def external_files(path: Path) -> tuple[str, ...]:
     found: set[str] = set()
     with path.open("rb") as file:
         data = Wire(file, path.stat().st_size)
+        if not data.size:
+            raise Invalid(
+                Reason.MODEL_INVALID, f"{path.name} is empty, and no ONNX file: copy or export the model again"
+            )
+        if file.read(len(_POINTER)) == _POINTER:
+            raise Invalid(
+                Reason.MODEL_INVALID,
+                f"{path.name} is a pointer of Git LFS, and no ONNX file: fetch the model itself by `git lfs pull`",
+            )
         try:
             for name in _names(data, _MODEL, (0, data.size), 0):
                 found.add(_plain_name(name, path))

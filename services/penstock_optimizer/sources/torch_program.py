@@ -102,7 +102,8 @@ def fill(module: torch.nn.Module, names: Sequence[str], leading: int, examples: 
     if not given:
         raise Invalid(
             "DataNeeded",
-            f"tracing the module needs an example of {_list_names(names)}: give data, or the inputs' shapes",
+            f"tracing the module needs an example of {_list_names(names)}: give samples (--data, or dataUri in a deployment's "
+            f"spec.model), or the lengths of its axes without the first (--shape {next(iter(names), 'NAME')}=3x224x224)",
         )
     if len(names) == len(given) == leading == 1:
         names = given

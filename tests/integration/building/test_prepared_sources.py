@@ -17,6 +17,8 @@ from penstock.errors import Invalid
 from penstock.optimization.variants import SourceRequest
 from penstock.serving.manifest import ModelFormat
 from penstock_optimizer.building.source import prepare
+from penstock_optimizer.sources.examples import Examples
+from penstock_optimizer.sources.torch_program import fill
 
 
 def outputs(source: Path, feed: dict[str, Any]) -> Any:
@@ -68,6 +70,11 @@ def test_an_exported_program_computes_the_same(small: Any, tmp_path: Path) -> No
     assert source.format is ModelFormat.TORCH_EXPORT
     feed = rows(small.data, 5)
     np.testing.assert_allclose(outputs(tmp_path / "source", feed), outputs(small.folder, feed), rtol=1e-4, atol=1e-4)
+
+
+def test_how_to_give_an_example_is_said() -> None:
+    with pytest.raises(Invalid, match=telling("'image' --data spec.model dataUri --shape image=3x224x224")):
+        fill(torch.nn.Identity(), ["image"], 1, Examples())
 
 
 def test_a_traced_module_computes_the_same(tmp_path: Path) -> None:

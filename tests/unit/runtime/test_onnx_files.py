@@ -169,6 +169,20 @@ def test_what_protobuf_might_read_otherwise_is_refused(tmp_path: Path, damage: C
         external_files(path)
 
 
+@pytest.mark.parametrize(
+    ("content", "facts"),
+    [
+        pytest.param(b"", "model.onnx empty again", id="nothing"),
+        pytest.param(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS pull", id="a pointer of Git LFS"),
+    ],
+)  # fmt: skip
+def test_what_stands_in_a_models_place_is_named(tmp_path: Path, content: bytes, facts: str) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    with pytest.raises(Invalid, match=telling(facts)):
+        external_files(path)
+
+
 def nested(depth: int, names: list[str]) -> onnx.GraphProto:
     tensors = tuple(tensor(each, f"t{index}") for index, each in enumerate(names))
     if not depth:
