@@ -30,6 +30,8 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("empty").touch()
     Path("text.json").write_text('"a text"')
     Path("headed.csv").write_text("# a comment\nsecond,rate\n0,10\n")
+    Path("damaged").mkdir()
+    Path("damaged", "cluster.db").write_bytes(BINARY)
     Path("open.yaml").write_text("currency: EUR\ncpuHour: {a: 1\nmemoryGibHour: 2\n")
     return tmp_path
 
@@ -61,6 +63,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         pytest.param("trace --file text.json", "text.json line 1 OTLP", id="traces that are another document"),
         pytest.param("run --ray-token-file binary", "binary:1: UTF-8", id="a token that is no text"),
         pytest.param("run --state-dir empty/state", "empty/state --state-dir", id="a state folder below a file"),
+        pytest.param("get --state-dir damaged", "damaged/cluster.db damaged move apply again", id="a store that is damaged"),
         pytest.param("get --kubeconfig binary", "binary kubeconfig", id="a kubeconfig that is no text"),
         pytest.param("get --kubeconfig open.yaml", "open.yaml kubeconfig", id="a kubeconfig with an open brace"),
         pytest.param("get --kubeconfig text.json", "text.json kubeconfig", id="a kubeconfig that is another document"),

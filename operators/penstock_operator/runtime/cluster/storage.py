@@ -6,7 +6,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,12 +34,34 @@ class Stored:
     owned: dict[str, Manifest]
 
 
+def _open(path: Path) -> sqlite3.Connection:
+    try:
+        with ExitStack() as undo:
+            database = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            undo.callback(database.close)
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = NORMAL")
+            database.executescript(_SCHEMA)
+            undo.pop_all()
+            return database
+    except sqlite3.OperationalError as error:
+        raise Unavailable("DatabaseUnusable", f"{path} cannot be used: {error}") from error
+    except sqlite3.DatabaseError as error:
+        raise Unavailable(
+            "DatabaseDamaged",
+            f"{path} is damaged, or was written by another program ({error}): move it away, and apply again what it held",
+        ) from error
+
+
 class Storage:
     """Objects in a file that several processes use at once. Use it within `reading` or `writing`.
 
     Args:
         path: the database; made where absent.
         keep_events: how many changes are remembered.
+
+    Raises:
+        Unavailable: the file cannot be opened, or is no database.
     """
 
     def __init__(self, path: Path, keep_events: int) -> None:
@@ -47,10 +69,7 @@ class Storage:
         self._changed = threading.Condition(threading.RLock())
         self.closed = False
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._database = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute("PRAGMA synchronous = NORMAL")
-        self._database.executescript(_SCHEMA)
+        self._database = _open(path)
 
     @contextmanager
     def read_transaction(self) -> Iterator[None]:
