@@ -8,6 +8,7 @@ import urllib.parse
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 import fsspec
@@ -61,13 +62,17 @@ class Kit(ABC):
 class S3Kit(Kit):
     def put(self, files: Mapping[str, bytes], replacing: str | None = None) -> str:
         uri = replacing or f"s3://models/folder-{next(_NUMBERS)}"
-        store = fsspec.filesystem(
-            "s3", key=self.environment["AWS_ACCESS_KEY_ID"], secret=self.environment["AWS_SECRET_ACCESS_KEY"],
-            endpoint_url=self.environment["AWS_ENDPOINT_URL"], skip_instance_cache=True,
-        )  # fmt: skip
         for name, content in files.items():
-            store.pipe_file(f"{uri}/{name}", content)
+            self._files.pipe_file(f"{uri}/{name}", content)
         return uri
+
+    @cached_property
+    def _files(self) -> fsspec.AbstractFileSystem:
+        """The server itself, past the meddler."""
+        return fsspec.filesystem(
+            "s3", key=self.environment["AWS_ACCESS_KEY_ID"], secret=self.environment["AWS_SECRET_ACCESS_KEY"],
+            endpoint_url=f"http://127.0.0.1:{self.meddler.upstream}", skip_instance_cache=True,
+        )  # fmt: skip
 
     def missing(self) -> str:
         return "s3://models/nothing-here"
