@@ -87,6 +87,24 @@ LITTLE_KINDS: dict[str, dict[str, Any]] = {
     )},
 }  # fmt: skip
 
+CAUSE_KINDS: dict[str, dict[str, float]] = {
+    **{
+        f"two copies, {100 * share:g} % of one's deadlines are over for {seconds} s": {
+            "expiring": share, "begins": 80, "ends": 80 + seconds // 2,
+        }
+        for share, seconds in ((0.05, 20), (0.3, 20), (0.3, 40), (0.3, 60))
+    },
+    "two copies, 10 % of both's deadlines are over": {"base_expiring": 0.1},
+    "two copies, a client of one sends 5 % wrong inputs": {"unfit": 0.05},
+    "two copies, 10 % of both's inputs are wrong": {"base_unfit": 0.1},
+    **{f"{100 * share:g} % of deadlines are over": {"expiring": share} for share in (0.02, 0.05, 0.3)},
+    "30 % of deadlines of 5 ms are over": {"expiring": 0.3, "deadline": 0.005},
+    "the model fails at 5 %": {"failing": 0.05},
+    "its signature does not take 5 % of what the other's does": {"narrow": 0.05},
+    "deadlines, by the margin": {"expiring": SETTINGS.max_error_increase},
+}  # fmt: skip
+"""Why requests end without an answer, and by whose doing."""
+
 HOUR_BLOCKS = 1800
 AFTER_BLOCKS = 450
 WATCH_KINDS: dict[str, dict[str, float]] = {
@@ -100,6 +118,9 @@ WATCH_KINDS: dict[str, dict[str, float]] = {
     "half as slow again": {"slower": 1.5},
     "10 % of answers drift": {"differing": 0.1},
     "leaks": {"leak": 0.005},
+    "30 % of deadlines of 100 ms are over": {"expiring": 0.3},
+    "30 % of deadlines of 5 ms are over": {"expiring": 0.3, "deadline": 0.005},
+    "30 % of inputs are wrong": {"unfit": 0.3},
 }
 """What becomes worse after an hour, on bursty traffic where nothing else is said."""
 SPELL_BLOCKS = 150
@@ -119,6 +140,11 @@ WATCH_SPELLS: dict[str, dict[str, float]] = {
     **{
         f"{100 * share:g} % fail for {seconds} s": {"failing": share, "seconds": seconds}
         for share in (0.05, 0.3)
+        for seconds in (20, 60)
+    },
+    **{
+        f"30 % {what} for {seconds} s": {field: 0.3, "seconds": seconds}
+        for what, field in (("miss their deadline", "expiring"), ("send wrong inputs", "unfit"))
         for seconds in (20, 60)
     },
 }
@@ -272,6 +298,34 @@ def _publish_little(rows: list[dict[str, Any]]) -> list[str]:
     return false + [f"proofs of {row['kind']} at {row['requests/s']:g}/s, {row['traffic']}" for row in proved]
 
 
+def _run_causes(case: Case) -> list[dict[str, Any]]:
+    bursty, kind, apart = case
+    trials = [replace(Trial(kind, 100, bursty, apart=apart), **CAUSE_KINDS[kind])] * BAD
+    found = run_trials(trials, SETTINGS, blocks=ALIKE_BLOCKS, seed=_seed((bursty, kind)))
+    outcome = _outcome(found, slice(0, BAD))
+    return [{"kind": kind, "traffic": TRAFFIC[bursty], "told apart": bool(apart), "rollouts": BAD, **outcome}]
+
+
+def _publish_causes(rows: list[dict[str, Any]]) -> list[str]:
+    publish(
+        "rollout-causes",
+        f"requests without an answer, by whose doing, and as replicas of a former release count them; {BAD} rollouts each",
+        rows,
+    )
+    apart = [row for row in rows if row["told apart"]]
+    alike = [row for row in apart if row["kind"].startswith("two copies")]
+    low, _ = exact_interval(sum(row["reverted"] for row in alike), sum(row["rollouts"] for row in alike))
+    proved = [row for row in apart if row["kind"].endswith("by the margin")]
+    return [
+        *(["false reverts for what is nobody's failure"] if low > SETTINGS.alpha else []),
+        *(
+            f"proofs of {row['kind']}, {row['traffic']}"
+            for row in proved
+            if exact_interval(row["promoted"], row["rollouts"])[0] > SETTINGS.beta
+        ),
+    ]
+
+
 def _worse(base: Trial, field: str, effect: float) -> Trial:
     if field == "class_share":
         return replace(base, class_share=effect, differing=effect)
@@ -358,6 +412,11 @@ PARTS: Mapping[str, Part] = {
         [(rate, bursty, kind) for kind in LITTLE_KINDS for rate in LITTLE for bursty in TRAFFIC],
         _run_little,
         _publish_little,
+    ),
+    "causes": Part(
+        [(bursty, kind, apart) for bursty in TRAFFIC for kind in CAUSE_KINDS for apart in (1.0, 0.0)],
+        _run_causes,
+        _publish_causes,
     ),
     "watch": Part([(name, bool(changes)) for name, changes in WATCH_KINDS.items()], _run_watch, _publish_watch),
     "spells": Part([(name,) for name in WATCH_SPELLS], _run_spells, _publish_spells),

@@ -71,6 +71,20 @@ class Trial:
     """Blocks after which that comes again."""
     supplied: int = 0
     """Samples that are shown before made inputs; answers to them are wrong as those to clients' are."""
+    expiring: float = 0.0
+    """Added share of requests whose deadline is over while they wait for a run."""
+    base_expiring: float = 0.0
+    """The same share of both arms'."""
+    deadline: float = 0.1
+    """Seconds of it."""
+    unfit: float = 0.0
+    """Added share of requests that the signature does not take: a client's that the candidate alone has, or after the other is gone."""
+    base_unfit: float = 0.0
+    """The same share of both arms'."""
+    narrow: float = 0.0
+    """Share of the inputs that the present revision's signature takes, and the candidate's does not."""
+    apart: float = 1.0
+    """0: replicas count all these as failed, as those of a former release do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +107,13 @@ class TrialArrays:
     ends: Array
     every: Array
     supplied: Array
+    expiring: Array
+    base_expiring: Array
+    deadline: Array
+    unfit: Array
+    base_unfit: Array
+    narrow: Array
+    apart: Array
 
     @classmethod
     def of(cls, trials: Sequence[Trial]) -> TrialArrays:
@@ -202,26 +223,43 @@ class Traffic:
         trials, chance = self.trials, self.chance
         callers = chance.poisson(expected / runs)
         failing = np.clip(trials.base_failing + np.where(worse, trials.failing, 0.0), 0.0, 1.0)
-        failed = chance.binomial(callers, failing)
-        answered = callers - failed
+        unfit, expired = self._unrun(callers, worse)
+        failed = chance.binomial(callers - unfit - expired, failing)
+        answered = callers - unfit - expired - failed
         shift = self.weather.common + self.weather.own[arm] + self.weather.placed[arm]
         times = chance.multinomial(answered, self._times(shift, worse))
         seconds = np.zeros((len(expected), LATENCY_BUCKETS))
         seconds[:, _FIRST : _FIRST + _COUNT] = times * runs[:, None]
-        requests = callers * runs
+        requests, told = callers * runs, trials.apart > 0
+        lapsed = np.zeros((len(expected), LATENCY_BUCKETS))
+        lapsed[np.arange(len(expected)), np.searchsorted(LATENCY_SECONDS, trials.deadline)] = expired * runs * told
         cost = 0.005 * np.where(worse, trials.cpu, 1.0) * np.exp(0.1 * chance.standard_normal(len(expected)))
         leaked = np.where(worse, self.weather.leaked, 0.0)
         memory = _MEMORY * (1 + leaked + self.weather.placed[arm] + 0.005 * chance.standard_normal(len(expected)))
         return ArmCounts(
             answered=answered * runs,
-            failed=failed * runs,
+            failed=np.where(told, failed, failed + unfit + expired) * runs,
+            unfit=unfit * runs * told,
             seconds=seconds,
+            expired=lapsed,
             late=np.zeros(len(expected)),
             cpu_seconds=requests * cost + 0.02,
             cpu_answers=requests,
             memory_bytes=memory,
             replicas=np.ones(len(expected)),
         )
+
+    def _unrun(self, callers: Array, worse: Mask) -> tuple[Array, Array]:
+        """Callers whose requests no signature takes, and whose deadline is over before a run."""
+        trials, chance = self.trials, self.chance
+        shares = (
+            trials.base_unfit + np.where(worse, trials.unfit + trials.narrow, 0.0),
+            trials.base_expiring + np.where(worse, trials.expiring, 0.0),
+        )
+        if not np.any(shares):
+            return np.zeros_like(callers), np.zeros_like(callers)
+        unfit = chance.binomial(callers, np.clip(shares[0], 0.0, 1.0))
+        return unfit, chance.binomial(callers - unfit, np.clip(shares[1], 0.0, 1.0))
 
     def _times(self, shift: Array, worse: Mask) -> Array:
         """Shares of answers by bucket, (rollouts, _COUNT)."""
@@ -286,9 +324,8 @@ class Traffic:
     def _shown(self, arm: int, fresh: Array, again: Array, worse: Mask, alone: float) -> ArmCounts:
         """What both arms were shown, one at a time, and `alone` for the share of which times are told."""
         trials, chance = self.trials, self.chance
-        failed = chance.binomial(
-            fresh.astype(int), np.clip(trials.base_failing + np.where(worse, trials.failing, 0.0), 0.0, 1.0)
-        )
+        failing = trials.base_failing + np.where(worse, trials.failing + trials.narrow, 0.0)
+        failed = chance.binomial(fresh.astype(int), np.clip(failing, 0.0, 1.0))
         timed = (fresh - failed + again).astype(int)
         if alone < 1:
             timed = chance.binomial(timed, alone)
@@ -300,7 +337,9 @@ class Traffic:
         return ArmCounts(
             answered=fresh - failed,
             failed=np.asarray(failed, float),
+            unfit=zero,
             seconds=seconds,
+            expired=np.zeros_like(seconds),
             late=zero,
             cpu_seconds=timed * cost,
             cpu_answers=np.asarray(timed, float),

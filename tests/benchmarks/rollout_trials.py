@@ -102,7 +102,7 @@ class FixedSample:
         arms = (block.candidate, block.baseline)
         return FixedSample(
             self.failed + np.stack([arm.failed for arm in arms]),
-            self.requests + np.stack([arm.requests for arm in arms]),
+            self.requests + np.stack([arm.run for arm in arms]),
             self.slow + np.stack([arm.seconds[:, 60:].sum(axis=1) for arm in arms]),
             self.answers + np.stack([arm.seconds.sum(axis=1) for arm in arms]),
         )

@@ -62,6 +62,18 @@ def test_what_replicas_count_is_seen_while_their_revisions_are_compared(tmp_path
             assert all(sum(each.seconds.values()) == each.answered for each in seen.values())
             assert all(each.failed == each.late == 0 for each in seen.values())
             assert all(each.age_seconds > 0 and each.memory_bytes > 1_000_000 for each in seen.values())
+            # What no model runs is told apart from what one fails at: an input that there is not, and a deadline that was over.
+            lapsed = {**asked, "parameters": {"timeout": 1}}
+            for wrong, expected in (({"inputs": [{**asked["inputs"][0], "name": "z"}]}, 400), (lapsed, 504)):
+                async with gw.session.post(f"{gw.url}/v2/models/tiny/infer", json=wrong) as response:
+                    assert response.status == expected
+
+            async def told_apart() -> bool:
+                told = [each.unrun for each in (await replica_outcomes(gw)).values() if each.unrun is not None]
+                return [sum(each.unfit for each in told), sum(sum(each.expired.values()) for each in told)] == [1, 1]
+
+            await until(told_apart)
+            assert sum(each.failed for each in (await replica_outcomes(gw)).values()) == 2
             # Each call of a connection that carries many draws a lot of its own.
             async with triton_aio.InferenceServerClient(f"{gw.address}:{gw.port}") as client:
                 for _ in range(40):

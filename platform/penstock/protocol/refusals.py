@@ -13,6 +13,9 @@ class Refusal(StrEnum):
     """Every reason for which a request gets an error."""
 
     BAD_REQUEST = "BadRequest"
+    """Known before a run: it is no request that this model's signature takes."""
+    MODEL_REFUSED = "ModelRefused"
+    """The signature takes it, and the model does not."""
     NOT_FOUND = "NotFound"
     METHOD_NOT_ALLOWED = "MethodNotAllowed"
     TIMED_OUT_READING = "RequestTimeout"
@@ -31,6 +34,7 @@ class Refusal(StrEnum):
 
 STATUS: dict[str, int] = {
     Refusal.BAD_REQUEST: 400,
+    Refusal.MODEL_REFUSED: 400,
     Refusal.NOT_A_GATEWAY: 403,
     Refusal.NOT_FOUND: 404,
     Refusal.METHOD_NOT_ALLOWED: 405,
@@ -61,7 +65,7 @@ def is_fault(reason: str) -> bool:
 
 def may_blame_model(reason: str) -> bool:
     """Whether another model, asked the same, might have answered: a fault, or a request that does not suit this one."""
-    return is_fault(reason) or reason in {Refusal.BAD_REQUEST, Refusal.NOT_REPRESENTABLE}
+    return is_fault(reason) or reason in {Refusal.BAD_REQUEST, Refusal.MODEL_REFUSED, Refusal.NOT_REPRESENTABLE}
 
 
 class Deferred(Invalid):
@@ -133,3 +137,8 @@ def not_found(path: str, who: str, model: str, namespace: str) -> Invalid:
 def bad_request(message: str) -> Invalid:
     """An error for input that is wrong."""
     return Invalid(Refusal.BAD_REQUEST, message)
+
+
+def unfit_for_model(message: str) -> Invalid:
+    """An error for input that the signature takes, and the model or its engine does not."""
+    return Invalid(Refusal.MODEL_REFUSED, message)

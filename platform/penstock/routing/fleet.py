@@ -36,7 +36,9 @@ ORDERS: Final = "orders"
 SHOWN: Final = "shown"
 """What becomes of requests that replicas show each other is told apart from clients', and of made inputs apart from those; how answers
 are compared may go by the output, and samples be named. Replicas say it, too, of what they are ordered."""
-FEATURES: Final = frozenset({NAMESPACE_KEYS, OWNERS, DIGESTS, GATEWAY_WORD, ROOM, ORDERS, SHOWN})
+UNRUN: Final = "unrun"
+"""Of requests that failed, those are told apart that no model ever ran."""
+FEATURES: Final = frozenset({NAMESPACE_KEYS, OWNERS, DIGESTS, GATEWAY_WORD, ROOM, ORDERS, SHOWN, UNRUN})
 
 REPLICAS_WITHIN_SECONDS: Final = 20.0
 """Replicas look for new gateways every few seconds; one that has not found a gateway of this age will not soon."""
@@ -154,9 +156,12 @@ def downgrade_status(features: Collection[str], status: RouteStatus) -> RouteSta
             each.model_copy(update={"outcomes": None, "stats": each.stats.model_copy(update={"capacity": 0.0})})
             for each in replicas
         ]
-    elif SHOWN not in features:
+    elif not {SHOWN, UNRUN} <= set(features):
+        shown, unrun = SHOWN in features, UNRUN in features
         replicas = [
-            each if each.outcomes is None else each.model_copy(update={"outcomes": each.outcomes.downgrade()})
+            each
+            if each.outcomes is None
+            else each.model_copy(update={"outcomes": each.outcomes.downgrade(knows_shown=shown, knows_unrun=unrun)})
             for each in replicas
         ]
     return status.model_copy(update={"declared": declared, "replicas": replicas})

@@ -40,8 +40,7 @@ class ReplicaOutcomes(Frozen):
     """Since it first could answer."""
     answered: Annotated[int, Field(ge=0)] = 0
     failed: Annotated[int, Field(ge=0)] = 0
-    """What clients got as 5xx, and what the model refused as unfit for it: another revision might have answered that. What was
-    refused for want of room is not among it."""
+    """What clients got as 5xx, as 400 and as 406. What was refused for want of room is not among it."""
     seconds: Counts = Field(default={})
     """From headers read to answer written, of those that were answered, by `LATENCY_SECONDS`."""
     late: Annotated[int, Field(ge=0)] = 0
@@ -54,11 +53,27 @@ class ReplicaOutcomes(Frozen):
     """Of what other replicas showed it; None: none ever did, and it is in none of the counts above."""
     shadow: ShadowOutcomes | None = None
     """Of a replica that shadows its requests; None: it never did."""
+    unrun: Annotated[UnrunRequests | None, Field(exclude_if=lambda told: told is None)] = None
+    """Of `failed`, those that no model ever ran. None: they are not told apart, as by replicas of a former release."""
 
-    def downgrade(self) -> ReplicaOutcomes:
-        """Without what a release does not know that has no word `fleet.SHOWN`."""
+    def downgrade(self, *, knows_shown: bool, knows_unrun: bool) -> ReplicaOutcomes:
+        """Without what a release does not know that has not these words, `fleet.SHOWN` and `fleet.UNRUN`."""
+        told = self if knows_unrun else self.model_copy(update={"unrun": None})
+        if knows_shown:
+            return told
         shadow = None if self.shadow is None else self.shadow.model_copy(update={"made": None})
-        return self.model_copy(update={"shown": None, "shadow": shadow})
+        return told.model_copy(update={"shown": None, "shadow": shadow})
+
+
+class UnrunRequests(Frozen):
+    """Clients' requests that got an error before the model ran."""
+
+    model_config = FINITE
+
+    unfit: Annotated[int, Field(ge=0)] = 0
+    """Such as the model's signature does not take, or no inference at all."""
+    expired: Counts = Field(default={})
+    """Whose `timeout` was over while they waited for their run, by how long they had been there, in `LATENCY_SECONDS`."""
 
 
 class ShownOutcomes(Frozen):
@@ -74,7 +89,8 @@ class ShownOutcomes(Frozen):
     answered: Annotated[int, Field(ge=0)] = 0
     """Of what was never shown before; what is shown again and again tells the same."""
     failed: Annotated[int, Field(ge=0)] = 0
-    """Of these, with an error that may be the model's, as of clients'."""
+    """Of these, with an error that may be the model's. Another replica had answered them, or they were made from its signature, so that
+    what the signature does not take is among it."""
     seconds: Counts = Field(default={})
     """From headers read to answer written, of all that were alone, shown before or not, by `LATENCY_SECONDS`."""
     late: Annotated[int, Field(ge=0)] = 0

@@ -14,7 +14,7 @@ from penstock.errors import Invalid
 from penstock.optimization.hardware import Hardware
 from penstock.optimization.recipes import EngineName, EngineSettings, Precision
 from penstock.protocol.datatypes import DTYPES
-from penstock.protocol.refusals import bad_request
+from penstock.protocol.refusals import unfit_for_model
 from penstock.serving.manifest import Signature, TensorSpec
 from penstock_runtime.engines import Array, first_line, options_of
 
@@ -93,7 +93,7 @@ class LiteRtEngine:
                 self._interpreter.resize_tensor_input(detail["index"], shape)
             self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
-            raise bad_request(f"the model refuses inputs of these shapes: {first_line(error)}") from error
+            raise unfit_for_model(f"the model refuses inputs of these shapes: {first_line(error)}") from error
         self._shapes = shapes
 
 

@@ -26,7 +26,7 @@ from penstock.api.conditions import Reason
 from penstock.errors import Invalid
 from penstock.optimization.hardware import Hardware
 from penstock.optimization.recipes import EngineName, EngineSettings, Precision
-from penstock.protocol.refusals import Refusal, bad_request
+from penstock.protocol.refusals import Refusal, unfit_for_model
 from penstock.serving.manifest import DataType, Signature, TensorSpec
 from penstock_runtime.engines import Array, first_line, onnx_graph, options_of
 from penstock_runtime.engines.onnx_signature import onnx_signature
@@ -125,7 +125,7 @@ class OnnxEngine:
         """
         if self._recurrent and not all(array.size for array in inputs.values()):
             # ONNX Runtime's recurrent operators end the process.
-            raise bad_request("the model has recurrent layers, which take no tensors without elements")
+            raise unfit_for_model("the model has recurrent layers, which take no tensors without elements")
         if self._strings:
             inputs = {name: _decode(array, name) if name in self._strings else array for name, array in inputs.items()}
         try:
@@ -141,7 +141,7 @@ class OnnxEngine:
                 differ or self._any_rank or any(not array.size for array in inputs.values())
             ):
                 raise
-            raise bad_request(f"the model refuses this input: {differ or _message_of(error)}") from error
+            raise unfit_for_model(f"the model refuses this input: {differ or _message_of(error)}") from error
         for name, classes in self._maps:
             outputs[name] = _matrix(outputs[name], classes)
         return outputs
@@ -188,7 +188,7 @@ def _decode(array: Array, name: str) -> Array:
     try:
         decoded.ravel()[:] = [element.decode() for element in array.ravel()]
     except UnicodeDecodeError as error:
-        raise bad_request(
+        raise unfit_for_model(
             f"input '{name}' has bytes that are not UTF-8, and ONNX Runtime takes text alone: "
             "send base64, or export the model with a UINT8 input"
         ) from error

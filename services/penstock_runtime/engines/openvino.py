@@ -19,7 +19,7 @@ from penstock.api.conditions import Reason
 from penstock.errors import Invalid
 from penstock.optimization.hardware import Hardware
 from penstock.optimization.recipes import EngineName, EngineSettings, Precision
-from penstock.protocol.refusals import bad_request
+from penstock.protocol.refusals import unfit_for_model
 from penstock.serving.manifest import DataType, Signature, TensorSpec
 from penstock_runtime.engines import Array, first_line, options_of
 
@@ -115,7 +115,7 @@ class OpenVinoEngine:
         except RuntimeError as error:
             if _OF_SHAPES not in str(error):
                 raise
-            raise bad_request(f"the model refuses this input: {_cause_of(error)}") from error
+            raise unfit_for_model(f"the model refuses this input: {_cause_of(error)}") from error
         return {
             spec.name: _copy(request.get_output_tensor(index), spec.datatype)
             for index, spec in enumerate(self._outputs)
@@ -242,7 +242,7 @@ def _check_width(array: Array, name: str) -> None:
     if not array.size or 0 <= int(np.bitwise_or.reduce(array, axis=None)) < _BOUND:
         return
     if not -_BOUND <= int(array.min()) <= int(array.max()) < _BOUND:
-        raise bad_request(
+        raise unfit_for_model(
             f"input '{name}' has numbers of more than 32 bits, which OpenVINO would cut: use ONNX Runtime for such a model"
         )
 

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from penstock.api.conditions import Reason
 from penstock.errors import Invalid, Unavailable
-from penstock.routing.fleet import GATEWAY_WORD, ORDERS, ROOM, SHOWN, Endpoint, endpoints, name_to_resolve
+from penstock.routing.fleet import GATEWAY_WORD, ORDERS, ROOM, SHOWN, UNRUN, Endpoint, endpoints, name_to_resolve
 from penstock.routing.leases import (
     MOST_METADATA_CHARACTERS,
     CertificateGranted,
@@ -52,6 +52,7 @@ _SHOWS: Final = GATEWAY_WORD.encode()
 _ROOM: Final = ROOM.encode()
 _ORDERS: Final = ORDERS.encode()
 _SHOWN: Final = SHOWN.encode()
+_UNRUN: Final = UNRUN.encode()
 _OF_POLICY: Final = {"interval_seconds": 0.0, "full_share": 0.0}
 """What no gateway needs, and one of a former release would refuse."""
 _ORDERED_SECONDS: Final = 1.5
@@ -263,6 +264,8 @@ class Leases:
     def _lease(self, gateway: Endpoint, features: frozenset[bytes], *, describes: bool, obeys: bool) -> bytes:
         settings, stats, knows_shown = self._settings, self._stats(), _SHOWN in features
         outcomes = self._outcomes() if obeys and self._orders.orders_outcomes(gateway) else None
+        if outcomes is not None:
+            outcomes = outcomes.downgrade(knows_shown=knows_shown, knows_unrun=_UNRUN in features)
         lease = ReplicaLease(
             namespace=settings.namespace,
             model=settings.model,
@@ -277,7 +280,7 @@ class Leases:
             room=self._room(len(self._renewing)) if _ROOM in features else None,
             encrypted=True if self._identity is not None else None,
             obeys=obeys,
-            outcomes=outcomes if outcomes is None or knows_shown else outcomes.downgrade(),
+            outcomes=outcomes,
             features=(SHOWN,) if obeys and knows_shown else (),
         )
         # A gateway of an earlier release refuses what it does not know, though it be null.

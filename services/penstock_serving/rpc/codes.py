@@ -29,6 +29,7 @@ class RpcCode(IntEnum):
 
 CODES: Final[Mapping[str, RpcCode]] = {
     Refusal.BAD_REQUEST: RpcCode.INVALID_ARGUMENT,
+    Refusal.MODEL_REFUSED: RpcCode.INVALID_ARGUMENT,
     Refusal.NOT_A_GATEWAY: RpcCode.PERMISSION_DENIED,
     Refusal.NOT_FOUND: RpcCode.NOT_FOUND,
     Refusal.METHOD_NOT_ALLOWED: RpcCode.UNIMPLEMENTED,

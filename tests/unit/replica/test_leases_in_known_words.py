@@ -8,15 +8,25 @@ from typing import Any
 
 import pytest
 
-from penstock.routing.fleet import FEATURES, FEATURES_HEADER, ORDERS, SHOWN
+from penstock.routing.fleet import FEATURES, FEATURES_HEADER, ORDERS, SHOWN, UNRUN
 from penstock.routing.leases import LeaseGranted, ReplicaStats
-from penstock.routing.outcomes import MadeOutcomes, Orders, ReplicaOutcomes, ShadowOutcomes, ShownOutcomes
+from penstock.routing.outcomes import (
+    MadeOutcomes,
+    Orders,
+    ReplicaOutcomes,
+    ShadowOutcomes,
+    ShownOutcomes,
+    UnrunRequests,
+)
 from penstock.routing.tokens import replica_token
 from penstock.serving.control import ReplicaSettings
 from penstock_serving.replica.registration import Leases
 
 _COUNTED = ReplicaOutcomes(
-    answered=3, shown=ShownOutcomes(answered=2), shadow=ShadowOutcomes(revision="v2", made=MadeOutcomes(samples=7))
+    answered=3,
+    shown=ShownOutcomes(answered=2),
+    shadow=ShadowOutcomes(revision="v2", made=MadeOutcomes(samples=7)),
+    unrun=UnrunRequests(unfit=1),
 )
 _GRANTED = LeaseGranted(lease_seconds=1, orders=Orders(outcomes=True)).model_dump_json().encode()
 
@@ -24,9 +34,16 @@ _GRANTED = LeaseGranted(lease_seconds=1, orders=Orders(outcomes=True)).model_dum
 @pytest.mark.parametrize(
     ("features", "said"),
     [
-        pytest.param(FEATURES, {"obeys", "outcomes", "features", "shown", "made"}, id="of this release"),
-        pytest.param(FEATURES - {SHOWN}, {"obeys", "outcomes"}, id="of one that tells nothing apart that is shown"),
-        pytest.param(FEATURES - {SHOWN, ORDERS}, set(), id="of one that orders nothing"),
+        pytest.param(FEATURES, {"obeys", "outcomes", "features", "shown", "made", "unrun"}, id="of this release"),
+        pytest.param(
+            FEATURES - {UNRUN},
+            {"obeys", "outcomes", "features", "shown", "made"},
+            id="of one that tells no failures apart",
+        ),
+        pytest.param(
+            FEATURES - {UNRUN, SHOWN}, {"obeys", "outcomes"}, id="of one that tells nothing apart that is shown"
+        ),
+        pytest.param(FEATURES - {UNRUN, SHOWN, ORDERS}, set(), id="of one that orders nothing"),
     ],
 )
 def test_a_gateway_is_told_what_it_knows(features: frozenset[str], said: set[str]) -> None:
@@ -61,4 +78,4 @@ def test_a_gateway_is_told_what_it_knows(features: frozenset[str], said: set[str
         return last.keys() | outcomes.keys() | outcomes.get("shadow", {}).keys()
 
     told = asyncio.run(scenario())
-    assert told & {"obeys", "outcomes", "features", "shown", "made"} == said
+    assert told & {"obeys", "outcomes", "features", "shown", "made", "unrun"} == said

@@ -6,30 +6,48 @@ from collections.abc import Sequence
 import pytest
 
 from penstock.protocol.refusals import Refusal
-from penstock.routing.outcomes import LATENCY_SECONDS
+from penstock.routing.outcomes import LATENCY_SECONDS, UnrunRequests
 from penstock_serving.replica.telemetry.outcomes import OutcomeMeter
 
 
 @pytest.mark.parametrize(
     ("reason", "counted"),
     [
-        pytest.param("", (1, 0), id="an answer"),
-        pytest.param(Refusal.ENGINE_FAILED, (0, 1), id="a failure of the model"),
-        pytest.param("SomethingElse", (0, 1), id="a defect"),
-        pytest.param(Refusal.EXPIRED, (0, 1), id="one that waited for too long, of which its client is told 504"),
-        pytest.param(Refusal.BAD_REQUEST, (0, 1), id="one that the model refuses and another might have answered"),
-        pytest.param(Refusal.LENGTH_TOO_LARGE, (0, 0), id="one that no model would have been asked"),
-        pytest.param(Refusal.QUEUE_FULL, (0, 0), id="one without room"),
-        pytest.param(Refusal.OVERLOADED, (0, 0), id="one without time"),
-        pytest.param(Refusal.DRAINING, (0, 0), id="one of a replica that leaves, which is asked of another"),
+        pytest.param("", (1, 0, 0, 0), id="an answer"),
+        pytest.param(Refusal.ENGINE_FAILED, (0, 1, 0, 0), id="a failure of the model"),
+        pytest.param("SomethingElse", (0, 1, 0, 0), id="a defect"),
+        pytest.param(Refusal.MODEL_REFUSED, (0, 1, 0, 0), id="one that the model refuses and another might answer"),
+        pytest.param(Refusal.NOT_REPRESENTABLE, (0, 1, 0, 0), id="an answer that cannot be written as was asked"),
+        pytest.param(Refusal.EXPIRED, (0, 1, 0, 1), id="one that waited for too long, of which its client is told 504"),
+        pytest.param(Refusal.BAD_REQUEST, (0, 1, 1, 0), id="one that the signature does not take"),
+        pytest.param(Refusal.LENGTH_TOO_LARGE, (0, 0, 0, 0), id="one that no model would have been asked"),
+        pytest.param(Refusal.QUEUE_FULL, (0, 0, 0, 0), id="one without room"),
+        pytest.param(Refusal.OVERLOADED, (0, 0, 0, 0), id="one without time"),
+        pytest.param(Refusal.DRAINING, (0, 0, 0, 0), id="one of a replica that leaves, which is asked of another"),
     ],
 )
-def test_an_ended_request_counts_as_answered_or_as_failed_or_not_at_all(reason: str, counted: tuple[int, int]) -> None:
+def test_an_ended_request_counts_as_answered_or_as_failed_or_not_at_all(
+    reason: str, counted: tuple[int, int, int, int]
+) -> None:
     meter = OutcomeMeter(now=0.0)
     meter.count(reason, 0.003)
     told = meter.tell(1.0, [])
-    assert (told.answered, told.failed) == counted
+    assert told.unrun is not None
+    assert (told.answered, told.failed, told.unrun.unfit, sum(told.unrun.expired.values())) == counted
     assert sum(told.seconds.values()) == told.answered
+
+
+def test_of_a_deadline_that_was_over_it_is_told_how_long_it_had_waited() -> None:
+    meter = OutcomeMeter(now=0.0)
+    meter.count(Refusal.EXPIRED, LATENCY_SECONDS[30])
+    assert meter.tell(1.0, []).unrun == UnrunRequests(expired={30: 1})
+
+
+def test_what_another_replica_had_answered_is_no_wrong_input_of_a_client() -> None:
+    meter = OutcomeMeter(now=0.0)
+    meter.count_shown(Refusal.BAD_REQUEST, 0.001, None, again=False)
+    told = meter.tell(1.0, [])
+    assert (told.failed, told.unrun, told.shown and told.shown.failed) == (0, UnrunRequests(), 1)
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,9 @@ def test_what_is_worse_by_the_margin_is_hardly_ever_proved(metric: str, worse: d
     "worse",
     [
         pytest.param({"failing": 0.1}, id="a tenth fails"),
+        pytest.param({"narrow": 0.1}, id="its signature does not take a tenth"),
+        pytest.param({"expiring": 0.3}, id="three in ten deadlines are over"),
+        pytest.param({"expiring": 0.3, "deadline": 0.005}, id="three in ten deadlines are over that no answer keeps"),
         pytest.param({"slower": 2.0}, id="all take twice as long"),
         pytest.param({"tail": 0.3}, id="three in ten take long"),
         pytest.param({"differing": 0.3}, id="three in ten are wrong"),
@@ -79,6 +82,21 @@ def test_a_copy_whose_replica_a_neighbour_holds_back_for_a_while_is_not_reverted
     trials = [Trial("held", 0.0, bursty=False, **held, ends=ends) for ends in (18, 28) for _ in range(10)]
     found = run_trials(trials, SETTINGS, blocks=400, seed=5)
     assert np.isnan(found.reverted_at).all()
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        pytest.param({"expiring": 0.3, "begins": 80, "ends": 100}, id="a neighbour's: deadlines are over for 40 s"),
+        pytest.param({"unfit": 0.05}, id="a client's, all of whose requests go to the candidate"),
+    ],
+)
+def test_what_is_no_model_s_failure_reverts_none(theirs: dict[str, float]) -> None:
+    """As replicas of a former release count, it reverts some: the control, of 20 rollouts."""
+    trials = [Trial("alike", 100, bursty=False, **theirs, apart=apart) for apart in (1.0, 0.0) for _ in range(20)]
+    reverted = ~np.isnan(run_trials(trials, SETTINGS, blocks=130, seed=6).reverted_at)
+    assert not reverted[:20].any()
+    assert reverted[20:].sum() > 2
 
 
 def test_a_good_candidate_is_promoted() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.rollout.evidence_world import ArmWorld, LookedWorld
 
-from penstock.routing.outcomes import ReplicaOutcomes, ShadowOutcomes, ShownOutcomes
+from penstock.routing.outcomes import ReplicaOutcomes, ShadowOutcomes, ShownOutcomes, UnrunRequests
 from penstock_operator.rollout.evidence.findings import AnalysisSettings, Findings, learn
 from penstock_operator.rollout.evidence.keeping import MOST_CHARACTERS
 from penstock_operator.rollout.evidence.ledger import LIVE_REQUESTS
@@ -37,6 +37,30 @@ def learn_all(*looks: EvidenceLook, state: str = "") -> Findings:
 def test_the_first_look_is_what_the_next_is_held_against_and_no_evidence() -> None:
     assert learn_all(look(1000, 10**6)).requests == 0
     assert learn_all(look(1000, 10**6), look(1002, 10**6 + 7)).requests == 7
+
+
+OLD, NEW = None, UnrunRequests(unfit=90, expired={60: 9})
+FAILURES = [
+    ("one arm is of a release that tells none apart: so they are compared", (OLD, NEW), ("10 %", "10 %")),
+    ("the other is", (NEW, OLD), ("10 %", "10 %")),
+    ("both tell: what a signature did not take counts while nothing else would show it", (NEW, NEW), ("9.1 %", "9.1 %")),
+    ("the candidate's failed, and the baseline's were its clients'", (UnrunRequests(), NEW), ("10 %", "9.1 %")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("unrun", "figures"), [row[1:] for row in FAILURES], ids=[row[0] for row in FAILURES])
+def test_failures_are_told_apart_where_both_arms_tell(
+    unrun: tuple[UnrunRequests | None, UnrunRequests | None], figures: tuple[str, str]
+) -> None:
+    def told(at: float, count: int) -> EvidenceLook:
+        arms = [
+            {name: ReplicaOutcomes(age_seconds=at, answered=9 * count, failed=count, seconds={50: 9 * count}, unrun=each)}
+            for name, each in zip("ab", (each and (each if count else UnrunRequests()) for each in unrun), strict=True)
+        ]  # fmt: skip
+        return EvidenceLook(at, *arms, {}, 0.5)
+
+    errors = learn_all(told(1000, 0), told(1002, 100)).metrics[0]
+    assert (errors.name, errors.candidate, errors.baseline) == ("errors", *figures)
 
 
 def test_the_same_look_twice_changes_nothing() -> None:

@@ -26,7 +26,13 @@ BEGINS: Final = 150
     ("worse", "seconds", "reverted"),
     [
         pytest.param({"slower": 5.0, "cpu": 5.0}, 60, 0, id="five times as slow for a minute: a neighbour's doing"),
-        pytest.param({"failing": 0.3}, 60, 0, id="three in ten fail for a minute: inputs of one client"),
+        pytest.param(
+            {"failing": 0.3}, 60, 0, id="three in ten fail for a minute: inputs of one client that the model refuses"
+        ),
+        pytest.param({"expiring": 0.3}, 60, 0, id="three in ten deadlines are over for a minute: a neighbour's doing"),
+        pytest.param({"unfit": 0.3}, 600, 0, id="three in ten inputs are wrong for good: a client's doing"),
+        pytest.param({"expiring": 0.3, "deadline": 0.005}, 600, 0, id="clients set deadlines that answers never kept"),
+        pytest.param({"expiring": 0.3}, 600, 10, id="three in ten deadlines are over for good"),
         pytest.param({"slower": 5.0}, 600, 10, id="five times as slow for good"),
         pytest.param({"failing": 0.3}, 600, 10, id="three in ten fail for good"),
     ],

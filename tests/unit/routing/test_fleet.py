@@ -12,6 +12,7 @@ from penstock.routing.fleet import (
     ORDERS,
     OWNERS,
     SHOWN,
+    UNRUN,
     Endpoint,
     GatewayState,
     downgrade_route,
@@ -31,6 +32,7 @@ from penstock.routing.outcomes import (
     SampleSource,
     ShadowOutcomes,
     ShownOutcomes,
+    UnrunRequests,
 )
 
 URL = "http://agents.system.svc:8081"
@@ -151,13 +153,14 @@ COMPARED = RevisionComparison(
     samples=SampleSource(uri="s3://data/digits"),
 )
 COUNTED = ReplicaOutcomes(
-    answered=3, shown=ShownOutcomes(answered=2), shadow=ShadowOutcomes(revision="v2", samples=1, made=MadeOutcomes(samples=7))
+    answered=3, shown=ShownOutcomes(answered=2), shadow=ShadowOutcomes(revision="v2", samples=1, made=MadeOutcomes(samples=7)),
+    unrun=UnrunRequests(unfit=1),
 )  # fmt: skip
 
 
 def test_what_a_release_without_the_word_shown_is_told_it_understands() -> None:
     """It refuses a lease, a route or a list as a whole for one word that it does not know, though it be null."""
-    features = FEATURES - {SHOWN}
+    features = FEATURES - {SHOWN, UNRUN}
     route = downgrade_route(features, WORDY.model_copy(update={"comparison": COMPARED}))
     assert route.comparison is not None
     told = FormerComparison.model_validate_json(route.comparison.model_dump_json())
@@ -168,6 +171,8 @@ def test_what_a_release_without_the_word_shown_is_told_it_understands() -> None:
     assert outcomes is not None
     assert FormerOutcomes.model_validate_json(outcomes.model_dump_json()).answered == 3
     FormerOutcomes.model_validate_json(ReplicaOutcomes(shadow=ShadowOutcomes(revision="v2")).model_dump_json())
+    between = downgrade_status(FEATURES - {UNRUN}, counted).replicas[0].outcomes
+    assert between == COUNTED.model_copy(update={"unrun": None})
 
 
 def test_one_with_the_word_is_told_all_which_the_other_would_refuse() -> None:

@@ -16,6 +16,7 @@ from tests.unit.runtime import tflite_files
 
 from penstock.errors import Invalid
 from penstock.optimization.recipes import EngineName, EngineSettings
+from penstock.protocol.refusals import Refusal
 from penstock_runtime.engines import load_engine
 
 Inputs = dict[str, np.ndarray[Any, Any]]
@@ -82,6 +83,7 @@ def test_a_run_that_fails_is_refused_and_leaves_nothing_behind(model: Model, thr
     engine = load_engine(model.save(tmp_path), EngineSettings(name=model.engine, threads=threads))
     for _ in range(2):
         assert set(engine.run(model.good)["y"].ravel()) == {model.value}
-        with pytest.raises(Invalid, match="the model refuses"):
+        with pytest.raises(Invalid, match="the model refuses") as caught:
             engine.run(model.bad)
+        assert caught.value.reason == Refusal.MODEL_REFUSED, "a client would answer for it"
     assert set(engine.run(model.good)["y"].ravel()) == {model.value}

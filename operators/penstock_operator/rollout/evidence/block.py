@@ -19,12 +19,17 @@ tell their counts every 5/3 s."""
 
 @dataclass(frozen=True, slots=True)
 class ArmCounts:
-    """Of one arm's replicas that are past warm-up, in one block. Each but `seconds` has shape (rollouts,)."""
+    """Of one arm's replicas that are past warm-up, in one block. Each but `seconds` and `expired` has shape (rollouts,)."""
 
     answered: Array
     failed: Array
+    """By the model; or for any reason, where these are not told apart."""
+    unfit: Array
+    """Refused before a run, as the model's signature does not take them."""
     seconds: Array
     """Answers by bucket of their time; shape (rollouts, LATENCY_BUCKETS)."""
+    expired: Array
+    """Requests whose deadline was over before their run, by bucket of how long they had waited; of the same shape."""
     late: Array
     cpu_seconds: Array
     cpu_answers: Array
@@ -34,9 +39,20 @@ class ArmCounts:
     replicas: Array
 
     @property
-    def requests(self) -> Array:
-        """Answered or failed, also of replicas whose times are left out."""
+    def run(self) -> Array:
+        """Answered, or failed by the model; also of replicas whose times are left out."""
         return self.answered + self.failed
+
+    @property
+    def lapsed(self) -> Array:
+        """Those whose deadline was over, however long they had waited."""
+        count: Array = self.expired.sum(axis=1)
+        return count
+
+    @property
+    def requests(self) -> Array:
+        """All."""
+        return self.run + self.unfit + self.lapsed
 
 
 @dataclass(frozen=True, slots=True)

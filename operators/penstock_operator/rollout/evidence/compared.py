@@ -30,6 +30,7 @@ class ArmRules:
     errors: EventRule
     slow: tuple[EventRule, ...]
     """For each of `QUANTILES`."""
+    expired: EventRule
     max_cpu_increase: float
 
 
@@ -43,6 +44,21 @@ def error_rule(allowed: float, proof_prior: float) -> EventRule:
         prior=0.001,
         prior_requests=100,
         proof_prior=proof_prior,
+    )
+
+
+def expired_rule(allowed: float, proof_prior: float) -> EventRule:
+    """Deadlines that were over before a run: more of them than failures are allowed. They come of waiting, so what is said of times holds."""
+    margin = min(allowed, _WIDEST)
+    return EventRule(
+        harm_margin=margin,
+        proof_margin=margin,
+        effects=(0.01, 0.05, 0.25, 0.9),
+        better=(1.0, 0.3),
+        prior=0.001,
+        prior_requests=100,
+        proof_prior=proof_prior,
+        greatest_gain=GREATEST_GAIN_OF_TIMES,
     )
 
 
@@ -77,21 +93,23 @@ class ArmTotals:
     slow_of: Array
     cpu: Array
     cpu_of: Array
+    expired: Array
 
     @classmethod
     def start(cls, rollouts: int) -> ArmTotals:
         """Nothing was seen yet."""
-        return cls(*(np.zeros(rollouts) for _ in range(6)))
+        return cls(*(np.zeros(rollouts) for _ in range(7)))
 
-    def add(self, arm: ArmCounts, slow: Array, slow_of: Array) -> ArmTotals:
+    def add(self, arm: ArmCounts, failed: Array, slow: Array, slow_of: Array) -> ArmTotals:
         """After a block."""
         return ArmTotals(
             self.requests + arm.requests,
-            self.failed + arm.failed,
+            self.failed + failed,
             self.slow + slow,
             self.slow_of + slow_of,
             self.cpu + arm.cpu_seconds,
             self.cpu_of + arm.cpu_answers,
+            self.expired + arm.lapsed,
         )
 
 
@@ -111,6 +129,7 @@ class ComparedArms:
 
     errors: EventEvidence
     slow: tuple[EventEvidence, ...]
+    expired: EventEvidence
     cpu: SignEvidence
     times: AnswerTimes
     open_cpu: OpenCpu
@@ -123,6 +142,7 @@ class ComparedArms:
         return cls(
             errors=EventEvidence.start(rollouts, rules.errors),
             slow=tuple(EventEvidence.start(rollouts, rule) for rule in rules.slow),
+            expired=EventEvidence.start(rollouts, rules.expired),
             cpu=SignEvidence.start(rollouts),
             times=AnswerTimes.start(rollouts),
             open_cpu=OpenCpu(*(np.zeros(rollouts) for _ in range(4))),
@@ -131,17 +151,27 @@ class ComparedArms:
         )
 
     def log_slow_harm(self) -> Array:
-        """Of answers above several thresholds: the mean of their e-values."""
-        slow = [each.harm.log_evidence() for each in self.slow]
+        """Of answers above several thresholds, and of deadlines that were over: the mean of their e-values."""
+        slow = [each.harm.log_evidence() for each in (*self.slow, self.expired)]
         mean: Array = np.logaddexp.reduce(slow, axis=0) - np.log(len(slow))
         return mean
 
     def log_slow_proof(self) -> Array:
-        """Of the median and the highest threshold, the least."""
-        least: Array = np.min([self.slow[0].proof.log_evidence(), self.slow[-1].proof.log_evidence()], axis=0)
+        """Of the median, the highest threshold and deadlines, the least."""
+        least: Array = np.min(
+            [each.proof.log_evidence() for each in (self.slow[0], self.slow[-1], self.expired)], axis=0
+        )
         return least
 
-    def add(self, rules: ArmRules, candidate: ArmCounts, baseline: ArmCounts, dearer_counts: Mask) -> ComparedArms:
+    @property
+    def is_late_by_deadlines(self) -> bool:
+        """Of the first rollout: whether deadlines that were over speak more against the candidate than late answers do."""
+        slow = max(float(each.harm.log_evidence()[0]) for each in self.slow)
+        return float(self.expired.harm.log_evidence()[0]) > slow
+
+    def add(
+        self, rules: ArmRules, candidate: ArmCounts, baseline: ArmCounts, *, dearer_counts: Mask, unfit_fails: Mask
+    ) -> ComparedArms:
         """After a block.
 
         Args:
@@ -149,18 +179,23 @@ class ComparedArms:
             candidate: its counts.
             baseline: what they are held against.
             dearer_counts: where a higher CPU time may be held against the candidate.
+            unfit_fails: where requests that a signature does not take count as failures.
         """
-        failures = PairCounts(candidate.failed, candidate.requests, baseline.failed, baseline.requests)
+        failures = _failures(candidate, baseline, unfit_fails)
+        lapsed = PairCounts(
+            candidate.lapsed, candidate.run + candidate.lapsed, baseline.lapsed, baseline.run + baseline.lapsed
+        )
         slow, tail = self._add_times(rules, candidate, baseline)
         cpu, open_cpu = self._add_cpu(rules, candidate, baseline, dearer_counts)
         return ComparedArms(
             errors=self.errors.add(rules.errors, failures, failures),
             slow=slow,
+            expired=self.expired.add(rules.expired, lapsed, lapsed),
             cpu=cpu,
             times=self.times.add(candidate, baseline),
             open_cpu=open_cpu,
-            candidate=self.candidate.add(candidate, tail.candidate_events, tail.candidate),
-            baseline=self.baseline.add(baseline, tail.baseline_events, tail.baseline),
+            candidate=self.candidate.add(candidate, failures.candidate_events, tail.candidate_events, tail.candidate),
+            baseline=self.baseline.add(baseline, failures.baseline_events, tail.baseline_events, tail.baseline),
         )
 
     def _add_times(
@@ -201,3 +236,8 @@ class ComparedArms:
             for each in (opened.candidate, opened.candidate_answers, opened.baseline, opened.baseline_answers)
         )
         return evidence, OpenCpu(*rest)
+
+
+def _failures(candidate: ArmCounts, baseline: ArmCounts, unfit_fails: Mask) -> PairCounts:
+    new, present = (np.where(unfit_fails, arm.unfit, 0.0) for arm in (candidate, baseline))
+    return PairCounts(candidate.failed + new, candidate.run + new, baseline.failed + present, baseline.run + present)

@@ -15,7 +15,7 @@ from penstock_operator.rollout.evidence.telling import metric_evidence, tell_har
 
 __all__ = ["AnalysisSettings", "EvidenceLook", "Findings", "learn"]
 
-_FORM: Final = "2"
+_FORM: Final = "3"
 
 
 @dataclass(frozen=True, slots=True)

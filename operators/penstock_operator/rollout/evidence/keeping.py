@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 
 from penstock_operator.rollout.evidence.arrays import Array
-from penstock_operator.rollout.evidence.seen import SeenReplica, SeenSamples, SeenShadow
+from penstock_operator.rollout.evidence.seen import SeenReplica, SeenSamples, SeenShadow, SeenUnrun
 
 MOST_CHARACTERS: Final = 32_768
 _MOST_BYTES: Final = 1 << 20
@@ -120,7 +120,8 @@ def _list_samples(seen: SeenSamples) -> list[Any]:
 
 
 def _list_seen(seen: SeenReplica) -> list[Any]:
-    listed = [seen.age_seconds, seen.answered, seen.failed, seen.cpu_seconds, _list_counts(seen.seconds)]
+    unrun = None if seen.unrun is None else [seen.unrun.unfit, *_list_counts(seen.unrun.expired)]
+    listed = [seen.age_seconds, seen.answered, seen.failed, seen.cpu_seconds, _list_counts(seen.seconds), unrun]
     return listed if seen.shown is None else [*listed, _list_seen(seen.shown)]
 
 
@@ -141,9 +142,15 @@ def _read_seen(document: dict[str, Any]) -> dict[str, SeenReplica]:
 
 
 def _read_one(listed: list[Any]) -> SeenReplica:
-    age, answered, failed, cpu, seconds, *shown = listed
+    age, answered, failed, cpu, seconds, unrun, *shown = listed
     return SeenReplica(
-        float(age), int(answered), int(failed), float(cpu), _counts(seconds), _read_one(shown[0]) if shown else None
+        float(age),
+        int(answered),
+        int(failed),
+        float(cpu),
+        _counts(seconds),
+        None if unrun is None else SeenUnrun(int(unrun[0]), _counts(unrun[1:])),
+        _read_one(shown[0]) if shown else None,
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from penstock_operator.rollout.evidence.arrays import Array, Mask, share
 from penstock_operator.rollout.evidence.block import ArmCounts, EvidenceBlock, SampleCounts
-from penstock_operator.rollout.evidence.compared import ArmRules, ComparedArms, error_rule, slow_rules
+from penstock_operator.rollout.evidence.compared import ArmRules, ComparedArms, error_rule, expired_rule, slow_rules
 from penstock_operator.rollout.evidence.parity import ParityEvidence
 from penstock_operator.rollout.evidence.shares import ShareEvidence
 from penstock_operator.rollout.evidence.signs import SignEvidence
@@ -28,6 +28,12 @@ Where there are fewer, answers to made inputs may, and those to clients' need on
 LIVE_REQUESTS: Final = 2000.0
 """Of clients to the candidate, from which on what clients' requests show must prove it: an equal one is proved by some 2,400.
 Where there are fewer, what it was shown may do so, and clients' requests need only show no harm."""
+_SHOWN_ENOUGH: Final = 300.0
+"""Requests that the candidate was shown, from which on those tell whether its signature takes what the present revision's does, and
+clients answer for what it does not take. Until then nothing else might tell."""
+_LAPSED_ENOUGH: Final = 3.0
+"""Deadlines of clients that were over with the candidate, beyond those with the baseline, from above which on clients' requests must prove its
+times, however few they are: what is shown has no deadline, and never waits behind others."""
 _LIKE_LOADED: Final = 0.5
 """Part of the baseline's requests a replica that the candidate's must have: what an idle process burns counts for each answer."""
 
@@ -58,6 +64,7 @@ def arm_rules(settings: AnalysisSettings, *, shown: bool) -> ArmRules:
     return ArmRules(
         error_rule(settings.max_error_increase, prior),
         slow_rules(settings.max_slow_increase, prior),
+        expired_rule(settings.max_error_increase, prior),
         settings.max_cpu_increase,
     )
 
@@ -120,10 +127,13 @@ class EvidenceLedger:
 
     @property
     def needs_live(self) -> Mask:
-        """Where clients' requests are many enough to prove a metric, so that they must, (rollouts, METRICS)."""
-        requests, samples = self.live.candidate.requests >= LIVE_REQUESTS, self.totals.samples >= LIVE_SAMPLES
-        enough: Mask = np.stack([samples if name == PARITY else requests for name in METRICS], axis=1)
-        return enough
+        """Where clients' requests must prove a metric: they are enough, or deadlines speak against it, (rollouts, METRICS)."""
+        candidate, baseline = self.live.candidate, self.live.baseline
+        requests = candidate.requests >= LIVE_REQUESTS
+        lapsed = candidate.expired - baseline.expired * share(candidate.requests, baseline.requests)
+        needed = {PARITY: self.totals.samples >= LIVE_SAMPLES, LATENCY: requests | (lapsed > _LAPSED_ENOUGH)}
+        needs: Mask = np.stack([needed.get(name, requests) for name in METRICS], axis=1)
+        return needs
 
     @property
     def proved(self) -> Array:
@@ -169,8 +179,20 @@ def add_block(ledger: EvidenceLedger, block: EvidenceBlock, settings: AnalysisSe
     always = np.ones(len(block.seconds), bool)
     known = replace(
         ledger,
-        live=ledger.live.add(arm_rules(settings, shown=False), candidate, baseline, _like_loaded(candidate, baseline)),
-        shown=ledger.shown.add(arm_rules(settings, shown=True), block.shown_candidate, block.shown_baseline, always),
+        live=ledger.live.add(
+            arm_rules(settings, shown=False),
+            candidate,
+            baseline,
+            dearer_counts=_like_loaded(candidate, baseline),
+            unfit_fails=ledger.shown.candidate.requests < _SHOWN_ENOUGH,
+        ),
+        shown=ledger.shown.add(
+            arm_rules(settings, shown=True),
+            block.shown_candidate,
+            block.shown_baseline,
+            dearer_counts=always,
+            unfit_fails=always,
+        ),
         parity=_add_parity(ledger.parity, block.sent, settings),
         made_parity=_add_parity(ledger.made_parity, block.made, settings),
         memory=_add_memory(ledger, block, settings),

@@ -19,6 +19,7 @@ from penstock_operator.rollout.evidence.seen import (
     shadow_difference,
     shown_difference,
     slowest_replica,
+    tells_unrun,
 )
 
 _LONGEST_BLOCK: Final = 10.0
@@ -62,8 +63,12 @@ def end_block(look: EvidenceLook, kept: KeptEvidence, warm_up_seconds: float, *,
     if passed < BLOCK_SECONDS:
         return None
     spared = slowest_replica(look.candidate, kept.candidate, warm_up_seconds) if alone else ""
-    candidate = arm_difference(look.candidate, kept.candidate, warm_up_seconds, spared)
-    baseline = arm_difference(look.baseline, kept.baseline, warm_up_seconds)
+    # Where one arm's replicas are of a release that tells them not apart, both arms' are compared as that one's are counted.
+    apart = tells_unrun(look.candidate, kept.candidate, warm_up_seconds) and (
+        alone or tells_unrun(look.baseline, kept.baseline, warm_up_seconds)
+    )
+    candidate = arm_difference(look.candidate, kept.candidate, warm_up_seconds, spared, apart=apart)
+    baseline = arm_difference(look.baseline, kept.baseline, warm_up_seconds, apart=apart)
     shown = shadow_difference(look.shadowing, kept.shadowing)
     shown_candidate = shown_difference(look.candidate, kept.candidate, warm_up_seconds, spared)
     shown_baseline = shown_difference(look.baseline, kept.baseline, warm_up_seconds)

@@ -49,11 +49,14 @@ class RegressionReference:
     seconds: Array
     """Answers by bucket of their time, (rollouts, LATENCY_BUCKETS)."""
     requests: Array
+    run: Array
     failed: Array
     cpu_seconds: Array
     cpu_answers: Array
     memory_bytes: Array
     replica_seconds: Array
+    expired: Array
+    """Requests whose deadline was over, by bucket of how long they had waited; of the shape of `seconds`."""
 
     @property
     def complete(self) -> Mask:
@@ -68,11 +71,13 @@ class RegressionReference:
             watched=self.watched + np.where(wanted, block.seconds, 0.0),
             seconds=self.seconds + np.where(wanted[:, None], arm.seconds, 0.0),
             requests=self.requests + np.where(wanted, arm.requests, 0.0),
+            run=self.run + np.where(wanted, arm.run, 0.0),
             failed=self.failed + np.where(wanted, arm.failed, 0.0),
             cpu_seconds=self.cpu_seconds + np.where(wanted, arm.cpu_seconds, 0.0),
             cpu_answers=self.cpu_answers + np.where(wanted, arm.cpu_answers, 0.0),
             memory_bytes=np.where(wanted, np.maximum(self.memory_bytes, arm.memory_bytes), self.memory_bytes),
             replica_seconds=self.replica_seconds + np.where(wanted, block.seconds * arm.replicas, 0.0),
+            expired=self.expired + np.where(wanted[:, None], arm.expired, 0.0),
         )
 
 
@@ -121,7 +126,7 @@ class RegressionLedger:
     blocks: Array
     requests: Array
     recent: Array
-    """Requests, failed ones, answers whose times count, slow ones, CPU seconds, memory now, samples and their losses, requests that took
+    """Requests that were run, failed ones, answers whose times count, slow ones, CPU seconds, memory now, samples and their losses, requests that took
     the CPU time, all of late, (rollouts, 9)."""
     found: Array
     """1 once a change was."""
@@ -129,9 +134,10 @@ class RegressionLedger:
     @classmethod
     def start(cls, rollouts: int = 1) -> RegressionLedger:
         """Nothing was seen yet."""
-        zeros = [np.zeros(rollouts) for _ in range(7)]
+        zeros = [np.zeros(rollouts) for _ in range(8)]
+        by_bucket = np.zeros((rollouts, LATENCY_BUCKETS))
         return cls(
-            reference=RegressionReference(zeros[0], np.zeros((rollouts, LATENCY_BUCKETS)), *zeros[1:]),
+            reference=RegressionReference(zeros[0], by_bucket, *zeros[1:], expired=by_bucket),
             errors=DetectedChange.start(rollouts, len(_EFFECTS)),
             slow=tuple(DetectedChange.start(rollouts, len(_EFFECTS)) for _ in _QUANTILES),
             beside=SlowBeside.start(rollouts),
@@ -190,14 +196,14 @@ def add_watched(
     load = share(
         share(arm.requests, block.seconds * arm.replicas), share(reference.requests, reference.replica_seconds)
     )
-    failing = (reference.failed + 1) / (reference.requests + 1) + settings.max_error_increase
+    failing = (reference.failed + 1) / (reference.run + 1) + settings.max_error_increase
     known = replace(
         ledger,
         reference=reference.add(block),
         errors=_add_events(
             ledger.errors,
             arm.failed,
-            arm.requests,
+            arm.run,
             failing,
             told,
             most=most_within(block.seconds, GREATEST_GAIN_OF_WATCHED_FAILURES),
@@ -259,17 +265,21 @@ def _add_events(
 def _add_slow(
     ledger: RegressionLedger, block: EvidenceBlock, settings: AnalysisSettings, counted: Mask
 ) -> tuple[DetectedChange, ...]:
-    answers, most = block.candidate.seconds, most_within(block.seconds, GREATEST_GAIN_OF_TIMES)
+    # A deadline that was over later than answers may come is as such an answer. A shorter one is its client's choice, and tells nothing.
+    arm, reference = block.candidate, ledger.reference
+    most = most_within(block.seconds, GREATEST_GAIN_OF_TIMES)
     changes = []
     for change, quantile in zip(ledger.slow, _QUANTILES, strict=True):
-        above = np.arange(LATENCY_BUCKETS) > reference_threshold(ledger.reference, quantile)[:, None]
-        bound = np.full(len(answers), 1 - quantile + settings.max_slow_increase)
-        changes.append(
-            _add_events(
-                change, np.where(above, answers, 0.0).sum(axis=1), answers.sum(axis=1), bound, counted, most=most
-            )
-        )
+        above = np.arange(LATENCY_BUCKETS) > reference_threshold(reference, quantile)[:, None]
+        slow, lapsed, before = (_count(each, above) for each in (arm.seconds, arm.expired, reference.expired))
+        bound = 1 - quantile + settings.max_slow_increase + share(before, before + reference.seconds.sum(axis=1))
+        changes.append(_add_events(change, slow + lapsed, arm.seconds.sum(axis=1) + lapsed, bound, counted, most=most))
     return tuple(changes)
+
+
+def _count(by_bucket: Array, wanted: Mask) -> Array:
+    count: Array = np.where(wanted, by_bucket, 0.0).sum(axis=1)
+    return count
 
 
 def _add_parity(change: DetectedChange, block: EvidenceBlock, settings: AnalysisSettings) -> DetectedChange:
@@ -296,12 +306,12 @@ def _is_dearer(ledger: RegressionLedger, block: EvidenceBlock, settings: Analysi
 def _add_recent(ledger: RegressionLedger, block: EvidenceBlock) -> Array:
     arm, sent = block.candidate, block.sent.drop_failed()
     above = np.arange(LATENCY_BUCKETS) > reference_threshold(ledger.reference, _QUANTILES[-1])[:, None]
-    slow = np.where(above, arm.seconds, 0.0).sum(axis=1)
+    slow, lapsed = _count(arm.seconds, above), _count(arm.expired, above)
     sums = (
-        arm.requests,
+        arm.run,
         arm.failed,
-        arm.seconds.sum(axis=1),
-        slow,
+        arm.seconds.sum(axis=1) + lapsed,
+        slow + lapsed,
         arm.cpu_seconds,
         0 * slow,
         sent.samples,

@@ -8,7 +8,14 @@ from typing import Final
 
 import numpy as np
 
-from penstock.routing.outcomes import Counts, MadeOutcomes, ReplicaOutcomes, ShadowOutcomes, ShownOutcomes
+from penstock.routing.outcomes import (
+    Counts,
+    MadeOutcomes,
+    ReplicaOutcomes,
+    ShadowOutcomes,
+    ShownOutcomes,
+    UnrunRequests,
+)
 from penstock_operator.rollout.evidence.arrays import Array
 from penstock_operator.rollout.evidence.block import LATENCY_BUCKETS, LOSS_BUCKETS, ArmCounts, SampleCounts
 
@@ -25,8 +32,18 @@ class SeenReplica:
     failed: int
     cpu_seconds: float
     seconds: dict[int, int]
+    unrun: SeenUnrun | None = None
+    """None: it does not tell them apart."""
     shown: SeenReplica | None = None
     """Of what others showed it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeenUnrun:
+    """Of requests that failed, those that no model ran."""
+
+    unfit: int
+    expired: dict[int, int]
 
 
 _NONE_SHOWN: Final = SeenReplica(0.0, 0, 0, 0.0, {})
@@ -75,6 +92,7 @@ def keep_replicas(now: Mapping[str, ReplicaOutcomes], former: Mapping[str, SeenR
             now[replica].failed,
             now[replica].cpu_seconds,
             dict(now[replica].seconds),
+            _keep_unrun(now[replica].unrun),
             _keep_shown(now[replica].shown),
         )
         for replica in known_first(now, former)
@@ -98,17 +116,32 @@ def _keep_samples(told: ShadowOutcomes | MadeOutcomes) -> SeenSamples:
     return SeenSamples(told.candidate_loss_sum, told.twin_loss_sum, dict(told.excess), told.failed)
 
 
+def tells_unrun(now: Mapping[str, ReplicaOutcomes], former: Mapping[str, SeenReplica], warm_up_seconds: float) -> bool:
+    """Whether all replicas whose counts are compared tell which of the requests that failed no model ran."""
+    return all(
+        told.unrun is not None and before.unrun is not None
+        for _, told, before in _comparable_replicas(now, former, warm_up_seconds)
+    )
+
+
 def arm_difference(
-    now: Mapping[str, ReplicaOutcomes], former: Mapping[str, SeenReplica], warm_up_seconds: float, spared: str = ""
+    now: Mapping[str, ReplicaOutcomes],
+    former: Mapping[str, SeenReplica],
+    warm_up_seconds: float,
+    spared: str = "",
+    *,
+    apart: bool = True,
 ) -> ArmCounts:
     """Counts since the last look, of replicas that were past warm-up then. One that is new, or began anew, counts from now on.
 
-    Times and CPU time of the one that is `spared` are left out.
+    Times and CPU time of the one that is `spared` are left out. Unless they are told `apart`, requests that no model ran failed as others.
     """
     sums = _ArmSums()
     memory = 0.0
     for replica, told, before in _comparable_replicas(now, former, warm_up_seconds):
         sums.add(told, before, timed=replica != spared)
+        if apart and told.unrun is not None and before.unrun is not None:
+            sums.part(told.unrun, before.unrun, timed=replica != spared)
         memory += told.memory_bytes
     return sums.counts(memory / max(sums.replicas, 1), cpu_answers=sums.timed)
 
@@ -158,7 +191,20 @@ class _ArmSums:
     timed: float = 0.0
     """Requests of those replicas whose times count."""
     replicas: int = 0
+    unfit: float = 0.0
     seconds: Array = field(default_factory=lambda: np.zeros(LATENCY_BUCKETS))
+    expired: Array = field(default_factory=lambda: np.zeros(LATENCY_BUCKETS))
+
+    def part(self, told: UnrunRequests, before: SeenUnrun, *, timed: bool) -> None:
+        """What of a replica's failures no model ran. Where times are left out, so are deadlines that were over."""
+        unfit = told.unfit - before.unfit
+        self.unfit += unfit
+        self.failed -= unfit
+        for bucket, count in told.expired.items():
+            lapsed = count - before.expired.get(bucket, 0)
+            self.failed -= lapsed
+            if timed:
+                self.expired[min(max(bucket, 0), LATENCY_BUCKETS - 1)] += lapsed
 
     def add(self, told: ReplicaOutcomes | ShownOutcomes, before: SeenReplica, *, timed: bool) -> None:
         """What a replica counted since."""
@@ -176,9 +222,11 @@ class _ArmSums:
 
     def counts(self, memory_bytes: float, cpu_answers: float) -> ArmCounts:
         """As a block has them; `cpu_answers`: that took the CPU time."""
-        told = (self.answered, self.failed, self.late, self.cpu_seconds, cpu_answers, memory_bytes, self.replicas)
-        answered, failed, late, cpu, of_cpu, memory, replicas = (np.array([float(value)]) for value in told)
-        return ArmCounts(answered, failed, self.seconds[None, :], late, cpu, of_cpu, memory, replicas)
+        told = (self.late, self.cpu_seconds, cpu_answers, memory_bytes, self.replicas)
+        answered, failed, unfit, *rest = (
+            np.array([float(value)]) for value in (self.answered, max(self.failed, 0.0), self.unfit, *told)
+        )
+        return ArmCounts(answered, failed, unfit, self.seconds[None, :], self.expired[None, :], *rest)
 
 
 def shadow_difference(now: Mapping[str, ReplicaOutcomes], former: Mapping[str, SeenShadow]) -> ShadowDifference:
@@ -217,6 +265,10 @@ class _SampleSums:
         return SampleCounts(self.excess[None, :], *sums)
 
 
+def _keep_unrun(unrun: UnrunRequests | None) -> SeenUnrun | None:
+    return None if unrun is None else SeenUnrun(unrun.unfit, dict(unrun.expired))
+
+
 def _keep_shown(shown: ShownOutcomes | None) -> SeenReplica | None:
     if shown is None:
         return None
@@ -226,6 +278,10 @@ def _keep_shown(shown: ShownOutcomes | None) -> SeenReplica | None:
 def _began_anew(told: ReplicaOutcomes, before: SeenReplica) -> bool:
     if _counts_fell(told, before) or told.age_seconds < before.age_seconds:
         return True
+    if told.unrun is not None and before.unrun is not None:
+        fewer = told.unrun.unfit < before.unrun.unfit or _fell(told.unrun.expired, before.unrun.expired)
+        if fewer:
+            return True
     return before.shown is not None and _counts_fell(told.shown or ShownOutcomes(), before.shown)
 
 

@@ -124,13 +124,7 @@ def _figures(name: str, ledger: EvidenceLedger, arms: ComparedArms) -> tuple[str
             tell_percent(_one(baseline.failed), _one(baseline.requests)),
         )
     if name == known.LATENCY:
-        at = int(arms.times.threshold(QUANTILES[-1])[0])
-        if at < 0:
-            return "", ""
-        limit = f" above {LATENCY_SECONDS[min(at, len(LATENCY_SECONDS) - 1)] * 1000:.3g} ms"
-        told = (tell_percent(_one(each.slow), _one(each.slow_of)) for each in (candidate, baseline))
-        slow, beside = (f"{each}{limit}" if each else "" for each in told)
-        return slow, beside
+        return _late_shares(arms)
     if name == known.PARITY:
         return _losses(ledger)
     if name == known.CPU:
@@ -139,6 +133,21 @@ def _figures(name: str, ledger: EvidenceLedger, arms: ComparedArms) -> tuple[str
             tell_milliseconds(_one(baseline.cpu), _one(baseline.cpu_of)),
         )
     return tell_bytes(_one(totals.candidate_memory)), tell_bytes(_one(totals.baseline_memory))
+
+
+def _late_shares(arms: ComparedArms) -> tuple[str, str]:
+    candidate, baseline = arms.candidate, arms.baseline
+    if arms.is_late_by_deadlines:
+        limit = " beyond their deadline"
+        told = (tell_percent(_one(each.expired), _one(each.requests)) for each in (candidate, baseline))
+    else:
+        at = int(arms.times.threshold(QUANTILES[-1])[0])
+        if at < 0:
+            return "", ""
+        limit = f" above {LATENCY_SECONDS[min(at, len(LATENCY_SECONDS) - 1)] * 1000:.3g} ms"
+        told = (tell_percent(_one(each.slow), _one(each.slow_of)) for each in (candidate, baseline))
+    slow, beside = (f"{each}{limit}" if each else "" for each in told)
+    return slow, beside
 
 
 def _losses(ledger: EvidenceLedger) -> tuple[str, str]:

@@ -26,7 +26,7 @@ from penstock_operator.rollout.evidence.telling import (
     tell_percent,
 )
 
-_FORM: Final = "watch 3"
+_FORM: Final = "watch 4"
 LONGEST_WATCH: Final = 2.0
 """Times `keepSeconds`: for so long is watched what is in doubt when these are over."""
 
@@ -123,7 +123,7 @@ def _figures(name: str, ledger: RegressionLedger) -> tuple[str, str]:
     requests, failed, answers, slow, cpu, memory, samples, losses, timed = (_one(each) for each in ledger.recent.T)
     match name:
         case known.ERRORS:
-            return tell_percent(failed, requests), tell_percent(_one(then.failed), _one(then.requests))
+            return tell_percent(failed, requests), tell_percent(_one(then.failed), _one(then.run))
         case known.LATENCY:
             if ledger.is_late_beside:
                 times = ledger.beside.times

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from penstock.protocol.refusals import Refusal, may_blame_model
-from penstock.routing.outcomes import LATENCY_SECONDS, ReplicaOutcomes, ShadowOutcomes, ShownOutcomes
+from penstock.routing.outcomes import LATENCY_SECONDS, ReplicaOutcomes, ShadowOutcomes, ShownOutcomes, UnrunRequests
 from penstock_serving.replica.telemetry.load import Histogram
 
 _MARK_SECONDS: Final = 10.0
@@ -30,7 +30,8 @@ class OutcomeMeter:
 
     def __init__(self, now: float) -> None:
         self._seconds = Histogram(LATENCY_SECONDS)
-        self._failed = 0
+        self._failed = self._unfit = 0
+        self._expired = Histogram(LATENCY_SECONDS)
         self._counted = self._sampled = 0
         """Requests that ended since CPU time was shared out."""
         self._shown_seconds = Histogram(LATENCY_SECONDS)
@@ -56,6 +57,10 @@ class OutcomeMeter:
         self._counted += 1
         if not reason:
             self._seconds.observe(seconds)
+        elif reason == Refusal.BAD_REQUEST:
+            self._unfit += 1
+        elif reason == Refusal.EXPIRED:
+            self._expired.observe(seconds)
         elif _is_failure(reason):
             self._failed += 1
 
@@ -115,16 +120,18 @@ class OutcomeMeter:
             cpu_seconds=self._shown_cpu_seconds,
             late=sum(now - at > longest_shown for at in shown_came),
         )
+        expired = _count_by_bucket(self._expired)
         return ReplicaOutcomes(
             age_seconds=now - self._began_at,
             answered=sum(counts),
-            failed=self._failed,
+            failed=self._failed + self._unfit + sum(expired.values()),
             seconds=_count_by_bucket(self._seconds),
             late=sum(now - at > longest for at in came),
             cpu_seconds=self._cpu_seconds,
             memory_bytes=resident_bytes(),
             shown=shown if shown != ShownOutcomes() else None,
             shadow=shadow,
+            unrun=UnrunRequests(unfit=self._unfit, expired=expired),
         )
 
     def _share_cpu(self) -> None:
