@@ -165,7 +165,7 @@ def ray_head(request: pytest.FixtureRequest, collector: Collector) -> LocalRay:
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
         "OTEL_BSP_SCHEDULE_DELAY": "200",
     }
-    return _kept(request, _RAY, lambda: local_ray(environment=environment))
+    return _kept(request, _RAY, lambda: local_ray(environment=environment, forked=True))
 
 
 _T = TypeVar("_T")

@@ -58,7 +58,11 @@ class Forked:
 
 
 def start(
-    module: str, arguments: Sequence[str], environment: Mapping[str, str], streams: tuple[int, int, int] | None = None
+    module: str,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    streams: tuple[int, int, int] | None = None,
+    imported_with: tuple[tuple[str, str], ...] = (),
 ) -> Forked:
     """Start a module's `main()`.
 
@@ -67,12 +71,13 @@ def start(
         arguments: the command line's.
         environment: all of it.
         streams: its standard input, output and errors; else it has no input, and its output goes where this process's goes.
+        imported_with: what the environment has, besides this process's, where its imports are done.
     """
     told, tell = os.pipe()
     message = json.dumps({"arguments": list(arguments), "environment": dict(environment)}).encode()
     # The keeper of the program has the end of the pipe: it says the process's id, and its status once that has ended.
     with Path(os.devnull).open("rb") as nothing:
-        socket.send_fds(_server(module), [message], [*(streams or (nothing.fileno(), 1, 2)), tell])
+        socket.send_fds(_server(module, imported_with), [message], [*(streams or (nothing.fileno(), 1, 2)), tell])
     os.close(tell)
     pid = b""
     while not pid.endswith(b"\n"):
@@ -84,11 +89,12 @@ def start(
 
 
 @cache
-def _server(module: str) -> socket.socket:
+def _server(module: str, environment: tuple[tuple[str, str], ...]) -> socket.socket:
     """The process with the module's imports; it ends when this one does."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
-        subprocess.Popen([sys.executable, "-m", "tests.preloaded", module], stdin=theirs, cwd=_ROOT)
+        command = [sys.executable, "-m", "tests.preloaded", module]
+        subprocess.Popen(command, stdin=theirs, cwd=_ROOT, env=os.environ | dict(environment))
     return ours
 
 

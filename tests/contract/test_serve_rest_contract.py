@@ -26,7 +26,7 @@ def address(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
         with RayStandIn() as standin:
             yield standin.url, standin.token
     else:
-        with local_ray(environment={**AT_REST, "PYTHONPATH": str(Path(__file__).parents[2])}) as head:
+        with local_ray(environment={**AT_REST, "PYTHONPATH": str(Path(__file__).parents[2])}, forked=True) as head:
             yield head.dashboard_url, head.token
 
 

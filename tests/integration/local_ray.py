@@ -21,6 +21,7 @@ from pathlib import Path
 from tests.ports import free_ports
 from tests.waiting import eventually
 
+ROOT = Path(__file__).resolve().parents[2]
 STARTUP_SECONDS = 180.0
 _STARTS = 3
 
@@ -75,12 +76,11 @@ class LocalRay:
             return body
 
 
-def _arguments(ports: list[int], home: Path, cpus: int) -> list[str]:
+def _arguments(ports: list[int], home: Path, cpus: int, *, forked: bool) -> list[str]:
     names = (
         "--port",
         "--object-manager-port",
         "--node-manager-port",
-        "--ray-client-server-port",
         "--dashboard-port",
         "--dashboard-agent-listen-port",
         "--dashboard-agent-grpc-port",
@@ -92,7 +92,7 @@ def _arguments(ports: list[int], home: Path, cpus: int) -> list[str]:
         "setpriv",
         "--pdeathsig",
         "TERM",
-        str(Path(sys.executable).with_name("ray")),
+        *_ray(home, forked=forked),
         "start",
         "--head",
         "--block",
@@ -101,6 +101,9 @@ def _arguments(ports: list[int], home: Path, cpus: int) -> list[str]:
         "--disable-usage-stats",
         # It reads all logs several times a second, for drivers that nobody has here.
         "--include-log-monitor=false",
+        # Nor is there a client of Ray's, or an autoscaler.
+        "--ray-client-server-port=0",
+        "--no-monitor",
         f"--num-cpus={cpus}",
         # One that is only counted: Ray places by what it is told.
         "--num-gpus=1",
@@ -111,9 +114,24 @@ def _arguments(ports: list[int], home: Path, cpus: int) -> list[str]:
     ]
 
 
+def _ray(home: Path, *, forked: bool) -> list[str]:
+    """Its command, or that of one whose workers are forked."""
+    if forked:
+        return [sys.executable, "-m", "tests.integration.forked_workers", str(home / "workers")]
+    return [str(Path(sys.executable).with_name("ray"))]
+
+
 @contextmanager
-def local_ray(*, cpus: int = 8, environment: Mapping[str, str] | None = None) -> Iterator[LocalRay]:
-    """A running head; ended, with all that it started, on exit."""
+def local_ray(
+    *, cpus: int = 8, environment: Mapping[str, str] | None = None, forked: bool = False
+) -> Iterator[LocalRay]:
+    """A running head; ended, with all that it started, on exit.
+
+    Args:
+        cpus: that it says it has.
+        environment: of what it starts, besides this process's.
+        forked: whether its workers are forked from a process with their imports; a benchmark measures them as they are.
+    """
     # Ray's sockets lie under this folder, and a socket's path has at most 107 bytes.
     home = Path(tempfile.mkdtemp(prefix="pray"))
     token = secrets.token_hex(32)
@@ -126,7 +144,7 @@ def local_ray(*, cpus: int = 8, environment: Mapping[str, str] | None = None) ->
         **(environment or {}),
     }
     env.pop("RAY_ADDRESS", None)
-    process, ray = _start(home, token, cpus, env)
+    process, ray = _start(home, token, cpus, env, forked=forked)
     try:
         for attempt in range(1, _STARTS + 1):
             try:
@@ -137,7 +155,7 @@ def local_ray(*, cpus: int = 8, environment: Mapping[str, str] | None = None) ->
                 if attempt == _STARTS:
                     raise
             _end(process, home)
-            process, ray = _start(home, token, cpus, env)
+            process, ray = _start(home, token, cpus, env, forked=forked)
         yield ray
     finally:
         _end(process, home)
@@ -145,17 +163,22 @@ def local_ray(*, cpus: int = 8, environment: Mapping[str, str] | None = None) ->
 
 
 def _start(
-    home: Path, token: str, cpus: int, environment: Mapping[str, str]
+    home: Path, token: str, cpus: int, environment: Mapping[str, str], *, forked: bool
 ) -> tuple[subprocess.Popen[bytes], LocalRay]:
     """Begin to start a head on ports that are free now, in a folder of its own below `home`."""
-    ports = free_ports(10)
+    ports = free_ports(9)
     folder = Path(tempfile.mkdtemp(dir=home, prefix="r"))
     with (home / "start.log").open("wb") as log:
         process = subprocess.Popen(
-            _arguments(ports[:9], folder, cpus), env=environment, stdout=log, stderr=log, start_new_session=True
+            _arguments(ports[:8], folder, cpus, forked=forked),
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd=ROOT,
         )
     return process, LocalRay(
-        f"http://127.0.0.1:{ports[4]}", f"http://127.0.0.1:{ports[9]}", token, process.pid,
+        f"http://127.0.0.1:{ports[3]}", f"http://127.0.0.1:{ports[8]}", token, process.pid,
         folder / "session_latest/logs", f"127.0.0.1:{ports[0]}", environment,
     )  # fmt: skip
 

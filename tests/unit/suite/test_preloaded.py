@@ -27,6 +27,14 @@ def test_each_has_its_own_arguments_and_environment_and_tells_its_status(tmp_pat
     assert told[0][3] not in {str(each.pid) for each in started}
 
 
+def test_what_is_read_at_import_is_of_the_environment_that_is_named_for_it(tmp_path: Path) -> None:
+    notes = [tmp_path / "a", tmp_path / "b"]
+    for note in notes:
+        early = (("EARLY", note.name),)
+        assert preloaded.start(PROGRAM, [str(note), "0"], {"WORD": "a"}, imported_with=early).wait(60) == 0
+    assert [note.read_text().split()[-1] for note in notes] == ["a", "b"]
+
+
 def test_one_has_the_streams_that_it_is_given_until_it_ends(tmp_path: Path) -> None:
     note, log = tmp_path / "a", tmp_path / "log"
     (given, give), (told, tell) = os.pipe(), os.pipe()
