@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,12 +29,8 @@ def penstock(
 @pytest.fixture
 def tenant(penstock: Platform) -> Iterator[str]:
     """A namespace with a pool; its deployments are taken down afterwards."""
-    name = f"tenant-{secrets.token_hex(3)}"
-    penstock.kubectl("create", "namespace", name)
-    penstock.add_tenant(name)
-    yield name
-    penstock.kubectl("delete", "infdep", "--all", "-n", name, "--timeout=120s")
-    penstock.kubectl("delete", "namespace", name, "--wait=false")
+    with penstock.tenant() as name:
+        yield name
 
 
 @pytest.fixture(scope="session")

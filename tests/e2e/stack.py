@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -108,6 +109,16 @@ class Platform:
                 rule["resourceNames"] = ["ray-token"]
         items = [secret, pool, *rights]
         self.kubectl("apply", "-f", "-", manifest={"apiVersion": "v1", "kind": "List", "items": items})
+
+    @contextmanager
+    def tenant(self) -> Iterator[str]:
+        """A namespace with a pool; its deployments are taken down afterwards."""
+        name = f"tenant-{secrets.token_hex(3)}"
+        self.kubectl("create", "namespace", name)
+        self.add_tenant(name)
+        yield name
+        self.kubectl("delete", "infdep", "--all", "-n", name, "--timeout=120s")
+        self.kubectl("delete", "namespace", name, "--wait=false")
 
     def read(self, path: str) -> dict[str, Any]:
         """An object of the API as it is. Tests ask for some again and again: a process of kubectl each would take a core."""

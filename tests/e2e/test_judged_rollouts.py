@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -131,41 +132,68 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_a_new_revision_is_judged_on_live_traffic(
-    penstock: Platform, tenant: str, tmp_path: Path, case: Candidate
-) -> None:
-    first = scaled(tmp_path / "1" / "model.onnx", STABLE)
-    second = scaled(tmp_path / "2" / "model.onnx", case.factor, case.refuses_above)
-    penstock.kubectl("apply", "-f", "-", manifest=judged(tenant, "judged", first, case.parity))
-    clients = Clients(penstock.until_ready(tenant, "judged")["status"]["url"])
-    former = penstock.get(tenant, "judged")["status"]["activeRevision"]
+@dataclass(frozen=True)
+class Course:
+    """How a rollout went."""
+
+    former: str
+    """The revision that served before."""
+    active: str
+    """The one that serves after."""
+    told: dict[str, Any]
+    """What the status says of it at its end, without the evidence."""
+    clients: Clients
+
+
+@pytest.fixture(scope="module")
+def courses(penstock: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Course]]]:
+    """Each case's rollout: all at once, since each waits for evidence most of the time."""
+    with penstock.tenant() as namespace, ThreadPoolExecutor(len(CASES)) as pool:
+        yield {
+            said: pool.submit(roll_out, penstock, namespace, f"judged-{number}", case, tmp_path_factory.mktemp("m"))
+            for number, (said, case) in enumerate(CASES.items())
+        }
+
+
+def roll_out(penstock: Platform, namespace: str, name: str, case: Candidate, folder: Path) -> Course:
+    """Serve a model, and then a second one, to clients who ask until it is judged and for a second more."""
+    first = scaled(folder / "1" / "model.onnx", STABLE)
+    second = scaled(folder / "2" / "model.onnx", case.factor, case.refuses_above)
+    penstock.kubectl("apply", "-f", "-", manifest=judged(namespace, name, first, case.parity))
+    clients = Clients(penstock.until_ready(namespace, name)["status"]["url"])
+    former = penstock.get(namespace, name)["status"]["activeRevision"]
     seen: list[dict[str, Any]] = []
 
     def rollout() -> dict[str, Any]:
-        seen.append(penstock.get(tenant, "judged")["status"].get("rollout") or {})
+        seen.append(penstock.get(namespace, name)["status"].get("rollout") or {})
         return seen[-1]
 
     with ThreadPoolExecutor(1) as pool:
         asking = pool.submit(clients.ask, 1.0)
-        penstock.kubectl("apply", "-f", "-", manifest=judged(tenant, "judged", second, case.parity))
+        penstock.kubectl("apply", "-f", "-", manifest=judged(namespace, name, second, case.parity))
         parts.until("the rollout's end", lambda: _keep_asking(pool, clients, rollout), 550, pause=0)
         asking.result()
     clients.ask(1.0)
     told = {key: value for key, value in seen[-1].items() if key != "evidence"}
-    assert seen[-1]["phase"] == case.end, told
-    active = penstock.get(tenant, "judged")["status"]["activeRevision"]
-    if case.end is RolloutPhase.PROMOTED:
-        assert active != former
-        assert clients.failed() == []
-    else:
-        assert active == former, told
-        # Only those that were given to it can have been harmed, and nobody once it was turned back.
-        assert len(clients.failed()) < 0.2 * len(clients.answers), told
-        assert all(each.status == 200 for each in clients.answers[-PER_SECOND:])
-    assert clients.negative() == 0, "no client gets an answer of one whose answers are not proved to agree"
+    return Course(former, penstock.get(namespace, name)["status"]["activeRevision"], told, clients)
 
 
 def _keep_asking(pool: ThreadPoolExecutor, clients: Clients, rollout: Any) -> bool:
     pool.submit(clients.ask, 2.0).result()
     return rollout().get("phase") in ENDED
+
+
+@pytest.mark.parametrize("said", CASES)
+def test_a_new_revision_is_judged_on_live_traffic(courses: dict[str, Future[Course]], said: str) -> None:
+    case, course = CASES[said], courses[said].result()
+    told, clients = course.told, course.clients
+    assert told["phase"] == case.end, told
+    if case.end is RolloutPhase.PROMOTED:
+        assert course.active != course.former
+        assert clients.failed() == []
+    else:
+        assert course.active == course.former, told
+        # Only those that were given to it can have been harmed, and nobody once it was turned back.
+        assert len(clients.failed()) < 0.2 * len(clients.answers), told
+        assert all(each.status == 200 for each in clients.answers[-PER_SECOND:])
+    assert clients.negative() == 0, "no client gets an answer of one whose answers are not proved to agree"

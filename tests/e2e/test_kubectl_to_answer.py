@@ -6,8 +6,9 @@ import json
 import os
 import signal
 import urllib.error
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,33 @@ import onnxruntime as ort
 import pytest
 import yaml
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from tests.at_once import AtOnce
 from tests.benchmarks import parts
 from tests.benchmarks.open_loop import Outcome, infer_at, steady
 from tests.e2e.stack import MANIFESTS, Platform, deployment
 from tests.integration.replica_collector import Collector
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.ray, pytest.mark.timeout(420)]
+
+AT_ONCE = AtOnce()
+
+
+@pytest.fixture(scope="module")
+def begun(
+    request: pytest.FixtureRequest,
+    penstock: Platform,
+    models: dict[str, Path],
+    collector: Collector,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[dict[str, Future[None]]]:
+    """Those that share all but the namespace. The others kill operators, or write the list of applications themselves."""
+
+    def given(stack: ExitStack) -> dict[str, Any]:
+        tenant, folder = stack.enter_context(penstock.tenant()), tmp_path_factory.mktemp("at-once")
+        return {"penstock": penstock, "tenant": tenant, "models": models, "collector": collector, "tmp_path": folder}
+
+    with AT_ONCE.begin(request, given) as begun:
+        yield begun
 
 
 def direct(model: Path, body: bytes) -> list[float]:
@@ -50,6 +72,7 @@ def under_load(url: str, body: bytes, act: Callable[[], None]) -> Outcome:
     return Outcome(answers + steady(url, body, 50, 1.0).answers)
 
 
+@AT_ONCE
 def test_the_sample_is_applied_becomes_ready_and_answers_as_the_model_itself(
     penstock: Platform, tenant: str, tmp_path: Path
 ) -> None:
@@ -80,6 +103,7 @@ def test_the_sample_is_applied_becomes_ready_and_answers_as_the_model_itself(
     assert "digits" in json.loads(caught.value.read())["error"]
 
 
+@AT_ONCE
 def test_one_trace_has_every_phase_from_the_gateway_to_the_batch(
     penstock: Platform, tenant: str, models: dict[str, Path], collector: Collector
 ) -> None:
@@ -112,6 +136,92 @@ def test_one_trace_has_every_phase_from_the_gateway_to_the_batch(
     assert (batch.trace_id, batch.span_id) in {(link.trace_id, link.span_id) for link in execute.links}
     times = [gateway.start_time_unix_nano, request.start_time_unix_nano, execute.start_time_unix_nano]
     assert times == sorted(times)
+
+
+@AT_ONCE
+def test_kubectl_scale_sets_the_number_of_replicas_and_the_status_says_why(
+    penstock: Platform, tenant: str, models: dict[str, Path]
+) -> None:
+    penstock.kubectl("apply", "-f", "-", manifest=deployment(tenant, "scaled", models["a"]))
+    penstock.until_ready(tenant, "scaled")
+    for count in (3, 1):
+        penstock.kubectl("scale", "infdep", "scaled", "-n", tenant, f"--replicas={count}")
+        parts.until(
+            f"{count} replicas", lambda n=count: len(penstock.gateway.receiving(tenant, "scaled")) == n
+        )  # fmt: skip
+        parts.until(
+            "the status", lambda n=count: penstock.get(tenant, "scaled")["status"]["replicas"].get("ready") == n, 90
+        )
+    assert "spec.replicas was set" in penstock.get(tenant, "scaled")["status"]["replicas"]["reason"]
+
+
+@AT_ONCE
+def test_a_change_of_model_and_a_killed_replica_fail_no_request(
+    penstock: Platform, tenant: str, models: dict[str, Path]
+) -> None:
+    manifest = deployment(tenant, "rolled", models["a"], scaling={"replicas": 2})
+    penstock.kubectl("apply", "-f", "-", manifest=manifest)
+    url = penstock.until_ready(tenant, "rolled")["status"]["url"]
+    parts.until("two replicas", lambda: len(penstock.gateway.receiving(tenant, "rolled")) == 2)
+    body = parts.request_body()
+    np.testing.assert_allclose(infer(url, body), direct(models["a"], body), rtol=1e-5, atol=1e-6)
+
+    def kill_then_roll() -> None:
+        os.kill(penstock.replica_processes(tenant, "rolled")[0], signal.SIGKILL)
+        changed = deployment(tenant, "rolled", models["b"], scaling={"replicas": 2})
+        penstock.kubectl("apply", "-f", "-", manifest=changed)
+        penstock.until_ready(tenant, "rolled")
+
+    outcome = under_load(url, body, kill_then_roll)
+    assert outcome.failed() == []
+    assert penstock.until_ready(tenant, "rolled")["status"].get("candidateRevision") is None
+    np.testing.assert_allclose(infer(url, body), direct(models["b"], body), rtol=1e-5, atol=1e-6)
+
+
+@AT_ONCE
+def test_at_zero_replicas_requests_are_held_and_all_are_answered(
+    penstock: Platform, tenant: str, models: dict[str, Path]
+) -> None:
+    scaling = {"minReplicas": 0, "maxReplicas": 1, "scaleToZeroAfterSeconds": 3, "stabilizationWindowSeconds": 1}
+    penstock.kubectl("apply", "-f", "-", manifest=deployment(tenant, "sleepy", models["a"], scaling=scaling))
+    url = penstock.until_ready(tenant, "sleepy")["status"]["url"]
+    infer(url, parts.request_body())
+    parts.until("no replica", lambda: not penstock.gateway.receiving(tenant, "sleepy"), 120)
+    outcome = steady(url, parts.request_body(), 50, 1.0)
+    assert outcome.statuses() == {200: 50}
+
+
+@AT_ONCE
+def test_what_is_wrong_reaches_a_condition_and_heals_once_the_cause_is_gone(
+    penstock: Platform, tenant: str, models: dict[str, Path], tmp_path: Path
+) -> None:
+    """A missing file, a digest that differs, and a replica that no node can hold: together, since each waits alone."""
+    late, path = tmp_path / "late" / "model.onnx", models["a"]
+    differing = deployment(tenant, "differing", path)
+    differing["spec"]["model"]["digest"] = "sha256:" + "0" * 64
+    large = deployment(tenant, "large", path, resources={"cpu": "64"})
+    for manifest in (deployment(tenant, "late", late), differing, large):
+        penstock.kubectl("apply", "-f", "-", manifest=manifest)
+
+    def told(name: str, condition: str, reason: str) -> str:
+        found = parts.until(
+            f"{name}: {reason}",
+            lambda: (c := penstock.condition(tenant, name, condition)).get("reason") == reason and c,
+        )
+        assert found["status"] == "False"
+        assert penstock.condition(tenant, name, "Ready")["status"] == "False"
+        return str(found["message"])
+
+    assert str(late) in told("late", "ModelResolved", "ModelNotFound")
+    assert str(path) in told("differing", "ModelResolved", "DigestMismatch")
+    message = told("large", "Progressing", "Unschedulable")
+    assert "64" in message
+    assert "CPU" in message
+    parts.dense_model(late, (64, 32, 10))
+    del differing["spec"]["model"]["digest"]
+    penstock.kubectl("apply", "-f", "-", manifest=differing)
+    for name in ("late", "differing"):
+        penstock.until_ready(tenant, name)
 
 
 def test_killing_the_operator_changes_nothing_that_serves_and_the_next_one_goes_on(
@@ -163,88 +273,6 @@ def test_of_two_operators_one_acts_and_the_other_takes_over_when_it_is_killed(
         first.start()
         second.stop()  # it gives its lease back
         parts.until("operator-a leads again", lambda: holder() == "operator-a", 60)
-
-
-def test_kubectl_scale_sets_the_number_of_replicas_and_the_status_says_why(
-    penstock: Platform, tenant: str, models: dict[str, Path]
-) -> None:
-    penstock.kubectl("apply", "-f", "-", manifest=deployment(tenant, "scaled", models["a"]))
-    penstock.until_ready(tenant, "scaled")
-    for count in (3, 1):
-        penstock.kubectl("scale", "infdep", "scaled", "-n", tenant, f"--replicas={count}")
-        parts.until(
-            f"{count} replicas", lambda n=count: len(penstock.gateway.receiving(tenant, "scaled")) == n
-        )  # fmt: skip
-        parts.until(
-            "the status", lambda n=count: penstock.get(tenant, "scaled")["status"]["replicas"].get("ready") == n, 90
-        )
-    assert "spec.replicas was set" in penstock.get(tenant, "scaled")["status"]["replicas"]["reason"]
-
-
-def test_a_change_of_model_and_a_killed_replica_fail_no_request(
-    penstock: Platform, tenant: str, models: dict[str, Path]
-) -> None:
-    manifest = deployment(tenant, "rolled", models["a"], scaling={"replicas": 2})
-    penstock.kubectl("apply", "-f", "-", manifest=manifest)
-    url = penstock.until_ready(tenant, "rolled")["status"]["url"]
-    parts.until("two replicas", lambda: len(penstock.gateway.receiving(tenant, "rolled")) == 2)
-    body = parts.request_body()
-    np.testing.assert_allclose(infer(url, body), direct(models["a"], body), rtol=1e-5, atol=1e-6)
-
-    def kill_then_roll() -> None:
-        os.kill(penstock.replica_processes(tenant, "rolled")[0], signal.SIGKILL)
-        changed = deployment(tenant, "rolled", models["b"], scaling={"replicas": 2})
-        penstock.kubectl("apply", "-f", "-", manifest=changed)
-        penstock.until_ready(tenant, "rolled")
-
-    outcome = under_load(url, body, kill_then_roll)
-    assert outcome.failed() == []
-    assert penstock.until_ready(tenant, "rolled")["status"].get("candidateRevision") is None
-    np.testing.assert_allclose(infer(url, body), direct(models["b"], body), rtol=1e-5, atol=1e-6)
-
-
-def test_at_zero_replicas_requests_are_held_and_all_are_answered(
-    penstock: Platform, tenant: str, models: dict[str, Path]
-) -> None:
-    scaling = {"minReplicas": 0, "maxReplicas": 1, "scaleToZeroAfterSeconds": 3, "stabilizationWindowSeconds": 1}
-    penstock.kubectl("apply", "-f", "-", manifest=deployment(tenant, "sleepy", models["a"], scaling=scaling))
-    url = penstock.until_ready(tenant, "sleepy")["status"]["url"]
-    infer(url, parts.request_body())
-    parts.until("no replica", lambda: not penstock.gateway.receiving(tenant, "sleepy"), 120)
-    outcome = steady(url, parts.request_body(), 50, 1.0)
-    assert outcome.statuses() == {200: 50}
-
-
-def test_what_is_wrong_reaches_a_condition_and_heals_once_the_cause_is_gone(
-    penstock: Platform, tenant: str, models: dict[str, Path], tmp_path: Path
-) -> None:
-    """A missing file, a digest that differs, and a replica that no node can hold: together, since each waits alone."""
-    late, path = tmp_path / "late" / "model.onnx", models["a"]
-    differing = deployment(tenant, "differing", path)
-    differing["spec"]["model"]["digest"] = "sha256:" + "0" * 64
-    large = deployment(tenant, "large", path, resources={"cpu": "64"})
-    for manifest in (deployment(tenant, "late", late), differing, large):
-        penstock.kubectl("apply", "-f", "-", manifest=manifest)
-
-    def told(name: str, condition: str, reason: str) -> str:
-        found = parts.until(
-            f"{name}: {reason}",
-            lambda: (c := penstock.condition(tenant, name, condition)).get("reason") == reason and c,
-        )
-        assert found["status"] == "False"
-        assert penstock.condition(tenant, name, "Ready")["status"] == "False"
-        return str(found["message"])
-
-    assert str(late) in told("late", "ModelResolved", "ModelNotFound")
-    assert str(path) in told("differing", "ModelResolved", "DigestMismatch")
-    message = told("large", "Progressing", "Unschedulable")
-    assert "64" in message
-    assert "CPU" in message
-    parts.dense_model(late, (64, 32, 10))
-    del differing["spec"]["model"]["digest"]
-    penstock.kubectl("apply", "-f", "-", manifest=differing)
-    for name in ("late", "differing"):
-        penstock.until_ready(tenant, name)
 
 
 def test_an_application_that_is_not_ours_survives(penstock: Platform, tenant: str, models: dict[str, Path]) -> None:

@@ -9,9 +9,11 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
+from tests.at_once import AtOnce
 from tests.integration.local_ray import ACCELERATOR, LocalRay, another_node
 from tests.integration.operator_parts import Platform, platform, scaling_model
 from tests.waiting import eventually
@@ -21,11 +23,22 @@ from penstock_operator.runtime.cluster import Key
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
+AT_ONCE = AtOnce()
+
 
 @pytest.fixture(scope="module")
 def up(ray_head: LocalRay, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     with platform(ray_head, tmp_path_factory.mktemp("p")) as built:
         yield built
+
+
+@pytest.fixture(scope="module")
+def begun(
+    request: pytest.FixtureRequest, up: Platform, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[None]]]:
+    """Those that have deployments of their own."""
+    with AT_ONCE.begin(request, lambda _: {"up": up, "tmp_path": tmp_path_factory.mktemp("at-once")}) as begun:
+        yield begun
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +54,7 @@ def _digest(model: Path) -> str:
     return "sha256:" + hashlib.sha256(model.read_bytes()).hexdigest()
 
 
+@AT_ONCE
 def test_from_apply_to_an_answer_through_a_change_of_model_to_nothing(up: Platform, tmp_path: Path) -> None:
     up.apply("scale", scaling_model(tmp_path / "one.onnx", 2.0))
     up.wait("scale", "Ready", "True", "Ready")
@@ -71,6 +85,7 @@ def test_from_apply_to_an_answer_through_a_change_of_model_to_nothing(up: Platfo
     assert up.infer("scale", [1, 1, 1, 1])[0] == 404
 
 
+@AT_ONCE
 def test_a_missing_file_is_told_and_heals_once_it_is_there(up: Platform, tmp_path: Path) -> None:
     path = tmp_path / "late.onnx"
     up.apply("late", path)
@@ -90,6 +105,7 @@ def test_a_digest_that_differs_is_told_while_the_old_revision_serves(up: Platfor
     up.wait("steady", "Ready", "True", "Ready")
 
 
+@AT_ONCE
 def test_what_no_node_can_hold_is_told_with_what_there_is(up: Platform, tmp_path: Path) -> None:
     up.apply("huge", scaling_model(tmp_path / "huge.onnx", 1.0), resources={"cpu": "4096"})
     text = up.wait("huge", "Ready", "False", "Unschedulable")
@@ -97,6 +113,7 @@ def test_what_no_node_can_hold_is_told_with_what_there_is(up: Platform, tmp_path
     assert "8 CPU" in text
 
 
+@AT_ONCE
 def test_two_replicas_share_an_accelerator_and_a_third_does_not_fit(up: Platform, tmp_path: Path) -> None:
     model = scaling_model(tmp_path / "half.onnx", 2.0)
     half = {"type": ACCELERATOR, "count": "0.5"}
@@ -114,6 +131,7 @@ def test_two_replicas_share_an_accelerator_and_a_third_does_not_fit(up: Platform
     up.delete("third")
 
 
+@AT_ONCE
 def test_an_accelerator_of_another_type_is_not_taken_for_it(up: Platform, tmp_path: Path) -> None:
     other = {"type": "nvidia-h100", "count": 1}
     up.apply("other", scaling_model(tmp_path / "other.onnx", 2.0), resources={"cpu": "100m", "accelerator": other})
@@ -164,6 +182,7 @@ def test_the_pool_tells_what_it_has(up: Platform) -> None:
     assert status["conditions"][0]["status"] == "True"
 
 
+@AT_ONCE
 def test_an_idle_model_goes_to_zero_and_the_next_request_wakes_it(up: Platform, tmp_path: Path) -> None:
     scaling = {"minReplicas": 0, "maxReplicas": 2, "scaleToZeroAfterSeconds": 2, "stabilizationWindowSeconds": 2}
     up.apply("sleepy", scaling_model(tmp_path / "sleepy.onnx", 4.0), scaling=scaling)
@@ -180,6 +199,36 @@ def test_a_batch_size_and_a_number_of_replicas_change_in_place(up: Platform, ser
     up.wait("steady", "Ready", "True", "Ready")
     assert set(before) < set(_servers(up, "steady"))
     assert up.infer("steady", [1, 1, 1, 1]) == (200, [2, 2, 2, 2])
+
+
+@AT_ONCE
+def test_load_adds_replicas_and_its_end_takes_them_away_without_a_failed_request(up: Platform, tmp_path: Path) -> None:
+    scaling = {"minReplicas": 1, "maxReplicas": 2, "targetInFlightRequests": 1, "stabilizationWindowSeconds": 3}
+    # Its requests wait for the engine, which has one thread: four clients at once leave a core to the replica that is added.
+    up.apply("busy", scaling_model(tmp_path / "busy.onnx", 2.0, idle_layers=40), scaling=scaling)
+    up.wait("busy", "Ready", "True", "Ready")
+    stop, failed = threading.Event(), []
+
+    def ask() -> None:
+        while not stop.is_set():
+            answer = up.infer("busy", [1, 1, 1, 1])
+            if answer != (200, [2, 2, 2, 2]):
+                failed.append(answer)
+
+    def replicas() -> int:
+        return up.receiving("busy")
+
+    clients = [threading.Thread(target=ask) for _ in range(4)]
+    for client in clients:
+        client.start()
+    try:
+        eventually(lambda: replicas() >= 2, "replicas were added")
+    finally:
+        stop.set()
+        for client in clients:
+            client.join()
+    eventually(lambda: replicas() == 1, "replicas were taken away")
+    assert failed == []
 
 
 def test_replicas_on_one_node_move_apart_without_a_failed_request_once_another_has_room(
@@ -221,35 +270,6 @@ def test_replicas_on_one_node_move_apart_without_a_failed_request_once_another_h
     assert failed == []
     assert fewest == [2]
     assert history[-1]["toReplicas"] == 2, "a move is no change of the number"
-
-
-def test_load_adds_replicas_and_its_end_takes_them_away_without_a_failed_request(up: Platform, tmp_path: Path) -> None:
-    scaling = {"minReplicas": 1, "maxReplicas": 2, "targetInFlightRequests": 1, "stabilizationWindowSeconds": 3}
-    # Its requests wait for the engine, which has one thread: four clients at once leave a core to the replica that is added.
-    up.apply("busy", scaling_model(tmp_path / "busy.onnx", 2.0, idle_layers=40), scaling=scaling)
-    up.wait("busy", "Ready", "True", "Ready")
-    stop, failed = threading.Event(), []
-
-    def ask() -> None:
-        while not stop.is_set():
-            answer = up.infer("busy", [1, 1, 1, 1])
-            if answer != (200, [2, 2, 2, 2]):
-                failed.append(answer)
-
-    def replicas() -> int:
-        return up.receiving("busy")
-
-    clients = [threading.Thread(target=ask) for _ in range(4)]
-    for client in clients:
-        client.start()
-    try:
-        eventually(lambda: replicas() >= 2, "replicas were added")
-    finally:
-        stop.set()
-        for client in clients:
-            client.join()
-    eventually(lambda: replicas() == 1, "replicas were taken away")
-    assert failed == []
 
 
 def _nodes(up: Platform, name: str) -> set[str]:
