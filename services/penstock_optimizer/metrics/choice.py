@@ -13,17 +13,19 @@ they are to the baseline's own: whatever `constraints.accuracy.metric` asks for 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from penstock.api.optimization import AccuracyConstraint
 from penstock.errors import Invalid
 from penstock.optimization.measurements import METRICS, Judgement, MetricName, Suits
 from penstock_optimizer.metrics.classes import classes_of, hits, is_one_hot, is_scores, is_single, is_whole
 from penstock_optimizer.metrics.figures import FEW_COLUMNS, METRIC_UNSUITED, Outputs
 from penstock_optimizer.metrics.graded import BOX, masks_of
 from penstock_runtime.engines import Array
+
+if TYPE_CHECKING:
+    from penstock.api.optimization import AccuracyConstraint
 
 _SCORE_NAMES: Final = ("logit", "score", "class", "prob")
 """In the name of an output whose greatest number says the class."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from penstock.api.optimization import AccuracyConstraint
 from penstock.errors import Invalid
 from penstock.optimization.measurements import AccuracyControl, AccuracyResult, Judgement, MetricName
 from penstock_optimizer.accuracy.likeness import plain
@@ -18,6 +17,9 @@ from penstock_optimizer.metrics.comparing import compare, differs_by_rounding
 from penstock_optimizer.metrics.figures import METRIC_UNSUITED, Comparison, Outputs, Scored, compare_figures
 from penstock_optimizer.search.constraints import allowed_loss, ruin_shows
 from penstock_runtime.engines import Array
+
+if TYPE_CHECKING:
+    from penstock.api.optimization import AccuracyConstraint
 
 _CLEARLY: Final = 5.0
 """Times what is allowed: so much must a ruined output lose by a cosine that nobody asked for."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from penstock.api.optimization import AccuracyConstraint
 from penstock.optimization.measurements import METRICS, AccuracyControl, AccuracyResult, Company, Judgement, MetricName
-from penstock.optimization.report import Outcome
 from penstock_optimizer.search.statistics import loss_bound_binary
+
+if TYPE_CHECKING:
+    from penstock.api.optimization import AccuracyConstraint
+    from penstock.optimization.report import Outcome
 
 _TINY = 1e-9
 """Room for rounding: a loss of exactly what is allowed is allowed."""
@@ -58,6 +61,8 @@ def _gate_problem(constraint: AccuracyConstraint, result: AccuracyResult) -> str
 
 def full_test_problem(constraint: AccuracyConstraint, result: AccuracyResult) -> tuple[Outcome, str] | None:
     """What is wrong with a full test's result; None where it keeps the constraint by every judgement."""
+    from penstock.optimization.report import Outcome  # noqa: PLC0415 -- with the API's types, which no process that measures needs
+
     parts = _parts(result)
     lost = next((problem for each in parts if (problem := _loss_problem(constraint, each))), None)
     if lost is not None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from statistics import NormalDist
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from penstock.errors import Invalid
 from penstock.optimization.measurements import Ratio, Role, Timing
-from penstock.optimization.report import ControlReport
+
+if TYPE_CHECKING:
+    from penstock.optimization.report import ControlReport
 
 Floats = npt.NDArray[np.float64]
 
@@ -91,6 +93,8 @@ def controls(timings: Sequence[Timing], seed: int = 0) -> tuple[ControlReport, .
     where that is the only one. A control whose process or reference is missing is left out: then there is no decision,
     since `controls_hold` wants both.
     """
+    from penstock.optimization.report import ControlReport  # noqa: PLC0415 -- with the API's types, which no process that measures needs
+
     by_role = {timing.role: timing for timing in timings}
     baseline = by_role.get(Role.BASELINE)
     plain = by_role.get(Role.SECOND_BASELINE, baseline)
