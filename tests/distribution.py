@@ -24,6 +24,11 @@ _ON_ONE_RAY = (
     "tests/integration/test_operator_serving.py",
 )
 """Files that want `ray_head`: one starts Ray for all, and the last one's end is its end."""
+_ON_ONE_SOURCE = (
+    "tests/integration/building/test_built_variants.py",
+    "tests/integration/building/test_prepared_sources.py",
+)
+"""Files that want `small` of their folder: to prepare it takes six seconds of CPU time."""
 _FIRST = (RAY, "tests/integration/test_standalone_run.py", "tests/contract/test_serve_rest_contract.py", API_SERVER)
 """What takes longest, the longest first: what starts Ray, files that need an API server."""
 _FOLDERS = ("tests/integration/", "tests/stores/", "tests/contract/")
@@ -59,6 +64,8 @@ def unit_of(test: str) -> str:
     file = test.partition("::")[0]
     if file in _ON_ONE_RAY:
         return RAY
+    if file in _ON_ONE_SOURCE:
+        return file.rpartition("/")[0]
     return LAST if file.startswith(_COME_LAST) else file
 
 

@@ -10,9 +10,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from scipy.spatial.distance import cosine
-from scipy.stats import kendalltau
-from sklearn.metrics import accuracy_score
 
 from penstock.protocol.datatypes import Array
 from penstock_serving.replica.shadow.losses import (
@@ -79,6 +76,8 @@ def test_these_losses_are_the_same_the_other_way_round(
 @settings(deadline=None, max_examples=100)
 @given(pair=pairs(st.integers(-4, 4).map(float)))
 def test_ranks_are_compared_as_scipy_does(pair: tuple[Array, Array]) -> None:
+    from scipy.stats import kendalltau  # noqa: PLC0415 -- takes most of a second, of each worker that collects this file
+
     for own, other, loss in zip(*pair, rank_losses(*pair), strict=True):
         if len(set(own)) == 1 or len(set(other)) == 1:
             tau = float(len(set(own)) == len(set(other)))
@@ -90,12 +89,16 @@ def test_ranks_are_compared_as_scipy_does(pair: tuple[Array, Array]) -> None:
 @settings(deadline=None, max_examples=100)
 @given(pair=pairs(st.floats(-100, 100).filter(lambda number: number == 0 or abs(number) > 1e-3)))
 def test_directions_are_compared_as_scipy_does(pair: tuple[Array, Array]) -> None:
+    from scipy.spatial.distance import cosine  # noqa: PLC0415 -- as above
+
     for own, other, loss in zip(*pair, cosine_losses(*pair), strict=True):
         if own.any() and other.any():
             assert loss == pytest.approx(cosine(own, other) / 2, abs=1e-9)
 
 
 def test_greatest_numbers_without_ties_are_compared_as_by_accuracy() -> None:
+    from sklearn.metrics import accuracy_score  # noqa: PLC0415 -- as above
+
     chance = np.random.default_rng(1)
     own, other = chance.normal(size=(2, 500, 7))
     expected = 1 - accuracy_score(own.argmax(axis=1), other.argmax(axis=1))
