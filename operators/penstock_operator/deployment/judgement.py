@@ -27,14 +27,17 @@ from penstock_operator.deployment.observed import (
 )
 from penstock_operator.deployment.rollout import Rollout, next_attempt_at
 from penstock_operator.deployment.standing import RevisionStanding
-from penstock_operator.deployment.unschedulable import Obstacle, find_obstacle, why_unschedulable
+from penstock_operator.deployment.unschedulable import (
+    UNSCHEDULABLE_AFTER_SECONDS,
+    Obstacle,
+    find_obstacle,
+    why_unschedulable,
+)
 from penstock_operator.pool.placement import required_labels
 from penstock_operator.rollout.phases import arms_of_rollout
 
 Verdicts = dict[DeploymentCondition, Verdict]
 
-UNSCHEDULABLE_AFTER_SECONDS: Final = 10.0
-"""Until then a replica that no node has may simply be starting."""
 _ANSWERS: Final = true(Reason.POOL_AVAILABLE, "The pool answers.")
 _NOT_LOADED: Final = unknown(Reason.PENDING, "No replica has loaded the model yet.")
 

@@ -19,7 +19,7 @@ from penstock_operator.deployment import defaults as automatic
 from penstock_operator.deployment.application import replica_bounds
 from penstock_operator.deployment.number import NumberOwner, given_number, owner_of
 from penstock_operator.deployment.observed import Observed, ObservedApplication, ObservedGateway, Pool
-from penstock_operator.deployment.unschedulable import groups_that_fit
+from penstock_operator.deployment.unschedulable import UNSCHEDULABLE_AFTER_SECONDS, groups_that_fit
 from penstock_operator.pool.refusals import is_of_quota
 
 KEPT: Final = 20
@@ -74,16 +74,17 @@ def follow_history(
     last = before[-1].to_replicas if before else 0
     if app.wanted != last:
         return (*before, _change(observed, active, app, last, now))[-KEPT:]
-    if not before or (bound := _find_bound(observed, active, app)) is None:
+    if not before or (bound := _find_bound(observed, active, app, now)) is None:
         return before
     if before[-1].bound_by not in {None, ScalingBound.NODES} or bound is before[-1].bound_by:
         return before
     return (*before[:-1], before[-1].model_copy(update={"bound_by": bound}))
 
 
-def _find_bound(observed: Observed, active: str, app: ObservedApplication) -> ScalingBound | None:
+def _find_bound(observed: Observed, active: str, app: ObservedApplication, now: float) -> ScalingBound | None:
     """What keeps a number that is not new from being another, or its replicas from running."""
-    if app.waiting_since is not None and app.running < app.wanted:
+    waits = app.waiting_since is not None and now - app.waiting_since > UNSCHEDULABLE_AFTER_SECONDS
+    if waits and app.running < app.wanted:
         return ScalingBound.QUOTA if _are_pods_refused(observed) else ScalingBound.NODES
     return ScalingBound.QUOTA if _wants_beyond_quota(observed, active, app.wanted) else None
 

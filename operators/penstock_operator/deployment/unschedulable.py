@@ -17,6 +17,9 @@ from penstock_operator.pool.status import worker_problem
 
 NODE_GROUP_LABEL: Final = "ray.io/node-group"
 """Ray's own label of a node: the worker group that it is of."""
+UNSCHEDULABLE_AFTER_SECONDS: Final = 10.0
+"""For which a replica may be without a node before that is told. Serve names none before a replica has started, and which of those that
+start for long have one is asked after some seconds (`penstock_operator.pool.writer`)."""
 _TOLD: Final = 5
 
 

@@ -87,7 +87,9 @@ def test_what_bound_the_number_is_told(
 
 def test_replicas_that_wait_for_a_node_are_told_of_the_last_change() -> None:
     first = look(4, look(1, None, 1000.0), 1060.0)
-    waiting = look(4, first, 1070.0, running=2, waiting_since=1061.0)
+    starting = look(4, first, 1070.0, running=2, waiting_since=1061.0)
+    assert starting.scaling_history[-1].bound_by is None, "any replica is without a node until it has started"
+    waiting = look(4, starting, 1072.0, running=2, waiting_since=1061.0)
     assert waiting.scaling_history[-1].bound_by is ScalingBound.NODES
     assert len(waiting.scaling_history) == len(first.scaling_history)
 
@@ -137,7 +139,7 @@ def test_a_tenants_quota_that_lets_no_more_start_is_told_as_the_bound() -> None:
 def test_a_quota_that_refuses_the_pods_of_workers_is_told_as_the_bound(
     name: str, group: str, message: str, bound: ScalingBound
 ) -> None:
-    world = crowded(4, 2, waiting_since=990.0)
+    world = crowded(4, 2, waiting_since=985.0)
     groups = tuple(WorkerGroup(name=each, cpu=cpu, memory="8Gi") for each, cpu in (("cpu", "4"), ("small", "1")))
     workers = tuple(GroupStatus(name=each, message=message if each == group else "") for each in ("cpu", "small"))
     pool = Pool(SERVE, world.apps, groups=groups, workers=workers)
