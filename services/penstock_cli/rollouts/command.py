@@ -101,6 +101,14 @@ def _write(found: InferenceDeployment, output: RolloutOutput) -> None:
     say((json.dumps(shown, indent=2) if output is RolloutOutput.JSON else write_yaml(shown)).rstrip())
 
 
+_UNJUDGED: Final = "no new revision is judged, nor was"
+_NOTHING_BESIDE: Final = (
+    "what serves is the first revision, or it took over at once (`Immediate`), and the former one is gone"
+)
+_WAY_BACK: Final = (
+    ". Apply the former spec again: it takes over once it answers. With spec.rollout.type Canary, Shadow or BlueGreen the former"
+    " revision stays for keepSeconds, and undo gives it all requests back"
+)
 _VERBS: Final = {
     "promote": "Let the new revision take over now, proved or not. Of one that has taken over: let the former one go.",
     "pause": "Let it go no further. It keeps its share of the requests, and is rolled back when it is found to be worse.",
@@ -152,8 +160,10 @@ def _order(cluster: Cluster, key: Key, verb_name: str) -> str | None:
     found = find_deployment(cluster, key)
     rollout = present_rollout(found)
     if rollout is None:
-        what = "no new revision is judged, nor was" if found.status.rollout is None else WAITING
-        _refuse(f"{key.name}: {what}: there is nothing to {verb}")
+        what = (
+            WAITING if found.status.rollout is not None else _NOTHING_BESIDE if verb is RolloutVerb.UNDO else _UNJUDGED
+        )
+        _refuse(f"{key.name}: {what}: there is nothing to {verb}" + _WAY_BACK * (what == _NOTHING_BESIDE))
     why = refusal(verb, rollout)
     if why is not None:
         _refuse(f"{key.name}: {why}")

@@ -168,6 +168,11 @@ def test_without_a_rollout_it_is_said_what_serves_and_nothing_can_be_told(store:
     refused = cli("promote", "judged")
     assert refused.exit_code == 2
     assert_tells(refused.stderr, "error judged nothing to promote")
+    back = cli("undo", "judged")
+    assert back.exit_code == 2
+    assert_tells(
+        back.stderr, "took over at once the former one is gone apply the former spec again BlueGreen keepSeconds"
+    )
 
 
 @pytest.mark.parametrize(
