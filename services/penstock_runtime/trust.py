@@ -35,15 +35,15 @@ def trust_named_authorities(environment: MutableMapping[str, str]) -> None:
     if not named:
         return
     try:
-        given = Path(named).read_text()
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=given)
-        own = _machines_own(environment).read_text()
+        # From the file: bundles name authorities in comments, in whatever letters, which a text for Python may not have.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=named)
+        given, own = Path(named).read_bytes(), _machines_own(environment).read_bytes()
         # One that a process which trusts them has started is given that one's file.
-        body = (own if given in own else f"{own}\n{given}").encode()
+        body = own if given in own else own + b"\n" + given
         place = _folder(environment) / f"{hashlib.sha256(body).hexdigest()}.pem"
         if not place.is_file():
             write_atomically(place, body)
-    except (OSError, ValueError) as error:  # what is no PEM, too
+    except OSError as error:  # what is no PEM, too
         logger.warning(
             "%s=%s: these authorities are not trusted (%s): name a file of certificates in PEM",
             TRUSTED_VARIABLE,

@@ -40,6 +40,14 @@ def test_what_is_named_is_trusted_beside_the_machines_own_by_every_library(tmp_p
     assert names(bundle) == {"public", "first", "second"}
 
 
+@pytest.mark.parametrize("letters", ["utf-8", "latin-1"])
+def test_a_bundle_may_name_its_authorities_in_any_letters(tmp_path: Path, letters: str) -> None:
+    (tmp_path / "ca.pem").write_bytes("# Tanúsítvány\n".encode(letters) + Authority("private").pem)
+    environment = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PENSTOCK_TRUSTED_CA": str(tmp_path / "ca.pem")}
+    trust_named_authorities(environment)
+    assert "private" in names(environment["SSL_CERT_FILE"])
+
+
 def test_a_process_that_another_started_goes_by_the_same_file(tmp_path: Path) -> None:
     environment = {
         "SSL_CERT_FILE": write(tmp_path / "own.pem", "public"), "XDG_CACHE_HOME": str(tmp_path / "cache"),
