@@ -325,6 +325,12 @@ def test_a_server_that_refuses_the_first_request_is_not_loaded(served: ReplicaPr
     assert "inputs" in caught.value.message
 
 
+def test_a_server_that_speaks_no_tls_is_said(served: ReplicaProcess) -> None:
+    result = CliRunner().invoke(app, ["bench", f"{served.url}/v2/models/tiny".replace("http:", "https:")])
+    assert isinstance(result.exception, Unavailable)
+    assert "write http://" in result.exception.message
+
+
 def test_nobody_there_is_said() -> None:
     result = CliRunner().invoke(app, ["bench", "http://127.0.0.1:9/v2/models/m"])
     assert result.exit_code == 1

@@ -196,6 +196,8 @@ def _is_kept(rate: float, options: BenchOptions) -> bool:
 
 def _hint(words: str) -> str:
     """What may help against a failure that a library tells."""
+    if "WRONG_VERSION_NUMBER" in words:
+        return ": it speaks no TLS there; write http:// for https://"
     if "CERTIFICATE_VERIFY_FAILED" not in words:
         return ""
     return ": name the server's authority with --ca-file, and the host as its certificate has it"
