@@ -10,8 +10,7 @@ import base64
 import json
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
-from functools import cache
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -183,10 +182,5 @@ def _fill(template: Any, numbers: Iterator[float]) -> Any:
 
 
 def _parts(value: Any) -> tuple[Any, ...]:
-    return value if isinstance(value, tuple) else tuple(getattr(value, name) for name in _names(type(value)))
-
-
-@cache
-def _names(kind: type) -> tuple[str, ...]:
-    """Of a dataclass's fields. A look asks some hundred times, and `fields` searches each time."""
-    return tuple(field.name for field in fields(kind))
+    """Of a dataclass by its fields' names, which `fields` would search anew each time; a look asks some hundred times."""
+    return value if isinstance(value, tuple) else tuple(getattr(value, name) for name in type(value).__match_args__)
