@@ -81,6 +81,7 @@ def _arguments(ports: list[int], home: Path, cpus: int, *, forked: bool) -> list
         "--port",
         "--object-manager-port",
         "--node-manager-port",
+        "--ray-client-server-port",
         "--dashboard-port",
         "--dashboard-agent-listen-port",
         "--dashboard-agent-grpc-port",
@@ -101,9 +102,6 @@ def _arguments(ports: list[int], home: Path, cpus: int, *, forked: bool) -> list
         "--disable-usage-stats",
         # It reads all logs several times a second, for drivers that nobody has here.
         "--include-log-monitor=false",
-        # Nor is there a client of Ray's, or an autoscaler.
-        "--ray-client-server-port=0",
-        "--no-monitor",
         f"--num-cpus={cpus}",
         # One that is only counted: Ray places by what it is told.
         "--num-gpus=1",
@@ -166,11 +164,11 @@ def _start(
     home: Path, token: str, cpus: int, environment: Mapping[str, str], *, forked: bool
 ) -> tuple[subprocess.Popen[bytes], LocalRay]:
     """Begin to start a head on ports that are free now, in a folder of its own below `home`."""
-    ports = free_ports(9)
+    ports = free_ports(10)
     folder = Path(tempfile.mkdtemp(dir=home, prefix="r"))
     with (home / "start.log").open("wb") as log:
         process = subprocess.Popen(
-            _arguments(ports[:8], folder, cpus, forked=forked),
+            _arguments(ports[:9], folder, cpus, forked=forked),
             env=environment,
             stdout=log,
             stderr=log,
@@ -178,7 +176,7 @@ def _start(
             cwd=ROOT,
         )
     return process, LocalRay(
-        f"http://127.0.0.1:{ports[3]}", f"http://127.0.0.1:{ports[8]}", token, process.pid,
+        f"http://127.0.0.1:{ports[4]}", f"http://127.0.0.1:{ports[9]}", token, process.pid,
         folder / "session_latest/logs", f"127.0.0.1:{ports[0]}", environment,
     )  # fmt: skip
 
