@@ -106,7 +106,8 @@ class RolloutSpec(Described):
     on_inconclusive: OnInconclusive = OnInconclusive.HOLD
     """When neither is shown by the deadline. `Hold`: it keeps its share until it is, or until you say."""
     without_room: WithoutRoom = WithoutRoom.WAIT
-    """Where the pool has no room for both."""
+    """Where the pool has no room for both. `InPlace` leaves the last replica until another answers, which needs room for one; an
+    `Immediate` change waits for room in any case."""
     paused: bool = False
     """It goes no further, and evidence goes on being gathered."""
     sticky: bool = False
