@@ -37,9 +37,11 @@ def trust_named_authorities(environment: MutableMapping[str, str]) -> None:
     try:
         # From the file: bundles name authorities in comments, in whatever letters, which a text for Python may not have.
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=named)
-        given, own = Path(named).read_bytes(), _machines_own(environment).read_bytes()
-        # One that a process which trusts them has started is given that one's file.
-        body = own if given in own else own + b"\n" + given
+        body = _machines_own(environment).read_bytes()
+        for more in (*_named_for_libraries(environment), Path(named)):
+            # One that a process which trusts them has started is given that one's file.
+            if (given := more.read_bytes()) not in body:
+                body += b"\n" + given
         place = _folder(environment) / f"{hashlib.sha256(body).hexdigest()}.pem"
         if not place.is_file():
             write_atomically(place, body)
@@ -61,6 +63,11 @@ def _machines_own(environment: MutableMapping[str, str]) -> Path:
     import certifi  # noqa: PLC0415 -- whatever speaks HTTP brings it, and few machines need it
 
     return Path(certifi.where())
+
+
+def _named_for_libraries(environment: MutableMapping[str, str]) -> list[Path]:
+    """What one library alone was told to trust: what replaces it must hold that, too."""
+    return [path for each in CA_VARIABLES if (path := Path(environment.get(each) or "/")).is_file()]
 
 
 def _folder(environment: MutableMapping[str, str]) -> Path:

@@ -40,6 +40,16 @@ def test_what_is_named_is_trusted_beside_the_machines_own_by_every_library(tmp_p
     assert names(bundle) == {"public", "first", "second"}
 
 
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE"])
+def test_what_one_library_was_told_to_trust_stays_trusted(tmp_path: Path, variable: str) -> None:
+    environment = {
+        variable: write(tmp_path / "one.pem", "company"), "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "PENSTOCK_TRUSTED_CA": write(tmp_path / "ca.pem", "private"),
+    }  # fmt: skip
+    trust_named_authorities(environment)
+    assert names(environment[variable]) > {"company", "private"}
+
+
 @pytest.mark.parametrize("letters", ["utf-8", "latin-1"])
 def test_a_bundle_may_name_its_authorities_in_any_letters(tmp_path: Path, letters: str) -> None:
     (tmp_path / "ca.pem").write_bytes("# Tanúsítvány\n".encode(letters) + Authority("private").pem)
