@@ -111,6 +111,8 @@ def test_what_no_node_can_hold_is_told_with_what_there_is(up: Platform, tmp_path
     text = up.wait("huge", "Ready", "False", "Unschedulable")
     assert "4096 CPU" in text
     assert "8 CPU" in text
+    # Serve waits half a minute for a replica that never started to stop.
+    up.delete("huge")
 
 
 @AT_ONCE
