@@ -195,9 +195,16 @@ def test_an_idle_model_goes_to_zero_and_the_next_request_wakes_it(up: Platform, 
 
 
 def test_a_batch_size_and_a_number_of_replicas_change_in_place(up: Platform, served: Path) -> None:
-    before = eventually(lambda: len(found := _servers(up, "steady")) == 1 and found, "one replica serves")
+
+    def ready() -> int:
+        return int(((up.get("steady") or {})["status"]["replicas"]).get("ready") or 0)
+
+    # The status counts one that was killed until the operator has looked again.
+    before = eventually(
+        lambda: ready() == 1 and len(found := _servers(up, "steady")) == 1 and found, "one replica serves"
+    )
     up.apply("steady", served, digest=_digest(served), batching={"maxBatchSize": 4}, scaling={"replicas": 2})
-    eventually(lambda: ((up.get("steady") or {})["status"]["replicas"]).get("ready") == 2, "two replicas answer")
+    eventually(lambda: ready() == 2, "two replicas answer")
     up.wait("steady", "Ready", "True", "Ready")
     assert set(before) < set(_servers(up, "steady"))
     assert up.infer("steady", [1, 1, 1, 1]) == (200, [2, 2, 2, 2])
