@@ -16,9 +16,9 @@ from penstock_operator.rollout.evidence.wealth import GREATEST_GAIN_OF_TIMES, Ch
 
 _QUANTILES: Final = (0.5, 0.9)
 """Of the former revision's times. It is shown one request in a hundred, so that higher ones are seen too seldom."""
-_SLOWER: Final = 3
-"""Buckets, each of a tenth, by which answers may come later than the former revision's: 1.33 times. One has clients, the other none, so
-that they are less alike than a candidate and its baseline."""
+_SLOWER: Final = 2
+"""Buckets, each of a tenth, by which answers may come later than the former revision's: 1.21 times. One has clients, the other none, so
+that they are less alike than a candidate and its baseline; the one with clients was seen to be as fast, or faster by a tenth."""
 _EFFECTS: Final = (0.05, 0.15, 0.4)
 _GROWTH: Final = 1.003
 """By which the design effect may grow from one block to the next, so that it doubles in 230. How requests depend on each other changes
@@ -54,7 +54,7 @@ class SlowBeside:
         Args:
             block: `shown_baseline` is the former revision's.
             allowed: by how much the share of slow answers may be greater; half of that above the 90th percentile, and by nothing
-                above the median, since a third later is let pass already.
+                above the median, since a fifth later is let pass already.
         """
         new, former = block.shown_candidate, block.shown_baseline
         most = most_within(block.seconds, GREATEST_GAIN_OF_TIMES)

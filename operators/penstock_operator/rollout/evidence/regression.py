@@ -134,10 +134,10 @@ class RegressionLedger:
     @classmethod
     def start(cls, rollouts: int = 1) -> RegressionLedger:
         """Nothing was seen yet."""
-        zeros = [np.zeros(rollouts) for _ in range(8)]
+        watched, *zeros = [np.zeros(rollouts) for _ in range(8)]
         by_bucket = np.zeros((rollouts, LATENCY_BUCKETS))
         return cls(
-            reference=RegressionReference(zeros[0], by_bucket, *[*zeros[1:], by_bucket]),
+            reference=RegressionReference(watched, by_bucket, *zeros, by_bucket),
             errors=DetectedChange.start(rollouts, len(_EFFECTS)),
             slow=tuple(DetectedChange.start(rollouts, len(_EFFECTS)) for _ in _QUANTILES),
             beside=SlowBeside.start(rollouts),
