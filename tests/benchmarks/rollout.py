@@ -23,6 +23,12 @@ from typing import Any, TypeAlias
 import numpy as np
 from tests.benchmarks.report import OUT, progress, publish
 from tests.benchmarks.rollout_figures import exact_interval, write_plot
+from tests.benchmarks.rollout_guards import (
+    GuardTrial,
+    no_deaths_excused,
+    run_guards,
+    soon_impatient,
+)
 from tests.benchmarks.rollout_traffic import Trial
 from tests.benchmarks.rollout_trials import Verdicts, run_trials
 from tests.benchmarks.rollout_watch import WatchTrial, watch_trials
@@ -30,6 +36,7 @@ from tests.benchmarks.rollout_watch import WatchTrial, watch_trials
 from penstock_operator.rollout import evidence
 from penstock_operator.rollout.evidence.block import BLOCK_SECONDS
 from penstock_operator.rollout.evidence.ledger import METRICS, AnalysisSettings
+from penstock_operator.rollout.guards import find_harm
 
 SETTINGS = AnalysisSettings()
 RATES = (1.0, 10.0, 100.0, 1000.0)
@@ -149,6 +156,24 @@ WATCH_SPELLS: dict[str, dict[str, float]] = {
     },
 }
 """What is worse for a while after five minutes, and again every ten, in an hour."""
+MOST_IN_STORMS = 0.05
+"""Of rollouts in which each node fails once an hour, those that guards may revert."""
+GUARDED: dict[str, tuple[GuardTrial, int]] = {
+    "as good, 1 replica": (GuardTrial(1), 100),
+    "as good, 3 replicas": (GuardTrial(3), 100),
+    "as good, 8 replicas": (GuardTrial(8), 100),
+    "as good, 1 replica, a request in five seconds": (GuardTrial(1, rate=0.2), 100),
+    "1 replica dies after 60 s in the middle": (GuardTrial(1, dies=87), 40),
+    "3 replicas, each after 180 s": (GuardTrial(3, dies=260), 40),
+    "1 replica answers nothing from 300 s on": (GuardTrial(1, hangs=300), 40),
+    "the same, a request in five seconds": (GuardTrial(1, hangs=300, rate=0.2), 40),
+}
+"""What is guarded without statistics, and how often it is simulated."""
+GUARDS = {
+    "guard": find_harm,
+    "each death counts": no_deaths_excused,
+    "no patience with the absent": soon_impatient,
+}
 Case: TypeAlias = tuple[Any, ...]
 
 
@@ -386,6 +411,22 @@ def _publish_watch(rows: list[dict[str, Any]]) -> list[str]:
     ]
 
 
+def _run_guards(case: Case) -> list[dict[str, Any]]:
+    (name,) = case
+    trial, count = GUARDED[name]
+    runs = run_guards(trial, GUARDS, count=count, seed=3)
+    at = runs["guard"]
+    found = {told: len(each) for told, each in runs.items()}
+    return [{"case": name, "rollouts": count, **found, "after, s": float(np.median(at)) if at else "-"}]
+
+
+def _publish_guards(rows: list[dict[str, Any]]) -> list[str]:
+    publish("rollout-guards", "reverted without statistics, and with each guard changed or taken out", rows)
+    alike = [row for row in rows if row["case"].startswith("as ")]
+    low, _ = exact_interval(sum(row["guard"] for row in alike), sum(row["rollouts"] for row in alike))
+    return ["false reverts by guards"] if low > MOST_IN_STORMS else []
+
+
 def _exceed(evidence: Any, level: float) -> Any:
     return evidence >= -np.log(level)
 
@@ -419,6 +460,7 @@ PARTS: Mapping[str, Part] = {
         _publish_causes,
     ),
     "watch": Part([(name, bool(changes)) for name, changes in WATCH_KINDS.items()], _run_watch, _publish_watch),
+    "guards": Part([(name,) for name in GUARDED], _run_guards, _publish_guards),
     "spells": Part([(name,) for name in WATCH_SPELLS], _run_spells, _publish_spells),
 }
 PLOTTED = ("rollout-power", "rollout-false-reverts")
