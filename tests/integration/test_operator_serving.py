@@ -18,6 +18,7 @@ from tests.integration.local_ray import ACCELERATOR, LocalRay, another_node
 from tests.integration.operator_parts import Platform, platform, scaling_model
 from tests.waiting import eventually
 
+from penstock_operator.deployment import steps
 from penstock_operator.kinds import SERVING_POOL
 from penstock_operator.runtime.cluster import Key
 
@@ -28,7 +29,9 @@ AT_ONCE = AtOnce()
 
 @pytest.fixture(scope="module")
 def up(ray_head: LocalRay, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    with platform(ray_head, tmp_path_factory.mktemp("p")) as built:
+    with platform(ray_head, tmp_path_factory.mktemp("p")) as built, pytest.MonkeyPatch.context() as patch:
+        # What nobody tells the operator, that a node came or a model went to sleep, it finds when it looks again.
+        patch.setattr(steps, "RESYNC_SECONDS", 5.0)
         yield built
 
 
