@@ -137,7 +137,7 @@ class RegressionLedger:
         watched, *zeros = [np.zeros(rollouts) for _ in range(8)]
         by_bucket = np.zeros((rollouts, LATENCY_BUCKETS))
         return cls(
-            reference=RegressionReference(watched, by_bucket, *zeros, by_bucket),
+            reference=RegressionReference(watched, *[by_bucket, *zeros, by_bucket]),
             errors=DetectedChange.start(rollouts, len(_EFFECTS)),
             slow=tuple(DetectedChange.start(rollouts, len(_EFFECTS)) for _ in _QUANTILES),
             beside=SlowBeside.start(rollouts),
