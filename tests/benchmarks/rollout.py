@@ -25,9 +25,9 @@ from tests.benchmarks.report import OUT, progress, publish
 from tests.benchmarks.rollout_figures import exact_interval, write_plot
 from tests.benchmarks.rollout_guards import (
     GuardTrial,
-    no_deaths_excused,
+    blame_each_death,
+    have_no_patience,
     run_guards,
-    soon_impatient,
 )
 from tests.benchmarks.rollout_traffic import Trial
 from tests.benchmarks.rollout_trials import Verdicts, run_trials
@@ -171,8 +171,8 @@ GUARDED: dict[str, tuple[GuardTrial, int]] = {
 """What is guarded without statistics, and how often it is simulated."""
 GUARDS = {
     "guard": find_harm,
-    "each death counts": no_deaths_excused,
-    "no patience with the absent": soon_impatient,
+    "each death counts": blame_each_death,
+    "no patience with the absent": have_no_patience,
 }
 Case: TypeAlias = tuple[Any, ...]
 

@@ -112,12 +112,12 @@ def _run_one(trial: GuardTrial, harms: Mapping[str, Harm], chance: np.random.Gen
     return found
 
 
-def no_deaths_excused(notes: RolloutNotes, _: Any) -> str:
+def blame_each_death(notes: RolloutNotes, _: Any) -> str:
     """The control: each death is the candidate's."""
     return "died" * (notes.candidate.deaths > 0)
 
 
-def soon_impatient(notes: RolloutNotes, looked: Any) -> str:
+def have_no_patience(notes: RolloutNotes, looked: Any) -> str:
     """The control: who is on the way to another node has no longer than who is there."""
     stuck = notes.stuck_since is not None and notes.others > notes.others_then
     return "silent" * (stuck and looked.now - (notes.stuck_since or 0) >= guards.STUCK_SECONDS)
