@@ -28,6 +28,7 @@ REFERENCE_SECONDS: Final = 120.0
 """For which it is observed, after warm-up, before anything is held against it."""
 _REFERENCE_ANSWERS: Final = 100.0
 _QUANTILES: Final = (0.5, 0.99)
+_BY_BUCKET: Final = ("seconds", "expired")
 _SLOWER: Final = 5
 """Buckets, each of a tenth, by which answers may come later than in the reference: 1.6 times. Traffic is not what it was then, and
 there is nothing beside it to tell."""
@@ -57,6 +58,12 @@ class RegressionReference:
     replica_seconds: Array
     expired: Array
     """Requests whose deadline was over, by bucket of how long they had waited; of the shape of `seconds`."""
+
+    @classmethod
+    def start(cls, rollouts: int) -> RegressionReference:
+        """Nothing was seen yet."""
+        shapes = ((rollouts, LATENCY_BUCKETS) if name in _BY_BUCKET else (rollouts,) for name in cls.__match_args__)
+        return cls(*map(np.zeros, shapes))
 
     @property
     def complete(self) -> Mask:
@@ -134,10 +141,8 @@ class RegressionLedger:
     @classmethod
     def start(cls, rollouts: int = 1) -> RegressionLedger:
         """Nothing was seen yet."""
-        watched, *zeros = [np.zeros(rollouts) for _ in range(8)]
-        by_bucket = np.zeros((rollouts, LATENCY_BUCKETS))
         return cls(
-            reference=RegressionReference(watched, *[by_bucket, *zeros, by_bucket]),
+            reference=RegressionReference.start(rollouts),
             errors=DetectedChange.start(rollouts, len(_EFFECTS)),
             slow=tuple(DetectedChange.start(rollouts, len(_EFFECTS)) for _ in _QUANTILES),
             beside=SlowBeside.start(rollouts),
