@@ -16,6 +16,6 @@ def share(part: Array, whole: Array) -> Array:
     return np.divide(part, whole, out=np.zeros(np.broadcast(part, whole).shape), where=whole > 0)
 
 
-def within(value: Array, least: float, most: float) -> Array:
+def clip(value: Array, least: float, most: float) -> Array:
     """What `np.clip` gives, in a fifth of the time for a few numbers."""
     return np.minimum(np.maximum(value, least), most)

@@ -23,7 +23,7 @@ from typing import Final
 
 import numpy as np
 
-from penstock_operator.rollout.evidence.arrays import Array, within
+from penstock_operator.rollout.evidence.arrays import Array, clip
 
 LEAST: Final = 1e-6
 """Of a share that an alternative takes to be true, and of its complement."""
@@ -51,7 +51,7 @@ def log_evidence(counts: PairCounts, candidate: Array, baseline: Array, margin: 
 
     An alternative that is in the null itself is no evidence: 0.
     """
-    t_c, t_b = within(candidate, LEAST, 1 - LEAST), within(baseline, LEAST, 1 - LEAST)
+    t_c, t_b = clip(candidate, LEAST, 1 - LEAST), clip(baseline, LEAST, 1 - LEAST)
     n_c, n_b = counts.candidate[:, None], counts.baseline[:, None]
     q_c, q_b = nearest_pair(t_c, t_b, n_c, n_b, margin)
     gain_c, loss_c, gain_b, loss_b = np.log(t_c / q_c), _log_rest(t_c, q_c), np.log(t_b / q_b), _log_rest(t_b, q_b)
@@ -73,7 +73,7 @@ def nearest_pair(t_c: Array, t_b: Array, n_c: Array, n_b: Array, margin: float) 
     """
     low, high = max(0.0, margin) + LEAST / 2, min(1.0, 1.0 + margin) - LEAST / 2
     if margin == 0.0:
-        pooled = within((n_c * t_c + n_b * t_b) / np.maximum(n_c + n_b, 1e-12), low, high)
+        pooled = clip((n_c * t_c + n_b * t_b) / np.maximum(n_c + n_b, 1e-12), low, high)
         return pooled, pooled
     total = np.maximum(n_c + n_b, 1e-12)
     f_c, f_b = n_c / total, n_b / total
@@ -84,8 +84,8 @@ def nearest_pair(t_c: Array, t_b: Array, n_c: Array, n_b: Array, margin: float) 
     third = b / 3
     v = third**3 - third * c / 2 + d / 2
     u = np.where(v < 0, -1.0, 1.0) * np.sqrt(np.maximum(third**2 - c / 3, 1e-30))
-    angle = (np.pi + np.arccos(within(v / u**3, -1.0, 1.0))) / 3
-    q_c = within(2 * u * np.cos(angle) - third, low, high)
+    angle = (np.pi + np.arccos(clip(v / u**3, -1.0, 1.0))) / 3
+    q_c = clip(2 * u * np.cos(angle) - third, low, high)
     return q_c, q_c - margin
 
 

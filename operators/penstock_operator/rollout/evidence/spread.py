@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from penstock_operator.rollout.evidence.arrays import Array, Mask, share, within
+from penstock_operator.rollout.evidence.arrays import Array, Mask, clip, share
 from penstock_operator.rollout.evidence.halfplane import PairCounts
 
 HARM_PRIOR: Final = 1.5
@@ -62,7 +62,7 @@ class Spread:
         both, either = counts.candidate * counts.baseline, counts.candidate + counts.baseline
         size = share(both, either)
         apart = share(counts.candidate_events, counts.candidate) - share(counts.baseline_events, counts.baseline)
-        rate = within((share(counts.candidate_events + counts.baseline_events, either) + usual) / 2, 0.0, 1.0)
+        rate = clip((share(counts.candidate_events + counts.baseline_events, either) + usual) / 2, 0.0, 1.0)
         return self.add(size * apart, rate * (1 - rate) * size, size, both > 0)
 
     def add(self, deviation: Array, variance: Array, size: Array, counted: Mask) -> Spread:
