@@ -14,6 +14,8 @@ import tomllib
 from pathlib import Path
 from typing import Final
 
+from tests.integration.local_ray import PLAIN_RAY
+
 ROOT: Final = Path(__file__).resolve().parents[1]
 ENVIRONMENT: Final = ROOT / "build" / "compat"
 LEANING: Final = (
@@ -61,7 +63,10 @@ def main() -> int:
         return 0
     print(f"Ray {found}, where {pinned} is in use:", flush=True)
     return subprocess.run(
-        [str(ENVIRONMENT / "bin" / "python"), "-m", "pytest", "-n0", "-q", *LEANING], cwd=ROOT, check=False
+        [str(ENVIRONMENT / "bin" / "python"), "-m", "pytest", "-n0", "-q", *LEANING],
+        cwd=ROOT,
+        check=False,
+        env={**os.environ, PLAIN_RAY: "1"},
     ).returncode
 
 

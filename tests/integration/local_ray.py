@@ -22,6 +22,8 @@ from tests.ports import free_ports
 from tests.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
+PLAIN_RAY = "PENSTOCK_TEST_PLAIN_RAY"
+"""Variable that, where it is 1, has no Ray's workers forked."""
 STARTUP_SECONDS = 180.0
 _STARTS = 3
 
@@ -114,7 +116,7 @@ def _arguments(ports: list[int], home: Path, cpus: int, *, forked: bool) -> list
 
 def _ray(home: Path, *, forked: bool) -> list[str]:
     """Its command, or that of one whose workers are forked."""
-    if forked:
+    if forked and os.environ.get(PLAIN_RAY) != "1":
         return [sys.executable, "-m", "tests.integration.forked_workers", str(home / "workers")]
     return [str(Path(sys.executable).with_name("ray"))]
 
