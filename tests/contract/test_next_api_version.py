@@ -78,7 +78,8 @@ class Versions:
 def versions(api_server: ControlPlane, namespace: str, tmp_path: Path) -> Iterator[Versions]:
     with api_server.client() as client:
         yield Versions(api_server, client, namespace, tmp_path)
-        client.delete(f"{CRDS}/{INFERENCE_DEPLOYMENT.plural}.{GROUP}")
+        # Until it is gone: the next test's would be one that goes.
+        api_server.kubectl("delete", "crd", f"{INFERENCE_DEPLOYMENT.plural}.{GROUP}", "--timeout=60s")
 
 
 STATUS = {"url": "http://gateway/v2/models/rules", "replicas": {"ready": 2}, "selector": "penstock.dev/name=rules"}

@@ -278,10 +278,9 @@ def _keep_shown(shown: ShownOutcomes | None) -> SeenReplica | None:
 def _began_anew(told: ReplicaOutcomes, before: SeenReplica) -> bool:
     if _counts_fell(told, before) or told.age_seconds < before.age_seconds:
         return True
-    if told.unrun is not None and before.unrun is not None:
-        fewer = told.unrun.unfit < before.unrun.unfit or _fell(told.unrun.expired, before.unrun.expired)
-        if fewer:
-            return True
+    unrun, former = told.unrun, before.unrun
+    if unrun and former and (unrun.unfit < former.unfit or _fell(unrun.expired, former.expired)):
+        return True
     return before.shown is not None and _counts_fell(told.shown or ShownOutcomes(), before.shown)
 
 
